@@ -1,0 +1,64 @@
+"""What one synthetic study contains: the record that the renderer fills and the report writer reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Site:
+    """One rendered occurrence of a finding.
+
+    Attributes:
+        finding: CT-RATE name of the finding.
+        severity: 0 (barely visible) to 1 (gross).
+        side: ``left``, ``right``, ``bilateral`` or None where a side makes no sense.
+        location: lobe, artery, node station or device position; None when diffuse.
+        kind: subtype, such as ``solid`` for a nodule or ``pacemaker`` for a device.
+        size_mm: largest diameter in mm, None when diffuse.
+        count: how many occurrences the site stands for.
+        center_mm: centre of the rendered mask in world RAS mm.
+    """
+
+    finding: str
+    severity: float
+    side: str | None = None
+    location: str | None = None
+    kind: str | None = None
+    size_mm: float | None = None
+    count: int = 1
+    center_mm: tuple[float, float, float] | None = None
+
+
+@dataclass
+class Case:
+    """One synthetic patient and scan, with what was rendered into it.
+
+    Attributes:
+        labels: 0 or 1 for each of the 18 findings, in the order of ``FINDINGS``.
+        spacing: voxel size in mm, (3,).
+        image_count: number of axial images; image 1 is the most superior one.
+        z_bottom_mm: world z of the centre of the lowest axial image, in mm.
+        series: series number of the axial reconstruction.
+    """
+
+    seed: int
+    id: str
+    labels: tuple[int, ...]
+    sites: list[Site] = field(default_factory=list)
+    sex: str = "F"
+    age: int = 60
+    contrast: bool = False
+    spacing: tuple[float, float, float] = (2.5, 2.5, 3.0)
+    image_count: int = 100
+    z_bottom_mm: float = 0.0
+    series: int = 2
+
+    def image_of_z(self, z_mm: float) -> int:
+        """Number of the axial image nearest to a world z in mm, counted from 1 at the top."""
+        index = round((z_mm - self.z_bottom_mm) / self.spacing[2])
+        return self.image_count - min(max(index, 0), self.image_count - 1)
+
+    def z_of_image(self, image: int) -> float:
+        """World z in mm of an axial image number."""
+        return self.z_bottom_mm + (self.image_count - image) * self.spacing[2]
