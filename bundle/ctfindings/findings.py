@@ -19,6 +19,7 @@ class Finding:
         negative: training prompts that deny it, in the same order.
         radchestct: Rad-ChestCT abnormalities that make it positive, as in the literature ("standard").
         radchestct_extended: the clinically closer choice, where it differs; not comparable with published numbers.
+        synonyms: other noun phrases for it, used in training with ``TRAINING_TEMPLATES``.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Finding:
     negative: tuple[str, str, str]
     radchestct: tuple[str, ...] = ()
     radchestct_extended: tuple[str, ...] | None = None
+    synonyms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,21 +53,277 @@ TEMPLATES: tuple[Template, ...] = (
 )
 
 
+# Presence statements for training, none of which is a scoring template.
+TRAINING_TEMPLATES: tuple[tuple[str, str], ...] = (
+    ("{a} identified", "No evidence of {a}"),
+    ("Evidence of {a}", "Without {a}"),
+    ("The scan shows {a}", "The scan does not show {a}"),
+    ("{a} was detected", "{a} was not detected"),
+    ("Positive for {a}", "Negative for {a}"),
+    ("Consistent with {a}", "Absence of {a}"),
+    ("{a} noted", "Free of {a}"),
+    ("Presence of {a}", "{a} is absent"),
+)
+
+
 def fill_template(template: str, phrase: str) -> str:
     """Puts a phrase into a template: lower case inside, capital at the start of the sentence."""
     text = template.format(a=phrase[:1].lower() + phrase[1:])
     return text[:1].upper() + text[1:]
 
 
-# PROMPT BANK
 FINDINGS: tuple[Finding, ...] = (
     Finding(
         "Medical material",
         "thorax",
         False,
-        ("Foreign material of medical origin is in the chest", "An implanted device or indwelling catheter", "A dense metallic object with streak artefacts"),
+        (
+            "Foreign material of medical origin is in the chest",
+            "An implanted device or indwelling catheter",
+            "A dense metallic object with streak artefacts",
+        ),
         ("The chest is free of medical devices", "Without implants, lines or tubes", "No metallic object and no streak artefact anywhere"),
-        ("catheter_or_port", "tracheal_tube", "chest_tube", "breast_implant", "pacemaker_or_defib", "stent", "clip", "staple", "gi_tube", "hardware", "suture"),
+        (
+            "catheter_or_port",
+            "tracheal_tube",
+            "chest_tube",
+            "breast_implant",
+            "pacemaker_or_defib",
+            "stent",
+            "clip",
+            "staple",
+            "gi_tube",
+            "hardware",
+            "suture",
+        ),
+        (
+            "catheter_or_port",
+            "tracheal_tube",
+            "chest_tube",
+            "breast_implant",
+            "pacemaker_or_defib",
+            "stent",
+            "clip",
+            "staple",
+            "gi_tube",
+            "hardware",
+            "suture",
+            "heart_valve_replacement",
+            "cabg",
+            "sternotomy",
+        ),
+        synonyms=("medical device", "implanted hardware", "catheter or pacemaker"),
+    ),
+    Finding(
+        "Arterial wall calcification",
+        "aorta",
+        False,
+        (
+            "Calcification of the arterial wall on this CT",
+            "Calcified atheromatous plaques along the aorta",
+            "Thin bright crescents lining the wall of the great vessel",
+        ),
+        (
+            "Arterial walls without calcification on this CT",
+            "No calcified plaque along the aorta",
+            "Smooth vessel outline without any dense rim",
+        ),
+        ("calcification",),
+        ("atherosclerosis",),
+        synonyms=("calcified aortic plaque", "atherosclerotic wall calcification", "calcification of the thoracic aorta"),
+    ),
+    Finding(
+        "Cardiomegaly",
+        "heart",
+        False,
+        ("Cardiomegaly on this CT", "Enlarged heart with dilated chambers", "A cardiac outline wider than half of the chest"),
+        ("Cardiomegaly is absent", "Heart of normal size", "A cardiac outline narrower than half of the chest"),
+        ("cardiomegaly",),
+        synonyms=("enlarged heart", "cardiac enlargement", "increased heart size"),
+    ),
+    Finding(
+        "Pericardial effusion",
+        "heart",
+        False,
+        (
+            "Pericardial effusion on this CT",
+            "Fluid collecting within the pericardial sac",
+            "A band of water density encircling the cardiac chambers",
+        ),
+        (
+            "Pericardial effusion is absent",
+            "Pericardial sac without excess fluid",
+            "Only fat and a thin membrane around the cardiac chambers",
+        ),
+        ("pericardial_effusion",),
+        synonyms=("fluid in the pericardial sac", "pericardial fluid collection", "fluid around the heart"),
+    ),
+    Finding(
+        "Coronary artery wall calcification",
+        "heart",
+        False,
+        (
+            "Calcification of the coronary arteries on this CT",
+            "Calcified plaques in the coronary vessels",
+            "Bright specks in the fat of the grooves on the cardiac surface",
+        ),
+        (
+            "Coronary arteries without calcification on this CT",
+            "Coronary vessels free of calcified plaque",
+            "No bright speck in the grooves on the cardiac surface",
+        ),
+        ("calcification",),
+        ("coronary_artery_disease",),
+        synonyms=("coronary calcification", "calcified coronary plaque", "coronary atherosclerosis"),
+    ),
+    Finding(
+        "Hiatal hernia",
+        "esophagus",
+        True,
+        (
+            "Hiatal hernia on this CT",
+            "Stomach sliding upwards through the oesophageal hiatus",
+            "A rounded soft tissue mass with gas behind the cardiac chambers",
+        ),
+        ("Hiatal hernia is absent", "Stomach wholly below the diaphragm", "No soft tissue or gas pocket behind the cardiac chambers"),
+        ("hernia",),
+        synonyms=("hiatus hernia", "herniation of the stomach through the hiatus", "intrathoracic stomach"),
+    ),
+    Finding(
+        "Lymphadenopathy",
+        "mediastinum",
+        False,
+        (
+            "Lymphadenopathy on this CT",
+            "Enlarged mediastinal or hilar lymph nodes",
+            "Oval soft tissue masses in the fat beside the airways",
+        ),
+        ("Lymphadenopathy is absent", "Lymph nodes of normal size", "Clean fat planes beside the airways"),
+        ("lymphadenopathy",),
+        synonyms=("enlarged lymph nodes", "nodal enlargement", "pathologically enlarged mediastinal nodes"),
+    ),
+    Finding(
+        "Emphysema",
+        "lung",
+        False,
+        ("Emphysema on this CT", "Emphysematous destruction of the parenchyma", "Scattered black holes without a visible wall"),
+        ("Emphysema is absent", "Parenchyma without emphysematous change", "Even grey parenchyma without black holes"),
+        ("emphysema",),
+        synonyms=("emphysematous change", "destroyed lung with air spaces", "bullous lung disease"),
+    ),
+    Finding(
+        "Atelectasis",
+        "lung",
+        False,
+        ("Atelectasis on this CT", "Collapse of lung tissue with loss of volume", "Dense bands at the base drawn towards the diaphragm"),
+        ("Atelectasis is absent", "Fully expanded lungs without collapse", "Bases aerated down to the diaphragm, without dense bands"),
+        ("atelectasis",),
+        synonyms=("lung collapse", "volume loss of the lung", "atelectatic band"),
+    ),
+    Finding(
+        "Lung nodule",
+        "lung",
+        True,
+        ("Lung nodule on this CT", "Focal nodular lesion of the parenchyma", "A small round dense spot surrounded by air"),
+        ("Lung nodule is absent", "Parenchyma without nodular lesions", "No round spot apart from vessels seen end-on"),
+        ("nodule", "nodulegr1cm"),
+        synonyms=("pulmonary nodule", "small round lung lesion", "nodular lesion in the lung"),
+    ),
+    Finding(
+        "Lung opacity",
+        "lung",
+        False,
+        (
+            "Lung opacity on this CT",
+            "Ground-glass or patchy infiltration of the parenchyma",
+            "A hazy veil through which vessels remain visible",
+        ),
+        ("Lung opacity is absent", "Clear lungs without infiltration", "Dark parenchyma without any haze"),
+        ("opacity",),
+        ("opacity", "groundglass", "infiltrate", "airspace_disease"),
+        synonyms=("ground-glass opacity", "hazy lung density", "increased lung density"),
+    ),
+    Finding(
+        "Pulmonary fibrotic sequela",
+        "lung",
+        False,
+        (
+            "Fibrotic sequela on this CT",
+            "Scarring from an earlier disease of the parenchyma",
+            "Coarse strands that pull on the pleura and distort their surroundings",
+        ),
+        ("Fibrotic sequela is absent", "Parenchyma without scars", "Undistorted parenchyma without coarse strands"),
+        ("scarring",),
+        ("fibrosis", "reticulation", "honeycombing", "scarring", "interstitial_lung_disease"),
+        synonyms=("fibrotic scarring of the lung", "sequela changes of the lung", "pulmonary fibrosis"),
+    ),
+    Finding(
+        "Pleural effusion",
+        "lung",
+        True,
+        ("Pleural effusion on this CT", "Free fluid in the pleural space", "A crescent of water density along the posterior chest wall"),
+        ("Pleural effusion is absent", "Pleural spaces without fluid", "Aerated parenchyma in contact with the posterior chest wall"),
+        ("pleural_effusion",),
+        synonyms=("fluid in the pleural space", "pleural fluid", "hydrothorax"),
+    ),
+    Finding(
+        "Mosaic attenuation pattern",
+        "lung",
+        False,
+        (
+            "Mosaic attenuation of the lungs on this CT",
+            "Inhomogeneous aeration suggesting air trapping",
+            "A patchwork of sharply bordered darker and lighter areas",
+        ),
+        ("Mosaic attenuation is absent", "Homogeneous aeration of both lungs", "Parenchyma of one even shade"),
+        (),
+        ("air_trapping",),
+        synonyms=("mosaic perfusion", "patchy air trapping", "heterogeneous lung attenuation"),
+    ),
+    Finding(
+        "Peribronchial thickening",
+        "lung",
+        False,
+        ("Peribronchial thickening on this CT", "Thickened bronchial walls", "Airways seen end-on as thick white rings"),
+        ("Peribronchial thickening is absent", "Bronchial walls of normal thickness", "Airways with hairline walls"),
+        ("bronchial_wall_thickening",),
+        synonyms=("bronchial wall thickening", "thickened airway walls", "peribronchial cuffing"),
+    ),
+    Finding(
+        "Consolidation",
+        "lung",
+        True,
+        (
+            "Consolidation on this CT",
+            "Consolidated parenchyma with air bronchograms",
+            "A solid white area that hides its vessels and contains dark branching airways",
+        ),
+        ("Consolidation is absent", "No consolidated parenchyma", "Vessels can be followed everywhere, no solid white area"),
+        ("consolidation",),
+        synonyms=("airspace consolidation", "consolidated lung", "pneumonic infiltrate"),
+    ),
+    Finding(
+        "Bronchiectasis",
+        "lung",
+        False,
+        ("Bronchiectasis on this CT", "Permanently dilated bronchi", "Airways wider than the artery beside them"),
+        ("Bronchiectasis is absent", "Bronchi of normal calibre", "Airways that taper and are no wider than the artery beside them"),
+        ("bronchiectasis",),
+        ("bronchiectasis", "bronchiolectasis"),
+        synonyms=("dilated bronchi", "bronchial dilatation", "widened airways"),
+    ),
+    Finding(
+        "Interlobular septal thickening",
+        "lung",
+        False,
+        (
+            "Thickening of the interlobular septa on this CT",
+            "Thickened septa between the secondary lobules",
+            "A network of fine white lines that reach the pleura",
+        ),
+        ("Interlobular septa without thickening on this CT", "Septa of normal thickness", "No network of fine lines beneath the pleura"),
+        ("septal_thickening",),
+        synonyms=("septal thickening", "thickened interlobular septa", "prominent septal lines"),
     ),
 )
 
@@ -84,3 +342,23 @@ def finding_index(name: str) -> int:
     if name.lower() not in lowered:
         raise ValueError(f"finding {name!r} is unknown; known are {', '.join(FINDING_NAMES)}")
     return lowered.index(name.lower())
+
+
+_NO_ORGAN_IN_FVLM = ("Medical material", "Lymphadenopathy")
+_MERGED_OR_DROPPED_IN_RADCHESTCT = ("Coronary artery wall calcification", "Mosaic attenuation pattern")
+
+LABEL_SETS: dict[str, tuple[str, ...]] = {
+    "ctrate18": FINDING_NAMES,
+    "ctrate16_fvlm": tuple(name for name in FINDING_NAMES if name not in _NO_ORGAN_IN_FVLM),
+    "radchest16": tuple(name for name in FINDING_NAMES if name not in _MERGED_OR_DROPPED_IN_RADCHESTCT),
+    "radchest14": tuple(name for name in FINDING_NAMES if name not in _NO_ORGAN_IN_FVLM + _MERGED_OR_DROPPED_IN_RADCHESTCT),
+}
+"""Which findings a mean is taken over; print the name beside the number. ``ctrate16_fvlm`` lacks the findings without an organ
+in fVLM, ``radchest16`` is CT-CLIP's external protocol, ``radchest14`` what both have."""
+
+
+def training_wordings(finding: Finding) -> tuple[tuple[str, str], ...]:
+    """Pairs of a positive and a negative training text: the prompt bank, and the training templates over all names."""
+    phrases = (finding.name, *finding.synonyms)
+    filled = tuple((fill_template(yes, phrase), fill_template(no, phrase)) for phrase in phrases for yes, no in TRAINING_TEMPLATES)
+    return tuple(zip(finding.positive, finding.negative, strict=True)) * 4 + filled

@@ -1,0 +1,53 @@
+"""Inference: from a scan's answers to the findings record, evidence maps and the readable report."""
+
+from bundle.ctfindings.inference.console import format_findings
+from bundle.ctfindings.inference.coordinates import (
+    affine_ras_to_lps,
+    lps_to_ras,
+    orientation_code,
+    ras_to_lps,
+    voxel_spacing,
+    voxel_to_world,
+    world_to_voxel,
+)
+from bundle.ctfindings.inference.evidence import locate, resample_evidence, sample_evidence, write_evidence
+from bundle.ctfindings.inference.record import (
+    Evidence,
+    FindingAnswer,
+    FindingsRecord,
+    ModelInfo,
+    NearestFinding,
+    QueryAnswer,
+    ScanInfo,
+    describe_scan,
+    template_spread,
+)
+from bundle.ctfindings.inference.report_html import write_report
+from bundle.ctfindings.inference.writer import scan_stem, write_findings
+
+__all__ = [
+    "Evidence",
+    "FindingAnswer",
+    "FindingsRecord",
+    "ModelInfo",
+    "NearestFinding",
+    "QueryAnswer",
+    "ScanInfo",
+    "affine_ras_to_lps",
+    "describe_scan",
+    "format_findings",
+    "locate",
+    "lps_to_ras",
+    "orientation_code",
+    "ras_to_lps",
+    "resample_evidence",
+    "sample_evidence",
+    "scan_stem",
+    "template_spread",
+    "voxel_spacing",
+    "voxel_to_world",
+    "world_to_voxel",
+    "write_evidence",
+    "write_findings",
+    "write_report",
+]

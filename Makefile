@@ -1,0 +1,55 @@
+# The environment lives in .venv and holds the versions of constraints.txt. Nothing is installed outside of it.
+# Every target is a plain command or two; README.md shows them for machines without make.
+
+PYTHON ?= python3
+# Address of a wheel index for torch alone, for example the CPU builds (see docs/dependencies.md). Empty: pip's own default.
+TORCH_INDEX ?=
+# Number of test processes and further pytest arguments, for example PYTEST_ARGS="-k house".
+JOBS ?= 2
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint format clean distclean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(STAMP) ## create .venv and install the tested versions (does nothing when nothing changed)
+
+demo: $(STAMP) ## findings for an example scan with the shipped weights
+	$(BIN)/python scripts/demo.py
+
+test: $(STAMP) ## run the whole test suite
+	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS) tests
+
+lint: $(STAMP) ## check style, format and types
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy bundle scripts
+
+format: $(STAMP) ## rewrite the code in the project's format
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+clean: ## remove caches of the tools; data, runs and results stay
+	rm -rf .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## remove .venv as well
+	rm -rf $(VENV)
+
+# torch comes first and alone: its index may differ from that of everything else. Byte code is written afterwards, on all cores, which
+# takes half as long as pip, which uses one; compileall fails on files that packages ship for other Python versions, hence "|| true".
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("make: %s is Python %d.%d; CT Findings needs 3.11 or newer. Name another: make PYTHON=python3.11 env" % (sys.executable, sys.version_info[0], sys.version_info[1]))'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) has no venv module; install it (Debian and Ubuntu: apt-get install python3-venv) and try again" >&2; exit 1; }
+	@echo "Installing into $(VENV): a few minutes the first time."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[test,dev]'
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+	@touch $@

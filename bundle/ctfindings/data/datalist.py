@@ -1,0 +1,102 @@
+"""The study record, and the Decathlon-style datalist that holds the records of a data set by split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bundle.ctfindings.anatomy import ANATOMY_NAMES
+from bundle.ctfindings.findings import FINDING_NAMES
+
+PATH_KEYS = ("image", "anatomy", "finding_masks")
+
+
+def load_datalist(path: str | Path, split: str) -> list[dict[str, Any]]:
+    """Studies of one split, with absolute paths and every field that training reads.
+
+    A record needs ``id`` and ``image``; ``patient``, ``anatomy`` (integer mask), ``finding_masks``, ``report``,
+    ``captions``, ``labels`` and ``snippets`` may be absent. ``docs/datalist.md`` describes them.
+
+    Args:
+        path: the JSON file; paths in it are relative to its folder.
+        split: key of the list, such as ``training``, ``validation`` or ``test``.
+
+    Raises:
+        ValueError: when the file or the split is missing, a record is incomplete, or labels are not 18 values of -1, 0, 1.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such datalist; make one, or leave datalist out to train on synthetic scans")
+    try:
+        content = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: is no valid JSON ({error}); write it again") from error
+    if not isinstance(content, dict) or split not in content:
+        raise ValueError(f"{path}: has no split {split!r}; add a list of studies under that key")
+    return [_study(record, path, index) for index, record in enumerate(content[split])]
+
+
+def _study(record: Mapping[str, Any], path: Path, index: int) -> dict[str, Any]:
+    for key in ("id", "image"):
+        if not record.get(key):
+            raise ValueError(f"{path}: study {index} has no {key!r}; every study needs an id and an image")
+    study = {key: value for key, value in record.items() if key not in PATH_KEYS}
+    for key in PATH_KEYS:
+        if record.get(key):
+            study[key] = str(path.parent / record[key])
+    labels = record.get("labels") or [-1] * len(FINDING_NAMES)
+    if len(labels) != len(FINDING_NAMES) or not set(labels) <= {-1, 0, 1}:
+        raise ValueError(f"{path}: labels of study {record['id']} are not {len(FINDING_NAMES)} values of -1, 0 or 1; correct them")
+    study["labels"] = torch.tensor(labels)
+    study["patient"] = str(record.get("patient", record["id"]))
+    study.update(_caption_targets(record.get("captions") or {}))
+    return study
+
+
+def _caption_targets(captions: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Text of each anatomy's caption, its identity as a number and whether it says that all is normal; both ``[K]``."""
+    texts = {name: str(captions[name]["text"]) for name in ANATOMY_NAMES if captions.get(name, {}).get("text")}
+    return {
+        "captions": texts,
+        "caption_id": torch.tensor([_text_id(texts[name]) if name in texts else 0 for name in ANATOMY_NAMES]),
+        "caption_normal": torch.tensor([bool(captions.get(name, {}).get("normal", False)) for name in ANATOMY_NAMES]),
+    }
+
+
+def _text_id(text: str) -> int:
+    """A 63-bit number that is the same for the same text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def collate_studies(studies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A batch: tensors that every study has are stacked, everything else stays a list over the studies.
+
+    A study without an anatomy mask, in a batch where others have one, gets an empty mask of which nothing is known.
+    """
+    batch: dict[str, Any] = {}
+    masked = [study for study in studies if "anatomy" in study]
+    if masked and len(masked) < len(studies):
+        empty = {
+            "anatomy": torch.zeros_like(masked[0]["anatomy"]),
+            "anatomy_known": torch.zeros(len(ANATOMY_NAMES), dtype=torch.bool),
+        }
+        studies = [{**empty, **study} for study in studies]
+    for key in sorted({key for study in studies for key in study}):
+        values = [study.get(key) for study in studies]
+        if all(isinstance(value, torch.Tensor) for value in values):
+            batch[key] = torch.stack([torch.as_tensor(value) for value in values])
+        else:
+            batch[key] = values
+    return batch
+
+
+def label_balance(studies: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Negatives per positive of each finding among the studies whose label is known; 1 for a finding without positives."""
+    labels = torch.stack([study["labels"] for study in studies])
+    positive, negative = (labels == 1).sum(0), (labels == 0).sum(0)
+    return [float(no) / float(yes) if yes else 1.0 for yes, no in zip(positive, negative, strict=True)]

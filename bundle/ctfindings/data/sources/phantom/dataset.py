@@ -1,0 +1,214 @@
+"""Synthetic scans as a data set: NIfTI images, masks, reports and the datalist, written once and resumed when stopped."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from bundle.ctfindings.data.sources.phantom.anatomy import draw_chest
+from bundle.ctfindings.data.sources.phantom.case import Case
+from bundle.ctfindings.data.sources.phantom.dicom_series import write_series
+from bundle.ctfindings.data.sources.phantom.findings import draw_findings
+from bundle.ctfindings.data.sources.phantom.patient import sample_patient
+from bundle.ctfindings.data.sources.phantom.prevalence import sample_labels
+from bundle.ctfindings.data.sources.phantom.report import write_report
+from bundle.ctfindings.findings import FINDING_NAMES, finding_index
+
+# Raised whenever the same seed gives other images, so that an old folder is not taken for a new one.
+RENDERER_VERSION = 1
+_LIMITS: list[threadpool_limits] = []
+SPLITS = ("training", "validation", "test")
+
+
+def make_case(
+    seed: int, index: int, labels: Sequence[int] | None = None
+) -> tuple[Case, NDArray[np.int16], NDArray[np.uint8], NDArray[np.int32], NDArray[np.float64]]:
+    """Renders one scan; the same seed, index and labels give the same scan.
+
+    Args:
+        seed: of the data set.
+        index: of the scan in the data set.
+        labels: 18 labels in the order of ``FINDINGS``, exactly what is rendered; drawn at CT-RATE's rates when None.
+
+    Returns:
+        The record, the image in HU (X, Y, Z), the anatomy mask (X, Y, Z), the finding bits (X, Y, Z; bit i is finding i) and
+        the affine (4, 4), voxel index to world RAS mm.
+
+    Raises:
+        ValueError: when ``labels`` is not 18 times 0 or 1.
+    """
+    rng = np.random.default_rng([seed, index])
+    drawn, latent_age = sample_labels(rng)
+    if labels is not None:
+        drawn = tuple(int(label) for label in labels)
+        if len(drawn) != len(FINDING_NAMES) or not set(drawn) <= {0, 1}:
+            raise ValueError(f"labels: {len(FINDING_NAMES)} values of 0 or 1 are expected, got {list(labels)}")
+    patient = sample_patient(rng, latent_age, bool(drawn[finding_index("Cardiomegaly")]))
+    chest = draw_chest(rng, patient)
+    sites = draw_findings(rng, chest, drawn)
+    canvas = chest.canvas
+    grain = rng.standard_normal(canvas.shape, np.float32)
+    share = float(rng.uniform(0.2, 0.7))
+    # Neighbours share part of their noise, as after a reconstruction kernel.
+    for axis in (0, 1):
+        head = [slice(None)] * 3
+        tail = [slice(None)] * 3
+        head[axis], tail[axis] = slice(1, None), slice(None, -1)
+        grain[tuple(tail)] += share * grain[tuple(head)]
+    grain *= np.float32(patient.noise_hu / (1 + share**2))
+    canvas.hu += grain
+    np.clip(canvas.hu, -1024, 3071, out=canvas.hu)
+    image = np.rint(canvas.hu, out=canvas.hu).astype(np.int16)
+    case = Case(
+        seed=seed,
+        id=f"phantom_{index:06d}",
+        labels=drawn,
+        sites=sites,
+        sex=patient.sex,
+        age=patient.age,
+        contrast=patient.contrast,
+        spacing=tuple(float(step) for step in canvas.spacing),  # type: ignore[arg-type]
+        image_count=canvas.shape[2],
+        z_bottom_mm=float(canvas.affine[2, 3]),
+        series=int(rng.integers(2, 6)),
+    )
+    return case, image, canvas.anatomy, canvas.bits, canvas.affine
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Writes under another name first, so that a file with the right name is always a whole one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def write_nifti(path: Path, volume: NDArray, affine: NDArray[np.float64]) -> None:
+    """Writes a ``.nii.gz`` file atomically, lightly compressed (speed counts more than size here)."""
+    image = nib.Nifti1Image(volume, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, 1)
+    image.set_qform(affine, 1)
+    _write_whole(path, gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
+
+
+def _write_case(task: tuple[Path, int, int, bool]) -> dict[str, Any]:
+    """Renders and writes one scan, unless all its files are there, and returns its study record."""
+    folder, seed, index, dicom = task
+    name = f"phantom_{index:06d}"
+    record_path = folder / "records" / f"{name}.json"
+    if record_path.exists():
+        return json.loads(record_path.read_text())
+    case, image, anatomy, bits, affine = make_case(seed, index)
+    files = {"image": f"images/{name}.nii.gz", "anatomy": f"anatomy/{name}.nii.gz"}
+    write_nifti(folder / files["image"], image, affine)
+    write_nifti(folder / files["anatomy"], anatomy, affine)
+    if bits.any():
+        files["finding_masks"] = f"finding_masks/{name}.nii.gz"
+        write_nifti(folder / files["finding_masks"], bits, affine)
+    if dicom:
+        write_series(folder / "dicom" / name, case, image, affine)
+        files["dicom"] = f"dicom/{name}"
+    report = write_report(case, np.random.default_rng([seed, index, 1]))
+    record = {
+        "id": name,
+        "patient": f"p{index:06d}",
+        **files,
+        "sex": case.sex,
+        "age": case.age,
+        "contrast": case.contrast,
+        "report": {"findings": report.findings, "impression": report.impression},
+        "captions": {region: asdict(caption) for region, caption in report.captions.items()},
+        "labels": list(case.labels),
+        "sites": [{**asdict(site), "severity": round(site.severity, 3)} for site in case.sites],
+        "snippets": [asdict(snippet) for snippet in report.snippets],
+    }
+    # The record is the last file of a scan: where it exists, the others are whole.
+    _write_whole(record_path, json.dumps(record).encode())
+    return record
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """Processes that start at once: on Linux a fork, as PyTorch's data loaders use; a fresh interpreter elsewhere.
+
+    A fresh interpreter would import the caller's main module with all of MONAI in it, in every worker.
+    """
+    return multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+
+
+def _one_thread() -> None:
+    """One BLAS thread in each worker; there is a worker per core already."""
+    _LIMITS.append(threadpool_limits(1))
+
+
+def make_dataset(
+    folder: Path, training: int, validation: int, test: int, seed: int, workers: int | None = None, dicom: bool = False
+) -> Path:
+    """Writes synthetic scans and returns the path of their ``datalist.json``.
+
+    A folder that was finished with the same settings is used as it is; one that was begun is completed. The three splits are
+    separate ranges of scan indices, and every scan is another patient.
+
+    Args:
+        folder: created when missing.
+        training, validation, test: number of scans of each split.
+        seed: scan ``index`` is a function of ``(seed, index)`` alone.
+        workers: processes; one per core by default.
+        dicom: whether each scan is also written as a DICOM series.
+
+    Raises:
+        ValueError: when the folder holds scans of other settings.
+    """
+    folder = Path(folder)
+    counts = dict(zip(SPLITS, (training, validation, test), strict=True))
+    settings = {"seed": seed, **counts, "dicom": dicom, "renderer": RENDERER_VERSION}
+    datalist, begun = folder / "datalist.json", folder / "parameters.json"
+    for path in (datalist, begun):
+        if path.exists():
+            content = json.loads(path.read_text())
+            found = content["parameters"] if path == datalist else content
+            if found != settings:
+                raise ValueError(f"{folder}: holds synthetic scans made with {found}, not {settings}; choose another folder or delete it")
+    if datalist.exists():
+        return datalist
+    for part in ("images", "anatomy", "finding_masks", "records"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    _write_whole(begun, json.dumps(settings).encode())
+
+    total = sum(counts.values())
+    tasks = [(folder, seed, index, dicom) for index in range(total)]
+    workers = min(workers or len(os.sched_getaffinity(0)), max(total, 1))
+    records: list[dict[str, Any]] = []
+    with tqdm(total=total, desc="synthetic scans", unit="scan") as progress:
+        if workers <= 1:
+            for task in tasks:
+                records.append(_write_case(task))
+                progress.update()
+        else:
+            with _context().Pool(workers, initializer=_one_thread) as pool:
+                for record in pool.imap(_write_case, tasks, chunksize=2):
+                    records.append(record)
+                    progress.update()
+    datalist_content: dict[str, Any] = {
+        "name": "CT Findings synthetic scans",
+        "description": "synthetic chest CT, made by bundle.ctfindings.data.sources.phantom; not patients",
+        "parameters": settings,
+    }
+    start = 0
+    for split, count in counts.items():
+        datalist_content[split] = records[start : start + count]
+        start += count
+    _write_whole(datalist, json.dumps(datalist_content, indent=1).encode())
+    return datalist

@@ -1,0 +1,272 @@
+"""The one image pipeline of training, evaluation and inference, as MONAI dictionary transforms."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import (
+    CastToTyped,
+    CropForegroundd,
+    DivisiblePadd,
+    InvertibleTransform,
+    MapTransform,
+    Orientationd,
+    RandomizableTransform,
+    ResampleToMatchd,
+    ResizeWithPadOrCropd,
+    ScaleIntensityRanged,
+    Spacingd,
+    Transform,
+)
+from monai.utils import TraceKeys
+from scipy import ndimage
+
+from bundle.ctfindings.anatomy import ANATOMY_NAMES
+from bundle.ctfindings.data.anatomy_mask import load_anatomy_mask
+from bundle.ctfindings.data.scan import load_scan
+
+logger = logging.getLogger(__name__)
+
+BODY_OPENING_MM = 6.0
+"""A table, a blanket or a cable is thinner than this, or apart from the body."""
+
+
+def image_pipeline(
+    spacing: Sequence[float] = (3.0, 3.0, 3.0),
+    hu_window: tuple[float, float] = (-1000.0, 1000.0),
+    roi_size: Sequence[int] | None = None,
+    divisible: int = 16,
+    body_crop: bool = True,
+    body_threshold_hu: float = -300.0,
+    margin_mm: float = 10.0,
+    anti_aliasing: bool = True,
+    mapping: Mapping[int, str] | Mapping[str, str] | str = "ctfindings",
+    image_key: str = "image",
+    anatomy_key: str = "anatomy",
+) -> list[Transform]:
+    """From the path of a scan to the network's input: HU, RAS, spacing, body crop, HU window, size.
+
+    Every step from orientation on can be inverted (``Invertd``), which brings a map of the network's grid back onto the scan's.
+
+    Args:
+        spacing: voxel size of the result in mm.
+        hu_window: HU that become 0 and 1; values outside are clipped.
+        roi_size: size of the result in voxels, cut and padded about the middle (training); None pads each axis to the next
+            multiple of ``divisible`` (inference).
+        divisible: see ``roi_size``.
+        body_crop: whether to cut off the air and the table around the body.
+        body_threshold_hu: HU above which a voxel is body, table or cloth.
+        margin_mm: air that is left around the body.
+        anti_aliasing: whether voxels much smaller than ``spacing`` are averaged before they are resampled.
+        mapping: label ids of the anatomy masks, see ``load_anatomy_mask``.
+        image_key: key of the path of the scan.
+        anatomy_key: key of the path of its anatomy mask; a study need not have one.
+
+    Returns:
+        Transforms for ``Compose``. ``image`` becomes [1, X, Y, Z] float32 in [0, 1]; ``anatomy`` [1, X, Y, Z] uint8 on the same
+        grid, with ``anatomy_known`` (K,) bool.
+    """
+    keys = (image_key, anatomy_key)
+    voxel = np.asarray(spacing, float)
+    steps: list[Transform] = [
+        LoadScand(image_key, anatomy_key, mapping, log_warnings=roi_size is not None),
+        Orientationd(keys, axcodes="RAS", labels=None, allow_missing_keys=True),
+    ]
+    if anti_aliasing:
+        steps.append(AveragePoold(image_key, spacing))
+    steps += [
+        # float32 halves MONAI's sampling grid; its error at 512 voxels is below 1e-4 voxel.
+        Spacingd(image_key, pixdim=spacing, mode="bilinear", padding_mode="border", dtype=torch.float32),
+        ResampleToMatchd(anatomy_key, image_key, mode="nearest", padding_mode="zeros", dtype=torch.float32, allow_missing_keys=True),
+    ]
+    if body_crop:
+        select_body = BodyForeground(body_threshold_hu, np.maximum(1, np.round(BODY_OPENING_MM / 2 / voxel)).astype(int).tolist())
+        margin = np.ceil(margin_mm / voxel).astype(int).tolist()
+        steps.append(CropForegroundd(keys, image_key, select_body, margin=margin, allow_smaller=True, allow_missing_keys=True))
+    steps.append(ScaleIntensityRanged(image_key, *hu_window, 0.0, 1.0, clip=True))
+    if roi_size is None:
+        steps.append(DivisiblePadd(keys, divisible, allow_missing_keys=True))
+    else:
+        steps.append(ResizeWithPadOrCropd(keys, roi_size, allow_missing_keys=True))
+    steps.append(CastToTyped(keys, (torch.float32, torch.uint8), allow_missing_keys=True))
+    return steps
+
+
+class LoadScand(MapTransform):
+    """Read a scan, and its anatomy mask where there is one, from their paths.
+
+    Args:
+        keys: the key of the scan.
+        anatomy_key: the key of the mask; None, or absent from a study, means no mask.
+        mapping: label ids of the mask, see ``load_anatomy_mask``.
+        log_warnings: whether warnings are logged and left out of the meta. Batches of several scans need that: torch cannot
+            collate lists of different lengths.
+
+    Returns (adds to the study):
+        the scan, [1, X, Y, Z] float32 HU; the mask, [1, X, Y, Z] uint8; and ``<anatomy_key>_known``, (K,) bool, true for the
+        anatomies the mask knows. The mask's warnings are added to the scan's.
+
+    Raises:
+        ScanError: when a file cannot be used.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        anatomy_key: str | None = None,
+        mapping: Mapping[int, str] | Mapping[str, str] | str = "ctfindings",
+        log_warnings: bool = False,
+    ) -> None:
+        super().__init__(keys)
+        self.anatomy_key = anatomy_key
+        self.mapping = mapping
+        self.log_warnings = log_warnings
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        study = dict(data)
+        for key in self.key_iterator(study):
+            image = load_scan(study[key])
+            warnings = image.meta["warnings"]
+            if self.anatomy_key is not None and study.get(self.anatomy_key) is not None:
+                mask, known = load_anatomy_mask(study[self.anatomy_key], self.mapping, image)
+                study[self.anatomy_key] = mask
+                study[f"{self.anatomy_key}_known"] = torch.tensor([name in known for name in ANATOMY_NAMES])
+                warnings += mask.meta.pop("warnings")
+            else:
+                study.pop(self.anatomy_key, None)
+            if self.log_warnings:
+                for warning in image.meta.pop("warnings"):
+                    logger.warning(warning)
+            study[key] = image
+        return study
+
+
+class AveragePoold(MapTransform, InvertibleTransform):
+    """Average blocks of voxels that are whole times smaller than the target spacing, so that resampling does not alias.
+
+    The affine follows. Voxels that do not fill a block at the far end of an axis are dropped. The inverse repeats voxels.
+
+    Args:
+        keys: images [C, X, Y, Z].
+        spacing: target spacing in mm along X, Y, Z; blocks have ``floor(target / own spacing)`` voxels.
+    """
+
+    def __init__(self, keys: KeysCollection, spacing: Sequence[float]) -> None:
+        super().__init__(keys)
+        self.spacing = np.asarray(spacing, float)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        study = dict(data)
+        for key in self.key_iterator(study):
+            image: MetaTensor = study[key]
+            own = np.linalg.norm(np.asarray(image.affine, float)[:3, :3], axis=0)
+            # The small constant keeps a spacing of 0.9999999 from losing a factor that 1.0 has.
+            factors = np.clip(np.floor(self.spacing / own + 1e-3), 1, image.shape[1:]).astype(int).tolist()
+            affine = image.affine
+            to_block = torch.diag(torch.tensor([*factors, 1], dtype=affine.dtype))
+            to_block[:3, 3] = (torch.tensor(factors, dtype=affine.dtype) - 1) / 2
+            pooled = image.as_tensor()
+            if max(factors) > 1:
+                # Files are stored with X fastest; pooling in that order avoids a transposed copy of the whole scan.
+                order = sorted(range(3), key=lambda axis: -pooled.stride(axis + 1))
+                stored = pooled.permute(0, *(axis + 1 for axis in order))
+                stored = torch.nn.functional.avg_pool3d(stored, [factors[axis] for axis in order])
+                pooled = stored.permute(0, *(order.index(axis) + 1 for axis in range(3))).contiguous()
+            study[key] = _with_affine(image, pooled, affine @ to_block)
+            self.push_transform(study[key], orig_size=tuple(image.shape[1:]), extra_info={"factors": factors, "affine": affine})
+        return study
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        study = dict(data)
+        for key in self.key_iterator(study):
+            pooled: MetaTensor = study[key]
+            traced = self.pop_transform(pooled)
+            values = pooled.as_tensor()
+            for axis, (factor, size) in enumerate(
+                zip(traced[TraceKeys.EXTRA_INFO]["factors"], traced[TraceKeys.ORIG_SIZE], strict=True), 1
+            ):
+                source = (torch.arange(int(size)) // int(factor)).clamp(max=values.shape[axis] - 1)
+                values = values.index_select(axis, source)
+            affine = torch.as_tensor(traced[TraceKeys.EXTRA_INFO]["affine"])
+            study[key] = _with_affine(pooled, values, affine)
+        return study
+
+
+def _with_affine(image: MetaTensor, values: torch.Tensor, affine: torch.Tensor) -> MetaTensor:
+    """``values`` with the meta and history of ``image`` and an affine of their own."""
+    meta = {name: value for name, value in image.meta.items() if name != "affine"}
+    return MetaTensor(values, affine=affine, meta=meta, applied_operations=image.applied_operations)
+
+
+class BodyForeground:
+    """Where the patient is: the largest connected part above a threshold, once thin things such as the table are cut off.
+
+    For the ``select_fn`` of ``CropForegroundd``; a class because worker processes need to pickle it.
+
+    Args:
+        threshold_hu: HU above which a voxel is solid.
+        radius: half size in voxels along X, Y, Z of the thickest thing that is cut off.
+    """
+
+    def __init__(self, threshold_hu: float, radius: Sequence[int]) -> None:
+        self.threshold_hu = threshold_hu
+        self.block = tuple(2 * size + 1 for size in radius)
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """HU [1, X, Y, Z] -> bool [1, X, Y, Z]."""
+        solid = (image[0] > self.threshold_hu).numpy()
+        # Voxels outside the scan count as solid, or a body that is cut by the border would be eroded there.
+        eroded = ndimage.minimum_filter(solid.view(np.uint8), self.block, mode="nearest").astype(bool)
+        parts, count = ndimage.label(eroded if eroded.any() else solid)
+        if count == 0:
+            return torch.ones_like(image, dtype=torch.bool)
+        largest = parts == 1 + np.bincount(parts.ravel())[1:].argmax()
+        return torch.from_numpy(ndimage.maximum_filter(largest.view(np.uint8), self.block).astype(bool))[None]
+
+
+class RandTranslated(RandomizableTransform, MapTransform):
+    """Shift an image and its mask together by whole voxels, with zeros moving in. The affine follows, so mm stay true.
+
+    Args:
+        keys: tensors [C, X, Y, Z] of one size.
+        max_voxels: largest shift either way along X, Y, Z.
+        prob: probability of a shift.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, max_voxels: Sequence[int] = (6, 6, 6), prob: float = 0.5, allow_missing_keys: bool = False
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        RandomizableTransform.__init__(self, prob)
+        self.max_voxels = tuple(max_voxels)
+        self.shift = (0, 0, 0)
+
+    def randomize(self, data: Any = None) -> None:
+        super().randomize(data)
+        if self._do_transform:
+            x, y, z = (int(self.R.randint(-size, size + 1)) for size in self.max_voxels)
+            self.shift = (x, y, z)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        study = dict(data)
+        self.randomize()
+        if not self._do_transform:
+            return study
+        for key in self.key_iterator(study):
+            image = study[key]
+            shifted = torch.zeros_like(image)
+            to = tuple(slice(max(step, 0), size + min(step, 0)) for step, size in zip(self.shift, image.shape[1:], strict=True))
+            of = tuple(slice(max(-step, 0), size - max(step, 0)) for step, size in zip(self.shift, image.shape[1:], strict=True))
+            shifted[(slice(None), *to)] = image[(slice(None), *of)]
+            if isinstance(shifted, MetaTensor):
+                back = torch.eye(4, dtype=image.affine.dtype)
+                back[:3, 3] = -torch.tensor(self.shift, dtype=image.affine.dtype)
+                shifted.affine = image.affine @ back
+            study[key] = shifted
+        return study

@@ -1,0 +1,65 @@
+"""From a datalist to batches: preprocessed once and cached on disk, augmented anew every epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data import DistributedSampler, PersistentDataset, ThreadDataLoader
+from monai.transforms import CastToTyped, Compose, EnsureTyped, Transform
+
+from bundle.ctfindings import __version__
+from bundle.ctfindings.data import collate_studies
+
+
+def cached_dataset(
+    studies: Sequence[dict[str, Any]],
+    preprocessing: Sequence[Transform],
+    augmentation: Sequence[Transform] = (),
+    cache_dir: str | Path | None = None,
+    cache_key: Any = None,
+) -> PersistentDataset:
+    """Studies as tensors; the deterministic steps run once per scan and are kept in half precision.
+
+    Args:
+        studies: from ``load_datalist``.
+        preprocessing: the image pipeline.
+        augmentation: random transforms, run at every access.
+        cache_dir: folder of the cache; None computes every scan at every access.
+        cache_key: the pipeline's parameters; another value uses another subfolder, so a changed pipeline never reads stale scans.
+    """
+    steps = [
+        *preprocessing,
+        CastToTyped(["image"], torch.float16),
+        EnsureTyped(["image", "anatomy"], track_meta=False, allow_missing_keys=True),
+        *augmentation,
+    ]
+    folder = None
+    if cache_dir is not None:
+        digest = hashlib.sha256(json.dumps([__version__, cache_key], sort_keys=True, default=str).encode()).hexdigest()[:12]
+        folder = Path(cache_dir) / digest
+    return PersistentDataset(list(studies), Compose(steps), cache_dir=folder)
+
+
+def study_loader(
+    dataset: PersistentDataset, batch_size: int, shuffle: bool = False, rank: int = 0, world_size: int = 1
+) -> ThreadDataLoader:
+    """Batches of studies, prepared by a thread while the network computes.
+
+    The order depends on the sampler's epoch alone (see ``EpochSeed``), so that a resumed run sees the batches it would have seen.
+
+    Args:
+        dataset: the studies.
+        batch_size: studies per batch and rank.
+        shuffle: whether to shuffle, and drop an incomplete last batch.
+        rank: of this process.
+        world_size: number of processes; each gets its own share.
+    """
+    sampler = DistributedSampler(dataset, even_divisible=shuffle, num_replicas=world_size, rank=rank, shuffle=shuffle)
+    return ThreadDataLoader(
+        dataset, batch_size=batch_size, sampler=sampler, num_workers=0, drop_last=shuffle, collate_fn=collate_studies
+    )

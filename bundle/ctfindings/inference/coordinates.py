@@ -1,0 +1,95 @@
+"""Coordinates: the one place that converts voxels to millimetres and RAS to LPS.
+
+Everything the project keeps is world millimetres in RAS (x to the patient's right, y to anterior, z to superior). DICOM and Slicer
+markups are LPS; they differ by the sign of x and y. All arithmetic is in float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+_FLIP_XY = np.array([-1.0, -1.0, 1.0])
+
+
+def as_affine(affine: Any) -> Array:
+    """A ``(4, 4)`` affine as float64.
+
+    Args:
+        affine: array, tensor or nested list, voxel index to world mm.
+
+    Raises:
+        ValueError: when it is not 4x4, not finite or not invertible.
+    """
+    matrix = np.asarray(affine, dtype=np.float64)
+    if matrix.shape != (4, 4):
+        raise ValueError(f"affine has shape {matrix.shape}; (4, 4) is expected")
+    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
+        raise ValueError(f"affine is not a finite invertible transform: {matrix.tolist()}")
+    return matrix
+
+
+def ras_to_lps(points: ArrayLike) -> Array:
+    """World points ``[..., 3]`` in mm, RAS to LPS."""
+    return np.asarray(points, dtype=np.float64) * _FLIP_XY
+
+
+def lps_to_ras(points: ArrayLike) -> Array:
+    """World points ``[..., 3]`` in mm, LPS to RAS."""
+    return np.asarray(points, dtype=np.float64) * _FLIP_XY
+
+
+def affine_ras_to_lps(affine: Any) -> Array:
+    """A voxel-to-RAS affine ``(4, 4)`` as voxel-to-LPS; applied twice it gives the first one back."""
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ as_affine(affine)
+
+
+def voxel_to_world(voxels: ArrayLike, affine: Any) -> Array:
+    """Voxel coordinates ``[..., 3]`` (voxel centres are integers) to world mm ``[..., 3]``."""
+    matrix = as_affine(affine)
+    return np.asarray(voxels, dtype=np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def world_to_voxel(points: ArrayLike, affine: Any) -> Array:
+    """World mm ``[..., 3]`` to fractional voxel coordinates ``[..., 3]``."""
+    return voxel_to_world(points, np.linalg.inv(as_affine(affine)))
+
+
+def voxel_spacing(affine: Any) -> tuple[float, float, float]:
+    """Spacing in mm of the three voxel axes."""
+    x, y, z = np.linalg.norm(as_affine(affine)[:3, :3], axis=0)
+    return float(x), float(y), float(z)
+
+
+def orientation_code(affine: Any) -> str:
+    """The directions in which the three voxel axes increase, as ``"RAS"`` or ``"LPS"``."""
+    return "".join(nib.orientations.aff2axcodes(as_affine(affine)))
+
+
+def axial_axis(affine: Any) -> int:
+    """The voxel axis closest to superior-inferior: the one whose slices are axial."""
+    return int(np.argmax(nib.orientations.io_orientation(as_affine(affine))[:, 0] == 2))
+
+
+def axial_axis_ascends(affine: Any) -> bool:
+    """Whether the slice index along the axial axis grows towards superior."""
+    matrix = as_affine(affine)
+    return bool(matrix[2, axial_axis(matrix)] > 0)
+
+
+def box_corners(lower: ArrayLike, upper: ArrayLike) -> Array:
+    """The eight corners ``[8, 3]`` of an axis-aligned box given by two opposite corners."""
+    pair = np.stack([np.asarray(lower, dtype=np.float64), np.asarray(upper, dtype=np.float64)])
+    picks = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), axis=-1).reshape(-1, 3)
+    return pair[picks, np.arange(3)]
+
+
+def bounds_mm(affine: Any, lower: ArrayLike, upper: ArrayLike) -> tuple[Array, Array]:
+    """World bounding box in mm (min, max) of the voxels ``lower..upper`` inclusive, outer faces included."""
+    corners = voxel_to_world(box_corners(np.asarray(lower, float) - 0.5, np.asarray(upper, float) + 0.5), affine)
+    return corners.min(axis=0), corners.max(axis=0)

@@ -1,0 +1,101 @@
+"""The cross-anatomy objective: a caption of one anatomy must not fit the image of another."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.modules.loss import _Loss
+
+from bundle.ctfindings.losses.gathering import gather_rows
+from bundle.ctfindings.losses.soft_targets import row_normalise, semantic_matrix, symmetric_cross_entropy
+
+
+class CrossAnatomyLoss(_Loss):
+    """Image-text contrast over all anatomies at once, over the joined batch of all ranks: the global term of CA-GCL.
+
+    CA-GCL, https://arxiv.org/abs/2605.13544. The paper's equations were not available: this is our reading of its abstract.
+    All valid (scan, anatomy) pairs form one list. Positives are pairs of one anatomy that are the same, both normal, or of equal text.
+
+    Args:
+        mode: "masked" contrasts each positive pair with other anatomies only, so that the loss does not compete with `LocalAnatomyLoss`;
+            "pooled" is one cross-entropy with soft targets over all pairs.
+
+    Raises:
+        ValueError: when the mode is neither.
+
+    Example:
+        >>> import torch
+        >>> rows = torch.eye(2)[None]
+        >>> valid, normal = torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 2, dtype=torch.bool)
+        >>> loss = CrossAnatomyLoss()(rows, valid, rows, valid, torch.tensor([[1, 2]]), normal, torch.tensor(1.0))
+        >>> round(loss.item(), 4)
+        0.3133
+    """
+
+    inputs: tuple[str, ...] = (
+        "anatomy",
+        "anatomy_valid",
+        "caption",
+        "caption_valid",
+        "caption_id",
+        "caption_normal",
+        "temperature_global",
+    )
+    gathers = True
+
+    def __init__(self, mode: Literal["masked", "pooled"] = "masked") -> None:
+        super().__init__()
+        if mode not in ("masked", "pooled"):
+            raise ValueError(f"mode is {mode!r}; it can be 'masked' or 'pooled'")
+        self.mode = mode
+
+    def forward(
+        self,
+        anatomy: Tensor,
+        anatomy_valid: Tensor,
+        caption: Tensor,
+        caption_valid: Tensor,
+        caption_id: Tensor,
+        caption_normal: Tensor,
+        temperature_global: Tensor,
+    ) -> Tensor:
+        """
+        Args:
+            anatomy: unit image embeddings of the anatomies, (B, K, E); the content of invalid rows does not matter.
+            anatomy_valid: anatomies that the scan shows completely, (B, K) bool.
+            caption: unit text embeddings of the anatomy captions, (B, K, E).
+            caption_valid: anatomies that the report speaks of, (B, K) bool.
+            caption_id: identity of the original caption text, (B, K) integer.
+            caption_normal: captions that report no abnormality, (B, K) bool.
+            temperature_global: divides the cosine similarities, a positive scalar.
+
+        Returns:
+            The mean over pairs and both directions; zero, without gradient, without a valid pair or, when masked, with one anatomy only.
+        """
+        valid = anatomy_valid & caption_valid
+        anatomy, caption, valid, caption_id, caption_normal = gather_rows(anatomy, caption, valid, caption_id, caption_normal)
+        organ = valid.nonzero()[:, 1]
+        other = organ[:, None] != organ
+        if organ.numel() == 0 or (self.mode == "masked" and not other.any()):
+            return anatomy.new_zeros(())
+        similarity = anatomy[valid] @ caption[valid].T / temperature_global
+        positives = semantic_matrix(caption_id[valid], caption_normal[valid], organ)
+        if self.mode == "pooled":
+            return symmetric_cross_entropy(similarity, positives)
+        weights = row_normalise(positives, similarity.dtype)
+        return (_against_others(similarity, weights, other) + _against_others(similarity.T, weights, other)) / 2
+
+
+def _against_others(similarity: Tensor, weights: Tensor, other: Tensor) -> Tensor:
+    """Mean over rows a and positives p of ``-log(exp(S_ap) / (exp(S_ap) + sum over other anatomies b of exp(S_ab)))``.
+
+    Args:
+        similarity: S, (A, A).
+        weights: the row-normalised positives, (A, A).
+        other: pairs of two anatomies, (A, A) bool, at least one in each row.
+    """
+    negatives = similarity.masked_fill(~other, -torch.inf).logsumexp(dim=1, keepdim=True)
+    return (weights * F.softplus(negatives - similarity)).sum(dim=1).mean()

@@ -1,0 +1,76 @@
+"""Rows of all ranks, so that a contrastive loss sees the joined batch and its gradient returns to the rank that owns the row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of processes that train together; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Joins tensors over all ranks along their first dimension, in rank order; the identity for one process.
+
+    The batch may differ in size between ranks. The loss on top must be a function of the joined rows alone, so that every rank computes
+    the same value. The gradient of a rank's own rows then comes back times the number of ranks: ``DistributedDataParallel`` averages over
+    ranks, and the average is the gradient that one process would get on the joined batch. The gradient of what is not gathered (a
+    temperature) is the same on every rank and passes the average unchanged. Nothing is communicated in the backward pass.
+
+    Args:
+        tensors: (B, ...) each, the same B for all; any dtype.
+
+    Returns:
+        The joined tensors, (sum of B over ranks, ...), in the order given.
+
+    Raises:
+        ValueError: when the tensors of this rank differ in B.
+    """
+    rows = [tensor.shape[0] for tensor in tensors]
+    if len(set(rows)) > 1:
+        raise ValueError(f"tensors with {rows} rows cannot be gathered together; all need the same batch size")
+    if world_size() == 1:
+        return tensors
+    sizes = [torch.zeros(1, dtype=torch.int64, device=tensors[0].device) for _ in range(world_size())]
+    dist.all_gather(sizes, torch.tensor([rows[0]], device=tensors[0].device))
+    counts = [int(size) for size in sizes]
+    return tuple(_GatherRows.apply(tensor, counts) for tensor in tensors)
+
+
+def true_on_every_rank(flags: list[bool], device: torch.device) -> list[bool]:
+    """Which flags hold on all ranks; every rank gives the same number of flags. The identity for one process.
+
+    Args:
+        flags: one truth value each.
+        device: where the process group's backend exchanges tensors.
+    """
+    if world_size() == 1 or not flags:
+        return flags
+    agreed = torch.tensor(flags, dtype=torch.uint8, device=device)
+    dist.all_reduce(agreed, op=dist.ReduceOp.MIN)
+    return [bool(flag) for flag in agreed]
+
+
+class _GatherRows(torch.autograd.Function):
+    """All-gather along dimension 0 of batches that differ in size, with the gradient rule of `gather_rows`."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, counts: list[int]) -> Tensor:
+        # The collective wants equal shapes: shorter batches are padded, and the padding is cut off again.
+        padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+        padded[: rows.shape[0]] = rows
+        gathered = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(gathered, padded)
+        rank = dist.get_rank()
+        ctx.ranks = len(counts)
+        ctx.start, ctx.stop = sum(counts[:rank]), sum(counts[: rank + 1])
+        return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0][ctx.start : ctx.stop] * ctx.ranks, None

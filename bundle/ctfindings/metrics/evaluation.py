@@ -1,0 +1,181 @@
+"""The evaluation record of one split: every classification score of the findings as one JSON-ready dictionary.
+
+Shapes: S scans, T templates, C findings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bundle.ctfindings.metrics.bootstrap import Interval, bootstrap_auc
+from bundle.ctfindings.metrics.calibration import expected_calibration_error
+from bundle.ctfindings.metrics.classification import (
+    FloatArray,
+    balanced_accuracy,
+    check_scores,
+    check_thresholds,
+    finding_accuracy,
+    finding_auc,
+    finding_average_precision,
+    finding_f1,
+    finding_precision,
+    macro_average,
+    sensitivity_specificity,
+    weighted_f1,
+)
+from bundle.ctfindings.metrics.thresholds import check_disjoint
+
+
+def evaluate_split(
+    probabilities: ArrayLike,
+    logits_by_template: ArrayLike,
+    labels: ArrayLike,
+    ids: Sequence[str],
+    patients: Sequence[str],
+    thresholds: ArrayLike,
+    findings: Sequence[str],
+    *,
+    split: str = "test",
+    calibration_ids: Iterable[str] = (),
+    resamples: int = 1000,
+    seed: int = 42,
+    level: float = 0.95,
+) -> dict[str, Any]:
+    """Score a split and return a record of plain numbers, strings and lists, with None for a score that is not defined.
+
+    Args:
+        probabilities: [S, C], the mean over the templates, calibrated or not.
+        logits_by_template: the score of each template before calibration, [S, T, C].
+        labels: 1, 0 or -1, [S, C].
+        ids: scan ids, S.
+        patients: the patient of each scan, S; the intervals are bootstrapped over patients.
+        thresholds: chosen on other scans, [C].
+        findings: the names of the findings, C.
+        split: name of the split, kept in the record.
+        calibration_ids: scans on which thresholds and calibration were fitted; none may be among `ids`.
+        resamples: bootstrap resamples.
+        seed: of the bootstrap.
+        level: coverage of the intervals.
+
+    Returns:
+        Keys ``split, scans, patients, bootstrap, macro, findings, templates, warnings``. ``findings`` is a list with one
+        row per finding in their order; ``macro`` has the mean of each column over the findings that have it;
+        ``templates`` has the macro AUC of each template with mean, SD (n - 1), and range over the templates.
+
+    Raises:
+        ValueError: shapes do not fit, an id occurs twice, or a scored scan was used for calibration.
+    """
+    scores, truth = check_scores(probabilities, labels)
+    limits = check_thresholds(thresholds, scores.shape[1])
+    if len(findings) != scores.shape[1]:
+        raise ValueError(f"{len(findings)} finding names for {scores.shape[1]} columns; one name per column is expected")
+    if not len(ids) == len(patients) == len(scores):
+        raise ValueError(f"{len(ids)} ids and {len(patients)} patients for {len(scores)} scans; one of each per scan is expected")
+    if len(set(ids)) != len(ids):
+        repeated = next(scan for index, scan in enumerate(ids) if scan in ids[:index])
+        raise ValueError(f"scan {repeated} occurs twice among the scored scans; each scan is scored once")
+    check_disjoint(calibration_ids, ids)
+
+    auc = bootstrap_auc(scores, truth, patients, resamples, seed, level)
+    sensitivity, specificity = sensitivity_specificity(scores, truth, limits)
+    positives = (truth == 1).sum(axis=0)
+    known = (truth >= 0).sum(axis=0)
+    columns: dict[str, FloatArray] = {
+        "auc": auc.findings.estimate,
+        "average_precision": finding_average_precision(scores, truth),
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "precision": finding_precision(scores, truth, limits),
+        "f1": finding_f1(scores, truth, limits),
+        "weighted_f1": weighted_f1(scores, truth, limits),
+        "accuracy": finding_accuracy(scores, truth, limits),
+        "balanced_accuracy": balanced_accuracy(scores, truth, limits),
+        "ece": expected_calibration_error(scores, truth),
+    }
+    by_template, template_auc = _templates_record(logits_by_template, truth)
+    rows = [
+        {
+            "finding": name,
+            "n": int(known[index]),
+            "positives": int(positives[index]),
+            "prevalence": _number(positives[index] / known[index]) if known[index] else None,
+            "threshold": float(limits[index]),
+            **{column: _number(values[index]) for column, values in columns.items()},
+            "auc_interval": _limits(auc.findings, index),
+            "auc_sd_over_templates": _number(_spread(template_auc[:, index])),
+        }
+        for index, name in enumerate(findings)
+    ]
+    return {
+        "split": split,
+        "scans": len(ids),
+        "patients": len(set(patients)),
+        "bootstrap": {"unit": "patient", "method": "percentile", "resamples": resamples, "seed": seed, "level": level},
+        "macro": {
+            **{column: _number(macro_average(values)) for column, values in columns.items()},
+            "auc_interval": _limits(auc.macro, ()),
+            "auc_lowest": _number(np.nanmin(columns["auc"])) if not np.isnan(columns["auc"]).all() else None,
+            "findings_with_auc": int((~np.isnan(columns["auc"])).sum()),
+        },
+        "findings": rows,
+        "templates": by_template,
+        "warnings": [
+            f"{name}: {positives[index]} of {known[index]} known labels are positive; AUC is not defined"
+            for index, name in enumerate(findings)
+            if np.isnan(columns["auc"][index])
+        ],
+    }
+
+
+def format_table(record: dict[str, Any]) -> str:
+    """The per-finding scores of a record of `evaluate_split` as a Markdown table, with the mean in the last row."""
+    lines = [
+        "| finding | n | positive | AUC | interval | AP | sensitivity | specificity | F1 | ECE |",
+        "|---|---:|---:|---:|:---:|---:|---:|---:|---:|---:|",
+    ]
+    mean = {**record["macro"], "finding": "**mean**", "n": record["scans"], "positives": ""}
+    for row in [*record["findings"], mean]:
+        interval = " - ".join(_cell(limit) for limit in row["auc_interval"])
+        scores = [_cell(row[column]) for column in ("average_precision", "sensitivity", "specificity", "f1", "ece")]
+        lines.append("| " + " | ".join([row["finding"], str(row["n"]), str(row["positives"]), _cell(row["auc"]), interval, *scores]) + " |")
+    return "\n".join(lines)
+
+
+def _templates_record(logits_by_template: ArrayLike, labels: ArrayLike) -> tuple[dict[str, Any], FloatArray]:
+    """The spread of the macro AUC over the templates, and the AUC of each template and finding, [T, C]."""
+    logits = np.asarray(logits_by_template, dtype=np.float64)
+    shape = np.shape(labels)
+    if logits.ndim != 3 or (logits.shape[0], logits.shape[2]) != shape or not logits.shape[1]:
+        raise ValueError(f"scores by template have shape {logits.shape}; [scans, templates, findings] for labels {shape} is expected")
+    auc = np.stack([finding_auc(logits[:, template], labels) for template in range(logits.shape[1])])
+    macro = np.asarray([macro_average(row) for row in auc])
+    record = {
+        "macro_auc": [_number(value) for value in macro],
+        "mean": _number(macro.mean()),
+        "sd": _number(_spread(macro)),
+        "lowest": _number(macro.min()),
+        "highest": _number(macro.max()),
+        "range": _number(macro.max() - macro.min()),
+    }
+    return record, auc
+
+
+def _spread(values: FloatArray) -> float:
+    return float(values.std(ddof=1)) if values.size > 1 else float("nan")
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _limits(interval: Interval, index: int | tuple[()]) -> list[float | None]:
+    return [_number(float(interval.low[index])), _number(float(interval.high[index]))]
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

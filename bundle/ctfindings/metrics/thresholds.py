@@ -1,0 +1,121 @@
+"""Thresholds that turn a probability into present or absent, chosen on calibration scans that are not scored.
+
+The decision is ``probability >= threshold`` everywhere. Shapes: S scans, C findings.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.metrics import roc_curve
+
+from bundle.ctfindings.metrics.classification import FloatArray, check_scores, known_pairs
+
+FALLBACK_THRESHOLD = 0.5
+
+
+def check_disjoint(calibration_ids: Iterable[str], scored_ids: Iterable[str]) -> None:
+    """Refuse calibration scans that are also scored: thresholds tuned on the scored scans make the scores optimistic.
+
+    Raises:
+        ValueError: names the first calibration scan that is also scored.
+    """
+    scored = set(scored_ids)
+    for scan in calibration_ids:
+        if scan in scored:
+            raise ValueError(f"scan {scan} is in the calibration set and in the scored set; choose thresholds on other scans")
+
+
+def choose_thresholds(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    *,
+    split: str,
+    calibration_ids: Sequence[str],
+    scored_ids: Iterable[str] = (),
+    method: Literal["youden", "corner"] = "youden",
+) -> FloatArray:
+    """Thresholds of the findings from a calibration split, [C].
+
+    Args:
+        probabilities: calibration probabilities [S, C].
+        labels: 1, 0 or -1, [S, C].
+        split: name of the split the scans come from; the test split is refused.
+        calibration_ids: the ids of these S scans.
+        scored_ids: ids of the scans the thresholds will be scored on.
+        method: `youden_thresholds` or `corner_thresholds`.
+
+    Raises:
+        ValueError: the split is the test split, a scan is in both sets, or the ids are not S.
+    """
+    if split.strip().lower() in ("test", "testing"):
+        raise ValueError(f"thresholds may not be chosen on the split '{split}'; use the validation split")
+    scores, truth = check_scores(probabilities, labels)
+    if len(calibration_ids) != len(scores):
+        raise ValueError(f"{len(calibration_ids)} calibration ids for {len(scores)} scans; one id per scan is expected")
+    check_disjoint(calibration_ids, scored_ids)
+    return youden_thresholds(scores, truth) if method == "youden" else corner_thresholds(scores, truth)
+
+
+def youden_thresholds(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
+    """The threshold with the largest Youden index TPR - FPR on the exact ROC curve of each finding, [C].
+
+    Candidates are the probabilities that occur. Among equal indices the largest threshold, the more specific one, is taken.
+    Where one class is missing the threshold is 0.5, with a warning.
+
+    Args:
+        probabilities: scores [S, C].
+        labels: 1, 0 or -1, [S, C].
+    """
+    scores, truth = check_scores(probabilities, labels)
+    result = np.full(scores.shape[1], FALLBACK_THRESHOLD)
+    for finding in range(scores.shape[1]):
+        score, label = known_pairs(scores, truth, finding)
+        if not 0 < label.sum() < label.size:
+            _warn_one_class(finding, label.size)
+            continue
+        false_positive_rate, true_positive_rate, candidates = roc_curve(label, score, drop_intermediate=False)
+        # scikit-learn puts an infinite threshold first; a threshold must be a probability that can be stored and reached.
+        # The rates are multiples of 1/n, so rounding removes only the last-bit noise that would break a tie the wrong way.
+        youden = np.round(true_positive_rate - false_positive_rate, 12)[1:]
+        result[finding] = candidates[1:][np.argmax(youden)]
+    return result
+
+
+def corner_thresholds(probabilities: ArrayLike, labels: ArrayLike, steps: int = 100) -> FloatArray:
+    """CT-CLIP's threshold: the value of an even grid on [0, 1] whose ROC point lies nearest to the top left corner, [C].
+
+    For comparison with published tables only; the grid is too coarse for probabilities that crowd around 0.5. CT-CLIP decides
+    by ``probability > threshold`` and lets the largest of equal thresholds win. The value returned is the next float above the
+    grid value, so that ``>=`` decides as CT-CLIP's ``>`` does. Where one class is missing it is 0.5, with a warning.
+
+    Args:
+        probabilities: scores in [0, 1], [S, C].
+        labels: 1, 0 or -1, [S, C].
+        steps: number of grid values.
+    """
+    scores, truth = check_scores(probabilities, labels)
+    grid = np.linspace(0, 1, steps)
+    result = np.full(scores.shape[1], FALLBACK_THRESHOLD)
+    for finding in range(scores.shape[1]):
+        score, label = known_pairs(scores, truth, finding)
+        if not 0 < label.sum() < label.size:
+            _warn_one_class(finding, label.size)
+            continue
+        present = score[None, :] > grid[:, None]
+        true_positive_rate = present[:, label == 1].mean(axis=1)
+        false_positive_rate = present[:, label == 0].mean(axis=1)
+        distance = np.round(np.hypot(1 - true_positive_rate, false_positive_rate), 12)
+        result[finding] = np.nextafter(grid[np.flatnonzero(distance == distance.min())[-1]], np.inf)
+    return result
+
+
+def _warn_one_class(finding: int, known: int) -> None:
+    warnings.warn(
+        f"finding {finding}: the {known} calibration scans with a known label do not hold both classes; {FALLBACK_THRESHOLD} is used",
+        stacklevel=3,
+    )

@@ -1,0 +1,93 @@
+"""The image-only zero-shot classifier: an image encoder with a frozen, calibrated prompt bank; this is what is exported."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bundle.ctfindings.findings import FINDING_ANATOMY, FINDINGS, TEMPLATES
+from bundle.ctfindings.networks.image_encoder import ImageEmbedding, ImageEncoder
+from bundle.ctfindings.networks.scoring import FindingScorer
+
+
+class FindingScores(NamedTuple):
+    """Zero-shot answers of a batch of scans.
+
+    Attributes:
+        logits: logit of the mean over the templates, before calibration, ``[B, C]``.
+        probabilities: calibrated, ``[B, C]``.
+        template_logits: logit by each template alone, ``[B, T, C]``.
+        evidence: probability-like evidence of every token of the finest grid, ``[B, N, C]``.
+    """
+
+    logits: Tensor
+    probabilities: Tensor
+    template_logits: Tensor
+    evidence: Tensor
+
+
+class PromptBank(nn.Module):
+    """Frozen prompt embeddings with the calibration and thresholds that belong to them, all stored in the checkpoint.
+
+    Args:
+        embedding: size E of the shared space.
+        findings: number of findings C.
+        templates: number of templates T.
+    """
+
+    def __init__(self, embedding: int = 128, findings: int = len(FINDINGS), templates: int = len(TEMPLATES)) -> None:
+        super().__init__()
+        self.register_buffer("prompts", torch.zeros(findings, 2, templates, embedding))
+        self.register_buffer("calibration_scale", torch.ones(findings))
+        self.register_buffer("calibration_shift", torch.zeros(findings))
+        self.register_buffer("threshold", torch.full((findings,), 0.5))
+
+    def deltas(self) -> Tensor:
+        """Positive minus negative prompts: the mean over templates first, then each template, ``[C (1 + T), E]``."""
+        mean = F.normalize(self.prompts.mean(dim=2), dim=-1)
+        single = self.prompts.transpose(1, 2)
+        every = torch.cat([mean.unsqueeze(1), single], dim=1)
+        return (every[:, :, 0] - every[:, :, 1]).transpose(0, 1).flatten(0, 1)
+
+    def calibrate(self, logits: Tensor) -> Tensor:
+        """Logits ``[..., C]`` to calibrated probabilities."""
+        return torch.sigmoid(logits * self.calibration_scale + self.calibration_shift)
+
+
+class ZeroShotClassifier(nn.Module):
+    """Scores the 18 findings of a scan against the frozen prompt bank.
+
+    Args:
+        image: the image encoder.
+        scorer: the scorer trained with it; its scales come from the checkpoint.
+    """
+
+    def __init__(self, image: ImageEncoder, scorer: FindingScorer | None = None) -> None:
+        super().__init__()
+        self.image = image
+        self.scorer = FindingScorer() if scorer is None else scorer
+        self.bank = PromptBank(image.embedding)
+        self.register_buffer("finding_anatomy", torch.tensor(FINDING_ANATOMY), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``[B, 1, X, Y, Z]`` in [0, 1] to the calibrated probability of each finding, ``[B, C]``."""
+        return self.score(self.image(image)).probabilities
+
+    def score(self, encoded: ImageEmbedding) -> FindingScores:
+        """Answers all findings and all templates for scans that are encoded already."""
+        batch, count = encoded.field.shape[0], self.finding_anatomy.shape[0]
+        deltas = self.bank.deltas()
+        rows = self.finding_anatomy.repeat(deltas.shape[0] // count)
+        logits, tokens = self.scorer(
+            encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, deltas.expand(batch, -1, -1), rows
+        )
+        logits = logits.view(batch, -1, count)
+        return FindingScores(
+            logits=logits[:, 0],
+            probabilities=self.bank.calibrate(logits[:, 0]),
+            template_logits=logits[:, 1:],
+            evidence=torch.sigmoid(tokens[:, :, :count]),
+        )

@@ -1,0 +1,92 @@
+"""The image side of the model: tower, anatomy head, anatomy rows and the token field in the text space."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bundle.ctfindings.anatomy import ANATOMIES, THORAX
+from bundle.ctfindings.networks.pooling import AnatomyPooling, coarsen_membership, depth_rows, dilate_membership
+
+
+class ImageEmbedding(NamedTuple):
+    """A batch of encoded scans; every question after that is a product with text vectors.
+
+    Attributes:
+        anatomy: unit rows of the anatomies, ``[B, K, E]``; zero where the scan misses one.
+        anatomy_valid: bool ``[B, K]``.
+        depth: unit rows along the body axis, inferior to superior, ``[B, gz, E]``.
+        pathology: unit rows of pathology queries, ``[B, Q, E]``; Q is 0 until a network has such queries.
+        field: unit embedding of every token of the finest grid, ``[B, N, E]``.
+        membership: the tokens that were pooled for each anatomy, bool ``[B, N, K]``.
+        anatomy_logits: the anatomy head's logits, ``[B, N, K]``.
+        grid: ``[gx, gy, gz]`` of the finest level.
+    """
+
+    anatomy: Tensor
+    anatomy_valid: Tensor
+    depth: Tensor
+    pathology: Tensor
+    field: Tensor
+    membership: Tensor
+    anatomy_logits: Tensor
+    grid: list[int]
+
+
+class ImageEncoder(nn.Module):
+    """Tokens of a tower, pooled by anatomy and projected into the text space.
+
+    Args:
+        tower: a module with ``width``, ``stride`` and ``multiple`` whose forward gives levels of tokens and their grids.
+        embedding: size E of the shared space.
+        heads: attention heads of the anatomy pooling.
+        margin_tokens: tokens by which an anatomy grows before it is pooled, so that findings at its border count.
+    """
+
+    def __init__(self, tower: nn.Module, embedding: int = 128, heads: int = 4, margin_tokens: int = 1) -> None:
+        super().__init__()
+        self.tower = tower
+        self.embedding = embedding
+        self.margin_tokens = margin_tokens
+        self.thorax = THORAX
+        width: int = tower.width  # type: ignore[assignment]
+        self.anatomy_head = nn.Linear(width, len(ANATOMIES))
+        self.anatomy_pooling = AnatomyPooling(width, embedding, heads=heads)
+        self.field = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, embedding))
+
+    def forward(
+        self, image: Tensor, membership: Tensor | None = None, membership_known: Tensor | None = None
+    ) -> ImageEmbedding:
+        """Encodes a batch of scans.
+
+        Args:
+            image: ``[B, 1, X, Y, Z]`` in [0, 1].
+            membership: tokens of each anatomy from a mask, bool ``[B, N, K]``; the head's own prediction without one.
+            membership_known: bool ``[B, K]``, the anatomies that the mask speaks of; the head answers for the others.
+        """
+        levels, grids = self.tower(image)
+        grid: list[int] = grids[0]
+        anatomy_logits = self.anatomy_head(levels[0])
+        members = anatomy_logits > 0
+        if membership is not None:
+            if membership_known is None:
+                members = membership
+            else:
+                members = torch.where(membership_known.unsqueeze(1), membership, members)
+        members = dilate_membership(members, grid, self.margin_tokens)
+        all_members = [coarsen_membership(members, grid, level_grid) for level_grid in grids]
+        anatomy, valid = self.anatomy_pooling(torch.cat(levels, dim=1), torch.cat(all_members, dim=1))
+        field = F.normalize(self.field(levels[0]), dim=-1)
+        return ImageEmbedding(
+            anatomy=anatomy,
+            anatomy_valid=valid,
+            depth=depth_rows(field, members[:, :, self.thorax], grid),
+            pathology=field.new_zeros(field.shape[0], 0, field.shape[2]),
+            field=field,
+            membership=members,
+            anatomy_logits=anatomy_logits,
+            grid=grid,
+        )

@@ -1,0 +1,123 @@
+"""Image towers: a chest CT becomes tokens at several levels on known grids, behind one interface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.networks.blocks import Convolution, ResidualUnit, TransformerBlock
+from torch import Tensor, nn
+
+
+class HounsfieldWindows(nn.Module):
+    """Spreads one intensity channel over several HU windows, so that air, soft tissue and calcium are all resolved.
+
+    Args:
+        hu_window: the HU range that the pipeline mapped to [0, 1].
+        windows: HU ranges; each gives one channel, clipped and mapped to [-1, 1].
+    """
+
+    def __init__(self, hu_window: Sequence[float], windows: Sequence[Sequence[float]]) -> None:
+        super().__init__()
+        low, high = float(hu_window[0]), float(hu_window[1])
+        span = high - low
+        gain = [2 * span / (float(top) - float(bottom)) for bottom, top in windows]
+        shift = [(2 * low - float(bottom) - float(top)) / (float(top) - float(bottom)) for bottom, top in windows]
+        self.register_buffer("gain", torch.tensor(gain).view(1, -1, 1, 1, 1), persistent=False)
+        self.register_buffer("shift", torch.tensor(shift).view(1, -1, 1, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``[B, 1, X, Y, Z]`` in [0, 1] to ``[B, W, X, Y, Z]`` in [-1, 1]."""
+        return (image * self.gain + self.shift).clamp(-1.0, 1.0)
+
+
+class ConvolutionalTower(nn.Module):
+    """A small tower for CPUs: a patch stem, residual convolutions on two grids, attention on the coarsest.
+
+    The stem reads non-overlapping patches of ``patch`` voxels; every level is then fused back into the finest grid, so
+    that a token of ``patch`` voxels knows its surroundings and the whole chest.
+
+    Args:
+        hu_window: the HU range that the pipeline mapped to [0, 1].
+        windows: HU ranges that become input channels, see ``HounsfieldWindows``.
+        patch: edge of a token of the finest level, in voxels.
+        channels: width of the stem's hidden layer and of the fine, middle and coarse level.
+        blocks: residual units of the fine and middle level, and transformer blocks of the coarse one.
+        width: width of the tokens that come out, the same at every level.
+        heads: attention heads of the coarse level.
+    """
+
+    def __init__(
+        self,
+        hu_window: Sequence[float] = (-1000, 1000),
+        windows: Sequence[Sequence[float]] = ((-1000, -300), (-150, 250), (-1000, 1000)),
+        patch: int = 4,
+        channels: Sequence[int] = (96, 48, 96, 128),
+        blocks: Sequence[int] = (1, 2, 2),
+        width: int = 96,
+        heads: int = 4,
+    ) -> None:
+        super().__init__()
+        hidden, fine, middle, coarse = channels
+        self.width = width
+        self.stride = (patch, patch, patch)
+        self.multiple = 4 * patch
+        self.windows = HounsfieldWindows(hu_window, windows)
+        self.stem = nn.Sequential(
+            nn.Conv3d(len(windows), hidden, kernel_size=patch, stride=patch), nn.GELU(), nn.Conv3d(hidden, fine, kernel_size=1)
+        )
+        self.fine = nn.Sequential(*[_residual(fine) for _ in range(blocks[0])])
+        self.to_middle = Convolution(3, fine, middle, strides=2, kernel_size=2, padding=0, conv_only=True)
+        self.middle = nn.Sequential(*[_residual(middle) for _ in range(blocks[1])])
+        self.to_coarse = Convolution(3, middle, coarse, strides=2, kernel_size=2, padding=0, conv_only=True)
+        self.coarse = nn.ModuleList(
+            [TransformerBlock(coarse, 2 * coarse, heads, use_flash_attention=True) for _ in range(blocks[2])]
+        )
+        self.position = nn.Linear(3, coarse)
+        self.project_fine = nn.Linear(fine, width)
+        self.project_middle = nn.Linear(middle, width)
+        self.project_coarse = nn.Linear(coarse, width)
+        self.fuse = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
+
+    def forward(self, image: Tensor) -> tuple[list[Tensor], list[list[int]]]:
+        """Tokens of a batch of scans.
+
+        Args:
+            image: ``[B, 1, X, Y, Z]`` in [0, 1]; each extent a multiple of ``multiple`` voxels.
+
+        Returns:
+            Levels of tokens ``[B, N_l, width]``, finest first, and the grid ``[gx, gy, gz]`` of each.
+        """
+        fine = self.fine(self.stem(self.windows(image)))
+        middle = self.middle(self.to_middle(fine))
+        coarse = self.to_coarse(middle)
+        grids = [_grid(fine), _grid(middle), _grid(coarse)]
+        context = coarse.flatten(2).transpose(1, 2) + self.position(_positions(grids[2], coarse))
+        for block in self.coarse:
+            context = block(context)
+        tokens_coarse = self.project_coarse(context)
+        tokens_middle = self.project_middle(middle.flatten(2).transpose(1, 2)) + _upsample(tokens_coarse, grids[2])
+        tokens_fine = self.project_fine(fine.flatten(2).transpose(1, 2)) + _upsample(tokens_middle, grids[1])
+        return [tokens_fine + self.fuse(tokens_fine), tokens_middle, tokens_coarse], grids
+
+
+def _residual(channels: int) -> ResidualUnit:
+    return ResidualUnit(3, channels, channels, strides=1, subunits=1, norm=("INSTANCE", {"affine": True}), act=("GELU", {}))
+
+
+def _grid(features: Tensor) -> list[int]:
+    return [features.shape[2], features.shape[3], features.shape[4]]
+
+
+def _positions(grid: list[int], like: Tensor) -> Tensor:
+    """Centres of the cells of a grid in [-1, 1], ``[1, N, 3]``."""
+    axes = [(torch.arange(n, device=like.device, dtype=like.dtype) + 0.5) * (2.0 / n) - 1.0 for n in grid]
+    x, y, z = torch.meshgrid(axes[0], axes[1], axes[2], indexing="ij")
+    return torch.stack([x.flatten(), y.flatten(), z.flatten()], dim=1).unsqueeze(0)
+
+
+def _upsample(tokens: Tensor, grid: list[int]) -> Tensor:
+    """Repeats every token of a grid over its 2 x 2 x 2 children, ``[B, N, d]`` to ``[B, 8 N, d]``."""
+    batch, _, width = tokens.shape
+    cells = tokens.view(batch, grid[0], 1, grid[1], 1, grid[2], 1, width)
+    return cells.expand(batch, grid[0], 2, grid[1], 2, grid[2], 2, width).reshape(batch, -1, width)

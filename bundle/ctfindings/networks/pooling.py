@@ -1,0 +1,127 @@
+"""Pooling of tokens: by anatomy with masked attention, and along the body axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bundle.ctfindings.anatomy import ANATOMIES
+
+
+def token_membership(mask: Tensor, stride: Sequence[int]) -> Tensor:
+    """Which tokens touch which anatomy: a token belongs to an anatomy if any of its voxels does.
+
+    Args:
+        mask: integer anatomy mask ``[B, 1, X, Y, Z]``; extents are multiples of ``stride``.
+        stride: voxels per token along each axis.
+
+    Returns:
+        bool ``[B, N, K]``, tokens in C order of the grid, anatomies in the order of ``ANATOMIES``.
+    """
+    batch, _, x, y, z = mask.shape
+    sx, sy, sz = stride
+    patches = torch.as_tensor(mask).reshape(batch, x // sx, sx, y // sy, sy, z // sz, sz)
+    one_id = {
+        anatomy.mask_id: (patches == anatomy.mask_id).any(6).any(4).any(2).flatten(1) for anatomy in ANATOMIES
+    }
+    rows = [torch.stack([one_id[i] for i in anatomy.members]).any(0) for anatomy in ANATOMIES]
+    return torch.stack(rows, dim=2)
+
+
+def dilate_membership(membership: Tensor, grid: list[int], tokens: int) -> Tensor:
+    """Grows each anatomy by some tokens in every direction, bool ``[B, N, K]`` to the same."""
+    if tokens == 0:
+        return membership
+    volume = _as_volume(membership, grid)
+    size = 2 * tokens + 1
+    for axis in range(3):
+        kernel = [1, 1, 1]
+        padding = [0, 0, 0]
+        kernel[axis] = size
+        padding[axis] = tokens
+        volume = F.max_pool3d(volume, kernel, stride=1, padding=padding)
+    return volume.flatten(2).transpose(1, 2) > 0.5
+
+
+def coarsen_membership(membership: Tensor, grid: list[int], coarse: list[int]) -> Tensor:
+    """Membership on a coarser grid of the same volume, bool ``[B, N, K]`` to ``[B, N', K]``."""
+    if grid[0] == coarse[0] and grid[1] == coarse[1] and grid[2] == coarse[2]:
+        return membership
+    volume = F.adaptive_max_pool3d(_as_volume(membership, grid), [coarse[0], coarse[1], coarse[2]])
+    return volume.flatten(2).transpose(1, 2) > 0.5
+
+
+def _as_volume(membership: Tensor, grid: list[int]) -> Tensor:
+    batch, _, anatomies = membership.shape
+    return membership.float().transpose(1, 2).reshape(batch, anatomies, grid[0], grid[1], grid[2])
+
+
+class AnatomyPooling(nn.Module):
+    """One embedding row per anatomy: a learnable query attends to the anatomy's tokens of all levels.
+
+    All anatomies of all scans are pooled in one masked attention. As in fVLM (https://arxiv.org/abs/2501.14548), the
+    attention is shared, and each anatomy has its own projection into the text space.
+
+    Args:
+        width: width of the tokens.
+        embedding: size E of the shared space.
+        anatomies: number of rows K.
+        heads: attention heads.
+    """
+
+    def __init__(self, width: int, embedding: int, anatomies: int = len(ANATOMIES), heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Parameter(torch.zeros(anatomies, width))
+        self.normalize = nn.LayerNorm(width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+        self.projection = nn.Parameter(torch.empty(anatomies, width, embedding))
+        nn.init.normal_(self.query, std=0.02)
+        nn.init.normal_(self.projection, std=width**-0.5)
+
+    def forward(self, tokens: Tensor, membership: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit rows of each anatomy.
+
+        Args:
+            tokens: tokens of all levels, ``[B, N, d]``.
+            membership: bool ``[B, N, K]``.
+
+        Returns:
+            Rows ``[B, K, E]``, zero where an anatomy has no token, and validity, bool ``[B, K]``.
+        """
+        batch, count, width = tokens.shape
+        anatomies = self.query.shape[0]
+        size = width // self.heads
+        valid = membership.any(dim=1)
+        allowed = (membership | ~valid.unsqueeze(1)).transpose(1, 2).unsqueeze(1)
+        tokens = self.normalize(tokens)
+        query = self.query.view(1, anatomies, self.heads, size).transpose(1, 2).expand(batch, -1, -1, -1)
+        key = self.key(tokens).view(batch, count, self.heads, size).transpose(1, 2)
+        value = self.value(tokens).view(batch, count, self.heads, size).transpose(1, 2)
+        pooled = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+        pooled = self.output(pooled.transpose(1, 2).reshape(batch, anatomies, width))
+        rows = F.normalize(torch.einsum("bkd,kde->bke", pooled, self.projection), dim=-1)
+        return rows * valid.unsqueeze(-1), valid
+
+
+def depth_rows(field: Tensor, body: Tensor, grid: list[int]) -> Tensor:
+    """Unit embeddings along the body axis: the mean of the token field over the body at each depth.
+
+    Args:
+        field: token field ``[B, N, E]``.
+        body: bool ``[B, N]``, tokens inside the body; a depth without any uses all its tokens.
+        grid: ``[gx, gy, gz]``.
+
+    Returns:
+        ``[B, gz, E]``, inferior to superior.
+    """
+    batch, _, embedding = field.shape
+    weights = body.float().view(batch, grid[0] * grid[1], grid[2], 1)
+    weights = torch.where(weights.sum(1, keepdim=True) > 0, weights, torch.ones_like(weights))
+    cells = field.view(batch, grid[0] * grid[1], grid[2], embedding)
+    return F.normalize((cells * weights).sum(1) / weights.sum(1), dim=-1)

@@ -1,0 +1,55 @@
+"""Prompts as embeddings: the scoring templates and the training wordings of every finding, through a text tower."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bundle.ctfindings.findings import FINDINGS, TEMPLATES, fill_template, training_wordings
+
+
+class TextEncoder(Protocol):
+    """What a text tower must offer."""
+
+    def __call__(self, texts: list[str], role: str) -> Tensor: ...
+
+
+def template_bank(text: TextEncoder) -> Tensor:
+    """Unit embeddings of the scoring templates, ``[C, 2, T, E]``; index 0 of the second axis is positive, 1 negative."""
+    texts = [
+        fill_template(getattr(template, polarity), finding.name)
+        for finding in FINDINGS
+        for polarity in ("positive", "negative")
+        for template in TEMPLATES
+    ]
+    return text(texts, "prompt").view(len(FINDINGS), 2, len(TEMPLATES), -1)
+
+
+def mean_over_templates(bank: Tensor) -> Tensor:
+    """The ``mean7`` prompts of RadFinder: unit mean of unit embeddings, ``[C, 2, T, E]`` to ``[C, 2, E]``."""
+    return F.normalize(bank.mean(dim=2), dim=-1)
+
+
+def training_bank(text: TextEncoder) -> tuple[Tensor, Tensor]:
+    """Embeddings of every training wording, two ``[C, W, E]``: positive and negative.
+
+    Findings with fewer wordings than W repeat theirs, so that a draw over W is a draw over each finding's own.
+    """
+    wordings = [training_wordings(finding) for finding in FINDINGS]
+    count = max(len(pairs) for pairs in wordings)
+    filled = [[pairs[index % len(pairs)] for index in range(count)] for pairs in wordings]
+    positive = text([pair[0] for pairs in filled for pair in pairs], "prompt")
+    negative = text([pair[1] for pairs in filled for pair in pairs], "prompt")
+    return positive.view(len(FINDINGS), count, -1), negative.view(len(FINDINGS), count, -1)
+
+
+def drawn_deltas(text: TextEncoder, batch: int) -> Tensor:
+    """Positive minus negative embedding of one wording drawn for each scan and finding, ``[B, C, E]``."""
+    positive, negative = training_bank(text)
+    findings, wordings, _ = positive.shape
+    draw = torch.randint(wordings, (batch, findings), device=positive.device)
+    column = torch.arange(findings, device=positive.device).unsqueeze(0)
+    return positive[column, draw] - negative[column, draw]

@@ -1,0 +1,60 @@
+"""From embeddings to the logit of a finding: the row of its anatomy and the strongest tokens inside that anatomy."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from bundle.ctfindings.anatomy import THORAX
+
+
+class FindingScorer(nn.Module):
+    """Logit of a pair of prompts: ``d = s (row . delta) + sum_n w_n z_n`` with ``delta = positive - negative``.
+
+    The first term is the prompt difference of RadFinder (https://arxiv.org/abs/2603.02026) on the row of the finding's
+    anatomy. The second is ours: ``z_n = s_t (token_n . delta)`` over the anatomy's tokens, averaged with
+    ``w = softmax(z)``, so that a small lesion is not drowned by a large organ, and the map of z is the evidence itself.
+    A scan that misses the anatomy is scored on the thorax.
+
+    Args:
+        row_scale: initial s.
+        token_scale: initial s_t.
+    """
+
+    def __init__(self, row_scale: float = 5.0, token_scale: float = 5.0) -> None:
+        super().__init__()
+        self.thorax = THORAX
+        self.log_row_scale = nn.Parameter(torch.tensor(math.log(row_scale)))
+        self.log_token_scale = nn.Parameter(torch.tensor(math.log(token_scale)))
+
+    def token_logits(self, field: Tensor, delta: Tensor) -> Tensor:
+        """``[B, N, E]`` and ``[B, P, E]`` to the logits of every token, ``[B, N, P]``."""
+        return torch.bmm(field, delta.transpose(1, 2)) * self.log_token_scale.exp()
+
+    def forward(
+        self, anatomy: Tensor, anatomy_valid: Tensor, field: Tensor, membership: Tensor, delta: Tensor, rows: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Scores P prompt pairs on each scan.
+
+        Args:
+            anatomy: unit anatomy rows, ``[B, K, E]``.
+            anatomy_valid: bool ``[B, K]``.
+            field: unit token field, ``[B, N, E]``.
+            membership: bool ``[B, N, K]``.
+            delta: positive minus negative unit prompt embedding, ``[B, P, E]``.
+            rows: index of the anatomy of each pair, ``[P]``.
+
+        Returns:
+            Logits ``[B, P]`` and token logits ``[B, N, P]``.
+        """
+        found = anatomy_valid[:, rows]
+        used = torch.where(found, rows.unsqueeze(0), torch.full_like(found, self.thorax, dtype=rows.dtype))
+        index = used.unsqueeze(-1).expand(-1, -1, anatomy.shape[-1])
+        row_logits = (anatomy.gather(1, index) * delta).sum(-1) * self.log_row_scale.exp()
+        z = self.token_logits(field, delta)
+        members = membership.gather(2, used.unsqueeze(1).expand(-1, z.shape[1], -1))
+        members = members | ~members.any(dim=1, keepdim=True)
+        weights = torch.softmax(z.masked_fill(~members, float("-inf")), dim=1)
+        return row_logits + (weights * z).sum(1), z

@@ -1,0 +1,200 @@
+"""The text tower: a transformers encoder as trunk, and a small head per role that maps into the shared space."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+ROLES = ("report", "anatomy", "prompt", "sentence", "snippet")
+"""What a text is for. All roles share one head, but ``snippet``, which has its own, as in RadFinder."""
+
+
+class TextHead(nn.Module):
+    """Maps trunk features to unit vectors: a linear map, plus a residual perceptron that starts at zero.
+
+    The linear part starts as a random orthogonal projection, so that at the start texts are as near to each other as
+    the pretrained trunk says, and training has only to learn what the trunk confuses, such as negation.
+
+    Args:
+        features: width of the trunk.
+        embedding: size E of the shared space.
+        hidden: width of the perceptron.
+    """
+
+    def __init__(self, features: int, embedding: int, hidden: int) -> None:
+        super().__init__()
+        self.normalize = nn.LayerNorm(features)
+        self.linear = nn.Linear(features, embedding)
+        self.perceptron = nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, embedding))
+        nn.init.orthogonal_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        nn.init.zeros_(self.perceptron[2].weight)
+        nn.init.zeros_(self.perceptron[2].bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[n, features]`` to unit vectors ``[n, E]``."""
+        features = self.normalize(features)
+        return F.normalize(self.linear(features) + self.perceptron(features), dim=-1)
+
+
+class TextTower(nn.Module):
+    """Any transformers encoder behind ``forward(texts, role)``.
+
+    A frozen trunk (``trainable_layers`` 0) is not part of the checkpoint: it is named by the digest of its files, and a
+    checkpoint trained on another trunk is refused. Its features are computed once per distinct text and kept.
+
+    Args:
+        encoder: local folder or hub name of a transformers encoder; remote code is never run.
+        embedding: size E of the shared space.
+        hidden: width of the heads' perceptron.
+        pooling: ``mean`` over tokens, ``cls`` (first token) or ``last`` token.
+        trainable_layers: how many of the trunk's last layers are trained; -1 trains the whole trunk.
+        max_tokens: texts are cut to this many word pieces.
+        batch_size: texts per pass through the trunk.
+        cache_size: how many texts' trunk features are kept in memory.
+        from_scratch: configuration keys that override the encoder's, for a new trunk without pretrained weights.
+    """
+
+    def __init__(
+        self,
+        encoder: str,
+        embedding: int = 128,
+        hidden: int = 256,
+        pooling: str = "mean",
+        trainable_layers: int = 0,
+        max_tokens: int = 256,
+        batch_size: int = 64,
+        cache_size: int = 100_000,
+        from_scratch: dict | None = None,
+    ) -> None:
+        super().__init__()
+        if pooling not in ("mean", "cls", "last"):
+            raise ValueError(f"pooling {pooling!r} is unknown; known are mean, cls and last")
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(encoder, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(encoder, trust_remote_code=False)
+        except OSError as error:
+            raise ValueError(f"{encoder}: no transformers encoder with its tokenizer is there; give its folder") from error
+        if from_scratch is None:
+            self.trunk = AutoModel.from_pretrained(encoder, trust_remote_code=False, dtype=torch.float32)
+        else:
+            config.update(from_scratch)
+            self.trunk = AutoModel.from_config(config, trust_remote_code=False)
+        self.pooling = pooling
+        self.max_tokens = max_tokens
+        self.batch_size = batch_size
+        self.cache_size = cache_size
+        self._cache: OrderedDict[str, Tensor] = OrderedDict()
+        self.frozen = trainable_layers == 0
+        self._freeze(trainable_layers)
+        width = int(self.trunk.config.hidden_size)
+        self.head = TextHead(width, embedding, hidden)
+        self.snippet_head = copy.deepcopy(self.head)
+        self.register_buffer("trunk_digest", _digest(encoder) if self.frozen else torch.zeros(32, dtype=torch.uint8))
+        self.register_load_state_dict_post_hook(_forgive_frozen_trunk)
+
+    def _freeze(self, trainable_layers: int) -> None:
+        if trainable_layers < 0:
+            return
+        self.trunk.requires_grad_(False)
+        layers = self.trunk.encoder.layer if trainable_layers else []
+        for layer in list(layers)[len(layers) - trainable_layers :]:
+            layer.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> TextTower:
+        super().train(mode)
+        if self.frozen:
+            self.trunk.eval()
+        return self
+
+    def state_dict(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        state = super().state_dict(*args, **kwargs)
+        if self.frozen:
+            for key in [key for key in state if ".trunk." in key or key.startswith("trunk.")]:
+                del state[key]
+        return state
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        digest = state_dict.get(f"{prefix}trunk_digest")
+        if self.frozen and digest is not None and not torch.equal(digest.cpu(), self.trunk_digest.cpu()):
+            raise ValueError(
+                "the checkpoint was trained on another text encoder; give the folder of that encoder as text_encoder"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def features(self, texts: Sequence[str]) -> Tensor:
+        """Trunk features of texts, ``[n, width]``; each distinct text is encoded once."""
+        distinct = list(dict.fromkeys(texts))
+        device = self.head.linear.weight.device
+        if not self.frozen:
+            encoded = self._encode(distinct, device)
+        else:
+            missing = sorted((text for text in distinct if text not in self._cache), key=len)
+            for start in range(0, len(missing), self.batch_size):
+                chunk = missing[start : start + self.batch_size]
+                with torch.no_grad():
+                    self._cache.update(zip(chunk, self._encode(chunk, device).cpu().unbind(0), strict=True))
+            encoded = torch.stack([self._cache[text] for text in distinct]).to(device)
+            for text in distinct:
+                self._cache.move_to_end(text)
+            while len(self._cache) > self.cache_size:
+                self._cache.popitem(last=False)
+        position = {text: index for index, text in enumerate(distinct)}
+        return encoded[torch.tensor([position[text] for text in texts], device=device)]
+
+    def _encode(self, texts: list[str], device: torch.device) -> Tensor:
+        batch = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt").to(device)
+        hidden = self.trunk(**batch).last_hidden_state
+        mask = batch["attention_mask"].unsqueeze(-1)
+        if self.pooling == "mean":
+            return (hidden * mask).sum(1) / mask.sum(1)
+        if self.pooling == "cls":
+            return hidden[:, 0]
+        last = mask.squeeze(-1).cumsum(1).argmax(1)
+        return hidden[torch.arange(len(texts), device=device), last]
+
+    def forward(self, texts: Sequence[str], role: str = "prompt") -> Tensor:
+        """Unit embeddings of texts.
+
+        Args:
+            texts: n texts.
+            role: one of ``ROLES``.
+
+        Returns:
+            ``[n, E]``.
+
+        Raises:
+            ValueError: for an unknown role or no text.
+        """
+        if role not in ROLES:
+            raise ValueError(f"role {role!r} is unknown; known are {', '.join(ROLES)}")
+        if len(texts) == 0:
+            raise ValueError("at least one text is needed")
+        return (self.snippet_head if role == "snippet" else self.head)(self.features(texts))
+
+
+def _forgive_frozen_trunk(module: nn.Module, incompatible) -> None:  # type: ignore[no-untyped-def]
+    if module.frozen:
+        incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if "trunk." not in key]
+
+
+def _digest(encoder: str) -> Tensor:
+    """SHA-256 over the weights and vocabulary of a local encoder, or of its name when it comes from the hub; ``[32]`` bytes."""
+    digest = hashlib.sha256()
+    folder = Path(encoder)
+    if folder.is_dir():
+        for file in sorted(folder.iterdir()):
+            if file.suffix in (".safetensors", ".bin") or file.name in ("tokenizer.json", "vocab.txt"):
+                digest.update(file.name.encode())
+                digest.update(file.read_bytes())
+    else:
+        digest.update(encoder.encode())
+    return torch.tensor(list(digest.digest()), dtype=torch.uint8)

@@ -1,0 +1,118 @@
+"""The image-text model: two towers behind ``encode_image`` and ``encode_text``, and what the losses need of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bundle.ctfindings.anatomy import ANATOMY_NAMES
+from bundle.ctfindings.findings import FINDING_ANATOMY
+from bundle.ctfindings.networks.image_encoder import ImageEmbedding, ImageEncoder
+from bundle.ctfindings.networks.pooling import token_membership
+from bundle.ctfindings.networks.prompts import drawn_deltas, mean_over_templates, template_bank
+from bundle.ctfindings.networks.scoring import FindingScorer
+from bundle.ctfindings.networks.text_tower import TextTower
+
+
+class VisionLanguageModel(nn.Module):
+    """Chest CT and its report in one space.
+
+    Args:
+        image: the image encoder.
+        text: the text tower; both end in the same embedding size.
+        temperature: initial temperature of the contrastive losses; learned, and kept in ``temperature_range``.
+        temperature_range: bounds of the temperatures (fVLM: 0.001 to 0.5).
+    """
+
+    def __init__(
+        self,
+        image: ImageEncoder,
+        text: TextTower,
+        temperature: float = 0.07,
+        temperature_range: Sequence[float] = (0.001, 0.5),
+    ) -> None:
+        super().__init__()
+        self.image = image
+        self.text = text
+        self.scorer = FindingScorer()
+        self.temperature_range = (float(temperature_range[0]), float(temperature_range[1]))
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.log_temperature_global = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.register_buffer("finding_anatomy", torch.tensor(FINDING_ANATOMY), persistent=False)
+
+    def encode_image(self, image: Tensor, anatomy: Tensor | None = None, known: Tensor | None = None) -> ImageEmbedding:
+        """Encodes scans once; every question is then a product with text vectors.
+
+        Args:
+            image: ``[B, 1, X, Y, Z]`` in [0, 1].
+            anatomy: integer anatomy mask ``[B, 1, X, Y, Z]``; the anatomy head's prediction is used without one.
+            known: bool ``[B, K]``, anatomies the mask speaks of; all by default.
+        """
+        membership = None if anatomy is None else token_membership(anatomy, self.image.tower.stride)  # type: ignore[arg-type]
+        return self.image(image, membership, known)
+
+    def encode_text(self, texts: Sequence[str], role: str = "prompt") -> Tensor:
+        """Unit embeddings of texts in a role, ``[n, E]``."""
+        return self.text(texts, role)
+
+    def forward(
+        self,
+        image: Tensor,
+        anatomy: Tensor | None = None,
+        anatomy_known: Tensor | None = None,
+        captions: Sequence[Mapping[str, str]] | None = None,
+    ) -> dict[str, Tensor | None]:
+        """What the losses and the validation read.
+
+        Args:
+            image: ``[B, 1, X, Y, Z]`` in [0, 1].
+            anatomy: integer anatomy mask ``[B, 1, X, Y, Z]``.
+            anatomy_known: bool ``[B, K]``, anatomies the mask speaks of.
+            captions: for each scan the caption of each anatomy that its report speaks of.
+
+        Returns:
+            ``anatomy`` and ``anatomy_valid``, ``anatomy_logits``, ``membership`` (of the mask), ``caption`` and
+            ``caption_valid`` (``[B, K, E]``, ``[B, K]``), both temperatures, and the finding logits ``[B, C]``:
+            ``finding_logits_drawn`` for wordings drawn from the training bank while training,
+            ``logits`` for the mean of the scoring templates otherwise.
+        """
+        membership = None if anatomy is None else token_membership(anatomy, self.image.tower.stride)  # type: ignore[arg-type]
+        encoded: ImageEmbedding = self.image(image, membership, anatomy_known)
+        low, high = self.temperature_range
+        outputs: dict[str, Tensor | None] = {
+            "anatomy": encoded.anatomy,
+            "anatomy_valid": encoded.anatomy_valid,
+            "anatomy_logits": encoded.anatomy_logits,
+            "membership": membership,
+            "temperature": self.log_temperature.exp().clamp(low, high),
+            "temperature_global": self.log_temperature_global.exp().clamp(low, high),
+        }
+        if captions is not None and any(captions):
+            outputs["caption"], outputs["caption_valid"] = self._encode_captions(captions, encoded.anatomy)
+        if self.training:
+            deltas, key = drawn_deltas(self.text, image.shape[0]), "finding_logits_drawn"
+        else:
+            prompts = mean_over_templates(template_bank(self.text))
+            deltas, key = (prompts[:, 0] - prompts[:, 1]).expand(image.shape[0], -1, -1), "logits"
+        outputs[key], _ = self.scorer(
+            encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, deltas, self.finding_anatomy
+        )
+        return outputs
+
+    def _encode_captions(self, captions: Sequence[Mapping[str, str]], like: Tensor) -> tuple[Tensor, Tensor]:
+        places = [
+            (scan, row, text[name])
+            for scan, text in enumerate(captions)
+            for row, name in enumerate(ANATOMY_NAMES)
+            if text.get(name)
+        ]
+        embedded = self.text([text for _, _, text in places], "anatomy")
+        scans = torch.tensor([scan for scan, _, _ in places], device=like.device)
+        rows = torch.tensor([row for _, row, _ in places], device=like.device)
+        caption = like.new_zeros(like.shape).index_put((scans, rows), embedded)
+        valid = torch.zeros(like.shape[:2], dtype=torch.bool, device=like.device)
+        valid[scans, rows] = True
+        return caption, valid

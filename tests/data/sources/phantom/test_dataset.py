@@ -1,0 +1,85 @@
+"""A synthetic data set is the same for the same seed, is finished after a stop, and refuses other settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+
+from bundle.ctfindings.data.sources.phantom import make_case, make_dataset
+from bundle.ctfindings.findings import FINDING_NAMES
+
+
+@pytest.fixture(scope="module")
+def datalist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("phantom"), 2, 1, 1, seed=3, workers=2, dicom=True)
+
+
+def test_the_datalist_has_three_splits_of_different_patients_whose_files_exist(datalist: Path) -> None:
+    content = json.loads(datalist.read_text())
+    assert [len(content[split]) for split in ("training", "validation", "test")] == [2, 1, 1]
+    records = content["training"] + content["validation"] + content["test"]
+    assert len({record["patient"] for record in records}) == 4
+    for record in records:
+        image = nib.load(datalist.parent / record["image"])
+        mask = nib.load(datalist.parent / record["anatomy"])
+        assert nib.aff2axcodes(image.affine) == ("R", "A", "S")
+        assert np.allclose(image.affine, mask.affine) and image.shape == mask.shape
+        bits = np.zeros(1, np.int32)
+        if "finding_masks" in record:
+            bits = np.asarray(nib.load(datalist.parent / record["finding_masks"]).dataobj)
+        seen = [int(bool((bits >> i & 1).any())) for i in range(len(FINDING_NAMES))]
+        assert seen == record["labels"]
+        assert record["report"]["findings"]
+
+
+def test_a_scan_is_a_function_of_seed_and_index(datalist: Path) -> None:
+    record = json.loads(datalist.read_text())["training"][1]
+    _, image, anatomy, _, affine = make_case(3, 1)
+    stored = nib.load(datalist.parent / record["image"])
+    assert np.array_equal(np.asarray(stored.dataobj), image)
+    assert np.allclose(stored.affine, affine, atol=1e-4)
+    assert not np.array_equal(make_case(4, 1)[1], image)
+    del anatomy
+
+
+def test_a_stopped_run_is_completed_without_rendering_again(datalist: Path) -> None:
+    folder = datalist.parent
+    before = datalist.read_text()
+    datalist.unlink()
+    (folder / "records/phantom_000002.json").unlink()
+    kept = (folder / "images/phantom_000001.nii.gz").stat().st_mtime_ns
+    assert make_dataset(folder, 2, 1, 1, seed=3, workers=1, dicom=True).read_text() == before
+    assert (folder / "images/phantom_000001.nii.gz").stat().st_mtime_ns == kept
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_a_folder_of_other_settings_is_refused(datalist: Path) -> None:
+    with pytest.raises(ValueError, match="choose another folder or delete it"):
+        make_dataset(datalist.parent, 2, 1, 1, seed=4, workers=1)
+
+
+def test_labels_that_are_not_eighteen_zeros_and_ones_are_refused() -> None:
+    with pytest.raises(ValueError, match="18 values of 0 or 1"):
+        make_case(0, 0, [0] * 17)
+
+
+def test_the_dicom_series_has_the_geometry_and_the_values_of_the_image(datalist: Path) -> None:
+    record = json.loads(datalist.read_text())["training"][0]
+    case, image, _, _, affine = make_case(3, 0)
+    files = sorted((datalist.parent / record["dicom"]).glob("*.dcm"))
+    assert len(files) == case.image_count
+    top = pydicom.dcmread(files[0])
+    assert (top.InstanceNumber, top.SeriesNumber, top.Modality) == (1, case.series, "CT")
+    assert float(top.ImagePositionPatient[2]) == pytest.approx(case.z_of_image(1), abs=1e-3)
+    # The first pixel is the patient's right front corner.
+    right_front = affine @ [0, image.shape[1] - 1, image.shape[2] - 1, 1]
+    left_most = affine @ [image.shape[0] - 1, 0, 0, 1]
+    assert float(top.ImagePositionPatient[0]) == pytest.approx(-left_most[0], abs=1e-3)
+    assert float(top.ImagePositionPatient[1]) == pytest.approx(-right_front[1], abs=1e-3)
+    values = top.pixel_array.astype(int) * int(top.RescaleSlope) + int(top.RescaleIntercept)
+    assert np.array_equal(values, image[::-1, ::-1, -1].T)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from bundle.ctfindings.losses import DiseasePromptLoss
+
+
+def test_loss_is_the_formula_written_out():
+    torch.manual_seed(0)
+    logits = torch.randn(4, 3, dtype=torch.float64)
+    labels = torch.tensor([[1, 0, -1], [0, -1, 1], [-1, -1, -1], [1, 1, 0]])
+    positive, finding = [2.0, 50.0, 0.5], [1.0, 5.0, 1.0]
+    terms = []
+    for i in range(4):
+        for q in range(3):
+            probability = 1 / (1 + math.exp(-logits[i, q]))
+            if labels[i, q] == 1:
+                terms.append(-finding[q] * min(positive[q], 20.0) * math.log(probability))
+            elif labels[i, q] == 0:
+                terms.append(-finding[q] * math.log(1 - probability))
+    loss = DiseasePromptLoss(pos_weight=positive, finding_weight=finding)(logits, labels)
+    assert len(terms) == 7
+    assert loss.item() == pytest.approx(np.mean(terms), rel=1e-6)
+
+
+@pytest.mark.parametrize("content", [0.0, 1e6, float("nan")])
+def test_unknown_label_never_changes_the_loss(content):
+    logits = torch.tensor([[0.3, -1.2]])
+    labels = torch.tensor([[1, -1]])
+    poisoned = torch.tensor([[0.3, content]], requires_grad=True)
+    loss = DiseasePromptLoss()(poisoned, labels)
+    loss.backward()
+    assert loss.item() == DiseasePromptLoss()(logits, labels).item()
+    assert poisoned.grad is not None
+    assert poisoned.grad[0, 1] == 0
+
+
+def test_swapping_statement_and_denial_is_the_same_as_the_opposite_label():
+    torch.manual_seed(1)
+    image, statement, denial = (F.normalize(torch.randn(5, 8, dtype=torch.float64), dim=-1) for _ in range(3))
+    labels = torch.tensor([[1, 0, 1, 0, 0]])
+    difference = 10 * ((image * statement).sum(-1) - (image * denial).sum(-1))[None]
+    swapped = 10 * ((image * denial).sum(-1) - (image * statement).sum(-1))[None]
+    loss = DiseasePromptLoss()
+    assert loss(swapped, 1 - labels).item() == pytest.approx(loss(difference, labels).item(), abs=1e-12)
+
+
+def test_bias_shared_by_both_prompts_gets_no_gradient():
+    bias = torch.tensor(-10.0, requires_grad=True)
+    difference = (torch.tensor([[0.4, 0.1]]) + bias) - (torch.tensor([[0.2, 0.3]]) + bias)
+    DiseasePromptLoss()(difference, torch.tensor([[1, 0]])).backward()
+    assert bias.grad == 0
+
+
+def test_weight_of_rare_positives_is_capped_even_when_a_finding_never_occurs():
+    logits, labels = torch.zeros(1, 2), torch.tensor([[1, 1]])
+    loss = DiseasePromptLoss(pos_weight=[math.inf, 3.0], cap=7.0)(logits, labels)
+    assert loss.item() == pytest.approx(math.log(2) * (7 + 3) / 2)
+
+
+def test_nothing_known_gives_zero_without_gradient():
+    loss = DiseasePromptLoss()(torch.randn(2, 3, requires_grad=True), -torch.ones(2, 3, dtype=torch.int64))
+    assert loss.item() == 0
+    assert not loss.requires_grad
+
+
+@pytest.mark.parametrize("label", [2, -2, 0.5, float("nan")])
+def test_label_other_than_known_or_unknown_is_refused(label):
+    with pytest.raises(ValueError, match=r"a label is 1 \(present\), 0 \(absent\) or -1 \(unknown\)"):
+        DiseasePromptLoss()(torch.zeros(1, 2), torch.tensor([[1, label]]))
+
+
+def test_number_of_weights_must_be_the_number_of_findings():
+    with pytest.raises(ValueError, match="pos_weight has 3 values for 2 findings"):
+        DiseasePromptLoss(pos_weight=[1, 1, 1])(torch.zeros(1, 2), torch.tensor([[1, 0]]))
+
+
+@pytest.mark.parametrize("value", [-1.0, math.nan])
+def test_weight_that_is_negative_or_not_a_number_is_refused(value):
+    with pytest.raises(ValueError, match="pos_weight"):
+        DiseasePromptLoss(pos_weight=[1.0, value])
+    with pytest.raises(ValueError, match="finding_weight"):
+        DiseasePromptLoss(finding_weight=[1.0, value])
+
+
+def test_weights_follow_the_device_but_stay_out_of_the_checkpoint():
+    loss = DiseasePromptLoss(pos_weight=[2.0], finding_weight=[1.0])
+    assert len(list(loss.buffers())) == 2
+    assert not loss.state_dict()

@@ -1,0 +1,74 @@
+"""Choice of thresholds: the rules by hand, and the guard that keeps scored scans out of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bundle.ctfindings.metrics import check_disjoint, choose_thresholds, corner_thresholds, sensitivity_specificity, youden_thresholds
+
+PROBABILITIES = np.array([[0.501], [0.502], [0.503], [0.504], [0.505]])
+
+
+def test_youden_threshold_is_exact_even_where_probabilities_crowd() -> None:
+    labels = np.array([[0], [0], [1], [0], [1]])
+    # At .503: TPR 1, FPR 1/3 -> .667. At .505: TPR 1/2, FPR 0 -> .5. The hundredths grid sees one point only.
+    assert youden_thresholds(PROBABILITIES, labels) == pytest.approx([0.503])
+    sensitivity, specificity = sensitivity_specificity(PROBABILITIES, labels, youden_thresholds(PROBABILITIES, labels))
+    assert (sensitivity[0], specificity[0]) == pytest.approx((1, 2 / 3))
+
+
+def test_youden_tie_goes_to_the_larger_threshold() -> None:
+    # At .505: TPR 1/2, FPR 0. At .502: TPR 1, FPR 1/2 of four. Both have J = 1/2 for these labels.
+    labels = np.array([[0], [1], [0], [-1], [1]])
+    assert youden_thresholds(PROBABILITIES, labels) == pytest.approx([0.505])
+
+
+def test_youden_tie_is_not_broken_by_the_last_bit() -> None:
+    # From the highest score down: J is 1/5 - 0 at the first and 4/5 - 3/5 at the seventh, in floats 0.2 and 0.20000000000000007.
+    labels = np.array([1, 0, 0, 0, 1, 1, 1, 0, 0, 1])[:, None]
+    scores = np.linspace(1.0, 0.1, 10)[:, None]
+    assert youden_thresholds(scores, labels) == pytest.approx([1.0])
+
+
+def test_a_model_worse_than_chance_still_gets_a_finite_threshold() -> None:
+    labels = np.array([[1], [1], [0], [0], [0]])
+    assert np.isfinite(youden_thresholds(PROBABILITIES, labels)).all()
+
+
+def test_a_missing_class_gives_one_half_and_a_warning_that_names_the_finding() -> None:
+    labels = np.array([[0, 1], [1, 1], [0, 1], [1, 1], [0, -1]])
+    with pytest.warns(UserWarning, match="finding 1: the 4 calibration scans"):
+        assert youden_thresholds(np.repeat(PROBABILITIES, 2, 1), labels)[1] == 0.5
+
+
+def test_corner_threshold_is_the_last_of_the_nearest_grid_values() -> None:
+    # Perfectly separated between .205 and .795: every grid value there is at distance 0; the last below .795 is 78/99.
+    threshold = corner_thresholds([[0.1], [0.205], [0.795], [0.9]], [[0], [0], [1], [1]])
+    assert threshold == pytest.approx([78 / 99])
+
+
+def test_corner_threshold_decides_by_greater_than_as_ct_clip_does() -> None:
+    grid = np.linspace(0, 1, 100)
+    probabilities = np.array([[grid[40]], [grid[50]]])
+    threshold = corner_thresholds(probabilities, [[0], [1]])
+    assert threshold[0] > grid[49]
+    assert sensitivity_specificity(probabilities, [[0], [1]], threshold) == (pytest.approx([1.0]), pytest.approx([1.0]))
+
+
+def test_a_scan_in_both_sets_is_named() -> None:
+    check_disjoint(["a", "b"], ["c"])
+    with pytest.raises(ValueError, match="scan b is in the calibration set"):
+        check_disjoint(["a", "b", "c"], ["c", "b"])
+
+
+def test_thresholds_are_refused_on_the_test_split_and_on_scored_scans() -> None:
+    labels, ids = np.array([[0], [0], [1], [0], [1]]), list("abcde")
+    chosen = choose_thresholds(PROBABILITIES, labels, split="validation", calibration_ids=ids, scored_ids=["x"])
+    assert chosen == pytest.approx([0.503])
+    with pytest.raises(ValueError, match="use the validation split"):
+        choose_thresholds(PROBABILITIES, labels, split="test", calibration_ids=ids)
+    with pytest.raises(ValueError, match="scan d is in"):
+        choose_thresholds(PROBABILITIES, labels, split="validation", calibration_ids=ids, scored_ids=["d"])
+    with pytest.raises(ValueError, match="one id per scan"):
+        choose_thresholds(PROBABILITIES, labels, split="validation", calibration_ids=ids[:2])

@@ -1,0 +1,218 @@
+"""The rules of the house: names, imports, docstrings, versions, sizes, and no network in tests."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import bundle.ctfindings as ctfindings
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "bundle" / "ctfindings"
+
+# Folders of one machine. Built from parts so that this file does not name one.
+_HOMES = "|".join(["home", "root", "Users", "work", "mnt", "opt", "srv", "media"])
+_MACHINE_PATH = re.compile(rf"(?<![\w.:/}}~-])/(?:{_HOMES})/[\w.-]|[A-Z]:\\{{1,2}}Users")
+
+# What each room of the package may import from the package; rooms that are not named may import all of them.
+_TABLES = {"anatomy", "findings"}
+_MAY_IMPORT: dict[str, set[str]] = {
+    "anatomy": set(),
+    "findings": {"anatomy"},
+    "data": _TABLES,
+    "networks": _TABLES,
+    "losses": _TABLES,
+    "metrics": _TABLES,
+    "engines": _TABLES | {"data", "networks", "losses", "metrics"},
+    "inference": _TABLES | {"data", "networks", "losses", "metrics"},
+}
+
+
+def _tracked() -> list[Path]:
+    """Files that git tracks or would add, so that a new file is checked before it is committed."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if listing.returncode != 0:
+        pytest.skip("not a git checkout: the list of tracked files is not known")
+    return [ROOT / name for name in listing.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def _package_files() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _room(path: Path) -> str:
+    """The room of the package that a file belongs to; empty for the package's own ``__init__.py``."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return "" if first == "__init__.py" else first.removesuffix(".py")
+
+
+def _imports(path: Path) -> list[str]:
+    """Full dotted names that a file imports, relative imports resolved, ``from a import b`` given as ``a.b``."""
+    package = ["bundle", "ctfindings", *path.relative_to(PACKAGE).parts[:-1]]
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names += [f"{module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def test_no_path_of_a_single_machine_in_tracked_text() -> None:
+    found = []
+    for path in _tracked():
+        content = path.read_bytes()
+        if b"\0" in content[:8192]:
+            continue
+        for number, line in enumerate(content.decode("utf-8", errors="ignore").splitlines(), start=1):
+            if _MACHINE_PATH.search(line):
+                found.append(f"{_name(path)}:{number}: {line.strip()[:120]}")
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("text", ["/ho" + "me/ann/x.nii.gz", 'open("/ro' + 'ot/x")', "cd /wo" + "rk/main", "C:\\" + "Users\\ann"])
+def test_the_path_rule_sees_machine_paths(text: str) -> None:
+    assert _MACHINE_PATH.search(text)
+
+
+@pytest.mark.parametrize("text", ["https://example.org/home/x", "../work/data", "$@bundle_root + '/models'", "/data/", "heart/root/x"])
+def test_the_path_rule_lets_other_text_pass(text: str) -> None:
+    assert not _MACHINE_PATH.search(text)
+
+
+def test_no_file_without_a_subject() -> None:
+    nameless = {"utils.py", "helpers.py", "misc.py", "common.py"}
+    assert not [_name(path) for path in _tracked() if path.name in nameless]
+
+
+def test_bundle_is_a_namespace_folder() -> None:
+    assert not (ROOT / "bundle" / "__init__.py").exists(), "two bundles in one server process need bundle/ without __init__.py"
+    assert not (ROOT / "scripts" / "__init__.py").exists(), "scripts are run, never imported"
+
+
+@pytest.mark.parametrize("path", _package_files(), ids=_name)
+def test_file_says_its_subject(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert docstring, f"{_name(path)}: no module docstring"
+
+
+@pytest.mark.parametrize("path", _package_files(), ids=_name)
+def test_public_functions_and_classes_have_docstrings(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    public = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_")
+    ]
+    missing = [f"{_name(path)}:{node.lineno}: {node.name}" for node in public if not ast.get_docstring(node)]
+    assert not missing, "\n".join(missing)
+
+
+@pytest.mark.parametrize("path", _package_files(), ids=_name)
+def test_imports_point_down(path: Path) -> None:
+    room = _room(path)
+    wrong = []
+    for name in _imports(path):
+        parts = name.split(".")
+        if parts[0] in ("scripts", "plugins", "tests"):
+            wrong.append(name)
+        elif parts[:2] == ["bundle", "ctfindings"] and len(parts) > 2 and room in _MAY_IMPORT:
+            # A name that is no room, such as __version__, belongs to the package itself.
+            is_room = (PACKAGE / parts[2]).is_dir() or (PACKAGE / f"{parts[2]}.py").is_file()
+            if is_room and parts[2] != room and parts[2] not in _MAY_IMPORT[room]:
+                wrong.append(name)
+    assert not wrong, f"{_name(path)} may not import {', '.join(wrong)}"
+
+
+def test_version_is_written_once() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"]["attr"] == "bundle.ctfindings.__version__"
+
+    version = ctfindings.__version__
+    metadata = json.loads((ROOT / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    assert metadata["version"] == version
+    assert version in metadata["changelog"], "the Model Zoo asks for a changelog entry of the current version"
+    assert re.search(rf"^## \[{re.escape(version)}\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.search(rf"^version: {re.escape(version)}$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_metadata_names_the_versions_that_were_tested_together() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("==") for line in lines if "==" in line and not line.startswith("#")]
+    pinned = {name.strip().lower().replace("_", "-"): version.strip() for name, version in pairs}
+    assert not [name for name, version in pinned.items() if "+" in version], "a local version such as +cpu resolves on one index only"
+
+    metadata = json.loads((ROOT / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    named = {"monai": metadata["monai_version"], "torch": metadata["pytorch_version"], "numpy": metadata["numpy_version"]}
+    named |= {name.lower().replace("_", "-"): version for name, version in metadata["required_packages_version"].items()}
+    assert named == {name: pinned.get(name) for name in named}
+
+
+def test_bundle_stays_small() -> None:
+    sizes = {_name(path): path.stat().st_size for path in _tracked()}
+    bundle = sum(size for name, size in sizes.items() if name.split("/")[0] in ("bundle", "configs", "docs", "models"))
+    assert bundle <= 80e6, f"the bundle has {bundle / 1e6:.1f} MB, at most 80 are allowed"
+
+
+def test_links_of_the_documents_lead_somewhere() -> None:
+    broken = []
+    for path in _tracked():
+        if path.suffix != ".md":
+            continue
+        for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+            local = target.split("#")[0]
+            if local and not re.match(r"[a-z]+:", local) and not (path.parent / local).exists():
+                broken.append(f"{_name(path)}: {target}")
+    assert not broken, "\n".join(broken)
+
+
+# 192.0.2.0/24 is reserved for documentation: nothing answers there.
+@pytest.mark.parametrize("call", ["connect", "connect_ex"])
+def test_no_socket_leaves_this_machine(no_network: ModuleType, call: str) -> None:
+    with socket.socket() as client, pytest.raises(no_network.NetworkRefused, match=r"192\.0\.2\.1:80"):
+        getattr(client, call)(("192.0.2.1", 80))
+
+
+def test_no_name_is_looked_up(no_network: ModuleType) -> None:
+    with pytest.raises(no_network.NetworkRefused, match=r"example\.org"):
+        socket.create_connection(("example.org", 80))
+
+
+def test_sockets_within_this_machine_work() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        accepted, _ = server.accept()
+        with accepted:
+            client.sendall(b"ct")
+            assert accepted.recv(2) == b"ct"
+
+
+def test_processes_that_tests_start_have_no_network_either() -> None:
+    code = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "NetworkRefused" in result.stderr
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="only where tests share the cores (pytest -n)")
+def test_each_worker_computes_with_one_thread() -> None:
+    import torch
+
+    assert torch.get_num_threads() == 1
