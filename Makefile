@@ -42,8 +42,8 @@ clean: ## remove caches of the tools; data, runs and results stay
 distclean: clean ## remove .venv as well
 	rm -rf $(VENV)
 
-# torch comes first and alone: its index may differ from that of everything else. Byte code is written afterwards, on all cores, which
-# takes half as long as pip, which uses one; compileall fails on files that packages ship for other Python versions, hence "|| true".
+# torch comes first and alone: its index may differ from that of everything else. Byte code is written afterwards, on all cores,
+# where pip would use one; compileall fails on files that packages ship for other Python versions, hence "|| true".
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("make: %s is Python %d.%d; CT Findings needs 3.11 or newer. Name another: make PYTHON=python3.11 env" % (sys.executable, sys.version_info[0], sys.version_info[1]))'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) has no venv module; install it (Debian and Ubuntu: apt-get install python3-venv) and try again" >&2; exit 1; }

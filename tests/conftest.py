@@ -51,3 +51,39 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real scans beside the checkout (../shared/data)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def untrained_weights(tmp_path_factory: pytest.TempPathFactory, bundle_root: Path) -> Path:
+    """A checkpoint of the network of ``configs/inference.json`` as the bundle ships it, but with random weights."""
+    import torch
+    from monai.bundle import ConfigParser
+
+    from bundle.ctfindings.networks import PromptBank, VisionLanguageModel, save_bundle_weights, template_bank
+
+    parser = ConfigParser()
+    parser.read_config(bundle_root / "configs" / "inference.json")
+    parser["bundle_root"] = str(bundle_root)
+    torch.manual_seed(0)
+    image = parser.get_parsed_content("network_def").image
+    model = VisionLanguageModel(image, parser.get_parsed_content("text_tower")())
+    bank = PromptBank(image.embedding)
+    with torch.no_grad():
+        bank.prompts.copy_(template_bank(model.text))
+    path = tmp_path_factory.mktemp("weights") / "model.pt"
+    save_bundle_weights(path, model, bank)
+    return path
+
+
+@pytest.fixture(scope="session")
+def phantom_scan(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A synthetic scan and its anatomy mask, as NIfTI."""
+    import nibabel as nib
+
+    from bundle.ctfindings.data.sources.phantom import make_case
+
+    folder = tmp_path_factory.mktemp("phantom")
+    _, hu, anatomy, _, affine = make_case(seed=0, index=0)
+    nib.save(nib.Nifti1Image(hu, affine), folder / "scan.nii.gz")
+    nib.save(nib.Nifti1Image(anatomy, affine), folder / "anatomy.nii.gz")
+    return folder / "scan.nii.gz", folder / "anatomy.nii.gz"

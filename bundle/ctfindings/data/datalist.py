@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.data import MetaTensor
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.findings import FINDING_NAMES
@@ -89,7 +90,7 @@ def collate_studies(studies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for key in sorted({key for study in studies for key in study}):
         values = [study.get(key) for study in studies]
         if all(isinstance(value, torch.Tensor) for value in values):
-            batch[key] = torch.stack([torch.as_tensor(value) for value in values])
+            batch[key] = torch.stack([value.as_tensor() if isinstance(value, MetaTensor) else value for value in values])
         else:
             batch[key] = values
     return batch

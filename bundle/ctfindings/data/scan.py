@@ -11,7 +11,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import nibabel as nib
 import numpy as np
@@ -148,7 +148,7 @@ def read_volume(path: str | Path) -> Volume:
 
 def _read_nifti(source: Path, path: str | Path) -> Volume:
     try:
-        image = nib.load(source)
+        image = cast(nib.Nifti1Image, nib.load(source))
         _check_three_axes(path, image.shape)
         if int(image.header["sform_code"]) == 0 and int(image.header["qform_code"]) == 0:
             raise ScanError(path, "has no affine (sform_code and qform_code are 0); convert it from DICOM again, e.g. with dcm2niix")
@@ -275,7 +275,8 @@ def _ct_series(folder: Path, path: str | Path) -> list[list[_Image]]:
         except (InvalidDicomError, EOFError, OSError):
             continue  # A folder of DICOM holds notes, masks and DICOMDIR as well.
         multi_frame |= header.get("Modality") == "CT" and int(header.get("NumberOfFrames") or 1) > 1
-        plain = all(header.get(tag) for tag in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns"))
+        counts = {"ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacing": 2}
+        plain = all(len(header.get(tag) or ()) == count for tag, count in counts.items()) and header.get("Rows") and header.get("Columns")
         if header.get("Modality") != "CT" or not plain or int(header.get("SamplesPerPixel") or 1) != 1:
             continue
         identity = str(header.get("SOPInstanceUID") or file)

@@ -41,7 +41,7 @@ def image_pipeline(
     spacing: Sequence[float] = (3.0, 3.0, 3.0),
     hu_window: tuple[float, float] = (-1000.0, 1000.0),
     roi_size: Sequence[int] | None = None,
-    divisible: int = 16,
+    divisible: Sequence[int] | int = 16,
     body_crop: bool = True,
     body_threshold_hu: float = -300.0,
     margin_mm: float = 10.0,
@@ -59,7 +59,7 @@ def image_pipeline(
         hu_window: HU that become 0 and 1; values outside are clipped.
         roi_size: size of the result in voxels, cut and padded about the middle (training); None pads each axis to the next
             multiple of ``divisible`` (inference).
-        divisible: see ``roi_size``.
+        divisible: see ``roi_size``; one number for all axes, or one for each.
         body_crop: whether to cut off the air and the table around the body.
         body_threshold_hu: HU above which a voxel is body, table or cloth.
         margin_mm: air that is left around the body.
@@ -82,8 +82,8 @@ def image_pipeline(
         steps.append(AveragePoold(image_key, spacing))
     steps += [
         # float32 halves MONAI's sampling grid; its error at 512 voxels is below 1e-4 voxel.
-        Spacingd(image_key, pixdim=spacing, mode="bilinear", padding_mode="border", dtype=torch.float32),
-        ResampleToMatchd(anatomy_key, image_key, mode="nearest", padding_mode="zeros", dtype=torch.float32, allow_missing_keys=True),
+        Spacingd(image_key, pixdim=spacing, mode="bilinear", padding_mode="border", dtype=np.float32),
+        ResampleToMatchd(anatomy_key, image_key, mode="nearest", padding_mode="zeros", dtype=np.float32, allow_missing_keys=True),
     ]
     if body_crop:
         select_body = BodyForeground(body_threshold_hu, np.maximum(1, np.round(BODY_OPENING_MM / 2 / voxel)).astype(int).tolist())

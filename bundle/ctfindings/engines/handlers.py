@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 import numpy as np
@@ -59,20 +60,43 @@ def _macro_auc(logits: torch.Tensor, labels: torch.Tensor) -> float:
     return float(np.nan_to_num(macro_auc(torch.sigmoid(logits.double()).numpy(), labels.numpy()), nan=0.5))
 
 
+class MetricLog:
+    """Logs the metrics of each validation, and to TensorBoard when a writer is given."""
+
+    def __init__(self, writer: Any = None, name: str = "ctfindings.validation") -> None:
+        self.writer = writer
+        self.logger = logging.getLogger(name)
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        self.logger.info("epoch %d: %s", engine.state.epoch, "  ".join(f"{name} {value:.4f}" for name, value in engine.state.metrics.items()))
+        if self.writer is not None:
+            for name, value in engine.state.metrics.items():
+                self.writer.add_scalar(f"validation/{name}", value, engine.state.epoch)
+
+
 class LossLog:
-    """Logs the mean of every loss over each epoch, under its name, and to TensorBoard when a writer is given."""
+    """Logs the mean of every loss and the seconds of each epoch, and the losses to TensorBoard when a writer is given."""
 
     def __init__(self, loss: CompositeLoss, writer: Any = None, name: str = "ctfindings.losses") -> None:
         self.loss = loss
         self.writer = writer
         self.logger = logging.getLogger(name)
+        self._started = 0.0
         self._sums: dict[str, list[float]] = {}
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler."""
-        engine.add_event_handler(Events.EPOCH_STARTED, lambda: self._sums.clear())
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
+
+    def _start(self, engine: Engine) -> None:
+        self._sums.clear()
+        self._started = time.perf_counter()
 
     def _collect(self, engine: Engine) -> None:
         for name, value in self.loss.last.items():
@@ -80,7 +104,8 @@ class LossLog:
 
     def _write(self, engine: Engine) -> None:
         means = {name: float(np.mean(values)) for name, values in self._sums.items()}
-        self.logger.info("epoch %d: %s", engine.state.epoch, "  ".join(f"{name} {mean:.4f}" for name, mean in means.items()))
+        listed = "  ".join(f"{name} {mean:.4f}" for name, mean in means.items())
+        self.logger.info("epoch %d of %d in %.0f s: %s", engine.state.epoch, engine.state.max_epochs, time.perf_counter() - self._started, listed)
         if self.writer is not None:
             for name, mean in means.items():
                 self.writer.add_scalar(f"loss/{name}", mean, engine.state.epoch)

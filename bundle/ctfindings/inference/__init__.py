@@ -11,6 +11,7 @@ from bundle.ctfindings.inference.coordinates import (
     world_to_voxel,
 )
 from bundle.ctfindings.inference.evidence import locate, resample_evidence, sample_evidence, write_evidence
+from bundle.ctfindings.inference.findings import Answers, FindingsPredictor, token_affine
 from bundle.ctfindings.inference.record import (
     Evidence,
     FindingAnswer,
@@ -23,27 +24,46 @@ from bundle.ctfindings.inference.record import (
     template_spread,
 )
 from bundle.ctfindings.inference.report_html import write_report
+from bundle.ctfindings.inference.workflow import (
+    FindingsInferer,
+    FindingsWeights,
+    FindingsWriter,
+    TimedPreprocessing,
+    check_request,
+    one_scan,
+    scan_records,
+)
 from bundle.ctfindings.inference.writer import scan_stem, write_findings
 
 __all__ = [
+    "Answers",
     "Evidence",
     "FindingAnswer",
+    "FindingsInferer",
+    "FindingsPredictor",
     "FindingsRecord",
+    "FindingsWeights",
+    "FindingsWriter",
     "ModelInfo",
     "NearestFinding",
     "QueryAnswer",
     "ScanInfo",
+    "TimedPreprocessing",
     "affine_ras_to_lps",
+    "check_request",
     "describe_scan",
     "format_findings",
     "locate",
     "lps_to_ras",
+    "one_scan",
     "orientation_code",
     "ras_to_lps",
     "resample_evidence",
     "sample_evidence",
+    "scan_records",
     "scan_stem",
     "template_spread",
+    "token_affine",
     "voxel_spacing",
     "voxel_to_world",
     "world_to_voxel",

@@ -9,6 +9,7 @@ from bundle.ctfindings.networks.prompts import mean_over_templates, template_ban
 from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.networks.text_tower import ROLES, TextTower
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
+from bundle.ctfindings.networks.vit_tower import VisionTransformerTower
 
 __all__ = [
     "ROLES",
@@ -22,6 +23,7 @@ __all__ = [
     "PromptBank",
     "TextTower",
     "VisionLanguageModel",
+    "VisionTransformerTower",
     "ZeroShotClassifier",
     "depth_rows",
     "load_checkpoint",

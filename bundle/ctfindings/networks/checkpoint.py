@@ -25,16 +25,19 @@ def load_checkpoint(modules: Mapping[str, nn.Module] | nn.Module, path: str | Pa
     """
     path = Path(path)
     state = read_checkpoint(path)
-    parts = dict(modules.named_children()) if isinstance(modules, nn.Module) else dict(modules)
-    for name, module in parts.items():
-        part = {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(f"{name}.")}
-        if not part and module.state_dict():
+    # A dictionary of modules loads like one module with these children.
+    module = modules if isinstance(modules, nn.Module) else nn.ModuleDict(modules)
+    names = list(dict.fromkeys(key.partition(".")[0] for key in module.state_dict()))
+    part = {key: value for key, value in state.items() if key.partition(".")[0] in names}
+    held = {key.partition(".")[0] for key in part}
+    for name in names:
+        if name not in held:
             raise ValueError(f"{path}: holds no '{name}' tensors; is it a checkpoint of this bundle?")
-        try:
-            module.load_state_dict(part)
-        except (RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ValueError(f"{path}: does not fit this network ({reason}); use the configuration it was trained with") from error
+    try:
+        module.load_state_dict(part)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{path}: does not fit this network ({reason}); use the configuration it was trained with") from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:

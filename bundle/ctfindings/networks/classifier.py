@@ -71,6 +71,7 @@ class ZeroShotClassifier(nn.Module):
         self.scorer = FindingScorer() if scorer is None else scorer
         self.bank = PromptBank(image.embedding)
         self.register_buffer("finding_anatomy", torch.tensor(FINDING_ANATOMY), persistent=False)
+        self.register_load_state_dict_post_hook(_forgive_text_tower)
 
     def forward(self, image: Tensor) -> Tensor:
         """``[B, 1, X, Y, Z]`` in [0, 1] to the calibrated probability of each finding, ``[B, C]``."""
@@ -91,3 +92,8 @@ class ZeroShotClassifier(nn.Module):
             template_logits=logits[:, 1:],
             evidence=torch.sigmoid(tokens[:, :, :count]),
         )
+
+
+def _forgive_text_tower(module: nn.Module, incompatible) -> None:  # type: ignore[no-untyped-def]
+    # The bundle's one weights file also holds the text tower and the temperatures, which MONAI's ckpt_export hands over as well.
+    incompatible.unexpected_keys[:] = [key for key in incompatible.unexpected_keys if not key.startswith(("text.", "log_temperature"))]

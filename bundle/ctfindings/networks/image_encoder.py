@@ -40,7 +40,8 @@ class ImageEncoder(nn.Module):
     """Tokens of a tower, pooled by anatomy and projected into the text space.
 
     Args:
-        tower: a module with ``width``, ``stride`` and ``multiple`` whose forward gives levels of tokens and their grids.
+        tower: a module with ``width``, ``stride`` and ``multiple`` (voxels along X, Y, Z) whose forward gives levels of tokens and
+            their grids.
         embedding: size E of the shared space.
         heads: attention heads of the anatomy pooling.
         margin_tokens: tokens by which an anatomy grows before it is pooled, so that findings at its border count.
@@ -52,6 +53,8 @@ class ImageEncoder(nn.Module):
         self.embedding = embedding
         self.margin_tokens = margin_tokens
         self.thorax = THORAX
+        multiple: tuple[int, int, int] = tower.multiple  # type: ignore[assignment]
+        self.multiple = multiple
         width: int = tower.width  # type: ignore[assignment]
         self.anatomy_head = nn.Linear(width, len(ANATOMIES))
         self.anatomy_pooling = AnatomyPooling(width, embedding, heads=heads)
@@ -66,7 +69,16 @@ class ImageEncoder(nn.Module):
             image: ``[B, 1, X, Y, Z]`` in [0, 1].
             membership: tokens of each anatomy from a mask, bool ``[B, N, K]``; the head's own prediction without one.
             membership_known: bool ``[B, K]``, the anatomies that the mask speaks of; the head answers for the others.
+
+        Raises:
+            ValueError: when an extent is not a multiple of the tower's.
         """
+        x, y, z = image.shape[2], image.shape[3], image.shape[4]
+        if x % self.multiple[0] != 0 or y % self.multiple[1] != 0 or z % self.multiple[2] != 0:
+            raise ValueError(
+                f"an image of {x} x {y} x {z} voxels does not fit this network; pad its extents to multiples of "
+                f"{self.multiple[0]}, {self.multiple[1]} and {self.multiple[2]}"
+            )
         levels, grids = self.tower(image)
         grid: list[int] = grids[0]
         anatomy_logits = self.anatomy_head(levels[0])

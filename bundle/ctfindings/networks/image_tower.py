@@ -28,7 +28,8 @@ class HounsfieldWindows(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """``[B, 1, X, Y, Z]`` in [0, 1] to ``[B, W, X, Y, Z]`` in [-1, 1]."""
-        return (image * self.gain + self.shift).clamp(-1.0, 1.0)
+        # In place after the first product: these are the largest tensors of the network.
+        return (image * self.gain).add_(self.shift).clamp_(-1.0, 1.0)
 
 
 class ConvolutionalTower(nn.Module):
@@ -50,7 +51,7 @@ class ConvolutionalTower(nn.Module):
     def __init__(
         self,
         hu_window: Sequence[float] = (-1000, 1000),
-        windows: Sequence[Sequence[float]] = ((-1000, -300), (-150, 250), (-1000, 1000)),
+        windows: Sequence[Sequence[float]] = ((-1000, -300), (-160, 240), (150, 1000)),
         patch: int = 4,
         channels: Sequence[int] = (96, 48, 96, 128),
         blocks: Sequence[int] = (1, 2, 2),
@@ -61,7 +62,7 @@ class ConvolutionalTower(nn.Module):
         hidden, fine, middle, coarse = channels
         self.width = width
         self.stride = (patch, patch, patch)
-        self.multiple = 4 * patch
+        self.multiple = (4 * patch, 4 * patch, 4 * patch)
         self.windows = HounsfieldWindows(hu_window, windows)
         self.stem = nn.Sequential(
             nn.Conv3d(len(windows), hidden, kernel_size=patch, stride=patch), nn.GELU(), nn.Conv3d(hidden, fine, kernel_size=1)
@@ -83,7 +84,7 @@ class ConvolutionalTower(nn.Module):
         """Tokens of a batch of scans.
 
         Args:
-            image: ``[B, 1, X, Y, Z]`` in [0, 1]; each extent a multiple of ``multiple`` voxels.
+            image: ``[B, 1, X, Y, Z]`` in [0, 1]; each extent a multiple of its ``multiple`` voxels.
 
         Returns:
             Levels of tokens ``[B, N_l, width]``, finest first, and the grid ``[gx, gy, gz]`` of each.

@@ -21,10 +21,12 @@ class FindingScorer(nn.Module):
     Args:
         row_scale: initial s.
         token_scale: initial s_t.
+        tokens: whether the second term is used; False scores as fVLM and CA-GCL do, whose losses do not train a token field.
     """
 
-    def __init__(self, row_scale: float = 5.0, token_scale: float = 5.0) -> None:
+    def __init__(self, row_scale: float = 5.0, token_scale: float = 5.0, tokens: bool = True) -> None:
         super().__init__()
+        self.tokens = tokens
         self.thorax = THORAX
         self.log_row_scale = nn.Parameter(torch.tensor(math.log(row_scale)))
         self.log_token_scale = nn.Parameter(torch.tensor(math.log(token_scale)))
@@ -54,6 +56,8 @@ class FindingScorer(nn.Module):
         index = used.unsqueeze(-1).expand(-1, -1, anatomy.shape[-1])
         row_logits = (anatomy.gather(1, index) * delta).sum(-1) * self.log_row_scale.exp()
         z = self.token_logits(field, delta)
+        if not self.tokens:
+            return row_logits, z
         members = membership.gather(2, used.unsqueeze(1).expand(-1, z.shape[1], -1))
         members = members | ~members.any(dim=1, keepdim=True)
         weights = torch.softmax(z.masked_fill(~members, float("-inf")), dim=1)

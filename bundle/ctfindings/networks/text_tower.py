@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 ROLES = ("report", "anatomy", "prompt", "sentence", "snippet")
 """What a text is for. All roles share one head, but ``snippet``, which has its own, as in RadFinder."""
@@ -61,6 +64,9 @@ class TextTower(nn.Module):
         batch_size: texts per pass through the trunk.
         cache_size: how many texts' trunk features are kept in memory.
         from_scratch: configuration keys that override the encoder's, for a new trunk without pretrained weights.
+
+    Raises:
+        ValueError: for an unknown pooling, an encoder that is not there or lacks weights, or a new trunk that is frozen.
     """
 
     def __init__(
@@ -78,16 +84,14 @@ class TextTower(nn.Module):
         super().__init__()
         if pooling not in ("mean", "cls", "last"):
             raise ValueError(f"pooling {pooling!r} is unknown; known are mean, cls and last")
+        if from_scratch is not None and trainable_layers == 0:
+            raise ValueError("a text encoder from scratch has to be trained; set trainable_layers to -1")
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(encoder, trust_remote_code=False)
             config = AutoConfig.from_pretrained(encoder, trust_remote_code=False)
         except OSError as error:
             raise ValueError(f"{encoder}: no transformers encoder with its tokenizer is there; give its folder") from error
-        if from_scratch is None:
-            self.trunk = AutoModel.from_pretrained(encoder, trust_remote_code=False, dtype=torch.float32)
-        else:
-            config.update(from_scratch)
-            self.trunk = AutoModel.from_config(config, trust_remote_code=False)
+        self.trunk = _load_trunk(encoder, config) if from_scratch is None else _new_trunk(config, from_scratch)
         self.pooling = pooling
         self.max_tokens = max_tokens
         self.batch_size = batch_size
@@ -106,7 +110,7 @@ class TextTower(nn.Module):
             return
         self.trunk.requires_grad_(False)
         layers = self.trunk.encoder.layer if trainable_layers else []
-        for layer in list(layers)[len(layers) - trainable_layers :]:
+        for layer in list(layers)[max(len(layers) - trainable_layers, 0) :]:
             layer.requires_grad_(True)
 
     def train(self, mode: bool = True) -> TextTower:
@@ -184,6 +188,47 @@ class TextTower(nn.Module):
 def _forgive_frozen_trunk(module: nn.Module, incompatible) -> None:  # type: ignore[no-untyped-def]
     if module.frozen:
         incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if "trunk." not in key]
+
+
+def _without_pooler(config: PretrainedConfig) -> dict[str, bool]:
+    """Keyword that leaves out the pooler, which this tower does not use, where the architecture knows it."""
+    known = inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in known else {}
+
+
+def _load_trunk(encoder: str, config: PretrainedConfig) -> PreTrainedModel:
+    with _quiet_transformers():
+        trunk, info = AutoModel.from_pretrained(
+            encoder,
+            config=config,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **_without_pooler(config),
+        )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ValueError(f"{encoder}: the weights lack {len(missing)} tensors of the encoder, such as {missing[0]}; give a complete folder")
+    return trunk
+
+
+def _new_trunk(config: PretrainedConfig, changes: dict) -> PreTrainedModel:
+    config.update(changes)
+    return AutoModel.from_config(config, trust_remote_code=False, **_without_pooler(config))
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Without the progress bar and the report of tensors that the encoder does not use; errors are still raised."""
+    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bar:
+            transformers_logging.enable_progress_bar()
 
 
 def _digest(encoder: str) -> Tensor:

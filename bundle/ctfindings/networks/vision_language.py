@@ -23,6 +23,7 @@ class VisionLanguageModel(nn.Module):
     Args:
         image: the image encoder.
         text: the text tower; both end in the same embedding size.
+        scorer: turns prompts and embeddings into logits; one with the default settings by default.
         temperature: initial temperature of the contrastive losses; learned, and kept in ``temperature_range``.
         temperature_range: bounds of the temperatures (fVLM: 0.001 to 0.5).
     """
@@ -31,13 +32,14 @@ class VisionLanguageModel(nn.Module):
         self,
         image: ImageEncoder,
         text: TextTower,
+        scorer: FindingScorer | None = None,
         temperature: float = 0.07,
         temperature_range: Sequence[float] = (0.001, 0.5),
     ) -> None:
         super().__init__()
         self.image = image
         self.text = text
-        self.scorer = FindingScorer()
+        self.scorer = FindingScorer() if scorer is None else scorer
         self.temperature_range = (float(temperature_range[0]), float(temperature_range[1]))
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         self.log_temperature_global = nn.Parameter(torch.tensor(math.log(temperature)))
@@ -90,7 +92,7 @@ class VisionLanguageModel(nn.Module):
             "temperature": self.log_temperature.exp().clamp(low, high),
             "temperature_global": self.log_temperature_global.exp().clamp(low, high),
         }
-        if captions is not None and any(captions):
+        if captions is not None and any(text.get(name) for text in captions for name in ANATOMY_NAMES):
             outputs["caption"], outputs["caption_valid"] = self._encode_captions(captions, encoded.anatomy)
         if self.training:
             deltas, key = drawn_deltas(self.text, image.shape[0]), "finding_logits_drawn"

@@ -1,0 +1,1 @@
+"""Where studies come from: each source turns its files into a datalist."""

@@ -56,7 +56,7 @@ def test_the_enlarged_heart_is_larger_than_any_normal_one() -> None:
     widths: dict[int, list[float]] = {0: [], 1: []}
     for index in range(3):
         for label in (0, 1):
-            _, _, anatomy, _, affine = make_case(5, index, [label * int(i == finding) for i in range(18)])
+            _, _, anatomy, _, _ = make_case(5, index, [label * int(i == finding) for i in range(18)])
             inside = np.flatnonzero((anatomy == 2).any((1, 2)))
             body = np.flatnonzero((anatomy == 1).any((1, 2)))
             widths[label].append(float(np.ptp(inside) / np.ptp(body)))

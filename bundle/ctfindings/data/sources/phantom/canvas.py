@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.data.sources.phantom.patient import Patient
 
 Floats = NDArray[np.float32]
 Box = tuple[slice, slice, slice]
+
+LUNG, HEART, ESOPHAGUS, AORTA, MEDIASTINUM, BODY = (anatomy.mask_id for anatomy in ANATOMIES)
+SIDES = {"right": 1.0, "left": -1.0}
+"""Sign of body x on each side of the patient."""
 
 
 class Canvas:
@@ -29,7 +32,7 @@ class Canvas:
 
     def __init__(self, patient: Patient) -> None:
         self.spacing = np.array(patient.spacing, np.float64)
-        self.shape = tuple(int(round(extent / step)) for extent, step in zip(patient.extent, patient.spacing, strict=True))
+        self.shape = tuple(round(extent / step) for extent, step in zip(patient.extent, patient.spacing, strict=True))
         extent = np.array(self.shape) * self.spacing
         # The lowest image lies a little under the costophrenic angles.
         self.corner = np.array([-extent[0] / 2, -extent[1] / 2, -68.0 * patient.size - 8.0]) + self.spacing / 2
@@ -81,7 +84,7 @@ class Canvas:
         high = np.clip(np.ceil(index.max(0)).astype(int) + 1, 0, self.shape)
         return slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])
 
-    def ellipsoid(self, center: Sequence[float], radii: ArrayLike, margin: float = 0.0, frame: NDArray | None = None) -> tuple[Box, Floats]:
+    def ellipsoid(self, center: ArrayLike, radii: ArrayLike, margin: float = 0.0, frame: NDArray | None = None) -> tuple[Box, Floats]:
         """A box around an ellipsoid and the approximate signed distance in mm in it, positive inside.
 
         Args:
@@ -90,6 +93,7 @@ class Canvas:
             margin: how far outside the surface the box still reaches, in mm.
             frame: rows are the directions of the semi-axes (3, 3); the body axes when None.
         """
+        center = np.asarray(center, np.float32)
         radii = np.broadcast_to(np.asarray(radii, np.float32), 3)
         reach = (radii if frame is None else np.full(3, radii.max())) + margin + self.voxel
         box = self.box(center, reach)

@@ -34,7 +34,7 @@ def write_series(folder: Path, case: Case, image: NDArray[np.int16], affine: NDA
         meta.MediaStorageSOPClassUID = CTImageStorage
         meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[*seed, "image", str(number)])
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        data = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+        data = FileDataset(folder / f"IM{number:04d}.dcm", {}, file_meta=meta, preamble=b"\0" * 128)
         _describe(data, case)
         data.SOPClassUID = CTImageStorage
         data.SOPInstanceUID = meta.MediaStorageSOPInstanceUID

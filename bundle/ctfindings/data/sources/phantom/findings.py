@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.ctfindings.data.sources.phantom.anatomy import AORTA, BODY, ESOPHAGUS, HEART, LUNG, MEDIASTINUM, SIDES, Chest
-from bundle.ctfindings.data.sources.phantom.canvas import curve
+from bundle.ctfindings.data.sources.phantom.anatomy import Chest
+from bundle.ctfindings.data.sources.phantom.canvas import AORTA, BODY, ESOPHAGUS, HEART, LUNG, MEDIASTINUM, SIDES
 from bundle.ctfindings.data.sources.phantom.case import Site
+from bundle.ctfindings.data.sources.phantom.devices import draw_medical_material
 from bundle.ctfindings.data.sources.phantom.lung_findings import (
     draw_atelectasis,
     draw_bronchiectasis,
@@ -184,117 +185,6 @@ def draw_lymphadenopathy(rng: np.random.Generator, chest: Chest, severity: float
             sites.append(Site("Lymphadenopathy", severity, side, str(name), None, round(largest), count, canvas.center(region)))
             regions.append(region)
     return sites, regions
-
-
-def draw_medical_material(rng: np.random.Generator, chest: Chest, severity: float) -> tuple[list[Site], list[NDArray[np.int64]]]:
-    """One or two of: pacemaker, central venous catheter, sternal wires, chest tube, surgical clips."""
-    kinds = ["pacemaker", "central venous catheter", "sternal wires", "chest tube", "surgical clips"]
-    chosen = rng.choice(kinds, size=1 + int(rng.random() < 0.25), replace=False, p=[0.27, 0.27, 0.22, 0.10, 0.14])
-    sites, regions = [], []
-    for kind in chosen:
-        side, region = _device(rng, chest, str(kind))
-        sites.append(Site("Medical material", severity, side, str(kind), str(kind), center_mm=chest.canvas.center(region)))
-        regions.append(region)
-    return sites, regions
-
-
-def _device(rng: np.random.Generator, chest: Chest, kind: str) -> tuple[str | None, NDArray[np.int64]]:
-    canvas, s = chest.canvas, chest.patient.size
-    parts: list[NDArray[np.int64]] = []
-
-    def metal(points: NDArray, radius: float | NDArray, hu: float) -> None:
-        flat, share = canvas.balls(points, radius)
-        canvas.paint(flat, share, hu)
-        parts.append(flat[share > 0.3])
-
-    side = str(rng.choice(["left", "right"], p=[0.75, 0.25] if kind == "pacemaker" else [0.35, 0.65]))
-    sign = SIDES[side]
-    cava = chest.vena_cava
-    if kind == "pacemaker":
-        column = int(np.argmin(np.abs(canvas.z[0, 0] - 152 * s)))
-        # The front of the chest wall over the ribs, found on the drawn body.
-        center = np.array([sign * 78 * s, _front(chest, sign * 78 * s, column) - 12, 150 * s])
-        box, distance = canvas.ellipsoid(center, [26, 8, 24])
-        share = canvas.coverage(np.minimum(distance, 4.0))
-        canvas.paint_box(box, share, 2800.0, BODY)
-        parts.append(canvas.flat(box, share > 0.5))
-        leads = [
-            [
-                center,
-                center + [-sign * 20, -8, 24],
-                [sign * 34 * s, 22 * s, 184 * s],
-                cava[0] + [0, 0, -10],
-                cava[len(cava) // 2],
-                cava[-1],
-                chest.heart_center + [8, 10, -10],
-                chest.heart_center + [-22, 26, -28],
-            ]
-        ]
-        if rng.random() < 0.6:
-            leads.append([cava[len(cava) // 2], cava[-1], chest.heart_center + [30, 12, 10]])
-        for lead in leads:
-            metal(curve(lead)[0], 1.5, 2600.0)
-        _streaks(rng, chest, box, center)
-    elif kind == "central venous catheter":
-        entry = [sign * 55 * s, 20 * s, 200 * s] if rng.random() < 0.5 else [sign * 28 * s, 8 * s, 222 * s]
-        end = int(rng.uniform(0.7, 1.0) * (len(cava) - 1))
-        line = [np.array(entry), cava[0] + [0, 0, 4], *cava[3:end:8], cava[end]]
-        metal(curve(np.array(line))[0], 1.6, 1700.0)
-        if rng.random() < 0.4:
-            column = int(np.argmin(np.abs(canvas.z[0, 0] - 140 * s)))
-            center = np.array([sign * 70 * s, _front(chest, sign * 70 * s, column) - 10, 142 * s])
-            box, distance = canvas.ellipsoid(center, [11, 7, 11])
-            share = canvas.coverage(distance)
-            canvas.paint_box(box, share, 1900.0)
-            parts.append(canvas.flat(box, share > 0.5))
-            metal(curve([center, [sign * 55 * s, center[1] - 10, 172 * s], entry])[0], 1.4, 1500.0)
-    elif kind == "sternal wires":
-        side = None
-        for level in np.linspace(60, 160, int(rng.integers(5, 8))) * s:
-            angle = np.linspace(0, 2 * np.pi, 60)
-            tilt = rng.uniform(-0.2, 0.2)
-            column = int(np.argmin(np.abs(canvas.z[0, 0] - level)))
-            middle = _front(chest, 0.0, column) - chest.patient.fat_mm * 0.75 - 10
-            metal(np.stack([11 * s * np.cos(angle), middle + 8 * s * np.sin(angle), level + 11 * tilt * np.cos(angle)], 1), 1.5, 2600.0)
-    elif kind == "chest tube":
-        points = chest.spots.points[(chest.spots.side == side) & (chest.spots.depth < 10)]
-        side_points = points[(np.abs(points[:, 2] - 50 * s) < 15) & (np.abs(points[:, 0]) > 90 * s)]
-        inlet = rng.choice(side_points) if len(side_points) else rng.choice(points)
-        apical = points[points[:, 2] > 150 * s]
-        tip = rng.choice(apical) if len(apical) else points[points[:, 2].argmax()]
-        bend = inlet * [0.96, 1, 1] + [0, -20 * s, 40 * s]
-        line = curve([inlet + [sign * 55, -6, -14], inlet, bend, tip])[0]
-        flat, share = canvas.balls(line, 4.6)
-        canvas.paint(flat, share, 650.0)
-        parts.append(flat[share > 0.5])
-        flat, share = canvas.balls(line, 2.4)
-        canvas.paint(flat, share, -700.0)
-        metal(line + np.array([0, 4.2, 0]), 1.0, 2200.0)
-    else:
-        side = None if rng.random() < 0.5 else side
-        middle = chest.hila[side] if side else np.array([-4, 34, 90]) * s
-        count = int(rng.integers(6, 15))
-        for center in middle + rng.normal(0, 1, (count, 3)) * np.array([10, 9, 26]) * s:
-            heading = rng.normal(0, 1, 3)
-            metal(center + np.linspace(-3, 3, 6)[:, None] * heading / np.linalg.norm(heading), 1.5, 2600.0)
-    return side, np.unique(np.concatenate(parts))
-
-
-def _front(chest: Chest, x: float, column: int) -> float:
-    """Body y of the skin at the front of the chest, at body x and image ``column``, in mm."""
-    canvas = chest.canvas
-    near = (np.abs(canvas.x[:, :, 0] - x) < 4) & (canvas.anatomy[:, :, column] > 0)
-    return float(canvas.y[:, :, 0][near].max()) if near.any() else 80.0
-
-
-def _streaks(rng: np.random.Generator, chest: Chest, box: tuple[slice, slice, slice], center: NDArray) -> None:
-    """Mild star of bright and dark rays in the images that cross dense metal."""
-    canvas = chest.canvas
-    dx, dy = canvas.x[:, :, 0] - center[0], canvas.y[:, :, 0] - center[1]
-    away = np.sqrt(dx**2 + dy**2)
-    rays = np.cos(int(rng.integers(5, 9)) * 2 * np.arctan2(dy, dx)) * np.exp(-away / 60) * rng.uniform(50, 140)
-    rays *= (canvas.anatomy[:, :, (box[2].start + box[2].stop) // 2] > 0) * np.clip(away / 25 - 0.6, 0, 1)
-    canvas.hu[:, :, box[2]] += rays[:, :, None].astype(np.float32)
 
 
 # Drawn in this order: what fills air comes over what changes it, and dense things come last.

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from bundle.ctfindings.data.sources.phantom.anatomy import LUNG, SIDES, Chest, lobe_of
-from bundle.ctfindings.data.sources.phantom.canvas import Box, Canvas, curve
+from bundle.ctfindings.data.sources.phantom.anatomy import Chest, lobe_of
+from bundle.ctfindings.data.sources.phantom.canvas import LUNG, SIDES, Box, Canvas, curve
 from bundle.ctfindings.data.sources.phantom.case import Site
 
 Drawn = tuple[list[Site], list[NDArray[np.int64]]]
@@ -207,11 +207,12 @@ def draw_atelectasis(rng: np.random.Generator, chest: Chest, severity: float) ->
         else:
             lobe = "lower lobe"
             # The collapsed part lies on the back wall above the diaphragm and narrows towards the hilum.
-            thick = rng.uniform(9, 13) + 26 * severity
+            thick = rng.uniform(14, 18) + 36 * severity
             tall = rng.uniform(40, 60) + 40 * severity
             height = chest.dome[box]
             depth = chest.wall[box]
-            back = np.clip((-y - 22 * s) / (30 * s), 0, 1)
+            # Unlike fluid it keeps to the side of the spine and does not follow the wall.
+            back = np.clip((-y - 12 * s) / (30 * s), 0, 1) * np.clip(1.25 - (np.abs(x) - 22 * s) / (52 * s), 0, 1.2)
             share = canvas.coverage((thick * back * np.clip(1.15 - height / tall, 0, 1) - depth) * np.float32(0.9))
             share = share * _fillable(chest, box) * _side_mask(chest, side, box) * (height < tall)
             view = canvas.hu[box]

@@ -1,0 +1,181 @@
+"""Scores of a split: every study through the image-only classifier in an Ignite evaluator, collected as arrays.
+
+Shapes: S studies, T templates, C findings, K anatomies, N tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import ProgressBar
+from monai.data import MetaTensor
+from monai.engines import SupervisedEvaluator
+from monai.transforms import MapTransform
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bundle.ctfindings.anatomy import THORAX
+from bundle.ctfindings.engines.batches import prepare_image_batch
+from bundle.ctfindings.inference import locate, token_affine
+from bundle.ctfindings.networks import VisionLanguageModel, ZeroShotClassifier, template_bank, token_membership
+
+
+@dataclass(frozen=True)
+class SplitScores:
+    """What the classifier says about the studies of a split, from the image alone.
+
+    Attributes:
+        ids: of the studies, S.
+        patients: of the studies, S.
+        labels: 1, 0 or -1, ``[S, C]``.
+        logits: of the mean over the templates, before calibration, ``[S, C]``.
+        template_logits: of each template alone, ``[S, T, C]``.
+        peaks_mm: evidence peak of each finding in its anatomy, world RAS mm, ``[S, C, 3]``; NaN where there is none.
+        anatomy_dice: overlap of the anatomy head's tokens with those of the mask, ``[S, K]``; NaN without a mask, or where
+            neither has a token.
+    """
+
+    ids: list[str]
+    patients: list[str]
+    labels: NDArray[np.int64]
+    logits: NDArray[np.float64]
+    template_logits: NDArray[np.float64]
+    peaks_mm: NDArray[np.float64]
+    anatomy_dice: NDArray[np.float64]
+
+
+class KeepGeometryd(MapTransform):
+    """Keeps the geometry of a scan as plain tensors, for data sets that drop the meta.
+
+    Adds ``<key>_affine`` (4, 4), voxels of the network's grid to RAS mm, ``<key>_scan_affine`` (4, 4) and
+    ``<key>_scan_shape`` (3,), the scan's own grid.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        study = dict(data)
+        for key in self.key_iterator(study):
+            image: MetaTensor = study[key]
+            study[f"{key}_affine"] = torch.as_tensor(image.affine, dtype=torch.float64)
+            study[f"{key}_scan_affine"] = torch.as_tensor(image.meta["original_affine"], dtype=torch.float64)
+            study[f"{key}_scan_shape"] = torch.as_tensor(image.meta["spatial_shape"], dtype=torch.int64)
+        return study
+
+
+class ScoringNetwork(nn.Module):
+    """A classifier that gives all it knows about a scan, not the probabilities alone.
+
+    Args:
+        model: the image-text model; its own text tower fills the prompt bank with the scoring templates.
+    """
+
+    def __init__(self, model: VisionLanguageModel) -> None:
+        super().__init__()
+        self.classifier = ZeroShotClassifier(model.image, model.scorer)
+        with torch.no_grad():
+            self.classifier.bank.prompts.copy_(template_bank(model.text))
+
+    def forward(self, image: Tensor) -> dict[str, Any]:
+        """``[B, 1, X, Y, Z]`` to logits, template logits, the token evidence inside each finding's anatomy, and the head's tokens."""
+        encoded = self.classifier.image(image)
+        scores = self.classifier.score(encoded)
+        rows = self.classifier.finding_anatomy
+        rows = torch.where(encoded.anatomy_valid[:, rows], rows, THORAX)
+        members = encoded.membership.gather(2, rows.unsqueeze(1).expand(-1, encoded.membership.shape[1], -1))
+        members = members | ~members.any(dim=1, keepdim=True)
+        return {
+            "logits": scores.logits,
+            "template_logits": scores.template_logits,
+            "evidence": scores.evidence * members,
+            "anatomy": encoded.anatomy_logits > 0,
+            "grid": encoded.grid,
+        }
+
+
+class ScoreCollector:
+    """Collects the answers of every iteration of an evaluator over ``ScoringNetwork``.
+
+    Args:
+        stride: voxels per token along each axis.
+    """
+
+    def __init__(self, stride: tuple[int, int, int]) -> None:
+        self.stride = stride
+        self._parts: dict[str, list[Any]] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        batch, answers = engine.state.batch, engine.state.output["pred"]
+        values = {
+            "ids": batch["id"],
+            "patients": batch["patient"],
+            "labels": batch["labels"].numpy(),
+            "logits": answers["logits"].double().cpu().numpy(),
+            "template_logits": answers["template_logits"].double().cpu().numpy(),
+            "peaks_mm": self._peaks(batch, answers),
+            "anatomy_dice": self._dice(batch, answers),
+        }
+        for name, value in values.items():
+            self._parts.setdefault(name, []).extend(value)
+
+    def scores(self) -> SplitScores:
+        """All studies seen so far."""
+        arrays = {name: np.stack(parts) for name, parts in self._parts.items() if name not in ("ids", "patients")}
+        return SplitScores(ids=self._parts["ids"], patients=self._parts["patients"], **arrays)
+
+    def _peaks(self, batch: Mapping[str, Any], answers: Mapping[str, Any]) -> NDArray[np.float64]:
+        grid = answers["grid"]
+        evidence = answers["evidence"].float().cpu().numpy()
+        peaks = np.full((len(evidence), evidence.shape[2], 3), np.nan)
+        for study, maps in enumerate(evidence):
+            affine = token_affine(batch["image_affine"][study].numpy(), self.stride)
+            scan_affine, scan_shape = batch["image_scan_affine"][study].numpy(), batch["image_scan_shape"][study].tolist()
+            for finding in range(evidence.shape[2]):
+                found = locate(maps[:, finding].reshape(grid), affine, scan_affine, scan_shape)
+                if found is not None:
+                    peaks[study, finding] = found.peak_mm
+        return peaks
+
+    def _dice(self, batch: Mapping[str, Any], answers: Mapping[str, Any]) -> NDArray[np.float64]:
+        predicted = answers["anatomy"].cpu()
+        if not isinstance(batch.get("anatomy"), Tensor):
+            return np.full((predicted.shape[0], predicted.shape[2]), np.nan)
+        true = token_membership(batch["anatomy"], self.stride)
+        size = predicted.sum(dim=1) + true.sum(dim=1)
+        # 0/0 is NaN: an anatomy that is neither there nor predicted has no overlap to speak of.
+        dice = 2 * (predicted & true).sum(dim=1).double() / size
+        dice[~batch["anatomy_known"]] = torch.nan
+        return dice.numpy()
+
+
+def collect_scores(
+    loader: Iterable[dict[str, Any]], model: VisionLanguageModel, device: str | torch.device = "cpu", name: str = "scoring"
+) -> SplitScores:
+    """Scores every study of a loader from its image alone: no mask and no report reaches the network.
+
+    Args:
+        loader: batches of studies with ``image`` and the geometry of ``KeepGeometryd``.
+        model: with its weights loaded.
+        device: to run on.
+        name: label of the progress bar.
+    """
+    network = ScoringNetwork(model).to(device)
+    collector = ScoreCollector(tuple(model.image.tower.stride))  # type: ignore[arg-type]
+    evaluator = SupervisedEvaluator(
+        device=torch.device(device),
+        val_data_loader=loader,
+        network=network,
+        prepare_batch=prepare_image_batch,
+        val_handlers=[collector],
+        decollate=False,
+    )
+    ProgressBar(desc=name).attach(evaluator)
+    evaluator.run()
+    return collector.scores()

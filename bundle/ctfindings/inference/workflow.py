@@ -1,0 +1,233 @@
+"""The parts of the inference workflow that ``configs/inference.json`` names: request, timed loading, inferer, weights, writer."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+from monai.inferers import Inferer
+from monai.transforms import Compose, Transform
+from torch import Tensor
+
+from bundle.ctfindings import __version__
+from bundle.ctfindings.inference.console import format_findings
+from bundle.ctfindings.inference.coordinates import as_affine
+from bundle.ctfindings.inference.evidence import locate
+from bundle.ctfindings.inference.findings import Answers, FindingsPredictor, check_queries
+from bundle.ctfindings.inference.record import Answer, FindingAnswer, FindingsRecord, ModelInfo, describe_scan
+from bundle.ctfindings.inference.writer import REPORT_FILE, scan_stem, write_findings
+from bundle.ctfindings.networks import TextTower, ZeroShotClassifier, load_checkpoint
+from bundle.ctfindings.networks.checkpoint import sha256_of
+
+BUNDLE_NAME = "chest_ct_zero_shot_findings"
+EVIDENCE_CHOICES = ("present", "all", "none")
+
+_FORMAT_NAMES = {"nifti": "NIfTI", "nrrd": "NRRD", "metaimage": "MetaImage", "dicom": "DICOM"}
+
+
+def scan_records(image: str | Sequence[str] | None, anatomy: str | Sequence[str | None] | None = None) -> list[dict[str, str]]:
+    """Studies ``{"image": path, "anatomy": path}`` of a request.
+
+    Args:
+        image: path of a scan, or of several.
+        anatomy: path of its anatomy mask, or one (or None) for each scan.
+
+    Returns:
+        One study per scan; none without an image, so that the workflow can be built and checked before a scan is chosen.
+
+    Raises:
+        ValueError: when masks and scans do not pair, or two scans would be written to one folder.
+    """
+    images, masks = _paths(image), _paths(anatomy)
+    if images and masks and len(masks) != len(images):
+        raise ValueError(f"anatomy: {len(masks)} masks were given for {len(images)} scans; give one for each scan, or null")
+    stems = [scan_stem(str(path)) for path in images]
+    for index, stem in enumerate(stems):
+        if stem in stems[:index]:
+            raise ValueError(f"{images[index]}: another scan is named {stem!r} as well and has the same output folder; run them apart")
+    return [
+        {"image": str(path)} if mask is None else {"image": str(path), "anatomy": mask}
+        for path, mask in zip(images, masks or [None] * len(images), strict=True)
+    ]
+
+
+def check_request(
+    image: str | Sequence[str] | None,
+    anatomy: str | Sequence[str | None] | None,
+    queries: Sequence[str] | str,
+    evidence: str,
+    output_dir: str | Path,
+) -> None:
+    """Refuses a request that cannot be answered, before anything is loaded.
+
+    Raises:
+        ValueError: with what is wrong and what would be right.
+    """
+    if not scan_records(image, anatomy):
+        raise ValueError("image: no scan was given; add --image SCAN, a NIfTI or NRRD file, or a folder or zip of DICOM")
+    check_queries(queries)
+    if evidence not in EVIDENCE_CHOICES:
+        raise ValueError(f"evidence: {evidence!r} is unknown; known are {', '.join(EVIDENCE_CHOICES)}")
+    existing = next(parent for parent in [Path(output_dir), *Path(output_dir).absolute().parents] if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"{output_dir}: results cannot be written there; give a folder that can be written as output_dir")
+
+
+class TimedPreprocessing(Transform):
+    """The image pipeline with its times, which keeps the scan as it was loaded.
+
+    Args:
+        steps: the image pipeline; the first one loads.
+
+    Returns (adds to the study):
+        ``scan``, [1, X, Y, Z] HU on the scan's own grid, and ``seconds`` of the stages ``load`` and ``preprocess``.
+    """
+
+    def __init__(self, steps: Sequence[Transform]) -> None:
+        self.load = steps[0]
+        self.preprocess = Compose(list(steps[1:]))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        started = time.perf_counter()
+        loaded = self.load(data)
+        loaded_at = time.perf_counter()
+        study = self.preprocess(loaded)
+        seconds = {"load": loaded_at - started, "preprocess": time.perf_counter() - loaded_at}
+        return {**study, "scan": loaded["image"], "seconds": seconds}
+
+
+def one_scan(batch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Collates a batch of one: tensors for the network get a batch dimension, and the scan itself is not copied."""
+    (study,) = batch
+    collated = dict(study)
+    image: MetaTensor = study["image"]
+    collated["image"] = MetaTensor(image.as_tensor()[None], affine=image.affine)
+    if "anatomy" in study:
+        collated["anatomy"] = torch.as_tensor(study["anatomy"].as_tensor())[None]
+        collated["anatomy_known"] = study["anatomy_known"][None]
+    return collated
+
+
+class FindingsInferer(Inferer):
+    """Answers for one scan, as a MONAI inferer.
+
+    Args:
+        text_tower: makes the text tower; called when there are queries, and once.
+        queries: questions in free text.
+    """
+
+    def __init__(self, text_tower: Callable[[], TextTower], queries: Sequence[str] | str = ()) -> None:
+        super().__init__()
+        self.text_tower = text_tower
+        self.queries = queries
+
+    @cached_property
+    def text(self) -> TextTower | None:
+        """The text tower; None without queries."""
+        return self.text_tower().eval() if check_queries(self.queries) else None
+
+    def __call__(  # type: ignore[override]
+        self, inputs: MetaTensor, network: ZeroShotClassifier, anatomy: Tensor | None = None, anatomy_known: Tensor | None = None
+    ) -> Answers:
+        """See ``FindingsPredictor``."""
+        return FindingsPredictor(network, self.text, check_queries(self.queries))(inputs, anatomy, anatomy_known)
+
+
+class FindingsWeights:
+    """Loads the classifier, and the text tower where there are queries, when the run starts.
+
+    Args:
+        ckpt_path: the weights of the bundle.
+        network: the classifier.
+        inferer: holds the text tower.
+    """
+
+    def __init__(self, ckpt_path: str | Path, network: ZeroShotClassifier, inferer: FindingsInferer) -> None:
+        self.ckpt_path = ckpt_path
+        self.network = network
+        self.inferer = inferer
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        modules: dict[str, torch.nn.Module] = dict(self.network.named_children())
+        if self.inferer.text is not None:
+            modules["text"] = self.inferer.text.to(self.network.finding_anatomy.device)
+        load_checkpoint(modules, self.ckpt_path)
+
+
+class FindingsWriter:
+    """Writes the record, the evidence and the report of every scan, and prints the table.
+
+    Args:
+        output_dir: gets a folder for each scan.
+        ckpt_path: the weights file that the record names by its digest.
+        evidence: whose maps go into ``evidence.nii.gz`` and the report: of the ``present`` findings, of ``all`` or of ``none``; those of
+            queries with ``present`` and ``all``.
+    """
+
+    def __init__(self, output_dir: str | Path, ckpt_path: str | Path, evidence: str = "present") -> None:
+        self.output_dir = output_dir
+        self.ckpt_path = ckpt_path
+        self.evidence = evidence
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Digest of the weights file."""
+        return sha256_of(self.ckpt_path)
+
+    def __call__(self, engine: Engine) -> None:
+        batch, answers = engine.state.batch, engine.state.output["pred"]
+        network = type(engine.network.image.tower).__name__
+        record, maps = self._record(batch, answers, network)
+        scan: MetaTensor = batch["scan"]
+        record = write_findings(self.output_dir, record, scan.as_tensor()[0], scan.affine, maps, answers.token_affine)
+        print(format_findings(record))
+        print(f"Report: {Path(self.output_dir) / scan_stem(record.scan.file) / REPORT_FILE}", flush=True)
+
+    def _record(self, batch: Mapping[str, Any], answers: Answers, network: str) -> tuple[FindingsRecord, dict[str, Tensor]]:
+        started = time.perf_counter()
+        scan: MetaTensor = batch["scan"]
+        affine, shape = as_affine(scan.affine), tuple(scan.shape[1:])
+
+        def placed(answer: Any) -> Any:
+            evidence = locate(answers.maps[answer.key], answers.token_affine, affine, shape, answers.midline_mm)
+            return dataclasses.replace(answer, evidence=evidence)
+
+        record = FindingsRecord(
+            scan=describe_scan(scan.meta["filename_or_obj"], _FORMAT_NAMES[scan.meta["source_format"]], shape, affine),
+            model=ModelInfo(BUNDLE_NAME, __version__, self.weights_sha256, network),
+            findings=[placed(answer) for answer in answers.findings],
+            queries=[placed(answer) for answer in answers.queries],
+            warnings=[*scan.meta["warnings"], *answers.warnings],
+        )
+        maps = {answer.key: answers.maps[answer.key] for answer in record.answers if self._is_shown(answer)}
+        seconds = {**batch["seconds"], **answers.seconds, "evidence": time.perf_counter() - started}
+        return dataclasses.replace(record, seconds=seconds), maps
+
+    def _is_shown(self, answer: Answer) -> bool:
+        if self.evidence == "none":
+            return False
+        return self.evidence == "all" or not isinstance(answer, FindingAnswer) or answer.present
+
+
+def _paths(value: str | Sequence[str | None] | None) -> list[str | None]:
+    if value is None:
+        return []
+    if isinstance(value, list | tuple):
+        return [None if path is None else str(path) for path in value]
+    return [str(value)]

@@ -1,0 +1,67 @@
+"""Findings for one synthetic scan with the shipped weights: what ``make demo`` runs.
+
+    python scripts/demo.py
+
+Renders a chest CT with known findings, runs ``configs/inference.json`` on it with two questions in free text, and prints what was
+rendered beside what was found.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from bundle.ctfindings.data.sources.phantom.case import Case  # noqa: E402
+from bundle.ctfindings.data.sources.phantom.dataset import make_case, write_nifti  # noqa: E402
+from bundle.ctfindings.findings import FINDING_NAMES  # noqa: E402
+
+SEED, INDEX = 2026, 7
+RENDERED = ("Cardiomegaly", "Coronary artery wall calcification", "Lung nodule", "Pleural effusion")
+QUERIES = ["fluid around the lung", "a heart that is too large"]
+OUTPUT = Path("output") / "demo"
+
+
+def main() -> int:
+    scan = OUTPUT / "example.nii.gz"
+    (ROOT / OUTPUT).mkdir(parents=True, exist_ok=True)
+    case, image, _, _, affine = make_case(SEED, INDEX, [int(name in RENDERED) for name in FINDING_NAMES])
+    write_nifti(ROOT / scan, image, affine)
+    print(f"{scan}: a synthetic chest CT with {', '.join(RENDERED).lower()}\n", flush=True)
+
+    options = {"config_file": "configs/inference.json", "image": str(scan), "queries": repr(QUERIES), "output_dir": str(OUTPUT)}
+    command = [sys.executable, "-m", "monai.bundle", "run", *(part for name, value in options.items() for part in (f"--{name}", value))]
+    finished = subprocess.run(command, cwd=ROOT)
+    if finished.returncode:
+        return finished.returncode
+
+    folder = OUTPUT / "example"
+    record = json.loads((ROOT / folder / "findings.json").read_text())
+    print("\n" + comparison(case, record))
+    print(f"\nOpen {folder / 'report.html'} in a browser to see the slices. The same for your own scan:\n")
+    print("    python -m monai.bundle run --config_file configs/inference.json --image SCAN --queries \"['fluid around the lung']\"")
+    return 0
+
+
+def comparison(case: Case, record: dict) -> str:
+    """What was rendered beside what was found, a line per finding, with the place of both where there is one."""
+    lines = [f"{'Finding':<38} {'rendered':<9} {'found':<6} {'prob':>5}   place", "-" * 100]
+    for finding in record["findings"]:
+        sites = [site for site in case.sites if site.finding == finding["name"]]
+        places = [
+            f"rendered at z {site.center_mm[2]:.0f} mm" + (f", {site.side}" if site.side else "") for site in sites[:1] if site.center_mm
+        ]
+        evidence = finding["evidence"]
+        if finding["present"] and evidence:
+            places.append(f"evidence at z {evidence['z_mm']:.0f} mm" + (f", {evidence['side']}" if evidence["side"] else ""))
+        rendered, found = "yes" if sites else "-", "YES" if finding["present"] else "-"
+        lines.append(f"{finding['name']:<38} {rendered:<9} {found:<6} {finding['probability']:>5.2f}   {'; '.join(places)}".rstrip())
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

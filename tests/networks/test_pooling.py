@@ -1,0 +1,166 @@
+"""Pooling: tokens of an anatomy, one batched masked attention, and rows along the body axis."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor
+
+from bundle.ctfindings.anatomy import ANATOMIES
+from bundle.ctfindings.networks.pooling import AnatomyPooling, coarsen_membership, depth_rows, dilate_membership, token_membership
+
+
+@pytest.fixture
+def pooling() -> AnatomyPooling:
+    torch.manual_seed(0)
+    pooling = AnatomyPooling(width=8, embedding=5, anatomies=3, heads=2)
+    torch.nn.init.normal_(pooling.query)
+    torch.nn.init.normal_(pooling.normalize.weight)
+    torch.nn.init.normal_(pooling.normalize.bias)
+    return pooling
+
+
+def _tokens(seed: int = 0) -> Tensor:
+    return torch.randn(2, 10, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def _membership() -> Tensor:
+    """Two scans of ten tokens and three anatomies; the second scan misses the second anatomy."""
+    members = torch.rand(2, 10, 3, generator=torch.Generator().manual_seed(1)) > 0.5
+    members[:, 0] = True
+    members[1, :, 1] = False
+    return members
+
+
+def _pool_one(pooling: AnatomyPooling, tokens: Tensor, anatomy: int) -> Tensor:
+    """The row of one anatomy of one scan, written out: its tokens (n, d) alone, head by head."""
+    mean = tokens.mean(1, keepdim=True)
+    spread = ((tokens - mean) ** 2).mean(1, keepdim=True)
+    normal = (tokens - mean) / torch.sqrt(spread + 1e-5) * pooling.normalize.weight + pooling.normalize.bias
+    key = normal @ pooling.key.weight.T + pooling.key.bias
+    value = normal @ pooling.value.weight.T + pooling.value.bias
+    heads = []
+    for part in (slice(0, 4), slice(4, 8)):
+        score = torch.exp(key[:, part] @ pooling.query[anatomy, part] / math.sqrt(4))
+        heads.append((score / score.sum()) @ value[:, part])
+    pooled = torch.cat(heads) @ pooling.output.weight.T + pooling.output.bias
+    row = pooled @ pooling.projection[anatomy]
+    return row / row.norm()
+
+
+def test_batched_attention_equals_a_loop_over_scans_and_anatomies(pooling: AnatomyPooling) -> None:
+    tokens, members = _tokens(), _membership()
+    rows, valid = pooling(tokens, members)
+    for scan in range(2):
+        for anatomy in range(3):
+            if valid[scan, anatomy]:
+                expected = _pool_one(pooling, tokens[scan][members[scan, :, anatomy]], anatomy)
+                torch.testing.assert_close(rows[scan, anatomy], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_missing_anatomy_gives_a_zero_row_and_no_nan_anywhere(pooling: AnatomyPooling) -> None:
+    tokens = _tokens().requires_grad_()
+    members = _membership()
+    members[0] = False
+    rows, valid = pooling(tokens, members)
+    assert valid.tolist() == [[False, False, False], [True, False, True]]
+    assert (rows[~valid] == 0).all()
+    torch.testing.assert_close(rows[valid].norm(dim=1), torch.ones(2))
+    (rows * torch.randn_like(rows)).sum().backward()
+    assert tokens.grad is not None and tokens.grad.isfinite().all()
+    assert (tokens.grad[0] == 0).all()
+    assert all(parameter.grad.isfinite().all() for parameter in pooling.parameters())
+
+
+def test_tokens_outside_an_anatomy_have_no_influence_on_its_row(pooling: AnatomyPooling) -> None:
+    tokens, members = _tokens(), _membership()
+    changed = torch.where(members[:, :, :1], tokens, 100 * torch.randn_like(tokens))
+    row, other = pooling(tokens, members)[0][:, 0], pooling(changed, members)[0][:, 0]
+    torch.testing.assert_close(row, other, atol=1e-6, rtol=1e-5)
+
+
+def test_order_of_the_tokens_does_not_matter(pooling: AnatomyPooling) -> None:
+    tokens, members = _tokens(), _membership()
+    order = torch.randperm(10)
+    torch.testing.assert_close(pooling(tokens[:, order], members[:, order])[0], pooling(tokens, members)[0], atol=1e-6, rtol=1e-5)
+
+
+def test_token_membership_equals_a_loop_over_tokens() -> None:
+    rng = np.random.default_rng(0)
+    mask = rng.integers(0, 7, (2, 1, 4, 6, 6)) * (rng.random((2, 1, 4, 6, 6)) < 0.15)
+    stride = (2, 3, 1)
+    members = token_membership(torch.from_numpy(mask), stride)
+    assert members.shape == (2, 2 * 2 * 6, len(ANATOMIES)) and members.dtype == torch.bool
+    for scan in range(2):
+        token = 0
+        for x in range(0, 4, 2):
+            for y in range(0, 6, 3):
+                for z in range(6):
+                    ids = set(mask[scan, 0, x : x + 2, y : y + 3, z].ravel().tolist())
+                    assert members[scan, token].tolist() == [bool(ids & set(anatomy.members)) for anatomy in ANATOMIES]
+                    token += 1
+
+
+@pytest.mark.parametrize(
+    ("mask_id", "anatomies"),
+    [
+        (0, []),
+        (1, ["lung", "thorax"]),
+        (2, ["heart", "mediastinum", "thorax"]),
+        (4, ["aorta", "mediastinum", "thorax"]),
+        (5, ["mediastinum", "thorax"]),
+        (6, ["thorax"]),
+    ],
+)
+def test_one_voxel_belongs_to_its_organ_and_to_the_regions_around_it(mask_id: int, anatomies: list[str]) -> None:
+    mask = torch.zeros(1, 1, 4, 4, 4, dtype=torch.uint8)
+    mask[0, 0, 1, 2, 3] = mask_id
+    members = token_membership(mask, (4, 4, 4))[0, 0]
+    assert [anatomy.name for anatomy, member in zip(ANATOMIES, members, strict=True) if member] == anatomies
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 2])
+def test_dilation_grows_each_anatomy_by_a_cube(tokens: int) -> None:
+    grid = [5, 4, 6]
+    members = torch.rand(2, 120, 3, generator=torch.Generator().manual_seed(0)) > 0.95
+    grown = dilate_membership(members, grid, tokens).view(2, *grid, 3)
+    cube = np.ones((2 * tokens + 1,) * 3)
+    for scan in range(2):
+        for anatomy in range(3):
+            expected = ndimage.binary_dilation(members.view(2, *grid, 3)[scan, ..., anatomy].numpy(), cube)
+            np.testing.assert_array_equal(grown[scan, ..., anatomy].numpy(), expected)
+
+
+def test_coarse_token_belongs_to_an_anatomy_if_any_of_its_children_does() -> None:
+    members = torch.rand(2, 4 * 2 * 6, 3, generator=torch.Generator().manual_seed(0)) > 0.8
+    coarse = coarsen_membership(members, [4, 2, 6], [2, 1, 3])
+    expected = members.view(2, 2, 2, 1, 2, 3, 2, 3).numpy().any(axis=(2, 4, 6)).reshape(2, 6, 3)
+    np.testing.assert_array_equal(coarse.numpy(), expected)
+    assert coarsen_membership(members, [4, 2, 6], [4, 2, 6]) is members
+
+
+def test_depth_row_is_the_unit_mean_over_the_body_at_that_depth() -> None:
+    field = F.normalize(torch.randn(2, 3 * 2 * 4, 5), dim=-1)
+    body = torch.rand(2, 24) > 0.4
+    body.view(2, 6, 4)[0, :, 2] = False  # no body at this depth: all tokens count
+    rows = depth_rows(field, body, [3, 2, 4])
+    assert rows.shape == (2, 4, 5)
+    for scan in range(2):
+        for depth in range(4):
+            cells, inside = field.view(2, 6, 4, 5)[scan, :, depth], body.view(2, 6, 4)[scan, :, depth]
+            mean = cells[inside].mean(0) if inside.any() else cells.mean(0)
+            torch.testing.assert_close(rows[scan, depth], mean / mean.norm())
+
+
+def test_depth_rows_of_an_upside_down_scan_are_reversed() -> None:
+    grid = [3, 2, 4]
+    field = F.normalize(torch.randn(2, 24, 5), dim=-1)
+    body = torch.rand(2, 24) > 0.4
+    turned = field.view(2, *grid, 5).flip(3).reshape(2, 24, 5)
+    turned_body = body.view(2, *grid).flip(3).reshape(2, 24)
+    torch.testing.assert_close(depth_rows(turned, turned_body, grid), depth_rows(field, body, grid).flip(1))
