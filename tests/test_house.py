@@ -33,7 +33,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
     "networks": _TABLES,
     "losses": _TABLES,
     "metrics": _TABLES,
-    "engines": _TABLES | {"data", "networks", "losses", "metrics"},
+    "engines": _TABLES | {"data", "networks", "losses", "metrics", "inference"},
     "inference": _TABLES | {"data", "networks", "losses", "metrics"},
 }
 

@@ -207,6 +207,17 @@ def test_calibration_on_the_scored_studies_or_the_test_split_is_refused() -> Non
         calibrate(made_up_scores(), split="test")
 
 
+def test_a_network_that_learned_nothing_is_scored_but_not_exported(setup: Setup, tmp_path: Path) -> None:
+    content = copy.deepcopy(setup.content)
+    for record in content["validation"]:
+        record["labels"] = [1 - label for label in record["labels"]]
+    with pytest.raises(ValueError, match=r"model\.pt: is not written, .* not calibrated: logits do not rise"):
+        evaluate(setup, content, tmp_path / "worse", export_path=tmp_path / "model.pt")
+    assert not (tmp_path / "model.pt").exists()
+    record = read_strictly(tmp_path / "worse" / "metrics.json")
+    assert record["macro"]["auc"] == 1.0 and "not calibrated" in record["warnings"][-1]
+
+
 def test_evidence_counts_true_positives_with_a_mask(tmp_path: Path) -> None:
     """A 2 mm grid with the effusion in voxel (5, 5, 5), at 10 mm: hit at 0 mm, miss at 30 mm, then two that do not count."""
     bits = np.zeros((12, 12, 12), dtype=np.int32)

@@ -14,8 +14,6 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from bundle.ctfindings.networks import ConvolutionalTower, ImageEncoder, TextTower, VisionLanguageModel, VisionTransformerTower
 
-EMBEDDING = 8
-
 
 def write_tiny_encoder(folder: Path, seed: int, pooler: bool = False) -> Path:
     """A random BERT of two layers with a vocabulary of letters, saved as transformers saves one."""
@@ -74,11 +72,12 @@ def tower(request: pytest.FixtureRequest) -> ConvolutionalTower | VisionTransfor
 
 
 @pytest.fixture
-def make_model(encoder: str) -> Callable[[], VisionLanguageModel]:
-    """Builds the image-text model, the same one at every call."""
+def make_image() -> Callable[[], ImageEncoder]:
+    """Builds an image encoder of embedding size 8, the same one at every call."""
+    return lambda: ImageEncoder(convolutional_tower(), embedding=8, heads=2)
 
-    def build() -> VisionLanguageModel:
-        image = ImageEncoder(convolutional_tower(), EMBEDDING, heads=2)
-        return VisionLanguageModel(image, TextTower(encoder, EMBEDDING, hidden=16))
 
-    return build
+@pytest.fixture
+def make_model(make_image: Callable[[], ImageEncoder], encoder: str) -> Callable[[], VisionLanguageModel]:
+    """Builds the image-text model on that image encoder, the same one at every call."""
+    return lambda: VisionLanguageModel(make_image(), TextTower(encoder, embedding=8, hidden=16))

@@ -64,10 +64,12 @@ def test_tokens_are_in_c_order_of_the_grid(tower: AnyTower) -> None:
     changed = scan.clone()
     changed[..., 8:10, 4:6, 14:16] = 1 - changed[..., 8:10, 4:6, 14:16]
     levels, grids = tower(scan)
-    (other, _) = tower(changed)
+    other, _ = tower(changed)
     difference = (levels[0] - other[0])[0].detach().norm(dim=1).view(*grids[0])
     strongest = np.unravel_index(int(difference.argmax()), tuple(grids[0]))
-    assert strongest == tuple(voxel // edge for voxel, edge in zip((8, 4, 14), tower.stride, strict=True))
+    changed_token = [voxel // edge for voxel, edge in zip((8, 4, 14), tower.stride, strict=True)]
+    # Convolutions spread a change to the neighbours; a wrong order of axes would put it elsewhere.
+    assert np.abs(np.subtract(strongest, changed_token)).max() <= 1
 
 
 def test_gradient_reaches_every_parameter(tower: AnyTower) -> None:

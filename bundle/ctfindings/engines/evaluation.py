@@ -70,11 +70,13 @@ class Calibration:
         scale: ``[C]``.
         shift: ``[C]``.
         thresholds: on calibrated probabilities, ``[C]``.
+        problem: why nothing could be fitted, so that the probabilities are the sigmoid of the logits; None when all is well.
     """
 
     scale: NDArray[np.float64]
     shift: NDArray[np.float64]
     thresholds: NDArray[np.float64]
+    problem: str | None = None
 
     def probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         """Logits ``[..., C]`` to calibrated probabilities."""
@@ -89,14 +91,21 @@ def calibrate(scores: SplitScores, split: str = "validation", scored_ids: Sequen
         split: its name; the test split is refused.
         scored_ids: studies on which the thresholds will be scored.
 
+    A network that has learned nothing cannot be calibrated but can be scored; the calibration then says so in ``problem``.
+
     Raises:
-        ValueError: a study is in both sets, or the logits do not rise with the labels.
+        ValueError: a study is in both sets.
     """
     check_disjoint(scores.ids, scored_ids)
-    scale, shift = fit_platt(scores.logits, scores.labels)
+    problem = None
+    try:
+        scale, shift = fit_platt(scores.logits, scores.labels)
+    except ValueError as error:
+        problem = f"not calibrated: {error}"
+        scale, shift = np.ones(scores.labels.shape[1]), np.zeros(scores.labels.shape[1])
     probabilities = apply_platt(scores.logits, scale, shift)
     thresholds = choose_thresholds(probabilities, scores.labels, split=split, calibration_ids=scores.ids, scored_ids=scored_ids)
-    return Calibration(scale, shift, thresholds)
+    return Calibration(scale, shift, thresholds, problem)
 
 
 def evaluate_checkpoint(
@@ -140,7 +149,8 @@ def evaluate_checkpoint(
         The content of ``metrics.json``.
 
     Raises:
-        ValueError: a split is missing or has no labels, a study or patient is in both, or the checkpoint does not fit.
+        ValueError: a split is missing or has no labels, a study or patient is in both, the checkpoint does not fit, or a model that
+            could not be calibrated should be exported.
     """
     studies = {name: _labelled_studies(datalist, name) for name in (calibration_split, split)}
     _check_patients(studies[calibration_split], studies[split], f"{datalist}: {calibration_split} and {split}")
@@ -175,6 +185,8 @@ def evaluate_checkpoint(
         "scale": calibration.scale.tolist(),
         "shift": calibration.shift.tolist(),
     }
+    if calibration.problem is not None:
+        record["warnings"].append(calibration.problem)
     record["evidence"] = evidence_record(scored, studies[split], probabilities, calibration.thresholds)
     record["anatomy_head"] = _anatomy_record(scored.anatomy_dice)
     record["paraphrases"] = None if paraphrases is None else paraphrase_record(network.text, paraphrases)
@@ -185,6 +197,7 @@ def evaluate_checkpoint(
         "checkpoint_sha256": sha256_of(ckpt_path),
         "device": torch.device(device).type,
         "cache_key": cache_key,
+        "exported_sha256": None,
         "versions": {
             "ctfindings": __version__,
             "monai": monai.__version__,
@@ -193,11 +206,13 @@ def evaluate_checkpoint(
             "python": platform.python_version(),
         },
     }
-    if export_path is not None:
+    print(format_evaluation(record))
+    if export_path is not None and calibration.problem is None:
         record["settings"]["exported_sha256"] = export_weights(export_path, network, calibration)
         logger.info("%s: weights with prompt bank, calibration and thresholds", export_path)
     _write_results(Path(output_dir), record, scored, probabilities, calibration.thresholds)
-    print(format_evaluation(record))
+    if export_path is not None and calibration.problem is not None:
+        raise ValueError(f"{export_path}: is not written, for the model is {calibration.problem}")
     return record
 
 

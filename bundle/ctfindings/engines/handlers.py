@@ -72,7 +72,8 @@ class MetricLog:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        self.logger.info("epoch %d: %s", engine.state.epoch, "  ".join(f"{name} {value:.4f}" for name, value in engine.state.metrics.items()))
+        listed = "  ".join(f"{name} {value:.4f}" for name, value in engine.state.metrics.items())
+        self.logger.info("validation after epoch %d: %s", engine.state.epoch, listed)
         if self.writer is not None:
             for name, value in engine.state.metrics.items():
                 self.writer.add_scalar(f"validation/{name}", value, engine.state.epoch)
@@ -105,7 +106,8 @@ class LossLog:
     def _write(self, engine: Engine) -> None:
         means = {name: float(np.mean(values)) for name, values in self._sums.items()}
         listed = "  ".join(f"{name} {mean:.4f}" for name, mean in means.items())
-        self.logger.info("epoch %d of %d in %.0f s: %s", engine.state.epoch, engine.state.max_epochs, time.perf_counter() - self._started, listed)
+        epoch, epochs, seconds = engine.state.epoch, engine.state.max_epochs, time.perf_counter() - self._started
+        self.logger.info("epoch %d of %d in %.0f s: %s", epoch, epochs, seconds, listed)
         if self.writer is not None:
             for name, mean in means.items():
                 self.writer.add_scalar(f"loss/{name}", mean, engine.state.epoch)

@@ -60,6 +60,4 @@ def study_loader(
         world_size: number of processes; each gets its own share.
     """
     sampler = DistributedSampler(dataset, even_divisible=shuffle, num_replicas=world_size, rank=rank, shuffle=shuffle)
-    return ThreadDataLoader(
-        dataset, batch_size=batch_size, sampler=sampler, num_workers=0, drop_last=shuffle, collate_fn=collate_studies
-    )
+    return ThreadDataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=0, drop_last=shuffle, collate_fn=collate_studies)

@@ -30,9 +30,9 @@ def load_checkpoint(modules: Mapping[str, nn.Module] | nn.Module, path: str | Pa
     names = list(dict.fromkeys(key.partition(".")[0] for key in module.state_dict()))
     part = {key: value for key, value in state.items() if key.partition(".")[0] in names}
     held = {key.partition(".")[0] for key in part}
-    for name in names:
-        if name not in held:
-            raise ValueError(f"{path}: holds no '{name}' tensors; is it a checkpoint of this bundle?")
+    absent = [name for name in names if name not in held]
+    if absent:
+        raise ValueError(f"{path}: holds no tensors of {', '.join(absent)}; is it a checkpoint of this bundle?")
     try:
         module.load_state_dict(part)
     except (RuntimeError, ValueError) as error:

@@ -60,9 +60,7 @@ class ImageEncoder(nn.Module):
         self.anatomy_pooling = AnatomyPooling(width, embedding, heads=heads)
         self.field = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, embedding))
 
-    def forward(
-        self, image: Tensor, membership: Tensor | None = None, membership_known: Tensor | None = None
-    ) -> ImageEmbedding:
+    def forward(self, image: Tensor, membership: Tensor | None = None, membership_known: Tensor | None = None) -> ImageEmbedding:
         """Encodes a batch of scans.
 
         Args:
@@ -84,10 +82,7 @@ class ImageEncoder(nn.Module):
         anatomy_logits = self.anatomy_head(levels[0])
         members = anatomy_logits > 0
         if membership is not None:
-            if membership_known is None:
-                members = membership
-            else:
-                members = torch.where(membership_known.unsqueeze(1), membership, members)
+            members = membership if membership_known is None else torch.where(membership_known.unsqueeze(1), membership, members)
         members = dilate_membership(members, grid, self.margin_tokens)
         all_members = [coarsen_membership(members, grid, level_grid) for level_grid in grids]
         anatomy, valid = self.anatomy_pooling(torch.cat(levels, dim=1), torch.cat(all_members, dim=1))

@@ -71,9 +71,7 @@ class ConvolutionalTower(nn.Module):
         self.to_middle = Convolution(3, fine, middle, strides=2, kernel_size=2, padding=0, conv_only=True)
         self.middle = nn.Sequential(*[_residual(middle) for _ in range(blocks[1])])
         self.to_coarse = Convolution(3, middle, coarse, strides=2, kernel_size=2, padding=0, conv_only=True)
-        self.coarse = nn.ModuleList(
-            [TransformerBlock(coarse, 2 * coarse, heads, use_flash_attention=True) for _ in range(blocks[2])]
-        )
+        self.coarse = nn.ModuleList([TransformerBlock(coarse, 2 * coarse, heads, use_flash_attention=True) for _ in range(blocks[2])])
         self.position = nn.Linear(3, coarse)
         self.project_fine = nn.Linear(fine, width)
         self.project_middle = nn.Linear(middle, width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -21,14 +22,13 @@ def token_membership(mask: Tensor, stride: Sequence[int]) -> Tensor:
     Returns:
         bool ``[B, N, K]``, tokens in C order of the grid, anatomies in the order of ``ANATOMIES``.
     """
-    batch, _, x, y, z = mask.shape
-    sx, sy, sz = stride
-    patches = torch.as_tensor(mask).reshape(batch, x // sx, sx, y // sy, sy, z // sz, sz)
-    one_id = {
-        anatomy.mask_id: (patches == anatomy.mask_id).any(6).any(4).any(2).flatten(1) for anatomy in ANATOMIES
-    }
-    rows = [torch.stack([one_id[i] for i in anatomy.members]).any(0) for anatomy in ANATOMIES]
-    return torch.stack(rows, dim=2)
+    # One bit per mask value; a token's bits are those of its voxels, joined along one axis after the other.
+    bits = torch.bitwise_left_shift(torch.ones((), dtype=torch.uint8, device=mask.device), mask.to(torch.uint8))
+    for axis, size in enumerate(stride, start=2):
+        voxels = bits.unflatten(axis, (-1, size)).unbind(axis + 1)
+        bits = functools.reduce(torch.bitwise_or, voxels)
+    members = torch.tensor([sum(1 << i for i in anatomy.members) for anatomy in ANATOMIES], dtype=torch.uint8, device=mask.device)
+    return (bits.flatten(1).unsqueeze(-1) & members) != 0
 
 
 def dilate_membership(membership: Tensor, grid: list[int], tokens: int) -> Tensor:

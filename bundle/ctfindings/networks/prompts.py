@@ -33,23 +33,11 @@ def mean_over_templates(bank: Tensor) -> Tensor:
     return F.normalize(bank.mean(dim=2), dim=-1)
 
 
-def training_bank(text: TextEncoder) -> tuple[Tensor, Tensor]:
-    """Embeddings of every training wording, two ``[C, W, E]``: positive and negative.
-
-    Findings with fewer wordings than W repeat theirs, so that a draw over W is a draw over each finding's own.
-    """
-    wordings = [training_wordings(finding) for finding in FINDINGS]
-    count = max(len(pairs) for pairs in wordings)
-    filled = [[pairs[index % len(pairs)] for index in range(count)] for pairs in wordings]
-    positive = text([pair[0] for pairs in filled for pair in pairs], "prompt")
-    negative = text([pair[1] for pairs in filled for pair in pairs], "prompt")
-    return positive.view(len(FINDINGS), count, -1), negative.view(len(FINDINGS), count, -1)
-
-
 def drawn_deltas(text: TextEncoder, batch: int) -> Tensor:
-    """Positive minus negative embedding of one wording drawn for each scan and finding, ``[B, C, E]``."""
-    positive, negative = training_bank(text)
-    findings, wordings, _ = positive.shape
-    draw = torch.randint(wordings, (batch, findings), device=positive.device)
-    column = torch.arange(findings, device=positive.device).unsqueeze(0)
-    return positive[column, draw] - negative[column, draw]
+    """Positive minus negative embedding of one training wording drawn for each scan and finding, ``[B, C, E]``."""
+    wordings = [training_wordings(finding) for finding in FINDINGS]
+    draw = torch.rand(batch, len(FINDINGS)).tolist()
+    pairs = [options[int(share * len(options))] for row in draw for options, share in zip(wordings, row, strict=True)]
+    embedded = text([pair[0] for pair in pairs] + [pair[1] for pair in pairs], "prompt")
+    positive, negative = embedded.view(2, batch, len(FINDINGS), -1)
+    return positive - negative

@@ -60,7 +60,7 @@ class TextTower(nn.Module):
         hidden: width of the heads' perceptron.
         pooling: ``mean`` over tokens, ``cls`` (first token) or ``last`` token.
         trainable_layers: how many of the trunk's last layers are trained; -1 trains the whole trunk.
-        max_tokens: texts are cut to this many word pieces.
+        max_tokens: texts are cut to this many word pieces, or to as many as the encoder has positions for.
         batch_size: texts per pass through the trunk.
         cache_size: how many texts' trunk features are kept in memory.
         from_scratch: configuration keys that override the encoder's, for a new trunk without pretrained weights.
@@ -93,7 +93,10 @@ class TextTower(nn.Module):
             raise ValueError(f"{encoder}: no transformers encoder with its tokenizer is there; give its folder") from error
         self.trunk = _load_trunk(encoder, config) if from_scratch is None else _new_trunk(config, from_scratch)
         self.pooling = pooling
-        self.max_tokens = max_tokens
+        self.max_tokens = min(max_tokens, self.tokenizer.model_max_length)
+        positions = getattr(self.trunk.config, "max_position_embeddings", 0)
+        if positions > 0:
+            self.max_tokens = min(self.max_tokens, positions)
         self.batch_size = batch_size
         self.cache_size = cache_size
         self._cache: OrderedDict[str, Tensor] = OrderedDict()
@@ -129,9 +132,7 @@ class TextTower(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
         digest = state_dict.get(f"{prefix}trunk_digest")
         if self.frozen and digest is not None and not torch.equal(digest.cpu(), self.trunk_digest.cpu()):
-            raise ValueError(
-                "the checkpoint was trained on another text encoder; give the folder of that encoder as text_encoder"
-            )
+            raise ValueError("the checkpoint was trained on another text encoder; give the folder of that encoder as text_encoder")
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def features(self, texts: Sequence[str]) -> Tensor:

@@ -105,12 +105,7 @@ class VisionLanguageModel(nn.Module):
         return outputs
 
     def _encode_captions(self, captions: Sequence[Mapping[str, str]], like: Tensor) -> tuple[Tensor, Tensor]:
-        places = [
-            (scan, row, text[name])
-            for scan, text in enumerate(captions)
-            for row, name in enumerate(ANATOMY_NAMES)
-            if text.get(name)
-        ]
+        places = [(scan, row, text[name]) for scan, text in enumerate(captions) for row, name in enumerate(ANATOMY_NAMES) if text.get(name)]
         embedded = self.text([text for _, _, text in places], "anatomy")
         scans = torch.tensor([scan for scan, _, _ in places], device=like.device)
         rows = torch.tensor([row for _, row, _ in places], device=like.device)

@@ -1,0 +1,129 @@
+"""The training workflow as a MONAI bundle: properties, epochs, a stop by signal, two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+
+from bundle.ctfindings.data.sources.phantom import make_dataset
+
+SMALL = {
+    "spacing": [8, 8, 6],
+    "roi_size": [48, 48, 48],
+    "shift_voxels": [2, 2, 2],
+    "embedding": 32,
+    "image_tower#channels": [16, 8, 16, 16],
+    "image_tower#width": 16,
+    "image_tower#blocks": [1, 1, 1],
+    "batch_size": 2,
+    "epochs": 4,
+    "val_interval": 2,
+    "patience": 5,
+}
+
+
+@pytest.fixture(scope="module")
+def datalist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("synthetic"), training=6, validation=4, test=2, seed=3, workers=1)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def keys_of(bundle_root: Path, datalist: Path, cache: Path, output: Path, **keys: Any) -> dict[str, Any]:
+    paths = {"bundle_root": bundle_root, "datalist": datalist, "cache_dir": cache, "output_dir": output}
+    return {**{key: str(path) for key, path in paths.items()}, **SMALL, **keys}
+
+
+def workflow_of(bundle_root: Path, keys: dict[str, Any], *overlays: str) -> ConfigWorkflow:
+    files = [str(bundle_root / "configs" / name) for name in ("train.json", *overlays)]
+    workflow = ConfigWorkflow(config_file=files, workflow_type="train", logging_file=False, **keys)
+    workflow.initialize()
+    return workflow
+
+
+def state_of(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "last.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def whole_run(bundle_root: Path, datalist: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("whole")
+    workflow_of(bundle_root, keys_of(bundle_root, datalist, cache, output)).run()
+    return output
+
+
+def test_every_required_property_is_there(bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path) -> None:
+    assert workflow_of(bundle_root, keys_of(bundle_root, datalist, cache, tmp_path)).check_properties() == []
+
+
+def test_a_run_keeps_its_state_its_best_model_and_its_curves(whole_run: Path) -> None:
+    assert state_of(whole_run)["trainer"]["epoch"] == 4
+    assert (whole_run / "best.pt").is_file()
+    assert list((whole_run / "tensorboard").iterdir())
+
+
+def test_a_run_ended_by_a_signal_goes_on_as_if_it_had_not_been(
+    whole_run: Path, bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path
+) -> None:
+    keys = keys_of(bundle_root, datalist, cache, tmp_path)
+    overrides = tmp_path / "small.json"
+    overrides.write_text(json.dumps(keys))
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", f"['{bundle_root}/configs/train.json','{overrides}']"]
+    log = (tmp_path / "log.txt").open("w")
+    process = subprocess.Popen(command, cwd=bundle_root, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "last.pt").is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+    stopped = state_of(tmp_path)["trainer"]["epoch"]
+    workflow_of(bundle_root, keys).run()
+    assert 1 <= stopped < 4, (tmp_path / "log.txt").read_text()[-2000:]
+    expected, resumed = state_of(whole_run), state_of(tmp_path)
+    assert resumed["trainer"] == expected["trainer"]
+    assert resumed["best"] == pytest.approx(expected["best"], abs=1e-6)
+    for name, tensor in expected["model"].items():
+        torch.testing.assert_close(resumed["model"][name], tensor, rtol=0, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("overlay", ["objectives/fvlm.json", "objectives/ca_gcl.json"])
+def test_objectives_train(overlay: str, bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path) -> None:
+    workflow = workflow_of(bundle_root, keys_of(bundle_root, datalist, cache, tmp_path, epochs=1, val_interval=1), overlay)
+    workflow.run()
+    losses = workflow.parser.get_parsed_content("loss").last
+    assert "disease_prompts" not in losses and "local_anatomy" in losses
+    assert ("cross_anatomy" in losses) == (overlay == "objectives/ca_gcl.json")
+
+
+def test_two_processes_train(bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path) -> None:
+    overrides = tmp_path / "small.json"
+    overrides.write_text(json.dumps(keys_of(bundle_root, datalist, cache, tmp_path, epochs=1, val_interval=1)))
+    files = [str(bundle_root / "configs" / name) for name in ("train.json", "multi_gpu_train.json")]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle", "run"]
+    done = subprocess.run(
+        [*command, "--config_file", str([*files, str(overrides)])],
+        cwd=bundle_root, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert state_of(tmp_path)["trainer"]["epoch"] == 1
+
+
+def test_a_datalist_that_is_not_there_ends_in_one_line(bundle_root: Path, cache: Path, tmp_path: Path) -> None:
+    keys = keys_of(bundle_root, tmp_path / "none.json", cache, tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        workflow_of(bundle_root, keys).run()
+    assert re.fullmatch(r"error: .*none\.json: there is no such datalist.*", str(caught.value))

@@ -1,0 +1,81 @@
+"""The datalist: records are completed, checked and batched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX, anatomy_index
+from bundle.ctfindings.data import collate_studies, label_balance, load_datalist
+
+
+def write(folder: Path, *records: dict) -> Path:
+    path = folder / "datalist.json"
+    path.write_text(json.dumps({"training": list(records)}))
+    return path
+
+
+def test_paths_are_relative_to_the_datalist(tmp_path: Path) -> None:
+    study = load_datalist(write(tmp_path, {"id": "a", "image": "images/a.nii.gz"}), "training")[0]
+    assert study["image"] == str(tmp_path / "images" / "a.nii.gz")
+    assert "anatomy" not in study
+
+
+def test_a_study_without_labels_has_unknown_labels(tmp_path: Path) -> None:
+    study = load_datalist(write(tmp_path, {"id": "a", "image": "a.nii"}), "training")[0]
+    assert study["labels"].tolist() == [-1] * 18
+
+
+def test_equal_captions_have_equal_ids_whatever_the_anatomy(tmp_path: Path) -> None:
+    captions = {"lung": {"text": "Unremarkable.", "normal": True}, "heart": {"text": "Unremarkable.", "normal": True}}
+    study = load_datalist(write(tmp_path, {"id": "a", "image": "a.nii", "captions": captions}), "training")[0]
+    ids, normal = study["caption_id"], study["caption_normal"]
+    assert ids[anatomy_index("lung")] == ids[anatomy_index("heart")] != ids[THORAX]
+    assert normal.tolist() == [name in captions for name in ANATOMY_NAMES]
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"image": "a.nii"}, "no 'id'"),
+        ({"id": "a"}, "no 'image'"),
+        ({"id": "a", "image": "a.nii", "labels": [1] * 17}, "labels of study a"),
+        ({"id": "a", "image": "a.nii", "labels": [2] * 18}, "labels of study a"),
+    ],
+)
+def test_incomplete_records_are_refused_by_name(tmp_path: Path, record: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        load_datalist(write(tmp_path, record), "training")
+    assert "\n" not in str(caught.value) and "datalist.json" in str(caught.value)
+
+
+def test_missing_file_damaged_file_and_missing_split_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such datalist"):
+        load_datalist(tmp_path / "none.json", "training")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(ValueError, match="no valid JSON"):
+        load_datalist(tmp_path / "bad.json", "training")
+    with pytest.raises(ValueError, match="no split 'test'"):
+        load_datalist(write(tmp_path), "test")
+
+
+def test_a_batch_with_one_mask_knows_nothing_of_the_other_scan() -> None:
+    mask = torch.ones(1, 2, 2, 2, dtype=torch.uint8)
+    known = torch.ones(len(ANATOMY_NAMES), dtype=torch.bool)
+    image = torch.zeros(1, 2, 2, 2)
+    batch = collate_studies([{"image": image, "anatomy": mask, "anatomy_known": known}, {"image": image}])
+    assert batch["anatomy"].shape == (2, 1, 2, 2, 2)
+    assert batch["anatomy_known"].any(1).tolist() == [True, False]
+
+
+def test_texts_stay_a_list_over_the_studies() -> None:
+    batch = collate_studies([{"captions": {"lung": "a"}}, {"captions": {}}])
+    assert batch["captions"] == [{"lung": "a"}, {}]
+
+
+def test_label_balance_counts_known_labels_only() -> None:
+    labels = torch.tensor([[1, 0, -1], [0, 0, -1], [0, -1, -1]])
+    assert label_balance([{"labels": row} for row in labels]) == [2.0, 1.0, 1.0]

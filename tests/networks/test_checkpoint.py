@@ -1,0 +1,135 @@
+"""Checkpoints: a round trip, and one line that names the file for every file that does not fit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from bundle.ctfindings.networks import (
+    ConvolutionalTower,
+    ImageEncoder,
+    PromptBank,
+    TextTower,
+    VisionLanguageModel,
+    ZeroShotClassifier,
+    load_checkpoint,
+    save_bundle_weights,
+)
+
+Build = Callable[[], VisionLanguageModel]
+EMBEDDING = 8
+
+
+@pytest.fixture
+def weights(make_model: Build, tmp_path: Path) -> Path:
+    """A bundle checkpoint whose every tensor of floats is a random one."""
+    model, bank = make_model(), PromptBank(EMBEDDING)
+    torch.manual_seed(1)
+    for tensor in [*model.parameters(), *bank.buffers()]:
+        torch.nn.init.uniform_(tensor)
+    path = tmp_path / "models" / "model.pt"
+    save_bundle_weights(path, model, bank)
+    return path
+
+
+def _refusal(load: Callable[[], None], path: Path) -> str:
+    with pytest.raises(ValueError) as caught:
+        load()
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ") and "\n" not in message
+    return message
+
+
+def test_classifier_and_text_tower_take_their_parts_of_a_bundle_checkpoint(
+    weights: Path, make_image: Callable[[], ImageEncoder], encoder: str
+) -> None:
+    classifier = ZeroShotClassifier(make_image())
+    text = TextTower(encoder, EMBEDDING, hidden=16)
+    load_checkpoint(classifier, weights)
+    load_checkpoint({"text": text}, weights)
+    stored = torch.load(weights, weights_only=True)
+    for name, tensor in [*classifier.state_dict().items(), *((f"text.{key}", value) for key, value in text.state_dict().items())]:
+        assert torch.equal(tensor, stored[name]), name
+
+
+def test_whole_model_is_restored_with_its_temperatures(weights: Path, make_model: Build) -> None:
+    model = make_model()
+    load_checkpoint(model, weights)
+    stored = torch.load(weights, weights_only=True)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, stored[name]), name
+    assert model.log_temperature == stored["log_temperature"]
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_training_checkpoint_of_ignite_holds_the_model_below_a_key(make_model: Build, tmp_path: Path, prefix: str) -> None:
+    source, target = make_model(), make_model()
+    torch.nn.init.uniform_(source.image.anatomy_head.weight)
+    path = tmp_path / "training.pt"
+    torch.save({"model": {prefix + key: value for key, value in source.state_dict().items()}, "trainer": {"epoch_length": 3}}, path)
+    load_checkpoint(target, path)
+    assert torch.equal(target.image.anatomy_head.weight, source.image.anatomy_head.weight)
+
+
+def test_written_file_has_the_digest_that_is_returned_and_leaves_no_other(make_model: Build, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    digest = save_bundle_weights(path, make_model(), PromptBank(EMBEDDING))
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert list(tmp_path.iterdir()) == [path]
+    keys = set(torch.load(path, weights_only=True))
+    assert "bank.prompts" in keys and "text.trunk_digest" in keys and not [key for key in keys if ".trunk." in key]
+
+
+def test_missing_file_is_named(make_model: Build, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    assert "no such checkpoint" in _refusal(lambda: load_checkpoint(make_model(), path), path)
+
+
+def test_truncated_file_is_refused(weights: Path, make_model: Build) -> None:
+    content = weights.read_bytes()
+    weights.write_bytes(content[: len(content) // 2])
+    assert "damaged" in _refusal(lambda: load_checkpoint(make_model(), weights), weights)
+
+
+def test_checkpoint_of_another_geometry_is_refused(weights: Path) -> None:
+    tower = ConvolutionalTower(patch=2, channels=(8, 8, 8, 16), blocks=(2, 1, 1), width=12, heads=2)
+    other = ZeroShotClassifier(ImageEncoder(tower, EMBEDDING, heads=2))
+    message = _refusal(lambda: load_checkpoint(other, weights), weights)
+    assert "use the configuration it was trained with" in message and "image.tower.fine.1" in message
+
+
+def test_checkpoint_of_another_text_encoder_is_refused(weights: Path, other_encoder: str) -> None:
+    text = TextTower(other_encoder, EMBEDDING, hidden=16)
+    assert "another text encoder" in _refusal(lambda: load_checkpoint({"text": text}, weights), weights)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"epoch": 3, "note": "hello"}, "holds no model tensors"),
+        ([1, 2, 3], "holds no model tensors"),
+        ({}, "holds no model tensors"),
+        ({"encoder.weight": torch.zeros(2)}, "holds no tensors of log_temperature, log_temperature_global, image, text, scorer"),
+    ],
+)
+def test_foreign_file_is_refused(make_model: Build, tmp_path: Path, content: object, reason: str) -> None:
+    path = tmp_path / "foreign.pt"
+    torch.save(content, path)
+    assert reason in _refusal(lambda: load_checkpoint(make_model(), path), path)
+
+
+def test_checkpoint_without_a_text_tower_is_refused_where_one_is_needed(weights: Path, encoder: str) -> None:
+    state = torch.load(weights, weights_only=True)
+    torch.save({key: value for key, value in state.items() if not key.startswith("text.")}, weights)
+    text = TextTower(encoder, EMBEDDING, hidden=16)
+    assert "holds no tensors of text;" in _refusal(lambda: load_checkpoint({"text": text}, weights), weights)
+
+
+def test_file_that_is_no_archive_of_torch_is_refused(make_model: Build, tmp_path: Path) -> None:
+    path = tmp_path / "notes.pt"
+    path.write_text("these are not weights")
+    assert "cannot be read as a checkpoint" in _refusal(lambda: load_checkpoint(make_model(), path), path)

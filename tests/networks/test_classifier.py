@@ -1,0 +1,90 @@
+"""The exported classifier: the answers of the image-text model from a frozen, calibrated prompt bank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from bundle.ctfindings.findings import FINDING_ANATOMY
+from bundle.ctfindings.networks import VisionLanguageModel, ZeroShotClassifier, template_bank
+
+
+@pytest.fixture
+def model(make_model: Callable[[], VisionLanguageModel]) -> VisionLanguageModel:
+    model = make_model().eval()
+    with torch.no_grad():
+        model.scorer.log_row_scale.fill_(1.2)
+        model.scorer.log_token_scale.fill_(0.7)
+    return model
+
+
+@pytest.fixture
+def classifier(model: VisionLanguageModel) -> ZeroShotClassifier:
+    classifier = ZeroShotClassifier(model.image, model.scorer).eval()
+    with torch.no_grad():
+        classifier.bank.prompts.copy_(template_bank(model.text))
+        classifier.bank.calibration_scale.copy_(torch.linspace(0.5, 2.0, 18))
+        classifier.bank.calibration_shift.copy_(torch.linspace(-3.0, 3.0, 18))
+    return classifier
+
+
+@pytest.fixture
+def scans() -> Tensor:
+    return torch.rand(2, 1, 16, 8, 16, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def test_logits_equal_those_of_the_image_text_model(model: VisionLanguageModel, classifier: ZeroShotClassifier, scans: Tensor) -> None:
+    scores = classifier.score(classifier.image(scans))
+    torch.testing.assert_close(scores.logits, model(scans)["logits"], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_each_template_is_answered_as_if_it_were_asked_alone(
+    model: VisionLanguageModel, classifier: ZeroShotClassifier, scans: Tensor
+) -> None:
+    encoded = classifier.image(scans)
+    scores = classifier.score(encoded)
+    assert scores.template_logits.shape == (2, 7, 18)
+    bank = template_bank(model.text)
+    for template in range(7):
+        delta = (bank[:, 0, template] - bank[:, 1, template]).expand(2, -1, -1)
+        alone, _ = model.scorer(
+            encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, delta, torch.tensor(FINDING_ANATOMY)
+        )
+        torch.testing.assert_close(scores.template_logits[:, template], alone, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_evidence_is_that_of_the_mean_prompt_at_every_token(classifier: ZeroShotClassifier, scans: Tensor) -> None:
+    encoded = classifier.image(scans)
+    evidence = classifier.score(encoded).evidence
+    assert evidence.shape == (2, 8 * 4 * 8, 18)
+    prompts = torch.nn.functional.normalize(classifier.bank.prompts.mean(2), dim=-1)
+    z = encoded.field @ (prompts[:, 0] - prompts[:, 1]).T * classifier.scorer.log_token_scale.exp()
+    torch.testing.assert_close(evidence, 1 / (1 + torch.exp(-z)), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_probabilities_are_the_calibrated_logits(classifier: ZeroShotClassifier, scans: Tensor) -> None:
+    logits = classifier.score(classifier.image(scans)).logits
+    expected = 1 / (1 + torch.exp(-(logits * torch.linspace(0.5, 2.0, 18) + torch.linspace(-3.0, 3.0, 18))))
+    probabilities = classifier(scans)
+    assert probabilities.shape == (2, 18) and ((probabilities >= 0) & (probabilities <= 1)).all()
+    torch.testing.assert_close(probabilities, expected, atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_classifier_compiles_to_torchscript_for_scans_of_any_size(classifier: ZeroShotClassifier, scans: Tensor) -> None:
+    scripted = torch.jit.script(classifier)
+    for scan in (scans, scans[:1, :, :8]):
+        torch.testing.assert_close(scripted(scan), classifier(scan), atol=1e-6, rtol=1e-5)
+
+
+def test_bank_and_scales_are_in_the_checkpoint_and_the_finding_table_is_not(classifier: ZeroShotClassifier) -> None:
+    keys = set(classifier.state_dict())
+    assert {"bank.prompts", "bank.calibration_scale", "bank.calibration_shift", "bank.threshold", "scorer.log_row_scale"} <= keys
+    assert {key.split(".")[0] for key in keys} == {"image", "scorer", "bank"}

@@ -1,0 +1,120 @@
+"""The image-text model: what comes out for what goes in, in training and in evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from bundle.ctfindings.anatomy import THORAX, anatomy_index
+from bundle.ctfindings.networks import VisionLanguageModel, mean_over_templates, template_bank, token_membership
+
+ALWAYS = {"anatomy", "anatomy_valid", "anatomy_logits", "membership", "temperature", "temperature_global"}
+LUNG, HEART = anatomy_index("lung"), anatomy_index("heart")
+
+
+@pytest.fixture
+def model(make_model: Callable[[], VisionLanguageModel]) -> VisionLanguageModel:
+    return make_model().eval()
+
+
+@pytest.fixture
+def scans() -> Tensor:
+    return torch.rand(2, 1, 16, 8, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def mask() -> Tensor:
+    """Two bodies; only the first has a lung, and neither has a heart."""
+    mask = torch.full((2, 1, 16, 8, 16), 6, dtype=torch.uint8)
+    mask[0, 0, :4, :4, :8] = 1
+    return mask
+
+
+def test_image_alone_gives_rows_and_the_logits_of_the_scoring_prompts(model: VisionLanguageModel, scans: Tensor) -> None:
+    outputs = model(scans)
+    assert set(outputs) == ALWAYS | {"logits"}
+    assert outputs["membership"] is None
+    assert outputs["anatomy"].shape == (2, 6, 8) and outputs["anatomy_logits"].shape == (2, 8 * 4 * 8, 6)
+    prompts = mean_over_templates(template_bank(model.text))
+    encoded = model.encode_image(scans)
+    deltas = (prompts[:, 0] - prompts[:, 1]).expand(2, -1, -1)
+    expected, _ = model.scorer(encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, deltas, model.finding_anatomy)
+    torch.testing.assert_close(outputs["logits"], expected)
+
+
+def test_training_asks_drawn_wordings_and_not_the_scoring_prompts(
+    model: VisionLanguageModel, scans: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.train()
+    asked: set[str] = set()
+    features = model.text.features
+    monkeypatch.setattr(model.text, "features", lambda texts: (asked.update(texts), features(texts))[1])
+    outputs = model(scans)
+    assert set(outputs) == ALWAYS | {"finding_logits_drawn"} and outputs["finding_logits_drawn"].shape == (2, 18)
+    assert asked and "There is lung nodule." not in asked
+    assert not torch.equal(model(scans)["finding_logits_drawn"], outputs["finding_logits_drawn"])
+
+
+def test_mask_decides_which_anatomies_are_there(model: VisionLanguageModel, scans: Tensor, mask: Tensor) -> None:
+    outputs = model(scans, mask)
+    assert torch.equal(outputs["membership"], token_membership(mask, (2, 2, 2)))
+    assert outputs["anatomy_valid"][:, LUNG].tolist() == [True, False]
+    assert outputs["anatomy_valid"][:, HEART].tolist() == [False, False]
+    assert outputs["anatomy_valid"][:, THORAX].all()
+    assert (outputs["anatomy"][~outputs["anatomy_valid"]] == 0).all()
+
+
+def test_head_answers_for_anatomies_that_the_mask_does_not_speak_of(model: VisionLanguageModel, scans: Tensor, mask: Tensor) -> None:
+    known = torch.ones(2, 6, dtype=torch.bool)
+    known[:, HEART] = False
+    with torch.no_grad():
+        model.image.anatomy_head.bias[HEART] = 100.0  # the head sees a heart everywhere
+        model.image.anatomy_head.bias[LUNG] = 100.0
+    encoded = model.encode_image(scans, mask, known)
+    assert encoded.membership[..., HEART].all()
+    assert encoded.anatomy_valid[:, LUNG].tolist() == [True, False]
+    assert model.encode_image(scans).membership[..., LUNG].all()
+
+
+def test_anatomy_is_pooled_with_a_margin_of_one_token(model: VisionLanguageModel, scans: Tensor, mask: Tensor) -> None:
+    # 2 x 2 x 4 tokens of lung in a corner grow to 3 x 3 x 5.
+    assert model.encode_image(scans, mask).membership[0, :, LUNG].sum() == 45
+
+
+def test_captions_become_rows_where_the_report_speaks(model: VisionLanguageModel, scans: Tensor) -> None:
+    outputs = model(scans, captions=[{"lung": "a nodule", "thorax": "a report"}, {"heart": "large", "aorta": ""}])
+    expected = torch.zeros(2, 6, dtype=torch.bool)
+    expected[0, [LUNG, THORAX]] = True
+    expected[1, HEART] = True
+    assert torch.equal(outputs["caption_valid"], expected)
+    torch.testing.assert_close(outputs["caption"][0, LUNG], model.encode_text(["a nodule"], "anatomy")[0])
+    torch.testing.assert_close(outputs["caption"][1, HEART], model.encode_text(["large"], "anatomy")[0])
+    assert (outputs["caption"][~expected] == 0).all()
+
+
+@pytest.mark.parametrize("captions", [None, [{}, {}], [{"lung": ""}, {}], [{"pleura": "of no anatomy of ours"}, {}]])
+def test_batch_without_captions_has_no_caption_rows(model: VisionLanguageModel, scans: Tensor, captions: list | None) -> None:
+    assert "caption" not in model(scans, captions=captions)
+
+
+def test_temperatures_stay_in_their_range(model: VisionLanguageModel, scans: Tensor) -> None:
+    assert model(scans)["temperature"].item() == pytest.approx(0.07)
+    with torch.no_grad():
+        model.log_temperature.fill_(-20.0)
+        model.log_temperature_global.fill_(5.0)
+    outputs = model(scans)
+    assert outputs["temperature"].item() == pytest.approx(0.001) and outputs["temperature_global"].item() == pytest.approx(0.5)
+
+
+def test_training_reaches_both_towers(model: VisionLanguageModel, scans: Tensor, mask: Tensor) -> None:
+    model.train()
+    outputs = model(scans, mask, captions=[{"lung": "a nodule"}, {"thorax": "clear"}])
+    total = outputs["finding_logits_drawn"].sum() + (outputs["anatomy"] * outputs["caption"]).sum() / outputs["temperature"]
+    (total + outputs["anatomy_logits"].square().sum()).backward()
+    for module in (model.image.tower.stem[0], model.image.anatomy_head, model.image.anatomy_pooling.key, model.text.head.linear):
+        assert module.weight.grad.isfinite().all()
+        assert module.weight.grad.abs().sum() > 0
+    assert model.log_temperature.grad is not None and model.scorer.log_token_scale.grad is not None
