@@ -1,0 +1,62 @@
+"""Handlers of training: epochs draw by their number, macro AUC ignores what cannot be scored."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from monai.transforms import Compose, RandShiftIntensity
+from sklearn.metrics import roc_auc_score
+
+from bundle.ctfindings.engines import EpochSeed, MacroAuc
+
+
+def draws(seed: int, rank: int = 0, start: int = 0) -> list[tuple[float, float]]:
+    """What torch and a transform draw in the epochs 1 to 3 of a run that starts after an epoch."""
+    transform = Compose([RandShiftIntensity(offsets=1.0, prob=1.0)])
+    seen: list[tuple[float, float]] = []
+    engine = Engine(lambda engine, batch: seen.append((torch.rand(1).item(), float(transform(torch.zeros(1, 2))[0, 0]))))
+    EpochSeed(seed, transform=transform, rank=rank).attach(engine)
+    engine.add_event_handler(Events.STARTED, lambda: setattr(engine.state, "epoch", start))
+    engine.run([0], max_epochs=3, epoch_length=1)
+    return seen
+
+
+def test_an_epoch_draws_the_same_whether_or_not_the_run_was_stopped_before_it() -> None:
+    whole = draws(seed=5)
+    assert draws(seed=5, start=1) == whole[1:]
+    assert len(set(whole)) == 3
+
+
+def test_seeds_and_ranks_draw_differently() -> None:
+    assert draws(seed=5)[0] != draws(seed=6)[0]
+    assert draws(seed=5)[0] != draws(seed=5, rank=1)[0]
+
+
+def macro_of(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    metric = MacroAuc()
+    engine = Engine(lambda engine, batch: {"pred": {"logits": batch[0]}, "label": {"labels": batch[1]}})
+    metric.attach(engine, "macro_auc")
+    engine.run(list(zip(logits.split(3), labels.split(3), strict=True)))
+    return engine.state.metrics["macro_auc"]
+
+
+def test_macro_auc_is_the_mean_over_the_findings_of_all_batches() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(12, 2, generator=generator)
+    labels = (torch.rand(12, 2, generator=generator) < 0.5).long()
+    expected = sum(roc_auc_score(labels[:, c], logits[:, c]) for c in range(2)) / 2
+    assert macro_of(logits, labels) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_finding_with_one_class_and_unknown_labels_are_left_out() -> None:
+    logits = torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 0.0], [-5.0, 3.0]])
+    labels = torch.tensor([[0, 1], [1, 1], [1, 1], [-1, 1]])
+    assert macro_of(logits, labels) == 1.0
+
+
+def test_macro_auc_is_a_half_when_nothing_can_be_scored() -> None:
+    value = macro_of(torch.zeros(3, 2), torch.ones(3, 2, dtype=torch.long))
+    assert value == 0.5 and not math.isnan(value)

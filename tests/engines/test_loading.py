@@ -1,0 +1,73 @@
+"""Loading: preprocessed once, by the parameters of the pipeline, and the same order for the same epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.transforms import Lambdad, RandShiftIntensityd
+
+from bundle.ctfindings.engines import cached_dataset, study_loader
+
+
+class Source:
+    """Counts how often a scan is read."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def __call__(self, number: int) -> torch.Tensor:
+        self.reads += 1
+        return torch.full((1, 2, 2, 2), float(number))
+
+
+STUDIES = [{"id": str(number), "image": number} for number in range(6)]
+
+
+def dataset_of(source: Source, folder: Path | None, key: Any = 1, augmentation: tuple = ()) -> Any:
+    return cached_dataset(STUDIES, [Lambdad("image", source)], augmentation, folder, key)
+
+
+def test_a_scan_is_read_once_and_cached_in_half_precision(tmp_path: Path) -> None:
+    source = Source()
+    for _ in range(2):
+        assert dataset_of(source, tmp_path)[3]["image"].dtype == torch.float16
+    assert source.reads == 1
+
+
+def test_other_parameters_of_the_pipeline_never_read_stale_scans(tmp_path: Path) -> None:
+    source = Source()
+    for key in ([4, 4, 3], [3, 3, 3]):
+        dataset_of(source, tmp_path, key)[0]
+    assert source.reads == 2
+
+
+def test_augmentation_is_drawn_at_every_access(tmp_path: Path) -> None:
+    dataset = dataset_of(Source(), tmp_path, augmentation=(RandShiftIntensityd("image", offsets=1.0, prob=1.0),))
+    assert dataset[0]["image"].mean() != dataset[0]["image"].mean()
+
+
+def test_order_is_that_of_the_epoch_and_differs_between_epochs() -> None:
+    loader = study_loader(dataset_of(Source(), None), batch_size=2, shuffle=True)
+
+    def order(epoch: int) -> list[str]:
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        return [name for batch in loader for name in batch["id"]]
+
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+    assert sorted(order(2)) == [study["id"] for study in STUDIES]
+
+
+def test_every_study_is_scored_when_the_batches_do_not_come_out_even() -> None:
+    loader = study_loader(dataset_of(Source(), None), batch_size=4)
+    assert [name for batch in loader for name in batch["id"]] == [study["id"] for study in STUDIES]
+
+
+def test_processes_share_the_studies_between_them() -> None:
+    seen = [
+        {name for batch in study_loader(dataset_of(Source(), None), 3, shuffle=True, rank=rank, world_size=2) for name in batch["id"]}
+        for rank in range(2)
+    ]
+    assert seen[0].isdisjoint(seen[1]) and len(seen[0] | seen[1]) == 6
