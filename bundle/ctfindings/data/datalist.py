@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.findings import FINDING_NAMES
 
+MASK_KEYS = ("anatomy", "finding_masks")
 PATH_KEYS = ("image", "anatomy", "finding_masks")
 
 
@@ -77,16 +78,13 @@ def _text_id(text: str) -> int:
 def collate_studies(studies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A batch: tensors that every study has are stacked, everything else stays a list over the studies.
 
-    A study without an anatomy mask, in a batch where others have one, gets an empty mask of which nothing is known.
+    A study without a mask, in a batch where others have one, gets an empty mask: of anatomies, one of which nothing is known.
     """
     batch: dict[str, Any] = {}
-    masked = [study for study in studies if "anatomy" in study]
-    if masked and len(masked) < len(studies):
-        empty = {
-            "anatomy": torch.zeros_like(masked[0]["anatomy"]),
-            "anatomy_known": torch.zeros(len(ANATOMY_NAMES), dtype=torch.bool),
-        }
-        studies = [{**empty, **study} for study in studies]
+    empty = {key: torch.zeros_like(study[key]) for key in MASK_KEYS for study in studies if isinstance(study.get(key), torch.Tensor)}
+    if "anatomy" in empty:
+        empty["anatomy_known"] = torch.zeros(len(ANATOMY_NAMES), dtype=torch.bool)
+    studies = [{**empty, **study} for study in studies]
     for key in sorted({key for study in studies for key in study}):
         values = [study.get(key) for study in studies]
         if all(isinstance(value, torch.Tensor) for value in values):

@@ -12,7 +12,7 @@ def prepare_batch(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor], tuple, dict[str, Any]]:
     """A collated batch as ``(image, targets, args, kwargs)`` for MONAI's supervised engines.
 
-    The network gets the anatomy mask and the captions as keyword arguments; the losses get ``labels``, ``caption_id``,
+    The network gets the masks of anatomies and findings and the captions as keyword arguments; the losses get ``labels``, ``caption_id``,
     ``caption_normal`` and ``membership_known``, whichever the batch has.
     """
 
@@ -23,6 +23,8 @@ def prepare_batch(
     if isinstance(batch.get("anatomy"), torch.Tensor):
         inputs["anatomy"] = move(batch["anatomy"])
         inputs["anatomy_known"] = move(batch["anatomy_known"])
+    if isinstance(batch.get("finding_masks"), torch.Tensor):
+        inputs["finding_masks"] = move(batch["finding_masks"])
     if "captions" in batch:
         inputs["captions"] = batch["captions"]
     targets = {key: move(batch[key]) for key in ("labels", "caption_id", "caption_normal") if key in batch}

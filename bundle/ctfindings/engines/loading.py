@@ -13,7 +13,7 @@ from monai.data import DistributedSampler, PersistentDataset, ThreadDataLoader
 from monai.transforms import CastToTyped, Compose, EnsureTyped, Transform
 
 from bundle.ctfindings import __version__
-from bundle.ctfindings.data import collate_studies
+from bundle.ctfindings.data import MASK_KEYS, collate_studies
 
 
 def cached_dataset(
@@ -35,12 +35,13 @@ def cached_dataset(
     steps = [
         *preprocessing,
         CastToTyped(["image"], torch.float16),
-        EnsureTyped(["image", "anatomy"], track_meta=False, allow_missing_keys=True),
+        EnsureTyped(["image", *MASK_KEYS], track_meta=False, allow_missing_keys=True),
         *augmentation,
     ]
     folder = None
     if cache_dir is not None:
-        digest = hashlib.sha256(json.dumps([__version__, cache_key], sort_keys=True, default=str).encode()).hexdigest()[:12]
+        pipeline = [__version__, cache_key, [type(step).__name__ for step in preprocessing]]
+        digest = hashlib.sha256(json.dumps(pipeline, sort_keys=True, default=str).encode()).hexdigest()[:12]
         folder = Path(cache_dir) / digest
     return PersistentDataset(list(studies), Compose(steps), cache_dir=folder)
 

@@ -5,6 +5,7 @@ from bundle.ctfindings.losses.composite import CompositeLoss
 from bundle.ctfindings.losses.cross_anatomy import CrossAnatomyLoss
 from bundle.ctfindings.losses.disease_prompts import DiseasePromptLoss
 from bundle.ctfindings.losses.gathering import gather_rows
+from bundle.ctfindings.losses.grounding import GroundingLoss
 from bundle.ctfindings.losses.local_anatomy import LocalAnatomyLoss
 from bundle.ctfindings.losses.soft_targets import row_normalise, semantic_matrix
 from bundle.ctfindings.losses.text_separation import TextSeparationLoss
@@ -14,6 +15,7 @@ __all__ = [
     "CompositeLoss",
     "CrossAnatomyLoss",
     "DiseasePromptLoss",
+    "GroundingLoss",
     "LocalAnatomyLoss",
     "TextSeparationLoss",
     "gather_rows",

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bundle.ctfindings.anatomy import ANATOMIES
+from bundle.ctfindings.findings import FINDINGS
 
 
 def token_membership(mask: Tensor, stride: Sequence[int]) -> Tensor:
@@ -22,13 +23,30 @@ def token_membership(mask: Tensor, stride: Sequence[int]) -> Tensor:
     Returns:
         bool ``[B, N, K]``, tokens in C order of the grid, anatomies in the order of ``ANATOMIES``.
     """
-    # One bit per mask value; a token's bits are those of its voxels, joined along one axis after the other.
     bits = torch.bitwise_left_shift(torch.ones((), dtype=torch.uint8, device=mask.device), mask.to(torch.uint8))
-    for axis, size in enumerate(stride, start=2):
-        voxels = bits.unflatten(axis, (-1, size)).unbind(axis + 1)
-        bits = functools.reduce(torch.bitwise_or, voxels)
     members = torch.tensor([sum(1 << i for i in anatomy.members) for anatomy in ANATOMIES], dtype=torch.uint8, device=mask.device)
-    return (bits.flatten(1).unsqueeze(-1) & members) != 0
+    return (_token_bits(bits, stride).unsqueeze(-1) & members) != 0
+
+
+def finding_tokens(masks: Tensor, stride: Sequence[int]) -> Tensor:
+    """Which tokens touch which finding.
+
+    Args:
+        masks: int32 bit masks ``[B, 1, X, Y, Z]``, bit i for finding i; extents are multiples of ``stride``.
+        stride: voxels per token along each axis.
+
+    Returns:
+        bool ``[B, N, C]``, tokens in C order of the grid, findings in the order of ``FINDINGS``.
+    """
+    bit = torch.bitwise_left_shift(torch.ones((), dtype=masks.dtype, device=masks.device), torch.arange(len(FINDINGS), device=masks.device))
+    return (_token_bits(masks, stride).unsqueeze(-1) & bit.to(masks.dtype)) != 0
+
+
+def _token_bits(bits: Tensor, stride: Sequence[int]) -> Tensor:
+    """Bits of all voxels of a token, joined along one axis after the other, ``[B, 1, X, Y, Z]`` to ``[B, N]``."""
+    for axis, size in enumerate(stride, start=2):
+        bits = functools.reduce(torch.bitwise_or, bits.unflatten(axis, (-1, size)).unbind(axis + 1))
+    return bits.flatten(1)
 
 
 def dilate_membership(membership: Tensor, grid: list[int], tokens: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.findings import FINDING_ANATOMY
 from bundle.ctfindings.networks.image_encoder import ImageEmbedding, ImageEncoder
-from bundle.ctfindings.networks.pooling import token_membership
+from bundle.ctfindings.networks.pooling import finding_tokens, token_membership
 from bundle.ctfindings.networks.prompts import drawn_deltas, mean_over_templates, template_bank
 from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.networks.text_tower import TextTower
@@ -66,6 +66,7 @@ class VisionLanguageModel(nn.Module):
         anatomy: Tensor | None = None,
         anatomy_known: Tensor | None = None,
         captions: Sequence[Mapping[str, str]] | None = None,
+        finding_masks: Tensor | None = None,
     ) -> dict[str, Tensor | None]:
         """What the losses and the validation read.
 
@@ -74,12 +75,14 @@ class VisionLanguageModel(nn.Module):
             anatomy: integer anatomy mask ``[B, 1, X, Y, Z]``.
             anatomy_known: bool ``[B, K]``, anatomies the mask speaks of.
             captions: for each scan the caption of each anatomy that its report speaks of.
+            finding_masks: int32 bit masks of the findings ``[B, 1, X, Y, Z]``.
 
         Returns:
             ``anatomy`` and ``anatomy_valid``, ``anatomy_logits``, ``membership`` (of the mask), ``caption`` and
             ``caption_valid`` (``[B, K, E]``, ``[B, K]``), both temperatures, and the finding logits ``[B, C]``:
-            ``finding_logits_drawn`` for wordings drawn from the training bank while training,
-            ``logits`` for the mean of the scoring templates otherwise.
+            ``finding_logits_drawn`` for wordings drawn from the training bank while training, with the logits of each token
+            ``token_logits_drawn`` (``[B, N, C]``) and the tokens of the masks ``finding_tokens``; ``logits`` for the mean of the
+            scoring templates otherwise.
         """
         membership = None if anatomy is None else token_membership(anatomy, self.image.tower.stride)  # type: ignore[arg-type]
         encoded: ImageEmbedding = self.image(image, membership, anatomy_known)
@@ -95,13 +98,19 @@ class VisionLanguageModel(nn.Module):
         if captions is not None and any(text.get(name) for text in captions for name in ANATOMY_NAMES):
             outputs["caption"], outputs["caption_valid"] = self._encode_captions(captions, encoded.anatomy)
         if self.training:
-            deltas, key = drawn_deltas(self.text, image.shape[0]), "finding_logits_drawn"
+            deltas = drawn_deltas(self.text, image.shape[0])
         else:
             prompts = mean_over_templates(template_bank(self.text))
-            deltas, key = (prompts[:, 0] - prompts[:, 1]).expand(image.shape[0], -1, -1), "logits"
-        outputs[key], _ = self.scorer(
+            deltas = (prompts[:, 0] - prompts[:, 1]).expand(image.shape[0], -1, -1)
+        logits, token_logits = self.scorer(
             encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, deltas, self.finding_anatomy
         )
+        if self.training:
+            outputs["finding_logits_drawn"], outputs["token_logits_drawn"] = logits, token_logits
+            if finding_masks is not None:
+                outputs["finding_tokens"] = finding_tokens(finding_masks, self.image.tower.stride)  # type: ignore[arg-type]
+        else:
+            outputs["logits"] = logits
         return outputs
 
     def _encode_captions(self, captions: Sequence[Mapping[str, str]], like: Tensor) -> tuple[Tensor, Tensor]:
