@@ -12,7 +12,14 @@ from scipy import ndimage
 from torch import Tensor
 
 from bundle.ctfindings.anatomy import ANATOMIES
-from bundle.ctfindings.networks.pooling import AnatomyPooling, coarsen_membership, depth_rows, dilate_membership, token_membership
+from bundle.ctfindings.networks.pooling import (
+    AnatomyPooling,
+    coarsen_membership,
+    depth_rows,
+    dilate_membership,
+    finding_tokens,
+    token_membership,
+)
 
 
 @pytest.fixture
@@ -164,3 +171,13 @@ def test_depth_rows_of_an_upside_down_scan_are_reversed() -> None:
     turned = field.view(2, *grid, 5).flip(3).reshape(2, 24, 5)
     turned_body = body.view(2, *grid).flip(3).reshape(2, 24)
     torch.testing.assert_close(depth_rows(turned, turned_body, grid), depth_rows(field, body, grid).flip(1))
+
+
+def test_finding_tokens_are_those_that_any_marked_voxel_touches() -> None:
+    masks = torch.zeros(2, 1, 4, 4, 4, dtype=torch.int32)
+    masks[0, 0, 3, 0, 1] = 1 << 17 | 1
+    masks[1, 0, 0, 2, 3] = 1 << 4
+    tokens = finding_tokens(masks, (2, 2, 2))
+    assert tokens.shape == (2, 8, 18)
+    # Token (x, y, z) of the 2 x 2 x 2 grid is row 4 x + 2 y + z.
+    assert tokens.nonzero().tolist() == [[0, 4, 0], [0, 4, 17], [1, 3, 4]]

@@ -48,9 +48,9 @@ def _on_grid(path: str, image: MetaTensor) -> torch.Tensor:
         mask = nib.load(path)
         bits = np.asarray(mask.dataobj).astype(np.int32)  # type: ignore[attr-defined]
     except (OSError, EOFError, nib.filebasedimages.ImageFileError) as error:
-        raise ScanError(f"{path}: cannot be read as a finding mask; write it again as NIfTI of int32") from error
+        raise ScanError(path, "cannot be read as a finding mask; write it again as NIfTI of int32") from error
     if bits.ndim != 3 or bits.min() < 0 or bits.max() >= 1 << len(FINDINGS):
-        raise ScanError(f"{path}: is no finding mask; bit i of a 3D int32 volume marks finding i, of {len(FINDINGS)}")
+        raise ScanError(path, f"is no finding mask; bit i of a 3D int32 volume marks finding i, of {len(FINDINGS)}")
     to_grid = np.linalg.inv(np.asarray(image.affine, float)) @ mask.affine  # type: ignore[attr-defined]
     marked = np.argwhere(bits)
     values = bits[tuple(marked.T)]

@@ -1,0 +1,47 @@
+"""GroundingLoss: tokens inside a finding's mask are raised, all others lowered, and scans without knowledge are left alone."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from bundle.ctfindings.losses import GroundingLoss
+
+
+def softplus(value: float) -> float:
+    return math.log1p(math.exp(value))
+
+
+def test_inside_and_outside_weigh_alike_whatever_their_size() -> None:
+    z = torch.tensor([[[2.0], [-1.0], [-1.0], [0.5]]])
+    tokens = torch.tensor([[[True], [False], [False], [False]]])
+    expected = softplus(-2.0) + (2 * softplus(-1.0) + softplus(0.5)) / 3
+    assert math.isclose(GroundingLoss()(z, tokens, torch.tensor([[1]])).item(), expected, rel_tol=1e-6)
+
+
+def test_a_scan_without_the_finding_lowers_every_token() -> None:
+    z = torch.tensor([[[2.0], [-1.0]]])
+    loss = GroundingLoss()(z, torch.zeros(1, 2, 1, dtype=torch.bool), torch.tensor([[0]]))
+    assert math.isclose(loss.item(), (softplus(2.0) + softplus(-1.0)) / 2, rel_tol=1e-6)
+
+
+def test_present_without_a_mask_and_unknown_labels_get_no_gradient() -> None:
+    z = torch.randn(3, 5, 1, requires_grad=True)
+    tokens = torch.zeros(3, 5, 1, dtype=torch.bool)
+    GroundingLoss()(z, tokens, torch.tensor([[1], [-1], [0]])).backward()
+    assert z.grad is not None
+    assert z.grad[:2].abs().sum() == 0 and z.grad[2].abs().sum() > 0
+
+
+def test_nothing_known_gives_zero_without_gradient() -> None:
+    z = torch.randn(1, 5, 2, requires_grad=True)
+    loss = GroundingLoss()(z, torch.zeros(1, 5, 2, dtype=torch.bool), torch.tensor([[-1, 1]]))
+    assert loss.item() == 0 and not loss.requires_grad
+
+
+def test_large_logits_stay_finite() -> None:
+    z = torch.tensor([[[200.0], [-200.0]]], requires_grad=True)
+    loss = GroundingLoss()(z, torch.tensor([[[True], [False]]]), torch.tensor([[1]]))
+    loss.backward()
+    assert loss.item() < 1e-6 and torch.isfinite(z.grad).all()  # type: ignore[arg-type]
