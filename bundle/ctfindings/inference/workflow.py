@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
+from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer
 from monai.transforms import Compose, Transform
 from torch import Tensor
@@ -162,7 +163,7 @@ class FindingsWeights:
     def __call__(self, engine: Engine) -> None:
         modules: dict[str, torch.nn.Module] = dict(self.network.named_children())
         if self.inferer.text is not None:
-            modules["text"] = self.inferer.text.to(self.network.finding_anatomy.device)
+            modules["text"] = self.inferer.text.to(self.network.finding_anatomy.device)  # type: ignore[arg-type]
         load_checkpoint(modules, self.ckpt_path)
 
 
@@ -190,9 +191,9 @@ class FindingsWriter:
         """Digest of the weights file."""
         return sha256_of(self.ckpt_path)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: SupervisedEvaluator) -> None:
         batch, answers = engine.state.batch, engine.state.output["pred"]
-        network = type(engine.network.image.tower).__name__
+        network = type(engine.network.image.tower).__name__  # type: ignore[union-attr]
         record, maps = self._record(batch, answers, network)
         scan: MetaTensor = batch["scan"]
         record = write_findings(self.output_dir, record, scan.as_tensor()[0], scan.affine, maps, answers.token_affine)

@@ -77,7 +77,7 @@ class TextTower(nn.Module):
         pooling: str = "mean",
         trainable_layers: int = 0,
         max_tokens: int = 256,
-        batch_size: int = 64,
+        batch_size: int = 16,
         cache_size: int = 100_000,
         from_scratch: dict | None = None,
     ) -> None:
