@@ -22,7 +22,7 @@ def load_datalist(path: str | Path, split: str) -> list[dict[str, Any]]:
     """Studies of one split, with absolute paths and every field that training reads.
 
     A record needs ``id`` and ``image``; ``patient``, ``anatomy`` (integer mask), ``finding_masks``, ``report``,
-    ``captions``, ``labels`` and ``snippets`` may be absent. ``docs/datalist.md`` describes them.
+    ``captions``, ``labels`` and ``snippets`` may be absent. the README describes them.
 
     Args:
         path: the JSON file; paths in it are relative to its folder.
@@ -87,8 +87,9 @@ def collate_studies(studies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     studies = [{**empty, **study} for study in studies]
     for key in sorted({key for study in studies for key in study}):
         values = [study.get(key) for study in studies]
-        if all(isinstance(value, torch.Tensor) for value in values):
-            batch[key] = torch.stack([value.as_tensor() if isinstance(value, MetaTensor) else value for value in values])
+        tensors = [value for value in values if isinstance(value, torch.Tensor)]
+        if len(tensors) == len(values):
+            batch[key] = torch.stack([tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor for tensor in tensors])
         else:
             batch[key] = values
     return batch

@@ -27,7 +27,7 @@ def prepare_batch(
         inputs["finding_masks"] = move(batch["finding_masks"])
     if "captions" in batch:
         inputs["captions"] = batch["captions"]
-    targets = {key: move(batch[key]) for key in ("labels", "caption_id", "caption_normal") if key in batch}
+    targets: dict[str, torch.Tensor] = {key: move(batch[key]) for key in ("labels", "caption_id", "caption_normal") if key in batch}
     if "anatomy_known" in inputs:
         targets["membership_known"] = inputs["anatomy_known"]
     return move(batch["image"]).float(), targets, (), inputs
@@ -37,5 +37,5 @@ def prepare_image_batch(
     batch: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **_: Any
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The image alone with its labels: for scoring as a user would, without mask and report."""
-    image, targets, _, _ = prepare_batch(batch, device, non_blocking)
+    image, targets = prepare_batch(batch, device, non_blocking)[:2]
     return image, targets

@@ -12,13 +12,14 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import monai
 import nibabel as nib
 import numpy as np
 import torch
 from monai.transforms import Transform
+from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
 from bundle.ctfindings import __version__
@@ -240,7 +241,7 @@ def evidence_record(
         wanted = [column for column in LOCALIZED if scores.labels[row, column] == 1]
         if not wanted or "finding_masks" not in study:
             continue
-        mask = nib.load(study["finding_masks"])
+        mask = cast(SpatialImage, nib.load(study["finding_masks"]))
         bits = np.asarray(mask.dataobj)
         for column in wanted:
             peak = scores.peaks_mm[row, column]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -112,7 +112,9 @@ class ScoreCollector:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        batch, answers = engine.state.batch, engine.state.output["pred"]
+        # Ignite declares what a batch and an output are when there is none.
+        batch = cast(Mapping[str, Any], engine.state.batch)
+        answers = cast(Mapping[str, Any], engine.state.output)["pred"]
         values = {
             "ids": batch["id"],
             "patients": batch["patient"],

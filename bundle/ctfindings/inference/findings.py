@@ -112,7 +112,7 @@ class FindingsPredictor:
         answers = []
         for column, (name, row) in enumerate(zip(FINDING_NAMES, FINDING_ANATOMY, strict=True)):
             templates = {template.id: float(by_template[index, column]) for index, template in enumerate(TEMPLATES)}
-            probability, threshold = float(scores.probabilities[0, column]), float(self.classifier.bank.threshold[column])  # type: ignore[index]
+            probability, threshold = float(scores.probabilities[0, column]), float(self.classifier.bank.threshold[column])
             answers.append(
                 FindingAnswer(
                     name=name,
@@ -144,7 +144,7 @@ class FindingsPredictor:
             raise ValueError("queries: a text tower is needed to answer free text; give the one of the checkpoint")
         embedded = self.text([*texts, *(denial(text) for text in texts)], "prompt")
         positive, negative = embedded.chunk(2)
-        similarity = positive @ F.normalize(self.classifier.bank.prompts[:, 0].mean(dim=1), dim=-1).T  # type: ignore[index]
+        similarity = positive @ F.normalize(self.classifier.bank.prompts[:, 0].mean(dim=1), dim=-1).T
         nearest = similarity.topk(NEAREST_FINDINGS, dim=1)
         rows = [FINDING_ANATOMY[int(column)] for column in nearest.indices[:, 0]]
         logits, tokens = self.classifier.scorer(

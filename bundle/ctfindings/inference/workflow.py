@@ -163,7 +163,7 @@ class FindingsWeights:
     def __call__(self, engine: Engine) -> None:
         modules: dict[str, torch.nn.Module] = dict(self.network.named_children())
         if self.inferer.text is not None:
-            modules["text"] = self.inferer.text.to(self.network.finding_anatomy.device)  # type: ignore[arg-type]
+            modules["text"] = self.inferer.text.to(self.network.finding_anatomy.device)
         load_checkpoint(modules, self.ckpt_path)
 
 

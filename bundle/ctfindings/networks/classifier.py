@@ -38,6 +38,11 @@ class PromptBank(nn.Module):
         templates: number of templates T.
     """
 
+    prompts: Tensor
+    calibration_scale: Tensor
+    calibration_shift: Tensor
+    threshold: Tensor
+
     def __init__(self, embedding: int = 128, findings: int = len(FINDINGS), templates: int = len(TEMPLATES)) -> None:
         super().__init__()
         self.register_buffer("prompts", torch.zeros(findings, 2, templates, embedding))
@@ -64,6 +69,8 @@ class ZeroShotClassifier(nn.Module):
         image: the image encoder.
         scorer: the scorer trained with it; its scales come from the checkpoint.
     """
+
+    finding_anatomy: Tensor
 
     def __init__(self, image: ImageEncoder, scorer: FindingScorer | None = None) -> None:
         super().__init__()

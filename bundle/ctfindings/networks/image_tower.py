@@ -17,6 +17,9 @@ class HounsfieldWindows(nn.Module):
         windows: HU ranges; each gives one channel, clipped and mapped to [-1, 1].
     """
 
+    gain: Tensor
+    shift: Tensor
+
     def __init__(self, hu_window: Sequence[float], windows: Sequence[Sequence[float]]) -> None:
         super().__init__()
         low, high = float(hu_window[0]), float(hu_window[1])

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -39,8 +40,9 @@ class TextHead(nn.Module):
         self.perceptron = nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, embedding))
         nn.init.orthogonal_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
-        nn.init.zeros_(self.perceptron[2].weight)
-        nn.init.zeros_(self.perceptron[2].bias)
+        last = cast(nn.Linear, self.perceptron[2])
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """``[n, features]`` to unit vectors ``[n, E]``."""
@@ -68,6 +70,8 @@ class TextTower(nn.Module):
     Raises:
         ValueError: for an unknown pooling, an encoder that is not there or lacks weights, or a new trunk that is frozen.
     """
+
+    trunk_digest: Tensor
 
     def __init__(
         self,
@@ -112,8 +116,8 @@ class TextTower(nn.Module):
         if trainable_layers < 0:
             return
         self.trunk.requires_grad_(False)
-        layers = self.trunk.encoder.layer if trainable_layers else []
-        for layer in list(layers)[max(len(layers) - trainable_layers, 0) :]:
+        layers = list(cast(nn.ModuleList, cast(nn.Module, self.trunk.encoder).layer)) if trainable_layers else []
+        for layer in layers[max(len(layers) - trainable_layers, 0) :]:
             layer.requires_grad_(True)
 
     def train(self, mode: bool = True) -> TextTower:
@@ -193,7 +197,9 @@ def _forgive_frozen_trunk(module: nn.Module, incompatible) -> None:  # type: ign
 
 def _without_pooler(config: PretrainedConfig) -> dict[str, bool]:
     """Keyword that leaves out the pooler, which this tower does not use, where the architecture knows it."""
-    known = inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters
+    # transformers declares an instance where its mapping holds the class.
+    architecture = cast(type[PreTrainedModel], MODEL_MAPPING[type(config)])
+    known = inspect.signature(architecture.__init__).parameters
     return {"add_pooling_layer": False} if "add_pooling_layer" in known else {}
 
 

@@ -28,6 +28,8 @@ class VisionLanguageModel(nn.Module):
         temperature_range: bounds of the temperatures (fVLM: 0.001 to 0.5).
     """
 
+    finding_anatomy: Tensor
+
     def __init__(
         self,
         image: ImageEncoder,

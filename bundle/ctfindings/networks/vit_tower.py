@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from monai.networks.blocks import TransformerBlock
+from monai.networks.blocks import SABlock, TransformerBlock
 from torch import Tensor, nn
 
 from bundle.ctfindings.networks.image_tower import HounsfieldWindows
@@ -75,7 +76,7 @@ class VisionTransformerTower(nn.Module):
         )
         for block in self.blocks:
             # MONAI 1.6 hands this probability to the attention in evaluation too.
-            block.attn.dropout_rate = 0.0
+            cast(SABlock, block.attn).dropout_rate = 0.0
         self.norm = nn.LayerNorm(width)
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], list[list[int]]]:
