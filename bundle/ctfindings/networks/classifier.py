@@ -38,13 +38,13 @@ class PromptBank(nn.Module):
         templates: number of templates T.
     """
 
-    prompts: Tensor
-    calibration_scale: Tensor
-    calibration_shift: Tensor
-    threshold: Tensor
-
     def __init__(self, embedding: int = 128, findings: int = len(FINDINGS), templates: int = len(TEMPLATES)) -> None:
         super().__init__()
+        # Declared here and not in the class: TorchScript cannot read a class annotation that is a string, as all are in this file.
+        self.prompts: Tensor
+        self.calibration_scale: Tensor
+        self.calibration_shift: Tensor
+        self.threshold: Tensor
         self.register_buffer("prompts", torch.zeros(findings, 2, templates, embedding))
         self.register_buffer("calibration_scale", torch.ones(findings))
         self.register_buffer("calibration_shift", torch.zeros(findings))
@@ -70,13 +70,12 @@ class ZeroShotClassifier(nn.Module):
         scorer: the scorer trained with it; its scales come from the checkpoint.
     """
 
-    finding_anatomy: Tensor
-
     def __init__(self, image: ImageEncoder, scorer: FindingScorer | None = None) -> None:
         super().__init__()
         self.image = image
         self.scorer = FindingScorer() if scorer is None else scorer
         self.bank = PromptBank(image.embedding)
+        self.finding_anatomy: Tensor
         self.register_buffer("finding_anatomy", torch.tensor(FINDING_ANATOMY), persistent=False)
         self.register_load_state_dict_post_hook(_forgive_text_tower)
 

@@ -17,15 +17,15 @@ class HounsfieldWindows(nn.Module):
         windows: HU ranges; each gives one channel, clipped and mapped to [-1, 1].
     """
 
-    gain: Tensor
-    shift: Tensor
-
     def __init__(self, hu_window: Sequence[float], windows: Sequence[Sequence[float]]) -> None:
         super().__init__()
         low, high = float(hu_window[0]), float(hu_window[1])
         span = high - low
         gain = [2 * span / (float(top) - float(bottom)) for bottom, top in windows]
         shift = [(2 * low - float(bottom) - float(top)) / (float(top) - float(bottom)) for bottom, top in windows]
+        # Declared here and not in the class: TorchScript cannot read a class annotation that is a string, as all are in this file.
+        self.gain: Tensor
+        self.shift: Tensor
         self.register_buffer("gain", torch.tensor(gain).view(1, -1, 1, 1, 1), persistent=False)
         self.register_buffer("shift", torch.tensor(shift).view(1, -1, 1, 1, 1), persistent=False)
 
