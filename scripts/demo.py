@@ -40,7 +40,7 @@ def main() -> int:
         return finished.returncode
 
     folder = OUTPUT / "example"
-    record = json.loads((ROOT / folder / "findings.json").read_text())
+    record = json.loads((ROOT / folder / "findings.json").read_text(encoding="utf-8"))
     print("\n" + comparison(case, record))
     print(f"\nOpen {folder / 'report.html'} in a browser to see the slices. The same for your own scan:\n")
     print("    python -m monai.bundle run --config_file configs/inference.json --image SCAN --queries \"['fluid around the lung']\"")

@@ -91,7 +91,7 @@ def test_the_exported_network_scores_like_the_network(
 
 
 def test_metadata_has_what_the_zoo_asks_for(bundle_root: Path) -> None:
-    metadata = json.loads((bundle_root / "configs" / "metadata.json").read_text())
+    metadata = json.loads((bundle_root / "configs" / "metadata.json").read_text(encoding="utf-8"))
     required = "schema version monai_version pytorch_version numpy_version required_packages_version task description authors copyright"
     assert not [key for key in [*required.split(), "network_data_format", "changelog"] if key not in metadata]
     assert isinstance(metadata["authors"], str)
@@ -102,7 +102,9 @@ def test_metadata_has_what_the_zoo_asks_for(bundle_root: Path) -> None:
 
 
 def test_the_network_is_that_of_training(bundle_root: Path) -> None:
-    inference, train = (json.loads((bundle_root / "configs" / f"{name}.json").read_text()) for name in ("inference", "train"))
+    inference, train = (
+        json.loads((bundle_root / "configs" / f"{name}.json").read_text(encoding="utf-8")) for name in ("inference", "train")
+    )
     for key in ("spacing", "hu_window", "divisible", "embedding", "image_tower", "text_encoder"):
         assert inference[key] == train[key], key
 
@@ -113,7 +115,7 @@ def test_a_scan_becomes_a_record_on_its_own_grid(
     scan, anatomy = phantom_scan
     workflow(image=str(scan), anatomy=str(anatomy), queries=["fluid around the lung"], evidence="all", output_dir=str(tmp_path)).run()
     folder = tmp_path / "scan"
-    record = FindingsRecord.from_json((folder / "findings.json").read_text())
+    record = FindingsRecord.from_json((folder / "findings.json").read_text(encoding="utf-8"))
     assert [answer.name for answer in record.findings] == list(FINDING_NAMES)
     assert [answer.text for answer in record.queries] == ["fluid around the lung"]
     assert list(record.seconds) == ["load", "preprocess", "encode", "score", "evidence", "write", "total"]

@@ -104,7 +104,7 @@ def test_a_run_ended_by_a_signal_goes_on_as_if_it_had_not_been(
     process.wait()
     stopped = state_of(tmp_path)["trainer"]["epoch"]
     workflow_of(bundle_root, keys).run()
-    assert 1 <= stopped < 4, (tmp_path / "log.txt").read_text()[-2000:]
+    assert 1 <= stopped < 4, (tmp_path / "log.txt").read_text(encoding="utf-8")[-2000:]
     expected, resumed = state_of(whole_run), state_of(tmp_path)
     assert resumed["trainer"] == expected["trainer"]
     assert resumed["best"] == pytest.approx(expected["best"], abs=1e-6)

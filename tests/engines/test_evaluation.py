@@ -112,7 +112,7 @@ def read_strictly(path: Path) -> Any:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
-    return json.loads(path.read_text(), parse_constant=refuse)
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
 
 
 def test_metrics_are_strict_json_with_the_scores_the_labels_were_made_for(evaluated: Path) -> None:

@@ -64,7 +64,7 @@ def test_a_scan_without_findings_still_gives_a_report(case, tmp_path) -> None:
     absent = [dataclasses.replace(answer, present=False, evidence=None, template_spread={}) for answer in case.record.findings]
     record = dataclasses.replace(case.record, findings=absent, queries=[])
     write_report(tmp_path / "r.html", record, case.hu, case.affine, {}, case.token_affine)
-    assert "No finding is at or above its threshold" in (tmp_path / "r.html").read_text()
+    assert "No finding is at or above its threshold" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("code", ["RAS", "LPS", "PIR", "SAL"])

@@ -17,7 +17,7 @@ def test_one_folder_per_scan_with_the_three_files(case, tmp_path) -> None:
     folder = tmp_path / "out" / "scan <b>"
     assert [path.name for path in (tmp_path / "out").iterdir()] == [folder.name]
     assert sorted(path.name for path in folder.iterdir()) == ["evidence.nii.gz", "findings.json", "report.html"]
-    data = json.loads((folder / "findings.json").read_text())
+    data = json.loads((folder / "findings.json").read_text(encoding="utf-8"))
     assert data == record.to_dict()
     assert data["seconds"]["total"] == pytest.approx(3.0 + data["seconds"]["write"], abs=1e-5)
 

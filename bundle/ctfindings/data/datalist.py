@@ -35,7 +35,7 @@ def load_datalist(path: str | Path, split: str) -> list[dict[str, Any]]:
     if not path.is_file():
         raise ValueError(f"{path}: there is no such datalist; make one, or leave datalist out to train on synthetic scans")
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: is no valid JSON ({error}); write it again") from error
     if not isinstance(content, dict) or split not in content:

@@ -20,7 +20,7 @@ def datalist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_datalist_has_three_splits_of_different_patients_whose_files_exist(datalist: Path) -> None:
-    content = json.loads(datalist.read_text())
+    content = json.loads(datalist.read_text(encoding="utf-8"))
     assert [len(content[split]) for split in ("training", "validation", "test")] == [2, 1, 1]
     records = content["training"] + content["validation"] + content["test"]
     assert len({record["patient"] for record in records}) == 4
@@ -38,7 +38,7 @@ def test_the_datalist_has_three_splits_of_different_patients_whose_files_exist(d
 
 
 def test_a_scan_is_a_function_of_seed_and_index(datalist: Path) -> None:
-    record = json.loads(datalist.read_text())["training"][1]
+    record = json.loads(datalist.read_text(encoding="utf-8"))["training"][1]
     _, image, _, _, affine = make_case(3, 1)
     stored = nib.load(datalist.parent / record["image"])
     assert np.array_equal(np.asarray(stored.dataobj), image)
@@ -48,11 +48,11 @@ def test_a_scan_is_a_function_of_seed_and_index(datalist: Path) -> None:
 
 def test_a_stopped_run_is_completed_without_rendering_again(datalist: Path) -> None:
     folder = datalist.parent
-    before = datalist.read_text()
+    before = datalist.read_text(encoding="utf-8")
     datalist.unlink()
     (folder / "records/phantom_000002.json").unlink()
     kept = (folder / "images/phantom_000001.nii.gz").stat().st_mtime_ns
-    assert make_dataset(folder, 2, 1, 1, seed=3, workers=1, dicom=True).read_text() == before
+    assert make_dataset(folder, 2, 1, 1, seed=3, workers=1, dicom=True).read_text(encoding="utf-8") == before
     assert (folder / "images/phantom_000001.nii.gz").stat().st_mtime_ns == kept
     assert not list(folder.rglob("*.tmp"))
 
@@ -68,7 +68,7 @@ def test_labels_that_are_not_eighteen_zeros_and_ones_are_refused() -> None:
 
 
 def test_the_dicom_series_has_the_geometry_and_the_values_of_the_image(datalist: Path) -> None:
-    record = json.loads(datalist.read_text())["training"][0]
+    record = json.loads(datalist.read_text(encoding="utf-8"))["training"][0]
     case, image, _, _, affine = make_case(3, 0)
     files = sorted((datalist.parent / record["dicom"]).glob("*.dcm"))
     assert len(files) == case.image_count

@@ -110,7 +110,7 @@ def _write_case(task: tuple[Path, int, int, bool]) -> dict[str, Any]:
     name = f"phantom_{index:06d}"
     record_path = folder / "records" / f"{name}.json"
     if record_path.exists():
-        return json.loads(record_path.read_text())
+        return json.loads(record_path.read_text(encoding="utf-8"))
     case, image, anatomy, bits, affine = make_case(seed, index)
     files = {"image": f"images/{name}.nii.gz", "anatomy": f"anatomy/{name}.nii.gz"}
     write_nifti(folder / files["image"], image, affine)
@@ -177,7 +177,7 @@ def make_dataset(
     datalist, begun = folder / "datalist.json", folder / "parameters.json"
     for path in (datalist, begun):
         if path.exists():
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
             found = content["parameters"] if path == datalist else content
             if found != settings:
                 raise ValueError(f"{folder}: holds synthetic scans made with {found}, not {settings}; choose another folder or delete it")
