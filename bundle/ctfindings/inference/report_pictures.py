@@ -115,7 +115,8 @@ class DisplayVolume:
         box_low, box_high = corners.min(axis=0), corners.max(axis=0)
 
         # [down, across]: both axes grow to the right or up in the patient, so the display turns both around.
-        pixels = np.take(self.hu, index, axis=through).T
+        # A view: np.take would copy the whole scan, whose storage order is the file's.
+        pixels = self.hu[:, :, index].T if through == 2 else self.hu[:, index, :].T
         spans = self._body(pixels, (across, down), box_low, box_high, trim_down=plane == "axial")
         (a0, a1), (d0, d1) = spans
         grey = _window(pixels[d0 : d1 + 1, a0 : a1 + 1], window)[::-1, ::-1]
