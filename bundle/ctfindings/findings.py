@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from bundle.ctfindings.anatomy import anatomy_index
 
@@ -357,6 +358,7 @@ LABEL_SETS: dict[str, tuple[str, ...]] = {
 in fVLM, ``radchest16`` is CT-CLIP's external protocol, ``radchest14`` what both have."""
 
 
+@cache
 def training_wordings(finding: Finding) -> tuple[tuple[str, str], ...]:
     """Pairs of a positive and a negative training text: the prompt bank, and the training templates over all names."""
     phrases = (finding.name, *finding.synonyms)

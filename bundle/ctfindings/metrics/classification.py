@@ -6,6 +6,7 @@ A finding counts as present when ``probability >= threshold``. A score that is n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,17 @@ def known_pairs(scores: FloatArray, labels: IntArray, finding: int) -> tuple[Flo
     return scores[known, finding], labels[known, finding]
 
 
+def _ranking_metric(metric: Callable[..., float], probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
+    """``metric(labels, scores)`` of each finding over its known labels, [C]; NaN where one class is missing."""
+    scores, truth = check_scores(probabilities, labels)
+    result = np.full(scores.shape[1], np.nan)
+    for finding in range(scores.shape[1]):
+        score, label = known_pairs(scores, truth, finding)
+        if 0 < label.sum() < label.size:
+            result[finding] = metric(label, score)
+    return result
+
+
 def finding_auc(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
     """Area under the ROC curve of each finding, [C]; NaN where one class is missing. Any monotone score will do.
 
@@ -47,13 +59,7 @@ def finding_auc(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
         probabilities: scores [S, C].
         labels: 1, 0 or -1, [S, C].
     """
-    scores, truth = check_scores(probabilities, labels)
-    result = np.full(scores.shape[1], np.nan)
-    for finding in range(scores.shape[1]):
-        score, label = known_pairs(scores, truth, finding)
-        if 0 < label.sum() < label.size:
-            result[finding] = roc_auc_score(label, score)
-    return result
+    return _ranking_metric(roc_auc_score, probabilities, labels)
 
 
 def finding_average_precision(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
@@ -63,13 +69,7 @@ def finding_average_precision(probabilities: ArrayLike, labels: ArrayLike) -> Fl
         probabilities: scores [S, C].
         labels: 1, 0 or -1, [S, C].
     """
-    scores, truth = check_scores(probabilities, labels)
-    result = np.full(scores.shape[1], np.nan)
-    for finding in range(scores.shape[1]):
-        score, label = known_pairs(scores, truth, finding)
-        if 0 < label.sum() < label.size:
-            result[finding] = average_precision_score(label, score)
-    return result
+    return _ranking_metric(average_precision_score, probabilities, labels)
 
 
 def macro_average(values: ArrayLike) -> float:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bundle.ctfindings.findings import FINDING_ANATOMY, FINDINGS, TEMPLATES
 from bundle.ctfindings.networks.image_encoder import ImageEmbedding, ImageEncoder
+from bundle.ctfindings.networks.prompts import mean_over_templates
 from bundle.ctfindings.networks.scoring import FindingScorer
 
 
@@ -52,7 +52,7 @@ class PromptBank(nn.Module):
 
     def deltas(self) -> Tensor:
         """Positive minus negative prompts: the mean over templates first, then each template, ``[C (1 + T), E]``."""
-        mean = F.normalize(self.prompts.mean(dim=2), dim=-1)
+        mean = mean_over_templates(self.prompts)
         single = self.prompts.transpose(1, 2)
         every = torch.cat([mean.unsqueeze(1), single], dim=1)
         return (every[:, :, 0] - every[:, :, 1]).transpose(0, 1).flatten(0, 1)
