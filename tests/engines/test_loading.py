@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from monai.transforms import Lambdad, RandShiftIntensityd
 
 from bundle.ctfindings.engines import cached_dataset, study_loader
+from bundle.ctfindings.engines.loading import study_digest
 
 
 class Source:
@@ -41,6 +43,21 @@ def test_other_parameters_of_the_pipeline_never_read_stale_scans(tmp_path: Path)
     for key in ([4, 4, 3], [3, 3, 3]):
         dataset_of(source, tmp_path, key)[0]
     assert source.reads == 2
+
+
+def test_name_in_the_cache_is_that_of_the_content_and_not_of_the_objects_that_hold_it() -> None:
+    study = {"id": "a", "image": "a.nii.gz", "labels": torch.tensor([1, 0]), "captions": {"lung": "Clear."}}
+    assert study_digest(copy.deepcopy(study)) == study_digest(study)
+    assert study_digest({**study, "labels": torch.tensor([1, 1])}) != study_digest(study)
+
+
+def test_a_file_that_changed_has_another_name_in_the_cache(tmp_path: Path) -> None:
+    image = tmp_path / "a.nii.gz"
+    image.write_bytes(b"one")
+    study = {"id": "a", "image": image}
+    before = study_digest(study)
+    image.write_bytes(b"other")
+    assert study_digest(study) != before
 
 
 def test_augmentation_is_drawn_at_every_access(tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ from torch import Tensor
 from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.networks.pooling import (
     AnatomyPooling,
+    RunningStandardization,
     coarsen_membership,
     depth_rows,
     dilate_membership,
+    extremes,
     finding_tokens,
     token_membership,
 )
@@ -29,7 +31,8 @@ def pooling() -> AnatomyPooling:
     torch.nn.init.normal_(pooling.query)
     torch.nn.init.normal_(pooling.normalize.weight)
     torch.nn.init.normal_(pooling.normalize.bias)
-    return pooling
+    torch.nn.init.normal_(pooling.standardize.mean)
+    return pooling.eval()
 
 
 def _tokens(seed: int = 0) -> Tensor:
@@ -55,14 +58,15 @@ def _pool_one(pooling: AnatomyPooling, tokens: Tensor, anatomy: int) -> Tensor:
     for part in (slice(0, 4), slice(4, 8)):
         score = torch.exp(key[:, part] @ pooling.query[anatomy, part] / math.sqrt(4))
         heads.append((score / score.sum()) @ value[:, part])
-    pooled = torch.cat(heads) @ pooling.output.weight.T + pooling.output.bias
-    row = pooled @ pooling.projection[anatomy]
+    common = torch.cat(heads) @ pooling.output.weight.T + pooling.output.bias
+    pooled = torch.cat([common, normal.amax(0), normal.amin(0)]) - pooling.standardize.mean[anatomy]
+    row = pooled.clamp(-5, 5) @ pooling.projection[anatomy]
     return row / row.norm()
 
 
 def test_batched_attention_equals_a_loop_over_scans_and_anatomies(pooling: AnatomyPooling) -> None:
     tokens, members = _tokens(), _membership()
-    rows, valid = pooling(tokens, members)
+    rows, valid = pooling([tokens], [members])
     for scan in range(2):
         for anatomy in range(3):
             if valid[scan, anatomy]:
@@ -74,7 +78,7 @@ def test_missing_anatomy_gives_a_zero_row_and_no_nan_anywhere(pooling: AnatomyPo
     tokens = _tokens().requires_grad_()
     members = _membership()
     members[0] = False
-    rows, valid = pooling(tokens, members)
+    rows, valid = pooling([tokens], [members])
     assert valid.tolist() == [[False, False, False], [True, False, True]]
     assert (rows[~valid] == 0).all()
     torch.testing.assert_close(rows[valid].norm(dim=1), torch.ones(2))
@@ -87,14 +91,44 @@ def test_missing_anatomy_gives_a_zero_row_and_no_nan_anywhere(pooling: AnatomyPo
 def test_tokens_outside_an_anatomy_have_no_influence_on_its_row(pooling: AnatomyPooling) -> None:
     tokens, members = _tokens(), _membership()
     changed = torch.where(members[:, :, :1], tokens, 100 * torch.randn_like(tokens))
-    row, other = pooling(tokens, members)[0][:, 0], pooling(changed, members)[0][:, 0]
+    row, other = pooling([tokens], [members])[0][:, 0], pooling([changed], [members])[0][:, 0]
     torch.testing.assert_close(row, other, atol=1e-6, rtol=1e-5)
 
 
 def test_order_of_the_tokens_does_not_matter(pooling: AnatomyPooling) -> None:
     tokens, members = _tokens(), _membership()
     order = torch.randperm(10)
-    torch.testing.assert_close(pooling(tokens[:, order], members[:, order])[0], pooling(tokens, members)[0], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(pooling([tokens[:, order]], [members[:, order]])[0], pooling([tokens], [members])[0], atol=1e-6, rtol=1e-5)
+
+
+def test_extremes_are_those_of_the_finest_level(pooling: AnatomyPooling) -> None:
+    tokens, members = _tokens(), _membership()
+    highest, lowest = extremes(tokens, members)
+    mine = tokens[0][members[0, :, 2]]
+    assert torch.equal(highest[0, 2], mine.amax(0)) and torch.equal(lowest[0, 2], mine.amin(0))
+    assert (highest[1, 1] == 0).all() and (lowest[1, 1] == 0).all()
+    rows = pooling([tokens, 0 * tokens], [members, torch.zeros_like(members)])[0]
+    torch.testing.assert_close(rows, pooling([tokens], [members])[0], atol=1e-6, rtol=1e-5)
+
+
+def test_standardised_features_have_mean_zero_and_spread_one_over_the_scans_seen() -> None:
+    standardize = RunningStandardization(anatomies=2, features=3)
+    rows = 5 + torch.randn(400, 2, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.01, 1.0, 30.0])
+    valid = torch.ones(400, 2, dtype=torch.bool)
+    for _ in range(3):
+        standardize(rows, valid)
+    out = standardize.eval()(rows, valid)
+    torch.testing.assert_close(out.mean(0), torch.zeros(2, 3), atol=0.05, rtol=0)
+    torch.testing.assert_close(out.std(0), torch.ones(2, 3), atol=0.1, rtol=0)
+
+
+def test_rows_that_are_not_valid_change_no_statistics_and_evaluation_changes_none() -> None:
+    standardize = RunningStandardization(anatomies=2, features=1)
+    valid = torch.tensor([[True, False]])
+    standardize(torch.tensor([[[3.0], [9.0]]]), valid)
+    assert standardize.mean.tolist() == [[3.0], [0.0]] and standardize.variance[1].item() == 1.0
+    standardize.eval()(torch.tensor([[[8.0], [8.0]]]), valid)
+    assert standardize.mean.tolist() == [[3.0], [0.0]]
 
 
 def test_token_membership_equals_a_loop_over_tokens() -> None:

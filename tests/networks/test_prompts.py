@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bundle.ctfindings.findings import FINDINGS, TEMPLATES, finding_index, training_wordings
-from bundle.ctfindings.networks.prompts import drawn_deltas, mean_over_templates, template_bank
+from bundle.ctfindings.networks.prompts import drawn_prompts, mean_over_templates, template_bank
 
 
 class Numbering:
@@ -56,14 +56,14 @@ def test_no_scoring_prompt_is_a_training_wording() -> None:
     assert not set(scoring.number) & training
 
 
-def test_drawn_deltas_pair_the_two_polarities_of_a_wording_of_the_same_finding() -> None:
+def test_drawn_prompts_pair_the_two_polarities_of_a_wording_of_the_same_finding() -> None:
     torch.manual_seed(0)
     text = Numbering()
-    deltas = drawn_deltas(text, 40)
-    assert deltas.shape == (40, 18, 2)
+    prompts = drawn_prompts(text, 40)
+    assert prompts.shape == (2, 40, 18, 2)
     text([wording for finding in FINDINGS for pair in training_wordings(finding) for wording in pair], "prompt")
     for column, finding in enumerate(FINDINGS):
-        numbers = [(text.number[yes], text.number[no]) for yes, no in training_wordings(finding)]
-        drawn = {tuple(delta) for delta in deltas[:, column].tolist()}
-        assert drawn <= {(float(yes - no), float(yes**2 - no**2)) for yes, no in numbers}
+        numbers = {(float(text.number[yes]), float(text.number[no])) for yes, no in training_wordings(finding)}
+        drawn = set(zip(prompts[0, :, column, 0].tolist(), prompts[1, :, column, 0].tolist(), strict=True))
+        assert drawn <= numbers
         assert len(drawn) > 1

@@ -32,13 +32,20 @@ def _inputs() -> dict[str, Tensor]:
     }
 
 
-def test_logit_is_the_row_term_plus_the_softmax_mean_of_the_tokens() -> None:
+def test_logit_is_the_row_term_plus_the_log_mean_exp_of_the_tokens() -> None:
     scorer = FindingScorer(row_scale=2.0, token_scale=4.0)
     logits, tokens = scorer(**_inputs())
     # row: 2 (0.6 * 0.5 + 0.8 * 0.25) = 1; tokens: 4 (0.5, 0.25, -0.5) = 2, 1, -2, of which the heart has the first two
     torch.testing.assert_close(tokens[0, :, 0], torch.tensor([2.0, 1.0, -2.0]))
-    mean = (2 * math.exp(2) + 1 * math.exp(1)) / (math.exp(2) + math.exp(1))
-    assert logits.item() == pytest.approx(1 + mean, abs=1e-5)
+    assert logits.item() == pytest.approx(1 + math.log((math.exp(2) + math.exp(1)) / 2), abs=1e-5)
+
+
+def test_sharpness_leads_from_the_mean_of_the_tokens_to_their_maximum() -> None:
+    pooled = [FindingScorer(row_scale=2.0, token_scale=4.0, sharpness=r)(**_inputs())[0].item() - 1 for r in (1e-3, 1.0, 1e3)]
+    assert pooled[0] == pytest.approx(1.5, abs=1e-2) and pooled[2] == pytest.approx(2.0, abs=1e-2)
+    assert pooled[0] < pooled[1] < pooled[2]
+    with pytest.raises(ValueError, match="sharpness is 0"):
+        FindingScorer(sharpness=0)
 
 
 def test_missing_anatomy_is_scored_on_the_thorax() -> None:
@@ -57,8 +64,7 @@ def test_scan_without_any_body_is_scored_on_all_tokens_without_nan() -> None:
     inputs["membership"][:] = False
     inputs["anatomy"][:] = 0
     logits, _ = FindingScorer(row_scale=2.0, token_scale=4.0)(**inputs)
-    weights = [math.exp(z) for z in (2, 1, -2)]
-    assert logits.item() == pytest.approx((2 * weights[0] + weights[1] - 2 * weights[2]) / sum(weights), abs=1e-5)
+    assert logits.item() == pytest.approx(math.log(sum(math.exp(z) for z in (2, 1, -2)) / 3), abs=1e-5)
 
 
 def test_one_strong_token_dominates_a_large_anatomy() -> None:
@@ -67,9 +73,9 @@ def test_one_strong_token_dominates_a_large_anatomy() -> None:
     membership = torch.ones(1, 1000, len(ANATOMIES), dtype=torch.bool)
     anatomy = torch.zeros(1, len(ANATOMIES), 2)
     delta = torch.tensor([[[1.0, 0.0]]])
-    scorer = FindingScorer(token_scale=12.0)
+    scorer = FindingScorer(token_scale=12.0, sharpness=2.0)
     logits, _ = scorer(anatomy, membership.any(1), field, membership, delta, torch.tensor([HEART]))
-    assert logits.item() > 0.98 * 12  # a plain mean would give 0.012
+    assert logits.item() == pytest.approx(12 - math.log(1000) / 2, abs=1e-4)  # a plain mean would give 0.012
 
 
 def test_pairs_are_scored_each_on_its_own_anatomy() -> None:

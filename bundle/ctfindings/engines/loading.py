@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,30 @@ def cached_dataset(
         pipeline = [__version__, cache_key, [type(step).__name__ for step in preprocessing]]
         digest = hashlib.sha256(json.dumps(pipeline, sort_keys=True, default=str).encode()).hexdigest()[:12]
         folder = Path(cache_dir) / digest
-    return PersistentDataset(list(studies), Compose(steps), cache_dir=folder)
+    return PersistentDataset(list(studies), Compose(steps), cache_dir=folder, hash_func=study_digest)
+
+
+def study_digest(study: Mapping[str, Any]) -> bytes:
+    """Name of a study in the cache: a hash of all it says and of the size and date of its files, the same in every process.
+
+    MONAI's own hash is of the pickle, in which a tensor of torch has another name in every process.
+    """
+    files = {key: _file_stamp(study[key]) for key in ("image", *MASK_KEYS) if key in study}
+    content = json.dumps([study, files], sort_keys=True, default=_plain)
+    return hashlib.sha256(content.encode()).hexdigest().encode()
+
+
+def _file_stamp(path: Any) -> list[int]:
+    """Size in bytes and date of change in ns; nothing for what is not there, whose reader says so better."""
+    try:
+        status = Path(str(path)).stat()
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, torch.Tensor) else str(value)
 
 
 def study_loader(

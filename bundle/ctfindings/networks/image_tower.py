@@ -5,12 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from monai.networks.blocks import Convolution, ResidualUnit, TransformerBlock
+from monai.networks.blocks import ResidualUnit, TransformerBlock
 from torch import Tensor, nn
+
+CHEST_WINDOWS = (
+    (-1000.0, -900.0),
+    (-920.0, -650.0),
+    (-700.0, -200.0),
+    (-150.0, 50.0),
+    (0.0, 80.0),
+    (60.0, 250.0),
+    (200.0, 600.0),
+    (500.0, 1000.0),
+)
+"""HU ranges that part the tissues: air and emphysema, lung, ground glass, fat, fluid and muscle, contrast, calcium, bone and metal."""
+
+GROUPS = 8
+"""Groups of channels that are normalised together. Each channel alone would lose what tells one scan from another, such as how much
+of the chest is air."""
 
 
 class HounsfieldWindows(nn.Module):
-    """Spreads one intensity channel over several HU windows, so that air, soft tissue and calcium are all resolved.
+    """Spreads one intensity channel over several HU windows: ramps whose means over a patch are a histogram of its tissue.
+
+    A threshold such as "air below -950 HU" is one number of such a histogram, and hard to learn from HU themselves.
 
     Args:
         hu_window: the HU range that the pipeline mapped to [0, 1].
@@ -26,59 +44,64 @@ class HounsfieldWindows(nn.Module):
         # Declared here and not in the class: TorchScript cannot read a class annotation that is a string, as all are in this file.
         self.gain: Tensor
         self.shift: Tensor
-        self.register_buffer("gain", torch.tensor(gain).view(1, -1, 1, 1, 1), persistent=False)
-        self.register_buffer("shift", torch.tensor(shift).view(1, -1, 1, 1, 1), persistent=False)
+        self.register_buffer("gain", torch.tensor(gain), persistent=False)
+        self.register_buffer("shift", torch.tensor(shift), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """``[B, 1, X, Y, Z]`` in [0, 1] to ``[B, W, X, Y, Z]`` in [-1, 1]."""
+        """``[B, 1, X, Y, Z]`` in [0, 1] to ``[B, W, X, Y, Z]`` in [-1, 1], channels last in memory."""
         # In place after the first product: these are the largest tensors of the network.
-        return (image * self.gain).add_(self.shift).clamp_(-1.0, 1.0)
+        ramps = (image.permute(0, 2, 3, 4, 1) * self.gain).add_(self.shift).clamp_(-1.0, 1.0)
+        return ramps.permute(0, 4, 1, 2, 3)
 
 
 class ConvolutionalTower(nn.Module):
     """A small tower for CPUs: a patch stem, residual convolutions on two grids, attention on the coarsest.
 
-    The stem reads non-overlapping patches of ``patch`` voxels; every level is then fused back into the finest grid, so
-    that a token of ``patch`` voxels knows its surroundings and the whole chest.
+    The stem halves the grid with non-overlapping convolutions until a token has ``patch`` voxels; every level is then fused
+    back into the finest grid, so that such a token knows its surroundings and the whole chest.
 
     Args:
         hu_window: the HU range that the pipeline mapped to [0, 1].
         windows: HU ranges that become input channels, see ``HounsfieldWindows``.
-        patch: edge of a token of the finest level, in voxels.
-        channels: width of the stem's hidden layer and of the fine, middle and coarse level.
+        patch: edge of a token of the finest level, in voxels; a power of two.
+        channels: width of the stem's hidden layers and of the fine, middle and coarse level; the middle two multiples of ``GROUPS``.
         blocks: residual units of the fine and middle level, and transformer blocks of the coarse one.
         width: width of the tokens that come out, the same at every level.
         heads: attention heads of the coarse level.
+
+    Raises:
+        ValueError: when ``patch`` is not a power of two of at least 2.
     """
 
     def __init__(
         self,
         hu_window: Sequence[float] = (-1000, 1000),
-        windows: Sequence[Sequence[float]] = ((-1000, -300), (-160, 240), (150, 1000)),
+        windows: Sequence[Sequence[float]] = CHEST_WINDOWS,
         patch: int = 4,
-        channels: Sequence[int] = (96, 48, 96, 128),
+        channels: Sequence[int] = (16, 48, 64, 128),
         blocks: Sequence[int] = (1, 2, 2),
-        width: int = 96,
+        width: int = 64,
         heads: int = 4,
     ) -> None:
         super().__init__()
+        if patch < 2 or patch & (patch - 1):
+            raise ValueError(f"patch is {patch}; give a power of two, such as 4")
         hidden, fine, middle, coarse = channels
         self.width = width
         self.stride = (patch, patch, patch)
         self.multiple = (4 * patch, 4 * patch, 4 * patch)
         self.windows = HounsfieldWindows(hu_window, windows)
-        self.stem = nn.Sequential(
-            nn.Conv3d(len(windows), hidden, kernel_size=patch, stride=patch), nn.GELU(), nn.Conv3d(hidden, fine, kernel_size=1)
-        )
+        self.stem = _stem(len(windows), hidden, fine, patch)
         self.fine = nn.Sequential(*[_residual(fine) for _ in range(blocks[0])])
-        self.to_middle = Convolution(3, fine, middle, strides=2, kernel_size=2, padding=0, conv_only=True)
+        self.to_middle = nn.Conv3d(fine, middle, kernel_size=2, stride=2)
         self.middle = nn.Sequential(*[_residual(middle) for _ in range(blocks[1])])
-        self.to_coarse = Convolution(3, middle, coarse, strides=2, kernel_size=2, padding=0, conv_only=True)
+        self.to_coarse = nn.Conv3d(middle, coarse, kernel_size=2, stride=2)
         self.coarse = nn.ModuleList([TransformerBlock(coarse, 2 * coarse, heads, use_flash_attention=True) for _ in range(blocks[2])])
         self.position = nn.Linear(3, coarse)
-        self.project_fine = nn.Linear(fine, width)
-        self.project_middle = nn.Linear(middle, width)
-        self.project_coarse = nn.Linear(coarse, width)
+        # Each level is normalised before it is added: otherwise the large features of the context drown the fine ones.
+        self.project_fine = nn.Sequential(nn.LayerNorm(fine), nn.Linear(fine, width))
+        self.project_middle = nn.Sequential(nn.LayerNorm(middle), nn.Linear(middle, width))
+        self.project_coarse = nn.Sequential(nn.LayerNorm(coarse), nn.Linear(coarse, width))
         self.fuse = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], list[list[int]]]:
@@ -103,8 +126,18 @@ class ConvolutionalTower(nn.Module):
         return [tokens_fine + self.fuse(tokens_fine), tokens_middle, tokens_coarse], grids
 
 
+def _stem(windows: int, hidden: int, fine: int, patch: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    width = windows
+    while patch > 2:
+        layers += [nn.Conv3d(width, hidden, kernel_size=2, stride=2), nn.GELU()]
+        width, patch = hidden, patch // 2
+    layers.append(nn.Conv3d(width, fine, kernel_size=2, stride=2))
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
+
+
 def _residual(channels: int) -> ResidualUnit:
-    return ResidualUnit(3, channels, channels, strides=1, subunits=1, norm=("INSTANCE", {"affine": True}), act=("GELU", {}))
+    return ResidualUnit(3, channels, channels, strides=1, subunits=1, norm=("GROUP", {"num_groups": GROUPS}), act=("GELU", {}), bias=False)
 
 
 def _grid(features: Tensor) -> list[int]:

@@ -77,11 +77,54 @@ def _as_volume(membership: Tensor, grid: list[int]) -> Tensor:
     return membership.float().transpose(1, 2).reshape(batch, anatomies, grid[0], grid[1], grid[2])
 
 
-class AnatomyPooling(nn.Module):
-    """One embedding row per anatomy: a learnable query attends to the anatomy's tokens of all levels.
+class RunningStandardization(nn.Module):
+    """Brings the features of each anatomy to mean 0 and standard deviation 1 over the scans that were seen in training.
 
-    All anatomies of all scans are pooled in one masked attention. As in fVLM (https://arxiv.org/abs/2501.14548), the
-    attention is shared, and each anatomy has its own projection into the text space.
+    Pooled features of one organ are nearly the same in all patients; what tells one patient from another is a small part of
+    them, and learned slowly. The running statistics are used in training too, so that a scan's features do not depend on the
+    scans that happen to share its batch, and no gradient passes through them.
+
+    Args:
+        anatomies: number of rows K.
+        features: features of each.
+        momentum: weight of a new batch; the first batches are averaged.
+        limit: standardised features are clipped to this many standard deviations.
+    """
+
+    def __init__(self, anatomies: int, features: int, momentum: float = 0.05, limit: float = 5.0) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.limit = limit
+        self.mean: Tensor
+        self.variance: Tensor
+        self.batches: Tensor
+        self.register_buffer("mean", torch.zeros(anatomies, features))
+        self.register_buffer("variance", torch.ones(anatomies, features))
+        self.register_buffer("batches", torch.zeros(()))
+
+    def forward(self, rows: Tensor, valid: Tensor) -> Tensor:
+        """``[B, K, F]`` with validity ``[B, K]`` to the same; rows that are not valid do not count."""
+        if self.training:
+            self._update(rows.detach(), valid.unsqueeze(-1).to(rows.dtype))
+        return ((rows - self.mean) / (self.variance + 1e-5).sqrt()).clamp(-self.limit, self.limit)
+
+    def _update(self, rows: Tensor, valid: Tensor) -> None:
+        count = valid.sum(0)
+        self.batches += 1
+        momentum = (1 / self.batches).clamp(min=self.momentum) * (count > 0)
+        known = count.clamp(min=1)
+        self.mean += ((rows * valid).sum(0) / known - self.mean) * momentum
+        # About the running mean, so that a batch of one scan has a variance too.
+        self.variance += (((rows - self.mean) ** 2 * valid).sum(0) / known - self.variance) * momentum
+
+
+class AnatomyPooling(nn.Module):
+    """One embedding row per anatomy, from what its tokens have in common and from the most unusual of them.
+
+    A learnable query attends to the anatomy's tokens of all levels, for all anatomies of all scans in one masked attention; as
+    in fVLM (https://arxiv.org/abs/2501.14548) the attention is shared, and each anatomy has its own projection into the text
+    space. Beside it stand the maximum and the minimum of each channel over the anatomy's tokens of the finest level, so that a
+    small calcification is not averaged away; both, standardised, are ours.
 
     Args:
         width: width of the tokens.
@@ -98,33 +141,53 @@ class AnatomyPooling(nn.Module):
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
-        self.projection = nn.Parameter(torch.empty(anatomies, width, embedding))
+        self.standardize = RunningStandardization(anatomies, 3 * width)
+        self.projection = nn.Parameter(torch.empty(anatomies, 3 * width, embedding))
         nn.init.normal_(self.query, std=0.02)
-        nn.init.normal_(self.projection, std=width**-0.5)
+        nn.init.normal_(self.projection, std=(3 * width) ** -0.5)
 
-    def forward(self, tokens: Tensor, membership: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, levels: list[Tensor], memberships: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Unit rows of each anatomy.
 
         Args:
-            tokens: tokens of all levels, ``[B, N, d]``.
-            membership: bool ``[B, N, K]``.
+            levels: tokens of each level, ``[B, N_l, d]``, finest first.
+            memberships: the anatomies of the tokens of each level, bool ``[B, N_l, K]``.
 
         Returns:
             Rows ``[B, K, E]``, zero where an anatomy has no token, and validity, bool ``[B, K]``.
         """
+        membership = torch.cat(memberships, dim=1)
+        tokens = self.normalize(torch.cat(levels, dim=1))
         batch, count, width = tokens.shape
         anatomies = self.query.shape[0]
         size = width // self.heads
         valid = membership.any(dim=1)
         allowed = (membership | ~valid.unsqueeze(1)).transpose(1, 2).unsqueeze(1)
-        tokens = self.normalize(tokens)
         query = self.query.view(1, anatomies, self.heads, size).transpose(1, 2).expand(batch, -1, -1, -1)
         key = self.key(tokens).view(batch, count, self.heads, size).transpose(1, 2)
         value = self.value(tokens).view(batch, count, self.heads, size).transpose(1, 2)
-        pooled = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
-        pooled = self.output(pooled.transpose(1, 2).reshape(batch, anatomies, width))
-        rows = F.normalize(torch.einsum("bkd,kde->bke", pooled, self.projection), dim=-1)
+        common = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+        common = self.output(common.transpose(1, 2).reshape(batch, anatomies, width))
+        highest, lowest = extremes(tokens[:, : levels[0].shape[1]], memberships[0])
+        pooled = self.standardize(torch.cat([common, highest, lowest], dim=2), valid)
+        rows = F.normalize(torch.einsum("bkf,kfe->bke", pooled, self.projection), dim=-1)
         return rows * valid.unsqueeze(-1), valid
+
+
+def extremes(tokens: Tensor, membership: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest and the smallest value of each channel over the tokens of each anatomy, twice ``[B, K, d]``; zero without tokens.
+
+    Args:
+        tokens: ``[B, N, d]``.
+        membership: bool ``[B, N, K]``.
+    """
+    highest, lowest = [], []
+    found = membership.any(dim=1).unsqueeze(-1)
+    for row in range(membership.shape[2]):
+        outside = ~membership[:, :, row : row + 1]
+        highest.append(tokens.masked_fill(outside, float("-inf")).amax(1))
+        lowest.append(tokens.masked_fill(outside, float("inf")).amin(1))
+    return torch.stack(highest, 1).masked_fill(~found, 0.0), torch.stack(lowest, 1).masked_fill(~found, 0.0)
 
 
 def depth_rows(field: Tensor, body: Tensor, grid: list[int]) -> Tensor:

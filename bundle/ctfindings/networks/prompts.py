@@ -33,11 +33,10 @@ def mean_over_templates(bank: Tensor) -> Tensor:
     return F.normalize(bank.mean(dim=2), dim=-1)
 
 
-def drawn_deltas(text: TextEncoder, batch: int) -> Tensor:
-    """Positive minus negative embedding of one training wording drawn for each scan and finding, ``[B, C, E]``."""
+def drawn_prompts(text: TextEncoder, batch: int) -> Tensor:
+    """Unit embeddings of one training wording drawn for each scan and finding, ``[2, B, C, E]``; index 0 is the statement, 1 its denial."""
     wordings = [training_wordings(finding) for finding in FINDINGS]
     draw = torch.rand(batch, len(FINDINGS)).tolist()
     pairs = [options[int(share * len(options))] for row in draw for options, share in zip(wordings, row, strict=True)]
     embedded = text([pair[0] for pair in pairs] + [pair[1] for pair in pairs], "prompt")
-    positive, negative = embedded.view(2, batch, len(FINDINGS), -1)
-    return positive - negative
+    return embedded.view(2, batch, len(FINDINGS), -1)

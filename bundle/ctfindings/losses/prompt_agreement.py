@@ -1,0 +1,57 @@
+"""The prompt agreement objective: all wordings of a statement lie together, apart from every other statement and from its denial."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.modules.loss import _Loss
+
+
+class PromptAgreementLoss(_Loss):
+    """Supervised contrast of the drawn wordings of all findings; a statement and its denial are two classes.
+
+    For each wording ``-mean over wordings p of its class of log(exp(s_p) / sum over all other wordings a of exp(s_a))`` with
+    ``s = cosine / temperature``; the mean over wordings. The form is that of Khosla et al., "Supervised Contrastive Learning"
+    (https://arxiv.org/abs/2004.11362); its use on prompts is ours. It keeps zero-shot answers from hanging on the wording, and lets the
+    text head learn from the whole lexicon what the scans of a batch do not show. Each rank takes its own draw.
+
+    Args:
+        temperature: divides the cosine similarity.
+
+    Raises:
+        ValueError: when the temperature is not positive.
+
+    Example:
+        >>> import torch
+        >>> drawn = torch.eye(4).reshape(2, 1, 2, 4).expand(2, 3, 2, 4)  # 3 draws of 2 findings, all wordings of a class alike
+        >>> round(PromptAgreementLoss(temperature=0.1)(drawn).item(), 4)
+        0.6934
+    """
+
+    inputs: tuple[str, ...] = ("prompt_drawn",)
+
+    def __init__(self, temperature: float = 0.1) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise ValueError(f"temperature is {temperature}; it must be positive")
+        self.temperature = temperature
+
+    def forward(self, prompt_drawn: Tensor) -> Tensor:
+        """
+        Args:
+            prompt_drawn: unit embeddings of the drawn wordings, statement and denial, (2, B, C, E).
+
+        Returns:
+            The mean over wordings; zero, without gradient, for a single draw.
+        """
+        polarities, draws, findings, _ = prompt_drawn.shape
+        if draws < 2:
+            return prompt_drawn.new_zeros(())
+        # Draws first, so that the class of a wording is its place in a block.
+        wordings = prompt_drawn.transpose(0, 1).flatten(0, 2)
+        place = torch.arange(polarities * findings, device=wordings.device).repeat(draws)
+        itself = torch.eye(len(wordings), dtype=torch.bool, device=wordings.device)
+        similarity = (wordings @ wordings.T / self.temperature).masked_fill(itself, float("-inf"))
+        log_share = similarity - similarity.logsumexp(dim=1, keepdim=True)
+        same = (place[:, None] == place) & ~itself
+        return -log_share.masked_fill(~same, 0.0).sum(1).mean() / (draws - 1)
