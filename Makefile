@@ -13,12 +13,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint format clean distclean
+.PHONY: help env slicer demo test lint format clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(STAMP) ## create .venv and install the tested versions (does nothing when nothing changed)
+
+slicer: $(VENV)/.slicer ## add 3D Slicer's core to .venv, for the tests of plugins/slicer (1 GB)
 
 demo: $(STAMP) ## findings for an example scan with the shipped weights
 	$(BIN)/python scripts/demo.py
@@ -50,6 +52,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): a few minutes the first time."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[test,dev]'
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[test,dev,label]'
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --no-deps monailabel pydicom-seg
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+	@touch $@
+
+# Its wheel pins vtk; nothing else of .venv changes. Drawing without a screen also needs libegl1, libgl1 and libxrender1 of the system.
+$(VENV)/.slicer: $(STAMP)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[slicer]'
 	@touch $@

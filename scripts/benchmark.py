@@ -1,10 +1,14 @@
 """What costs how much on this machine: times of one run and their ratios, as a table and as JSON.
 
     python scripts/benchmark.py [--output benchmark.json] [--repeats 3]
+    python scripts/benchmark.py --gradient-cache [--micro-batch 4] [--output gradient_cache.json]
 
 Measured on one synthetic scan with the network of ``configs/inference.json`` and the shipped weights: reading and preprocessing,
 encoding, scoring the 18 findings, one further free-text question on the encoded scan; and a training step with the allocator's
 own settings and with ``keep_freed_memory``. Times are the best of the repeats; ratios are what carries over to other machines.
+
+With ``--gradient-cache``: step time and peak memory of a training step by batch size, plain and with gradient caching, each in a
+process of its own. The scans are random numbers of the size of ``configs/train.json``, made while they are read.
 """
 
 from __future__ import annotations
@@ -12,24 +16,28 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 from monai.bundle import ConfigParser  # noqa: E402
+from monai.engines import SupervisedTrainer  # noqa: E402
 from monai.transforms import Compose  # noqa: E402
 
 from bundle.ctfindings.data.sources.phantom import make_case  # noqa: E402
 from bundle.ctfindings.data.sources.phantom.dataset import write_nifti  # noqa: E402
-from bundle.ctfindings.engines import keep_freed_memory  # noqa: E402
+from bundle.ctfindings.engines import GradientCache, MicroBatches, keep_freed_memory, prepare_report_batch  # noqa: E402
 from bundle.ctfindings.inference import FindingsPredictor  # noqa: E402
+from bundle.ctfindings.losses import AnatomyHeadLoss, CompositeLoss, DiseasePromptLoss, GroundingLoss, SigLIPLoss  # noqa: E402
 from bundle.ctfindings.networks import VisionLanguageModel, load_checkpoint  # noqa: E402
 
 
@@ -83,12 +91,94 @@ def training_step(repeats: int) -> float:
     return best(step, repeats) / 4
 
 
+class RandomScans:
+    """Batches of random scans with mask, finding masks, labels and report, made while they are read.
+
+    Args:
+        count: of batches.
+        size: scans of a batch.
+        shape: voxels of a scan.
+    """
+
+    def __init__(self, count: int, size: int, shape: list[int]) -> None:
+        self.count, self.size, self.shape = count, size, shape
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in range(self.count):
+            shape = (self.size, 1, *self.shape)
+            yield {
+                "image": torch.rand(shape),
+                "anatomy": torch.randint(0, 7, shape, dtype=torch.uint8),
+                "anatomy_known": torch.ones(self.size, 6, dtype=torch.bool),
+                "finding_masks": torch.randint(0, 2**18, shape, dtype=torch.int32),
+                "labels": torch.randint(0, 2, (self.size, 18)),
+                "report": [{"findings": f"Report {self.size * batch + scan}."} for scan in range(self.size)],
+            }
+
+
+def batch_step(scans: int, micro_batch: int, cached: bool) -> tuple[float, float]:
+    """Seconds of one training step on a batch of scans, and the largest memory of this process in MB."""
+    parser = ConfigParser()
+    parser.read_config(ROOT / "configs" / "train.json")
+    parser["bundle_root"] = str(ROOT)
+    network: VisionLanguageModel = parser.get_parsed_content("network_def")
+    losses = {"siglip": SigLIPLoss(), "prompts": DiseasePromptLoss(), "head": AnatomyHeadLoss(), "grounding": GroundingLoss()}
+    loss = CompositeLoss(losses, dict.fromkeys(losses, 1.0))
+    parameters = [value for value in [*network.parameters(), *loss.parameters()] if value.requires_grad]
+    size = micro_batch if cached else scans
+    loader = RandomScans(scans // size, size, parser.get_parsed_content("roi_size"))
+    trainer = SupervisedTrainer(
+        device="cpu",
+        max_epochs=1,
+        train_data_loader=MicroBatches(loader, scans // size) if cached else loader,
+        network=network,
+        optimizer=torch.optim.AdamW(parameters, lr=1e-4),
+        loss_function=loss,
+        prepare_batch=prepare_report_batch,
+        iteration_update=GradientCache() if cached else None,
+        decollate=False,
+    )
+    started = time.perf_counter()
+    trainer.run()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+    return time.perf_counter() - started, peak
+
+
+def gradient_cache_table(micro_batch: int) -> dict[str, Any]:
+    """Step time and peak memory by batch size, with and without gradient caching, as a table and a record."""
+    rows = []
+    print(f"{'scans':>6}{'':>8}{'seconds':>10}{'per scan':>10}{'peak MB':>10}{'of micro-batch':>16}")
+    for times, cached in ((1, False), (2, False), (4, False), (1, True), (4, True), (16, True)):
+        way, scans = ("cached" if cached else "plain"), times * micro_batch
+        command = [sys.executable, __file__, "--batch-step", way, str(scans), "--micro-batch", str(micro_batch)]
+        seconds, peak = map(float, subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()[-2:])
+        rows.append(
+            {"scans": scans, "cached": cached, "seconds": seconds, "peak_mb": peak, "ratio": peak / (rows[0]["peak_mb"] if rows else peak)}
+        )
+        print(f"{scans:>6}{way:>8}{seconds:>10.1f}{seconds / scans:>10.2f}{peak:>10.0f}{rows[-1]['ratio']:>16.2f}", flush=True)
+    return {"micro_batch": micro_batch, "threads": torch.get_num_threads(), "rows": rows}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="also write the figures as JSON")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--training-step", choices=("plain", "kept"), help=argparse.SUPPRESS)
+    parser.add_argument("--gradient-cache", action="store_true", help="measure gradient caching instead")
+    parser.add_argument("--micro-batch", type=int, default=4, help="scans of a micro-batch (default %(default)s)")
+    parser.add_argument("--batch-step", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.batch_step:
+        print(*batch_step(int(options.batch_step[1]), options.micro_batch, options.batch_step[0] == "cached"))
+        return
+    if options.gradient_cache:
+        record = gradient_cache_table(options.micro_batch)
+        if options.output:
+            options.output.write_text(json.dumps(record, indent=2) + "\n")
+        return
     if options.training_step:
         if options.training_step == "kept":
             keep_freed_memory()

@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.findings import FINDING_NAMES, fill_template
 from bundle.ctfindings.inference import Answers, FindingsPredictor, FindingsRecord, scan_records, token_affine
-from bundle.ctfindings.inference.findings import anatomy_warnings, check_queries, denial
+from bundle.ctfindings.inference.findings import check_queries, denial
 from bundle.ctfindings.networks import load_checkpoint
 
 Workflow = Callable[..., ConfigWorkflow]

@@ -15,7 +15,7 @@ import pydicom
 import pytest
 
 from bundle.ctfindings.data import ScanError, load_scan
-from bundle.ctfindings.data.scan import _even_slices
+from bundle.ctfindings.data.dicom_series import _even_slices
 
 
 def save(path: Path, array: np.ndarray, affine: np.ndarray | None) -> Path:

@@ -17,10 +17,15 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.data import image_pipeline, load_datalist
-from bundle.ctfindings.engines.evaluation import LOCALIZED, calibrate, evaluate_checkpoint, evidence_record, paraphrase_record
+from bundle.ctfindings.engines.calibration import calibrate
+from bundle.ctfindings.engines.diagnostics import Diagnostics
+from bundle.ctfindings.engines.evaluation import evaluate_checkpoint
+from bundle.ctfindings.engines.evaluation_records import LOCALIZED, evidence_record, paraphrase_record
 from bundle.ctfindings.engines.loading import cached_dataset, study_loader
 from bundle.ctfindings.engines.scoring import KeepGeometryd, SplitScores, collect_scores
 from bundle.ctfindings.findings import FINDING_NAMES, TEMPLATES, finding_index
+from bundle.ctfindings.inference.record import DISCLAIMER
+from bundle.ctfindings.metrics import WORDINGS
 from bundle.ctfindings.networks import ConvolutionalTower, ImageEncoder, TextTower, VisionLanguageModel, ZeroShotClassifier, load_checkpoint
 
 C, T = len(FINDING_NAMES), len(TEMPLATES)
@@ -63,6 +68,19 @@ def write_scan(path: Path, rng: np.random.Generator) -> None:
     nib.save(nib.Nifti1Image(hu, np.array([[-10.0, 0, 0, 120], [0, -10, 0, 90], [0, 0, 12, -300], [0, 0, 0, 1]])), path)
 
 
+def captions_of(number: int) -> dict[str, dict[str, Any]]:
+    """Two sentences on the lung and one on the heart; every other study is normal, the last of six has no report."""
+    if number == 5:
+        return {}
+    name = FINDING_NAMES[number].lower()
+    if number % 2:
+        return {"lung": {"text": "No emphysema. No atelectasis.", "normal": True}, "heart": {"text": "No cardiomegaly.", "normal": True}}
+    return {
+        "lung": {"text": f"There is {name}. No pleural effusion.", "normal": False},
+        "heart": {"text": "Cardiomegaly is seen.", "normal": False},
+    }
+
+
 def loader_of(datalist: Path, split: str) -> Any:
     return study_loader(cached_dataset(load_datalist(datalist, split), [*image_pipeline(SPACING), KeepGeometryd("image")]), batch_size=1)
 
@@ -79,8 +97,9 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
     content: dict[str, Any] = {"name": "tiny", "training": []}
     for split, count in SPLITS.items():
         content[split] = [{"id": f"{split}{i}", "patient": f"p{split}{i}", "image": f"{split}{i}.nii.gz"} for i in range(count)]
-        for record in content[split]:
+        for number, record in enumerate(content[split]):
             write_scan(folder / record["image"], rng)
+            record["captions"] = captions_of(number)
     datalist = write_datalist(folder, content)
     for split in SPLITS:
         logits = collect_scores(loader_of(datalist, split), model).logits
@@ -133,8 +152,86 @@ def test_calibration_and_thresholds_do_not_depend_on_the_test_labels(setup: Setu
     flipped = evaluate(setup, content, tmp_path / "flipped")
     first = read_strictly(evaluated / "metrics.json")
     assert flipped["macro"]["auc"] == 0.0, "the labels were read"
-    assert flipped["calibration"] == first["calibration"]
+    assert flipped["calibration"] == first["calibration"], "temperature and Platt scaling come from the calibration split"
+    kept = [Diagnostics.load(folder / "diagnostics.npz") for folder in (evaluated, tmp_path / "flipped")]
+    for decisions in ("present_own", "present_reference"):
+        np.testing.assert_array_equal(getattr(kept[0], decisions), getattr(kept[1], decisions))
     assert [row["threshold"] for row in flipped["findings"]] == [row["threshold"] for row in first["findings"]]
+
+
+def test_calibration_does_depend_on_the_labels_of_the_calibration_split(setup: Setup, evaluated: Path, tmp_path: Path) -> None:
+    """The guard above could pass because nothing is fitted at all."""
+    content = copy.deepcopy(setup.content)
+    for record in content["validation"][:2]:
+        record["labels"] = [1 - label for label in record["labels"]]
+    changed = evaluate(setup, content, tmp_path / "changed")["calibration"]
+    first = read_strictly(evaluated / "metrics.json")["calibration"]
+    assert changed["temperature"] != first["temperature"]
+    assert changed["scale"] != first["scale"]
+
+
+def test_reports_are_measured_for_collapse_and_retrieval(evaluated: Path) -> None:
+    record = read_strictly(evaluated / "metrics.json")
+    captions = record["collapse"]["captions"]
+    assert (captions["texts"], captions["by_anatomy"]["lung"], captions["by_anatomy"]["heart"]) == (10, 5, 5)
+    # Three distinct lung texts of abnormal studies and one normal text; two heart texts.
+    assert captions["distinct_texts"] == 6
+    assert captions["cross_anatomy"]["pairs"] == 25
+    assert captions["normal_abnormal"]["pairs"] == 2 * 2 * 3
+    assert sum(captions["cross_anatomy"]["histogram"]["counts"]) == 25
+    low, high = captions["cross_anatomy"]["mean_interval"]
+    assert low <= captions["cross_anatomy"]["mean"] <= high
+    assert record["retrieval"]["reports"] == 5
+    assert record["collapse"]["prompts"]["polarity"]["pairs"] == C * T
+    assert record["templates"]["ids"] == [template.id for template in TEMPLATES]
+    assert record["wordings"]["ids"] == [wording.id for wording in WORDINGS]
+    # The tiny tokenizer lower-cases, so that case cannot matter.
+    lower, upper = record["wordings"]["macro_auc"][:2]
+    assert lower == upper
+
+
+def test_studies_without_reports_are_scored_all_the_same(setup: Setup, tmp_path: Path) -> None:
+    content = copy.deepcopy(setup.content)
+    for record in content["test"]:
+        del record["captions"]
+    record = evaluate(setup, content, tmp_path / "bare")
+    assert record["collapse"]["captions"] is None and record["retrieval"] is None and record["image_text"] is None
+    assert (tmp_path / "bare" / "report.html").stat().st_size > 0
+
+
+def test_the_page_is_self_contained_and_says_it_is_research(evaluated: Path) -> None:
+    page = (evaluated / "report.html").read_text(encoding="utf-8")
+    assert DISCLAIMER in page
+    assert "<script" not in page and "http://" not in page and "https://" not in page
+    assert page.count('src="data:image/png;base64,') == 5
+    assert all(name in page for name in FINDING_NAMES)
+
+
+def test_another_checkpoint_is_compared_on_the_same_resamples(setup: Setup, evaluated: Path, tmp_path: Path) -> None:
+    """Once as a checkpoint and once as the folder of its evaluation; the same model differs from itself by nothing."""
+    torch.manual_seed(3)
+    other = tmp_path / "other.pt"
+    torch.save({"model": build_model(setup.encoder).state_dict()}, other)
+    first = evaluate(setup, setup.content, tmp_path / "first", compare=other)["comparison"]
+    assert (first["first"], first["second"]) == ("checkpoint.pt", "other.pt")
+    auc = {row["statistic"]: row for row in first["statistics"] if row["section"] == "templates"}
+    assert auc["mean"]["difference"] == pytest.approx(auc["mean"]["first"] - auc["mean"]["second"])
+    assert auc["mean"]["difference"] > 0.1, "the labels are the first model's own scores"
+    assert {"captions", "retrieval", "wordings", "calibration_error"} <= {row["section"] for row in first["statistics"]}
+    assert read_strictly(tmp_path / "first" / "metrics.json")["macro"]["auc"] == 1.0, "the checkpoint itself is what is scored"
+    assert "other.pt" in (tmp_path / "first" / "report.html").read_text(encoding="utf-8")
+
+    same = evaluate(setup, setup.content, tmp_path / "same", compare=evaluated)["comparison"]
+    assert same["macro_auc"]["difference"] == pytest.approx(0, abs=1e-6)
+    # Kept in single precision, hence not exactly zero.
+    assert all(abs(row["difference"]) < 1e-4 for row in same["statistics"] if row["difference"] is not None)
+
+
+def test_an_evaluation_of_other_scans_is_not_compared_with(setup: Setup, evaluated: Path, tmp_path: Path) -> None:
+    content = copy.deepcopy(setup.content)
+    content["test"] = content["test"][:5]
+    with pytest.raises(ValueError, match="was scored on other studies"):
+        evaluate(setup, content, tmp_path / "fewer", compare=evaluated)
 
 
 def test_exported_weights_give_the_predictions_that_were_scored(setup: Setup, evaluated: Path) -> None:
@@ -188,6 +285,9 @@ def made_up_scores(**changes: Any) -> SplitScores:
         "labels": labels,
         "logits": np.tile([[2.0], [1.0], [-1.0], [-2.0]], (1, C)),
         "template_logits": np.zeros((studies, T, C)),
+        "wording_logits": np.zeros((studies, len(WORDINGS), C)),
+        "anatomy": np.zeros((studies, len(ANATOMY_NAMES), 4)),
+        "anatomy_valid": np.ones((studies, len(ANATOMY_NAMES)), dtype=bool),
         "peaks_mm": np.zeros((studies, C, 3)),
         "anatomy_dice": np.zeros((studies, len(ANATOMY_NAMES))),
     }

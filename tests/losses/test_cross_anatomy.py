@@ -139,6 +139,19 @@ def test_smallest_temperature_stays_finite(make_batch, mode):
     assert batch["anatomy"].grad.isfinite().all()
 
 
+@pytest.mark.parametrize("mode", ["masked", "pooled"])
+def test_the_same_words_for_every_anatomy_move_image_rows_along_one_vector_only(make_batch, mode):
+    batch = make_batch()
+    batch["caption"] = batch["caption"][:1, :1].expand_as(batch["caption"])
+    batch["caption_id"] = torch.full_like(batch["caption_id"], 7)
+    batch["anatomy"].requires_grad_()
+    loss = CrossAnatomyLoss(mode)(**batch, temperature_global=TEMPERATURE)
+    loss.backward()
+    assert loss.isfinite()
+    gradient, words = batch["anatomy"].grad, batch["caption"][0, 0]
+    torch.testing.assert_close(gradient, (gradient @ words)[..., None] * words, rtol=0, atol=1e-12)
+
+
 def test_unknown_mode_is_refused():
     with pytest.raises(ValueError, match="mode is 'global'"):
         CrossAnatomyLoss("global")  # type: ignore[arg-type]

@@ -15,7 +15,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bundle.ctfindings.losses import CompositeLoss, CrossAnatomyLoss, LocalAnatomyLoss, TextSeparationLoss, gather_rows
+from bundle.ctfindings.losses import (
+    AnatomyPrototypeLoss,
+    CompositeLoss,
+    CrossAnatomyLoss,
+    LocalAnatomyLoss,
+    TextSeparationLoss,
+    gather_pairs,
+    gather_rows,
+)
 
 ROOT = Path(__file__).parents[2]
 SCANS, ANATOMIES, WIDTH = 7, 3, 4
@@ -62,16 +70,19 @@ def objectives() -> dict[str, nn.Module]:
         "cross": CrossAnatomyLoss(),
         "pooled": CrossAnatomyLoss("pooled"),
         "separation": TextSeparationLoss(),
+        "learnable prototypes": AnatomyPrototypeLoss(ANATOMIES, 6, "learnable").double(),
+        "moving prototypes": AnatomyPrototypeLoss(ANATOMIES, 6, "ema").double(),
     }
 
 
 def step(network: nn.Module, loss: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Loss and gradients of one training step, by name."""
+    """Loss, gradients of network and loss, and what the loss remembers after one training step, by name."""
     network.zero_grad()
     total = loss(network(batch), batch)
     total.backward()
-    gradients = {name.removeprefix("module."): value.grad for name, value in network.named_parameters() if value.grad is not None}
-    return {"loss": total.detach(), **{name: value.clone() for name, value in gradients.items()}}
+    parameters = [*network.named_parameters(), *loss.named_parameters()]
+    gradients = {name.removeprefix("module."): value.grad for name, value in parameters if value.grad is not None}
+    return {"loss": total.detach(), **{name: value.clone() for name, value in [*gradients.items(), *loss.named_buffers()]}}
 
 
 def rank_main(rank: int, folder: Path) -> None:
@@ -126,7 +137,7 @@ def test_two_processes_get_the_gradient_of_one_process_on_the_joined_batch(two_p
 def test_a_rank_without_captions_neither_blocks_the_other_nor_contributes(two_processes):
     found = two_processes["one rank without captions"]
     assert found["loss"] == 0
-    assert not any(value.any() for value in found.values())
+    assert not any(value.any() for name, value in found.items() if not name.startswith("losses.") and name != "step")
 
 
 def test_ranks_of_different_batch_size_are_joined_in_rank_order(two_processes):
@@ -138,6 +149,14 @@ def test_one_process_gets_its_own_tensors_back():
     joined = gather_rows(rows, ids)
     assert joined[0] is rows
     assert joined[1] is ids
+
+
+def test_a_pair_is_valid_where_both_its_image_and_its_caption_are():
+    rows, one, two = torch.randn(2, 2, 3), torch.tensor([[True, True], [False, True]]), torch.tensor([[True, False], [True, True]])
+    pairs = gather_pairs(rows, one, -rows, two, torch.arange(4).reshape(2, 2), one)
+    assert pairs.valid.tolist() == [[True, False], [False, True]]
+    assert pairs.anatomy is rows
+    assert torch.equal(pairs.caption, -rows)
 
 
 def test_tensors_of_different_batch_size_are_refused():

@@ -17,6 +17,7 @@ from bundle.ctfindings.metrics import (
     paired_bootstrap_auc,
     paired_bootstrap_interval,
     resample_weights,
+    weight_bootstrap_interval,
     weighted_auc,
 )
 
@@ -126,3 +127,13 @@ def test_what_cannot_be_resampled_is_refused() -> None:
         bootstrap_interval(np.mean, [np.ones(3)], ["a", "b"])
     with pytest.raises(ValueError, match="between 0 and 1"):
         bootstrap_interval(np.mean, [np.ones(2)], ["a", "b"], resamples=5, level=95)
+
+
+def test_an_interval_over_weights_is_that_over_resampled_rows() -> None:
+    values = np.random.default_rng(4).normal(size=60)
+    patients = [f"p{i // 3}" for i in range(60)]
+    rows = bootstrap_interval(np.mean, [values], patients, resamples=300, seed=5)
+    weighted = weight_bootstrap_interval(lambda weights: weights @ values / weights.sum(axis=1), patients, resamples=300, seed=5)
+    assert (float(weighted.estimate), float(weighted.low), float(weighted.high)) == pytest.approx(
+        (float(rows.estimate), float(rows.low), float(rows.high))
+    )

@@ -7,7 +7,16 @@ import pytest
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from bundle.ctfindings.metrics import apply_platt, expected_calibration_error, finding_auc, fit_platt
+from bundle.ctfindings.metrics import (
+    apply_platt,
+    apply_temperature,
+    expected_calibration_error,
+    finding_auc,
+    fit_platt,
+    fit_temperature,
+    reliability,
+    weighted_calibration_error,
+)
 
 
 def drawn(scans: int, scale: list[float], shift: list[float], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -98,3 +107,53 @@ def test_calibration_error_is_the_gap_of_each_bin_weighted_by_its_count() -> Non
     assert np.isnan(expected_calibration_error([[0.5]], [[-1]]))
     with pytest.raises(ValueError, match="not logits"):
         expected_calibration_error([[1.5]], [[1]])
+
+
+def test_the_temperature_that_drew_the_labels_is_recovered() -> None:
+    logits, labels = drawn(20000, [0.4, 0.4], [0.0, 0.0])
+    temperature = fit_temperature(logits, labels)
+    assert temperature == pytest.approx(1 / 0.4, rel=0.05)
+    np.testing.assert_allclose(apply_temperature(logits, temperature), expit(logits / temperature))
+
+
+def test_a_fitted_temperature_has_the_smallest_cross_entropy_of_a_grid() -> None:
+    logits, labels = drawn(300, [1.5, 0.7], [-0.4, 0.3], seed=2)
+
+    def cross_entropy(temperature: float) -> float:
+        return float(-np.log(expit(np.where(labels == 1, 1, -1) * logits / temperature)).mean())
+
+    fitted = fit_temperature(logits, labels)
+    assert cross_entropy(fitted) <= min(cross_entropy(value) for value in np.geomspace(0.05, 50, 400)) + 1e-12
+
+
+def test_unknown_labels_do_not_move_the_temperature() -> None:
+    logits, labels = drawn(200, [0.5, 2.0], [0.0, 0.0], seed=3)
+    known = fit_temperature(logits, labels)
+    extra = np.concatenate([logits, 50 * logits]), np.concatenate([labels, np.full_like(labels, -1)])
+    assert fit_temperature(*extra) == pytest.approx(known)
+    with pytest.raises(ValueError, match="no calibration label is known"):
+        fit_temperature(logits, np.full_like(labels, -1))
+
+
+def test_logits_on_the_wrong_side_of_zero_get_the_largest_temperature() -> None:
+    """Positive logits, few positives: no temperature but the highest comes near, which is the limit the docs name."""
+    logits = np.full((20, 1), 3.0)
+    labels = np.zeros((20, 1), dtype=int)
+    labels[0] = 1
+    assert fit_temperature(logits, labels) == pytest.approx(1000, rel=1e-3)
+
+
+def test_weights_count_as_repeated_scans() -> None:
+    logits, labels = drawn(30, [1.0, 2.0], [0.0, -1.0], seed=4)
+    weights = np.random.default_rng(0).integers(0, 4, (5, 30)).astype(float)
+    found = weighted_calibration_error(expit(logits), labels, weights)
+    for row, weight in zip(found, weights.astype(int), strict=True):
+        repeated = np.repeat(np.arange(30), weight)
+        np.testing.assert_allclose(row, expected_calibration_error(expit(logits)[repeated], labels[repeated]))
+
+
+def test_reliability_is_the_mean_and_frequency_of_each_bin_that_holds_an_answer() -> None:
+    curve = reliability([[0.05], [0.15], [0.11], [1.0]], [[0], [1], [0], [1]])
+    assert curve["probability"] == pytest.approx([0.05, 0.13, 1.0])
+    assert curve["frequency"] == pytest.approx([0.0, 0.5, 1.0])
+    assert curve["count"] == [1, 2, 1]

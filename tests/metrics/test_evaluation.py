@@ -78,7 +78,7 @@ def test_scans_used_for_calibration_are_not_scored() -> None:
         ({"findings": FINDINGS[:2]}, "2 finding names for 3 columns"),
         ({"patients": ["a"]}, "1 patients for 60 scans"),
         ({"ids": ["a", "b", "a"] + ["c"] * 57}, "scan a occurs twice"),
-        ({"logits_by_template": np.zeros((60, 3))}, r"\[scans, templates, findings\]"),
+        ({"logits_by_template": np.zeros((60, 3))}, r"\[scans, wordings, findings\]"),
     ],
 )
 def test_input_that_does_not_fit_is_refused(change: dict, message: str) -> None:

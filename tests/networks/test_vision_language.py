@@ -118,3 +118,37 @@ def test_training_reaches_both_towers(model: VisionLanguageModel, scans: Tensor,
         assert module.weight.grad.isfinite().all()
         assert module.weight.grad.abs().sum() > 0
     assert model.log_temperature.grad is not None and model.scorer.log_token_scale.grad is not None
+
+
+def test_reports_meet_the_thorax_rows(model: VisionLanguageModel, scans: Tensor) -> None:
+    outputs = model(scans, reports=["", "clear lungs"])
+    assert torch.equal(outputs["scan"], outputs["anatomy"][:, THORAX])
+    assert torch.equal(outputs["scan_valid"], outputs["anatomy_valid"][:, THORAX])
+    assert outputs["report_valid"].tolist() == [False, True]
+    torch.testing.assert_close(outputs["report"][1], model.encode_text(["clear lungs"], "report")[0])
+    assert (outputs["report"][0] == 0).all()
+    assert "report" not in model(scans, reports=["", ""])
+
+
+def test_each_snippet_comes_with_the_depth_rows_of_its_scan(model: VisionLanguageModel, scans: Tensor) -> None:
+    affine = torch.eye(4, dtype=torch.float64).repeat(2, 1, 1)
+    affine[1, 2, 3] = 100.0
+    nodule, effusion = {"text": "a nodule", "z_mm": 103.0}, {"text": "an effusion", "z_mm": 110.0}
+    outputs = model(scans, snippets=[[], [nodule, effusion]], affine=affine)
+    rows = model.encode_image(scans).depth
+    torch.testing.assert_close(outputs["depth"], rows[[1, 1]])
+    assert outputs["depth_mm"].tolist() == [[100.5 + 2 * row for row in range(8)]] * 2
+    assert outputs["target_mm"].tolist() == [103.0, 110.0]
+    torch.testing.assert_close(outputs["snippet"], model.encode_text(["a nodule", "an effusion"], "snippet"))
+    assert "snippet" not in model(scans, snippets=[[], []], affine=affine)
+    with pytest.raises(ValueError, match="without the affine"):
+        model(scans, snippets=[[], [nodule]])
+
+
+def test_weights_know_whether_their_snippet_head_was_trained(model: VisionLanguageModel, scans: Tensor) -> None:
+    model.encode_text(["a nodule"], "snippet")
+    assert model.text.snippet_head_trained.item() == 0, "asking is no training"
+    older = {key: value for key, value in model.state_dict().items() if "snippet_head_trained" not in key}
+    model.train().encode_text(["a nodule"], "snippet")
+    assert model.state_dict()["text.snippet_head_trained"].item() == 1
+    model.load_state_dict(older)

@@ -10,7 +10,8 @@ from monai.data import MetaTensor
 from scipy import ndimage
 
 from bundle.ctfindings.anatomy import ANATOMIES, ANATOMY_NAMES, anatomy_index
-from bundle.ctfindings.data.scan import ScanError, as_metatensor, read_volume
+from bundle.ctfindings.data.scan import as_metatensor, read_volume
+from bundle.ctfindings.data.volume import ScanError
 
 MASK_MAPPINGS: dict[str, dict[int, str]] = {
     "ctfindings": {anatomy.mask_id: anatomy.name for anatomy in ANATOMIES},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ def load_datalist(path: str | Path, split: str) -> list[dict[str, Any]]:
         split: key of the list, such as ``training``, ``validation`` or ``test``.
 
     Raises:
-        ValueError: when the file or the split is missing, a record is incomplete, or labels are not 18 values of -1, 0, 1.
+        ValueError: when the file or the split is missing, a record is incomplete, labels are not 18 values of -1, 0, 1, or a snippet
+            has no text or a z_mm that is no number.
     """
     path = Path(path)
     if not path.is_file():
@@ -54,10 +56,21 @@ def _study(record: Mapping[str, Any], path: Path, index: int) -> dict[str, Any]:
     labels = record.get("labels") or [-1] * len(FINDING_NAMES)
     if len(labels) != len(FINDING_NAMES) or not set(labels) <= {-1, 0, 1}:
         raise ValueError(f"{path}: labels of study {record['id']} are not {len(FINDING_NAMES)} values of -1, 0 or 1; correct them")
+    for snippet in record.get("snippets") or ():
+        if not _is_snippet(snippet):
+            raise ValueError(f"{path}: a snippet of study {record['id']} is {snippet}; it needs a text, and z_mm in mm or none")
     study["labels"] = torch.tensor(labels)
     study["patient"] = str(record.get("patient", record["id"]))
     study.update(_caption_targets(record.get("captions") or {}))
     return study
+
+
+def _is_snippet(snippet: Any) -> bool:
+    """Whether it has a text, and a place that is unknown or a finite number."""
+    if not isinstance(snippet, Mapping) or not isinstance(snippet.get("text"), str) or not snippet["text"].strip():
+        return False
+    z_mm = snippet.get("z_mm")
+    return z_mm is None or (isinstance(z_mm, int | float) and math.isfinite(z_mm))
 
 
 def _caption_targets(captions: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -65,12 +78,18 @@ def _caption_targets(captions: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     texts = {name: str(captions[name]["text"]) for name in ANATOMY_NAMES if captions.get(name, {}).get("text")}
     return {
         "captions": texts,
-        "caption_id": torch.tensor([_text_id(texts[name]) if name in texts else 0 for name in ANATOMY_NAMES]),
+        "caption_id": torch.tensor([text_id(texts[name]) if name in texts else 0 for name in ANATOMY_NAMES]),
         "caption_normal": torch.tensor([bool(captions.get(name, {}).get("normal", False)) for name in ANATOMY_NAMES]),
     }
 
 
-def _text_id(text: str) -> int:
+def report_text(report: Mapping[str, Any] | None) -> str:
+    """Findings and impression of a report as one text; empty without a report."""
+    parts = [str((report or {}).get(section) or "").strip() for section in ("findings", "impression")]
+    return " ".join(part for part in parts if part)
+
+
+def text_id(text: str) -> int:
     """A 63-bit number that is the same for the same text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 

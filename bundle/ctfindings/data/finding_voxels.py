@@ -11,7 +11,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from bundle.ctfindings.data.scan import ScanError
+from bundle.ctfindings.data.volume import ScanError
 from bundle.ctfindings.findings import FINDINGS
 
 

@@ -233,6 +233,8 @@ class BodyForeground:
 class RandTranslated(RandomizableTransform, MapTransform):
     """Shift an image and its mask together by whole voxels, with zeros moving in. The affine follows, so mm stay true.
 
+    The affine is that of a ``MetaTensor``, and the plain tensor ``<key>_affine`` of a study that keeps one (``KeepGeometryd``).
+
     Args:
         keys: tensors [C, X, Y, Z] of one size.
         max_voxels: largest shift either way along X, Y, Z.
@@ -264,9 +266,11 @@ class RandTranslated(RandomizableTransform, MapTransform):
             to = tuple(slice(max(step, 0), size + min(step, 0)) for step, size in zip(self.shift, image.shape[1:], strict=True))
             of = tuple(slice(max(-step, 0), size - max(step, 0)) for step, size in zip(self.shift, image.shape[1:], strict=True))
             shifted[(slice(None), *to)] = image[(slice(None), *of)]
+            back = torch.eye(4, dtype=torch.float64)
+            back[:3, 3] = -torch.tensor(self.shift, dtype=torch.float64)
             if isinstance(shifted, MetaTensor):
-                back = torch.eye(4, dtype=image.affine.dtype)
-                back[:3, 3] = -torch.tensor(self.shift, dtype=image.affine.dtype)
-                shifted.affine = image.affine @ back
+                shifted.affine = image.affine @ back.to(image.affine)
+            if f"{key}_affine" in study:
+                study[f"{key}_affine"] = study[f"{key}_affine"] @ back.to(study[f"{key}_affine"])
             study[key] = shifted
         return study

@@ -1,30 +1,37 @@
 """Glue between the package and MONAI's Ignite engines."""
 
 from bundle.ctfindings.engines.allocation import keep_freed_memory
-from bundle.ctfindings.engines.batches import prepare_batch, prepare_image_batch
+from bundle.ctfindings.engines.batches import prepare_batch, prepare_image_batch, prepare_report_batch
+from bundle.ctfindings.engines.calibration import calibrate
 from bundle.ctfindings.engines.checkpointing import RunCheckpoint
-from bundle.ctfindings.engines.evaluation import calibrate, evaluate_checkpoint
+from bundle.ctfindings.engines.evaluation import evaluate_checkpoint
+from bundle.ctfindings.engines.gradient_cache import GradientCache, MicroBatches
 from bundle.ctfindings.engines.handlers import EpochSeed, LossLog, MacroAuc, MetricLog
 from bundle.ctfindings.engines.loading import cached_dataset, study_loader
+from bundle.ctfindings.engines.published_evaluation import evaluate_published
 from bundle.ctfindings.engines.running import input_error, run_or_exit
 from bundle.ctfindings.engines.scoring import KeepGeometryd, SplitScores, collect_scores
 
 __all__ = [
     "EpochSeed",
+    "GradientCache",
     "KeepGeometryd",
     "LossLog",
     "MacroAuc",
     "MetricLog",
+    "MicroBatches",
     "RunCheckpoint",
     "SplitScores",
     "cached_dataset",
     "calibrate",
     "collect_scores",
     "evaluate_checkpoint",
+    "evaluate_published",
     "input_error",
     "keep_freed_memory",
     "prepare_batch",
     "prepare_image_batch",
+    "prepare_report_batch",
     "run_or_exit",
     "study_loader",
 ]

@@ -10,103 +10,44 @@ import json
 import logging
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import monai
-import nibabel as nib
 import numpy as np
 import torch
 from monai.transforms import Transform
-from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
 from bundle.ctfindings import __version__
-from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.data import load_datalist
+from bundle.ctfindings.engines.calibration import Calibration, calibrate
+from bundle.ctfindings.engines.diagnostics import Diagnostics, diagnose
+from bundle.ctfindings.engines.diagnostics_record import TEMPLATE_NAMES, comparison_record, diagnostics_record
+from bundle.ctfindings.engines.evaluation_records import anatomy_record, evidence_record, paraphrase_record
+from bundle.ctfindings.engines.evaluation_report import write_evaluation_report, write_figures
 from bundle.ctfindings.engines.loading import cached_dataset, study_loader
+from bundle.ctfindings.engines.protocols import protocol_of_scores
 from bundle.ctfindings.engines.scoring import KeepGeometryd, SplitScores, collect_scores
-from bundle.ctfindings.findings import FINDING_NAMES, FINDINGS, finding_index
+from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.atomic import atomic_path
 from bundle.ctfindings.metrics import (
-    apply_platt,
     check_disjoint,
-    choose_thresholds,
     evaluate_split,
-    evidence_distance,
-    evidence_hit_rate,
     finding_auc,
-    fit_platt,
     format_table,
-    load_paraphrases,
     macro_average,
-    paraphrase_accuracy,
     plot_auc_by_finding,
     plot_roc_grid,
-    rank_of_finding,
 )
-from bundle.ctfindings.networks import (
-    PromptBank,
-    TextTower,
-    VisionLanguageModel,
-    load_checkpoint,
-    mean_over_templates,
-    save_bundle_weights,
-    template_bank,
-)
+from bundle.ctfindings.metrics.comparison import number
+from bundle.ctfindings.metrics.protocols import check_protocol, format_protocol
+from bundle.ctfindings.networks import PromptBank, VisionLanguageModel, load_checkpoint, save_bundle_weights, template_bank
 from bundle.ctfindings.networks.checkpoint import sha256_of
 
 logger = logging.getLogger(__name__)
 
-EVIDENCE_TOLERANCE_MM = 15.0
-LOCALIZED = tuple(index for index, finding in enumerate(FINDINGS) if finding.localized)
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Platt scaling and thresholds of the findings, from calibration studies that are not scored.
-
-    Attributes:
-        scale: ``[C]``.
-        shift: ``[C]``.
-        thresholds: on calibrated probabilities, ``[C]``.
-        problem: why nothing could be fitted, so that the probabilities are the sigmoid of the logits; None when all is well.
-    """
-
-    scale: NDArray[np.float64]
-    shift: NDArray[np.float64]
-    thresholds: NDArray[np.float64]
-    problem: str | None = None
-
-    def probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Logits ``[..., C]`` to calibrated probabilities."""
-        return apply_platt(logits, self.scale, self.shift)
-
-
-def calibrate(scores: SplitScores, split: str = "validation", scored_ids: Sequence[str] = ()) -> Calibration:
-    """Calibration and Youden thresholds from the studies of one split.
-
-    Args:
-        scores: of the calibration studies.
-        split: its name; the test split is refused.
-        scored_ids: studies on which the thresholds will be scored.
-
-    A network that has learned nothing cannot be calibrated but can be scored; the calibration then says so in ``problem``.
-
-    Raises:
-        ValueError: a study is in both sets.
-    """
-    check_disjoint(scores.ids, scored_ids)
-    problem = None
-    try:
-        scale, shift = fit_platt(scores.logits, scores.labels)
-    except ValueError as error:
-        problem = f"not calibrated: {error}"
-        scale, shift = np.ones(scores.labels.shape[1]), np.zeros(scores.labels.shape[1])
-    probabilities = apply_platt(scores.logits, scale, shift)
-    thresholds = choose_thresholds(probabilities, scores.labels, split=split, calibration_ids=scores.ids, scored_ids=scored_ids)
-    return Calibration(scale, shift, thresholds, problem)
+DIAGNOSTICS_FILE = "diagnostics.npz"
 
 
 def evaluate_checkpoint(
@@ -124,11 +65,13 @@ def evaluate_checkpoint(
     device: str | torch.device = "cpu",
     cache_dir: str | Path | None = None,
     cache_key: Any = None,
+    compare: str | Path | None = None,
+    protocol: str | None = None,
 ) -> dict[str, Any]:
     """Evaluates a checkpoint as a user would meet it, with the image alone, and writes what was found.
 
-    Writes ``metrics.json``, ``predictions.csv``, ``roc.png`` and ``auc.png``, prints the table, and optionally writes the weights
-    that ship with the bundle.
+    Writes ``metrics.json``, ``report.html``, ``predictions.csv``, ``diagnostics.npz``, ``roc.png`` and ``auc.png``, prints the table, and
+    optionally writes the weights that ship with the bundle.
 
     Args:
         network: the geometry of the checkpoint.
@@ -145,6 +88,9 @@ def evaluate_checkpoint(
         device: to run on.
         cache_dir: folder in which preprocessed scans are kept; None keeps none.
         cache_key: the parameters of the pipeline, see ``cached_dataset``.
+        compare: another checkpoint of the same network, or the folder of an earlier evaluation on the same split (of any network), against
+            which every number is compared by a paired bootstrap; None compares with nothing.
+        protocol: name of a published protocol by which the split is scored as well, see ``PROTOCOLS``; None leaves this out.
 
     Returns:
         The content of ``metrics.json``.
@@ -153,19 +99,30 @@ def evaluate_checkpoint(
         ValueError: a split is missing or has no labels, a study or patient is in both, the checkpoint does not fit, or a model that
             could not be calibrated should be exported.
     """
-    studies = {name: _labelled_studies(datalist, name) for name in (calibration_split, split)}
-    _check_patients(studies[calibration_split], studies[split], f"{datalist}: {calibration_split} and {split}")
-    load_checkpoint(network, ckpt_path)
-    network.to(device).eval()
-    scores = {}
-    for name, listed in studies.items():
-        dataset = cached_dataset(listed, [*preprocessing, KeepGeometryd("image")], (), cache_dir, ["geometry", cache_key])
-        # Whole scans differ in size, so that each is a batch of its own.
-        scores[name] = collect_scores(study_loader(dataset, batch_size=1), network, device, name)
+    if protocol is not None:
+        check_protocol(protocol)
+    studies = {name: labelled_studies(datalist, name) for name in (calibration_split, split)}
+    check_patients(studies[calibration_split], studies[split], f"{datalist}: {calibration_split} and {split}")
+    # Whole scans differ in size, so that each is a batch of its own.
+    loaders = {
+        name: study_loader(
+            cached_dataset(listed, [*preprocessing, KeepGeometryd("image")], (), cache_dir, ["geometry", cache_key]), batch_size=1
+        )
+        for name, listed in studies.items()
+    }
 
-    calibration = calibrate(scores[calibration_split], calibration_split, scores[split].ids)
+    def answers_of(path: str | Path) -> tuple[dict[str, SplitScores], Calibration, Diagnostics]:
+        load_checkpoint(network, path)
+        network.to(device).eval()
+        scores = {name: collect_scores(loader, network, device, name) for name, loader in loaders.items()}
+        fitted = calibrate(scores[calibration_split], calibration_split, scores[split].ids)
+        return scores, fitted, diagnose(network.text, scores[split], studies[split], fitted, seed)
+
+    # The other one first: the network holds the weights of the checkpoint itself in the end.
+    other = None if compare is None else _earlier_answers(compare) or answers_of(compare)[2]
+    scores, calibration, answers = answers_of(ckpt_path)
     scored = scores[split]
-    probabilities = calibration.probabilities(scored.logits)
+    probabilities = answers.calibrated
     record = evaluate_split(
         probabilities,
         scored.template_logits,
@@ -174,6 +131,7 @@ def evaluate_checkpoint(
         scored.patients,
         calibration.thresholds,
         FINDING_NAMES,
+        templates=TEMPLATE_NAMES,
         split=split,
         calibration_ids=scores[calibration_split].ids,
         resamples=resamples,
@@ -182,14 +140,21 @@ def evaluate_checkpoint(
     record["calibration"] = {
         "split": calibration_split,
         "scans": len(scores[calibration_split].ids),
-        "macro_auc": _number(macro_average(finding_auc(scores[calibration_split].logits, scores[calibration_split].labels))),
+        "macro_auc": number(macro_average(finding_auc(scores[calibration_split].logits, scores[calibration_split].labels))),
+        "temperature": calibration.temperature,
         "scale": calibration.scale.tolist(),
         "shift": calibration.shift.tolist(),
     }
     if calibration.problem is not None:
         record["warnings"].append(calibration.problem)
+    record |= diagnostics_record(answers, resamples, seed)
+    record["comparison"] = None
+    if compare is not None and other is not None:
+        names = _distinct_names(ckpt_path, compare)
+        record["comparison"] = comparison_record(answers, other, names, resamples, seed)
+    record["protocol"] = protocol_of_scores(protocol, scored, scores[calibration_split], TEMPLATE_NAMES, resamples, seed)
     record["evidence"] = evidence_record(scored, studies[split], probabilities, calibration.thresholds)
-    record["anatomy_head"] = _anatomy_record(scored.anatomy_dice)
+    record["anatomy_head"] = anatomy_record(scored.anatomy_dice)
     record["paraphrases"] = None if paraphrases is None else paraphrase_record(network.text, paraphrases)
     record["settings"] = {
         "seed": seed,
@@ -211,97 +176,10 @@ def evaluate_checkpoint(
     if export_path is not None and calibration.problem is None:
         record["settings"]["exported_sha256"] = export_weights(export_path, network, calibration)
         logger.info("%s: weights with prompt bank, calibration and thresholds", export_path)
-    _write_results(Path(output_dir), record, scored, probabilities, calibration.thresholds)
+    _write_results(Path(output_dir), record, answers, other, calibration.thresholds)
     if export_path is not None and calibration.problem is not None:
         raise ValueError(f"{export_path}: is not written, for the model is {calibration.problem}")
     return record
-
-
-def evidence_record(
-    scores: SplitScores,
-    studies: Sequence[dict[str, Any]],
-    probabilities: NDArray[np.float64],
-    thresholds: NDArray[np.float64],
-    tolerance_mm: float = EVIDENCE_TOLERANCE_MM,
-) -> dict[str, Any]:
-    """How often the evidence peak of a localized finding lies in its true mask, or near it, over the true positives.
-
-    Args:
-        scores: of the studies, in their order.
-        studies: with the path of their ``finding_masks``; a study without masks does not count.
-        probabilities: calibrated, ``[S, C]``.
-        thresholds: ``[C]``.
-        tolerance_mm: largest distance in mm that counts as a hit.
-
-    Returns:
-        ``tolerance_mm``, the ``hit_rate`` over all true positives together with their number, and a row per localized finding.
-    """
-    distance = np.full(scores.labels.shape, np.nan)
-    for row, study in enumerate(studies):
-        wanted = [column for column in LOCALIZED if scores.labels[row, column] == 1]
-        if not wanted or "finding_masks" not in study:
-            continue
-        mask = cast(SpatialImage, nib.load(study["finding_masks"]))
-        bits = np.asarray(mask.dataobj)
-        for column in wanted:
-            peak = scores.peaks_mm[row, column]
-            # A finding that was drawn but got no peak is a miss, not a gap.
-            near = np.inf if np.isnan(peak).any() else evidence_distance(peak, bits, column, mask.affine)
-            distance[row, column] = near if (bits & (1 << column)).any() else np.nan
-    rate, total = evidence_hit_rate(distance, probabilities, scores.labels, thresholds, tolerance_mm)
-    detected = (scores.labels == 1) & (probabilities >= thresholds) & ~np.isnan(distance)
-    rows = [
-        {
-            "finding": FINDING_NAMES[column],
-            "true_positives": int(total[column]),
-            "hit_rate": _number(rate[column]),
-            "median_distance_mm": _number(np.median(distance[detected[:, column], column])) if total[column] else None,
-        }
-        for column in LOCALIZED
-    ]
-    counted = int(total[list(LOCALIZED)].sum())
-    hits = sum(round(float(rate[column]) * int(total[column])) for column in LOCALIZED if total[column])
-    return {"tolerance_mm": tolerance_mm, "true_positives": counted, "hit_rate": hits / counted if counted else None, "findings": rows}
-
-
-def paraphrase_record(text: TextTower, path: str | Path) -> dict[str, Any]:
-    """Share of the paraphrases whose own finding is nearest, and each that is not, with the finding it was taken for.
-
-    Args:
-        text: the text tower.
-        path: JSON of texts by finding.
-
-    Raises:
-        ValueError: the file is missing or names an unknown finding.
-    """
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: there are no paraphrases; give their JSON file, or null to leave them out")
-    pairs = [(finding_index(name), query) for name, queries in load_paraphrases(path).items() for query in queries]
-    with torch.no_grad():
-        bank = mean_over_templates(template_bank(text))[:, 0].double().cpu().numpy()
-        queries = text([query for _, query in pairs], "prompt").double().cpu().numpy()
-    targets = np.asarray([target for target, _ in pairs])
-    ranks = rank_of_finding(queries, bank, targets)
-    nearest = (queries @ bank.T).argmax(axis=1)
-    return {
-        "file": Path(path).name,
-        "paraphrases": len(pairs),
-        "accuracy": _number(paraphrase_accuracy(ranks)),
-        "accuracy_within_3": _number(paraphrase_accuracy(ranks, 3)),
-        "findings": [
-            {
-                "finding": name,
-                "paraphrases": int((targets == column).sum()),
-                "accuracy": _number(paraphrase_accuracy(ranks[targets == column])),
-            }
-            for column, name in enumerate(FINDING_NAMES)
-        ],
-        "missed": [
-            {"text": query, "finding": FINDING_NAMES[target], "rank": int(rank), "nearest": FINDING_NAMES[near]}
-            for (target, query), rank, near in zip(pairs, ranks, nearest, strict=True)
-            if rank > 1
-        ],
-    }
 
 
 def export_weights(path: str | Path, model: VisionLanguageModel, calibration: Calibration) -> str:
@@ -330,47 +208,59 @@ def format_evaluation(record: dict[str, Any]) -> str:
     ]
     if paraphrases is not None:
         lines.append(f"Paraphrases: {_cell(paraphrases['accuracy'])} of {paraphrases['paraphrases']} rank their finding first.")
+    if record["protocol"] is not None:
+        lines.append(format_protocol(record["protocol"]))
     return "\n".join([*lines, *record["warnings"]])
 
 
-def _labelled_studies(datalist: str | Path, split: str) -> list[dict[str, Any]]:
+def labelled_studies(datalist: str | Path, split: str) -> list[dict[str, Any]]:
+    """The studies of a split that can be scored; refuses a split without labels."""
     studies = load_datalist(datalist, split)
     if not any((study["labels"] >= 0).any() for study in studies):
         raise ValueError(f"{datalist}: no study of split {split!r} has labels; evaluation needs labels in both of its splits")
     return studies
 
 
-def _check_patients(calibration: Sequence[dict[str, Any]], scored: Sequence[dict[str, Any]], where: str) -> None:
+def check_patients(calibration: Sequence[dict[str, Any]], scored: Sequence[dict[str, Any]], where: str) -> None:
+    """Refuses two splits that share a study or a patient."""
     check_disjoint((study["id"] for study in calibration), (study["id"] for study in scored))
     shared = {study["patient"] for study in calibration} & {study["patient"] for study in scored}
     if shared:
         raise ValueError(f"{where} share patient {min(shared)}; every patient belongs to one split")
 
 
-def _anatomy_record(dice: NDArray[np.float64]) -> dict[str, float | None]:
-    """Mean token Dice of each anatomy over the studies that have one, ``[S, K]``."""
-    return {name: _number(macro_average(dice[:, row])) for row, name in enumerate(ANATOMY_NAMES)}
+def _earlier_answers(path: str | Path) -> Diagnostics | None:
+    """The answers kept by an earlier evaluation when the path is its folder, else None: then it is a checkpoint."""
+    return Diagnostics.load(Path(path) / DIAGNOSTICS_FILE) if Path(path).is_dir() else None
+
+
+def _distinct_names(first: str | Path, second: str | Path) -> tuple[str, str]:
+    """Names of two checkpoints in the report: their files, and their folders as well where the files are called alike."""
+    one, two = Path(first), Path(second)
+    if one.name != two.name:
+        return one.name, two.name
+    return f"{one.parent.name}/{one.name}", f"{two.parent.name}/{two.name}"
 
 
 def _write_results(
-    folder: Path, record: dict[str, Any], scores: SplitScores, probabilities: NDArray[np.float64], thresholds: NDArray[np.float64]
+    folder: Path, record: dict[str, Any], answers: Diagnostics, other: Diagnostics | None, thresholds: NDArray[np.float64]
 ) -> None:
+    probabilities, labels = answers.calibrated, answers.labels
     with atomic_path(folder / "predictions.csv") as path, path.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["id", "patient", *(f"{name} probability" for name in FINDING_NAMES), *(f"{name} label" for name in FINDING_NAMES)])
-        for row, (study, patient) in enumerate(zip(scores.ids, scores.patients, strict=True)):
-            table.writerow([study, patient, *(f"{value:.6f}" for value in probabilities[row]), *scores.labels[row].tolist()])
+        for row, (study, patient) in enumerate(zip(answers.ids, answers.patients, strict=True)):
+            table.writerow([study, patient, *(f"{value:.6f}" for value in probabilities[row]), *labels[row].tolist()])
     with atomic_path(folder / "roc.png") as path:
-        plot_roc_grid(probabilities, scores.labels, FINDING_NAMES, path, thresholds)
+        plot_roc_grid(probabilities, labels, FINDING_NAMES, path, thresholds)
     if record["macro"]["auc"] is not None:
         with atomic_path(folder / "auc.png") as path:
             plot_auc_by_finding(record, path)
+    write_figures(folder, record, answers, other)
+    answers.save(folder / DIAGNOSTICS_FILE)
     with atomic_path(folder / "metrics.json") as path:
         path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    write_evaluation_report(folder / "report.html", record)
 
 
 def _cell(value: float | None) -> str:

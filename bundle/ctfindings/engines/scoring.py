@@ -1,6 +1,6 @@
 """Scores of a split: every study through the image-only classifier in an Ignite evaluator, collected as arrays.
 
-Shapes: S studies, T templates, C findings, K anatomies, N tokens.
+Shapes: S studies, T templates, W wordings, C findings, K anatomies, N tokens, E embedding.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from bundle.ctfindings.anatomy import THORAX
 from bundle.ctfindings.engines.batches import prepare_image_batch
+from bundle.ctfindings.findings import FINDINGS
 from bundle.ctfindings.inference import locate, token_affine
+from bundle.ctfindings.metrics import WORDINGS
 from bundle.ctfindings.networks import VisionLanguageModel, ZeroShotClassifier, template_bank, token_membership
 
 
@@ -35,6 +37,9 @@ class SplitScores:
         labels: 1, 0 or -1, ``[S, C]``.
         logits: of the mean over the templates, before calibration, ``[S, C]``.
         template_logits: of each template alone, ``[S, T, C]``.
+        wording_logits: of each of ``WORDINGS`` alone, ``[S, W, C]``.
+        anatomy: unit image rows of the anatomies, ``[S, K, E]``.
+        anatomy_valid: anatomies the scan shows, ``[S, K]``.
         peaks_mm: evidence peak of each finding in its anatomy, world RAS mm, ``[S, C, 3]``; NaN where there is none.
         anatomy_dice: overlap of the anatomy head's tokens with those of the mask, ``[S, K]``; NaN without a mask, or where
             neither has a token.
@@ -45,6 +50,9 @@ class SplitScores:
     labels: NDArray[np.int64]
     logits: NDArray[np.float64]
     template_logits: NDArray[np.float64]
+    wording_logits: NDArray[np.float64]
+    anatomy: NDArray[np.float64]
+    anatomy_valid: NDArray[np.bool_]
     peaks_mm: NDArray[np.float64]
     anatomy_dice: NDArray[np.float64]
 
@@ -66,6 +74,14 @@ class KeepGeometryd(MapTransform):
         return study
 
 
+def wording_deltas(model: VisionLanguageModel) -> Tensor:
+    """Positive minus negative embedding of every finding in every wording, ``[W C, E]``."""
+    pairs = [wording.pair(finding) for wording in WORDINGS for finding in FINDINGS]
+    embedded = model.encode_text([pair[0] for pair in pairs] + [pair[1] for pair in pairs])
+    positive, negative = embedded.chunk(2)
+    return positive - negative
+
+
 class ScoringNetwork(nn.Module):
     """A classifier that gives all it knows about a scan, not the probabilities alone.
 
@@ -73,23 +89,38 @@ class ScoringNetwork(nn.Module):
         model: the image-text model; its own text tower fills the prompt bank with the scoring templates.
     """
 
+    wording_deltas: Tensor
+
     def __init__(self, model: VisionLanguageModel) -> None:
         super().__init__()
         self.classifier = ZeroShotClassifier(model.image, model.scorer)
         with torch.no_grad():
             self.classifier.bank.prompts.copy_(template_bank(model.text))
+            self.register_buffer("wording_deltas", wording_deltas(model))
 
     def forward(self, image: Tensor) -> dict[str, Any]:
-        """``[B, 1, X, Y, Z]`` to logits, template logits, the token evidence inside each finding's anatomy, and the head's tokens."""
+        """``[B, 1, X, Y, Z]`` to logits by template and wording, anatomy rows, the token evidence inside each finding's anatomy, and the
+        head's tokens."""
         encoded = self.classifier.image(image)
         scores = self.classifier.score(encoded)
         rows = self.classifier.finding_anatomy
+        wordings, _ = self.classifier.scorer(
+            encoded.anatomy,
+            encoded.anatomy_valid,
+            encoded.field,
+            encoded.membership,
+            self.wording_deltas.expand(image.shape[0], -1, -1),
+            rows.repeat(len(WORDINGS)),
+        )
         rows = torch.where(encoded.anatomy_valid[:, rows], rows, THORAX)
         members = encoded.membership.gather(2, rows.unsqueeze(1).expand(-1, encoded.membership.shape[1], -1))
         members = members | ~members.any(dim=1, keepdim=True)
         return {
             "logits": scores.logits,
             "template_logits": scores.template_logits,
+            "wording_logits": wordings.view(image.shape[0], len(WORDINGS), -1),
+            "anatomy_rows": encoded.anatomy,
+            "anatomy_valid": encoded.anatomy_valid,
             "evidence": scores.evidence * members,
             "anatomy": encoded.anatomy_logits > 0,
             "grid": encoded.grid,
@@ -121,6 +152,9 @@ class ScoreCollector:
             "labels": batch["labels"].numpy(),
             "logits": answers["logits"].double().cpu().numpy(),
             "template_logits": answers["template_logits"].double().cpu().numpy(),
+            "wording_logits": answers["wording_logits"].double().cpu().numpy(),
+            "anatomy": answers["anatomy_rows"].double().cpu().numpy(),
+            "anatomy_valid": answers["anatomy_valid"].cpu().numpy(),
             "peaks_mm": self._peaks(batch, answers),
             "anatomy_dice": self._dice(batch, answers),
         }

@@ -1,5 +1,7 @@
 """Inference: from a scan's answers to the findings record, evidence maps and the readable report."""
 
+from bundle.ctfindings.inference.anatomy_map import write_anatomy
+from bundle.ctfindings.inference.bundle_predictor import BundlePredictor
 from bundle.ctfindings.inference.console import format_findings
 from bundle.ctfindings.inference.coordinates import (
     affine_ras_to_lps,
@@ -10,8 +12,10 @@ from bundle.ctfindings.inference.coordinates import (
     voxel_to_world,
     world_to_voxel,
 )
-from bundle.ctfindings.inference.evidence import locate, resample_evidence, sample_evidence, write_evidence
+from bundle.ctfindings.inference.encoded_scan import EncodedScan, EvidenceAnswer
+from bundle.ctfindings.inference.evidence import depth_profile, locate, resample_evidence, sample_evidence, write_evidence
 from bundle.ctfindings.inference.findings import Answers, FindingsPredictor, token_affine
+from bundle.ctfindings.inference.markups import write_markups
 from bundle.ctfindings.inference.record import (
     Evidence,
     FindingAnswer,
@@ -37,7 +41,10 @@ from bundle.ctfindings.inference.writer import scan_stem, write_findings
 
 __all__ = [
     "Answers",
+    "BundlePredictor",
+    "EncodedScan",
     "Evidence",
+    "EvidenceAnswer",
     "FindingAnswer",
     "FindingsInferer",
     "FindingsPredictor",
@@ -51,6 +58,7 @@ __all__ = [
     "TimedPreprocessing",
     "affine_ras_to_lps",
     "check_request",
+    "depth_profile",
     "describe_scan",
     "format_findings",
     "locate",
@@ -67,7 +75,9 @@ __all__ = [
     "voxel_spacing",
     "voxel_to_world",
     "world_to_voxel",
+    "write_anatomy",
     "write_evidence",
     "write_findings",
+    "write_markups",
     "write_report",
 ]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bundle.ctfindings.inference.atomic import atomic_path
 from bundle.ctfindings.inference.coordinates import (
     Array,
     as_affine,
@@ -23,6 +20,7 @@ from bundle.ctfindings.inference.coordinates import (
     voxel_to_world,
     world_to_voxel,
 )
+from bundle.ctfindings.inference.nifti_planes import write_planes
 from bundle.ctfindings.inference.record import Evidence
 
 MIDLINE_MM = 10.0
@@ -33,9 +31,6 @@ _SEPARABLE_TOKENS = 0.02
 
 _EDGE = 1e-4
 """Tolerance, in tokens, with which a voxel on the outer face of the token grid belongs to it."""
-
-_NIFTI_NAME = 80
-"""Bytes of the NIfTI-1 ``descrip`` field."""
 
 
 def locate(
@@ -95,6 +90,28 @@ def locate(
     )
 
 
+def depth_profile(evidence: Any, token_affine: Any, scan_affine: Any, scan_shape: Sequence[int]) -> list[tuple[float, float]]:
+    """The strongest token of every axial layer of a token map: where along the body an answer looks.
+
+    Args:
+        evidence: ``[gx, gy, gz]``, values in [0, 1].
+        token_affine: ``(4, 4)``, token index to RAS mm of the token's centre.
+        scan_affine: ``(4, 4)``, voxel index of the scan's own grid to RAS mm.
+        scan_shape: voxels of the scan along its own three axes.
+
+    Returns:
+        World z in mm of the centre of the layer, and its largest value, from inferior to superior. Layers that lie outside the scan
+        (padding) are left out.
+    """
+    tokens, scan = as_affine(token_affine), as_affine(scan_affine)
+    scores = as_map(evidence)
+    inside = _tokens_in_scan(scores, tokens, scan, np.asarray(scan_shape, dtype=np.int64))
+    gx, gy, gz = scores.shape
+    heights = voxel_to_world(np.stack([np.full(gz, (gx - 1) / 2), np.full(gz, (gy - 1) / 2), np.arange(gz)], axis=-1), tokens)[:, 2]
+    strongest = np.where(inside, scores, 0.0).max(axis=(0, 1))
+    return sorted((float(heights[layer]), float(strongest[layer])) for layer in range(gz) if inside[:, :, layer].any())
+
+
 def sample_evidence(evidence: Any, token_affine: Any, points_mm: Any) -> NDArray[np.float32]:
     """Trilinear values ``[...]`` of a token map ``[gx, gy, gz]`` at world points ``[..., 3]`` in RAS mm.
 
@@ -121,8 +138,8 @@ def resample_evidence(maps: Any, token_affine: Any, scan_affine: Any, scan_shape
     x, y, z = (int(size) for size in scan_shape)
     volume = np.empty((len(channels), z, y, x), dtype=np.uint8)
     for channel, scores in enumerate(channels):
-        for k, plane in enumerate(_planes(scores, as_affine(token_affine), as_affine(scan_affine), (x, y, z))):
-            volume[channel, k] = plane
+        for k, plane in enumerate(planes_on_scan(scores, as_affine(token_affine), as_affine(scan_affine), (x, y, z))):
+            volume[channel, k] = _to_uint8(plane)
     return volume.transpose(3, 2, 1, 0)
 
 
@@ -144,29 +161,23 @@ def write_evidence(
     channels = _as_channels(maps)
     tokens, scan = as_affine(token_affine), as_affine(scan_affine)
     x, y, z = (int(size) for size in scan_shape)
-    header = nib.Nifti1Header()
-    header.set_data_dtype(np.uint8)
-    header.set_data_shape((x, y, z) if len(channels) == 1 else (x, y, z, len(channels)))
-    header.set_sform(scan, code=1)
-    header.set_qform(scan, code=1)
-    header.set_xyzt_units("mm")
-    header.set_slope_inter(1 / 255, 0)
-    header["descrip"] = description.encode("ascii", "replace")[: _NIFTI_NAME - 1]
-    header["cal_max"] = 1.0
-    header["magic"] = b"n+1"
-    header["vox_offset"] = 352
-
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        compressor = zlib.compressobj(level=1, wbits=31)  # 31: a gzip stream
-        file.write(compressor.compress(header.binaryblock + b"\0\0\0\0"))
-        for scores in channels:
-            for plane in _planes(scores, tokens, scan, (x, y, z)):
-                file.write(compressor.compress(plane.tobytes()))
-        file.write(compressor.flush())
+    planes = (_to_uint8(plane) for scores in channels for plane in planes_on_scan(scores, tokens, scan, (x, y, z)))
+    shape = (x, y, z) if len(channels) == 1 else (x, y, z, len(channels))
+    write_planes(path, planes, shape, scan, description, scale=1 / 255, largest=1.0)
 
 
-def _planes(scores: Array, tokens: Array, scan: Array, shape: tuple[int, int, int]) -> Iterator[NDArray[np.uint8]]:
-    """Yields the map as planes ``[Y, X]`` in the order of the file's third axis, the order in which NIfTI stores voxels."""
+def planes_on_scan(scores: NDArray[Any], tokens: Array, scan: Array, shape: tuple[int, int, int]) -> Iterator[NDArray[np.float32]]:
+    """A token map ``[gx, gy, gz]`` on the scan's grid, as planes ``[Y, X]`` in the order of the file's third axis, as NIfTI stores voxels.
+
+    Args:
+        scores: any finite float32 values.
+        tokens: ``(4, 4)``, token index to RAS mm.
+        scan: ``(4, 4)``, voxel index to RAS mm.
+        shape: ``(X, Y, Z)`` of the scan.
+
+    Yields:
+        Trilinear values; zero outside the token grid.
+    """
     to_tokens = np.linalg.inv(tokens) @ scan
     partner = np.argmax(np.abs(to_tokens[:3, :3]), axis=0)
     off_axis = np.abs(to_tokens[:3, :3]) * np.asarray(shape)
@@ -180,7 +191,7 @@ def _planes(scores: Array, tokens: Array, scan: Array, shape: tuple[int, int, in
         )
         for k in range(shape[2]):
             plane = across_y @ (ordered @ across_z[k]).T @ across_x.T
-            yield _to_uint8(plane)
+            yield plane
         return
     volume = torch.from_numpy(np.ascontiguousarray(scores, dtype=np.float32))
     along_x, along_y, along_z = (
@@ -189,7 +200,7 @@ def _planes(scores: Array, tokens: Array, scan: Array, shape: tuple[int, int, in
     corner = torch.from_numpy(to_tokens[:3, 3].astype(np.float32))
     for k in range(shape[2]):
         coordinates = along_y[:, None] + (along_x + (along_z[k] + corner))[None]
-        yield _to_uint8(_interpolate(volume, coordinates.reshape(-1, 3)).numpy().reshape(shape[1], shape[0]))
+        yield _interpolate(volume, coordinates.reshape(-1, 3)).numpy().reshape(shape[1], shape[0])
 
 
 def _interpolate(scores: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +15,11 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX
-from bundle.ctfindings.findings import FINDING_ANATOMY, FINDING_NAMES, TEMPLATES
+from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.coordinates import Array, as_affine
+from bundle.ctfindings.inference.depth import snippet_logits
 from bundle.ctfindings.inference.record import FindingAnswer, NearestFinding, QueryAnswer, template_spread
-from bundle.ctfindings.networks import ImageEmbedding, TextTower, ZeroShotClassifier, token_membership
+from bundle.ctfindings.networks import ImageEmbedding, TextTower, ZeroShotClassifier
 
 MAX_QUERY_CHARACTERS = 300
 NEAREST_FINDINGS = 5
@@ -36,6 +37,7 @@ class Answers:
         midline_mm: world x of the patient's midline.
         warnings: one line each.
         seconds: time of the stages ``encode`` and ``score``.
+        depth_logits: of the depth rows, ``[D]`` by the key of each query; none of weights that were not trained on slice references.
     """
 
     findings: Sequence[FindingAnswer]
@@ -45,6 +47,7 @@ class Answers:
     midline_mm: float
     warnings: Sequence[str]
     seconds: Mapping[str, float]
+    depth_logits: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class FindingsPredictor:
@@ -79,39 +82,53 @@ class FindingsPredictor:
             raise ValueError(f"image: shape {tuple(image.shape)} was given; one scan [1, 1, X, Y, Z] is expected")
         started = time.perf_counter()
         encoded = self.encode(image, anatomy, known)
-        encoded_at = time.perf_counter()
+        return self.answer(encoded, image.affine, image.shape[2:], {"encode": time.perf_counter() - started})
+
+    def answer(self, encoded: ImageEmbedding, image_affine: Tensor, shape: Sequence[int], seconds: Mapping[str, float]) -> Answers:
+        """The findings and the queries of an encoded scan.
+
+        Args:
+            encoded: one scan.
+            image_affine: of the network's grid, ``(4, 4)``.
+            shape: ``(X, Y, Z)`` of the network's grid.
+            seconds: of the stages before this one; ``score`` is added.
+        """
+        started = time.perf_counter()
         findings, finding_maps = self.score_findings(encoded)
         queries, query_maps = self.ask(encoded, self.queries)
-        scored_at = time.perf_counter()
-        affine = as_affine(image.affine.reshape(-1, 4, 4)[0].cpu())
+        depth_logits = self.ask_depth(encoded, self.queries)
+        scored = time.perf_counter() - started
+        affine = as_affine(image_affine.reshape(-1, 4, 4)[0].cpu())
         return Answers(
             findings=findings,
             queries=queries,
             maps={**finding_maps, **query_maps},
             token_affine=token_affine(affine, self.classifier.image.tower.stride),  # type: ignore[arg-type]
-            midline_mm=_centre_x(affine, image.shape[2:]),
-            warnings=anatomy_warnings(encoded.anatomy_valid[0].tolist()),
-            seconds={"encode": encoded_at - started, "score": scored_at - encoded_at},
+            midline_mm=_centre_x(affine, shape),
+            warnings=self.classifier.warnings(encoded.anatomy_valid[0].tolist()),
+            seconds={**seconds, "score": scored},
+            depth_logits={answer.key: depth_logits[answer.text] for answer in queries if answer.text in depth_logits},
         )
 
     @torch.inference_mode()
     def encode(self, image: Tensor, anatomy: Tensor | None = None, known: Tensor | None = None) -> ImageEmbedding:
         """The encoding that all questions share; arguments as in ``__call__``."""
-        encoder = self.classifier.image
-        membership = None if anatomy is None else token_membership(torch.as_tensor(anatomy), encoder.tower.stride)  # type: ignore[arg-type]
-        encoded: ImageEmbedding = encoder(_plain(image).float(), membership, known)
-        return encoded
+        mask = None if anatomy is None else torch.as_tensor(anatomy)
+        return self.classifier.image.encode_scan(_plain(image).float(), mask, known)
 
     @torch.inference_mode()
     def score_findings(self, encoded: ImageEmbedding) -> tuple[list[FindingAnswer], dict[str, Tensor]]:
         """The findings of the table, and their token maps ``[gx, gy, gz]`` by answer key."""
         scores = self.classifier.score(encoded)
-        maps = _inside_anatomy(scores.evidence, encoded, list(FINDING_ANATOMY))
+        rows = self.classifier.finding_anatomy.tolist()
+        maps = _inside_anatomy(scores.evidence, encoded, rows)
         by_template = self.classifier.bank.calibrate(scores.template_logits)[0].double().cpu()
         found = encoded.anatomy_valid[0].tolist()
         answers = []
-        for column, (name, row) in enumerate(zip(FINDING_NAMES, FINDING_ANATOMY, strict=True)):
-            templates = {template.id: float(by_template[index, column]) for index, template in enumerate(TEMPLATES)}
+        for column, (name, row) in enumerate(zip(FINDING_NAMES, rows, strict=True)):
+            if not self.classifier.scored[column]:
+                continue
+            templates = {template: float(by_template[index, column]) for index, template in enumerate(self.classifier.template_ids)}
             probability, threshold = float(scores.probabilities[0, column]), float(self.classifier.bank.threshold[column])
             answers.append(
                 FindingAnswer(
@@ -125,7 +142,7 @@ class FindingsPredictor:
                     template_probabilities=templates,
                 )
             )
-        return answers, {answer.key: maps[index] for index, answer in enumerate(answers)}
+        return answers, {answer.key: maps[FINDING_NAMES.index(answer.name)] for answer in answers}
 
     @torch.inference_mode()
     def ask(self, encoded: ImageEmbedding, queries: Sequence[str]) -> tuple[list[QueryAnswer], dict[str, Tensor]]:
@@ -145,8 +162,9 @@ class FindingsPredictor:
         embedded = self.text([*texts, *(denial(text) for text in texts)], "prompt")
         positive, negative = embedded.chunk(2)
         similarity = positive @ F.normalize(self.classifier.bank.prompts[:, 0].mean(dim=1), dim=-1).T
-        nearest = similarity.topk(NEAREST_FINDINGS, dim=1)
-        rows = [FINDING_ANATOMY[int(column)] for column in nearest.indices[:, 0]]
+        scored = torch.tensor(self.classifier.scored, device=similarity.device)
+        nearest = similarity.masked_fill(~scored, float("-inf")).topk(NEAREST_FINDINGS, dim=1)
+        rows = self.classifier.finding_anatomy[nearest.indices[:, 0]].tolist()
         logits, tokens = self.classifier.scorer(
             encoded.anatomy,
             encoded.anatomy_valid,
@@ -170,6 +188,13 @@ class FindingsPredictor:
             for index, text in enumerate(texts)
         ]
         return answers, {answer.key: maps[index] for index, answer in enumerate(answers)}
+
+    @torch.inference_mode()
+    def ask_depth(self, encoded: ImageEmbedding, queries: Sequence[str]) -> dict[str, Tensor]:
+        """Logits of the depth rows for each query by its text, ``[D]``; none of weights that were not trained on slice references."""
+        texts = check_queries(queries)
+        logits = None if self.text is None or not texts else snippet_logits(encoded.depth[0], self.text, texts)
+        return {} if logits is None else dict(zip(texts, logits, strict=True))
 
 
 def check_queries(queries: Sequence[str] | str) -> list[str]:
@@ -195,22 +220,6 @@ def denial(query: str) -> str:
     """The opposite of a query: ``"Fluid around the lung"`` gives ``"No fluid around the lung"``; abbreviations keep their capitals."""
     first = query.split()[0]
     return f"No {query}" if first[1:] != first[1:].lower() else f"No {query[:1].lower()}{query[1:]}"
-
-
-def anatomy_warnings(found: Sequence[bool]) -> list[str]:
-    """One line for each anatomy that the scan misses and that a finding is scored on.
-
-    Args:
-        found: for each of the K anatomies whether it was found.
-    """
-    lines = []
-    for row, name in enumerate(ANATOMY_NAMES):
-        affected = [finding for finding, anatomy in zip(FINDING_NAMES, FINDING_ANATOMY, strict=True) if anatomy == row]
-        if affected and not found[row]:
-            scored = "was" if len(affected) == 1 else "were"
-            where = "whole scan" if row == THORAX else "whole thorax"
-            lines.append(f"{name} was not found in the scan: {', '.join(affected)} {scored} scored on the {where}")
-    return lines
 
 
 def token_affine(affine: Array, stride: Sequence[int]) -> Array:

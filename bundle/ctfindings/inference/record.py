@@ -16,7 +16,7 @@ import numpy as np
 from bundle.ctfindings.inference.atomic import atomic_path
 from bundle.ctfindings.inference.coordinates import as_affine, orientation_code, voxel_spacing
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 DISCLAIMER = (
     "Research only. Not a diagnosis. "
     "The probabilities come from a model that has no regulatory clearance and must not be used for patient care."
@@ -93,8 +93,29 @@ class NearestFinding:
 
 
 @dataclass(frozen=True)
+class DepthScore:
+    """A level along the body axis, world z in mm, and how much it answers a query, 0..1."""
+
+    z_mm: float
+    score: float
+
+
+@dataclass(frozen=True)
 class QueryAnswer:
-    """A free-text question, answered like a finding; it has no threshold because none was chosen for it."""
+    """A free-text question, answered like a finding; it has no threshold because none was chosen for it.
+
+    Attributes:
+        text: the question.
+        probability: sigmoid of the raw logit, 0..1.
+        anatomy: anatomy whose embedding answered.
+        anatomy_found: False when the scan does not show that anatomy.
+        evidence: where in the scan the answer looks; None without a positive map.
+        nearest_findings: findings whose prompts are nearest.
+        depth: profile along the body axis, from inferior to superior.
+        depth_source: "snippets" (probabilities from depth rows, of weights trained on slice references) or "evidence" (the strongest
+            token of each axial layer).
+        z_mm: world z in mm of the highest score of the profile; None without one.
+    """
 
     text: str
     probability: float
@@ -102,6 +123,9 @@ class QueryAnswer:
     anatomy_found: bool = True
     evidence: Evidence | None = None
     nearest_findings: Sequence[NearestFinding] = ()
+    depth: Sequence[DepthScore] = ()
+    depth_source: str | None = None
+    z_mm: float | None = None
 
     @property
     def key(self) -> str:
@@ -224,10 +248,7 @@ class FindingsRecord:
         data["scan"] = ScanInfo(**data["scan"])
         data["model"] = ModelInfo(**data["model"])
         data["findings"] = [FindingAnswer(**_with_evidence(answer)) for answer in data["findings"]]
-        data["queries"] = [
-            QueryAnswer(**{**_with_evidence(answer), "nearest_findings": [NearestFinding(**near) for near in answer["nearest_findings"]]})
-            for answer in data["queries"]
-        ]
+        data["queries"] = [_query(answer) for answer in data["queries"]]
         return cls(**data)
 
     def save(self, path: str | Path) -> None:
@@ -261,6 +282,13 @@ def template_spread(probabilities: Mapping[str, float]) -> dict[str, float]:
 
 def _with_evidence(answer: dict[str, Any]) -> dict[str, Any]:
     return {**answer, "evidence": None if answer["evidence"] is None else Evidence(**answer["evidence"])}
+
+
+def _query(answer: dict[str, Any]) -> QueryAnswer:
+    """A query as it was written; a record of schema 1.0 has no depth profile."""
+    nearest = [NearestFinding(**near) for near in answer["nearest_findings"]]
+    depth = [DepthScore(**level) for level in answer.get("depth", ())]
+    return QueryAnswer(**{**_with_evidence(answer), "nearest_findings": nearest, "depth": depth})
 
 
 def _plain(value: Any, where: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -20,18 +19,17 @@ from torch import Tensor
 
 from bundle.ctfindings import __version__
 from bundle.ctfindings.inference.console import format_findings
-from bundle.ctfindings.inference.coordinates import as_affine
-from bundle.ctfindings.inference.evidence import locate
+from bundle.ctfindings.inference.encoded_scan import record_of
 from bundle.ctfindings.inference.findings import Answers, FindingsPredictor, check_queries
 from bundle.ctfindings.inference.record import Answer, FindingAnswer, FindingsRecord, ModelInfo, describe_scan
 from bundle.ctfindings.inference.writer import REPORT_FILE, scan_stem, write_findings
-from bundle.ctfindings.networks import TextTower, ZeroShotClassifier, load_checkpoint
+from bundle.ctfindings.networks import TextTower, ZeroShotClassifier, load_classifier
 from bundle.ctfindings.networks.checkpoint import sha256_of
 
 BUNDLE_NAME = "chest_ct_zero_shot_findings"
 EVIDENCE_CHOICES = ("present", "all", "none")
 
-_FORMAT_NAMES = {"nifti": "NIfTI", "nrrd": "NRRD", "metaimage": "MetaImage", "dicom": "DICOM"}
+FORMAT_NAMES = {"nifti": "NIfTI", "nrrd": "NRRD", "metaimage": "MetaImage", "dicom": "DICOM"}
 
 
 def scan_records(image: str | Sequence[str] | None, anatomy: str | Sequence[str | None] | None = None) -> list[dict[str, str]]:
@@ -161,10 +159,7 @@ class FindingsWeights:
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        modules: dict[str, torch.nn.Module] = dict(self.network.named_children())
-        if self.inferer.text is not None:
-            modules["text"] = self.inferer.text.to(self.network.finding_anatomy.device)
-        load_checkpoint(modules, self.ckpt_path)
+        load_classifier(self.network, self.ckpt_path, self.inferer.text, self.inferer.text_tower)
 
 
 class FindingsWriter:
@@ -201,24 +196,11 @@ class FindingsWriter:
         print(f"Report: {Path(self.output_dir) / scan_stem(record.scan.file) / REPORT_FILE}", flush=True)
 
     def _record(self, batch: Mapping[str, Any], answers: Answers, network: str) -> tuple[FindingsRecord, dict[str, Tensor]]:
-        started = time.perf_counter()
         scan: MetaTensor = batch["scan"]
-        affine, shape = as_affine(scan.affine), tuple(scan.shape[1:])
-
-        def placed(answer: Any) -> Any:
-            evidence = locate(answers.maps[answer.key], answers.token_affine, affine, shape, answers.midline_mm)
-            return dataclasses.replace(answer, evidence=evidence)
-
-        record = FindingsRecord(
-            scan=describe_scan(scan.meta["filename_or_obj"], _FORMAT_NAMES[scan.meta["source_format"]], shape, affine),
-            model=ModelInfo(BUNDLE_NAME, __version__, self.weights_sha256, network),
-            findings=[placed(answer) for answer in answers.findings],
-            queries=[placed(answer) for answer in answers.queries],
-            warnings=[*scan.meta["warnings"], *answers.warnings],
-        )
-        maps = {answer.key: answers.maps[answer.key] for answer in record.answers if self._is_shown(answer)}
-        seconds = {**batch["seconds"], **answers.seconds, "evidence": time.perf_counter() - started}
-        return dataclasses.replace(record, seconds=seconds), maps
+        info = describe_scan(scan.meta["filename_or_obj"], FORMAT_NAMES[scan.meta["source_format"]], scan.shape[1:], scan.affine)
+        model = ModelInfo(BUNDLE_NAME, __version__, self.weights_sha256, network)
+        record = record_of(info, model, answers, scan.meta["warnings"], batch["seconds"])
+        return record, {answer.key: answers.maps[answer.key] for answer in record.answers if self._is_shown(answer)}
 
     def _is_shown(self, answer: Answer) -> bool:
         if self.evidence == "none":

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
-from bundle.ctfindings.losses.gathering import gather_rows
+from bundle.ctfindings.losses.gathering import PAIR_INPUTS, gather_pairs
 from bundle.ctfindings.losses.soft_targets import row_normalise, semantic_matrix, symmetric_cross_entropy
 
 
@@ -18,6 +18,8 @@ class CrossAnatomyLoss(_Loss):
 
     CA-GCL, https://arxiv.org/abs/2605.13544. The paper's equations were not available: this is our reading of its abstract.
     All valid (scan, anatomy) pairs form one list. Positives are pairs of one anatomy that are the same, both normal, or of equal text.
+    Two anatomies with the same words stay negatives of each other: as long as their text vectors are equal, such a pair moves image rows
+    along that one vector only. `AnatomyPrototypeLoss` is the alternative for batches too small to hold many anatomies.
 
     Args:
         mode: "masked" contrasts each positive pair with other anatomies only, so that the loss does not compete with `LocalAnatomyLoss`;
@@ -30,20 +32,13 @@ class CrossAnatomyLoss(_Loss):
         >>> import torch
         >>> rows = torch.eye(2)[None]
         >>> valid, normal = torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 2, dtype=torch.bool)
-        >>> loss = CrossAnatomyLoss()(rows, valid, rows, valid, torch.tensor([[1, 2]]), normal, torch.tensor(1.0))
+        >>> pairs = dict(anatomy=rows, anatomy_valid=valid, caption=rows, caption_valid=valid, caption_normal=normal)
+        >>> loss = CrossAnatomyLoss()(torch.tensor(1.0), caption_id=torch.tensor([[1, 2]]), **pairs)
         >>> round(loss.item(), 4)
         0.3133
     """
 
-    inputs: tuple[str, ...] = (
-        "anatomy",
-        "anatomy_valid",
-        "caption",
-        "caption_valid",
-        "caption_id",
-        "caption_normal",
-        "temperature_global",
-    )
+    inputs: tuple[str, ...] = (*PAIR_INPUTS, "temperature_global")
     gathers = True
 
     def __init__(self, mode: Literal["masked", "pooled"] = "masked") -> None:
@@ -52,37 +47,22 @@ class CrossAnatomyLoss(_Loss):
             raise ValueError(f"mode is {mode!r}; it can be 'masked' or 'pooled'")
         self.mode = mode
 
-    def forward(
-        self,
-        anatomy: Tensor,
-        anatomy_valid: Tensor,
-        caption: Tensor,
-        caption_valid: Tensor,
-        caption_id: Tensor,
-        caption_normal: Tensor,
-        temperature_global: Tensor,
-    ) -> Tensor:
+    def forward(self, temperature_global: Tensor, **rows: Tensor) -> Tensor:
         """
         Args:
-            anatomy: unit image embeddings of the anatomies, (B, K, E); the content of invalid rows does not matter.
-            anatomy_valid: anatomies that the scan shows completely, (B, K) bool.
-            caption: unit text embeddings of the anatomy captions, (B, K, E).
-            caption_valid: anatomies that the report speaks of, (B, K) bool.
-            caption_id: identity of the original caption text, (B, K) integer.
-            caption_normal: captions that report no abnormality, (B, K) bool.
             temperature_global: divides the cosine similarities, a positive scalar.
+            rows: the pairs of this rank, by the argument names of `gather_pairs`.
 
         Returns:
             The mean over pairs and both directions; zero, without gradient, without a valid pair or, when masked, with one anatomy only.
         """
-        valid = anatomy_valid & caption_valid
-        anatomy, caption, valid, caption_id, caption_normal = gather_rows(anatomy, caption, valid, caption_id, caption_normal)
-        organ = valid.nonzero()[:, 1]
+        pairs = gather_pairs(**rows)
+        valid, organ = pairs.valid, pairs.valid.nonzero()[:, 1]
         other = organ[:, None] != organ
         if organ.numel() == 0 or (self.mode == "masked" and not other.any()):
-            return anatomy.new_zeros(())
-        similarity = anatomy[valid] @ caption[valid].T / temperature_global
-        positives = semantic_matrix(caption_id[valid], caption_normal[valid], organ)
+            return pairs.anatomy.new_zeros(())
+        similarity = pairs.anatomy[valid] @ pairs.caption[valid].T / temperature_global
+        positives = semantic_matrix(pairs.caption_id[valid], pairs.caption_normal[valid], organ)
         if self.mode == "pooled":
             return symmetric_cross_entropy(similarity, positives)
         weights = row_normalise(positives, similarity.dtype)

@@ -2,11 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+PAIR_INPUTS: tuple[str, ...] = ("anatomy", "anatomy_valid", "caption", "caption_valid", "caption_id", "caption_normal")
+"""What a loss over (scan, anatomy) pairs reads from a training step: the arguments of `gather_pairs`."""
+
+
+class AnatomyPairs(NamedTuple):
+    """Images and captions of the anatomies of all ranks' scans.
+
+    Attributes:
+        anatomy: unit image embeddings, (B, K, E).
+        caption: unit text embeddings, (B, K, E).
+        valid: pairs that have both, (B, K) bool; the rows of the others hold anything.
+        caption_id: identity of the original caption text, (B, K) integer.
+        caption_normal: captions that report no abnormality, (B, K) bool.
+    """
+
+    anatomy: Tensor
+    caption: Tensor
+    valid: Tensor
+    caption_id: Tensor
+    caption_normal: Tensor
+
+
+def gather_pairs(
+    anatomy: Tensor, anatomy_valid: Tensor, caption: Tensor, caption_valid: Tensor, caption_id: Tensor, caption_normal: Tensor
+) -> AnatomyPairs:
+    """Joins the (scan, anatomy) pairs of all ranks, with the gradient rule of `gather_rows`.
+
+    Args:
+        anatomy: unit image embeddings of the anatomies, (B, K, E); the content of invalid rows does not matter.
+        anatomy_valid: anatomies that the scan shows completely, (B, K) bool.
+        caption: unit text embeddings of the anatomy captions, (B, K, E).
+        caption_valid: anatomies that the report speaks of, (B, K) bool.
+        caption_id: identity of the original caption text, before any augmentation, (B, K) integer.
+        caption_normal: captions that report no abnormality, (B, K) bool.
+    """
+    return AnatomyPairs(*gather_rows(anatomy, caption, anatomy_valid & caption_valid, caption_id, caption_normal))
 
 
 def world_size() -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from bundle.ctfindings.losses.gathering import gather_rows
+from bundle.ctfindings.losses.gathering import PAIR_INPUTS, gather_pairs
 from bundle.ctfindings.losses.soft_targets import semantic_matrix, symmetric_cross_entropy
 
 
@@ -31,20 +31,13 @@ class LocalAnatomyLoss(_Loss):
         >>> import torch
         >>> rows = torch.eye(2)[:, None]
         >>> valid, normal = torch.ones(2, 1, dtype=torch.bool), torch.zeros(2, 1, dtype=torch.bool)
-        >>> loss = LocalAnatomyLoss()(rows, valid, rows, valid, torch.tensor([[1], [2]]), normal, torch.tensor(1.0))
+        >>> pairs = dict(anatomy=rows, anatomy_valid=valid, caption=rows, caption_valid=valid, caption_normal=normal)
+        >>> loss = LocalAnatomyLoss()(torch.tensor(1.0), caption_id=torch.tensor([[1], [2]]), **pairs)
         >>> round(loss.item(), 4)
         0.3133
     """
 
-    inputs: tuple[str, ...] = (
-        "anatomy",
-        "anatomy_valid",
-        "caption",
-        "caption_valid",
-        "caption_id",
-        "caption_normal",
-        "temperature",
-    )
+    inputs: tuple[str, ...] = (*PAIR_INPUTS, "temperature")
     gathers = True
 
     def __init__(self, reduction_over_anatomies: Literal["sum", "mean"] = "mean") -> None:
@@ -53,40 +46,25 @@ class LocalAnatomyLoss(_Loss):
             raise ValueError(f"reduction_over_anatomies is {reduction_over_anatomies!r}; it can be 'sum' or 'mean'")
         self.reduction_over_anatomies = reduction_over_anatomies
 
-    def forward(
-        self,
-        anatomy: Tensor,
-        anatomy_valid: Tensor,
-        caption: Tensor,
-        caption_valid: Tensor,
-        caption_id: Tensor,
-        caption_normal: Tensor,
-        temperature: Tensor,
-    ) -> Tensor:
+    def forward(self, temperature: Tensor, **rows: Tensor) -> Tensor:
         """
         Args:
-            anatomy: unit image embeddings of the anatomies, (B, K, E); the content of invalid rows does not matter.
-            anatomy_valid: anatomies that the scan shows completely, (B, K) bool.
-            caption: unit text embeddings of the anatomy captions, (B, K, E).
-            caption_valid: anatomies that the report speaks of, (B, K) bool.
-            caption_id: identity of the original caption text, (B, K) integer.
-            caption_normal: captions that report no abnormality, (B, K) bool.
             temperature: divides the cosine similarities, a positive scalar.
+            rows: the pairs of this rank, by the argument names of `gather_pairs`.
 
         Returns:
             The mean or sum over anatomies; zero, without gradient, when no anatomy takes part.
         """
-        valid = anatomy_valid & caption_valid
-        anatomy, caption, valid, caption_id, caption_normal = gather_rows(anatomy, caption, valid, caption_id, caption_normal)
+        pairs = gather_pairs(**rows)
         terms = []
-        for k in range(anatomy.shape[1]):
-            rows = valid[:, k]
-            positives = semantic_matrix(caption_id[rows, k], caption_normal[rows, k])
+        for k in range(pairs.valid.shape[1]):
+            scans = pairs.valid[:, k]
+            positives = semantic_matrix(pairs.caption_id[scans, k], pairs.caption_normal[scans, k])
             if positives.all():
                 continue
-            similarity = anatomy[rows, k] @ caption[rows, k].T / temperature
+            similarity = pairs.anatomy[scans, k] @ pairs.caption[scans, k].T / temperature
             terms.append(symmetric_cross_entropy(similarity, positives))
         if not terms:
-            return anatomy.new_zeros(())
+            return pairs.anatomy.new_zeros(())
         total = torch.stack(terms).sum()
         return total if self.reduction_over_anatomies == "sum" else total / len(terms)

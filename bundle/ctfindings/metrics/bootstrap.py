@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from bundle.ctfindings.metrics.classification import FloatArray, IntArray, check_scores, finding_auc, macro_average
 
 Statistic = Callable[..., ArrayLike]
+WeightStatistic = Callable[[FloatArray], FloatArray]
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,29 @@ def paired_bootstrap_interval(
         return np.asarray(statistic(*arrays[:count]), dtype=np.float64) - np.asarray(statistic(*arrays[count:]), dtype=np.float64)
 
     return bootstrap_interval(difference, [*first, *second], patients, resamples, seed, level)
+
+
+def weight_bootstrap_interval(
+    statistic: WeightStatistic, patients: Sequence[str], resamples: int = 1000, seed: int = 42, level: float = 0.95
+) -> Interval:
+    """Percentile interval of a statistic that takes weights of the scans instead of resampled rows.
+
+    For statistics over pairs (cosines of all captions), where repeating rows would cost the square of their number in every resample.
+    The difference of two models is the statistic ``lambda weights: first(weights) - second(weights)``: both see the same resamples.
+
+    Args:
+        statistic: weights of the scans [R, S], not negative, to one value or array of values per resample, [R, ...].
+        patients: the patient of each scan, S identifiers.
+        resamples: number of resamples R.
+        seed: of the random generator.
+        level: coverage of the interval, between 0 and 1.
+
+    Returns:
+        The statistic at weight 1 of every scan, and its limits. Resamples in which it is NaN are left out.
+    """
+    estimate = statistic(np.ones((1, len(patients))))[0]
+    values = statistic(resample_weights(patients, resamples, seed).astype(np.float64))
+    return _percentile_interval(np.asarray(estimate, dtype=np.float64), values, level)
 
 
 @dataclass(frozen=True)

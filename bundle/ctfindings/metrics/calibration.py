@@ -1,4 +1,7 @@
-"""Calibration: Platt scaling of each finding's logit, and the expected calibration error. Shapes: S scans, C findings."""
+"""Calibration: a temperature for all, Platt scaling of each finding's logit, and how far stated probabilities are from the truth.
+
+Shapes: S scans, C findings, R resamples.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,14 @@ import warnings
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from bundle.ctfindings.metrics.classification import FloatArray, IntArray, check_scores, known_pairs
+
+TEMPERATURES = (0.01, 1000.0)
+"""Range in which a temperature is looked for."""
 
 
 def fit_platt(logits: ArrayLike, labels: ArrayLike, l2: float = 1.0) -> tuple[FloatArray, FloatArray]:
@@ -61,6 +67,40 @@ def apply_platt(logits: ArrayLike, scale: ArrayLike, shift: ArrayLike) -> FloatA
     return probabilities
 
 
+def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
+    """The one number that divides all logits so that ``sigmoid(logit / temperature)`` has the smallest cross-entropy.
+
+    It mends how sure a model is, not a wrong offset: where logits of all findings lie on the wrong side of zero, the best temperature
+    grows without limit, and the upper end of `TEMPERATURES` is returned. Platt scaling (`fit_platt`) mends both.
+
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, https://arxiv.org/abs/1706.04599
+
+    Args:
+        logits: uncalibrated scores of the calibration scans [S, C].
+        labels: 1, 0 or -1, [S, C].
+
+    Raises:
+        ValueError: no label is known.
+    """
+    scores, truth = check_scores(logits, labels)
+    score, label = scores[truth >= 0], truth[truth >= 0]
+    if not label.size:
+        raise ValueError("no calibration label is known; a temperature needs scans with labels")
+
+    def cross_entropy(log_temperature: float) -> float:
+        logit = score / np.exp(log_temperature)
+        return float((np.logaddexp(0, logit) - label * logit).mean())
+
+    low, high = np.log(TEMPERATURES)
+    return float(np.exp(minimize_scalar(cross_entropy, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x))
+
+
+def apply_temperature(logits: ArrayLike, temperature: float) -> FloatArray:
+    """Probabilities ``sigmoid(logit / temperature)``, [..., C]."""
+    probabilities: FloatArray = expit(np.asarray(logits, dtype=np.float64) / temperature)
+    return probabilities
+
+
 def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 10) -> FloatArray:
     """Mean gap between stated probability and observed frequency over equal bins of [0, 1], by bin count, [C].
 
@@ -75,17 +115,61 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins
     Raises:
         ValueError: a probability lies outside [0, 1].
     """
+    return weighted_calibration_error(probabilities, labels, np.ones((1, np.shape(labels)[0])), bins)[0]
+
+
+def weighted_calibration_error(probabilities: ArrayLike, labels: ArrayLike, weights: FloatArray, bins: int = 10) -> FloatArray:
+    """`expected_calibration_error` under every set of scan weights, [R, C].
+
+    Args:
+        probabilities: in [0, 1], [S, C].
+        labels: 1, 0 or -1, [S, C].
+        weights: not negative, [R, S].
+        bins: as for `expected_calibration_error`.
+    """
+    scores, truth = _check_probabilities(probabilities, labels)
+    result = np.full((len(weights), scores.shape[1]), np.nan)
+    for finding in range(scores.shape[1]):
+        known = truth[:, finding] >= 0
+        score, label = known_pairs(scores, truth, finding)
+        if not label.size:
+            continue
+        in_bin = np.minimum((score * bins).astype(np.int64), bins - 1)[:, None] == np.arange(bins)
+        weight = weights[:, known]
+        total = weight.sum(axis=1)
+        gap = np.abs((weight * (score - label)) @ in_bin).sum(axis=1)
+        np.divide(gap, total, out=result[:, finding], where=total > 0)
+    return result
+
+
+def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = 10) -> dict[str, list[float] | list[int]]:
+    """Stated probability against observed frequency of all findings together, for each bin that holds an answer.
+
+    Args:
+        probabilities: in [0, 1], [S, C].
+        labels: 1, 0 or -1, [S, C].
+        bins: as for `expected_calibration_error`.
+
+    Returns:
+        ``probability`` (mean of the bin), ``frequency`` and ``count``.
+    """
+    scores, truth = _check_probabilities(probabilities, labels)
+    score, label = scores[truth >= 0], truth[truth >= 0]
+    index = np.minimum((score * bins).astype(np.int64), bins - 1)
+    count = np.bincount(index, minlength=bins)
+    held = count > 0
+    return {
+        "probability": (np.bincount(index, weights=score, minlength=bins)[held] / count[held]).tolist(),
+        "frequency": (np.bincount(index, weights=label, minlength=bins)[held] / count[held]).tolist(),
+        "count": count[held].tolist(),
+    }
+
+
+def _check_probabilities(probabilities: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, IntArray]:
     scores, truth = check_scores(probabilities, labels)
     if scores.size and (scores.min() < 0 or scores.max() > 1):
         raise ValueError(f"probabilities span {scores.min():.3g}..{scores.max():.3g}; values in 0..1 are expected, not logits")
-    result = np.full(scores.shape[1], np.nan)
-    for finding in range(scores.shape[1]):
-        score, label = known_pairs(scores, truth, finding)
-        if label.size:
-            index = np.minimum((score * bins).astype(np.int64), bins - 1)
-            gap = np.bincount(index, weights=score - label, minlength=bins)
-            result[finding] = np.abs(gap).sum() / label.size
-    return result
+    return scores, truth
 
 
 def _smoothed_targets(label: IntArray) -> FloatArray:

@@ -20,7 +20,6 @@ from bundle.ctfindings.metrics.classification import (
     check_scores,
     check_thresholds,
     finding_accuracy,
-    finding_auc,
     finding_average_precision,
     finding_f1,
     finding_precision,
@@ -28,6 +27,7 @@ from bundle.ctfindings.metrics.classification import (
     sensitivity_specificity,
     weighted_f1,
 )
+from bundle.ctfindings.metrics.robustness import auc_by_wording, sd_over_wordings, wording_record
 from bundle.ctfindings.metrics.thresholds import check_disjoint
 
 
@@ -40,6 +40,7 @@ def evaluate_split(
     thresholds: ArrayLike,
     findings: Sequence[str],
     *,
+    templates: Sequence[str] = (),
     split: str = "test",
     calibration_ids: Iterable[str] = (),
     resamples: int = 1000,
@@ -56,6 +57,7 @@ def evaluate_split(
         patients: the patient of each scan, S; the intervals are bootstrapped over patients.
         thresholds: chosen on other scans, [C].
         findings: the names of the findings, C.
+        templates: names of the templates, T; numbers by default.
         split: name of the split, kept in the record.
         calibration_ids: scans on which thresholds and calibration were fitted; none may be among `ids`.
         resamples: bootstrap resamples.
@@ -65,7 +67,7 @@ def evaluate_split(
     Returns:
         Keys ``split, scans, patients, bootstrap, macro, findings, templates, warnings``. ``findings`` is a list with one
         row per finding in their order; ``macro`` has the mean of each column over the findings that have it;
-        ``templates`` has the macro AUC of each template with mean, SD (n - 1), and range over the templates.
+        ``templates`` is the `wording_record` of the templates.
 
     Raises:
         ValueError: shapes do not fit, an id occurs twice, or a scored scan was used for calibration.
@@ -97,7 +99,9 @@ def evaluate_split(
         "balanced_accuracy": balanced_accuracy(scores, truth, limits),
         "ece": expected_calibration_error(scores, truth),
     }
-    by_template, template_auc = _templates_record(logits_by_template, truth)
+    template_auc = auc_by_wording(logits_by_template, truth, np.ones((1, len(truth))))
+    names = list(templates) or [str(index + 1) for index in range(template_auc.shape[1])]
+    spread = sd_over_wordings(template_auc)[0]
     rows = [
         {
             "finding": name,
@@ -107,7 +111,7 @@ def evaluate_split(
             "threshold": float(limits[index]),
             **{column: _number(values[index]) for column, values in columns.items()},
             "auc_interval": _limits(auc.findings, index),
-            "auc_sd_over_templates": _number(_spread(template_auc[:, index])),
+            "auc_sd_over_templates": _number(spread[index]),
         }
         for index, name in enumerate(findings)
     ]
@@ -123,7 +127,7 @@ def evaluate_split(
             "findings_with_auc": int((~np.isnan(columns["auc"])).sum()),
         },
         "findings": rows,
-        "templates": by_template,
+        "templates": wording_record(logits_by_template, truth, names, patients, resamples, seed, level),
         "warnings": [
             f"{name}: {positives[index]} of {known[index]} known labels are positive; AUC is not defined"
             for index, name in enumerate(findings)
@@ -144,29 +148,6 @@ def format_table(record: dict[str, Any]) -> str:
         scores = [_cell(row[column]) for column in ("average_precision", "sensitivity", "specificity", "f1", "ece")]
         lines.append("| " + " | ".join([row["finding"], str(row["n"]), str(row["positives"]), _cell(row["auc"]), interval, *scores]) + " |")
     return "\n".join(lines)
-
-
-def _templates_record(logits_by_template: ArrayLike, labels: ArrayLike) -> tuple[dict[str, Any], FloatArray]:
-    """The spread of the macro AUC over the templates, and the AUC of each template and finding, [T, C]."""
-    logits = np.asarray(logits_by_template, dtype=np.float64)
-    shape = np.shape(labels)
-    if logits.ndim != 3 or (logits.shape[0], logits.shape[2]) != shape or not logits.shape[1]:
-        raise ValueError(f"scores by template have shape {logits.shape}; [scans, templates, findings] for labels {shape} is expected")
-    auc = np.stack([finding_auc(logits[:, template], labels) for template in range(logits.shape[1])])
-    macro = np.asarray([macro_average(row) for row in auc])
-    record = {
-        "macro_auc": [_number(value) for value in macro],
-        "mean": _number(macro.mean()),
-        "sd": _number(_spread(macro)),
-        "lowest": _number(macro.min()),
-        "highest": _number(macro.max()),
-        "range": _number(macro.max() - macro.min()),
-    }
-    return record, auc
-
-
-def _spread(values: FloatArray) -> float:
-    return float(values.std(ddof=1)) if values.size > 1 else float("nan")
 
 
 def _number(value: float) -> float | None:

@@ -1,8 +1,8 @@
-"""Figures of an evaluation, written as PNG without a display. Shapes: S scans, C findings."""
+"""Figures of an evaluation, written as PNG without a display. Shapes: S scans, T wordings, C findings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,16 @@ from sklearn.metrics import roc_curve
 from bundle.ctfindings.metrics.classification import check_scores, check_thresholds, finding_auc, known_pairs
 
 BLUE, RED, GREY = "#1f5a96", "#b03a2e", "#8a8a8a"
+MODEL_COLOURS = (BLUE, "#c9761a", "#3d7a46")
+DPI = 150
+
+KIND_TITLES = {
+    "cross_anatomy": "captions of two anatomies",
+    "abnormal_abnormal": "two abnormal captions of one anatomy",
+    "normal_abnormal": "a normal and an abnormal caption of one anatomy",
+    "polarity": "positive and negative prompt of one finding",
+}
+"""What each kind of pairs is, in words."""
 
 
 def plot_roc_grid(
@@ -111,6 +121,144 @@ def plot_auc_by_finding(record: dict[str, Any], path: str | Path) -> Path:
     return _write(figure, path)
 
 
+def plot_cosine_histograms(models: Mapping[str, Mapping[str, dict[str, Any]]], path: str | Path) -> Path:
+    """Histograms of the cosines of each kind of pairs in rows, models side by side in columns.
+
+    Args:
+        models: for each model name the kinds of pairs by their key in `KIND_TITLES`, each with ``histogram``, ``mean``, ``sd`` and
+            ``pairs``; a kind without pairs is left empty.
+        path: PNG file to write; its folder is made.
+
+    Returns:
+        The path written.
+    """
+    kinds = [kind for kind in KIND_TITLES if any(kind in model for model in models.values())]
+    figure = Figure(figsize=(4.6 * len(models) + 0.6, 1.75 * len(kinds) + 0.8), layout="constrained")
+    panels = figure.subplots(len(kinds), len(models), sharex=True, squeeze=False)
+    for column, (name, records) in enumerate(models.items()):
+        for row, kind in enumerate(kinds):
+            panel, record = panels[row, column], records.get(kind)
+            panel.set(xlim=(-1, 1), yticks=[])
+            panel.spines[["top", "right", "left"]].set_visible(False)
+            panel.axvline(0, color=GREY, linewidth=0.6, linestyle=":")
+            if row == 0 and len(models) > 1:
+                panel.set_title(name, fontsize=10, color=MODEL_COLOURS[column % 3], fontweight="bold", loc="left", pad=18)
+            panel.tick_params(labelsize=8)
+            if column == 0:
+                panel.text(0.0, 1.04, KIND_TITLES[kind], transform=panel.transAxes, fontsize=8.5, va="bottom")
+            if not record or not record["pairs"] or record["mean"] is None:
+                panel.text(0.5, 0.4, "no pairs", ha="center", transform=panel.transAxes, fontsize=8, color=GREY)
+                continue
+            edges, counts = np.asarray(record["histogram"]["edges"]), np.asarray(record["histogram"]["counts"])
+            panel.stairs(counts / counts.sum(), edges, fill=True, color=MODEL_COLOURS[column % 3], alpha=0.75)
+            panel.set_ylim(0, 1.4 * counts.max() / counts.sum())
+            panel.axvline(record["mean"], color=RED, linewidth=1.2)
+            text = f"mean {record['mean']:.2f}, SD {record['sd']:.2f}"
+            if record.get("skewness") is not None:
+                text += f"\nskew {record['skewness']:.1f}, excess kurtosis {record['excess_kurtosis']:.1f}"
+            panel.text(0.01, 0.99, text, transform=panel.transAxes, fontsize=7.5, color=GREY, va="top")
+    figure.supxlabel("cosine of the text embeddings", fontsize=9)
+    return _write(figure, path)
+
+
+def plot_auc_by_wording(wordings: Sequence[str], models: Mapping[str, ArrayLike], path: str | Path, separators: Sequence[int] = ()) -> Path:
+    """Strip plot: the AUC of every finding as a small dot and their mean as a large one, for each wording and model.
+
+    Args:
+        wordings: names, T.
+        models: AUC of each wording and finding by model name, [T, C] each; NaN where it is not defined.
+        path: PNG file to write; its folder is made.
+        separators: rows after which a line is drawn, such as between templates and perturbations.
+
+    Returns:
+        The path written.
+    """
+    figure = Figure(figsize=(7.4, (0.2 + 0.17 * len(models)) * len(wordings) + 1.5), layout="constrained")
+    panel = figure.subplots()
+    height = -np.arange(len(wordings), dtype=np.float64)
+    for index, (name, values) in enumerate(models.items()):
+        auc = np.asarray(values, dtype=np.float64)
+        at = height + 0.34 * ((len(models) - 1) / 2 - index)
+        colour = MODEL_COLOURS[index % 3]
+        macro = np.asarray([row[~np.isnan(row)].mean() if (~np.isnan(row)).any() else np.nan for row in auc])
+        panel.scatter(auc, np.repeat(at[:, None], auc.shape[1], axis=1), s=9, color=colour, alpha=0.3, linewidths=0)
+        panel.scatter(macro, at, s=44, color=colour, zorder=3, marker="D", label=name)
+        for value, row in zip(macro, at, strict=True):
+            panel.text(1.01, row, f"{value:.3f}", transform=panel.get_yaxis_transform(), fontsize=7.5, va="center", color=colour)
+    for row in separators:
+        panel.axhline(-row - 0.5, color=GREY, linewidth=0.6)
+    panel.axvline(0.5, color=GREY, linewidth=0.8, linestyle=":")
+    panel.set_yticks(height, list(wordings), fontsize=8.5)
+    panel.set_ylim(height[-1] - 0.7, 0.7)
+    panel.set_xlabel("ROC-AUC; diamond: mean over the findings, dots: single findings", fontsize=9)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.tick_params(axis="x", labelsize=8)
+    if len(models) > 1:
+        figure.legend(loc="outside upper left", fontsize=9, ncols=2, frameon=False)
+    return _write(figure, path)
+
+
+def plot_variants(results: Mapping[str, Any], path: str | Path, columns: int = 3) -> Path:
+    """Small multiples: each measure of an experiment by variant, a dot for each seed and a bar at their mean.
+
+    Args:
+        results: with ``measures`` (key to words) and ``variants`` (name to ``seeds`` of values by measure, None where not defined).
+        path: PNG file to write; its folder is made.
+        columns: panels per row.
+
+    Returns:
+        The path written.
+    """
+    measures, variants = results["measures"], results["variants"]
+    rows = -(-len(measures) // columns)
+    figure = Figure(figsize=(3.7 * columns, (0.24 * len(variants) + 0.75) * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    for panel in panels[len(measures) :]:
+        panel.set_visible(False)
+    for panel, (key, words) in zip(panels, measures.items(), strict=False):
+        for row, (name, variant) in enumerate(variants.items()):
+            values = [seed[key] for seed in variant["seeds"].values() if seed[key] is not None]
+            colour = RED if name == results["tested"] else BLUE
+            panel.scatter(values, [-row] * len(values), s=18, color=colour, alpha=0.7, linewidths=0)
+            if values:
+                panel.plot([np.mean(values)] * 2, [-row - 0.3, -row + 0.3], color=colour, linewidth=1.6)
+        panel.set_title(_wrap(words, 34), fontsize=8, loc="left")
+        panel.set_yticks(-np.arange(len(variants)), list(variants), fontsize=8)
+        panel.set_ylim(-len(variants) + 0.4, 0.6)
+        panel.tick_params(axis="x", labelsize=7.5)
+        panel.grid(axis="x", color="#e3e3e3", linewidth=0.6)
+        panel.spines[["top", "right"]].set_visible(False)
+    return _write(figure, path)
+
+
+def plot_reliability(curves: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path) -> Path:
+    """Observed frequency against stated probability, with the number of answers in each bin below.
+
+    Args:
+        curves: by name, each a result of `reliability`.
+        path: PNG file to write; its folder is made.
+
+    Returns:
+        The path written.
+    """
+    figure = Figure(figsize=(5.2, 5.4), layout="constrained")
+    panel, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
+    for (name, curve), colour, marker in zip(curves.items(), (GREY, MODEL_COLOURS[1], BLUE), "sDo", strict=False):
+        panel.plot(curve["probability"], curve["frequency"], color=colour, marker=marker, markersize=4.5, linewidth=1.4, label=name)
+        counts.plot(curve["probability"], curve["count"], color=colour, marker=marker, markersize=3.5, linewidth=1)
+    panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    panel.set_ylabel("observed frequency", fontsize=9)
+    panel.legend(fontsize=8.5, frameon=False)
+    counts.set_yscale("log")
+    counts.set_ylabel("answers", fontsize=9)
+    counts.set_xlabel("stated probability, all findings together", fontsize=9)
+    for each in (panel, counts):
+        each.tick_params(labelsize=8)
+        each.spines[["top", "right"]].set_visible(False)
+    return _write(figure, path)
+
+
 def _wrap(name: str, width: int = 20) -> str:
     """A name on at most two lines; two lines always, so that panels keep one size."""
     words, first = name.split(), ""
@@ -123,5 +271,5 @@ def _write(figure: Figure, path: str | Path) -> Path:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
-    figure.savefig(target, format="png")
+    figure.savefig(target, format="png", dpi=DPI)
     return target

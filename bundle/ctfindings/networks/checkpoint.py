@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 
-def load_checkpoint(modules: Mapping[str, nn.Module] | nn.Module, path: str | Path) -> None:
+def load_checkpoint(modules: Mapping[str, nn.Module] | nn.Module, path: str | Path, assign: bool = False) -> None:
     """Loads the parts of a checkpoint that belong to the given modules; every tensor of theirs must be there.
 
     A bundle checkpoint holds ``image.*``, ``text.*``, ``scorer.*`` and ``bank.*``; a training checkpoint of Ignite holds
@@ -19,6 +19,8 @@ def load_checkpoint(modules: Mapping[str, nn.Module] | nn.Module, path: str | Pa
     Args:
         modules: a module, or modules by the prefix of their tensors (``{"text": tower}``).
         path: a file written by ``torch.save``.
+        assign: whether the modules take the tensors of the file, which the system then reads as they are needed, instead of a copy. For
+            large weights; the modules are on the CPU afterwards.
 
     Raises:
         ValueError: when the file is missing, is not a checkpoint of this bundle, or has another geometry.
@@ -34,7 +36,7 @@ def load_checkpoint(modules: Mapping[str, nn.Module] | nn.Module, path: str | Pa
     if absent:
         raise ValueError(f"{path}: holds no tensors of {', '.join(absent)}; is it a checkpoint of this bundle?")
     try:
-        module.load_state_dict(part)
+        module.load_state_dict(part, assign=assign)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{path}: does not fit this network ({reason}); use the configuration it was trained with") from error
@@ -49,7 +51,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ValueError(f"{path}: there is no such checkpoint; train one, or give its path as ckpt_path")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped: of a large file, only the parts that are asked for are read.
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         raise ValueError(f"{path}: cannot be read as a checkpoint; the file is damaged or not written by torch.save") from error
     state = state.get("model", state) if isinstance(state, dict) else state

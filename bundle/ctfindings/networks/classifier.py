@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from bundle.ctfindings.findings import FINDING_ANATOMY, FINDINGS, TEMPLATES
+from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX
+from bundle.ctfindings.findings import FINDING_ANATOMY, FINDING_NAMES, FINDINGS, TEMPLATES
 from bundle.ctfindings.networks.image_encoder import ImageEmbedding, ImageEncoder
 from bundle.ctfindings.networks.prompts import mean_over_templates
 from bundle.ctfindings.networks.scoring import FindingScorer
@@ -68,6 +70,10 @@ class ZeroShotClassifier(nn.Module):
     Args:
         image: the image encoder.
         scorer: the scorer trained with it; its scales come from the checkpoint.
+
+    Attributes:
+        template_ids: of the templates in the prompt bank, T.
+        scored: whether a finding is scored at all, C.
     """
 
     def __init__(self, image: ImageEncoder, scorer: FindingScorer | None = None) -> None:
@@ -75,6 +81,8 @@ class ZeroShotClassifier(nn.Module):
         self.image = image
         self.scorer = FindingScorer() if scorer is None else scorer
         self.bank = PromptBank(image.embedding)
+        self.template_ids = tuple(template.id for template in TEMPLATES)
+        self.scored = (True,) * len(FINDINGS)
         self.finding_anatomy: Tensor
         self.register_buffer("finding_anatomy", torch.tensor(FINDING_ANATOMY), persistent=False)
         self.register_load_state_dict_post_hook(_forgive_text_tower)
@@ -98,6 +106,32 @@ class ZeroShotClassifier(nn.Module):
             template_logits=logits[:, 1:],
             evidence=torch.sigmoid(tokens[:, :, :count]),
         )
+
+    def warnings(self, found: Sequence[bool]) -> list[str]:
+        """One line for each anatomy that the scan misses and that a finding is scored on.
+
+        Args:
+            found: for each of the K anatomies whether it was found.
+        """
+        return anatomy_warnings(found, self.finding_anatomy.tolist())
+
+
+def anatomy_warnings(found: Sequence[bool], rows: Sequence[int] = FINDING_ANATOMY, scored_on: str | None = None) -> list[str]:
+    """One line for each anatomy that the scan misses and that a finding is scored on.
+
+    Args:
+        found: for each of the K anatomies whether it was found.
+        rows: index of the anatomy of each finding; a negative one marks a finding that is not scored.
+        scored_on: what became of the findings; by default that they were scored on the thorax.
+    """
+    lines = []
+    for row, name in enumerate(ANATOMY_NAMES):
+        affected = [finding for finding, anatomy in zip(FINDING_NAMES, rows, strict=True) if anatomy == row]
+        if affected and not found[row]:
+            scored = "was" if len(affected) == 1 else "were"
+            where = scored_on or ("scored on the whole scan" if row == THORAX else "scored on the whole thorax")
+            lines.append(f"{name} was not found in the scan: {', '.join(affected)} {scored} {where}")
+    return lines
 
 
 def _forgive_text_tower(module: nn.Module, incompatible) -> None:  # type: ignore[no-untyped-def]

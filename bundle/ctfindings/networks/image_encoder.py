@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bundle.ctfindings.anatomy import ANATOMIES, THORAX
-from bundle.ctfindings.networks.pooling import AnatomyPooling, coarsen_membership, depth_rows, dilate_membership
+from bundle.ctfindings.networks.depth import DepthStem
+from bundle.ctfindings.networks.pooling import AnatomyPooling, coarsen_membership, depth_rows, dilate_membership, token_membership
 
 
 class ImageEmbedding(NamedTuple):
@@ -18,7 +19,7 @@ class ImageEmbedding(NamedTuple):
     Attributes:
         anatomy: unit rows of the anatomies, ``[B, K, E]``; zero where the scan misses one.
         anatomy_valid: bool ``[B, K]``.
-        depth: unit rows along the body axis, inferior to superior, ``[B, gz, E]``.
+        depth: unit rows along the body axis, inferior to superior, ``[B, D, E]``; a row is ``ImageEncoder.depth_patch`` voxels high.
         pathology: unit rows of pathology queries, ``[B, Q, E]``; Q is 0 until a network has such queries.
         field: unit embedding of every token of the finest grid, ``[B, N, E]``.
         membership: the tokens that were pooled for each anatomy, bool ``[B, N, K]``.
@@ -45,9 +46,15 @@ class ImageEncoder(nn.Module):
         embedding: size E of the shared space.
         heads: attention heads of the anatomy pooling.
         margin_tokens: tokens by which an anatomy grows before it is pooled, so that findings at its border count.
+        depth_patch: voxels of a depth row along Z, a divisor of the token's; the token's own by default. See ``DepthStem``.
+
+    Raises:
+        ValueError: when a token is no whole number of depth rows.
     """
 
-    def __init__(self, tower: nn.Module, embedding: int = 128, heads: int = 4, margin_tokens: int = 1) -> None:
+    def __init__(
+        self, tower: nn.Module, embedding: int = 128, heads: int = 4, margin_tokens: int = 1, depth_patch: int | None = None
+    ) -> None:
         super().__init__()
         self.tower = tower
         self.embedding = embedding
@@ -59,6 +66,9 @@ class ImageEncoder(nn.Module):
         self.anatomy_head = nn.Linear(width, len(ANATOMIES))
         self.anatomy_pooling = AnatomyPooling(width, embedding, heads=heads)
         self.field = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, embedding))
+        stride: tuple[int, int, int] = tower.stride  # type: ignore[assignment]
+        self.depth_patch = stride[2] if depth_patch is None else depth_patch
+        self.depth_stem = None if self.depth_patch == stride[2] else DepthStem(stride, self.depth_patch, embedding)
 
     def forward(self, image: Tensor, membership: Tensor | None = None, membership_known: Tensor | None = None) -> ImageEmbedding:
         """Encodes a batch of scans.
@@ -85,15 +95,29 @@ class ImageEncoder(nn.Module):
             members = membership if membership_known is None else torch.where(membership_known.unsqueeze(1), membership, members)
         members = dilate_membership(members, grid, self.margin_tokens)
         all_members = [coarsen_membership(members, grid, level_grid) for level_grid in grids]
-        anatomy, valid = self.anatomy_pooling(torch.cat(levels, dim=1), torch.cat(all_members, dim=1))
+        anatomy, valid = self.anatomy_pooling(levels, all_members)
         field = F.normalize(self.field(levels[0]), dim=-1)
+        body = members[:, :, self.thorax]
+        depth = depth_rows(field, body, grid) if self.depth_stem is None else self.depth_stem(image, field, body, grid)
         return ImageEmbedding(
             anatomy=anatomy,
             anatomy_valid=valid,
-            depth=depth_rows(field, members[:, :, self.thorax], grid),
+            depth=depth,
             pathology=field.new_zeros(field.shape[0], 0, field.shape[2]),
             field=field,
             membership=members,
             anatomy_logits=anatomy_logits,
             grid=grid,
         )
+
+    def encode_scan(self, image: Tensor, anatomy: Tensor | None = None, known: Tensor | None = None) -> ImageEmbedding:
+        """Encodes scans at inference; encoders with windows or crops of their own have this method too.
+
+        Args:
+            image: ``[B, 1, X, Y, Z]`` in [0, 1].
+            anatomy: integer anatomy mask ``[B, 1, X, Y, Z]``; the anatomy head's prediction is used without one.
+            known: bool ``[B, K]``, anatomies the mask speaks of; all by default.
+        """
+        membership = None if anatomy is None else token_membership(anatomy, self.tower.stride)  # type: ignore[arg-type]
+        encoded: ImageEmbedding = self(image, membership, known)
+        return encoded

@@ -72,6 +72,7 @@ class TextTower(nn.Module):
     """
 
     trunk_digest: Tensor
+    snippet_head_trained: Tensor
 
     def __init__(
         self,
@@ -110,7 +111,9 @@ class TextTower(nn.Module):
         self.head = TextHead(width, embedding, hidden)
         self.snippet_head = copy.deepcopy(self.head)
         self.register_buffer("trunk_digest", _digest(encoder) if self.frozen else torch.zeros(32, dtype=torch.uint8))
-        self.register_load_state_dict_post_hook(_forgive_frozen_trunk)
+        # Without slice references the snippet head stays as it began; whoever asks it where to look has to know.
+        self.register_buffer("snippet_head_trained", torch.zeros(1, dtype=torch.uint8))
+        self.register_load_state_dict_post_hook(_forgive_what_is_not_saved)
 
     def _freeze(self, trainable_layers: int) -> None:
         if trainable_layers < 0:
@@ -187,12 +190,17 @@ class TextTower(nn.Module):
             raise ValueError(f"role {role!r} is unknown; known are {', '.join(ROLES)}")
         if len(texts) == 0:
             raise ValueError("at least one text is needed")
-        return (self.snippet_head if role == "snippet" else self.head)(self.features(texts))
+        if role != "snippet":
+            return self.head(self.features(texts))
+        if self.training:
+            self.snippet_head_trained.fill_(1)
+        return self.snippet_head(self.features(texts))
 
 
-def _forgive_frozen_trunk(module: nn.Module, incompatible) -> None:  # type: ignore[no-untyped-def]
-    if module.frozen:
-        incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if "trunk." not in key]
+def _forgive_what_is_not_saved(module: nn.Module, incompatible) -> None:  # type: ignore[no-untyped-def]
+    """A frozen trunk, and the note that the snippet head was trained in weights older than the note: it was not."""
+    forgiven = ("trunk.", "snippet_head_trained") if module.frozen else ("snippet_head_trained",)
+    incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if not any(part in key for part in forgiven)]
 
 
 def _without_pooler(config: PretrainedConfig) -> dict[str, bool]:
@@ -221,7 +229,8 @@ def _load_trunk(encoder: str, config: PretrainedConfig) -> PreTrainedModel:
 
 def _new_trunk(config: PretrainedConfig, changes: dict) -> PreTrainedModel:
     config.update(changes)
-    return AutoModel.from_config(config, trust_remote_code=False, **_without_pooler(config))
+    # The configuration may name half precision, in which the shipped weights are stored; a new trunk is trained in single precision.
+    return AutoModel.from_config(config, trust_remote_code=False, dtype=torch.float32, **_without_pooler(config))
 
 
 @contextmanager

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bundle.ctfindings.anatomy import ANATOMY_NAMES
+from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX
 from bundle.ctfindings.findings import FINDING_ANATOMY
+from bundle.ctfindings.networks.depth import depth_positions
 from bundle.ctfindings.networks.image_encoder import ImageEmbedding, ImageEncoder
 from bundle.ctfindings.networks.pooling import finding_tokens, token_membership
-from bundle.ctfindings.networks.prompts import drawn_deltas, mean_over_templates, template_bank
+from bundle.ctfindings.networks.prompts import drawn_prompts, mean_over_templates, template_bank
 from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.networks.text_tower import TextTower
 
@@ -69,6 +71,9 @@ class VisionLanguageModel(nn.Module):
         anatomy_known: Tensor | None = None,
         captions: Sequence[Mapping[str, str]] | None = None,
         finding_masks: Tensor | None = None,
+        reports: Sequence[str] | None = None,
+        snippets: Sequence[Sequence[Mapping[str, Any]]] | None = None,
+        affine: Tensor | None = None,
     ) -> dict[str, Tensor | None]:
         """What the losses and the validation read.
 
@@ -78,13 +83,22 @@ class VisionLanguageModel(nn.Module):
             anatomy_known: bool ``[B, K]``, anatomies the mask speaks of.
             captions: for each scan the caption of each anatomy that its report speaks of.
             finding_masks: int32 bit masks of the findings ``[B, 1, X, Y, Z]``.
+            reports: the report of each scan, empty where it has none.
+            snippets: for each scan the sentences that name a slice, with their ``text`` and its world z, ``z_mm``.
+            affine: voxel index of the network's grid to RAS mm, ``[B, 4, 4]``; needed with snippets.
 
         Returns:
             ``anatomy`` and ``anatomy_valid``, ``anatomy_logits``, ``membership`` (of the mask), ``caption`` and
-            ``caption_valid`` (``[B, K, E]``, ``[B, K]``), both temperatures, and the finding logits ``[B, C]``:
-            ``finding_logits_drawn`` for wordings drawn from the training bank while training, with the logits of each token
-            ``token_logits_drawn`` (``[B, N, C]``) and the tokens of the masks ``finding_tokens``; ``logits`` for the mean of the
-            scoring templates otherwise.
+            ``caption_valid`` (``[B, K, E]``, ``[B, K]``), both temperatures, and the finding logits ``[B, C]``: ``logits`` for the
+            mean of the scoring templates, or while training ``finding_logits_drawn`` for wordings drawn from the training bank
+            (``prompt_drawn``, ``[2, B, C, E]``), with the logits of each token ``token_logits_drawn``, the tokens of the masks
+            ``finding_tokens`` and those of the findings' anatomies ``anatomy_tokens`` (``[B, N, C]``).
+            With a report in the batch: ``scan`` (the thorax rows), ``scan_valid``, ``report`` and ``report_valid`` (``[B, E]``,
+            ``[B]``). With a snippet in the batch, for each of the S snippets: ``snippet`` ``[S, E]``, its ``target_mm`` ``[S]``, and the
+            rows of its scan, ``depth`` ``[S, D, E]`` with ``depth_mm`` ``[S, D]`` (NaN where a row is padding).
+
+        Raises:
+            ValueError: snippets are given without the affine.
         """
         membership = None if anatomy is None else token_membership(anatomy, self.image.tower.stride)  # type: ignore[arg-type]
         encoded: ImageEmbedding = self.image(image, membership, anatomy_known)
@@ -99,8 +113,17 @@ class VisionLanguageModel(nn.Module):
         }
         if captions is not None and any(text.get(name) for text in captions for name in ANATOMY_NAMES):
             outputs["caption"], outputs["caption_valid"] = self._encode_captions(captions, encoded.anatomy)
+        if reports is not None and any(reports):
+            outputs["scan"], outputs["scan_valid"] = encoded.anatomy[:, THORAX], encoded.anatomy_valid[:, THORAX]
+            outputs["report"], outputs["report_valid"] = self._encode_reports(reports, encoded.anatomy[:, THORAX])
+        if snippets is not None and any(snippets):
+            if affine is None:
+                raise ValueError("snippets were given without the affine of the image; their depth is in mm of the world")
+            outputs.update(self._encode_snippets(snippets, encoded.depth, depth_positions(affine, image, self.image.depth_patch)))
         if self.training:
-            deltas = drawn_deltas(self.text, image.shape[0])
+            drawn = drawn_prompts(self.text, image.shape[0])
+            outputs["prompt_drawn"] = drawn
+            deltas = drawn[0] - drawn[1]
         else:
             prompts = mean_over_templates(template_bank(self.text))
             deltas = (prompts[:, 0] - prompts[:, 1]).expand(image.shape[0], -1, -1)
@@ -111,6 +134,7 @@ class VisionLanguageModel(nn.Module):
             outputs["finding_logits_drawn"], outputs["token_logits_drawn"] = logits, token_logits
             if finding_masks is not None:
                 outputs["finding_tokens"] = finding_tokens(finding_masks, self.image.tower.stride)  # type: ignore[arg-type]
+                outputs["anatomy_tokens"] = encoded.membership[:, :, self.finding_anatomy]
         else:
             outputs["logits"] = logits
         return outputs
@@ -124,3 +148,19 @@ class VisionLanguageModel(nn.Module):
         valid = torch.zeros(like.shape[:2], dtype=torch.bool, device=like.device)
         valid[scans, rows] = True
         return caption, valid
+
+    def _encode_reports(self, reports: Sequence[str], like: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings like the scans' ``[B, E]``, zero where there is no report, and where there is one, ``[B]``."""
+        written = torch.tensor([index for index, report in enumerate(reports) if report], device=like.device)
+        embedded = self.text([report for report in reports if report], "report")
+        valid = torch.zeros(len(reports), dtype=torch.bool, device=like.device)
+        valid[written] = True
+        return like.new_zeros(like.shape).index_put((written,), embedded.to(like.dtype)), valid
+
+    def _encode_snippets(self, snippets: Sequence[Sequence[Mapping[str, Any]]], depth: Tensor, depth_mm: Tensor) -> dict[str, Tensor]:
+        """One row for each snippet of the batch, with the depth rows of its scan."""
+        placed = [(scan, snippet) for scan, given in enumerate(snippets) for snippet in given]
+        scans = torch.tensor([scan for scan, _ in placed], device=depth.device)
+        target = torch.tensor([float(snippet["z_mm"]) for _, snippet in placed], device=depth.device)
+        embedded = self.text([str(snippet["text"]) for _, snippet in placed], "snippet")
+        return {"snippet": embedded, "target_mm": target, "depth": depth[scans], "depth_mm": depth_mm[scans]}

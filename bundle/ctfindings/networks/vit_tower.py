@@ -66,7 +66,8 @@ class VisionTransformerTower(nn.Module):
         channels = 1 if windows is None else len(windows)
         self.embed = nn.Conv3d(channels, width, kernel_size=self.stride, stride=self.stride)
         base = [extent // edge for extent, edge in zip(size, patch, strict=True)]
-        self.position = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, width, *base), std=0.02, a=-0.04, b=0.04))
+        self.position = nn.Parameter(torch.empty(1, width, *base))
+        nn.init.trunc_normal_(self.position, std=0.02, a=-0.04, b=0.04)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
             [
@@ -77,6 +78,8 @@ class VisionTransformerTower(nn.Module):
         for block in self.blocks:
             # MONAI 1.6 hands this probability to the attention in evaluation too.
             cast(SABlock, block.attn).dropout_rate = 0.0
+            # MONAI 1.6 makes this norm for a cross-attention that the block does not have.
+            block.norm_cross_attn = nn.Identity()
         self.norm = nn.LayerNorm(width)
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], list[list[int]]]:

@@ -1,0 +1,97 @@
+"""Reading a table of reports, labels or files from CSV: comma, semicolon or tab; columns found by name; problems named by row."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+MAX_FIELD_CHARACTERS = 10_000_000
+_DELIMITERS = ",;\t"
+
+
+class TableError(ValueError):
+    """A table that cannot be used. The message is one line: ``FILE: what is wrong; remedy``."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: " + " ".join(problem.split()))
+
+
+class Row(NamedTuple):
+    """One row of a table.
+
+    Attributes:
+        line: number of its first line in the file, as an editor shows it; the header is line 1.
+        values: by column name, stripped of blanks.
+    """
+
+    line: int
+    values: dict[str, str]
+
+
+class Table(NamedTuple):
+    """A table as read: where it is from, its columns in order, and its rows."""
+
+    path: Path
+    columns: list[str]
+    rows: list[Row]
+
+    def column(self, name: str, purpose: str) -> str:
+        """``name``, when the table has that column.
+
+        Raises:
+            TableError: when it has not, with the columns there are and the likeliest one.
+        """
+        if name in self.columns:
+            return name
+        close = difflib.get_close_matches(name, self.columns, 1, 0.6)
+        hint = f"did you mean {close[0]!r}?" if close else "name one of them"
+        raise TableError(self.path, f"has no column {name!r} for {purpose}; its columns are {', '.join(self.columns)}: {hint}")
+
+    def first_of(self, names: Sequence[str]) -> str | None:
+        """The first of ``names`` that is a column, whatever its case; None when none is."""
+        known = {column.lower(): column for column in self.columns}
+        return next((known[name.lower()] for name in names if name.lower() in known), None)
+
+
+def read_table(path: Path) -> Table:
+    """Reads a CSV file with a header, UTF-8, delimited by comma, semicolon or tab (whichever the header has most of).
+
+    Raises:
+        TableError: when the file is missing, empty, not UTF-8, has a column twice, or a row has more or fewer fields than the header.
+    """
+    if not path.is_file():
+        raise TableError(path, "there is no such file; check the path")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TableError(path, f"is not UTF-8 (byte {error.start}); save it as CSV UTF-8") from error
+    header = text.lstrip().split("\n", 1)[0]
+    if not header.strip():
+        raise TableError(path, "is empty; a header and rows are expected")
+    delimiter = max(_DELIMITERS, key=header.count)
+    csv.field_size_limit(MAX_FIELD_CHARACTERS)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        columns = [name.strip() for name in next(reader)]
+        twice = sorted({name for name in columns if columns.count(name) > 1})
+        if twice:
+            raise TableError(path, f"has column {twice[0]!r} twice; rename one")
+        rows: list[Row] = []
+        line = reader.line_num + 1
+        for fields in reader:
+            if fields:
+                if len(fields) != len(columns):
+                    raise TableError(
+                        path, f"line {line} has {len(fields)} fields, the header {len(columns)}; put text with {delimiter!r} in quotes"
+                    )
+                rows.append(Row(line, {name: value.strip() for name, value in zip(columns, fields, strict=True)}))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise TableError(path, f"line {reader.line_num} is no valid CSV ({error}); check its quotes") from error
+    if not rows:
+        raise TableError(path, "has a header and no rows; nothing can be read from it")
+    return Table(path, columns, rows)

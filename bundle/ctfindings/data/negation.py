@@ -1,0 +1,162 @@
+"""What a clause of a report says of a finding: present, absent, uncertain or history.
+
+Own rules in the manner of NegEx (Chapman et al., "A simple algorithm for identifying negated findings and diseases in discharge
+summaries", J Biomed Inform 2001, https://doi.org/10.1006/jbin.2001.1029): cues with a scope that ends where the clause ends, and pseudo-cues that look like
+a negation and are none. Uncertainty is a value of its own, as in CheXpert (Irvin et al., AAAI 2019, https://arxiv.org/abs/1901.07031).
+"""
+
+from __future__ import annotations
+
+import re
+from enum import IntEnum
+
+
+class Assertion(IntEnum):
+    """What is said of a mention; of several mentions the highest counts."""
+
+    ABSENT = 0
+    HISTORICAL = 1
+    UNCERTAIN = 2
+    PRESENT = 3
+
+
+_SEEN = (
+    r"(?:observ|detect|seen|identif|found|not(?:ed|iced)|present|visuali[sz]|distinguish|evident|encounter|demonstrat|monitor|select|watch|"
+    r"appreciat|reveal|shown|visible|recogni[sz]|discern|follow|exist|available|considered|remarkable)\w*"
+)
+_BE = r"(?:is|are|was|were|be|been|has|have|had|do|does|did|can|could|there)"
+_PREDICATE = re.compile(
+    rf"\b(?:{_BE}\s+(?:not\s+|also\s+|been\s+|slightly\s+|minimally\s+)*(?:{_SEEN}|normal|natural|open|patent|clear|unremarkable|increased|"
+    r"decreased|enlarged|preserved|stable|dilated|larger|wide\w*|thick\w*|recommended|evaluated|calcified|in\b|of\b|within\b|the\b|an?\b)"
+    r"|there\s+(?:is|are|was|were)\b|increased\b|decreased\b|shows?\b|demonstrates?\b|is\b|are\b|was\b|were\b|has\b|have\b)",
+)
+# A clause ends here whatever stands around it.
+_HARD = re.compile(
+    r"\s*[;•]\s*|:\s+(?!none|absent|negative|no\b)|\.\s+|\s+(?=(?:but|however|although|though|whereas|nevertheless|yet)\b)"
+    r"|,?\s+(?=(?:except(?: for)?|apart from|other than|aside from|besides|with the exception of)\b)",
+)
+# A clause ends here when both sides have a predicate of their own, or the right side starts a statement.
+_SOFT = re.compile(r",\s+(?:and\s+)?|\s+and\s+|\s+while\s+|\s+-\s+")
+_STARTS_STATEMENT = re.compile(
+    r"(?:there (?:is|are|was|were)|no\b|without\b|minimal|mild|moderate|slight|millimet|a few|several|multiple|few|small|large|"
+    r"diffuse|focal|"
+    r"widespread|bilateral|prominent|increased?\b|\d+(?:[.,]\d+)?\s*(?:mm|cm)\b)",
+)
+
+# A verb without a subject continues the statement: "the effusion, which was seen before, was not detected".
+_BARE_VERB = re.compile(rf"(?:{_BE}\s+|cannot\b|not\b|show|demonstrat|regress|disappear|resolv|consist|continu|remain)")
+
+_PRE_NEGATION = re.compile(
+    r"\b(?:no(?!\.)|not any|without|absence of|absent|free (?:of|from)|negative for|neither|nor|never|lack of|devoid of|"
+    r"fails? to (?:show|demonstrate)|(?:does|do|did|can|could) ?not (?:show|demonstrate|reveal|contain|have|exhibit|display|include|"
+    r"see|identify|detect)|"
+    r"rather than|instead of|resolution of|disappearance of|(?:not|nothing)\s+(?:\w+\s+){0,2}(?:consistent|compatible|suggestive|"
+    r"typical|indicative|in favou?r))\b",
+)
+# "no change in the nodule", "no increase in size": nothing is denied but a change. "No increase in wall thickness" does deny.
+_PSEUDO_NEGATION = re.compile(
+    r"\b(?:no|without(?: any)?)\s+(?:\w+\s+){0,3}?(?:change|difference|progression|regression|interval|development|alteration|"
+    r"(?:increase|decrease)s?(?!\s+in\s+(?:\w+\s+){0,4}(?:thick|densit|calib|diamet)))\w*\b"
+    r"|\bno longer\b|\bnot only\b|\bno(?:t)? (?:clear(?:ly)?|definite(?:ly)?) (?:border|demarcat|separab|distinguish\w* from)\w*",
+)
+_POST_NEGATION = re.compile(
+    rf"\b(?:{_BE}\s+(?:\w+\s+)?not|{_BE}n't|cannot|not)\s+(?:\w+\s+){{0,2}}?{_SEEN}"
+    r"|\b(?:is|are|was|were)\s+(?:absent|negative|excluded|ruled out|no longer|removed|withdrawn)\b"
+    r"|\bbeen (?:removed|withdrawn|excluded)\b|\b(?:disappeared|resolved|vanished|completely regressed|total(?:ly)? regress\w*|"
+    r"not available|unlikely)\b|\(-\)|:\s*(?:none|absent|negative)\b",
+)
+# "not observed in the previous examination" speaks of the earlier scan; "did not reach pathological size" of a size.
+_PSEUDO_POST = re.compile(
+    rf"\bnot\s+(?:\w+\s+){{0,2}}?{_SEEN}\s+(?:\w+\s+){{0,3}}?(?:previous|prior|earlier|old|former|last)\b"
+    r"|\bnot (?:be )?(?:evaluated|characteri[sz]ed|differentiated|excluded|ruled out)\b"
+    r"|\bnot (?:clearly|optimally|fully|completely|significantly|well)\s+\w+",
+)
+_UNCERTAIN = re.compile(
+    r"\b(?:may|might|could|can)\s+(?:also\s+|not\s+)?(?:be|belong|represent|reflect|suggest|correspond|indicate|include|have|cause)\b"
+    r"|\b(?:possib\w+|suspect\w*|suspici\w+|questionable|equivocal|doubtful|in terms of|with respect to|"
+    r"differential diagnos\w+|rule out|to exclude|versus|vs\.?)\b|\b(?:cannot|can not|could not|not) be (?:excluded|ruled out|"
+    r"differentiated)\b",
+)
+# History up to the next verb: "the patient, who underwent lobectomy, has an effusion" has one.
+_HISTORY = re.compile(
+    r"\b(?:history of|status post|s/p|post[- ]?operative history|previously known|known (?:history|case)|underwent|previous history|"
+    r"anamnesis)\b"
+)
+# An earlier scan, for the whole clause; "compared with the previous examination" speaks of this one.
+_EARLIER = re.compile(
+    r"(?<!compared with )(?<!compared to )(?<!according to )\bin (?:the |his |her )?(?:previous|prior|earlier|old) "
+    r"(?:\w+ )?(?:examination|ct|study|scan|imaging)s?\b"
+)
+
+
+def split_clauses(sentence: str) -> list[tuple[int, int]]:
+    """Cuts a sentence where the scope of a negation ends.
+
+    At semicolons, "but", "except for" and the like always; at a comma or "and" only between two statements, so that "nodule, consolidation
+    and effusion were not observed" is one clause and "the trachea is open and no mass was seen" two.
+
+    Returns:
+        Start and end of each clause in the sentence.
+    """
+    clauses: list[tuple[int, int]] = []
+    start = 0
+    for cut in [*_HARD.finditer(sentence), None]:
+        end = cut.start() if cut else len(sentence)
+        clauses += _soft_clauses(sentence, start, end)
+        start = cut.end() if cut else end
+    return [clause for clause in clauses if clause[0] < clause[1]]
+
+
+def _soft_clauses(sentence: str, start: int, end: int) -> list[tuple[int, int]]:
+    clauses = []
+    predicates = [match.start() for match in _PREDICATE.finditer(sentence, start, end)]
+    if predicates:
+        for cut in _SOFT.finditer(sentence, start, end):
+            left = any(start <= predicate < cut.start() for predicate in predicates)
+            right = any(predicate >= cut.end() for predicate in predicates)
+            if _BARE_VERB.match(sentence, cut.end()) and not _STARTS_STATEMENT.match(sentence, cut.end()):
+                continue
+            if left and (right or _STARTS_STATEMENT.match(sentence, cut.end())):
+                clauses.append((start, cut.start()))
+                start = cut.end()
+    return [*clauses, (start, end)]
+
+
+def assertion(clause: str, start: int, end: int) -> Assertion:
+    """What a clause says of the mention ``clause[start:end]``."""
+    if _negated(clause, start, end):
+        return Assertion.ABSENT
+    if _EARLIER.search(clause, 0, start) or any(
+        not _PREDICATE.search(clause, cue.end(), start) for cue in _HISTORY.finditer(clause, 0, start)
+    ):
+        return Assertion.HISTORICAL
+    if _doubted(clause, start, end):
+        return Assertion.UNCERTAIN
+    return Assertion.PRESENT
+
+
+def _negated(clause: str, start: int, end: int) -> bool:
+    pseudo = [match.span() for match in _PSEUDO_NEGATION.finditer(clause)]
+    for cue in _PRE_NEGATION.finditer(clause, 0, start):
+        if any(first <= cue.start() < last for first, last in pseudo):
+            continue
+        between = clause[cue.end() : start]
+        # "nodule without calcification is seen ... with emphysema": the scope of "without" ends at the next comma or verb.
+        if cue[0].lower() in ("without", "absent", "rather than") and (("," in between) or _PREDICATE.search(between)):
+            continue
+        return True
+    pseudo_post = [match.span() for match in _PSEUDO_POST.finditer(clause)]
+    for cue in _POST_NEGATION.finditer(clause, end):
+        if any(first < cue.end() and cue.start() < last for first, last in pseudo_post):
+            continue
+        return True
+    return False
+
+
+def _doubted(clause: str, start: int, end: int) -> bool:
+    """A question mark right behind the mention, or a cue of doubt in front of it or right behind it."""
+    tail = clause[end : end + 40]
+    question = tail.find("?")
+    if question >= 0 and not re.search(r"[,(]", tail[:question]):
+        return True
+    return any(cue.start() < start or cue.start() < end + 40 for cue in _UNCERTAIN.finditer(clause))

@@ -1,0 +1,235 @@
+"""Runs of an experiment: variants of the objective trained and evaluated through the bundle's own configs, each once.
+
+A run lives in a folder of its own and is resumed where it stopped: training goes on from its last epoch, and a run whose evaluation is
+there is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.utils import set_determinism
+
+from bundle.ctfindings.engines.evaluation import DIAGNOSTICS_FILE
+from bundle.ctfindings.engines.experiment_page import write_experiment_figures, write_experiment_page
+from bundle.ctfindings.engines.experiment_results import experiment_results
+from bundle.ctfindings.inference.atomic import atomic_path
+
+logger = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parents[3]
+"""The bundle's root."""
+
+SETTINGS_FILE = "settings.json"
+PATH_KEYS = ("image", "anatomy", "finding_masks")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train.
+
+    Attributes:
+        name: of its folder and in results.
+        title: what it is, for the page.
+        overlays: config files over ``train.json``, relative to ``configs``.
+        keys: config keys over those, as on the command line of the bundle.
+        trained: False evaluates the initial weights.
+    """
+
+    name: str
+    title: str
+    overlays: tuple[str, ...]
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    trained: bool = True
+
+
+_NO_GLOBAL = {"loss_weights#cross_anatomy": 0.0, "loss_weights#text_separation": 0.0}
+
+CA_GCL_VARIANTS: tuple[Variant, ...] = (
+    Variant("initial", "initial weights, not trained", ("objectives/fvlm.json",), trained=False),
+    Variant("fvlm", "local objective only", ("objectives/fvlm.json",)),
+    Variant("global", "local and global objective", ("objectives/ca_gcl.json",), {"caption_augmentation_prob": 0.0}),
+    Variant("augmentation", "local objective and text augmentation", ("objectives/ca_gcl.json",), _NO_GLOBAL),
+    Variant("ca_gcl", "local and global objective and text augmentation", ("objectives/ca_gcl.json",)),
+    Variant("prototypes", "prototypes instead of the global objective, with text augmentation", ("objectives/ca_gcl_prototypes.json",)),
+)
+"""The comparison and ablation of CA-GCL; `fvlm` is what the others are compared with."""
+
+
+def run_experiment(
+    variants: Sequence[Variant],
+    seeds: Sequence[int],
+    datalist: str | Path,
+    output: Path,
+    work: Path,
+    keys: Mapping[str, Any],
+    title: str,
+    scans: Sequence[int] | None = None,
+    resamples: int = 1000,
+) -> Path:
+    """Runs what is not done yet, then writes results, figures and page; returns the page.
+
+    Args:
+        variants: with the reference `fvlm` among them.
+        seeds: of the runs.
+        datalist: the JSON file or its folder.
+        output: folder of ``results.json``, the figures and the page.
+        work: folder of the runs.
+        keys: config keys for all runs.
+        title: of the page.
+        scans: of ``training``, ``validation`` and ``test``; None takes all.
+        resamples: of the bootstrap.
+
+    Raises:
+        ValueError: `fvlm` is not among the variants, or a run failed.
+    """
+    if "fvlm" not in {variant.name for variant in variants}:
+        raise ValueError("variants: fvlm is not among them; it is what the others are compared with")
+    used = reduced_datalist(datalist, scans, work)
+    evaluations: dict[str, dict[int, Path]] = {variant.name: {} for variant in variants}
+    # Seed by seed, so that a command that is stopped early has whole comparisons.
+    for seed in seeds:
+        for variant in variants:
+            logger.info("%s, seed %d", variant.name, seed)
+            evaluations[variant.name][seed] = run_variant(variant, seed, used, work, keys)
+    shown = {key: value for key, value in keys.items() if key != "cache_dir"}
+    results = experiment_results(
+        evaluations,
+        {variant.name: variant.title for variant in variants},
+        {"studies": _stamp(used), "seeds": list(seeds), "keys": shown},
+        resamples=resamples,
+    )
+    with atomic_path(output / "results.json") as temporary:
+        temporary.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_experiment_figures(output, results, evaluations)
+    return write_experiment_page(output, title, _command(scans, seeds, shown))
+
+
+def _command(scans: Sequence[int] | None, seeds: Sequence[int], keys: Mapping[str, Any]) -> str:
+    """The command line that gives these results, without folders, which belong to a machine."""
+    settings = {key: value for key, value in keys.items() if key != "epochs"}
+    parts = ["python scripts/experiment_ca_gcl.py --datalist FOLDER"]
+    parts += [f"--scans {' '.join(map(str, scans))}"] if scans is not None else []
+    parts += [f"--epochs {keys['epochs']}"] if "epochs" in keys else []
+    parts += [f"--seeds {' '.join(map(str, seeds))}"]
+    parts += ["--set " + " ".join(f"'{key}={json.dumps(value)}'" for key, value in settings.items())] if settings else []
+    return " ".join(parts)
+
+
+def reduced_datalist(datalist: str | Path, counts: Sequence[int] | None, folder: str | Path) -> Path:
+    """A datalist with the first scans of each split, or the datalist itself when no counts are given.
+
+    Args:
+        datalist: the JSON file, or the folder that holds it as ``datalist.json``.
+        counts: scans of ``training``, ``validation`` and ``test``; None keeps all.
+        folder: where a reduced list is written.
+
+    Raises:
+        ValueError: the file is missing, or a split has fewer scans.
+    """
+    path = Path(datalist) / "datalist.json" if Path(datalist).is_dir() else Path(datalist)
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such datalist; make one with scripts/make_synthetic_scans.py")
+    if counts is None:
+        return path.resolve()
+    content = json.loads(path.read_text(encoding="utf-8"))
+    reduced: dict[str, Any] = {"name": f"{content.get('name', path.stem)}, reduced"}
+    for split, count in zip(("training", "validation", "test"), counts, strict=True):
+        if len(content.get(split, ())) < count:
+            raise ValueError(f"{path}: split {split!r} has {len(content.get(split, ()))} scans, {count} are asked for; ask for fewer")
+        reduced[split] = [
+            {key: str((path.parent / value).resolve()) if key in PATH_KEYS else value for key, value in study.items()}
+            for study in content[split][:count]
+        ]
+    target = Path(folder) / "datalist.json"
+    with atomic_path(target) as temporary:
+        temporary.write_text(json.dumps(reduced), encoding="utf-8")
+    return target.resolve()
+
+
+def run_variant(variant: Variant, seed: int, datalist: Path, folder: Path, keys: Mapping[str, Any], resamples: int = 200) -> Path:
+    """Trains and evaluates one variant with one seed, unless that is done; returns the folder of its evaluation.
+
+    The last epoch is evaluated, not the best one: all variants have then had the same number of steps, and nothing was selected.
+
+    Args:
+        variant: what to train.
+        seed: of initial weights, order and augmentation.
+        datalist: the JSON file.
+        folder: of the experiment; the run gets ``<name>_seed<seed>`` in it.
+        keys: config keys for all runs, such as ``epochs``.
+        resamples: bootstrap resamples of the run's own evaluation.
+
+    Raises:
+        ValueError: the folder holds a run with other settings, or a command failed.
+    """
+    run = folder / f"{variant.name}_seed{seed}"
+    evaluation = run / "evaluation"
+    settings = {"overlays": list(variant.overlays), "keys": {**keys, **variant.keys}, "seed": seed, "datalist": _stamp(datalist)}
+    settings_path = run / SETTINGS_FILE
+    if settings_path.is_file() and json.loads(settings_path.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
+        raise ValueError(f"{run}: holds a run with other settings; give another folder, or remove this one")
+    if (evaluation / DIAGNOSTICS_FILE).is_file() and (evaluation / "metrics.json").is_file():
+        logger.info("%s: is done", run)
+        return evaluation
+    with atomic_path(settings_path) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    configs = [str(ROOT / "configs" / name) for name in ("train.json", *variant.overlays)]
+    given = {"bundle_root": str(ROOT), "datalist": str(datalist), "output_dir": str(run), "seed": seed, **keys, **variant.keys}
+    # The schedule ends where the training ends: no run may stop early, or its rival would have had more steps.
+    given = {"patience": None, **given}
+    checkpoint = run / "last.pt"
+    if variant.trained:
+        _bundle_run(configs, given, run / "train.log")
+    else:
+        checkpoint = run / "initial.pt"
+        write_initial_weights(configs, given, checkpoint)
+    paths = {"ckpt_path": str(checkpoint), "eval_dir": str(evaluation), "resamples": resamples}
+    _bundle_run([*configs, str(ROOT / "configs" / "evaluate.json")], {**given, **paths}, run / "evaluate.log")
+    return evaluation
+
+
+def write_initial_weights(configs: Sequence[str], keys: Mapping[str, Any], path: Path) -> None:
+    """Writes the weights a run with these settings starts from.
+
+    Args:
+        configs: config files, later ones over earlier ones.
+        keys: config keys over those; ``seed`` is one.
+        path: the checkpoint to write.
+    """
+    parser = ConfigParser()
+    parser.read_config(list(configs))
+    parser.update(dict(keys))
+    set_determinism(int(keys["seed"]))
+    network = parser.get_parsed_content("network_def")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        torch.save({"model": network.state_dict()}, temporary)
+
+
+def _bundle_run(configs: Sequence[str], keys: Mapping[str, Any], log: Path) -> None:
+    """``python -m monai.bundle run`` in a process of its own, whose memory ends with it; its output goes to a file."""
+    overrides = log.with_suffix(".json")
+    overrides.write_text(json.dumps(dict(keys), indent=2) + "\n", encoding="utf-8")
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str([*configs, str(overrides)])]
+    with log.open("w", encoding="utf-8") as output:
+        done = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=dict(os.environ), check=False)
+    if done.returncode != 0:
+        last = log.read_text(encoding="utf-8").strip().splitlines()[-1:] or ["no output"]
+        raise ValueError(f"{log}: the command failed ({last[0][:300]}); see the file, and run again to resume")
+
+
+def _stamp(datalist: Path) -> dict[str, int]:
+    """Number of studies of each split: a datalist may move, but a run may not change its scans."""
+    content = json.loads(datalist.read_text(encoding="utf-8"))
+    return {split: len(content[split]) for split in ("training", "validation", "test") if split in content}

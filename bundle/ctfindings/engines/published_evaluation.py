@@ -1,0 +1,149 @@
+"""Evaluation of a published model by its own protocol, so that its published table can be met by someone who has the data.
+
+Shapes: S studies, T templates, C findings, K anatomies.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, Transform
+from tqdm import tqdm
+
+from bundle.ctfindings import __version__
+from bundle.ctfindings.anatomy import ANATOMIES
+from bundle.ctfindings.engines.evaluation import check_patients, labelled_studies
+from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.inference.atomic import atomic_path
+from bundle.ctfindings.metrics.protocols import ZeroShotScores, check_protocol, format_protocol, protocol_record
+from bundle.ctfindings.networks import PublishedClassifier, PublishedTextTower, load_classifier
+from bundle.ctfindings.networks.checkpoint import sha256_of
+
+
+def evaluate_published(
+    network: PublishedClassifier,
+    ckpt_path: str | Path,
+    text_tower: Callable[[], PublishedTextTower],
+    datalist: str | Path,
+    preprocessing: Sequence[Transform],
+    protocol: str,
+    output_dir: str | Path,
+    calibration_split: str = "validation",
+    split: str = "test",
+    resamples: int = 1000,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> dict[str, Any]:
+    """Scores a split and writes ``metrics.json`` and ``predictions.csv``; prints the means of the protocol.
+
+    Every scan is read, encoded as in inference, with its mask where it has one, and forgotten.
+
+    Args:
+        network: the published model.
+        ckpt_path: its converted checkpoint.
+        text_tower: makes its text tower; called when the checkpoint came without embeddings of the prompts.
+        datalist: JSON file with both splits.
+        preprocessing: the image pipeline of the model.
+        protocol: by which it is scored, see ``PROTOCOLS``.
+        output_dir: folder of the results; made when missing.
+        calibration_split: split on which a protocol may choose thresholds; not read by a protocol that chooses them on the scored scans.
+        split: split that is scored.
+        resamples: bootstrap resamples of the interval of the AUC.
+        seed: of the bootstrap.
+        device: to run on.
+
+    Returns:
+        The content of ``metrics.json``.
+
+    Raises:
+        ValueError: a split is missing or has no labels, a study or patient is in both, a scan has no mask where the model needs one, or the
+            checkpoint does not fit.
+    """
+    chosen = check_protocol(protocol)
+    scored_studies = labelled_studies(datalist, split)
+    calibration_studies = []
+    if chosen.thresholds == "calibration":
+        calibration_studies = labelled_studies(datalist, calibration_split)
+        check_patients(calibration_studies, scored_studies, f"{datalist}: {calibration_split} and {split}")
+    network.to(device).eval()
+    load_classifier(network, ckpt_path, text_tower=text_tower)
+    steps = Compose(list(preprocessing))
+    scored = score_studies(network, scored_studies, steps, device, split)
+    calibration = score_studies(network, calibration_studies, steps, device, calibration_split)
+    record = protocol_record(protocol, scored, calibration, network.template_ids, resamples, seed)
+    record["settings"] = {
+        "datalist": Path(datalist).name,
+        "split": split,
+        "calibration_split": calibration_split if calibration_studies else None,
+        "checkpoint": Path(ckpt_path).name,
+        "checkpoint_sha256": sha256_of(ckpt_path),
+        "device": torch.device(device).type,
+        "version": __version__,
+    }
+    output = Path(output_dir)
+    with atomic_path(output / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    _write_predictions(output / "predictions.csv", scored, network.scored)
+    print(format_protocol(record))
+    return record
+
+
+@torch.inference_mode()
+def score_studies(
+    network: PublishedClassifier,
+    studies: Iterable[dict[str, Any]],
+    preprocessing: Callable[[Any], Any],
+    device: str | torch.device = "cpu",
+    name: str = "scoring",
+) -> ZeroShotScores:
+    """Logits of every study by the mean over the templates and by each of them.
+
+    Args:
+        network: with its weights loaded.
+        studies: of ``load_datalist``.
+        preprocessing: the image pipeline of the model.
+        device: to run on.
+        name: label of the progress bar.
+    """
+    ids, patients, labels, logits, template_logits, valid = [], [], [], [], [], []
+    for study in tqdm(list(studies), desc=name, unit="scan"):
+        files = {key: study[key] for key in ("image", "anatomy") if key in study}
+        loaded = preprocessing(files)
+        image: MetaTensor = loaded["image"]
+        mask = loaded["anatomy"].as_tensor()[None].to(device) if "anatomy" in loaded else None
+        known = loaded["anatomy_known"][None].to(device) if mask is not None else None
+        try:
+            encoded = network.image.encode_scan(image.as_tensor()[None].float().to(device), mask, known)
+        except ValueError as error:
+            raise ValueError(f"{study['image']}: {error}") from error
+        scores = network.score(encoded)
+        ids.append(study["id"])
+        patients.append(study["patient"])
+        labels.append(np.asarray(study["labels"], dtype=np.int64))
+        logits.append(scores.logits[0].double().cpu().numpy())
+        template_logits.append(scores.template_logits[0].double().cpu().numpy())
+        valid.append(encoded.anatomy_valid[0].cpu().numpy())
+    if not ids:
+        count = len(FINDING_NAMES)
+        nothing = np.zeros((0, count))
+        by_template = np.zeros((0, len(network.template_ids), count))
+        return ZeroShotScores([], [], nothing.astype(np.int64), nothing, by_template, np.zeros((0, len(ANATOMIES)), dtype=bool))
+    return ZeroShotScores(ids, patients, np.stack(labels), np.stack(logits), np.stack(template_logits), np.stack(valid))
+
+
+def _write_predictions(path: Path, scores: ZeroShotScores, scored: Sequence[bool]) -> None:
+    columns = [column for column, wanted in enumerate(scored) if wanted]
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        names = [FINDING_NAMES[column] for column in columns]
+        writer.writerow(["id", "patient", *(f"probability {name}" for name in names), *(f"label {name}" for name in names)])
+        for row, (study, patient) in enumerate(zip(scores.ids, scores.patients, strict=True)):
+            probabilities = 1 / (1 + np.exp(-scores.logits[row, columns]))
+            writer.writerow([study, patient, *(f"{value:.6g}" for value in probabilities), *scores.labels[row, columns].tolist()])

@@ -1,0 +1,115 @@
+"""The prototype objective: every image and caption row is nearest to the prototype of its own anatomy."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.loss import _Loss
+
+from bundle.ctfindings.losses.gathering import gather_rows
+
+
+class AnatomyPrototypeLoss(_Loss):
+    """Cross-entropy of image and text rows against one prototype per anatomy, over the joined batch of all ranks.
+
+    For each valid (scan, anatomy) pair a, ``CE(softmax_k(t_a . mu_k / tau), anatomy of a)`` plus the same of its image row; the mean over
+    pairs. Only the direction towards a prototype counts, disease is free in the space orthogonal to them. An alternative to
+    `CrossAnatomyLoss`, whose negatives are the rows of the batch; our reading of CA-GCL's abstract (https://arxiv.org/abs/2605.13544),
+    whose equations were not available.
+
+    With "ema", a prototype starts as the mean direction of the first batch that has its anatomy and then follows the mean of image and text
+    rows; it takes part from then on, and has no gradient. With "learnable", prototypes start orthogonal and are parameters of this loss:
+    give them to the optimizer (``configs/objectives/ca_gcl_prototypes.json`` does). Both are part of the state dictionary. Every rank sees
+    the joined batch, so prototypes stay equal on all ranks without `DistributedDataParallel`.
+
+    Args:
+        anatomies: number of prototypes K.
+        embedding: size E of the shared space.
+        kind: "ema" or "learnable".
+        decay: of the moving average, in [0, 1).
+        temperature: divides the cosine similarities.
+
+    Raises:
+        ValueError: when the kind is neither, the decay or temperature is out of range, or the space has fewer axes than anatomies.
+
+    Example:
+        >>> import torch
+        >>> rows, valid = torch.eye(2)[None], torch.ones(1, 2, dtype=torch.bool)
+        >>> loss = AnatomyPrototypeLoss(2, 2, kind="learnable", temperature=1.0)(rows, valid, rows, valid)
+        >>> round(loss.item(), 4)
+        0.6265
+    """
+
+    inputs: tuple[str, ...] = ("anatomy", "anatomy_valid", "caption", "caption_valid")
+    gathers = True
+    seen: Tensor
+
+    def __init__(
+        self,
+        anatomies: int,
+        embedding: int,
+        kind: Literal["ema", "learnable"] = "ema",
+        decay: float = 0.99,
+        temperature: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if kind not in ("ema", "learnable"):
+            raise ValueError(f"kind is {kind!r}; it can be 'ema' or 'learnable'")
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay is {decay}; it must be at least 0 and below 1")
+        if temperature <= 0:
+            raise ValueError(f"temperature is {temperature}; it must be positive")
+        if embedding < anatomies:
+            raise ValueError(f"{anatomies} orthogonal prototypes do not fit into {embedding} dimensions; raise the embedding size")
+        self.kind = kind
+        self.decay = decay
+        self.temperature = temperature
+        # Not drawn at random: ranks must start equal whatever their seeds.
+        start = torch.eye(anatomies, embedding)
+        if kind == "learnable":
+            self.prototypes: Tensor = nn.Parameter(start)
+        else:
+            self.register_buffer("prototypes", start)
+        self.register_buffer("seen", torch.full((anatomies,), kind == "learnable"))
+
+    def forward(self, anatomy: Tensor, anatomy_valid: Tensor, caption: Tensor, caption_valid: Tensor) -> Tensor:
+        """
+        Args:
+            anatomy: unit image embeddings of the anatomies, (B, K, E); the content of invalid rows does not matter.
+            anatomy_valid: anatomies that the scan shows completely, (B, K) bool.
+            caption: unit text embeddings of the anatomy captions, (B, K, E).
+            caption_valid: anatomies that the report speaks of, (B, K) bool.
+
+        Returns:
+            The mean over pairs; zero, without gradient, without a valid pair, or as long as fewer than two prototypes are known.
+        """
+        anatomy, caption, valid = gather_rows(anatomy, caption, anatomy_valid & caption_valid)
+        organ = valid.nonzero()[:, 1]
+        if organ.numel() == 0:
+            return anatomy.new_zeros(())
+        image, text = anatomy[valid], caption[valid]
+        if self.kind == "ema" and torch.is_grad_enabled():
+            self._follow(image.detach(), text.detach(), organ)
+        # The trainer moves the network to its device, not the loss.
+        seen = self.seen.to(text.device)
+        if int(seen.sum()) < 2 or not bool(seen[organ].all()):
+            # Without gradients nothing is learned, so a prototype that training has not met cannot be compared with.
+            return anatomy.new_zeros(())
+        prototypes = F.normalize(self.prototypes, dim=-1).to(text)
+        logits = torch.cat([text, image]) @ prototypes.T / self.temperature
+        # Twice the mean over both modalities is the sum of their means.
+        return 2 * F.cross_entropy(logits.masked_fill(~seen, -torch.inf), organ.repeat(2))
+
+    @torch.no_grad()
+    def _follow(self, image: Tensor, text: Tensor, organ: Tensor) -> None:
+        """Moves the prototypes of the anatomies in the batch towards the mean direction of their rows."""
+        belongs = F.one_hot(organ, len(self.seen)).to(text.dtype)
+        mean = F.normalize(belongs.T @ (image + text), dim=-1).to(self.prototypes)
+        present = belongs.any(dim=0).to(self.seen.device)
+        moved = F.normalize(self.decay * self.prototypes + (1 - self.decay) * mean, dim=-1)
+        updated = torch.where(self.seen[:, None], moved, mean)
+        self.prototypes.copy_(torch.where(present[:, None], updated, self.prototypes))
+        self.seen |= present

@@ -1,0 +1,282 @@
+"""Have the texts of different anatomies collapsed onto one another? Geometry of text embeddings, as numbers.
+
+Four kinds of pairs are compared by cosine: captions of two anatomies, two abnormal captions of one anatomy, a normal and an abnormal
+caption of one anatomy, and the positive and negative prompt of one finding. Every number takes weights of the texts, so that a
+bootstrap by patient costs a product of matrices. Shapes: A texts, E embedding, R resamples, M statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import silhouette_score
+
+from bundle.ctfindings.metrics.classification import FloatArray, IntArray
+
+BoolArray = NDArray[np.bool_]
+
+PAIR_KINDS: tuple[str, ...] = ("cross_anatomy", "abnormal_abnormal", "normal_abnormal")
+"""Pairs of captions: of two anatomies; two abnormal ones of one anatomy; a normal and an abnormal one of one anatomy."""
+
+MOMENTS: tuple[str, ...] = ("mean", "sd", "skewness", "excess_kurtosis", "bimodality", "share_above")
+"""What is said about the cosines of one kind; see `cosine_moments`."""
+
+GEOMETRY: tuple[str, ...] = ("effective_rank", "uniformity", "cone", "anatomy_accuracy")
+"""What is said about all texts together; see the functions of these names."""
+
+STATISTICS: tuple[str, ...] = (*(f"{kind}.{moment}" for kind in PAIR_KINDS for moment in MOMENTS), *GEOMETRY)
+"""Names of the columns of `text_statistics`."""
+
+SHARE_ABOVE = 0.9
+HISTOGRAM_BINS = 80
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """Embedded texts and what each is about.
+
+    Attributes:
+        embeddings: unit rows [A, E].
+        anatomy: index of the anatomy of each text, [A].
+        normal: texts that report no abnormality, [A].
+        text_id: a number that is equal for equal texts, [A].
+        scan: index of the scan each text belongs to, which the bootstrap weights, [A].
+    """
+
+    embeddings: FloatArray
+    anatomy: IntArray
+    normal: BoolArray
+    text_id: IntArray
+    scan: IntArray
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: the arrays do not have one row per text, or a row is not a unit vector.
+        """
+        count = len(self.embeddings)
+        if self.embeddings.ndim != 2 or any(len(row) != count for row in (self.anatomy, self.normal, self.text_id, self.scan)):
+            raise ValueError(f"embeddings have shape {self.embeddings.shape}; [A, E] and one of each attribute per text are expected")
+        length = np.linalg.norm(self.embeddings, axis=1)
+        if count and not np.allclose(length, 1, atol=1e-3):
+            raise ValueError(f"lengths of the embeddings span {length.min():.3g}..{length.max():.3g}; unit rows are expected")
+
+    def sample(self, per_anatomy: int, seed: int = 0) -> TextRows:
+        """At most so many texts of each anatomy, drawn at random; the order stays."""
+        generator = np.random.default_rng(seed)
+        kept = [
+            np.flatnonzero(self.anatomy == anatomy)[generator.permutation(int((self.anatomy == anatomy).sum()))[:per_anatomy]]
+            for anatomy in np.unique(self.anatomy)
+        ]
+        rows = np.sort(np.concatenate(kept)) if kept else np.zeros(0, dtype=np.int64)
+        return TextRows(self.embeddings[rows], self.anatomy[rows], self.normal[rows], self.text_id[rows], self.scan[rows])
+
+
+def pair_blocks(rows: TextRows, kind: str) -> Iterator[tuple[IntArray, IntArray]]:
+    """Indices of the texts on both sides of a kind of pairs, block by block; a text is never paired with itself.
+
+    A block of "abnormal_abnormal" has the same texts on both sides, so that each of its pairs comes twice.
+
+    Args:
+        rows: the texts.
+        kind: one of `PAIR_KINDS`.
+    """
+    for anatomy in np.unique(rows.anatomy):
+        own = rows.anatomy == anatomy
+        normal, abnormal = np.flatnonzero(own & rows.normal), np.flatnonzero(own & ~rows.normal)
+        if kind == "cross_anatomy":
+            yield np.flatnonzero(own), np.flatnonzero(rows.anatomy > anatomy)
+        elif kind == "abnormal_abnormal":
+            yield abnormal, abnormal
+        else:
+            yield normal, abnormal
+
+
+def pair_cosines(rows: TextRows, kind: str) -> FloatArray:
+    """The cosine of every pair of a kind, [P]."""
+    parts = [(rows.embeddings[one] @ rows.embeddings[two].T)[one[:, None] != two] for one, two in pair_blocks(rows, kind)]
+    return np.concatenate([np.zeros(0), *parts])
+
+
+def share_of_equal_texts(rows: TextRows, kind: str) -> float:
+    """Share of the pairs of a kind that are the same words, whose cosine is 1 whatever the network; NaN without a pair."""
+    parts = [(rows.text_id[one][:, None] == rows.text_id[two])[one[:, None] != two] for one, two in pair_blocks(rows, kind)]
+    equal = np.concatenate([np.zeros(0, dtype=bool), *parts])
+    return float(equal.mean()) if equal.size else float("nan")
+
+
+def cosine_moments(cosines: ArrayLike) -> dict[str, float]:
+    """`MOMENTS` of plain cosines; NaN without any, and the shape is NaN where all are equal.
+
+    Mean; SD; skewness g1 and excess kurtosis g2 (population moments, as SciPy's default); Sarle's bimodality coefficient
+    (g1^2 + 1) / (g2 + 3), which is 5/9 for a uniform and 1/3 for a normal distribution; share above 0.9.
+    """
+    values = np.asarray(cosines, dtype=np.float64).ravel()
+    if not values.size:
+        return dict.fromkeys(MOMENTS, float("nan"))
+    middle = values.mean()
+    sums = np.asarray([[((values - middle) ** power).sum() for power in range(5)]])
+    return dict(zip(MOMENTS, _moments(sums, middle, np.asarray([(values > SHARE_ABOVE).sum()]))[0].tolist(), strict=True))
+
+
+def histogram(cosines: ArrayLike, bins: int = HISTOGRAM_BINS) -> dict[str, list[float] | list[int]]:
+    """Counts of cosines in equal bins of [-1, 1]; rounding may put a cosine a hair outside, which counts in the last bin."""
+    counts, edges = np.histogram(np.clip(np.asarray(cosines), -1, 1), bins=bins, range=(-1.0, 1.0))
+    return {"edges": np.round(edges, 6).tolist(), "counts": counts.tolist()}
+
+
+def text_statistics(rows: TextRows, scan_weights: FloatArray) -> FloatArray:
+    """`STATISTICS` of the texts under each set of weights, [R, M].
+
+    A pair weighs the product of its texts' weights. NaN where a kind has no pair.
+
+    Args:
+        rows: the texts.
+        scan_weights: weight of each scan in each resample, not negative, [R, S]; `TextRows.scan` indexes it.
+    """
+    weights = np.ascontiguousarray(scan_weights[:, rows.scan], dtype=np.float64)
+    columns = [_kind_statistics(rows, kind, weights) for kind in PAIR_KINDS]
+    single = [np.asarray([effective_rank(rows.embeddings, row) for row in weights]), uniformity(rows.embeddings, weights)]
+    single += [cone(rows.embeddings, weights), np.asarray([anatomy_accuracy(rows, row) for row in weights])]
+    return np.concatenate([*columns, np.stack(single, axis=1)], axis=1)
+
+
+def effective_rank(embeddings: FloatArray, weights: FloatArray | None = None) -> float:
+    """Number of directions the centred texts use: exp of the entropy of their normalised singular values.
+
+    Roy and Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007. 1 when all lie on one line, E when they
+    spread evenly; NaN when they are one point.
+
+    Args:
+        embeddings: [A, E].
+        weights: of the texts, [A]; one each by default.
+    """
+    weight = np.ones(len(embeddings)) if weights is None else weights
+    used = weight > 0
+    centred = embeddings[used] - np.average(embeddings[used], axis=0, weights=weight[used])
+    scatter = (centred * weight[used, None]).T @ centred / weight.sum()
+    singular = np.sqrt(np.clip(np.linalg.eigvalsh(scatter), 0, None))
+    # Below this a singular value is the rounding of unit vectors in single precision.
+    singular[singular < 1e-6] = 0
+    if not singular.any():
+        return float("nan")
+    share = singular[singular > 0] / singular.sum()
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def uniformity(embeddings: FloatArray, weights: FloatArray | None = None) -> FloatArray:
+    """Log of the mean of ``exp(-2 |x - y|^2)`` over pairs of texts, [R]; 0 for one point, about -4 for a full sphere.
+
+    Wang and Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the Hypersphere", ICML 2020,
+    https://arxiv.org/abs/2005.10242
+
+    Args:
+        embeddings: unit rows [A, E].
+        weights: [R, A]; one resample of ones by default.
+    """
+    weight = np.ones((1, len(embeddings))) if weights is None else weights
+    # |x - y|^2 is 2 - 2 cos for unit rows.
+    potential = np.exp(4 * (embeddings @ embeddings.T) - 4)
+    np.fill_diagonal(potential, 0)
+    pairs = weight.sum(axis=1) ** 2 - (weight**2).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value: FloatArray = np.log(((weight @ potential) * weight).sum(axis=1) / pairs)
+    return value
+
+
+def alignment(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Squared distance ``|x - y|^2`` of the rows that belong together, [A], in 0..4; its mean is the alignment of Wang and Isola.
+
+    Args:
+        first: unit rows [A, E].
+        second: unit rows [A, E].
+    """
+    distance: FloatArray = ((first - second) ** 2).sum(axis=1)
+    return distance
+
+
+def cone(embeddings: FloatArray, weights: FloatArray | None = None) -> FloatArray:
+    """Length of the mean embedding, [R]: 1 when all texts are one point, near 0 when they lie in all directions."""
+    weight = np.ones((1, len(embeddings))) if weights is None else weights
+    length: FloatArray = np.linalg.norm(weight @ embeddings, axis=1) / weight.sum(axis=1)
+    return length
+
+
+def anatomy_accuracy(rows: TextRows, weights: FloatArray | None = None) -> float:
+    """Share of texts that are nearer to the centroid of their own anatomy than to any other; NaN with one anatomy.
+
+    A text is left out of its own centroid, with all its copies in a resample: otherwise it would vote for itself.
+
+    Args:
+        rows: the texts.
+        weights: of the texts, [A]; one each by default.
+    """
+    weight = np.ones(len(rows.embeddings)) if weights is None else weights
+    anatomies, own = np.unique(rows.anatomy, return_inverse=True)
+    members = np.zeros((len(anatomies), len(own)))
+    members[own, np.arange(len(own))] = weight
+    sums = members @ rows.embeddings
+    dots = rows.embeddings @ sums.T
+    lengths = np.broadcast_to((sums**2).sum(axis=1), dots.shape).copy()
+    index = np.arange(len(own))
+    lengths[index, own] += weight**2 - 2 * weight * dots[index, own]
+    dots[index, own] -= weight
+    alone = (members > 0).sum(axis=1) - (weight > 0)[:, None] * (own[:, None] == np.arange(len(anatomies))) == 0
+    cosine = np.where(alone, -np.inf, dots / np.sqrt(np.maximum(lengths, 1e-12)))
+    counted = (weight > 0) & ~alone[index, own]
+    if (members.sum(axis=1) > 0).sum() < 2 or not counted.any():
+        return float("nan")
+    # A tie counts against the text: anatomies that collapsed onto one point are not told apart.
+    rivals = cosine.copy()
+    rivals[index, own] = -np.inf
+    right = cosine[index, own] > rivals.max(axis=1) + 1e-9
+    return float(np.average(right[counted], weights=weight[counted]))
+
+
+def anatomy_silhouette(rows: TextRows, limit: int = 3000, seed: int = 0) -> float:
+    """Mean silhouette of the texts by anatomy under the cosine distance, in -1..1; NaN with fewer than two anatomies.
+
+    Args:
+        rows: the texts.
+        limit: texts above this number are sampled.
+        seed: of the sample.
+    """
+    if len(np.unique(rows.anatomy)) < 2 or len(rows.anatomy) <= len(np.unique(rows.anatomy)):
+        return float("nan")
+    distance = np.clip(1 - rows.embeddings @ rows.embeddings.T, 0, None)
+    np.fill_diagonal(distance, 0)
+    size = limit if len(distance) > limit else None
+    return float(silhouette_score(distance, rows.anatomy, metric="precomputed", sample_size=size, random_state=seed))
+
+
+def _kind_statistics(rows: TextRows, kind: str, weights: FloatArray) -> FloatArray:
+    """`MOMENTS` of a kind, [R, 6], from sums of powers about the plain mean, which keep their digits when all cosines are alike."""
+    cosines = pair_cosines(rows, kind)
+    if not cosines.size:
+        return np.full((len(weights), len(MOMENTS)), np.nan)
+    middle = float(cosines.mean())
+    sums, above = np.zeros((len(weights), 5)), np.zeros(len(weights))
+    for one, two in pair_blocks(rows, kind):
+        cosine = rows.embeddings[one] @ rows.embeddings[two].T
+        power = (one[:, None] != two).astype(np.float64)
+        above += ((weights[:, one] @ (power * (cosine > SHARE_ABOVE))) * weights[:, two]).sum(axis=1)
+        for column in range(5):
+            sums[:, column] += ((weights[:, one] @ power) * weights[:, two]).sum(axis=1)
+            power *= cosine - middle
+    return _moments(sums, middle, above)
+
+
+def _moments(sums: FloatArray, middle: float, above: FloatArray) -> FloatArray:
+    """`MOMENTS` [R, 6] from the sums of the powers 0..4 of ``cosine - middle``, [R, 5], and the weight above the limit, [R]."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        first, second, third, fourth = (sums[:, power] / sums[:, 0] for power in range(1, 5))
+        variance = np.maximum(second - first**2, 0)
+        variance = np.where(variance > 1e-14, variance, np.nan)
+        skewness = (third - 3 * first * second + 2 * first**3) / variance**1.5
+        kurtosis = (fourth - 4 * first * third + 6 * first**2 * second - 3 * first**4) / variance**2 - 3
+        bimodality = (skewness**2 + 1) / (kurtosis + 3)
+        sd = np.sqrt(np.where(sums[:, 0] > 0, np.nan_to_num(variance), np.nan))
+        return np.stack([middle + first, sd, skewness, kurtosis, bimodality, above / sums[:, 0]], axis=1)

@@ -1,0 +1,1 @@
+"""The MONAI Label app of CT Findings. The models and the reading of scans are the bundle's; here they meet HTTP."""

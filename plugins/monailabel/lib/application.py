@@ -1,0 +1,84 @@
+"""The app: models, datastore and training of one bundle behind MONAI Label's interface."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dicomweb_client.session_utils import create_session_from_user_pass
+from monailabel.config import settings
+from monailabel.datastore.dicom import DICOMwebClientX
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.train import TrainTask
+
+from bundle.ctfindings import __version__
+
+from .datastores import FolderDatastore, SeriesDatastore
+from .infer_tasks import EvidenceTask, FindingsPointsTask, FindingsTask
+from .options import Options
+from .scan_service import ScanService
+from .train_task import FineTuning
+
+
+class CTFindingsApp(MONAILabelApp):
+    """Made by MONAI Label, once in a server and once in each background process.
+
+    Args:
+        app_dir: folder of the app.
+        studies: folder of scans, or address of a DICOMweb server.
+        conf: ``--conf``; see ``options.KEYS``.
+    """
+
+    studies: str
+
+    def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
+        self.options = Options.of(conf)
+        self.service = ScanService(self.options)
+        super().__init__(
+            app_dir=app_dir,
+            studies=studies,
+            conf=dict(conf),
+            name="CT Findings",
+            description="Zero-shot findings in chest CT. Research only; not a medical device, not for diagnosis.",
+            version=__version__,
+        )
+
+    def init_infers(self) -> dict[str, InferTask]:
+        service = self.service
+        return {"findings": FindingsTask(service), "findings_points": FindingsPointsTask(service), "evidence": EvidenceTask(service)}
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        return {"findings": FineTuning(self.options)}
+
+    def init_datastore(self) -> Datastore:
+        if self.studies.startswith(("http://", "https://")):
+            self.studies = self.studies.rstrip("/").strip()
+            return self.init_remote_datastore()
+        return FolderDatastore(
+            self.studies,
+            extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
+            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+
+    def _init_dicomweb_datastore(self) -> Datastore:
+        """Without what MONAI Label does besides: it downloads a tool for DICOM SEG, which this app does not write."""
+        user, password = settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
+        client = DICOMwebClientX(
+            url=self.studies,
+            session=create_session_from_user_pass(user, password) if user and password else None,
+            qido_url_prefix=settings.MONAI_LABEL_QIDO_PREFIX,
+            wado_url_prefix=settings.MONAI_LABEL_WADO_PREFIX,
+            stow_url_prefix=settings.MONAI_LABEL_STOW_PREFIX,
+        )
+        return SeriesDatastore(client, settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER, settings.MONAI_LABEL_DICOMWEB_CACHE_PATH)
+
+    def on_init_complete(self) -> None:
+        # The weights are read before the first request, so that a fault shows when the server is started.
+        _ = self.service.predictor
+        super().on_init_complete()
+
+    def info(self) -> dict[str, Any]:
+        return {**super().info(), "disclaimer": "Research only. Not a diagnosis."}

@@ -1,0 +1,120 @@
+"""Where scans come from: a folder, or a DICOMweb server; and that a full disk or a broken connection leaves no half files there."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import requests
+from filelock import FileLock
+from monailabel.datastore.dicom import DICOMWebDatastore
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
+from monailabel.datastore.utils.dicom import dicom_web_download_series
+from monailabel.interfaces.exception import ImageNotFoundException
+
+from bundle.ctfindings.inference.atomic import atomic_path
+
+from .errors import UsageError
+from .logs import SERVER_LOG
+
+logger = logging.getLogger(SERVER_LOG)
+
+_UID = re.compile(r"[0-9.]{1,64}")
+
+
+class FolderDatastore(LocalDatastore):
+    """MONAI Label's folder of scans, which writes each file whole or not at all."""
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        own_id, extension = self._to_id(os.path.basename(image_filename))
+        image_id = image_id or own_id
+        name = self._filename(image_id, extension)
+        with FileLock(self._lock_file):
+            _copy(image_filename, Path(self._datastore.image_path()) / name)
+            info = {**(image_info or {}), "ts": int(time.time()), "name": name}
+            self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=extension))
+            self._update_datastore_file(lock=False)
+        return image_id
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        scan = self._datastore.objects.get(image_id)
+        if scan is None:
+            raise ImageNotFoundException(f"image {image_id!r} is not in the datastore")
+        _, extension = self._to_id(os.path.basename(label_filename))
+        name = self._filename(image_id, extension)
+        with FileLock(self._lock_file):
+            _copy(label_filename, Path(self._datastore.label_path(label_tag)) / name)
+            info = {**(label_info or {}), "ts": int(time.time()), "name": name}
+            scan.labels[label_tag] = DataModel(info=info, ext=extension)
+            self._update_datastore_file(lock=False)
+        return image_id
+
+    def _update_datastore_file(self, lock: bool = True) -> None:
+        with FileLock(self._lock_file) if lock else nullcontext():
+            self._ignore_event_config = True
+            with atomic_path(self._datastore_config_path) as temporary:
+                content = self._datastore.model_dump(exclude={"base_path"})
+                temporary.write_text(json.dumps(content, indent=2, default=str), encoding="utf-8")
+            self._config_ts = os.stat(self._datastore_config_path).st_mtime
+
+
+class SeriesDatastore(DICOMWebDatastore):
+    """The CT series of a DICOMweb server. A series is fetched once, and is in the cache whole or not at all.
+
+    Args:
+        client: of the DICOMweb server.
+        search_filter: what is listed, such as ``{"Modality": "CT"}``.
+        cache_path: folder of the fetched series.
+    """
+
+    def __init__(self, client: Any, search_filter: Mapping[str, Any], cache_path: str) -> None:
+        self._fetching: dict[str, threading.Lock] = {}
+        self._fetching_lock = threading.Lock()
+        super().__init__(client=client, search_filter=dict(search_filter), cache_path=cache_path or None, convert_to_nifti=False)
+
+    def get_image_uri(self, image_id: str) -> str:
+        """Folder of a series, by its SeriesInstanceUID.
+
+        Raises:
+            UsageError: when the server knows no such series, or does not answer.
+        """
+        if not _UID.fullmatch(image_id):
+            raise UsageError(404, f"image {image_id[:64]!r} is no SeriesInstanceUID")
+        folder = Path(self._datastore.image_path()).resolve() / image_id
+        with self._fetching_lock:
+            lock = self._fetching.setdefault(image_id, threading.Lock())
+        with lock:
+            if not folder.is_dir():
+                self._fetch(image_id, folder)
+        return str(folder)
+
+    def _fetch(self, series: str, folder: Path) -> None:
+        started = time.perf_counter()
+        staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+        try:
+            dicom_web_download_series(None, series, str(staging), self._client, self._fetch_by_frame)
+            if not any(staging.iterdir()):
+                raise UsageError(404, f"series {series} holds no images")
+            staging.rename(folder)
+        except IndexError as error:
+            raise UsageError(404, f"series {series} is not on the DICOMweb server") from error
+        except requests.RequestException as error:
+            raise UsageError(502, f"the DICOMweb server did not give the series ({type(error).__name__}); is it running?") from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        logger.info("series fetched in %.1f s", time.perf_counter() - started)
+
+
+def _copy(source: str, target: Path) -> None:
+    with atomic_path(target) as temporary:
+        shutil.copy(source, temporary)

@@ -1,0 +1,84 @@
+"""Encoded scans, kept within a bound of memory; a scan that many ask for at once is encoded once."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from typing import Generic, Protocol, TypeVar
+
+
+class Sized(Protocol):
+    """A value that knows its memory."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory in bytes."""
+        ...
+
+
+Value = TypeVar("Value", bound=Sized)
+
+
+class EncodingCache(Generic[Value]):
+    """Least recently used values are dropped when their sum exceeds the bound. Threads may share it.
+
+    Args:
+        max_bytes: of all values together. A single larger value is answered but not kept.
+        at_once: how many values are made at a time; the rest wait, so that the memory for making them is bounded too.
+    """
+
+    def __init__(self, max_bytes: int, at_once: int = 1) -> None:
+        self.max_bytes = max_bytes
+        self.encoded = 0
+        self._kept: OrderedDict[Hashable, Value] = OrderedDict()
+        self._in_flight: dict[Hashable, Future[Value]] = {}
+        self._lock = threading.Lock()
+        self._slots = threading.BoundedSemaphore(at_once)
+
+    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """The value of a key; made by the first that asks, while others that ask for it wait for the same.
+
+        An error reaches all of them and is not kept: the next one to ask tries again.
+        """
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+            future = self._in_flight.get(key)
+            first = future is None
+            if future is None:
+                future = self._in_flight[key] = Future()
+        if first:
+            try:
+                with self._slots:
+                    value = make()
+            except BaseException as error:
+                with self._lock:
+                    del self._in_flight[key]
+                future.set_exception(error)
+            else:
+                with self._lock:
+                    self.encoded += 1
+                    self._keep(key, value)
+                    del self._in_flight[key]
+                future.set_result(value)
+        return future.result()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of what is kept, in bytes."""
+        with self._lock:
+            return sum(value.nbytes for value in self._kept.values())
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._kept
+
+    def _keep(self, key: Hashable, value: Value) -> None:
+        self._kept[key] = value
+        while self._kept and sum(kept.nbytes for kept in self._kept.values()) > self.max_bytes:
+            self._kept.popitem(last=False)

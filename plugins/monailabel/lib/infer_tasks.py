@@ -1,0 +1,124 @@
+"""The three models that the server offers: findings with their anatomies, findings as points, and evidence."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+
+from bundle.ctfindings.anatomy import ANATOMIES
+from bundle.ctfindings.inference import EncodedScan, EvidenceAnswer, write_markups
+from bundle.ctfindings.inference.findings import check_queries
+
+from .errors import UsageError
+from .scan_service import ScanService
+
+LABEL_NAMES = {anatomy.name: anatomy.mask_id for anatomy in ANATOMIES}
+
+
+class _Task(InferTask):
+    """A model behind the service. ``request["image"]`` is a path; ``request["output"] == "json"`` asks for no file."""
+
+    def __init__(self, service: ScanService, type: InferType, labels: dict[str, int], description: str) -> None:
+        super().__init__(type=type, labels=labels, dimension=3, description=description)
+        self.service = service
+
+    def config(self) -> dict[str, Any]:
+        return dict(self.service.versions())
+
+    def is_valid(self) -> bool:
+        return True
+
+
+class FindingsTask(_Task):
+    """The anatomies as a label map, and the whole findings record."""
+
+    def __init__(self, service: ScanService) -> None:
+        super().__init__(service, InferType.SEGMENTATION, LABEL_NAMES, "Findings of a chest CT with the anatomies. Research only.")
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        scan = self.service.encoded(request["image"])
+        file = None
+        if request.get("output") != "json":
+            file = _result_file(".nii.gz")
+            with _removed_on_error(file):
+                self.service.predictor.write_anatomy(file, scan)
+        return file, {"record": scan.record.to_dict(), "label_names": LABEL_NAMES}
+
+
+class FindingsPointsTask(_Task):
+    """A point for each present finding, as a Slicer markups file."""
+
+    def __init__(self, service: ScanService) -> None:
+        super().__init__(service, InferType.SEGMENTATION, {}, "Present findings of a chest CT as labelled points. Research only.")
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        scan = self.service.encoded(request["image"])
+        present = {answer.name: answer.probability for answer in scan.record.ordered() if answer.present}
+        file = None
+        if request.get("output") != "json":
+            file = _result_file(".mrk.json")
+            with _removed_on_error(file):
+                write_markups(file, scan.record)
+        return file, {"findings": present, "disclaimer": scan.record.disclaimer}
+
+
+class EvidenceTask(_Task):
+    """Where a finding, or a question in free text, is seen."""
+
+    def __init__(self, service: ScanService) -> None:
+        super().__init__(service, InferType.OTHERS, {}, "Heat map of a finding or of a question in free text. Research only.")
+
+    def config(self) -> dict[str, Any]:
+        return {**super().config(), "query": "", "finding": list(self.service.predictor.findings)}
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        ask = self._question(request)
+        scan = self.service.encoded(request["image"])
+        answer = ask(scan)
+        file = None
+        if request.get("output") != "json":
+            file = _result_file(".nii.gz")
+            with _removed_on_error(file):
+                self.service.predictor.write_evidence(file, scan, answer)
+        return file, answer.to_dict()
+
+    def _question(self, request: Mapping[str, Any]) -> Callable[[EncodedScan], EvidenceAnswer]:
+        """The question of a request, refused before the scan is read. Free text wins: a list of choices always names a finding."""
+        query, finding = request.get("query"), request.get("finding")
+        predictor = self.service.predictor
+        for name, value in (("query", query), ("finding", finding)):
+            if value is not None and not isinstance(value, str | list):
+                raise UsageError(400, f"{name}: {str(value)[:40]!r} is no text")
+        if isinstance(query, str) and query.strip():
+            text = query
+            try:
+                check_queries(text)
+            except ValueError as error:
+                raise UsageError(400, str(error)) from error
+            return lambda scan: predictor.query_evidence(scan, text)
+        if isinstance(finding, str) and finding.strip():
+            if finding not in predictor.findings:
+                raise UsageError(400, f"finding {finding[:100]!r} is unknown; known are {', '.join(predictor.findings)}")
+            return lambda scan: predictor.finding_evidence(scan, finding)
+        raise UsageError(400, 'params: neither a finding nor a query was given; give one, such as {"query": "fluid around the left lung"}')
+
+
+def _result_file(suffix: str) -> str:
+    """A name that nobody else has; who answers the request removes the file."""
+    handle, file = tempfile.mkstemp(prefix="ctfindings_", suffix=suffix)
+    os.close(handle)
+    return file
+
+
+@contextmanager
+def _removed_on_error(file: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        os.unlink(file)
+        raise

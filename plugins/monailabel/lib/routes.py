@@ -1,0 +1,233 @@
+"""Our routes in place of MONAI Label's: inference beside other requests, uploads that are whole or gone, training refused in words."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
+from fastapi.background import BackgroundTasks
+from fastapi.responses import FileResponse, JSONResponse, Response
+from monailabel.config import settings
+from monailabel.datastore.local import LocalDatastore
+from monailabel.endpoints import train as stock_train
+from monailabel.endpoints.user.auth import RBAC
+from monailabel.interfaces.utils.app import app_instance
+from monailabel.utils.others.generic import remove_file
+from requests_toolbelt import MultipartEncoder
+
+from bundle.ctfindings.inference.atomic import atomic_path
+
+from .datastores import SeriesDatastore
+from .errors import UsageError
+from .logs import SERVER_LOG
+
+logger = logging.getLogger(SERVER_LOG)
+
+router = APIRouter()
+
+USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
+ADMIN = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
+
+SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".zip")
+"""Of the scans that may be uploaded; a series of DICOM comes as its files or as a zip."""
+
+_RESERVED = ("model", "image", "label", "session", "output", "description", "save_label", "label_tag")
+"""What ``params`` may not say: it would name files of the server, or another model."""
+
+
+@router.post("/infer/{model}", dependencies=[USER])
+def infer(
+    background: BackgroundTasks,
+    model: str,
+    image: str = "",
+    session_id: str = "",
+    params: Annotated[str, Form()] = "{}",
+    file: Annotated[UploadFile | None, File()] = None,
+    output: Literal["json", "image", "all", "dicom_seg"] | None = None,
+) -> Response:
+    """Answers of one model for one scan: of the datastore, of a session, or sent along."""
+    app = app_instance()
+    if model not in app._infers:
+        raise UsageError(404, f"model {model[:64]!r} is unknown; known are {', '.join(app._infers)}")
+    if output == "dicom_seg":
+        raise UsageError(400, "output=dicom_seg is not served; ask for image, json or all")
+    request: dict[str, Any] = {**_params(params), "model": model, "output": output or "all"}
+    if file is not None:
+        with _received(file) as path:
+            request["image"] = str(path)
+            return _answer(app, request, output, background)
+    if session_id:
+        request["image"] = _session_image(app, session_id)
+    elif image:
+        request["image"] = _datastore_image(app, image)
+    else:
+        raise UsageError(400, "no scan was named; give image=ID, session_id=ID, or send a file")
+    return _answer(app, request, output, background)
+
+
+@router.put("/session/", dependencies=[USER])
+def create_session(files: Annotated[list[UploadFile], File()], expiry: int = 0) -> dict[str, Any]:
+    """Keeps an uploaded scan, one file or the files of a DICOM series, until it has not been used for ``expiry`` seconds."""
+    app = app_instance()
+    sessions = app.sessions()
+    if sessions is None:
+        raise UsageError(403, "sessions are switched off on this server")
+    uploads = app.options.work / "uploads"
+    uploads.mkdir(parents=True, exist_ok=True)
+    received = Path(tempfile.mkdtemp(dir=uploads))
+    session_id = str(uuid.uuid4())
+    try:
+        # Names of the client's files say nothing here, and may say who the patient is.
+        if len(files) == 1:
+            scan = received / f"scan{_suffix(files[0])}"
+            _save(files[0], scan)
+        else:
+            scan = received / "series"
+            scan.mkdir()
+            for number, upload in enumerate(files):
+                _save(upload, scan / f"{number:06d}.dcm")
+        _, session = sessions.add_session(str(scan), expiry, session_id=session_id)
+    except BaseException:
+        sessions.pop(session_id, None)
+        shutil.rmtree(Path(sessions.store_path) / session_id, ignore_errors=True)
+        raise
+    finally:
+        shutil.rmtree(received, ignore_errors=True)
+    return {"session_id": session_id, "session_info": {"name": session.name, "create_ts": session.create_ts, "expiry": session.expiry}}
+
+
+@router.post("/train/{model}", dependencies=[ADMIN])
+def train(model: str, params: dict[str, Any] | None = None, run_sync: bool = False, enqueue: bool = False) -> Any:
+    """Starts the fine-tuning of a model in a process of its own."""
+    app = app_instance()
+    if model not in app._trainers:
+        raise UsageError(404, f"model {model[:64]!r} cannot be trained; known are {', '.join(app._trainers)}")
+    app._trainers[model].check(params or {}, app.datastore())
+    return stock_train.run_model(model, params, run_sync, enqueue)
+
+
+@router.delete("/train/", dependencies=[ADMIN])
+def stop_training() -> Any:
+    """Ends a running fine-tuning; what it finished stays."""
+    stopped = stock_train.stop()
+    if stopped is None:
+        raise UsageError(404, "no training is running")
+    return stopped
+
+
+@router.get("/", include_in_schema=False)
+def about(request: Request) -> dict[str, str]:
+    """What a browser sees that opens the server's address."""
+    return {
+        "name": "CT Findings",
+        "notice": "Research only. Not a medical device; not for diagnosis.",
+        "use": "Connect 3D Slicer to this address; /info/ lists the models and /openapi.json describes the interface.",
+    }
+
+
+def _params(text: str) -> dict[str, Any]:
+    try:
+        params = json.loads(text or "{}")
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UsageError(400, 'params: is no valid JSON; give an object such as {"query": "fluid around the left lung"}') from error
+    if not isinstance(params, dict):
+        raise UsageError(400, 'params: is no JSON object; give one such as {"query": "fluid around the left lung"}')
+    return {key: value for key, value in params.items() if key not in _RESERVED}
+
+
+def _datastore_image(app: Any, image: str) -> str:
+    datastore = app.datastore()
+    if isinstance(datastore, LocalDatastore) and not isinstance(datastore, SeriesDatastore) and image not in datastore.list_images():
+        raise UsageError(404, f"image {image[:100]!r} is not in the datastore; GET /datastore/?output=all lists what is")
+    path = str(datastore.get_image_uri(image))
+    if not os.path.exists(path):
+        raise UsageError(404, f"image {image[:100]!r} was removed from the datastore")
+    return path
+
+
+def _session_image(app: Any, session_id: str) -> str:
+    sessions = app.sessions()
+    session = None
+    if sessions is not None and _is_uuid(session_id):
+        session = sessions.get_session(session_id, update_ts=False)
+    if session is None:
+        raise UsageError(404, "the session is unknown or has expired; upload the scan again")
+    session.last_access_ts = int(time.time())
+    # MONAI Label writes this file in place; a full disk would empty it, and the session with it.
+    meta = Path(sessions.store_path) / session_id / "meta.info"
+    try:
+        with atomic_path(meta) as temporary:
+            temporary.write_text(session.to_str(), encoding="utf-8")
+    except OSError as error:
+        logger.warning("the time of use of a session could not be written (%s); it may expire early", type(error).__name__)
+    return str(session.image)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
+@contextmanager
+def _received(upload: UploadFile) -> Iterator[Path]:
+    """A file that was sent along, for this request only."""
+    folder = Path(tempfile.mkdtemp(prefix="ctfindings_"))
+    try:
+        path = folder / f"scan{_suffix(upload)}"
+        _save(upload, path)
+        yield path
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _suffix(upload: UploadFile) -> str:
+    name = (upload.filename or "").lower()
+    for suffix in SUFFIXES:
+        if name.endswith(suffix):
+            return suffix
+    raise UsageError(422, f"the upload is of no known format; send {', '.join(SUFFIXES)}, or the files of a DICOM series")
+
+
+def _save(upload: UploadFile, path: Path) -> None:
+    with path.open("wb") as file:
+        shutil.copyfileobj(upload.file, file, 1 << 20)
+
+
+def _answer(app: Any, request: dict[str, Any], output: str | None, background: BackgroundTasks) -> Response:
+    started = time.perf_counter()
+    model = request["model"]
+    result = app.infer(request)
+    if result["file"]:
+        background.add_task(remove_file, result["file"])
+    answer = _response(model, result["file"], result["params"], output)
+    logger.info("%s answered in %.3f s", model, time.perf_counter() - started)
+    return answer
+
+
+def _response(model: str, path: str | None, params: dict[str, Any], output: str | None) -> Response:
+    """Params alone, the file alone, or both as multipart, which is what MONAI Label's clients expect."""
+    if path is None or output == "json":
+        return JSONResponse(params)
+    suffix = ".mrk.json" if path.endswith(".mrk.json") else ".nii.gz"
+    media = "application/json" if suffix == ".mrk.json" else "application/gzip"
+    if output == "image":
+        return FileResponse(path, media_type=media, filename=f"{model}{suffix}")
+    content = Path(path).read_bytes()
+    fields: dict[str, Sequence[Any]] = {
+        "params": (None, json.dumps(params, allow_nan=False), "application/json"),
+        "image": (f"{model}{suffix}", content, media),
+    }
+    message = MultipartEncoder(fields=fields)
+    return Response(content=message.to_string(), media_type=message.content_type)

@@ -1,0 +1,82 @@
+"""From the path of a scan to its encoding, through the cache; and the scan's name in every sentence instead of the path."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+import time
+from pathlib import Path
+
+from bundle.ctfindings.data import ScanError
+from bundle.ctfindings.inference import BundlePredictor, EncodedScan
+
+from .encoding_cache import EncodingCache
+from .errors import UsageError
+from .logs import SERVER_LOG
+from .options import Options
+from .scan_identity import ScanIdentity, signature_of
+
+logger = logging.getLogger(SERVER_LOG)
+
+API = 1
+"""Version of the HTTP interface; raised when a client of the version before would misread an answer."""
+
+SAFE_NAME = "scan"
+"""What a scan is called while it is encoded: its content may be known under several names."""
+
+
+class ScanService:
+    """The bundle's predictor with its cache of encoded scans.
+
+    Args:
+        options: of the app.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.cache: EncodingCache[EncodedScan] = EncodingCache(options.cache_bytes)
+        self._identity = ScanIdentity()
+        self._loading = threading.Lock()
+        self._predictor: BundlePredictor | None = None
+
+    @property
+    def predictor(self) -> BundlePredictor:
+        """The network with its weights, loaded when first needed; a process that trains never needs it."""
+        with self._loading:
+            if self._predictor is None:
+                self._predictor = BundlePredictor(self.options.bundle, self.options.checkpoint, self.options.overlays)
+            return self._predictor
+
+    def versions(self) -> dict[str, object]:
+        """What a client compares with its own: interface, bundle and weights."""
+        model = self.predictor.model
+        return {"api": API, "bundle_version": model.version, "weights_sha256": model.weights_sha256}
+
+    def encoded(self, path: str | Path) -> EncodedScan:
+        """The encoding of a scan; made on the first question, and kept.
+
+        Raises:
+            UsageError: when the scan cannot be read, or changed while it was read.
+        """
+        path = Path(path)
+        predictor = self.predictor
+        try:
+            signature, digest = self._identity.digest(path)
+        except OSError as error:
+            raise UsageError(404, f"{path.name}: the scan cannot be opened; it was removed, or the server may not read it") from error
+
+        def encode() -> EncodedScan:
+            started = time.perf_counter()
+            try:
+                scan = predictor.encode(path, SAFE_NAME)
+            except ScanError as error:
+                raise UsageError(422, str(error).replace(str(path), path.name)) from error
+            if signature_of(path) != signature:
+                raise UsageError(409, f"{path.name}: the scan changed while it was read; wait until it is written, then ask again")
+            logger.info("scan %s encoded in %.2f s", digest[:8], time.perf_counter() - started)
+            return scan
+
+        scan = self.cache.get((digest, predictor.model.weights_sha256), encode)
+        info = dataclasses.replace(scan.record.scan, file=path.name)
+        return dataclasses.replace(scan, record=dataclasses.replace(scan.record, scan=info))

@@ -1,0 +1,353 @@
+"""3D Slicer module CT Findings: what the model sees in a chest CT, how sure it is, and where. Research only, not a diagnosis.
+
+The panel is ``Resources/UI/CTFindings.ui``. ``CTFindingsLib`` holds everything that needs no Qt; the widget below only wires it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import qt
+import slicer
+import slicer.util
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+
+from CTFindingsLib import anatomy, depth, export, heat, nodes, points, selftest, tables
+from CTFindingsLib.job import Job
+from CTFindingsLib.record import NOTICE, Record, Row
+from CTFindingsLib.study import Studies
+from CTFindingsLib.transport import Cancellation, Progress, is_private
+from CTFindingsQt.findings_table import FindingsTable
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8000"
+ADDRESS_SETTING = "CTFindings/serverAddress"
+POLL_MILLISECONDS = 100
+STAGES = {
+    "starting": "Connecting to the server",
+    "packing": "Packing the scan",
+    "sending": "Sending the scan",
+    "waiting": "The server is working",
+    "receiving": "Receiving the answer",
+}
+
+
+class CTFindings(ScriptedLoadableModule):
+    """What Slicer's module list shows."""
+
+    def __init__(self, parent: Any) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = "CT Findings"
+        self.parent.categories = ["Quantification"]
+        self.parent.dependencies = []
+        self.parent.contributors = ["CT Findings developers"]
+        self.parent.helpText = (
+            "Shows which of 18 findings a vision-language model sees in a chest CT, how sure it is and where, and answers free text. "
+            f"Needs a MONAI Label server with the CT Findings app. <b>{NOTICE}</b>"
+        )
+        self.parent.acknowledgementText = "Built on MONAI, MONAI Label and 3D Slicer. The findings are those of CT-RATE."
+
+
+class CTFindingsLogic(ScriptedLoadableModuleLogic, Studies):
+    """Everything the module does, without Qt; see ``Studies``."""
+
+    def __init__(self) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        Studies.__init__(self)
+        self.address = DEFAULT_ADDRESS
+
+
+class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationMixin):
+    """The panel. One job at a time runs beside it; a newer question takes the place of an older one."""
+
+    def __init__(self, parent: Any = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        slicer.util.VTKObservationMixin.__init__(self)
+        self.logic: CTFindingsLogic
+        self.record: Record | None = None
+        self.job: Job | None = None
+        self.job_started = 0.0
+        self.allowed_addresses: set[str] = set()
+
+    def setup(self) -> None:
+        """Builds the panel; Slicer calls it when the module is opened first."""
+        ScriptedLoadableModuleWidget.setup(self)
+        panel = slicer.util.loadUI(self.resourcePath("UI/CTFindings.ui"))
+        self.layout.addWidget(panel)
+        self.ui = slicer.util.childWidgetVariables(panel)
+        panel.setMRMLScene(slicer.mrmlScene)
+        self.logic = CTFindingsLogic()
+        self.table = FindingsTable(self.ui.findingsTable, self.onFindingChosen)
+        self.timer = qt.QTimer()
+        self.timer.setInterval(POLL_MILLISECONDS)
+        self.timer.connect("timeout()", self.onTimer)
+
+        self.ui.serverLineEdit.text = slicer.util.settingsValue(ADDRESS_SETTING, DEFAULT_ADDRESS)
+        self.ui.connectButton.connect("clicked(bool)", self.onConnect)
+        self.ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onVolumeChanged)
+        self.ui.findButton.connect("clicked(bool)", self.onFind)
+        self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
+        self.ui.queryLineEdit.connect("returnPressed()", self.onAsk)
+        self.ui.askButton.connect("clicked(bool)", self.onAsk)
+        self.ui.chartButton.connect("clicked(bool)", self.onShowChart)
+        self.ui.opacitySlider.connect("valueChanged(double)", self.onOpacity)
+        self.ui.floorSlider.connect("valueChanged(double)", self.onFloor)
+        self.ui.anatomyCheckBox.connect("toggled(bool)", self.onVisibility)
+        self.ui.pointsCheckBox.connect("toggled(bool)", self.onVisibility)
+        self.ui.boxCheckBox.connect("toggled(bool)", self.onVisibility)
+        self.ui.exportButton.connect("clicked(bool)", self.onExport)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneClose)
+        self.onVolumeChanged(self.volume)
+
+    def cleanup(self) -> None:
+        """Ends what runs; Slicer calls it when the module is closed or reloaded."""
+        self.drop()
+        self.removeObservers()
+
+    @property
+    def volume(self) -> Any:
+        """The chosen scan, or None."""
+        return self.ui.volumeSelector.currentNode()
+
+    def onConnect(self, _checked: bool = False) -> None:
+        """Tests the address, signs in where a user is named, and compares versions."""
+        self.takeAddress()
+        self.ui.serverStatusLabel.text = "Connecting ..."
+        work = self.logic.ask_connection(self.ui.userLineEdit.text.strip(), self.ui.passwordLineEdit.text)
+
+        def done(answer: Any) -> None:
+            self.logic.token, server = answer
+            self.ui.serverStatusLabel.text = f"Connected: {server}"
+
+        def failed(error: Exception) -> None:
+            self.ui.serverStatusLabel.text = str(error)
+
+        self.start(work, done, failed)
+
+    def onFind(self, _checked: bool = False) -> None:
+        """Sends the scan and shows what the model finds in it."""
+        volume = self.volume
+        self.takeAddress()
+        if volume is None or not self.maySend():
+            return
+
+        def done(answer: Any) -> None:
+            self.showRecord(self.logic.show_findings(volume, answer))
+            self.onVisibility()
+            if self.table.rows and self.table.rows[0].present:
+                self.table.select(0)
+
+        self.ask(volume, lambda: self.logic.ask_findings(volume), done)
+
+    def onFindingChosen(self, row: Row) -> None:
+        """Moves the views to a finding at once, then asks the server for its heat map."""
+        volume = self.volume
+        self.logic.go_to(volume, row)
+        self.onVisibility()
+        if row.peak_mm is None:
+            self.drop()
+            self.ui.statusLabel.text = f"{row.name}: nothing in this scan speaks for it."
+        elif self.maySend():
+            self.ask(volume, lambda: self.logic.ask_evidence(volume, finding=row.name), lambda answer: self.showEvidence(volume, answer))
+
+    def onAsk(self, _checked: bool = False) -> None:
+        """Takes the views to what answers a free text, and shows its depth profile."""
+        volume, query = self.volume, " ".join(self.ui.queryLineEdit.text.split())
+        self.takeAddress()
+        if volume is None or not query or not self.maySend():
+            return
+
+        def done(answer: Any) -> None:
+            self.ui.findingsTable.clearSelection()
+            self.showEvidence(volume, answer)
+            self.logic.show_chart(volume)
+
+        self.ask(volume, lambda: self.logic.ask_evidence(volume, query=query), done)
+
+    def onCancel(self, _checked: bool = False) -> None:
+        """Ends what runs; what it would have shown is dropped."""
+        if self.job is not None:
+            self.drop()
+            self.ui.statusLabel.text = "Cancelled."
+
+    def onTimer(self) -> None:
+        """Shows progress, and the outcome once there is one."""
+        job = self.job
+        if job is None:
+            return
+        stage, part = job.stage
+        seconds = time.monotonic() - self.job_started
+        self.ui.progressBar.setRange(0, 0 if part is None else 100)
+        self.ui.progressBar.setValue(0 if part is None else round(100 * part))
+        self.ui.statusLabel.text = f"{STAGES[stage]} ({seconds:.0f} s) ..."
+        if job.over:
+            self.rest()  # first: showing the outcome may start the next job
+            job.deliver()
+
+    def onVolumeChanged(self, volume: Any) -> None:
+        """Shows what the scene already holds about a scan."""
+        self.drop()
+        try:
+            record = None if volume is None else tables.stored_record(volume)
+        except ValueError as error:
+            record, text = None, str(error)
+        else:
+            text = "Choose a scan." if volume is None else "Press Find."
+        self.showRecord(record)
+        if record is None:
+            self.ui.statusLabel.text = text
+        self.enable()
+
+    def onShowChart(self, _checked: bool = False) -> None:
+        """Brings the depth profile to the screen."""
+        self.logic.show_chart(self.volume)
+
+    def onOpacity(self, value: float) -> None:
+        """Opacity of the heat map."""
+        self.logic.set_opacity(value)
+
+    def onFloor(self, value: float) -> None:
+        """From which value heat is drawn."""
+        self.logic.set_floor(self.volume, value)
+
+    def onVisibility(self, _checked: bool = False) -> None:
+        """Shows and hides anatomy, points and box."""
+        if self.volume is None:
+            return
+        boxes = {anatomy.ROLE: self.ui.anatomyCheckBox, points.ROLE: self.ui.pointsCheckBox, heat.BOX_ROLE: self.ui.boxCheckBox}
+        for role, box in boxes.items():
+            node = nodes.find(self.volume, role)
+            if node is not None and node.GetDisplayNode() is not None:
+                node.GetDisplayNode().SetVisibility(box.checked)
+
+    def onExport(self, _checked: bool = False) -> None:
+        """Writes record, table and scene into a new folder."""
+        if self.record is None:
+            return
+        try:
+            with slicer.util.WaitCursor():
+                folder = export.export(self.ui.exportPathLineEdit.currentPath, self.record)
+        except export.ExportError as error:
+            self.ui.statusLabel.text = str(error)
+        else:
+            self.ui.statusLabel.text = f"Exported to {folder}"
+
+    def onSceneClose(self, _caller: Any = None, _event: Any = None) -> None:
+        """Drops what belongs to a scene that is being closed."""
+        self.drop()
+        self.showRecord(None)
+
+    def takeAddress(self) -> None:
+        """Reads the address field; another server means another token."""
+        address = self.ui.serverLineEdit.text.strip() or DEFAULT_ADDRESS
+        if address != self.logic.address:
+            self.logic.address, self.logic.token = address, ""
+            self.ui.serverStatusLabel.text = "Not connected"
+        slicer.app.settings().setValue(ADDRESS_SETTING, address)
+
+    def maySend(self) -> bool:
+        """Asks once for each server outside this computer whether the scan may be sent there."""
+        address = self.logic.address
+        on_this_computer = is_private(address) and not address.startswith("https")
+        if on_this_computer or address in self.allowed_addresses:
+            return True
+        text = f"The voxels of the scan will be sent to {address}. Its name, header and other data stay here. Send it?"
+        if not is_private(address):
+            text += " The connection is NOT encrypted."
+        if slicer.util.confirmOkCancelDisplay(text, windowTitle="CT Findings"):
+            self.allowed_addresses.add(address)
+        return address in self.allowed_addresses
+
+    def ask(self, volume: Any, prepare: Callable[[], Any], show: Callable[[Any], None]) -> None:
+        """Runs a question about a scan; the answer is dropped when the scan has gone meanwhile."""
+        try:
+            work = prepare()
+        except ValueError as error:
+            self.ui.statusLabel.text = str(error)
+            return
+
+        def done(answer: Any) -> None:
+            if slicer.mrmlScene.IsNodePresent(volume):
+                self.ui.statusLabel.text = "" if self.record is None else self.record.summary
+                show(answer)
+
+        def failed(error: Exception) -> None:
+            self.ui.statusLabel.text = str(error)
+
+        self.start(work, done, failed)
+
+    def start(
+        self, work: Callable[[Cancellation, Progress], Any], done: Callable[[Any], None], failed: Callable[[Exception], None]
+    ) -> None:
+        """Runs work beside the panel, in place of what runs there."""
+        self.drop()
+        self.job = Job(work, done, failed)
+        self.job_started = time.monotonic()
+        self.timer.start()
+        self.enable()
+
+    def drop(self) -> None:
+        """Ends what runs without a word."""
+        if self.job is not None:
+            self.job.cancel()
+        self.rest()
+
+    def rest(self) -> None:
+        """The panel without a job."""
+        self.job = None
+        self.timer.stop()
+        self.enable()
+
+    def showRecord(self, record: Record | None) -> None:
+        """Fills the table; None empties it."""
+        self.record = record
+        self.table.fill(() if record is None else record.rows)
+        self.ui.warningsLabel.text = "" if record is None else "\n".join(record.warnings)
+        if record is not None:
+            self.ui.statusLabel.text = record.summary
+        self.enable()
+
+    def showEvidence(self, volume: Any, answer: Any) -> None:
+        """Shows heat map, box and views of an answer, and says in a line what it is."""
+        evidence = self.logic.show_evidence(volume, answer)
+        self.onVisibility()
+        if evidence.peak_mm is None:
+            self.ui.statusLabel.text = f"{evidence.text}: nothing in this scan speaks for it."
+        else:
+            sure = "" if evidence.probability is None else f" {evidence.probability:.2f}"
+            self.ui.statusLabel.text = f"{evidence.text}{sure}: strongest at z {evidence.peak_mm[2]:.0f} mm. {NOTICE}"
+        self.enable()
+
+    def enable(self) -> None:
+        """Which buttons can be pressed."""
+        busy, chosen = self.job is not None, self.volume is not None
+        self.ui.progressBar.visible = busy
+        self.ui.cancelButton.enabled = busy
+        self.ui.connectButton.enabled = not busy
+        self.ui.findButton.enabled = chosen and not busy
+        self.ui.askButton.enabled = chosen and not busy
+        self.ui.exportButton.enabled = self.record is not None and not busy
+        self.ui.chartButton.enabled = chosen and not busy and nodes.find(self.volume, depth.CHART_ROLE) is not None
+
+
+class CTFindingsTest(ScriptedLoadableModuleTest):
+    """Self-test of Slicer's developer mode: no server, a made-up scan and answer."""
+
+    def setUp(self) -> None:
+        """Starts from an empty scene."""
+        slicer.mrmlScene.Clear()
+
+    def runTest(self) -> None:
+        """Runs all tests of the class."""
+        self.setUp()
+        self.test_answer_reaches_the_scene()
+
+    def test_answer_reaches_the_scene(self) -> None:
+        """An answer becomes segments, points, table and heat map, and the views stand at its evidence."""
+        selftest.answer_reaches_the_scene(self, CTFindingsLogic())

@@ -1,0 +1,291 @@
+"""Client of the CT Findings app of a MONAI Label server: connect, upload a scan once, ask for findings and for evidence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import numpy as np
+
+from CTFindingsLib import multipart, nifti
+from CTFindingsLib.record import Record
+from CTFindingsLib.transport import Cancellation, Progress, Reply, ServerError, clean_address, ignore_progress, is_private, request
+
+API = 1
+"""Version of the interface that this module speaks. The server names its own in ``models.<name>.config.api`` of ``/info/``."""
+
+MODELS = ("findings", "evidence")
+"""Models that the module asks for."""
+
+UPLOAD_NAME = "scan.nii.gz"
+"""The same for every scan: names of volumes may tell who the patient is."""
+
+_CONNECT_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """What a server says about itself.
+
+    Attributes:
+        bundle_version: version of the bundle that it serves.
+        weights_sha256: digest of its weights.
+    """
+
+    bundle_version: str
+    weights_sha256: str
+
+    def __str__(self) -> str:
+        return f"CT Findings {self.bundle_version}, weights {self.weights_sha256[:8]}"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan as it leaves Slicer: voxels and place, and no word about the patient.
+
+    Attributes:
+        array: ``(K, J, I)`` in HU.
+        affine: ``(4, 4)``, voxel index (i, j, k) to RAS mm.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Answer of the model ``findings``.
+
+    Attributes:
+        record: the findings record.
+        labels: anatomy label map ``(K, J, I)``.
+        affine: of the label map, to RAS mm.
+        label_names: label value by the name of its anatomy.
+    """
+
+    record: Record
+    labels: np.ndarray
+    affine: np.ndarray
+    label_names: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Answer of the model ``evidence``.
+
+    Attributes:
+        text: finding or query that was asked.
+        probability: of a finding; None for a query.
+        heat: map in [0, 1], ``(K, J, I)``.
+        affine: of the map, to RAS mm.
+        depth: (z in mm, score) from inferior to superior.
+        peak_mm: strongest point, RAS; its z is that of the slice to show. None when nothing in the scan answers.
+        box_mm: (min, max) corners of the region around it, RAS.
+    """
+
+    text: str
+    probability: float | None
+    heat: np.ndarray
+    affine: np.ndarray
+    depth: tuple[tuple[float, float], ...]
+    peak_mm: tuple[float, float, float] | None
+    box_mm: tuple[tuple[float, float, float], tuple[float, float, float]] | None
+
+
+class Client:
+    """Speaks to one server. A scan is uploaded once into a session of the server and every question refers to it.
+
+    Args:
+        address: of the server, such as ``http://127.0.0.1:8000``.
+        cancellation: ends every request of this client.
+        progress: told what the client is doing.
+
+    Raises:
+        ServerError: when the address is none.
+    """
+
+    def __init__(
+        self, address: str, token: str = "", cancellation: Cancellation | None = None, progress: Progress = ignore_progress
+    ) -> None:
+        self.address = clean_address(address)
+        self.token = token
+        self.cancellation = cancellation or Cancellation()
+        self.progress = progress
+
+    def sign_in(self, user: str, password: str) -> str:
+        """The token that MONAI Label gives for a user; empty when the server asks for none.
+
+        Raises:
+            ServerError: when it refuses, or when the password would travel in the clear.
+        """
+        if not is_private(self.address):
+            raise ServerError(f"{self.address}: a password is only sent over https; ask who runs the server for an https address")
+        form = urlencode({"username": user, "password": password, "grant_type": "password"}).encode("ascii")
+        reply = self._request("POST", "/auth/token", [form], "application/x-www-form-urlencoded", seconds=_CONNECT_SECONDS)
+        self.token = str(_json(reply).get("access_token") or "")
+        return self.token
+
+    def connect(self) -> ServerInfo:
+        """What the server is.
+
+        Raises:
+            ServerError: when it is not there, is no CT Findings server, or speaks another interface than this module.
+        """
+        return check_server(_json(self._request("GET", "/info/", seconds=_CONNECT_SECONDS)), self.address)
+
+    def upload(self, scan: Scan) -> str:
+        """Sends a scan and returns the server's session for it."""
+        self.progress("packing", None)
+        content = nifti.encode(scan.array, scan.affine)
+        self.cancellation.check()
+        reply = self._form("PUT", "/session/", [multipart.Part("files", content, UPLOAD_NAME)])
+        session = _json(reply).get("session_id")
+        if not isinstance(session, str) or not session:
+            raise ServerError(f"{self.address}: the server took the scan but named no session for it")
+        return session
+
+    def has_session(self, session: str) -> bool:
+        """Whether the server still keeps a session; it forgets them after a time and when it restarts."""
+        try:
+            self._request("GET", f"/session/{quote(session, safe='')}", seconds=_CONNECT_SECONDS)
+        except ServerError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+    def findings(self, session: str) -> Findings:
+        """The findings of an uploaded scan."""
+        params, file = self._infer("findings", session, {})
+        names = params.get("label_names")
+        if not isinstance(params.get("record"), dict) or not isinstance(names, dict):
+            raise ServerError(f"{self.address}: the answer holds no findings record; do server and module have the same version?")
+        array, affine = _volume(file, "anatomy map")
+        try:
+            record = Record.parse(params["record"])
+        except ValueError as error:
+            raise ServerError(f"{self.address}: {error}") from error
+        return Findings(record, array, affine, {str(name): int(value) for name, value in names.items()})
+
+    def evidence(self, session: str, *, finding: str = "", query: str = "") -> Evidence:
+        """Where a finding of the table, or a free text, is seen in an uploaded scan."""
+        params, file = self._infer("evidence", session, {"finding": finding} if finding else {"query": query})
+        array, affine = _volume(file, "heat map")
+        try:
+            return _evidence(params, array, affine)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ServerError(f"{self.address}: the answer about '{finding or query}' is not complete ({error!r})") from error
+
+    def _infer(self, model: str, session: str, params: Mapping[str, str]) -> tuple[dict[str, Any], bytes]:
+        path = f"/infer/{model}?{urlencode({'session_id': session})}"
+        reply = self._form("POST", path, [multipart.Part("params", json.dumps(params).encode("utf-8"))])
+        if not reply.content_type.startswith("multipart/"):
+            raise ServerError(f"{self.address}: the model '{model}' answered without a file")
+        try:
+            parts = multipart.decode(reply.content_type, reply.body)
+            answer = json.loads(next(part.content for part in parts if part.filename is None and part.name == "params"))
+            file = next(part.content for part in parts if part.filename is not None)
+        except (ValueError, StopIteration) as error:
+            raise ServerError(f"{self.address}: the answer of the model '{model}' cannot be read ({error!r})") from error
+        return answer, file
+
+    def _form(self, method: str, path: str, parts: list[multipart.Part]) -> Reply:
+        content_type, blocks = multipart.encode(parts)
+        return self._request(method, path, blocks, content_type)
+
+    def _request(self, method: str, path: str, blocks: list[bytes] | None = None, content_type: str = "", **options: Any) -> Reply:
+        headers = {"Content-Type": content_type} if content_type else {}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        return request(
+            method,
+            self.address,
+            path,
+            blocks=blocks or (),
+            headers=headers,
+            cancellation=self.cancellation,
+            progress=self.progress,
+            **options,
+        )
+
+
+def with_session(client: Client, session: str, scan: Callable[[], Scan], ask: Callable[[str], Any]) -> tuple[str, Any]:
+    """Asks about a scan, and uploads it first when it never was, or when the server has forgotten it.
+
+    Args:
+        client: speaks to the server.
+        session: of an earlier upload; empty without one.
+        scan: gives the scan.
+        ask: takes a session and asks.
+
+    Returns:
+        The session that answered, and the answer.
+    """
+    if session:
+        try:
+            return session, ask(session)
+        except ServerError as error:
+            if error.status == 0 or client.has_session(session):
+                raise
+    session = client.upload(scan())
+    return session, ask(session)
+
+
+def check_server(info: Mapping[str, Any], address: str) -> ServerInfo:
+    """Reads ``/info/`` and compares the server's interface with this module's.
+
+    Raises:
+        ServerError: says which side is older, or what is missing.
+    """
+    models = info.get("models")
+    if not isinstance(models, dict):
+        raise ServerError(f"{address}: this is no MONAI Label server")
+    missing = [name for name in MODELS if name not in models]
+    if missing:
+        served = ", ".join(sorted(models)) or "none"
+        raise ServerError(
+            f"{address}: the server has no model {' and '.join(missing)} (it has: {served}); start it with the CT Findings app"
+        )
+    config = models[MODELS[0]].get("config") or {}
+    api = config.get("api")
+    if api != API:
+        older = "this module; update the CT Findings extension" if isinstance(api, int) and api > API else "the server; update it"
+        raise ServerError(f"{address}: the server speaks interface {api} and this module interface {API}. The older of the two is {older}")
+    return ServerInfo(str(config.get("bundle_version", "unknown")), str(config.get("weights_sha256", "unknown")))
+
+
+def _json(reply: Reply) -> dict[str, Any]:
+    try:
+        value = json.loads(reply.body.decode("utf-8"))
+    except ValueError as error:
+        raise ServerError("what answers there is no MONAI Label server: its answer is not JSON") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _volume(file: bytes, what: str) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        return nifti.decode(file)
+    except ValueError as error:
+        raise ServerError(f"the {what} of the answer cannot be read: {error}") from error
+
+
+def _evidence(params: Mapping[str, Any], heat: np.ndarray, affine: np.ndarray) -> Evidence:
+    peak, box, probability = params.get("peak_mm"), params.get("box_mm"), params.get("probability")
+    return Evidence(
+        text=str(params["text"]),
+        probability=None if probability is None else float(probability),
+        heat=heat,
+        affine=affine,
+        depth=tuple((float(level["z_mm"]), float(level["score"])) for level in params["depth"]),
+        # The slice of the record, not the peak between two slices, is the one to show.
+        peak_mm=None if peak is None else (float(peak[0]), float(peak[1]), float(params["z_mm"])),
+        box_mm=None if box is None else (_point(box[0]), _point(box[1])),
+    )
+
+
+def _point(values: Any) -> tuple[float, float, float]:
+    x, y, z = (float(value) for value in values)
+    return x, y, z

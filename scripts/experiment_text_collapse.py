@@ -1,0 +1,70 @@
+"""Have text encoders collapsed on the captions of real reports? Untrained, pretrained, and after training.
+
+    python scripts/experiment_text_collapse.py REPORTS_FOLDER --checkpoints fvlm=runs/a/last.pt ca_gcl=runs/b/last.pt
+
+Reads every CSV with a column of findings in the folder (CT-RATE's layout). Writes numbers and a figure, no text of a report.
+Docs: docs/diagnostics.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+
+from bundle.ctfindings.engines import run_or_exit  # noqa: E402
+from bundle.ctfindings.engines.text_collapse import (  # noqa: E402
+    collapse_results,
+    encoder_embeddings,
+    read_captions,
+    write_collapse_page,
+)
+from bundle.ctfindings.networks import TextTower  # noqa: E402
+
+
+def named_path(text: str) -> tuple[str, Path]:
+    """``name=path``."""
+    name, separator, path = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text!r} is no name=path")
+    return name, Path(path)
+
+
+def measure(options: argparse.Namespace) -> Path:
+    """Runs the experiment and returns its page."""
+    torch.manual_seed(options.seed)
+    encoder = str(options.text_encoder)
+    fresh = json.loads((ROOT / "configs" / "networks" / "text_from_scratch.json").read_text(encoding="utf-8"))
+    captions = read_captions(options.reports, options.count, options.seed)
+    pretrained = TextTower(encoder, embedding=options.embedding, trainable_layers=options.trainable_layers)
+    untrained = TextTower(encoder, embedding=options.embedding, trainable_layers=-1, from_scratch=fresh["text_from_scratch"])
+    checkpoints = dict(options.checkpoints)
+    embeddings = encoder_embeddings(captions, pretrained, untrained, checkpoints)
+    results = collapse_results(captions, embeddings, resamples=options.resamples, seed=options.seed)
+    command = f"python scripts/experiment_text_collapse.py FOLDER --count {options.count} --seed {options.seed}"
+    command += "".join([" --checkpoints", *(f" {name}=RUN" for name in checkpoints)]) if checkpoints else ""
+    return write_collapse_page(options.output, results, "Text encoders on the captions of real reports", command)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("reports", type=Path, help="folder with CSV tables of reports")
+    parser.add_argument("--count", type=int, default=500, help="reports drawn at random (default %(default)s)")
+    parser.add_argument("--checkpoints", type=named_path, nargs="+", default=[], metavar="NAME=PATH", help="trained models to measure")
+    parser.add_argument("--text_encoder", type=Path, default=ROOT / "models" / "text_encoder", help="default: the bundle's")
+    parser.add_argument("--embedding", type=int, default=128, help="size of the shared space (default %(default)s)")
+    parser.add_argument("--trainable_layers", type=int, default=0, help="as the checkpoints were trained (default %(default)s)")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "experiments" / "text_collapse", help="default: %(default)s")
+    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw, the untrained weights and the bootstrap (default %(default)s)")
+    print(run_or_exit(measure, parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Exports the image classifier as TorchScript and ONNX, and compares both with PyTorch on a scan.
+
+    python scripts/export_classifier.py OUT_DIR --image SCAN
+
+The exported network takes a preprocessed scan ``[B, 1, X, Y, Z]`` in [0, 1], whose extents are multiples of 16 voxels, and gives the
+calibrated probability of each of the 18 findings, ``[B, 18]``. Preprocessing, free text and evidence are not part of it. ONNX needs the
+packages onnx, onnxscript and onnxruntime (pip install -e '.[export]').
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bundle.ctfindings.engines import run_or_exit
+from bundle.ctfindings.inference.atomic import atomic_path
+from bundle.ctfindings.networks import load_classifier
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TOLERANCE = 1e-4
+"""Largest difference of a probability that passes."""
+
+Network = Callable[[Tensor], Tensor]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path, help="folder that gets model.ts and model.onnx")
+    parser.add_argument("--image", help="scan on which the exported networks are compared with PyTorch; noise without one")
+    parser.add_argument("--formats", nargs="+", choices=("ts", "onnx"), default=["ts", "onnx"], help="default: both")
+    parser.add_argument("--config-file", type=Path, default=ROOT / "configs" / "inference.json", help="default: configs/inference.json")
+    parser.add_argument("--ckpt-path", help="weights; those of the configuration by default")
+    parser.add_argument("--repeats", type=int, default=5, help="passes that are timed (default %(default)s)")
+    options = parser.parse_args()
+
+    config = ConfigParser()
+    config.read_config(options.config_file)
+    config["bundle_root"] = str(ROOT)
+    config["device"] = "cpu"
+    if options.ckpt_path is not None:
+        config["ckpt_path"] = options.ckpt_path
+    network = config.get_parsed_content("network_def").eval()
+    run_or_exit(load_classifier, network, config.get_parsed_content("ckpt_path"))
+    scan = torch.rand(1, 1, 96, 80, 112) if options.image is None else run_or_exit(preprocessed, config, options.image)
+
+    exported: dict[str, Network] = {}
+    if "ts" in options.formats:
+        exported["TorchScript"] = export_torchscript(network, options.output / "model.ts")
+    if "onnx" in options.formats:
+        exported["ONNX"] = export_onnx(network, scan, options.output / "model.onnx")
+    sys.exit(compare(network, exported, scan, options.repeats))
+
+
+def preprocessed(config: ConfigParser, image: str) -> Tensor:
+    """A scan as the network takes it, ``[1, 1, X, Y, Z]``."""
+    prepared: MetaTensor = config.get_parsed_content("preprocessing")({"image": image})["image"]
+    return prepared.as_tensor()[None]
+
+
+def export_torchscript(network: nn.Module, path: Path) -> Network:
+    """Writes and reads back a scripted module."""
+    with atomic_path(path) as temporary:
+        torch.jit.save(torch.jit.script(network), temporary)  # type: ignore[no-untyped-call]
+    loaded: Network = torch.jit.load(path).eval()  # type: ignore[no-untyped-call]
+    return loaded
+
+
+def export_onnx(network: nn.Module, scan: Tensor, path: Path) -> Network:
+    """Writes an ONNX model for scans of any multiple of 16 voxels, and opens it in ONNX Runtime."""
+    import onnxruntime
+
+    sizes = {axis + 2: 16 * torch.export.Dim(name, min=2, max=64) for axis, name in enumerate(("x", "y", "z"))}
+    with torch.no_grad():
+        program = torch.onnx.export(
+            network, (scan,), dynamo=True, dynamic_shapes={"image": sizes}, opset_version=18, input_names=["image"], output_names=["pred"]
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave no program")
+    with atomic_path(path) as temporary:
+        program.save(temporary)
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    return lambda image: torch.from_numpy(np.asarray(session.run(["pred"], {"image": image.numpy()})[0]))
+
+
+def compare(network: nn.Module, exported: dict[str, Network], scan: Tensor, repeats: int) -> int:
+    """Prints the largest difference and the median time of each network; 1 when a difference is too large."""
+    failed = 0
+    with torch.inference_mode():
+        expected = network(scan)
+        print(f"scan {' x '.join(map(str, scan.shape[2:]))} voxels, {torch.get_num_threads()} threads")
+        print(f"{'PyTorch':<12} {'':>24} {median_seconds(network, scan, repeats):8.3f} s")
+        for name, run in exported.items():
+            difference = float((run(scan) - expected).abs().max())
+            failed += difference > TOLERANCE
+            print(f"{name:<12} largest difference {difference:.0e} {median_seconds(run, scan, repeats):8.3f} s")
+    return int(failed > 0)
+
+
+def median_seconds(run: Network, scan: Tensor, repeats: int) -> float:
+    """Median time of a pass after two that warm up."""
+    times = []
+    for _ in range(repeats + 2):
+        started = time.perf_counter()
+        run(scan)
+        times.append(time.perf_counter() - started)
+    return float(np.median(times[2:]))
+
+
+if __name__ == "__main__":
+    main()

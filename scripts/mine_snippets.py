@@ -1,0 +1,145 @@
+"""Finds the sentences of reports that point at a slice: "6 mm nodule in the lingula (series 3, image 45)".
+
+    python scripts/mine_snippets.py reports.csv snippets.csv
+    python scripts/mine_snippets.py reports.csv snippets.csv --id-column AccessionNo --text-columns Befund Beurteilung --dicom archive
+
+Writes one row for each sentence and slice: id, series, image, snippet, rule, confidence, and with ``--dicom`` the slice's z in mm. Prints
+counts, and a sample to check by eye: sentences of reports with their line in the table, without ids. ``--sample 0`` prints no sentence.
+docs/snippets.md says what is found and what is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import random
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tqdm import tqdm  # noqa: E402
+
+from bundle.ctfindings.data.csv_table import read_table  # noqa: E402
+from bundle.ctfindings.data.slice_positions import Studies  # noqa: E402
+from bundle.ctfindings.data.snippet_table import (  # noqa: E402
+    OUTPUT_COLUMNS,
+    REFUSED_COLUMNS,
+    Z_COLUMN,
+    Counts,
+    MinedSnippet,
+    RefusedReference,
+    choose_columns,
+    mine_table,
+)
+from bundle.ctfindings.data.snippets import CONFIDENCES  # noqa: E402
+from bundle.ctfindings.engines.running import run_or_exit  # noqa: E402
+from bundle.ctfindings.inference.atomic import atomic_path  # noqa: E402
+
+
+def mine(options: argparse.Namespace) -> None:
+    """Mines the table, writes the files and prints the counts."""
+    for path in (options.output, options.refused):
+        if path is not None and path.exists():
+            raise_exists(path)
+    table = read_table(options.input)
+    id_column, text_columns = choose_columns(table, options.id_column, options.text_columns)
+    studies = None
+    if options.dicom is not None:
+        studies = Studies(options.dicom)
+        for _ in tqdm(studies.read(), desc="DICOM headers", unit=" files", disable=None):
+            pass
+    counts = Counts()
+    found: list[MinedSnippet] = []
+    refused: list[RefusedReference] = []
+    rows = mine_table(table, id_column, text_columns, studies, counts)
+    for results in tqdm(rows, desc="reports", total=len(table.rows), unit="", disable=None):
+        for result in results:
+            if isinstance(result, MinedSnippet):
+                found.append(result)
+            else:
+                refused.append(result)
+    if options.refused is not None:
+        write(options.refused, REFUSED_COLUMNS, [(each.id, each.row.line, shown(each.series), each.image, each.reason) for each in refused])
+    columns = OUTPUT_COLUMNS if studies is None else (*OUTPUT_COLUMNS, Z_COLUMN)
+    write(options.output, columns, [output_row(each, studies is not None) for each in found])
+    print(f"{options.input}: id {id_column}; text {', '.join(text_columns)}")
+    print_counts(counts, len(found))
+    if studies is not None and counts.refused["no such study"]:
+        print(f"'no such study': {options.dicom} has no folder, zip, AccessionNumber or StudyInstanceUID that is the report's id.")
+    print_sample(found, options.sample)
+    print(options.output)
+
+
+def raise_exists(path: Path) -> None:
+    """Refuses to write over a file."""
+    raise SystemExit(f"error: {path}: exists already; remove it or name another file")
+
+
+def shown(series: int | None) -> int | str:
+    """The series as the table shows it: empty when none is named."""
+    return "" if series is None else series
+
+
+def output_row(found: MinedSnippet, with_z: bool) -> tuple[object, ...]:
+    """One row of the output."""
+    snippet = found.snippet
+    row = (found.id, shown(snippet.series), snippet.image, snippet.text, snippet.rule, snippet.confidence)
+    return (*row, f"{found.z_mm:.2f}") if with_z else row
+
+
+def write(path: Path, columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
+    """Writes a table that appears complete or not at all."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def print_counts(counts: Counts, snippets: int) -> None:
+    """Snippets by rule and confidence, and refusals by reason."""
+    print(f"{snippets} snippets in {counts.with_snippets} of {counts.reports} reports\n")
+    print(f"{'rule':<24}" + "".join(f"{confidence:>8}" for confidence in CONFIDENCES))
+    for rule in sorted({rule for rule, _ in counts.rules}):
+        print(f"{rule:<24}" + "".join(f"{counts.rules[rule, confidence]:>8}" for confidence in CONFIDENCES))
+    if counts.refused:
+        print("\nrefused")
+        for reason, number in counts.refused.most_common():
+            print(f"  {reason:<22}{number:>8}")
+    print()
+
+
+def print_sample(found: list[MinedSnippet], size: int) -> None:
+    """Some snippets drawn at random, the same ones every time."""
+    drawn = random.Random(0).sample(found, min(size, len(found)))
+    for each in sorted(drawn, key=lambda one: one.row.line):
+        snippet, place = each.snippet, "" if each.z_mm is None else f", z {each.z_mm:.1f} mm"
+        named = "no series" if snippet.series is None else f"series {snippet.series}"
+        print(f"line {each.row.line}: {named}, image {snippet.image}{place} ({snippet.rule}, {snippet.confidence})\n    {snippet.text}")
+    if drawn:
+        print()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("input", type=Path, metavar="IN.csv", help="table of reports")
+    parser.add_argument("output", type=Path, metavar="OUT.csv", help="table of snippets; must not exist")
+    parser.add_argument(
+        "--text-columns", nargs="+", metavar="COLUMN", help="columns to read, in the order of reading (default: usual names)"
+    )
+    parser.add_argument("--id-column", metavar="COLUMN", help="column that names the study (default: usual names)")
+    parser.add_argument(
+        "--dicom", type=Path, metavar="DIR", help="DICOM studies: resolve each snippet to z in mm, refuse what is not there"
+    )
+    parser.add_argument("--refused", type=Path, metavar="CSV", help="also write what was refused, with the reason; must not exist")
+    parser.add_argument("--sample", type=int, default=10, help="sentences to print for checking by eye; 0 for none (default %(default)s)")
+    options = parser.parse_args()
+    try:
+        run_or_exit(mine, options)
+    except OSError as error:
+        raise SystemExit(f"error: {error.filename or options.output}: {error.strerror}; check the path, its rights and the disk") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Makes the folder that is shared: the bundle as the MONAI Model Zoo and Hugging Face take it, without anything else of the repository.
+
+    python scripts/stage_bundle.py OUT_DIR
+    python scripts/stage_bundle.py OUT_DIR --zip
+    python scripts/stage_bundle.py OUT_DIR --leave-out-large
+
+The folder is OUT_DIR/chest_ct_zero_shot_findings. Weights that a user put into models/ beside the bundle's own are left behind: their
+licences are not ours to pass on. docs/sharing.md says what to do with the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = "chest_ct_zero_shot_findings"
+LARGE_BYTES = 25_000_000
+"""The Model Zoo takes no larger file in its repository; such files are named in large_files.yml."""
+
+HOME = "https://huggingface.co/MONAI/{name}/resolve/{version}"
+CONTENT = ("LICENSE", "bundle", "configs", "models/model.pt", "models/text_encoder")
+CARD = ("docs/README.md", "docs/data_license.txt")
+# The configurations speak of these.
+PAGES = ("docs/use_published_weights.md", "docs/findings_record.md", "docs/evaluation/paraphrases.json")
+LEFT_OUT = {"__pycache__", ".DS_Store"}
+REQUIRED = ("LICENSE", "configs/metadata.json", "configs/inference.json", "models/model.pt", *CARD, *PAGES)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path, help=f"folder that gets {NAME}")
+    parser.add_argument("--zip", action="store_true", help=f"also write {NAME}_v<version>.zip beside the folder")
+    parser.add_argument(
+        "--leave-out-large", action="store_true", help="leave files over 25 MB to large_files.yml, as a pull request to the Zoo needs"
+    )
+    parser.add_argument("--large-files-url", default=HOME, help="where large files are to be had (default %(default)s)")
+    options = parser.parse_args()
+    try:
+        folder = stage(options.output, options.large_files_url, options.leave_out_large)
+        archive = write_zip(folder) if options.zip else None
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    print(f"{folder}: {len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
+    if archive is not None:
+        print(f"{archive}: {archive.stat().st_size / 1e6:.1f} MB")
+
+
+def stage(output: Path, large_files_url: str = HOME, leave_out_large: bool = False) -> Path:
+    """Writes the folder, whole or not at all.
+
+    Raises:
+        ValueError: when it is there already, a required file is missing, or the metadata does not describe this version.
+    """
+    folder = output / NAME
+    if folder.exists():
+        raise ValueError(f"{folder}: exists already; remove it or name another folder")
+    missing = [name for name in REQUIRED if not (ROOT / name).is_file()]
+    if missing:
+        raise ValueError(f"{ROOT}: lacks {', '.join(missing)}, which the Model Zoo asks for")
+    metadata = json.loads((ROOT / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    version = metadata["version"]
+    if version not in metadata.get("changelog", {}):
+        raise ValueError(f"configs/metadata.json: the changelog has no entry for version {version}; add one")
+
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{NAME}.", dir=output) as scratch:
+        copy = Path(scratch) / NAME
+        for name in sorted(set(content())):
+            target = copy / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.suffix == ".md":
+                target.write_text(_links_kept_inside(name), encoding="utf-8")
+            else:
+                shutil.copyfile(ROOT / name, target)
+        large = sorted(name for name in content() if (ROOT / name).stat().st_size > LARGE_BYTES)
+        if large:
+            base = large_files_url.format(name=NAME, version=version)
+            (copy / "large_files.yml").write_text(_large_files(large, base), encoding="utf-8")
+        for name in large if leave_out_large else ():
+            (copy / name).unlink()
+        copy.rename(folder)
+    return folder
+
+
+def content() -> Iterator[str]:
+    """Files of the bundle relative to its root: the fixed content, the card, and what the card's pages in docs/ link to."""
+    for name in CONTENT:
+        path = ROOT / name
+        for file in [path] if path.is_file() else sorted(path.rglob("*")):
+            if file.is_file() and not LEFT_OUT & set(file.parts) and file.suffix != ".pyc":
+                yield file.relative_to(ROOT).as_posix()
+    yield from _linked((*CARD, *PAGES))
+
+
+def _linked(pages: tuple[str, ...]) -> list[str]:
+    """The pages, and the files in docs/ that they lead to."""
+    found: list[str] = []
+    waiting = list(pages)
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.append(name)
+        waiting += [target for _, _, target in _links(name) if target.startswith("docs/") and (ROOT / target).is_file()]
+    return found
+
+
+def _links(name: str) -> list[tuple[str, str, str]]:
+    """Links of a page: the whole link, its text, and the file it leads to, relative to the root; none to other hosts."""
+    path = ROOT / name
+    if path.suffix != ".md":
+        return []
+    links = []
+    for match in re.finditer(r"!?\[([^\]]*)\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        target = match[2].split("#")[0]
+        if target and not re.match(r"[a-z]+:", target):
+            resolved = (path.parent / target).resolve()
+            links.append((match[0], match[1], resolved.relative_to(ROOT).as_posix() if resolved.is_relative_to(ROOT) else match[2]))
+    return links
+
+
+def _links_kept_inside(name: str) -> str:
+    """A page whose links to files that are not shared became plain text."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    shared = set(content())
+    for link, words, target in _links(name):
+        if target not in shared:
+            text = text.replace(link, words)
+    return text
+
+
+def _large_files(names: list[str], base: str) -> str:
+    lines = ["large_files:"]
+    for name in names:
+        digest = hashlib.sha256((ROOT / name).read_bytes()).hexdigest()
+        lines += [f'  - path: "{name}"', f'    url: "{base}/{name}"', f'    hash_val: "{digest}"', '    hash_type: "sha256"']
+    return "\n".join(lines) + "\n"
+
+
+def write_zip(folder: Path) -> Path:
+    """Packs the folder, with its name as the one entry at the top.
+
+    Raises:
+        ValueError: when the archive is there already.
+    """
+    version = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"]
+    archive = folder.parent / f"{NAME}_v{version}.zip"
+    if archive.exists():
+        raise ValueError(f"{archive}: exists already; remove it")
+    partial = archive.with_suffix(".partial")
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as packed:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                packed.write(file, file.relative_to(folder.parent).as_posix())
+    partial.replace(archive)
+    return archive
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""The clinical-aware augmentation: what it changes, and what of health and disease it must not change."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bundle.ctfindings.anatomy import ANATOMY_NAMES
+from bundle.ctfindings.data.text_augmentation import RandCaptionsd, sentences_with_flags
+
+ABNORMAL = "Trachea is open. Pleura is normal. No consolidation. 6 mm nodule in the lingula. No effusion. Airways are patent."
+NORMAL = "Heart size is normal. No pericardial effusion. Cardiac contours are natural."
+
+
+def study(**captions: str) -> dict:
+    normal = torch.tensor([name not in captions or captions[name] == NORMAL for name in ANATOMY_NAMES])
+    return {"id": "a", "captions": captions, "caption_normal": normal, "caption_id": torch.arange(6)}
+
+
+def sentences(text: str) -> list[str]:
+    return [sentence.strip(". ") for sentence in text.split(". ")]
+
+
+def test_shuffling_keeps_every_sentence() -> None:
+    transform = RandCaptionsd(shuffle_prob=1.0, drop_prob=0.0).set_random_state(seed=1)
+    texts = [transform(study(lung=ABNORMAL))["captions"]["lung"] for _ in range(8)]
+    assert all(sorted(sentences(text)) == sorted(sentences(ABNORMAL)) for text in texts)
+    assert len(set(texts)) > 1
+
+
+def test_an_abnormal_caption_always_keeps_an_abnormal_sentence() -> None:
+    transform = RandCaptionsd(shuffle_prob=1.0, drop_prob=1.0, min_keep=0.0).set_random_state(seed=2)
+    texts = [transform(study(lung=ABNORMAL))["captions"]["lung"] for _ in range(60)]
+    assert all("nodule" in text for text in texts)
+    assert min(len(sentences(text)) for text in texts) == 1
+
+
+def test_a_normal_caption_may_lose_any_sentence_but_not_all() -> None:
+    transform = RandCaptionsd(shuffle_prob=0.0, drop_prob=1.0, min_keep=0.0).set_random_state(seed=3)
+    kept = [set(sentences(transform(study(heart=NORMAL))["captions"]["heart"])) for _ in range(60)]
+    assert set.union(*kept) == set(sentences(NORMAL))
+    assert set.intersection(*kept) == set()
+    assert all(kept)
+
+
+def test_the_share_that_stays_is_at_least_min_keep() -> None:
+    transform = RandCaptionsd(shuffle_prob=0.0, drop_prob=1.0, min_keep=0.5).set_random_state(seed=4)
+    assert min(len(sentences(transform(study(lung=ABNORMAL))["captions"]["lung"])) for _ in range(60)) == 3
+
+
+def test_an_abnormal_caption_without_a_recognised_sentence_loses_none() -> None:
+    text = "Heart size is normal. No pericardial effusion."
+    given = {"captions": {"heart": text}, "caption_normal": torch.zeros(6, dtype=torch.bool)}
+    transform = RandCaptionsd(shuffle_prob=0.0, drop_prob=1.0, min_keep=0.0).set_random_state(seed=5)
+    assert all(transform(given)["captions"]["heart"] == text for _ in range(20))
+
+
+def test_flags_identities_and_the_given_study_stay() -> None:
+    given = study(lung=ABNORMAL, heart=NORMAL)
+    result = RandCaptionsd(shuffle_prob=1.0, drop_prob=1.0).set_random_state(seed=6)(given)
+    assert result["caption_normal"] is given["caption_normal"] and result["caption_id"] is given["caption_id"]
+    assert given["captions"] == {"lung": ABNORMAL, "heart": NORMAL}
+
+
+def test_the_random_state_decides_alone() -> None:
+    def run(seed: int) -> list[dict]:
+        transform = RandCaptionsd(min_keep=0.2).set_random_state(seed=seed)
+        return [transform(study(lung=ABNORMAL, heart=NORMAL))["captions"] for _ in range(10)]
+
+    assert run(7) == run(7)
+    assert run(7) != run(8)
+
+
+def test_without_strength_nothing_changes() -> None:
+    given = study(lung=ABNORMAL)
+    assert RandCaptionsd(shuffle_prob=0.0, drop_prob=0.0)(given)["captions"] == given["captions"]
+    assert RandCaptionsd(prob=0.0, shuffle_prob=1.0)(given)["captions"] == given["captions"]
+
+
+def test_a_study_without_captions_passes() -> None:
+    assert RandCaptionsd()({"id": "a"}) == {"id": "a"}
+
+
+@pytest.mark.parametrize("argument", ["shuffle_prob", "drop_prob", "min_keep", "prob"])
+def test_a_share_outside_its_range_is_refused(argument: str) -> None:
+    with pytest.raises(ValueError, match=argument):
+        RandCaptionsd(**{argument: 1.5})
+
+
+def test_an_abnormality_of_another_anatomy_is_no_reason_to_keep_a_sentence() -> None:
+    caption = "The heart is normal and there is a pleural effusion. Pericardial effusion."
+    assert sentences_with_flags(caption, "heart")[1] == (False, True)
+    assert sentences_with_flags(caption, "lung")[1] == (True, False)

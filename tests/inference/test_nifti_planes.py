@@ -1,0 +1,38 @@
+"""Volumes that are written plane by plane: what is read back is what was written, by any reader of gzip."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bundle.ctfindings.inference import nifti_planes
+from bundle.ctfindings.inference.nifti_planes import write_planes
+
+AFFINE = np.array([[-2.0, 0, 0, 40], [0, -2, 0, 30], [0, 0, 5, -100], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("chunk", [1, 100, 4_000_000], ids=["a chunk each plane", "some planes", "one chunk"])
+def test_planes_are_read_back(chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nifti_planes, "_CHUNK", chunk)
+    values = np.random.default_rng(0).integers(0, 256, (7, 5, 40), dtype=np.uint8)
+    write_planes(tmp_path / "a.nii.gz", (values[:, :, k].T for k in range(40)), values.shape, AFFINE, "test", scale=1 / 255)
+    image = nib.load(tmp_path / "a.nii.gz")
+    np.testing.assert_allclose(np.asarray(image.dataobj), values / 255, atol=1e-6)
+    np.testing.assert_allclose(image.affine, AFFINE)
+    # Length and checksum of the stream are right as well, which nibabel does not look at to the end.
+    assert len(gzip.decompress((tmp_path / "a.nii.gz").read_bytes())) == 352 + values.size
+
+
+def test_an_error_while_writing_leaves_no_file(tmp_path: Path) -> None:
+    def planes():  # type: ignore[no-untyped-def]
+        yield from itertools.repeat(np.zeros((5, 7), np.uint8), 3)
+        raise RuntimeError("no more planes")
+
+    with pytest.raises(RuntimeError, match="no more planes"):
+        write_planes(tmp_path / "a.nii.gz", planes(), (7, 5, 40), AFFINE, "test")
+    assert not list(tmp_path.iterdir())

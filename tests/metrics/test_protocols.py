@@ -1,0 +1,121 @@
+"""The published protocols: which prompt, findings, thresholds and columns each has, and that they are never mixed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from bundle.ctfindings.anatomy import ANATOMIES, anatomy_index
+from bundle.ctfindings.findings import FINDING_NAMES, LABEL_SETS, finding_index
+from bundle.ctfindings.metrics.protocols import OPTIMISTIC, PROTOCOLS, ZeroShotScores, format_protocol, protocol_record
+
+C, S = len(FINDING_NAMES), 40
+NODULE, CARDIOMEGALY = finding_index("Lung nodule"), finding_index("Cardiomegaly")
+
+
+def answers(prefix: str, seed: int) -> ZeroShotScores:
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 2, (S, C))
+    by_template = (labels - 0.5)[:, None] + random.normal(0, 1, (S, 7, C))
+    return ZeroShotScores(
+        ids=[f"{prefix}{i}" for i in range(S)],
+        patients=[f"p{prefix}{i}" for i in range(S)],
+        labels=labels,
+        logits=by_template.mean(axis=1),
+        template_logits=by_template,
+        anatomy_valid=np.ones((S, len(ANATOMIES)), dtype=bool),
+    )
+
+
+SCORED, CALIBRATION = answers("test", 0), answers("validation", 1)
+
+
+def record_of(name: str, scored: ZeroShotScores = SCORED, **options: Any) -> dict[str, Any]:
+    return protocol_record(name, scored, CALIBRATION, resamples=50, **options)
+
+
+def row_of(record: dict[str, Any], finding: int) -> dict[str, Any]:
+    return next(row for row in record["findings"] if row["finding"] == FINDING_NAMES[finding])
+
+
+@pytest.mark.parametrize(("name", "template"), [("radfinder", None), ("fvlm", 4), ("ct-clip", 6)])
+def test_each_protocol_scores_with_its_own_prompts(name: str, template: int | None) -> None:
+    logits = SCORED.logits if template is None else SCORED.template_logits[:, template]
+    expected = roc_auc_score(SCORED.labels[:, NODULE], logits[:, NODULE])
+    assert row_of(record_of(name), NODULE)["auc"] == pytest.approx(expected)
+
+
+def test_each_protocol_means_over_its_own_findings() -> None:
+    for name in PROTOCOLS:
+        record = record_of(name)
+        expected = LABEL_SETS["ctrate16_fvlm" if name == "fvlm" else "ctrate18"]
+        assert tuple(record["findings_in_mean"]) == tuple(row["finding"] for row in record["findings"]) == expected
+        assert record["macro"]["auc"] == pytest.approx(np.mean([row["auc"] for row in record["findings"]]))
+
+
+def test_radfinder_never_reads_the_scored_labels_for_its_thresholds() -> None:
+    flipped = replace(SCORED, labels=1 - SCORED.labels)
+    first, second = record_of("radfinder"), record_of("radfinder", flipped)
+    assert [row["threshold"] for row in first["findings"]] == [row["threshold"] for row in second["findings"]]
+    assert not first["optimistic"] and first["notes"] == []
+
+
+@pytest.mark.parametrize("name", ["fvlm", "ct-clip"])
+def test_thresholds_of_the_published_tables_are_tuned_on_the_scored_scans_and_the_output_says_so(name: str) -> None:
+    record = record_of(name)
+    assert record["optimistic"] and OPTIMISTIC in record["notes"] and "optimistic" in format_protocol(record)
+    label = SCORED.labels[:, NODULE]
+    probability = 1 / (1 + np.exp(-SCORED.template_logits[:, 4 if name == "fvlm" else 6, NODULE]))
+    distance, best = np.inf, 0.0
+    for limit in np.linspace(0, 1, 100):
+        present = probability > limit
+        here = np.hypot(1 - present[label == 1].mean(), present[label == 0].mean())
+        if here <= distance + 1e-12:
+            distance, best = here, float(limit)
+    row = row_of(record, NODULE)
+    assert row["threshold"] == pytest.approx(best, abs=1e-9)
+    assert row["accuracy"] == pytest.approx(np.mean((probability > best) == label))
+
+
+def test_accuracies_of_different_protocols_do_not_share_a_column() -> None:
+    names = {name: set(record_of(name)["macro"]) for name in PROTOCOLS}
+    assert "accuracy" not in names["radfinder"] and "balanced_accuracy" in names["radfinder"]
+    assert all("balanced_accuracy" not in names[name] and "accuracy" in names[name] for name in ("fvlm", "ct-clip"))
+
+
+def test_a_missing_anatomy_scores_zero_in_fvlm_alone() -> None:
+    valid = SCORED.anatomy_valid.copy()
+    valid[:5, anatomy_index("heart")] = False
+    without_heart = replace(SCORED, anatomy_valid=valid)
+    assert "15 scores are 0" in record_of("fvlm", without_heart)["notes"][1], "three findings of the heart in five scans"
+    scores = np.where(np.arange(S) < 5, -np.inf, SCORED.template_logits[:, 4, CARDIOMEGALY])
+    expected = roc_auc_score(SCORED.labels[:, CARDIOMEGALY], np.exp(scores))
+    assert row_of(record_of("fvlm", without_heart), CARDIOMEGALY)["auc"] == pytest.approx(expected)
+    assert record_of("ct-clip", without_heart) == record_of("ct-clip")
+
+
+def test_a_model_with_one_template_scores_with_that_one() -> None:
+    single, other = (replace(given, template_logits=given.template_logits[:, :1]) for given in (SCORED, CALIBRATION))
+    record = protocol_record("fvlm", single, other, templates=("fvlm",), resamples=20)
+    assert record["prompts"] == "template fvlm"
+    with pytest.raises(ValueError, match="scores with template T7; the model has T1, T2"):
+        protocol_record("ct-clip", SCORED, CALIBRATION, templates=("T1", "T2"), resamples=20)
+
+
+def test_what_would_be_unfair_or_unknown_is_refused() -> None:
+    with pytest.raises(ValueError, match="protocol 'clip' is unknown; known are radfinder, fvlm, ct-clip"):
+        record_of("clip")
+    with pytest.raises(ValueError, match="scan test3"):
+        protocol_record("radfinder", SCORED, replace(CALIBRATION, ids=["test3", *CALIBRATION.ids[1:]]))
+
+
+def test_the_record_is_strict_json() -> None:
+    unknown = replace(SCORED, labels=np.where(np.arange(C) == NODULE, -1, SCORED.labels))
+    with pytest.warns(UserWarning, match="do not hold both classes"):
+        record = record_of("ct-clip", unknown)
+    assert json.loads(json.dumps(record, allow_nan=False))["findings"][NODULE]["auc"] is None

@@ -1,0 +1,173 @@
+"""Retrieval by hand, against plain loops and against torchmetrics where it is installed; and fast enough for CT-RATE's pool."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from bundle.ctfindings.metrics.caption_retrieval import drop_sentences, rank_of_own, report_similarity
+from bundle.ctfindings.metrics.retrieval import (
+    first_of_each,
+    image_to_image_map,
+    pool_recall,
+    random_partitions,
+    recall_at,
+    report_retrieval,
+    retrieval_ranks,
+    retrieval_record,
+)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def pairs(count: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    rows = random.standard_normal((count, 16))
+    return unit(rows), unit(rows + noise * random.standard_normal((count, 16)))
+
+
+def test_ranks_by_hand() -> None:
+    gallery = np.eye(3)
+    queries = unit(np.array([[3.0, 2, 1], [3, 2, 1], [3, 2, 1]]))
+    assert retrieval_ranks(queries, gallery).tolist() == [1, 2, 3]
+    assert retrieval_ranks(queries[:1], gallery, [2]).tolist() == [3]
+
+
+def test_ranks_agree_with_sorting_across_blocks() -> None:
+    queries, gallery = pairs(1100, noise=2.0)
+    expected = [1 + list(np.argsort(-(gallery @ query), kind="stable")).index(i) for i, query in enumerate(queries)]
+    assert retrieval_ranks(queries, gallery).tolist() == expected
+
+
+def test_a_model_that_says_the_same_of_everything_ranks_last_not_first() -> None:
+    assert retrieval_ranks(np.ones((5, 1)), np.ones((5, 1))).tolist() == [5] * 5
+
+
+def test_recall_is_the_share_within_the_cutoff() -> None:
+    assert recall_at([1, 2, 5, 11], (1, 5, 10)).tolist() == [0.25, 0.75, 0.75]
+
+
+def test_record_has_chance_and_intervals_that_hold_the_value() -> None:
+    queries, gallery = pairs(60, noise=1.5)
+    record = retrieval_record(queries, gallery, [f"p{i // 2}" for i in range(60)], resamples=200)
+    ranks = retrieval_ranks(queries, gallery)
+    assert (record["pool"], record["patients"]) == (60, 30)
+    assert list(record["recall"]) == ["1", "5", "10", "50"], "a cutoff above the pool says nothing"
+    assert record["recall"]["10"]["value"] == np.mean(ranks <= 10) and record["recall"]["10"]["chance"] == 10 / 60
+    for entry in record["recall"].values():
+        assert entry["interval"][0] <= entry["value"] <= entry["interval"][1]
+    assert (record["median_rank"], record["mean_rank"]) == (np.median(ranks), ranks.mean())
+
+
+def test_a_pool_with_a_single_patient_has_no_interval_and_is_refused() -> None:
+    queries, gallery = pairs(4, noise=1.0)
+    with pytest.raises(ValueError, match="at least 2 patients; got 1"):
+        retrieval_record(queries, gallery, ["p"] * 4)
+
+
+@pytest.mark.parametrize(
+    ("queries", "gallery", "targets", "message"),
+    [
+        (np.eye(3), np.eye(4), None, "must be"),
+        (np.eye(3), np.eye(3), [0, 1, 3], "targets reach from 0 to 3"),
+        (np.full((2, 2), np.nan), np.eye(2), None, "queries: embedding 0 is not finite"),
+        (np.zeros(3), np.eye(3), None, "embedding"),
+    ],
+)
+def test_what_cannot_be_ranked_is_refused(queries: np.ndarray, gallery: np.ndarray, targets: list[int] | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        retrieval_ranks(queries, gallery, targets)
+
+
+def test_the_first_volume_of_each_report() -> None:
+    assert first_of_each(["a", "a", "b", "c", "b"]).tolist() == [0, 2, 3]
+
+
+def test_random_pools_are_partitions() -> None:
+    dealt = list(random_partitions(10, 3, partitions=2))
+    assert [pools.shape for pools in dealt] == [(3, 3), (3, 3)] and not np.array_equal(*dealt)
+    assert all(len(set(pools.ravel().tolist())) == 9 for pools in dealt), "pools of a partition share nothing"
+    with pytest.raises(ValueError, match="a pool of 11 out of 10"):
+        next(random_partitions(10, 11))
+
+
+def test_pool_recall_is_the_mean_over_its_pools() -> None:
+    queries, gallery = pairs(50, noise=1.5)
+    dealt = [pool for pools in random_partitions(50, 16, 5, seed=3) for pool in pools]
+    by_pool = [recall_at(retrieval_ranks(queries[pool], gallery[pool]), (1, 8)) for pool in dealt]
+    np.testing.assert_allclose(pool_recall(queries, gallery, 16, partitions=5, seed=3), np.mean(by_pool, axis=0))
+    assert pool_recall(*pairs(320, 1e9), size=32)[0] == pytest.approx(1 / 32, abs=0.02), "noise finds one in 32"
+
+
+def looped_map(rows: np.ndarray, labels: np.ndarray, cutoff: int) -> float:
+    """The definition, one scan after the other."""
+    precisions = []
+    abnormal = [i for i in range(len(rows)) if (labels[i] == 1).any()]
+    for query in abnormal:
+        similarity = rows @ rows[query]
+        others = sorted((i for i in abnormal if i != query), key=lambda i: -similarity[i])[:cutoff]
+        hits, total = 0, 0.0
+        for place, other in enumerate(others, 1):
+            if ((labels[query] == 1) & (labels[other] == 1)).any():
+                hits += 1
+                total += hits / place
+        precisions.append(total / cutoff)
+    return float(np.mean(precisions))
+
+
+def test_image_to_image_map_agrees_with_its_definition() -> None:
+    random = np.random.default_rng(4)
+    rows, labels = unit(random.standard_normal((600, 8))), np.where(random.random((600, 5)) < 0.15, 1, random.integers(-1, 1, (600, 5)))
+    found = image_to_image_map(rows, labels)
+    assert found == pytest.approx([looped_map(rows, labels, k) for k in (5, 10, 50)])
+    assert np.isnan(image_to_image_map(rows[:6], np.ones((6, 1)))[1:]).all(), "five others cannot fill a list of ten"
+
+
+def test_image_to_image_by_hand() -> None:
+    angle = np.radians([0, 10, 25, 45])
+    rows = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    labels = np.array([[1, 0], [0, 1], [1, 0], [1, 0]])
+    # Nearest two of each: 1,2 | 0,2 | 1,0 | 2,1. Relevant: no,yes | no,no | no,yes | yes,no.
+    assert image_to_image_map(rows, labels, (2,))[0] == pytest.approx((0.25 + 0 + 0.25 + 0.5) / 4)
+
+
+def test_ct_rates_pool_takes_seconds() -> None:
+    random = np.random.default_rng(0)
+    scans, reports = pairs(3039, noise=2.0)
+    ids = np.minimum(np.arange(3039), 2 * (np.arange(3039) // 2))
+    started = time.perf_counter()
+    record = report_retrieval(scans, reports, ids.tolist(), [f"p{i // 3}" for i in range(3039)], random.integers(0, 2, (3039, 18)))
+    assert time.perf_counter() - started < 60, "this limit is for a busy machine"
+    assert record["pools"]["dup_all"]["text_to_image"]["pool"] == 3039
+    assert record["pools"]["first_all"]["image_to_text"]["pool"] == 1520
+    assert set(record["random_pools"]) == {"32", "64", "128"} and set(record["random_pools"]["32"]["text_to_image"]) == {"1", "8"}
+    assert set(record["image_to_image"]) == {"map@5", "map@10", "map@50"}
+
+
+def test_what_does_not_pair_is_refused() -> None:
+    with pytest.raises(ValueError, match="3 report ids"):
+        report_retrieval(np.eye(2), np.eye(2), [1, 2, 3], ["a", "b"])
+
+
+def test_similarity_of_a_report_is_the_mean_over_common_anatomies() -> None:
+    reports = np.array([[[1.0, 0], [0, 1]], [[0, 1], [np.nan, np.nan]]])
+    scans = np.array([[[1.0, 0], [1, 0]], [[0.6, 0.8], [0, 1]]])
+    said, shown = [[True, True], [True, False]], [[True, True], [False, True]]
+    # Report 0 has both anatomies in scan 0: (1 + 0) / 2; scan 1 shows only the second: 1. Report 1 has nothing in common with scan 1.
+    assert report_similarity(reports, said, scans, shown) == pytest.approx(np.array([[0.5, 1.0], [0.0, -1.0]]))
+
+
+def test_rank_of_own_counts_equals_as_ahead() -> None:
+    assert rank_of_own([[0.9, 0.1, 0.9], [0.2, 0.5, 0.1], [0.7, 0.6, 0.5]]).tolist() == [2, 1, 3]
+
+
+def test_sentences_that_stay_keep_their_order() -> None:
+    sentences = ["A.", "B.", "C.", "D.", "E."]
+    for seed in range(20):
+        kept = drop_sentences(sentences, 0.5, np.random.default_rng(seed)).split()
+        assert len(kept) == 3 and kept == sorted(kept)
+    assert drop_sentences(["A."], 0.1, np.random.default_rng(0)) == "A."

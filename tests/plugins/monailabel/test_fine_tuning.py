@@ -1,0 +1,67 @@
+"""Fine-tuning from the server: on real files, through HTTP, into weights that the bundle can serve."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import requests
+import torch
+
+from bundle.ctfindings.data.sources.phantom import make_case
+from bundle.ctfindings.inference import BundlePredictor
+from tests.plugins.monailabel.live_server import running
+
+STUDIES = 4
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[int]]]:
+    """A folder of scans, and what is known of them."""
+    folder = tmp_path_factory.mktemp("taught")
+    labels = {}
+    for index in range(STUDIES):
+        case, hu, _, _, affine = make_case(seed=11, index=index)
+        nib.save(nib.Nifti1Image(hu[::2, ::2].astype(np.int16), affine @ np.diag([2.0, 2.0, 1.0, 1.0])), folder / f"case{index}.nii.gz")
+        labels[f"case{index}"] = [int(value) for value in case.labels]
+    return folder, labels
+
+
+@pytest.mark.slow
+def test_a_group_fine_tunes_on_the_studies_of_its_server(
+    taught: tuple[Path, dict[str, list[int]]], bundle_root: Path, untrained_weights: Path, tmp_path: Path
+) -> None:
+    folder, labels = taught
+    with running(bundle_root, folder, tmp_path / "work", [("checkpoint", str(untrained_weights))]) as server:
+        too_few = requests.post(f"{server.url}/train/findings", json={}, timeout=60)
+        assert too_few.status_code == 400 and "0 scans" in too_few.json()["detail"]
+        for name, values in labels.items():
+            study = {"labels": values, "captions": {"lung": {"text": "Clear lungs.", "normal": True}}, "image": "/etc/passwd"}
+            info = {"info": json.dumps({"study": study})}
+            assert requests.put(f"{server.url}/datastore/image/info?image={name}", data=info, timeout=60).status_code == 200
+        started = requests.post(f"{server.url}/train/findings", json={"max_epochs": 2, "batch_size": 2, "val_split": 0.25}, timeout=120)
+        assert started.status_code == 200, started.text
+        deadline = time.monotonic() + 900
+        while (task := server.get("/train/").json())["status"] in ("SUBMITTED", "RUNNING"):
+            assert time.monotonic() < deadline, task
+            # Questions are answered while it trains.
+            assert server.get("/").status_code == 200
+            time.sleep(1)
+        assert task["status"] == "DONE", task
+        (model,) = (tmp_path / "work" / "training").glob("*/model.pt")
+        served = server.get("/info/").json()["models"]["findings"]["config"]["weights_sha256"]
+
+    datalist = json.loads((model.parent / "datalist.json").read_text())
+    assert (len(datalist["training"]), len(datalist["validation"])) == (3, 1)
+    assert {Path(study["image"]).parent for study in datalist["training"]} == {folder.resolve()}, "paths come from the datastore alone"
+    before = torch.load(untrained_weights, weights_only=True)
+    after = torch.load(model, weights_only=True)
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[key], after[key]) for key in after if key.startswith("image."))
+    tuned = BundlePredictor(bundle_root, model)
+    assert tuned.model.weights_sha256 != served, "the server goes on with the weights it was started with"
+    assert len(tuned.encode(folder / "case0.nii.gz").record.findings) == 18

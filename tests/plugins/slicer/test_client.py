@@ -1,0 +1,150 @@
+"""The client against a server that answers as the HTTP interface says, with the bundle's own answers."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from CTFindingsLib.client import API, Client, Scan, check_server, with_session
+from CTFindingsLib.job import Job
+from CTFindingsLib.transport import ServerError
+
+from bundle.ctfindings.anatomy import ANATOMIES
+from tests.plugins.slicer.conftest import QUERY, BundleAnswer
+from tests.plugins.slicer.stand_in_server import CONFIG, StandInServer
+
+
+@pytest.fixture
+def scan(bundle_answer: BundleAnswer) -> Scan:
+    return Scan(bundle_answer.hu.T, bundle_answer.affine)
+
+
+def test_connecting_names_bundle_and_weights(server: StandInServer) -> None:
+    assert str(Client(server.address).connect()) == "CT Findings 0.1.0, weights abababab"
+
+
+def test_findings_and_evidence_are_those_of_the_bundle(server: StandInServer, scan: Scan, bundle_answer: BundleAnswer) -> None:
+    client = Client(server.address)
+    session = client.upload(scan)
+    findings = client.findings(session)
+    assert findings.record.data == bundle_answer.record
+    assert findings.label_names == {anatomy.name: anatomy.mask_id for anatomy in ANATOMIES}
+    np.testing.assert_array_equal(findings.labels.T, np.asarray(nib.load(bundle_answer.labels).dataobj))
+
+    entry = bundle_answer.present()[0]
+    evidence = client.evidence(session, finding=entry["name"])
+    assert evidence.probability == pytest.approx(entry["probability"])
+    assert evidence.peak_mm == pytest.approx([*entry["evidence"]["peak_mm"][:2], entry["evidence"]["z_mm"]])
+    np.testing.assert_allclose(evidence.heat.T, bundle_answer.maps[entry["name"]], atol=1e-6)
+    assert client.evidence(session, query=QUERY).probability is None
+
+
+def test_nothing_but_voxels_and_place_leaves_the_computer(server: StandInServer, scan: Scan) -> None:
+    client = Client(server.address)
+    client.findings(client.upload(scan))
+    sent = b"".join(path.encode() + str(headers).encode() + body for _, path, headers, body in server.requests)
+    assert b'filename="scan.nii.gz"' in sent
+    header = nib.Nifti1Image.from_bytes(__import__("gzip").decompress(server.sessions["session-0"])).header
+    for field in ("descrip", "db_name", "aux_file", "intent_name"):
+        assert header[field].item() == b""
+
+
+def test_a_forgotten_scan_is_sent_again_once(server: StandInServer, scan: Scan) -> None:
+    client = Client(server.address)
+    session, _ = with_session(client, "forgotten", lambda: scan, client.findings)
+    assert list(server.sessions) == [session]
+    again, _ = with_session(client, session, lambda: pytest.fail("the scan was sent though the server has it"), client.findings)
+    assert again == session
+
+
+def test_an_error_about_a_known_scan_is_shown_and_nothing_is_sent_again(server: StandInServer, scan: Scan) -> None:
+    client = Client(server.address)
+    session = client.upload(scan)
+    server.failures["/infer/"] = (400, b'{"detail": "the scan cannot be read"}')
+    with pytest.raises(ServerError, match="The server says: the scan cannot be read"):
+        with_session(client, session, lambda: scan, client.findings)
+    assert len(server.sessions) == 1
+
+
+@pytest.mark.parametrize(
+    ("info", "message"),
+    [
+        ({"detail": "x"}, "no MONAI Label server"),
+        ({"models": {"spleen": {}}}, "no model findings and evidence .it has: spleen."),
+        ({"models": {"findings": {"config": CONFIG}}}, "no model evidence"),
+        (
+            {"models": {name: {"config": {**CONFIG, "api": API + 1}} for name in ("findings", "evidence")}},
+            "update the CT Findings extension",
+        ),
+        ({"models": {name: {"config": {}} for name in ("findings", "evidence")}}, "older of the two is the server"),
+    ],
+)
+def test_servers_that_do_not_fit_are_refused_with_what_to_do(info: dict[str, Any], message: str) -> None:
+    with pytest.raises(ServerError, match=message):
+        check_server(info, "http://server")
+
+
+def test_an_answer_of_another_schema_is_refused(server: StandInServer, scan: Scan) -> None:
+    client = Client(server.address)
+    session = client.upload(scan)
+    server.findings[0]["record"] = {**server.findings[0]["record"], "schema_version": "2.0"}
+    with pytest.raises(ServerError, match=r"schema 2\.0"):
+        client.findings(session)
+
+
+def test_signing_in_gives_the_token_that_later_requests_carry(server: StandInServer) -> None:
+    server.token = "t0ken"
+    with pytest.raises(ServerError, match="asks for a user name and a password"):
+        Client(server.address).connect()
+    client = Client(server.address)
+    assert client.sign_in("ann", "s&cret") == "t0ken"
+    client.connect()
+    with pytest.raises(ServerError, match="asks for a user name and a password"):
+        Client(server.address).sign_in("ann", "wrong")
+
+
+def test_a_password_is_not_sent_in_the_clear() -> None:
+    with pytest.raises(ServerError, match="only sent over https"):
+        Client("http://pacs.example.org:8000").sign_in("ann", "s&cret")
+
+
+def test_a_job_hands_over_its_outcome_and_nothing_after_cancel(server: StandInServer, scan: Scan) -> None:
+    done: list[Any] = []
+    failed: list[Exception] = []
+
+    def work(cancellation: Any, progress: Any) -> Any:
+        client = Client(server.address, "", cancellation, progress)
+        return client.findings(client.upload(scan))
+
+    job = Job(work, done.append, failed.append)
+    job._thread.join(30)
+    assert job.over
+    job.deliver()
+    assert len(done) == 1 and not failed
+
+    server.gate.clear()
+    job = Job(work, done.append, failed.append)
+    for _ in range(600):
+        if job.stage[0] == "waiting" and len(server.sessions) == 2:
+            break
+        threading.Event().wait(0.05)
+    job.cancel()
+    job._thread.join(10)
+    assert not job._thread.is_alive()
+    job.deliver()
+    assert len(done) == 1 and not failed
+
+
+def test_a_job_that_fails_hands_over_why() -> None:
+    failed: list[Exception] = []
+
+    def work(cancellation: Any, progress: Any) -> Any:
+        raise ServerError("broken")
+
+    job = Job(work, lambda value: pytest.fail("it did not fail"), failed.append)
+    job._thread.join(10)
+    job.deliver()
+    assert [str(error) for error in failed] == ["broken"]

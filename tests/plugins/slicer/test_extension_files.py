@@ -1,0 +1,118 @@
+"""The extension as the Extensions Index and Slicer's build see it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.plugins.slicer.program import MODULE_FOLDER
+
+EXTENSION = MODULE_FOLDER.parent
+SOURCES = sorted(MODULE_FOLDER.rglob("*.py"))
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(MODULE_FOLDER).as_posix()
+
+
+def test_every_file_of_the_module_is_installed() -> None:
+    text = (MODULE_FOLDER / "CMakeLists.txt").read_text(encoding="utf-8").replace("${MODULE_NAME}", "CTFindings")
+    listed = set(re.findall(r"^  ([\w/]+\.(?:py|png|ui))$", text, re.MULTILINE))
+    present = {_name(path) for path in SOURCES} | {_name(path) for path in (MODULE_FOLDER / "Resources").rglob("*.*")}
+    assert listed == present
+
+
+def test_metadata_of_the_extension_is_complete() -> None:
+    text = (EXTENSION / "CMakeLists.txt").read_text(encoding="utf-8")
+    for key in ("HOMEPAGE", "CATEGORY", "CONTRIBUTORS", "DESCRIPTION", "ICONURL", "SCREENSHOTURLS", "DEPENDS"):
+        assert re.search(rf'^set\(EXTENSION_{key} "[^"]+"\)$', text, re.MULTILINE), key
+    assert "Research only" in text
+    entry = json.loads((EXTENSION / "CTFindings.json").read_text(encoding="utf-8"))
+    assert {"$schema", "category", "scm_url", "scm_revision", "build_subdirectory", "build_dependencies", "tier"} == set(entry)
+    assert f'EXTENSION_CATEGORY "{entry["category"]}"' in text
+    assert (EXTENSION / "LICENSE").read_bytes() == (EXTENSION.parents[1] / "LICENSE").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "path", [EXTENSION / "CTFindings.png", MODULE_FOLDER / "Resources" / "Icons" / "CTFindings.png"], ids=["extension", "module"]
+)
+def test_icons_are_128_pixels_square_with_transparent_corners(path: Path) -> None:
+    from PIL import Image
+
+    image = Image.open(path)
+    assert image.size == (128, 128) and image.mode == "RGBA"
+    assert image.getpixel((0, 0))[3] == 0 and image.getpixel((64, 64))[3] == 255
+
+
+def test_addresses_of_the_extension_point_to_files_that_exist() -> None:
+    text = (EXTENSION / "CMakeLists.txt").read_text(encoding="utf-8")
+    files = re.findall(r"SlicerCTFindings/([\w/]+\.png)", text)
+    assert files and all((EXTENSION / name).is_file() for name in files)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_sources_run_on_the_oldest_python_of_slicer(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))
+    assert ast.get_docstring(tree)
+    assert any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body) or len(tree.body) == 1
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_sources_need_nothing_that_slicer_lacks(path: Path) -> None:
+    own = {"CTFindingsLib", "CTFindingsQt", "slicer", "vtk", "numpy"}
+    qt = {"qt"} if path.parent.name != "CTFindingsLib" else set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            assert name.split(".")[0] in own | qt | set(sys.stdlib_module_names), f"{_name(path)} imports {name}"
+
+
+def test_cmake_configures_the_extension(tmp_path: Path) -> None:
+    """Against stand-ins for Slicer's macros: syntax, order, and that every listed file is there."""
+    cmake = shutil.which("cmake")
+    if cmake is None:
+        pytest.skip("cmake is not installed")
+    package = tmp_path / "Slicer"
+    package.mkdir()
+    (package / "config.cmake").write_text('message(STATUS "${PROJECT_NAME}: ${EXTENSION_CATEGORY}")\n', encoding="utf-8")
+    (package / "SlicerConfig.cmake").write_text(
+        """
+set(Slicer_USE_FILE ${CMAKE_CURRENT_LIST_DIR}/config.cmake)
+set(Slicer_EXTENSION_GENERATE_CONFIG ${CMAKE_CURRENT_LIST_DIR}/config.cmake)
+set(Slicer_EXTENSION_CPACK ${CMAKE_CURRENT_LIST_DIR}/config.cmake)
+set(BUILD_TESTING ON)
+macro(slicer_add_python_unittest)
+  message(STATUS "test ${ARGN}")
+endmacro()
+function(slicerMacroBuildScriptedModule)
+  cmake_parse_arguments(M "WITH_GENERIC_TESTS" "NAME" "SCRIPTS;RESOURCES" ${ARGN})
+  if(M_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "unknown ${M_UNPARSED_ARGUMENTS}")
+  endif()
+  foreach(file ${M_SCRIPTS} ${M_RESOURCES})
+    if(NOT EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${file})
+      message(FATAL_ERROR "${file} is missing")
+    endif()
+  endforeach()
+  message(STATUS "module ${M_NAME}")
+endfunction()
+""",
+        encoding="utf-8",
+    )
+    sources = tmp_path / "extension"
+    shutil.copytree(EXTENSION, sources)
+    listing = sources / "CMakeLists.txt"
+    # No compiler is needed to configure a module of scripts.
+    listing.write_text(listing.read_text(encoding="utf-8").replace("project(CTFindings)", "project(CTFindings NONE)"), encoding="utf-8")
+    command = [cmake, "-S", str(sources), "-B", str(tmp_path / "build"), f"-DSlicer_DIR={package}"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "module CTFindings" in result.stdout and "test SCRIPT;CTFindings.py" in result.stdout

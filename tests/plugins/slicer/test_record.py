@@ -1,0 +1,94 @@
+"""Rows of the table, their order, and the CSV, against the bundle's own reader of the record."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+from CTFindingsLib.record import COLUMNS, NOTICE, Record, ordered
+
+from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.inference import FindingsRecord
+from bundle.ctfindings.inference.record import DISCLAIMER
+from tests.plugins.slicer.conftest import BundleAnswer
+
+
+@pytest.fixture
+def record(bundle_answer: BundleAnswer) -> Record:
+    return Record.parse(bundle_answer.record)
+
+
+def _entry(**changes: Any) -> dict[str, Any]:
+    place = {"peak_mm": [1.0, 2.0, 3.4], "z_mm": 3.0, "box_mm": [[0, 1, 2], [2, 3, 4]], "side": "left"}
+    entry = {"name": "Emphysema", "probability": 0.4, "threshold": 0.3, "present": True, "anatomy": "lung", "anatomy_found": True}
+    return {**entry, "template_spread": {"min": 0.2, "max": 0.6}, "evidence": place, **changes}
+
+
+def _record(*entries: dict[str, Any]) -> Record:
+    return Record.parse({"schema_version": "1.3", "findings": list(entries), "model": {}})
+
+
+def test_order_is_that_of_the_bundles_own_reader(record: Record, bundle_answer: BundleAnswer) -> None:
+    expected = FindingsRecord.from_json(json.dumps(bundle_answer.record)).ordered()
+    assert [row.name for row in ordered(record.rows)] == [answer.name for answer in expected]
+
+
+@pytest.mark.parametrize("column", range(len(COLUMNS)))
+def test_every_column_sorts_all_rows_both_ways(record: Record, column: int) -> None:
+    rising, falling = (ordered(record.rows, column, descending) for descending in (False, True))
+    assert {row.name for row in rising} == {row.name for row in falling} == set(FINDING_NAMES)
+    keys = [row.cells[column] for row in rising]
+    if COLUMNS[column] != "Place":
+        assert keys == sorted(keys)
+    heights = [float("-inf") if row.peak_mm is None else row.peak_mm[2] for row in falling]
+    if COLUMNS[column] == "Place":
+        assert heights == sorted(heights, reverse=True)
+
+
+def test_cells_say_what_the_finding_is() -> None:
+    assert _record(_entry()).rows[0].cells == ("Emphysema", "0.40", "0.30", "present", "lung", "left, S 3 mm")
+    absent = _entry(present=False, evidence=None, anatomy_found=False)
+    assert _record(absent).rows[0].cells == ("Emphysema †", "0.40", "0.30", "-", "lung", "")
+
+
+def test_unreliable_answers_and_the_notice_are_in_the_hint() -> None:
+    hint = _record(_entry(anatomy_found=False)).rows[0].hint
+    assert "between 0.20 and 0.60" in hint and "unreliable" in hint and NOTICE in hint
+    assert NOTICE in DISCLAIMER.replace("  ", " ")
+
+
+def test_views_go_to_the_slice_not_between_two() -> None:
+    assert _record(_entry()).rows[0].peak_mm == (1.0, 2.0, 3.0)
+
+
+def test_csv_holds_the_numbers_of_the_record(record: Record, bundle_answer: BundleAnswer) -> None:
+    lines = {line["finding"]: line for line in csv.DictReader(io.StringIO(record.csv))}
+    assert len(lines) == 18
+    for finding in bundle_answer.record["findings"]:
+        line = lines[finding["name"]]
+        assert float(line["probability"]) == pytest.approx(finding["probability"], abs=6e-5)
+        assert bool(int(line["present"])) == finding["present"]
+        if finding["evidence"]:
+            assert float(line["z_mm"]) == pytest.approx(finding["evidence"]["z_mm"], abs=6e-3)
+        assert line["note"] == NOTICE
+
+
+def test_a_record_survives_its_own_json(record: Record) -> None:
+    assert Record.from_json(record.json) == record
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"schema_version": "2.0", "findings": []}, "schema 2.0; this module reads 1.x"),
+        ({"findings": []}, "schema none"),
+        ({"schema_version": "1.0"}, "not complete"),
+        ({"schema_version": "1.0", "findings": [{"name": "Emphysema"}]}, "not complete"),
+    ],
+)
+def test_records_that_cannot_be_read_are_refused(data: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Record.parse(data)

@@ -1,0 +1,285 @@
+"""The panel: its .ui file and the widget name the same things, and its slots do what they say, against stand-ins for Qt."""
+
+from __future__ import annotations
+
+import ast
+import re
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.plugins.slicer.conftest import QUERY, BundleAnswer
+from tests.plugins.slicer.program import MODULE_FOLDER, Program
+from tests.plugins.slicer.stand_in_qt import CLASSES, COMMON
+from tests.plugins.slicer.stand_in_server import StandInServer
+
+UI = MODULE_FOLDER / "Resources" / "UI" / "CTFindings.ui"
+SOURCE = (MODULE_FOLDER / "CTFindings.py").read_text(encoding="utf-8")
+
+
+def _named(tag: str = "widget") -> dict[str, str]:
+    return {element.attrib["name"]: element.attrib["class"] for element in ET.parse(UI).getroot().iter(tag)}
+
+
+def test_every_name_that_the_widget_uses_is_in_the_ui_file() -> None:
+    used = set(re.findall(r"self\.ui\.(\w+)", SOURCE))
+    assert used and used <= set(_named())
+
+
+def test_everything_that_can_be_pressed_or_filled_is_used_by_the_widget() -> None:
+    used = set(re.findall(r"self\.ui\.(\w+)", SOURCE))
+    passive = {"QLabel", "ctkCollapsibleButton", "qMRMLWidget"}
+    unused = {name for name, kind in _named().items() if kind not in passive} - used
+    assert not unused
+
+
+def test_every_signal_exists_and_goes_to_a_slot_that_exists() -> None:
+    names = _named()
+    methods = {node.name for node in ast.walk(ast.parse(SOURCE)) if isinstance(node, ast.FunctionDef)}
+    connected = re.findall(r'self\.ui\.(\w+)\.connect\("([^"]+)", self\.(\w+)\)', SOURCE)
+    assert len(connected) == SOURCE.count("self.ui.") - len(re.findall(r"self\.ui\.\w+(?!\w)(?!\.connect)", SOURCE))
+    for name, signal, slot in connected:
+        assert signal in CLASSES[names[name]][1], f"{name} has no signal {signal}"
+        assert slot in methods
+
+
+def test_properties_of_the_ui_file_belong_to_their_class() -> None:
+    layouts = {"orientation", "sizeHint"}
+    for element in ET.parse(UI).getroot().iter("widget"):
+        known = {*CLASSES[element.attrib["class"]][0], *COMMON, *layouts}
+        wrong = {entry.attrib["name"] for entry in element.findall("property")} - known
+        assert not wrong, f"{element.attrib['name']}: {wrong}"
+
+
+def test_names_of_the_ui_file_are_unique_and_its_own_classes_declared() -> None:
+    root = ET.parse(UI).getroot()
+    names = [element.attrib["name"] for tag in ("widget", "layout") for element in root.iter(tag)]
+    assert len(names) == len(set(names))
+    declared = {element.text for element in root.findall("customwidgets/customwidget/class")}
+    assert {kind for kind in _named().values() if not kind.startswith("Q")} == declared
+
+
+def test_the_notice_is_on_the_panel_and_always_visible() -> None:
+    label = next(element for element in ET.parse(UI).getroot().iter("widget") if element.attrib["name"] == "noticeLabel")
+    texts = [entry[0].text for entry in label.findall("property") if entry.attrib["name"] == "text"]
+    assert texts and str(texts[0]).startswith("Research only. Not a diagnosis.")
+    assert "noticeLabel" not in SOURCE
+
+
+@pytest.fixture
+def panel(program: Program, server: StandInServer) -> Any:
+    import CTFindings
+
+    program.settings["CTFindings/serverAddress"] = server.address
+    widget = CTFindings.CTFindingsWidget(None)
+    widget.setup()
+    yield widget
+    widget.cleanup()
+
+
+@pytest.fixture
+def axial(program: Program) -> Any:
+    node = program.scene.AddNewNodeByClass("vtkMRMLSliceNode", "Red")
+    node.SetLayoutName("Red")
+    node.SetOrientation("Axial")
+    node.SetDimensions(400, 400, 1)
+    node.SetFieldOfView(500, 500, 1)
+    program.scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
+    return node
+
+
+def _until(panel: Any, condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Fires the panel's timer, as Qt would, until a condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, panel.ui.statusLabel.text
+        panel.timer.fire()
+        time.sleep(0.01)
+
+
+def _rests(panel: Any) -> Callable[[], bool]:
+    return lambda: panel.job is None and not panel.timer.active
+
+
+def test_at_first_only_connecting_is_possible(panel: Any) -> None:
+    enabled = {name for name in ("connectButton", "findButton", "askButton", "exportButton", "chartButton", "cancelButton")}
+    assert {name for name in enabled if getattr(panel.ui, name).enabled} == {"connectButton"}
+    assert panel.ui.statusLabel.text == "Choose a scan."
+
+
+def test_connect_names_the_server(panel: Any, program: Program, server: StandInServer) -> None:
+    panel.ui.connectButton.emit("clicked(bool)", False)
+    assert not panel.ui.connectButton.enabled and panel.ui.cancelButton.enabled
+    _until(panel, _rests(panel))
+    assert panel.ui.serverStatusLabel.text == "Connected: CT Findings 0.1.0, weights abababab"
+    assert panel.ui.connectButton.enabled and not panel.ui.cancelButton.enabled
+
+
+def test_connect_says_what_to_update(panel: Any, server: StandInServer) -> None:
+    server.config["api"] = 2
+    panel.ui.connectButton.emit("clicked(bool)", False)
+    _until(panel, _rests(panel))
+    assert "update the CT Findings extension" in panel.ui.serverStatusLabel.text
+
+
+def test_find_fills_the_table_and_goes_to_the_first_finding(panel: Any, volume: Any, axial: Any, bundle_answer: BundleAnswer) -> None:
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    assert panel.ui.findButton.enabled
+    panel.ui.findButton.emit("clicked(bool)", False)
+    assert panel.ui.progressBar.visible
+    _until(panel, _rests(panel))
+    texts = panel.ui.findingsTable.texts()
+    assert len(texts) == 18
+    first = max(bundle_answer.present(), key=lambda finding: finding["probability"])
+    assert texts[0][0] == first["name"]
+    bar = panel.ui.findingsTable._cells[0, 1]
+    assert bar.value == round(100 * first["probability"])
+    assert "WA_TransparentForMouseEvents" in bar._attributes
+    presents = [row[3] for row in texts]
+    assert presents == sorted(presents, reverse=True) and presents.count("present") == len(
+        [finding for finding in bundle_answer.record["findings"] if finding["present"]]
+    )
+    assert axial.GetSliceOffset() == pytest.approx(first["evidence"]["z_mm"], abs=1e-3)
+    assert "Research only" in panel.ui.statusLabel.text
+    assert panel.ui.exportButton.enabled and panel.ui.chartButton.enabled
+
+
+def test_a_click_on_a_row_moves_the_views_and_shows_its_heat(panel: Any, volume: Any, axial: Any, bundle_answer: BundleAnswer) -> None:
+    from CTFindingsLib import heat
+
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.findButton.emit("clicked(bool)", False)
+    _until(panel, _rests(panel))
+    finding = bundle_answer.present()[-1]
+    row = next(index for index, cells in enumerate(panel.ui.findingsTable.texts()) if cells[0].startswith(finding["name"]))
+    panel.ui.findingsTable.selectRow(row)
+    assert axial.GetSliceOffset() == pytest.approx(finding["evidence"]["z_mm"], abs=1e-3)  # before the server has answered
+    _until(panel, _rests(panel))
+    assert heat.heat_of(volume).GetName() == f"Evidence: {finding['name']}"
+
+
+def test_sorting_keeps_the_selected_finding_and_asks_nothing(panel: Any, volume: Any, server: StandInServer) -> None:
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.findButton.emit("clicked(bool)", False)
+    _until(panel, _rests(panel))
+    selected = panel.ui.findingsTable.selectedItems()[0].text()
+    asked = len(server.requests)
+    header = panel.ui.findingsTable.horizontalHeader()
+    header.emit("sectionClicked(int)", 0)
+    names = [cells[0] for cells in panel.ui.findingsTable.texts()]
+    assert names == sorted(names)
+    assert panel.ui.findingsTable.selectedItems()[0].text() == selected
+    header.emit("sectionClicked(int)", 0)
+    assert [cells[0] for cells in panel.ui.findingsTable.texts()] == names[::-1]
+    assert len(server.requests) == asked
+
+
+def test_free_text_shows_the_depth_profile(panel: Any, program: Program, volume: Any, axial: Any, bundle_answer: BundleAnswer) -> None:
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.queryLineEdit.text = f"  {QUERY} "
+    panel.ui.queryLineEdit.emit("returnPressed()")
+    _until(panel, _rests(panel))
+    assert axial.GetSliceOffset() == pytest.approx(bundle_answer.record["queries"][0]["evidence"]["z_mm"], abs=1e-3)
+    assert [chart.GetTitle() for chart in program.charts] == [QUERY]
+    assert panel.ui.statusLabel.text.startswith(f"{QUERY}: strongest at z")
+
+
+def test_the_interface_lives_while_the_server_works_and_cancel_drops_the_answer(panel: Any, volume: Any, server: StandInServer) -> None:
+    server.gate.clear()
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    started = time.monotonic()
+    panel.ui.findButton.emit("clicked(bool)", False)
+    assert time.monotonic() - started < 1
+    _until(panel, lambda: panel.ui.statusLabel.text.startswith("The server is working"))
+    assert panel.ui.progressBar._range == (0, 0)
+    assert not panel.ui.findButton.enabled
+    panel.ui.cancelButton.emit("clicked(bool)", False)
+    assert _rests(panel)() and panel.ui.statusLabel.text == "Cancelled." and panel.ui.findButton.enabled
+    server.gate.set()
+    time.sleep(0.2)
+    panel.timer.fire()
+    assert panel.ui.findingsTable.texts() == []
+
+
+def test_errors_of_the_server_are_shown_in_a_line(panel: Any, volume: Any, server: StandInServer) -> None:
+    server.failures["/infer/"] = (400, b'{"detail": "this is no chest CT"}')
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.findButton.emit("clicked(bool)", False)
+    _until(panel, _rests(panel))
+    assert panel.ui.statusLabel.text == "The server says: this is no chest CT"
+    assert panel.ui.findButton.enabled
+
+
+def test_a_scan_is_sent_to_another_computer_only_after_consent(panel: Any, program: Program, volume: Any) -> None:
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.serverLineEdit.text = "http://pacs.example.org:8000"
+    program.consent = False
+    panel.ui.findButton.emit("clicked(bool)", False)
+    assert panel.job is None
+    assert "http://pacs.example.org:8000" in program.questions[0] and "NOT encrypted" in program.questions[0]
+
+
+def test_an_answer_about_a_scan_that_has_gone_is_dropped(panel: Any, program: Program, volume: Any, server: StandInServer) -> None:
+    server.gate.clear()
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.findButton.emit("clicked(bool)", False)
+    program.scene.RemoveNode(volume)
+    server.gate.set()
+    _until(panel, _rests(panel))
+    assert panel.ui.findingsTable.texts() == []
+
+
+def test_closing_the_scene_empties_the_panel(panel: Any, program: Program, volume: Any) -> None:
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.findButton.emit("clicked(bool)", False)
+    _until(panel, _rests(panel))
+    program.scene.Clear(0)
+    assert panel.ui.findingsTable.texts() == [] and not panel.ui.exportButton.enabled
+
+
+def test_a_scan_that_was_read_before_shows_its_table_without_a_server(panel: Any, volume: Any, server: StandInServer) -> None:
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.findButton.emit("clicked(bool)", False)
+    _until(panel, _rests(panel))
+    panel.ui.volumeSelector.setCurrentNode(None)
+    assert panel.ui.findingsTable.texts() == []
+    asked = len(server.requests)
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    assert len(panel.ui.findingsTable.texts()) == 18 and len(server.requests) == asked
+
+
+def test_boxes_show_and_hide_what_they_name(panel: Any, volume: Any) -> None:
+    from CTFindingsLib import anatomy, heat, nodes, points
+
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.findButton.emit("clicked(bool)", False)
+    _until(panel, _rests(panel))
+    for box, role in (("anatomyCheckBox", anatomy.ROLE), ("pointsCheckBox", points.ROLE), ("boxCheckBox", heat.BOX_ROLE)):
+        display = nodes.find(volume, role).GetDisplayNode()
+        assert display.GetVisibility()
+        getattr(panel.ui, box).checked = False
+        getattr(panel.ui, box).emit("toggled(bool)", False)
+        assert not display.GetVisibility()
+
+
+def test_export_names_the_folder_or_the_reason(panel: Any, volume: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import contextlib
+
+    import slicer.util
+
+    monkeypatch.setattr(slicer.util, "WaitCursor", contextlib.nullcontext, raising=False)
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.findButton.emit("clicked(bool)", False)
+    _until(panel, _rests(panel))
+    panel.ui.exportPathLineEdit.currentPath = str(tmp_path / "missing")
+    panel.ui.exportButton.emit("clicked(bool)", False)
+    assert "is no folder" in panel.ui.statusLabel.text
+    panel.ui.exportPathLineEdit.currentPath = str(tmp_path)
+    panel.ui.exportButton.emit("clicked(bool)", False)
+    (folder,) = tmp_path.iterdir()
+    assert panel.ui.statusLabel.text == f"Exported to {folder}"
+    assert (folder / "scene.mrb").stat().st_size > 0

@@ -1,0 +1,70 @@
+"""The command that converts a published checkpoint: what it prints and writes, and how it refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bundle.ctfindings.inference.published import convert_to_bundle, published_model
+from bundle.ctfindings.networks.checkpoint import read_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of fVLM at its true size that takes little space: each tensor is one value, seen as many."""
+    tensors = {
+        entry.name: torch.full((1,), 0.5).expand(entry.shape or (1,)).reshape(entry.shape) for entry in published_model("fvlm").taken
+    }
+    tensors["text_encoder.embeddings.position_ids"] = torch.arange(512).view(1, 512)
+    path = tmp_path_factory.mktemp("download") / "checkpoint_19.pth"
+    torch.save({"model": tensors, "optimizer": {}, "config": {"seed": 42}, "epoch": 19}, path)
+    return path
+
+
+def run(bundle_root: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(bundle_root / "scripts" / "convert_checkpoint.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_writes_source_and_licence_and_names_what_it_dropped(bundle_root: Path, checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "fvlm.pt"
+    result = run(bundle_root, "fvlm", checkpoint, output)
+    assert result.returncode == 0, result.stderr
+    assert (
+        "licence: none stated" in result.stdout
+        and "dropped 1: text_encoder.embeddings.position_ids (positions are counted)" in result.stdout
+    )
+    content = torch.load(output, weights_only=True)
+    assert content["source"]["sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert content["source"]["file"] == "checkpoint_19.pth" and content["source"]["model"] == "fVLM"
+    assert hashlib.sha256(output.read_bytes()).hexdigest() in result.stdout
+    state = read_checkpoint(output)
+    assert state["image.tower.embed.weight"].shape == (768, 1, 32, 16, 16) and float(state["scorer.temperature"]) == 0.5
+    assert not state["bank.prompts"].any()
+
+
+def test_a_file_that_does_not_fit_ends_in_one_line_and_writes_nothing(bundle_root: Path, checkpoint: Path, tmp_path: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    del content["model"]["temp"]
+    broken = tmp_path / "broken.pth"
+    torch.save(content, broken)
+    result = run(bundle_root, "fvlm", broken, tmp_path / "out" / "fvlm.pt")
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines()[-1].startswith(f"error: {broken}: is not a checkpoint of fVLM: lacks temp ()")
+    assert "Traceback" not in result.stderr and not list(tmp_path.rglob("fvlm.pt"))
+
+
+def test_the_tokenizer_is_looked_for_before_anything_is_written(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no tokenizer is there"):
+        convert_to_bundle("fvlm", checkpoint, tmp_path / "fvlm.pt", str(tmp_path / "nowhere"))
+    assert not (tmp_path / "fvlm.pt").exists()
+
+
+def test_an_unknown_model_is_refused() -> None:
+    with pytest.raises(ValueError, match="known are fvlm, radfinder"):
+        published_model("clip")

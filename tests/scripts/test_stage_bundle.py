@@ -1,0 +1,285 @@
+"""The shared folder: what is in it, that it works alone, and that it arrives whole at a hub."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.server
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import sysconfig
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import yaml
+from monai.bundle import verify_metadata
+
+NAME = "chest_ct_zero_shot_findings"
+
+# Our own words for what the Model Zoo's schema of 2024-07-25 asks: required keys, text where text is, and six keys of every tensor.
+TEXTS = ["schema", "version", "monai_version", "pytorch_version", "numpy_version", "task", "description", "authors", "copyright"]
+TENSOR = {
+    "type": "object",
+    "properties": {
+        "type": {"type": "string"},
+        "format": {"type": "string"},
+        "num_channels": {"type": "integer"},
+        "spatial_shape": {"type": "array", "items": {"type": ["string", "integer"]}},
+        "dtype": {"type": "string"},
+        "value_range": {"type": "array", "items": {"type": "number"}},
+        "is_patch_data": {"type": "boolean"},
+        "channel_def": {"type": "object"},
+    },
+    "required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range"],
+}
+TENSORS = {"type": "object", "additionalProperties": TENSOR, "minProperties": 1}
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        **{key: {"type": "string"} for key in TEXTS},
+        "changelog": {"type": "object"},
+        "required_packages_version": {"type": "object"},
+        "references": {"type": "array", "items": {"type": "string"}},
+        "supported_apps": {"type": "object"},
+        "network_data_format": {"type": "object", "properties": {"inputs": TENSORS, "outputs": TENSORS}, "required": ["inputs", "outputs"]},
+    },
+    "required": [*TEXTS, "required_packages_version", "network_data_format", "changelog"],
+}
+
+# Runs in an empty folder that holds the unpacked bundle and nothing else; site-packages is added without its .pth files, so that the
+# editable installation of the repository is not found.
+ALONE = """
+import sys
+sys.path[:0] = [{root!r}]
+sys.path.append({packages!r})
+from pathlib import Path
+from monai.bundle import ckpt_export, run, verify_net_in_out
+import bundle.ctfindings as package
+assert Path(package.__file__).is_relative_to({root!r}), package.__file__
+files = dict(config_file={root!r} + "/configs/inference.json", meta_file={root!r} + "/configs/metadata.json", bundle_root={root!r})
+verify_net_in_out("network_def", device="cpu", **files)
+ckpt_export("network_def", filepath="model.ts", ckpt_file={root!r} + "/models/model.pt", **files)
+run(**files, image={image!r}, queries=["fluid around the lung"], output_dir="out")
+sys.exit([name for name in sys.modules if name.split(".")[0] in ("scripts", "plugins", "tests")])
+"""
+
+
+@pytest.fixture(scope="module")
+def script(bundle_root: Path) -> dict[str, Any]:
+    return runpy.run_path(str(bundle_root / "scripts" / "stage_bundle.py"))
+
+
+@pytest.fixture(scope="module")
+def staged(script: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return cast(Path, script["stage"](tmp_path_factory.mktemp("staged")))
+
+
+@pytest.fixture(scope="module")
+def archive(script: dict[str, Any], staged: Path) -> Path:
+    return cast(Path, script["write_zip"](staged))
+
+
+def names_in(folder: Path) -> set[str]:
+    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_the_folder_holds_what_belongs_and_nothing_else(staged: Path) -> None:
+    names = names_in(staged)
+    assert {name.split("/")[0] for name in names} == {"LICENSE", "bundle", "configs", "docs", "models", "large_files.yml"}
+    assert {"configs/metadata.json", "configs/inference.json", "configs/train.json", "docs/README.md", "docs/data_license.txt"} <= names
+    parts = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    models = {name for name in names if name.startswith("models/")}
+    assert models == {"models/model.pt", *(f"models/text_encoder/{part}" for part in parts)}
+    assert not [name for name in names if "__pycache__" in name or name == "bundle/__init__.py" or name.endswith((".nii.gz", ".dcm"))]
+    assert {"bundle/ctfindings/__init__.py", "bundle/ctfindings/inference/templates/report.html.jinja"} <= names
+
+
+def test_weights_of_others_stay_behind(script: dict[str, Any], bundle_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    copy = tmp_path / "checkout"
+    shutil.copytree(bundle_root / "configs", copy / "configs")
+    for name in (*script["REQUIRED"], "models/fvlm.pt"):
+        if name.startswith("configs/"):
+            continue
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_text("stands for the file")
+    monkeypatch.setitem(script["stage"].__globals__, "ROOT", copy)
+    assert {name for name in names_in(script["stage"](tmp_path / "out")) if name.startswith("models/")} == {"models/model.pt"}
+
+
+def test_large_files_are_named_with_their_hash(staged: Path) -> None:
+    listed = yaml.safe_load((staged / "large_files.yml").read_text(encoding="utf-8"))["large_files"]
+    large = {name for name in names_in(staged) if (staged / name).stat().st_size > 25e6}
+    assert {entry["path"] for entry in listed} == large and large
+    for entry in listed:
+        assert entry["hash_type"] == "sha256"
+        assert entry["hash_val"] == hashlib.sha256((staged / entry["path"]).read_bytes()).hexdigest()
+        assert re.fullmatch(r"https://\S+/" + re.escape(entry["path"]), entry["url"])
+
+
+def test_large_files_can_be_left_out(script: dict[str, Any], staged: Path, tmp_path: Path) -> None:
+    folder = script["stage"](tmp_path, leave_out_large=True)
+    assert max((folder / name).stat().st_size for name in names_in(folder)) <= 25e6
+    assert names_in(staged) - names_in(folder) == {"models/text_encoder/model.safetensors"}
+
+
+def test_links_of_the_card_lead_to_shared_files(staged: Path) -> None:
+    for page in staged.rglob("*.md"):
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            local = target.split("#")[0]
+            assert not local or re.match(r"[a-z]+:", local) or (page.parent / local).is_file(), f"{page.name}: {target}"
+
+
+def test_no_path_of_a_single_machine_is_shared(staged: Path, bundle_root: Path) -> None:
+    for name in names_in(staged):
+        if not name.startswith("models/") and not name.endswith(".png"):
+            assert str(bundle_root) not in (staged / name).read_text(encoding="utf-8"), name
+
+
+def test_a_folder_that_exists_is_not_touched(script: dict[str, Any], staged: Path) -> None:
+    with pytest.raises(ValueError, match="exists already"):
+        script["stage"](staged.parent)
+
+
+def test_metadata_passes_monais_verify_metadata(staged: Path, tmp_path: Path) -> None:
+    # A schema that is there already is not downloaded.
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps(SCHEMA))
+    metadata = staged / "configs" / "metadata.json"
+    verify_metadata(meta_file=str(metadata), filepath=str(schema))
+    content = json.loads(metadata.read_text(encoding="utf-8"))
+    assert content["version"] in content["changelog"]
+
+    for broken in ({**content, "authors": ["A", "B"]}, {key: value for key, value in content.items() if key != "task"}):
+        (tmp_path / "metadata.json").write_text(json.dumps(broken))
+        with pytest.raises(ValueError, match="Failed validating"):
+            verify_metadata(meta_file=str(tmp_path / "metadata.json"), filepath=str(schema))
+
+
+@pytest.mark.slow
+def test_the_zip_works_alone(archive: Path, phantom_scan: tuple[Path, Path], tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with zipfile.ZipFile(archive) as packed:
+        assert {name.split("/")[0] for name in packed.namelist()} == {NAME}
+        packed.extractall(empty)
+    scan = shutil.copy(phantom_scan[0], empty)
+    code = ALONE.format(root=str(empty / NAME), packages=sysconfig.get_paths()["purelib"], image=str(scan))
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    result = subprocess.run([sys.executable, "-S", "-c", code], cwd=empty, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    record = json.loads((empty / "out" / "scan" / "findings.json").read_text(encoding="utf-8"))
+    assert len(record["findings"]) == 18 and record["queries"][0]["text"] == "fluid around the lung"
+    assert record["model"]["weights_sha256"] == hashlib.sha256((empty / NAME / "models" / "model.pt").read_bytes()).hexdigest()
+    assert (empty / "model.ts").stat().st_size > 1e5
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """As much of the Hugging Face Hub as an upload of a folder needs, on this machine."""
+
+    repo = f"someone/{NAME}"
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def _answer(self, content: Any = None, status: int = 200) -> None:
+        body = json.dumps({} if content is None else content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            parts = []
+            while size := int(self.rfile.readline(), 16):
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(parts)
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    @property
+    def hub(self) -> Any:
+        return self.server
+
+    def do_GET(self) -> None:
+        self._answer({"id": self.repo, "sha": "0" * 40, "siblings": [], "tags": [], "downloads": 0, "likes": 0, "private": True})
+
+    def do_PUT(self) -> None:
+        self.hub.stored[self.path.rsplit("/", 1)[1]] = self._body()
+        self._answer()
+
+    def do_POST(self) -> None:
+        body = self._body()
+        self.hub.tokens.add(self.headers.get("Authorization"))
+        if self.path.endswith("/preupload/main"):
+            files = json.loads(body)["files"]
+            modes = [
+                {"path": file["path"], "uploadMode": "lfs" if file["size"] > 1e6 else "regular", "shouldIgnore": False} for file in files
+            ]
+            self._answer({"files": modes})
+        elif self.path.endswith("/info/lfs/objects/batch"):
+            where = f"http://127.0.0.1:{self.server.server_address[1]}/store"
+            wanted = json.loads(body)["objects"]
+            actions = [{**item, "actions": {"upload": {"href": f"{where}/{item['oid']}"}}} for item in wanted]
+            self._answer({"transfer": "basic", "objects": actions})
+        elif "/commit/main" in self.path:
+            self.hub.commits += [json.loads(line) for line in body.splitlines()]
+            address = f"http://127.0.0.1/{self.repo}/commit/{'1' * 40}"
+            self._answer({"success": True, "commitUrl": address, "commitOid": "1" * 40, "hookOutput": ""})
+        elif "/tag/" in self.path:
+            self.hub.tag_names.append(json.loads(body)["tag"])
+            self._answer()
+        else:
+            self._answer({"url": f"http://127.0.0.1/{self.repo}", "id": self.repo, "name": self.repo})
+
+
+@pytest.fixture
+def hub() -> Iterator[Any]:
+    server: Any = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.commits, server.stored, server.tokens, server.tag_names = [], {}, set(), []
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_upload_command_of_the_docs_brings_every_file_to_the_hub(hub: Any, staged: Path, tmp_path: Path, bundle_root: Path) -> None:
+    version = json.loads((staged / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"]
+    documented = (bundle_root / "docs" / "sharing.md").read_text(encoding="utf-8")
+    command = next(line for line in documented.splitlines() if "push_to_hf_hub" in line and line.startswith("python"))
+    filled = command.replace("USER", "someone").replace("OUT_DIR", str(tmp_path / "out")).replace("VERSION", version)
+    shutil.copytree(staged, tmp_path / "out" / NAME)
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_address[1]}",
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_TOKEN": "hf_standin",
+        "HF_HOME": str(tmp_path / "home"),
+    }
+    arguments = filled.split()
+    result = subprocess.run([sys.executable, *arguments[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    arrived = {}
+    for entry in hub.commits:
+        if entry["key"] == "file":
+            arrived[entry["value"]["path"]] = hashlib.sha256(base64.b64decode(entry["value"]["content"])).hexdigest()
+        elif entry["key"] == "lfsFile":
+            assert hashlib.sha256(hub.stored[entry["value"]["oid"]]).hexdigest() == entry["value"]["oid"]
+            arrived[entry["value"]["path"]] = entry["value"]["oid"]
+    expected = {name: hashlib.sha256((staged / name).read_bytes()).hexdigest() for name in names_in(staged)}
+    card = arrived.pop("README.md")
+    assert arrived == expected and card
+    assert hub.tag_names == [version] and hub.tokens == {"Bearer hf_standin"}
