@@ -31,7 +31,7 @@ test: $(STAMP) ## run the whole test suite
 lint: $(STAMP) ## check style, format and types
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
-	$(BIN)/python -m mypy bundle scripts
+	$(BIN)/python -m mypy bundle scripts plugins/monailabel
 
 format: $(STAMP) ## rewrite the code in the project's format
 	$(BIN)/python -m ruff check --fix .

@@ -104,6 +104,9 @@ def print_summary(card: dict) -> None:
     print(f"{'':<20}" + "".join(f"{split:>12}" for split in (*SPLITS, "all")))
     for name in card["counts"]["all"]:
         print(f"{name:<20}" + "".join(f"{card['counts'][split][name]:>12}" for split in (*SPLITS, "all")))
+    for split in SPLITS:
+        if not card["counts"][split]["studies"]:
+            print(f"warning: no study is in {split}; with few patients name the splits in a column of the table")
     for kind in ("dropped", "noticed"):
         for reason, count in card[kind].items():
             print(f"{kind}: {reason:<40}{count:>6}")

@@ -19,6 +19,7 @@ from bundle.ctfindings.findings import FINDING_NAMES, fill_template
 from bundle.ctfindings.inference import Answers, FindingsPredictor, FindingsRecord, scan_records, token_affine
 from bundle.ctfindings.inference.findings import check_queries, denial
 from bundle.ctfindings.networks import load_checkpoint
+from bundle.ctfindings.networks.classifier import anatomy_warnings
 
 Workflow = Callable[..., ConfigWorkflow]
 

@@ -112,13 +112,14 @@ def test_a_run_ended_by_a_signal_goes_on_as_if_it_had_not_been(
     torch.testing.assert_close(logits_of(bundle_root, keys, resumed), logits_of(bundle_root, keys, expected), rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("overlay", ["objectives/fvlm.json", "objectives/ca_gcl.json"])
+@pytest.mark.parametrize("overlay", ["objectives/fvlm.json", "objectives/ca_gcl.json", "objectives/ca_gcl_prototypes.json"])
 def test_objectives_train(overlay: str, bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path) -> None:
     workflow = workflow_of(bundle_root, keys_of(bundle_root, datalist, cache, tmp_path, epochs=1, val_interval=1), overlay)
     workflow.run()
     losses = workflow.parser.get_parsed_content("loss").last
     assert "disease_prompts" not in losses and "local_anatomy" in losses
     assert ("cross_anatomy" in losses) == (overlay == "objectives/ca_gcl.json")
+    assert ("anatomy_prototypes" in losses) == (overlay == "objectives/ca_gcl_prototypes.json")
 
 
 def test_two_processes_train(bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path) -> None:

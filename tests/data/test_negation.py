@@ -28,6 +28,12 @@ def said(sentence: str, word: str) -> Assertion:
         ("the effusion has completely resolved.", "effusion"),
         ("pneumothorax: none.", "pneumothorax"),
         ("the catheter was removed.", "catheter"),
+        ("no sign of emphysematous change or cardiomegaly.", "emphysematous"),
+        ("no sign of emphysematous change or cardiomegaly.", "cardiomegaly"),
+        ("without pleural effusion, nodule or consolidation.", "consolidation"),
+        ("the heart is not enlarged.", "enlarged"),
+        ("the scan does not show atelectasis.", "atelectasis"),
+        ("peribronchial thickening can be excluded.", "thickening"),
         ("no increase in wall thickness was found.", "thickness"),
     ],
 )

@@ -35,6 +35,8 @@ def label(text: str, finding: str) -> int:
         ("Coronary artery wall calcification", "Dense calcification of the LAD."),
         ("Hiatal hernia", "Small sliding hiatus hernia."),
         ("Lymphadenopathy", "Enlarged subcarinal lymph nodes, up to 18 mm in short axis."),
+        ("Lymphadenopathy", "Pathologically enlarged nodes at the right hilum."),
+        ("Lymphadenopathy", "Lymph nodes: enlarged in the mediastinum."),
         ("Emphysema", "Upper lobe predominant centrilobular emphysema."),
         ("Atelectasis", "Plate-like atelectasis at both bases."),
         ("Lung nodule", "Solid 6 mm nodule in the lingula."),
@@ -70,6 +72,9 @@ def test_stated_findings(finding: str, text: str) -> None:
         ("Consolidation", "No nodule, mass or consolidation."),
         ("Lung opacity", "The lungs are clear."),
         ("Consolidation", "No infiltrate."),
+        ("Lymphadenopathy", "Lymph nodes are of normal size."),
+        ("Lymphadenopathy", "Lymph nodes: The mediastinum and hila are normal."),
+        ("Cardiomegaly", "The heart is not enlarged."),
         ("Emphysema", "Emphysema was not observed."),
     ],
 )

@@ -36,7 +36,7 @@ def test_evidence_of_a_finding_is_that_of_the_record(predictor: BundlePredictor,
     for finding in scan.record.findings[::5]:
         answer = predictor.finding_evidence(scan, finding.name)
         assert (answer.probability, answer.evidence) == (finding.probability, finding.evidence)
-        assert max(score for _, score in answer.depth) == pytest.approx(finding.evidence.peak_score if finding.evidence else 0)
+        assert max(level.score for level in answer.depth) == pytest.approx(finding.evidence.peak_score if finding.evidence else 0)
 
 
 def test_a_question_is_answered_as_in_a_run_of_the_bundle(predictor: BundlePredictor, scan: EncodedScan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -132,6 +133,13 @@ def test_new_trunk_takes_its_geometry_from_the_configuration(encoder: str) -> No
     tower = _tower(encoder, trainable_layers=-1, from_scratch={"num_hidden_layers": 1})
     assert len(tower.trunk.encoder.layer) == 1
     assert all(parameter.requires_grad for parameter in tower.parameters())
+
+
+def test_new_trunk_is_in_single_precision_where_the_pretrained_one_is_stored_in_half(encoder: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(encoder, tmp_path / "half"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "float16"}))
+    assert _tower(str(folder), trainable_layers=-1, from_scratch={"num_hidden_layers": 1})(["a nodule"]).dtype == torch.float32
 
 
 def test_new_trunk_that_is_frozen_is_refused(encoder: str) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -258,7 +259,7 @@ def hub() -> Iterator[Any]:
 def test_the_upload_command_of_the_docs_brings_every_file_to_the_hub(hub: Any, staged: Path, tmp_path: Path, bundle_root: Path) -> None:
     version = json.loads((staged / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"]
     documented = (bundle_root / "docs" / "sharing.md").read_text(encoding="utf-8")
-    command = next(line for line in documented.splitlines() if "push_to_hf_hub" in line and line.startswith("python"))
+    command = next(line for line in documented.splitlines() if line.startswith("python -c") and "push_to_hf_hub" in line)
     filled = command.replace("USER", "someone").replace("OUT_DIR", str(tmp_path / "out")).replace("VERSION", version)
     shutil.copytree(staged, tmp_path / "out" / NAME)
     environment = {
@@ -269,7 +270,7 @@ def test_the_upload_command_of_the_docs_brings_every_file_to_the_hub(hub: Any, s
         "HF_TOKEN": "hf_standin",
         "HF_HOME": str(tmp_path / "home"),
     }
-    arguments = filled.split()
+    arguments = shlex.split(filled)
     result = subprocess.run([sys.executable, *arguments[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
     arrived = {}

@@ -4,8 +4,10 @@ from bundle.ctfindings.data.anatomy_mask import MASK_MAPPINGS, load_anatomy_mask
 from bundle.ctfindings.data.datalist import MASK_KEYS, collate_studies, label_balance, load_datalist, report_text, text_id
 from bundle.ctfindings.data.finding_voxels import FindingVoxelsd
 from bundle.ctfindings.data.published import fvlm_pipeline, radfinder_pipeline
+from bundle.ctfindings.data.reports import read_report
 from bundle.ctfindings.data.scan import load_scan
 from bundle.ctfindings.data.snippet_targets import SnippetTargetsd
+from bundle.ctfindings.data.text_augmentation import RandCaptionsd
 from bundle.ctfindings.data.transforms import AveragePoold, BodyForeground, LoadScand, RandTranslated, image_pipeline
 from bundle.ctfindings.data.volume import ScanError
 
@@ -16,6 +18,7 @@ __all__ = [
     "BodyForeground",
     "FindingVoxelsd",
     "LoadScand",
+    "RandCaptionsd",
     "RandTranslated",
     "ScanError",
     "SnippetTargetsd",
@@ -27,6 +30,7 @@ __all__ = [
     "load_datalist",
     "load_scan",
     "radfinder_pipeline",
+    "read_report",
     "report_text",
     "text_id",
 ]

@@ -96,8 +96,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "Lymphadenopathy": (
         _rule(
-            r"lymph\s?nod\w*|lymphaden\w*|\blaps?\b|\blams?\b|(?<!lymph)adenopath\w*|nodal (?:mass|enlarg|conglomer)\w*",
-            unless=r"(?:lymph node|lap) (?:stations?|dissection|sampling|biops)|evaluation of (?:\w+ ){0,2}lymph",
+            r"lymph\s?nod\w*|lymphaden\w*|\blaps?\b|\blams?\b|(?<!lymph)adenopath\w*|nodal (?:mass|enlarg|conglomer|disease)\w*|"
+            r"(?:enlarged|pathological\w*|abnormal|prominent|bulky) (?:\w+ ){0,2}nodes?\b",
+            unless=r"(?:lymph node|lap) (?:stations?|dissection|sampling|biops)|evaluation of (?:\w+ ){0,2}lymph|"
+            r"lymph nodes?(?: (?:is|are|were|appear) (?:\w+ ){0,3}|: (?:\w+ ){0,6})(?:normal|unremarkable|nothing)",
         ),
     ),
     "Emphysema": (
@@ -179,6 +181,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
 assert set(RULES) == set(FINDING_NAMES)
 
 NORMAL_STATEMENTS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
+    (
+        re.compile(r"lymph nodes?(?: (?:is|are|were|appear) (?:\w+ ){0,3}|: (?:\w+ ){0,6})(?:normal|unremarkable|nothing)"),
+        ("Lymphadenopathy",),
+    ),
     (re.compile(r"(?:\bheart\b|cardiac|cardio-?thoracic|\bct[rio]\b)[^.;]{0,60}\b(?:normal|natural|unremarkable)"), ("Cardiomegaly",)),
     (re.compile(r"\blungs? (?:are|is) (?:\w+ )?clear\b|clear lungs"), ("Lung opacity", "Consolidation")),
     (

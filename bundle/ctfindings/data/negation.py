@@ -1,8 +1,9 @@
 """What a clause of a report says of a finding: present, absent, uncertain or history.
 
 Own rules in the manner of NegEx (Chapman et al., "A simple algorithm for identifying negated findings and diseases in discharge
-summaries", J Biomed Inform 2001, https://doi.org/10.1006/jbin.2001.1029): cues with a scope that ends where the clause ends, and pseudo-cues that look like
-a negation and are none. Uncertainty is a value of its own, as in CheXpert (Irvin et al., AAAI 2019, https://arxiv.org/abs/1901.07031).
+summaries", J Biomed Inform 2001, https://doi.org/10.1006/jbin.2001.1029): cues with a scope that ends where the clause ends, and
+pseudo-cues that look like a negation and are none. Uncertainty is a value of its own, as in CheXpert (Irvin et al., AAAI 2019,
+https://arxiv.org/abs/1901.07031). All texts here are in lower case.
 """
 
 from __future__ import annotations
@@ -55,13 +56,16 @@ _PRE_NEGATION = re.compile(
 )
 # "no change in the nodule", "no increase in size": nothing is denied but a change. "No increase in wall thickness" does deny.
 _PSEUDO_NEGATION = re.compile(
-    r"\b(?:no|without(?: any)?)\s+(?:\w+\s+){0,3}?(?:change|difference|progression|regression|interval|development|alteration|"
+    r"\b(?:no|without(?: any)?)\s+(?:(?:significant|interval|obvious|apparent|relevant|definite|new|major|marked|further|clear|notable|"
+    r"appreciable|important|substantial|considerable)\s+){0,2}"
+    r"(?:change|difference|progression|regression|interval|alteration|"
     r"(?:increase|decrease)s?(?!\s+in\s+(?:\w+\s+){0,4}(?:thick|densit|calib|diamet)))\w*\b"
-    r"|\bno longer\b|\bnot only\b|\bno(?:t)? (?:clear(?:ly)?|definite(?:ly)?) (?:border|demarcat|separab|distinguish\w* from)\w*",
+    r"|\bno longer\b|\bnot only\b|\bno(?:t)? (?:clear(?:ly)?|definite(?:ly)?) (?:border|demarcat|separab|distinguish\w* from)\w*"
 )
+_DIRECTLY_NEGATED = re.compile(r"\bnot(?: \w+ly)? $")
 _POST_NEGATION = re.compile(
     rf"\b(?:{_BE}\s+(?:\w+\s+)?not|{_BE}n't|cannot|not)\s+(?:\w+\s+){{0,2}}?{_SEEN}"
-    r"|\b(?:is|are|was|were)\s+(?:absent|negative|excluded|ruled out|no longer|removed|withdrawn)\b"
+    r"|\b(?:is|are|was|were|can be|could be)\s+(?:absent|negative|excluded|ruled out|no longer|removed|withdrawn)\b"
     r"|\bbeen (?:removed|withdrawn|excluded)\b|\b(?:disappeared|resolved|vanished|completely regressed|total(?:ly)? regress\w*|"
     r"not available|unlikely)\b|\(-\)|:\s*(?:none|absent|negative)\b",
 )
@@ -102,6 +106,8 @@ def split_clauses(sentence: str) -> list[tuple[int, int]]:
     start = 0
     for cut in [*_HARD.finditer(sentence), None]:
         end = cut.start() if cut else len(sentence)
+        if cut and cut[0].startswith(":") and sentence.count(" ", start, end) < 2:
+            continue  # a heading belongs to what it heads: "Lymph nodes: enlarged"
         clauses += _soft_clauses(sentence, start, end)
         start = cut.end() if cut else end
     return [clause for clause in clauses if clause[0] < clause[1]]
@@ -136,13 +142,15 @@ def assertion(clause: str, start: int, end: int) -> Assertion:
 
 
 def _negated(clause: str, start: int, end: int) -> bool:
+    if _DIRECTLY_NEGATED.search(clause, 0, start):
+        return True
     pseudo = [match.span() for match in _PSEUDO_NEGATION.finditer(clause)]
     for cue in _PRE_NEGATION.finditer(clause, 0, start):
         if any(first <= cue.start() < last for first, last in pseudo):
             continue
         between = clause[cue.end() : start]
         # "nodule without calcification is seen ... with emphysema": the scope of "without" ends at the next comma or verb.
-        if cue[0].lower() in ("without", "absent", "rather than") and (("," in between) or _PREDICATE.search(between)):
+        if cue[0] in ("without", "absent", "rather than") and cue.start() > 0 and ("," in between or _PREDICATE.search(between)):
             continue
         return True
     pseudo_post = [match.span() for match in _PSEUDO_POST.finditer(clause)]

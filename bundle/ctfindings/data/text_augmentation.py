@@ -79,14 +79,11 @@ class RandCaptionsd(RandomizableTransform, MapTransform):
 
     def _augmented(self, text: str, anatomy: str, normal: bool) -> str:
         sentences, abnormal = sentences_with_flags(text, anatomy)
-        # The draws do not depend on the text, so that one study's captions do not change the randomness of the next.
-        shuffles, drops, share, seed = self.R.random(), self.R.random(), self.R.random(), int(self.R.randint(2**31))
-        state = RandomState(seed)
         kept = list(range(len(sentences)))
-        if drops < self.drop_prob and (normal or any(abnormal)):
-            kept = _subset(abnormal, self.min_keep + (1.0 - self.min_keep) * share, not normal, state)
-        if shuffles < self.shuffle_prob:
-            kept = [kept[i] for i in state.permutation(len(kept))]
+        if self.R.random() < self.drop_prob and (normal or any(abnormal)):
+            kept = _subset(abnormal, self.R.uniform(self.min_keep, 1.0), not normal, self.R)
+        if self.R.random() < self.shuffle_prob:
+            kept = [kept[i] for i in self.R.permutation(len(kept))]
         return " ".join(sentences[i] for i in kept) if kept != list(range(len(sentences))) else text
 
 

@@ -258,13 +258,13 @@ def _unique(candidates: Sequence[Candidate], ledger: Ledger) -> list[Candidate]:
 
 
 def notice_unlisted(candidates: Sequence[Candidate], table: Table, mapping: ColumnMapping, folder: Path, ledger: Ledger) -> None:
-    """Notes the scans directly below ``folder`` that no row names."""
+    """Notes the scans directly below ``folder`` that no row names; folders only where the table names none by path."""
     named = {candidate.image for candidate in candidates}
     named |= {(folder / _value(row, mapping, "image")).resolve() for row in table.rows if "image" in mapping.fields}
     named |= {mask for candidate in candidates for mask in candidate.masks.values()}
     listed = {_stem(_value(row, mapping, "id")) for row in table.rows} if "image" not in mapping.fields else set()
     for name, paths in _scans_by_name(folder).items():
         for path in paths:
-            inside = any(path in one.parents for one in named)
-            if path not in named and name not in listed and not inside:
+            other = path.is_dir() and "image" in mapping.fields
+            if path not in named and name not in listed and not other:
                 ledger.notice(0, path.name, "scan without a row", "it is not used")

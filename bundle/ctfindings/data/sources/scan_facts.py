@@ -109,6 +109,8 @@ def read_all_facts(paths: Sequence[Path], journal: Path, workers: int) -> Iterat
         return
     journal.parent.mkdir(parents=True, exist_ok=True)
     with journal.open("a", encoding="utf-8") as file:
+        if file.tell() and not journal.read_bytes().endswith(b"\n"):
+            file.write("\n")  # The last line was cut off.
         for path, facts in _read_in_parallel(remaining, workers):
             file.write(json.dumps({"file": str(path), **asdict(facts)}) + "\n")
             file.flush()
@@ -144,11 +146,13 @@ def _read_journal(journal: Path) -> dict[str, ScanFacts]:
                 entry = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            known[entry.pop("file")] = _from_json(entry)
+            file = entry.pop("file")
+            known[file] = _from_json(entry)
     return known
 
 
 def _from_json(entry: dict[str, Any]) -> ScanFacts:
     """Facts from a line of the journal; JSON has lists where the facts have tuples."""
     warnings = [str(warning) for warning in entry.pop("warnings")]
-    return ScanFacts(warnings=warnings, **{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()})
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    return ScanFacts(warnings=warnings, **values)
