@@ -149,7 +149,7 @@ def batch_step(scans: int, micro_batch: int, cached: bool) -> tuple[float, float
 
 def gradient_cache_table(micro_batch: int) -> dict[str, Any]:
     """Step time and peak memory by batch size, with and without gradient caching, as a table and a record."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     print(f"{'scans':>6}{'':>8}{'seconds':>10}{'per scan':>10}{'peak MB':>10}{'of micro-batch':>16}")
     for times, cached in ((1, False), (2, False), (4, False), (1, True), (4, True), (16, True)):
         way, scans = ("cached" if cached else "plain"), times * micro_batch

@@ -156,7 +156,7 @@ def join_parts(parts: Sequence[dict[str, Tensor | None]], rows: Sequence[int]) -
     joined: dict[str, Tensor | None] = {}
     for name in dict.fromkeys(name for part in parts for name in part):
         held = [part[name] for part in parts if part.get(name) is not None]
-        like = cast(Tensor | None, held[0] if held else None)
+        like = held[0] if held else None
         if like is None or like.dim() == 0:
             joined[name] = None if like is None else like.clone()
             continue

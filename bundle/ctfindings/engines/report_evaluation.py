@@ -85,8 +85,16 @@ def collect_report_embeddings(
         parts["depth_mm"] += list(depth_mm.cpu())
         given = {name: batch[name] for name in ("report", "snippets", "sites") if name in batch}
         parts["studies"] += [{name: values[row] for name, values in given.items()} for row in range(len(batch["id"]))]
-    arrays = {name: np.asarray(parts.pop(name)) for name in ("labels", "scans", "valid")}
-    return ReportEmbeddings(**parts, **arrays)
+    return ReportEmbeddings(
+        ids=parts["ids"],
+        patients=parts["patients"],
+        labels=np.asarray(parts["labels"]),
+        scans=np.asarray(parts["scans"]),
+        valid=np.asarray(parts["valid"]),
+        depth=parts["depth"],
+        depth_mm=parts["depth_mm"],
+        studies=parts["studies"],
+    )
 
 
 def retrieval_of(
@@ -158,15 +166,15 @@ def localization_of(
     with torch.no_grad():
         embedded = model.encode_text([text for _, text, _ in asked], "snippet").cpu()
     longest = max(len(embeddings.depth[row]) for row, _, _ in asked)
-    profile, depth_mm = np.zeros((len(asked), longest)), np.full((len(asked), longest), np.nan)
+    profile, levels = np.zeros((len(asked), longest)), np.full((len(asked), longest), np.nan)
     for place, (row, _, _) in enumerate(asked):
         rows, heights = embeddings.depth[row], embeddings.depth_mm[row]
         profile[place, : len(rows)] = depth_profile(rows[None], heights[None], embedded[place : place + 1])[0, 0].numpy()
-        depth_mm[place, : len(rows)] = heights.numpy()
+        levels[place, : len(rows)] = heights.numpy()
     target = np.asarray([z_mm for _, _, z_mm in asked])
     record: dict[str, Any] = {"left_out": left_out}
     for name, chosen in (("all", np.arange(len(asked))), ("first_of_scan", first_of_each([row for row, _, _ in asked]))):
-        errors = depth_errors(profile[chosen], depth_mm[chosen], target[chosen], seed)
+        errors = depth_errors(profile[chosen], levels[chosen], target[chosen], seed)
         record[name] = depth_record(errors, [embeddings.patients[asked[place][0]] for place in chosen], resamples, seed)
     return record
 

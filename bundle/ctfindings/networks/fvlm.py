@@ -131,11 +131,13 @@ class FvlmImageEncoder(nn.Module):
             mask = anatomy == ANATOMIES[organ].mask_id
             window = organ_window(mask[0, 0], self.window)
             if str(window) not in encoded:
-                levels, grids = self.tower(pad_to_multiple(image[(..., *window)], stride))
+                levels, grids = self.tower(pad_to_multiple(image[:, :, window[0], window[1], window[2]], stride))
                 encoded[str(window)] = levels, grids[0]
             levels, own_grid = encoded[str(window)]
             # Anatomies other than this one are not asked for, so that one mask value is enough.
-            members = token_membership(pad_to_multiple(mask[(..., *window)].to(torch.uint8) * ANATOMIES[organ].mask_id, stride), stride)
+            members = token_membership(
+                pad_to_multiple(mask[:, :, window[0], window[1], window[2]].to(torch.uint8) * ANATOMIES[organ].mask_id, stride), stride
+            )
             pooled, _ = self.pool(torch.cat(levels, dim=1), members[:, :, : len(ORGANS)].repeat(1, len(levels), 1))
             rows[:, organ] = self.project(pooled)[:, organ]
             own = self.token_rows(levels)[0, :, organ].unflatten(0, own_grid)

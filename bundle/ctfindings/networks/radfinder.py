@@ -67,7 +67,8 @@ class WindowEncoder(nn.Module):
         # A row of evidence is a column of a window by a depth position.
         self.stride = (window[0], window[1], patch[2])
         self.multiple = self.window
-        self.embed = nn.Conv3d(1, width, kernel_size=tuple(patch), stride=tuple(patch))
+        edges = (patch[0], patch[1], patch[2])
+        self.embed = nn.Conv3d(1, width, kernel_size=edges, stride=edges)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.rope = RotaryPosition(width // heads, base)
         self.blocks = nn.ModuleList([RotaryBlock(width, heads, perceptron) for _ in range(depth)])
