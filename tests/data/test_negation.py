@@ -32,6 +32,8 @@ def said(sentence: str, word: str) -> Assertion:
         ("no sign of emphysematous change or cardiomegaly.", "cardiomegaly"),
         ("without pleural effusion, nodule or consolidation.", "consolidation"),
         ("the heart is not enlarged.", "enlarged"),
+        ("the lungs are clear of infiltrates.", "infiltrates"),
+        ("bronchial walls of normal thickness.", "thickness"),
         ("the scan does not show atelectasis.", "atelectasis"),
         ("peribronchial thickening can be excluded.", "thickening"),
         ("no increase in wall thickness was found.", "thickness"),

@@ -41,6 +41,7 @@ def test_anatomies_of_a_sentence(sentence: str, expected: tuple[str, ...]) -> No
     [
         ("Trachea and both main bronchi are open.", Kind.NORMAL, ()),
         ("No mass or effusion.", Kind.NORMAL, ()),
+        ("Atelectasis can be excluded.", Kind.NORMAL, ()),
         ("Calcific plaques in the aorta and the coronary arteries.", Kind.ABNORMAL, ("heart", "aorta")),
         ("The heart is normal and there is a pleural effusion.", Kind.ABNORMAL, ("lung",)),
         ("Pleural effusion next to the heart.", Kind.ABNORMAL, ("lung",)),

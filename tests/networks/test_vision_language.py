@@ -146,10 +146,24 @@ def test_each_snippet_comes_with_the_depth_rows_of_its_scan(model: VisionLanguag
         model(scans, snippets=[[], [nodule]])
 
 
-def test_weights_know_whether_their_snippet_head_was_trained(model: VisionLanguageModel, scans: Tensor) -> None:
-    model.encode_text(["a nodule"], "snippet")
-    assert model.text.snippet_head_trained.item() == 0, "asking is no training"
+def test_weights_know_whether_their_snippet_head_was_trained(model: VisionLanguageModel) -> None:
+    trained = model.text.snippet_head_trained
     older = {key: value for key, value in model.state_dict().items() if "snippet_head_trained" not in key}
-    model.train().encode_text(["a nodule"], "snippet")
-    assert model.state_dict()["text.snippet_head_trained"].item() == 1
+    model.encode_text(["a nodule"], "snippet")
+    model.train()
+    (0 * model.encode_text(["a nodule"], "snippet").sum()).backward()
+    assert trained.item() == 0, "neither asking nor a loss of weight 0 is training"
+    model.encode_text(["a nodule"], "snippet")[0, 0].backward()
+    assert trained.item() == 1 and model.state_dict()["text.snippet_head_trained"].item() == 1
     model.load_state_dict(older)
+
+
+def test_snippets_are_blurred_in_training_alone(model: VisionLanguageModel) -> None:
+    with torch.no_grad():
+        first, second = (model.encode_text(["a nodule"], "snippet") for _ in range(2))
+        assert torch.equal(first, second)
+        model.train()
+        assert not torch.equal(model.encode_text(["a nodule"], "snippet"), model.encode_text(["a nodule"], "snippet"))
+        assert torch.equal(model.encode_text(["a nodule"], "prompt"), model.encode_text(["a nodule"], "prompt"))
+        model.text.snippet_noise = 0.0
+        torch.testing.assert_close(model.encode_text(["a nodule"], "snippet"), first)

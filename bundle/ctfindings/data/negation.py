@@ -48,7 +48,7 @@ _STARTS_STATEMENT = re.compile(
 _BARE_VERB = re.compile(rf"(?:{_BE}\s+|cannot\b|not\b|show|demonstrat|regress|disappear|resolv|consist|continu|remain)")
 
 _PRE_NEGATION = re.compile(
-    r"\b(?:no(?!\.)|not any|without|absence of|absent|free (?:of|from)|negative for|neither|nor|never|lack of|devoid of|"
+    r"\b(?:no(?!\.)|not any|without|absence of|absent|(?:free|clear) (?:of|from)|negative for|neither|nor|never|lack of|devoid of|"
     r"fails? to (?:show|demonstrate)|(?:does|do|did|can|could) ?not (?:show|demonstrate|reveal|contain|have|exhibit|display|include|"
     r"see|identify|detect)|"
     r"rather than|instead of|resolution of|disappearance of|(?:not|nothing)\s+(?:\w+\s+){0,2}(?:consistent|compatible|suggestive|"
@@ -62,7 +62,7 @@ _PSEUDO_NEGATION = re.compile(
     r"(?:increase|decrease)s?(?!\s+in\s+(?:\w+\s+){0,4}(?:thick|densit|calib|diamet)))\w*\b"
     r"|\bno longer\b|\bnot only\b|\bno(?:t)? (?:clear(?:ly)?|definite(?:ly)?) (?:border|demarcat|separab|distinguish\w* from)\w*"
 )
-_DIRECTLY_NEGATED = re.compile(r"\bnot(?: \w+ly)? $")
+_DIRECTLY_NEGATED = re.compile(r"\b(?:not(?: \w+ly)?|normal) $")
 _POST_NEGATION = re.compile(
     rf"\b(?:{_BE}\s+(?:\w+\s+)?not|{_BE}n't|cannot|not)\s+(?:\w+\s+){{0,2}}?{_SEEN}"
     r"|\b(?:is|are|was|were|can be|could be)\s+(?:absent|negative|excluded|ruled out|no longer|removed|withdrawn)\b"

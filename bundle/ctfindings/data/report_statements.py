@@ -109,15 +109,16 @@ def read_statement(sentence: str, region: str | None = None) -> Statement:
             nearest = nearest_region(regions(clause), *match.span()) or nearest_region(regions(lowered), start, end) or region
             if nearest:
                 abnormal.add(REGION_ANATOMY[nearest])
-    return Statement(_kind(lowered, stated), _in_order(named | abnormal), _in_order(abnormal), mentions)
+    return Statement(_kind(lowered, stated, mentions), _in_order(named | abnormal), _in_order(abnormal), mentions)
 
 
-def _kind(lowered: str, stated: bool) -> Kind:
+def _kind(lowered: str, stated: bool, mentions: Mapping[str, Assertion]) -> Kind:
     if stated:
         return Kind.ABNORMAL
     if _REMARK.search(lowered) and not _FINDS_NORMAL.search(lowered):
         return Kind.REMARK
-    return Kind.NORMAL if _NORMAL.search(lowered) else Kind.OTHER
+    denies = bool(mentions) and max(mentions.values()) is Assertion.ABSENT
+    return Kind.NORMAL if denies or _NORMAL.search(lowered) else Kind.OTHER
 
 
 def _in_order(names: set[str]) -> tuple[str, ...]:

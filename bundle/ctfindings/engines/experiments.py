@@ -112,16 +112,18 @@ def run_experiment(
     with atomic_path(output / "results.json") as temporary:
         temporary.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     write_experiment_figures(output, results, evaluations)
-    return write_experiment_page(output, title, _command(scans, seeds, shown))
+    names = [variant.name for variant in variants]
+    return write_experiment_page(output, title, _command(scans, seeds, names, shown))
 
 
-def _command(scans: Sequence[int] | None, seeds: Sequence[int], keys: Mapping[str, Any]) -> str:
+def _command(scans: Sequence[int] | None, seeds: Sequence[int], variants: Sequence[str], keys: Mapping[str, Any]) -> str:
     """The command line that gives these results, without folders, which belong to a machine."""
     settings = {key: value for key, value in keys.items() if key != "epochs"}
     parts = ["python scripts/experiment_ca_gcl.py --datalist FOLDER"]
     parts += [f"--scans {' '.join(map(str, scans))}"] if scans is not None else []
     parts += [f"--epochs {keys['epochs']}"] if "epochs" in keys else []
     parts += [f"--seeds {' '.join(map(str, seeds))}"]
+    parts += [f"--variants {' '.join(variants)}"] if len(variants) < len(CA_GCL_VARIANTS) else []
     parts += ["--set " + " ".join(f"'{key}={json.dumps(value)}'" for key, value in settings.items())] if settings else []
     return " ".join(parts)
 

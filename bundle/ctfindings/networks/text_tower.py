@@ -66,6 +66,8 @@ class TextTower(nn.Module):
         batch_size: texts per pass through the trunk.
         cache_size: how many texts' trunk features are kept in memory.
         from_scratch: configuration keys that override the encoder's, for a new trunk without pretrained weights.
+        snippet_noise: spread of the noise on the trunk's features of a snippet in training, in standard deviations of the features. A
+            study has few sentences that name a slice; with their wording blurred the head learns what they mean.
 
     Raises:
         ValueError: for an unknown pooling, an encoder that is not there or lacks weights, or a new trunk that is frozen.
@@ -85,6 +87,7 @@ class TextTower(nn.Module):
         batch_size: int = 16,
         cache_size: int = 100_000,
         from_scratch: dict | None = None,
+        snippet_noise: float = 0.5,
     ) -> None:
         super().__init__()
         if pooling not in ("mean", "cls", "last"):
@@ -104,6 +107,7 @@ class TextTower(nn.Module):
             self.max_tokens = min(self.max_tokens, positions)
         self.batch_size = batch_size
         self.cache_size = cache_size
+        self.snippet_noise = snippet_noise
         self._cache: OrderedDict[str, Tensor] = OrderedDict()
         self.frozen = trainable_layers == 0
         self._freeze(trainable_layers)
@@ -190,11 +194,21 @@ class TextTower(nn.Module):
             raise ValueError(f"role {role!r} is unknown; known are {', '.join(ROLES)}")
         if len(texts) == 0:
             raise ValueError("at least one text is needed")
+        features = self.features(texts)
         if role != "snippet":
-            return self.head(self.features(texts))
-        if self.training:
+            return self.head(features)
+        if not self.training:
+            return self.snippet_head(features)
+        spread = self.snippet_noise * features.std(dim=1, keepdim=True)
+        embedded: Tensor = self.snippet_head(features + spread * torch.randn_like(features))
+        if embedded.requires_grad:
+            embedded.register_hook(self._note_training)
+        return embedded
+
+    def _note_training(self, gradient: Tensor) -> None:
+        """Snippets are encoded whenever a batch has some; only a gradient that arrives means that their head learns."""
+        if gradient.any():
             self.snippet_head_trained.fill_(1)
-        return self.snippet_head(self.features(texts))
 
 
 def _forgive_what_is_not_saved(module: nn.Module, incompatible) -> None:  # type: ignore[no-untyped-def]

@@ -103,11 +103,12 @@ def studies(candidates: Sequence[Candidate], settings: Settings, folder: Path, l
 
 
 def _relative(path: Path, folder: Path) -> str:
-    """``path`` from ``folder``; absolute where there is no way, as from one Windows drive to another."""
+    """``path`` from ``folder``, so that both can move together; absolute where they have little in common."""
     try:
-        return Path(os.path.relpath(path, folder.resolve())).as_posix()
-    except ValueError:
+        relative = Path(os.path.relpath(path, folder.resolve()))
+    except ValueError:  # From one Windows drive to another there is no way.
         return path.as_posix()
+    return path.as_posix() if relative.parts[:3] == ("..", "..", "..") else relative.as_posix()
 
 
 def _snippets(candidate: Candidate, ledger: Ledger) -> list[dict[str, Any]]:
