@@ -1,0 +1,110 @@
+"""Evaluation of a published model by its protocol, on scans that take milliseconds."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.transforms import Transform
+
+from bundle.ctfindings.data import fvlm_pipeline, radfinder_pipeline
+from bundle.ctfindings.engines import evaluate_published
+from bundle.ctfindings.findings import FINDING_NAMES, LABEL_SETS
+from bundle.ctfindings.networks import FindingScorer, FvlmScorer, PublishedClassifier
+from bundle.ctfindings.networks.fvlm import FvlmImageEncoder
+from bundle.ctfindings.networks.radfinder import RadFinderImageEncoder, ScanCombiner, WindowEncoder
+from bundle.ctfindings.networks.vit_tower import VisionTransformerTower
+
+ORGANS = ("lung", "heart", "esophagus", "aorta")
+
+
+def fvlm_like() -> PublishedClassifier:
+    torch.manual_seed(0)
+    tower = VisionTransformerTower(patch=(8, 8, 4), size=(16, 16, 16), width=12, depth=2, heads=2, perceptron=16, levels=(0,), dropout=0)
+    encoder = FvlmImageEncoder(tower, embedding=8, heads=2, window=(16, 16, 16))
+    findings = LABEL_SETS["ctrate16_fvlm"]
+    anatomy = {name: ORGANS[index % 4] for index, name in enumerate(findings)}
+    return PublishedClassifier(encoder, FvlmScorer(), {"own": ("{a}.", "Not {a}.")}, anatomy)
+
+
+def radfinder_like() -> PublishedClassifier:
+    torch.manual_seed(0)
+    tower = WindowEncoder(window=(8, 8, 8), patch=(4, 4, 4), width=12, depth=1, heads=2, perceptron=16)
+    encoder = RadFinderImageEncoder(tower, ScanCombiner(12, 1, 2, 16), embedding=8, hidden=16, bottleneck=8, progress=False)
+    scorer = FindingScorer(row_scale=1.0, tokens=False)
+    templates = {"T3": ("There is {a}.", "There is no {a}."), "T7": ("{a} is present.", "{a} is not present.")}
+    return PublishedClassifier(encoder, scorer, templates, dict.fromkeys(FINDING_NAMES, "thorax"))
+
+
+@pytest.fixture(scope="module")
+def datalist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four scans a split, each finding in two of them; the last scan of a split has no esophagus."""
+    folder = tmp_path_factory.mktemp("scans")
+    rng = np.random.default_rng(0)
+    content: dict[str, Any] = {"name": "small", "description": "noise", "training": []}
+    for split in ("validation", "test"):
+        content[split] = []
+        for index in range(4):
+            name = f"{split}_{index}"
+            hu = rng.integers(-900, 300, (40, 40, 40)).astype(np.int16)
+            hu[:4] = -1000
+            mask = np.zeros(hu.shape, np.uint8)
+            mask[5:35, 5:35, 5:35], mask[15:25, 15:25, 15:25], mask[28:32, 28:32, 8:30] = 1, 2, 4
+            if index < 3:
+                mask[18:22, 26:28, 8:30] = 3
+            nib.save(nib.Nifti1Image(hu, np.diag([4.0, 4.0, 4.0, 1.0])), folder / f"{name}.nii.gz")
+            nib.save(nib.Nifti1Image(mask, np.diag([4.0, 4.0, 4.0, 1.0])), folder / f"{name}_mask.nii.gz")
+            labels = [(index + column) % 2 for column in range(len(FINDING_NAMES))]
+            paths = {"image": f"{name}.nii.gz", "anatomy": f"{name}_mask.nii.gz"}
+            content[split].append({"id": name, "patient": name, **paths, "labels": labels})
+    (folder / "datalist.json").write_text(json.dumps(content))
+    return folder / "datalist.json"
+
+
+def evaluate(network: PublishedClassifier, steps: list[Transform], datalist: Path, protocol: str, folder: Path) -> dict[str, Any]:
+    torch.manual_seed(1)
+    network.bank.prompts.copy_(torch.nn.functional.normalize(torch.randn(network.bank.prompts.shape), dim=-1))
+    state = {f"{name}.{key}": value for name, part in network.named_children() for key, value in part.state_dict().items()}
+    torch.save({"model": state}, folder / "model.pt")
+
+    def no_text() -> Any:
+        raise AssertionError("the prompts are in the checkpoint")
+
+    return evaluate_published(network, folder / "model.pt", no_text, datalist, steps, protocol, folder / "eval", resamples=20)
+
+
+def test_fvlm_by_its_protocol(datalist: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = fvlm_pipeline(spacing=(4, 4, 4), margin=(2, 2, 2), least=(16, 16, 16))
+    record = evaluate(fvlm_like(), steps, datalist, "fvlm", tmp_path)
+    assert record["protocol"] == "fvlm" and record["scans"] == 4 and record["optimistic"]
+    assert record["findings_in_mean"] == list(LABEL_SETS["ctrate16_fvlm"]) and "accuracy" in record["macro"]
+    assert any(note.startswith("1 scores are 0") or note.startswith("4 scores are 0") for note in record["notes"])
+    assert record["settings"]["calibration_split"] is None
+    assert json.loads((tmp_path / "eval" / "metrics.json").read_text(encoding="utf-8")) == record
+    with (tmp_path / "eval" / "predictions.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [f"test_{index}" for index in range(4)]
+    assert "probability Cardiomegaly" in rows[0] and "probability Lymphadenopathy" not in rows[0]
+    assert "Protocol fvlm" in capsys.readouterr().out
+
+
+def test_radfinder_chooses_thresholds_on_other_scans(datalist: Path, tmp_path: Path) -> None:
+    steps = radfinder_pipeline(spacing=(4, 4, 4), window=(8, 8, 8))
+    record = evaluate(radfinder_like(), steps, datalist, "radfinder", tmp_path)
+    assert len(record["findings_in_mean"]) == 18 and "balanced_accuracy" in record["macro"] and not record["optimistic"]
+    assert record["settings"]["calibration_split"] == "validation"
+
+
+def test_a_scan_without_a_mask_is_named(datalist: Path, tmp_path: Path) -> None:
+    content = json.loads(datalist.read_text())
+    del content["test"][1]["anatomy"]
+    without = datalist.with_name("without_mask.json")
+    without.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"test_1.nii.gz: anatomy: fVLM pools tokens by organ"):
+        evaluate(fvlm_like(), fvlm_pipeline(spacing=(4, 4, 4), least=(16, 16, 16)), without, "fvlm", tmp_path)
