@@ -15,21 +15,18 @@ from monai.transforms import Transform
 
 from bundle.ctfindings.data import fvlm_pipeline, radfinder_pipeline
 from bundle.ctfindings.engines import evaluate_published
-from bundle.ctfindings.findings import FINDING_NAMES, LABEL_SETS
+from bundle.ctfindings.findings import FINDING_NAMES, FINDINGS, LABEL_SETS
 from bundle.ctfindings.networks import FindingScorer, FvlmScorer, PublishedClassifier
 from bundle.ctfindings.networks.fvlm import FvlmImageEncoder
 from bundle.ctfindings.networks.radfinder import RadFinderImageEncoder, ScanCombiner, WindowEncoder
 from bundle.ctfindings.networks.vit_tower import VisionTransformerTower
-
-ORGANS = ("lung", "heart", "esophagus", "aorta")
 
 
 def fvlm_like() -> PublishedClassifier:
     torch.manual_seed(0)
     tower = VisionTransformerTower(patch=(8, 8, 4), size=(16, 16, 16), width=12, depth=2, heads=2, perceptron=16, levels=(0,), dropout=0)
     encoder = FvlmImageEncoder(tower, embedding=8, heads=2, window=(16, 16, 16))
-    findings = LABEL_SETS["ctrate16_fvlm"]
-    anatomy = {name: ORGANS[index % 4] for index, name in enumerate(findings)}
+    anatomy = {finding.name: finding.anatomy for finding in FINDINGS if finding.name in LABEL_SETS["ctrate16_fvlm"]}
     return PublishedClassifier(encoder, FvlmScorer(), {"own": ("{a}.", "Not {a}.")}, anatomy)
 
 
@@ -84,7 +81,7 @@ def test_fvlm_by_its_protocol(datalist: Path, tmp_path: Path, capsys: pytest.Cap
     record = evaluate(fvlm_like(), steps, datalist, "fvlm", tmp_path)
     assert record["protocol"] == "fvlm" and record["scans"] == 4 and record["optimistic"]
     assert record["findings_in_mean"] == list(LABEL_SETS["ctrate16_fvlm"]) and "accuracy" in record["macro"]
-    assert any(note.startswith("1 scores are 0") or note.startswith("4 scores are 0") for note in record["notes"])
+    assert "1 scores are 0 because the scan does not show the anatomy" in record["notes"]
     assert record["settings"]["calibration_split"] is None
     assert json.loads((tmp_path / "eval" / "metrics.json").read_text(encoding="utf-8")) == record
     with (tmp_path / "eval" / "predictions.csv").open(encoding="utf-8") as file:
