@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from bundle.ctfindings.data.csv_table import Row, Table, TableError
+from bundle.ctfindings.data.sources.candidate import Candidate
 from bundle.ctfindings.data.sources.drops import Ledger
 from bundle.ctfindings.data.sources.splits import split_name
 from bundle.ctfindings.findings import FINDING_NAMES
@@ -58,21 +59,6 @@ class ColumnMapping:
 
     fields: Mapping[str, str]
     labels: Mapping[str, str]
-
-
-@dataclass
-class Candidate:
-    """A row as it was understood, before its scan was read. Paths are absolute."""
-
-    line: int
-    id: str
-    patient: str
-    image: Path
-    findings: str = ""
-    impression: str = ""
-    labels: list[int] = field(default_factory=lambda: [-1] * len(FINDING_NAMES))
-    masks: dict[str, Path] = field(default_factory=dict)
-    split: str | None = None
 
 
 def map_columns(table: Table, given: Mapping[str, str]) -> ColumnMapping:

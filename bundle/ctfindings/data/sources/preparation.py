@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from bundle.ctfindings.data.reports import read_report
 from bundle.ctfindings.data.slice_positions import read_study
 from bundle.ctfindings.data.snippets import mine_report
-from bundle.ctfindings.data.sources.csv_source import Candidate
+from bundle.ctfindings.data.sources.candidate import Candidate
 from bundle.ctfindings.data.sources.drops import Ledger
 from bundle.ctfindings.data.sources.scan_facts import ScanFacts
 from bundle.ctfindings.data.sources.splits import SPLITS, draw_split, patients_in_two_splits, pseudonym
