@@ -13,6 +13,7 @@ import torch
 from monai.data import MetaTensor
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
+from bundle.ctfindings.data.stored import stored_from
 from bundle.ctfindings.findings import FINDING_NAMES
 
 MASK_KEYS = ("anatomy", "finding_masks")
@@ -23,7 +24,7 @@ def load_datalist(path: str | Path, split: str) -> list[dict[str, Any]]:
     """Studies of one split, with absolute paths and every field that training reads.
 
     A record needs ``id`` and ``image``; ``patient``, ``anatomy`` (integer mask), ``finding_masks``, ``report``,
-    ``captions``, ``labels`` and ``snippets`` may be absent. the README describes them.
+    ``captions``, ``labels``, ``snippets`` and ``stored`` (``Stored``: how the file becomes HU) may be absent. The README describes them.
 
     Args:
         path: the JSON file; paths in it are relative to its folder.
@@ -31,7 +32,7 @@ def load_datalist(path: str | Path, split: str) -> list[dict[str, Any]]:
 
     Raises:
         ValueError: when the file or the split is missing, a record is incomplete, labels are not 18 values of -1, 0, 1, or a snippet
-            has no text or a z_mm that is no number.
+            has no text or a z_mm that is no number, or ``stored`` cannot be read.
     """
     path = Path(path)
     if not path.is_file():
@@ -59,6 +60,11 @@ def _study(record: Mapping[str, Any], path: Path, index: int) -> dict[str, Any]:
     for snippet in record.get("snippets") or ():
         if not _is_snippet(snippet):
             raise ValueError(f"{path}: a snippet of study {record['id']} is {snippet}; it needs a text, and z_mm in mm or none")
+    if record.get("stored"):
+        try:
+            stored_from(record["stored"])
+        except ValueError as error:
+            raise ValueError(f"{path}: study {record['id']}: {error}") from error
     study["labels"] = torch.tensor(labels)
     study["patient"] = str(record.get("patient", record["id"]))
     study.update(_caption_targets(record.get("captions") or {}))

@@ -235,7 +235,9 @@ def _even_slices(
     widest = int(distances.argmax())
     if distances[widest] > max(MAX_GAP_MM, 1.5 * typical):
         around = f"between z = {positions[widest][2]:.1f} and {positions[widest + 1][2]:.1f} mm"
-        raise ScanError(path, f"images are missing: a gap of {distances[widest]:.1f} mm {around}; export the whole series")
+        raise ScanError(
+            path, f"images are missing: a gap of {distances[widest]:.1f} mm {around}; export the whole series", "missing slices"
+        )
     even = np.arange(int(np.floor(depth[-1] / typical + 1e-3)) + 1) * typical
     place = np.interp(even, depth, np.arange(len(depth)))
     below = np.minimum(place.astype(int), len(depth) - 2)

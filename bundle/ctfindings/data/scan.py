@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +16,8 @@ import torch
 from monai.data import MetaTensor
 
 from bundle.ctfindings.data.dicom_series import MAX_TILT_DEGREES, read_dicom_folder, read_dicom_zip
+from bundle.ctfindings.data.hounsfield import to_hu
+from bundle.ctfindings.data.stored import Stored, stored_from
 from bundle.ctfindings.data.volume import LPS_TO_RAS, ScanError, Volume
 
 LOWEST_HU = -1024.0
@@ -29,8 +32,11 @@ NOTED_TILT_DEGREES = 1.0
 _NRRD_SPACE_SIGNS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
 
 
-def load_scan(path: str | Path) -> MetaTensor:
+def load_scan(path: str | Path, stored: Mapping[str, Any] | None = None) -> MetaTensor:
     """Read one chest CT from NIfTI, NRRD, MetaImage, a folder of DICOM or a zip of DICOM.
+
+    Args:
+        stored: the entry ``stored`` of a study record (``Stored``), for files that are not in HU or lack their true geometry.
 
     Returns:
         HU, [1, X, Y, Z] float32, in the axis order of storage with an affine to RAS world mm. The meta has
@@ -39,10 +45,13 @@ def load_scan(path: str | Path) -> MetaTensor:
     Raises:
         ScanError: when the file is missing, damaged, not a 3D image, or not a CT in HU.
     """
-    volume = read_volume(path)
+    try:
+        known = stored_from(stored)
+    except ValueError as error:
+        raise ScanError(path, str(error)) from error
+    volume = read_volume(path, known)
     _check_affine(path, volume)
-    hu = np.asarray(volume.array, dtype=np.float32)
-    _check_hu(path, hu, volume.array.dtype)
+    hu = to_hu(path, volume, known)
     if not hu.flags.writeable or np.shares_memory(hu, volume.array):
         hu = hu.copy(order="K")
     np.maximum(hu, LOWEST_HU, out=hu)
@@ -63,13 +72,16 @@ def as_metatensor(array: np.ndarray, volume: Volume, path: str | Path) -> MetaTe
     return MetaTensor(torch.from_numpy(array)[None], affine=torch.as_tensor(volume.affine.copy()), meta=meta)
 
 
-def read_volume(path: str | Path) -> Volume:
+def read_volume(path: str | Path, stored: Stored | None = None) -> Volume:
     """Read any supported file as it is stored, with geometry but without asking whether it is a CT.
+
+    Args:
+        stored: its geometry, where given, takes the place of the file's. Slope and intercept are left to ``to_hu``.
 
     Raises:
         ScanError: when the file is missing, damaged, of an unknown format, not 3D, without geometry or not finite.
     """
-    source = Path(path)
+    source, stored = Path(path), stored or Stored()
     if not source.exists():
         raise ScanError(path, "no such file or folder; check the path")
     name = source.name.lower()
@@ -83,13 +95,16 @@ def read_volume(path: str | Path) -> Volume:
         volume = _read_nrrd(source, path)
     elif name.endswith((".mha", ".mhd")):
         volume = _read_metaimage(source, path)
+    elif name.endswith(".npz"):
+        volume = _read_npz(source, path, stored)
     elif pydicom.misc.is_dicom(source):
         raise ScanError(path, "this is one DICOM file; give the folder or a zip of the whole series")
     else:
         raise ScanError(path, "unknown format; give .nii, .nii.gz, .nrrd, .mha, .mhd, or a folder or .zip of DICOM")
     if volume.array.dtype.kind == "f" and not np.isfinite(volume.array.min() + volume.array.max()):
         raise ScanError(path, "holds NaN or infinite values; write it again from its source")
-    return volume
+    affine = stored.affine_of(volume.array.shape)
+    return volume if affine is None else volume._replace(affine=affine)
 
 
 # --- files that hold one image -------------------------------------------------------------------------------------
@@ -156,6 +171,27 @@ def _read_metaimage(source: Path, path: str | Path) -> Volume:
     return Volume(_three_axes(array), LPS_TO_RAS @ affine, "metaimage", [])
 
 
+def _read_npz(source: Path, path: str | Path, stored: Stored) -> Volume:
+    """The array ``ct`` of an archive of NumPy, as Rad-ChestCT has it. It has no geometry: the record must."""
+    try:
+        with np.load(source, allow_pickle=False) as archive:
+            if "ct" not in archive:
+                raise ScanError(path, f"has no array 'ct' (it has {', '.join(archive.files) or 'none'}); give a Rad-ChestCT scan")
+            array = archive["ct"]
+    except ScanError:
+        raise
+    except (EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise ScanError(path, f"cannot be read as .npz, it is truncated or damaged ({error}); copy or download it again") from error
+    _check_three_axes(path, array.shape)
+    array = _three_axes(array)
+    affine = stored.affine_of(array.shape)
+    if affine is None:
+        raise ScanError(
+            path, "a .npz has no geometry; prepare it with scripts/prepare_rad_chestct.py, or convert it to NIfTI", "no geometry"
+        )
+    return Volume(array, affine, "npz", [])
+
+
 def _check_three_axes(path: str | Path, shape: Sequence[int]) -> None:
     """Accept (X, Y, Z) and (X, Y, Z, 1); refuse images, colour volumes and time series."""
     if len(shape) < 3 or len(shape) > 4 or (len(shape) == 4 and shape[3] != 1) or min(shape[:3]) < 2:
@@ -167,7 +203,7 @@ def _three_axes(array: np.ndarray) -> np.ndarray:
     return array[..., 0] if array.ndim == 4 else array
 
 
-# --- is it a chest CT in HU? ---------------------------------------------------------------------------------------
+# --- is its geometry that of a chest CT? ---------------------------------------------------------------------------
 
 
 def _check_affine(path: str | Path, volume: Volume) -> None:
@@ -197,33 +233,3 @@ def _check_affine(path: str | Path, volume: Volume) -> None:
         raise ScanError(path, f"spans only {shown} mm; a scan of the chest is expected")
     if extents[body_axis] < SHORT_BODY_AXIS_EXTENT_MM:
         volume.warnings.append(f"{path}: covers only {extents[body_axis]:.0f} mm along the body; findings elsewhere cannot be seen")
-
-
-def _check_hu(path: str | Path, values: np.ndarray, stored: np.dtype) -> None:
-    """Refuse volumes whose values cannot be HU of a chest.
-
-    A chest holds air (lungs, and mostly the room) near -1000 HU and soft tissue between fat (-100) and enhanced blood (+300).
-    Without air the values are windowed or not rescaled; without tissue they were rescaled twice. The lowest value says nothing:
-    padding outside the reconstructed circle is -8192 in correct scans.
-
-    Args:
-        values: (X, Y, Z) float32, finite.
-        stored: number type in the file.
-
-    Raises:
-        ScanError: with the likely mistake.
-    """
-    low, high = float(values.min()), float(values.max())
-    if low == high:
-        raise ScanError(path, f"all voxels are {low:g}; a CT is expected")
-    expected = f"intensities span {low:g}..{high:g}; a CT in HU is expected (air near -1000)."
-    if stored == np.uint8 or (low >= 0 and high <= 255):
-        raise ScanError(path, f"{expected} Was an 8-bit export loaded?")
-    sample = values[tuple(slice(None, None, max(1, size // 128)) for size in values.shape)]
-    air, tissue, beyond = ((sample < -500).mean(), ((sample > -200) & (sample < 300)).mean(), (sample > 4000).mean())
-    if air < 0.005:
-        raise ScanError(path, f"{expected} Is it a label map, a windowed image, or were slope and intercept left out?")
-    if tissue < 0.03:
-        raise ScanError(path, f"{expected} {100 * tissue:.1f} % of the voxels are soft tissue (-200..300): was HU rescaled twice?")
-    if beyond > 0.02:
-        raise ScanError(path, f"{expected} {100 * beyond:.0f} % of the voxels are above 4000: was signed padding read as unsigned?")

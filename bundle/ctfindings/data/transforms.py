@@ -33,6 +33,9 @@ from bundle.ctfindings.data.scan import load_scan
 
 logger = logging.getLogger(__name__)
 
+STORED_KEY = "stored"
+"""Entry of a study record that says how its scan is stored, where the file does not; see ``Stored``."""
+
 BODY_OPENING_MM = 6.0
 """A table, a blanket or a cable is thinner than this, or apart from the body."""
 
@@ -114,6 +117,8 @@ class LoadScand(MapTransform):
 
     Raises:
         ScanError: when a file cannot be used.
+
+    The entry ``stored`` of the study (slope, intercept, geometry) is used here and taken out, so that nothing can apply it again.
     """
 
     def __init__(
@@ -131,7 +136,7 @@ class LoadScand(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         study = dict(data)
         for key in self.key_iterator(study):
-            image = load_scan(study[key])
+            image = load_scan(study[key], study.pop(STORED_KEY, None))
             warnings = image.meta["warnings"]
             if self.anatomy_key is not None and study.get(self.anatomy_key) is not None:
                 mask, known = load_anatomy_mask(study[self.anatomy_key], self.mapping, image)

@@ -11,10 +11,15 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 class ScanError(ValueError):
-    """A file that cannot be used. The message is one line: ``FILE: what is wrong; remedy``."""
+    """A file that cannot be used. The message is one line: ``FILE: what is wrong; remedy``.
 
-    def __init__(self, path: str | Path, problem: str) -> None:
+    Attributes:
+        kind: the problem in a few words that are the same for all files that have it, to count by.
+    """
+
+    def __init__(self, path: str | Path, problem: str, kind: str = "unusable scan") -> None:
         super().__init__(f"{path}: " + " ".join(problem.split()))
+        self.kind = kind
 
 
 class Volume(NamedTuple):
@@ -23,7 +28,7 @@ class Volume(NamedTuple):
     Attributes:
         array: voxels, (X, Y, Z) in the order of storage, any number type, with the file's rescale applied once.
         affine: voxel indices to RAS world in mm, (4, 4) float64.
-        source_format: nifti, nrrd, metaimage or dicom.
+        source_format: nifti, nrrd, metaimage, npz or dicom.
         warnings: what a reader should know, one sentence each.
     """
 
