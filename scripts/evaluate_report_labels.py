@@ -22,12 +22,12 @@ import numpy as np  # noqa: E402
 from sklearn.metrics import precision_recall_fscore_support  # noqa: E402
 
 from bundle.ctfindings import __version__  # noqa: E402
+from bundle.ctfindings.data.atomic import atomic_path  # noqa: E402
 from bundle.ctfindings.data.csv_table import TableError, read_table  # noqa: E402
 from bundle.ctfindings.data.report_table import read_reports  # noqa: E402
 from bundle.ctfindings.data.snippet_table import choose_columns  # noqa: E402
 from bundle.ctfindings.engines.running import run_or_exit  # noqa: E402
 from bundle.ctfindings.findings import FINDING_NAMES  # noqa: E402
-from bundle.ctfindings.inference.atomic import atomic_path  # noqa: E402
 
 PARTS = ("developed on", "held aside")
 RESAMPLES, SEED = 1000, 42

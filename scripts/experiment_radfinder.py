@@ -28,6 +28,7 @@ import numpy as np  # noqa: E402
 from monai.bundle import ConfigParser  # noqa: E402
 
 from bundle.ctfindings.data import load_datalist  # noqa: E402
+from bundle.ctfindings.data.atomic import atomic_path  # noqa: E402
 from bundle.ctfindings.engines import collect_scores, run_or_exit  # noqa: E402
 from bundle.ctfindings.engines.report_evaluation import (  # noqa: E402
     collect_report_embeddings,
@@ -35,7 +36,6 @@ from bundle.ctfindings.engines.report_evaluation import (  # noqa: E402
     report_loader,
     retrieval_of,
 )
-from bundle.ctfindings.inference.atomic import atomic_path  # noqa: E402
 from bundle.ctfindings.metrics import bootstrap_auc, load_paraphrases, paired_bootstrap_auc  # noqa: E402
 from bundle.ctfindings.networks import load_checkpoint  # noqa: E402
 

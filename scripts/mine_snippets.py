@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from tqdm import tqdm  # noqa: E402
 
+from bundle.ctfindings.data.atomic import atomic_path  # noqa: E402
 from bundle.ctfindings.data.csv_table import read_table  # noqa: E402
 from bundle.ctfindings.data.slice_positions import Studies  # noqa: E402
 from bundle.ctfindings.data.snippet_table import (  # noqa: E402
@@ -35,7 +36,6 @@ from bundle.ctfindings.data.snippet_table import (  # noqa: E402
 )
 from bundle.ctfindings.data.snippets import CONFIDENCES  # noqa: E402
 from bundle.ctfindings.engines.running import run_or_exit  # noqa: E402
-from bundle.ctfindings.inference.atomic import atomic_path  # noqa: E402
 
 
 def mine(options: argparse.Namespace) -> None:

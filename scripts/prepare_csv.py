@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from tqdm import tqdm  # noqa: E402
 
+from bundle.ctfindings.data.atomic import atomic_path  # noqa: E402
 from bundle.ctfindings.data.csv_table import read_table  # noqa: E402
 from bundle.ctfindings.data.sources.csv_source import FIELDS, load_mapping, map_columns, notice_unlisted, read_candidates  # noqa: E402
 from bundle.ctfindings.data.sources.data_card import data_card, render_card  # noqa: E402
@@ -32,7 +33,6 @@ from bundle.ctfindings.data.sources.preparation import Settings, assemble, assig
 from bundle.ctfindings.data.sources.scan_facts import read_all_facts  # noqa: E402
 from bundle.ctfindings.data.sources.splits import DEFAULT_FRACTIONS, SPLITS, check_fractions  # noqa: E402
 from bundle.ctfindings.engines.running import run_or_exit  # noqa: E402
-from bundle.ctfindings.inference.atomic import atomic_path  # noqa: E402
 
 DATALIST, CARD, PAGE, LEDGER, JOURNAL = "datalist.json", "data_card.json", "data_card.html", "ledger.csv", "scans.jsonl"
 

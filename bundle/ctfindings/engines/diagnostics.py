@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
+from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.data.sentences import split_sentences
 from bundle.ctfindings.engines.calibration import Calibration
 from bundle.ctfindings.engines.scoring import SplitScores
-from bundle.ctfindings.inference.atomic import atomic_path
 from bundle.ctfindings.metrics import TextRows, alignment, apply_temperature, drop_sentences, rank_of_own, report_similarity
 from bundle.ctfindings.networks import TextTower, template_bank
 

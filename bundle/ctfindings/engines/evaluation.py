@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from bundle.ctfindings import __version__
 from bundle.ctfindings.data import load_datalist
+from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.engines.calibration import Calibration, calibrate
 from bundle.ctfindings.engines.diagnostics import Diagnostics, diagnose
 from bundle.ctfindings.engines.diagnostics_record import TEMPLATE_NAMES, comparison_record, diagnostics_record
@@ -30,7 +31,6 @@ from bundle.ctfindings.engines.loading import cached_dataset, study_loader
 from bundle.ctfindings.engines.protocols import protocol_of_scores
 from bundle.ctfindings.engines.scoring import KeepGeometryd, SplitScores, collect_scores
 from bundle.ctfindings.findings import FINDING_NAMES
-from bundle.ctfindings.inference.atomic import atomic_path
 from bundle.ctfindings.metrics import (
     check_disjoint,
     evaluate_split,

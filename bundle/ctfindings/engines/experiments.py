@@ -20,10 +20,10 @@ import torch
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 
+from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.engines.evaluation import DIAGNOSTICS_FILE
 from bundle.ctfindings.engines.experiment_page import write_experiment_figures, write_experiment_page
 from bundle.ctfindings.engines.experiment_results import experiment_results
-from bundle.ctfindings.inference.atomic import atomic_path
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from bundle.ctfindings import __version__
 from bundle.ctfindings.anatomy import ANATOMIES
+from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.engines.evaluation import check_patients, labelled_studies
 from bundle.ctfindings.findings import FINDING_NAMES
-from bundle.ctfindings.inference.atomic import atomic_path
 from bundle.ctfindings.metrics.protocols import ZeroShotScores, check_protocol, format_protocol, protocol_record
 from bundle.ctfindings.networks import PublishedClassifier, PublishedTextTower, load_classifier
 from bundle.ctfindings.networks.checkpoint import sha256_of

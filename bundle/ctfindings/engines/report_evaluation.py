@@ -20,9 +20,9 @@ from torch import Tensor
 
 from bundle.ctfindings.anatomy import THORAX
 from bundle.ctfindings.data import load_datalist, report_text
+from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.engines.loading import cached_dataset, study_loader
 from bundle.ctfindings.engines.scoring import KeepGeometryd
-from bundle.ctfindings.inference.atomic import atomic_path
 from bundle.ctfindings.metrics.localization import depth_errors, depth_record
 from bundle.ctfindings.metrics.retrieval import first_of_each, report_retrieval
 from bundle.ctfindings.networks import VisionLanguageModel, depth_positions, depth_profile, load_checkpoint

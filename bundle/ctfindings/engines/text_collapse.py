@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.data import text_id
+from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.data.csv_table import read_table
 from bundle.ctfindings.data.reports import read_report
 from bundle.ctfindings.engines.diagnostics import embed_texts
-from bundle.ctfindings.inference.atomic import atomic_path
 from bundle.ctfindings.metrics import (
     PAIR_KINDS,
     STATISTICS,

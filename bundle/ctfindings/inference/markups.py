@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bundle.ctfindings.inference.atomic import atomic_path
+from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.inference.coordinates import ras_to_lps
 from bundle.ctfindings.inference.record import FindingsRecord
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from monai.bundle import ConfigParser
 
-from bundle.ctfindings.inference.atomic import atomic_path
+from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.networks.checkpoint import sha256_of
 from bundle.ctfindings.networks.pretrained import Converted, PublishedModel, convert_checkpoint
 from bundle.ctfindings.networks.pretrained_fvlm import fvlm

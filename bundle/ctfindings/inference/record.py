@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bundle.ctfindings.inference.atomic import atomic_path
+from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.inference.coordinates import as_affine, orientation_code, voxel_spacing
 
 SCHEMA_VERSION = "1.1"

@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from bundle.ctfindings.inference.atomic import atomic_path
+from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.inference.record import Answer, Evidence, FindingAnswer, FindingsRecord
 from bundle.ctfindings.inference.report_pictures import HEAT_FLOOR, LUNG, SOFT_TISSUE, WIDE, DisplayVolume, Picture, Window, heat_css
 

@@ -16,7 +16,7 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.train import TrainTask
 
-from bundle.ctfindings.inference.atomic import atomic_path
+from bundle.ctfindings.data.atomic import atomic_path
 
 from .errors import UsageError
 from .options import Options
