@@ -159,14 +159,27 @@ class Studies:
             ScanError: when no file is DICOM.
         """
         for path in sorted(item for item in self.folder.rglob("*") if item.is_file()):
-            top = path.relative_to(self.folder).parts[0]
-            if path.suffix.lower() == ".zip":
-                self.read_zip(path)
-            else:
-                self._add(path, top if path.parent != self.folder else "")
+            self.add(path)
             yield path
         if not self.files:
             raise ScanError(self.folder, "holds no DICOM images; give the folder of the DICOM studies")
+
+    def add(self, path: Path) -> None:
+        """Reads the headers of one file, of the files of a zip, or of all in a folder.
+
+        Raises:
+            ScanError: when a zip is damaged or encrypted.
+        """
+        if path.is_dir():
+            for item in sorted(path.rglob("*")):
+                if item.is_file():
+                    self.add(item)
+        elif path.suffix.lower() == ".zip":
+            self.read_zip(path)
+        else:
+            self._add(
+                path, path.relative_to(self.folder).parts[0] if path.parent != self.folder and path.is_relative_to(self.folder) else ""
+            )
 
     def read_zip(self, path: Path) -> None:
         """Reads the headers in one zip.
@@ -212,21 +225,17 @@ class Studies:
         return self._by_name.get(identity) or self._by_number.get(identity)
 
 
-def read_study(path: Path) -> StudyTable:
-    """The table of one study.
-
-    Args:
-        path: a folder or a zip of DICOM.
+def read_files(paths: Sequence[Path]) -> StudyTable:
+    """The table of one study from its files, or folders or zips of them.
 
     Raises:
-        ScanError: when it holds no DICOM images.
+        ScanError: when there are no DICOM images, or a zip is damaged.
     """
-    studies = Studies(path if path.is_dir() else path.parent)
-    if path.is_dir():
-        for _ in studies.read():
-            pass
-    else:
-        studies.read_zip(path)
+    studies = Studies(paths[0].parent)
+    for path in paths:
+        studies.add(path)
+    if not studies.files:
+        raise ScanError(paths[0], "holds no DICOM images; give the folder of the DICOM study")
     return studies.everything
 
 

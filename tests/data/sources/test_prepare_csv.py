@@ -94,6 +94,7 @@ def test_columns_of_any_name_become_study_records(run: Run, tmp_path: Path, scan
     assert {Path(each["image"]).resolve() for each in loaded} == set(scans.iterdir())
     assert card["counts"]["all"] == {
         "studies": 6,
+        "examinations": 6,
         "patients": 3,
         "with report": 6,
         "with labels": 6,
@@ -153,7 +154,7 @@ def test_what_cannot_be_used_is_named_by_row_and_the_rest_is_kept(run: Run, tmp_
     run(write(tmp_path / "t.csv", rows), "--output", tmp_path / "out", "--scans", scans)
     datalist, card, ledger = read(tmp_path / "out")
     assert set(studies_of(datalist)) == {"good", "silent", "masked"}
-    assert card["dropped"] == {"no such scan": 1, "id in several rows": 2, "scan in several rows": 2, "unusable scan": 2}
+    assert card["dropped"] == {"no such scan": 1, "id in several rows": 2, "scan in several rows": 2, "unusable scan": 1, "not in HU": 1}
     assert [entry[:3] for entry in ledger if entry[0] == "dropped" and entry[3] == "id in several rows"] == [
         ["dropped", "5", "twice"],
         ["dropped", "6", "twice"],
@@ -226,28 +227,28 @@ def test_nothing_is_written_over(run: Run, tmp_path: Path, scans: Path) -> None:
 
 def test_a_stopped_run_reads_no_scan_twice_but_a_changed_one_again(tmp_path: Path, scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal, paths = tmp_path / "out" / "scans.jsonl", sorted(scans.iterdir())
-    first = dict(read_all_facts(paths[:4], journal, workers=1))
+    first = dict(read_all_facts(dict.fromkeys(paths[:4], {}), journal, workers=1))
     with journal.open("a") as file:
         file.write('{"file": "cut off')
     opened: list[Path] = []
     from bundle.ctfindings.data.sources import scan_facts
 
     whole = scan_facts.load_scan
-    monkeypatch.setattr(scan_facts, "load_scan", lambda path: opened.append(path) or whole(path))
+    monkeypatch.setattr(scan_facts, "load_scan", lambda path, stored: opened.append(path) or whole(path, stored))
     paths[1].write_bytes(paths[5].read_bytes() + b"\0")
-    again = dict(read_all_facts(paths, journal, workers=1))
+    again = dict(read_all_facts(dict.fromkeys(paths, {}), journal, workers=1))
     assert sorted(opened) == [paths[1], paths[4], paths[5]]
     assert again[paths[0]] == first[paths[0]]
     assert set(again) == set(paths)
     opened.clear()
-    assert dict(read_all_facts(paths, journal, workers=1)) == again
+    assert dict(read_all_facts(dict.fromkeys(paths, {}), journal, workers=1)) == again
     assert opened == []
 
 
 def test_workers_give_what_one_process_gives(tmp_path: Path, scans: Path) -> None:
     paths = sorted(scans.iterdir())
-    alone = dict(read_all_facts(paths, tmp_path / "one.jsonl", workers=1))
-    assert dict(read_all_facts(paths, tmp_path / "two.jsonl", workers=2)) == alone
+    alone = dict(read_all_facts(dict.fromkeys(paths, {}), tmp_path / "one.jsonl", workers=1))
+    assert dict(read_all_facts(dict.fromkeys(paths, {}), tmp_path / "two.jsonl", workers=2)) == alone
 
 
 def test_the_page_loads_nothing_and_escapes_what_it_shows(run: Run, tmp_path: Path, scans: Path) -> None:

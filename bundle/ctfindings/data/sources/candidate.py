@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bundle.ctfindings.findings import FINDING_NAMES
 
@@ -22,6 +24,10 @@ class Candidate:
         labels: 1, 0 or -1 for each of the 18 findings.
         masks: files by ``anatomy`` and ``finding_masks``.
         split: as the source has it; None to draw one.
+        stored: how the file becomes HU, where it does not say so itself; see ``Stored``.
+        examination: name that the reconstructions of one examination share; empty when the study is the only one.
+        warnings: what the source found out about the scan, one sentence each.
+        dicom: files in which references to slices are looked up; empty to use ``image`` where that is DICOM.
     """
 
     line: int
@@ -33,3 +39,7 @@ class Candidate:
     labels: list[int] = field(default_factory=lambda: [-1] * len(FINDING_NAMES))
     masks: dict[str, Path] = field(default_factory=dict)
     split: str | None = None
+    stored: dict[str, Any] = field(default_factory=dict)
+    examination: str = ""
+    warnings: list[str] = field(default_factory=list)
+    dicom: Sequence[Path] = ()

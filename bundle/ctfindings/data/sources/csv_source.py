@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle.ctfindings.data.csv_table import Row, Table, TableError
+from bundle.ctfindings.data.csv_table import Row, Table, TableError, read_table
 from bundle.ctfindings.data.sources.candidate import Candidate
+from bundle.ctfindings.data.sources.datalist_run import Source
 from bundle.ctfindings.data.sources.drops import Ledger
 from bundle.ctfindings.data.sources.splits import split_name
 from bundle.ctfindings.findings import FINDING_NAMES
@@ -114,6 +115,36 @@ def load_mapping(path: Path) -> dict[str, str]:
     return content
 
 
+def read_source(path: Path, mapping_file: Path | None, columns: Mapping[str, str], scans: Path | None) -> Source:
+    """The studies of a table.
+
+    Args:
+        path: the table.
+        mapping_file: column by field as JSON, see ``load_mapping``.
+        columns: the same; these win.
+        scans: folder where paths of the table start; None for that of the table.
+
+    Raises:
+        ValueError: when a file or folder is missing, or a column, label or split cannot be read.
+    """
+    table = read_table(path)
+    mapping = map_columns(table, (load_mapping(mapping_file) if mapping_file else {}) | dict(columns))
+    folder = scans or path.resolve().parent
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: there is no such folder; check --scans")
+    ledger = Ledger()
+    candidates = read_candidates(table, mapping, folder, ledger)
+    if scans:
+        notice_unlisted(candidates, table, mapping, folder, ledger)
+    origin = {
+        "table": f"{path.name}, {len(table.rows)} rows",
+        "columns": {**mapping.fields, **{f"label {finding}": column for finding, column in mapping.labels.items()}},
+        "patients": "from the table" if "patient" in mapping.fields else "unknown: each study counts as a patient of its own",
+        "splits": "the table's where it names one, else drawn by patient",
+    }
+    return Source(path, path.stem, "", origin, candidates, ledger)
+
+
 def read_candidates(table: Table, mapping: ColumnMapping, folder: Path, ledger: Ledger) -> list[Candidate]:
     """The rows that name a scan which is there and no other row names; the others go to the ledger.
 
@@ -135,9 +166,7 @@ def read_candidates(table: Table, mapping: ColumnMapping, folder: Path, ledger: 
         if image is None:
             continue
         candidate = Candidate(row.line, identity, _value(row, mapping, "patient"), image)
-        candidate.labels = _labels(table, row, mapping)
-        candidate.split = _split(table, row, mapping)
-        _read_texts(candidate, row, mapping, folder, ledger)
+        fill_from_row(candidate, table, row, mapping, folder, ledger)
         for name in ("anatomy", "finding_masks"):
             if value := _value(row, mapping, name):
                 mask = (folder / value).resolve()
@@ -147,6 +176,17 @@ def read_candidates(table: Table, mapping: ColumnMapping, folder: Path, ledger: 
                     ledger.notice(row.line, identity, f"no such {name} file", f"{value} is not there; the study is kept without it")
         candidates.append(candidate)
     return _unique(candidates, ledger)
+
+
+def fill_from_row(candidate: Candidate, table: Table, row: Row, mapping: ColumnMapping, folder: Path, ledger: Ledger) -> None:
+    """Puts the labels, the split and the texts of a row into a candidate.
+
+    Raises:
+        TableError: when a label is none of 1, 0, -1 and empty, or a split is unknown.
+    """
+    candidate.labels = _labels(table, row, mapping)
+    candidate.split = _split(table, row, mapping)
+    _read_texts(candidate, row, mapping, folder, ledger)
 
 
 def _value(row: Row, mapping: ColumnMapping, name: str) -> str:

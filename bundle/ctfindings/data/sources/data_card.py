@@ -66,6 +66,7 @@ def data_card(datalist: Mapping[str, Any], facts: Mapping[str, ScanFacts], ledge
 def _counts(studies: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {
         "studies": len(studies),
+        "examinations": len({study.get("examination", study["id"]) for study in studies}),
         "patients": len({study["patient"] for study in studies}),
         "with report": sum(bool(report_text(study.get("report"))) for study in studies),
         "with labels": sum(any(label != -1 for label in study.get("labels", ())) for study in studies),

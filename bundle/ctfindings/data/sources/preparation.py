@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bundle.ctfindings.data.reports import read_report
-from bundle.ctfindings.data.slice_positions import read_study
+from bundle.ctfindings.data.slice_positions import read_files
 from bundle.ctfindings.data.snippets import mine_report
 from bundle.ctfindings.data.sources.candidate import Candidate
 from bundle.ctfindings.data.sources.drops import Ledger
@@ -39,12 +39,31 @@ def drop_unusable(candidates: Sequence[Candidate], facts: Mapping[Path, ScanFact
     for candidate in candidates:
         known = facts[candidate.image]
         if known.problem:
-            ledger.drop(candidate.line, candidate.id, "unusable scan", known.problem)
+            ledger.drop(candidate.line, candidate.id, known.kind, known.problem)
             continue
-        for warning in known.warnings:
+        for warning in (*candidate.warnings, *known.warnings):
             ledger.notice(candidate.line, candidate.id, "scan with a warning", warning)
         kept.append(candidate)
     return kept
+
+
+def drop_copies(candidates: Sequence[Candidate], facts: Mapping[Path, ScanFacts], ledger: Ledger) -> list[Candidate]:
+    """Without scans that hold the same voxels as another: of one examination the first is kept, of several none.
+
+    The same scan under two examinations has two reports, of which one is wrong, and may be in two splits.
+    """
+    same: dict[tuple[str, tuple[int, ...]], list[Candidate]] = {}
+    for candidate in candidates:
+        known = facts[candidate.image]
+        same.setdefault((known.content, known.shape), []).append(candidate)
+    dropped: set[str] = set()
+    for copies in same.values():
+        several = len({candidate.examination or candidate.id for candidate in copies}) > 1
+        for candidate in copies if several else copies[1:]:
+            others = ", ".join(other.id for other in copies if other is not candidate)
+            ledger.drop(candidate.line, candidate.id, "copy of another scan", f"holds the same voxels as {others}")
+            dropped.add(candidate.id)
+    return [candidate for candidate in candidates if candidate.id not in dropped]
 
 
 def assign_splits(candidates: Sequence[Candidate], settings: Settings, table: Path) -> dict[str, str]:
@@ -87,6 +106,10 @@ def studies(candidates: Sequence[Candidate], settings: Settings, folder: Path, l
         record: dict[str, Any] = {"id": candidate.id, "patient": pseudonym(patient_of(candidate), settings.seed)}
         record["image"] = _relative(candidate.image, folder)
         record |= {name: _relative(path, folder) for name, path in candidate.masks.items()}
+        if candidate.stored:
+            record["stored"] = candidate.stored
+        if candidate.examination:
+            record["examination"] = candidate.examination
         labels = list(candidate.labels)
         if candidate.findings or candidate.impression:
             record["report"] = {"findings": candidate.findings, "impression": candidate.impression}
@@ -113,10 +136,11 @@ def _relative(path: Path, folder: Path) -> str:
 
 def _snippets(candidate: Candidate, ledger: Ledger) -> list[dict[str, Any]]:
     """Sentences that point at a slice of this scan, where its headers say which slice that is."""
-    if not (candidate.image.is_dir() or candidate.image.suffix.lower() == ".zip"):
+    is_dicom = candidate.image.is_dir() or candidate.image.suffix.lower() == ".zip"
+    if not (candidate.dicom or is_dicom):
         return []
     mined = mine_report([text for text in (candidate.findings, candidate.impression) if text])
-    table = read_study(candidate.image) if mined.snippets else None
+    table = read_files(candidate.dicom or [candidate.image]) if mined.snippets else None
     records = []
     for snippet in mined.snippets:
         place = table.position(snippet.series, snippet.first, snippet.last) if table else None

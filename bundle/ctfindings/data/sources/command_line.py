@@ -1,0 +1,53 @@
+"""The options that all preparing scripts share, and how they end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from bundle.ctfindings.data.sources.datalist_run import Source, make_datalist
+from bundle.ctfindings.data.sources.outputs import refuse_existing, summary
+from bundle.ctfindings.data.sources.preparation import Settings
+
+
+def add_shared_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --output, --seed, --labels-from-reports, --workers, --name and --description."""
+    parser.add_argument(
+        "--output", type=Path, required=True, help="new folder for datalist.json, data_card.json, data_card.html, ledger.csv"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the splits and the patients' pseudonyms (default %(default)s)")
+    parser.add_argument("--labels-from-reports", action="store_true", help="read labels that the tables leave unknown from the reports")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that read scans (default: one for each core)")
+    parser.add_argument("--name", help="of the data set")
+    parser.add_argument("--description", help="one sentence for the data card")
+
+
+def field_and_column(text: str) -> tuple[str, str]:
+    """FIELD=COLUMN as two texts, for argparse."""
+    name, sign, column = text.partition("=")
+    if not sign or not name.strip() or not column.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=COLUMN")
+    return name.strip(), column.strip()
+
+
+def run_source(read: Callable[[argparse.Namespace], Source], settings: Settings, options: argparse.Namespace) -> None:
+    """Reads a source, makes its datalist and prints the counts and the datalist's path.
+
+    Raises:
+        ValueError: when the source or the output cannot be used, or the disk is full. What was read stays in the journal.
+    """
+    refuse_existing(options.output)
+    try:
+        source = read(options)
+        source = source._replace(name=options.name or source.name, description=options.description or source.description)
+        datalist, card = make_datalist(source, settings, options.output, options.workers)
+    except OSError as error:
+        raise ValueError(
+            f"{error.filename or options.output}: {error.strerror or error}; what was prepared is kept, make room or check the rights "
+            "and give the same command again"
+        ) from error
+    for line in summary(card):
+        print(line)
+    print(datalist)

@@ -1,0 +1,97 @@
+"""Work on many files in processes, with a journal: a run that was stopped does not do again what it has done."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+Argument = TypeVar("Argument")
+
+
+class Entry(NamedTuple):
+    """One line of a journal.
+
+    Attributes:
+        signature: of the input, such as its size and time; another one makes the result stale.
+        result: what the work gave, plain JSON.
+    """
+
+    signature: str
+    result: dict[str, Any]
+
+
+def work_through(
+    work: Callable[[Argument], dict[str, Any]], tasks: Mapping[str, tuple[str, Argument]], journal: Path, workers: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The result of each task by its key, in any order; those in the journal whose signature is the same are not worked on again.
+
+    Each result is appended to the journal as soon as it is there.
+
+    Args:
+        work: a function of a module; processes import it by name.
+        tasks: signature and argument by key.
+        journal: JSON lines; made when missing.
+        workers: processes; 1 works in this process.
+
+    Raises:
+        ValueError: when a worker was killed, most likely for want of memory. What was done stays in the journal.
+    """
+    known = read_journal(journal)
+    remaining: dict[str, Argument] = {}
+    for key, (signature, argument) in tasks.items():
+        if key in known and known[key].signature == signature:
+            yield key, known[key].result
+        else:
+            remaining[key] = argument
+    if not remaining:
+        return
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    with journal.open("a", encoding="utf-8") as file:
+        if file.tell() and not journal.read_bytes().endswith(b"\n"):
+            file.write("\n")  # The last line was cut off.
+        for key, result in _in_parallel(work, remaining, workers):
+            file.write(json.dumps({"key": key, "signature": tasks[key][0], "result": result}) + "\n")
+            file.flush()
+            yield key, result
+
+
+def _in_parallel(
+    work: Callable[[Argument], dict[str, Any]], tasks: Mapping[str, Argument], workers: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    if workers <= 1:
+        for key, argument in tasks.items():
+            yield key, work(argument)
+        return
+    # A fresh interpreter in every worker would import all of MONAI first; forks start at once, where the system has them.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        futures = {pool.submit(work, argument): key for key, argument in tasks.items()}
+        try:
+            for future in as_completed(futures):
+                key = futures.pop(future)
+                yield key, future.result()
+        except BrokenProcessPool as error:
+            raise ValueError(
+                "a worker was killed while scans were read, perhaps for want of memory; start again with fewer workers"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def read_journal(journal: Path) -> dict[str, Entry]:
+    """The last entry of each key; lines that were cut off are none."""
+    known: dict[str, Entry] = {}
+    if journal.is_file():
+        for line in journal.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+                known[entry["key"]] = Entry(entry["signature"], entry["result"])
+            except (json.JSONDecodeError, KeyError, TypeError):
+                continue
+    return known
