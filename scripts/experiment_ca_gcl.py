@@ -10,28 +10,15 @@ epoch is scored. Docs: docs/diagnostics.md.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bundle.ctfindings.engines import run_or_exit  # noqa: E402
-from bundle.ctfindings.engines.experiments import CA_GCL_VARIANTS, run_experiment  # noqa: E402
-
-
-def setting(text: str) -> tuple[str, Any]:
-    """``key=value`` with a JSON value, or a plain string."""
-    key, separator, value = text.partition("=")
-    if not separator:
-        raise argparse.ArgumentTypeError(f"{text!r} is no key=value")
-    try:
-        return key, json.loads(value)
-    except json.JSONDecodeError:
-        return key, value
+from bundle.ctfindings.engines.experiments import CA_GCL_VARIANTS, config_setting, run_experiment  # noqa: E402
 
 
 def main() -> None:
@@ -46,7 +33,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="runs (default: runs/experiments/<name of output>)")
     parser.add_argument("--cache", type=Path, default=ROOT / "cache", help="preprocessed scans (default %(default)s)")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default %(default)s)")
-    parser.add_argument("--set", type=setting, nargs="+", default=[], metavar="KEY=VALUE", help="config keys for all runs")
+    parser.add_argument("--set", type=config_setting, nargs="+", default=[], metavar="KEY=VALUE", help="config keys for all runs")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     page = run_or_exit(

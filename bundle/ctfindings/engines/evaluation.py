@@ -161,6 +161,8 @@ def evaluate_checkpoint(
         "datalist": Path(datalist).name,
         "checkpoint": Path(ckpt_path).name,
         "checkpoint_sha256": sha256_of(ckpt_path),
+        "image_parameters": _parameters(network.image),
+        "text_parameters": _parameters(network.text),
         "device": torch.device(device).type,
         "cache_key": cache_key,
         "exported_sha256": None,
@@ -265,3 +267,7 @@ def _write_results(
 
 def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _parameters(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

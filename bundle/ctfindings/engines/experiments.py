@@ -6,6 +6,7 @@ there is not done again.
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import os
@@ -229,6 +230,21 @@ def _bundle_run(configs: Sequence[str], keys: Mapping[str, Any], log: Path) -> N
     if done.returncode != 0:
         last = log.read_text(encoding="utf-8").strip().splitlines()[-1:] or ["no output"]
         raise ValueError(f"{log}: the command failed ({last[0][:300]}); see the file, and run again to resume")
+
+
+def config_setting(text: str) -> tuple[str, Any]:
+    """``key=value`` of a command line: the value as JSON, or else as it is.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no ``=``.
+    """
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text!r} is no key=value")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
 
 
 def _stamp(datalist: Path) -> dict[str, int]:
