@@ -63,6 +63,11 @@ def read(output: Path) -> tuple[dict[str, Any], dict[str, Any], list[list[str]]]
     return datalist, card, ledger
 
 
+def plain(paths: list[Path]) -> dict[Path, dict[str, Any]]:
+    """Scans whose files say all themselves."""
+    return {path: {} for path in paths}
+
+
 def studies_of(datalist: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {study["id"]: study for split in ("training", "validation", "test") for study in datalist[split]}
 
@@ -227,7 +232,7 @@ def test_nothing_is_written_over(run: Run, tmp_path: Path, scans: Path) -> None:
 
 def test_a_stopped_run_reads_no_scan_twice_but_a_changed_one_again(tmp_path: Path, scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal, paths = tmp_path / "out" / "scans.jsonl", sorted(scans.iterdir())
-    first = dict(read_all_facts(dict.fromkeys(paths[:4], {}), journal, workers=1))
+    first = dict(read_all_facts(plain(paths[:4]), journal, workers=1))
     with journal.open("a") as file:
         file.write('{"file": "cut off')
     opened: list[Path] = []
@@ -236,19 +241,19 @@ def test_a_stopped_run_reads_no_scan_twice_but_a_changed_one_again(tmp_path: Pat
     whole = scan_facts.load_scan
     monkeypatch.setattr(scan_facts, "load_scan", lambda path, stored: opened.append(path) or whole(path, stored))
     paths[1].write_bytes(paths[5].read_bytes() + b"\0")
-    again = dict(read_all_facts(dict.fromkeys(paths, {}), journal, workers=1))
+    again = dict(read_all_facts(plain(paths), journal, workers=1))
     assert sorted(opened) == [paths[1], paths[4], paths[5]]
     assert again[paths[0]] == first[paths[0]]
     assert set(again) == set(paths)
     opened.clear()
-    assert dict(read_all_facts(dict.fromkeys(paths, {}), journal, workers=1)) == again
+    assert dict(read_all_facts(plain(paths), journal, workers=1)) == again
     assert opened == []
 
 
 def test_workers_give_what_one_process_gives(tmp_path: Path, scans: Path) -> None:
     paths = sorted(scans.iterdir())
-    alone = dict(read_all_facts(dict.fromkeys(paths, {}), tmp_path / "one.jsonl", workers=1))
-    assert dict(read_all_facts(dict.fromkeys(paths, {}), tmp_path / "two.jsonl", workers=2)) == alone
+    alone = dict(read_all_facts(plain(paths), tmp_path / "one.jsonl", workers=1))
+    assert dict(read_all_facts(plain(paths), tmp_path / "two.jsonl", workers=2)) == alone
 
 
 def test_the_page_loads_nothing_and_escapes_what_it_shows(run: Run, tmp_path: Path, scans: Path) -> None:

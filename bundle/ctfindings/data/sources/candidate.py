@@ -5,9 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bundle.ctfindings.findings import FINDING_NAMES
+
+
+class Grid(NamedTuple):
+    """Size and voxel size of a scan as a table gives them.
+
+    Attributes:
+        shape: voxels, in any order of axes.
+        spacing_mm: voxel size in the same order.
+    """
+
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
 
 
 @dataclass
@@ -26,6 +38,7 @@ class Candidate:
         split: as the source has it; None to draw one.
         stored: how the file becomes HU, where it does not say so itself; see ``Stored``.
         examination: name that the reconstructions of one examination share; empty when the study is the only one.
+        grid: what the source's table says of the scan, to be compared with the file; None when it says nothing.
         warnings: what the source found out about the scan, one sentence each.
         dicom: files in which references to slices are looked up; empty to use ``image`` where that is DICOM.
     """
@@ -41,5 +54,6 @@ class Candidate:
     split: str | None = None
     stored: dict[str, Any] = field(default_factory=dict)
     examination: str = ""
+    grid: Grid | None = None
     warnings: list[str] = field(default_factory=list)
     dicom: Sequence[Path] = ()

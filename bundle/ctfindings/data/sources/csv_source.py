@@ -184,7 +184,7 @@ def fill_from_row(candidate: Candidate, table: Table, row: Row, mapping: ColumnM
     Raises:
         TableError: when a label is none of 1, 0, -1 and empty, or a split is unknown.
     """
-    candidate.labels = _labels(table, row, mapping)
+    candidate.labels = read_labels(table, row, mapping.labels)
     candidate.split = _split(table, row, mapping)
     _read_texts(candidate, row, mapping, folder, ledger)
 
@@ -230,10 +230,18 @@ def _image(
     return None
 
 
-def _labels(table: Table, row: Row, mapping: ColumnMapping) -> list[int]:
+def read_labels(table: Table, row: Row, columns: Mapping[str, str]) -> list[int]:
+    """1, 0 or -1 for each of the 18 findings.
+
+    Args:
+        columns: column by finding name; a finding without a column is unknown.
+
+    Raises:
+        TableError: when a value is none of 1, 0, -1 and empty.
+    """
     labels = [-1] * len(FINDING_NAMES)
     for index, finding in enumerate(FINDING_NAMES):
-        if column := mapping.labels.get(finding):
+        if column := columns.get(finding):
             value = row.values[column]
             if value.lower() not in _LABEL_WORDS:
                 raise TableError(table.path, f"line {row.line}: {finding} is {value!r}; labels are 1, 0, and -1 or empty for unknown")

@@ -11,10 +11,13 @@ from typing import Any, NamedTuple
 from bundle.ctfindings.data.reports import read_report
 from bundle.ctfindings.data.slice_positions import read_files
 from bundle.ctfindings.data.snippets import mine_report
-from bundle.ctfindings.data.sources.candidate import Candidate
+from bundle.ctfindings.data.sources.candidate import Candidate, Grid
 from bundle.ctfindings.data.sources.drops import Ledger
 from bundle.ctfindings.data.sources.scan_facts import ScanFacts
 from bundle.ctfindings.data.sources.splits import SPLITS, draw_split, patients_in_two_splits, pseudonym
+
+SPACING_TOLERANCE = 0.02
+"""Share by which the voxel size of a file may differ from that of its table."""
 
 
 class Settings(NamedTuple):
@@ -43,8 +46,21 @@ def drop_unusable(candidates: Sequence[Candidate], facts: Mapping[Path, ScanFact
             continue
         for warning in (*candidate.warnings, *known.warnings):
             ledger.notice(candidate.line, candidate.id, "scan with a warning", warning)
+        if candidate.grid and (difference := _difference(candidate.grid, known)):
+            ledger.notice(candidate.line, candidate.id, "size or spacing differs from the table", difference)
         kept.append(candidate)
     return kept
+
+
+def _difference(told: Grid, known: ScanFacts) -> str:
+    """In what a file differs from what its table says; axes may be in another order."""
+    if sorted(told.shape) != sorted(known.shape):
+        return f"the file has {' x '.join(map(str, known.shape))} voxels, the table says {' x '.join(map(str, told.shape))}"
+    pairs = zip(sorted(told.spacing_mm), sorted(known.spacing_mm), strict=True)
+    if any(abs(expected - own) > SPACING_TOLERANCE * expected for expected, own in pairs):
+        shown = [" x ".join(f"{step:g}" for step in steps) for steps in (known.spacing_mm, told.spacing_mm)]
+        return f"the file has voxels of {shown[0]} mm, the table says {shown[1]}"
+    return ""
 
 
 def drop_copies(candidates: Sequence[Candidate], facts: Mapping[Path, ScanFacts], ledger: Ledger) -> list[Candidate]:
