@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import difflib
 import io
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,6 +64,19 @@ def read_table(path: Path) -> Table:
     Raises:
         TableError: when the file is missing, empty, not UTF-8, has a column twice, or a row has more or fewer fields than the header.
     """
+    table, rows = stream_table(path)
+    table.rows.extend(rows)
+    if not table.rows:
+        raise TableError(path, "has a header and no rows; nothing can be read from it")
+    return table
+
+
+def stream_table(path: Path) -> tuple[Table, Iterator[Row]]:
+    """The same, row by row: for tables of thousands of columns, whose rows are not all wanted at once.
+
+    Returns:
+        The table without rows; and its rows. Taking them may raise a TableError.
+    """
     if not path.is_file():
         raise TableError(path, "there is no such file; check the path")
     try:
@@ -77,21 +91,24 @@ def read_table(path: Path) -> Table:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         columns = [name.strip() for name in next(reader)]
-        twice = sorted({name for name in columns if columns.count(name) > 1})
-        if twice:
-            raise TableError(path, f"has column {twice[0]!r} twice; rename one")
-        rows: list[Row] = []
+    except csv.Error as error:
+        raise TableError(path, f"line {reader.line_num} is no valid CSV ({error}); check its quotes") from error
+    twice = sorted(name for name, count in Counter(columns).items() if count > 1)
+    if twice:
+        raise TableError(path, f"has column {twice[0]!r} twice; rename one")
+
+    def rows() -> Iterator[Row]:
         line = reader.line_num + 1
-        for fields in reader:
-            if fields:
-                if len(fields) != len(columns):
+        try:
+            for fields in reader:
+                if fields and len(fields) != len(columns):
                     raise TableError(
                         path, f"line {line} has {len(fields)} fields, the header {len(columns)}; put text with {delimiter!r} in quotes"
                     )
-                rows.append(Row(line, {name: value.strip() for name, value in zip(columns, fields, strict=True)}))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise TableError(path, f"line {reader.line_num} is no valid CSV ({error}); check its quotes") from error
-    if not rows:
-        raise TableError(path, "has a header and no rows; nothing can be read from it")
-    return Table(path, columns, rows)
+                if fields:
+                    yield Row(line, {name: value.strip() for name, value in zip(columns, fields, strict=True)})
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise TableError(path, f"line {reader.line_num} is no valid CSV ({error}); check its quotes") from error
+
+    return Table(path, columns, []), rows()

@@ -12,13 +12,14 @@ from bundle.ctfindings.data.sources.outputs import refuse_existing, summary
 from bundle.ctfindings.data.sources.preparation import Settings
 
 
-def add_shared_options(parser: argparse.ArgumentParser) -> None:
-    """Adds --output, --seed, --labels-from-reports, --workers, --name and --description."""
+def add_shared_options(parser: argparse.ArgumentParser, reports: bool = True) -> None:
+    """Adds --output, --seed, --workers, --name, --description, and --labels-from-reports where the source has reports."""
     parser.add_argument(
         "--output", type=Path, required=True, help="new folder for datalist.json, data_card.json, data_card.html, ledger.csv"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the splits and the patients' pseudonyms (default %(default)s)")
-    parser.add_argument("--labels-from-reports", action="store_true", help="read labels that the tables leave unknown from the reports")
+    if reports:
+        parser.add_argument("--labels-from-reports", action="store_true", help="read labels that the tables leave unknown from the reports")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that read scans (default: one for each core)")
     parser.add_argument("--name", help="of the data set")
     parser.add_argument("--description", help="one sentence for the data card")

@@ -1,0 +1,55 @@
+"""Turns a download of Rad-ChestCT into a datalist and a data card.
+
+    python scripts/prepare_rad_chestct.py /path/to/Rad-ChestCT --output data/rad_chestct
+
+Scans are .npz files of HU at 0.8 mm, whose axes run from head to feet, front to back and right to left: the datalist says so, because the
+files do not. There are no reports. The labels are mapped onto the 18 findings, by default as in the literature, which leaves 16. Scans stay
+where they are and are never changed. A run that was stopped goes on where it was: give the same command again.
+docs/train_on_ct_rate.md says how a model trained on CT-RATE is evaluated on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from bundle.ctfindings.data.sources.command_line import add_shared_options, run_source  # noqa: E402
+from bundle.ctfindings.data.sources.datalist_run import Source  # noqa: E402
+from bundle.ctfindings.data.sources.preparation import Settings  # noqa: E402
+from bundle.ctfindings.data.sources.rad_chestct import read_source  # noqa: E402
+from bundle.ctfindings.data.sources.splits import DEFAULT_FRACTIONS  # noqa: E402
+from bundle.ctfindings.engines.running import run_or_exit  # noqa: E402
+
+
+def read(options: argparse.Namespace) -> Source:
+    """The download as the options describe it."""
+    return read_source(options.folder, options.labels, options.labelling, options.splits == "test")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="RAD-CHESTCT", help="folder with the .npz files")
+    parser.add_argument("--labels", type=Path, nargs="+", default=[], metavar="CSV", help="label tables (default: img*Labels.csv below it)")
+    parser.add_argument(
+        "--labelling",
+        choices=("standard", "extended"),
+        default="standard",
+        help="standard: as published, 16 findings; extended: closer, 18 findings, compares with nobody (default %(default)s)",
+    )
+    parser.add_argument(
+        "--splits",
+        choices=("publisher", "test"),
+        default="publisher",
+        help="test puts all scans into test, as published evaluations do (default %(default)s)",
+    )
+    add_shared_options(parser, reports=False)
+    options = parser.parse_args()
+    run_or_exit(run_source, read, Settings(DEFAULT_FRACTIONS, options.seed, snippets=False), options)
+
+
+if __name__ == "__main__":
+    main()
