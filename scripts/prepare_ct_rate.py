@@ -51,9 +51,7 @@ def main() -> None:
         default="folder",
         help="raw: rescale by the metadata; hu: as they are; folder: hu where it ends with _fixed (default)",
     )
-    parser.add_argument(
-        "--geometry", choices=("table", "file"), default="table", help="of raw volumes (default %(default)s)"
-    )
+    parser.add_argument("--geometry", choices=("table", "file"), default="table", help="of raw volumes (default %(default)s)")
     parser.add_argument("--reconstructions", choices=("all", "first"), default="all", help="of an examination (default %(default)s)")
     parser.add_argument("--dev-share", type=float, default=0.05, help="of the training patients, for validation (default %(default)s)")
     add_shared_options(parser)
