@@ -8,6 +8,7 @@ import tempfile
 import zipfile
 import zlib
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,7 +73,21 @@ def read_dicom_zip(source: Path, path: str | Path) -> Volume:
 
 def read_dicom_folder(folder: Path, path: str | Path) -> Volume:
     """The longest axial CT series below ``folder``."""
-    series = _ct_series(folder, path)
+    return read_dicom_files(sorted(item for item in folder.rglob("*") if item.is_file()), path)
+
+
+def read_dicom_files(files: Sequence[Path], path: str | Path, descriptions: bool = True) -> Volume:
+    """The longest axial CT series among files.
+
+    Args:
+        files: DICOM and others, which are passed over.
+        path: what errors and warnings call the study.
+        descriptions: whether they quote the descriptions of the series, which people type and may put anything into.
+
+    Raises:
+        ScanError: when there is no such series, an image cannot be decoded, or images are missing.
+    """
+    series = _ct_series(files, path, _HEADER_TAGS if descriptions else [tag for tag in _HEADER_TAGS if tag != "SeriesDescription"])
     chosen, warnings = _choose_series(series, path)
     normal = np.cross(*_orientation(chosen[0].header))
     chosen = sorted(chosen, key=lambda image: float(_position(image.header) @ normal))
@@ -88,14 +103,14 @@ def read_dicom_folder(folder: Path, path: str | Path) -> Volume:
     return Volume(slices.T, LPS_TO_RAS @ affine, "dicom", warnings + gaps)
 
 
-def _ct_series(folder: Path, path: str | Path) -> list[list[_Image]]:
-    """Headers of all plain CT images below ``folder``, by series, frame size and orientation."""
+def _ct_series(files: Sequence[Path], path: str | Path, tags: list[str]) -> list[list[_Image]]:
+    """Headers of all plain CT images among files, by series, frame size and orientation."""
     groups: dict[tuple[Any, ...], list[_Image]] = defaultdict(list)
     seen: set[str] = set()
     multi_frame = False
-    for file in sorted(item for item in folder.rglob("*") if item.is_file()):
+    for file in files:
         try:
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
         except (InvalidDicomError, EOFError, OSError):
             continue  # A folder of DICOM holds notes, masks and DICOMDIR as well.
         multi_frame |= header.get("Modality") == "CT" and int(header.get("NumberOfFrames") or 1) > 1
@@ -113,7 +128,7 @@ def _ct_series(folder: Path, path: str | Path) -> list[list[_Image]]:
     if not groups and multi_frame:
         raise ScanError(path, "holds multi-frame (enhanced) DICOM; convert it to NIfTI, e.g. with dcm2niix")
     if not groups:
-        raise ScanError(path, "holds no CT images in DICOM; give the folder or zip of one CT series")
+        raise ScanError(path, "holds no CT images in DICOM; give the folder or zip of one CT series", "no CT images")
     series: list[list[_Image]] = []
     for images in groups.values():
         series += _split_phases(images)
@@ -138,7 +153,9 @@ def _choose_series(series: list[list[_Image]], path: str | Path) -> tuple[list[_
     original = [images for images in axial if not _image_type(images[0].header) & {"DERIVED", "SECONDARY"}]
     if not axial:
         found = ", ".join(_describe(images) for images in series)
-        raise ScanError(path, f"holds no axial CT series of at least {MIN_IMAGES} images (found: {found}); give an axial chest CT")
+        raise ScanError(
+            path, f"holds no axial CT series of at least {MIN_IMAGES} images (found: {found}); give an axial chest CT", "no axial CT series"
+        )
     chosen = max(original or axial, key=len)
     warnings = []
     others = [_describe(images) for images in series if images is not chosen]

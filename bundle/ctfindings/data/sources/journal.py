@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 Argument = TypeVar("Argument")
+Result = TypeVar("Result")
 
 
 class Entry(NamedTuple):
@@ -27,7 +28,11 @@ class Entry(NamedTuple):
 
 
 def work_through(
-    work: Callable[[Argument], dict[str, Any]], tasks: Mapping[str, tuple[str, Argument]], journal: Path, workers: int
+    work: Callable[[Argument], dict[str, Any]],
+    tasks: Mapping[str, tuple[str, Argument]],
+    journal: Path,
+    workers: int,
+    holds: Callable[[str, dict[str, Any]], bool] = lambda key, result: True,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The result of each task by its key, in any order; those in the journal whose signature is the same are not worked on again.
 
@@ -38,6 +43,7 @@ def work_through(
         tasks: signature and argument by key.
         journal: JSON lines; made when missing.
         workers: processes; 1 works in this process.
+        holds: whether a result in the journal, with its key, is still good; for work that leaves files.
 
     Raises:
         ValueError: when a worker was killed, most likely for want of memory. What was done stays in the journal.
@@ -45,7 +51,7 @@ def work_through(
     known = read_journal(journal)
     remaining: dict[str, Argument] = {}
     for key, (signature, argument) in tasks.items():
-        if key in known and known[key].signature == signature:
+        if key in known and known[key].signature == signature and holds(key, known[key].result):
             yield key, known[key].result
         else:
             remaining[key] = argument
@@ -55,15 +61,23 @@ def work_through(
     with journal.open("a", encoding="utf-8") as file:
         if file.tell() and not journal.read_bytes().endswith(b"\n"):
             file.write("\n")  # The last line was cut off.
-        for key, result in _in_parallel(work, remaining, workers):
+        for key, result in in_parallel(work, remaining, workers):
             file.write(json.dumps({"key": key, "signature": tasks[key][0], "result": result}) + "\n")
             file.flush()
             yield key, result
 
 
-def _in_parallel(
-    work: Callable[[Argument], dict[str, Any]], tasks: Mapping[str, Argument], workers: int
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def in_parallel(work: Callable[[Argument], Result], tasks: Mapping[str, Argument], workers: int) -> Iterator[tuple[str, Result]]:
+    """The result of each task by its key, as soon as it is there.
+
+    Args:
+        work: a function of a module; processes import it by name.
+        tasks: argument by key.
+        workers: processes; 1 works in this process.
+
+    Raises:
+        ValueError: when a worker was killed.
+    """
     if workers <= 1:
         for key, argument in tasks.items():
             yield key, work(argument)
