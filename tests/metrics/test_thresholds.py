@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
-from bundle.ctfindings.metrics import check_disjoint, choose_thresholds, corner_thresholds, sensitivity_specificity, youden_thresholds
+from bundle.ctfindings.metrics import (
+    check_disjoint,
+    choose_thresholds,
+    corner_thresholds,
+    f1_thresholds,
+    sensitivity_specificity,
+    youden_thresholds,
+)
 
 PROBABILITIES = np.array([[0.501], [0.502], [0.503], [0.504], [0.505]])
 
@@ -72,3 +80,27 @@ def test_thresholds_are_refused_on_the_test_split_and_on_scored_scans() -> None:
         choose_thresholds(PROBABILITIES, labels, split="validation", calibration_ids=ids, scored_ids=["d"])
     with pytest.raises(ValueError, match="one id per scan"):
         choose_thresholds(PROBABILITIES, labels, split="validation", calibration_ids=ids[:2])
+
+
+def test_f1_threshold_is_the_best_of_all_candidates_by_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    labels = (rng.random((60, 2)) < [0.1, 0.4]).astype(int)
+    scores = np.clip(0.3 * labels + 0.7 * rng.random((60, 2)), 0, 1)
+    chosen = f1_thresholds(scores, labels)
+    for finding in range(2):
+        by_candidate = {value: f1_score(labels[:, finding], scores[:, finding] >= value) for value in scores[:, finding]}
+        best = max(by_candidate.values())
+        assert chosen[finding] == max(value for value, score in by_candidate.items() if score == pytest.approx(best))
+
+
+def test_f1_calls_a_rare_finding_present_less_often_than_youden() -> None:
+    labels = np.array([[1]] * 3 + [[0]] * 57)
+    # Of the 57 scans without it, 12 lie above .4. At .4: TPR 1, FPR .21; F1 1/3. At .85: TPR 2/3, FPR 0; F1 .8.
+    scores = np.concatenate([[0.9, 0.85, 0.4], np.linspace(0.01, 0.5, 57)])[:, None]
+    assert youden_thresholds(scores, labels)[0] == 0.4
+    assert f1_thresholds(scores, labels)[0] == 0.85
+
+
+def test_unknown_rule_is_refused() -> None:
+    with pytest.raises(ValueError, match="threshold rule 'best' is unknown; known are youden, f1, corner"):
+        choose_thresholds(PROBABILITIES, np.ones_like(PROBABILITIES), split="validation", calibration_ids=["a"], rule="best")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.ctfindings.engines.scoring import SplitScores
-from bundle.ctfindings.metrics import apply_platt, check_disjoint, choose_thresholds, fit_platt, fit_temperature
+from bundle.ctfindings.metrics import ThresholdRule, apply_platt, check_disjoint, choose_thresholds, fit_platt, fit_temperature
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,10 @@ class Calibration:
         return apply_platt(logits, self.scale, self.shift)
 
 
-def calibrate(scores: SplitScores, split: str = "validation", scored_ids: Sequence[str] = ()) -> Calibration:
-    """Temperature, Platt scaling and Youden thresholds from the studies of one split.
+def calibrate(
+    scores: SplitScores, split: str = "validation", scored_ids: Sequence[str] = (), rule: ThresholdRule = "youden"
+) -> Calibration:
+    """Temperature, Platt scaling and thresholds from the studies of one split.
 
     A network that has learned nothing cannot be calibrated but can be scored; the calibration then says so in ``problem``.
 
@@ -49,9 +51,10 @@ def calibrate(scores: SplitScores, split: str = "validation", scored_ids: Sequen
         scores: of the calibration studies.
         split: its name; the test split is refused.
         scored_ids: studies on which the thresholds will be scored.
+        rule: of the thresholds, see ``choose_thresholds``.
 
     Raises:
-        ValueError: a study is in both sets, or the split is the test split.
+        ValueError: a study is in both sets, the split is the test split, or the rule is unknown.
     """
     check_disjoint(scores.ids, scored_ids)
     problem = None
@@ -62,7 +65,7 @@ def calibrate(scores: SplitScores, split: str = "validation", scored_ids: Sequen
         scale, shift = np.ones(scores.labels.shape[1]), np.zeros(scores.labels.shape[1])
 
     def thresholds(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return choose_thresholds(values, scores.labels, split=split, calibration_ids=scores.ids, scored_ids=scored_ids)
+        return choose_thresholds(values, scores.labels, split=split, calibration_ids=scores.ids, scored_ids=scored_ids, rule=rule)
 
     return Calibration(
         temperature=fit_temperature(scores.logits, scores.labels),

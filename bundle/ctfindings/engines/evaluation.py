@@ -32,6 +32,7 @@ from bundle.ctfindings.engines.protocols import protocol_of_scores
 from bundle.ctfindings.engines.scoring import KeepGeometryd, SplitScores, collect_scores
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.metrics import (
+    ThresholdRule,
     check_disjoint,
     evaluate_split,
     finding_auc,
@@ -67,6 +68,7 @@ def evaluate_checkpoint(
     cache_key: Any = None,
     compare: str | Path | None = None,
     protocol: str | None = None,
+    threshold_rule: ThresholdRule = "f1",
 ) -> dict[str, Any]:
     """Evaluates a checkpoint as a user would meet it, with the image alone, and writes what was found.
 
@@ -91,6 +93,7 @@ def evaluate_checkpoint(
         compare: another checkpoint of the same network, or the folder of an earlier evaluation on the same split (of any network), against
             which every number is compared by a paired bootstrap; None compares with nothing.
         protocol: name of a published protocol by which the split is scored as well, see ``PROTOCOLS``; None leaves this out.
+        threshold_rule: how the thresholds are chosen on the calibration split, see ``choose_thresholds``. A protocol has its own.
 
     Returns:
         The content of ``metrics.json``.
@@ -115,7 +118,7 @@ def evaluate_checkpoint(
         load_checkpoint(network, path)
         network.to(device).eval()
         scores = {name: collect_scores(loader, network, device, name) for name, loader in loaders.items()}
-        fitted = calibrate(scores[calibration_split], calibration_split, scores[split].ids)
+        fitted = calibrate(scores[calibration_split], calibration_split, scores[split].ids, threshold_rule)
         return scores, fitted, diagnose(network.text, scores[split], studies[split], fitted, seed)
 
     # The other one first: the network holds the weights of the checkpoint itself in the end.
@@ -141,6 +144,7 @@ def evaluate_checkpoint(
         "split": calibration_split,
         "scans": len(scores[calibration_split].ids),
         "macro_auc": number(macro_average(finding_auc(scores[calibration_split].logits, scores[calibration_split].labels))),
+        "threshold_rule": threshold_rule,
         "temperature": calibration.temperature,
         "scale": calibration.scale.tolist(),
         "shift": calibration.shift.tolist(),

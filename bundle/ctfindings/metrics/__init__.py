@@ -87,7 +87,14 @@ from bundle.ctfindings.metrics.robustness import (
     wording_record,
     wording_section,
 )
-from bundle.ctfindings.metrics.thresholds import check_disjoint, choose_thresholds, corner_thresholds, youden_thresholds
+from bundle.ctfindings.metrics.thresholds import (
+    ThresholdRule,
+    check_disjoint,
+    choose_thresholds,
+    corner_thresholds,
+    f1_thresholds,
+    youden_thresholds,
+)
 from bundle.ctfindings.metrics.wordings import WORDINGS, Wording
 
 __all__ = [
@@ -100,6 +107,7 @@ __all__ = [
     "Interval",
     "Section",
     "TextRows",
+    "ThresholdRule",
     "Wording",
     "alignment",
     "anatomy_accuracy",
@@ -127,6 +135,7 @@ __all__ = [
     "evidence_hit_rate",
     "expected_calibration_error",
     "f1_section",
+    "f1_thresholds",
     "finding_accuracy",
     "finding_auc",
     "finding_average_precision",

@@ -6,16 +6,18 @@ The decision is ``probability >= threshold`` everywhere. Shapes: S scans, C find
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics import roc_curve
+from sklearn.metrics import precision_recall_curve, roc_curve
 
 from bundle.ctfindings.metrics.classification import FloatArray, check_scores, known_pairs
 
 FALLBACK_THRESHOLD = 0.5
+
+ThresholdRule = Literal["youden", "f1", "corner"]
 
 
 def check_disjoint(calibration_ids: Iterable[str], scored_ids: Iterable[str]) -> None:
@@ -37,7 +39,7 @@ def choose_thresholds(
     split: str,
     calibration_ids: Sequence[str],
     scored_ids: Iterable[str] = (),
-    method: Literal["youden", "corner"] = "youden",
+    rule: ThresholdRule = "youden",
 ) -> FloatArray:
     """Thresholds of the findings from a calibration split, [C].
 
@@ -47,18 +49,20 @@ def choose_thresholds(
         split: name of the split the scans come from; the test split is refused.
         calibration_ids: the ids of these S scans.
         scored_ids: ids of the scans the thresholds will be scored on.
-        method: `youden_thresholds` or `corner_thresholds`.
+        rule: `youden_thresholds`, `f1_thresholds` or `corner_thresholds`.
 
     Raises:
-        ValueError: the split is the test split, a scan is in both sets, or the ids are not S.
+        ValueError: the rule is unknown, the split is the test split, a scan is in both sets, or the ids are not S.
     """
+    if rule not in RULES:
+        raise ValueError(f"threshold rule {rule!r} is unknown; known are {', '.join(RULES)}")
     if split.strip().lower() in ("test", "testing"):
         raise ValueError(f"thresholds may not be chosen on the split '{split}'; use the validation split")
     scores, truth = check_scores(probabilities, labels)
     if len(calibration_ids) != len(scores):
         raise ValueError(f"{len(calibration_ids)} calibration ids for {len(scores)} scans; one id per scan is expected")
     check_disjoint(calibration_ids, scored_ids)
-    return youden_thresholds(scores, truth) if method == "youden" else corner_thresholds(scores, truth)
+    return RULES[rule](scores, truth)
 
 
 def youden_thresholds(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
@@ -83,6 +87,30 @@ def youden_thresholds(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray
         # The rates are multiples of 1/n, so rounding removes only the last-bit noise that would break a tie the wrong way.
         youden = np.round(true_positive_rate - false_positive_rate, 12)[1:]
         result[finding] = candidates[1:][np.argmax(youden)]
+    return result
+
+
+def f1_thresholds(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
+    """The threshold with the largest F1 score of each finding, [C].
+
+    Youden's index weighs sensitivity and specificity alike, so that a rare finding is called present in many scans that do not have it.
+    F1 weighs the scans that are called present instead. Candidates are the probabilities that occur; among equal scores the largest
+    threshold is taken. Where one class is missing the threshold is 0.5, with a warning.
+
+    Args:
+        probabilities: scores [S, C].
+        labels: 1, 0 or -1, [S, C].
+    """
+    scores, truth = check_scores(probabilities, labels)
+    result = np.full(scores.shape[1], FALLBACK_THRESHOLD)
+    for finding in range(scores.shape[1]):
+        score, label = known_pairs(scores, truth, finding)
+        if not 0 < label.sum() < label.size:
+            _warn_one_class(finding, label.size)
+            continue
+        precision, recall, candidates = precision_recall_curve(label, score)
+        f1 = np.round(2 * precision * recall / np.maximum(precision + recall, 1e-12), 12)[: len(candidates)]
+        result[finding] = candidates[np.flatnonzero(f1 == f1.max())[-1]]
     return result
 
 
@@ -112,6 +140,14 @@ def corner_thresholds(probabilities: ArrayLike, labels: ArrayLike, steps: int = 
         distance = np.round(np.hypot(1 - true_positive_rate, false_positive_rate), 12)
         result[finding] = np.nextafter(grid[np.flatnonzero(distance == distance.min())[-1]], np.inf)
     return result
+
+
+RULES: dict[str, Callable[[ArrayLike, ArrayLike], FloatArray]] = {
+    "youden": youden_thresholds,
+    "f1": f1_thresholds,
+    "corner": corner_thresholds,
+}
+"""Rules of ``choose_thresholds`` by name."""
 
 
 def _warn_one_class(finding: int, known: int) -> None:
