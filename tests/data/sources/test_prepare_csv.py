@@ -110,6 +110,7 @@ def test_columns_of_any_name_become_study_records(run: Run, tmp_path: Path, scan
     }
     assert card["prevalence"]["Cardiomegaly"]["all"] == {"present": 6, "absent": 0, "unknown": 0}
     assert card["scans"]["extent_mm"]["bottom-top"] == [220.0] * 5
+    assert {"Cardiomegaly", "Pleural effusion"} == {name for split in card["without_auc"].values() for name in split}
     assert card["scans"]["orientation"] == {"RAS": 6}
 
 

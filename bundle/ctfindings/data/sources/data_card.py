@@ -44,6 +44,7 @@ def data_card(datalist: Mapping[str, Any], facts: Mapping[str, ScanFacts], ledge
             finding: {split: _label_counts(studies[split], index) for split in SPLITS} | {"all": _label_counts(every, index)}
             for index, finding in enumerate(FINDING_NAMES)
         },
+        "without_auc": {split: _one_sided(studies[split]) for split in SPLITS},
         "scans": {
             "format": dict(Counter(each.format for each in known).most_common()),
             "orientation": dict(Counter(each.orientation for each in known).most_common()),
@@ -80,6 +81,12 @@ def _counts(studies: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 def _label_counts(studies: Sequence[Mapping[str, Any]], index: int) -> dict[str, int]:
     values = Counter(study["labels"][index] if "labels" in study else -1 for study in studies)
     return {"present": values[1], "absent": values[0], "unknown": values[-1]}
+
+
+def _one_sided(studies: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Findings that are known in a split but never present, or never absent: their AUC is not defined there."""
+    counts = {finding: _label_counts(studies, index) for index, finding in enumerate(FINDING_NAMES)}
+    return [finding for finding, each in counts.items() if (each["present"] == 0) != (each["absent"] == 0)]
 
 
 def _quantiles(values: Sequence[float]) -> list[float]:
