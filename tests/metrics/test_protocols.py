@@ -50,10 +50,19 @@ def test_each_protocol_scores_with_its_own_prompts(name: str, template: int | No
     assert row_of(record_of(name), NODULE)["auc"] == pytest.approx(expected)
 
 
+def test_one_calcification_is_scored_by_the_larger_of_two_findings() -> None:
+    aorta, coronary = finding_index("Arterial wall calcification"), finding_index("Coronary artery wall calcification")
+    larger = np.maximum(SCORED.logits[:, aorta], SCORED.logits[:, coronary])
+    record = record_of("radchest")
+    assert row_of(record, aorta)["auc"] == pytest.approx(roc_auc_score(SCORED.labels[:, aorta], larger))
+    assert len(record["findings"]) == 16 and any("larger probability" in note for note in record["notes"])
+    assert row_of(record_of("radfinder"), aorta)["auc"] == pytest.approx(roc_auc_score(SCORED.labels[:, aorta], SCORED.logits[:, aorta]))
+
+
 def test_each_protocol_means_over_its_own_findings() -> None:
     for name in PROTOCOLS:
         record = record_of(name)
-        expected = LABEL_SETS["ctrate16_fvlm" if name == "fvlm" else "ctrate18"]
+        expected = LABEL_SETS[{"fvlm": "ctrate16_fvlm", "radchest": "radchest16"}.get(name, "ctrate18")]
         assert tuple(record["findings_in_mean"]) == tuple(row["finding"] for row in record["findings"]) == expected
         assert record["macro"]["auc"] == pytest.approx(np.mean([row["auc"] for row in record["findings"]]))
 

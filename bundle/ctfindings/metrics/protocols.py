@@ -45,6 +45,7 @@ class Protocol:
         thresholds: "calibration" for Youden's index on the exact ROC of the calibration scans; "scored" for the grid of 100 values and the
             distance to the top left corner, on the scored scans.
         accuracy: "balanced" or "plain".
+        larger_of: pairs of findings; the first is scored by the larger of both probabilities, because the labels do not tell them apart.
         missing_is_zero: whether a scan without the anatomy of a finding scores 0 for it, instead of being scored on the thorax.
     """
 
@@ -55,6 +56,7 @@ class Protocol:
     thresholds: Literal["calibration", "scored"]
     accuracy: Literal["balanced", "plain"]
     missing_is_zero: bool = False
+    larger_of: tuple[tuple[str, str], ...] = ()
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -63,6 +65,16 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("radfinder", "https://arxiv.org/abs/2603.02026", None, "ctrate18", "calibration", "balanced"),
         Protocol("fvlm", "https://arxiv.org/abs/2501.14548", "T5", "ctrate16_fvlm", "scored", "plain", missing_is_zero=True),
         Protocol("ct-clip", "https://arxiv.org/abs/2403.17834", "T7", "ctrate18", "scored", "plain"),
+        # RadFinder's on Rad-ChestCT, whose labels know one calcification: of the aorta or of the coronary arteries.
+        Protocol(
+            "radchest",
+            "https://arxiv.org/abs/2603.02026",
+            None,
+            "radchest16",
+            "calibration",
+            "balanced",
+            larger_of=(("Arterial wall calcification", "Coronary artery wall calcification"),),
+        ),
     )
 }
 
@@ -146,6 +158,7 @@ def protocol_record(
         "specificity": specificity,
     }
     notes = [OPTIMISTIC] if protocol.thresholds == "scored" else []
+    notes += [f"{finding} is scored by the larger probability of it and of {other}" for finding, other in protocol.larger_of]
     if protocol.missing_is_zero:
         notes.append(f"{missing} scores are 0 because the scan does not show the anatomy")
     return {
@@ -183,10 +196,12 @@ def format_protocol(record: dict[str, Any]) -> str:
 def _probabilities(protocol: Protocol, scores: ZeroShotScores, templates: Sequence[str], columns: Sequence[int]) -> tuple[FloatArray, int]:
     """Probabilities of the findings of a protocol, and how many of them are 0 because the anatomy is missing."""
     if protocol.template is None:
-        logits = scores.logits[:, columns]
+        logits = scores.logits.copy()
     else:
-        logits = scores.template_logits[:, list(templates).index(_template(protocol, templates)), columns]
-    probabilities = 1 / (1 + np.exp(-logits))
+        logits = scores.template_logits[:, list(templates).index(_template(protocol, templates))].copy()
+    for finding, other in protocol.larger_of:
+        logits[:, FINDING_NAMES.index(finding)] = logits[:, [FINDING_NAMES.index(finding), FINDING_NAMES.index(other)]].max(axis=1)
+    probabilities = 1 / (1 + np.exp(-logits[:, columns]))
     missing = ~scores.anatomy_valid[:, [FINDING_ANATOMY[column] for column in columns]] & protocol.missing_is_zero
     return np.where(missing, 0.0, probabilities), int(missing.sum())
 
