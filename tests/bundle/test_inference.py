@@ -207,6 +207,7 @@ def test_denial_of_a_query(query: str, expected: str) -> None:
 def test_scans_and_masks_pair() -> None:
     assert scan_records("a.nii") == [{"image": "a.nii"}]
     assert scan_records(["a.nii", "b.nii"], [None, "m.nii"]) == [{"image": "a.nii"}, {"image": "b.nii", "anatomy": "m.nii"}]
+    assert scan_records("a.nii", stored={"intercept": -8192}) == [{"image": "a.nii", "stored": {"intercept": -8192}}]
     assert scan_records(None) == []
     with pytest.raises(ValueError, match="1 masks were given for 2 scans"):
         scan_records(["a.nii", "b.nii"], "m.nii")

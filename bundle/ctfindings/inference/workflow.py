@@ -29,15 +29,18 @@ from bundle.ctfindings.networks.checkpoint import sha256_of
 BUNDLE_NAME = "chest_ct_zero_shot_findings"
 EVIDENCE_CHOICES = ("present", "all", "none")
 
-FORMAT_NAMES = {"nifti": "NIfTI", "nrrd": "NRRD", "metaimage": "MetaImage", "dicom": "DICOM"}
+FORMAT_NAMES = {"nifti": "NIfTI", "nrrd": "NRRD", "metaimage": "MetaImage", "npz": "NumPy", "dicom": "DICOM"}
 
 
-def scan_records(image: str | Sequence[str] | None, anatomy: str | Sequence[str | None] | None = None) -> list[dict[str, str]]:
-    """Studies ``{"image": path, "anatomy": path}`` of a request.
+def scan_records(
+    image: str | Sequence[str] | None, anatomy: str | Sequence[str | None] | None = None, stored: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Studies ``{"image": path, "anatomy": path, "stored": entry}`` of a request.
 
     Args:
         image: path of a scan, or of several.
         anatomy: path of its anatomy mask, or one (or None) for each scan.
+        stored: how the scans become HU, for files that do not say so themselves; see ``bundle.ctfindings.data.stored.Stored``.
 
     Returns:
         One study per scan; none without an image, so that the workflow can be built and checked before a scan is chosen.
@@ -53,7 +56,7 @@ def scan_records(image: str | Sequence[str] | None, anatomy: str | Sequence[str 
         if stem in stems[:index]:
             raise ValueError(f"{images[index]}: another scan is named {stem!r} as well and has the same output folder; run them apart")
     return [
-        {"image": str(path)} if mask is None else {"image": str(path), "anatomy": mask}
+        {"image": str(path)} | ({} if mask is None else {"anatomy": mask}) | ({"stored": dict(stored)} if stored else {})
         for path, mask in zip(images, masks or [None] * len(images), strict=True)
     ]
 
