@@ -19,11 +19,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bundle.ctfindings.data.sources.command_line import add_shared_options, field_and_column, run_source  # noqa: E402
-from bundle.ctfindings.data.sources.csv_source import FIELDS, read_source  # noqa: E402
+from bundle.ctfindings.data.sources.columns import FIELDS  # noqa: E402
+from bundle.ctfindings.data.sources.command_line import add_shared_options, add_table_options, run_source, table_settings  # noqa: E402
+from bundle.ctfindings.data.sources.csv_source import read_source  # noqa: E402
 from bundle.ctfindings.data.sources.datalist_run import Source  # noqa: E402
-from bundle.ctfindings.data.sources.preparation import Settings  # noqa: E402
-from bundle.ctfindings.data.sources.splits import DEFAULT_FRACTIONS, check_fractions  # noqa: E402
 from bundle.ctfindings.engines.running import run_or_exit  # noqa: E402
 
 
@@ -32,29 +31,13 @@ def read(options: argparse.Namespace) -> Source:
     return read_source(options.table, options.mapping, dict(options.columns), options.scans)
 
 
-def prepare(options: argparse.Namespace) -> None:
-    """Checks the options and makes the datalist."""
-    check_fractions(options.fractions)
-    run_source(read, Settings(tuple(options.fractions), options.seed, options.labels_from_reports, not options.no_snippets), options)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path, metavar="TABLE.csv", help="one row for each scan")
     parser.add_argument("--scans", type=Path, help="folder where paths of the table start (default: that of the table)")
-    parser.add_argument(
-        "--columns",
-        type=field_and_column,
-        nargs="+",
-        default=[],
-        metavar="FIELD=COLUMN",
-        help=f"fields: {', '.join(FIELDS)}, label:FINDING",
-    )
-    parser.add_argument("--mapping", type=Path, metavar="JSON", help="the same as an object in a file; --columns wins")
-    parser.add_argument("--fractions", type=float, nargs=3, default=list(DEFAULT_FRACTIONS), metavar="SHARE", help="default: 0.8 0.1 0.1")
-    parser.add_argument("--no-snippets", action="store_true", help="do not mine slice references of DICOM studies")
+    add_table_options(parser, list(FIELDS))
     add_shared_options(parser)
-    run_or_exit(prepare, parser.parse_args())
+    run_or_exit(run_source, read, table_settings, parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -35,6 +35,11 @@ def read(options: argparse.Namespace) -> Source:
     return read_source(options.folder, tables, choices)
 
 
+def settings(options: argparse.Namespace) -> Settings:
+    """CT-RATE has splits of its own, and no DICOM to look slices up in."""
+    return Settings(DEFAULT_FRACTIONS, options.seed, options.labels_from_reports, snippets=False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="CT-RATE", help="the download, or a folder with its volumes")
@@ -55,9 +60,7 @@ def main() -> None:
     parser.add_argument("--reconstructions", choices=("all", "first"), default="all", help="of an examination (default %(default)s)")
     parser.add_argument("--dev-share", type=float, default=0.05, help="of the training patients, for validation (default %(default)s)")
     add_shared_options(parser)
-    options = parser.parse_args()
-    settings = Settings(DEFAULT_FRACTIONS, options.seed, options.labels_from_reports, snippets=False)
-    run_or_exit(run_source, read, settings, options)
+    run_or_exit(run_source, read, settings, parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -20,12 +20,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bundle.ctfindings.data.sources.command_line import add_shared_options, field_and_column, run_source  # noqa: E402
-from bundle.ctfindings.data.sources.csv_source import FIELDS  # noqa: E402
+from bundle.ctfindings.data.sources.columns import FIELDS  # noqa: E402
+from bundle.ctfindings.data.sources.command_line import add_shared_options, add_table_options, run_source, table_settings  # noqa: E402
 from bundle.ctfindings.data.sources.datalist_run import Source  # noqa: E402
 from bundle.ctfindings.data.sources.dicom_archive import Options, read_source  # noqa: E402
-from bundle.ctfindings.data.sources.preparation import Settings  # noqa: E402
-from bundle.ctfindings.data.sources.splits import DEFAULT_FRACTIONS, check_fractions  # noqa: E402
 from bundle.ctfindings.engines.running import run_or_exit  # noqa: E402
 
 
@@ -35,37 +33,21 @@ def read(options: argparse.Namespace) -> Source:
     return read_source(options.archive, chosen, options.output, options.workers)
 
 
-def prepare(options: argparse.Namespace) -> None:
-    """Checks the options and makes the datalist."""
-    check_fractions(options.fractions)
-    run_source(read, Settings(tuple(options.fractions), options.seed, options.labels_from_reports, not options.no_snippets), options)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("archive", type=Path, metavar="ARCHIVE", help="folder of DICOM files and zips")
     parser.add_argument("--reports", type=Path, metavar="CSV", help="a row for each study: its number, report, labels, split")
     fields = [name for name in FIELDS if name not in ("image", "patient", "anatomy", "finding_masks")]
-    parser.add_argument(
-        "--columns",
-        type=field_and_column,
-        nargs="+",
-        default=[],
-        metavar="FIELD=COLUMN",
-        help=f"fields: {', '.join(fields)}, label:FINDING; id is the number that joins",
-    )
-    parser.add_argument("--mapping", type=Path, metavar="JSON", help="the same as an object in a file; --columns wins")
+    add_table_options(parser, fields)
     parser.add_argument(
         "--join",
         choices=("accession", "study", "patient", "folder"),
-        help="what the id is: AccessionNumber, StudyInstanceUID, PatientID, or name of folder or zip (default: all but the patient)",
+        help="what the id of the table is; folder: name of folder or zip (default: any of them but the patient)",
     )
     parser.add_argument("--salt", type=Path, metavar="FILE", help="secret of the hashes (default: salt.txt in the output)")
     parser.add_argument("--key", type=Path, metavar="CSV", help="write which study each hash stands for; keep it safe")
-    parser.add_argument("--fractions", type=float, nargs=3, default=list(DEFAULT_FRACTIONS), metavar="SHARE", help="default: 0.8 0.1 0.1")
-    parser.add_argument("--no-snippets", action="store_true", help="do not mine the slice references of the reports")
     add_shared_options(parser)
-    run_or_exit(prepare, parser.parse_args())
+    run_or_exit(run_source, read, table_settings, parser.parse_args())
 
 
 if __name__ == "__main__":

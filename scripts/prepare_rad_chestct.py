@@ -30,6 +30,11 @@ def read(options: argparse.Namespace) -> Source:
     return read_source(options.folder, options.labels, options.labelling, options.splits == "test")
 
 
+def settings(options: argparse.Namespace) -> Settings:
+    """Rad-ChestCT has splits of its own, and no reports."""
+    return Settings(DEFAULT_FRACTIONS, options.seed, snippets=False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="RAD-CHESTCT", help="folder with the .npz files")
@@ -47,8 +52,7 @@ def main() -> None:
         help="test puts all scans into test, as published evaluations do (default %(default)s)",
     )
     add_shared_options(parser, reports=False)
-    options = parser.parse_args()
-    run_or_exit(run_source, read, Settings(DEFAULT_FRACTIONS, options.seed, snippets=False), options)
+    run_or_exit(run_source, read, settings, parser.parse_args())
 
 
 if __name__ == "__main__":

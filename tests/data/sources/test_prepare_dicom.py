@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import resource
 import shutil
 import signal
 import zipfile
@@ -211,6 +210,7 @@ def test_the_hashes_depend_on_the_salt_alone_and_the_key_is_written_when_asked(
 @contextmanager
 def small_files(size: int) -> Iterator[None]:
     """No file may grow beyond ``size`` bytes: writing fails as on a full disk."""
+    resource = pytest.importorskip("resource", reason="only where files can be limited in size")
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:

@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 
 from bundle.ctfindings.data.csv_table import Row, Table, read_table
 from bundle.ctfindings.data.sources.candidate import Candidate
-from bundle.ctfindings.data.sources.csv_source import EMPTY, read_labels
 from bundle.ctfindings.data.sources.ct_rate_metadata import COLUMNS, grid_of, stored_of
 from bundle.ctfindings.data.sources.ct_rate_names import (
     FIXED,
@@ -24,6 +23,7 @@ from bundle.ctfindings.data.sources.ct_rate_names import (
 )
 from bundle.ctfindings.data.sources.datalist_run import Source
 from bundle.ctfindings.data.sources.drops import Ledger
+from bundle.ctfindings.data.sources.row_content import read_labels, text_of
 from bundle.ctfindings.data.sources.splits import draw_split
 from bundle.ctfindings.findings import FINDING_NAMES
 
@@ -220,7 +220,7 @@ def _candidate(volume: _Volume, reports: _Tables, labels: _Tables, metadata: _Ta
     elif labels.rows:
         ledger.notice(line, name.volume, "no labels", "the study is kept without labels")
     if report is not None:
-        candidate.findings, candidate.impression = (_text(report.values[column]) for column in ("Findings_EN", "Impressions_EN"))
+        candidate.findings, candidate.impression = (text_of(report.values[column]) for column in ("Findings_EN", "Impressions_EN"))
     if not candidate.findings and not candidate.impression:
         ledger.notice(line, name.volume, "no report", "the study is kept without text")
     return candidate
@@ -230,10 +230,6 @@ def _report(name: VolumeName, reports: _Tables) -> Row | None:
     """The row of the volume, of its examination, or of another reconstruction; None without one."""
     names = [name.volume, name.examination, *(f"{name.examination}_{number}" for number in range(1, 10))]
     return next((reports.rows[each][1] for each in names if each in reports.rows), None)
-
-
-def _text(value: str) -> str:
-    return "" if value.lower() in EMPTY else value
 
 
 def _missing_scans(reports: _Tables, volumes: Sequence[_Volume], ledger: Ledger) -> None:

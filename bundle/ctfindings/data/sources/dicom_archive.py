@@ -16,12 +16,13 @@ from tqdm import tqdm
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.data.csv_table import Row, Table, read_table
 from bundle.ctfindings.data.sources.candidate import Candidate
-from bundle.ctfindings.data.sources.csv_source import ColumnMapping, fill_from_row, load_mapping, map_columns
+from bundle.ctfindings.data.sources.columns import ColumnMapping, load_mapping, map_columns
 from bundle.ctfindings.data.sources.datalist_run import Source
 from bundle.ctfindings.data.sources.dicom_convert import Conversion, convert, signature
 from bundle.ctfindings.data.sources.dicom_index import ArchiveStudy, Index, index_archive
 from bundle.ctfindings.data.sources.drops import Ledger
 from bundle.ctfindings.data.sources.journal import work_through
+from bundle.ctfindings.data.sources.row_content import fill_from_row
 
 SALT, SCANS, JOURNAL = "salt.txt", "scans", "conversions.jsonl"
 Join = Literal["accession", "study", "patient", "folder"]
