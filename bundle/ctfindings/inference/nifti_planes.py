@@ -1,4 +1,4 @@
-"""Writing a large uint8 NIfTI plane by plane: little memory, two cores, and a file that appears only when complete."""
+"""Writing a large integer NIfTI plane by plane: little memory, two cores, and a file that appears only when complete."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from bundle.ctfindings.data.atomic import atomic_path
 
@@ -31,12 +31,13 @@ _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
 
 def write_planes(
     path: str | Path,
-    planes: Iterable[NDArray[np.uint8]],
+    planes: Iterable[NDArray[np.integer]],
     shape: Sequence[int],
     affine: NDArray[np.float64],
     description: str,
     scale: float = 1.0,
     largest: float = 0.0,
+    dtype: DTypeLike = np.uint8,
 ) -> None:
     """Writes a volume.
 
@@ -48,9 +49,10 @@ def write_planes(
         description: free text of the NIfTI header, at most 79 bytes.
         scale: by which readers multiply the stored values.
         largest: value that viewers show brightest; 0 leaves it to them.
+        dtype: of the planes, uint8 or little-endian int16.
     """
-    header = nib.Nifti1Header()
-    header.set_data_dtype(np.uint8)
+    header = nib.Nifti1Header(endianness="little")
+    header.set_data_dtype(dtype)
     header.set_data_shape(shape)
     header.set_sform(affine, code=1)
     header.set_qform(affine, code=1)
@@ -64,12 +66,12 @@ def write_planes(
         _write_gzip(file, _chunks(header.binaryblock + b"\0\0\0\0", planes))
 
 
-def _chunks(head: bytes, planes: Iterable[NDArray[np.uint8]]) -> Iterator[bytes]:
+def _chunks(head: bytes, planes: Iterable[NDArray[np.integer]]) -> Iterator[bytes]:
     """The bytes of the file in pieces of ``_CHUNK`` or somewhat more."""
     parts, size = [head], len(head)
     for plane in planes:
         parts.append(plane.tobytes())
-        size += plane.size
+        size += plane.nbytes
         if size >= _CHUNK:
             yield b"".join(parts)
             parts, size = [], 0

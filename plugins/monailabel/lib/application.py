@@ -16,7 +16,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from bundle.ctfindings import __version__
 
 from .datastores import FolderDatastore, SeriesDatastore
-from .infer_tasks import EvidenceTask, FindingsPointsTask, FindingsTask
+from .infer_tasks import EvidenceTask, FindingsPointsTask, FindingsTask, ScanTask
 from .options import Options
 from .scan_service import ScanService
 from .train_task import FineTuning
@@ -47,7 +47,12 @@ class CTFindingsApp(MONAILabelApp):
 
     def init_infers(self) -> dict[str, InferTask]:
         service = self.service
-        return {"findings": FindingsTask(service), "findings_points": FindingsPointsTask(service), "evidence": EvidenceTask(service)}
+        return {
+            "findings": FindingsTask(service),
+            "findings_points": FindingsPointsTask(service),
+            "evidence": EvidenceTask(service),
+            "scan": ScanTask(service),
+        }
 
     def init_trainers(self) -> dict[str, TrainTask]:
         return {"findings": FineTuning(self.options)}

@@ -98,6 +98,13 @@ class SeriesDatastore(DICOMWebDatastore):
                 self._fetch(image_id, folder)
         return str(folder)
 
+    def json(self) -> dict[str, Any]:
+        """All series of the DICOMweb server; MONAI Label's own answer names only those that were fetched."""
+        listing: dict[str, Any] = super().json()
+        for series in self.list_images():
+            listing["objects"].setdefault(series, {"image": {"ext": "", "info": {}}, "labels": {}})
+        return listing
+
     def _fetch(self, series: str, folder: Path) -> None:
         started = time.perf_counter()
         staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))

@@ -1,4 +1,4 @@
-"""The three models that the server offers: findings with their anatomies, findings as points, and evidence."""
+"""The models that the server offers: findings with their anatomies, findings as points, evidence, and the scan itself."""
 
 from __future__ import annotations
 
@@ -106,6 +106,21 @@ class EvidenceTask(_Task):
                 raise UsageError(400, f"finding {finding[:100]!r} is unknown; known are {', '.join(predictor.findings)}")
             return lambda scan: predictor.finding_evidence(scan, finding)
         raise UsageError(400, 'params: neither a finding nor a query was given; give one, such as {"query": "fluid around the left lung"}')
+
+
+class ScanTask(_Task):
+    """The scan as the bundle reads it, for clients that have no reader of their own. Nothing is encoded."""
+
+    def __init__(self, service: ScanService) -> None:
+        super().__init__(service, InferType.OTHERS, {}, "The scan in HU, as the other models see it.")
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        if request.get("output") == "json":
+            raise UsageError(400, "the model 'scan' answers with a file only; ask for output=image or all")
+        file = _result_file(".nii.gz")
+        with _removed_on_error(file):
+            self.service.write_scan(request["image"], file)
+        return file, {"disclaimer": "Research only. Not a diagnosis."}
 
 
 def _result_file(suffix: str) -> str:

@@ -8,8 +8,11 @@ import threading
 import time
 from pathlib import Path
 
-from bundle.ctfindings.data import ScanError
+import numpy as np
+
+from bundle.ctfindings.data import ScanError, load_scan
 from bundle.ctfindings.inference import BundlePredictor, EncodedScan
+from bundle.ctfindings.inference.nifti_planes import write_planes
 
 from .encoding_cache import EncodingCache
 from .errors import UsageError
@@ -80,3 +83,19 @@ class ScanService:
         scan = self.cache.get((digest, predictor.model.weights_sha256), encode)
         info = dataclasses.replace(scan.record.scan, file=path.name)
         return dataclasses.replace(scan, record=dataclasses.replace(scan.record, scan=info))
+
+    def write_scan(self, path: str | Path, file: str | Path) -> None:
+        """Writes a scan as the bundle reads it: NIfTI, int16 in HU, on the grid that maps and masks lie on.
+
+        Raises:
+            UsageError: when the scan cannot be read.
+        """
+        path = Path(path)
+        try:
+            scan = load_scan(path)
+        except ScanError as error:
+            raise UsageError(422, str(error).replace(str(path), path.name)) from error
+        limits = np.iinfo(np.int16)
+        hu = scan.as_tensor()[0].round_().clamp_(limits.min, limits.max).numpy().astype("<i2", copy=False)
+        planes = (np.ascontiguousarray(hu[:, :, k].T) for k in range(hu.shape[2]))
+        write_planes(file, planes, hu.shape, scan.affine.numpy(), "scan in HU", dtype="<i2")

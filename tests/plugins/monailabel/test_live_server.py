@@ -53,7 +53,7 @@ def assert_refused(answer: Answer, status: int, *words: str) -> None:
 def test_info_names_the_models_and_the_versions_a_client_compares(server: LiveServer, untrained_weights: Path) -> None:
     info = server.get("/info/").json()
     assert info["version"] == __version__
-    assert set(info["models"]) == {"findings", "findings_points", "evidence"}
+    assert set(info["models"]) == {"findings", "findings_points", "evidence", "scan"}
     for model in info["models"].values():
         config = model["config"]
         assert (config["api"], config["bundle_version"], config["weights_sha256"]) == (1, __version__, sha256_of(untrained_weights))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import numpy as np
 
 from CTFindingsLib import multipart, nifti
+from CTFindingsLib.answers import Evidence, Findings, Scan, ServerInfo
 from CTFindingsLib.record import Record
 from CTFindingsLib.transport import Cancellation, Progress, Reply, ServerError, clean_address, ignore_progress, is_private, request
 
@@ -24,75 +24,6 @@ UPLOAD_NAME = "scan.nii.gz"
 """The same for every scan: names of volumes may tell who the patient is."""
 
 _CONNECT_SECONDS = 20.0
-
-
-@dataclass(frozen=True)
-class ServerInfo:
-    """What a server says about itself.
-
-    Attributes:
-        bundle_version: version of the bundle that it serves.
-        weights_sha256: digest of its weights.
-    """
-
-    bundle_version: str
-    weights_sha256: str
-
-    def __str__(self) -> str:
-        return f"CT Findings {self.bundle_version}, weights {self.weights_sha256[:8]}"
-
-
-@dataclass(frozen=True)
-class Scan:
-    """A scan as it leaves Slicer: voxels and place, and no word about the patient.
-
-    Attributes:
-        array: ``(K, J, I)`` in HU.
-        affine: ``(4, 4)``, voxel index (i, j, k) to RAS mm.
-    """
-
-    array: np.ndarray
-    affine: np.ndarray
-
-
-@dataclass(frozen=True)
-class Findings:
-    """Answer of the model ``findings``.
-
-    Attributes:
-        record: the findings record.
-        labels: anatomy label map ``(K, J, I)``.
-        affine: of the label map, to RAS mm.
-        label_names: label value by the name of its anatomy.
-    """
-
-    record: Record
-    labels: np.ndarray
-    affine: np.ndarray
-    label_names: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Answer of the model ``evidence``.
-
-    Attributes:
-        text: finding or query that was asked.
-        probability: of a finding; None for a query.
-        heat: map in [0, 1], ``(K, J, I)``.
-        affine: of the map, to RAS mm.
-        depth: (z in mm, score) from inferior to superior.
-        peak_mm: strongest point, RAS; its z is that of the slice to show. None when nothing in the scan answers.
-        box_mm: (min, max) corners of the region around it, RAS.
-    """
-
-    text: str
-    probability: float | None
-    heat: np.ndarray
-    affine: np.ndarray
-    depth: tuple[tuple[float, float], ...]
-    peak_mm: tuple[float, float, float] | None
-    box_mm: tuple[tuple[float, float, float], tuple[float, float, float]] | None
 
 
 class Client:
@@ -141,11 +72,26 @@ class Client:
         self.progress("packing", None)
         content = nifti.encode(scan.array, scan.affine)
         self.cancellation.check()
-        reply = self._form("PUT", "/session/", [multipart.Part("files", content, UPLOAD_NAME)])
+        return self.upload_file(content)
+
+    def upload_file(self, content: bytes, name: str = UPLOAD_NAME) -> str:
+        """Sends the bytes of a file of a format that the server knows by its suffix, and returns the server's session for it."""
+        reply = self._form("PUT", "/session/", [multipart.Part("files", content, name)])
         session = _json(reply).get("session_id")
         if not isinstance(session, str) or not session:
             raise ServerError(f"{self.address}: the server took the scan but named no session for it")
         return session
+
+    def images(self) -> list[str]:
+        """Ids of the scans that the server has, sorted."""
+        reply = self._request("GET", "/datastore/?output=all", seconds=_CONNECT_SECONDS)
+        images = _json(reply).get("objects")
+        return sorted(str(name) for name in images) if isinstance(images, dict) else []
+
+    def scan(self, session: str = "", *, image: str = "") -> Scan:
+        """The voxels of an uploaded scan, or of one that the server has as ``image``, as the server reads them."""
+        _, file = self._infer("scan", session, image, {})
+        return Scan(*_volume(file, "scan"))
 
     def has_session(self, session: str) -> bool:
         """Whether the server still keeps a session; it forgets them after a time and when it restarts."""
@@ -157,9 +103,9 @@ class Client:
             raise
         return True
 
-    def findings(self, session: str) -> Findings:
-        """The findings of an uploaded scan."""
-        params, file = self._infer("findings", session, {})
+    def findings(self, session: str = "", *, image: str = "") -> Findings:
+        """The findings of an uploaded scan, or of one that the server has as ``image``."""
+        params, file = self._infer("findings", session, image, {})
         names = params.get("label_names")
         if not isinstance(params.get("record"), dict) or not isinstance(names, dict):
             raise ServerError(f"{self.address}: the answer holds no findings record; do server and module have the same version?")
@@ -170,17 +116,17 @@ class Client:
             raise ServerError(f"{self.address}: {error}") from error
         return Findings(record, array, affine, {str(name): int(value) for name, value in names.items()})
 
-    def evidence(self, session: str, *, finding: str = "", query: str = "") -> Evidence:
-        """Where a finding of the table, or a free text, is seen in an uploaded scan."""
-        params, file = self._infer("evidence", session, {"finding": finding} if finding else {"query": query})
+    def evidence(self, session: str = "", *, image: str = "", finding: str = "", query: str = "") -> Evidence:
+        """Where a finding of the table, or a free text, is seen in an uploaded scan, or in one that the server has as ``image``."""
+        params, file = self._infer("evidence", session, image, {"finding": finding} if finding else {"query": query})
         array, affine = _volume(file, "heat map")
         try:
             return _evidence(params, array, affine)
         except (KeyError, TypeError, ValueError) as error:
             raise ServerError(f"{self.address}: the answer about '{finding or query}' is not complete ({error!r})") from error
 
-    def _infer(self, model: str, session: str, params: Mapping[str, str]) -> tuple[dict[str, Any], bytes]:
-        path = f"/infer/{model}?{urlencode({'session_id': session})}"
+    def _infer(self, model: str, session: str, image: str, params: Mapping[str, str]) -> tuple[dict[str, Any], bytes]:
+        path = f"/infer/{model}?{urlencode({'image': image} if image else {'session_id': session})}"
         reply = self._form("POST", path, [multipart.Part("params", json.dumps(params).encode("utf-8"))])
         if not reply.content_type.startswith("multipart/"):
             raise ServerError(f"{self.address}: the model '{model}' answered without a file")

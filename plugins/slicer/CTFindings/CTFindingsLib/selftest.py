@@ -9,7 +9,7 @@ import slicer
 import slicer.util
 
 from CTFindingsLib import anatomy, heat, nodes, points, tables
-from CTFindingsLib.client import Evidence, Findings
+from CTFindingsLib.answers import Evidence, Findings
 from CTFindingsLib.record import Record
 
 _AFFINE = np.array([[-2.0, 0, 0, 40], [0, -2, 0, 50], [0, 0, 3, -60], [0, 0, 0, 1.0]])

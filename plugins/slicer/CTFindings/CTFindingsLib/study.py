@@ -13,7 +13,8 @@ import slicer
 import slicer.util
 
 from CTFindingsLib import anatomy, depth, heat, nodes, points, slices, tables
-from CTFindingsLib.client import Client, Evidence, Findings, Scan, ServerInfo, with_session
+from CTFindingsLib.answers import Evidence, Findings, Scan, ServerInfo
+from CTFindingsLib.client import Client, with_session
 from CTFindingsLib.record import Record, Row
 from CTFindingsLib.transport import Cancellation, Progress
 
@@ -34,6 +35,12 @@ class Studies:
         self.opacity = heat.DEFAULT_OPACITY
         self.floor = heat.DEFAULT_FLOOR
         self._sessions: dict[tuple[Any, ...], str] = {}
+        self._images: dict[tuple[Any, ...], str] = {}
+
+    def server_has(self, volume: Any, *, session: str = "", image: str = "") -> None:
+        """Notes that the server has a volume already: in a session, or under an id of its own. It is then not uploaded."""
+        known, name = (self._images, image) if image else (self._sessions, session)
+        known[self._key(volume)] = name
 
     def ask_connection(self, user: str = "", password: str = "") -> Callable[[Cancellation, Progress], tuple[str, ServerInfo]]:
         """Work that signs in, where a user is given, and says what the server is: (token, server)."""
@@ -53,11 +60,13 @@ class Studies:
             ValueError: when the volume cannot be sent.
         """
         address, token, scan, key = self.address, self.token, read_scan(volume), self._key(volume)
-        session = self._sessions.get(key, "")
+        session, image = self._sessions.get(key, ""), self._images.get(key, "")
 
         def work(cancellation: Cancellation, progress: Progress) -> tuple[tuple[Any, ...], str, Findings]:
             client = Client(address, token, cancellation, progress)
             client.connect()
+            if image:
+                return key, session, client.findings(image=image)
             used, findings = with_session(client, session, lambda: scan, client.findings)
             return key, used, findings
 
@@ -72,10 +81,12 @@ class Studies:
             ValueError: when the volume cannot be sent.
         """
         address, token, scan, key = self.address, self.token, read_scan(volume), self._key(volume)
-        session = self._sessions.get(key, "")
+        session, image = self._sessions.get(key, ""), self._images.get(key, "")
 
         def work(cancellation: Cancellation, progress: Progress) -> tuple[tuple[Any, ...], str, Evidence]:
             client = Client(address, token, cancellation, progress)
+            if image:
+                return key, session, client.evidence(image=image, finding=finding, query=query)
             used, evidence = with_session(client, session, lambda: scan, lambda known: client.evidence(known, finding=finding, query=query))
             return key, used, evidence
 

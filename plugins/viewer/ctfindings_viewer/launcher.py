@@ -1,0 +1,79 @@
+"""The command line of the viewer: checks the options, then builds scene and page and serves them."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from CTFindingsLib.transport import ServerError, clean_address
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".zip")
+"""Of the files that the server reads; a zip holds one DICOM series."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serves the viewer until it is stopped.
+
+    Raises:
+        SystemExit: with one line when it cannot start.
+    """
+    args = _parser().parse_args(arguments)
+    try:
+        check(args)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+
+    from trame.app import get_server
+
+    from .guard import protect
+    from .viewer import Viewer
+
+    server = get_server("CT Findings", client_type="vue3")
+    protect(server, args.host)
+    viewer = Viewer(server, clean_address(args.server))
+    viewer.start(args.scan)
+    print(f"CT Findings viewer: http://{'127.0.0.1' if args.host in LOOPBACK else args.host}:{args.port}/ (research only, not a diagnosis)")
+    sys.argv = sys.argv[:1]  # trame would read the options again, with other meanings
+    server.start(port=args.port, host=args.host, exec_mode="main", open_browser=args.open_browser, show_connection_info=False, timeout=0)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Everything that can be refused before the libraries are loaded.
+
+    Raises:
+        ValueError: names the option and the remedy.
+    """
+    if importlib.util.find_spec("trame_slicer") is None:
+        raise ValueError("trame-slicer is not installed in this environment; run 'make viewer', then .venv-viewer/bin/python")
+    try:
+        clean_address(args.server)
+    except ServerError as error:
+        raise ValueError(f"--server: {error}") from None
+    if not 1 <= args.port <= 65535:
+        raise ValueError(f"--port {args.port}: a port is a number from 1 to 65535")
+    if args.scan is not None:
+        if not args.scan.is_file():
+            raise ValueError(f"--scan {args.scan}: no such file")
+        if not args.scan.name.lower().endswith(SCAN_SUFFIXES):
+            raise ValueError(f"--scan {args.scan.name}: unknown format; give {', '.join(SCAN_SUFFIXES)} (a zip of one DICOM series)")
+    with socket.socket(socket.AF_INET6 if ":" in args.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((args.host, args.port))
+        except OSError as error:
+            raise ValueError(f"--host {args.host} --port {args.port}: cannot be listened on ({error.strerror}); choose another") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("start_viewer.py", description="Findings of a chest CT in a web browser. Research only; not for diagnosis.")
+    parser.add_argument("--server", default="http://127.0.0.1:8000", help="address of the CT Findings server; http://127.0.0.1:8000 by default")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 127.0.0.1, this machine only, by default")
+    parser.add_argument("--port", type=int, default=8080, help="8080 by default")
+    parser.add_argument("--scan", type=Path, help=f"scan to open: {', '.join(SCAN_SUFFIXES)}")
+    parser.add_argument("--open-browser", action="store_true", help="open the page in the default browser")
+    return parser

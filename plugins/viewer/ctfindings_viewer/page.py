@@ -1,0 +1,235 @@
+"""The page: panel on the left with server, scan, table and free text; four views on the right under a bar of display settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trame.ui.vuetify3 import VAppLayout
+from trame.widgets import client, html
+from trame.widgets import vuetify3 as v
+from trame_slicer.app.logic.slice_view_logic import connect_slice_view_slider_to_state
+from trame_slicer.app.ui.slider import Slider
+from trame_slicer.views import SliceView
+
+from CTFindingsLib import heat
+from CTFindingsLib.record import COLUMNS, NOTICE
+
+from . import texts, uploads
+from .scene import VIEWS, WINDOWS
+
+STYLE = Path(__file__).with_name("page.css")
+TITLES = {"Axial": "Axial", "Coronal": "Coronal", "Sagittal": "Sagittal", "ThreeD": "3D"}
+# Left, right, top and bottom edge of the views, in Slicer's orientations.
+EDGES = {"Axial": "RLAP", "Coronal": "RLSI", "Sagittal": "APSI"}
+_BAR = COLUMNS.index("Probability")
+_UPLOAD = (
+    "const file = $event.target.files[0]; if (file) {"
+    f" failed = false; status = 'Opening ' + file.name + ' ...';"
+    f" window.fetch('{uploads.PATH}?name=' + encodeURIComponent(file.name), {{method: 'POST', body: file}})"
+    " .then((answer) => answer.ok || answer.text().then((text) => { failed = true; status = text; }))"
+    " .catch(() => { failed = true; status = 'The viewer does not answer; is it still running?'; });"
+    " $event.target.value = ''; }"
+)
+_COMPACT: dict[str, Any] = {"density": "compact", "hide_details": True, "variant": "outlined"}
+
+
+def place_key(view: str) -> str:
+    """Name in the state of the place of a slice view."""
+    return f"place_{view.lower()}"
+
+
+def initial_state(state: Any, address: str) -> None:
+    """Everything that the page reads, before there is a scan."""
+    state.update(
+        {
+            "trame__title": "CT Findings",
+            "address": address,
+            "server_line": "Not connected",
+            "server_error": "",
+            "connected": False,
+            "scans": [],
+            "scan_id": None,
+            "scan_name": "",
+            "has_scan": False,
+            "busy": False,
+            "part": None,
+            "status": "Connect to a server.",
+            "failed": False,
+            "rows": [],
+            "selected": "",
+            "sort_column": -1,
+            "sort_descending": False,
+            "warnings": [],
+            "query": "",
+            "curve": None,
+            "heat_of": "",
+            "opacity": heat.DEFAULT_OPACITY,
+            "window": "Mediastinum",
+            "show_anatomy": True,
+            "show_points": False,
+            "show_box": True,
+            **{place_key(name): "" for name in VIEWS},
+        }
+    )
+
+
+def build(server: Any, layout: Any, viewer: Any) -> None:
+    """Builds the page.
+
+    Args:
+        server: the trame server.
+        layout: of the views.
+        viewer: whose methods the buttons call.
+    """
+    with VAppLayout(server, theme="dark") as page:
+        client.Style(STYLE.read_text(encoding="utf-8"))
+        with html.Div(classes="ct-page"):
+            with html.Div(classes="ct-head"):
+                html.Span("CT Findings", classes="ct-title")
+                html.Span(NOTICE, classes="ct-notice")
+                html.Span("{{ scan_name }}", classes="ct-scan-name", title=("scan_name",))
+            with html.Div(classes="ct-body"):
+                with html.Div(classes="ct-panel"):
+                    _server_and_scan(viewer)
+                    _table(viewer)
+                    _question(viewer)
+                with html.Div(classes="ct-right"):
+                    _display_bar()
+                    with html.Div(classes="ct-views") as views:
+                        layout.initialize_layout_grid(page)
+                        html.Div("Choose a scan of the server or open a file.", v_if="!has_scan && !busy", classes="ct-empty")
+    del views
+
+
+def decorate_view(server: Any, view_id: str, view: Any) -> None:
+    """Puts name and place over a view, the letters of its edges, and a slider through the slices."""
+    name = view.get_singleton_tag()
+    with html.Div(classes="ct-corner"):
+        html.Span(TITLES[name], classes=f"ct-view-name ct-{name.lower()}")
+        if isinstance(view, SliceView):
+            html.Span(f"{{{{ {place_key(name)} }}}}", v_if="has_scan", classes="ct-place", id=f"place-{name.lower()}")
+    v.VBtn(icon="mdi-fit-to-screen-outline", size="x-small", variant="text", classes="ct-reset", title="Show all", click=view.reset_view)
+    if isinstance(view, SliceView):
+        for letter, edge in zip(EDGES[name], ("left", "right", "top", "bottom"), strict=True):
+            html.Span(letter, v_if="has_scan", classes=f"ct-edge ct-edge-{edge}")
+        with html.Div(v_if="has_scan", classes="ct-slider"):
+            Slider(connect_slice_view_slider_to_state(server, view), density="compact", thumb_size=12, track_size=2, color="#8fa3b5")
+
+
+def _server_and_scan(viewer: Any) -> None:
+    with html.Div(classes="ct-block"):
+        with html.Div(classes="ct-line"):
+            v.VTextField(v_model="address", label="Server", keydown_enter=viewer.on_connect, classes="ct-address", **_COMPACT)
+            v.VBtn("Connect", click=viewer.on_connect, disabled=("busy",), variant="tonal", id="connect")
+        html.Div("{{ server_error || server_line }}", classes=("server_error ? 'ct-small ct-error' : 'ct-small'",), id="server-line")
+        with html.Div(classes="ct-line"):
+            v.VSelect(
+                v_model="scan_id",
+                items=("scans",),
+                label=("scans.length || !connected ? 'Scan of the server' : 'The server has no scans'",),
+                disabled=("!connected || busy || !scans.length",),
+                id="scan-select",
+                **_COMPACT,
+            )
+            with v.VBtn("Open file", disabled=("!connected || busy",), variant="tonal", click="trame.refs.file.click()", id="open-file"):
+                html.Input(
+                    type="file",
+                    ref="file",
+                    accept=",".join([".gz", *texts_suffixes()]),
+                    change=_UPLOAD,
+                    click="$event.stopPropagation()",
+                    style="display: none",
+                    id="file",
+                )
+        with html.Div(classes="ct-line"):
+            v.VBtn("Find", click=viewer.on_find, disabled=("!has_scan || busy",), color="#e9a23b", classes="ct-find", id="find")
+            v.VBtn("Cancel", click=viewer.on_cancel, disabled=("!busy",), variant="tonal", id="cancel")
+        v.VProgressLinear(
+            model_value=("part || 0",), indeterminate=("busy && part === null",), active=("busy",), height=3, color="#e9a23b", absolute=False
+        )
+        html.Div("{{ status }}", classes=("failed ? 'ct-status ct-error' : 'ct-status'",), id="status")
+        html.Div("{{ line }}", v_for="line in warnings", key="line", classes="ct-small ct-warning")
+
+
+def texts_suffixes() -> tuple[str, ...]:
+    """Suffixes that the browser's file dialog offers."""
+    return tuple(suffix for suffix in uploads.SCAN_SUFFIXES if suffix.count(".") == 1)
+
+
+def _table(viewer: Any) -> None:
+    with html.Div(classes="ct-block ct-table-block"):
+        with html.Table(classes="ct-table", v_if="rows.length", id="findings"):
+            with html.Thead(), html.Tr():
+                for index, title in enumerate(COLUMNS):
+                    arrow = f"{{{{ sort_column === {index} ? (sort_descending ? '▾' : '▴') : '' }}}}"
+                    html.Th(f"{title} {arrow}", click=(viewer.on_sort, f"[{index}]"), classes=f"ct-column-{index}", title=f"Sort by {title}")
+            with (
+                html.Tbody(),
+                html.Tr(
+                    v_for="row in rows",
+                    key="row.name",
+                    title=("row.hint",),
+                    click=(viewer.on_finding_chosen, "[row.name]"),
+                    classes=("{'ct-present': row.present, 'ct-selected': row.name === selected, 'ct-unsure': !row.reliable}",),
+                    tabindex="0",
+                    keydown_enter=(viewer.on_finding_chosen, "[row.name]"),
+                ),
+            ):
+                for index in range(len(COLUMNS)):
+                    if index == _BAR:
+                        with html.Td(), html.Div(classes="ct-bar"):
+                            html.Div(classes="ct-bar-fill", style=("{width: row.percent + '%'}",))
+                            html.Div(classes="ct-bar-mark", style=("{left: row.threshold_percent + '%'}",))
+                            html.Span(f"{{{{ row.cells[{index}] }}}}")
+                    else:
+                        html.Td(f"{{{{ row.cells[{index}] }}}}")
+        html.Div("The table of the 18 findings appears here.", v_else=True, classes="ct-hollow")
+
+
+def _question(viewer: Any) -> None:
+    with html.Div(classes="ct-block"):
+        with html.Div(classes="ct-line"):
+            v.VTextField(
+                v_model="query",
+                label="Ask in your own words",
+                placeholder="fluid around the lung",
+                maxlength=300,
+                keydown_enter=viewer.on_ask,
+                disabled=("!has_scan",),
+                id="query",
+                **_COMPACT,
+            )
+            v.VBtn("Ask", click=viewer.on_ask, disabled=("!has_scan || busy || !query",), variant="tonal", id="ask")
+        with html.Div(v_if="curve", classes="ct-chart", id="depth"):
+            html.Div("Depth profile: {{ curve.text }}", classes="ct-small ct-chart-title", title=("curve.text",))
+            html.Div(
+                f"""<svg viewBox="0 0 {texts.CHART_WIDTH:.0f} {texts.CHART_HEIGHT:.0f}" preserveAspectRatio="none" class="ct-curve">
+                <polygon :points="curve.area" class="ct-curve-area"></polygon>
+                <polyline :points="curve.line" class="ct-curve-line" vector-effect="non-scaling-stroke"></polyline>
+                <line v-if="curve.mark" :x1="curve.mark[0]" :x2="curve.mark[0]" y1="0" y2="{texts.CHART_HEIGHT:.0f}" class="ct-curve-mark"
+                    vector-effect="non-scaling-stroke"></line></svg>""",
+                classes="ct-curve-frame",
+                title="Click to move the axial view to a height",
+                click=(viewer.on_curve, "[($event.clientX - $event.currentTarget.getBoundingClientRect().left) / $event.currentTarget.clientWidth]"),
+            )
+            with html.Div(classes="ct-curve-ends"):
+                html.Span("{{ curve.low }}")
+                html.Span("{{ curve.shown }}", classes="ct-curve-shown")
+                html.Span("{{ curve.high }}")
+
+
+def _display_bar() -> None:
+    with html.Div(classes="ct-display"):
+        html.Span("Window", classes="ct-small")
+        with v.VBtnToggle(v_model="window", mandatory=True, density="compact", variant="outlined", divided=True, classes="ct-windows"):
+            for name, (width, level) in WINDOWS.items():
+                v.VBtn(name, value=name, size="small", title=f"width {width:.0f}, level {level:.0f} HU")
+        html.Span("Heat map", classes="ct-small ct-gap")
+        v.VSlider(
+            v_model="opacity", min=0, max=1, step=0.05, density="compact", hide_details=True, classes="ct-opacity", color="#e9a23b", id="opacity"
+        )
+        html.Span("{{ Math.round(100 * opacity) }} %", classes="ct-small ct-percent")
+        for name, label in (("show_anatomy", "Anatomy outlines"), ("show_box", "Box"), ("show_points", "Points")):
+            v.VCheckbox(v_model=name, label=label, density="compact", hide_details=True, classes="ct-check", id=name)
+        html.Span("{{ heat_of ? 'Heat: ' + heat_of : '' }}", classes="ct-small ct-heat-of", title=("heat_of",))

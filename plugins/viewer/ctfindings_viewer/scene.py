@@ -1,0 +1,160 @@
+"""The scene of 3D Slicer's core and its four views: one scan at a time, its window, its anatomies, and where the views stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import slicer
+from trame_slicer.core import LayoutManager, SlicerApp
+from trame_slicer.rca_view import register_rca_factories
+from trame_slicer.views import Layout, LayoutDirection, ViewLayoutDefinition
+
+from CTFindingsLib.answers import Scan
+
+VIEWS = {"Axial": 2, "Coronal": 1, "Sagittal": 0}
+"""Slice views, with the axis of RAS that they look along."""
+
+THREE_D = "ThreeD"
+
+WINDOWS = {"Lung": (1500.0, -600.0), "Mediastinum": (400.0, 40.0), "Bone": (1800.0, 400.0)}
+"""Width and level in HU."""
+
+_SURFACE_OPACITY = {"Lung": 0.25, "Heart": 0.6, "Mediastinum, other parts": 0.15}
+_LARGEST_SURFACE_VOXELS = 4_000_000
+"""Of a label map from which surfaces are made as it is; a larger one would stop the page for seconds and is thinned first."""
+
+
+class Scene:
+    """A Slicer without its windows, drawn into the page.
+
+    Args:
+        server: the trame server.
+        decorate: adds the page's own elements over a view: (server, id of the view, view).
+        moved: called after the views moved or were resized.
+    """
+
+    def __init__(self, server: Any, decorate: Callable[[Any, str, Any], None], moved: Callable[[], None]) -> None:
+        self.program = SlicerApp()
+        self.volume: Any = None
+        self.window = "Mediastinum"
+        # What the extension's code expects of the program around it.
+        slicer.mrmlScene = self.program.scene
+        slicer.app = SimpleNamespace(applicationLogic=lambda: self.program.app_logic)
+        register_rca_factories(self.program.view_manager, server, decorate, decorate, blur_fps=20.0)
+        self.layout = LayoutManager(self.program.scene, self.program.view_manager, server)
+        self.layout.register_layout("four", _layout())
+        self.layout.set_layout("four")
+        for view in self.program.view_manager.get_slice_views():
+            view.modified.connect(lambda _view: moved())
+
+    def open(self, scan: Scan, name: str) -> Any:
+        """Shows another scan in place of the one that is there, with everything that belongs to it.
+
+        Args:
+            scan: voxels in HU and place.
+            name: of the volume in the scene.
+
+        Returns:
+            The volume node.
+        """
+        from CTFindingsLib import nodes, slices
+
+        with self._batch():
+            self.clear()
+            volume = self.program.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+            nodes.fill_volume(volume, scan.array, scan.affine)
+            volume.CreateDefaultDisplayNodes()
+            volume.GetDisplayNode().SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
+        self.volume = volume
+        self.set_window(self.window)
+        slices.overlay(volume, None, 0.0)
+        self.program.display_manager.reset_views()
+        return volume
+
+    def clear(self) -> None:
+        """Removes the scan and what belongs to it."""
+        from CTFindingsLib import nodes
+
+        if self.volume is None:
+            return
+        nodes.remove(self.volume)
+        display = self.volume.GetDisplayNode()
+        self.program.scene.RemoveNode(self.volume)
+        if display is not None:
+            self.program.scene.RemoveNode(display)
+        self.volume = None
+
+    def set_window(self, name: str) -> None:
+        """Width and level of the scan, by a name of ``WINDOWS``."""
+        self.window = name
+        if self.volume is not None:
+            display = self.volume.GetDisplayNode()
+            display.AutoWindowLevelOff()
+            display.SetWindowLevel(*WINDOWS[name])
+
+    def show_surfaces(self, labels: np.ndarray) -> None:
+        """Makes surfaces of the anatomies for the 3D view and shows them from the front; 2D views keep outlines.
+
+        Args:
+            labels: the label map that the segmentation was made from, ``(K, J, I)``.
+        """
+        from CTFindingsLib import anatomy, nodes
+
+        node = nodes.find(self.volume, anatomy.ROLE)
+        if node is None:
+            return
+        segmentation, display = node.GetSegmentation(), node.GetDisplayNode()
+        segmentation.SetConversionParameter("Smoothing factor", "0.5")
+        segmentation.SetConversionParameter("Decimation factor", "0.8" if labels.size > _LARGEST_SURFACE_VOXELS else "0.0")
+        node.CreateClosedSurfaceRepresentation()
+        for index in range(segmentation.GetNumberOfSegments()):
+            segment_id = segmentation.GetNthSegmentID(index)
+            name = segmentation.GetSegment(segment_id).GetName()
+            display.SetSegmentOpacity3D(segment_id, _SURFACE_OPACITY.get(name, 0.8))
+        for view in self.program.view_manager.get_threed_views():
+            view.reset_view()
+
+    def set_visible(self, role: str, visible: bool) -> None:
+        """Shows or hides what has a role: the anatomies, the points, or the box."""
+        from CTFindingsLib import nodes
+
+        node = None if self.volume is None else nodes.find(self.volume, role)
+        if node is not None and node.GetDisplayNode() is not None:
+            node.GetDisplayNode().SetVisibility(visible)
+
+    def places(self) -> dict[str, float]:
+        """Where each slice view stands: its RAS coordinate in mm along the axis that it looks along."""
+        found = {}
+        for view in self.program.view_manager.get_slice_views():
+            name = view.get_singleton_tag()
+            to_ras = self.program.scene.GetNodeByID(view.get_view_node_id()).GetSliceToRAS()
+            found[name] = float(to_ras.GetElement(VIEWS[name], 3))
+        return found
+
+    def set_height(self, z_mm: float) -> None:
+        """Moves the axial view to a height."""
+        for view in self.program.view_manager.get_slice_views():
+            if view.get_singleton_tag() == "Axial":
+                view.set_slice_value(z_mm)
+
+    @contextmanager
+    def _batch(self) -> Iterator[None]:
+        self.program.scene.StartState(slicer.vtkMRMLScene.BatchProcessState)
+        try:
+            yield
+        finally:
+            self.program.scene.EndState(slicer.vtkMRMLScene.BatchProcessState)
+
+
+def _layout() -> Layout:
+    axial = ViewLayoutDefinition.axial_view("Axial")
+    coronal = ViewLayoutDefinition.coronal_view("Coronal")
+    sagittal = ViewLayoutDefinition.sagittal_view("Sagittal")
+    three_d = ViewLayoutDefinition.threed_view(name=THREE_D, background_color=("#101418", "#101418"))
+    left = Layout(LayoutDirection.Vertical, [axial, coronal])
+    right = Layout(LayoutDirection.Vertical, [three_d, sagittal])
+    return Layout(LayoutDirection.Horizontal, [left, right])

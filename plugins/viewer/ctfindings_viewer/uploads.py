@@ -1,0 +1,39 @@
+"""Files from the browser: a POST to the viewer itself, which keeps them in memory only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from .launcher import SCAN_SUFFIXES
+
+LARGEST_BYTES = 2_000_000_000
+"""Of an upload; a chest CT of 1,000 slices of 512 x 512 has half a gigabyte."""
+
+PATH = "/upload"
+
+
+def serve(server: Any, received: Callable[[bytes, str], None]) -> None:
+    """Adds the route to a trame server.
+
+    Args:
+        server: the trame server.
+        received: called with content and name of a file.
+    """
+
+    async def upload(request: web.Request) -> web.Response:
+        name = request.query.get("name", "")
+        if not name.lower().endswith(SCAN_SUFFIXES):
+            return web.Response(status=415, text=f"{name}: unknown format; give {', '.join(SCAN_SUFFIXES)} (a zip holds one DICOM series).")
+        content = bytearray()
+        async for block in request.content.iter_chunked(1 << 20):
+            content += block
+            if len(content) > LARGEST_BYTES:
+                return web.Response(status=413, text=f"{name}: larger than {LARGEST_BYTES / 1e9:.0f} GB.")
+        with server.state:
+            received(bytes(content), name)
+        return web.Response(status=204)
+
+    server.controller.on_server_bind.add(lambda bound: bound.app.router.add_post(PATH, upload))

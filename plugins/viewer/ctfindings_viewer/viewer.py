@@ -1,0 +1,318 @@
+"""What the page's buttons do. One question at a time runs in a thread; a newer one takes the place of an older one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trame_server.utils.asynchronous import create_task
+
+from CTFindingsLib import anatomy, heat, points
+from CTFindingsLib.answers import Evidence, Scan
+from CTFindingsLib.client import Client
+from CTFindingsLib.job import Job, Work
+from CTFindingsLib.record import Record
+from CTFindingsLib.study import Studies
+from CTFindingsLib.transport import Cancellation, Progress, ServerError, clean_address
+
+from . import page, texts, uploads
+from .scene import VIEWS, Scene
+
+POLL_SECONDS = 0.1
+
+
+class Viewer:
+    """State of the page, the scene, and the questions to the server.
+
+    Args:
+        server: the trame server.
+        address: of the CT Findings server.
+    """
+
+    def __init__(self, server: Any, address: str) -> None:
+        self.server, self.state = server, server.state
+        self.studies = Studies()
+        self.studies.address = address
+        self.record: Record | None = None
+        self.job: Job | None = None
+        self.job_started = 0.0
+        self.evidence: Evidence | None = None
+        self.order: tuple[int | None, bool] = (None, False)
+        page.initial_state(self.state, address)
+        self.scene = Scene(server, page.decorate_view, self.on_moved)
+        page.build(server, self.scene.layout, self)
+        uploads.serve(server, self.on_upload)
+        watched = {
+            "scan_id": self.on_scan_chosen,
+            "opacity": self.on_opacity,
+            "window": self.on_window,
+            "show_anatomy": self.on_visibility,
+            "show_points": self.on_visibility,
+            "show_box": self.on_visibility,
+        }
+        for name, slot in watched.items():
+            self.state.change(name)(lambda _slot=slot, **_: _slot())
+
+    def start(self, scan: Path | None) -> None:
+        """Connects as soon as the page is served, and opens a scan where one is given."""
+
+        async def begin() -> None:
+            await self.server.ready
+            self.on_connect(None if scan is None else lambda: self.on_upload(scan.read_bytes(), scan.name))
+
+        create_task(begin())
+
+    # --- server and scan
+
+    def on_connect(self, then: Callable[[], None] | None = None) -> None:
+        """Tests the address, compares versions, and lists the server's scans."""
+        try:
+            self.studies.address = clean_address(self.state.address)
+        except ServerError as error:
+            self.refuse_server(error)
+            return
+        self.state.server_error, self.state.server_line = "", "Connecting ..."
+
+        def work(cancellation: Cancellation, progress: Progress) -> tuple[str, list[str]]:
+            client = Client(self.studies.address, "", cancellation, progress)
+            return str(client.connect()), client.images()
+
+        def done(answer: tuple[str, list[str]]) -> None:
+            self.state.server_line, self.state.scans = f"Connected: {answer[0]}", answer[1]
+            self.state.connected = True
+            if self.record is None:
+                self.state.status = "" if self.scene.volume is not None else "Choose a scan."
+            if then is not None:
+                then()
+
+        self.run(work, done, self.refuse_server)
+
+    def refuse_server(self, error: Exception) -> None:
+        """Says why there is no connection."""
+        self.state.connected, self.state.scans = False, []
+        self.state.server_line, self.state.server_error = "", str(error)
+
+    def on_scan_chosen(self) -> None:
+        """Opens a scan of the server."""
+        image = self.state.scan_id
+        if not image:
+            return
+
+        def work(cancellation: Cancellation, progress: Progress) -> Scan:
+            return Client(self.studies.address, "", cancellation, progress).scan(image=image)
+
+        self.open(work, image, lambda volume: self.studies.server_has(volume, image=image))
+
+    def on_upload(self, content: bytes, name: str) -> None:
+        """Opens a file: the server reads it, and keeps it for the questions that follow. Its name stays here."""
+        self.state.scan_id = None
+        sent_as = "scan" + next((suffix for suffix in uploads.SCAN_SUFFIXES if name.lower().endswith(suffix)), "")
+        session = ""
+
+        def work(cancellation: Cancellation, progress: Progress) -> Scan:
+            nonlocal session
+            client = Client(self.studies.address, "", cancellation, progress)
+            session = client.upload_file(content, sent_as)
+            return client.scan(session)
+
+        self.open(work, name, lambda volume: self.studies.server_has(volume, session=session))
+
+    def open(self, work: Work, name: str, note: Callable[[Any], None]) -> None:
+        """Gets the voxels of a scan and shows them; what was shown of another one is gone first."""
+        self.show_record(None)
+        self.show_evidence_state(None)
+        self.scene.clear()
+        self.state.scan_name, self.state.has_scan = name, False
+
+        def done(scan: Scan) -> None:
+            note(self.scene.open(scan, "scan"))
+            self.state.has_scan = True
+            self.state.status = "Press Find."
+            self.on_moved()
+
+        def failed(error: Exception) -> None:
+            self.state.scan_name = ""
+            self.state.scan_id = None
+            self.fail(error)
+
+        self.run(work, done, failed)
+
+    # --- questions
+
+    def on_find(self) -> None:
+        """Shows what the model finds in the scan."""
+        volume = self.scene.volume
+        if volume is None:
+            return
+
+        def done(answer: Any) -> None:
+            self.show_record(self.studies.show_findings(volume, answer))
+            self.show_evidence_state(None)
+            self.scene.show_surfaces(answer[2].labels)
+            self.on_visibility()
+            first = texts.table_rows(self.record.rows)[0] if self.record is not None and self.record.rows else None
+            if first is not None and first["present"]:
+                self.on_finding_chosen(first["name"])
+
+        self.ask(lambda: self.studies.ask_findings(volume), done)
+
+    def on_finding_chosen(self, name: str) -> None:
+        """Moves the views to a finding at once, then asks the server for its heat map."""
+        volume = self.scene.volume
+        row = next((row for row in self.record.rows if row.name == name), None) if self.record is not None else None
+        if row is None or volume is None:
+            return
+        self.state.selected = name
+        self.studies.go_to(volume, row)
+        self.show_evidence_state(None)
+        self.on_visibility()
+        self.on_moved()
+        if row.peak_mm is None:
+            self.drop()
+            self.state.status = texts.evidence_line(name, row.probability, None)
+            return
+        self.ask(lambda: self.studies.ask_evidence(volume, finding=name), lambda answer: self.show_evidence(volume, answer))
+
+    def on_ask(self) -> None:
+        """Takes the views to what answers a free text."""
+        volume, query = self.scene.volume, " ".join(str(self.state.query or "").split())
+        if volume is None or not query:
+            return
+
+        def done(answer: Any) -> None:
+            self.state.selected = ""
+            self.show_evidence(volume, answer)
+
+        self.ask(lambda: self.studies.ask_evidence(volume, query=query), done)
+
+    def ask(self, prepare: Callable[[], Work], done: Callable[[Any], None]) -> None:
+        """Runs a question about the scan."""
+        try:
+            work = prepare()
+        except ValueError as error:
+            self.fail(error)
+            return
+        self.run(work, done, self.fail)
+
+    # --- what runs beside the page
+
+    def run(self, work: Work, done: Callable[[Any], None], failed: Callable[[Exception], None]) -> None:
+        """Runs work in a thread, in place of what runs there, and shows how far it is."""
+        self.drop()
+        self.state.failed = False
+        self.job, self.job_started = Job(work, done, failed), time.monotonic()
+        self.state.busy, self.state.part = True, None
+        create_task(self._watch(self.job))
+
+    async def _watch(self, job: Job) -> None:
+        while not job.over:
+            if self.job is job:
+                with self.state:
+                    stage, part = job.stage
+                    self.state.part = None if part is None else round(100 * part)
+                    self.state.status = texts.progress_line(stage, time.monotonic() - self.job_started)
+            await asyncio.sleep(POLL_SECONDS)
+        if self.job is not job:
+            return
+        with self.state:
+            self.rest()
+            self.state.status = "" if self.record is None else self.record.summary
+            job.deliver()  # may start the next job
+
+    def on_cancel(self) -> None:
+        """Ends what runs; what it would have shown is dropped."""
+        if self.job is not None:
+            self.drop()
+            self.state.status = "Cancelled."
+            if self.scene.volume is None:
+                self.state.scan_name, self.state.scan_id = "", None
+            if not self.state.connected:
+                self.state.server_line = ""
+
+    def drop(self) -> None:
+        """Ends what runs without a word."""
+        if self.job is not None:
+            self.job.cancel()
+        self.rest()
+
+    def rest(self) -> None:
+        """The page without a job."""
+        self.job = None
+        self.state.busy, self.state.part = False, None
+
+    def fail(self, error: Exception) -> None:
+        """Shows an error in the status line."""
+        self.state.failed, self.state.status = True, str(error)
+
+    # --- what is shown
+
+    def show_record(self, record: Record | None) -> None:
+        """Fills the table, present findings first; None empties it."""
+        self.record, self.order = record, (None, False)
+        self.state.selected = ""
+        self.state.warnings = [] if record is None else list(record.warnings)
+        self.show_rows()
+        if record is not None:
+            self.state.status = record.summary
+
+    def show_rows(self) -> None:
+        """The rows in their order."""
+        column, descending = self.order
+        self.state.sort_column, self.state.sort_descending = -1 if column is None else column, descending
+        self.state.rows = [] if self.record is None else texts.table_rows(self.record.rows, column, descending)
+
+    def on_sort(self, column: int) -> None:
+        """Sorts the table by a column; a second click turns the order around."""
+        self.order = texts.next_order(column, *self.order)
+        self.show_rows()
+
+    def show_evidence(self, volume: Any, answer: Any) -> None:
+        """Shows heat map, box, depth profile and views of an answer."""
+        evidence = self.studies.show_evidence(volume, answer)
+        self.show_evidence_state(evidence)
+        self.on_visibility()
+        self.on_moved()
+
+    def show_evidence_state(self, evidence: Evidence | None) -> None:
+        """What the page says of an answer; None empties it."""
+        self.evidence = evidence
+        self.state.heat_of = "" if evidence is None else evidence.text
+        self.state.curve = None
+        if evidence is not None:
+            self.state.status = texts.evidence_line(evidence.text, evidence.probability, evidence.peak_mm)
+            self.show_curve()
+
+    def show_curve(self) -> None:
+        """The depth profile, with a mark where the axial view stands."""
+        if self.evidence is not None:
+            z = self.scene.places().get("Axial")
+            self.state.curve = texts.depth_curve(self.evidence.text, self.evidence.depth, z)
+
+    def on_curve(self, across: float) -> None:
+        """Moves the axial view to a height of the depth profile: 0 its left, 1 its right edge."""
+        if self.evidence is not None and len(self.evidence.depth) > 1:
+            self.scene.set_height(texts.height_at(self.evidence.depth, float(across)))
+
+    def on_moved(self) -> None:
+        """Names where the views stand."""
+        if not hasattr(self, "scene") or self.scene.volume is None:
+            return
+        for name, millimetres in self.scene.places().items():
+            self.state[page.place_key(name)] = texts.position(VIEWS[name], millimetres)
+        self.show_curve()
+
+    def on_opacity(self) -> None:
+        """Opacity of the heat map."""
+        self.studies.set_opacity(float(self.state.opacity))
+
+    def on_window(self) -> None:
+        """Width and level of the scan."""
+        self.scene.set_window(self.state.window)
+
+    def on_visibility(self) -> None:
+        """Shows and hides anatomies, points and box."""
+        for role, name in ((anatomy.ROLE, "show_anatomy"), (points.ROLE, "show_points"), (heat.BOX_ROLE, "show_box")):
+            self.scene.set_visible(role, bool(self.state[name]))
