@@ -249,12 +249,15 @@ def test_a_full_disk_stops_in_one_line_and_the_next_run_goes_on(
 
 def test_a_scan_that_was_removed_is_converted_again(prepare: Any, tmp_path: Path, archive: Path, add_study: AddStudy) -> None:
     add_study("a", "A1")
-    prepare(SCRIPT, archive, "--output", tmp_path / "out")
+    arguments = (SCRIPT, archive, "--output", tmp_path / "out", "--key", tmp_path / "key.csv")
+    prepare(*arguments)
     (scan,) = (tmp_path / "out" / "scans").iterdir()
     scan.unlink()
     for name in ("datalist.json", "data_card.json", "data_card.html", "ledger.csv"):
         (tmp_path / "out" / name).unlink()
-    assert len(prepare(SCRIPT, archive, "--output", tmp_path / "out").studies) == 1 and scan.is_file()
+    assert len(prepare(*arguments).studies) == 1 and scan.is_file()
+    with pytest.raises(SystemExit, match="exists already and says otherwise"):
+        prepare(SCRIPT, archive, "--output", tmp_path / "other", "--key", tmp_path / "key.csv")
 
 
 def test_workers_give_what_one_process_gives(tmp_path: Path, archive: Path, add_study: AddStudy) -> None:

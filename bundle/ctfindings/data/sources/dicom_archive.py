@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import hmac
+import io
 import secrets
 from collections import Counter
 from collections.abc import Mapping
@@ -68,13 +69,13 @@ def read_source(root: Path, options: Options, output: Path, workers: int) -> Sou
     if not root.is_dir():
         raise ValueError(f"{root}: there is no such folder; give the folder of the DICOM archive")
     reports = _read_reports(options) if options.reports else None
-    if options.key is not None and options.key.exists():
-        raise ValueError(f"{options.key}: exists already; choose another --key or remove it")
     index = _index(root, workers)
     if not index.studies:
         raise ValueError(f"{root}: holds no DICOM study; give the folder of the DICOM archive")
     salt = _salt(options.salt or output / SALT)
     ids = {uid: _hashed(salt, "study", uid, "s") for uid in index.studies}
+    if options.key is not None:
+        _write_key(options.key, index, ids)
     ledger = Ledger()
     for count, reason in ((index.others, "files that are no DICOM"), (index.damaged, "zips that cannot be opened")):
         if count:
@@ -99,8 +100,6 @@ def read_source(root: Path, options: Options, output: Path, workers: int) -> Sou
         elif reports:
             ledger.notice(0, ids[uid], "no report", "no row of the table belongs to the study; it is kept without text")
         candidates.append(candidate)
-    if options.key is not None:
-        _write_key(options.key, index, ids)
     origin = {
         "archive": f"DICOM: {index.files} files of {len(index.studies)} studies",
         "identifiers": "salted hashes; numbers, names and dates of the headers are left out, reports are as they were",
@@ -215,11 +214,21 @@ def _fill(candidate: Candidate, reports: _Reports, row: Row, ledger: Ledger) -> 
 
 
 def _write_key(path: Path, index: Index, ids: Mapping[str, str]) -> None:
-    """Which study each hash stands for; readable by its owner only."""
+    """Which study each hash stands for; readable by its owner only. One that says the same, of a run that was stopped, is left.
+
+    Raises:
+        ValueError: when there is another file.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["id", "StudyInstanceUID", "AccessionNumber", "PatientID", "folder"])
+    for uid, study in sorted(index.studies.items()):
+        writer.writerow([ids[uid], uid, *(" ".join(sorted(names)) for names in (study.accessions, study.patients, study.folders))])
+    content = text.getvalue().encode()
+    if path.exists():
+        if path.read_bytes() != content:
+            raise ValueError(f"{path}: exists already and says otherwise; choose another --key or remove it")
+        return
     with atomic_path(path) as temporary:
         temporary.touch(mode=0o600)
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["id", "StudyInstanceUID", "AccessionNumber", "PatientID", "folder"])
-            for uid, study in sorted(index.studies.items()):
-                writer.writerow([ids[uid], uid, *(" ".join(sorted(names)) for names in (study.accessions, study.patients, study.folders))])
+        temporary.write_bytes(content)
