@@ -251,6 +251,14 @@ def test_a_stopped_run_reads_no_scan_twice_but_a_changed_one_again(tmp_path: Pat
     assert opened == []
 
 
+def test_a_scan_whose_record_changes_is_read_again(tmp_path: Path, scans: Path) -> None:
+    path, journal = scans / "s0.nii.gz", tmp_path / "scans.jsonl"
+    (as_it_is,) = (facts for _, facts in read_all_facts({path: {}}, journal, workers=1))
+    (twice,) = (facts for _, facts in read_all_facts({path: {"intercept": -1024}}, journal, workers=1))
+    assert (as_it_is.problem, twice.kind) == ("", "rescaled twice")
+    assert dict(read_all_facts({path: {}}, journal, workers=1))[path] == as_it_is
+
+
 def test_workers_give_what_one_process_gives(tmp_path: Path, scans: Path) -> None:
     paths = sorted(scans.iterdir())
     alone = dict(read_all_facts(plain(paths), tmp_path / "one.jsonl", workers=1))
