@@ -2,6 +2,9 @@
 
     python scripts/make_synthetic_scans.py --output data/synthetic_large --training 1400 --validation 250 --test 350
     python scripts/experiment_ca_gcl.py --datalist data/synthetic_large --epochs 8 --seeds 0 1 2
+    python scripts/experiment_ca_gcl.py --datalist data/synthetic_large --epochs 12 --seeds 0 1 2 --locked_image models/model.pt
+
+With ``--locked_image`` the image tower is that of the weights given and does not train: scans are encoded once, and a run takes minutes.
 
 A command that was stopped goes on where it was; runs that are done are not done again. Every variant has the same steps; the last
 epoch is scored. Docs: docs/diagnostics.md.
@@ -12,13 +15,25 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bundle.ctfindings.engines import run_or_exit  # noqa: E402
-from bundle.ctfindings.engines.experiments import CA_GCL_VARIANTS, config_setting, run_experiment  # noqa: E402
+from bundle.ctfindings.engines.experiments import (  # noqa: E402
+    CA_GCL_VARIANTS,
+    Variant,
+    config_setting,
+    reduced_datalist,
+    run_experiment,
+    run_variant,
+    shown_command,
+    split_sizes,
+)
+from bundle.ctfindings.engines.locked_experiments import LockedRuns  # noqa: E402
 
 
 def main() -> None:
@@ -32,24 +47,36 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "experiments" / "ca_gcl_synthetic", help="page and results")
     parser.add_argument("--work", type=Path, help="runs (default: runs/experiments/<name of output>)")
     parser.add_argument("--cache", type=Path, default=ROOT / "cache", help="preprocessed scans (default %(default)s)")
+    parser.add_argument("--locked_image", type=Path, help="weights of an image tower that is not trained, such as models/model.pt")
+    parser.add_argument("--title", default="CA-GCL against fVLM on synthetic scans and reports", help="of the page")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default %(default)s)")
     parser.add_argument("--set", type=config_setting, nargs="+", default=[], metavar="KEY=VALUE", help="config keys for all runs")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    page = run_or_exit(
-        lambda: run_experiment(
-            [variant for variant in CA_GCL_VARIANTS if variant.name in options.variants],
-            options.seeds,
-            options.datalist,
-            options.output,
-            options.work or ROOT / "runs" / "experiments" / options.output.name,
-            {"epochs": options.epochs, "cache_dir": str(options.cache.resolve()), **dict(options.set)},
-            title="CA-GCL against fVLM on synthetic scans and reports",
-            scans=options.scans,
-            resamples=options.resamples,
-        )
+    print(run_or_exit(experiment, options))
+
+
+def experiment(options: argparse.Namespace) -> Path:
+    """Runs the experiment and returns its page."""
+    work = options.work or ROOT / "runs" / "experiments" / options.output.name
+    datalist = reduced_datalist(options.datalist, options.scans, work)
+    keys = {"epochs": options.epochs, **dict(options.set)}
+    run: Callable[[Variant, int], Path]
+    if options.locked_image is None:
+        run = partial(run_variant, datalist=datalist, folder=work, keys={**keys, "cache_dir": str(options.cache.resolve())})
+    else:
+        run = LockedRuns(options.locked_image, datalist, work, keys)
+    places = {"--datalist": "FOLDER", "--output": None, "--work": None, "--cache": None}
+    return run_experiment(
+        [variant for variant in CA_GCL_VARIANTS if variant.name in options.variants],
+        options.seeds,
+        run,
+        options.output,
+        options.title,
+        shown_command(sys.argv, places),
+        {"studies": split_sizes(datalist), "keys": keys, "locked_image": options.locked_image is not None},
+        options.resamples,
     )
-    print(page)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ from bundle.ctfindings.networks import TextTower, template_bank
 
 FloatArray = NDArray[np.float64]
 
+DIAGNOSTICS_FILE = "diagnostics.npz"
+
 KEPT_SHARE = 0.5
 """Share of the sentences that are kept when captions are shortened."""
 

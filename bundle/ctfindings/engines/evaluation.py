@@ -23,7 +23,7 @@ from bundle.ctfindings import __version__
 from bundle.ctfindings.data import load_datalist
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.engines.calibration import Calibration, calibrate
-from bundle.ctfindings.engines.diagnostics import Diagnostics, diagnose
+from bundle.ctfindings.engines.diagnostics import DIAGNOSTICS_FILE, Diagnostics, diagnose
 from bundle.ctfindings.engines.diagnostics_record import TEMPLATE_NAMES, comparison_record, diagnostics_record
 from bundle.ctfindings.engines.evaluation_records import anatomy_record, evidence_record, paraphrase_record
 from bundle.ctfindings.engines.evaluation_report import write_evaluation_report, write_figures
@@ -47,8 +47,6 @@ from bundle.ctfindings.networks import PromptBank, VisionLanguageModel, load_che
 from bundle.ctfindings.networks.checkpoint import sha256_of
 
 logger = logging.getLogger(__name__)
-
-DIAGNOSTICS_FILE = "diagnostics.npz"
 
 
 def evaluate_checkpoint(

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from bundle.ctfindings.data.atomic import atomic_path
-from bundle.ctfindings.engines.diagnostics import Diagnostics
+from bundle.ctfindings.engines.diagnostics import DIAGNOSTICS_FILE, Diagnostics
 from bundle.ctfindings.engines.diagnostics_record import TEMPLATE_NAMES, WORDING_NAMES, collapse_histograms
-from bundle.ctfindings.engines.evaluation import DIAGNOSTICS_FILE
 from bundle.ctfindings.metrics import auc_by_wording, plot_auc_by_wording, plot_cosine_histograms, plot_variants
 
 NOTES_FILE = "notes.md"

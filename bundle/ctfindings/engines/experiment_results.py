@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from bundle.ctfindings.engines.diagnostics import Diagnostics, FloatArray
+from bundle.ctfindings.engines.diagnostics import DIAGNOSTICS_FILE, Diagnostics, FloatArray
 from bundle.ctfindings.engines.diagnostics_record import sections
-from bundle.ctfindings.engines.evaluation import DIAGNOSTICS_FILE
 from bundle.ctfindings.metrics import Section, macro_average, section_record, weighted_auc
 from bundle.ctfindings.metrics.bootstrap import weight_bootstrap_interval
 from bundle.ctfindings.metrics.comparison import number

@@ -10,9 +10,10 @@ import argparse
 import json
 import logging
 import os
+import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 
 from bundle.ctfindings.data.atomic import atomic_path
-from bundle.ctfindings.engines.evaluation import DIAGNOSTICS_FILE
+from bundle.ctfindings.engines.diagnostics import DIAGNOSTICS_FILE
 from bundle.ctfindings.engines.experiment_page import write_experiment_figures, write_experiment_page
 from bundle.ctfindings.engines.experiment_results import experiment_results
 
@@ -70,12 +71,11 @@ CA_GCL_VARIANTS: tuple[Variant, ...] = (
 def run_experiment(
     variants: Sequence[Variant],
     seeds: Sequence[int],
-    datalist: str | Path,
+    run: Callable[[Variant, int], Path],
     output: Path,
-    work: Path,
-    keys: Mapping[str, Any],
     title: str,
-    scans: Sequence[int] | None = None,
+    command: str,
+    settings: Mapping[str, Any],
     resamples: int = 1000,
 ) -> Path:
     """Runs what is not done yet, then writes results, figures and page; returns the page.
@@ -83,12 +83,12 @@ def run_experiment(
     Args:
         variants: with the reference `fvlm` among them.
         seeds: of the runs.
-        datalist: the JSON file or its folder.
+        run: trains and evaluates a variant with a seed unless that is done, and returns the folder of its evaluation: `run_variant`
+            with its other arguments, or `LockedRuns`.
         output: folder of ``results.json``, the figures and the page.
-        work: folder of the runs.
-        keys: config keys for all runs.
         title: of the page.
-        scans: of ``training``, ``validation`` and ``test``; None takes all.
+        command: that makes these results, for the page.
+        settings: of the experiment, kept in the results.
         resamples: of the bootstrap.
 
     Raises:
@@ -96,37 +96,38 @@ def run_experiment(
     """
     if "fvlm" not in {variant.name for variant in variants}:
         raise ValueError("variants: fvlm is not among them; it is what the others are compared with")
-    used = reduced_datalist(datalist, scans, work)
     evaluations: dict[str, dict[int, Path]] = {variant.name: {} for variant in variants}
     # Seed by seed, so that a command that is stopped early has whole comparisons.
     for seed in seeds:
         for variant in variants:
             logger.info("%s, seed %d", variant.name, seed)
-            evaluations[variant.name][seed] = run_variant(variant, seed, used, work, keys)
-    shown = {key: value for key, value in keys.items() if key != "cache_dir"}
+            evaluations[variant.name][seed] = run(variant, seed)
     results = experiment_results(
-        evaluations,
-        {variant.name: variant.title for variant in variants},
-        {"studies": _stamp(used), "seeds": list(seeds), "keys": shown},
-        resamples=resamples,
+        evaluations, {variant.name: variant.title for variant in variants}, {**settings, "seeds": list(seeds)}, resamples=resamples
     )
     with atomic_path(output / "results.json") as temporary:
         temporary.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     write_experiment_figures(output, results, evaluations)
-    names = [variant.name for variant in variants]
-    return write_experiment_page(output, title, _command(scans, seeds, names, shown))
+    return write_experiment_page(output, title, command)
 
 
-def _command(scans: Sequence[int] | None, seeds: Sequence[int], variants: Sequence[str], keys: Mapping[str, Any]) -> str:
-    """The command line that gives these results, without folders, which belong to a machine."""
-    settings = {key: value for key, value in keys.items() if key != "epochs"}
-    parts = ["python scripts/experiment_ca_gcl.py --datalist FOLDER"]
-    parts += [f"--scans {' '.join(map(str, scans))}"] if scans is not None else []
-    parts += [f"--epochs {keys['epochs']}"] if "epochs" in keys else []
-    parts += [f"--seeds {' '.join(map(str, seeds))}"]
-    parts += [f"--variants {' '.join(variants)}"] if len(variants) < len(CA_GCL_VARIANTS) else []
-    parts += ["--set " + " ".join(f"'{key}={json.dumps(value)}'" for key, value in settings.items())] if settings else []
-    return " ".join(parts)
+def shown_command(arguments: Sequence[str], places: Mapping[str, str | None]) -> str:
+    """A command line without the folders of a machine.
+
+    Args:
+        arguments: the script and what it was given, as in ``sys.argv``.
+        places: options whose values are such folders, and the words that stand for them; None leaves the option out.
+    """
+    shown = [f"python scripts/{Path(arguments[0]).name}"]
+    hidden: str | None = ""
+    for argument in arguments[1:]:
+        if argument.startswith("--"):
+            hidden = places.get(argument, "")
+            shown += [argument] if hidden is not None else []
+            shown += [hidden] if hidden else []
+        elif hidden == "":
+            shown.append(shlex.quote(argument))
+    return " ".join(shown)
 
 
 def reduced_datalist(datalist: str | Path, counts: Sequence[int] | None, folder: str | Path) -> Path:
@@ -178,7 +179,7 @@ def run_variant(variant: Variant, seed: int, datalist: Path, folder: Path, keys:
     """
     run = folder / f"{variant.name}_seed{seed}"
     evaluation = run / "evaluation"
-    settings = {"overlays": list(variant.overlays), "keys": {**keys, **variant.keys}, "seed": seed, "datalist": _stamp(datalist)}
+    settings = {"overlays": list(variant.overlays), "keys": {**keys, **variant.keys}, "seed": seed, "datalist": split_sizes(datalist)}
     settings_path = run / SETTINGS_FILE
     if settings_path.is_file() and json.loads(settings_path.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
         raise ValueError(f"{run}: holds a run with other settings; give another folder, or remove this one")
@@ -247,7 +248,7 @@ def config_setting(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _stamp(datalist: Path) -> dict[str, int]:
+def split_sizes(datalist: Path) -> dict[str, int]:
     """Number of studies of each split: a datalist may move, but a run may not change its scans."""
     content = json.loads(datalist.read_text(encoding="utf-8"))
     return {split: len(content[split]) for split in ("training", "validation", "test") if split in content}

@@ -24,7 +24,7 @@ from bundle.ctfindings.engines.batches import prepare_image_batch
 from bundle.ctfindings.findings import FINDINGS
 from bundle.ctfindings.inference import locate, token_affine
 from bundle.ctfindings.metrics import WORDINGS
-from bundle.ctfindings.networks import VisionLanguageModel, ZeroShotClassifier, template_bank, token_membership
+from bundle.ctfindings.networks import TextTower, VisionLanguageModel, ZeroShotClassifier, template_bank, token_membership
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,10 @@ class KeepGeometryd(MapTransform):
         return study
 
 
-def wording_deltas(model: VisionLanguageModel) -> Tensor:
+def wording_deltas(text: TextTower) -> Tensor:
     """Positive minus negative embedding of every finding in every wording, ``[W C, E]``."""
     pairs = [wording.pair(finding) for wording in WORDINGS for finding in FINDINGS]
-    embedded = model.encode_text([pair[0] for pair in pairs] + [pair[1] for pair in pairs])
+    embedded: Tensor = text([pair[0] for pair in pairs] + [pair[1] for pair in pairs], "prompt")
     positive, negative = embedded.chunk(2)
     return positive - negative
 
@@ -96,7 +96,7 @@ class ScoringNetwork(nn.Module):
         self.classifier = ZeroShotClassifier(model.image, model.scorer)
         with torch.no_grad():
             self.classifier.bank.prompts.copy_(template_bank(model.text))
-            self.register_buffer("wording_deltas", wording_deltas(model))
+            self.register_buffer("wording_deltas", wording_deltas(model.text))
 
     def forward(self, image: Tensor) -> dict[str, Any]:
         """``[B, 1, X, Y, Z]`` to logits by template and wording, anatomy rows, the token evidence inside each finding's anatomy, and the

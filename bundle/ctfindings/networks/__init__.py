@@ -6,6 +6,7 @@ from bundle.ctfindings.networks.depth import DepthStem, depth_positions, depth_p
 from bundle.ctfindings.networks.fvlm import FvlmScorer
 from bundle.ctfindings.networks.image_encoder import ImageEmbedding, ImageEncoder
 from bundle.ctfindings.networks.image_tower import ConvolutionalTower, HounsfieldWindows
+from bundle.ctfindings.networks.locked_image import LockedImageModel
 from bundle.ctfindings.networks.pooling import AnatomyPooling, depth_rows, token_membership
 from bundle.ctfindings.networks.prompts import mean_over_templates, template_bank
 from bundle.ctfindings.networks.published_classifier import (
@@ -32,6 +33,7 @@ __all__ = [
     "HounsfieldWindows",
     "ImageEmbedding",
     "ImageEncoder",
+    "LockedImageModel",
     "PromptBank",
     "PublishedClassifier",
     "PublishedTextTower",

@@ -94,8 +94,7 @@ class ImageEncoder(nn.Module):
         if membership is not None:
             members = membership if membership_known is None else torch.where(membership_known.unsqueeze(1), membership, members)
         members = dilate_membership(members, grid, self.margin_tokens)
-        all_members = [coarsen_membership(members, grid, level_grid) for level_grid in grids]
-        anatomy, valid = self.anatomy_pooling(levels, all_members)
+        anatomy, valid = self.anatomy_pooling(levels, [coarsen_membership(members, grid, level_grid) for level_grid in grids])
         field = F.normalize(self.field(levels[0]), dim=-1)
         body = members[:, :, self.thorax]
         depth = depth_rows(field, body, grid) if self.depth_stem is None else self.depth_stem(image, field, body, grid)
@@ -109,6 +108,13 @@ class ImageEncoder(nn.Module):
             anatomy_logits=anatomy_logits,
             grid=grid,
         )
+
+    def pooled_features(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """What the anatomy rows are projected from, by the head's own anatomies: ``[B, K, F]``, and validity, bool ``[B, K]``."""
+        levels, grids = self.tower(image)
+        members = dilate_membership(self.anatomy_head(levels[0]) > 0, grids[0], self.margin_tokens)
+        pooled: tuple[Tensor, Tensor] = self.anatomy_pooling.pool(levels, [coarsen_membership(members, grids[0], grid) for grid in grids])
+        return pooled
 
     def encode_scan(self, image: Tensor, anatomy: Tensor | None = None, known: Tensor | None = None) -> ImageEmbedding:
         """Encodes scans at inference; encoders with windows or crops of their own have this method too.

@@ -156,6 +156,11 @@ class AnatomyPooling(nn.Module):
         Returns:
             Rows ``[B, K, E]``, zero where an anatomy has no token, and validity, bool ``[B, K]``.
         """
+        pooled, valid = self.pool(levels, memberships)
+        return project_rows(pooled, valid, self.projection), valid
+
+    def pool(self, levels: list[Tensor], memberships: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """What the rows are projected from, standardised, ``[B, K, 3 d]``, and validity; arguments as in ``forward``."""
         membership = torch.cat(memberships, dim=1)
         tokens = self.normalize(torch.cat(levels, dim=1))
         batch, count, width = tokens.shape
@@ -169,25 +174,36 @@ class AnatomyPooling(nn.Module):
         common = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
         common = self.output(common.transpose(1, 2).reshape(batch, anatomies, width))
         highest, lowest = extremes(tokens[:, : levels[0].shape[1]], memberships[0])
-        pooled = self.standardize(torch.cat([common, highest, lowest], dim=2), valid)
-        rows = F.normalize(torch.einsum("bkf,kfe->bke", pooled, self.projection), dim=-1)
-        return rows * valid.unsqueeze(-1), valid
+        return self.standardize(torch.cat([common, highest, lowest], dim=2), valid), valid
+
+
+def project_rows(pooled: Tensor, valid: Tensor, projection: Tensor) -> Tensor:
+    """Unit rows ``[B, K, E]`` of pooled features ``[B, K, F]`` by the projection of each anatomy ``[K, F, E]``; zero where not valid."""
+    rows = F.normalize(torch.einsum("bkf,kfe->bke", pooled, projection), dim=-1)
+    return rows * valid.unsqueeze(-1)
 
 
 def extremes(tokens: Tensor, membership: Tensor) -> tuple[Tensor, Tensor]:
     """The largest and the smallest value of each channel over the tokens of each anatomy, twice ``[B, K, d]``; zero without tokens.
 
+    The tokens are chosen without gradient and then gathered at once: the gradient of a maximum over many tokens would pass over all of
+    them for every anatomy.
+
     Args:
         tokens: ``[B, N, d]``.
         membership: bool ``[B, N, K]``.
     """
-    highest, lowest = [], []
+    with torch.no_grad():
+        chosen = []
+        for row in range(membership.shape[2]):
+            # Tokens of other anatomies are moved out of reach.
+            away = (~membership[:, :, row : row + 1]).to(tokens.dtype) * 1e4
+            chosen.append((tokens - away).argmax(1))
+            chosen.append((tokens + away).argmin(1))
+        index = torch.stack(chosen, 1)
     found = membership.any(dim=1).unsqueeze(-1)
-    for row in range(membership.shape[2]):
-        outside = ~membership[:, :, row : row + 1]
-        highest.append(tokens.masked_fill(outside, float("-inf")).amax(1))
-        lowest.append(tokens.masked_fill(outside, float("inf")).amin(1))
-    return torch.stack(highest, 1).masked_fill(~found, 0.0), torch.stack(lowest, 1).masked_fill(~found, 0.0)
+    values = tokens.gather(1, index)
+    return values[:, 0::2].masked_fill(~found, 0.0), values[:, 1::2].masked_fill(~found, 0.0)
 
 
 def depth_rows(field: Tensor, body: Tensor, grid: list[int]) -> Tensor:

@@ -112,7 +112,7 @@ class VisionLanguageModel(nn.Module):
             "temperature_global": self.log_temperature_global.exp().clamp(low, high),
         }
         if captions is not None and any(text.get(name) for text in captions for name in ANATOMY_NAMES):
-            outputs["caption"], outputs["caption_valid"] = self._encode_captions(captions, encoded.anatomy)
+            outputs["caption"], outputs["caption_valid"] = caption_rows(self.text, captions, encoded.anatomy)
         if reports is not None and any(reports):
             outputs["scan"], outputs["scan_valid"] = encoded.anatomy[:, THORAX], encoded.anatomy_valid[:, THORAX]
             outputs["report"], outputs["report_valid"] = self._encode_reports(reports, encoded.anatomy[:, THORAX])
@@ -139,16 +139,6 @@ class VisionLanguageModel(nn.Module):
             outputs["logits"] = logits
         return outputs
 
-    def _encode_captions(self, captions: Sequence[Mapping[str, str]], like: Tensor) -> tuple[Tensor, Tensor]:
-        places = [(scan, row, text[name]) for scan, text in enumerate(captions) for row, name in enumerate(ANATOMY_NAMES) if text.get(name)]
-        embedded = self.text([text for _, _, text in places], "anatomy")
-        scans = torch.tensor([scan for scan, _, _ in places], device=like.device)
-        rows = torch.tensor([row for _, row, _ in places], device=like.device)
-        caption = like.new_zeros(like.shape).index_put((scans, rows), embedded)
-        valid = torch.zeros(like.shape[:2], dtype=torch.bool, device=like.device)
-        valid[scans, rows] = True
-        return caption, valid
-
     def _encode_reports(self, reports: Sequence[str], like: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings like the scans' ``[B, E]``, zero where there is no report, and where there is one, ``[B]``."""
         written = torch.tensor([index for index, report in enumerate(reports) if report], device=like.device)
@@ -164,3 +154,24 @@ class VisionLanguageModel(nn.Module):
         target = torch.tensor([float(snippet["z_mm"]) for _, snippet in placed], device=depth.device)
         embedded = self.text([str(snippet["text"]) for _, snippet in placed], "snippet")
         return {"snippet": embedded, "target_mm": target, "depth": depth[scans], "depth_mm": depth_mm[scans]}
+
+
+def caption_rows(text: TextTower, captions: Sequence[Mapping[str, str]], like: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit rows of the captions of each scan, laid out as the anatomy rows, and which there are.
+
+    Args:
+        text: the text tower.
+        captions: for each scan the caption of each anatomy that its report speaks of; at least one.
+        like: the anatomy rows ``[B, K, E]``.
+
+    Returns:
+        ``[B, K, E]``, zero where there is no caption, and bool ``[B, K]``.
+    """
+    places = [(scan, row, given[name]) for scan, given in enumerate(captions) for row, name in enumerate(ANATOMY_NAMES) if given.get(name)]
+    embedded = text([caption for _, _, caption in places], "anatomy")
+    scans = torch.tensor([scan for scan, _, _ in places], device=like.device)
+    rows = torch.tensor([row for _, row, _ in places], device=like.device)
+    caption = like.new_zeros(like.shape).index_put((scans, rows), embedded)
+    valid = torch.zeros(like.shape[:2], dtype=torch.bool, device=like.device)
+    valid[scans, rows] = True
+    return caption, valid

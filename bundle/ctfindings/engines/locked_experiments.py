@@ -1,0 +1,100 @@
+"""Runs of an experiment over a locked image tower: one encoding of all scans, then a run of minutes for each variant and seed."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.utils import set_determinism
+
+from bundle.ctfindings.data import load_datalist
+from bundle.ctfindings.data.atomic import atomic_path
+from bundle.ctfindings.engines.calibration import calibrate
+from bundle.ctfindings.engines.diagnostics import DIAGNOSTICS_FILE, diagnose
+from bundle.ctfindings.engines.experiments import ROOT, SETTINGS_FILE, Variant
+from bundle.ctfindings.engines.loading import cached_dataset, study_loader
+from bundle.ctfindings.engines.locked_image import LockedSplit, encode_split, locked_model, score_locked, train_locked
+from bundle.ctfindings.networks import load_checkpoint
+from bundle.ctfindings.networks.checkpoint import sha256_of
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("training", "validation", "test")
+
+
+class LockedRuns:
+    """Trains and scores variants on the scans of a datalist, as an image tower sees them.
+
+    Args:
+        checkpoint: weights of the image tower: a training checkpoint or ``models/model.pt``.
+        datalist: the JSON file with ``training``, ``validation`` and ``test``.
+        folder: of the experiment; encoded scans and runs are kept there.
+        keys: config keys for all runs, such as ``epochs``.
+
+    Raises:
+        ValueError: the checkpoint or the datalist does not fit.
+    """
+
+    def __init__(self, checkpoint: Path, datalist: Path, folder: Path, keys: Mapping[str, Any]) -> None:
+        self.folder, self.keys = folder, dict(keys)
+        self.image_weights = sha256_of(checkpoint)
+        self.studies = {split: load_datalist(datalist, split) for split in SPLITS}
+        self.encoded = {split: self._encoded(split, checkpoint) for split in SPLITS}
+
+    def __call__(self, variant: Variant, seed: int) -> Path:
+        """Trains and scores a variant unless that is done; returns the folder of its evaluation.
+
+        Raises:
+            ValueError: the folder holds a run with other settings.
+        """
+        run = self.folder / f"{variant.name}_seed{seed}"
+        keys = {**self.keys, **variant.keys}
+        settings = {"overlays": list(variant.overlays), "keys": keys, "seed": seed, "image_weights": self.image_weights}
+        settings_path = run / SETTINGS_FILE
+        if settings_path.is_file() and json.loads(settings_path.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
+            raise ValueError(f"{run}: holds a run with other settings; give another folder, or remove this one")
+        if (run / DIAGNOSTICS_FILE).is_file():
+            logger.info("%s: is done", run)
+            return run
+        with atomic_path(settings_path) as temporary:
+            temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        parser = _parser(variant, {**keys, "seed": seed})
+        if variant.trained:
+            model = train_locked(parser, self.encoded["training"], self.studies["training"])
+        else:
+            set_determinism(seed)
+            model = locked_model(parser, self.encoded["training"].features.shape[2])
+        scores = {split: score_locked(model, self.encoded[split], self.studies[split]) for split in ("validation", "test")}
+        fitted = calibrate(scores["validation"], "validation", scores["test"].ids)
+        with atomic_path(run / "last.pt") as temporary:
+            torch.save({"model": model.state_dict()}, temporary)
+        diagnose(model.text, scores["test"], self.studies["test"], fitted, seed).save(run / DIAGNOSTICS_FILE)
+        return run
+
+    def _encoded(self, split: str, checkpoint: Path) -> LockedSplit:
+        path = self.folder / "encoded" / f"{split}_{self.image_weights[:12]}.npz"
+        ids = [study["id"] for study in self.studies[split]]
+        if path.is_file():
+            found = LockedSplit.load(path)
+            if found.ids.tolist() == ids:
+                return found
+        parser = _parser(None, {})
+        image = parser.get_parsed_content("network_def#image")
+        load_checkpoint({"image": image}, checkpoint)
+        dataset = cached_dataset(self.studies[split], parser.get_parsed_content("whole_scan"))
+        encoded = encode_split(image, study_loader(dataset, batch_size=1), f"encoding {split}")
+        encoded.save(path)
+        return encoded
+
+
+def _parser(variant: Variant | None, keys: Mapping[str, Any]) -> ConfigParser:
+    names = ["train.json", *(variant.overlays if variant else ()), "evaluate.json"]
+    parser = ConfigParser()
+    parser.read_config([str(ROOT / "configs" / name) for name in names])
+    parser.update({"bundle_root": str(ROOT), **keys})
+    return parser

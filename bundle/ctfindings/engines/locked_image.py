@@ -1,0 +1,220 @@
+"""Training and scoring over a locked image tower: every scan is encoded once, and an objective on texts trains in minutes.
+
+Shapes: S studies, K anatomies, F pooled features, C findings, E embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from monai.engines import SupervisedTrainer
+from monai.handlers import LrScheduleHandler
+from monai.utils import set_determinism
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from bundle.ctfindings.anatomy import ANATOMIES
+from bundle.ctfindings.data.atomic import atomic_path
+from bundle.ctfindings.data.text_augmentation import RandCaptionsd
+from bundle.ctfindings.engines.handlers import LossLog
+from bundle.ctfindings.engines.scoring import SplitScores, wording_deltas
+from bundle.ctfindings.findings import FINDINGS
+from bundle.ctfindings.networks import ImageEncoder, LockedImageModel
+
+SCORED_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class LockedSplit:
+    """The studies of a split as an image tower sees them.
+
+    Attributes:
+        ids: of the studies, S.
+        features: pooled features, ``[S, K, F]``.
+        valid: anatomies the scan shows, ``[S, K]``.
+    """
+
+    ids: NDArray[np.str_]
+    features: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+
+    def save(self, path: Path) -> None:
+        """Writes an ``.npz`` file."""
+        with atomic_path(path) as temporary:
+            np.savez(temporary, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> LockedSplit:
+        """Reads what `save` wrote."""
+        with np.load(path, allow_pickle=False) as content:
+            return cls(**{field.name: content[field.name] for field in fields(cls)})
+
+
+def encode_split(image: ImageEncoder, loader: Iterable[dict[str, Any]], name: str) -> LockedSplit:
+    """Encodes every study of a loader, from the image alone.
+
+    Args:
+        image: the encoder, with its weights.
+        loader: batches with ``id`` and ``image``.
+        name: label of the progress bar.
+    """
+    image.eval()
+    ids, features, valid = [], [], []
+    with torch.no_grad():
+        for batch in tqdm(loader, desc=name):
+            pooled, shown = image.pooled_features(batch["image"].float())
+            ids.extend(batch["id"])
+            features.append(pooled.numpy())
+            valid.append(shown.numpy())
+    return LockedSplit(np.asarray(ids), np.concatenate(features), np.concatenate(valid))
+
+
+class LockedBatches:
+    """Batches of encoded studies with their captions, in an order of its own every epoch.
+
+    Args:
+        split: the encoded studies.
+        studies: their records, from ``load_datalist``, in the same order.
+        batch_size: studies of a batch; an incomplete last one is left out.
+        augmentation: of the captions; None leaves them as they are.
+        seed: of order and augmentation.
+
+    Raises:
+        ValueError: the records are not those that were encoded, or fewer than a batch.
+    """
+
+    def __init__(
+        self, split: LockedSplit, studies: Sequence[Mapping[str, Any]], batch_size: int, augmentation: RandCaptionsd | None, seed: int
+    ) -> None:
+        if split.ids.tolist() != [study["id"] for study in studies]:
+            raise ValueError("the encoded studies are not those of the datalist; remove the encoded files, and run again")
+        if len(studies) < batch_size:
+            raise ValueError(f"{len(studies)} studies do not fill a batch of {batch_size}; give a smaller batch_size")
+        self.split, self.studies, self.batch_size = split, studies, batch_size
+        self.augmentation = augmentation
+        self.order = np.random.default_rng(seed)
+        if augmentation is not None:
+            augmentation.set_random_state(seed)
+
+    def __len__(self) -> int:
+        return len(self.studies) // self.batch_size
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        order = self.order.permutation(len(self.studies))
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            studies = [self.studies[index] for index in chosen]
+            if self.augmentation is not None:
+                studies = [self.augmentation(study) for study in studies]
+            yield {
+                "image": torch.from_numpy(self.split.features[chosen]),
+                "valid": torch.from_numpy(self.split.valid[chosen]),
+                "captions": [study["captions"] for study in studies],
+                **{key: torch.stack([study[key] for study in studies]) for key in ("labels", "caption_id", "caption_normal")},
+            }
+
+
+def locked_model(parser: ConfigParser, features: int) -> LockedImageModel:
+    """The model of a configuration: its text tower and embedding size.
+
+    Args:
+        parser: ``train.json`` with overlays.
+        features: size of the pooled features.
+    """
+    return LockedImageModel(parser.get_parsed_content("network_def#text"), features, int(parser.get_parsed_content("embedding")))
+
+
+def train_locked(parser: ConfigParser, split: LockedSplit, studies: Sequence[Mapping[str, Any]]) -> LockedImageModel:
+    """Trains a model by the objective, text tower, optimizer settings and schedule of a configuration.
+
+    Objectives on tokens, prompts, masks or slices find no input here and take no part.
+
+    Args:
+        parser: ``train.json`` with overlays; its ``loss`` must not have been parsed yet.
+        split: encoded training studies.
+        studies: their records, in the same order.
+
+    Raises:
+        ValueError: the studies do not fill a batch.
+    """
+    settings = {key: parser.get_parsed_content(key) for key in ("seed", "epochs", "batch_size", "learning_rate", "weight_decay")}
+    set_determinism(settings["seed"])
+    model = locked_model(parser, split.features.shape[2])
+    augmentation = [step for step in parser.get_parsed_content("augmentation") if isinstance(step, RandCaptionsd)]
+    batches = LockedBatches(split, studies, settings["batch_size"], augmentation[0] if augmentation else None, settings["seed"])
+    parser["training_studies"] = list(studies)
+    # Only its length is read, for the warm-up of weights.
+    parser["train"]["dataloader"] = [0] * len(batches)
+    parser.parse(reset=True)
+    loss = parser.get_parsed_content("loss")
+    parameters = [value for value in [*model.parameters(), *loss.parameters()] if value.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=settings["learning_rate"], weight_decay=settings["weight_decay"])
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=settings["learning_rate"],
+        total_steps=settings["epochs"] * len(batches) + 1,
+        pct_start=parser.get_parsed_content("warmup_fraction"),
+    )
+    trainer = SupervisedTrainer(
+        device=torch.device("cpu"),
+        max_epochs=settings["epochs"],
+        train_data_loader=batches,
+        network=model,
+        optimizer=optimizer,
+        loss_function=loss,
+        prepare_batch=_prepare,
+        train_handlers=[LrScheduleHandler(cast(Any, scheduler), print_lr=False, epoch_level=False), LossLog(loss)],
+        decollate=False,
+    )
+    trainer.run()
+    return model.eval()
+
+
+def score_locked(model: LockedImageModel, split: LockedSplit, studies: Sequence[Mapping[str, Any]]) -> SplitScores:
+    """What a model says about the studies of a split; it has no tokens, so that evidence and anatomies are NaN.
+
+    Args:
+        model: trained, or not.
+        split: encoded studies.
+        studies: their records, in the same order.
+    """
+    model.eval()
+    parts: dict[str, list[NDArray[np.float64]]] = {"template": [], "wording": [], "anatomy": []}
+    with torch.no_grad():
+        templates = model.template_deltas()
+        # The text side of a wording is all that is read of the model there.
+        wordings = wording_deltas(model.text).view(-1, len(FINDINGS), templates.shape[2])
+        for start in range(0, len(studies), SCORED_AT_ONCE):
+            features = torch.from_numpy(split.features[start : start + SCORED_AT_ONCE])
+            valid = torch.from_numpy(split.valid[start : start + SCORED_AT_ONCE])
+            parts["template"].append(model.score(features, valid, templates).double().numpy())
+            parts["wording"].append(model.score(features, valid, wordings).double().numpy())
+            parts["anatomy"].append(model(features, valid)["anatomy"].double().numpy())
+    joined = {name: np.concatenate(values) for name, values in parts.items()}
+    count = len(studies)
+    return SplitScores(
+        ids=[str(study["id"]) for study in studies],
+        patients=[str(study["patient"]) for study in studies],
+        labels=np.stack([study["labels"].numpy() for study in studies]),
+        logits=joined["template"][:, 0],
+        template_logits=joined["template"][:, 1:],
+        wording_logits=joined["wording"],
+        anatomy=joined["anatomy"],
+        anatomy_valid=split.valid,
+        peaks_mm=np.full((count, len(FINDINGS), 3), np.nan),
+        anatomy_dice=np.full((count, len(ANATOMIES)), np.nan),
+    )
+
+
+def _prepare(
+    batch: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **_: Any
+) -> tuple[Tensor, dict[str, Tensor], tuple, dict[str, Any]]:
+    targets = {key: batch[key] for key in ("labels", "caption_id", "caption_normal")}
+    return batch["image"], targets, (), {"valid": batch["valid"], "captions": batch["captions"]}

@@ -1,0 +1,52 @@
+"""The model over a locked image tower: its rows are those of the tower, and a score is the row of the finding's anatomy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from bundle.ctfindings.findings import FINDING_ANATOMY, FINDINGS, TEMPLATES
+from bundle.ctfindings.networks import ImageEncoder, LockedImageModel, TextTower
+from bundle.ctfindings.networks.pooling import project_rows
+
+
+@pytest.fixture
+def locked(encoder: str) -> LockedImageModel:
+    """A model over features of size 5."""
+    torch.manual_seed(0)
+    return LockedImageModel(TextTower(encoder, embedding=8, hidden=16), features=5, embedding=8).eval()
+
+
+def test_pooled_features_give_the_rows_of_the_encoder(make_image: Callable[[], ImageEncoder]) -> None:
+    image = make_image().eval()
+    scan = torch.rand(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        encoded = image(scan)
+        pooled, valid = image.pooled_features(scan)
+        torch.testing.assert_close(project_rows(pooled, valid, image.anatomy_pooling.projection), encoded.anatomy)
+    assert torch.equal(valid, encoded.anatomy_valid)
+
+
+def test_score_is_the_scaled_product_of_row_and_prompt_difference(locked: LockedImageModel) -> None:
+    features, valid = torch.randn(3, 6, 5), torch.ones(3, 6, dtype=torch.bool)
+    deltas = torch.randn(2, len(FINDINGS), 8)
+    with torch.no_grad():
+        rows = locked(features, valid)["anatomy"]
+        scores = locked.score(features, valid, deltas)
+    finding = 7
+    expected = 5.0 * rows[:, FINDING_ANATOMY[finding]] @ deltas[1, finding]
+    torch.testing.assert_close(scores[:, 1, finding], expected)
+
+
+def test_captions_lie_where_their_anatomy_is(locked: LockedImageModel) -> None:
+    outputs = locked(torch.randn(2, 6, 5), torch.ones(2, 6, dtype=torch.bool), [{"heart": "a large heart"}, {}])
+    assert outputs["caption_valid"].nonzero().tolist() == [[0, 1]]
+    torch.testing.assert_close(outputs["caption"][0, 1].norm(), torch.tensor(1.0))
+    assert "caption" not in locked(torch.randn(1, 6, 5), torch.ones(1, 6, dtype=torch.bool), [{}])
+
+
+def test_template_differences_begin_with_those_of_the_mean(locked: LockedImageModel) -> None:
+    with torch.no_grad():
+        assert locked.template_deltas().shape == (1 + len(TEMPLATES), len(FINDINGS), 8)
