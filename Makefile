@@ -11,9 +11,10 @@ PYTEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VIEWER := .venv-viewer
 
 .DEFAULT_GOAL := help
-.PHONY: help env slicer demo test lint format clean distclean
+.PHONY: help env slicer viewer demo test lint format clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +22,8 @@ help: ## show this list
 env: $(STAMP) ## create .venv and install the tested versions (does nothing when nothing changed)
 
 slicer: $(VENV)/.slicer ## add 3D Slicer's core to .venv, for the tests of plugins/slicer (1 GB)
+
+viewer: $(VIEWER)/.installed ## create .venv-viewer for plugins/viewer (1.1 GB; does nothing when nothing changed)
 
 demo: $(STAMP) ## findings for an example scan with the shipped weights
 	$(BIN)/python scripts/demo.py
@@ -31,7 +34,7 @@ test: $(STAMP) ## run the whole test suite
 lint: $(STAMP) ## check style, format and types
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
-	$(BIN)/python -m mypy bundle scripts plugins/monailabel
+	$(BIN)/python -m mypy bundle scripts plugins/monailabel plugins/viewer
 
 format: $(STAMP) ## rewrite the code in the project's format
 	$(BIN)/python -m ruff check --fix .
@@ -39,10 +42,10 @@ format: $(STAMP) ## rewrite the code in the project's format
 
 clean: ## remove caches of the tools; data, runs and results stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache build *.egg-info
-	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path ./$(VENV) -prune -o -path ./$(VIEWER) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean ## remove .venv as well
-	rm -rf $(VENV)
+distclean: clean ## remove .venv and .venv-viewer as well
+	rm -rf $(VENV) $(VIEWER)
 
 # torch comes first and alone: its index may differ from that of everything else. Byte code is written afterwards, on all cores,
 # where pip would use one; compileall fails on files that packages ship for other Python versions, hence "|| true".
@@ -60,4 +63,11 @@ $(STAMP): pyproject.toml constraints.txt
 # Its wheel pins vtk; nothing else of .venv changes. Drawing without a screen also needs libegl1, libgl1 and libxrender1 of the system.
 $(VENV)/.slicer: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[slicer]'
+	@touch $@
+
+# trame-slicer pins another slicer-core than the tests of plugins/slicer use. Drawing also needs libegl1 libgl1 libosmesa6 libxt6
+# libxrender1 libglu1-mesa of the system.
+$(VIEWER)/.installed: plugins/viewer/requirements.txt
+	$(PYTHON) -m venv $(VIEWER)
+	$(VIEWER)/bin/python -m pip install -q --no-deps -r plugins/viewer/requirements.txt
 	@touch $@

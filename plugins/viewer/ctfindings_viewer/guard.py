@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
-from aiohttp import web
-
 from .launcher import LOOPBACK
 
 POLICY = "; ".join(
@@ -43,6 +41,7 @@ def allowed(host: str, origin: str | None, bound_to: str) -> bool:
 
 def protect(server: Any, bound_to: str) -> None:
     """Puts the check and the policy in front of everything that a trame server answers."""
+    from aiohttp import web
 
     @web.middleware
     async def guard(request: web.Request, handler: Any) -> web.StreamResponse:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import ctypes.util
 import importlib.util
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -27,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check(args)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
+
+    draw_without_a_screen()
 
     from trame.app import get_server
 
@@ -69,9 +73,20 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f"--host {args.host} --port {args.port}: cannot be listened on ({error.strerror}); choose another") from None
 
 
+def draw_without_a_screen() -> None:
+    """Tells VTK what to draw with where there is no X server; it would otherwise try one for each view first."""
+    if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+        drawer = "vtkEGLRenderWindow" if ctypes.util.find_library("EGL") else "vtkOSOpenGLRenderWindow"
+        os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", drawer)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("start_viewer.py", description="Findings of a chest CT in a web browser. Research only; not for diagnosis.")
-    parser.add_argument("--server", default="http://127.0.0.1:8000", help="address of the CT Findings server; http://127.0.0.1:8000 by default")
+    parser = argparse.ArgumentParser(
+        "start_viewer.py", description="Findings of a chest CT in a web browser. Research only; not for diagnosis."
+    )
+    parser.add_argument(
+        "--server", default="http://127.0.0.1:8000", help="address of the CT Findings server; http://127.0.0.1:8000 by default"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 127.0.0.1, this machine only, by default")
     parser.add_argument("--port", type=int, default=8080, help="8080 by default")
     parser.add_argument("--scan", type=Path, help=f"scan to open: {', '.join(SCAN_SUFFIXES)}")

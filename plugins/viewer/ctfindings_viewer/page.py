@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from CTFindingsLib import heat
+from CTFindingsLib.record import COLUMNS, NOTICE
 from trame.ui.vuetify3 import VAppLayout
 from trame.widgets import client, html
 from trame.widgets import vuetify3 as v
 from trame_slicer.app.logic.slice_view_logic import connect_slice_view_slider_to_state
 from trame_slicer.app.ui.slider import Slider
 from trame_slicer.views import SliceView
-
-from CTFindingsLib import heat
-from CTFindingsLib.record import COLUMNS, NOTICE
 
 from . import texts, uploads
 from .scene import VIEWS, WINDOWS
@@ -22,6 +21,8 @@ STYLE = Path(__file__).with_name("page.css")
 TITLES = {"Axial": "Axial", "Coronal": "Coronal", "Sagittal": "Sagittal", "ThreeD": "3D"}
 # Left, right, top and bottom edge of the views, in Slicer's orientations.
 EDGES = {"Axial": "RLAP", "Coronal": "RLSI", "Sagittal": "APSI"}
+# The dialog of a browser compares only what follows the last dot.
+ACCEPTED = ",".join([".gz", *(suffix for suffix in uploads.SCAN_SUFFIXES if suffix.count(".") == 1)])
 _BAR = COLUMNS.index("Probability")
 _UPLOAD = (
     "const file = $event.target.files[0]; if (file) {"
@@ -31,6 +32,7 @@ _UPLOAD = (
     " .catch(() => { failed = true; status = 'The viewer does not answer; is it still running?'; });"
     " $event.target.value = ''; }"
 )
+AMBER = "#e9a23b"
 _COMPACT: dict[str, Any] = {"density": "compact", "hide_details": True, "variant": "outlined"}
 
 
@@ -96,10 +98,9 @@ def build(server: Any, layout: Any, viewer: Any) -> None:
                     _question(viewer)
                 with html.Div(classes="ct-right"):
                     _display_bar()
-                    with html.Div(classes="ct-views") as views:
+                    with html.Div(classes="ct-views"):
                         layout.initialize_layout_grid(page)
                         html.Div("Choose a scan of the server or open a file.", v_if="!has_scan && !busy", classes="ct-empty")
-    del views
 
 
 def decorate_view(server: Any, view_id: str, view: Any) -> None:
@@ -136,25 +137,25 @@ def _server_and_scan(viewer: Any) -> None:
                 html.Input(
                     type="file",
                     ref="file",
-                    accept=",".join([".gz", *texts_suffixes()]),
+                    accept=ACCEPTED,
                     change=_UPLOAD,
                     click="$event.stopPropagation()",
                     style="display: none",
                     id="file",
                 )
         with html.Div(classes="ct-line"):
-            v.VBtn("Find", click=viewer.on_find, disabled=("!has_scan || busy",), color="#e9a23b", classes="ct-find", id="find")
+            v.VBtn("Find", click=viewer.on_find, disabled=("!has_scan || busy",), color=AMBER, classes="ct-find", id="find")
             v.VBtn("Cancel", click=viewer.on_cancel, disabled=("!busy",), variant="tonal", id="cancel")
         v.VProgressLinear(
-            model_value=("part || 0",), indeterminate=("busy && part === null",), active=("busy",), height=3, color="#e9a23b", absolute=False
+            model_value=("part || 0",),
+            indeterminate=("busy && part === null",),
+            active=("busy",),
+            height=3,
+            color=AMBER,
+            absolute=False,
         )
         html.Div("{{ status }}", classes=("failed ? 'ct-status ct-error' : 'ct-status'",), id="status")
         html.Div("{{ line }}", v_for="line in warnings", key="line", classes="ct-small ct-warning")
-
-
-def texts_suffixes() -> tuple[str, ...]:
-    """Suffixes that the browser's file dialog offers."""
-    return tuple(suffix for suffix in uploads.SCAN_SUFFIXES if suffix.count(".") == 1)
 
 
 def _table(viewer: Any) -> None:
@@ -163,7 +164,9 @@ def _table(viewer: Any) -> None:
             with html.Thead(), html.Tr():
                 for index, title in enumerate(COLUMNS):
                     arrow = f"{{{{ sort_column === {index} ? (sort_descending ? '▾' : '▴') : '' }}}}"
-                    html.Th(f"{title} {arrow}", click=(viewer.on_sort, f"[{index}]"), classes=f"ct-column-{index}", title=f"Sort by {title}")
+                    html.Th(
+                        f"{title} {arrow}", click=(viewer.on_sort, f"[{index}]"), classes=f"ct-column-{index}", title=f"Sort by {title}"
+                    )
             with (
                 html.Tbody(),
                 html.Tr(
@@ -211,7 +214,10 @@ def _question(viewer: Any) -> None:
                     vector-effect="non-scaling-stroke"></line></svg>""",
                 classes="ct-curve-frame",
                 title="Click to move the axial view to a height",
-                click=(viewer.on_curve, "[($event.clientX - $event.currentTarget.getBoundingClientRect().left) / $event.currentTarget.clientWidth]"),
+                click=(
+                    viewer.on_curve,
+                    "[$event.offsetX / $event.currentTarget.clientWidth]",
+                ),
             )
             with html.Div(classes="ct-curve-ends"):
                 html.Span("{{ curve.low }}")
@@ -221,15 +227,22 @@ def _question(viewer: Any) -> None:
 
 def _display_bar() -> None:
     with html.Div(classes="ct-display"):
-        html.Span("Window", classes="ct-small")
         with v.VBtnToggle(v_model="window", mandatory=True, density="compact", variant="outlined", divided=True, classes="ct-windows"):
             for name, (width, level) in WINDOWS.items():
                 v.VBtn(name, value=name, size="small", title=f"width {width:.0f}, level {level:.0f} HU")
         html.Span("Heat map", classes="ct-small ct-gap")
         v.VSlider(
-            v_model="opacity", min=0, max=1, step=0.05, density="compact", hide_details=True, classes="ct-opacity", color="#e9a23b", id="opacity"
+            v_model="opacity",
+            min=0,
+            max=1,
+            step=0.05,
+            density="compact",
+            hide_details=True,
+            classes="ct-opacity",
+            color=AMBER,
+            id="opacity",
         )
         html.Span("{{ Math.round(100 * opacity) }} %", classes="ct-small ct-percent")
         for name, label in (("show_anatomy", "Anatomy outlines"), ("show_box", "Box"), ("show_points", "Points")):
             v.VCheckbox(v_model=name, label=label, density="compact", hide_details=True, classes="ct-check", id=name)
-        html.Span("{{ heat_of ? 'Heat: ' + heat_of : '' }}", classes="ct-small ct-heat-of", title=("heat_of",))
+        html.Span("{{ heat_of }}", classes="ct-small ct-heat-of", title=("heat_of",))

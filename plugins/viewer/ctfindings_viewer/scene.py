@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import slicer
+from CTFindingsLib import anatomy, nodes, slices
+from CTFindingsLib.answers import Findings, Scan
 from trame_slicer.core import LayoutManager, SlicerApp
 from trame_slicer.rca_view import register_rca_factories
 from trame_slicer.views import Layout, LayoutDirection, ViewLayoutDefinition
 
-from CTFindingsLib.answers import Scan
+from . import surfaces
 
 VIEWS = {"Axial": 2, "Coronal": 1, "Sagittal": 0}
 """Slice views, with the axis of RAS that they look along."""
@@ -22,10 +23,6 @@ THREE_D = "ThreeD"
 
 WINDOWS = {"Lung": (1500.0, -600.0), "Mediastinum": (400.0, 40.0), "Bone": (1800.0, 400.0)}
 """Width and level in HU."""
-
-_SURFACE_OPACITY = {"Lung": 0.25, "Heart": 0.6, "Mediastinum, other parts": 0.15}
-_LARGEST_SURFACE_VOXELS = 4_000_000
-"""Of a label map from which surfaces are made as it is; a larger one would stop the page for seconds and is thinned first."""
 
 
 class Scene:
@@ -48,6 +45,9 @@ class Scene:
         self.layout = LayoutManager(self.program.scene, self.program.view_manager, server)
         self.layout.register_layout("four", _layout())
         self.layout.set_layout("four")
+        for view in self.program.view_manager.get_threed_views():
+            # Mesa, which draws where there is no graphics card, shows nothing at all with it.
+            view.renderer().SetUseDepthPeeling(False)
         for view in self.program.view_manager.get_slice_views():
             view.modified.connect(lambda _view: moved())
 
@@ -61,8 +61,6 @@ class Scene:
         Returns:
             The volume node.
         """
-        from CTFindingsLib import nodes, slices
-
         with self._batch():
             self.clear()
             volume = self.program.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
@@ -77,8 +75,6 @@ class Scene:
 
     def clear(self) -> None:
         """Removes the scan and what belongs to it."""
-        from CTFindingsLib import nodes
-
         if self.volume is None:
             return
         nodes.remove(self.volume)
@@ -96,35 +92,21 @@ class Scene:
             display.AutoWindowLevelOff()
             display.SetWindowLevel(*WINDOWS[name])
 
-    def show_surfaces(self, labels: np.ndarray) -> None:
-        """Makes surfaces of the anatomies for the 3D view and shows them from the front; 2D views keep outlines.
-
-        Args:
-            labels: the label map that the segmentation was made from, ``(K, J, I)``.
-        """
-        from CTFindingsLib import anatomy, nodes
-
-        node = nodes.find(self.volume, anatomy.ROLE)
-        if node is None:
-            return
-        segmentation, display = node.GetSegmentation(), node.GetDisplayNode()
-        segmentation.SetConversionParameter("Smoothing factor", "0.5")
-        segmentation.SetConversionParameter("Decimation factor", "0.8" if labels.size > _LARGEST_SURFACE_VOXELS else "0.0")
-        node.CreateClosedSurfaceRepresentation()
-        for index in range(segmentation.GetNumberOfSegments()):
-            segment_id = segmentation.GetNthSegmentID(index)
-            name = segmentation.GetSegment(segment_id).GetName()
-            display.SetSegmentOpacity3D(segment_id, _SURFACE_OPACITY.get(name, 0.8))
+    def show_surfaces(self, findings: Findings) -> None:
+        """Shows the anatomies of an answer in the 3D view, from the front. 2D views keep the outlines of the segmentation."""
+        with self._batch():
+            surfaces.show(self.volume, findings.labels, findings.affine, findings.label_names)
         for view in self.program.view_manager.get_threed_views():
             view.reset_view()
 
     def set_visible(self, role: str, visible: bool) -> None:
-        """Shows or hides what has a role: the anatomies, the points, or the box."""
-        from CTFindingsLib import nodes
-
-        node = None if self.volume is None else nodes.find(self.volume, role)
-        if node is not None and node.GetDisplayNode() is not None:
-            node.GetDisplayNode().SetVisibility(visible)
+        """Shows or hides what has a role: the points, the box, or the anatomies, which have surfaces besides."""
+        if self.volume is None:
+            return
+        also = [surfaces.ROLE + name for name in anatomy.TERMS] if role == anatomy.ROLE else []
+        for node in (nodes.find(self.volume, each) for each in (role, *also)):
+            if node is not None and node.GetDisplayNode() is not None:
+                node.GetDisplayNode().SetVisibility(visible)
 
     def places(self) -> dict[str, float]:
         """Where each slice view stands: its RAS coordinate in mm along the axis that it looks along."""

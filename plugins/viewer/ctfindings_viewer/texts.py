@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from CTFindingsLib.record import COLUMNS, Row, ordered
@@ -70,7 +71,7 @@ def evidence_line(text: str, probability: float | None, peak_mm: tuple[float, fl
 
 
 def depth_curve(text: str, depth: Sequence[tuple[float, float]], shown_mm: float | None) -> dict[str, Any] | None:
-    """A depth profile as a drawing of ``CHART_WIDTH`` by ``CHART_HEIGHT``: inferior left, zero at the bottom, its strongest level at the top.
+    """A depth profile as a drawing of ``CHART_WIDTH`` by ``CHART_HEIGHT``: inferior left, zero at the bottom, its own maximum at the top.
 
     Args:
         text: finding or query.
@@ -78,7 +79,8 @@ def depth_curve(text: str, depth: Sequence[tuple[float, float]], shown_mm: float
         shown_mm: height that the views show; None without one.
 
     Returns:
-        ``line`` and ``area`` (points of SVG), ``mark`` (x, y) of the shown height or None, and the texts of both ends; None without a profile.
+        ``line`` and ``area`` (points of SVG), ``mark`` (x, y) of the shown height or None, and the texts of both ends.
+        None without a profile.
     """
     if len(depth) < 2:
         return None
@@ -117,7 +119,7 @@ def height_at(depth: Sequence[tuple[float, float]], across: float) -> float:
 
 def _score_at(depth: Sequence[tuple[float, float]], z: float) -> float:
     """Score of a height, on the straight line between its neighbours."""
-    for (below, first), (above, second) in zip(depth, depth[1:], strict=False):
+    for (below, first), (above, second) in pairwise(depth):
         if below <= z <= above:
             return first + (second - first) * (z - below) / max(above - below, 1e-9)
     return depth[0][1] if z < depth[0][0] else depth[-1][1]

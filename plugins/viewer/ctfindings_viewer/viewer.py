@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trame_server.utils.asynchronous import create_task
-
 from CTFindingsLib import anatomy, heat, points
 from CTFindingsLib.answers import Evidence, Scan
 from CTFindingsLib.client import Client
@@ -17,6 +15,7 @@ from CTFindingsLib.job import Job, Work
 from CTFindingsLib.record import Record
 from CTFindingsLib.study import Studies
 from CTFindingsLib.transport import Cancellation, Progress, ServerError, clean_address
+from trame_server.utils.asynchronous import create_task
 
 from . import page, texts, uploads
 from .scene import VIEWS, Scene
@@ -151,7 +150,7 @@ class Viewer:
         def done(answer: Any) -> None:
             self.show_record(self.studies.show_findings(volume, answer))
             self.show_evidence_state(None)
-            self.scene.show_surfaces(answer[2].labels)
+            self.scene.show_surfaces(answer[2])
             self.on_visibility()
             first = texts.table_rows(self.record.rows)[0] if self.record is not None and self.record.rows else None
             if first is not None and first["present"]:
@@ -203,9 +202,10 @@ class Viewer:
         """Runs work in a thread, in place of what runs there, and shows how far it is."""
         self.drop()
         self.state.failed = False
-        self.job, self.job_started = Job(work, done, failed), time.monotonic()
+        job = Job(work, done, failed)
+        self.job, self.job_started = job, time.monotonic()
         self.state.busy, self.state.part = True, None
-        create_task(self._watch(self.job))
+        create_task(self._watch(job))
 
     async def _watch(self, job: Job) -> None:
         while not job.over:

@@ -1,0 +1,101 @@
+"""Anatomies as surfaces for the 3D view, made from a thinned label map: the network's grain is coarser, and the page must not wait."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from CTFindingsLib import nodes
+from CTFindingsLib.anatomy import TERMS
+from vtk.util.numpy_support import numpy_to_vtk
+
+ROLE = "surface of "
+SPACING_MM = 5.0
+"""Least distance of the voxels that surfaces are made from. Tokens of the network are 12 mm and more apart."""
+
+_OPACITY = {"lung": 0.2, "mediastinum": 0.15, "heart": 0.6}
+_SMOOTHING = 20
+
+
+def show(volume: Any, labels: np.ndarray, affine: np.ndarray, label_names: Mapping[str, int]) -> None:
+    """Makes a model of each anatomy that is visible at first, in place of earlier ones.
+
+    Args:
+        volume: the scan.
+        labels: ``(K, J, I)``, 0 outside.
+        affine: ``(4, 4)``, voxel index (i, j, k) to RAS mm.
+        label_names: label value by anatomy.
+    """
+    thin, thin_affine = thinned(labels, affine)
+    for name, value in label_names.items():
+        if name not in TERMS or not TERMS[name].shown:
+            continue
+        surface = outline(thin == value, thin_affine)
+        if surface.GetNumberOfPoints() == 0:
+            nodes.remove(volume, ROLE + name)
+            continue
+        node = nodes.make(volume, ROLE + name, "vtkMRMLModelNode", TERMS[name].meaning)
+        if node.GetDisplayNode() is None:
+            _add_display(node, TERMS[name].colour, _OPACITY.get(name, 0.9))
+        node.SetAndObservePolyData(surface)
+
+
+def _add_display(node: Any, colour: tuple[int, int, int], opacity: float) -> None:
+    """Everything is set before the node sees its display: each later change would draw the surface anew."""
+    display = slicer.vtkMRMLModelDisplayNode()
+    display.SetColor(*(part / 255 for part in colour))
+    display.SetOpacity(opacity)
+    display.SetVisibility2D(False)
+    display.SetScalarVisibility(False)
+    display.SetScalarRangeFlag(slicer.vtkMRMLDisplayNode.UseManualScalarRange)
+    display.SetScalarRange(0, 1)
+    slicer.mrmlScene.AddNode(display)
+    node.SetAndObserveDisplayNodeID(display.GetID())
+
+
+def thinned(labels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every n-th voxel along each axis, so that voxels lie at least about ``SPACING_MM`` apart, and the affine of those."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    steps = [max(1, round(SPACING_MM / millimetres)) for millimetres in spacing]
+    along_i, along_j, along_k = steps
+    return labels[::along_k, ::along_j, ::along_i], affine @ np.diag([*steps, 1.0])
+
+
+def outline(mask: np.ndarray, affine: np.ndarray) -> Any:
+    """Closed, smoothed surface of a mask ``(K, J, I)`` in RAS mm, as ``vtkPolyData``."""
+    closed = np.pad(mask, 1).astype(np.uint8)
+    image = vtk.vtkImageData()
+    image.SetDimensions(*closed.shape[::-1])
+    image.GetPointData().SetScalars(numpy_to_vtk(closed.ravel(), deep=True))
+    edges = vtk.vtkDiscreteFlyingEdges3D()
+    edges.SetInputData(image)
+    edges.SetValue(0, 1)
+    smooth = vtk.vtkWindowedSincPolyDataFilter()
+    smooth.SetInputConnection(edges.GetOutputPort())
+    smooth.SetNumberOfIterations(_SMOOTHING)
+    smooth.SetPassBand(0.05)
+    smooth.NormalizeCoordinatesOn()
+    matrix = vtk.vtkMatrix4x4()
+    matrix.DeepCopy((affine @ _shifted(-1.0)).ravel())
+    to_ras = vtk.vtkTransform()
+    to_ras.SetMatrix(matrix)
+    place = vtk.vtkTransformPolyDataFilter()
+    place.SetInputConnection(smooth.GetOutputPort())
+    place.SetTransform(to_ras)
+    normals = vtk.vtkPolyDataNormals()
+    normals.SetInputConnection(place.GetOutputPort())
+    normals.SplittingOff()
+    normals.ConsistencyOn()
+    normals.AutoOrientNormalsOn()
+    normals.Update()
+    return normals.GetOutput()
+
+
+def _shifted(voxels: float) -> np.ndarray:
+    """Takes the padding of one voxel back."""
+    matrix = np.eye(4)
+    matrix[:3, 3] = voxels
+    return matrix
