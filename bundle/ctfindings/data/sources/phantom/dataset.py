@@ -7,10 +7,11 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -27,10 +28,13 @@ from bundle.ctfindings.data.sources.phantom.prevalence import sample_labels
 from bundle.ctfindings.data.sources.phantom.report import write_report
 from bundle.ctfindings.findings import FINDING_NAMES, finding_index
 
+Task = TypeVar("Task")
+
 # Raised whenever the same seed gives other images, so that an old folder is not taken for a new one.
 RENDERER_VERSION = 1
 _LIMITS: list[threadpool_limits] = []
 SPLITS = ("training", "validation", "test")
+VOLUME_FOLDERS = ("images", "anatomy", "finding_masks")
 
 
 def make_case(
@@ -104,6 +108,19 @@ def write_nifti(path: Path, volume: NDArray, affine: NDArray[np.float64]) -> Non
     _write_whole(path, gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
 
 
+def write_volumes(
+    folder: Path, name: str, image: NDArray[np.int16], anatomy: NDArray[np.uint8], bits: NDArray[np.int32], affine: NDArray[np.float64]
+) -> dict[str, str]:
+    """Writes what ``make_case`` rendered; returns the paths of a study record, relative to the folder, which has `VOLUME_FOLDERS`."""
+    files = {"image": f"images/{name}.nii.gz", "anatomy": f"anatomy/{name}.nii.gz"}
+    write_nifti(folder / files["image"], image, affine)
+    write_nifti(folder / files["anatomy"], anatomy, affine)
+    if bits.any():
+        files["finding_masks"] = f"finding_masks/{name}.nii.gz"
+        write_nifti(folder / files["finding_masks"], bits, affine)
+    return files
+
+
 def _write_case(task: tuple[Path, int, int, bool]) -> dict[str, Any]:
     """Renders and writes one scan, unless all its files are there, and returns its study record."""
     folder, seed, index, dicom = task
@@ -112,12 +129,7 @@ def _write_case(task: tuple[Path, int, int, bool]) -> dict[str, Any]:
     if record_path.exists():
         return json.loads(record_path.read_text(encoding="utf-8"))
     case, image, anatomy, bits, affine = make_case(seed, index)
-    files = {"image": f"images/{name}.nii.gz", "anatomy": f"anatomy/{name}.nii.gz"}
-    write_nifti(folder / files["image"], image, affine)
-    write_nifti(folder / files["anatomy"], anatomy, affine)
-    if bits.any():
-        files["finding_masks"] = f"finding_masks/{name}.nii.gz"
-        write_nifti(folder / files["finding_masks"], bits, affine)
+    files = write_volumes(folder, name, image, anatomy, bits, affine)
     if dicom:
         write_series(folder / "dicom" / name, case, image, affine)
         files["dicom"] = f"dicom/{name}"
@@ -153,6 +165,22 @@ def _one_thread() -> None:
     _LIMITS.append(threadpool_limits(1))
 
 
+def render_all(render: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], workers: int | None = None) -> list[dict[str, Any]]:
+    """The records of all tasks in their order, rendered in several processes with a progress bar.
+
+    Args:
+        render: renders and writes the scan of a task, and returns its study record.
+        tasks: its arguments.
+        workers: processes; one per core by default.
+    """
+    workers = min(workers or len(os.sched_getaffinity(0)), max(len(tasks), 1))
+    progress = partial(tqdm, total=len(tasks), desc="synthetic scans", unit="scan")
+    if workers <= 1:
+        return list(progress(map(render, tasks)))
+    with _context().Pool(workers, initializer=_one_thread) as pool:
+        return list(progress(pool.imap(render, tasks, chunksize=2)))
+
+
 def make_dataset(
     folder: Path, training: int, validation: int, test: int, seed: int, workers: int | None = None, dicom: bool = False
 ) -> Path:
@@ -183,24 +211,13 @@ def make_dataset(
                 raise ValueError(f"{folder}: holds synthetic scans made with {found}, not {settings}; choose another folder or delete it")
     if datalist.exists():
         return datalist
-    for part in ("images", "anatomy", "finding_masks", "records"):
+    for part in (*VOLUME_FOLDERS, "records"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     _write_whole(begun, json.dumps(settings).encode())
 
     total = sum(counts.values())
     tasks = [(folder, seed, index, dicom) for index in range(total)]
-    workers = min(workers or len(os.sched_getaffinity(0)), max(total, 1))
-    records: list[dict[str, Any]] = []
-    with tqdm(total=total, desc="synthetic scans", unit="scan") as progress:
-        if workers <= 1:
-            for task in tasks:
-                records.append(_write_case(task))
-                progress.update()
-        else:
-            with _context().Pool(workers, initializer=_one_thread) as pool:
-                for record in pool.imap(_write_case, tasks, chunksize=2):
-                    records.append(record)
-                    progress.update()
+    records = render_all(_write_case, tasks, workers)
     datalist_content: dict[str, Any] = {
         "name": "CT Findings synthetic scans",
         "description": "synthetic chest CT, made by bundle.ctfindings.data.sources.phantom; not patients",
