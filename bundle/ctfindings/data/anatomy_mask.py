@@ -16,6 +16,7 @@ from bundle.ctfindings.data.volume import ScanError
 MASK_MAPPINGS: dict[str, dict[int, str]] = {
     "ctfindings": {anatomy.mask_id: anatomy.name for anatomy in ANATOMIES},
     "totalsegmentator": {label: anatomy.name for anatomy in ANATOMIES for label in anatomy.totalsegmentator},
+    "totalsegmentator_v1": {label: anatomy.name for anatomy in ANATOMIES for label in anatomy.totalsegmentator_v1},
 }
 """Label ids of well-known masks. The third name, ``lung``, takes every id above 0 as lung."""
 
@@ -28,7 +29,7 @@ def load_anatomy_mask(
     Args:
         path: NIfTI, NRRD or MetaImage with integer label ids; any grid.
         mapping: label id -> name of an anatomy (ids may be strings, as JSON has it), or one of ``ctfindings``,
-            ``totalsegmentator`` and ``lung``.
+            ``totalsegmentator``, ``totalsegmentator_v1`` and ``lung``.
         reference: the scan, [1, X, Y, Z].
 
     Returns:

@@ -64,13 +64,29 @@ def lung_mask(hu: NDArray[Any], affine: NDArray[np.float64]) -> Mask:
     Returns:
         (X, Y, Z), true in the lungs; nowhere, where the scan shows none.
     """
-    to_ras = nib.orientations.io_orientation(affine)
-    from_ras = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), to_ras)
-    spacing = np.linalg.norm(np.asarray(affine, np.float64)[:3, :3], axis=0)[np.argsort(to_ras[:, 0])]
-    upright = nib.orientations.apply_orientation(hu, to_ras)
+    upright, spacing, from_ras = _upright(hu, affine)
     small, factors = _pooled(upright, spacing)
     found = _enlarged(_lungs(small, spacing * factors), factors, upright.shape)
     return np.ascontiguousarray(nib.orientations.apply_orientation(found, from_ras))
+
+
+def body_mask(hu: NDArray[Any], affine: NDArray[np.float64]) -> Mask:
+    """The body without the table, (X, Y, Z), with all that it encloses; see ``lung_mask`` for the arguments."""
+    upright, spacing, from_ras = _upright(hu, affine)
+    small, factors = _pooled(upright, spacing)
+    found = _body(small, spacing * factors)
+    for level in range(found.shape[2]):
+        found[:, :, level] = ndimage.binary_fill_holes(found[:, :, level])
+    found = _enlarged(found, factors, upright.shape)
+    return np.ascontiguousarray(nib.orientations.apply_orientation(found, from_ras))
+
+
+def _upright(hu: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
+    """The scan with axes to right, front and head, its voxel size in mm, and the way back."""
+    to_ras = nib.orientations.io_orientation(affine)
+    from_ras = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), to_ras)
+    spacing = np.linalg.norm(np.asarray(affine, np.float64)[:3, :3], axis=0)[np.argsort(to_ras[:, 0])]
+    return nib.orientations.apply_orientation(hu, to_ras), spacing, from_ras
 
 
 def _lungs(hu: NDArray[np.float32], voxel: NDArray[np.float64]) -> Mask:

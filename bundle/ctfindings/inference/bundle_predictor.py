@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 
 from bundle.ctfindings import __version__
 from bundle.ctfindings.anatomy import ANATOMIES
+from bundle.ctfindings.data.transforms import STORED_KEY
 from bundle.ctfindings.findings import FINDING_NAMES, finding_index
 from bundle.ctfindings.inference.anatomy_map import write_anatomy
 from bundle.ctfindings.inference.encoded_scan import EncodedScan, EvidenceAnswer, record_of
@@ -64,17 +65,18 @@ class BundlePredictor:
         self._preprocessing = parser.get_parsed_content("preprocessing")
         self._text_lock = threading.Lock()
 
-    def encode(self, image: str | Path, name: str | None = None) -> EncodedScan:
+    def encode(self, image: str | Path, name: str | None = None, stored: Mapping[str, Any] | None = None) -> EncodedScan:
         """Reads and encodes a scan and scores the findings; all that a later question needs is kept.
 
         Args:
             image: NIfTI, NRRD or MetaImage file, or folder or zip of DICOM.
             name: to be used for the scan in the record; the file's own by default.
+            stored: how the file becomes HU, the entry of a study record; see ``load_scan``.
 
         Raises:
             ScanError: when the file cannot be used.
         """
-        batch = one_scan([self._preprocessing({"image": str(image)})])
+        batch = one_scan([self._preprocessing({"image": str(image), STORED_KEY: stored})])
         tensor: MetaTensor = batch["image"]
         started = time.perf_counter()
         on_device = self.predictor.encode(MetaTensor(tensor.as_tensor().to(self.device), affine=tensor.affine))
