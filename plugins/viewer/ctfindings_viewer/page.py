@@ -24,14 +24,6 @@ EDGES = {"Axial": "RLAP", "Coronal": "RLSI", "Sagittal": "APSI"}
 # The dialog of a browser compares only what follows the last dot.
 ACCEPTED = ",".join([".gz", *(suffix for suffix in uploads.SCAN_SUFFIXES if suffix.count(".") == 1)])
 _BAR = COLUMNS.index("Probability")
-_UPLOAD = (
-    "const file = $event.target.files[0]; if (file) {"
-    f" failed = false; status = 'Opening ' + file.name + ' ...';"
-    f" window.fetch('{uploads.PATH}?name=' + encodeURIComponent(file.name), {{method: 'POST', body: file}})"
-    " .then((answer) => answer.ok || answer.text().then((text) => { failed = true; status = text; }))"
-    " .catch(() => { failed = true; status = 'The viewer does not answer; is it still running?'; });"
-    " $event.target.value = ''; }"
-)
 AMBER = "#e9a23b"
 _COMPACT: dict[str, Any] = {"density": "compact", "hide_details": True, "variant": "outlined"}
 
@@ -50,6 +42,8 @@ def initial_state(state: Any, address: str) -> None:
             "server_line": "Not connected",
             "server_error": "",
             "connected": False,
+            "remote_line": "",
+            "consent": False,
             "scans": [],
             "scan_id": None,
             "scan_name": "",
@@ -123,6 +117,15 @@ def _server_and_scan(viewer: Any) -> None:
         with html.Div(classes="ct-line"):
             v.VTextField(v_model="address", label="Server", keydown_enter=viewer.on_connect, classes="ct-address", **_COMPACT)
             v.VBtn("Connect", click=viewer.on_connect, disabled=("busy",), variant="tonal", id="connect")
+        v.VCheckbox(
+            v_model="consent",
+            v_if="remote_line",
+            label=("remote_line",),
+            density="compact",
+            hide_details=True,
+            classes="ct-consent",
+            id="consent",
+        )
         html.Div("{{ server_error || server_line }}", classes=("server_error ? 'ct-small ct-error' : 'ct-small'",), id="server-line")
         with html.Div(classes="ct-line"):
             v.VSelect(
@@ -133,18 +136,30 @@ def _server_and_scan(viewer: Any) -> None:
                 id="scan-select",
                 **_COMPACT,
             )
-            with v.VBtn("Open file", disabled=("!connected || busy",), variant="tonal", click="trame.refs.file.click()", id="open-file"):
+            with v.VBtn(
+                "Open file",
+                disabled=("!connected || busy || (remote_line && !consent)",),
+                variant="tonal",
+                click="trame.refs.file.click()",
+                id="open-file",
+            ):
                 html.Input(
                     type="file",
                     ref="file",
                     accept=ACCEPTED,
-                    change=_UPLOAD,
                     click="$event.stopPropagation()",
                     style="display: none",
                     id="file",
                 )
         with html.Div(classes="ct-line"):
-            v.VBtn("Find", click=viewer.on_find, disabled=("!has_scan || busy",), color=AMBER, classes="ct-find", id="find")
+            v.VBtn(
+                "Find",
+                click=viewer.on_find,
+                disabled=("!has_scan || busy || (remote_line && !consent)",),
+                color=AMBER,
+                classes="ct-find",
+                id="find",
+            )
             v.VBtn("Cancel", click=viewer.on_cancel, disabled=("!busy",), variant="tonal", id="cancel")
         v.VProgressLinear(
             model_value=("part || 0",),

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from CTFindingsLib.record import COLUMNS, Row, ordered
+from CTFindingsLib.transport import is_private
 
 STAGES = {
     "starting": "Connecting to the server",
@@ -60,6 +61,14 @@ def position(axis: int, millimetres: float) -> str:
 def progress_line(stage: str, seconds: float) -> str:
     """What is being done, and since when."""
     return f"{STAGES[stage]} ({seconds:.0f} s) ..."
+
+
+def remote_line(address: str) -> str:
+    """What the user has to agree to before scans go to a server; empty when it is on this computer."""
+    if is_private(address) and not address.startswith("https"):
+        return ""
+    open_line = "" if is_private(address) else " The connection is NOT encrypted."
+    return f"Send scans to {address}? A file goes there whole, with its header; its name stays here.{open_line}"
 
 
 def evidence_line(text: str, probability: float | None, peak_mm: tuple[float, float, float] | None) -> str:

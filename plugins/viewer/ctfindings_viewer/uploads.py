@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -13,10 +14,11 @@ LARGEST_BYTES = 2_000_000_000
 """Of an upload; a chest CT of 1,000 slices of 512 x 512 has half a gigabyte."""
 
 PATH = "/upload"
+_SCRIPTS = "ctfindings_viewer"
 
 
 def serve(server: Any, received: Callable[[bytes, str], None]) -> None:
-    """Adds the route to a trame server.
+    """Adds the route to a trame server, and the script that uses it to its page.
 
     Args:
         server: the trame server.
@@ -36,4 +38,6 @@ def serve(server: Any, received: Callable[[bytes, str], None]) -> None:
             received(bytes(content), name)
         return web.Response(status=204)
 
+    folder = str(Path(__file__).with_name("static"))
+    server.enable_module({"serve": {_SCRIPTS: folder}, "scripts": [f"{_SCRIPTS}/upload.js"]})
     server.controller.on_server_bind.add(lambda bound: bound.app.router.add_post(PATH, upload))

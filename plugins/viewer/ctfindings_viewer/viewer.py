@@ -36,7 +36,7 @@ class Viewer:
         self.studies = Studies()
         self.studies.address = address
         self.record: Record | None = None
-        self.job: Job | None = None
+        self.job: Any = None  # a Job while one runs
         self.job_started = 0.0
         self.evidence: Evidence | None = None
         self.order: tuple[int | None, bool] = (None, False)
@@ -69,10 +69,13 @@ class Viewer:
     def on_connect(self, then: Callable[[], None] | None = None) -> None:
         """Tests the address, compares versions, and lists the server's scans."""
         try:
-            self.studies.address = clean_address(self.state.address)
+            address = clean_address(self.state.address)
         except ServerError as error:
             self.refuse_server(error)
             return
+        if address != self.studies.address:
+            self.state.consent = False
+        self.studies.address, self.state.remote_line = address, texts.remote_line(address)
         self.state.server_error, self.state.server_line = "", "Connecting ..."
 
         def work(cancellation: Cancellation, progress: Progress) -> tuple[str, list[str]]:
@@ -107,6 +110,8 @@ class Viewer:
 
     def on_upload(self, content: bytes, name: str) -> None:
         """Opens a file: the server reads it, and keeps it for the questions that follow. Its name stays here."""
+        if not self.may_send():
+            return
         self.state.scan_id = None
         sent_as = "scan" + next((suffix for suffix in uploads.SCAN_SUFFIXES if name.lower().endswith(suffix)), "")
         session = ""
@@ -189,12 +194,21 @@ class Viewer:
 
     def ask(self, prepare: Callable[[], Work], done: Callable[[Any], None]) -> None:
         """Runs a question about the scan."""
+        if not self.may_send():
+            return
         try:
             work = prepare()
         except ValueError as error:
             self.fail(error)
             return
         self.run(work, done, self.fail)
+
+    def may_send(self) -> bool:
+        """Whether scans may go to the server: it is on this computer, or the user agreed."""
+        if self.state.remote_line and not self.state.consent:
+            self.fail(ValueError("Agree first that scans are sent to that server."))
+            return False
+        return True
 
     # --- what runs beside the page
 
@@ -208,12 +222,12 @@ class Viewer:
         create_task(self._watch(job))
 
     async def _watch(self, job: Job) -> None:
-        while not job.over:
-            if self.job is job:
-                with self.state:
-                    stage, part = job.stage
-                    self.state.part = None if part is None else round(100 * part)
-                    self.state.status = texts.progress_line(stage, time.monotonic() - self.job_started)
+        """Follows a job to its end, or until another one takes its place."""
+        while self.job is job and not job.over:
+            with self.state:
+                stage, part = job.stage
+                self.state.part = None if part is None else round(100 * part)
+                self.state.status = texts.progress_line(stage, time.monotonic() - self.job_started)
             await asyncio.sleep(POLL_SECONDS)
         if self.job is not job:
             return
