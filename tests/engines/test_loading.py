@@ -7,23 +7,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.transforms import Lambdad, RandShiftIntensityd
+from monai.transforms import CastToTyped, Lambdad, RandShiftIntensityd
 
+from bundle.ctfindings.data import load_scan
 from bundle.ctfindings.engines import cached_dataset, study_loader
-from bundle.ctfindings.engines.loading import study_digest
+from bundle.ctfindings.engines.loading import fill_cache, study_digest
+from bundle.ctfindings.engines.scan_cache import read_entry
 
 
 class Source:
-    """Counts how often a scan is read."""
+    """Counts how often a scan is read; the count is no parameter of the pipeline, so it is not the object's own."""
 
     def __init__(self) -> None:
-        self.reads = 0
+        self.name = id(self)
+        COUNTS[self.name] = 0
+
+    @property
+    def reads(self) -> int:
+        return COUNTS[self.name]
 
     def __call__(self, number: int) -> torch.Tensor:
-        self.reads += 1
+        COUNTS[self.name] += 1
         return torch.full((1, 2, 2, 2), float(number))
 
 
+COUNTS: dict[int, int] = {}
 STUDIES = [{"id": str(number), "image": number} for number in range(6)]
 
 
@@ -43,6 +51,59 @@ def test_other_parameters_of_the_pipeline_never_read_stale_scans(tmp_path: Path)
     for key in ([4, 4, 3], [3, 3, 3]):
         dataset_of(source, tmp_path, key)[0]
     assert source.reads == 2
+
+
+class Factor:
+    """A step with one parameter."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        return image * self.factor
+
+
+def test_a_parameter_of_a_step_that_changed_is_enough_for_another_cache(tmp_path: Path) -> None:
+    source = Source()
+    folders = set()
+    for factor in (1.0, 2.0, 1.0):
+        dataset = cached_dataset(STUDIES, [Lambdad("image", source), Lambdad("image", Factor(factor))], (), tmp_path)
+        assert dataset[3]["image"].max() == 3 * factor
+        folders.add(dataset.folder)
+    # The third is the first again, and reads nothing.
+    assert len(folders) == 2 and source.reads == 2
+
+
+def test_half_precision_is_kept_where_augmentation_works_in_full(tmp_path: Path) -> None:
+    dataset = dataset_of(Source(), tmp_path, augmentation=(CastToTyped("image", torch.float32),))
+    assert dataset[1]["image"].dtype == torch.float32
+    assert read_entry(Path(dataset.task(1).path))["image"].dtype == torch.float16
+
+
+def test_cache_is_filled_by_processes_and_a_second_time_only_checked(tmp_path: Path) -> None:
+    datasets = [
+        cached_dataset(STUDIES[:4], [Lambdad("image", torch.tensor), Lambdad("image", _as_volume)], (), tmp_path),
+        cached_dataset(STUDIES[4:], [Lambdad("image", torch.tensor), Lambdad("image", _as_volume)], (), tmp_path),
+    ]
+    assert fill_cache(datasets, workers=2) == dict.fromkeys("012345", "made")
+    assert fill_cache(datasets) == dict.fromkeys("012345", "kept")
+
+
+def _as_volume(number: torch.Tensor) -> torch.Tensor:
+    return number.float().expand(1, 2, 2, 2)
+
+
+def test_a_scan_that_cannot_be_cached_is_named_and_stops_no_other(tmp_path: Path) -> None:
+    image = tmp_path / "a.nii.gz"
+    image.write_bytes(b"nothing")
+    studies = [{"id": "broken", "image": str(image)}, *STUDIES[:1]]
+    dataset = cached_dataset(studies, [Lambdad("image", _read_or_fill)], (), tmp_path / "cache")
+    outcome = fill_cache([dataset])
+    assert outcome["0"] == "made" and "a.nii.gz" in outcome["broken"]
+
+
+def _read_or_fill(image: Any) -> torch.Tensor:
+    return load_scan(image) if isinstance(image, str) else torch.zeros(1, 2, 2, 2)
 
 
 def test_name_in_the_cache_is_that_of_the_content_and_not_of_the_objects_that_hold_it() -> None:

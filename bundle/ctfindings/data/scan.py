@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import torch
+from isal import igzip, isal_zlib
 from monai.data import MetaTensor
 
 from bundle.ctfindings.data.dicom_series import MAX_TILT_DEGREES, read_dicom_folder, read_dicom_zip
@@ -112,16 +112,27 @@ def read_volume(path: str | Path, stored: Stored | None = None) -> Volume:
 
 def _read_nifti(source: Path, path: str | Path) -> Volume:
     try:
-        image = cast(nib.Nifti1Image, nib.load(source))
+        image = _nifti_image(source)
         _check_three_axes(path, image.shape)
         if int(image.header["sform_code"]) == 0 and int(image.header["qform_code"]) == 0:
             raise ScanError(path, "has no affine (sform_code and qform_code are 0); convert it from DICOM again, e.g. with dcm2niix")
         array = np.asanyarray(image.dataobj)
     except ScanError:
         raise
-    except (EOFError, zlib.error, gzip.BadGzipFile, OSError, ValueError, nib.filebasedimages.ImageFileError) as error:
+    except (EOFError, isal_zlib.error, OSError, ValueError, nib.filebasedimages.ImageFileError) as error:  # type: ignore[misc]
         raise ScanError(path, f"cannot be read as NIfTI, it is truncated or damaged ({error}); copy or download it again") from error
     return Volume(_three_axes(array), np.asarray(image.affine, np.float64), "nifti", [])
+
+
+def _nifti_image(source: Path) -> nib.Nifti1Image:
+    """An image of NIfTI 1 or 2; a compressed one is decoded by isal, about twice as fast as zlib does it."""
+    if not source.name.lower().endswith(".gz"):
+        return cast(nib.Nifti1Image, nib.load(source))
+    content = igzip.decompress(source.read_bytes())
+    for kind in (nib.Nifti1Image, nib.Nifti2Image):
+        if kind.header_class.may_contain_header(content):
+            return kind.from_bytes(content)
+    raise nib.filebasedimages.ImageFileError("its first bytes are no header of NIfTI")
 
 
 def _read_nrrd(source: Path, path: str | Path) -> Volume:

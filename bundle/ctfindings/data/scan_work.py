@@ -11,6 +11,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from bundle.ctfindings.data.volume import ScanError
+
 CONNECT_SECONDS = 20
 
 
@@ -61,7 +63,19 @@ def _guarded(work: Callable[[Any], Any], argument: Any) -> tuple[Any, str]:
     try:
         return work(argument), ""
     except Exception as error:
-        return None, " ".join(f"{type(error).__name__ if not isinstance(error, ValueError) else ''} {error}".split())
+        cause = _cause(error)
+        kind = "" if isinstance(cause, ValueError) else f"{type(cause).__name__}: "
+        return None, " ".join(f"{kind}{cause}".split())
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error of a scan, which MONAI wraps in one of its own; any other as it is."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, ScanError):
+            return link
+        link = link.__cause__ or link.__context__
+    return error
 
 
 def _on_dask(work: Callable[[Any], Any], tasks: Mapping[str, Any], workers: int, scheduler: str | None) -> Iterator[Outcome]:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.data import DistributedSampler, PersistentDataset, ThreadDataLoader
-from monai.transforms import CastToTyped, Compose, EnsureTyped, Transform
+from monai.data import DistributedSampler, ThreadDataLoader
+from monai.transforms import CastToTyped, EnsureTyped, Transform
+from tqdm import tqdm
 
-from bundle.ctfindings import __version__
 from bundle.ctfindings.data import MASK_KEYS, collate_studies
+from bundle.ctfindings.data.scan_work import over_scans
+from bundle.ctfindings.engines.scan_cache import CachedStudies, fill
 
 
 def cached_dataset(
@@ -22,38 +24,52 @@ def cached_dataset(
     augmentation: Sequence[Transform] = (),
     cache_dir: str | Path | None = None,
     cache_key: Any = None,
-) -> PersistentDataset:
+) -> CachedStudies:
     """Studies as tensors; the deterministic steps run once per scan and are kept in half precision.
 
     Args:
         studies: from ``load_datalist``.
-        preprocessing: the image pipeline.
+        preprocessing: the image pipeline, without random steps.
         augmentation: random transforms, run at every access.
-        cache_dir: folder of the cache; None computes every scan at every access.
-        cache_key: the pipeline's parameters; another value uses another subfolder, so a changed pipeline never reads stale scans.
+        cache_dir: folder of the cache; None computes every scan at every access. Each pipeline has a subfolder, named by the parameters
+            of all its steps, so a changed pipeline never reads stale scans.
+        cache_key: anything else that should tell one cache from another.
     """
     steps = [
         *preprocessing,
         CastToTyped(["image"], torch.float16),
         EnsureTyped(["image", *MASK_KEYS], track_meta=False, allow_missing_keys=True),
-        *augmentation,
     ]
-    folder = None
-    if cache_dir is not None:
-        pipeline = [__version__, cache_key, [type(step).__name__ for step in preprocessing]]
-        digest = hashlib.sha256(json.dumps(pipeline, sort_keys=True, default=str).encode()).hexdigest()[:12]
-        folder = Path(cache_dir) / digest
-    return PersistentDataset(list(studies), Compose(steps), cache_dir=folder, hash_func=study_digest)
+    return CachedStudies(studies, steps, augmentation, cache_dir, cache_key, study_digest)
 
 
-def study_digest(study: Mapping[str, Any]) -> bytes:
-    """Name of a study in the cache: a hash of all it says and of the size and date of its files, the same in every process.
+def fill_cache(datasets: Sequence[CachedStudies], workers: int = 1, scheduler: str | None = None) -> dict[str, str]:
+    """Preprocesses what the caches of the datasets lack, and checks what they have; a run that was stopped goes on where it was.
 
-    MONAI's own hash is of the pickle, in which a tensor of torch has another name in every process.
+    Args:
+        workers, scheduler: see ``over_scans``.
+
+    Returns:
+        What became of each entry, by study id: ``made``, ``kept``, or one line on why it failed.
     """
+    ids: dict[str, str] = {}
+    tasks = {}
+    for dataset in datasets:
+        for index, study in enumerate(dataset.data):
+            task = dataset.task(index)
+            ids[task.path], tasks[task.path] = study["id"], task
+    found = over_scans(fill, tasks, workers, scheduler)
+    return {
+        ids[outcome.key]: outcome.problem or outcome.result
+        for outcome in tqdm(found, desc="cache", total=len(tasks), unit="", disable=None)
+    }
+
+
+def study_digest(study: Mapping[str, Any]) -> str:
+    """Name of a study in the cache: a hash of all it says and of the size and date of its files, the same in every process."""
     files = {key: _file_stamp(study[key]) for key in ("image", *MASK_KEYS) if key in study}
     content = json.dumps([study, files], sort_keys=True, default=_plain)
-    return hashlib.sha256(content.encode()).hexdigest().encode()
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _file_stamp(path: Any) -> list[int]:
@@ -69,9 +85,7 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, torch.Tensor) else str(value)
 
 
-def study_loader(
-    dataset: PersistentDataset, batch_size: int, shuffle: bool = False, rank: int = 0, world_size: int = 1
-) -> ThreadDataLoader:
+def study_loader(dataset: CachedStudies, batch_size: int, shuffle: bool = False, rank: int = 0, world_size: int = 1) -> ThreadDataLoader:
     """Batches of studies, prepared by a thread while the network computes.
 
     The order depends on the sampler's epoch alone (see ``EpochSeed``), so that a resumed run sees the batches it would have seen.

@@ -1,0 +1,68 @@
+"""Preprocess all scans of a training run beforehand, so that its first epoch is as fast as the others.
+
+    python scripts/fill_cache.py --config_file configs/train.json --datalist data/with_masks/datalist.json --workers 8
+
+Give the config files and keys of the run that will follow: the cache is the one that run reads. Entries that are there are checked, and
+made again where they are damaged. A run that was stopped goes on where it was: give the same command again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from monai.bundle import ConfigParser  # noqa: E402
+
+from bundle.ctfindings.engines.loading import fill_cache  # noqa: E402
+from bundle.ctfindings.engines.running import run_or_exit  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config_file", nargs="+", default=["configs/train.json"], metavar="JSON", help="default: %(default)s")
+    parser.add_argument("--datalist", metavar="JSON", help="the key datalist of the configuration")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="further keys, values as in JSON: --set roi_size=[96,80,96]"
+    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one for each core)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, whose workers fill the cache (docs/scaling.md)")
+    options = parser.parse_args()
+    config = ConfigParser()
+    config.read_config(options.config_file)
+    config["bundle_root"] = str(ROOT)
+    if options.datalist:
+        config["datalist"] = options.datalist
+    for pair in options.set:
+        key, _, value = pair.partition("=")
+        try:
+            config[key] = _value(value)
+        except KeyError:
+            raise SystemExit(f"error: --set {key}: the configuration has no such key; check its name") from None
+    config.parse()
+    datasets = [config.get_parsed_content(f"{part}#dataset") for part in ("train", "validate")]
+    outcome = run_or_exit(fill_cache, datasets, options.workers, options.scheduler)
+    counts = Counter(what if what in ("made", "kept") else "failed" for what in outcome.values())
+    print(f"{counts['made']} scans cached, {counts['kept']} were there, {counts['failed']} failed")
+    for study, problem in sorted(outcome.items()):
+        if problem not in ("made", "kept"):
+            print(f"failed: {study}: {problem}")
+    print(*sorted({str(dataset.folder) for dataset in datasets}))
+
+
+def _value(text: str) -> object:
+    """A value as JSON has it; what is no JSON is text."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+if __name__ == "__main__":
+    main()
