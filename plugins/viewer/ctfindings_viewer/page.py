@@ -25,6 +25,9 @@ EDGES = {"Axial": "RLAP", "Coronal": "RLSI", "Sagittal": "APSI"}
 ACCEPTED = ",".join([".gz", *(suffix for suffix in uploads.SCAN_SUFFIXES if suffix.count(".") == 1)])
 _BAR = COLUMNS.index("Probability")
 AMBER = "#e9a23b"
+# Vue takes an empty text for true.
+_BUSY = "busy || (!!remote_line && !consent)"
+_PLAIN: dict[str, Any] = {"density": "compact", "hide_details": True}
 _COMPACT: dict[str, Any] = {"density": "compact", "hide_details": True, "variant": "outlined"}
 
 
@@ -138,7 +141,7 @@ def _server_and_scan(viewer: Any) -> None:
             )
             with v.VBtn(
                 "Open file",
-                disabled=("!connected || busy || (remote_line && !consent)",),
+                disabled=(f"!connected || {_BUSY}",),
                 variant="tonal",
                 click="trame.refs.file.click()",
                 id="open-file",
@@ -155,7 +158,7 @@ def _server_and_scan(viewer: Any) -> None:
             v.VBtn(
                 "Find",
                 click=viewer.on_find,
-                disabled=("!has_scan || busy || (remote_line && !consent)",),
+                disabled=(f"!has_scan || {_BUSY}",),
                 color=AMBER,
                 classes="ct-find",
                 id="find",

@@ -91,6 +91,7 @@ class Scene:
             display = self.volume.GetDisplayNode()
             display.AutoWindowLevelOff()
             display.SetWindowLevel(*WINDOWS[name])
+            self.draw()
 
     def show_surfaces(self, findings: Findings) -> None:
         """Shows the anatomies of an answer in the 3D view, from the front. 2D views keep the outlines of the segmentation."""
@@ -107,6 +108,7 @@ class Scene:
         for node in (nodes.find(self.volume, each) for each in (role, *also)):
             if node is not None and node.GetDisplayNode() is not None:
                 node.GetDisplayNode().SetVisibility(visible)
+        self.draw()
 
     def places(self) -> dict[str, float]:
         """Where each slice view stands: its RAS coordinate in mm along the axis that it looks along."""
@@ -116,6 +118,11 @@ class Scene:
             to_ras = self.program.scene.GetNodeByID(view.get_view_node_id()).GetSliceToRAS()
             found[name] = float(to_ras.GetElement(VIEWS[name], 3))
         return found
+
+    def draw(self) -> None:
+        """Draws all views anew; a change of opacity or window alone does not reach them."""
+        for view in self.program.view_manager.get_views():
+            view.schedule_render()
 
     def set_height(self, z_mm: float) -> None:
         """Moves the axial view to a height."""

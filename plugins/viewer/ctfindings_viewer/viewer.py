@@ -321,6 +321,7 @@ class Viewer:
     def on_opacity(self) -> None:
         """Opacity of the heat map."""
         self.studies.set_opacity(float(self.state.opacity))
+        self.scene.draw()
 
     def on_window(self) -> None:
         """Width and level of the scan."""

@@ -1,0 +1,276 @@
+"""The viewer in headless Chromium, over a server that runs with the shipped weights, on a synthetic scan.
+
+``CTFINDINGS_KEEP_SCREENSHOT=1`` writes the picture of docs/viewer.md anew.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+
+from tests.plugins.monailabel.live_server import LiveServer, free_port, running
+
+selenium = pytest.importorskip("selenium", reason="selenium is not installed")
+pytest.importorskip("monailabel", reason="MONAI Label is not installed")
+
+from selenium import webdriver  # noqa: E402
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[3]
+PYTHON = ROOT / ".venv-viewer" / "bin" / "python"
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+START_SECONDS, ANSWER_SECONDS = 180, 120
+QUERY = "fluid around the lung"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not PYTHON.is_file(), reason="the viewer's environment is missing (make viewer)"),
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no browser (Debian: apt-get install chromium chromium-driver)"),
+]
+
+
+@dataclass
+class Page:
+    """The open page, and how to ask it."""
+
+    driver: Any
+    address: str
+
+    def text(self, selector: str) -> str:
+        return str(self.driver.find_element(By.CSS_SELECTOR, selector).text)
+
+    def click(self, selector: str) -> None:
+        """Clicks as soon as something is there that can be clicked."""
+
+        def clicked() -> bool:
+            element = self.driver.find_element(By.CSS_SELECTOR, selector)
+            if element.is_enabled():
+                element.click()
+                return True
+            return False
+
+        self.until(clicked, f"{selector} cannot be clicked")
+
+    def set(self, name: str, value: Any) -> None:
+        self.driver.execute_script("window.trame.state.set(arguments[0], arguments[1])", name, value)
+
+    def names(self) -> list[str]:
+        return [cell.text for cell in self.driver.find_elements(By.CSS_SELECTOR, "#findings tbody td:first-child")]
+
+    def until(self, holds: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while True:
+            try:
+                if holds():
+                    return
+            except selenium.common.exceptions.WebDriverException:
+                pass  # the page is being drawn anew
+            assert time.monotonic() < deadline, f"{what}; the status line says: {self.text('#status')}"
+            time.sleep(0.1)
+
+    def view(self, name: str) -> np.ndarray:
+        """Pixels of a slice view ``(height, width, 3)`` without the page's own letters."""
+        place = self.driver.find_element(By.ID, f"place-{name}")
+        box = self.driver.execute_script(
+            "const r = arguments[0].closest('.layout-grid-item').getBoundingClientRect(); return [r.x, r.y, r.width, r.height]", place
+        )
+        x, y, width, height = (round(value) for value in box)
+        picture = Image.open(io.BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
+        return np.asarray(picture.crop((x + 30, y + 45, x + width - 30, y + height - 45))).astype(int)
+
+    def settled(self, name: str) -> np.ndarray:
+        """Pixels of a view once two looks at it are the same."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        last = self.view(name)
+        while True:
+            time.sleep(1.0)
+            now = self.view(name)
+            if np.array_equal(now, last):
+                return now
+            assert time.monotonic() < deadline, f"the view {name} never came to rest"
+            last = now
+
+
+@pytest.fixture(scope="module")
+def server(phantom_scan: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    studies = tmp_path_factory.mktemp("studies")
+    image = nib.load(phantom_scan[0])
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj).astype(np.int16), image.affine), studies / "synthetic.nii.gz")
+    with running(ROOT, studies, tmp_path_factory.mktemp("server"), []) as live:
+        yield live
+
+
+@pytest.fixture(scope="module")
+def viewer(server: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a viewer that is connected to the server."""
+    port, log = free_port(), tmp_path_factory.mktemp("viewer") / "output.txt"
+    command = [str(PYTHON), str(ROOT / "plugins" / "viewer" / "start_viewer.py"), "--server", server.url, "--port", str(port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+        try:
+            deadline = time.monotonic() + START_SECONDS
+            while True:
+                try:
+                    if requests.get(f"http://127.0.0.1:{port}/index.html", timeout=10).ok:
+                        break
+                except requests.ConnectionError:
+                    text = log.read_text(errors="replace")[-3000:]
+                    assert process.poll() is None, text
+                    assert time.monotonic() < deadline, text
+                    time.sleep(0.3)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def page(viewer: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    profile = tmp_path_factory.mktemp("profile")
+    quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
+    looks = ["--headless=new", "--disable-gpu", "--force-device-scale-factor=1", "--window-size=1440,1000"]
+    for argument in ["--no-sandbox", f"--user-data-dir={profile}", *quiet, *looks]:
+        options.add_argument(argument)
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    try:
+        driver.get(viewer + "/index.html")
+        page = Page(driver, viewer)
+        page.until(lambda: page.text("#server-line").startswith("Connected: CT Findings"), "the viewer did not connect")
+        yield page
+    finally:
+        driver.quit()
+
+
+def record_of(server: LiveServer) -> dict[str, Any]:
+    return dict(server.infer("findings", "image=synthetic", output="json").params["record"])
+
+
+def heat_coloured(view: np.ndarray) -> np.ndarray:
+    """Pixels that are no shade of grey but of the heat's colours: red well above blue."""
+    return view[..., 0] - view[..., 2] > 60
+
+
+def height(text: str) -> float:
+    """``I 9.0 mm`` as -9.0."""
+    side, value, _ = text.split()
+    return float(value) * (1 if side == "S" else -1)
+
+
+def test_from_a_scan_of_the_server_to_findings_heat_and_free_text(page: Page, server: LiveServer) -> None:
+    record = record_of(server)
+    present = sorted((f for f in record["findings"] if f["present"]), key=lambda f: -f["probability"])
+    assert page.text(".ct-notice") == "Research only. Not a diagnosis."
+    page.set("scan_id", "synthetic")
+    page.until(lambda: page.text("#status") == "Press Find.", "the scan did not open")
+    before = page.settled("axial")
+    assert before.std() > 20, "the axial view is empty"
+
+    page.click("#find")
+    page.until(lambda: len(page.names()) == 18, "the table did not fill")
+    assert page.names()[: len(present)] == [finding["name"] for finding in present], "present findings come first"
+    page.until(lambda: "strongest at" in page.text("#status"), "the first finding was not shown")
+    page.set("show_anatomy", False)
+    page.set("show_box", False)
+
+    first, other = present[0], next(f for f in present[1:] if abs(f["evidence"]["z_mm"] - present[0]["evidence"]["z_mm"]) > 5)
+    at_first = page.settled("axial")
+    assert heat_coloured(at_first).mean() > 0.005, "no heat over the axial view"
+    assert height(page.text("#place-axial")) == pytest.approx(first["evidence"]["z_mm"], abs=0.06)
+    page.click(f"#findings tbody tr:nth-child({page.names().index(other['name']) + 1})")
+    said = f"{other['name']} {other['probability']:.2f}: strongest at"
+    page.until(lambda: page.text("#status").startswith(said), "a click had no answer")
+    assert height(page.text("#place-axial")) == pytest.approx(other["evidence"]["z_mm"], abs=0.06)
+    at_other = page.settled("axial")
+    assert (np.abs(at_other - at_first).max(axis=-1) > 30).mean() > 0.01, "the view did not move"
+
+    page.set("opacity", 0.0)
+    page.until(lambda: heat_coloured(page.view("axial")).mean() < 0.001, "heat without opacity is still drawn")
+    page.set("opacity", 0.5)
+    page.until(lambda: heat_coloured(page.view("axial")).mean() > 0.005, "the heat did not come back")
+
+    asked = server.infer("evidence", "image=synthetic", {"query": QUERY}, output="json").params
+    page.driver.find_element(By.CSS_SELECTOR, "input#query").send_keys(QUERY)
+    page.click("#ask")
+    page.until(lambda: page.text("#status").startswith(f"{QUERY}: strongest at"), "the free text had no answer")
+    assert height(page.text("#place-axial")) == pytest.approx(asked["z_mm"], abs=0.06)
+    line = page.driver.find_element(By.CSS_SELECTOR, "#depth polyline").get_attribute("points")
+    assert len(line.split()) == len(asked["depth"]), "the profile has a point for each level"
+
+
+def test_nothing_came_from_another_machine(page: Page) -> None:
+    loaded = page.driver.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert any("index" in name for name in loaded)
+    assert [name for name in loaded if not name.startswith((page.address, "data:", "blob:"))] == []
+
+
+def test_a_click_on_a_head_sorts_the_table(page: Page) -> None:
+    page.click("#findings th:nth-child(1)")
+    page.until(lambda: page.names() == sorted(page.names()), "the names are not in order")
+    page.click("#findings th:nth-child(1)")
+    page.until(lambda: page.names() == sorted(page.names(), reverse=True), "the order did not turn around")
+
+
+def test_a_damaged_upload_is_said_in_words_and_a_good_one_opens(page: Page, phantom_scan: tuple[Path, Path], tmp_path: Path) -> None:
+    damaged = tmp_path / "Doe^Jane.nii.gz"
+    damaged.write_bytes(phantom_scan[0].read_bytes()[:50_000])
+    page.driver.find_element(By.ID, "file").send_keys(str(damaged))
+    page.until(lambda: "truncated or damaged" in page.text("#status"), "the damaged file was not refused")
+    assert "Doe" not in page.text("#status"), "the server was told the name of the file"
+    page.driver.find_element(By.ID, "file").send_keys(str(phantom_scan[0]))
+    page.until(lambda: page.text("#status") == "Press Find.", "the upload did not open")
+    assert page.text(".ct-scan-name") == "scan.nii.gz"
+
+
+def test_a_server_that_is_gone_is_said_in_words(page: Page, server: LiveServer) -> None:
+    page.set("address", f"http://127.0.0.1:{free_port()}")
+    page.click("#connect")
+    page.until(lambda: "no server answers there" in page.text("#server-line"), "nothing was said")
+    page.set("address", server.url)
+    page.click("#connect")
+    page.until(lambda: page.text("#server-line").startswith("Connected"), "the viewer did not connect again")
+
+
+def test_pages_of_other_sites_are_refused(viewer: str) -> None:
+    assert requests.get(viewer + "/index.html", headers={"Origin": "https://evil.example.org"}, timeout=30).status_code == 403
+    assert requests.get(viewer + "/index.html", headers={"Host": "evil.example.org"}, timeout=30).status_code == 403
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
+    assert requests.get(viewer + "/ws", headers={**upgrade, "Origin": "https://evil.example.org"}, timeout=30).status_code == 403
+
+
+def test_the_picture_of_the_docs(page: Page, server: LiveServer, tmp_path: Path) -> None:
+    """All of the page as a reader sees it; where it is not kept, it is still drawn and must not be empty."""
+    page.set("scan_id", "synthetic")
+    page.until(lambda: page.text("#status") == "Press Find.", "the scan did not open")
+    page.set("show_anatomy", True)
+    page.set("show_box", True)
+    page.click("#find")
+    page.until(lambda: "strongest at" in page.text("#status"), "no finding was shown")
+    drawn = [page.settled(name) for name in ("axial", "coronal", "sagittal")]
+    assert all(view.std() > 20 for view in drawn)
+    keep = os.environ.get("CTFINDINGS_KEEP_SCREENSHOT") == "1"
+    target = ROOT / "docs" / "images" / "viewer.png" if keep else tmp_path / "viewer.png"
+    time.sleep(2)
+    picture = Image.open(io.BytesIO(page.driver.get_screenshot_as_png())).convert("RGB")
+    picture.quantize(256, method=Image.Quantize.MAXCOVERAGE).save(target, optimize=True)
+    assert target.stat().st_size > 50_000
