@@ -65,21 +65,31 @@ class BundlePredictor:
         self._preprocessing = parser.get_parsed_content("preprocessing")
         self._text_lock = threading.Lock()
 
-    def encode(self, image: str | Path, name: str | None = None, stored: Mapping[str, Any] | None = None) -> EncodedScan:
+    def encode(
+        self,
+        image: str | Path,
+        name: str | None = None,
+        stored: Mapping[str, Any] | None = None,
+        anatomy: str | Path | None = None,
+    ) -> EncodedScan:
         """Reads and encodes a scan and scores the findings; all that a later question needs is kept.
 
         Args:
             image: NIfTI, NRRD or MetaImage file, or folder or zip of DICOM.
             name: to be used for the scan in the record; the file's own by default.
             stored: how the file becomes HU, the entry of a study record; see ``load_scan``.
+            anatomy: its anatomy mask; without one the network's own is used.
 
         Raises:
             ScanError: when the file cannot be used.
         """
-        batch = one_scan([self._preprocessing({"image": str(image), STORED_KEY: stored})])
+        batch = one_scan([self._preprocessing({"image": str(image), "anatomy": anatomy, STORED_KEY: stored})])
         tensor: MetaTensor = batch["image"]
         started = time.perf_counter()
-        on_device = self.predictor.encode(MetaTensor(tensor.as_tensor().to(self.device), affine=tensor.affine))
+        on_device = self.predictor.encode(
+            MetaTensor(tensor.as_tensor().to(self.device), affine=tensor.affine),
+            *(batch[key].to(self.device) for key in ("anatomy", "anatomy_known") if key in batch),
+        )
         embedding = _moved(on_device, torch.device("cpu"))
         encoded = time.perf_counter() - started
         answers = self.predictor.answer(self._on_device(embedding), tensor.affine, tensor.shape[2:], {"encode": encoded})

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from bundle.ctfindings.data.atomic import atomic_path
+from bundle.ctfindings.data.atomic import atomic_path, safe_name
 from bundle.ctfindings.data.datalist import PATH_KEYS, load_datalist
 from bundle.ctfindings.data.scan_work import over_scans
 from bundle.ctfindings.inference.mask_sources import MaskSource, MaskTask, make_mask
@@ -84,9 +82,7 @@ def mask_datalist(
 
 def mask_file(study: str) -> str:
     """Path of a study's mask below the output folder, for ids of any characters."""
-    plain = re.sub(r"[^\w.-]+", "_", study)[:80]
-    name = plain if plain == study else f"{plain}-{hashlib.sha256(study.encode()).hexdigest()[:8]}"
-    return f"anatomy/{name}.nii.gz"
+    return f"anatomy/{safe_name(study)}.nii.gz"
 
 
 def _records(datalist: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
