@@ -112,11 +112,11 @@ def read_volume(path: str | Path, stored: Stored | None = None) -> Volume:
 
 def _read_nifti(source: Path, path: str | Path) -> Volume:
     try:
-        image = _nifti_image(source)
+        image, content = _nifti_image(source)
         _check_three_axes(path, image.shape)
         if int(image.header["sform_code"]) == 0 and int(image.header["qform_code"]) == 0:
             raise ScanError(path, "has no affine (sform_code and qform_code are 0); convert it from DICOM again, e.g. with dcm2niix")
-        array = np.asanyarray(image.dataobj)
+        array = _nifti_voxels(image, content)
     except ScanError:
         raise
     except (EOFError, isal_zlib.error, OSError, ValueError, nib.filebasedimages.ImageFileError) as error:  # type: ignore[misc]
@@ -124,15 +124,25 @@ def _read_nifti(source: Path, path: str | Path) -> Volume:
     return Volume(_three_axes(array), np.asarray(image.affine, np.float64), "nifti", [])
 
 
-def _nifti_image(source: Path) -> nib.Nifti1Image:
-    """An image of NIfTI 1 or 2; a compressed one is decoded by isal, about twice as fast as zlib does it."""
+def _nifti_image(source: Path) -> tuple[nib.Nifti1Image, bytes | None]:
+    """An image of NIfTI 1 or 2, and the bytes of the file where it was compressed: isal decodes it in half the time of zlib."""
     if not source.name.lower().endswith(".gz"):
-        return cast(nib.Nifti1Image, nib.load(source))
+        return cast(nib.Nifti1Image, nib.load(source)), None
     content = igzip.decompress(source.read_bytes())
     for kind in (nib.Nifti1Image, nib.Nifti2Image):
         if kind.header_class.may_contain_header(content):
-            return kind.from_bytes(content)
+            return kind.from_bytes(content), content
     raise nib.filebasedimages.ImageFileError("its first bytes are no header of NIfTI")
+
+
+def _nifti_voxels(image: nib.Nifti1Image, content: bytes | None) -> np.ndarray:
+    """The voxels, scaled as the header says; those that need no scaling are a view of the decoded bytes."""
+    proxy = cast(nib.arrayproxy.ArrayProxy, image.dataobj)
+    if content is None or (proxy.slope, proxy.inter) != (1.0, 0.0):
+        return np.asanyarray(proxy)
+    if len(content) < proxy.offset + int(np.prod(proxy.shape)) * proxy.dtype.itemsize:
+        raise EOFError("it ends before its last voxel")
+    return np.ndarray(proxy.shape, proxy.dtype, content, proxy.offset, order="F")
 
 
 def _read_nrrd(source: Path, path: str | Path) -> Volume:
