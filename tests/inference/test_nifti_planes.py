@@ -10,22 +10,22 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle.ctfindings.inference import nifti_planes
 from bundle.ctfindings.inference.nifti_planes import write_planes
 
 AFFINE = np.array([[-2.0, 0, 0, 40], [0, -2, 0, 30], [0, 0, 5, -100], [0, 0, 0, 1]])
 
 
-@pytest.mark.parametrize("chunk", [1, 100, 4_000_000], ids=["a chunk each plane", "some planes", "one chunk"])
-def test_planes_are_read_back(chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nifti_planes, "_CHUNK", chunk)
-    values = np.random.default_rng(0).integers(0, 256, (7, 5, 40), dtype=np.uint8)
-    write_planes(tmp_path / "a.nii.gz", (values[:, :, k].T for k in range(40)), values.shape, AFFINE, "test", scale=1 / 255)
+@pytest.mark.parametrize(("dtype", "lowest", "highest", "scale"), [("u1", 0, 255, 1 / 255), ("<i2", -1024, 3071, 1.0)])
+def test_planes_are_read_back(dtype: str, lowest: int, highest: int, scale: float, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(lowest, highest, (7, 5, 40), endpoint=True).astype(dtype)
+    planes = (values[:, :, k].T for k in range(40))
+    write_planes(tmp_path / "a.nii.gz", planes, values.shape, AFFINE, "test", scale=scale, dtype=dtype)
     image = nib.load(tmp_path / "a.nii.gz")
-    np.testing.assert_allclose(np.asarray(image.dataobj), values / 255, atol=1e-6)
+    assert image.get_data_dtype() == np.dtype(dtype)
+    np.testing.assert_allclose(np.asarray(image.dataobj), values * scale, atol=1e-6)
     np.testing.assert_allclose(image.affine, AFFINE)
     # Length and checksum of the stream are right as well, which nibabel does not look at to the end.
-    assert len(gzip.decompress((tmp_path / "a.nii.gz").read_bytes())) == 352 + values.size
+    assert len(gzip.decompress((tmp_path / "a.nii.gz").read_bytes())) == 352 + values.nbytes
 
 
 def test_an_error_while_writing_leaves_no_file(tmp_path: Path) -> None:
