@@ -5,6 +5,7 @@
 For each scan: seconds from the first byte of ``findings`` sent to the last byte of its answer (the scan is read and encoded), and the
 median over further questions on the encoded scan, each with its heat map unpacked no further than HTTP does: a finding, a free text
 that was not asked before, and the same without the map (``output=json``). Scans are uploaded into sessions first, which is timed apart.
+On a busy machine, ``--process PID`` of a server on this one adds the processor time it took for a question (Linux only).
 Research only; nothing is written on the server but the sessions, which are deleted at the end.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import sys
@@ -46,7 +48,15 @@ def timed(task: Callable[[], requests.Response]) -> tuple[float, requests.Respon
     return seconds, response
 
 
-def measure(server: str, scan: Path, questions: int) -> dict[str, Any]:
+def processor_seconds(process: int | None) -> float:
+    """Processor time of a process so far, in seconds; 0 without one."""
+    if process is None:
+        return 0.0
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(server: str, scan: Path, questions: int, process: int | None) -> dict[str, Any]:
     """Times of one scan in seconds, and the size of its map in bytes."""
     http = requests.Session()
 
@@ -63,8 +73,10 @@ def measure(server: str, scan: Path, questions: int) -> dict[str, Any]:
         again, answer = ask("findings", {}, "json")
         record = answer.json()["record"]
         names = [finding["name"] for finding in record["findings"]][:questions]
+        before = processor_seconds(process)
         by_finding = [ask("evidence", {"finding": finding}) for finding in names]
         by_text = [ask("evidence", {"query": text}) for text in TEXTS[:questions]]
+        processor = (processor_seconds(process) - before) / (len(by_finding) + len(by_text))
         alone = [ask("evidence", {"finding": finding}, "json") for finding in names]
     finally:
         http.delete(f"{server}/session/{session}", timeout=SECONDS)
@@ -77,6 +89,7 @@ def measure(server: str, scan: Path, questions: int) -> dict[str, Any]:
         "free text": statistics.median(seconds for seconds, _ in by_text),
         "finding, json": statistics.median(seconds for seconds, _ in alone),
         "slowest question": max(seconds for seconds, _ in (*by_finding, *by_text)),
+        "processor": processor,
         "map bytes": round(statistics.median(len(response.content) for _, response in by_finding)),
     }
 
@@ -86,6 +99,7 @@ def main() -> None:
     parser.add_argument("scans", nargs="+", type=Path, help="scans, as the server reads them")
     parser.add_argument("--server", default="http://127.0.0.1:8000", help="%(default)s by default")
     parser.add_argument("--questions", type=int, default=5, help="further questions of each kind, 1 to 5; %(default)s by default")
+    parser.add_argument("--process", type=int, help="process of a server on this machine, for its processor time")
     parser.add_argument("--output", type=Path, help="also write the figures as JSON")
     options = parser.parse_args()
     if not 1 <= options.questions <= len(TEXTS):
@@ -93,12 +107,22 @@ def main() -> None:
     missing = [str(scan) for scan in options.scans if not scan.is_file()]
     if missing:
         raise SystemExit(f"error: {missing[0]}: no such file")
+    if options.process is not None and not Path(f"/proc/{options.process}/stat").is_file():
+        raise SystemExit(f"error: --process {options.process}: there is no such process on this machine")
     rows: list[dict[str, Any]] = []
-    columns = ("upload", "first answer", "finding", "free text", "finding, json", "slowest question")
+    columns = (
+        "upload",
+        "first answer",
+        "finding",
+        "free text",
+        "finding, json",
+        "slowest question",
+        *(["processor"] if options.process else []),
+    )
     print(f"{'scan':<18}" + "".join(f"{column:>18}" for column in columns) + f"{'map, kB':>10}")
     for scan in options.scans:
         try:
-            row = measure(options.server.rstrip("/"), scan, options.questions)
+            row = measure(options.server.rstrip("/"), scan, options.questions, options.process)
         except requests.ConnectionError:
             raise SystemExit(f"error: {options.server}: no server answers there; start plugins/monailabel/start_server.py") from None
         rows.append(row)
