@@ -26,7 +26,7 @@ from bundle.ctfindings.data.scan import load_scan
 from bundle.ctfindings.data.volume import ScanError
 from bundle.ctfindings.inference.bundle_predictor import BundlePredictor
 
-MASK_VERSION = 1
+MASK_VERSION = 2
 """Raised when a source gives other masks, so that those of before are made again."""
 
 _LUNG = ANATOMIES[ANATOMY_NAMES.index("lung")].mask_id
@@ -122,16 +122,23 @@ def make_mask(task: MaskTask) -> str:
 
 
 def _classical(task: MaskTask, hu: NDArray[np.float32], affine: NDArray[np.float64], body: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Lungs by threshold and shape; within the rest of the body, what the anatomy head finds."""
+    """Lungs by threshold and shape; between them, what the anatomy head finds: elsewhere it is often wrong on real scans."""
     lungs = lung_mask(hu, affine)
     predictor = _predictor(task.source.folder)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "anatomy.nii.gz"
         predictor.write_anatomy(path, predictor.encode(task.image, stored=task.stored))
         labels = np.array(np.asanyarray(nib.load(path).dataobj), np.uint8)  # type: ignore[attr-defined]
-    labels[(labels == _LUNG) | ~body] = 0
+    labels[(labels == _LUNG) | ~body | ~_between(lungs, affine)] = 0
     labels[lungs] = _LUNG
     return labels
+
+
+def _between(lungs: NDArray[np.bool_], affine: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """What has lung on its left and on its right."""
+    across = int(np.abs(affine[0, :3]).argmax())
+    after = np.logical_or.accumulate(lungs, axis=across)
+    return after & np.flip(np.logical_or.accumulate(np.flip(lungs, across), axis=across), across)
 
 
 @lru_cache(maxsize=1)
