@@ -76,6 +76,7 @@ def test_a_series_of_a_dicomweb_server_is_answered_by_its_uid(
 
     with running(bundle_root, f"{orthanc}/dicom-web", tmp_path / "work", [("checkpoint", str(untrained_weights))]) as server:
         assert server.get("/info/").json()["datastore"]["total"] == 1
+        assert list(server.get("/datastore/?output=all").json()["objects"]) == [uid], "a series is listed before it was fetched"
         answer = server.infer("findings", f"image={uid}")
         assert answer.status == 200, answer.params
         wanted = BundlePredictor(bundle_root, untrained_weights).encode(folder)

@@ -77,6 +77,19 @@ def test_findings_are_the_record_and_the_anatomies_on_the_grid_of_the_scan(
     assert server.infer("findings", "image=first", output="json").params["record"]["findings"] == record["findings"]
 
 
+def test_the_scan_itself_is_given_in_hu_on_its_own_grid_without_encoding_it(server: LiveServer, scans: dict[str, Path]) -> None:
+    before = server.encoded()
+    answer = server.infer("scan", "image=second")
+    assert answer.status == 200 and answer.volume().get_data_dtype() == np.dtype("<i2")
+    scan = nib.load(scans["second"])
+    np.testing.assert_array_equal(answer.values(), np.maximum(np.asarray(scan.dataobj), -1024))
+    np.testing.assert_allclose(answer.volume().affine, scan.affine, atol=1e-4)
+    assert server.encoded() == before
+    assert server.infer("scan", "image=second", output="json").status == 400
+    refused = server.infer("scan", "image=truncated")
+    assert refused.status == 422 and "truncated.nii.gz" in refused.params["detail"] and "/" not in refused.params["detail"].split(":")[0]
+
+
 def test_points_are_the_present_findings_at_their_evidence_in_lps(server: LiveServer) -> None:
     record = server.infer("findings", "image=first", output="json").params["record"]
     present = [finding for finding in record["findings"] if finding["present"] and finding["evidence"]]

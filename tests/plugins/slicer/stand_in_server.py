@@ -27,6 +27,7 @@ class StandInServer:
     Attributes:
         requests: (method, path, headers, body) in the order of arrival.
         sessions: content of each upload by session id.
+        images: content of the scans that the server has by itself.
         config: of the models in ``/info/``.
         models: that it has.
         failures: (status, body) by path prefix, sent instead of an answer.
@@ -40,6 +41,7 @@ class StandInServer:
         self.evidence = evidence
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
         self.sessions: dict[str, bytes] = {}
+        self.images: dict[str, bytes] = {}
         self.config: dict[str, Any] = dict(CONFIG)
         self.models = ["findings", "findings_points", "evidence"]
         self.failures: dict[str, tuple[int, bytes]] = {}
@@ -108,11 +110,18 @@ class StandInServer:
         if parts.path.startswith("/session/"):
             known = parts.path.removeprefix("/session/") in self.sessions
             return (200, *_json({})) if known else (404, *_json({"detail": "Session Not Found"}))
-        session = parse_qs(parts.query).get("session_id", [""])[0]
-        if session not in self.sessions:
+        if parts.path == "/datastore/":
+            return (200, *_json({"name": "scans", "objects": {name: {"image": {}, "labels": {}} for name in self.images}}))
+        keys = parse_qs(parts.query)
+        image, session = keys.get("image", [""])[0], keys.get("session_id", [""])[0]
+        if image and image not in self.images:
+            return (404, *_json({"detail": f"image {image} is not in the datastore"}))
+        if not image and session not in self.sessions:
             return (404, *_json({"detail": f"session {session} is unknown"}))
         self.gate.wait()
         params = json.loads(_form(headers, body)["params"][1])
+        if parts.path == "/infer/scan":
+            return (200, *_multipart({}, self.images[image] if image else self.sessions[session], "scan.nii.gz"))
         if parts.path == "/infer/findings_points":
             return (200, *_multipart({}, self.points, "findings.mrk.json"))
         answer = self.findings if parts.path == "/infer/findings" else self.evidence(params)

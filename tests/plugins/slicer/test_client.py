@@ -52,6 +52,29 @@ def test_nothing_but_voxels_and_place_leaves_the_computer(server: StandInServer,
         assert header[field].item() == b""
 
 
+def test_scans_that_the_server_has_are_listed_given_and_asked_about_without_an_upload(
+    server: StandInServer, bundle_answer: BundleAnswer
+) -> None:
+    server.images = {"second": b"", "first": bundle_answer.scan.read_bytes()}
+    client = Client(server.address)
+    assert client.images() == ["first", "second"]
+    scan = client.scan(image="first")
+    np.testing.assert_array_equal(scan.array.T, bundle_answer.hu)
+    np.testing.assert_allclose(scan.affine, bundle_answer.affine, atol=1e-4)
+    assert client.findings(image="first").record.data == bundle_answer.record
+    assert client.evidence(image="first", query=QUERY).text == QUERY
+    assert not server.sessions
+    with pytest.raises(ServerError, match="not in the datastore"):
+        client.findings(image="third")
+
+
+def test_a_file_is_sent_as_it_is_and_can_be_looked_at(server: StandInServer, bundle_answer: BundleAnswer) -> None:
+    client = Client(server.address)
+    session = client.upload_file(bundle_answer.scan.read_bytes(), "scan.nii.gz")
+    assert server.sessions[session] == bundle_answer.scan.read_bytes()
+    np.testing.assert_array_equal(client.scan(session).array.T, bundle_answer.hu)
+
+
 def test_a_forgotten_scan_is_sent_again_once(server: StandInServer, scan: Scan) -> None:
     client = Client(server.address)
     session, _ = with_session(client, "forgotten", lambda: scan, client.findings)

@@ -179,6 +179,14 @@ def test_scan_is_uploaded_once_and_again_when_it_changed_or_was_forgotten(
     assert "session-3" in server.sessions
 
 
+def test_a_scan_that_the_server_has_is_not_uploaded(studies: Any, volume: Any, server: StandInServer, bundle_answer: BundleAnswer) -> None:
+    server.images["known"] = bundle_answer.scan.read_bytes()
+    studies.server_has(volume, image="known")
+    studies.show_findings(volume, _run(studies.ask_findings(volume)))
+    studies.show_evidence(volume, _run(studies.ask_evidence(volume, query=QUERY)))
+    assert not server.sessions
+
+
 def test_a_second_find_leaves_nothing_of_the_first(studies: Any, volume: Any, program: Program, bundle_answer: BundleAnswer) -> None:
     name = bundle_answer.present()[0]["name"]
     answers = _run(studies.ask_findings(volume)), _run(studies.ask_evidence(volume, finding=name))
