@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import timeit
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -51,13 +52,7 @@ VALIDATION_SCANS = 2
 
 def best(task: Callable[[], object], repeats: int) -> float:
     """Shortest time of some runs in seconds, after one that is not counted."""
-    task()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        task()
-        times.append(time.perf_counter() - started)
-    return min(times)
+    return min(timeit.repeat(task, number=1, repeat=repeats + 1)[1:])
 
 
 def inflate_zip(path: Path) -> int:
