@@ -33,7 +33,7 @@ from selenium.webdriver.common.by import By  # noqa: E402
 ROOT = Path(__file__).resolve().parents[3]
 PYTHON = ROOT / ".venv-viewer" / "bin" / "python"
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-START_SECONDS, ANSWER_SECONDS = 180, 120
+START_SECONDS, ANSWER_SECONDS = 300, 120
 QUERY = "fluid around the lung"
 
 pytestmark = [
