@@ -20,7 +20,7 @@ from slicer.ScriptedLoadableModule import (
 )
 
 from CTFindingsLib import anatomy, depth, export, heat, nodes, points, selftest, tables
-from CTFindingsLib.job import Job
+from CTFindingsLib.job import STAGES, Job
 from CTFindingsLib.record import NOTICE, Record, Row
 from CTFindingsLib.study import Studies
 from CTFindingsLib.transport import Cancellation, Progress, is_private
@@ -29,13 +29,6 @@ from CTFindingsQt.findings_table import FindingsTable
 DEFAULT_ADDRESS = "http://127.0.0.1:8000"
 ADDRESS_SETTING = "CTFindings/serverAddress"
 POLL_MILLISECONDS = 100
-STAGES = {
-    "starting": "Connecting to the server",
-    "packing": "Packing the scan",
-    "sending": "Sending the scan",
-    "waiting": "The server is working",
-    "receiving": "Receiving the answer",
-}
 
 
 class CTFindings(ScriptedLoadableModule):

@@ -6,16 +6,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from CTFindingsLib.job import STAGES
 from CTFindingsLib.record import COLUMNS, Row, ordered
 from CTFindingsLib.transport import is_private
-
-STAGES = {
-    "starting": "Connecting to the server",
-    "packing": "Packing the scan",
-    "sending": "Sending the scan",
-    "waiting": "The server is working",
-    "receiving": "Receiving the answer",
-}
 
 FALLING_FIRST = ("Probability", "Threshold", "Present", "Place")
 """Columns whose large values are of interest."""

@@ -8,6 +8,15 @@ from typing import Any
 
 from CTFindingsLib.transport import Cancellation, Cancelled, Progress
 
+STAGES = {
+    "starting": "Connecting to the server",
+    "packing": "Packing the scan",
+    "sending": "Sending the scan",
+    "waiting": "The server is working",
+    "receiving": "Receiving the answer",
+}
+"""What is done while a job runs, in words, by the stage that it reports."""
+
 Work = Callable[[Cancellation, Progress], Any]
 
 
