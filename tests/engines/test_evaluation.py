@@ -42,7 +42,7 @@ class Setup(NamedTuple):
 
 
 def build_model(encoder: Path) -> VisionLanguageModel:
-    tower = ConvolutionalTower(channels=(8, 8, 8, 16), width=16, heads=2, blocks=(1, 1, 1))
+    tower = ConvolutionalTower(channels=(8, 8, 8, 16), width=16, heads=2, blocks=(1, 1, 1, 1))
     image = ImageEncoder(tower, embedding=16, heads=2)
     return VisionLanguageModel(image, TextTower(str(encoder), embedding=16, hidden=16))
 

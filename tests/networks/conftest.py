@@ -56,7 +56,7 @@ def other_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
 def convolutional_tower() -> ConvolutionalTower:
     """Tokens of 2 voxels, scans of multiples of 8 voxels."""
     torch.manual_seed(0)
-    return ConvolutionalTower(patch=2, channels=(8, 8, 8, 16), blocks=(1, 1, 1), width=12, heads=2)
+    return ConvolutionalTower(patch=2, channels=(8, 8, 8, 16), blocks=(1, 1, 1, 1), width=12, heads=2)
 
 
 def transformer_tower() -> VisionTransformerTower:

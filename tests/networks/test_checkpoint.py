@@ -96,7 +96,7 @@ def test_truncated_file_is_refused(weights: Path, make_model: Build) -> None:
 
 
 def test_checkpoint_of_another_geometry_is_refused(weights: Path) -> None:
-    tower = ConvolutionalTower(patch=2, channels=(8, 8, 8, 16), blocks=(2, 1, 1), width=12, heads=2)
+    tower = ConvolutionalTower(patch=2, channels=(8, 8, 8, 16), blocks=(1, 2, 1, 1), width=12, heads=2)
     other = ZeroShotClassifier(ImageEncoder(tower, EMBEDDING, heads=2))
     message = _refusal(lambda: load_checkpoint(other, weights), weights)
     assert "use the configuration it was trained with" in message and "image.tower.fine.1" in message

@@ -38,12 +38,12 @@ def test_every_level_has_as_many_tokens_as_its_grid_has_cells(tower: AnyTower, s
 
 
 def test_convolutional_levels_halve_the_grid() -> None:
-    _, grids = ConvolutionalTower(patch=2, channels=(4, 8, 8, 4), heads=2, width=4)(_scan(16, 8, 24))
+    _, grids = ConvolutionalTower(patch=2, channels=(8, 8, 8, 4), heads=2, width=4)(_scan(16, 8, 24))
     assert grids == [[8, 4, 12], [4, 2, 6], [2, 1, 3]]
 
 
 def test_patch_is_a_power_of_two() -> None:
-    levels, grids = ConvolutionalTower(patch=4, channels=(4, 8, 8, 4), heads=2, width=4)(_scan(16, 16, 32))
+    levels, grids = ConvolutionalTower(patch=4, channels=(8, 8, 8, 4), heads=2, width=4)(_scan(16, 16, 32))
     assert grids[0] == [4, 4, 8] and levels[0].shape == (1, 128, 4)
     with pytest.raises(ValueError, match="patch is 6; give a power of two"):
         ConvolutionalTower(patch=6)

@@ -57,15 +57,17 @@ class HounsfieldWindows(nn.Module):
 class ConvolutionalTower(nn.Module):
     """A small tower for CPUs: a patch stem, residual convolutions on two grids, attention on the coarsest.
 
-    The stem halves the grid with non-overlapping convolutions until a token has ``patch`` voxels; every level is then fused
-    back into the finest grid, so that such a token knows its surroundings and the whole chest.
+    The stem halves the grid until a token has ``patch`` voxels, with residual units before the last halving: a nodule and the vessel it
+    hides among differ in shape, which shows only on a grid finer than a token. Every level is then fused back into the finest grid, so
+    that such a token knows its surroundings and the whole chest.
 
     Args:
         hu_window: the HU range that the pipeline mapped to [0, 1].
         windows: HU ranges that become input channels, see ``HounsfieldWindows``.
         patch: edge of a token of the finest level, in voxels; a power of two.
-        channels: width of the stem's hidden layers and of the fine, middle and coarse level; the middle two multiples of ``GROUPS``.
-        blocks: residual units of the fine and middle level, and transformer blocks of the coarse one.
+        channels: width of the stem and of the fine, middle and coarse level; the first three multiples of ``GROUPS``.
+        blocks: residual units after each halving of the stem but the last, and of the fine and middle level; transformer blocks of the
+            coarse one.
         width: width of the tokens that come out, the same at every level.
         heads: attention heads of the coarse level.
 
@@ -79,7 +81,7 @@ class ConvolutionalTower(nn.Module):
         windows: Sequence[Sequence[float]] = CHEST_WINDOWS,
         patch: int = 4,
         channels: Sequence[int] = (16, 48, 64, 128),
-        blocks: Sequence[int] = (1, 2, 2),
+        blocks: Sequence[int] = (1, 1, 2, 2),
         width: int = 64,
         heads: int = 4,
     ) -> None:
@@ -87,16 +89,17 @@ class ConvolutionalTower(nn.Module):
         if patch < 2 or patch & (patch - 1):
             raise ValueError(f"patch is {patch}; give a power of two, such as 4")
         hidden, fine, middle, coarse = channels
+        in_stem, in_fine, in_middle, in_coarse = blocks
         self.width = width
         self.stride = (patch, patch, patch)
         self.multiple = (4 * patch, 4 * patch, 4 * patch)
         self.windows = HounsfieldWindows(hu_window, windows)
-        self.stem = _stem(len(windows), hidden, fine, patch)
-        self.fine = nn.Sequential(*[_residual(fine) for _ in range(blocks[0])])
+        self.stem = _stem(len(windows), hidden, fine, patch, in_stem)
+        self.fine = nn.Sequential(*[_residual(fine) for _ in range(in_fine)])
         self.to_middle = nn.Conv3d(fine, middle, kernel_size=2, stride=2)
-        self.middle = nn.Sequential(*[_residual(middle) for _ in range(blocks[1])])
+        self.middle = nn.Sequential(*[_residual(middle) for _ in range(in_middle)])
         self.to_coarse = nn.Conv3d(middle, coarse, kernel_size=2, stride=2)
-        self.coarse = nn.ModuleList([TransformerBlock(coarse, 2 * coarse, heads, use_flash_attention=True) for _ in range(blocks[2])])
+        self.coarse = nn.ModuleList([TransformerBlock(coarse, 2 * coarse, heads, use_flash_attention=True) for _ in range(in_coarse)])
         self.position = nn.Linear(3, coarse)
         # Each level is normalised before it is added: otherwise the large features of the context drown the fine ones.
         self.project_fine = nn.Sequential(nn.LayerNorm(fine), nn.Linear(fine, width))
@@ -126,11 +129,11 @@ class ConvolutionalTower(nn.Module):
         return [tokens_fine + self.fuse(tokens_fine), tokens_middle, tokens_coarse], grids
 
 
-def _stem(windows: int, hidden: int, fine: int, patch: int) -> nn.Sequential:
+def _stem(windows: int, hidden: int, fine: int, patch: int, blocks: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     width = windows
     while patch > 2:
-        layers += [nn.Conv3d(width, hidden, kernel_size=2, stride=2), nn.GELU()]
+        layers += [nn.Conv3d(width, hidden, kernel_size=2, stride=2), nn.GELU(), *[_residual(hidden) for _ in range(blocks)]]
         width, patch = hidden, patch // 2
     layers.append(nn.Conv3d(width, fine, kernel_size=2, stride=2))
     return nn.Sequential(*layers).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
