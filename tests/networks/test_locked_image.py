@@ -25,7 +25,8 @@ def test_pooled_features_give_the_rows_of_the_encoder(make_image: Callable[[], I
     with torch.no_grad():
         encoded = image(scan)
         pooled, valid = image.pooled_features(scan)
-        torch.testing.assert_close(project_rows(pooled, valid, image.anatomy_pooling.projection), encoded.anatomy)
+        pooling = image.anatomy_pooling
+        torch.testing.assert_close(project_rows(pooled, valid, pooling.projection, pooling.bias), encoded.anatomy)
     assert torch.equal(valid, encoded.anatomy_valid)
 
 

@@ -32,6 +32,7 @@ def pooling() -> AnatomyPooling:
     torch.nn.init.normal_(pooling.normalize.weight)
     torch.nn.init.normal_(pooling.normalize.bias)
     torch.nn.init.normal_(pooling.standardize.mean)
+    torch.nn.init.normal_(pooling.bias)
     return pooling.eval()
 
 
@@ -59,8 +60,9 @@ def _pool_one(pooling: AnatomyPooling, tokens: Tensor, anatomy: int) -> Tensor:
         score = torch.exp(key[:, part] @ pooling.query[anatomy, part] / math.sqrt(4))
         heads.append((score / score.sum()) @ value[:, part])
     common = torch.cat(heads) @ pooling.output.weight.T + pooling.output.bias
+    common = (common - common.mean()) / torch.sqrt(common.var(unbiased=False) + 1e-5)
     pooled = torch.cat([common, normal.amax(0), normal.amin(0)]) - pooling.standardize.mean[anatomy]
-    row = pooled.clamp(-5, 5) @ pooling.projection[anatomy]
+    row = pooled.clamp(-5, 5) @ pooling.projection[anatomy] + pooling.bias[anatomy]
     return row / row.norm()
 
 
@@ -215,3 +217,28 @@ def test_finding_tokens_are_those_that_any_marked_voxel_touches() -> None:
     assert tokens.shape == (2, 8, 18)
     # Token (x, y, z) of the 2 x 2 x 2 grid is row 4 x + 2 y + z.
     assert tokens.nonzero().tolist() == [[0, 4, 0], [0, 4, 17], [1, 3, 4]]
+
+
+def test_gradient_of_standardized_rows_has_no_part_that_all_scans_share() -> None:
+    standardize = RunningStandardization(anatomies=2, features=3).train()
+    rows = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    valid = torch.tensor([[True, True], [True, False], [True, False], [True, False]])
+    standardize(rows, valid)[:, :, 0].mul(torch.tensor([[1.0], [2.0], [3.0], [4.0]])).sum().backward()
+    gradient = rows.grad
+    assert gradient is not None
+    torch.testing.assert_close(gradient[:, 0].sum(0), torch.zeros(3))
+    assert gradient[3, 0, 0] > 0 > gradient[0, 0, 0]
+    assert gradient[0, 1, 0] > 0, "a scan that is alone keeps its gradient"
+
+
+def test_features_that_move_together_do_not_become_a_constant_of_the_rows() -> None:
+    """A loss that likes a constant must not make the features run ahead of their running mean."""
+    standardize = RunningStandardization(anatomies=1, features=1).train()
+    shift = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([shift], lr=0.5)
+    scans = torch.randn(4, 1, 1, generator=torch.Generator().manual_seed(0))
+    for _ in range(50):
+        optimizer.zero_grad()
+        (-standardize(scans + shift, torch.ones(4, 1, dtype=torch.bool)).mean()).backward()
+        optimizer.step()
+    assert abs(shift.item()) < 1e-4

@@ -45,6 +45,7 @@ class LockedImageModel(nn.Module):
         self.text = text
         self.projection = nn.Parameter(torch.empty(len(ANATOMIES), features, embedding))
         nn.init.normal_(self.projection, std=features**-0.5)
+        self.bias = nn.Parameter(torch.zeros(len(ANATOMIES), embedding))
         self.scorer = FindingScorer(tokens=False)
         self.temperature_range = (float(temperature_range[0]), float(temperature_range[1]))
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
@@ -62,7 +63,7 @@ class LockedImageModel(nn.Module):
         Returns:
             ``anatomy``, ``anatomy_valid``, both temperatures and, with captions, ``caption`` and ``caption_valid``.
         """
-        rows = project_rows(features, valid, self.projection)
+        rows = project_rows(features, valid, self.projection, self.bias)
         low, high = self.temperature_range
         outputs = {
             "anatomy": rows,
@@ -76,7 +77,7 @@ class LockedImageModel(nn.Module):
 
     def score(self, features: Tensor, valid: Tensor, deltas: Tensor) -> Tensor:
         """Logits ``[B, P, C]`` of P prompt differences of each finding, ``[P, C, E]``, by the row of the finding's anatomy alone."""
-        rows = project_rows(features, valid, self.projection)
+        rows = project_rows(features, valid, self.projection, self.bias)
         batch, prompts = len(rows), deltas.shape[0]
         no_tokens = rows.new_zeros(batch, 1, rows.shape[2])
         no_members = torch.zeros(batch, 1, rows.shape[1], dtype=torch.bool, device=rows.device)

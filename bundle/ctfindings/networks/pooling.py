@@ -82,7 +82,9 @@ class RunningStandardization(nn.Module):
 
     Pooled features of one organ are nearly the same in all patients; what tells one patient from another is a small part of
     them, and learned slowly. The running statistics are used in training too, so that a scan's features do not depend on the
-    scans that happen to share its batch, and no gradient passes through them.
+    scans that happen to share its batch. No gradient passes through them; that of a batch is freed of what its scans have in common, as
+    in batch normalisation. Otherwise a mean that keeps moving, with the running mean behind it, is a constant that the losses
+    like to have, and features grow without bound.
 
     Args:
         anatomies: number of rows K.
@@ -105,7 +107,11 @@ class RunningStandardization(nn.Module):
     def forward(self, rows: Tensor, valid: Tensor) -> Tensor:
         """``[B, K, F]`` with validity ``[B, K]`` to the same; rows that are not valid do not count."""
         if self.training:
-            self._update(rows.detach(), valid.unsqueeze(-1).to(rows.dtype))
+            counted = valid.unsqueeze(-1).to(rows.dtype)
+            self._update(rows.detach(), counted)
+            # The value stays; the gradient loses its mean over the scans of the batch, unless there is one scan alone.
+            common = (rows * counted).sum(0) / counted.sum(0).clamp(min=1) * (counted.sum(0) > 1)
+            rows = rows - common + common.detach()
         return ((rows - self.mean) / (self.variance + 1e-5).sqrt()).clamp(-self.limit, self.limit)
 
     def _update(self, rows: Tensor, valid: Tensor) -> None:
@@ -141,8 +147,10 @@ class AnatomyPooling(nn.Module):
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
+        self.level = nn.LayerNorm(width)
         self.standardize = RunningStandardization(anatomies, 3 * width)
         self.projection = nn.Parameter(torch.empty(anatomies, 3 * width, embedding))
+        self.bias = nn.Parameter(torch.zeros(anatomies, embedding))
         nn.init.normal_(self.query, std=0.02)
         nn.init.normal_(self.projection, std=(3 * width) ** -0.5)
 
@@ -157,7 +165,7 @@ class AnatomyPooling(nn.Module):
             Rows ``[B, K, E]``, zero where an anatomy has no token, and validity, bool ``[B, K]``.
         """
         pooled, valid = self.pool(levels, memberships)
-        return project_rows(pooled, valid, self.projection), valid
+        return project_rows(pooled, valid, self.projection, self.bias), valid
 
     def pool(self, levels: list[Tensor], memberships: list[Tensor]) -> tuple[Tensor, Tensor]:
         """What the rows are projected from, standardised, ``[B, K, 3 d]``, and validity; arguments as in ``forward``."""
@@ -172,14 +180,15 @@ class AnatomyPooling(nn.Module):
         key = self.key(tokens).view(batch, count, self.heads, size).transpose(1, 2)
         value = self.value(tokens).view(batch, count, self.heads, size).transpose(1, 2)
         common = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
-        common = self.output(common.transpose(1, 2).reshape(batch, anatomies, width))
+        common = self.level(self.output(common.transpose(1, 2).reshape(batch, anatomies, width)))
         highest, lowest = extremes(tokens[:, : levels[0].shape[1]], memberships[0])
         return self.standardize(torch.cat([common, highest, lowest], dim=2), valid), valid
 
 
-def project_rows(pooled: Tensor, valid: Tensor, projection: Tensor) -> Tensor:
-    """Unit rows ``[B, K, E]`` of pooled features ``[B, K, F]`` by the projection of each anatomy ``[K, F, E]``; zero where not valid."""
-    rows = F.normalize(torch.einsum("bkf,kfe->bke", pooled, projection), dim=-1)
+def project_rows(pooled: Tensor, valid: Tensor, projection: Tensor, bias: Tensor) -> Tensor:
+    """Unit rows ``[B, K, E]`` of pooled features ``[B, K, F]`` by the projection ``[K, F, E]`` and bias ``[K, E]`` of each anatomy; zero
+    where not valid."""
+    rows = F.normalize(torch.einsum("bkf,kfe->bke", pooled, projection) + bias, dim=-1)
     return rows * valid.unsqueeze(-1)
 
 
