@@ -271,7 +271,9 @@ def test_the_upload_command_of_the_docs_brings_every_file_to_the_hub(hub: Any, s
         "HF_HOME": str(tmp_path / "home"),
     }
     arguments = shlex.split(filled)
-    result = subprocess.run([sys.executable, *arguments[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, *arguments[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, encoding="utf-8", check=False
+    )
     assert result.returncode == 0, result.stderr[-2000:]
     arrived = {}
     for entry in hub.commits:
