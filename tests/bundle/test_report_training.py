@@ -20,7 +20,7 @@ SMALL = {
     "image_tower#patch": 4,
     "image_tower#channels": [8, 8, 8, 16],
     "image_tower#width": 16,
-    "image_tower#blocks": [1, 1, 1],
+    "image_tower#blocks": [1, 1, 1, 1],
     "batch_size": 2,
     "epochs": 2,
     "val_interval": 1,

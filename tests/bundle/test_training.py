@@ -25,7 +25,7 @@ SMALL = {
     "embedding": 32,
     "image_tower#channels": [16, 8, 16, 16],
     "image_tower#width": 16,
-    "image_tower#blocks": [1, 1, 1],
+    "image_tower#blocks": [1, 1, 1, 1],
     "batch_size": 2,
     "epochs": 4,
     "val_interval": 2,

@@ -216,7 +216,7 @@ def test_another_checkpoint_is_compared_on_the_same_resamples(setup: Setup, eval
     assert (first["first"], first["second"]) == ("checkpoint.pt", "other.pt")
     auc = {row["statistic"]: row for row in first["statistics"] if row["section"] == "templates"}
     assert auc["mean"]["difference"] == pytest.approx(auc["mean"]["first"] - auc["mean"]["second"])
-    assert auc["mean"]["difference"] > 0.1, "the labels are the first model's own scores"
+    assert auc["mean"]["difference"] > 0.05, "the labels are the first model's own scores"
     assert {"captions", "retrieval", "wordings", "calibration_error"} <= {row["section"] for row in first["statistics"]}
     assert read_strictly(tmp_path / "first" / "metrics.json")["macro"]["auc"] == 1.0, "the checkpoint itself is what is scored"
     assert "other.pt" in (tmp_path / "first" / "report.html").read_text(encoding="utf-8")

@@ -49,6 +49,11 @@ def test_patch_is_a_power_of_two() -> None:
         ConvolutionalTower(patch=6)
 
 
+def test_a_configuration_for_a_tower_without_units_in_its_stem_is_refused() -> None:
+    with pytest.raises(ValueError, match="give four of each: stem, fine, middle, coarse"):
+        ConvolutionalTower(blocks=(1, 2, 2))
+
+
 def test_multiple_gives_one_number_for_each_axis(tower: AnyTower) -> None:
     assert len(tower.multiple) == 3
     assert all(multiple % edge == 0 for multiple, edge in zip(tower.multiple, tower.stride, strict=True))

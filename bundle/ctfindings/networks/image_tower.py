@@ -72,7 +72,7 @@ class ConvolutionalTower(nn.Module):
         heads: attention heads of the coarse level.
 
     Raises:
-        ValueError: when ``patch`` is not a power of two of at least 2.
+        ValueError: when ``patch`` is not a power of two of at least 2, or there are not four ``channels`` and ``blocks``.
     """
 
     def __init__(
@@ -88,6 +88,8 @@ class ConvolutionalTower(nn.Module):
         super().__init__()
         if patch < 2 or patch & (patch - 1):
             raise ValueError(f"patch is {patch}; give a power of two, such as 4")
+        if len(channels) != 4 or len(blocks) != 4:
+            raise ValueError(f"channels are {list(channels)} and blocks {list(blocks)}; give four of each: stem, fine, middle, coarse")
         hidden, fine, middle, coarse = channels
         in_stem, in_fine, in_middle, in_coarse = blocks
         self.width = width
