@@ -180,14 +180,10 @@ def run_variant(variant: Variant, seed: int, datalist: Path, folder: Path, keys:
     run = folder / f"{variant.name}_seed{seed}"
     evaluation = run / "evaluation"
     settings = {"overlays": list(variant.overlays), "keys": {**keys, **variant.keys}, "seed": seed, "datalist": split_sizes(datalist)}
-    settings_path = run / SETTINGS_FILE
-    if settings_path.is_file() and json.loads(settings_path.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
-        raise ValueError(f"{run}: holds a run with other settings; give another folder, or remove this one")
+    claim_run(run, settings)
     if (evaluation / DIAGNOSTICS_FILE).is_file() and (evaluation / "metrics.json").is_file():
         logger.info("%s: is done", run)
         return evaluation
-    with atomic_path(settings_path) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     configs = [str(ROOT / "configs" / name) for name in ("train.json", *variant.overlays)]
     given = {"bundle_root": str(ROOT), "datalist": str(datalist), "output_dir": str(run), "seed": seed, **keys, **variant.keys}
     # The schedule ends where the training ends: no run may stop early, or its rival would have had more steps.
@@ -201,6 +197,21 @@ def run_variant(variant: Variant, seed: int, datalist: Path, folder: Path, keys:
     paths = {"ckpt_path": str(checkpoint), "eval_dir": str(evaluation), "resamples": resamples}
     _bundle_run([*configs, str(ROOT / "configs" / "evaluate.json")], {**given, **paths}, run / "evaluate.log")
     return evaluation
+
+
+def claim_run(run: Path, settings: Mapping[str, Any]) -> None:
+    """Notes the settings of a run in its folder, so that a folder never mixes two.
+
+    Raises:
+        ValueError: the folder holds a run with other settings.
+    """
+    path = run / SETTINGS_FILE
+    text = json.dumps(settings, indent=2) + "\n"
+    if not path.is_file():
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    elif json.loads(path.read_text(encoding="utf-8")) != json.loads(text):
+        raise ValueError(f"{run}: holds a run with other settings; give another folder, or remove this one")
 
 
 def write_initial_weights(configs: Sequence[str], keys: Mapping[str, Any], path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from bundle.ctfindings.data import load_datalist
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.engines.calibration import calibrate
 from bundle.ctfindings.engines.diagnostics import DIAGNOSTICS_FILE, diagnose
-from bundle.ctfindings.engines.experiments import ROOT, SETTINGS_FILE, Variant
+from bundle.ctfindings.engines.experiments import ROOT, Variant, claim_run
 from bundle.ctfindings.engines.loading import cached_dataset, study_loader
 from bundle.ctfindings.engines.locked_image import LockedSplit, encode_split, locked_model, score_locked, train_locked
 from bundle.ctfindings.networks import load_checkpoint
@@ -55,14 +54,10 @@ class LockedRuns:
         run = self.folder / f"{variant.name}_seed{seed}"
         keys = {**self.keys, **variant.keys}
         settings = {"overlays": list(variant.overlays), "keys": keys, "seed": seed, "image_weights": self.image_weights}
-        settings_path = run / SETTINGS_FILE
-        if settings_path.is_file() and json.loads(settings_path.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
-            raise ValueError(f"{run}: holds a run with other settings; give another folder, or remove this one")
+        claim_run(run, settings)
         if (run / DIAGNOSTICS_FILE).is_file():
             logger.info("%s: is done", run)
             return run
-        with atomic_path(settings_path) as temporary:
-            temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         parser = _parser(variant, {**keys, "seed": seed})
         if variant.trained:
             model = train_locked(parser, self.encoded["training"], self.studies["training"])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from bundle.ctfindings.metrics.classification import FloatArray, check_scores, known_pairs
@@ -75,19 +75,15 @@ def youden_thresholds(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray
         probabilities: scores [S, C].
         labels: 1, 0 or -1, [S, C].
     """
-    scores, truth = check_scores(probabilities, labels)
-    result = np.full(scores.shape[1], FALLBACK_THRESHOLD)
-    for finding in range(scores.shape[1]):
-        score, label = known_pairs(scores, truth, finding)
-        if not 0 < label.sum() < label.size:
-            _warn_one_class(finding, label.size)
-            continue
+
+    def choose(score: FloatArray, label: NDArray[np.int64]) -> float:
         false_positive_rate, true_positive_rate, candidates = roc_curve(label, score, drop_intermediate=False)
         # scikit-learn puts an infinite threshold first; a threshold must be a probability that can be stored and reached.
         # The rates are multiples of 1/n, so rounding removes only the last-bit noise that would break a tie the wrong way.
         youden = np.round(true_positive_rate - false_positive_rate, 12)[1:]
-        result[finding] = candidates[1:][np.argmax(youden)]
-    return result
+        return float(candidates[1:][np.argmax(youden)])
+
+    return _by_finding(probabilities, labels, choose)
 
 
 def f1_thresholds(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
@@ -101,17 +97,13 @@ def f1_thresholds(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
         probabilities: scores [S, C].
         labels: 1, 0 or -1, [S, C].
     """
-    scores, truth = check_scores(probabilities, labels)
-    result = np.full(scores.shape[1], FALLBACK_THRESHOLD)
-    for finding in range(scores.shape[1]):
-        score, label = known_pairs(scores, truth, finding)
-        if not 0 < label.sum() < label.size:
-            _warn_one_class(finding, label.size)
-            continue
+
+    def choose(score: FloatArray, label: NDArray[np.int64]) -> float:
         precision, recall, candidates = precision_recall_curve(label, score)
         f1 = np.round(2 * precision * recall / np.maximum(precision + recall, 1e-12), 12)[: len(candidates)]
-        result[finding] = candidates[np.flatnonzero(f1 == f1.max())[-1]]
-    return result
+        return float(candidates[np.flatnonzero(f1 == f1.max())[-1]])
+
+    return _by_finding(probabilities, labels, choose)
 
 
 def corner_thresholds(probabilities: ArrayLike, labels: ArrayLike, steps: int = 100) -> FloatArray:
@@ -126,20 +118,16 @@ def corner_thresholds(probabilities: ArrayLike, labels: ArrayLike, steps: int = 
         labels: 1, 0 or -1, [S, C].
         steps: number of grid values.
     """
-    scores, truth = check_scores(probabilities, labels)
     grid = np.linspace(0, 1, steps)
-    result = np.full(scores.shape[1], FALLBACK_THRESHOLD)
-    for finding in range(scores.shape[1]):
-        score, label = known_pairs(scores, truth, finding)
-        if not 0 < label.sum() < label.size:
-            _warn_one_class(finding, label.size)
-            continue
+
+    def choose(score: FloatArray, label: NDArray[np.int64]) -> float:
         present = score[None, :] > grid[:, None]
         true_positive_rate = present[:, label == 1].mean(axis=1)
         false_positive_rate = present[:, label == 0].mean(axis=1)
         distance = np.round(np.hypot(1 - true_positive_rate, false_positive_rate), 12)
-        result[finding] = np.nextafter(grid[np.flatnonzero(distance == distance.min())[-1]], np.inf)
-    return result
+        return float(np.nextafter(grid[np.flatnonzero(distance == distance.min())[-1]], np.inf))
+
+    return _by_finding(probabilities, labels, choose)
 
 
 RULES: dict[str, Callable[[ArrayLike, ArrayLike], FloatArray]] = {
@@ -150,8 +138,18 @@ RULES: dict[str, Callable[[ArrayLike, ArrayLike], FloatArray]] = {
 """Rules of ``choose_thresholds`` by name."""
 
 
-def _warn_one_class(finding: int, known: int) -> None:
-    warnings.warn(
-        f"finding {finding}: the {known} calibration scans with a known label do not hold both classes; {FALLBACK_THRESHOLD} is used",
-        stacklevel=3,
-    )
+def _by_finding(probabilities: ArrayLike, labels: ArrayLike, choose: Callable[[FloatArray, NDArray[np.int64]], float]) -> FloatArray:
+    """The threshold that ``choose`` finds in the known scores and labels of each finding, [C]; 0.5, with a warning, for one class alone."""
+    scores, truth = check_scores(probabilities, labels)
+    result = np.full(scores.shape[1], FALLBACK_THRESHOLD)
+    for finding in range(scores.shape[1]):
+        score, label = known_pairs(scores, truth, finding)
+        if 0 < label.sum() < label.size:
+            result[finding] = choose(score, label)
+        else:
+            warnings.warn(
+                f"finding {finding}: the {label.size} calibration scans with a known label do not hold both classes; "
+                f"{FALLBACK_THRESHOLD} is used",
+                stacklevel=3,
+            )
+    return result
