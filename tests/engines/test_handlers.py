@@ -10,7 +10,8 @@ from ignite.engine import Engine, Events
 from monai.transforms import Compose, RandShiftIntensity
 from sklearn.metrics import roc_auc_score
 
-from bundle.ctfindings.engines import EpochSeed, MacroAuc
+from bundle.ctfindings.engines import EpochSeed, FreezeStandardization, MacroAuc
+from bundle.ctfindings.networks.standardization import RunningStandardization
 
 
 def draws(seed: int, rank: int = 0, start: int = 0) -> list[tuple[float, float]]:
@@ -60,3 +61,28 @@ def test_a_finding_with_one_class_and_unknown_labels_are_left_out() -> None:
 def test_macro_auc_is_a_half_when_nothing_can_be_scored() -> None:
     value = macro_of(torch.zeros(3, 2), torch.ones(3, 2, dtype=torch.long))
     assert value == 0.5 and not math.isnan(value)
+
+
+@pytest.mark.parametrize("start", [0, 2])
+def test_statistics_of_rows_stay_as_they_are_after_their_epochs_also_in_a_resumed_run(start: int) -> None:
+    standardize = RunningStandardization(rows=1, features=1).train()
+    seen: list[float] = []
+
+    def step(engine: Engine, batch: float) -> None:
+        standardize(torch.tensor([[[float(engine.state.epoch)]]]), torch.ones(1, 1, dtype=torch.bool))
+        seen.append(standardize.mean.item())
+
+    engine = Engine(step)
+    FreezeStandardization(standardize, epochs=2).attach(engine)
+    engine.add_event_handler(Events.STARTED, lambda: setattr(engine.state, "epoch", start))
+    engine.run([0], max_epochs=4, epoch_length=1)
+    # Means of the first batches are averaged: 1, then (1 + 2) / 2. A run that begins in epoch 3 never changes them.
+    assert seen == ([1.0, 1.5, 1.5, 1.5] if start == 0 else [0.0, 0.0])
+
+
+def test_frozen_rows_pass_the_whole_gradient() -> None:
+    standardize = RunningStandardization(rows=1, features=1).train()
+    standardize.frozen = True
+    rows = torch.tensor([[[1.0]], [[2.0]]], requires_grad=True)
+    standardize(rows, torch.ones(2, 1, dtype=torch.bool)).sum().backward()
+    assert rows.grad is not None and rows.grad.flatten().tolist() == pytest.approx([1.0, 1.0], rel=1e-4)

@@ -114,7 +114,7 @@ def test_extremes_are_those_of_the_finest_level(pooling: AnatomyPooling) -> None
 
 
 def test_standardised_features_have_mean_zero_and_spread_one_over_the_scans_seen() -> None:
-    standardize = RunningStandardization(anatomies=2, features=3)
+    standardize = RunningStandardization(rows=2, features=3)
     rows = 5 + torch.randn(400, 2, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.01, 1.0, 30.0])
     valid = torch.ones(400, 2, dtype=torch.bool)
     for _ in range(3):
@@ -125,7 +125,7 @@ def test_standardised_features_have_mean_zero_and_spread_one_over_the_scans_seen
 
 
 def test_rows_that_are_not_valid_change_no_statistics_and_evaluation_changes_none() -> None:
-    standardize = RunningStandardization(anatomies=2, features=1)
+    standardize = RunningStandardization(rows=2, features=1)
     valid = torch.tensor([[True, False]])
     standardize(torch.tensor([[[3.0], [9.0]]]), valid)
     assert standardize.mean.tolist() == [[3.0], [0.0]] and standardize.variance[1].item() == 1.0
@@ -220,7 +220,7 @@ def test_finding_tokens_are_those_that_any_marked_voxel_touches() -> None:
 
 
 def test_gradient_of_standardized_rows_has_no_part_that_all_scans_share() -> None:
-    standardize = RunningStandardization(anatomies=2, features=3).train()
+    standardize = RunningStandardization(rows=2, features=3).train()
     rows = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
     valid = torch.tensor([[True, True], [True, False], [True, False], [True, False]])
     standardize(rows, valid)[:, :, 0].mul(torch.tensor([[1.0], [2.0], [3.0], [4.0]])).sum().backward()
@@ -233,7 +233,7 @@ def test_gradient_of_standardized_rows_has_no_part_that_all_scans_share() -> Non
 
 def test_features_that_move_together_do_not_become_a_constant_of_the_rows() -> None:
     """A loss that likes a constant must not make the features run ahead of their running mean."""
-    standardize = RunningStandardization(anatomies=1, features=1).train()
+    standardize = RunningStandardization(rows=1, features=1).train()
     shift = torch.zeros(1, requires_grad=True)
     optimizer = torch.optim.SGD([shift], lr=0.5)
     scans = torch.randn(4, 1, 1, generator=torch.Generator().manual_seed(0))

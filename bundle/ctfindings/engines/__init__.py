@@ -6,7 +6,7 @@ from bundle.ctfindings.engines.calibration import calibrate
 from bundle.ctfindings.engines.checkpointing import RunCheckpoint
 from bundle.ctfindings.engines.evaluation import evaluate_checkpoint
 from bundle.ctfindings.engines.gradient_cache import GradientCache, MicroBatches
-from bundle.ctfindings.engines.handlers import EpochSeed, LossLog, MacroAuc, MetricLog
+from bundle.ctfindings.engines.handlers import EpochSeed, FreezeStandardization, LossLog, MacroAuc, MetricLog
 from bundle.ctfindings.engines.loading import cached_dataset, study_loader
 from bundle.ctfindings.engines.published_evaluation import evaluate_published
 from bundle.ctfindings.engines.running import input_error, run_or_exit
@@ -14,6 +14,7 @@ from bundle.ctfindings.engines.scoring import KeepGeometryd, SplitScores, collec
 
 __all__ = [
     "EpochSeed",
+    "FreezeStandardization",
     "GradientCache",
     "KeepGeometryd",
     "LossLog",

@@ -14,6 +14,7 @@ from monai.utils import set_determinism
 
 from bundle.ctfindings.losses import CompositeLoss
 from bundle.ctfindings.metrics import macro_auc
+from bundle.ctfindings.networks.standardization import RunningStandardization
 
 
 class EpochSeed:
@@ -43,6 +44,28 @@ class EpochSeed:
             self.sampler.set_epoch(seed)
         if hasattr(self.transform, "set_random_state"):
             self.transform.set_random_state(seed + self.rank)
+
+
+class FreezeStandardization:
+    """Keeps the running statistics of the anatomy rows as they are from an epoch on, so that rows are learned as inference sees them.
+
+    Args:
+        network: whose ``RunningStandardization`` modules are frozen; others are left alone.
+        epochs: epochs whose batches still change the statistics.
+    """
+
+    def __init__(self, network: torch.nn.Module, epochs: int) -> None:
+        self.network = network
+        self.epochs = epochs
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        for module in self.network.modules():
+            if isinstance(module, RunningStandardization):
+                module.frozen = engine.state.epoch > self.epochs
 
 
 class MacroAuc(EpochMetric):

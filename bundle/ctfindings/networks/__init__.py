@@ -4,8 +4,9 @@ from bundle.ctfindings.networks.checkpoint import load_checkpoint, save_bundle_w
 from bundle.ctfindings.networks.classifier import FindingScores, PromptBank, ZeroShotClassifier
 from bundle.ctfindings.networks.depth import DepthStem, depth_positions, depth_profile
 from bundle.ctfindings.networks.fvlm import FvlmScorer
+from bundle.ctfindings.networks.hounsfield_windows import HounsfieldWindows
 from bundle.ctfindings.networks.image_encoder import ImageEmbedding, ImageEncoder
-from bundle.ctfindings.networks.image_tower import ConvolutionalTower, HounsfieldWindows
+from bundle.ctfindings.networks.image_tower import ConvolutionalTower
 from bundle.ctfindings.networks.locked_image import LockedImageModel
 from bundle.ctfindings.networks.pooling import AnatomyPooling, depth_rows, token_membership
 from bundle.ctfindings.networks.prompts import mean_over_templates, template_bank

@@ -8,50 +8,12 @@ import torch
 from monai.networks.blocks import ResidualUnit, TransformerBlock
 from torch import Tensor, nn
 
-CHEST_WINDOWS = (
-    (-1000.0, -900.0),
-    (-920.0, -650.0),
-    (-700.0, -200.0),
-    (-150.0, 50.0),
-    (0.0, 80.0),
-    (60.0, 250.0),
-    (200.0, 600.0),
-    (500.0, 1000.0),
-)
-"""HU ranges that part the tissues: air and emphysema, lung, ground glass, fat, fluid and muscle, contrast, calcium, bone and metal."""
+from bundle.ctfindings.networks.hounsfield_windows import CHEST_WINDOWS, HounsfieldWindows
+from bundle.ctfindings.networks.token_statistics import TokenStatistics
 
 GROUPS = 8
 """Groups of channels that are normalised together. Each channel alone would lose what tells one scan from another, such as how much
 of the chest is air."""
-
-
-class HounsfieldWindows(nn.Module):
-    """Spreads one intensity channel over several HU windows: ramps whose means over a patch are a histogram of its tissue.
-
-    A threshold such as "air below -950 HU" is one number of such a histogram, and hard to learn from HU themselves.
-
-    Args:
-        hu_window: the HU range that the pipeline mapped to [0, 1].
-        windows: HU ranges; each gives one channel, clipped and mapped to [-1, 1].
-    """
-
-    def __init__(self, hu_window: Sequence[float], windows: Sequence[Sequence[float]]) -> None:
-        super().__init__()
-        low, high = float(hu_window[0]), float(hu_window[1])
-        span = high - low
-        gain = [2 * span / (float(top) - float(bottom)) for bottom, top in windows]
-        shift = [(2 * low - float(bottom) - float(top)) / (float(top) - float(bottom)) for bottom, top in windows]
-        # Declared here and not in the class: TorchScript cannot read a class annotation that is a string, as all are in this file.
-        self.gain: Tensor
-        self.shift: Tensor
-        self.register_buffer("gain", torch.tensor(gain), persistent=False)
-        self.register_buffer("shift", torch.tensor(shift), persistent=False)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """``[B, 1, X, Y, Z]`` in [0, 1] to ``[B, W, X, Y, Z]`` in [-1, 1], channels last in memory."""
-        # In place after the first product: these are the largest tensors of the network.
-        ramps = (image.permute(0, 2, 3, 4, 1) * self.gain).add_(self.shift).clamp_(-1.0, 1.0)
-        return ramps.permute(0, 4, 1, 2, 3)
 
 
 class ConvolutionalTower(nn.Module):
@@ -59,7 +21,8 @@ class ConvolutionalTower(nn.Module):
 
     The stem halves the grid until a token has ``patch`` voxels, with residual units before the last halving: a nodule and the vessel it
     hides among differ in shape, which shows only on a grid finer than a token. Every level is then fused back into the finest grid, so
-    that such a token knows its surroundings and the whole chest.
+    that such a token knows its surroundings and the whole chest. What each token holds at several scales joins it there, see
+    ``TokenStatistics``.
 
     Args:
         hu_window: the HU range that the pipeline mapped to [0, 1].
@@ -96,6 +59,7 @@ class ConvolutionalTower(nn.Module):
         self.stride = (patch, patch, patch)
         self.multiple = (4 * patch, 4 * patch, 4 * patch)
         self.windows = HounsfieldWindows(hu_window, windows)
+        self.statistics = TokenStatistics(self.windows, patch, width)
         self.stem = _stem(len(windows), hidden, fine, patch, in_stem)
         self.fine = nn.Sequential(*[_residual(fine) for _ in range(in_fine)])
         self.to_middle = nn.Conv3d(fine, middle, kernel_size=2, stride=2)
@@ -118,7 +82,8 @@ class ConvolutionalTower(nn.Module):
         Returns:
             Levels of tokens ``[B, N_l, width]``, finest first, and the grid ``[gx, gy, gz]`` of each.
         """
-        fine = self.fine(self.stem(self.windows(image)))
+        ramps = self.windows(image)
+        fine = self.fine(self.stem(ramps))
         middle = self.middle(self.to_middle(fine))
         coarse = self.to_coarse(middle)
         grids = [_grid(fine), _grid(middle), _grid(coarse)]
@@ -128,6 +93,7 @@ class ConvolutionalTower(nn.Module):
         tokens_coarse = self.project_coarse(context)
         tokens_middle = self.project_middle(middle.flatten(2).transpose(1, 2)) + _upsample(tokens_coarse, grids[2])
         tokens_fine = self.project_fine(fine.flatten(2).transpose(1, 2)) + _upsample(tokens_middle, grids[1])
+        tokens_fine = tokens_fine + self.statistics(image, ramps)
         return [tokens_fine + self.fuse(tokens_fine), tokens_middle, tokens_coarse], grids
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.findings import FINDINGS
+from bundle.ctfindings.networks.standardization import RunningStandardization
 
 
 def token_membership(mask: Tensor, stride: Sequence[int]) -> Tensor:
@@ -75,53 +76,6 @@ def coarsen_membership(membership: Tensor, grid: list[int], coarse: list[int]) -
 def _as_volume(membership: Tensor, grid: list[int]) -> Tensor:
     batch, _, anatomies = membership.shape
     return membership.float().transpose(1, 2).reshape(batch, anatomies, grid[0], grid[1], grid[2])
-
-
-class RunningStandardization(nn.Module):
-    """Brings the features of each anatomy to mean 0 and standard deviation 1 over the scans that were seen in training.
-
-    Pooled features of one organ are nearly the same in all patients; what tells one patient from another is a small part of
-    them, and learned slowly. The running statistics are used in training too, so that a scan's features do not depend on the
-    scans that happen to share its batch. No gradient passes through them; that of a batch is freed of what its scans have in common, as
-    in batch normalisation. Otherwise a mean that keeps moving, with the running mean behind it, is a constant that the losses
-    like to have, and features grow without bound.
-
-    Args:
-        anatomies: number of rows K.
-        features: features of each.
-        momentum: weight of a new batch; the first batches are averaged.
-        limit: standardised features are clipped to this many standard deviations.
-    """
-
-    def __init__(self, anatomies: int, features: int, momentum: float = 0.05, limit: float = 5.0) -> None:
-        super().__init__()
-        self.momentum = momentum
-        self.limit = limit
-        self.mean: Tensor
-        self.variance: Tensor
-        self.batches: Tensor
-        self.register_buffer("mean", torch.zeros(anatomies, features))
-        self.register_buffer("variance", torch.ones(anatomies, features))
-        self.register_buffer("batches", torch.zeros(()))
-
-    def forward(self, rows: Tensor, valid: Tensor) -> Tensor:
-        """``[B, K, F]`` with validity ``[B, K]`` to the same; rows that are not valid do not count."""
-        if self.training:
-            counted = valid.unsqueeze(-1).to(rows.dtype)
-            self._update(rows.detach(), counted)
-            # The value stays; the gradient loses its mean over the scans of the batch, unless there is one scan alone.
-            common = (rows * counted).sum(0) / counted.sum(0).clamp(min=1) * (counted.sum(0) > 1)
-            rows = rows - common + common.detach()
-        return ((rows - self.mean) / (self.variance + 1e-5).sqrt()).clamp(-self.limit, self.limit)
-
-    def _update(self, rows: Tensor, valid: Tensor) -> None:
-        count = valid.sum(0)
-        self.batches += 1
-        momentum = (1 / self.batches).clamp(min=self.momentum) * (count > 0)
-        known = count.clamp(min=1)
-        self.mean += ((rows * valid).sum(0) / known - self.mean) * momentum
-        # About the running mean, so that a batch of one scan has a variance too.
-        self.variance += (((rows - self.mean) ** 2 * valid).sum(0) / known - self.variance) * momentum
 
 
 class AnatomyPooling(nn.Module):

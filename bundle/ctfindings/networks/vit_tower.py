@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from monai.networks.blocks import SABlock, TransformerBlock
 from torch import Tensor, nn
 
-from bundle.ctfindings.networks.image_tower import HounsfieldWindows
+from bundle.ctfindings.networks.hounsfield_windows import HounsfieldWindows
 
 
 class VisionTransformerTower(nn.Module):
