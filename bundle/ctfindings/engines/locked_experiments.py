@@ -43,7 +43,8 @@ class LockedRuns:
         self.folder, self.keys = folder, dict(keys)
         self.image_weights = sha256_of(checkpoint)
         self.studies = {split: load_datalist(datalist, split) for split in SPLITS}
-        self.encoded = {split: self._encoded(split, checkpoint) for split in SPLITS}
+        self._encode_missing(checkpoint)
+        self.encoded = {split: LockedSplit.load(self._path(split)) for split in SPLITS}
 
     def __call__(self, variant: Variant, seed: int) -> Path:
         """Trains and scores a variant unless that is done; returns the folder of its evaluation.
@@ -71,20 +72,25 @@ class LockedRuns:
         diagnose(model.text, scores["test"], self.studies["test"], fitted, seed).save(run / DIAGNOSTICS_FILE)
         return run
 
-    def _encoded(self, split: str, checkpoint: Path) -> LockedSplit:
-        path = self.folder / "encoded" / f"{split}_{self.image_weights[:12]}.npz"
-        ids = [study["id"] for study in self.studies[split]]
-        if path.is_file():
-            found = LockedSplit.load(path)
-            if found.ids.tolist() == ids:
-                return found
+    def _path(self, split: str) -> Path:
+        return self.folder / "encoded" / f"{split}_{self.image_weights[:12]}.npz"
+
+    def _encode_missing(self, checkpoint: Path) -> None:
+        """Encodes the splits that are not on disk, or hold other studies."""
+        missing = [split for split in SPLITS if not self._is_encoded(split)]
+        if not missing:
+            return
         parser = _parser(None, {})
         image = parser.get_parsed_content("network_def#image")
         load_checkpoint({"image": image}, checkpoint)
-        dataset = cached_dataset(self.studies[split], parser.get_parsed_content("whole_scan"))
-        encoded = encode_split(image, study_loader(dataset, batch_size=1), f"encoding {split}")
-        encoded.save(path)
-        return encoded
+        steps = parser.get_parsed_content("whole_scan")
+        for split in missing:
+            loader = study_loader(cached_dataset(self.studies[split], steps), batch_size=1)
+            encode_split(image, loader, f"encoding {split}").save(self._path(split))
+
+    def _is_encoded(self, split: str) -> bool:
+        path = self._path(split)
+        return path.is_file() and LockedSplit.load(path).ids.tolist() == [study["id"] for study in self.studies[split]]
 
 
 def _parser(variant: Variant | None, keys: Mapping[str, Any]) -> ConfigParser:

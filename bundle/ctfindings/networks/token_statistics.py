@@ -38,7 +38,7 @@ class TokenStatistics(nn.Module):
     def forward(self, image: Tensor, ramps: Tensor) -> Tensor:
         """
         Args:
-            image: ``[B, 1, X, Y, Z]`` in [0, 1], extents multiples of ``patch``.
+            image: ``[B, 1, X, Y, Z]`` in [0, 1], extents multiples of ``patch`` and at least three times it.
             ramps: ``windows(image)``, ``[B, W, X, Y, Z]``.
 
         Returns:

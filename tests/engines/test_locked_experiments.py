@@ -1,0 +1,49 @@
+"""Runs over a locked image tower, as a whole: scans are encoded once, and a run that is done is not done again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bundle.ctfindings.data.sources.phantom import make_dataset
+from bundle.ctfindings.engines import locked_experiments
+from bundle.ctfindings.engines.diagnostics_record import Diagnostics
+from bundle.ctfindings.engines.experiments import CA_GCL_VARIANTS, Variant
+from bundle.ctfindings.engines.locked_experiments import LockedRuns
+
+KEYS = {"epochs": 1, "batch_size": 3}
+
+
+@pytest.fixture(scope="module")
+def datalist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("synthetic"), training=6, validation=4, test=4, seed=3, workers=1)
+
+
+def variant(name: str) -> Variant:
+    return next(variant for variant in CA_GCL_VARIANTS if variant.name == name)
+
+
+def test_runs_are_trained_scored_and_kept(
+    datalist: Path, untrained_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = LockedRuns(untrained_weights, datalist, tmp_path, KEYS)
+    assert {name: len(split.ids) for name, split in runs.encoded.items()} == {"training": 6, "validation": 4, "test": 4}
+    initial, trained = runs(variant("initial"), 0), runs(variant("fvlm"), 0)
+    before, after = (torch.load(run / "last.pt", weights_only=True)["model"] for run in (initial, trained))
+    # Both start from the same weights; one step of training moves the projections of the anatomies that have captions.
+    assert not torch.equal(before["projection"], after["projection"])
+    assert (before["projection"] - after["projection"]).abs().max() < 0.1
+    found = Diagnostics.load(trained / locked_experiments.DIAGNOSTICS_FILE)
+    assert len(found.ids) == 4 and found.logits.shape == (4, 18)
+
+    def none(*_: object) -> None:
+        raise AssertionError("scans are encoded, or a run is trained, a second time")
+
+    monkeypatch.setattr(locked_experiments, "encode_split", none)
+    monkeypatch.setattr(locked_experiments, "train_locked", none)
+    again = LockedRuns(untrained_weights, datalist, tmp_path, KEYS)
+    assert again(variant("fvlm"), 0) == trained
+    with pytest.raises(ValueError, match="holds a run with other settings"):
+        LockedRuns(untrained_weights, datalist, tmp_path, {**KEYS, "epochs": 2})(variant("fvlm"), 0)
