@@ -79,3 +79,9 @@ def test_texts_stay_a_list_over_the_studies() -> None:
 def test_label_balance_counts_known_labels_only() -> None:
     labels = torch.tensor([[1, 0, -1], [0, 0, -1], [0, -1, -1]])
     assert label_balance([{"labels": row} for row in labels]) == [2.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("patient", [{}, {"patient": None}, {"patient": ""}])
+def test_a_study_of_an_unknown_patient_is_a_patient_of_its_own(tmp_path: Path, patient: dict) -> None:
+    studies = load_datalist(write(tmp_path, *({"id": name, "image": "a.nii", **patient} for name in "ab")), "training")
+    assert [study["patient"] for study in studies] == ["a", "b"]

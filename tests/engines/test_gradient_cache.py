@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from bundle.ctfindings.engines.gradient_cache import GradientCache, MicroBatches, join_parts, split_gradients
 from bundle.ctfindings.losses import CompositeLoss, LocalAnatomyLoss, SigLIPLoss, SnippetLocalizationLoss
+from bundle.ctfindings.networks.standardization import RunningStandardization
 
 ROOT = Path(__file__).parents[2]
 SCANS, ANATOMIES, WIDTH, BINS = 12, 2, 5, 6
@@ -159,6 +160,34 @@ def test_the_second_pass_draws_what_the_first_drew(tmp_path: Path) -> None:
     for name, value in gradients(reference, again).items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5)
     assert torch.equal(drawn_after, torch.rand(1)), "a step uses up the draws of one pass"
+
+
+class StandardizedTowers(Towers):
+    """With running statistics, as the anatomy rows have them, that move whenever scans pass in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.standardize = RunningStandardization(ANATOMIES, WIDTH)
+
+    def forward(self, image: Tensor, *args: Any, **inputs: Any) -> dict[str, Any]:
+        return super().forward(self.standardize(image, torch.ones(image.shape[:2], dtype=torch.bool)), *args, **inputs)
+
+
+def test_running_statistics_move_once_a_step_and_are_those_of_the_first_pass_in_the_second(tmp_path: Path) -> None:
+    parts = [cut(studies(), start, start + 4) for start in range(0, SCANS, 4)]
+    network, loss = StandardizedTowers(), objective()
+    found = cached_step(parts, network, loss, tmp_path)
+    reference, again = StandardizedTowers().train(), objective()
+    outputs, targets = [], []
+    for part in parts:
+        image, known, _, inputs = prepare(part)
+        outputs.append(reference(image, **inputs))
+        targets.append(known)
+    again(join_parts(outputs, [4, 4, 4]), join_parts(targets, [4, 4, 4])).backward()
+    for name, value in gradients(reference, again).items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5)
+    torch.testing.assert_close(network.standardize.state_dict(), reference.standardize.state_dict())
+    assert network.standardize.batches == 3
 
 
 @pytest.mark.filterwarnings("ignore:.*GradScaler.*", "ignore:.*cuda.*")

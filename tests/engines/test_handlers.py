@@ -1,17 +1,28 @@
-"""Handlers of training: epochs draw by their number, macro AUC ignores what cannot be scored."""
+"""Handlers of training: epochs draw by their number, macro AUC ignores what cannot be scored.
+
+Run as a program, this file is one of the two processes of its own test.
+"""
 
 from __future__ import annotations
 
+import datetime
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.transforms import Compose, RandShiftIntensity
 from sklearn.metrics import roc_auc_score
 
 from bundle.ctfindings.engines import EpochSeed, FreezeStandardization, MacroAuc
 from bundle.ctfindings.networks.standardization import RunningStandardization
+
+ROOT = Path(__file__).parents[2]
 
 
 def draws(seed: int, rank: int = 0, start: int = 0) -> list[tuple[float, float]]:
@@ -86,3 +97,45 @@ def test_frozen_rows_pass_the_whole_gradient() -> None:
     rows = torch.tensor([[[1.0]], [[2.0]]], requires_grad=True)
     standardize(rows, torch.ones(2, 1, dtype=torch.bool)).sum().backward()
     assert rows.grad is not None and rows.grad.flatten().tolist() == pytest.approx([1.0, 1.0], rel=1e-4)
+
+
+SHARES = {0: slice(0, 5), 1: slice(5, 7)}
+
+
+def split_of_seven() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(7, 2, generator=generator), torch.tensor([[0, 1], [1, 0], [1, 1], [0, 0], [1, 0], [0, 1], [1, 1]])
+
+
+def rank_main(rank: int, folder: Path) -> None:
+    """One of the two processes, with its share of the studies; each writes what it found."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=2, timeout=datetime.timedelta(seconds=120)
+    )
+    logits, labels = split_of_seven()
+    (folder / f"found{rank}").write_text(repr(macro_of(logits[SHARES[rank]], labels[SHARES[rank]])))
+    dist.destroy_process_group()
+
+
+def test_macro_auc_is_of_all_studies_where_ranks_hold_different_numbers_of_them(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(Path(__file__)), str(tmp_path), str(rank)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=240)[0] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], "\n".join(outputs)
+    logits, labels = split_of_seven()
+    expected = sum(roc_auc_score(labels[:, c], logits[:, c]) for c in range(2)) / 2
+    assert [float((tmp_path / f"found{rank}").read_text()) for rank in range(2)] == pytest.approx([expected, expected], abs=1e-6)
+
+
+if __name__ == "__main__":
+    rank_main(int(sys.argv[2]), Path(sys.argv[1]))

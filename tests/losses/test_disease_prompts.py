@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from bundle.ctfindings.losses import DiseasePromptLoss
@@ -92,3 +94,24 @@ def test_weights_follow_the_device_but_stay_out_of_the_checkpoint():
     loss = DiseasePromptLoss(pos_weight=[2.0], finding_weight=[1.0])
     assert len(list(loss.buffers())) == 2
     assert not loss.state_dict()
+
+
+class Elsewhere(Tensor):
+    """On another device, as far as a machine without one can tell: it must be brought over with ``to`` before it is used with others."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.__getitem__, F.binary_cross_entropy_with_logits):
+            raise RuntimeError("tensors lie on two devices")
+        if func is Tensor.to:
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **(kwargs or {})).as_subclass(Tensor)
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def test_weights_follow_the_labels_to_their_device_for_nobody_moves_the_loss() -> None:
+    loss = DiseasePromptLoss(pos_weight=[2.0, 3.0], finding_weight=[1.0, 5.0])
+    logits, labels = torch.tensor([[0.3, -0.2], [1.0, 0.5]]), torch.tensor([[1, -1], [0, 1]])
+    expected = loss(logits, labels)
+    loss.pos_weight, loss.finding_weight = (Tensor.as_subclass(weights, Elsewhere) for weights in (loss.pos_weight, loss.finding_weight))
+    torch.testing.assert_close(loss(logits, labels), expected)

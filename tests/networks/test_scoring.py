@@ -93,3 +93,17 @@ def test_gradient_reaches_the_scales_and_stays_out_of_tokens_of_other_anatomies(
     scorer(**inputs)[0].sum().backward()
     assert scorer.log_row_scale.grad.abs() > 0 and scorer.log_token_scale.grad.abs() > 0
     assert (inputs["field"].grad[0, 2] == 0).all() and (inputs["field"].grad[0, :2] != 0).any()
+
+
+def test_a_scan_of_more_tokens_than_half_precision_counts_is_scored_in_half_precision() -> None:
+    tokens = 70_000  # configs/networks/base.json has 73,920; half precision ends at 65,504
+    inputs = _inputs()
+    field = torch.zeros(1, tokens, 2)
+    field[0, 0] = torch.tensor([1.0, 0.0])
+    field[0, 1:] = torch.tensor([-1.0, 0.0])
+    membership = torch.ones(1, tokens, len(ANATOMIES), dtype=torch.bool)
+    inputs |= {"field": field, "membership": membership, "delta": torch.tensor([[[1.0, 0.0]]])}
+    half = {name: value.half() if value.is_floating_point() else value for name, value in inputs.items()}
+    logits, _ = FindingScorer(row_scale=1.0, token_scale=15.0)(**half)
+    # row: 0.6; tokens: one of 15 and the rest of -15, so that the mean of their exponentials is exp(15) / 70,000
+    assert logits.item() == pytest.approx(0.6 + 15 - math.log(tokens), abs=0.02)

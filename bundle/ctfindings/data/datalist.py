@@ -66,7 +66,7 @@ def _study(record: Mapping[str, Any], path: Path, index: int) -> dict[str, Any]:
         except ValueError as error:
             raise ValueError(f"{path}: study {record['id']}: {error}") from error
     study["labels"] = torch.tensor(labels)
-    study["patient"] = str(record.get("patient", record["id"]))
+    study["patient"] = str(record["id"] if record.get("patient") in (None, "") else record["patient"])
     study.update(_caption_targets(record.get("captions") or {}))
     return study
 

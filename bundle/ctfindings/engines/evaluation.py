@@ -113,6 +113,7 @@ def evaluate_checkpoint(
     }
 
     def answers_of(path: str | Path) -> tuple[dict[str, SplitScores], Calibration, Diagnostics]:
+        logger.info("%s: weights that are scored", path)
         load_checkpoint(network, path)
         network.to(device).eval()
         scores = {name: collect_scores(loader, network, device, name) for name, loader in loaders.items()}

@@ -2,9 +2,9 @@
 
 Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021, https://arxiv.org/abs/2101.06983. The batch
 passes the network twice, in parts (micro-batches): first without gradient, to get every output; the loss of the joined outputs then gives
-the gradient of each output; in the second pass every part is run again, with the same random draws, and its outputs are
-differentiated with those gradients. The result is the gradient of the whole batch, whatever the loss. It costs one more forward pass, and
-what the outputs themselves take; nothing else grows with the batch.
+the gradient of each output; in the second pass every part is run again, with the same random draws and running statistics, and its
+outputs are differentiated with those gradients. The result is the gradient of the whole batch, whatever the loss. It costs one more
+forward pass, and what the outputs themselves take; nothing else grows with the batch.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys as Keys
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from bundle.ctfindings.networks.standardization import RunningStandardization
 
 BATCH_AXIS = {"prompt_drawn": 1}
 """Outputs of the network whose scans are not along the first axis."""
@@ -90,13 +92,14 @@ class GradientCache:
             Path(self.waiting_dir).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="step_", dir=self.waiting_dir) as folder:
             parts: list[Path] = []
-            outputs, targets, draws = [], [], []
+            outputs, targets, draws, statistics = [], [], [], []
             for batch in group:
                 prepared = trainer.prepare_batch(batch, trainer.state.device, trainer.non_blocking, **trainer.to_kwargs)
                 del batch
                 parts.append(Path(folder) / f"{len(parts)}.pt")
                 torch.save(prepared, parts[-1])
                 draws.append(_random_state(trainer.state.device))
+                statistics.append(_running_statistics(trainer.network))
                 with torch.no_grad(), _precision(trainer):
                     outputs.append(_detached(_forward(trainer, prepared)))
                 targets.append(prepared[1])
@@ -121,6 +124,7 @@ class GradientCache:
 
             for index, (part, draw, gradient) in enumerate(zip(parts, draws, given, strict=True)):
                 _set_random_state(draw, trainer.state.device)
+                _set_running_statistics(trainer.network, statistics[index])
                 last = index == len(parts) - 1
                 with _without_exchange(trainer.network, not last):
                     with _precision(trainer):
@@ -234,6 +238,18 @@ def _scaled(trainer: SupervisedTrainer, loss: Tensor) -> Tensor:
 
 def _without_exchange(network: nn.Module, active: bool) -> AbstractContextManager[Any]:
     return network.no_sync() if active and isinstance(network, DistributedDataParallel) else nullcontext()
+
+
+def _running_statistics(network: nn.Module) -> list[dict[str, Tensor]]:
+    """Of every standardisation, as they are before a part has been counted."""
+    modules = (module for module in network.modules() if isinstance(module, RunningStandardization))
+    return [{name: value.clone() for name, value in module.state_dict().items()} for module in modules]
+
+
+def _set_running_statistics(network: nn.Module, statistics: list[dict[str, Tensor]]) -> None:
+    modules = (module for module in network.modules() if isinstance(module, RunningStandardization))
+    for module, state in zip(modules, statistics, strict=True):
+        module.load_state_dict(state)
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:

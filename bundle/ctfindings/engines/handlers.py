@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from ignite.metrics import EpochMetric
-from monai.utils import set_determinism
+from monai.utils import evenly_divisible_all_gather, set_determinism
 
 from bundle.ctfindings.losses import CompositeLoss
 from bundle.ctfindings.metrics import macro_auc
@@ -73,6 +73,11 @@ class MacroAuc(EpochMetric):
 
     def __init__(self) -> None:
         super().__init__(_macro_auc, output_transform=_logits_and_labels, check_compute_fn=False)
+
+    def compute(self) -> float:
+        """The same on every rank. Ignite's own gathering wants as many studies on each rank, which a validation split rarely divides into."""
+        logits, labels = (evenly_divisible_all_gather(torch.cat(parts)) for parts in (self._predictions, self._targets))
+        return _macro_auc(logits, labels)
 
 
 def _logits_and_labels(output: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:

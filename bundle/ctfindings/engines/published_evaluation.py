@@ -20,6 +20,7 @@ from tqdm import tqdm
 from bundle.ctfindings import __version__
 from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.data.atomic import atomic_path
+from bundle.ctfindings.data.transforms import STORED_KEY
 from bundle.ctfindings.engines.evaluation import check_patients, labelled_studies
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.metrics.protocols import ZeroShotScores, check_protocol, format_protocol, protocol_record
@@ -114,7 +115,7 @@ def score_studies(
     """
     ids, patients, labels, logits, template_logits, valid = [], [], [], [], [], []
     for study in tqdm(list(studies), desc=name, unit="scan"):
-        files = {key: study[key] for key in ("image", "anatomy") if key in study}
+        files = {key: study[key] for key in ("image", "anatomy", STORED_KEY) if key in study}
         loaded = preprocessing(files)
         image: MetaTensor = loaded["image"]
         mask = loaded["anatomy"].as_tensor()[None].to(device) if "anatomy" in loaded else None

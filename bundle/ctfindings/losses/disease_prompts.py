@@ -83,4 +83,5 @@ def _weights(name: str, values: Sequence[float]) -> Tensor:
 
 def _of_entries(weights: Tensor | None, known: Tensor) -> Tensor | None:
     """The weight of each known entry, in the order of boolean indexing."""
-    return None if weights is None else weights.expand(known.shape)[known]
+    # The trainer moves the network to its device, not the loss.
+    return None if weights is None else weights.to(known.device).expand(known.shape)[known]

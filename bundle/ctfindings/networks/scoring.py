@@ -68,6 +68,7 @@ class FindingScorer(nn.Module):
             return row_logits, z
         members = membership.gather(2, used.unsqueeze(1).expand(-1, z.shape[1], -1))
         members = members | ~members.any(dim=1, keepdim=True)
-        counts = members.sum(dim=1).to(z.dtype)
+        # Single precision also where z is half: a scan may have more tokens than half precision can count.
+        counts = members.sum(dim=1).to(torch.float32)
         pooled = torch.logsumexp((self.sharpness * z).masked_fill(~members, float("-inf")), dim=1) - counts.log()
         return row_logits + pooled / self.sharpness, z
