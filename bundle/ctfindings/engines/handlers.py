@@ -75,7 +75,7 @@ class MacroAuc(EpochMetric):
         super().__init__(_macro_auc, output_transform=_logits_and_labels, check_compute_fn=False)
 
     def compute(self) -> float:
-        """The same on every rank. Ignite's own gathering wants as many studies on each rank, which a validation split rarely divides into."""
+        """The same on every rank. Ignite's own gathering wants as many studies on each rank, which few validation splits divide into."""
         logits, labels = (evenly_divisible_all_gather(torch.cat(parts)) for parts in (self._predictions, self._targets))
         return _macro_auc(logits, labels)
 
