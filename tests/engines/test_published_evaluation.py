@@ -105,3 +105,22 @@ def test_a_scan_without_a_mask_is_named(datalist: Path, tmp_path: Path) -> None:
     without.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"test_1.nii.gz: anatomy: fVLM pools tokens by organ"):
         evaluate(fvlm_like(), fvlm_pipeline(spacing=(4, 4, 4), least=(16, 16, 16)), without, "fvlm", tmp_path)
+
+
+def test_scans_that_only_their_record_brings_to_hu_are_scored_as_those_in_hu(datalist: Path, tmp_path: Path) -> None:
+    """CT-RATE's raw volumes: what the rescale of the record gives is what the files of the other datalist hold."""
+    content = json.loads(datalist.read_text())
+    for study in (study for split in ("validation", "test") for study in content[split]):
+        scan = nib.load(datalist.parent / study["image"])
+        study["image"] = f"raw_{study['image']}"
+        nib.save(nib.Nifti1Image(np.asarray(scan.dataobj) + np.int16(1024), scan.affine), datalist.parent / study["image"])
+        study["stored"] = {"slope": 1.0, "intercept": -1024.0}
+    raw = datalist.with_name("raw.json")
+    raw.write_text(json.dumps(content))
+    steps = radfinder_pipeline(spacing=(4, 4, 4), window=(8, 8, 8))
+    found = []
+    for listed, folder in ((datalist, tmp_path / "hu"), (raw, tmp_path / "raw")):
+        folder.mkdir()
+        evaluate(radfinder_like(), steps, listed, "radfinder", folder)
+        found.append((folder / "eval" / "predictions.csv").read_text(encoding="utf-8"))
+    assert found[0] == found[1]
