@@ -96,3 +96,23 @@ def test_an_interrupted_write_leaves_the_older_state(tmp_path: Path, monkeypatch
     with pytest.raises(OSError, match="no space"):
         Run(tmp_path).run(2)
     assert (tmp_path / "last.pt").read_bytes() == kept
+
+
+def test_a_complete_run_trains_on_when_epochs_are_raised_by_the_longer_schedule(tmp_path: Path) -> None:
+    def run(epochs: int) -> tuple[int, float]:
+        model = nn.Linear(1, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=3 * epochs + 1)
+        evaluator, trainer = Engine(lambda engine, batch: None), Engine(lambda engine, batch: (optimizer.step(), schedule.step()))
+        evaluator.add_event_handler(Events.COMPLETED, lambda engine: engine.state.metrics.update(macro_auc=0.5))
+        RunCheckpoint(tmp_path, {"model": model, "optimizer": optimizer, "lr_scheduler": schedule}, evaluator).attach(trainer)
+        trainer.run(range(3), max_epochs=epochs)
+        return trainer.state.epoch, schedule.get_last_lr()[0]
+
+    assert run(2)[0] == 2
+    whole = torch.optim.lr_scheduler.OneCycleLR(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0), max_lr=1.0, total_steps=13)
+    for _ in range(12):
+        whole.optimizer.step()
+        whole.step()
+    epoch, rate = run(4)
+    assert epoch == 4 and rate == pytest.approx(whole.get_last_lr()[0], rel=1e-6)

@@ -9,6 +9,10 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from torch.optim.lr_scheduler import OneCycleLR
+
+_LENGTH_OF_SCHEDULE = ("total_steps", "_schedule_phases")
+"""What ``OneCycleLR`` makes of the number of steps; the rate of a step follows from it."""
 
 
 class RunCheckpoint:
@@ -79,7 +83,10 @@ class RunCheckpoint:
         state = torch.load(path, map_location="cpu", weights_only=True)
         try:
             for name, item in self.saved.items():
+                planned = {key: vars(item)[key] for key in _LENGTH_OF_SCHEDULE} if isinstance(item, OneCycleLR) else {}
                 (getattr(item, "module", item) if name == "model" else item).load_state_dict(state[name])
+                # The schedule of the saved run would end with that run's epochs, which may have been raised since.
+                vars(item).update(planned)
         except (KeyError, RuntimeError, ValueError) as error:
             raise ValueError(f"{path}: belongs to a run with other settings; choose another output_dir, or set resume to false") from error
         engine.state.epoch = state["trainer"]["epoch"]
