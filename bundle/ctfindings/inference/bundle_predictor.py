@@ -20,7 +20,7 @@ from bundle.ctfindings.inference.anatomy_map import write_anatomy
 from bundle.ctfindings.inference.encoded_scan import EncodedScan, EvidenceAnswer, record_of
 from bundle.ctfindings.inference.evidence import write_evidence
 from bundle.ctfindings.inference.findings import FindingsPredictor, check_queries
-from bundle.ctfindings.inference.record import ModelInfo, describe_scan
+from bundle.ctfindings.inference.record import ModelInfo, describe_scan, warnings_of_scan
 from bundle.ctfindings.inference.workflow import BUNDLE_NAME, FORMAT_NAMES, one_scan
 from bundle.ctfindings.networks import ImageEmbedding, TextTower, ZeroShotClassifier, load_classifier
 from bundle.ctfindings.networks.checkpoint import sha256_of
@@ -95,8 +95,7 @@ class BundlePredictor:
         answers = self.predictor.answer(self._on_device(embedding), tensor.affine, tensor.shape[2:], {"encode": encoded})
         scan: MetaTensor = batch["scan"]
         info = describe_scan(name or scan.meta["filename_or_obj"], FORMAT_NAMES[scan.meta["source_format"]], scan.shape[1:], scan.affine)
-        # A warning names the path of the file first, which is nobody's business but the server's.
-        warnings = [str(line).replace(str(image), info.file) for line in scan.meta["warnings"]]
+        warnings = warnings_of_scan(scan, info)
         with torch.inference_mode():
             raw = torch.sigmoid(self.predictor.classifier.score(self._on_device(embedding)).logits)[0].tolist()
         scores = {name: raw[finding_index(name)] for name in self.findings}

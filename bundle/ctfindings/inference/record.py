@@ -274,6 +274,11 @@ def describe_scan(file: str | Path, format: str, shape: Sequence[int], affine: A
     )
 
 
+def warnings_of_scan(scan: Any, info: ScanInfo) -> list[str]:
+    """The reader's warnings about a scan, with its name as the record has it: the folders of its path are nobody's business."""
+    return [str(line).replace(str(scan.meta["filename_or_obj"]), info.file) for line in scan.meta["warnings"]]
+
+
 def template_spread(probabilities: Mapping[str, float]) -> dict[str, float]:
     """``mean``, ``sd`` (population), ``min`` and ``max`` of the probabilities of the templates."""
     values = np.asarray(list(probabilities.values()), dtype=np.float64)

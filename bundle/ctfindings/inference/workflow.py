@@ -21,7 +21,7 @@ from bundle.ctfindings import __version__
 from bundle.ctfindings.inference.console import format_findings
 from bundle.ctfindings.inference.encoded_scan import record_of
 from bundle.ctfindings.inference.findings import Answers, FindingsPredictor, check_queries
-from bundle.ctfindings.inference.record import Answer, FindingAnswer, FindingsRecord, ModelInfo, describe_scan
+from bundle.ctfindings.inference.record import Answer, FindingAnswer, FindingsRecord, ModelInfo, describe_scan, warnings_of_scan
 from bundle.ctfindings.inference.writer import REPORT_FILE, scan_stem, write_findings
 from bundle.ctfindings.networks import TextTower, ZeroShotClassifier, load_classifier
 from bundle.ctfindings.networks.checkpoint import sha256_of
@@ -202,7 +202,7 @@ class FindingsWriter:
         scan: MetaTensor = batch["scan"]
         info = describe_scan(scan.meta["filename_or_obj"], FORMAT_NAMES[scan.meta["source_format"]], scan.shape[1:], scan.affine)
         model = ModelInfo(BUNDLE_NAME, __version__, self.weights_sha256, network)
-        record = record_of(info, model, answers, scan.meta["warnings"], batch["seconds"])
+        record = record_of(info, model, answers, warnings_of_scan(scan, info), batch["seconds"])
         return record, {answer.key: answers.maps[answer.key] for answer in record.answers if self._is_shown(answer)}
 
     def _is_shown(self, answer: Answer) -> bool:
