@@ -237,9 +237,10 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         self.showRecord(None)
 
     def takeAddress(self) -> None:
-        """Reads the address field; another server means another token."""
+        """Reads the address field; another server means another token, also when one is still on its way from the server before."""
         address = self.ui.serverLineEdit.text.strip() or DEFAULT_ADDRESS
         if address != self.logic.address:
+            self.drop()
             self.logic.address, self.logic.token = address, ""
             self.ui.serverStatusLabel.text = "Not connected"
         slicer.app.settings().setValue(ADDRESS_SETTING, address)

@@ -126,6 +126,17 @@ def test_connect_says_what_to_update(panel: Any, server: StandInServer) -> None:
     assert "update the CT Findings extension" in panel.ui.serverStatusLabel.text
 
 
+def test_a_token_that_comes_after_the_address_was_changed_does_not_go_to_the_new_server(panel: Any, server: StandInServer) -> None:
+    server.token = "secret of the first server"
+    panel.ui.userLineEdit.text, panel.ui.passwordLineEdit.text = "reader", "password"
+    panel.ui.connectButton.emit("clicked(bool)", False)
+    panel.ui.serverLineEdit.text = "http://127.0.0.1:9"
+    panel.ui.queryLineEdit.text = QUERY
+    panel.ui.queryLineEdit.emit("returnPressed()")  # no scan is chosen, so nothing is asked
+    _until(panel, _rests(panel))
+    assert (panel.logic.address, panel.logic.token) == ("http://127.0.0.1:9", "")
+
+
 def test_find_fills_the_table_and_goes_to_the_first_finding(panel: Any, volume: Any, axial: Any, bundle_answer: BundleAnswer) -> None:
     panel.ui.volumeSelector.setCurrentNode(volume)
     assert panel.ui.findButton.enabled
