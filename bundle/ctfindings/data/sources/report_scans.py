@@ -13,7 +13,7 @@ import numpy as np
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.data.csv_table import Row, Table, TableError, read_table
 from bundle.ctfindings.data.reports import read_report
-from bundle.ctfindings.data.sources.phantom.dataset import SPLITS, VOLUME_FOLDERS, make_case, render_all, write_volumes
+from bundle.ctfindings.data.sources.phantom.dataset import SPLITS, VOLUME_FOLDERS, kept_record, make_case, render_all, write_volumes
 from bundle.ctfindings.findings import FINDING_NAMES
 
 FINDINGS_COLUMNS = ("Findings_EN", "report_text", "findings")
@@ -138,12 +138,12 @@ def _render(task: tuple[Path, int, int, StatedReport]) -> dict[str, Any]:
     """Renders and writes one scan, unless that is done, and returns its study record."""
     folder, seed, index, report = task
     name = f"report_{index:06d}"
-    path = folder / "records" / f"{name}.json"
-    if path.exists():
-        done: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return done
+    return kept_record(folder / "records" / f"{name}.json", lambda: _rendered(folder, name, seed, index, report))
+
+
+def _rendered(folder: Path, name: str, seed: int, index: int, report: StatedReport) -> dict[str, Any]:
     case, image, anatomy, bits, affine = make_case(seed, index, report.labels)
-    record = {
+    return {
         "id": name,
         "patient": f"p{report.patient:06d}",
         **write_volumes(folder, name, image, anatomy, bits, affine),
@@ -152,6 +152,3 @@ def _render(task: tuple[Path, int, int, StatedReport]) -> dict[str, Any]:
         "labels": list(case.labels),
         "sites": [{**asdict(site), "severity": round(site.severity, 3)} for site in case.sites],
     }
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(record), encoding="utf-8")
-    return record

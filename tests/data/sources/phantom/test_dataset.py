@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -11,6 +12,7 @@ import pydicom
 import pytest
 
 from bundle.ctfindings.data.sources.phantom import make_case, make_dataset
+from bundle.ctfindings.data.sources.phantom.dataset import render_all
 from bundle.ctfindings.findings import FINDING_NAMES
 
 
@@ -82,3 +84,9 @@ def test_the_dicom_series_has_the_geometry_and_the_values_of_the_image(datalist:
     assert float(top.ImagePositionPatient[1]) == pytest.approx(-right_front[1], abs=1e-3)
     values = top.pixel_array.astype(int) * int(top.RescaleSlope) + int(top.RescaleIntercept)
     assert np.array_equal(values, image[::-1, ::-1, -1].T)
+
+
+def test_scans_are_rendered_where_the_system_does_not_tell_which_cores_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    assert render_all(lambda task: {"id": task}, ["a", "b"]) == [{"id": "a"}, {"id": "b"}]

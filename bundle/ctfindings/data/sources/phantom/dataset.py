@@ -125,16 +125,28 @@ def _write_case(task: tuple[Path, int, int, bool]) -> dict[str, Any]:
     """Renders and writes one scan, unless all its files are there, and returns its study record."""
     folder, seed, index, dicom = task
     name = f"phantom_{index:06d}"
-    record_path = folder / "records" / f"{name}.json"
-    if record_path.exists():
-        return json.loads(record_path.read_text(encoding="utf-8"))
+    return kept_record(folder / "records" / f"{name}.json", lambda: _rendered_case(folder, name, seed, index, dicom))
+
+
+def kept_record(path: Path, render: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The study record in a file; of a scan without one, the record that ``render`` gives after it wrote the scan's other files."""
+    if path.exists():
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return kept
+    record = render()
+    # The record is the last file of a scan: where it exists, the others are whole.
+    _write_whole(path, json.dumps(record).encode())
+    return record
+
+
+def _rendered_case(folder: Path, name: str, seed: int, index: int, dicom: bool) -> dict[str, Any]:
     case, image, anatomy, bits, affine = make_case(seed, index)
     files = write_volumes(folder, name, image, anatomy, bits, affine)
     if dicom:
         write_series(folder / "dicom" / name, case, image, affine)
         files["dicom"] = f"dicom/{name}"
     report = write_report(case, np.random.default_rng([seed, index, 1]))
-    record = {
+    return {
         "id": name,
         "patient": f"p{index:06d}",
         **files,
@@ -147,9 +159,6 @@ def _write_case(task: tuple[Path, int, int, bool]) -> dict[str, Any]:
         "sites": [{**asdict(site), "severity": round(site.severity, 3)} for site in case.sites],
         "snippets": [asdict(snippet) for snippet in report.snippets],
     }
-    # The record is the last file of a scan: where it exists, the others are whole.
-    _write_whole(record_path, json.dumps(record).encode())
-    return record
 
 
 def _context() -> multiprocessing.context.BaseContext:
@@ -173,7 +182,9 @@ def render_all(render: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], 
         tasks: its arguments.
         workers: processes; one per core by default.
     """
-    workers = min(workers or len(os.sched_getaffinity(0)), max(len(tasks), 1))
+    # Not every system tells which cores a process may use.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(workers or cores, max(len(tasks), 1))
     progress = partial(tqdm, total=len(tasks), desc="synthetic scans", unit="scan")
     if workers <= 1:
         return list(progress(map(render, tasks)))
