@@ -93,8 +93,9 @@ class ImageEncoder(nn.Module):
         members = anatomy_logits > 0
         if membership is not None:
             members = membership if membership_known is None else torch.where(membership_known.unsqueeze(1), membership, members)
-        members = dilate_membership(members, grid, self.margin_tokens)
-        anatomy, valid = self.anatomy_pooling(levels, [coarsen_membership(members, grid, level_grid) for level_grid in grids])
+        memberships = self._memberships(members, grids)
+        members = memberships[0]
+        anatomy, valid = self.anatomy_pooling(levels, memberships)
         field = F.normalize(self.field(levels[0]), dim=-1)
         body = members[:, :, self.thorax]
         depth = depth_rows(field, body, grid) if self.depth_stem is None else self.depth_stem(image, field, body, grid)
@@ -112,9 +113,13 @@ class ImageEncoder(nn.Module):
     def pooled_features(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """What the anatomy rows are projected from, by the head's own anatomies: ``[B, K, F]``, and validity, bool ``[B, K]``."""
         levels, grids = self.tower(image)
-        members = dilate_membership(self.anatomy_head(levels[0]) > 0, grids[0], self.margin_tokens)
-        pooled: tuple[Tensor, Tensor] = self.anatomy_pooling.pool(levels, [coarsen_membership(members, grids[0], grid) for grid in grids])
+        pooled: tuple[Tensor, Tensor] = self.anatomy_pooling.pool(levels, self._memberships(self.anatomy_head(levels[0]) > 0, grids))
         return pooled
+
+    def _memberships(self, members: Tensor, grids: list[list[int]]) -> list[Tensor]:
+        """The anatomies that the tokens of each level are pooled for, from those of the finest one, bool ``[B, N, K]``."""
+        grown = dilate_membership(members, grids[0], self.margin_tokens)
+        return [coarsen_membership(grown, grids[0], grid) for grid in grids]
 
     def encode_scan(self, image: Tensor, anatomy: Tensor | None = None, known: Tensor | None = None) -> ImageEmbedding:
         """Encodes scans at inference; encoders with windows or crops of their own have this method too.

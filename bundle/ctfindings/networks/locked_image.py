@@ -14,7 +14,7 @@ from bundle.ctfindings.networks.pooling import project_rows
 from bundle.ctfindings.networks.prompts import mean_over_templates, template_bank
 from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.networks.text_tower import TextTower
-from bundle.ctfindings.networks.vision_language import caption_rows
+from bundle.ctfindings.networks.vision_language import caption_rows, temperatures
 
 
 class LockedImageModel(nn.Module):
@@ -64,12 +64,10 @@ class LockedImageModel(nn.Module):
             ``anatomy``, ``anatomy_valid``, both temperatures and, with captions, ``caption`` and ``caption_valid``.
         """
         rows = project_rows(features, valid, self.projection, self.bias)
-        low, high = self.temperature_range
         outputs = {
             "anatomy": rows,
             "anatomy_valid": valid,
-            "temperature": self.log_temperature.exp().clamp(low, high),
-            "temperature_global": self.log_temperature_global.exp().clamp(low, high),
+            **temperatures(self.log_temperature, self.log_temperature_global, self.temperature_range),
         }
         if captions is not None and any(captions):
             outputs["caption"], outputs["caption_valid"] = caption_rows(self.text, captions, rows)

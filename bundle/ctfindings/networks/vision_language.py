@@ -102,14 +102,12 @@ class VisionLanguageModel(nn.Module):
         """
         membership = None if anatomy is None else token_membership(anatomy, self.image.tower.stride)  # type: ignore[arg-type]
         encoded: ImageEmbedding = self.image(image, membership, anatomy_known)
-        low, high = self.temperature_range
         outputs: dict[str, Tensor | None] = {
             "anatomy": encoded.anatomy,
             "anatomy_valid": encoded.anatomy_valid,
             "anatomy_logits": encoded.anatomy_logits,
             "membership": membership,
-            "temperature": self.log_temperature.exp().clamp(low, high),
-            "temperature_global": self.log_temperature_global.exp().clamp(low, high),
+            **temperatures(self.log_temperature, self.log_temperature_global, self.temperature_range),
         }
         if captions is not None and any(text.get(name) for text in captions for name in ANATOMY_NAMES):
             outputs["caption"], outputs["caption_valid"] = caption_rows(self.text, captions, encoded.anatomy)
@@ -154,6 +152,18 @@ class VisionLanguageModel(nn.Module):
         target = torch.tensor([float(snippet["z_mm"]) for _, snippet in placed], device=depth.device)
         embedded = self.text([str(snippet["text"]) for _, snippet in placed], "snippet")
         return {"snippet": embedded, "target_mm": target, "depth": depth[scans], "depth_mm": depth_mm[scans]}
+
+
+def temperatures(local: Tensor, everywhere: Tensor, limits: tuple[float, float]) -> dict[str, Tensor]:
+    """``temperature`` and ``temperature_global`` of the contrastive losses, kept within limits.
+
+    Args:
+        local: logarithm of the first, a scalar.
+        everywhere: logarithm of the second, a scalar.
+        limits: lowest and highest temperature.
+    """
+    low, high = limits
+    return {"temperature": local.exp().clamp(low, high), "temperature_global": everywhere.exp().clamp(low, high)}
 
 
 def caption_rows(text: TextTower, captions: Sequence[Mapping[str, str]], like: Tensor) -> tuple[Tensor, Tensor]:
