@@ -25,9 +25,7 @@ def variant(name: str) -> Variant:
     return next(variant for variant in CA_GCL_VARIANTS if variant.name == name)
 
 
-def test_runs_are_trained_scored_and_kept(
-    datalist: Path, untrained_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_runs_are_trained_scored_and_kept(datalist: Path, untrained_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = LockedRuns(untrained_weights, datalist, tmp_path, KEYS)
     assert {name: len(split.ids) for name, split in runs.encoded.items()} == {"training": 6, "validation": 4, "test": 4}
     initial, trained = runs(variant("initial"), 0), runs(variant("fvlm"), 0)

@@ -129,6 +129,18 @@ def test_trained_trunk_is_asked_again_after_a_step(encoder: str) -> None:
     assert not torch.allclose(tower(["a"]), before)
 
 
+def test_trained_trunk_pads_texts_of_like_length_together_and_answers_in_the_order_asked(encoder: str) -> None:
+    tower = _tower(encoder, trainable_layers=-1, batch_size=2).eval()
+    texts = ["a nodule in the upper lobe", "a", "a nodule in the lower lobe", "bc", "a"]
+    passes: list[torch.Size] = []
+    tower.trunk.register_forward_pre_hook(lambda module, args, kwargs: passes.append(kwargs["input_ids"].shape), with_kwargs=True)
+    together = tower(texts)
+    short, long = passes
+    assert short[0] == long[0] == 2 and short[1] < long[1], "four distinct texts, the two short ones in a pass of their own"
+    for row, text in zip(together, texts, strict=True):
+        torch.testing.assert_close(row, tower([text])[0], atol=1e-5, rtol=1e-4)
+
+
 def test_new_trunk_takes_its_geometry_from_the_configuration(encoder: str) -> None:
     tower = _tower(encoder, trainable_layers=-1, from_scratch={"num_hidden_layers": 1})
     assert len(tower.trunk.encoder.layer) == 1

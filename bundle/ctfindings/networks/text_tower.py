@@ -151,11 +151,12 @@ class TextTower(nn.Module):
         distinct = list(dict.fromkeys(texts))
         device = self.head.linear.weight.device
         if not self.frozen:
-            encoded = self._encode(distinct, device)
+            # The order of length, so that a pass pads its texts little.
+            distinct.sort(key=len)
+            encoded = torch.cat([self._encode(chunk, device) for chunk in _chunks(distinct, self.batch_size)])
         else:
             missing = sorted((text for text in distinct if text not in self._cache), key=len)
-            for start in range(0, len(missing), self.batch_size):
-                chunk = missing[start : start + self.batch_size]
+            for chunk in _chunks(missing, self.batch_size):
                 with torch.no_grad():
                     self._cache.update(zip(chunk, self._encode(chunk, device).cpu().unbind(0), strict=True))
             encoded = torch.stack([self._cache[text] for text in distinct]).to(device)
@@ -209,6 +210,10 @@ class TextTower(nn.Module):
         """Snippets are encoded whenever a batch has some; only a gradient that arrives means that their head learns."""
         if gradient.any():
             self.snippet_head_trained.fill_(1)
+
+
+def _chunks(texts: list[str], size: int) -> Iterator[list[str]]:
+    return (texts[start : start + size] for start in range(0, len(texts), size))
 
 
 def _forgive_what_is_not_saved(module: nn.Module, incompatible) -> None:  # type: ignore[no-untyped-def]
