@@ -74,6 +74,7 @@ def test_anatomies_become_coded_segments_in_place(studies: Any, volume: Any, bun
 
 
 def test_every_anatomy_has_a_term() -> None:
+    pytest.importorskip("slicer", reason="slicer-core is not installed (make slicer)")
     from CTFindingsLib.anatomy import TERMS
 
     assert tuple(TERMS) == ANATOMY_NAMES
