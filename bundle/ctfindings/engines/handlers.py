@@ -76,7 +76,7 @@ class MacroAuc(EpochMetric):
 
     def compute(self) -> float:
         """The same on every rank. Ignite's own gathering wants as many studies on each rank, which few validation splits divide into."""
-        logits, labels = (evenly_divisible_all_gather(torch.cat(parts)) for parts in (self._predictions, self._targets))
+        logits, labels = (evenly_divisible_all_gather(torch.cat(parts), concat=True) for parts in (self._predictions, self._targets))
         return _macro_auc(logits, labels)
 
 
