@@ -251,6 +251,8 @@ def rank_main(rank: int, folder: Path) -> None:
     found = cached_step(mine, network, loss, folder / f"waiting{rank}")
     if rank == 0:
         torch.save(found, folder / "found.pt")
+    # Neither leaves before the other is done: a rank that is alone waits for ever.
+    dist.barrier()
     dist.destroy_process_group()
 
 
