@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from monai.transforms import CastToTyped, Lambdad, RandShiftIntensityd
 
@@ -149,3 +150,32 @@ def test_processes_share_the_studies_between_them() -> None:
         for rank in range(2)
     ]
     assert seen[0].isdisjoint(seen[1]) and len(seen[0] | seen[1]) == 6
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_scan_that_cannot_be_read_stops_the_epoch_with_its_error(shuffle: bool) -> None:
+    def read(number: int) -> torch.Tensor:
+        if number == 3:
+            raise ValueError("3.nii.gz: no such file or folder; check the path")
+        return torch.zeros(1, 2, 2, 2)
+
+    loader = study_loader(cached_dataset(STUDIES, [Lambdad("image", read)]), batch_size=1, shuffle=shuffle)
+    with pytest.raises(RuntimeError) as caught:
+        list(loader)
+    assert "3.nii.gz" in str(first_cause(caught.value))
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """The first cause."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def test_fewer_studies_than_a_batch_are_one_smaller_batch_and_none_are_no_batch() -> None:
+    loader = study_loader(dataset_of(Source(), None), batch_size=8, shuffle=True)
+    assert [sorted(batch["id"]) for batch in loader] == [[study["id"] for study in STUDIES]] and len(loader) == 1
+    assert len(study_loader(dataset_of(Source(), None), batch_size=4, shuffle=True)) == 1, (
+        "an incomplete batch beside a whole one is dropped"
+    )
+    assert list(study_loader(cached_dataset([], []), batch_size=4)) == []

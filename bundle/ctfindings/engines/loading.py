@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from monai.data import DistributedSampler, ThreadDataLoader
+from monai.data import DistributedSampler, ThreadBuffer, ThreadDataLoader
 from monai.transforms import CastToTyped, EnsureTyped, Transform
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from bundle.ctfindings.data import MASK_KEYS, collate_studies
@@ -85,17 +86,41 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, torch.Tensor) else str(value)
 
 
-def study_loader(dataset: CachedStudies, batch_size: int, shuffle: bool = False, rank: int = 0, world_size: int = 1) -> ThreadDataLoader:
+class StudyLoader(ThreadDataLoader):
+    """MONAI's loader, whose thread hands on what it raises.
+
+    ``ThreadBuffer`` takes the end of its thread for the end of the data: a scan that cannot be read would end the epoch before it, and the
+    run would go on without a word.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        failures: list[Exception] = []
+        yield from ThreadBuffer(_until_failure(DataLoader.__iter__(self), failures), self.buffer_size, self.buffer_timeout)
+        if failures:
+            raise failures[0]
+
+
+def _until_failure(batches: Iterable[Any], failures: list[Exception]) -> Iterator[Any]:
+    try:
+        yield from batches
+    except Exception as error:
+        failures.append(error)
+
+
+def study_loader(dataset: CachedStudies, batch_size: int, shuffle: bool = False, rank: int = 0, world_size: int = 1) -> StudyLoader:
     """Batches of studies, prepared by a thread while the network computes.
 
     The order depends on the sampler's epoch alone (see ``EpochSeed``), so that a resumed run sees the batches it would have seen.
 
     Args:
-        dataset: the studies.
+        dataset: the studies; of none there are no batches.
         batch_size: studies per batch and rank.
-        shuffle: whether to shuffle, and drop an incomplete last batch.
+        shuffle: whether to shuffle, and drop an incomplete last batch where it is not the only one.
         rank: of this process.
         world_size: number of processes; each gets its own share.
     """
+    if not len(dataset):
+        return StudyLoader(dataset, batch_size=batch_size, num_workers=0, collate_fn=collate_studies)
     sampler = DistributedSampler(dataset, even_divisible=shuffle, num_replicas=world_size, rank=rank, shuffle=shuffle)
-    return ThreadDataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=0, drop_last=shuffle, collate_fn=collate_studies)
+    drop_last = shuffle and len(sampler) >= batch_size
+    return StudyLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=0, drop_last=drop_last, collate_fn=collate_studies)
