@@ -140,3 +140,33 @@ def test_a_datalist_that_is_not_there_ends_in_one_line(bundle_root: Path, cache:
     with pytest.raises(SystemExit) as caught:
         workflow_of(bundle_root, keys).run()
     assert re.fullmatch(r"error: .*none\.json: there is no such datalist.*", str(caught.value))
+
+
+def test_the_last_epoch_is_validated_also_between_two_intervals(bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path) -> None:
+    workflow_of(bundle_root, keys_of(bundle_root, datalist, cache, tmp_path, epochs=1, val_interval=2)).run()
+    best = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert state_of(tmp_path)["best"] == best["macro_auc"]
+
+
+def test_a_run_without_studies_to_validate_says_that_it_has_no_best_model(
+    bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = {**json.loads(datalist.read_text()), "validation": []}
+    alone = datalist.with_name("training_only.json")
+    alone.write_text(json.dumps(content))
+    workflow_of(bundle_root, keys_of(bundle_root, alone, cache, tmp_path, epochs=1)).run()
+    assert state_of(tmp_path)["trainer"]["epoch"] == 1 and not (tmp_path / "best.pt").exists()
+    assert "has no best.pt, because no study was validated" in caplog.text
+
+
+def test_a_scan_that_is_not_there_ends_the_run_in_one_line_that_names_it(
+    bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path
+) -> None:
+    content = json.loads(datalist.read_text())
+    content["training"][1]["image"] = "images/gone.nii.gz"
+    broken = datalist.with_name("broken.json")
+    broken.write_text(json.dumps(content))
+    with pytest.raises(SystemExit) as caught:
+        workflow_of(bundle_root, keys_of(bundle_root, broken, cache, tmp_path, epochs=1)).run()
+    assert re.fullmatch(r"error: .*gone\.nii\.gz: no such file or folder.*", str(caught.value))
+    assert not (tmp_path / "last.pt").exists()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from monai.engines import Evaluator
 from torch.optim.lr_scheduler import OneCycleLR
 
 _LENGTH_OF_SCHEDULE = ("total_steps", "_schedule_phases")
@@ -17,6 +18,8 @@ _LENGTH_OF_SCHEDULE = ("total_steps", "_schedule_phases")
 
 class RunCheckpoint:
     """Keeps ``last.pt``, the whole state after the newest epoch, and ``best.pt``, the model at its best validation.
+
+    The last epoch is validated here where the interval of validation left it out, so that a run of one epoch has a best model as well.
 
     MONAI's ``CheckpointSaver`` writes in place, so that a run killed while it writes loses its newest state, and its
     ``EarlyStopHandler`` forgets its count when a run is resumed; here both are part of the state.
@@ -35,7 +38,7 @@ class RunCheckpoint:
         self,
         folder: str | Path,
         saved: Mapping[str, Any],
-        evaluator: Engine,
+        evaluator: Evaluator,
         metric: str = "macro_auc",
         patience: int | None = None,
         resume: bool = True,
@@ -49,6 +52,8 @@ class RunCheckpoint:
         self.patience = patience
         self.best = float("-inf")
         self.waited = 0
+        self.evaluator = evaluator
+        self._validated = 0
         self._trainer: Engine | None = None
         self.logger = logging.getLogger("ctfindings.run")
         evaluator.add_event_handler(Events.COMPLETED, self._keep_best)
@@ -58,8 +63,11 @@ class RunCheckpoint:
         self._trainer = engine
         engine.add_event_handler(Events.STARTED, self._take_up)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._keep_last)
+        engine.add_event_handler(Events.COMPLETED, self._say_what_lacks)
 
     def _keep_best(self, engine: Engine) -> None:
+        if self._trainer is not None:
+            self._validated = self._trainer.state.epoch
         value = float(engine.state.metrics[self.metric])
         self.waited += 1
         if value > self.best:
@@ -70,11 +78,21 @@ class RunCheckpoint:
             self._trainer.terminate()
 
     def _keep_last(self, engine: Engine) -> None:
+        if (
+            engine.state.epoch == engine.state.max_epochs
+            and self._validated != engine.state.epoch
+            and isinstance(self.evaluator, Evaluator)
+        ):
+            self.evaluator.run(engine.state.epoch)
         state = {name: item.state_dict() for name, item in self.saved.items() if name != "model"}
         state["model"] = _model_state(self.saved["model"])
         state["trainer"] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
         state["best"], state["waited"] = self.best, self.waited
         self._write("last.pt", state)
+
+    def _say_what_lacks(self, engine: Engine) -> None:
+        if self.primary and not (self.folder / "best.pt").is_file():
+            self.logger.warning("%s: has no best.pt, because no study was validated; add studies to the split validation", self.folder)
 
     def _take_up(self, engine: Engine) -> None:
         path = self.folder / "last.pt"
