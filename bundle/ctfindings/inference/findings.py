@@ -201,8 +201,12 @@ def check_queries(queries: Sequence[str] | str) -> list[str]:
     """Queries without surrounding space, each once.
 
     Raises:
-        ValueError: when one is empty, too long or no text.
+        ValueError: when one is empty, too long or no text, or a list was written that cannot be read as one, as by a quote inside a text.
     """
+    if isinstance(queries, str) and queries.lstrip().startswith("["):
+        raise ValueError(
+            f"queries: {queries[:40]!r} cannot be read as a list; write it as \"['fluid around the lung','air']\", or one text alone"
+        )
     texts = []
     for query in [queries] if isinstance(queries, str) else queries:
         if not isinstance(query, str):

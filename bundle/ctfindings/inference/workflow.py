@@ -194,7 +194,12 @@ class FindingsWriter:
         network = type(engine.network.image.tower).__name__  # type: ignore[union-attr]
         record, maps = self._record(batch, answers, network)
         scan: MetaTensor = batch["scan"]
-        record = write_findings(self.output_dir, record, scan.as_tensor()[0], scan.affine, maps, answers.token_affine)
+        try:
+            record = write_findings(self.output_dir, record, scan.as_tensor()[0], scan.affine, maps, answers.token_affine)
+        except OSError as error:
+            raise ValueError(
+                f"{self.output_dir}: results cannot be written there ({error.strerror or error}); make room, or give another output_dir"
+            ) from error
         print(format_findings(record))
         print(f"Report: {Path(self.output_dir) / scan_stem(record.scan.file) / REPORT_FILE}", flush=True)
 
