@@ -193,3 +193,13 @@ def test_the_command_answers(bundle_root: Path, untrained_weights: Path, phantom
     assert sorted(file.name for file in (tmp_path / "scan").iterdir()) == ["evidence.nii.gz", "findings.json", "report.html"]
     assert str(tmp_path / "scan" / "report.html") in result.stdout
     assert "Warning" not in result.stderr and "Traceback" not in result.stderr
+
+
+def test_ctrl_c_ends_in_one_line_and_the_code_of_an_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        run_or_exit(interrupted)
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "stopped by Ctrl-C\n"

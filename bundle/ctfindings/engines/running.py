@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -14,12 +15,16 @@ def run_or_exit(task: Callable[..., Result], *args: object) -> Result:
     """Calls ``task(*args)``; an error of ours becomes ``error: FILE: what is wrong; remedy`` on stderr and exit code 1.
 
     MONAI and Ignite wrap what a transform or handler raises, so the chain of causes is searched. Any other error passes as it is.
+    Ctrl-C becomes a line and code 130.
 
     Raises:
-        SystemExit: with the one line.
+        SystemExit: with the one line, or 130.
     """
     try:
         return task(*args)
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        raise SystemExit(130) from None
     except Exception as error:
         ours = input_error(error)
         if ours is None:
