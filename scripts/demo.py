@@ -8,6 +8,7 @@ rendered beside what was found.
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -27,6 +28,7 @@ OUTPUT = Path("output") / "demo"
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     scan = OUTPUT / "example.nii.gz"
     (ROOT / OUTPUT).mkdir(parents=True, exist_ok=True)
     case, image, _, _, affine = make_case(SEED, INDEX, [int(name in RENDERED) for name in FINDING_NAMES])
