@@ -7,6 +7,7 @@ import importlib.util
 import json
 import logging
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -79,12 +80,26 @@ def _check(args: argparse.Namespace) -> Options:
         raise ValueError(f"--studies {args.studies}: no such folder; give a folder of scans, or the address of a DICOMweb server")
     if not 1 <= args.port <= 65535:
         raise ValueError(f"--port {args.port}: a port is a number from 1 to 65535")
+    _check_address(args.host, args.port)
     if (args.ssl_keyfile is None) != (args.ssl_certfile is None):
         raise ValueError("--ssl-keyfile and --ssl-certfile belong together; give both")
     if options.checkpoint is not None and not options.checkpoint.is_file():
         raise ValueError(f"--conf checkpoint: {options.checkpoint}: no such file")
     options.work.mkdir(parents=True, exist_ok=True)
     return options
+
+
+def _check_address(host: str, port: int) -> None:
+    """Refuses an address that cannot be listened on, before the seconds that loading takes."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            if os.name == "posix":  # As asyncio does: a port whose last connections are still closing is not in use.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"{host}:{port}: cannot be listened on ({reason}); give another --port or --host") from None
 
 
 def _set_environment(args: argparse.Namespace, options: Options) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,14 @@ def test_what_cannot_start_is_refused_in_one_line(
         main([*arguments, "--conf", "work", str(tmp_path / "work")])
     message = str(refused.value)
     assert message.startswith("error: ") and words in message and "\n" not in message
+
+
+def test_a_port_in_use_is_refused_in_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(SystemExit) as refused:
+        port = str(other.getsockname()[1])
+        main(["--studies", str(tmp_path), "--port", port, "--conf", "work", str(tmp_path / "work")])
+    message = str(refused.value)
+    assert message.startswith(f"error: 127.0.0.1:{port}: cannot be listened on") and "--port" in message and "\n" not in message
 
 
 def test_only_this_machine_is_served_by_default() -> None:
