@@ -9,6 +9,7 @@ SOURCE is a local folder or a hub name, such as the ``model`` folder of the PyPI
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -22,9 +23,15 @@ def main() -> None:
     options = parser.parse_args()
     if options.output.exists():
         parser.error(f"{options.output}: exists already; name a new folder")
-    model = AutoModel.from_pretrained(options.source, trust_remote_code=False, add_pooling_layer=False)
+    try:
+        model = AutoModel.from_pretrained(options.source, trust_remote_code=False, add_pooling_layer=False)
+        tokenizer = AutoTokenizer.from_pretrained(options.source, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        sys.exit(
+            f"error: {options.source}: holds no readable text encoder ({str(error).splitlines()[0]}); check the path"
+        )
     model.to(torch.float16).save_pretrained(options.output, safe_serialization=True)
-    AutoTokenizer.from_pretrained(options.source, trust_remote_code=False).save_pretrained(options.output)
+    tokenizer.save_pretrained(options.output)
     size = sum(file.stat().st_size for file in options.output.iterdir()) / 1e6
     print(f"{options.output}: {size:.1f} MB")
 
