@@ -53,7 +53,7 @@ def test_incomplete_records_are_refused_by_name(tmp_path: Path, record: dict, me
 
 
 def test_missing_file_damaged_file_and_missing_split_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no such datalist"):
+    with pytest.raises(ValueError, match="no such datalist; check the path"):
         load_datalist(tmp_path / "none.json", "training")
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(ValueError, match="no valid JSON"):

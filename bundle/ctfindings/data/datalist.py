@@ -36,7 +36,7 @@ def load_datalist(path: str | Path, split: str) -> list[dict[str, Any]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such datalist; make one, or leave datalist out to train on synthetic scans")
+        raise ValueError(f"{path}: there is no such datalist; check the path, or make one (README.md, On your own scans)")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:

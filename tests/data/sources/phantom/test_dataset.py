@@ -64,6 +64,12 @@ def test_a_folder_of_other_settings_is_refused(datalist: Path) -> None:
         make_dataset(datalist.parent, 2, 1, 1, seed=4, workers=1)
 
 
+def test_a_negative_number_of_scans_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="from 0 on"):
+        make_dataset(tmp_path / "none", -1, 1, 1, seed=3, workers=1)
+    assert not (tmp_path / "none").exists()
+
+
 def test_labels_that_are_not_eighteen_zeros_and_ones_are_refused() -> None:
     with pytest.raises(ValueError, match="18 values of 0 or 1"):
         make_case(0, 0, [0] * 17)

@@ -208,10 +208,12 @@ def make_dataset(
         dicom: whether each scan is also written as a DICOM series.
 
     Raises:
-        ValueError: when the folder holds scans of other settings.
+        ValueError: when the folder holds scans of other settings, or a number is negative.
     """
     folder = Path(folder)
     counts = dict(zip(SPLITS, (training, validation, test), strict=True))
+    if min(counts.values()) < 0:
+        raise ValueError(f"{folder}: cannot hold {counts}; give numbers of scans from 0 on")
     settings = {"seed": seed, **counts, "dicom": dicom, "renderer": RENDERER_VERSION}
     datalist, begun = folder / "datalist.json", folder / "parameters.json"
     for path in (datalist, begun):
