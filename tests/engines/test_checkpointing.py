@@ -10,6 +10,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from bundle.ctfindings.engines import RunCheckpoint
+from bundle.ctfindings.engines.parameter_groups import parameter_groups
 
 
 class Run:
@@ -81,6 +82,14 @@ def test_state_of_another_network_is_refused_by_file(tmp_path: Path) -> None:
     other = Run(tmp_path)
     other.checkpoint.saved["model"] = nn.Linear(4, 1)
     with pytest.raises(ValueError, match=r"last\.pt: belongs to a run with other settings"):
+        other.run(2)
+
+
+def test_an_optimizer_of_an_older_grouping_is_refused_by_file(tmp_path: Path) -> None:
+    Run(tmp_path).run(1)
+    other = Run(tmp_path)
+    other.checkpoint.saved["optimizer"] = torch.optim.AdamW(parameter_groups(other.model), lr=0.1)
+    with pytest.raises(ValueError, match=r"last\.pt: belongs to a run with other settings or of an older version"):
         other.run(2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from bundle.ctfindings.anatomy import THORAX, anatomy_index
 from bundle.ctfindings.networks import VisionLanguageModel, mean_over_templates, template_bank, token_membership
+from bundle.ctfindings.networks.vision_language import temperatures
 
 ALWAYS = {"anatomy", "anatomy_valid", "anatomy_logits", "membership", "temperature", "temperature_global"}
 LUNG, HEART = anatomy_index("lung"), anatomy_index("heart")
@@ -108,6 +110,31 @@ def test_temperatures_stay_in_their_range(model: VisionLanguageModel, scans: Ten
         model.log_temperature_global.fill_(5.0)
     outputs = model(scans)
     assert outputs["temperature"].item() == pytest.approx(0.001) and outputs["temperature_global"].item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("value", "inward"), [(-20.0, -1.0), (5.0, 1.0)])
+def test_a_temperature_that_left_its_range_learns_back_into_it_and_no_further_out(value: float, inward: float) -> None:
+    for direction in (inward, -inward):
+        log = torch.tensor(value, requires_grad=True)
+        (direction * temperatures(log, log.detach(), (0.001, 0.5))["temperature"]).backward()
+        assert log.grad is not None
+        # d exp(b) = exp(b), at the bound b that the value stands for.
+        expected = direction * (0.001 if value < 0 else 0.5) if direction == inward else 0.0
+        assert log.grad.item() == pytest.approx(expected)
+
+
+def test_a_temperature_inside_its_range_has_the_gradient_of_the_exponential() -> None:
+    log = torch.tensor(-2.0, requires_grad=True)
+    temperatures(log.detach(), log, (0.001, 0.5))["temperature_global"].backward()
+    assert log.grad is not None and log.grad.item() == pytest.approx(math.exp(-2.0))
+
+
+def test_captions_are_placed_under_autocast(model: VisionLanguageModel, scans: Tensor, mask: Tensor) -> None:
+    captions = [{"lung": "a nodule"}, {"thorax": "clear"}]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = model(scans, mask, captions=captions)
+    assert outputs["caption"].dtype == outputs["anatomy"].dtype
+    torch.testing.assert_close(outputs["caption"].float(), model(scans, mask, captions=captions)["caption"], atol=0.05, rtol=0)
 
 
 def test_training_reaches_both_towers(model: VisionLanguageModel, scans: Tensor, mask: Tensor) -> None:

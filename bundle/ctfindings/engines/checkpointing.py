@@ -106,7 +106,9 @@ class RunCheckpoint:
                 # The schedule of the saved run would end with that run's epochs, which may have been raised since.
                 vars(item).update(planned)
         except (KeyError, RuntimeError, ValueError) as error:
-            raise ValueError(f"{path}: belongs to a run with other settings; choose another output_dir, or set resume to false") from error
+            raise ValueError(
+                f"{path}: belongs to a run with other settings or of an older version; choose another output_dir, or set resume to false"
+            ) from error
         engine.state.epoch = state["trainer"]["epoch"]
         engine.state.iteration = state["trainer"]["iteration"]
         self.best, self.waited = state["best"], state["waited"]

@@ -24,6 +24,7 @@ from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.data.text_augmentation import RandCaptionsd
 from bundle.ctfindings.engines.handlers import LossLog
+from bundle.ctfindings.engines.parameter_groups import parameter_groups
 from bundle.ctfindings.engines.scoring import SplitScores, wording_deltas
 from bundle.ctfindings.findings import FINDINGS
 from bundle.ctfindings.networks import ImageEncoder, LockedImageModel
@@ -154,8 +155,7 @@ def train_locked(parser: ConfigParser, split: LockedSplit, studies: Sequence[Map
     parser["train"]["dataloader"] = [0] * len(batches)
     parser.parse(reset=True)
     loss = parser.get_parsed_content("loss")
-    parameters = [value for value in [*model.parameters(), *loss.parameters()] if value.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=settings["learning_rate"], weight_decay=settings["weight_decay"])
+    optimizer = torch.optim.AdamW(parameter_groups(model, loss), lr=settings["learning_rate"], weight_decay=settings["weight_decay"])
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=settings["learning_rate"],

@@ -162,8 +162,24 @@ def temperatures(local: Tensor, everywhere: Tensor, limits: tuple[float, float])
         everywhere: logarithm of the second, a scalar.
         limits: lowest and highest temperature.
     """
-    low, high = limits
-    return {"temperature": local.exp().clamp(low, high), "temperature_global": everywhere.exp().clamp(low, high)}
+    low, high = (math.log(limit) for limit in limits)
+    bounded = [_Bounded.apply(value, low, high).exp() for value in (local, everywhere)]
+    return dict(zip(("temperature", "temperature_global"), bounded, strict=True))
+
+
+class _Bounded(torch.autograd.Function):
+    """A clamp that lets through the gradient that leads back: a value that has left the limits would otherwise never learn again."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, low: float, high: float) -> Tensor:
+        ctx.save_for_backward((value < low).to(value.dtype) - (value > high).to(value.dtype))
+        return value.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (below,) = ctx.saved_tensors
+        # A step goes against the gradient: a positive one below the limits leads further out, and so does a negative one above.
+        return gradient.masked_fill(below * gradient > 0, 0), None, None
 
 
 def caption_rows(text: TextTower, captions: Sequence[Mapping[str, str]], like: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,7 +197,7 @@ def caption_rows(text: TextTower, captions: Sequence[Mapping[str, str]], like: T
     embedded = text([caption for _, _, caption in places], "anatomy")
     scans = torch.tensor([scan for scan, _, _ in places], device=like.device)
     rows = torch.tensor([row for _, row, _ in places], device=like.device)
-    caption = like.new_zeros(like.shape).index_put((scans, rows), embedded)
+    caption = like.new_zeros(like.shape).index_put((scans, rows), embedded.to(like.dtype))
     valid = torch.zeros(like.shape[:2], dtype=torch.bool, device=like.device)
     valid[scans, rows] = True
     return caption, valid

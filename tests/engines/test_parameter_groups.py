@@ -1,0 +1,42 @@
+"""A decay pulls at weights alone; scales, biases and temperatures keep what they learned."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from bundle.ctfindings.engines.parameter_groups import parameter_groups
+from bundle.ctfindings.losses import SigLIPLoss
+
+
+class Small(nn.Module):
+    """One parameter of every kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.norm = nn.LayerNorm(2)
+        self.bias = nn.Parameter(torch.ones(3, 2))
+        self.log_temperature = nn.Parameter(torch.tensor(-2.0))
+        self.locked = nn.Linear(2, 2).requires_grad_(False)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_weights_alone_decay(wrapped: bool) -> None:
+    network, loss = Small(), SigLIPLoss()
+    decayed, kept = parameter_groups(nn.Sequential(network) if wrapped else network, loss)
+    assert [id(value) for value in decayed["params"]] == [id(network.linear.weight)]
+    expected = [network.linear.bias, network.norm.weight, network.norm.bias, network.bias, network.log_temperature, *loss.parameters()]
+    assert {id(value) for value in kept["params"]} == {id(value) for value in expected}
+
+
+def test_a_temperature_without_gradient_stays_where_it_is() -> None:
+    network = Small()
+    optimizer = torch.optim.AdamW(parameter_groups(network), lr=0.1, weight_decay=0.5)
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    weight = network.linear.weight.detach().clone()
+    optimizer.step()
+    assert network.log_temperature.item() == -2.0
+    torch.testing.assert_close(network.linear.weight.detach(), weight * 0.95)
