@@ -8,9 +8,11 @@ from bundle.ctfindings.engines.evaluation import evaluate_checkpoint
 from bundle.ctfindings.engines.gradient_cache import GradientCache, MicroBatches
 from bundle.ctfindings.engines.handlers import EpochSeed, FreezeStandardization, LossLog, MacroAuc, MetricLog
 from bundle.ctfindings.engines.loading import cached_dataset, study_loader
+from bundle.ctfindings.engines.parameter_groups import parameter_groups
 from bundle.ctfindings.engines.published_evaluation import evaluate_published
 from bundle.ctfindings.engines.running import input_error, run_or_exit
 from bundle.ctfindings.engines.scoring import KeepGeometryd, SplitScores, collect_scores
+from bundle.ctfindings.engines.token_warm_start import TokenWarmStart
 
 __all__ = [
     "EpochSeed",
@@ -23,6 +25,7 @@ __all__ = [
     "MicroBatches",
     "RunCheckpoint",
     "SplitScores",
+    "TokenWarmStart",
     "cached_dataset",
     "calibrate",
     "collect_scores",
@@ -30,6 +33,7 @@ __all__ = [
     "evaluate_published",
     "input_error",
     "keep_freed_memory",
+    "parameter_groups",
     "prepare_batch",
     "prepare_image_batch",
     "prepare_report_batch",

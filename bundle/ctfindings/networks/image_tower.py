@@ -21,8 +21,9 @@ class ConvolutionalTower(nn.Module):
 
     The stem halves the grid until a token has ``patch`` voxels, with residual units before the last halving: a nodule and the vessel it
     hides among differ in shape, which shows only on a grid finer than a token. Every level is then fused back into the finest grid, so
-    that such a token knows its surroundings and the whole chest. What each token holds at several scales joins it there, see
-    ``TokenStatistics``.
+    that such a token knows its surroundings and the whole chest. They are added to what each token holds at several scales, see
+    ``TokenStatistics``, with a gain that starts at zero: what the statistics tell by themselves is learned in minutes and from large
+    batches of tokens (``TokenWarmStart``), and the convolutions learn what is left.
 
     Args:
         hu_window: the HU range that the pipeline mapped to [0, 1].
@@ -32,6 +33,7 @@ class ConvolutionalTower(nn.Module):
         blocks: residual units after each halving of the stem but the last, and of the fine and middle level; transformer blocks of the
             coarse one.
         width: width of the tokens that come out, the same at every level.
+        statistics_hidden: width of the perceptron on the token statistics.
         heads: attention heads of the coarse level.
 
     Raises:
@@ -47,6 +49,7 @@ class ConvolutionalTower(nn.Module):
         blocks: Sequence[int] = (1, 1, 2, 2),
         width: int = 64,
         heads: int = 4,
+        statistics_hidden: int = 256,
     ) -> None:
         super().__init__()
         if patch < 2 or patch & (patch - 1):
@@ -59,7 +62,7 @@ class ConvolutionalTower(nn.Module):
         self.stride = (patch, patch, patch)
         self.multiple = (4 * patch, 4 * patch, 4 * patch)
         self.windows = HounsfieldWindows(hu_window, windows)
-        self.statistics = TokenStatistics(self.windows, patch, width)
+        self.statistics = TokenStatistics(self.windows, hu_window, patch, statistics_hidden, width)
         self.stem = _stem(len(windows), hidden, fine, patch, in_stem)
         self.fine = nn.Sequential(*[_residual(fine) for _ in range(in_fine)])
         self.to_middle = nn.Conv3d(fine, middle, kernel_size=2, stride=2)
@@ -71,6 +74,7 @@ class ConvolutionalTower(nn.Module):
         self.project_fine = nn.Sequential(nn.LayerNorm(fine), nn.Linear(fine, width))
         self.project_middle = nn.Sequential(nn.LayerNorm(middle), nn.Linear(middle, width))
         self.project_coarse = nn.Sequential(nn.LayerNorm(coarse), nn.Linear(coarse, width))
+        self.context_gain = nn.Parameter(torch.zeros(width))
         self.fuse = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], list[list[int]]]:
@@ -92,9 +96,19 @@ class ConvolutionalTower(nn.Module):
             context = block(context)
         tokens_coarse = self.project_coarse(context)
         tokens_middle = self.project_middle(middle.flatten(2).transpose(1, 2)) + _upsample(tokens_coarse, grids[2])
-        tokens_fine = self.project_fine(fine.flatten(2).transpose(1, 2)) + _upsample(tokens_middle, grids[1])
-        tokens_fine = tokens_fine + self.statistics(image, ramps)
+        learned = self.project_fine(fine.flatten(2).transpose(1, 2)) + _upsample(tokens_middle, grids[1])
+        tokens_fine = self.statistics(self.statistics.features(image, ramps)) + self.context_gain * learned
         return [tokens_fine + self.fuse(tokens_fine), tokens_middle, tokens_coarse], grids
+
+    def token_features(self, image: Tensor) -> Tensor:
+        """What the tokens of the finest level hold before anything is learned, ``[B, 1, X, Y, Z]`` to ``[B, N, F]``."""
+        return self.statistics.features(image, self.windows(image))
+
+    def tokens_of_features(self, features: Tensor) -> Tensor:
+        """Tokens of the finest level by their own features alone, ``[B, N, F]`` to ``[B, N, width]``."""
+        tokens: Tensor = self.statistics(features)
+        fused: Tensor = self.fuse(tokens)
+        return tokens + fused
 
 
 def _stem(windows: int, hidden: int, fine: int, patch: int, blocks: int) -> nn.Sequential:
