@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from torch import nn
 
-from bundle.ctfindings.engines.parameter_groups import parameter_groups
+from bundle.ctfindings.engines import parameter_groups
 from bundle.ctfindings.losses import SigLIPLoss
 
 
@@ -40,3 +43,20 @@ def test_a_temperature_without_gradient_stays_where_it_is() -> None:
     optimizer.step()
     assert network.log_temperature.item() == -2.0
     torch.testing.assert_close(network.linear.weight.detach(), weight * 0.95)
+
+
+@pytest.mark.parametrize("overlay", [None, "radfinder", "unified", "ca_gcl_prototypes"])
+def test_the_training_decays_no_temperature_and_nothing_of_the_loss(overlay: str | None, bundle_root: Path) -> None:
+    parser = ConfigParser()
+    overlays = [] if overlay is None else [bundle_root / "configs" / "objectives" / f"{overlay}.json"]
+    parser.read_config([str(path) for path in (bundle_root / "configs" / "train.json", *overlays)])
+    parser["bundle_root"] = str(bundle_root)
+    parser["training_studies"] = [{"id": "1", "labels": torch.zeros(18, dtype=torch.long)}]
+    parser["train"]["dataloader"] = [0]
+    optimizer, network, loss = (parser.get_parsed_content(name) for name in ("optimizer", "network_def", "loss"))
+    decays = {id(value): group["weight_decay"] for group in optimizer.param_groups for value in group["params"]}
+    assert set(decays) == {id(value) for value in [*network.parameters(), *loss.parameters()] if value.requires_grad}
+    scorer = network.scorer
+    kept = [network.log_temperature, network.log_temperature_global, scorer.log_row_scale, scorer.log_token_scale, *loss.parameters()]
+    assert {decays[id(value)] for value in kept} == {0.0}
+    assert decays[id(network.image.anatomy_head.weight)] == 0.01
