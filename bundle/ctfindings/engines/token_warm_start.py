@@ -197,8 +197,11 @@ class TokenWarmStart:
             nothing = torch.zeros(0, findings, dtype=torch.bool, device=self.device)
             parts = [TokenSample(torch.zeros(0, width, dtype=torch.float16, device=self.device), nothing, nothing)]
         joined = [torch.cat(column) for column in zip(*parts, strict=True)]
-        features, inside, outside = joined if _ranks() == 1 else evenly_divisible_all_gather(joined, concat=True)
-        return TokenSample(features, inside, outside) if inside.any() else None
+        if _ranks() > 1:
+            # Not every backend gathers truth values.
+            joined = [evenly_divisible_all_gather(column if column.is_floating_point() else column.to(torch.uint8)) for column in joined]
+        sample = TokenSample(joined[0], joined[1].bool(), joined[2].bool())
+        return sample if sample.inside.any() else None
 
 
 def _sample(inside: Tensor, outside: Tensor, generator: torch.Generator) -> Tensor:
