@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -28,7 +30,8 @@ INSIDE_OF_SCAN, OUTSIDE_OF_SCAN = 16, 48
 """Tokens of one finding, and of its anatomy beside it, that are kept of one scan, so that one large lesion does not stand for all."""
 
 
-class TokenSample(NamedTuple):
+@dataclass
+class TokenSample:
     """Tokens of many scans.
 
     Attributes:
@@ -41,16 +44,21 @@ class TokenSample(NamedTuple):
     inside: Tensor
     outside: Tensor
 
+    @cached_property
+    def lesions(self) -> dict[int, Tensor]:
+        """Indices of the tokens of each finding that has any."""
+        found = [torch.nonzero(column).flatten().cpu() for column in self.inside.unbind(1)]
+        return {index: tokens for index, tokens in enumerate(found) if len(tokens)}
+
     def draw(self, positives: int, negatives: int, generator: torch.Generator) -> TokenSample:
         """Tokens for one step: as many of each finding that there is, each of which counts for that finding alone, and others."""
-        found = [(index, torch.nonzero(column).flatten().cpu()) for index, column in enumerate(self.inside.unbind(1)) if column.any()]
-        lesions = [tokens[torch.randint(len(tokens), (positives,), generator=generator)] for _, tokens in found]
+        lesions = [tokens[torch.randint(len(tokens), (positives,), generator=generator)] for tokens in self.lesions.values()]
         others = torch.randint(len(self.features), (negatives,), generator=generator)
         rows = torch.cat([*lesions, others]).to(self.features.device)
         outside = self.outside[rows]
         outside[: len(rows) - negatives] = False
         inside = torch.zeros_like(outside)
-        columns = torch.tensor([index for index, _ in found]).repeat_interleave(positives)
+        columns = torch.tensor(list(self.lesions)).repeat_interleave(positives)
         inside[torch.arange(len(columns)), columns] = True
         return TokenSample(self.features[rows].float(), inside, outside)
 
@@ -73,7 +81,7 @@ class TokenWarmStart:
         negatives: other tokens in a step.
         device: where the network is.
         seed: of the draws.
-        show: whether progress is shown.
+        show: whether progress is shown, on a terminal.
     """
 
     def __init__(
@@ -121,7 +129,11 @@ class TokenWarmStart:
         parts: list[TokenSample] = []
         share = max(1, self.scans // _ranks())
         for image, labels, finding_masks, anatomy in tqdm(
-            islice(self._scans(), share), desc="tokens of the scans", unit="scan", disable=not self.show, total=self._expected(share)
+            islice(self._scans(), share),
+            desc="tokens of the scans",
+            unit="scan",
+            disable=None if self.show else True,
+            total=self._expected(share),
         ):
             tower: Any = self.network.image.tower
             with torch.no_grad():
@@ -147,7 +159,7 @@ class TokenWarmStart:
         losses: list[float] = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            for _ in tqdm(range(self.steps), desc="warm start", unit="step", disable=not self.show):
+            for _ in tqdm(range(self.steps), desc="warm start", unit="step", disable=None if self.show else True):
                 self.network.zero_grad()
                 loss = self._loss(sample.draw(self.positives, self.negatives, generator))
                 loss.backward()
@@ -196,7 +208,7 @@ class TokenWarmStart:
             width, findings = self._standardization().mean.shape[1], len(self.network.finding_anatomy)
             nothing = torch.zeros(0, findings, dtype=torch.bool, device=self.device)
             parts = [TokenSample(torch.zeros(0, width, dtype=torch.float16, device=self.device), nothing, nothing)]
-        joined = [torch.cat(column) for column in zip(*parts, strict=True)]
+        joined = [torch.cat([getattr(part, name) for part in parts]) for name in ("features", "inside", "outside")]
         if _ranks() > 1:
             # Not every backend gathers truth values.
             joined = [evenly_divisible_all_gather(column if column.is_floating_point() else column.to(torch.uint8)) for column in joined]
