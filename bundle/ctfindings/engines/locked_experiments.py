@@ -18,7 +18,8 @@ from bundle.ctfindings.engines.diagnostics import DIAGNOSTICS_FILE, diagnose
 from bundle.ctfindings.engines.experiments import ROOT, Variant, claim_run
 from bundle.ctfindings.engines.loading import cached_dataset, study_loader
 from bundle.ctfindings.engines.locked_image import LockedSplit, encode_split, locked_model, score_locked, train_locked
-from bundle.ctfindings.networks import load_checkpoint
+from bundle.ctfindings.engines.scoring import KeepGeometryd
+from bundle.ctfindings.networks import LockedImageModel, load_checkpoint
 from bundle.ctfindings.networks.checkpoint import sha256_of
 
 logger = logging.getLogger(__name__)
@@ -52,25 +53,39 @@ class LockedRuns:
         Raises:
             ValueError: the folder holds a run with other settings.
         """
+        run = self.claim(variant, seed)
+        if (run / DIAGNOSTICS_FILE).is_file():
+            logger.info("%s: is done", run)
+            return run
+        model = self.model(variant, seed, run)
+        scores = {split: score_locked(model, self.encoded[split], self.studies[split]) for split in ("validation", "test")}
+        fitted = calibrate(scores["validation"], "validation", scores["test"].ids)
+        diagnose(model.text, scores["test"], self.studies["test"], fitted, seed).save(run / DIAGNOSTICS_FILE)
+        return run
+
+    def claim(self, variant: Variant, seed: int) -> Path:
+        """The folder of a run.
+
+        Raises:
+            ValueError: the folder holds a run with other settings.
+        """
         run = self.folder / f"{variant.name}_seed{seed}"
         keys = {**self.keys, **variant.keys}
         settings = {"overlays": list(variant.overlays), "keys": keys, "seed": seed, "image_weights": self.image_weights}
         claim_run(run, settings)
-        if (run / DIAGNOSTICS_FILE).is_file():
-            logger.info("%s: is done", run)
-            return run
-        parser = _parser(variant, {**keys, "seed": seed})
+        return run
+
+    def model(self, variant: Variant, seed: int, run: Path) -> LockedImageModel:
+        """The model of a variant: trained, and written into the folder of its run, or with its initial weights."""
+        parser = _parser(variant, {**self.keys, **variant.keys, "seed": seed})
         if variant.trained:
             model = train_locked(parser, self.encoded["training"], self.studies["training"])
         else:
             set_determinism(seed)
-            model = locked_model(parser, self.encoded["training"].features.shape[2])
-        scores = {split: score_locked(model, self.encoded[split], self.studies[split]) for split in ("validation", "test")}
-        fitted = calibrate(scores["validation"], "validation", scores["test"].ids)
+            model = locked_model(parser, self.encoded["training"])
         with atomic_path(run / "last.pt") as temporary:
             torch.save({"model": model.state_dict()}, temporary)
-        diagnose(model.text, scores["test"], self.studies["test"], fitted, seed).save(run / DIAGNOSTICS_FILE)
-        return run
+        return model
 
     def _path(self, split: str) -> Path:
         return self.folder / "encoded" / f"{split}_{self.image_weights[:12]}.npz"
@@ -83,7 +98,7 @@ class LockedRuns:
         parser = _parser(None, {})
         image = parser.get_parsed_content("network_def#image")
         load_checkpoint({"image": image}, checkpoint)
-        steps = parser.get_parsed_content("whole_scan")
+        steps = [*parser.get_parsed_content("whole_scan"), KeepGeometryd("image")]
         for split in missing:
             loader = study_loader(cached_dataset(self.studies[split], steps), batch_size=1)
             encode_split(image, loader, f"encoding {split}").save(self._path(split))

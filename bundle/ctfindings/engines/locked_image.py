@@ -1,12 +1,13 @@
 """Training and scoring over a locked image tower: every scan is encoded once, and an objective on texts trains in minutes.
 
-Shapes: S studies, K anatomies, F pooled features, C findings, E embedding.
+Shapes: S studies, K anatomies, D depths, F and G pooled features of an anatomy and of a depth, C findings, E embedding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,16 +21,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from bundle.ctfindings.anatomy import ANATOMIES
+from bundle.ctfindings.anatomy import ANATOMIES, THORAX
+from bundle.ctfindings.data import report_text, text_id
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.data.text_augmentation import RandCaptionsd
 from bundle.ctfindings.engines.handlers import LossLog
 from bundle.ctfindings.engines.parameter_groups import parameter_groups
+from bundle.ctfindings.engines.report_evaluation import ReportEmbeddings
 from bundle.ctfindings.engines.scoring import SplitScores, wording_deltas
 from bundle.ctfindings.findings import FINDINGS
-from bundle.ctfindings.networks import ImageEncoder, LockedImageModel
+from bundle.ctfindings.networks import ImageEncoder, LockedImageModel, depth_positions
 
 SCORED_AT_ONCE = 64
+
+ON_CAPTIONS = {"local_anatomy", "cross_anatomy", "text_separation", "anatomy_prototypes"}
+"""Objectives of train.json and its overlays that read the captions of the anatomies."""
+ON_PROMPTS = {"disease_prompts", "prompt_agreement"}
+"""Those that read drawn wordings of the findings."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +46,17 @@ class LockedSplit:
 
     Attributes:
         ids: of the studies, S.
-        features: pooled features, ``[S, K, F]``.
+        features: pooled features of the anatomies, ``[S, K, F]``.
         valid: anatomies the scan shows, ``[S, K]``.
+        depth: features of the depths, ``[S, D, G]``, zero beyond the end of a scan.
+        depth_mm: their world z in mm, NaN beyond the end of a scan and where it is padding, ``[S, D]``.
     """
 
     ids: NDArray[np.str_]
     features: NDArray[np.float32]
     valid: NDArray[np.bool_]
+    depth: NDArray[np.float32]
+    depth_mm: NDArray[np.float32]
 
     def save(self, path: Path) -> None:
         """Writes an ``.npz`` file."""
@@ -63,22 +75,37 @@ def encode_split(image: ImageEncoder, loader: Iterable[dict[str, Any]], name: st
 
     Args:
         image: the encoder, with its weights.
-        loader: batches with ``id`` and ``image``.
+        loader: batches with ``id`` and ``image``, and the geometry of ``KeepGeometryd``.
         name: label of the progress bar.
     """
     image.eval()
-    ids, features, valid = [], [], []
+    ids: list[str] = []
+    parts: dict[str, list[NDArray[Any]]] = {"features": [], "valid": [], "depth": [], "depth_mm": []}
     with torch.no_grad():
         for batch in tqdm(loader, desc=name):
-            pooled, shown = image.pooled_features(batch["image"].float())
+            scans = batch["image"].float()
+            pooled = image.pooled_features(scans)
             ids.extend(batch["id"])
-            features.append(pooled.numpy())
-            valid.append(shown.numpy())
-    return LockedSplit(np.asarray(ids), np.concatenate(features), np.concatenate(valid))
+            parts["features"] += list(pooled.anatomy.numpy())
+            parts["valid"] += list(pooled.valid.numpy())
+            parts["depth"] += list(pooled.depth.numpy())
+            parts["depth_mm"] += list(depth_positions(batch["image_affine"], scans, image.tower.stride[2]).numpy())  # type: ignore[index]
+    return LockedSplit(
+        np.asarray(ids),
+        np.stack(parts["features"]),
+        np.stack(parts["valid"]),
+        _stack_padded(parts["depth"], 0.0),
+        _stack_padded(parts["depth_mm"], np.nan),
+    )
+
+
+def _stack_padded(rows: Sequence[NDArray[Any]], value: float) -> NDArray[Any]:
+    longest = max(len(row) for row in rows)
+    return np.stack([np.pad(row, [(0, longest - len(row))] + [(0, 0)] * (row.ndim - 1), constant_values=value) for row in rows])
 
 
 class LockedBatches:
-    """Batches of encoded studies with their captions, in an order of its own every epoch.
+    """Batches of encoded studies with their texts, in an order of its own every epoch.
 
     Args:
         split: the encoded studies.
@@ -115,27 +142,29 @@ class LockedBatches:
             if self.augmentation is not None:
                 studies = [self.augmentation(study) for study in studies]
             yield {
-                "image": torch.from_numpy(self.split.features[chosen]),
-                "valid": torch.from_numpy(self.split.valid[chosen]),
+                **{name: torch.from_numpy(getattr(self.split, name)[chosen]) for name in ("features", "valid", "depth", "depth_mm")},
                 "captions": [study["captions"] for study in studies],
+                "reports": [report_text(study.get("report")) for study in studies],
+                "snippets": [[one for one in study.get("snippets") or () if one.get("z_mm") is not None] for study in studies],
                 **{key: torch.stack([study[key] for study in studies]) for key in ("labels", "caption_id", "caption_normal")},
             }
 
 
-def locked_model(parser: ConfigParser, features: int) -> LockedImageModel:
+def locked_model(parser: ConfigParser, split: LockedSplit) -> LockedImageModel:
     """The model of a configuration: its text tower and embedding size.
 
     Args:
         parser: ``train.json`` with overlays.
-        features: size of the pooled features.
+        split: encoded studies, for the sizes of their features.
     """
-    return LockedImageModel(parser.get_parsed_content("network_def#text"), features, int(parser.get_parsed_content("embedding")))
+    text, embedding = parser.get_parsed_content("network_def#text"), int(parser.get_parsed_content("embedding"))
+    return LockedImageModel(text, split.features.shape[2], split.depth.shape[2], embedding)
 
 
 def train_locked(parser: ConfigParser, split: LockedSplit, studies: Sequence[Mapping[str, Any]]) -> LockedImageModel:
     """Trains a model by the objective, text tower, optimizer settings and schedule of a configuration.
 
-    Objectives on tokens, prompts, masks or slices find no input here and take no part.
+    Objectives on tokens and masks find no input here and take no part.
 
     Args:
         parser: ``train.json`` with overlays; its ``loss`` must not have been parsed yet.
@@ -147,7 +176,7 @@ def train_locked(parser: ConfigParser, split: LockedSplit, studies: Sequence[Map
     """
     settings = {key: parser.get_parsed_content(key) for key in ("seed", "epochs", "batch_size", "learning_rate", "weight_decay")}
     set_determinism(settings["seed"])
-    model = locked_model(parser, split.features.shape[2])
+    model = locked_model(parser, split)
     augmentation = [step for step in parser.get_parsed_content("augmentation") if isinstance(step, RandCaptionsd)]
     batches = LockedBatches(split, studies, settings["batch_size"], augmentation[0] if augmentation else None, settings["seed"])
     parser["training_studies"] = list(studies)
@@ -169,7 +198,7 @@ def train_locked(parser: ConfigParser, split: LockedSplit, studies: Sequence[Map
         network=model,
         optimizer=optimizer,
         loss_function=loss,
-        prepare_batch=_prepare,
+        prepare_batch=partial(_prepare, weights=parser.get_parsed_content("loss_weights")),
         train_handlers=[LrScheduleHandler(cast(Any, scheduler), print_lr=False, epoch_level=False), LossLog(loss)],
         decollate=False,
     )
@@ -213,8 +242,44 @@ def score_locked(model: LockedImageModel, split: LockedSplit, studies: Sequence[
     )
 
 
+def embed_locked(model: LockedImageModel, split: LockedSplit, studies: Sequence[Mapping[str, Any]]) -> ReportEmbeddings:
+    """The scans of a split as the evaluation on reports reads them.
+
+    Args:
+        model: trained, or not.
+        split: encoded studies.
+        studies: their records, in the same order.
+    """
+    model.eval()
+    with torch.no_grad():
+        rows = model(torch.from_numpy(split.features), torch.from_numpy(split.valid))["anatomy"]
+        depth = model.depth_rows(torch.from_numpy(split.depth))
+    return ReportEmbeddings(
+        ids=[str(study["id"]) for study in studies],
+        patients=[str(study["patient"]) for study in studies],
+        labels=np.stack([study["labels"].numpy() for study in studies]),
+        scans=rows[:, THORAX].double().numpy(),
+        valid=split.valid[:, THORAX],
+        depth=list(depth),
+        depth_mm=list(torch.from_numpy(split.depth_mm)),
+        studies=list(studies),
+    )
+
+
 def _prepare(
-    batch: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **_: Any
+    batch: dict[str, Any],
+    device: str | torch.device | None = None,
+    non_blocking: bool = False,
+    weights: Mapping[str, float] | None = None,
+    **_: Any,
 ) -> tuple[Tensor, dict[str, Tensor], tuple, dict[str, Any]]:
+    """What the objectives of these weights read; texts that none of them reads are not encoded."""
+    used = {name for name, weight in (weights or {}).items() if weight}
+    inputs = {"valid": batch["valid"], "captions": batch["captions"] if used & ON_CAPTIONS else None, "prompts": bool(used & ON_PROMPTS)}
     targets = {key: batch[key] for key in ("labels", "caption_id", "caption_normal")}
-    return batch["image"], targets, (), {"valid": batch["valid"], "captions": batch["captions"]}
+    if "siglip" in used:
+        inputs["reports"] = batch["reports"]
+        targets["report_id"] = torch.tensor([text_id(text) for text in batch["reports"]])
+    if "snippet_localization" in used:
+        inputs |= {name: batch[name] for name in ("snippets", "depth", "depth_mm")}
+    return batch["features"], targets, (), inputs

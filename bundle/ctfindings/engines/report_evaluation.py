@@ -25,7 +25,7 @@ from bundle.ctfindings.engines.loading import cached_dataset, study_loader
 from bundle.ctfindings.engines.scoring import KeepGeometryd
 from bundle.ctfindings.metrics.localization import depth_errors, depth_record
 from bundle.ctfindings.metrics.retrieval import first_of_each, report_retrieval
-from bundle.ctfindings.networks import VisionLanguageModel, depth_positions, depth_profile, load_checkpoint
+from bundle.ctfindings.networks import LockedImageModel, VisionLanguageModel, depth_positions, depth_profile, load_checkpoint
 from bundle.ctfindings.networks.checkpoint import sha256_of
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,11 @@ def collect_report_embeddings(
 
 
 def retrieval_of(
-    embeddings: ReportEmbeddings, model: VisionLanguageModel, resamples: int = 1000, seed: int = 42, count: int | None = None
+    embeddings: ReportEmbeddings,
+    model: VisionLanguageModel | LockedImageModel,
+    resamples: int = 1000,
+    seed: int = 42,
+    count: int | None = None,
 ) -> dict[str, Any]:
     """`report_retrieval` of the studies that have a report.
 
@@ -131,7 +135,7 @@ def retrieval_of(
 
 def localization_of(
     embeddings: ReportEmbeddings,
-    model: VisionLanguageModel,
+    model: VisionLanguageModel | LockedImageModel,
     reword: Rewording | None = None,
     resamples: int = 1000,
     seed: int = 42,

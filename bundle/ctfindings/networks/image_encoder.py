@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from bundle.ctfindings.anatomy import ANATOMIES, THORAX
 from bundle.ctfindings.networks.depth import DepthStem
-from bundle.ctfindings.networks.pooling import AnatomyPooling, coarsen_membership, depth_rows, dilate_membership, token_membership
+from bundle.ctfindings.networks.pooling import (
+    AnatomyPooling,
+    coarsen_membership,
+    depth_features,
+    depth_rows,
+    dilate_membership,
+    token_membership,
+)
 
 
 class ImageEmbedding(NamedTuple):
@@ -35,6 +42,20 @@ class ImageEmbedding(NamedTuple):
     membership: Tensor
     anatomy_logits: Tensor
     grid: list[int]
+
+
+class PooledFeatures(NamedTuple):
+    """A batch of scans before any projection into the text space.
+
+    Attributes:
+        anatomy: pooled features of the anatomies, ``[B, K, F]``, see ``AnatomyPooling.pool``.
+        valid: anatomies the scan shows, bool ``[B, K]``.
+        depth: features of each depth of a token's height, inferior to superior, ``[B, D, G]``, see ``depth_features``.
+    """
+
+    anatomy: Tensor
+    valid: Tensor
+    depth: Tensor
 
 
 class ImageEncoder(nn.Module):
@@ -110,11 +131,12 @@ class ImageEncoder(nn.Module):
             grid=grid,
         )
 
-    def pooled_features(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """What the anatomy rows are projected from, by the head's own anatomies: ``[B, K, F]``, and validity, bool ``[B, K]``."""
+    def pooled_features(self, image: Tensor) -> PooledFeatures:
+        """What rows are projected from, by the head's own anatomies; ``image`` as in ``forward``."""
         levels, grids = self.tower(image)
-        pooled: tuple[Tensor, Tensor] = self.anatomy_pooling.pool(levels, self._memberships(self.anatomy_head(levels[0]) > 0, grids))
-        return pooled
+        memberships = self._memberships(self.anatomy_head(levels[0]) > 0, grids)
+        anatomy, valid = self.anatomy_pooling.pool(levels, memberships)
+        return PooledFeatures(anatomy, valid, depth_features(levels[0], memberships[0][:, :, self.thorax], grids[0]))
 
     def _memberships(self, members: Tensor, grids: list[list[int]]) -> list[Tensor]:
         """The anatomies that the tokens of each level are pooled for, from those of the finest one, bool ``[B, N, K]``."""

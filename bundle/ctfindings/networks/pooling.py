@@ -185,3 +185,23 @@ def depth_rows(field: Tensor, body: Tensor, grid: list[int]) -> Tensor:
     weights = torch.where(weights.sum(1, keepdim=True) > 0, weights, torch.ones_like(weights))
     cells = field.view(batch, grid[0] * grid[1], grid[2], embedding)
     return F.normalize((cells * weights).sum(1) / weights.sum(1), dim=-1)
+
+
+def depth_features(tokens: Tensor, body: Tensor, grid: list[int]) -> Tensor:
+    """Mean, largest and smallest features of the tokens of the body at each depth.
+
+    Args:
+        tokens: ``[B, N, width]``.
+        body: bool ``[B, N]``, tokens inside the body; a depth without any uses all its tokens.
+        grid: ``[gx, gy, gz]``.
+
+    Returns:
+        ``[B, gz, 3 width]``, inferior to superior.
+    """
+    cells = tokens.unflatten(1, (grid[0] * grid[1], grid[2]))
+    members = body.view(len(tokens), grid[0] * grid[1], grid[2], 1)
+    members = members | ~members.any(dim=1, keepdim=True)
+    mean = (cells * members).sum(1) / members.sum(1)
+    largest = cells.masked_fill(~members, float("-inf")).amax(1)
+    smallest = cells.masked_fill(~members, float("inf")).amin(1)
+    return torch.cat([mean, largest, smallest], dim=-1)

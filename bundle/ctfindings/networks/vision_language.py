@@ -16,6 +16,7 @@ from bundle.ctfindings.networks.image_encoder import ImageEmbedding, ImageEncode
 from bundle.ctfindings.networks.pooling import finding_tokens, token_membership
 from bundle.ctfindings.networks.prompts import drawn_prompts, mean_over_templates, template_bank
 from bundle.ctfindings.networks.scoring import FindingScorer
+from bundle.ctfindings.networks.text_rows import caption_rows, report_rows, snippet_rows
 from bundle.ctfindings.networks.text_tower import TextTower
 
 
@@ -113,11 +114,11 @@ class VisionLanguageModel(nn.Module):
             outputs["caption"], outputs["caption_valid"] = caption_rows(self.text, captions, encoded.anatomy)
         if reports is not None and any(reports):
             outputs["scan"], outputs["scan_valid"] = encoded.anatomy[:, THORAX], encoded.anatomy_valid[:, THORAX]
-            outputs["report"], outputs["report_valid"] = self._encode_reports(reports, encoded.anatomy[:, THORAX])
+            outputs["report"], outputs["report_valid"] = report_rows(self.text, reports, encoded.anatomy[:, THORAX])
         if snippets is not None and any(snippets):
             if affine is None:
                 raise ValueError("snippets were given without the affine of the image; their depth is in mm of the world")
-            outputs.update(self._encode_snippets(snippets, encoded.depth, depth_positions(affine, image, self.image.depth_patch)))
+            outputs.update(snippet_rows(self.text, snippets, encoded.depth, depth_positions(affine, image, self.image.depth_patch)))
         if self.training:
             drawn = drawn_prompts(self.text, image.shape[0])
             outputs["prompt_drawn"] = drawn
@@ -136,22 +137,6 @@ class VisionLanguageModel(nn.Module):
         else:
             outputs["logits"] = logits
         return outputs
-
-    def _encode_reports(self, reports: Sequence[str], like: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings like the scans' ``[B, E]``, zero where there is no report, and where there is one, ``[B]``."""
-        written = torch.tensor([index for index, report in enumerate(reports) if report], device=like.device)
-        embedded = self.text([report for report in reports if report], "report")
-        valid = torch.zeros(len(reports), dtype=torch.bool, device=like.device)
-        valid[written] = True
-        return like.new_zeros(like.shape).index_put((written,), embedded.to(like.dtype)), valid
-
-    def _encode_snippets(self, snippets: Sequence[Sequence[Mapping[str, Any]]], depth: Tensor, depth_mm: Tensor) -> dict[str, Tensor]:
-        """One row for each snippet of the batch, with the depth rows of its scan."""
-        placed = [(scan, snippet) for scan, given in enumerate(snippets) for snippet in given]
-        scans = torch.tensor([scan for scan, _ in placed], device=depth.device)
-        target = torch.tensor([float(snippet["z_mm"]) for _, snippet in placed], device=depth.device)
-        embedded = self.text([str(snippet["text"]) for _, snippet in placed], "snippet")
-        return {"snippet": embedded, "target_mm": target, "depth": depth[scans], "depth_mm": depth_mm[scans]}
 
 
 def temperatures(local: Tensor, everywhere: Tensor, limits: tuple[float, float]) -> dict[str, Tensor]:
@@ -180,24 +165,3 @@ class _Bounded(torch.autograd.Function):
         (below,) = ctx.saved_tensors
         # A step goes against the gradient: a positive one below the limits leads further out, and so does a negative one above.
         return gradient.masked_fill(below * gradient > 0, 0), None, None
-
-
-def caption_rows(text: TextTower, captions: Sequence[Mapping[str, str]], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit rows of the captions of each scan, laid out as the anatomy rows, and which there are.
-
-    Args:
-        text: the text tower.
-        captions: for each scan the caption of each anatomy that its report speaks of; at least one.
-        like: the anatomy rows ``[B, K, E]``.
-
-    Returns:
-        ``[B, K, E]``, zero where there is no caption, and bool ``[B, K]``.
-    """
-    places = [(scan, row, given[name]) for scan, given in enumerate(captions) for row, name in enumerate(ANATOMY_NAMES) if given.get(name)]
-    embedded = text([caption for _, _, caption in places], "anatomy")
-    scans = torch.tensor([scan for scan, _, _ in places], device=like.device)
-    rows = torch.tensor([row for _, row, _ in places], device=like.device)
-    caption = like.new_zeros(like.shape).index_put((scans, rows), embedded.to(like.dtype))
-    valid = torch.zeros(like.shape[:2], dtype=torch.bool, device=like.device)
-    valid[scans, rows] = True
-    return caption, valid
