@@ -159,6 +159,20 @@ def test_a_run_that_is_done_is_not_done_again(commands: list[tuple[list[str], di
         run_variant(variant, 3, datalist, tmp_path / "runs", {"epochs": 5})
 
 
+def test_a_run_of_as_many_other_scans_is_refused_and_of_moved_ones_kept(
+    commands: list[tuple[list[str], dict[str, Any]]], tmp_path: Path
+) -> None:
+    variant = Variant("fvlm", "", ("objectives/fvlm.json",))
+    run_variant(variant, 0, datalist_of(tmp_path / "here"), tmp_path / "runs", {})
+    moved = datalist_of(tmp_path / "there")
+    moved.write_text(moved.read_text().replace('"image": "', f'"image": "{tmp_path}/'))
+    run_variant(variant, 0, moved, tmp_path / "runs", {})
+    assert len(commands) == 2, "the second time it was done"
+    moved.write_text(moved.read_text().replace("training1", "training9"))
+    with pytest.raises(ValueError, match="holds a run with other settings"):
+        run_variant(variant, 0, moved, tmp_path / "runs", {})
+
+
 def test_a_run_that_failed_is_named_by_its_log(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"train\.log: the command failed .*; see the file"):
         run_variant(Variant("none", "", ("objectives/there_is_none.json",)), 0, datalist_of(tmp_path), tmp_path / "runs", {})

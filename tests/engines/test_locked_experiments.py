@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +15,7 @@ from bundle.ctfindings.engines import locked_experiments
 from bundle.ctfindings.engines.diagnostics_record import Diagnostics
 from bundle.ctfindings.engines.experiments import CA_GCL_VARIANTS, Variant
 from bundle.ctfindings.engines.locked_experiments import LockedRuns
+from bundle.ctfindings.engines.locked_image import LockedSplit
 
 KEYS = {"epochs": 1, "batch_size": 3}
 
@@ -45,3 +49,25 @@ def test_runs_are_trained_scored_and_kept(datalist: Path, untrained_weights: Pat
     assert again(variant("fvlm"), 0) == trained
     with pytest.raises(ValueError, match="holds a run with other settings"):
         LockedRuns(untrained_weights, datalist, tmp_path, {**KEYS, "epochs": 2})(variant("fvlm"), 0)
+
+
+def test_scans_are_encoded_again_when_the_image_pipeline_or_a_file_changes(
+    datalist: Path, untrained_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def encode(image: object, loader: Sequence[object], name: str) -> LockedSplit:
+        made.append(name)
+        ids = [study["id"] for study in loader.dataset.data]  # type: ignore[attr-defined]
+        return LockedSplit(np.asarray(ids), np.zeros((len(ids), 6, 4), np.float32), np.ones((len(ids), 6), dtype=bool))
+
+    monkeypatch.setattr(locked_experiments, "encode_split", encode)
+    LockedRuns(untrained_weights, datalist, tmp_path, KEYS)
+    LockedRuns(untrained_weights, datalist, tmp_path, KEYS)
+    assert len(made) == 3
+    LockedRuns(untrained_weights, datalist, tmp_path, {**KEYS, "hu_window": [-900.0, 900.0]})
+    assert len(made) == 6
+    scan = next((datalist.parent / "images").iterdir())
+    os.utime(scan, ns=(0, 0))
+    LockedRuns(untrained_weights, datalist, tmp_path, KEYS)
+    assert len(made) == 7

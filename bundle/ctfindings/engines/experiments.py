@@ -26,6 +26,7 @@ from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.engines.diagnostics import DIAGNOSTICS_FILE
 from bundle.ctfindings.engines.experiment_page import write_experiment_figures, write_experiment_page
 from bundle.ctfindings.engines.experiment_results import experiment_results
+from bundle.ctfindings.engines.pipeline_version import version_of
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ def run_variant(variant: Variant, seed: int, datalist: Path, folder: Path, keys:
     """
     run = folder / f"{variant.name}_seed{seed}"
     evaluation = run / "evaluation"
-    settings = {"overlays": list(variant.overlays), "keys": {**keys, **variant.keys}, "seed": seed, "datalist": split_sizes(datalist)}
+    settings = {"overlays": list(variant.overlays), "keys": {**keys, **variant.keys}, "seed": seed, "datalist": split_digests(datalist)}
     claim_run(run, settings)
     if (evaluation / DIAGNOSTICS_FILE).is_file() and (evaluation / "metrics.json").is_file():
         logger.info("%s: is done", run)
@@ -260,6 +261,19 @@ def config_setting(text: str) -> tuple[str, Any]:
 
 
 def split_sizes(datalist: Path) -> dict[str, int]:
-    """Number of studies of each split: a datalist may move, but a run may not change its scans."""
+    """Number of studies of each split."""
+    return {split: len(studies) for split, studies in _splits(datalist).items()}
+
+
+def split_digests(datalist: Path) -> dict[str, str]:
+    """What tells the studies of each split from others: a datalist may move, but a run may not change its scans."""
+
+    def placeless(study: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: Path(str(value)).name if key in PATH_KEYS else value for key, value in study.items()}
+
+    return {split: version_of({"studies": [placeless(study) for study in studies]}) for split, studies in _splits(datalist).items()}
+
+
+def _splits(datalist: Path) -> dict[str, list[dict[str, Any]]]:
     content = json.loads(datalist.read_text(encoding="utf-8"))
-    return {split: len(content[split]) for split in ("training", "validation", "test") if split in content}
+    return {split: content[split] for split in ("training", "validation", "test") if split in content}

@@ -13,11 +13,13 @@ from monai.utils import set_determinism
 
 from bundle.ctfindings.data import load_datalist
 from bundle.ctfindings.data.atomic import atomic_path
+from bundle.ctfindings.data.transforms import STORED_KEY
 from bundle.ctfindings.engines.calibration import calibrate
 from bundle.ctfindings.engines.diagnostics import DIAGNOSTICS_FILE, diagnose
-from bundle.ctfindings.engines.experiments import ROOT, Variant, claim_run
-from bundle.ctfindings.engines.loading import cached_dataset, study_loader
+from bundle.ctfindings.engines.experiments import ROOT, Variant, claim_run, split_digests
+from bundle.ctfindings.engines.loading import cached_dataset, study_digest, study_loader
 from bundle.ctfindings.engines.locked_image import LockedSplit, encode_split, locked_model, score_locked, train_locked
+from bundle.ctfindings.engines.pipeline_version import describe_pipeline, version_of
 from bundle.ctfindings.engines.scoring import KeepGeometryd
 from bundle.ctfindings.networks import LockedImageModel, load_checkpoint
 from bundle.ctfindings.networks.checkpoint import sha256_of
@@ -43,8 +45,12 @@ class LockedRuns:
     def __init__(self, checkpoint: Path, datalist: Path, folder: Path, keys: Mapping[str, Any]) -> None:
         self.folder, self.keys = folder, dict(keys)
         self.image_weights = sha256_of(checkpoint)
+        self.datalist = split_digests(datalist)
         self.studies = {split: load_datalist(datalist, split) for split in SPLITS}
-        self._encode_missing(checkpoint)
+        parser = _parser(None, self.keys)
+        self.steps = [*parser.get_parsed_content("whole_scan"), KeepGeometryd("image")]
+        self.pipeline = version_of(describe_pipeline(self.steps))
+        self._encode_missing(parser, checkpoint)
         self.encoded = {split: LockedSplit.load(self._path(split)) for split in SPLITS}
 
     def __call__(self, variant: Variant, seed: int) -> Path:
@@ -71,7 +77,14 @@ class LockedRuns:
         """
         run = self.folder / f"{variant.name}_seed{seed}"
         keys = {**self.keys, **variant.keys}
-        settings = {"overlays": list(variant.overlays), "keys": keys, "seed": seed, "image_weights": self.image_weights}
+        settings = {
+            "overlays": list(variant.overlays),
+            "keys": keys,
+            "seed": seed,
+            "image_weights": self.image_weights,
+            "pipeline": self.pipeline,
+            "datalist": self.datalist,
+        }
         claim_run(run, settings)
         return run
 
@@ -88,24 +101,21 @@ class LockedRuns:
         return model
 
     def _path(self, split: str) -> Path:
-        return self.folder / "encoded" / f"{split}_{self.image_weights[:12]}.npz"
+        """Named by all that the features depend on: the scans, what makes an image of them, and the weights."""
+        names = ("id", "image", STORED_KEY)
+        scans = [study_digest({name: study[name] for name in names if name in study}) for study in self.studies[split]]
+        return self.folder / "encoded" / f"{split}_{version_of(describe_pipeline(self.steps, [self.image_weights, scans]))}.npz"
 
-    def _encode_missing(self, checkpoint: Path) -> None:
-        """Encodes the splits that are not on disk, or hold other studies."""
-        missing = [split for split in SPLITS if not self._is_encoded(split)]
+    def _encode_missing(self, parser: ConfigParser, checkpoint: Path) -> None:
+        """Encodes the splits that are not on disk."""
+        missing = [split for split in SPLITS if not self._path(split).is_file()]
         if not missing:
             return
-        parser = _parser(None, {})
         image = parser.get_parsed_content("network_def#image")
         load_checkpoint({"image": image}, checkpoint)
-        steps = [*parser.get_parsed_content("whole_scan"), KeepGeometryd("image")]
         for split in missing:
-            loader = study_loader(cached_dataset(self.studies[split], steps), batch_size=1)
+            loader = study_loader(cached_dataset(self.studies[split], self.steps), batch_size=1)
             encode_split(image, loader, f"encoding {split}").save(self._path(split))
-
-    def _is_encoded(self, split: str) -> bool:
-        path = self._path(split)
-        return path.is_file() and LockedSplit.load(path).ids.tolist() == [study["id"] for study in self.studies[split]]
 
 
 def _parser(variant: Variant | None, keys: Mapping[str, Any]) -> ConfigParser:
