@@ -115,10 +115,7 @@ def radfinder_page(record: Mapping[str, Any]) -> str:
         "# RadFinder's objectives on synthetic scans",
         "",
         "Synthetic scans and reports show a direction, not the paper's values. "
-        + (
-            "The image tower is that of the shipped weights and was not trained; it had learned the findings from labels. "
-            * settings["locked_image"]
-        )
+        + (locked if settings["locked_image"] else "")
         + f"Studies: {', '.join(f'{split} {count}' for split, count in settings['studies'].items())}. "
         + f"Seeds: {', '.join(str(seed) for seed in settings['seeds'])}. Made by",
         "",
@@ -130,8 +127,8 @@ def radfinder_page(record: Mapping[str, Any]) -> str:
         "|---|---|---|",
         *(f"| {text} | {'yes' if holds else '**no**'} | {numbers} |" for text, holds, numbers in expectations(record)),
         "",
-        "Means over the seeds. Error: mean distance of the most probable depth row over that of the middle slice, and in brackets of the depth",
-        "that halves the profile. The snippets are those of the test scans, in their own words and in words that training never had.",
+        "Means over the seeds. Error: mean distance of the most probable depth row over that of the middle slice, and in brackets of the",
+        "depth that halves the profile. Snippets are those of the test scans, in their own words and in words that training never had.",
         "",
         "| variant | macro AUC | R@10 | chance | error | error, reworded |",
         "|---|---:|---:|---:|---:|---:|",
