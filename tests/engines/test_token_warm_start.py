@@ -13,6 +13,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -141,6 +142,7 @@ def test_networks_and_data_without_what_it_needs_are_left_as_they_are(
     if case == "no label":
         batch["labels"][:] = -1
     monkeypatch.setattr(logging.getLogger("ctfindings"), "propagate", True)
+    caplog.set_level(logging.INFO, "ctfindings.warm_start")
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     run(TokenWarmStart(model, [batch], **SETTINGS | ({"steps": 0} if case == "no steps" else {})))
     torch.testing.assert_close(dict(model.named_parameters()), before)
@@ -162,6 +164,23 @@ def test_unknown_findings_and_other_anatomies_give_no_token_beside_a_lesion() ->
     others = [index for index in range(len(FINDING_NAMES)) if index not in spoken_of]
     assert not sample.outside[:, others].any() and not sample.inside[:, others].any()
     assert not (sample.inside & sample.outside).any()
+
+
+def test_a_finding_without_its_mask_gives_no_token_beside_it() -> None:
+    batch = make_batch(0, scans=1)
+    batch["finding_masks"][batch["finding_masks"] == 1 << EFFUSION] = 0
+    sample = TokenWarmStart(make_model(), [batch], **SETTINGS).collect()
+    assert sample is not None
+    assert sample.outside[:, NODULE].any() and not sample.outside[:, EFFUSION].any()
+
+
+def test_scans_are_not_read_where_no_study_has_a_mask_of_findings(monkeypatch: pytest.MonkeyPatch) -> None:
+    def collect(*_: object) -> None:
+        raise AssertionError("scans are read")
+
+    monkeypatch.setattr(TokenWarmStart, "collect", collect)
+    loader = SimpleNamespace(dataset=SimpleNamespace(data=[{"id": "a", "image": "a.nii.gz"}]))
+    run(TokenWarmStart(make_model(), cast(Any, loader), **SETTINGS))
 
 
 def test_a_step_draws_as_many_tokens_of_each_finding_and_each_counts_for_its_finding_alone() -> None:

@@ -37,7 +37,8 @@ class TokenSample:
     Attributes:
         features: ``[n, F]``, in half precision.
         inside: which findings' masks the token touches, bool ``[n, C]``.
-        outside: of which findings it is a token of the anatomy beside their mask, bool ``[n, C]``; those with an unknown label are neither.
+        outside: of which findings it is a token of the anatomy beside their mask, bool ``[n, C]``; neither for a finding whose label is
+            unknown, or that is present without a mask.
     """
 
     features: Tensor
@@ -116,38 +117,39 @@ class TokenWarmStart:
     def __call__(self, engine: Engine) -> None:
         if self.steps < 1 or not hasattr(self.network.image.tower, "token_features"):
             return
-        self.network.train()
-        sample = self.collect()
+        sample = self.collect() if self._has_masks() else None
         if sample is None:
-            logger.warning("no training scan has masks of anatomies and of findings: tokens are not warmed up")
-            return
-        self.fit(sample)
+            logger.info("no training scan has masks of anatomies and of findings: tokens are not warmed up")
+        else:
+            self.fit(sample)
 
     def collect(self) -> TokenSample | None:
         """Statistics of a sample of the tokens of the training scans of all ranks; None when no finding has a token."""
+        self.network.train()
         generator = torch.Generator().manual_seed(self.seed)
-        parts: list[TokenSample] = []
         share = max(1, self.scans // _ranks())
-        for image, labels, finding_masks, anatomy in tqdm(
-            islice(self._scans(), share),
-            desc="tokens of the scans",
-            unit="scan",
-            disable=None if self.show else True,
-            total=self._expected(share),
-        ):
-            tower: Any = self.network.image.tower
-            with torch.no_grad():
-                features = tower.token_features(image)
-                self._standardization()(features.transpose(0, 1), torch.ones(features.shape[1], 1, dtype=torch.bool, device=self.device))
-            if finding_masks is None or anatomy is None:
-                continue
-            inside = finding_tokens(finding_masks, tower.stride)[0] & (labels == 1)
-            grid = [size // step for size, step in zip(image.shape[2:], tower.stride, strict=True)]
-            members = dilate_membership(token_membership(anatomy, tower.stride), grid, self.network.image.margin_tokens)
-            outside = members[0][:, self.network.finding_anatomy] & ~inside & (labels != -1)
-            kept = _sample(inside, outside, generator).to(self.device)
-            parts.append(TokenSample(features[0, kept].half(), inside[kept], outside[kept]))
-        return self._of_all_ranks(parts)
+        scans = islice(self._scans(), share)
+        progress = tqdm(scans, "tokens of the scans", self._expected(share), disable=None if self.show else True, unit="scan")
+        return self._of_all_ranks([part for scan in progress if (part := self._tokens_of(*scan, generator)) is not None])
+
+    def _tokens_of(
+        self, image: Tensor, labels: Tensor, finding_masks: Tensor | None, anatomy: Tensor | None, generator: torch.Generator
+    ) -> TokenSample | None:
+        """A sample of the tokens of one scan, all of which count for the standardisation; None without masks."""
+        tower: Any = self.network.image.tower
+        with torch.no_grad():
+            features = tower.token_features(image)
+            self._standardization()(features.transpose(0, 1), torch.ones(features.shape[1], 1, dtype=torch.bool, device=self.device))
+        if finding_masks is None or anatomy is None:
+            return None
+        inside = finding_tokens(finding_masks, tower.stride)[0] & (labels == 1)
+        grid = [size // step for size, step in zip(image.shape[2:], tower.stride, strict=True)]
+        members = dilate_membership(token_membership(anatomy, tower.stride), grid, self.network.image.margin_tokens)[0]
+        # Where a finding is present and has no mask, nobody knows which tokens are beside it.
+        taking_part = (labels == 0) | inside.any(0)
+        outside = members[:, self.network.finding_anatomy] & ~inside & taking_part
+        kept = _sample(inside, outside, generator).to(self.device)
+        return TokenSample(features[0, kept].half(), inside[kept], outside[kept])
 
     def fit(self, sample: TokenSample) -> None:
         """Fits the network on a sample, the same on every rank."""
@@ -192,6 +194,11 @@ class TokenWarmStart:
             for row in range(len(image)):
                 masks = [inputs[key][row : row + 1] if key in inputs else None for key in ("finding_masks", "anatomy")]
                 yield image[row : row + 1], targets["labels"][row], masks[0], masks[1]
+
+    def _has_masks(self) -> bool:
+        """Whether it is worth while to read scans; what the loader does not tell is taken to be so."""
+        studies = getattr(getattr(self.loader, "dataset", None), "data", None)
+        return studies is None or any(study.get("finding_masks") for study in studies)
 
     def _expected(self, share: int) -> int | None:
         dataset = getattr(self.loader, "dataset", None)
