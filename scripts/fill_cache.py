@@ -54,6 +54,8 @@ def main() -> None:
         if problem not in ("made", "kept"):
             print(f"failed: {study}: {problem}")
     print(*sorted({str(dataset.folder) for dataset in datasets}))
+    if counts["failed"]:
+        raise SystemExit(f"error: {counts['failed']} of {len(outcome)} scans could not be cached; mend them or take them out")
 
 
 def _value(text: str) -> object:

@@ -45,6 +45,8 @@ def main() -> None:
     for study, problem in sorted(report.problems.items()):
         print(f"failed: {study}: {problem}")
     print(report.datalist)
+    if report.problems:
+        raise SystemExit(f"error: {len(report.problems)} studies have no mask; the datalist has them without one")
 
 
 if __name__ == "__main__":

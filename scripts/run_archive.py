@@ -38,8 +38,8 @@ def main() -> None:
     for reason, count in Counter(report.problems.values()).most_common(20):
         print(f"failed: {count} x {reason}")
     print(report.summary)
-    if len(report.problems) == len(studies):
-        raise SystemExit("error: no scan could be used; the reasons are above")
+    if report.problems:
+        raise SystemExit(f"error: {len(report.problems)} of {len(studies)} scans could not be used; the table has the reason of each")
 
 
 if __name__ == "__main__":

@@ -49,6 +49,15 @@ def test_what_is_not_there_is_named(archive: Path) -> None:
     assert read(archive).find("scan_2") is None
 
 
+def test_an_image_with_a_damaged_header_is_passed_over(archive: Path) -> None:
+    (file,) = (archive / "scan_1").glob("*_010")
+    content = file.read_bytes()
+    assert content.count(b"\x20\x00\x13\x00IS") == 1
+    file.write_bytes(content.replace(b"\x20\x00\x13\x00IS", b"\x20\x00\x13\x00I\xff"))
+    study = read(archive).find("scan_1")
+    assert study is not None and study.position(3, 11).problem == "no such image" and study.position(3, 12).z_mm is not None
+
+
 def test_series_may_be_left_out_only_where_there_is_one(archive: Path, write_dicom: WriteDicom, hu: np.ndarray, affine: np.ndarray) -> None:
     study = read(archive).find("scan_1")
     assert study is not None and study.position(None, 10).series == 3

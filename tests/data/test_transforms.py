@@ -110,6 +110,14 @@ def test_warnings_reach_the_meta_at_inference(tmp_path, hu, affine):
     assert "covers only 60 mm" in run(tmp_path / "short.nii").meta["warnings"][0]
 
 
+def test_warnings_about_a_mask_name_the_scan_and_not_the_file_of_the_mask(tmp_path, nifti, hu, affine):
+    (tmp_path / "Doe_Jane").mkdir()
+    nib.save(nib.Nifti1Image(np.where(hu > -300, 77, 1).astype(np.uint8), affine), tmp_path / "Doe_Jane" / "mask.nii.gz")
+    study = LoadScand("image", anatomy_key="anatomy")({"image": str(nifti), "anatomy": str(tmp_path / "Doe_Jane" / "mask.nii.gz")})
+    (warning,) = study["image"].meta["warnings"]
+    assert warning.startswith(f"the anatomy mask of {nifti}: 1 label ids") and "Doe" not in warning
+
+
 def test_warnings_are_logged_in_training_and_batches_collate(tmp_path, nifti, hu, affine, caplog):
     nib.save(nib.Nifti1Image(hu[:, :, 15:35], affine), tmp_path / "short.nii")
     pipeline = Compose(image_pipeline(roi_size=(48, 48, 48)))

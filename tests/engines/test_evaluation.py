@@ -240,6 +240,9 @@ def test_exported_weights_give_the_predictions_that_were_scored(setup: Setup, ev
     with open(evaluated / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == [record["id"] for record in setup.content["test"]]
+    assert "patient" not in rows[0]
+    kept = Diagnostics.load(evaluated / "diagnostics.npz").patients
+    assert len(set(kept)) == len(rows) and not set(kept) & {record["patient"] for record in setup.content["test"]}
     batch = next(iter(loader_of(setup.folder / f"{evaluated.name}.json", "test")))
     with torch.no_grad():
         probabilities = classifier(batch["image"].float())[0].numpy()
@@ -258,8 +261,9 @@ def test_a_study_in_both_splits_is_refused(setup: Setup, tmp_path: Path) -> None
 def test_a_patient_in_both_splits_is_refused(setup: Setup, tmp_path: Path) -> None:
     content = copy.deepcopy(setup.content)
     content["test"][2]["patient"] = "pvalidation1"
-    with pytest.raises(ValueError, match="share patient pvalidation1"):
+    with pytest.raises(ValueError, match=r"share a patient \(studies validation1 and test2\)") as error:
         evaluate(setup, content, tmp_path / "shared")
+    assert "pvalidation1" not in str(error.value), "a datalist may call a patient by name"
     assert not (tmp_path / "shared").exists()
 
 

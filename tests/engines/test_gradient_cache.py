@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,8 @@ from torch.nn import functional as F
 from bundle.ctfindings.engines.gradient_cache import GradientCache, MicroBatches, join_parts, split_gradients
 from bundle.ctfindings.losses import CompositeLoss, LocalAnatomyLoss, SigLIPLoss, SnippetLocalizationLoss
 from bundle.ctfindings.networks.standardization import RunningStandardization
+from tests.two_processes import in_two_processes
 
-ROOT = Path(__file__).parents[2]
 SCANS, ANATOMIES, WIDTH, BINS = 12, 2, 5, 6
 
 
@@ -98,6 +96,17 @@ def plain_step(batch: dict[str, Any]) -> dict[str, Tensor]:
     return gradients(network, loss)
 
 
+def parts_step(parts: list[dict[str, Any]], network: nn.Module, loss: nn.Module) -> dict[str, Tensor]:
+    """One step on parts of four scans, each of which passes the network by itself, without a cache."""
+    outputs, targets = [], []
+    for part in parts:
+        image, known, _, inputs = prepare(part)
+        outputs.append(network(image, **inputs))
+        targets.append(known)
+    loss(join_parts(outputs, [4] * len(parts)), join_parts(targets, [4] * len(parts))).backward()
+    return gradients(network, loss)
+
+
 class KeepGradients(torch.optim.SGD):
     """Leaves the parameters as they are, so that their gradients can be read after a step."""
 
@@ -151,13 +160,7 @@ def test_the_second_pass_draws_what_the_first_drew(tmp_path: Path) -> None:
     torch.manual_seed(5)
     reference, again = Towers(dropout=0.5), objective()
     torch.manual_seed(6)
-    outputs, targets = [], []
-    for part in parts:
-        image, known, _, inputs = prepare(part)
-        outputs.append(reference(image, **inputs))
-        targets.append(known)
-    again(join_parts(outputs, [4, 4, 4]), join_parts(targets, [4, 4, 4])).backward()
-    for name, value in gradients(reference, again).items():
+    for name, value in parts_step(parts, reference, again).items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5)
     assert torch.equal(drawn_after, torch.rand(1)), "a step uses up the draws of one pass"
 
@@ -178,13 +181,7 @@ def test_running_statistics_move_once_a_step_and_are_those_of_the_first_pass_in_
     network, loss = StandardizedTowers(), objective()
     found = cached_step(parts, network, loss, tmp_path)
     reference, again = StandardizedTowers().train(), objective()
-    outputs, targets = [], []
-    for part in parts:
-        image, known, _, inputs = prepare(part)
-        outputs.append(reference(image, **inputs))
-        targets.append(known)
-    again(join_parts(outputs, [4, 4, 4]), join_parts(targets, [4, 4, 4])).backward()
-    for name, value in gradients(reference, again).items():
+    for name, value in parts_step(parts, reference, again).items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5)
     torch.testing.assert_close(network.standardize.state_dict(), reference.standardize.state_dict())
     assert network.standardize.batches == 3
@@ -258,14 +255,7 @@ def rank_main(rank: int, folder: Path) -> None:
 
 def test_two_processes_get_the_gradient_of_one_plain_step_on_all_scans(tmp_path: Path) -> None:
     """The contrastive losses see the scans of both ranks; localization is the mean over ranks of each one's own snippets."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, str(Path(__file__)), str(tmp_path)]
-    ranks = [
-        subprocess.Popen([*command, str(rank)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=240)[0] for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], "\n".join(outputs)
+    in_two_processes(Path(__file__), tmp_path)
     found = torch.load(tmp_path / "found.pt")
 
     network, loss = Towers(), objective()

@@ -87,7 +87,7 @@ def test_fvlm_by_its_protocol(datalist: Path, tmp_path: Path, capsys: pytest.Cap
     with (tmp_path / "eval" / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == [f"test_{index}" for index in range(4)]
-    assert "probability Cardiomegaly" in rows[0] and "probability Lymphadenopathy" not in rows[0]
+    assert "patient" not in rows[0] and "probability Cardiomegaly" in rows[0] and "probability Lymphadenopathy" not in rows[0]
     assert "Protocol fvlm" in capsys.readouterr().out
 
 

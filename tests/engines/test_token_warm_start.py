@@ -8,8 +8,6 @@ from __future__ import annotations
 import datetime
 import functools
 import logging
-import os
-import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -29,8 +27,8 @@ from bundle.ctfindings.engines.token_warm_start import TokenSample, TokenWarmSta
 from bundle.ctfindings.findings import FINDING_ANATOMY, FINDING_NAMES
 from bundle.ctfindings.networks import ConvolutionalTower, ImageEncoder, TextTower, VisionLanguageModel, VisionTransformerTower
 from bundle.ctfindings.networks.pooling import finding_tokens
+from tests.two_processes import in_two_processes
 
-ROOT = Path(__file__).parents[2]
 NODULE, EFFUSION = FINDING_NAMES.index("Lung nodule"), FINDING_NAMES.index("Pleural effusion")
 SIDE, EDGE = 16, 4
 SETTINGS: dict[str, Any] = {"steps": 80, "learning_rate": 0.02, "positives": 16, "negatives": 256, "show": False}
@@ -195,8 +193,7 @@ def test_a_step_draws_as_many_tokens_of_each_finding_and_each_counts_for_its_fin
 
 
 def test_two_processes_fit_the_same_on_the_tokens_of_both(tmp_path: Path) -> None:
-    processes = [subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path)], cwd=ROOT) for rank in range(2)]
-    assert [process.wait(timeout=240) for process in processes] == [0, 0]
+    in_two_processes(Path(__file__), tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     torch.testing.assert_close(first, second, atol=0, rtol=0)
     alone = [TokenWarmStart(make_model(), [make_batch(rank)], **SETTINGS).collect() for rank in range(2)]
@@ -204,7 +201,6 @@ def test_two_processes_fit_the_same_on_the_tokens_of_both(tmp_path: Path) -> Non
 
 
 def _process(rank: int, folder: Path) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group(
         "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2, timeout=datetime.timedelta(seconds=200)
     )
@@ -220,4 +216,4 @@ def _process(rank: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    _process(int(sys.argv[1]), Path(sys.argv[2]))
+    _process(int(sys.argv[2]), Path(sys.argv[1]))

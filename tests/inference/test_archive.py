@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,9 @@ def test_every_scan_has_a_record_and_a_row_and_a_second_run_does_what_is_missing
     assert rows["broken.nii.gz"]["status"] == "failed" and "broken.nii.gz" in rows["broken.nii.gz"]["reason"]
     records = sorted((tmp_path / "scans").glob("*/findings.json"))
     assert len(records) == 2
+    os.umask(umask := os.umask(0o077))
     for path in records:
+        assert path.parent.stat().st_mode & 0o777 == 0o777 & ~umask, "results are for whom the umask lets in"
         record = json.loads(path.read_text())
         row = next(row for key, row in rows.items() if key.endswith(record["scan"]["file"]))
         for answer in record["findings"]:

@@ -16,7 +16,7 @@ from bundle.ctfindings.data.sources.phantom import make_case
 from bundle.ctfindings.data.sources.phantom.dataset import write_nifti
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.mask_datalist import mask_datalist, mask_file
-from bundle.ctfindings.inference.mask_sources import MaskSource, choose_source
+from bundle.ctfindings.inference.mask_sources import MaskSource, MaskTask, choose_source, make_mask
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +118,17 @@ def test_totalsegmentator_is_called_and_its_ids_become_ours(
     np.testing.assert_array_equal(labels == 1, hu < -500)
     np.testing.assert_array_equal(labels == 4, hu > 300)
     assert set(np.unique(labels)) <= {0, 1, 4, 6}
+
+
+def test_metal_beyond_the_range_of_the_handed_over_file_stays_bright(
+    tmp_path: Path, chest: tuple, bundle_root: Path, totalsegmentator: None
+) -> None:
+    hu, _, affine = chest
+    metal = hu.astype(np.int32)
+    metal[20:22, 20:22, 20:22] = 40_000
+    write_nifti(tmp_path / "metal.nii.gz", metal, affine)
+    make_mask(MaskTask(str(tmp_path / "metal.nii.gz"), None, str(tmp_path / "mask.nii.gz"), choose_source(bundle_root)))
+    assert (labels_of(tmp_path / "mask.nii.gz")[20:22, 20:22, 20:22] == 4).all()
 
 
 def test_totalsegmentator_without_weights_is_not_called_since_it_would_download_them(

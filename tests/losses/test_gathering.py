@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,8 +22,8 @@ from bundle.ctfindings.losses import (
     gather_pairs,
     gather_rows,
 )
+from tests.two_processes import in_two_processes
 
-ROOT = Path(__file__).parents[2]
 SCANS, ANATOMIES, WIDTH = 7, 3, 4
 SHARES = {"even": slice(0, 6), "uneven": slice(0, 7)}
 SPLIT = {"even": 3, "uneven": 5}
@@ -112,14 +110,7 @@ def rank_main(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Tensor]]:
     folder = tmp_path_factory.mktemp("two_processes")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, str(Path(__file__)), str(folder)]
-    ranks = [
-        subprocess.Popen([*command, str(rank)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=90)[0] for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], "\n".join(outputs)
+    in_two_processes(Path(__file__), folder)
     return torch.load(folder / "found.pt")
 
 

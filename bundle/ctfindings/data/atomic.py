@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,12 @@ from pathlib import Path
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path beside ``path``; on success it is renamed to ``path``, on failure it is removed.
 
-    The temporary name keeps all suffixes, because writers choose the format by them.
+    The temporary name keeps all suffixes, because writers choose the format by them. It is drawn: processes of two machines that share
+    a disk may have one number.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{os.getpid()}.partial.{target.name}")
+    temporary = target.with_name(f".{uuid.uuid4().hex[:16]}.partial.{target.name}")
     try:
         yield temporary
         os.replace(temporary, target)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 import zipfile
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pydicom
-from pydicom.errors import InvalidDicomError
 from pydicom.pixels import get_decoder
 
+from bundle.ctfindings.data.dicom_header import DamagedHeader, read_header
 from bundle.ctfindings.data.volume import LPS_TO_RAS, ScanError, Volume
 
 MAX_TILT_DEGREES = 30.0
@@ -39,7 +38,6 @@ _HEADER_TAGS = [
     "PixelSpacing",
     "Rows",
     "SamplesPerPixel",
-    "SeriesDescription",
     "SeriesInstanceUID",
     "SeriesNumber",
     "SOPInstanceUID",
@@ -51,6 +49,20 @@ class _Image(NamedTuple):
 
     file: Path
     header: pydicom.Dataset
+
+
+class _Kind(NamedTuple):
+    """What the header of a DICOM file says it is.
+
+    Attributes:
+        header: without pixels.
+        multi_frame: whether it is CT with several images.
+        group: series, frame size, spacing and orientation of a plain CT image; None when it is none.
+    """
+
+    header: pydicom.Dataset
+    multi_frame: bool
+    group: tuple[Any, ...] | None
 
 
 def read_dicom_zip(source: Path, path: str | Path) -> Volume:
@@ -76,19 +88,19 @@ def read_dicom_folder(folder: Path, path: str | Path) -> Volume:
     return read_dicom_files(sorted(item for item in folder.rglob("*") if item.is_file()), path)
 
 
-def read_dicom_files(files: Sequence[Path], path: str | Path, descriptions: bool = True) -> Volume:
+def read_dicom_files(files: Sequence[Path], path: str | Path) -> Volume:
     """The longest axial CT series among files.
 
     Args:
         files: DICOM and others, which are passed over.
         path: what errors and warnings call the study.
-        descriptions: whether they quote the descriptions of the series, which people type and may put anything into.
 
     Raises:
         ScanError: when there is no such series, an image cannot be decoded, or images are missing.
     """
-    series = _ct_series(files, path, _HEADER_TAGS if descriptions else [tag for tag in _HEADER_TAGS if tag != "SeriesDescription"])
-    chosen, warnings = _choose_series(series, path)
+    series, damaged = _ct_series(files, path)
+    chosen, others = _choose_series(series, path)
+    warnings = damaged + others
     normal = np.cross(*_orientation(chosen[0].header))
     chosen = sorted(chosen, key=lambda image: float(_position(image.header) @ normal))
     positions = np.stack([_position(image.header) for image in chosen])
@@ -103,36 +115,53 @@ def read_dicom_files(files: Sequence[Path], path: str | Path, descriptions: bool
     return Volume(slices.T, LPS_TO_RAS @ affine, "dicom", warnings + gaps)
 
 
-def _ct_series(files: Sequence[Path], path: str | Path, tags: list[str]) -> list[list[_Image]]:
-    """Headers of all plain CT images among files, by series, frame size and orientation."""
+def _ct_series(files: Sequence[Path], path: str | Path) -> tuple[list[list[_Image]], list[str]]:
+    """Headers of all plain CT images among files, by series, frame size and orientation; and a warning where some are damaged."""
     groups: dict[tuple[Any, ...], list[_Image]] = defaultdict(list)
     seen: set[str] = set()
+    damaged: Counter[str] = Counter()
     multi_frame = False
     for file in files:
         try:
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
-        except (InvalidDicomError, EOFError, OSError):
-            continue  # A folder of DICOM holds notes, masks and DICOMDIR as well.
-        multi_frame |= header.get("Modality") == "CT" and int(header.get("NumberOfFrames") or 1) > 1
-        counts = {"ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacing": 2}
-        plain = all(len(header.get(tag) or ()) == count for tag, count in counts.items()) and header.get("Rows") and header.get("Columns")
-        if header.get("Modality") != "CT" or not plain or int(header.get("SamplesPerPixel") or 1) != 1:
+            kind = read_header(file, _HEADER_TAGS, _kind)
+        except DamagedHeader as error:
+            damaged[str(error)] += 1
             continue
-        identity = str(header.get("SOPInstanceUID") or file)
+        if kind is None:
+            continue  # A folder of DICOM holds notes, masks and DICOMDIR as well.
+        multi_frame |= kind.multi_frame
+        if kind.group is None:
+            continue
+        identity = str(kind.header.get("SOPInstanceUID") or file)
         if identity in seen:  # The same image copied twice.
             continue
         seen.add(identity)
-        direction = tuple(np.round(np.concatenate(_orientation(header)), 2))
-        spacing = tuple(round(float(value), 4) for value in header.PixelSpacing)
-        groups[(str(header.get("SeriesInstanceUID", "")), header.Rows, header.Columns, spacing, direction)].append(_Image(file, header))
+        groups[kind.group].append(_Image(file, kind.header))
     if not groups and multi_frame:
         raise ScanError(path, "holds multi-frame (enhanced) DICOM; convert it to NIfTI, e.g. with dcm2niix")
+    damage = f"holds {damaged.total()} DICOM files with a damaged header ({', '.join(damaged)})"
+    if not groups and damaged:
+        raise ScanError(path, f"{damage} and no CT images; export the series again", "no CT images")
     if not groups:
         raise ScanError(path, "holds no CT images in DICOM; give the folder or zip of one CT series", "no CT images")
     series: list[list[_Image]] = []
     for images in groups.values():
         series += _split_phases(images)
-    return series
+    return series, [f"{path} {damage}, which are not used"] if damaged else []
+
+
+def _kind(header: pydicom.Dataset) -> _Kind:
+    is_ct = header.get("Modality") == "CT"
+    multi_frame = is_ct and int(header.get("NumberOfFrames") or 1) > 1
+    counts = {"ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacing": 2}
+    plain = all(len(header.get(tag) or ()) == count for tag, count in counts.items()) and header.get("Rows") and header.get("Columns")
+    if not is_ct or not plain or int(header.get("SamplesPerPixel") or 1) != 1:
+        return _Kind(header, multi_frame, None)
+    _position(header)  # Asked here, where a header that is damaged may fail.
+    direction = tuple(np.round(np.concatenate(_orientation(header)), 2))
+    spacing = tuple(round(float(value), 4) for value in header.PixelSpacing)
+    size = (int(header.Rows), int(header.Columns))
+    return _Kind(header, multi_frame, (str(header.get("SeriesInstanceUID", "")), *size, spacing, direction))
 
 
 def _split_phases(images: list[_Image]) -> list[list[_Image]]:
@@ -177,10 +206,8 @@ def _is_axial(header: pydicom.Dataset) -> bool:
 
 
 def _describe(images: list[_Image]) -> str:
-    """Series number, description and image count; nothing that identifies a patient."""
-    header = images[0].header
-    description = re.sub(r"\s+", " ", str(header.get("SeriesDescription") or "")).strip()[:64]
-    return f"series {header.get('SeriesNumber') or '?'}{f' {description!r}' if description else ''} ({len(images)} images)"
+    """Series number and image count. People type descriptions, and may put the name of a patient into one."""
+    return f"series {images[0].header.get('SeriesNumber') or '?'} ({len(images)} images)"
 
 
 def _orientation(header: pydicom.Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pydicom
-from pydicom.errors import InvalidDicomError
 
+from bundle.ctfindings.data.dicom_header import DamagedHeader, read_header
 from bundle.ctfindings.data.dicom_series import MAX_TILT_DEGREES
 from bundle.ctfindings.data.volume import ScanError
 
@@ -57,6 +57,16 @@ class _Header(NamedTuple):
 
     z_mm: float | None
     problem: Problem | Literal[""]
+
+
+class _Numbered(NamedTuple):
+    """An image by the numbers that a report may call it by."""
+
+    series: int | None
+    image: int
+    study: str
+    accession: str
+    entry: _Header
 
 
 @dataclass
@@ -197,20 +207,19 @@ class Studies:
 
     def _add(self, file: Path | io.BytesIO, name: str) -> None:
         try:
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
-        except (InvalidDicomError, EOFError, OSError):
+            numbered = read_header(file, _TAGS, _numbered)
+        except DamagedHeader:
+            return  # No sentence can refer to it either: its number may be what is damaged.
+        if numbered is None:
             return  # An archive holds notes and DICOMDIR as well.
-        if header.get("InstanceNumber") is None or "Modality" not in header:
-            return  # A report may be a DICOM object too; what has no number cannot be referred to.
         self.files += 1
-        number = header.get("SeriesNumber")
-        series, image, entry = None if number is None else int(number), int(header.InstanceNumber), _entry(header)
-        uid = str(header.get("StudyInstanceUID") or name or "?")
+        series, image, entry = numbered.series, numbered.image, numbered.entry
+        uid = numbered.study or name or "?"
         self._uids.add(uid)
         self.everything.images[series][image].append(entry)
         if name:
             self._by_name[name].images[series][image].append(entry)
-        for key in {uid, str(header.get("AccessionNumber") or "")} - {""}:
+        for key in {uid, numbered.accession} - {""}:
             self._by_number[key].images[series][image].append(entry)
 
     @property
@@ -237,6 +246,15 @@ def read_files(paths: Sequence[Path]) -> StudyTable:
     if not studies.files:
         raise ScanError(paths[0], "holds no DICOM images; give the folder of the DICOM study")
     return studies.everything
+
+
+def _numbered(header: pydicom.Dataset) -> _Numbered | None:
+    """None for what has no number: a report may be a DICOM object too."""
+    if header.get("InstanceNumber") is None or "Modality" not in header:
+        return None
+    series = header.get("SeriesNumber")
+    study, accession = (str(header.get(tag) or "") for tag in ("StudyInstanceUID", "AccessionNumber"))
+    return _Numbered(None if series is None else int(series), int(header.InstanceNumber), study, accession, _entry(header))
 
 
 def _entry(header: pydicom.Dataset) -> _Header:

@@ -139,10 +139,13 @@ class LoadScand(MapTransform):
             image = load_scan(study[key], study.pop(STORED_KEY, None))
             warnings = image.meta["warnings"]
             if self.anatomy_key is not None and study.get(self.anatomy_key) is not None:
-                mask, known = load_anatomy_mask(study[self.anatomy_key], self.mapping, image)
+                path = study[self.anatomy_key]
+                mask, known = load_anatomy_mask(path, self.mapping, image)
                 study[self.anatomy_key] = mask
                 study[f"{self.anatomy_key}_known"] = torch.tensor([name in known for name in ANATOMY_NAMES])
-                warnings += mask.meta.pop("warnings")
+                # By the scan, of which outputs give the name alone (``warnings_of_scan``).
+                named = f"the anatomy mask of {image.meta['filename_or_obj']}"
+                warnings += [line.replace(str(path), named) for line in mask.meta.pop("warnings")]
             else:
                 study.pop(self.anatomy_key, None)
             if self.log_warnings:

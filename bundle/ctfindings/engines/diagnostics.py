@@ -49,7 +49,7 @@ class Diagnostics:
 
     Attributes:
         ids: of the studies, S.
-        patients: of the studies, S.
+        patients: a number for each patient, in the order of their names, S; the names stay in the datalist.
         labels: 1, 0 or -1, ``[S, C]``.
         logits: of the mean over the templates, ``[S, C]``.
         calibrated: Platt-scaled probabilities, ``[S, C]``.
@@ -144,7 +144,8 @@ def diagnose(
         prompts = template_bank(text).double().cpu().numpy()
     return Diagnostics(
         ids=np.asarray(scores.ids, dtype=np.str_),
-        patients=np.asarray(scores.patients, dtype=np.str_),
+        # A bootstrap asks only which scans belong together; numbers of one length sort as the names did.
+        patients=np.asarray([f"{number:06d}" for number in np.unique(scores.patients, return_inverse=True)[1]], dtype=np.str_),
         labels=scores.labels,
         logits=scores.logits,
         calibrated=calibration.probabilities(scores.logits),

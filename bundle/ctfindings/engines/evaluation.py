@@ -227,11 +227,14 @@ def labelled_studies(datalist: str | Path, split: str) -> list[dict[str, Any]]:
 
 
 def check_patients(calibration: Sequence[dict[str, Any]], scored: Sequence[dict[str, Any]], where: str) -> None:
-    """Refuses two splits that share a study or a patient."""
+    """Refuses two splits that share a study or a patient, who is named by a study of each."""
     check_disjoint((study["id"] for study in calibration), (study["id"] for study in scored))
-    shared = {study["patient"] for study in calibration} & {study["patient"] for study in scored}
-    if shared:
-        raise ValueError(f"{where} share patient {min(shared)}; every patient belongs to one split")
+    first = {study["patient"]: study["id"] for study in calibration}
+    for study in scored:
+        if study["patient"] in first:
+            raise ValueError(
+                f"{where} share a patient (studies {first[study['patient']]} and {study['id']}); every patient belongs to one split"
+            )
 
 
 def _earlier_answers(path: str | Path) -> Diagnostics | None:
@@ -253,9 +256,9 @@ def _write_results(
     probabilities, labels = answers.calibrated, answers.labels
     with atomic_path(folder / "predictions.csv") as path, path.open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["id", "patient", *(f"{name} probability" for name in FINDING_NAMES), *(f"{name} label" for name in FINDING_NAMES)])
-        for row, (study, patient) in enumerate(zip(answers.ids, answers.patients, strict=True)):
-            table.writerow([study, patient, *(f"{value:.6f}" for value in probabilities[row]), *labels[row].tolist()])
+        table.writerow(["id", *(f"{name} probability" for name in FINDING_NAMES), *(f"{name} label" for name in FINDING_NAMES)])
+        for row, study in enumerate(answers.ids):
+            table.writerow([study, *(f"{value:.6f}" for value in probabilities[row]), *labels[row].tolist()])
     with atomic_path(folder / "roc.png") as path:
         plot_roc_grid(probabilities, labels, FINDING_NAMES, path, thresholds)
     if record["macro"]["auc"] is not None:

@@ -144,7 +144,7 @@ def _write_predictions(path: Path, scores: ZeroShotScores, scored: Sequence[bool
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         names = [FINDING_NAMES[column] for column in columns]
-        writer.writerow(["id", "patient", *(f"probability {name}" for name in names), *(f"label {name}" for name in names)])
-        for row, (study, patient) in enumerate(zip(scores.ids, scores.patients, strict=True)):
+        writer.writerow(["id", *(f"probability {name}" for name in names), *(f"label {name}" for name in names)])
+        for row, study in enumerate(scores.ids):
             probabilities = 1 / (1 + np.exp(-scores.logits[row, columns]))
-            writer.writerow([study, patient, *(f"{value:.6g}" for value in probabilities), *scores.labels[row, columns].tolist()])
+            writer.writerow([study, *(f"{value:.6g}" for value in probabilities), *scores.labels[row, columns].tolist()])

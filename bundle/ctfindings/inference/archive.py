@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -151,7 +151,9 @@ def answer_scan(task: ArchiveTask) -> str:
     study = task.study
     encoded = _predictor(task.model).encode(study["image"], stored=study.get("stored"), anatomy=study.get("anatomy"))
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=target.parent))
+    # Not by ``tempfile``, whose folders only their owner may read: results are for whom the user's umask lets in.
+    staging = target.parent / f"{_PARTIAL}{uuid.uuid4().hex}"
+    staging.mkdir()
     encoded.record.save(staging / RECORD_FILE)
     return "done" if publish_once(staging, target) else "kept"
 

@@ -152,7 +152,9 @@ def _external(task: MaskTask, scan: MetaTensor, hu: NDArray[np.float32], affine:
     with tempfile.TemporaryDirectory() as folder:
         given, answers = Path(folder) / "scan.nii.gz", Path(folder) / "answer"
         answers.mkdir()
-        nib.save(nib.Nifti1Image(np.rint(hu).astype(np.int16), affine), given)
+        # Metal beyond the range would turn into air.
+        range_of_file = np.iinfo(np.int16)
+        nib.save(nib.Nifti1Image(np.rint(hu).clip(range_of_file.min, range_of_file.max).astype(np.int16), affine), given)
         if task.source.name == "totalsegmentator":
             command = ["TotalSegmentator", "-i", str(given), "-o", str(answers / "mask.nii.gz"), "--ml", "--quiet"]
             command += ["--fast"] if task.source.fast else []

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer, Pr
 from transformers.initialization import no_init_weights
 
 from bundle.ctfindings.networks.radfinder import ProjectionHead
-from bundle.ctfindings.networks.text_tower import ROLES
+from bundle.ctfindings.networks.text_tower import check_texts
 
 
 class PublishedTextTower(nn.Module):
@@ -83,10 +83,7 @@ class PublishedTextTower(nn.Module):
         Raises:
             ValueError: for an unknown role or no text.
         """
-        if role not in ROLES:
-            raise ValueError(f"role {role!r} is unknown; known are {', '.join(ROLES)}")
-        if len(texts) == 0:
-            raise ValueError("at least one text is needed")
+        check_texts(texts, role)
         head = getattr(self, "snippet_head", self.head) if role == "snippet" else self.head
         return F.normalize(head(self.features(texts)), dim=-1)
 

@@ -50,6 +50,18 @@ class TextHead(nn.Module):
         return F.normalize(self.linear(features) + self.perceptron(features), dim=-1)
 
 
+def check_texts(texts: Sequence[str], role: str) -> None:
+    """Refuses an unknown role, and no text at all.
+
+    Raises:
+        ValueError: for either.
+    """
+    if role not in ROLES:
+        raise ValueError(f"role {role!r} is unknown; known are {', '.join(ROLES)}")
+    if len(texts) == 0:
+        raise ValueError("at least one text is needed")
+
+
 class TextTower(nn.Module):
     """Any transformers encoder behind ``forward(texts, role)``.
 
@@ -191,10 +203,7 @@ class TextTower(nn.Module):
         Raises:
             ValueError: for an unknown role or no text.
         """
-        if role not in ROLES:
-            raise ValueError(f"role {role!r} is unknown; known are {', '.join(ROLES)}")
-        if len(texts) == 0:
-            raise ValueError("at least one text is needed")
+        check_texts(texts, role)
         features = self.features(texts)
         if role != "snippet":
             return self.head(features)

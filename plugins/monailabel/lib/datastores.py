@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import requests
 from filelock import FileLock
@@ -29,7 +30,7 @@ from .logs import SERVER_LOG
 
 logger = logging.getLogger(SERVER_LOG)
 
-_UID = re.compile(r"[0-9.]{1,64}")
+_UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
 
 
 class FolderDatastore(LocalDatastore):
@@ -78,7 +79,8 @@ class SeriesDatastore(DICOMWebDatastore):
     """
 
     def __init__(self, client: Any, search_filter: Mapping[str, Any], cache_path: str) -> None:
-        self._fetching: dict[str, threading.Lock] = {}
+        # A lock lives as long as somebody fetches the series, or waits for it.
+        self._fetching: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._fetching_lock = threading.Lock()
         super().__init__(client=client, search_filter=dict(search_filter), cache_path=cache_path or None, convert_to_nifti=False)
 

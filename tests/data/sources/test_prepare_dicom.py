@@ -109,7 +109,7 @@ def test_no_name_number_or_date_is_in_outputs_or_on_the_terminal(
     assert result.card["noticed"]["scan with a warning"] == 1
     secrets = ("Doe", "Jane", "4711", "ACC77", "ACC78", "ACC99", uid, "20240315", "19560231", "Elsewhere", "Roe")
     # The datalist's table and archive are named by the user; what stands in them is not.
-    texts = {path.name: path.read_text() for path in (tmp_path / "out").glob("*") if path.is_file()}
+    texts = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "out").glob("*") if path.is_file()}
     for path in (tmp_path / "out" / "scans").iterdir():
         texts[path.name] = nib.load(path).header.binaryblock.decode("latin-1")
     texts["terminal"] = "".join(capfd.readouterr())
@@ -156,6 +156,20 @@ def test_zips_read_as_folders_and_damaged_ones_are_counted(prepare: Any, tmp_pat
     (study,) = result.studies.values()
     assert study["snippets"][0]["z_mm"] == pytest.approx(48.0)
     assert result.card["noticed"] == {"files that are no DICOM": 1, "zips that cannot be opened": 1}
+
+
+def test_files_with_a_damaged_header_are_counted_and_named_by_the_key_alone(
+    prepare: Any, tmp_path: Path, archive: Path, add_study: AddStudy
+) -> None:
+    (last,) = add_study("Doe_Jane", "A1").glob("*_023")
+    content = last.read_bytes()
+    assert content.count(b"\x08\x00\x60\x00CS") == 1
+    last.write_bytes(content.replace(b"\x08\x00\x60\x00CS", b"\x08\x00\x60\x00C\xff"))
+    result = prepare(SCRIPT, archive, "--output", tmp_path / "out", "--key", tmp_path / "key.csv")
+    assert len(result.studies) == 1 and result.card["noticed"] == {"DICOM files with a damaged header": 1}
+    assert last.name not in (tmp_path / "out" / "ledger.csv").read_text() + json.dumps(result.card)
+    with (tmp_path / "key.csv").open(newline="") as file:
+        assert [row["folder"] for row in csv.DictReader(file)] == ["Doe_Jane", str(last)]
 
 
 def test_rows_and_studies_that_do_not_match_one_to_one_are_named_by_line(

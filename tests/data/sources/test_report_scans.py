@@ -58,8 +58,17 @@ def test_other_settings_and_too_few_reports_are_refused(tables: list[Path], tmp_
     with pytest.raises(ValueError, match="4 different reports of 3 patients do not fill 3, 2, 1 scans"):
         make_report_scans(tables, tmp_path / "scans", (3, 2, 1), workers=1)
     make_report_scans(tables, tmp_path / "scans", (0, 0, 1), workers=1)
-    with pytest.raises(ValueError, match="other settings"):
+    with pytest.raises(ValueError, match="scans: holds scans of other reports or settings"):
         make_report_scans(tables, tmp_path / "scans", (0, 0, 1), seed=1, workers=1)
+    make_report_scans(tables, tmp_path / "scans", (0, 0, 1), workers=1)
+
+
+def test_as_many_reports_that_state_something_else_are_refused(tables: list[Path], tmp_path: Path) -> None:
+    make_report_scans(tables, tmp_path / "scans", (0, 0, 1), workers=1)
+    text = tables[0].read_text()
+    tables[0].write_text(text.replace("left pleural effusion", "right pleural effusion"))
+    with pytest.raises(ValueError, match="scans: holds scans of other reports or settings; choose another folder or delete it"):
+        make_report_scans(tables, tmp_path / "scans", (0, 0, 1), workers=1)
 
 
 def test_a_table_without_text_is_named(tmp_path: Path) -> None:

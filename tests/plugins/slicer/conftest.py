@@ -135,3 +135,15 @@ def volume(program: Program, bundle_answer: BundleAnswer) -> Any:
     node.GetDisplayNode().AutoWindowLevelOff()
     node.GetDisplayNode().SetWindowLevel(1400, -500)
     return node
+
+
+@pytest.fixture
+def axial(program: Program) -> Any:
+    """An axial slice node with its composite node; nothing is drawn."""
+    node = program.scene.AddNewNodeByClass("vtkMRMLSliceNode", "Red")
+    node.SetLayoutName("Red")
+    node.SetOrientation("Axial")
+    node.SetDimensions(400, 400, 1)
+    node.SetFieldOfView(500, 500, 1)
+    program.scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
+    return node

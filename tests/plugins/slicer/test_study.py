@@ -36,18 +36,6 @@ def studies(program: Program, server: StandInServer) -> Any:
     return studies
 
 
-@pytest.fixture
-def axial(program: Program) -> Any:
-    """An axial slice node with its composite node; nothing is drawn."""
-    node = program.scene.AddNewNodeByClass("vtkMRMLSliceNode", "Red")
-    node.SetLayoutName("Red")
-    node.SetOrientation("Axial")
-    node.SetDimensions(400, 400, 1)
-    node.SetFieldOfView(500, 500, 1)
-    program.scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
-    return node
-
-
 def test_scan_arrives_as_it_lies_in_the_scene(studies: Any, volume: Any, server: StandInServer, bundle_answer: BundleAnswer) -> None:
     _run(studies.ask_findings(volume))
     (content,) = server.sessions.values()

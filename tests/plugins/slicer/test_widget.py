@@ -81,17 +81,6 @@ def panel(program: Program, server: StandInServer) -> Any:
     widget.cleanup()
 
 
-@pytest.fixture
-def axial(program: Program) -> Any:
-    node = program.scene.AddNewNodeByClass("vtkMRMLSliceNode", "Red")
-    node.SetLayoutName("Red")
-    node.SetOrientation("Axial")
-    node.SetDimensions(400, 400, 1)
-    node.SetFieldOfView(500, 500, 1)
-    program.scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
-    return node
-
-
 def _until(panel: Any, condition: Callable[[], bool], seconds: float = 30) -> None:
     """Fires the panel's timer, as Qt would, until a condition holds."""
     end = time.monotonic() + seconds

@@ -26,6 +26,7 @@ from bundle.ctfindings.data.sources.journal import work_through
 from bundle.ctfindings.data.sources.row_content import fill_from_row
 
 SALT, SCANS, JOURNAL = "salt.txt", "scans", "conversions.jsonl"
+DAMAGED = "DICOM files with a damaged header"
 Join = Literal["accession", "study", "patient", "folder"]
 
 
@@ -77,9 +78,12 @@ def read_source(root: Path, options: Options, output: Path, workers: int) -> Sou
     if options.key is not None:
         _write_key(options.key, index, ids)
     ledger = Ledger()
-    for count, reason in ((index.others, "files that are no DICOM"), (index.damaged, "zips that cannot be opened")):
+    for count, reason in ((index.others, "files that are no DICOM"), (index.zips, "zips that cannot be opened")):
         if count:
             ledger.notice(0, "", reason, f"{count} of them; they are not used")
+    if index.damaged:
+        kinds = ", ".join(sorted(set(index.damaged.values())))
+        ledger.notice(0, "", DAMAGED, f"{len(index.damaged)} of them ({kinds}); they are not used, and --key names them")
     rows = _join(reports, options.join, index, ids, ledger) if reports else {}
     usable = {uid: study for uid, study in index.studies.items() if _one_patient(study, ids[uid], rows.get(uid), ledger)}
     converted = _convert(usable, ids, output, workers)
@@ -214,7 +218,9 @@ def _fill(candidate: Candidate, reports: _Reports, row: Row, ledger: Ledger) -> 
 
 
 def _write_key(path: Path, index: Index, ids: Mapping[str, str]) -> None:
-    """Which study each hash stands for; readable by its owner only. One that says the same, of a run that was stopped, is left.
+    """Which study each hash stands for, and which files are damaged; readable by its owner only.
+
+    One that says the same, of a run that was stopped, is left.
 
     Raises:
         ValueError: when there is another file.
@@ -224,6 +230,7 @@ def _write_key(path: Path, index: Index, ids: Mapping[str, str]) -> None:
     writer.writerow(["id", "StudyInstanceUID", "AccessionNumber", "PatientID", "folder"])
     for uid, study in sorted(index.studies.items()):
         writer.writerow([ids[uid], uid, *(" ".join(sorted(names)) for names in (study.accessions, study.patients, study.folders))])
+    writer.writerows([DAMAGED, "", "", "", str(file.path / file.member)] for file in sorted(index.damaged))
     content = text.getvalue().encode()
     if path.exists():
         if path.read_bytes() != content:

@@ -53,7 +53,7 @@ def convert(conversion: Conversion) -> dict[str, Any]:
     """
     try:
         with unpacked(conversion.files) as paths:
-            volume = read_dicom_files(paths, conversion.id, descriptions=False)
+            volume = read_dicom_files(paths, conversion.id)
         hu = to_hu(conversion.id, volume, Stored())
     except ScanError as error:
         return {"problem": _bare(str(error), conversion.id), "kind": error.kind, "warnings": []}

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pydicom
-from pydicom.errors import InvalidDicomError
 
+from bundle.ctfindings.data.dicom_header import DamagedHeader, read_header
 from bundle.ctfindings.data.sources.journal import in_parallel
 
 FILES_OF_A_TASK = 500
@@ -60,15 +60,26 @@ class Index(NamedTuple):
 
     Attributes:
         studies: by StudyInstanceUID.
-        files: how many were DICOM.
-        others: how many were not.
-        damaged: zips that could not be opened.
+        files: how many were DICOM that can be read.
+        others: how many were none.
+        zips: how many zips could not be opened.
+        damaged: DICOM whose header cannot be read, with the kind of error. The name of a file may identify the patient.
     """
 
     studies: dict[str, ArchiveStudy]
     files: int
     others: int
-    damaged: int
+    zips: int
+    damaged: dict[ArchiveFile, str]
+
+
+class _Part(NamedTuple):
+    """What some files or one zip hold, as in ``Index``."""
+
+    headers: list[_Header]
+    damaged: dict[ArchiveFile, str]
+    others: int = 0
+    zips: int = 0
 
 
 def index_archive(root: Path, workers: int) -> Iterator[int | Index]:
@@ -83,55 +94,67 @@ def index_archive(root: Path, workers: int) -> Iterator[int | Index]:
     parts = [loose[start : start + FILES_OF_A_TASK] for start in range(0, len(loose), FILES_OF_A_TASK)]
     parts += [[path] for path in files if path.suffix.lower() == ".zip"]
     tasks = {str(number): part for number, part in enumerate(parts)}
-    found: dict[str, tuple[list[_Header], int, int]] = {}
+    found: dict[str, _Part] = {}
     for key, result in in_parallel(_read_part, tasks, workers):
         found[key] = result
         yield len(tasks[key])
     studies: dict[str, ArchiveStudy] = {}
     for key in tasks:  # In the order of the files, whichever part was finished first.
-        for header in found[key][0]:
+        for header in found[key].headers:
             study = studies.setdefault(header.uid, ArchiveStudy(header.uid))
             study.files.append(header.file)
             study.accessions |= {header.accession} - {""}
             study.patients |= {header.patient} - {""}
             study.folders.add(header.file.path.stem if header.file.member else header.file.path.parent.name)
-    results = list(found.values())
-    dicom = sum(len(headers) for headers, _, _ in results)
-    yield Index(studies, dicom, sum(others for _, others, _ in results), sum(damaged for _, _, damaged in results))
+    results = [found[key] for key in tasks]
+    yield Index(
+        studies,
+        sum(len(part.headers) for part in results),
+        sum(part.others for part in results),
+        sum(part.zips for part in results),
+        {file: problem for part in results for file, problem in part.damaged.items()},
+    )
 
 
-def _read_part(paths: Sequence[Path]) -> tuple[list[_Header], int, int]:
+def _read_part(paths: Sequence[Path]) -> _Part:
     headers: list[_Header] = []
-    others = damaged = 0
+    damaged: dict[ArchiveFile, str] = {}
+    others = zips = 0
+
+    def add(source: Path | io.BytesIO, file: ArchiveFile) -> bool:
+        """Whether the file is DICOM."""
+        try:
+            identity = read_header(source, _TAGS, _identity)
+        except DamagedHeader as error:
+            damaged[file] = str(error)
+            return True
+        if identity is None:
+            return False
+        # Some exports leave the uid out; what lies in one folder or zip is then taken for one study.
+        uid = identity[0] or f"folder {file.path if file.member else file.path.parent}"
+        headers.append(_Header(file, uid, *identity[1:]))
+        return True
+
     for path in paths:
         if path.suffix.lower() != ".zip":
-            header = _read_header(path, ArchiveFile(path, ""))
-            headers += [header] if header else []
-            others += int(header is None)
+            others += not add(path, ArchiveFile(path, ""))
             continue
         try:
             with zipfile.ZipFile(path) as archive:
                 for member in archive.infolist():
                     if not member.is_dir() and "__MACOSX" not in member.filename:
-                        header = _read_header(io.BytesIO(archive.read(member)), ArchiveFile(path, member.filename))
-                        headers += [header] if header else []
-                        others += int(header is None)
+                        others += not add(io.BytesIO(archive.read(member)), ArchiveFile(path, member.filename))
         except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError, zlib.error):
-            damaged += 1
-    return headers, others, damaged
+            zips += 1
+    return _Part(headers, damaged, others, zips)
 
 
-def _read_header(source: Path | io.BytesIO, file: ArchiveFile) -> _Header | None:
-    """What a file says of its study; None when it is no DICOM, or says nothing of it."""
-    try:
-        header = pydicom.dcmread(source, stop_before_pixels=True, specific_tags=_TAGS)
-    except (InvalidDicomError, EOFError, OSError):
-        return None
+def _identity(header: pydicom.Dataset) -> tuple[str, str, str] | None:
+    """Study, accession number and patient; None for a DICOMDIR, which has no modality."""
     if not header.get("Modality"):
-        return None  # DICOMDIR has none.
-    # Some exports leave the uid out; what lies in one folder or zip is then taken for one study.
-    uid = str(header.get("StudyInstanceUID") or f"folder {file.path if file.member else file.path.parent}")
-    return _Header(file, uid, str(header.get("AccessionNumber") or "").strip(), str(header.get("PatientID") or "").strip())
+        return None
+    study, accession, patient = (str(header.get(tag) or "").strip() for tag in ("StudyInstanceUID", "AccessionNumber", "PatientID"))
+    return study, accession, patient
 
 
 @contextmanager

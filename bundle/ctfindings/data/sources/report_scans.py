@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,7 +14,15 @@ import numpy as np
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.data.csv_table import Row, Table, TableError, read_table
 from bundle.ctfindings.data.reports import read_report
-from bundle.ctfindings.data.sources.phantom.dataset import SPLITS, VOLUME_FOLDERS, kept_record, make_case, render_all, write_volumes
+from bundle.ctfindings.data.sources.phantom.dataset import (
+    RENDERER_VERSION,
+    SPLITS,
+    VOLUME_FOLDERS,
+    kept_record,
+    make_case,
+    render_all,
+    write_volumes,
+)
 from bundle.ctfindings.findings import FINDING_NAMES
 
 FINDINGS_COLUMNS = ("Findings_EN", "report_text", "findings")
@@ -80,14 +89,15 @@ def make_report_scans(paths: Sequence[Path], folder: Path, counts: Sequence[int]
         workers: processes; one per core by default.
 
     Raises:
-        ValueError: the folder holds scans of other settings, or the tables have too few reports.
+        ValueError: the folder holds scans of other reports or settings, or the tables have too few reports.
     """
     reports = stated_reports(paths)
     split_of = _splits([report.patient for report in reports], counts, seed)
-    settings = {"seed": seed, "counts": list(counts), "reports": len(reports)}
+    digest = hashlib.sha256(json.dumps(reports).encode()).hexdigest()
+    settings = {"seed": seed, "counts": list(counts), "reports": digest, "renderer": RENDERER_VERSION}
     begun = folder / "parameters.json"
     if begun.exists() and json.loads(begun.read_text(encoding="utf-8")) != settings:
-        raise ValueError(f"{folder}: holds scans made with other settings; choose another folder or delete it")
+        raise ValueError(f"{folder}: holds scans of other reports or settings; choose another folder or delete it")
     for part in (*VOLUME_FOLDERS, "records"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     with atomic_path(begun) as temporary:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.data.sources.phantom.anatomy import draw_chest
 from bundle.ctfindings.data.sources.phantom.case import Case
 from bundle.ctfindings.data.sources.phantom.dicom_series import write_series
@@ -93,10 +94,8 @@ def make_case(
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    """Writes under another name first, so that a file with the right name is always a whole one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_nifti(path: Path, volume: NDArray, affine: NDArray[np.float64]) -> None:

@@ -1,0 +1,66 @@
+"""Commands over many scans: what failed is counted, and the command does not end as if all were well."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundle.ctfindings.engines import loading
+from bundle.ctfindings.inference import archive, mask_datalist, mask_sources
+
+
+def run(bundle_root: Path, monkeypatch: pytest.MonkeyPatch, name: str, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    runpy.run_path(str(bundle_root / "scripts" / name), run_name="__main__")
+
+
+@pytest.mark.parametrize("problems", [{}, {"b": "b.nii.gz: is damaged"}])
+def test_an_archive(
+    problems: dict[str, str],
+    bundle_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("a.nii.gz", "b.nii.gz"):
+        (tmp_path / name).touch()
+    report = archive.ArchiveReport(tmp_path / "findings.csv", 2 - len(problems), 0, problems)
+    monkeypatch.setattr(archive, "run_archive", lambda *_: report)
+    arguments: tuple[Any, ...] = (bundle_root, monkeypatch, "run_archive.py", tmp_path, "--output", tmp_path / "out")
+    if problems:
+        with pytest.raises(SystemExit, match="error: 1 of 2 scans could not be used"):
+            run(*arguments)
+    else:
+        run(*arguments)
+    assert f"{2 - len(problems)} scans done" in capsys.readouterr().out, "the summary comes first"
+
+
+@pytest.mark.parametrize("second", ["made", "b.nii.gz: is damaged"])
+def test_a_cache(
+    second: str, bundle_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {"training": [{"id": "a", "image": "a.nii.gz"}], "validation": [{"id": "b", "image": "b.nii.gz"}]}
+    (tmp_path / "datalist.json").write_text(json.dumps(content))
+    monkeypatch.setattr(loading, "fill_cache", lambda *_: {"a": "made", "b": second})
+    train = bundle_root / "configs" / "train.json"
+    options = ("--config_file", train, "--datalist", tmp_path / "datalist.json", "--set", f"cache_dir={tmp_path / 'cache'}")
+    if second == "made":
+        run(bundle_root, monkeypatch, "fill_cache.py", *options)
+    else:
+        with pytest.raises(SystemExit, match="error: 1 of 2 scans could not be cached"):
+            run(bundle_root, monkeypatch, "fill_cache.py", *options)
+    assert "scans cached, 0 were there" in capsys.readouterr().out
+
+
+def test_masks(bundle_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    report = mask_datalist.MaskReport(tmp_path / "datalist.json", 1, 0, 0, {"b": "b.nii.gz: is damaged"})
+    monkeypatch.setattr(mask_datalist, "mask_datalist", lambda *_: report)
+    monkeypatch.setattr(mask_sources, "choose_source", lambda *_: mask_sources.MaskSource("classical"))
+    with pytest.raises(SystemExit, match="error: 1 studies have no mask"):
+        run(bundle_root, monkeypatch, "make_anatomy_masks.py", tmp_path / "given.json", "--output", tmp_path)
+    assert "failed: b: b.nii.gz: is damaged" in capsys.readouterr().out
