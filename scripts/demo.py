@@ -55,7 +55,7 @@ def comparison(case: Case, record: dict) -> str:
     for finding in record["findings"]:
         sites = [site for site in case.sites if site.finding == finding["name"]]
         places = [
-            f"rendered at z {site.center_mm[2]:.0f} mm" + (f", {site.side}" if site.side else "") for site in sites[:1] if site.center_mm
+            f"rendered at z {site.center_mm[2]:.0f} mm" + (f", {site.side}" if site.side else "") for site in sites if site.center_mm
         ]
         evidence = finding["evidence"]
         if finding["present"] and evidence:
