@@ -54,9 +54,7 @@ def comparison(case: Case, record: dict) -> str:
     lines = [f"{'Finding':<38} {'rendered':<9} {'found':<6} {'prob':>5}   place", "-" * 100]
     for finding in record["findings"]:
         sites = [site for site in case.sites if site.finding == finding["name"]]
-        places = [
-            f"rendered at z {site.center_mm[2]:.0f} mm" + (f", {site.side}" if site.side else "") for site in sites if site.center_mm
-        ]
+        places = [f"rendered at z {site.center_mm[2]:.0f} mm" + (f", {site.side}" if site.side else "") for site in sites if site.center_mm]
         evidence = finding["evidence"]
         if finding["present"] and evidence:
             places.append(f"evidence at z {evidence['z_mm']:.0f} mm" + (f", {evidence['side']}" if evidence["side"] else ""))

@@ -79,6 +79,7 @@ def encode_split(image: ImageEncoder, loader: Iterable[dict[str, Any]], name: st
         name: label of the progress bar.
     """
     image.eval()
+    height: int = image.tower.stride[2]  # type: ignore[index,assignment]
     ids: list[str] = []
     parts: dict[str, list[NDArray[Any]]] = {"features": [], "valid": [], "depth": [], "depth_mm": []}
     with torch.no_grad():
@@ -89,7 +90,7 @@ def encode_split(image: ImageEncoder, loader: Iterable[dict[str, Any]], name: st
             parts["features"] += list(pooled.anatomy.numpy())
             parts["valid"] += list(pooled.valid.numpy())
             parts["depth"] += list(pooled.depth.numpy())
-            parts["depth_mm"] += list(depth_positions(batch["image_affine"], scans, image.tower.stride[2]).numpy())  # type: ignore[index]
+            parts["depth_mm"] += list(depth_positions(batch["image_affine"], scans, height).numpy())
     return LockedSplit(
         np.asarray(ids),
         np.stack(parts["features"]),

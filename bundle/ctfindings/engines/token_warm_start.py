@@ -130,12 +130,11 @@ class TokenWarmStart:
         share = max(1, self.scans // _ranks())
         scans = islice(self._scans(), share)
         progress = tqdm(scans, "tokens of the scans", self._expected(share), disable=None if self.show else True, unit="scan")
-        return self._of_all_ranks([part for scan in progress if (part := self._tokens_of(*scan, generator)) is not None])
+        return self._of_all_ranks([part for scan in progress if (part := self._tokens_of(scan, generator)) is not None])
 
-    def _tokens_of(
-        self, image: Tensor, labels: Tensor, finding_masks: Tensor | None, anatomy: Tensor | None, generator: torch.Generator
-    ) -> TokenSample | None:
+    def _tokens_of(self, scan: tuple[Tensor, Tensor, Tensor | None, Tensor | None], generator: torch.Generator) -> TokenSample | None:
         """A sample of the tokens of one scan, all of which count for the standardisation; None without masks."""
+        image, labels, finding_masks, anatomy = scan
         tower: Any = self.network.image.tower
         with torch.no_grad():
             features = tower.token_features(image)
@@ -218,7 +217,9 @@ class TokenWarmStart:
         joined = [torch.cat([getattr(part, name) for part in parts]) for name in ("features", "inside", "outside")]
         if _ranks() > 1:
             # Not every backend gathers truth values.
-            joined = [evenly_divisible_all_gather(column if column.is_floating_point() else column.to(torch.uint8)) for column in joined]
+            joined = [
+                evenly_divisible_all_gather(column if column.is_floating_point() else column.to(torch.uint8), True) for column in joined
+            ]
         sample = TokenSample(joined[0], joined[1].bool(), joined[2].bool())
         return sample if sample.inside.any() else None
 
