@@ -217,9 +217,8 @@ class TokenWarmStart:
         joined = [torch.cat([getattr(part, name) for part in parts]) for name in ("features", "inside", "outside")]
         if _ranks() > 1:
             # Not every backend gathers truth values.
-            joined = [
-                evenly_divisible_all_gather(column if column.is_floating_point() else column.to(torch.uint8), True) for column in joined
-            ]
+            numbers = [column.to(torch.uint8) if column.dtype == torch.bool else column for column in joined]
+            joined = [evenly_divisible_all_gather(column, True) for column in numbers]
         sample = TokenSample(joined[0], joined[1].bool(), joined[2].bool())
         return sample if sample.inside.any() else None
 
