@@ -12,7 +12,15 @@ from monai.bundle import ConfigParser
 from sklearn.metrics import roc_auc_score
 
 from bundle.ctfindings.anatomy import THORAX
-from bundle.ctfindings.engines.locked_image import LockedBatches, LockedSplit, embed_locked, encode_split, score_locked, train_locked
+from bundle.ctfindings.engines.locked_image import (
+    LockedBatches,
+    LockedSplit,
+    embed_locked,
+    encode_split,
+    locked_model,
+    score_locked,
+    train_locked,
+)
 from bundle.ctfindings.engines.report_evaluation import localization_of, retrieval_of
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.networks import ConvolutionalTower, ImageEncoder
@@ -85,7 +93,7 @@ def test_images_meet_the_captions_they_were_trained_with(bundle_root: Path) -> N
     parser = ConfigParser()
     parser.read_config([str(bundle_root / "configs" / name) for name in ("train.json", "objectives/ca_gcl.json")])
     parser.update({"bundle_root": str(bundle_root), "seed": 0, "epochs": 8, "batch_size": 6, "embedding": 16})
-    model = train_locked(parser, encoded(), studies())
+    model = train_locked(parser, locked_model(parser, encoded()), encoded(), studies())
     scores = score_locked(model, encoded(), studies())
     with torch.no_grad():
         large, normal = model.text(["The heart is enlarged.", "Heart size is normal."], "anatomy").double().numpy()
@@ -98,7 +106,7 @@ def test_reports_prompts_and_snippets_meet_the_scans_they_were_trained_with(bund
     parser = ConfigParser()
     parser.read_config([str(bundle_root / "configs" / name) for name in ("train.json", "objectives/radfinder.json")])
     parser.update({"bundle_root": str(bundle_root), "seed": 0, "epochs": 40, "batch_size": 6, "embedding": 16})
-    model = train_locked(parser, encoded(), studies())
+    model = train_locked(parser, locked_model(parser, encoded()), encoded(), studies())
     labels = np.stack([study["labels"].numpy() for study in studies()])
     heart = FINDING_NAMES.index("Cardiomegaly")
     assert roc_auc_score(labels[:, heart], score_locked(model, encoded(), studies()).logits[:, heart]) == 1.0

@@ -202,3 +202,18 @@ def test_unknown_pooling_unknown_role_and_no_text_are_refused(encoder: str) -> N
         tower(["a"], "title")
     with pytest.raises(ValueError, match="at least one text"):
         tower([])
+
+
+def test_features_are_adopted_from_a_tower_on_the_same_frozen_trunk_alone(encoder: str, other_encoder: str) -> None:
+    first = TextTower(encoder, embedding=8)
+    first(["a nodule"])
+    second, other, trained = (
+        TextTower(encoder, embedding=8),
+        TextTower(other_encoder, embedding=8),
+        TextTower(encoder, 8, trainable_layers=-1),
+    )
+    for tower in (second, other, trained):
+        tower.adopt_features(first)
+    assert "a nodule" in second._cache
+    assert "a nodule" not in other._cache and "a nodule" not in trained._cache
+    torch.testing.assert_close(second.features(["a nodule"]), first.features(["a nodule"]))

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
-from monai.utils import set_determinism
 
 from bundle.ctfindings.data import load_datalist
 from bundle.ctfindings.data.atomic import atomic_path
@@ -21,7 +20,7 @@ from bundle.ctfindings.engines.loading import cached_dataset, study_digest, stud
 from bundle.ctfindings.engines.locked_image import LockedSplit, encode_split, locked_model, score_locked, train_locked
 from bundle.ctfindings.engines.pipeline_version import describe_pipeline, version_of
 from bundle.ctfindings.engines.scoring import KeepGeometryd
-from bundle.ctfindings.networks import LockedImageModel, load_checkpoint
+from bundle.ctfindings.networks import LockedImageModel, TextTower, load_checkpoint
 from bundle.ctfindings.networks.checkpoint import sha256_of
 
 logger = logging.getLogger(__name__)
@@ -52,6 +51,8 @@ class LockedRuns:
         self.pipeline = version_of(describe_pipeline(self.steps))
         self._encode_missing(parser, checkpoint)
         self.encoded = {split: LockedSplit.load(self._path(split)) for split in SPLITS}
+        # The tower of the last run: a frozen trunk reads the same texts in every run.
+        self._text: TextTower | None = None
 
     def __call__(self, variant: Variant, seed: int) -> Path:
         """Trains and scores a variant unless that is done; returns the folder of its evaluation.
@@ -91,11 +92,12 @@ class LockedRuns:
     def model(self, variant: Variant, seed: int, run: Path) -> LockedImageModel:
         """The model of a variant: trained, and written into the folder of its run, or with its initial weights."""
         parser = _parser(variant, {**self.keys, **variant.keys, "seed": seed})
+        model = locked_model(parser, self.encoded["training"])
+        if self._text is not None:
+            model.text.adopt_features(self._text)
+        self._text = model.text
         if variant.trained:
-            model = train_locked(parser, self.encoded["training"], self.studies["training"])
-        else:
-            set_determinism(seed)
-            model = locked_model(parser, self.encoded["training"])
+            model = train_locked(parser, model, self.encoded["training"], self.studies["training"])
         with atomic_path(run / "last.pt") as temporary:
             torch.save({"model": model.state_dict()}, temporary)
         return model

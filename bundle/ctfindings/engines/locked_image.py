@@ -152,23 +152,27 @@ class LockedBatches:
 
 
 def locked_model(parser: ConfigParser, split: LockedSplit) -> LockedImageModel:
-    """The model of a configuration: its text tower and embedding size.
+    """The model of a configuration, its initial weights drawn by ``seed``: its text tower and embedding size.
 
     Args:
         parser: ``train.json`` with overlays.
         split: encoded studies, for the sizes of their features.
     """
+    set_determinism(parser.get_parsed_content("seed"))
     text, embedding = parser.get_parsed_content("network_def#text"), int(parser.get_parsed_content("embedding"))
     return LockedImageModel(text, split.features.shape[2], split.depth.shape[2], embedding)
 
 
-def train_locked(parser: ConfigParser, split: LockedSplit, studies: Sequence[Mapping[str, Any]]) -> LockedImageModel:
-    """Trains a model by the objective, text tower, optimizer settings and schedule of a configuration.
+def train_locked(
+    parser: ConfigParser, model: LockedImageModel, split: LockedSplit, studies: Sequence[Mapping[str, Any]]
+) -> LockedImageModel:
+    """Trains a model by the objective, optimizer settings and schedule of a configuration; returns it.
 
     Objectives on tokens and masks find no input here and take no part.
 
     Args:
         parser: ``train.json`` with overlays; its ``loss`` must not have been parsed yet.
+        model: from ``locked_model``.
         split: encoded training studies.
         studies: their records, in the same order.
 
@@ -176,8 +180,6 @@ def train_locked(parser: ConfigParser, split: LockedSplit, studies: Sequence[Map
         ValueError: the studies do not fill a batch.
     """
     settings = {key: parser.get_parsed_content(key) for key in ("seed", "epochs", "batch_size", "learning_rate", "weight_decay")}
-    set_determinism(settings["seed"])
-    model = locked_model(parser, split)
     augmentation = [step for step in parser.get_parsed_content("augmentation") if isinstance(step, RandCaptionsd)]
     batches = LockedBatches(split, studies, settings["batch_size"], augmentation[0] if augmentation else None, settings["seed"])
     parser["training_studies"] = list(studies)

@@ -179,6 +179,11 @@ class TextTower(nn.Module):
         position = {text: index for index, text in enumerate(distinct)}
         return encoded[torch.tensor([position[text] for text in texts], device=device)]
 
+    def adopt_features(self, other: TextTower) -> None:
+        """Uses what another tower on the same frozen trunk keeps, and adds to it; other trunks, and those that train, are left alone."""
+        if self.frozen and other.frozen and torch.equal(self.trunk_digest.cpu(), other.trunk_digest.cpu()):
+            self._cache = other._cache
+
     def _encode(self, texts: list[str], device: torch.device) -> Tensor:
         batch = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt").to(device)
         hidden = self.trunk(**batch).last_hidden_state
