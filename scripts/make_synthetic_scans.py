@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bundle.ctfindings.data.sources.phantom import make_dataset
+from bundle.ctfindings.engines.running import run_or_exit
 
 
 def main() -> None:
@@ -26,13 +27,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="processes (default: one per core)")
     parser.add_argument("--dicom", action="store_true", help="write each scan as a DICOM series as well")
     options = parser.parse_args()
-    try:
-        datalist = make_dataset(
-            options.output, options.training, options.validation, options.test, options.seed, options.workers, options.dicom
-        )
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    print(datalist)
+    counts = (options.training, options.validation, options.test)
+    print(run_or_exit(make_dataset, options.output, *counts, options.seed, options.workers, options.dicom))
 
 
 if __name__ == "__main__":

@@ -49,6 +49,8 @@ def main() -> None:
         archive = write_zip(folder) if options.zip else None
     except ValueError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {options.output}: cannot be written to ({error.strerror or error}); make room, or name another folder")
     files = [file for file in folder.rglob("*") if file.is_file()]
     print(f"{folder}: {len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
     if archive is not None:
@@ -158,11 +160,14 @@ def write_zip(folder: Path) -> Path:
     if archive.exists():
         raise ValueError(f"{archive}: exists already; remove it")
     partial = archive.with_suffix(".partial")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as packed:
-        for file in sorted(folder.rglob("*")):
-            if file.is_file():
-                packed.write(file, file.relative_to(folder.parent).as_posix())
-    partial.replace(archive)
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as packed:
+            for file in sorted(folder.rglob("*")):
+                if file.is_file():
+                    packed.write(file, file.relative_to(folder.parent).as_posix())
+        partial.replace(archive)
+    finally:
+        partial.unlink(missing_ok=True)
     return archive
 
 

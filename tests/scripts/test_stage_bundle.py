@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import http.server
 import json
@@ -148,6 +149,29 @@ def test_no_path_of_a_single_machine_is_shared(staged: Path, bundle_root: Path) 
 def test_a_folder_that_exists_is_not_touched(script: dict[str, Any], staged: Path) -> None:
     with pytest.raises(ValueError, match="exists already"):
         script["stage"](staged.parent)
+
+
+def test_a_place_that_cannot_be_written_is_one_line(script: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sys, "argv", ["stage_bundle.py", str(tmp_path / "file")])
+    with pytest.raises(SystemExit, match=r"^error: .*file: cannot be written to \(.*\); make room, or name another folder$"):
+        script["main"]()
+
+
+def test_a_zip_that_does_not_fit_leaves_nothing(
+    script: dict[str, Any], staged: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / staged.name
+    (folder / "configs").mkdir(parents=True)
+    shutil.copy(staged / "configs" / "metadata.json", folder / "configs")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(zipfile.ZipFile, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        script["write_zip"](folder)
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_metadata_passes_monais_verify_metadata(staged: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -56,7 +57,28 @@ def test_a_stopped_run_is_completed_without_rendering_again(datalist: Path) -> N
     kept = (folder / "images/phantom_000001.nii.gz").stat().st_mtime_ns
     assert make_dataset(folder, 2, 1, 1, seed=3, workers=1, dicom=True).read_text(encoding="utf-8") == before
     assert (folder / "images/phantom_000001.nii.gz").stat().st_mtime_ns == kept
-    assert not list(folder.rglob("*.tmp"))
+    assert not list(folder.rglob(".*"))
+
+
+def test_scans_that_cannot_be_written_end_the_run_with_the_folder_and_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file: synthetic scans cannot be written there .*; .*name another folder"):
+        make_dataset(tmp_path / "file", 1, 0, 0, seed=3, workers=1)
+
+    write = Path.write_bytes
+
+    def until_full(path: Path, content: bytes) -> int:
+        write(path, content[:10])
+        if len(content) > 10_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, content)
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_bytes", until_full)
+        with pytest.raises(ValueError, match=r"No space left on device.*make room"):
+            make_dataset(tmp_path / "small", 1, 0, 0, seed=3, workers=1)
+    assert [path.name for path in (tmp_path / "small").rglob("*") if path.is_file()] == ["parameters.json"]
+    assert make_dataset(tmp_path / "small", 1, 0, 0, seed=3, workers=1).exists(), "the same command goes on"
 
 
 def test_a_folder_of_other_settings_is_refused(datalist: Path) -> None:

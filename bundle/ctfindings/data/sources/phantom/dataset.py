@@ -6,6 +6,7 @@ import gzip
 import json
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -168,8 +169,9 @@ def _context() -> multiprocessing.context.BaseContext:
     return multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
 
 
-def _one_thread() -> None:
-    """One BLAS thread in each worker; there is a worker per core already."""
+def _begin_worker() -> None:
+    """One BLAS thread in each worker, as there is a worker per core already; Ctrl-C is for the process that waits, which ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _LIMITS.append(threadpool_limits(1))
 
 
@@ -187,7 +189,7 @@ def render_all(render: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], 
     progress = partial(tqdm, total=len(tasks), desc="synthetic scans", unit="scan")
     if workers <= 1:
         return list(progress(map(render, tasks)))
-    with _context().Pool(workers, initializer=_one_thread) as pool:
+    with _context().Pool(workers, initializer=_begin_worker) as pool:
         return list(progress(pool.imap(render, tasks, chunksize=2)))
 
 
@@ -207,7 +209,7 @@ def make_dataset(
         dicom: whether each scan is also written as a DICOM series.
 
     Raises:
-        ValueError: when the folder holds scans of other settings, or a number is negative.
+        ValueError: when the folder holds scans of other settings, a number is negative, or the scans cannot be written.
     """
     folder = Path(folder)
     counts = dict(zip(SPLITS, (training, validation, test), strict=True))
@@ -223,12 +225,20 @@ def make_dataset(
                 raise ValueError(f"{folder}: holds synthetic scans made with {found}, not {settings}; choose another folder or delete it")
     if datalist.exists():
         return datalist
-    for part in (*VOLUME_FOLDERS, "records"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    _write_whole(begun, json.dumps(settings).encode())
+    try:
+        for part in (*VOLUME_FOLDERS, "records"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        _write_whole(begun, json.dumps(settings).encode())
+        return _write_dataset(datalist, counts, settings, workers)
+    except OSError as error:
+        raise ValueError(
+            f"{folder}: synthetic scans cannot be written there ({error.strerror or error}); what was made is kept, make room or check "
+            "the rights and give the same command again, or name another folder"
+        ) from error
 
-    total = sum(counts.values())
-    tasks = [(folder, seed, index, dicom) for index in range(total)]
+
+def _write_dataset(datalist: Path, counts: dict[str, int], settings: dict[str, Any], workers: int | None) -> Path:
+    tasks = [(datalist.parent, settings["seed"], index, settings["dicom"]) for index in range(sum(counts.values()))]
     records = render_all(_write_case, tasks, workers)
     datalist_content: dict[str, Any] = {
         "name": "CT Findings synthetic scans",
