@@ -74,7 +74,7 @@ def test_every_expectation_can_fail() -> None:
 
 def test_page_says_what_holds_and_that_the_tower_was_not_trained() -> None:
     page = radfinder_page(record(ratio=0.6))
-    assert "| radfinder, snippets in own words: error at most 0.54 times that of the middle slice | **no** | 0.60, 0.60 |" in page
+    assert "| radfinder, snippets in their own words: error at most 0.54 times that of the middle slice | **no** | 0.60, 0.60 |" in page
     assert "| radfinder | 0.300 | 0.300 | 0.100 | 0.60 (0.60) | 0.60 (0.60) |" in page
     assert "| siglip | 0.100 | 0.300 | 0.100 | not trained | not trained |" in page
     assert "was not trained" in page and "python scripts/x.py" in page

@@ -93,4 +93,4 @@ def test_runs_over_a_locked_tower_make_results_and_a_page(script: ModuleType, un
     assert results["variants"]["radfinder"]["localization"]["snippets"] > 0
     assert len(results["differences"]["radfinder - siglip_prompts"]) == 1
     page = (tmp_path / "out" / "README.md").read_text()
-    assert "was not trained" in page and "radfinder, snippets in reworded" in page and str(tmp_path) not in page
+    assert "was not trained" in page and "radfinder, snippets reworded" in page and str(tmp_path) not in page

@@ -9,7 +9,7 @@ import numpy as np
 
 from bundle.ctfindings.metrics import paired_bootstrap_auc
 
-LOCALIZATIONS = {"localization": "own words", "localization_reworded": "reworded"}
+LOCALIZATIONS = {"localization": "in their own words", "localization_reworded": "reworded"}
 RATIO_AIMS = {"localization": 0.54, "localization_reworded": 0.7}
 """Largest mean error over that of the middle slice; the first is the paper's (https://arxiv.org/abs/2603.02026), the second ours."""
 PAIRS = (("siglip_prompts", "siglip"), ("radfinder", "siglip_prompts"))
@@ -81,7 +81,7 @@ def expectations(summary: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
     for name, words in LOCALIZATIONS.items():
         if name in placed:
             entry, aim = placed[name]["mae_of_middle"], RATIO_AIMS[name]
-            text = f"radfinder, snippets in {words}: error at most {aim} times that of the middle slice"
+            text = f"radfinder, snippets {words}: error at most {aim} times that of the middle slice"
             found.append((text, max(entry["seeds"]) <= aim, _listed(entry["seeds"], "{:.2f}")))
     for name, text, holds in (
         ("siglip_prompts - siglip", "disease prompts raise the macro AUC over SigLIP alone", lambda low, high: low > 0),
@@ -110,7 +110,8 @@ def radfinder_page(record: Mapping[str, Any]) -> str:
         record: ``settings`` of the experiment beside what ``radfinder_summary`` gave.
     """
     settings = record["settings"]
-    locked = "The image tower is that of the shipped weights, which learned the findings from labels, and was not trained. "
+    locked = "The image tower is that of the shipped weights, which learned the findings from labels, and was not trained; "
+    locked += "objectives on tokens and masks have no part in it. "
     lines = [
         "# RadFinder's objectives on synthetic scans",
         "",
