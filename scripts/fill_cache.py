@@ -22,6 +22,7 @@ from monai.bundle import ConfigParser  # noqa: E402
 
 from bundle.ctfindings.engines.loading import fill_cache  # noqa: E402
 from bundle.ctfindings.engines.running import run_or_exit  # noqa: E402
+from bundle.ctfindings.engines.scan_cache import CachedStudies  # noqa: E402
 
 
 def main() -> None:
@@ -34,6 +35,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one for each core)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, whose workers fill the cache (docs/scaling.md)")
     options = parser.parse_args()
+    for file in options.config_file:
+        if not Path(file).is_file():
+            raise SystemExit(f"error: {file}: no such config file; check the path (it starts in the current folder)")
     config = ConfigParser()
     config.read_config(options.config_file)
     config["bundle_root"] = str(ROOT)
@@ -46,7 +50,7 @@ def main() -> None:
         except KeyError:
             raise SystemExit(f"error: --set {key}: the configuration has no such key; check its name") from None
     config.parse()
-    datasets = [config.get_parsed_content(f"{part}#dataset") for part in ("train", "validate")]
+    datasets = run_or_exit(_datasets, config)
     outcome = run_or_exit(fill_cache, datasets, options.workers, options.scheduler)
     counts = Counter(what if what in ("made", "kept") else "failed" for what in outcome.values())
     print(f"{counts['made']} scans cached, {counts['kept']} were there, {counts['failed']} failed")
@@ -56,6 +60,10 @@ def main() -> None:
     print(*sorted({str(dataset.folder) for dataset in datasets}))
     if counts["failed"]:
         raise SystemExit(f"error: {counts['failed']} of {len(outcome)} scans could not be cached; mend them or take them out")
+
+
+def _datasets(config: ConfigParser) -> list[CachedStudies]:
+    return [config.get_parsed_content(f"{part}#dataset") for part in ("train", "validate")]
 
 
 def _value(text: str) -> object:

@@ -1,0 +1,21 @@
+"""The command that fills the cache of preprocessed scans."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.mark.parametrize("missing", ["config", "datalist"])
+def test_a_file_that_is_not_there_is_one_line(missing: str, bundle_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script: dict[str, Any] = runpy.run_path(str(bundle_root / "scripts" / "fill_cache.py"))
+    path = tmp_path / "nowhere.json"
+    config = path if missing == "config" else bundle_root / "configs" / "train.json"
+    monkeypatch.setattr("sys.argv", ["fill_cache.py", "--config_file", str(config), "--datalist", str(path)])
+    with pytest.raises(SystemExit) as caught:
+        script["main"]()
+    message = str(caught.value.code)
+    assert message.startswith(f"error: {path}: ") and "no such" in message and "\n" not in message
