@@ -23,6 +23,7 @@ SMALL = {
     "image_tower#blocks": [1, 1, 1, 1],
     "batch_size": 2,
     "epochs": 2,
+    "warm_start_steps": 3,
     "val_interval": 1,
 }
 REPORT_LOSSES = {"siglip", "snippet_localization", "disease_prompts", "anatomy_head"}

@@ -28,6 +28,7 @@ SMALL = {
     "image_tower#blocks": [1, 1, 1, 1],
     "batch_size": 2,
     "epochs": 4,
+    "warm_start_steps": 3,
     "val_interval": 2,
     "patience": 5,
 }
