@@ -66,6 +66,7 @@ def untrained_weights(tmp_path_factory: pytest.TempPathFactory, bundle_root: Pat
     parser["bundle_root"] = str(bundle_root)
     torch.manual_seed(0)
     image = parser.get_parsed_content("network_def").image
+    torch.nn.init.ones_(image.tower.context_gain)
     model = VisionLanguageModel(image, parser.get_parsed_content("text_tower")())
     bank = PromptBank(image.embedding)
     with torch.no_grad():

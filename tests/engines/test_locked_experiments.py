@@ -59,7 +59,8 @@ def test_scans_are_encoded_again_when_the_image_pipeline_or_a_file_changes(
     def encode(image: object, loader: Sequence[object], name: str) -> LockedSplit:
         made.append(name)
         ids = [study["id"] for study in loader.dataset.data]  # type: ignore[attr-defined]
-        return LockedSplit(np.asarray(ids), np.zeros((len(ids), 6, 4), np.float32), np.ones((len(ids), 6), dtype=bool))
+        depth, depth_mm = np.zeros((len(ids), 2, 3), np.float32), np.zeros((len(ids), 2), np.float32)
+        return LockedSplit(np.asarray(ids), np.zeros((len(ids), 6, 4), np.float32), np.ones((len(ids), 6), dtype=bool), depth, depth_mm)
 
     monkeypatch.setattr(locked_experiments, "encode_split", encode)
     LockedRuns(untrained_weights, datalist, tmp_path, KEYS)

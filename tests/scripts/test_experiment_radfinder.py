@@ -71,7 +71,7 @@ def test_a_scoring_is_read_back_as_it_was_asked(script: ModuleType, options: arg
         script.result_of("radfinder", 0, options, None)
 
 
-def test_runs_over_a_locked_tower_make_results_and_a_page(script: ModuleType, untrained_weights: Path, tmp_path: Path) -> None:
+def test_runs_over_a_locked_tower_make_results_and_a_page(script: ModuleType, bundle_root: Path, tmp_path: Path) -> None:
     datalist = make_dataset(tmp_path / "scans", training=6, validation=3, test=6, seed=5, workers=1)
     given = ["--datalist", str(datalist), "--work", str(tmp_path / "work"), "--output", str(tmp_path / "out"), "--seeds", "0"]
     given += [

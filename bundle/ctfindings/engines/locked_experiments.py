@@ -49,8 +49,10 @@ class LockedRuns:
         parser = _parser(None, self.keys)
         self.steps = [*parser.get_parsed_content("whole_scan"), KeepGeometryd("image")]
         self.pipeline = version_of(describe_pipeline(self.steps))
+        # Asked before the steps have run, which may change what they say of themselves.
+        self.paths = {split: self._path(split) for split in SPLITS}
         self._encode_missing(parser, checkpoint)
-        self.encoded = {split: LockedSplit.load(self._path(split)) for split in SPLITS}
+        self.encoded = {split: LockedSplit.load(self.paths[split]) for split in SPLITS}
         # The tower of the last run: a frozen trunk reads the same texts in every run.
         self._text: TextTower | None = None
 
@@ -110,14 +112,14 @@ class LockedRuns:
 
     def _encode_missing(self, parser: ConfigParser, checkpoint: Path) -> None:
         """Encodes the splits that are not on disk."""
-        missing = [split for split in SPLITS if not self._path(split).is_file()]
+        missing = [split for split in SPLITS if not self.paths[split].is_file()]
         if not missing:
             return
         image = parser.get_parsed_content("network_def#image")
         load_checkpoint({"image": image}, checkpoint)
         for split in missing:
             loader = study_loader(cached_dataset(self.studies[split], self.steps), batch_size=1)
-            encode_split(image, loader, f"encoding {split}").save(self._path(split))
+            encode_split(image, loader, f"encoding {split}").save(self.paths[split])
 
 
 def _parser(variant: Variant | None, keys: Mapping[str, Any]) -> ConfigParser:

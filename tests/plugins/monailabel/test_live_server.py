@@ -125,7 +125,7 @@ def test_evidence_of_free_text_is_a_heat_map_with_its_depth(server: LiveServer, 
     best = max(params["depth"], key=lambda layer: layer["score"])["z_mm"]
     assert abs(best - params["z_mm"]) <= (heights[1] - heights[0])
     z = nib.affines.apply_affine(scan.affine, np.unravel_index(heat.argmax(), heat.shape))[2]
-    assert abs(z - best) <= (heights[1] - heights[0])
+    assert abs(z - best) <= 1.5 * (heights[1] - heights[0])
 
 
 def test_a_second_question_does_not_encode_the_scan_again(server: LiveServer) -> None:
