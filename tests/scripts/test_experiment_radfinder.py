@@ -79,7 +79,7 @@ def test_runs_over_a_locked_tower_make_results_and_a_page(script: ModuleType, bu
         "siglip_prompts",
         "radfinder",
         "--locked_image",
-        str(untrained_weights),
+        str(bundle_root / "models" / "model.pt"),
         "--epochs",
         "1",
         "--set",
