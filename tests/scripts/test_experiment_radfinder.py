@@ -6,14 +6,11 @@ import argparse
 import importlib.util
 import json
 import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-
-from bundle.ctfindings.data.sources.phantom import make_dataset
 
 
 @pytest.fixture(scope="module")
@@ -69,28 +66,3 @@ def test_a_scoring_is_read_back_as_it_was_asked(script: ModuleType, options: arg
     options.pool = 40
     with pytest.raises(Scores):
         script.result_of("radfinder", 0, options, None)
-
-
-def test_runs_over_a_locked_tower_make_results_and_a_page(script: ModuleType, bundle_root: Path, tmp_path: Path) -> None:
-    datalist = make_dataset(tmp_path / "scans", training=6, validation=3, test=6, seed=5, workers=1)
-    given = ["--datalist", str(datalist), "--work", str(tmp_path / "work"), "--output", str(tmp_path / "out"), "--seeds", "0"]
-    given += [
-        "--variants",
-        "siglip_prompts",
-        "radfinder",
-        "--locked_image",
-        str(bundle_root / "models" / "model.pt"),
-        "--epochs",
-        "1",
-        "--set",
-        "batch_size=3",
-    ]
-    command = [sys.executable, str(script.__file__), *given]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert set(results["variants"]) == {"siglip_prompts", "radfinder"} and "localization" not in results["variants"]["siglip_prompts"]
-    assert results["variants"]["radfinder"]["localization"]["snippets"] > 0
-    assert len(results["differences"]["radfinder - siglip_prompts"]) == 1
-    page = (tmp_path / "out" / "README.md").read_text()
-    assert "was not trained" in page and "radfinder, snippets reworded" in page and str(tmp_path) not in page
