@@ -96,7 +96,7 @@ def test_points_are_the_present_findings_at_their_evidence_in_lps(server: LiveSe
     answer = server.infer("findings_points", "image=first")
     assert answer.name.endswith(".mrk.json")
     (markup,) = json.loads(answer.file)["markups"]
-    assert markup["coordinateSystem"] == "LPS"
+    assert markup["coordinateSystem"] == "LPS" and present, "untrained weights find something"
     points = {point["label"]: point["position"] for point in markup["controlPoints"]}
     assert set(points) == {f"{finding['name']} {finding['probability']:.2f}" for finding in present}
     for finding in present:
@@ -121,11 +121,15 @@ def test_evidence_of_free_text_is_a_heat_map_with_its_depth(server: LiveServer, 
     assert heat.shape == scan.shape and heat.dtype.kind == "f" and heat.min() >= 0 and heat.max() <= 1
     heights = [layer["z_mm"] for layer in params["depth"]]
     assert heights == sorted(heights)
-    # The heat is strongest where the profile is, within one layer of tokens.
     best = max(params["depth"], key=lambda layer: layer["score"])["z_mm"]
     assert abs(best - params["z_mm"]) <= (heights[1] - heights[0])
-    z = nib.affines.apply_affine(scan.affine, np.unravel_index(heat.argmax(), heat.shape))[2]
-    assert abs(z - best) <= 2 * (heights[1] - heights[0])
+    # Each layer of the profile is as strong as the heat on the slice through its centre, but for what interpolation between tokens loses.
+    inside = slice(1, -1)
+    scores = np.asarray([layer["score"] for layer in params["depth"]])[inside]
+    slices = np.round((np.asarray(heights)[inside] - scan.affine[2, 3]) / scan.affine[2, 2]).astype(int)
+    strongest = heat.max(axis=(0, 1))[slices]
+    np.testing.assert_allclose(strongest, scores, atol=0.02)
+    assert np.corrcoef(scores, strongest)[0, 1] > 0.8
 
 
 def test_a_second_question_does_not_encode_the_scan_again(server: LiveServer) -> None:
