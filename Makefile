@@ -54,9 +54,13 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) has no venv module; install it (Debian and Ubuntu: apt-get install python3-venv) and try again" >&2; exit 1; }
 	@echo "Installing into $(VENV): a few minutes the first time."
 	$(PYTHON) -m venv $(VENV)
+	@echo "1 of 4: PyTorch"
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@echo "2 of 4: MONAI, transformers and the rest"
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[test,dev,label,cluster]'
+	@echo "3 of 4: MONAI Label"
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --no-deps monailabel pydicom-seg
+	@echo "4 of 4: byte code"
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 

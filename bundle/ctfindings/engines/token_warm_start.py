@@ -166,7 +166,7 @@ class TokenWarmStart:
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-                losses.append(float(loss))
+                losses.append(float(loss.detach()))
         self.network.zero_grad()
         standardization.frozen = frozen
         tenth = max(1, self.steps // 10)
