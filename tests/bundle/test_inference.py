@@ -142,7 +142,7 @@ def test_a_template_asked_as_a_query_gets_the_logit_of_that_template(predictor: 
     (answer,), _ = predictor.ask(encoded, [fill_template("{a}.", "Hiatal hernia")])
     assert answer.nearest_findings[0].name == "Hiatal hernia"
     expected = torch.sigmoid(predictor.classifier.score(encoded).template_logits[0, 0, column])
-    assert answer.probability == pytest.approx(float(expected), abs=1e-5)
+    assert answer.score == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_the_scan_is_encoded_once_whatever_is_asked(

@@ -42,7 +42,7 @@ def test_evidence_of_a_finding_is_that_of_the_record(predictor: BundlePredictor,
 def test_a_question_is_answered_as_in_a_run_of_the_bundle(predictor: BundlePredictor, scan: EncodedScan) -> None:
     (asked,), maps = predictor.predictor.ask(scan.embedding, ["fluid around the left lung"])
     answer = predictor.query_evidence(scan, "  fluid around  the left lung ")
-    assert (answer.text, answer.probability, answer.score) == (asked.text, None, asked.probability)
+    assert (answer.text, answer.probability, answer.score) == (asked.text, None, asked.score)
     np.testing.assert_array_equal(answer.token_map, maps[asked.key])
 
 

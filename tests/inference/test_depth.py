@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from bundle.ctfindings.inference.depth import best_depth, place_depth, snippet_logits
-from bundle.ctfindings.inference.record import DepthScore, FindingsRecord, QueryAnswer
+from bundle.ctfindings.inference.record import DepthScore, FindingsRecord
 
 TOKENS = np.array([[16.0, 0, 0, -100], [0, 16, 0, -80], [0, 0, 12, -400], [0, 0, 0, 1]])
 """Tokens of 16 x 16 x 12 mm whose lowest layer is centred at z = -400 mm."""
@@ -71,15 +70,10 @@ def test_logits_are_cosines_over_the_temperature() -> None:
     torch.testing.assert_close(found, torch.tensor([[10.0, 6.0], [0.0, 8.0]]))
 
 
-def test_the_record_keeps_the_profile_and_reads_older_records(case) -> None:  # type: ignore[no-untyped-def]
+def test_the_record_keeps_the_profile(case) -> None:  # type: ignore[no-untyped-def]
     query = replace(
         case.record.queries[0], depth=[DepthScore(-388.0, 0.25), DepthScore(-376.0, 0.75)], depth_source="snippets", z_mm=-376.0
     )
     record = replace(case.record, queries=[query])
     again = FindingsRecord.from_json(record.to_json()).queries[0]
     assert (again.depth, again.depth_source, again.z_mm) == (query.depth, "snippets", -376.0)
-    data = json.loads(record.to_json()) | {"schema_version": "1.0"}
-    for name in ("depth", "depth_source", "z_mm"):
-        del data["queries"][0][name]
-    older = FindingsRecord.from_json(json.dumps(data)).queries[0]
-    assert isinstance(older, QueryAnswer) and list(older.depth) == [] and older.z_mm is None

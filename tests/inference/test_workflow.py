@@ -29,7 +29,7 @@ def test_the_record_names_no_folder_of_the_scan_which_may_be_that_of_a_patient(t
     path = "/archive/A NAME/scan.nii.gz"
     batch = batch_of(path, f"{path}: the slices are tilted by 2.0 degrees")
     (tmp_path / "model.pt").write_bytes(b"weights")
-    record, _ = FindingsWriter(tmp_path, tmp_path / "model.pt")._record(batch, answers, "a tower")
+    record, _ = FindingsWriter(tmp_path, tmp_path / "model.pt", tmp_path)._record(batch, answers, "a tower")
     assert record.warnings == ["scan.nii.gz: the slices are tilted by 2.0 degrees", "lung was not found in the scan"]
     assert "A NAME" not in record.to_json()
 
@@ -40,4 +40,4 @@ def test_results_that_cannot_be_written_are_one_line_that_names_the_folder(tmp_p
     network = SimpleNamespace(image=SimpleNamespace(tower=None))
     engine = SimpleNamespace(state=SimpleNamespace(batch=batch_of("a.nii.gz"), output={"pred": answers}), network=network)
     with pytest.raises(ValueError, match=r"output: results cannot be written there \(.*\); make room"):
-        FindingsWriter(tmp_path / "output", tmp_path / "model.pt")(engine)  # type: ignore[arg-type]
+        FindingsWriter(tmp_path / "output", tmp_path / "model.pt", tmp_path)(engine)  # type: ignore[arg-type]

@@ -12,7 +12,6 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
-from bundle.ctfindings import __version__
 from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.data.transforms import STORED_KEY
 from bundle.ctfindings.findings import FINDING_NAMES, finding_index
@@ -20,8 +19,9 @@ from bundle.ctfindings.inference.anatomy_map import write_anatomy
 from bundle.ctfindings.inference.encoded_scan import EncodedScan, EvidenceAnswer, record_of
 from bundle.ctfindings.inference.evidence import write_evidence
 from bundle.ctfindings.inference.findings import FindingsPredictor, check_queries
-from bundle.ctfindings.inference.record import ModelInfo, describe_scan, warnings_of_scan
-from bundle.ctfindings.inference.workflow import BUNDLE_NAME, FORMAT_NAMES, one_scan
+from bundle.ctfindings.inference.provenance import describe_model
+from bundle.ctfindings.inference.record import describe_scan, warnings_of_scan
+from bundle.ctfindings.inference.workflow import FORMAT_NAMES, one_scan
 from bundle.ctfindings.networks import ImageEmbedding, TextTower, ZeroShotClassifier, load_classifier
 from bundle.ctfindings.networks.checkpoint import sha256_of
 
@@ -59,7 +59,7 @@ class BundlePredictor:
         text: TextTower = parser.get_parsed_content("text_tower")().eval()
         self.device = torch.device(parser.get_parsed_content("device"))
         load_classifier(classifier, checkpoint, text)
-        self.model = ModelInfo(BUNDLE_NAME, __version__, sha256_of(checkpoint), type(classifier.image.tower).__name__)
+        self.model = describe_model(bundle_root, sha256_of(checkpoint), type(classifier.image.tower).__name__)
         self.predictor = FindingsPredictor(classifier, text)
         self.findings = [name for name, scored in zip(FINDING_NAMES, classifier.scored, strict=True) if scored]
         self._preprocessing = parser.get_parsed_content("preprocessing")
@@ -125,7 +125,7 @@ class BundlePredictor:
             embedding = self._on_device(scan.embedding)
             (answer,), maps = self.predictor.ask(embedding, [text])
             logits = self.predictor.ask_depth(embedding, [text]).get(text)
-        return self._placed(scan, started, text, None, answer.probability, answer.key, maps, logits)
+        return self._placed(scan, started, text, None, answer.score, answer.key, maps, logits)
 
     def write_evidence(self, path: str | Path, scan: EncodedScan, answer: EvidenceAnswer) -> None:
         """Writes the map of an answer on the scan's own grid, as NIfTI with values in [0, 1]."""

@@ -27,7 +27,7 @@ def format_findings(record: FindingsRecord) -> str:
     ]
     lines += [_answer_row(answer) for answer in record.ordered()]
     if record.queries:
-        lines += ["", _row("Query", "prob", "", "", "anatomy", "z mm", "image"), "-" * WIDTH]
+        lines += ["", _row("Query", "score", "", "", "anatomy", "z mm", "image"), "-" * WIDTH]
         lines += [_answer_row(answer) for answer in record.queries]
     if any(not answer.anatomy_found for answer in record.answers):
         lines += ["", "* the anatomy was not found in the scan; the answer is unreliable"]
@@ -44,14 +44,14 @@ def format_findings(record: FindingsRecord) -> str:
 
 def _answer_row(answer: Answer) -> str:
     if isinstance(answer, FindingAnswer):
-        label, threshold, present = answer.name, f"{answer.threshold:.2f}", "YES" if answer.present else "no"
+        label, number = answer.name, answer.probability
+        threshold, present = f"{answer.threshold:.2f}", "YES" if answer.present else "no"
         place = answer.evidence if answer.present else None
     else:
-        label, threshold, present = answer.text, "", ""
-        place = answer.evidence
+        label, number, threshold, present, place = answer.text, answer.score, "", "", answer.evidence
     return _row(
         shorten(_printable(label), _NAME - 2, placeholder="...") + ("" if answer.anatomy_found else " *"),
-        f"{answer.probability:.2f}",
+        f"{number:.2f}",
         threshold,
         present,
         answer.anatomy,

@@ -17,6 +17,7 @@ from bundle.ctfindings.inference.coordinates import as_affine
 from bundle.ctfindings.inference.depth import DepthSource, best_depth, place_depth
 from bundle.ctfindings.inference.evidence import locate
 from bundle.ctfindings.inference.findings import Answers
+from bundle.ctfindings.inference.provenance import training_warnings
 from bundle.ctfindings.inference.record import DepthScore, Evidence, FindingsRecord, ModelInfo, QueryAnswer, ScanInfo
 from bundle.ctfindings.networks import ImageEmbedding
 
@@ -110,7 +111,7 @@ def record_of(scan: ScanInfo, model: ModelInfo, answers: Answers, warnings: list
         scan: identity and geometry.
         model: what answered.
         answers: of the network.
-        warnings: from reading the scan; those of the answers are added.
+        warnings: from reading the scan; those of the model and of the answers are added.
         seconds: of the stages before the answers; those of the answers and ``evidence`` are added.
     """
     started = time.perf_counter()
@@ -129,6 +130,6 @@ def record_of(scan: ScanInfo, model: ModelInfo, answers: Answers, warnings: list
         model=model,
         findings=[placed(answer) for answer in answers.findings],
         queries=[placed(answer) for answer in answers.queries],
-        warnings=[*warnings, *answers.warnings],
+        warnings=[*training_warnings(model), *warnings, *answers.warnings],
     )
     return dataclasses.replace(record, seconds={**seconds, **answers.seconds, "evidence": time.perf_counter() - started})

@@ -177,7 +177,7 @@ class FindingsPredictor:
         answers = [
             QueryAnswer(
                 text=text,
-                probability=float(torch.sigmoid(logits[0, index])),
+                score=float(torch.sigmoid(logits[0, index])),
                 anatomy=ANATOMY_NAMES[rows[index]],
                 anatomy_found=bool(encoded.anatomy_valid[0, rows[index]]),
                 nearest_findings=[

@@ -16,7 +16,7 @@ import numpy as np
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.inference.coordinates import as_affine, orientation_code, voxel_spacing
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.0"
 DISCLAIMER = (
     "Research only. Not a diagnosis. "
     "The probabilities come from a model that has no regulatory clearance and must not be used for patient care."
@@ -102,11 +102,11 @@ class DepthScore:
 
 @dataclass(frozen=True)
 class QueryAnswer:
-    """A free-text question, answered like a finding; it has no threshold because none was chosen for it.
+    """The answer to a free-text question. No calibration and no threshold were fitted for it.
 
     Attributes:
         text: the question.
-        probability: sigmoid of the raw logit, 0..1.
+        score: sigmoid of the raw logit, 0..1; not a probability, and not comparable with those of findings.
         anatomy: anatomy whose embedding answered.
         anatomy_found: False when the scan does not show that anatomy.
         evidence: where in the scan the answer looks; None without a positive map.
@@ -118,7 +118,7 @@ class QueryAnswer:
     """
 
     text: str
-    probability: float
+    score: float
     anatomy: str
     anatomy_found: bool = True
     evidence: Evidence | None = None
@@ -161,12 +161,21 @@ class ScanInfo:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What answered: bundle name and version, sha256 of the weights file, network name."""
+    """What answered.
+
+    Attributes:
+        bundle: its name.
+        version: of the bundle.
+        weights_sha256: digest of the weights file.
+        network: name of the image tower.
+        trained_on: what the weights were trained on, after "trained on"; None where that is not known.
+    """
 
     bundle: str
     version: str
     weights_sha256: str
     network: str
+    trained_on: str | None = None
 
 
 @dataclass(frozen=True)
@@ -290,9 +299,9 @@ def _with_evidence(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _query(answer: dict[str, Any]) -> QueryAnswer:
-    """A query as it was written; a record of schema 1.0 has no depth profile."""
+    """A query as it was written."""
     nearest = [NearestFinding(**near) for near in answer["nearest_findings"]]
-    depth = [DepthScore(**level) for level in answer.get("depth", ())]
+    depth = [DepthScore(**level) for level in answer["depth"]]
     return QueryAnswer(**{**_with_evidence(answer), "nearest_findings": nearest, "depth": depth})
 
 

@@ -17,16 +17,15 @@ from monai.inferers import Inferer
 from monai.transforms import Compose, Transform
 from torch import Tensor
 
-from bundle.ctfindings import __version__
 from bundle.ctfindings.inference.console import format_findings
 from bundle.ctfindings.inference.encoded_scan import record_of
 from bundle.ctfindings.inference.findings import Answers, FindingsPredictor, check_queries
-from bundle.ctfindings.inference.record import Answer, FindingAnswer, FindingsRecord, ModelInfo, describe_scan, warnings_of_scan
+from bundle.ctfindings.inference.provenance import describe_model
+from bundle.ctfindings.inference.record import Answer, FindingAnswer, FindingsRecord, describe_scan, warnings_of_scan
 from bundle.ctfindings.inference.writer import REPORT_FILE, scan_stem, write_findings
 from bundle.ctfindings.networks import TextTower, ZeroShotClassifier, load_classifier
 from bundle.ctfindings.networks.checkpoint import sha256_of
 
-BUNDLE_NAME = "chest_ct_zero_shot_findings"
 EVIDENCE_CHOICES = ("present", "all", "none")
 
 FORMAT_NAMES = {"nifti": "NIfTI", "nrrd": "NRRD", "metaimage": "MetaImage", "npz": "NumPy", "dicom": "DICOM"}
@@ -171,13 +170,15 @@ class FindingsWriter:
     Args:
         output_dir: gets a folder for each scan.
         ckpt_path: the weights file that the record names by its digest.
+        bundle_root: whose metadata says what its weights were trained on.
         evidence: whose maps go into ``evidence.nii.gz`` and the report: of the ``present`` findings, of ``all`` or of ``none``; those of
             queries with ``present`` and ``all``.
     """
 
-    def __init__(self, output_dir: str | Path, ckpt_path: str | Path, evidence: str = "present") -> None:
+    def __init__(self, output_dir: str | Path, ckpt_path: str | Path, bundle_root: str | Path, evidence: str = "present") -> None:
         self.output_dir = output_dir
         self.ckpt_path = ckpt_path
+        self.bundle_root = bundle_root
         self.evidence = evidence
 
     def attach(self, engine: Engine) -> None:
@@ -206,7 +207,7 @@ class FindingsWriter:
     def _record(self, batch: Mapping[str, Any], answers: Answers, network: str) -> tuple[FindingsRecord, dict[str, Tensor]]:
         scan: MetaTensor = batch["scan"]
         info = describe_scan(scan.meta["filename_or_obj"], FORMAT_NAMES[scan.meta["source_format"]], scan.shape[1:], scan.affine)
-        model = ModelInfo(BUNDLE_NAME, __version__, self.weights_sha256, network)
+        model = describe_model(self.bundle_root, self.weights_sha256, network)
         record = record_of(info, model, answers, warnings_of_scan(scan, info), batch["seconds"])
         return record, {answer.key: answers.maps[answer.key] for answer in record.answers if self._is_shown(answer)}
 
