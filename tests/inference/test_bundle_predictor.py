@@ -9,7 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle.ctfindings.inference import BundlePredictor, EncodedScan, depth_profile, write_markups
+from bundle.ctfindings.inference import BundlePredictor, EncodedScan, write_markups
+from bundle.ctfindings.inference.evidence import strongest_by_layer
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +87,10 @@ def test_a_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
         BundlePredictor(tmp_path)
 
 
-def test_depth_profile_is_in_mm_from_inferior_to_superior_and_leaves_padding_out() -> None:
+def test_strongest_by_layer_is_in_mm_from_inferior_to_superior_and_leaves_padding_out() -> None:
     tokens = np.diag([10.0, 10.0, 10.0, 1.0])
     tokens[2, 3] = -20  # layers at -20, -10, 0, 10, 20 mm
     scores = np.zeros((2, 2, 5))
     scores[1, 0, 3], scores[0, 0, 0] = 0.7, 0.9
     scan = np.array([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, 14], [0, 0, 0, 1]])  # 14 mm downwards to -5 mm
-    assert depth_profile(scores, tokens, scan, (11, 11, 20)) == [(-10.0, 0.0), (0.0, 0.0), (10.0, 0.7)]
+    assert strongest_by_layer(scores, tokens, scan, (11, 11, 20)) == [(-10.0, 0.0), (0.0, 0.0), (10.0, 0.7)]

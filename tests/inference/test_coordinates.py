@@ -11,12 +11,6 @@ LPS = np.array([[-2.0, 0, 0, 10], [0, -2, 0, 20], [0, 0, 5, -30], [0, 0, 0, 1]])
 
 def test_ras_and_lps_differ_by_the_sign_of_x_and_y() -> None:
     np.testing.assert_array_equal(c.ras_to_lps([[1, 2, 3], [-4, 5, -6]]), [[-1, -2, 3], [4, -5, -6]])
-    np.testing.assert_array_equal(c.lps_to_ras(c.ras_to_lps([7, 8, 9])), [7, 8, 9])
-
-
-def test_affine_in_lps_gives_the_lps_of_the_same_point() -> None:
-    voxel = [3, 4, 5]
-    np.testing.assert_allclose(c.voxel_to_world(voxel, c.affine_ras_to_lps(LPS)), c.ras_to_lps(c.voxel_to_world(voxel, LPS)))
 
 
 def test_voxels_become_millimetres_and_come_back() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,6 @@ from bundle.ctfindings.metrics import (
     finding_auc,
     macro_auc,
     paired_bootstrap_auc,
-    paired_bootstrap_interval,
     resample_weights,
     weight_bootstrap_interval,
     weighted_auc,
@@ -93,7 +93,11 @@ def test_fast_paired_intervals_equal_the_plain_ones() -> None:
     first, labels, patients = scores(40, 2)
     second = first + np.random.default_rng(9).normal(size=first.shape)
     fast = paired_bootstrap_auc(first, second, labels, patients, resamples=60, seed=3)
-    plain = paired_bootstrap_interval(finding_auc, [first, labels], [second, labels], patients, resamples=60, seed=3)
+
+    def difference(one: Any, other: Any, truth: Any) -> Any:
+        return finding_auc(one, truth) - finding_auc(other, truth)
+
+    plain = bootstrap_interval(difference, [first, second, labels], patients, resamples=60, seed=3)
     np.testing.assert_allclose(fast.findings.estimate, plain.estimate)
     np.testing.assert_allclose([fast.findings.low, fast.findings.high], [plain.low, plain.high])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from bundle.ctfindings.metrics import evidence_distance, evidence_hit, evidence_hit_rate
+from bundle.ctfindings.metrics import evidence_distance, evidence_hit_rate
 from bundle.ctfindings.metrics.localization import depth_errors, depth_record
 
 # Voxels of 2 x 3 x 5 mm with the first axis running to the patient's right; voxel (0, 0, 0) lies at (100, -50, 30) mm.
@@ -51,15 +51,6 @@ def test_distances_agree_with_the_distance_transform() -> None:
     expected = distance_transform_edt(mask == 0, sampling=(2, 3, 5))
     for voxel in random.integers(0, (12, 10, 8), (20, 3)):
         assert evidence_distance(world(tuple(voxel)), mask, 5, AFFINE) == pytest.approx(expected[tuple(voxel)])
-
-
-def test_a_hit_is_within_the_tolerance_including_its_edge() -> None:
-    mask = mask_of((2, 2, 2), bit=9)
-    assert evidence_hit(world((2, 2, 5)), mask, 9, AFFINE)
-    assert not evidence_hit(world((2, 2, 6)), mask, 9, AFFINE)
-    assert evidence_hit(world((2, 2, 6)), mask, 9, AFFINE, tolerance_mm=20)
-    with pytest.raises(ValueError, match="no voxel of finding 1"):
-        evidence_hit(world((2, 2, 2)), mask, 1, AFFINE)
 
 
 def test_the_rate_counts_true_positives_with_a_distance_only() -> None:

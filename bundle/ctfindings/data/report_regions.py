@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from bundle.ctfindings.anatomy import ANATOMY_NAMES
-
 # Regions in order of preference where two of them match the same words. A region of the right column belongs to no mask of its own: its
 # sentences go to the thorax, and a nodule or opacity in it is none of the lung.
 _REGIONS: dict[str, tuple[str, str]] = {
@@ -90,9 +88,3 @@ def nearest_region(mentions: Sequence[tuple[str, int, int]], start: int, end: in
         if gap < distance:
             best, distance = region, gap
     return best
-
-
-def anatomies_of(text: str) -> tuple[str, ...]:
-    """Anatomies that a sentence speaks of, in the order of the anatomy table; empty when it names none."""
-    named = {REGION_ANATOMY[region] for region, _, _ in regions(text.lower())}
-    return tuple(name for name in ANATOMY_NAMES if name in named)

@@ -199,11 +199,6 @@ def prompts_record(prompts: FloatArray) -> dict[str, Any]:
     return record
 
 
-def _retrieval_settings(answers: Diagnostics) -> dict[str, Any]:
-    count = len(answers.queries)
-    return {"reports": count, "kept_share": KEPT_SHARE, "draws": DRAWS, "chance_r1": 1 / count}
-
-
 def _captions_record(rows: TextRows, record: dict[str, Any]) -> dict[str, Any]:
     sampled = rows.sample(CAPTIONS_PER_ANATOMY)
     for kind in PAIR_KINDS:

@@ -23,6 +23,7 @@ from bundle.ctfindings.data import load_datalist, report_text
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.engines.loading import cached_dataset, study_loader
 from bundle.ctfindings.engines.scoring import KeepGeometryd
+from bundle.ctfindings.losses import points_into_scan
 from bundle.ctfindings.metrics.localization import depth_errors, depth_record
 from bundle.ctfindings.metrics.retrieval import first_of_each, report_retrieval
 from bundle.ctfindings.networks import LockedImageModel, VisionLanguageModel, depth_positions, depth_profile, load_checkpoint
@@ -156,15 +157,12 @@ def localization_of(
     asked, left_out = [], 0
     for row, study in enumerate(embeddings.studies):
         snippets = study.get("snippets") or ()
-        depth_mm = embeddings.depth_mm[row]
-        half = float(depth_mm.diff().abs().nan_to_num().amax()) / 2
-        low, high = np.nanmin(depth_mm) - half, np.nanmax(depth_mm) + half
-        for snippet in snippets if reword is None else reword(study, snippets):
-            z_mm = snippet.get("z_mm")
-            if z_mm is not None and low <= z_mm <= high:
-                asked.append((row, str(snippet["text"]), float(z_mm)))
-            else:
-                left_out += 1
+        given = list(snippets if reword is None else reword(study, snippets))
+        placed = [snippet for snippet in given if snippet.get("z_mm") is not None]
+        target_mm = torch.tensor([float(snippet["z_mm"]) for snippet in placed])
+        inside = points_into_scan(embeddings.depth_mm[row].expand(len(placed), -1), target_mm)
+        asked += [(row, str(snippet["text"]), float(snippet["z_mm"])) for snippet, kept in zip(placed, inside, strict=True) if kept]
+        left_out += len(given) - int(inside.sum())
     if len({embeddings.patients[row] for row, _, _ in asked}) < 2:
         return None
     with torch.no_grad():

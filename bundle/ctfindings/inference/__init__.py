@@ -4,8 +4,6 @@ from bundle.ctfindings.inference.anatomy_map import write_anatomy
 from bundle.ctfindings.inference.bundle_predictor import BundlePredictor
 from bundle.ctfindings.inference.console import format_findings
 from bundle.ctfindings.inference.coordinates import (
-    affine_ras_to_lps,
-    lps_to_ras,
     orientation_code,
     ras_to_lps,
     voxel_spacing,
@@ -13,7 +11,7 @@ from bundle.ctfindings.inference.coordinates import (
     world_to_voxel,
 )
 from bundle.ctfindings.inference.encoded_scan import EncodedScan, EvidenceAnswer
-from bundle.ctfindings.inference.evidence import depth_profile, locate, resample_evidence, sample_evidence, write_evidence
+from bundle.ctfindings.inference.evidence import locate, sample_evidence, write_evidence
 from bundle.ctfindings.inference.findings import Answers, FindingsPredictor, token_affine
 from bundle.ctfindings.inference.markups import write_markups
 from bundle.ctfindings.inference.record import (
@@ -56,17 +54,13 @@ __all__ = [
     "QueryAnswer",
     "ScanInfo",
     "TimedPreprocessing",
-    "affine_ras_to_lps",
     "check_request",
-    "depth_profile",
     "describe_scan",
     "format_findings",
     "locate",
-    "lps_to_ras",
     "one_scan",
     "orientation_code",
     "ras_to_lps",
-    "resample_evidence",
     "sample_evidence",
     "scan_records",
     "scan_stem",

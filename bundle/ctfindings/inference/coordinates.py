@@ -39,16 +39,6 @@ def ras_to_lps(points: ArrayLike) -> Array:
     return np.asarray(points, dtype=np.float64) * _FLIP_XY
 
 
-def lps_to_ras(points: ArrayLike) -> Array:
-    """World points ``[..., 3]`` in mm, LPS to RAS."""
-    return np.asarray(points, dtype=np.float64) * _FLIP_XY
-
-
-def affine_ras_to_lps(affine: Any) -> Array:
-    """A voxel-to-RAS affine ``(4, 4)`` as voxel-to-LPS; applied twice it gives the first one back."""
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ as_affine(affine)
-
-
 def voxel_to_world(voxels: ArrayLike, affine: Any) -> Array:
     """Voxel coordinates ``[..., 3]`` (voxel centres are integers) to world mm ``[..., 3]``."""
     matrix = as_affine(affine)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bundle.ctfindings.inference.coordinates import as_affine, bounds_mm, voxel_to_world
-from bundle.ctfindings.inference.evidence import depth_profile
+from bundle.ctfindings.inference.evidence import strongest_by_layer
 from bundle.ctfindings.inference.record import DepthScore
 from bundle.ctfindings.networks import TextTower
 from bundle.ctfindings.networks.depth import TEMPERATURE
@@ -57,7 +57,7 @@ def place_depth(
         largest value, 0..1.
     """
     if logits is None:
-        layers = depth_profile(evidence, token_affine, scan_affine, scan_shape)
+        layers = strongest_by_layer(evidence, token_affine, scan_affine, scan_shape)
         return [DepthScore(z_mm, score) for z_mm, score in layers], "evidence"
     tokens, scan = as_affine(token_affine), as_affine(scan_affine)
     gx, gy, gz = (int(size) for size in evidence.shape)

@@ -90,7 +90,7 @@ def locate(
     )
 
 
-def depth_profile(evidence: Any, token_affine: Any, scan_affine: Any, scan_shape: Sequence[int]) -> list[tuple[float, float]]:
+def strongest_by_layer(evidence: Any, token_affine: Any, scan_affine: Any, scan_shape: Sequence[int]) -> list[tuple[float, float]]:
     """The strongest token of every axial layer of a token map: where along the body an answer looks.
 
     Args:
@@ -120,27 +120,6 @@ def sample_evidence(evidence: Any, token_affine: Any, points_mm: Any) -> NDArray
     scores = torch.from_numpy(np.ascontiguousarray(as_map(evidence), dtype=np.float32))
     coordinates = torch.from_numpy(world_to_voxel(points_mm, token_affine).astype(np.float32))
     return _interpolate(scores, coordinates.reshape(-1, 3)).numpy().reshape(coordinates.shape[:-1])
-
-
-def resample_evidence(maps: Any, token_affine: Any, scan_affine: Any, scan_shape: Sequence[int]) -> NDArray[np.uint8]:
-    """Token maps on the scan's own grid.
-
-    Args:
-        maps: ``[F, gx, gy, gz]``, values in [0, 1].
-        token_affine: ``(4, 4)``, token index to RAS mm.
-        scan_affine: ``(4, 4)``, voxel index to RAS mm.
-        scan_shape: ``(X, Y, Z)`` of the scan.
-
-    Returns:
-        ``[X, Y, Z, F]`` uint8 in Fortran order, 255 for 1.0.
-    """
-    channels = _as_channels(maps)
-    x, y, z = (int(size) for size in scan_shape)
-    volume = np.empty((len(channels), z, y, x), dtype=np.uint8)
-    for channel, scores in enumerate(channels):
-        for k, plane in enumerate(planes_on_scan(scores, as_affine(token_affine), as_affine(scan_affine), (x, y, z))):
-            volume[channel, k] = _to_uint8(plane)
-    return volume.transpose(3, 2, 1, 0)
 
 
 def write_evidence(

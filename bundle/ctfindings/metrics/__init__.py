@@ -6,7 +6,6 @@ from bundle.ctfindings.metrics.bootstrap import (
     bootstrap_auc,
     bootstrap_interval,
     paired_bootstrap_auc,
-    paired_bootstrap_interval,
     resample_weights,
     weight_bootstrap_interval,
     weighted_auc,
@@ -58,7 +57,6 @@ from bundle.ctfindings.metrics.localization import (
     depth_errors,
     depth_record,
     evidence_distance,
-    evidence_hit,
     evidence_hit_rate,
 )
 from bundle.ctfindings.metrics.paraphrases import load_paraphrases, paraphrase_accuracy, rank_of_finding
@@ -131,7 +129,6 @@ __all__ = [
     "effective_rank",
     "evaluate_split",
     "evidence_distance",
-    "evidence_hit",
     "evidence_hit_rate",
     "expected_calibration_error",
     "f1_section",
@@ -153,7 +150,6 @@ __all__ = [
     "mean_section",
     "pair_cosines",
     "paired_bootstrap_auc",
-    "paired_bootstrap_interval",
     "paraphrase_accuracy",
     "plot_auc_by_finding",
     "plot_auc_by_wording",

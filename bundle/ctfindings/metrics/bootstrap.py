@@ -78,27 +78,6 @@ def bootstrap_interval(
     return _percentile_interval(np.asarray(statistic(*rows), dtype=np.float64), values, level)
 
 
-def paired_bootstrap_interval(
-    statistic: Statistic,
-    first: Sequence[ArrayLike],
-    second: Sequence[ArrayLike],
-    patients: Sequence[str],
-    resamples: int = 1000,
-    seed: int = 42,
-    level: float = 0.95,
-) -> Interval:
-    """Percentile interval of ``statistic(*first) - statistic(*second)`` for two models scored on the same scans.
-
-    Both models see the same resamples, so the variation they share cancels. Arguments as for `bootstrap_interval`.
-    """
-    count = len(first)
-
-    def difference(*arrays: NDArray[np.generic]) -> FloatArray:
-        return np.asarray(statistic(*arrays[:count]), dtype=np.float64) - np.asarray(statistic(*arrays[count:]), dtype=np.float64)
-
-    return bootstrap_interval(difference, [*first, *second], patients, resamples, seed, level)
-
-
 def weight_bootstrap_interval(
     statistic: WeightStatistic, patients: Sequence[str], resamples: int = 1000, seed: int = 42, level: float = 0.95
 ) -> Interval:

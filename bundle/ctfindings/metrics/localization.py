@@ -50,20 +50,6 @@ def evidence_distance(peak_mm: ArrayLike, mask_bits: NDArray[np.integer], bit: i
     return float(np.sqrt(((centres - peak) ** 2).sum(axis=1).min()))
 
 
-def evidence_hit(
-    peak_mm: ArrayLike, mask_bits: NDArray[np.integer], bit: int, affine: ArrayLike, tolerance_mm: float = TOLERANCE_MM
-) -> bool:
-    """Whether a peak lies inside the finding's mask or within `tolerance_mm` of it. Arguments as for `evidence_distance`.
-
-    Raises:
-        ValueError: no voxel of the mask carries the finding.
-    """
-    distance = evidence_distance(peak_mm, mask_bits, bit, affine)
-    if np.isnan(distance):
-        raise ValueError(f"the mask has no voxel of finding {bit}; a hit is defined for a finding that was drawn")
-    return distance <= tolerance_mm
-
-
 def evidence_hit_rate(
     distance_mm: ArrayLike, probabilities: ArrayLike, labels: ArrayLike, thresholds: ArrayLike, tolerance_mm: float = TOLERANCE_MM
 ) -> tuple[FloatArray, IntArray]:

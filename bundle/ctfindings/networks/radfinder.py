@@ -281,12 +281,6 @@ class RadFinderImageEncoder(nn.Module):
             grid=[int(size) for size in along.tokens.shape[1:4]],
         )
 
-    def retrieval_embedding(self, image: Tensor) -> Tensor:
-        """Unit embedding of one scan ``[1, 1, X, Y, Z]`` for the retrieval of reports, ``[1, E]``."""
-        features, grid = self.windows(image)
-        cls, mean, _ = (feature.unflatten(0, grid).unsqueeze(0) for feature in features)
-        return F.normalize(self.retrieval_head(self.pooled(*self.global_features(cls, mean))), dim=-1)
-
     def forward(self, image: Tensor, membership: Tensor | None = None, membership_known: Tensor | None = None) -> ImageEmbedding:
         """As ``encode_scan``; one scan at a time."""
         return self.encode_scan(image)
