@@ -25,6 +25,7 @@ from scipy.stats import binomtest  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from bundle.ctfindings.data.csv_table import Table, read_table  # noqa: E402
+from bundle.ctfindings.data.datalist import SPLITS  # noqa: E402
 from bundle.ctfindings.data.sentences import split_sentences  # noqa: E402
 from bundle.ctfindings.data.slice_positions import VolumeSlices  # noqa: E402
 from bundle.ctfindings.data.snippet_labels import Score, load_labelled_sentences, score_sentences  # noqa: E402
@@ -69,7 +70,7 @@ def labelled() -> dict[str, Any]:
 
 def synthetic(datalist: Path) -> dict[str, Any]:
     """Pairs, texts and z of the synthetic reports, whose snippets are known exactly; z from the geometry of the stored volume."""
-    studies = [study for split in ("training", "validation", "test") for study in json.loads(datalist.read_text(encoding="utf-8"))[split]]
+    studies = [study for split in SPLITS for study in json.loads(datalist.read_text(encoding="utf-8"))[split]]
     score, texts, worst_mm = Counter[str](), 0, 0.0
     for study in tqdm(studies, desc="synthetic reports", disable=None):
         mined = mine_report([study["report"]["findings"], study["report"]["impression"]]).snippets

@@ -17,6 +17,7 @@ from bundle.ctfindings.data.stored import stored_from
 from bundle.ctfindings.findings import FINDING_NAMES
 
 MASK_KEYS = ("anatomy", "finding_masks")
+SPLITS = ("training", "validation", "test")
 PATH_KEYS = ("image", "anatomy", "finding_masks")
 
 

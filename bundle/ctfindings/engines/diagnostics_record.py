@@ -33,7 +33,7 @@ from bundle.ctfindings.metrics import (
     wording_record,
     wording_section,
 )
-from bundle.ctfindings.metrics.comparison import number
+from bundle.ctfindings.metrics.record_numbers import interval_numbers, number
 
 TEMPLATE_NAMES = tuple(template.id for template in TEMPLATES)
 WORDING_NAMES = tuple(wording.id for wording in WORDINGS)
@@ -133,14 +133,21 @@ def comparison_record(
     patients = first.patients.tolist()
     auc = paired_bootstrap_auc(first.calibrated, second.calibrated, first.labels, patients, resamples, seed)
     rows = [
-        {"finding": name, "difference": number(auc.findings.estimate[c]), "interval": _limits(auc.findings.low[c], auc.findings.high[c])}
+        {
+            "finding": name,
+            "difference": number(auc.findings.estimate[c]),
+            "interval": interval_numbers(auc.findings.low[c], auc.findings.high[c]),
+        }
         for c, name in enumerate(FINDING_NAMES)
     ]
     return {
         "first": names[0],
         "second": names[1],
         "studies": len(first.ids),
-        "macro_auc": {"difference": number(float(auc.macro.estimate)), "interval": _limits(float(auc.macro.low), float(auc.macro.high))},
+        "macro_auc": {
+            "difference": number(float(auc.macro.estimate)),
+            "interval": interval_numbers(auc.macro.low, auc.macro.high),
+        },
         "findings": rows,
         "second_collapse": collapse_histograms(second),
         "statistics": compare_sections(sections(first), sections(second), patients, resamples, seed),
@@ -230,7 +237,3 @@ def _calibration_section(answers: Diagnostics) -> Section:
         return np.stack([np.nanmean(error, axis=1) for error in errors], axis=1)
 
     return Section(CALIBRATIONS, statistic)
-
-
-def _limits(low: float, high: float) -> list[float | None]:
-    return [number(float(low)), number(float(high))]

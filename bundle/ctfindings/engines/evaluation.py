@@ -41,8 +41,8 @@ from bundle.ctfindings.metrics import (
     plot_auc_by_finding,
     plot_roc_grid,
 )
-from bundle.ctfindings.metrics.comparison import number
 from bundle.ctfindings.metrics.protocols import check_protocol, format_protocol
+from bundle.ctfindings.metrics.record_numbers import cell, number
 from bundle.ctfindings.networks import PromptBank, VisionLanguageModel, load_checkpoint, save_bundle_weights, template_bank
 from bundle.ctfindings.networks.checkpoint import sha256_of
 
@@ -204,15 +204,15 @@ def format_evaluation(record: dict[str, Any]) -> str:
     lines = [
         format_table(record),
         "",
-        f"Macro AUC {_cell(macro['auc'])}, lowest {_cell(macro['auc_lowest'])}, over {macro['findings_with_auc']} findings"
+        f"Macro AUC {cell(macro['auc'])}, lowest {cell(macro['auc_lowest'])}, over {macro['findings_with_auc']} findings"
         f" of {record['scans']} scans.",
-        f"Evidence within {evidence['tolerance_mm']:g} mm: {_cell(evidence['hit_rate'])} of {evidence['true_positives']} true positives ("
-        + ", ".join(f"{row['finding']} {_cell(row['hit_rate'])} of {row['true_positives']}" for row in evidence["findings"])
+        f"Evidence within {evidence['tolerance_mm']:g} mm: {cell(evidence['hit_rate'])} of {evidence['true_positives']} true positives ("
+        + ", ".join(f"{row['finding']} {cell(row['hit_rate'])} of {row['true_positives']}" for row in evidence["findings"])
         + ").",
-        "Anatomy head Dice: " + ", ".join(f"{name} {_cell(value)}" for name, value in record["anatomy_head"].items()) + ".",
+        "Anatomy head Dice: " + ", ".join(f"{name} {cell(value)}" for name, value in record["anatomy_head"].items()) + ".",
     ]
     if paraphrases is not None:
-        lines.append(f"Paraphrases: {_cell(paraphrases['accuracy'])} of {paraphrases['paraphrases']} rank their finding first.")
+        lines.append(f"Paraphrases: {cell(paraphrases['accuracy'])} of {paraphrases['paraphrases']} rank their finding first.")
     if record["protocol"] is not None:
         lines.append(format_protocol(record["protocol"]))
     return "\n".join([*lines, *record["warnings"]])
@@ -269,10 +269,6 @@ def _write_results(
     with atomic_path(folder / "metrics.json") as path:
         path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
     write_evaluation_report(folder / "report.html", record)
-
-
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _parameters(module: torch.nn.Module) -> int:

@@ -26,10 +26,10 @@ from bundle.ctfindings.metrics import (
     paraphrase_accuracy,
     rank_of_finding,
 )
-from bundle.ctfindings.metrics.comparison import number
+from bundle.ctfindings.metrics.localization import TOLERANCE_MM
+from bundle.ctfindings.metrics.record_numbers import number
 from bundle.ctfindings.networks import TextTower, mean_over_templates, template_bank
 
-EVIDENCE_TOLERANCE_MM = 15.0
 LOCALIZED = tuple(index for index, finding in enumerate(FINDINGS) if finding.localized)
 
 
@@ -38,7 +38,7 @@ def evidence_record(
     studies: Sequence[dict[str, Any]],
     probabilities: NDArray[np.float64],
     thresholds: NDArray[np.float64],
-    tolerance_mm: float = EVIDENCE_TOLERANCE_MM,
+    tolerance_mm: float = TOLERANCE_MM,
 ) -> dict[str, Any]:
     """How often the evidence peak of a localized finding lies in its true mask, or near it, over the true positives.
 

@@ -9,7 +9,6 @@ import base64
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,6 +16,7 @@ from PIL import Image
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.engines.diagnostics import Diagnostics
 from bundle.ctfindings.engines.diagnostics_record import TEMPLATE_NAMES, WORDING_NAMES
+from bundle.ctfindings.html_page import render_page
 from bundle.ctfindings.inference.record import DISCLAIMER
 from bundle.ctfindings.metrics import (
     PAIR_KINDS,
@@ -65,12 +65,9 @@ def write_evaluation_report(path: str | Path, record: dict[str, Any]) -> None:
         record: the content of ``metrics.json``.
     """
     folder = Path(path).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["cell"] = _cell
-    environment.filters["limits"] = _limits
-    page = environment.get_template("evaluation.html.jinja").render(
+    page = render_page(
+        _TEMPLATES / "evaluation.html.jinja",
+        {"cell": _cell, "limits": _limits},
         record=record,
         disclaimer=DISCLAIMER,
         figures={Path(name).stem: _embedded(folder / name) for name in FIGURES if (folder / name).is_file()},

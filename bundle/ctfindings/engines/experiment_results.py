@@ -16,7 +16,7 @@ from bundle.ctfindings.engines.diagnostics import DIAGNOSTICS_FILE, Diagnostics,
 from bundle.ctfindings.engines.diagnostics_record import sections
 from bundle.ctfindings.metrics import Section, macro_average, section_record, weighted_auc
 from bundle.ctfindings.metrics.bootstrap import weight_bootstrap_interval
-from bundle.ctfindings.metrics.comparison import number
+from bundle.ctfindings.metrics.record_numbers import interval_numbers, number
 
 MEASURES: dict[str, tuple[str, str]] = {
     "macro_auc": ("scores.macro_auc", "macro AUC"),
@@ -199,7 +199,7 @@ def _checked(
     interval = weight_bootstrap_interval(statistic, patients, resamples, seed)
     value, low, high = (float(part) for part in (interval.estimate, interval.low, interval.high))
     met = bool(expectation.holds(value, low, high)) if np.isfinite(value) else None
-    return {"text": expectation.text, "value": number(value), "interval": [number(low), number(high)], "met": met}
+    return {"text": expectation.text, "value": number(value), "interval": interval_numbers(low, high), "met": met}
 
 
 def _values(section: Section, unit: FloatArray) -> dict[str, float | None]:

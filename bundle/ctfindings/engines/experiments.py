@@ -23,6 +23,7 @@ from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 
 from bundle.ctfindings.data.atomic import atomic_path
+from bundle.ctfindings.data.datalist import PATH_KEYS, SPLITS
 from bundle.ctfindings.engines.diagnostics import DIAGNOSTICS_FILE
 from bundle.ctfindings.engines.experiment_page import write_experiment_figures, write_experiment_page
 from bundle.ctfindings.engines.experiment_results import experiment_results
@@ -34,7 +35,6 @@ ROOT = Path(__file__).resolve().parents[3]
 """The bundle's root."""
 
 SETTINGS_FILE = "settings.json"
-PATH_KEYS = ("image", "anatomy", "finding_masks")
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def reduced_datalist(datalist: str | Path, counts: Sequence[int] | None, folder:
         return path.resolve()
     content = json.loads(path.read_text(encoding="utf-8"))
     reduced: dict[str, Any] = {"name": f"{content.get('name', path.stem)}, reduced"}
-    for split, count in zip(("training", "validation", "test"), counts, strict=True):
+    for split, count in zip(SPLITS, counts, strict=True):
         if len(content.get(split, ())) < count:
             raise ValueError(f"{path}: split {split!r} has {len(content.get(split, ()))} scans, {count} are asked for; ask for fewer")
         reduced[split] = [
@@ -276,4 +276,4 @@ def split_digests(datalist: Path) -> dict[str, str]:
 
 def _splits(datalist: Path) -> dict[str, list[dict[str, Any]]]:
     content = json.loads(datalist.read_text(encoding="utf-8"))
-    return {split: content[split] for split in ("training", "validation", "test") if split in content}
+    return {split: content[split] for split in SPLITS if split in content}

@@ -12,6 +12,7 @@ from monai.bundle import ConfigParser
 
 from bundle.ctfindings.data import load_datalist
 from bundle.ctfindings.data.atomic import atomic_path
+from bundle.ctfindings.data.datalist import SPLITS
 from bundle.ctfindings.data.transforms import STORED_KEY
 from bundle.ctfindings.engines.calibration import calibrate
 from bundle.ctfindings.engines.diagnostics import DIAGNOSTICS_FILE, diagnose
@@ -24,8 +25,6 @@ from bundle.ctfindings.networks import LockedImageModel, TextTower, load_checkpo
 from bundle.ctfindings.networks.checkpoint import sha256_of
 
 logger = logging.getLogger(__name__)
-
-SPLITS = ("training", "validation", "test")
 
 
 class LockedRuns:

@@ -33,7 +33,7 @@ from bundle.ctfindings.metrics import (
     section_record,
     text_statistics,
 )
-from bundle.ctfindings.metrics.comparison import number
+from bundle.ctfindings.metrics.record_numbers import number
 from bundle.ctfindings.networks import TextTower, load_checkpoint
 
 FINDINGS_COLUMNS = ("Findings_EN", "findings", "report_text")

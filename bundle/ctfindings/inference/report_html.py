@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from bundle.ctfindings.data.atomic import atomic_path
+from bundle.ctfindings.html_page import render_page
 from bundle.ctfindings.inference.record import Answer, Evidence, FindingAnswer, FindingsRecord
 from bundle.ctfindings.inference.report_pictures import HEAT_FLOOR, LUNG, SOFT_TISSUE, WIDE, DisplayVolume, Picture, Window, heat_css
 
@@ -71,10 +70,8 @@ def write_report(
         for number, answer in enumerate(shown, start=1)
         if answer.evidence is not None
     ]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.get_template("report.html.jinja").render(
+    page = render_page(
+        _TEMPLATES / "report.html.jinja",
         record=record,
         findings=record.ordered(),
         present=[answer for answer in record.findings if answer.present],

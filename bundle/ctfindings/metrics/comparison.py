@@ -5,7 +5,6 @@ Shapes: R resamples, S scans, M statistics.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from bundle.ctfindings.metrics.bootstrap import WeightStatistic, weight_bootstrap_interval
 from bundle.ctfindings.metrics.classification import FloatArray
+from bundle.ctfindings.metrics.record_numbers import interval_numbers, number
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def section_record(section: Section, patients: Sequence[str], resamples: int = 1
         for part in path:
             place = place.setdefault(part, {})
         place[last] = number(interval.estimate[column])
-        place[f"{last}_interval"] = [number(interval.low[column]), number(interval.high[column])]
+        place[f"{last}_interval"] = interval_numbers(interval.low[column], interval.high[column])
     return record
 
 
@@ -78,16 +78,11 @@ def compare_sections(
                 "first": number(held.estimate[0, column]),
                 "second": number(held.estimate[1, column]),
                 "difference": number(held.estimate[2, column]),
-                "interval": [number(held.low[2, column]), number(held.high[2, column])],
+                "interval": interval_numbers(held.low[2, column], held.high[2, column]),
             }
             for column, statistic in enumerate(first[name].names)
         ]
     return rows
-
-
-def number(value: float) -> float | None:
-    """A value for JSON: None when it is not finite."""
-    return float(value) if math.isfinite(value) else None
 
 
 def _all_three(first: WeightStatistic, second: WeightStatistic) -> WeightStatistic:

@@ -5,14 +5,13 @@ Shapes: S scans, T templates, C findings.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bundle.ctfindings.metrics.bootstrap import Interval, bootstrap_auc
+from bundle.ctfindings.metrics.bootstrap import bootstrap_auc
 from bundle.ctfindings.metrics.calibration import expected_calibration_error
 from bundle.ctfindings.metrics.classification import (
     FloatArray,
@@ -27,6 +26,7 @@ from bundle.ctfindings.metrics.classification import (
     sensitivity_specificity,
     weighted_f1,
 )
+from bundle.ctfindings.metrics.record_numbers import cell, interval_numbers, number
 from bundle.ctfindings.metrics.robustness import auc_by_wording, sd_over_wordings, wording_record
 from bundle.ctfindings.metrics.thresholds import check_disjoint
 
@@ -107,11 +107,11 @@ def evaluate_split(
             "finding": name,
             "n": int(known[index]),
             "positives": int(positives[index]),
-            "prevalence": _number(positives[index] / known[index]) if known[index] else None,
+            "prevalence": number(positives[index] / known[index]) if known[index] else None,
             "threshold": float(limits[index]),
-            **{column: _number(values[index]) for column, values in columns.items()},
-            "auc_interval": _limits(auc.findings, index),
-            "auc_sd_over_templates": _number(spread[index]),
+            **{column: number(values[index]) for column, values in columns.items()},
+            "auc_interval": interval_numbers(auc.findings.low[index], auc.findings.high[index]),
+            "auc_sd_over_templates": number(spread[index]),
         }
         for index, name in enumerate(findings)
     ]
@@ -121,9 +121,9 @@ def evaluate_split(
         "patients": len(set(patients)),
         "bootstrap": {"unit": "patient", "method": "percentile", "resamples": resamples, "seed": seed, "level": level},
         "macro": {
-            **{column: _number(macro_average(values)) for column, values in columns.items()},
-            "auc_interval": _limits(auc.macro, ()),
-            "auc_lowest": _number(np.nanmin(columns["auc"])) if not np.isnan(columns["auc"]).all() else None,
+            **{column: number(macro_average(values)) for column, values in columns.items()},
+            "auc_interval": interval_numbers(float(auc.macro.low), float(auc.macro.high)),
+            "auc_lowest": number(np.nanmin(columns["auc"])) if not np.isnan(columns["auc"]).all() else None,
             "findings_with_auc": int((~np.isnan(columns["auc"])).sum()),
         },
         "findings": rows,
@@ -144,19 +144,7 @@ def format_table(record: dict[str, Any]) -> str:
     ]
     mean = {**record["macro"], "finding": "**mean**", "n": record["scans"], "positives": ""}
     for row in [*record["findings"], mean]:
-        interval = " - ".join(_cell(limit) for limit in row["auc_interval"])
-        scores = [_cell(row[column]) for column in ("average_precision", "sensitivity", "specificity", "f1", "ece")]
-        lines.append("| " + " | ".join([row["finding"], str(row["n"]), str(row["positives"]), _cell(row["auc"]), interval, *scores]) + " |")
+        interval = " - ".join(cell(limit) for limit in row["auc_interval"])
+        scores = [cell(row[column]) for column in ("average_precision", "sensitivity", "specificity", "f1", "ece")]
+        lines.append("| " + " | ".join([row["finding"], str(row["n"]), str(row["positives"]), cell(row["auc"]), interval, *scores]) + " |")
     return "\n".join(lines)
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def _limits(interval: Interval, index: int | tuple[()]) -> list[float | None]:
-    return [_number(float(interval.low[index])), _number(float(interval.high[index]))]
-
-
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

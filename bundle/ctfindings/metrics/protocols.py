@@ -27,6 +27,7 @@ from bundle.ctfindings.metrics.classification import (
     sensitivity_specificity,
     weighted_f1,
 )
+from bundle.ctfindings.metrics.record_numbers import interval_numbers, number
 from bundle.ctfindings.metrics.thresholds import check_disjoint, corner_thresholds, youden_thresholds
 
 TEMPLATE_IDS = tuple(template.id for template in TEMPLATES)
@@ -172,12 +173,12 @@ def protocol_record(
         "optimistic": protocol.thresholds == "scored",
         "notes": notes,
         "macro": {
-            **{column: _number(macro_average(values)) for column, values in scores.items()},
-            "auc_interval": [_number(float(auc.macro.low)), _number(float(auc.macro.high))],
+            **{column: number(macro_average(values)) for column, values in scores.items()},
+            "auc_interval": interval_numbers(float(auc.macro.low), float(auc.macro.high)),
         },
         "findings": [
             {"finding": FINDING_NAMES[column], "threshold": float(limits[row])}
-            | {score: _number(float(values[row])) for score, values in scores.items()}
+            | {score: number(float(values[row])) for score, values in scores.items()}
             for row, column in enumerate(columns)
         ],
     }
@@ -213,7 +214,3 @@ def _template(protocol: Protocol, templates: Sequence[str]) -> str:
     if len(templates) == 1:
         return templates[0]
     raise ValueError(f"protocol {protocol.name!r} scores with template {protocol.template}; the model has {', '.join(templates)}")
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bundle.ctfindings.data.sources.splits import SPLITS, check_fractions, draw_split, patients_in_two_splits, pseudonym, split_name
+from bundle.ctfindings.data.datalist import SPLITS
+from bundle.ctfindings.data.sources.splits import check_fractions, draw_split, patients_in_two_splits, pseudonym, split_name
 
 
 def test_shares_are_kept_on_average() -> None:

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
-from bundle.ctfindings.data.datalist import report_text
+from bundle.ctfindings.data.datalist import SPLITS, report_text
 from bundle.ctfindings.data.sources.drops import Ledger
 from bundle.ctfindings.data.sources.scan_facts import HU_PERCENTILES, ScanFacts
-from bundle.ctfindings.data.sources.splits import SPLITS
 from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.html_page import render_page
 
 SCHEMA = "1.0"
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -96,7 +95,4 @@ def _quantiles(values: Sequence[float]) -> list[float]:
 
 def render_card(card: Mapping[str, Any]) -> str:
     """The card as one HTML page that loads nothing and runs no script."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("data_card.html.jinja").render(card=card, splits=SPLITS)
+    return render_page(_TEMPLATES / "data_card.html.jinja", card=card, splits=SPLITS)

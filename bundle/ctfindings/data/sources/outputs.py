@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bundle.ctfindings.data.atomic import atomic_path
+from bundle.ctfindings.data.datalist import SPLITS
 from bundle.ctfindings.data.sources.data_card import render_card
 from bundle.ctfindings.data.sources.drops import Ledger
-from bundle.ctfindings.data.sources.splits import SPLITS
 
 DATALIST, CARD, PAGE, LEDGER, JOURNAL = "datalist.json", "data_card.json", "data_card.html", "ledger.csv", "scans.jsonl"
 

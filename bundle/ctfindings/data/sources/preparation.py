@@ -8,13 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bundle.ctfindings.data.datalist import SPLITS
 from bundle.ctfindings.data.reports import read_report
 from bundle.ctfindings.data.slice_positions import read_files
 from bundle.ctfindings.data.snippets import mine_report
 from bundle.ctfindings.data.sources.candidate import Candidate, Grid
 from bundle.ctfindings.data.sources.drops import Ledger
 from bundle.ctfindings.data.sources.scan_facts import ScanFacts
-from bundle.ctfindings.data.sources.splits import SPLITS, draw_split, patients_in_two_splits, pseudonym
+from bundle.ctfindings.data.sources.splits import draw_split, patients_in_two_splits, pseudonym
 
 SPACING_TOLERANCE = 0.02
 """Share by which the voxel size of a file may differ from that of its table."""

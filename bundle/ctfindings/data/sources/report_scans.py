@@ -13,10 +13,10 @@ import numpy as np
 
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.data.csv_table import Row, Table, TableError, read_table
+from bundle.ctfindings.data.datalist import SPLITS
 from bundle.ctfindings.data.reports import read_report
 from bundle.ctfindings.data.sources.phantom.dataset import (
     RENDERER_VERSION,
-    SPLITS,
     VOLUME_FOLDERS,
     kept_record,
     make_case,

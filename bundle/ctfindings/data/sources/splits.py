@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
-SPLITS = ("training", "validation", "test")
+from bundle.ctfindings.data.datalist import SPLITS
+
 DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
 
 

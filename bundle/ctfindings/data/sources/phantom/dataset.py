@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from bundle.ctfindings.data.atomic import atomic_path
+from bundle.ctfindings.data.datalist import SPLITS
 from bundle.ctfindings.data.sources.phantom.anatomy import draw_chest
 from bundle.ctfindings.data.sources.phantom.case import Case
 from bundle.ctfindings.data.sources.phantom.dicom_series import write_series
@@ -35,7 +36,6 @@ Task = TypeVar("Task")
 # Raised whenever the same seed gives other images, so that an old folder is not taken for a new one.
 RENDERER_VERSION = 1
 _LIMITS: list[threadpool_limits] = []
-SPLITS = ("training", "validation", "test")
 VOLUME_FOLDERS = ("images", "anatomy", "finding_masks")
 
 
