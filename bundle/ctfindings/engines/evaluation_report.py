@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bundle.ctfindings.data.atomic import atomic_path
+from bundle.ctfindings.data.html_page import render_page
 from bundle.ctfindings.engines.diagnostics import Diagnostics
 from bundle.ctfindings.engines.diagnostics_record import TEMPLATE_NAMES, WORDING_NAMES
-from bundle.ctfindings.html_page import render_page
 from bundle.ctfindings.inference.record import DISCLAIMER
 from bundle.ctfindings.metrics import (
     PAIR_KINDS,

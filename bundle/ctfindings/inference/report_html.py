@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.ctfindings.data.atomic import atomic_path
-from bundle.ctfindings.html_page import render_page
+from bundle.ctfindings.data.html_page import render_page
 from bundle.ctfindings.inference.record import Answer, Evidence, FindingAnswer, FindingsRecord
 from bundle.ctfindings.inference.report_pictures import HEAT_FLOOR, LUNG, SOFT_TISSUE, WIDE, DisplayVolume, Picture, Window, heat_css
 

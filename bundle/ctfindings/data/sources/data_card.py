@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from bundle.ctfindings.data.datalist import SPLITS, report_text
+from bundle.ctfindings.data.html_page import render_page
 from bundle.ctfindings.data.sources.drops import Ledger
 from bundle.ctfindings.data.sources.scan_facts import HU_PERCENTILES, ScanFacts
 from bundle.ctfindings.findings import FINDING_NAMES
-from bundle.ctfindings.html_page import render_page
 
 SCHEMA = "1.0"
 _TEMPLATES = Path(__file__).parent / "templates"
