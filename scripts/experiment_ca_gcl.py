@@ -34,6 +34,7 @@ from bundle.ctfindings.engines.experiments import (  # noqa: E402
     split_sizes,
 )
 from bundle.ctfindings.engines.locked_experiments import LockedRuns  # noqa: E402
+from bundle.ctfindings.networks.checkpoint import sha256_of  # noqa: E402
 
 
 def main() -> None:
@@ -74,7 +75,7 @@ def experiment(options: argparse.Namespace) -> Path:
         options.output,
         options.title,
         shown_command(sys.argv, places),
-        {"studies": split_sizes(datalist), "keys": keys, "locked_image": options.locked_image is not None},
+        {"studies": split_sizes(datalist), "keys": keys, "locked_image": options.locked_image and sha256_of(options.locked_image)},
         options.resamples,
     )
 

@@ -192,7 +192,7 @@ def run_all(options: argparse.Namespace) -> None:
         "studies": split_sizes(options.datalist),
         "keys": options.keys,
         "pool": options.pool,
-        "locked_image": options.locked_image is not None,
+        "locked_image": options.locked_image and sha256_of(options.locked_image),
     }
     record = {"settings": settings, **radfinder_summary(results)}
     with atomic_path(options.output / "results.json") as path:

@@ -45,7 +45,7 @@ def record(prompts: float = 3.0, localized: float = 3.0, ratio: float = 0.4, rec
             ("radfinder", seed, localized, recall, ratio),
         )
     ]
-    settings = {"command": "python scripts/x.py", "seeds": [0, 1], "studies": {"test": SCANS}, "locked_image": True}
+    settings = {"command": "python scripts/x.py", "seeds": [0, 1], "studies": {"test": SCANS}, "locked_image": "ab" * 32}
     return {"settings": settings, **radfinder_summary(runs)}
 
 
@@ -77,4 +77,4 @@ def test_page_says_what_holds_and_that_the_tower_was_not_trained() -> None:
     assert "| radfinder, snippets in their own words: error at most 0.54 times that of the middle slice | **no** | 0.60, 0.60 |" in page
     assert "| radfinder | 0.300 | 0.300 | 0.100 | 0.60 (0.60) | 0.60 (0.60) |" in page
     assert "| siglip | 0.100 | 0.300 | 0.100 | not trained | not trained |" in page
-    assert "was not trained" in page and "python scripts/x.py" in page
+    assert "weights with SHA-256 `abababababab`" in page and "python scripts/x.py" in page

@@ -42,6 +42,20 @@ def write_experiment_figures(folder: Path, results: Mapping[str, Any], evaluatio
         plot_variants(results, path)
 
 
+def locked_tower_sentence(settings: Mapping[str, Any]) -> str:
+    """What a page says of an image tower that was not trained; nothing where all was.
+
+    Args:
+        settings: of the experiment; ``locked_image`` is the SHA-256 of the weights, or null.
+    """
+    if not settings.get("locked_image"):
+        return ""
+    return (
+        f"The image tower is locked: that of the weights with SHA-256 `{settings['locked_image'][:12]}`, with all that these learned, "
+        "from labels too. Only projections and the text tower train, and objectives on tokens and masks have no part. "
+    )
+
+
 def write_experiment_page(folder: Path, title: str, command: str) -> Path:
     """Writes ``README.md`` from ``results.json`` and, where it is there, ``notes.md``.
 
@@ -65,7 +79,8 @@ def write_experiment_page(folder: Path, title: str, command: str) -> Path:
         command,
         "```",
         "",
-        f"Trained on {counts.get('training', '?')} scans, calibrated on {counts.get('validation', '?')}, scored on {results['scans']}; "
+        locked_tower_sentence(results["settings"])
+        + f"Trained on {counts.get('training', '?')} scans, calibrated on {counts.get('validation', '?')}, scored on {results['scans']}; "
         f"seeds {', '.join(seeds)}. Intervals: 95 % percentile bootstrap by patient of the mean over the seeds, "
         f"{results['bootstrap']['resamples']} resamples, the same for all variants. The measures are defined in "
         "[diagnostics.md](../../diagnostics.md).",

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bundle.ctfindings.engines.experiment_page import locked_tower_sentence
 from bundle.ctfindings.metrics import paired_bootstrap_auc
 
 LOCALIZATIONS = {"localization": "in their own words", "localization_reworded": "reworded"}
@@ -110,13 +111,11 @@ def radfinder_page(record: Mapping[str, Any]) -> str:
         record: ``settings`` of the experiment beside what ``radfinder_summary`` gave.
     """
     settings = record["settings"]
-    locked = "The image tower is that of the shipped weights, which learned the findings from labels, and was not trained; "
-    locked += "objectives on tokens and masks have no part in it. "
     lines = [
         "# RadFinder's objectives on synthetic scans",
         "",
         "Synthetic scans and reports show a direction, not the paper's values. "
-        + (locked if settings["locked_image"] else "")
+        + locked_tower_sentence(settings)
         + f"Studies: {', '.join(f'{split} {count}' for split, count in settings['studies'].items())}. "
         + f"Seeds: {', '.join(str(seed) for seed in settings['seeds'])}. Made by",
         "",
