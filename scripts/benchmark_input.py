@@ -94,6 +94,8 @@ def training(datalist: Path, folder: Path, cache: Path | None) -> tuple[Any, lis
     config.read_config(ROOT / "configs" / "train.json")
     config.update({"bundle_root": str(ROOT), "datalist": str(datalist), "output_dir": str(folder / "run"), "resume": False})
     config.update({"cache_dir": None if cache is None else str(cache), "epochs": 1, "val_interval": 1000})
+    # An epoch is measured, and nothing that happens once before it.
+    config["warm_start_steps"] = 0
     config.parse()
     return config.get_parsed_content("train#trainer"), [config.get_parsed_content("train#dataset")]
 

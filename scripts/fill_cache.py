@@ -9,7 +9,6 @@ made again where they are damaged. A run that was stopped goes on where it was: 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections import Counter
@@ -20,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from monai.bundle import ConfigParser  # noqa: E402
 
+from bundle.ctfindings.engines.experiments import config_setting  # noqa: E402
 from bundle.ctfindings.engines.loading import fill_cache  # noqa: E402
 from bundle.ctfindings.engines.running import run_or_exit  # noqa: E402
 from bundle.ctfindings.engines.scan_cache import CachedStudies  # noqa: E402
@@ -30,7 +30,12 @@ def main() -> None:
     parser.add_argument("--config_file", nargs="+", default=["configs/train.json"], metavar="JSON", help="default: %(default)s")
     parser.add_argument("--datalist", metavar="JSON", help="the key datalist of the configuration")
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="further keys, values as in JSON: --set roi_size=[96,80,96]"
+        "--set",
+        type=config_setting,
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="further keys, values as in JSON: --set roi_size=[96,80,96]",
     )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one for each core)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, whose workers fill the cache (docs/scaling.md)")
@@ -43,10 +48,9 @@ def main() -> None:
     config["bundle_root"] = str(ROOT)
     if options.datalist:
         config["datalist"] = options.datalist
-    for pair in options.set:
-        key, _, value = pair.partition("=")
+    for key, value in options.set:
         try:
-            config[key] = _value(value)
+            config[key] = value
         except KeyError:
             raise SystemExit(f"error: --set {key}: the configuration has no such key; check its name") from None
     config.parse()
@@ -64,14 +68,6 @@ def main() -> None:
 
 def _datasets(config: ConfigParser) -> list[CachedStudies]:
     return [config.get_parsed_content(f"{part}#dataset") for part in ("train", "validate")]
-
-
-def _value(text: str) -> object:
-    """A value as JSON has it; what is no JSON is text."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
 
 
 if __name__ == "__main__":

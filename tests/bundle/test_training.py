@@ -17,6 +17,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from bundle.ctfindings.data.sources.phantom import make_dataset
+from bundle.ctfindings.engines import TokenWarmStart
 
 SMALL = {
     "spacing": [8, 8, 6],
@@ -121,6 +122,28 @@ def test_objectives_train(overlay: str, bundle_root: Path, datalist: Path, cache
     assert "disease_prompts" not in losses and "local_anatomy" in losses
     assert ("cross_anatomy" in losses) == (overlay == "objectives/ca_gcl.json")
     assert ("anatomy_prototypes" in losses) == (overlay == "objectives/ca_gcl_prototypes.json")
+
+
+def test_the_default_objective_trains_with_the_gradient_cache_after_its_warm_start(
+    bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warmed: list[int] = []
+    fit = TokenWarmStart.fit
+    monkeypatch.setattr(TokenWarmStart, "fit", lambda self, sample: (warmed.append(len(sample.features)), fit(self, sample)))
+    keys = keys_of(bundle_root, datalist, cache, tmp_path, epochs=1, val_interval=1, micro_batches=2)
+    workflow = workflow_of(bundle_root, keys, "gradient_cache.json")
+    workflow.run()
+    assert len(warmed) == 1 and warmed[0] > 0
+    assert state_of(tmp_path)["trainer"] == {"epoch": 1, "iteration": 1}, "six scans are one step of two micro-batches of two"
+    assert {"grounding", "local_anatomy", "disease_prompts"} <= set(workflow.parser.get_parsed_content("loss").last)
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(1, 1), (2, 1), (6, 3)])
+def test_running_statistics_change_in_half_of_the_epochs_and_at_least_in_one(
+    epochs: int, expected: int, bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path
+) -> None:
+    workflow = workflow_of(bundle_root, keys_of(bundle_root, datalist, cache, tmp_path, epochs=epochs))
+    assert workflow.parser.get_parsed_content("standardization_epochs") == expected
 
 
 def test_two_processes_train(bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path) -> None:

@@ -77,6 +77,44 @@ def test_patience_ends_the_run_and_is_counted_across_a_stop(tmp_path: Path) -> N
     assert resumed.trainer.state.epoch == 3
 
 
+def test_a_run_that_patience_ended_trains_on_only_when_patience_is_raised(tmp_path: Path) -> None:
+    metrics = (0.9, 0.5, 0.5, 0.5)
+    Run(tmp_path, metrics, patience=2).run(4)
+    again = Run(tmp_path, metrics, patience=2)
+    assert again.run(4) == [] and again.trainer.state.epoch == 3
+    patient = Run(tmp_path, metrics, patience=3)
+    assert len(patient.run(4)) == 3 and patient.trainer.state.epoch == 4
+
+
+class ScaledRun(Run):
+    """The same with a scaler of gradients, made when the run starts as MONAI's trainer does, whose scale grows every fourth step."""
+
+    def run(self, epochs: int) -> list[float]:
+        self.trainer.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=4)  # type: ignore[attr-defined]
+        return super().run(epochs)
+
+    def step(self, engine: Engine, batch: int) -> None:
+        scaler = self.trainer.scaler  # type: ignore[attr-defined]
+        loss = (self.model(torch.rand(8, 3)) - 1).square().mean()
+        self.optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(self.optimizer)
+        scaler.update()
+        self.losses.append(scaler.get_scale())
+
+
+def test_the_scale_of_gradients_in_mixed_precision_goes_on_where_it_was(tmp_path: Path) -> None:
+    whole = ScaledRun(tmp_path / "whole").run(4)
+    assert whole == [8.0] * 3 + [16.0] * 4 + [32.0] * 4 + [64.0]
+    first = ScaledRun(tmp_path / "parts").run(2)
+    assert first + ScaledRun(tmp_path / "parts").run(4) == whole
+
+
+def test_a_run_without_mixed_precision_can_go_on_with_it(tmp_path: Path) -> None:
+    Run(tmp_path).run(1)
+    assert ScaledRun(tmp_path).run(2) == [8.0] * 3
+
+
 def test_state_of_another_network_is_refused_by_file(tmp_path: Path) -> None:
     Run(tmp_path).run(1)
     other = Run(tmp_path)

@@ -14,9 +14,13 @@ from monai.engines import SupervisedTrainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bundle.ctfindings.engines.batches import prepare_batch
 from bundle.ctfindings.engines.gradient_cache import GradientCache, MicroBatches, join_parts, split_gradients
-from bundle.ctfindings.losses import CompositeLoss, LocalAnatomyLoss, SigLIPLoss, SnippetLocalizationLoss
+from bundle.ctfindings.findings import FINDINGS, training_wordings
+from bundle.ctfindings.losses import CompositeLoss, GroundingLoss, LocalAnatomyLoss, SigLIPLoss, SnippetLocalizationLoss
+from bundle.ctfindings.networks import vision_language
 from bundle.ctfindings.networks.standardization import RunningStandardization
+from tests.engines.test_token_warm_start import make_batch, make_model
 from tests.two_processes import in_two_processes
 
 SCANS, ANATOMIES, WIDTH, BINS = 12, 2, 5, 6
@@ -114,7 +118,9 @@ class KeepGradients(torch.optim.SGD):
         return None
 
 
-def cached_step(batches: list[dict[str, Any]], network: nn.Module, loss: nn.Module, waiting: Path, **settings: Any) -> dict[str, Tensor]:
+def cached_step(
+    batches: list[dict[str, Any]], network: nn.Module, loss: nn.Module, waiting: Path, prepare_batch: Any = prepare, **settings: Any
+) -> dict[str, Tensor]:
     trainer = SupervisedTrainer(
         device="cpu",
         max_epochs=1,
@@ -122,7 +128,7 @@ def cached_step(batches: list[dict[str, Any]], network: nn.Module, loss: nn.Modu
         network=network,
         optimizer=KeepGradients([*network.parameters(), *loss.parameters()], lr=0.0),
         loss_function=loss,
-        prepare_batch=prepare,
+        prepare_batch=prepare_batch,
         iteration_update=GradientCache(waiting),
         decollate=False,
         **settings,
@@ -141,6 +147,37 @@ def test_gradients_are_those_of_the_whole_batch(tmp_path: Path, size: int) -> No
     assert {"log_temperature", "losses.siglip.bias", "losses.siglip.log_scale"} <= set(found)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5)
+
+
+def first_wordings(text: Any, batch: int) -> Tensor:
+    """Prompts as the network draws them, but always the first wording, so that every order of scans has the same."""
+    pairs = [training_wordings(finding)[0] for finding in FINDINGS]
+    embedded: Tensor = text([pair[0] for pair in pairs] + [pair[1] for pair in pairs], "prompt")
+    return embedded.view(2, 1, len(FINDINGS), -1).expand(-1, batch, -1, -1)
+
+
+def test_scans_without_masks_count_in_grounding_as_in_the_whole_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network itself, on two scans with masks and two without; in a whole batch the others have empty masks."""
+    monkeypatch.setattr(vision_language, "drawn_prompts", first_wordings)
+    masked, bare = make_batch(0, scans=2), make_batch(1, scans=2)
+    bare["labels"] = 1 - bare["labels"].clamp(min=0)
+    empty = {key: torch.zeros_like(bare.pop(key)) for key in ("finding_masks", "anatomy", "anatomy_known")}
+    whole = {key: torch.cat([value, {**bare, **empty}[key]]) for key, value in masked.items()}
+
+    def network() -> nn.Module:
+        model = make_model().train()
+        for module in model.modules():
+            if isinstance(module, RunningStandardization):
+                module.frozen = True
+        return model
+
+    found, expected = (
+        cached_step(parts, network(), CompositeLoss({"grounding": GroundingLoss()}, {"grounding": 1.0}), tmp_path, prepare_batch)
+        for parts in ([masked, bare], [whole])
+    )
+    assert set(found) == set(expected) and expected["image.field.1.weight"].abs().max() > 1e-3
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
 
 
 def test_the_micro_batches_alone_would_give_another_gradient() -> None:
@@ -184,7 +221,7 @@ def test_running_statistics_move_once_a_step_and_are_those_of_the_first_pass_in_
     for name, value in parts_step(parts, reference, again).items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5)
     torch.testing.assert_close(network.standardize.state_dict(), reference.standardize.state_dict())
-    assert network.standardize.batches == 3
+    assert network.standardize.batches.tolist() == [[3], [3]]
 
 
 @pytest.mark.filterwarnings("ignore:.*GradScaler.*", "ignore:.*cuda.*")
@@ -246,28 +283,60 @@ def rank_main(rank: int, folder: Path) -> None:
     network, loss = nn.parallel.DistributedDataParallel(Towers(), find_unused_parameters=True), objective()
     mine = [cut(studies(), start, start + 2) for start in range(6 * rank, 6 * rank + 6, 2)]
     found = cached_step(mine, network, loss, folder / f"waiting{rank}")
+    standardized = nn.parallel.DistributedDataParallel(StandardizedTowers(), find_unused_parameters=True)
+    # As after a step in which each rank counted its own scans.
+    standardized.module.standardize.mean += rank
+    found_standardized = cached_step(mine, standardized, objective(), folder / f"waiting{rank}")
     if rank == 0:
         torch.save(found, folder / "found.pt")
+        torch.save(found_standardized, folder / "standardized.pt")
     # Neither leaves before the other is done: a rank that is alone waits for ever.
     dist.barrier()
     dist.destroy_process_group()
 
 
-def test_two_processes_get_the_gradient_of_one_plain_step_on_all_scans(tmp_path: Path) -> None:
-    """The contrastive losses see the scans of both ranks; localization is the mean over ranks of each one's own snippets."""
-    in_two_processes(Path(__file__), tmp_path)
-    found = torch.load(tmp_path / "found.pt")
+@pytest.fixture(scope="module")
+def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where rank 0 left what two processes found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    in_two_processes(Path(__file__), folder)
+    return folder
 
-    network, loss = Towers(), objective()
-    halves = [cut(studies(), 0, 6), cut(studies(), 6, 12)]
+
+def loss_of_ranks(halves: list[dict[str, Tensor | None]], targets: dict[str, Tensor], loss: CompositeLoss) -> Tensor:
+    """The contrastive losses see the scans of both ranks; localization is the mean over ranks of each one's own snippets."""
     whole = CompositeLoss({"local": LocalAnatomyLoss(), "siglip": loss.losses["siglip"]}, {"local": 1.0, "siglip": 0.5})
-    image, targets, _, inputs = prepare(studies())
-    total = whole(network(image, **inputs), targets)
+    total: Tensor = whole(join_parts(halves, [6, 6]), targets)
     for half in halves:
-        image, _, _, inputs = prepare(half)
-        given = network(image, **inputs)
-        total = total + SnippetLocalizationLoss()(*(given[name] for name in ("depth", "depth_mm", "snippet", "target_mm")))
-    total.backward()
+        total = total + SnippetLocalizationLoss()(*(half[name] for name in ("depth", "depth_mm", "snippet", "target_mm")))
+    return total
+
+
+def test_two_processes_get_the_gradient_of_one_plain_step_on_all_scans(of_two_processes: Path) -> None:
+    network, loss = Towers(), objective()
+    halves = []
+    for start in (0, 6):
+        image, _, _, inputs = prepare(cut(studies(), start, start + 6))
+        halves.append(network(image, **inputs))
+    loss_of_ranks(halves, prepare(studies())[1], loss).backward()
+    found = torch.load(of_two_processes / "found.pt")
+    for name, value in gradients(network, loss).items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5)
+
+
+def test_both_passes_of_two_processes_start_from_the_running_statistics_of_the_first(of_two_processes: Path) -> None:
+    network, loss = StandardizedTowers().train(), objective()
+    begin = {name: value.clone() for name, value in network.standardize.state_dict().items()}
+    halves = []
+    for start in (0, 6):
+        network.standardize.load_state_dict(begin)
+        outputs = []
+        for first in range(start, start + 6, 2):
+            image, _, _, inputs = prepare(cut(studies(), first, first + 2))
+            outputs.append(network(image, **inputs))
+        halves.append(join_parts(outputs, [2, 2, 2]))
+    loss_of_ranks(halves, prepare(studies())[1], loss).backward()
+    found = torch.load(of_two_processes / "standardized.pt")
     for name, value in gradients(network, loss).items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5)
 

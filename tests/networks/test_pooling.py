@@ -124,6 +124,27 @@ def test_standardised_features_have_mean_zero_and_spread_one_over_the_scans_seen
     torch.testing.assert_close(out.std(0), torch.ones(2, 3), atol=0.1, rtol=0)
 
 
+def test_a_row_that_is_first_seen_late_is_averaged_like_the_others() -> None:
+    standardize = RunningStandardization(rows=2, features=1)
+    for _ in range(40):
+        standardize(torch.tensor([[[3.0], [0.0]]]), torch.tensor([[True, False]]))
+    for value in (8.0, 12.0):
+        standardize(torch.tensor([[[3.0], [value]]]), torch.ones(1, 2, dtype=torch.bool))
+    assert standardize.batches.tolist() == [[42], [2]]
+    assert standardize.mean.flatten().tolist() == pytest.approx([3.0, 10.0])
+    # About the running mean: 0 for the first scan, 4 for the second.
+    assert standardize.variance[1].item() == pytest.approx(2.0)
+
+
+def test_older_weights_count_their_batches_for_all_rows() -> None:
+    older = {"mean": torch.tensor([[1.0], [2.0]]), "variance": torch.tensor([[4.0], [9.0]]), "batches": torch.tensor(7.0)}
+    standardize = RunningStandardization(rows=2, features=1)
+    standardize.load_state_dict(older)
+    assert standardize.batches.tolist() == [[7], [7]] and older["batches"].dim() == 0
+    rows = standardize.eval()(torch.tensor([[[3.0], [5.0]]]), torch.ones(1, 2, dtype=torch.bool))
+    assert rows.flatten().tolist() == pytest.approx([1.0, 1.0], rel=1e-4)
+
+
 def test_rows_that_are_not_valid_change_no_statistics_and_evaluation_changes_none() -> None:
     standardize = RunningStandardization(rows=2, features=1)
     valid = torch.tensor([[True, False]])

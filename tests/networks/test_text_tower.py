@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
@@ -109,6 +110,21 @@ def test_checkpoint_of_a_frozen_tower_loads_into_another_with_the_same_trunk(enc
 def test_checkpoint_of_another_trunk_is_refused(encoder: str, other_encoder: str) -> None:
     with pytest.raises(ValueError, match="another text encoder"):
         _tower(encoder).load_state_dict(_tower(other_encoder).state_dict())
+
+
+@pytest.mark.parametrize("options", [{"pooling": "cls"}, {"pooling": "last"}, {"max_tokens": 8}])
+def test_checkpoint_of_a_trunk_that_was_read_otherwise_is_refused(encoder: str, options: dict) -> None:
+    with pytest.raises(ValueError, match="pooling and max_tokens"):
+        _tower(encoder).load_state_dict(_tower(encoder, **options).state_dict())
+    _tower(encoder, **options).load_state_dict(_tower(encoder, **options).state_dict())
+
+
+def test_a_limit_that_the_encoder_has_by_itself_is_no_other_reading(encoder: str) -> None:
+    """The encoder has 64 positions; weights from before the reading was noted fit as well."""
+    assert torch.equal(_tower(encoder, max_tokens=64).trunk_digest, _tower(encoder).trunk_digest)
+    files = sorted(file for file in Path(encoder).iterdir() if file.name in ("model.safetensors", "tokenizer.json"))
+    expected = hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files)).digest()
+    assert bytes(_tower(encoder).trunk_digest.tolist()) == expected
 
 
 @pytest.mark.parametrize(("layers", "trained"), [(1, {1}), (2, {0, 1}), (3, {0, 1})])

@@ -55,7 +55,7 @@ def test_training_asks_drawn_wordings_and_not_the_scoring_prompts(
     features = model.text.features
     monkeypatch.setattr(model.text, "features", lambda texts: (asked.update(texts), features(texts))[1])
     outputs = model(scans)
-    assert set(outputs) == ALWAYS | {"prompt_drawn", "finding_logits_drawn", "token_logits_drawn"}
+    assert set(outputs) == ALWAYS | {"prompt_drawn", "finding_logits_drawn", "token_logits_drawn", "anatomy_tokens"}
     assert outputs["finding_logits_drawn"].shape == (2, 18)
     assert asked and "There is lung nodule." not in asked
     assert not torch.equal(model(scans)["finding_logits_drawn"], outputs["finding_logits_drawn"])

@@ -19,3 +19,13 @@ def test_a_file_that_is_not_there_is_one_line(missing: str, bundle_root: Path, m
         script["main"]()
     message = str(caught.value.code)
     assert message.startswith(f"error: {path}: ") and "no such" in message and "\n" not in message
+
+
+def test_a_key_without_a_value_is_no_empty_text(
+    bundle_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script: dict[str, Any] = runpy.run_path(str(bundle_root / "scripts" / "fill_cache.py"))
+    monkeypatch.setattr("sys.argv", ["fill_cache.py", "--datalist", str(tmp_path / "nowhere.json"), "--set", "epochs"])
+    with pytest.raises(SystemExit) as caught:
+        script["main"]()
+    assert caught.value.code == 2 and "'epochs' is no key=value" in capsys.readouterr().err

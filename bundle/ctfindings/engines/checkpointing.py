@@ -88,6 +88,7 @@ class RunCheckpoint:
         state["model"] = _model_state(self.saved["model"])
         state["trainer"] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
         state["best"], state["waited"] = self.best, self.waited
+        state["scaler"] = _scaler_state(engine)
         self._write("last.pt", state)
 
     def _say_what_lacks(self, engine: Engine) -> None:
@@ -109,11 +110,23 @@ class RunCheckpoint:
             raise ValueError(
                 f"{path}: belongs to a run with other settings or of an older version; choose another output_dir, or set resume to false"
             ) from error
+        # MONAI's trainer makes its scaler anew when it starts. A run without amp, or on the CPU, has left no state of one.
+        if state.get("scaler") and _scaler_state(engine):
+            engine.scaler.load_state_dict(state["scaler"])  # type: ignore[attr-defined]
         engine.state.epoch = state["trainer"]["epoch"]
         engine.state.iteration = state["trainer"]["iteration"]
         self.best, self.waited = state["best"], state["waited"]
         if engine.state.max_epochs is not None and engine.state.epoch >= engine.state.max_epochs:
             self.logger.info("the run in %s is complete (%d epochs); raise epochs to train on", self.folder, engine.state.epoch)
+            engine.terminate()
+        elif self.patience is not None and self.waited >= self.patience:
+            self.logger.info(
+                "the run in %s ended after epoch %d, with no better %s in %d validations; raise patience to train on",
+                self.folder,
+                engine.state.epoch,
+                self.metric,
+                self.waited,
+            )
             engine.terminate()
         else:
             self.logger.info("going on from epoch %d of %s", engine.state.epoch, path)
@@ -125,6 +138,12 @@ class RunCheckpoint:
         partial = self.folder / f".{name}.partial"
         torch.save(state, partial)
         partial.replace(self.folder / name)
+
+
+def _scaler_state(engine: Engine) -> dict[str, Any]:
+    """State of the scaler of gradients in mixed precision; empty where there is none, or it is off."""
+    scaler = getattr(engine, "scaler", None)
+    return {} if scaler is None else dict(scaler.state_dict())
 
 
 def _model_state(model: Any) -> dict[str, torch.Tensor]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from ignite.engine import Engine
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
@@ -90,6 +91,7 @@ class GradientCache:
         trainer.optimizer.zero_grad(set_to_none=trainer.optim_set_to_none)
         if self.waiting_dir is not None:
             Path(self.waiting_dir).mkdir(parents=True, exist_ok=True)
+        _share_running_statistics(trainer.network)
         with tempfile.TemporaryDirectory(prefix="step_", dir=self.waiting_dir) as folder:
             parts: list[Path] = []
             outputs, targets, draws, statistics = [], [], [], []
@@ -238,6 +240,18 @@ def _scaled(trainer: SupervisedTrainer, loss: Tensor) -> Tensor:
 
 def _without_exchange(network: nn.Module, active: bool) -> AbstractContextManager[Any]:
     return network.no_sync() if active and isinstance(network, DistributedDataParallel) else nullcontext()
+
+
+def _share_running_statistics(network: nn.Module) -> None:
+    """Gives every rank the statistics of rank 0, as ``DistributedDataParallel`` does in the first forward pass of a step.
+
+    By then those of the first part would have been noted, and the second pass would start from others than the first.
+    """
+    if isinstance(network, DistributedDataParallel):
+        for module in network.modules():
+            if isinstance(module, RunningStandardization):
+                for buffer in module.buffers():
+                    dist.broadcast(buffer, 0)
 
 
 def _running_statistics(network: nn.Module) -> list[dict[str, Tensor]]:

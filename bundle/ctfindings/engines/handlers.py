@@ -47,7 +47,8 @@ class EpochSeed:
 
 
 class FreezeStandardization:
-    """Keeps the running statistics of the anatomy rows as they are from an epoch on, so that rows are learned as inference sees them.
+    """Keeps the running statistics of anatomy rows and of token statistics as they are from an epoch on: learning then sees what
+    inference sees.
 
     Args:
         network: whose ``RunningStandardization`` modules are frozen; others are left alone.

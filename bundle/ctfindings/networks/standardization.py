@@ -19,7 +19,7 @@ class RunningStandardization(nn.Module):
     Args:
         rows: number of rows K, such as anatomies.
         features: features of each.
-        momentum: weight of a new batch; the first batches are averaged.
+        momentum: weight of a new batch; the first batches in which a row is seen are averaged, whenever they come.
         limit: standardised features are clipped to this many standard deviations.
     """
 
@@ -33,7 +33,7 @@ class RunningStandardization(nn.Module):
         self.batches: Tensor
         self.register_buffer("mean", torch.zeros(rows, features))
         self.register_buffer("variance", torch.ones(rows, features))
-        self.register_buffer("batches", torch.zeros(()))
+        self.register_buffer("batches", torch.zeros(rows, 1))
 
     def forward(self, rows: Tensor, valid: Tensor) -> Tensor:
         """``[B, K, F]`` with validity ``[B, K]`` to the same; rows that are not valid do not count."""
@@ -47,9 +47,17 @@ class RunningStandardization(nn.Module):
 
     def _update(self, rows: Tensor, valid: Tensor) -> None:
         count = valid.sum(0)
-        self.batches += 1
-        momentum = (1 / self.batches).clamp(min=self.momentum) * (count > 0)
+        seen = count > 0
+        self.batches += seen
+        momentum = (1 / self.batches.clamp(min=1)).clamp(min=self.momentum) * seen
         known = count.clamp(min=1)
         self.mean += ((rows * valid).sum(0) / known - self.mean) * momentum
         # About the running mean, so that a batch of one scan has a variance too.
         self.variance += (((rows - self.mean) ** 2 * valid).sum(0) / known - self.variance) * momentum
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        """Older weights have one count of batches for all rows."""
+        batches = state_dict.get(f"{prefix}batches")
+        if batches is not None and batches.dim() == 0:
+            state_dict[f"{prefix}batches"] = batches.repeat(self.batches.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -20,6 +20,9 @@ from transformers.utils import logging as transformers_logging
 ROLES = ("report", "anatomy", "prompt", "sentence", "snippet")
 """What a text is for. All roles share one head, but ``snippet``, which has its own, as in RadFinder."""
 
+POOLING, MAX_TOKENS = "mean", 256
+"""How a trunk is read where nothing else is asked for."""
+
 
 class TextHead(nn.Module):
     """Maps trunk features to unit vectors: a linear map, plus a residual perceptron that starts at zero.
@@ -65,8 +68,9 @@ def check_texts(texts: Sequence[str], role: str) -> None:
 class TextTower(nn.Module):
     """Any transformers encoder behind ``forward(texts, role)``.
 
-    A frozen trunk (``trainable_layers`` 0) is not part of the checkpoint: it is named by the digest of its files, and a
-    checkpoint trained on another trunk is refused. Its features are computed once per distinct text and kept.
+    A frozen trunk (``trainable_layers`` 0) is not part of the checkpoint: it is named by the digest of its files and of how it is read
+    (``pooling``, ``max_tokens``), and a checkpoint trained on another trunk is refused. Its features are computed once per distinct text
+    and kept.
 
     Args:
         encoder: local folder or hub name of a transformers encoder; remote code is never run.
@@ -93,9 +97,9 @@ class TextTower(nn.Module):
         encoder: str,
         embedding: int = 128,
         hidden: int = 256,
-        pooling: str = "mean",
+        pooling: str = POOLING,
         trainable_layers: int = 0,
-        max_tokens: int = 256,
+        max_tokens: int = MAX_TOKENS,
         batch_size: int = 16,
         cache_size: int = 100_000,
         from_scratch: dict | None = None,
@@ -113,10 +117,7 @@ class TextTower(nn.Module):
             raise ValueError(f"{encoder}: no transformers encoder with its tokenizer is there; give its folder") from error
         self.trunk = _load_trunk(encoder, config) if from_scratch is None else _new_trunk(config, from_scratch)
         self.pooling = pooling
-        self.max_tokens = min(max_tokens, self.tokenizer.model_max_length)
-        positions = getattr(self.trunk.config, "max_position_embeddings", 0)
-        if positions > 0:
-            self.max_tokens = min(self.max_tokens, positions)
+        self.max_tokens = min(max_tokens, self._longest_text())
         self.batch_size = batch_size
         self.cache_size = cache_size
         self.snippet_noise = snippet_noise
@@ -126,10 +127,21 @@ class TextTower(nn.Module):
         width = int(self.trunk.config.hidden_size)
         self.head = TextHead(width, embedding, hidden)
         self.snippet_head = copy.deepcopy(self.head)
-        self.register_buffer("trunk_digest", _digest(encoder) if self.frozen else torch.zeros(32, dtype=torch.uint8))
+        self.register_buffer("trunk_digest", _digest(encoder, self._reading()) if self.frozen else torch.zeros(32, dtype=torch.uint8))
         # Without slice references the snippet head stays as it began; whoever asks it where to look has to know.
         self.register_buffer("snippet_head_trained", torch.zeros(1, dtype=torch.uint8))
         self.register_load_state_dict_post_hook(_forgive_what_is_not_saved)
+
+    def _reading(self) -> str:
+        """How the trunk is read, as far as that is not the default, of which older weights say nothing."""
+        default = min(MAX_TOKENS, self._longest_text())
+        return "" if (self.pooling, self.max_tokens) == (POOLING, default) else f"{self.pooling} {self.max_tokens}"
+
+    def _longest_text(self) -> int:
+        """Word pieces that the tokenizer and the encoder take."""
+        positions = getattr(self.trunk.config, "max_position_embeddings", 0)
+        longest = int(self.tokenizer.model_max_length)
+        return min(longest, positions) if positions > 0 else longest
 
     def _freeze(self, trainable_layers: int) -> None:
         if trainable_layers < 0:
@@ -155,7 +167,10 @@ class TextTower(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
         digest = state_dict.get(f"{prefix}trunk_digest")
         if self.frozen and digest is not None and not torch.equal(digest.cpu(), self.trunk_digest.cpu()):
-            raise ValueError("the checkpoint was trained on another text encoder; give the folder of that encoder as text_encoder")
+            raise ValueError(
+                "the checkpoint was trained on another text encoder, or on one read otherwise; "
+                "give the folder of that encoder as text_encoder, and its pooling and max_tokens"
+            )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def features(self, texts: Sequence[str]) -> Tensor:
@@ -280,8 +295,10 @@ def _quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _digest(encoder: str) -> Tensor:
-    """SHA-256 over the weights and vocabulary of a local encoder, or of its name when it comes from the hub; ``[32]`` bytes."""
+def _digest(encoder: str, reading: str) -> Tensor:
+    """SHA-256 over the weights and vocabulary of a local encoder, or over its name when it comes from the hub, and over how it is read;
+    ``[32]`` bytes.
+    """
     digest = hashlib.sha256()
     folder = Path(encoder)
     if folder.is_dir():
@@ -291,4 +308,5 @@ def _digest(encoder: str) -> Tensor:
                 digest.update(file.read_bytes())
     else:
         digest.update(encoder.encode())
+    digest.update(reading.encode())
     return torch.tensor(list(digest.digest()), dtype=torch.uint8)

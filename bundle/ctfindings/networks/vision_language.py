@@ -92,8 +92,8 @@ class VisionLanguageModel(nn.Module):
             ``anatomy`` and ``anatomy_valid``, ``anatomy_logits``, ``membership`` (of the mask), ``caption`` and
             ``caption_valid`` (``[B, K, E]``, ``[B, K]``), both temperatures, and the finding logits ``[B, C]``: ``logits`` for the
             mean of the scoring templates, or while training ``finding_logits_drawn`` for wordings drawn from the training bank
-            (``prompt_drawn``, ``[2, B, C, E]``), with the logits of each token ``token_logits_drawn``, the tokens of the masks
-            ``finding_tokens`` and those of the findings' anatomies ``anatomy_tokens`` (``[B, N, C]``).
+            (``prompt_drawn``, ``[2, B, C, E]``), with the logits of each token ``token_logits_drawn``, the tokens of the findings'
+            anatomies ``anatomy_tokens`` and, with finding masks, those of the masks ``finding_tokens`` (``[B, N, C]``).
             With a report in the batch: ``scan`` (the thorax rows), ``scan_valid``, ``report`` and ``report_valid`` (``[B, E]``,
             ``[B]``). With a snippet in the batch, for each of the S snippets: ``snippet`` ``[S, E]``, its ``target_mm`` ``[S]``, and the
             rows of its scan, ``depth`` ``[S, D, E]`` with ``depth_mm`` ``[S, D]`` (NaN where a row is padding).
@@ -131,9 +131,10 @@ class VisionLanguageModel(nn.Module):
         )
         if self.training:
             outputs["finding_logits_drawn"], outputs["token_logits_drawn"] = logits, token_logits
+            # Also without masks: the scan may be part of a larger batch, in which others have some.
+            outputs["anatomy_tokens"] = encoded.membership[:, :, self.finding_anatomy]
             if finding_masks is not None:
                 outputs["finding_tokens"] = finding_tokens(finding_masks, self.image.tower.stride)  # type: ignore[arg-type]
-                outputs["anatomy_tokens"] = encoded.membership[:, :, self.finding_anatomy]
         else:
             outputs["logits"] = logits
         return outputs
