@@ -18,6 +18,7 @@ from monai.bundle import ConfigWorkflow
 
 from bundle.ctfindings.data.sources.phantom import make_dataset
 from bundle.ctfindings.engines import TokenWarmStart
+from bundle.ctfindings.networks import PromptBank, save_bundle_weights
 
 SMALL = {
     "spacing": [8, 8, 6],
@@ -147,16 +148,35 @@ def test_running_statistics_change_in_half_of_the_epochs_and_at_least_in_one(
 
 
 def test_two_processes_train(bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path) -> None:
-    overrides = tmp_path / "small.json"
-    overrides.write_text(json.dumps(keys_of(bundle_root, datalist, cache, tmp_path, epochs=1, val_interval=1)))
-    files = [str(bundle_root / "configs" / name) for name in ("train.json", "multi_gpu_train.json")]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle", "run"]
-    done = subprocess.run(
-        [*command, "--config_file", str([*files, str(overrides)])],
-        cwd=bundle_root, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    keys = keys_of(bundle_root, datalist, cache, tmp_path, epochs=1, val_interval=1)
+    done = in_two_ranks(bundle_root, keys, tmp_path, "multi_gpu_train.json")
     assert done.returncode == 0, done.stderr[-3000:]
     assert state_of(tmp_path)["trainer"]["epoch"] == 1
+
+
+def test_two_processes_fine_tune_from_the_given_weights_on_scans_that_one_of_them_makes(
+    bundle_root: Path, cache: Path, tmp_path: Path
+) -> None:
+    keys = keys_of(bundle_root, tmp_path, cache, tmp_path / "run", epochs=1, val_interval=1, init_ckpt=str(tmp_path / "initial.pt"))
+    network = workflow_of(bundle_root, keys).parser.get_parsed_content("network_def")
+    save_bundle_weights(tmp_path / "initial.pt", network, PromptBank(network.image.embedding))
+    keys |= {"datalist": None, "dataset_dir": str(tmp_path / "synthetic"), "synthetic_counts": [4, 2, 0]}
+    done = in_two_ranks(bundle_root, keys, tmp_path, "finetune.json", "multi_gpu_train.json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("fine-tuning starts from") == 2
+    assert done.stdout.count("fine-tuned weights written") == 1
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["best.pt", "last.pt", "model.pt", "tensorboard"]
+    assert done.stderr.count("synthetic scans: 100%") == 1, "the bar of the process that makes them"
+
+
+def in_two_ranks(bundle_root: Path, keys: dict[str, Any], folder: Path, *overlays: str) -> subprocess.CompletedProcess[str]:
+    (folder / "keys.json").write_text(json.dumps(keys))
+    files = [*(f"{bundle_root}/configs/{name}" for name in ("train.json", *overlays)), str(folder / "keys.json")]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle", "run"]
+    return subprocess.run(
+        [*command, "--config_file", str(files)],
+        cwd=bundle_root, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
 
 
 def test_a_datalist_that_is_not_there_ends_in_one_line(bundle_root: Path, cache: Path, tmp_path: Path) -> None:

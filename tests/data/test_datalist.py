@@ -52,6 +52,12 @@ def test_incomplete_records_are_refused_by_name(tmp_path: Path, record: dict, me
     assert "\n" not in str(caught.value) and "datalist.json" in str(caught.value)
 
 
+def test_an_empty_split_is_refused_where_studies_are_needed(tmp_path: Path) -> None:
+    assert load_datalist(write(tmp_path), "training") == []
+    with pytest.raises(ValueError, match=r"datalist\.json: split 'training' has no study; add some"):
+        load_datalist(write(tmp_path), "training", may_be_empty=False)
+
+
 def test_missing_file_damaged_file_and_missing_split_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such datalist; check the path"):
         load_datalist(tmp_path / "none.json", "training")

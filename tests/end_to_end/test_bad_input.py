@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -15,8 +16,9 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from bundle.ctfindings.engines import input_error, run_or_exit
+from bundle.ctfindings.engines import input_error, input_errors_in_one_line, run_or_exit
 
+SPLITS = ("training", "validation", "test")
 AFFINE = np.diag([4.0, 4.0, 4.0, 1.0])
 
 
@@ -193,6 +195,71 @@ def test_the_command_answers(bundle_root: Path, untrained_weights: Path, phantom
     assert sorted(file.name for file in (tmp_path / "scan").iterdir()) == ["evidence.nii.gz", "findings.json", "report.html"]
     assert str(tmp_path / "scan" / "report.html") in result.stdout
     assert "Warning" not in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.fixture
+def datalist(tmp_path: Path) -> Path:
+    """Two studies a split, whose files nobody has come to yet."""
+    path = tmp_path / "datalist.json"
+    studies = {
+        split: [{"id": f"{split}{index}", "image": f"{split}{index}.nii.gz", "labels": [index] * 18} for index in range(2)]
+        for split in SPLITS
+    }
+    path.write_text(json.dumps(studies))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("overlays", "keys", "expected"),
+    [
+        ((), {"text_encoder": "{folder}/encoder"}, "{folder}/encoder: no transformers encoder"),
+        ((), {"loss_weights#siglip": 1.0}, "each loss needs a weight"),
+        ((), {"batch_size": 0}, "batch_size: 0"),
+        (("gradient_cache.json",), {"batch_size": 1}, "lower micro_batches or batch_size"),
+        (("evaluate.json",), {"text_encoder": "{folder}/encoder"}, "{folder}/encoder: no transformers encoder"),
+    ],
+    ids=["text encoder", "loss weights", "batch size", "micro-batches", "evaluation"],
+)
+def test_a_value_that_training_or_evaluation_cannot_use_ends_in_one_line(
+    overlays: tuple[str, ...], keys: dict[str, Any], expected: str, bundle_root: Path, datalist: Path, tmp_path: Path
+) -> None:
+    values = {name: value.format(folder=tmp_path) if isinstance(value, str) else value for name, value in keys.items()}
+    result = _workflow(bundle_root, datalist, tmp_path, overlays, values)
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: ") and expected.format(folder=tmp_path) in last
+    assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_training_without_a_study_ends_in_one_line(bundle_root: Path, datalist: Path, tmp_path: Path) -> None:
+    datalist.write_text(json.dumps({split: [] for split in SPLITS}))
+    result = _workflow(bundle_root, datalist, tmp_path, (), {})
+    assert result.returncode == 1 and "Traceback" not in result.stderr + result.stdout
+    assert result.stderr.splitlines()[-1] == f"error: {datalist}: split 'training' has no study; add some, or give another datalist"
+
+
+def test_an_error_of_the_program_in_a_workflow_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    for _ in range(2):
+        input_errors_in_one_line()
+    try:
+        int("x")
+    except ValueError as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    assert "Traceback" in capsys.readouterr().err
+
+
+def _workflow(
+    bundle_root: Path, datalist: Path, folder: Path, overlays: tuple[str, ...], keys: dict[str, Any]
+) -> subprocess.CompletedProcess[str]:
+    """Training, or what the overlays make of it, on the command line."""
+    paths = {"datalist": str(datalist), "output_dir": str(folder / "run"), "eval_dir": str(folder / "eval"), "cache_dir": None}
+    (folder / "keys.json").write_text(json.dumps({**paths, **keys}))
+    files = [*(f"configs/{name}" for name in ("train.json", *overlays)), str(folder / "keys.json")]
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files)]
+    return subprocess.run(command, cwd=bundle_root, capture_output=True, text=True, check=False)
 
 
 def test_ctrl_c_ends_in_one_line_and_the_code_of_an_interrupt(capsys: pytest.CaptureFixture[str]) -> None:

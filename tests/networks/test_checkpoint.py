@@ -84,6 +84,30 @@ def test_written_file_has_the_digest_that_is_returned_and_leaves_no_other(make_m
     assert "bank.prompts" in keys and "text.trunk_digest" in keys and not [key for key in keys if ".trunk." in key]
 
 
+def test_two_processes_may_write_the_same_file(make_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, model, bank = tmp_path / "model.pt", make_model(), PromptBank(EMBEDDING)
+    save, others = torch.save, iter([lambda: save_bundle_weights(path, model, bank)])
+
+    def save_while_another_does(state: object, file: Path) -> None:
+        save(state, file)
+        next(others, lambda: None)()
+
+    monkeypatch.setattr(torch, "save", save_while_another_does)
+    assert save_bundle_weights(path, model, bank) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_failed_leaves_nothing(make_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(state: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        save_bundle_weights(tmp_path / "model.pt", make_model(), PromptBank(EMBEDDING))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_missing_file_is_named(make_model: Build, tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     assert "no such checkpoint" in _refusal(lambda: load_checkpoint(make_model(), path), path)

@@ -21,7 +21,7 @@ SPLITS = ("training", "validation", "test")
 PATH_KEYS = ("image", "anatomy", "finding_masks")
 
 
-def load_datalist(path: str | Path, split: str) -> list[dict[str, Any]]:
+def load_datalist(path: str | Path, split: str, may_be_empty: bool = True) -> list[dict[str, Any]]:
     """Studies of one split, with absolute paths and every field that training reads.
 
     A record needs ``id`` and ``image``; ``patient``, ``anatomy`` (integer mask), ``finding_masks``, ``report``,
@@ -30,10 +30,11 @@ def load_datalist(path: str | Path, split: str) -> list[dict[str, Any]]:
     Args:
         path: the JSON file; paths in it are relative to its folder.
         split: key of the list, such as ``training``, ``validation`` or ``test``.
+        may_be_empty: whether a split without studies is of use, as one of validation is.
 
     Raises:
-        ValueError: when the file or the split is missing, a record is incomplete, labels are not 18 values of -1, 0, 1, or a snippet
-            has no text or a z_mm that is no number, or ``stored`` cannot be read.
+        ValueError: when the file or the split is missing or should not be empty, a record is incomplete, labels are not 18 values of
+            -1, 0, 1, or a snippet has no text or a z_mm that is no number, or ``stored`` cannot be read.
     """
     path = Path(path)
     if not path.is_file():
@@ -44,6 +45,8 @@ def load_datalist(path: str | Path, split: str) -> list[dict[str, Any]]:
         raise ValueError(f"{path}: is no valid JSON ({error}); write it again") from error
     if not isinstance(content, dict) or split not in content:
         raise ValueError(f"{path}: has no split {split!r}; add a list of studies under that key")
+    if not content[split] and not may_be_empty:
+        raise ValueError(f"{path}: split {split!r} has no study; add some, or give another datalist")
     return [_study(record, path, index) for index, record in enumerate(content[split])]
 
 

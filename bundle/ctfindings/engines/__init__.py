@@ -10,7 +10,7 @@ from bundle.ctfindings.engines.handlers import EpochSeed, FreezeStandardization,
 from bundle.ctfindings.engines.loading import cached_dataset, study_loader
 from bundle.ctfindings.engines.parameter_groups import parameter_groups
 from bundle.ctfindings.engines.published_evaluation import evaluate_published
-from bundle.ctfindings.engines.running import input_error, run_or_exit
+from bundle.ctfindings.engines.running import input_error, input_errors_in_one_line, run_or_exit
 from bundle.ctfindings.engines.scoring import KeepGeometryd, SplitScores, collect_scores
 from bundle.ctfindings.engines.token_warm_start import TokenWarmStart
 
@@ -32,6 +32,7 @@ __all__ = [
     "evaluate_checkpoint",
     "evaluate_published",
     "input_error",
+    "input_errors_in_one_line",
     "keep_freed_memory",
     "parameter_groups",
     "prepare_batch",

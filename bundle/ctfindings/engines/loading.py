@@ -118,7 +118,12 @@ def study_loader(dataset: CachedStudies, batch_size: int, shuffle: bool = False,
         shuffle: whether to shuffle, and drop an incomplete last batch where it is not the only one.
         rank: of this process.
         world_size: number of processes; each gets its own share.
+
+    Raises:
+        ValueError: when a batch would have no study.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size: {batch_size} was given; a batch needs at least 1 study")
     if not len(dataset):
         return StudyLoader(dataset, batch_size=batch_size, num_workers=0, collate_fn=collate_studies)
     sampler = DistributedSampler(dataset, even_divisible=shuffle, num_replicas=world_size, rank=rank, shuffle=shuffle)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from types import TracebackType
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -29,7 +30,33 @@ def run_or_exit(task: Callable[..., Result], *args: object) -> Result:
         ours = input_error(error)
         if ours is None:
             raise
-        raise SystemExit(f"error: {' '.join(str(ours).split())}") from None
+        raise SystemExit(_line(ours)) from None
+
+
+def input_errors_in_one_line() -> None:
+    """From now on an error of ours that nobody catches ends the program as in ``run_or_exit``: one line on stderr, exit code 1.
+
+    For the command line: MONAI builds what a config names before it calls anything, and wraps in a ``RuntimeError`` what that raises.
+    """
+    if sys.excepthook is not _one_line:
+        _hooks.append(sys.excepthook)
+        sys.excepthook = _one_line
+
+
+_hooks: list[Callable[..., object]] = []
+"""What was there before, for errors that are not ours."""
+
+
+def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    ours = input_error(error)
+    if ours is None:
+        _hooks[-1](kind, error, trace)
+    else:
+        print(_line(ours), file=sys.stderr)
+
+
+def _line(error: ValueError) -> str:
+    return f"error: {' '.join(str(error).split())}"
 
 
 def input_error(error: BaseException) -> ValueError | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -73,9 +74,13 @@ def save_bundle_weights(path: str | Path, model: nn.Module, bank: nn.Module) -> 
     state = {key: value.cpu() for key, value in model.state_dict().items()}
     state.update({f"bank.{key}": value.cpu() for key, value in bank.state_dict().items()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)
+    # A name that no other process draws: two that write the same file leave one whole.
+    partial = path.with_name(f".{uuid.uuid4().hex[:16]}.partial.{path.name}")
+    try:
+        torch.save(state, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return sha256_of(path)
 
 
