@@ -5,6 +5,7 @@ The panel is ``Resources/UI/CTFindings.ui``. ``CTFindingsLib`` holds everything 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import qt
 import slicer
 import slicer.util
+import vtk
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
@@ -21,14 +23,16 @@ from slicer.ScriptedLoadableModule import (
 
 from CTFindingsLib import anatomy, depth, export, heat, nodes, points, selftest, tables
 from CTFindingsLib.job import STAGES, Job
-from CTFindingsLib.record import NOTICE, Record, Row
+from CTFindingsLib.record import NOTICE, Record, Row, evidence_line
 from CTFindingsLib.study import Studies
-from CTFindingsLib.transport import Cancellation, Progress, is_private
+from CTFindingsLib.transport import Cancellation, Progress, ServerError, clean_address, is_local, is_private
 from CTFindingsQt.findings_table import FindingsTable
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8000"
 ADDRESS_SETTING = "CTFindings/serverAddress"
 POLL_MILLISECONDS = 100
+FAREWELL_SECONDS = 2.0
+"""How long closing the module waits for the server to hear that uploaded scans are no longer needed."""
 
 
 class CTFindings(ScriptedLoadableModule):
@@ -66,6 +70,7 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         self.record: Record | None = None
         self.job: Job | None = None
         self.job_started = 0.0
+        self.line_before = ""
         self.allowed_addresses: set[str] = set()
 
     def setup(self) -> None:
@@ -96,12 +101,14 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         self.ui.boxCheckBox.connect("toggled(bool)", self.onVisibility)
         self.ui.exportButton.connect("clicked(bool)", self.onExport)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self.onNodeRemoved)
         self.onVolumeChanged(self.volume)
 
     def cleanup(self) -> None:
-        """Ends what runs; Slicer calls it when the module is closed or reloaded."""
+        """Ends what runs and has the server delete what was uploaded; Slicer calls it when the module is closed or reloaded."""
         self.drop()
         self.removeObservers()
+        self.logic.farewell(FAREWELL_SECONDS)
 
     @property
     def volume(self) -> Any:
@@ -145,12 +152,12 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         self.onVisibility()
         if row.peak_mm is None:
             self.drop()
-            self.ui.statusLabel.text = f"{row.name}: nothing in this scan speaks for it."
+            self.ui.statusLabel.text = evidence_line(row.name, row.probability, None)
         elif self.maySend():
             self.ask(volume, lambda: self.logic.ask_evidence(volume, finding=row.name), lambda answer: self.showEvidence(volume, answer))
 
     def onAsk(self, _checked: bool = False) -> None:
-        """Takes the views to what answers a free text, and shows its depth profile."""
+        """Takes the views to what answers a free text; its depth profile is then at hand."""
         volume, query = self.volume, " ".join(self.ui.queryLineEdit.text.split())
         self.takeAddress()
         if volume is None or not query or not self.maySend():
@@ -159,7 +166,6 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         def done(answer: Any) -> None:
             self.ui.findingsTable.clearSelection()
             self.showEvidence(volume, answer)
-            self.logic.show_chart(volume)
 
         self.ask(volume, lambda: self.logic.ask_evidence(volume, query=query), done)
 
@@ -174,18 +180,21 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         job = self.job
         if job is None:
             return
+        if job.over:
+            self.rest()  # first: showing the outcome may start the next job
+            job.deliver()
+            return
         stage, part = job.stage
         seconds = time.monotonic() - self.job_started
         self.ui.progressBar.setRange(0, 0 if part is None else 100)
         self.ui.progressBar.setValue(0 if part is None else round(100 * part))
         self.ui.statusLabel.text = f"{STAGES[stage]} ({seconds:.0f} s) ..."
-        if job.over:
-            self.rest()  # first: showing the outcome may start the next job
-            job.deliver()
 
     def onVolumeChanged(self, volume: Any) -> None:
-        """Shows what the scene already holds about a scan."""
+        """Shows a scan with what the scene already holds about it, and nothing of another one."""
         self.drop()
+        self.logic.forget(keep=volume)
+        self.logic.show_only(volume)
         try:
             record = None if volume is None else tables.stored_record(volume)
         except ValueError as error:
@@ -193,6 +202,7 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         else:
             text = "Choose a scan." if volume is None else "Press Find."
         self.showRecord(record)
+        self.onVisibility()
         if record is None:
             self.ui.statusLabel.text = text
         self.enable()
@@ -232,15 +242,30 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
             self.ui.statusLabel.text = f"Exported to {folder}"
 
     def onSceneClose(self, _caller: Any = None, _event: Any = None) -> None:
-        """Drops what belongs to a scene that is being closed."""
+        """Drops what belongs to a scene that is being closed, also on the server."""
         self.drop()
+        self.logic.forget()
         self.showRecord(None)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeRemoved(self, _caller: Any, _event: Any, node: Any) -> None:
+        """Takes away what belongs to a scan that was removed from the scene."""
+        if (
+            node.IsA("vtkMRMLScalarVolumeNode")
+            and not nodes.is_one(node)
+            and not (slicer.mrmlScene.IsClosing() or slicer.mrmlScene.IsImporting())
+        ):
+            nodes.remove_orphans()
+            self.enable()
 
     def takeAddress(self) -> None:
         """Reads the address field; another server means another token, also when one is still on its way from the server before."""
         address = self.ui.serverLineEdit.text.strip() or DEFAULT_ADDRESS
+        with contextlib.suppress(ServerError):  # what is no address is refused when it is used
+            address = clean_address(address)
         if address != self.logic.address:
             self.drop()
+            self.logic.forget()
             self.logic.address, self.logic.token = address, ""
             self.ui.serverStatusLabel.text = "Not connected"
         slicer.app.settings().setValue(ADDRESS_SETTING, address)
@@ -248,9 +273,12 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
     def maySend(self) -> bool:
         """Asks once for each server outside this computer whether the scan may be sent there."""
         address = self.logic.address
-        on_this_computer = is_private(address) and not address.startswith("https")
-        if on_this_computer or address in self.allowed_addresses:
-            return True
+        try:
+            if is_local(address) or address in self.allowed_addresses:
+                return True
+        except ServerError as error:
+            self.ui.statusLabel.text = str(error)
+            return False
         text = f"The voxels of the scan will be sent to {address}. Its name, header and other data stay here. Send it?"
         if not is_private(address):
             text += " The connection is NOT encrypted."
@@ -282,7 +310,7 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         """Runs work beside the panel, in place of what runs there."""
         self.drop()
         self.job = Job(work, done, failed)
-        self.job_started = time.monotonic()
+        self.job_started, self.line_before = time.monotonic(), self.ui.statusLabel.text
         self.timer.start()
         self.enable()
 
@@ -293,7 +321,9 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         self.rest()
 
     def rest(self) -> None:
-        """The panel without a job."""
+        """The panel without a job; its line says again what it said before."""
+        if self.job is not None:
+            self.ui.statusLabel.text = self.line_before
         self.job = None
         self.timer.stop()
         self.enable()
@@ -311,11 +341,9 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         """Shows heat map, box and views of an answer, and says in a line what it is."""
         evidence = self.logic.show_evidence(volume, answer)
         self.onVisibility()
-        if evidence.peak_mm is None:
-            self.ui.statusLabel.text = f"{evidence.text}: nothing in this scan speaks for it."
-        else:
-            sure = "" if evidence.probability is None else f" {evidence.probability:.2f}"
-            self.ui.statusLabel.text = f"{evidence.text}{sure}: strongest at z {evidence.peak_mm[2]:.0f} mm. {NOTICE}"
+        z_mm = None if evidence.peak_mm is None else evidence.peak_mm[2]
+        line = evidence_line(evidence.text, evidence.probability, z_mm, evidence.image, evidence.images)
+        self.ui.statusLabel.text = f"{line} {NOTICE}"
         self.enable()
 
     def enable(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
-from .launcher import LOOPBACK
+from CTFindingsLib.transport import LOOPBACK
 
 POLICY = "; ".join(
     [

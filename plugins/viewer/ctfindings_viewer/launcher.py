@@ -11,11 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from CTFindingsLib.transport import ServerError, clean_address
+from CTFindingsLib.formats import SCAN_SUFFIXES, scan_suffix
+from CTFindingsLib.transport import LOOPBACK, ServerError, clean_address
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".zip")
-"""Of the files that the server reads; a zip holds one DICOM series."""
+FAREWELL_SECONDS = 2.0
+"""How long the viewer waits at its end for the server to hear that an uploaded scan is no longer needed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,7 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     viewer.start(args.scan)
     print(f"CT Findings viewer: http://{'127.0.0.1' if args.host in LOOPBACK else args.host}:{args.port}/ (research only, not a diagnosis)")
     sys.argv = sys.argv[:1]  # trame would read the options again, with other meanings
-    server.start(port=args.port, host=args.host, exec_mode="main", open_browser=args.open_browser, show_connection_info=False, timeout=0)
+    try:
+        server.start(
+            port=args.port, host=args.host, exec_mode="main", open_browser=args.open_browser, show_connection_info=False, timeout=0
+        )
+    finally:
+        viewer.studies.farewell(FAREWELL_SECONDS)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -63,7 +68,7 @@ def check(args: argparse.Namespace) -> None:
     if args.scan is not None:
         if not args.scan.is_file():
             raise ValueError(f"--scan {args.scan}: no such file")
-        if not args.scan.name.lower().endswith(SCAN_SUFFIXES):
+        if not scan_suffix(args.scan.name):
             raise ValueError(f"--scan {args.scan.name}: unknown format; give {', '.join(SCAN_SUFFIXES)} (a zip of one DICOM series)")
     with socket.socket(socket.AF_INET6 if ":" in args.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

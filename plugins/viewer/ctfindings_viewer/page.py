@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from CTFindingsLib import heat
+from CTFindingsLib.formats import SCAN_SUFFIXES
 from CTFindingsLib.record import COLUMNS, NOTICE
 from trame.ui.vuetify3 import VAppLayout
 from trame.widgets import client, html
@@ -14,7 +15,7 @@ from trame_slicer.app.logic.slice_view_logic import connect_slice_view_slider_to
 from trame_slicer.app.ui.slider import Slider
 from trame_slicer.views import SliceView
 
-from . import texts, uploads
+from . import texts
 from .scene import VIEWS, WINDOWS
 
 STYLE = Path(__file__).with_name("page.css")
@@ -22,7 +23,7 @@ TITLES = {"Axial": "Axial", "Coronal": "Coronal", "Sagittal": "Sagittal", "Three
 # Left, right, top and bottom edge of the views, in Slicer's orientations.
 EDGES = {"Axial": "RLAP", "Coronal": "RLSI", "Sagittal": "APSI"}
 # The dialog of a browser compares only what follows the last dot.
-ACCEPTED = ",".join([".gz", *(suffix for suffix in uploads.SCAN_SUFFIXES if suffix.count(".") == 1)])
+ACCEPTED = ",".join([".gz", *(suffix for suffix in SCAN_SUFFIXES if suffix.count(".") == 1)])
 _BAR = COLUMNS.index("Probability")
 AMBER = "#e9a23b"
 # Vue takes an empty text for true.
@@ -45,7 +46,7 @@ def initial_state(state: Any, address: str) -> None:
             "server_line": "Not connected",
             "server_error": "",
             "connected": False,
-            "remote_line": "",
+            "remote_line": texts.remote_line(address),
             "consent": False,
             "scans": [],
             "scan_id": None,

@@ -7,11 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 from CTFindingsLib.job import STAGES
-from CTFindingsLib.record import COLUMNS, Row, ordered
-from CTFindingsLib.transport import is_private
-
-FALLING_FIRST = ("Probability", "Threshold", "Present", "Place")
-"""Columns whose large values are of interest."""
+from CTFindingsLib.record import Row, ordered
+from CTFindingsLib.transport import is_local, is_private
 
 _LETTERS = ("RL", "AP", "SI")
 CHART_WIDTH, CHART_HEIGHT = 400.0, 84.0
@@ -28,16 +25,10 @@ def table_rows(rows: Sequence[Row], column: int | None = None, descending: bool 
             "threshold_percent": round(100 * row.threshold, 1),
             "present": row.present,
             "reliable": row.reliable,
-            "placed": row.peak_mm is not None,
             "hint": row.hint,
         }
         for row in ordered(rows, column, descending)
     ]
-
-
-def next_order(column: int, current: int | None, descending: bool) -> tuple[int, bool]:
-    """Order after a click on the head of a column: its own first, then turned around."""
-    return column, (not descending if column == current else COLUMNS[column] in FALLING_FIRST)
 
 
 def position(axis: int, millimetres: float) -> str:
@@ -58,18 +49,10 @@ def progress_line(stage: str, seconds: float) -> str:
 
 def remote_line(address: str) -> str:
     """What the user has to agree to before scans go to a server; empty when it is on this computer."""
-    if is_private(address) and not address.startswith("https"):
+    if is_local(address):
         return ""
     open_line = "" if is_private(address) else " The connection is NOT encrypted."
     return f"Send scans to {address}? A file goes there whole, with its header; its name stays here.{open_line}"
-
-
-def evidence_line(text: str, probability: float | None, peak_mm: tuple[float, float, float] | None) -> str:
-    """What an answer says, in a line."""
-    if peak_mm is None:
-        return f"{text}: nothing in this scan speaks for it."
-    sure = "" if probability is None else f" {probability:.2f}"
-    return f"{text}{sure}: strongest at {position(2, peak_mm[2])}."
 
 
 def depth_curve(text: str, depth: Sequence[tuple[float, float]], shown_mm: float | None) -> dict[str, Any] | None:
@@ -108,7 +91,6 @@ def depth_curve(text: str, depth: Sequence[tuple[float, float]], shown_mm: float
         "shown": "" if shown_mm is None else position(2, shown_mm),
         "low": position(2, low),
         "high": position(2, high),
-        "top": f"{top:.2f}",
     }
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-
-from .launcher import SCAN_SUFFIXES
+from CTFindingsLib.formats import SCAN_SUFFIXES, scan_suffix
 
 LARGEST_BYTES = 2_000_000_000
 """Of an upload; a chest CT of 1,000 slices of 512 x 512 has half a gigabyte."""
@@ -27,7 +26,7 @@ def serve(server: Any, received: Callable[[bytes, str], None]) -> None:
 
     async def upload(request: web.Request) -> web.Response:
         name = request.query.get("name", "")
-        if not name.lower().endswith(SCAN_SUFFIXES):
+        if not scan_suffix(name):
             return web.Response(status=415, text=f"{name}: unknown format; give {', '.join(SCAN_SUFFIXES)} (a zip holds one DICOM series).")
         content = bytearray()
         async for block in request.content.iter_chunked(1 << 20):

@@ -11,8 +11,9 @@ from typing import Any
 from CTFindingsLib import anatomy, heat, points
 from CTFindingsLib.answers import Evidence, Scan
 from CTFindingsLib.client import Client
+from CTFindingsLib.formats import scan_suffix
 from CTFindingsLib.job import Job, Work
-from CTFindingsLib.record import Record
+from CTFindingsLib.record import Record, evidence_line, next_order
 from CTFindingsLib.study import Studies
 from CTFindingsLib.transport import Cancellation, Progress, ServerError, clean_address
 from trame_server.utils.asynchronous import create_task
@@ -75,6 +76,7 @@ class Viewer:
             return
         if address != self.studies.address:
             self.state.consent = False
+            self.studies.forget()
         self.studies.address, self.state.remote_line = address, texts.remote_line(address)
         self.state.server_error, self.state.server_line = "", "Connecting ..."
 
@@ -113,19 +115,21 @@ class Viewer:
         if not self.may_send():
             return
         self.state.scan_id = None
-        sent_as = "scan" + next((suffix for suffix in uploads.SCAN_SUFFIXES if name.lower().endswith(suffix)), "")
+        sent_as = "scan" + scan_suffix(name)
         session = ""
 
         def work(cancellation: Cancellation, progress: Progress) -> Scan:
             nonlocal session
             client = Client(self.studies.address, "", cancellation, progress)
             session = client.upload_file(content, sent_as)
+            self.studies.uploaded(session)
             return client.scan(session)
 
         self.open(work, name, lambda volume: self.studies.server_has(volume, session=session))
 
     def open(self, work: Work, name: str, note: Callable[[Any], None]) -> None:
-        """Gets the voxels of a scan and shows them; what was shown of another one is gone first."""
+        """Gets the voxels of a scan and shows them; what was shown of another one is gone first, also from the server."""
+        self.studies.forget()
         self.show_record(None)
         self.show_evidence_state(None)
         self.scene.clear()
@@ -138,6 +142,7 @@ class Viewer:
             self.on_moved()
 
         def failed(error: Exception) -> None:
+            self.studies.forget()
             self.state.scan_name = ""
             self.state.scan_id = None
             self.fail(error)
@@ -155,7 +160,7 @@ class Viewer:
         def done(answer: Any) -> None:
             self.show_record(self.studies.show_findings(volume, answer))
             self.show_evidence_state(None)
-            self.scene.show_surfaces(answer[2])
+            self.scene.show_surfaces(answer)
             self.on_visibility()
             first = texts.table_rows(self.record.rows)[0] if self.record is not None and self.record.rows else None
             if first is not None and first["present"]:
@@ -176,7 +181,7 @@ class Viewer:
         self.on_moved()
         if row.peak_mm is None:
             self.drop()
-            self.state.status = texts.evidence_line(name, row.probability, None)
+            self.state.status = evidence_line(name, row.probability, None)
             return
         self.ask(lambda: self.studies.ask_evidence(volume, finding=name), lambda answer: self.show_evidence(volume, answer))
 
@@ -242,6 +247,7 @@ class Viewer:
             self.drop()
             self.state.status = "Cancelled."
             if self.scene.volume is None:
+                self.studies.forget()
                 self.state.scan_name, self.state.scan_id = "", None
             if not self.state.connected:
                 self.state.server_line = ""
@@ -280,7 +286,7 @@ class Viewer:
 
     def on_sort(self, column: int) -> None:
         """Sorts the table by a column; a second click turns the order around."""
-        self.order = texts.next_order(column, *self.order)
+        self.order = next_order(column, *self.order)
         self.show_rows()
 
     def show_evidence(self, volume: Any, answer: Any) -> None:
@@ -296,7 +302,8 @@ class Viewer:
         self.state.heat_of = "" if evidence is None else evidence.text
         self.state.curve = None
         if evidence is not None:
-            self.state.status = texts.evidence_line(evidence.text, evidence.probability, evidence.peak_mm)
+            z_mm = None if evidence.peak_mm is None else evidence.peak_mm[2]
+            self.state.status = evidence_line(evidence.text, evidence.probability, z_mm, evidence.image, evidence.images)
             self.show_curve()
 
     def show_curve(self) -> None:

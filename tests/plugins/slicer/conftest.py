@@ -61,12 +61,14 @@ class BundleAnswer:
         answer = {
             "text": params.get("finding") or params["query"],
             "probability": entry["probability"] if "finding" in params else None,
-            "score": entry["probability"],
+            "score": entry["probability"] if "finding" in params else entry["score"],
             "depth": [{"z_mm": float(z), "score": float(score)} for z, score in zip(heights, profile, strict=True)],
-            **{key: place[key] for key in ("z_mm", "peak_mm", "slice_index", "box_mm")},
+            **{key: place[key] for key in ("z_mm", "peak_mm", "slice_index", "slice_axis", "image", "box_mm")},
             "seconds": 0.1,
         }
-        return answer, nib.Nifti1Image(heat, self.affine).to_bytes()
+        stored = nib.Nifti1Image(np.rint(255 * heat).astype(np.uint8), self.affine)
+        stored.header.set_slope_inter(1 / 255, 0)
+        return answer, stored.to_bytes()
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ CLASSES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "QTableWidget": ({"alternatingRowColors": False}, {"itemSelectionChanged()"}),
     "QHeaderView": ({}, {"sectionClicked(int)"}),
     "qMRMLNodeComboBox": (
-        {"nodeTypes": [], "addEnabled": True, "removeEnabled": True, "noneEnabled": False},
+        {"nodeTypes": [], "addEnabled": True, "removeEnabled": True, "noneEnabled": False, "showChildNodeTypes": True},
         {"currentNodeChanged(vtkMRMLNode*)"},
     ),
     "ctkSliderWidget": ({"minimum": 0.0, "maximum": 99.0, "singleStep": 1.0, "value": 0.0, "decimals": 2}, {"valueChanged(double)"}),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import itertools
 import json
 import threading
 from collections.abc import Callable
@@ -26,7 +27,7 @@ class StandInServer:
 
     Attributes:
         requests: (method, path, headers, body) in the order of arrival.
-        sessions: content of each upload by session id.
+        sessions: content of each upload by session id; the ids count on.
         images: content of the scans that the server has by itself.
         config: of the models in ``/info/``.
         models: that it has.
@@ -41,6 +42,7 @@ class StandInServer:
         self.evidence = evidence
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
         self.sessions: dict[str, bytes] = {}
+        self._numbers = itertools.count()
         self.images: dict[str, bytes] = {}
         self.config: dict[str, Any] = dict(CONFIG)
         self.models = ["findings", "findings_points", "evidence"]
@@ -63,7 +65,7 @@ class StandInServer:
             def do_GET(self) -> None:
                 self._answer()
 
-            do_POST = do_PUT = do_GET
+            do_POST = do_PUT = do_DELETE = do_GET
 
             def _answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -104,11 +106,14 @@ class StandInServer:
         if parts.path == "/info/":
             return (200, *_json({"version": "0.1.0", "models": {name: {"config": self.config} for name in self.models}}))
         if parts.path == "/session/" and method == "PUT":
-            session = f"session-{len(self.sessions)}"
+            session = f"session-{next(self._numbers)}"
             self.sessions[session] = _form(headers, body)["files"][1]
             return (200, *_json({"session_id": session, "session_info": {}}))
         if parts.path.startswith("/session/"):
-            known = parts.path.removeprefix("/session/") in self.sessions
+            session = parts.path.removeprefix("/session/")
+            known = session in self.sessions
+            if method == "DELETE":
+                self.sessions.pop(session, None)
             return (200, *_json({})) if known else (404, *_json({"detail": "Session Not Found"}))
         if parts.path == "/datastore/":
             return (200, *_json({"name": "scans", "objects": {name: {"image": {}, "labels": {}} for name in self.images}}))

@@ -38,7 +38,10 @@ def test_findings_and_evidence_are_those_of_the_bundle(server: StandInServer, sc
     evidence = client.evidence(session, finding=entry["name"])
     assert evidence.probability == pytest.approx(entry["probability"])
     assert evidence.peak_mm == pytest.approx([*entry["evidence"]["peak_mm"][:2], entry["evidence"]["z_mm"]])
-    np.testing.assert_allclose(evidence.heat.T, bundle_answer.maps[entry["name"]], atol=1e-6)
+    assert evidence.heat.dtype == np.uint8, "the map stays as small as it came"
+    np.testing.assert_allclose(evidence.heat.T / 255, bundle_answer.maps[entry["name"]], atol=1e-6)
+    assert evidence.strongest == evidence.heat.max()
+    assert (evidence.image, evidence.images) == (entry["evidence"]["image"], bundle_answer.hu.shape[2])
     assert client.evidence(session, query=QUERY).probability is None
 
 
@@ -76,11 +79,22 @@ def test_a_file_is_sent_as_it_is_and_can_be_looked_at(server: StandInServer, bun
 
 
 def test_a_forgotten_scan_is_sent_again_once(server: StandInServer, scan: Scan) -> None:
+    client, noted = Client(server.address), []
+    with_session(client, "forgotten", lambda: scan, client.findings, noted.append)
+    assert list(server.sessions) == noted
+    with_session(client, noted[0], lambda: pytest.fail("the scan was sent though the server has it"), client.findings, noted.append)
+    assert len(noted) == 1
+
+
+def test_a_deleted_scan_is_gone_and_deleting_it_again_is_no_error(server: StandInServer, scan: Scan) -> None:
     client = Client(server.address)
-    session, _ = with_session(client, "forgotten", lambda: scan, client.findings)
-    assert list(server.sessions) == [session]
-    again, _ = with_session(client, session, lambda: pytest.fail("the scan was sent though the server has it"), client.findings)
-    assert again == session
+    session = client.upload(scan)
+    client.delete(session)
+    assert not client.has_session(session)
+    client.delete(session)
+    server.failures["/session/"] = (500, b"broken")
+    with pytest.raises(ServerError, match="HTTP 500"):
+        client.delete(session)
 
 
 def test_an_error_about_a_known_scan_is_shown_and_nothing_is_sent_again(server: StandInServer, scan: Scan) -> None:
@@ -88,8 +102,31 @@ def test_an_error_about_a_known_scan_is_shown_and_nothing_is_sent_again(server: 
     session = client.upload(scan)
     server.failures["/infer/"] = (400, b'{"detail": "the scan cannot be read"}')
     with pytest.raises(ServerError, match="The server says: the scan cannot be read"):
-        with_session(client, session, lambda: scan, client.findings)
+        with_session(client, session, lambda: scan, client.findings, lambda _: pytest.fail("the scan was sent again"))
     assert len(server.sessions) == 1
+
+
+def test_an_upload_is_noted_though_the_question_about_it_fails(server: StandInServer, scan: Scan) -> None:
+    client, noted = Client(server.address), []
+    server.failures["/infer/"] = (400, b'{"detail": "the scan cannot be read"}')
+    with pytest.raises(ServerError, match="cannot be read"):
+        with_session(client, "", lambda: scan, client.findings, noted.append)
+    assert noted == list(server.sessions) == ["session-0"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "slope", "values", "shown"),
+    [("u1", 1 / 255, [0, 51, 255], [0, 51, 255]), ("f4", 1, [0, 0.2, 1], [0, 51, 255]), ("u1", 1 / 100, [0, 20, 100], [0, 51, 255])],
+)
+def test_heat_is_8_bits_however_it_is_stored(server: StandInServer, kind: str, slope: float, values: list[float], shown: list[int]) -> None:
+    image = nib.Nifti1Image(np.array([[values]]).astype(kind), np.eye(4))
+    image.header.set_slope_inter(slope, 0)
+    params = {"text": "x", "probability": None, "depth": [], "peak_mm": None, "box_mm": None}
+    server.evidence = lambda _: (params, image.to_bytes())
+    server.images["known"] = b""
+    evidence = Client(server.address).evidence(image="known", query="x")
+    assert evidence.heat.dtype == np.uint8
+    assert evidence.heat.ravel().tolist() == shown and evidence.strongest == 255
 
 
 @pytest.mark.parametrize(
@@ -171,3 +208,16 @@ def test_a_job_that_fails_hands_over_why() -> None:
     job._thread.join(10)
     job.deliver()
     assert [str(error) for error in failed] == ["broken"]
+
+
+def test_an_answer_that_cannot_be_shown_is_a_sentence_and_a_traceback_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    failed: list[Exception] = []
+
+    def show(value: Any) -> None:
+        raise KeyError("lung")
+
+    job = Job(lambda cancellation, progress: 1, show, failed.append)
+    job._thread.join(10)
+    job.deliver()
+    assert [str(error) for error in failed] == ["The answer could not be shown (KeyError: 'lung'); the log says more."]
+    assert caplog.records[0].exc_info is not None

@@ -48,7 +48,7 @@ def test_findings_and_evidence_of_a_live_server_reach_the_scene(address: str, pr
         assert view.GetSliceOffset() == pytest.approx(row.peak_mm[2], abs=1e-2)
         voxels = slicer.util.arrayFromVolume(heat.heat_of(volume))
         assert voxels.shape == slicer.util.arrayFromVolume(volume).shape
-        assert voxels.min() >= 0 and 0 < voxels.max() <= 1
+        assert voxels.dtype == np.uint8 and voxels.max() == evidence.strongest > 0
         np.testing.assert_allclose(nodes.affine_of(heat.heat_of(volume)), nodes.affine_of(volume), atol=1e-3)
     query = studies.show_evidence(volume, run(studies.ask_evidence(volume, query="fluid around the lung")))
     assert query.probability is None and len(query.depth) > 1

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from CTFindingsLib.record import COLUMNS, NOTICE, Record, ordered
+from CTFindingsLib.record import COLUMNS, NOTICE, Record, evidence_line, next_order, ordered
 
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference import FindingsRecord
@@ -22,13 +22,13 @@ def record(bundle_answer: BundleAnswer) -> Record:
 
 
 def _entry(**changes: Any) -> dict[str, Any]:
-    place = {"peak_mm": [1.0, 2.0, 3.4], "z_mm": 3.0, "box_mm": [[0, 1, 2], [2, 3, 4]], "side": "left"}
+    place = {"peak_mm": [1.0, 2.0, 3.4], "z_mm": 3.0, "box_mm": [[0, 1, 2], [2, 3, 4]], "side": "left", "image": 86, "slice_axis": 2}
     entry = {"name": "Emphysema", "probability": 0.4, "threshold": 0.3, "present": True, "anatomy": "lung", "anatomy_found": True}
     return {**entry, "template_spread": {"min": 0.2, "max": 0.6}, "evidence": place, **changes}
 
 
 def _record(*entries: dict[str, Any]) -> Record:
-    return Record.parse({"schema_version": "1.3", "findings": list(entries), "model": {}})
+    return Record.parse({"schema_version": "1.3", "scan": {"shape": [9, 8, 144]}, "findings": list(entries), "model": {}})
 
 
 def test_order_is_that_of_the_bundles_own_reader(record: Record, bundle_answer: BundleAnswer) -> None:
@@ -41,17 +41,47 @@ def test_every_column_sorts_all_rows_both_ways(record: Record, column: int) -> N
     rising, falling = (ordered(record.rows, column, descending) for descending in (False, True))
     assert {row.name for row in rising} == {row.name for row in falling} == set(FINDING_NAMES)
     keys = [row.cells[column] for row in rising]
-    if COLUMNS[column] != "Place":
+    if COLUMNS[column] not in ("Place", "Image"):
         assert keys == sorted(keys)
+    if COLUMNS[column] == "Image":
+        images = [int(key.split(" of ")[0]) for key in keys if key]
+        assert images == sorted(images) and keys[len(images) :] == [""] * (len(keys) - len(images))
     heights = [float("-inf") if row.peak_mm is None else row.peak_mm[2] for row in falling]
     if COLUMNS[column] == "Place":
         assert heights == sorted(heights, reverse=True)
 
 
 def test_cells_say_what_the_finding_is() -> None:
-    assert _record(_entry()).rows[0].cells == ("Emphysema", "0.40", "0.30", "present", "lung", "left, S 3 mm")
+    assert _record(_entry()).rows[0].cells == ("Emphysema", "0.40", "0.30", "present", "lung", "left, S 3 mm", "86 of 144")
     absent = _entry(present=False, evidence=None, anatomy_found=False)
-    assert _record(absent).rows[0].cells == ("Emphysema †", "0.40", "0.30", "-", "lung", "")
+    assert _record(absent).rows[0].cells == ("Emphysema †", "0.40", "0.30", "-", "lung", "", "")
+
+
+def test_a_record_without_the_shape_of_its_scan_names_the_image_alone() -> None:
+    record = Record.parse({"schema_version": "1.0", "findings": [_entry()], "model": {}})
+    assert record.rows[0].cells[-1] == "86"
+
+
+def test_images_are_those_of_the_bundles_record(record: Record, bundle_answer: BundleAnswer) -> None:
+    for row, finding in zip(record.rows, bundle_answer.record["findings"], strict=True):
+        place = finding["evidence"]
+        images = bundle_answer.hu.shape[2]
+        assert (row.image, row.images) == ((place["image"], images) if place else (None, None))
+        if place:  # the scan's third axis runs from inferior to superior
+            assert row.image == images - place["slice_index"]
+
+
+def test_an_answer_is_said_in_a_line() -> None:
+    assert evidence_line("Hernia", 0.8, None) == "Hernia: nothing in this scan speaks for it."
+    assert evidence_line("Hernia", 0.8, -9.0) == "Hernia 0.80: strongest at I 9 mm."
+    assert evidence_line("fluid", None, 9.0, 86, 144) == "fluid: strongest at S 9 mm, image 86 of 144."
+
+
+def test_a_first_click_shows_large_values_first_and_a_second_turns_the_order() -> None:
+    probability, name = COLUMNS.index("Probability"), COLUMNS.index("Finding")
+    assert next_order(probability, None, False) == (probability, True)
+    assert next_order(probability, probability, True) == (probability, False)
+    assert next_order(name, probability, True) == (name, False)
 
 
 def test_unreliable_answers_and_the_notice_are_in_the_hint() -> None:
@@ -73,6 +103,7 @@ def test_csv_holds_the_numbers_of_the_record(record: Record, bundle_answer: Bund
         assert bool(int(line["present"])) == finding["present"]
         if finding["evidence"]:
             assert float(line["z_mm"]) == pytest.approx(finding["evidence"]["z_mm"], abs=6e-3)
+            assert (int(line["image"]), int(line["images"])) == (finding["evidence"]["image"], bundle_answer.hu.shape[2])
         assert line["note"] == NOTICE
 
 

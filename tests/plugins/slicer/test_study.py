@@ -126,7 +126,9 @@ def test_heat_lies_over_the_scan_with_the_chosen_opacity(
     name = bundle_answer.present()[0]["name"]
     studies.show_evidence(volume, _run(studies.ask_evidence(volume, finding=name)))
     node = heat.heat_of(volume)
-    np.testing.assert_allclose(slicer.util.arrayFromVolume(node).T, bundle_answer.maps[name], atol=1e-6)
+    voxels = slicer.util.arrayFromVolume(node)
+    assert voxels.dtype == np.uint8
+    np.testing.assert_allclose(voxels.T / 255, bundle_answer.maps[name], atol=1e-6)
     np.testing.assert_allclose(nodes.affine_of(node), nodes.affine_of(volume), atol=1e-4)
     composite = program.scene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
     assert composite.GetBackgroundVolumeID() == volume.GetID()
@@ -134,7 +136,7 @@ def test_heat_lies_over_the_scan_with_the_chosen_opacity(
     studies.set_opacity(0.25)
     assert composite.GetForegroundOpacity() == 0.25
     studies.set_floor(volume, 0.8)
-    assert node.GetDisplayNode().GetLowerThreshold() == pytest.approx(0.8 * bundle_answer.maps[name].max(), abs=1e-6)
+    assert node.GetDisplayNode().GetLowerThreshold() == np.ceil(0.8 * voxels.max())
 
 
 def test_free_text_gives_a_depth_profile_and_jumps(studies: Any, volume: Any, axial: Any, bundle_answer: BundleAnswer) -> None:
@@ -162,10 +164,12 @@ def test_scan_is_uploaded_once_and_again_when_it_changed_or_was_forgotten(
     assert list(server.sessions) == ["session-0"]
     server.sessions = {"other": b"", "another": b""}  # as after a restart
     studies.show_evidence(volume, _run(studies.ask_evidence(volume, finding=name)))
-    assert "session-2" in server.sessions
+    assert "session-1" in server.sessions
     volume.GetImageData().Modified()
     _run(studies.ask_evidence(volume, finding=name))
-    assert "session-3" in server.sessions
+    assert "session-2" in server.sessions
+    studies.farewell(10)
+    assert set(server.sessions) == {"other", "another"}, "what was uploaded is gone, also of the scan before it changed"
 
 
 def test_a_scan_that_the_server_has_is_not_uploaded(studies: Any, volume: Any, server: StandInServer, bundle_answer: BundleAnswer) -> None:
@@ -202,6 +206,35 @@ def test_going_to_a_finding_needs_no_server(studies: Any, volume: Any, axial: An
     np.testing.assert_allclose(box.GetSize(), high - low, atol=1e-6)
 
 
+def test_the_chart_of_another_scan_leaves_the_screen(studies: Any, volume: Any, program: Program) -> None:
+    from CTFindingsLib import depth, nodes
+
+    view = program.scene.AddNewNodeByClass("vtkMRMLPlotViewNode")
+    studies.show_evidence(volume, _run(studies.ask_evidence(volume, query=QUERY)))
+    view.SetPlotChartNodeID(nodes.find(volume, depth.CHART_ROLE).GetID())
+    studies.show_only(volume)
+    assert view.GetPlotChartNodeID() == nodes.find(volume, depth.CHART_ROLE).GetID()
+    studies.show_only(program.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "another scan"))
+    assert view.GetPlotChartNodeID() is None
+
+
+def test_a_heat_map_is_hidden_from_selectors_when_it_arrives(studies: Any, volume: Any, program: Program) -> None:
+    import vtk
+
+    arrived = []
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def note(_caller: Any, _event: Any, node: Any) -> None:
+        if node.IsA("vtkMRMLScalarVolumeNode"):
+            arrived.append(bool(node.GetHideFromEditors()))
+
+    evidence = _run(studies.ask_evidence(volume, query=QUERY))
+    tag = program.scene.AddObserver(program.scene.NodeAddedEvent, note)
+    studies.show_evidence(volume, evidence)
+    program.scene.RemoveObserver(tag)
+    assert arrived == [True]
+
+
 def test_volumes_that_cannot_be_sent_are_refused_with_a_reason(studies: Any, volume: Any, program: Program) -> None:
     empty = program.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing")
     with pytest.raises(ValueError, match="nothing: the volume is empty"):
@@ -236,7 +269,7 @@ def test_exported_scene_comes_back_whole(studies: Any, volume: Any, program: Pro
     assert tables.stored_record(again) == record
     assert nodes.find(again, tables.TABLE_ROLE).GetNumberOfRows() == 18
     assert [nodes.find(again, points.ROLE).GetNthControlPointLabel(0)] == labels_before
-    np.testing.assert_allclose(slicer.util.arrayFromVolume(heat.heat_of(again)).T, bundle_answer.maps[name], atol=1e-6)
+    np.testing.assert_allclose(slicer.util.arrayFromVolume(heat.heat_of(again)).T / 255, bundle_answer.maps[name], atol=1e-6)
     segmentation = nodes.find(again, anatomy.ROLE).GetSegmentation()
     assert "SCT^39607008^Lung" in segmentation.GetSegment(segmentation.GetSegmentIdBySegmentName("Lung")).GetTerminology()
     assert nodes.find(again, depth.CHART_ROLE).GetNthPlotSeriesNode(0).GetTableNode().GetNumberOfRows() > 0

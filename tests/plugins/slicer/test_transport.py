@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from CTFindingsLib.transport import Cancellation, Cancelled, ServerError, clean_address, is_private, request
+from CTFindingsLib.transport import Cancellation, Cancelled, ServerError, clean_address, is_local, is_private, request
 
 Answer = Callable[[socket.socket, bytes], None]
 
@@ -51,6 +51,7 @@ def _reply(status: str, body: bytes = b"", *headers: str) -> Answer:
         ("server:8000", "http://server:8000"),
         ("https://pacs.example.org/label/", "https://pacs.example.org/label"),
         ("http://[::1]:8000", "http://[::1]:8000"),
+        ("HTTPS://PACS.example.org/Label", "https://pacs.example.org/Label"),
     ],
 )
 def test_addresses_are_taken_as_they_are_typed(typed: str, address: str) -> None:
@@ -63,9 +64,24 @@ def test_what_is_no_address_is_refused_with_an_example(typed: str) -> None:
         clean_address(typed)
 
 
-def test_only_encrypted_or_local_addresses_are_private() -> None:
-    assert is_private("https://pacs.example.org") and is_private("http://127.0.0.1:8000") and is_private("http://localhost")
-    assert not is_private("http://pacs.example.org:8000")
+@pytest.mark.parametrize(
+    ("address", "local", "private"),
+    [
+        ("http://127.0.0.1:8000", True, True),
+        ("127.0.0.1:8000", True, True),
+        ("HTTP://LocalHost:8000/", True, True),
+        ("https://localhost", True, True),
+        ("http://[::1]:8000", True, True),
+        ("https://pacs.example.org", False, True),
+        ("Https://pacs.example.org", False, True),
+        ("http://pacs.example.org:8000", False, False),
+        ("pacs.example.org:8000", False, False),
+        ("http://127.0.0.1.example.org", False, False),
+        ("http://localhost.example.org", False, False),
+    ],
+)
+def test_which_addresses_are_on_this_computer_and_which_cannot_be_read_on_the_way(address: str, local: bool, private: bool) -> None:
+    assert (is_local(address), is_private(address)) == (local, private)
 
 
 def test_the_path_of_the_address_comes_before_that_of_the_request(raw_server: Callable[[Answer], str]) -> None:

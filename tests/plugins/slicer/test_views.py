@@ -36,9 +36,8 @@ def shown(slice_views: dict[str, Any], program: Program) -> dict[str, Any]:
     volume.GetDisplayNode().AutoWindowLevelOff()
     volume.GetDisplayNode().SetWindowLevel(400, 0)
     studies = Studies()
-    heat_map = np.where(_inside(*BOX), np.float32(0.8), np.float32(0.1))
-    answer = Evidence("x", 0.8, heat_map, AFFINE, ((-140.0, 0.1), (5.0, 0.8)), CENTRE, BOX)
-    studies.show_evidence(volume, (("scan",), "session", answer))
+    heat_map = np.where(_inside(*BOX), np.uint8(204), np.uint8(26))
+    studies.show_evidence(volume, Evidence("x", 0.8, heat_map, 204, AFFINE, ((-140.0, 0.1), (5.0, 0.8)), CENTRE, BOX))
     nodes.remove(volume, "box")  # its lines would count as colour
     return {**slice_views, "studies": studies, "volume": volume}
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.plugins.slicer.conftest import QUERY, BundleAnswer
@@ -105,6 +106,7 @@ def test_connect_names_the_server(panel: Any, program: Program, server: StandInS
     assert not panel.ui.connectButton.enabled and panel.ui.cancelButton.enabled
     _until(panel, _rests(panel))
     assert panel.ui.serverStatusLabel.text == "Connected: CT Findings 0.1.0, weights abababab"
+    assert panel.ui.statusLabel.text == "Choose a scan.", "how far connecting came is no longer of interest"
     assert panel.ui.connectButton.enabled and not panel.ui.cancelButton.enabled
 
 
@@ -113,6 +115,7 @@ def test_connect_says_what_to_update(panel: Any, server: StandInServer) -> None:
     panel.ui.connectButton.emit("clicked(bool)", False)
     _until(panel, _rests(panel))
     assert "update the CT Findings extension" in panel.ui.serverStatusLabel.text
+    assert panel.ui.statusLabel.text == "Choose a scan."
 
 
 def test_a_token_that_comes_after_the_address_was_changed_does_not_go_to_the_new_server(panel: Any, server: StandInServer) -> None:
@@ -178,14 +181,20 @@ def test_sorting_keeps_the_selected_finding_and_asks_nothing(panel: Any, volume:
     assert len(server.requests) == asked
 
 
-def test_free_text_shows_the_depth_profile(panel: Any, program: Program, volume: Any, axial: Any, bundle_answer: BundleAnswer) -> None:
+def test_free_text_leaves_the_layout_alone_until_the_depth_profile_is_asked_for(
+    panel: Any, program: Program, volume: Any, axial: Any, bundle_answer: BundleAnswer
+) -> None:
     panel.ui.volumeSelector.setCurrentNode(volume)
     panel.ui.queryLineEdit.text = f"  {QUERY} "
     panel.ui.queryLineEdit.emit("returnPressed()")
     _until(panel, _rests(panel))
     assert axial.GetSliceOffset() == pytest.approx(bundle_answer.record["queries"][0]["evidence"]["z_mm"], abs=1e-3)
+    assert program.charts == []
+    panel.ui.chartButton.emit("clicked(bool)", False)
     assert [chart.GetTitle() for chart in program.charts] == [QUERY]
-    assert panel.ui.statusLabel.text.startswith(f"{QUERY}: strongest at z")
+    image = bundle_answer.record["queries"][0]["evidence"]["image"]
+    assert panel.ui.statusLabel.text.startswith(f"{QUERY}: strongest at ")
+    assert f", image {image} of {bundle_answer.hu.shape[2]}." in panel.ui.statusLabel.text
 
 
 def test_the_interface_lives_while_the_server_works_and_cancel_drops_the_answer(panel: Any, volume: Any, server: StandInServer) -> None:
@@ -214,13 +223,60 @@ def test_errors_of_the_server_are_shown_in_a_line(panel: Any, volume: Any, serve
     assert panel.ui.findButton.enabled
 
 
-def test_a_scan_is_sent_to_another_computer_only_after_consent(panel: Any, program: Program, volume: Any) -> None:
+@pytest.mark.parametrize(
+    ("typed", "named", "encrypted"),
+    [
+        ("http://pacs.example.org:8000", "http://pacs.example.org:8000", False),
+        ("pacs.example.org:8000", "http://pacs.example.org:8000", False),
+        ("https://pacs.example.org", "https://pacs.example.org", True),
+        ("Https://pacs.example.org/", "https://pacs.example.org", True),
+    ],
+)
+def test_a_scan_is_sent_to_another_computer_only_after_consent(
+    panel: Any, program: Program, volume: Any, typed: str, named: str, encrypted: bool
+) -> None:
     panel.ui.volumeSelector.setCurrentNode(volume)
-    panel.ui.serverLineEdit.text = "http://pacs.example.org:8000"
+    panel.ui.serverLineEdit.text = typed
     program.consent = False
     panel.ui.findButton.emit("clicked(bool)", False)
     assert panel.job is None
-    assert "http://pacs.example.org:8000" in program.questions[0] and "NOT encrypted" in program.questions[0]
+    assert f" to {named}. " in program.questions[0]
+    assert ("NOT encrypted" in program.questions[0]) is not encrypted
+
+
+def test_a_server_on_this_computer_needs_no_consent_however_it_is_typed(
+    panel: Any, program: Program, volume: Any, server: StandInServer
+) -> None:
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.serverLineEdit.text = server.address.removeprefix("http://") + "/"
+    panel.ui.findButton.emit("clicked(bool)", False)
+    _until(panel, _rests(panel))
+    assert len(panel.ui.findingsTable.texts()) == 18 and program.questions == []
+
+
+def test_what_is_no_address_is_refused_before_anything_is_sent(panel: Any, program: Program, volume: Any) -> None:
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.serverLineEdit.text = "ftp://server"
+    panel.ui.findButton.emit("clicked(bool)", False)
+    assert panel.job is None and program.questions == []
+    assert "'ftp://server' is no server address" in panel.ui.statusLabel.text
+
+
+def test_an_answer_that_the_scene_refuses_is_a_line_and_the_panel_goes_on(panel: Any, volume: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from CTFindingsLib import anatomy
+
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("Slicer did not take the anatomy map as a segmentation")
+
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    monkeypatch.setattr(anatomy, "show", refuse)
+    panel.ui.findButton.emit("clicked(bool)", False)
+    _until(panel, _rests(panel))
+    assert "could not be shown (RuntimeError: Slicer did not take the anatomy map" in panel.ui.statusLabel.text
+    monkeypatch.undo()
+    panel.ui.findButton.emit("clicked(bool)", False)
+    _until(panel, _rests(panel))
+    assert len(panel.ui.findingsTable.texts()) == 18
 
 
 def test_an_answer_about_a_scan_that_has_gone_is_dropped(panel: Any, program: Program, volume: Any, server: StandInServer) -> None:
@@ -247,9 +303,131 @@ def test_a_scan_that_was_read_before_shows_its_table_without_a_server(panel: Any
     _until(panel, _rests(panel))
     panel.ui.volumeSelector.setCurrentNode(None)
     assert panel.ui.findingsTable.texts() == []
+    assert _gone(server)
     asked = len(server.requests)
     panel.ui.volumeSelector.setCurrentNode(volume)
     assert len(panel.ui.findingsTable.texts()) == 18 and len(server.requests) == asked
+
+
+@pytest.fixture
+def second(program: Program, volume: Any) -> Any:
+    """Another scan in the scene."""
+    from CTFindingsLib import nodes
+
+    node = program.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "another scan")
+    nodes.fill_volume(node, np.full((20, 30, 40), -1000, dtype=np.int16), nodes.affine_of(volume))
+    node.CreateDefaultDisplayNodes()
+    return node
+
+
+def _drawn(volume: Any) -> set[str]:
+    """Roles of what is drawn over the views of a volume."""
+    from CTFindingsLib import anatomy, heat, nodes, points
+
+    found = {role: nodes.find(volume, role) for role in (anatomy.ROLE, points.ROLE, heat.BOX_ROLE)}
+    return {role for role, node in found.items() if node is not None and node.GetDisplayNode().GetVisibility()}
+
+
+def test_choosing_another_scan_shows_it_without_the_markings_of_the_first(
+    panel: Any, program: Program, volume: Any, second: Any, axial: Any
+) -> None:
+    from CTFindingsLib import heat
+
+    composite = program.scene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.findButton.emit("clicked(bool)", False)
+    _until(panel, _rests(panel))
+    panel.ui.anatomyCheckBox.checked = False
+    panel.ui.anatomyCheckBox.emit("toggled(bool)", False)
+    drawn = _drawn(volume)
+    assert drawn == {"points", "box"}
+
+    panel.ui.volumeSelector.setCurrentNode(second)
+    assert composite.GetBackgroundVolumeID() == second.GetID()
+    assert composite.GetForegroundVolumeID() is None
+    assert _drawn(volume) == set() and panel.ui.findingsTable.texts() == []
+    panel.ui.pointsCheckBox.emit("toggled(bool)", True)
+    assert _drawn(volume) == set()
+
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    assert composite.GetBackgroundVolumeID() == volume.GetID()
+    assert composite.GetForegroundVolumeID() == heat.heat_of(volume).GetID()
+    assert _drawn(volume) == drawn
+
+    panel.ui.volumeSelector.setCurrentNode(None)
+    assert composite.GetForegroundVolumeID() is None and _drawn(volume) == set()
+
+
+def test_a_scan_that_is_removed_takes_its_markings_along_and_leaves_those_of_others(
+    panel: Any, program: Program, volume: Any, second: Any
+) -> None:
+    from CTFindingsLib import points, tables
+
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.findButton.emit("clicked(bool)", False)
+    _until(panel, _rests(panel))
+    points.show(second, panel.record)
+    program.scene.RemoveNode(volume)
+    roles = [node.GetAttribute("CTFindings.role") for node in _every(program) if node.GetAttribute("CTFindings.role")]
+    assert roles == [points.ROLE]
+    assert tables.stored_record(second) is None
+    program.scene.RemoveNode(second)
+    assert not [node for node in _every(program) if node.GetAttribute("CTFindings.role")]
+
+
+def _every(program: Program) -> list[Any]:
+    return [program.scene.GetNthNode(index) for index in range(program.scene.GetNumberOfNodes())]
+
+
+def _gone(server: StandInServer) -> bool:
+    end = time.monotonic() + 10
+    while server.sessions and time.monotonic() < end:
+        time.sleep(0.01)
+    return not server.sessions
+
+
+@pytest.mark.parametrize("leave", ["another scan", "scene", "another server", "module"])
+def test_the_uploaded_scan_is_deleted_from_the_server(
+    panel: Any, program: Program, volume: Any, second: Any, server: StandInServer, leave: str
+) -> None:
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.findButton.emit("clicked(bool)", False)
+    _until(panel, _rests(panel))
+    assert list(server.sessions) == ["session-0"]
+    if leave == "another scan":
+        panel.ui.volumeSelector.setCurrentNode(second)
+    elif leave == "scene":
+        program.scene.Clear(0)
+    elif leave == "another server":
+        panel.ui.serverLineEdit.text = "http://127.0.0.1:9"
+        panel.takeAddress()
+    else:
+        panel.cleanup()
+        assert not server.sessions, "closing the module did not wait"
+    assert _gone(server)
+
+
+def test_a_scan_that_stays_chosen_stays_on_the_server(panel: Any, volume: Any, server: StandInServer) -> None:
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.findButton.emit("clicked(bool)", False)
+    _until(panel, _rests(panel))
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.queryLineEdit.text = QUERY
+    panel.ui.askButton.emit("clicked(bool)", False)
+    _until(panel, _rests(panel))
+    assert list(server.sessions) == ["session-0"]
+    assert [method for method, _, _, _ in server.requests if method in ("PUT", "DELETE")] == ["PUT"]
+
+
+def test_lists_of_scans_offer_neither_heat_maps_nor_label_maps(panel: Any, volume: Any) -> None:
+    from CTFindingsLib import heat
+
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.findButton.emit("clicked(bool)", False)
+    _until(panel, _rests(panel))
+    assert heat.heat_of(volume).GetHideFromEditors(), "qMRMLNodeComboBox leaves out what is hidden from editors"
+    assert not volume.GetHideFromEditors()
+    assert panel.ui.volumeSelector.nodeTypes == ["vtkMRMLScalarVolumeNode"] and not panel.ui.volumeSelector.showChildNodeTypes
 
 
 def test_boxes_show_and_hide_what_they_name(panel: Any, volume: Any) -> None:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,11 +115,11 @@ def server(phantom_scan: tuple[Path, Path], tmp_path_factory: pytest.TempPathFac
         yield live
 
 
-@pytest.fixture(scope="module")
-def viewer(server: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a viewer that is connected to the server."""
-    port, log = free_port(), tmp_path_factory.mktemp("viewer") / "output.txt"
-    command = [str(PYTHON), str(ROOT / "plugins" / "viewer" / "start_viewer.py"), "--server", server.url, "--port", str(port)]
+@contextmanager
+def viewing(server: LiveServer, log: Path, *options: str) -> Iterator[str]:
+    """Runs a viewer that is connected to the server, and gives its address."""
+    port = free_port()
+    command = [str(PYTHON), str(ROOT / "plugins" / "viewer" / "start_viewer.py"), "--server", server.url, "--port", str(port), *options]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
@@ -136,6 +137,13 @@ def viewer(server: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
         finally:
             process.terminate()
             process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def viewer(server: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a viewer that is connected to the server."""
+    with viewing(server, tmp_path_factory.mktemp("viewer") / "output.txt") as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +167,11 @@ def page(viewer: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page
 
 def record_of(server: LiveServer) -> dict[str, Any]:
     return dict(server.infer("findings", "image=synthetic", output="json").params["record"])
+
+
+def uploads(server: LiveServer) -> list[Path]:
+    """What the server keeps of uploaded scans."""
+    return sorted((server.work / "sessions").iterdir())
 
 
 def heat_coloured(view: np.ndarray) -> np.ndarray:
@@ -226,7 +239,9 @@ def test_a_click_on_a_head_sorts_the_table(page: Page) -> None:
     page.until(lambda: page.names() == sorted(page.names(), reverse=True), "the order did not turn around")
 
 
-def test_a_damaged_upload_is_said_in_words_and_a_good_one_opens(page: Page, phantom_scan: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_damaged_upload_is_said_in_words_a_good_one_opens_and_neither_stays_on_the_server(
+    page: Page, server: LiveServer, phantom_scan: tuple[Path, Path], tmp_path: Path
+) -> None:
     damaged = tmp_path / "Doe^Jane.nii.gz"
     damaged.write_bytes(phantom_scan[0].read_bytes()[:50_000])
     page.driver.find_element(By.ID, "file").send_keys(str(damaged))
@@ -235,6 +250,22 @@ def test_a_damaged_upload_is_said_in_words_and_a_good_one_opens(page: Page, phan
     page.driver.find_element(By.ID, "file").send_keys(str(phantom_scan[0]))
     page.until(lambda: page.text("#status") == "Press Find.", "the upload did not open")
     assert page.text(".ct-scan-name") == "scan.nii.gz"
+    page.until(lambda: len(uploads(server)) == 1, "the server keeps more than the scan that is shown")
+    page.set("scan_id", "synthetic")
+    page.until(lambda: page.text("#status") == "Press Find.", "the scan of the server did not open")
+    page.until(lambda: not uploads(server), "the server still has the upload, which nothing shows any more")
+    page.set("scan_id", None)  # so that it can be chosen again
+
+
+def test_the_end_of_the_viewer_deletes_the_scan_that_it_had_uploaded(
+    server: LiveServer, phantom_scan: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with viewing(server, tmp_path / "output.txt", "--scan", str(phantom_scan[0])):
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while not uploads(server):
+            assert time.monotonic() < deadline, (tmp_path / "output.txt").read_text(errors="replace")[-3000:]
+            time.sleep(0.1)
+    assert not uploads(server)
 
 
 def test_a_server_that_is_gone_is_said_in_words(page: Page, server: LiveServer) -> None:

@@ -16,7 +16,7 @@ def row(name: str, probability: float, threshold: float, z: float | None = 0.0, 
 
 
 ROWS = [
-    row("Atelectasis", 0.40, 0.50, -9.0),
+    row("Atelectasis", 0.40, 0.50, -9.0, image=86, images=144),
     row("Lung nodule", 0.30, 0.20, 12.0),
     row("Emphysema", 0.90, 0.95, None),
     row("Hernia", 0.8, 0.1, 3.0),
@@ -37,17 +37,10 @@ def test_a_column_orders_the_rows() -> None:
     assert names(COLUMNS.index("Place"), True) == ["Lung nodule", "Hernia", "Atelectasis", "Emphysema"]
 
 
-def test_a_first_click_shows_large_values_first_and_a_second_turns_the_order() -> None:
-    probability, name = COLUMNS.index("Probability"), COLUMNS.index("Finding")
-    assert texts.next_order(probability, None, False) == (probability, True)
-    assert texts.next_order(probability, probability, True) == (probability, False)
-    assert texts.next_order(name, probability, True) == (name, False)
-
-
 def test_rows_carry_bar_threshold_and_cells() -> None:
     shown = next(shown for shown in texts.table_rows(ROWS) if shown["name"] == "Atelectasis")
-    assert (shown["percent"], shown["threshold_percent"], shown["present"], shown["placed"]) == (40.0, 50.0, False, True)
-    assert shown["cells"] == ["Atelectasis", "0.40", "0.50", "-", "lung", "left, I 9 mm"]
+    assert (shown["percent"], shown["threshold_percent"], shown["present"]) == (40.0, 50.0, False)
+    assert shown["cells"] == ["Atelectasis", "0.40", "0.50", "-", "lung", "left, I 9 mm", "86 of 144"]
     (unreliable,) = texts.table_rows([row("Hernia", 0.8, 0.1, reliable=False)])
     assert unreliable["cells"][0] == "Hernia †"
     assert "unreliable" in unreliable["hint"]
@@ -66,12 +59,6 @@ def test_rows_carry_bar_threshold_and_cells() -> None:
 )
 def test_places_are_named_as_slicer_names_them(axis: int, millimetres: float, text: str) -> None:
     assert texts.position(axis, millimetres) == text
-
-
-def test_an_answer_without_evidence_is_said_in_words() -> None:
-    assert texts.evidence_line("Hernia", 0.8, None) == "Hernia: nothing in this scan speaks for it."
-    assert texts.evidence_line("Hernia", 0.8, (0.0, 0.0, -9.0)) == "Hernia 0.80: strongest at I 9.0 mm."
-    assert texts.evidence_line("fluid", None, (0.0, 0.0, 9.0)) == "fluid: strongest at S 9.0 mm."
 
 
 def test_the_curve_runs_from_inferior_to_superior_and_its_top_is_its_maximum() -> None:
@@ -97,6 +84,8 @@ def test_a_click_on_the_curve_names_a_height(across: float, height: float) -> No
 def test_a_server_on_this_computer_needs_no_consent_and_any_other_does() -> None:
     assert texts.remote_line("http://127.0.0.1:8000") == ""
     assert texts.remote_line("http://localhost:8000") == ""
+    assert texts.remote_line("https://localhost:8000") == ""
+    assert texts.remote_line("Https://ct.example.org")
     assert "NOT encrypted" in texts.remote_line("http://192.0.2.1:8000")
     encrypted = texts.remote_line("https://ct.example.org")
     assert "https://ct.example.org" in encrypted and "NOT" not in encrypted

@@ -63,17 +63,23 @@ class Evidence:
     Attributes:
         text: finding or query that was asked.
         probability: of a finding; None for a query.
-        heat: map in [0, 1], ``(K, J, I)``.
+        heat: map ``(K, J, I)``, 8 bits, 255 for 1.0.
+        strongest: largest value of the map, 0..255.
         affine: of the map, to RAS mm.
         depth: (z in mm, score) from inferior to superior.
         peak_mm: strongest point, RAS; its z is that of the slice to show. None when nothing in the scan answers.
         box_mm: (min, max) corners of the region around it, RAS.
+        image: that slice counted from 1 at the most superior one; None without a peak.
+        images: how many slices the scan has.
     """
 
     text: str
     probability: float | None
     heat: np.ndarray
+    strongest: int
     affine: np.ndarray
     depth: tuple[tuple[float, float], ...]
     peak_mm: tuple[float, float, float] | None
     box_mm: tuple[tuple[float, float, float], tuple[float, float, float]] | None
+    image: int | None = None
+    images: int | None = None

@@ -103,6 +103,14 @@ class Client:
             raise
         return True
 
+    def delete(self, session: str) -> None:
+        """Has the server delete an uploaded scan; one that it no longer has is no error."""
+        try:
+            self._request("DELETE", f"/session/{quote(session, safe='')}", seconds=_CONNECT_SECONDS)
+        except ServerError as error:
+            if error.status != 404:
+                raise
+
     def findings(self, session: str = "", *, image: str = "") -> Findings:
         """The findings of an uploaded scan, or of one that the server has as ``image``."""
         params, file = self._infer("findings", session, image, {})
@@ -119,9 +127,9 @@ class Client:
     def evidence(self, session: str = "", *, image: str = "", finding: str = "", query: str = "") -> Evidence:
         """Where a finding of the table, or a free text, is seen in an uploaded scan, or in one that the server has as ``image``."""
         params, file = self._infer("evidence", session, image, {"finding": finding} if finding else {"query": query})
-        array, affine = _volume(file, "heat map")
+        heat, affine = _heat(file)
         try:
-            return _evidence(params, array, affine)
+            return _evidence(params, heat, affine)
         except (KeyError, TypeError, ValueError) as error:
             raise ServerError(f"{self.address}: the answer about '{finding or query}' is not complete ({error!r})") from error
 
@@ -158,7 +166,7 @@ class Client:
         )
 
 
-def with_session(client: Client, session: str, scan: Callable[[], Scan], ask: Callable[[str], Any]) -> tuple[str, Any]:
+def with_session(client: Client, session: str, scan: Callable[[], Scan], ask: Callable[[str], Any], uploaded: Callable[[str], None]) -> Any:
     """Asks about a scan, and uploads it first when it never was, or when the server has forgotten it.
 
     Args:
@@ -166,18 +174,20 @@ def with_session(client: Client, session: str, scan: Callable[[], Scan], ask: Ca
         session: of an earlier upload; empty without one.
         scan: gives the scan.
         ask: takes a session and asks.
+        uploaded: told the session of an upload, before the question is asked, which may fail.
 
     Returns:
-        The session that answered, and the answer.
+        The answer.
     """
     if session:
         try:
-            return session, ask(session)
+            return ask(session)
         except ServerError as error:
             if error.status == 0 or client.has_session(session):
                 raise
     session = client.upload(scan())
-    return session, ask(session)
+    uploaded(session)
+    return ask(session)
 
 
 def check_server(info: Mapping[str, Any], address: str) -> ServerInfo:
@@ -218,17 +228,32 @@ def _volume(file: bytes, what: str) -> tuple[np.ndarray, np.ndarray]:
         raise ServerError(f"the {what} of the answer cannot be read: {error}") from error
 
 
+def _heat(file: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """A heat map as 8 bits, 255 for 1.0, which is how the server stores it, and its affine."""
+    try:
+        stored = nifti.decode_stored(file)
+    except ValueError as error:
+        raise ServerError(f"the heat map of the answer cannot be read: {error}") from error
+    if stored.array.dtype == np.uint8 and abs(255 * stored.slope - 1) < 1e-6 and stored.intercept == 0:
+        return stored.array, stored.affine
+    return np.rint(255 * np.clip(stored.scaled, 0, 1)).astype(np.uint8), stored.affine
+
+
 def _evidence(params: Mapping[str, Any], heat: np.ndarray, affine: np.ndarray) -> Evidence:
     peak, box, probability = params.get("peak_mm"), params.get("box_mm"), params.get("probability")
+    image, axis = params.get("image"), params.get("slice_axis")
     return Evidence(
         text=str(params["text"]),
         probability=None if probability is None else float(probability),
         heat=heat,
+        strongest=int(heat.max(initial=0)),
         affine=affine,
         depth=tuple((float(level["z_mm"]), float(level["score"])) for level in params["depth"]),
         # The slice of the record, not the peak between two slices, is the one to show.
         peak_mm=None if peak is None else (float(peak[0]), float(peak[1]), float(params["z_mm"])),
         box_mm=None if box is None else (_point(box[0]), _point(box[1])),
+        image=None if image is None else int(image),
+        images=None if axis is None else heat.shape[2 - int(axis)],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import slicer
@@ -48,6 +48,15 @@ def show(volume: Any, text: str, depth: Sequence[tuple[float, float]], z_mm: flo
     chart.SetYAxisTitle("score")
     chart.SetLegendVisibility(False)
     return chart
+
+
+def take_away(charts: Collection[Any]) -> None:
+    """Takes charts off the plots on the screen."""
+    ids = {node.GetID() for node in charts}
+    for index in range(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotViewNode")):
+        view = slicer.mrmlScene.GetNthNodeByClass(index, "vtkMRMLPlotViewNode")
+        if view.GetPlotChartNodeID() in ids:
+            view.SetPlotChartNodeID(None)
 
 
 def _series(volume: Any, kind: tuple[str, str, str, str], name: str, points: Sequence[tuple[float, float]]) -> Any:

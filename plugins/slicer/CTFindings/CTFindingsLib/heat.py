@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from CTFindingsLib import nodes
+from CTFindingsLib.answers import Evidence
 
 HEAT_ROLE = "heat"
 BOX_ROLE = "box"
@@ -19,41 +21,41 @@ DEFAULT_FLOOR = 0.5
 # The scale of the bundle's report: lightness rises evenly, so it reads without colour vision.
 _ANCHORS = ((0.45, 0.08, 0.35), (0.80, 0.20, 0.25), (0.96, 0.48, 0.10), (0.99, 0.75, 0.18), (0.99, 0.98, 0.65))
 _COLOURS = 256
+_STRONGEST = "CTFindings.strongest"
 
 
-def show(volume: Any, text: str, heat: np.ndarray, affine: np.ndarray, floor: float = DEFAULT_FLOOR) -> Any:
+def show(volume: Any, evidence: Evidence, floor: float = DEFAULT_FLOOR) -> Any:
     """Puts a heat map into the scene, in place of an earlier one of the same volume.
 
     Args:
         volume: the scan.
-        text: what the map answers.
-        heat: ``(K, J, I)`` in [0, 1].
-        affine: ``(4, 4)``, to RAS mm.
+        evidence: with the map and what it answers.
         floor: part of the strongest value below which nothing is drawn.
 
     Returns:
-        The volume node of the map.
+        The volume node of the map: 8 bits, 255 for 1.0. Lists of scans do not offer it.
     """
-    node = nodes.make(volume, HEAT_ROLE, "vtkMRMLScalarVolumeNode", f"Evidence: {text}")
-    nodes.fill_volume(node, heat.astype(np.float32, copy=False), affine)
+    node = nodes.make(volume, HEAT_ROLE, "vtkMRMLScalarVolumeNode", f"Evidence: {evidence.text}", listed=False)
+    nodes.fill_volume(node, evidence.heat, evidence.affine)
     if node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()
         node.GetDisplayNode().SetAndObserveColorNodeID(_colours(volume).GetID())
         node.GetDisplayNode().SetInterpolate(True)
-    node.SetAttribute("CTFindings.peak", repr(float(heat.max(initial=0))))
+    node.SetAttribute(_STRONGEST, str(evidence.strongest))
     set_floor(node, floor)
     return node
 
 
 def set_floor(node: Any, floor: float) -> None:
     """Draws what is above a part (0..1) of the strongest value of a heat map."""
-    peak = float(node.GetAttribute("CTFindings.peak"))
-    lowest = max(floor * peak, 1e-6)  # zero would draw the whole scan
+    strongest = int(node.GetAttribute(_STRONGEST))
+    # Whole numbers: VTK would cut 0.9 down to 0. Zero would draw the whole scan.
+    lowest = max(math.ceil(floor * strongest), 1)
     display = node.GetDisplayNode()
     display.AutoWindowLevelOff()
-    display.SetWindowLevelMinMax(lowest, max(peak, 2 * lowest))
+    display.SetWindowLevelMinMax(lowest, max(strongest, lowest + 1))
     display.AutoThresholdOff()
-    display.SetThreshold(lowest, max(peak, lowest) + 1)
+    display.SetThreshold(lowest, max(strongest, lowest))
     display.ApplyThresholdOn()
 
 

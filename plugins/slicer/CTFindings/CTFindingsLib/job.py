@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -60,11 +61,22 @@ class Job:
         return self.cancelled or self._outcome is not None
 
     def deliver(self) -> None:
-        """Hands the outcome of a job that is over to ``done`` or ``failed``; to neither after ``cancel``."""
+        """Hands the outcome of a job that is over to ``done`` or ``failed``; to neither after ``cancel``.
+
+        When ``done`` itself fails, the log gets the traceback and ``failed`` a sentence, so that the reader is left with a line.
+        """
         if self.cancelled or self._outcome is None:
             return
         good, value = self._outcome
-        (self._done if good else self._failed)(value)
+        if not good:
+            self._failed(value)
+            return
+        try:
+            self._done(value)
+        except Exception as error:  # whatever the scene or a view refuses
+            logging.exception("CT Findings: an answer could not be shown")
+            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            self._failed(RuntimeError(f"The answer could not be shown ({reason}); the log says more."))
 
     def _report(self, stage: str, done: float | None) -> None:
         self._cancellation.check()

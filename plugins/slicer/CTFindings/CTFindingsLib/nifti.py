@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import struct
 import zlib
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -61,8 +62,42 @@ def encode(array: np.ndarray, affine: np.ndarray) -> bytes:
     return packer.compress(bytes(header)) + packer.compress(voxels.data) + packer.flush()
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A volume as its file stores it.
+
+    Attributes:
+        array: ``(K, J, I)``.
+        affine: ``(4, 4)``, to RAS mm.
+        slope: what a stored voxel is multiplied with.
+        intercept: what is added then.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+    slope: float
+    intercept: float
+
+    @property
+    def scaled(self) -> np.ndarray:
+        """Voxels as they are meant: float32 where the header scales them."""
+        if (self.slope, self.intercept) == (1.0, 0.0):
+            return self.array
+        return self.array.astype(np.float32) * np.float32(self.slope) + np.float32(self.intercept)
+
+
 def decode(content: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Voxels ``(K, J, I)``, scaled where the header says so (then float32), and the affine to RAS mm, of a ``.nii`` or ``.nii.gz``.
+
+    Raises:
+        ValueError: when it cannot be read, see ``decode_stored``.
+    """
+    stored = decode_stored(content)
+    return stored.scaled, stored.affine
+
+
+def decode_stored(content: bytes) -> Stored:
+    """The volume of a ``.nii`` or ``.nii.gz``, without scaling it.
 
     Raises:
         ValueError: when it is no NIfTI-1 file of one volume, has no orientation, or is cut short.
@@ -88,9 +123,8 @@ def decode(content: bytes) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError("volume is cut short: the file holds fewer voxels than its header says")
     array = np.frombuffer(content, dtype=voxel, count=count, offset=int(start)).reshape(shape[::-1])
     array = array.astype(voxel.newbyteorder("="))
-    if slope not in (0.0, 1.0) or (slope == 1.0 and intercept != 0.0):
-        array = array.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-    return array, _affine(content, order)
+    # A slope of zero says that nothing is scaled.
+    return Stored(array, _affine(content, order), *((slope, intercept) if slope else (1.0, 0.0)))
 
 
 def _affine(content: bytes, order: str) -> np.ndarray:

@@ -14,8 +14,11 @@ SCHEMA = "1"
 
 NOTICE = "Research only. Not a diagnosis."
 
-COLUMNS = ("Finding", "Probability", "Threshold", "Present", "Anatomy", "Place")
+COLUMNS = ("Finding", "Probability", "Threshold", "Present", "Anatomy", "Place", "Image")
 """Columns of the table, left to right."""
+
+FALLING_FIRST = ("Probability", "Threshold", "Present", "Place")
+"""Columns whose large values are of interest."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Row:
         side: of the patient, or empty.
         peak_mm: point of the evidence, RAS, on the slice to show; None without evidence.
         box_mm: corners of the evidence, RAS.
+        image: slice of the evidence counted from 1 at the most superior one; None without evidence.
+        images: how many slices the scan has; None when the record does not say.
     """
 
     name: str
@@ -45,14 +50,15 @@ class Row:
     side: str
     peak_mm: tuple[float, float, float] | None
     box_mm: tuple[tuple[float, float, float], tuple[float, float, float]] | None
+    image: int | None = None
+    images: int | None = None
 
     @property
     def place(self) -> str:
         """Side and height as Slicer's slice views name it, such as ``left, I 9 mm``; empty without evidence."""
         if self.peak_mm is None:
             return ""
-        z = self.peak_mm[2]
-        height = f"{'S' if z >= 0 else 'I'} {abs(z):.0f} mm"
+        height = _height(self.peak_mm[2])
         return f"{self.side}, {height}" if self.side else height
 
     @property
@@ -60,7 +66,8 @@ class Row:
         """Text of the columns."""
         name = self.name if self.reliable else f"{self.name} †"
         present = "present" if self.present else "-"
-        return (name, f"{self.probability:.2f}", f"{self.threshold:.2f}", present, self.anatomy, self.place)
+        numbers = (f"{self.probability:.2f}", f"{self.threshold:.2f}")
+        return (name, *numbers, present, self.anatomy, self.place, _image(self.image, self.images))
 
     @property
     def hint(self) -> str:
@@ -97,7 +104,8 @@ class Record:
                 f"the findings record has schema {schema}; this module reads {SCHEMA}.x. Update the older of server and module"
             )
         try:
-            return cls(data, tuple(_row(finding) for finding in data["findings"]))
+            shape = (data.get("scan") or {}).get("shape")
+            return cls(data, tuple(_row(finding, shape) for finding in data["findings"]))
         except (KeyError, TypeError, IndexError) as error:
             raise ValueError(f"the findings record is not complete: {error!r}") from error
 
@@ -117,12 +125,14 @@ class Record:
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         head = ["finding", "probability", "threshold", "present", "anatomy", "anatomy_found"]
-        writer.writerow([*head, "lowest", "highest", "side", "x_mm", "y_mm", "z_mm", "note"])
+        writer.writerow([*head, "lowest", "highest", "side", "x_mm", "y_mm", "z_mm", "image", "images", "note"])
         for row in ordered(self.rows):
             place = ["", "", ""] if row.peak_mm is None else [f"{value:.2f}" for value in row.peak_mm]
             numbers = [f"{value:.4f}" for value in (row.probability, row.threshold)]
             spread = [f"{value:.4f}" for value in row.spread]
-            writer.writerow([row.name, *numbers, int(row.present), row.anatomy, int(row.reliable), *spread, row.side, *place, NOTICE])
+            images = ["" if number is None else number for number in (row.image, row.images)]
+            start = [row.name, *numbers, int(row.present), row.anatomy, int(row.reliable)]
+            writer.writerow([*start, *spread, row.side, *place, *images, NOTICE])
         return file.getvalue()
 
     @property
@@ -149,12 +159,52 @@ def ordered(rows: Sequence[Row], column: int | None = None, descending: bool = F
         lambda row: row.present,
         lambda row: row.anatomy,
         lambda row: float("-inf") if row.peak_mm is None else row.peak_mm[2],
+        lambda row: float("inf") if row.image is None else row.image,
     )
     return sorted(by_reading, key=keys[column], reverse=descending)
 
 
-def _row(finding: Mapping[str, Any]) -> Row:
+def next_order(column: int, current: int | None, descending: bool) -> tuple[int, bool]:
+    """Order after a click on the head of a column, as column and whether it falls: its own first, then turned around.
+
+    Args:
+        column: that was clicked.
+        current: column of the order so far; None without one.
+        descending: whether that order falls.
+    """
+    return column, (not descending if column == current else COLUMNS[column] in FALLING_FIRST)
+
+
+def evidence_line(text: str, probability: float | None, z_mm: float | None, image: int | None = None, images: int | None = None) -> str:
+    """What an answer says, in a line, such as ``Hernia 0.80: strongest at I 9 mm, image 86 of 144.``
+
+    Args:
+        text: finding or query.
+        probability: of a finding; None for a query.
+        z_mm: height of the evidence; None when nothing in the scan answers.
+        image: slice of the evidence, counted from 1 at the most superior one.
+        images: how many slices the scan has.
+    """
+    if z_mm is None:
+        return f"{text}: nothing in this scan speaks for it."
+    sure = "" if probability is None else f" {probability:.2f}"
+    slice_shown = "" if image is None else f", image {_image(image, images)}"
+    return f"{text}{sure}: strongest at {_height(z_mm)}{slice_shown}."
+
+
+def _height(z_mm: float) -> str:
+    return f"{'S' if z_mm >= 0 else 'I'} {abs(z_mm):.0f} mm"
+
+
+def _image(image: int | None, images: int | None) -> str:
+    if image is None:
+        return ""
+    return str(image) if images is None else f"{image} of {images}"
+
+
+def _row(finding: Mapping[str, Any], shape: Sequence[int] | None) -> Row:
     evidence = finding["evidence"]
+    axis = None if evidence is None else evidence.get("slice_axis")
     spread = finding.get("template_spread") or {}
     probability = float(finding["probability"])
     return Row(
@@ -168,6 +218,8 @@ def _row(finding: Mapping[str, Any]) -> Row:
         side="" if evidence is None else str(evidence["side"] or ""),
         peak_mm=None if evidence is None else _point([*evidence["peak_mm"][:2], evidence["z_mm"]]),
         box_mm=None if evidence is None else (_point(evidence["box_mm"][0]), _point(evidence["box_mm"][1])),
+        image=None if evidence is None else evidence.get("image"),
+        images=None if axis is None or shape is None else int(shape[axis]),
     )
 
 

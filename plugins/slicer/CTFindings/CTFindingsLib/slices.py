@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import slicer
@@ -19,6 +20,14 @@ def overlay(volume: Any, heat: Any, opacity: float) -> None:
         composite.SetForegroundOpacity(opacity)
     if new_background:
         slicer.app.applicationLogic().FitSliceToAll()
+
+
+def take_away(layers: Collection[Any]) -> None:
+    """Takes volumes out of the foreground of every slice view."""
+    ids = {node.GetID() for node in layers}
+    for composite in _composites():
+        if composite.GetForegroundVolumeID() in ids:
+            composite.SetForegroundVolumeID(None)
 
 
 def set_opacity(opacity: float) -> None:

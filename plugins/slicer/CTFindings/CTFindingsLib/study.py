@@ -6,7 +6,10 @@ thread again (``show_*``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import slicer
@@ -16,7 +19,7 @@ from CTFindingsLib import anatomy, depth, heat, nodes, points, slices, tables
 from CTFindingsLib.answers import Evidence, Findings, Scan, ServerInfo
 from CTFindingsLib.client import Client, with_session
 from CTFindingsLib.record import Record, Row
-from CTFindingsLib.transport import Cancellation, Progress
+from CTFindingsLib.transport import Cancellation, Progress, ServerError
 
 
 class Studies:
@@ -34,13 +37,35 @@ class Studies:
         self.token = ""
         self.opacity = heat.DEFAULT_OPACITY
         self.floor = heat.DEFAULT_FLOOR
+        # By a key whose first parts are the address of the server and the id of the volume.
         self._sessions: dict[tuple[Any, ...], str] = {}
         self._images: dict[tuple[Any, ...], str] = {}
+        self._deleting: list[threading.Thread] = []
 
     def server_has(self, volume: Any, *, session: str = "", image: str = "") -> None:
         """Notes that the server has a volume already: in a session, or under an id of its own. It is then not uploaded."""
         known, name = (self._images, image) if image else (self._sessions, session)
         known[self._key(volume)] = name
+
+    def uploaded(self, session: str) -> None:
+        """Notes a session of the server that belongs to no volume yet, so that it can be deleted."""
+        self._sessions[self.address, "", session] = session
+
+    def forget(self, keep: Any = None) -> None:
+        """Has the server delete the scans that were uploaded to it, without waiting; what it is not told, it deletes by itself later.
+
+        Args:
+            keep: volume whose session stays; None deletes all.
+        """
+        kept = None if keep is None else keep.GetID()
+        self._delete(key for key in list(self._sessions) if key[1] != kept)
+
+    def farewell(self, seconds: float) -> None:
+        """``forget`` at the end of the program: waits as long as this for the server to hear it."""
+        self.forget()
+        end = time.monotonic() + seconds
+        for thread in self._deleting:
+            thread.join(max(0.0, end - time.monotonic()))
 
     def ask_connection(self, user: str = "", password: str = "") -> Callable[[Cancellation, Progress], tuple[str, ServerInfo]]:
         """Work that signs in, where a user is given, and says what the server is: (token, server)."""
@@ -53,64 +78,37 @@ class Studies:
 
         return work
 
-    def ask_findings(self, volume: Any) -> Callable[[Cancellation, Progress], tuple[tuple[Any, ...], str, Findings]]:
-        """Work that gets the findings of a volume: (key of the scan, session, findings).
+    def ask_findings(self, volume: Any) -> Callable[[Cancellation, Progress], Findings]:
+        """Work that gets the findings of a volume.
 
         Raises:
             ValueError: when the volume cannot be sent.
         """
-        address, token, scan, key = self.address, self.token, read_scan(volume), self._key(volume)
-        session, image = self._sessions.get(key, ""), self._images.get(key, "")
+        return self._ask(volume, lambda client, session, image: client.findings(session, image=image), check=True)
 
-        def work(cancellation: Cancellation, progress: Progress) -> tuple[tuple[Any, ...], str, Findings]:
-            client = Client(address, token, cancellation, progress)
-            client.connect()
-            if image:
-                return key, session, client.findings(image=image)
-            used, findings = with_session(client, session, lambda: scan, client.findings)
-            return key, used, findings
-
-        return work
-
-    def ask_evidence(
-        self, volume: Any, *, finding: str = "", query: str = ""
-    ) -> Callable[[Cancellation, Progress], tuple[tuple[Any, ...], str, Evidence]]:
-        """Work that gets the evidence of a finding, or of a free text, in a volume: (key of the scan, session, evidence).
+    def ask_evidence(self, volume: Any, *, finding: str = "", query: str = "") -> Callable[[Cancellation, Progress], Evidence]:
+        """Work that gets the evidence of a finding, or of a free text, in a volume.
 
         Raises:
             ValueError: when the volume cannot be sent.
         """
-        address, token, scan, key = self.address, self.token, read_scan(volume), self._key(volume)
-        session, image = self._sessions.get(key, ""), self._images.get(key, "")
+        return self._ask(volume, lambda client, session, image: client.evidence(session, image=image, finding=finding, query=query))
 
-        def work(cancellation: Cancellation, progress: Progress) -> tuple[tuple[Any, ...], str, Evidence]:
-            client = Client(address, token, cancellation, progress)
-            if image:
-                return key, session, client.evidence(image=image, finding=finding, query=query)
-            used, evidence = with_session(client, session, lambda: scan, lambda known: client.evidence(known, finding=finding, query=query))
-            return key, used, evidence
-
-        return work
-
-    def show_findings(self, volume: Any, answer: tuple[tuple[Any, ...], str, Findings]) -> Record:
+    def show_findings(self, volume: Any, findings: Findings) -> Record:
         """Puts anatomy, table, points and record of an answer into the scene; what an earlier answer left is removed."""
-        key, session, findings = answer
-        self._sessions[key] = session
         nodes.remove(volume)
         anatomy.show(volume, findings.labels, findings.affine, findings.label_names)
         points.show(volume, findings.record)
         tables.show(volume, findings.record)
-        slices.overlay(volume, None, self.opacity)
+        self.show_only(volume)
         return findings.record
 
-    def show_evidence(self, volume: Any, answer: tuple[tuple[Any, ...], str, Evidence]) -> Evidence:
+    def show_evidence(self, volume: Any, evidence: Evidence) -> Evidence:
         """Puts heat map, box and depth profile of an answer into the scene, and moves the views to its strongest point."""
-        key, session, evidence = answer
-        self._sessions[key] = session
-        node = heat.show(volume, evidence.text, evidence.heat, evidence.affine, self.floor)
+        heat.show(volume, evidence, self.floor)
         heat.show_box(volume, evidence.text, evidence.box_mm)
         depth.show(volume, evidence.text, evidence.depth, None if evidence.peak_mm is None else evidence.peak_mm[2])
-        slices.overlay(volume, node, self.opacity)
+        self.show_only(volume)
         if evidence.peak_mm is not None:
             slices.jump(evidence.peak_mm)
         return evidence
@@ -118,10 +116,18 @@ class Studies:
     def go_to(self, volume: Any, row: Row) -> None:
         """Moves the views to a finding by the record alone; heat of another finding is taken away. Needs no server."""
         heat.hide(volume)
-        slices.overlay(volume, None, self.opacity)
+        self.show_only(volume)
         if row.peak_mm is not None:
             heat.show_box(volume, row.name, row.box_mm)
             slices.jump(row.peak_mm)
+
+    def show_only(self, volume: Any) -> None:
+        """Shows a volume in the slice views with its own heat map, and hides what belongs to other volumes: all of it for None."""
+        hidden = nodes.hide_others(volume)
+        slices.take_away(hidden)
+        depth.take_away(hidden)
+        if volume is not None:
+            slices.overlay(volume, heat.heat_of(volume), self.opacity)
 
     def set_opacity(self, opacity: float) -> None:
         """Opacity of the heat map."""
@@ -140,6 +146,43 @@ class Studies:
         chart = nodes.find(volume, depth.CHART_ROLE)
         if chart is not None:
             slicer.modules.plots.logic().ShowChartInLayout(chart)
+
+    def _ask(self, volume: Any, ask: Callable[[Client, str, str], Any], *, check: bool = False) -> Callable[[Cancellation, Progress], Any]:
+        """Work that asks about a volume: ``ask`` takes a client, and a session or the server's own id of the scan."""
+        address, token, scan, key = self.address, self.token, read_scan(volume), self._key(volume)
+        session, image = self._sessions.get(key, ""), self._images.get(key, "")
+        self._delete(old for old in list(self._sessions) if old[1] == key[1] and old != key)  # the volume was another scan then
+
+        def uploaded(new: str) -> None:
+            self._sessions[key] = new
+
+        def work(cancellation: Cancellation, progress: Progress) -> Any:
+            client = Client(address, token, cancellation, progress)
+            if check:
+                client.connect()
+            if image:
+                return ask(client, "", image)
+            return with_session(client, session, lambda: scan, lambda known: ask(client, known, ""), uploaded)
+
+        return work
+
+    def _delete(self, keys: Iterable[tuple[Any, ...]]) -> None:
+        gone = {(key[0], self._sessions.pop(key)) for key in keys}
+        gone -= {(key[0], session) for key, session in list(self._sessions.items())}
+        if not gone:
+            return
+        token = self.token
+
+        def work() -> None:
+            for address, session in gone:
+                try:
+                    Client(address, token).delete(session)
+                except ServerError as error:
+                    logging.warning("CT Findings: the server was not told to delete a scan; it does so by itself later. %s", error)
+
+        thread = threading.Thread(target=work, name="CTFindings delete", daemon=True)
+        thread.start()
+        self._deleting = [*(thread for thread in self._deleting if thread.is_alive()), thread]
 
     def _key(self, volume: Any) -> tuple[Any, ...]:
         """Names a scan as long as its voxels and its place stay what they are."""

@@ -18,6 +18,9 @@ CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 900.0
 """Longer than the 600 s after which MONAI Label itself gives up, so that its own message arrives."""
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Names of this computer."""
+
 _BLOCK = 1 << 20
 
 Progress = Callable[[str, "float | None"], None]
@@ -87,7 +90,8 @@ def ignore_progress(stage: str, done: float | None) -> None:
 
 
 def clean_address(address: str) -> str:
-    """A server address as ``scheme://host:port/path`` without a slash at its end; ``http`` where no scheme is given.
+    """A server address as ``scheme://host:port/path`` without a slash at its end, scheme and host in small letters; ``http`` where no
+    scheme is given.
 
     Raises:
         ServerError: when it is no address of a web server.
@@ -102,13 +106,25 @@ def clean_address(address: str) -> str:
         usable = False
     if not usable or parts.netloc.endswith(":") or parts.username or parts.query or parts.fragment:
         raise ServerError(f"'{address.strip()}' is no server address; an example is http://127.0.0.1:8000")
-    return text
+    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path}"
+
+
+def is_local(address: str) -> bool:
+    """Whether an address is on this computer, so that nobody has to agree before a scan is sent. A tunnel that begins here is, too.
+
+    Raises:
+        ServerError: when it is no address.
+    """
+    return urlsplit(clean_address(address)).hostname in LOOPBACK
 
 
 def is_private(address: str) -> bool:
-    """Whether what is sent to an address cannot be read on the way: it is encrypted or stays on this machine."""
-    parts = urlsplit(address)
-    return parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1")
+    """Whether what is sent to an address cannot be read on the way: it is encrypted or stays on this computer.
+
+    Raises:
+        ServerError: when it is no address.
+    """
+    return is_local(address) or urlsplit(clean_address(address)).scheme == "https"
 
 
 def request(

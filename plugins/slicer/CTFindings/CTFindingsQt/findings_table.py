@@ -7,7 +7,7 @@ from typing import Any
 
 import qt
 
-from CTFindingsLib.record import COLUMNS, Row, ordered
+from CTFindingsLib.record import COLUMNS, Row, next_order, ordered
 
 _BAR = COLUMNS.index("Probability")
 _BAR_WIDTH = 110
@@ -52,9 +52,7 @@ class FindingsTable:
 
     def sort(self, column: int) -> None:
         """Sorts by a column, falling first where large is of interest; a second click turns the order around."""
-        falling_first = COLUMNS[column] in ("Probability", "Threshold", "Present", "Place")
-        self._descending = not self._descending if column == self._column else falling_first
-        self._column = column
+        self._column, self._descending = next_order(column, self._column, self._descending)
         selected = self._selected()
         self._show(ordered(self._rows, column, self._descending), "" if selected is None else selected.name)
 
