@@ -180,6 +180,8 @@ def reworded(
 def run_all(options: argparse.Namespace) -> None:
     """Trains and scores everything that is not there yet, and writes the results."""
     options.datalist = reduced_datalist(options.datalist, None, options.work)
+    if (count := split_sizes(options.datalist).get("test", 0)) <= 10:
+        raise ValueError(f"{options.datalist}: split 'test' has {count} scans; recall at 10 needs more than 10")
     runs = LockedRuns(options.locked_image, options.datalist, options.work, options.keys) if options.locked_image else None
     results = []
     for seed in options.seeds:

@@ -6,11 +6,14 @@ import argparse
 import importlib.util
 import json
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+
+from bundle.ctfindings.data.sources.phantom import make_dataset
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +69,25 @@ def test_a_scoring_is_read_back_as_it_was_asked(script: ModuleType, options: arg
     options.pool = 40
     with pytest.raises(Scores):
         script.result_of("radfinder", 0, options, None)
+
+
+def test_too_few_scans_for_the_recall_are_refused_before_anything_runs(script: ModuleType, options: argparse.Namespace) -> None:
+    with pytest.raises(ValueError, match="datalist.json: split 'test' has 1 scans; recall at 10 needs more than 10"):
+        script.run_all(options)
+    assert not options.work.exists()
+
+
+def test_runs_over_a_locked_tower_make_results_and_a_page(script: ModuleType, bundle_root: Path, tmp_path: Path) -> None:
+    datalist = make_dataset(tmp_path / "scans", training=3, validation=1, test=11, seed=5, workers=1)
+    command = [sys.executable, str(script.__file__), "--datalist", str(datalist), "--work", str(tmp_path / "work")]
+    command += ["--output", str(tmp_path / "out"), "--seeds", "0", "--variants", "siglip", "radfinder", "--epochs", "1"]
+    command += ["--locked_image", str(bundle_root / "models" / "model.pt"), "--set", "batch_size=3"]
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    command += ["text_trainable_layers=-1", f"text_from_scratch={json.dumps(small)}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(results["variants"]) == {"siglip", "radfinder"} and "localization" not in results["variants"]["siglip"]
+    assert results["variants"]["radfinder"]["localization"]["snippets"] > 0
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "image tower is locked" in page and str(tmp_path) not in page
