@@ -72,7 +72,7 @@ def test_a_scoring_is_read_back_as_it_was_asked(script: ModuleType, options: arg
 
 
 def test_too_few_scans_for_the_recall_are_refused_before_anything_runs(script: ModuleType, options: argparse.Namespace) -> None:
-    with pytest.raises(ValueError, match="datalist.json: split 'test' has 1 scans; recall at 10 needs more than 10"):
+    with pytest.raises(ValueError, match=r"datalist\.json: split 'test' has 1 scans; recall at 10 needs more than 10"):
         script.run_all(options)
     assert not options.work.exists()
 
