@@ -44,6 +44,11 @@ def test_equal_captions_have_equal_ids_whatever_the_anatomy(tmp_path: Path) -> N
         ({"id": "a"}, "no 'image'"),
         ({"id": "a", "image": "a.nii", "labels": [1] * 17}, "labels of study a"),
         ({"id": "a", "image": "a.nii", "labels": [2] * 18}, "labels of study a"),
+        ({"id": "a", "image": "a.nii", "labels": 1}, "labels of study a"),
+        ({"id": "a", "image": "a.nii", "labels": [[0]] * 18}, "labels of study a"),
+        ({"id": "a", "image": "a.nii", "report": "Clear lungs."}, "report of study a is no object"),
+        ({"id": "a", "image": "a.nii", "captions": ["Clear lungs."]}, "captions of study a is no object"),
+        ({"id": "a", "image": "a.nii", "captions": {"lung": "Clear lungs."}}, "caption of lung of study a"),
     ],
 )
 def test_incomplete_records_are_refused_by_name(tmp_path: Path, record: dict, message: str) -> None:

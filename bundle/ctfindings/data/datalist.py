@@ -58,21 +58,46 @@ def _study(record: Mapping[str, Any], path: Path, index: int) -> dict[str, Any]:
     for key in PATH_KEYS:
         if record.get(key):
             study[key] = str(path.parent / record[key])
-    labels = record.get("labels") or [-1] * len(FINDING_NAMES)
-    if len(labels) != len(FINDING_NAMES) or not set(labels) <= {-1, 0, 1}:
-        raise ValueError(f"{path}: labels of study {record['id']} are not {len(FINDING_NAMES)} values of -1, 0 or 1; correct them")
-    for snippet in record.get("snippets") or ():
+    check_study(record, str(path))
+    study["labels"] = torch.tensor(record.get("labels") or [-1] * len(FINDING_NAMES))
+    study["patient"] = str(record["id"] if record.get("patient") in (None, "") else record["patient"])
+    study.update(_caption_targets(record.get("captions") or {}))
+    return study
+
+
+def check_study(record: Mapping[str, Any], where: str) -> None:
+    """Refuses a study record with a field that training could not read. Paths are not looked at.
+
+    Args:
+        record: with its ``id``.
+        where: what holds it, such as the path of a datalist; messages begin with it.
+
+    Raises:
+        ValueError: names the study and the field.
+    """
+    study = record["id"]
+    labels = record.get("labels")
+    if labels and not _are_labels(labels):
+        raise ValueError(f"{where}: labels of study {study} are not {len(FINDING_NAMES)} values of -1, 0 or 1; correct them")
+    for name in ("report", "captions"):
+        if record.get(name) and not isinstance(record[name], Mapping):
+            raise ValueError(f"{where}: {name} of study {study} is no object; see the study record in README.md")
+    for anatomy, caption in (record.get("captions") or {}).items():
+        if caption and not isinstance(caption, Mapping):
+            raise ValueError(f"{where}: the caption of {anatomy} of study {study} is no object with a text; correct it")
+    snippets = record.get("snippets") or ()
+    for snippet in snippets if isinstance(snippets, list | tuple) else [snippets]:
         if not _is_snippet(snippet):
-            raise ValueError(f"{path}: a snippet of study {record['id']} is {snippet}; it needs a text, and z_mm in mm or none")
+            raise ValueError(f"{where}: a snippet of study {study} is {snippet}; it needs a text, and z_mm in mm or none")
     if record.get("stored"):
         try:
             stored_from(record["stored"])
         except ValueError as error:
-            raise ValueError(f"{path}: study {record['id']}: {error}") from error
-    study["labels"] = torch.tensor(labels)
-    study["patient"] = str(record["id"] if record.get("patient") in (None, "") else record["patient"])
-    study.update(_caption_targets(record.get("captions") or {}))
-    return study
+            raise ValueError(f"{where}: study {study}: {error}") from error
+
+
+def _are_labels(labels: Any) -> bool:
+    return isinstance(labels, list | tuple) and len(labels) == len(FINDING_NAMES) and all(label in (-1, 0, 1) for label in labels)
 
 
 def _is_snippet(snippet: Any) -> bool:
@@ -85,11 +110,11 @@ def _is_snippet(snippet: Any) -> bool:
 
 def _caption_targets(captions: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Text of each anatomy's caption, its identity as a number and whether it says that all is normal; both ``[K]``."""
-    texts = {name: str(captions[name]["text"]) for name in ANATOMY_NAMES if captions.get(name, {}).get("text")}
+    texts = {name: str(captions[name]["text"]) for name in ANATOMY_NAMES if (captions.get(name) or {}).get("text")}
     return {
         "captions": texts,
         "caption_id": torch.tensor([text_id(texts[name]) if name in texts else 0 for name in ANATOMY_NAMES]),
-        "caption_normal": torch.tensor([bool(captions.get(name, {}).get("normal", False)) for name in ANATOMY_NAMES]),
+        "caption_normal": torch.tensor([bool((captions.get(name) or {}).get("normal", False)) for name in ANATOMY_NAMES]),
     }
 
 
