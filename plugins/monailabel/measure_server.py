@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from lib.scan_files import scan_suffix
 
 SECONDS = 600
 TEXTS = (
@@ -64,7 +65,7 @@ def measure(server: str, scan: Path, questions: int, process: int | None) -> dic
         url = f"{server}/infer/{model}?session_id={session}&output={output}"
         return timed(lambda: http.post(url, data={"params": json.dumps(params)}, timeout=SECONDS))
 
-    name = "scan" + next((suffix for suffix in (".nii.gz", ".nii", ".nrrd", ".mha", ".zip") if scan.name.endswith(suffix)), scan.suffix)
+    name = f"scan{scan_suffix(scan.name) or scan.suffix}"
     with scan.open("rb") as file:
         upload, answer = timed(lambda: http.put(f"{server}/session/", files={"files": (name, file)}, timeout=SECONDS))
     session = answer.json()["session_id"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,9 +18,13 @@ from bundle.ctfindings import __version__
 
 from .datastores import FolderDatastore, SeriesDatastore
 from .infer_tasks import EvidenceTask, FindingsPointsTask, FindingsTask, ScanTask
+from .logs import SERVER_LOG
 from .options import Options
 from .scan_service import ScanService
+from .session_store import UPLOADS, remove_expired
 from .train_task import FineTuning
+
+logger = logging.getLogger(SERVER_LOG)
 
 
 class CTFindingsApp(MONAILabelApp):
@@ -61,12 +66,15 @@ class CTFindingsApp(MONAILabelApp):
         if self.studies.startswith(("http://", "https://")):
             self.studies = self.studies.rstrip("/").strip()
             return self.init_remote_datastore()
-        return FolderDatastore(
-            self.studies,
-            extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
-            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
-            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
-        )
+        try:
+            return FolderDatastore(
+                self.studies,
+                extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
+                auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+                read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+            )
+        except ValueError as error:
+            raise ValueError(f"{self.studies}/datastore_v2.json: cannot be read; restore it, or move it away to start anew") from error
 
     def _init_dicomweb_datastore(self) -> Datastore:
         """Without what MONAI Label does besides: it downloads a tool for DICOM SEG, which this app does not write."""
@@ -78,12 +86,21 @@ class CTFindingsApp(MONAILabelApp):
             wado_url_prefix=settings.MONAI_LABEL_WADO_PREFIX,
             stow_url_prefix=settings.MONAI_LABEL_STOW_PREFIX,
         )
+        # By default it tries for 30 s to reach a server that is down, which is longer than clients wait.
+        client.set_http_retry_params(max_attempts=2, wait_exponential_multiplier=500)
         return SeriesDatastore(client, settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER, settings.MONAI_LABEL_DICOMWEB_CACHE_PATH)
 
-    def on_init_complete(self) -> None:
-        # The weights are read before the first request, so that a fault shows when the server is started.
-        _ = self.service.predictor
-        super().on_init_complete()
+    def cleanup_sessions(self) -> None:
+        """Called by MONAI Label when the server starts and every five minutes, by a thread that an error would end."""
+        if self._sessions is None:
+            return
+        try:
+            removed = remove_expired(self._sessions, self.options.work / UPLOADS)
+        except Exception:
+            logger.exception("expired scans could not be looked for")
+            return
+        if removed:
+            logger.info("%d expired scans were removed", removed)
 
     def info(self) -> dict[str, Any]:
         return {**super().info(), "disclaimer": "Research only. Not a diagnosis."}

@@ -6,19 +6,20 @@ import argparse
 import importlib.util
 import json
 import logging
+import logging.config
 import os
 import socket
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .compatibility import provide_storage_uids
 from .options import KEYS, Options, use_bundle
+from .scan_files import SCAN_SUFFIXES
 
 APP_DIR = Path(__file__).resolve().parent.parent
-
-SCAN_PATTERNS = ["*.nii.gz", "*.nii", "*.nrrd", "*.mha", "*.zip"]
-"""What counts as a scan in a folder of studies; a zip holds one DICOM series."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -39,17 +40,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     provide_storage_uids()
 
     import uvicorn
+    from monailabel.config import settings
+    from monailabel.interfaces.utils.app import app_instance
 
     from .logs import log_config
     from .server import create_server
 
+    warnings = [_exposure(args.host, settings.MONAI_LABEL_AUTH_ENABLE, args.ssl_certfile is not None), _readable_by_others(options.work)]
+    for warning in filter(None, warnings):
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
     server = create_server(_allowed_hosts(args))
+    logging.config.dictConfig(log_config(options.work / "server.log", args.verbose))
+    try:
+        # Before the server listens: what is wrong with scans, configuration or weights is said in one line.
+        _ = app_instance().service.predictor
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {' '.join(str(error).split())}") from None
     uvicorn.run(
         server,
         host=args.host,
         port=args.port,
         access_log=False,
-        log_config=log_config(options.work / "server.log", args.verbose),
+        log_config=None,
         ssl_keyfile=args.ssl_keyfile,
         ssl_certfile=args.ssl_certfile,
         timeout_graceful_shutdown=10,
@@ -76,8 +88,10 @@ def _check(args: argparse.Namespace) -> Options:
     if importlib.util.find_spec("monailabel") is None:
         raise ValueError("MONAI Label is not installed; see docs/administrator.md for the two commands")
     options = Options.of(dict(args.conf))
-    if not args.studies.startswith(("http://", "https://")) and not Path(args.studies).is_dir():
-        raise ValueError(f"--studies {args.studies}: no such folder; give a folder of scans, or the address of a DICOMweb server")
+    if not args.studies.startswith(("http://", "https://")):
+        if not Path(args.studies).is_dir():
+            raise ValueError(f"--studies {args.studies}: no such folder; give a folder of scans, or the address of a DICOMweb server")
+        _check_writable(f"--studies {args.studies}", Path(args.studies), "labels are kept there; give a folder of links to the scans")
     if not 1 <= args.port <= 65535:
         raise ValueError(f"--port {args.port}: a port is a number from 1 to 65535")
     _check_address(args.host, args.port)
@@ -85,8 +99,46 @@ def _check(args: argparse.Namespace) -> Options:
         raise ValueError("--ssl-keyfile and --ssl-certfile belong together; give both")
     if options.checkpoint is not None and not options.checkpoint.is_file():
         raise ValueError(f"--conf checkpoint: {options.checkpoint}: no such file")
-    options.work.mkdir(parents=True, exist_ok=True)
+    for overlay in options.overlays:
+        if not (options.bundle / overlay).is_file():
+            raise ValueError(f"--conf overlays: {overlay}: no such file in {options.bundle}; paths are relative to the bundle")
+    _make_work(options.work)
     return options
+
+
+def _make_work(work: Path) -> None:
+    """Uploads and fetched series lie there, which are images of patients: other users of this machine may not read them."""
+    try:
+        work.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--conf work: {work}: cannot be made ({error.strerror}); give another folder") from None
+    _check_writable(f"--conf work: {work}", work, "give another folder")
+
+
+def _check_writable(name: str, folder: Path, remedy: str) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"{name}: cannot be written to ({error.strerror}); {remedy}") from None
+
+
+def _readable_by_others(work: Path) -> str | None:
+    """A warning about a folder that was there before, whose mode is for its owner to change."""
+    if os.name != "posix" or not work.stat().st_mode & 0o077:
+        return None
+    return f"--conf work: {work}: other users of this machine may read the scans in it; chmod 700 closes it"
+
+
+def _exposure(host: str, authentication: bool, encryption: bool) -> str | None:
+    """A warning about a server that other machines reach without a protection."""
+    missing = [name for name, there in (("password", authentication), ("encryption", encryption)) if not there]
+    if host in LOOPBACK or not missing:
+        return None
+    return (
+        f"--host {host}: other machines reach this server, and its scans, without {' and without '.join(missing)}; "
+        "see docs/administrator.md, Beyond this machine"
+    )
 
 
 def _check_address(host: str, port: int) -> None:
@@ -115,7 +167,7 @@ def _set_environment(args: argparse.Namespace, options: Options) -> None:
         "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(APP_DIR)])),
     }
     defaults: dict[str, Any] = {
-        "MONAI_LABEL_DATASTORE_FILE_EXT": json.dumps(SCAN_PATTERNS),
+        "MONAI_LABEL_DATASTORE_FILE_EXT": json.dumps([f"*{suffix}" for suffix in SCAN_SUFFIXES]),
         "MONAI_LABEL_SESSION_PATH": str(options.work / "sessions"),
         "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(options.work / "dicomweb"),
         # The bundle reads DICOM itself: slope of each image, gantry tilt, missing slices.

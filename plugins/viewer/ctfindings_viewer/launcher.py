@@ -29,6 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check(args)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
+    if args.host not in LOOPBACK:
+        print(
+            f"warning: --host {args.host}: other machines reach this viewer, and the scans in it, without password and without encryption; "
+            "see docs/viewer.md, What leaves the computer",
+            file=sys.stderr,
+            flush=True,
+        )
 
     draw_without_a_screen()
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from plugins.monailabel.lib.launcher import _allowed_hosts, _parser, main
+from plugins.monailabel.lib.launcher import _allowed_hosts, _check, _exposure, _parser, _readable_by_others, main
 from plugins.monailabel.lib.options import Options
+from tests.plugins.monailabel.live_server import free_port
 
 
 @pytest.mark.parametrize(
@@ -20,6 +24,7 @@ from plugins.monailabel.lib.options import Options
         (["--studies", ".", "--conf", "checkpoint", "nothing.pt"], "nothing.pt"),
         (["--studies", ".", "--conf", "bundle", "tests"], "bundle/ctfindings"),
         (["--studies", ".", "--conf", "cache_mb", "plenty"], "'plenty'"),
+        (["--studies", ".", "--conf", "overlays", "configs/networks/base.json,configs/nothing.json"], "configs/nothing.json: no such file"),
         (["--studies", ".", "--ssl-keyfile", "key.pem"], "belong together"),
     ],
 )
@@ -53,3 +58,83 @@ def test_options_have_defaults_inside_the_bundle(bundle_root: Path) -> None:
     assert (options.bundle, options.checkpoint, options.cache_bytes) == (bundle_root, None, 512_000_000)
     assert options.work == bundle_root / "runs" / "monailabel"
     assert Options.of({"overlays": "a.json, b.json"}).overlays == ("a.json", "b.json")
+
+
+def test_folders_that_cannot_be_written_to_are_refused_in_one_line(tmp_path: Path) -> None:
+    closed = Path("/proc/self/fd")  # Takes no files, not even those of root.
+    if not closed.is_dir():
+        pytest.skip("there is no /proc here")
+    file = tmp_path / "file"
+    file.write_bytes(b"")
+    for arguments, words in [
+        (["--studies", str(closed), "--conf", "work", str(tmp_path / "work")], f"--studies {closed}: cannot be written to"),
+        (["--studies", str(tmp_path), "--conf", "work", str(closed)], f"--conf work: {closed.resolve()}: cannot be written to"),
+        (["--studies", str(tmp_path), "--conf", "work", str(file)], f"--conf work: {file}: cannot be made"),
+        (["--studies", str(tmp_path), "--conf", "work", str(file / "work")], f"--conf work: {file / 'work'}: cannot be made"),
+    ]:
+        with pytest.raises(SystemExit) as refused:
+            main(arguments)
+        assert str(refused.value).startswith(f"error: {words}") and "\n" not in str(refused.value)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of folders are those of POSIX")
+def test_only_their_owner_reads_the_scans_in_the_work_folder(tmp_path: Path) -> None:
+    work = tmp_path / "runs" / "work"
+    before = os.umask(0o022)
+    try:
+        _check(_parser().parse_args(["--studies", str(tmp_path), "--port", str(free_port()), "--conf", "work", str(work)]))
+    finally:
+        os.umask(before)
+    assert work.stat().st_mode & 0o777 == 0o700
+    assert _readable_by_others(work) is None
+    work.chmod(0o750)
+    warning = _readable_by_others(work)
+    assert warning is not None and str(work) in warning and "chmod 700" in warning
+
+
+@pytest.mark.parametrize(
+    ("host", "authentication", "encryption", "words"),
+    [
+        ("127.0.0.1", False, False, None),
+        ("::1", False, False, None),
+        ("0.0.0.0", False, False, "without password and without encryption"),
+        ("192.0.2.7", True, False, "without encryption"),
+        ("server.example.org", False, True, "without password"),
+        ("0.0.0.0", True, True, None),
+    ],
+)
+def test_a_server_that_others_reach_without_protection_is_warned_of(
+    host: str, authentication: bool, encryption: bool, words: str | None
+) -> None:
+    warning = _exposure(host, authentication, encryption)
+    assert warning is None if words is None else warning is not None and f"--host {host}" in warning and f"{words};" in warning
+
+
+@pytest.mark.parametrize("fault", ["weights", "datastore"])
+def test_what_only_loading_shows_is_one_line_too(fault: str, bundle_root: Path, untrained_weights: Path, tmp_path: Path) -> None:
+    """A network that the weights do not fit, and a list of labels that is damaged; on all addresses, which is warned of."""
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    command = [sys.executable, str(bundle_root / "plugins" / "monailabel" / "start_server.py"), "--studies", str(studies)]
+    command += [
+        "--host",
+        "0.0.0.0",
+        "--port",
+        "50124",
+        "--conf",
+        "work",
+        str(tmp_path / "work"),
+        "--conf",
+        "checkpoint",
+        str(untrained_weights),
+    ]
+    if fault == "weights":
+        command += ["--conf", "overlays", "configs/networks/base.json"]
+    else:
+        (studies / "datastore_v2.json").write_text("{")
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, cwd=tmp_path)
+    lines = run.stderr.splitlines()
+    named = str(untrained_weights) if fault == "weights" else "datastore_v2.json"
+    assert run.returncode == 1 and "Traceback" not in run.stderr, run.stderr[-3000:]
+    assert lines[-1].startswith("error: ") and named in lines[-1]
+    assert any(line.startswith("warning: --host 0.0.0.0: ") for line in lines)

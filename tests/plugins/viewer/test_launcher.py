@@ -39,6 +39,24 @@ def test_it_listens_on_this_machine_only_unless_told_otherwise() -> None:
     assert (parsed.host, parsed.port, parsed.server) == ("127.0.0.1", 8080, "http://127.0.0.1:8000")
 
 
+@pytest.mark.parametrize(("host", "warned"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)])
+@pytest.mark.usefixtures("installed")
+def test_a_viewer_that_other_machines_reach_is_warned_of(
+    host: str, warned: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Checked(Exception):
+        pass
+
+    def stop() -> None:
+        raise Checked
+
+    monkeypatch.setattr(launcher, "draw_without_a_screen", stop)
+    with pytest.raises(Checked):
+        launcher.main(["--host", host, "--port", str(options().port)])
+    line = capsys.readouterr().err
+    assert line.startswith(f"warning: --host {host}: ") and "without password" in line if warned else line == ""
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
