@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 
 import requests
 from filelock import FileLock
+from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 from monailabel.datastore.utils.dicom import dicom_web_download_series
@@ -29,6 +30,8 @@ from .errors import UsageError
 from .logs import SERVER_LOG
 
 logger = logging.getLogger(SERVER_LOG)
+
+READ_ONLY = "a DICOMweb server is only read here: it takes no scans, labels or study records; fine-tuning needs a folder of scans"
 
 _UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
 
@@ -70,7 +73,9 @@ class FolderDatastore(LocalDatastore):
 
 
 class SeriesDatastore(DICOMWebDatastore):
-    """The CT series of a DICOMweb server. A series is fetched once, and is in the cache whole or not at all.
+    """The CT series of a DICOMweb server, to be read only. A series is fetched once, and is in the cache whole or not at all.
+
+    Labels and study records are refused: MONAI Label would send labels back to the DICOMweb server, and records have no place here.
 
     Args:
         client: of the DICOMweb server.
@@ -82,6 +87,7 @@ class SeriesDatastore(DICOMWebDatastore):
         # A lock lives as long as somebody fetches the series, or waits for it.
         self._fetching: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._fetching_lock = threading.Lock()
+        self._listed: tuple[float, list[str]] | None = None
         super().__init__(client=client, search_filter=dict(search_filter), cache_path=cache_path or None, convert_to_nifti=False)
 
     def get_image_uri(self, image_id: str) -> str:
@@ -99,6 +105,44 @@ class SeriesDatastore(DICOMWebDatastore):
             if not folder.is_dir():
                 self._fetch(image_id, folder)
         return str(folder)
+
+    def list_images(self) -> list[str]:
+        """SeriesInstanceUID of every series that the search finds; asked for anew after ``MONAI_LABEL_DICOMWEB_CACHE_EXPIRY`` seconds.
+
+        Raises:
+            UsageError: when the server does not answer.
+        """
+        listed = self._listed  # Threads may ask twice; each of them gets a whole list.
+        if listed is None or time.monotonic() - listed[0] > settings.MONAI_LABEL_DICOMWEB_CACHE_EXPIRY:
+            try:
+                found = self._client.search_for_series(search_filters=self._search_filter)
+            except requests.RequestException as error:
+                raise UsageError(502, f"the DICOMweb server did not list its series ({type(error).__name__}); is it running?") from error
+            listed = (time.monotonic(), [str(series["0020000E"]["Value"][0]) for series in found])
+            self._listed = listed
+        return list(listed[1])
+
+    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """None: MONAI Label's own answer reads every segmentation of the DICOMweb server, one at a time."""
+        return []
+
+    def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        return self.list_images()
+
+    def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
+        return []
+
+    def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
+        return ""
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        raise UsageError(400, READ_ONLY)
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = "") -> str:
+        raise UsageError(400, READ_ONLY)
+
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        raise UsageError(400, READ_ONLY)
 
     def json(self) -> dict[str, Any]:
         """All series of the DICOMweb server; MONAI Label's own answer names only those that were fetched."""

@@ -6,6 +6,7 @@ import errno
 import logging
 import uuid
 
+import requests
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -53,6 +54,11 @@ def answer_errors(app: FastAPI) -> None:
             return _sentence(404, error.msg)
         by_user = error.error in (MONAILabelError.INVALID_INPUT, MONAILabelError.APP_INIT_ERROR)
         return _sentence(400, error.msg) if by_user else _internal(error)
+
+    @app.exception_handler(requests.RequestException)
+    async def behind(request: Request, error: requests.RequestException) -> JSONResponse:
+        logger.error("a server behind this one failed: %s", type(error).__name__)
+        return _sentence(502, f"the DICOMweb server or the realm of the users did not answer ({type(error).__name__}); is it running?")
 
     @app.exception_handler(OSError)
     async def system(request: Request, error: OSError) -> JSONResponse:

@@ -14,13 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
+from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.background import BackgroundTasks
 from fastapi.responses import FileResponse, JSONResponse, Response
-from monailabel.config import settings
 from monailabel.datastore.local import LocalDatastore
 from monailabel.endpoints import train as stock_train
-from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.others.generic import remove_file
 from requests_toolbelt import MultipartEncoder
@@ -29,17 +27,15 @@ from bundle.ctfindings.data.atomic import atomic_path
 
 from .datastores import SeriesDatastore
 from .errors import UsageError
+from .json_fields import json_object
 from .logs import SERVER_LOG
+from .roles import ADMIN, USER
+from .scan_files import SCAN_SUFFIXES, scan_suffix
+from .session_store import UPLOADS, is_session_id
 
 logger = logging.getLogger(SERVER_LOG)
 
 router = APIRouter()
-
-USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
-ADMIN = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
-
-SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".zip")
-"""Of the scans that may be uploaded; a series of DICOM comes as its files or as a zip."""
 
 _RESERVED = ("model", "image", "label", "session", "output", "description", "save_label", "label_tag")
 """What ``params`` may not say: it would name files of the server, or another model."""
@@ -82,7 +78,7 @@ def create_session(files: Annotated[list[UploadFile], File()], expiry: int = 0) 
     sessions = app.sessions()
     if sessions is None:
         raise UsageError(403, "sessions are switched off on this server")
-    uploads = app.options.work / "uploads"
+    uploads = app.options.work / UPLOADS
     uploads.mkdir(parents=True, exist_ok=True)
     received = Path(tempfile.mkdtemp(dir=uploads))
     session_id = str(uuid.uuid4())
@@ -136,12 +132,7 @@ def about(request: Request) -> dict[str, str]:
 
 
 def _params(text: str) -> dict[str, Any]:
-    try:
-        params = json.loads(text or "{}")
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UsageError(400, 'params: is no valid JSON; give an object such as {"query": "fluid around the left lung"}') from error
-    if not isinstance(params, dict):
-        raise UsageError(400, 'params: is no JSON object; give one such as {"query": "fluid around the left lung"}')
+    params = json_object("params", text, '{"query": "fluid around the lung"}')
     return {key: value for key, value in params.items() if key not in _RESERVED}
 
 
@@ -158,7 +149,7 @@ def _datastore_image(app: Any, image: str) -> str:
 def _session_image(app: Any, session_id: str) -> str:
     sessions = app.sessions()
     session = None
-    if sessions is not None and _is_uuid(session_id):
+    if sessions is not None and is_session_id(session_id):
         session = sessions.get_session(session_id, update_ts=False)
     if session is None:
         raise UsageError(404, "the session is unknown or has expired; upload the scan again")
@@ -171,13 +162,6 @@ def _session_image(app: Any, session_id: str) -> str:
     except OSError as error:
         logger.warning("the time of use of a session could not be written (%s); it may expire early", type(error).__name__)
     return str(session.image)
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False
 
 
 @contextmanager
@@ -193,11 +177,10 @@ def _received(upload: UploadFile) -> Iterator[Path]:
 
 
 def _suffix(upload: UploadFile) -> str:
-    name = (upload.filename or "").lower()
-    for suffix in SUFFIXES:
-        if name.endswith(suffix):
-            return suffix
-    raise UsageError(422, f"the upload is of no known format; send {', '.join(SUFFIXES)}, or the files of a DICOM series")
+    suffix = scan_suffix(upload.filename or "")
+    if suffix is None:
+        raise UsageError(422, f"the upload is of no known format; send {', '.join(SCAN_SUFFIXES)}, or the files of a DICOM series")
+    return suffix
 
 
 def _save(upload: UploadFile, path: Path) -> None:

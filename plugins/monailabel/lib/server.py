@@ -7,14 +7,16 @@ from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI, Request
 from monailabel.config import settings
-from monailabel.endpoints import activelearning, batch_infer, datastore, info, login, model, scoring, session, train
+from monailabel.endpoints import login
 from monailabel.interfaces.utils.app import app_instance
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from .compatibility import check_tokens_with_named_algorithms
 from .errors import UsageError, answer_errors
+from .origins import OriginMiddleware
 from .routes import router
+from .stock_routes import router as stock_router
 
 _NAMES = ("image", "id", "label", "tag")
 """Query parameters that become names of files."""
@@ -24,8 +26,8 @@ def create_server(allowed_hosts: Sequence[str]) -> FastAPI:
     """The application that uvicorn serves.
 
     MONAI Label's own application is not used: its inference blocks every other request, it answers an unknown image with a bare 500,
-    lets every web page call it, and can be reloaded by anyone. Its routes for logs, whole-slide images, OHIF and a DICOM proxy are left
-    out.
+    lets every web page call it, and can be reloaded by anyone. Its routes for logs, whole-slide images, OHIF, a DICOM proxy, batches,
+    scores and weights are left out.
 
     Args:
         allowed_hosts: names in the ``Host`` header that are served; ``*`` for all.
@@ -39,16 +41,15 @@ def create_server(allowed_hosts: Sequence[str]) -> FastAPI:
         dependencies=[Depends(_refuse_paths)],
     )
     check_tokens_with_named_algorithms()
-    # The first route that fits is taken: ours come first.
     app.include_router(router)
-    for endpoint in (info, datastore, session, train, activelearning, batch_infer, scoring, model):
-        app.include_router(endpoint.router)
+    app.include_router(stock_router)
     if settings.MONAI_LABEL_AUTH_ENABLE:
         app.include_router(login.router)
     answer_errors(app)
     origins = [str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS]
     if origins:
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
+    app.add_middleware(OriginMiddleware, allowed=origins)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(allowed_hosts))
     return app
 

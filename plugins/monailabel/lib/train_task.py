@@ -17,7 +17,9 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.train import TrainTask
 
 from bundle.ctfindings.data.atomic import atomic_path
+from bundle.ctfindings.data.datalist import PATH_KEYS, check_study
 
+from .datastores import READ_ONLY, SeriesDatastore
 from .errors import UsageError
 from .options import Options
 
@@ -27,6 +29,9 @@ STUDY = "study"
 """Key of an image's info in the datastore; its value is a study record without paths."""
 
 _FIELDS = ("patient", "report", "captions", "labels", "snippets")
+_PASSED_OVER = ("id", "stored", *PATH_KEYS)
+"""Of a datalist's record: the datastore knows these itself."""
+
 _LIMITS: dict[str, tuple[float, float]] = {
     "max_epochs": (1, 10_000),
     "batch_size": (2, 256),
@@ -57,9 +62,11 @@ class FineTuning(TrainTask):
         """Refuses what cannot be trained before a process is started.
 
         Raises:
-            UsageError: for a parameter outside its limits, or fewer than three studies.
+            UsageError: for a parameter outside its limits, fewer than three studies, or a datastore that keeps no studies.
         """
         _settings(params)
+        if isinstance(datastore, SeriesDatastore):
+            raise UsageError(400, READ_ONLY)
         count = sum(1 for image in datastore.list_images() if _taught(datastore, image))
         if count < 3:
             raise UsageError(400, f"{count} scans of the datastore have a study record or a final label; fine-tuning needs 3 or more")
@@ -127,6 +134,27 @@ class FineTuning(TrainTask):
                 logger.info(line.rstrip())
         if process.returncode != 0 or not (run / "model.pt").is_file():
             raise RuntimeError(f"training ended with code {process.returncode}: {' / '.join(lines[-3:])}")
+
+
+def check_taught(image: str, study: Any) -> None:
+    """Refuses a study record that fine-tuning could not read, when it is sent.
+
+    Args:
+        image: id of the scan.
+        study: as it is sent; paths in it are not used.
+
+    Raises:
+        UsageError: says what is wrong with it.
+    """
+    if not isinstance(study, Mapping):
+        raise UsageError(400, f"info: {STUDY} is no object; give one with any of {', '.join(_FIELDS)}")
+    unknown = sorted(set(study) - {*_FIELDS, *_PASSED_OVER})
+    if unknown:
+        raise UsageError(400, f"info: {STUDY} has the unknown field {unknown[0][:100]!r}; known are {', '.join(_FIELDS)}")
+    try:
+        check_study({**{key: study[key] for key in _FIELDS if key in study}, "id": image}, "info")
+    except ValueError as error:
+        raise UsageError(400, str(error)) from error
 
 
 def _settings(params: Mapping[str, Any]) -> dict[str, float]:

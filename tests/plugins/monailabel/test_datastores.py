@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,12 @@ from plugins.monailabel.lib.compatibility import provide_storage_uids
 from plugins.monailabel.lib.errors import UsageError
 
 provide_storage_uids()
+from monailabel.config import settings  # noqa: E402
+
+from plugins.monailabel.lib.application import CTFindingsApp  # noqa: E402
 from plugins.monailabel.lib.datastores import SeriesDatastore  # noqa: E402
+from plugins.monailabel.lib.train_task import FineTuning  # noqa: E402
+from tests.plugins.monailabel.live_server import free_port  # noqa: E402
 
 
 class Fetching(SeriesDatastore):
@@ -49,3 +55,18 @@ def test_a_series_is_fetched_once_and_its_lock_is_forgotten(datastore: Fetching)
         datastore.may_end.set()
         assert len({each.result() for each in asked}) == 1
     assert datastore.fetched == 1 and not datastore._fetching
+
+
+def test_fine_tuning_says_that_it_needs_a_folder(datastore: Fetching) -> None:
+    with pytest.raises(UsageError, match="needs a folder of scans"):
+        FineTuning(SimpleNamespace()).check({}, datastore)  # type: ignore[arg-type]
+
+
+def test_a_server_that_is_down_is_told_within_the_time_that_clients_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path))
+    app = SimpleNamespace(studies=f"http://127.0.0.1:{free_port()}/dicom-web")
+    series = CTFindingsApp._init_dicomweb_datastore(app)  # type: ignore[arg-type]
+    started = time.monotonic()
+    with pytest.raises(UsageError, match="did not list its series") as refused:
+        series.list_images()
+    assert refused.value.status == 502 and time.monotonic() - started < 15

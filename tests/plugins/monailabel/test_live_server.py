@@ -205,12 +205,23 @@ def test_other_routes_of_monai_label_answer_in_sentences_too(server: LiveServer)
     assert response.status_code == 400 and "path" in response.json()["detail"]
     response = requests.post(f"{server.url}/train/findings", json={"max_epochs": -1}, timeout=60)
     assert response.status_code == 400 and "max_epochs" in response.json()["detail"]
+    assert server.get("/train/").status_code == 404, "nothing has been trained"
+    image = server.get("/datastore/image?image=second")
+    assert image.status_code == 200 and len(image.content) > 100_000
+    assert requests.head(f"{server.url}/datastore/image?image=second", timeout=60).status_code == 200
+    assert (
+        requests.post(f"{server.url}/activelearning/random", timeout=60).json()["id"]
+        in server.get("/datastore/?output=all").json()["objects"]
+    )
 
 
 def test_web_pages_of_others_are_not_served(server: LiveServer) -> None:
     assert server.get("/info/", headers={"Host": "evil.example"}).status_code == 400
     assert "access-control-allow-origin" not in server.get("/info/", headers={"Origin": "http://evil.example"}).headers
     assert requests.post(f"{server.url}/reload", timeout=60).status_code in (404, 405)
+    # A page needs no permission to send this one: it has no body.
+    answer = requests.post(f"{server.url}/train/findings", headers={"Origin": "http://evil.example"}, timeout=60)
+    assert answer.status_code == 403 and "pages of other sites" in answer.json()["detail"]
 
 
 def test_a_client_that_is_killed_does_not_stop_the_server(server: LiveServer) -> None:

@@ -1,0 +1,28 @@
+"""Form fields that hold JSON: an object, or a refusal that says which field it was."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .errors import UsageError
+
+
+def json_object(field: str, text: str, example: str) -> dict[str, Any]:
+    """The object in a form field; an empty field is an empty object.
+
+    Args:
+        field: its name, for the message.
+        text: what was sent.
+        example: an object that would do.
+
+    Raises:
+        UsageError: when it is no JSON object.
+    """
+    try:
+        content = json.loads(text or "{}")
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UsageError(400, f"{field}: is no valid JSON; give an object such as {example}") from error
+    if not isinstance(content, dict):
+        raise UsageError(400, f"{field}: is no JSON object; give one such as {example}")
+    return content

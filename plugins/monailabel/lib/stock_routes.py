@@ -1,0 +1,169 @@
+"""MONAI Label's own answers behind routes of ours: those that clients use, each in a thread, with what they are sent checked first.
+
+MONAI Label's routes are coroutines that wait for disks and for other servers, so that one of them holds up every other request. Left out
+are those for batches, scores, weights and archives of the whole datastore, which nothing here uses and which write files of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Form, UploadFile
+from fastapi.background import BackgroundTasks
+from monailabel.endpoints import activelearning, datastore, session, train
+from monailabel.endpoints.user.auth import User
+from monailabel.interfaces.datastore import DefaultLabelTag
+from monailabel.interfaces.utils.app import app_instance
+
+from .datastores import SeriesDatastore
+from .errors import UsageError
+from .json_fields import json_object
+from .roles import ADMIN, ANNOTATOR, USER
+from .session_store import is_session_id
+from .train_task import STUDY, check_taught
+
+router = APIRouter()
+
+
+@router.get("/info/", dependencies=[USER])
+def info() -> Any:
+    """Models, training and datastore of this server."""
+    return app_instance().info()
+
+
+@router.get("/datastore/", dependencies=[USER])
+def scans(output: datastore.ResultType | None = None) -> Any:
+    """Counts of scans and labels, or with ``output=all`` each of them."""
+    return datastore.datastore(output)
+
+
+@router.put("/datastore/", include_in_schema=False)
+@router.put("/datastore/image")
+def add_image(
+    background: BackgroundTasks,
+    file: Annotated[UploadFile, File()],
+    image: str | None = None,
+    params: Annotated[str, Form()] = "{}",
+    user: User = ANNOTATOR,
+) -> Any:
+    """Adds a scan to the folder."""
+    json_object("params", params, '{"source": "trial"}')
+    return datastore.add_image(background, image, params, file, user.username)
+
+
+@router.delete("/datastore/", include_in_schema=False)
+@router.delete("/datastore/image")
+def remove_image(id: str, user: User = ADMIN) -> Any:
+    """Removes a scan with its labels."""
+    return datastore.remove_image(id, user.username)
+
+
+@router.head("/datastore/image", dependencies=[USER])
+def check_image(image: str, check_sum: str | None = None) -> Any:
+    """Whether there is such a scan."""
+    _refuse_series()
+    return datastore.download_image(image, check_only=True, check_sum=check_sum)
+
+
+@router.get("/datastore/image", dependencies=[USER])
+def download_image(image: str) -> Any:
+    """The file of a scan."""
+    _refuse_series()
+    return datastore.download_image(image)
+
+
+@router.get("/datastore/image/info", dependencies=[USER])
+def image_info(image: str) -> Any:
+    """What is known of a scan."""
+    return datastore.get_image_info(image)
+
+
+@router.put("/datastore/image/info")
+def update_image_info(image: str, info: Annotated[str, Form()] = "{}", user: User = ANNOTATOR) -> Any:
+    """Adds to what is known of a scan; its ``study`` is what fine-tuning reads."""
+    content = json_object("info", info, '{"study": {"report": {"findings": "Clear lungs."}}}')
+    if STUDY in content:
+        check_taught(image, content[STUDY])
+    return datastore.update_image_info(image, info, user.username)
+
+
+@router.put("/datastore/label")
+def save_label(
+    background: BackgroundTasks,
+    image: str,
+    label: Annotated[UploadFile, File()],
+    params: Annotated[str, Form()] = "{}",
+    tag: str = DefaultLabelTag.FINAL.value,
+    user: User = ANNOTATOR,
+) -> Any:
+    """Keeps a label of a scan."""
+    json_object("params", params, '{"label_info": []}')
+    return datastore.save_label(background, image, params, tag, label, user.username)
+
+
+@router.delete("/datastore/label")
+def remove_label(id: str, tag: str, user: User = ADMIN) -> Any:
+    """Removes a label."""
+    return datastore.remove_label(id, tag, user.username)
+
+
+@router.head("/datastore/label", dependencies=[USER])
+def check_label(image: str, tag: str) -> Any:
+    """Whether there is such a label."""
+    return datastore.download_label(image, tag, check_only=True)
+
+
+@router.get("/datastore/label", dependencies=[USER])
+def download_label(label: str, tag: str) -> Any:
+    """The file of a label."""
+    return datastore.download_label(label, tag)
+
+
+@router.get("/datastore/label/info", dependencies=[USER])
+def label_info(label: str, tag: str) -> Any:
+    """What is known of a label."""
+    return datastore.get_label_info(label, tag)
+
+
+@router.put("/datastore/label/info")
+def update_label_info(label: str, tag: str, info: Annotated[str, Form()] = "{}", user: User = ANNOTATOR) -> Any:
+    """Adds to what is known of a label."""
+    json_object("info", info, '{"checked": true}')
+    return datastore.update_label_info(label, tag, info, user.username)
+
+
+@router.get("/session/{session_id}", dependencies=[USER])
+def get_session(session_id: str, update_ts: bool = False, image: bool = False) -> Any:
+    """Whether an uploaded scan is still kept."""
+    _check_session(session_id)
+    return session.get_session(session_id, update_ts, image)
+
+
+@router.delete("/session/{session_id}", dependencies=[USER])
+def remove_session(session_id: str) -> Any:
+    """Removes an uploaded scan."""
+    _check_session(session_id)
+    return session.remove_session(session_id)
+
+
+@router.post("/activelearning/{strategy}")
+def next_sample(strategy: str, params: dict[str, Any] | None = None, user: User = USER) -> Any:
+    """A scan without a label."""
+    return activelearning.sample(strategy, params, user.username)
+
+
+@router.get("/train/", dependencies=[USER])
+def training_status(all: bool = False, check_if_running: bool = False) -> Any:
+    """How far a fine-tuning is."""
+    return train.status(all, check_if_running)
+
+
+def _refuse_series() -> None:
+    """Before the series is fetched, which is a folder of files."""
+    if isinstance(app_instance().datastore(), SeriesDatastore):
+        raise UsageError(404, "a series of a DICOMweb server is not one file; ask the model 'scan' for its voxels")
+
+
+def _check_session(session_id: str) -> None:
+    if not is_session_id(session_id):
+        raise UsageError(404, "the session is unknown or has expired; upload the scan again")
