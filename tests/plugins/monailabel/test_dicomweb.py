@@ -90,5 +90,10 @@ def test_a_series_of_a_dicomweb_server_is_answered_by_its_uid(
         unknown = server.infer("findings", "image=1.2.3.4")
         assert unknown.status == 404 and "1.2.3.4" in unknown.params["detail"]
         assert server.infer("findings", "image=nobody").status == 404
+        label = requests.put(f"{server.url}/datastore/label?image={uid}&tag=final", files={"label": ("x.nii.gz", b"x")}, timeout=60)
+        assert label.status_code == 400 and "needs a folder" in label.json()["detail"]
+        training = requests.post(f"{server.url}/train/findings", json={}, timeout=60)
+        assert training.status_code == 400 and "needs a folder" in training.json()["detail"]
+        assert len(requests.get(f"{orthanc}/series", timeout=60).json()) == 1, "nothing was written to the archive"
         cached = [path.name for path in (tmp_path / "work" / "dicomweb").glob("*/*") if path.is_dir() and path.name != "labels"]
         assert cached == [uid], "no half series is left in the cache"
