@@ -16,8 +16,8 @@ from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
-from bundle.ctfindings.engines.scoring import SplitScores
-from bundle.ctfindings.findings import FINDING_NAMES, FINDINGS, finding_index
+from bundle.ctfindings.engines.scoring import LOCALIZED, SplitScores
+from bundle.ctfindings.findings import FINDING_NAMES, finding_index
 from bundle.ctfindings.metrics import (
     evidence_distance,
     evidence_hit_rate,
@@ -29,8 +29,6 @@ from bundle.ctfindings.metrics import (
 from bundle.ctfindings.metrics.localization import TOLERANCE_MM
 from bundle.ctfindings.metrics.record_numbers import number
 from bundle.ctfindings.networks import TextTower, mean_over_templates, template_bank
-
-LOCALIZED = tuple(index for index, finding in enumerate(FINDINGS) if finding.localized)
 
 
 def evidence_record(

@@ -26,6 +26,9 @@ from bundle.ctfindings.inference import locate, token_affine
 from bundle.ctfindings.metrics import WORDINGS
 from bundle.ctfindings.networks import TextTower, VisionLanguageModel, ZeroShotClassifier, template_bank, token_membership
 
+LOCALIZED = tuple(index for index, finding in enumerate(FINDINGS) if finding.localized)
+"""Findings whose place is scored."""
+
 
 @dataclass(frozen=True)
 class SplitScores:
@@ -40,7 +43,7 @@ class SplitScores:
         wording_logits: of each of ``WORDINGS`` alone, ``[S, W, C]``.
         anatomy: unit image rows of the anatomies, ``[S, K, E]``.
         anatomy_valid: anatomies the scan shows, ``[S, K]``.
-        peaks_mm: evidence peak of each finding in its anatomy, world RAS mm, ``[S, C, 3]``; NaN where there is none.
+        peaks_mm: evidence peak of each localised finding in its anatomy, world RAS mm, ``[S, C, 3]``; NaN where there is none.
         anatomy_dice: overlap of the anatomy head's tokens with those of the mask, ``[S, K]``; NaN without a mask, or where
             neither has a token.
     """
@@ -173,7 +176,7 @@ class ScoreCollector:
         for study, maps in enumerate(evidence):
             affine = token_affine(batch["image_affine"][study].numpy(), self.stride)
             scan_affine, scan_shape = batch["image_scan_affine"][study].numpy(), batch["image_scan_shape"][study].tolist()
-            for finding in range(evidence.shape[2]):
+            for finding in LOCALIZED:
                 found = locate(maps[:, finding].reshape(grid), affine, scan_affine, scan_shape)
                 if found is not None:
                     peaks[study, finding] = found.peak_mm
