@@ -173,7 +173,7 @@ def _server_and_scan(viewer: Any) -> None:
             color=AMBER,
             absolute=False,
         )
-        html.Div("{{ status }}", classes=("failed ? 'ct-status ct-error' : 'ct-status'",), id="status")
+        html.Div("{{ status }}", classes=("failed ? 'ct-status ct-error' : 'ct-status'",), id="status", raw_attrs=['role="status"'])
         html.Div("{{ line }}", v_for="line in warnings", key="line", classes="ct-small ct-warning")
 
 
@@ -183,9 +183,15 @@ def _table(viewer: Any) -> None:
             with html.Thead(), html.Tr():
                 for index, title in enumerate(COLUMNS):
                     arrow = f"{{{{ sort_column === {index} ? (sort_descending ? '▾' : '▴') : '' }}}}"
-                    html.Th(
-                        f"{title} {arrow}", click=(viewer.on_sort, f"[{index}]"), classes=f"ct-column-{index}", title=f"Sort by {title}"
-                    )
+                    order = f"sort_column === {index} ? (sort_descending ? 'descending' : 'ascending') : 'none'"
+                    with html.Th(classes=f"ct-column-{index}", scope="col", raw_attrs=[f':aria-sort="{order}"']):
+                        html.Button(
+                            f"{title} {arrow}",
+                            click=(viewer.on_sort, f"[{index}]"),
+                            type="button",
+                            classes="ct-sort",
+                            title=f"Sort by {title}",
+                        )
             with (
                 html.Tbody(),
                 html.Tr(

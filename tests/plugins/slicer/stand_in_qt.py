@@ -18,7 +18,7 @@ CLASSES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "QLineEdit": ({"text": "", "placeholderText": "", "maxLength": 32767, "echoMode": "QLineEdit::Normal"}, {"returnPressed()"}),
     "QPushButton": ({"text": ""}, {"clicked(bool)"}),
     "QCheckBox": ({"text": "", "checked": False}, {"toggled(bool)"}),
-    "QLabel": ({"text": "", "wordWrap": False}, set()),
+    "QLabel": ({"text": "", "wordWrap": False, "buddy": ""}, set()),
     "QProgressBar": ({"value": 0, "maximum": 100, "format": ""}, set()),
     "QTableWidget": ({"alternatingRowColors": False}, {"itemSelectionChanged()"}),
     "QHeaderView": ({}, {"sectionClicked(int)"}),
@@ -31,7 +31,7 @@ CLASSES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "ctkCollapsibleButton": ({"text": "", "collapsed": False}, set()),
     "qMRMLWidget": ({"geometry": None}, {"mrmlSceneChanged(vtkMRMLScene*)"}),
 }
-COMMON = {"enabled": True, "visible": True, "toolTip": "", "styleSheet": "", "minimumSize": None}
+COMMON = {"enabled": True, "visible": True, "toolTip": "", "styleSheet": "", "minimumSize": None, "accessibleName": ""}
 
 
 class Widget:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,14 @@ def test_sources_need_nothing_that_slicer_lacks(path: Path) -> None:
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         for name in names:
             assert name.split(".")[0] in own | qt | set(sys.stdlib_module_names), f"{_name(path)} imports {name}"
+
+
+def test_rules_of_the_linter_stand_alone_and_are_those_of_the_repository() -> None:
+    own = tomllib.loads((EXTENSION / "ruff.toml").read_text(encoding="utf-8"))
+    whole = tomllib.loads((EXTENSION.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]
+    assert "extend" not in own, "the folder is split off, and nothing is above it then"
+    assert own["line-length"] == whole["line-length"]
+    assert {key: own["lint"][key] for key in whole["lint"]} == whole["lint"]
 
 
 def test_cmake_configures_the_extension(tmp_path: Path) -> None:

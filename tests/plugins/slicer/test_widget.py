@@ -64,6 +64,22 @@ def test_names_of_the_ui_file_are_unique_and_its_own_classes_declared() -> None:
     assert {kind for kind in _named().values() if not kind.startswith("Q")} == declared
 
 
+def test_everything_that_takes_the_keyboard_has_a_name_and_its_turn() -> None:
+    root = ET.parse(UI).getroot()
+    takes = {"QLineEdit", "QPushButton", "QCheckBox", "QTableWidget", "qMRMLNodeComboBox", "ctkSliderWidget", "ctkPathLineEdit"}
+    widgets = [element for element in root.iter("widget") if element.attrib["class"] in takes]
+    said = {
+        element.attrib["name"]
+        for element in widgets
+        if {"text", "accessibleName"} & {p.attrib["name"] for p in element.findall("property")}
+    }
+    labelled = {entry[0].text for entry in root.iter("property") if entry.attrib["name"] == "buddy"}
+    names = [element.attrib["name"] for element in widgets]
+    assert labelled <= set(names)
+    assert set(names) == said | labelled
+    assert [stop.text for stop in root.iter("tabstop")] == names, "the tab key goes through the panel from top to bottom"
+
+
 def test_the_notice_is_on_the_panel_and_always_visible() -> None:
     label = next(element for element in ET.parse(UI).getroot().iter("widget") if element.attrib["name"] == "noticeLabel")
     texts = [entry[0].text for entry in label.findall("property") if entry.attrib["name"] == "text"]

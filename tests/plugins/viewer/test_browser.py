@@ -30,6 +30,7 @@ pytest.importorskip("monailabel", reason="MONAI Label is not installed")
 from selenium import webdriver  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
 PYTHON = ROOT / ".venv-viewer" / "bin" / "python"
@@ -239,6 +240,17 @@ def test_a_click_on_a_head_sorts_the_table(page: Page) -> None:
     page.until(lambda: page.names() == sorted(page.names(), reverse=True), "the order did not turn around")
 
 
+def test_the_keyboard_sorts_the_table_and_its_head_says_how(page: Page) -> None:
+    def order(column: int) -> str | None:
+        return page.driver.find_element(By.CSS_SELECTOR, f"#findings th:nth-child({column})").get_attribute("aria-sort")
+
+    before = order(1)
+    page.driver.find_element(By.CSS_SELECTOR, "#findings th:nth-child(1) button").send_keys(Keys.ENTER)
+    page.until(lambda: order(1) in {"ascending", "descending"} - {before}, "the key did nothing")
+    assert page.names() == sorted(page.names(), reverse=order(1) == "descending")
+    assert order(2) == "none"
+
+
 def test_a_damaged_upload_is_said_in_words_a_good_one_opens_and_neither_stays_on_the_server(
     page: Page, server: LiveServer, phantom_scan: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -260,11 +272,16 @@ def test_a_damaged_upload_is_said_in_words_a_good_one_opens_and_neither_stays_on
 def test_the_end_of_the_viewer_deletes_the_scan_that_it_had_uploaded(
     server: LiveServer, phantom_scan: tuple[Path, Path], tmp_path: Path
 ) -> None:
+    def opened() -> int:
+        return server.log.read_text(encoding="utf-8").count("scan answered in")
+
+    before = opened()
     with viewing(server, tmp_path / "output.txt", "--scan", str(phantom_scan[0])):
         deadline = time.monotonic() + ANSWER_SECONDS
-        while not uploads(server):
+        while opened() == before:
             assert time.monotonic() < deadline, (tmp_path / "output.txt").read_text(errors="replace")[-3000:]
             time.sleep(0.1)
+        assert len(uploads(server)) == 1
     assert not uploads(server)
 
 
