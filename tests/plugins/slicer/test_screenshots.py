@@ -7,6 +7,7 @@ writes them into the checkout; otherwise they are made and checked only.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from tests.plugins.slicer.conftest import BundleAnswer
 from tests.plugins.slicer.program import MODULE_FOLDER, Program
 from tests.plugins.slicer.stand_in_server import StandInServer
 
-SIZE = 420
+WIDTH, HEIGHT = 560, 420
+"""Of a view in pixels: beside the scan there is room for the labels of its points."""
+
 CAPTION = "Research only. Not a diagnosis. Synthetic scan."
 
 
@@ -35,10 +38,11 @@ def test_views_of_the_most_probable_finding(
     from CTFindingsLib.study import Studies
     from CTFindingsLib.transport import Cancellation, ignore_progress
     from PIL import Image, ImageDraw
+    from PIL.PngImagePlugin import PngInfo
 
     from tests.plugins.slicer.views import ThreeDView
 
-    front = ThreeDView(program, (SIZE, SIZE))
+    front = ThreeDView(program, (WIDTH, HEIGHT))
     studies = Studies()
     studies.address = server.address
     volume.SetName("synthetic chest CT")
@@ -46,7 +50,7 @@ def test_views_of_the_most_probable_finding(
     studies.show_findings(volume, studies.ask_findings(volume)(Cancellation(), ignore_progress))
     finding = max(bundle_answer.present(), key=lambda entry: entry["probability"])
     for view in slice_views.values():
-        view.resize(SIZE, SIZE)
+        view.resize(WIDTH, HEIGHT)
     studies.show_evidence(volume, studies.ask_evidence(volume, finding=finding["name"])(Cancellation(), ignore_progress))
 
     segmentation = nodes.find(volume, anatomy.ROLE)
@@ -54,25 +58,36 @@ def test_views_of_the_most_probable_finding(
     segmentation.GetDisplayNode().SetOpacity3D(0.55)
     front.look_from_front()
 
-    sheet = Image.new("RGB", (2 * SIZE + 4, 2 * SIZE + 28), (24, 26, 30))
-    places = {"Red": (0, 0), "Green": (0, SIZE + 4), "Yellow": (SIZE + 4, SIZE + 4)}
+    sheet = Image.new("RGB", (2 * WIDTH + 4, 2 * HEIGHT + 28), (24, 26, 30))
+    places = {"Red": (0, 0), "Green": (0, HEIGHT + 4), "Yellow": (WIDTH + 4, HEIGHT + 4)}
     for name, place in places.items():
         pixels = slice_views[name].pixels()
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 200, f"{name} is empty"
         sheet.paste(Image.fromarray(pixels), place)
     surface = front.pixels()
     assert (surface.max(axis=-1) > 60).mean() > 0.1, "the 3D view is empty"
-    sheet.paste(Image.fromarray(surface), (SIZE + 4, 0))
+    sheet.paste(Image.fromarray(surface), (WIDTH + 4, 0))
     front.close()
     text = f"{finding['name']} {finding['probability']:.2f}, z {finding['evidence']['z_mm']:.0f} mm.  {CAPTION}"
-    ImageDraw.Draw(sheet).text((8, 2 * SIZE + 10), text, fill=(255, 255, 255))
-    sheet.quantize(256).save(tmp_path / "views.png", optimize=True)
+    ImageDraw.Draw(sheet).text((8, 2 * HEIGHT + 10), text, fill=(255, 255, 255))
+    told = PngInfo()
+    told.add_text("weights", str(bundle_answer.record["model"]["weights_sha256"]))
+    sheet.quantize(256).save(tmp_path / "views.png", optimize=True, pnginfo=told)
     assert (tmp_path / "views.png").stat().st_size < 300_000
 
     if os.environ.get("CTFINDINGS_SCREENSHOTS"):
         for target in (MODULE_FOLDER.parent / "Screenshots" / "views.png", bundle_root / "docs" / "images" / "slicer_views.png"):
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((tmp_path / "views.png").read_bytes())
+
+
+@pytest.mark.parametrize("name", ["slicer_views.png", "viewer.png"])
+def test_pictures_show_the_shipped_weights(bundle_root: Path, name: str) -> None:
+    """Otherwise make them anew: the first lines of this file, and of ``tests/plugins/viewer/test_browser.py``, say how."""
+    from PIL import Image
+
+    shipped = hashlib.sha256((bundle_root / "models" / "model.pt").read_bytes()).hexdigest()
+    assert Image.open(bundle_root / "docs" / "images" / name).info.get("weights") == shipped
 
 
 @pytest.mark.parametrize("name", ["views.png"])

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import requests
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from tests.plugins.monailabel.live_server import LiveServer, free_port, running
 
@@ -320,5 +321,7 @@ def test_the_picture_of_the_docs(page: Page, server: LiveServer, tmp_path: Path)
     target = ROOT / "docs" / "images" / "viewer.png" if keep else tmp_path / "viewer.png"
     time.sleep(2)
     picture = Image.open(io.BytesIO(page.driver.get_screenshot_as_png())).convert("RGB")
-    picture.save(target, optimize=True)
+    told = PngInfo()
+    told.add_text("weights", str(record_of(server)["model"]["weights_sha256"]))
+    picture.save(target, optimize=True, pnginfo=told)
     assert target.stat().st_size > 50_000
