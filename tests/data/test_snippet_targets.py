@@ -35,8 +35,8 @@ def test_snippets_of_the_scan_stay_and_the_others_are_counted_in_the_log(step: f
         study = SnippetTargetsd()({"id": "s1", "image": image(step), "snippets": snippets})
     assert study["snippets"] == [{"text": "a", "z_mm": -101.4}, {"text": "b", "z_mm": -71.6}]
     assert [record.getMessage() for record in caplog.records] == [
-        "s1: 1 of its snippets left out: no z_mm",
-        "s1: 2 of its snippets left out: z_mm outside the scan (-102 to -72 mm)",
+        "a study: 1 of its snippets left out: no z_mm",
+        "a study: 2 of its snippets left out: z_mm outside the scan (-102 to -72 mm)",
     ]
 
 

@@ -123,7 +123,18 @@ def test_warnings_are_logged_in_training_and_batches_collate(tmp_path, nifti, hu
     pipeline = Compose(image_pipeline(roi_size=(48, 48, 48)))
     batch = list_data_collate([pipeline({"image": str(path)}) for path in (nifti, tmp_path / "short.nii")])
     assert batch["image"].shape == (2, 1, 48, 48, 48)
-    assert "covers only 60 mm" in caplog.text
+    assert [record.getMessage() for record in caplog.records] == [
+        "short.nii: covers only 60 mm along the body; findings elsewhere cannot be seen"
+    ]
+
+
+def test_a_logged_warning_names_files_without_their_folders(tmp_path, nifti, hu, affine, caplog):
+    (tmp_path / "Doe Jane").mkdir()
+    nib.save(nib.Nifti1Image(hu, affine), tmp_path / "Doe Jane" / "scan.nii")
+    nib.save(nib.Nifti1Image(np.where(hu > -300, 77, 1).astype(np.uint8), affine), tmp_path / "mask.nii.gz")
+    study = {"image": str(tmp_path / "Doe Jane" / "scan.nii"), "anatomy": str(tmp_path / "mask.nii.gz")}
+    LoadScand("image", anatomy_key="anatomy", log_warnings=True)(study)
+    assert "the anatomy mask of scan.nii: 1 label ids" in caplog.text and "Doe" not in caplog.text
 
 
 def test_the_pipeline_can_go_to_worker_processes():

@@ -22,6 +22,7 @@ from bundle.ctfindings.engines.diagnostics import Diagnostics
 from bundle.ctfindings.engines.evaluation import evaluate_checkpoint
 from bundle.ctfindings.engines.evaluation_records import evidence_record, paraphrase_record
 from bundle.ctfindings.engines.loading import cached_dataset, study_loader
+from bundle.ctfindings.engines.predictions import write_predictions
 from bundle.ctfindings.engines.scoring import LOCALIZED, KeepGeometryd, SplitScores, collect_scores
 from bundle.ctfindings.findings import FINDING_NAMES, TEMPLATES, finding_index
 from bundle.ctfindings.inference.record import DISCLAIMER
@@ -299,16 +300,29 @@ def made_up_scores(**changes: Any) -> SplitScores:
 
 
 def test_thresholds_are_cut_on_calibrated_probabilities() -> None:
-    calibration = calibrate(made_up_scores())
+    calibration = calibrate(made_up_scores(), rule="youden")
     # Youden's largest threshold without an error is the lowest positive.
     np.testing.assert_allclose(calibration.thresholds, 1 / (1 + np.exp(-(calibration.scale * 1.0 + calibration.shift))))
 
 
+def test_nobody_calibrates_without_naming_the_rule_of_the_thresholds() -> None:
+    with pytest.raises(TypeError, match="rule"):
+        calibrate(made_up_scores())  # type: ignore[call-arg]
+
+
+def test_predictions_are_one_table_that_keeps_small_probabilities(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "predictions.csv", ["a"], np.array([[2.5e-9, 0.25]]), np.array([[0, -1]]), ["Emphysema", "Lung nodule"])
+    assert (tmp_path / "predictions.csv").read_text().splitlines() == [
+        "id,Emphysema probability,Lung nodule probability,Emphysema label,Lung nodule label",
+        "a,2.5e-09,0.25,0,-1",
+    ]
+
+
 def test_calibration_on_the_scored_studies_or_the_test_split_is_refused() -> None:
     with pytest.raises(ValueError, match="scan s2"):
-        calibrate(made_up_scores(), scored_ids=["other", "s2"])
+        calibrate(made_up_scores(), scored_ids=["other", "s2"], rule="f1")
     with pytest.raises(ValueError, match="'test'"):
-        calibrate(made_up_scores(), split="test")
+        calibrate(made_up_scores(), split="test", rule="f1")
 
 
 def test_a_network_that_learned_nothing_is_scored_but_not_exported(setup: Setup, tmp_path: Path) -> None:

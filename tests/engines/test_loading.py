@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +123,25 @@ def test_a_file_that_changed_has_another_name_in_the_cache(tmp_path: Path) -> No
     before = study_digest(study)
     image.write_bytes(b"other")
     assert study_digest(study) != before
+
+
+def test_a_series_of_which_a_file_changed_has_another_name_in_the_cache(tmp_path: Path) -> None:
+    slices = [tmp_path / "series" / "deep" / f"{number}.dcm" for number in range(2)]
+    slices[0].parent.mkdir(parents=True)
+    for path in slices:
+        path.write_bytes(b"one")
+    study = {"id": "a", "image": str(tmp_path / "series")}
+    before = study_digest(study)
+    slices[1].write_bytes(b"other")
+    assert study_digest(study) != before
+
+
+def test_a_file_that_did_not_change_keeps_the_name_that_caches_know(tmp_path: Path) -> None:
+    image = tmp_path / "a.nii.gz"
+    image.write_bytes(b"one")
+    os.utime(image, ns=(7, 7))
+    content = json.dumps([{"id": "a", "image": str(image)}, {"image": [3, 7]}], sort_keys=True)
+    assert study_digest({"id": "a", "image": str(image)}) == hashlib.sha256(content.encode()).hexdigest()
 
 
 def test_augmentation_is_drawn_at_every_access(tmp_path: Path) -> None:

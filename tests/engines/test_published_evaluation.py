@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.transforms import Transform
 
 from bundle.ctfindings.data import fvlm_pipeline, radfinder_pipeline
@@ -87,7 +88,7 @@ def test_fvlm_by_its_protocol(datalist: Path, tmp_path: Path, capsys: pytest.Cap
     with (tmp_path / "eval" / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == [f"test_{index}" for index in range(4)]
-    assert "patient" not in rows[0] and "probability Cardiomegaly" in rows[0] and "probability Lymphadenopathy" not in rows[0]
+    assert "patient" not in rows[0] and "Cardiomegaly probability" in rows[0] and "Lymphadenopathy probability" not in rows[0]
     assert "Protocol fvlm" in capsys.readouterr().out
 
 
@@ -124,3 +125,26 @@ def test_scans_that_only_their_record_brings_to_hu_are_scored_as_those_in_hu(dat
         evaluate(radfinder_like(), steps, listed, "radfinder", folder)
         found.append((folder / "eval" / "predictions.csv").read_text(encoding="utf-8"))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("name", ["paraphrases", "export_path", "compare", "threshold_rule", "cache_dir"])
+def test_what_a_published_model_is_not_scored_by_is_refused(name: str, datalist: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{name}: a published model is scored by its protocol alone"):
+        evaluate_published(radfinder_like(), "none.pt", lambda: None, datalist, [], "radfinder", tmp_path, **{name: "f1"})  # type: ignore
+
+
+@pytest.mark.parametrize("model", ["fvlm", "radfinder"])
+def test_the_configuration_hands_on_all_that_an_evaluation_can_be_asked_for(bundle_root: Path, model: str) -> None:
+    parser = ConfigParser()
+    parser.read_config([str(bundle_root / "configs" / name) for name in ("train.json", "evaluate.json")])
+    asked = {key: value for key, value in parser["evaluation"].items() if not key.startswith("_")}
+    parser.read_config([str(bundle_root / "configs" / name) for name in ("train.json", "evaluate.json", f"networks/{model}.json")])
+    given = parser["evaluation"]
+    # The name of the cache is made from what follows; a folder is what somebody may ask for.
+    assert {key: value for key, value in asked.items() if key not in given or given[key] != value} == {
+        "cache_key": asked["cache_key"],
+        "preprocessing": asked["preprocessing"],
+    }
+    assert [parser.get_parsed_content(key) for key in ("paraphrases", "export_path", "compare", "threshold_rule", "cache_dir")] == [
+        None
+    ] * 5

@@ -16,7 +16,7 @@ from bundle.ctfindings.data.sources.phantom import make_case
 from bundle.ctfindings.data.sources.phantom.dataset import write_nifti
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.mask_datalist import mask_datalist, mask_file
-from bundle.ctfindings.inference.mask_sources import MaskSource, MaskTask, choose_source, make_mask
+from bundle.ctfindings.inference.mask_sources import MaskSource, MaskTask, _signature, choose_source, make_mask
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,16 @@ def test_a_second_run_makes_nothing_again_unless_the_scan_changed(datalist: Path
     first.datalist.unlink()
     write_nifti(datalist.parent / "a.nii.gz", chest[0] + 1, chest[2])
     assert mask_datalist(datalist, tmp_path / "out", source)[1:3] == (1, 0)
+
+
+def test_a_series_of_which_a_file_changed_is_another_scan(tmp_path: Path) -> None:
+    file = tmp_path / "series" / "deep" / "1.dcm"
+    file.parent.mkdir(parents=True)
+    signatures = []
+    for content in (b"one", b"one, longer"):
+        file.write_bytes(content)
+        signatures.append(_signature(MaskTask(str(tmp_path / "series"), None, "mask.nii.gz", MaskSource("totalsegmentator"))))
+    assert signatures[0] != signatures[1]
 
 
 def test_a_mask_that_was_cut_off_is_made_again(datalist: Path, tmp_path: Path, bundle_root: Path) -> None:

@@ -13,6 +13,19 @@ from monai.transforms import MapTransform
 logger = logging.getLogger(__name__)
 
 
+def _without_id(record: logging.LogRecord) -> bool:
+    """Counts by reason, without the id of the study, which may be a patient's.
+
+    Here and not in ``SnippetTargetsd``: the source of a step names the cache of what it makes, and that stays the same.
+    """
+    if isinstance(record.args, tuple) and len(record.args) == 3:
+        record.args = ("a study", *record.args[1:])
+    return True
+
+
+logger.addFilter(_without_id)
+
+
 class SnippetTargetsd(MapTransform):
     """Keeps the snippets of a study that point to a slice of its scan, and logs how many it left out and why.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,20 @@ from bundle.ctfindings.data.anatomy_mask import load_anatomy_mask
 from bundle.ctfindings.data.scan import load_scan
 
 logger = logging.getLogger(__name__)
+
+
+def _without_folders(record: logging.LogRecord) -> bool:
+    """Leaves of the path in front of a warning the name of the file: its folders are nobody's business.
+
+    Here and not in ``LoadScand``: the source of a step names the cache of what it makes, and that stays the same.
+    """
+    subject, colon, warning = record.getMessage().partition(": ")
+    mask = "the anatomy mask of " if subject.startswith("the anatomy mask of ") else ""
+    record.msg, record.args = f"{mask}{PurePath(subject.removeprefix(mask)).name}{colon}{warning}", ()
+    return True
+
+
+logger.addFilter(_without_folders)
 
 STORED_KEY = "stored"
 """Entry of a study record that says how its scan is stored, where the file does not; see ``Stored``."""

@@ -40,9 +40,7 @@ class Calibration:
         return apply_platt(logits, self.scale, self.shift)
 
 
-def calibrate(
-    scores: SplitScores, split: str = "validation", scored_ids: Sequence[str] = (), rule: ThresholdRule = "youden"
-) -> Calibration:
+def calibrate(scores: SplitScores, split: str = "validation", scored_ids: Sequence[str] = (), *, rule: ThresholdRule) -> Calibration:
     """Temperature, Platt scaling and thresholds from the studies of one split.
 
     A network that has learned nothing cannot be calibrated but can be scored; the calibration then says so in ``problem``.

@@ -5,7 +5,6 @@ Shapes: S studies, T templates, C findings, K anatomies.
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import platform
@@ -28,6 +27,7 @@ from bundle.ctfindings.engines.diagnostics_record import TEMPLATE_NAMES, compari
 from bundle.ctfindings.engines.evaluation_records import anatomy_record, evidence_record, paraphrase_record
 from bundle.ctfindings.engines.evaluation_report import write_evaluation_report, write_figures
 from bundle.ctfindings.engines.loading import cached_dataset, study_loader
+from bundle.ctfindings.engines.predictions import write_predictions
 from bundle.ctfindings.engines.protocols import protocol_of_scores
 from bundle.ctfindings.engines.scoring import KeepGeometryd, SplitScores, collect_scores
 from bundle.ctfindings.findings import FINDING_NAMES
@@ -117,7 +117,7 @@ def evaluate_checkpoint(
         load_checkpoint(network, path)
         network.to(device).eval()
         scores = {name: collect_scores(loader, network, device, name) for name, loader in loaders.items()}
-        fitted = calibrate(scores[calibration_split], calibration_split, scores[split].ids, threshold_rule)
+        fitted = calibrate(scores[calibration_split], calibration_split, scores[split].ids, rule=threshold_rule)
         return scores, fitted, diagnose(network.text, scores[split], studies[split], fitted, seed)
 
     # The other one first: the network holds the weights of the checkpoint itself in the end.
@@ -254,11 +254,7 @@ def _write_results(
     folder: Path, record: dict[str, Any], answers: Diagnostics, other: Diagnostics | None, thresholds: NDArray[np.float64]
 ) -> None:
     probabilities, labels = answers.calibrated, answers.labels
-    with atomic_path(folder / "predictions.csv") as path, path.open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["id", *(f"{name} probability" for name in FINDING_NAMES), *(f"{name} label" for name in FINDING_NAMES)])
-        for row, study in enumerate(answers.ids):
-            table.writerow([study, *(f"{value:.6f}" for value in probabilities[row]), *labels[row].tolist()])
+    write_predictions(folder / "predictions.csv", answers.ids, probabilities, labels)
     with atomic_path(folder / "roc.png") as path:
         plot_roc_grid(probabilities, labels, FINDING_NAMES, path, thresholds)
     if record["macro"]["auc"] is not None:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from bundle.ctfindings.data import MASK_KEYS, collate_studies
+from bundle.ctfindings.data.file_signature import file_signature
 from bundle.ctfindings.data.scan_work import over_scans
 from bundle.ctfindings.engines.scan_cache import CachedStudies, fill
 
@@ -32,8 +33,9 @@ def cached_dataset(
         studies: from ``load_datalist``.
         preprocessing: the image pipeline, without random steps.
         augmentation: random transforms, run at every access.
-        cache_dir: folder of the cache; None computes every scan at every access. Each pipeline has a subfolder, named by the parameters
-            of all its steps, so a changed pipeline never reads stale scans.
+        cache_dir: folder of the cache; None computes every scan at every access. Each pipeline has a subfolder, named by the classes and
+            parameters of all its steps and by the versions of the code, so that other steps never read its scans. What a step calls may
+            change within a version without another name: see ``describe``.
         cache_key: anything else that should tell one cache from another.
     """
     steps = [
@@ -74,12 +76,11 @@ def study_digest(study: Mapping[str, Any]) -> str:
 
 
 def _file_stamp(path: Any) -> list[int]:
-    """Size in bytes and date of change in ns; nothing for what is not there, whose reader says so better."""
+    """Size in bytes and date of change in ns of a file or folder; nothing for what is not there, whose reader says so better."""
     try:
-        status = Path(str(path)).stat()
+        return file_signature(str(path)).listed()
     except OSError:
         return []
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _plain(value: Any) -> Any:

@@ -21,10 +21,14 @@ from bundle.ctfindings.engines.loading import cached_dataset, study_digest, stud
 from bundle.ctfindings.engines.locked_image import LockedSplit, encode_split, locked_model, score_locked, train_locked
 from bundle.ctfindings.engines.pipeline_version import describe_pipeline, version_of
 from bundle.ctfindings.engines.scoring import KeepGeometryd
+from bundle.ctfindings.metrics import ThresholdRule
 from bundle.ctfindings.networks import LockedImageModel, TextTower, load_checkpoint
 from bundle.ctfindings.networks.checkpoint import sha256_of
 
 logger = logging.getLogger(__name__)
+
+THRESHOLD_RULE: ThresholdRule = "youden"
+"""Of the templates' F1 in every comparison over a locked tower, recorded ones included; ``evaluate.json`` has a key for its own."""
 
 
 class LockedRuns:
@@ -67,7 +71,7 @@ class LockedRuns:
             return run
         model = self.model(variant, seed, run)
         scores = {split: score_locked(model, self.encoded[split], self.studies[split]) for split in ("validation", "test")}
-        fitted = calibrate(scores["validation"], "validation", scores["test"].ids)
+        fitted = calibrate(scores["validation"], "validation", scores["test"].ids, rule=THRESHOLD_RULE)
         diagnose(model.text, scores["test"], self.studies["test"], fitted, seed).save(run / DIAGNOSTICS_FILE)
         return run
 

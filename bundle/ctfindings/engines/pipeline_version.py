@@ -23,7 +23,7 @@ _OURS = __name__.split(".engines")[0]
 
 
 def describe_pipeline(steps: Sequence[Transform], key: Any = None) -> dict[str, Any]:
-    """All that the result of the steps depends on but the study, as plain JSON.
+    """What the result of the steps depends on but the study, as plain JSON: versions, classes with their source, and parameters.
 
     Args:
         steps: deterministic transforms.
@@ -41,7 +41,9 @@ def version_of(description: Mapping[str, Any]) -> str:
 def describe(value: Any, within: tuple[int, ...] = ()) -> Any:
     """A value as plain JSON, the same in every process: objects by class and attributes, functions by their code.
 
-    A class of this package also gives a digest of its source: a transform may change while its parameters stay.
+    A class of this package also gives a digest of its source: a transform may change while its parameters stay. The functions and modules
+    that it calls are not looked at: whoever changes these so that scans come out otherwise raises the version of the package, or empties
+    the caches.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value

@@ -5,7 +5,6 @@ Shapes: S studies, T templates, C findings, K anatomies.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.data.transforms import STORED_KEY
 from bundle.ctfindings.engines.evaluation import check_patients, labelled_studies
+from bundle.ctfindings.engines.predictions import write_predictions
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.metrics.protocols import ZeroShotScores, check_protocol, format_protocol, protocol_record
 from bundle.ctfindings.networks import PublishedClassifier, PublishedTextTower, load_classifier
@@ -41,6 +41,7 @@ def evaluate_published(
     resamples: int = 1000,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    **unused: Any,
 ) -> dict[str, Any]:
     """Scores a split and writes ``metrics.json`` and ``predictions.csv``; prints the means of the protocol.
 
@@ -59,14 +60,18 @@ def evaluate_published(
         resamples: bootstrap resamples of the interval of the AUC.
         seed: of the bootstrap.
         device: to run on.
+        unused: what else ``evaluate_checkpoint`` can be asked for; None each.
 
     Returns:
         The content of ``metrics.json``.
 
     Raises:
-        ValueError: a split is missing or has no labels, a study or patient is in both, a scan has no mask where the model needs one, or the
-            checkpoint does not fit.
+        ValueError: something is asked for that a published model is not scored by, a split is missing or has no labels, a study or patient
+            is in both, a scan has no mask where the model needs one, or the checkpoint does not fit.
     """
+    for name, value in unused.items():
+        if value is not None:
+            raise ValueError(f"{name}: a published model is scored by its protocol alone, so that this has no effect; leave {name} out")
     chosen = check_protocol(protocol)
     scored_studies = labelled_studies(datalist, split)
     calibration_studies = []
@@ -91,7 +96,10 @@ def evaluate_published(
     output = Path(output_dir)
     with atomic_path(output / "metrics.json") as temporary:
         temporary.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    _write_predictions(output / "predictions.csv", scored, network.scored)
+    columns = [column for column, wanted in enumerate(network.scored) if wanted]
+    probabilities = 1 / (1 + np.exp(-scored.logits[:, columns]))
+    names = [FINDING_NAMES[column] for column in columns]
+    write_predictions(output / "predictions.csv", scored.ids, probabilities, scored.labels[:, columns], names)
     print(format_protocol(record))
     return record
 
@@ -137,14 +145,3 @@ def score_studies(
         by_template = np.zeros((0, len(network.template_ids), count))
         return ZeroShotScores([], [], nothing.astype(np.int64), nothing, by_template, np.zeros((0, len(ANATOMIES)), dtype=bool))
     return ZeroShotScores(ids, patients, np.stack(labels), np.stack(logits), np.stack(template_logits), np.stack(valid))
-
-
-def _write_predictions(path: Path, scores: ZeroShotScores, scored: Sequence[bool]) -> None:
-    columns = [column for column, wanted in enumerate(scored) if wanted]
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        names = [FINDING_NAMES[column] for column in columns]
-        writer.writerow(["id", *(f"probability {name}" for name in names), *(f"label {name}" for name in names)])
-        for row, study in enumerate(scores.ids):
-            probabilities = 1 / (1 + np.exp(-scores.logits[row, columns]))
-            writer.writerow([study, *(f"{value:.6g}" for value in probabilities), *scores.labels[row, columns].tolist()])

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from bundle.ctfindings.anatomy import ANATOMIES, ANATOMY_NAMES, THORAX
 from bundle.ctfindings.data.anatomy_mask import load_anatomy_mask
 from bundle.ctfindings.data.atomic import atomic_path
+from bundle.ctfindings.data.file_signature import file_signature
 from bundle.ctfindings.data.lung_mask import body_mask, lung_mask
 from bundle.ctfindings.data.scan import load_scan
 from bundle.ctfindings.data.volume import ScanError
@@ -175,7 +176,7 @@ def _external(task: MaskTask, scan: MetaTensor, hu: NDArray[np.float32], affine:
 def _signature(task: MaskTask) -> str:
     """What a mask depends on, short enough for the description in a NIfTI header (80 bytes)."""
     files = [Path(task.image), Path(task.source.folder) / "models" / "model.pt"]
-    stamps = [[file.stat().st_size, file.stat().st_mtime_ns] if file.exists() else [] for file in files]
+    stamps = [file_signature(file).listed() for file in files]
     content = json.dumps([str(files[0].resolve()), stamps, task.stored, task.source.fast], sort_keys=True, default=str)
     return f"ctfindings mask {MASK_VERSION} {task.source.name} {sha256(content.encode()).hexdigest()[:24]}"
 

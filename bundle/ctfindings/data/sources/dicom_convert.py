@@ -11,6 +11,7 @@ import numpy as np
 
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.data.dicom_series import read_dicom_files
+from bundle.ctfindings.data.file_signature import signature_of_files
 from bundle.ctfindings.data.hounsfield import to_hu
 from bundle.ctfindings.data.sources.dicom_index import ArchiveFile, unpacked
 from bundle.ctfindings.data.stored import Stored
@@ -38,8 +39,8 @@ class Conversion(NamedTuple):
 
 def signature(files: Sequence[ArchiveFile]) -> str:
     """Number of files of a study, and size and time of the newest of them on the disk."""
-    stats = [path.stat() for path in {file.path for file in files}]
-    return f"{VERSION}:{len(files)}:{sum(stat.st_size for stat in stats)}:{max(stat.st_mtime_ns for stat in stats)}"
+    found = signature_of_files({file.path for file in files})
+    return f"{VERSION}:{len(files)}:{found.bytes}:{found.newest_ns}"
 
 
 def convert(conversion: Conversion) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from bundle.ctfindings.data.file_signature import file_signature
 from bundle.ctfindings.data.scan import load_scan
 from bundle.ctfindings.data.sources.journal import work_through
 from bundle.ctfindings.data.volume import ScanError
@@ -51,10 +52,8 @@ class ScanFacts:
 
 
 def signature(path: Path) -> str:
-    """Size and time of a file, or of all files in a folder."""
-    files = [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
-    stats = [file.stat() for file in files]
-    return f"{len(files)}:{sum(stat.st_size for stat in stats)}:{max((stat.st_mtime_ns for stat in stats), default=0)}"
+    """``file_signature`` as the journal holds it."""
+    return ":".join(str(number) for number in file_signature(path))
 
 
 def read_facts(path: Path, stored: Mapping[str, Any] | None = None) -> ScanFacts:
