@@ -254,7 +254,7 @@ def _write_results(
     folder: Path, record: dict[str, Any], answers: Diagnostics, other: Diagnostics | None, thresholds: NDArray[np.float64]
 ) -> None:
     probabilities, labels = answers.calibrated, answers.labels
-    write_predictions(folder / "predictions.csv", answers.ids, probabilities, labels)
+    write_predictions(folder / "predictions.csv", answers.ids.tolist(), probabilities, labels)
     with atomic_path(folder / "roc.png") as path:
         plot_roc_grid(probabilities, labels, FINDING_NAMES, path, thresholds)
     if record["macro"]["auc"] is not None:
