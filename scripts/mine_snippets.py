@@ -135,6 +135,8 @@ def main() -> None:
     parser.add_argument("--refused", type=Path, metavar="CSV", help="also write what was refused, with the reason; must not exist")
     parser.add_argument("--sample", type=int, default=10, help="sentences to print for checking by eye; 0 for none (default %(default)s)")
     options = parser.parse_args()
+    if options.sample < 0:
+        parser.error(f"argument --sample: {options.sample} is negative; 0 prints no sentence")
     try:
         run_or_exit(mine, options)
     except OSError as error:

@@ -104,6 +104,17 @@ def test_probabilities_are_refused(scan, write, lungs):
         load_anatomy_mask(write(lungs / np.float32(3)), "lung", scan)
 
 
+@pytest.mark.parametrize("mapping", ["ctfindings", "lung"])
+def test_a_scan_in_place_of_a_mask_is_refused(scan, nifti, mapping):
+    with pytest.raises(ScanError, match=r"ids of a mask are not negative; give the anatomy mask, not a scan"):
+        load_anatomy_mask(nifti, mapping, scan)
+
+
+def test_a_negative_id_that_the_mapping_names_is_taken(scan, write, lungs):
+    mask, _ = load_anatomy_mask(write(-lungs.astype(np.int16)), {-1: "lung", -2: "lung", -4: "heart"}, scan)
+    np.testing.assert_array_equal(mask[0].numpy() == 1, np.isin(lungs, (1, 2)))
+
+
 def test_a_mask_without_any_mapped_id_is_refused(scan, write, lungs):
     with pytest.raises(ScanError, match=r"none of the mapped ids \[9\]"):
         load_anatomy_mask(write(lungs), {9: "heart"}, scan)

@@ -52,6 +52,13 @@ def test_sample_0_prints_nothing_of_a_report(run: Run, tmp_path: Path, capsys: p
     assert "nodule" not in printed and "Mueller" not in printed
 
 
+def test_a_negative_sample_is_refused_before_anything_is_written(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(table(tmp_path / "in.csv", ("a", NODULE)), tmp_path / "out.csv", "--sample", "-1")
+    assert stopped.value.code == 2 and "-1 is negative" in capsys.readouterr().err
+    assert not (tmp_path / "out.csv").exists()
+
+
 def test_with_dicom_only_what_has_a_place_is_written_and_the_rest_is_counted(
     run: Run,
     tmp_path: Path,

@@ -110,6 +110,7 @@ def test_a_record_holds_what_differs_from_the_default() -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
+        (-8192, "stored is -8192; give a mapping"),
         ({"intercepts": 1}, "stored has 'intercepts'"),
         ({"slope": 0}, "a positive slope"),
         ({"intercept": "none"}, "no number"),
@@ -119,7 +120,7 @@ def test_a_record_holds_what_differs_from_the_default() -> None:
         ({"axes": "IPL", "spacing_mm": [1, 0, 1]}, "three positive numbers"),
     ],
 )
-def test_a_record_that_cannot_be_read_is_named(tmp_path: Path, entry: dict[str, Any], message: str) -> None:
+def test_a_record_that_cannot_be_read_is_named(tmp_path: Path, entry: Any, message: str) -> None:
     path = tmp_path / "d.json"
     path.write_text(json.dumps({"training": [{"id": "s1", "image": "a.nii.gz", "stored": entry}]}))
     with pytest.raises(ValueError, match=message) as refused:

@@ -188,6 +188,13 @@ def test_the_command_ends_with_one_line_and_code_1(bundle_root: Path, untrained_
     assert not (tmp_path / "out").exists()
 
 
+def test_a_rescale_that_is_a_bare_number_ends_the_command_with_one_line(bundle_root: Path, untrained_weights: Path, tmp_path: Path) -> None:
+    arguments = ["--image", "scan.nii.gz", "--ckpt_path", str(untrained_weights), "--output_dir", str(tmp_path / "out")]
+    result = _command(bundle_root, *arguments, "--stored", "-8192")
+    assert result.returncode == 1 and "Traceback" not in result.stderr + result.stdout
+    assert result.stderr.splitlines()[-1] == "error: stored is -8192; give a mapping such as {'intercept': -8192}"
+
+
 def test_the_command_answers(bundle_root: Path, untrained_weights: Path, phantom_scan: tuple[Path, Path], tmp_path: Path) -> None:
     arguments = ["--image", str(phantom_scan[0]), "--ckpt_path", str(untrained_weights), "--output_dir", str(tmp_path)]
     result = _command(bundle_root, *arguments, "--queries", "['fluid around the lung']")

@@ -37,7 +37,8 @@ def load_anatomy_mask(
         the anatomies it knows, which are those the mapping names. Ids without a mapping are ignored, with a warning in the meta.
 
     Raises:
-        ScanError: when the file cannot be read, holds no integers or no mapped id, or does not overlap the scan.
+        ScanError: when the file cannot be read, holds no integers, negative values that the mapping does not name or no mapped id,
+            or does not overlap the scan.
         ValueError: when the mapping is unknown or names an unknown anatomy.
     """
     volume = read_volume(path)
@@ -48,6 +49,8 @@ def load_anatomy_mask(
         labels = labels.astype(np.int64)
     present = np.unique(labels)
     names = _names_of_ids(mapping, present)
+    if any(label < 0 and int(label) not in names for label in present):
+        raise ScanError(path, f"holds {present[0]}, and ids of a mask are not negative; give the anatomy mask, not a scan")
     known = tuple(name for name in ANATOMY_NAMES if name in names.values())
     ids = {label: ANATOMIES[anatomy_index(name)].mask_id for label, name in names.items()}
     ours = np.zeros(len(present), np.uint8)
@@ -69,7 +72,7 @@ def load_anatomy_mask(
 def _names_of_ids(mapping: Mapping[int, str] | Mapping[str, str] | str, present: np.ndarray) -> dict[int, str]:
     """Label id -> anatomy; id 0 is never an anatomy."""
     if mapping == "lung":
-        return {int(label): "lung" for label in present if label != 0}
+        return {int(label): "lung" for label in present if label > 0}
     if isinstance(mapping, str):
         if mapping not in MASK_MAPPINGS:
             raise ValueError(f"mask mapping {mapping!r} is unknown; known are {', '.join([*MASK_MAPPINGS, 'lung'])}, or a table of ids")

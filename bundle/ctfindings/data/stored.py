@@ -53,8 +53,10 @@ def stored_from(entry: Mapping[str, Any] | None) -> Stored:
     """The entry ``stored`` of a study record.
 
     Raises:
-        ValueError: when it has an unknown key, or a value that is no number, no 4 x 4 affine or no axes.
+        ValueError: when it is no mapping, has an unknown key, or a value that is no number, no 4 x 4 affine or no axes.
     """
+    if entry is not None and not isinstance(entry, Mapping):
+        raise ValueError(f"stored is {entry!r}; give a mapping such as {{'intercept': -8192}}")
     values = dict(entry or {})
     unknown = sorted(set(values) - set(Stored._fields))
     if unknown:

@@ -17,6 +17,7 @@ from monai.inferers import Inferer
 from monai.transforms import Compose, Transform
 from torch import Tensor
 
+from bundle.ctfindings.data.stored import stored_from
 from bundle.ctfindings.inference.console import format_findings
 from bundle.ctfindings.inference.encoded_scan import record_of
 from bundle.ctfindings.inference.findings import Answers, FindingsPredictor, check_queries
@@ -45,8 +46,9 @@ def scan_records(
         One study per scan; none without an image, so that the workflow can be built and checked before a scan is chosen.
 
     Raises:
-        ValueError: when masks and scans do not pair, or two scans would be written to one folder.
+        ValueError: when masks and scans do not pair, two scans would be written to one folder, or ``stored`` cannot be read.
     """
+    stored_from(stored)
     images, masks = _paths(image), _paths(anatomy)
     if images and masks and len(masks) != len(images):
         raise ValueError(f"anatomy: {len(masks)} masks were given for {len(images)} scans; give one for each scan, or null")
@@ -66,13 +68,14 @@ def check_request(
     queries: Sequence[str] | str,
     evidence: str,
     output_dir: str | Path,
+    stored: Mapping[str, Any] | None = None,
 ) -> None:
     """Refuses a request that cannot be answered, before anything is loaded.
 
     Raises:
         ValueError: with what is wrong and what would be right.
     """
-    if not scan_records(image, anatomy):
+    if not scan_records(image, anatomy, stored):
         raise ValueError("image: no scan was given; add --image SCAN, a NIfTI or NRRD file, or a folder or zip of DICOM")
     check_queries(queries)
     if evidence not in EVIDENCE_CHOICES:
