@@ -8,6 +8,7 @@ from bundle.ctfindings.engines.evaluation import evaluate_checkpoint
 from bundle.ctfindings.engines.gradient_cache import GradientCache, MicroBatches
 from bundle.ctfindings.engines.handlers import EpochSeed, FreezeStandardization, LossLog, MacroAuc, MetricLog
 from bundle.ctfindings.engines.loading import cached_dataset, study_loader
+from bundle.ctfindings.engines.options import check_options
 from bundle.ctfindings.engines.parameter_groups import parameter_groups
 from bundle.ctfindings.engines.published_evaluation import evaluate_published
 from bundle.ctfindings.engines.running import input_error, input_errors_in_one_line, run_or_exit
@@ -28,6 +29,7 @@ __all__ = [
     "TokenWarmStart",
     "cached_dataset",
     "calibrate",
+    "check_options",
     "collect_scores",
     "evaluate_checkpoint",
     "evaluate_published",
