@@ -36,7 +36,7 @@ RADFINDER_SCAN = (1, 1, 512, 384, 128)
 def fvlm_tower() -> nn.Module:
     """The tower of ``configs/networks/fvlm_tower.json``."""
     parser = ConfigParser()
-    parser.read_config(ROOT / "configs" / "networks" / "fvlm_tower.json")
+    parser.read_config([str(ROOT / "configs" / name) for name in ("train.json", "networks/fvlm_tower.json")])
     tower: nn.Module = parser.get_parsed_content("image_tower")
     return tower
 
@@ -76,6 +76,9 @@ def training_step(build: Callable[[], nn.Module]) -> Callable[[], object]:
 def radfinder_scan() -> Callable[[], object]:
     """A whole scan through RadFinder, one window at a time."""
     encoder, scan = radfinder_image_encoder().eval(), torch.rand(RADFINDER_SCAN)
+    # Weights that were never written take no memory, which would flatter the figure.
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
     return torch.no_grad()(lambda: encoder.encode_scan(scan))
 
 
