@@ -34,7 +34,6 @@ from bundle.ctfindings.engines.experiments import (  # noqa: E402
     split_sizes,
 )
 from bundle.ctfindings.engines.locked_experiments import LockedRuns  # noqa: E402
-from bundle.ctfindings.networks.checkpoint import sha256_of  # noqa: E402
 
 
 def main() -> None:
@@ -63,10 +62,12 @@ def experiment(options: argparse.Namespace) -> Path:
     datalist = reduced_datalist(options.datalist, options.scans, work)
     keys = {"epochs": options.epochs, **dict(options.set)}
     run: Callable[[Variant, int], Path]
+    image_weights = None
     if options.locked_image is None:
         run = partial(run_variant, datalist=datalist, folder=work, keys={**keys, "cache_dir": str(options.cache.resolve())})
     else:
         run = LockedRuns(options.locked_image, datalist, work, keys)
+        image_weights = run.image_weights
     places = {"--datalist": "FOLDER", "--output": None, "--work": None, "--cache": None}
     return run_experiment(
         [variant for variant in CA_GCL_VARIANTS if variant.name in options.variants],
@@ -75,7 +76,7 @@ def experiment(options: argparse.Namespace) -> Path:
         options.output,
         options.title,
         shown_command(sys.argv, places),
-        {"studies": split_sizes(datalist), "keys": keys, "locked_image": options.locked_image and sha256_of(options.locked_image)},
+        {"studies": split_sizes(datalist), "keys": keys, "locked_image": image_weights},
         options.resamples,
     )
 

@@ -194,7 +194,7 @@ def run_all(options: argparse.Namespace) -> None:
         "studies": split_sizes(options.datalist),
         "keys": options.keys,
         "pool": options.pool,
-        "locked_image": options.locked_image and sha256_of(options.locked_image),
+        "locked_image": runs.image_weights if runs else None,
     }
     record = {"settings": settings, **radfinder_summary(results)}
     with atomic_path(options.output / "results.json") as path:

@@ -13,19 +13,6 @@ from monai.transforms import MapTransform
 logger = logging.getLogger(__name__)
 
 
-def _without_id(record: logging.LogRecord) -> bool:
-    """Counts by reason, without the id of the study, which may be a patient's.
-
-    Here and not in ``SnippetTargetsd``: the source of a step names the cache of what it makes, and that stays the same.
-    """
-    if isinstance(record.args, tuple) and len(record.args) == 3:
-        record.args = ("a study", *record.args[1:])
-    return True
-
-
-logger.addFilter(_without_id)
-
-
 class SnippetTargetsd(MapTransform):
     """Keeps the snippets of a study that point to a slice of its scan, and logs how many it left out and why.
 
@@ -50,13 +37,13 @@ class SnippetTargetsd(MapTransform):
             placed = [snippet for snippet in study[key] or () if snippet.get("z_mm") is not None]
             low, high = _extent_mm(study[self.image_key])
             inside = [snippet for snippet in placed if low <= snippet["z_mm"] <= high]
-            name = study.get("id", "study")
             for reason, count in (
                 ("no z_mm", len(study[key] or ()) - len(placed)),
                 (f"z_mm outside the scan ({low:.0f} to {high:.0f} mm)", len(placed) - len(inside)),
             ):
                 if count:
-                    logger.warning("%s: %d of its snippets left out: %s", name, count, reason)
+                    # Without the id of the study, which may be a patient's.
+                    logger.warning("a study: %d of its snippets left out: %s", count, reason)
             study[key] = [{"text": snippet["text"], "z_mm": float(snippet["z_mm"])} for snippet in inside]
         return study
 

@@ -35,19 +35,6 @@ from bundle.ctfindings.data.scan import load_scan
 logger = logging.getLogger(__name__)
 
 
-def _without_folders(record: logging.LogRecord) -> bool:
-    """Leaves of the path in front of a warning the name of the file: its folders are nobody's business.
-
-    Here and not in ``LoadScand``: the source of a step names the cache of what it makes, and that stays the same.
-    """
-    subject, colon, warning = record.getMessage().partition(": ")
-    mask = "the anatomy mask of " if subject.startswith("the anatomy mask of ") else ""
-    record.msg, record.args = f"{mask}{PurePath(subject.removeprefix(mask)).name}{colon}{warning}", ()
-    return True
-
-
-logger.addFilter(_without_folders)
-
 STORED_KEY = "stored"
 """Entry of a study record that says how its scan is stored, where the file does not; see ``Stored``."""
 
@@ -164,8 +151,10 @@ class LoadScand(MapTransform):
             else:
                 study.pop(self.anatomy_key, None)
             if self.log_warnings:
+                path = str(image.meta["filename_or_obj"])
                 for warning in image.meta.pop("warnings"):
-                    logger.warning(warning)
+                    # The folders of a scan may name a patient.
+                    logger.warning(warning.replace(path, PurePath(path).name))
             study[key] = image
         return study
 
