@@ -154,7 +154,7 @@ def gradient_cache_table(micro_batch: int) -> dict[str, Any]:
     for times, cached in ((1, False), (2, False), (4, False), (1, True), (4, True), (16, True)):
         way, scans = ("cached" if cached else "plain"), times * micro_batch
         command = [sys.executable, __file__, "--batch-step", way, str(scans), "--micro-batch", str(micro_batch)]
-        seconds, peak = map(float, subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()[-2:])
+        seconds, peak = map(float, subprocess.run(command, cwd=ROOT, check=True, capture_output=True, encoding="utf-8").stdout.split()[-2:])
         rows.append(
             {"scans": scans, "cached": cached, "seconds": seconds, "peak_mb": peak, "ratio": peak / (rows[0]["peak_mb"] if rows else peak)}
         )
@@ -188,7 +188,7 @@ def main() -> None:
     # The allocator's setting cannot be taken back, so each has a process of its own.
     for setting in ("plain", "kept"):
         command = [sys.executable, __file__, "--training-step", setting, "--repeats", str(options.repeats)]
-        output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, encoding="utf-8").stdout
         times[f"training step per scan, memory {setting}"] = float(output.split()[-1])
     ratios = {
         "further question / encode": times["one further question"] / times["encode"],

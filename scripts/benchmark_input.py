@@ -133,7 +133,7 @@ def killed_worker(datalist: Path, folder: Path, scans: int) -> dict[str, int]:
     """Findings with two workers; once half of them are there, one worker is killed."""
     output = folder / "archive"
     command = [sys.executable, "scripts/run_archive.py", str(datalist), "--output", str(output), "--workers", "2"]
-    run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8")
     killed = 0
     seen: dict[Path, int] = {}
     while run.poll() is None:

@@ -119,7 +119,9 @@ def main() -> None:
     found: dict[str, dict[str, float]] = {}
     for name in TASKS:
         command = [sys.executable, __file__, "--task", name, "--repeats", str(options.repeats)]
-        found[name] = json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+        found[name] = json.loads(
+            subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout.splitlines()[-1]
+        )
         print(f"{name:<34}{found[name]['seconds']:>9.1f} s{found[name]['peak_mb']:>9.0f} MB", flush=True)
     ratios = {f"{one} / {other}": {key: found[one][key] / found[other][key] for key in found[one]} for one, other in RATIOS}
     for name, ratio in ratios.items():

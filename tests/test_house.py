@@ -41,7 +41,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
 def _tracked() -> list[Path]:
     """Files that git tracks or would add, so that a new file is checked before it is committed."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
     if listing.returncode != 0:
         pytest.skip("not a git checkout: the list of tracked files is not known")
     return [ROOT / name for name in listing.stdout.split("\0") if name and (ROOT / name).is_file()]
@@ -100,6 +100,11 @@ def test_the_path_rule_lets_other_text_pass(text: str) -> None:
 def test_no_file_without_a_subject() -> None:
     nameless = {"utils.py", "helpers.py", "misc.py", "common.py"}
     assert not [_name(path) for path in _tracked() if path.name in nameless]
+
+
+def test_output_of_other_programs_is_read_as_utf_8_whatever_the_locale() -> None:
+    by_locale = re.compile(r"\b(text|universal_newlines)=Tr" + "ue")
+    assert not [_name(path) for path in _tracked() if path.suffix == ".py" and by_locale.search(path.read_text(encoding="utf-8"))]
 
 
 def test_bundle_is_a_namespace_folder() -> None:
@@ -206,7 +211,7 @@ def test_sockets_within_this_machine_work() -> None:
 
 def test_processes_that_tests_start_have_no_network_either() -> None:
     code = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     assert result.returncode != 0
     assert "NetworkRefused" in result.stderr
 

@@ -175,7 +175,7 @@ def in_two_ranks(bundle_root: Path, keys: dict[str, Any], folder: Path, *overlay
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle", "run"]
     return subprocess.run(
         [*command, "--config_file", str(files)],
-        cwd=bundle_root, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=bundle_root, capture_output=True, encoding="utf-8", timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
@@ -195,7 +195,7 @@ def test_the_last_epoch_is_validated_also_between_two_intervals(bundle_root: Pat
 def test_a_run_without_studies_to_validate_says_that_it_has_no_best_model(
     bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    content = {**json.loads(datalist.read_text()), "validation": []}
+    content = {**json.loads(datalist.read_text(encoding="utf-8")), "validation": []}
     alone = datalist.with_name("training_only.json")
     alone.write_text(json.dumps(content))
     workflow_of(bundle_root, keys_of(bundle_root, alone, cache, tmp_path, epochs=1)).run()
@@ -206,7 +206,7 @@ def test_a_run_without_studies_to_validate_says_that_it_has_no_best_model(
 def test_a_scan_that_is_not_there_ends_the_run_in_one_line_that_names_it(
     bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path
 ) -> None:
-    content = json.loads(datalist.read_text())
+    content = json.loads(datalist.read_text(encoding="utf-8"))
     content["training"][1]["image"] = "images/gone.nii.gz"
     broken = datalist.with_name("broken.json")
     broken.write_text(json.dumps(content))

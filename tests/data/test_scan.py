@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import locale
 import struct
 import zipfile
 from collections.abc import Callable
@@ -115,9 +116,18 @@ def test_a_zip_reads_as_its_folder_and_no_name_in_it_leaves_the_temporary_folder
     assert not outside.exists()
 
 
-def test_jpeg_lossless_is_decoded_and_rescaled_once(tmp_path, hu, affine, write_dicom):
+@pytest.fixture
+def locale_kept():
+    """The writer of ITK's DICOM files leaves the locale "C" behind, and all that is read by the locale afterwards is read as ASCII."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield
+    locale.setlocale(locale.LC_ALL, before)
+
+
+def test_jpeg_lossless_is_decoded_and_rescaled_once(tmp_path, hu, affine, write_dicom, locale_kept):
     import itk
 
+    before = locale.setlocale(locale.LC_ALL)
     folder = write_dicom(tmp_path / "series", hu, affine)
     packed = tmp_path / "packed"
     packed.mkdir()
@@ -135,7 +145,9 @@ def test_jpeg_lossless_is_decoded_and_rescaled_once(tmp_path, hu, affine, write_
         writer.Update()
     syntax = {str(pydicom.dcmread(file).file_meta.TransferSyntaxUID) for file in packed.iterdir()}
     assert syntax == {"1.2.840.10008.1.2.4.70"}
+    locale.setlocale(locale.LC_ALL, before)
     np.testing.assert_allclose(in_ras(load_scan(packed)), hu, atol=1e-3)
+    assert locale.setlocale(locale.LC_ALL) == before, "reading leaves the locale as it was"
 
 
 def test_the_longest_axial_series_is_taken_and_the_others_named_without_the_patient(tmp_path, hu, affine, write_dicom):

@@ -176,7 +176,7 @@ def test_an_error_of_the_program_keeps_its_traceback() -> None:
 
 def _command(bundle_root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.json", *arguments]
-    return subprocess.run(command, cwd=bundle_root, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=bundle_root, capture_output=True, encoding="utf-8", check=False)
 
 
 def test_the_command_ends_with_one_line_and_code_1(bundle_root: Path, untrained_weights: Path, tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_value_that_training_or_evaluation_cannot_use_ends_in_one_line(
 
 
 def test_training_without_a_study_ends_in_one_line(bundle_root: Path, datalist: Path, tmp_path: Path) -> None:
-    datalist.write_text(json.dumps({split: [] for split in SPLITS}))
+    datalist.write_text(json.dumps({split: [] for split in SPLITS}), encoding="utf-8")
     result = _workflow(bundle_root, datalist, tmp_path, (), {})
     assert result.returncode == 1 and "Traceback" not in result.stderr + result.stdout
     assert result.stderr.splitlines()[-1] == f"error: {datalist}: split 'training' has no study; add some, or give another datalist"
@@ -266,7 +266,7 @@ def _workflow(
     (folder / "keys.json").write_text(json.dumps({**paths, **keys}))
     files = [*(f"configs/{name}" for name in ("train.json", *overlays)), str(folder / "keys.json")]
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files)]
-    return subprocess.run(command, cwd=bundle_root, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=bundle_root, capture_output=True, encoding="utf-8", check=False)
 
 
 def test_ctrl_c_ends_in_one_line_and_the_code_of_an_interrupt(capsys: pytest.CaptureFixture[str]) -> None:

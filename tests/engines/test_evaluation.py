@@ -238,7 +238,7 @@ def test_an_evaluation_of_other_scans_is_not_compared_with(setup: Setup, evaluat
 def test_exported_weights_give_the_predictions_that_were_scored(setup: Setup, evaluated: Path) -> None:
     classifier = ZeroShotClassifier(build_model(setup.encoder).image).eval()
     load_checkpoint(classifier, evaluated / "model.pt")
-    with open(evaluated / "predictions.csv", newline="") as file:
+    with open(evaluated / "predictions.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == [record["id"] for record in setup.content["test"]]
     assert "patient" not in rows[0]

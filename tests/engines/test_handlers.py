@@ -126,7 +126,7 @@ def test_macro_auc_is_of_all_studies_where_ranks_hold_different_numbers_of_them(
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
         )
         for rank in range(2)
     ]

@@ -100,7 +100,7 @@ def test_radfinder_chooses_thresholds_on_other_scans(datalist: Path, tmp_path: P
 
 
 def test_a_scan_without_a_mask_is_named(datalist: Path, tmp_path: Path) -> None:
-    content = json.loads(datalist.read_text())
+    content = json.loads(datalist.read_text(encoding="utf-8"))
     del content["test"][1]["anatomy"]
     without = datalist.with_name("without_mask.json")
     without.write_text(json.dumps(content))
@@ -110,7 +110,7 @@ def test_a_scan_without_a_mask_is_named(datalist: Path, tmp_path: Path) -> None:
 
 def test_scans_that_only_their_record_brings_to_hu_are_scored_as_those_in_hu(datalist: Path, tmp_path: Path) -> None:
     """CT-RATE's raw volumes: what the rescale of the record gives is what the files of the other datalist hold."""
-    content = json.loads(datalist.read_text())
+    content = json.loads(datalist.read_text(encoding="utf-8"))
     for study in (study for split in ("validation", "test") for study in content[split]):
         scan = nib.load(datalist.parent / study["image"])
         study["image"] = f"raw_{study['image']}"

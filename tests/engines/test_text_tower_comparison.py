@@ -31,13 +31,13 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_page_has_a_row_for_each_tower_and_seed(page: Path) -> None:
-    rows = [line for line in page.read_text().splitlines() if line.endswith("| 3.0 |")]
+    rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line.endswith("| 3.0 |")]
     assert len(rows) == 2 * len(text_tower_comparison.TEXT_TOWERS)
     assert "| 0 | 0.750 | 0.700 to 0.800 | 0.610 | 0.0025 | 0.50 | 0.75 |" in rows[0]
 
 
 def test_folders_of_the_machine_stay_out_of_the_results(page: Path) -> None:
-    assert "/elsewhere" not in page.read_text() + (page.parent / "results.json").read_text()
+    assert "/elsewhere" not in page.read_text(encoding="utf-8") + (page.parent / "results.json").read_text(encoding="utf-8")
 
 
 def test_setting_is_json_or_text() -> None:

@@ -33,7 +33,7 @@ def model(bundle_root: Path) -> Model:
 
 
 def rows_of(path: Path) -> dict[str, dict[str, str]]:
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         return {row["id"]: row for row in csv.DictReader(file)}
 
 

@@ -28,7 +28,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(bundle_root: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(bundle_root / "scripts" / "convert_checkpoint.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
 
 
 def test_the_command_writes_source_and_licence_and_names_what_it_dropped(bundle_root: Path, checkpoint: Path, tmp_path: Path) -> None:

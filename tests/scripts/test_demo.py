@@ -10,6 +10,6 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "demo.py"
 
 
 def test_the_demo_explains_itself_instead_of_running() -> None:
-    done = subprocess.run([sys.executable, SCRIPT, "--help"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, SCRIPT, "--help"], capture_output=True, encoding="utf-8", timeout=120)
     assert done.returncode == 0 and done.stdout.startswith("usage: demo.py")
     assert "Scan " not in done.stdout

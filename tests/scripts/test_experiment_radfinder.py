@@ -84,7 +84,7 @@ def test_runs_over_a_locked_tower_make_results_and_a_page(script: ModuleType, bu
     command += ["--locked_image", str(bundle_root / "models" / "model.pt"), "--set", "batch_size=3"]
     small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     command += ["text_trainable_layers=-1", f"text_from_scratch={json.dumps(small)}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert set(results["variants"]) == {"siglip", "radfinder"} and "localization" not in results["variants"]["siglip"]

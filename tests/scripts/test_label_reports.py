@@ -31,7 +31,7 @@ def write(path: Path, repeats: int = 1) -> Path:
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "scripts/label_reports.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
 
 
 def test_one_row_for_each_report_with_the_labels_in_order(tmp_path: Path) -> None:

@@ -199,7 +199,9 @@ def test_the_zip_works_alone(archive: Path, phantom_scan: tuple[Path, Path], tmp
     scan = shutil.copy(phantom_scan[0], empty)
     code = ALONE.format(root=str(empty / NAME), packages=sysconfig.get_paths()["purelib"], image=str(scan))
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    result = subprocess.run([sys.executable, "-S", "-c", code], cwd=empty, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=empty, env=environment, capture_output=True, encoding="utf-8", check=False
+    )
     assert result.returncode == 0, result.stderr[-3000:]
     record = json.loads((empty / "out" / "scan" / "findings.json").read_text(encoding="utf-8"))
     assert len(record["findings"]) == 18 and record["queries"][0]["text"] == "fluid around the lung"
@@ -296,7 +298,7 @@ def test_the_upload_command_of_the_docs_brings_every_file_to_the_hub(hub: Any, s
     }
     arguments = shlex.split(filled)
     result = subprocess.run(
-        [sys.executable, *arguments[1:]], cwd=tmp_path, env=environment, capture_output=True, text=True, encoding="utf-8", check=False
+        [sys.executable, *arguments[1:]], cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=False
     )
     assert result.returncode == 0, result.stderr[-2000:]
     arrived = {}

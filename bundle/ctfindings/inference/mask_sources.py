@@ -164,7 +164,7 @@ def _external(task: MaskTask, scan: MetaTensor, hu: NDArray[np.float32], affine:
             command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.json"]
             command += ["--bundle_root", ".", "--datalist", json.dumps([str(given)]), "--output_dir", str(answers)]
             mapping, where = "totalsegmentator_v1", task.source.folder
-        result = subprocess.run(command, cwd=where, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, cwd=where, capture_output=True, encoding="utf-8", errors="replace", check=False)
         masks = sorted(answers.rglob("*.nii.gz"))
         if result.returncode != 0 or len(masks) != 1:
             last = (result.stderr.strip().splitlines() or ["no message"])[-1]

@@ -274,8 +274,8 @@ def test_errors_of_use_are_one_line(
     prepare: Any, tmp_path: Path, download: Download, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("bad.txt").write_text("train_1_a_1\nhead scan\n")
-    Path("few.csv").write_text("VolumeName,Lung nodule\ntrain_1_a_1.nii.gz,1\n")
+    Path("bad.txt").write_text("train_1_a_1\nhead scan\n", encoding="utf-8")
+    Path("few.csv").write_text("VolumeName,Lung nodule\ntrain_1_a_1.nii.gz,1\n", encoding="utf-8")
     download.volume("train_1_a_1")
     with pytest.raises(SystemExit) as stopped:
         prepare(SCRIPT, download.tables(), "--output", tmp_path / "out", *arguments)

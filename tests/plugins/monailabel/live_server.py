@@ -68,7 +68,7 @@ class LiveServer:
         return self.log.read_text(encoding="utf-8").count(" encoded in ")
 
     def memory_mb(self) -> float:
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
         return float(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
 
 

@@ -132,7 +132,7 @@ def test_what_only_loading_shows_is_one_line_too(fault: str, bundle_root: Path, 
         command += ["--conf", "overlays", "configs/networks/base.json"]
     else:
         (studies / "datastore_v2.json").write_text("{")
-    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, cwd=tmp_path)
+    run = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=600, cwd=tmp_path)
     lines = run.stderr.splitlines()
     named = str(untrained_weights) if fault == "weights" else "datastore_v2.json"
     assert run.returncode == 1 and "Traceback" not in run.stderr, run.stderr[-3000:]

@@ -122,6 +122,6 @@ endfunction()
     # No compiler is needed to configure a module of scripts.
     listing.write_text(listing.read_text(encoding="utf-8").replace("project(CTFindings)", "project(CTFindings NONE)"), encoding="utf-8")
     command = [cmake, "-S", str(sources), "-B", str(tmp_path / "build"), f"-DSlicer_DIR={package}"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     assert result.returncode == 0, result.stderr
     assert "module CTFindings" in result.stdout and "test SCRIPT;CTFindings.py" in result.stdout

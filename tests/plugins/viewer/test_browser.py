@@ -71,6 +71,9 @@ class Page:
     def set(self, name: str, value: Any) -> None:
         self.driver.execute_script("window.trame.state.set(arguments[0], arguments[1])", name, value)
 
+    def state(self, name: str) -> Any:
+        return self.driver.execute_script("return window.trame.state.get(arguments[0])", name)
+
     def names(self) -> list[str]:
         return [cell.text for cell in self.driver.find_elements(By.CSS_SELECTOR, "#findings tbody td:first-child")]
 
@@ -131,7 +134,7 @@ def viewing(server: LiveServer, log: Path, *options: str) -> Iterator[str]:
                     if requests.get(f"http://127.0.0.1:{port}/index.html", timeout=10).ok:
                         break
                 except requests.ConnectionError:
-                    text = log.read_text(errors="replace")[-3000:]
+                    text = log.read_text(encoding="utf-8", errors="replace")[-3000:]
                     assert process.poll() is None, text
                     assert time.monotonic() < deadline, text
                     time.sleep(0.3)
@@ -265,7 +268,7 @@ def test_a_damaged_upload_is_said_in_words_a_good_one_opens_and_neither_stays_on
     assert page.text(".ct-scan-name") == "scan.nii.gz"
     page.until(lambda: len(uploads(server)) == 1, "the server keeps more than the scan that is shown")
     page.set("scan_id", "synthetic")
-    page.until(lambda: page.text("#status") == "Press Find.", "the scan of the server did not open")
+    page.until(lambda: page.text(".ct-scan-name") == "synthetic" and page.state("has_scan"), "the scan of the server did not open")
     page.until(lambda: not uploads(server), "the server still has the upload, which nothing shows any more")
     page.set("scan_id", None)  # so that it can be chosen again
 
