@@ -1,8 +1,10 @@
 """Have text encoders collapsed on the captions of real reports? Untrained, pretrained, and after training.
 
-    python scripts/experiment_text_collapse.py REPORTS_FOLDER --checkpoints fvlm=runs/a/last.pt ca_gcl=runs/b/last.pt
+    python scripts/experiment_text_collapse.py REPORTS_FOLDER
+    python scripts/experiment_text_collapse.py DATALIST.json --checkpoints fvlm=runs/a/last.pt ca_gcl=runs/b/last.pt
 
-Reads every CSV with a column of findings in the folder (CT-RATE's layout). Writes numbers and a figure, no text of a report.
+Reads every CSV with a column of findings in a folder (CT-RATE's layout), or the test split of a datalist, which runs on that datalist have
+not trained on. Writes numbers and a figure, no text of a report.
 Docs: docs/diagnostics.md.
 """
 
@@ -23,6 +25,7 @@ from bundle.ctfindings.engines.text_collapse import (  # noqa: E402
     collapse_results,
     encoder_embeddings,
     read_captions,
+    split_captions,
     write_collapse_page,
 )
 from bundle.ctfindings.networks import TextTower  # noqa: E402
@@ -41,21 +44,23 @@ def measure(options: argparse.Namespace) -> Path:
     torch.manual_seed(options.seed)
     encoder = str(options.text_encoder)
     fresh = json.loads((ROOT / "configs" / "networks" / "text_from_scratch.json").read_text(encoding="utf-8"))
-    captions = read_captions(options.reports, options.count, options.seed)
+    from_split = options.reports.is_file()
+    captions = split_captions(options.reports) if from_split else read_captions(options.reports, options.count, options.seed)
     pretrained = TextTower(encoder, embedding=options.embedding, trainable_layers=options.trainable_layers)
     untrained = TextTower(encoder, embedding=options.embedding, trainable_layers=-1, from_scratch=fresh["text_from_scratch"])
     checkpoints = dict(options.checkpoints)
     embeddings = encoder_embeddings(captions, pretrained, untrained, checkpoints)
     results = collapse_results(captions, embeddings, resamples=options.resamples, seed=options.seed)
-    command = f"python scripts/experiment_text_collapse.py FOLDER --count {options.count} --seed {options.seed}"
+    source = "DATALIST.json" if from_split else f"FOLDER --count {options.count}"
+    command = f"python scripts/experiment_text_collapse.py {source} --seed {options.seed}"
     command += "".join([" --checkpoints", *(f" {name}=RUN" for name in checkpoints)]) if checkpoints else ""
     return write_collapse_page(options.output, results, "Text encoders on the captions of real reports", command)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("reports", type=Path, help="folder with CSV tables of reports")
-    parser.add_argument("--count", type=int, default=500, help="reports drawn at random (default %(default)s)")
+    parser.add_argument("reports", type=Path, help="folder with CSV tables of reports, or a datalist")
+    parser.add_argument("--count", type=int, default=500, help="reports of a folder, drawn at random (default %(default)s)")
     parser.add_argument("--checkpoints", type=named_path, nargs="+", default=[], metavar="NAME=PATH", help="trained models to measure")
     parser.add_argument("--text_encoder", type=Path, default=ROOT / "models" / "text_encoder", help="default: the bundle's")
     parser.add_argument("--embedding", type=int, default=128, help="size of the shared space (default %(default)s)")

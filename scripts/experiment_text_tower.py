@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bundle.ctfindings.engines import run_or_exit  # noqa: E402
-from bundle.ctfindings.engines.experiments import config_setting  # noqa: E402
+from bundle.ctfindings.engines.experiments import config_setting, shown_command  # noqa: E402
 from bundle.ctfindings.engines.text_tower_comparison import compare_text_towers  # noqa: E402
 
 
@@ -34,7 +34,8 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     keys = {"epochs": options.epochs, "cache_dir": str(options.cache.resolve()), **dict(options.set)}
-    arguments = (options.seeds, options.datalist, options.output, options.work, keys, options.scans, options.resamples)
+    command = shown_command(sys.argv, {"--datalist": "FOLDER", "--output": None, "--work": None, "--cache": None})
+    arguments = (options.seeds, options.datalist, options.output, options.work, keys, command, options.scans, options.resamples)
     print(run_or_exit(compare_text_towers, *arguments))
 
 

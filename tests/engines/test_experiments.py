@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -206,40 +205,3 @@ def test_a_shown_command_has_no_folders_of_this_machine() -> None:
     given = ["/there/run.py", "--datalist", "/private/scans", "--seeds", "0", "1", "--work", "/private/runs", "--set"]
     shown = experiments.shown_command([*given, "a=[1, 2]"], {"--datalist": "FOLDER", "--work": None})
     assert shown == "python scripts/run.py --datalist FOLDER --seeds 0 1 --set 'a=[1, 2]'"
-
-
-def test_a_folder_without_reports_is_named(tmp_path: Path) -> None:
-    from bundle.ctfindings.engines.text_collapse import read_captions
-
-    (tmp_path / "labels.csv").write_text("VolumeName,Emphysema\na,1\n")
-    with pytest.raises(ValueError, match="no CSV table here has a column Findings_EN"):
-        read_captions(tmp_path)
-
-
-def test_captions_of_real_tables_are_read_once_each(tmp_path: Path, write_reports: Callable[[Path], Path]) -> None:
-    from bundle.ctfindings.engines.text_collapse import collapse_results, read_captions
-
-    captions = read_captions(write_reports(tmp_path))
-    assert captions.reports == 2, "the second and third row are the same report"
-    assert len(captions.texts) == len(captions.anatomy) == len(captions.normal) == len(captions.report)
-    assert set(captions.report.tolist()) == {0, 1}
-    rows = unit(np.random.default_rng(0).normal(size=(len(captions.texts), WIDTH)))
-    results = collapse_results(captions, {"an encoder": rows}, resamples=10)
-    dumped = json.dumps(results, allow_nan=False)
-    assert "effusion" not in dumped, "no text of a report is kept"
-    assert read_captions(tmp_path, reports=1).reports == 1
-
-
-@pytest.fixture
-def write_reports() -> Callable[[Path], Path]:
-    def write(folder: Path) -> Path:
-        (folder / "reports.csv").write_text(
-            "VolumeName,Findings_EN,Impressions_EN\n"
-            'a,"Heart size is normal. There is a pleural effusion on the left.",Pleural effusion.\n'
-            'b,"Lungs are clear. The aorta is normal. The heart is enlarged.",Cardiomegaly.\n'
-            'c,"Lungs are clear. The aorta is normal. The heart is enlarged.",Cardiomegaly.\n'
-        )
-        (folder / "labels.csv").write_text("VolumeName,Emphysema\na,1\n")
-        return folder
-
-    return write

@@ -27,12 +27,14 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (evaluation / "metrics.json").write_text(json.dumps(METRICS))
     monkeypatch.setattr(text_tower_comparison, "run_variant", lambda *_: evaluation)
     monkeypatch.setattr(text_tower_comparison, "reduced_datalist", lambda *_: tmp_path / "datalist.json")
-    return text_tower_comparison.compare_text_towers([0, 1], tmp_path, tmp_path / "page", tmp_path, {"cache_dir": "/elsewhere/cache"})
+    keys = {"cache_dir": "/elsewhere/cache"}
+    return text_tower_comparison.compare_text_towers([0, 1], tmp_path, tmp_path / "page", tmp_path, keys, "python scripts/x.py --epochs 3")
 
 
 def test_page_has_a_row_for_each_tower_and_seed(page: Path) -> None:
     rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line.endswith("| 3.0 |")]
     assert len(rows) == 2 * len(text_tower_comparison.TEXT_TOWERS)
+    assert "python scripts/x.py --epochs 3" in page.read_text(encoding="utf-8")
     assert "| 0 | 0.750 | 0.700 to 0.800 | 0.610 | 0.0025 | 0.50 | 0.75 |" in rows[0]
 
 

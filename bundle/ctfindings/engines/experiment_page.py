@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,6 @@ def write_experiment_page(folder: Path, title: str, command: str) -> Path:
         command: that made the results.
     """
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    notes = folder / NOTES_FILE
     reference, tested = results["reference"], results["tested"]
     seeds = sorted({seed for variant in results["variants"].values() for seed in variant["seeds"]}, key=int)
     counts = results["settings"].get("studies", {})
@@ -73,7 +72,7 @@ def write_experiment_page(folder: Path, title: str, command: str) -> Path:
         f"# {title}",
         "",
         "Written from [results.json](results.json) by the command below; not a line of it is typed by hand"
-        + (", but for the last section." if notes.is_file() else "."),
+        + (", but for the last section." if (folder / NOTES_FILE).is_file() else "."),
         "",
         "```",
         command,
@@ -129,12 +128,17 @@ def write_experiment_page(folder: Path, title: str, command: str) -> Path:
         "![AUC by wording](wordings.png)",
         "",
         "![Measures by variant, a dot for each seed](variants.png)",
-        "",
-        *([notes.read_text(encoding="utf-8").strip(), ""] if notes.is_file() else []),
     ]
+    return write_page(folder, lines)
+
+
+def write_page(folder: Path, lines: Sequence[str]) -> Path:
+    """Writes ``README.md`` of an experiment: the lines, then what `NOTES_FILE` says. Returns the page."""
+    notes = folder / NOTES_FILE
+    written = [*lines, "", notes.read_text(encoding="utf-8").strip()] if notes.is_file() else lines
     page = folder / "README.md"
     with atomic_path(page) as temporary:
-        temporary.write_text("\n".join(lines), encoding="utf-8")
+        temporary.write_text("\n".join(written) + "\n", encoding="utf-8")
     return page
 
 

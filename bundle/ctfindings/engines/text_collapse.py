@@ -16,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
-from bundle.ctfindings.data import text_id
+from bundle.ctfindings.data import load_datalist, text_id
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.data.csv_table import read_table
 from bundle.ctfindings.data.reports import read_report
 from bundle.ctfindings.engines.diagnostics import embed_texts
+from bundle.ctfindings.engines.experiment_page import write_page
 from bundle.ctfindings.metrics import (
     PAIR_KINDS,
     STATISTICS,
@@ -95,12 +96,34 @@ def read_captions(folder: str | Path, reports: int | None = None, seed: int = 0)
         for number_of, sections in enumerate(chosen)
         for name, caption in read_report(*sections).captions.items()
     ]
+    return _captions(rows, len(chosen))
+
+
+def split_captions(datalist: str | Path, split: str = "test") -> Captions:
+    """The captions that a datalist holds for one split: of ``test``, reports that no run on that datalist has trained on.
+
+    Raises:
+        ValueError: as ``load_datalist``, or no study of the split has captions.
+    """
+    rows, reports = [], 0
+    for study in load_datalist(datalist, split):
+        normal = study["caption_normal"].tolist()
+        places = {name: ANATOMY_NAMES.index(name) for name in study["captions"]}
+        rows += [(study["captions"][name], place, normal[place], reports) for name, place in places.items()]
+        reports += bool(places)
+    if not rows:
+        raise ValueError(f"{datalist}: no study of the split {split!r} has captions; give one that has, or a folder of reports")
+    return _captions(rows, reports)
+
+
+def _captions(rows: Sequence[tuple[str, int, bool, int]], reports: int) -> Captions:
+    """Of rows with text, anatomy, whether it is normal, and index of the report."""
     return Captions(
         texts=[row[0] for row in rows],
         anatomy=np.asarray([row[1] for row in rows], dtype=np.int64),
         normal=np.asarray([row[2] for row in rows], dtype=bool),
         report=np.asarray([row[3] for row in rows], dtype=np.int64),
-        reports=len(chosen),
+        reports=reports,
     )
 
 
@@ -172,7 +195,7 @@ def collapse_results(
 
 
 def write_collapse_page(folder: Path, results: Mapping[str, Any], title: str, command: str) -> Path:
-    """Writes ``results.json``, ``similarity.png`` and the page ``README.md``.
+    """Writes ``results.json``, ``similarity.png`` and the page ``README.md``, which it returns.
 
     Args:
         folder: of the page.
@@ -201,7 +224,7 @@ def write_collapse_page(folder: Path, results: Mapping[str, Any], title: str, co
         command,
         "```",
         "",
-        f"{results['captions']} captions of {results['reports']} real reports ("
+        f"{results['captions']} captions of {results['reports']} reports ("
         + ", ".join(f"{name} {count}" for name, count in results["by_anatomy"].items())
         + "). Intervals: 95 % percentile bootstrap by report. The measures are defined in [diagnostics.md](../../diagnostics.md). "
         "No text of a report is part of this page.",
@@ -216,11 +239,8 @@ def write_collapse_page(folder: Path, results: Mapping[str, Any], title: str, co
         ],
         "",
         "![Cosines of captions by encoder](similarity.png)",
-        "",
     ]
-    with atomic_path(folder / "README.md") as temporary:
-        temporary.write_text("\n".join(lines), encoding="utf-8")
-    return folder / "README.md"
+    return write_page(folder, lines)
 
 
 def _section(rows: TextRows) -> Section:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bundle.ctfindings.data.atomic import atomic_path
+from bundle.ctfindings.engines.experiment_page import write_page
 from bundle.ctfindings.engines.experiments import Variant, reduced_datalist, run_variant
 
 TEXT_TOWERS: tuple[Variant, ...] = (
@@ -24,6 +25,7 @@ def compare_text_towers(
     output: Path,
     work: Path,
     keys: Mapping[str, Any],
+    command: str,
     scans: Sequence[int] | None = None,
     resamples: int = 1000,
 ) -> Path:
@@ -35,6 +37,7 @@ def compare_text_towers(
         output: folder of the page.
         work: folder of the runs.
         keys: config keys for all runs.
+        command: that the page shows.
         scans: of ``training``, ``validation`` and ``test``; None takes all.
         resamples: of the bootstrap.
 
@@ -48,6 +51,7 @@ def compare_text_towers(
             evaluation = run_variant(variant, seed, used, work, keys, resamples)
             towers[variant.name]["runs"].append({"seed": seed, **_read_run(evaluation)})
     results = {
+        "command": command,
         "settings": {"scans": scans, "keys": {key: value for key, value in keys.items() if key != "cache_dir"}, "resamples": resamples},
         "towers": towers,
     }
@@ -57,14 +61,14 @@ def compare_text_towers(
 
 
 def write_tower_page(output: Path, results: Mapping[str, Any]) -> Path:
-    """Writes the table of `compare_text_towers` as ``README.md`` beside ``results.json`` and returns it."""
+    """Writes the table of `compare_text_towers` and ``notes.md`` as ``README.md`` beside ``results.json``; returns it."""
     lines = [
         "# Text towers",
         "",
-        "Written from [results.json](results.json), which `scripts/experiment_text_tower.py` made with",
+        "Written from [results.json](results.json) by the command below.",
         "",
         "```",
-        json.dumps(results["settings"]),
+        results["command"],
         "```",
         "",
         "Paraphrases: the share of `docs/evaluation/paraphrases.json` that ranks its finding first. "
@@ -80,13 +84,7 @@ def write_tower_page(output: Path, results: Mapping[str, Any]) -> Path:
                 f"| {tower['title']} | {run['seed']} | {run['macro_auc']:.3f} | {low:.3f} to {high:.3f} | {run['lowest_auc']:.3f} | "
                 f"{run['template_sd']:.4f} | {run['paraphrases']:.2f} | {run['paraphrases_within_3']:.2f} | {run['text_megabytes']:.1f} |"
             )
-    notes = output / "notes.md"
-    if notes.is_file():
-        lines += ["", notes.read_text(encoding="utf-8").strip()]
-    page = output / "README.md"
-    with atomic_path(page) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return page
+    return write_page(output, lines)
 
 
 def _read_run(evaluation: Path) -> dict[str, Any]:
