@@ -16,14 +16,14 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
-from bundle.ctfindings.data import image_pipeline, load_datalist
+from bundle.ctfindings.data import KeepGeometryd, image_pipeline, load_datalist
 from bundle.ctfindings.engines.calibration import calibrate
 from bundle.ctfindings.engines.diagnostics import Diagnostics
 from bundle.ctfindings.engines.evaluation import evaluate_checkpoint
 from bundle.ctfindings.engines.evaluation_records import evidence_record, paraphrase_record
 from bundle.ctfindings.engines.loading import cached_dataset, study_loader
 from bundle.ctfindings.engines.predictions import write_predictions
-from bundle.ctfindings.engines.scoring import LOCALIZED, KeepGeometryd, SplitScores, collect_scores
+from bundle.ctfindings.engines.scoring import LOCALIZED, SplitScores, collect_scores
 from bundle.ctfindings.findings import FINDING_NAMES, TEMPLATES, finding_index
 from bundle.ctfindings.inference.record import DISCLAIMER
 from bundle.ctfindings.metrics import WORDINGS

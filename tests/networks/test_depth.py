@@ -13,8 +13,7 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 from torch import Tensor
 
-from bundle.ctfindings.data import RandTranslated, SnippetTargetsd, image_pipeline
-from bundle.ctfindings.engines import KeepGeometryd
+from bundle.ctfindings.data import KeepGeometryd, RandTranslated, SnippetTargetsd, image_pipeline
 from bundle.ctfindings.networks import DepthStem, ImageEncoder, VisionLanguageModel, depth_positions, depth_profile, depth_rows
 
 FINEST_MM = 12.0

@@ -3,6 +3,7 @@
 from bundle.ctfindings.data.anatomy_mask import MASK_MAPPINGS, load_anatomy_mask
 from bundle.ctfindings.data.datalist import MASK_KEYS, collate_studies, label_balance, load_datalist, report_text, text_id
 from bundle.ctfindings.data.finding_voxels import FindingVoxelsd
+from bundle.ctfindings.data.kept_geometry import KeepGeometryd
 from bundle.ctfindings.data.published import fvlm_pipeline, radfinder_pipeline
 from bundle.ctfindings.data.reports import read_report
 from bundle.ctfindings.data.scan import load_scan
@@ -17,6 +18,7 @@ __all__ = [
     "AveragePoold",
     "BodyForeground",
     "FindingVoxelsd",
+    "KeepGeometryd",
     "LoadScand",
     "RandCaptionsd",
     "RandTranslated",

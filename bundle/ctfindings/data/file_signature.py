@@ -20,11 +20,6 @@ class FileSignature(NamedTuple):
     bytes: int
     newest_ns: int
 
-    def listed(self) -> list[int]:
-        """Size and time, and the number of files where it is not 1; nothing for no file."""
-        found = [self.bytes, self.newest_ns]
-        return [] if self.files == 0 else found if self.files == 1 else [*found, self.files]
-
 
 def file_signature(path: str | Path) -> FileSignature:
     """Of a file, or of all files in a folder and its subfolders: the time of a folder itself says nothing of a file written anew in it."""

@@ -12,14 +12,13 @@ from bundle.ctfindings.engines.options import check_options
 from bundle.ctfindings.engines.parameter_groups import parameter_groups
 from bundle.ctfindings.engines.published_evaluation import evaluate_published
 from bundle.ctfindings.engines.running import input_error, input_errors_in_one_line, run_or_exit
-from bundle.ctfindings.engines.scoring import KeepGeometryd, SplitScores, collect_scores
+from bundle.ctfindings.engines.scoring import SplitScores, collect_scores
 from bundle.ctfindings.engines.token_warm_start import TokenWarmStart
 
 __all__ = [
     "EpochSeed",
     "FreezeStandardization",
     "GradientCache",
-    "KeepGeometryd",
     "LossLog",
     "MacroAuc",
     "MetricLog",

@@ -19,7 +19,7 @@ from monai.transforms import Transform
 from numpy.typing import NDArray
 
 from bundle.ctfindings import __version__
-from bundle.ctfindings.data import load_datalist
+from bundle.ctfindings.data import KeepGeometryd, load_datalist
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.engines.calibration import Calibration, calibrate
 from bundle.ctfindings.engines.diagnostics import DIAGNOSTICS_FILE, Diagnostics, diagnose
@@ -29,7 +29,7 @@ from bundle.ctfindings.engines.evaluation_report import write_evaluation_report,
 from bundle.ctfindings.engines.loading import cached_dataset, study_loader
 from bundle.ctfindings.engines.predictions import write_predictions
 from bundle.ctfindings.engines.protocols import protocol_of_scores
-from bundle.ctfindings.engines.scoring import KeepGeometryd, SplitScores, collect_scores
+from bundle.ctfindings.engines.scoring import SplitScores, collect_scores
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.metrics import (
     ThresholdRule,

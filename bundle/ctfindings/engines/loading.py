@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from bundle.ctfindings.data import MASK_KEYS, collate_studies
-from bundle.ctfindings.data.file_signature import file_signature
+from bundle.ctfindings.data.file_signature import FileSignature, file_signature
 from bundle.ctfindings.data.scan_work import over_scans
 from bundle.ctfindings.engines.scan_cache import CachedStudies, fill
 
@@ -70,17 +70,17 @@ def fill_cache(datasets: Sequence[CachedStudies], workers: int = 1, scheduler: s
 
 def study_digest(study: Mapping[str, Any]) -> str:
     """Name of a study in the cache: a hash of all it says and of the size and date of its files, the same in every process."""
-    files = {key: _file_stamp(study[key]) for key in ("image", *MASK_KEYS) if key in study}
+    files = {key: _signature(study[key]) for key in ("image", *MASK_KEYS) if key in study}
     content = json.dumps([study, files], sort_keys=True, default=_plain)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _file_stamp(path: Any) -> list[int]:
-    """Size in bytes and date of change in ns of a file or folder; nothing for what is not there, whose reader says so better."""
+def _signature(path: Any) -> FileSignature | None:
+    """Of a file or folder; None for what cannot be asked, whose reader says so better."""
     try:
-        return file_signature(str(path)).listed()
+        return file_signature(str(path))
     except OSError:
-        return []
+        return None
 
 
 def _plain(value: Any) -> Any:

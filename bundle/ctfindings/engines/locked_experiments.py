@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
-from bundle.ctfindings.data import load_datalist
+from bundle.ctfindings.data import KeepGeometryd, load_datalist
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.data.datalist import SPLITS
 from bundle.ctfindings.data.transforms import STORED_KEY
@@ -20,7 +20,6 @@ from bundle.ctfindings.engines.experiments import ROOT, Variant, claim_run, spli
 from bundle.ctfindings.engines.loading import cached_dataset, study_digest, study_loader
 from bundle.ctfindings.engines.locked_image import LockedSplit, encode_split, locked_model, score_locked, train_locked
 from bundle.ctfindings.engines.pipeline_version import describe_pipeline, version_of
-from bundle.ctfindings.engines.scoring import KeepGeometryd
 from bundle.ctfindings.metrics import ThresholdRule
 from bundle.ctfindings.networks import LockedImageModel, TextTower, load_checkpoint
 from bundle.ctfindings.networks.checkpoint import sha256_of

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bundle.ctfindings.anatomy import THORAX
-from bundle.ctfindings.data import load_datalist, report_text
+from bundle.ctfindings.data import KeepGeometryd, load_datalist, report_text
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.engines.loading import cached_dataset, study_loader
-from bundle.ctfindings.engines.scoring import KeepGeometryd
 from bundle.ctfindings.losses import points_into_scan
 from bundle.ctfindings.metrics.localization import depth_errors, depth_record
 from bundle.ctfindings.metrics.retrieval import first_of_each, report_retrieval

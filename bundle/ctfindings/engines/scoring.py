@@ -5,7 +5,7 @@ Shapes: S studies, T templates, W wordings, C findings, K anatomies, N tokens, E
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,9 +13,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
-from monai.data import MetaTensor
 from monai.engines import SupervisedEvaluator
-from monai.transforms import MapTransform
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -58,23 +56,6 @@ class SplitScores:
     anatomy_valid: NDArray[np.bool_]
     peaks_mm: NDArray[np.float64]
     anatomy_dice: NDArray[np.float64]
-
-
-class KeepGeometryd(MapTransform):
-    """Keeps the geometry of a scan as plain tensors, for data sets that drop the meta.
-
-    Adds ``<key>_affine`` (4, 4), voxels of the network's grid to RAS mm, ``<key>_scan_affine`` (4, 4) and
-    ``<key>_scan_shape`` (3,), the scan's own grid.
-    """
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        study = dict(data)
-        for key in self.key_iterator(study):
-            image: MetaTensor = study[key]
-            study[f"{key}_affine"] = torch.as_tensor(image.affine, dtype=torch.float64)
-            study[f"{key}_scan_affine"] = torch.as_tensor(image.meta["original_affine"], dtype=torch.float64)
-            study[f"{key}_scan_shape"] = torch.as_tensor(image.meta["spatial_shape"], dtype=torch.int64)
-        return study
 
 
 def wording_deltas(text: TextTower) -> Tensor:

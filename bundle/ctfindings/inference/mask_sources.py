@@ -176,7 +176,7 @@ def _external(task: MaskTask, scan: MetaTensor, hu: NDArray[np.float32], affine:
 def _signature(task: MaskTask) -> str:
     """What a mask depends on, short enough for the description in a NIfTI header (80 bytes)."""
     files = [Path(task.image), Path(task.source.folder) / "models" / "model.pt"]
-    stamps = [file_signature(file).listed() for file in files]
+    stamps = [file_signature(file) for file in files]
     content = json.dumps([str(files[0].resolve()), stamps, task.stored, task.source.fast], sort_keys=True, default=str)
     return f"ctfindings mask {MASK_VERSION} {task.source.name} {sha256(content.encode()).hexdigest()[:24]}"
 
