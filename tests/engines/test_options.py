@@ -12,7 +12,7 @@ from bundle.ctfindings.engines.options import check_options
 
 @pytest.fixture
 def files(tmp_path: Path) -> str:
-    (tmp_path / "train.json").write_text(json.dumps({"epochs": 2, "train": {"trainer": {}}, "initialize": []}))
+    (tmp_path / "train.json").write_text(json.dumps({"epochs": 2, "resume": True, "train": {"trainer": {}}, "initialize": []}))
     (tmp_path / "overlay.json").write_text(json.dumps({"+initialize": [], "train#trainer#amp": True, "micro_batches": 4}))
     return str([str(tmp_path / name) for name in ("train.json", "overlay.json")])
 
@@ -33,6 +33,22 @@ def test_keys_of_every_file_parts_of_them_and_monais_own_options_pass(files: str
 def test_a_misspelt_option_is_refused(files: str, option: str, remedy: str) -> None:
     with pytest.raises(ValueError, match=remedy):
         check_options(["run", "--config_file", files, option, "1"])
+
+
+def test_a_word_in_the_place_of_a_number_is_refused(files: str) -> None:
+    with pytest.raises(ValueError, match=r"--epochs many: is no number; the configuration has 2"):
+        check_options(["run", "--config_file", files, "--epochs", "many"])
+    with pytest.raises(ValueError, match=r"--resume false: is neither True nor False; the configuration has True"):
+        check_options(["run", "--config_file", files, "--resume", "false"])
+
+
+@pytest.mark.parametrize("value", ["3", "0.5", "-1", "1e-3", "True", "None", "$2 * 3", "@other", "%other.json::epochs"])
+def test_numbers_and_expressions_pass(files: str, value: str) -> None:
+    check_options(["run", "--config_file", files, f"--epochs={value}"])
+
+
+def test_an_option_without_a_value_is_true(files: str) -> None:
+    check_options(["run", "--resume", "--config_file", files, "--resume"])
 
 
 def test_a_single_file_is_named_without_brackets(tmp_path: Path) -> None:
