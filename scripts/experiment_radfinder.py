@@ -31,6 +31,7 @@ from monai.bundle import ConfigParser  # noqa: E402
 from bundle.ctfindings.data import load_datalist  # noqa: E402
 from bundle.ctfindings.data.atomic import atomic_path  # noqa: E402
 from bundle.ctfindings.engines import collect_scores, run_or_exit  # noqa: E402
+from bundle.ctfindings.engines.experiment_page import write_page  # noqa: E402
 from bundle.ctfindings.engines.experiments import (  # noqa: E402
     Variant,
     claim_run,
@@ -198,10 +199,8 @@ def run_all(options: argparse.Namespace) -> None:
     }
     record = {"settings": settings, **radfinder_summary(results)}
     with atomic_path(options.output / "results.json") as path:
-        path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
-    with atomic_path(options.output / "README.md") as path:
-        path.write_text(radfinder_page(record))
-    print(radfinder_page(record))
+        path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    print(write_page(options.output, radfinder_page(record)))
 
 
 def main() -> None:
