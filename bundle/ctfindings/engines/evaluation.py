@@ -139,15 +139,7 @@ def evaluate_checkpoint(
         resamples=resamples,
         seed=seed,
     )
-    record["calibration"] = {
-        "split": calibration_split,
-        "scans": len(scores[calibration_split].ids),
-        "macro_auc": number(macro_average(finding_auc(scores[calibration_split].logits, scores[calibration_split].labels))),
-        "threshold_rule": threshold_rule,
-        "temperature": calibration.temperature,
-        "scale": calibration.scale.tolist(),
-        "shift": calibration.shift.tolist(),
-    }
+    record["calibration"] = _calibration_record(calibration, calibration_split, scores[calibration_split], threshold_rule)
     if calibration.problem is not None:
         record["warnings"].append(calibration.problem)
     record |= diagnostics_record(answers, resamples, seed)
@@ -169,13 +161,7 @@ def evaluate_checkpoint(
         "device": torch.device(device).type,
         "cache_key": cache_key,
         "exported_sha256": None,
-        "versions": {
-            "ctfindings": __version__,
-            "monai": monai.__version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": _versions(),
     }
     print(format_evaluation(record))
     if export_path is not None and calibration.problem is None:
@@ -235,6 +221,29 @@ def check_patients(calibration: Sequence[dict[str, Any]], scored: Sequence[dict[
             raise ValueError(
                 f"{where} share a patient (studies {first[study['patient']]} and {study['id']}); every patient belongs to one split"
             )
+
+
+def _calibration_record(fitted: Calibration, split: str, scores: SplitScores, rule: ThresholdRule) -> dict[str, Any]:
+    """What was fitted on the calibration split, and how well its scans were ranked."""
+    return {
+        "split": split,
+        "scans": len(scores.ids),
+        "macro_auc": number(macro_average(finding_auc(scores.logits, scores.labels))),
+        "threshold_rule": rule,
+        "temperature": fitted.temperature,
+        "scale": fitted.scale.tolist(),
+        "shift": fitted.shift.tolist(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "ctfindings": __version__,
+        "monai": monai.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def _earlier_answers(path: str | Path) -> Diagnostics | None:
