@@ -145,6 +145,25 @@ def test_trained_trunk_is_asked_again_after_a_step(encoder: str) -> None:
     assert not torch.allclose(tower(["a"]), before)
 
 
+def test_trained_trunk_rests_while_the_heads_alone_learn(encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = TextTower(encoder, trainable_layers=-1).train()
+    passes: list[int] = []
+    encode = tower._encode
+    monkeypatch.setattr(tower, "_encode", lambda texts, device: passes.append(len(texts)) or encode(texts, device))
+    with tower.resting_trunk():
+        for _ in range(3):
+            tower(["a nodule", "no nodule"]).sum().backward()
+        assert passes == [2], "each text is read once"
+        assert not tower.trunk.training
+    assert all(parameter.grad is None for parameter in tower.trunk.parameters())
+    assert tower.head.linear.weight.grad is not None
+    assert tower.trunk.training
+    tower(["a nodule"]).sum().backward()
+    assert passes == [2, 1], "what was kept while it rested is forgotten"
+    assert any(parameter.grad is not None and parameter.grad.any() for parameter in tower.trunk.parameters())
+    assert any(".trunk." in f".{key}" for key in tower.state_dict()), "the trunk is in the checkpoint"
+
+
 def test_trained_trunk_pads_texts_of_like_length_together_and_answers_in_the_order_asked(encoder: str) -> None:
     tower = _tower(encoder, trainable_layers=-1, batch_size=2).eval()
     texts = ["a nodule in the upper lobe", "a", "a nodule in the lower lobe", "bc", "a"]

@@ -158,7 +158,7 @@ class TokenWarmStart:
         standardization = self._standardization()
         frozen, standardization.frozen = standardization.frozen, True
         losses: list[float] = []
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), self.network.text.resting_trunk():
             torch.manual_seed(self.seed)
             for _ in tqdm(range(self.steps), desc="warm start", unit="step", disable=None if self.show else True):
                 self.network.zero_grad()

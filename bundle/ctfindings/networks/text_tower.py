@@ -199,6 +199,22 @@ class TextTower(nn.Module):
         if self.frozen and other.frozen and torch.equal(self.trunk_digest.cpu(), other.trunk_digest.cpu()):
             self._cache = other._cache
 
+    @contextmanager
+    def resting_trunk(self) -> Iterator[None]:
+        """While the heads alone learn, a trunk that is trained later is read as a frozen one: each text once, without gradient."""
+        if self.frozen:
+            yield
+            return
+        training = self.trunk.training
+        self.frozen = True
+        self.trunk.eval()
+        try:
+            yield
+        finally:
+            self.frozen = False
+            self.trunk.train(training)
+            self._cache.clear()
+
     def _encode(self, texts: list[str], device: torch.device) -> Tensor:
         batch = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt").to(device)
         hidden = self.trunk(**batch).last_hidden_state
