@@ -186,7 +186,7 @@ def test_the_midline_is_the_centre_of_the_body_crop(answers: Answers) -> None:
     assert answers.midline_mm == pytest.approx(-100 + 4 * 15.5)
 
 
-@pytest.mark.parametrize("query", ["", "  ", "x" * 301, 7, None])
+@pytest.mark.parametrize("query", ["", "  ", "...", "\N{LUNGS} 12", "x" * 301, 7, None])
 def test_a_query_that_cannot_be_asked_is_refused(query: Any) -> None:
     with pytest.raises(ValueError, match="queries"):
         check_queries([query])

@@ -201,7 +201,8 @@ def check_queries(queries: Sequence[str] | str) -> list[str]:
     """Queries without surrounding space, each once.
 
     Raises:
-        ValueError: when one is empty, too long or no text, or a list was written that cannot be read as one, as by a quote inside a text.
+        ValueError: when one is empty, without a word, too long or no text, or a list was written that cannot be read as one, as by a
+            quote inside a text.
     """
     if isinstance(queries, str) and queries.lstrip().startswith("["):
         raise ValueError(
@@ -214,6 +215,8 @@ def check_queries(queries: Sequence[str] | str) -> list[str]:
         text = " ".join(query.split())
         if not text:
             raise ValueError("queries: one of them is empty; say what to look for, such as 'fluid around the lung'")
+        if not any(character.isalpha() for character in text):
+            raise ValueError(f"queries: {text[:40]!r} holds no word; say what to look for, such as 'fluid around the lung'")
         if len(text) > MAX_QUERY_CHARACTERS:
             raise ValueError(f"queries: '{text[:40]}...' has {len(text)} characters; ask in at most {MAX_QUERY_CHARACTERS}")
         texts.append(text)

@@ -51,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"warning: {warning}", file=sys.stderr, flush=True)
     server = create_server(_allowed_hosts(args))
     logging.config.dictConfig(log_config(options.work / "server.log", args.verbose))
+    # MONAI Label's timer says in six lines that it has started, and sets its own level when it does.
+    logging.getLogger("timeloop").addFilter(lambda record: args.verbose or record.levelno >= logging.WARNING)
     try:
         # Before the server listens: what is wrong with scans, configuration or weights is said in one line.
         _ = app_instance().service.predictor

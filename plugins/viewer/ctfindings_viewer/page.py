@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from trame_slicer.app.ui.slider import Slider
 from trame_slicer.views import SliceView
 
 from . import texts
-from .scene import VIEWS, WINDOWS
+from .scene import VIEWS, WINDOWS, show_all
 
 STYLE = Path(__file__).with_name("page.css")
 TITLES = {"Axial": "Axial", "Coronal": "Coronal", "Sagittal": "Sagittal", "ThreeD": "3D"}
@@ -30,6 +31,10 @@ AMBER = "#e9a23b"
 _BUSY = "busy || (!!remote_line && !consent)"
 _PLAIN: dict[str, Any] = {"density": "compact", "hide_details": True}
 _COMPACT: dict[str, Any] = {"density": "compact", "hide_details": True, "variant": "outlined"}
+# trame drops, without a word, what a widget does not list.
+_RETURN: dict[str, Any] = {"__events": [("keydown_enter", "keydown.enter")]}
+# What stands in a field goes with the call: the state of the page follows the last keys a little later.
+_TYPED = "[$event.target.value]"
 
 
 def place_key(view: str) -> str:
@@ -108,7 +113,14 @@ def decorate_view(server: Any, view_id: str, view: Any) -> None:
         html.Span(TITLES[name], classes=f"ct-view-name ct-{name.lower()}")
         if isinstance(view, SliceView):
             html.Span(f"{{{{ {place_key(name)} }}}}", v_if="has_scan", classes="ct-place", id=f"place-{name.lower()}")
-    v.VBtn(icon="mdi-fit-to-screen-outline", size="x-small", variant="text", classes="ct-reset", title="Show all", click=view.reset_view)
+    v.VBtn(
+        icon="mdi-fit-to-screen-outline",
+        size="x-small",
+        variant="text",
+        classes="ct-reset",
+        title="Show all",
+        click=partial(show_all, view),
+    )
     if isinstance(view, SliceView):
         for letter, edge in zip(EDGES[name], ("left", "right", "top", "bottom"), strict=True):
             html.Span(letter, v_if="has_scan", classes=f"ct-edge ct-edge-{edge}")
@@ -119,8 +131,10 @@ def decorate_view(server: Any, view_id: str, view: Any) -> None:
 def _server_and_scan(viewer: Any) -> None:
     with html.Div(classes="ct-block"):
         with html.Div(classes="ct-line"):
-            v.VTextField(v_model="address", label="Server", keydown_enter=viewer.on_connect, classes="ct-address", **_COMPACT)
-            v.VBtn("Connect", click=viewer.on_connect, disabled=("busy",), variant="tonal", id="connect")
+            v.VTextField(
+                v_model="address", label="Server", keydown_enter=(viewer.on_connect, _TYPED), classes="ct-address", **_RETURN, **_COMPACT
+            )
+            v.VBtn("Connect", click=(viewer.on_connect, "[address]"), disabled=("busy",), variant="tonal", id="connect")
         v.VCheckbox(
             v_model="consent",
             v_if="remote_line",
@@ -202,14 +216,16 @@ def _table(viewer: Any) -> None:
                     classes=("{'ct-present': row.present, 'ct-selected': row.name === selected, 'ct-unsure': !row.reliable}",),
                     tabindex="0",
                     keydown_enter=(viewer.on_finding_chosen, "[row.name]"),
+                    **_RETURN,
                 ),
             ):
                 for index in range(len(COLUMNS)):
                     if index == _BAR:
-                        with html.Td(), html.Div(classes="ct-bar"):
-                            html.Div(classes="ct-bar-fill", style=("{width: row.percent + '%'}",))
-                            html.Div(classes="ct-bar-mark", style=("{left: row.threshold_percent + '%'}",))
+                        with html.Td(), html.Div(classes="ct-probability"):
                             html.Span(f"{{{{ row.cells[{index}] }}}}")
+                            with html.Div(classes="ct-bar"):
+                                html.Div(classes="ct-bar-fill", style=("{width: row.percent + '%'}",))
+                                html.Div(classes="ct-bar-mark", style=("{left: row.threshold_percent + '%'}",))
                     else:
                         html.Td(f"{{{{ row.cells[{index}] }}}}")
         html.Div("The table of the 18 findings appears here.", v_else=True, classes="ct-hollow")
@@ -223,12 +239,14 @@ def _question(viewer: Any) -> None:
                 label="Ask in your own words",
                 placeholder="fluid around the lung",
                 maxlength=300,
-                keydown_enter=viewer.on_ask,
+                __properties=["maxlength"],
+                keydown_enter=(viewer.on_ask, _TYPED),
                 disabled=("!has_scan",),
                 id="query",
+                **_RETURN,
                 **_COMPACT,
             )
-            v.VBtn("Ask", click=viewer.on_ask, disabled=("!has_scan || busy || !query",), variant="tonal", id="ask")
+            v.VBtn("Ask", click=(viewer.on_ask, "[query]"), disabled=("!has_scan || busy || !query",), variant="tonal", id="ask")
         with html.Div(v_if="curve", classes="ct-chart", id="depth"):
             html.Div("Depth profile: {{ curve.text }}", classes="ct-small ct-chart-title", title=("curve.text",))
             html.Div(

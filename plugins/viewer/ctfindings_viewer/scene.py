@@ -12,7 +12,7 @@ from CTFindingsLib import anatomy, nodes, slices
 from CTFindingsLib.answers import Findings, Scan
 from trame_slicer.core import LayoutManager, SlicerApp
 from trame_slicer.rca_view import register_rca_factories
-from trame_slicer.views import Layout, LayoutDirection, ViewLayoutDefinition
+from trame_slicer.views import Layout, LayoutDirection, SliceView, ViewLayoutDefinition
 
 from . import surfaces
 
@@ -137,6 +137,24 @@ class Scene:
             yield
         finally:
             self.program.scene.EndState(slicer.vtkMRMLScene.BatchProcessState)
+
+
+def show_all(view: Any) -> None:
+    """Shows all of the scan in a view. A slice view stays at its slice, where a reset alone would go to the middle."""
+    place = view.get_slice_value() if isinstance(view, SliceView) else None
+    view.reset_view()
+    if place is not None:
+        view.set_slice_value(place)
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """VTK 9.6 warns for each view, in seven lines, of an event that trame-slicer observes in its old way."""
+    slicer.vtkMRMLScene.GlobalWarningDisplayOff()
+    try:
+        yield
+    finally:
+        slicer.vtkMRMLScene.GlobalWarningDisplayOn()
 
 
 def _layout() -> Layout:

@@ -33,14 +33,14 @@ def show(volume: Any, labels: np.ndarray, affine: np.ndarray, label_names: Mappi
     for name, value in label_names.items():
         if name not in TERMS or not TERMS[name].shown:
             continue
-        surface = outline(thin == value, thin_affine)
-        if surface.GetNumberOfPoints() == 0:
+        mask = thin == value
+        if not mask.any():
             nodes.remove(volume, ROLE + name)
             continue
         node = nodes.make(volume, ROLE + name, "vtkMRMLModelNode", TERMS[name].meaning)
         if node.GetDisplayNode() is None:
             _add_display(node, TERMS[name].colour, _OPACITY.get(name, 0.9))
-        node.SetAndObservePolyData(surface)
+        node.SetAndObservePolyData(outline(mask, thin_affine))
 
 
 def _add_display(node: Any, colour: tuple[int, int, int], opacity: float) -> None:

@@ -19,7 +19,7 @@ from CTFindingsLib.transport import Cancellation, Progress, ServerError, clean_a
 from trame_server.utils.asynchronous import create_task
 
 from . import page, texts, uploads
-from .scene import VIEWS, Scene
+from .scene import VIEWS, Scene, without_warnings
 
 POLL_SECONDS = 0.1
 
@@ -42,8 +42,9 @@ class Viewer:
         self.evidence: Evidence | None = None
         self.order: tuple[int | None, bool] = (None, False)
         page.initial_state(self.state, address)
-        self.scene = Scene(server, page.decorate_view, self.on_moved)
-        page.build(server, self.scene.layout, self)
+        with without_warnings():
+            self.scene = Scene(server, page.decorate_view, self.on_moved)
+            page.build(server, self.scene.layout, self)
         uploads.serve(server, self.on_upload)
         watched = {
             "scan_id": self.on_scan_chosen,
@@ -61,16 +62,17 @@ class Viewer:
 
         async def begin() -> None:
             await self.server.ready
-            self.on_connect(None if scan is None else lambda: self.on_upload(scan.read_bytes(), scan.name))
+            self.on_connect(self.state.address, None if scan is None else lambda: self.on_upload(scan.read_bytes(), scan.name))
 
         create_task(begin())
 
     # --- server and scan
 
-    def on_connect(self, then: Callable[[], None] | None = None) -> None:
-        """Tests the address, compares versions, and lists the server's scans."""
+    def on_connect(self, address: str, then: Callable[[], None] | None = None) -> None:
+        """Tests an address, compares versions, and lists the server's scans."""
+        self.state.address = address
         try:
-            address = clean_address(self.state.address)
+            address = clean_address(address)
         except ServerError as error:
             self.refuse_server(error)
             return
@@ -185,9 +187,9 @@ class Viewer:
             return
         self.ask(lambda: self.studies.ask_evidence(volume, finding=name), lambda answer: self.show_evidence(volume, answer))
 
-    def on_ask(self) -> None:
+    def on_ask(self, text: str | None) -> None:
         """Takes the views to what answers a free text."""
-        volume, query = self.scene.volume, " ".join(str(self.state.query or "").split())
+        volume, query = self.scene.volume, " ".join(str(text or "").split())
         if volume is None or not query:
             return
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -138,3 +140,15 @@ def test_what_only_loading_shows_is_one_line_too(fault: str, bundle_root: Path, 
     assert run.returncode == 1 and "Traceback" not in run.stderr, run.stderr[-3000:]
     assert lines[-1].startswith("error: ") and named in lines[-1]
     assert any(line.startswith("warning: --host 0.0.0.0: ") for line in lines)
+
+
+def test_ctrl_c_while_the_libraries_load_ends_without_a_traceback(bundle_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    folder = bundle_root / "plugins" / "monailabel"
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(importlib.import_module("lib.launcher"), "main", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(folder / "start_server.py"), run_name="__main__")
+    assert ended.value.code == 130

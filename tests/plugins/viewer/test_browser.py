@@ -255,6 +255,32 @@ def test_the_keyboard_sorts_the_table_and_its_head_says_how(page: Page) -> None:
     assert order(2) == "none"
 
 
+def test_the_keyboard_opens_a_finding_asks_in_free_text_and_connects(page: Page) -> None:
+    name = page.names()[-1]
+    page.driver.find_element(By.CSS_SELECTOR, "#findings tbody tr:last-child").send_keys(Keys.ENTER)
+    page.until(lambda: page.text("#status").startswith(name) and not page.state("busy"), "Return on a row did nothing")
+    query = page.driver.find_element(By.ID, "query")
+    query.send_keys(Keys.CONTROL, "a")
+    query.send_keys("air around the heart", Keys.ENTER)
+    page.until(lambda: page.text("#status").startswith("air around the heart: "), "Return after a free text did nothing")
+    assert query.get_attribute("maxlength") == "300"
+    page.set("server_line", "")
+    page.driver.find_element(By.CSS_SELECTOR, ".ct-address input").send_keys(Keys.ENTER)
+    page.until(lambda: page.text("#server-line").startswith("Connected"), "Return after an address did nothing")
+
+
+def test_all_of_the_scan_is_shown_again_at_the_same_slice(page: Page) -> None:
+    page.click("#findings tbody tr:first-child")
+    page.until(lambda: not page.state("busy") and "strongest at" in page.text("#status"), "a click had no answer")
+    place = page.text("#place-axial")
+    reset = page.driver.find_element(
+        By.XPATH, "//*[@id='place-axial']/ancestor::*[contains(@class, 'layout-grid-item')]//button[@title='Show all']"
+    )
+    reset.click()
+    time.sleep(3)
+    assert page.text("#place-axial") == place
+
+
 def test_a_damaged_upload_is_said_in_words_a_good_one_opens_and_neither_stays_on_the_server(
     page: Page, server: LiveServer, phantom_scan: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -287,6 +313,7 @@ def test_the_end_of_the_viewer_deletes_the_scan_that_it_had_uploaded(
             time.sleep(0.1)
         assert len(uploads(server)) == 1
     assert not uploads(server)
+    assert (tmp_path / "output.txt").read_text(encoding="utf-8").splitlines()[1:] == [], "the terminal holds more than the address"
 
 
 def test_a_server_that_is_gone_is_said_in_words(page: Page, server: LiveServer) -> None:

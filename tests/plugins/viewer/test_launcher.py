@@ -6,6 +6,7 @@ import argparse
 import importlib.machinery
 import importlib.util
 import re
+import runpy
 import socket
 from pathlib import Path
 from typing import Any
@@ -118,3 +119,13 @@ def test_requirements_are_exact_and_hold_the_versions_that_the_docs_name() -> No
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert lines and all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
     assert "trame-slicer==2.0.0" in lines
+
+
+def test_ctrl_c_while_the_libraries_load_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launcher, "main", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(Path(launcher.__file__).resolve().parents[1] / "start_viewer.py"), run_name="__main__")
+    assert ended.value.code == 130
