@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bundle.ctfindings.data.lung_mask import lung_mask
+from bundle.ctfindings.data.lung_mask import lung_litres, lung_mask
 from bundle.ctfindings.data.scan import load_scan, read_volume
 from bundle.ctfindings.data.sources.phantom import make_case
 from bundle.ctfindings.findings import FINDING_NAMES, finding_index
@@ -30,6 +30,13 @@ def chest() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_lungs_of_a_synthetic_scan_are_found(chest: tuple) -> None:
     hu, lungs, affine = chest
     assert dice(lung_mask(hu, affine), lungs) >= WANTED_DICE
+
+
+def test_the_volume_is_that_of_the_mask_without_making_it(chest: tuple) -> None:
+    hu, lungs, affine = chest
+    litres = np.count_nonzero(lungs) * abs(np.linalg.det(affine[:3, :3])) / 1e6
+    assert lung_litres(hu, affine) == pytest.approx(litres, rel=0.05)
+    assert lung_litres(np.full((40, 40, 30), 40.0, np.float32), np.diag([4.0, 4, 5, 1])) == 0
 
 
 def test_order_and_direction_of_the_axes_do_not_matter(chest: tuple) -> None:

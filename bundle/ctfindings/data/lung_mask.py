@@ -38,6 +38,8 @@ WALL_SHARE = 0.4
 """Share of tissue within ``POCKET_MM`` of a pocket; around a bulla there is less."""
 WORKING_MM = 2.0
 """Smaller voxels are averaged up to this: it is finer than the walls that matter, and quick."""
+COARSE_MM = 8.0
+"""Coarse enough to take no time, fine enough for the volume of the lungs."""
 SMOOTHING_MM = 1.0
 """Standard deviation of the filter against noise."""
 MIN_LUNG_ML = 30.0
@@ -79,6 +81,20 @@ def body_mask(hu: NDArray[Any], affine: NDArray[np.float64]) -> Mask:
         found[:, :, level] = ndimage.binary_fill_holes(found[:, :, level])
     found = _enlarged(found, factors, upright.shape)
     return np.ascontiguousarray(nib.orientations.apply_orientation(found, from_ras))
+
+
+def lung_litres(hu: NDArray[Any], affine: NDArray[np.float64], working_mm: float = COARSE_MM) -> float:
+    """Volume of the lungs in litres, from a coarse grid: tells a whole chest from another region, in a fraction of the mask's time.
+
+    Args:
+        hu: as for ``lung_mask``.
+        affine: as for ``lung_mask``.
+        working_mm: voxels are pooled to about this size.
+    """
+    upright, spacing, _ = _upright(hu, affine)
+    small, factors = _pooled(upright, spacing, working_mm)
+    voxel = spacing * factors
+    return float(np.count_nonzero(_lungs(small, voxel)) * voxel.prod() / 1e6)
 
 
 def _upright(hu: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
@@ -290,9 +306,11 @@ def _closed(mask: Mask, radius_mm: float, voxel: NDArray[np.float64]) -> Mask:
     return shrunk[inside] | mask
 
 
-def _pooled(hu: NDArray[Any], spacing: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Means of blocks of voxels up to ``WORKING_MM``, and the blocks' sizes; incomplete blocks at the end repeat the last voxel."""
-    factors = np.maximum(1, np.floor(WORKING_MM / spacing + 1e-3)).astype(np.int64)
+def _pooled(
+    hu: NDArray[Any], spacing: NDArray[np.float64], working_mm: float = WORKING_MM
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Means of blocks of voxels up to ``working_mm``, and the blocks' sizes; incomplete blocks at the end repeat the last voxel."""
+    factors = np.maximum(1, np.floor(working_mm / spacing + 1e-3)).astype(np.int64)
     missing = [(0, int(-size % factor)) for size, factor in zip(hu.shape, factors, strict=True)]
     padded = np.pad(hu, missing, mode="edge") if any(end for _, end in missing) else hu
     x, y, z = (int(size) for size in np.asarray(padded.shape) // factors)

@@ -17,6 +17,7 @@ from monai.inferers import Inferer
 from monai.transforms import Compose, Transform
 from torch import Tensor
 
+from bundle.ctfindings.data.lung_mask import lung_litres
 from bundle.ctfindings.data.stored import stored_from
 from bundle.ctfindings.inference.console import format_findings
 from bundle.ctfindings.inference.encoded_scan import record_of
@@ -86,16 +87,18 @@ def check_request(
 
 
 class TimedPreprocessing(Transform):
-    """The image pipeline with its times, which keeps the scan as it was loaded.
+    """The image pipeline with its times, which keeps the scan as it was loaded, and looks whether it shows a whole chest.
 
     Args:
         steps: the image pipeline; the first one loads.
+        min_lung_litres: a scan with less lung that holds air gets a warning; 0 asks for none.
 
     Returns (adds to the study):
         ``scan``, [1, X, Y, Z] HU on the scan's own grid, and ``seconds`` of the stages ``load`` and ``preprocess``.
     """
 
-    def __init__(self, steps: Sequence[Transform]) -> None:
+    def __init__(self, steps: Sequence[Transform], min_lung_litres: float = 0.0) -> None:
+        self.min_lung_litres = min_lung_litres
         self.load = steps[0]
         self.preprocess = Compose(list(steps[1:]))
 
@@ -104,8 +107,19 @@ class TimedPreprocessing(Transform):
         loaded = self.load(data)
         loaded_at = time.perf_counter()
         study = self.preprocess(loaded)
+        self._look_for_a_chest(loaded["image"])
         seconds = {"load": loaded_at - started, "preprocess": time.perf_counter() - loaded_at}
         return {**study, "scan": loaded["image"], "seconds": seconds}
+
+    def _look_for_a_chest(self, scan: MetaTensor) -> None:
+        if self.min_lung_litres <= 0:
+            return
+        litres = lung_litres(scan.as_tensor()[0].numpy(), scan.affine.numpy())
+        if litres < self.min_lung_litres:
+            scan.meta["warnings"].append(
+                f"{scan.meta['filename_or_obj']}: shows {litres:.1f} litres of lung with air in it, a whole chest more than "
+                f"{self.min_lung_litres:g}; of what the scan does not show the findings say nothing"
+            )
 
 
 def one_scan(batch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
