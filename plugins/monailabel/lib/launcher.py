@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options = _check(args)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
+    print("Loading the server and the model ...", flush=True)
     _set_environment(args, options)
     use_bundle(options.bundle)
     provide_storage_uids()

@@ -58,7 +58,9 @@ def test_addresses_are_taken_as_they_are_typed(typed: str, address: str) -> None
     assert clean_address(typed) == address
 
 
-@pytest.mark.parametrize("typed", ["", "http://", "ftp://server", "http://server:port", "http://user:secret@server", "http://server/?a=b"])
+@pytest.mark.parametrize(
+    "typed", ["", "http://", "ftp://server", "http://server:port", "http://user:secret@server", "http://server/?a=b", "hello world"]
+)
 def test_what_is_no_address_is_refused_with_an_example(typed: str) -> None:
     with pytest.raises(ServerError, match=r"an example is http://127\.0\.0\.1:8000"):
         clean_address(typed)

@@ -101,7 +101,7 @@ def clean_address(address: str) -> str:
         text = f"http://{text}"
     try:
         parts = urlsplit(text)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0 and len(text.split()) == 1
     except ValueError:
         usable = False
     if not usable or parts.netloc.endswith(":") or parts.username or parts.query or parts.fragment:
