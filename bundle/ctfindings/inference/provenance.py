@@ -32,4 +32,4 @@ def training_warnings(model: ModelInfo) -> list[str]:
     """What a reader has to know of the weights before anything else: nothing where it is not known what they were trained on."""
     if model.trained_on is None:
         return []
-    return [f"these weights were trained on {model.trained_on} only, and were never checked on patients"]
+    return [f"these weights were trained only on {model.trained_on}, and were never checked on patients"]
