@@ -43,7 +43,7 @@ from bundle.ctfindings.engines.experiments import (  # noqa: E402
 )
 from bundle.ctfindings.engines.locked_experiments import LockedRuns  # noqa: E402
 from bundle.ctfindings.engines.locked_image import embed_locked, score_locked  # noqa: E402
-from bundle.ctfindings.engines.radfinder_results import radfinder_page, radfinder_summary  # noqa: E402
+from bundle.ctfindings.engines.radfinder_results import FIGURE, plot_radfinder, radfinder_page, radfinder_summary  # noqa: E402
 from bundle.ctfindings.engines.report_evaluation import (  # noqa: E402
     ReportEmbeddings,
     collect_report_embeddings,
@@ -200,6 +200,8 @@ def run_all(options: argparse.Namespace) -> None:
     record = {"settings": settings, **radfinder_summary(results)}
     with atomic_path(options.output / "results.json") as path:
         path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    with atomic_path(options.output / FIGURE) as path:
+        plot_radfinder(record, path)
     print(write_page(options.output, radfinder_page(record)))
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from bundle.ctfindings.engines.radfinder_results import expectations, radfinder_page, radfinder_summary
+from bundle.ctfindings.engines.radfinder_results import expectations, plot_radfinder, radfinder_page, radfinder_summary
 
 SCANS = 60
 LABELS = np.tile([[0, 1], [1, 0], [0, 0], [1, 1]], (SCANS // 4, 9))
@@ -45,7 +47,7 @@ def record(prompts: float = 3.0, localized: float = 3.0, ratio: float = 0.4, rec
             ("radfinder", seed, localized, recall, ratio),
         )
     ]
-    settings = {"command": "python scripts/x.py", "seeds": [0, 1], "studies": {"test": SCANS}, "locked_image": "ab" * 32}
+    settings = {"command": "python scripts/x.py", "seeds": [0, 1], "studies": {"test": SCANS}, "locked_image": "ab" * 32, "pool": 300}
     return {"settings": settings, **radfinder_summary(runs)}
 
 
@@ -80,3 +82,8 @@ def test_page_says_what_holds_and_that_the_tower_was_not_trained() -> None:
     assert "| radfinder | 0.300 | 0.300 | 0.100 | 0.60 (0.60) | 0.60 (0.60) |" in page
     assert "| siglip | 0.100 | 0.300 | 0.100 | not trained | not trained |" in page
     assert "weights with SHA-256 `abababababab`" in page and "python scripts/x.py" in page
+
+
+def test_figure_has_the_variants_that_were_not_trained_to_place_a_sentence(tmp_path: Path) -> None:
+    plot_radfinder(record(), tmp_path / "variants.png")
+    assert Image.open(tmp_path / "variants.png").width > 300

@@ -90,4 +90,5 @@ def test_runs_over_a_locked_tower_make_results_and_a_page(script: ModuleType, bu
     assert set(results["variants"]) == {"siglip", "radfinder"} and "localization" not in results["variants"]["siglip"]
     assert results["variants"]["radfinder"]["localization"]["snippets"] > 0
     page = (tmp_path / "out" / "README.md").read_text()
+    assert (tmp_path / "out" / "variants.png").is_file()
     assert "image tower is locked" in page and str(tmp_path) not in page

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bundle.ctfindings.engines.experiment_page import locked_tower_sentence
-from bundle.ctfindings.metrics import paired_bootstrap_auc
+from bundle.ctfindings.metrics import paired_bootstrap_auc, plot_variants
 
 LOCALIZATIONS = {"localization": "in their own words", "localization_reworded": "reworded"}
 RATIO_AIMS = {"localization": 0.54, "localization_reworded": 0.7}
 """Largest mean error over that of the middle slice; the first is the paper's (https://arxiv.org/abs/2603.02026), the second ours."""
+FIGURE = "variants.png"
 PAIRS = (("siglip_prompts", "siglip"), ("radfinder", "siglip_prompts"))
 """What disease prompts add, and what localization costs."""
 
@@ -105,6 +107,28 @@ def expectations(summary: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
     return found
 
 
+def plot_radfinder(record: Mapping[str, Any], path: Path) -> None:
+    """Draws AUC, recall and the errors of localization of each variant, a dot for each seed."""
+    measures = {
+        "macro_auc": "macro AUC",
+        "recall_at_10": f"report finds its scan among {record['settings']['pool']}, R@10",
+        **{name: f"error over that of the middle slice, snippets {words}" for name, words in LOCALIZATIONS.items()},
+    }
+    variants = {
+        variant: {
+            "seeds": {
+                seed: {
+                    **{key: row[key]["seeds"][index] for key in ("macro_auc", "recall_at_10")},
+                    **{name: row[name]["mae_of_middle"]["seeds"][index] if name in row else None for name in LOCALIZATIONS},
+                }
+                for index, seed in enumerate(record["settings"]["seeds"])
+            }
+        }
+        for variant, row in record["variants"].items()
+    }
+    plot_variants({"measures": measures, "variants": variants, "tested": "radfinder"}, path, columns=2)
+
+
 def radfinder_page(record: Mapping[str, Any]) -> list[str]:
     """The results as lines of Markdown.
 
@@ -140,7 +164,7 @@ def radfinder_page(record: Mapping[str, Any]) -> list[str]:
             means = [row[name][key]["mean"] for key in ("mae_of_middle", "profile_mae_of_middle")] if name in row else None
             cells.append("not trained" if means is None else f"{means[0]:.2f} ({means[1]:.2f})")
         lines.append(f"| {variant} | {' | '.join(cells)} |")
-    return lines
+    return [*lines, "", f"![AUC, recall and error by variant, a dot for each seed]({FIGURE})"]
 
 
 def _listed(values: Sequence[float], form: str, intervals: Sequence[Sequence[float]] | None = None) -> str:

@@ -225,6 +225,7 @@ def plot_variants(results: Mapping[str, Any], path: str | Path, columns: int = 3
         panel.set_title(_wrap(words, 34), fontsize=8, loc="left")
         panel.set_yticks(-np.arange(len(variants)), list(variants), fontsize=8)
         panel.set_ylim(-len(variants) + 0.4, 0.6)
+        panel.locator_params(axis="x", nbins=5)
         panel.tick_params(axis="x", labelsize=7.5)
         panel.grid(axis="x", color="#e3e3e3", linewidth=0.6)
         panel.spines[["top", "right"]].set_visible(False)
