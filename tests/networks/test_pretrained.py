@@ -97,6 +97,14 @@ def test_a_file_that_does_not_fit_is_refused_by_the_name_of_the_tensor(name: str
         convert_tensors(model, {**whole, "one_more": torch.zeros(2)}, "file")
 
 
+@pytest.mark.parametrize("value", [torch.tensor(float("nan")), torch.tensor(float("inf")), torch.tensor(3), torch.tensor(1j)])
+def test_values_that_no_weight_has_are_refused_by_the_name_of_the_tensor(value: Tensor) -> None:
+    with pytest.raises(
+        ValueError, match="is not a checkpoint of Tiny: holds values that are no finite real numbers in b; download it again"
+    ):
+        convert_tensors(tiny(), {"a.weight": torch.zeros(2, 3), "b": value}, "file")
+
+
 def test_many_problems_are_counted() -> None:
     with pytest.raises(ValueError, match="and 146 more"):
         convert_tensors(fvlm(), {key: value for key, value in published("fvlm").items() if "visual_encoder" not in key}, "file")
@@ -160,12 +168,20 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.safetensors").write_bytes(struct.pack("<Q", 4000) + b"{}")
     (tmp_path / "empty").mkdir()
     torch.save({"model": {"a": 3}}, tmp_path / "numbers.pth")
+    torch.save({"model": [torch.zeros(2)]}, tmp_path / "list.pth")
+    for folder, index in (("words", "{not json"), ("other", '{"metadata": {}}')):
+        (tmp_path / folder).mkdir()
+        save_file({"b": torch.zeros(1)}, tmp_path / folder / "model.safetensors")
+        (tmp_path / folder / "model.safetensors.index.json").write_text(index)
     for name, problem in {
         "text.pth": "cannot be read as a checkpoint|could run code",
         "cut.safetensors": "cannot be read as a checkpoint",
         "empty": "holds no .safetensors file",
         "absent.pth": "there is no such file",
         "numbers.pth": "holds no tensors under 'model'",
+        "list.pth": "holds no tensors under 'model'",
+        "words": "index.json: is not the index of a checkpoint in shards",
+        "other": "index.json: is not the index of a checkpoint in shards",
     }.items():
         with pytest.raises(ValueError, match=problem):
             convert_checkpoint(tiny(), tmp_path / name)

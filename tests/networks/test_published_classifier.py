@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from torch import Tensor, nn
+from transformers import BertTokenizer
 
 from bundle.ctfindings.findings import FINDING_NAMES, LABEL_SETS
 from bundle.ctfindings.inference import FindingsPredictor
@@ -230,6 +231,16 @@ def test_the_text_of_fvlm_is_the_first_token_without_token_types(cxr_bert: str) 
 def test_a_folder_without_a_tokenizer_is_refused(make: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no tokenizer is there; give the folder with"):
         make(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("rows", [100, 100_000])
+@pytest.mark.parametrize("make", [fvlm_text_tower, radfinder_text_tower])
+def test_the_tokenizer_of_another_encoder_is_refused(make: Any, rows: int, cxr_bert: str, bundle_root: Path) -> None:
+    folder = cxr_bert if make is fvlm_text_tower else str(bundle_root / "models" / "text_encoder")
+    pieces = len(BertTokenizer.from_pretrained(folder))
+    rows = rows if pieces < 1000 or rows > pieces else pieces - 1
+    with pytest.raises(ValueError, match=f"its tokenizer has {pieces} pieces and the encoder {rows}; give the folder with"):
+        make(folder, vocab_size=rows)
 
 
 def test_the_last_real_token_is_read_on_either_side() -> None:

@@ -65,6 +65,22 @@ def test_the_tokenizer_is_looked_for_before_anything_is_written(checkpoint: Path
     assert not (tmp_path / "fvlm.pt").exists()
 
 
+def test_an_output_that_cannot_be_written_is_named(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="is a folder; name the file to write"):
+        convert_to_bundle("fvlm", checkpoint, tmp_path)
+
+    def full(_: object, path: Path) -> None:
+        path.write_bytes(b"the first part")
+        raise RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file data/3: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(
+        ValueError, match=r"fvlm.pt: cannot be written \(.*file write failed\); make room, or name a file in another folder"
+    ):
+        convert_to_bundle("fvlm", checkpoint, tmp_path / "fvlm.pt")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(ValueError, match="known are fvlm, radfinder"):
         published_model("clip")

@@ -43,13 +43,20 @@ def convert_to_bundle(name: str, checkpoint: str | Path, output: str | Path, tex
         What was converted, and the SHA-256 of the file written.
 
     Raises:
-        ValueError: when the checkpoint does not fit the model, or no tokenizer is found.
+        ValueError: when the checkpoint does not fit the model, no tokenizer is found, or the output cannot be written.
     """
+    if Path(output).is_dir():
+        raise ValueError(f"{output}: is a folder; name the file to write, such as models/{name}.pt")
     converted = convert_checkpoint(published_model(name), checkpoint)
     if text_encoder is not None:
         converted.state["bank.prompts"] = _prompts(name, converted, text_encoder)
-    with atomic_path(output) as temporary:
-        torch.save({"model": converted.state, "source": converted.source}, temporary)
+    try:
+        with atomic_path(output) as temporary:
+            torch.save({"model": converted.state, "source": converted.source}, temporary)
+    # A full disk is a RuntimeError of torch.save.
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise ValueError(f"{output}: cannot be written ({reason}); make room, or name a file in another folder") from error
     return converted, sha256_of(output)
 
 

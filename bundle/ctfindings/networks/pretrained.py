@@ -100,7 +100,8 @@ def convert_checkpoint(model: PublishedModel, path: str | Path) -> Converted:
         path: a file of ``torch.save``, a safetensors file, or a folder with one or with shards and their index.
 
     Raises:
-        ValueError: when the file cannot be read, lacks a tensor, holds one that the model does not have, or one of another shape.
+        ValueError: when the file cannot be read, lacks a tensor, holds one that the model does not have, one of another shape, or values
+            that are no finite real numbers.
     """
     files = _files(Path(path))
     converted = convert_tensors(model, _read(files, Path(path)), path)
@@ -147,6 +148,11 @@ def _check(model: PublishedModel, tensors: Mapping[str, Tensor], path: str | Pat
         *([f"holds {_listed(unknown)}, which {model.name} does not have"] if unknown else []),
         *([_listed(reshaped)] if reshaped else []),
     ]
+    if not problems:
+        # A sum takes no memory, and is finite where all values are.
+        values = ((name, tensors[name]) for name in wanted)
+        damaged = [name for name, own in values if not own.is_floating_point() or not bool(own.sum(dtype=torch.float64).isfinite())]
+        problems = [f"holds values that are no finite real numbers in {_listed(damaged)}"] if damaged else []
     if problems:
         raise ValueError(f"{path}: is not a checkpoint of {model.name}: {'; '.join(problems)}; download it again from {model.source}")
     return dropped
@@ -164,7 +170,10 @@ def _files(path: Path) -> list[Path]:
             raise ValueError(f"{path}: holds no .safetensors file; give the folder of the download, or the checkpoint file itself")
         index = path / "model.safetensors.index.json"
         if index.is_file():
-            named = {path / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+            try:
+                named = {path / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(f"{index}: is not the index of a checkpoint in shards; download it again") from error
             absent = sorted(file.name for file in named if not file.is_file())
             if absent:
                 raise ValueError(f"{path}: lacks {', '.join(absent)}, which its index names; download it again")
@@ -185,7 +194,7 @@ def _read(files: Sequence[Path], path: Path) -> dict[str, Tensor]:
         except (SafetensorError, RuntimeError, OSError, EOFError, KeyError, ValueError, AttributeError) as error:
             raise ValueError(f"{file}: cannot be read as a checkpoint; download it again") from error
         tensors.update(part)
-    if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+    if not tensors or not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()):
         raise ValueError(f"{path}: holds no tensors under 'model'; give the checkpoint that was downloaded")
     return tensors
 
@@ -197,5 +206,5 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 def _read_pickle(file: Path) -> dict[str, Any]:
     content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    state: dict[str, Any] = content.get("model", content)
-    return state
+    state = content.get("model", content)
+    return state if isinstance(state, dict) else {}

@@ -97,7 +97,7 @@ def fvlm_text_tower(tokenizer: str, embedding: int = 256, **changes: Any) -> Pub
         changes: keys of ``BertConfig`` that differ from BERT base.
 
     Raises:
-        ValueError: when no vocabulary is there.
+        ValueError: when no vocabulary is there, or that of another encoder.
     """
     try:
         # CXR-BERT names a tokenizer class of its own, which would be remote code; its vocabulary is that of a plain BERT.
@@ -105,6 +105,7 @@ def fvlm_text_tower(tokenizer: str, embedding: int = 256, **changes: Any) -> Pub
     except OSError as error:
         raise ValueError(_no_tokenizer(tokenizer, "vocab.txt of CXR-BERT")) from error
     config = BertConfig(**changes)
+    _check_vocabulary(words, tokenizer, config.vocab_size, "vocab.txt of CXR-BERT")
     with no_init_weights():
         trunk = BertModel(config, add_pooling_layer=False)
         head = nn.Linear(config.hidden_size, embedding)
@@ -124,7 +125,7 @@ def radfinder_text_tower(
         changes: keys of ``Qwen3Config`` that differ from Qwen3-Embedding-0.6B.
 
     Raises:
-        ValueError: when no tokenizer is there.
+        ValueError: when no tokenizer is there, or that of another encoder.
     """
     try:
         words = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
@@ -142,10 +143,19 @@ def radfinder_text_tower(
         "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
     }
     config = Qwen3Config(**{**shape, **changes}, use_cache=False)
+    _check_vocabulary(words, tokenizer, config.vocab_size, "tokenizer.json of Qwen3-Embedding-0.6B")
     with no_init_weights():
         trunk = Qwen3Model(config)
         heads = [ProjectionHead(config.hidden_size, embedding, hidden, bottleneck) for _ in range(2)]
     return PublishedTextTower(words, trunk, heads[0], heads[1], pooling="last", max_tokens=512)
+
+
+def _check_vocabulary(words: Any, name: str, rows: int, what: str) -> None:
+    """Refuses a tokenizer whose size tells that it belongs to another encoder; one of like size cannot be told apart."""
+    if not rows / 2 <= len(words) <= rows:
+        raise ValueError(
+            f"{name}: its tokenizer has {len(words)} pieces and the encoder {rows}; give the folder with {what} as text_encoder"
+        )
 
 
 def _no_tokenizer(name: str, what: str) -> str:
