@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
+
 from bundle.ctfindings.inference.provenance import METADATA, describe_model, training_warnings
 from bundle.ctfindings.networks.checkpoint import sha256_of
 
@@ -15,12 +17,22 @@ def test_the_metadata_name_the_weights_that_ship(bundle_root: Path) -> None:
 
 
 def test_the_reader_is_told_first_what_the_shipped_weights_were_trained_on(bundle_root: Path) -> None:
-    model = describe_model(bundle_root, sha256_of(bundle_root / "models" / "model.pt"), "a tower")
+    model = describe_model(bundle_root, bundle_root / "models" / "model.pt", "a tower")
     (line,) = training_warnings(model)
     assert "synthetic scans" in line and "never checked on patients" in line
 
 
 def test_of_other_weights_nothing_is_said(bundle_root: Path, tmp_path: Path) -> None:
-    other = describe_model(bundle_root, "0" * 64, "a tower")
-    assert other.trained_on is None and training_warnings(other) == []
-    assert describe_model(tmp_path, "0" * 64, "a tower").trained_on is None, "a folder without metadata"
+    weights = tmp_path / "own.pt"
+    torch.save({"model": {"image.weight": torch.zeros(1)}}, weights)
+    other = describe_model(bundle_root, weights, "a tower")
+    assert other.trained_on is other.published is None and training_warnings(other) == []
+    assert describe_model(tmp_path, bundle_root / "models" / "model.pt", "a tower").trained_on is None, "a folder without metadata"
+
+
+def test_published_weights_are_named_with_their_licence(bundle_root: Path, tmp_path: Path) -> None:
+    source = {"model": "RadFinder", "source": "https://example.org", "paper": "arXiv 2603.02026", "licence": "CC BY-NC-SA 4.0"}
+    torch.save({"model": {"image.weight": torch.zeros(1)}, "source": source}, tmp_path / "radfinder.pt")
+    model = describe_model(bundle_root, tmp_path / "radfinder.pt", "WindowEncoder")
+    assert model.published == source
+    assert training_warnings(model) == ["these are the published weights of RadFinder (arXiv 2603.02026); licence: CC BY-NC-SA 4.0"]

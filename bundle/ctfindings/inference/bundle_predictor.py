@@ -23,7 +23,6 @@ from bundle.ctfindings.inference.provenance import describe_model
 from bundle.ctfindings.inference.record import describe_scan, warnings_of_scan
 from bundle.ctfindings.inference.workflow import FORMAT_NAMES, one_scan
 from bundle.ctfindings.networks import ImageEmbedding, TextTower, ZeroShotClassifier, load_classifier
-from bundle.ctfindings.networks.checkpoint import sha256_of
 
 INFERENCE_CONFIG = "configs/inference.json"
 
@@ -59,7 +58,7 @@ class BundlePredictor:
         text: TextTower = parser.get_parsed_content("text_tower")().eval()
         self.device = torch.device(parser.get_parsed_content("device"))
         load_classifier(classifier, checkpoint, text)
-        self.model = describe_model(bundle_root, sha256_of(checkpoint), type(classifier.image.tower).__name__)
+        self.model = describe_model(bundle_root, checkpoint, type(classifier.image.tower).__name__)
         self.predictor = FindingsPredictor(classifier, text)
         self.findings = [name for name, scored in zip(FINDING_NAMES, classifier.scored, strict=True) if scored]
         self._preprocessing = parser.get_parsed_content("preprocessing")

@@ -1,4 +1,4 @@
-"""What answers: the weights by their digest, and what the bundle says these were trained on."""
+"""What answers: the weights by their digest, and what the bundle or the file itself says of them."""
 
 from __future__ import annotations
 
@@ -7,29 +7,36 @@ from pathlib import Path
 
 from bundle.ctfindings import __version__
 from bundle.ctfindings.inference.record import ModelInfo
+from bundle.ctfindings.networks.checkpoint import read_source, sha256_of
 
 BUNDLE_NAME = "chest_ct_zero_shot_findings"
 METADATA = Path("configs") / "metadata.json"
 
 
-def describe_model(bundle_root: str | Path, weights_sha256: str, network: str) -> ModelInfo:
+def describe_model(bundle_root: str | Path, checkpoint: str | Path, network: str) -> ModelInfo:
     """The model block of a record.
 
-    ``weights`` of the metadata names the digest of the file that ships and what it was trained on; of any other file nothing is known.
+    ``weights`` of the metadata names the digest of the file that ships and what it was trained on. A file that was converted from published
+    weights says so itself. Of any other nothing is known.
 
     Args:
-        bundle_root: folder of the bundle; without metadata in it, nothing is known of the weights.
-        weights_sha256: digest of the weights file.
+        bundle_root: folder of the bundle; without metadata in it, nothing is known of its weights.
+        checkpoint: the weights file.
         network: name of the image tower.
     """
+    weights_sha256 = sha256_of(checkpoint)
     metadata = Path(bundle_root) / METADATA
     shipped = json.loads(metadata.read_text(encoding="utf-8")).get("weights", {}) if metadata.is_file() else {}
     known = weights_sha256 == shipped.get("sha256")
-    return ModelInfo(BUNDLE_NAME, __version__, weights_sha256, network, shipped.get("trained_on") if known else None)
+    published = read_source(checkpoint)
+    return ModelInfo(BUNDLE_NAME, __version__, weights_sha256, network, shipped.get("trained_on") if known else None, published)
 
 
 def training_warnings(model: ModelInfo) -> list[str]:
-    """What a reader has to know of the weights before anything else: nothing where it is not known what they were trained on."""
+    """What a reader has to know of the weights before anything else: nothing where nothing is known of them."""
+    if model.published is not None:
+        said = {key: model.published.get(key, "unknown") for key in ("model", "paper", "licence")}
+        return [f"these are the published weights of {said['model']} ({said['paper']}); licence: {said['licence']}"]
     if model.trained_on is None:
         return []
     return [f"these weights were trained only on {model.trained_on}, and were never checked on patients"]

@@ -168,7 +168,8 @@ class ModelInfo:
         version: of the bundle.
         weights_sha256: digest of the weights file.
         network: name of the image tower.
-        trained_on: what the weights were trained on, after "trained on"; None where that is not known.
+        trained_on: what the weights were trained on, after "trained only on"; None where that is not known.
+        published: of converted weights ``model``, ``source``, ``paper``, ``licence`` and digests of the files; None of others.
     """
 
     bundle: str
@@ -176,6 +177,7 @@ class ModelInfo:
     weights_sha256: str
     network: str
     trained_on: str | None = None
+    published: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,9 @@ from bundle.ctfindings.inference.console import format_findings
 from bundle.ctfindings.inference.encoded_scan import record_of
 from bundle.ctfindings.inference.findings import Answers, FindingsPredictor, check_queries
 from bundle.ctfindings.inference.provenance import describe_model
-from bundle.ctfindings.inference.record import Answer, FindingAnswer, FindingsRecord, describe_scan, warnings_of_scan
+from bundle.ctfindings.inference.record import Answer, FindingAnswer, FindingsRecord, ModelInfo, describe_scan, warnings_of_scan
 from bundle.ctfindings.inference.writer import REPORT_FILE, scan_stem, write_findings
 from bundle.ctfindings.networks import TextTower, ZeroShotClassifier, load_classifier
-from bundle.ctfindings.networks.checkpoint import sha256_of
 
 EVIDENCE_CHOICES = ("present", "all", "none")
 
@@ -197,15 +196,11 @@ class FindingsWriter:
         self.ckpt_path = ckpt_path
         self.bundle_root = bundle_root
         self.evidence = evidence
+        self._models: dict[str, ModelInfo] = {}
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-
-    @cached_property
-    def weights_sha256(self) -> str:
-        """Digest of the weights file."""
-        return sha256_of(self.ckpt_path)
 
     def __call__(self, engine: SupervisedEvaluator) -> None:
         batch, answers = engine.state.batch, engine.state.output["pred"]
@@ -224,8 +219,9 @@ class FindingsWriter:
     def _record(self, batch: Mapping[str, Any], answers: Answers, network: str) -> tuple[FindingsRecord, dict[str, Tensor]]:
         scan: MetaTensor = batch["scan"]
         info = describe_scan(scan.meta["filename_or_obj"], FORMAT_NAMES[scan.meta["source_format"]], scan.shape[1:], scan.affine)
-        model = describe_model(self.bundle_root, self.weights_sha256, network)
-        record = record_of(info, model, answers, warnings_of_scan(scan, info), batch["seconds"])
+        if network not in self._models:  # The digest of the weights takes a while.
+            self._models[network] = describe_model(self.bundle_root, self.ckpt_path, network)
+        record = record_of(info, self._models[network], answers, warnings_of_scan(scan, info), batch["seconds"])
         return record, {answer.key: answers.maps[answer.key] for answer in record.answers if self._is_shown(answer)}
 
     def _is_shown(self, answer: Answer) -> bool:

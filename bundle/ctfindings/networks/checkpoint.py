@@ -84,6 +84,16 @@ def save_bundle_weights(path: str | Path, model: nn.Module, bank: nn.Module) -> 
     return sha256_of(path)
 
 
+def read_source(path: str | Path) -> dict[str, str] | None:
+    """What a checkpoint says of where its weights come from (``convert_checkpoint``); None of one that says nothing."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # Whoever loads its tensors says so in words.
+        return None
+    source = content.get("source") if isinstance(content, dict) else None
+    return {str(key): str(value) for key, value in source.items()} if isinstance(source, dict) else None
+
+
 def sha256_of(path: str | Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
