@@ -115,3 +115,26 @@ def test_weights_follow_the_labels_to_their_device_for_nobody_moves_the_loss() -
     expected = loss(logits, labels)
     loss.pos_weight, loss.finding_weight = (Tensor.as_subclass(weights, Elsewhere) for weights in (loss.pos_weight, loss.finding_weight))
     torch.testing.assert_close(loss(logits, labels), expected)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_values_and_gradients_are_those_of_the_released_code(bundle_root, weighted):
+    path = bundle_root.parent / "shared" / "reference" / "radfinder" / "radfinder_golden.npz"
+    if not path.is_file():
+        pytest.skip("no recorded reference values beside the checkout (../shared/reference/radfinder)")
+    golden = np.load(path)
+    image, prompts = (torch.tensor(golden[name], dtype=torch.float64, requires_grad=True) for name in ("in_pr_img", "in_pr_prompts"))
+    labels = torch.tensor(golden["in_pr_labels"]).long()
+    weights = golden["in_pr_question_weight"].tolist() if weighted else None
+    loss = DiseasePromptLoss(golden["in_pr_pos_weight"].tolist(), finding_weight=weights)
+    # All are unit vectors; by wording, scan and question.
+    logits = math.exp(2.3026) * torch.einsum("be,qve->vbq", image, prompts[:, :, 0] - prompts[:, :, 1])
+    kind = "qw" if weighted else "plain"
+    assert loss(logits.mean(0), labels).item() == pytest.approx(golden[f"pr_loss_mean_all_{kind}"].item(), rel=1e-5)
+    value = loss(logits[0], labels)
+    assert value.item() == pytest.approx(golden[f"pr_loss_first_only_{kind}"].item(), rel=1e-5)
+    assert golden["pr_all_unknown_is_none"] and loss(logits[0], torch.full_like(labels, -1)).item() == 0
+    if weighted:
+        value.backward()
+        for found, name in ((image.grad, "pr_grad_img"), (prompts.grad, "pr_grad_prompts")):
+            np.testing.assert_allclose(found.numpy(), golden[name], atol=1e-5 * abs(golden[name]).max())
