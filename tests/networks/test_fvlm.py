@@ -272,6 +272,7 @@ def test_training_loss_and_its_gradients(pack: Pack) -> None:
         assert_recorded(F.normalize(pack.text_proj(text), dim=-1), pack.golden[f"loss_synth_{organ}_text_feat"])
     total = torch.stack(list(losses.values())).sum()
     assert_recorded(total, pack.golden["loss_synth_total"])
+    assert_recorded(total, pack.extra["grad_total"])
     total.backward()
     assert_recorded(pack.scorer.temperature.grad, pack.extra["grad_temp"])
     assert_recorded(pack.image.projections[0].bias.grad, pack.extra["grad_vision_proj0_bias"])
@@ -300,6 +301,7 @@ def test_training_loss_from_scans_and_captions(pack: Pack) -> None:
     for sample in range(3):
         with torch.no_grad():
             encoded.append(pack.image(volume(sample=sample), token_membership(labels(sample), pack.image.tower.stride)))
+    losses = []
     for organ in ("lung", "heart", "aorta"):
         # In sample 1 the border cuts the aorta.
         samples = [0, 2] if organ == "aorta" else [0, 1, 2]
@@ -315,6 +317,8 @@ def test_training_loss_from_scans_and_captions(pack: Pack) -> None:
         assert_recorded(rows, pack.golden[f"loss_e2e_{organ}_image_feat"])
         assert_recorded(captions, pack.golden[f"loss_e2e_{organ}_text_feat"])
         assert_recorded(loss, pack.golden[f"loss_e2e_{organ}_itc"])
+        losses.append(loss)
+    assert_recorded(torch.stack(losses).sum(), pack.golden["loss_e2e_total"])
 
 
 def box_mask(shape: tuple[int, int, int], *box: tuple[int, int]) -> Tensor:
