@@ -31,7 +31,7 @@ from monai.bundle import ConfigParser  # noqa: E402
 from bundle.ctfindings.data import load_datalist  # noqa: E402
 from bundle.ctfindings.data.atomic import atomic_path  # noqa: E402
 from bundle.ctfindings.engines import collect_scores, run_or_exit  # noqa: E402
-from bundle.ctfindings.engines.experiment_page import write_page  # noqa: E402
+from bundle.ctfindings.engines.experiment_page import VARIANTS_FIGURE, write_page, write_results  # noqa: E402
 from bundle.ctfindings.engines.experiments import (  # noqa: E402
     Variant,
     claim_run,
@@ -43,7 +43,7 @@ from bundle.ctfindings.engines.experiments import (  # noqa: E402
 )
 from bundle.ctfindings.engines.locked_experiments import LockedRuns  # noqa: E402
 from bundle.ctfindings.engines.locked_image import embed_locked, score_locked  # noqa: E402
-from bundle.ctfindings.engines.radfinder_results import FIGURE, plot_radfinder, radfinder_page, radfinder_summary  # noqa: E402
+from bundle.ctfindings.engines.radfinder_results import plot_radfinder, radfinder_page, radfinder_summary  # noqa: E402
 from bundle.ctfindings.engines.report_evaluation import (  # noqa: E402
     ReportEmbeddings,
     collect_report_embeddings,
@@ -198,9 +198,8 @@ def run_all(options: argparse.Namespace) -> None:
         "locked_image": runs.image_weights if runs else None,
     }
     record = {"settings": settings, **radfinder_summary(results)}
-    with atomic_path(options.output / "results.json") as path:
-        path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    with atomic_path(options.output / FIGURE) as path:
+    write_results(options.output, record)
+    with atomic_path(options.output / VARIANTS_FIGURE) as path:
         plot_radfinder(record, path)
     print(write_page(options.output, radfinder_page(record)))
 

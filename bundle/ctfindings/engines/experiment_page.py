@@ -14,6 +14,7 @@ from bundle.ctfindings.engines.diagnostics import DIAGNOSTICS_FILE, Diagnostics
 from bundle.ctfindings.engines.diagnostics_record import TEMPLATE_NAMES, WORDING_NAMES, collapse_histograms
 from bundle.ctfindings.metrics import auc_by_wording, plot_auc_by_wording, plot_cosine_histograms, plot_variants
 
+VARIANTS_FIGURE = "variants.png"
 NOTES_FILE = "notes.md"
 """What the numbers suggest, written by a person; the page includes it when it is there."""
 
@@ -38,7 +39,7 @@ def write_experiment_figures(folder: Path, results: Mapping[str, Any], evaluatio
             auc[name] = auc_by_wording(scores, given.labels, np.ones((1, len(given.ids))))[0]
     with atomic_path(folder / "wordings.png") as path:
         plot_auc_by_wording([*TEMPLATE_NAMES, *WORDING_NAMES], auc, path, separators=[len(TEMPLATE_NAMES) - 1])
-    with atomic_path(folder / "variants.png") as path:
+    with atomic_path(folder / VARIANTS_FIGURE) as path:
         plot_variants(results, path)
 
 
@@ -127,9 +128,15 @@ def write_experiment_page(folder: Path, title: str, command: str) -> Path:
         "",
         "![AUC by wording](wordings.png)",
         "",
-        "![Measures by variant, a dot for each seed](variants.png)",
+        f"![Measures by variant, a dot for each seed]({VARIANTS_FIGURE})",
     ]
     return write_page(folder, lines)
+
+
+def write_results(folder: Path, results: Mapping[str, Any]) -> None:
+    """Writes ``results.json`` of an experiment, from which its page is written."""
+    with atomic_path(folder / "results.json") as temporary:
+        temporary.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_page(folder: Path, lines: Sequence[str]) -> Path:

@@ -25,7 +25,7 @@ from monai.utils import set_determinism
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.data.datalist import PATH_KEYS, SPLITS
 from bundle.ctfindings.engines.diagnostics import DIAGNOSTICS_FILE
-from bundle.ctfindings.engines.experiment_page import write_experiment_figures, write_experiment_page
+from bundle.ctfindings.engines.experiment_page import write_experiment_figures, write_experiment_page, write_results
 from bundle.ctfindings.engines.experiment_results import experiment_results
 from bundle.ctfindings.engines.pipeline_version import version_of
 
@@ -106,8 +106,7 @@ def run_experiment(
     results = experiment_results(
         evaluations, {variant.name: variant.title for variant in variants}, {**settings, "seeds": list(seeds)}, resamples=resamples
     )
-    with atomic_path(output / "results.json") as temporary:
-        temporary.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_results(output, results)
     write_experiment_figures(output, results, evaluations)
     return write_experiment_page(output, title, command)
 

@@ -47,7 +47,7 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
     for place, argument in enumerate(arguments):
         if match := re.fullmatch(r"--([A-Za-z_+][^=\s]*)(?:=(.*))?", argument, re.DOTALL):
             following = arguments[place + 1] if place + 1 < len(arguments) else "--"
-            found[match[1].replace("-", "_")] = match[2] or ("True" if following.startswith("--") else following)
+            found[match[1].replace("-", "_")] = ("True" if following.startswith("--") else following) if match[2] is None else match[2]
     return found
 
 

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from bundle.ctfindings.engines.experiment_page import locked_tower_sentence
+from bundle.ctfindings.engines.experiment_page import VARIANTS_FIGURE, locked_tower_sentence
 from bundle.ctfindings.metrics import paired_bootstrap_auc, plot_variants
 
 LOCALIZATIONS = {"localization": "in their own words", "localization_reworded": "reworded"}
 RATIO_AIMS = {"localization": 0.54, "localization_reworded": 0.7}
 """Largest mean error over that of the middle slice; the first is the paper's (https://arxiv.org/abs/2603.02026), the second ours."""
-FIGURE = "variants.png"
 PAIRS = (("siglip_prompts", "siglip"), ("radfinder", "siglip_prompts"))
 """What disease prompts add, and what localization costs."""
 
@@ -164,7 +163,7 @@ def radfinder_page(record: Mapping[str, Any]) -> list[str]:
             means = [row[name][key]["mean"] for key in ("mae_of_middle", "profile_mae_of_middle")] if name in row else None
             cells.append("not trained" if means is None else f"{means[0]:.2f} ({means[1]:.2f})")
         lines.append(f"| {variant} | {' | '.join(cells)} |")
-    return [*lines, "", f"![AUC, recall and error by variant, a dot for each seed]({FIGURE})"]
+    return [*lines, "", f"![AUC, recall and error by variant, a dot for each seed]({VARIANTS_FIGURE})"]
 
 
 def _listed(values: Sequence[float], form: str, intervals: Sequence[Sequence[float]] | None = None) -> str:

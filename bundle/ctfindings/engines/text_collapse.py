@@ -5,7 +5,6 @@ Only numbers leave this module: no text of a report is kept in its results.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.data.csv_table import read_table
 from bundle.ctfindings.data.reports import read_report
 from bundle.ctfindings.engines.diagnostics import embed_texts
-from bundle.ctfindings.engines.experiment_page import write_page
+from bundle.ctfindings.engines.experiment_page import write_page, write_results
 from bundle.ctfindings.metrics import (
     PAIR_KINDS,
     STATISTICS,
@@ -203,8 +202,7 @@ def write_collapse_page(folder: Path, results: Mapping[str, Any], title: str, co
         title: of the page.
         command: that made the results.
     """
-    with atomic_path(folder / "results.json") as temporary:
-        temporary.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_results(folder, results)
     encoders = results["encoders"]
     with atomic_path(folder / "similarity.png") as path:
         plot_cosine_histograms({name: {kind: record[kind] for kind in PAIR_KINDS} for name, record in encoders.items()}, path)

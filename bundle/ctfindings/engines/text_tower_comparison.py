@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle.ctfindings.data.atomic import atomic_path
-from bundle.ctfindings.engines.experiment_page import write_page
+from bundle.ctfindings.engines.experiment_page import write_page, write_results
 from bundle.ctfindings.engines.experiments import Variant, reduced_datalist, run_variant
 
 TEXT_TOWERS: tuple[Variant, ...] = (
@@ -55,8 +54,7 @@ def compare_text_towers(
         "settings": {"scans": scans, "keys": {key: value for key, value in keys.items() if key != "cache_dir"}, "resamples": resamples},
         "towers": towers,
     }
-    with atomic_path(output / "results.json") as temporary:
-        temporary.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_results(output, results)
     return write_tower_page(output, results)
 
 
