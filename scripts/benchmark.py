@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import subprocess
 import sys
@@ -36,6 +35,7 @@ from monai.transforms import Compose  # noqa: E402
 from bundle.ctfindings.data.sources.phantom import make_case  # noqa: E402
 from bundle.ctfindings.data.sources.phantom.dataset import write_nifti  # noqa: E402
 from bundle.ctfindings.engines import GradientCache, MicroBatches, keep_freed_memory, prepare_report_batch  # noqa: E402
+from bundle.ctfindings.engines.machine import machine  # noqa: E402
 from bundle.ctfindings.inference import FindingsPredictor  # noqa: E402
 from bundle.ctfindings.losses import AnatomyHeadLoss, CompositeLoss, DiseasePromptLoss, GroundingLoss, SigLIPLoss  # noqa: E402
 from bundle.ctfindings.networks import VisionLanguageModel, load_checkpoint  # noqa: E402
@@ -194,13 +194,12 @@ def main() -> None:
         "further question / encode": times["one further question"] / times["encode"],
         "training step, memory kept / plain": times["training step per scan, memory kept"] / times["training step per scan, memory plain"],
     }
-    machine = {"processor": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     for name, seconds in times.items():
         print(f"{name:<42}{1000 * seconds:>10.1f} ms")
     for name, ratio in ratios.items():
         print(f"{name:<42}{ratio:>10.3f}")
     if options.output:
-        options.output.write_text(json.dumps({"machine": machine, "seconds": times, "ratios": ratios}, indent=2) + "\n")
+        options.output.write_text(json.dumps({"machine": machine(), "seconds": times, "ratios": ratios}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import csv
 import gzip
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -36,7 +35,6 @@ sys.path.insert(0, str(ROOT))
 import nibabel as nib  # noqa: E402
 import numpy as np  # noqa: E402
 import psutil  # noqa: E402
-import torch  # noqa: E402
 from isal import igzip, isal_zlib  # noqa: E402
 from monai.bundle import ConfigParser  # noqa: E402
 from monai.transforms import Compose  # noqa: E402
@@ -45,6 +43,7 @@ from bundle.ctfindings.data import load_scan  # noqa: E402
 from bundle.ctfindings.data.scan import read_volume  # noqa: E402
 from bundle.ctfindings.data.sources.phantom import make_dataset  # noqa: E402
 from bundle.ctfindings.engines.loading import fill_cache  # noqa: E402
+from bundle.ctfindings.engines.machine import machine  # noqa: E402
 
 # A run needs some; they are not trained on.
 VALIDATION_SCANS = 2
@@ -182,8 +181,6 @@ def main() -> None:
     ratios["loading / epoch, with cache"] = seconds["loading, with cache"] / seconds["epoch, with cache"]
     ratios["two workers: times as fast as one"] = seconds["cache filled by 1"] / seconds["cache filled by 2"]
     hourly = {what: 3600 / seconds[f"epoch, {what}"] for what in ("without cache", "with cache")}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    machine = {"processor": platform.machine(), "cores": cores, "threads": torch.get_num_threads(), "torch": torch.__version__}
     for title, table, form in (("", seconds, "{:>10.3f} s"), ("", hourly, "{:>10.1f} epochs per hour"), ("", ratios, "{:>10.3f}")):
         for what, value in table.items():
             print(f"{what:<52}" + form.format(value))
@@ -192,7 +189,7 @@ def main() -> None:
     if options.output:
         record = {
             "command": "python scripts/benchmark_input.py " + " ".join(Path(word).name if "/" in word else word for word in sys.argv[1:]),
-            "machine": machine,
+            "machine": machine(),
             "scan": scan.name,
             "training_scans": options.scans,
             "seconds": seconds,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from monai.bundle import ConfigParser  # noqa: E402
 from monai.networks.nets import ViT  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
+from bundle.ctfindings.engines.machine import machine  # noqa: E402
 from bundle.ctfindings.networks import radfinder_image_encoder  # noqa: E402
 
 FVLM_SCAN = (1, 1, 352, 256, 112)
@@ -127,8 +127,7 @@ def main() -> None:
     for name, ratio in ratios.items():
         print(f"{name}: time {ratio['seconds']:.2f}, memory {ratio['peak_mb']:.2f}")
     if options.output:
-        machine = {"processor": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-        options.output.write_text(json.dumps({"machine": machine, "towers": found, "ratios": ratios}, indent=2) + "\n")
+        options.output.write_text(json.dumps({"machine": machine(), "towers": found, "ratios": ratios}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

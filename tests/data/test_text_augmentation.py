@@ -75,6 +75,30 @@ def test_the_random_state_decides_alone() -> None:
     assert run(7) != run(8)
 
 
+def test_of_a_limited_number_of_versions_each_is_drawn_and_is_the_same_in_every_run() -> None:
+    def drawn(seed: int) -> set[str]:
+        transform = RandCaptionsd(versions=3).set_random_state(seed=seed)
+        return {transform(study(lung=ABNORMAL))["captions"]["lung"] for _ in range(60)}
+
+    transform = RandCaptionsd(versions=3)
+    versions = {transform.version(ABNORMAL, "lung", False, number) for number in range(3)}
+    assert drawn(1) == drawn(2) == versions
+    assert len(versions) == 3
+
+
+def test_versions_are_drawn_among_all_that_there_are() -> None:
+    free = RandCaptionsd().set_random_state(seed=0)
+    unlimited = {free(study(lung=ABNORMAL))["captions"]["lung"] for _ in range(400)}
+    bounded = RandCaptionsd(versions=400)
+    limited = {bounded.version(ABNORMAL, "lung", False, number) for number in range(400)}
+    assert abs(len(unlimited) - len(limited)) < 0.2 * len(unlimited)
+
+
+def test_a_negative_number_of_versions_is_refused() -> None:
+    with pytest.raises(ValueError, match="versions is -1"):
+        RandCaptionsd(versions=-1)
+
+
 def test_without_strength_nothing_changes() -> None:
     given = study(lung=ABNORMAL)
     assert RandCaptionsd(shuffle_prob=0.0, drop_prob=0.0)(given)["captions"] == given["captions"]

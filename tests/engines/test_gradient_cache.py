@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from bundle.ctfindings.engines.batches import prepare_batch
 from bundle.ctfindings.engines.gradient_cache import GradientCache, MicroBatches, join_parts, split_gradients
 from bundle.ctfindings.findings import FINDINGS, training_wordings
-from bundle.ctfindings.losses import CompositeLoss, GroundingLoss, LocalAnatomyLoss, SigLIPLoss, SnippetLocalizationLoss
+from bundle.ctfindings.losses import AnatomyHeadLoss, CompositeLoss, GroundingLoss, LocalAnatomyLoss, SigLIPLoss, SnippetLocalizationLoss
 from bundle.ctfindings.networks import vision_language
 from bundle.ctfindings.networks.standardization import RunningStandardization
 from tests.engines.test_token_warm_start import make_batch, make_model
@@ -178,6 +178,24 @@ def test_scans_without_masks_count_in_grounding_as_in_the_whole_batch(tmp_path: 
     assert set(found) == set(expected) and expected["image.field.1.weight"].abs().max() > 1e-3
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_what_waits_for_the_loss_of_the_whole_batch_does_not_grow_with_the_tokens(tmp_path: Path) -> None:
+    """The rows of the scans are joined; what speaks of tokens was reduced to means in each part."""
+    joined: list[dict[str, Any]] = []
+
+    class Watching(CompositeLoss):
+        def forward(self, outputs: Any, targets: Any) -> Tensor:
+            joined.append(dict(outputs))
+            total: Tensor = super().forward(outputs, targets)
+            return total
+
+    loss = Watching({"grounding": GroundingLoss(), "head": AnatomyHeadLoss()}, {"grounding": 1.0, "head": 0.5})
+    batch = make_batch(0, scans=2)
+    tokens = make_model().train()(*prepare_batch(batch)[:1], **prepare_batch(batch)[3])["token_logits_drawn"].shape[1]
+    cached_step([batch, make_batch(1, scans=2)], make_model(), loss, tmp_path, prepare_batch)
+    assert {"means_of_grounding", "means_of_head"} <= set(joined[0])
+    assert all(tokens not in value.shape for value in joined[0].values() if isinstance(value, Tensor))
 
 
 def test_the_micro_batches_alone_would_give_another_gradient() -> None:

@@ -11,6 +11,7 @@ from bundle.ctfindings.losses import (
     CompositeLoss,
     CrossAnatomyLoss,
     DiseasePromptLoss,
+    GroundingLoss,
     LocalAnatomyLoss,
     TextSeparationLoss,
 )
@@ -163,3 +164,87 @@ def test_all_losses_of_the_package_find_their_inputs_in_a_training_step(make_bat
     assert set(loss.last) == set(losses)
     assert total.item() == pytest.approx(sum(value.item() for value in loss.last.values()))
     assert all(value.grad.any() for value in outputs.values() if value.is_floating_point())
+
+
+def of_tokens(scans: int, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Outputs and targets of scans with 7 tokens, 3 anatomies and 2 findings; which findings and anatomies are known varies."""
+    generator = torch.Generator().manual_seed(seed)
+    outputs = {
+        "anatomy_logits": torch.randn(scans, 7, 3, generator=generator).requires_grad_(),
+        "token_logits_drawn": torch.randn(scans, 7, 2, generator=generator).requires_grad_(),
+        "finding_logits_drawn": torch.randn(scans, 2, generator=generator).requires_grad_(),
+        "membership": torch.rand(scans, 7, 3, generator=generator) < 0.5,
+        "anatomy_tokens": torch.rand(scans, 7, 2, generator=generator) < 0.7,
+        "finding_tokens": torch.rand(scans, 7, 2, generator=generator) < 0.3,
+    }
+    targets = {
+        "membership_known": torch.rand(scans, 3, generator=generator) < 0.6,
+        "labels": torch.randint(-1, 2, (scans, 2), generator=generator),
+    }
+    return outputs, targets
+
+
+def on_tokens() -> CompositeLoss:
+    losses = {"head": AnatomyHeadLoss(), "grounding": GroundingLoss(), "prompts": DiseasePromptLoss()}
+    return CompositeLoss(losses, {"head": 0.5, "grounding": 2.0, "prompts": 1.0})
+
+
+def in_parts(loss: CompositeLoss, outputs: dict[str, Tensor], targets: dict[str, Tensor], ends: list[int]) -> Tensor:
+    """The loss of parts that were condensed one by one."""
+    cuts = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+    parts = [
+        loss.condense({key: value[cut] for key, value in outputs.items()}, {key: value[cut] for key, value in targets.items()})
+        for cut in cuts
+    ]
+    total: Tensor = loss({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, targets)
+    return total
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_parts_condensed_one_by_one_give_value_and_gradient_of_the_whole(seed):
+    outputs, targets = of_tokens(6, seed)
+    loss = on_tokens()
+    whole = loss(outputs, targets)
+    expected, known = {**loss.last}, [name for name, value in outputs.items() if value.requires_grad]
+    gradients = torch.autograd.grad(whole, [outputs[name] for name in known])
+    total = in_parts(loss, outputs, targets, [1, 4, 6])
+    assert {name: value.item() for name, value in loss.last.items()} == pytest.approx({name: float(expected[name]) for name in expected})
+    for found, gradient in zip(torch.autograd.grad(total, [outputs[name] for name in known]), gradients, strict=True):
+        torch.testing.assert_close(found, gradient)
+
+
+def test_a_condensed_part_keeps_nothing_that_is_as_large_as_its_tokens():
+    outputs, targets = of_tokens(6, 0)
+    condensed = on_tokens().condense(outputs, targets)
+    assert all(7 not in value.shape for value in condensed.values())
+    assert condensed["finding_logits_drawn"] is outputs["finding_logits_drawn"]
+
+
+def test_what_another_loss_reads_is_kept_beside_the_means():
+    class Tokens(Square):
+        inputs = ("anatomy_logits",)
+
+        def forward(self, anatomy_logits: Tensor) -> Tensor:
+            return anatomy_logits.square().sum()
+
+    outputs, targets = of_tokens(2, 0)
+    loss = CompositeLoss({"head": AnatomyHeadLoss(), "other": Tokens()}, {"head": 1.0, "other": 1.0})
+    assert loss.condense(outputs, targets)["anatomy_logits"] is outputs["anatomy_logits"]
+
+
+@pytest.mark.parametrize("bare", [[False, True], [True, True]])
+def test_a_part_without_finding_masks_counts_beside_one_that_has_some_and_not_alone(bare):
+    """Of a batch in which a scan has masks the others have empty ones; where none has, the loss is left out."""
+    outputs, targets = of_tokens(2, 1)
+    targets["labels"] = torch.tensor([[1, 0], [0, 0]])
+    loss = CompositeLoss({"grounding": GroundingLoss()}, {"grounding": 1.0})
+    parts = []
+    for scan, without in enumerate(bare):
+        given = {key: value[scan : scan + 1] for key, value in outputs.items() if not (without and key == "finding_tokens")}
+        parts.append(loss.condense(given, {"labels": targets["labels"][scan : scan + 1]}))
+    total = loss({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, targets)
+    if all(bare):
+        assert total.item() == 0 and loss.last == {}
+        return
+    outputs["finding_tokens"] = torch.cat([outputs["finding_tokens"][:1], torch.zeros_like(outputs["finding_tokens"][:1])])
+    torch.testing.assert_close(total, loss(outputs, targets))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from functools import partial
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.data.csv_table import Table
+from bundle.ctfindings.data.processes import process_context
 from bundle.ctfindings.data.reports import ReadReport, read_report
 from bundle.ctfindings.findings import FINDING_NAMES
 
@@ -79,7 +79,7 @@ def read_reports(table: Table, text_columns: Sequence[str], processes: int = 1, 
     if processes < 2 or len(sections) < _FEW_ROWS:
         yield from map(read, sections)
         return
-    with multiprocessing.Pool(processes) as pool:
+    with process_context().Pool(processes) as pool:
         yield from pool.imap(read, sections, chunksize=_ROWS_PER_TASK)
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
+from bundle.ctfindings.data.processes import WorkerKilled, in_parallel
 from bundle.ctfindings.data.volume import ScanError
 
 CONNECT_SECONDS = 20
@@ -113,16 +111,8 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
 
 
 def _in_processes(work: Callable[[Any], Any], tasks: Mapping[str, Any], workers: int) -> Iterator[Outcome]:
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        futures = {pool.submit(_guarded, work, argument): key for key, argument in tasks.items()}
-        try:
-            for future in as_completed(futures):
-                yield Outcome(futures.pop(future), *future.result())
-        except BrokenProcessPool as error:
-            raise ValueError(
-                "a worker was killed, perhaps for want of memory; give the same command again with fewer workers, or install Dask, "
-                "which replaces a killed worker: pip install -e '.[cluster]'"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+    try:
+        for key, found in in_parallel(partial(_guarded, work), tasks, workers):
+            yield Outcome(key, *found)
+    except WorkerKilled as error:
+        raise WorkerKilled(f"{error}, or install Dask, which replaces a killed worker: pip install -e '.[cluster]'") from error

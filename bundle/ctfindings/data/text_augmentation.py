@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -30,11 +31,13 @@ class RandCaptionsd(RandomizableTransform, MapTransform):
         drop_prob: probability that a caption loses sentences, drawn for each anatomy.
         min_keep: least share of the sentences that stays, drawn uniformly from ``[min_keep, 1]``; at least one sentence stays.
         prob: probability that a study is augmented at all.
+        versions: how many versions of a caption there are in all, the same in every process and run, from which one is drawn; an encoder
+            that keeps what it has read then reads each once. 0 makes a new one every time.
         normal_key: key of the flags ``[K]`` in the order of the anatomy table; without it every caption counts as abnormal.
         allow_missing_keys: studies without captions pass.
 
     Raises:
-        ValueError: when a probability or ``min_keep`` lies outside [0, 1].
+        ValueError: when a probability or ``min_keep`` lies outside [0, 1], or ``versions`` is below 0.
 
     Example:
         >>> transform = RandCaptionsd(shuffle_prob=1.0, drop_prob=0.0).set_random_state(seed=0)
@@ -50,17 +53,21 @@ class RandCaptionsd(RandomizableTransform, MapTransform):
         drop_prob: float = 0.5,
         min_keep: float = 0.5,
         prob: float = 1.0,
+        versions: int = 0,
         normal_key: str = "caption_normal",
         allow_missing_keys: bool = True,
     ) -> None:
         for name, value in (("shuffle_prob", shuffle_prob), ("drop_prob", drop_prob), ("min_keep", min_keep), ("prob", prob)):
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"{name} is {value}; it must lie between 0 and 1")
+        if versions < 0:
+            raise ValueError(f"versions is {versions}; it must be 0, for a new one every time, or more")
         MapTransform.__init__(self, keys, allow_missing_keys)
         RandomizableTransform.__init__(self, prob)
         self.shuffle_prob = shuffle_prob
         self.drop_prob = drop_prob
         self.min_keep = min_keep
+        self.versions = versions
         self.normal_key = normal_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -72,18 +79,34 @@ class RandCaptionsd(RandomizableTransform, MapTransform):
         normal = study.get(self.normal_key)
         for key in self.key_iterator(study):
             study[key] = {
-                name: self._augmented(text, name, normal is not None and bool(normal[ANATOMY_NAMES.index(name)]))
+                name: self._drawn(text, name, normal is not None and bool(normal[ANATOMY_NAMES.index(name)]))
                 for name, text in study[key].items()
             }
         return study
 
-    def _augmented(self, text: str, anatomy: str, normal: bool) -> str:
+    def _drawn(self, text: str, anatomy: str, normal: bool) -> str:
+        if self.versions == 0:
+            return self._augmented(text, anatomy, normal, self.R)
+        return self.version(text, anatomy, normal, int(self.R.randint(self.versions)))
+
+    def version(self, text: str, anatomy: str, normal: bool, number: int) -> str:
+        """One of the versions of a caption.
+
+        Args:
+            text: the caption.
+            anatomy: its anatomy.
+            normal: its flag.
+            number: below ``versions``.
+        """
+        return self._augmented(text, anatomy, normal, RandomState([zlib.crc32(text.encode()), number]))
+
+    def _augmented(self, text: str, anatomy: str, normal: bool, state: RandomState) -> str:
         sentences, abnormal = sentences_with_flags(text, anatomy)
         kept = list(range(len(sentences)))
-        if self.R.random() < self.drop_prob and (normal or any(abnormal)):
-            kept = _subset(abnormal, self.R.uniform(self.min_keep, 1.0), not normal, self.R)
-        if self.R.random() < self.shuffle_prob:
-            kept = [kept[i] for i in self.R.permutation(len(kept))]
+        if state.random() < self.drop_prob and (normal or any(abnormal)):
+            kept = _subset(abnormal, state.uniform(self.min_keep, 1.0), not normal, state)
+        if state.random() < self.shuffle_prob:
+            kept = [kept[i] for i in state.permutation(len(kept))]
         return " ".join(sentences[i] for i in kept) if kept != list(range(len(sentences))) else text
 
 

@@ -4,7 +4,8 @@ Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited S
 passes the network twice, in parts (micro-batches): first without gradient, to get every output; the loss of the joined outputs then gives
 the gradient of each output; in the second pass every part is run again, with the same random draws and running statistics, and its
 outputs are differentiated with those gradients. The result is the gradient of the whole batch, whatever the loss. It costs one more
-forward pass, and what the outputs themselves take; nothing else grows with the batch.
+forward pass, and what the outputs themselves take; nothing else grows with the batch. A loss that can do so (``CompositeLoss.condense``)
+first reduces what a part says of its tokens to the means that it needs of them, so that the outputs are a few rows for each scan.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from monai.utils import CommonKeys as Keys
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from bundle.ctfindings.losses.composite import GIVEN_TO, MEANS_OF
 from bundle.ctfindings.networks.standardization import RunningStandardization
 
 BATCH_AXIS = {"prompt_drawn": 1}
@@ -31,6 +33,11 @@ BATCH_AXIS = {"prompt_drawn": 1}
 
 PER_SNIPPET = ("depth", "depth_mm", "snippet", "target_mm")
 """Outputs with a row for each snippet, so that a part without snippets has no rows of them."""
+
+
+def rows_if_absent(name: str, scans: int) -> int:
+    """Rows of an output in a part that does not have it, where others do: one for each scan, but for what counts other things."""
+    return 0 if name in PER_SNIPPET or name.startswith((MEANS_OF, GIVEN_TO)) else scans
 
 
 class MicroBatches:
@@ -103,7 +110,7 @@ class GradientCache:
                 draws.append(_random_state(trainer.state.device))
                 statistics.append(_running_statistics(trainer.network))
                 with torch.no_grad(), _precision(trainer):
-                    outputs.append(_detached(_forward(trainer, prepared)))
+                    outputs.append(_detached(_condensed(trainer, _forward(trainer, prepared), prepared[1])))
                 targets.append(prepared[1])
                 del prepared
             afterwards = _random_state(trainer.state.device)
@@ -129,15 +136,17 @@ class GradientCache:
                 _set_running_statistics(trainer.network, statistics[index])
                 last = index == len(parts) - 1
                 with _without_exchange(trainer.network, not last):
+                    prepared = torch.load(part, map_location=trainer.state.device, weights_only=True)
                     with _precision(trainer):
-                        found = _forward(trainer, torch.load(part, map_location=trainer.state.device, weights_only=True))
+                        again = _forward(trainer, prepared)
+                        found = _condensed(trainer, again, prepared[1])
                     pairs = [(found[name], value) for name, value in gradient.items() if found[name].requires_grad]
                     # A part whose outputs the loss did not read still takes part in the exchange between processes.
-                    zero = _zero(found)
+                    zero = _zero(again)
                     torch.autograd.backward(
                         [*(output for output, _ in pairs), zero], [*(value for _, value in pairs), torch.ones_like(zero)]
                     )
-                del found, pairs, zero
+                del prepared, again, found, pairs, zero
             _set_random_state(afterwards, trainer.state.device)
         trainer.fire_event(IterationEvents.BACKWARD_COMPLETED)
         if trainer.scaler is not None:
@@ -153,7 +162,7 @@ def join_parts(parts: Sequence[dict[str, Tensor | None]], rows: Sequence[int]) -
     """Outputs or targets of the micro-batches as those of the whole batch.
 
     A scalar is the same for all parts. A part without an entry that others have gets zeros, which is what a scan without a caption, a
-    report or a mask has in a batch where others have one; but no rows of what is counted by snippets.
+    report or a mask has in a batch where others have one; but no rows of what is not counted by scans.
 
     Args:
         parts: by name, scans along the first axis (``BATCH_AXIS`` names the exceptions).
@@ -172,7 +181,7 @@ def join_parts(parts: Sequence[dict[str, Tensor | None]], rows: Sequence[int]) -
             value = part.get(name)
             if value is None:
                 shape = list(like.shape)
-                shape[axis] = 0 if name in PER_SNIPPET else count
+                shape[axis] = rows_if_absent(name, count)
                 value = like.new_zeros(shape)
             values.append(value)
         joined[name] = torch.cat(values, dim=axis)
@@ -196,7 +205,7 @@ def split_gradients(
             continue
         axis = BATCH_AXIS.get(name, 0)
         held = [part.get(name) for part in parts]
-        absent = [0 if name in PER_SNIPPET else count for count in rows]
+        absent = [rows_if_absent(name, count) for count in rows]
         sizes = [none if value is None else value.shape[axis] for value, none in zip(held, absent, strict=True)]
         for share, value, piece in zip(shares, held, gradient.split(sizes, dim=axis), strict=True):
             if value is not None:
@@ -214,6 +223,12 @@ def _forward(trainer: SupervisedTrainer, prepared: tuple[Any, ...]) -> dict[str,
     image, _, args, inputs = prepared
     outputs: dict[str, Any] = trainer.inferer(image, trainer.network, *args, **inputs)
     return outputs
+
+
+def _condensed(trainer: SupervisedTrainer, outputs: dict[str, Any], targets: dict[str, Any]) -> dict[str, Any]:
+    """Outputs of a part as the loss reads them of a joined batch."""
+    condense = getattr(trainer.loss_function, "condense", None)
+    return outputs if condense is None else cast(dict[str, Any], condense(outputs, targets))
 
 
 def _detached(outputs: dict[str, Any]) -> dict[str, Tensor | None]:

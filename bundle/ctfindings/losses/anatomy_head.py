@@ -42,12 +42,17 @@ class AnatomyHeadLoss(_Loss):
         Returns:
             The mean over the known anatomies of all scans; zero, without gradient, when none is known.
         """
+        return self.means(anatomy_logits, membership, membership_known)[0, 0]
+
+    def means(self, anatomy_logits: Tensor, membership: Tensor, membership_known: Tensor) -> Tensor:
+        """The loss, and the number of known anatomies it is the mean over (``CompositeLoss.condense``), ``[1, 2]``."""
         if not membership_known.any():
-            return anatomy_logits.new_zeros(())
+            return anatomy_logits.new_zeros(1, 2)
         logits = anatomy_logits.transpose(1, 2)[membership_known]
         target = membership.transpose(1, 2)[membership_known].to(logits.dtype)
         probability = torch.sigmoid(logits)
         size = probability.sum(dim=1) + target.sum(dim=1)
         overlap = size - (probability - target).abs().sum(dim=1)
         dice = (overlap + self.smooth) / (size + self.smooth)
-        return F.binary_cross_entropy_with_logits(logits, target) + (1 - dice).mean()
+        mean = F.binary_cross_entropy_with_logits(logits, target) + (1 - dice).mean()
+        return torch.stack([mean, membership_known.sum().to(mean.dtype)])[None]

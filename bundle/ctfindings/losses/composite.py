@@ -11,13 +11,18 @@ from torch.nn.modules.loss import _Loss
 
 from bundle.ctfindings.losses.gathering import true_on_every_rank, world_size
 
+MEANS_OF, GIVEN_TO = "means_of_", "given_to_"
+"""Begin the names of what ``CompositeLoss.condense`` says of a loss."""
+
 
 class CompositeLoss(_Loss):
     """Weighs losses, and leaves out those whose inputs a batch does not have: mixed data is the rule.
 
     A loss says what it needs in its attribute ``inputs``, a tuple of names that are its arguments and keys of the dictionaries. A loss that
     gathers over ranks says so with ``gathers = True``; it is computed only where every rank has its inputs, because a rank that waits for
-    the rows of another would wait for ever.
+    the rows of another would wait for ever. A loss whose value is a sum of means over the scans of a batch has a method ``means``, so that
+    it can be computed on parts of a batch, one at a time (``condense``). Its attribute ``empty_if_absent`` names the inputs for which such
+    a loss takes None in a part that has none, because scans without them still count beside scans that have them.
 
     Args:
         losses: the losses by name.
@@ -73,10 +78,37 @@ class CompositeLoss(_Loss):
         step = int(self.step)
         return {name: weight * min(1.0, (step + 1) / max(1, self.warmup_steps.get(name, 0))) for name, weight in self.weights.items()}
 
+    def condense(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Any]:
+        """The outputs for a part of a batch, with the means of the losses that are sums of means in place of what only these read.
+
+        The outputs of a network are large where they speak of every token, and its means are two numbers: parts condensed and joined
+        along the first axis cost a large batch next to nothing, and ``forward`` gives the value of the whole batch from them.
+
+        Args:
+            outputs: of the network for the part.
+            targets: of the part.
+
+        Returns:
+            The other outputs, and for each such loss ``means_of_<name>``, ``[1, T, 2]``: its T means and the counts they are taken over;
+            and ``given_to_<name>``, ``[1]``: whether the part had all of its inputs. A loss for which the part says nothing has neither.
+        """
+        weighed = {name: loss for name, loss in self.losses.items() if self.weights[name] > 0}
+        apart = {name: cast(Any, loss) for name, loss in weighed.items() if hasattr(loss, "means")}
+        kept = {key for name, loss in weighed.items() if name not in apart for key in cast(tuple[str, ...], loss.inputs)}
+        condensed = {key: value for key, value in outputs.items() if key in kept}
+        for name, loss in apart.items():
+            given = {key: targets.get(key) if outputs.get(key) is None else outputs[key] for key in loss.inputs}
+            absent = {key for key, value in given.items() if value is None}
+            if absent <= set(getattr(loss, "empty_if_absent", ())):
+                means = loss.means(**given)
+                condensed[MEANS_OF + name] = means[None]
+                condensed[GIVEN_TO + name] = torch.tensor([not absent], device=means.device)
+        return condensed
+
     def forward(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Tensor:
         """
         Args:
-            outputs: what the network gave, by name; absent or None where it had nothing to give.
+            outputs: what the network gave, by name; absent or None where it had nothing to give. Or parts that ``condense`` gave, joined.
             targets: what is known of the batch, by name; looked up where `outputs` has no such entry.
 
         Returns:
@@ -86,17 +118,16 @@ class CompositeLoss(_Loss):
         weights = self.current_weights()
         active = [name for name in self.losses if weights[name] > 0]
         arguments = {name: _arguments(self.losses[name], outputs, targets) for name in active}
-        gathering = [name for name in active if getattr(self.losses[name], "gathers", False)]
+        gathering = [name for name in arguments if getattr(self.losses[name], "gathers", False)]
         everywhere = true_on_every_rank([arguments[name] is not None for name in gathering], anchor.device)
         left_out = [name for name, present in zip(gathering, everywhere, strict=True) if not present]
 
-        self.last = {}
+        values = {name: self.losses[name](**given) for name, given in arguments.items() if given is not None and name not in left_out}
+        condensed = [name for name in active if GIVEN_TO + name in outputs and outputs[GIVEN_TO + name].any()]
+        values |= {name: _of_parts(outputs[MEANS_OF + name]) for name in condensed}
+        self.last = {name: value.detach() for name, value in values.items()}
         total = anchor.new_zeros(())
-        for name, given in arguments.items():
-            if given is None or name in left_out:
-                continue
-            value = self.losses[name](**given)
-            self.last[name] = value.detach()
+        for name, value in values.items():
             total = total + weights[name] * value
         if torch.is_grad_enabled():
             self.step += 1
@@ -104,6 +135,12 @@ class CompositeLoss(_Loss):
             if world_size() > 1 or not total.requires_grad:
                 total = total + anchor
         return total
+
+
+def _of_parts(means: Tensor) -> Tensor:
+    """The value of a loss from the means of the parts of a batch ``[P, T, 2]``: each mean weighed by the count it was taken over."""
+    mean, count = means.unbind(-1)
+    return ((mean * count).sum(0) / count.sum(0).clamp(min=1)).sum()
 
 
 def _arguments(loss: nn.Module, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Any] | None:

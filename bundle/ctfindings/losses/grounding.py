@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
@@ -24,6 +25,7 @@ class GroundingLoss(_Loss):
     """
 
     inputs: tuple[str, ...] = ("token_logits_drawn", "finding_tokens", "anatomy_tokens", "labels")
+    empty_if_absent = ("finding_tokens",)
 
     def forward(self, token_logits_drawn: Tensor, finding_tokens: Tensor, anatomy_tokens: Tensor, labels: Tensor) -> Tensor:
         """
@@ -36,17 +38,24 @@ class GroundingLoss(_Loss):
         Returns:
             The sum of the two means; zero, without gradient, when no finding takes part.
         """
+        return self.means(token_logits_drawn, finding_tokens, anatomy_tokens, labels)[:, 0].sum()
+
+    def means(self, token_logits_drawn: Tensor, finding_tokens: Tensor | None, anatomy_tokens: Tensor, labels: Tensor) -> Tensor:
+        """The mean of the misses and that of the false alarms, each with the number of findings it is taken over
+        (``CompositeLoss.condense``), ``[2, 2]``. Without ``finding_tokens`` no scan has a mask.
+        """
+        if finding_tokens is None:
+            finding_tokens = torch.zeros_like(anatomy_tokens, dtype=torch.bool)
         present, absent = (labels == 1) & finding_tokens.any(dim=1), labels == 0
         taking_part = present | absent
         if not taking_part.any():
-            return token_logits_drawn.new_zeros(())
+            return token_logits_drawn.new_zeros(2, 2)
         inside = finding_tokens & present.unsqueeze(1)
         outside = anatomy_tokens & ~inside
         # softplus(-z) is softplus(z) - z: one pass over the largest tensor of the step.
         softplus = F.softplus(token_logits_drawn)
         false_alarm = (softplus * outside).sum(1) / outside.sum(1).clamp(min=1)
-        loss = false_alarm[taking_part].mean()
-        if present.any():
-            miss = ((softplus - token_logits_drawn) * inside).sum(1) / inside.sum(1).clamp(min=1)
-            loss = loss + miss[present].mean()
-        return loss
+        miss = ((softplus - token_logits_drawn) * inside).sum(1) / inside.sum(1).clamp(min=1)
+        means = [miss[present].mean() if present.any() else miss.new_zeros(()), false_alarm[taking_part].mean()]
+        counts = [present.sum(), taking_part.sum()]
+        return torch.stack([torch.stack(means), torch.stack(counts).to(miss.dtype)], dim=1)

@@ -6,6 +6,7 @@ import hashlib
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,11 @@ def load_checkpoint(modules: Mapping[str, nn.Module] | nn.Module, path: str | Pa
         raise ValueError(f"{path}: does not fit this network ({reason}); use the configuration it was trained with") from error
 
 
+def load_mapped(path: str | Path) -> Any:
+    """What ``torch.save`` wrote, without executing anything in the file; of a large one, only the parts that are asked for are read."""
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Tensors of a checkpoint by name, read without executing anything in the file.
 
@@ -52,8 +58,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ValueError(f"{path}: there is no such checkpoint; train one, or give its path as ckpt_path")
     try:
-        # Mapped: of a large file, only the parts that are asked for are read.
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = load_mapped(path)
     except Exception as error:
         raise ValueError(f"{path}: cannot be read as a checkpoint; the file is damaged or not written by torch.save") from error
     state = state.get("model", state) if isinstance(state, dict) else state
@@ -87,7 +92,7 @@ def save_bundle_weights(path: str | Path, model: nn.Module, bank: nn.Module) -> 
 def read_source(path: str | Path) -> dict[str, str] | None:
     """What a checkpoint says of where its weights come from (``convert_checkpoint``); None of one that says nothing."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = load_mapped(path)
     except Exception:  # Whoever loads its tensors says so in words.
         return None
     source = content.get("source") if isinstance(content, dict) else None

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from bundle.ctfindings.networks.checkpoint import sha256_of
+from bundle.ctfindings.networks.checkpoint import load_mapped, sha256_of
 
 SHOWN = 3
 """How many tensors an error names before it counts the rest."""
@@ -205,6 +205,6 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(file: Path) -> dict[str, Any]:
-    content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    content = load_mapped(file)
     state = content.get("model", content)
     return state if isinstance(state, dict) else {}

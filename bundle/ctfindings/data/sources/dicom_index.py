@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pydicom
 
 from bundle.ctfindings.data.dicom_header import DamagedHeader, read_header
-from bundle.ctfindings.data.sources.journal import in_parallel
+from bundle.ctfindings.data.processes import in_parallel
 
 FILES_OF_A_TASK = 500
 _TAGS = ["StudyInstanceUID", "AccessionNumber", "PatientID", "Modality"]

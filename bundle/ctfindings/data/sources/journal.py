@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-Argument = TypeVar("Argument")
-Result = TypeVar("Result")
+from bundle.ctfindings.data.processes import Argument, in_parallel
 
 
 class Entry(NamedTuple):
@@ -46,7 +41,7 @@ def work_through(
         holds: whether a result in the journal, with its key, is still good; for work that leaves files.
 
     Raises:
-        ValueError: when a worker was killed, most likely for want of memory. What was done stays in the journal.
+        WorkerKilled: what was done stays in the journal.
     """
     known = read_journal(journal)
     remaining: dict[str, Argument] = {}
@@ -65,37 +60,6 @@ def work_through(
             file.write(json.dumps({"key": key, "signature": tasks[key][0], "result": result}) + "\n")
             file.flush()
             yield key, result
-
-
-def in_parallel(work: Callable[[Argument], Result], tasks: Mapping[str, Argument], workers: int) -> Iterator[tuple[str, Result]]:
-    """The result of each task by its key, as soon as it is there.
-
-    Args:
-        work: a function of a module; processes import it by name.
-        tasks: argument by key.
-        workers: processes; 1 works in this process.
-
-    Raises:
-        ValueError: when a worker was killed.
-    """
-    if workers <= 1:
-        for key, argument in tasks.items():
-            yield key, work(argument)
-        return
-    # A fresh interpreter in every worker would import all of MONAI first; forks start at once, where the system has them.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        futures = {pool.submit(work, argument): key for key, argument in tasks.items()}
-        try:
-            for future in as_completed(futures):
-                key = futures.pop(future)
-                yield key, future.result()
-        except BrokenProcessPool as error:
-            raise ValueError(
-                "a worker was killed while scans were read, perhaps for want of memory; start again with fewer workers"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def read_journal(journal: Path) -> dict[str, Entry]:

@@ -100,7 +100,7 @@ def read_all_facts(scans: Mapping[Path, Mapping[str, Any]], journal: Path, worke
         workers: processes; 1 reads in this process.
 
     Raises:
-        ValueError: when a worker was killed, most likely for want of memory. What was read stays in the journal.
+        WorkerKilled: what was read stays in the journal.
     """
     tasks = {str(path): (f"{VERSION}:{signature(path)}:{_digest(stored)}", (path, dict(stored))) for path, stored in scans.items()}
     for file, entry in work_through(_facts_entry, tasks, journal, workers):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -22,6 +20,7 @@ from tqdm import tqdm
 
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.data.datalist import SPLITS
+from bundle.ctfindings.data.processes import process_context
 from bundle.ctfindings.data.sources.phantom.anatomy import draw_chest
 from bundle.ctfindings.data.sources.phantom.case import Case
 from bundle.ctfindings.data.sources.phantom.dicom_series import write_series
@@ -161,14 +160,6 @@ def _rendered_case(folder: Path, name: str, seed: int, index: int, dicom: bool) 
     }
 
 
-def _context() -> multiprocessing.context.BaseContext:
-    """Processes that start at once: on Linux a fork, as PyTorch's data loaders use; a fresh interpreter elsewhere.
-
-    A fresh interpreter would import the caller's main module with all of MONAI in it, in every worker.
-    """
-    return multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-
-
 def _begin_worker() -> None:
     """One BLAS thread in each worker, as there is a worker per core already; Ctrl-C is for the process that waits, which ends them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -189,7 +180,7 @@ def render_all(render: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], 
     progress = partial(tqdm, total=len(tasks), desc="synthetic scans", unit="scan")
     if workers <= 1:
         return list(progress(map(render, tasks)))
-    with _context().Pool(workers, initializer=_begin_worker) as pool:
+    with process_context().Pool(workers, initializer=_begin_worker) as pool:
         return list(progress(pool.imap(render, tasks, chunksize=2)))
 
 
