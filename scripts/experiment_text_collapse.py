@@ -13,12 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-
-import torch  # noqa: E402
 
 from bundle.ctfindings.engines import run_or_exit  # noqa: E402
 from bundle.ctfindings.engines.text_collapse import (  # noqa: E402
@@ -41,19 +40,17 @@ def named_path(text: str) -> tuple[str, Path]:
 
 def measure(options: argparse.Namespace) -> Path:
     """Runs the experiment and returns its page."""
-    torch.manual_seed(options.seed)
     encoder = str(options.text_encoder)
     fresh = json.loads((ROOT / "configs" / "networks" / "text_from_scratch.json").read_text(encoding="utf-8"))
     from_split = options.reports.is_file()
-    captions = split_captions(options.reports) if from_split else read_captions(options.reports, options.count, options.seed)
-    pretrained = TextTower(encoder, embedding=options.embedding, trainable_layers=options.trainable_layers)
-    untrained = TextTower(encoder, embedding=options.embedding, trainable_layers=-1, from_scratch=fresh["text_from_scratch"])
-    checkpoints = dict(options.checkpoints)
-    embeddings = encoder_embeddings(captions, pretrained, untrained, checkpoints)
-    results = collapse_results(captions, embeddings, resamples=options.resamples, seed=options.seed)
+    captions = split_captions(options.reports) if from_split else read_captions(options.reports, options.count, options.seeds[0])
+    pretrained = partial(TextTower, encoder, embedding=options.embedding, trainable_layers=options.trainable_layers)
+    untrained = partial(TextTower, encoder, embedding=options.embedding, trainable_layers=-1, from_scratch=fresh["text_from_scratch"])
+    embeddings = encoder_embeddings(captions, pretrained, untrained, options.checkpoints, options.seeds)
+    results = collapse_results(captions, embeddings, resamples=options.resamples, seed=options.seeds[0])
     source = "DATALIST.json" if from_split else f"FOLDER --count {options.count}"
-    command = f"python scripts/experiment_text_collapse.py {source} --seed {options.seed}"
-    command += "".join([" --checkpoints", *(f" {name}=RUN" for name in checkpoints)]) if checkpoints else ""
+    command = f"python scripts/experiment_text_collapse.py {source} --seeds {' '.join(map(str, options.seeds))}"
+    command += "".join([" --checkpoints", *(f" {name}=RUN" for name, _ in options.checkpoints)]) if options.checkpoints else ""
     return write_collapse_page(options.output, results, "Text encoders on the captions of real reports", command)
 
 
@@ -61,13 +58,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reports", type=Path, help="folder with CSV tables of reports, or a datalist")
     parser.add_argument("--count", type=int, default=500, help="reports of a folder, drawn at random (default %(default)s)")
-    parser.add_argument("--checkpoints", type=named_path, nargs="+", default=[], metavar="NAME=PATH", help="trained models to measure")
+    parser.add_argument(
+        "--checkpoints",
+        type=named_path,
+        nargs="+",
+        default=[],
+        metavar="NAME=PATH",
+        help="trained models to measure; a name again for each seed",
+    )
     parser.add_argument("--text_encoder", type=Path, default=ROOT / "models" / "text_encoder", help="default: the bundle's")
     parser.add_argument("--embedding", type=int, default=128, help="size of the shared space (default %(default)s)")
     parser.add_argument("--trainable_layers", type=int, default=0, help="as the checkpoints were trained (default %(default)s)")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "experiments" / "text_collapse", help="default: %(default)s")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw, the untrained weights and the bootstrap (default %(default)s)")
+    seeds = "of new encoders and heads, and of the checkpoints of a name in their order; the first also of draw and bootstrap (default 0)"
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help=seeds)
     print(run_or_exit(measure, parser.parse_args()))
 
 

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
-from bundle.ctfindings.engines.text_collapse import collapse_results, read_captions, split_captions, write_collapse_page
+from bundle.ctfindings.engines.text_collapse import (
+    collapse_results,
+    encoder_embeddings,
+    read_captions,
+    seed_label,
+    split_captions,
+    write_collapse_page,
+)
+from bundle.ctfindings.networks import TextTower
 
 WIDTH = 8
 
@@ -72,9 +82,34 @@ def test_the_page_has_a_row_for_each_encoder_and_what_is_written_beside_it(tmp_p
     captions = read_captions(write_reports(tmp_path))
     rows = np.random.default_rng(0).normal(size=(len(captions.texts), WIDTH))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    results = collapse_results(captions, {"one": rows, "two": rows[:, ::-1]}, resamples=10)
+    encoders = {"one, seed 0": rows, "one, seed 1": rows, "two": rows[:, ::-1]}
+    results = collapse_results(captions, encoders, resamples=10)
     (tmp_path / "notes.md").write_text("What the data suggest.", encoding="utf-8")
     page = write_collapse_page(tmp_path, results, "Encoders", "python scripts/x.py").read_text(encoding="utf-8")
-    assert [line.split("|")[1].strip() for line in page.splitlines() if line.startswith(("| one", "| two"))] == ["one", "two"]
+    assert [line.split("|")[1].strip() for line in page.splitlines() if line.startswith(("| one", "| two"))] == [*encoders]
     assert page.endswith("(similarity.png)\n\nWhat the data suggest.\n")
     assert (tmp_path / "similarity.png").is_file()
+
+
+def test_every_seed_has_its_own_new_weights_and_its_checkpoint_of_each_name(
+    tmp_path: Path, bundle_root: Path, write_reports: Callable[[Path], Path]
+) -> None:
+    captions = read_captions(write_reports(tmp_path))
+    encoder = str(bundle_root / "models" / "text_encoder")
+    fresh = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    pretrained, untrained = (
+        partial(TextTower, encoder, embedding=8),
+        partial(TextTower, encoder, 8, trainable_layers=-1, from_scratch=fresh),
+    )
+    files = []
+    for seed in (4, 5):
+        torch.manual_seed(seed)
+        files.append(("trained", tmp_path / f"{seed}.pt"))
+        torch.save({f"text.{name}": value for name, value in pretrained().state_dict().items()}, files[-1][1])
+    found = encoder_embeddings(captions, pretrained, untrained, files, seeds=[4, 5])
+    kinds = ("untrained", "pretrained, new head", "trained")
+    assert set(found) == {"pretrained trunk", *(seed_label(kind, seed) for kind in kinds for seed in (4, 5))}
+    for kind in kinds:
+        assert np.abs(found[seed_label(kind, 4)] - found[seed_label(kind, 5)]).max() > 0.01
+    with pytest.raises(ValueError, match="trained: 2 checkpoints are given for 1 seeds"):
+        encoder_embeddings(captions, pretrained, untrained, files, seeds=[4])

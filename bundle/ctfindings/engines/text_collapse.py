@@ -5,7 +5,7 @@ Only numbers leave this module: no text of a report is kept in its results.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,28 +138,48 @@ def trunk_features(tower: TextTower, texts: Sequence[str], batch_size: int = 64)
 
 
 def encoder_embeddings(
-    captions: Captions, pretrained: TextTower, untrained: TextTower, checkpoints: Mapping[str, Path]
+    captions: Captions,
+    pretrained: Callable[[], TextTower],
+    untrained: Callable[[], TextTower],
+    checkpoints: Sequence[tuple[str, Path]],
+    seeds: Sequence[int],
 ) -> dict[str, NDArray[np.float64]]:
-    """Unit embeddings of the captions by each encoder, by name.
+    """Unit embeddings of the captions by each encoder, by its label (`seed_label`).
 
     ``untrained`` is a new encoder without pretrained weights, ``pretrained trunk`` the encoder's own features, ``pretrained, new head``
     these behind the bundle's untrained head, where training starts; then the text tower of each checkpoint.
 
     Args:
         captions: of the reports.
-        pretrained: a tower with the pretrained encoder; its head is replaced by that of each checkpoint.
-        untrained: a tower with a new encoder.
-        checkpoints: trained with that pretrained encoder, by name.
+        pretrained: makes a tower with the pretrained encoder and a new head.
+        untrained: makes a tower with a new encoder.
+        checkpoints: name and file of each; trained with that pretrained encoder. Files of one name are its seeds, in the order of these.
+        seeds: of new encoders and heads.
+
+    Raises:
+        ValueError: a name has more checkpoints than there are seeds, or one does not fit the encoder.
     """
-    found = {
-        "untrained": embed_texts(untrained.eval(), captions.texts),
-        "pretrained trunk": trunk_features(pretrained.eval(), captions.texts),
-        "pretrained, new head": embed_texts(pretrained, captions.texts),
-    }
-    for name, path in checkpoints.items():
-        load_checkpoint({"text": pretrained}, path)
-        found[name] = embed_texts(pretrained.eval(), captions.texts)
+    new: dict[str, NDArray[np.float64]] = {}
+    heads: dict[str, NDArray[np.float64]] = {}
+    for seed in seeds:
+        torch.manual_seed(seed)
+        new[seed_label("untrained", seed)] = embed_texts(untrained().eval(), captions.texts)
+        tower = pretrained().eval()
+        heads[seed_label("pretrained, new head", seed)] = embed_texts(tower, captions.texts)
+    found = {**new, "pretrained trunk": trunk_features(tower, captions.texts), **heads}
+    for name in dict.fromkeys(name for name, _ in checkpoints):
+        files = [path for own, path in checkpoints if own == name]
+        if len(files) > len(seeds):
+            raise ValueError(f"{name}: {len(files)} checkpoints are given for {len(seeds)} seeds; give a seed for each")
+        for seed, path in zip(seeds, files, strict=False):
+            load_checkpoint({"text": tower}, path)
+            found[seed_label(name, seed)] = embed_texts(tower.eval(), captions.texts)
     return found
+
+
+def seed_label(name: str, seed: int) -> str:
+    """What an encoder of a seed is called."""
+    return f"{name}, seed {seed}"
 
 
 def collapse_results(
@@ -205,7 +225,7 @@ def write_collapse_page(folder: Path, results: Mapping[str, Any], title: str, co
     write_results(folder, results)
     encoders = results["encoders"]
     with atomic_path(folder / "similarity.png") as path:
-        plot_cosine_histograms({name: {kind: record[kind] for kind in PAIR_KINDS} for name, record in encoders.items()}, path)
+        plot_cosine_histograms({name: {kind: record[kind] for kind in PAIR_KINDS} for name, record in _first_seeds(encoders).items()}, path)
     shown = {
         "mean": "mean",
         "sd": "SD",
@@ -236,9 +256,17 @@ def write_collapse_page(folder: Path, results: Mapping[str, Any], title: str, co
             for name, record in encoders.items()
         ],
         "",
-        "![Cosines of captions by encoder](similarity.png)",
+        "![Cosines of captions by encoder, the first seed of each](similarity.png)",
     ]
     return write_page(folder, lines)
+
+
+def _first_seeds(encoders: Mapping[str, Any]) -> dict[str, Any]:
+    """The encoders by name, each with its first seed."""
+    found: dict[str, Any] = {}
+    for label, record in encoders.items():
+        found.setdefault(label.split(", seed ")[0], record)
+    return found
 
 
 def _section(rows: TextRows) -> Section:
