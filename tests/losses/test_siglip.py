@@ -106,3 +106,9 @@ def test_values_and_gradients_are_those_of_the_released_code(bundle_root):
     every, ids = torch.ones(2, dtype=torch.bool), torch.arange(2)
     value = loss.float()(F.normalize(scan, dim=-1), every, F.normalize(report, dim=-1), every, ids)
     assert value.item() == pytest.approx(golden["siglip_e2e_loss"].item(), rel=1e-5)
+    # Reports that are all the same text are no negatives: what is left is the part of the own reports.
+    scan, report = (F.normalize(torch.tensor(golden[name], dtype=torch.float64), dim=-1) for name in ("in_sig_img", "in_sig_txt"))
+    every, loss = torch.ones(4, dtype=torch.bool), loss.double()
+    own = loss(scan, every, report, every, torch.zeros(4, dtype=torch.int64)).item()
+    assert own == pytest.approx(golden["sig_pos"].item(), rel=1e-5)
+    assert loss(scan, every, report, every, torch.arange(4)).item() - own == pytest.approx(golden["sig_neg"].item(), rel=1e-5)

@@ -173,3 +173,31 @@ def test_gradients_are_those_of_the_released_code_where_no_padding_is_near(golde
     SnippetLocalizationLoss()(F.normalize(slices, dim=-1), depth_mm, F.normalize(text, dim=-1), target_mm).backward()
     np.testing.assert_allclose(slices.grad[far].numpy(), golden["loc_grad_slices"][far], atol=1e-5)
     np.testing.assert_allclose(text.grad[far].numpy(), golden["loc_grad_text"][far], atol=1e-5)
+
+
+@pytest.mark.parametrize(("sigma", "name"), [(2.0, "gauss_kernel_sigma2"), (0.7, "gauss_kernel_sigma0.7")])
+def test_the_target_far_from_padding_is_the_released_kernel(golden, sigma, name):
+    kernel = golden[name]
+    middle, radius = 12, len(kernel) // 2
+    depth_mm, target_mm = bins(25)[None], torch.tensor([-300 + middle * PITCH], dtype=torch.float64)
+    target = SnippetLocalizationLoss(PITCH * sigma).target(depth_mm, target_mm)[0].numpy()
+    np.testing.assert_allclose(target[middle - radius : middle + radius + 1], kernel, atol=1e-6)
+    assert target.sum() - target[middle - radius : middle + radius + 1].sum() == pytest.approx(0, abs=1e-12)
+
+
+def test_another_temperature_gives_the_value_and_the_gradient_of_the_released_variant_that_learns_it(golden):
+    position = golden["in_loc_target"].argmax(axis=1)
+    mass = torch.tensor([released_mass(2.0, p, v) for p, v in zip(position, golden["in_loc_valid"], strict=True)])
+    log_scale = torch.tensor(float(golden["loc_log_inv_tau"]), dtype=torch.float64, requires_grad=True)
+    loss = SnippetLocalizationLoss()
+    loss.temperature = torch.exp(-log_scale)  # type: ignore[assignment]
+    depth, snippet = (F.normalize(torch.tensor(golden[name], dtype=torch.float64), dim=-1) for name in ("in_loc_slices", "in_loc_text"))
+    depth_mm = torch.where(torch.tensor(golden["in_loc_valid"]), PITCH * torch.arange(24, dtype=torch.float64), torch.nan)
+    target_mm = PITCH * torch.tensor(position, dtype=torch.float64)
+    rows = [slice(i, i + 1) for i in range(len(position))]
+    values = torch.stack([loss(depth[row], depth_mm[row], snippet[row], target_mm[row]) for row in rows])
+    value = (values * mass).mean()
+    value.backward()
+    assert value.item() == pytest.approx(golden["loc_loss_learnable_tau"].item(), rel=2e-6)
+    assert log_scale.grad is not None
+    assert log_scale.grad.item() == pytest.approx(golden["loc_grad_log_inv_tau"].item(), rel=1e-5)
