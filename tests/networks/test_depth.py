@@ -14,7 +14,15 @@ from monai.transforms import Compose
 from torch import Tensor
 
 from bundle.ctfindings.data import KeepGeometryd, RandTranslated, SnippetTargetsd, image_pipeline
-from bundle.ctfindings.networks import DepthStem, ImageEncoder, VisionLanguageModel, depth_positions, depth_profile, depth_rows
+from bundle.ctfindings.networks import (
+    DepthStem,
+    ImageEncoder,
+    VisionLanguageModel,
+    depth_logits,
+    depth_positions,
+    depth_profile,
+    depth_rows,
+)
 
 FINEST_MM = 12.0
 
@@ -69,7 +77,8 @@ def test_padding_has_no_position_also_after_intensity_augmentation() -> None:
 def test_profile_is_a_softmax_over_the_rows_of_the_scan() -> None:
     depth = torch.eye(3)[None]
     depth_mm = torch.tensor([[0.0, 12.0, torch.nan]])
-    profile = depth_profile(depth, depth_mm, torch.tensor([[1.0, 0, 0], [0, 0, 1.0]]), temperature=1.0)
+    logits = depth_logits(depth, torch.tensor([[1.0, 0, 0], [0, 0, 1.0]]), temperature=1.0)
+    profile = depth_profile(logits, depth_mm[:, None])
     e = float(torch.tensor(1.0).exp())
     assert profile.tolist() == [[pytest.approx([e / (1 + e), 1 / (1 + e), 0]), pytest.approx([0.5, 0.5, 0])]]
 

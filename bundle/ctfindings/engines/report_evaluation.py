@@ -17,6 +17,7 @@ import torch
 from monai.transforms import Transform
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from bundle.ctfindings.anatomy import THORAX
 from bundle.ctfindings.data import KeepGeometryd, load_datalist, report_text
@@ -25,7 +26,7 @@ from bundle.ctfindings.engines.loading import cached_dataset, study_loader
 from bundle.ctfindings.losses import points_into_scan
 from bundle.ctfindings.metrics.localization import depth_errors, depth_record
 from bundle.ctfindings.metrics.retrieval import first_of_each, report_retrieval
-from bundle.ctfindings.networks import LockedImageModel, VisionLanguageModel, depth_positions, depth_profile, load_checkpoint
+from bundle.ctfindings.networks import LockedImageModel, VisionLanguageModel, depth_logits, depth_positions, depth_profile, load_checkpoint
 from bundle.ctfindings.networks.checkpoint import sha256_of
 
 logger = logging.getLogger(__name__)
@@ -166,12 +167,10 @@ def localization_of(
         return None
     with torch.no_grad():
         embedded = model.encode_text([text for _, text, _ in asked], "snippet").cpu()
-    longest = max(len(embeddings.depth[row]) for row, _, _ in asked)
-    profile, levels = np.zeros((len(asked), longest)), np.full((len(asked), longest), np.nan)
-    for place, (row, _, _) in enumerate(asked):
-        rows, heights = embeddings.depth[row], embeddings.depth_mm[row]
-        profile[place, : len(rows)] = depth_profile(rows[None], heights[None], embedded[place : place + 1])[0, 0].numpy()
-        levels[place, : len(rows)] = heights.numpy()
+    depth = pad_sequence([embeddings.depth[row] for row, _, _ in asked], batch_first=True)
+    heights = pad_sequence([embeddings.depth_mm[row] for row, _, _ in asked], batch_first=True, padding_value=torch.nan)
+    profile = depth_profile(depth_logits(depth, embedded[:, None])[:, 0], heights).numpy()
+    levels = heights.numpy()
     target = np.asarray([z_mm for _, _, z_mm in asked])
     record: dict[str, Any] = {"left_out": left_out}
     for name, chosen in (("all", np.arange(len(asked))), ("first_of_scan", first_of_each([row for row, _, _ in asked]))):

@@ -18,8 +18,7 @@ from torch import Tensor
 from bundle.ctfindings.inference.coordinates import as_affine, bounds_mm, voxel_to_world
 from bundle.ctfindings.inference.evidence import strongest_by_layer
 from bundle.ctfindings.inference.record import DepthScore
-from bundle.ctfindings.networks import TextTower
-from bundle.ctfindings.networks.depth import TEMPERATURE
+from bundle.ctfindings.networks import TextTower, depth_logits, depth_profile
 
 DepthSource = Literal["snippets", "evidence"]
 
@@ -37,7 +36,7 @@ def snippet_logits(depth: Tensor, text: TextTower, queries: Sequence[str]) -> Te
     """
     if not bool(text.snippet_head_trained):
         return None
-    return text(queries, "snippet") @ depth.T / TEMPERATURE
+    return depth_logits(depth, text(queries, "snippet"))
 
 
 def place_depth(
@@ -67,7 +66,7 @@ def place_depth(
     heights = voxel_to_world(np.stack([np.full(rows, (gx - 1) / 2), np.full(rows, (gy - 1) / 2), level], axis=-1), tokens)[:, 2]
     lower, upper = bounds_mm(scan, (0, 0, 0), np.asarray(scan_shape) - 1)
     inside = (heights >= lower[2]) & (heights <= upper[2])
-    scores = torch.softmax(logits.double().cpu()[torch.from_numpy(inside)], dim=0).numpy()
+    scores = depth_profile(logits.double().cpu(), torch.from_numpy(np.where(inside, heights, np.nan))).numpy()[inside]
     return [DepthScore(float(z_mm), float(score)) for z_mm, score in zip(heights[inside], scores, strict=True)], "snippets"
 
 

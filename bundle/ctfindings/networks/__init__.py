@@ -2,7 +2,7 @@
 
 from bundle.ctfindings.networks.checkpoint import load_checkpoint, save_bundle_weights
 from bundle.ctfindings.networks.classifier import FindingScores, PromptBank, ZeroShotClassifier
-from bundle.ctfindings.networks.depth import DepthStem, depth_positions, depth_profile
+from bundle.ctfindings.networks.depth import DepthStem, depth_logits, depth_positions, depth_profile
 from bundle.ctfindings.networks.fvlm import FvlmScorer
 from bundle.ctfindings.networks.hounsfield_windows import HounsfieldWindows
 from bundle.ctfindings.networks.image_encoder import ImageEmbedding, ImageEncoder
@@ -42,6 +42,7 @@ __all__ = [
     "VisionLanguageModel",
     "VisionTransformerTower",
     "ZeroShotClassifier",
+    "depth_logits",
     "depth_positions",
     "depth_profile",
     "depth_rows",

@@ -78,14 +78,23 @@ def depth_positions(affine: Tensor, image: Tensor, depth_patch: int) -> Tensor:
     return mm.masked_fill(low == high, torch.nan)
 
 
-def depth_profile(depth: Tensor, depth_mm: Tensor, snippet: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """How probable each depth row is as the place that a snippet speaks of, ``[B, S, D]``; rows sum to one, padding gets zero.
+def depth_logits(depth: Tensor, snippet: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+    """Cosine of every depth row and snippet of a scan, divided by the temperature, ``[..., S, D]``.
 
     Args:
-        depth: unit depth rows of each scan, ``[B, D, E]``.
-        depth_mm: world z of each row in mm, NaN where it is padding, ``[B, D]``; at least one row of a scan is none.
-        snippet: unit embeddings of the snippets asked of every scan, ``[S, E]``.
-        temperature: divides the cosine similarity.
+        depth: unit depth rows of scans, ``[..., D, E]``.
+        snippet: unit embeddings of the snippets asked of each scan, ``[..., S, E]``.
+        temperature: of the localization objective.
     """
-    logits = torch.einsum("bde,se->bsd", depth, snippet) / temperature
-    return F.softmax(logits.masked_fill(depth_mm.isnan().unsqueeze(1), -torch.inf), dim=-1)
+    return snippet @ depth.transpose(-1, -2) / temperature
+
+
+def depth_profile(logits: Tensor, depth_mm: Tensor) -> Tensor:
+    """How probable each depth row is as the place that a snippet speaks of, ``[..., D]``, which sums to one; rows that do not count get 0.
+
+    Args:
+        logits: of the depth rows, ``[..., D]``.
+        depth_mm: world z of each row in mm, NaN where it does not count, in a shape that spreads over that of the logits; one row at least
+            does.
+    """
+    return F.softmax(logits.masked_fill(depth_mm.isnan(), -torch.inf), dim=-1)
