@@ -151,7 +151,7 @@ def gradient_cache_table(micro_batch: int) -> dict[str, Any]:
     """Step time and peak memory by batch size, with and without gradient caching, as a table and a record."""
     rows: list[dict[str, Any]] = []
     print(f"{'scans':>6}{'':>8}{'seconds':>10}{'per scan':>10}{'peak MB':>10}{'of micro-batch':>16}")
-    for times, cached in ((1, False), (2, False), (4, False), (1, True), (4, True), (16, True)):
+    for times, cached in ((1, False), (2, False), (4, False), (1, True), (4, True), (16, True), (64, True)):
         way, scans = ("cached" if cached else "plain"), times * micro_batch
         command = [sys.executable, __file__, "--batch-step", way, str(scans), "--micro-batch", str(micro_batch)]
         seconds, peak = map(float, subprocess.run(command, cwd=ROOT, check=True, capture_output=True, encoding="utf-8").stdout.split()[-2:])
