@@ -325,6 +325,15 @@ def test_calibration_on_the_scored_studies_or_the_test_split_is_refused() -> Non
         calibrate(made_up_scores(), split="test", rule="f1")
 
 
+def test_a_finding_without_both_classes_is_named_once_and_not_for_each_template() -> None:
+    labels = made_up_scores().labels.copy()
+    labels[:, 0] = 0
+    with pytest.warns(UserWarning) as caught:
+        calibrate(made_up_scores(labels=labels), rule="f1")
+    told = [str(warning.message) for warning in caught if FINDING_NAMES[0] in str(warning.message)]
+    assert len(told) == 1
+
+
 def test_a_network_that_learned_nothing_is_scored_but_not_exported(setup: Setup, tmp_path: Path) -> None:
     content = copy.deepcopy(setup.content)
     for record in content["validation"]:

@@ -123,8 +123,15 @@ def test_what_would_be_unfair_or_unknown_is_refused() -> None:
         protocol_record("radfinder", SCORED, replace(CALIBRATION, ids=["test3", *CALIBRATION.ids[1:]]))
 
 
+def test_a_finding_without_a_threshold_is_named_although_its_protocol_leaves_others_out() -> None:
+    # Of the 16 findings of radchest16 this is the 15th, of all it is the 17th.
+    unknown = replace(CALIBRATION, labels=np.where(np.arange(C) == finding_index("Bronchiectasis"), -1, CALIBRATION.labels))
+    with pytest.warns(UserWarning, match=r"classes: Bronchiectasis \(0 scans with a known label\)$"):
+        protocol_record("radchest", SCORED, unknown, resamples=20)
+
+
 def test_the_record_is_strict_json() -> None:
     unknown = replace(SCORED, labels=np.where(np.arange(C) == NODULE, -1, SCORED.labels))
-    with pytest.warns(UserWarning, match="do not hold both classes"):
+    with pytest.warns(UserWarning, match="for want of scans of both classes"):
         record = record_of("ct-clip", unknown)
     assert json.loads(json.dumps(record, allow_nan=False))["findings"][NODULE]["auc"] is None

@@ -46,8 +46,15 @@ def test_a_model_worse_than_chance_still_gets_a_finite_threshold() -> None:
 
 def test_a_missing_class_gives_one_half_and_a_warning_that_names_the_finding() -> None:
     labels = np.array([[0, 1], [1, 1], [0, 1], [1, 1], [0, -1]])
-    with pytest.warns(UserWarning, match="finding 1: the 4 calibration scans"):
+    with pytest.warns(UserWarning, match=r"classes: finding 1 \(4 scans with a known label\)$"):
         assert youden_thresholds(np.repeat(PROBABILITIES, 2, 1), labels)[1] == 0.5
+
+
+def test_one_warning_names_all_findings_without_both_classes() -> None:
+    labels = np.array([[1, 0, -1], [1, 1, -1], [1, 0, -1], [1, 1, -1], [1, 0, -1]])
+    with pytest.warns(UserWarning) as caught:
+        assert list(f1_thresholds(np.repeat(PROBABILITIES, 3, 1), labels, names=("A", "B", "C"))[[0, 2]]) == [0.5, 0.5]
+    assert [str(warning.message).split(": ")[1] for warning in caught] == ["A (5 scans with a known label), C (0 scans with a known label)"]
 
 
 def test_corner_threshold_is_the_last_of_the_nearest_grid_values() -> None:

@@ -5,6 +5,7 @@ Shapes: S studies, T templates, C findings.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.ctfindings.engines.scoring import SplitScores
+from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.metrics import ThresholdRule, apply_platt, check_disjoint, choose_thresholds, fit_platt, fit_temperature
 
 
@@ -57,19 +59,24 @@ def calibrate(scores: SplitScores, split: str = "validation", scored_ids: Sequen
     check_disjoint(scores.ids, scored_ids)
     problem = None
     try:
-        scale, shift = fit_platt(scores.logits, scores.labels)
+        scale, shift = fit_platt(scores.logits, scores.labels, names=FINDING_NAMES)
     except ValueError as error:
         problem = f"not calibrated: {error}"
         scale, shift = np.ones(scores.labels.shape[1]), np.zeros(scores.labels.shape[1])
 
     def thresholds(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return choose_thresholds(values, scores.labels, split=split, calibration_ids=scores.ids, scored_ids=scored_ids, rule=rule)
+        return choose_thresholds(
+            values, scores.labels, split=split, calibration_ids=scores.ids, scored_ids=scored_ids, rule=rule, names=FINDING_NAMES
+        )
 
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # The labels are those of all templates together, whose thresholds warn of the same findings.
+        of_templates = np.stack([thresholds(scores.template_logits[:, index]) for index in range(scores.template_logits.shape[1])])
     return Calibration(
         temperature=fit_temperature(scores.logits, scores.labels),
         scale=scale,
         shift=shift,
         thresholds=thresholds(apply_platt(scores.logits, scale, shift)),
-        template_thresholds=np.stack([thresholds(scores.template_logits[:, index]) for index in range(scores.template_logits.shape[1])]),
+        template_thresholds=of_templates,
         problem=problem,
     )

@@ -6,6 +6,7 @@ Shapes: S scans, C findings, R resamples.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,7 +20,9 @@ TEMPERATURES = (0.01, 1000.0)
 """Range in which a temperature is looked for."""
 
 
-def fit_platt(logits: ArrayLike, labels: ArrayLike, l2: float = 1.0) -> tuple[FloatArray, FloatArray]:
+def fit_platt(
+    logits: ArrayLike, labels: ArrayLike, l2: float = 1.0, *, names: Sequence[str] | None = None
+) -> tuple[FloatArray, FloatArray]:
     """Scale and shift of each finding so that ``sigmoid(scale * logit + shift)`` is its probability; scale > 0 keeps the AUC.
 
     A slope shared by all findings is fitted first (logistic regression with one intercept per finding). Each finding then
@@ -34,6 +37,7 @@ def fit_platt(logits: ArrayLike, labels: ArrayLike, l2: float = 1.0) -> tuple[Fl
         logits: uncalibrated scores of the calibration scans [S, C].
         labels: 1, 0 or -1, [S, C].
         l2: strength of the pull to the shared slope, not negative.
+        names: of the findings [C], for warnings; their numbers when not given.
 
     Returns:
         Scale [C] and shift [C]. A finding without any known label has shift 0, with a warning.
@@ -53,7 +57,8 @@ def fit_platt(logits: ArrayLike, labels: ArrayLike, l2: float = 1.0) -> tuple[Fl
     for finding in range(scores.shape[1]):
         score, label = known_pairs(scores / unit, truth, finding)
         if not label.size:
-            warnings.warn(f"finding {finding}: no known label among the calibration scans; shift 0 is used", stacklevel=2)
+            name = names[finding] if names else f"finding {finding}"
+            warnings.warn(f"{name}: no known label among the calibration scans; shift 0 is used", stacklevel=2)
             continue
         # The maximum-likelihood slope of one feature has the sign of the difference of the class means.
         own = 0 < label.sum() < label.size and score[label == 1].mean() > score[label == 0].mean()

@@ -144,9 +144,10 @@ def protocol_record(
     probabilities, missing = _probabilities(protocol, scored, templates, columns)
     labels = scored.labels[:, columns]
     if protocol.thresholds == "calibration":
-        limits = youden_thresholds(_probabilities(protocol, calibration, templates, columns)[0], calibration.labels[:, columns])
+        chosen_on = _probabilities(protocol, calibration, templates, columns)[0]
+        limits = youden_thresholds(chosen_on, calibration.labels[:, columns], names=LABEL_SETS[protocol.label_set])
     else:
-        limits = corner_thresholds(probabilities, labels)
+        limits = corner_thresholds(probabilities, labels, names=LABEL_SETS[protocol.label_set])
     auc = bootstrap_auc(probabilities, labels, scored.patients, resamples, seed, level)
     sensitivity, specificity = sensitivity_specificity(probabilities, labels, limits)
     accuracy = balanced_accuracy if protocol.accuracy == "balanced" else finding_accuracy

@@ -40,6 +40,7 @@ def choose_thresholds(
     calibration_ids: Sequence[str],
     scored_ids: Iterable[str] = (),
     rule: ThresholdRule = "youden",
+    names: Sequence[str] | None = None,
 ) -> FloatArray:
     """Thresholds of the findings from a calibration split, [C].
 
@@ -50,6 +51,7 @@ def choose_thresholds(
         calibration_ids: the ids of these S scans.
         scored_ids: ids of the scans the thresholds will be scored on.
         rule: `youden_thresholds`, `f1_thresholds` or `corner_thresholds`.
+        names: of the findings [C], for warnings; their numbers when not given.
 
     Raises:
         ValueError: the rule is unknown, the split is the test split, a scan is in both sets, or the ids are not S.
@@ -62,10 +64,10 @@ def choose_thresholds(
     if len(calibration_ids) != len(scores):
         raise ValueError(f"{len(calibration_ids)} calibration ids for {len(scores)} scans; one id per scan is expected")
     check_disjoint(calibration_ids, scored_ids)
-    return RULES[rule](scores, truth)
+    return RULES[rule](scores, truth, names=names)
 
 
-def youden_thresholds(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
+def youden_thresholds(probabilities: ArrayLike, labels: ArrayLike, *, names: Sequence[str] | None = None) -> FloatArray:
     """The threshold with the largest Youden index TPR - FPR on the exact ROC curve of each finding, [C].
 
     Candidates are the probabilities that occur. Among equal indices the largest threshold, the more specific one, is taken.
@@ -74,6 +76,7 @@ def youden_thresholds(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray
     Args:
         probabilities: scores [S, C].
         labels: 1, 0 or -1, [S, C].
+        names: of the findings, see ``choose_thresholds``.
     """
 
     def choose(score: FloatArray, label: NDArray[np.int64]) -> float:
@@ -83,10 +86,10 @@ def youden_thresholds(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray
         youden = np.round(true_positive_rate - false_positive_rate, 12)[1:]
         return float(candidates[1:][np.argmax(youden)])
 
-    return _by_finding(probabilities, labels, choose)
+    return _by_finding(probabilities, labels, choose, names)
 
 
-def f1_thresholds(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
+def f1_thresholds(probabilities: ArrayLike, labels: ArrayLike, *, names: Sequence[str] | None = None) -> FloatArray:
     """The threshold with the largest F1 score of each finding, [C].
 
     Youden's index weighs sensitivity and specificity alike, so that a rare finding is called present in many scans that do not have it.
@@ -96,6 +99,7 @@ def f1_thresholds(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
     Args:
         probabilities: scores [S, C].
         labels: 1, 0 or -1, [S, C].
+        names: of the findings, see ``choose_thresholds``.
     """
 
     def choose(score: FloatArray, label: NDArray[np.int64]) -> float:
@@ -103,10 +107,10 @@ def f1_thresholds(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
         f1 = np.round(2 * precision * recall / np.maximum(precision + recall, 1e-12), 12)[: len(candidates)]
         return float(candidates[np.flatnonzero(f1 == f1.max())[-1]])
 
-    return _by_finding(probabilities, labels, choose)
+    return _by_finding(probabilities, labels, choose, names)
 
 
-def corner_thresholds(probabilities: ArrayLike, labels: ArrayLike, steps: int = 100) -> FloatArray:
+def corner_thresholds(probabilities: ArrayLike, labels: ArrayLike, steps: int = 100, *, names: Sequence[str] | None = None) -> FloatArray:
     """CT-CLIP's threshold: the value of an even grid on [0, 1] whose ROC point lies nearest to the top left corner, [C].
 
     For comparison with published tables only; the grid is too coarse for probabilities that crowd around 0.5. CT-CLIP decides
@@ -117,6 +121,7 @@ def corner_thresholds(probabilities: ArrayLike, labels: ArrayLike, steps: int = 
         probabilities: scores in [0, 1], [S, C].
         labels: 1, 0 or -1, [S, C].
         steps: number of grid values.
+        names: of the findings, see ``choose_thresholds``.
     """
     grid = np.linspace(0, 1, steps)
 
@@ -127,10 +132,10 @@ def corner_thresholds(probabilities: ArrayLike, labels: ArrayLike, steps: int = 
         distance = np.round(np.hypot(1 - true_positive_rate, false_positive_rate), 12)
         return float(np.nextafter(grid[np.flatnonzero(distance == distance.min())[-1]], np.inf))
 
-    return _by_finding(probabilities, labels, choose)
+    return _by_finding(probabilities, labels, choose, names)
 
 
-RULES: dict[str, Callable[[ArrayLike, ArrayLike], FloatArray]] = {
+RULES: dict[str, Callable[..., FloatArray]] = {
     "youden": youden_thresholds,
     "f1": f1_thresholds,
     "corner": corner_thresholds,
@@ -138,18 +143,22 @@ RULES: dict[str, Callable[[ArrayLike, ArrayLike], FloatArray]] = {
 """Rules of ``choose_thresholds`` by name."""
 
 
-def _by_finding(probabilities: ArrayLike, labels: ArrayLike, choose: Callable[[FloatArray, NDArray[np.int64]], float]) -> FloatArray:
-    """The threshold that ``choose`` finds in the known scores and labels of each finding, [C]; 0.5, with a warning, for one class alone."""
+def _by_finding(
+    probabilities: ArrayLike, labels: ArrayLike, choose: Callable[[FloatArray, NDArray[np.int64]], float], names: Sequence[str] | None
+) -> FloatArray:
+    """The threshold that ``choose`` finds in the known scores and labels of each finding, [C]; 0.5 for one class alone.
+
+    One warning names all of these: 18 findings by seven templates would bury what follows.
+    """
     scores, truth = check_scores(probabilities, labels)
     result = np.full(scores.shape[1], FALLBACK_THRESHOLD)
+    one_class = []
     for finding in range(scores.shape[1]):
         score, label = known_pairs(scores, truth, finding)
         if 0 < label.sum() < label.size:
             result[finding] = choose(score, label)
         else:
-            warnings.warn(
-                f"finding {finding}: the {label.size} calibration scans with a known label do not hold both classes; "
-                f"{FALLBACK_THRESHOLD} is used",
-                stacklevel=3,
-            )
+            one_class.append(f"{names[finding] if names else f'finding {finding}'} ({label.size} scans with a known label)")
+    if one_class:
+        warnings.warn(f"threshold {FALLBACK_THRESHOLD}, for want of scans of both classes: {', '.join(one_class)}", stacklevel=3)
     return result
