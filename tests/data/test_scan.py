@@ -214,6 +214,14 @@ def test_uneven_slices_are_interpolated_at_their_depth():
     assert step[2] == 2 and len(warnings) == 1
 
 
+def test_a_file_without_a_geometry_of_its_own_is_read_with_a_warning(tmp_path, hu):
+    large = np.tile(hu, [-(-160 // size) for size in hu.shape]).astype(np.int16)
+    nib.save(nib.Nifti1Image(large, np.eye(4)), tmp_path / "bare.nii.gz")
+    assert "geometry of a file that has none" in load_scan(tmp_path / "bare.nii.gz").meta["warnings"][0]
+    told = {"affine": np.diag([1.0, 1.0, 1.5, 1.0]).tolist()}
+    assert load_scan(tmp_path / "bare.nii.gz", told).meta["warnings"] == []
+
+
 def test_gantry_tilt_is_kept_in_the_affine_and_noted(tmp_path, hu, affine, write_dicom):
     scan = load_scan(write_dicom(tmp_path / "a", hu, affine, tilt_degrees=15))
     assert "tilted by 15.0 degrees" in scan.meta["warnings"][0]

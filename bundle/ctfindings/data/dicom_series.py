@@ -16,6 +16,7 @@ import pydicom
 from pydicom.pixels import get_decoder
 
 from bundle.ctfindings.data.dicom_header import DamagedHeader, read_header
+from bundle.ctfindings.data.folders import files_below
 from bundle.ctfindings.data.volume import LPS_TO_RAS, ScanError, Volume
 
 MAX_TILT_DEGREES = 30.0
@@ -85,7 +86,7 @@ def read_dicom_zip(source: Path, path: str | Path) -> Volume:
 
 def read_dicom_folder(folder: Path, path: str | Path) -> Volume:
     """The longest axial CT series below ``folder``."""
-    return read_dicom_files(sorted(item for item in folder.rglob("*") if item.is_file()), path)
+    return read_dicom_files(files_below(folder), path)
 
 
 def read_dicom_files(files: Sequence[Path], path: str | Path) -> Volume:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from bundle.ctfindings.data.folders import files_below
+
 
 class FileSignature(NamedTuple):
     """State of some files on the disk.
@@ -24,7 +26,7 @@ class FileSignature(NamedTuple):
 def file_signature(path: str | Path) -> FileSignature:
     """Of a file, or of all files in a folder and its subfolders: the time of a folder itself says nothing of a file written anew in it."""
     place = Path(path)
-    return signature_of_files([place] if place.is_file() else (item for item in place.rglob("*") if item.is_file()))
+    return signature_of_files([place] if place.is_file() else files_below(place))
 
 
 def signature_of_files(paths: Iterable[Path]) -> FileSignature:

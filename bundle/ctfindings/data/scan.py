@@ -228,7 +228,7 @@ def _three_axes(array: np.ndarray) -> np.ndarray:
 
 
 def _check_affine(path: str | Path, volume: Volume) -> None:
-    """Refuse geometry that no CT has; note a tilted gantry, which resampling through the affine corrects.
+    """Refuse geometry that no CT has; note a tilted gantry, which resampling through the affine corrects, and one that says nothing.
 
     Raises:
         ScanError: when the affine is not finite or singular, or spacing, angles or extents are absurd.
@@ -247,6 +247,11 @@ def _check_affine(path: str | Path, volume: Volume) -> None:
         raise ScanError(path, f"its affine is sheared by {tilt:.0f} degrees or singular; convert it from DICOM again")
     if tilt > NOTED_TILT_DEGREES:
         volume.warnings.append(f"{path}: the slices are tilted by {tilt:.1f} degrees (gantry tilt); this is corrected by resampling")
+    if np.array_equal(np.abs(volume.affine), np.eye(4)):
+        volume.warnings.append(
+            f"{path}: has the geometry of a file that has none (1 mm, no position), so that sides, ends and sizes may be wrong; "
+            "give its affine as stored, or convert it from DICOM again"
+        )
     extents = spacing * volume.array.shape
     body_axis = int(np.abs(axes[2] / spacing).argmax())
     shown = " x ".join(f"{value:.0f}" for value in extents)

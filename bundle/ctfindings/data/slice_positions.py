@@ -15,6 +15,7 @@ import pydicom
 
 from bundle.ctfindings.data.dicom_header import DamagedHeader, read_header
 from bundle.ctfindings.data.dicom_series import MAX_TILT_DEGREES
+from bundle.ctfindings.data.folders import files_below
 from bundle.ctfindings.data.volume import ScanError
 
 SAME_PLACE_MM = 0.5
@@ -168,7 +169,7 @@ class Studies:
         Raises:
             ScanError: when no file is DICOM.
         """
-        for path in sorted(item for item in self.folder.rglob("*") if item.is_file()):
+        for path in files_below(self.folder):
             self.add(path)
             yield path
         if not self.files:
@@ -181,9 +182,8 @@ class Studies:
             ScanError: when a zip is damaged or encrypted.
         """
         if path.is_dir():
-            for item in sorted(path.rglob("*")):
-                if item.is_file():
-                    self.add(item)
+            for item in files_below(path):
+                self.add(item)
         elif path.suffix.lower() == ".zip":
             self.read_zip(path)
         else:

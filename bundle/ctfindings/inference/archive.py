@@ -17,6 +17,7 @@ from tqdm import tqdm
 from bundle.ctfindings import __version__
 from bundle.ctfindings.data.atomic import atomic_path, safe_name
 from bundle.ctfindings.data.datalist import load_datalist
+from bundle.ctfindings.data.folders import walk_folder
 from bundle.ctfindings.data.scan_work import over_scans
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.bundle_predictor import BundlePredictor
@@ -96,14 +97,12 @@ def _content(datalist: Path) -> Mapping[str, Any]:
 def _scans_below(folder: Path) -> dict[str, dict[str, Any]]:
     """A folder without files of scans, but with others, is taken for one series of DICOM."""
     found: dict[str, dict[str, Any]] = {}
-    for place, subfolders, files in os.walk(folder):
-        subfolders.sort()
-        scans = [name for name in sorted(files) if name.lower().endswith(SCAN_SUFFIXES)]
+    for place, subfolders, files in walk_folder(folder):
+        scans = [name for name in files if name.lower().endswith(SCAN_SUFFIXES)]
         for name in scans:
-            path = Path(place) / name
-            found[path.relative_to(folder).as_posix()] = {"image": str(path)}
-        if files and not scans and Path(place) != folder:
-            found[Path(place).relative_to(folder).as_posix()] = {"image": place}
+            found[(place / name).relative_to(folder).as_posix()] = {"image": str(place / name)}
+        if files and not scans and place != folder:
+            found[place.relative_to(folder).as_posix()] = {"image": str(place)}
             subfolders.clear()
     return found
 

@@ -7,6 +7,8 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
+from bundle.ctfindings.data.folders import files_below
+
 Signature = tuple[tuple[str, int, int, int], ...]
 """Name, size, time of change in ns and inode of every file of a scan."""
 
@@ -47,7 +49,7 @@ class ScanIdentity:
 
 def signature_of(path: Path) -> Signature:
     """What tells, without reading it, that a file or the files of a folder have changed."""
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    files = files_below(path) if path.is_dir() else [path]
     stats = [(file.relative_to(path).as_posix(), file.stat()) for file in files]
     return tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in stats)
 

@@ -211,7 +211,7 @@ def test_labels_may_be_read_from_the_reports_where_the_table_has_none(run: Run, 
                 {"id": "b", "image": "s1.nii.gz", "patient": "p", "split": "test"},
             ],
             [],
-            "1 patients are in two splits, the first in lines 2, 3",
+            "patients in two splits: 1, the first in lines 2, 3",
         ),
     ],
 )

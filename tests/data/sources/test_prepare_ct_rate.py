@@ -153,6 +153,20 @@ def test_a_raw_volume_in_a_fixed_folder_is_refused(prepare: Any, tmp_path: Path,
     assert result.reasons() == {"valid_2_a_1": "not in HU"}
 
 
+def test_a_folder_that_is_a_link_to_another_disk_is_read(prepare: Any, tmp_path: Path, download: Download) -> None:
+    download.volume("valid_1_a_1")
+    download.volume("valid_2_a_1", fixed=True)
+    elsewhere, place = tmp_path / "disk2", download.root / "dataset" / "valid_fixed"
+    place.rename(elsewhere)
+    try:
+        place.symlink_to(elsewhere, target_is_directory=True)
+    except OSError:
+        pytest.skip("this system makes no links")
+    result = prepare(SCRIPT, download.tables(), "--output", tmp_path / "out")
+    assert result.reasons() == {}
+    assert set(result.studies) == {"valid_1_a_1", "valid_2_a_1"} and "stored" not in result.studies["valid_2_a_1"]
+
+
 def test_a_renamed_folder_is_read_by_the_option(prepare: Any, tmp_path: Path, download: Download) -> None:
     download.volume("valid_1_a_1", -8192, hu=True)
     result = prepare(SCRIPT, download.tables(), "--output", tmp_path / "out", "--intensities", "hu")

@@ -198,7 +198,7 @@ def test_a_patient_in_two_splits_is_refused(prepare: Any, tmp_path: Path, archiv
     add_study("a", "A1", shift=1)
     add_study("b", "A2", shift=2)
     table = write_reports(tmp_path / "r.csv", [{"accession": "A1", "split": "train"}, {"accession": "A2", "split": "test"}])
-    with pytest.raises(SystemExit, match="1 patients are in two splits, the first in lines 2, 3") as stopped:
+    with pytest.raises(SystemExit, match="patients in two splits: 1, the first in lines 2, 3") as stopped:
         prepare(SCRIPT, archive, "--reports", table, "--output", tmp_path / "out")
     assert "4711" not in str(stopped.value)
 

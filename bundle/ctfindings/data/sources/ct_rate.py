@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from bundle.ctfindings.data.csv_table import Row, Table, read_table
+from bundle.ctfindings.data.folders import files_below
 from bundle.ctfindings.data.sources.candidate import Candidate
 from bundle.ctfindings.data.sources.ct_rate_metadata import COLUMNS, grid_of, stored_of
 from bundle.ctfindings.data.sources.ct_rate_names import (
@@ -91,7 +91,8 @@ def read_source(root: Path, tables: Mapping[str, Sequence[Path]], choices: Choic
     if not 0 <= choices.dev_share < 1:
         raise ValueError(f"--dev-share {choices.dev_share:g} is no share; give a number from 0 to below 1")
     ledger = Ledger()
-    files = sorted(_files(root))
+    # Links to files, as a hub's cache has them, keep their names.
+    files = files_below(root.absolute())
     volumes = _volumes(files, choices, ledger)
     if not volumes:
         raise ValueError(f"{root}: holds no volume such as train_1_a_1.nii.gz; give the folder of CT-RATE")
@@ -120,13 +121,6 @@ def read_source(root: Path, tables: Mapping[str, Sequence[Path]], choices: Choic
         "splits": f"test: the publisher's validation; validation: {choices.dev_share:g} of the training patients, seed {choices.seed}",
     }
     return Source(root, "CT-RATE", "Chest CT with reports and 18 findings (CT-RATE).", origin, candidates, ledger)
-
-
-def _files(root: Path) -> Iterator[Path]:
-    """All files below a folder; links to files, as a hub's cache has them, keep their names."""
-    for folder, _, names in os.walk(root):
-        for name in names:
-            yield Path(folder).absolute() / name
 
 
 def _usual(files: Sequence[Path], purpose: str) -> list[Path]:

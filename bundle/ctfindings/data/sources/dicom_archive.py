@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.data.csv_table import Row, Table, read_table
+from bundle.ctfindings.data.folders import files_below
 from bundle.ctfindings.data.sources.candidate import Candidate
 from bundle.ctfindings.data.sources.columns import ColumnMapping, load_mapping, map_columns
 from bundle.ctfindings.data.sources.datalist_run import Source
@@ -127,7 +128,7 @@ def _read_reports(options: Options) -> _Reports:
 
 
 def _index(root: Path, workers: int) -> Index:
-    total = sum(path.is_file() for path in root.rglob("*"))
+    total = len(files_below(root))
     with tqdm(desc="headers", total=total, unit="", disable=None) as bar:
         for progress in index_archive(root, workers):
             if isinstance(progress, Index):

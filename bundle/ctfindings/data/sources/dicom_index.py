@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pydicom
 
 from bundle.ctfindings.data.dicom_header import DamagedHeader, read_header
+from bundle.ctfindings.data.folders import files_below
 from bundle.ctfindings.data.processes import in_parallel
 
 FILES_OF_A_TASK = 500
@@ -89,7 +90,7 @@ def index_archive(root: Path, workers: int) -> Iterator[int | Index]:
         root: folder, in any layout; zips in it are looked into.
         workers: processes.
     """
-    files = sorted(path for path in root.rglob("*") if path.is_file())
+    files = files_below(root)
     loose = [path for path in files if path.suffix.lower() != ".zip"]
     parts = [loose[start : start + FILES_OF_A_TASK] for start in range(0, len(loose), FILES_OF_A_TASK)]
     parts += [[path] for path in files if path.suffix.lower() == ".zip"]

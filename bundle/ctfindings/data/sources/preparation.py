@@ -99,7 +99,7 @@ def assign_splits(candidates: Sequence[Candidate], settings: Settings, table: Pa
     if double:
         lines = [str(candidate.line) for candidate in candidates if patient_of(candidate) == double[0]]
         raise ValueError(
-            f"{table}: {len(double)} patients are in two splits, the first in lines {', '.join(lines)}; give each patient one split"
+            f"{table}: patients in two splits: {len(double)}, the first in lines {', '.join(lines)}; give each patient one split"
         )
     splits = {}
     for candidate in candidates:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from bundle.ctfindings.data.csv_table import Row, Table, TableError, stream_table
+from bundle.ctfindings.data.folders import files_below
 from bundle.ctfindings.data.sources.candidate import Candidate
 from bundle.ctfindings.data.sources.datalist_run import Source
 from bundle.ctfindings.data.sources.drops import Ledger
@@ -61,12 +62,13 @@ def read_source(root: Path, tables: Sequence[Path], labelling: Labelling, all_te
     """
     if not root.is_dir():
         raise ValueError(f"{root}: there is no such folder; give the folder of the Rad-ChestCT scans")
-    found = list(tables) or sorted(path for path in root.rglob("*.csv") if path.name.startswith("img") and "Labels" in path.name)
+    files = files_below(root)
+    found = list(tables) or [path for path in files if path.match("img*Labels*.csv")]
     if not found:
         raise ValueError(f"{root}: holds no label table such as imgtrain_Abnormality_and_Location_Labels.csv; name them with --labels")
     ledger = Ledger()
     scans: dict[str, list[Path]] = {}
-    for path in sorted(root.rglob(f"*{SUFFIX}")):
+    for path in (path for path in files if path.name.endswith(SUFFIX)):
         scans.setdefault(path.name.lower().removesuffix(SUFFIX), []).append(path.absolute())
     labels = _read_tables(found, labelling, ledger)
     candidates = []
