@@ -92,6 +92,13 @@ def test_fvlm_by_its_protocol(datalist: Path, tmp_path: Path, capsys: pytest.Cap
     assert "Protocol fvlm" in capsys.readouterr().out
 
 
+def test_fvlm_by_a_protocol_of_18_findings_is_scored_on_its_own_16(datalist: Path, tmp_path: Path) -> None:
+    steps = fvlm_pipeline(spacing=(4, 4, 4), margin=(2, 2, 2), least=(16, 16, 16))
+    record = evaluate(fvlm_like(), steps, datalist, "ct-clip", tmp_path)
+    assert record["findings_in_mean"] == list(LABEL_SETS["ctrate16_fvlm"]) and len(record["findings"]) == 16
+    assert any("does not score Medical material, Lymphadenopathy" in note for note in record["notes"])
+
+
 def test_radfinder_chooses_thresholds_on_other_scans(datalist: Path, tmp_path: Path) -> None:
     steps = radfinder_pipeline(spacing=(4, 4, 4), window=(8, 8, 8))
     record = evaluate(radfinder_like(), steps, datalist, "radfinder", tmp_path)

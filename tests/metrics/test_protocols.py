@@ -15,6 +15,7 @@ from bundle.ctfindings.findings import FINDING_NAMES, LABEL_SETS, finding_index
 from bundle.ctfindings.metrics.protocols import OPTIMISTIC, PROTOCOLS, ZeroShotScores, format_protocol, protocol_record
 
 C, S = len(FINDING_NAMES), 40
+SIXTEEN = [finding_index(name) for name in LABEL_SETS["ctrate16_fvlm"]]
 NODULE, CARDIOMEGALY = finding_index("Lung nodule"), finding_index("Cardiomegaly")
 
 
@@ -135,3 +136,20 @@ def test_the_record_is_strict_json() -> None:
     with pytest.warns(UserWarning, match="for want of scans of both classes"):
         record = record_of("ct-clip", unknown)
     assert json.loads(json.dumps(record, allow_nan=False))["findings"][NODULE]["auc"] is None
+
+
+def test_a_mean_over_fewer_findings_than_the_protocol_has_says_so() -> None:
+    one_class = replace(SCORED, labels=np.where(np.arange(C) == NODULE, 0, SCORED.labels))
+    with pytest.warns(UserWarning, match="Lung nodule"):
+        record = record_of("ct-clip", one_class)
+    note = "the mean AUC is over 17 of 18 findings: the scored scans do not show both classes of Lung nodule"
+    assert note in record["notes"] and note in format_protocol(record)
+
+
+def test_a_finding_that_the_model_does_not_score_is_in_no_mean() -> None:
+    left_out = ["Medical material", "Lymphadenopathy"]
+    record = record_of("ct-clip", not_scored=left_out)
+    assert record["findings_in_mean"] == [name for name in FINDING_NAMES if name not in left_out] and len(record["findings"]) == 16
+    assert record["macro"]["auc"] == pytest.approx(np.mean([row_of(record_of("ct-clip"), column)["auc"] for column in SIXTEEN]))
+    assert "the model does not score Medical material, Lymphadenopathy, so that the means are over 16 findings" in record["notes"]
+    assert record_of("fvlm", not_scored=left_out) == record_of("fvlm")

@@ -83,7 +83,8 @@ def evaluate_published(
     steps = Compose(list(preprocessing))
     scored = score_studies(network, scored_studies, steps, device, split)
     calibration = score_studies(network, calibration_studies, steps, device, calibration_split)
-    record = protocol_record(protocol, scored, calibration, network.template_ids, resamples, seed)
+    not_scored = [name for name, wanted in zip(FINDING_NAMES, network.scored, strict=True) if not wanted]
+    record = protocol_record(protocol, scored, calibration, network.template_ids, resamples, seed, not_scored=not_scored)
     record["settings"] = {
         "datalist": Path(datalist).name,
         "split": split,
@@ -122,7 +123,8 @@ def score_studies(
         name: label of the progress bar.
     """
     ids, patients, labels, logits, template_logits, valid = [], [], [], [], [], []
-    for study in tqdm(list(studies), desc=name, unit="scan"):
+    listed = list(studies)
+    for study in tqdm(listed, desc=name, unit="scan", disable=not listed):
         files = {key: study[key] for key in ("image", "anatomy", STORED_KEY) if key in study}
         loaded = preprocessing(files)
         image: MetaTensor = loaded["image"]

@@ -120,6 +120,7 @@ def protocol_record(
     resamples: int = 1000,
     seed: int = 42,
     level: float = 0.95,
+    not_scored: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Scores a split by a protocol, as plain numbers: its settings, its columns by finding and their means, and what limits them.
 
@@ -134,20 +135,22 @@ def protocol_record(
         resamples: of the bootstrap of the AUC, by patient.
         seed: of the bootstrap.
         level: coverage of its intervals.
+        not_scored: findings that the model has no answer for. The means are taken over the others, and a note says so.
 
     Raises:
         ValueError: the protocol is unknown, its template is not among those scored, or a scan is in both sets.
     """
     protocol = check_protocol(name)
     check_disjoint(calibration.ids, scored.ids)
-    columns = [FINDING_NAMES.index(finding) for finding in LABEL_SETS[protocol.label_set]]
+    names = [finding for finding in LABEL_SETS[protocol.label_set] if finding not in not_scored]
+    columns = [FINDING_NAMES.index(finding) for finding in names]
     probabilities, missing = _probabilities(protocol, scored, templates, columns)
     labels = scored.labels[:, columns]
     if protocol.thresholds == "calibration":
         chosen_on = _probabilities(protocol, calibration, templates, columns)[0]
-        limits = youden_thresholds(chosen_on, calibration.labels[:, columns], names=LABEL_SETS[protocol.label_set])
+        limits = youden_thresholds(chosen_on, calibration.labels[:, columns], names=names)
     else:
-        limits = corner_thresholds(probabilities, labels, names=LABEL_SETS[protocol.label_set])
+        limits = corner_thresholds(probabilities, labels, names=names)
     auc = bootstrap_auc(probabilities, labels, scored.patients, resamples, seed, level)
     sensitivity, specificity = sensitivity_specificity(probabilities, labels, limits)
     accuracy = balanced_accuracy if protocol.accuracy == "balanced" else finding_accuracy
@@ -160,6 +163,15 @@ def protocol_record(
         "specificity": specificity,
     }
     notes = [OPTIMISTIC] if protocol.thresholds == "scored" else []
+    left_out = [finding for finding in LABEL_SETS[protocol.label_set] if finding in not_scored]
+    if left_out:
+        notes.append(f"the model does not score {', '.join(left_out)}, so that the means are over {len(names)} findings")
+    one_class = [finding for finding, value in zip(names, scores["auc"], strict=True) if np.isnan(value)]
+    if one_class:
+        notes.append(
+            f"the mean AUC is over {len(names) - len(one_class)} of {len(names)} findings: the scored scans do not show both classes of "
+            f"{', '.join(one_class)}"
+        )
     notes += [f"{finding} is scored by the larger probability of it and of {other}" for finding, other in protocol.larger_of]
     if protocol.missing_is_zero:
         notes.append(f"{missing} scores are 0 because the scan does not show the anatomy")
@@ -169,7 +181,7 @@ def protocol_record(
         "scans": len(scored.ids),
         "prompts": "mean over the templates" if protocol.template is None else f"template {_template(protocol, templates)}",
         "label_set": protocol.label_set,
-        "findings_in_mean": list(LABEL_SETS[protocol.label_set]),
+        "findings_in_mean": names,
         "thresholds": "Youden on the calibration scans" if protocol.thresholds == "calibration" else "corner distance on the scored scans",
         "optimistic": protocol.thresholds == "scored",
         "notes": notes,
@@ -178,9 +190,8 @@ def protocol_record(
             "auc_interval": interval_numbers(float(auc.macro.low), float(auc.macro.high)),
         },
         "findings": [
-            {"finding": FINDING_NAMES[column], "threshold": float(limits[row])}
-            | {score: number(float(values[row])) for score, values in scores.items()}
-            for row, column in enumerate(columns)
+            {"finding": name, "threshold": float(limits[row])} | {score: number(float(values[row])) for score, values in scores.items()}
+            for row, name in enumerate(names)
         ],
     }
 
