@@ -1,0 +1,40 @@
+"""A datalist whose splits come from several: to calibrate on one archive and score on another.
+
+    python scripts/join_datalists.py validation=data/ct_rate/datalist.json test=data/rad_chestct/datalist.json --output data/outside/datalist.json
+
+Takes the split of that name from each. Paths are written relative to the new file; nothing is copied. An id twice, or a patient in two
+splits, is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from bundle.ctfindings.data.joined_datalist import join_datalists  # noqa: E402
+from bundle.ctfindings.engines.running import run_or_exit  # noqa: E402
+
+
+def split_and_path(text: str) -> tuple[str, Path]:
+    """``split=path``."""
+    split, separator, path = text.partition("=")
+    if not separator or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is no SPLIT=DATALIST, such as test=data/rad_chestct/datalist.json")
+    return split, Path(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", type=split_and_path, nargs="+", metavar="SPLIT=DATALIST", help="split, and the datalist it is taken from")
+    parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="the datalist to write")
+    options = parser.parse_args()
+    counts = run_or_exit(join_datalists, options.parts, options.output)
+    print(f"{options.output}: " + ", ".join(f"{split} {count}" for split, count in counts.items()))
+
+
+if __name__ == "__main__":
+    main()
