@@ -1,9 +1,9 @@
 """A datalist whose splits come from several: to calibrate on one archive and score on another.
 
-    python scripts/join_datalists.py validation=data/ct_rate/datalist.json test=data/rad_chestct/datalist.json --output data/outside/datalist.json
+    python scripts/join_datalists.py validation=data/ct_rate/datalist.json test=data/rad_chestct/datalist.json --output data/both.json
 
 Takes the split of that name from each. Paths are written relative to the new file; nothing is copied. An id twice, or a patient in two
-splits, is refused.
+splits, is refused; patients that two sources call by different names are not known to be one.
 """
 
 from __future__ import annotations

@@ -67,13 +67,13 @@ def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
 
 
 def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path, bundle_root: Path) -> None:
-    script = [sys.executable, str(bundle_root / "scripts" / "join_datalists.py")]
     datalist = write(tmp_path / "a", test=[study("t")])
-    wrong = subprocess.run(
-        [*script, f"exam={datalist}", "--output", str(tmp_path / "o.json")], capture_output=True, encoding="utf-8", check=False
-    )
+
+    def run(part: str) -> subprocess.CompletedProcess[str]:
+        script = [sys.executable, str(bundle_root / "scripts" / "join_datalists.py"), part, "--output", str(tmp_path / "o.json")]
+        return subprocess.run(script, capture_output=True, encoding="utf-8", check=False)
+
+    wrong = run(f"exam={datalist}")
     assert wrong.returncode != 0 and wrong.stderr.strip().splitlines()[-1].endswith("as in test=FOLDER/datalist.json")
-    right = subprocess.run(
-        [*script, f"test={datalist}", "--output", str(tmp_path / "o.json")], capture_output=True, encoding="utf-8", check=True
-    )
-    assert right.stdout.strip().endswith("training 0, validation 0, test 1")
+    right = run(f"test={datalist}")
+    assert right.returncode == 0 and right.stdout.strip().endswith("training 0, validation 0, test 1")
