@@ -32,6 +32,15 @@ def test_the_scale_and_shift_that_drew_the_labels_are_recovered() -> None:
     assert shift == pytest.approx([-1.0, 0.0, -2.0], abs=0.12)
 
 
+def test_findings_without_a_known_label_are_named_in_one_warning() -> None:
+    logits, labels = drawn(50, [1.0, 1.0, 1.0], [0.0, 0.0, 0.0])
+    labels[:, [0, 2]] = -1
+    with pytest.warns(UserWarning) as caught:
+        scale, shift = fit_platt(logits, labels, names=["first", "second", "third"])
+    assert [str(warning.message).split(": ")[1] for warning in caught] == ["first, third"]
+    assert shift[[0, 2]].tolist() == [0, 0] and scale[0] == scale[2]
+
+
 def test_without_a_pull_it_is_logistic_regression_on_platts_targets() -> None:
     logits, labels = drawn(200, [1.5, 0.7], [-1.0, 0.3], seed=1)
     scale, shift = fit_platt(logits, labels, l2=0.0)

@@ -54,15 +54,17 @@ def fit_platt(
     shared = _shared_slope(scores / unit, truth)
     scale = np.full(scores.shape[1], shared)
     shift = np.zeros(scores.shape[1])
+    unlabelled = []
     for finding in range(scores.shape[1]):
         score, label = known_pairs(scores / unit, truth, finding)
         if not label.size:
-            name = names[finding] if names else f"finding {finding}"
-            warnings.warn(f"{name}: no known label among the calibration scans; shift 0 is used", stacklevel=2)
+            unlabelled.append(names[finding] if names else f"finding {finding}")
             continue
         # The maximum-likelihood slope of one feature has the sign of the difference of the class means.
         own = 0 < label.sum() < label.size and score[label == 1].mean() > score[label == 0].mean()
         scale[finding], shift[finding] = _fit_finding(score, _smoothed_targets(label), shared, l2, own)
+    if unlabelled:
+        warnings.warn(f"no known label among the calibration scans, so that shift 0 is used: {', '.join(unlabelled)}", stacklevel=2)
     return scale / unit, shift
 
 
