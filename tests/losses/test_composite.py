@@ -15,6 +15,7 @@ from bundle.ctfindings.losses import (
     LocalAnatomyLoss,
     TextSeparationLoss,
 )
+from bundle.ctfindings.losses.means import mean_of_parts, with_counts
 
 
 class Square(nn.Module):
@@ -248,3 +249,10 @@ def test_a_part_without_finding_masks_counts_beside_one_that_has_some_and_not_al
         return
     outputs["finding_tokens"] = torch.cat([outputs["finding_tokens"][:1], torch.zeros_like(outputs["finding_tokens"][:1])])
     torch.testing.assert_close(total, loss(outputs, targets))
+
+
+def test_counts_are_exact_in_half_precision():
+    whole = with_counts([torch.tensor(0.5, dtype=torch.bfloat16)], [torch.tensor(1001)])
+    assert whole.tolist() == [[0.5, 1001.0]]
+    assert mean_of_parts(torch.stack([whole, whole * torch.tensor([0.0, 2.0])])).item() == pytest.approx(0.5 / 3)
+    assert mean_of_parts(torch.zeros(2, 1, 2)).tolist() == [0.0]

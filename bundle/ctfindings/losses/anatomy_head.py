@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
+from bundle.ctfindings.losses.means import with_counts
+
 
 class AnatomyHeadLoss(_Loss):
     """Binary cross-entropy per token plus soft Dice per anatomy; anatomies overlap, so each is a question of its own.
@@ -55,4 +57,4 @@ class AnatomyHeadLoss(_Loss):
         overlap = size - (probability - target).abs().sum(dim=1)
         dice = (overlap + self.smooth) / (size + self.smooth)
         mean = F.binary_cross_entropy_with_logits(logits, target) + (1 - dice).mean()
-        return torch.stack([mean, membership_known.sum().to(mean.dtype)])[None]
+        return with_counts([mean], [membership_known.sum()])

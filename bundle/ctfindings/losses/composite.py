@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.loss import _Loss
 
 from bundle.ctfindings.losses.gathering import true_on_every_rank, world_size
+from bundle.ctfindings.losses.means import mean_of_parts
 
 MEANS_OF, GIVEN_TO = "means_of_", "given_to_"
 """Begin the names of what ``CompositeLoss.condense`` says of a loss."""
@@ -124,7 +125,7 @@ class CompositeLoss(_Loss):
 
         values = {name: self.losses[name](**given) for name, given in arguments.items() if given is not None and name not in left_out}
         condensed = [name for name in active if GIVEN_TO + name in outputs and outputs[GIVEN_TO + name].any()]
-        values |= {name: _of_parts(outputs[MEANS_OF + name]) for name in condensed}
+        values |= {name: mean_of_parts(outputs[MEANS_OF + name]).sum() for name in condensed}
         self.last = {name: value.detach() for name, value in values.items()}
         total = anchor.new_zeros(())
         for name, value in values.items():
@@ -135,12 +136,6 @@ class CompositeLoss(_Loss):
             if world_size() > 1 or not total.requires_grad:
                 total = total + anchor
         return total
-
-
-def _of_parts(means: Tensor) -> Tensor:
-    """The value of a loss from the means of the parts of a batch ``[P, T, 2]``: each mean weighed by the count it was taken over."""
-    mean, count = means.unbind(-1)
-    return ((mean * count).sum(0) / count.sum(0).clamp(min=1)).sum()
 
 
 def _arguments(loss: nn.Module, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Any] | None:

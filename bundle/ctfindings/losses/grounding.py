@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
+from bundle.ctfindings.losses.means import with_counts
+
 
 class GroundingLoss(_Loss):
     """Token-wise cross-entropy between the evidence of a finding and its mask, inside the finding's anatomy.
@@ -57,5 +59,4 @@ class GroundingLoss(_Loss):
         false_alarm = (softplus * outside).sum(1) / outside.sum(1).clamp(min=1)
         miss = ((softplus - token_logits_drawn) * inside).sum(1) / inside.sum(1).clamp(min=1)
         means = [miss[present].mean() if present.any() else miss.new_zeros(()), false_alarm[taking_part].mean()]
-        counts = [present.sum(), taking_part.sum()]
-        return torch.stack([torch.stack(means), torch.stack(counts).to(miss.dtype)], dim=1)
+        return with_counts(means, [present.sum(), taking_part.sum()])
