@@ -233,6 +233,13 @@ def test_a_folder_without_a_tokenizer_is_refused(make: Any, tmp_path: Path) -> N
         make(str(tmp_path / "nowhere"))
 
 
+def test_a_name_without_a_vocabulary_is_not_taken_for_another_encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # As on the command line, where the name of a folder that is not there could be one of the hub.
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"^cxr_bert: no tokenizer is there; give the folder with vocab\.txt of CXR-BERT"):
+        fvlm_text_tower("cxr_bert")
+
+
 @pytest.mark.parametrize("rows", [100, 100_000])
 @pytest.mark.parametrize("make", [fvlm_text_tower, radfinder_text_tower])
 def test_the_tokenizer_of_another_encoder_is_refused(make: Any, rows: int, cxr_bert: str, bundle_root: Path) -> None:

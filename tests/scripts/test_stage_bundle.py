@@ -22,8 +22,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import torch
 import yaml
 from monai.bundle import verify_metadata
+
+from bundle.ctfindings.inference.published import published_model
 
 NAME = "chest_ct_zero_shot_findings"
 
@@ -207,6 +210,32 @@ def test_the_zip_works_alone(archive: Path, phantom_scan: tuple[Path, Path], tmp
     assert len(record["findings"]) == 18 and record["queries"][0]["text"] == "fluid around the lung"
     assert record["model"]["weights_sha256"] == hashlib.sha256((empty / NAME / "models" / "model.pt").read_bytes()).hexdigest()
     assert (empty / "model.ts").stat().st_size > 1e5
+
+
+@pytest.mark.slow
+def test_the_conversion_line_of_the_docs_works_in_the_zip_alone(archive: Path, bundle_root: Path, tmp_path: Path) -> None:
+    """Without the folder of the tokenizer it ends in one line and writes nothing; left out, the checkpoint is written."""
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(tmp_path)
+    tensors = {
+        entry.name: torch.full((1,), 0.5).expand(entry.shape or (1,)).reshape(entry.shape) for entry in published_model("fvlm").taken
+    }
+    torch.save({"model": tensors, "epoch": 19}, tmp_path / NAME / "checkpoint_19.pth")
+    page = (bundle_root / "docs" / "use_published_weights.md").read_text(encoding="utf-8")
+    (line,) = (line for line in page.splitlines() if line.startswith("python -c"))
+    path = f"import sys; sys.path.append({sysconfig.get_paths()['purelib']!r}); "
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    output = tmp_path / NAME / "models" / "fvlm.pt"
+    for code, status, last in (
+        (shlex.split(line)[2], 1, "error: cxr_bert: no tokenizer is there; give the folder with vocab.txt of CXR-BERT"),
+        (shlex.split(line)[2].replace(", 'cxr_bert'", ""), 0, None),
+    ):
+        assert not output.exists()
+        command = [sys.executable, "-S", "-c", path + code]
+        result = subprocess.run(command, cwd=tmp_path / NAME, env=environment, capture_output=True, encoding="utf-8", check=False)
+        assert result.returncode == status and "Traceback" not in result.stderr, result.stderr[-3000:]
+        assert last is None or result.stderr.splitlines()[-1].startswith(last)
+    assert torch.load(output, weights_only=True)["source"]["model"] == "fVLM"
 
 
 class Hub(http.server.BaseHTTPRequestHandler):

@@ -152,6 +152,9 @@ def radfinder_text_tower(
 
 def _check_vocabulary(words: Any, name: str, rows: int, what: str) -> None:
     """Refuses a tokenizer whose size tells that it belongs to another encoder; one of like size cannot be told apart."""
+    # Where a name is not found, transformers may make a tokenizer of its special tokens alone.
+    if len(words) <= len(words.all_special_ids):
+        raise ValueError(_no_tokenizer(name, what))
     if not rows / 2 <= len(words) <= rows:
         raise ValueError(
             f"{name}: its tokenizer has {len(words)} pieces and the encoder {rows}; give the folder with {what} as text_encoder"
