@@ -118,10 +118,11 @@ def totalsegmentator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_totalsegmentator_is_called_and_its_ids_become_ours(
-    datalist: Path, tmp_path: Path, chest: tuple, bundle_root: Path, totalsegmentator: None
+    datalist: Path, tmp_path: Path, chest: tuple, bundle_root: Path, totalsegmentator: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = choose_source(bundle_root)
     assert source.name == "totalsegmentator"
+    monkeypatch.chdir(tmp_path)  # a folder without weights of ours, which its masks do not depend on
     report = mask_datalist(datalist, tmp_path / "out", source)
     labels = labels_of(load_datalist(report.datalist, "training")[0]["anatomy"])
     hu = chest[0]
@@ -154,6 +155,9 @@ def test_a_monai_bundle_is_run_and_its_ids_become_ours(datalist: Path, tmp_path:
     """The stand-in has the interface of wholeBody_ct_segmentation: bundle_root, datalist, output_dir, and a file in a folder."""
     config = tmp_path / "other" / "configs" / "inference.json"
     config.parent.mkdir(parents=True)
+    weights = tmp_path / "other" / "models" / "model_lowres.pt"
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
     run = (
         "$[(lambda image: (os.makedirs(@output_dir + '/scan', exist_ok=True), nibabel.save(nibabel.Nifti1Image("
         "numpy.where(image.get_fdata() < -500, 13.0, 0.0).astype(numpy.float32), image.affine), "
@@ -170,6 +174,16 @@ def test_a_monai_bundle_is_run_and_its_ids_become_ours(datalist: Path, tmp_path:
     report = mask_datalist(datalist, tmp_path / "out", choose_source(bundle_root, tmp_path / "other"))
     labels = labels_of(load_datalist(report.datalist, "training")[0]["anatomy"])
     np.testing.assert_array_equal(labels == 1, chest[0] < -500)
+    report.datalist.unlink()
+    weights.write_bytes(b"other weights")
+    assert mask_datalist(datalist, tmp_path / "out", choose_source(bundle_root, tmp_path / "other"))[1:3] == (1, 0)
+
+
+def test_a_bundle_without_weights_is_refused_with_the_command_that_fetches_them(bundle_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "inference.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"no weights in models/.*monai\.bundle download"):
+        choose_source(bundle_root, tmp_path)
 
 
 def test_a_folder_that_is_no_bundle_is_refused(bundle_root: Path, tmp_path: Path) -> None:

@@ -24,9 +24,14 @@ class FileSignature(NamedTuple):
 
 
 def file_signature(path: str | Path) -> FileSignature:
-    """Of a file, or of all files in a folder and its subfolders: the time of a folder itself says nothing of a file written anew in it."""
+    """Of a file, or of all files in a folder and its subfolders: the time of a folder itself says nothing of a file written anew in it.
+
+    What is not there has no files.
+    """
     place = Path(path)
-    return signature_of_files([place] if place.is_file() else files_below(place))
+    if place.is_dir():
+        return signature_of_files(files_below(place))
+    return signature_of_files([place] if place.is_file() else [])
 
 
 def signature_of_files(paths: Iterable[Path]) -> FileSignature:

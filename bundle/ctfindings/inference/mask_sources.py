@@ -75,6 +75,11 @@ def choose_source(bundle_root: str | Path, bundle: str | Path | None = None, wan
             raise ValueError(
                 f"{bundle}: is no MONAI bundle (it has no configs/inference.json); give the folder of wholeBody_ct_segmentation"
             )
+        if not any((Path(bundle) / "models").glob("*.pt")):
+            raise ValueError(
+                f"{bundle}: has no weights in models/; fetch them yourself first: "
+                "python -m monai.bundle download wholeBody_ct_segmentation --bundle_dir FOLDER"
+            )
         return MaskSource("bundle", str(Path(bundle).resolve()))
     if wanted == "bundle":
         raise ValueError("source bundle: no folder was given; add --bundle FOLDER")
@@ -175,9 +180,12 @@ def _external(task: MaskTask, scan: MetaTensor, hu: NDArray[np.float32], affine:
 
 def _signature(task: MaskTask) -> str:
     """What a mask depends on, short enough for the description in a NIfTI header (80 bytes)."""
-    files = [Path(task.image), Path(task.source.folder) / "models" / "model.pt"]
-    stamps = [file_signature(file) for file in files]
-    content = json.dumps([str(files[0].resolve()), stamps, task.stored, task.source.fast], sort_keys=True, default=str)
+    stamps = [file_signature(task.image)]
+    if task.source.folder:
+        # Another bundle may hold several weights, of which its configuration chooses.
+        own = task.source.name == "classical"
+        stamps.append(file_signature(Path(task.source.folder) / "models" / ("model.pt" if own else "")))
+    content = json.dumps([str(Path(task.image).resolve()), stamps, task.stored, task.source.fast], sort_keys=True, default=str)
     return f"ctfindings mask {MASK_VERSION} {task.source.name} {sha256(content.encode()).hexdigest()[:24]}"
 
 
