@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -89,3 +91,34 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("bundle.ctfindings.data.scan_work.CONNECT_SECONDS", 1)
     with pytest.raises(ValueError, match="no Dask scheduler answers"):
         list(over_scans(_double, TASKS, scheduler="tcp://127.0.0.1:1"))
+
+
+_STOPPED = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+if __name__ != "__main__":
+    time.sleep(1)  # a worker that is still importing
+from bundle.ctfindings.data.scan_work import over_scans
+if __name__ == "__main__":
+    print("begun", flush=True)
+    try:
+        list(over_scans(time.sleep, {"a": 30, "b": 30, "c": 30}, 2))
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+"""
+
+
+@needs_dask
+@needs_signals
+def test_ctrl_c_while_workers_start_is_for_the_process_that_waits(tmp_path: Path) -> None:
+    """A terminal sends it to all of them; a worker would write a traceback over the one line that says what happened."""
+    script = tmp_path / "script.py"
+    script.write_text(_STOPPED)
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, str(script), str(root)]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True)
+    assert run.stdout is not None and run.stdout.readline() == "begun\n"
+    time.sleep(1.5)
+    os.killpg(run.pid, signal.SIGINT)
+    output, errors = run.communicate(timeout=120)
+    assert (output, errors, run.returncode) == ("stopped\n", "", 0)

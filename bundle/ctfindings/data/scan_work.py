@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
 from bundle.ctfindings.data.processes import WorkerKilled, in_parallel
@@ -105,9 +108,38 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         with client:
             yield client
         return
-    local = LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None, silence_logs=50)
+    with _without_ctrl_c():
+        local = LocalCluster(
+            n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None, silence_logs=50
+        )
     with local, Client(local) as client:
         yield client
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Threads that are started here, and their processes, never see Ctrl-C; in this thread it comes at the end of the block.
+
+    A terminal sends it to all processes of a command: each worker would write a traceback. A cluster that is half built cannot be closed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: pressed.append(number))
+    # Not before the tracker of resources has started: it unblocks the signal in the thread that starts it. Windows has neither.
+    masked = hasattr(signal, "pthread_sigmask")
+    if masked:
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if masked:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _in_processes(work: Callable[[Any], Any], tasks: Mapping[str, Any], workers: int) -> Iterator[Outcome]:
