@@ -50,6 +50,7 @@ def main() -> None:
         config["datalist"] = options.datalist
     for key, value in options.set:
         try:
+            config[key]  # reading refuses a key that is not there; writing would add it
             config[key] = value
         except KeyError:
             raise SystemExit(f"error: --set {key}: the configuration has no such key; check its name") from None
@@ -63,7 +64,7 @@ def main() -> None:
             print(f"failed: {study}: {problem}")
     print(*sorted({str(dataset.folder) for dataset in datasets}))
     if counts["failed"]:
-        raise SystemExit(f"error: {counts['failed']} of {len(outcome)} scans could not be cached; mend them or take them out")
+        raise SystemExit(f"error: {counts['failed']} of {len(outcome)} scans could not be cached; mend what the lines above name")
 
 
 def _datasets(config: ConfigParser) -> list[CachedStudies]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from monai.transforms import Compose, Lambdad
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from bundle.ctfindings.data import image_pipeline
@@ -106,3 +107,14 @@ def test_functions_differ_by_their_code_and_by_what_they_close_over() -> None:
 
     versions = [version_of(describe_pipeline([made])) for made in (step(1), step(2), other(1), step(1))]
     assert len({*versions}) == 3 and versions[0] == versions[3]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device (os error 28)")])
+def test_a_full_disk_is_said_in_one_line_with_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("bundle.ctfindings.engines.scan_cache.save_file", full)
+    with pytest.raises(ValueError, match=r"cache cannot be written \(No space left on device.*cache_dir") as refusal:
+        write_entry(tmp_path / "a.safetensors", STUDY)
+    assert str(tmp_path) in str(refusal.value) and not list(tmp_path.iterdir())

@@ -29,3 +29,12 @@ def test_a_key_without_a_value_is_no_empty_text(
     with pytest.raises(SystemExit) as caught:
         script["main"]()
     assert caught.value.code == 2 and "'epochs' is no key=value" in capsys.readouterr().err
+
+
+def test_a_key_that_the_configuration_does_not_have_is_refused(bundle_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A misspelled cache_dir would fill the cache of the default."""
+    script: dict[str, Any] = runpy.run_path(str(bundle_root / "scripts" / "fill_cache.py"))
+    config = str(bundle_root / "configs" / "train.json")
+    monkeypatch.setattr("sys.argv", ["fill_cache.py", "--config_file", config, "--set", f"cach_dir={tmp_path}"])
+    with pytest.raises(SystemExit, match="--set cach_dir: the configuration has no such key"):
+        script["main"]()

@@ -125,7 +125,7 @@ def write_entry(path: Path, study: Mapping[str, Any]) -> None:
     """Writes a study, complete or not at all.
 
     Raises:
-        ValueError: when it holds something that is neither a tensor nor JSON.
+        ValueError: when it holds something that is neither a tensor nor JSON, or the disk does not take it: names the folder.
     """
     tensors = {name: torch.as_tensor(value).contiguous() for name, value in study.items() if isinstance(value, torch.Tensor | np.ndarray)}
     rest = {name: value for name, value in study.items() if name not in tensors}
@@ -135,8 +135,12 @@ def write_entry(path: Path, study: Mapping[str, Any]) -> None:
         raise ValueError(f"study {study.get('id', '')}: {error}; a cached study holds tensors and JSON only") from error
     checks = {name: isal_zlib.crc32(_bytes_of(tensor)) for name, tensor in tensors.items()}
     metadata = {"study": text, "study_crc32": str(isal_zlib.crc32(text.encode())), "crc32": json.dumps(checks)}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata)
+    try:
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{path.parent}: the cache cannot be written ({reason}); make room, or give another cache_dir") from error
 
 
 def read_entry(path: Path) -> dict[str, Any]:
