@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bundle.ctfindings.data.folders import files_below, walk_folder
+from bundle.ctfindings.data.volume import ScanError
 
 
 @pytest.fixture
@@ -39,3 +40,8 @@ def test_a_folder_taken_out_of_the_list_is_not_entered(linked: Path) -> None:
         if place.name == "b":
             subfolders.clear()
     assert seen == ["root", "a", "b"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ScanError, match="gone: cannot be read"):
+        files_below(tmp_path / "gone")

@@ -268,6 +268,16 @@ def test_a_patient_in_both_splits_is_refused(setup: Setup, tmp_path: Path) -> No
     assert not (tmp_path / "shared").exists()
 
 
+def test_a_split_of_one_patient_is_refused_at_the_start(setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = copy.deepcopy(setup.content)
+    for record in content["test"]:
+        record["patient"] = "one"
+    monkeypatch.setattr("bundle.ctfindings.engines.evaluation.collect_scores", None)
+    with pytest.raises(ValueError, match=r"datalist\.json: split 'test' has scans of one patient"):
+        evaluate(setup, content, tmp_path / "one")
+    assert not (tmp_path / "one").exists()
+
+
 @pytest.mark.parametrize("change", ["missing", "unlabelled"])
 def test_a_split_that_cannot_be_scored_is_named_in_one_line(setup: Setup, tmp_path: Path, change: str) -> None:
     content = copy.deepcopy(setup.content)

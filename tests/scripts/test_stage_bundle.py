@@ -77,6 +77,21 @@ run(**files, image={image!r}, queries=["fluid around the lung"], output_dir="out
 assert not [name for name in sys.modules if name.split(".")[0] in ("scripts", "plugins", "tests")]
 """
 
+# MONAI Label's own loader of bundles, which its bundle app uses, on two bundles in one process.
+TWO = """
+import sys
+sys.path.append({packages!r})
+import json
+import torch
+from monailabel.tasks.infer.bundle import BundleInferTask
+tasks = [BundleInferTask(folder, conf={{}}) for folder in {folders!r}]
+assert all(task.is_valid() for task in tasks)
+torch.manual_seed(0)
+image = torch.rand(1, 1, 48, 48, 48)
+with torch.no_grad():
+    print(json.dumps([torch.logit(task._get_network("cpu", None)(image)[0].double()).tolist() for task in tasks]))
+"""
+
 
 @pytest.fixture(scope="module")
 def script(bundle_root: Path) -> dict[str, Any]:
@@ -210,6 +225,25 @@ def test_the_zip_works_alone(archive: Path, phantom_scan: tuple[Path, Path], tmp
     assert len(record["findings"]) == 18 and record["queries"][0]["text"] == "fluid around the lung"
     assert record["model"]["weights_sha256"] == hashlib.sha256((empty / NAME / "models" / "model.pt").read_bytes()).hexdigest()
     assert (empty / "model.ts").stat().st_size > 1e5
+
+
+def test_two_bundles_answer_in_one_server_process_each_with_its_own_weights(archive: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / name / NAME for name in ("first", "second")]
+    for folder in folders:
+        with zipfile.ZipFile(archive) as packed:
+            packed.extractall(folder.parent)
+    weights = folders[1] / "models" / "model.pt"
+    state = torch.load(weights, weights_only=True)
+    state["bank.calibration_shift"] += 1.0
+    torch.save(state, weights)
+    code = TWO.format(packages=sysconfig.get_paths()["purelib"], folders=[str(folder) for folder in folders])
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    result = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=False
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    first, second = (torch.tensor(logits) for logits in json.loads(result.stdout.splitlines()[-1]))
+    torch.testing.assert_close(second - first, torch.ones(18), atol=1e-3, rtol=0)
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from bundle.ctfindings.data.volume import ScanError
+
 
 def walk_folder(folder: str | Path, above: frozenset[str] = frozenset()) -> Iterator[tuple[Path, list[str], list[str]]]:
     """Each folder with the names of its subfolders and of its files, sorted, from the top, as ``os.walk`` gives them.
@@ -16,12 +18,18 @@ def walk_folder(folder: str | Path, above: frozenset[str] = frozenset()) -> Iter
         folder: where to begin.
         above: real paths of the folders above it.
 
+    Raises:
+        ScanError: when a folder is not there or may not be read.
+
     Yields:
         The folder and both lists; a subfolder that is taken out of its list is not entered.
     """
     above = above | {os.path.realpath(folder)}
-    with os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise ScanError(folder, f"cannot be read ({error.strerror or error}); check the path and the rights") from error
     subfolders = [entry.name for entry in found if entry.is_dir()]
     yield Path(folder), subfolders, [entry.name for entry in found if entry.is_file()]
     for name in subfolders:

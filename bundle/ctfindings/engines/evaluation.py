@@ -102,7 +102,7 @@ def evaluate_checkpoint(
     """
     if protocol is not None:
         check_protocol(protocol)
-    studies = {name: labelled_studies(datalist, name) for name in (calibration_split, split)}
+    studies = {calibration_split: labelled_studies(datalist, calibration_split), split: studies_to_score(datalist, split)}
     check_patients(studies[calibration_split], studies[split], f"{datalist}: {calibration_split} and {split}")
     # Whole scans differ in size, so that each is a batch of its own.
     loaders = {
@@ -209,6 +209,16 @@ def labelled_studies(datalist: str | Path, split: str) -> list[dict[str, Any]]:
     studies = load_datalist(datalist, split)
     if not any((study["labels"] >= 0).any() for study in studies):
         raise ValueError(f"{datalist}: no study of split {split!r} has labels; evaluation needs labels in both of its splits")
+    return studies
+
+
+def studies_to_score(datalist: str | Path, split: str) -> list[dict[str, Any]]:
+    """``labelled_studies`` of a split that is scored; refuses one of a single patient before anything is encoded."""
+    studies = labelled_studies(datalist, split)
+    if len({study["patient"] for study in studies}) < 2:
+        raise ValueError(
+            f"{datalist}: split {split!r} has scans of one patient; scores and their intervals need two or more, move some there"
+        )
     return studies
 
 

@@ -20,7 +20,7 @@ from bundle.ctfindings import __version__
 from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.data.transforms import STORED_KEY
-from bundle.ctfindings.engines.evaluation import check_patients, labelled_studies
+from bundle.ctfindings.engines.evaluation import check_patients, labelled_studies, studies_to_score
 from bundle.ctfindings.engines.predictions import write_predictions
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.metrics.protocols import ZeroShotScores, check_protocol, format_protocol, protocol_record
@@ -73,7 +73,7 @@ def evaluate_published(
         if value is not None:
             raise ValueError(f"{name}: a published model is scored by its protocol alone, so that this has no effect; leave {name} out")
     chosen = check_protocol(protocol)
-    scored_studies = labelled_studies(datalist, split)
+    scored_studies = studies_to_score(datalist, split)
     calibration_studies = []
     if chosen.thresholds == "calibration":
         calibration_studies = labelled_studies(datalist, calibration_split)
