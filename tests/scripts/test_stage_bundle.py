@@ -77,12 +77,16 @@ run(**files, image={image!r}, queries=["fluid around the lung"], output_dir="out
 assert not [name for name in sys.modules if name.split(".")[0] in ("scripts", "plugins", "tests")]
 """
 
-# MONAI Label's own loader of bundles, which its bundle app uses, on two bundles in one process.
+# MONAI Label's own loader of bundles, which its bundle app uses, on two bundles in one process. Its transforms of results are not used
+# here, and need scikit-image and torchvision, which are not installed.
 TWO = """
 import sys
+import types
 sys.path.append({packages!r})
 import json
 import torch
+sys.modules["monailabel.transform.post"] = types.ModuleType("post")
+sys.modules["monailabel.transform.post"].Restored = None
 from monailabel.tasks.infer.bundle import BundleInferTask
 tasks = [BundleInferTask(folder, conf={{}}) for folder in {folders!r}]
 assert all(task.is_valid() for task in tasks)
