@@ -273,7 +273,7 @@ def test_a_split_of_one_patient_is_refused_at_the_start(setup: Setup, tmp_path: 
     for record in content["test"]:
         record["patient"] = "one"
     monkeypatch.setattr("bundle.ctfindings.engines.evaluation.collect_scores", None)
-    with pytest.raises(ValueError, match=r"datalist\.json: split 'test' has scans of one patient"):
+    with pytest.raises(ValueError, match=r"one\.json: split 'test' has scans of one patient"):
         evaluate(setup, content, tmp_path / "one")
     assert not (tmp_path / "one").exists()
 
