@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py [--output benchmark.json] [--repeats 3]
     python scripts/benchmark.py --gradient-cache [--micro-batch 4] [--output gradient_cache.json]
+    python scripts/benchmark.py --captions REPORTS.csv [--output benchmark_captions.json]
 
 Measured on one synthetic scan with the network of ``configs/inference.json`` and the shipped weights: reading and preprocessing,
 encoding, scoring the 18 findings, one further free-text question on the encoded scan; and a training step with the allocator's
@@ -10,6 +11,9 @@ own settings and with ``keep_freed_memory``. Times are the best of the repeats; 
 With ``--gradient-cache``: step time and peak memory of a training step by batch size, plain and with gradient caching, each in a
 process of its own. The scans are random numbers of the size of ``configs/train.json``, made while they are read. What a process has freed
 is not all used again, so that its memory grows over its first steps: every row passes four micro-batches of scans or more.
+
+With ``--captions``: labels and captions of 10,000 reports, in one process and in one for each core. The reports are the findings of one row
+of the table with the impression of another.
 """
 
 from __future__ import annotations
@@ -33,13 +37,20 @@ from monai.bundle import ConfigParser  # noqa: E402
 from monai.engines import SupervisedTrainer  # noqa: E402
 from monai.transforms import Compose  # noqa: E402
 
+from bundle.ctfindings.data.csv_table import Row, Table, read_table  # noqa: E402
+from bundle.ctfindings.data.report_table import read_reports  # noqa: E402
 from bundle.ctfindings.data.sources.phantom import make_case  # noqa: E402
 from bundle.ctfindings.data.sources.phantom.dataset import write_nifti  # noqa: E402
 from bundle.ctfindings.engines import GradientCache, MicroBatches, keep_freed_memory, prepare_report_batch  # noqa: E402
 from bundle.ctfindings.engines.machine import machine  # noqa: E402
+from bundle.ctfindings.engines.running import run_or_exit  # noqa: E402
+from bundle.ctfindings.engines.text_collapse import FINDINGS_COLUMNS, IMPRESSION_COLUMNS  # noqa: E402
 from bundle.ctfindings.inference import FindingsPredictor  # noqa: E402
 from bundle.ctfindings.losses import AnatomyHeadLoss, CompositeLoss, DiseasePromptLoss, GroundingLoss, SigLIPLoss  # noqa: E402
 from bundle.ctfindings.networks import VisionLanguageModel, load_checkpoint  # noqa: E402
+
+REPORTS = 10_000
+"""Of the measurement of captions."""
 
 
 def best(task: Callable[[], object], repeats: int) -> float:
@@ -164,6 +175,28 @@ def gradient_cache_table(micro_batch: int) -> dict[str, Any]:
     return {"micro_batch": micro_batch, "threads": torch.get_num_threads(), "rows": rows}
 
 
+def caption_times(path: Path) -> dict[str, Any]:
+    """Seconds for the labels and captions of `REPORTS` reports by number of processes."""
+    table = read_table(path)
+    findings, impression = table.first_of(FINDINGS_COLUMNS), table.first_of(IMPRESSION_COLUMNS)
+    if findings is None or impression is None:
+        raise SystemExit(f"error: {path}: has no columns of findings and impression; give a table with {FINDINGS_COLUMNS[0]} and such")
+    count = len(table.rows)
+    rows = [
+        Row(number, {findings: table.rows[number % count].values[findings], impression: table.rows[other % count].values[impression]})
+        for number in range(REPORTS)
+        for other in [number + 1 + number // count]
+    ]
+    seconds = {}
+    # The one process last: what it has read of repeated sentences would be known to processes that start from it.
+    for processes in sorted({1, machine()["cores"]}, reverse=True):
+        started = time.perf_counter()
+        found = sum(1 for _ in read_reports(Table(table.path, table.columns, rows), [findings, impression], processes))
+        seconds[str(processes)] = time.perf_counter() - started
+        print(f"{found} reports, {processes} processes:{seconds[str(processes)]:>8.1f} s", flush=True)
+    return {"machine": machine(), "reports": REPORTS, "rows of the table": count, "seconds by processes": seconds}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="also write the figures as JSON")
@@ -171,13 +204,14 @@ def main() -> None:
     parser.add_argument("--training-step", choices=("plain", "kept"), help=argparse.SUPPRESS)
     parser.add_argument("--gradient-cache", action="store_true", help="measure gradient caching instead")
     parser.add_argument("--micro-batch", type=int, default=4, help="scans of a micro-batch (default %(default)s)")
+    parser.add_argument("--captions", type=Path, metavar="CSV", help="measure labels and captions of reports instead")
     parser.add_argument("--batch-step", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.batch_step:
         print(*batch_step(int(options.batch_step[1]), options.micro_batch, options.batch_step[0] == "cached"))
         return
-    if options.gradient_cache:
-        record = gradient_cache_table(options.micro_batch)
+    if options.gradient_cache or options.captions:
+        record = run_or_exit(caption_times, options.captions) if options.captions else gradient_cache_table(options.micro_batch)
         if options.output:
             options.output.write_text(json.dumps(record, indent=2) + "\n")
         return
