@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -16,6 +17,11 @@ Result = TypeVar("Result")
 
 class WorkerKilled(ValueError):
     """A process ended before its work, most likely for want of memory."""
+
+
+def usable_cores() -> int:
+    """Cores that this process may use; not every system tells, and then all that there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def process_context() -> BaseContext:

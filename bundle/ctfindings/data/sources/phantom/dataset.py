@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.data.datalist import SPLITS
-from bundle.ctfindings.data.processes import process_context
+from bundle.ctfindings.data.processes import process_context, usable_cores
 from bundle.ctfindings.data.sources.phantom.anatomy import draw_chest
 from bundle.ctfindings.data.sources.phantom.case import Case
 from bundle.ctfindings.data.sources.phantom.dicom_series import write_series
@@ -174,9 +173,7 @@ def render_all(render: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], 
         tasks: its arguments.
         workers: processes; one per core by default.
     """
-    # Not every system tells which cores a process may use.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(workers or cores, max(len(tasks), 1))
+    workers = min(workers or usable_cores(), max(len(tasks), 1))
     progress = partial(tqdm, total=len(tasks), desc="synthetic scans", unit="scan")
     if workers <= 1:
         return list(progress(map(render, tasks)))
