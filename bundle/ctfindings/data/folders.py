@@ -41,3 +41,12 @@ def walk_folder(folder: str | Path, above: frozenset[str] = frozenset()) -> Iter
 def files_below(folder: str | Path) -> list[Path]:
     """All files below a folder, sorted; a link to a file keeps its own name, and one to nothing is no file."""
     return sorted(place / name for place, _, names in walk_folder(folder) for name in names)
+
+
+def path_from(path: str | Path, folder: Path) -> str:
+    """A path as seen from a folder, so that both can move together; absolute on another drive of Windows."""
+    try:
+        # A link to the folder would not do: its ".." leads out of what it points to.
+        return Path(os.path.relpath(path, folder.resolve())).as_posix()
+    except ValueError:
+        return Path(os.path.abspath(path)).as_posix()

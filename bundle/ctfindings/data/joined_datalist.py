@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.data.datalist import PATH_KEYS, SPLITS, load_datalist
+from bundle.ctfindings.data.folders import path_from
 
 
 def join_datalists(parts: Sequence[tuple[str, Path]], output: Path) -> dict[str, int]:
@@ -46,7 +46,7 @@ def join_datalists(parts: Sequence[tuple[str, Path]], output: Path) -> dict[str,
                     f"{datalist}: the patient of study {name} is in {splits_of[patient]} already; a patient may be in one split"
                 )
             seen[name] = datalist
-            places = {key: _relative(Path(study[key]), output.parent) for key in PATH_KEYS if key in study}
+            places = {key: path_from(study[key], output.parent) for key in PATH_KEYS if key in study}
             joined[split].append({**record, **places})
     output.parent.mkdir(parents=True, exist_ok=True)
     sources = ", ".join(f"{split} of {datalist.parent.name}" for split, datalist in parts)
@@ -54,11 +54,3 @@ def join_datalists(parts: Sequence[tuple[str, Path]], output: Path) -> dict[str,
     with atomic_path(output) as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return {split: len(records) for split, records in joined.items()}
-
-
-def _relative(path: Path, folder: Path) -> str:
-    """Relative to the folder; as it is where there is no such way, as between two drives."""
-    try:
-        return Path(os.path.relpath(path, folder)).as_posix()
-    except ValueError:
-        return str(path.absolute())

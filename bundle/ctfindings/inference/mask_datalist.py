@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from bundle.ctfindings.data.atomic import atomic_path, safe_name
 from bundle.ctfindings.data.datalist import PATH_KEYS, load_datalist
+from bundle.ctfindings.data.folders import path_from
 from bundle.ctfindings.data.scan_work import over_scans
 from bundle.ctfindings.inference.mask_sources import MaskSource, MaskTask, make_mask
 
@@ -74,7 +74,7 @@ def mask_datalist(
             record["anatomy"] = tasks[record["id"]].target
         for key in PATH_KEYS:
             if record.get(key):
-                record[key] = _relative(record[key], output)
+                record[key] = path_from(record[key], output)
     with atomic_path(target) as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return MaskReport(target, counts["made"], counts["kept"], len(records) - len(tasks), problems)
@@ -117,11 +117,3 @@ def _first_split(datalist: Path) -> str:
 
 def _is_split(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(record, Mapping) and "image" in record for record in value)
-
-
-def _relative(path: str, folder: Path) -> str:
-    """From the folder, so that both can move together; absolute on another drive of Windows."""
-    try:
-        return Path(os.path.relpath(path, folder.resolve())).as_posix()
-    except ValueError:
-        return Path(path).as_posix()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bundle.ctfindings.data.datalist import SPLITS
+from bundle.ctfindings.data.folders import path_from
 from bundle.ctfindings.data.reports import read_report
 from bundle.ctfindings.data.slice_positions import read_files
 from bundle.ctfindings.data.snippets import mine_report
@@ -144,11 +144,8 @@ def studies(candidates: Sequence[Candidate], settings: Settings, folder: Path, l
 
 def _relative(path: Path, folder: Path) -> str:
     """``path`` from ``folder``, so that both can move together; absolute where they have little in common."""
-    try:
-        relative = Path(os.path.relpath(path, folder.resolve()))
-    except ValueError:  # From one Windows drive to another there is no way.
-        return path.as_posix()
-    return path.as_posix() if relative.parts[:3] == ("..", "..", "..") else relative.as_posix()
+    relative = path_from(path, folder)
+    return path.as_posix() if relative.startswith("../../../") else relative
 
 
 def _snippets(candidate: Candidate, ledger: Ledger) -> list[dict[str, Any]]:
