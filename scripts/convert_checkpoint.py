@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bundle.ctfindings.engines import run_or_exit
-from bundle.ctfindings.inference.published import convert_to_bundle
+from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.published.convert import convert_to_bundle
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bundle.ctfindings.data.sources.phantom.case import Case  # noqa: E402
-from bundle.ctfindings.data.sources.phantom.dataset import make_case, write_nifti  # noqa: E402
 from bundle.ctfindings.findings import FINDING_NAMES  # noqa: E402
+from bundle.ctfindings.phantom.case import Case  # noqa: E402
+from bundle.ctfindings.phantom.dataset import make_case, write_nifti  # noqa: E402
 
 SEED, INDEX = 99, 0
 RENDERED = ("Cardiomegaly", "Coronary artery wall calcification", "Lung nodule", "Pleural effusion")

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bundle.ctfindings.data.atomic import atomic_path
-from bundle.ctfindings.engines import run_or_exit
-from bundle.ctfindings.networks import load_classifier
+from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.networks.classifier import load_classifier
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -19,10 +19,10 @@ sys.path.insert(0, str(ROOT))
 
 from monai.bundle import ConfigParser  # noqa: E402
 
-from bundle.ctfindings.engines.experiments import config_setting  # noqa: E402
-from bundle.ctfindings.engines.loading import fill_cache  # noqa: E402
-from bundle.ctfindings.engines.running import run_or_exit  # noqa: E402
-from bundle.ctfindings.engines.scan_cache import CachedStudies  # noqa: E402
+from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
+from bundle.ctfindings.data.loaders import fill_cache  # noqa: E402
+from bundle.ctfindings.data.scan_cache import CachedStudies  # noqa: E402
+from experiments.harness.runs import config_setting  # noqa: E402
 
 
 def main() -> None:

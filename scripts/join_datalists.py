@@ -15,8 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bundle.ctfindings.data.joined_datalist import join_datalists  # noqa: E402
-from bundle.ctfindings.engines.running import run_or_exit  # noqa: E402
+from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
+from bundle.ctfindings.data.join_datalists import join_datalists  # noqa: E402
 
 
 def split_and_path(text: str) -> tuple[str, Path]:

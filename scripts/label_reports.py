@@ -23,12 +23,12 @@ sys.path.insert(0, str(ROOT))
 from tqdm import tqdm  # noqa: E402
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES  # noqa: E402
-from bundle.ctfindings.data.atomic import atomic_path  # noqa: E402
-from bundle.ctfindings.data.csv_table import read_table  # noqa: E402
-from bundle.ctfindings.data.report_table import ReportCounts, output_columns, output_row, read_reports  # noqa: E402
-from bundle.ctfindings.data.snippet_table import choose_columns  # noqa: E402
-from bundle.ctfindings.engines.running import run_or_exit  # noqa: E402
+from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
+from bundle.ctfindings.files.atomic_write import atomic_path  # noqa: E402
+from bundle.ctfindings.files.csv_table import read_table  # noqa: E402
 from bundle.ctfindings.findings import FINDING_NAMES  # noqa: E402
+from bundle.ctfindings.reports.report_table import ReportCounts, output_columns, output_row, read_reports  # noqa: E402
+from bundle.ctfindings.reports.snippets.snippet_table import choose_columns  # noqa: E402
 
 
 def label(options: argparse.Namespace) -> None:

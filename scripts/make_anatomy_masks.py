@@ -18,9 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bundle.ctfindings.engines.running import run_or_exit  # noqa: E402
-from bundle.ctfindings.inference.mask_datalist import mask_datalist  # noqa: E402
-from bundle.ctfindings.inference.mask_sources import choose_source  # noqa: E402
+from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
+from bundle.ctfindings.inference.batch.add_masks import mask_datalist  # noqa: E402
+from bundle.ctfindings.inference.batch.mask_sources import choose_source  # noqa: E402
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bundle.ctfindings.data.sources.phantom import make_dataset
-from bundle.ctfindings.engines.running import run_or_exit
+from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.phantom.dataset import make_dataset
 
 
 def main() -> None:

@@ -21,10 +21,12 @@ sys.path.insert(0, str(ROOT))
 
 from tqdm import tqdm  # noqa: E402
 
-from bundle.ctfindings.data.atomic import atomic_path  # noqa: E402
-from bundle.ctfindings.data.csv_table import read_table  # noqa: E402
-from bundle.ctfindings.data.slice_positions import Studies  # noqa: E402
-from bundle.ctfindings.data.snippet_table import (  # noqa: E402
+from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
+from bundle.ctfindings.files.atomic_write import atomic_path  # noqa: E402
+from bundle.ctfindings.files.csv_table import read_table  # noqa: E402
+from bundle.ctfindings.reports.snippets.miner import CONFIDENCES  # noqa: E402
+from bundle.ctfindings.reports.snippets.slice_positions import Studies  # noqa: E402
+from bundle.ctfindings.reports.snippets.snippet_table import (  # noqa: E402
     OUTPUT_COLUMNS,
     REFUSED_COLUMNS,
     Z_COLUMN,
@@ -34,8 +36,6 @@ from bundle.ctfindings.data.snippet_table import (  # noqa: E402
     choose_columns,
     mine_table,
 )
-from bundle.ctfindings.data.snippets import CONFIDENCES  # noqa: E402
-from bundle.ctfindings.engines.running import run_or_exit  # noqa: E402
 
 
 def mine(options: argparse.Namespace) -> None:

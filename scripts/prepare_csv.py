@@ -19,11 +19,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bundle.ctfindings.data.sources.columns import FIELDS  # noqa: E402
-from bundle.ctfindings.data.sources.command_line import add_shared_options, add_table_options, run_source, table_settings  # noqa: E402
-from bundle.ctfindings.data.sources.csv_source import read_source  # noqa: E402
-from bundle.ctfindings.data.sources.datalist_run import Source  # noqa: E402
-from bundle.ctfindings.engines.running import run_or_exit  # noqa: E402
+from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
+from bundle.ctfindings.sources.csv_table import read_source  # noqa: E402
+from bundle.ctfindings.sources.preparation.columns import FIELDS  # noqa: E402
+from bundle.ctfindings.sources.preparation.command_line import add_shared_options, add_table_options, run_source, table_settings  # noqa: E402
+from bundle.ctfindings.sources.preparation.make_datalist import Source  # noqa: E402
 
 
 def read(options: argparse.Namespace) -> Source:

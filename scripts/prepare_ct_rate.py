@@ -20,12 +20,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bundle.ctfindings.data.sources.command_line import add_shared_options, run_source  # noqa: E402
-from bundle.ctfindings.data.sources.ct_rate import Choices, read_source  # noqa: E402
-from bundle.ctfindings.data.sources.datalist_run import Source  # noqa: E402
-from bundle.ctfindings.data.sources.preparation import Settings  # noqa: E402
-from bundle.ctfindings.data.sources.splits import DEFAULT_FRACTIONS  # noqa: E402
-from bundle.ctfindings.engines.running import run_or_exit  # noqa: E402
+from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
+from bundle.ctfindings.sources.ct_rate.source import Choices, read_source  # noqa: E402
+from bundle.ctfindings.sources.preparation.command_line import add_shared_options, run_source  # noqa: E402
+from bundle.ctfindings.sources.preparation.make_datalist import Source  # noqa: E402
+from bundle.ctfindings.sources.preparation.splits import DEFAULT_FRACTIONS  # noqa: E402
+from bundle.ctfindings.sources.preparation.study_records import Settings  # noqa: E402
 
 
 def read(options: argparse.Namespace) -> Source:

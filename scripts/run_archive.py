@@ -17,8 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bundle.ctfindings.engines.running import run_or_exit  # noqa: E402
-from bundle.ctfindings.inference.archive import Model, run_archive, scans_of  # noqa: E402
+from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
+from bundle.ctfindings.inference.batch.run_archive import Model, run_archive, scans_of  # noqa: E402
 
 
 def main() -> None:

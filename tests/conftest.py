@@ -59,7 +59,10 @@ def untrained_weights(tmp_path_factory: pytest.TempPathFactory, bundle_root: Pat
     import torch
     from monai.bundle import ConfigParser
 
-    from bundle.ctfindings.networks import PromptBank, VisionLanguageModel, save_bundle_weights, template_bank
+    from bundle.ctfindings.networks.checkpoint import save_bundle_weights
+    from bundle.ctfindings.networks.classifier import PromptBank
+    from bundle.ctfindings.networks.text.prompts import template_bank
+    from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 
     parser = ConfigParser()
     parser.read_config(bundle_root / "configs" / "inference.json")
@@ -81,7 +84,7 @@ def phantom_scan(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A synthetic scan and its anatomy mask, as NIfTI."""
     import nibabel as nib
 
-    from bundle.ctfindings.data.sources.phantom import make_case
+    from bundle.ctfindings.phantom.dataset import make_case
 
     folder = tmp_path_factory.mktemp("phantom")
     _, hu, anatomy, _, affine = make_case(seed=0, index=0)

@@ -16,9 +16,10 @@ from monai.data import MetaTensor
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.findings import FINDING_NAMES, fill_template
-from bundle.ctfindings.inference import Answers, FindingsPredictor, FindingsRecord, scan_records, token_affine
-from bundle.ctfindings.inference.findings import check_queries, denial
-from bundle.ctfindings.networks import load_checkpoint
+from bundle.ctfindings.inference.bundle_workflow import scan_records
+from bundle.ctfindings.inference.findings_record import FindingsRecord
+from bundle.ctfindings.inference.predictor import Answers, FindingsPredictor, check_queries, denial, token_affine
+from bundle.ctfindings.networks.checkpoint import load_checkpoint
 from bundle.ctfindings.networks.classifier import anatomy_warnings
 
 Workflow = Callable[..., ConfigWorkflow]

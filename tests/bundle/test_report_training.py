@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from bundle.ctfindings.data.sources.phantom import make_dataset
+from bundle.ctfindings.phantom.dataset import make_dataset
 
 SMALL = {
     "spacing": [8, 8, 6],

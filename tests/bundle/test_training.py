@@ -16,9 +16,10 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from bundle.ctfindings.data.sources.phantom import make_dataset
-from bundle.ctfindings.engines import TokenWarmStart
-from bundle.ctfindings.networks import PromptBank, save_bundle_weights
+from bundle.ctfindings.networks.checkpoint import save_bundle_weights
+from bundle.ctfindings.networks.classifier import PromptBank
+from bundle.ctfindings.phantom.dataset import make_dataset
+from bundle.ctfindings.training.token_warm_start import TokenWarmStart
 
 SMALL = {
     "spacing": [8, 8, 6],

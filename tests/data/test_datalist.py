@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX, anatomy_index
-from bundle.ctfindings.data import collate_studies, label_balance, load_datalist
+from bundle.ctfindings.data.datalist import collate_studies, label_balance, load_datalist
 
 
 def write(folder: Path, *records: dict) -> Path:

@@ -12,7 +12,8 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.ctfindings.data import SnippetTargetsd, load_datalist, report_text, text_id
+from bundle.ctfindings.data.datalist import load_datalist, report_text, text_id
+from bundle.ctfindings.data.snippet_targets import SnippetTargetsd
 
 
 def image(step: float = 3.0) -> MetaTensor:

@@ -12,7 +12,7 @@ import torch
 from monai.data import MetaTensor, list_data_collate
 from monai.transforms import Compose, Invertd, Orientationd, Spacingd
 
-from bundle.ctfindings.data import AveragePoold, BodyForeground, LoadScand, RandTranslated, image_pipeline
+from bundle.ctfindings.data.transforms import AveragePoold, BodyForeground, LoadScand, RandTranslated, image_pipeline
 
 SPACING = (5.0, 5.0, 5.0)
 

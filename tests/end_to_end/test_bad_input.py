@@ -16,7 +16,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from bundle.ctfindings.engines import input_error, input_errors_in_one_line, run_or_exit
+from bundle.ctfindings.cli.error_lines import input_error, input_errors_in_one_line, run_or_exit
 
 SPLITS = ("training", "validation", "test")
 AFFINE = np.diag([4.0, 4.0, 4.0, 1.0])

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bundle.ctfindings.inference import (
+from bundle.ctfindings.inference.evidence import locate
+from bundle.ctfindings.inference.findings_record import (
     FindingAnswer,
     FindingsRecord,
     ModelInfo,
     NearestFinding,
     QueryAnswer,
     describe_scan,
-    locate,
     template_spread,
 )
 

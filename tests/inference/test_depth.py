@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bundle.ctfindings.inference.depth import best_depth, place_depth, snippet_logits
-from bundle.ctfindings.inference.record import DepthScore, FindingsRecord
+from bundle.ctfindings.inference.findings_record import DepthScore, FindingsRecord
 
 TOKENS = np.array([[16.0, 0, 0, -100], [0, 16, 0, -80], [0, 0, 12, -400], [0, 0, 0, 1]])
 """Tokens of 16 x 16 x 12 mm whose lowest layer is centred at z = -400 mm."""

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bundle.ctfindings.inference.coordinates import voxel_spacing, voxel_to_world, world_to_voxel
 from bundle.ctfindings.inference.evidence import locate, planes_on_scan, sample_evidence, write_evidence
+from bundle.ctfindings.scan.coordinates import voxel_spacing, voxel_to_world, world_to_voxel
 
 SHAPE = (60, 50, 24)
 SCAN = np.array([[2.0, 0, 0, -60], [0, 2, 0, -50], [0, 0, 5, 100], [0, 0, 0, 1]])

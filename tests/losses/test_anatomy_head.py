@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bundle.ctfindings.losses import AnatomyHeadLoss
+from bundle.ctfindings.losses.anatomy_head import AnatomyHeadLoss
 
 
 def test_undecided_head_costs_ln2_plus_one_minus_dice():

@@ -6,16 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bundle.ctfindings.losses import (
-    AnatomyHeadLoss,
-    CompositeLoss,
-    CrossAnatomyLoss,
-    DiseasePromptLoss,
-    GroundingLoss,
-    LocalAnatomyLoss,
-    TextSeparationLoss,
-)
+from bundle.ctfindings.losses.anatomy_head import AnatomyHeadLoss
+from bundle.ctfindings.losses.composite import CompositeLoss
+from bundle.ctfindings.losses.cross_anatomy import CrossAnatomyLoss
+from bundle.ctfindings.losses.disease_prompts import DiseasePromptLoss
+from bundle.ctfindings.losses.grounding import GroundingLoss
+from bundle.ctfindings.losses.local_anatomy import LocalAnatomyLoss
 from bundle.ctfindings.losses.means import mean_of_parts, with_counts
+from bundle.ctfindings.losses.text_separation import TextSeparationLoss
 
 
 class Square(nn.Module):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bundle.ctfindings.losses import CrossAnatomyLoss
+from bundle.ctfindings.losses.cross_anatomy import CrossAnatomyLoss
 
 TEMPERATURE = torch.tensor(0.2, dtype=torch.float64)
 

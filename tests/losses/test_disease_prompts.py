@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bundle.ctfindings.losses import DiseasePromptLoss
+from bundle.ctfindings.losses.disease_prompts import DiseasePromptLoss
 
 
 def test_loss_is_the_formula_written_out():

@@ -13,15 +13,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bundle.ctfindings.losses import (
-    AnatomyPrototypeLoss,
-    CompositeLoss,
-    CrossAnatomyLoss,
-    LocalAnatomyLoss,
-    TextSeparationLoss,
-    gather_pairs,
-    gather_rows,
-)
+from bundle.ctfindings.losses.composite import CompositeLoss
+from bundle.ctfindings.losses.cross_anatomy import CrossAnatomyLoss
+from bundle.ctfindings.losses.gathering import gather_pairs, gather_rows
+from bundle.ctfindings.losses.local_anatomy import LocalAnatomyLoss
+from bundle.ctfindings.losses.prototypes import AnatomyPrototypeLoss
+from bundle.ctfindings.losses.text_separation import TextSeparationLoss
 from tests.two_processes import in_two_processes
 
 SCANS, ANATOMIES, WIDTH = 7, 3, 4

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from bundle.ctfindings.losses import GroundingLoss
+from bundle.ctfindings.losses.grounding import GroundingLoss
 
 ALL = torch.ones(1, 1, 1, dtype=torch.bool)
 """An anatomy that has every token."""

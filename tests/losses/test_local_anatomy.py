@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bundle.ctfindings.losses import LocalAnatomyLoss
+from bundle.ctfindings.losses.local_anatomy import LocalAnatomyLoss
 
 TEMPERATURE = torch.tensor(0.2, dtype=torch.float64)
 

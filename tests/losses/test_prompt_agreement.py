@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bundle.ctfindings.losses import PromptAgreementLoss
+from bundle.ctfindings.losses.prompt_agreement import PromptAgreementLoss
 
 
 def test_loss_is_the_formula_written_out() -> None:

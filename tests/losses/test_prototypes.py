@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bundle.ctfindings.losses import AnatomyPrototypeLoss
+from bundle.ctfindings.losses.prototypes import AnatomyPrototypeLoss
 
 KINDS = ["ema", "learnable"]
 NAMES = ("anatomy", "anatomy_valid", "caption", "caption_valid")

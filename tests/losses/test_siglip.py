@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bundle.ctfindings.losses import CompositeLoss, SigLIPLoss
+from bundle.ctfindings.losses.composite import CompositeLoss
+from bundle.ctfindings.losses.siglip import SigLIPLoss
 
 
 def loss_of(scan, report, ids=None, scan_valid=None, report_valid=None, **settings):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bundle.ctfindings.losses import SnippetLocalizationLoss, points_into_scan
+from bundle.ctfindings.losses.snippet_localization import SnippetLocalizationLoss, points_into_scan
 
 PITCH = 12.0
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bundle.ctfindings.losses import row_normalise, semantic_matrix
+from bundle.ctfindings.losses.soft_targets import row_normalise, semantic_matrix
 
 IDS = torch.tensor([7, 8, 9, 9])
 NORMAL = torch.tensor([True, True, False, False])

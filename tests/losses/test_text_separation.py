@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bundle.ctfindings.losses import TextSeparationLoss
+from bundle.ctfindings.losses.text_separation import TextSeparationLoss
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.3])

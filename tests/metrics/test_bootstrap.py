@@ -10,16 +10,15 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from bundle.ctfindings.metrics import (
+from bundle.ctfindings.metrics.bootstrap import (
     bootstrap_auc,
     bootstrap_interval,
-    finding_auc,
-    macro_auc,
     paired_bootstrap_auc,
     resample_weights,
     weight_bootstrap_interval,
     weighted_auc,
 )
+from bundle.ctfindings.metrics.classification import finding_auc, macro_auc
 
 
 def scores(scans: int, findings: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -7,16 +7,16 @@ import pytest
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from bundle.ctfindings.metrics import (
+from bundle.ctfindings.metrics.calibration import (
     apply_platt,
     apply_temperature,
     expected_calibration_error,
-    finding_auc,
     fit_platt,
     fit_temperature,
     reliability,
     weighted_calibration_error,
 )
+from bundle.ctfindings.metrics.classification import finding_auc
 
 
 def drawn(scans: int, scale: list[float], shift: list[float], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

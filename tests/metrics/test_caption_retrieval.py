@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bundle.ctfindings.metrics import drop_sentences, rank_of_own, report_similarity
+from bundle.ctfindings.metrics.caption_retrieval import drop_sentences, rank_of_own, report_similarity
 
 
 def test_only_anatomies_that_both_have_are_compared() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, average_precision_score, balanced_accuracy_score, f1_score, precision_score, roc_auc_score
 
-from bundle.ctfindings.metrics import (
+from bundle.ctfindings.metrics.classification import (
     balanced_accuracy,
     finding_accuracy,
     finding_auc,

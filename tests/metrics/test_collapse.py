@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import silhouette_score
 
-from bundle.ctfindings.metrics import (
+from bundle.ctfindings.metrics.collapse import (
     PAIR_KINDS,
     STATISTICS,
     TextRows,

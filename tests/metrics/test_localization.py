@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from bundle.ctfindings.metrics import evidence_distance, evidence_hit_rate
-from bundle.ctfindings.metrics.localization import depth_errors, depth_record
+from bundle.ctfindings.metrics.localization import depth_errors, depth_record, evidence_distance, evidence_hit_rate
 
 # Voxels of 2 x 3 x 5 mm with the first axis running to the patient's right; voxel (0, 0, 0) lies at (100, -50, 30) mm.
 AFFINE = np.array([[-2.0, 0, 0, 100], [0, 3, 0, -50], [0, 0, 5, 30], [0, 0, 0, 1]])

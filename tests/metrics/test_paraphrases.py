@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bundle.ctfindings.findings import FINDING_NAMES
-from bundle.ctfindings.metrics import load_paraphrases, paraphrase_accuracy, rank_of_finding
+from bundle.ctfindings.metrics.paraphrases import load_paraphrases, paraphrase_accuracy, rank_of_finding
 
 PARAPHRASES = Path(__file__).parents[2] / "docs" / "evaluation" / "paraphrases.json"
 

@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from bundle.ctfindings.metrics import (
-    cosine_moments,
-    evaluate_split,
-    histogram,
+from bundle.ctfindings.metrics.calibration import reliability
+from bundle.ctfindings.metrics.collapse import cosine_moments, histogram
+from bundle.ctfindings.metrics.plots import (
     plot_auc_by_finding,
     plot_auc_by_wording,
     plot_cosine_histograms,
     plot_reliability,
     plot_roc_grid,
-    reliability,
 )
+from bundle.ctfindings.metrics.split_record import evaluate_split
 
 SCANS = 40
 

@@ -7,8 +7,16 @@ import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
 from bundle.ctfindings.findings import FINDINGS, TEMPLATES, finding_index
-from bundle.ctfindings.metrics import WORDINGS, auc_by_wording, compare_sections, f1_section, mean_section, section_record, wording_record
-from bundle.ctfindings.metrics.robustness import spread_statistics, wording_section
+from bundle.ctfindings.metrics.comparison import compare_sections, section_record
+from bundle.ctfindings.metrics.robustness import (
+    auc_by_wording,
+    f1_section,
+    mean_section,
+    spread_statistics,
+    wording_record,
+    wording_section,
+)
+from bundle.ctfindings.metrics.wordings import WORDINGS
 
 NAMES = ["A", "B", "C"]
 

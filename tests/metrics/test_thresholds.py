@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from bundle.ctfindings.metrics import (
-    check_disjoint,
-    choose_thresholds,
-    corner_thresholds,
-    f1_thresholds,
-    sensitivity_specificity,
-    youden_thresholds,
-)
+from bundle.ctfindings.metrics.classification import sensitivity_specificity
+from bundle.ctfindings.metrics.thresholds import check_disjoint, choose_thresholds, corner_thresholds, f1_thresholds, youden_thresholds
 
 PROBABILITIES = np.array([[0.501], [0.502], [0.503], [0.504], [0.505]])
 

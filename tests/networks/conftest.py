@@ -12,7 +12,11 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from bundle.ctfindings.networks import ConvolutionalTower, ImageEncoder, TextTower, VisionLanguageModel, VisionTransformerTower
+from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
+from bundle.ctfindings.networks.image.image_tower import ConvolutionalTower
+from bundle.ctfindings.networks.image.vit_tower import VisionTransformerTower
+from bundle.ctfindings.networks.text.text_tower import TextTower
+from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 
 
 def write_tiny_encoder(folder: Path, seed: int, pooler: bool = False) -> Path:

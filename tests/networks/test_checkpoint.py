@@ -9,16 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from bundle.ctfindings.networks import (
-    ConvolutionalTower,
-    ImageEncoder,
-    PromptBank,
-    TextTower,
-    VisionLanguageModel,
-    ZeroShotClassifier,
-    load_checkpoint,
-    save_bundle_weights,
-)
+from bundle.ctfindings.networks.checkpoint import load_checkpoint, save_bundle_weights
+from bundle.ctfindings.networks.classifier import PromptBank, ZeroShotClassifier
+from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
+from bundle.ctfindings.networks.image.image_tower import ConvolutionalTower
+from bundle.ctfindings.networks.text.text_tower import TextTower
+from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 
 Build = Callable[[], VisionLanguageModel]
 EMBEDDING = 8

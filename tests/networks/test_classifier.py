@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from bundle.ctfindings.findings import FINDING_ANATOMY
-from bundle.ctfindings.networks import VisionLanguageModel, ZeroShotClassifier, template_bank
+from bundle.ctfindings.networks.classifier import ZeroShotClassifier
+from bundle.ctfindings.networks.text.prompts import template_bank
+from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bundle.ctfindings.anatomy import ANATOMIES, THORAX, anatomy_index
-from bundle.ctfindings.networks import FindingScorer
+from bundle.ctfindings.networks.scoring import FindingScorer
 
 HEART = anatomy_index("heart")
 

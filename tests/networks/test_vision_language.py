@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from bundle.ctfindings.anatomy import THORAX, anatomy_index
-from bundle.ctfindings.networks import VisionLanguageModel, mean_over_templates, template_bank, token_membership
-from bundle.ctfindings.networks.vision_language import temperatures
+from bundle.ctfindings.networks.image.pooling import token_membership
+from bundle.ctfindings.networks.text.prompts import mean_over_templates, template_bank
+from bundle.ctfindings.networks.vision_language import VisionLanguageModel, temperatures
 
 ALWAYS = {"anatomy", "anatomy_valid", "anatomy_logits", "membership", "temperature", "temperature_global"}
 LUNG, HEART = anatomy_index("lung"), anatomy_index("heart")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bundle.ctfindings.inference.published import convert_to_bundle, published_model
 from bundle.ctfindings.networks.checkpoint import read_checkpoint
+from bundle.ctfindings.published.convert import convert_to_bundle, published_model
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from bundle.ctfindings.networks import load_classifier
+from bundle.ctfindings.networks.classifier import load_classifier
 
 SIZES = [(32, 48, 64), (64, 32, 48)]
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from bundle.ctfindings.engines import loading
-from bundle.ctfindings.inference import archive, mask_datalist, mask_sources
+from bundle.ctfindings.data import loaders as loading
+from bundle.ctfindings.inference.batch import add_masks as mask_datalist
+from bundle.ctfindings.inference.batch import mask_sources
+from bundle.ctfindings.inference.batch import run_archive as archive
 
 
 def run(bundle_root: Path, monkeypatch: pytest.MonkeyPatch, name: str, *arguments: object) -> None:

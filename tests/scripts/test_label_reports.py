@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bundle.ctfindings.data.csv_table import read_table
-from bundle.ctfindings.data.report_table import CAPTION_COLUMNS, ReportCounts, read_reports
+from bundle.ctfindings.files.csv_table import read_table
 from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.reports.report_table import CAPTION_COLUMNS, ReportCounts, read_reports
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = [

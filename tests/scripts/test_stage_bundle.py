@@ -26,7 +26,7 @@ import torch
 import yaml
 from monai.bundle import verify_metadata
 
-from bundle.ctfindings.inference.published import published_model
+from bundle.ctfindings.published.convert import published_model
 
 NAME = "chest_ct_zero_shot_findings"
 
@@ -124,7 +124,7 @@ def test_the_folder_holds_what_belongs_and_nothing_else(staged: Path) -> None:
     models = {name for name in names if name.startswith("models/")}
     assert models == {"models/model.pt", *(f"models/text_encoder/{part}" for part in parts)}
     assert not [name for name in names if "__pycache__" in name or name == "bundle/__init__.py" or name.endswith((".nii.gz", ".dcm"))]
-    assert {"bundle/ctfindings/__init__.py", "bundle/ctfindings/inference/templates/report.html.jinja"} <= names
+    assert {"bundle/ctfindings/__init__.py", "bundle/ctfindings/inference/output/templates/report.html.jinja"} <= names
 
 
 def test_weights_of_others_stay_behind(script: dict[str, Any], bundle_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

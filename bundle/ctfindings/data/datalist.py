@@ -13,8 +13,8 @@ import torch
 from monai.data import MetaTensor
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
-from bundle.ctfindings.data.stored import stored_from
 from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.scan.storage import stored_from
 
 MASK_KEYS = ("anatomy", "finding_masks")
 SPLITS = ("training", "validation", "test")

@@ -29,8 +29,8 @@ from monai.utils import TraceKeys
 from scipy import ndimage
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
-from bundle.ctfindings.data.anatomy_mask import load_anatomy_mask
-from bundle.ctfindings.data.scan import load_scan
+from bundle.ctfindings.scan.anatomy_mask import load_anatomy_mask
+from bundle.ctfindings.scan.load_scan import load_scan
 
 logger = logging.getLogger(__name__)
 

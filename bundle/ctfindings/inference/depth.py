@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bundle.ctfindings.inference.coordinates import as_affine, bounds_mm, voxel_to_world
 from bundle.ctfindings.inference.evidence import strongest_by_layer
-from bundle.ctfindings.inference.record import DepthScore
-from bundle.ctfindings.networks import TextTower, depth_logits, depth_profile
+from bundle.ctfindings.inference.findings_record import DepthScore
+from bundle.ctfindings.networks.image.depth import depth_logits, depth_profile
+from bundle.ctfindings.networks.text.text_tower import TextTower
+from bundle.ctfindings.scan.coordinates import as_affine, bounds_mm, voxel_to_world
 
 DepthSource = Literal["snippets", "evidence"]
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from torch import Tensor
 
-from bundle.ctfindings.inference.coordinates import as_affine
 from bundle.ctfindings.inference.depth import DepthSource, best_depth, place_depth
 from bundle.ctfindings.inference.evidence import locate
-from bundle.ctfindings.inference.findings import Answers
+from bundle.ctfindings.inference.findings_record import DepthScore, Evidence, FindingsRecord, ModelInfo, QueryAnswer, ScanInfo
+from bundle.ctfindings.inference.predictor import Answers
 from bundle.ctfindings.inference.provenance import training_warnings
-from bundle.ctfindings.inference.record import DepthScore, Evidence, FindingsRecord, ModelInfo, QueryAnswer, ScanInfo
-from bundle.ctfindings.networks import ImageEmbedding
+from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
+from bundle.ctfindings.scan.coordinates import as_affine
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,9 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bundle.ctfindings.inference.coordinates import (
-    Array,
-    as_affine,
-    axial_axis,
-    axial_axis_ascends,
-    bounds_mm,
-    voxel_to_world,
-    world_to_voxel,
-)
-from bundle.ctfindings.inference.nifti_planes import write_planes
-from bundle.ctfindings.inference.record import Evidence
+from bundle.ctfindings.inference.findings_record import Evidence
+from bundle.ctfindings.scan.coordinates import Array, as_affine, axial_axis, axial_axis_ascends, bounds_mm, voxel_to_world, world_to_voxel
+from bundle.ctfindings.scan.nifti_writer import write_planes
 
 MIDLINE_MM = 10.0
 """A peak closer than this to the midline is called "midline"."""

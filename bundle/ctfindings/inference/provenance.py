@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from bundle.ctfindings import __version__
-from bundle.ctfindings.inference.record import ModelInfo
+from bundle.ctfindings.inference.findings_record import ModelInfo
 from bundle.ctfindings.networks.checkpoint import read_source, sha256_of
 
 BUNDLE_NAME = "chest_ct_zero_shot_findings"

@@ -13,7 +13,7 @@ import numpy as np
 
 from bundle.ctfindings.metrics.bootstrap import WeightStatistic, weight_bootstrap_interval
 from bundle.ctfindings.metrics.classification import FloatArray
-from bundle.ctfindings.metrics.record_numbers import interval_numbers, number
+from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from bundle.ctfindings.metrics.classification import (
     sensitivity_specificity,
     weighted_f1,
 )
-from bundle.ctfindings.metrics.record_numbers import interval_numbers, number
+from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
 from bundle.ctfindings.metrics.thresholds import check_disjoint, corner_thresholds, youden_thresholds
 
 TEMPLATE_IDS = tuple(template.id for template in TEMPLATES)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor, nn
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX
 from bundle.ctfindings.findings import FINDING_ANATOMY, FINDING_NAMES, FINDINGS, TEMPLATES
-from bundle.ctfindings.networks.image_encoder import ImageEmbedding, ImageEncoder
-from bundle.ctfindings.networks.prompts import mean_over_templates
+from bundle.ctfindings.networks.checkpoint import load_checkpoint
+from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding, ImageEncoder
 from bundle.ctfindings.networks.scoring import FindingScorer
+from bundle.ctfindings.networks.text.prompts import mean_over_templates
 
 
 class FindingScores(NamedTuple):
@@ -114,6 +116,43 @@ class ZeroShotClassifier(nn.Module):
             found: for each of the K anatomies whether it was found.
         """
         return anatomy_warnings(found, self.finding_anatomy.tolist())
+
+
+def load_classifier(
+    classifier: ZeroShotClassifier,
+    path: str | Path,
+    text: nn.Module | None = None,
+    text_tower: Callable[[], nn.Module] | None = None,
+) -> None:
+    """Loads a classifier, and the text tower of the same checkpoint if one is given.
+
+    A published checkpoint that was converted without a tokenizer has no embeddings of the prompts; they are computed here.
+
+    Args:
+        classifier: on its device, where it stays.
+        path: a bundle checkpoint.
+        text: the text tower; needed for free text only.
+        text_tower: makes one, when the prompts have to be encoded.
+
+    Raises:
+        ValueError: when the checkpoint does not fit, or lacks prompts and no text tower can be made.
+    """
+    device = classifier.finding_anatomy.device
+    modules: dict[str, nn.Module] = dict(classifier.named_children())
+    if text is not None:
+        modules["text"] = text
+    # Some classifiers come without prompt embeddings and with parameters too large to hold twice; see PublishedClassifier.
+    fill_prompts: Callable[[nn.Module], None] | None = getattr(classifier, "fill_prompts", None)
+    load_checkpoint(modules, path, assign=fill_prompts is not None)
+    if fill_prompts is not None and not bool(classifier.bank.prompts.any()):
+        if text is None:
+            if text_tower is None:
+                raise ValueError(f"{path}: holds no embeddings of the prompts; convert it again with --text-encoder")
+            text = text_tower().eval()
+            load_checkpoint({"text": text}, path, assign=True)
+        fill_prompts(text)
+    for module in modules.values():
+        module.to(device)
 
 
 def anatomy_warnings(found: Sequence[bool], rows: Sequence[int] = FINDING_ANATOMY, scored_on: str | None = None) -> list[str]:

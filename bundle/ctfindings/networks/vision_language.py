@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX
 from bundle.ctfindings.findings import FINDING_ANATOMY
-from bundle.ctfindings.networks.depth import depth_positions
-from bundle.ctfindings.networks.image_encoder import ImageEmbedding, ImageEncoder
-from bundle.ctfindings.networks.pooling import finding_tokens, token_membership
-from bundle.ctfindings.networks.prompts import drawn_prompts, mean_over_templates, template_bank
+from bundle.ctfindings.networks.image.depth import depth_positions
+from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding, ImageEncoder
+from bundle.ctfindings.networks.image.pooling import finding_tokens, token_membership
 from bundle.ctfindings.networks.scoring import FindingScorer
-from bundle.ctfindings.networks.text_rows import caption_rows, report_rows, snippet_rows
-from bundle.ctfindings.networks.text_tower import TextTower
+from bundle.ctfindings.networks.text.prompts import drawn_prompts, mean_over_templates, template_bank
+from bundle.ctfindings.networks.text.text_rows import caption_rows, report_rows, snippet_rows
+from bundle.ctfindings.networks.text.text_tower import TextTower
 
 
 class VisionLanguageModel(nn.Module):

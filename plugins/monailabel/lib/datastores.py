@@ -24,7 +24,7 @@ from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastor
 from monailabel.datastore.utils.dicom import dicom_web_download_series
 from monailabel.interfaces.exception import ImageNotFoundException
 
-from bundle.ctfindings.data.atomic import atomic_path
+from bundle.ctfindings.files.atomic_write import atomic_path
 
 from .errors import UsageError
 from .logs import SERVER_LOG

@@ -11,8 +11,9 @@ from typing import Any
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from bundle.ctfindings.anatomy import ANATOMIES
-from bundle.ctfindings.inference import EncodedScan, EvidenceAnswer, write_markups
-from bundle.ctfindings.inference.findings import check_queries
+from bundle.ctfindings.inference.encoded_scan import EncodedScan, EvidenceAnswer
+from bundle.ctfindings.inference.output.slicer_markups import write_markups
+from bundle.ctfindings.inference.predictor import check_queries
 
 from .errors import UsageError
 from .scan_service import ScanService

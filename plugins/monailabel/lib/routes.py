@@ -23,7 +23,7 @@ from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.others.generic import remove_file
 from requests_toolbelt import MultipartEncoder
 
-from bundle.ctfindings.data.atomic import atomic_path
+from bundle.ctfindings.files.atomic_write import atomic_path
 
 from .datastores import SeriesDatastore
 from .errors import UsageError

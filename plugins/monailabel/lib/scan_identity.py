@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from bundle.ctfindings.data.folders import files_below
+from bundle.ctfindings.files.folders import files_below
 
 Signature = tuple[tuple[str, int, int, int], ...]
 """Name, size, time of change in ns and inode of every file of a scan."""

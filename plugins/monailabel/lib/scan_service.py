@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle.ctfindings.data import ScanError, load_scan
-from bundle.ctfindings.inference import BundlePredictor, EncodedScan
-from bundle.ctfindings.inference.nifti_planes import write_planes
+from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.inference.encoded_scan import EncodedScan
+from bundle.ctfindings.inference.service import BundlePredictor
+from bundle.ctfindings.scan.load_scan import load_scan
+from bundle.ctfindings.scan.nifti_writer import write_planes
 
 from .encoding_cache import EncodingCache
 from .errors import UsageError

@@ -16,8 +16,8 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.train import TrainTask
 
-from bundle.ctfindings.data.atomic import atomic_path
 from bundle.ctfindings.data.datalist import PATH_KEYS, check_study
+from bundle.ctfindings.files.atomic_write import atomic_path
 
 from .datastores import READ_ONLY, SeriesDatastore
 from .errors import UsageError

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle.ctfindings.data.sources.phantom import make_case
+from bundle.ctfindings.phantom.dataset import make_case
 from tests.plugins.monailabel.live_server import LiveServer, running
 
 if importlib.util.find_spec("monailabel") is None:

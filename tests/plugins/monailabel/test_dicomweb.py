@@ -15,9 +15,9 @@ import pydicom
 import pytest
 import requests
 
-from bundle.ctfindings.data.sources.phantom import make_case
-from bundle.ctfindings.data.sources.phantom.dicom_series import write_series
-from bundle.ctfindings.inference import BundlePredictor
+from bundle.ctfindings.inference.service import BundlePredictor
+from bundle.ctfindings.phantom.dataset import make_case
+from bundle.ctfindings.phantom.write_dicom import write_series
 from tests.plugins.monailabel.live_server import free_port, running
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")

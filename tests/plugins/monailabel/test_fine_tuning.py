@@ -12,8 +12,8 @@ import pytest
 import requests
 import torch
 
-from bundle.ctfindings.data.sources.phantom import make_case
-from bundle.ctfindings.inference import BundlePredictor
+from bundle.ctfindings.inference.service import BundlePredictor
+from bundle.ctfindings.phantom.dataset import make_case
 from tests.plugins.monailabel.live_server import running
 
 STUDIES = 4

@@ -17,7 +17,8 @@ import requests
 from bundle.ctfindings import __version__
 from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.findings import FINDING_NAMES
-from bundle.ctfindings.inference import BundlePredictor, EncodedScan
+from bundle.ctfindings.inference.encoded_scan import EncodedScan
+from bundle.ctfindings.inference.service import BundlePredictor
 from bundle.ctfindings.networks.checkpoint import sha256_of
 from tests.plugins.monailabel.live_server import Answer, LiveServer
 

@@ -11,8 +11,7 @@ import pytest
 from CTFindingsLib.record import COLUMNS, NOTICE, Record, evidence_line, next_order, ordered
 
 from bundle.ctfindings.findings import FINDING_NAMES
-from bundle.ctfindings.inference import FindingsRecord
-from bundle.ctfindings.inference.record import DISCLAIMER
+from bundle.ctfindings.inference.findings_record import DISCLAIMER, FindingsRecord
 from tests.plugins.slicer.conftest import BundleAnswer
 
 

@@ -86,7 +86,7 @@ def test_points_stand_at_the_evidence_of_the_present_findings(studies: Any, volu
 def test_table_of_the_scene_holds_all_findings_present_ones_first(studies: Any, volume: Any, bundle_answer: BundleAnswer) -> None:
     from CTFindingsLib import nodes, tables
 
-    from bundle.ctfindings.inference import FindingsRecord
+    from bundle.ctfindings.inference.findings_record import FindingsRecord
 
     studies.show_findings(volume, _run(studies.ask_findings(volume)))
     table = nodes.find(volume, tables.TABLE_ROLE).GetTable()

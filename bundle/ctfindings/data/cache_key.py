@@ -1,0 +1,98 @@
+"""A name for what a chain of transforms does: its classes with all their parameters, and the versions of the code."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import inspect
+import json
+import logging
+import types
+from collections.abc import Mapping, Sequence, Set
+from pathlib import PurePath
+from typing import Any
+
+import monai
+import numpy as np
+import torch
+from monai.transforms import Transform
+
+from bundle.ctfindings import __version__
+
+_OURS = __name__.rsplit(".", 2)[0]
+
+
+def describe_pipeline(steps: Sequence[Transform], key: Any = None) -> dict[str, Any]:
+    """What the result of the steps depends on but the study, as plain JSON: versions, classes with their source, and parameters.
+
+    Args:
+        steps: deterministic transforms.
+        key: anything else that should tell one cache from another.
+    """
+    versions = {"ctfindings": __version__, "monai": monai.__version__, "torch": torch.__version__}
+    return {"versions": versions, "key": describe(key), "steps": [describe(step) for step in steps]}
+
+
+def version_of(description: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits that differ for another description."""
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def describe(value: Any, within: tuple[int, ...] = ()) -> Any:
+    """A value as plain JSON, the same in every process: objects by class and attributes, functions by their code.
+
+    A class of this package also gives a digest of its source: a transform may change while its parameters stay. The functions and modules
+    that it calls are not looked at: whoever changes these so that scans come out otherwise raises the version of the package, or empties
+    the caches.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if id(value) in within:
+        return "..."
+    within = (*within, id(value))
+    if isinstance(value, enum.Enum):
+        return f"{type(value).__name__}.{value.name}"
+    if isinstance(value, PurePath | torch.dtype | torch.device | np.dtype | np.generic):
+        return str(value)
+    if isinstance(value, np.ndarray | torch.Tensor):
+        array = np.ascontiguousarray(torch.as_tensor(value).cpu().numpy())
+        return [str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()[:16]]
+    if isinstance(value, logging.Logger):
+        return value.name
+    if isinstance(value, Mapping):
+        return {str(name): describe(part, within) for name, part in value.items()}
+    if isinstance(value, Set):
+        return sorted(json.dumps(describe(part, within), sort_keys=True) for part in value)
+    if isinstance(value, Sequence):
+        return [describe(part, within) for part in value]
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, types.FunctionType):
+        return _function(value, within)
+    if isinstance(value, types.MethodType):
+        return [describe(value.__func__, within), describe(value.__self__, within)]
+    return _object(value, within)
+
+
+def _function(function: types.FunctionType, within: tuple[int, ...]) -> dict[str, Any]:
+    """Name, code, defaults and what it closes over: two lambdas on one line differ."""
+    code = function.__code__
+    inner = [constant for constant in code.co_consts if not isinstance(constant, types.CodeType)]
+    return {
+        "function": f"{function.__module__}.{function.__qualname__}",
+        "code": hashlib.sha256(code.co_code).hexdigest()[:16],
+        "names": [*code.co_names],
+        "constants": describe(inner, within),
+        "defaults": describe([function.__defaults__, function.__kwdefaults__], within),
+        "closure": [describe(cell.cell_contents, within) for cell in function.__closure__ or ()],
+    }
+
+
+def _object(value: Any, within: tuple[int, ...]) -> dict[str, Any]:
+    kind = type(value)
+    # Random state says nothing of what a deterministic step does, and differs from run to run.
+    attributes = {name: part for name, part in getattr(value, "__dict__", {}).items() if not isinstance(part, np.random.RandomState)}
+    described = {"class": f"{kind.__module__}.{kind.__qualname__}", **{name: describe(part, within) for name, part in attributes.items()}}
+    if kind.__module__.startswith(f"{_OURS}."):
+        described["source"] = hashlib.sha256(inspect.getsource(kind).encode()).hexdigest()[:16]
+    return described

@@ -1,1 +1,0 @@
-"""Where studies come from: each source turns its files into a datalist."""

@@ -1,0 +1,1 @@
+"""Inference over many scans: archives, and masks for a datalist."""

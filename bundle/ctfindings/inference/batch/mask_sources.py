@@ -1,0 +1,196 @@
+"""Anatomy masks from whoever can make them: TotalSegmentator, a MONAI bundle, or threshold and shape with the network's anatomy head."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+from monai.data import MetaTensor
+from numpy.typing import NDArray
+
+from bundle.ctfindings.anatomy import ANATOMIES, ANATOMY_NAMES, THORAX
+from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.files.fingerprint import file_signature
+from bundle.ctfindings.inference.service import BundlePredictor
+from bundle.ctfindings.scan.anatomy_mask import load_anatomy_mask
+from bundle.ctfindings.scan.load_scan import load_scan
+from bundle.ctfindings.scan.lung_mask import body_mask, lung_mask
+
+MASK_VERSION = 2
+"""Raised when a source gives other masks, so that those of before are made again."""
+
+_LUNG = ANATOMIES[ANATOMY_NAMES.index("lung")].mask_id
+_BODY = ANATOMIES[THORAX].mask_id
+
+
+class MaskSource(NamedTuple):
+    """Who makes the masks.
+
+    Attributes:
+        name: ``totalsegmentator``, ``bundle`` or ``classical``.
+        folder: of the MONAI bundle for ``bundle``; of this bundle, whose weights are used, for ``classical``.
+        fast: whether TotalSegmentator works at 3 mm.
+    """
+
+    name: str
+    folder: str = ""
+    fast: bool = False
+
+
+class MaskTask(NamedTuple):
+    """One mask to be made.
+
+    Attributes:
+        image: path of the scan.
+        stored: entry ``stored`` of its record.
+        target: path of the mask, ``.nii.gz``.
+        source: who makes it.
+    """
+
+    image: str
+    stored: dict[str, Any] | None
+    target: str
+    source: MaskSource
+
+
+def choose_source(bundle_root: str | Path, bundle: str | Path | None = None, wanted: str = "auto", fast: bool = False) -> MaskSource:
+    """The source that is asked for, or the best there is: a MONAI bundle that was given, TotalSegmentator, or the classical mask.
+
+    Raises:
+        ValueError: when the source that is asked for is not there.
+    """
+    if bundle is not None and wanted in ("auto", "bundle"):
+        if not (Path(bundle) / "configs" / "inference.json").is_file():
+            raise ValueError(
+                f"{bundle}: is no MONAI bundle (it has no configs/inference.json); give the folder of wholeBody_ct_segmentation"
+            )
+        if not any((Path(bundle) / "models").glob("*.pt")):
+            raise ValueError(
+                f"{bundle}: has no weights in models/; fetch them yourself first: "
+                "python -m monai.bundle download wholeBody_ct_segmentation --bundle_dir FOLDER"
+            )
+        return MaskSource("bundle", str(Path(bundle).resolve()))
+    if wanted == "bundle":
+        raise ValueError("source bundle: no folder was given; add --bundle FOLDER")
+    problem = _totalsegmentator_problem()
+    if wanted == "totalsegmentator" and problem:
+        raise ValueError(f"source totalsegmentator: {problem}")
+    if wanted == "totalsegmentator" or (wanted == "auto" and not problem):
+        return MaskSource("totalsegmentator", fast=fast)
+    return MaskSource("classical", str(Path(bundle_root).resolve()))
+
+
+def _totalsegmentator_problem() -> str:
+    """Why TotalSegmentator cannot be called; empty when it can. Without weights it would download them, which is not for us to start."""
+    if shutil.which("TotalSegmentator") is None:
+        return "there is no program TotalSegmentator on PATH; install it, or leave --source out"
+    home = Path(os.environ.get("TOTALSEG_HOME_DIR", Path.home() / ".totalsegmentator"))
+    weights = Path(os.environ.get("TOTALSEG_WEIGHTS_PATH", home / "nnunet" / "results"))
+    if not weights.is_dir() or not any(weights.iterdir()):
+        return f"its weights are not in {weights}; fetch them yourself first: totalseg_download_weights -t total"
+    return ""
+
+
+def make_mask(task: MaskTask) -> str:
+    """Writes the anatomy mask of a scan on its own grid, NIfTI uint8 with the ids of ``ANATOMIES``, unless it is there already.
+
+    Returns:
+        ``made``, or ``kept`` when the mask was there, of this scan as it is now and from this source.
+
+    Raises:
+        ScanError: when the scan cannot be used or the source gave no mask.
+    """
+    signature = _signature(task)
+    target = Path(task.target)
+    if target.is_file() and _description(target) == signature:
+        return "kept"
+    scan = load_scan(task.image, task.stored)
+    hu, affine = scan[0].numpy(), np.asarray(scan.affine, np.float64)
+    body = body_mask(hu, affine)
+    labels = _classical(task, hu, affine, body) if task.source.name == "classical" else _external(task, scan, hu, affine)
+    labels[(labels == 0) & body] = _BODY
+    image = nib.Nifti1Image(labels, affine)
+    image.header["descrip"] = signature.encode()
+    with atomic_path(target) as temporary:
+        nib.save(image, temporary)
+    return "made"
+
+
+def _classical(task: MaskTask, hu: NDArray[np.float32], affine: NDArray[np.float64], body: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Lungs by threshold and shape; between them, what the anatomy head finds: elsewhere it is often wrong on real scans."""
+    lungs = lung_mask(hu, affine)
+    predictor = _predictor(task.source.folder)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "anatomy.nii.gz"
+        predictor.write_anatomy(path, predictor.encode(task.image, stored=task.stored))
+        labels = np.array(np.asanyarray(nib.load(path).dataobj), np.uint8)  # type: ignore[attr-defined]
+    labels[(labels == _LUNG) | ~body | ~_between(lungs, affine)] = 0
+    labels[lungs] = _LUNG
+    return labels
+
+
+def _between(lungs: NDArray[np.bool_], affine: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """What has lung on its left and on its right."""
+    across = int(np.abs(affine[0, :3]).argmax())
+    after = np.logical_or.accumulate(lungs, axis=across)
+    return after & np.flip(np.logical_or.accumulate(np.flip(lungs, across), axis=across), across)
+
+
+@lru_cache(maxsize=1)
+def _predictor(folder: str) -> BundlePredictor:
+    """One for each process, however many scans it gets."""
+    return BundlePredictor(folder)
+
+
+def _external(task: MaskTask, scan: MetaTensor, hu: NDArray[np.float32], affine: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """The answer of another program for this scan, which is handed over as NIfTI in HU whatever its own format is."""
+    with tempfile.TemporaryDirectory() as folder:
+        given, answers = Path(folder) / "scan.nii.gz", Path(folder) / "answer"
+        answers.mkdir()
+        # Metal beyond the range would turn into air.
+        range_of_file = np.iinfo(np.int16)
+        nib.save(nib.Nifti1Image(np.rint(hu).clip(range_of_file.min, range_of_file.max).astype(np.int16), affine), given)
+        if task.source.name == "totalsegmentator":
+            command = ["TotalSegmentator", "-i", str(given), "-o", str(answers / "mask.nii.gz"), "--ml", "--quiet"]
+            command += ["--fast"] if task.source.fast else []
+            mapping, where = "totalsegmentator", None
+        else:
+            command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.json"]
+            command += ["--bundle_root", ".", "--datalist", json.dumps([str(given)]), "--output_dir", str(answers)]
+            mapping, where = "totalsegmentator_v1", task.source.folder
+        result = subprocess.run(command, cwd=where, capture_output=True, encoding="utf-8", errors="replace", check=False)
+        masks = sorted(answers.rglob("*.nii.gz"))
+        if result.returncode != 0 or len(masks) != 1:
+            last = (result.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ScanError(task.image, f"{task.source.name} gave no mask ({last[:200]}); run it by hand to see why", "no mask")
+        mask, _ = load_anatomy_mask(masks[0], mapping, scan)
+        return mask[0].numpy().copy()
+
+
+def _signature(task: MaskTask) -> str:
+    """What a mask depends on, short enough for the description in a NIfTI header (80 bytes)."""
+    stamps = [file_signature(task.image)]
+    if task.source.folder:
+        # Another bundle may hold several weights, of which its configuration chooses.
+        own = task.source.name == "classical"
+        stamps.append(file_signature(Path(task.source.folder) / "models" / ("model.pt" if own else "")))
+    content = json.dumps([str(Path(task.image).resolve()), stamps, task.stored, task.source.fast], sort_keys=True, default=str)
+    return f"ctfindings mask {MASK_VERSION} {task.source.name} {sha256(content.encode()).hexdigest()[:24]}"
+
+
+def _description(path: Path) -> str:
+    try:
+        return bytes(nib.load(path).header["descrip"].tobytes()).rstrip(b"\0").decode(errors="replace")  # type: ignore[index]
+    except (OSError, EOFError, nib.filebasedimages.ImageFileError):
+        return ""

@@ -1,0 +1,69 @@
+"""The table of findings as aligned plain text for a terminal."""
+
+from __future__ import annotations
+
+from textwrap import shorten, wrap
+
+from bundle.ctfindings.inference.findings_record import Answer, FindingAnswer, FindingsRecord
+
+WIDTH = 100
+"""Longest line, in characters."""
+
+_NAME, _ANATOMY = 38, 12
+
+
+def format_findings(record: FindingsRecord) -> str:
+    """The findings, present ones first, then the queries, warnings and times; no line is longer than ``WIDTH``."""
+    scan, model = record.scan, record.model
+    size = " x ".join(str(count) for count in scan.shape)
+    spacing = " x ".join(f"{step:.2f}" for step in scan.spacing_mm)
+    lines = [
+        f"Scan   {shorten(_printable(scan.file), WIDTH - 7, placeholder='...')}",
+        f"       {scan.format}, {size} voxels, {spacing} mm, {scan.orientation}",
+        f"Model  {model.bundle} {model.version}, {model.network}, weights {model.weights_sha256[:12]}",
+        "",
+        _row("Finding", "prob", "thresh", "present", "anatomy", "z mm", "image"),
+        "-" * WIDTH,
+    ]
+    lines += [_answer_row(answer) for answer in record.ordered()]
+    if record.queries:
+        lines += ["", _row("Query", "score", "", "", "anatomy", "z mm", "image"), "-" * WIDTH]
+        lines += [_answer_row(answer) for answer in record.queries]
+    if any(not answer.anatomy_found for answer in record.answers):
+        lines += ["", "* the anatomy was not found in the scan; the answer is unreliable"]
+    lines.append("")
+    for warning in record.warnings:
+        lines += wrap(f"Warning: {_printable(warning)}", WIDTH, subsequent_indent="         ")
+    if record.seconds:
+        lines += wrap(
+            "Seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in record.seconds.items()), WIDTH, subsequent_indent=" " * 9
+        )
+    lines += wrap(record.disclaimer, WIDTH)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _answer_row(answer: Answer) -> str:
+    if isinstance(answer, FindingAnswer):
+        label, number = answer.name, answer.probability
+        threshold, present = f"{answer.threshold:.2f}", "YES" if answer.present else "no"
+        place = answer.evidence if answer.present else None
+    else:
+        label, number, threshold, present, place = answer.text, answer.score, "", "", answer.evidence
+    return _row(
+        shorten(_printable(label), _NAME - 2, placeholder="...") + ("" if answer.anatomy_found else " *"),
+        f"{number:.2f}",
+        threshold,
+        present,
+        answer.anatomy,
+        f"{place.z_mm:.1f}" if place else "",
+        str(place.image) if place else "",
+    )
+
+
+def _printable(text: str) -> str:
+    """Without control characters: a file name or query must not steer the terminal."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
+
+
+def _row(name: str, probability: str, threshold: str, present: str, anatomy: str, z_mm: str, image: str) -> str:
+    return f"{name:<{_NAME}} {probability:>6} {threshold:>7}  {present:<8} {anatomy:<{_ANATOMY}} {z_mm:>9} {image:>7}"

@@ -1,0 +1,219 @@
+"""Pictures of the report: an axial slice with its evidence and a coronal locator, as data URIs with millimetre geometry.
+
+Display is radiological: the patient's left is on the right of the picture, anterior (or superior) at the top. Pixels are drawn at
+their physical size, so a picture has a width and a height in mm.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from bundle.ctfindings.inference.evidence import as_map, sample_evidence
+from bundle.ctfindings.inference.findings_record import Evidence
+from bundle.ctfindings.scan.coordinates import Array, as_affine, box_corners, voxel_spacing, voxel_to_world, world_to_voxel
+
+
+@dataclass(frozen=True)
+class Window:
+    """A display window: name, level (centre) and width in HU."""
+
+    name: str
+    level: float
+    width: float
+
+
+LUNG = Window("Lung", -600, 1500)
+SOFT_TISSUE = Window("Soft tissue", 40, 400)
+WIDE = Window("Wide", 200, 1400)
+
+HEAT = np.array([[0.45, 0.08, 0.35], [0.80, 0.20, 0.25], [0.96, 0.48, 0.10], [0.99, 0.75, 0.18], [0.99, 0.98, 0.65]])
+"""Anchors of the heat scale, dark to light: lightness rises evenly, so it reads without colour vision."""
+HEAT_FLOOR = 0.3
+"""Evidence below this part of the peak is not drawn."""
+_HEAT_ALPHA = 0.52
+_HEAT_PIXELS = 176
+_AIR_HU = -400.0
+"""Above it a voxel counts as body when the picture is trimmed."""
+_MARGIN_MM = 12.0
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """In mm from the picture's upper left corner."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One grey picture with what is drawn over it; lengths in mm.
+
+    Attributes:
+        width, height: size of the picture.
+        image: data URI of the grey slice.
+        heat: data URI of the transparent evidence layer; None without a map.
+        box: outline of the evidence box.
+        peak: position of the evidence peak (x, y).
+        letters: patient directions at the left, right, top and bottom edge.
+        window: display window.
+    """
+
+    width: float
+    height: float
+    image: str
+    heat: str | None
+    box: Rectangle
+    peak: tuple[float, float]
+    letters: tuple[str, str, str, str]
+    window: Window
+
+
+class DisplayVolume:
+    """A scan seen along the axes closest to RAS; views only, no copy.
+
+    Args:
+        hu: ``[X, Y, Z]`` in HU on the scan's own grid, in any orientation.
+        affine: ``(4, 4)``, voxel index to RAS mm.
+
+    Raises:
+        ValueError: when the volume is not three-dimensional.
+    """
+
+    def __init__(self, hu: Any, affine: Any) -> None:
+        voxels = hu.detach().cpu().numpy() if hasattr(hu, "detach") else np.asarray(hu)
+        if voxels.ndim != 3:
+            raise ValueError(f"scan has shape {voxels.shape}; [X, Y, Z] is expected")
+        orientation = nib.orientations.io_orientation(as_affine(affine))
+        self.hu: NDArray[Any] = nib.orientations.apply_orientation(voxels, orientation)
+        self.affine: Array = as_affine(affine) @ nib.orientations.inv_ornt_aff(orientation, voxels.shape)
+        self.spacing = voxel_spacing(self.affine)
+
+    def axial(self, place: Evidence, window: Window, evidence: Any = None, token_affine: Any = None) -> Picture:
+        """The axial slice through the peak, trimmed to the body."""
+        return self._slice("axial", place, window, evidence, token_affine)
+
+    def coronal(self, place: Evidence, window: Window, evidence: Any = None, token_affine: Any = None) -> Picture:
+        """The coronal slice through the peak, trimmed to the body from left to right."""
+        return self._slice("coronal", place, window, evidence, token_affine)
+
+    def _slice(self, plane: Literal["axial", "coronal"], place: Evidence, window: Window, evidence: Any, token_affine: Any) -> Picture:
+        across, down, through = (0, 1, 2) if plane == "axial" else (0, 2, 1)
+        peak = np.clip(world_to_voxel(place.peak_mm, self.affine), 0, np.array(self.hu.shape) - 1)
+        index = round(float(peak[through]))
+        corners = world_to_voxel(box_corners(*place.box_mm), self.affine)
+        box_low, box_high = corners.min(axis=0), corners.max(axis=0)
+
+        # [down, across]: both axes grow to the right or up in the patient, so the display turns both around.
+        # A view: np.take would copy the whole scan, whose storage order is the file's.
+        pixels = self.hu[:, :, index].T if through == 2 else self.hu[:, index, :].T
+        spans = self._body(pixels, (across, down), box_low, box_high, trim_down=plane == "axial")
+        (a0, a1), (d0, d1) = spans
+        grey = _window(pixels[d0 : d1 + 1, a0 : a1 + 1], window)[::-1, ::-1]
+        step_a, step_d = self.spacing[across], self.spacing[down]
+
+        def position(voxel: Array) -> tuple[float, float]:
+            return float((a1 + 0.5 - voxel[across]) * step_a), float((d1 + 0.5 - voxel[down]) * step_d)
+
+        width, height = (a1 - a0 + 1) * step_a, (d1 - d0 + 1) * step_d
+        left, top = np.clip(position(box_high), 0, (width, height))
+        right, bottom = np.clip(position(box_low), 0, (width, height))
+        heat = None
+        if evidence is not None:
+            heat = self._heat(evidence, token_affine, spans, (across, down, through), index)
+        return Picture(
+            width=width,
+            height=height,
+            image=_jpeg(grey),
+            heat=heat,
+            box=Rectangle(float(left), float(top), float(right - left), float(bottom - top)),
+            peak=position(peak),
+            letters=("R", "L", "A", "P") if plane == "axial" else ("R", "L", "S", "I"),
+            window=window,
+        )
+
+    def _body(
+        self, pixels: NDArray[Any], axes: tuple[int, int], box_low: Array, box_high: Array, trim_down: bool
+    ) -> tuple[tuple[int, int], tuple[int, int]]:
+        """First and last column and row to show: the body with a margin, never less than the evidence box."""
+        spans = []
+        body = pixels > _AIR_HU
+        for axis, filled, trim in ((axes[0], body.mean(axis=0), True), (axes[1], body.mean(axis=1), trim_down)):
+            last = len(filled) - 1
+            hits = np.flatnonzero(filled > 0.02)
+            if not trim or hits.size == 0:
+                spans.append((0, last))
+                continue
+            margin = int(np.ceil(_MARGIN_MM / self.spacing[axis]))
+            low = min(int(hits[0]) - margin, int(np.floor(box_low[axis])))
+            high = max(int(hits[-1]) + margin, int(np.ceil(box_high[axis])))
+            spans.append((max(low, 0), min(high, last)))
+        return spans[0], spans[1]
+
+    def _heat(
+        self,
+        evidence: Any,
+        token_affine: Any,
+        spans: tuple[tuple[int, int], tuple[int, int]],
+        axes: tuple[int, int, int],
+        index: int,
+    ) -> str:
+        """The evidence on the same rectangle, coarser than the scan: tokens are large and the browser interpolates."""
+        lengths = [(high - low + 1) * self.spacing[axis] for (low, high), axis in zip(spans, axes, strict=False)]
+        pixel = max(lengths) / _HEAT_PIXELS
+        lines = []
+        for (low, high), length in zip(spans, lengths, strict=True):
+            count = max(round(length / pixel), 2)
+            lines.append(high + 0.5 - (np.arange(count) + 0.5) * (high - low + 1) / count)
+        voxels = np.empty((len(lines[1]), len(lines[0]), 3))
+        voxels[..., axes[0]] = lines[0][None, :]
+        voxels[..., axes[1]] = lines[1][:, None]
+        voxels[..., axes[2]] = index
+        peak = float(as_map(evidence).max())
+        values = sample_evidence(evidence, token_affine, voxel_to_world(voxels, self.affine)) / max(peak, 1e-6)
+        return _heat_png(np.clip((values - HEAT_FLOOR) / (1 - HEAT_FLOOR), 0, 1))
+
+
+def heat_css(stops: int = 5) -> str:
+    """The heat scale as stops of a CSS gradient, from the floor to the peak."""
+    colours = _heat_colours(np.linspace(0, 1, stops)) * 255
+    return ", ".join(f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b in colours)
+
+
+def _heat_colours(values: NDArray[Any]) -> NDArray[Any]:
+    anchors = np.linspace(0, 1, len(HEAT))
+    return np.stack([np.interp(values, anchors, HEAT[:, colour]) for colour in range(3)], axis=-1)
+
+
+def _heat_png(values: NDArray[Any]) -> str:
+    rgba = np.empty((*values.shape, 4), dtype=np.uint8)
+    rgba[..., :3] = np.rint(_heat_colours(values) * 255)
+    # The opacity comes in steeply and then stays, so that anatomy under the peak remains visible.
+    rgba[..., 3] = np.rint(np.minimum(values * 1.6, 1) * _HEAT_ALPHA * 255)
+    return _data_uri(Image.fromarray(rgba), "PNG", compress_level=6)
+
+
+def _window(pixels: NDArray[Any], window: Window) -> NDArray[np.uint8]:
+    low = window.level - window.width / 2
+    grey = (pixels.astype(np.float32) - low) * (255 / window.width)
+    return np.clip(np.nan_to_num(grey), 0, 255).astype(np.uint8)
+
+
+def _jpeg(grey: NDArray[np.uint8]) -> str:
+    return _data_uri(Image.fromarray(np.ascontiguousarray(grey)), "JPEG", quality=90)
+
+
+def _data_uri(image: Image.Image, format: str, **options: Any) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format=format, **options)
+    return f"data:image/{format.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

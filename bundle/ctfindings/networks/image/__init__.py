@@ -1,0 +1,1 @@
+"""The image side: towers, token statistics, pooling."""

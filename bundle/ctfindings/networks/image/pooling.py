@@ -1,0 +1,207 @@
+"""Pooling of tokens: by anatomy with masked attention, and along the body axis."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bundle.ctfindings.anatomy import ANATOMIES
+from bundle.ctfindings.findings import FINDINGS
+from bundle.ctfindings.networks.image.standardization import RunningStandardization
+
+
+def token_membership(mask: Tensor, stride: Sequence[int]) -> Tensor:
+    """Which tokens touch which anatomy: a token belongs to an anatomy if any of its voxels does.
+
+    Args:
+        mask: integer anatomy mask ``[B, 1, X, Y, Z]``; extents are multiples of ``stride``.
+        stride: voxels per token along each axis.
+
+    Returns:
+        bool ``[B, N, K]``, tokens in C order of the grid, anatomies in the order of ``ANATOMIES``.
+    """
+    bits = torch.bitwise_left_shift(torch.ones((), dtype=torch.uint8, device=mask.device), mask.to(torch.uint8))
+    members = torch.tensor([sum(1 << i for i in anatomy.members) for anatomy in ANATOMIES], dtype=torch.uint8, device=mask.device)
+    return (_token_bits(bits, stride).unsqueeze(-1) & members) != 0
+
+
+def finding_tokens(masks: Tensor, stride: Sequence[int]) -> Tensor:
+    """Which tokens touch which finding.
+
+    Args:
+        masks: int32 bit masks ``[B, 1, X, Y, Z]``, bit i for finding i; extents are multiples of ``stride``.
+        stride: voxels per token along each axis.
+
+    Returns:
+        bool ``[B, N, C]``, tokens in C order of the grid, findings in the order of ``FINDINGS``.
+    """
+    bit = torch.bitwise_left_shift(torch.ones((), dtype=masks.dtype, device=masks.device), torch.arange(len(FINDINGS), device=masks.device))
+    return (_token_bits(masks, stride).unsqueeze(-1) & bit.to(masks.dtype)) != 0
+
+
+def _token_bits(bits: Tensor, stride: Sequence[int]) -> Tensor:
+    """Bits of all voxels of a token, joined along one axis after the other, ``[B, 1, X, Y, Z]`` to ``[B, N]``."""
+    for axis, size in enumerate(stride, start=2):
+        bits = functools.reduce(torch.bitwise_or, bits.unflatten(axis, (-1, size)).unbind(axis + 1))
+    return bits.flatten(1)
+
+
+def dilate_membership(membership: Tensor, grid: list[int], tokens: int) -> Tensor:
+    """Grows each anatomy by some tokens in every direction, bool ``[B, N, K]`` to the same."""
+    if tokens == 0:
+        return membership
+    volume = _as_volume(membership, grid)
+    size = 2 * tokens + 1
+    for axis in range(3):
+        kernel = [1, 1, 1]
+        padding = [0, 0, 0]
+        kernel[axis] = size
+        padding[axis] = tokens
+        volume = F.max_pool3d(volume, kernel, stride=1, padding=padding)
+    return volume.flatten(2).transpose(1, 2) > 0.5
+
+
+def coarsen_membership(membership: Tensor, grid: list[int], coarse: list[int]) -> Tensor:
+    """Membership on a coarser grid of the same volume, bool ``[B, N, K]`` to ``[B, N', K]``."""
+    if grid[0] == coarse[0] and grid[1] == coarse[1] and grid[2] == coarse[2]:
+        return membership
+    volume = F.adaptive_max_pool3d(_as_volume(membership, grid), [coarse[0], coarse[1], coarse[2]])
+    return volume.flatten(2).transpose(1, 2) > 0.5
+
+
+def _as_volume(membership: Tensor, grid: list[int]) -> Tensor:
+    batch, _, anatomies = membership.shape
+    return membership.float().transpose(1, 2).reshape(batch, anatomies, grid[0], grid[1], grid[2])
+
+
+class AnatomyPooling(nn.Module):
+    """One embedding row per anatomy, from what its tokens have in common and from the most unusual of them.
+
+    A learnable query attends to the anatomy's tokens of all levels, for all anatomies of all scans in one masked attention; as
+    in fVLM (https://arxiv.org/abs/2501.14548) the attention is shared, and each anatomy has its own projection into the text
+    space. Beside it stand the maximum and the minimum of each channel over the anatomy's tokens of the finest level, so that a
+    small calcification is not averaged away; both, standardised, are ours.
+
+    Args:
+        width: width of the tokens.
+        embedding: size E of the shared space.
+        anatomies: number of rows K.
+        heads: attention heads.
+    """
+
+    def __init__(self, width: int, embedding: int, anatomies: int = len(ANATOMIES), heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Parameter(torch.zeros(anatomies, width))
+        self.normalize = nn.LayerNorm(width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+        self.level = nn.LayerNorm(width)
+        self.standardize = RunningStandardization(anatomies, 3 * width)
+        self.projection = nn.Parameter(torch.empty(anatomies, 3 * width, embedding))
+        self.bias = nn.Parameter(torch.zeros(anatomies, embedding))
+        nn.init.normal_(self.query, std=0.02)
+        nn.init.normal_(self.projection, std=(3 * width) ** -0.5)
+
+    def forward(self, levels: list[Tensor], memberships: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Unit rows of each anatomy.
+
+        Args:
+            levels: tokens of each level, ``[B, N_l, d]``, finest first.
+            memberships: the anatomies of the tokens of each level, bool ``[B, N_l, K]``.
+
+        Returns:
+            Rows ``[B, K, E]``, zero where an anatomy has no token, and validity, bool ``[B, K]``.
+        """
+        pooled, valid = self.pool(levels, memberships)
+        return project_rows(pooled, valid, self.projection, self.bias), valid
+
+    def pool(self, levels: list[Tensor], memberships: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """What the rows are projected from, standardised, ``[B, K, 3 d]``, and validity; arguments as in ``forward``."""
+        membership = torch.cat(memberships, dim=1)
+        tokens = self.normalize(torch.cat(levels, dim=1))
+        batch, count, width = tokens.shape
+        anatomies = self.query.shape[0]
+        size = width // self.heads
+        valid = membership.any(dim=1)
+        allowed = (membership | ~valid.unsqueeze(1)).transpose(1, 2).unsqueeze(1)
+        query = self.query.view(1, anatomies, self.heads, size).transpose(1, 2).expand(batch, -1, -1, -1)
+        key = self.key(tokens).view(batch, count, self.heads, size).transpose(1, 2)
+        value = self.value(tokens).view(batch, count, self.heads, size).transpose(1, 2)
+        common = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+        common = self.level(self.output(common.transpose(1, 2).reshape(batch, anatomies, width)))
+        highest, lowest = extremes(tokens[:, : levels[0].shape[1]], memberships[0])
+        return self.standardize(torch.cat([common, highest, lowest], dim=2), valid), valid
+
+
+def project_rows(pooled: Tensor, valid: Tensor, projection: Tensor, bias: Tensor) -> Tensor:
+    """Unit rows ``[B, K, E]`` of pooled features ``[B, K, F]`` by the projection ``[K, F, E]`` and bias ``[K, E]`` of each anatomy; zero
+    where not valid."""
+    rows = F.normalize(torch.einsum("bkf,kfe->bke", pooled, projection) + bias, dim=-1)
+    return rows * valid.unsqueeze(-1)
+
+
+def extremes(tokens: Tensor, membership: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest and the smallest value of each channel over the tokens of each anatomy, twice ``[B, K, d]``; zero without tokens.
+
+    The tokens are chosen without gradient and then gathered at once: the gradient of a maximum over many tokens would pass over all of
+    them for every anatomy.
+
+    Args:
+        tokens: ``[B, N, d]``.
+        membership: bool ``[B, N, K]``.
+    """
+    with torch.no_grad():
+        chosen = []
+        for row in range(membership.shape[2]):
+            # Tokens of other anatomies are moved out of reach.
+            away = (~membership[:, :, row : row + 1]).to(tokens.dtype) * 1e4
+            chosen.append((tokens - away).argmax(1))
+            chosen.append((tokens + away).argmin(1))
+        index = torch.stack(chosen, 1)
+    found = membership.any(dim=1).unsqueeze(-1)
+    values = tokens.gather(1, index)
+    return values[:, 0::2].masked_fill(~found, 0.0), values[:, 1::2].masked_fill(~found, 0.0)
+
+
+def depth_rows(field: Tensor, body: Tensor, grid: list[int]) -> Tensor:
+    """Unit embeddings along the body axis: the mean of the token field over the body at each depth.
+
+    Args:
+        field: token field ``[B, N, E]``.
+        body: bool ``[B, N]``, tokens inside the body; a depth without any uses all its tokens.
+        grid: ``[gx, gy, gz]``.
+
+    Returns:
+        ``[B, gz, E]``, inferior to superior.
+    """
+    batch, _, embedding = field.shape
+    weights = body.float().view(batch, grid[0] * grid[1], grid[2], 1)
+    weights = torch.where(weights.sum(1, keepdim=True) > 0, weights, torch.ones_like(weights))
+    cells = field.view(batch, grid[0] * grid[1], grid[2], embedding)
+    return F.normalize((cells * weights).sum(1) / weights.sum(1), dim=-1)
+
+
+def depth_features(tokens: Tensor, body: Tensor, grid: list[int]) -> Tensor:
+    """Mean, largest and smallest features of the tokens of the body at each depth.
+
+    Args:
+        tokens: ``[B, N, width]``.
+        body: bool ``[B, N]``, tokens inside the body; a depth without any uses all its tokens.
+        grid: ``[gx, gy, gz]``.
+
+    Returns:
+        ``[B, gz, 3 width]``, inferior to superior.
+    """
+    cells = tokens.unflatten(1, (grid[0] * grid[1], grid[2]))
+    members = body.view(len(tokens), grid[0] * grid[1], grid[2], 1)
+    members = members | ~members.any(dim=1, keepdim=True)
+    mean = (cells * members).sum(1) / members.sum(1)
+    largest = cells.masked_fill(~members, float("-inf")).amax(1)
+    smallest = cells.masked_fill(~members, float("inf")).amin(1)
+    return torch.cat([mean, largest, smallest], dim=-1)

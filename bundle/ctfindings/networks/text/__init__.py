@@ -1,0 +1,1 @@
+"""The text side: tower, prompts, rows of a batch."""

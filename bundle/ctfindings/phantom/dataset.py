@@ -1,0 +1,241 @@
+"""Synthetic scans as a data set: NIfTI images, masks, reports and the datalist, written once and resumed when stopped."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from bundle.ctfindings.data.datalist import SPLITS
+from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.process_pool import process_context, usable_cores
+from bundle.ctfindings.findings import FINDING_NAMES, finding_index
+from bundle.ctfindings.phantom.case import Case
+from bundle.ctfindings.phantom.image.draw_findings import draw_findings
+from bundle.ctfindings.phantom.image.healthy_chest import draw_chest
+from bundle.ctfindings.phantom.patient import sample_patient
+from bundle.ctfindings.phantom.prevalence import sample_labels
+from bundle.ctfindings.phantom.report.write_report import write_report
+from bundle.ctfindings.phantom.write_dicom import write_series
+
+Task = TypeVar("Task")
+
+# Raised whenever the same seed gives other images, so that an old folder is not taken for a new one.
+RENDERER_VERSION = 1
+_LIMITS: list[threadpool_limits] = []
+VOLUME_FOLDERS = ("images", "anatomy", "finding_masks")
+
+
+def make_case(
+    seed: int, index: int, labels: Sequence[int] | None = None
+) -> tuple[Case, NDArray[np.int16], NDArray[np.uint8], NDArray[np.int32], NDArray[np.float64]]:
+    """Renders one scan; the same seed, index and labels give the same scan.
+
+    Args:
+        seed: of the data set.
+        index: of the scan in the data set.
+        labels: 18 labels in the order of ``FINDINGS``, exactly what is rendered; drawn at CT-RATE's rates when None.
+
+    Returns:
+        The record, the image in HU (X, Y, Z), the anatomy mask (X, Y, Z), the finding bits (X, Y, Z; bit i is finding i) and
+        the affine (4, 4), voxel index to world RAS mm.
+
+    Raises:
+        ValueError: when ``labels`` is not 18 times 0 or 1.
+    """
+    rng = np.random.default_rng([seed, index])
+    drawn, latent_age = sample_labels(rng)
+    if labels is not None:
+        drawn = tuple(int(label) for label in labels)
+        if len(drawn) != len(FINDING_NAMES) or not set(drawn) <= {0, 1}:
+            raise ValueError(f"labels: {len(FINDING_NAMES)} values of 0 or 1 are expected, got {list(labels)}")
+    patient = sample_patient(rng, latent_age, bool(drawn[finding_index("Cardiomegaly")]))
+    chest = draw_chest(rng, patient)
+    sites = draw_findings(rng, chest, drawn)
+    canvas = chest.canvas
+    grain = rng.standard_normal(canvas.shape, np.float32)
+    share = float(rng.uniform(0.2, 0.7))
+    # Neighbours share part of their noise, as after a reconstruction kernel.
+    for axis in (0, 1):
+        head = [slice(None)] * 3
+        tail = [slice(None)] * 3
+        head[axis], tail[axis] = slice(1, None), slice(None, -1)
+        grain[tuple(tail)] += share * grain[tuple(head)]
+    grain *= np.float32(patient.noise_hu / (1 + share**2))
+    canvas.hu += grain
+    np.clip(canvas.hu, -1024, 3071, out=canvas.hu)
+    image = np.rint(canvas.hu, out=canvas.hu).astype(np.int16)
+    case = Case(
+        seed=seed,
+        id=f"phantom_{index:06d}",
+        labels=drawn,
+        sites=sites,
+        sex=patient.sex,
+        age=patient.age,
+        contrast=patient.contrast,
+        spacing=tuple(float(step) for step in canvas.spacing),  # type: ignore[arg-type]
+        image_count=canvas.shape[2],
+        z_bottom_mm=float(canvas.affine[2, 3]),
+        series=int(rng.integers(2, 6)),
+    )
+    return case, image, canvas.anatomy, canvas.bits, canvas.affine
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_nifti(path: Path, volume: NDArray, affine: NDArray[np.float64]) -> None:
+    """Writes a ``.nii.gz`` file atomically, lightly compressed (speed counts more than size here)."""
+    image = nib.Nifti1Image(volume, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, 1)
+    image.set_qform(affine, 1)
+    _write_whole(path, gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
+
+
+def write_volumes(
+    folder: Path, name: str, image: NDArray[np.int16], anatomy: NDArray[np.uint8], bits: NDArray[np.int32], affine: NDArray[np.float64]
+) -> dict[str, str]:
+    """Writes what ``make_case`` rendered; returns the paths of a study record, relative to the folder, which has `VOLUME_FOLDERS`."""
+    files = {"image": f"images/{name}.nii.gz", "anatomy": f"anatomy/{name}.nii.gz"}
+    write_nifti(folder / files["image"], image, affine)
+    write_nifti(folder / files["anatomy"], anatomy, affine)
+    if bits.any():
+        files["finding_masks"] = f"finding_masks/{name}.nii.gz"
+        write_nifti(folder / files["finding_masks"], bits, affine)
+    return files
+
+
+def _write_case(task: tuple[Path, int, int, bool]) -> dict[str, Any]:
+    """Renders and writes one scan, unless all its files are there, and returns its study record."""
+    folder, seed, index, dicom = task
+    name = f"phantom_{index:06d}"
+    return kept_record(folder / "records" / f"{name}.json", lambda: _rendered_case(folder, name, seed, index, dicom))
+
+
+def kept_record(path: Path, render: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The study record in a file; of a scan without one, the record that ``render`` gives after it wrote the scan's other files."""
+    if path.exists():
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return kept
+    record = render()
+    # The record is the last file of a scan: where it exists, the others are whole.
+    _write_whole(path, json.dumps(record).encode())
+    return record
+
+
+def _rendered_case(folder: Path, name: str, seed: int, index: int, dicom: bool) -> dict[str, Any]:
+    case, image, anatomy, bits, affine = make_case(seed, index)
+    files = write_volumes(folder, name, image, anatomy, bits, affine)
+    if dicom:
+        write_series(folder / "dicom" / name, case, image, affine)
+        files["dicom"] = f"dicom/{name}"
+    report = write_report(case, np.random.default_rng([seed, index, 1]))
+    return {
+        "id": name,
+        "patient": f"p{index:06d}",
+        **files,
+        "sex": case.sex,
+        "age": case.age,
+        "contrast": case.contrast,
+        "report": {"findings": report.findings, "impression": report.impression},
+        "captions": {region: asdict(caption) for region, caption in report.captions.items()},
+        "labels": list(case.labels),
+        "sites": [{**asdict(site), "severity": round(site.severity, 3)} for site in case.sites],
+        "snippets": [asdict(snippet) for snippet in report.snippets],
+    }
+
+
+def _begin_worker() -> None:
+    """One BLAS thread in each worker, as there is a worker per core already; Ctrl-C is for the process that waits, which ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _LIMITS.append(threadpool_limits(1))
+
+
+def render_all(render: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], workers: int | None = None) -> list[dict[str, Any]]:
+    """The records of all tasks in their order, rendered in several processes with a progress bar.
+
+    Args:
+        render: renders and writes the scan of a task, and returns its study record.
+        tasks: its arguments.
+        workers: processes; one per core by default.
+    """
+    workers = min(workers or usable_cores(), max(len(tasks), 1))
+    progress = partial(tqdm, total=len(tasks), desc="synthetic scans", unit="scan")
+    if workers <= 1:
+        return list(progress(map(render, tasks)))
+    with process_context().Pool(workers, initializer=_begin_worker) as pool:
+        return list(progress(pool.imap(render, tasks, chunksize=2)))
+
+
+def make_dataset(
+    folder: Path, training: int, validation: int, test: int, seed: int, workers: int | None = None, dicom: bool = False
+) -> Path:
+    """Writes synthetic scans and returns the path of their ``datalist.json``.
+
+    A folder that was finished with the same settings is used as it is; one that was begun is completed. The three splits are
+    separate ranges of scan indices, and every scan is another patient.
+
+    Args:
+        folder: created when missing.
+        training, validation, test: number of scans of each split.
+        seed: scan ``index`` is a function of ``(seed, index)`` alone.
+        workers: processes; one per core by default.
+        dicom: whether each scan is also written as a DICOM series.
+
+    Raises:
+        ValueError: when the folder holds scans of other settings, a number is negative, or the scans cannot be written.
+    """
+    folder = Path(folder)
+    counts = dict(zip(SPLITS, (training, validation, test), strict=True))
+    if min(counts.values()) < 0:
+        raise ValueError(f"{folder}: cannot hold {counts}; give numbers of scans from 0 on")
+    settings = {"seed": seed, **counts, "dicom": dicom, "renderer": RENDERER_VERSION}
+    datalist, begun = folder / "datalist.json", folder / "parameters.json"
+    for path in (datalist, begun):
+        if path.exists():
+            content = json.loads(path.read_text(encoding="utf-8"))
+            found = content["parameters"] if path == datalist else content
+            if found != settings:
+                raise ValueError(f"{folder}: holds synthetic scans made with {found}, not {settings}; choose another folder or delete it")
+    if datalist.exists():
+        return datalist
+    try:
+        for part in (*VOLUME_FOLDERS, "records"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        _write_whole(begun, json.dumps(settings).encode())
+        return _write_dataset(datalist, counts, settings, workers)
+    except OSError as error:
+        raise ValueError(
+            f"{folder}: synthetic scans cannot be written there ({error.strerror or error}); what was made is kept, make room or check "
+            "the rights and give the same command again, or name another folder"
+        ) from error
+
+
+def _write_dataset(datalist: Path, counts: dict[str, int], settings: dict[str, Any], workers: int | None) -> Path:
+    tasks = [(datalist.parent, settings["seed"], index, settings["dicom"]) for index in range(sum(counts.values()))]
+    records = render_all(_write_case, tasks, workers)
+    datalist_content: dict[str, Any] = {
+        "name": "CT Findings synthetic scans",
+        "description": "synthetic chest CT, made by bundle.ctfindings.data.sources.phantom; not patients",
+        "parameters": settings,
+    }
+    start = 0
+    for split, count in counts.items():
+        datalist_content[split] = records[start : start + count]
+        start += count
+    _write_whole(datalist, json.dumps(datalist_content, indent=1).encode())
+    return datalist

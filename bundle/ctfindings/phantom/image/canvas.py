@@ -1,0 +1,221 @@
+"""The volume that a synthetic scan is drawn on: coordinates of the body, tubes, ellipsoids and smooth noise."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bundle.ctfindings.anatomy import ANATOMIES
+from bundle.ctfindings.phantom.patient import Patient
+
+Floats = NDArray[np.float32]
+Box = tuple[slice, slice, slice]
+
+LUNG, HEART, ESOPHAGUS, AORTA, MEDIASTINUM, BODY = (anatomy.mask_id for anatomy in ANATOMIES)
+SIDES = {"right": 1.0, "left": -1.0}
+"""Sign of body x on each side of the patient."""
+
+
+class Canvas:
+    """Voxels in HU with an anatomy mask and finding bits, and the coordinates to draw them in.
+
+    Body coordinates are in mm: x to the patient's right, y to the front, z upwards (RAS), with the origin in the middle of the
+    chest at the height of the diaphragm. The body is turned about z and shifted in the field of view.
+
+    Attributes:
+        hu: attenuation, float32 (X, Y, Z).
+        anatomy: mask ids, uint8 (X, Y, Z).
+        bits: bit i is set where finding i was drawn, int32 (X, Y, Z).
+        x: body x of each voxel column, (X, Y, 1); ``y`` likewise; ``z`` is (1, 1, Z).
+        affine: voxel index to world RAS mm, (4, 4).
+    """
+
+    def __init__(self, patient: Patient) -> None:
+        self.spacing = np.array(patient.spacing, np.float64)
+        self.shape = tuple(round(extent / step) for extent, step in zip(patient.extent, patient.spacing, strict=True))
+        extent = np.array(self.shape) * self.spacing
+        # The lowest image lies a little under the costophrenic angles.
+        self.corner = np.array([-extent[0] / 2, -extent[1] / 2, -68.0 * patient.size - 8.0]) + self.spacing / 2
+        self.turn = np.array([[np.cos(patient.rotation), -np.sin(patient.rotation)], [np.sin(patient.rotation), np.cos(patient.rotation)]])
+        self.offset = np.array(patient.offset)
+        self.affine = np.diag([*self.spacing, 1.0])
+        self.affine[:3, 3] = np.array(patient.origin) + self.corner
+        gx = self.corner[0] + np.arange(self.shape[0]) * self.spacing[0] - self.offset[0]
+        gy = self.corner[1] + np.arange(self.shape[1]) * self.spacing[1] - self.offset[1]
+        self.x = (self.turn[0, 0] * gx[:, None] + self.turn[1, 0] * gy[None, :]).astype(np.float32)[:, :, None]
+        self.y = (self.turn[0, 1] * gx[:, None] + self.turn[1, 1] * gy[None, :]).astype(np.float32)[:, :, None]
+        self.z = (self.corner[2] + np.arange(self.shape[2]) * self.spacing[2]).astype(np.float32)[None, None, :]
+        self.voxel = float(np.cbrt(np.prod(self.spacing)))
+        self.hu = np.full(self.shape, -1000, np.float32)
+        self.anatomy = np.zeros(self.shape, np.uint8)
+        self.bits = np.zeros(self.shape, np.int32)
+        self._scratch = np.zeros(int(np.prod(self.shape)), np.float32)
+
+    def index(self, points: ArrayLike) -> NDArray[np.float64]:
+        """Voxel indices (N, 3), not rounded, of body points (N, 3) in mm."""
+        points = np.asarray(points, np.float64).reshape(-1, 3)
+        grid = np.empty_like(points)
+        grid[:, :2] = points[:, :2] @ self.turn.T + self.offset
+        grid[:, 2] = points[:, 2]
+        return (grid - self.corner) / self.spacing
+
+    def body(self, flat: NDArray[np.int64]) -> Floats:
+        """Body coordinates (N, 3) in mm of flat voxel indices (N,)."""
+        i, j, k = np.unravel_index(flat, self.shape)
+        return np.stack([self.x[i, j, 0], self.y[i, j, 0], self.z[0, 0, k]], 1)
+
+    def center(self, flat: NDArray[np.int64]) -> tuple[float, float, float] | None:
+        """World RAS mm of the voxel of a region (flat indices) that is nearest to its centroid; None for an empty region."""
+        if len(flat) == 0:
+            return None
+        ijk = np.stack(np.unravel_index(flat, self.shape), 1).astype(np.float64)
+        away = ((ijk - ijk.mean(0)) * self.spacing) ** 2
+        nearest = ijk[int(away.sum(1).argmin())]
+        world = self.affine[:3, :3] @ nearest + self.affine[:3, 3]
+        return tuple(round(float(value), 1) for value in world)  # type: ignore[return-value]
+
+    def box(self, center: ArrayLike, radii: ArrayLike) -> Box:
+        """Slices that hold the body-aligned box ``center`` +- ``radii`` (mm); may be empty at the border."""
+        center = np.asarray(center, np.float64)
+        radii = np.broadcast_to(np.asarray(radii, np.float64), 3)
+        corners = center + np.array([[sx, sy, sz] for sx in (-1, 1) for sy in (-1, 1) for sz in (-1, 1)]) * radii
+        index = self.index(corners)
+        low = np.clip(np.floor(index.min(0)).astype(int), 0, self.shape)
+        high = np.clip(np.ceil(index.max(0)).astype(int) + 1, 0, self.shape)
+        return slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])
+
+    def ellipsoid(self, center: ArrayLike, radii: ArrayLike, margin: float = 0.0, frame: NDArray | None = None) -> tuple[Box, Floats]:
+        """A box around an ellipsoid and the approximate signed distance in mm in it, positive inside.
+
+        Args:
+            center: body mm.
+            radii: semi-axes in mm.
+            margin: how far outside the surface the box still reaches, in mm.
+            frame: rows are the directions of the semi-axes (3, 3); the body axes when None.
+        """
+        center = np.asarray(center, np.float32)
+        radii = np.broadcast_to(np.asarray(radii, np.float32), 3)
+        reach = (radii if frame is None else np.full(3, radii.max())) + margin + self.voxel
+        box = self.box(center, reach)
+        dx, dy, dz = self.x[box[0], box[1]] - center[0], self.y[box[0], box[1]] - center[1], self.z[:, :, box[2]] - center[2]
+        if frame is None:
+            square = ((dx / radii[0]) ** 2 + (dy / radii[1]) ** 2) + (dz / radii[2]) ** 2
+        else:
+            axes = frame.astype(np.float32)
+            square = sum(((axes[a, 0] * dx + axes[a, 1] * dy + axes[a, 2] * dz) / radii[a]) ** 2 for a in range(3))
+        return box, (1 - np.sqrt(square)) * np.float32(np.cbrt(np.prod(radii)))
+
+    def coverage(self, distance: Floats) -> Floats:
+        """Share of a voxel inside a surface, from the signed distance in mm (positive inside)."""
+        return np.clip(distance * np.float32(1 / self.voxel) + np.float32(0.5), 0, 1)
+
+    def paint_box(self, box: Box, share: Floats, hu: float | Floats, anatomy: int | None = None) -> None:
+        """Blends ``hu`` into a box by the share of each voxel; sets the mask id where the share is over one half."""
+        view = self.hu[box]
+        view += share * (hu - view)
+        if anatomy is not None:
+            self.anatomy[box][share > 0.5] = anatomy
+
+    def paint(self, flat: NDArray[np.int64], share: Floats, hu: float | Floats, anatomy: int | None = None) -> None:
+        """As ``paint_box``, for flat voxel indices."""
+        values = self.hu.reshape(-1)
+        values[flat] += share * (hu - values[flat])
+        if anatomy is not None:
+            self.anatomy.reshape(-1)[flat[share > 0.5]] = anatomy
+
+    def mark(self, finding: int, flat: NDArray[np.int64]) -> None:
+        """Sets the bit of a finding at flat voxel indices."""
+        self.bits.reshape(-1)[flat] |= np.int32(1 << finding)
+
+    def flat(self, box: Box, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Flat voxel indices of the true voxels of a mask that lives in a box."""
+        i, j, k = np.nonzero(mask)
+        return ((i + box[0].start) * self.shape[1] + (j + box[1].start)) * self.shape[2] + (k + box[2].start)
+
+    def balls(self, points: ArrayLike, radii: ArrayLike) -> tuple[NDArray[np.int64], Floats]:
+        """Flat indices and shares of the voxels that a set of balls covers; dense points along a curve make a tube.
+
+        Args:
+            points: body mm, (N, 3).
+            radii: mm, scalar or (N,).
+        """
+        index = self.index(points)
+        radii = np.broadcast_to(np.asarray(radii, np.float64), (len(index),))
+        # A structure thinner than a voxel is drawn one voxel wide and fainter (partial volume).
+        faint = np.minimum(1.0, (radii / (0.5 * self.voxel)) ** 2 * 0.8 + 0.2 * (radii >= 0.5 * self.voxel)).astype(np.float32)
+        width = np.maximum(radii, 0.5 * self.voxel)
+        steps = np.ceil(width / 2.0).astype(int)
+        low, high, limits = self._scratch.size, 0, np.array(self.shape)
+        for step in np.unique(steps):
+            rows = np.flatnonzero(steps == step)
+            reach = np.ceil((2.0 * step + 0.5 * self.voxel) / self.spacing - 0.5).astype(int)
+            reach = np.maximum(reach, 1)
+            stencil = np.stack(np.meshgrid(*[np.arange(-r, r + 1) for r in reach], indexing="ij"), -1).reshape(-1, 3)
+            # Voxels of the stencil that no ball of this size can reach, wherever in the voxel its centre lies.
+            gap = np.maximum(np.abs(stencil) - 0.5, 0) * self.spacing
+            stencil = stencil[(gap**2).sum(1) < (2.0 * step + 0.5 * self.voxel) ** 2]
+            for start in range(0, len(rows), 20000):
+                part = rows[start : start + 20000]
+                base = np.rint(index[part]).astype(np.int64)
+                rest = ((base - index[part]) * self.spacing).astype(np.float32)
+                move = (stencil * self.spacing).astype(np.float32)
+                square = (rest[:, None, 0] + move[None, :, 0]) ** 2
+                square += (rest[:, None, 1] + move[None, :, 1]) ** 2
+                square += (rest[:, None, 2] + move[None, :, 2]) ** 2
+                share = (width[part, None].astype(np.float32) - np.sqrt(square)) / np.float32(self.voxel) + np.float32(0.5)
+                hit = np.flatnonzero(share.reshape(-1) > 0.02)
+                row, column = np.divmod(hit, len(stencil))
+                at = base[row] + stencil[column]
+                inside = (at >= 0) & (at < limits)
+                keep = inside[:, 0] & inside[:, 1] & inside[:, 2]
+                row, at = row[keep], at[keep]
+                values = np.minimum(share.reshape(-1)[hit[keep]], 1) * faint[part][row]
+                touched = (at[:, 0] * self.shape[1] + at[:, 1]) * self.shape[2] + at[:, 2]
+                if len(touched):
+                    low, high = min(low, int(touched.min())), max(high, int(touched.max()) + 1)
+                    np.maximum.at(self._scratch, touched, values)
+        flat = low + np.flatnonzero(self._scratch[low:high] > 0)
+        share = self._scratch[flat]
+        self._scratch[flat] = 0
+        return flat, share
+
+    def smooth_noise(self, rng: np.random.Generator, scale_mm: float, box: Box | None = None) -> Floats:
+        """Noise of unit variance whose grains are about ``scale_mm`` wide, over a box or the whole volume."""
+        sizes = self.shape if box is None else tuple(part.stop - part.start for part in box)
+        weights = [_spline_weights(size, scale_mm / step) for size, step in zip(sizes, self.spacing, strict=True)]
+        field = rng.standard_normal(tuple(w.shape[1] for w in weights), np.float32)
+        field = np.tensordot(weights[0], field, (1, 0))
+        field = np.matmul(weights[1], field)
+        field = np.matmul(field, weights[2].T)
+        return field
+
+
+def _spline_weights(size: int, step: float) -> Floats:
+    """Cubic B-spline weights (size, knots) that turn white noise at knots every ``step`` voxels into noise of unit variance."""
+    knots = int(np.ceil(size / step)) + 4
+    away = np.abs(np.arange(size)[:, None] / step + 1.5 - np.arange(knots)[None, :])
+    weights = np.where(away < 1, 2 / 3 - away**2 + away**3 / 2, np.where(away < 2, (2 - away) ** 3 / 6, 0))
+    return (weights / np.linalg.norm(weights, axis=1, keepdims=True)).astype(np.float32)
+
+
+def curve(points: ArrayLike, step: float = 1.2, columns: ArrayLike | None = None) -> tuple[NDArray, NDArray | None]:
+    """Resamples a polyline (N, 3) smoothly every ``step`` mm; further columns (N,) are resampled alongside."""
+    points = np.asarray(points, np.float64)
+    if len(points) > 2:
+        points, columns = _rounded(points, columns)
+    length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+    at = np.linspace(0, length[-1], max(2, int(length[-1] / step) + 1))
+    dense = np.stack([np.interp(at, length, points[:, axis]) for axis in range(3)], 1)
+    return dense, None if columns is None else np.interp(at, length, np.asarray(columns, np.float64))
+
+
+def _rounded(points: NDArray, columns: ArrayLike | None) -> tuple[NDArray, NDArray | None]:
+    """Cuts the corners of a polyline twice (Chaikin), keeping both ends."""
+    values = points if columns is None else np.column_stack([points, np.asarray(columns, np.float64)])
+    for _ in range(3):
+        cut = np.empty((2 * len(values), values.shape[1]))
+        cut[0], cut[-1] = values[0], values[-1]
+        cut[1:-1:2] = 0.75 * values[:-1] + 0.25 * values[1:]
+        cut[2:-1:2] = 0.25 * values[:-1] + 0.75 * values[1:]
+        values = cut
+    return values[:, :3], None if columns is None else values[:, 3]

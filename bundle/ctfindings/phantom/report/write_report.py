@@ -1,0 +1,267 @@
+"""Writes the radiology report of a synthetic scan: sentences about its sites, what is absent and what is normal, and captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bundle.ctfindings.anatomy import ANATOMY_NAMES
+from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.phantom.case import Case, Site
+from bundle.ctfindings.phantom.report import sentence_frames as frames
+from bundle.ctfindings.phantom.report.phrases import WORDINGS
+from bundle.ctfindings.phantom.report.sentence_frames import listed, pick
+from bundle.ctfindings.phantom.report.sentences import (
+    ANATOMY_OF,
+    LOW_SEVERITY,
+    Sentence,
+    Snippet,
+    denial,
+    joined_sentence,
+    positive_text,
+    region_sentence,
+    statements,
+    with_reference,
+)
+
+_OMISSION = 0.125
+_JOINED_PAIRS = (
+    ("Bronchiectasis", "Peribronchial thickening"),
+    ("Arterial wall calcification", "Coronary artery wall calcification"),
+    ("Emphysema", "Pulmonary fibrotic sequela"),
+    ("Mosaic attenuation pattern", "Interlobular septal thickening"),
+)
+_CONTRADICTED_BY = {"Lung opacity": "Consolidation"}  # "no infiltrate" beside a consolidation would be odd
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What the report says of one anatomy; ``normal`` when none of its findings is stated."""
+
+    text: str
+    normal: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report with the captions, slice-bound snippets and sentence-level truth that belong to it.
+
+    Attributes:
+        findings: the findings section.
+        impression: the impression section.
+        captions: by anatomy name; an anatomy that the report does not speak of has none.
+        snippets: one for each slice reference.
+        sentences: every sentence, the findings section first.
+    """
+
+    findings: str
+    impression: str
+    captions: dict[str, Caption]
+    snippets: list[Snippet]
+    sentences: list[Sentence]
+
+
+def _shuffled(rng: np.random.Generator, items: Sequence[Sentence]) -> list[Sentence]:
+    return [items[i] for i in rng.permutation(len(items))]
+
+
+def _positives(case: Case, sites: dict[str, list[Site]], stated: set[str], rng: np.random.Generator) -> list[Sentence]:
+    sentences: list[Sentence] = []
+    left = set(stated)
+    for pair in _JOINED_PAIRS:
+        if left.issuperset(pair) and rng.random() < 0.3:
+            left.difference_update(pair)
+            sentences.append(joined_sentence(case, pair, sites, rng))
+    for name in FINDING_NAMES:
+        if name in left:
+            sentences.extend(statements(case, name, sites[name], rng))
+    return sentences
+
+
+def _negatives(absent: Sequence[str], rng: np.random.Generator) -> list[Sentence]:
+    told = [name for name in absent if rng.random() < WORDINGS[name].mention]
+    sentences: list[Sentence] = []
+    if {"Pleural effusion", "Pericardial effusion"}.issubset(told) and rng.random() < 0.6:
+        told = [name for name in told if name not in ("Pleural effusion", "Pericardial effusion")]
+        sentences.append(denial(("Pericardial effusion", "Pleural effusion"), rng))
+    by_chance = [told[i] for i in rng.permutation(len(told))]
+    by_anatomy = sorted(by_chance, key=lambda name: ANATOMY_NAMES.index(ANATOMY_OF[name]))
+    queue = by_anatomy if rng.random() < 0.8 else by_chance
+    while queue:
+        size = min(len(queue), int(rng.choice(3, p=(0.5, 0.35, 0.15))) + 1)
+        sentences.append(denial(tuple(queue[:size]), rng))
+        queue = queue[size:]
+    return sentences
+
+
+def _normals(case: Case, stated: set[str], headed: bool, rng: np.random.Generator) -> list[Sentence]:
+    """Statements that an anatomy is normal, where it truly is, or that the rest of it is, where all findings are stated."""
+    present = {name for name, label in zip(FINDING_NAMES, case.labels, strict=True) if label == 1}
+    sentences: list[Sentence] = []
+    normal = []
+    for anatomy in ANATOMY_NAMES:
+        findings = {name for name in present if ANATOMY_OF[name] == anatomy}
+        if findings and findings <= stated and anatomy != "thorax" and rng.random() < 0.2:
+            bank = [text for text in frames.REMAINDER if headed or "{region}" in text]  # without a heading "otherwise" has no subject
+            sentences.append(region_sentence((anatomy,), bank, rng))
+        elif not findings and anatomy != "thorax" and rng.random() < 0.65:
+            normal.append(anatomy)
+    soft = [anatomy for anatomy in normal if anatomy != "lung"]
+    if len(soft) > 1 and not headed and rng.random() < 0.35:
+        chosen = tuple(soft[i] for i in rng.permutation(len(soft))[:2])
+        normal = [anatomy for anatomy in normal if anatomy not in chosen]
+        sentences.append(region_sentence(chosen, frames.NORMAL_FRAMES, rng))
+    for anatomy in normal:
+        organless = headed and rng.random() < 0.4
+        normal_bank = frames.NORMAL_WITHOUT_ORGAN if organless else frames.NORMAL_FRAMES
+        sentences.append(region_sentence((anatomy,), normal_bank, rng))
+    return sentences
+
+
+def _blocks(sentences: Sequence[Sentence], rng: np.random.Generator) -> list[tuple[str, list[Sentence]]]:
+    """Sentences by the anatomy they name first, in the order the report gives them."""
+    order = list(ANATOMY_NAMES) if rng.random() < 0.35 else [ANATOMY_NAMES[i] for i in rng.permutation(len(ANATOMY_NAMES))]
+    blocks = []
+    for anatomy in order:
+        block = [sentence for sentence in sentences if sentence.anatomies[0] == anatomy]
+        closing = [sentence for sentence in block if sentence.text.startswith(("Otherwise", "Nothing else", "No further", "The remainder"))]
+        opening = [sentence for sentence in block if sentence not in closing]
+        block = _shuffled(rng, opening)
+        if rng.random() < 0.75:
+            block.sort(key=lambda sentence: not sentence.findings)
+        if block or closing:
+            blocks.append((anatomy, block + closing))
+    return blocks
+
+
+def _remarks(case: Case, rng: np.random.Generator) -> tuple[list[Sentence], list[Sentence]]:
+    """Technique remarks and incidental findings; neither touches a label."""
+    contrast = "with intravenous contrast" if case.contrast else "without contrast agent"
+    technique, incidental = [], []
+    if rng.random() < 0.3:
+        text = pick(rng, frames.TECHNIQUE).format(contrast=contrast, spacing=f"{case.spacing[2]:g}")
+        technique.append(Sentence(text, (), (), text))
+    for i in rng.permutation(len(frames.INCIDENTALS))[: int(rng.choice(4, p=(0.35, 0.35, 0.2, 0.1)))]:
+        incidental.append(Sentence(frames.INCIDENTALS[i], (), (), frames.INCIDENTALS[i]))
+    return technique, incidental
+
+
+def _impression(
+    case: Case, sites: dict[str, list[Site]], stated: set[str], absent: Sequence[str], rng: np.random.Generator
+) -> list[Sentence]:
+    """The important positive findings, gravest first; a normal or quiet conclusion when there is none."""
+    if not stated:
+        text = pick(rng, frames.QUIET_IMPRESSIONS if any(label == 1 for label in case.labels) else frames.NORMAL_IMPRESSIONS)
+        return [Sentence(text, ("thorax",), (), text, "impression")]
+    ranked = sorted(stated, key=lambda name: (-max(site.severity for site in sites[name]), name))
+    chosen = [name for i, name in enumerate(ranked) if i == 0 or max(s.severity for s in sites[name]) >= 0.5 or rng.random() < 0.5]
+    sentences = []
+    while chosen:
+        name = chosen.pop(0)
+        partner = next((other for other in chosen if ANATOMY_OF[other] == ANATOMY_OF[name]), None)
+        if partner is not None and name != "Medical material" and rng.random() < 0.3:
+            chosen.remove(partner)
+            sentences.append(joined_sentence(case, (name, partner), sites, rng))
+            continue
+        group = sites[name]
+        several = sum(site.count for site in group) > 1
+        marked = positive_text(name, group, group, frames.IMPRESSION_FRAMES, several, rng)
+        sentences.append(with_reference(case, marked, (name,), None, rng))
+    if absent and rng.random() < 0.15:
+        names = tuple(absent[i] for i in rng.permutation(len(absent))[:2])
+        sentences.append(denial(names, rng))
+    return [replace(sentence, section="impression") for sentence in sentences]
+
+
+def _layout(blocks: Sequence[tuple[str, list[Sentence]]], style: str, rng: np.random.Generator) -> str:
+    if style == "headed":
+        lines = []
+        for anatomy, block in blocks:
+            heading = f"{pick(rng, frames.HEADINGS[anatomy])}: " if anatomy else ""
+            lines.append(heading + " ".join(sentence.text for sentence in block))
+        return "\n".join(lines)
+    if style == "dashes":
+        return "\n".join(f"- {sentence.text}" for _, block in blocks for sentence in block)
+    return ("\n" if style == "paragraphs" else " ").join(" ".join(s.text for s in block) for _, block in blocks)
+
+
+def _summary(stated: set[str], rng: np.random.Generator) -> str:
+    names = [pick(rng, WORDINGS[name].short) for name in sorted(stated)]
+    names = [names[i] for i in rng.permutation(len(names))]
+    return pick(rng, frames.SUMMARIES).format(list_and=listed(names, "and"))
+
+
+def _captions(
+    case: Case, sentences: Sequence[Sentence], stated: set[str], called_normal: set[str], rng: np.random.Generator
+) -> dict[str, Caption]:
+    """Captions by anatomy, without slice references; ``called_normal`` are the anatomies with a normal statement of their own."""
+    impression = [sentence for sentence in sentences if sentence.section == "impression"]
+    body = [sentence for sentence in sentences if sentence.section == "findings"]
+    present = {ANATOMY_OF[name] for name, label in zip(FINDING_NAMES, case.labels, strict=True) if label == 1}
+    captions = {}
+    for anatomy in ANATOMY_NAMES:
+        if anatomy == "thorax":
+            texts = [s.plain for s in impression] + [s.plain for s in body if anatomy in s.anatomies]
+            if stated:
+                texts.insert(0 if rng.random() < 0.5 else len(texts), _summary(stated, rng))
+            elif not any(label == 1 for label in case.labels):
+                texts.append(region_sentence(("thorax",), frames.NORMAL_FRAMES, rng).plain)
+            captions[anatomy] = Caption(" ".join(texts), not stated)
+            continue
+        own = [sentence for sentence in (*impression, *body) if anatomy in sentence.anatomies]
+        if not own:
+            continue
+        normal = not any(ANATOMY_OF[name] == anatomy for sentence in own for name in sentence.findings)
+        texts = [sentence.plain for sentence in own]
+        if normal and anatomy not in present | called_normal and rng.random() < 0.6:
+            texts.insert(0, region_sentence((anatomy,), frames.NORMAL_FRAMES, rng).plain)
+        captions[anatomy] = Caption(" ".join(dict.fromkeys(texts)), normal)
+    return captions
+
+
+def write_report(case: Case, rng: np.random.Generator) -> Report:
+    """Writes the report of a synthetic scan; the same case and generator state give the same report.
+
+    Mild findings are left out at times and most absent ones are not mentioned, so the labels are the truth and the report is not
+    complete. What is said is true: a stated finding has label 1, a denied one 0, and a slice reference names the axial image
+    nearest to the centre of its site.
+    """
+    sites: dict[str, list[Site]] = {name: [] for name in FINDING_NAMES}
+    for site in case.sites:
+        sites[site.finding].append(site)
+    stated: set[str] = set()
+    for name, label in zip(FINDING_NAMES, case.labels, strict=True):
+        if label != 1:
+            continue
+        sites[name] = sites[name] or [Site(name, 0.5)]
+        if max(site.severity for site in sites[name]) >= LOW_SEVERITY or rng.random() >= _OMISSION:
+            stated.add(name)
+    present = {name for name, label in zip(FINDING_NAMES, case.labels, strict=True) if label == 1}
+    absent = [name for name in FINDING_NAMES if name not in present and _CONTRADICTED_BY.get(name) not in present]
+
+    style = pick(rng, ("prose", "prose", "paragraphs", "headed", "headed", "dashes"))
+    normals = _normals(case, stated, style == "headed", rng)
+    body = _positives(case, sites, stated, rng) + _negatives(absent, rng) + normals
+    blocks = _blocks(body, rng)
+    technique, incidental = _remarks(case, rng)
+    if incidental:
+        blocks.insert(len(blocks) if rng.random() < 0.8 else int(rng.integers(len(blocks) + 1)), ("", incidental))
+    if technique:
+        blocks.insert(0, ("", technique))
+    ordered = [sentence for _, block in blocks for sentence in block]
+    impression = _impression(case, sites, stated, absent, rng)
+    conclusion = pick(rng, ("prose", "lines", "numbered"))
+    if conclusion == "numbered":
+        impression_text = "\n".join(f"{n}. {sentence.text}" for n, sentence in enumerate(impression, 1))
+    else:
+        impression_text = ("\n" if conclusion == "lines" else " ").join(sentence.text for sentence in impression)
+    sentences = ordered + impression
+    return Report(
+        findings=_layout(blocks, style, rng),
+        impression=impression_text,
+        captions=_captions(case, sentences, stated, {anatomy for sentence in normals for anatomy in sentence.anatomies}, rng),
+        snippets=[sentence.snippet for sentence in sentences if sentence.snippet is not None],
+        sentences=sentences,
+    )

@@ -1,0 +1,74 @@
+"""A synthetic scan as a DICOM series of CT images, as a scanner would send it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from bundle.ctfindings.phantom.case import Case
+
+RESCALE_INTERCEPT = -1024
+
+
+def write_series(folder: Path, case: Case, image: NDArray[np.int16], affine: NDArray[np.float64]) -> None:
+    """Writes one file per axial image; image 1 is the most superior one.
+
+    Args:
+        folder: created when missing; files are named ``IM0001.dcm`` and so on.
+        image: HU, (X, Y, Z) in RAS+.
+        affine: voxel index to world RAS mm, (4, 4), without rotation.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    seed = [str(case.seed), case.id]
+    study, series, frame = (generate_uid(entropy_srcs=[*seed, part]) for part in ("study", "series", "frame"))
+    # DICOM counts to the left, to the back and upwards: x and y are turned round, rows run along y.
+    stored = (image[::-1, ::-1].astype(np.int32) - RESCALE_INTERCEPT).clip(0, 65535).astype(np.uint16)
+    corner = affine @ [image.shape[0] - 1, image.shape[1] - 1, 0, 1]
+    for number in range(1, case.image_count + 1):
+        level = case.image_count - number
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = CTImageStorage
+        meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[*seed, "image", str(number)])
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        data = FileDataset(folder / f"IM{number:04d}.dcm", {}, file_meta=meta, preamble=b"\0" * 128)
+        _describe(data, case)
+        data.SOPClassUID = CTImageStorage
+        data.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+        data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = study, series, frame
+        data.InstanceNumber = number
+        data.ImagePositionPatient = [round(-corner[0], 4), round(-corner[1], 4), round(case.z_of_image(number), 4)]
+        data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        data.PixelSpacing = [round(case.spacing[1], 6), round(case.spacing[0], 6)]
+        data.SliceThickness = round(case.spacing[2], 6)
+        data.Rows, data.Columns = image.shape[1], image.shape[0]
+        data.PixelData = np.ascontiguousarray(stored[:, :, level].T).tobytes()
+        data.save_as(folder / f"IM{number:04d}.dcm", enforce_file_format=True)
+
+
+def _describe(data: Dataset, case: Case) -> None:
+    """Patient, study and pixel attributes that all images of the series share."""
+    data.PatientID = case.id
+    data.PatientName = "Synthetic^Phantom"
+    data.PatientBirthDate = ""
+    data.PatientSex = case.sex
+    data.PatientAge = f"{case.age:03d}Y"
+    data.StudyDate, data.StudyTime, data.StudyID = "20200101", "120000", "1"
+    data.AccessionNumber, data.ReferringPhysicianName = "", ""
+    data.StudyDescription = "Synthetic chest CT, not a patient"
+    data.SeriesDescription = "Chest, axial"
+    data.SeriesNumber = case.series
+    data.Modality = "CT"
+    data.Manufacturer = "CT Findings"
+    data.ImageType = ["DERIVED", "PRIMARY", "AXIAL"]
+    data.BodyPartExamined = "CHEST"
+    data.PositionReferenceIndicator = ""
+    data.PatientPosition = "HFS"
+    data.KVP = 120
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
+    data.RescaleIntercept, data.RescaleSlope, data.RescaleType = RESCALE_INTERCEPT, 1, "HU"
+    data.WindowCenter, data.WindowWidth = 40, 400

@@ -1,0 +1,1 @@
+"""fVLM: image encoder and tensor names."""

@@ -1,0 +1,1 @@
+"""RadFinder: image encoder and tensor names."""

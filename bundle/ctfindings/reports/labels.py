@@ -1,0 +1,101 @@
+"""The 18 CT-RATE labels of a report, from its text alone: 1 present, 0 denied, -1 unknown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from types import MappingProxyType
+
+from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.reports.assertion import Assertion, assertion, split_clauses
+from bundle.ctfindings.reports.label_rules import NORMAL_STATEMENTS, RULES
+from bundle.ctfindings.reports.regions import nearest_region, regions
+from bundle.ctfindings.reports.sentences import split_sentences
+
+LABEL_OF_ASSERTION: Mapping[Assertion, int] = MappingProxyType(
+    {Assertion.ABSENT: 0, Assertion.HISTORICAL: -1, Assertion.UNCERTAIN: -1, Assertion.PRESENT: 1}
+)
+"""What an assertion becomes as a label. A doubt ("atelectasis?") and history ("status post") leave the label unknown."""
+
+# A clause without any of these words mentions no finding; most clauses stop here.
+_ANY_MENTION = re.compile("|".join(rule.mention.pattern for rules in RULES.values() for rule in rules))
+_CACHED_SENTENCES = 1 << 16  # reports repeat their normal sentences word by word
+
+
+@lru_cache(maxsize=_CACHED_SENTENCES)
+def find_mentions(sentence: str, region: str | None = None) -> Mapping[str, Assertion]:
+    """Findings that a sentence mentions, and what it says of each; of several mentions of one finding the strongest.
+
+    Args:
+        sentence: one sentence.
+        region: the region of ``report_regions`` that the report speaks of where the sentence names none.
+
+    Returns:
+        By CT-RATE name; read-only, because the result is cached.
+    """
+    said: dict[str, Assertion] = {}
+    lowered = sentence.lower()
+    for pattern, denied in NORMAL_STATEMENTS:
+        if pattern.search(lowered):
+            said.update(dict.fromkeys(denied, Assertion.ABSENT))
+    if _ANY_MENTION.search(lowered):
+        for start, end in split_clauses(lowered):
+            for finding, value in clause_mentions(lowered[start:end], region).items():
+                said[finding] = max(value, said.get(finding, value))
+    return MappingProxyType(said)
+
+
+@lru_cache(maxsize=_CACHED_SENTENCES)
+def clause_mentions(clause: str, region: str | None = None) -> Mapping[str, Assertion]:
+    """Findings that one clause, in lower case, mentions; otherwise as ``find_mentions``."""
+    said: dict[str, Assertion] = {}
+    if not _ANY_MENTION.search(clause):
+        return said
+    for finding, rules in RULES.items():
+        for rule in rules:
+            matches = list(rule.mention.finditer(clause))
+            if not matches or (rule.near and not rule.near.search(clause)) or (rule.unless and rule.unless.search(clause)):
+                continue
+            for match in matches:
+                if rule.not_in and (nearest_region(regions(clause), *match.span()) or region) in rule.not_in:
+                    continue
+                value = assertion(clause, *match.span())
+                if value is Assertion.ABSENT or not rule.denial_only:
+                    said[finding] = max(value, said.get(finding, value))
+    return MappingProxyType(said)
+
+
+def strongest(mentions: Iterable[Mapping[str, Assertion]]) -> dict[str, Assertion]:
+    """The strongest assertion of each finding over the sentences of a report."""
+    said: dict[str, Assertion] = {}
+    for sentence in mentions:
+        for finding, value in sentence.items():
+            said[finding] = max(value, said.get(finding, value))
+    return said
+
+
+def to_labels(said: Mapping[str, Assertion], policy: Mapping[Assertion, int] = LABEL_OF_ASSERTION) -> list[int]:
+    """The 18 labels, in the order of the finding table: 1, 0, or -1 where the report says nothing or nothing certain."""
+    return [policy[said[name]] if name in said else -1 for name in FINDING_NAMES]
+
+
+def carried_region(sentence: str, before: str | None) -> str | None:
+    """The region that a following sentence without one continues: the last one that this sentence names, else the one before."""
+    named = regions(sentence.lower())
+    return named[-1][0] if named else before
+
+
+def label_text(text: str, policy: Mapping[Assertion, int] = LABEL_OF_ASSERTION) -> list[int]:
+    """The 18 labels of a report given as one text, in the order of the finding table.
+
+    Example:
+        >>> label_text("Minimal pericardial effusion is seen. No pleural effusion. Emphysema cannot be excluded.")
+        [-1, -1, -1, 1, -1, -1, -1, -1, -1, -1, -1, -1, 0, -1, -1, -1, -1, -1]
+    """
+    region: str | None = None
+    mentions = []
+    for sentence in split_sentences(text):
+        mentions.append(find_mentions(sentence.text, region))
+        region = carried_region(sentence.text, region)
+    return to_labels(strongest(mentions), policy)

@@ -1,0 +1,94 @@
+"""A table of reports in, a table of labels and captions out, in several processes."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from bundle.ctfindings.anatomy import ANATOMY_NAMES
+from bundle.ctfindings.files.csv_table import Table
+from bundle.ctfindings.files.process_pool import process_context
+from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.reports.captions import ReadReport, read_report
+
+CAPTION_COLUMNS: tuple[str, ...] = tuple(column for name in ANATOMY_NAMES for column in (f"caption_{name}", f"normal_{name}"))
+"""For each anatomy its caption, and whether it is normal: 1, 0, or empty where the report does not speak of it."""
+
+_IMPRESSION = re.compile(r"impression|conclusion|beurteilung|opinion|summary", re.IGNORECASE)
+_ROWS_PER_TASK = 64
+_FEW_ROWS = 4 * _ROWS_PER_TASK  # for fewer, a process costs more than it brings
+
+
+@dataclass
+class ReportCounts:
+    """What a table of reports held.
+
+    Attributes:
+        reports: rows read.
+        empty: rows without text.
+        labels: how often each finding has each label, by (finding, label).
+        captions: how many reports speak of each anatomy, and how many of these captions are normal, by (anatomy, normal).
+        unplaced: sentences that name no anatomy, and how often each was met.
+    """
+
+    reports: int = 0
+    empty: int = 0
+    labels: Counter[tuple[str, int]] = field(default_factory=Counter)
+    captions: Counter[tuple[str, bool]] = field(default_factory=Counter)
+    unplaced: Counter[str] = field(default_factory=Counter)
+
+    def add(self, report: ReadReport) -> None:
+        """Counts one report."""
+        self.reports += 1
+        self.empty += not report.captions
+        self.labels.update(zip(FINDING_NAMES, report.labels, strict=True))
+        self.captions.update((name, caption.normal) for name, caption in report.captions.items())
+        self.unplaced.update(report.unplaced)
+
+
+def output_columns(id_column: str) -> tuple[str, ...]:
+    """Header of the table that is written: the id, the 18 findings in CT-RATE's order, the captions."""
+    return (id_column, *FINDING_NAMES, *CAPTION_COLUMNS)
+
+
+def output_row(identity: str, report: ReadReport) -> tuple[str | int, ...]:
+    """One row of that table."""
+    cells: list[str | int] = []
+    for name in ANATOMY_NAMES:
+        caption = report.captions.get(name)
+        cells += ["", ""] if caption is None else [caption.text, int(caption.normal)]
+    return (identity, *report.labels, *cells)
+
+
+def read_reports(table: Table, text_columns: Sequence[str], processes: int = 1, uncertain: int = -1) -> Iterator[ReadReport]:
+    """Reads the reports of a table in its order.
+
+    A column whose name says impression, conclusion or Beurteilung is the impression; all others together are the findings.
+
+    Args:
+        table: as ``read_table`` gives.
+        text_columns: columns that hold the report.
+        processes: how many work at a time; small tables are read in this one.
+        uncertain: label of a finding stated in doubt only, see ``read_report``.
+    """
+    sections = [_sections(row.values, text_columns) for row in table.rows]
+    read = partial(_read, uncertain=uncertain)
+    if processes < 2 or len(sections) < _FEW_ROWS:
+        yield from map(read, sections)
+        return
+    with process_context().Pool(processes) as pool:
+        yield from pool.imap(read, sections, chunksize=_ROWS_PER_TASK)
+
+
+def _sections(values: dict[str, str], text_columns: Sequence[str]) -> tuple[str, str]:
+    """The findings and the impression of one row."""
+    impression = [values[name] for name in text_columns if _IMPRESSION.search(name)]
+    findings = [values[name] for name in text_columns if not _IMPRESSION.search(name)]
+    return "\n\n".join(findings), "\n\n".join(impression)
+
+
+def _read(sections: tuple[str, str], uncertain: int) -> ReadReport:
+    return read_report(*sections, uncertain=uncertain)

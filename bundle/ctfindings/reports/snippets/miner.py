@@ -1,0 +1,264 @@
+"""Snippets: sentences of a report that point at a slice, without the reference; one record for each slice they point at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+from bundle.ctfindings.reports.sentences import split_sentences
+from bundle.ctfindings.reports.snippets.reference_filters import (
+    is_comparison_heading,
+    is_of_other_study,
+    judge_numbers,
+    shows_other_plane,
+    starts_with_prior,
+)
+from bundle.ctfindings.reports.snippets.reference_grammar import Reference, Span, find_references
+from bundle.ctfindings.reports.snippets.snippet_text import has_content, without_stretches, word_count
+
+Confidence = Literal["high", "medium", "low"]
+CONFIDENCES: tuple[Confidence, ...] = ("high", "medium", "low")
+
+WIDE_RANGE = 40
+"""A range of more images than this says where a finding extends, not where it is."""
+
+
+class Snippet(NamedTuple):
+    """A text and the image it points at.
+
+    Attributes:
+        series: number of the series; None when the report names none.
+        image: number of the image; the middle of a range.
+        text: the sentence, or the clause of it that belongs to the reference, without references and without what is said of priors.
+        rule: the form of the reference, with ``+list`` or ``+range``; ``inherited`` when the series comes from an earlier sentence.
+        confidence: ``high``: series and image are in words; ``medium``: one reading is by far the likeliest; ``low``: check it.
+        first: first image of the range.
+        last: last image of the range.
+    """
+
+    series: int | None
+    image: int
+    text: str
+    rule: str
+    confidence: Confidence
+    first: int
+    last: int
+
+
+class Refusal(NamedTuple):
+    """A reference that gave no snippet; the reason is prior, other study, plane, date, time, number or no text."""
+
+    series: int | None
+    image: int
+    reason: str
+
+
+class Mined(NamedTuple):
+    """What one report gave."""
+
+    snippets: list[Snippet]
+    refused: list[Refusal]
+
+
+@dataclass
+class _Mention:
+    """A reference with what has been decided of it."""
+
+    reference: Reference
+    confidence: Confidence = "high"
+    refused: str = ""
+    rule: str = ""
+    series: int | None = None
+
+
+@dataclass
+class _Line:
+    """A sentence: where it stands, and its mentions."""
+
+    start: int
+    end: int
+    mentions: list[_Mention]
+
+
+def mine_report(texts: Sequence[str]) -> Mined:
+    """Snippets of one report.
+
+    A series that is named once holds for the images behind it, also in a later section of the report, until another is named. What cannot
+    be told is refused, never guessed.
+
+    Args:
+        texts: the sections, in the order of reading, for example findings and impression.
+    """
+    sections = [(text, _lines(text, find_references(text))) for text in texts]
+    mentions = [mention for _, lines in sections for line in lines for mention in line.mentions]
+    if not mentions:
+        return Mined([], [])
+    for text, lines in sections:
+        _refuse(text, lines)
+    _settle_slashes(mentions)
+    _settle_weak(mentions)
+    _inherit([line for _, lines in sections for line in lines])
+    mined = Mined([], [])
+    for text, lines in sections:
+        for number, line in enumerate(lines):
+            _collect(text, line, lines[number - 1] if number else None, mined)
+    return Mined(list(dict.fromkeys(mined.snippets)), mined.refused)
+
+
+# --- sentences and decisions ---------------------------------------------------------------------------------------
+
+
+def _lines(text: str, references: Sequence[Reference]) -> list[_Line]:
+    """The sentences of a section. A full stop inside a reference ("Se. 3, Im. 45") ends none."""
+    if not references:
+        return []
+    masked = text
+    for reference in references:
+        inside = re.sub(r"[.\n]", " ", text[reference.start : reference.end])
+        masked = masked[: reference.start] + inside + masked[reference.end :]
+    lines = [_Line(sentence.start, sentence.end, []) for sentence in split_sentences(masked)]
+    for reference in references:
+        for line in lines:
+            if line.start <= reference.start < line.end:
+                line.mentions.append(_Mention(reference, series=reference.series, rule=reference.rule))
+                line.end = max(line.end, reference.end)
+                break
+    return lines
+
+
+def _refuse(text: str, lines: Sequence[_Line]) -> None:
+    """Marks what is a number of another kind, another plane, another study or an earlier one."""
+    earlier_study = False
+    for line in lines:
+        sentence = text[line.start : line.end]
+        if sentence.rstrip().endswith(":") or is_comparison_heading(sentence):
+            earlier_study = is_comparison_heading(sentence)
+        for number, mention in enumerate(line.mentions):
+            reference = mention.reference
+            before = line.mentions[number - 1].reference.end - line.start if number else 0
+            behind = line.mentions[number + 1].reference.start - line.start if number + 1 < len(line.mentions) else None
+            if reference.rule == "bare":
+                judgement = judge_numbers(text, reference)
+                mention.refused = judgement.reason
+                mention.confidence = "low" if judgement.verdict == "weak" else "medium"
+                if judgement.verdict == "refused":
+                    continue
+            if earlier_study or starts_with_prior(sentence):
+                mention.refused, mention.confidence = "prior", "high"
+            elif other := is_of_other_study(sentence, reference.start - line.start, reference.end - line.start, before, behind):
+                mention.refused, mention.confidence = other, "high"
+            elif reference.images and shows_other_plane(text, reference):
+                mention.refused, mention.confidence = "plane", "high"
+
+
+def _settle_slashes(mentions: Sequence[_Mention]) -> None:
+    """ "Bild 4/86" is series 4, image 86; "image 86/232" is image 86 of 232, as are "image 9/232" and "image 12/232" together."""
+    slashed = [mention for mention in mentions if mention.rule == "image_slash"]
+    totals = [mention.reference.images[0].first for mention in slashed]
+    for mention in slashed:
+        series, total = mention.reference.series or 0, mention.reference.images[0].first
+        mention.confidence = "medium"
+        if totals.count(total) > 1 or 15 < series < 100:
+            mention.series, mention.rule = None, "image_only"
+            mention.reference = mention.reference._replace(series=None, images=(Span(series, series),), rule="image_only")
+
+
+def _settle_weak(mentions: Sequence[_Mention]) -> None:
+    """Two numbers that could be anything are a reference when the report's certain references name the same series."""
+    known = {mention.series for mention in mentions if mention.series is not None and not mention.refused and mention.reference.images}
+    for mention in mentions:
+        weak = mention.rule == "bare" and mention.confidence == "low" and mention.refused == "number"
+        if weak and mention.series in known:
+            mention.refused = ""
+
+
+def _inherit(lines: Sequence[_Line]) -> None:
+    """Gives images without a series the one named last."""
+    named = {mention.series for line in lines for mention in line.mentions if mention.series is not None and not mention.refused}
+    series: int | None = None
+    age = 0
+    for line in lines:
+        alone = {mention.series for mention in line.mentions if not mention.reference.images and not mention.refused}
+        if len(alone) > 1:
+            series = None  # "Series 1 is the localiser and series 2 the lung kernel": none of them is meant.
+        for mention in line.mentions:
+            if mention.refused:
+                continue
+            if mention.series is not None:
+                if len(alone) <= 1 or mention.reference.images:
+                    series, age = mention.series, 0
+            elif mention.reference.images:
+                mention.series = series
+                mention.rule = "image_only" if series is None else "inherited"
+                near = age <= 1 or len(named) == 1
+                mention.confidence = "low" if series is None or not near else "medium"
+                age = 0 if series is not None and near else age
+        age += 1
+
+
+# --- clauses and text ----------------------------------------------------------------------------------------------
+
+_JOINING = re.compile(r"^\s*(?:[,;/+&]|\b(?:and|und|or|oder|as well as|sowie)\b)?\s*$", re.IGNORECASE)
+_CUT = re.compile(r"[;,]\s*|\s+(?:and|und|sowie|as well as)\s+")
+
+
+def _collect(text: str, line: _Line, previous: _Line | None, mined: Mined) -> None:
+    """Adds the snippets and refusals of a sentence."""
+    mentions = [mention for mention in line.mentions if mention.reference.images]
+    for mention in mentions:
+        if mention.refused:
+            mined.refused.append(Refusal(mention.series, mention.reference.images[0].middle, mention.refused))
+    kept = [mention for mention in mentions if not mention.refused]
+    if not kept:
+        return
+    groups = _groups(text, kept)
+    for group, (start, end) in zip(groups, _clauses(text, line, groups), strict=True):
+        snippet = _words(text, start, end, line)
+        if not has_content(snippet):
+            snippet = _words(text, line.start, line.end, line)
+        if not has_content(snippet) and previous is not None:
+            snippet = _words(text, previous.start, previous.end, previous)
+        for mention in group:
+            for span in mention.reference.images:
+                if has_content(snippet):
+                    mined.snippets.append(_snippet(mention, span, snippet))
+                else:
+                    mined.refused.append(Refusal(mention.series, span.middle, "no text"))
+
+
+def _snippet(mention: _Mention, span: Span, text: str) -> Snippet:
+    form = "+range" if span.first != span.last else "+list" if len(mention.reference.images) > 1 else ""
+    weak = span.last - span.first >= WIDE_RANGE or word_count(text) < 2
+    return Snippet(mention.series, span.middle, text, mention.rule + form, "low" if weak else mention.confidence, span.first, span.last)
+
+
+def _groups(text: str, mentions: Sequence[_Mention]) -> list[list[_Mention]]:
+    """References that stand together, as in "(3/45 and 3/62)", share one text."""
+    groups: list[list[_Mention]] = []
+    for mention in mentions:
+        between = text[groups[-1][-1].reference.end : mention.reference.start] if groups else ""
+        if groups and _JOINING.fullmatch(between):
+            groups[-1].append(mention)
+        else:
+            groups.append([mention])
+    return groups
+
+
+def _clauses(text: str, line: _Line, groups: Sequence[Sequence[_Mention]]) -> list[tuple[int, int]]:
+    """The stretch of a sentence that belongs to each group: cut at the first comma, semicolon or "and" behind the group before."""
+    edges = [line.start]
+    for before, behind in pairwise(groups):
+        start, end = before[-1].reference.end, behind[0].reference.start
+        cut = _CUT.search(text, start, end)
+        edges.append(cut.end() if cut else start)
+    edges.append(line.end)
+    return list(pairwise(edges))
+
+
+def _words(text: str, start: int, end: int, line: _Line) -> str:
+    """A stretch of a sentence without references; numbers that were taken for dates or sizes stay."""
+    stretches = [(each.reference.start, each.reference.end) for each in line.mentions if each.refused not in ("date", "time", "number")]
+    return without_stretches(text, start, end, stretches)

@@ -1,0 +1,270 @@
+"""What only looks like a slice reference of this scan: dates, levels, scores, times; prior and other studies; other planes."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, NamedTuple
+
+from bundle.ctfindings.reports.snippets.reference_grammar import Reference
+
+Verdict = Literal["accepted", "weak", "refused"]
+
+
+class Judgement(NamedTuple):
+    """What a guard says of a reference.
+
+    Attributes:
+        verdict: ``weak`` needs another reference of the same report to agree on the series.
+        reason: why it is not accepted; empty when it is.
+    """
+
+    verdict: Verdict
+    reason: str = ""
+
+
+_ACCEPTED = Judgement("accepted")
+
+
+# --- numbers around a slash or a colon -----------------------------------------------------------------------------
+
+_LEVEL = (
+    r"(?:[BLHS]WK|[BLH]WS|th|t|l|c|s|si|vertebra\w*|levels?|discs?|disks?|segment\w*|seg|rib|ribs|rippen?|icr|intercostal(?: space)?|"
+    r"interkostal\w*|sacral|osteochondrose|bandscheibe\w*)"
+)
+_SCORE = (
+    r"(?:grade|grad|stage|stadium|stadien|scores?|categor(?:y|ies)|kategorie|type|typ|class|klasse|quality|qualität|\w*qualität|"
+    r"(?:lung|bi|ti|pi|cad|co|li)-?rads|t[i-]?rads|ecog|nyha|ccs|asa|gold|gleason|mmse|agatston|upper|lower|middle|oberes|unteres|mittleres|"
+    r"oberen|unteren|mittleren|obere|untere|ratio|verhältnis|dilution|verdünnung|scale|maßstab|of|von|about|approximately|ca|etwa|emphysema?)"
+)
+_PLACE_OR_ID = (
+    r"(?:room|zimmer|ward|station|bed|bett|figure|fig|abb|abbildung|page|seite|chapter|protocol|protokoll|id|no|nr|number|nummer|"
+    r"accession|auftrag|tel|phone|geb|geboren|born|dob)"
+)
+_PRESSURE = r"(?:bp|rr|pressure|blutdruck|saturation|sättigung|spo2|puls)"
+_WORD_BEFORE = re.compile(rf"(?<![^\W_])(?:{_LEVEL}|{_SCORE}|{_PLACE_OR_ID}|{_PRESSURE})\b[\s.:]*$", re.IGNORECASE)
+_MORE_OF_THEM = re.compile(rf"(?<![^\W_]){_LEVEL}\W*\s\d[\d/,.\s]*(?:and|und|&|,|bis)?\s*$|\d\.?\s?$", re.IGNORECASE)
+_WORD_AFTER = re.compile(
+    r"\s*(?:lymph\w*|lk\b|nodes?\b|knoten|stations?\b|stationen|vessels?\b|gefäße|fractions?\b|fraktionen|levels?\b|segment\w*|ribs?\b|rippen?\b|"
+    r"patients?\b|patienten|points?\b|punkten?\b|of\b|des\b|der\b|uhr\b|[ap]\.?m\b|hours?\b|hrs?\b|h\b|wirbel\w*|lobes?\b|lappen\b|parts?\b)",
+    re.IGNORECASE,
+)
+# Words in front of a month and a year: a treatment anywhere near, a study or "since" right beside.
+_TREATMENT = re.compile(
+    r"(?:\bs/p\b|status post|state after|z\.\s?n\.|zustand nach|\bst\.\s?p\.|\bop\b|\w*-op\b|operation|surgery|resect\w*|resektion|"
+    r"lobe[ck]tom\w+|pneumone[ck]tom\w+|cabg|acb|chemo\w*|radiatio\w*|radiother\w*|bestrahl\w*|transplant\w*|diagnos\w*|\bed\b|biops\w*)[^().]{0,44}[\s(]*$",
+    re.IGNORECASE,
+)
+_SINCE = re.compile(
+    r"(?<![^\W_])(?:since|seit|until|bis|dated|datiert|vom|last|letzte\w*|next|nächste\w*|follow-?up|kontrolle\w*|verlauf\w*|voruntersuchung\w*|vu|"
+    r"vor-?ct|prior|previous|earlier|ct|mri|mrt|pet|thorax|chest|scan|study|exam|examination)(?:\s+(?:in|on|am|im|of|from|aus))?[\s(]*$"
+    r"|(?<![^\W_])in\s*(?:\d{1,2}/\d\d\s+(?:or|and|bzw\.|oder|und)\s+)?$|/\d\d\s+(?:or|bzw\.|oder)\s+$",
+    re.IGNORECASE,
+)
+_SPOKEN = re.compile(
+    r"\b(?:inform\w*|discuss\w*|call\w*|phone\w*|telephon\w*|telefon\w*|notif\w*|communicat\w*|mitgeteilt|übermittelt|besprochen|verständigt|"
+    r"uhr|[ap]\.?m\.?)(?![^\W_])|\b(?:time|at|um|gegen|clock|started|beginn|ende)\W*$",
+    re.IGNORECASE,
+)
+_SET_OFF = re.compile(r"(?:[,;:–-]|\b(?:on|in|at|auf|see|siehe|and|und|mm|cm))\s*$", re.IGNORECASE)
+_TOLD = re.compile(r"[^\W\d_]{3,}")
+_DELIMITED = re.compile(r"\s*(?:$|[,;.)\]]|\b(?:and|und|&)\s*\d)")
+
+
+def judge_numbers(text: str, reference: Reference) -> Judgement:
+    """Whether "3/45" or "13:141" names a series and an image, from the numbers and the words beside them.
+
+    Args:
+        text: the report; ``reference`` is a ``bare`` one of it.
+    """
+    if reference.series is None or not reference.images:
+        raise ValueError(f"a bare reference has a series and an image, this one has {reference}; call find_references")
+    series, image = reference.series, reference.images[0].first
+    before, after = text[max(0, reference.start - 64) : reference.start], text[reference.end : reference.end + 24]
+    enclosed = _enclosed(text, reference)
+    if _WORD_BEFORE.search(before) or _MORE_OF_THEM.search(before) or _WORD_AFTER.match(after):
+        return Judgement("refused", "number")
+    if text[reference.start] == "0" or re.search(r"[/:]\s?0", text[reference.start : reference.end]) or series == 0:
+        return Judgement("refused", "date")
+    if 1900 <= image <= 2100:
+        return Judgement("refused", "date")
+    year = not reference.colon and series <= 12 and (image <= 31 or 70 <= image <= 99)
+    if year and (_TREATMENT.search(before) or _SINCE.search(before)):
+        return Judgement("refused", "date")
+    if reference.colon:
+        clock = series <= 24 and image <= 59
+        if clock and (_SPOKEN.search(_sentence_before(text, reference.start)) or _SPOKEN.match(after.strip())):
+            return Judgement("refused", "time")
+        return _ACCEPTED if enclosed and (not clock or image > 12) else Judgement("weak", "number")
+    if max(series, image) <= 12 or _unusual_series(series):
+        return Judgement("weak" if enclosed else "refused", "number")
+    if enclosed:
+        return _ACCEPTED
+    told = len(_TOLD.findall(_sentence_before(text, reference.start))) > 1 and _SET_OFF.search(before)
+    return _ACCEPTED if image > 31 and told and _DELIMITED.match(after) else Judgement("weak", "number")
+
+
+def _unusual_series(series: int) -> bool:
+    """Scanners count series from 1, or in hundreds (201, 602, 1001); "120/80" and "36/192" are neither."""
+    return series > 30 and not (series >= 200 and series % 100 <= 20)
+
+
+def _enclosed(text: str, reference: Reference) -> bool:
+    """Whether a bracket holds the reference and little else: "(3/45)", "(see 3/45)", "(6 mm, 3/45)"."""
+    opened = max(text.rfind("(", 0, reference.start), text.rfind("[", 0, reference.start))
+    closed = min(end for end in (text.find(")", reference.end), text.find("]", reference.end), len(text)) if end >= 0)
+    near = opened >= 0 and closed < len(text) and closed - opened <= 80
+    return near and re.search(r"[)\]]", text[opened : reference.start]) is None
+
+
+def _sentence_before(text: str, position: int) -> str:
+    """The text before ``position`` back to a full stop."""
+    start = max(text.rfind(". ", 0, position), text.rfind("\n", 0, position))
+    return text[start + 1 : position]
+
+
+# --- other planes, studies and times -------------------------------------------------------------------------------
+
+_PLANE = r"(?:sagittale?[nrs]?|sag\.?|coronal|[ck]oronare?[nrs]?|[ck]or\.?|frontale?[nrs]?|oblique)"
+_VIEW = r"(?:reformat\w*|reformation\w*|reconstruct\w*|rekonstruktion\w*|mprs?|views?|images?|planes?|ebenen?|schicht\w*|series|serie)"
+_PLANE_BEFORE = re.compile(rf"(?<![^\W_]){_PLANE}(?:[\s,:(]+{_VIEW})*[\s,:(]*(?:(?:in|on|auf)\s)?$", re.IGNORECASE)
+_PLANE_WITHIN = re.compile(rf"(?<![^\W_]){_PLANE}(?![^\W_])", re.IGNORECASE)
+_PLANE_AFTER = re.compile(rf"[\s,(]*{_PLANE}(?![^\W_])", re.IGNORECASE)
+
+_MODALITY = (
+    r"(?:pet(?:[-/ ]?ct)?|mri|mrt|mrcp|mr|ultraso\w+|sonogra\w*|radiographs?|x-rays?|röntgen\w*|mammogra\w*|[ck]eintigra\w*|szintigra\w*)"
+)
+_OTHER_STUDY = re.compile(
+    rf"(?<![^\W_])(?:on|in|in der|im|auf|by|per)\s+(?:the\s+)?{_MODALITY}(?![-\w])(?:\s+\w+){{0,2}}\s*\($|"
+    rf"^\W*(?:on|in|in der|im|auf|the|der|die)?\s*{_MODALITY}(?![-\w])|(?<![^\W_]){_MODALITY}(?![-\w])(?:\s+\w+){{0,3}}[\s,:]*$",
+    re.IGNORECASE,
+)
+
+
+def shows_other_plane(text: str, reference: Reference) -> bool:
+    """Whether the words beside or in a reference say that the images are sagittal or coronal."""
+    before = text[max(0, reference.start - 60) : reference.start]
+    return any(
+        (
+            _PLANE_BEFORE.search(before),
+            _PLANE_WITHIN.search(text, reference.start, reference.end),
+            _PLANE_AFTER.match(text, reference.end),
+        )
+    )
+
+
+_MONTH = r"(?:jan|feb|mar|mär|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez)\w*"
+_DATE = rf"(?:\d{{1,2}}[./]\d{{1,2}}[./]\d{{2,4}}|\d{{1,2}}[./]\d{{4}}|(?:\d{{1,2}}\.?\s+)?{_MONTH}\s+\d{{4}}|(?:19|20)\d\d)"
+_STUDY = r"(?:study|studies|scan|ct|exam(?:ination)?|untersuchung|aufnahme|examen)"
+# What happened earlier to the patient is seen in this scan: "sequelae of an earlier infection (series 3, image 45)".
+_EVENT = (
+    r"(?:\s+\w+)?\s+(?:infe[ck]t\w*|inflamm\w*|entzünd\w*|surg\w*|operat\w*|rese[ck]t\w*|\w*e[ck]tom\w*|sternotom\w*|thora[ck]otom\w*|"
+    r"granulomat\w*|tubercul\w*|tuberkul\w*|pneumoni\w*|disease|erkrankung\w*|embol\w*|infarct\w*|infarkt\w*|fra[ck]tur\w*|trauma\w*|radiat\w*|"
+    r"irradiat\w*|bestrahl\w*|therap\w*|treatment|intervention\w*|biops\w*|drain\w*|exposure|exposition)"
+)
+# Words for another study; a reference behind one, in the same clause, is of that study.
+_PRIOR = re.compile(
+    rf"(?<![^\W_])(?:prior|previous|previously|preceding|earlier|former|formerly|baseline|outside|external|older|"
+    rf"(?:old|last|initial)\s+{_STUDY}|"
+    rf"voruntersuchung(?:en)?|vorunters|vor-?ct|vu|voraufnahmen?|vorbefund\w*|zuvor|vormals|ehemals|früher\w*|vorher\w*|damals|damalig\w*|"
+    rf"auswärtig\w*|extern\w*|letzte[nrs]?\s+{_STUDY}|"
+    rf"vorbeschrieben|vorwerte?|vormessung(?:en)?|"
+    rf"{_STUDY}\s+(?:of|from|dated|vom|on|aus)\s+(?:the\s+|dem\s+)?{_DATE})(?![^\W_])",
+    re.IGNORECASE,
+)
+# Words that only compare: the sentence may go on with this scan, behind a comma and more words, or behind a verb in the present.
+_COMPARING = re.compile(
+    r"(?<![^\W_])(?:compared|comparison|comparing|comparative\w*|vergleich\w*|verglichen|vgl\. mit|gegenüber|versus|vs)(?![^\W_])",
+    re.IGNORECASE,
+)
+_EVENT_FOLLOWS = re.compile(_EVENT, re.IGNORECASE)
+_SINCE_THEN = re.compile(
+    r"(?<![^\W_])(?:since|from|than|to|zur|zum|als|seit)(?:\s+(?:the|a|an|der|dem|den|last|most|recent))*\s*$",
+    re.IGNORECASE,
+)
+_ONLY_SINCE = re.compile(r"(?<![^\W_])(?:since|seit)(?:\s+(?:the|a|an|der|dem|den))?\s*$", re.IGNORECASE)
+_HEADING = re.compile(
+    r"\W*(?:comparison|prior (?:study|studies|exams?)|vergleich|voruntersuchung(?:en)?|voraufnahmen?|vu)\s*:", re.IGNORECASE
+)
+_PRIOR_LABEL = re.compile(
+    r"\W*(?:prior|previous|earlier|former|frühere|vorherige|ehemalige|vorwerte?|vormessung(?:en)?)(?:\s+\w+){0,2}\s*:", re.IGNORECASE
+)
+_AS_BEFORE = re.compile(r"(?<![^\W_])(?:as|wie)(?:\s+\w+){0,3}\s*$", re.IGNORECASE)
+_NOW = re.compile(r"(?<![^\W_])(?:now|currently|current|today|aktuell\w*|jetzt|heute|nunmehr|derzeit\w*)(?![^\W_])|;", re.IGNORECASE)
+_PRESENT_VERB = re.compile(
+    r"(?<![^\W_])(?:is|are|has|have|shows?|measures?|appears?|remains?|ist|sind|zeigt|zeigen|hat|haben|misst|stellt|findet|weist)(?![^\W_])",
+    re.IGNORECASE,
+)
+_STATE = re.compile(
+    r"(?<![^\W_])(?:unchanged|stable|larger|smaller|grown|increased|decreased|enlarged|new|newly|unverändert\w*|stationär\w*|\w*konstant\w*|"
+    r"größer|kleiner|\w*progredient\w*|\w*regredient\w*|rückläufig\w*|zugenommen|abgenommen|neu\w*)(?![^\W_])",
+    re.IGNORECASE,
+)
+_DESCRIBED = re.compile(
+    r"\s+(?:seen|noted|described|demonstrated|identified|known|reported|visuali[sz]ed|beschriebene[nrs]?|bekannte[nrs]?)(?=\s+(?!on\b|in\b|at\b|auf\b)\w)",
+    re.IGNORECASE,
+)
+_GONE = re.compile(r"resolved|no longer|not (?:seen|visible)|disappeared|nicht mehr|rückgebildet", re.IGNORECASE)
+_CLAUSE_GOES_ON = re.compile(r"[,:]\s*\w+\s+\S*[^\W\d_]\w*.*\S")
+# "(series 2, image 40, prior CT)", "(series 2 image 40) of the earlier scan"; but not "(series 2, image 40), previously 6 mm".
+_ATTACHED = re.compile(
+    r"(?:\s*[)\]]?\s+(?:on|of|in|from|im|der|in der|am|vom|bei|aus)\s+|\s*[,;]?\s*)(?:(?:the|a|an|der|dem|den)\s+)?(?=\w)", re.IGNORECASE
+)
+_DATED = re.compile(rf"\s*[,)]?\s*(?:from|of|dated|vom|aus)\s+(?:the\s+|dem\s+)?{_DATE}", re.IGNORECASE)
+_ON_DATE = re.compile(rf"(?<![^\W_])(?:am|on|im|in)\s+{_DATE}(?![^\W_])", re.IGNORECASE)
+_SIZE_FOLLOWS = re.compile(r"\W*(?:\w+\s+){0,2}\d+(?:[.,]\d+)?\s*(?:[x×]\s*\d|mm|cm)", re.IGNORECASE)
+
+
+def starts_with_prior(sentence: str) -> bool:
+    """Whether a sentence is labelled as speaking of an earlier study: "Prior measurements: ..."."""
+    return _PRIOR_LABEL.match(sentence) is not None
+
+
+def is_comparison_heading(sentence: str) -> bool:
+    """Whether a sentence is, or starts with, the heading of the section that names earlier studies."""
+    return _HEADING.match(sentence) is not None
+
+
+def is_of_other_study(sentence: str, start: int, end: int, previous_end: int, next_start: int | None) -> str:
+    """Why a reference belongs to an earlier study or another modality; empty when it belongs to this scan.
+
+    Args:
+        sentence: text with the reference at ``start:end``.
+        previous_end: offset after the reference before it in the sentence; 0 when it is the first.
+        next_start: offset of the reference behind it; None when it is the last.
+    """
+    before = sentence[previous_end:start]
+    if _OTHER_STUDY.search(before):
+        return "other study"
+    for cue in _PRIOR.finditer(before):
+        described = _DESCRIBED.match(before, cue.end()) and not _GONE.search(sentence)
+        event = _EVENT_FOLLOWS.match(before, cue.end())
+        if described or event or _AS_BEFORE.search(before, 0, cue.start()):
+            continue  # "The previously seen nodule (series 3, image 45) has grown" shows this scan.
+        if _still_speaking_of_it(before, cue, comparing=_compares(before, cue)):
+            return "prior"
+    for cue in (*_COMPARING.finditer(before), *_ON_DATE.finditer(before)):
+        if _still_speaking_of_it(before, cue, comparing=True):
+            return "prior"
+    attached = _ATTACHED.match(sentence, end)
+    behind = attached and (_PRIOR.match(sentence, attached.end()) or _DATED.match(sentence, end))
+    if behind and not _SIZE_FOLLOWS.match(sentence, behind.end()) and (next_start is None or not 0 <= next_start - behind.end() < 12):
+        return "prior"
+    return ""
+
+
+def _compares(before: str, cue: re.Match[str]) -> bool:
+    """Whether an earlier study is only named to compare with: "compared with the prior CT", "unchanged since the previous scan"."""
+    return (
+        _COMPARING.search(before, max(0, cue.start() - 30), cue.start()) is not None
+        or _SINCE_THEN.search(before, 0, cue.start()) is not None
+    )
+
+
+def _still_speaking_of_it(before: str, cue: re.Match[str], comparing: bool) -> bool:
+    """Whether the text between a cue and the reference stays with the earlier study."""
+    rest = before[cue.end() :]
+    if _ONLY_SINCE.search(before, 0, cue.start()) and len(_TOLD.findall(rest)) > 2:
+        return False  # "new nodule since the last CT in the left upper lobe (series 3, image 45)"
+    if _NOW.search(rest) or (")" in rest and "(" not in rest[: rest.index(")")]):
+        return False
+    return not (comparing and (_CLAUSE_GOES_ON.search(rest) or _PRESENT_VERB.search(rest) or _STATE.search(rest)))

@@ -1,0 +1,276 @@
+"""Where an image lies: (series, image) to world z in mm, from the headers of a DICOM study or from the geometry of one volume."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pydicom
+
+from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.files.folders import files_below
+from bundle.ctfindings.scan.dicom_header import DamagedHeader, read_header
+from bundle.ctfindings.scan.dicom_series import MAX_TILT_DEGREES
+
+SAME_PLACE_MM = 0.5
+"""Two images of one number this close together are copies of one place, further apart they make the number ambiguous."""
+
+_TAGS = [
+    "AccessionNumber",
+    "Columns",
+    "ImageOrientationPatient",
+    "ImagePositionPatient",
+    "ImageType",
+    "InstanceNumber",
+    "Modality",
+    "NumberOfFrames",
+    "PixelSpacing",
+    "Rows",
+    "SeriesNumber",
+    "StudyInstanceUID",
+]
+
+Problem = Literal["no such series", "no such image", "series not named", "not axial", "ambiguous", "not a CT image"]
+
+
+class Position(NamedTuple):
+    """Where an image lies, or why that cannot be said.
+
+    Attributes:
+        z_mm: world z of the centre of the image, in mm (the same in RAS and LPS); None with a problem.
+        series: the series it was found in; differs from the one asked for only when that was None.
+        problem: empty when ``z_mm`` is known.
+    """
+
+    z_mm: float | None
+    series: int | None
+    problem: Problem | Literal[""] = ""
+
+
+class _Header(NamedTuple):
+    """What one image contributes to the table; ``z_mm`` is None when it is not an axial CT image."""
+
+    z_mm: float | None
+    problem: Problem | Literal[""]
+
+
+class _Numbered(NamedTuple):
+    """An image by the numbers that a report may call it by."""
+
+    series: int | None
+    image: int
+    study: str
+    accession: str
+    entry: _Header
+
+
+@dataclass
+class StudyTable:
+    """The images of a study by series and image number."""
+
+    images: dict[int | None, dict[int, list[_Header]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+
+    def position(self, series: int | None, first: int, last: int | None = None) -> Position:
+        """World z of an image, or of the middle of a range.
+
+        A reference without series is resolved when the study has one axial CT series only.
+
+        Args:
+            series: series number; None when the report names none.
+            first: image (instance) number.
+            last: last image of a range; None for a single image.
+        """
+        if series is None:
+            axial = [
+                number for number, images in self.images.items() if any(each.z_mm is not None for one in images.values() for each in one)
+            ]
+            if len(axial) != 1:
+                return Position(None, None, "series not named")
+            series = axial[0]
+        elif series not in self.images:
+            return Position(None, series, "no such series")
+        ends = [self._z(series, image) for image in {first, last or first}]
+        for _, problem in ends:
+            if problem:
+                return Position(None, series, problem)
+        return Position(float(np.mean([z for z, _ in ends])), series)
+
+    def _z(self, series: int | None, image: int) -> tuple[float, Problem | Literal[""]]:
+        found = self.images[series].get(image, [])
+        places = [header.z_mm for header in found if header.z_mm is not None]
+        if not places:
+            return 0.0, found[0].problem if found else "no such image"
+        if max(places) - min(places) > SAME_PLACE_MM:
+            return 0.0, "ambiguous"
+        return places[0], ""
+
+
+class VolumeSlices(NamedTuple):
+    """Images of one volume without DICOM headers, counted from the top: image 1 is the most superior slice.
+
+    The order is an assumption that most scanners keep; what is resolved this way is of low confidence.
+
+    Attributes:
+        affine: voxel indices to RAS world mm, (4, 4).
+        shape: voxels, (X, Y, Z) in the order of storage.
+        superior_first: False when image 1 is the most inferior slice.
+    """
+
+    affine: np.ndarray
+    shape: Sequence[int]
+    superior_first: bool = True
+
+    def position(self, series: int | None, first: int, last: int | None = None) -> Position:
+        """World z of an image, or of the middle of a range; ``series`` is taken as it is, for there is only this volume."""
+        axes = np.asarray(self.affine, np.float64)[:3, :3]
+        body_axis = int(np.abs(axes[2] / np.linalg.norm(axes, axis=0)).argmax())
+        count = int(self.shape[body_axis])
+        if not all(1 <= image <= count for image in (first, last or first)):
+            return Position(None, series, "no such image")
+        middle = (first + (last or first)) / 2
+        upwards = axes[2, body_axis] > 0
+        index = (np.asarray(self.shape, np.float64) - 1) / 2
+        index[body_axis] = count - middle if upwards == self.superior_first else middle - 1
+        return Position(float((np.asarray(self.affine) @ [*index, 1.0])[2]), series)
+
+
+class Studies:
+    """The studies of a folder, found by the id of a report.
+
+    A study is a folder or a zip of DICOM directly below ``folder``, found by its name; or by the AccessionNumber or StudyInstanceUID of
+    its images, in any layout. Only headers are read, and nothing is written.
+
+    Args:
+        folder: the archive.
+
+    Raises:
+        ScanError: when the folder is missing or holds no DICOM.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise ScanError(folder, "there is no such folder; give the folder of the DICOM studies")
+        self.folder = folder
+        self.files = 0
+        self._by_name: dict[str, StudyTable] = defaultdict(StudyTable)
+        self._by_number: dict[str, StudyTable] = defaultdict(StudyTable)
+        self._uids: set[str] = set()
+        self.everything = StudyTable()
+
+    def read(self) -> Iterator[Path]:
+        """Reads the headers file by file; yields each file read, for a progress bar.
+
+        Raises:
+            ScanError: when no file is DICOM.
+        """
+        for path in files_below(self.folder):
+            self.add(path)
+            yield path
+        if not self.files:
+            raise ScanError(self.folder, "holds no DICOM images; give the folder of the DICOM studies")
+
+    def add(self, path: Path) -> None:
+        """Reads the headers of one file, of the files of a zip, or of all in a folder.
+
+        Raises:
+            ScanError: when a zip is damaged or encrypted.
+        """
+        if path.is_dir():
+            for item in files_below(path):
+                self.add(item)
+        elif path.suffix.lower() == ".zip":
+            self.read_zip(path)
+        else:
+            self._add(
+                path, path.relative_to(self.folder).parts[0] if path.parent != self.folder and path.is_relative_to(self.folder) else ""
+            )
+
+    def read_zip(self, path: Path) -> None:
+        """Reads the headers in one zip.
+
+        Raises:
+            ScanError: when it is damaged or encrypted.
+        """
+        try:
+            with zipfile.ZipFile(path) as archive:
+                for member in archive.infolist():
+                    if not member.is_dir() and "__MACOSX" not in member.filename:
+                        self._add(io.BytesIO(archive.read(member)), path.stem)
+        except (zipfile.BadZipFile, RuntimeError, EOFError) as error:
+            raise ScanError(path, f"is a damaged or encrypted zip ({error}); copy it again or unpack it") from error
+
+    def _add(self, file: Path | io.BytesIO, name: str) -> None:
+        try:
+            numbered = read_header(file, _TAGS, _numbered)
+        except DamagedHeader:
+            return  # No sentence can refer to it either: its number may be what is damaged.
+        if numbered is None:
+            return  # An archive holds notes and DICOMDIR as well.
+        self.files += 1
+        series, image, entry = numbered.series, numbered.image, numbered.entry
+        uid = numbered.study or name or "?"
+        self._uids.add(uid)
+        self.everything.images[series][image].append(entry)
+        if name:
+            self._by_name[name].images[series][image].append(entry)
+        for key in {uid, numbered.accession} - {""}:
+            self._by_number[key].images[series][image].append(entry)
+
+    @property
+    def only_study(self) -> StudyTable | None:
+        """The study, when the folder holds exactly one."""
+        if len(self._uids) != 1:
+            return None
+        return self._by_number.get(next(iter(self._uids)))
+
+    def find(self, identity: str) -> StudyTable | None:
+        """The study of a report, by folder or zip name, AccessionNumber or StudyInstanceUID; None when there is none."""
+        return self._by_name.get(identity) or self._by_number.get(identity)
+
+
+def read_files(paths: Sequence[Path]) -> StudyTable:
+    """The table of one study from its files, or folders or zips of them.
+
+    Raises:
+        ScanError: when there are no DICOM images, or a zip is damaged.
+    """
+    studies = Studies(paths[0].parent)
+    for path in paths:
+        studies.add(path)
+    if not studies.files:
+        raise ScanError(paths[0], "holds no DICOM images; give the folder of the DICOM study")
+    return studies.everything
+
+
+def _numbered(header: pydicom.Dataset) -> _Numbered | None:
+    """None for what has no number: a report may be a DICOM object too."""
+    if header.get("InstanceNumber") is None or "Modality" not in header:
+        return None
+    series = header.get("SeriesNumber")
+    study, accession = (str(header.get(tag) or "") for tag in ("StudyInstanceUID", "AccessionNumber"))
+    return _Numbered(None if series is None else int(series), int(header.InstanceNumber), study, accession, _entry(header))
+
+
+def _entry(header: pydicom.Dataset) -> _Header:
+    """World z of the centre of an axial CT image, or what is wrong with it."""
+    if header.get("Modality") != "CT" or int(header.get("NumberOfFrames") or 1) > 1:
+        return _Header(None, "not a CT image")
+    kind = {
+        str(part).upper()
+        for part in ([header.get("ImageType")] if isinstance(header.get("ImageType"), str) else header.get("ImageType") or [])
+    }
+    position, cosines, spacing = (header.get(tag) for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"))
+    if not position or not cosines or not spacing or "SECONDARY" in kind:
+        return _Header(None, "not a CT image")
+    along_row, along_column = np.asarray(cosines[:3], np.float64), np.asarray(cosines[3:], np.float64)
+    if "LOCALIZER" in kind or abs(np.cross(along_row, along_column)[2]) < np.cos(np.radians(MAX_TILT_DEGREES)):
+        return _Header(None, "not axial")
+    rows, columns = (int(header.get(tag) or 1) for tag in ("Rows", "Columns"))
+    z = float(position[2]) + along_row[2] * float(spacing[1]) * (columns - 1) / 2 + along_column[2] * float(spacing[0]) * (rows - 1) / 2
+    return _Header(float(z), "")

@@ -1,0 +1,125 @@
+"""Whether a sentence of a report states something abnormal, and of which anatomy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+
+from bundle.ctfindings.anatomy import ANATOMY_NAMES
+from bundle.ctfindings.findings import FINDINGS
+from bundle.ctfindings.reports.assertion import Assertion, assertion, split_clauses
+from bundle.ctfindings.reports.labels import clause_mentions, find_mentions
+from bundle.ctfindings.reports.regions import REGION_ANATOMY, nearest_region, regions
+
+
+class Kind(Enum):
+    """What a sentence does: states an abnormality, says that something is normal or absent, remarks on the examination, or neither."""
+
+    ABNORMAL = "abnormal"
+    NORMAL = "normal"
+    REMARK = "remark"
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What one sentence says.
+
+    Attributes:
+        kind: of the sentence as a whole.
+        anatomies: that it speaks of, in the order of the anatomy table; empty when it names none.
+        abnormal: those of which it states an abnormality.
+        mentions: findings of the table that it mentions, with what it says of each.
+    """
+
+    kind: Kind
+    anatomies: tuple[str, ...]
+    abnormal: tuple[str, ...]
+    mentions: Mapping[str, Assertion]
+
+
+_ANATOMY_OF = {finding.name: finding.anatomy for finding in FINDINGS}
+# Pathology beyond the 18 findings; counts unless it is denied.
+_ABNORMAL = re.compile(
+    r"\b(?:mass(?:es)?|lesions?|tumou?r\w*|malignan\w*|carcinom\w*|metasta\w*|neoplas\w*|cyst(?:s|ic)?|thicken\w*|"
+    r"thickness increase\w*|dilat\w*|aneurysm\w*|"
+    r"\w*ectas[ie]\w*|ectatic|thromb\w*|embol\w*|stenos\w*|narrow\w*|occlu(?:sion|ded)|obstruct(?:ion|ed)|fractur\w*|deviat\w*|"
+    r"displac\w*|eventrat\w*|elevation|"
+    r"dissect\w*|h(?:a)?ematoma\w*|h(?:a)?emorrh\w*|abscess\w*|cavit(?:y|ary|ation)\w*|pneumothora\w*|pneumomediastin\w*|secretion\w*|"
+    r"mucus|diverticul\w*|herni\w*|bullae?|"
+    r"blebs?|calcif\w*|plaques?|densit\w* (?:increas|reduc|loss)\w*|(?:increas|decreas|enlarg|reduc)\w*|degenerat\w*|osteophyt\w*|"
+    r"osteopor\w*|osteopen\w*|scolio\w*|"
+    r"kypho\w*|lytic|scler\w*|steatosis|hepatosteatos\w*|\w*megaly|atroph\w*|distort\w*|retract\w*|volume loss\w*|operated|resect\w*|"
+    r"\w*ectomy|tortuous|[o]?edema\w*|"
+    r"ascites|stones?|calcul\w*|infiltrat\w*|pneumoni\w*|honeycomb\w*|reticul\w*|tree[- ]in[- ]bud|bud\w* tree|opac\w*|collection|"
+    r"inflamm\w*|infecti\w*|nodul\w*|"
+    r"lucen\w*|abnormal\w*|(?:larger|wider|above) (?:than )?normal|hypo-?dens(?!.{0,20}normal)\w*|hyper-?dens\w*|loss of height|"
+    r"gyn[a]?ecomast\w*|free fluid|lipomatosis|irregular\w*|scar\w*|band\w*|sequel\w*|contusion\w*|laceration\w*|haemangioma|"
+    r"hemangioma|adenoma)"
+)
+_NORMAL = re.compile(
+    r"\b(?:normal\w*|natural\w*|open|patent|clear|unremarkable|preserved|intact|regular|symmetric\w*|homogen\w*|"
+    r"within (?:the )?(?:normal|physiolog)\w*|"
+    r"no(?!\.)|not|without|free of|absent|negative|midline|cannot be seen|unaltered|unenlarged|inconspicuous)\b"
+)
+_REMARK = re.compile(
+    r"\b(?:recommend\w*|(?:can|could|was|were|is|are) ?not (?:be )?(?:optimally |clearly |fully )?(?:evaluat|assess|characteri)\w*|"
+    r"suboptimal\w*|"
+    r"(?:motion|breath\w*|respirat\w*) artifact\w*|technique|section thickness|(?:no|non-?)[- ]?(?:iv |"
+    r"intravenous )?contrast (?:agent|material|medium|examination)|"
+    r"unenhanced|clinical(?:[ ,/-]+(?:and[ ]+)?)(?:laborat|correl|pre-?diag|diagnos|prelim|inform)\w*|follow-up is|was performed|"
+    r"were (?:taken|obtained)|multiplanar|note:)"
+)
+# With these a remark on the examination says something of the anatomy as well.
+_FINDS_NORMAL = re.compile(r"\b(?:normal|natural|unremarkable|preserved|(?:not|no\b[^.;]*) (?:detect|observ|seen)\w*)")
+
+
+@lru_cache(maxsize=1 << 16)
+def read_statement(sentence: str, region: str | None = None) -> Statement:
+    """Reads one sentence.
+
+    A finding of the table is abnormal for its own anatomy, whatever else the sentence names; other pathology for the region named nearest
+    to it, or for ``region`` when the sentence names none. A doubt ("atelectasis?") counts as abnormal, a denial and history do not.
+
+    Args:
+        sentence: one sentence.
+        region: the region of ``report_regions`` that the report speaks of where the sentence names none.
+    """
+    lowered = sentence.lower()
+    mentions = find_mentions(sentence, region)
+    named = {REGION_ANATOMY[name] for name, _, _ in regions(lowered)}
+    abnormal: set[str] = set()
+    stated = False
+    for start, end in split_clauses(lowered):
+        clause = lowered[start:end]
+        # "Evaluation in terms of pneumonia is recommended" states none.
+        enough = Assertion.PRESENT if "recommend" in clause else Assertion.UNCERTAIN
+        found = {_ANATOMY_OF[finding] for finding, said in clause_mentions(clause, region).items() if said >= enough}
+        if found:
+            abnormal |= found
+            stated = True
+            continue
+        for match in _ABNORMAL.finditer(clause):
+            if assertion(clause, *match.span()) < enough:
+                continue
+            stated = True
+            nearest = nearest_region(regions(clause), *match.span()) or nearest_region(regions(lowered), start, end) or region
+            if nearest:
+                abnormal.add(REGION_ANATOMY[nearest])
+    return Statement(_kind(lowered, stated, mentions), _in_order(named | abnormal), _in_order(abnormal), mentions)
+
+
+def _kind(lowered: str, stated: bool, mentions: Mapping[str, Assertion]) -> Kind:
+    if stated:
+        return Kind.ABNORMAL
+    if _REMARK.search(lowered) and not _FINDS_NORMAL.search(lowered):
+        return Kind.REMARK
+    denies = bool(mentions) and max(mentions.values()) is Assertion.ABSENT
+    return Kind.NORMAL if denies or _NORMAL.search(lowered) else Kind.OTHER
+
+
+def _in_order(names: set[str]) -> tuple[str, ...]:
+    return tuple(name for name in ANATOMY_NAMES if name in names)

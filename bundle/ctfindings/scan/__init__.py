@@ -1,0 +1,1 @@
+"""From a file to HU on a RAS grid in mm, and its masks."""

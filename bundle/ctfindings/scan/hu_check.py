@@ -1,0 +1,74 @@
+"""Are these numbers the HU of a chest? What is not is refused with the likely mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.scan.storage import Stored
+from bundle.ctfindings.scan.volume import Volume
+
+AIR_HU = (-1100.0, -500.0)
+"""Room air and lung. What lies lower is padding, which may be -2000, -3024 or -8192 and says nothing."""
+
+TISSUE_HU = (-200.0, 300.0)
+"""From fat to enhanced blood."""
+
+DENSE_HU = (600.0, 2000.0)
+"""Cortical bone and metal: a few percent of a chest. Soft tissue lies here when an intercept of -1024 was left out."""
+
+
+def to_hu(path: str | Path, volume: Volume, stored: Stored) -> np.ndarray:
+    """HU of a volume, (X, Y, Z) float32: its values, rescaled once where the record says so.
+
+    Raises:
+        ScanError: when the result is no HU of a chest; or when the file is in HU already and the record asks for a rescale.
+    """
+    values = np.asarray(volume.array, dtype=np.float32)
+    if not stored.rescales:
+        if problem := hu_problem(values, volume.array.dtype):
+            raise ScanError(path, problem, "not in HU")
+        return values
+    rescaled = values * np.float32(stored.slope) + np.float32(stored.intercept)
+    if problem := hu_problem(rescaled, np.dtype(np.float32)):
+        asked = f"slope {stored.slope:g} and intercept {stored.intercept:g}"
+        if not hu_problem(values, volume.array.dtype):
+            raise ScanError(
+                path, f"is in HU already, but its record asks for {asked}: that would rescale it twice; take them out", "rescaled twice"
+            )
+        raise ScanError(path, f"after {asked} of its record, {problem}", "not in HU")
+    return rescaled
+
+
+def hu_problem(values: np.ndarray, stored: np.dtype) -> str:
+    """What speaks against HU of a chest, with the likely mistake; empty when nothing does.
+
+    A chest holds air (lungs, and mostly the room) near -1000 HU and soft tissue between fat (-100) and enhanced blood (+300).
+    Without air the values are windowed or not rescaled; without tissue they were rescaled twice; and where as much as a whole body
+    lies near +1000, the intercept was left out, even if padding looks like air. The lowest value says nothing.
+
+    Args:
+        values: (X, Y, Z) float32, finite.
+        stored: number type in the file.
+    """
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        return f"all voxels are {low:g}; a CT is expected"
+    expected = f"intensities span {low:g}..{high:g}; a CT in HU is expected (air near -1000)."
+    if stored == np.uint8 or (low >= 0 and high <= 255):
+        return f"{expected} Was an 8-bit export loaded?"
+    sample = values[tuple(slice(None, None, max(1, size // 128)) for size in values.shape)]
+    air, tissue, dense = (float(((sample > least) & (sample < most)).mean()) for least, most in (AIR_HU, TISSUE_HU, DENSE_HU))
+    if air < 0.005 and float(np.median(sample)) < AIR_HU[0]:
+        return f"{expected} Most voxels lie far below air: was HU rescaled twice?"
+    if air < 0.005:
+        return f"{expected} Is it a label map, a windowed image, or were slope and intercept left out?"
+    if dense > 0.12:
+        return f"{expected} {100 * dense:.0f} % of the voxels lie between 600 and 2000: was an intercept of -1024 left out?"
+    if tissue < 0.03:
+        return f"{expected} {100 * tissue:.1f} % of the voxels are soft tissue (-200..300): was HU rescaled twice?"
+    if (beyond := float((sample > 4000).mean())) > 0.02:
+        return f"{expected} {100 * beyond:.0f} % of the voxels are above 4000: was signed padding read as unsigned?"
+    return ""

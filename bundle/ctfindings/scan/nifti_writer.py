@@ -1,0 +1,61 @@
+"""Writing a large integer NIfTI plane by plane: little memory, little time, and a file that appears only when complete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from isal import isal_zlib
+from numpy.typing import DTypeLike, NDArray
+
+from bundle.ctfindings.files.atomic_write import atomic_path
+
+_DESCRIPTION = 80
+"""Bytes of the NIfTI-1 ``descrip`` field."""
+
+_GZIP = 31
+"""``wbits`` of a gzip stream."""
+
+
+def write_planes(
+    path: str | Path,
+    planes: Iterable[NDArray[np.integer]],
+    shape: Sequence[int],
+    affine: NDArray[np.float64],
+    description: str,
+    scale: float = 1.0,
+    largest: float = 0.0,
+    dtype: DTypeLike = np.uint8,
+) -> None:
+    """Writes a volume.
+
+    Args:
+        path: ends in ``.nii.gz``.
+        planes: ``[Y, X]`` in the order of the third axis, channel after channel.
+        shape: of the volume, ``(X, Y, Z)`` or ``(X, Y, Z, F)``.
+        affine: ``(4, 4)``, voxel index to RAS mm.
+        description: free text of the NIfTI header, at most 79 bytes.
+        scale: by which readers multiply the stored values.
+        largest: value that viewers show brightest; 0 leaves it to them.
+        dtype: of the planes, uint8 or little-endian int16.
+    """
+    header = nib.Nifti1Header(endianness="little")
+    header.set_data_dtype(dtype)
+    header.set_data_shape(shape)
+    header.set_sform(affine, code=1)
+    header.set_qform(affine, code=1)
+    header.set_xyzt_units("mm")
+    header.set_slope_inter(scale, 0)
+    header["descrip"] = description.encode("ascii", "replace")[: _DESCRIPTION - 1]
+    header["cal_max"] = largest
+    header["magic"] = b"n+1"
+    header["vox_offset"] = 352
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        # Packing was most of the time of an answer; ISA-L takes a fifth of zlib's for the same size.
+        packer = isal_zlib.compressobj(level=1, wbits=_GZIP)
+        file.write(packer.compress(header.binaryblock + b"\0\0\0\0"))
+        for plane in planes:
+            file.write(packer.compress(np.ascontiguousarray(plane)))
+        file.write(packer.flush())

@@ -1,0 +1,1 @@
+"""CT-RATE as a source."""

@@ -1,0 +1,1 @@
+"""A DICOM archive as a source."""

@@ -1,0 +1,1 @@
+"""What every source shares: splits, ledger, data card, datalist."""

@@ -1,0 +1,22 @@
+"""Training: handlers, checkpoints, gradient caching, warm start."""
+
+from bundle.ctfindings.training.checkpointing import RunCheckpoint
+from bundle.ctfindings.training.glibc_allocator import keep_freed_memory
+from bundle.ctfindings.training.gradient_cache import GradientCache, MicroBatches
+from bundle.ctfindings.training.handlers import EpochSeed, FreezeStandardization, LossLog, MacroAuc, MetricLog
+from bundle.ctfindings.training.parameter_groups import parameter_groups
+from bundle.ctfindings.training.token_warm_start import TokenWarmStart
+
+__all__ = [
+    "EpochSeed",
+    "FreezeStandardization",
+    "GradientCache",
+    "LossLog",
+    "MacroAuc",
+    "MetricLog",
+    "MicroBatches",
+    "RunCheckpoint",
+    "TokenWarmStart",
+    "keep_freed_memory",
+    "parameter_groups",
+]

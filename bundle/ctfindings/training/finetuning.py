@@ -1,0 +1,57 @@
+"""Fine-tuning: training that starts from a bundle's weights, and ends in a file that the same bundle can serve."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from bundle.ctfindings.networks.checkpoint import load_checkpoint, save_bundle_weights
+from bundle.ctfindings.networks.classifier import PromptBank
+from bundle.ctfindings.networks.text.prompts import template_bank
+from bundle.ctfindings.networks.vision_language import VisionLanguageModel
+
+logger = logging.getLogger("ctfindings.run")
+
+
+def start_from(network: VisionLanguageModel, ckpt_path: str | Path) -> None:
+    """Loads the weights that training starts from; a run that is resumed overwrites them with its own.
+
+    Raises:
+        ValueError: when the checkpoint does not fit the network.
+    """
+    load_checkpoint(network, ckpt_path)
+    logger.info("fine-tuning starts from %s", ckpt_path)
+
+
+def export_finetuned(network: VisionLanguageModel, run_dir: str | Path, base_path: str | Path, output: str | Path) -> str:
+    """Writes the fine-tuned model as a bundle checkpoint: its best state, with the prompts as its text tower now embeds them.
+
+    Calibration and thresholds are those of the model it started from: the few studies of a fine-tuning rarely suffice to fit them anew.
+    Where they do, ``configs/evaluate.json`` with ``export_path`` fits them.
+
+    Args:
+        network: the geometry; its weights are replaced.
+        run_dir: folder of the run, with ``best.pt`` or, where no validation could be scored, ``last.pt``.
+        base_path: the bundle checkpoint that training started from.
+        output: file to write, whole or not at all.
+
+    Returns:
+        SHA-256 of the file.
+
+    Raises:
+        ValueError: when the run left no state.
+    """
+    states = [path for path in (Path(run_dir) / "best.pt", Path(run_dir) / "last.pt") if path.is_file()]
+    if not states:
+        raise ValueError(f"{run_dir}: holds neither best.pt nor last.pt; train before exporting")
+    bank = PromptBank(network.image.embedding)
+    load_checkpoint({"bank": bank}, base_path)
+    load_checkpoint(network, states[0])
+    network.eval()
+    with torch.no_grad():
+        bank.prompts.copy_(template_bank(network.text))
+    digest = save_bundle_weights(output, network, bank)
+    logger.info("fine-tuned weights written to %s", output)
+    return digest

@@ -1,0 +1,142 @@
+"""Ignite handlers and metrics of training: reproducible epochs, macro AUC over ranks, losses by name."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from ignite.metrics import EpochMetric
+from monai.utils import evenly_divisible_all_gather, set_determinism
+
+from bundle.ctfindings.losses.composite import CompositeLoss
+from bundle.ctfindings.metrics.classification import macro_auc
+from bundle.ctfindings.networks.image.standardization import RunningStandardization
+
+
+class EpochSeed:
+    """Seeds every epoch by its number, so that a run that was stopped and resumed draws what it would have drawn.
+
+    Args:
+        seed: of the run.
+        sampler: its ``set_epoch`` is called, if it has one.
+        transform: the training transforms; their random state is set.
+        rank: of this process; ranks draw differently.
+    """
+
+    def __init__(self, seed: int, sampler: Any = None, transform: Any = None, rank: int = 0) -> None:
+        self.seed = seed
+        self.sampler = sampler
+        self.transform = transform
+        self.rank = rank
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        seed = self.seed + 1000 * engine.state.epoch
+        set_determinism(seed + self.rank)
+        if hasattr(self.sampler, "set_epoch"):
+            self.sampler.set_epoch(seed)
+        if hasattr(self.transform, "set_random_state"):
+            self.transform.set_random_state(seed + self.rank)
+
+
+class FreezeStandardization:
+    """Keeps the running statistics of anatomy rows and of token statistics as they are from an epoch on: learning then sees what
+    inference sees.
+
+    Args:
+        network: whose ``RunningStandardization`` modules are frozen; others are left alone.
+        epochs: epochs whose batches still change the statistics.
+    """
+
+    def __init__(self, network: torch.nn.Module, epochs: int) -> None:
+        self.network = network
+        self.epochs = epochs
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        for module in self.network.modules():
+            if isinstance(module, RunningStandardization):
+                module.frozen = engine.state.epoch > self.epochs
+
+
+class MacroAuc(EpochMetric):
+    """Mean ROC-AUC over the findings, of the logits of all ranks; findings with one class only are left out."""
+
+    def __init__(self) -> None:
+        super().__init__(_macro_auc, output_transform=_logits_and_labels, check_compute_fn=False)
+
+    def compute(self) -> float:
+        """The same on every rank. Ignite's own gathering wants as many studies on each rank, which few validation splits divide into."""
+        logits, labels = (evenly_divisible_all_gather(torch.cat(parts), concat=True) for parts in (self._predictions, self._targets))
+        return _macro_auc(logits, labels)
+
+
+def _logits_and_labels(output: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    return output["pred"]["logits"].detach().float().cpu(), output["label"]["labels"].cpu()
+
+
+def _macro_auc(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    return float(np.nan_to_num(macro_auc(torch.sigmoid(logits.double()).numpy(), labels.numpy()), nan=0.5))
+
+
+class MetricLog:
+    """Logs the metrics of each validation, and to TensorBoard when a writer is given."""
+
+    def __init__(self, writer: Any = None, name: str = "ctfindings.validation") -> None:
+        self.writer = writer
+        self.logger = logging.getLogger(name)
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        listed = "  ".join(f"{name} {value:.4f}" for name, value in engine.state.metrics.items())
+        self.logger.info("validation after epoch %d: %s", engine.state.epoch, listed)
+        if self.writer is not None:
+            for name, value in engine.state.metrics.items():
+                self.writer.add_scalar(f"validation/{name}", value, engine.state.epoch)
+
+
+class LossLog:
+    """Logs the mean of every loss and the seconds of each epoch, and the losses to TensorBoard when a writer is given."""
+
+    def __init__(self, loss: CompositeLoss, writer: Any = None, name: str = "ctfindings.losses") -> None:
+        self.loss = loss
+        self.writer = writer
+        self.logger = logging.getLogger(name)
+        self._started = 0.0
+        self._sums: dict[str, list[float]] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
+
+    def _start(self, engine: Engine) -> None:
+        self._sums.clear()
+        self._started = time.perf_counter()
+
+    def _collect(self, engine: Engine) -> None:
+        for name, value in self.loss.last.items():
+            self._sums.setdefault(name, []).append(float(value))
+
+    def _write(self, engine: Engine) -> None:
+        means = {name: float(np.mean(values)) for name, values in self._sums.items()}
+        listed = "  ".join(f"{name} {mean:.4f}" for name, mean in means.items())
+        epoch, epochs, seconds = engine.state.epoch, engine.state.max_epochs, time.perf_counter() - self._started
+        self.logger.info("epoch %d of %d in %.0f s: %s", epoch, epochs, seconds, listed)
+        if self.writer is not None:
+            for name, mean in means.items():
+                self.writer.add_scalar(f"loss/{name}", mean, engine.state.epoch)

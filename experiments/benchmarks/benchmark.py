@@ -1,0 +1,251 @@
+"""What costs how much on this machine: times of one run and their ratios, as a table and as JSON.
+
+    python experiments/benchmarks/benchmark.py [--output benchmark.json] [--repeats 3]
+    python experiments/benchmarks/benchmark.py --gradient-cache [--micro-batch 4] [--output gradient_cache.json]
+    python experiments/benchmarks/benchmark.py --captions REPORTS.csv [--output benchmark_captions.json]
+
+Measured on one synthetic scan with the network of ``configs/inference.json`` and the shipped weights: reading and preprocessing,
+encoding, scoring the 18 findings, one further free-text question on the encoded scan; and a training step with the allocator's
+own settings and with ``keep_freed_memory``. Times are the best of the repeats; ratios are what carries over to other machines.
+
+With ``--gradient-cache``: step time and peak memory of a training step by batch size, plain and with gradient caching, each in a
+process of its own. The scans are random numbers of the size of ``configs/train.json``, made while they are read. What a process has freed
+is not all used again, so that its memory grows over its first steps: every row passes four micro-batches of scans or more.
+
+With ``--captions``: labels and captions of 10,000 reports, in one process and in one for each core. The reports are the findings of one row
+of the table with the impression of another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+from monai.bundle import ConfigParser  # noqa: E402
+from monai.engines import SupervisedTrainer  # noqa: E402
+from monai.transforms import Compose  # noqa: E402
+
+from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
+from bundle.ctfindings.data.batches import prepare_report_batch  # noqa: E402
+from bundle.ctfindings.files.csv_table import Row, Table, read_table  # noqa: E402
+from bundle.ctfindings.inference.predictor import FindingsPredictor  # noqa: E402
+from bundle.ctfindings.losses.anatomy_head import AnatomyHeadLoss  # noqa: E402
+from bundle.ctfindings.losses.composite import CompositeLoss  # noqa: E402
+from bundle.ctfindings.losses.disease_prompts import DiseasePromptLoss  # noqa: E402
+from bundle.ctfindings.losses.grounding import GroundingLoss  # noqa: E402
+from bundle.ctfindings.losses.siglip import SigLIPLoss  # noqa: E402
+from bundle.ctfindings.networks.checkpoint import load_checkpoint  # noqa: E402
+from bundle.ctfindings.networks.vision_language import VisionLanguageModel  # noqa: E402
+from bundle.ctfindings.phantom.dataset import (  # noqa: E402
+    make_case,
+    write_nifti,
+)
+from bundle.ctfindings.reports.report_table import read_reports  # noqa: E402
+from bundle.ctfindings.training.glibc_allocator import keep_freed_memory  # noqa: E402
+from bundle.ctfindings.training.gradient_cache import GradientCache, MicroBatches  # noqa: E402
+from experiments.benchmarks.hardware import machine  # noqa: E402
+from experiments.text_collapse.collapse import FINDINGS_COLUMNS, IMPRESSION_COLUMNS  # noqa: E402
+
+REPORTS = 10_000
+"""Of the measurement of captions."""
+
+
+def best(task: Callable[[], object], repeats: int) -> float:
+    """Shortest time of some runs in seconds, after one that is not counted."""
+    task()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        task()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def inference_times(repeats: int) -> dict[str, float]:
+    """Seconds of each stage for one scan."""
+    parser = ConfigParser()
+    parser.read_config(ROOT / "configs" / "inference.json")
+    parser["bundle_root"] = str(ROOT)
+    classifier, text = parser.get_parsed_content("network_def").eval(), parser.get_parsed_content("text_tower")()
+    load_checkpoint({**dict(classifier.named_children()), "text": text}, parser.get_parsed_content("ckpt_path"))
+    pipeline = Compose(parser.get_parsed_content("image_pipeline"))
+    _, hu, _, _, affine = make_case(seed=0, index=0)
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        path = Path(folder) / "scan.nii.gz"
+        write_nifti(path, hu, affine)
+        times = {"read and preprocess": best(lambda: pipeline({"image": path}), repeats)}
+        image = pipeline({"image": path})["image"].unsqueeze(0)
+        encoded = classifier.image(image.as_tensor())
+        times["encode"] = best(lambda: classifier.image(image.as_tensor()), repeats)
+        times["score 18 findings, 7 templates"] = best(lambda: classifier.score(encoded), repeats)
+        everything = best(lambda: FindingsPredictor(classifier, text, [])(image), repeats)
+        asked = best(lambda: FindingsPredictor(classifier, text, ["fluid around the lung"])(image), repeats)
+        times["one further question"] = max(asked - everything, 0.0)
+    return times
+
+
+def training_step(repeats: int) -> float:
+    """Seconds per scan of a training step without captions, batch of 4."""
+    parser = ConfigParser()
+    parser.read_config(ROOT / "configs" / "train.json")
+    parser["bundle_root"] = str(ROOT)
+    model: VisionLanguageModel = parser.get_parsed_content("network_def").train()
+    size = parser.get_parsed_content("roi_size")
+    image, mask = torch.rand(4, 1, *size), torch.randint(0, 7, (4, 1, *size), dtype=torch.uint8)
+
+    def step() -> None:
+        outputs = model(image, mask)
+        (outputs["finding_logits_drawn"].sum() + outputs["anatomy"].sum() + outputs["anatomy_logits"].sum()).backward()
+
+    return best(step, repeats) / 4
+
+
+class RandomScans:
+    """Batches of random scans with mask, finding masks, labels and report, made while they are read.
+
+    Args:
+        count: of batches.
+        size: scans of a batch.
+        shape: voxels of a scan.
+    """
+
+    def __init__(self, count: int, size: int, shape: list[int]) -> None:
+        self.count, self.size, self.shape = count, size, shape
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in range(self.count):
+            shape = (self.size, 1, *self.shape)
+            yield {
+                "image": torch.rand(shape),
+                "anatomy": torch.randint(0, 7, shape, dtype=torch.uint8),
+                "anatomy_known": torch.ones(self.size, 6, dtype=torch.bool),
+                "finding_masks": torch.randint(0, 2**18, shape, dtype=torch.int32),
+                "labels": torch.randint(0, 2, (self.size, 18)),
+                "report": [{"findings": f"Report {self.size * batch + scan}."} for scan in range(self.size)],
+            }
+
+
+def batch_step(scans: int, micro_batch: int, cached: bool) -> tuple[float, float]:
+    """Seconds of a training step on a batch of scans, and the largest memory of this process in MB."""
+    parser = ConfigParser()
+    parser.read_config(ROOT / "configs" / "train.json")
+    parser["bundle_root"] = str(ROOT)
+    network: VisionLanguageModel = parser.get_parsed_content("network_def")
+    losses = {"siglip": SigLIPLoss(), "prompts": DiseasePromptLoss(), "head": AnatomyHeadLoss(), "grounding": GroundingLoss()}
+    loss = CompositeLoss(losses, dict.fromkeys(losses, 1.0))
+    parameters = [value for value in [*network.parameters(), *loss.parameters()] if value.requires_grad]
+    size = micro_batch if cached else scans
+    steps = max(1, 4 * micro_batch // scans)
+    loader = RandomScans(steps * scans // size, size, parser.get_parsed_content("roi_size"))
+    trainer = SupervisedTrainer(
+        device="cpu",
+        max_epochs=1,
+        train_data_loader=MicroBatches(loader, scans // size) if cached else loader,
+        network=network,
+        optimizer=torch.optim.AdamW(parameters, lr=1e-4),
+        loss_function=loss,
+        prepare_batch=prepare_report_batch,
+        iteration_update=GradientCache() if cached else None,
+        decollate=False,
+    )
+    started = time.perf_counter()
+    trainer.run()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+    return (time.perf_counter() - started) / steps, peak
+
+
+def gradient_cache_table(micro_batch: int) -> dict[str, Any]:
+    """Step time and peak memory by batch size, with and without gradient caching, as a table and a record."""
+    rows: list[dict[str, Any]] = []
+    print(f"{'scans':>6}{'':>8}{'seconds':>10}{'per scan':>10}{'peak MB':>10}{'of micro-batch':>16}")
+    for times, cached in ((1, False), (2, False), (4, False), (1, True), (4, True), (16, True), (64, True)):
+        way, scans = ("cached" if cached else "plain"), times * micro_batch
+        command = [sys.executable, __file__, "--batch-step", way, str(scans), "--micro-batch", str(micro_batch)]
+        seconds, peak = map(float, subprocess.run(command, cwd=ROOT, check=True, capture_output=True, encoding="utf-8").stdout.split()[-2:])
+        rows.append(
+            {"scans": scans, "cached": cached, "seconds": seconds, "peak_mb": peak, "ratio": peak / (rows[0]["peak_mb"] if rows else peak)}
+        )
+        print(f"{scans:>6}{way:>8}{seconds:>10.1f}{seconds / scans:>10.2f}{peak:>10.0f}{rows[-1]['ratio']:>16.2f}", flush=True)
+    return {"micro_batch": micro_batch, "threads": torch.get_num_threads(), "rows": rows}
+
+
+def caption_times(path: Path) -> dict[str, Any]:
+    """Seconds for the labels and captions of `REPORTS` reports by number of processes."""
+    table = read_table(path)
+    findings, impression = table.first_of(FINDINGS_COLUMNS), table.first_of(IMPRESSION_COLUMNS)
+    if findings is None or impression is None:
+        raise SystemExit(f"error: {path}: has no columns of findings and impression; give a table with {FINDINGS_COLUMNS[0]} and such")
+    count = len(table.rows)
+    rows = [
+        Row(number, {findings: table.rows[number % count].values[findings], impression: table.rows[other % count].values[impression]})
+        for number in range(REPORTS)
+        for other in [number + 1 + number // count]
+    ]
+    seconds = {}
+    # The one process last: what it has read of repeated sentences would be known to processes that start from it.
+    for processes in sorted({1, machine()["cores"]}, reverse=True):
+        started = time.perf_counter()
+        found = sum(1 for _ in read_reports(Table(table.path, table.columns, rows), [findings, impression], processes))
+        seconds[str(processes)] = time.perf_counter() - started
+        print(f"{found} reports, {processes} processes:{seconds[str(processes)]:>8.1f} s", flush=True)
+    return {"machine": machine(), "reports": REPORTS, "rows of the table": count, "seconds by processes": seconds}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, help="also write the figures as JSON")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--training-step", choices=("plain", "kept"), help=argparse.SUPPRESS)
+    parser.add_argument("--gradient-cache", action="store_true", help="measure gradient caching instead")
+    parser.add_argument("--micro-batch", type=int, default=4, help="scans of a micro-batch (default %(default)s)")
+    parser.add_argument("--captions", type=Path, metavar="CSV", help="measure labels and captions of reports instead")
+    parser.add_argument("--batch-step", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.batch_step:
+        print(*batch_step(int(options.batch_step[1]), options.micro_batch, options.batch_step[0] == "cached"))
+        return
+    if options.gradient_cache or options.captions:
+        record = run_or_exit(caption_times, options.captions) if options.captions else gradient_cache_table(options.micro_batch)
+        if options.output:
+            options.output.write_text(json.dumps(record, indent=2) + "\n")
+        return
+    if options.training_step:
+        if options.training_step == "kept":
+            keep_freed_memory()
+        print(training_step(options.repeats))
+        return
+    times = inference_times(options.repeats)
+    # The allocator's setting cannot be taken back, so each has a process of its own.
+    for setting in ("plain", "kept"):
+        command = [sys.executable, __file__, "--training-step", setting, "--repeats", str(options.repeats)]
+        output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, encoding="utf-8").stdout
+        times[f"training step per scan, memory {setting}"] = float(output.split()[-1])
+    ratios = {
+        "further question / encode": times["one further question"] / times["encode"],
+        "training step, memory kept / plain": times["training step per scan, memory kept"] / times["training step per scan, memory plain"],
+    }
+    for name, seconds in times.items():
+        print(f"{name:<42}{1000 * seconds:>10.1f} ms")
+    for name, ratio in ratios.items():
+        print(f"{name:<42}{ratio:>10.3f}")
+    if options.output:
+        options.output.write_text(json.dumps({"machine": machine(), "seconds": times, "ratios": ratios}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""On what a benchmark was run."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import torch
+
+from bundle.ctfindings.files.process_pool import usable_cores
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores that this process may use, threads and version of PyTorch; no name of the host."""
+    return {"processor": platform.machine(), "cores": usable_cores(), "threads": torch.get_num_threads(), "torch": torch.__version__}

@@ -1,0 +1,139 @@
+"""The image-text model over a locked image tower: pooled features of each scan are its input, the text side is what trains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bundle.ctfindings.anatomy import ANATOMIES, THORAX
+from bundle.ctfindings.findings import FINDING_ANATOMY
+from bundle.ctfindings.networks.image.pooling import project_rows
+from bundle.ctfindings.networks.scoring import FindingScorer
+from bundle.ctfindings.networks.text.prompts import drawn_prompts, mean_over_templates, template_bank
+from bundle.ctfindings.networks.text.text_rows import caption_rows, report_rows, snippet_rows
+from bundle.ctfindings.networks.text.text_tower import TextTower
+from bundle.ctfindings.networks.vision_language import temperatures
+
+
+class LockedImageModel(nn.Module):
+    """Projections of each anatomy and of the depths, over features that were pooled once, beside a text tower.
+
+    Locking the image tower is the tuning of Zhai et al., "LiT" (https://arxiv.org/abs/2111.07991), and what RadFinder's released recipe
+    does with its windows. What an objective does to the text space is then seen in minutes, at batches that scans would not allow.
+
+    Args:
+        text: the text tower.
+        features: size F of the pooled features of an anatomy, see ``PooledFeatures``.
+        depth_features: size G of those of a depth.
+        embedding: size E of the shared space, the text tower's.
+        temperature: initial temperature of the contrastive losses; learned, and kept in ``temperature_range``.
+        temperature_range: bounds of the temperatures (fVLM: 0.001 to 0.5).
+    """
+
+    finding_anatomy: Tensor
+
+    def __init__(
+        self,
+        text: TextTower,
+        features: int,
+        depth_features: int,
+        embedding: int,
+        temperature: float = 0.07,
+        temperature_range: Sequence[float] = (0.001, 0.5),
+    ) -> None:
+        super().__init__()
+        self.text = text
+        self.projection = nn.Parameter(torch.empty(len(ANATOMIES), features, embedding))
+        nn.init.normal_(self.projection, std=features**-0.5)
+        self.bias = nn.Parameter(torch.zeros(len(ANATOMIES), embedding))
+        self.depth = nn.Sequential(nn.LayerNorm(depth_features), nn.Linear(depth_features, embedding))
+        self.scorer = FindingScorer(tokens=False)
+        self.temperature_range = (float(temperature_range[0]), float(temperature_range[1]))
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.log_temperature_global = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.register_buffer("finding_anatomy", torch.tensor(FINDING_ANATOMY), persistent=False)
+
+    def forward(
+        self,
+        features: Tensor,
+        valid: Tensor,
+        captions: Sequence[Mapping[str, str]] | None = None,
+        reports: Sequence[str] | None = None,
+        snippets: Sequence[Sequence[Mapping[str, Any]]] | None = None,
+        depth: Tensor | None = None,
+        depth_mm: Tensor | None = None,
+        prompts: bool = False,
+    ) -> dict[str, Tensor]:
+        """What the losses that read no tokens need.
+
+        Args:
+            features: pooled features ``[B, K, F]``.
+            valid: bool ``[B, K]``, anatomies the scan shows.
+            captions: for each scan the caption of each anatomy that its report speaks of.
+            reports: the report of each scan, empty where it has none.
+            snippets: for each scan the sentences that name a slice, with their ``text`` and its world z, ``z_mm``.
+            depth: features of the depths ``[B, D, G]``, with snippets.
+            depth_mm: world z of the depths ``[B, D]``, NaN where padding, with snippets.
+            prompts: whether a wording of each finding is drawn for each scan.
+
+        Returns:
+            The outputs of ``VisionLanguageModel.forward`` that these inputs give: ``anatomy``, ``anatomy_valid``, both temperatures;
+            with captions ``caption`` and ``caption_valid``; with reports ``scan``, ``scan_valid``, ``report`` and ``report_valid``; with
+            snippets ``snippet``, ``target_mm``, ``depth`` and ``depth_mm``; with prompts ``prompt_drawn`` and ``finding_logits_drawn``.
+
+        Raises:
+            ValueError: snippets are given without the depths.
+        """
+        rows = project_rows(features, valid, self.projection, self.bias)
+        outputs = {
+            "anatomy": rows,
+            "anatomy_valid": valid,
+            **temperatures(self.log_temperature, self.log_temperature_global, self.temperature_range),
+        }
+        if captions is not None and any(captions):
+            outputs["caption"], outputs["caption_valid"] = caption_rows(self.text, captions, rows)
+        if reports is not None and any(reports):
+            outputs["scan"], outputs["scan_valid"] = rows[:, THORAX], valid[:, THORAX]
+            outputs["report"], outputs["report_valid"] = report_rows(self.text, reports, rows[:, THORAX])
+        if snippets is not None and any(snippets):
+            if depth is None or depth_mm is None:
+                raise ValueError("snippets were given without the depths of their scans")
+            outputs.update(snippet_rows(self.text, snippets, self.depth_rows(depth), depth_mm))
+        if prompts:
+            drawn = drawn_prompts(self.text, len(rows))
+            outputs["prompt_drawn"] = drawn
+            outputs["finding_logits_drawn"] = self._logits(rows, valid, drawn[0] - drawn[1], self.finding_anatomy)
+        return outputs
+
+    def encode_text(self, texts: Sequence[str], role: str = "prompt") -> Tensor:
+        """Unit embeddings of texts in a role, ``[n, E]``."""
+        return self.text(texts, role)
+
+    def depth_rows(self, depth: Tensor) -> Tensor:
+        """Features of depths ``[B, D, G]`` to unit rows ``[B, D, E]``."""
+        return F.normalize(self.depth(depth), dim=-1)
+
+    def score(self, features: Tensor, valid: Tensor, deltas: Tensor) -> Tensor:
+        """Logits ``[B, P, C]`` of P prompt differences of each finding, ``[P, C, E]``, by the row of the finding's anatomy alone."""
+        rows = project_rows(features, valid, self.projection, self.bias)
+        flat = deltas.flatten(0, 1).expand(len(rows), -1, -1)
+        return self._logits(rows, valid, flat, self.finding_anatomy.repeat(len(deltas))).view(len(rows), len(deltas), -1)
+
+    def _logits(self, rows: Tensor, valid: Tensor, deltas: Tensor, anatomies: Tensor) -> Tensor:
+        """Logits ``[B, P]`` of prompt differences ``[B, P, E]`` by the rows of their anatomies."""
+        no_tokens = rows.new_zeros(len(rows), 1, rows.shape[2])
+        no_members = torch.zeros(len(rows), 1, rows.shape[1], dtype=torch.bool, device=rows.device)
+        logits: Tensor = self.scorer(rows, valid, no_tokens, no_members, deltas, anatomies)[0]
+        return logits
+
+    def template_deltas(self) -> Tensor:
+        """Positive minus negative prompt of each finding: of the mean over the scoring templates, then of each, ``[1 + T, C, E]``."""
+        bank = template_bank(self.text)
+        mean = mean_over_templates(bank)
+        each = (bank[:, 0] - bank[:, 1]).transpose(0, 1)
+        return torch.cat([(mean[:, 0] - mean[:, 1]).unsqueeze(0), each])

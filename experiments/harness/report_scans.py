@@ -1,0 +1,157 @@
+"""Synthetic scans that show what real reports state: real prose beside images whose findings are known."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bundle.ctfindings.data.datalist import SPLITS
+from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.csv_table import Row, Table, TableError, read_table
+from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.phantom.dataset import RENDERER_VERSION, VOLUME_FOLDERS, kept_record, make_case, render_all, write_volumes
+from bundle.ctfindings.reports.captions import read_report
+
+FINDINGS_COLUMNS = ("Findings_EN", "report_text", "findings")
+IMPRESSION_COLUMNS = ("Impressions_EN", "impression")
+ID_COLUMNS = ("VolumeName", "AccessionNo", "id")
+
+
+class StatedReport(NamedTuple):
+    """A report and what it states.
+
+    Attributes:
+        patient: a number for each patient of the tables, which replaces the table's own.
+        findings: text of the findings, or the whole report.
+        impression: text of the impression.
+        labels: 18 times 0 or 1; what is not known counts as absent, because a rendered scan shows it or not.
+        manual: whether the labels come from the table and not from our rules.
+    """
+
+    patient: int
+    findings: str
+    impression: str
+    labels: tuple[int, ...]
+    manual: bool
+
+
+def stated_reports(paths: Sequence[Path]) -> list[StatedReport]:
+    """The reports of some tables, each text once, with their labels: the table's where it has the 18 columns, else those of our rules.
+
+    Args:
+        paths: CSV tables with a column of text (`FINDINGS_COLUMNS`) and of names (`ID_COLUMNS`); the first two parts of a name, as in
+            ``valid_12_a_1``, are the patient.
+
+    Raises:
+        TableError: a table has no such column.
+    """
+    found: dict[tuple[str, str], StatedReport] = {}
+    patients: dict[str, int] = {}
+    # Tables with labels first: of equal texts the one that was read by people is kept.
+    for table in sorted(map(read_table, paths), key=lambda table: not set(FINDING_NAMES) <= set(table.columns)):
+        text, impression = table.first_of(FINDINGS_COLUMNS), table.first_of(IMPRESSION_COLUMNS)
+        name = table.first_of(ID_COLUMNS)
+        if text is None or name is None:
+            raise TableError(table.path, f"needs a column of text ({', '.join(FINDINGS_COLUMNS)}) and of names ({', '.join(ID_COLUMNS)})")
+        for row in table.rows:
+            key = (row.values[text], row.values[impression] if impression else "")
+            if key not in found and any(key):
+                patient = patients.setdefault("_".join(row.values[name].split("_")[:2]), len(patients))
+                labels, manual = _labels(table, row, key)
+                found[key] = StatedReport(patient, *key, labels, manual)
+    return list(found.values())
+
+
+def make_report_scans(paths: Sequence[Path], folder: Path, counts: Sequence[int], seed: int = 0, workers: int | None = None) -> Path:
+    """Renders the labels of each report as a synthetic scan, and returns the ``datalist.json``, in which the report is the text.
+
+    The folder then holds the reports' texts: their licence goes with it. A folder that was begun is completed. All reports of a patient
+    are in one split.
+
+    Args:
+        paths: tables, see `stated_reports`.
+        folder: created when missing.
+        counts: scans of ``training``, ``validation`` and ``test``, at most.
+        seed: of the draw, and of the scans.
+        workers: processes; one per core by default.
+
+    Raises:
+        ValueError: the folder holds scans of other reports or settings, or the tables have too few reports.
+    """
+    reports = stated_reports(paths)
+    split_of = _splits([report.patient for report in reports], counts, seed)
+    digest = hashlib.sha256(json.dumps(reports).encode()).hexdigest()
+    settings = {"seed": seed, "counts": list(counts), "reports": digest, "renderer": RENDERER_VERSION}
+    begun = folder / "parameters.json"
+    if begun.exists() and json.loads(begun.read_text(encoding="utf-8")) != settings:
+        raise ValueError(f"{folder}: holds scans of other reports or settings; choose another folder or delete it")
+    for part in (*VOLUME_FOLDERS, "records"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    with atomic_path(begun) as temporary:
+        temporary.write_text(json.dumps(settings), encoding="utf-8")
+    chosen = [index for index in range(len(reports)) if index in split_of]
+    records = render_all(_render, [(folder, seed, index, reports[index]) for index in chosen], workers)
+    content: dict[str, Any] = {
+        "name": "synthetic scans of real reports",
+        "description": "images: bundle.ctfindings.data.sources.phantom; texts: the tables given, under their own licence",
+        "manual_labels": sum(reports[index].manual for index in chosen),
+    }
+    for split in SPLITS:
+        content[split] = [record for index, record in zip(chosen, records, strict=True) if split_of[index] == split]
+    with atomic_path(folder / "datalist.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return folder / "datalist.json"
+
+
+def _labels(table: Table, row: Row, text: tuple[str, str]) -> tuple[tuple[int, ...], bool]:
+    if set(FINDING_NAMES) <= set(table.columns):
+        return tuple(int(float(row.values[name] or 0) == 1) for name in FINDING_NAMES), True
+    return tuple(int(label == 1) for label in read_report(*text).labels), False
+
+
+def _splits(patients: Sequence[int], counts: Sequence[int], seed: int) -> Mapping[int, str]:
+    """Split of each report that is used, by its index: patients in random order fill test, validation and training."""
+    order = np.random.default_rng(seed).permutation(max(patients, default=-1) + 1)
+    of_patient: dict[int, list[int]] = {}
+    for index, patient in enumerate(patients):
+        of_patient.setdefault(patient, []).append(index)
+    wanted = dict(zip(reversed(SPLITS), reversed(list(counts)), strict=True))
+    found: dict[int, str] = {}
+    left = order.tolist()
+    for split, count in wanted.items():
+        while count > 0:
+            if not left:
+                raise ValueError(
+                    f"{len(patients)} different reports of {len(of_patient)} patients do not fill {', '.join(map(str, counts))} scans "
+                    "with each patient in one split; ask for fewer"
+                )
+            taken = of_patient[left.pop()][:count]
+            found.update(dict.fromkeys(taken, split))
+            count -= len(taken)
+    return found
+
+
+def _render(task: tuple[Path, int, int, StatedReport]) -> dict[str, Any]:
+    """Renders and writes one scan, unless that is done, and returns its study record."""
+    folder, seed, index, report = task
+    name = f"report_{index:06d}"
+    return kept_record(folder / "records" / f"{name}.json", lambda: _rendered(folder, name, seed, index, report))
+
+
+def _rendered(folder: Path, name: str, seed: int, index: int, report: StatedReport) -> dict[str, Any]:
+    case, image, anatomy, bits, affine = make_case(seed, index, report.labels)
+    return {
+        "id": name,
+        "patient": f"p{report.patient:06d}",
+        **write_volumes(folder, name, image, anatomy, bits, affine),
+        "report": {"findings": report.findings, "impression": report.impression},
+        "captions": {region: asdict(caption) for region, caption in read_report(report.findings, report.impression).captions.items()},
+        "labels": list(case.labels),
+        "sites": [{**asdict(site), "severity": round(site.severity, 3)} for site in case.sites],
+    }

@@ -1,0 +1,216 @@
+"""Results of an experiment over seeds: each variant's numbers, differences with paired intervals, and whether expectations hold.
+
+Shapes: R resamples, S scans, M statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bundle.ctfindings.evaluation.diagnostics import DIAGNOSTICS_FILE, Diagnostics, FloatArray
+from bundle.ctfindings.evaluation.diagnostics_record import sections
+from bundle.ctfindings.metrics.bootstrap import weight_bootstrap_interval, weighted_auc
+from bundle.ctfindings.metrics.classification import macro_average
+from bundle.ctfindings.metrics.comparison import Section, section_record
+from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
+
+MEASURES: dict[str, tuple[str, str]] = {
+    "macro_auc": ("scores.macro_auc", "macro AUC"),
+    "template_sd": ("templates.sd", "SD of macro AUC over templates"),
+    "wording_sd": ("wordings.sd", "SD of macro AUC over perturbations"),
+    "cross_mean": ("captions.cross_anatomy.mean", "mean cosine, captions of two anatomies"),
+    "cross_sd": ("captions.cross_anatomy.sd", "SD of these cosines"),
+    "cross_skewness": ("captions.cross_anatomy.skewness", "skewness of these cosines"),
+    "cross_kurtosis": ("captions.cross_anatomy.excess_kurtosis", "excess kurtosis of these cosines"),
+    "cross_above": ("captions.cross_anatomy.share_above", "share of these cosines above 0.9"),
+    "normal_abnormal_mean": ("captions.normal_abnormal.mean", "mean cosine, normal and abnormal caption of one anatomy"),
+    "effective_rank": ("captions.effective_rank", "effective rank of the captions"),
+    "anatomy_accuracy": ("captions.anatomy_accuracy", "nearest centroid is the own anatomy"),
+    "recall_1": ("retrieval.report_to_scan.whole.r1", "report finds its scan, R@1"),
+    "recall_1_drop": ("retrieval.report_to_scan.drop_r1", "R@1 lost with half of the sentences"),
+    "recall_10_drop": ("retrieval.report_to_scan.drop_r10", "R@10 lost with half of the sentences"),
+}
+"""What the page shows: key, statistic as ``section.name``, and words."""
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """A claim about two variants that the numbers meet or fail.
+
+    Attributes:
+        text: the claim.
+        statistic: measures of the tested and of the reference variant, by key of `MEASURES`, to one number per resample.
+        holds: whether the number meets the claim.
+    """
+
+    text: str
+    statistic: Callable[[Mapping[str, FloatArray], Mapping[str, FloatArray]], FloatArray]
+    holds: Callable[[float, float, float], bool]
+
+
+EXPECTATIONS: tuple[Expectation, ...] = (
+    Expectation(
+        "The mean cosine of captions of two anatomies is lower by at least 0.3, and the interval excludes zero.",
+        lambda new, old: new["cross_mean"] - old["cross_mean"],
+        lambda value, low, high: value <= -0.3 and high < 0,
+    ),
+    Expectation("Under 1 % of these pairs are above 0.9.", lambda new, old: new["cross_above"], lambda value, low, high: value < 0.01),
+    Expectation("|Skewness| is below 0.5.", lambda new, old: np.abs(new["cross_skewness"]), lambda value, low, high: value < 0.5),
+    Expectation("|Excess kurtosis| is below 1.", lambda new, old: np.abs(new["cross_kurtosis"]), lambda value, low, high: value < 1),
+    Expectation(
+        "The SD of macro AUC over the templates is at most half (new minus half of the old; the interval excludes zero).",
+        lambda new, old: new["template_sd"] - 0.5 * old["template_sd"],
+        lambda value, low, high: high < 0,
+    ),
+    Expectation(
+        "Macro AUC is higher, or at worst lower by less than 0.01.",
+        lambda new, old: new["macro_auc"] - old["macro_auc"],
+        lambda value, low, high: value > -0.01,
+    ),
+    Expectation(
+        "The drop of R@1 with half of the sentences is at most half (new minus half of the old; the interval excludes zero).",
+        lambda new, old: new["recall_1_drop"] - 0.5 * old["recall_1_drop"],
+        lambda value, low, high: high < 0,
+    ),
+)
+"""Of `ca_gcl` against `fvlm`, each over the mean of the seeds."""
+
+
+def experiment_results(
+    evaluations: Mapping[str, Mapping[int, Path]],
+    titles: Mapping[str, str],
+    settings: Mapping[str, Any],
+    reference: str = "fvlm",
+    tested: str = "ca_gcl",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The content of ``results.json``.
+
+    Intervals are of the mean over the seeds, by patient: all variants and seeds were scored on the same scans and see the same resamples.
+    The spread over seeds stands beside them.
+
+    Args:
+        evaluations: folder of the evaluation of each variant and seed.
+        titles: of the variants.
+        settings: of the experiment, kept in the results.
+        reference: variant the others are compared with.
+        tested: variant the expectations are about.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: runs were scored on different scans.
+    """
+    answers = {name: {run: Diagnostics.load(path / DIAGNOSTICS_FILE) for run, path in runs.items()} for name, runs in evaluations.items()}
+    first = next(iter(answers[reference].values()))
+    for name, runs in answers.items():
+        for run, given in runs.items():
+            if given.ids.tolist() != first.ids.tolist():
+                raise ValueError(f"{evaluations[name][run]}: was scored on other scans than {reference}; run both on one datalist")
+    patients = first.patients.tolist()
+    measured = {name: {run: _measures(given) for run, given in runs.items()} for name, runs in answers.items()}
+    over_seeds = {name: _mean_over([measured[name][run] for run in runs]) for name, runs in answers.items()}
+    unit = np.ones((1, len(patients)))
+    results: dict[str, Any] = {
+        "settings": dict(settings),
+        "scans": len(patients),
+        "bootstrap": {"unit": "patient", "method": "percentile", "resamples": resamples, "seed": seed, "level": 0.95},
+        "measures": {key: words for key, (_, words) in MEASURES.items()},
+        "variants": {
+            name: {
+                "title": titles[name],
+                "seeds": {str(run): _values(measured[name][run], unit) for run in runs},
+                "sd_over_seeds": _sd_over_seeds([_values(measured[name][run], unit) for run in runs]),
+                "mean": section_record(over_seeds[name], patients, resamples, seed),
+            }
+            for name, runs in answers.items()
+        },
+        "differences": {
+            name: section_record(_difference(over_seeds[name], over_seeds[reference]), patients, resamples, seed)
+            for name in answers
+            if name != reference
+        },
+        "reference": reference,
+        "tested": tested,
+        "expectations": [],
+    }
+    if tested in over_seeds:
+        results["expectations"] = [
+            _checked(expectation, over_seeds[tested], over_seeds[reference], patients, resamples, seed) for expectation in EXPECTATIONS
+        ]
+    return results
+
+
+def _measures(answers: Diagnostics) -> Section:
+    """`MEASURES` of one run; NaN where its studies lack the input."""
+    parts = {**sections(answers), "scores": _macro_auc(answers)}
+    wanted = [statistic.partition(".")[::2] for statistic, _ in MEASURES.values()]
+
+    def statistic(weights: FloatArray) -> FloatArray:
+        computed = {name: parts[name].statistic(weights) for name in {section for section, _ in wanted} if name in parts}
+        missing = np.full(len(weights), np.nan)
+        return np.stack(
+            [computed[part][:, parts[part].names.index(name)] if part in computed else missing for part, name in wanted], axis=1
+        )
+
+    return Section(tuple(MEASURES), statistic)
+
+
+def _macro_auc(answers: Diagnostics) -> Section:
+    def statistic(weights: FloatArray) -> FloatArray:
+        return np.asarray([[macro_average(row)] for row in weighted_auc(answers.logits, answers.labels, weights)])
+
+    return Section(("macro_auc",), statistic)
+
+
+def _mean_over(runs: Sequence[Section]) -> Section:
+    return Section(runs[0].names, _remembered(lambda weights: np.mean([run.statistic(weights) for run in runs], axis=0)))
+
+
+def _difference(first: Section, second: Section) -> Section:
+    return Section(first.names, lambda weights: first.statistic(weights) - second.statistic(weights))
+
+
+def _remembered(statistic: Callable[[FloatArray], FloatArray]) -> Callable[[FloatArray], FloatArray]:
+    """Keeps the values by the shape and content of the weights: every comparison draws the same resamples."""
+    kept: dict[tuple[tuple[int, ...], bytes], FloatArray] = {}
+
+    def remember(weights: FloatArray) -> FloatArray:
+        key = (weights.shape, weights.tobytes())
+        if key not in kept:
+            kept[key] = statistic(weights)
+        return kept[key]
+
+    return remember
+
+
+def _checked(
+    expectation: Expectation, tested: Section, reference: Section, patients: Sequence[str], resamples: int, seed: int
+) -> dict[str, Any]:
+    def statistic(weights: FloatArray) -> FloatArray:
+        new, old = (dict(zip(part.names, part.statistic(weights).T, strict=True)) for part in (tested, reference))
+        return expectation.statistic(new, old)
+
+    interval = weight_bootstrap_interval(statistic, patients, resamples, seed)
+    value, low, high = (float(part) for part in (interval.estimate, interval.low, interval.high))
+    met = bool(expectation.holds(value, low, high)) if np.isfinite(value) else None
+    return {"text": expectation.text, "value": number(value), "interval": interval_numbers(low, high), "met": met}
+
+
+def _values(section: Section, unit: FloatArray) -> dict[str, float | None]:
+    return {name: number(value) for name, value in zip(section.names, section.statistic(unit)[0], strict=True)}
+
+
+def _sd_over_seeds(values: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """SD (n - 1) over the seeds of each measure; None with one seed."""
+    spread: dict[str, float | None] = {}
+    for name in MEASURES:
+        known = [value[name] for value in values if value[name] is not None]
+        spread[name] = float(np.std(np.asarray(known, dtype=np.float64), ddof=1)) if len(known) > 1 else None
+    return spread

@@ -1,0 +1,278 @@
+"""Runs of an experiment: variants of the objective trained and evaluated through the bundle's own configs, each once.
+
+A run lives in a folder of its own and is resumed where it stopped: training goes on from its last epoch, and a run whose evaluation is
+there is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.utils import set_determinism
+
+from bundle.ctfindings.data.cache_key import version_of
+from bundle.ctfindings.data.datalist import PATH_KEYS, SPLITS
+from bundle.ctfindings.evaluation.diagnostics import DIAGNOSTICS_FILE
+from bundle.ctfindings.files.atomic_write import atomic_path
+from experiments.harness.page import write_experiment_figures, write_experiment_page, write_results
+from experiments.harness.results import experiment_results
+
+logger = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The bundle's root."""
+
+SETTINGS_FILE = "settings.json"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train.
+
+    Attributes:
+        name: of its folder and in results.
+        title: what it is, for the page.
+        overlays: config files over ``train.json``, relative to ``configs``.
+        keys: config keys over those, as on the command line of the bundle.
+        trained: False evaluates the initial weights.
+    """
+
+    name: str
+    title: str
+    overlays: tuple[str, ...]
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    trained: bool = True
+
+
+_NO_GLOBAL = {"loss_weights#cross_anatomy": 0.0, "loss_weights#text_separation": 0.0}
+
+CA_GCL_VARIANTS: tuple[Variant, ...] = (
+    Variant("initial", "initial weights, not trained", ("objectives/fvlm.json",), trained=False),
+    Variant("fvlm", "local objective only", ("objectives/fvlm.json",)),
+    Variant("global", "local and global objective", ("objectives/ca_gcl.json",), {"caption_augmentation_prob": 0.0}),
+    Variant("augmentation", "local objective and text augmentation", ("objectives/ca_gcl.json",), _NO_GLOBAL),
+    Variant("ca_gcl", "local and global objective and text augmentation", ("objectives/ca_gcl.json",)),
+    Variant("prototypes", "prototypes instead of the global objective, with text augmentation", ("objectives/ca_gcl_prototypes.json",)),
+)
+"""The comparison and ablation of CA-GCL; `fvlm` is what the others are compared with."""
+
+
+def run_experiment(
+    variants: Sequence[Variant],
+    seeds: Sequence[int],
+    run: Callable[[Variant, int], Path],
+    output: Path,
+    title: str,
+    command: str,
+    settings: Mapping[str, Any],
+    resamples: int = 1000,
+) -> Path:
+    """Runs what is not done yet, then writes results, figures and page; returns the page.
+
+    Args:
+        variants: with the reference `fvlm` among them.
+        seeds: of the runs.
+        run: trains and evaluates a variant with a seed unless that is done, and returns the folder of its evaluation: `run_variant`
+            with its other arguments, or `LockedRuns`.
+        output: folder of ``results.json``, the figures and the page.
+        title: of the page.
+        command: that makes these results, for the page.
+        settings: of the experiment, kept in the results.
+        resamples: of the bootstrap.
+
+    Raises:
+        ValueError: `fvlm` is not among the variants, or a run failed.
+    """
+    if "fvlm" not in {variant.name for variant in variants}:
+        raise ValueError("variants: fvlm is not among them; it is what the others are compared with")
+    evaluations: dict[str, dict[int, Path]] = {variant.name: {} for variant in variants}
+    # Seed by seed, so that a command that is stopped early has whole comparisons.
+    for seed in seeds:
+        for variant in variants:
+            logger.info("%s, seed %d", variant.name, seed)
+            evaluations[variant.name][seed] = run(variant, seed)
+    results = experiment_results(
+        evaluations, {variant.name: variant.title for variant in variants}, {**settings, "seeds": list(seeds)}, resamples=resamples
+    )
+    write_results(output, results)
+    write_experiment_figures(output, results, evaluations)
+    return write_experiment_page(output, title, command)
+
+
+def shown_command(arguments: Sequence[str], places: Mapping[str, str | None]) -> str:
+    """A command line without the folders of a machine.
+
+    Args:
+        arguments: the script and what it was given, as in ``sys.argv``.
+        places: options whose values are such folders, and the words that stand for them; None leaves the option out.
+    """
+    shown = [f"python scripts/{Path(arguments[0]).name}"]
+    hidden: str | None = ""
+    for argument in arguments[1:]:
+        if argument.startswith("--"):
+            hidden = places.get(argument, "")
+            shown += [argument] if hidden is not None else []
+            shown += [hidden] if hidden else []
+        elif hidden == "":
+            shown.append(shlex.quote(argument))
+    return " ".join(shown)
+
+
+def reduced_datalist(datalist: str | Path, counts: Sequence[int] | None, folder: str | Path) -> Path:
+    """A datalist with the first scans of each split, or the datalist itself when no counts are given.
+
+    Args:
+        datalist: the JSON file, or the folder that holds it as ``datalist.json``.
+        counts: scans of ``training``, ``validation`` and ``test``; None keeps all.
+        folder: where a reduced list is written.
+
+    Raises:
+        ValueError: the file is missing, or a split has fewer scans.
+    """
+    path = Path(datalist) / "datalist.json" if Path(datalist).is_dir() else Path(datalist)
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such datalist; make one with scripts/make_synthetic_scans.py")
+    if counts is None:
+        return path.resolve()
+    content = json.loads(path.read_text(encoding="utf-8"))
+    reduced: dict[str, Any] = {"name": f"{content.get('name', path.stem)}, reduced"}
+    for split, count in zip(SPLITS, counts, strict=True):
+        if len(content.get(split, ())) < count:
+            raise ValueError(f"{path}: split {split!r} has {len(content.get(split, ()))} scans, {count} are asked for; ask for fewer")
+        reduced[split] = [
+            {key: str((path.parent / value).resolve()) if key in PATH_KEYS else value for key, value in study.items()}
+            for study in content[split][:count]
+        ]
+    target = Path(folder) / "datalist.json"
+    with atomic_path(target) as temporary:
+        temporary.write_text(json.dumps(reduced), encoding="utf-8")
+    return target.resolve()
+
+
+def run_variant(variant: Variant, seed: int, datalist: Path, folder: Path, keys: Mapping[str, Any], resamples: int = 200) -> Path:
+    """Trains and evaluates one variant with one seed, unless that is done; returns the folder of its evaluation.
+
+    The last epoch is evaluated, not the best one: all variants have then had the same number of steps, and nothing was selected.
+
+    Args:
+        variant: what to train.
+        seed: of initial weights, order and augmentation.
+        datalist: the JSON file.
+        folder: of the experiment; the run gets ``<name>_seed<seed>`` in it.
+        keys: config keys for all runs, such as ``epochs``.
+        resamples: bootstrap resamples of the run's own evaluation.
+
+    Raises:
+        ValueError: the folder holds a run with other settings, or a command failed.
+    """
+    run = folder / f"{variant.name}_seed{seed}"
+    evaluation = run / "evaluation"
+    settings = {"overlays": list(variant.overlays), "keys": {**keys, **variant.keys}, "seed": seed, "datalist": split_digests(datalist)}
+    claim_run(run, settings)
+    if (evaluation / DIAGNOSTICS_FILE).is_file() and (evaluation / "metrics.json").is_file():
+        logger.info("%s: is done", run)
+        return evaluation
+    configs = [str(ROOT / "configs" / name) for name in ("train.json", *variant.overlays)]
+    given = {"bundle_root": str(ROOT), "datalist": str(datalist), "output_dir": str(run), "seed": seed, **keys, **variant.keys}
+    # The schedule ends where the training ends: no run may stop early, or its rival would have had more steps.
+    given = {"patience": None, **given}
+    checkpoint = run / "last.pt"
+    if variant.trained:
+        _bundle_run(configs, given, run / "train.log")
+    else:
+        checkpoint = run / "initial.pt"
+        write_initial_weights(configs, given, checkpoint)
+    paths = {"ckpt_path": str(checkpoint), "eval_dir": str(evaluation), "resamples": resamples}
+    _bundle_run([*configs, str(ROOT / "configs" / "evaluate.json")], {**given, **paths}, run / "evaluate.log")
+    return evaluation
+
+
+def claim_run(run: Path, settings: Mapping[str, Any]) -> None:
+    """Notes the settings of a run in its folder, so that a folder never mixes two.
+
+    Raises:
+        ValueError: the folder holds a run with other settings.
+    """
+    path = run / SETTINGS_FILE
+    text = json.dumps(settings, indent=2) + "\n"
+    if not path.is_file():
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    elif json.loads(path.read_text(encoding="utf-8")) != json.loads(text):
+        raise ValueError(f"{run}: holds a run with other settings; give another folder, or remove this one")
+
+
+def write_initial_weights(configs: Sequence[str], keys: Mapping[str, Any], path: Path) -> None:
+    """Writes the weights a run with these settings starts from.
+
+    Args:
+        configs: config files, later ones over earlier ones.
+        keys: config keys over those; ``seed`` is one.
+        path: the checkpoint to write.
+    """
+    parser = ConfigParser()
+    parser.read_config(list(configs))
+    parser.update(dict(keys))
+    set_determinism(int(keys["seed"]))
+    network = parser.get_parsed_content("network_def")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        torch.save({"model": network.state_dict()}, temporary)
+
+
+def _bundle_run(configs: Sequence[str], keys: Mapping[str, Any], log: Path) -> None:
+    """``python -m monai.bundle run`` in a process of its own, whose memory ends with it; its output goes to a file."""
+    overrides = log.with_suffix(".json")
+    overrides.write_text(json.dumps(dict(keys), indent=2) + "\n", encoding="utf-8")
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str([*configs, str(overrides)])]
+    with log.open("w", encoding="utf-8") as output:
+        done = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=dict(os.environ), check=False)
+    if done.returncode != 0:
+        last = log.read_text(encoding="utf-8").strip().splitlines()[-1:] or ["no output"]
+        raise ValueError(f"{log}: the command failed ({last[0][:300]}); see the file, and run again to resume")
+
+
+def config_setting(text: str) -> tuple[str, Any]:
+    """``key=value`` of a command line: the value as JSON, or else as it is.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no ``=``.
+    """
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text!r} is no key=value")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
+
+
+def split_sizes(datalist: Path) -> dict[str, int]:
+    """Number of studies of each split."""
+    return {split: len(studies) for split, studies in _splits(datalist).items()}
+
+
+def split_digests(datalist: Path) -> dict[str, str]:
+    """What tells the studies of each split from others: a datalist may move, but a run may not change its scans."""
+
+    def placeless(study: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: Path(str(value)).name if key in PATH_KEYS else value for key, value in study.items()}
+
+    return {split: version_of({"studies": [placeless(study) for study in studies]}) for split, studies in _splits(datalist).items()}
+
+
+def _splits(datalist: Path) -> dict[str, list[dict[str, Any]]]:
+    content = json.loads(datalist.read_text(encoding="utf-8"))
+    return {split: content[split] for split in SPLITS if split in content}

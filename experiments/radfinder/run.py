@@ -1,0 +1,225 @@
+"""What each objective of RadFinder adds, on synthetic scans: localization, prompts, retrieval. One command, which goes on where it stopped.
+
+    python experiments/radfinder/run.py --datalist data/synthetic/datalist.json --work runs/radfinder --epochs 12
+    python experiments/radfinder/run.py --datalist data/shipped/datalist.json --work runs/locked --locked_image models/model.pt
+
+Trains every variant with every seed by ``configs/train.json`` and its overlays, scores the best checkpoint of each on the test split from
+the image alone, and writes ``results.json`` and ``README.md`` into the output folder. With ``--locked_image`` the image tower is that of
+the weights given and does not train: scans are encoded once, a run takes minutes, and its last epoch is scored. A finished training or
+scoring is not repeated: delete its folder below ``--work`` to do it again.
+
+Snippets are asked in their own words, and reworded: the text is replaced by a
+paraphrase of ``docs/evaluation/paraphrases.json``, none of which is a training text, followed by the place of the site.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from monai.bundle import ConfigParser  # noqa: E402
+
+from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
+from bundle.ctfindings.data.datalist import load_datalist  # noqa: E402
+from bundle.ctfindings.evaluation.retrieval_and_localization import (  # noqa: E402
+    ReportEmbeddings,
+    collect_report_embeddings,
+    localization_of,
+    report_loader,
+    retrieval_of,
+)
+from bundle.ctfindings.evaluation.scoring import (  # noqa: E402
+    SplitScores,
+    collect_scores,
+)
+from bundle.ctfindings.files.atomic_write import atomic_path  # noqa: E402
+from bundle.ctfindings.metrics.bootstrap import bootstrap_auc  # noqa: E402
+from bundle.ctfindings.metrics.paraphrases import load_paraphrases  # noqa: E402
+from bundle.ctfindings.networks.checkpoint import (  # noqa: E402
+    load_checkpoint,
+    sha256_of,
+)
+from bundle.ctfindings.networks.vision_language import VisionLanguageModel  # noqa: E402
+from experiments.harness.locked_image_model import LockedImageModel  # noqa: E402
+from experiments.harness.locked_image_runs import LockedRuns  # noqa: E402
+from experiments.harness.locked_image_training import embed_locked, score_locked  # noqa: E402
+from experiments.harness.page import VARIANTS_FIGURE, write_page, write_results  # noqa: E402
+from experiments.harness.runs import Variant, claim_run, config_setting, reduced_datalist, shown_command, split_digests, split_sizes  # noqa: E402
+from experiments.radfinder.results import plot_radfinder, radfinder_page, radfinder_summary  # noqa: E402
+
+RESULT_FILE = "result.json"
+
+NO_PROMPTS = {"loss_weights#disease_prompts": 0.0, "loss_weights#prompt_agreement": 0.0}
+NO_LOCALIZATION = {"loss_weights#snippet_localization": 0.0}
+VARIANTS: dict[str, Variant] = {
+    variant.name: variant
+    for variant in (
+        Variant("siglip", "SigLIP alone", ("objectives/radfinder.json",), {**NO_PROMPTS, **NO_LOCALIZATION}),
+        Variant("siglip_prompts", "SigLIP and disease prompts", ("objectives/radfinder.json",), NO_LOCALIZATION),
+        Variant("radfinder", "SigLIP, disease prompts and localization", ("objectives/radfinder.json",)),
+        Variant("ca_gcl", "CA-GCL", ("objectives/ca_gcl.json",)),
+        Variant("unified", "all objectives", ("objectives/unified.json",)),
+    )
+}
+"""What is trained, by its name."""
+
+SITE_TOLERANCE_MM = 6.0
+"""A snippet names the slice nearest to the centre of its site; scans have slices of up to 5 mm."""
+
+
+def train(run: Path, variant: str, seed: int, options: argparse.Namespace) -> None:
+    """Trains one variant with one seed below ``run``; does nothing when it is done.
+
+    Raises:
+        ValueError: the folder holds a run with other settings.
+    """
+    overlays, changes = list(VARIANTS[variant].overlays), VARIANTS[variant].keys
+    asked = {**options.keys, **changes}
+    claim_run(run, {"overlays": overlays, "keys": asked, "seed": seed, "datalist": split_digests(options.datalist)})
+    keys = {
+        "bundle_root": str(ROOT),
+        "datalist": str(options.datalist.resolve()),
+        "cache_dir": str((options.work / "cache").resolve()),
+        "output_dir": str(run.resolve()),
+        "seed": seed,
+        **asked,
+    }
+    (run / "keys.json").write_text(json.dumps(keys, indent=2) + "\n")
+    if (run / "done").exists():
+        return
+    files = [*(str(ROOT / "configs" / name) for name in ("train.json", *overlays)), str(run / "keys.json")]
+    with (run / "train.log").open("a") as log:
+        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files)]
+        done = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"error: {run}: training ended with code {done.returncode}; see train.log there, and start again to go on")
+    (run / "done").touch()
+
+
+def score(run: Path, variant: str, options: argparse.Namespace) -> tuple[VisionLanguageModel, SplitScores, ReportEmbeddings]:
+    """The best checkpoint of a run on the test split."""
+    parser = ConfigParser()
+    names = ("train.json", *VARIANTS[variant].overlays, "evaluate_reports.json")
+    parser.read_config([*(str(ROOT / "configs" / name) for name in names), str(run / "keys.json")])
+    network = parser.get_parsed_content("network_def")
+    load_checkpoint(network, run / "best.pt")
+    studies = load_datalist(options.datalist, "test")
+    cache_key = [parser.get_parsed_content(name) for name in ("spacing", "hu_window", "divisible")]
+    loader = report_loader(studies, parser.get_parsed_content("whole_scan"), options.work / "cache", cache_key)
+    return network, collect_scores(loader, network, name=run.name), collect_report_embeddings(loader, network)
+
+
+def record_of(
+    network: VisionLanguageModel | LockedImageModel, scores: SplitScores, embeddings: ReportEmbeddings, options: argparse.Namespace
+) -> dict[str, Any]:
+    """What the experiment keeps of a run."""
+    auc = bootstrap_auc(scores.logits, scores.labels, scores.patients).macro
+    return {
+        "macro_auc": {"value": float(auc.estimate), "interval": [float(auc.low), float(auc.high)]},
+        "retrieval": retrieval_of(embeddings, network, count=options.pool)["pools"]["first_all"],
+        "localization": localization_of(embeddings, network),
+        "localization_reworded": localization_of(embeddings, network, partial(reworded, load_paraphrases(options.paraphrases))),
+        "localization_trained": bool(network.text.snippet_head_trained),
+        "logits": scores.logits.tolist(),
+        "labels": scores.labels.tolist(),
+        "patients": scores.patients,
+    }
+
+
+def result_of(variant: str, seed: int, options: argparse.Namespace, runs: LockedRuns | None) -> dict[str, Any]:
+    """Trains and scores one variant with one seed; read back when it was done and scored in the same way before.
+
+    Raises:
+        ValueError: the folder holds a run with other settings.
+    """
+    run = options.work / f"{variant}_seed{seed}"
+    if runs is None:
+        train(run, variant, seed, options)
+    else:
+        runs.claim(VARIANTS[variant], seed)
+    asked = {"pool": options.pool, "paraphrases": sha256_of(options.paraphrases)}
+    result = run / RESULT_FILE
+    if result.exists() and (before := json.loads(result.read_text())).get("asked") == asked:
+        return before
+    if runs is None:
+        record = record_of(*score(run, variant, options), options)
+    else:
+        model = runs.model(VARIANTS[variant], seed, run)
+        split, studies = runs.encoded["test"], runs.studies["test"]
+        record = record_of(model, score_locked(model, split, studies), embed_locked(model, split, studies), options)
+    record = {"variant": variant, "asked": asked, "seed": seed, **record}
+    with atomic_path(result) as path:
+        path.write_text(json.dumps(record))
+    return record
+
+
+def reworded(
+    paraphrases: Mapping[str, Sequence[str]], study: Mapping[str, Any], snippets: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The snippets of a study in words that no training text has; those whose site is not known are left out."""
+    found = []
+    for snippet in snippets:
+        sites = [site for site in study.get("sites") or () if site.get("center_mm")]
+        near = min(sites, key=lambda site: abs(site["center_mm"][2] - snippet["z_mm"]), default=None)
+        if near is None or abs(near["center_mm"][2] - snippet["z_mm"]) > SITE_TOLERANCE_MM:
+            continue
+        texts = paraphrases[near["finding"]]
+        place = [str(near[name]) for name in ("location", "side") if near.get(name)]
+        found.append({"text": ", ".join([texts[len(snippet["text"]) % len(texts)], *place]), "z_mm": snippet["z_mm"]})
+    return found
+
+
+def run_all(options: argparse.Namespace) -> None:
+    """Trains and scores everything that is not there yet, and writes the results."""
+    options.datalist = reduced_datalist(options.datalist, None, options.work)
+    if (count := split_sizes(options.datalist).get("test", 0)) <= 10:
+        raise ValueError(f"{options.datalist}: split 'test' has {count} scans; recall at 10 needs more than 10")
+    runs = LockedRuns(options.locked_image, options.datalist, options.work, options.keys) if options.locked_image else None
+    results = []
+    for seed in options.seeds:
+        for variant in options.variants:
+            results.append(result_of(variant, seed, options, runs))
+            print(f"{variant}, seed {seed}: macro AUC {results[-1]['macro_auc']['value']:.3f}", flush=True)
+    settings = {
+        "command": shown_command(sys.argv, {"--datalist": "DATALIST", "--work": "FOLDER", "--output": None}),
+        "seeds": options.seeds,
+        "studies": split_sizes(options.datalist),
+        "keys": options.keys,
+        "pool": options.pool,
+        "locked_image": runs.image_weights if runs else None,
+    }
+    record = {"settings": settings, **radfinder_summary(results)}
+    write_results(options.output, record)
+    with atomic_path(options.output / VARIANTS_FIGURE) as path:
+        plot_radfinder(record, path)
+    print(write_page(options.output, radfinder_page(record)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--datalist", type=Path, required=True, help="synthetic scans, from make_synthetic_scans.py")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the runs and the cache")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "experiments" / "radfinder")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, help="of each run; those of train.json by default")
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--locked_image", type=Path, help="weights of an image tower that is not trained, such as models/model.pt")
+    parser.add_argument("--set", type=config_setting, nargs="+", default=[], metavar="KEY=VALUE", help="config keys for all runs")
+    parser.add_argument("--pool", type=int, default=300, help="test scans among which a report has to find its own")
+    parser.add_argument("--paraphrases", type=Path, default=ROOT / "docs" / "evaluation" / "paraphrases.json")
+    options = parser.parse_args()
+    options.keys = {**({} if options.epochs is None else {"epochs": options.epochs}), **dict(options.set)}
+    run_or_exit(run_all, options)
+
+
+if __name__ == "__main__":
+    main()

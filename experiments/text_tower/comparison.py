@@ -1,0 +1,100 @@
+"""Which text tower ships? The same training with each, compared on zero-shot AUC, free-text paraphrases and size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.harness.page import write_page, write_results
+from experiments.harness.runs import Variant, reduced_datalist, run_variant
+
+TEXT_TOWERS: tuple[Variant, ...] = (
+    Variant("pretrained_frozen", "pretrained MiniLM-L6, frozen, trained heads", ()),
+    Variant("pretrained_tuned", "pretrained MiniLM-L6, last two layers trained", (), {"text_trainable_layers": 2}),
+    Variant("from_scratch", "compact BERT of three layers, trained from nothing", ("networks/text_from_scratch.json",)),
+)
+"""The towers of which one is the default; the rest of the configuration is that of ``train.json``."""
+
+
+def compare_text_towers(
+    seeds: Sequence[int],
+    datalist: str | Path,
+    output: Path,
+    work: Path,
+    keys: Mapping[str, Any],
+    command: str,
+    scans: Sequence[int] | None = None,
+    resamples: int = 1000,
+) -> Path:
+    """Runs what is not done yet, then writes ``results.json`` and the page ``README.md``; returns the page.
+
+    Args:
+        seeds: of the runs.
+        datalist: the JSON file or its folder.
+        output: folder of the page.
+        work: folder of the runs.
+        keys: config keys for all runs.
+        command: that the page shows.
+        scans: of ``training``, ``validation`` and ``test``; None takes all.
+        resamples: of the bootstrap.
+
+    Raises:
+        ValueError: a run failed, or the datalist has too few scans.
+    """
+    used = reduced_datalist(datalist, scans, work)
+    towers: dict[str, Any] = {variant.name: {"title": variant.title, "runs": []} for variant in TEXT_TOWERS}
+    for seed in seeds:
+        for variant in TEXT_TOWERS:
+            evaluation = run_variant(variant, seed, used, work, keys, resamples)
+            towers[variant.name]["runs"].append({"seed": seed, **_read_run(evaluation)})
+    results = {
+        "command": command,
+        "settings": {"scans": scans, "keys": {key: value for key, value in keys.items() if key != "cache_dir"}, "resamples": resamples},
+        "towers": towers,
+    }
+    write_results(output, results)
+    return write_tower_page(output, results)
+
+
+def write_tower_page(output: Path, results: Mapping[str, Any]) -> Path:
+    """Writes the table of `compare_text_towers` and ``notes.md`` as ``README.md`` beside ``results.json``; returns it."""
+    lines = [
+        "# Text towers",
+        "",
+        "Written from [results.json](results.json) by the command below.",
+        "",
+        "```",
+        results["command"],
+        "```",
+        "",
+        "Paraphrases: the share of `docs/evaluation/paraphrases.json` that ranks its finding first. "
+        "Size: tower and heads in half precision, without the vocabulary (0.7 MB).",
+        "",
+        "| tower | seed | macro AUC | interval | lowest | SD over templates | paraphrases | in the first three | size, MB |",
+        "|---|---:|---:|:---:|---:|---:|---:|---:|---:|",
+    ]
+    for tower in results["towers"].values():
+        for run in tower["runs"]:
+            low, high = run["macro_auc_interval"]
+            lines.append(
+                f"| {tower['title']} | {run['seed']} | {run['macro_auc']:.3f} | {low:.3f} to {high:.3f} | {run['lowest_auc']:.3f} | "
+                f"{run['template_sd']:.4f} | {run['paraphrases']:.2f} | {run['paraphrases_within_3']:.2f} | {run['text_megabytes']:.1f} |"
+            )
+    return write_page(output, lines)
+
+
+def _read_run(evaluation: Path) -> dict[str, Any]:
+    """What the comparison shows of one run."""
+    metrics = json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))
+    macro, paraphrases = metrics["macro"], metrics["paraphrases"]
+    return {
+        "macro_auc": macro["auc"],
+        "macro_auc_interval": macro["auc_interval"],
+        "lowest_auc": macro["auc_lowest"],
+        "template_sd": metrics["templates"]["sd"],
+        "paraphrases": paraphrases["accuracy"],
+        "paraphrases_within_3": paraphrases["accuracy_within_3"],
+        "text_megabytes": metrics["settings"]["text_parameters"] * 2 / 1e6,
+    }

@@ -1,0 +1,66 @@
+"""Options of the command line that no configuration knows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bundle.ctfindings.cli.check_options import check_options
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> str:
+    (tmp_path / "train.json").write_text(json.dumps({"epochs": 2, "resume": True, "train": {"trainer": {}}, "initialize": []}))
+    (tmp_path / "overlay.json").write_text(json.dumps({"+initialize": [], "train#trainer#amp": True, "micro_batches": 4}))
+    return str([str(tmp_path / name) for name in ("train.json", "overlay.json")])
+
+
+def test_keys_of_every_file_parts_of_them_and_monais_own_options_pass(files: str) -> None:
+    options = ["--epochs", "3", "--micro_batches=8", "--train#trainer#amp", "False", "--train::trainer::amp", "1", "--run_id", "run"]
+    check_options(["run", "--config_file", files, *options, "--logging-file", "l.conf", "--epochs", "-1"])
+
+
+@pytest.mark.parametrize(
+    ("option", "remedy"),
+    [
+        ("--epoch", r"--epoch: .*did you mean --epochs\?"),
+        ("--trian#trainer", r"did you mean --train\?"),
+        ("--xyz=1", "the keys at the top"),
+    ],
+)
+def test_a_misspelt_option_is_refused(files: str, option: str, remedy: str) -> None:
+    with pytest.raises(ValueError, match=remedy):
+        check_options(["run", "--config_file", files, option, "1"])
+
+
+def test_a_word_in_the_place_of_a_number_is_refused(files: str) -> None:
+    with pytest.raises(ValueError, match=r"--epochs many: is no number; the configuration has 2"):
+        check_options(["run", "--config_file", files, "--epochs", "many"])
+    with pytest.raises(ValueError, match=r"--resume false: is neither True nor False; the configuration has True"):
+        check_options(["run", "--config_file", files, "--resume", "false"])
+
+
+@pytest.mark.parametrize("value", ["3", "0.5", "-1", "1e-3", "True", "None", "$2 * 3", "@other", "%other.json::epochs"])
+def test_numbers_and_expressions_pass(files: str, value: str) -> None:
+    check_options(["run", "--config_file", files, f"--epochs={value}"])
+
+
+def test_an_option_without_a_value_is_true(files: str) -> None:
+    check_options(["run", "--resume", "--config_file", files, "--resume"])
+
+
+def test_a_single_file_is_named_without_brackets(tmp_path: Path) -> None:
+    (tmp_path / "inference.json").write_text(json.dumps({"queries": []}))
+    with pytest.raises(ValueError, match=r"--quries: .*did you mean --queries\?"):
+        check_options(["run", "--config_file", str(tmp_path / "inference.json"), "--quries", "['--a dash']"])
+
+
+def test_other_programs_are_left_alone() -> None:
+    check_options(["-n", "2", "--durations=10"])
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "evaluate_reports", "inference"])
+def test_every_workflow_asks_before_it_runs(bundle_root: Path, name: str) -> None:
+    assert "$engines.run_or_exit(engines.check_options)" in json.loads((bundle_root / "configs" / f"{name}.json").read_text())["initialize"]

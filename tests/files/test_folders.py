@@ -1,0 +1,47 @@
+"""Files below a folder: also those behind links, and a folder linked into itself once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.files.folders import files_below, walk_folder
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """``root`` with a file, and links to a folder elsewhere, to itself, and to a file."""
+    root, elsewhere = tmp_path / "root", tmp_path / "disk2"
+    (root / "a").mkdir(parents=True)
+    (elsewhere / "deep").mkdir(parents=True)
+    (root / "a" / "one.nii.gz").touch()
+    (elsewhere / "deep" / "blob").touch()
+    try:
+        (root / "b").symlink_to(elsewhere)
+        (elsewhere / "deep" / "back").symlink_to(root)
+        (root / "a" / "two.nii.gz").symlink_to(elsewhere / "deep" / "blob")
+        (root / "a" / "gone.nii.gz").symlink_to(tmp_path / "nothing")
+    except OSError:
+        pytest.skip("this system makes no links")
+    return root
+
+
+def test_links_to_folders_are_followed_and_files_keep_their_names(linked: Path) -> None:
+    found = [path.relative_to(linked).as_posix() for path in files_below(linked)]
+    assert found == ["a/one.nii.gz", "a/two.nii.gz", "b/deep/blob"]
+
+
+def test_a_folder_taken_out_of_the_list_is_not_entered(linked: Path) -> None:
+    seen = []
+    for place, subfolders, _ in walk_folder(linked):
+        seen.append(place.name)
+        if place.name == "b":
+            subfolders.clear()
+    assert seen == ["root", "a", "b"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ScanError, match="gone: cannot be read"):
+        files_below(tmp_path / "gone")

@@ -1,0 +1,99 @@
+"""An archive: every scan has its record once, failures are rows with a reason, and a second run does only what is missing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bundle.ctfindings.inference.batch.run_archive import Model, publish_once, run_archive, scans_of
+from bundle.ctfindings.phantom.dataset import make_case, write_nifti
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two scans, one of them in a subfolder, and a file that is none."""
+    folder = tmp_path_factory.mktemp("scans")
+    (folder / "deeper").mkdir()
+    for index, name in enumerate(("one.nii.gz", "deeper/two.nii.gz")):
+        _, hu, _, _, affine = make_case(seed=1, index=index)
+        write_nifti(folder / name, hu[::3, ::3, ::2], affine @ np.diag([3.0, 3, 2, 1]))
+    (folder / "broken.nii.gz").write_bytes(b"nothing")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(bundle_root: Path) -> Model:
+    return Model(str(bundle_root), str(bundle_root / "models" / "model.pt"))
+
+
+def rows_of(path: Path) -> dict[str, dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["id"]: row for row in csv.DictReader(file)}
+
+
+def test_every_scan_has_a_record_and_a_row_and_a_second_run_does_what_is_missing(scans: Path, tmp_path: Path, model: Model) -> None:
+    report = run_archive(scans_of(scans), tmp_path, model)
+    assert (report.done, report.kept, list(report.problems)) == (2, 0, ["broken.nii.gz"])
+    rows = rows_of(report.summary)
+    assert rows["broken.nii.gz"]["status"] == "failed" and "broken.nii.gz" in rows["broken.nii.gz"]["reason"]
+    records = sorted((tmp_path / "scans").glob("*/findings.json"))
+    assert len(records) == 2
+    os.umask(umask := os.umask(0o077))
+    for path in records:
+        assert path.parent.stat().st_mode & 0o777 == 0o777 & ~umask, "results are for whom the umask lets in"
+        record = json.loads(path.read_text())
+        row = next(row for key, row in rows.items() if key.endswith(record["scan"]["file"]))
+        for answer in record["findings"]:
+            assert float(row[answer["name"]]) == pytest.approx(answer["probability"], abs=1e-4)
+            assert row[f"{answer['name']} present"] == str(int(answer["present"]))
+    before = {path: path.stat().st_mtime_ns for path in records}
+    records[0].unlink()
+    records[0].parent.rmdir()
+    assert run_archive(scans_of(scans), tmp_path, model)[1:3] == (1, 1)
+    assert records[1].stat().st_mtime_ns == before[records[1]], "a finished scan is not done again"
+
+
+def test_findings_of_other_weights_are_not_mixed(scans: Path, tmp_path: Path, model: Model, untrained_weights: Path) -> None:
+    run_archive({}, tmp_path, model)
+    with pytest.raises(ValueError, match="other weights"):
+        run_archive({}, tmp_path, model._replace(ckpt_path=str(untrained_weights)))
+
+
+def test_a_datalist_gives_masks_and_storage_along(tmp_path: Path) -> None:
+    path = tmp_path / "datalist.json"
+    stored = {"slope": 1, "intercept": -8192}
+    path.write_text(
+        json.dumps({"training": [{"id": "a", "image": "a.nii.gz", "stored": stored}], "test": [{"id": "b", "image": "b.nii.gz"}]})
+    )
+    assert scans_of(path) == {
+        "a": {"image": str(tmp_path / "a.nii.gz"), "stored": stored},
+        "b": {"image": str(tmp_path / "b.nii.gz")},
+    }
+    assert list(scans_of(path, ("test",))) == ["b"]
+
+
+def test_a_folder_of_dicom_is_one_scan(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / "patient" / "series").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "patient" / "series" / f"IM{number}").touch()
+    assert list(scans_of(tmp_path)) == ["patient/series"]
+
+
+def test_a_folder_without_scans_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no scan"):
+        scans_of(tmp_path)
+
+
+def test_the_second_of_two_results_leaves_the_first(tmp_path: Path) -> None:
+    target = tmp_path / "scan"
+    for text, first in (("first", True), ("second", False)):
+        staging = tmp_path / text
+        staging.mkdir()
+        (staging / "findings.json").write_text(text)
+        assert publish_once(staging, target) is first and not staging.exists()
+    assert (target / "findings.json").read_text() == "first"

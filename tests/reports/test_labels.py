@@ -1,0 +1,140 @@
+"""The 18 labels from report text, on sentences of many styles and on real reports where they are at hand."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from bundle.ctfindings.findings import FINDING_NAMES, FINDINGS, TRAINING_TEMPLATES, fill_template
+from bundle.ctfindings.reports.assertion import Assertion
+from bundle.ctfindings.reports.labels import LABEL_OF_ASSERTION, find_mentions, label_text, strongest, to_labels
+
+MANUAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "reports" / "manual_labels_18.csv"
+
+
+def label(text: str, finding: str) -> int:
+    return label_text(text)[FINDING_NAMES.index(finding)]
+
+
+# Wording of different schools; none is from a report.
+@pytest.mark.parametrize(
+    ("finding", "text"),
+    [
+        ("Medical material", "Right-sided port catheter with its tip in the superior vena cava."),
+        ("Medical material", "Dual-chamber pacemaker leads in situ; sternal wires after bypass."),
+        ("Arterial wall calcification", "Moderate calcified plaque of the aortic arch."),
+        ("Arterial wall calcification", "Atherosclerotic calcifications of the thoracic aorta."),
+        ("Cardiomegaly", "The heart is mildly enlarged."),
+        ("Cardiomegaly", "Increased cardiothoracic ratio."),
+        ("Pericardial effusion", "Small amount of fluid in the pericardial sac."),
+        ("Pericardial effusion", "Pleural and pericardial effusions."),
+        ("Coronary artery wall calcification", "Dense calcification of the LAD."),
+        ("Hiatal hernia", "Small sliding hiatus hernia."),
+        ("Lymphadenopathy", "Enlarged subcarinal lymph nodes, up to 18 mm in short axis."),
+        ("Lymphadenopathy", "Pathologically enlarged nodes at the right hilum."),
+        ("Lymphadenopathy", "Lymph nodes: enlarged in the mediastinum."),
+        ("Emphysema", "Upper lobe predominant centrilobular emphysema."),
+        ("Atelectasis", "Plate-like atelectasis at both bases."),
+        ("Lung nodule", "Solid 6 mm nodule in the lingula."),
+        ("Lung nodule", "Scattered micronodules in both lungs."),
+        ("Lung opacity", "Patchy ground-glass opacities in the lower lobes."),
+        ("Lung opacity", "Crazy paving in both lungs."),
+        ("Pulmonary fibrotic sequela", "Biapical scarring."),
+        ("Pulmonary fibrotic sequela", "Fibroatelectatic bands in the middle lobe."),
+        ("Pleural effusion", "Bilateral effusions, larger on the right."),
+        ("Pleural effusion", "Left hydropneumothorax."),
+        ("Mosaic attenuation pattern", "Mosaic perfusion with air trapping."),
+        ("Peribronchial thickening", "Diffuse bronchial wall thickening."),
+        ("Peribronchial thickening", "Peribronchial cuffing."),
+        ("Consolidation", "Consolidation of the left lower lobe with air bronchograms."),
+        ("Bronchiectasis", "Cylindrical bronchiectasis in the middle lobe."),
+        ("Bronchiectasis", "Dilated bronchi at the bases."),
+        ("Interlobular septal thickening", "Smooth thickening of the interlobular septa."),
+        ("Interlobular septal thickening", "Kerley lines."),
+    ],
+)
+def test_stated_findings(finding: str, text: str) -> None:
+    assert label(text, finding) == 1
+
+
+@pytest.mark.parametrize(
+    ("finding", "text"),
+    [
+        ("Cardiomegaly", "Heart size is normal."),
+        ("Pericardial effusion", "No pleural or pericardial effusion."),
+        ("Pleural effusion", "No pleural or pericardial effusion."),
+        ("Lymphadenopathy", "No pathologically enlarged lymph nodes."),
+        ("Lung nodule", "No nodule, mass or consolidation."),
+        ("Consolidation", "No nodule, mass or consolidation."),
+        ("Lung opacity", "The lungs are clear."),
+        ("Consolidation", "No infiltrate."),
+        ("Lymphadenopathy", "Lymph nodes are of normal size."),
+        ("Lymphadenopathy", "Lymph nodes: The mediastinum and hila are normal."),
+        ("Cardiomegaly", "The heart is not enlarged."),
+        ("Emphysema", "Emphysema was not observed."),
+    ],
+)
+def test_denied_findings(finding: str, text: str) -> None:
+    assert label(text, finding) == 0
+
+
+@pytest.mark.parametrize(
+    ("finding", "text"),
+    [
+        ("Lung nodule", "Nodule in the right lobe of the thyroid."),
+        ("Lung nodule", "The thyroid is large. The nodule measures 2 cm."),
+        ("Lung nodule", "Nodular thickening of the left adrenal gland."),
+        ("Emphysema", "Subcutaneous emphysema of the chest wall."),
+        ("Pleural effusion", "Pericardial effusion."),
+        ("Pleural effusion", "Effusion of the knee joint is known."),
+        ("Arterial wall calcification", "Calcified granuloma of the liver."),
+        ("Arterial wall calcification", "Calcified pleural plaques."),
+        ("Atelectasis", "Compression fracture with collapse of the vertebral body T6."),
+        ("Bronchiectasis", "Ectasia of the ascending aorta."),
+        ("Interlobular septal thickening", "Hypertrophy of the interventricular septum."),
+        ("Hiatal hernia", "Umbilical hernia with fat."),
+        ("Medical material", "End-plate sclerosis."),
+        ("Medical material", "Findings are consistent with consistency."),
+    ],
+)
+def test_the_same_words_elsewhere_state_nothing(finding: str, text: str) -> None:
+    assert label(text, finding) != 1
+
+
+def test_an_empty_report_leaves_every_label_unknown() -> None:
+    assert label_text("") == [-1] * 18
+
+
+def test_a_stated_finding_outweighs_a_denial_elsewhere_in_the_report() -> None:
+    assert label("No nodule in the right lung. 4 mm nodule in the left lung.", "Lung nodule") == 1
+    assert label("4 mm nodule in the left lung. No nodule in the right lung.", "Lung nodule") == 1
+
+
+def test_doubt_and_history_leave_a_label_unknown_unless_asked_otherwise() -> None:
+    assert label("Emphysema cannot be excluded.", "Emphysema") == -1
+    assert label("Status post pacemaker.", "Medical material") == -1
+    said = strongest([find_mentions("Emphysema cannot be excluded.")])
+    assert to_labels(said, {**LABEL_OF_ASSERTION, Assertion.UNCERTAIN: 1})[FINDING_NAMES.index("Emphysema")] == 1
+
+
+@pytest.mark.parametrize("finding", FINDINGS, ids=lambda finding: finding.name)
+@pytest.mark.parametrize(("positive", "negative"), TRAINING_TEMPLATES)
+def test_names_of_the_finding_table_in_its_own_templates(finding, positive: str, negative: str) -> None:
+    assert label(fill_template(positive, finding.name), finding.name) == 1
+    assert label(fill_template(negative, finding.name), finding.name) == 0
+
+
+@pytest.mark.skipif(not MANUAL.is_file(), reason="the reports with manual labels are not at hand (../shared/data/reports)")
+def test_labels_of_real_reports_agree_with_manual_ones() -> None:
+    csv.field_size_limit(10_000_000)
+    with MANUAL.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    truth = np.array([[int(row[name]) for name in FINDING_NAMES] for row in rows])
+    found = np.array([label_text(row["report_text"]) for row in rows]) == 1
+    f1 = f1_score(truth, found, average=None)
+    assert f1.mean() >= 0.85
+    assert f1.min() >= 0.70, dict(zip(FINDING_NAMES, f1.round(3), strict=True))

@@ -1,0 +1,50 @@
+"""Splits are a function of the patient; a patient is never on both sides."""
+
+from __future__ import annotations
+
+import pytest
+
+from bundle.ctfindings.data.datalist import SPLITS
+from bundle.ctfindings.sources.preparation.splits import check_fractions, draw_split, patients_in_two_splits, pseudonym, split_name
+
+
+def test_shares_are_kept_on_average() -> None:
+    drawn = [draw_split(f"patient {number}", (0.7, 0.2, 0.1)) for number in range(20_000)]
+    assert [drawn.count(split) / 20_000 for split in SPLITS] == pytest.approx([0.7, 0.2, 0.1], abs=0.01)
+
+
+def test_a_split_depends_on_patient_and_seed_alone() -> None:
+    patients = [str(number) for number in range(200)]
+    once = [draw_split(patient) for patient in patients]
+    assert once == [draw_split(patient) for patient in patients]
+    assert once != [draw_split(patient, seed=1) for patient in patients]
+
+
+def test_an_empty_share_gets_nobody() -> None:
+    assert {draw_split(str(number), (0.5, 0.5, 0.0)) for number in range(500)} == {"training", "validation"}
+    assert {draw_split(str(number), (1.0, 0.0, 0.0)) for number in range(500)} == {"training"}
+
+
+@pytest.mark.parametrize("fractions", [(0.8, 0.1), (0.8, 0.1, 0.2), (1.2, -0.1, -0.1)])
+def test_shares_that_are_no_parts_of_one_are_refused(fractions: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="do not add up to 1"):
+        check_fractions(fractions)
+
+
+def test_words_for_splits() -> None:
+    assert [split_name(word) for word in ("Train", "valid", "VAL", "test", "other")] == [
+        "training",
+        "validation",
+        "validation",
+        "test",
+        None,
+    ]
+
+
+def test_patients_in_two_splits_are_found() -> None:
+    assert patients_in_two_splits({"a": {"test"}, "b": {"test", "training"}}) == ["b"]
+
+
+def test_a_pseudonym_groups_without_showing_the_number() -> None:
+    assert pseudonym("4711") == pseudonym("4711") != pseudonym("4712")
+    assert "4711" not in pseudonym("4711")
