@@ -2,8 +2,8 @@
 
     python scripts/demo.py
 
-Renders a chest CT with known findings, runs ``configs/inference.json`` on it with two questions in free text, and prints what was
-rendered beside what was found.
+Renders a chest CT with known findings, runs ``configs/inference.json`` on it with two questions in free text, and
+prints what was rendered beside what was found.
 """
 
 from __future__ import annotations
@@ -35,8 +35,19 @@ def main() -> int:
     write_nifti(ROOT / scan, image, affine)
     print(f"{scan}: a synthetic chest CT with {', '.join(RENDERED).lower()}\n", flush=True)
 
-    options = {"config_file": "configs/inference.json", "image": str(scan), "queries": repr(QUERIES), "output_dir": str(OUTPUT)}
-    command = [sys.executable, "-m", "monai.bundle", "run", *(part for name, value in options.items() for part in (f"--{name}", value))]
+    options = {
+        "config_file": "configs/inference.json",
+        "image": str(scan),
+        "queries": repr(QUERIES),
+        "output_dir": str(OUTPUT),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "monai.bundle",
+        "run",
+        *(part for name, value in options.items() for part in (f"--{name}", value)),
+    ]
     finished = subprocess.run(command, cwd=ROOT)
     if finished.returncode:
         return finished.returncode
@@ -45,7 +56,9 @@ def main() -> int:
     record = json.loads((ROOT / folder / "findings.json").read_text(encoding="utf-8"))
     print("\n" + comparison(case, record))
     print(f"\nOpen {folder / 'report.html'} in a browser to see the slices. The same for your own scan:\n")
-    print("    python -m monai.bundle run --config_file configs/inference.json --image SCAN --queries \"['fluid around the lung']\"")
+    print(
+        "    python -m monai.bundle run --config_file configs/inference.json --image SCAN --queries \"['fluid around the lung']\""
+    )
     return 0
 
 
@@ -54,12 +67,20 @@ def comparison(case: Case, record: dict) -> str:
     lines = [f"{'Finding':<38} {'rendered':<9} {'found':<6} {'prob':>5}   place", "-" * 100]
     for finding in record["findings"]:
         sites = [site for site in case.sites if site.finding == finding["name"]]
-        places = [f"rendered at z {site.center_mm[2]:.0f} mm" + (f", {site.side}" if site.side else "") for site in sites if site.center_mm]
+        places = [
+            f"rendered at z {site.center_mm[2]:.0f} mm" + (f", {site.side}" if site.side else "")
+            for site in sites
+            if site.center_mm
+        ]
         evidence = finding["evidence"]
         if finding["present"] and evidence:
-            places.append(f"evidence at z {evidence['z_mm']:.0f} mm" + (f", {evidence['side']}" if evidence["side"] else ""))
+            places.append(
+                f"evidence at z {evidence['z_mm']:.0f} mm" + (f", {evidence['side']}" if evidence["side"] else "")
+            )
         rendered, found = "yes" if sites else "-", "YES" if finding["present"] else "-"
-        lines.append(f"{finding['name']:<38} {rendered:<9} {found:<6} {finding['probability']:>5.2f}   {'; '.join(places)}".rstrip())
+        lines.append(
+            f"{finding['name']:<38} {rendered:<9} {found:<6} {finding['probability']:>5.2f}   {'; '.join(places)}".rstrip()
+        )
     return "\n".join(lines)
 
 

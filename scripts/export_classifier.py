@@ -2,9 +2,9 @@
 
     python scripts/export_classifier.py OUT_DIR --image SCAN
 
-The exported network takes a preprocessed scan ``[B, 1, X, Y, Z]`` in [0, 1], whose extents are multiples of 16 voxels, and gives the
-calibrated probability of each of the 18 findings, ``[B, 18]``. Preprocessing, free text and evidence are not part of it. ONNX needs the
-packages onnx, onnxscript and onnxruntime (pip install -e '.[export]').
+The exported network takes a preprocessed scan ``[B, 1, X, Y, Z]`` in [0, 1], whose extents are multiples of 16 voxels,
+and gives the calibrated probability of each of the 18 findings, ``[B, 18]``. Preprocessing, free text and evidence are
+not part of it. ONNX needs the packages onnx, onnxscript and onnxruntime (pip install -e '.[export]').
 """
 
 from __future__ import annotations
@@ -38,9 +38,13 @@ Network = Callable[[Tensor], Tensor]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path, help="folder that gets model.ts and model.onnx")
-    parser.add_argument("--image", help="scan on which the exported networks are compared with PyTorch; noise without one")
+    parser.add_argument(
+        "--image", help="scan on which the exported networks are compared with PyTorch; noise without one"
+    )
     parser.add_argument("--formats", nargs="+", choices=("ts", "onnx"), default=["ts", "onnx"], help="default: both")
-    parser.add_argument("--config-file", type=Path, default=ROOT / "configs" / "inference.json", help="default: configs/inference.json")
+    parser.add_argument(
+        "--config-file", type=Path, default=ROOT / "configs" / "inference.json", help="default: configs/inference.json"
+    )
     parser.add_argument("--ckpt-path", help="weights; those of the configuration by default")
     parser.add_argument("--repeats", type=int, default=5, help="passes that are timed (default %(default)s)")
     options = parser.parse_args()
@@ -84,7 +88,13 @@ def export_onnx(network: nn.Module, scan: Tensor, path: Path) -> Network:
     sizes = {axis + 2: 16 * torch.export.Dim(name, min=2, max=64) for axis, name in enumerate(("x", "y", "z"))}
     with torch.no_grad():
         program = torch.onnx.export(
-            network, (scan,), dynamo=True, dynamic_shapes={"image": sizes}, opset_version=18, input_names=["image"], output_names=["pred"]
+            network,
+            (scan,),
+            dynamo=True,
+            dynamic_shapes={"image": sizes},
+            opset_version=18,
+            input_names=["image"],
+            output_names=["pred"],
         )
     if program is None:
         raise RuntimeError("torch.onnx.export gave no program")

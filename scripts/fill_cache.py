@@ -2,8 +2,9 @@
 
     python scripts/fill_cache.py --config_file configs/train.json --datalist data/with_masks/datalist.json --workers 8
 
-Give the config files and keys of the run that will follow: the cache is the one that run reads. Entries that are there are checked, and
-made again where they are damaged. A run that was stopped goes on where it was: give the same command again.
+Give the config files and keys of the run that will follow: the cache is the one that run reads. Entries that are there
+are checked, and made again where they are damaged. A run that was stopped goes on where it was: give the same command
+again.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from experiments.harness.runs import config_setting  # noqa: E402
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config_file", nargs="+", default=["configs/train.json"], metavar="JSON", help="default: %(default)s")
+    parser.add_argument(
+        "--config_file", nargs="+", default=["configs/train.json"], metavar="JSON", help="default: %(default)s"
+    )
     parser.add_argument("--datalist", metavar="JSON", help="the key datalist of the configuration")
     parser.add_argument(
         "--set",
@@ -37,8 +40,12 @@ def main() -> None:
         metavar="KEY=VALUE",
         help="further keys, values as in JSON: --set roi_size=[96,80,96]",
     )
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one for each core)")
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, whose workers fill the cache (docs/scaling.md)")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one for each core)"
+    )
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="of a Dask cluster, whose workers fill the cache (docs/scaling.md)"
+    )
     options = parser.parse_args()
     for file in options.config_file:
         if not Path(file).is_file():
@@ -64,7 +71,9 @@ def main() -> None:
             print(f"failed: {study}: {problem}")
     print(*sorted({str(dataset.folder) for dataset in datasets}))
     if counts["failed"]:
-        raise SystemExit(f"error: {counts['failed']} of {len(outcome)} scans could not be cached; mend what the lines above name")
+        raise SystemExit(
+            f"error: {counts['failed']} of {len(outcome)} scans could not be cached; mend what the lines above name"
+        )
 
 
 def _datasets(config: ConfigParser) -> list[CachedStudies]:

@@ -27,7 +27,9 @@ def main() -> None:
         model = AutoModel.from_pretrained(options.source, trust_remote_code=False, add_pooling_layer=False)
         tokenizer = AutoTokenizer.from_pretrained(options.source, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {options.source}: holds no readable text encoder ({str(error).splitlines()[0]}); check the path")
+        sys.exit(
+            f"error: {options.source}: holds no readable text encoder ({str(error).splitlines()[0]}); check the path"
+        )
     model.to(torch.float16).save_pretrained(options.output, safe_serialization=True)
     tokenizer.save_pretrained(options.output)
     size = sum(file.stat().st_size for file in options.output.iterdir()) / 1e6

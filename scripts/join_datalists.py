@@ -1,9 +1,10 @@
 """A datalist whose splits come from several: to calibrate on one archive and score on another.
 
-    python scripts/join_datalists.py validation=data/ct_rate/datalist.json test=data/rad_chestct/datalist.json --output data/both.json
+    python scripts/join_datalists.py validation=data/ct_rate/datalist.json test=data/rad_chestct/datalist.json --output
+    data/both.json
 
-Takes the split of that name from each. Paths are written relative to the new file; nothing is copied. An id twice, or a patient in two
-splits, is refused; patients that two sources call by different names are not known to be one.
+Takes the split of that name from each. Paths are written relative to the new file; nothing is copied. An id twice, or a
+patient in two splits, is refused; patients that two sources call by different names are not known to be one.
 """
 
 from __future__ import annotations
@@ -29,7 +30,13 @@ def split_and_path(text: str) -> tuple[str, Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", type=split_and_path, nargs="+", metavar="SPLIT=DATALIST", help="split, and the datalist it is taken from")
+    parser.add_argument(
+        "parts",
+        type=split_and_path,
+        nargs="+",
+        metavar="SPLIT=DATALIST",
+        help="split, and the datalist it is taken from",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="the datalist to write")
     options = parser.parse_args()
     counts = run_or_exit(join_datalists, options.parts, options.output)

@@ -1,11 +1,14 @@
-"""Reads reports of chest CT: the 18 labels of CT-RATE and a caption for each anatomy, by rules, without a language model.
+"""Reads reports of chest CT: the 18 labels of CT-RATE and a caption for each anatomy, by rules, without a language
+model.
 
     python scripts/label_reports.py reports.csv labels.csv
-    python scripts/label_reports.py reports.csv labels.csv --text-columns Findings_EN,Impressions_EN --id-column VolumeName
+    python scripts/label_reports.py reports.csv labels.csv --text-columns Findings_EN,Impressions_EN --id-column
+    VolumeName
 
-Writes one row for each report: its id, the 18 findings in CT-RATE's order (1 stated, 0 denied, -1 not mentioned or uncertain), and for each
-anatomy its caption and whether that is normal. Prints how often each label was given and the sentences that belong to no anatomy, without
-ids; ``--show 0`` prints no sentence. Research only: labels from text, not a diagnosis. docs/report_labels.md has the figures and limits.
+Writes one row for each report: its id, the 18 findings in CT-RATE's order (1 stated, 0 denied, -1 not mentioned or
+uncertain), and for each anatomy its caption and whether that is normal. Prints how often each label was given and the
+sentences that belong to no anatomy, without ids; ``--show 0`` prints no sentence. Research only: labels from text, not
+a diagnosis. docs/report_labels.md has the figures and limits.
 """
 
 from __future__ import annotations
@@ -44,7 +47,9 @@ def label(options: argparse.Namespace) -> None:
     with atomic_path(options.output) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(output_columns(id_column))
-        for row, report in zip(table.rows, tqdm(reports, desc="reports", total=len(table.rows), unit="", disable=None), strict=True):
+        for row, report in zip(
+            table.rows, tqdm(reports, desc="reports", total=len(table.rows), unit="", disable=None), strict=True
+        ):
             counts.add(report)
             writer.writerow(output_row(row.values[id_column], report))
     seconds = time.perf_counter() - started
@@ -87,15 +92,25 @@ def main() -> None:
     )
     parser.add_argument("--id-column", metavar="COLUMN", help="column that names the study (default: usual names)")
     parser.add_argument(
-        "--uncertain", type=int, choices=(-1, 0, 1), default=-1, help="label of a finding stated in doubt only (default %(default)s)"
+        "--uncertain",
+        type=int,
+        choices=(-1, 0, 1),
+        default=-1,
+        help="label of a finding stated in doubt only (default %(default)s)",
     )
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="processes to use (default: one for each core)")
-    parser.add_argument("--show", type=int, default=10, help="sentences without an anatomy to print; 0 for none (default %(default)s)")
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count() or 1, help="processes to use (default: one for each core)"
+    )
+    parser.add_argument(
+        "--show", type=int, default=10, help="sentences without an anatomy to print; 0 for none (default %(default)s)"
+    )
     options = parser.parse_args()
     try:
         run_or_exit(label, options)
     except OSError as error:
-        raise SystemExit(f"error: {error.filename or options.output}: {error.strerror}; check the path, its rights and the disk") from None
+        raise SystemExit(
+            f"error: {error.filename or options.output}: {error.strerror}; check the path, its rights and the disk"
+        ) from None
 
 
 if __name__ == "__main__":

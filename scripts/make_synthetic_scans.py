@@ -2,7 +2,8 @@
 
     python scripts/make_synthetic_scans.py --output data/synthetic_large --training 2000 --validation 200 --test 300
 
-Train on them with ``--datalist data/synthetic_large/datalist.json``. A folder that was begun with the same settings is completed.
+Train on them with ``--datalist data/synthetic_large/datalist.json``. A folder that was begun with the same settings is
+completed.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Finds the sentences of reports that point at a slice: "6 mm nodule in the lingula (series 3, image 45)".
 
     python scripts/mine_snippets.py reports.csv snippets.csv
-    python scripts/mine_snippets.py reports.csv snippets.csv --id-column AccessionNo --text-columns Befund Beurteilung --dicom archive
+    python scripts/mine_snippets.py reports.csv snippets.csv --id-column AccessionNo --text-columns Befund Beurteilung
+    --dicom archive
 
-Writes one row for each sentence and slice: id, series, image, snippet, rule, confidence, and with ``--dicom`` the slice's z in mm. Prints
-counts, and a sample to check by eye: sentences of reports with their line in the table, without ids. ``--sample 0`` prints no sentence.
-docs/snippets.md says what is found and what is refused.
+Writes one row for each sentence and slice: id, series, image, snippet, rule, confidence, and with ``--dicom`` the
+slice's z in mm. Prints counts, and a sample to check by eye: sentences of reports with their line in the table, without
+ids. ``--sample 0`` prints no sentence. docs/snippets.md says what is found and what is refused.
 """
 
 from __future__ import annotations
@@ -61,13 +62,19 @@ def mine(options: argparse.Namespace) -> None:
             else:
                 refused.append(result)
     if options.refused is not None:
-        write(options.refused, REFUSED_COLUMNS, [(each.id, each.row.line, shown(each.series), each.image, each.reason) for each in refused])
+        write(
+            options.refused,
+            REFUSED_COLUMNS,
+            [(each.id, each.row.line, shown(each.series), each.image, each.reason) for each in refused],
+        )
     columns = OUTPUT_COLUMNS if studies is None else (*OUTPUT_COLUMNS, Z_COLUMN)
     write(options.output, columns, [output_row(each, studies is not None) for each in found])
     print(f"{options.input}: id {id_column}; text {', '.join(text_columns)}")
     print_counts(counts, len(found))
     if studies is not None and counts.refused["no such study"]:
-        print(f"'no such study': {options.dicom} has no folder, zip, AccessionNumber or StudyInstanceUID that is the report's id.")
+        print(
+            f"'no such study': {options.dicom} has no folder, zip, AccessionNumber or StudyInstanceUID that is the report's id."
+        )
     print_sample(found, options.sample)
     print(options.output)
 
@@ -116,7 +123,9 @@ def print_sample(found: list[MinedSnippet], size: int) -> None:
     for each in sorted(drawn, key=lambda one: one.row.line):
         snippet, place = each.snippet, "" if each.z_mm is None else f", z {each.z_mm:.1f} mm"
         named = "no series" if snippet.series is None else f"series {snippet.series}"
-        print(f"line {each.row.line}: {named}, image {snippet.image}{place} ({snippet.rule}, {snippet.confidence})\n    {snippet.text}")
+        print(
+            f"line {each.row.line}: {named}, image {snippet.image}{place} ({snippet.rule}, {snippet.confidence})\n    {snippet.text}"
+        )
     if drawn:
         print()
 
@@ -126,21 +135,36 @@ def main() -> None:
     parser.add_argument("input", type=Path, metavar="IN.csv", help="table of reports")
     parser.add_argument("output", type=Path, metavar="OUT.csv", help="table of snippets; must not exist")
     parser.add_argument(
-        "--text-columns", nargs="+", metavar="COLUMN", help="columns to read, in the order of reading (default: usual names)"
+        "--text-columns",
+        nargs="+",
+        metavar="COLUMN",
+        help="columns to read, in the order of reading (default: usual names)",
     )
     parser.add_argument("--id-column", metavar="COLUMN", help="column that names the study (default: usual names)")
     parser.add_argument(
-        "--dicom", type=Path, metavar="DIR", help="DICOM studies: resolve each snippet to z in mm, refuse what is not there"
+        "--dicom",
+        type=Path,
+        metavar="DIR",
+        help="DICOM studies: resolve each snippet to z in mm, refuse what is not there",
     )
-    parser.add_argument("--refused", type=Path, metavar="CSV", help="also write what was refused, with the reason; must not exist")
-    parser.add_argument("--sample", type=int, default=10, help="sentences to print for checking by eye; 0 for none (default %(default)s)")
+    parser.add_argument(
+        "--refused", type=Path, metavar="CSV", help="also write what was refused, with the reason; must not exist"
+    )
+    parser.add_argument(
+        "--sample",
+        type=int,
+        default=10,
+        help="sentences to print for checking by eye; 0 for none (default %(default)s)",
+    )
     options = parser.parse_args()
     if options.sample < 0:
         parser.error(f"argument --sample: {options.sample} is negative; 0 prints no sentence")
     try:
         run_or_exit(mine, options)
     except OSError as error:
-        raise SystemExit(f"error: {error.filename or options.output}: {error.strerror}; check the path, its rights and the disk") from None
+        raise SystemExit(
+            f"error: {error.filename or options.output}: {error.strerror}; check the path, its rights and the disk"
+        ) from None
 
 
 if __name__ == "__main__":

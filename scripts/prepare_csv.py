@@ -4,9 +4,9 @@
     python scripts/prepare_csv.py export.csv --output data/mine --scans /path/to/scans \\
         --columns id=Fall patient=PatNr findings=Befund impression=Beurteilung "label:Pleural effusion=Erguss"
 
-Columns with a usual name (id, patient, image, findings, impression, report, anatomy, split, the 18 findings) need not be named. Every
-scan is read once and checked. Scans stay where they are and are never changed. A run that was stopped goes on where it was: give the
-same command again.
+Columns with a usual name (id, patient, image, findings, impression, report, anatomy, split, the 18 findings) need not
+be named. Every scan is read once and checked. Scans stay where they are and are never changed. A run that was stopped
+goes on where it was: give the same command again.
 docs/train_on_your_data.md goes from here to a training run.
 """
 
@@ -22,7 +22,12 @@ sys.path.insert(0, str(ROOT))
 from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
 from bundle.ctfindings.sources.csv_table import read_source  # noqa: E402
 from bundle.ctfindings.sources.preparation.columns import FIELDS  # noqa: E402
-from bundle.ctfindings.sources.preparation.command_line import add_shared_options, add_table_options, run_source, table_settings  # noqa: E402
+from bundle.ctfindings.sources.preparation.command_line import (  # noqa: E402
+    add_shared_options,
+    add_table_options,
+    run_source,
+    table_settings,
+)
 from bundle.ctfindings.sources.preparation.make_datalist import Source  # noqa: E402
 
 

@@ -2,10 +2,10 @@
 
     python scripts/prepare_rad_chestct.py /path/to/Rad-ChestCT --output data/rad_chestct
 
-Scans are .npz files of HU at 0.8 mm, whose axes run from head to feet, front to back and right to left: the datalist says so, because the
-files do not. There are no reports. The labels are mapped onto the 18 findings, by default as in the literature, which leaves 16. Scans stay
-where they are and are never changed. A run that was stopped goes on where it was: give the same command again.
-docs/train_on_ct_rate.md says how a model trained on CT-RATE is evaluated on it.
+Scans are .npz files of HU at 0.8 mm, whose axes run from head to feet, front to back and right to left: the datalist
+says so, because the files do not. There are no reports. The labels are mapped onto the 18 findings, by default as in
+the literature, which leaves 16. Scans stay where they are and are never changed. A run that was stopped goes on where
+it was: give the same command again. docs/train_on_ct_rate.md says how a model trained on CT-RATE is evaluated on it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,14 @@ def settings(options: argparse.Namespace) -> Settings:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="RAD-CHESTCT", help="folder with the .npz files")
-    parser.add_argument("--labels", type=Path, nargs="+", default=[], metavar="CSV", help="label tables (default: img*Labels.csv below it)")
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="CSV",
+        help="label tables (default: img*Labels.csv below it)",
+    )
     parser.add_argument(
         "--labelling",
         choices=("standard", "extended"),

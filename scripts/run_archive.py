@@ -3,8 +3,9 @@
     python scripts/run_archive.py SCANS --output results --workers 4
     python scripts/run_archive.py datalist.json --output results --scheduler tcp://10.0.0.5:8786
 
-Finished scans are skipped, so a run that was stopped goes on where it was: give the same command again. Scans that fail are counted with
-the reason and stop no other. docs/scaling.md tells how to use several machines. Research only: not for any decision about a patient.
+Finished scans are skipped, so a run that was stopped goes on where it was: give the same command again. Scans that fail
+are counted with the reason and stop no other. docs/scaling.md tells how to use several machines. Research only: not for
+any decision about a patient.
 """
 
 from __future__ import annotations
@@ -24,10 +25,16 @@ from bundle.ctfindings.inference.batch.run_archive import Model, run_archive, sc
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, metavar="SCANS", help="datalist, or folder of scans")
-    parser.add_argument("--output", type=Path, required=True, help="folder for scans/ID/findings.json, findings.csv and run.json")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder for scans/ID/findings.json, findings.csv and run.json"
+    )
     parser.add_argument("--splits", nargs="+", default=[], metavar="SPLIT", help="of the datalist (default: all)")
-    parser.add_argument("--ckpt_path", type=Path, default=ROOT / "models" / "model.pt", help="weights (default: those of the bundle)")
-    parser.add_argument("--overlays", nargs="+", default=[], metavar="JSON", help="further configs, such as configs/networks/base.json")
+    parser.add_argument(
+        "--ckpt_path", type=Path, default=ROOT / "models" / "model.pt", help="weights (default: those of the bundle)"
+    )
+    parser.add_argument(
+        "--overlays", nargs="+", default=[], metavar="JSON", help="further configs, such as configs/networks/base.json"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes of this machine (default %(default)s)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, whose workers do it instead")
     options = parser.parse_args()
@@ -39,7 +46,9 @@ def main() -> None:
         print(f"failed: {count} x {reason}")
     print(report.summary)
     if report.problems:
-        raise SystemExit(f"error: {len(report.problems)} of {len(studies)} scans could not be used; the table has the reason of each")
+        raise SystemExit(
+            f"error: {len(report.problems)} of {len(studies)} scans could not be used; the table has the reason of each"
+        )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Makes the folder that is shared: the bundle as the MONAI Model Zoo and Hugging Face take it, without anything else of the repository.
+"""Makes the folder that is shared: the bundle as the MONAI Model Zoo and Hugging Face take it, without anything else of
+the repository.
 
     python scripts/stage_bundle.py OUT_DIR
     python scripts/stage_bundle.py OUT_DIR --zip
     python scripts/stage_bundle.py OUT_DIR --leave-out-large
 
-The folder is OUT_DIR/chest_ct_zero_shot_findings. Weights that a user put into models/ beside the bundle's own are left behind: their
-licences are not ours to pass on. docs/sharing.md says what to do with the folder.
+The folder is OUT_DIR/chest_ct_zero_shot_findings. Weights that a user put into models/ beside the bundle's own are left
+behind: their licences are not ours to pass on. docs/sharing.md says what to do with the folder.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def main() -> None:
     parser.add_argument("output", type=Path, help=f"folder that gets {NAME}")
     parser.add_argument("--zip", action="store_true", help=f"also write {NAME}_v<version>.zip beside the folder")
     parser.add_argument(
-        "--leave-out-large", action="store_true", help="leave files over 25 MB to large_files.yml, as a pull request to the Zoo needs"
+        "--leave-out-large",
+        action="store_true",
+        help="leave files over 25 MB to large_files.yml, as a pull request to the Zoo needs",
     )
     parser.add_argument("--large-files-url", default=HOME, help="where large files are to be had (default %(default)s)")
     options = parser.parse_args()
@@ -50,7 +53,9 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {options.output}: cannot be written to ({error.strerror or error}); make room, or name another folder")
+        sys.exit(
+            f"error: {options.output}: cannot be written to ({error.strerror or error}); make room, or name another folder"
+        )
     files = [file for file in folder.rglob("*") if file.is_file()]
     print(f"{folder}: {len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
     if archive is not None:
@@ -61,7 +66,8 @@ def stage(output: Path, large_files_url: str = HOME, leave_out_large: bool = Fal
     """Writes the folder, whole or not at all.
 
     Raises:
-        ValueError: when it is there already, a required file is missing, or the metadata does not describe this version.
+        ValueError: when it is there already, a required file is missing, or the metadata does not describe this
+            version.
     """
     folder = output / NAME
     if folder.exists():
@@ -95,7 +101,9 @@ def stage(output: Path, large_files_url: str = HOME, leave_out_large: bool = Fal
 
 
 def content() -> Iterator[str]:
-    """Files of the bundle relative to its root: the fixed content, the card, and what the card's pages in docs/ link to."""
+    """Files of the bundle relative to its root: the fixed content, the card, and what the card's pages in docs/ link
+    to.
+    """
     for name in CONTENT:
         path = ROOT / name
         for file in [path] if path.is_file() else sorted(path.rglob("*")):
@@ -127,7 +135,13 @@ def _links(name: str) -> list[tuple[str, str, str]]:
         target = match[2].split("#")[0]
         if target and not re.match(r"[a-z]+:", target):
             resolved = (path.parent / target).resolve()
-            links.append((match[0], match[1], resolved.relative_to(ROOT).as_posix() if resolved.is_relative_to(ROOT) else match[2]))
+            links.append(
+                (
+                    match[0],
+                    match[1],
+                    resolved.relative_to(ROOT).as_posix() if resolved.is_relative_to(ROOT) else match[2],
+                )
+            )
     return links
 
 
@@ -145,7 +159,12 @@ def _large_files(names: list[str], base: str) -> str:
     lines = ["large_files:"]
     for name in names:
         digest = hashlib.sha256((ROOT / name).read_bytes()).hexdigest()
-        lines += [f'  - path: "{name}"', f'    url: "{base}/{name}"', f'    hash_val: "{digest}"', '    hash_type: "sha256"']
+        lines += [
+            f'  - path: "{name}"',
+            f'    url: "{base}/{name}"',
+            f'    hash_val: "{digest}"',
+            '    hash_type: "sha256"',
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,6 @@
-"""What every test gets: no network, one thread per worker, the bundle's root, and the real scans where they are at hand."""
+"""What every test gets: no network, one thread per worker, the bundle's root, and the real scans where they are at
+hand.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,18 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 NO_NETWORK = Path(__file__).resolve().parent / "no_network"
 
-# Read by torch, OpenMP, matplotlib and the hub clients when they are first imported, and inherited by the processes that tests start.
+# Read by torch, OpenMP, matplotlib and the hub clients when they are first imported, and inherited by the processes
+# that tests start.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(NO_NETWORK), os.environ.get("PYTHONPATH")]))
 if "PYTEST_XDIST_WORKER" in os.environ:
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
+    for variable in (
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+    ):
         os.environ[variable] = "1"
 
 
@@ -46,7 +54,9 @@ def bundle_root() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real scans beside the checkout; the test is skipped where it is absent. They are never copied into the project."""
+    """The folder of real scans beside the checkout; the test is skipped where it is absent. They are never copied into
+    the project.
+    """
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("no real scans beside the checkout (../shared/data)")

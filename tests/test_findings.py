@@ -48,7 +48,12 @@ def test_localized_findings_are_those_with_a_bounded_site():
 
 
 def test_no_training_prompt_is_a_filled_scoring_template():
-    scoring = {_words(fill_template(text, name)) for name in FINDING_NAMES for pair in TEMPLATES for text in (pair.positive, pair.negative)}
+    scoring = {
+        _words(fill_template(text, name))
+        for name in FINDING_NAMES
+        for pair in TEMPLATES
+        for text in (pair.positive, pair.negative)
+    }
     prompts = [prompt for finding in FINDINGS for prompt in finding.positive + finding.negative]
     assert len(set(prompts)) == 18 * 6
     assert not scoring & {_words(prompt) for prompt in prompts}
@@ -56,7 +61,11 @@ def test_no_training_prompt_is_a_filled_scoring_template():
 
 def test_the_image_descriptions_do_not_name_the_finding():
     for finding in FINDINGS:
-        stems = {word[:8] for word in _words(finding.name).split() if word not in ("lung", "wall", "artery", "pattern", "material")}
+        stems = {
+            word[:8]
+            for word in _words(finding.name).split()
+            if word not in ("lung", "wall", "artery", "pattern", "material")
+        }
         for prompt in (finding.positive[2], finding.negative[2]):
             assert not [word for word in _words(prompt).split() if word[:8] in stems], prompt
 

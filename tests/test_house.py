@@ -99,12 +99,16 @@ def test_no_path_of_a_single_machine_in_tracked_text() -> None:
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("text", ["/ho" + "me/ann/x.nii.gz", 'open("/ro' + 'ot/x")', "cd /wo" + "rk/main", "C:\\" + "Users\\ann"])
+@pytest.mark.parametrize(
+    "text", ["/ho" + "me/ann/x.nii.gz", 'open("/ro' + 'ot/x")', "cd /wo" + "rk/main", "C:\\" + "Users\\ann"]
+)
 def test_the_path_rule_sees_machine_paths(text: str) -> None:
     assert _MACHINE_PATH.search(text)
 
 
-@pytest.mark.parametrize("text", ["https://example.org/home/x", "../work/data", "$@bundle_root + '/models'", "/data/", "heart/root/x"])
+@pytest.mark.parametrize(
+    "text", ["https://example.org/home/x", "../work/data", "$@bundle_root + '/models'", "/data/", "heart/root/x"]
+)
 def test_the_path_rule_lets_other_text_pass(text: str) -> None:
     assert not _MACHINE_PATH.search(text)
 
@@ -116,11 +120,17 @@ def test_no_file_without_a_subject() -> None:
 
 def test_output_of_other_programs_is_read_as_utf_8_whatever_the_locale() -> None:
     by_locale = re.compile(r"\b(text|universal_newlines)=Tr" + "ue")
-    assert not [_name(path) for path in _tracked() if path.suffix == ".py" and by_locale.search(path.read_text(encoding="utf-8"))]
+    assert not [
+        _name(path)
+        for path in _tracked()
+        if path.suffix == ".py" and by_locale.search(path.read_text(encoding="utf-8"))
+    ]
 
 
 def test_bundle_is_a_namespace_folder() -> None:
-    assert not (ROOT / "bundle" / "__init__.py").exists(), "two bundles in one server process need bundle/ without __init__.py"
+    assert not (ROOT / "bundle" / "__init__.py").exists(), (
+        "two bundles in one server process need bundle/ without __init__.py"
+    )
     assert not (ROOT / "scripts" / "__init__.py").exists(), "scripts are run, never imported"
 
 
@@ -167,19 +177,31 @@ def test_version_is_written_once() -> None:
     metadata = json.loads((ROOT / "configs" / "metadata.json").read_text(encoding="utf-8"))
     assert metadata["version"] == version
     assert version in metadata["changelog"], "the Model Zoo asks for a changelog entry of the current version"
-    assert re.search(rf"^## \[{re.escape(version)}\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert re.search(rf"^version: {re.escape(version)}$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.search(
+        rf"^## \[{re.escape(version)}\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert re.search(
+        rf"^version: {re.escape(version)}$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE
+    )
 
 
 def test_metadata_names_the_versions_that_were_tested_together() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pairs = [line.split("==") for line in lines if "==" in line and not line.startswith("#")]
     pinned = {name.strip().lower().replace("_", "-"): version.strip() for name, version in pairs}
-    assert not [name for name, version in pinned.items() if "+" in version], "a local version such as +cpu resolves on one index only"
+    assert not [name for name, version in pinned.items() if "+" in version], (
+        "a local version such as +cpu resolves on one index only"
+    )
 
     metadata = json.loads((ROOT / "configs" / "metadata.json").read_text(encoding="utf-8"))
-    named = {"monai": metadata["monai_version"], "torch": metadata["pytorch_version"], "numpy": metadata["numpy_version"]}
-    named |= {name.lower().replace("_", "-"): version for name, version in metadata["required_packages_version"].items()}
+    named = {
+        "monai": metadata["monai_version"],
+        "torch": metadata["pytorch_version"],
+        "numpy": metadata["numpy_version"],
+    }
+    named |= {
+        name.lower().replace("_", "-"): version for name, version in metadata["required_packages_version"].items()
+    }
     assert named == {name: pinned.get(name) for name in named}
 
 

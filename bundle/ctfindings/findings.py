@@ -42,7 +42,8 @@ class Template:
     negative: str
 
 
-# Templates of the RadFinder evaluation (T5 is fVLM's wording, T7 CT-CLIP's). They are for scoring: no training text uses them.
+# Templates of the RadFinder evaluation (T5 is fVLM's wording, T7 CT-CLIP's). They are for scoring: no training text
+# uses them.
 TEMPLATES: tuple[Template, ...] = (
     Template("T1", "{a}.", "No {a}."),
     Template("T2", "Findings are compatible with {a}.", "Findings are not compatible with {a}."),
@@ -83,7 +84,11 @@ FINDINGS: tuple[Finding, ...] = (
             "An implanted device or indwelling catheter",
             "A dense metallic object with streak artefacts",
         ),
-        ("The chest is free of medical devices", "Without implants, lines or tubes", "No metallic object and no streak artefact anywhere"),
+        (
+            "The chest is free of medical devices",
+            "Without implants, lines or tubes",
+            "No metallic object and no streak artefact anywhere",
+        ),
         (
             "catheter_or_port",
             "tracheal_tube",
@@ -164,7 +169,11 @@ FINDINGS: tuple[Finding, ...] = (
         "Cardiomegaly",
         "heart",
         False,
-        ("Cardiomegaly on this CT", "Enlarged heart with dilated chambers", "A cardiac outline wider than half of the chest"),
+        (
+            "Cardiomegaly on this CT",
+            "Enlarged heart with dilated chambers",
+            "A cardiac outline wider than half of the chest",
+        ),
         ("Cardiomegaly is absent", "Heart of normal size", "A cardiac outline narrower than half of the chest"),
         ("cardiomegaly",),
         synonyms=(
@@ -240,7 +249,11 @@ FINDINGS: tuple[Finding, ...] = (
             "Stomach sliding upwards through the oesophageal hiatus",
             "A rounded soft tissue mass with gas behind the cardiac chambers",
         ),
-        ("Hiatal hernia is absent", "Stomach wholly below the diaphragm", "No soft tissue or gas pocket behind the cardiac chambers"),
+        (
+            "Hiatal hernia is absent",
+            "Stomach wholly below the diaphragm",
+            "No soft tissue or gas pocket behind the cardiac chambers",
+        ),
         ("hernia",),
         synonyms=(
             "hiatus hernia",
@@ -284,7 +297,11 @@ FINDINGS: tuple[Finding, ...] = (
         "Emphysema",
         "lung",
         False,
-        ("Emphysema on this CT", "Emphysematous destruction of the parenchyma", "Scattered black holes without a visible wall"),
+        (
+            "Emphysema on this CT",
+            "Emphysematous destruction of the parenchyma",
+            "Scattered black holes without a visible wall",
+        ),
         ("Emphysema is absent", "Parenchyma without emphysematous change", "Even grey parenchyma without black holes"),
         ("emphysema",),
         synonyms=(
@@ -306,8 +323,16 @@ FINDINGS: tuple[Finding, ...] = (
         "Atelectasis",
         "lung",
         False,
-        ("Atelectasis on this CT", "Collapse of lung tissue with loss of volume", "Dense bands at the base drawn towards the diaphragm"),
-        ("Atelectasis is absent", "Fully expanded lungs without collapse", "Bases aerated down to the diaphragm, without dense bands"),
+        (
+            "Atelectasis on this CT",
+            "Collapse of lung tissue with loss of volume",
+            "Dense bands at the base drawn towards the diaphragm",
+        ),
+        (
+            "Atelectasis is absent",
+            "Fully expanded lungs without collapse",
+            "Bases aerated down to the diaphragm, without dense bands",
+        ),
         ("atelectasis",),
         synonyms=(
             "lung collapse",
@@ -327,7 +352,11 @@ FINDINGS: tuple[Finding, ...] = (
         "Lung nodule",
         "lung",
         True,
-        ("Lung nodule on this CT", "Focal nodular lesion of the parenchyma", "A small round dense spot surrounded by air"),
+        (
+            "Lung nodule on this CT",
+            "Focal nodular lesion of the parenchyma",
+            "A small round dense spot surrounded by air",
+        ),
         ("Lung nodule is absent", "Parenchyma without nodular lesions", "No round spot apart from vessels seen end-on"),
         ("nodule", "nodulegr1cm"),
         synonyms=(
@@ -402,8 +431,16 @@ FINDINGS: tuple[Finding, ...] = (
         "Pleural effusion",
         "lung",
         True,
-        ("Pleural effusion on this CT", "Free fluid in the pleural space", "A crescent of water density along the posterior chest wall"),
-        ("Pleural effusion is absent", "Pleural spaces without fluid", "Aerated parenchyma in contact with the posterior chest wall"),
+        (
+            "Pleural effusion on this CT",
+            "Free fluid in the pleural space",
+            "A crescent of water density along the posterior chest wall",
+        ),
+        (
+            "Pleural effusion is absent",
+            "Pleural spaces without fluid",
+            "Aerated parenchyma in contact with the posterior chest wall",
+        ),
         ("pleural_effusion",),
         synonyms=(
             "fluid in the pleural space",
@@ -448,7 +485,11 @@ FINDINGS: tuple[Finding, ...] = (
         "Peribronchial thickening",
         "lung",
         False,
-        ("Peribronchial thickening on this CT", "Thickened bronchial walls", "Airways seen end-on as thick white rings"),
+        (
+            "Peribronchial thickening on this CT",
+            "Thickened bronchial walls",
+            "Airways seen end-on as thick white rings",
+        ),
         ("Peribronchial thickening is absent", "Bronchial walls of normal thickness", "Airways with hairline walls"),
         ("bronchial_wall_thickening",),
         synonyms=(
@@ -473,7 +514,11 @@ FINDINGS: tuple[Finding, ...] = (
             "Consolidated parenchyma with air bronchograms",
             "A solid white area that hides its vessels and contains dark branching airways",
         ),
-        ("Consolidation is absent", "No consolidated parenchyma", "Vessels can be followed everywhere, no solid white area"),
+        (
+            "Consolidation is absent",
+            "No consolidated parenchyma",
+            "Vessels can be followed everywhere, no solid white area",
+        ),
         ("consolidation",),
         synonyms=(
             "airspace consolidation",
@@ -493,7 +538,11 @@ FINDINGS: tuple[Finding, ...] = (
         "lung",
         False,
         ("Bronchiectasis on this CT", "Permanently dilated bronchi", "Airways wider than the artery beside them"),
-        ("Bronchiectasis is absent", "Bronchi of normal calibre", "Airways that taper and are no wider than the artery beside them"),
+        (
+            "Bronchiectasis is absent",
+            "Bronchi of normal calibre",
+            "Airways that taper and are no wider than the artery beside them",
+        ),
         ("bronchiectasis",),
         ("bronchiectasis", "bronchiolectasis"),
         synonyms=(
@@ -517,7 +566,11 @@ FINDINGS: tuple[Finding, ...] = (
             "Thickened septa between the secondary lobules",
             "A network of fine white lines that reach the pleura",
         ),
-        ("Interlobular septa without thickening on this CT", "Septa of normal thickness", "No network of fine lines beneath the pleura"),
+        (
+            "Interlobular septa without thickening on this CT",
+            "Septa of normal thickness",
+            "No network of fine lines beneath the pleura",
+        ),
         ("septal_thickening",),
         synonyms=(
             "septal thickening",
@@ -559,15 +612,19 @@ LABEL_SETS: dict[str, tuple[str, ...]] = {
     "ctrate18": FINDING_NAMES,
     "ctrate16_fvlm": tuple(name for name in FINDING_NAMES if name not in _NO_ORGAN_IN_FVLM),
     "radchest16": tuple(name for name in FINDING_NAMES if name not in _MERGED_OR_DROPPED_IN_RADCHESTCT),
-    "radchest14": tuple(name for name in FINDING_NAMES if name not in _NO_ORGAN_IN_FVLM + _MERGED_OR_DROPPED_IN_RADCHESTCT),
+    "radchest14": tuple(
+        name for name in FINDING_NAMES if name not in _NO_ORGAN_IN_FVLM + _MERGED_OR_DROPPED_IN_RADCHESTCT
+    ),
 }
-"""Which findings a mean is taken over; print the name beside the number. ``ctrate16_fvlm`` lacks the findings without an organ
-in fVLM, ``radchest16`` is CT-CLIP's external protocol, ``radchest14`` what both have."""
+"""Which findings a mean is taken over; print the name beside the number. ``ctrate16_fvlm`` lacks the findings without
+an organ in fVLM, ``radchest16`` is CT-CLIP's external protocol, ``radchest14`` what both have."""
 
 
 @cache
 def training_wordings(finding: Finding) -> tuple[tuple[str, str], ...]:
     """Pairs of a positive and a negative training text: the prompt bank, and the training templates over all names."""
     phrases = (finding.name, *finding.synonyms)
-    filled = tuple((fill_template(yes, phrase), fill_template(no, phrase)) for phrase in phrases for yes, no in TRAINING_TEMPLATES)
+    filled = tuple(
+        (fill_template(yes, phrase), fill_template(no, phrase)) for phrase in phrases for yes, no in TRAINING_TEMPLATES
+    )
     return tuple(zip(finding.positive, finding.negative, strict=True)) * 4 + filled

@@ -4,16 +4,18 @@
     python experiments/benchmarks/benchmark.py --gradient-cache [--micro-batch 4] [--output gradient_cache.json]
     python experiments/benchmarks/benchmark.py --captions REPORTS.csv [--output benchmark_captions.json]
 
-Measured on one synthetic scan with the network of ``configs/inference.json`` and the shipped weights: reading and preprocessing,
-encoding, scoring the 18 findings, one further free-text question on the encoded scan; and a training step with the allocator's
-own settings and with ``keep_freed_memory``. Times are the best of the repeats; ratios are what carries over to other machines.
+Measured on one synthetic scan with the network of ``configs/inference.json`` and the shipped weights: reading and
+preprocessing, encoding, scoring the 18 findings, one further free-text question on the encoded scan; and a training
+step with the allocator's own settings and with ``keep_freed_memory``. Times are the best of the repeats; ratios are
+what carries over to other machines.
 
-With ``--gradient-cache``: step time and peak memory of a training step by batch size, plain and with gradient caching, each in a
-process of its own. The scans are random numbers of the size of ``configs/train.json``, made while they are read. What a process has freed
-is not all used again, so that its memory grows over its first steps: every row passes four micro-batches of scans or more.
+With ``--gradient-cache``: step time and peak memory of a training step by batch size, plain and with gradient caching,
+each in a process of its own. The scans are random numbers of the size of ``configs/train.json``, made while they are
+read. What a process has freed is not all used again, so that its memory grows over its first steps: every row passes
+four micro-batches of scans or more.
 
-With ``--captions``: labels and captions of 10,000 reports, in one process and in one for each core. The reports are the findings of one row
-of the table with the impression of another.
+With ``--captions``: labels and captions of 10,000 reports, in one process and in one for each core. The reports are the
+findings of one row of the table with the impression of another.
 """
 
 from __future__ import annotations
@@ -146,7 +148,12 @@ def batch_step(scans: int, micro_batch: int, cached: bool) -> tuple[float, float
     parser.read_config(ROOT / "configs" / "train.json")
     parser["bundle_root"] = str(ROOT)
     network: VisionLanguageModel = parser.get_parsed_content("network_def")
-    losses = {"siglip": SigLIPLoss(), "prompts": DiseasePromptLoss(), "head": AnatomyHeadLoss(), "grounding": GroundingLoss()}
+    losses = {
+        "siglip": SigLIPLoss(),
+        "prompts": DiseasePromptLoss(),
+        "head": AnatomyHeadLoss(),
+        "grounding": GroundingLoss(),
+    }
     loss = CompositeLoss(losses, dict.fromkeys(losses, 1.0))
     parameters = [value for value in [*network.parameters(), *loss.parameters()] if value.requires_grad]
     size = micro_batch if cached else scans
@@ -176,11 +183,23 @@ def gradient_cache_table(micro_batch: int) -> dict[str, Any]:
     for times, cached in ((1, False), (2, False), (4, False), (1, True), (4, True), (16, True), (64, True)):
         way, scans = ("cached" if cached else "plain"), times * micro_batch
         command = [sys.executable, __file__, "--batch-step", way, str(scans), "--micro-batch", str(micro_batch)]
-        seconds, peak = map(float, subprocess.run(command, cwd=ROOT, check=True, capture_output=True, encoding="utf-8").stdout.split()[-2:])
-        rows.append(
-            {"scans": scans, "cached": cached, "seconds": seconds, "peak_mb": peak, "ratio": peak / (rows[0]["peak_mb"] if rows else peak)}
+        seconds, peak = map(
+            float,
+            subprocess.run(command, cwd=ROOT, check=True, capture_output=True, encoding="utf-8").stdout.split()[-2:],
         )
-        print(f"{scans:>6}{way:>8}{seconds:>10.1f}{seconds / scans:>10.2f}{peak:>10.0f}{rows[-1]['ratio']:>16.2f}", flush=True)
+        rows.append(
+            {
+                "scans": scans,
+                "cached": cached,
+                "seconds": seconds,
+                "peak_mb": peak,
+                "ratio": peak / (rows[0]["peak_mb"] if rows else peak),
+            }
+        )
+        print(
+            f"{scans:>6}{way:>8}{seconds:>10.1f}{seconds / scans:>10.2f}{peak:>10.0f}{rows[-1]['ratio']:>16.2f}",
+            flush=True,
+        )
     return {"micro_batch": micro_batch, "threads": torch.get_num_threads(), "rows": rows}
 
 
@@ -189,10 +208,18 @@ def caption_times(path: Path) -> dict[str, Any]:
     table = read_table(path)
     findings, impression = table.first_of(FINDINGS_COLUMNS), table.first_of(IMPRESSION_COLUMNS)
     if findings is None or impression is None:
-        raise SystemExit(f"error: {path}: has no columns of findings and impression; give a table with {FINDINGS_COLUMNS[0]} and such")
+        raise SystemExit(
+            f"error: {path}: has no columns of findings and impression; give a table with {FINDINGS_COLUMNS[0]} and such"
+        )
     count = len(table.rows)
     rows = [
-        Row(number, {findings: table.rows[number % count].values[findings], impression: table.rows[other % count].values[impression]})
+        Row(
+            number,
+            {
+                findings: table.rows[number % count].values[findings],
+                impression: table.rows[other % count].values[impression],
+            },
+        )
         for number in range(REPORTS)
         for other in [number + 1 + number // count]
     ]
@@ -220,7 +247,11 @@ def main() -> None:
         print(*batch_step(int(options.batch_step[1]), options.micro_batch, options.batch_step[0] == "cached"))
         return
     if options.gradient_cache or options.captions:
-        record = run_or_exit(caption_times, options.captions) if options.captions else gradient_cache_table(options.micro_batch)
+        record = (
+            run_or_exit(caption_times, options.captions)
+            if options.captions
+            else gradient_cache_table(options.micro_batch)
+        )
         if options.output:
             options.output.write_text(json.dumps(record, indent=2) + "\n")
         return
@@ -237,14 +268,17 @@ def main() -> None:
         times[f"training step per scan, memory {setting}"] = float(output.split()[-1])
     ratios = {
         "further question / encode": times["one further question"] / times["encode"],
-        "training step, memory kept / plain": times["training step per scan, memory kept"] / times["training step per scan, memory plain"],
+        "training step, memory kept / plain": times["training step per scan, memory kept"]
+        / times["training step per scan, memory plain"],
     }
     for name, seconds in times.items():
         print(f"{name:<42}{1000 * seconds:>10.1f} ms")
     for name, ratio in ratios.items():
         print(f"{name:<42}{ratio:>10.3f}")
     if options.output:
-        options.output.write_text(json.dumps({"machine": machine(), "seconds": times, "ratios": ratios}, indent=2) + "\n")
+        options.output.write_text(
+            json.dumps({"machine": machine(), "seconds": times, "ratios": ratios}, indent=2) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python experiments/benchmarks/benchmark_input.py [--scan SCAN] [--scans 8] [--output benchmark_input.json]
 
-1. Reading and preprocessing one scan (a zip of DICOM or a .nii.gz; a synthetic scan by default) against plain isal decoding of the same
+1. Reading and preprocessing one scan (a zip of DICOM or a .nii.gz; a synthetic scan by default) against plain isal
+decoding of the same
    bytes, and the same for its voxels as .nii.gz.
 2. Training epochs per hour on synthetic scans with the keys of configs/train.json, without and with the cache.
 3. Filling the cache with two workers against one.
@@ -62,16 +63,24 @@ def inflate_zip(path: Path) -> int:
     content = path.read_bytes()
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
-            # After the local header of 30 bytes come the name and the extra field, whose lengths are its last four bytes.
-            name, extra = (int.from_bytes(content[member.header_offset + at : member.header_offset + at + 2], "little") for at in (26, 28))
+            # After the local header of 30 bytes come the name and the extra field, whose lengths are its last four
+            # bytes.
+            name, extra = (
+                int.from_bytes(content[member.header_offset + at : member.header_offset + at + 2], "little")
+                for at in (26, 28)
+            )
             start = member.header_offset + 30 + name + extra
             data = content[start : start + member.compress_size]
-            total += len(isal_zlib.decompress(data, wbits=-15) if member.compress_type == zipfile.ZIP_DEFLATED else bytes(data))
+            total += len(
+                isal_zlib.decompress(data, wbits=-15) if member.compress_type == zipfile.ZIP_DEFLATED else bytes(data)
+            )
     return total
 
 
 def decoding(scan: Path, folder: Path, repeats: int) -> dict[str, float]:
-    """Seconds of plain decoding, of reading and of reading with preprocessing, for the scan and for its voxels as .nii.gz."""
+    """Seconds of plain decoding, of reading and of reading with preprocessing, for the scan and for its voxels as
+    .nii.gz.
+    """
     config = ConfigParser()
     config.read_config(ROOT / "configs" / "train.json")
     pipeline = Compose(config.get_parsed_content("image_pipeline"))
@@ -81,7 +90,10 @@ def decoding(scan: Path, folder: Path, repeats: int) -> dict[str, float]:
     packed.write_bytes(gzip.compress(content, 6))
     times = {}
     plain = inflate_zip if scan.suffix == ".zip" else lambda path: igzip.decompress(path.read_bytes())
-    for name, path, decode in (("scan", scan, plain), ("as nii.gz", packed, lambda path: igzip.decompress(path.read_bytes()))):
+    for name, path, decode in (
+        ("scan", scan, plain),
+        ("as nii.gz", packed, lambda path: igzip.decompress(path.read_bytes())),
+    ):
         times[f"{name}: plain isal"] = best(lambda path=path, decode=decode: decode(path), repeats)  # type: ignore[misc]
         times[f"{name}: decode to voxels"] = best(lambda path=path: read_volume(path), repeats)  # type: ignore[misc]
         times[f"{name}: decode, check, HU"] = best(lambda path=path: load_scan(path), repeats)  # type: ignore[misc]
@@ -93,7 +105,9 @@ def training(datalist: Path, folder: Path, cache: Path | None) -> tuple[Any, lis
     """A trainer of one epoch, and its datasets."""
     config = ConfigParser()
     config.read_config(ROOT / "configs" / "train.json")
-    config.update({"bundle_root": str(ROOT), "datalist": str(datalist), "output_dir": str(folder / "run"), "resume": False})
+    config.update(
+        {"bundle_root": str(ROOT), "datalist": str(datalist), "output_dir": str(folder / "run"), "resume": False}
+    )
     config.update({"cache_dir": None if cache is None else str(cache), "epochs": 1, "val_interval": 1000})
     # An epoch is measured, and nothing that happens once before it.
     config["warm_start_steps"] = 0
@@ -142,7 +156,9 @@ def killed_worker(datalist: Path, folder: Path, scans: int) -> dict[str, int]:
             seen.setdefault(path, path.stat().st_ino)
         if not killed and len(seen) >= scans // 2:
             # The workers are those children that took memory: torch and the network.
-            children = sorted(psutil.Process(run.pid).children(recursive=True), key=lambda child: child.memory_info().rss)
+            children = sorted(
+                psutil.Process(run.pid).children(recursive=True), key=lambda child: child.memory_info().rss
+            )
             killed = children[-1].pid
             os.kill(killed, signal.SIGKILL)
         time.sleep(0.05)
@@ -163,7 +179,9 @@ def killed_worker(datalist: Path, folder: Path, scans: int) -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scan", type=Path, help="zip of DICOM or .nii.gz for the first part (default: a synthetic scan)")
+    parser.add_argument(
+        "--scan", type=Path, help="zip of DICOM or .nii.gz for the first part (default: a synthetic scan)"
+    )
     parser.add_argument("--scans", type=int, default=8, help="synthetic scans of the other parts (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, help="also write the figures as JSON")
@@ -183,7 +201,11 @@ def main() -> None:
     ratios["loading / epoch, with cache"] = seconds["loading, with cache"] / seconds["epoch, with cache"]
     ratios["two workers: times as fast as one"] = seconds["cache filled by 1"] / seconds["cache filled by 2"]
     hourly = {what: 3600 / seconds[f"epoch, {what}"] for what in ("without cache", "with cache")}
-    for title, table, form in (("", seconds, "{:>10.3f} s"), ("", hourly, "{:>10.1f} epochs per hour"), ("", ratios, "{:>10.3f}")):
+    for title, table, form in (
+        ("", seconds, "{:>10.3f} s"),
+        ("", hourly, "{:>10.1f} epochs per hour"),
+        ("", ratios, "{:>10.3f}"),
+    ):
         for what, value in table.items():
             print(f"{what:<52}" + form.format(value))
         print(title)

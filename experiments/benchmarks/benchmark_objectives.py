@@ -1,11 +1,13 @@
-"""What the objectives cost: seconds of a training step with the local objective, the global ones beside it, and augmented captions.
+"""What the objectives cost: seconds of a training step with the local objective, the global ones beside it, and
+augmented captions.
 
     python experiments/benchmarks/benchmark_objectives.py [--scans 48] [--rounds 3] [--output benchmark_objectives.json]
 
-Every preset trains on the same synthetic scans with the network, batch and loader of ``configs/train.json``. Presets take turns, an epoch
-each, and the best epoch of each counts, after one that reads the scans and the captions for the first time. A frozen text encoder keeps
-what it has read. With ``caption_versions`` (4 in ``ca_gcl.json``) augmented captions cost it something while a version is new, and
-nothing later: ``augmented`` is an epoch after all were read, ``augmented, new captions`` one in which each is new.
+Every preset trains on the same synthetic scans with the network, batch and loader of ``configs/train.json``. Presets
+take turns, an epoch each, and the best epoch of each counts, after one that reads the scans and the captions for the
+first time. A frozen text encoder keeps what it has read. With ``caption_versions`` (4 in ``ca_gcl.json``) augmented
+captions cost it something while a version is new, and nothing later: ``augmented`` is an epoch after all were read,
+``augmented, new captions`` one in which each is new.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ def trainer_of(preset: str, datalist: Path, cache: Path) -> SupervisedTrainer:
     overlay, own = PRESETS[preset]
     parser = ConfigParser()
     parser.read_config([str(ROOT / "configs" / "train.json"), str(ROOT / "configs" / "objectives" / f"{overlay}.json")])
-    parser.update({"bundle_root": str(ROOT), "datalist": str(datalist), "cache_dir": str(cache), "train#handlers": [], **own})
+    parser.update(
+        {"bundle_root": str(ROOT), "datalist": str(datalist), "cache_dir": str(cache), "train#handlers": [], **own}
+    )
     torch.manual_seed(0)
     trainer: SupervisedTrainer = parser.get_parsed_content("train#trainer")
     trainer.state.max_epochs = 0

@@ -1,9 +1,11 @@
-"""What the image towers of published models cost on this machine: seconds and peak memory, beside a plain MONAI ViT of the same size.
+"""What the image towers of published models cost on this machine: seconds and peak memory, beside a plain MONAI ViT of
+the same size.
 
     python experiments/benchmarks/benchmark_towers.py [--output docs/evaluation/benchmark_towers.json] [--repeats 3]
 
-Each tower has a process of its own, random weights and a scan of random numbers: time and memory do not depend on them. fVLM's geometry
-reads 352 x 256 x 112 voxels, forward and as one training step; RadFinder reads a whole scan of 512 x 384 x 128 voxels, window by window.
+Each tower has a process of its own, random weights and a scan of random numbers: time and memory do not depend on them.
+fVLM's geometry reads 352 x 256 x 112 voxels, forward and as one training step; RadFinder reads a whole scan of 512 x
+384 x 128 voxels, window by window.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ def fvlm_tower() -> nn.Module:
 def plain_vit() -> nn.Module:
     """MONAI's ViT with the same patch, width, depth and heads."""
     size, patch = FVLM_SCAN[2:], (32, 16, 16)
-    return ViT(1, size, patch, hidden_size=768, mlp_dim=3072, num_layers=12, num_heads=12, qkv_bias=True, dropout_rate=0.1)
+    return ViT(
+        1, size, patch, hidden_size=768, mlp_dim=3072, num_layers=12, num_heads=12, qkv_bias=True, dropout_rate=0.1
+    )
 
 
 def first_tensor(output: Any) -> Tensor:
@@ -110,7 +114,9 @@ def measure(name: str, repeats: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="also write the figures as JSON")
-    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each (default %(default)s; RadFinder has one)")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="timed runs of each (default %(default)s; RadFinder has one)"
+    )
     parser.add_argument("--task", choices=TASKS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.task:
@@ -120,14 +126,20 @@ def main() -> None:
     for name in TASKS:
         command = [sys.executable, __file__, "--task", name, "--repeats", str(options.repeats)]
         found[name] = json.loads(
-            subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout.splitlines()[-1]
+            subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout.splitlines()[
+                -1
+            ]
         )
         print(f"{name:<34}{found[name]['seconds']:>9.1f} s{found[name]['peak_mb']:>9.0f} MB", flush=True)
-    ratios = {f"{one} / {other}": {key: found[one][key] / found[other][key] for key in found[one]} for one, other in RATIOS}
+    ratios = {
+        f"{one} / {other}": {key: found[one][key] / found[other][key] for key in found[one]} for one, other in RATIOS
+    }
     for name, ratio in ratios.items():
         print(f"{name}: time {ratio['seconds']:.2f}, memory {ratio['peak_mb']:.2f}")
     if options.output:
-        options.output.write_text(json.dumps({"machine": machine(), "towers": found, "ratios": ratios}, indent=2) + "\n")
+        options.output.write_text(
+            json.dumps({"machine": machine(), "towers": found, "ratios": ratios}, indent=2) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -12,4 +12,9 @@ from bundle.ctfindings.files.process_pool import usable_cores
 
 def machine() -> dict[str, Any]:
     """Processor, cores that this process may use, threads and version of PyTorch; no name of the host."""
-    return {"processor": platform.machine(), "cores": usable_cores(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    return {
+        "processor": platform.machine(),
+        "cores": usable_cores(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }

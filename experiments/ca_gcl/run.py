@@ -2,12 +2,14 @@
 
     python scripts/make_synthetic_scans.py --output data/synthetic_large --training 1400 --validation 250 --test 350
     python experiments/ca_gcl/run.py --datalist data/synthetic_large --epochs 8 --seeds 0 1 2
-    python experiments/ca_gcl/run.py --datalist data/synthetic_large --epochs 12 --seeds 0 1 2 --locked_image models/model.pt
+    python experiments/ca_gcl/run.py --datalist data/synthetic_large --epochs 12 --seeds 0 1 2 --locked_image
+    models/model.pt
 
-With ``--locked_image`` the image tower is that of the weights given and does not train: scans are encoded once, and a run takes minutes.
+With ``--locked_image`` the image tower is that of the weights given and does not train: scans are encoded once, and a
+run takes minutes.
 
-A command that was stopped goes on where it was; runs that are done are not done again. Every variant has the same steps; the last
-epoch is scored. Docs: docs/diagnostics.md.
+A command that was stopped goes on where it was; runs that are done are not done again. Every variant has the same
+steps; the last epoch is scored. Docs: docs/diagnostics.md.
 """
 
 from __future__ import annotations
@@ -40,17 +42,25 @@ def main() -> None:
     names = [variant.name for variant in CA_GCL_VARIANTS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datalist", type=Path, required=True, help="datalist, or the folder that holds it")
-    parser.add_argument("--scans", type=int, nargs=3, metavar=("TRAINING", "VALIDATION", "TEST"), help="use the first of each split")
+    parser.add_argument(
+        "--scans", type=int, nargs=3, metavar=("TRAINING", "VALIDATION", "TEST"), help="use the first of each split"
+    )
     parser.add_argument("--epochs", type=int, default=8, help="of every run (default %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the runs (default %(default)s)")
     parser.add_argument("--variants", nargs="+", choices=names, default=names, help="default: all")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "experiments" / "ca_gcl_synthetic", help="page and results")
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "docs" / "experiments" / "ca_gcl_synthetic", help="page and results"
+    )
     parser.add_argument("--work", type=Path, help="runs (default: runs/experiments/<name of output>)")
     parser.add_argument("--cache", type=Path, default=ROOT / "cache", help="preprocessed scans (default %(default)s)")
-    parser.add_argument("--locked_image", type=Path, help="weights of an image tower that is not trained, such as models/model.pt")
+    parser.add_argument(
+        "--locked_image", type=Path, help="weights of an image tower that is not trained, such as models/model.pt"
+    )
     parser.add_argument("--title", default="CA-GCL against fVLM on synthetic scans and reports", help="of the page")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default %(default)s)")
-    parser.add_argument("--set", type=config_setting, nargs="+", default=[], metavar="KEY=VALUE", help="config keys for all runs")
+    parser.add_argument(
+        "--set", type=config_setting, nargs="+", default=[], metavar="KEY=VALUE", help="config keys for all runs"
+    )
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     print(run_or_exit(experiment, options))
@@ -64,7 +74,9 @@ def experiment(options: argparse.Namespace) -> Path:
     run: Callable[[Variant, int], Path]
     image_weights = None
     if options.locked_image is None:
-        run = partial(run_variant, datalist=datalist, folder=work, keys={**keys, "cache_dir": str(options.cache.resolve())})
+        run = partial(
+            run_variant, datalist=datalist, folder=work, keys={**keys, "cache_dir": str(options.cache.resolve())}
+        )
     else:
         run = LockedRuns(options.locked_image, datalist, work, keys)
         image_weights = run.image_weights

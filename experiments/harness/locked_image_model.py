@@ -1,4 +1,6 @@
-"""The image-text model over a locked image tower: pooled features of each scan are its input, the text side is what trains."""
+"""The image-text model over a locked image tower: pooled features of each scan are its input, the text side is what
+trains.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,9 @@ from bundle.ctfindings.networks.vision_language import temperatures
 class LockedImageModel(nn.Module):
     """Projections of each anatomy and of the depths, over features that were pooled once, beside a text tower.
 
-    Locking the image tower is the tuning of Zhai et al., "LiT" (https://arxiv.org/abs/2111.07991), and what RadFinder's released recipe
-    does with its windows. What an objective does to the text space is then seen in minutes, at batches that scans would not allow.
+    Locking the image tower is the tuning of Zhai et al., "LiT" (https://arxiv.org/abs/2111.07991), and what RadFinder's
+    released recipe does with its windows. What an objective does to the text space is then seen in minutes, at batches
+    that scans would not allow.
 
     Args:
         text: the text tower.
@@ -82,9 +85,10 @@ class LockedImageModel(nn.Module):
             prompts: whether a wording of each finding is drawn for each scan.
 
         Returns:
-            The outputs of ``VisionLanguageModel.forward`` that these inputs give: ``anatomy``, ``anatomy_valid``, both temperatures;
-            with captions ``caption`` and ``caption_valid``; with reports ``scan``, ``scan_valid``, ``report`` and ``report_valid``; with
-            snippets ``snippet``, ``target_mm``, ``depth`` and ``depth_mm``; with prompts ``prompt_drawn`` and ``finding_logits_drawn``.
+            The outputs of ``VisionLanguageModel.forward`` that these inputs give: ``anatomy``, ``anatomy_valid``, both
+            temperatures; with captions ``caption`` and ``caption_valid``; with reports ``scan``, ``scan_valid``,
+            ``report`` and ``report_valid``; with snippets ``snippet``, ``target_mm``, ``depth`` and ``depth_mm``; with
+            prompts ``prompt_drawn`` and ``finding_logits_drawn``.
 
         Raises:
             ValueError: snippets are given without the depths.
@@ -119,10 +123,14 @@ class LockedImageModel(nn.Module):
         return F.normalize(self.depth(depth), dim=-1)
 
     def score(self, features: Tensor, valid: Tensor, deltas: Tensor) -> Tensor:
-        """Logits ``[B, P, C]`` of P prompt differences of each finding, ``[P, C, E]``, by the row of the finding's anatomy alone."""
+        """Logits ``[B, P, C]`` of P prompt differences of each finding, ``[P, C, E]``, by the row of the finding's
+        anatomy alone.
+        """
         rows = project_rows(features, valid, self.projection, self.bias)
         flat = deltas.flatten(0, 1).expand(len(rows), -1, -1)
-        return self._logits(rows, valid, flat, self.finding_anatomy.repeat(len(deltas))).view(len(rows), len(deltas), -1)
+        return self._logits(rows, valid, flat, self.finding_anatomy.repeat(len(deltas))).view(
+            len(rows), len(deltas), -1
+        )
 
     def _logits(self, rows: Tensor, valid: Tensor, deltas: Tensor, anatomies: Tensor) -> Tensor:
         """Logits ``[B, P]`` of prompt differences ``[B, P, E]`` by the rows of their anatomies."""
@@ -132,7 +140,9 @@ class LockedImageModel(nn.Module):
         return logits
 
     def template_deltas(self) -> Tensor:
-        """Positive minus negative prompt of each finding: of the mean over the scoring templates, then of each, ``[1 + T, C, E]``."""
+        """Positive minus negative prompt of each finding: of the mean over the scoring templates, then of each, ``[1 +
+        T, C, E]``.
+        """
         bank = template_bank(self.text)
         mean = mean_over_templates(bank)
         each = (bank[:, 0] - bank[:, 1]).transpose(0, 1)

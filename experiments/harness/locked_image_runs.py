@@ -1,4 +1,6 @@
-"""Runs of an experiment over a locked image tower: one encoding of all scans, then a run of minutes for each variant and seed."""
+"""Runs of an experiment over a locked image tower: one encoding of all scans, then a run of minutes for each variant
+and seed.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,21 @@ from bundle.ctfindings.metrics.thresholds import ThresholdRule
 from bundle.ctfindings.networks.checkpoint import load_checkpoint, sha256_of
 from bundle.ctfindings.networks.text.text_tower import TextTower
 from experiments.harness.locked_image_model import LockedImageModel
-from experiments.harness.locked_image_training import LockedSplit, encode_split, locked_model, score_locked, train_locked
+from experiments.harness.locked_image_training import (
+    LockedSplit,
+    encode_split,
+    locked_model,
+    score_locked,
+    train_locked,
+)
 from experiments.harness.runs import ROOT, Variant, claim_run, split_digests
 
 logger = logging.getLogger(__name__)
 
 THRESHOLD_RULE: ThresholdRule = "youden"
-"""Of the templates' F1 in every comparison over a locked tower, recorded ones included; ``evaluate.json`` has a key for its own."""
+"""Of the templates' F1 in every comparison over a locked tower, recorded ones included; ``evaluate.json`` has a key for
+its own.
+"""
 
 
 class LockedRuns:
@@ -70,7 +80,9 @@ class LockedRuns:
             logger.info("%s: is done", run)
             return run
         model = self.model(variant, seed, run)
-        scores = {split: score_locked(model, self.encoded[split], self.studies[split]) for split in ("validation", "test")}
+        scores = {
+            split: score_locked(model, self.encoded[split], self.studies[split]) for split in ("validation", "test")
+        }
         fitted = calibrate(scores["validation"], "validation", scores["test"].ids, rule=THRESHOLD_RULE)
         diagnose(model.text, scores["test"], self.studies["test"], fitted, seed).save(run / DIAGNOSTICS_FILE)
         return run
@@ -111,7 +123,11 @@ class LockedRuns:
         """Named by all that the features depend on: the scans, what makes an image of them, and the weights."""
         names = ("id", "image", STORED_KEY)
         scans = [study_digest({name: study[name] for name in names if name in study}) for study in self.studies[split]]
-        return self.folder / "encoded" / f"{split}_{version_of(describe_pipeline(self.steps, [self.image_weights, scans]))}.npz"
+        return (
+            self.folder
+            / "encoded"
+            / f"{split}_{version_of(describe_pipeline(self.steps, [self.image_weights, scans]))}.npz"
+        )
 
     def _encode_missing(self, parser: ConfigParser, checkpoint: Path) -> None:
         """Encodes the splits that are not on disk."""

@@ -1,4 +1,5 @@
-"""Training and scoring over a locked image tower: every scan is encoded once, and an objective on texts trains in minutes.
+"""Training and scoring over a locked image tower: every scan is encoded once, and an objective on texts trains in
+minutes.
 
 Shapes: S studies, K anatomies, D depths, F and G pooled features of an anatomy and of a depth, C findings, E embedding.
 """
@@ -104,7 +105,9 @@ def encode_split(image: ImageEncoder, loader: Iterable[dict[str, Any]], name: st
 
 def _stack_padded(rows: Sequence[NDArray[Any]], value: float) -> NDArray[Any]:
     longest = max(len(row) for row in rows)
-    return np.stack([np.pad(row, [(0, longest - len(row))] + [(0, 0)] * (row.ndim - 1), constant_values=value) for row in rows])
+    return np.stack(
+        [np.pad(row, [(0, longest - len(row))] + [(0, 0)] * (row.ndim - 1), constant_values=value) for row in rows]
+    )
 
 
 class LockedBatches:
@@ -122,10 +125,17 @@ class LockedBatches:
     """
 
     def __init__(
-        self, split: LockedSplit, studies: Sequence[Mapping[str, Any]], batch_size: int, augmentation: RandCaptionsd | None, seed: int
+        self,
+        split: LockedSplit,
+        studies: Sequence[Mapping[str, Any]],
+        batch_size: int,
+        augmentation: RandCaptionsd | None,
+        seed: int,
     ) -> None:
         if split.ids.tolist() != [study["id"] for study in studies]:
-            raise ValueError("the encoded studies are not those of the datalist; remove the encoded files, and run again")
+            raise ValueError(
+                "the encoded studies are not those of the datalist; remove the encoded files, and run again"
+            )
         if len(studies) < batch_size:
             raise ValueError(f"{len(studies)} studies do not fill a batch of {batch_size}; give a smaller batch_size")
         self.split, self.studies, self.batch_size = split, studies, batch_size
@@ -145,11 +155,19 @@ class LockedBatches:
             if self.augmentation is not None:
                 studies = [self.augmentation(study) for study in studies]
             yield {
-                **{name: torch.from_numpy(getattr(self.split, name)[chosen]) for name in ("features", "valid", "depth", "depth_mm")},
+                **{
+                    name: torch.from_numpy(getattr(self.split, name)[chosen])
+                    for name in ("features", "valid", "depth", "depth_mm")
+                },
                 "captions": [study["captions"] for study in studies],
                 "reports": [report_text(study.get("report")) for study in studies],
-                "snippets": [[one for one in study.get("snippets") or () if one.get("z_mm") is not None] for study in studies],
-                **{key: torch.stack([study[key] for study in studies]) for key in ("labels", "caption_id", "caption_normal")},
+                "snippets": [
+                    [one for one in study.get("snippets") or () if one.get("z_mm") is not None] for study in studies
+                ],
+                **{
+                    key: torch.stack([study[key] for study in studies])
+                    for key in ("labels", "caption_id", "caption_normal")
+                },
             }
 
 
@@ -181,15 +199,21 @@ def train_locked(
     Raises:
         ValueError: the studies do not fill a batch.
     """
-    settings = {key: parser.get_parsed_content(key) for key in ("seed", "epochs", "batch_size", "learning_rate", "weight_decay")}
+    settings = {
+        key: parser.get_parsed_content(key) for key in ("seed", "epochs", "batch_size", "learning_rate", "weight_decay")
+    }
     augmentation = [step for step in parser.get_parsed_content("augmentation") if isinstance(step, RandCaptionsd)]
-    batches = LockedBatches(split, studies, settings["batch_size"], augmentation[0] if augmentation else None, settings["seed"])
+    batches = LockedBatches(
+        split, studies, settings["batch_size"], augmentation[0] if augmentation else None, settings["seed"]
+    )
     parser["training_studies"] = list(studies)
     # Only its length is read, for the warm-up of weights.
     parser["train"]["dataloader"] = [0] * len(batches)
     parser.parse(reset=True)
     loss = parser.get_parsed_content("loss")
-    optimizer = torch.optim.AdamW(parameter_groups(model, loss), lr=settings["learning_rate"], weight_decay=settings["weight_decay"])
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, loss), lr=settings["learning_rate"], weight_decay=settings["weight_decay"]
+    )
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=settings["learning_rate"],
@@ -280,7 +304,11 @@ def _prepare(
 ) -> tuple[Tensor, dict[str, Tensor], tuple, dict[str, Any]]:
     """What the objectives of these weights read; texts that none of them reads are not encoded."""
     used = {name for name, weight in (weights or {}).items() if weight}
-    inputs = {"valid": batch["valid"], "captions": batch["captions"] if used & ON_CAPTIONS else None, "prompts": bool(used & ON_PROMPTS)}
+    inputs = {
+        "valid": batch["valid"],
+        "captions": batch["captions"] if used & ON_CAPTIONS else None,
+        "prompts": bool(used & ON_PROMPTS),
+    }
     targets = {key: batch[key] for key in ("labels", "caption_id", "caption_normal")}
     if "siglip" in used:
         inputs["reports"] = batch["reports"]

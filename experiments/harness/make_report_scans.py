@@ -1,8 +1,11 @@
-"""Renders what real reports state as synthetic scans, so that real prose can be studied beside images whose findings are known.
+"""Renders what real reports state as synthetic scans, so that real prose can be studied beside images whose findings
+are known.
 
-    python experiments/harness/make_report_scans.py REPORTS.csv [MORE.csv ...] --output data/report_scans --counts 1000 200 300
+    python experiments/harness/make_report_scans.py REPORTS.csv [MORE.csv ...] --output data/report_scans --counts 1000
+    200 300
 
-The folder then holds the texts of the reports: keep it where their licence allows. Train on it with ``--datalist FOLDER/datalist.json``.
+The folder then holds the texts of the reports: keep it where their licence allows. Train on it with ``--datalist
+FOLDER/datalist.json``.
 """
 
 from __future__ import annotations
@@ -18,10 +21,20 @@ from experiments.harness.report_scans import make_report_scans
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("reports", type=Path, nargs="+", help="CSV tables of reports; the 18 label columns are used where a table has them")
+    parser.add_argument(
+        "reports",
+        type=Path,
+        nargs="+",
+        help="CSV tables of reports; the 18 label columns are used where a table has them",
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument(
-        "--counts", type=int, nargs=3, required=True, metavar=("TRAINING", "VALIDATION", "TEST"), help="scans of each split"
+        "--counts",
+        type=int,
+        nargs=3,
+        required=True,
+        metavar=("TRAINING", "VALIDATION", "TEST"),
+        help="scans of each split",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draw and of the scans (default %(default)s)")
     parser.add_argument("--workers", type=int, help="processes (default: one per core)")

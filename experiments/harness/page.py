@@ -20,7 +20,9 @@ NOTES_FILE = "notes.md"
 """What the numbers suggest, written by a person; the page includes it when it is there."""
 
 
-def write_experiment_figures(folder: Path, results: Mapping[str, Any], evaluations: Mapping[str, Mapping[int, Path]]) -> None:
+def write_experiment_figures(
+    folder: Path, results: Mapping[str, Any], evaluations: Mapping[str, Mapping[int, Path]]
+) -> None:
     """Writes ``similarity.png``, ``wordings.png`` (first seed) and ``variants.png`` (all seeds).
 
     Args:
@@ -107,7 +109,10 @@ def write_experiment_page(folder: Path, title: str, command: str) -> Path:
         "|---|" + "---:|" * len(results["variants"]),
         *[
             f"| {words.replace('|', chr(92) + '|')} | "
-            + " | ".join(_with_sd(variant["mean"][key], variant["sd_over_seeds"][key]) for variant in results["variants"].values())
+            + " | ".join(
+                _with_sd(variant["mean"][key], variant["sd_over_seeds"][key])
+                for variant in results["variants"].values()
+            )
             + " |"
             for key, words in results["measures"].items()
         ],

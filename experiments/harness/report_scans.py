@@ -15,7 +15,14 @@ from bundle.ctfindings.data.datalist import SPLITS
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.csv_table import Row, Table, TableError, read_table
 from bundle.ctfindings.findings import FINDING_NAMES
-from bundle.ctfindings.phantom.dataset import RENDERER_VERSION, VOLUME_FOLDERS, kept_record, make_case, render_all, write_volumes
+from bundle.ctfindings.phantom.dataset import (
+    RENDERER_VERSION,
+    VOLUME_FOLDERS,
+    kept_record,
+    make_case,
+    render_all,
+    write_volumes,
+)
 from bundle.ctfindings.reports.captions import read_report
 
 FINDINGS_COLUMNS = ("Findings_EN", "report_text", "findings")
@@ -42,11 +49,12 @@ class StatedReport(NamedTuple):
 
 
 def stated_reports(paths: Sequence[Path]) -> list[StatedReport]:
-    """The reports of some tables, each text once, with their labels: the table's where it has the 18 columns, else those of our rules.
+    """The reports of some tables, each text once, with their labels: the table's where it has the 18 columns, else
+    those of our rules.
 
     Args:
-        paths: CSV tables with a column of text (`FINDINGS_COLUMNS`) and of names (`ID_COLUMNS`); the first two parts of a name, as in
-            ``valid_12_a_1``, are the patient.
+        paths: CSV tables with a column of text (`FINDINGS_COLUMNS`) and of names (`ID_COLUMNS`); the first two parts of
+            a name, as in ``valid_12_a_1``, are the patient.
 
     Raises:
         TableError: a table has no such column.
@@ -58,7 +66,10 @@ def stated_reports(paths: Sequence[Path]) -> list[StatedReport]:
         text, impression = table.first_of(FINDINGS_COLUMNS), table.first_of(IMPRESSION_COLUMNS)
         name = table.first_of(ID_COLUMNS)
         if text is None or name is None:
-            raise TableError(table.path, f"needs a column of text ({', '.join(FINDINGS_COLUMNS)}) and of names ({', '.join(ID_COLUMNS)})")
+            raise TableError(
+                table.path,
+                f"needs a column of text ({', '.join(FINDINGS_COLUMNS)}) and of names ({', '.join(ID_COLUMNS)})",
+            )
         for row in table.rows:
             key = (row.values[text], row.values[impression] if impression else "")
             if key not in found and any(key):
@@ -68,11 +79,14 @@ def stated_reports(paths: Sequence[Path]) -> list[StatedReport]:
     return list(found.values())
 
 
-def make_report_scans(paths: Sequence[Path], folder: Path, counts: Sequence[int], seed: int = 0, workers: int | None = None) -> Path:
-    """Renders the labels of each report as a synthetic scan, and returns the ``datalist.json``, in which the report is the text.
+def make_report_scans(
+    paths: Sequence[Path], folder: Path, counts: Sequence[int], seed: int = 0, workers: int | None = None
+) -> Path:
+    """Renders the labels of each report as a synthetic scan, and returns the ``datalist.json``, in which the report is
+    the text.
 
-    The folder then holds the reports' texts: their licence goes with it. A folder that was begun is completed. All reports of a patient
-    are in one split.
+    The folder then holds the reports' texts: their licence goes with it. A folder that was begun is completed. All
+    reports of a patient are in one split.
 
     Args:
         paths: tables, see `stated_reports`.
@@ -151,7 +165,10 @@ def _rendered(folder: Path, name: str, seed: int, index: int, report: StatedRepo
         "patient": f"p{report.patient:06d}",
         **write_volumes(folder, name, image, anatomy, bits, affine),
         "report": {"findings": report.findings, "impression": report.impression},
-        "captions": {region: asdict(caption) for region, caption in read_report(report.findings, report.impression).captions.items()},
+        "captions": {
+            region: asdict(caption)
+            for region, caption in read_report(report.findings, report.impression).captions.items()
+        },
         "labels": list(case.labels),
         "sites": [{**asdict(site), "severity": round(site.severity, 3)} for site in case.sites],
     }

@@ -1,4 +1,5 @@
-"""Results of an experiment over seeds: each variant's numbers, differences with paired intervals, and whether expectations hold.
+"""Results of an experiment over seeds: each variant's numbers, differences with paired intervals, and whether
+expectations hold.
 
 Shapes: R resamples, S scans, M statistics.
 """
@@ -28,7 +29,10 @@ MEASURES: dict[str, tuple[str, str]] = {
     "cross_skewness": ("captions.cross_anatomy.skewness", "skewness of these cosines"),
     "cross_kurtosis": ("captions.cross_anatomy.excess_kurtosis", "excess kurtosis of these cosines"),
     "cross_above": ("captions.cross_anatomy.share_above", "share of these cosines above 0.9"),
-    "normal_abnormal_mean": ("captions.normal_abnormal.mean", "mean cosine, normal and abnormal caption of one anatomy"),
+    "normal_abnormal_mean": (
+        "captions.normal_abnormal.mean",
+        "mean cosine, normal and abnormal caption of one anatomy",
+    ),
     "effective_rank": ("captions.effective_rank", "effective rank of the captions"),
     "anatomy_accuracy": ("captions.anatomy_accuracy", "nearest centroid is the own anatomy"),
     "recall_1": ("retrieval.report_to_scan.whole.r1", "report finds its scan, R@1"),
@@ -44,7 +48,8 @@ class Expectation:
 
     Attributes:
         text: the claim.
-        statistic: measures of the tested and of the reference variant, by key of `MEASURES`, to one number per resample.
+        statistic: measures of the tested and of the reference variant, by key of `MEASURES`, to one number per
+            resample.
         holds: whether the number meets the claim.
     """
 
@@ -59,9 +64,19 @@ EXPECTATIONS: tuple[Expectation, ...] = (
         lambda new, old: new["cross_mean"] - old["cross_mean"],
         lambda value, low, high: value <= -0.3 and high < 0,
     ),
-    Expectation("Under 1 % of these pairs are above 0.9.", lambda new, old: new["cross_above"], lambda value, low, high: value < 0.01),
-    Expectation("|Skewness| is below 0.5.", lambda new, old: np.abs(new["cross_skewness"]), lambda value, low, high: value < 0.5),
-    Expectation("|Excess kurtosis| is below 1.", lambda new, old: np.abs(new["cross_kurtosis"]), lambda value, low, high: value < 1),
+    Expectation(
+        "Under 1 % of these pairs are above 0.9.",
+        lambda new, old: new["cross_above"],
+        lambda value, low, high: value < 0.01,
+    ),
+    Expectation(
+        "|Skewness| is below 0.5.", lambda new, old: np.abs(new["cross_skewness"]), lambda value, low, high: value < 0.5
+    ),
+    Expectation(
+        "|Excess kurtosis| is below 1.",
+        lambda new, old: np.abs(new["cross_kurtosis"]),
+        lambda value, low, high: value < 1,
+    ),
     Expectation(
         "The SD of macro AUC over the templates is at most half (new minus half of the old; the interval excludes zero).",
         lambda new, old: new["template_sd"] - 0.5 * old["template_sd"],
@@ -92,8 +107,8 @@ def experiment_results(
 ) -> dict[str, Any]:
     """The content of ``results.json``.
 
-    Intervals are of the mean over the seeds, by patient: all variants and seeds were scored on the same scans and see the same resamples.
-    The spread over seeds stands beside them.
+    Intervals are of the mean over the seeds, by patient: all variants and seeds were scored on the same scans and see
+    the same resamples. The spread over seeds stands beside them.
 
     Args:
         evaluations: folder of the evaluation of each variant and seed.
@@ -107,12 +122,17 @@ def experiment_results(
     Raises:
         ValueError: runs were scored on different scans.
     """
-    answers = {name: {run: Diagnostics.load(path / DIAGNOSTICS_FILE) for run, path in runs.items()} for name, runs in evaluations.items()}
+    answers = {
+        name: {run: Diagnostics.load(path / DIAGNOSTICS_FILE) for run, path in runs.items()}
+        for name, runs in evaluations.items()
+    }
     first = next(iter(answers[reference].values()))
     for name, runs in answers.items():
         for run, given in runs.items():
             if given.ids.tolist() != first.ids.tolist():
-                raise ValueError(f"{evaluations[name][run]}: was scored on other scans than {reference}; run both on one datalist")
+                raise ValueError(
+                    f"{evaluations[name][run]}: was scored on other scans than {reference}; run both on one datalist"
+                )
     patients = first.patients.tolist()
     measured = {name: {run: _measures(given) for run, given in runs.items()} for name, runs in answers.items()}
     over_seeds = {name: _mean_over([measured[name][run] for run in runs]) for name, runs in answers.items()}
@@ -142,7 +162,8 @@ def experiment_results(
     }
     if tested in over_seeds:
         results["expectations"] = [
-            _checked(expectation, over_seeds[tested], over_seeds[reference], patients, resamples, seed) for expectation in EXPECTATIONS
+            _checked(expectation, over_seeds[tested], over_seeds[reference], patients, resamples, seed)
+            for expectation in EXPECTATIONS
         ]
     return results
 
@@ -153,10 +174,16 @@ def _measures(answers: Diagnostics) -> Section:
     wanted = [statistic.partition(".")[::2] for statistic, _ in MEASURES.values()]
 
     def statistic(weights: FloatArray) -> FloatArray:
-        computed = {name: parts[name].statistic(weights) for name in {section for section, _ in wanted} if name in parts}
+        computed = {
+            name: parts[name].statistic(weights) for name in {section for section, _ in wanted} if name in parts
+        }
         missing = np.full(len(weights), np.nan)
         return np.stack(
-            [computed[part][:, parts[part].names.index(name)] if part in computed else missing for part, name in wanted], axis=1
+            [
+                computed[part][:, parts[part].names.index(name)] if part in computed else missing
+                for part, name in wanted
+            ],
+            axis=1,
         )
 
     return Section(tuple(MEASURES), statistic)
@@ -170,7 +197,9 @@ def _macro_auc(answers: Diagnostics) -> Section:
 
 
 def _mean_over(runs: Sequence[Section]) -> Section:
-    return Section(runs[0].names, _remembered(lambda weights: np.mean([run.statistic(weights) for run in runs], axis=0)))
+    return Section(
+        runs[0].names, _remembered(lambda weights: np.mean([run.statistic(weights) for run in runs], axis=0))
+    )
 
 
 def _difference(first: Section, second: Section) -> Section:

@@ -1,7 +1,7 @@
 """Runs of an experiment: variants of the objective trained and evaluated through the bundle's own configs, each once.
 
-A run lives in a folder of its own and is resumed where it stopped: training goes on from its last epoch, and a run whose evaluation is
-there is not done again.
+A run lives in a folder of its own and is resumed where it stopped: training goes on from its last epoch, and a run
+whose evaluation is there is not done again.
 """
 
 from __future__ import annotations
@@ -64,7 +64,11 @@ CA_GCL_VARIANTS: tuple[Variant, ...] = (
     Variant("global", "local and global objective", ("objectives/ca_gcl.json",), {"caption_augmentation_prob": 0.0}),
     Variant("augmentation", "local objective and text augmentation", ("objectives/ca_gcl.json",), _NO_GLOBAL),
     Variant("ca_gcl", "local and global objective and text augmentation", ("objectives/ca_gcl.json",)),
-    Variant("prototypes", "prototypes instead of the global objective, with text augmentation", ("objectives/ca_gcl_prototypes.json",)),
+    Variant(
+        "prototypes",
+        "prototypes instead of the global objective, with text augmentation",
+        ("objectives/ca_gcl_prototypes.json",),
+    ),
 )
 """The comparison and ablation of CA-GCL; `fvlm` is what the others are compared with."""
 
@@ -84,8 +88,8 @@ def run_experiment(
     Args:
         variants: with the reference `fvlm` among them.
         seeds: of the runs.
-        run: trains and evaluates a variant with a seed unless that is done, and returns the folder of its evaluation: `run_variant`
-            with its other arguments, or `LockedRuns`.
+        run: trains and evaluates a variant with a seed unless that is done, and returns the folder of its evaluation:
+            `run_variant` with its other arguments, or `LockedRuns`.
         output: folder of ``results.json``, the figures and the page.
         title: of the page.
         command: that makes these results, for the page.
@@ -104,7 +108,10 @@ def run_experiment(
             logger.info("%s, seed %d", variant.name, seed)
             evaluations[variant.name][seed] = run(variant, seed)
     results = experiment_results(
-        evaluations, {variant.name: variant.title for variant in variants}, {**settings, "seeds": list(seeds)}, resamples=resamples
+        evaluations,
+        {variant.name: variant.title for variant in variants},
+        {**settings, "seeds": list(seeds)},
+        resamples=resamples,
     )
     write_results(output, results)
     write_experiment_figures(output, results, evaluations)
@@ -150,7 +157,9 @@ def reduced_datalist(datalist: str | Path, counts: Sequence[int] | None, folder:
     reduced: dict[str, Any] = {"name": f"{content.get('name', path.stem)}, reduced"}
     for split, count in zip(SPLITS, counts, strict=True):
         if len(content.get(split, ())) < count:
-            raise ValueError(f"{path}: split {split!r} has {len(content.get(split, ()))} scans, {count} are asked for; ask for fewer")
+            raise ValueError(
+                f"{path}: split {split!r} has {len(content.get(split, ()))} scans, {count} are asked for; ask for fewer"
+            )
         reduced[split] = [
             {key: str((path.parent / value).resolve()) if key in PATH_KEYS else value for key, value in study.items()}
             for study in content[split][:count]
@@ -161,10 +170,13 @@ def reduced_datalist(datalist: str | Path, counts: Sequence[int] | None, folder:
     return target.resolve()
 
 
-def run_variant(variant: Variant, seed: int, datalist: Path, folder: Path, keys: Mapping[str, Any], resamples: int = 200) -> Path:
+def run_variant(
+    variant: Variant, seed: int, datalist: Path, folder: Path, keys: Mapping[str, Any], resamples: int = 200
+) -> Path:
     """Trains and evaluates one variant with one seed, unless that is done; returns the folder of its evaluation.
 
-    The last epoch is evaluated, not the best one: all variants have then had the same number of steps, and nothing was selected.
+    The last epoch is evaluated, not the best one: all variants have then had the same number of steps, and nothing was
+    selected.
 
     Args:
         variant: what to train.
@@ -179,13 +191,25 @@ def run_variant(variant: Variant, seed: int, datalist: Path, folder: Path, keys:
     """
     run = folder / f"{variant.name}_seed{seed}"
     evaluation = run / "evaluation"
-    settings = {"overlays": list(variant.overlays), "keys": {**keys, **variant.keys}, "seed": seed, "datalist": split_digests(datalist)}
+    settings = {
+        "overlays": list(variant.overlays),
+        "keys": {**keys, **variant.keys},
+        "seed": seed,
+        "datalist": split_digests(datalist),
+    }
     claim_run(run, settings)
     if (evaluation / DIAGNOSTICS_FILE).is_file() and (evaluation / "metrics.json").is_file():
         logger.info("%s: is done", run)
         return evaluation
     configs = [str(ROOT / "configs" / name) for name in ("train.json", *variant.overlays)]
-    given = {"bundle_root": str(ROOT), "datalist": str(datalist), "output_dir": str(run), "seed": seed, **keys, **variant.keys}
+    given = {
+        "bundle_root": str(ROOT),
+        "datalist": str(datalist),
+        "output_dir": str(run),
+        "seed": seed,
+        **keys,
+        **variant.keys,
+    }
     # The schedule ends where the training ends: no run may stop early, or its rival would have had more steps.
     given = {"patience": None, **given}
     checkpoint = run / "last.pt"
@@ -238,7 +262,9 @@ def _bundle_run(configs: Sequence[str], keys: Mapping[str, Any], log: Path) -> N
     overrides.write_text(json.dumps(dict(keys), indent=2) + "\n", encoding="utf-8")
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str([*configs, str(overrides)])]
     with log.open("w", encoding="utf-8") as output:
-        done = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=dict(os.environ), check=False)
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=dict(os.environ), check=False
+        )
     if done.returncode != 0:
         last = log.read_text(encoding="utf-8").strip().splitlines()[-1:] or ["no output"]
         raise ValueError(f"{log}: the command failed ({last[0][:300]}); see the file, and run again to resume")
@@ -270,7 +296,10 @@ def split_digests(datalist: Path) -> dict[str, str]:
     def placeless(study: Mapping[str, Any]) -> dict[str, Any]:
         return {key: Path(str(value)).name if key in PATH_KEYS else value for key, value in study.items()}
 
-    return {split: version_of({"studies": [placeless(study) for study in studies]}) for split, studies in _splits(datalist).items()}
+    return {
+        split: version_of({"studies": [placeless(study) for study in studies]})
+        for split, studies in _splits(datalist).items()
+    }
 
 
 def _splits(datalist: Path) -> dict[str, list[dict[str, Any]]]:

@@ -14,7 +14,9 @@ from experiments.harness.page import VARIANTS_FIGURE, locked_tower_sentence
 
 LOCALIZATIONS = {"localization": "in their own words", "localization_reworded": "reworded"}
 RATIO_AIMS = {"localization": 0.54, "localization_reworded": 0.7}
-"""Largest mean error over that of the middle slice; the first is the paper's (https://arxiv.org/abs/2603.02026), the second ours."""
+"""Largest mean error over that of the middle slice; the first is the paper's (https://arxiv.org/abs/2603.02026), the
+second ours.
+"""
 PAIRS = (("siglip_prompts", "siglip"), ("radfinder", "siglip_prompts"))
 """What disease prompts add, and what localization costs."""
 
@@ -23,8 +25,9 @@ def radfinder_summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Means over the seeds of each variant, and paired differences by seed.
 
     Args:
-        results: of each run: ``variant``, ``seed``, ``macro_auc``, ``retrieval``, ``localization``, ``localization_reworded``,
-            ``localization_trained``, and ``logits``, ``labels`` and ``patients`` of the test scans.
+        results: of each run: ``variant``, ``seed``, ``macro_auc``, ``retrieval``, ``localization``,
+            ``localization_reworded``, ``localization_trained``, and ``logits``, ``labels`` and ``patients`` of the test
+            scans.
 
     Returns:
         ``variants`` and ``differences``, ready for JSON.
@@ -49,8 +52,12 @@ def radfinder_summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _variant(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     recalls = [run["retrieval"]["text_to_image"]["recall"]["10"] for run in runs]
     found: dict[str, Any] = {
-        "macro_auc": _over_seeds([run["macro_auc"]["value"] for run in runs], [run["macro_auc"]["interval"] for run in runs]),
-        "recall_at_10": _over_seeds([recall["value"] for recall in recalls], [recall["interval"] for recall in recalls]),
+        "macro_auc": _over_seeds(
+            [run["macro_auc"]["value"] for run in runs], [run["macro_auc"]["interval"] for run in runs]
+        ),
+        "recall_at_10": _over_seeds(
+            [recall["value"] for recall in recalls], [recall["interval"] for recall in recalls]
+        ),
         "recall_at_10_chance": recalls[0]["chance"],
     }
     for name in LOCALIZATIONS:
@@ -58,7 +65,10 @@ def _variant(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if placed:
             ratios = {key: [entry[key] for entry in placed] for key in ("mae_of_middle", "profile_mae_of_middle")}
             found[name] = {
-                **{key: _over_seeds([one["value"] for one in given], [one["interval"] for one in given]) for key, given in ratios.items()},
+                **{
+                    key: _over_seeds([one["value"] for one in given], [one["interval"] for one in given])
+                    for key, given in ratios.items()
+                },
                 "mae_mm": _over_seeds([entry["model"]["mae_mm"]["value"] for entry in placed]),
                 "middle_mae_mm": placed[0]["middle"]["mae_mm"]["value"],
                 "random_mae_mm": placed[0]["random"]["mae_mm"]["value"],
@@ -69,7 +79,11 @@ def _variant(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _over_seeds(values: Sequence[float], intervals: Sequence[Sequence[float]] | None = None) -> dict[str, Any]:
     found: dict[str, Any] = {"mean": float(np.mean(values)), "seeds": [float(value) for value in values]}
-    return found if intervals is None else {**found, "intervals": [[float(bound) for bound in interval] for interval in intervals]}
+    return (
+        found
+        if intervals is None
+        else {**found, "intervals": [[float(bound) for bound in interval] for interval in intervals]}
+    )
 
 
 def expectations(summary: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
@@ -88,7 +102,11 @@ def expectations(summary: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
             found.append((text, max(entry["seeds"]) <= aim, _listed(entry["seeds"], "{:.2f}", entry["intervals"])))
     for name, text, holds in (
         ("siglip_prompts - siglip", "disease prompts raise the macro AUC over SigLIP alone", lambda low, high: low > 0),
-        ("radfinder - siglip_prompts", "localization leaves the macro AUC within the interval", lambda low, high: low <= 0 <= high),
+        (
+            "radfinder - siglip_prompts",
+            "localization leaves the macro AUC within the interval",
+            lambda low, high: low <= 0 <= high,
+        ),
     ):
         if name in differences:
             gaps = differences[name]
@@ -96,14 +114,22 @@ def expectations(summary: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
             found.append((text, all(holds(*gap["interval"]) for gap in gaps), measured))
     if "radfinder" in variants and "siglip_prompts" in variants:
         with_it, without = (variants[name]["recall_at_10"] for name in ("radfinder", "siglip_prompts"))
-        inside = [low <= value <= high for value, (low, high) in zip(with_it["seeds"], without["intervals"], strict=True)]
+        inside = [
+            low <= value <= high for value, (low, high) in zip(with_it["seeds"], without["intervals"], strict=True)
+        ]
         numbers = f"{_listed(with_it['seeds'], '{:.3f}')} against {_listed(without['seeds'], '{:.3f}')}"
         found.append(("localization leaves R@10 within the interval", all(inside), numbers))
     for name in ("radfinder", "ca_gcl", "unified"):
         if name in variants:
             entry, chance = variants[name]["recall_at_10"], variants[name]["recall_at_10_chance"]
             above = all(low > chance for low, _ in entry["intervals"])
-            found.append((f"{name}: R@10 above chance ({chance:.3f})", above, _listed(entry["seeds"], "{:.3f}", entry["intervals"])))
+            found.append(
+                (
+                    f"{name}: R@10 above chance ({chance:.3f})",
+                    above,
+                    _listed(entry["seeds"], "{:.3f}", entry["intervals"]),
+                )
+            )
     return found
 
 
@@ -119,7 +145,10 @@ def plot_radfinder(record: Mapping[str, Any], path: Path) -> None:
             "seeds": {
                 seed: {
                     **{key: row[key]["seeds"][index] for key in ("macro_auc", "recall_at_10")},
-                    **{name: row[name]["mae_of_middle"]["seeds"][index] if name in row else None for name in LOCALIZATIONS},
+                    **{
+                        name: row[name]["mae_of_middle"]["seeds"][index] if name in row else None
+                        for name in LOCALIZATIONS
+                    },
                 }
                 for index, seed in enumerate(record["settings"]["seeds"])
             }
@@ -159,9 +188,15 @@ def radfinder_page(record: Mapping[str, Any]) -> list[str]:
         "|---|---:|---:|---:|---:|---:|",
     ]
     for variant, row in record["variants"].items():
-        cells = [f"{row['macro_auc']['mean']:.3f}", f"{row['recall_at_10']['mean']:.3f}", f"{row['recall_at_10_chance']:.3f}"]
+        cells = [
+            f"{row['macro_auc']['mean']:.3f}",
+            f"{row['recall_at_10']['mean']:.3f}",
+            f"{row['recall_at_10_chance']:.3f}",
+        ]
         for name in LOCALIZATIONS:
-            means = [row[name][key]["mean"] for key in ("mae_of_middle", "profile_mae_of_middle")] if name in row else None
+            means = (
+                [row[name][key]["mean"] for key in ("mae_of_middle", "profile_mae_of_middle")] if name in row else None
+            )
             cells.append("not trained" if means is None else f"{means[0]:.2f} ({means[1]:.2f})")
         lines.append(f"| {variant} | {' | '.join(cells)} |")
     return [*lines, "", f"![AUC, recall and error by variant, a dot for each seed]({VARIANTS_FIGURE})"]
@@ -171,5 +206,6 @@ def _listed(values: Sequence[float], form: str, intervals: Sequence[Sequence[flo
     if intervals is None:
         return ", ".join(form.format(value) for value in values)
     return ", ".join(
-        f"{form.format(value)} ({form.format(low)} to {form.format(high)})" for value, (low, high) in zip(values, intervals, strict=True)
+        f"{form.format(value)} ({form.format(low)} to {form.format(high)})"
+        for value, (low, high) in zip(values, intervals, strict=True)
     )

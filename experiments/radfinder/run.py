@@ -1,12 +1,15 @@
-"""What each objective of RadFinder adds, on synthetic scans: localization, prompts, retrieval. One command, which goes on where it stopped.
+"""What each objective of RadFinder adds, on synthetic scans: localization, prompts, retrieval. One command, which goes
+on where it stopped.
 
     python experiments/radfinder/run.py --datalist data/synthetic/datalist.json --work runs/radfinder --epochs 12
-    python experiments/radfinder/run.py --datalist data/shipped/datalist.json --work runs/locked --locked_image models/model.pt
+    python experiments/radfinder/run.py --datalist data/shipped/datalist.json --work runs/locked --locked_image
+    models/model.pt
 
-Trains every variant with every seed by ``configs/train.json`` and its overlays, scores the best checkpoint of each on the test split from
-the image alone, and writes ``results.json`` and ``README.md`` into the output folder. With ``--locked_image`` the image tower is that of
-the weights given and does not train: scans are encoded once, a run takes minutes, and its last epoch is scored. A finished training or
-scoring is not repeated: delete its folder below ``--work`` to do it again.
+Trains every variant with every seed by ``configs/train.json`` and its overlays, scores the best checkpoint of each on
+the test split from the image alone, and writes ``results.json`` and ``README.md`` into the output folder. With
+``--locked_image`` the image tower is that of the weights given and does not train: scans are encoded once, a run takes
+minutes, and its last epoch is scored. A finished training or scoring is not repeated: delete its folder below
+``--work`` to do it again.
 
 Snippets are asked in their own words, and reworded: the text is replaced by a
 paraphrase of ``docs/evaluation/paraphrases.json``, none of which is a training text, followed by the place of the site.
@@ -53,7 +56,15 @@ from experiments.harness.locked_image_model import LockedImageModel  # noqa: E40
 from experiments.harness.locked_image_runs import LockedRuns  # noqa: E402
 from experiments.harness.locked_image_training import embed_locked, score_locked  # noqa: E402
 from experiments.harness.page import VARIANTS_FIGURE, write_page, write_results  # noqa: E402
-from experiments.harness.runs import Variant, claim_run, config_setting, reduced_datalist, shown_command, split_digests, split_sizes  # noqa: E402
+from experiments.harness.runs import (  # noqa: E402
+    Variant,
+    claim_run,
+    config_setting,
+    reduced_datalist,
+    shown_command,
+    split_digests,
+    split_sizes,
+)
 from experiments.radfinder.results import plot_radfinder, radfinder_page, radfinder_summary  # noqa: E402
 
 RESULT_FILE = "result.json"
@@ -101,11 +112,15 @@ def train(run: Path, variant: str, seed: int, options: argparse.Namespace) -> No
         command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files)]
         done = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, check=False)
     if done.returncode != 0:
-        raise SystemExit(f"error: {run}: training ended with code {done.returncode}; see train.log there, and start again to go on")
+        raise SystemExit(
+            f"error: {run}: training ended with code {done.returncode}; see train.log there, and start again to go on"
+        )
     (run / "done").touch()
 
 
-def score(run: Path, variant: str, options: argparse.Namespace) -> tuple[VisionLanguageModel, SplitScores, ReportEmbeddings]:
+def score(
+    run: Path, variant: str, options: argparse.Namespace
+) -> tuple[VisionLanguageModel, SplitScores, ReportEmbeddings]:
     """The best checkpoint of a run on the test split."""
     parser = ConfigParser()
     names = ("train.json", *VARIANTS[variant].overlays, "evaluate_reports.json")
@@ -119,7 +134,10 @@ def score(run: Path, variant: str, options: argparse.Namespace) -> tuple[VisionL
 
 
 def record_of(
-    network: VisionLanguageModel | LockedImageModel, scores: SplitScores, embeddings: ReportEmbeddings, options: argparse.Namespace
+    network: VisionLanguageModel | LockedImageModel,
+    scores: SplitScores,
+    embeddings: ReportEmbeddings,
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
     """What the experiment keeps of a run."""
     auc = bootstrap_auc(scores.logits, scores.labels, scores.patients).macro
@@ -127,7 +145,9 @@ def record_of(
         "macro_auc": {"value": float(auc.estimate), "interval": [float(auc.low), float(auc.high)]},
         "retrieval": retrieval_of(embeddings, network, count=options.pool)["pools"]["first_all"],
         "localization": localization_of(embeddings, network),
-        "localization_reworded": localization_of(embeddings, network, partial(reworded, load_paraphrases(options.paraphrases))),
+        "localization_reworded": localization_of(
+            embeddings, network, partial(reworded, load_paraphrases(options.paraphrases))
+        ),
         "localization_trained": bool(network.text.snippet_head_trained),
         "logits": scores.logits.tolist(),
         "labels": scores.labels.tolist(),
@@ -183,7 +203,9 @@ def run_all(options: argparse.Namespace) -> None:
     options.datalist = reduced_datalist(options.datalist, None, options.work)
     if (count := split_sizes(options.datalist).get("test", 0)) <= 10:
         raise ValueError(f"{options.datalist}: split 'test' has {count} scans; recall at 10 needs more than 10")
-    runs = LockedRuns(options.locked_image, options.datalist, options.work, options.keys) if options.locked_image else None
+    runs = (
+        LockedRuns(options.locked_image, options.datalist, options.work, options.keys) if options.locked_image else None
+    )
     results = []
     for seed in options.seeds:
         for variant in options.variants:
@@ -212,8 +234,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, help="of each run; those of train.json by default")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("--locked_image", type=Path, help="weights of an image tower that is not trained, such as models/model.pt")
-    parser.add_argument("--set", type=config_setting, nargs="+", default=[], metavar="KEY=VALUE", help="config keys for all runs")
+    parser.add_argument(
+        "--locked_image", type=Path, help="weights of an image tower that is not trained, such as models/model.pt"
+    )
+    parser.add_argument(
+        "--set", type=config_setting, nargs="+", default=[], metavar="KEY=VALUE", help="config keys for all runs"
+    )
     parser.add_argument("--pool", type=int, default=300, help="test scans among which a report has to find its own")
     parser.add_argument("--paraphrases", type=Path, default=ROOT / "docs" / "evaluation" / "paraphrases.json")
     options = parser.parse_args()

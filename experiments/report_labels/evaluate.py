@@ -2,9 +2,9 @@
 
     python experiments/report_labels/evaluate.py ../shared/data/reports/manual_labels_18.csv --output results.json
 
-The table holds an id, the report's text and the 18 findings as 0 or 1. Its rows are split in two halves by the SHA-256 of the id: the rules
-were written looking at the half "developed on" only. F1, precision and recall count a label of 1 as positive and everything else as
-negative. The JSON has aggregate figures only: no text and no ids.
+The table holds an id, the report's text and the 18 findings as 0 or 1. Its rows are split in two halves by the SHA-256
+of the id: the rules were written looking at the half "developed on" only. F1, precision and recall count a label of 1
+as positive and everything else as negative. The JSON has aggregate figures only: no text and no ids.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def part_of(identity: str) -> str:
 
 
 def scores(truth: np.ndarray, found: np.ndarray) -> dict:
-    """F1, precision and recall of each finding and over all, with the 95 % interval of the macro F1 (bootstrap over reports).
+    """F1, precision and recall of each finding and over all, with the 95 % interval of the macro F1 (bootstrap over
+    reports).
 
     Args:
         truth: manual labels, (N, 18) of 0 and 1.
@@ -79,7 +80,9 @@ def evaluate(options: argparse.Namespace) -> None:
         table.column(name, "a manual label")
         wrong = next((row for row in table.rows if row.values[name] not in ("0", "1")), None)
         if wrong is not None:
-            raise TableError(table.path, f"line {wrong.line}: {name} is {wrong.values[name]!r}; a manual label is 0 or 1")
+            raise TableError(
+                table.path, f"line {wrong.line}: {name} is {wrong.values[name]!r}; a manual label is 0 or 1"
+            )
     truth = np.array([[int(row.values[name]) for name in FINDING_NAMES] for row in table.rows])
     found = np.array([report.labels for report in read_reports(table, text_columns)])
     parts = np.array([part_of(row.values[id_column]) for row in table.rows])
@@ -93,7 +96,8 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.output:
         with atomic_path(options.output) as temporary:
             temporary.write_text(
-                json.dumps({"version": __version__, "table": options.input.name, **result}, indent=2) + "\n", encoding="utf-8"
+                json.dumps({"version": __version__, "table": options.input.name, **result}, indent=2) + "\n",
+                encoding="utf-8",
             )
         print(options.output)
 

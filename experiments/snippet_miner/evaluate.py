@@ -3,8 +3,8 @@ r"""How well the snippet miner does: labelled sentences, the synthetic reports, 
     python experiments/snippet_miner/evaluate.py [--output docs/evaluation/snippet_miner/results.json] \
         [--datalist data/shipped/datalist.json]
 
-Precision and recall are of (series, image) pairs, with 95 % Wilson intervals. What is not at hand is left out and said so.
-docs/snippets.md explains the sets and gives the figures of the first run on sentences the grammar had not seen.
+Precision and recall are of (series, image) pairs, with 95 % Wilson intervals. What is not at hand is left out and said
+so. docs/snippets.md explains the sets and gives the figures of the first run on sentences the grammar had not seen.
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ LABELLED = ROOT / "tests" / "data" / "snippets" / "labelled_sentences.tsv"
 REAL_REFERENCES = ROOT / "tests" / "data" / "snippets" / "real_references.tsv"
 REAL_REPORTS = ROOT.parent / "shared" / "data" / "reports"
 REAL_TABLES = (
-    ("ctrate_validation_reports.csv", "VolumeName", ["ClinicalInformation_EN", "Technique_EN", "Findings_EN", "Impressions_EN"]),
+    (
+        "ctrate_validation_reports.csv",
+        "VolumeName",
+        ["ClinicalInformation_EN", "Technique_EN", "Findings_EN", "Impressions_EN"],
+    ),
     ("manual_labels_18.csv", "AccessionNo", ["report_text"]),
 )
 
@@ -59,9 +63,15 @@ def as_record(score: Score) -> dict[str, Any]:
 def labelled() -> dict[str, Any]:
     """Scores of the labelled sentences by subset, by language and by kind."""
     sentences = load_labelled_sentences(LABELLED)
-    record: dict[str, Any] = {"sentences": len(sentences), "without_reference": sum(not each.expected for each in sentences)}
+    record: dict[str, Any] = {
+        "sentences": len(sentences),
+        "without_reference": sum(not each.expected for each in sentences),
+    }
     record["all"] = as_record(score_sentences(sentences))
-    for name, keys in (("set", [each.subset for each in sentences]), ("language", [each.language for each in sentences])):
+    for name, keys in (
+        ("set", [each.subset for each in sentences]),
+        ("language", [each.language for each in sentences]),
+    ):
         record[name] = {
             key: as_record(score_sentences(each for each, own in zip(sentences, keys, strict=True) if own == key))
             for key in sorted(set(keys))
@@ -70,7 +80,9 @@ def labelled() -> dict[str, Any]:
 
 
 def synthetic(datalist: Path) -> dict[str, Any]:
-    """Pairs, texts and z of the synthetic reports, whose snippets are known exactly; z from the geometry of the stored volume."""
+    """Pairs, texts and z of the synthetic reports, whose snippets are known exactly; z from the geometry of the stored
+    volume.
+    """
     studies = [study for split in SPLITS for study in json.loads(datalist.read_text(encoding="utf-8"))[split]]
     score, texts, worst_mm = Counter[str](), 0, 0.0
     for study in tqdm(studies, desc="synthetic reports", disable=None):
@@ -79,7 +91,9 @@ def synthetic(datalist: Path) -> dict[str, Any]:
         got, known = Counter((s.series, s.image) for s in mined), Counter((s["series"], s["image"]) for s in truth)
         right = sum((got & known).values())
         score.update(found=right, wrong=sum(got.values()) - right, missed=sum(known.values()) - right)
-        texts += sum((Counter((s.image, s.text) for s in mined) & Counter((s["image"], s["text"]) for s in truth)).values())
+        texts += sum(
+            (Counter((s.image, s.text) for s in mined) & Counter((s["image"], s["text"]) for s in truth)).values()
+        )
         volume = cast(nib.Nifti1Image, nib.load(datalist.parent / study["image"]))
         slices = VolumeSlices(np.asarray(volume.affine), volume.shape)
         z_of = {(s["series"], s["image"]): s["z_mm"] for s in truth}
@@ -88,7 +102,12 @@ def synthetic(datalist: Path) -> dict[str, Any]:
             if place.z_mm is not None and (snippet.series, snippet.image) in z_of:
                 worst_mm = max(worst_mm, abs(place.z_mm - z_of[snippet.series, snippet.image]))
     pairs = Score(score["found"], score["wrong"], score["missed"])
-    return {"reports": len(studies), **as_record(pairs), "texts_exact": texts, "largest_z_difference_mm": round(worst_mm, 4)}
+    return {
+        "reports": len(studies),
+        **as_record(pairs),
+        "texts_exact": texts,
+        "largest_z_difference_mm": round(worst_mm, 4),
+    }
 
 
 def real(folder: Path) -> dict[str, Any]:
@@ -99,10 +118,18 @@ def real(folder: Path) -> dict[str, Any]:
         known[row.values["id"], series, int(row.values["image"])] += 1
     mined: Counter[tuple[str, int | None, int]] = Counter()
     counts, sentences, started = Counts(), 0, time.perf_counter()
-    tables: list[tuple[Table, str, list[str]]] = [(read_table(folder / name), key, columns) for name, key, columns in REAL_TABLES]
+    tables: list[tuple[Table, str, list[str]]] = [
+        (read_table(folder / name), key, columns) for name, key, columns in REAL_TABLES
+    ]
     for table, key, columns in tables:
         for results in mine_table(table, key, columns, None, counts):
-            mined.update({(each.id, each.snippet.series, each.snippet.image) for each in results if isinstance(each, MinedSnippet)})
+            mined.update(
+                {
+                    (each.id, each.snippet.series, each.snippet.image)
+                    for each in results
+                    if isinstance(each, MinedSnippet)
+                }
+            )
     seconds = time.perf_counter() - started
     for table, _, columns in tables:
         sentences += sum(len(split_sentences(row.values[column])) for row in table.rows for column in columns)
@@ -120,10 +147,18 @@ def real(folder: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "evaluation" / "snippet_miner" / "results.json")
-    parser.add_argument("--datalist", type=Path, default=ROOT / "data" / "shipped" / "datalist.json", help="synthetic scans with snippets")
+    parser.add_argument(
+        "--datalist",
+        type=Path,
+        default=ROOT / "data" / "shipped" / "datalist.json",
+        help="synthetic scans with snippets",
+    )
     options = parser.parse_args()
     results: dict[str, Any] = {"labelled_sentences": labelled()}
-    for name, source, measure in (("synthetic_reports", options.datalist, synthetic), ("real_reports", REAL_REPORTS, real)):
+    for name, source, measure in (
+        ("synthetic_reports", options.datalist, synthetic),
+        ("real_reports", REAL_REPORTS, real),
+    ):
         if source.exists():
             results[name] = measure(source)
         else:

@@ -70,7 +70,8 @@ def read_captions(folder: str | Path, reports: int | None = None, seed: int = 0)
     Tables without a column of findings (labels, metadata) are passed over. Reports of equal text are taken once.
 
     Args:
-        folder: with CSV files; columns ``Findings_EN`` and ``Impressions_EN`` (CT-RATE), or ``findings``, ``impression``, ``report_text``.
+        folder: with CSV files; columns ``Findings_EN`` and ``Impressions_EN`` (CT-RATE), or ``findings``,
+            ``impression``, ``report_text``.
         reports: how many to draw at random; None takes all.
         seed: of the draw.
 
@@ -85,7 +86,9 @@ def read_captions(folder: str | Path, reports: int | None = None, seed: int = 0)
             pairs = [(row.values[findings], row.values[impression] if impression else "") for row in table.rows]
             written.update(dict.fromkeys(pairs))
     if not written:
-        raise ValueError(f"{folder}: no CSV table here has a column {' or '.join(FINDINGS_COLUMNS)}; give the folder of the reports")
+        raise ValueError(
+            f"{folder}: no CSV table here has a column {' or '.join(FINDINGS_COLUMNS)}; give the folder of the reports"
+        )
     chosen = list(written)
     if reports is not None:
         order = np.random.default_rng(seed).permutation(len(chosen))[:reports]
@@ -99,7 +102,8 @@ def read_captions(folder: str | Path, reports: int | None = None, seed: int = 0)
 
 
 def split_captions(datalist: str | Path, split: str = "test") -> Captions:
-    """The captions that a datalist holds for one split: of ``test``, reports that no run on that datalist has trained on.
+    """The captions that a datalist holds for one split: of ``test``, reports that no run on that datalist has trained
+    on.
 
     Raises:
         ValueError: as ``load_datalist``, or no study of the split has captions.
@@ -111,7 +115,9 @@ def split_captions(datalist: str | Path, split: str = "test") -> Captions:
         rows += [(study["captions"][name], place, normal[place], reports) for name, place in places.items()]
         reports += bool(places)
     if not rows:
-        raise ValueError(f"{datalist}: no study of the split {split!r} has captions; give one that has, or a folder of reports")
+        raise ValueError(
+            f"{datalist}: no study of the split {split!r} has captions; give one that has, or a folder of reports"
+        )
     return _captions(rows, reports)
 
 
@@ -146,14 +152,16 @@ def encoder_embeddings(
 ) -> dict[str, NDArray[np.float64]]:
     """Unit embeddings of the captions by each encoder, by its label (`seed_label`).
 
-    ``untrained`` is a new encoder without pretrained weights, ``pretrained trunk`` the encoder's own features, ``pretrained, new head``
-    these behind the bundle's untrained head, where training starts; then the text tower of each checkpoint.
+    ``untrained`` is a new encoder without pretrained weights, ``pretrained trunk`` the encoder's own features,
+    ``pretrained, new head`` these behind the bundle's untrained head, where training starts; then the text tower of
+    each checkpoint.
 
     Args:
         captions: of the reports.
         pretrained: makes a tower with the pretrained encoder and a new head.
         untrained: makes a tower with a new encoder.
-        checkpoints: name and file of each; trained with that pretrained encoder. Files of one name are its seeds, in the order of these.
+        checkpoints: name and file of each; trained with that pretrained encoder. Files of one name are its seeds, in
+            the order of these.
         seeds: of new encoders and heads.
 
     Raises:
@@ -183,7 +191,11 @@ def seed_label(name: str, seed: int) -> str:
 
 
 def collapse_results(
-    captions: Captions, embeddings: Mapping[str, NDArray[np.float64]], per_anatomy: int = 500, resamples: int = 1000, seed: int = 0
+    captions: Captions,
+    embeddings: Mapping[str, NDArray[np.float64]],
+    per_anatomy: int = 500,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """`STATISTICS` of each encoder with intervals by report, and its histograms.
 
@@ -225,7 +237,9 @@ def write_collapse_page(folder: Path, results: Mapping[str, Any], title: str, co
     write_results(folder, results)
     encoders = results["encoders"]
     with atomic_path(folder / "similarity.png") as path:
-        plot_cosine_histograms({name: {kind: record[kind] for kind in PAIR_KINDS} for name, record in _first_seeds(encoders).items()}, path)
+        plot_cosine_histograms(
+            {name: {kind: record[kind] for kind in PAIR_KINDS} for name, record in _first_seeds(encoders).items()}, path
+        )
     shown = {
         "mean": "mean",
         "sd": "SD",
@@ -247,7 +261,9 @@ def write_collapse_page(folder: Path, results: Mapping[str, Any], title: str, co
         + "). Intervals: 95 % percentile bootstrap by report. The measures are defined in [diagnostics.md](../../diagnostics.md). "
         "No text of a report is part of this page.",
         "",
-        "| cosines of captions of two anatomies | " + " | ".join(shown.values()) + " | effective rank | nearest centroid |",
+        "| cosines of captions of two anatomies | "
+        + " | ".join(shown.values())
+        + " | effective rank | nearest centroid |",
         "|---|" + "---:|" * (len(shown) + 2),
         *[
             f"| {name} | "

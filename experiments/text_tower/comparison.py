@@ -51,7 +51,11 @@ def compare_text_towers(
             towers[variant.name]["runs"].append({"seed": seed, **_read_run(evaluation)})
     results = {
         "command": command,
-        "settings": {"scans": scans, "keys": {key: value for key, value in keys.items() if key != "cache_dir"}, "resamples": resamples},
+        "settings": {
+            "scans": scans,
+            "keys": {key: value for key, value in keys.items() if key != "cache_dir"},
+            "resamples": resamples,
+        },
         "towers": towers,
     }
     write_results(output, results)

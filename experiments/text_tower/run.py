@@ -23,19 +23,36 @@ from experiments.text_tower.comparison import compare_text_towers  # noqa: E402
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datalist", type=Path, required=True, help="datalist, or the folder that holds it")
-    parser.add_argument("--scans", type=int, nargs=3, metavar=("TRAINING", "VALIDATION", "TEST"), help="use the first of each split")
+    parser.add_argument(
+        "--scans", type=int, nargs=3, metavar=("TRAINING", "VALIDATION", "TEST"), help="use the first of each split"
+    )
     parser.add_argument("--epochs", type=int, default=8, help="of every run (default %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the runs (default %(default)s)")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "experiments" / "text_tower", help="page and results")
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "experiments" / "text_tower", help="runs (default %(default)s)")
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "docs" / "experiments" / "text_tower", help="page and results"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "runs" / "experiments" / "text_tower", help="runs (default %(default)s)"
+    )
     parser.add_argument("--cache", type=Path, default=ROOT / "cache", help="preprocessed scans (default %(default)s)")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default %(default)s)")
-    parser.add_argument("--set", type=config_setting, nargs="+", default=[], metavar="KEY=VALUE", help="config keys for all runs")
+    parser.add_argument(
+        "--set", type=config_setting, nargs="+", default=[], metavar="KEY=VALUE", help="config keys for all runs"
+    )
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     keys = {"epochs": options.epochs, "cache_dir": str(options.cache.resolve()), **dict(options.set)}
     command = shown_command(sys.argv, {"--datalist": "FOLDER", "--output": None, "--work": None, "--cache": None})
-    arguments = (options.seeds, options.datalist, options.output, options.work, keys, command, options.scans, options.resamples)
+    arguments = (
+        options.seeds,
+        options.datalist,
+        options.output,
+        options.work,
+        keys,
+        command,
+        options.scans,
+        options.resamples,
+    )
     print(run_or_exit(compare_text_towers, *arguments))
 
 

@@ -1,4 +1,6 @@
-"""What MONAI Label loads from an app's folder: the class of the app. Background tasks start here as well, in a process of their own."""
+"""What MONAI Label loads from an app's folder: the class of the app. Background tasks start here as well, in a process
+of their own.
+"""
 
 from lib.compatibility import provide_storage_uids
 from lib.options import use_bundle_of_environment

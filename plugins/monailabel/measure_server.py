@@ -1,12 +1,15 @@
-"""How long a running server takes, asked through HTTP as a client does, and with the answers checked to be those of the scan.
+"""How long a running server takes, asked through HTTP as a client does, and with the answers checked to be those of the
+scan.
 
-    python plugins/monailabel/measure_server.py --server http://127.0.0.1:8000 SCAN [SCAN ...] [--questions 5] [--output times.json]
+    python plugins/monailabel/measure_server.py --server http://127.0.0.1:8000 SCAN [SCAN ...] [--questions 5] [--output
+    times.json]
 
-For each scan: seconds from the first byte of ``findings`` sent to the last byte of its answer (the scan is read and encoded), and the
-median over further questions on the encoded scan, each with its heat map unpacked no further than HTTP does: a finding, a free text
-that was not asked before, and the same without the map (``output=json``). Scans are uploaded into sessions first, which is timed apart.
-On a busy machine, ``--process PID`` of a server on this one adds the processor time it took for a question (Linux only).
-Research only; nothing is written on the server but the sessions, which are deleted at the end.
+For each scan: seconds from the first byte of ``findings`` sent to the last byte of its answer (the scan is read and
+encoded), and the median over further questions on the encoded scan, each with its heat map unpacked no further than
+HTTP does: a finding, a free text that was not asked before, and the same without the map (``output=json``). Scans are
+uploaded into sessions first, which is timed apart. On a busy machine, ``--process PID`` of a server on this one adds
+the processor time it took for a question (Linux only). Research only; nothing is written on the server but the
+sessions, which are deleted at the end.
 """
 
 from __future__ import annotations
@@ -99,7 +102,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scans", nargs="+", type=Path, help="scans, as the server reads them")
     parser.add_argument("--server", default="http://127.0.0.1:8000", help="%(default)s by default")
-    parser.add_argument("--questions", type=int, default=5, help="further questions of each kind, 1 to 5; %(default)s by default")
+    parser.add_argument(
+        "--questions", type=int, default=5, help="further questions of each kind, 1 to 5; %(default)s by default"
+    )
     parser.add_argument("--process", type=int, help="process of a server on this machine, for its processor time")
     parser.add_argument("--output", type=Path, help="also write the figures as JSON")
     options = parser.parse_args()
@@ -125,10 +130,17 @@ def main() -> None:
         try:
             row = measure(options.server.rstrip("/"), scan, options.questions, options.process)
         except requests.ConnectionError:
-            raise SystemExit(f"error: {options.server}: no server answers there; start plugins/monailabel/start_server.py") from None
+            raise SystemExit(
+                f"error: {options.server}: no server answers there; start plugins/monailabel/start_server.py"
+            ) from None
         rows.append(row)
         shape = " x ".join(str(size) for size in row["shape"])
-        print(f"{shape:<18}" + "".join(f"{row[column]:>17.3f}s" for column in columns) + f"{row['map bytes'] / 1000:>10.0f}", flush=True)
+        print(
+            f"{shape:<18}"
+            + "".join(f"{row[column]:>17.3f}s" for column in columns)
+            + f"{row['map bytes'] / 1000:>10.0f}",
+            flush=True,
+        )
     if options.output:
         machine = {"processor": platform.machine(), "system": platform.system(), "python": sys.version.split()[0]}
         options.output.write_text(json.dumps({"machine": machine, "scans": rows}, indent=2) + "\n", encoding="utf-8")

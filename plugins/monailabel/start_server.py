@@ -3,7 +3,8 @@
 import os
 import sys
 
-# Before numpy is imported: its products here are small, and two threads for each would wait for each other more than they compute.
+# Before numpy is imported: its products here are small, and two threads for each would wait for each other more than
+# they compute.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from lib.launcher import main

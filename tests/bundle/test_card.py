@@ -14,7 +14,16 @@ from bundle.ctfindings.metrics.protocols import PROTOCOLS
 
 # What is computed from the knobs, and what is done with it.
 NO_KNOBS = {
-    *("imports", "bundle_root", "datalist_path", "training_studies", "validation_studies", "cache_key", "preprocessing", "augmentation"),
+    *(
+        "imports",
+        "bundle_root",
+        "datalist_path",
+        "training_studies",
+        "validation_studies",
+        "cache_key",
+        "preprocessing",
+        "augmentation",
+    ),
     *("network", "writer", "handlers", "initialize", "run"),
 }
 
@@ -25,7 +34,9 @@ def card(bundle_root: Path) -> str:
 
 
 def knobs(config: dict[str, Any]) -> list[str]:
-    """Keys at the top of a configuration whose values a user may want to change; objects that are built are not among them."""
+    """Keys at the top of a configuration whose values a user may want to change; objects that are built are not among
+    them.
+    """
     return [key for key, value in config.items() if key not in NO_KNOBS and "_target_" not in json.dumps(value)]
 
 
@@ -45,8 +56,14 @@ def test_choices_are_those_of_the_code(card: str) -> None:
 
 
 def test_the_table_holds_the_numbers_of_the_evaluation(card: str, bundle_root: Path) -> None:
-    measured = json.loads((bundle_root / "docs" / "evaluation" / "shipped" / "metrics.json").read_text(encoding="utf-8"))
-    rows = {row.split("|")[1].strip(): [cell.strip() for cell in row.split("|")[2:-1]] for row in card.splitlines() if row.startswith("|")}
+    measured = json.loads(
+        (bundle_root / "docs" / "evaluation" / "shipped" / "metrics.json").read_text(encoding="utf-8")
+    )
+    rows = {
+        row.split("|")[1].strip(): [cell.strip() for cell in row.split("|")[2:-1]]
+        for row in card.splitlines()
+        if row.startswith("|")
+    }
     for finding in measured["findings"]:
         low, high = finding["auc_interval"]
         scores = [f"{finding[name]:.3f}" for name in ("average_precision", "sensitivity", "specificity", "f1", "ece")]

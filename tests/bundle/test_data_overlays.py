@@ -19,7 +19,9 @@ def test_every_key_is_one_of_the_training_config(path: Path) -> None:
 
 def test_ct_rate_is_found_where_the_script_leaves_it() -> None:
     parser = ConfigParser()
-    parser.read_config([str(ROOT / "configs" / name) for name in ("train.json", "networks/base.json", "data/ct_rate.json")])
+    parser.read_config(
+        [str(ROOT / "configs" / name) for name in ("train.json", "networks/base.json", "data/ct_rate.json")]
+    )
     parser["bundle_root"] = "here"
     assert parser.get_parsed_content("datalist") == "here/data/ct_rate/datalist.json"
     assert parser.get_parsed_content("output_dir") == "here/runs/ct_rate" and parser.get_parsed_content("epochs") == 10

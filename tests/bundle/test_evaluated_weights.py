@@ -9,7 +9,9 @@ from monai.bundle import ConfigParser
 
 
 @pytest.mark.parametrize("overlay", ["evaluate.json", "evaluate_reports.json"])
-def test_the_best_checkpoint_of_the_run_is_scored_once_there_is_one(bundle_root: Path, tmp_path: Path, overlay: str) -> None:
+def test_the_best_checkpoint_of_the_run_is_scored_once_there_is_one(
+    bundle_root: Path, tmp_path: Path, overlay: str
+) -> None:
     def scored() -> str:
         parser = ConfigParser()
         parser.read_config([str(bundle_root / "configs" / name) for name in ("train.json", overlay)])

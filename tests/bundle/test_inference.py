@@ -70,7 +70,12 @@ def test_every_required_property_is_there(workflow: Workflow) -> None:
 
 def test_the_network_takes_and_gives_what_the_metadata_says(bundle_root: Path) -> None:
     configs = bundle_root / "configs"
-    verify_net_in_out("network_def", meta_file=str(configs / "metadata.json"), config_file=str(configs / "inference.json"), device="cpu")
+    verify_net_in_out(
+        "network_def",
+        meta_file=str(configs / "metadata.json"),
+        config_file=str(configs / "inference.json"),
+        device="cpu",
+    )
 
 
 def test_the_exported_network_scores_like_the_network(
@@ -105,7 +110,8 @@ def test_metadata_has_what_the_zoo_asks_for(bundle_root: Path) -> None:
 
 def test_the_network_is_that_of_training(bundle_root: Path) -> None:
     inference, train = (
-        json.loads((bundle_root / "configs" / f"{name}.json").read_text(encoding="utf-8")) for name in ("inference", "train")
+        json.loads((bundle_root / "configs" / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("inference", "train")
     )
     for key in ("spacing", "hu_window", "divisible", "embedding", "image_tower", "text_encoder"):
         assert inference[key] == train[key], key
@@ -115,7 +121,13 @@ def test_a_scan_becomes_a_record_on_its_own_grid(
     workflow: Workflow, phantom_scan: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scan, anatomy = phantom_scan
-    workflow(image=str(scan), anatomy=str(anatomy), queries=["fluid around the lung"], evidence="all", output_dir=str(tmp_path)).run()
+    workflow(
+        image=str(scan),
+        anatomy=str(anatomy),
+        queries=["fluid around the lung"],
+        evidence="all",
+        output_dir=str(tmp_path),
+    ).run()
     folder = tmp_path / "scan"
     record = FindingsRecord.from_json((folder / "findings.json").read_text(encoding="utf-8"))
     assert [answer.name for answer in record.findings] == list(FINDING_NAMES)
@@ -128,15 +140,21 @@ def test_a_scan_becomes_a_record_on_its_own_grid(
     assert "Pleural effusion" in printed and str(folder / "report.html") in printed
 
 
-def test_template_probabilities_and_calibration_come_from_the_bank(predictor: FindingsPredictor, image: MetaTensor) -> None:
+def test_template_probabilities_and_calibration_come_from_the_bank(
+    predictor: FindingsPredictor, image: MetaTensor
+) -> None:
     encoded = predictor.encode(image)
     scores = predictor.classifier.score(encoded)
     found, _ = predictor.score_findings(encoded)
     assert found[3].probability == pytest.approx(float(torch.sigmoid(scores.logits[0, 3])), abs=1e-6)
-    assert found[3].template_probabilities["T7"] == pytest.approx(float(torch.sigmoid(scores.template_logits[0, 6, 3])), abs=1e-6)
+    assert found[3].template_probabilities["T7"] == pytest.approx(
+        float(torch.sigmoid(scores.template_logits[0, 6, 3])), abs=1e-6
+    )
 
 
-def test_a_template_asked_as_a_query_gets_the_logit_of_that_template(predictor: FindingsPredictor, image: MetaTensor) -> None:
+def test_a_template_asked_as_a_query_gets_the_logit_of_that_template(
+    predictor: FindingsPredictor, image: MetaTensor
+) -> None:
     # T1 is "{a}." against "No {a}.", which is what a query of that text is set against.
     encoded = predictor.encode(image)
     column = FINDING_NAMES.index("Hiatal hernia")
@@ -166,7 +184,9 @@ def test_evidence_is_zero_outside_the_anatomy(predictor: FindingsPredictor, imag
     assert (answers.maps["Medical material"] > 0).all()
 
 
-def test_a_missing_anatomy_is_named_with_the_findings_it_affects(predictor: FindingsPredictor, image: MetaTensor) -> None:
+def test_a_missing_anatomy_is_named_with_the_findings_it_affects(
+    predictor: FindingsPredictor, image: MetaTensor
+) -> None:
     answers = predictor(image, torch.full((1, 1, 32, 32, 48), 6, dtype=torch.uint8))
     by_name = {answer.name: answer for answer in answers.findings}
     assert not by_name["Cardiomegaly"].anatomy_found and by_name["Medical material"].anatomy_found
@@ -205,7 +225,8 @@ def test_queries_are_asked_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "expected"), [("Fluid around the lung", "No fluid around the lung"), ("COPD", "No COPD"), ("nodule.", "No nodule.")]
+    ("query", "expected"),
+    [("Fluid around the lung", "No fluid around the lung"), ("COPD", "No COPD"), ("nodule.", "No nodule.")],
 )
 def test_denial_of_a_query(query: str, expected: str) -> None:
     assert denial(query) == expected
@@ -213,7 +234,10 @@ def test_denial_of_a_query(query: str, expected: str) -> None:
 
 def test_scans_and_masks_pair() -> None:
     assert scan_records("a.nii") == [{"image": "a.nii"}]
-    assert scan_records(["a.nii", "b.nii"], [None, "m.nii"]) == [{"image": "a.nii"}, {"image": "b.nii", "anatomy": "m.nii"}]
+    assert scan_records(["a.nii", "b.nii"], [None, "m.nii"]) == [
+        {"image": "a.nii"},
+        {"image": "b.nii", "anatomy": "m.nii"},
+    ]
     assert scan_records("a.nii", stored={"intercept": -8192}) == [{"image": "a.nii", "stored": {"intercept": -8192}}]
     assert scan_records(None) == []
     with pytest.raises(ValueError, match="1 masks were given for 2 scans"):

@@ -1,4 +1,6 @@
-"""Training on reports and slice references as a MONAI bundle: the objectives take part, gradient caching trains and resumes."""
+"""Training on reports and slice references as a MONAI bundle: the objectives take part, gradient caching trains and
+resumes.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def train(bundle_root: Path, datalist: Path, cache: Path, output: Path, *overlay
 
 
 @pytest.mark.parametrize("objective", ["radfinder", "unified"])
-def test_objectives_on_reports_take_part(objective: str, bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path) -> None:
+def test_objectives_on_reports_take_part(
+    objective: str, bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path
+) -> None:
     workflow = train(bundle_root, datalist, cache, tmp_path, f"objectives/{objective}.json", epochs=1)
     loss, optimizer = (workflow.parser.get_parsed_content(name) for name in ("loss", "optimizer"))
     others = {"local_anatomy", "cross_anatomy", "text_separation", "grounding"} if objective == "unified" else set()
@@ -66,9 +70,20 @@ def test_objectives_on_reports_take_part(objective: str, bundle_root: Path, data
     assert workflow.parser.get_parsed_content("network").text.snippet_head_trained.item() == 1
 
 
-def test_gradient_caching_trains_and_goes_on_where_it_stopped(bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path) -> None:
+def test_gradient_caching_trains_and_goes_on_where_it_stopped(
+    bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path
+) -> None:
     def run(folder: str, **keys: Any) -> dict[str, Any]:
-        train(bundle_root, datalist, cache, tmp_path / folder, "objectives/radfinder.json", "gradient_cache.json", micro_batches=2, **keys)
+        train(
+            bundle_root,
+            datalist,
+            cache,
+            tmp_path / folder,
+            "objectives/radfinder.json",
+            "gradient_cache.json",
+            micro_batches=2,
+            **keys,
+        )
         return torch.load(tmp_path / folder / "last.pt", weights_only=True)
 
     whole = run("whole")
@@ -80,5 +95,8 @@ def test_gradient_caching_trains_and_goes_on_where_it_stopped(bundle_root: Path,
     resumed = run("stopped")
     assert resumed["trainer"] == whole["trainer"]
     for name in ("loss.losses.siglip.bias", "text.snippet_head.linear.weight", "image.field.1.weight"):
-        found, expected = ((state["loss"][name[5:]] if name.startswith("loss.") else state["model"][name]) for state in (resumed, whole))
+        found, expected = (
+            (state["loss"][name[5:]] if name.startswith("loss.") else state["model"][name])
+            for state in (resumed, whole)
+        )
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)

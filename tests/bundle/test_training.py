@@ -98,7 +98,14 @@ def test_a_run_ended_by_a_signal_goes_on_as_if_it_had_not_been(
     keys = keys_of(bundle_root, datalist, cache, tmp_path)
     overrides = tmp_path / "small.json"
     overrides.write_text(json.dumps(keys))
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", f"['{bundle_root}/configs/train.json','{overrides}']"]
+    command = [
+        sys.executable,
+        "-m",
+        "monai.bundle",
+        "run",
+        "--config_file",
+        f"['{bundle_root}/configs/train.json','{overrides}']",
+    ]
     log = (tmp_path / "log.txt").open("w")
     process = subprocess.Popen(command, cwd=bundle_root, stdout=log, stderr=log, env=one_thread_count())
     deadline = time.monotonic() + 240
@@ -113,12 +120,18 @@ def test_a_run_ended_by_a_signal_goes_on_as_if_it_had_not_been(
     assert resumed["trainer"] == expected["trainer"]
     assert resumed["best"] == pytest.approx(expected["best"], abs=1e-6)
     # The answers, not every parameter: a bias before a normalization is free to drift with the order of a sum.
-    torch.testing.assert_close(logits_of(bundle_root, keys, resumed), logits_of(bundle_root, keys, expected), rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        logits_of(bundle_root, keys, resumed), logits_of(bundle_root, keys, expected), rtol=0, atol=1e-3
+    )
 
 
-@pytest.mark.parametrize("overlay", ["objectives/fvlm.json", "objectives/ca_gcl.json", "objectives/ca_gcl_prototypes.json"])
+@pytest.mark.parametrize(
+    "overlay", ["objectives/fvlm.json", "objectives/ca_gcl.json", "objectives/ca_gcl_prototypes.json"]
+)
 def test_objectives_train(overlay: str, bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path) -> None:
-    workflow = workflow_of(bundle_root, keys_of(bundle_root, datalist, cache, tmp_path, epochs=1, val_interval=1), overlay)
+    workflow = workflow_of(
+        bundle_root, keys_of(bundle_root, datalist, cache, tmp_path, epochs=1, val_interval=1), overlay
+    )
     workflow.run()
     losses = workflow.parser.get_parsed_content("loss").last
     assert "disease_prompts" not in losses and "local_anatomy" in losses
@@ -131,12 +144,16 @@ def test_the_default_objective_trains_with_the_gradient_cache_after_its_warm_sta
 ) -> None:
     warmed: list[int] = []
     fit = TokenWarmStart.fit
-    monkeypatch.setattr(TokenWarmStart, "fit", lambda self, sample: (warmed.append(len(sample.features)), fit(self, sample)))
+    monkeypatch.setattr(
+        TokenWarmStart, "fit", lambda self, sample: (warmed.append(len(sample.features)), fit(self, sample))
+    )
     keys = keys_of(bundle_root, datalist, cache, tmp_path, epochs=1, val_interval=1, micro_batches=2)
     workflow = workflow_of(bundle_root, keys, "gradient_cache.json")
     workflow.run()
     assert len(warmed) == 1 and warmed[0] > 0
-    assert state_of(tmp_path)["trainer"] == {"epoch": 1, "iteration": 1}, "six scans are one step of two micro-batches of two"
+    assert state_of(tmp_path)["trainer"] == {"epoch": 1, "iteration": 1}, (
+        "six scans are one step of two micro-batches of two"
+    )
     assert {"grounding", "local_anatomy", "disease_prompts"} <= set(workflow.parser.get_parsed_content("loss").last)
 
 
@@ -158,7 +175,9 @@ def test_two_processes_train(bundle_root: Path, datalist: Path, cache: Path, tmp
 def test_two_processes_fine_tune_from_the_given_weights_on_scans_that_one_of_them_makes(
     bundle_root: Path, cache: Path, tmp_path: Path
 ) -> None:
-    keys = keys_of(bundle_root, tmp_path, cache, tmp_path / "run", epochs=1, val_interval=1, init_ckpt=str(tmp_path / "initial.pt"))
+    keys = keys_of(
+        bundle_root, tmp_path, cache, tmp_path / "run", epochs=1, val_interval=1, init_ckpt=str(tmp_path / "initial.pt")
+    )
     network = workflow_of(bundle_root, keys).parser.get_parsed_content("network_def")
     save_bundle_weights(tmp_path / "initial.pt", network, PromptBank(network.image.embedding))
     keys |= {"datalist": None, "dataset_dir": str(tmp_path / "synthetic"), "synthetic_counts": [4, 2, 0]}
@@ -166,14 +185,30 @@ def test_two_processes_fine_tune_from_the_given_weights_on_scans_that_one_of_the
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("fine-tuning starts from") == 2
     assert done.stdout.count("fine-tuned weights written") == 1
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["best.pt", "last.pt", "model.pt", "tensorboard"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "best.pt",
+        "last.pt",
+        "model.pt",
+        "tensorboard",
+    ]
     assert done.stderr.count("synthetic scans: 100%") == 1, "the bar of the process that makes them"
 
 
-def in_two_ranks(bundle_root: Path, keys: dict[str, Any], folder: Path, *overlays: str) -> subprocess.CompletedProcess[str]:
+def in_two_ranks(
+    bundle_root: Path, keys: dict[str, Any], folder: Path, *overlays: str
+) -> subprocess.CompletedProcess[str]:
     (folder / "keys.json").write_text(json.dumps(keys))
     files = [*(f"{bundle_root}/configs/{name}" for name in ("train.json", *overlays)), str(folder / "keys.json")]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle", "run"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        "monai.bundle",
+        "run",
+    ]
     return subprocess.run(
         [*command, "--config_file", str(files)],
         cwd=bundle_root, capture_output=True, encoding="utf-8", timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -187,7 +222,9 @@ def test_a_datalist_that_is_not_there_ends_in_one_line(bundle_root: Path, cache:
     assert re.fullmatch(r"error: .*none\.json: there is no such datalist.*", str(caught.value))
 
 
-def test_the_last_epoch_is_validated_also_between_two_intervals(bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path) -> None:
+def test_the_last_epoch_is_validated_also_between_two_intervals(
+    bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path
+) -> None:
     workflow_of(bundle_root, keys_of(bundle_root, datalist, cache, tmp_path, epochs=1, val_interval=2)).run()
     best = torch.load(tmp_path / "best.pt", weights_only=True)
     assert state_of(tmp_path)["best"] == best["macro_auc"]

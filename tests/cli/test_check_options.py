@@ -12,13 +12,27 @@ from bundle.ctfindings.cli.check_options import check_options
 
 @pytest.fixture
 def files(tmp_path: Path) -> str:
-    (tmp_path / "train.json").write_text(json.dumps({"epochs": 2, "resume": True, "train": {"trainer": {}}, "initialize": []}))
-    (tmp_path / "overlay.json").write_text(json.dumps({"+initialize": [], "train#trainer#amp": True, "micro_batches": 4}))
+    (tmp_path / "train.json").write_text(
+        json.dumps({"epochs": 2, "resume": True, "train": {"trainer": {}}, "initialize": []})
+    )
+    (tmp_path / "overlay.json").write_text(
+        json.dumps({"+initialize": [], "train#trainer#amp": True, "micro_batches": 4})
+    )
     return str([str(tmp_path / name) for name in ("train.json", "overlay.json")])
 
 
 def test_keys_of_every_file_parts_of_them_and_monais_own_options_pass(files: str) -> None:
-    options = ["--epochs", "3", "--micro_batches=8", "--train#trainer#amp", "False", "--train::trainer::amp", "1", "--run_id", "run"]
+    options = [
+        "--epochs",
+        "3",
+        "--micro_batches=8",
+        "--train#trainer#amp",
+        "False",
+        "--train::trainer::amp",
+        "1",
+        "--run_id",
+        "run",
+    ]
     check_options(["run", "--config_file", files, *options, "--logging-file", "l.conf", "--epochs", "-1"])
 
 
@@ -63,4 +77,7 @@ def test_other_programs_are_left_alone() -> None:
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "evaluate_reports", "inference"])
 def test_every_workflow_asks_before_it_runs(bundle_root: Path, name: str) -> None:
-    assert "$engines.run_or_exit(engines.check_options)" in json.loads((bundle_root / "configs" / f"{name}.json").read_text())["initialize"]
+    assert (
+        "$engines.run_or_exit(engines.check_options)"
+        in json.loads((bundle_root / "configs" / f"{name}.json").read_text())["initialize"]
+    )

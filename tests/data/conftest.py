@@ -86,7 +86,9 @@ def write_dicom() -> WriteDicom:
             image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
             image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 16, 15, 0
             image.RescaleSlope, image.RescaleIntercept = slope, -1024
-            image.PixelData = np.ascontiguousarray((pixels.astype(float) + 1024) / slope).round().astype(np.uint16).tobytes()
+            image.PixelData = (
+                np.ascontiguousarray((pixels.astype(float) + 1024) / slope).round().astype(np.uint16).tobytes()
+            )
             pydicom.dcmwrite(folder / f"{series[-8:]}_{z:03d}", image, enforce_file_format=True)
         return folder
 

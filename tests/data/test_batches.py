@@ -11,7 +11,11 @@ from bundle.ctfindings.data.datalist import collate_studies, text_id
 
 
 def studies() -> list[dict[str, Any]]:
-    geometry = {"image": torch.zeros(1, 4, 4, 4), "labels": torch.zeros(18), "image_affine": torch.eye(4, dtype=torch.float64)}
+    geometry = {
+        "image": torch.zeros(1, 4, 4, 4),
+        "labels": torch.zeros(18),
+        "image_affine": torch.eye(4, dtype=torch.float64),
+    }
     snippets = [{"text": "a nodule", "z_mm": 3.0}, {"text": "never resolved", "z_mm": None}]
     return [
         {**geometry, "report": {"findings": "F.", "impression": "I."}, "snippets": snippets},

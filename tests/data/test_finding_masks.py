@@ -41,13 +41,17 @@ def test_one_marked_voxel_marks_the_voxel_it_falls_into_whatever_the_orientation
 def test_findings_that_share_a_voxel_keep_their_bits(tmp_path: Path) -> None:
     bits = np.zeros((20, 20, 20))
     bits[4, 4, 4], bits[5, 5, 5] = 1, 1 << 17
-    voxels = FindingVoxelsd()({"finding_masks": mask_of(tmp_path, bits, np.diag([1.0, 1, 1, 1])), "image": image_of()})["finding_masks"]
+    voxels = FindingVoxelsd()({"finding_masks": mask_of(tmp_path, bits, np.diag([1.0, 1, 1, 1])), "image": image_of()})[
+        "finding_masks"
+    ]
     assert voxels[0, 1, 1, 1] == 1 | 1 << 17
 
 
 def test_what_lies_outside_the_image_is_left_out(tmp_path: Path) -> None:
     bits = np.ones((4, 4, 4))
-    voxels = FindingVoxelsd()({"finding_masks": mask_of(tmp_path, bits, np.diag([4.0, 4, 4, 1])), "image": image_of(origin=100.0)})
+    voxels = FindingVoxelsd()(
+        {"finding_masks": mask_of(tmp_path, bits, np.diag([4.0, 4, 4, 1])), "image": image_of(origin=100.0)}
+    )
     assert voxels["finding_masks"].sum() == 0
 
 

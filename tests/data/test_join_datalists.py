@@ -30,7 +30,11 @@ def test_paths_lead_to_the_same_files_from_the_new_place(tmp_path: Path) -> None
     first = write(tmp_path / "a", validation=[study("v", anatomy="masks/v.nii.gz", labels=[1] * 18)], test=[study("t")])
     second = write(tmp_path / "deep" / "b", test=[study("x", stored={"intercept": -8192}), absolute])
     output = tmp_path / "out" / "datalist.json"
-    assert join_datalists([("validation", first), ("test", second)], output) == {"training": 0, "validation": 1, "test": 2}
+    assert join_datalists([("validation", first), ("test", second)], output) == {
+        "training": 0,
+        "validation": 1,
+        "test": 2,
+    }
     for split, source in (("validation", first), ("test", second)):
         found, expected = load_datalist(output, split), load_datalist(source, split)
         for one, other in zip(found, expected, strict=True):
@@ -53,8 +57,13 @@ def test_a_split_may_come_from_two(tmp_path: Path) -> None:
         ({"test": []}, "split 'test' has no study"),
     ],
 )
-def test_what_would_mix_studies_is_refused_and_nothing_is_written(tmp_path: Path, second: dict[str, Any], message: str) -> None:
-    lists = [("validation", write(tmp_path / "a", validation=[study("t", patient="p")])), ("test", write(tmp_path / "b", **second))]
+def test_what_would_mix_studies_is_refused_and_nothing_is_written(
+    tmp_path: Path, second: dict[str, Any], message: str
+) -> None:
+    lists = [
+        ("validation", write(tmp_path / "a", validation=[study("t", patient="p")])),
+        ("test", write(tmp_path / "b", **second)),
+    ]
     with pytest.raises(ValueError, match=message):
         join_datalists(lists, tmp_path / "out.json")
     assert not (tmp_path / "out.json").exists()
@@ -70,7 +79,13 @@ def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path, bundle_root:
     datalist = write(tmp_path / "a", test=[study("t")])
 
     def run(part: str) -> subprocess.CompletedProcess[str]:
-        script = [sys.executable, str(bundle_root / "scripts" / "join_datalists.py"), part, "--output", str(tmp_path / "o.json")]
+        script = [
+            sys.executable,
+            str(bundle_root / "scripts" / "join_datalists.py"),
+            part,
+            "--output",
+            str(tmp_path / "o.json"),
+        ]
         return subprocess.run(script, capture_output=True, encoding="utf-8", check=False)
 
     wrong = run(f"exam={datalist}")

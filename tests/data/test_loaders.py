@@ -167,7 +167,11 @@ def test_every_study_is_scored_when_the_batches_do_not_come_out_even() -> None:
 
 def test_processes_share_the_studies_between_them() -> None:
     seen = [
-        {name for batch in study_loader(dataset_of(Source(), None), 3, shuffle=True, rank=rank, world_size=2) for name in batch["id"]}
+        {
+            name
+            for batch in study_loader(dataset_of(Source(), None), 3, shuffle=True, rank=rank, world_size=2)
+            for name in batch["id"]
+        }
         for rank in range(2)
     ]
     assert seen[0].isdisjoint(seen[1]) and len(seen[0] | seen[1]) == 6

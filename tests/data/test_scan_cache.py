@@ -94,8 +94,12 @@ def test_what_is_neither_tensor_nor_json_is_refused_and_nothing_is_written(tmp_p
 )
 def test_every_parameter_of_the_image_pipeline_is_in_its_version(change: dict) -> None:
     usual = {"spacing": (4, 4, 3), "roi_size": (96, 80, 112)}
-    assert version_of(describe_pipeline(image_pipeline(**usual))) == version_of(describe_pipeline(image_pipeline(**usual)))  # type: ignore[arg-type]
-    assert version_of(describe_pipeline(image_pipeline(**{**usual, **change}))) != version_of(describe_pipeline(image_pipeline(**usual)))  # type: ignore[arg-type]
+    assert version_of(describe_pipeline(image_pipeline(**usual))) == version_of(
+        describe_pipeline(image_pipeline(**usual))
+    )  # type: ignore[arg-type]
+    assert version_of(describe_pipeline(image_pipeline(**{**usual, **change}))) != version_of(
+        describe_pipeline(image_pipeline(**usual))
+    )  # type: ignore[arg-type]
 
 
 def test_functions_differ_by_their_code_and_by_what_they_close_over() -> None:
@@ -109,8 +113,12 @@ def test_functions_differ_by_their_code_and_by_what_they_close_over() -> None:
     assert len({*versions}) == 3 and versions[0] == versions[3]
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device (os error 28)")])
-def test_a_full_disk_is_said_in_one_line_with_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), SafetensorError("No space left on device (os error 28)")]
+)
+def test_a_full_disk_is_said_in_one_line_with_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     def full(*_: object) -> None:
         raise error
 

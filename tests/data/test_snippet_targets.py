@@ -20,11 +20,17 @@ def image(step: float = 3.0) -> MetaTensor:
     """A resampled image whose scan had 10 slices of 3 mm from -100 mm upwards, or downwards from -73 mm."""
     affine = np.diag([2.0, 2.0, step, 1.0])
     affine[2, 3] = -100 if step > 0 else -73
-    return MetaTensor(torch.zeros(1, 4, 4, 8), affine=torch.eye(4), meta={"original_affine": affine, "spatial_shape": np.array([6, 6, 10])})
+    return MetaTensor(
+        torch.zeros(1, 4, 4, 8),
+        affine=torch.eye(4),
+        meta={"original_affine": affine, "spatial_shape": np.array([6, 6, 10])},
+    )
 
 
 @pytest.mark.parametrize("step", [3.0, -3.0])
-def test_snippets_of_the_scan_stay_and_the_others_are_counted_in_the_log(step: float, caplog: pytest.LogCaptureFixture) -> None:
+def test_snippets_of_the_scan_stay_and_the_others_are_counted_in_the_log(
+    step: float, caplog: pytest.LogCaptureFixture
+) -> None:
     snippets = [
         {"text": "a", "series": 2, "image": 1, "z_mm": -101.4},
         {"text": "b", "z_mm": -71.6},
@@ -48,7 +54,14 @@ def test_a_study_without_snippets_passes(caplog: pytest.LogCaptureFixture) -> No
 
 
 @pytest.mark.parametrize(
-    "snippet", [{"text": "", "z_mm": 1.0}, {"z_mm": 1.0}, {"text": "a", "z_mm": "12"}, {"text": "a", "z_mm": float("nan")}, "series 3"]
+    "snippet",
+    [
+        {"text": "", "z_mm": 1.0},
+        {"z_mm": 1.0},
+        {"text": "a", "z_mm": "12"},
+        {"text": "a", "z_mm": float("nan")},
+        "series 3",
+    ],
 )
 def test_a_snippet_that_is_none_is_refused_with_its_study(snippet: Any, tmp_path: Path) -> None:
     path = tmp_path / "datalist.json"
@@ -59,7 +72,11 @@ def test_a_snippet_that_is_none_is_refused_with_its_study(snippet: Any, tmp_path
 
 def test_a_snippet_that_was_not_resolved_is_allowed(tmp_path: Path) -> None:
     path = tmp_path / "datalist.json"
-    path.write_text(json.dumps({"test": [{"id": "s1", "image": "a.nii.gz", "snippets": [{"text": "a"}, {"text": "b", "z_mm": -3}]}]}))
+    path.write_text(
+        json.dumps(
+            {"test": [{"id": "s1", "image": "a.nii.gz", "snippets": [{"text": "a"}, {"text": "b", "z_mm": -3}]}]}
+        )
+    )
     assert len(load_datalist(path, "test")[0]["snippets"]) == 2
 
 

@@ -1,4 +1,6 @@
-"""One image pipeline: the same scan gives the same tensor however it is stored, and maps come back onto the scan's own grid."""
+"""One image pipeline: the same scan gives the same tensor however it is stored, and maps come back onto the scan's own
+grid.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ def body(hu) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "order", [[[0, -1], [1, 1], [2, 1]], [[0, -1], [1, -1], [2, 1]], [[2, 1], [0, -1], [1, -1]], [[1, 1], [2, -1], [0, 1]]]
+    "order",
+    [[[0, -1], [1, 1], [2, 1]], [[0, -1], [1, -1], [2, 1]], [[2, 1], [0, -1], [1, -1]], [[1, 1], [2, -1], [0, 1]]],
 )
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
 @pytest.mark.parametrize("spacing", [(3.0, 3.0, 3.0), SPACING])
@@ -87,12 +90,16 @@ def test_the_table_is_cut_off(nifti, affine, body):
 def test_a_body_that_fills_the_scan_is_kept_whole(tmp_path, hu, affine):
     crop = hu[12:52, 14:44]
     nib.save(nib.Nifti1Image(crop, affine), tmp_path / "crop.nii")
-    assert run(tmp_path / "crop.nii", divisible=1).shape == run(tmp_path / "crop.nii", divisible=1, body_crop=False).shape
+    assert (
+        run(tmp_path / "crop.nii", divisible=1).shape == run(tmp_path / "crop.nii", divisible=1, body_crop=False).shape
+    )
 
 
 def test_the_mask_follows_the_image(tmp_path, nifti, hu, affine):
     nib.save(nib.Nifti1Image(((hu < -800) & (hu > -900)).astype(np.uint8), affine), tmp_path / "mask.nii.gz")
-    study = Compose(image_pipeline(roi_size=(48, 48, 48)))({"image": str(nifti), "anatomy": str(tmp_path / "mask.nii.gz")})
+    study = Compose(image_pipeline(roi_size=(48, 48, 48)))(
+        {"image": str(nifti), "anatomy": str(tmp_path / "mask.nii.gz")}
+    )
     image, mask = study["image"], study["anatomy"]
     assert mask.shape == image.shape and mask.dtype == torch.uint8 and torch.allclose(mask.affine, image.affine)
     lung = image[mask == 1] * 2000 - 1000
@@ -112,8 +119,12 @@ def test_warnings_reach_the_meta_at_inference(tmp_path, hu, affine):
 
 def test_warnings_about_a_mask_name_the_scan_and_not_the_file_of_the_mask(tmp_path, nifti, hu, affine):
     (tmp_path / "Doe_Jane").mkdir()
-    nib.save(nib.Nifti1Image(np.where(hu > -300, 77, 1).astype(np.uint8), affine), tmp_path / "Doe_Jane" / "mask.nii.gz")
-    study = LoadScand("image", anatomy_key="anatomy")({"image": str(nifti), "anatomy": str(tmp_path / "Doe_Jane" / "mask.nii.gz")})
+    nib.save(
+        nib.Nifti1Image(np.where(hu > -300, 77, 1).astype(np.uint8), affine), tmp_path / "Doe_Jane" / "mask.nii.gz"
+    )
+    study = LoadScand("image", anatomy_key="anatomy")(
+        {"image": str(nifti), "anatomy": str(tmp_path / "Doe_Jane" / "mask.nii.gz")}
+    )
     (warning,) = study["image"].meta["warnings"]
     assert warning.startswith(f"the anatomy mask of {nifti}: 1 label ids") and "Doe" not in warning
 
@@ -167,11 +178,16 @@ def test_a_label_map_comes_back_onto_the_scans_own_grid(tmp_path, hu, affine, bo
 
 def test_average_pooling_is_the_mean_of_blocks_centred_in_mm():
     values = torch.arange(4 * 6 * 2, dtype=torch.float32).reshape(1, 4, 6, 2)
-    image = MetaTensor(values.permute(0, 3, 2, 1).contiguous().permute(0, 3, 2, 1), affine=torch.diag(torch.tensor([1.0, 1.5, 3.0, 1.0])))
+    image = MetaTensor(
+        values.permute(0, 3, 2, 1).contiguous().permute(0, 3, 2, 1),
+        affine=torch.diag(torch.tensor([1.0, 1.5, 3.0, 1.0])),
+    )
     pooled = AveragePoold("image", (3.0, 3.0, 3.0))({"image": image})["image"]
     assert pooled.shape == (1, 1, 3, 2)
     assert float(pooled[0, 0, 1, 0]) == pytest.approx(float(values[0, :3, 2:4, 0].mean()))
-    np.testing.assert_allclose(np.asarray(pooled.affine) @ [0, 0, 0, 1], [1, 0.75, 0, 1])  # centre of voxels 0-2, 0-1, 0
+    np.testing.assert_allclose(
+        np.asarray(pooled.affine) @ [0, 0, 0, 1], [1, 0.75, 0, 1]
+    )  # centre of voxels 0-2, 0-1, 0
 
 
 def test_fine_texture_does_not_alias_into_the_coarse_image():

@@ -97,7 +97,12 @@ def run(bundle_root: Path, untrained_weights: Path, tmp_path: Path) -> Callable[
             config_file=str(bundle_root / "configs" / "inference.json"),
             workflow_type="inference",
             logging_file=False,
-            **{"bundle_root": str(bundle_root), "ckpt_path": str(untrained_weights), "output_dir": str(tmp_path / "out"), **keys},
+            **{
+                "bundle_root": str(bundle_root),
+                "ckpt_path": str(untrained_weights),
+                "output_dir": str(tmp_path / "out"),
+                **keys,
+            },
         )
         workflow.initialize()
         with pytest.raises(SystemExit) as raised:
@@ -155,7 +160,9 @@ def test_a_text_encoder_that_is_not_there(run: Callable[..., str], tmp_path: Pat
     assert missing in run(image=str(_nifti(tmp_path, _chest())), queries=["fluid"], text_encoder=missing)
 
 
-@pytest.mark.parametrize(("key", "value"), [("queries", [""]), ("queries", ["x" * 301]), ("queries", [3]), ("evidence", "some")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("queries", [""]), ("queries", ["x" * 301]), ("queries", [3]), ("evidence", "some")]
+)
 def test_a_request_that_makes_no_sense(key: str, value: Any, run: Callable[..., str], tmp_path: Path) -> None:
     assert key in run(image=str(_nifti(tmp_path, _chest())), **{key: value})
 
@@ -181,25 +188,35 @@ def _command(bundle_root: Path, *arguments: str) -> subprocess.CompletedProcess[
 
 def test_the_command_ends_with_one_line_and_code_1(bundle_root: Path, untrained_weights: Path, tmp_path: Path) -> None:
     path = tmp_path / "none.nii.gz"
-    result = _command(bundle_root, "--image", str(path), "--ckpt_path", str(untrained_weights), "--output_dir", str(tmp_path / "out"))
+    result = _command(
+        bundle_root, "--image", str(path), "--ckpt_path", str(untrained_weights), "--output_dir", str(tmp_path / "out")
+    )
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == f"error: {path}: no such file or folder; check the path"
     assert "Traceback" not in result.stderr + result.stdout and "terminating" not in result.stderr + result.stdout
     assert not (tmp_path / "out").exists()
 
 
-def test_a_rescale_that_is_a_bare_number_ends_the_command_with_one_line(bundle_root: Path, untrained_weights: Path, tmp_path: Path) -> None:
+def test_a_rescale_that_is_a_bare_number_ends_the_command_with_one_line(
+    bundle_root: Path, untrained_weights: Path, tmp_path: Path
+) -> None:
     arguments = ["--image", "scan.nii.gz", "--ckpt_path", str(untrained_weights), "--output_dir", str(tmp_path / "out")]
     result = _command(bundle_root, *arguments, "--stored", "-8192")
     assert result.returncode == 1 and "Traceback" not in result.stderr + result.stdout
     assert result.stderr.splitlines()[-1] == "error: stored is -8192; give a mapping such as {'intercept': -8192}"
 
 
-def test_the_command_answers(bundle_root: Path, untrained_weights: Path, phantom_scan: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_command_answers(
+    bundle_root: Path, untrained_weights: Path, phantom_scan: tuple[Path, Path], tmp_path: Path
+) -> None:
     arguments = ["--image", str(phantom_scan[0]), "--ckpt_path", str(untrained_weights), "--output_dir", str(tmp_path)]
     result = _command(bundle_root, *arguments, "--queries", "['fluid around the lung']")
     assert result.returncode == 0, result.stderr
-    assert sorted(file.name for file in (tmp_path / "scan").iterdir()) == ["evidence.nii.gz", "findings.json", "report.html"]
+    assert sorted(file.name for file in (tmp_path / "scan").iterdir()) == [
+        "evidence.nii.gz",
+        "findings.json",
+        "report.html",
+    ]
     assert str(tmp_path / "scan" / "report.html") in result.stdout
     assert "Warning" not in result.stderr and "Traceback" not in result.stderr
 
@@ -209,7 +226,9 @@ def datalist(tmp_path: Path) -> Path:
     """Two studies a split, whose files nobody has come to yet."""
     path = tmp_path / "datalist.json"
     studies = {
-        split: [{"id": f"{split}{index}", "image": f"{split}{index}.nii.gz", "labels": [index] * 18} for index in range(2)]
+        split: [
+            {"id": f"{split}{index}", "image": f"{split}{index}.nii.gz", "labels": [index] * 18} for index in range(2)
+        ]
         for split in SPLITS
     }
     path.write_text(json.dumps(studies))
@@ -242,7 +261,10 @@ def test_training_without_a_study_ends_in_one_line(bundle_root: Path, datalist: 
     datalist.write_text(json.dumps({split: [] for split in SPLITS}), encoding="utf-8")
     result = _workflow(bundle_root, datalist, tmp_path, (), {})
     assert result.returncode == 1 and "Traceback" not in result.stderr + result.stdout
-    assert result.stderr.splitlines()[-1] == f"error: {datalist}: split 'training' has no study; add some, or give another datalist"
+    assert (
+        result.stderr.splitlines()[-1]
+        == f"error: {datalist}: split 'training' has no study; add some, or give another datalist"
+    )
 
 
 def test_an_error_of_the_program_in_a_workflow_keeps_its_traceback(
@@ -262,7 +284,12 @@ def _workflow(
     bundle_root: Path, datalist: Path, folder: Path, overlays: tuple[str, ...], keys: dict[str, Any]
 ) -> subprocess.CompletedProcess[str]:
     """Training, or what the overlays make of it, on the command line."""
-    paths = {"datalist": str(datalist), "output_dir": str(folder / "run"), "eval_dir": str(folder / "eval"), "cache_dir": None}
+    paths = {
+        "datalist": str(datalist),
+        "output_dir": str(folder / "run"),
+        "eval_dir": str(folder / "eval"),
+        "cache_dir": None,
+    }
     (folder / "keys.json").write_text(json.dumps({**paths, **keys}))
     files = [*(f"configs/{name}" for name in ("train.json", *overlays)), str(folder / "keys.json")]
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files)]

@@ -56,14 +56,22 @@ def build_model(encoder: Path) -> VisionLanguageModel:
 
 
 def write_encoder(folder: Path) -> Path:
-    words = "[PAD] [UNK] . no not there is are seen present findings compatible with observed " + " ".join(FINDING_NAMES).lower()
+    words = (
+        "[PAD] [UNK] . no not there is are seen present findings compatible with observed "
+        + " ".join(FINDING_NAMES).lower()
+    )
     vocabulary = {word: index for index, word in enumerate(dict.fromkeys(words.split()))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
     config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, initializer_range=0.5
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        initializer_range=0.5,
     )
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     return folder
@@ -82,7 +90,10 @@ def captions_of(number: int) -> dict[str, dict[str, Any]]:
         return {}
     name = FINDING_NAMES[number].lower()
     if number % 2:
-        return {"lung": {"text": "No emphysema. No atelectasis.", "normal": True}, "heart": {"text": "No cardiomegaly.", "normal": True}}
+        return {
+            "lung": {"text": "No emphysema. No atelectasis.", "normal": True},
+            "heart": {"text": "No cardiomegaly.", "normal": True},
+        }
     return {
         "lung": {"text": f"There is {name}. No pleural effusion.", "normal": False},
         "heart": {"text": "Cardiomegaly is seen.", "normal": False},
@@ -90,12 +101,16 @@ def captions_of(number: int) -> dict[str, dict[str, Any]]:
 
 
 def loader_of(datalist: Path, split: str) -> Any:
-    return study_loader(cached_dataset(load_datalist(datalist, split), [*image_pipeline(SPACING), KeepGeometryd("image")]), batch_size=1)
+    return study_loader(
+        cached_dataset(load_datalist(datalist, split), [*image_pipeline(SPACING), KeepGeometryd("image")]), batch_size=1
+    )
 
 
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
-    """Twelve scans whose labels are the network's own scores above their median, so that every AUC is 1 by construction."""
+    """Twelve scans whose labels are the network's own scores above their median, so that every AUC is 1 by
+    construction.
+    """
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("evaluation")
@@ -104,14 +119,18 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
     torch.save({"model": model.state_dict()}, checkpoint)
     content: dict[str, Any] = {"name": "tiny", "training": []}
     for split, count in SPLITS.items():
-        content[split] = [{"id": f"{split}{i}", "patient": f"p{split}{i}", "image": f"{split}{i}.nii.gz"} for i in range(count)]
+        content[split] = [
+            {"id": f"{split}{i}", "patient": f"p{split}{i}", "image": f"{split}{i}.nii.gz"} for i in range(count)
+        ]
         for number, record in enumerate(content[split]):
             write_scan(folder / record["image"], rng)
             record["captions"] = captions_of(number)
     datalist = write_datalist(folder, content)
     for split in SPLITS:
         logits = collect_scores(loader_of(datalist, split), model).logits
-        for record, labels in zip(content[split], (logits > np.median(logits, axis=0)).astype(int).tolist(), strict=True):
+        for record, labels in zip(
+            content[split], (logits > np.median(logits, axis=0)).astype(int).tolist(), strict=True
+        ):
             record["labels"] = labels
     return Setup(folder, folder / "encoder", checkpoint, content)
 
@@ -125,7 +144,9 @@ def write_datalist(folder: Path, content: dict[str, Any], name: str = "datalist.
 def evaluate(setup: Setup, content: dict[str, Any], output: Path, **options: Any) -> dict[str, Any]:
     datalist = write_datalist(setup.folder, content, f"{output.name}.json")
     network = build_model(setup.encoder)
-    return evaluate_checkpoint(network, setup.checkpoint, datalist, image_pipeline(SPACING), output, resamples=20, **options)
+    return evaluate_checkpoint(
+        network, setup.checkpoint, datalist, image_pipeline(SPACING), output, resamples=20, **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -153,21 +174,27 @@ def test_metrics_are_strict_json_with_the_scores_the_labels_were_made_for(evalua
     assert (evaluated / "roc.png").stat().st_size > 0 and (evaluated / "auc.png").stat().st_size > 0
 
 
-def test_calibration_and_thresholds_do_not_depend_on_the_test_labels(setup: Setup, evaluated: Path, tmp_path: Path) -> None:
+def test_calibration_and_thresholds_do_not_depend_on_the_test_labels(
+    setup: Setup, evaluated: Path, tmp_path: Path
+) -> None:
     content = copy.deepcopy(setup.content)
     for record in content["test"]:
         record["labels"] = [1 - label for label in record["labels"]]
     flipped = evaluate(setup, content, tmp_path / "flipped")
     first = read_strictly(evaluated / "metrics.json")
     assert flipped["macro"]["auc"] == 0.0, "the labels were read"
-    assert flipped["calibration"] == first["calibration"], "temperature and Platt scaling come from the calibration split"
+    assert flipped["calibration"] == first["calibration"], (
+        "temperature and Platt scaling come from the calibration split"
+    )
     kept = [Diagnostics.load(folder / "diagnostics.npz") for folder in (evaluated, tmp_path / "flipped")]
     for decisions in ("present_own", "present_reference"):
         np.testing.assert_array_equal(getattr(kept[0], decisions), getattr(kept[1], decisions))
     assert [row["threshold"] for row in flipped["findings"]] == [row["threshold"] for row in first["findings"]]
 
 
-def test_calibration_does_depend_on_the_labels_of_the_calibration_split(setup: Setup, evaluated: Path, tmp_path: Path) -> None:
+def test_calibration_does_depend_on_the_labels_of_the_calibration_split(
+    setup: Setup, evaluated: Path, tmp_path: Path
+) -> None:
     """The guard above could pass because nothing is fitted at all."""
     content = copy.deepcopy(setup.content)
     for record in content["validation"][:2]:
@@ -226,7 +253,9 @@ def test_another_checkpoint_is_compared_on_the_same_resamples(setup: Setup, eval
     assert auc["mean"]["difference"] == pytest.approx(auc["mean"]["first"] - auc["mean"]["second"])
     assert auc["mean"]["difference"] > 0.05, "the labels are the first model's own scores"
     assert {"captions", "retrieval", "wordings", "calibration_error"} <= {row["section"] for row in first["statistics"]}
-    assert read_strictly(tmp_path / "first" / "metrics.json")["macro"]["auc"] == 1.0, "the checkpoint itself is what is scored"
+    assert read_strictly(tmp_path / "first" / "metrics.json")["macro"]["auc"] == 1.0, (
+        "the checkpoint itself is what is scored"
+    )
     assert "other.pt" in (tmp_path / "first" / "report.html").read_text(encoding="utf-8")
 
     same = evaluate(setup, setup.content, tmp_path / "same", compare=evaluated)["comparison"]
@@ -254,7 +283,9 @@ def test_exported_weights_give_the_predictions_that_were_scored(setup: Setup, ev
     batch = next(iter(loader_of(setup.folder / f"{evaluated.name}.json", "test")))
     with torch.no_grad():
         probabilities = classifier(batch["image"].float())[0].numpy()
-    np.testing.assert_allclose(probabilities, [float(rows[0][f"{name} probability"]) for name in FINDING_NAMES], atol=2e-5)
+    np.testing.assert_allclose(
+        probabilities, [float(rows[0][f"{name} probability"]) for name in FINDING_NAMES], atol=2e-5
+    )
     thresholds = [row["threshold"] for row in read_strictly(evaluated / "metrics.json")["findings"]]
     np.testing.assert_allclose(classifier.bank.threshold.numpy(), thresholds, rtol=1e-6)
 
@@ -275,7 +306,9 @@ def test_a_patient_in_both_splits_is_refused(setup: Setup, tmp_path: Path) -> No
     assert not (tmp_path / "shared").exists()
 
 
-def test_a_split_of_one_patient_is_refused_at_the_start(setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_split_of_one_patient_is_refused_at_the_start(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = copy.deepcopy(setup.content)
     for record in content["test"]:
         record["patient"] = "one"
@@ -328,7 +361,13 @@ def test_nobody_calibrates_without_naming_the_rule_of_the_thresholds() -> None:
 
 
 def test_predictions_are_one_table_that_keeps_small_probabilities(tmp_path: Path) -> None:
-    write_predictions(tmp_path / "predictions.csv", ["a"], np.array([[2.5e-9, 0.25]]), np.array([[0, -1]]), ["Emphysema", "Lung nodule"])
+    write_predictions(
+        tmp_path / "predictions.csv",
+        ["a"],
+        np.array([[2.5e-9, 0.25]]),
+        np.array([[0, -1]]),
+        ["Emphysema", "Lung nodule"],
+    )
     assert (tmp_path / "predictions.csv").read_text().splitlines() == [
         "id,Emphysema probability,Lung nodule probability,Emphysema label,Lung nodule label",
         "a,2.5e-09,0.25,0,-1",
@@ -363,7 +402,9 @@ def test_a_network_that_learned_nothing_is_scored_but_not_exported(setup: Setup,
 
 
 def test_evidence_counts_true_positives_with_a_mask(tmp_path: Path) -> None:
-    """A 2 mm grid with the effusion in voxel (5, 5, 5), at 10 mm: hit at 0 mm, miss at 30 mm, then two that do not count."""
+    """A 2 mm grid with the effusion in voxel (5, 5, 5), at 10 mm: hit at 0 mm, miss at 30 mm, then two that do not
+    count.
+    """
     bits = np.zeros((12, 12, 12), dtype=np.int32)
     bits[5, 5, 5] = 1 << EFFUSION
     nib.save(nib.Nifti1Image(bits, np.diag([2.0, 2, 2, 1])), tmp_path / "bits.nii.gz")
@@ -404,7 +445,9 @@ def made_up_batch(mask: torch.Tensor | None) -> dict[str, Any]:
 
 
 def test_masks_are_compared_with_but_never_used(setup: Setup) -> None:
-    """The head says yes to all 64 tokens; the mask has the body in 32 of them: Dice 2 x 32 / (64 + 32), and 0 for the rest."""
+    """The head says yes to all 64 tokens; the mask has the body in 32 of them: Dice 2 x 32 / (64 + 32), and 0 for the
+    rest.
+    """
     model = build_model(setup.encoder).eval()
     torch.nn.init.constant_(model.image.anatomy_head.bias, 100.0)
     mask = torch.zeros(1, 1, 16, 16, 16, dtype=torch.uint8)
@@ -440,10 +483,17 @@ class NameReader:
 
 def test_paraphrases_are_ranked_among_the_positive_prompts(tmp_path: Path) -> None:
     path = tmp_path / "paraphrases.json"
-    path.write_text(json.dumps({"_about": "x", "Cardiomegaly": ["big heart"], "Emphysema": ["emphysema here", "holes", "destroyed lung"]}))
+    path.write_text(
+        json.dumps(
+            {"_about": "x", "Cardiomegaly": ["big heart"], "Emphysema": ["emphysema here", "holes", "destroyed lung"]}
+        )
+    )
     record = paraphrase_record(NameReader(), path)  # type: ignore[arg-type]
     assert (record["paraphrases"], record["accuracy"]) == (4, 0.5)
-    assert [(miss["text"], miss["nearest"]) for miss in record["missed"]] == [("holes", "Cardiomegaly"), ("destroyed lung", "Cardiomegaly")]
+    assert [(miss["text"], miss["nearest"]) for miss in record["missed"]] == [
+        ("holes", "Cardiomegaly"),
+        ("destroyed lung", "Cardiomegaly"),
+    ]
     path.write_text(json.dumps({"Broken rib": ["a crack"]}))
     with pytest.raises(ValueError, match="Broken rib"):
         paraphrase_record(NameReader(), path)  # type: ignore[arg-type]

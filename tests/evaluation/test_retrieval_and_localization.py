@@ -10,7 +10,12 @@ import torch
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.evaluation.protocol_scores import protocol_of_scores
-from bundle.ctfindings.evaluation.retrieval_and_localization import ReportEmbeddings, format_reports, localization_of, retrieval_of
+from bundle.ctfindings.evaluation.retrieval_and_localization import (
+    ReportEmbeddings,
+    format_reports,
+    localization_of,
+    retrieval_of,
+)
 from bundle.ctfindings.evaluation.scoring import SplitScores
 from bundle.ctfindings.findings import FINDING_NAMES, TEMPLATES
 from bundle.ctfindings.metrics.wordings import WORDINGS
@@ -72,7 +77,9 @@ def test_snippets_are_found_in_mm_and_those_without_a_place_are_counted() -> Non
 
 
 def test_reworded_snippets_are_asked_in_place_of_the_own() -> None:
-    wrong = localization_of(embeddings(), Reader(), lambda study, own: [{**one, "text": "row 11"} for one in own], resamples=20)  # type: ignore[arg-type, misc]
+    wrong = localization_of(
+        embeddings(), Reader(), lambda study, own: [{**one, "text": "row 11"} for one in own], resamples=20
+    )  # type: ignore[arg-type, misc]
     assert wrong is not None and wrong["all"]["model"]["mae_mm"]["value"] > 0
     assert localization_of(embeddings(), Reader(), lambda study, own: []) is None  # type: ignore[arg-type]
 

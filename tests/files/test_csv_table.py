@@ -15,7 +15,10 @@ def test_delimiter_is_that_of_the_header(tmp_path: Path, delimiter: str) -> None
     path.write_bytes(f'\ufeffid{delimiter}text\r\n1{delimiter}"a\nb"\r\n\r\n2{delimiter} c \r\n'.encode())
     table = read_table(path)
     assert table.columns == ["id", "text"]
-    assert [(row.line, row.values) for row in table.rows] == [(2, {"id": "1", "text": "a\nb"}), (5, {"id": "2", "text": "c"})]
+    assert [(row.line, row.values) for row in table.rows] == [
+        (2, {"id": "1", "text": "a\nb"}),
+        (5, {"id": "2", "text": "c"}),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -40,7 +43,9 @@ def test_bad_tables_are_refused_in_one_line(tmp_path: Path, content: bytes, mess
 def test_a_column_that_is_not_there_is_named_with_the_likeliest_one(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("Accession,Report\n1,a\n")
-    with pytest.raises(TableError, match="no column 'Acession' for the id; its columns are Accession, Report: did you mean 'Accession'"):
+    with pytest.raises(
+        TableError, match="no column 'Acession' for the id; its columns are Accession, Report: did you mean 'Accession'"
+    ):
         read_table(path).column("Acession", "the id")
     with pytest.raises(TableError, match="there is no such file"):
         read_table(tmp_path / "absent.csv")

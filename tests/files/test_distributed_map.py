@@ -116,7 +116,9 @@ def test_ctrl_c_while_workers_start_is_for_the_process_that_waits(tmp_path: Path
     script.write_text(_STOPPED)
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, str(script), str(root)]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True)
+    run = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True
+    )
     assert run.stdout is not None and run.stdout.readline() == "begun\n"
     time.sleep(1.5)
     os.killpg(run.pid, signal.SIGINT)

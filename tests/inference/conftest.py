@@ -45,7 +45,9 @@ def case() -> Case:
     ):
         templates = {f"T{i}": 0.1 + 0.3 * number % 0.7 + 0.01 * i for i in range(1, 8)}
         spread = template_spread(templates)
-        findings.append(FindingAnswer(name, spread["mean"], 0.4, spread["mean"] >= 0.4, anatomy, found, spread, templates, evidence))
+        findings.append(
+            FindingAnswer(name, spread["mean"], 0.4, spread["mean"] >= 0.4, anatomy, found, spread, templates, evidence)
+        )
     query = QueryAnswer(HOSTILE, 0.6, "lung", True, evidence, [NearestFinding("Pleural effusion", 0.8)])
     record = FindingsRecord(
         scan=describe_scan("/some/where/scan <b>.nii.gz", "NIfTI", hu.shape, affine),

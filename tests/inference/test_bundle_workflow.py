@@ -31,7 +31,9 @@ def batch_of(path: str, *warnings: str) -> dict[str, Any]:
     return {"scan": MetaTensor(torch.zeros(1, 4, 4, 4), affine=torch.eye(4), meta=meta), "seconds": {}}
 
 
-def test_the_record_names_no_folder_of_the_scan_which_may_be_that_of_a_patient(tmp_path: Path, answers: Answers) -> None:
+def test_the_record_names_no_folder_of_the_scan_which_may_be_that_of_a_patient(
+    tmp_path: Path, answers: Answers
+) -> None:
     path = "/archive/A NAME/scan.nii.gz"
     batch = batch_of(path, f"{path}: the slices are tilted by 2.0 degrees")
     (tmp_path / "model.pt").write_bytes(b"weights")
@@ -54,11 +56,15 @@ def test_a_scan_that_shows_no_whole_chest_gets_a_warning_and_a_chest_gets_none()
     assert preprocessed(chest, affine, min_lung_litres=1.5) == []
     lowest = chest[:, :, : chest.shape[2] // 5]
     (warning,) = preprocessed(lowest, affine, min_lung_litres=1.5)
-    assert re.match(r"scan\.nii\.gz: shows 0\.\d litres of lung .* more than 1\.5; of what the scan does not show", warning)
+    assert re.match(
+        r"scan\.nii\.gz: shows 0\.\d litres of lung .* more than 1\.5; of what the scan does not show", warning
+    )
     assert preprocessed(lowest, affine) == [], "it was not asked for"
 
 
-@pytest.mark.parametrize(("name", "chest"), [("cip_ct-64", True), ("nsclc_lung1-001_ct_1p5x1p5x3", True), ("ts_example_ct_3mm", False)])
+@pytest.mark.parametrize(
+    ("name", "chest"), [("cip_ct-64", True), ("nsclc_lung1-001_ct_1p5x1p5x3", True), ("ts_example_ct_3mm", False)]
+)
 def test_real_scans_of_the_chest_and_of_the_abdomen_are_told_apart(shared_data: Path, name: str, chest: bool) -> None:
     scan = load_scan(shared_data / "ct" / f"{name}.nii.gz")
     assert (preprocessed(scan[0].numpy(), scan.affine.numpy(), min_lung_litres=1.5) == []) == chest
@@ -73,6 +79,8 @@ def test_results_that_cannot_be_written_are_one_line_that_names_the_folder(tmp_p
     (tmp_path / "model.pt").write_bytes(b"weights")
     (tmp_path / "output").write_text("a file where the folder should be")
     network = SimpleNamespace(image=SimpleNamespace(tower=None))
-    engine = SimpleNamespace(state=SimpleNamespace(batch=batch_of("a.nii.gz"), output={"pred": answers}), network=network)
+    engine = SimpleNamespace(
+        state=SimpleNamespace(batch=batch_of("a.nii.gz"), output={"pred": answers}), network=network
+    )
     with pytest.raises(ValueError, match=r"output: results cannot be written there \(.*\); make room"):
         FindingsWriter(tmp_path / "output", tmp_path / "model.pt", tmp_path)(engine)  # type: ignore[arg-type]

@@ -16,7 +16,9 @@ TOKENS = np.array([[16.0, 0, 0, -100], [0, 16, 0, -80], [0, 0, 12, -400], [0, 0,
 
 MAP = torch.zeros(4, 4, 5)
 SCAN = np.array([[2.0, 0, 0, -108], [0, 2, 0, -88], [0, 0, 3, -392], [0, 0, 0, 1]])
-"""Voxels of 2 x 2 x 3 mm; slices from -393.5 to -345.5 mm: the lowest token layer is padding, the highest lies half outside."""
+"""Voxels of 2 x 2 x 3 mm; slices from -393.5 to -345.5 mm: the lowest token layer is padding, the highest lies half
+outside.
+"""
 
 SHAPE = (32, 32, 16)
 
@@ -72,7 +74,10 @@ def test_logits_are_cosines_over_the_temperature() -> None:
 
 def test_the_record_keeps_the_profile(case) -> None:  # type: ignore[no-untyped-def]
     query = replace(
-        case.record.queries[0], depth=[DepthScore(-388.0, 0.25), DepthScore(-376.0, 0.75)], depth_source="snippets", z_mm=-376.0
+        case.record.queries[0],
+        depth=[DepthScore(-388.0, 0.25), DepthScore(-376.0, 0.75)],
+        depth_source="snippets",
+        z_mm=-376.0,
     )
     record = replace(case.record, queries=[query])
     again = FindingsRecord.from_json(record.to_json()).queries[0]

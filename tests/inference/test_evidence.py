@@ -43,7 +43,9 @@ def scan_grid(code: str) -> tuple[np.ndarray, tuple[int, ...]]:
     if code == "oblique":
         return oblique(), SHAPE
     image = nib.Nifti1Image(np.zeros(SHAPE, np.uint8), SCAN)
-    image = image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(SCAN), nib.orientations.axcodes2ornt(code)))
+    image = image.as_reoriented(
+        nib.orientations.ornt_transform(nib.io_orientation(SCAN), nib.orientations.axcodes2ornt(code))
+    )
     return image.affine, image.shape
 
 
@@ -128,7 +130,12 @@ def test_resampling_agrees_with_scipy(code: str) -> None:
     maps = np.random.default_rng(0).random((2, *GRID))
     to_tokens = np.linalg.inv(TOKENS) @ affine
     expected = np.stack(
-        [ndimage.affine_transform(m, to_tokens[:3, :3], to_tokens[:3, 3], output_shape=shape, order=1, mode="nearest") for m in maps],
+        [
+            ndimage.affine_transform(
+                m, to_tokens[:3, :3], to_tokens[:3, 3], output_shape=shape, order=1, mode="nearest"
+            )
+            for m in maps
+        ],
         axis=-1,
     )
     token = voxel_to_world(np.moveaxis(np.indices(shape), 0, -1), to_tokens)

@@ -26,7 +26,9 @@ def test_json_has_the_documented_fields(case) -> None:
     assert "Research only. Not a diagnosis" in data["disclaimer"]
     assert data["scan"]["file"] == "scan <b>.nii.gz"
     assert (
-        data["scan"]["shape"] == [40, 36, 20] and data["scan"]["spacing_mm"] == [4, 4, 6] and data["scan"]["extent_mm"] == [160, 144, 120]
+        data["scan"]["shape"] == [40, 36, 20]
+        and data["scan"]["spacing_mm"] == [4, 4, 6]
+        and data["scan"]["extent_mm"] == [160, 144, 120]
     )
     assert data["scan"]["orientation"] == "LPS"
 

@@ -27,12 +27,21 @@ def test_of_other_weights_nothing_is_said(bundle_root: Path, tmp_path: Path) -> 
     torch.save({"model": {"image.weight": torch.zeros(1)}}, weights)
     other = describe_model(bundle_root, weights, "a tower")
     assert other.trained_on is other.published is None and training_warnings(other) == []
-    assert describe_model(tmp_path, bundle_root / "models" / "model.pt", "a tower").trained_on is None, "a folder without metadata"
+    assert describe_model(tmp_path, bundle_root / "models" / "model.pt", "a tower").trained_on is None, (
+        "a folder without metadata"
+    )
 
 
 def test_published_weights_are_named_with_their_licence(bundle_root: Path, tmp_path: Path) -> None:
-    source = {"model": "RadFinder", "source": "https://example.org", "paper": "arXiv 2603.02026", "licence": "CC BY-NC-SA 4.0"}
+    source = {
+        "model": "RadFinder",
+        "source": "https://example.org",
+        "paper": "arXiv 2603.02026",
+        "licence": "CC BY-NC-SA 4.0",
+    }
     torch.save({"model": {"image.weight": torch.zeros(1)}, "source": source}, tmp_path / "radfinder.pt")
     model = describe_model(bundle_root, tmp_path / "radfinder.pt", "WindowEncoder")
     assert model.published == source
-    assert training_warnings(model) == ["these are the published weights of RadFinder (arXiv 2603.02026); licence: CC BY-NC-SA 4.0"]
+    assert training_warnings(model) == [
+        "these are the published weights of RadFinder (arXiv 2603.02026); licence: CC BY-NC-SA 4.0"
+    ]

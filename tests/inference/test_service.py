@@ -39,7 +39,9 @@ def test_evidence_of_a_finding_is_that_of_the_record(predictor: BundlePredictor,
     for finding in scan.record.findings[::5]:
         answer = predictor.finding_evidence(scan, finding.name)
         assert (answer.probability, answer.evidence) == (finding.probability, finding.evidence)
-        assert max(level.score for level in answer.depth) == pytest.approx(finding.evidence.peak_score if finding.evidence else 0)
+        assert max(level.score for level in answer.depth) == pytest.approx(
+            finding.evidence.peak_score if finding.evidence else 0
+        )
 
 
 def test_a_question_is_answered_as_in_a_run_of_the_bundle(predictor: BundlePredictor, scan: EncodedScan) -> None:
@@ -50,7 +52,9 @@ def test_a_question_is_answered_as_in_a_run_of_the_bundle(predictor: BundlePredi
 
 
 @pytest.mark.parametrize(("query", "words"), [("", "empty"), ("x" * 301, "301 characters")])
-def test_a_question_that_cannot_be_asked_is_refused(predictor: BundlePredictor, scan: EncodedScan, query: str, words: str) -> None:
+def test_a_question_that_cannot_be_asked_is_refused(
+    predictor: BundlePredictor, scan: EncodedScan, query: str, words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
         predictor.query_evidence(scan, query)
 
@@ -77,7 +81,9 @@ def test_points_carry_name_and_probability_of_the_present_findings(scan: Encoded
     write_markups(tmp_path / "points.mrk.json", scan.record)
     (markup,) = json.loads((tmp_path / "points.mrk.json").read_text())["markups"]
     present = [finding for finding in scan.record.ordered() if finding.present and finding.evidence]
-    assert present and [point["label"] for point in markup["controlPoints"]] == [f"{f.name} {f.probability:.2f}" for f in present]
+    assert present and [point["label"] for point in markup["controlPoints"]] == [
+        f"{f.name} {f.probability:.2f}" for f in present
+    ]
     first = present[0].evidence
     assert first is not None
     x, y, z = first.peak_mm

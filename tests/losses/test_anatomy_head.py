@@ -34,7 +34,10 @@ def test_anatomies_unknown_in_a_scan_change_nothing_and_get_no_gradient():
     assert poisoned.grad.isfinite().all()
     assert not poisoned.grad.transpose(1, 2)[~known].any()
 
-    alone = [AnatomyHeadLoss()(logits[:1, :, [k]], membership[:1, :, [k]], torch.ones(1, 1, dtype=torch.bool)) for k in (0, 2)]
+    alone = [
+        AnatomyHeadLoss()(logits[:1, :, [k]], membership[:1, :, [k]], torch.ones(1, 1, dtype=torch.bool))
+        for k in (0, 2)
+    ]
     assert loss.item() == pytest.approx(sum(value.item() for value in alone) / 2, abs=1e-6)
 
 

@@ -75,7 +75,10 @@ def test_loss_of_weight_zero_is_never_computed():
 
 def test_total_without_any_loss_is_a_zero_connected_to_every_output():
     loss = CompositeLoss({"distance": Distance()}, {"distance": 1.0})
-    values = {"x": torch.tensor([[math.nan, math.inf]], requires_grad=True), "temperature": torch.tensor(0.07, requires_grad=True)}
+    values = {
+        "x": torch.tensor([[math.nan, math.inf]], requires_grad=True),
+        "temperature": torch.tensor(0.07, requires_grad=True),
+    }
     total = loss(values, {})
     total.backward()
     assert total.item() == 0
@@ -166,7 +169,9 @@ def test_all_losses_of_the_package_find_their_inputs_in_a_training_step(make_bat
 
 
 def of_tokens(scans: int, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Outputs and targets of scans with 7 tokens, 3 anatomies and 2 findings; which findings and anatomies are known varies."""
+    """Outputs and targets of scans with 7 tokens, 3 anatomies and 2 findings; which findings and anatomies are known
+    varies.
+    """
     generator = torch.Generator().manual_seed(seed)
     outputs = {
         "anatomy_logits": torch.randn(scans, 7, 3, generator=generator).requires_grad_(),
@@ -192,7 +197,9 @@ def in_parts(loss: CompositeLoss, outputs: dict[str, Tensor], targets: dict[str,
     """The loss of parts that were condensed one by one."""
     cuts = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
     parts = [
-        loss.condense({key: value[cut] for key, value in outputs.items()}, {key: value[cut] for key, value in targets.items()})
+        loss.condense(
+            {key: value[cut] for key, value in outputs.items()}, {key: value[cut] for key, value in targets.items()}
+        )
         for cut in cuts
     ]
     total: Tensor = loss({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, targets)
@@ -207,7 +214,9 @@ def test_parts_condensed_one_by_one_give_value_and_gradient_of_the_whole(seed):
     expected, known = {**loss.last}, [name for name, value in outputs.items() if value.requires_grad]
     gradients = torch.autograd.grad(whole, [outputs[name] for name in known])
     total = in_parts(loss, outputs, targets, [1, 4, 6])
-    assert {name: value.item() for name, value in loss.last.items()} == pytest.approx({name: float(expected[name]) for name in expected})
+    assert {name: value.item() for name, value in loss.last.items()} == pytest.approx(
+        {name: float(expected[name]) for name in expected}
+    )
     for found, gradient in zip(torch.autograd.grad(total, [outputs[name] for name in known]), gradients, strict=True):
         torch.testing.assert_close(found, gradient)
 
@@ -239,13 +248,17 @@ def test_a_part_without_finding_masks_counts_beside_one_that_has_some_and_not_al
     loss = CompositeLoss({"grounding": GroundingLoss()}, {"grounding": 1.0})
     parts = []
     for scan, without in enumerate(bare):
-        given = {key: value[scan : scan + 1] for key, value in outputs.items() if not (without and key == "finding_tokens")}
+        given = {
+            key: value[scan : scan + 1] for key, value in outputs.items() if not (without and key == "finding_tokens")
+        }
         parts.append(loss.condense(given, {"labels": targets["labels"][scan : scan + 1]}))
     total = loss({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, targets)
     if all(bare):
         assert total.item() == 0 and loss.last == {}
         return
-    outputs["finding_tokens"] = torch.cat([outputs["finding_tokens"][:1], torch.zeros_like(outputs["finding_tokens"][:1])])
+    outputs["finding_tokens"] = torch.cat(
+        [outputs["finding_tokens"][:1], torch.zeros_like(outputs["finding_tokens"][:1])]
+    )
     torch.testing.assert_close(total, loss(outputs, targets))
 
 

@@ -16,7 +16,12 @@ def by_hand(batch: dict[str, Tensor], temperature: float, mode: str) -> float:
     """methods.md 2.4, G1, pair by pair."""
     array = {name: value.numpy() for name, value in batch.items()}
     scans, anatomies = array["anatomy_valid"].shape
-    pairs = [(i, k) for i in range(scans) for k in range(anatomies) if array["anatomy_valid"][i, k] and array["caption_valid"][i, k]]
+    pairs = [
+        (i, k)
+        for i in range(scans)
+        for k in range(anatomies)
+        if array["anatomy_valid"][i, k] and array["caption_valid"][i, k]
+    ]
     both = 0.0
     for image, text in (("anatomy", "caption"), ("caption", "anatomy")):
         rows = []
@@ -28,7 +33,10 @@ def by_hand(batch: dict[str, Tensor], temperature: float, mode: str) -> float:
                 if a == b
                 or (
                     a[1] == b[1]
-                    and ((array["caption_normal"][a] and array["caption_normal"][b]) or array["caption_id"][a] == array["caption_id"][b])
+                    and (
+                        (array["caption_normal"][a] and array["caption_normal"][b])
+                        or array["caption_id"][a] == array["caption_id"][b]
+                    )
                 )
             ]
             terms = []
@@ -56,14 +64,18 @@ def test_loss_is_the_formula_written_out(make_batch, mode, seed):
 def test_swapping_the_anatomies_consistently_changes_nothing(make_batch, mode):
     batch, loss = make_batch(), CrossAnatomyLoss(mode)
     swapped = consistent(batch, torch.tensor([2, 0, 1]), 1)
-    assert loss(**swapped, temperature_global=TEMPERATURE).item() == pytest.approx(loss(**batch, temperature_global=TEMPERATURE).item())
+    assert loss(**swapped, temperature_global=TEMPERATURE).item() == pytest.approx(
+        loss(**batch, temperature_global=TEMPERATURE).item()
+    )
 
 
 @pytest.mark.parametrize("mode", ["masked", "pooled"])
 def test_permuting_the_scans_changes_nothing(make_batch, mode):
     batch, loss = make_batch(), CrossAnatomyLoss(mode)
     permuted = consistent(batch, torch.tensor([3, 1, 5, 0, 4, 2]), 0)
-    assert loss(**permuted, temperature_global=TEMPERATURE).item() == pytest.approx(loss(**batch, temperature_global=TEMPERATURE).item())
+    assert loss(**permuted, temperature_global=TEMPERATURE).item() == pytest.approx(
+        loss(**batch, temperature_global=TEMPERATURE).item()
+    )
 
 
 def test_masked_loss_of_a_single_anatomy_is_exactly_zero(make_batch):
@@ -76,7 +88,9 @@ def test_masked_loss_of_a_single_anatomy_is_exactly_zero(make_batch):
 
 
 def test_masked_loss_ignores_other_scans_of_the_same_anatomy():
-    """Two scans whose captions are swapped within each anatomy: the local loss is wrong, the cross-anatomy loss does not mind."""
+    """Two scans whose captions are swapped within each anatomy: the local loss is wrong, the cross-anatomy loss does
+    not mind.
+    """
     right = torch.eye(4, dtype=torch.float64).reshape(2, 2, 4)
     batch = {
         "anatomy_valid": torch.ones(2, 2, dtype=torch.bool),

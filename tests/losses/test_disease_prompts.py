@@ -97,7 +97,9 @@ def test_weights_follow_the_device_but_stay_out_of_the_checkpoint():
 
 
 class Elsewhere(Tensor):
-    """On another device, as far as a machine without one can tell: it must be brought over with ``to`` before it is used with others."""
+    """On another device, as far as a machine without one can tell: it must be brought over with ``to`` before it is
+    used with others.
+    """
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -113,7 +115,9 @@ def test_weights_follow_the_labels_to_their_device_for_nobody_moves_the_loss() -
     loss = DiseasePromptLoss(pos_weight=[2.0, 3.0], finding_weight=[1.0, 5.0])
     logits, labels = torch.tensor([[0.3, -0.2], [1.0, 0.5]]), torch.tensor([[1, -1], [0, 1]])
     expected = loss(logits, labels)
-    loss.pos_weight, loss.finding_weight = (Tensor.as_subclass(weights, Elsewhere) for weights in (loss.pos_weight, loss.finding_weight))
+    loss.pos_weight, loss.finding_weight = (
+        Tensor.as_subclass(weights, Elsewhere) for weights in (loss.pos_weight, loss.finding_weight)
+    )
     torch.testing.assert_close(loss(logits, labels), expected)
 
 
@@ -123,7 +127,9 @@ def test_values_and_gradients_are_those_of_the_released_code(bundle_root, weight
     if not path.is_file():
         pytest.skip("no recorded reference values beside the checkout (../shared/reference/radfinder)")
     golden = np.load(path)
-    image, prompts = (torch.tensor(golden[name], dtype=torch.float64, requires_grad=True) for name in ("in_pr_img", "in_pr_prompts"))
+    image, prompts = (
+        torch.tensor(golden[name], dtype=torch.float64, requires_grad=True) for name in ("in_pr_img", "in_pr_prompts")
+    )
     labels = torch.tensor(golden["in_pr_labels"]).long()
     weights = golden["in_pr_question_weight"].tolist() if weighted else None
     loss = DiseasePromptLoss(golden["in_pr_pos_weight"].tolist(), finding_weight=weights)

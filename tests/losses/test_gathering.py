@@ -77,14 +77,21 @@ def step(network: nn.Module, loss: nn.Module, batch: dict[str, Tensor]) -> dict[
     total.backward()
     parameters = [*network.named_parameters(), *loss.named_parameters()]
     gradients = {name.removeprefix("module."): value.grad for name, value in parameters if value.grad is not None}
-    return {"loss": total.detach(), **{name: value.clone() for name, value in [*gradients.items(), *loss.named_buffers()]}}
+    return {
+        "loss": total.detach(),
+        **{name: value.clone() for name, value in [*gradients.items(), *loss.named_buffers()]},
+    }
 
 
 def rank_main(rank: int, folder: Path) -> None:
     """One of the two processes: its share of the batch, under DistributedDataParallel; rank 0 writes what it found."""
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=2, timeout=datetime.timedelta(seconds=30)
+        "gloo",
+        init_method=f"file://{folder / 'rendezvous'}",
+        rank=rank,
+        world_size=2,
+        timeout=datetime.timedelta(seconds=30),
     )
     network = nn.parallel.DistributedDataParallel(Towers())
     batch, found = study_batch(), {}
@@ -140,7 +147,11 @@ def test_one_process_gets_its_own_tensors_back():
 
 
 def test_a_pair_is_valid_where_both_its_image_and_its_caption_are():
-    rows, one, two = torch.randn(2, 2, 3), torch.tensor([[True, True], [False, True]]), torch.tensor([[True, False], [True, True]])
+    rows, one, two = (
+        torch.randn(2, 2, 3),
+        torch.tensor([[True, True], [False, True]]),
+        torch.tensor([[True, False], [True, True]]),
+    )
     pairs = gather_pairs(rows, one, -rows, two, torch.arange(4).reshape(2, 2), one)
     assert pairs.valid.tolist() == [[True, False], [False, True]]
     assert pairs.anatomy is rows

@@ -1,4 +1,6 @@
-"""GroundingLoss: tokens inside a finding's mask are raised, all others lowered, and scans without knowledge are left alone."""
+"""GroundingLoss: tokens inside a finding's mask are raised, all others lowered, and scans without knowledge are left
+alone.
+"""
 
 from __future__ import annotations
 

@@ -16,13 +16,19 @@ def by_hand(batch: dict[str, Tensor], temperature: float) -> list[float]:
     array = {name: value.numpy() for name, value in batch.items()}
     losses = []
     for k in range(array["anatomy"].shape[1]):
-        rows = [i for i in range(len(array["anatomy"])) if array["anatomy_valid"][i, k] and array["caption_valid"][i, k]]
+        rows = [
+            i for i in range(len(array["anatomy"])) if array["anatomy_valid"][i, k] and array["caption_valid"][i, k]
+        ]
         normal, text = array["caption_normal"][:, k], array["caption_id"][:, k]
-        positive = np.array([[float(i == j or (normal[i] and normal[j]) or text[i] == text[j]) for j in rows] for i in rows])
+        positive = np.array(
+            [[float(i == j or (normal[i] and normal[j]) or text[i] == text[j]) for j in rows] for i in rows]
+        )
         if not any(not normal[i] for i in rows) or positive.min() == 1:
             continue
         target = positive / positive.sum(axis=1, keepdims=True)
-        similarity = np.array([[array["anatomy"][i, k] @ array["caption"][j, k] / temperature for j in rows] for i in rows])
+        similarity = np.array(
+            [[array["anatomy"][i, k] @ array["caption"][j, k] / temperature for j in rows] for i in rows]
+        )
         both = 0.0
         for matrix in (similarity, similarity.T):
             log_probability = matrix - np.log(np.exp(matrix).sum(axis=1, keepdims=True))

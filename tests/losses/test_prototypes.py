@@ -49,7 +49,9 @@ def test_moving_prototypes_start_as_the_mean_of_the_first_batch_and_follow_with_
 
 
 def test_an_anatomy_that_never_occurred_is_no_rival():
-    """Two of three anatomies are known, at right angles: cross-entropy of two classes, log(1 + exp(-1 / tau)), in both modalities."""
+    """Two of three anatomies are known, at right angles: cross-entropy of two classes, log(1 + exp(-1 / tau)), in both
+    modalities.
+    """
     loss = prototype_loss("ema", temperature=0.5)
     rows = torch.eye(5, dtype=torch.float64)[:3][None]
     valid = torch.tensor([[True, True, False]])
@@ -101,7 +103,9 @@ def test_a_single_anatomy_is_drawn_to_its_learnable_prototype(make_batch):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_collapsed_identical_captions_are_pushed_apart(kind):
-    """Image rows are apart, so that the prototypes are; the captions are one point, and a gradient step tells anatomies apart."""
+    """Image rows are apart, so that the prototypes are; the captions are one point, and a gradient step tells anatomies
+    apart.
+    """
     loss = AnatomyPrototypeLoss(3, 5, kind).double()  # type: ignore[arg-type]
     images = torch.eye(5, dtype=torch.float64)[:3].expand(4, 3, 5)
     valid = torch.ones(4, 3, dtype=torch.bool)

@@ -22,7 +22,9 @@ def loss_of(scan, report, ids=None, scan_valid=None, report_valid=None, **settin
 
 
 def rows(seed: int, batch: int = 4) -> torch.Tensor:
-    return F.normalize(torch.randn(batch, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=-1)
+    return F.normalize(
+        torch.randn(batch, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=-1
+    )
 
 
 def softplus(value: float) -> float:
@@ -51,7 +53,9 @@ def test_with_the_initial_bias_the_positives_dominate_at_random():
 def test_a_duplicate_of_the_report_is_no_negative():
     scan, report = rows(0), rows(1)
     logits = 2 * scan @ report.T - 1
-    left_out = loss_of(scan, report, scale=2.0, bias=-1.0) - loss_of(scan, report, ids=[5, 6, 5, 7], scale=2.0, bias=-1.0)
+    left_out = loss_of(scan, report, scale=2.0, bias=-1.0) - loss_of(
+        scan, report, ids=[5, 6, 5, 7], scale=2.0, bias=-1.0
+    )
     assert left_out.item() == pytest.approx(float(F.softplus(logits[0, 2]) + F.softplus(logits[2, 0])) / 4)
 
 
@@ -60,7 +64,9 @@ def test_a_scan_without_report_or_a_report_without_scan_is_neither_positive_nor_
     scan, report = rows(0), rows(1)
     report[1] = math.nan if which == "report_valid" else 1.0
     kept = [0, 2, 3]
-    assert loss_of(scan, report, **{which: [True, False, True, True]}).item() == pytest.approx(loss_of(scan[kept], report[kept]).item())
+    assert loss_of(scan, report, **{which: [True, False, True, True]}).item() == pytest.approx(
+        loss_of(scan[kept], report[kept]).item()
+    )
 
 
 def test_no_pair_gives_zero_without_gradient():
@@ -77,7 +83,10 @@ def test_order_of_the_batch_does_not_matter():
 
 def test_scale_and_bias_are_learned_and_saved():
     loss = SigLIPLoss()
-    assert {name: round(value.item(), 4) for name, value in loss.state_dict().items()} == {"log_scale": 2.3026, "bias": -10.0}
+    assert {name: round(value.item(), 4) for name, value in loss.state_dict().items()} == {
+        "log_scale": 2.3026,
+        "bias": -10.0,
+    }
     composite = CompositeLoss({"siglip": loss}, {"siglip": 1.0})
     assert {"losses.siglip.log_scale", "losses.siglip.bias"} <= set(composite.state_dict())
 
@@ -92,7 +101,9 @@ def test_values_and_gradients_are_those_of_the_released_code(bundle_root):
     if not path.is_file():
         pytest.skip("no recorded reference values beside the checkout (../shared/reference/radfinder)")
     golden = np.load(path)
-    scan, report = (torch.tensor(golden[name], dtype=torch.float64, requires_grad=True) for name in ("in_sig_img", "in_sig_txt"))
+    scan, report = (
+        torch.tensor(golden[name], dtype=torch.float64, requires_grad=True) for name in ("in_sig_img", "in_sig_txt")
+    )
     every, ids = torch.ones(4, dtype=torch.bool), torch.arange(4)
     loss = SigLIPLoss().double()
     with torch.no_grad():
@@ -108,8 +119,12 @@ def test_values_and_gradients_are_those_of_the_released_code(bundle_root):
     value = loss.float()(F.normalize(scan, dim=-1), every, F.normalize(report, dim=-1), every, ids)
     assert value.item() == pytest.approx(golden["siglip_e2e_loss"].item(), rel=1e-5)
     # Reports that are all the same text are no negatives: what is left is the part of the own reports.
-    scan, report = (F.normalize(torch.tensor(golden[name], dtype=torch.float64), dim=-1) for name in ("in_sig_img", "in_sig_txt"))
+    scan, report = (
+        F.normalize(torch.tensor(golden[name], dtype=torch.float64), dim=-1) for name in ("in_sig_img", "in_sig_txt")
+    )
     every, loss = torch.ones(4, dtype=torch.bool), loss.double()
     own = loss(scan, every, report, every, torch.zeros(4, dtype=torch.int64)).item()
     assert own == pytest.approx(golden["sig_pos"].item(), rel=1e-5)
-    assert loss(scan, every, report, every, torch.arange(4)).item() - own == pytest.approx(golden["sig_neg"].item(), rel=1e-5)
+    assert loss(scan, every, report, every, torch.arange(4)).item() - own == pytest.approx(
+        golden["sig_neg"].item(), rel=1e-5
+    )

@@ -83,13 +83,18 @@ def test_a_target_between_two_bins_is_shared_by_both():
 
 def test_loss_moves_smoothly_with_the_target():
     depth, depth_mm, snippet = batch(1)
-    values = [SnippetLocalizationLoss()(depth, depth_mm, snippet, torch.tensor([z], dtype=torch.float64)).item() for z in range(-220, -160)]
+    values = [
+        SnippetLocalizationLoss()(depth, depth_mm, snippet, torch.tensor([z], dtype=torch.float64)).item()
+        for z in range(-220, -160)
+    ]
     assert np.abs(np.diff(values)).max() < 0.2 < max(values) - min(values)
 
 
 @pytest.mark.parametrize("sigma_mm", [0.0, 0.01])
 def test_a_narrow_target_is_the_nearest_bin(sigma_mm):
-    target = SnippetLocalizationLoss(sigma_mm=sigma_mm).target(bins()[None], torch.tensor([-300 + 3.3 * PITCH], dtype=torch.float64))
+    target = SnippetLocalizationLoss(sigma_mm=sigma_mm).target(
+        bins()[None], torch.tensor([-300 + 3.3 * PITCH], dtype=torch.float64)
+    )
     assert target[0].tolist() == [float(i == 3) for i in range(20)]
 
 
@@ -114,7 +119,9 @@ def test_no_snippet_gives_zero_without_gradient():
     assert everywhere_padding.item() == 0
 
 
-@pytest.mark.parametrize(("settings", "message"), [({"sigma_mm": -1.0}, "sigma_mm is -1"), ({"temperature": 0.0}, "temperature is 0")])
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"sigma_mm": -1.0}, "sigma_mm is -1"), ({"temperature": 0.0}, "temperature is 0")]
+)
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         SnippetLocalizationLoss(**settings)
@@ -128,16 +135,23 @@ def golden(bundle_root):
     return np.load(path)
 
 
-def each(loss: SnippetLocalizationLoss, slices: np.ndarray, valid: np.ndarray, text: np.ndarray, position: np.ndarray) -> list[float]:
+def each(
+    loss: SnippetLocalizationLoss, slices: np.ndarray, valid: np.ndarray, text: np.ndarray, position: np.ndarray
+) -> list[float]:
     """The loss of every snippet on its own, with bins at 12 mm."""
     depth_mm = torch.where(torch.tensor(valid), PITCH * torch.arange(valid.shape[1], dtype=torch.float64), torch.nan)
     depth, snippet = (F.normalize(torch.tensor(values, dtype=torch.float64), dim=-1) for values in (slices, text))
     target_mm = PITCH * torch.tensor(position, dtype=torch.float64)
-    return [loss(depth[i : i + 1], depth_mm[i : i + 1], snippet[i : i + 1], target_mm[i : i + 1]).item() for i in range(len(position))]
+    return [
+        loss(depth[i : i + 1], depth_mm[i : i + 1], snippet[i : i + 1], target_mm[i : i + 1]).item()
+        for i in range(len(position))
+    ]
 
 
 def released_mass(sigma: float, position: int, valid: np.ndarray) -> float:
-    """What the released code leaves of the target at valid bins: the kernel is cut at the array's ends, normalised, then masked."""
+    """What the released code leaves of the target at valid bins: the kernel is cut at the array's ends, normalised,
+    then masked.
+    """
     radius = max(1, int(3 * sigma + 0.5))
     offset = np.arange(len(valid)) - position
     kernel = np.exp(-(offset**2) / (2 * sigma**2)) * (np.abs(offset) <= radius)
@@ -148,7 +162,9 @@ def released_mass(sigma: float, position: int, valid: np.ndarray) -> float:
 def test_values_are_those_of_the_released_code_but_for_its_missing_renormalisation(golden, sigma):
     valid, target = golden["in_loc_valid"], golden["in_loc_target"]
     position = target.argmax(axis=1)
-    values = each(SnippetLocalizationLoss(PITCH * sigma), golden["in_loc_slices"], valid, golden["in_loc_text"], position)
+    values = each(
+        SnippetLocalizationLoss(PITCH * sigma), golden["in_loc_slices"], valid, golden["in_loc_text"], position
+    )
     mass = [released_mass(sigma, p, v) if sigma else 1.0 for p, v in zip(position, valid, strict=True)]
     assert min(mass) < 0.9 or sigma == 0, "a snippet beside padding is part of the comparison"
     assert np.mean(np.multiply(values, mass)) == pytest.approx(golden[f"loc_loss_sigma{sigma}"].item(), rel=2e-6)
@@ -157,18 +173,26 @@ def test_values_are_those_of_the_released_code_but_for_its_missing_renormalisati
 def test_value_on_the_outputs_of_the_published_network(golden):
     scan, position = golden["loc_e2e_scan_index"], golden["loc_e2e_target_pos"]
     valid = golden["depth_valid"][scan]
-    values = each(SnippetLocalizationLoss(), golden["depth_slice_embed"][scan], valid, golden["snippet_embed"], position)
+    values = each(
+        SnippetLocalizationLoss(), golden["depth_slice_embed"][scan], valid, golden["snippet_embed"], position
+    )
     mass = [released_mass(2.0, p, v) for p, v in zip(position, valid, strict=True)]
     assert np.mean(np.multiply(values, mass)) == pytest.approx(golden["loc_e2e_loss"].item(), rel=1e-5)
 
 
 def test_gradients_are_those_of_the_released_code_where_no_padding_is_near(golden):
     position = golden["in_loc_target"].argmax(axis=1)
-    far = [i for i, (p, v) in enumerate(zip(position, golden["in_loc_valid"], strict=True)) if released_mass(2.0, p, v) == 1.0]
+    far = [
+        i
+        for i, (p, v) in enumerate(zip(position, golden["in_loc_valid"], strict=True))
+        if released_mass(2.0, p, v) == 1.0
+    ]
     assert len(far) >= 2
     slices = torch.tensor(golden["in_loc_slices"], dtype=torch.float64, requires_grad=True)
     text = torch.tensor(golden["in_loc_text"], dtype=torch.float64, requires_grad=True)
-    depth_mm = torch.where(torch.tensor(golden["in_loc_valid"]), PITCH * torch.arange(24, dtype=torch.float64), torch.nan)
+    depth_mm = torch.where(
+        torch.tensor(golden["in_loc_valid"]), PITCH * torch.arange(24, dtype=torch.float64), torch.nan
+    )
     target_mm = PITCH * torch.tensor(position, dtype=torch.float64)
     SnippetLocalizationLoss()(F.normalize(slices, dim=-1), depth_mm, F.normalize(text, dim=-1), target_mm).backward()
     np.testing.assert_allclose(slices.grad[far].numpy(), golden["loc_grad_slices"][far], atol=1e-5)
@@ -191,8 +215,13 @@ def test_another_temperature_gives_the_value_and_the_gradient_of_the_released_va
     log_scale = torch.tensor(float(golden["loc_log_inv_tau"]), dtype=torch.float64, requires_grad=True)
     loss = SnippetLocalizationLoss()
     loss.temperature = torch.exp(-log_scale)  # type: ignore[assignment]
-    depth, snippet = (F.normalize(torch.tensor(golden[name], dtype=torch.float64), dim=-1) for name in ("in_loc_slices", "in_loc_text"))
-    depth_mm = torch.where(torch.tensor(golden["in_loc_valid"]), PITCH * torch.arange(24, dtype=torch.float64), torch.nan)
+    depth, snippet = (
+        F.normalize(torch.tensor(golden[name], dtype=torch.float64), dim=-1)
+        for name in ("in_loc_slices", "in_loc_text")
+    )
+    depth_mm = torch.where(
+        torch.tensor(golden["in_loc_valid"]), PITCH * torch.arange(24, dtype=torch.float64), torch.nan
+    )
     target_mm = PITCH * torch.tensor(position, dtype=torch.float64)
     rows = [slice(i, i + 1) for i in range(len(position))]
     values = torch.stack([loss(depth[row], depth_mm[row], snippet[row], target_mm[row]) for row in rows])

@@ -37,7 +37,8 @@ def test_collapsed_texts_are_pushed_apart_by_a_gradient_step():
         organ = torch.arange(3).repeat(4)
         return (text @ text.T)[organ[:, None] != organ].mean().item()
 
-    # A step of the size of the noise: the gradient of collapsed texts is nearly radial, and its tangent part is what separates.
+    # A step of the size of the noise: the gradient of collapsed texts is nearly radial, and its tangent part is what
+    # separates.
     step = raw.detach() - raw.grad / raw.grad.abs().max() * 1e-3
     assert similarity_across(step) < similarity_across(raw.detach())
 
@@ -51,12 +52,16 @@ def test_a_single_anatomy_is_exactly_zero(make_batch):
 
 
 def test_texts_of_one_anatomy_do_not_repel_each_other():
-    """The other anatomy is orthogonal to both placements of the two lung texts, so the loss cannot tell the placements apart."""
+    """The other anatomy is orthogonal to both placements of the two lung texts, so the loss cannot tell the placements
+    apart.
+    """
     heart = torch.tensor([0.0, 0.0, 1.0])
     near = torch.stack([torch.tensor([1.0, 0.0, 0.0]), torch.tensor([1.0, 0.0, 0.0])])
     far = torch.stack([torch.tensor([1.0, 0.0, 0.0]), torch.tensor([-1.0, 0.0, 0.0])])
     valid = torch.ones(2, 2, dtype=torch.bool)
-    values = [TextSeparationLoss()(torch.stack([lung, heart.expand(2, 3)], dim=1), valid).item() for lung in (near, far)]
+    values = [
+        TextSeparationLoss()(torch.stack([lung, heart.expand(2, 3)], dim=1), valid).item() for lung in (near, far)
+    ]
     assert values == pytest.approx([math.log(2), math.log(2)])
 
 

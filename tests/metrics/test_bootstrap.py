@@ -78,7 +78,9 @@ def test_repeated_scans_of_a_patient_do_not_narrow_the_interval() -> None:
     probabilities, labels, _ = scores(40, 1)
     patients = [str(i) for i in range(40)]
     once = bootstrap_auc(probabilities, labels, patients, seed=8)
-    thrice = bootstrap_auc(np.repeat(probabilities, 3, 0), np.repeat(labels, 3, 0), np.repeat(patients, 3).tolist(), seed=8)
+    thrice = bootstrap_auc(
+        np.repeat(probabilities, 3, 0), np.repeat(labels, 3, 0), np.repeat(patients, 3).tolist(), seed=8
+    )
     np.testing.assert_allclose([thrice.findings.low, thrice.findings.high], [once.findings.low, once.findings.high])
 
 
@@ -136,7 +138,9 @@ def test_an_interval_over_weights_is_that_over_resampled_rows() -> None:
     values = np.random.default_rng(4).normal(size=60)
     patients = [f"p{i // 3}" for i in range(60)]
     rows = bootstrap_interval(np.mean, [values], patients, resamples=300, seed=5)
-    weighted = weight_bootstrap_interval(lambda weights: weights @ values / weights.sum(axis=1), patients, resamples=300, seed=5)
+    weighted = weight_bootstrap_interval(
+        lambda weights: weights @ values / weights.sum(axis=1), patients, resamples=300, seed=5
+    )
     assert (float(weighted.estimate), float(weighted.low), float(weighted.high)) == pytest.approx(
         (float(rows.estimate), float(rows.low), float(rows.high))
     )

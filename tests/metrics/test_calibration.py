@@ -49,7 +49,9 @@ def test_without_a_pull_it_is_logistic_regression_on_platts_targets() -> None:
         target = np.where(label == 1, (positives + 1) / (positives + 2), 1 / (len(label) - positives + 2))
         # Soft targets, as each scan twice: present with the target's weight, absent with the rest.
         model = LogisticRegression(C=1e10, tol=1e-10, max_iter=10000).fit(
-            np.tile(logits[:, [finding]], (2, 1)), np.repeat([1, 0], len(label)), sample_weight=np.concatenate([target, 1 - target])
+            np.tile(logits[:, [finding]], (2, 1)),
+            np.repeat([1, 0], len(label)),
+            sample_weight=np.concatenate([target, 1 - target]),
         )
         assert scale[finding] == pytest.approx(model.coef_[0, 0], rel=1e-3)
         assert shift[finding] == pytest.approx(model.intercept_[0], abs=1e-3)
@@ -89,7 +91,10 @@ def test_separated_and_one_class_findings_get_finite_values() -> None:
 
 def test_probabilities_do_not_depend_on_the_unit_of_the_logits() -> None:
     logits, labels = drawn(300, [1.0, 2.0], [0.0, -1.0], seed=5)
-    plain, scaled = apply_platt(logits, *fit_platt(logits, labels)), apply_platt(0.01 * logits, *fit_platt(0.01 * logits, labels))
+    plain, scaled = (
+        apply_platt(logits, *fit_platt(logits, labels)),
+        apply_platt(0.01 * logits, *fit_platt(0.01 * logits, labels)),
+    )
     np.testing.assert_allclose(plain, scaled, atol=1e-5)
 
 

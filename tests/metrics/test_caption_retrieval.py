@@ -30,7 +30,10 @@ def test_half_of_the_sentences_are_left_in_their_order() -> None:
     texts = {drop_sentences(sentences, 0.5, np.random.default_rng(seed)) for seed in range(60)}
     assert all(len(text.split()) == 3 for text in texts)
     assert len(texts) == 10, "five choose three"
-    assert all([sentences.index(word) for word in text.split()] == sorted(sentences.index(word) for word in text.split()) for text in texts)
+    assert all(
+        [sentences.index(word) for word in text.split()] == sorted(sentences.index(word) for word in text.split())
+        for text in texts
+    )
 
 
 def test_a_single_sentence_stays() -> None:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, average_precision_score, balanced_accuracy_score, f1_score, precision_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    precision_score,
+    roc_auc_score,
+)
 
 from bundle.ctfindings.metrics.classification import (
     balanced_accuracy,
@@ -25,7 +32,8 @@ THRESHOLDS = np.array([0.6, 0.5])
 
 
 def test_auc_counts_ordered_pairs_and_half_of_ties() -> None:
-    # Finding 0: positives .9 .7 .6 over negatives .8 .3 .1 -> 3 + 2 + 2 of 9. Finding 1: .4 .8 over .2 .4 .1 -> 2.5 + 3 of 6.
+    # Finding 0: positives .9 .7 .6 over negatives .8 .3 .1 -> 3 + 2 + 2 of 9. Finding 1: .4 .8 over .2 .4 .1 -> 2.5 + 3
+    # of 6.
     assert finding_auc(PROBABILITIES, LABELS) == pytest.approx([7 / 9, 5.5 / 6])
     assert macro_auc(PROBABILITIES, LABELS) == pytest.approx((7 / 9 + 5.5 / 6) / 2)
 
@@ -36,7 +44,9 @@ def test_unknown_labels_do_not_change_any_score() -> None:
     for score in (finding_auc, finding_average_precision):
         np.testing.assert_array_equal(score(PROBABILITIES, LABELS), score(changed, LABELS))
     for score_at in (finding_accuracy, finding_f1, finding_precision, weighted_f1):
-        np.testing.assert_array_equal(score_at(PROBABILITIES, LABELS, THRESHOLDS), score_at(changed, LABELS, THRESHOLDS))
+        np.testing.assert_array_equal(
+            score_at(PROBABILITIES, LABELS, THRESHOLDS), score_at(changed, LABELS, THRESHOLDS)
+        )
 
 
 def test_a_finding_with_one_class_has_no_auc_and_stays_out_of_the_mean() -> None:
@@ -57,12 +67,18 @@ def test_a_probability_at_the_threshold_is_present() -> None:
 
 def test_scores_at_a_threshold_agree_with_scikit_learn() -> None:
     random = np.random.default_rng(0)
-    probabilities, labels, thresholds = random.random((60, 4)), random.integers(-1, 2, (60, 4)), np.array([0.2, 0.4, 0.6, 0.8])
+    probabilities, labels, thresholds = (
+        random.random((60, 4)),
+        random.integers(-1, 2, (60, 4)),
+        np.array([0.2, 0.4, 0.6, 0.8]),
+    )
     pairs = [(labels[:, c][labels[:, c] >= 0], probabilities[:, c][labels[:, c] >= 0], thresholds[c]) for c in range(4)]
     decided = [(truth, (score >= limit).astype(int)) for truth, score, limit in pairs]
     arguments = (probabilities, labels, thresholds)
     assert finding_auc(probabilities, labels) == pytest.approx([roc_auc_score(t, s) for t, s, _ in pairs])
-    assert finding_average_precision(probabilities, labels) == pytest.approx([average_precision_score(t, s) for t, s, _ in pairs])
+    assert finding_average_precision(probabilities, labels) == pytest.approx(
+        [average_precision_score(t, s) for t, s, _ in pairs]
+    )
     assert finding_accuracy(*arguments) == pytest.approx([accuracy_score(*d) for d in decided])
     assert balanced_accuracy(*arguments) == pytest.approx([balanced_accuracy_score(*d) for d in decided])
     assert finding_precision(*arguments) == pytest.approx([precision_score(*d) for d in decided])

@@ -34,7 +34,9 @@ def texts(scans: int = 12, width: int = 6, seed: int = 0) -> TextRows:
     random = np.random.default_rng(seed)
     anatomy = np.tile(np.arange(3), scans)
     rows = unit(np.eye(width)[anatomy] + 0.6 * random.normal(size=(3 * scans, width)))
-    return TextRows(rows, anatomy, random.random(3 * scans) < 0.5, random.integers(0, 9, 3 * scans), np.repeat(np.arange(scans), 3))
+    return TextRows(
+        rows, anatomy, random.random(3 * scans) < 0.5, random.integers(0, 9, 3 * scans), np.repeat(np.arange(scans), 3)
+    )
 
 
 def value_of(values: np.ndarray, name: str) -> float:
@@ -64,17 +66,31 @@ def test_pairs_and_their_moments_are_those_of_a_double_loop_and_of_scipy(kind: s
     assert sorted(set(np.round(found, 12))) == sorted(set(np.round(expected, 12)))
     values = text_statistics(rows, np.ones((1, 12)))[0]
     g1, g2 = stats.skew(expected), stats.kurtosis(expected)
-    reference = [np.mean(expected), np.std(expected), g1, g2, (g1**2 + 1) / (g2 + 3), np.mean(np.asarray(expected) > 0.9)]
-    moments = [value_of(values, f"{kind}.{name}") for name in ("mean", "sd", "skewness", "excess_kurtosis", "bimodality", "share_above")]
+    reference = [
+        np.mean(expected),
+        np.std(expected),
+        g1,
+        g2,
+        (g1**2 + 1) / (g2 + 3),
+        np.mean(np.asarray(expected) > 0.9),
+    ]
+    moments = [
+        value_of(values, f"{kind}.{name}")
+        for name in ("mean", "sd", "skewness", "excess_kurtosis", "bimodality", "share_above")
+    ]
     np.testing.assert_allclose(moments, reference, atol=1e-9)
     np.testing.assert_allclose(list(cosine_moments(expected).values()), reference, atol=1e-9)
 
 
 def test_weights_count_as_repeated_scans_whose_copies_are_not_paired_with_themselves() -> None:
-    """Weight 2 and a scan that is there twice differ in the pairs of the copies alone, which cross-anatomy pairs do not exclude."""
+    """Weight 2 and a scan that is there twice differ in the pairs of the copies alone, which cross-anatomy pairs do not
+    exclude.
+    """
     rows, weights = texts(5), np.asarray([[2.0, 1, 0, 1, 3]])
     drawn = np.concatenate([np.flatnonzero(rows.scan == scan) for scan in (0, 0, 1, 3, 4, 4, 4)])
-    repeated = TextRows(rows.embeddings[drawn], rows.anatomy[drawn], rows.normal[drawn], rows.text_id[drawn], rows.scan[drawn])
+    repeated = TextRows(
+        rows.embeddings[drawn], rows.anatomy[drawn], rows.normal[drawn], rows.text_id[drawn], rows.scan[drawn]
+    )
     weighted = text_statistics(rows, weights)[0]
     plain = pairs_by_hand(repeated, "cross_anatomy")
     assert value_of(weighted, "cross_anatomy.mean") == pytest.approx(np.mean(plain))
@@ -123,7 +139,9 @@ def test_cone_and_alignment_of_right_angles() -> None:
 
 
 def test_a_text_does_not_vote_for_itself() -> None:
-    """The first text is at right angles to the only other one of its anatomy; with its own vote its centroid would be near enough."""
+    """The first text is at right angles to the only other one of its anatomy; with its own vote its centroid would be
+    near enough.
+    """
     rows = unit(np.asarray([[1.0, 0, 0], [0.05, 1, 0], [0.6, 0, 0.8], [0.6, 0, 0.8]]))
     anatomy = np.asarray([0, 0, 1, 1])
     with_own_vote = unit(np.stack([rows[anatomy == k].mean(axis=0) for k in (0, 1)])) @ rows[0]
@@ -144,7 +162,9 @@ def test_silhouette_is_that_of_scikit_learn_under_the_cosine_distance() -> None:
 
 def test_equal_texts_and_sampling_and_histogram() -> None:
     rows = texts()
-    equal = [rows.text_id[i] == rows.text_id[j] for i in range(36) for j in range(i) if rows.anatomy[i] != rows.anatomy[j]]
+    equal = [
+        rows.text_id[i] == rows.text_id[j] for i in range(36) for j in range(i) if rows.anatomy[i] != rows.anatomy[j]
+    ]
     assert share_of_equal_texts(rows, "cross_anatomy") == pytest.approx(np.mean(equal))
     sampled = rows.sample(4)
     assert np.bincount(sampled.anatomy).tolist() == [4, 4, 4]

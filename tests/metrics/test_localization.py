@@ -56,7 +56,8 @@ def test_the_rate_counts_true_positives_with_a_distance_only() -> None:
     distance = np.array([[0.0, 1.0], [15.0, 1.0], [40.0, 1.0], [0.0, 1.0], [np.nan, 1.0], [0.0, 1.0]])
     probabilities = np.array([[0.9, 0.1], [0.8, 0.1], [0.5, 0.1], [0.2, 0.1], [0.9, 0.1], [0.9, 0.1]])
     labels = np.array([[1, 1], [1, 1], [1, 1], [1, 1], [1, 1], [0, 1]])
-    # Finding 0: hits 0 and 15 mm, misses 40 mm; the fourth is called absent, the fifth has no mask, the sixth is negative.
+    # Finding 0: hits 0 and 15 mm, misses 40 mm; the fourth is called absent, the fifth has no mask, the sixth is
+    # negative.
     rate, count = evidence_hit_rate(distance, probabilities, labels, [0.5, 0.5])
     assert rate[0] == pytest.approx(2 / 3) and count.tolist() == [3, 0]
     assert np.isnan(rate[1])
@@ -82,11 +83,16 @@ def test_depth_errors_by_hand() -> None:
     # Half of 1.2 is reached at 24 mm; half of 0.8 at 36 mm (0.3 lies below); all of 1.0 at 48 mm.
     assert errors.profile.tolist() == [0, 33, 38]
     assert errors.middle.tolist() == [0, 15, 14]
-    assert all(error in abs(row[~np.isnan(row)] - target) for error, row, target in zip(errors.random, *profiles()[1:], strict=True))
+    assert all(
+        error in abs(row[~np.isnan(row)] - target)
+        for error, row, target in zip(errors.random, *profiles()[1:], strict=True)
+    )
 
 
 def test_the_profile_is_halved_where_two_peaks_are_weighed() -> None:
-    """Peaks of 0.4 at 0 mm and 0.3 at 36 and 48 mm each: the most probable bin is the first, half of the probability lies up to 36 mm."""
+    """Peaks of 0.4 at 0 mm and 0.3 at 36 and 48 mm each: the most probable bin is the first, half of the probability
+    lies up to 36 mm.
+    """
     errors = depth_errors([[0.4, 0, 0, 0.3, 0.3]], [[0.0, 12, 24, 36, 48]], [40.0])
     assert (errors.model[0], errors.profile[0]) == (40, 4)
 

@@ -32,7 +32,9 @@ def scores(findings: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
 @pytest.mark.parametrize("findings", [1, 5, 18])
 def test_the_roc_grid_is_written_for_any_number_of_findings(findings: int, tmp_path: Path) -> None:
     probabilities, labels, names = scores(findings)
-    path = plot_roc_grid(probabilities, labels, names, tmp_path / "figures" / "roc.png", thresholds=np.full(findings, 0.5))
+    path = plot_roc_grid(
+        probabilities, labels, names, tmp_path / "figures" / "roc.png", thresholds=np.full(findings, 0.5)
+    )
     assert imread(path).ndim == 3
 
 
@@ -58,7 +60,9 @@ def test_robustness_and_collapse_are_drawn_for_one_model_or_two_side_by_side(mod
     one = plot_cosine_histograms(records, tmp_path / "similarity.png")
     auc = random.uniform(0.4, 1, (3, 5))
     auc[1, 2] = np.nan
-    two = plot_auc_by_wording(["T1", "T2", "T3"], {name: auc for name in records}, tmp_path / "wordings.png", separators=[1])
+    two = plot_auc_by_wording(
+        ["T1", "T2", "T3"], {name: auc for name in records}, tmp_path / "wordings.png", separators=[1]
+    )
     probabilities, labels, _ = scores(4)
     three = plot_reliability({"platt": reliability(probabilities, labels)}, tmp_path / "reliability.png")
     width = imread(one).shape[1]

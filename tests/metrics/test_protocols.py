@@ -57,7 +57,9 @@ def test_one_calcification_is_scored_by_the_larger_of_two_findings() -> None:
     record = record_of("radchest")
     assert row_of(record, aorta)["auc"] == pytest.approx(roc_auc_score(SCORED.labels[:, aorta], larger))
     assert len(record["findings"]) == 16 and any("larger probability" in note for note in record["notes"])
-    assert row_of(record_of("radfinder"), aorta)["auc"] == pytest.approx(roc_auc_score(SCORED.labels[:, aorta], SCORED.logits[:, aorta]))
+    assert row_of(record_of("radfinder"), aorta)["auc"] == pytest.approx(
+        roc_auc_score(SCORED.labels[:, aorta], SCORED.logits[:, aorta])
+    )
 
 
 def test_each_protocol_means_over_its_own_findings() -> None:
@@ -102,7 +104,9 @@ def test_a_missing_anatomy_scores_zero_in_fvlm_alone() -> None:
     valid = SCORED.anatomy_valid.copy()
     valid[:5, anatomy_index("heart")] = False
     without_heart = replace(SCORED, anatomy_valid=valid)
-    assert "15 scores are 0" in record_of("fvlm", without_heart)["notes"][1], "three findings of the heart in five scans"
+    assert "15 scores are 0" in record_of("fvlm", without_heart)["notes"][1], (
+        "three findings of the heart in five scans"
+    )
     scores = np.where(np.arange(S) < 5, -np.inf, SCORED.template_logits[:, 4, CARDIOMEGALY])
     expected = roc_auc_score(SCORED.labels[:, CARDIOMEGALY], np.exp(scores))
     assert row_of(record_of("fvlm", without_heart), CARDIOMEGALY)["auc"] == pytest.approx(expected)
@@ -126,7 +130,9 @@ def test_what_would_be_unfair_or_unknown_is_refused() -> None:
 
 def test_a_finding_without_a_threshold_is_named_although_its_protocol_leaves_others_out() -> None:
     # Of the 16 findings of radchest16 this is the 15th, of all it is the 17th.
-    unknown = replace(CALIBRATION, labels=np.where(np.arange(C) == finding_index("Bronchiectasis"), -1, CALIBRATION.labels))
+    unknown = replace(
+        CALIBRATION, labels=np.where(np.arange(C) == finding_index("Bronchiectasis"), -1, CALIBRATION.labels)
+    )
     with pytest.warns(UserWarning, match=r"classes: Bronchiectasis \(0 scans with a known label\)$"):
         protocol_record("radchest", SCORED, unknown, resamples=20)
 
@@ -149,7 +155,15 @@ def test_a_mean_over_fewer_findings_than_the_protocol_has_says_so() -> None:
 def test_a_finding_that_the_model_does_not_score_is_in_no_mean() -> None:
     left_out = ["Medical material", "Lymphadenopathy"]
     record = record_of("ct-clip", not_scored=left_out)
-    assert record["findings_in_mean"] == [name for name in FINDING_NAMES if name not in left_out] and len(record["findings"]) == 16
-    assert record["macro"]["auc"] == pytest.approx(np.mean([row_of(record_of("ct-clip"), column)["auc"] for column in SIXTEEN]))
-    assert "the model does not score Medical material, Lymphadenopathy, so that the means are over 16 findings" in record["notes"]
+    assert (
+        record["findings_in_mean"] == [name for name in FINDING_NAMES if name not in left_out]
+        and len(record["findings"]) == 16
+    )
+    assert record["macro"]["auc"] == pytest.approx(
+        np.mean([row_of(record_of("ct-clip"), column)["auc"] for column in SIXTEEN])
+    )
+    assert (
+        "the model does not score Medical material, Lymphadenopathy, so that the means are over 16 findings"
+        in record["notes"]
+    )
     assert record_of("fvlm", not_scored=left_out) == record_of("fvlm")

@@ -1,4 +1,6 @@
-"""Retrieval by hand, against plain loops and against torchmetrics where it is installed; and fast enough for CT-RATE's pool."""
+"""Retrieval by hand, against plain loops and against torchmetrics where it is installed; and fast enough for CT-RATE's
+pool.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,9 @@ def test_a_pool_with_a_single_patient_has_no_interval_and_is_refused() -> None:
         (np.zeros(3), np.eye(3), None, "embedding"),
     ],
 )
-def test_what_cannot_be_ranked_is_refused(queries: np.ndarray, gallery: np.ndarray, targets: list[int] | None, message: str) -> None:
+def test_what_cannot_be_ranked_is_refused(
+    queries: np.ndarray, gallery: np.ndarray, targets: list[int] | None, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         retrieval_ranks(queries, gallery, targets)
 
@@ -121,7 +125,10 @@ def looped_map(rows: np.ndarray, labels: np.ndarray, cutoff: int) -> float:
 
 def test_image_to_image_map_agrees_with_its_definition() -> None:
     random = np.random.default_rng(4)
-    rows, labels = unit(random.standard_normal((600, 8))), np.where(random.random((600, 5)) < 0.15, 1, random.integers(-1, 1, (600, 5)))
+    rows, labels = (
+        unit(random.standard_normal((600, 8))),
+        np.where(random.random((600, 5)) < 0.15, 1, random.integers(-1, 1, (600, 5))),
+    )
     found = image_to_image_map(rows, labels)
     assert found == pytest.approx([looped_map(rows, labels, k) for k in (5, 10, 50)])
     assert np.isnan(image_to_image_map(rows[:6], np.ones((6, 1)))[1:]).all(), "five others cannot fill a list of ten"
@@ -140,11 +147,15 @@ def test_ct_rates_pool_takes_seconds() -> None:
     scans, reports = pairs(3039, noise=2.0)
     ids = np.minimum(np.arange(3039), 2 * (np.arange(3039) // 2))
     started = time.perf_counter()
-    record = report_retrieval(scans, reports, ids.tolist(), [f"p{i // 3}" for i in range(3039)], random.integers(0, 2, (3039, 18)))
+    record = report_retrieval(
+        scans, reports, ids.tolist(), [f"p{i // 3}" for i in range(3039)], random.integers(0, 2, (3039, 18))
+    )
     assert time.perf_counter() - started < 60, "this limit is for a busy machine"
     assert record["pools"]["dup_all"]["text_to_image"]["pool"] == 3039
     assert record["pools"]["first_all"]["image_to_text"]["pool"] == 1520
-    assert set(record["random_pools"]) == {"32", "64", "128"} and set(record["random_pools"]["32"]["text_to_image"]) == {"1", "8"}
+    assert set(record["random_pools"]) == {"32", "64", "128"} and set(
+        record["random_pools"]["32"]["text_to_image"]
+    ) == {"1", "8"}
     assert set(record["image_to_image"]) == {"map@5", "map@10", "map@50"}
 
 
@@ -157,7 +168,8 @@ def test_similarity_of_a_report_is_the_mean_over_common_anatomies() -> None:
     reports = np.array([[[1.0, 0], [0, 1]], [[0, 1], [np.nan, np.nan]]])
     scans = np.array([[[1.0, 0], [1, 0]], [[0.6, 0.8], [0, 1]]])
     said, shown = [[True, True], [True, False]], [[True, True], [False, True]]
-    # Report 0 has both anatomies in scan 0: (1 + 0) / 2; scan 1 shows only the second: 1. Report 1 has nothing in common with scan 1.
+    # Report 0 has both anatomies in scan 0: (1 + 0) / 2; scan 1 shows only the second: 1. Report 1 has nothing in
+    # common with scan 1.
     assert report_similarity(reports, said, scans, shown) == pytest.approx(np.array([[0.5, 1.0], [0.0, -1.0]]))
 
 

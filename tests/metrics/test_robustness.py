@@ -25,7 +25,9 @@ def answers(scans: int = 80, noise: float = 1.0, seed: int = 0) -> tuple[np.ndar
     random = np.random.default_rng(seed)
     labels = random.integers(0, 2, (scans, 4))
     scores = (
-        labels[:, None] + random.normal(size=(scans, 1, 4)) + noise * random.normal(size=(scans, 3, 4)) * np.asarray([0.1, 1, 2])[:, None]
+        labels[:, None]
+        + random.normal(size=(scans, 1, 4))
+        + noise * random.normal(size=(scans, 3, 4)) * np.asarray([0.1, 1, 2])[:, None]
     )
     return scores, labels, [f"p{i // 2}" for i in range(scans)]
 
@@ -46,7 +48,9 @@ def test_the_record_has_an_interval_for_each_number() -> None:
     for name in ("mean", "sd", "range", "finding_sd"):
         low, high = record[f"{name}_interval"]
         assert low < high
-    assert all(low < value < high for value, (low, high) in zip(record["macro_auc"], record["macro_auc_interval"], strict=True))
+    assert all(
+        low < value < high for value, (low, high) in zip(record["macro_auc"], record["macro_auc_interval"], strict=True)
+    )
 
 
 def test_f1_at_decisions_is_that_of_scikit_learn() -> None:
@@ -65,7 +69,9 @@ def test_unknown_labels_count_neither_in_auc_nor_in_f1() -> None:
     flipped[:20] = -flipped[:20]
     weights = np.ones((1, 80))
     np.testing.assert_array_equal(auc_by_wording(scores, hidden, weights), auc_by_wording(flipped, hidden, weights))
-    first, second = (section_record(f1_section(given > 0.5, hidden), patients, resamples=5)["mean"] for given in (scores, flipped))
+    first, second = (
+        section_record(f1_section(given > 0.5, hidden), patients, resamples=5)["mean"] for given in (scores, flipped)
+    )
     assert first == second
 
 
@@ -91,7 +97,10 @@ def test_pairing_narrows_the_interval_of_a_difference() -> None:
 def test_statistics_that_only_one_model_has_are_left_out() -> None:
     scores, labels, patients = answers()
     part = wording_section(scores, labels, NAMES)
-    assert compare_sections({"templates": part, "captions": part}, {"templates": part}, patients, 5)[-1]["section"] == "templates"
+    assert (
+        compare_sections({"templates": part, "captions": part}, {"templates": part}, patients, 5)[-1]["section"]
+        == "templates"
+    )
 
 
 def test_means_are_weighted_by_the_scan_of_each_row() -> None:
@@ -121,6 +130,9 @@ def test_wordings_read_as_they_should() -> None:
     pairs = {wording.id: wording.pair for wording in WORDINGS}
     assert pairs["lower case"](effusion) == ("there is pleural effusion.", "there is no pleural effusion.")
     assert pairs["article"](emphysema) == ("There is an emphysema.", "There is not an emphysema.")
-    assert pairs["anatomy"](effusion) == ("There is pleural effusion in the lung.", "There is no pleural effusion in the lung.")
+    assert pairs["anatomy"](effusion) == (
+        "There is pleural effusion in the lung.",
+        "There is no pleural effusion in the lung.",
+    )
     assert pairs["anatomy"](FINDINGS[0])[0] == "There is medical material in the chest."
     assert pairs["synonym 1"](effusion)[1] == f"There is no {effusion.synonyms[0]}."

@@ -60,7 +60,10 @@ def test_rows_and_means_are_those_of_scikit_learn() -> None:
 def test_templates_are_scored_one_by_one() -> None:
     data = split()
     templates = evaluate_split(**data)["templates"]
-    expected = [np.mean([roc_auc_score(data["labels"][:, c], data["logits_by_template"][:, t, c]) for c in range(2)]) for t in range(7)]
+    expected = [
+        np.mean([roc_auc_score(data["labels"][:, c], data["logits_by_template"][:, t, c]) for c in range(2)])
+        for t in range(7)
+    ]
     assert templates["macro_auc"] == pytest.approx(expected)
     assert templates["mean"] == pytest.approx(np.mean(expected))
     assert templates["sd"] == pytest.approx(np.std(expected, ddof=1))

@@ -7,7 +7,13 @@ import pytest
 from sklearn.metrics import f1_score
 
 from bundle.ctfindings.metrics.classification import sensitivity_specificity
-from bundle.ctfindings.metrics.thresholds import check_disjoint, choose_thresholds, corner_thresholds, f1_thresholds, youden_thresholds
+from bundle.ctfindings.metrics.thresholds import (
+    check_disjoint,
+    choose_thresholds,
+    corner_thresholds,
+    f1_thresholds,
+    youden_thresholds,
+)
 
 PROBABILITIES = np.array([[0.501], [0.502], [0.503], [0.504], [0.505]])
 
@@ -27,7 +33,8 @@ def test_youden_tie_goes_to_the_larger_threshold() -> None:
 
 
 def test_youden_tie_is_not_broken_by_the_last_bit() -> None:
-    # From the highest score down: J is 1/5 - 0 at the first and 4/5 - 3/5 at the seventh, in floats 0.2 and 0.20000000000000007.
+    # From the highest score down: J is 1/5 - 0 at the first and 4/5 - 3/5 at the seventh, in floats 0.2 and
+    # 0.20000000000000007.
     labels = np.array([1, 0, 0, 0, 1, 1, 1, 0, 0, 1])[:, None]
     scores = np.linspace(1.0, 0.1, 10)[:, None]
     assert youden_thresholds(scores, labels) == pytest.approx([1.0])
@@ -48,7 +55,9 @@ def test_one_warning_names_all_findings_without_both_classes() -> None:
     labels = np.array([[1, 0, -1], [1, 1, -1], [1, 0, -1], [1, 1, -1], [1, 0, -1]])
     with pytest.warns(UserWarning) as caught:
         assert list(f1_thresholds(np.repeat(PROBABILITIES, 3, 1), labels, names=("A", "B", "C"))[[0, 2]]) == [0.5, 0.5]
-    assert [str(warning.message).split(": ")[1] for warning in caught] == ["A (5 scans with a known label), C (0 scans with a known label)"]
+    assert [str(warning.message).split(": ")[1] for warning in caught] == [
+        "A (5 scans with a known label), C (0 scans with a known label)"
+    ]
 
 
 def test_corner_threshold_is_the_last_of_the_nearest_grid_values() -> None:
@@ -89,7 +98,9 @@ def test_f1_threshold_is_the_best_of_all_candidates_by_scikit_learn() -> None:
     scores = np.clip(0.3 * labels + 0.7 * rng.random((60, 2)), 0, 1)
     chosen = f1_thresholds(scores, labels)
     for finding in range(2):
-        by_candidate = {value: f1_score(labels[:, finding], scores[:, finding] >= value) for value in scores[:, finding]}
+        by_candidate = {
+            value: f1_score(labels[:, finding], scores[:, finding] >= value) for value in scores[:, finding]
+        }
         best = max(by_candidate.values())
         assert chosen[finding] == max(value for value, score in by_candidate.items() if score == pytest.approx(best))
 
@@ -104,4 +115,6 @@ def test_f1_calls_a_rare_finding_present_less_often_than_youden() -> None:
 
 def test_unknown_rule_is_refused() -> None:
     with pytest.raises(ValueError, match="threshold rule 'best' is unknown; known are youden, f1, corner"):
-        choose_thresholds(PROBABILITIES, np.ones_like(PROBABILITIES), split="validation", calibration_ids=["a"], rule="best")
+        choose_thresholds(
+            PROBABILITIES, np.ones_like(PROBABILITIES), split="validation", calibration_ids=["a"], rule="best"
+        )

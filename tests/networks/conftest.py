@@ -23,11 +23,15 @@ def write_tiny_encoder(folder: Path, seed: int, pooler: bool = False) -> Path:
     """A random BERT of two layers with a vocabulary of letters, saved as transformers saves one."""
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     letters = list(string.ascii_lowercase + string.digits + string.punctuation)
-    vocabulary = {piece: index for index, piece in enumerate([*specials, *letters, *(f"##{letter}" for letter in letters)])}
+    vocabulary = {
+        piece: index for index, piece in enumerate([*specials, *letters, *(f"##{letter}" for letter in letters)])
+    }
     tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
     ).save_pretrained(folder)
@@ -66,7 +70,9 @@ def convolutional_tower() -> ConvolutionalTower:
 def transformer_tower() -> VisionTransformerTower:
     """Tokens of 8 x 4 x 2 voxels on a base grid of 2 x 4 x 8."""
     torch.manual_seed(0)
-    return VisionTransformerTower(patch=(8, 4, 2), size=(16, 16, 16), width=12, depth=4, heads=2, perceptron=16, levels=(0, 2))
+    return VisionTransformerTower(
+        patch=(8, 4, 2), size=(16, 16, 16), width=12, depth=4, heads=2, perceptron=16, levels=(0, 2)
+    )
 
 
 @pytest.fixture(params=[convolutional_tower, transformer_tower], ids=["convolutional", "transformer"])

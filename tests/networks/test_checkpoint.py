@@ -48,7 +48,10 @@ def test_classifier_and_text_tower_take_their_parts_of_a_bundle_checkpoint(
     load_checkpoint(classifier, weights)
     load_checkpoint({"text": text}, weights)
     stored = torch.load(weights, weights_only=True)
-    for name, tensor in [*classifier.state_dict().items(), *((f"text.{key}", value) for key, value in text.state_dict().items())]:
+    for name, tensor in [
+        *classifier.state_dict().items(),
+        *((f"text.{key}", value) for key, value in text.state_dict().items()),
+    ]:
         assert torch.equal(tensor, stored[name]), name
 
 
@@ -62,11 +65,16 @@ def test_whole_model_is_restored_with_its_temperatures(weights: Path, make_model
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_training_checkpoint_of_ignite_holds_the_model_below_a_key(make_model: Build, tmp_path: Path, prefix: str) -> None:
+def test_training_checkpoint_of_ignite_holds_the_model_below_a_key(
+    make_model: Build, tmp_path: Path, prefix: str
+) -> None:
     source, target = make_model(), make_model()
     torch.nn.init.uniform_(source.image.anatomy_head.weight)
     path = tmp_path / "training.pt"
-    torch.save({"model": {prefix + key: value for key, value in source.state_dict().items()}, "trainer": {"epoch_length": 3}}, path)
+    torch.save(
+        {"model": {prefix + key: value for key, value in source.state_dict().items()}, "trainer": {"epoch_length": 3}},
+        path,
+    )
     load_checkpoint(target, path)
     assert torch.equal(target.image.anatomy_head.weight, source.image.anatomy_head.weight)
 
@@ -80,7 +88,9 @@ def test_written_file_has_the_digest_that_is_returned_and_leaves_no_other(make_m
     assert "bank.prompts" in keys and "text.trunk_digest" in keys and not [key for key in keys if ".trunk." in key]
 
 
-def test_two_processes_may_write_the_same_file(make_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_may_write_the_same_file(
+    make_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, model, bank = tmp_path / "model.pt", make_model(), PromptBank(EMBEDDING)
     save, others = torch.save, iter([lambda: save_bundle_weights(path, model, bank)])
 
@@ -133,7 +143,10 @@ def test_checkpoint_of_another_text_encoder_is_refused(weights: Path, other_enco
         ({"epoch": 3, "note": "hello"}, "holds no model tensors"),
         ([1, 2, 3], "holds no model tensors"),
         ({}, "holds no model tensors"),
-        ({"encoder.weight": torch.zeros(2)}, "holds no tensors of log_temperature, log_temperature_global, image, text, scorer"),
+        (
+            {"encoder.weight": torch.zeros(2)},
+            "holds no tensors of log_temperature, log_temperature_global, image, text, scorer",
+        ),
     ],
 )
 def test_foreign_file_is_refused(make_model: Build, tmp_path: Path, content: object, reason: str) -> None:

@@ -39,7 +39,9 @@ def scans() -> Tensor:
 
 
 @torch.no_grad()
-def test_logits_equal_those_of_the_image_text_model(model: VisionLanguageModel, classifier: ZeroShotClassifier, scans: Tensor) -> None:
+def test_logits_equal_those_of_the_image_text_model(
+    model: VisionLanguageModel, classifier: ZeroShotClassifier, scans: Tensor
+) -> None:
     scores = classifier.score(classifier.image(scans))
     torch.testing.assert_close(scores.logits, model(scans)["logits"], atol=1e-5, rtol=1e-5)
 
@@ -55,7 +57,12 @@ def test_each_template_is_answered_as_if_it_were_asked_alone(
     for template in range(7):
         delta = (bank[:, 0, template] - bank[:, 1, template]).expand(2, -1, -1)
         alone, _ = model.scorer(
-            encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, delta, torch.tensor(FINDING_ANATOMY)
+            encoded.anatomy,
+            encoded.anatomy_valid,
+            encoded.field,
+            encoded.membership,
+            delta,
+            torch.tensor(FINDING_ANATOMY),
         )
         torch.testing.assert_close(scores.template_logits[:, template], alone, atol=1e-5, rtol=1e-5)
 
@@ -80,7 +87,9 @@ def test_probabilities_are_the_calibrated_logits(classifier: ZeroShotClassifier,
 
 
 @torch.no_grad()
-def test_classifier_compiles_to_torchscript_for_scans_of_any_size(classifier: ZeroShotClassifier, scans: Tensor) -> None:
+def test_classifier_compiles_to_torchscript_for_scans_of_any_size(
+    classifier: ZeroShotClassifier, scans: Tensor
+) -> None:
     scripted = torch.jit.script(classifier)
     for scan in (scans, scans[:1, :, :8]):
         torch.testing.assert_close(scripted(scan), classifier(scan), atol=1e-6, rtol=1e-5)
@@ -88,5 +97,11 @@ def test_classifier_compiles_to_torchscript_for_scans_of_any_size(classifier: Ze
 
 def test_bank_and_scales_are_in_the_checkpoint_and_the_finding_table_is_not(classifier: ZeroShotClassifier) -> None:
     keys = set(classifier.state_dict())
-    assert {"bank.prompts", "bank.calibration_scale", "bank.calibration_shift", "bank.threshold", "scorer.log_row_scale"} <= keys
+    assert {
+        "bank.prompts",
+        "bank.calibration_scale",
+        "bank.calibration_shift",
+        "bank.threshold",
+        "scorer.log_row_scale",
+    } <= keys
     assert {key.split(".")[0] for key in keys} == {"image", "scorer", "bank"}

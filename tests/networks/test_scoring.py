@@ -41,7 +41,9 @@ def test_logit_is_the_row_term_plus_the_log_mean_exp_of_the_tokens() -> None:
 
 
 def test_sharpness_leads_from_the_mean_of_the_tokens_to_their_maximum() -> None:
-    pooled = [FindingScorer(row_scale=2.0, token_scale=4.0, sharpness=r)(**_inputs())[0].item() - 1 for r in (1e-3, 1.0, 1e3)]
+    pooled = [
+        FindingScorer(row_scale=2.0, token_scale=4.0, sharpness=r)(**_inputs())[0].item() - 1 for r in (1e-3, 1.0, 1e3)
+    ]
     assert pooled[0] == pytest.approx(1.5, abs=1e-2) and pooled[2] == pytest.approx(2.0, abs=1e-2)
     assert pooled[0] < pooled[1] < pooled[2]
     with pytest.raises(ValueError, match="sharpness is 0"):

@@ -36,7 +36,9 @@ def mask() -> Tensor:
     return mask
 
 
-def test_image_alone_gives_rows_and_the_logits_of_the_scoring_prompts(model: VisionLanguageModel, scans: Tensor) -> None:
+def test_image_alone_gives_rows_and_the_logits_of_the_scoring_prompts(
+    model: VisionLanguageModel, scans: Tensor
+) -> None:
     outputs = model(scans)
     assert set(outputs) == ALWAYS | {"logits"}
     assert outputs["membership"] is None
@@ -44,7 +46,9 @@ def test_image_alone_gives_rows_and_the_logits_of_the_scoring_prompts(model: Vis
     prompts = mean_over_templates(template_bank(model.text))
     encoded = model.encode_image(scans)
     deltas = (prompts[:, 0] - prompts[:, 1]).expand(2, -1, -1)
-    expected, _ = model.scorer(encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, deltas, model.finding_anatomy)
+    expected, _ = model.scorer(
+        encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, deltas, model.finding_anatomy
+    )
     torch.testing.assert_close(outputs["logits"], expected)
 
 
@@ -71,7 +75,9 @@ def test_mask_decides_which_anatomies_are_there(model: VisionLanguageModel, scan
     assert (outputs["anatomy"][~outputs["anatomy_valid"]] == 0).all()
 
 
-def test_head_answers_for_anatomies_that_the_mask_does_not_speak_of(model: VisionLanguageModel, scans: Tensor, mask: Tensor) -> None:
+def test_head_answers_for_anatomies_that_the_mask_does_not_speak_of(
+    model: VisionLanguageModel, scans: Tensor, mask: Tensor
+) -> None:
     known = torch.ones(2, 6, dtype=torch.bool)
     known[:, HEART] = False
     with torch.no_grad():
@@ -100,7 +106,9 @@ def test_captions_become_rows_where_the_report_speaks(model: VisionLanguageModel
 
 
 @pytest.mark.parametrize("captions", [None, [{}, {}], [{"lung": ""}, {}], [{"pleura": "of no anatomy of ours"}, {}]])
-def test_batch_without_captions_has_no_caption_rows(model: VisionLanguageModel, scans: Tensor, captions: list | None) -> None:
+def test_batch_without_captions_has_no_caption_rows(
+    model: VisionLanguageModel, scans: Tensor, captions: list | None
+) -> None:
     assert "caption" not in model(scans, captions=captions)
 
 
@@ -110,7 +118,9 @@ def test_temperatures_stay_in_their_range(model: VisionLanguageModel, scans: Ten
         model.log_temperature.fill_(-20.0)
         model.log_temperature_global.fill_(5.0)
     outputs = model(scans)
-    assert outputs["temperature"].item() == pytest.approx(0.001) and outputs["temperature_global"].item() == pytest.approx(0.5)
+    assert outputs["temperature"].item() == pytest.approx(0.001) and outputs[
+        "temperature_global"
+    ].item() == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(("value", "inward"), [(-20.0, -1.0), (5.0, 1.0)])
@@ -135,15 +145,24 @@ def test_captions_are_placed_under_autocast(model: VisionLanguageModel, scans: T
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs = model(scans, mask, captions=captions)
     assert outputs["caption"].dtype == outputs["anatomy"].dtype
-    torch.testing.assert_close(outputs["caption"].float(), model(scans, mask, captions=captions)["caption"], atol=0.05, rtol=0)
+    torch.testing.assert_close(
+        outputs["caption"].float(), model(scans, mask, captions=captions)["caption"], atol=0.05, rtol=0
+    )
 
 
 def test_training_reaches_both_towers(model: VisionLanguageModel, scans: Tensor, mask: Tensor) -> None:
     model.train()
     outputs = model(scans, mask, captions=[{"lung": "a nodule"}, {"thorax": "clear"}])
-    total = outputs["finding_logits_drawn"].sum() + (outputs["anatomy"] * outputs["caption"]).sum() / outputs["temperature"]
+    total = (
+        outputs["finding_logits_drawn"].sum() + (outputs["anatomy"] * outputs["caption"]).sum() / outputs["temperature"]
+    )
     (total + outputs["anatomy_logits"].square().sum()).backward()
-    for module in (model.image.tower.stem[0], model.image.anatomy_head, model.image.anatomy_pooling.key, model.text.head.linear):
+    for module in (
+        model.image.tower.stem[0],
+        model.image.anatomy_head,
+        model.image.anatomy_pooling.key,
+        model.text.head.linear,
+    ):
         assert module.weight.grad.isfinite().all()
         assert module.weight.grad.abs().sum() > 0
     assert model.log_temperature.grad is not None and model.scorer.log_token_scale.grad is not None

@@ -1,7 +1,8 @@
-"""Refuses every socket that would leave this machine. Python imports it at start, so it also holds in the processes that a test starts.
+"""Refuses every socket that would leave this machine. Python imports it at start, so it also holds in the processes
+that a test starts.
 
-tests/conftest.py puts this folder on PYTHONPATH. A refusal is not an OSError on purpose: libraries that try a download and quietly go on
-when it fails must fail the test too.
+tests/conftest.py puts this folder on PYTHONPATH. A refusal is not an OSError on purpose: libraries that try a download
+and quietly go on when it fails must fail the test too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-_REAL_CONNECT: dict[str, Callable[..., Any]] = {name: getattr(socket.socket, name) for name in ("connect", "connect_ex", "sendto")}
+_REAL_CONNECT: dict[str, Callable[..., Any]] = {
+    name: getattr(socket.socket, name) for name in ("connect", "connect_ex", "sendto")
+}
 _REAL_GETADDRINFO = socket.getaddrinfo
 
 
@@ -20,7 +23,9 @@ class NetworkRefused(RuntimeError):
 
 
 def is_local(host: str | bytes | None) -> bool:
-    """Whether a host name or address is this machine itself: no host, ``localhost``, its own name or a loopback address."""
+    """Whether a host name or address is this machine itself: no host, ``localhost``, its own name or a loopback
+    address.
+    """
     if host is None:
         return True
     name = host.decode() if isinstance(host, bytes) else host

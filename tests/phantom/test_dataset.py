@@ -59,7 +59,9 @@ def test_a_stopped_run_is_completed_without_rendering_again(datalist: Path) -> N
     assert not list(folder.rglob(".*"))
 
 
-def test_scans_that_cannot_be_written_end_the_run_with_the_folder_and_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scans_that_cannot_be_written_end_the_run_with_the_folder_and_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"file: synthetic scans cannot be written there .*; .*name another folder"):
         make_dataset(tmp_path / "file", 1, 0, 0, seed=3, workers=1)
@@ -113,7 +115,9 @@ def test_the_dicom_series_has_the_geometry_and_the_values_of_the_image(datalist:
     assert np.array_equal(values, image[::-1, ::-1, -1].T)
 
 
-def test_scans_are_rendered_where_the_system_does_not_tell_which_cores_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scans_are_rendered_where_the_system_does_not_tell_which_cores_may_be_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     assert render_all(lambda task: {"id": task}, ["a", "b"]) == [{"id": "a"}, {"id": "b"}]

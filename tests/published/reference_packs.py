@@ -1,6 +1,8 @@
-"""Readers of the reference packs beside the checkout: parameters by formula, recorded arrays, and the comparison with them.
+"""Readers of the reference packs beside the checkout: parameters by formula, recorded arrays, and the comparison with
+them.
 
-The packs hold names, shapes, a formula that fills every parameter, and arrays that the published code computed from such parameters.
+The packs hold names, shapes, a formula that fills every parameter, and arrays that the published code computed from
+such parameters.
 """
 
 from __future__ import annotations
@@ -37,7 +39,11 @@ def published_shapes(name: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors of a published checkpoint, as the pack lists them."""
     folder = pack_folder(name)
     rows = [line.split("\t") for line in (folder / f"{name}_state_dict.tsv").read_text(encoding="utf-8").splitlines()]
-    return {row[0]: tuple(int(size) for size in row[1].strip("()").split(",") if size.strip()) for row in rows if row[1].startswith("(")}
+    return {
+        row[0]: tuple(int(size) for size in row[1].strip("()").split(",") if size.strip())
+        for row in rows
+        if row[1].startswith("(")
+    }
 
 
 def filled(name: str, shape: tuple[int, ...]) -> Tensor:
@@ -67,7 +73,9 @@ def filled(name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def assert_recorded(actual: Any, recorded: Any, limit: float = LIMIT, name: str = "") -> None:
-    """Fails when a value deviates from the recorded one by more than the limit, as a share of the largest recorded value."""
+    """Fails when a value deviates from the recorded one by more than the limit, as a share of the largest recorded
+    value.
+    """
     expected = torch.as_tensor(np.asarray(recorded)).double()
     found = torch.as_tensor(actual).detach().double()
     assert found.shape == expected.shape, f"{name} shape {tuple(found.shape)} and not {tuple(expected.shape)}"

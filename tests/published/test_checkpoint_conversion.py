@@ -20,7 +20,12 @@ from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.published.checkpoint_conversion import PublishedModel, Taken, convert_checkpoint, convert_tensors
 from bundle.ctfindings.published.fvlm.image_encoder import FvlmImageEncoder, FvlmScorer
 from bundle.ctfindings.published.fvlm.tensor_map import fvlm, turn_to_ras
-from bundle.ctfindings.published.radfinder.image_encoder import ProjectionHead, RadFinderImageEncoder, ScanCombiner, WindowEncoder
+from bundle.ctfindings.published.radfinder.image_encoder import (
+    ProjectionHead,
+    RadFinderImageEncoder,
+    ScanCombiner,
+    WindowEncoder,
+)
 from bundle.ctfindings.published.radfinder.tensor_map import radfinder
 from tests.published.reference_packs import published_shapes
 
@@ -47,12 +52,19 @@ def test_the_whole_table_of_the_pack_is_taken_or_named_as_dropped(name: str) -> 
 
 
 def small(name: str) -> dict[str, nn.Module]:
-    """The modules of a model at their true size, without memory for values, and the names of their parts in a bundle checkpoint."""
+    """The modules of a model at their true size, without memory for values, and the names of their parts in a bundle
+    checkpoint.
+    """
     with torch.device("meta"):
         if name == "fvlm":
             image: nn.Module = FvlmImageEncoder(VisionTransformerTower())
             text = {"trunk": BertModel(BertConfig(), add_pooling_layer=False), "head": nn.Linear(768, 256)}
-            return {"image": image, "scorer": FvlmScorer(), "bank": PromptBank(256, templates=1), "text": nn.ModuleDict(text)}
+            return {
+                "image": image,
+                "scorer": FvlmScorer(),
+                "bank": PromptBank(256, templates=1),
+                "text": nn.ModuleDict(text),
+            }
         config = Qwen3Config(
             vocab_size=151669, hidden_size=1024, intermediate_size=3072, num_hidden_layers=28, num_attention_heads=16,
             num_key_value_heads=8, head_dim=128,
@@ -71,7 +83,11 @@ def small(name: str) -> dict[str, nn.Module]:
 def test_what_is_converted_is_what_the_network_holds(name: str) -> None:
     state = convert_tensors(MODELS[name](), published(name), "file").state
     modules = small(name)
-    wanted = {f"{part}.{key}": tuple(value.shape) for part, module in modules.items() for key, value in module.state_dict().items()}
+    wanted = {
+        f"{part}.{key}": tuple(value.shape)
+        for part, module in modules.items()
+        for key, value in module.state_dict().items()
+    }
     assert {key: tuple(value.shape) for key, value in state.items()} == wanted
 
 
@@ -83,11 +99,14 @@ def test_a_file_that_does_not_fit_is_refused_by_the_name_of_the_tensor(name: str
 
     lacking = {key: value for key, value in whole.items() if key != victim.name}
     with pytest.raises(
-        ValueError, match=rf"file: is not a checkpoint of {model.name}: lacks {victim.name} \({victim.shape[0]},.*download it again"
+        ValueError,
+        match=rf"file: is not a checkpoint of {model.name}: lacks {victim.name} \({victim.shape[0]},.*download it again",
     ):
         convert_tensors(model, lacking, "file")
 
-    with pytest.raises(ValueError, match=rf"lacks {victim.name} .*; holds {victim.name}_old .*, which {model.name} does not have"):
+    with pytest.raises(
+        ValueError, match=rf"lacks {victim.name} .*; holds {victim.name}_old .*, which {model.name} does not have"
+    ):
         convert_tensors(model, {**lacking, f"{victim.name}_old": whole[victim.name]}, "file")
 
     with pytest.raises(ValueError, match=rf"{victim.name} has shape \(3, 5\) and not \({victim.shape[0]},"):
@@ -97,17 +116,22 @@ def test_a_file_that_does_not_fit_is_refused_by_the_name_of_the_tensor(name: str
         convert_tensors(model, {**whole, "one_more": torch.zeros(2)}, "file")
 
 
-@pytest.mark.parametrize("value", [torch.tensor(float("nan")), torch.tensor(float("inf")), torch.tensor(3), torch.tensor(1j)])
+@pytest.mark.parametrize(
+    "value", [torch.tensor(float("nan")), torch.tensor(float("inf")), torch.tensor(3), torch.tensor(1j)]
+)
 def test_values_that_no_weight_has_are_refused_by_the_name_of_the_tensor(value: Tensor) -> None:
     with pytest.raises(
-        ValueError, match="is not a checkpoint of Tiny: holds values that are no finite real numbers in b; download it again"
+        ValueError,
+        match="is not a checkpoint of Tiny: holds values that are no finite real numbers in b; download it again",
     ):
         convert_tensors(tiny(), {"a.weight": torch.zeros(2, 3), "b": value}, "file")
 
 
 def test_many_problems_are_counted() -> None:
     with pytest.raises(ValueError, match="and 146 more"):
-        convert_tensors(fvlm(), {key: value for key, value in published("fvlm").items() if "visual_encoder" not in key}, "file")
+        convert_tensors(
+            fvlm(), {key: value for key, value in published("fvlm").items() if "visual_encoder" not in key}, "file"
+        )
 
 
 def test_a_kernel_of_another_shape_is_accepted_only_where_it_can_be_folded() -> None:
@@ -115,27 +139,44 @@ def test_a_kernel_of_another_shape_is_accepted_only_where_it_can_be_folded() -> 
     deep = torch.arange(8.0).expand(1080, 1, 16, 16, 8)
     state = convert_tensors(radfinder(), {**published("radfinder"), name: deep}, "file").state
     assert state["image.tower.embed.weight"][0, 0, 0, 0].tolist() == [1.0, 5.0, 9.0, 13.0]
-    with pytest.raises(ValueError, match=rf"{name} has shape .* and not \(1080, 1, 16, 16, 4\) or \(1080, 1, 16, 16, 8\)"):
+    with pytest.raises(
+        ValueError, match=rf"{name} has shape .* and not \(1080, 1, 16, 16, 4\) or \(1080, 1, 16, 16, 8\)"
+    ):
         convert_tensors(radfinder(), {**published("radfinder"), name: deep[..., :6]}, "file")
 
 
 def tiny() -> PublishedModel:
     """A model of two tensors, for the ways in which a file can be written."""
     return PublishedModel(
-        "Tiny", "nowhere", "no paper", "none stated", [Taken("a.weight", (2, 3), "image.a"), Taken("b", (), "scorer.b")], [], {}, "model."
+        "Tiny",
+        "nowhere",
+        "no paper",
+        "none stated",
+        [Taken("a.weight", (2, 3), "image.a"), Taken("b", (), "scorer.b")],
+        [],
+        {},
+        "model.",
     )
 
 
 def test_files_of_every_kind_give_the_same_tensors(tmp_path: Path) -> None:
     tensors = {"a.weight": torch.rand(2, 3), "b": torch.tensor(2.0)}
     prefixed = {f"model.{key}": value for key, value in tensors.items()}
-    torch.save({"model": tensors, "optimizer": {"step": 3}, "config": {"run": {"lr": 1e-4}}, "epoch": 19}, tmp_path / "checkpoint_19.pth")
+    torch.save(
+        {"model": tensors, "optimizer": {"step": 3}, "config": {"run": {"lr": 1e-4}}, "epoch": 19},
+        tmp_path / "checkpoint_19.pth",
+    )
     torch.save(tensors, tmp_path / "flat.pt")
     save_file(prefixed, tmp_path / "model.safetensors")
     (tmp_path / "shards").mkdir()
     save_file({"model.a.weight": tensors["a.weight"]}, tmp_path / "shards" / "model-00001-of-00002.safetensors")
     save_file({"model.b": tensors["b"]}, tmp_path / "shards" / "model-00002-of-00002.safetensors")
-    index = {"weight_map": {"model.a.weight": "model-00001-of-00002.safetensors", "model.b": "model-00002-of-00002.safetensors"}}
+    index = {
+        "weight_map": {
+            "model.a.weight": "model-00001-of-00002.safetensors",
+            "model.b": "model-00002-of-00002.safetensors",
+        }
+    }
     (tmp_path / "shards" / "model.safetensors.index.json").write_text(json.dumps(index))
     for file in ("checkpoint_19.pth", "flat.pt", "model.safetensors", "shards"):
         converted = convert_checkpoint(tiny(), tmp_path / file)
@@ -189,8 +230,12 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 
 def test_a_tower_turned_to_our_axes_gives_mirrored_tokens() -> None:
     torch.manual_seed(0)
-    tower = VisionTransformerTower(patch=(8, 4, 2), size=(16, 16, 16), width=12, depth=2, heads=2, perceptron=16, levels=(0,)).eval()
-    turned = VisionTransformerTower(patch=(8, 4, 2), size=(16, 16, 16), width=12, depth=2, heads=2, perceptron=16, levels=(0,)).eval()
+    tower = VisionTransformerTower(
+        patch=(8, 4, 2), size=(16, 16, 16), width=12, depth=2, heads=2, perceptron=16, levels=(0,)
+    ).eval()
+    turned = VisionTransformerTower(
+        patch=(8, 4, 2), size=(16, 16, 16), width=12, depth=2, heads=2, perceptron=16, levels=(0,)
+    ).eval()
     turned.load_state_dict(turn_to_ras(tower.state_dict()))
     image = torch.rand(1, 1, 16, 16, 16)
     with torch.no_grad():

@@ -28,12 +28,20 @@ from bundle.ctfindings.published.radfinder.image_encoder import RadFinderImageEn
 from bundle.ctfindings.published.text_towers import PublishedTextTower, fvlm_text_tower, radfinder_text_tower
 
 TEMPLATES = {"one": ("{a}.", "Not {a}.")}
-ORGAN = {"Cardiomegaly": "heart", "Lung nodule": "lung", "Hiatal hernia": "esophagus", "Emphysema": "lung", "Atelectasis": "lung"}
+ORGAN = {
+    "Cardiomegaly": "heart",
+    "Lung nodule": "lung",
+    "Hiatal hernia": "esophagus",
+    "Emphysema": "lung",
+    "Atelectasis": "lung",
+}
 
 
 def small_fvlm() -> PublishedClassifier:
     torch.manual_seed(0)
-    tower = VisionTransformerTower(patch=(8, 4, 2), size=(16, 16, 16), width=12, depth=3, heads=2, perceptron=16, levels=(0, 1), dropout=0)
+    tower = VisionTransformerTower(
+        patch=(8, 4, 2), size=(16, 16, 16), width=12, depth=3, heads=2, perceptron=16, levels=(0, 1), dropout=0
+    )
     encoder = FvlmImageEncoder(tower, embedding=8, heads=2, window=(16, 16, 16))
     nn.init.normal_(encoder.query)
     return PublishedClassifier(encoder, FvlmScorer(), TEMPLATES, ORGAN, {"Lung nodule": "Nodule"}).eval()
@@ -42,7 +50,9 @@ def small_fvlm() -> PublishedClassifier:
 def small_radfinder(progress: bool = False) -> PublishedClassifier:
     torch.manual_seed(0)
     tower = WindowEncoder(window=(8, 8, 4), patch=(4, 4, 2), width=12, depth=2, heads=2, perceptron=16)
-    encoder = RadFinderImageEncoder(tower, ScanCombiner(12, 1, 2, 16), embedding=8, hidden=16, bottleneck=8, progress=progress)
+    encoder = RadFinderImageEncoder(
+        tower, ScanCombiner(12, 1, 2, 16), embedding=8, hidden=16, bottleneck=8, progress=progress
+    )
     scorer = FindingScorer(row_scale=1.0, tokens=False)
     return PublishedClassifier(encoder, scorer, TEMPLATES, dict.fromkeys(FINDING_NAMES, "thorax")).eval()
 
@@ -62,7 +72,9 @@ def mask() -> Tensor:
 
 
 def image_of(shape: tuple[int, ...]) -> MetaTensor:
-    return MetaTensor(torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(1)), affine=torch.eye(4, dtype=torch.float64))
+    return MetaTensor(
+        torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(1)), affine=torch.eye(4, dtype=torch.float64)
+    )
 
 
 def test_prompts_are_filled_as_they_are_written() -> None:
@@ -82,9 +94,13 @@ def test_a_finding_that_is_not_scored_is_not_in_the_answers(mask: Tensor) -> Non
     assert not by_name["Hiatal hernia"].anatomy_found and by_name["Hiatal hernia"].probability == 0
     assert not answers.maps["Hiatal hernia"].any() and answers.maps["Cardiomegaly"].any()
     assert any(
-        line.startswith("esophagus was not found in the scan: Hiatal hernia was given the probability 0") for line in answers.warnings
+        line.startswith("esophagus was not found in the scan: Hiatal hernia was given the probability 0")
+        for line in answers.warnings
     )
-    assert any(line.startswith("this model does not score Medical material, Arterial wall calcification") for line in answers.warnings)
+    assert any(
+        line.startswith("this model does not score Medical material, Arterial wall calcification")
+        for line in answers.warnings
+    )
 
 
 def test_a_probability_is_the_softmax_of_both_similarities_over_the_temperature(mask: Tensor) -> None:
@@ -104,7 +120,8 @@ def test_the_windows_of_a_large_scan_see_their_organ_alone(mask: Tensor) -> None
     image = image_of((24, 20, 18)).as_tensor()
     with torch.no_grad():
         encoded = encoder.encode_scan(image, mask)
-        # The heart's window begins at the middle of its box less half of 16, within the volume: x 10 - 8, y 9 - 8, z 7 - 8 -> 0.
+        # The heart's window begins at the middle of its box less half of 16, within the volume: x 10 - 8, y 9 - 8, z 7
+        # - 8 -> 0.
         window = (..., slice(2, 18), slice(1, 17), slice(0, 16))
         alone = torch.where(mask[window] == 2, 2, 0)
         expected = encoder(image[window], token_membership(alone.to(torch.uint8), (8, 4, 2)))
@@ -152,7 +169,9 @@ def test_a_scan_that_is_not_whole_windows_is_refused() -> None:
 
 
 def write_checkpoint(path: Path, classifier: PublishedClassifier, text: nn.Module | None = None) -> Path:
-    state = {f"{name}.{key}": value for name, part in classifier.named_children() for key, value in part.state_dict().items()}
+    state = {
+        f"{name}.{key}": value for name, part in classifier.named_children() for key, value in part.state_dict().items()
+    }
     state |= {} if text is None else {f"text.{key}": value for key, value in text.state_dict().items()}
     torch.save({"model": state, "source": {"licence": "none"}}, path)
     return path
@@ -206,7 +225,13 @@ def cxr_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_the_text_of_fvlm_is_the_first_token_without_token_types(cxr_bert: str) -> None:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 200}
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "vocab_size": 200,
+    }
     tower = fvlm_text_tower(cxr_bert, embedding=8, **sizes).eval()
     for parameter in tower.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -227,10 +252,14 @@ def test_a_folder_without_a_tokenizer_is_refused(make: Any, tmp_path: Path) -> N
         make(str(tmp_path / "nowhere"))
 
 
-def test_a_name_without_a_vocabulary_is_not_taken_for_another_encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_name_without_a_vocabulary_is_not_taken_for_another_encoder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     # As on the command line, where the name of a folder that is not there could be one of the hub.
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"^cxr_bert: no tokenizer is there; give the folder with vocab\.txt of CXR-BERT"):
+    with pytest.raises(
+        ValueError, match=r"^cxr_bert: no tokenizer is there; give the folder with vocab\.txt of CXR-BERT"
+    ):
         fvlm_text_tower("cxr_bert")
 
 
@@ -240,7 +269,9 @@ def test_the_tokenizer_of_another_encoder_is_refused(make: Any, rows: int, cxr_b
     folder = cxr_bert if make is fvlm_text_tower else str(bundle_root / "models" / "text_encoder")
     pieces = len(BertTokenizer.from_pretrained(folder))
     rows = rows if pieces < 1000 or rows > pieces else pieces - 1
-    with pytest.raises(ValueError, match=f"its tokenizer has {pieces} pieces and the encoder {rows}; give the folder with"):
+    with pytest.raises(
+        ValueError, match=f"its tokenizer has {pieces} pieces and the encoder {rows}; give the folder with"
+    ):
         make(folder, vocab_size=rows)
 
 
@@ -259,13 +290,20 @@ def test_a_warm_start_gives_the_tower_for_our_axes(tmp_path: Path) -> None:
         whole = VisionTransformerTower().state_dict()
     shapes = {key: torch.zeros(1).expand(value.shape) for key, value in whole.items()}
     position = torch.rand(shapes["position"].shape)
-    torch.save({"model": {f"image.tower.{key}": value for key, value in {**shapes, "position": position}.items()}}, tmp_path / "fvlm.pt")
+    torch.save(
+        {"model": {f"image.tower.{key}": value for key, value in {**shapes, "position": position}.items()}},
+        tmp_path / "fvlm.pt",
+    )
     started = warm_started_fvlm_tower(tmp_path / "fvlm.pt")
     assert torch.equal(started.position, position.flip(2, 3))
 
 
-@pytest.mark.parametrize(("name", "findings"), [("fvlm", LABEL_SETS["ctrate16_fvlm"]), ("radfinder", LABEL_SETS["ctrate18"])])
-def test_the_configuration_scores_the_findings_of_its_protocol(bundle_root: Path, name: str, findings: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("name", "findings"), [("fvlm", LABEL_SETS["ctrate16_fvlm"]), ("radfinder", LABEL_SETS["ctrate18"])]
+)
+def test_the_configuration_scores_the_findings_of_its_protocol(
+    bundle_root: Path, name: str, findings: tuple[str, ...]
+) -> None:
     overlay = ConfigParser.load_config_file(str(bundle_root / "configs" / "networks" / f"{name}.json"))
     assert set(overlay["finding_anatomy"]) == set(findings)
     parser = ConfigParser(ConfigParser.load_config_file(str(bundle_root / "configs" / "inference.json")) | overlay)

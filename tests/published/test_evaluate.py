@@ -26,7 +26,9 @@ from bundle.ctfindings.published.radfinder.image_encoder import RadFinderImageEn
 
 def fvlm_like() -> PublishedClassifier:
     torch.manual_seed(0)
-    tower = VisionTransformerTower(patch=(8, 8, 4), size=(16, 16, 16), width=12, depth=2, heads=2, perceptron=16, levels=(0,), dropout=0)
+    tower = VisionTransformerTower(
+        patch=(8, 8, 4), size=(16, 16, 16), width=12, depth=2, heads=2, perceptron=16, levels=(0,), dropout=0
+    )
     encoder = FvlmImageEncoder(tower, embedding=8, heads=2, window=(16, 16, 16))
     anatomy = {finding.name: finding.anatomy for finding in FINDINGS if finding.name in LABEL_SETS["ctrate16_fvlm"]}
     return PublishedClassifier(encoder, FvlmScorer(), {"own": ("{a}.", "Not {a}.")}, anatomy)
@@ -35,7 +37,9 @@ def fvlm_like() -> PublishedClassifier:
 def radfinder_like() -> PublishedClassifier:
     torch.manual_seed(0)
     tower = WindowEncoder(window=(8, 8, 8), patch=(4, 4, 4), width=12, depth=1, heads=2, perceptron=16)
-    encoder = RadFinderImageEncoder(tower, ScanCombiner(12, 1, 2, 16), embedding=8, hidden=16, bottleneck=8, progress=False)
+    encoder = RadFinderImageEncoder(
+        tower, ScanCombiner(12, 1, 2, 16), embedding=8, hidden=16, bottleneck=8, progress=False
+    )
     scorer = FindingScorer(row_scale=1.0, tokens=False)
     templates = {"T3": ("There is {a}.", "There is no {a}."), "T7": ("{a} is present.", "{a} is not present.")}
     return PublishedClassifier(encoder, scorer, templates, dict.fromkeys(FINDING_NAMES, "thorax"))
@@ -66,16 +70,22 @@ def datalist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "datalist.json"
 
 
-def evaluate(network: PublishedClassifier, steps: list[Transform], datalist: Path, protocol: str, folder: Path) -> dict[str, Any]:
+def evaluate(
+    network: PublishedClassifier, steps: list[Transform], datalist: Path, protocol: str, folder: Path
+) -> dict[str, Any]:
     torch.manual_seed(1)
     network.bank.prompts.copy_(torch.nn.functional.normalize(torch.randn(network.bank.prompts.shape), dim=-1))
-    state = {f"{name}.{key}": value for name, part in network.named_children() for key, value in part.state_dict().items()}
+    state = {
+        f"{name}.{key}": value for name, part in network.named_children() for key, value in part.state_dict().items()
+    }
     torch.save({"model": state}, folder / "model.pt")
 
     def no_text() -> Any:
         raise AssertionError("the prompts are in the checkpoint")
 
-    return evaluate_published(network, folder / "model.pt", no_text, datalist, steps, protocol, folder / "eval", resamples=20)
+    return evaluate_published(
+        network, folder / "model.pt", no_text, datalist, steps, protocol, folder / "eval", resamples=20
+    )
 
 
 def test_fvlm_by_its_protocol(datalist: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,7 +99,11 @@ def test_fvlm_by_its_protocol(datalist: Path, tmp_path: Path, capsys: pytest.Cap
     with (tmp_path / "eval" / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == [f"test_{index}" for index in range(4)]
-    assert "patient" not in rows[0] and "Cardiomegaly probability" in rows[0] and "Lymphadenopathy probability" not in rows[0]
+    assert (
+        "patient" not in rows[0]
+        and "Cardiomegaly probability" in rows[0]
+        and "Lymphadenopathy probability" not in rows[0]
+    )
     assert "Protocol fvlm" in capsys.readouterr().out
 
 
@@ -122,7 +136,9 @@ def test_scans_that_only_their_record_brings_to_hu_are_scored_as_those_in_hu(dat
     for study in (study for split in ("validation", "test") for study in content[split]):
         scan = nib.load(datalist.parent / study["image"])
         study["image"] = f"raw_{study['image']}"
-        nib.save(nib.Nifti1Image(np.asarray(scan.dataobj) + np.int16(1024), scan.affine), datalist.parent / study["image"])
+        nib.save(
+            nib.Nifti1Image(np.asarray(scan.dataobj) + np.int16(1024), scan.affine), datalist.parent / study["image"]
+        )
         study["stored"] = {"slope": 1.0, "intercept": -1024.0}
     raw = datalist.with_name("raw.json")
     raw.write_text(json.dumps(content))
@@ -138,7 +154,9 @@ def test_scans_that_only_their_record_brings_to_hu_are_scored_as_those_in_hu(dat
 @pytest.mark.parametrize("name", ["paraphrases", "export_path", "compare", "threshold_rule", "cache_dir"])
 def test_what_a_published_model_is_not_scored_by_is_refused(name: str, datalist: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"{name}: a published model is scored by its protocol alone"):
-        evaluate_published(radfinder_like(), "none.pt", lambda: None, datalist, [], "radfinder", tmp_path, **{name: "f1"})  # type: ignore
+        evaluate_published(
+            radfinder_like(), "none.pt", lambda: None, datalist, [], "radfinder", tmp_path, **{name: "f1"}
+        )  # type: ignore
 
 
 @pytest.mark.parametrize("model", ["fvlm", "radfinder"])
@@ -146,13 +164,16 @@ def test_the_configuration_hands_on_all_that_an_evaluation_can_be_asked_for(bund
     parser = ConfigParser()
     parser.read_config([str(bundle_root / "configs" / name) for name in ("train.json", "evaluate.json")])
     asked = {key: value for key, value in parser["evaluation"].items() if not key.startswith("_")}
-    parser.read_config([str(bundle_root / "configs" / name) for name in ("train.json", "evaluate.json", f"networks/{model}.json")])
+    parser.read_config(
+        [str(bundle_root / "configs" / name) for name in ("train.json", "evaluate.json", f"networks/{model}.json")]
+    )
     given = parser["evaluation"]
     # The name of the cache is made from what follows; a folder is what somebody may ask for.
     assert {key: value for key, value in asked.items() if key not in given or given[key] != value} == {
         "cache_key": asked["cache_key"],
         "preprocessing": asked["preprocessing"],
     }
-    assert [parser.get_parsed_content(key) for key in ("paraphrases", "export_path", "compare", "threshold_rule", "cache_dir")] == [
-        None
-    ] * 5
+    assert [
+        parser.get_parsed_content(key)
+        for key in ("paraphrases", "export_path", "compare", "threshold_rule", "cache_dir")
+    ] == [None] * 5

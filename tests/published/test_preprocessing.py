@@ -12,7 +12,13 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
-from bundle.ctfindings.published.preprocessing import CroppedToOrgans, CutToWindows, ResizedToSpacing, fvlm_pipeline, radfinder_pipeline
+from bundle.ctfindings.published.preprocessing import (
+    CroppedToOrgans,
+    CutToWindows,
+    ResizedToSpacing,
+    fvlm_pipeline,
+    radfinder_pipeline,
+)
 
 SHAPE, SPACING = (60, 50, 40), (2.0, 2.0, 3.0)
 
@@ -54,7 +60,8 @@ def test_fvlm_crops_to_the_organs_and_pads_to_its_least_size(scan: tuple[Path, P
     # Organs span 40 x 30 x 24 voxels; 3 + 2 of margin in plane and 2 + 1 along z, then the least size.
     assert study["image"].shape == (1, 64, 35, 48) and study["anatomy"].shape == (1, 64, 35, 48)
     lung = torch.nonzero(study["anatomy"].as_tensor()[0] > 0)
-    # 64 - 45 = 19 of padding: 9 in front; 3 of margin: the organs begin at 12. Along z 48 - 27 = 21: 10 in front, and 2.
+    # 64 - 45 = 19 of padding: 9 in front; 3 of margin: the organs begin at 12. Along z 48 - 27 = 21: 10 in front, and
+    # 2.
     assert lung.min(0).values.tolist() == [12, 3, 12] and lung.max(0).values.tolist() == [51, 32, 35]
     assert study["image"].min() == 0 and study["image"].max() <= 1
 
@@ -72,8 +79,11 @@ def test_fvlm_keeps_millimetres(scan: tuple[Path, Path]) -> None:
 
 def test_fvlm_maps_its_window(scan: tuple[Path, Path]) -> None:
     study = run(fvlm_pipeline(spacing=SPACING, margin=(60, 60, 60), least=(1, 1, 1)), *scan)
-    # -1000 HU is 150 of 1500 above the lower end; 40 + 3 * 20 + 2 * 20 + 10 = 150 HU at voxel (20, 20, 10), in front of it nothing was cut.
-    assert study["image"][0, 0, 0, 0] == pytest.approx(0.1) and study["image"][0, 20, 20, 10] == pytest.approx(1300 / 1500)
+    # -1000 HU is 150 of 1500 above the lower end; 40 + 3 * 20 + 2 * 20 + 10 = 150 HU at voxel (20, 20, 10), in front of
+    # it nothing was cut.
+    assert study["image"][0, 0, 0, 0] == pytest.approx(0.1) and study["image"][0, 20, 20, 10] == pytest.approx(
+        1300 / 1500
+    )
 
 
 def test_fvlm_without_a_mask_is_not_cropped(scan: tuple[Path, Path]) -> None:
@@ -83,7 +93,9 @@ def test_fvlm_without_a_mask_is_not_cropped(scan: tuple[Path, Path]) -> None:
 
 @pytest.mark.parametrize("codes", ["RAS", "SPL", "AIR"])
 @pytest.mark.parametrize("pipeline", [fvlm_pipeline, radfinder_pipeline])
-def test_a_scan_gives_the_same_in_every_orientation(scan: tuple[Path, Path], tmp_path: Path, codes: str, pipeline: Any) -> None:
+def test_a_scan_gives_the_same_in_every_orientation(
+    scan: tuple[Path, Path], tmp_path: Path, codes: str, pipeline: Any
+) -> None:
     expected = run(pipeline(), *scan)
     turned = run(pipeline(), *(reoriented(path, codes, tmp_path) for path in scan))
     torch.testing.assert_close(turned["image"].as_tensor(), expected["image"].as_tensor(), atol=1e-3, rtol=0)
@@ -107,7 +119,9 @@ def test_windows_are_cut_about_the_middle() -> None:
 
 
 def test_sizes_are_rounded_down() -> None:
-    volume = MetaTensor(torch.zeros(1, 7, 10, 3), affine=torch.diag(torch.tensor([1.0, 0.5, 3.0, 1.0], dtype=torch.float64)))
+    volume = MetaTensor(
+        torch.zeros(1, 7, 10, 3), affine=torch.diag(torch.tensor([1.0, 0.5, 3.0, 1.0], dtype=torch.float64))
+    )
     assert ResizedToSpacing(["image"], (2.0, 1.0, 3.0))({"image": volume})["image"].shape == (1, 3, 5, 3)
 
 

@@ -12,7 +12,9 @@ from bundle.ctfindings.phantom.case import Case, Site
 from bundle.ctfindings.phantom.report.write_report import write_report
 from bundle.ctfindings.reports.augmentation import RandCaptionsd, sentences_with_flags
 
-ABNORMAL = "Trachea is open. Pleura is normal. No consolidation. 6 mm nodule in the lingula. No effusion. Airways are patent."
+ABNORMAL = (
+    "Trachea is open. Pleura is normal. No consolidation. 6 mm nodule in the lingula. No effusion. Airways are patent."
+)
 NORMAL = "Heart size is normal. No pericardial effusion. Cardiac contours are natural."
 
 
@@ -129,7 +131,9 @@ def test_a_synthetic_caption_reduced_to_one_sentence_states_a_finding_of_its_ana
     for seed in range(12):
         rng = np.random.default_rng(seed)
         labels = tuple(int(name == finding.name) for name in FINDING_NAMES)
-        case = Case(seed, "phantom", labels, [Site(finding.name, 0.9, "right")], image_count=100, z_bottom_mm=0.0, series=3)
+        case = Case(
+            seed, "phantom", labels, [Site(finding.name, 0.9, "right")], image_count=100, z_bottom_mm=0.0, series=3
+        )
         report = write_report(case, rng)
         caption = report.captions[finding.anatomy]
         if finding.anatomy == "thorax":

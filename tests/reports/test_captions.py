@@ -106,7 +106,10 @@ def test_labels_come_from_both_sections() -> None:
 
 @pytest.mark.parametrize("uncertain", [-1, 0, 1])
 def test_the_label_of_a_doubt_is_an_argument(uncertain: int) -> None:
-    assert read_report("Emphysema cannot be excluded.", uncertain=uncertain).labels[FINDING_NAMES.index("Emphysema")] == uncertain
+    assert (
+        read_report("Emphysema cannot be excluded.", uncertain=uncertain).labels[FINDING_NAMES.index("Emphysema")]
+        == uncertain
+    )
 
 
 def test_another_label_for_a_doubt_is_refused() -> None:

@@ -128,7 +128,9 @@ def test_names_of_the_finding_table_in_its_own_templates(finding, positive: str,
     assert label(fill_template(negative, finding.name), finding.name) == 0
 
 
-@pytest.mark.skipif(not MANUAL.is_file(), reason="the reports with manual labels are not at hand (../shared/data/reports)")
+@pytest.mark.skipif(
+    not MANUAL.is_file(), reason="the reports with manual labels are not at hand (../shared/data/reports)"
+)
 def test_labels_of_real_reports_agree_with_manual_ones() -> None:
     csv.field_size_limit(10_000_000)
     with MANUAL.open(encoding="utf-8-sig", newline="") as file:

@@ -35,7 +35,10 @@ def test_english_prose(text: str, expected: list[str]) -> None:
     ("text", "expected"),
     [
         ("Z.n. Lobektomie. Kein Erguss.", ["Z.n. Lobektomie.", "Kein Erguss."]),
-        ("Fraktur der 5. Rippe links, z.B. alt. Herz normal.", ["Fraktur der 5. Rippe links, z.B. alt.", "Herz normal."]),
+        (
+            "Fraktur der 5. Rippe links, z.B. alt. Herz normal.",
+            ["Fraktur der 5. Rippe links, z.B. alt.", "Herz normal."],
+        ),
         ("Rundherd ca. 5 mm (Serie 3, Bild 45). Ende.", ["Rundherd ca. 5 mm (Serie 3, Bild 45).", "Ende."]),
         ("CT vom 3. Mai. 2. Rippe frei.", ["CT vom 3. Mai.", "2. Rippe frei."]),
         ("Erguss bds. Kein Pneumothorax.", ["Erguss bds.", "Kein Pneumothorax."]),
@@ -59,7 +62,9 @@ def test_lists_headings_and_wrapped_lines() -> None:
     assert [sentence.text for sentence in split_sentences(text)] == expected
 
 
-@pytest.mark.parametrize("text", ["", "  \n ", " . ", 'FINDINGS:\n\n1. A 1.5 cm cyst.No fluid?\n\n\n• (none) " Ende', "No. ", "z.B."])
+@pytest.mark.parametrize(
+    "text", ["", "  \n ", " . ", 'FINDINGS:\n\n1. A 1.5 cm cyst.No fluid?\n\n\n• (none) " Ende', "No. ", "z.B."]
+)
 def test_offsets_are_those_of_the_report_and_sentences_do_not_overlap(text: str) -> None:
     sentences = split_sentences(text)
     assert all(text[sentence.start : sentence.end] == sentence.text == sentence.text.strip() for sentence in sentences)
@@ -69,7 +74,9 @@ def test_offsets_are_those_of_the_report_and_sentences_do_not_overlap(text: str)
 def test_no_word_is_lost() -> None:
     text = 'Trachea is open.No mass, 3.5 cm. 1. Nodule (mass?). " Z.n. OP. FINDINGS: none'
     joined = " ".join(sentence.text for sentence in split_sentences(text))
-    assert [word for word in joined.split() if word.isalpha()] == [w for w in text.replace(".No", ". No").split() if w.isalpha()]
+    assert [word for word in joined.split() if word.isalpha()] == [
+        w for w in text.replace(".No", ". No").split() if w.isalpha()
+    ]
 
 
 def test_a_report_without_any_full_stop_takes_no_quadratic_time() -> None:

@@ -45,7 +45,9 @@ def test_mapped_ids_become_ours_and_the_others_are_ignored_with_their_count(scan
 
 
 def test_lung_takes_every_id(scan, write, lungs):
-    mask, known = load_anatomy_mask(write(np.where(lungs == 2, 700, lungs * (lungs == 1)).astype(np.int16)), "lung", scan)
+    mask, known = load_anatomy_mask(
+        write(np.where(lungs == 2, 700, lungs * (lungs == 1)).astype(np.int16)), "lung", scan
+    )
     np.testing.assert_array_equal(mask[0].numpy(), np.isin(lungs, (1, 2)))
     assert known == ("lung",) and mask.meta["warnings"] == []
 
@@ -122,7 +124,9 @@ def test_a_mask_without_any_mapped_id_is_refused(scan, write, lungs):
         load_anatomy_mask(write(lungs), {9: "heart"}, scan)
 
 
-@pytest.mark.parametrize(("mapping", "message"), [("total", "known are ctfindings"), ({1: "liver"}, "anatomy 'liver' is unknown")])
+@pytest.mark.parametrize(
+    ("mapping", "message"), [("total", "known are ctfindings"), ({1: "liver"}, "anatomy 'liver' is unknown")]
+)
 def test_an_unknown_mapping_or_anatomy_is_refused_with_the_known_ones(scan, write, lungs, mapping, message):
     with pytest.raises(ValueError, match=message):
         load_anatomy_mask(write(lungs), mapping, scan)

@@ -119,7 +119,9 @@ def test_a_zip_reads_as_its_folder_and_no_name_in_it_leaves_the_temporary_folder
 
 @pytest.fixture
 def locale_kept():
-    """The writer of ITK's DICOM files leaves the locale "C" behind, and all that is read by the locale afterwards is read as ASCII."""
+    """The writer of ITK's DICOM files leaves the locale "C" behind, and all that is read by the locale afterwards is
+    read as ASCII.
+    """
     before = locale.setlocale(locale.LC_ALL)
     yield
     locale.setlocale(locale.LC_ALL, before)
@@ -138,7 +140,9 @@ def test_jpeg_lossless_is_decoded_and_rescaled_once(tmp_path, hu, affine, write_
         reader.Update()
         writer_io.SetKeepOriginalUID(True)
         writer_io.SetCompressor("JPEG")
-        writer = itk.ImageFileWriter[itk.Image[itk.SS, 3]].New(Input=reader.GetOutput(), FileName=str(packed / f"{file.name}.dcm"))
+        writer = itk.ImageFileWriter[itk.Image[itk.SS, 3]].New(
+            Input=reader.GetOutput(), FileName=str(packed / f"{file.name}.dcm")
+        )
         writer.SetImageIO(writer_io)
         writer.SetUseInputMetaDataDictionary(False)
         writer_io.SetMetaDataDictionary(reader_io.GetMetaDataDictionary())
@@ -154,17 +158,36 @@ def test_jpeg_lossless_is_decoded_and_rescaled_once(tmp_path, hu, affine, write_
 def test_the_longest_axial_series_is_taken_and_the_others_named_without_the_patient(tmp_path, hu, affine, write_dicom):
     write_dicom(tmp_path / "a", hu, affine, number=3, description="Chest thin")
     write_dicom(tmp_path / "b", hu, affine, number=2, description="Chest thick", keep=range(0, 44, 4))
-    write_dicom(tmp_path / "c", hu, affine, number=1, description="Topogram", image_type=("ORIGINAL", "PRIMARY", "LOCALIZER"), keep=[0])
+    write_dicom(
+        tmp_path / "c",
+        hu,
+        affine,
+        number=1,
+        description="Topogram",
+        image_type=("ORIGINAL", "PRIMARY", "LOCALIZER"),
+        keep=[0],
+    )
     twice = np.concatenate([hu, hu], axis=2)
     write_dicom(tmp_path / "d", twice, affine, number=9, description="Sagittal", orientation=(0, 1, 0, 0, 0, -1))
-    write_dicom(tmp_path / "e", twice, affine, number=8, description="MIP", image_type=("DERIVED", "SECONDARY", "AXIAL"))
+    write_dicom(
+        tmp_path / "e", twice, affine, number=8, description="MIP", image_type=("DERIVED", "SECONDARY", "AXIAL")
+    )
     scan = load_scan(tmp_path)
     assert scan.shape[3] == 44
     (warning,) = scan.meta["warnings"]
-    for part in ("series 3 (44 images) was read", "series 2 (11 images)", "series 1 (1 images)", "series 8 (88 images)"):
+    for part in (
+        "series 3 (44 images) was read",
+        "series 2 (11 images)",
+        "series 1 (1 images)",
+        "series 8 (88 images)",
+    ):
         assert part in warning
     # What stands in a description was typed by somebody, and may be a name.
-    assert not [word for word in ("Doe", "4711", "Chest", "Topogram", "Sagittal", "MIP") if word in warning.replace(str(tmp_path), "")]
+    assert not [
+        word
+        for word in ("Doe", "4711", "Chest", "Topogram", "Sagittal", "MIP")
+        if word in warning.replace(str(tmp_path), "")
+    ]
 
 
 DAMAGES = {
@@ -195,7 +218,9 @@ def test_a_series_of_damaged_headers_is_refused(tmp_path, hu, affine, write_dico
     folder = write_dicom(tmp_path / "a", hu, affine, keep=range(3))
     for file in folder.iterdir():
         damage(file, "of no known kind")
-    with pytest.raises(ScanError, match=r"holds 3 DICOM files with a damaged header .* and no CT images; export the series again"):
+    with pytest.raises(
+        ScanError, match=r"holds 3 DICOM files with a damaged header .* and no CT images; export the series again"
+    ):
         load_scan(folder)
 
 
@@ -430,7 +455,9 @@ def truncated_zip(folder: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_bad_input_is_refused_in_one_line_with_file_and_remedy(tmp_path, hu, affine, make: Make, problem: str, remedy: str):
+def test_bad_input_is_refused_in_one_line_with_file_and_remedy(
+    tmp_path, hu, affine, make: Make, problem: str, remedy: str
+):
     path = make(tmp_path, hu, affine)
     with pytest.raises(ScanError) as refusal:
         load_scan(path)
@@ -462,7 +489,9 @@ def test_an_image_with_lost_pixels_is_refused_by_its_number(tmp_path, hu, affine
 # --- real scans ---
 
 
-@pytest.mark.parametrize("name", ["imlab_id001_ct_128x128x64", "ts_cardiac_cta_crop_1p5", "ibsi_candat_pat_2_ct", "cip_ct-64"])
+@pytest.mark.parametrize(
+    "name", ["imlab_id001_ct_128x128x64", "ts_cardiac_cta_crop_1p5", "ibsi_candat_pat_2_ct", "cip_ct-64"]
+)
 def test_a_real_scan_is_read(shared_data, name):
     assert load_scan(shared_data / "ct" / f"{name}.nii.gz").meta["warnings"] == []
 

@@ -52,7 +52,10 @@ def test_slices_of_eight_mm_are_enough(chest: tuple) -> None:
     levels = hu.shape[2] // times * times
     thick = hu[:, :, :levels].reshape(*hu.shape[:2], -1, times).mean(3)
     coarse = affine @ np.diag([1.0, 1, times, 1])
-    assert dice(lung_mask(thick, coarse), lungs[:, :, :levels].reshape(*hu.shape[:2], -1, times).mean(3) >= 0.5) >= WANTED_DICE
+    assert (
+        dice(lung_mask(thick, coarse), lungs[:, :, :levels].reshape(*hu.shape[:2], -1, times).mean(3) >= 0.5)
+        >= WANTED_DICE
+    )
 
 
 def test_a_scan_that_cuts_the_apex_or_the_base_is_no_harder(chest: tuple) -> None:
@@ -88,7 +91,10 @@ def test_a_scan_without_lungs_has_an_empty_mask(value: float) -> None:
 
 
 REAL: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
-    **{f"imlab_id00{number}_ct_128x128x64": (f"imlab_id00{number}_lungmask_128x128x64", lambda ids: ids > 0) for number in (1, 2, 3)},
+    **{
+        f"imlab_id00{number}_ct_128x128x64": (f"imlab_id00{number}_lungmask_128x128x64", lambda ids: ids > 0)
+        for number in (1, 2, 3)
+    },
     # Region and type in one number: region + 256 x type.
     "cip_ct-64": ("cip_lm-64", lambda ids: ids % 256 > 0),
     "nsclc_lung1-001_ct_1p5x1p5x3": ("nsclc_lung1-001_rtstruct_1p5x1p5x3", lambda ids: (ids == 1) | (ids == 2)),

@@ -24,13 +24,17 @@ def save(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
 
 
 @pytest.mark.parametrize("intercept", [-1024, -8192])
-def test_values_are_rescaled_once_by_the_record(tmp_path: Path, hu: np.ndarray, affine: np.ndarray, intercept: int) -> None:
+def test_values_are_rescaled_once_by_the_record(
+    tmp_path: Path, hu: np.ndarray, affine: np.ndarray, intercept: int
+) -> None:
     path = save(tmp_path / "raw.nii.gz", (hu - intercept).astype(np.int16), affine)
     scan = load_scan(path, {"slope": 1, "intercept": intercept})
     np.testing.assert_array_equal(scan[0].numpy(), hu)
 
 
-def test_the_pipeline_rescales_once_and_leaves_nothing_to_rescale_again(tmp_path: Path, hu: np.ndarray, affine: np.ndarray) -> None:
+def test_the_pipeline_rescales_once_and_leaves_nothing_to_rescale_again(
+    tmp_path: Path, hu: np.ndarray, affine: np.ndarray
+) -> None:
     path = save(tmp_path / "raw.nii.gz", (hu + 8192).astype(np.int16), affine)
     study = LoadScand("image")({"image": str(path), "stored": {"intercept": -8192}})
     np.testing.assert_array_equal(study["image"][0].numpy(), hu)
@@ -39,13 +43,17 @@ def test_the_pipeline_rescales_once_and_leaves_nothing_to_rescale_again(tmp_path
 
 @pytest.mark.parametrize("intercept", [-1024, -8192])
 def test_a_file_in_hu_is_not_rescaled_again(nifti: Path, intercept: int) -> None:
-    with pytest.raises(ScanError, match=rf"is in HU already, but its record asks for slope 1 and intercept {intercept}") as refused:
+    with pytest.raises(
+        ScanError, match=rf"is in HU already, but its record asks for slope 1 and intercept {intercept}"
+    ) as refused:
         load_scan(nifti, {"intercept": intercept})
     assert refused.value.kind == "rescaled twice" and "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("intercept", [-1024, -8192])
-def test_a_raw_file_without_its_rescale_is_refused(tmp_path: Path, hu: np.ndarray, affine: np.ndarray, intercept: int) -> None:
+def test_a_raw_file_without_its_rescale_is_refused(
+    tmp_path: Path, hu: np.ndarray, affine: np.ndarray, intercept: int
+) -> None:
     with pytest.raises(ScanError, match="slope and intercept left out"):
         load_scan(save(tmp_path / "raw.nii.gz", (hu - intercept).astype(np.int16), affine))
 
@@ -67,7 +75,11 @@ def test_no_real_scan_passes_raw_or_rescaled_twice(shared_data: Path) -> None:
     assert len(scans) >= 8
     for path in scans:
         values = np.asarray(nib.load(path).dataobj, np.float32)
-        refused = {shift for shift in (0, 1024, 8192, -1024, -8192) if hu_problem(values + np.float32(shift), np.dtype(np.float32))}
+        refused = {
+            shift
+            for shift in (0, 1024, 8192, -1024, -8192)
+            if hu_problem(values + np.float32(shift), np.dtype(np.float32))
+        }
         assert refused == {1024, 8192, -1024, -8192}, path.name
 
 

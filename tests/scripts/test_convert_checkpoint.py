@@ -18,7 +18,8 @@ from bundle.ctfindings.published.convert import convert_to_bundle, published_mod
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of fVLM at its true size that takes little space: each tensor is one value, seen as many."""
     tensors = {
-        entry.name: torch.full((1,), 0.5).expand(entry.shape or (1,)).reshape(entry.shape) for entry in published_model("fvlm").taken
+        entry.name: torch.full((1,), 0.5).expand(entry.shape or (1,)).reshape(entry.shape)
+        for entry in published_model("fvlm").taken
     }
     tensors["text_encoder.embeddings.position_ids"] = torch.arange(512).view(1, 512)
     path = tmp_path_factory.mktemp("download") / "checkpoint_19.pth"
@@ -31,7 +32,9 @@ def run(bundle_root: Path, *arguments: object) -> subprocess.CompletedProcess[st
     return subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
 
 
-def test_the_command_writes_source_and_licence_and_names_what_it_dropped(bundle_root: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_the_command_writes_source_and_licence_and_names_what_it_dropped(
+    bundle_root: Path, checkpoint: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "fvlm.pt"
     result = run(bundle_root, "fvlm", checkpoint, output)
     assert result.returncode == 0, result.stderr
@@ -48,14 +51,20 @@ def test_the_command_writes_source_and_licence_and_names_what_it_dropped(bundle_
     assert not state["bank.prompts"].any()
 
 
-def test_a_file_that_does_not_fit_ends_in_one_line_and_writes_nothing(bundle_root: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_file_that_does_not_fit_ends_in_one_line_and_writes_nothing(
+    bundle_root: Path, checkpoint: Path, tmp_path: Path
+) -> None:
     content = torch.load(checkpoint, weights_only=True)
     del content["model"]["temp"]
     broken = tmp_path / "broken.pth"
     torch.save(content, broken)
     result = run(bundle_root, "fvlm", broken, tmp_path / "out" / "fvlm.pt")
     assert result.returncode == 1
-    assert result.stderr.strip().splitlines()[-1].startswith(f"error: {broken}: is not a checkpoint of fVLM: lacks temp ()")
+    assert (
+        result.stderr.strip()
+        .splitlines()[-1]
+        .startswith(f"error: {broken}: is not a checkpoint of fVLM: lacks temp ()")
+    )
     assert "Traceback" not in result.stderr and not list(tmp_path.rglob("fvlm.pt"))
 
 
@@ -65,17 +74,22 @@ def test_the_tokenizer_is_looked_for_before_anything_is_written(checkpoint: Path
     assert not (tmp_path / "fvlm.pt").exists()
 
 
-def test_an_output_that_cannot_be_written_is_named(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_that_cannot_be_written_is_named(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ValueError, match="is a folder; name the file to write"):
         convert_to_bundle("fvlm", checkpoint, tmp_path)
 
     def full(_: object, path: Path) -> None:
         path.write_bytes(b"the first part")
-        raise RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file data/3: file write failed")
+        raise RuntimeError(
+            "[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file data/3: file write failed"
+        )
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(
-        ValueError, match=r"fvlm.pt: cannot be written \(.*file write failed\); make room, or name a file in another folder"
+        ValueError,
+        match=r"fvlm.pt: cannot be written \(.*file write failed\); make room, or name a file in another folder",
     ):
         convert_to_bundle("fvlm", checkpoint, tmp_path / "fvlm.pt")
     assert not list(tmp_path.iterdir())

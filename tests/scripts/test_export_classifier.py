@@ -45,6 +45,8 @@ def test_torchscript(script: dict[str, Any], network: torch.nn.Module, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("onnxscript") is None, reason="onnxscript is not installed: pip install -e '.[export]'")
+@pytest.mark.skipif(
+    importlib.util.find_spec("onnxscript") is None, reason="onnxscript is not installed: pip install -e '.[export]'"
+)
 def test_onnx(script: dict[str, Any], network: torch.nn.Module, tmp_path: Path) -> None:
     check(script, network, script["export_onnx"](network, torch.rand(1, 1, 48, 32, 64), tmp_path / "model.onnx"))

@@ -50,7 +50,14 @@ def test_a_cache(
     (tmp_path / "datalist.json").write_text(json.dumps(content))
     monkeypatch.setattr(loading, "fill_cache", lambda *_: {"a": "made", "b": second})
     train = bundle_root / "configs" / "train.json"
-    options = ("--config_file", train, "--datalist", tmp_path / "datalist.json", "--set", f"cache_dir={tmp_path / 'cache'}")
+    options = (
+        "--config_file",
+        train,
+        "--datalist",
+        tmp_path / "datalist.json",
+        "--set",
+        f"cache_dir={tmp_path / 'cache'}",
+    )
     if second == "made":
         run(bundle_root, monkeypatch, "fill_cache.py", *options)
     else:
@@ -59,7 +66,9 @@ def test_a_cache(
     assert "scans cached, 0 were there" in capsys.readouterr().out
 
 
-def test_masks(bundle_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_masks(
+    bundle_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     report = mask_datalist.MaskReport(tmp_path / "datalist.json", 1, 0, 0, {"b": "b.nii.gz: is damaged"})
     monkeypatch.setattr(mask_datalist, "mask_datalist", lambda *_: report)
     monkeypatch.setattr(mask_sources, "choose_source", lambda *_: mask_sources.MaskSource("classical"))

@@ -10,7 +10,9 @@ import pytest
 
 
 @pytest.mark.parametrize("missing", ["config", "datalist"])
-def test_a_file_that_is_not_there_is_one_line(missing: str, bundle_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_one_line(
+    missing: str, bundle_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     script: dict[str, Any] = runpy.run_path(str(bundle_root / "scripts" / "fill_cache.py"))
     path = tmp_path / "nowhere.json"
     config = path if missing == "config" else bundle_root / "configs" / "train.json"
@@ -31,7 +33,9 @@ def test_a_key_without_a_value_is_no_empty_text(
     assert caught.value.code == 2 and "'epochs' is no key=value" in capsys.readouterr().err
 
 
-def test_a_key_that_the_configuration_does_not_have_is_refused(bundle_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_key_that_the_configuration_does_not_have_is_refused(
+    bundle_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A misspelled cache_dir would fill the cache of the default."""
     script: dict[str, Any] = runpy.run_path(str(bundle_root / "scripts" / "fill_cache.py"))
     config = str(bundle_root / "configs" / "train.json")

@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def run(source: Path, output: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "scripts" / "import_text_encoder.py"), str(source), str(output)]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", timeout=120, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+    )
 
 
 def test_a_folder_without_an_encoder_is_refused_in_one_line_and_nothing_is_written(tmp_path: Path) -> None:
@@ -28,4 +30,6 @@ def test_a_folder_without_an_encoder_is_refused_in_one_line_and_nothing_is_writt
 def test_the_shipped_encoder_is_read_and_written_again(tmp_path: Path) -> None:
     done = run(ROOT / "models" / "text_encoder", tmp_path / "encoder")
     assert done.returncode == 0, done.stderr
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in (tmp_path / "encoder").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
+        file.name for file in (tmp_path / "encoder").iterdir()
+    }

@@ -30,8 +30,19 @@ from bundle.ctfindings.published.convert import published_model
 
 NAME = "chest_ct_zero_shot_findings"
 
-# Our own words for what the Model Zoo's schema of 2024-07-25 asks: required keys, text where text is, and six keys of every tensor.
-TEXTS = ["schema", "version", "monai_version", "pytorch_version", "numpy_version", "task", "description", "authors", "copyright"]
+# Our own words for what the Model Zoo's schema of 2024-07-25 asks: required keys, text where text is, and six keys of
+# every tensor.
+TEXTS = [
+    "schema",
+    "version",
+    "monai_version",
+    "pytorch_version",
+    "numpy_version",
+    "task",
+    "description",
+    "authors",
+    "copyright",
+]
 TENSOR = {
     "type": "object",
     "properties": {
@@ -55,13 +66,17 @@ SCHEMA = {
         "required_packages_version": {"type": "object"},
         "references": {"type": "array", "items": {"type": "string"}},
         "supported_apps": {"type": "object"},
-        "network_data_format": {"type": "object", "properties": {"inputs": TENSORS, "outputs": TENSORS}, "required": ["inputs", "outputs"]},
+        "network_data_format": {
+            "type": "object",
+            "properties": {"inputs": TENSORS, "outputs": TENSORS},
+            "required": ["inputs", "outputs"],
+        },
     },
     "required": [*TEXTS, "required_packages_version", "network_data_format", "changelog"],
 }
 
-# Runs in an empty folder that holds the unpacked bundle and nothing else; site-packages is added without its .pth files, so that the
-# editable installation of the repository is not found.
+# Runs in an empty folder that holds the unpacked bundle and nothing else; site-packages is added without its .pth
+# files, so that the editable installation of the repository is not found.
 ALONE = """
 import sys
 sys.path[:0] = [{root!r}]
@@ -77,8 +92,8 @@ run(**files, image={image!r}, queries=["fluid around the lung"], output_dir="out
 assert not [name for name in sys.modules if name.split(".")[0] in ("scripts", "plugins", "tests")]
 """
 
-# MONAI Label's own loader of bundles, which its bundle app uses, on two bundles in one process. Its transforms of results are not used
-# here, and need scikit-image and torchvision, which are not installed.
+# MONAI Label's own loader of bundles, which its bundle app uses, on two bundles in one process. Its transforms of
+# results are not used here, and need scikit-image and torchvision, which are not installed.
 TWO = """
 import sys
 import types
@@ -118,16 +133,35 @@ def names_in(folder: Path) -> set[str]:
 
 def test_the_folder_holds_what_belongs_and_nothing_else(staged: Path) -> None:
     names = names_in(staged)
-    assert {name.split("/")[0] for name in names} == {"LICENSE", "bundle", "configs", "docs", "models", "large_files.yml"}
-    assert {"configs/metadata.json", "configs/inference.json", "configs/train.json", "docs/README.md", "docs/data_license.txt"} <= names
+    assert {name.split("/")[0] for name in names} == {
+        "LICENSE",
+        "bundle",
+        "configs",
+        "docs",
+        "models",
+        "large_files.yml",
+    }
+    assert {
+        "configs/metadata.json",
+        "configs/inference.json",
+        "configs/train.json",
+        "docs/README.md",
+        "docs/data_license.txt",
+    } <= names
     parts = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
     models = {name for name in names if name.startswith("models/")}
     assert models == {"models/model.pt", *(f"models/text_encoder/{part}" for part in parts)}
-    assert not [name for name in names if "__pycache__" in name or name == "bundle/__init__.py" or name.endswith((".nii.gz", ".dcm"))]
+    assert not [
+        name
+        for name in names
+        if "__pycache__" in name or name == "bundle/__init__.py" or name.endswith((".nii.gz", ".dcm"))
+    ]
     assert {"bundle/ctfindings/__init__.py", "bundle/ctfindings/inference/output/templates/report.html.jinja"} <= names
 
 
-def test_weights_of_others_stay_behind(script: dict[str, Any], bundle_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_weights_of_others_stay_behind(
+    script: dict[str, Any], bundle_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     copy = tmp_path / "checkout"
     shutil.copytree(bundle_root / "configs", copy / "configs")
     for name in (*script["REQUIRED"], "models/fvlm.pt"):
@@ -136,7 +170,9 @@ def test_weights_of_others_stay_behind(script: dict[str, Any], bundle_root: Path
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_text("stands for the file")
     monkeypatch.setitem(script["stage"].__globals__, "ROOT", copy)
-    assert {name for name in names_in(script["stage"](tmp_path / "out")) if name.startswith("models/")} == {"models/model.pt"}
+    assert {name for name in names_in(script["stage"](tmp_path / "out")) if name.startswith("models/")} == {
+        "models/model.pt"
+    }
 
 
 def test_large_files_are_named_with_their_hash(staged: Path) -> None:
@@ -173,10 +209,14 @@ def test_a_folder_that_exists_is_not_touched(script: dict[str, Any], staged: Pat
         script["stage"](staged.parent)
 
 
-def test_a_place_that_cannot_be_written_is_one_line(script: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_one_line(
+    script: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(sys, "argv", ["stage_bundle.py", str(tmp_path / "file")])
-    with pytest.raises(SystemExit, match=r"^error: .*file: cannot be written to \(.*\); make room, or name another folder$"):
+    with pytest.raises(
+        SystemExit, match=r"^error: .*file: cannot be written to \(.*\); make room, or name another folder$"
+    ):
         script["main"]()
 
 
@@ -222,12 +262,20 @@ def test_the_zip_works_alone(archive: Path, phantom_scan: tuple[Path, Path], tmp
     code = ALONE.format(root=str(empty / NAME), packages=sysconfig.get_paths()["purelib"], image=str(scan))
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     result = subprocess.run(
-        [sys.executable, "-S", "-c", code], cwd=empty, env=environment, capture_output=True, encoding="utf-8", check=False
+        [sys.executable, "-S", "-c", code],
+        cwd=empty,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
     )
     assert result.returncode == 0, result.stderr[-3000:]
     record = json.loads((empty / "out" / "scan" / "findings.json").read_text(encoding="utf-8"))
     assert len(record["findings"]) == 18 and record["queries"][0]["text"] == "fluid around the lung"
-    assert record["model"]["weights_sha256"] == hashlib.sha256((empty / NAME / "models" / "model.pt").read_bytes()).hexdigest()
+    assert (
+        record["model"]["weights_sha256"]
+        == hashlib.sha256((empty / NAME / "models" / "model.pt").read_bytes()).hexdigest()
+    )
     assert (empty / "model.ts").stat().st_size > 1e5
 
 
@@ -243,7 +291,12 @@ def test_two_bundles_answer_in_one_server_process_each_with_its_own_weights(arch
     code = TWO.format(packages=sysconfig.get_paths()["purelib"], folders=[str(folder) for folder in folders])
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     result = subprocess.run(
-        [sys.executable, "-S", "-c", code], cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=False
+        [sys.executable, "-S", "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
     )
     assert result.returncode == 0, result.stderr[-3000:]
     first, second = (torch.tensor(logits) for logits in json.loads(result.stdout.splitlines()[-1]))
@@ -251,12 +304,15 @@ def test_two_bundles_answer_in_one_server_process_each_with_its_own_weights(arch
 
 
 @pytest.mark.slow
-def test_the_conversion_line_of_the_docs_works_in_the_zip_alone(archive: Path, bundle_root: Path, tmp_path: Path) -> None:
+def test_the_conversion_line_of_the_docs_works_in_the_zip_alone(
+    archive: Path, bundle_root: Path, tmp_path: Path
+) -> None:
     """Without the folder of the tokenizer it ends in one line and writes nothing; left out, the checkpoint is written."""
     with zipfile.ZipFile(archive) as packed:
         packed.extractall(tmp_path)
     tensors = {
-        entry.name: torch.full((1,), 0.5).expand(entry.shape or (1,)).reshape(entry.shape) for entry in published_model("fvlm").taken
+        entry.name: torch.full((1,), 0.5).expand(entry.shape or (1,)).reshape(entry.shape)
+        for entry in published_model("fvlm").taken
     }
     torch.save({"model": tensors, "epoch": 19}, tmp_path / NAME / "checkpoint_19.pth")
     page = (bundle_root / "docs" / "use_published_weights.md").read_text(encoding="utf-8")
@@ -270,7 +326,9 @@ def test_the_conversion_line_of_the_docs_works_in_the_zip_alone(archive: Path, b
     ):
         assert not output.exists()
         command = [sys.executable, "-S", "-c", path + code]
-        result = subprocess.run(command, cwd=tmp_path / NAME, env=environment, capture_output=True, encoding="utf-8", check=False)
+        result = subprocess.run(
+            command, cwd=tmp_path / NAME, env=environment, capture_output=True, encoding="utf-8", check=False
+        )
         assert result.returncode == status and "Traceback" not in result.stderr, result.stderr[-3000:]
         assert last is None or result.stderr.splitlines()[-1].startswith(last)
     assert torch.load(output, weights_only=True)["source"]["model"] == "fVLM"
@@ -307,7 +365,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
         return self.server
 
     def do_GET(self) -> None:
-        self._answer({"id": self.repo, "sha": "0" * 40, "siblings": [], "tags": [], "downloads": 0, "likes": 0, "private": True})
+        self._answer(
+            {"id": self.repo, "sha": "0" * 40, "siblings": [], "tags": [], "downloads": 0, "likes": 0, "private": True}
+        )
 
     def do_PUT(self) -> None:
         self.hub.stored[self.path.rsplit("/", 1)[1]] = self._body()
@@ -319,7 +379,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
         if self.path.endswith("/preupload/main"):
             files = json.loads(body)["files"]
             modes = [
-                {"path": file["path"], "uploadMode": "lfs" if file["size"] > 1e6 else "regular", "shouldIgnore": False} for file in files
+                {"path": file["path"], "uploadMode": "lfs" if file["size"] > 1e6 else "regular", "shouldIgnore": False}
+                for file in files
             ]
             self._answer({"files": modes})
         elif self.path.endswith("/info/lfs/objects/batch"):
@@ -349,10 +410,14 @@ def hub() -> Iterator[Any]:
     server.server_close()
 
 
-def test_the_upload_command_of_the_docs_brings_every_file_to_the_hub(hub: Any, staged: Path, tmp_path: Path, bundle_root: Path) -> None:
+def test_the_upload_command_of_the_docs_brings_every_file_to_the_hub(
+    hub: Any, staged: Path, tmp_path: Path, bundle_root: Path
+) -> None:
     version = json.loads((staged / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"]
     documented = (bundle_root / "docs" / "sharing.md").read_text(encoding="utf-8")
-    command = next(line for line in documented.splitlines() if line.startswith("python -c") and "push_to_hf_hub" in line)
+    command = next(
+        line for line in documented.splitlines() if line.startswith("python -c") and "push_to_hf_hub" in line
+    )
     filled = command.replace("USER", "someone").replace("OUT_DIR", str(tmp_path / "out")).replace("VERSION", version)
     shutil.copytree(staged, tmp_path / "out" / NAME)
     environment = {
@@ -365,7 +430,12 @@ def test_the_upload_command_of_the_docs_brings_every_file_to_the_hub(hub: Any, s
     }
     arguments = shlex.split(filled)
     result = subprocess.run(
-        [sys.executable, *arguments[1:]], cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=False
+        [sys.executable, *arguments[1:]],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
     )
     assert result.returncode == 0, result.stderr[-2000:]
     arrived = {}

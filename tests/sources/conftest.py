@@ -46,7 +46,9 @@ def prepare(bundle_root: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
         output = Path(str(arguments[list(arguments).index("--output") + 1]))
         with (output / "ledger.csv").open(encoding="utf-8", newline="") as file:
             ledger = list(csv.DictReader(file))
-        datalist, card = (json.loads((output / file).read_text(encoding="utf-8")) for file in ("datalist.json", "data_card.json"))
+        datalist, card = (
+            json.loads((output / file).read_text(encoding="utf-8")) for file in ("datalist.json", "data_card.json")
+        )
         return Prepared(datalist, card, ledger)
 
     return run

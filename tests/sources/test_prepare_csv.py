@@ -59,7 +59,9 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 def read(output: Path) -> tuple[dict[str, Any], dict[str, Any], list[list[str]]]:
     with (output / "ledger.csv").open(encoding="utf-8", newline="") as file:
         ledger = list(csv.reader(file))[1:]
-    datalist, card = (json.loads((output / name).read_text(encoding="utf-8")) for name in ("datalist.json", "data_card.json"))
+    datalist, card = (
+        json.loads((output / name).read_text(encoding="utf-8")) for name in ("datalist.json", "data_card.json")
+    )
     return datalist, card, ledger
 
 
@@ -86,7 +88,9 @@ def test_columns_of_any_name_become_study_records(run: Run, tmp_path: Path, scan
     ]
     table = write(tmp_path / "t.csv", rows)
     columns = ["id=Fall", "patient=PatNr", "image=Datei", "findings=Text", "label:pleural effusion=Erguss"]
-    run(table, "--output", tmp_path / "out", "--scans", scans, "--fractions", "0.4", "0.3", "0.3", "--columns", *columns)
+    run(
+        table, "--output", tmp_path / "out", "--scans", scans, "--fractions", "0.4", "0.3", "0.3", "--columns", *columns
+    )
     datalist, card, ledger = read(tmp_path / "out")
     assert ledger == []
     study = studies_of(datalist)["f3"]
@@ -95,7 +99,11 @@ def test_columns_of_any_name_become_study_records(run: Run, tmp_path: Path, scan
     assert study["labels"][FINDING_NAMES.index("Cardiomegaly")] == 1
     assert study["labels"].count(-1) == 16
     assert "heart" in study["captions"]
-    loaded = [each for split in ("training", "validation", "test") for each in load_datalist(tmp_path / "out" / "datalist.json", split)]
+    loaded = [
+        each
+        for split in ("training", "validation", "test")
+        for each in load_datalist(tmp_path / "out" / "datalist.json", split)
+    ]
     assert {Path(each["image"]).resolve() for each in loaded} == set(scans.iterdir())
     assert card["counts"]["all"] == {
         "studies": 6,
@@ -115,11 +123,20 @@ def test_columns_of_any_name_become_study_records(run: Run, tmp_path: Path, scan
 
 
 def test_a_patient_is_in_one_split_and_not_named(run: Run, tmp_path: Path, scans: Path) -> None:
-    rows = [{"id": f"f{number}", "patient": "Meier" if number % 2 else "Huber", "image": f"s{number}.nii.gz"} for number in range(6)]
+    rows = [
+        {"id": f"f{number}", "patient": "Meier" if number % 2 else "Huber", "image": f"s{number}.nii.gz"}
+        for number in range(6)
+    ]
     run(write(tmp_path / "t.csv", rows), "--output", tmp_path / "out", "--scans", scans)
     datalist, _, _ = read(tmp_path / "out")
     for patient in {study["patient"] for study in studies_of(datalist).values()}:
-        assert sum(any(study["patient"] == patient for study in datalist[split]) for split in ("training", "validation", "test")) == 1
+        assert (
+            sum(
+                any(study["patient"] == patient for study in datalist[split])
+                for split in ("training", "validation", "test")
+            )
+            == 1
+        )
     for file in ("datalist.json", "data_card.json", "data_card.html", "ledger.csv"):
         text = (tmp_path / "out" / file).read_text(encoding="utf-8")
         assert "Meier" not in text and "Huber" not in text
@@ -127,7 +144,12 @@ def test_a_patient_is_in_one_split_and_not_named(run: Run, tmp_path: Path, scans
 
 def test_the_table_may_name_the_splits(run: Run, tmp_path: Path, scans: Path) -> None:
     rows = [
-        {"id": f"f{n}", "patient": f"p{n // 2}", "image": f"s{n}.nii.gz", "split": ("train", "", "val", "val", "", "test")[n]}
+        {
+            "id": f"f{n}",
+            "patient": f"p{n // 2}",
+            "image": f"s{n}.nii.gz",
+            "split": ("train", "", "val", "val", "", "test")[n],
+        }
         for n in range(6)
     ]
     run(write(tmp_path / "t.csv", rows), "--output", tmp_path / "out", "--scans", scans)
@@ -160,13 +182,23 @@ def test_what_cannot_be_used_is_named_by_row_and_the_rest_is_kept(run: Run, tmp_
     run(write(tmp_path / "t.csv", rows), "--output", tmp_path / "out", "--scans", scans)
     datalist, card, ledger = read(tmp_path / "out")
     assert set(studies_of(datalist)) == {"good", "silent", "masked"}
-    assert card["dropped"] == {"no such scan": 1, "id in several rows": 2, "scan in several rows": 2, "unusable scan": 1, "not in HU": 1}
+    assert card["dropped"] == {
+        "no such scan": 1,
+        "id in several rows": 2,
+        "scan in several rows": 2,
+        "unusable scan": 1,
+        "not in HU": 1,
+    }
     assert [entry[:3] for entry in ledger if entry[0] == "dropped" and entry[3] == "id in several rows"] == [
         ["dropped", "5", "twice"],
         ["dropped", "6", "twice"],
     ]
     noticed = {(entry[2], entry[3]) for entry in ledger if entry[0] == "noticed"}
-    assert {("silent", "no report"), ("masked", "no such anatomy file"), ("extra.nii.gz", "scan without a row")} <= noticed
+    assert {
+        ("silent", "no report"),
+        ("masked", "no such anatomy file"),
+        ("extra.nii.gz", "scan without a row"),
+    } <= noticed
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -175,7 +207,13 @@ def test_dicom_studies_get_their_snippets_in_mm(
 ) -> None:
     write_dicom(tmp_path / "scans" / "a", hu, affine, number=3)
     report = "A nodule in the left apex (series 3, image 20). A scar in the right base (series 3, image 99)."
-    run(write(tmp_path / "t.csv", [{"id": "a", "report": report}]), "--output", tmp_path / "out", "--scans", tmp_path / "scans")
+    run(
+        write(tmp_path / "t.csv", [{"id": "a", "report": report}]),
+        "--output",
+        tmp_path / "out",
+        "--scans",
+        tmp_path / "scans",
+    )
     datalist, card, _ = read(tmp_path / "out")
     (snippet,) = studies_of(datalist)["a"]["snippets"]
     assert snippet == {
@@ -188,7 +226,14 @@ def test_dicom_studies_get_their_snippets_in_mm(
 
 
 def test_labels_may_be_read_from_the_reports_where_the_table_has_none(run: Run, tmp_path: Path, scans: Path) -> None:
-    rows = [{"id": "s0", "image": "s0.nii.gz", "report": "Bilateral pleural effusion. No consolidation.", "Consolidation": "1"}]
+    rows = [
+        {
+            "id": "s0",
+            "image": "s0.nii.gz",
+            "report": "Bilateral pleural effusion. No consolidation.",
+            "Consolidation": "1",
+        }
+    ]
     run(write(tmp_path / "t.csv", rows), "--output", tmp_path / "out", "--scans", scans, "--labels-from-reports")
     labels = studies_of(read(tmp_path / "out")[0])["s0"]["labels"]
     assert labels[FINDING_NAMES.index("Pleural effusion")] == 1
@@ -231,7 +276,9 @@ def test_nothing_is_written_over(run: Run, tmp_path: Path, scans: Path) -> None:
         run(table, "--output", tmp_path / "out", "--scans", scans)
 
 
-def test_a_stopped_run_reads_no_scan_twice_but_a_changed_one_again(tmp_path: Path, scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_reads_no_scan_twice_but_a_changed_one_again(
+    tmp_path: Path, scans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journal, paths = tmp_path / "out" / "scans.jsonl", sorted(scans.iterdir())
     first = dict(read_all_facts(plain(paths[:4]), journal, workers=1))
     with journal.open("a") as file:

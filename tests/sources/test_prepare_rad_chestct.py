@@ -18,13 +18,19 @@ from bundle.ctfindings.findings import FINDING_NAMES, FINDINGS, LABEL_SETS, find
 from bundle.ctfindings.sources.rad_chestct import mapped_abnormalities, read_source
 
 SCRIPT = "prepare_rad_chestct.py"
-ABNORMALITIES = sorted({name for finding in FINDINGS for name in (*finding.radchestct, *(finding.radchestct_extended or ()))})
+ABNORMALITIES = sorted(
+    {name for finding in FINDINGS for name in (*finding.radchestct, *(finding.radchestct_extended or ()))}
+)
 LOCATIONS = ("right_upper", "left_lower", "heart")
 
 
 def write_labels(path: Path, scans: dict[str, set[str]], locations: tuple[str, ...] = LOCATIONS) -> Path:
     """A label table in the publisher's form; each scan has the columns that are named, ``abnormality*location``."""
-    columns = [f"{abnormality}*{location}" for abnormality in ABNORMALITIES for location in locations] if locations else ABNORMALITIES
+    columns = (
+        [f"{abnormality}*{location}" for abnormality in ABNORMALITIES for location in locations]
+        if locations
+        else ABNORMALITIES
+    )
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["NoteAcc_DEID", *columns])
@@ -45,21 +51,33 @@ def folder(tmp_path: Path, chest: np.ndarray) -> Path:
     return root
 
 
-def test_scans_get_their_axes_and_labels_of_any_location(prepare: Any, tmp_path: Path, folder: Path, chest: np.ndarray) -> None:
+def test_scans_get_their_axes_and_labels_of_any_location(
+    prepare: Any, tmp_path: Path, folder: Path, chest: np.ndarray
+) -> None:
     nothing: set[str] = set()
-    write_labels(folder / "imgtrain_Abnormality_and_Location_Labels.csv", {"trn00001": {"nodulegr1cm*heart"}, "trn00002": nothing})
+    write_labels(
+        folder / "imgtrain_Abnormality_and_Location_Labels.csv",
+        {"trn00001": {"nodulegr1cm*heart"}, "trn00002": nothing},
+    )
     write_labels(folder / "imgvalid_Abnormality_and_Location_Labels.csv", {"val00001": {"calcification*left_lower"}})
-    write_labels(folder / "imgtest_Abnormality_and_Location_Labels.csv", {"tst00001": nothing, "tst00002": nothing, "tst00003": nothing})
+    write_labels(
+        folder / "imgtest_Abnormality_and_Location_Labels.csv",
+        {"tst00001": nothing, "tst00002": nothing, "tst00003": nothing},
+    )
     result = prepare(SCRIPT, folder, "--output", tmp_path / "out")
     assert result.reasons() == {}
-    assert {split: [study["id"] for study in result.datalist[split]] for split in ("training", "validation", "test")} == {
+    assert {
+        split: [study["id"] for study in result.datalist[split]] for split in ("training", "validation", "test")
+    } == {
         "training": ["trn00001", "trn00002"],
         "validation": ["val00001"],
         "test": ["tst00001", "tst00002", "tst00003"],
     }
     nodule = result.studies["trn00001"]["labels"]
     assert [FINDING_NAMES[index] for index, value in enumerate(nodule) if value == 1] == ["Lung nodule"]
-    assert {FINDING_NAMES[index] for index, value in enumerate(nodule) if value == -1} == set(FINDING_NAMES) - set(LABEL_SETS["radchest16"])
+    assert {FINDING_NAMES[index] for index, value in enumerate(nodule) if value == -1} == set(FINDING_NAMES) - set(
+        LABEL_SETS["radchest16"]
+    )
     calcified = result.studies["val00001"]["labels"]
     assert calcified[finding_index("Arterial wall calcification")] == 1
     assert calcified[finding_index("Coronary artery wall calcification")] == -1
@@ -72,12 +90,25 @@ def test_scans_get_their_axes_and_labels_of_any_location(prepare: Any, tmp_path:
     np.testing.assert_allclose(centre[:3], 0, atol=1e-9)
 
 
-def test_the_extended_mapping_knows_all_18_and_says_that_it_compares_with_nobody(prepare: Any, tmp_path: Path, folder: Path) -> None:
-    labels = {"tst00001": {"air_trapping*right_upper", "coronary_artery_disease*heart"}, "tst00002": {"calcification*heart"}}
+def test_the_extended_mapping_knows_all_18_and_says_that_it_compares_with_nobody(
+    prepare: Any, tmp_path: Path, folder: Path
+) -> None:
+    labels = {
+        "tst00001": {"air_trapping*right_upper", "coronary_artery_disease*heart"},
+        "tst00002": {"calcification*heart"},
+    }
     table = write_labels(tmp_path / "imgtest.csv", labels)
-    result = prepare(SCRIPT, folder, "--labels", table, "--labelling", "extended", "--splits", "test", "--output", tmp_path / "out")
-    present = {name: {FINDING_NAMES[i] for i, value in enumerate(study["labels"]) if value == 1} for name, study in result.studies.items()}
-    assert present == {"tst00001": {"Mosaic attenuation pattern", "Coronary artery wall calcification"}, "tst00002": set()}
+    result = prepare(
+        SCRIPT, folder, "--labels", table, "--labelling", "extended", "--splits", "test", "--output", tmp_path / "out"
+    )
+    present = {
+        name: {FINDING_NAMES[i] for i, value in enumerate(study["labels"]) if value == 1}
+        for name, study in result.studies.items()
+    }
+    assert present == {
+        "tst00001": {"Mosaic attenuation pattern", "Coronary artery wall calcification"},
+        "tst00002": set(),
+    }
     assert all(-1 not in study["labels"] for study in result.studies.values())
     assert "not comparable with published numbers" in result.card["origin"]["labels"]
     assert result.reasons()["trn00001"] == "no row of labels"
@@ -93,19 +124,26 @@ def test_all_scans_may_be_test(prepare: Any, tmp_path: Path, folder: Path) -> No
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"imgtrain.csv": "NoteAcc_DEID,nodule\ntrn00001,1\n"}, "has no column 'catheter_or_port' or 'catheter_or_port\\*LOCATION'"),
+        (
+            {"imgtrain.csv": "NoteAcc_DEID,nodule\ntrn00001,1\n"},
+            "has no column 'catheter_or_port' or 'catheter_or_port\\*LOCATION'",
+        ),
         ({"imgtrain.csv": "scan,nodule\ntrn00001,1\n"}, "has no column 'NoteAcc_DEID'"),
         ({"labels.csv": "NoteAcc_DEID,nodule\ntrn00001,1\n"}, "none of train, valid and test"),
     ],
 )
-def test_tables_that_cannot_be_used_are_named(prepare: Any, tmp_path: Path, folder: Path, tables: dict[str, str], message: str) -> None:
+def test_tables_that_cannot_be_used_are_named(
+    prepare: Any, tmp_path: Path, folder: Path, tables: dict[str, str], message: str
+) -> None:
     for name, text in tables.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(SystemExit, match=message):
         prepare(SCRIPT, folder, "--labels", *(tmp_path / name for name in tables), "--output", tmp_path / "out")
 
 
-def test_a_scan_in_two_splits_is_refused_and_one_in_two_rows_left_out(prepare: Any, tmp_path: Path, folder: Path) -> None:
+def test_a_scan_in_two_splits_is_refused_and_one_in_two_rows_left_out(
+    prepare: Any, tmp_path: Path, folder: Path
+) -> None:
     first = write_labels(tmp_path / "imgtrain.csv", {"trn00001": set()})
     second = write_labels(tmp_path / "imgtest.csv", {"tst00001": set(), "trn00001": set()})
     with pytest.raises(SystemExit, match="line 3: trn00001 is in imgtrain"):
@@ -150,7 +188,8 @@ def test_the_publishers_examples_are_read(prepare: Any, tmp_path: Path, shared_d
 
 
 @pytest.mark.parametrize(
-    ("labelling", "file"), [("standard", "radchestct_to_ctrate18_standard.json"), ("extended", "radchestct_to_ctrate18.json")]
+    ("labelling", "file"),
+    [("standard", "radchestct_to_ctrate18_standard.json"), ("extended", "radchestct_to_ctrate18.json")],
 )
 def test_the_mappings_are_those_of_the_published_tables(shared_data: Path, labelling: Any, file: str) -> None:
     published = json.loads((shared_data / "formats" / file).read_text())

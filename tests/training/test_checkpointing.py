@@ -24,7 +24,8 @@ class Run:
         self.evaluator = Engine(lambda engine, batch: None)
         self.trainer = Engine(self.step)
         self.evaluator.add_event_handler(
-            Events.COMPLETED, lambda engine: engine.state.metrics.update(macro_auc=metrics[self.trainer.state.epoch - 1])
+            Events.COMPLETED,
+            lambda engine: engine.state.metrics.update(macro_auc=metrics[self.trainer.state.epoch - 1]),
         )
         self.trainer.add_event_handler(Events.EPOCH_STARTED, lambda engine: torch.manual_seed(engine.state.epoch))
         self.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: self.evaluator.run([0]))
@@ -87,7 +88,9 @@ def test_a_run_that_patience_ended_trains_on_only_when_patience_is_raised(tmp_pa
 
 
 class ScaledRun(Run):
-    """The same with a scaler of gradients, made when the run starts as MONAI's trainer does, whose scale grows every fourth step."""
+    """The same with a scaler of gradients, made when the run starts as MONAI's trainer does, whose scale grows every
+    fourth step.
+    """
 
     def run(self, epochs: int) -> list[float]:
         self.trainer.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=4)  # type: ignore[attr-defined]
@@ -150,14 +153,21 @@ def test_a_complete_run_trains_on_when_epochs_are_raised_by_the_longer_schedule(
         model = nn.Linear(1, 1)
         optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=3 * epochs + 1)
-        evaluator, trainer = Engine(lambda engine, batch: None), Engine(lambda engine, batch: (optimizer.step(), schedule.step()))
+        evaluator, trainer = (
+            Engine(lambda engine, batch: None),
+            Engine(lambda engine, batch: (optimizer.step(), schedule.step())),
+        )
         evaluator.add_event_handler(Events.COMPLETED, lambda engine: engine.state.metrics.update(macro_auc=0.5))
-        RunCheckpoint(tmp_path, {"model": model, "optimizer": optimizer, "lr_scheduler": schedule}, evaluator).attach(trainer)
+        RunCheckpoint(tmp_path, {"model": model, "optimizer": optimizer, "lr_scheduler": schedule}, evaluator).attach(
+            trainer
+        )
         trainer.run(range(3), max_epochs=epochs)
         return trainer.state.epoch, schedule.get_last_lr()[0]
 
     assert run(2)[0] == 2
-    whole = torch.optim.lr_scheduler.OneCycleLR(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0), max_lr=1.0, total_steps=13)
+    whole = torch.optim.lr_scheduler.OneCycleLR(
+        torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0), max_lr=1.0, total_steps=13
+    )
     for _ in range(12):
         whole.optimizer.step()
         whole.step()

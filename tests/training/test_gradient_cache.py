@@ -1,4 +1,6 @@
-"""Gradient caching against the plain step on the whole batch. Run as a program, this file is one of the two processes of its own test."""
+"""Gradient caching against the plain step on the whole batch. Run as a program, this file is one of the two processes
+of its own test.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class Towers(nn.Module):
         self.text = nn.Linear(WIDTH, 4)
         self.log_temperature = nn.Parameter(torch.tensor(-1.0))
 
-    def forward(self, image: Tensor, report: Tensor, has_report: Tensor, bins: Tensor, snippets: list[list[int]]) -> dict[str, Any]:
+    def forward(
+        self, image: Tensor, report: Tensor, has_report: Tensor, bins: Tensor, snippets: list[list[int]]
+    ) -> dict[str, Any]:
         rows = F.normalize(self.image(image), dim=-1)
         outputs: dict[str, Any] = {
             "anatomy": rows,
@@ -52,7 +56,12 @@ class Towers(nn.Module):
         if has_report.any():
             written = F.normalize(self.text(report), dim=-1) * has_report[:, None, None]
             outputs |= {"caption": written, "caption_valid": has_report[:, None].expand(-1, ANATOMIES)}
-            outputs |= {"scan": rows[:, 0], "scan_valid": has_report | True, "report": written[:, 0], "report_valid": has_report}
+            outputs |= {
+                "scan": rows[:, 0],
+                "scan_valid": has_report | True,
+                "report": written[:, 0],
+                "report_valid": has_report,
+            }
         places = [(scan, place) for scan, given in enumerate(snippets) for place in given]
         if places:
             scans = torch.tensor([scan for scan, _ in places])
@@ -81,11 +90,20 @@ def studies() -> dict[str, Any]:
 
 def prepare(batch: dict[str, Any], *_: Any, **__: Any) -> tuple[Tensor, dict[str, Tensor], tuple, dict[str, Any]]:
     inputs = {name: batch[name] for name in ("report", "has_report", "bins", "snippets")}
-    return batch["image"], {name: batch[name] for name in ("labels", "caption_id", "caption_normal", "report_id")}, (), inputs
+    return (
+        batch["image"],
+        {name: batch[name] for name in ("labels", "caption_id", "caption_normal", "report_id")},
+        (),
+        inputs,
+    )
 
 
 def objective() -> CompositeLoss:
-    losses = {"local": LocalAnatomyLoss(), "siglip": SigLIPLoss(scale=2.0, bias=-1.0), "localization": SnippetLocalizationLoss()}
+    losses = {
+        "local": LocalAnatomyLoss(),
+        "siglip": SigLIPLoss(scale=2.0, bias=-1.0),
+        "localization": SnippetLocalizationLoss(),
+    }
     return CompositeLoss(losses, {"local": 1.0, "siglip": 0.5, "localization": 2.0})
 
 
@@ -124,7 +142,12 @@ class KeepGradients(torch.optim.SGD):
 
 
 def cached_step(
-    batches: list[dict[str, Any]], network: nn.Module, loss: nn.Module, waiting: Path, prepare_batch: Any = prepare, **settings: Any
+    batches: list[dict[str, Any]],
+    network: nn.Module,
+    loss: nn.Module,
+    waiting: Path,
+    prepare_batch: Any = prepare,
+    **settings: Any,
 ) -> dict[str, Tensor]:
     trainer = SupervisedTrainer(
         device="cpu",
@@ -161,7 +184,9 @@ def first_wordings(text: Any, batch: int) -> Tensor:
     return embedded.view(2, 1, len(FINDINGS), -1).expand(-1, batch, -1, -1)
 
 
-def test_scans_without_masks_count_in_grounding_as_in_the_whole_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scans_without_masks_count_in_grounding_as_in_the_whole_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The network itself, on two scans with masks and two without; in a whole batch the others have empty masks."""
     monkeypatch.setattr(vision_language, "drawn_prompts", first_wordings)
     masked, bare = make_batch(0, scans=2), make_batch(1, scans=2)
@@ -177,7 +202,9 @@ def test_scans_without_masks_count_in_grounding_as_in_the_whole_batch(tmp_path: 
         return model
 
     found, expected = (
-        cached_step(parts, network(), CompositeLoss({"grounding": GroundingLoss()}, {"grounding": 1.0}), tmp_path, prepare_batch)
+        cached_step(
+            parts, network(), CompositeLoss({"grounding": GroundingLoss()}, {"grounding": 1.0}), tmp_path, prepare_batch
+        )
         for parts in ([masked, bare], [whole])
     )
     assert set(found) == set(expected) and expected["image.field.1.weight"].abs().max() > 1e-3
@@ -273,7 +300,12 @@ def test_nothing_is_left_waiting(tmp_path: Path) -> None:
 def test_absent_entries_are_rows_of_zeros_and_absent_snippets_no_rows() -> None:
     parts: list[dict[str, Tensor | None]] = [
         {"report": torch.ones(2, 3), "temperature": torch.tensor(0.5), "membership": None, "snippet": None},
-        {"temperature": torch.tensor(0.5), "membership": None, "snippet": torch.ones(1, 3), "prompt_drawn": torch.ones(2, 3, 4)},
+        {
+            "temperature": torch.tensor(0.5),
+            "membership": None,
+            "snippet": torch.ones(1, 3),
+            "prompt_drawn": torch.ones(2, 3, 4),
+        },
     ]
     joined = join_parts(parts, [2, 3])
     assert joined["report"].sum(1).tolist() == [3, 3, 0, 0, 0]  # type: ignore[union-attr]
@@ -301,7 +333,11 @@ def rank_main(rank: int, folder: Path) -> None:
     """One of the two processes: its half of the batch in three micro-batches; rank 0 writes the gradients."""
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=2, timeout=datetime.timedelta(seconds=120)
+        "gloo",
+        init_method=f"file://{folder / 'rendezvous'}",
+        rank=rank,
+        world_size=2,
+        timeout=datetime.timedelta(seconds=120),
     )
     network, loss = nn.parallel.DistributedDataParallel(Towers(), find_unused_parameters=True), objective()
     mine = [cut(studies(), start, start + 2) for start in range(6 * rank, 6 * rank + 6, 2)]
@@ -327,11 +363,15 @@ def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loss_of_ranks(halves: list[dict[str, Tensor | None]], targets: dict[str, Tensor], loss: CompositeLoss) -> Tensor:
-    """The contrastive losses see the scans of both ranks; localization is the mean over ranks of each one's own snippets."""
+    """The contrastive losses see the scans of both ranks; localization is the mean over ranks of each one's own
+    snippets.
+    """
     whole = CompositeLoss({"local": LocalAnatomyLoss(), "siglip": loss.losses["siglip"]}, {"local": 1.0, "siglip": 0.5})
     total: Tensor = whole(join_parts(halves, [6, 6]), targets)
     for half in halves:
-        total = total + SnippetLocalizationLoss()(*(half[name] for name in ("depth", "depth_mm", "snippet", "target_mm")))
+        total = total + SnippetLocalizationLoss()(
+            *(half[name] for name in ("depth", "depth_mm", "snippet", "target_mm"))
+        )
     return total
 
 

@@ -29,7 +29,9 @@ def draws(seed: int, rank: int = 0, start: int = 0) -> list[tuple[float, float]]
     """What torch and a transform draw in the epochs 1 to 3 of a run that starts after an epoch."""
     transform = Compose([RandShiftIntensity(offsets=1.0, prob=1.0)])
     seen: list[tuple[float, float]] = []
-    engine = Engine(lambda engine, batch: seen.append((torch.rand(1).item(), float(transform(torch.zeros(1, 2))[0, 0]))))
+    engine = Engine(
+        lambda engine, batch: seen.append((torch.rand(1).item(), float(transform(torch.zeros(1, 2))[0, 0])))
+    )
     EpochSeed(seed, transform=transform, rank=rank).attach(engine)
     engine.add_event_handler(Events.STARTED, lambda: setattr(engine.state, "epoch", start))
     engine.run([0], max_epochs=3, epoch_length=1)
@@ -104,14 +106,20 @@ SHARES = {0: slice(0, 5), 1: slice(5, 7)}
 
 def split_of_seven() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(2)
-    return torch.randn(7, 2, generator=generator), torch.tensor([[0, 1], [1, 0], [1, 1], [0, 0], [1, 0], [0, 1], [1, 1]])
+    return torch.randn(7, 2, generator=generator), torch.tensor(
+        [[0, 1], [1, 0], [1, 1], [0, 0], [1, 0], [0, 1], [1, 1]]
+    )
 
 
 def rank_main(rank: int, folder: Path) -> None:
     """One of the two processes, with its share of the studies; each writes what it found."""
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=2, timeout=datetime.timedelta(seconds=120)
+        "gloo",
+        init_method=f"file://{folder / 'rendezvous'}",
+        rank=rank,
+        world_size=2,
+        timeout=datetime.timedelta(seconds=120),
     )
     logits, labels = split_of_seven()
     (folder / f"found{rank}").write_text(repr(macro_of(logits[SHARES[rank]], labels[SHARES[rank]])))
@@ -134,7 +142,9 @@ def test_macro_auc_is_of_all_studies_where_ranks_hold_different_numbers_of_them(
     assert [process.returncode for process in ranks] == [0, 0], "\n".join(outputs)
     logits, labels = split_of_seven()
     expected = sum(roc_auc_score(labels[:, c], logits[:, c]) for c in range(2)) / 2
-    assert [float((tmp_path / f"found{rank}").read_text()) for rank in range(2)] == pytest.approx([expected, expected], abs=1e-6)
+    assert [float((tmp_path / f"found{rank}").read_text()) for rank in range(2)] == pytest.approx(
+        [expected, expected], abs=1e-6
+    )
 
 
 if __name__ == "__main__":

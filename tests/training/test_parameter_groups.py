@@ -30,7 +30,14 @@ def test_weights_alone_decay(wrapped: bool) -> None:
     network, loss = Small(), SigLIPLoss()
     decayed, kept = parameter_groups(nn.Sequential(network) if wrapped else network, loss)
     assert [id(value) for value in decayed["params"]] == [id(network.linear.weight)]
-    expected = [network.linear.bias, network.norm.weight, network.norm.bias, network.bias, network.log_temperature, *loss.parameters()]
+    expected = [
+        network.linear.bias,
+        network.norm.weight,
+        network.norm.bias,
+        network.bias,
+        network.log_temperature,
+        *loss.parameters(),
+    ]
     assert {id(value) for value in kept["params"]} == {id(value) for value in expected}
 
 
@@ -57,6 +64,12 @@ def test_the_training_decays_no_temperature_and_nothing_of_the_loss(overlay: str
     decays = {id(value): group["weight_decay"] for group in optimizer.param_groups for value in group["params"]}
     assert set(decays) == {id(value) for value in [*network.parameters(), *loss.parameters()] if value.requires_grad}
     scorer = network.scorer
-    kept = [network.log_temperature, network.log_temperature_global, scorer.log_row_scale, scorer.log_token_scale, *loss.parameters()]
+    kept = [
+        network.log_temperature,
+        network.log_temperature_global,
+        scorer.log_row_scale,
+        scorer.log_token_scale,
+        *loss.parameters(),
+    ]
     assert {decays[id(value)] for value in kept} == {0.0}
     assert decays[id(network.image.anatomy_head.weight)] == 0.01

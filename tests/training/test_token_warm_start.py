@@ -1,4 +1,5 @@
-"""The warm start of tokens: it teaches them what their statistics tell, on the tokens of all ranks, once, and leaves other networks alone.
+"""The warm start of tokens: it teaches them what their statistics tell, on the tokens of all ranks, once, and leaves
+other networks alone.
 
 Run as a program, this file is one of the two processes of its own test.
 """
@@ -49,7 +50,8 @@ class Texts(nn.Module):
 
     def forward(self, texts: list[str], role: str) -> Tensor:
         return F.normalize(
-            self.head(torch.stack([sum(map(word_vector, text.lower().split()), torch.zeros(256)) for text in texts])), dim=-1
+            self.head(torch.stack([sum(map(word_vector, text.lower().split()), torch.zeros(256)) for text in texts])),
+            dim=-1,
         )
 
 
@@ -62,12 +64,16 @@ def make_model(statistics: bool = True) -> VisionLanguageModel:
     torch.manual_seed(0)
     tower: nn.Module = ConvolutionalTower(patch=2, channels=(8, 8, 8, 16), blocks=(1, 1, 1, 1), width=12, heads=2)
     if not statistics:
-        tower = VisionTransformerTower(patch=(4, 4, 4), size=(SIDE, SIDE, SIDE), width=12, depth=4, heads=2, perceptron=16, levels=(0, 2))
+        tower = VisionTransformerTower(
+            patch=(4, 4, 4), size=(SIDE, SIDE, SIDE), width=12, depth=4, heads=2, perceptron=16, levels=(0, 2)
+        )
     return VisionLanguageModel(ImageEncoder(tower, embedding=8, heads=2), cast(TextTower, Texts()))
 
 
 def make_batch(seed: int, scans: int = 3) -> dict[str, Any]:
-    """Noise with a bright cube that the mask calls a nodule and a dark one that it calls an effusion, everywhere lung and pleura."""
+    """Noise with a bright cube that the mask calls a nodule and a dark one that it calls an effusion, everywhere lung
+    and pleura.
+    """
     generator = torch.Generator().manual_seed(seed)
     image = 0.3 + 0.1 * torch.rand(scans, 1, SIDE, SIDE, SIDE, generator=generator)
     masks = torch.zeros(scans, 1, SIDE, SIDE, SIDE, dtype=torch.int32)
@@ -208,7 +214,11 @@ def test_two_processes_fit_the_same_on_the_tokens_of_both(tmp_path: Path) -> Non
 
 def _process(rank: int, folder: Path) -> None:
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2, timeout=datetime.timedelta(seconds=200)
+        "gloo",
+        init_method=f"file://{folder / 'meeting'}",
+        rank=rank,
+        world_size=2,
+        timeout=datetime.timedelta(seconds=200),
     )
     model = make_model()
     warm = TokenWarmStart(model, [make_batch(rank)], **SETTINGS)

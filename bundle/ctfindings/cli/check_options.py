@@ -1,4 +1,6 @@
-"""Options of ``monai.bundle run``: one that no configuration knows, or that is no number where one belongs, is refused in one line."""
+"""Options of ``monai.bundle run``: one that no configuration knows, or that is no number where one belongs, is refused
+in one line.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,12 @@ def check_options(arguments: Sequence[str] | None = None) -> None:
     """Refuses a misspelt option of the command line, and a word where the configuration has a number.
 
     Args:
-        arguments: of the program; its own by default. Without ``--config_file`` among them the program was not started by
-            ``monai.bundle run``, and nothing is checked.
+        arguments: of the program; its own by default. Without ``--config_file`` among them the program was not started
+            by ``monai.bundle run``, and nothing is checked.
 
     Raises:
-        ValueError: when an option is no key of the configuration files, or its value is no number and the files have one there.
+        ValueError: when an option is no key of the configuration files, or its value is no number and the files have
+            one there.
     """
     given = _options(sys.argv[1:] if arguments is None else arguments)
     if "config_file" not in given:
@@ -33,7 +36,11 @@ def check_options(arguments: Sequence[str] | None = None) -> None:
     for name, value in given.items():
         if _key(name) not in known | _OF_MONAI | {ConfigParser.meta_key}:
             near = get_close_matches(_key(name), known | _OF_MONAI, n=1)
-            remedy = f"did you mean --{near[0]}?" if near else "the keys at the top of the configuration files are the options"
+            remedy = (
+                f"did you mean --{near[0]}?"
+                if near
+                else "the keys at the top of the configuration files are the options"
+            )
             raise ValueError(f"--{name}: no configuration file has this key; {remedy}")
         default = content.get(name)
         if isinstance(default, int | float) and not _may_be_number(value):
@@ -42,12 +49,16 @@ def check_options(arguments: Sequence[str] | None = None) -> None:
 
 
 def _options(arguments: Sequence[str]) -> dict[str, str]:
-    """Options by name, as Fire reads them: ``--name value``, ``--name=value`` or ``--name`` for True, with ``-`` in names for ``_``."""
+    """Options by name, as Fire reads them: ``--name value``, ``--name=value`` or ``--name`` for True, with ``-`` in
+    names for ``_``.
+    """
     found: dict[str, str] = {}
     for place, argument in enumerate(arguments):
         if match := re.fullmatch(r"--([A-Za-z_+][^=\s]*)(?:=(.*))?", argument, re.DOTALL):
             following = arguments[place + 1] if place + 1 < len(arguments) else "--"
-            found[match[1].replace("-", "_")] = ("True" if following.startswith("--") else following) if match[2] is None else match[2]
+            found[match[1].replace("-", "_")] = (
+                ("True" if following.startswith("--") else following) if match[2] is None else match[2]
+            )
     return found
 
 

@@ -15,8 +15,8 @@ _PACKAGE = __name__.rsplit(".", 2)[0]
 def run_or_exit(task: Callable[..., Result], *args: object) -> Result:
     """Calls ``task(*args)``; an error of ours becomes ``error: FILE: what is wrong; remedy`` on stderr and exit code 1.
 
-    MONAI and Ignite wrap what a transform or handler raises, so the chain of causes is searched. Any other error passes as it is.
-    Ctrl-C becomes a line and code 130.
+    MONAI and Ignite wrap what a transform or handler raises, so the chain of causes is searched. Any other error passes
+    as it is. Ctrl-C becomes a line and code 130.
 
     Raises:
         SystemExit: with the one line, or 130.
@@ -34,9 +34,11 @@ def run_or_exit(task: Callable[..., Result], *args: object) -> Result:
 
 
 def input_errors_in_one_line() -> None:
-    """From now on an error of ours that nobody catches ends the program as in ``run_or_exit``: one line on stderr, exit code 1.
+    """From now on an error of ours that nobody catches ends the program as in ``run_or_exit``: one line on stderr, exit
+    code 1.
 
-    For the command line: MONAI builds what a config names before it calls anything, and wraps in a ``RuntimeError`` what that raises.
+    For the command line: MONAI builds what a config names before it calls anything, and wraps in a ``RuntimeError``
+    what that raises.
     """
     if sys.excepthook is not _one_line:
         _hooks.append(sys.excepthook)
@@ -62,8 +64,8 @@ def _line(error: ValueError) -> str:
 def input_error(error: BaseException) -> ValueError | None:
     """The first error of ours in a chain of causes; None when there is none.
 
-    A ValueError is ours when a function of this package raised it: all of these name the input and the remedy in one line.
-    One that a library raised inside a function of ours is a fault of the program, and keeps its traceback.
+    A ValueError is ours when a function of this package raised it: all of these name the input and the remedy in one
+    line. One that a library raised inside a function of ours is a fault of the program, and keeps its traceback.
     """
     link: BaseException | None = error
     while link is not None:

@@ -14,9 +14,9 @@ def prepare_batch(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor], tuple, dict[str, Any]]:
     """A collated batch as ``(image, targets, args, kwargs)`` for MONAI's supervised engines.
 
-    The network gets the masks of anatomies and findings, the captions, and the snippets that have a ``z_mm`` with the affine of the image
-    (which studies keep with ``KeepGeometryd``) as keyword arguments; the losses get ``labels``, ``caption_id``, ``caption_normal`` and
-    ``membership_known``, whichever the batch has.
+    The network gets the masks of anatomies and findings, the captions, and the snippets that have a ``z_mm`` with the
+    affine of the image (which studies keep with ``KeepGeometryd``) as keyword arguments; the losses get ``labels``,
+    ``caption_id``, ``caption_normal`` and ``membership_known``, whichever the batch has.
     """
 
     def move(value: torch.Tensor) -> torch.Tensor:
@@ -31,9 +31,13 @@ def prepare_batch(
     if "captions" in batch:
         inputs["captions"] = batch["captions"]
     if "snippets" in batch and isinstance(batch.get("image_affine"), torch.Tensor):
-        inputs["snippets"] = [[snippet for snippet in given or () if snippet.get("z_mm") is not None] for given in batch["snippets"]]
+        inputs["snippets"] = [
+            [snippet for snippet in given or () if snippet.get("z_mm") is not None] for given in batch["snippets"]
+        ]
         inputs["affine"] = move(batch["image_affine"])
-    targets: dict[str, torch.Tensor] = {key: move(batch[key]) for key in ("labels", "caption_id", "caption_normal") if key in batch}
+    targets: dict[str, torch.Tensor] = {
+        key: move(batch[key]) for key in ("labels", "caption_id", "caption_normal") if key in batch
+    }
     if "anatomy_known" in inputs:
         targets["membership_known"] = inputs["anatomy_known"]
     return move(batch["image"]).float(), targets, (), inputs
@@ -44,13 +48,15 @@ def prepare_report_batch(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor], tuple, dict[str, Any]]:
     """``prepare_batch`` with what the objectives on whole reports read.
 
-    The network gets the text of each report; the losses get ``report_id``, the identity of each report's text. Encoding reports costs
-    time, so that only objectives that need it use this.
+    The network gets the text of each report; the losses get ``report_id``, the identity of each report's text. Encoding
+    reports costs time, so that only objectives that need it use this.
     """
     image, targets, args, inputs = prepare_batch(batch, device, non_blocking)
     if "report" in batch:
         inputs["reports"] = [report_text(report) for report in batch["report"]]
-        targets["report_id"] = torch.tensor([text_id(text) for text in inputs["reports"]]).to(device, non_blocking=non_blocking)
+        targets["report_id"] = torch.tensor([text_id(text) for text in inputs["reports"]]).to(
+            device, non_blocking=non_blocking
+        )
     return image, targets, args, inputs
 
 

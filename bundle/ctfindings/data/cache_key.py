@@ -23,7 +23,8 @@ _OURS = __name__.rsplit(".", 2)[0]
 
 
 def describe_pipeline(steps: Sequence[Transform], key: Any = None) -> dict[str, Any]:
-    """What the result of the steps depends on but the study, as plain JSON: versions, classes with their source, and parameters.
+    """What the result of the steps depends on but the study, as plain JSON: versions, classes with their source, and
+    parameters.
 
     Args:
         steps: deterministic transforms.
@@ -41,9 +42,9 @@ def version_of(description: Mapping[str, Any]) -> str:
 def describe(value: Any, within: tuple[int, ...] = ()) -> Any:
     """A value as plain JSON, the same in every process: objects by class and attributes, functions by their code.
 
-    A class of this package also gives a digest of its source: a transform may change while its parameters stay. The functions and modules
-    that it calls are not looked at: whoever changes these so that scans come out otherwise raises the version of the package, or empties
-    the caches.
+    A class of this package also gives a digest of its source: a transform may change while its parameters stay. The
+    functions and modules that it calls are not looked at: whoever changes these so that scans come out otherwise raises
+    the version of the package, or empties the caches.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -91,8 +92,15 @@ def _function(function: types.FunctionType, within: tuple[int, ...]) -> dict[str
 def _object(value: Any, within: tuple[int, ...]) -> dict[str, Any]:
     kind = type(value)
     # Random state says nothing of what a deterministic step does, and differs from run to run.
-    attributes = {name: part for name, part in getattr(value, "__dict__", {}).items() if not isinstance(part, np.random.RandomState)}
-    described = {"class": f"{kind.__module__}.{kind.__qualname__}", **{name: describe(part, within) for name, part in attributes.items()}}
+    attributes = {
+        name: part
+        for name, part in getattr(value, "__dict__", {}).items()
+        if not isinstance(part, np.random.RandomState)
+    }
+    described = {
+        "class": f"{kind.__module__}.{kind.__qualname__}",
+        **{name: describe(part, within) for name, part in attributes.items()},
+    }
     if kind.__module__.startswith(f"{_OURS}."):
         described["source"] = hashlib.sha256(inspect.getsource(kind).encode()).hexdigest()[:16]
     return described

@@ -25,7 +25,8 @@ def load_datalist(path: str | Path, split: str, may_be_empty: bool = True) -> li
     """Studies of one split, with absolute paths and every field that training reads.
 
     A record needs ``id`` and ``image``; ``patient``, ``anatomy`` (integer mask), ``finding_masks``, ``report``,
-    ``captions``, ``labels``, ``snippets`` and ``stored`` (``Stored``: how the file becomes HU) may be absent. The README describes them.
+    ``captions``, ``labels``, ``snippets`` and ``stored`` (``Stored``: how the file becomes HU) may be absent. The
+    README describes them.
 
     Args:
         path: the JSON file; paths in it are relative to its folder.
@@ -33,12 +34,14 @@ def load_datalist(path: str | Path, split: str, may_be_empty: bool = True) -> li
         may_be_empty: whether a split without studies is of use, as one of validation is.
 
     Raises:
-        ValueError: when the file or the split is missing or should not be empty, a record is incomplete, labels are not 18 values of
-            -1, 0, 1, or a snippet has no text or a z_mm that is no number, or ``stored`` cannot be read.
+        ValueError: when the file or the split is missing or should not be empty, a record is incomplete, labels are not
+            18 values of -1, 0, 1, or a snippet has no text or a z_mm that is no number, or ``stored`` cannot be read.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such datalist; check the path, or make one (README.md, On your own scans)")
+        raise ValueError(
+            f"{path}: there is no such datalist; check the path, or make one (README.md, On your own scans)"
+        )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -78,7 +81,9 @@ def check_study(record: Mapping[str, Any], where: str) -> None:
     study = record["id"]
     labels = record.get("labels")
     if labels and not _are_labels(labels):
-        raise ValueError(f"{where}: labels of study {study} are not {len(FINDING_NAMES)} values of -1, 0 or 1; correct them")
+        raise ValueError(
+            f"{where}: labels of study {study} are not {len(FINDING_NAMES)} values of -1, 0 or 1; correct them"
+        )
     for name in ("report", "captions"):
         if record.get(name) and not isinstance(record[name], Mapping):
             raise ValueError(f"{where}: {name} of study {study} is no object; see the study record in README.md")
@@ -88,7 +93,9 @@ def check_study(record: Mapping[str, Any], where: str) -> None:
     snippets = record.get("snippets") or ()
     for snippet in snippets if isinstance(snippets, list | tuple) else [snippets]:
         if not _is_snippet(snippet):
-            raise ValueError(f"{where}: a snippet of study {study} is {snippet}; it needs a text, and z_mm in mm or none")
+            raise ValueError(
+                f"{where}: a snippet of study {study} is {snippet}; it needs a text, and z_mm in mm or none"
+            )
     if record.get("stored"):
         try:
             stored_from(record["stored"])
@@ -97,7 +104,11 @@ def check_study(record: Mapping[str, Any], where: str) -> None:
 
 
 def _are_labels(labels: Any) -> bool:
-    return isinstance(labels, list | tuple) and len(labels) == len(FINDING_NAMES) and all(label in (-1, 0, 1) for label in labels)
+    return (
+        isinstance(labels, list | tuple)
+        and len(labels) == len(FINDING_NAMES)
+        and all(label in (-1, 0, 1) for label in labels)
+    )
 
 
 def _is_snippet(snippet: Any) -> bool:
@@ -114,7 +125,9 @@ def _caption_targets(captions: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     return {
         "captions": texts,
         "caption_id": torch.tensor([text_id(texts[name]) if name in texts else 0 for name in ANATOMY_NAMES]),
-        "caption_normal": torch.tensor([bool((captions.get(name) or {}).get("normal", False)) for name in ANATOMY_NAMES]),
+        "caption_normal": torch.tensor(
+            [bool((captions.get(name) or {}).get("normal", False)) for name in ANATOMY_NAMES]
+        ),
     }
 
 
@@ -132,10 +145,16 @@ def text_id(text: str) -> int:
 def collate_studies(studies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A batch: tensors that every study has are stacked, everything else stays a list over the studies.
 
-    A study without a mask, in a batch where others have one, gets an empty mask: of anatomies, one of which nothing is known.
+    A study without a mask, in a batch where others have one, gets an empty mask: of anatomies, one of which nothing is
+    known.
     """
     batch: dict[str, Any] = {}
-    empty = {key: torch.zeros_like(study[key]) for key in MASK_KEYS for study in studies if isinstance(study.get(key), torch.Tensor)}
+    empty = {
+        key: torch.zeros_like(study[key])
+        for key in MASK_KEYS
+        for study in studies
+        if isinstance(study.get(key), torch.Tensor)
+    }
     if "anatomy" in empty:
         empty["anatomy_known"] = torch.zeros(len(ANATOMY_NAMES), dtype=torch.bool)
     studies = [{**empty, **study} for study in studies]
@@ -143,7 +162,9 @@ def collate_studies(studies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         values = [study.get(key) for study in studies]
         tensors = [value for value in values if isinstance(value, torch.Tensor)]
         if len(tensors) == len(values):
-            batch[key] = torch.stack([tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor for tensor in tensors])
+            batch[key] = torch.stack(
+                [tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor for tensor in tensors]
+            )
         else:
             batch[key] = values
     return batch

@@ -18,8 +18,8 @@ from bundle.ctfindings.findings import FINDINGS
 class FindingVoxelsd(MapTransform):
     """Puts the finding mask of a study onto the grid of its preprocessed image; bit i marks finding i.
 
-    Every marked voxel marks the voxel of the image's grid that it falls into, so that a small lesion survives a coarse grid.
-    A study need not have a mask.
+    Every marked voxel marks the voxel of the image's grid that it falls into, so that a small lesion survives a coarse
+    grid. A study need not have a mask.
 
     Args:
         keys: key of the mask's path.

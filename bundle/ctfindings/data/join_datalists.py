@@ -16,16 +16,16 @@ def join_datalists(parts: Sequence[tuple[str, Path]], output: Path) -> dict[str,
     """Writes a datalist with a split of each of some datalists; paths in it are relative to its own folder.
 
     Args:
-        parts: name of a split, and the datalist whose split of that name is taken. A split may be named again, and then has the studies
-            of all.
+        parts: name of a split, and the datalist whose split of that name is taken. A split may be named again, and then
+            has the studies of all.
         output: the JSON file to write; its folder is made when missing.
 
     Returns:
         Studies of each split.
 
     Raises:
-        ValueError: when a split is none of training, validation and test, a datalist cannot be read or its split is empty, two studies
-            have one id, a patient is in two splits, or the file exists.
+        ValueError: when a split is none of training, validation and test, a datalist cannot be read or its split is
+            empty, two studies have one id, a patient is in two splits, or the file exists.
     """
     if output.exists():
         raise ValueError(f"{output}: exists already; choose another --output or remove it")

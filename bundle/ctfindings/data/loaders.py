@@ -33,9 +33,9 @@ def cached_dataset(
         studies: from ``load_datalist``.
         preprocessing: the image pipeline, without random steps.
         augmentation: random transforms, run at every access.
-        cache_dir: folder of the cache; None computes every scan at every access. Each pipeline has a subfolder, named by the classes and
-            parameters of all its steps and by the versions of the code, so that other steps never read its scans. What a step calls may
-            change within a version without another name: see ``describe``.
+        cache_dir: folder of the cache; None computes every scan at every access. Each pipeline has a subfolder, named
+            by the classes and parameters of all its steps and by the versions of the code, so that other steps never
+            read its scans. What a step calls may change within a version without another name: see ``describe``.
         cache_key: anything else that should tell one cache from another.
     """
     steps = [
@@ -47,7 +47,8 @@ def cached_dataset(
 
 
 def fill_cache(datasets: Sequence[CachedStudies], workers: int = 1, scheduler: str | None = None) -> dict[str, str]:
-    """Preprocesses what the caches of the datasets lack, and checks what they have; a run that was stopped goes on where it was.
+    """Preprocesses what the caches of the datasets lack, and checks what they have; a run that was stopped goes on
+    where it was.
 
     Args:
         workers, scheduler: see ``over_scans``.
@@ -69,7 +70,9 @@ def fill_cache(datasets: Sequence[CachedStudies], workers: int = 1, scheduler: s
 
 
 def study_digest(study: Mapping[str, Any]) -> str:
-    """Name of a study in the cache: a hash of all it says and of the size and date of its files, the same in every process."""
+    """Name of a study in the cache: a hash of all it says and of the size and date of its files, the same in every
+    process.
+    """
     files = {key: _signature(study[key]) for key in ("image", *MASK_KEYS) if key in study}
     content = json.dumps([study, files], sort_keys=True, default=_plain)
     return hashlib.sha256(content.encode()).hexdigest()
@@ -90,13 +93,15 @@ def _plain(value: Any) -> Any:
 class StudyLoader(ThreadDataLoader):
     """MONAI's loader, whose thread hands on what it raises.
 
-    ``ThreadBuffer`` takes the end of its thread for the end of the data: a scan that cannot be read would end the epoch before it, and the
-    run would go on without a word.
+    ``ThreadBuffer`` takes the end of its thread for the end of the data: a scan that cannot be read would end the epoch
+    before it, and the run would go on without a word.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         failures: list[Exception] = []
-        yield from ThreadBuffer(_until_failure(DataLoader.__iter__(self), failures), self.buffer_size, self.buffer_timeout)
+        yield from ThreadBuffer(
+            _until_failure(DataLoader.__iter__(self), failures), self.buffer_size, self.buffer_timeout
+        )
         if failures:
             raise failures[0]
 
@@ -108,10 +113,13 @@ def _until_failure(batches: Iterable[Any], failures: list[Exception]) -> Iterato
         failures.append(error)
 
 
-def study_loader(dataset: CachedStudies, batch_size: int, shuffle: bool = False, rank: int = 0, world_size: int = 1) -> StudyLoader:
+def study_loader(
+    dataset: CachedStudies, batch_size: int, shuffle: bool = False, rank: int = 0, world_size: int = 1
+) -> StudyLoader:
     """Batches of studies, prepared by a thread while the network computes.
 
-    The order depends on the sampler's epoch alone (see ``EpochSeed``), so that a resumed run sees the batches it would have seen.
+    The order depends on the sampler's epoch alone (see ``EpochSeed``), so that a resumed run sees the batches it would
+    have seen.
 
     Args:
         dataset: the studies; of none there are no batches.
@@ -129,4 +137,6 @@ def study_loader(dataset: CachedStudies, batch_size: int, shuffle: bool = False,
         return StudyLoader(dataset, batch_size=batch_size, num_workers=0, collate_fn=collate_studies)
     sampler = DistributedSampler(dataset, even_divisible=shuffle, num_replicas=world_size, rank=rank, shuffle=shuffle)
     drop_last = shuffle and len(sampler) >= batch_size
-    return StudyLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=0, drop_last=drop_last, collate_fn=collate_studies)
+    return StudyLoader(
+        dataset, batch_size=batch_size, sampler=sampler, num_workers=0, drop_last=drop_last, collate_fn=collate_studies
+    )

@@ -1,6 +1,8 @@
-"""Preprocessed scans on disk: one memory-mapped file each, checked when it is read, in a folder named by what the pipeline does.
+"""Preprocessed scans on disk: one memory-mapped file each, checked when it is read, in a folder named by what the
+pipeline does.
 
-An entry is a safetensors file: the tensors of a study as they are, and in its header what else the study holds, as JSON, with checksums.
+An entry is a safetensors file: the tensors of a study as they are, and in its header what else the study holds, as
+JSON, with checksums.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ class DamagedEntry(ValueError):
 
 
 class CachedStudies(Dataset):
-    """Studies as tensors: the deterministic steps from the cache, which is filled when it lacks one, and the random steps anew.
+    """Studies as tensors: the deterministic steps from the cache, which is filled when it lacks one, and the random
+    steps anew.
 
     Args:
         studies: from ``load_datalist``.
@@ -125,9 +128,14 @@ def write_entry(path: Path, study: Mapping[str, Any]) -> None:
     """Writes a study, complete or not at all.
 
     Raises:
-        ValueError: when it holds something that is neither a tensor nor JSON, or the disk does not take it: names the folder.
+        ValueError: when it holds something that is neither a tensor nor JSON, or the disk does not take it: names the
+            folder.
     """
-    tensors = {name: torch.as_tensor(value).contiguous() for name, value in study.items() if isinstance(value, torch.Tensor | np.ndarray)}
+    tensors = {
+        name: torch.as_tensor(value).contiguous()
+        for name, value in study.items()
+        if isinstance(value, torch.Tensor | np.ndarray)
+    }
     rest = {name: value for name, value in study.items() if name not in tensors}
     try:
         text = json.dumps(rest)
@@ -140,7 +148,9 @@ def write_entry(path: Path, study: Mapping[str, Any]) -> None:
             save_file(tensors, temporary, metadata)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"{path.parent}: the cache cannot be written ({reason}); make room, or give another cache_dir") from error
+        raise ValueError(
+            f"{path.parent}: the cache cannot be written ({reason}); make room, or give another cache_dir"
+        ) from error
 
 
 def read_entry(path: Path) -> dict[str, Any]:

@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 class SnippetTargetsd(MapTransform):
     """Keeps the snippets of a study that point to a slice of its scan, and logs how many it left out and why.
 
-    A snippet without ``z_mm`` was never resolved to a slice; one whose ``z_mm`` lies outside the scan was resolved in another series.
-    Neither may teach where to look.
+    A snippet without ``z_mm`` was never resolved to a slice; one whose ``z_mm`` lies outside the scan was resolved in
+    another series. Neither may teach where to look.
 
     Args:
         keys: key of the snippets, each with ``text`` and ``z_mm`` (world RAS mm). A study need not have any.

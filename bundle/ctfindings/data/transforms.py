@@ -57,13 +57,14 @@ def image_pipeline(
 ) -> list[Transform]:
     """From the path of a scan to the network's input: HU, RAS, spacing, body crop, HU window, size.
 
-    Every step from orientation on can be inverted (``Invertd``), which brings a map of the network's grid back onto the scan's.
+    Every step from orientation on can be inverted (``Invertd``), which brings a map of the network's grid back onto the
+    scan's.
 
     Args:
         spacing: voxel size of the result in mm.
         hu_window: HU that become 0 and 1; values outside are clipped.
-        roi_size: size of the result in voxels, cut and padded about the middle (training); None pads each axis to the next
-            multiple of ``divisible`` (inference).
+        roi_size: size of the result in voxels, cut and padded about the middle (training); None pads each axis to the
+            next multiple of ``divisible`` (inference).
         divisible: see ``roi_size``; one number for all axes, or one for each.
         body_crop: whether to cut off the air and the table around the body.
         body_threshold_hu: HU above which a voxel is body, table or cloth.
@@ -74,8 +75,8 @@ def image_pipeline(
         anatomy_key: key of the path of its anatomy mask; a study need not have one.
 
     Returns:
-        Transforms for ``Compose``. ``image`` becomes [1, X, Y, Z] float32 in [0, 1]; ``anatomy`` [1, X, Y, Z] uint8 on the same
-        grid, with ``anatomy_known`` (K,) bool.
+        Transforms for ``Compose``. ``image`` becomes [1, X, Y, Z] float32 in [0, 1]; ``anatomy`` [1, X, Y, Z] uint8 on
+        the same grid, with ``anatomy_known`` (K,) bool.
     """
     keys = (image_key, anatomy_key)
     voxel = np.asarray(spacing, float)
@@ -88,12 +89,18 @@ def image_pipeline(
     steps += [
         # float32 halves MONAI's sampling grid; its error at 512 voxels is below 1e-4 voxel.
         Spacingd(image_key, pixdim=spacing, mode="bilinear", padding_mode="border", dtype=np.float32),
-        ResampleToMatchd(anatomy_key, image_key, mode="nearest", padding_mode="zeros", dtype=np.float32, allow_missing_keys=True),
+        ResampleToMatchd(
+            anatomy_key, image_key, mode="nearest", padding_mode="zeros", dtype=np.float32, allow_missing_keys=True
+        ),
     ]
     if body_crop:
-        select_body = BodyForeground(body_threshold_hu, np.maximum(1, np.round(BODY_OPENING_MM / 2 / voxel)).astype(int).tolist())
+        select_body = BodyForeground(
+            body_threshold_hu, np.maximum(1, np.round(BODY_OPENING_MM / 2 / voxel)).astype(int).tolist()
+        )
         margin = np.ceil(margin_mm / voxel).astype(int).tolist()
-        steps.append(CropForegroundd(keys, image_key, select_body, margin=margin, allow_smaller=True, allow_missing_keys=True))
+        steps.append(
+            CropForegroundd(keys, image_key, select_body, margin=margin, allow_smaller=True, allow_missing_keys=True)
+        )
     steps.append(ScaleIntensityRanged(image_key, *hu_window, 0.0, 1.0, clip=True))
     if roi_size is None:
         steps.append(DivisiblePadd(keys, divisible, allow_missing_keys=True))
@@ -110,17 +117,18 @@ class LoadScand(MapTransform):
         keys: the key of the scan.
         anatomy_key: the key of the mask; None, or absent from a study, means no mask.
         mapping: label ids of the mask, see ``load_anatomy_mask``.
-        log_warnings: whether warnings are logged and left out of the meta. Batches of several scans need that: torch cannot
-            collate lists of different lengths.
+        log_warnings: whether warnings are logged and left out of the meta. Batches of several scans need that: torch
+            cannot collate lists of different lengths.
 
     Returns (adds to the study):
-        the scan, [1, X, Y, Z] float32 HU; the mask, [1, X, Y, Z] uint8; and ``<anatomy_key>_known``, (K,) bool, true for the
-        anatomies the mask knows. The mask's warnings are added to the scan's.
+        the scan, [1, X, Y, Z] float32 HU; the mask, [1, X, Y, Z] uint8; and ``<anatomy_key>_known``, (K,) bool, true
+        for the anatomies the mask knows. The mask's warnings are added to the scan's.
 
     Raises:
         ScanError: when a file cannot be used.
 
-    The entry ``stored`` of the study (slope, intercept, geometry) is used here and taken out, so that nothing can apply it again.
+    The entry ``stored`` of the study (slope, intercept, geometry) is used here and taken out, so that nothing can apply
+    it again.
     """
 
     def __init__(
@@ -162,7 +170,8 @@ class LoadScand(MapTransform):
 class AveragePoold(MapTransform, InvertibleTransform):
     """Average blocks of voxels that are whole times smaller than the target spacing, so that resampling does not alias.
 
-    The affine follows. Voxels that do not fill a block at the far end of an axis are dropped. The inverse repeats voxels.
+    The affine follows. Voxels that do not fill a block at the far end of an axis are dropped. The inverse repeats
+    voxels.
 
     Args:
         keys: images [C, X, Y, Z].
@@ -191,7 +200,9 @@ class AveragePoold(MapTransform, InvertibleTransform):
                 stored = torch.nn.functional.avg_pool3d(stored, [factors[axis] for axis in order])
                 pooled = stored.permute(0, *(order.index(axis) + 1 for axis in range(3))).contiguous()
             study[key] = _with_affine(image, pooled, affine @ to_block)
-            self.push_transform(study[key], orig_size=tuple(image.shape[1:]), extra_info={"factors": factors, "affine": affine})
+            self.push_transform(
+                study[key], orig_size=tuple(image.shape[1:]), extra_info={"factors": factors, "affine": affine}
+            )
         return study
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -217,7 +228,8 @@ def _with_affine(image: MetaTensor, values: torch.Tensor, affine: torch.Tensor) 
 
 
 class BodyForeground:
-    """Where the patient is: the largest connected part above a threshold, once thin things such as the table are cut off.
+    """Where the patient is: the largest connected part above a threshold, once thin things such as the table are cut
+    off.
 
     For the ``select_fn`` of ``CropForegroundd``; a class because worker processes need to pickle it.
 
@@ -245,7 +257,8 @@ class BodyForeground:
 class RandTranslated(RandomizableTransform, MapTransform):
     """Shift an image and its mask together by whole voxels, with zeros moving in. The affine follows, so mm stay true.
 
-    The affine is that of a ``MetaTensor``, and the plain tensor ``<key>_affine`` of a study that keeps one (``KeepGeometryd``).
+    The affine is that of a ``MetaTensor``, and the plain tensor ``<key>_affine`` of a study that keeps one
+    (``KeepGeometryd``).
 
     Args:
         keys: tensors [C, X, Y, Z] of one size.
@@ -254,7 +267,11 @@ class RandTranslated(RandomizableTransform, MapTransform):
     """
 
     def __init__(
-        self, keys: KeysCollection, max_voxels: Sequence[int] = (6, 6, 6), prob: float = 0.5, allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        max_voxels: Sequence[int] = (6, 6, 6),
+        prob: float = 0.5,
+        allow_missing_keys: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
         RandomizableTransform.__init__(self, prob)
@@ -275,8 +292,13 @@ class RandTranslated(RandomizableTransform, MapTransform):
         for key in self.key_iterator(study):
             image = study[key]
             shifted = torch.zeros_like(image)
-            to = tuple(slice(max(step, 0), size + min(step, 0)) for step, size in zip(self.shift, image.shape[1:], strict=True))
-            of = tuple(slice(max(-step, 0), size - max(step, 0)) for step, size in zip(self.shift, image.shape[1:], strict=True))
+            to = tuple(
+                slice(max(step, 0), size + min(step, 0)) for step, size in zip(self.shift, image.shape[1:], strict=True)
+            )
+            of = tuple(
+                slice(max(-step, 0), size - max(step, 0))
+                for step, size in zip(self.shift, image.shape[1:], strict=True)
+            )
             shifted[(slice(None), *to)] = image[(slice(None), *of)]
             back = torch.eye(4, dtype=torch.float64)
             back[:3, 3] = -torch.tensor(self.shift, dtype=torch.float64)

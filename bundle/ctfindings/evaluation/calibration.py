@@ -28,7 +28,8 @@ class Calibration:
         shift: Platt's, ``[C]``.
         thresholds: on Platt-scaled probabilities, ``[C]``.
         template_thresholds: on the logits of each template, ``[T, C]``.
-        problem: why nothing could be fitted, so that the probabilities are the sigmoid of the logits; None when all is well.
+        problem: why nothing could be fitted, so that the probabilities are the sigmoid of the logits; None when all is
+            well.
     """
 
     temperature: float
@@ -43,10 +44,13 @@ class Calibration:
         return apply_platt(logits, self.scale, self.shift)
 
 
-def calibrate(scores: SplitScores, split: str = "validation", scored_ids: Sequence[str] = (), *, rule: ThresholdRule) -> Calibration:
+def calibrate(
+    scores: SplitScores, split: str = "validation", scored_ids: Sequence[str] = (), *, rule: ThresholdRule
+) -> Calibration:
     """Temperature, Platt scaling and thresholds from the studies of one split.
 
-    A network that has learned nothing cannot be calibrated but can be scored; the calibration then says so in ``problem``.
+    A network that has learned nothing cannot be calibrated but can be scored; the calibration then says so in
+    ``problem``.
 
     Args:
         scores: of the calibration studies.
@@ -67,12 +71,22 @@ def calibrate(scores: SplitScores, split: str = "validation", scored_ids: Sequen
 
     def thresholds(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return choose_thresholds(
-            values, scores.labels, split=split, calibration_ids=scores.ids, scored_ids=scored_ids, rule=rule, names=FINDING_NAMES
+            values,
+            scores.labels,
+            split=split,
+            calibration_ids=scores.ids,
+            scored_ids=scored_ids,
+            rule=rule,
+            names=FINDING_NAMES,
         )
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # The labels are those of all templates together, whose thresholds warn of the same findings.
-        of_templates = np.stack([thresholds(scores.template_logits[:, index]) for index in range(scores.template_logits.shape[1])])
+        warnings.simplefilter(
+            "ignore"
+        )  # The labels are those of all templates together, whose thresholds warn of the same findings.
+        of_templates = np.stack(
+            [thresholds(scores.template_logits[:, index]) for index in range(scores.template_logits.shape[1])]
+        )
     return Calibration(
         temperature=fit_temperature(scores.logits, scores.labels),
         scale=scale,

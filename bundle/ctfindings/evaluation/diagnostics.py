@@ -1,4 +1,5 @@
-"""What one model says about every study of a split, kept so that its robustness and collapse can be measured and compared.
+"""What one model says about every study of a split, kept so that its robustness and collapse can be measured and
+compared.
 
 Shapes: S studies, T templates, W wordings, C findings, K anatomies, E embedding, A captions, Q queries.
 """
@@ -42,13 +43,14 @@ HITS: tuple[str, ...] = tuple(
     [f"{direction}.{variant}.r{within}" for direction in DIRECTIONS for variant in VARIANTS for within in WITHIN]
     + [f"{direction}.drop_r{within}" for direction in DIRECTIONS for within in WITHIN]
 )
-"""Columns of ``Diagnostics.hits``: found among the first 1, 5, 10 by the whole captions, by half of their sentences, by all in another
-order; and how much the half loses."""
+"""Columns of ``Diagnostics.hits``: found among the first 1, 5, 10 by the whole captions, by half of their sentences, by
+all in another order; and how much the half loses."""
 
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """The answers of a model for the studies of a split; arrays only, so that they can be kept in a file and compared later.
+    """The answers of a model for the studies of a split; arrays only, so that they can be kept in a file and compared
+    later.
 
     Attributes:
         ids: of the studies, S.
@@ -67,7 +69,8 @@ class Diagnostics:
         caption_normal: ``[A]``.
         caption_id: ``[A]``.
         caption_study: index of the study of each caption, ``[A]``.
-        distance: squared distance of a caption to the image row of its anatomy, ``[A]``; NaN where the scan does not show it.
+        distance: squared distance of a caption to the image row of its anatomy, ``[A]``; NaN where the scan does not
+            show it.
         hits: of each study with captions, ``[Q, M]``, columns as in `HITS`.
         queries: index of these studies, ``[Q]``.
     """
@@ -101,7 +104,11 @@ class Diagnostics:
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         with atomic_path(path) as temporary:
             np.savez_compressed(
-                temporary, **{name: array.astype(np.float32) if array.dtype == np.float64 else array for name, array in arrays.items()}
+                temporary,
+                **{
+                    name: array.astype(np.float32) if array.dtype == np.float64 else array
+                    for name, array in arrays.items()
+                },
             )
 
     @classmethod
@@ -119,7 +126,9 @@ class Diagnostics:
             if absent:
                 raise ValueError(f"{path}: lacks {', '.join(absent)}; evaluate that checkpoint again with this version")
             arrays = {name: content[name] for name in names}
-        arrays = {name: array.astype(np.float64) if array.dtype == np.float32 else array for name, array in arrays.items()}
+        arrays = {
+            name: array.astype(np.float64) if array.dtype == np.float32 else array for name, array in arrays.items()
+        }
         for name in ("captions", "prompts"):
             arrays[name] = _unit(arrays[name])
         return cls(**arrays)
@@ -148,7 +157,9 @@ def diagnose(
     return Diagnostics(
         ids=np.asarray(scores.ids, dtype=np.str_),
         # A bootstrap asks only which scans belong together; numbers of one length sort as the names did.
-        patients=np.asarray([f"{number:06d}" for number in np.unique(scores.patients, return_inverse=True)[1]], dtype=np.str_),
+        patients=np.asarray(
+            [f"{number:06d}" for number in np.unique(scores.patients, return_inverse=True)[1]], dtype=np.str_
+        ),
         labels=scores.labels,
         logits=scores.logits,
         calibrated=calibration.probabilities(scores.logits),
@@ -208,7 +219,9 @@ def _hits(rows: FloatArray, scores: SplitScores, valid: NDArray[np.bool_], queri
     """Whether each study with captions is found, in both directions, ``[2, Q, within]``."""
     reports = np.zeros((*valid.shape, rows.shape[1]))
     reports[valid] = rows
-    similarity = report_similarity(reports[queries], valid[queries], scores.anatomy[queries], scores.anatomy_valid[queries])
+    similarity = report_similarity(
+        reports[queries], valid[queries], scores.anatomy[queries], scores.anatomy_valid[queries]
+    )
     ranks = np.stack([rank_of_own(similarity), rank_of_own(similarity.T)])
     return (ranks[..., None] <= np.asarray(WITHIN)).astype(np.float64)
 

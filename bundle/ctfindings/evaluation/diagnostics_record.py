@@ -1,4 +1,6 @@
-"""From the answers of a model to the numbers of ``metrics.json``: robustness, collapse, retrieval, calibration, each with its interval."""
+"""From the answers of a model to the numbers of ``metrics.json``: robustness, collapse, retrieval, calibration, each
+with its interval.
+"""
 
 from __future__ import annotations
 
@@ -64,13 +66,15 @@ def diagnostics_record(answers: Diagnostics, resamples: int = 1000, seed: int = 
         seed: of the bootstrap.
 
     Returns:
-        ``wordings``, ``templates_f1``, ``calibration_error``, ``reliability``, ``collapse`` (``captions`` and ``prompts``), ``image_text``
-        and ``retrieval``; the last two and the captions are None without reports.
+        ``wordings``, ``templates_f1``, ``calibration_error``, ``reliability``, ``collapse`` (``captions`` and
+        ``prompts``), ``image_text`` and ``retrieval``; the last two and the captions are None without reports.
     """
     patients = answers.patients.tolist()
     parts = sections(answers)
     records = {
-        name: section_record(part, patients, resamples, seed) for name, part in parts.items() if name not in ("templates", "wordings")
+        name: section_record(part, patients, resamples, seed)
+        for name, part in parts.items()
+        if name not in ("templates", "wordings")
     }
     retrieval = records.get("retrieval")
     return {
@@ -90,7 +94,9 @@ def diagnostics_record(answers: Diagnostics, resamples: int = 1000, seed: int = 
             "platt": reliability(answers.calibrated, answers.labels),
         },
         "collapse": {
-            "captions": _captions_record(answers.caption_rows(), records["captions"]) if "captions" in records else None,
+            "captions": _captions_record(answers.caption_rows(), records["captions"])
+            if "captions" in records
+            else None,
             "prompts": prompts_record(answers.prompts),
         },
         "image_text": records.get("image_text"),
@@ -109,7 +115,8 @@ def diagnostics_record(answers: Diagnostics, resamples: int = 1000, seed: int = 
 def comparison_record(
     first: Diagnostics, second: Diagnostics, names: Sequence[str], resamples: int = 1000, seed: int = 42
 ) -> dict[str, Any]:
-    """First minus second, for everything both have, by a bootstrap in which both see the same resamples of the patients.
+    """First minus second, for everything both have, by a bootstrap in which both see the same resamples of the
+    patients.
 
     Args:
         first: answers of one model.
@@ -122,7 +129,9 @@ def comparison_record(
         ValueError: the models were not scored on the same studies with the same labels.
     """
     if first.ids.tolist() != second.ids.tolist() or not np.array_equal(first.labels, second.labels):
-        raise ValueError(f"{names[1]}: was scored on other studies than {names[0]}; evaluate both on the same split of one datalist")
+        raise ValueError(
+            f"{names[1]}: was scored on other studies than {names[0]}; evaluate both on the same split of one datalist"
+        )
     patients = first.patients.tolist()
     auc = paired_bootstrap_auc(first.calibrated, second.calibrated, first.labels, patients, resamples, seed)
     rows = [

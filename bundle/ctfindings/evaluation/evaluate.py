@@ -1,4 +1,5 @@
-"""Evaluation of a checkpoint: calibration and thresholds from the validation split, scores of the test split, all written to a folder.
+"""Evaluation of a checkpoint: calibration and thresholds from the validation split, scores of the test split, all
+written to a folder.
 
 Shapes: S studies, T templates, C findings, K anatomies.
 """
@@ -67,8 +68,8 @@ def evaluate_checkpoint(
 ) -> dict[str, Any]:
     """Evaluates a checkpoint as a user would meet it, with the image alone, and writes what was found.
 
-    Writes ``metrics.json``, ``report.html``, ``predictions.csv``, ``diagnostics.npz``, ``roc.png`` and ``auc.png``, prints the table, and
-    optionally writes the weights that ship with the bundle.
+    Writes ``metrics.json``, ``report.html``, ``predictions.csv``, ``diagnostics.npz``, ``roc.png`` and ``auc.png``,
+    prints the table, and optionally writes the weights that ship with the bundle.
 
     Args:
         network: the geometry of the checkpoint.
@@ -85,26 +86,32 @@ def evaluate_checkpoint(
         device: to run on.
         cache_dir: folder in which preprocessed scans are kept; None keeps none.
         cache_key: the parameters of the pipeline, see ``cached_dataset``.
-        compare: another checkpoint of the same network, or the folder of an earlier evaluation on the same split (of any network), against
-            which every number is compared by a paired bootstrap; None compares with nothing.
-        protocol: name of a published protocol by which the split is scored as well, see ``PROTOCOLS``; None leaves this out.
-        threshold_rule: how the thresholds are chosen on the calibration split, see ``choose_thresholds``. A protocol has its own.
+        compare: another checkpoint of the same network, or the folder of an earlier evaluation on the same split (of
+            any network), against which every number is compared by a paired bootstrap; None compares with nothing.
+        protocol: name of a published protocol by which the split is scored as well, see ``PROTOCOLS``; None leaves this
+            out.
+        threshold_rule: how the thresholds are chosen on the calibration split, see ``choose_thresholds``. A protocol
+            has its own.
 
     Returns:
         The content of ``metrics.json``.
 
     Raises:
-        ValueError: a split is missing or has no labels, a study or patient is in both, the checkpoint does not fit, or a model that
-            could not be calibrated should be exported.
+        ValueError: a split is missing or has no labels, a study or patient is in both, the checkpoint does not fit, or
+            a model that could not be calibrated should be exported.
     """
     if protocol is not None:
         check_protocol(protocol)
-    studies = {calibration_split: labelled_studies(datalist, calibration_split), split: studies_to_score(datalist, split)}
+    studies = {
+        calibration_split: labelled_studies(datalist, calibration_split),
+        split: studies_to_score(datalist, split),
+    }
     check_patients(studies[calibration_split], studies[split], f"{datalist}: {calibration_split} and {split}")
     # Whole scans differ in size, so that each is a batch of its own.
     loaders = {
         name: study_loader(
-            cached_dataset(listed, [*preprocessing, KeepGeometryd("image")], (), cache_dir, ["geometry", cache_key]), batch_size=1
+            cached_dataset(listed, [*preprocessing, KeepGeometryd("image")], (), cache_dir, ["geometry", cache_key]),
+            batch_size=1,
         )
         for name, listed in studies.items()
     }
@@ -136,7 +143,9 @@ def evaluate_checkpoint(
         resamples=resamples,
         seed=seed,
     )
-    record["calibration"] = _calibration_record(calibration, calibration_split, scores[calibration_split], threshold_rule)
+    record["calibration"] = _calibration_record(
+        calibration, calibration_split, scores[calibration_split], threshold_rule
+    )
     if calibration.problem is not None:
         record["warnings"].append(calibration.problem)
     record |= diagnostics_record(answers, resamples, seed)
@@ -144,7 +153,9 @@ def evaluate_checkpoint(
     if compare is not None and other is not None:
         names = _distinct_names(ckpt_path, compare)
         record["comparison"] = comparison_record(answers, other, names, resamples, seed)
-    record["protocol"] = protocol_of_scores(protocol, scored, scores[calibration_split], TEMPLATE_NAMES, resamples, seed)
+    record["protocol"] = protocol_of_scores(
+        protocol, scored, scores[calibration_split], TEMPLATE_NAMES, resamples, seed
+    )
     record["evidence"] = evidence_record(scored, studies[split], probabilities, calibration.thresholds)
     record["anatomy_head"] = anatomy_record(scored.anatomy_dice)
     record["paraphrases"] = None if paraphrases is None else paraphrase_record(network.text, paraphrases)
@@ -190,12 +201,18 @@ def format_evaluation(record: dict[str, Any]) -> str:
         f"Macro AUC {cell(macro['auc'])}, lowest {cell(macro['auc_lowest'])}, over {macro['findings_with_auc']} findings"
         f" of {record['scans']} scans.",
         f"Evidence within {evidence['tolerance_mm']:g} mm: {cell(evidence['hit_rate'])} of {evidence['true_positives']} true positives ("
-        + ", ".join(f"{row['finding']} {cell(row['hit_rate'])} of {row['true_positives']}" for row in evidence["findings"])
+        + ", ".join(
+            f"{row['finding']} {cell(row['hit_rate'])} of {row['true_positives']}" for row in evidence["findings"]
+        )
         + ").",
-        "Anatomy head Dice: " + ", ".join(f"{name} {cell(value)}" for name, value in record["anatomy_head"].items()) + ".",
+        "Anatomy head Dice: "
+        + ", ".join(f"{name} {cell(value)}" for name, value in record["anatomy_head"].items())
+        + ".",
     ]
     if paraphrases is not None:
-        lines.append(f"Paraphrases: {cell(paraphrases['accuracy'])} of {paraphrases['paraphrases']} rank their finding first.")
+        lines.append(
+            f"Paraphrases: {cell(paraphrases['accuracy'])} of {paraphrases['paraphrases']} rank their finding first."
+        )
     if record["protocol"] is not None:
         lines.append(format_protocol(record["protocol"]))
     return "\n".join([*lines, *record["warnings"]])
@@ -205,7 +222,9 @@ def labelled_studies(datalist: str | Path, split: str) -> list[dict[str, Any]]:
     """The studies of a split that can be scored; refuses a split without labels."""
     studies = load_datalist(datalist, split)
     if not any((study["labels"] >= 0).any() for study in studies):
-        raise ValueError(f"{datalist}: no study of split {split!r} has labels; evaluation needs labels in both of its splits")
+        raise ValueError(
+            f"{datalist}: no study of split {split!r} has labels; evaluation needs labels in both of its splits"
+        )
     return studies
 
 
@@ -267,7 +286,11 @@ def _distinct_names(first: str | Path, second: str | Path) -> tuple[str, str]:
 
 
 def _write_results(
-    folder: Path, record: dict[str, Any], answers: Diagnostics, other: Diagnostics | None, thresholds: NDArray[np.float64]
+    folder: Path,
+    record: dict[str, Any],
+    answers: Diagnostics,
+    other: Diagnostics | None,
+    thresholds: NDArray[np.float64],
 ) -> None:
     probabilities, labels = answers.calibrated, answers.labels
     write_predictions(folder / "predictions.csv", answers.ids.tolist(), probabilities, labels)

@@ -19,7 +19,13 @@ from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.html_page import render_page
 from bundle.ctfindings.inference.findings_record import DISCLAIMER
 from bundle.ctfindings.metrics.collapse import PAIR_KINDS
-from bundle.ctfindings.metrics.plots import DPI, KIND_TITLES, plot_auc_by_wording, plot_cosine_histograms, plot_reliability
+from bundle.ctfindings.metrics.plots import (
+    DPI,
+    KIND_TITLES,
+    plot_auc_by_wording,
+    plot_cosine_histograms,
+    plot_reliability,
+)
 from bundle.ctfindings.metrics.robustness import auc_by_wording
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -36,7 +42,9 @@ def write_figures(folder: Path, record: dict[str, Any], answers: Diagnostics, ot
         answers: of the model.
         other: of the model it is compared with.
     """
-    names = (record["comparison"]["first"], record["comparison"]["second"]) if record["comparison"] else ("this model", "")
+    names = (
+        (record["comparison"]["first"], record["comparison"]["second"]) if record["comparison"] else ("this model", "")
+    )
     models = dict(zip(names, (answers, other), strict=True)) if other is not None else {names[0]: answers}
     collapse = record["collapse"]
     own = {kind: collapse["captions"][kind] for kind in PAIR_KINDS} if collapse["captions"] else {}

@@ -10,7 +10,12 @@ from bundle.ctfindings.metrics.protocols import ZeroShotScores, protocol_record
 
 
 def protocol_of_scores(
-    name: str | None, scored: SplitScores, calibration: SplitScores, templates: Sequence[str], resamples: int = 1000, seed: int = 0
+    name: str | None,
+    scored: SplitScores,
+    calibration: SplitScores,
+    templates: Sequence[str],
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> dict[str, Any] | None:
     """The block ``protocol`` of ``metrics.json``, see `protocol_record`; None without a protocol.
 
@@ -28,4 +33,6 @@ def protocol_of_scores(
 
 
 def _zero_shot(scores: SplitScores) -> ZeroShotScores:
-    return ZeroShotScores(scores.ids, scores.patients, scores.labels, scores.logits, scores.template_logits, scores.anatomy_valid)
+    return ZeroShotScores(
+        scores.ids, scores.patients, scores.labels, scores.logits, scores.template_logits, scores.anatomy_valid
+    )

@@ -43,7 +43,8 @@ def evidence_record(
         tolerance_mm: largest distance in mm that counts as a hit.
 
     Returns:
-        ``tolerance_mm``, the ``hit_rate`` over all true positives together with their number, and a row per localized finding.
+        ``tolerance_mm``, the ``hit_rate`` over all true positives together with their number, and a row per localized
+        finding.
     """
     distance = np.full(scores.labels.shape, np.nan)
     for row, study in enumerate(studies):
@@ -70,7 +71,12 @@ def evidence_record(
     ]
     counted = int(total[list(LOCALIZED)].sum())
     hits = sum(round(float(rate[column]) * int(total[column])) for column in LOCALIZED if total[column])
-    return {"tolerance_mm": tolerance_mm, "true_positives": counted, "hit_rate": hits / counted if counted else None, "findings": rows}
+    return {
+        "tolerance_mm": tolerance_mm,
+        "true_positives": counted,
+        "hit_rate": hits / counted if counted else None,
+        "findings": rows,
+    }
 
 
 def paraphrase_record(text: TextTower, path: str | Path) -> dict[str, Any]:

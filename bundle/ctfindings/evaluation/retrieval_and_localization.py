@@ -1,4 +1,5 @@
-"""Evaluation on reports: does a report find its scan, and a sentence its slice? From a checkpoint and a datalist to ``reports.json``.
+"""Evaluation on reports: does a report find its scan, and a sentence its slice? From a checkpoint and a datalist to
+``reports.json``.
 
 Shapes: S studies, E embedding, D depth rows, n snippets.
 """
@@ -73,7 +74,9 @@ def collect_report_embeddings(
         device: to run on.
     """
     model.to(device).eval()
-    parts: dict[str, list[Any]] = {name: [] for name in ("ids", "patients", "labels", "scans", "valid", "depth", "depth_mm", "studies")}
+    parts: dict[str, list[Any]] = {
+        name: [] for name in ("ids", "patients", "labels", "scans", "valid", "depth", "depth_mm", "studies")
+    }
     for batch in loader:
         image = batch["image"].float().to(device)
         with torch.no_grad():
@@ -122,7 +125,9 @@ def retrieval_of(
     texts = [report_text(study.get("report")) for study in embeddings.studies]
     rows = [row for row, text in enumerate(texts) if text and embeddings.valid[row]][:count]
     if len({embeddings.patients[row] for row in rows}) < 2:
-        raise ValueError(f"reports: {len(rows)} studies with a report are of fewer than 2 patients; retrieval needs a pool to search")
+        raise ValueError(
+            f"reports: {len(rows)} studies with a report are of fewer than 2 patients; retrieval needs a pool to search"
+        )
     with torch.no_grad():
         reports = model.encode_text([texts[row] for row in rows], "report").double().cpu().numpy()
     return report_retrieval(
@@ -148,13 +153,14 @@ def localization_of(
     Args:
         embeddings: of the split.
         model: whose text tower encodes the snippets.
-        reword: gives the snippets that are asked in place of a study's own, with the study; their ``z_mm`` is the truth.
+        reword: gives the snippets that are asked in place of a study's own, with the study; their ``z_mm`` is the
+            truth.
         resamples: of the bootstrap.
         seed: of the bootstrap and the random guess.
 
     Returns:
-        ``all`` and ``first_of_scan``, and ``left_out``, the snippets without a place in their scan; None without snippets of at least
-        two patients.
+        ``all`` and ``first_of_scan``, and ``left_out``, the snippets without a place in their scan; None without
+        snippets of at least two patients.
     """
     asked, left_out = [], 0
     for row, study in enumerate(embeddings.studies):
@@ -163,7 +169,11 @@ def localization_of(
         placed = [snippet for snippet in given if snippet.get("z_mm") is not None]
         target_mm = torch.tensor([float(snippet["z_mm"]) for snippet in placed])
         inside = points_into_scan(embeddings.depth_mm[row].expand(len(placed), -1), target_mm)
-        asked += [(row, str(snippet["text"]), float(snippet["z_mm"])) for snippet, kept in zip(placed, inside, strict=True) if kept]
+        asked += [
+            (row, str(snippet["text"]), float(snippet["z_mm"]))
+            for snippet, kept in zip(placed, inside, strict=True)
+            if kept
+        ]
         left_out += len(given) - int(inside.sum())
     if len({embeddings.patients[row] for row, _, _ in asked}) < 2:
         return None
@@ -175,7 +185,10 @@ def localization_of(
     levels = heights.numpy()
     target = np.asarray([z_mm for _, _, z_mm in asked])
     record: dict[str, Any] = {"left_out": left_out}
-    for name, chosen in (("all", np.arange(len(asked))), ("first_of_scan", first_of_each([row for row, _, _ in asked]))):
+    for name, chosen in (
+        ("all", np.arange(len(asked))),
+        ("first_of_scan", first_of_each([row for row, _, _ in asked])),
+    ):
         errors = depth_errors(profile[chosen], levels[chosen], target[chosen], seed)
         record[name] = depth_record(errors, [embeddings.patients[asked[place][0]] for place in chosen], resamples, seed)
     return record
@@ -223,10 +236,16 @@ def evaluate_reports(
         "scans": len(embeddings.ids),
         "retrieval": retrieval_of(embeddings, network, resamples, seed),
         "localization": localization_of(embeddings, network, None, resamples, seed),
-        "settings": {"datalist": Path(datalist).name, "checkpoint": Path(ckpt_path).name, "checkpoint_sha256": sha256_of(ckpt_path)},
+        "settings": {
+            "datalist": Path(datalist).name,
+            "checkpoint": Path(ckpt_path).name,
+            "checkpoint_sha256": sha256_of(ckpt_path),
+        },
     }
     if record["localization"] is not None and not bool(network.text.snippet_head_trained):
-        logger.warning("%s: was not trained on slice references; its localization is that of an untrained head", ckpt_path)
+        logger.warning(
+            "%s: was not trained on slice references; its localization is that of an untrained head", ckpt_path
+        )
     print(format_reports(record))
     with atomic_path(Path(output_dir) / "reports.json") as path:
         path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
@@ -247,7 +266,9 @@ def format_reports(record: dict[str, Any]) -> str:
     for pool, directions in record["retrieval"]["pools"].items():
         for direction, found in directions.items():
             recalls = ", ".join(f"R@{k} {100 * entry['value']:.1f} %" for k, entry in found["recall"].items())
-            lines.append(f"{direction.replace('_', ' ')}, {pool} ({found['pool']}): {recalls}, median rank {found['median_rank']:g}")
+            lines.append(
+                f"{direction.replace('_', ' ')}, {pool} ({found['pool']}): {recalls}, median rank {found['median_rank']:g}"
+            )
     placed = record["localization"]
     if placed is not None:
         errors = {guess: placed["all"][guess]["mae_mm"]["value"] for guess in ("model", "profile", "middle", "random")}

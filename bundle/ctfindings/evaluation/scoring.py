@@ -46,9 +46,10 @@ class SplitScores:
         wording_logits: of each of ``WORDINGS`` alone, ``[S, W, C]``.
         anatomy: unit image rows of the anatomies, ``[S, K, E]``.
         anatomy_valid: anatomies the scan shows, ``[S, K]``.
-        peaks_mm: evidence peak of each localised finding in its anatomy, world RAS mm, ``[S, C, 3]``; NaN where there is none.
-        anatomy_dice: overlap of the anatomy head's tokens with those of the mask, ``[S, K]``; NaN without a mask, or where
-            neither has a token.
+        peaks_mm: evidence peak of each localised finding in its anatomy, world RAS mm, ``[S, C, 3]``; NaN where there
+            is none.
+        anatomy_dice: overlap of the anatomy head's tokens with those of the mask, ``[S, K]``; NaN without a mask, or
+            where neither has a token.
     """
 
     ids: list[str]
@@ -88,8 +89,8 @@ class ScoringNetwork(nn.Module):
             self.register_buffer("wording_deltas", wording_deltas(model.text))
 
     def forward(self, image: Tensor) -> dict[str, Any]:
-        """``[B, 1, X, Y, Z]`` to logits by template and wording, anatomy rows, the token evidence inside each finding's anatomy, and the
-        head's tokens."""
+        """``[B, 1, X, Y, Z]`` to logits by template and wording, anatomy rows, the token evidence inside each finding's
+        anatomy, and the head's tokens."""
         encoded = self.classifier.image(image)
         scores = self.classifier.score(encoded)
         rows = self.classifier.finding_anatomy
@@ -161,7 +162,10 @@ class ScoreCollector:
         peaks = np.full((len(evidence), evidence.shape[2], 3), np.nan)
         for study, maps in enumerate(evidence):
             affine = token_affine(batch["image_affine"][study].numpy(), self.stride)
-            scan_affine, scan_shape = batch["image_scan_affine"][study].numpy(), batch["image_scan_shape"][study].tolist()
+            scan_affine, scan_shape = (
+                batch["image_scan_affine"][study].numpy(),
+                batch["image_scan_shape"][study].tolist(),
+            )
             for finding in LOCALIZED:
                 found = locate(maps[:, finding].reshape(grid), affine, scan_affine, scan_shape)
                 if found is not None:
@@ -181,7 +185,10 @@ class ScoreCollector:
 
 
 def collect_scores(
-    loader: Iterable[dict[str, Any]], model: VisionLanguageModel, device: str | torch.device = "cpu", name: str = "scoring"
+    loader: Iterable[dict[str, Any]],
+    model: VisionLanguageModel,
+    device: str | torch.device = "cpu",
+    name: str = "scoring",
 ) -> SplitScores:
     """Scores every study of a loader from its image alone: no mask and no report reaches the network.
 

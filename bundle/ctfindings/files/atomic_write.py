@@ -15,8 +15,8 @@ from pathlib import Path
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path beside ``path``; on success it is renamed to ``path``, on failure it is removed.
 
-    The temporary name keeps all suffixes, because writers choose the format by them. It is drawn: processes of two machines that share
-    a disk may have one number.
+    The temporary name keeps all suffixes, because writers choose the format by them. It is drawn: processes of two
+    machines that share a disk may have one number.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)

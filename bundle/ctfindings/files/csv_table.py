@@ -1,4 +1,6 @@
-"""Reading a table of reports, labels or files from CSV: comma, semicolon or tab; columns found by name; problems named by row."""
+"""Reading a table of reports, labels or files from CSV: comma, semicolon or tab; columns found by name; problems named
+by row.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ class Table(NamedTuple):
             return name
         close = difflib.get_close_matches(name, self.columns, 1, 0.6)
         hint = f"did you mean {close[0]!r}?" if close else "name one of them"
-        raise TableError(self.path, f"has no column {name!r} for {purpose}; its columns are {', '.join(self.columns)}: {hint}")
+        raise TableError(
+            self.path, f"has no column {name!r} for {purpose}; its columns are {', '.join(self.columns)}: {hint}"
+        )
 
     def first_of(self, names: Sequence[str]) -> str | None:
         """The first of ``names`` that is a column, whatever its case; None when none is."""
@@ -62,7 +66,8 @@ def read_table(path: Path) -> Table:
     """Reads a CSV file with a header, UTF-8, delimited by comma, semicolon or tab (whichever the header has most of).
 
     Raises:
-        TableError: when the file is missing, empty, not UTF-8, has a column twice, or a row has more or fewer fields than the header.
+        TableError: when the file is missing, empty, not UTF-8, has a column twice, or a row has more or fewer fields
+            than the header.
     """
     table, rows = stream_table(path)
     table.rows.extend(rows)
@@ -103,7 +108,8 @@ def stream_table(path: Path) -> tuple[Table, Iterator[Row]]:
             for fields in reader:
                 if fields and len(fields) != len(columns):
                     raise TableError(
-                        path, f"line {line} has {len(fields)} fields, the header {len(columns)}; put text with {delimiter!r} in quotes"
+                        path,
+                        f"line {line} has {len(fields)} fields, the header {len(columns)}; put text with {delimiter!r} in quotes",
                     )
                 if fields:
                     yield Row(line, {name: value.strip() for name, value in zip(columns, fields, strict=True)})

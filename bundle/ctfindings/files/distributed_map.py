@@ -1,4 +1,6 @@
-"""One function over many scans: in this process, in several, or on a Dask cluster. A scan that fails is reported and stops no other."""
+"""One function over many scans: in this process, in several, or on a Dask cluster. A scan that fails is reported and
+stops no other.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,13 @@ class Outcome(NamedTuple):
     problem: str = ""
 
 
-def over_scans(work: Callable[[Any], Any], tasks: Mapping[str, Any], workers: int = 1, scheduler: str | None = None) -> Iterator[Outcome]:
+def over_scans(
+    work: Callable[[Any], Any], tasks: Mapping[str, Any], workers: int = 1, scheduler: str | None = None
+) -> Iterator[Outcome]:
     """The outcome of every task, in any order.
 
-    The function may be called again for a scan whose worker was killed, so it must look for its finished result first and write it in
-    one move (``atomic_path``, ``publish_once``): then nothing is lost and nothing is there twice.
+    The function may be called again for a scan whose worker was killed, so it must look for its finished result first
+    and write it in one move (``atomic_path``, ``publish_once``): then nothing is lost and nothing is there twice.
 
     Args:
         work: a function of a module; processes import it by name.
@@ -44,12 +48,14 @@ def over_scans(work: Callable[[Any], Any], tasks: Mapping[str, Any], workers: in
         scheduler: address of a running Dask scheduler, such as ``tcp://10.0.0.5:8786``, whose workers do it instead.
 
     Raises:
-        ValueError: when Dask is asked for and missing, the scheduler does not answer, or a process was killed and Dask is not there to
-            replace it. What was finished stays.
+        ValueError: when Dask is asked for and missing, the scheduler does not answer, or a process was killed and Dask
+            is not there to replace it. What was finished stays.
     """
     has_dask = importlib.util.find_spec("distributed") is not None
     if scheduler is not None and not has_dask:
-        raise ValueError("a scheduler was given, but Dask is not installed; install the extra: pip install -e '.[cluster]'")
+        raise ValueError(
+            "a scheduler was given, but Dask is not installed; install the extra: pip install -e '.[cluster]'"
+        )
     if scheduler is None and (workers <= 1 or len(tasks) <= 1):
         for key, argument in tasks.items():
             yield Outcome(key, *_guarded(work, argument))
@@ -79,7 +85,9 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-def _on_dask(work: Callable[[Any], Any], tasks: Mapping[str, Any], workers: int, scheduler: str | None) -> Iterator[Outcome]:
+def _on_dask(
+    work: Callable[[Any], Any], tasks: Mapping[str, Any], workers: int, scheduler: str | None
+) -> Iterator[Outcome]:
     from distributed import as_completed as completed
 
     with _client(min(workers, len(tasks)), scheduler) as client:
@@ -91,7 +99,9 @@ def _on_dask(work: Callable[[Any], Any], tasks: Mapping[str, Any], workers: int,
                 yield Outcome(key, *future.result())
             else:
                 # Several workers died on this scan: it is left out, the others go on.
-                yield Outcome(key, None, f"its workers were killed, perhaps for want of memory ({type(error).__name__})")
+                yield Outcome(
+                    key, None, f"its workers were killed, perhaps for want of memory ({type(error).__name__})"
+                )
             future.release()
 
 
@@ -104,13 +114,20 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         try:
             client = Client(scheduler, timeout=CONNECT_SECONDS)
         except (OSError, ValueError) as error:
-            raise ValueError(f"{scheduler}: no Dask scheduler answers there; start one (docs/scaling.md) or check the address") from error
+            raise ValueError(
+                f"{scheduler}: no Dask scheduler answers there; start one (docs/scaling.md) or check the address"
+            ) from error
         with client:
             yield client
         return
     with _without_ctrl_c():
         local = LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None, silence_logs=50
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,
+            dashboard_address=None,
+            silence_logs=50,
         )
     with local, Client(local) as client:
         yield client
@@ -118,16 +135,19 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
 
 @contextmanager
 def _without_ctrl_c() -> Iterator[None]:
-    """Threads that are started here, and their processes, never see Ctrl-C; in this thread it comes at the end of the block.
+    """Threads that are started here, and their processes, never see Ctrl-C; in this thread it comes at the end of the
+    block.
 
-    A terminal sends it to all processes of a command: each worker would write a traceback. A cluster that is half built cannot be closed.
+    A terminal sends it to all processes of a command: each worker would write a traceback. A cluster that is half built
+    cannot be closed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     pressed: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _frame: pressed.append(number))
-    # Not before the tracker of resources has started: it unblocks the signal in the thread that starts it. Windows has neither.
+    # Not before the tracker of resources has started: it unblocks the signal in the thread that starts it. Windows has
+    # neither.
     masked = hasattr(signal, "pthread_sigmask")
     if masked:
         resource_tracker.ensure_running()
@@ -147,4 +167,6 @@ def _in_processes(work: Callable[[Any], Any], tasks: Mapping[str, Any], workers:
         for key, found in in_parallel(partial(_guarded, work), tasks, workers):
             yield Outcome(key, *found)
     except WorkerKilled as error:
-        raise WorkerKilled(f"{error}, or install Dask, which replaces a killed worker: pip install -e '.[cluster]'") from error
+        raise WorkerKilled(
+            f"{error}, or install Dask, which replaces a killed worker: pip install -e '.[cluster]'"
+        ) from error

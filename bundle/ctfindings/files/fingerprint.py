@@ -24,7 +24,8 @@ class FileSignature(NamedTuple):
 
 
 def file_signature(path: str | Path) -> FileSignature:
-    """Of a file, or of all files in a folder and its subfolders: the time of a folder itself says nothing of a file written anew in it.
+    """Of a file, or of all files in a folder and its subfolders: the time of a folder itself says nothing of a file
+    written anew in it.
 
     What is not there has no files.
     """
@@ -37,4 +38,6 @@ def file_signature(path: str | Path) -> FileSignature:
 def signature_of_files(paths: Iterable[Path]) -> FileSignature:
     """Of files, all of which are there."""
     stats = [path.stat() for path in paths]
-    return FileSignature(len(stats), sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0))
+    return FileSignature(
+        len(stats), sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)
+    )

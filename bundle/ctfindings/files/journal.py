@@ -29,7 +29,8 @@ def work_through(
     workers: int,
     holds: Callable[[str, dict[str, Any]], bool] = lambda key, result: True,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The result of each task by its key, in any order; those in the journal whose signature is the same are not worked on again.
+    """The result of each task by its key, in any order; those in the journal whose signature is the same are not worked
+    on again.
 
     Each result is appended to the journal as soon as it is there.
 

@@ -32,7 +32,9 @@ def process_context() -> BaseContext:
     return multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
 
 
-def in_parallel(work: Callable[[Argument], Result], tasks: Mapping[str, Argument], workers: int) -> Iterator[tuple[str, Result]]:
+def in_parallel(
+    work: Callable[[Argument], Result], tasks: Mapping[str, Argument], workers: int
+) -> Iterator[tuple[str, Result]]:
     """The result of each task by its key, as soon as it is there.
 
     Args:
@@ -54,6 +56,8 @@ def in_parallel(work: Callable[[Argument], Result], tasks: Mapping[str, Argument
                 key = futures.pop(future)
                 yield key, future.result()
         except BrokenProcessPool as error:
-            raise WorkerKilled("a worker was killed, perhaps for want of memory; give the same command again with fewer workers") from error
+            raise WorkerKilled(
+                "a worker was killed, perhaps for want of memory; give the same command again with fewer workers"
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)

@@ -10,4 +10,12 @@ from bundle.ctfindings.inference.bundle_workflow import (
     scan_records,
 )
 
-__all__ = ["FindingsInferer", "FindingsWeights", "FindingsWriter", "TimedPreprocessing", "check_request", "one_scan", "scan_records"]
+__all__ = [
+    "FindingsInferer",
+    "FindingsWeights",
+    "FindingsWriter",
+    "TimedPreprocessing",
+    "check_request",
+    "one_scan",
+    "scan_records",
+]

@@ -1,4 +1,6 @@
-"""The parts of the inference workflow that ``configs/inference.json`` names: request, timed loading, inferer, weights, writer."""
+"""The parts of the inference workflow that ``configs/inference.json`` names: request, timed loading, inferer, weights,
+writer.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,14 @@ from monai.transforms import Compose, Transform
 from torch import Tensor
 
 from bundle.ctfindings.inference.encoded_scan import record_of
-from bundle.ctfindings.inference.findings_record import Answer, FindingAnswer, FindingsRecord, ModelInfo, describe_scan, warnings_of_scan
+from bundle.ctfindings.inference.findings_record import (
+    Answer,
+    FindingAnswer,
+    FindingsRecord,
+    ModelInfo,
+    describe_scan,
+    warnings_of_scan,
+)
 from bundle.ctfindings.inference.output.console_table import format_findings
 from bundle.ctfindings.inference.output.write_files import REPORT_FILE, scan_stem, write_findings
 from bundle.ctfindings.inference.predictor import Answers, FindingsPredictor, check_queries
@@ -34,31 +43,42 @@ FORMAT_NAMES = {"nifti": "NIfTI", "nrrd": "NRRD", "metaimage": "MetaImage", "npz
 
 
 def scan_records(
-    image: str | Sequence[str] | None, anatomy: str | Sequence[str | None] | None = None, stored: Mapping[str, Any] | None = None
+    image: str | Sequence[str] | None,
+    anatomy: str | Sequence[str | None] | None = None,
+    stored: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Studies ``{"image": path, "anatomy": path, "stored": entry}`` of a request.
 
     Args:
         image: path of a scan, or of several.
         anatomy: path of its anatomy mask, or one (or None) for each scan.
-        stored: how the scans become HU, for files that do not say so themselves; see ``bundle.ctfindings.scan.storage.Stored``.
+        stored: how the scans become HU, for files that do not say so themselves; see
+            ``bundle.ctfindings.scan.storage.Stored``.
 
     Returns:
-        One study per scan; none without an image, so that the workflow can be built and checked before a scan is chosen.
+        One study per scan; none without an image, so that the workflow can be built and checked before a scan is
+        chosen.
 
     Raises:
-        ValueError: when masks and scans do not pair, two scans would be written to one folder, or ``stored`` cannot be read.
+        ValueError: when masks and scans do not pair, two scans would be written to one folder, or ``stored`` cannot be
+            read.
     """
     stored_from(stored)
     images, masks = _paths(image), _paths(anatomy)
     if images and masks and len(masks) != len(images):
-        raise ValueError(f"anatomy: {len(masks)} masks were given for {len(images)} scans; give one for each scan, or null")
+        raise ValueError(
+            f"anatomy: {len(masks)} masks were given for {len(images)} scans; give one for each scan, or null"
+        )
     stems = [scan_stem(str(path)) for path in images]
     for index, stem in enumerate(stems):
         if stem in stems[:index]:
-            raise ValueError(f"{images[index]}: another scan is named {stem!r} as well and has the same output folder; run them apart")
+            raise ValueError(
+                f"{images[index]}: another scan is named {stem!r} as well and has the same output folder; run them apart"
+            )
     return [
-        {"image": str(path)} | ({} if mask is None else {"anatomy": mask}) | ({"stored": dict(stored)} if stored else {})
+        {"image": str(path)}
+        | ({} if mask is None else {"anatomy": mask})
+        | ({"stored": dict(stored)} if stored else {})
         for path, mask in zip(images, masks or [None] * len(images), strict=True)
     ]
 
@@ -77,17 +97,22 @@ def check_request(
         ValueError: with what is wrong and what would be right.
     """
     if not scan_records(image, anatomy, stored):
-        raise ValueError("image: no scan was given; add --image SCAN, a NIfTI or NRRD file, or a folder or zip of DICOM")
+        raise ValueError(
+            "image: no scan was given; add --image SCAN, a NIfTI or NRRD file, or a folder or zip of DICOM"
+        )
     check_queries(queries)
     if evidence not in EVIDENCE_CHOICES:
         raise ValueError(f"evidence: {evidence!r} is unknown; known are {', '.join(EVIDENCE_CHOICES)}")
     existing = next(parent for parent in [Path(output_dir), *Path(output_dir).absolute().parents] if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ValueError(f"{output_dir}: results cannot be written there; give a folder that can be written as output_dir")
+        raise ValueError(
+            f"{output_dir}: results cannot be written there; give a folder that can be written as output_dir"
+        )
 
 
 class TimedPreprocessing(Transform):
-    """The image pipeline with its times, which keeps the scan as it was loaded, and looks whether it shows a whole chest.
+    """The image pipeline with its times, which keeps the scan as it was loaded, and looks whether it shows a whole
+    chest.
 
     Args:
         steps: the image pipeline; the first one loads.
@@ -153,7 +178,11 @@ class FindingsInferer(Inferer):
         return self.text_tower().eval() if check_queries(self.queries) else None
 
     def __call__(  # type: ignore[override]
-        self, inputs: MetaTensor, network: ZeroShotClassifier, anatomy: Tensor | None = None, anatomy_known: Tensor | None = None
+        self,
+        inputs: MetaTensor,
+        network: ZeroShotClassifier,
+        anatomy: Tensor | None = None,
+        anatomy_known: Tensor | None = None,
     ) -> Answers:
         """See ``FindingsPredictor``."""
         return FindingsPredictor(network, self.text, check_queries(self.queries))(inputs, anatomy, anatomy_known)
@@ -188,11 +217,13 @@ class FindingsWriter:
         output_dir: gets a folder for each scan.
         ckpt_path: the weights file that the record names by its digest.
         bundle_root: whose metadata says what its weights were trained on.
-        evidence: whose maps go into ``evidence.nii.gz`` and the report: of the ``present`` findings, of ``all`` or of ``none``; those of
-            queries with ``present`` and ``all``.
+        evidence: whose maps go into ``evidence.nii.gz`` and the report: of the ``present`` findings, of ``all`` or of
+            ``none``; those of queries with ``present`` and ``all``.
     """
 
-    def __init__(self, output_dir: str | Path, ckpt_path: str | Path, bundle_root: str | Path, evidence: str = "present") -> None:
+    def __init__(
+        self, output_dir: str | Path, ckpt_path: str | Path, bundle_root: str | Path, evidence: str = "present"
+    ) -> None:
         self.output_dir = output_dir
         self.ckpt_path = ckpt_path
         self.bundle_root = bundle_root
@@ -209,7 +240,9 @@ class FindingsWriter:
         record, maps = self._record(batch, answers, network)
         scan: MetaTensor = batch["scan"]
         try:
-            record = write_findings(self.output_dir, record, scan.as_tensor()[0], scan.affine, maps, answers.token_affine)
+            record = write_findings(
+                self.output_dir, record, scan.as_tensor()[0], scan.affine, maps, answers.token_affine
+            )
         except OSError as error:
             raise ValueError(
                 f"{self.output_dir}: results cannot be written there ({error.strerror or error}); make room, or give another output_dir"
@@ -217,9 +250,13 @@ class FindingsWriter:
         print(format_findings(record))
         print(f"Report: {Path(self.output_dir) / scan_stem(record.scan.file) / REPORT_FILE}", flush=True)
 
-    def _record(self, batch: Mapping[str, Any], answers: Answers, network: str) -> tuple[FindingsRecord, dict[str, Tensor]]:
+    def _record(
+        self, batch: Mapping[str, Any], answers: Answers, network: str
+    ) -> tuple[FindingsRecord, dict[str, Tensor]]:
         scan: MetaTensor = batch["scan"]
-        info = describe_scan(scan.meta["filename_or_obj"], FORMAT_NAMES[scan.meta["source_format"]], scan.shape[1:], scan.affine)
+        info = describe_scan(
+            scan.meta["filename_or_obj"], FORMAT_NAMES[scan.meta["source_format"]], scan.shape[1:], scan.affine
+        )
         if network not in self._models:  # The digest of the weights takes a while.
             self._models[network] = describe_model(self.bundle_root, self.ckpt_path, network)
         record = record_of(info, self._models[network], answers, warnings_of_scan(scan, info), batch["seconds"])

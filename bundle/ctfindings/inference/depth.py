@@ -1,7 +1,8 @@
 """Where along the body a free text looks: from the depth rows of a scan to a profile in mm.
 
-Two sources. Weights trained on slice references answer with their depth rows and snippet head (``snippets``); for weights that never saw
-a slice reference that head means nothing, and the profile is the strongest evidence of each axial layer (``evidence``).
+Two sources. Weights trained on slice references answer with their depth rows and snippet head (``snippets``); for
+weights that never saw a slice reference that head means nothing, and the profile is the strongest evidence of each
+axial layer (``evidence``).
 
 Shapes: Q queries, D depth rows, E embedding.
 """
@@ -53,8 +54,8 @@ def place_depth(
         scan_shape: voxels of the scan along its own three axes.
 
     Returns:
-        From snippets: each row whose centre lies in the scan with its probability, which sum to one. From evidence: each layer with its
-        largest value, 0..1.
+        From snippets: each row whose centre lies in the scan with its probability, which sum to one. From evidence:
+        each layer with its largest value, 0..1.
     """
     if logits is None:
         layers = strongest_by_layer(evidence, token_affine, scan_affine, scan_shape)
@@ -64,11 +65,15 @@ def place_depth(
     rows = len(logits)
     # A row is a token, or an even part of one.
     level = (np.arange(rows) + 0.5) * gz / rows - 0.5
-    heights = voxel_to_world(np.stack([np.full(rows, (gx - 1) / 2), np.full(rows, (gy - 1) / 2), level], axis=-1), tokens)[:, 2]
+    heights = voxel_to_world(
+        np.stack([np.full(rows, (gx - 1) / 2), np.full(rows, (gy - 1) / 2), level], axis=-1), tokens
+    )[:, 2]
     lower, upper = bounds_mm(scan, (0, 0, 0), np.asarray(scan_shape) - 1)
     inside = (heights >= lower[2]) & (heights <= upper[2])
     scores = depth_profile(logits.double().cpu(), torch.from_numpy(np.where(inside, heights, np.nan))).numpy()[inside]
-    return [DepthScore(float(z_mm), float(score)) for z_mm, score in zip(heights[inside], scores, strict=True)], "snippets"
+    return [
+        DepthScore(float(z_mm), float(score)) for z_mm, score in zip(heights[inside], scores, strict=True)
+    ], "snippets"
 
 
 def best_depth(profile: Sequence[DepthScore]) -> float | None:

@@ -15,7 +15,14 @@ from torch import Tensor
 
 from bundle.ctfindings.inference.depth import DepthSource, best_depth, place_depth
 from bundle.ctfindings.inference.evidence import locate
-from bundle.ctfindings.inference.findings_record import DepthScore, Evidence, FindingsRecord, ModelInfo, QueryAnswer, ScanInfo
+from bundle.ctfindings.inference.findings_record import (
+    DepthScore,
+    Evidence,
+    FindingsRecord,
+    ModelInfo,
+    QueryAnswer,
+    ScanInfo,
+)
 from bundle.ctfindings.inference.predictor import Answers
 from bundle.ctfindings.inference.provenance import training_warnings
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
@@ -55,7 +62,9 @@ class EncodedScan:
         return locate(token_map, self.answers.token_affine, self.scan.affine, self.scan.shape, self.answers.midline_mm)
 
     def depth(self, token_map: Tensor, logits: Tensor | None = None) -> tuple[list[DepthScore], DepthSource]:
-        """Depth profile of an answer from its token map, or from the logits of the depth rows where there are any, see `place_depth`."""
+        """Depth profile of an answer from its token map, or from the logits of the depth rows where there are any, see
+        `place_depth`.
+        """
         return place_depth(logits, token_map, self.answers.token_affine, self.scan.affine, self.scan.shape)
 
 
@@ -104,7 +113,9 @@ class EvidenceAnswer:
         }
 
 
-def record_of(scan: ScanInfo, model: ModelInfo, answers: Answers, warnings: list[str], seconds: Mapping[str, float]) -> FindingsRecord:
+def record_of(
+    scan: ScanInfo, model: ModelInfo, answers: Answers, warnings: list[str], seconds: Mapping[str, float]
+) -> FindingsRecord:
     """Puts the answers on the scan's own grid, and everything that is said about the scan into one record.
 
     Args:
@@ -122,8 +133,12 @@ def record_of(scan: ScanInfo, model: ModelInfo, answers: Answers, warnings: list
         evidence = locate(token_map, answers.token_affine, affine, scan.shape, answers.midline_mm)
         if not isinstance(answer, QueryAnswer):
             return dataclasses.replace(answer, evidence=evidence)
-        profile, source = place_depth(answers.depth_logits.get(answer.key), token_map, answers.token_affine, affine, scan.shape)
-        return dataclasses.replace(answer, evidence=evidence, depth=profile, depth_source=source, z_mm=best_depth(profile))
+        profile, source = place_depth(
+            answers.depth_logits.get(answer.key), token_map, answers.token_affine, affine, scan.shape
+        )
+        return dataclasses.replace(
+            answer, evidence=evidence, depth=profile, depth_source=source, z_mm=best_depth(profile)
+        )
 
     record = FindingsRecord(
         scan=scan,
@@ -132,4 +147,6 @@ def record_of(scan: ScanInfo, model: ModelInfo, answers: Answers, warnings: list
         queries=[placed(answer) for answer in answers.queries],
         warnings=[*training_warnings(model), *warnings, *answers.warnings],
     )
-    return dataclasses.replace(record, seconds={**seconds, **answers.seconds, "evidence": time.perf_counter() - started})
+    return dataclasses.replace(
+        record, seconds={**seconds, **answers.seconds, "evidence": time.perf_counter() - started}
+    )

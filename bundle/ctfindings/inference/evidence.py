@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bundle.ctfindings.inference.findings_record import Evidence
-from bundle.ctfindings.scan.coordinates import Array, as_affine, axial_axis, axial_axis_ascends, bounds_mm, voxel_to_world, world_to_voxel
+from bundle.ctfindings.scan.coordinates import (
+    Array,
+    as_affine,
+    axial_axis,
+    axial_axis_ascends,
+    bounds_mm,
+    voxel_to_world,
+    world_to_voxel,
+)
 from bundle.ctfindings.scan.nifti_writer import write_planes
 
 MIDLINE_MM = 10.0
@@ -30,9 +38,10 @@ def locate(
 ) -> Evidence | None:
     """Peak, box and slice of one token map.
 
-    The peak is the largest token, moved to the weighted centre of its 3x3x3 neighbourhood (weights: value above the smallest of the
-    neighbourhood, so that an even background does not pull). The box bounds the connected region around the peak that is above half of
-    it, clipped to the scan. Tokens that lie outside the scan (padding) are not looked at.
+    The peak is the largest token, moved to the weighted centre of its 3x3x3 neighbourhood (weights: value above the
+    smallest of the neighbourhood, so that an even background does not pull). The box bounds the connected region around
+    the peak that is above half of it, clipped to the scan. Tokens that lie outside the scan (padding) are not looked
+    at.
 
     Args:
         evidence: ``[gx, gy, gz]``, values in [0, 1].
@@ -82,7 +91,9 @@ def locate(
     )
 
 
-def strongest_by_layer(evidence: Any, token_affine: Any, scan_affine: Any, scan_shape: Sequence[int]) -> list[tuple[float, float]]:
+def strongest_by_layer(
+    evidence: Any, token_affine: Any, scan_affine: Any, scan_shape: Sequence[int]
+) -> list[tuple[float, float]]:
     """The strongest token of every axial layer of a token map: where along the body an answer looks.
 
     Args:
@@ -92,14 +103,16 @@ def strongest_by_layer(evidence: Any, token_affine: Any, scan_affine: Any, scan_
         scan_shape: voxels of the scan along its own three axes.
 
     Returns:
-        World z in mm of the centre of the layer, and its largest value, from inferior to superior. Layers that lie outside the scan
-        (padding) are left out.
+        World z in mm of the centre of the layer, and its largest value, from inferior to superior. Layers that lie
+        outside the scan (padding) are left out.
     """
     tokens, scan = as_affine(token_affine), as_affine(scan_affine)
     scores = as_map(evidence)
     inside = _tokens_in_scan(scores, tokens, scan, np.asarray(scan_shape, dtype=np.int64))
     gx, gy, gz = scores.shape
-    heights = voxel_to_world(np.stack([np.full(gz, (gx - 1) / 2), np.full(gz, (gy - 1) / 2), np.arange(gz)], axis=-1), tokens)[:, 2]
+    heights = voxel_to_world(
+        np.stack([np.full(gz, (gx - 1) / 2), np.full(gz, (gy - 1) / 2), np.arange(gz)], axis=-1), tokens
+    )[:, 2]
     strongest = np.where(inside, scores, 0.0).max(axis=(0, 1))
     return sorted((float(heights[layer]), float(strongest[layer])) for layer in range(gz) if inside[:, :, layer].any())
 
@@ -115,11 +128,17 @@ def sample_evidence(evidence: Any, token_affine: Any, points_mm: Any) -> NDArray
 
 
 def write_evidence(
-    path: str | Path, maps: Any, token_affine: Any, scan_affine: Any, scan_shape: Sequence[int], description: str = "token evidence 0..1"
+    path: str | Path,
+    maps: Any,
+    token_affine: Any,
+    scan_affine: Any,
+    scan_shape: Sequence[int],
+    description: str = "token evidence 0..1",
 ) -> None:
     """Writes token maps on the scan's own grid as NIfTI, uint8 with a slope of 1/255: 3D for one map, 4D for several.
 
-    The file is made slice by slice, so the memory needed does not grow with the number of maps, and appears only when complete.
+    The file is made slice by slice, so the memory needed does not grow with the number of maps, and appears only when
+    complete.
 
     Args:
         path: ends in ``.nii.gz``.
@@ -137,8 +156,11 @@ def write_evidence(
     write_planes(path, planes, shape, scan, description, scale=1 / 255, largest=1.0)
 
 
-def planes_on_scan(scores: NDArray[Any], tokens: Array, scan: Array, shape: tuple[int, int, int]) -> Iterator[NDArray[np.float32]]:
-    """A token map ``[gx, gy, gz]`` on the scan's grid, as planes ``[Y, X]`` in the order of the file's third axis, as NIfTI stores voxels.
+def planes_on_scan(
+    scores: NDArray[Any], tokens: Array, scan: Array, shape: tuple[int, int, int]
+) -> Iterator[NDArray[np.float32]]:
+    """A token map ``[gx, gy, gz]`` on the scan's grid, as planes ``[Y, X]`` in the order of the file's third axis, as
+    NIfTI stores voxels.
 
     Args:
         scores: any finite float32 values.
@@ -166,7 +188,8 @@ def planes_on_scan(scores: NDArray[Any], tokens: Array, scan: Array, shape: tupl
         return
     volume = torch.from_numpy(np.ascontiguousarray(scores, dtype=np.float32))
     along_x, along_y, along_z = (
-        torch.from_numpy((np.arange(count)[:, None] * to_tokens[:3, axis]).astype(np.float32)) for axis, count in enumerate(shape)
+        torch.from_numpy((np.arange(count)[:, None] * to_tokens[:3, axis]).astype(np.float32))
+        for axis, count in enumerate(shape)
     )
     corner = torch.from_numpy(to_tokens[:3, 3].astype(np.float32))
     for k in range(shape[2]):
@@ -216,7 +239,9 @@ def _tokens_in_scan(scores: Array, tokens: Array, scan: Array, shape: NDArray[An
 
 
 def as_map(evidence: Any) -> Array:
-    """A token map as float64 ``[gx, gy, gz]``, from an array or a tensor on any device; refuses other shapes and non-finite values."""
+    """A token map as float64 ``[gx, gy, gz]``, from an array or a tensor on any device; refuses other shapes and
+    non-finite values.
+    """
     if isinstance(evidence, torch.Tensor):
         evidence = evidence.detach().cpu().float().numpy()
     scores = np.asarray(evidence, dtype=np.float64)

@@ -112,8 +112,8 @@ class QueryAnswer:
         evidence: where in the scan the answer looks; None without a positive map.
         nearest_findings: findings whose prompts are nearest.
         depth: profile along the body axis, from inferior to superior.
-        depth_source: "snippets" (probabilities from depth rows, of weights trained on slice references) or "evidence" (the strongest
-            token of each axial layer).
+        depth_source: "snippets" (probabilities from depth rows, of weights trained on slice references) or "evidence"
+            (the strongest token of each axial layer).
         z_mm: world z in mm of the highest score of the profile; None without one.
     """
 
@@ -169,7 +169,8 @@ class ModelInfo:
         weights_sha256: digest of the weights file.
         network: name of the image tower.
         trained_on: what the weights were trained on, after "trained only on"; None where that is not known.
-        published: of converted weights ``model``, ``source``, ``paper``, ``licence`` and digests of the files; None of others.
+        published: of converted weights ``model``, ``source``, ``paper``, ``licence`` and digests of the files; None of
+            others.
     """
 
     bundle: str
@@ -222,7 +223,9 @@ class FindingsRecord:
         def numbered(answer: Any) -> Any:
             if answer.evidence is None:
                 return answer
-            return dataclasses.replace(answer, evidence=dataclasses.replace(answer.evidence, channel=channel.get(answer.key)))
+            return dataclasses.replace(
+                answer, evidence=dataclasses.replace(answer.evidence, channel=channel.get(answer.key))
+            )
 
         return dataclasses.replace(
             self,
@@ -255,7 +258,9 @@ class FindingsRecord:
         """
         data = json.loads(text)
         if str(data["schema_version"]).split(".")[0] != SCHEMA_VERSION.split(".")[0]:
-            raise ValueError(f"findings record has schema {data['schema_version']}; this program reads {SCHEMA_VERSION}")
+            raise ValueError(
+                f"findings record has schema {data['schema_version']}; this program reads {SCHEMA_VERSION}"
+            )
         data["scan"] = ScanInfo(**data["scan"])
         data["model"] = ModelInfo(**data["model"])
         data["findings"] = [FindingAnswer(**_with_evidence(answer)) for answer in data["findings"]]
@@ -286,14 +291,21 @@ def describe_scan(file: str | Path, format: str, shape: Sequence[int], affine: A
 
 
 def warnings_of_scan(scan: Any, info: ScanInfo) -> list[str]:
-    """The reader's warnings about a scan, with its name as the record has it: the folders of its path are nobody's business."""
+    """The reader's warnings about a scan, with its name as the record has it: the folders of its path are nobody's
+    business.
+    """
     return [str(line).replace(str(scan.meta["filename_or_obj"]), info.file) for line in scan.meta["warnings"]]
 
 
 def template_spread(probabilities: Mapping[str, float]) -> dict[str, float]:
     """``mean``, ``sd`` (population), ``min`` and ``max`` of the probabilities of the templates."""
     values = np.asarray(list(probabilities.values()), dtype=np.float64)
-    return {"mean": float(values.mean()), "sd": float(values.std()), "min": float(values.min()), "max": float(values.max())}
+    return {
+        "mean": float(values.mean()),
+        "sd": float(values.std()),
+        "min": float(values.min()),
+        "max": float(values.max()),
+    }
 
 
 def _with_evidence(answer: dict[str, Any]) -> dict[str, Any]:
@@ -323,4 +335,6 @@ def _plain(value: Any, where: str) -> Any:
         if not math.isfinite(value):
             raise ValueError(f"{where} is {value}; a findings record holds finite numbers only")
         return round(value, 6)
-    raise ValueError(f"{where} is a {type(value).__name__}; a findings record holds numbers, text, lists and dictionaries")
+    raise ValueError(
+        f"{where} is a {type(value).__name__}; a findings record holds numbers, text, lists and dictionaries"
+    )

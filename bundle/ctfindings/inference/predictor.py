@@ -39,7 +39,8 @@ class Answers:
         midline_mm: world x of the patient's midline.
         warnings: one line each.
         seconds: time of the stages ``encode`` and ``score``.
-        depth_logits: of the depth rows, ``[D]`` by the key of each query; none of weights that were not trained on slice references.
+        depth_logits: of the depth rows, ``[D]`` by the key of each query; none of weights that were not trained on
+            slice references.
     """
 
     findings: Sequence[FindingAnswer]
@@ -64,7 +65,9 @@ class FindingsPredictor:
         ValueError: for a query that cannot be asked.
     """
 
-    def __init__(self, classifier: ZeroShotClassifier, text: TextTower | None = None, queries: Sequence[str] = ()) -> None:
+    def __init__(
+        self, classifier: ZeroShotClassifier, text: TextTower | None = None, queries: Sequence[str] = ()
+    ) -> None:
         self.classifier = classifier
         self.text = text
         self.queries = check_queries(queries)
@@ -86,7 +89,9 @@ class FindingsPredictor:
         encoded = self.encode(image, anatomy, known)
         return self.answer(encoded, image.affine, image.shape[2:], {"encode": time.perf_counter() - started})
 
-    def answer(self, encoded: ImageEmbedding, image_affine: Tensor, shape: Sequence[int], seconds: Mapping[str, float]) -> Answers:
+    def answer(
+        self, encoded: ImageEmbedding, image_affine: Tensor, shape: Sequence[int], seconds: Mapping[str, float]
+    ) -> Answers:
         """The findings and the queries of an encoded scan.
 
         Args:
@@ -130,8 +135,14 @@ class FindingsPredictor:
         for column, (name, row) in enumerate(zip(FINDING_NAMES, rows, strict=True)):
             if not self.classifier.scored[column]:
                 continue
-            templates = {template: float(by_template[index, column]) for index, template in enumerate(self.classifier.template_ids)}
-            probability, threshold = float(scores.probabilities[0, column]), float(self.classifier.bank.threshold[column])
+            templates = {
+                template: float(by_template[index, column])
+                for index, template in enumerate(self.classifier.template_ids)
+            }
+            probability, threshold = (
+                float(scores.probabilities[0, column]),
+                float(self.classifier.bank.threshold[column]),
+            )
             answers.append(
                 FindingAnswer(
                     name=name,
@@ -150,8 +161,8 @@ class FindingsPredictor:
     def ask(self, encoded: ImageEmbedding, queries: Sequence[str]) -> tuple[list[QueryAnswer], dict[str, Tensor]]:
         """Questions in free text about an encoded scan, and their token maps ``[gx, gy, gz]`` by answer key.
 
-        The question's text is set against its denial, as the findings are, in the anatomy of the finding whose prompts are
-        nearest to it. The probability is the sigmoid of the raw logit: no calibration was fitted for free text.
+        The question's text is set against its denial, as the findings are, in the anatomy of the finding whose prompts
+        are nearest to it. The probability is the sigmoid of the raw logit: no calibration was fitted for free text.
 
         Raises:
             ValueError: for a query that cannot be asked, or without a text tower.
@@ -193,7 +204,9 @@ class FindingsPredictor:
 
     @torch.inference_mode()
     def ask_depth(self, encoded: ImageEmbedding, queries: Sequence[str]) -> dict[str, Tensor]:
-        """Logits of the depth rows for each query by its text, ``[D]``; none of weights that were not trained on slice references."""
+        """Logits of the depth rows for each query by its text, ``[D]``; none of weights that were not trained on slice
+        references.
+        """
         texts = check_queries(queries)
         logits = None if self.text is None or not texts else snippet_logits(encoded.depth[0], self.text, texts)
         return {} if logits is None else dict(zip(texts, logits, strict=True))
@@ -203,8 +216,8 @@ def check_queries(queries: Sequence[str] | str) -> list[str]:
     """Queries without surrounding space, each once.
 
     Raises:
-        ValueError: when one is empty, without a word, too long or no text, or a list was written that cannot be read as one, as by a
-            quote inside a text.
+        ValueError: when one is empty, without a word, too long or no text, or a list was written that cannot be read as
+            one, as by a quote inside a text.
     """
     if isinstance(queries, str) and queries.lstrip().startswith("["):
         raise ValueError(
@@ -213,20 +226,28 @@ def check_queries(queries: Sequence[str] | str) -> list[str]:
     texts = []
     for query in [queries] if isinstance(queries, str) else queries:
         if not isinstance(query, str):
-            raise ValueError(f"queries: {query!r} is not text; give a list of texts, such as \"['fluid around the lung']\"")
+            raise ValueError(
+                f"queries: {query!r} is not text; give a list of texts, such as \"['fluid around the lung']\""
+            )
         text = " ".join(query.split())
         if not text:
             raise ValueError("queries: one of them is empty; say what to look for, such as 'fluid around the lung'")
         if not any(character.isalpha() for character in text):
-            raise ValueError(f"queries: {text[:40]!r} holds no word; say what to look for, such as 'fluid around the lung'")
+            raise ValueError(
+                f"queries: {text[:40]!r} holds no word; say what to look for, such as 'fluid around the lung'"
+            )
         if len(text) > MAX_QUERY_CHARACTERS:
-            raise ValueError(f"queries: '{text[:40]}...' has {len(text)} characters; ask in at most {MAX_QUERY_CHARACTERS}")
+            raise ValueError(
+                f"queries: '{text[:40]}...' has {len(text)} characters; ask in at most {MAX_QUERY_CHARACTERS}"
+            )
         texts.append(text)
     return list(dict.fromkeys(texts))
 
 
 def denial(query: str) -> str:
-    """The opposite of a query: ``"Fluid around the lung"`` gives ``"No fluid around the lung"``; abbreviations keep their capitals."""
+    """The opposite of a query: ``"Fluid around the lung"`` gives ``"No fluid around the lung"``; abbreviations keep
+    their capitals.
+    """
     first = query.split()[0]
     return f"No {query}" if first[1:] != first[1:].lower() else f"No {query[:1].lower()}{query[1:]}"
 
@@ -245,12 +266,16 @@ def token_affine(affine: Array, stride: Sequence[int]) -> Array:
 
 
 def _centre_x(affine: Array, shape: Sequence[int]) -> float:
-    """World x in mm of the centre of the network's grid. The pipeline crops to the body and pads evenly, so it is the body's centre."""
+    """World x in mm of the centre of the network's grid. The pipeline crops to the body and pads evenly, so it is the
+    body's centre.
+    """
     return float((affine @ [*((size - 1) / 2 for size in shape), 1.0])[0])
 
 
 def _inside_anatomy(evidence: Tensor, encoded: ImageEmbedding, rows: Sequence[int]) -> Tensor:
-    """Evidence ``[1, N, P]`` of P answers as maps ``[P, gx, gy, gz]``, zero outside the tokens that the scorer pooled for each."""
+    """Evidence ``[1, N, P]`` of P answers as maps ``[P, gx, gy, gz]``, zero outside the tokens that the scorer pooled
+    for each.
+    """
     used = [row if encoded.anatomy_valid[0, row] else THORAX for row in rows]
     members = encoded.membership[0][:, used]
     members = members | ~members.any(dim=0, keepdim=True)

@@ -16,8 +16,8 @@ METADATA = Path("configs") / "metadata.json"
 def describe_model(bundle_root: str | Path, checkpoint: str | Path, network: str) -> ModelInfo:
     """The model block of a record.
 
-    ``weights`` of the metadata names the digest of the file that ships and what it was trained on. A file that was converted from published
-    weights says so itself. Of any other nothing is known.
+    ``weights`` of the metadata names the digest of the file that ships and what it was trained on. A file that was
+    converted from published weights says so itself. Of any other nothing is known.
 
     Args:
         bundle_root: folder of the bundle; without metadata in it, nothing is known of its weights.
@@ -29,7 +29,9 @@ def describe_model(bundle_root: str | Path, checkpoint: str | Path, network: str
     shipped = json.loads(metadata.read_text(encoding="utf-8")).get("weights", {}) if metadata.is_file() else {}
     known = weights_sha256 == shipped.get("sha256")
     published = read_source(checkpoint)
-    return ModelInfo(BUNDLE_NAME, __version__, weights_sha256, network, shipped.get("trained_on") if known else None, published)
+    return ModelInfo(
+        BUNDLE_NAME, __version__, weights_sha256, network, shipped.get("trained_on") if known else None, published
+    )
 
 
 def training_warnings(model: ModelInfo) -> list[str]:

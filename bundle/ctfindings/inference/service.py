@@ -1,4 +1,6 @@
-"""A bundle folder as a service: its inference workflow is loaded once, scans are encoded once, and questions are answered from that."""
+"""A bundle folder as a service: its inference workflow is loaded once, scans are encoded once, and questions are
+answered from that.
+"""
 
 from __future__ import annotations
 
@@ -30,20 +32,25 @@ INFERENCE_CONFIG = "configs/inference.json"
 
 
 class BundlePredictor:
-    """Encodes scans and answers from their encodings, with the network, text tower and image pipeline of a bundle folder.
+    """Encodes scans and answers from their encodings, with the network, text tower and image pipeline of a bundle
+    folder.
 
-    Threads may share it: questions about encoded scans run side by side but for the text tower, whose cache is not made for threads.
+    Threads may share it: questions about encoded scans run side by side but for the text tower, whose cache is not made
+    for threads.
 
     Args:
         bundle_root: folder that holds ``configs/inference.json`` and ``models``.
         ckpt_path: weights; those that the configuration names by default.
-        overlays: further configuration files, such as one of ``configs/networks``; paths are relative to ``bundle_root``.
+        overlays: further configuration files, such as one of ``configs/networks``; paths are relative to
+            ``bundle_root``.
 
     Raises:
         ValueError: when the folder holds no bundle, or the weights do not fit it.
     """
 
-    def __init__(self, bundle_root: str | Path, ckpt_path: str | Path | None = None, overlays: Sequence[str | Path] = ()) -> None:
+    def __init__(
+        self, bundle_root: str | Path, ckpt_path: str | Path | None = None, overlays: Sequence[str | Path] = ()
+    ) -> None:
         configs = [Path(bundle_root) / name for name in (INFERENCE_CONFIG, *overlays)]
         for config in configs:
             if not config.is_file():
@@ -93,9 +100,13 @@ class BundlePredictor:
         )
         embedding = _moved(on_device, torch.device("cpu"))
         encoded = time.perf_counter() - started
-        answers = self.predictor.answer(self._on_device(embedding), tensor.affine, tensor.shape[2:], {"encode": encoded})
+        answers = self.predictor.answer(
+            self._on_device(embedding), tensor.affine, tensor.shape[2:], {"encode": encoded}
+        )
         scan: MetaTensor = batch["scan"]
-        info = describe_scan(name or scan.meta["filename_or_obj"], FORMAT_NAMES[scan.meta["source_format"]], scan.shape[1:], scan.affine)
+        info = describe_scan(
+            name or scan.meta["filename_or_obj"], FORMAT_NAMES[scan.meta["source_format"]], scan.shape[1:], scan.affine
+        )
         warnings = warnings_of_scan(scan, info)
         with torch.inference_mode():
             raw = torch.sigmoid(self.predictor.classifier.score(self._on_device(embedding)).logits)[0].tolist()
@@ -112,7 +123,9 @@ class BundlePredictor:
         answers = {answer.name: answer for answer in scan.record.findings}
         if finding not in answers:
             raise ValueError(f"finding {finding[:100]!r} is unknown; known are {', '.join(answers)}")
-        return self._placed(scan, started, finding, answers[finding].probability, scan.scores[finding], answers[finding].key)
+        return self._placed(
+            scan, started, finding, answers[finding].probability, scan.scores[finding], answers[finding].key
+        )
 
     def query_evidence(self, scan: EncodedScan, query: str) -> EvidenceAnswer:
         """Where a question in free text is seen.
@@ -133,7 +146,9 @@ class BundlePredictor:
         write_evidence(path, answer.token_map[None], scan.answers.token_affine, scan.scan.affine, scan.scan.shape)
 
     def write_anatomy(self, path: str | Path, scan: EncodedScan) -> None:
-        """Writes the anatomies that the network found as a label map on the scan's own grid, as NIfTI with the ids of ``ANATOMIES``."""
+        """Writes the anatomies that the network found as a label map on the scan's own grid, as NIfTI with the ids of
+        ``ANATOMIES``.
+        """
         logits = scan.embedding.anatomy_logits[0].T.reshape(len(ANATOMIES), *scan.embedding.grid)
         write_anatomy(path, logits, scan.answers.token_affine, scan.scan.affine, scan.scan.shape)
 
@@ -150,12 +165,16 @@ class BundlePredictor:
     ) -> EvidenceAnswer:
         token_map = (scan.answers.maps if maps is None else maps)[key]
         evidence, (depth, source) = scan.locate(token_map), scan.depth(token_map, depth_logits)
-        return EvidenceAnswer(text, probability, score, token_map, evidence, depth, source, time.perf_counter() - started)
+        return EvidenceAnswer(
+            text, probability, score, token_map, evidence, depth, source, time.perf_counter() - started
+        )
 
     def _on_device(self, embedding: ImageEmbedding) -> ImageEmbedding:
         return _moved(embedding, self.device)
 
 
 def _moved(embedding: ImageEmbedding, device: torch.device) -> ImageEmbedding:
-    tensors: dict[str, Any] = {name: part.to(device) for name, part in embedding._asdict().items() if isinstance(part, torch.Tensor)}
+    tensors: dict[str, Any] = {
+        name: part.to(device) for name, part in embedding._asdict().items() if isinstance(part, torch.Tensor)
+    }
     return embedding._replace(**tensors)

@@ -13,12 +13,14 @@ from bundle.ctfindings.losses.means import with_counts
 class AnatomyHeadLoss(_Loss):
     """Binary cross-entropy per token plus soft Dice per anatomy; anatomies overlap, so each is a question of its own.
 
-    The Dice is the soft-label form of Wang et al., "Dice Semimetric Losses", MICCAI 2023, https://arxiv.org/abs/2303.16296: the usual
-    one for binary membership, and lowest at the true share when a token belongs to an anatomy in part. (MONAI's ``DiceLoss`` with
-    ``soft_label=True`` is the same; written out, the losses load without MONAI.)
+    The Dice is the soft-label form of Wang et al., "Dice Semimetric Losses", MICCAI 2023,
+    https://arxiv.org/abs/2303.16296: the usual one for binary membership, and lowest at the true share when a token
+    belongs to an anatomy in part. (MONAI's ``DiceLoss`` with ``soft_label=True`` is the same; written out, the losses
+    load without MONAI.)
 
     Args:
-        smooth: added to the Dice numerator and denominator, in tokens, so that an anatomy the scan does not contain gives no 0/0.
+        smooth: added to the Dice numerator and denominator, in tokens, so that an anatomy the scan does not contain
+            gives no 0/0.
 
     Example:
         >>> import torch

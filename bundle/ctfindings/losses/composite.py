@@ -19,21 +19,24 @@ MEANS_OF, GIVEN_TO = "means_of_", "given_to_"
 class CompositeLoss(_Loss):
     """Weighs losses, and leaves out those whose inputs a batch does not have: mixed data is the rule.
 
-    A loss says what it needs in its attribute ``inputs``, a tuple of names that are its arguments and keys of the dictionaries. A loss that
-    gathers over ranks says so with ``gathers = True``; it is computed only where every rank has its inputs, because a rank that waits for
-    the rows of another would wait for ever. A loss whose value is a sum of means over the scans of a batch has a method ``means``, so that
-    it can be computed on parts of a batch, one at a time (``condense``). Its attribute ``empty_if_absent`` names the inputs for which such
-    a loss takes None in a part that has none, because scans without them still count beside scans that have them.
+    A loss says what it needs in its attribute ``inputs``, a tuple of names that are its arguments and keys of the
+    dictionaries. A loss that gathers over ranks says so with ``gathers = True``; it is computed only where every rank
+    has its inputs, because a rank that waits for the rows of another would wait for ever. A loss whose value is a sum
+    of means over the scans of a batch has a method ``means``, so that it can be computed on parts of a batch, one at a
+    time (``condense``). Its attribute ``empty_if_absent`` names the inputs for which such a loss takes None in a part
+    that has none, because scans without them still count beside scans that have them.
 
     Args:
         losses: the losses by name.
         weights: the weight of each loss, by the same names; a loss of weight 0 is never computed.
-        warmup_steps: training steps over which a weight grows linearly to its value, for the names given. A training step is a call
-            with gradients enabled; without gradients every weight is at its full value, so that validation totals compare between epochs.
+        warmup_steps: training steps over which a weight grows linearly to its value, for the names given. A training
+            step is a call with gradients enabled; without gradients every weight is at its full value, so that
+            validation totals compare between epochs.
 
     Attributes:
         last: the unweighted value of each loss that took part in the last call, detached, for logging.
-        step: training steps done, part of the state dictionary: save the loss in the checkpoint and the warm-up resumes where it stopped.
+        step: training steps done, part of the state dictionary: save the loss in the checkpoint and the warm-up resumes
+            where it stopped.
 
     Raises:
         ValueError: when the names do not match, a weight is negative or not a number, or a warm-up is negative.
@@ -50,7 +53,10 @@ class CompositeLoss(_Loss):
     step: Tensor
 
     def __init__(
-        self, losses: Mapping[str, nn.Module], weights: Mapping[str, float], warmup_steps: Mapping[str, int] | None = None
+        self,
+        losses: Mapping[str, nn.Module],
+        weights: Mapping[str, float],
+        warmup_steps: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         warmup_steps = warmup_steps or {}
@@ -73,29 +79,39 @@ class CompositeLoss(_Loss):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def current_weights(self) -> dict[str, float]:
-        """The weight of each loss in the next call: ``weight * (step + 1) / warmup_steps`` while it grows, step counting from 0."""
+        """The weight of each loss in the next call: ``weight * (step + 1) / warmup_steps`` while it grows, step
+        counting from 0.
+        """
         if not self.warmup_steps or not torch.is_grad_enabled():
             return dict(self.weights)
         step = int(self.step)
-        return {name: weight * min(1.0, (step + 1) / max(1, self.warmup_steps.get(name, 0))) for name, weight in self.weights.items()}
+        return {
+            name: weight * min(1.0, (step + 1) / max(1, self.warmup_steps.get(name, 0)))
+            for name, weight in self.weights.items()
+        }
 
     def condense(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Any]:
-        """The outputs for a part of a batch, with the means of the losses that are sums of means in place of what only these read.
+        """The outputs for a part of a batch, with the means of the losses that are sums of means in place of what only
+        these read.
 
-        The outputs of a network are large where they speak of every token, and its means are two numbers: parts condensed and joined
-        along the first axis cost a large batch next to nothing, and ``forward`` gives the value of the whole batch from them.
+        The outputs of a network are large where they speak of every token, and its means are two numbers: parts
+        condensed and joined along the first axis cost a large batch next to nothing, and ``forward`` gives the value of
+        the whole batch from them.
 
         Args:
             outputs: of the network for the part.
             targets: of the part.
 
         Returns:
-            The other outputs, and for each such loss ``means_of_<name>``, ``[1, T, 2]``: its T means and the counts they are taken over;
-            and ``given_to_<name>``, ``[1]``: whether the part had all of its inputs. A loss for which the part says nothing has neither.
+            The other outputs, and for each such loss ``means_of_<name>``, ``[1, T, 2]``: its T means and the counts
+            they are taken over; and ``given_to_<name>``, ``[1]``: whether the part had all of its inputs. A loss for
+            which the part says nothing has neither.
         """
         weighed = {name: loss for name, loss in self.losses.items() if self.weights[name] > 0}
         apart = {name: cast(Any, loss) for name, loss in weighed.items() if hasattr(loss, "means")}
-        kept = {key for name, loss in weighed.items() if name not in apart for key in cast(tuple[str, ...], loss.inputs)}
+        kept = {
+            key for name, loss in weighed.items() if name not in apart for key in cast(tuple[str, ...], loss.inputs)
+        }
         condensed = {key: value for key, value in outputs.items() if key in kept}
         for name, loss in apart.items():
             given = {key: targets.get(key) if outputs.get(key) is None else outputs[key] for key in loss.inputs}
@@ -109,7 +125,8 @@ class CompositeLoss(_Loss):
     def forward(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Tensor:
         """
         Args:
-            outputs: what the network gave, by name; absent or None where it had nothing to give. Or parts that ``condense`` gave, joined.
+            outputs: what the network gave, by name; absent or None where it had nothing to give. Or parts that
+                ``condense`` gave, joined.
             targets: what is known of the batch, by name; looked up where `outputs` has no such entry.
 
         Returns:
@@ -123,7 +140,11 @@ class CompositeLoss(_Loss):
         everywhere = true_on_every_rank([arguments[name] is not None for name in gathering], anchor.device)
         left_out = [name for name, present in zip(gathering, everywhere, strict=True) if not present]
 
-        values = {name: self.losses[name](**given) for name, given in arguments.items() if given is not None and name not in left_out}
+        values = {
+            name: self.losses[name](**given)
+            for name, given in arguments.items()
+            if given is not None and name not in left_out
+        }
         condensed = [name for name in active if GIVEN_TO + name in outputs and outputs[GIVEN_TO + name].any()]
         values |= {name: mean_of_parts(outputs[MEANS_OF + name]).sum() for name in condensed}
         self.last = {name: value.detach() for name, value in values.items()}
@@ -132,7 +153,8 @@ class CompositeLoss(_Loss):
             total = total + weights[name] * value
         if torch.is_grad_enabled():
             self.step += 1
-            # DistributedDataParallel waits for every parameter, also on the rank whose batch had no input for one of the losses.
+            # DistributedDataParallel waits for every parameter, also on the rank whose batch had no input for one of
+            # the losses.
             if world_size() > 1 or not total.requires_grad:
                 total = total + anchor
         return total

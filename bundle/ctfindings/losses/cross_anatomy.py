@@ -16,14 +16,15 @@ from bundle.ctfindings.losses.soft_targets import row_normalise, semantic_matrix
 class CrossAnatomyLoss(_Loss):
     """Image-text contrast over all anatomies at once, over the joined batch of all ranks: the global term of CA-GCL.
 
-    CA-GCL, https://arxiv.org/abs/2605.13544. The paper's equations were not available: this is our reading of its abstract.
-    All valid (scan, anatomy) pairs form one list. Positives are pairs of one anatomy that are the same, both normal, or of equal text.
-    Two anatomies with the same words stay negatives of each other: as long as their text vectors are equal, such a pair moves image rows
-    along that one vector only. `AnatomyPrototypeLoss` is the alternative for batches too small to hold many anatomies.
+    CA-GCL, https://arxiv.org/abs/2605.13544. The paper's equations were not available: this is our reading of its
+    abstract. All valid (scan, anatomy) pairs form one list. Positives are pairs of one anatomy that are the same, both
+    normal, or of equal text. Two anatomies with the same words stay negatives of each other: as long as their text
+    vectors are equal, such a pair moves image rows along that one vector only. `AnatomyPrototypeLoss` is the
+    alternative for batches too small to hold many anatomies.
 
     Args:
-        mode: "masked" contrasts each positive pair with other anatomies only, so that the loss does not compete with `LocalAnatomyLoss`;
-            "pooled" is one cross-entropy with soft targets over all pairs.
+        mode: "masked" contrasts each positive pair with other anatomies only, so that the loss does not compete with
+            `LocalAnatomyLoss`; "pooled" is one cross-entropy with soft targets over all pairs.
 
     Raises:
         ValueError: when the mode is neither.
@@ -54,7 +55,8 @@ class CrossAnatomyLoss(_Loss):
             rows: the pairs of this rank, by the argument names of `gather_pairs`.
 
         Returns:
-            The mean over pairs and both directions; zero, without gradient, without a valid pair or, when masked, with one anatomy only.
+            The mean over pairs and both directions; zero, without gradient, without a valid pair or, when masked, with
+            one anatomy only.
         """
         pairs = gather_pairs(**rows)
         valid, organ = pairs.valid, pairs.valid.nonzero()[:, 1]

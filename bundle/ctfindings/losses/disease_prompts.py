@@ -11,15 +11,19 @@ from torch.nn.modules.loss import _Loss
 
 
 class DiseasePromptLoss(_Loss):
-    """Binary cross-entropy on the similarity to a positive minus that to a negative prompt of each finding, over known labels.
+    """Binary cross-entropy on the similarity to a positive minus that to a negative prompt of each finding, over known
+    labels.
 
-    Ging et al., "Learning to Read Where to Look" (RadFinder), MICCAI 2026, https://arxiv.org/abs/2603.02026. The network draws the wording
-    anew for each scan and finding, and gives the difference as one logit. Each rank takes the mean over its own known entries.
+    Ging et al., "Learning to Read Where to Look" (RadFinder), MICCAI 2026, https://arxiv.org/abs/2603.02026. The
+    network draws the wording anew for each scan and finding, and gives the difference as one logit. Each rank takes the
+    mean over its own known entries.
 
     Args:
-        pos_weight: weight of each finding's positives, negatives / positives in the training set, C values; None weighs them alike.
+        pos_weight: weight of each finding's positives, negatives / positives in the training set, C values; None weighs
+            them alike.
         cap: largest ``pos_weight`` used, so that a rare finding does not rule the gradient.
-        finding_weight: weight of each finding, C values; None weighs them alike. (RadFinder gives the 18 of CT-RATE 5 and its other 319 1.)
+        finding_weight: weight of each finding, C values; None weighs them alike. (RadFinder gives the 18 of CT-RATE 5
+            and its other 319 1.)
 
     Raises:
         ValueError: when a weight is negative or not a number.
@@ -35,7 +39,12 @@ class DiseasePromptLoss(_Loss):
     pos_weight: Tensor | None
     finding_weight: Tensor | None
 
-    def __init__(self, pos_weight: Sequence[float] | None = None, cap: float = 20.0, finding_weight: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        pos_weight: Sequence[float] | None = None,
+        cap: float = 20.0,
+        finding_weight: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         # Settings, not state: a checkpoint keeps loading when they change.
         capped = None if pos_weight is None else _weights("pos_weight", pos_weight).clamp(max=cap)
@@ -46,11 +55,13 @@ class DiseasePromptLoss(_Loss):
     def forward(self, finding_logits_drawn: Tensor, labels: Tensor) -> Tensor:
         """
         Args:
-            finding_logits_drawn: logit of the drawn positive against the drawn negative wording of each finding, (B, C).
+            finding_logits_drawn: logit of the drawn positive against the drawn negative wording of each finding, (B,
+                C).
             labels: 1 present, 0 absent, -1 unknown, (B, C).
 
         Returns:
-            The weighted loss summed over known entries, divided by their number; zero, without gradient, when none is known.
+            The weighted loss summed over known entries, divided by their number; zero, without gradient, when none is
+            known.
 
         Raises:
             ValueError: when a label is none of the three, or the number of findings is not that of the weights.
@@ -61,7 +72,9 @@ class DiseasePromptLoss(_Loss):
             raise ValueError(f"labels hold {wrong[:5]}; a label is 1 (present), 0 (absent) or -1 (unknown)")
         for name, weights in (("pos_weight", self.pos_weight), ("finding_weight", self.finding_weight)):
             if weights is not None and weights.numel() != labels.shape[1]:
-                raise ValueError(f"{name} has {weights.numel()} values for {labels.shape[1]} findings; give one for each")
+                raise ValueError(
+                    f"{name} has {weights.numel()} values for {labels.shape[1]} findings; give one for each"
+                )
         known = labels != -1
         if not known.any():
             return finding_logits_drawn.new_zeros(())

@@ -1,4 +1,6 @@
-"""Rows of all ranks, so that a contrastive loss sees the joined batch and its gradient returns to the rank that owns the row."""
+"""Rows of all ranks, so that a contrastive loss sees the joined batch and its gradient returns to the rank that owns
+the row.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,12 @@ class AnatomyPairs(NamedTuple):
 
 
 def gather_pairs(
-    anatomy: Tensor, anatomy_valid: Tensor, caption: Tensor, caption_valid: Tensor, caption_id: Tensor, caption_normal: Tensor
+    anatomy: Tensor,
+    anatomy_valid: Tensor,
+    caption: Tensor,
+    caption_valid: Tensor,
+    caption_id: Tensor,
+    caption_normal: Tensor,
 ) -> AnatomyPairs:
     """Joins the (scan, anatomy) pairs of all ranks, with the gradient rule of `gather_rows`.
 
@@ -54,10 +61,11 @@ def world_size() -> int:
 def gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Joins tensors over all ranks along their first dimension, in rank order; the identity for one process.
 
-    The batch may differ in size between ranks. The loss on top must be a function of the joined rows alone, so that every rank computes
-    the same value. The gradient of a rank's own rows then comes back times the number of ranks: ``DistributedDataParallel`` averages over
-    ranks, and the average is the gradient that one process would get on the joined batch. The gradient of what is not gathered (a
-    temperature) is the same on every rank and passes the average unchanged. Nothing is communicated in the backward pass.
+    The batch may differ in size between ranks. The loss on top must be a function of the joined rows alone, so that
+    every rank computes the same value. The gradient of a rank's own rows then comes back times the number of ranks:
+    ``DistributedDataParallel`` averages over ranks, and the average is the gradient that one process would get on the
+    joined batch. The gradient of what is not gathered (a temperature) is the same on every rank and passes the average
+    unchanged. Nothing is communicated in the backward pass.
 
     Args:
         tensors: (B, ...) each, the same B for all; any dtype.

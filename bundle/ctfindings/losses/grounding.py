@@ -13,11 +13,12 @@ from bundle.ctfindings.losses.means import with_counts
 class GroundingLoss(_Loss):
     """Token-wise cross-entropy between the evidence of a finding and its mask, inside the finding's anatomy.
 
-    The mean of ``softplus(-z)`` over the tokens of the mask, averaged over the findings that are present, plus the mean of
-    ``softplus(z)`` over the anatomy's other tokens, averaged over the findings that are present or absent. So a token inside a lesion and
-    one of the same organ outside weigh alike, however small the lesion and however rare the finding. A scan with the finding but without a
-    mask of it, or with an unknown label, does not take part. This objective is ours; none of the papers has masks of findings. Each rank
-    takes the means over its own scans and findings.
+    The mean of ``softplus(-z)`` over the tokens of the mask, averaged over the findings that are present, plus the mean
+    of ``softplus(z)`` over the anatomy's other tokens, averaged over the findings that are present or absent. So a
+    token inside a lesion and one of the same organ outside weigh alike, however small the lesion and however rare the
+    finding. A scan with the finding but without a mask of it, or with an unknown label, does not take part. This
+    objective is ours; none of the papers has masks of findings. Each rank takes the means over its own scans and
+    findings.
 
     Example:
         >>> import torch
@@ -29,7 +30,9 @@ class GroundingLoss(_Loss):
     inputs: tuple[str, ...] = ("token_logits_drawn", "finding_tokens", "anatomy_tokens", "labels")
     empty_if_absent = ("finding_tokens",)
 
-    def forward(self, token_logits_drawn: Tensor, finding_tokens: Tensor, anatomy_tokens: Tensor, labels: Tensor) -> Tensor:
+    def forward(
+        self, token_logits_drawn: Tensor, finding_tokens: Tensor, anatomy_tokens: Tensor, labels: Tensor
+    ) -> Tensor:
         """
         Args:
             token_logits_drawn: evidence logit of each token for the drawn wording of each finding, (B, N, C).
@@ -42,7 +45,9 @@ class GroundingLoss(_Loss):
         """
         return self.means(token_logits_drawn, finding_tokens, anatomy_tokens, labels)[:, 0].sum()
 
-    def means(self, token_logits_drawn: Tensor, finding_tokens: Tensor | None, anatomy_tokens: Tensor, labels: Tensor) -> Tensor:
+    def means(
+        self, token_logits_drawn: Tensor, finding_tokens: Tensor | None, anatomy_tokens: Tensor, labels: Tensor
+    ) -> Tensor:
         """The mean of the misses and that of the false alarms, each with the number of findings it is taken over
         (``CompositeLoss.condense``), ``[2, 2]``. Without ``finding_tokens`` no scan has a mask.
         """

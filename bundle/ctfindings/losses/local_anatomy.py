@@ -13,16 +13,17 @@ from bundle.ctfindings.losses.soft_targets import semantic_matrix, symmetric_cro
 
 
 class LocalAnatomyLoss(_Loss):
-    """Image-text contrast of each anatomy on its own, with disease-aware soft targets, over the joined batch of all ranks.
+    """Image-text contrast of each anatomy on its own, with disease-aware soft targets, over the joined batch of all
+    ranks.
 
-    Shui et al., "Large-scale and Fine-grained Vision-language Pre-training for Enhanced CT Image Understanding" (fVLM), ICLR 2025,
-    https://arxiv.org/abs/2501.14548. An anatomy is left out while its captions are all positives of each other (all normal, all the same
-    text, or one caption only), because then there is nothing to tell apart. Unlike in the released code, embeddings of other ranks carry
-    gradient.
+    Shui et al., "Large-scale and Fine-grained Vision-language Pre-training for Enhanced CT Image Understanding" (fVLM),
+    ICLR 2025, https://arxiv.org/abs/2501.14548. An anatomy is left out while its captions are all positives of each
+    other (all normal, all the same text, or one caption only), because then there is nothing to tell apart. Unlike in
+    the released code, embeddings of other ranks carry gradient.
 
     Args:
-        reduction_over_anatomies: "mean" over the anatomies that take part, so that the loss does not grow with their number; fVLM takes the
-            "sum".
+        reduction_over_anatomies: "mean" over the anatomies that take part, so that the loss does not grow with their
+            number; fVLM takes the "sum".
 
     Raises:
         ValueError: when the reduction is neither.

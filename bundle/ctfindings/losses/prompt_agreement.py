@@ -1,4 +1,6 @@
-"""The prompt agreement objective: all wordings of a statement lie together, apart from every other statement and from its denial."""
+"""The prompt agreement objective: all wordings of a statement lie together, apart from every other statement and from
+its denial.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,11 @@ from torch.nn.modules.loss import _Loss
 class PromptAgreementLoss(_Loss):
     """Supervised contrast of the drawn wordings of all findings; a statement and its denial are two classes.
 
-    For each wording ``-mean over wordings p of its class of log(exp(s_p) / sum over all other wordings a of exp(s_a))`` with
-    ``s = cosine / temperature``; the mean over wordings. The form is that of Khosla et al., "Supervised Contrastive Learning"
-    (https://arxiv.org/abs/2004.11362); its use on prompts is ours. It keeps zero-shot answers from hanging on the wording, and lets the
-    text head learn from the whole lexicon what the scans of a batch do not show. Each rank takes its own draw.
+    For each wording ``-mean over wordings p of its class of log(exp(s_p) / sum over all other wordings a of exp(s_a))``
+    with ``s = cosine / temperature``; the mean over wordings. The form is that of Khosla et al., "Supervised
+    Contrastive Learning" (https://arxiv.org/abs/2004.11362); its use on prompts is ours. It keeps zero-shot answers
+    from hanging on the wording, and lets the text head learn from the whole lexicon what the scans of a batch do not
+    show. Each rank takes its own draw.
 
     Args:
         temperature: divides the cosine similarity.

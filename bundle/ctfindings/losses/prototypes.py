@@ -15,15 +15,16 @@ from bundle.ctfindings.losses.gathering import gather_rows
 class AnatomyPrototypeLoss(_Loss):
     """Cross-entropy of image and text rows against one prototype per anatomy, over the joined batch of all ranks.
 
-    For each valid (scan, anatomy) pair a, ``CE(softmax_k(t_a . mu_k / tau), anatomy of a)`` plus the same of its image row; the mean over
-    pairs. Only the direction towards a prototype counts, disease is free in the space orthogonal to them. An alternative to
-    `CrossAnatomyLoss`, whose negatives are the rows of the batch; our reading of CA-GCL's abstract (https://arxiv.org/abs/2605.13544),
-    whose equations were not available.
+    For each valid (scan, anatomy) pair a, ``CE(softmax_k(t_a . mu_k / tau), anatomy of a)`` plus the same of its image
+    row; the mean over pairs. Only the direction towards a prototype counts, disease is free in the space orthogonal to
+    them. An alternative to `CrossAnatomyLoss`, whose negatives are the rows of the batch; our reading of CA-GCL's
+    abstract (https://arxiv.org/abs/2605.13544), whose equations were not available.
 
-    With "ema", a prototype starts as the mean direction of the first batch that has its anatomy and then follows the mean of image and text
-    rows; it takes part from then on, and has no gradient. With "learnable", prototypes start orthogonal and are parameters of this loss:
-    give them to the optimizer (``configs/objectives/ca_gcl_prototypes.json`` does). Both are part of the state dictionary. Every rank sees
-    the joined batch, so prototypes stay equal on all ranks without `DistributedDataParallel`.
+    With "ema", a prototype starts as the mean direction of the first batch that has its anatomy and then follows the
+    mean of image and text rows; it takes part from then on, and has no gradient. With "learnable", prototypes start
+    orthogonal and are parameters of this loss: give them to the optimizer
+    (``configs/objectives/ca_gcl_prototypes.json`` does). Both are part of the state dictionary. Every rank sees the
+    joined batch, so prototypes stay equal on all ranks without `DistributedDataParallel`.
 
     Args:
         anatomies: number of prototypes K.
@@ -33,7 +34,8 @@ class AnatomyPrototypeLoss(_Loss):
         temperature: divides the cosine similarities.
 
     Raises:
-        ValueError: when the kind is neither, the decay or temperature is out of range, or the space has fewer axes than anatomies.
+        ValueError: when the kind is neither, the decay or temperature is out of range, or the space has fewer axes than
+            anatomies.
 
     Example:
         >>> import torch
@@ -63,7 +65,9 @@ class AnatomyPrototypeLoss(_Loss):
         if temperature <= 0:
             raise ValueError(f"temperature is {temperature}; it must be positive")
         if embedding < anatomies:
-            raise ValueError(f"{anatomies} orthogonal prototypes do not fit into {embedding} dimensions; raise the embedding size")
+            raise ValueError(
+                f"{anatomies} orthogonal prototypes do not fit into {embedding} dimensions; raise the embedding size"
+            )
         self.kind = kind
         self.decay = decay
         self.temperature = temperature
@@ -84,7 +88,8 @@ class AnatomyPrototypeLoss(_Loss):
             caption_valid: anatomies that the report speaks of, (B, K) bool.
 
         Returns:
-            The mean over pairs; zero, without gradient, without a valid pair, or as long as fewer than two prototypes are known.
+            The mean over pairs; zero, without gradient, without a valid pair, or as long as fewer than two prototypes
+            are known.
         """
         anatomy, caption, valid = gather_rows(anatomy, caption, anatomy_valid & caption_valid)
         organ = valid.nonzero()[:, 1]

@@ -15,14 +15,15 @@ from bundle.ctfindings.losses.gathering import gather_rows
 class SigLIPLoss(_Loss):
     """Sigmoid contrast of scans and reports over the joined batch of all ranks, with a learned scale and bias.
 
-    Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, https://arxiv.org/abs/2303.15343, as used by Ging et al.,
-    "Learning to Read Where to Look" (RadFinder), MICCAI 2026, https://arxiv.org/abs/2603.02026. The logit of scan i and report j is
-    ``exp(log_scale) cos(i, j) + bias``; the loss is the mean over scans of the sum over reports of ``-log sigmoid(+-logit)``, plus for
-    its own report and minus for every other. RadFinder draws one scan for each report; here a pair whose reports are the same text
-    (two reconstructions of one examination) is left out, because it is no negative.
+    Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, https://arxiv.org/abs/2303.15343, as used by
+    Ging et al., "Learning to Read Where to Look" (RadFinder), MICCAI 2026, https://arxiv.org/abs/2603.02026. The logit
+    of scan i and report j is ``exp(log_scale) cos(i, j) + bias``; the loss is the mean over scans of the sum over
+    reports of ``-log sigmoid(+-logit)``, plus for its own report and minus for every other. RadFinder draws one scan
+    for each report; here a pair whose reports are the same text (two reconstructions of one examination) is left out,
+    because it is no negative.
 
-    Scale and bias belong to this module: give its parameters to the optimizer, without weight decay. Every rank sees the joined batch,
-    so their gradient is the same on all and needs no exchange.
+    Scale and bias belong to this module: give its parameters to the optimizer, without weight decay. Every rank sees
+    the joined batch, so their gradient is the same on all and needs no exchange.
 
     Args:
         scale: initial factor on the cosine.
@@ -49,7 +50,9 @@ class SigLIPLoss(_Loss):
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.bias = nn.Parameter(torch.tensor(float(bias)))
 
-    def forward(self, scan: Tensor, scan_valid: Tensor, report: Tensor, report_valid: Tensor, report_id: Tensor) -> Tensor:
+    def forward(
+        self, scan: Tensor, scan_valid: Tensor, report: Tensor, report_valid: Tensor, report_id: Tensor
+    ) -> Tensor:
         """
         Args:
             scan: unit embeddings of the scans, (B, E); the content of invalid rows does not matter.

@@ -17,10 +17,11 @@ _TOLERANCE_MM = 1e-3
 class SnippetLocalizationLoss(_Loss):
     """Cross-entropy over the depth bins of a snippet's own scan, with a Gaussian target around the slice it refers to.
 
-    Ging et al., "Learning to Read Where to Look" (RadFinder), MICCAI 2026, https://arxiv.org/abs/2603.02026. The target lies at the true
-    z in mm, not at the nearest bin, and is renormalised after padding bins are masked; the released code blurs a one-hot bin and does not
-    renormalise. Both are the same where z is the centre of a bin that is far from padding. A snippet outside the bins of its scan (cut
-    off by a crop) does not take part. Each rank takes the mean over its own snippets.
+    Ging et al., "Learning to Read Where to Look" (RadFinder), MICCAI 2026, https://arxiv.org/abs/2603.02026. The target
+    lies at the true z in mm, not at the nearest bin, and is renormalised after padding bins are masked; the released
+    code blurs a one-hot bin and does not renormalise. Both are the same where z is the centre of a bin that is far from
+    padding. A snippet outside the bins of its scan (cut off by a crop) does not take part. Each rank takes the mean
+    over its own snippets.
 
     Args:
         sigma_mm: spread of the target in mm; 0 gives a one-hot target at the nearest bin.
@@ -70,13 +71,16 @@ class SnippetLocalizationLoss(_Loss):
         return -(target * log_probability.masked_fill(padding, 0.0)).sum(dim=1).mean()
 
     def target(self, depth_mm: Tensor, target_mm: Tensor) -> Tensor:
-        """The probability that each bin should get, (S, D); arguments as in `forward`, of snippets that point into their scan."""
+        """The probability that each bin should get, (S, D); arguments as in `forward`, of snippets that point into
+        their scan.
+        """
         distance = (depth_mm - target_mm[:, None]).abs().nan_to_num(nan=torch.inf)
         nearest = distance.amin(dim=1, keepdim=True)
         if self.sigma_mm == 0:
             weights = F.one_hot(distance.argmin(dim=1), depth_mm.shape[1]).to(distance.dtype)
         else:
-            # The nearest bin is subtracted so that a sigma far below the pitch does not underflow; it cancels when normalised.
+            # The nearest bin is subtracted so that a sigma far below the pitch does not underflow; it cancels when
+            # normalised.
             exponent = (nearest.square() - distance.square()) / (2 * self.sigma_mm**2)
             weights = exponent.exp() * (distance <= nearest + _TRUNCATION * self.sigma_mm + _TOLERANCE_MM)
         return weights / weights.sum(dim=1, keepdim=True)

@@ -10,13 +10,14 @@ from torch.nn import functional as F
 def semantic_matrix(text_id: Tensor, normal: Tensor, anatomy: Tensor | None = None) -> Tensor:
     """Pairs of captions that count as positives of each other: itself, both normal, or the same text.
 
-    The disease-aware targets of fVLM (Shui et al., ICLR 2025, https://arxiv.org/abs/2501.14548), with which a normal caption is no negative
-    of another normal one.
+    The disease-aware targets of fVLM (Shui et al., ICLR 2025, https://arxiv.org/abs/2501.14548), with which a normal
+    caption is no negative of another normal one.
 
     Args:
         text_id: identity of each caption's original text, before any augmentation, (A,) integer.
         normal: whether the caption reports no abnormality, (A,) bool.
-        anatomy: the anatomy each caption speaks of, (A,) integer; when given, only captions of one anatomy can be positives.
+        anatomy: the anatomy each caption speaks of, (A,) integer; when given, only captions of one anatomy can be
+            positives.
 
     Returns:
         (A, A) bool, symmetric, true on the diagonal.

@@ -12,11 +12,12 @@ from bundle.ctfindings.losses.gathering import gather_rows
 
 
 class TextSeparationLoss(_Loss):
-    """Pushes text embeddings of different anatomies apart and leaves those of one anatomy alone, over the joined batch of all ranks.
+    """Pushes text embeddings of different anatomies apart and leaves those of one anatomy alone, over the joined batch
+    of all ranks.
 
-    For each caption, ``log(1 + mean over captions b of other anatomies of exp((cos - margin) / temperature))``; the mean over captions.
-    Our reading of CA-GCL's abstract (https://arxiv.org/abs/2605.13544), whose equations were not available. It repels only: pulling the
-    captions of an anatomy together would erase what they say about disease.
+    For each caption, ``log(1 + mean over captions b of other anatomies of exp((cos - margin) / temperature))``; the
+    mean over captions. Our reading of CA-GCL's abstract (https://arxiv.org/abs/2605.13544), whose equations were not
+    available. It repels only: pulling the captions of an anatomy together would erase what they say about disease.
 
     Args:
         margin: cosine similarity from which a pair counts as too close; below it the repulsion fades.
@@ -45,7 +46,8 @@ class TextSeparationLoss(_Loss):
     def forward(self, caption: Tensor, caption_valid: Tensor) -> Tensor:
         """
         Args:
-            caption: unit text embeddings of the anatomy captions, (B, K, E); the content of invalid rows does not matter.
+            caption: unit text embeddings of the anatomy captions, (B, K, E); the content of invalid rows does not
+                matter.
             caption_valid: anatomies that the report speaks of, (B, K) bool.
 
         Returns:

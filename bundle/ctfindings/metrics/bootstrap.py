@@ -74,7 +74,12 @@ def bootstrap_interval(
     rows = _check_rows(arrays, patients)
     weights = resample_weights(patients, resamples, seed)
     scans = np.arange(len(patients))
-    values = np.stack([np.asarray(statistic(*(array[np.repeat(scans, weight)] for array in rows)), dtype=np.float64) for weight in weights])
+    values = np.stack(
+        [
+            np.asarray(statistic(*(array[np.repeat(scans, weight)] for array in rows)), dtype=np.float64)
+            for weight in weights
+        ]
+    )
     return _percentile_interval(np.asarray(statistic(*rows), dtype=np.float64), values, level)
 
 
@@ -83,8 +88,9 @@ def weight_bootstrap_interval(
 ) -> Interval:
     """Percentile interval of a statistic that takes weights of the scans instead of resampled rows.
 
-    For statistics over pairs (cosines of all captions), where repeating rows would cost the square of their number in every resample.
-    The difference of two models is the statistic ``lambda weights: first(weights) - second(weights)``: both see the same resamples.
+    For statistics over pairs (cosines of all captions), where repeating rows would cost the square of their number in
+    every resample. The difference of two models is the statistic ``lambda weights: first(weights) - second(weights)``:
+    both see the same resamples.
 
     Args:
         statistic: weights of the scans [R, S], not negative, to one value or array of values per resample, [R, ...].
@@ -163,7 +169,8 @@ def paired_bootstrap_auc(
 def weighted_auc(probabilities: ArrayLike, labels: ArrayLike, weights: ArrayLike) -> FloatArray:
     """ROC-AUC of every finding under every set of scan weights, [R, C]; NaN where a class has no weight.
 
-    It is the Mann-Whitney statistic: the weight of the (positive, negative) pairs in the right order, ties counting half.
+    It is the Mann-Whitney statistic: the weight of the (positive, negative) pairs in the right order, ties counting
+    half.
 
     Args:
         probabilities: scores [S, C].
@@ -211,5 +218,7 @@ def _check_rows(arrays: Sequence[ArrayLike], patients: Sequence[str]) -> list[ND
     rows = [np.asarray(array) for array in arrays]
     for array in rows:
         if array.ndim == 0 or len(array) != len(patients):
-            raise ValueError(f"an array of shape {array.shape} does not have one row for each of the {len(patients)} scans")
+            raise ValueError(
+                f"an array of shape {array.shape} does not have one row for each of the {len(patients)} scans"
+            )
     return rows

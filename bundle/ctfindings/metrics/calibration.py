@@ -1,4 +1,5 @@
-"""Calibration: a temperature for all, Platt scaling of each finding's logit, and how far stated probabilities are from the truth.
+"""Calibration: a temperature for all, Platt scaling of each finding's logit, and how far stated probabilities are from
+the truth.
 
 Shapes: S scans, C findings, R resamples.
 """
@@ -23,13 +24,14 @@ TEMPERATURES = (0.01, 1000.0)
 def fit_platt(
     logits: ArrayLike, labels: ArrayLike, l2: float = 1.0, *, names: Sequence[str] | None = None
 ) -> tuple[FloatArray, FloatArray]:
-    """Scale and shift of each finding so that ``sigmoid(scale * logit + shift)`` is its probability; scale > 0 keeps the AUC.
+    """Scale and shift of each finding so that ``sigmoid(scale * logit + shift)`` is its probability; scale > 0 keeps
+    the AUC.
 
-    A slope shared by all findings is fitted first (logistic regression with one intercept per finding). Each finding then
-    gets its own slope, held to the shared one by ``l2 / 2 * log(scale / shared)^2``: with few positives the data say little
-    and the shared slope stays. A finding whose slope would not be positive (its positives do not score above its negatives),
-    or that lacks one class, takes the shared slope. Targets are Platt's smoothed ones, (n+ + 1)/(n+ + 2) and 1/(n- + 2), so
-    perfectly separated scans give a finite slope.
+    A slope shared by all findings is fitted first (logistic regression with one intercept per finding). Each finding
+    then gets its own slope, held to the shared one by ``l2 / 2 * log(scale / shared)^2``: with few positives the data
+    say little and the shared slope stays. A finding whose slope would not be positive (its positives do not score above
+    its negatives), or that lacks one class, takes the shared slope. Targets are Platt's smoothed ones, (n+ + 1)/(n+ +
+    2) and 1/(n- + 2), so perfectly separated scans give a finite slope.
 
     Platt, "Probabilistic Outputs for Support Vector Machines", Advances in Large Margin Classifiers, 1999.
 
@@ -64,7 +66,10 @@ def fit_platt(
         own = 0 < label.sum() < label.size and score[label == 1].mean() > score[label == 0].mean()
         scale[finding], shift[finding] = _fit_finding(score, _smoothed_targets(label), shared, l2, own)
     if unlabelled:
-        warnings.warn(f"no known label among the calibration scans, so that shift 0 is used: {', '.join(unlabelled)}", stacklevel=2)
+        warnings.warn(
+            f"no known label among the calibration scans, so that shift 0 is used: {', '.join(unlabelled)}",
+            stacklevel=2,
+        )
     return scale / unit, shift
 
 
@@ -77,8 +82,9 @@ def apply_platt(logits: ArrayLike, scale: ArrayLike, shift: ArrayLike) -> FloatA
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     """The one number that divides all logits so that ``sigmoid(logit / temperature)`` has the smallest cross-entropy.
 
-    It mends how sure a model is, not a wrong offset: where logits of all findings lie on the wrong side of zero, the best temperature
-    grows without limit, and the upper end of `TEMPERATURES` is returned. Platt scaling (`fit_platt`) mends both.
+    It mends how sure a model is, not a wrong offset: where logits of all findings lie on the wrong side of zero, the
+    best temperature grows without limit, and the upper end of `TEMPERATURES` is returned. Platt scaling (`fit_platt`)
+    mends both.
 
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, https://arxiv.org/abs/1706.04599
 
@@ -99,7 +105,9 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
         return float((np.logaddexp(0, logit) - label * logit).mean())
 
     low, high = np.log(TEMPERATURES)
-    return float(np.exp(minimize_scalar(cross_entropy, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x))
+    return float(
+        np.exp(minimize_scalar(cross_entropy, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x)
+    )
 
 
 def apply_temperature(logits: ArrayLike, temperature: float) -> FloatArray:
@@ -125,7 +133,9 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins
     return weighted_calibration_error(probabilities, labels, np.ones((1, np.shape(labels)[0])), bins)[0]
 
 
-def weighted_calibration_error(probabilities: ArrayLike, labels: ArrayLike, weights: FloatArray, bins: int = 10) -> FloatArray:
+def weighted_calibration_error(
+    probabilities: ArrayLike, labels: ArrayLike, weights: FloatArray, bins: int = 10
+) -> FloatArray:
     """`expected_calibration_error` under every set of scan weights, [R, C].
 
     Args:
@@ -175,7 +185,9 @@ def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = 10) -> 
 def _check_probabilities(probabilities: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, IntArray]:
     scores, truth = check_scores(probabilities, labels)
     if scores.size and (scores.min() < 0 or scores.max() > 1):
-        raise ValueError(f"probabilities span {scores.min():.3g}..{scores.max():.3g}; values in 0..1 are expected, not logits")
+        raise ValueError(
+            f"probabilities span {scores.min():.3g}..{scores.max():.3g}; values in 0..1 are expected, not logits"
+        )
     return scores, truth
 
 
@@ -192,11 +204,15 @@ def _shared_slope(scores: FloatArray, labels: IntArray) -> float:
     design[np.arange(scans.size), 1 + findings] = 1
     target = labels[scans, findings]
     if target.min() == target.max():
-        raise ValueError("the calibration labels hold one class only; calibration needs scans with and without findings")
+        raise ValueError(
+            "the calibration labels hold one class only; calibration needs scans with and without findings"
+        )
     # The weak default ridge keeps the intercept of a finding that lacks one class finite.
     slope = float(LogisticRegression(C=100.0, fit_intercept=False, max_iter=1000).fit(design, target).coef_[0, 0])
     if slope <= 0:
-        raise ValueError(f"logits do not rise with the labels (shared slope {slope:.3g}); check the order of findings and of prompt pairs")
+        raise ValueError(
+            f"logits do not rise with the labels (shared slope {slope:.3g}); check the order of findings and of prompt pairs"
+        )
     return slope
 
 

@@ -1,4 +1,5 @@
-"""Does a report, or a part of it, find its scan by its anatomies? Similarity by anatomy rows, ranks, and reports with sentences left out.
+"""Does a report, or a part of it, find its scan by its anatomies? Similarity by anatomy rows, ranks, and reports with
+sentences left out.
 
 Shapes: Q studies, K anatomies, E embedding.
 """
@@ -27,7 +28,9 @@ def drop_sentences(sentences: Sequence[str], keep: float, generator: np.random.G
     return " ".join(sentences[index] for index in kept)
 
 
-def report_similarity(reports: ArrayLike, reports_valid: ArrayLike, scans: ArrayLike, scans_valid: ArrayLike) -> FloatArray:
+def report_similarity(
+    reports: ArrayLike, reports_valid: ArrayLike, scans: ArrayLike, scans_valid: ArrayLike
+) -> FloatArray:
     """Mean cosine of a report and a scan over the anatomies that both have, [Q, Q]; -1 where they have none in common.
 
     Args:
@@ -47,7 +50,9 @@ def report_similarity(reports: ArrayLike, reports_valid: ArrayLike, scans: Array
 
 
 def rank_of_own(similarity: ArrayLike) -> IntArray:
-    """Rank of the diagonal of a similarity matrix within its row, from 1, [Q]; what is as similar counts as ahead of it."""
+    """Rank of the diagonal of a similarity matrix within its row, from 1, [Q]; what is as similar counts as ahead of
+    it.
+    """
     # Rounded, so that equal texts tie whatever order the products were summed in.
     matrix = np.round(np.asarray(similarity, dtype=np.float64), 9)
     ranks: IntArray = (matrix >= np.diagonal(matrix)[:, None]).sum(axis=1)

@@ -1,7 +1,7 @@
 """Per-finding classification scores: ROC-AUC, average precision, and the scores of a decision at a threshold.
 
-Shapes: S scans, C findings. Labels are 1 (present), 0 (absent) or -1 (unknown); an unknown pair is left out of every score.
-A finding counts as present when ``probability >= threshold``. A score that is not defined for a finding is NaN.
+Shapes: S scans, C findings. Labels are 1 (present), 0 (absent) or -1 (unknown); an unknown pair is left out of every
+score. A finding counts as present when ``probability >= threshold``. A score that is not defined for a finding is NaN.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def check_scores(probabilities: ArrayLike, labels: ArrayLike) -> tuple[FloatArra
         raise ValueError(f"scores {scores.shape} and labels {truth.shape} must both be [scans, findings]")
     if not np.isfinite(scores).all():
         scan, finding = np.argwhere(~np.isfinite(scores))[0]
-        raise ValueError(f"score of scan {scan}, finding {finding} is {scores[scan, finding]}; finite scores are expected")
+        raise ValueError(
+            f"score of scan {scan}, finding {finding} is {scores[scan, finding]}; finite scores are expected"
+        )
     if not np.isin(truth, (-1, 0, 1)).all():
         raise ValueError(f"labels must be 1, 0 or -1; found {sorted(set(np.unique(truth).tolist()) - {-1, 0, 1})}")
     return scores, truth.astype(np.int64)
@@ -123,7 +125,9 @@ def check_thresholds(thresholds: ArrayLike, findings: int) -> FloatArray:
     return array
 
 
-def sensitivity_specificity(probabilities: ArrayLike, labels: ArrayLike, thresholds: ArrayLike) -> tuple[FloatArray, FloatArray]:
+def sensitivity_specificity(
+    probabilities: ArrayLike, labels: ArrayLike, thresholds: ArrayLike
+) -> tuple[FloatArray, FloatArray]:
     """Sensitivity TP/(TP+FN) and specificity TN/(TN+FP) of each finding, [C] each; NaN without positives or negatives.
 
     Arguments as for `decision_counts`.
@@ -136,7 +140,9 @@ def sensitivity_specificity(probabilities: ArrayLike, labels: ArrayLike, thresho
 
 
 def finding_precision(probabilities: ArrayLike, labels: ArrayLike, thresholds: ArrayLike) -> FloatArray:
-    """Precision TP/(TP+FP) of each finding, [C]; NaN where nothing is called present. Arguments as for `decision_counts`."""
+    """Precision TP/(TP+FP) of each finding, [C]; NaN where nothing is called present. Arguments as for
+    `decision_counts`.
+    """
     counts = decision_counts(probabilities, labels, thresholds)
     return _ratio(counts.true_positive, counts.true_positive + counts.false_positive)
 
@@ -155,7 +161,8 @@ def balanced_accuracy(probabilities: ArrayLike, labels: ArrayLike, thresholds: A
 
 
 def weighted_f1(probabilities: ArrayLike, labels: ArrayLike, thresholds: ArrayLike) -> FloatArray:
-    """F1 of the classes present and absent, weighted by their counts, [C], as CT-CLIP reports it; NaN without known labels.
+    """F1 of the classes present and absent, weighted by their counts, [C], as CT-CLIP reports it; NaN without known
+    labels.
 
     It rewards the majority class. `finding_f1` is the F1 of the finding itself. Arguments as for `decision_counts`.
     """
@@ -165,7 +172,9 @@ def weighted_f1(probabilities: ArrayLike, labels: ArrayLike, thresholds: ArrayLi
     for finding in range(scores.shape[1]):
         score, label = known_pairs(scores, truth, finding)
         if label.size:
-            result[finding] = f1_score(label, (score >= limits[finding]).astype(int), average="weighted", zero_division=0.0)
+            result[finding] = f1_score(
+                label, (score >= limits[finding]).astype(int), average="weighted", zero_division=0.0
+            )
     return result
 
 

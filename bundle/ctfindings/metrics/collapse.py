@@ -1,8 +1,9 @@
 """Have the texts of different anatomies collapsed onto one another? Geometry of text embeddings, as numbers.
 
-Four kinds of pairs are compared by cosine: captions of two anatomies, two abnormal captions of one anatomy, a normal and an abnormal
-caption of one anatomy, and the positive and negative prompt of one finding. Every number takes weights of the texts, so that a
-bootstrap by patient costs a product of matrices. Shapes: A texts, E embedding, R resamples, M statistics.
+Four kinds of pairs are compared by cosine: captions of two anatomies, two abnormal captions of one anatomy, a normal
+and an abnormal caption of one anatomy, and the positive and negative prompt of one finding. Every number takes weights
+of the texts, so that a bootstrap by patient costs a product of matrices. Shapes: A texts, E embedding, R resamples, M
+statistics.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from bundle.ctfindings.metrics.classification import FloatArray, IntArray
 BoolArray = NDArray[np.bool_]
 
 PAIR_KINDS: tuple[str, ...] = ("cross_anatomy", "abnormal_abnormal", "normal_abnormal")
-"""Pairs of captions: of two anatomies; two abnormal ones of one anatomy; a normal and an abnormal one of one anatomy."""
+"""Pairs of captions: of two anatomies; two abnormal ones of one anatomy; a normal and an abnormal one of one anatomy.
+"""
 
 MOMENTS: tuple[str, ...] = ("mean", "sd", "skewness", "excess_kurtosis", "bimodality", "share_above")
 """What is said about the cosines of one kind; see `cosine_moments`."""
@@ -58,21 +60,31 @@ class TextRows:
             ValueError: the arrays do not have one row per text, or a row is not a unit vector.
         """
         count = len(self.embeddings)
-        if self.embeddings.ndim != 2 or any(len(row) != count for row in (self.anatomy, self.normal, self.text_id, self.scan)):
-            raise ValueError(f"embeddings have shape {self.embeddings.shape}; [A, E] and one of each attribute per text are expected")
+        if self.embeddings.ndim != 2 or any(
+            len(row) != count for row in (self.anatomy, self.normal, self.text_id, self.scan)
+        ):
+            raise ValueError(
+                f"embeddings have shape {self.embeddings.shape}; [A, E] and one of each attribute per text are expected"
+            )
         length = np.linalg.norm(self.embeddings, axis=1)
         if count and not np.allclose(length, 1, atol=1e-3):
-            raise ValueError(f"lengths of the embeddings span {length.min():.3g}..{length.max():.3g}; unit rows are expected")
+            raise ValueError(
+                f"lengths of the embeddings span {length.min():.3g}..{length.max():.3g}; unit rows are expected"
+            )
 
     def sample(self, per_anatomy: int, seed: int = 0) -> TextRows:
         """At most so many texts of each anatomy, drawn at random; the order stays."""
         generator = np.random.default_rng(seed)
         kept = [
-            np.flatnonzero(self.anatomy == anatomy)[generator.permutation(int((self.anatomy == anatomy).sum()))[:per_anatomy]]
+            np.flatnonzero(self.anatomy == anatomy)[
+                generator.permutation(int((self.anatomy == anatomy).sum()))[:per_anatomy]
+            ]
             for anatomy in np.unique(self.anatomy)
         ]
         rows = np.sort(np.concatenate(kept)) if kept else np.zeros(0, dtype=np.int64)
-        return TextRows(self.embeddings[rows], self.anatomy[rows], self.normal[rows], self.text_id[rows], self.scan[rows])
+        return TextRows(
+            self.embeddings[rows], self.anatomy[rows], self.normal[rows], self.text_id[rows], self.scan[rows]
+        )
 
 
 def pair_blocks(rows: TextRows, kind: str) -> Iterator[tuple[IntArray, IntArray]]:
@@ -97,13 +109,17 @@ def pair_blocks(rows: TextRows, kind: str) -> Iterator[tuple[IntArray, IntArray]
 
 def pair_cosines(rows: TextRows, kind: str) -> FloatArray:
     """The cosine of every pair of a kind, [P]."""
-    parts = [(rows.embeddings[one] @ rows.embeddings[two].T)[one[:, None] != two] for one, two in pair_blocks(rows, kind)]
+    parts = [
+        (rows.embeddings[one] @ rows.embeddings[two].T)[one[:, None] != two] for one, two in pair_blocks(rows, kind)
+    ]
     return np.concatenate([np.zeros(0), *parts])
 
 
 def share_of_equal_texts(rows: TextRows, kind: str) -> float:
     """Share of the pairs of a kind that are the same words, whose cosine is 1 whatever the network; NaN without a pair."""
-    parts = [(rows.text_id[one][:, None] == rows.text_id[two])[one[:, None] != two] for one, two in pair_blocks(rows, kind)]
+    parts = [
+        (rows.text_id[one][:, None] == rows.text_id[two])[one[:, None] != two] for one, two in pair_blocks(rows, kind)
+    ]
     equal = np.concatenate([np.zeros(0, dtype=bool), *parts])
     return float(equal.mean()) if equal.size else float("nan")
 
@@ -111,19 +127,23 @@ def share_of_equal_texts(rows: TextRows, kind: str) -> float:
 def cosine_moments(cosines: ArrayLike) -> dict[str, float]:
     """`MOMENTS` of plain cosines; NaN without any, and the shape is NaN where all are equal.
 
-    Mean; SD; skewness g1 and excess kurtosis g2 (population moments, as SciPy's default); Sarle's bimodality coefficient
-    (g1^2 + 1) / (g2 + 3), which is 5/9 for a uniform and 1/3 for a normal distribution; share above 0.9.
+    Mean; SD; skewness g1 and excess kurtosis g2 (population moments, as SciPy's default); Sarle's bimodality
+    coefficient (g1^2 + 1) / (g2 + 3), which is 5/9 for a uniform and 1/3 for a normal distribution; share above 0.9.
     """
     values = np.asarray(cosines, dtype=np.float64).ravel()
     if not values.size:
         return dict.fromkeys(MOMENTS, float("nan"))
     middle = values.mean()
     sums = np.asarray([[((values - middle) ** power).sum() for power in range(5)]])
-    return dict(zip(MOMENTS, _moments(sums, middle, np.asarray([(values > SHARE_ABOVE).sum()]))[0].tolist(), strict=True))
+    return dict(
+        zip(MOMENTS, _moments(sums, middle, np.asarray([(values > SHARE_ABOVE).sum()]))[0].tolist(), strict=True)
+    )
 
 
 def histogram(cosines: ArrayLike, bins: int = HISTOGRAM_BINS) -> dict[str, list[float] | list[int]]:
-    """Counts of cosines in equal bins of [-1, 1]; rounding may put a cosine a hair outside, which counts in the last bin."""
+    """Counts of cosines in equal bins of [-1, 1]; rounding may put a cosine a hair outside, which counts in the last
+    bin.
+    """
     counts, edges = np.histogram(np.clip(np.asarray(cosines), -1, 1), bins=bins, range=(-1.0, 1.0))
     return {"edges": np.round(edges, 6).tolist(), "counts": counts.tolist()}
 
@@ -139,7 +159,10 @@ def text_statistics(rows: TextRows, scan_weights: FloatArray) -> FloatArray:
     """
     weights = np.ascontiguousarray(scan_weights[:, rows.scan], dtype=np.float64)
     columns = [_kind_statistics(rows, kind, weights) for kind in PAIR_KINDS]
-    single = [np.asarray([effective_rank(rows.embeddings, row) for row in weights]), uniformity(rows.embeddings, weights)]
+    single = [
+        np.asarray([effective_rank(rows.embeddings, row) for row in weights]),
+        uniformity(rows.embeddings, weights),
+    ]
     single += [cone(rows.embeddings, weights), np.asarray([anatomy_accuracy(rows, row) for row in weights])]
     return np.concatenate([*columns, np.stack(single, axis=1)], axis=1)
 
@@ -147,8 +170,8 @@ def text_statistics(rows: TextRows, scan_weights: FloatArray) -> FloatArray:
 def effective_rank(embeddings: FloatArray, weights: FloatArray | None = None) -> float:
     """Number of directions the centred texts use: exp of the entropy of their normalised singular values.
 
-    Roy and Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007. 1 when all lie on one line, E when they
-    spread evenly; NaN when they are one point.
+    Roy and Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007. 1 when all lie on one
+    line, E when they spread evenly; NaN when they are one point.
 
     Args:
         embeddings: [A, E].
@@ -170,8 +193,8 @@ def effective_rank(embeddings: FloatArray, weights: FloatArray | None = None) ->
 def uniformity(embeddings: FloatArray, weights: FloatArray | None = None) -> FloatArray:
     """Log of the mean of ``exp(-2 |x - y|^2)`` over pairs of texts, [R]; 0 for one point, about -4 for a full sphere.
 
-    Wang and Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the Hypersphere", ICML 2020,
-    https://arxiv.org/abs/2005.10242
+    Wang and Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the
+    Hypersphere", ICML 2020, https://arxiv.org/abs/2005.10242
 
     Args:
         embeddings: unit rows [A, E].
@@ -188,7 +211,8 @@ def uniformity(embeddings: FloatArray, weights: FloatArray | None = None) -> Flo
 
 
 def alignment(first: FloatArray, second: FloatArray) -> FloatArray:
-    """Squared distance ``|x - y|^2`` of the rows that belong together, [A], in 0..4; its mean is the alignment of Wang and Isola.
+    """Squared distance ``|x - y|^2`` of the rows that belong together, [A], in 0..4; its mean is the alignment of Wang
+    and Isola.
 
     Args:
         first: unit rows [A, E].
@@ -253,7 +277,9 @@ def anatomy_silhouette(rows: TextRows, limit: int = 3000, seed: int = 0) -> floa
 
 
 def _kind_statistics(rows: TextRows, kind: str, weights: FloatArray) -> FloatArray:
-    """`MOMENTS` of a kind, [R, 6], from sums of powers about the plain mean, which keep their digits when all cosines are alike."""
+    """`MOMENTS` of a kind, [R, 6], from sums of powers about the plain mean, which keep their digits when all cosines
+    are alike.
+    """
     cosines = pair_cosines(rows, kind)
     if not cosines.size:
         return np.full((len(weights), len(MOMENTS)), np.nan)
@@ -270,7 +296,9 @@ def _kind_statistics(rows: TextRows, kind: str, weights: FloatArray) -> FloatArr
 
 
 def _moments(sums: FloatArray, middle: float, above: FloatArray) -> FloatArray:
-    """`MOMENTS` [R, 6] from the sums of the powers 0..4 of ``cosine - middle``, [R, 5], and the weight above the limit, [R]."""
+    """`MOMENTS` [R, 6] from the sums of the powers 0..4 of ``cosine - middle``, [R, 5], and the weight above the limit,
+    [R].
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         first, second, third, fourth = (sums[:, power] / sums[:, 0] for power in range(1, 5))
         variance = np.maximum(second - first**2, 0)

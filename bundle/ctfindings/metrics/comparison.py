@@ -29,7 +29,9 @@ class Section:
     statistic: WeightStatistic
 
 
-def section_record(section: Section, patients: Sequence[str], resamples: int = 1000, seed: int = 42, level: float = 0.95) -> dict[str, Any]:
+def section_record(
+    section: Section, patients: Sequence[str], resamples: int = 1000, seed: int = 42, level: float = 0.95
+) -> dict[str, Any]:
     """Each statistic under its name and its limits under ``<name>_interval``, with None for what is not defined.
 
     A dot in a name makes a nested record: ``cross_anatomy.mean`` is ``mean`` in ``cross_anatomy``. Arguments as for
@@ -55,7 +57,8 @@ def compare_sections(
     seed: int = 42,
     level: float = 0.95,
 ) -> list[dict[str, Any]]:
-    """Rows ``section, statistic, first, second, difference, interval`` of the statistics both models have; difference is first - second.
+    """Rows ``section, statistic, first, second, difference, interval`` of the statistics both models have; difference
+    is first - second.
 
     Both models see the same resamples of the patients, so the variation they share cancels.
 

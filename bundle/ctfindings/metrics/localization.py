@@ -1,4 +1,5 @@
-"""Does the answer point at the right place? Distances in mm from an evidence peak to a finding, and from a depth profile to a slice.
+"""Does the answer point at the right place? Distances in mm from an evidence peak to a finding, and from a depth
+profile to a slice.
 
 Shapes: S scans, C findings, X Y Z voxels; n snippets, D depth bins. World coordinates are mm in RAS.
 """
@@ -19,7 +20,8 @@ TOLERANCE_MM = 15.0
 
 
 def evidence_distance(peak_mm: ArrayLike, mask_bits: NDArray[np.integer], bit: int, affine: ArrayLike) -> float:
-    """Distance in mm from a peak to the nearest voxel centre of a finding's mask; 0 when the peak's own voxel is in the mask.
+    """Distance in mm from a peak to the nearest voxel centre of a finding's mask; 0 when the peak's own voxel is in the
+    mask.
 
     Args:
         peak_mm: world position of the evidence peak in mm RAS, [3].
@@ -51,7 +53,11 @@ def evidence_distance(peak_mm: ArrayLike, mask_bits: NDArray[np.integer], bit: i
 
 
 def evidence_hit_rate(
-    distance_mm: ArrayLike, probabilities: ArrayLike, labels: ArrayLike, thresholds: ArrayLike, tolerance_mm: float = TOLERANCE_MM
+    distance_mm: ArrayLike,
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    thresholds: ArrayLike,
+    tolerance_mm: float = TOLERANCE_MM,
 ) -> tuple[FloatArray, IntArray]:
     """Share of true positives whose evidence peak hits, per finding.
 
@@ -83,7 +89,8 @@ class DepthErrors:
 
     Attributes:
         model: the most probable depth bin, as RadFinder answers.
-        profile: the depth that halves the profile's probability, for which the mean error is least where the profile is right.
+        profile: the depth that halves the profile's probability, for which the mean error is least where the profile is
+            right.
         middle: the middle of the bins that the scan has.
         random: one of these bins by chance.
     """
@@ -97,7 +104,8 @@ class DepthErrors:
 def depth_errors(probabilities: ArrayLike, depth_mm: ArrayLike, target_mm: ArrayLike, seed: int = 42) -> DepthErrors:
     """How far a depth profile points from the true depth, against the two guesses that need no model.
 
-    RadFinder counts the distance between bins and multiplies it by 12 mm; here the distance is to the true z, not to its bin.
+    RadFinder counts the distance between bins and multiplies it by 12 mm; here the distance is to the true z, not to
+    its bin.
 
     Args:
         probabilities: of each depth bin for each snippet, not negative, [n, D].
@@ -106,17 +114,21 @@ def depth_errors(probabilities: ArrayLike, depth_mm: ArrayLike, target_mm: Array
         seed: of the random guess.
 
     Raises:
-        ValueError: shapes differ, a snippet has no bin, a probability is negative or not finite, a target is not finite, or it lies
-            outside its scan's bins.
+        ValueError: shapes differ, a snippet has no bin, a probability is negative or not finite, a target is not
+            finite, or it lies outside its scan's bins.
     """
     score, depth, target = (np.asarray(values, dtype=np.float64) for values in (probabilities, depth_mm, target_mm))
     if score.ndim != 2 or score.shape != depth.shape or target.shape != score.shape[:1]:
-        raise ValueError(f"probabilities {score.shape}, depths {depth.shape} and targets {target.shape} must be [n, D], [n, D] and [n]")
+        raise ValueError(
+            f"probabilities {score.shape}, depths {depth.shape} and targets {target.shape} must be [n, D], [n, D] and [n]"
+        )
     real = ~np.isnan(depth)
     if not real.any(axis=1).all():
         raise ValueError(f"snippet {int(np.argmin(real.any(axis=1)))} has no depth bin; every scan has at least one")
     if not (np.isfinite(score[real]).all() and (score[real] >= 0).all() and np.isfinite(target).all()):
-        raise ValueError("probabilities must be finite and not negative, targets finite; leave out snippets that have no place")
+        raise ValueError(
+            "probabilities must be finite and not negative, targets finite; leave out snippets that have no place"
+        )
     low, high = np.nanmin(depth, axis=1), np.nanmax(depth, axis=1)
     half = (high - low) / np.maximum(real.sum(axis=1) - 1, 1) / 2
     outside = (target < low - half - 1e-3) | (target > high + half + 1e-3)
@@ -128,7 +140,9 @@ def depth_errors(probabilities: ArrayLike, depth_mm: ArrayLike, target_mm: Array
     best = np.take_along_axis(depth, np.where(real, score, -np.inf).argmax(axis=1)[:, None], axis=1)[:, 0]
     dice = np.random.default_rng(seed)
     chance = np.array([dice.choice(row[own]) for row, own in zip(depth, real, strict=True)])
-    halves = np.array([_weighted_median(row[own], weight[own]) for row, weight, own in zip(depth, score, real, strict=True)])
+    halves = np.array(
+        [_weighted_median(row[own], weight[own]) for row, weight, own in zip(depth, score, real, strict=True)]
+    )
     return DepthErrors(
         model=np.abs(best - target),
         profile=np.abs(halves - target),
@@ -162,7 +176,9 @@ def depth_record(
         ratios = [error[0] / middle if middle > 0 else np.nan for error in of[:2]]
         return np.asarray([*np.ravel(of), *ratios])
 
-    interval = bootstrap_interval(scores, [getattr(errors, guess) for guess in guesses], patients, resamples, seed, level)
+    interval = bootstrap_interval(
+        scores, [getattr(errors, guess) for guess in guesses], patients, resamples, seed, level
+    )
     entries = [{"value": float(value), "interval": [float(low), float(high)]} for value, low, high in _rows(interval)]
     record: dict[str, Any] = {"snippets": len(errors.model), "patients": len(set(patients))}
     for place, guess in enumerate(guesses):

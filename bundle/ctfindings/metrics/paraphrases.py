@@ -12,7 +12,9 @@ from bundle.ctfindings.metrics.classification import FloatArray, IntArray
 
 
 def load_paraphrases(path: str | Path) -> dict[str, list[str]]:
-    """Paraphrases by finding name from a JSON of lists; keys that start with an underscore are remarks and are left out."""
+    """Paraphrases by finding name from a JSON of lists; keys that start with an underscore are remarks and are left
+    out.
+    """
     content = json.loads(Path(path).read_text(encoding="utf-8"))
     return {name: list(texts) for name, texts in content.items() if not name.startswith("_")}
 
@@ -33,9 +35,13 @@ def rank_of_finding(query_embeddings: ArrayLike, bank: ArrayLike, targets: Array
     queries, findings = _unit(query_embeddings, "query"), _unit(bank, "bank")
     target = np.asarray(targets, dtype=np.int64)
     if queries.shape[1] != findings.shape[1] or target.shape != (len(queries),):
-        raise ValueError(f"queries {queries.shape}, bank {findings.shape} and targets {target.shape} must be [P, E], [C, E] and [P]")
+        raise ValueError(
+            f"queries {queries.shape}, bank {findings.shape} and targets {target.shape} must be [P, E], [C, E] and [P]"
+        )
     if target.size and not (target.min() >= 0 and target.max() < len(findings)):
-        raise ValueError(f"targets span {target.min()}..{target.max()}; indices of the {len(findings)} findings are expected")
+        raise ValueError(
+            f"targets span {target.min()}..{target.max()}; indices of the {len(findings)} findings are expected"
+        )
     # Rounded, so that two equal bank rows tie whatever order the products were summed in.
     cosine = np.round(queries @ findings.T, 9)
     ranks: IntArray = (cosine >= cosine[np.arange(len(queries)), target][:, None]).sum(axis=1)
@@ -54,6 +60,8 @@ def _unit(embeddings: ArrayLike, what: str) -> FloatArray:
         raise ValueError(f"{what} embeddings have shape {array.shape}; two axes are expected")
     length = np.linalg.norm(array, axis=1, keepdims=True)
     if not np.isfinite(length).all() or (length == 0).any():
-        raise ValueError(f"{what} embedding {int(np.argmax(~np.isfinite(length) | (length == 0)))} is zero or not finite")
+        raise ValueError(
+            f"{what} embedding {int(np.argmax(~np.isfinite(length) | (length == 0)))} is zero or not finite"
+        )
     unit: FloatArray = array / length
     return unit

@@ -50,7 +50,9 @@ def plot_roc_grid(
     """
     scores, truth = check_scores(probabilities, labels)
     if len(findings) != scores.shape[1]:
-        raise ValueError(f"{len(findings)} finding names for {scores.shape[1]} columns; one name per column is expected")
+        raise ValueError(
+            f"{len(findings)} finding names for {scores.shape[1]} columns; one name per column is expected"
+        )
     limits = None if thresholds is None else check_thresholds(thresholds, scores.shape[1])
     auc = finding_auc(scores, truth)
     columns = min(columns, len(findings))
@@ -74,7 +76,9 @@ def plot_roc_grid(
         if limits is not None:
             present = score >= limits[index]
             panel.plot(present[label == 0].mean(), present[label == 1].mean(), "o", color=RED, markersize=4.5)
-        panel.text(0.98, 0.04, f"AUC {auc[index]:.2f}\n{label.sum()} of {label.size}", ha="right", va="bottom", fontsize=7)
+        panel.text(
+            0.98, 0.04, f"AUC {auc[index]:.2f}\n{label.sum()} of {label.size}", ha="right", va="bottom", fontsize=7
+        )
     figure.supxlabel("1 - specificity", fontsize=9)
     figure.supylabel("sensitivity", fontsize=9)
     return _write(figure, path)
@@ -112,8 +116,12 @@ def plot_auc_by_finding(record: dict[str, Any], path: str | Path) -> Path:
     panel.set_xlim(min(0.45, float(np.nanmin(intervals)) - 0.02), 1.01)
     for at, value in zip(height, values, strict=True):
         panel.text(1.02, at, f"{value:.2f}", va="center", fontsize=8, transform=panel.get_yaxis_transform())
-    panel.set_xlabel(f"ROC-AUC with {100 * record['bootstrap']['level']:g} % interval (bootstrap by patient)", fontsize=9)
-    panel.set_title(f"{record['split']}: {record['scans']} scans, number of positives in brackets", fontsize=9, loc="left")
+    panel.set_xlabel(
+        f"ROC-AUC with {100 * record['bootstrap']['level']:g} % interval (bootstrap by patient)", fontsize=9
+    )
+    panel.set_title(
+        f"{record['split']}: {record['scans']} scans, number of positives in brackets", fontsize=9, loc="left"
+    )
     panel.spines[["top", "right"]].set_visible(False)
     panel.tick_params(axis="x", labelsize=8)
     if absent:
@@ -125,8 +133,8 @@ def plot_cosine_histograms(models: Mapping[str, Mapping[str, dict[str, Any]]], p
     """Histograms of the cosines of each kind of pairs in rows, models side by side in columns.
 
     Args:
-        models: for each model name the kinds of pairs by their key in `KIND_TITLES`, each with ``histogram``, ``mean``, ``sd`` and
-            ``pairs``; a kind without pairs is left empty.
+        models: for each model name the kinds of pairs by their key in `KIND_TITLES`, each with ``histogram``, ``mean``,
+            ``sd`` and ``pairs``; a kind without pairs is left empty.
         path: PNG file to write; its folder is made.
 
     Returns:
@@ -142,7 +150,9 @@ def plot_cosine_histograms(models: Mapping[str, Mapping[str, dict[str, Any]]], p
             panel.spines[["top", "right", "left"]].set_visible(False)
             panel.axvline(0, color=GREY, linewidth=0.6, linestyle=":")
             if row == 0 and len(models) > 1:
-                panel.set_title(name, fontsize=10, color=MODEL_COLOURS[column % 3], fontweight="bold", loc="left", pad=18)
+                panel.set_title(
+                    name, fontsize=10, color=MODEL_COLOURS[column % 3], fontweight="bold", loc="left", pad=18
+                )
             panel.tick_params(labelsize=8)
             if column == 0:
                 panel.text(0.0, 1.04, KIND_TITLES[kind], transform=panel.transAxes, fontsize=8.5, va="bottom")
@@ -161,7 +171,9 @@ def plot_cosine_histograms(models: Mapping[str, Mapping[str, dict[str, Any]]], p
     return _write(figure, path)
 
 
-def plot_auc_by_wording(wordings: Sequence[str], models: Mapping[str, ArrayLike], path: str | Path, separators: Sequence[int] = ()) -> Path:
+def plot_auc_by_wording(
+    wordings: Sequence[str], models: Mapping[str, ArrayLike], path: str | Path, separators: Sequence[int] = ()
+) -> Path:
     """Strip plot: the AUC of every finding as a small dot and their mean as a large one, for each wording and model.
 
     Args:
@@ -184,7 +196,15 @@ def plot_auc_by_wording(wordings: Sequence[str], models: Mapping[str, ArrayLike]
         panel.scatter(auc, np.repeat(at[:, None], auc.shape[1], axis=1), s=9, color=colour, alpha=0.3, linewidths=0)
         panel.scatter(macro, at, s=44, color=colour, zorder=3, marker="D", label=name)
         for value, row in zip(macro, at, strict=True):
-            panel.text(1.01, row, f"{value:.3f}", transform=panel.get_yaxis_transform(), fontsize=7.5, va="center", color=colour)
+            panel.text(
+                1.01,
+                row,
+                f"{value:.3f}",
+                transform=panel.get_yaxis_transform(),
+                fontsize=7.5,
+                va="center",
+                color=colour,
+            )
     for row in separators:
         panel.axhline(-row - 0.5, color=GREY, linewidth=0.6)
     panel.axvline(0.5, color=GREY, linewidth=0.8, linestyle=":")
@@ -202,7 +222,8 @@ def plot_variants(results: Mapping[str, Any], path: str | Path, columns: int = 3
     """Small multiples: each measure of an experiment by variant, a dot for each seed and a bar at their mean.
 
     Args:
-        results: with ``measures`` (key to words) and ``variants`` (name to ``seeds`` of values by measure, None where not defined).
+        results: with ``measures`` (key to words) and ``variants`` (name to ``seeds`` of values by measure, None where
+            not defined).
         path: PNG file to write; its folder is made.
         columns: panels per row.
 
@@ -246,7 +267,15 @@ def plot_reliability(curves: Mapping[str, Mapping[str, Sequence[float]]], path: 
     panel, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
     for (name, curve), colour, marker in zip(curves.items(), (GREY, MODEL_COLOURS[1], BLUE), "sDo", strict=False):
-        panel.plot(curve["probability"], curve["frequency"], color=colour, marker=marker, markersize=4.5, linewidth=1.4, label=name)
+        panel.plot(
+            curve["probability"],
+            curve["frequency"],
+            color=colour,
+            marker=marker,
+            markersize=4.5,
+            linewidth=1.4,
+            label=name,
+        )
         counts.plot(curve["probability"], curve["count"], color=colour, marker=marker, markersize=3.5, linewidth=1)
     panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     panel.set_ylabel("observed frequency", fontsize=9)

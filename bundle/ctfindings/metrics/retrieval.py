@@ -38,7 +38,9 @@ def retrieval_ranks(queries: ArrayLike, gallery: ArrayLike, targets: ArrayLike |
     asked, held = _embeddings(queries, "queries"), _embeddings(gallery, "gallery")
     own = np.arange(len(asked)) if targets is None else np.asarray(targets, dtype=np.int64)
     if asked.shape[1] != held.shape[1] or own.shape != (len(asked),):
-        raise ValueError(f"queries {asked.shape}, gallery {held.shape} and targets {own.shape} must be [Q, E], [G, E] and [Q]")
+        raise ValueError(
+            f"queries {asked.shape}, gallery {held.shape} and targets {own.shape} must be [Q, E], [G, E] and [Q]"
+        )
     if len(own) and not (own.min() >= 0 and own.max() < len(held)):
         raise ValueError(f"targets reach from {own.min()} to {own.max()}; the gallery has items 0 to {len(held) - 1}")
     ranks = np.empty(len(asked), dtype=np.int64)
@@ -110,8 +112,8 @@ def retrieval_record(
 def first_of_each(groups: Sequence[Any]) -> IntArray:
     """Index of the first member of each group, in order.
 
-    With the report of every volume as groups this is CT-RATE's pool ``first_all`` (1,564 volumes); all indices are ``dup_all``
-    (3,039 volumes), in which the other reconstructions of an examination count as wrong.
+    With the report of every volume as groups this is CT-RATE's pool ``first_all`` (1,564 volumes); all indices are
+    ``dup_all`` (3,039 volumes), in which the other reconstructions of an examination count as wrong.
     """
     seen: dict[Any, int] = {}
     for index, group in enumerate(groups):
@@ -172,8 +174,8 @@ def pool_recall(
 def image_to_image_map(embeddings: ArrayLike, labels: ArrayLike, cutoffs: Sequence[int] = MAP_CUTOFFS) -> FloatArray:
     """Mean average precision of finding scans with a finding in common, for each k of `cutoffs`, [K].
 
-    The protocol of CT-CLIP and RadFinder: abnormal scans only, each asks for all others, one is relevant if it shares a positive label;
-    ``AP@k`` is the sum over relevant ranks r <= k of the precision at r, divided by k.
+    The protocol of CT-CLIP and RadFinder: abnormal scans only, each asks for all others, one is relevant if it shares a
+    positive label; ``AP@k`` is the sum over relevant ranks r <= k of the precision at r, divided by k.
 
     Args:
         embeddings: unit embeddings of the scans, [N, E].
@@ -242,7 +244,8 @@ def report_retrieval(
         seed: of the bootstrap and the random pools.
 
     Returns:
-        ``pools``: for ``dup_all`` and ``first_all`` a `retrieval_record` of each direction; ``random_pools``: by size and direction the
+        ``pools``: for ``dup_all`` and ``first_all`` a `retrieval_record` of each direction; ``random_pools``: by size
+            and direction the
         mean recall over random partitions; ``image_to_image``: mean average precision by cutoff.
 
     Raises:
@@ -250,7 +253,9 @@ def report_retrieval(
     """
     image, text = _embeddings(scans, "scans"), _embeddings(reports, "reports")
     if not len(image) == len(text) == len(report_ids) == len(patients):
-        raise ValueError(f"{len(image)} scans, {len(text)} reports, {len(report_ids)} report ids and {len(patients)} patients do not pair")
+        raise ValueError(
+            f"{len(image)} scans, {len(text)} reports, {len(report_ids)} report ids and {len(patients)} patients do not pair"
+        )
     record: dict[str, Any] = {"pools": {}, "random_pools": {}}
     for name, rows in (("dup_all", np.arange(len(image))), ("first_all", first_of_each(report_ids))):
         people = [patients[row] for row in rows]
@@ -262,12 +267,19 @@ def report_retrieval(
     for size in POOL_SIZES:
         if size <= len(first):
             record["random_pools"][str(size)] = {
-                direction: dict(zip(map(str, POOL_CUTOFFS), pool_recall(asked[first], held[first], size, seed=seed).tolist(), strict=True))
+                direction: dict(
+                    zip(
+                        map(str, POOL_CUTOFFS),
+                        pool_recall(asked[first], held[first], size, seed=seed).tolist(),
+                        strict=True,
+                    )
+                )
                 for direction, asked, held in (("text_to_image", text, image), ("image_to_text", image, text))
             }
     if labels is not None:
         precision = image_to_image_map(image, labels)
         record["image_to_image"] = {
-            f"map@{k}": None if np.isnan(value) else float(value) for k, value in zip(MAP_CUTOFFS, precision, strict=True)
+            f"map@{k}": None if np.isnan(value) else float(value)
+            for k, value in zip(MAP_CUTOFFS, precision, strict=True)
         }
     return record

@@ -1,6 +1,8 @@
-"""How far do scores move when prompts are worded otherwise? Spread of AUC and F1 over wordings, with intervals by patient.
+"""How far do scores move when prompts are worded otherwise? Spread of AUC and F1 over wordings, with intervals by
+patient.
 
-Every number is a function of scan weights, so that one bootstrap serves a model, and the difference of two models on the same scans.
+Every number is a function of scan weights, so that one bootstrap serves a model, and the difference of two models on
+the same scans.
 Shapes: R resamples, S scans, T wordings (templates or perturbations), C findings, M statistics.
 """
 
@@ -17,7 +19,9 @@ from bundle.ctfindings.metrics.classification import FloatArray, IntArray
 from bundle.ctfindings.metrics.comparison import Section, section_record
 
 SPREAD: tuple[str, ...] = ("mean", "sd", "range", "finding_sd")
-"""Over the wordings: mean, SD (n - 1) and range of the macro AUC, and the mean over the findings of the SD of their AUC."""
+"""Over the wordings: mean, SD (n - 1) and range of the macro AUC, and the mean over the findings of the SD of their
+AUC.
+"""
 
 
 def auc_by_wording(scores: ArrayLike, labels: ArrayLike, weights: FloatArray) -> FloatArray:
@@ -43,7 +47,12 @@ def spread_statistics(auc: FloatArray) -> FloatArray:
         auc: of `auc_by_wording`, [R, T, C].
     """
     macro = _mean(auc, axis=2)
-    spread = [macro.mean(axis=1), sd_over_wordings(macro), macro.max(axis=1) - macro.min(axis=1), _mean(sd_over_wordings(auc), axis=1)]
+    spread = [
+        macro.mean(axis=1),
+        sd_over_wordings(macro),
+        macro.max(axis=1) - macro.min(axis=1),
+        _mean(sd_over_wordings(auc), axis=1),
+    ]
     return np.concatenate([macro, np.stack(spread, axis=1)], axis=1)
 
 
@@ -74,7 +83,8 @@ def wording_section(scores: ArrayLike, labels: ArrayLike, names: Sequence[str]) 
         names: of the wordings, T.
     """
     return Section(
-        (*(f"auc.{name}" for name in names), *SPREAD), lambda weights: spread_statistics(auc_by_wording(scores, labels, weights))
+        (*(f"auc.{name}" for name in names), *SPREAD),
+        lambda weights: spread_statistics(auc_by_wording(scores, labels, weights)),
     )
 
 
@@ -87,7 +97,8 @@ def wording_record(
     seed: int = 42,
     level: float = 0.95,
 ) -> dict[str, Any]:
-    """`wording_section` as a record: ``ids``, ``macro_auc`` of each, `SPREAD`, each with ``_interval``, and ``lowest`` and ``highest``.
+    """`wording_section` as a record: ``ids``, ``macro_auc`` of each, `SPREAD`, each with ``_interval``, and ``lowest``
+    and ``highest``.
 
     Arguments as for `wording_section` and `section_record`.
     """

@@ -65,8 +65,8 @@ def evaluate_split(
         level: coverage of the intervals.
 
     Returns:
-        Keys ``split, scans, patients, bootstrap, macro, findings, templates, warnings``. ``findings`` is a list with one
-        row per finding in their order; ``macro`` has the mean of each column over the findings that have it;
+        Keys ``split, scans, patients, bootstrap, macro, findings, templates, warnings``. ``findings`` is a list with
+        one row per finding in their order; ``macro`` has the mean of each column over the findings that have it;
         ``templates`` is the `wording_record` of the templates.
 
     Raises:
@@ -75,9 +75,13 @@ def evaluate_split(
     scores, truth = check_scores(probabilities, labels)
     limits = check_thresholds(thresholds, scores.shape[1])
     if len(findings) != scores.shape[1]:
-        raise ValueError(f"{len(findings)} finding names for {scores.shape[1]} columns; one name per column is expected")
+        raise ValueError(
+            f"{len(findings)} finding names for {scores.shape[1]} columns; one name per column is expected"
+        )
     if not len(ids) == len(patients) == len(scores):
-        raise ValueError(f"{len(ids)} ids and {len(patients)} patients for {len(scores)} scans; one of each per scan is expected")
+        raise ValueError(
+            f"{len(ids)} ids and {len(patients)} patients for {len(scores)} scans; one of each per scan is expected"
+        )
     if len(set(ids)) != len(ids):
         repeated = next(scan for index, scan in enumerate(ids) if scan in ids[:index])
         raise ValueError(f"scan {repeated} occurs twice among the scored scans; each scan is scored once")
@@ -146,5 +150,9 @@ def format_table(record: dict[str, Any]) -> str:
     for row in [*record["findings"], mean]:
         interval = " - ".join(cell(limit) for limit in row["auc_interval"])
         scores = [cell(row[column]) for column in ("average_precision", "sensitivity", "specificity", "f1", "ece")]
-        lines.append("| " + " | ".join([row["finding"], str(row["n"]), str(row["positives"]), cell(row["auc"]), interval, *scores]) + " |")
+        lines.append(
+            "| "
+            + " | ".join([row["finding"], str(row["n"]), str(row["positives"]), cell(row["auc"]), interval, *scores])
+            + " |"
+        )
     return "\n".join(lines)

@@ -29,7 +29,9 @@ def check_disjoint(calibration_ids: Iterable[str], scored_ids: Iterable[str]) ->
     scored = set(scored_ids)
     for scan in calibration_ids:
         if scan in scored:
-            raise ValueError(f"scan {scan} is in the calibration set and in the scored set; choose thresholds on other scans")
+            raise ValueError(
+                f"scan {scan} is in the calibration set and in the scored set; choose thresholds on other scans"
+            )
 
 
 def choose_thresholds(
@@ -70,8 +72,8 @@ def choose_thresholds(
 def youden_thresholds(probabilities: ArrayLike, labels: ArrayLike, *, names: Sequence[str] | None = None) -> FloatArray:
     """The threshold with the largest Youden index TPR - FPR on the exact ROC curve of each finding, [C].
 
-    Candidates are the probabilities that occur. Among equal indices the largest threshold, the more specific one, is taken.
-    Where one class is missing the threshold is 0.5, with a warning.
+    Candidates are the probabilities that occur. Among equal indices the largest threshold, the more specific one, is
+    taken. Where one class is missing the threshold is 0.5, with a warning.
 
     Args:
         probabilities: scores [S, C].
@@ -81,8 +83,9 @@ def youden_thresholds(probabilities: ArrayLike, labels: ArrayLike, *, names: Seq
 
     def choose(score: FloatArray, label: NDArray[np.int64]) -> float:
         false_positive_rate, true_positive_rate, candidates = roc_curve(label, score, drop_intermediate=False)
-        # scikit-learn puts an infinite threshold first; a threshold must be a probability that can be stored and reached.
-        # The rates are multiples of 1/n, so rounding removes only the last-bit noise that would break a tie the wrong way.
+        # scikit-learn puts an infinite threshold first; a threshold must be a probability that can be stored and
+        # reached. The rates are multiples of 1/n, so rounding removes only the last-bit noise that would break a tie
+        # the wrong way.
         youden = np.round(true_positive_rate - false_positive_rate, 12)[1:]
         return float(candidates[1:][np.argmax(youden)])
 
@@ -92,9 +95,9 @@ def youden_thresholds(probabilities: ArrayLike, labels: ArrayLike, *, names: Seq
 def f1_thresholds(probabilities: ArrayLike, labels: ArrayLike, *, names: Sequence[str] | None = None) -> FloatArray:
     """The threshold with the largest F1 score of each finding, [C].
 
-    Youden's index weighs sensitivity and specificity alike, so that a rare finding is called present in many scans that do not have it.
-    F1 weighs the scans that are called present instead. Candidates are the probabilities that occur; among equal scores the largest
-    threshold is taken. Where one class is missing the threshold is 0.5, with a warning.
+    Youden's index weighs sensitivity and specificity alike, so that a rare finding is called present in many scans that
+    do not have it. F1 weighs the scans that are called present instead. Candidates are the probabilities that occur;
+    among equal scores the largest threshold is taken. Where one class is missing the threshold is 0.5, with a warning.
 
     Args:
         probabilities: scores [S, C].
@@ -110,12 +113,16 @@ def f1_thresholds(probabilities: ArrayLike, labels: ArrayLike, *, names: Sequenc
     return _by_finding(probabilities, labels, choose, names)
 
 
-def corner_thresholds(probabilities: ArrayLike, labels: ArrayLike, steps: int = 100, *, names: Sequence[str] | None = None) -> FloatArray:
-    """CT-CLIP's threshold: the value of an even grid on [0, 1] whose ROC point lies nearest to the top left corner, [C].
+def corner_thresholds(
+    probabilities: ArrayLike, labels: ArrayLike, steps: int = 100, *, names: Sequence[str] | None = None
+) -> FloatArray:
+    """CT-CLIP's threshold: the value of an even grid on [0, 1] whose ROC point lies nearest to the top left corner,
+    [C].
 
-    For comparison with published tables only; the grid is too coarse for probabilities that crowd around 0.5. CT-CLIP decides
-    by ``probability > threshold`` and lets the largest of equal thresholds win. The value returned is the next float above the
-    grid value, so that ``>=`` decides as CT-CLIP's ``>`` does. Where one class is missing it is 0.5, with a warning.
+    For comparison with published tables only; the grid is too coarse for probabilities that crowd around 0.5. CT-CLIP
+    decides by ``probability > threshold`` and lets the largest of equal thresholds win. The value returned is the next
+    float above the grid value, so that ``>=`` decides as CT-CLIP's ``>`` does. Where one class is missing it is 0.5,
+    with a warning.
 
     Args:
         probabilities: scores in [0, 1], [S, C].
@@ -144,7 +151,10 @@ RULES: dict[str, Callable[..., FloatArray]] = {
 
 
 def _by_finding(
-    probabilities: ArrayLike, labels: ArrayLike, choose: Callable[[FloatArray, NDArray[np.int64]], float], names: Sequence[str] | None
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    choose: Callable[[FloatArray, NDArray[np.int64]], float],
+    names: Sequence[str] | None,
 ) -> FloatArray:
     """The threshold that ``choose`` finds in the known scores and labels of each finding, [C]; 0.5 for one class alone.
 
@@ -158,7 +168,11 @@ def _by_finding(
         if 0 < label.sum() < label.size:
             result[finding] = choose(score, label)
         else:
-            one_class.append(f"{names[finding] if names else f'finding {finding}'} ({label.size} scans with a known label)")
+            one_class.append(
+                f"{names[finding] if names else f'finding {finding}'} ({label.size} scans with a known label)"
+            )
     if one_class:
-        warnings.warn(f"threshold {FALLBACK_THRESHOLD}, for want of scans of both classes: {', '.join(one_class)}", stacklevel=3)
+        warnings.warn(
+            f"threshold {FALLBACK_THRESHOLD}, for want of scans of both classes: {', '.join(one_class)}", stacklevel=3
+        )
     return result

@@ -1,4 +1,6 @@
-"""Wordings of a prompt that mean the same: one change at a time of a reference template, for measuring how far scores move."""
+"""Wordings of a prompt that mean the same: one change at a time of a reference template, for measuring how far scores
+move.
+"""
 
 from __future__ import annotations
 
@@ -57,10 +59,12 @@ def _synonym(number: int) -> Callable[[Finding], tuple[str, str]]:
 WORDINGS: tuple[Wording, ...] = (
     Wording("lower case", "no capital", lambda finding: _both(_filled(finding), str.lower)),
     Wording("upper case", "capitals throughout", lambda finding: _both(_filled(finding), str.upper)),
-    Wording("no stop", "without the full stop", lambda finding: _both(_filled(finding), lambda text: text.removesuffix("."))),
+    Wording(
+        "no stop", "without the full stop", lambda finding: _both(_filled(finding), lambda text: text.removesuffix("."))
+    ),
     Wording("article", "a or an before the name", _with_article),
     Wording("anatomy", "followed by 'in the' and the anatomy", _in_anatomy),
     *(Wording(f"synonym {number + 1}", "another name of the finding", _synonym(number)) for number in range(SYNONYMS)),
 )
-"""Case makes no difference to a text encoder that lower-cases; it is measured all the same. Synonyms are phrases that the disease
-prompts of training use, the templates are not."""
+"""Case makes no difference to a text encoder that lower-cases; it is measured all the same. Synonyms are phrases that
+the disease prompts of training use, the templates are not."""

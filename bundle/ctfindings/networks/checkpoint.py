@@ -15,14 +15,14 @@ from torch import Tensor, nn
 def load_checkpoint(modules: Mapping[str, nn.Module] | nn.Module, path: str | Path, assign: bool = False) -> None:
     """Loads the parts of a checkpoint that belong to the given modules; every tensor of theirs must be there.
 
-    A bundle checkpoint holds ``image.*``, ``text.*``, ``scorer.*`` and ``bank.*``; a training checkpoint of Ignite holds
-    the same below the key ``model``.
+    A bundle checkpoint holds ``image.*``, ``text.*``, ``scorer.*`` and ``bank.*``; a training checkpoint of Ignite
+    holds the same below the key ``model``.
 
     Args:
         modules: a module, or modules by the prefix of their tensors (``{"text": tower}``).
         path: a file written by ``torch.save``.
-        assign: whether the modules take the tensors of the file, which the system then reads as they are needed, instead of a copy. For
-            large weights; the modules are on the CPU afterwards.
+        assign: whether the modules take the tensors of the file, which the system then reads as they are needed,
+            instead of a copy. For large weights; the modules are on the CPU afterwards.
 
     Raises:
         ValueError: when the file is missing, is not a checkpoint of this bundle, or has another geometry.
@@ -41,11 +41,15 @@ def load_checkpoint(modules: Mapping[str, nn.Module] | nn.Module, path: str | Pa
         module.load_state_dict(part, assign=assign)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{path}: does not fit this network ({reason}); use the configuration it was trained with") from error
+        raise ValueError(
+            f"{path}: does not fit this network ({reason}); use the configuration it was trained with"
+        ) from error
 
 
 def load_mapped(path: str | Path) -> Any:
-    """What ``torch.save`` wrote, without executing anything in the file; of a large one, only the parts that are asked for are read."""
+    """What ``torch.save`` wrote, without executing anything in the file; of a large one, only the parts that are asked
+    for are read.
+    """
     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
@@ -60,7 +64,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     try:
         state = load_mapped(path)
     except Exception as error:
-        raise ValueError(f"{path}: cannot be read as a checkpoint; the file is damaged or not written by torch.save") from error
+        raise ValueError(
+            f"{path}: cannot be read as a checkpoint; the file is damaged or not written by torch.save"
+        ) from error
     state = state.get("model", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path}: holds no model tensors; is it a checkpoint of this bundle?")

@@ -1,4 +1,6 @@
-"""The image-only zero-shot classifier: an image encoder with a frozen, calibrated prompt bank; this is what is exported."""
+"""The image-only zero-shot classifier: an image encoder with a frozen, calibrated prompt bank; this is what is
+exported.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,8 @@ class PromptBank(nn.Module):
 
     def __init__(self, embedding: int = 128, findings: int = len(FINDINGS), templates: int = len(TEMPLATES)) -> None:
         super().__init__()
-        # Declared here and not in the class: TorchScript cannot read a class annotation that is a string, as all are in this file.
+        # Declared here and not in the class: TorchScript cannot read a class annotation that is a string, as all are in
+        # this file.
         self.prompts: Tensor
         self.calibration_scale: Tensor
         self.calibration_shift: Tensor
@@ -99,7 +102,12 @@ class ZeroShotClassifier(nn.Module):
         deltas = self.bank.deltas()
         rows = self.finding_anatomy.repeat(deltas.shape[0] // count)
         logits, tokens = self.scorer(
-            encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, deltas.expand(batch, -1, -1), rows
+            encoded.anatomy,
+            encoded.anatomy_valid,
+            encoded.field,
+            encoded.membership,
+            deltas.expand(batch, -1, -1),
+            rows,
         )
         logits = logits.view(batch, -1, count)
         return FindingScores(
@@ -126,7 +134,8 @@ def load_classifier(
 ) -> None:
     """Loads a classifier, and the text tower of the same checkpoint if one is given.
 
-    A published checkpoint that was converted without a tokenizer has no embeddings of the prompts; they are computed here.
+    A published checkpoint that was converted without a tokenizer has no embeddings of the prompts; they are computed
+    here.
 
     Args:
         classifier: on its device, where it stays.
@@ -141,7 +150,8 @@ def load_classifier(
     modules: dict[str, nn.Module] = dict(classifier.named_children())
     if text is not None:
         modules["text"] = text
-    # Some classifiers come without prompt embeddings and with parameters too large to hold twice; see PublishedClassifier.
+    # Some classifiers come without prompt embeddings and with parameters too large to hold twice; see
+    # PublishedClassifier.
     fill_prompts: Callable[[nn.Module], None] | None = getattr(classifier, "fill_prompts", None)
     load_checkpoint(modules, path, assign=fill_prompts is not None)
     if fill_prompts is not None and not bool(classifier.bank.prompts.any()):
@@ -155,7 +165,9 @@ def load_classifier(
         module.to(device)
 
 
-def anatomy_warnings(found: Sequence[bool], rows: Sequence[int] = FINDING_ANATOMY, scored_on: str | None = None) -> list[str]:
+def anatomy_warnings(
+    found: Sequence[bool], rows: Sequence[int] = FINDING_ANATOMY, scored_on: str | None = None
+) -> list[str]:
     """One line for each anatomy that the scan misses and that a finding is scored on.
 
     Args:
@@ -174,5 +186,8 @@ def anatomy_warnings(found: Sequence[bool], rows: Sequence[int] = FINDING_ANATOM
 
 
 def _forgive_text_tower(module: nn.Module, incompatible) -> None:  # type: ignore[no-untyped-def]
-    # The bundle's one weights file also holds the text tower and the temperatures, which MONAI's ckpt_export hands over as well.
-    incompatible.unexpected_keys[:] = [key for key in incompatible.unexpected_keys if not key.startswith(("text.", "log_temperature"))]
+    # The bundle's one weights file also holds the text tower and the temperatures, which MONAI's ckpt_export hands over
+    # as well.
+    incompatible.unexpected_keys[:] = [
+        key for key in incompatible.unexpected_keys if not key.startswith(("text.", "log_temperature"))
+    ]

@@ -11,25 +11,29 @@ from bundle.ctfindings.anatomy import THORAX
 
 
 class FindingScorer(nn.Module):
-    """Logit of a pair of prompts: ``d = s (row . delta) + log(mean_n exp(r z_n)) / r`` with ``delta = positive - negative``.
+    """Logit of a pair of prompts: ``d = s (row . delta) + log(mean_n exp(r z_n)) / r`` with ``delta = positive -
+    negative``.
 
     The first term is the prompt difference of RadFinder (https://arxiv.org/abs/2603.02026) on the row of the finding's
-    anatomy. The second is ours: ``z_n = s_t (token_n . delta)`` over the anatomy's tokens, pooled by the log-mean-exp of
-    multiple-instance learning (Pinheiro and Collobert, https://arxiv.org/abs/1411.6228), which lies between their mean and their
-    maximum, so that a small lesion is not drowned by a large organ, and the map of z is the evidence itself.
-    A scan that misses the anatomy is scored on the thorax.
+    anatomy. The second is ours: ``z_n = s_t (token_n . delta)`` over the anatomy's tokens, pooled by the log-mean-exp
+    of multiple-instance learning (Pinheiro and Collobert, https://arxiv.org/abs/1411.6228), which lies between their
+    mean and their maximum, so that a small lesion is not drowned by a large organ, and the map of z is the evidence
+    itself. A scan that misses the anatomy is scored on the thorax.
 
     Args:
         row_scale: initial s.
         token_scale: initial s_t.
         sharpness: r; the mean of the tokens for a small one, their maximum for a large one.
-        tokens: whether the second term is used; False scores as fVLM and CA-GCL do, whose losses do not train a token field.
+        tokens: whether the second term is used; False scores as fVLM and CA-GCL do, whose losses do not train a token
+            field.
 
     Raises:
         ValueError: when the sharpness is not positive.
     """
 
-    def __init__(self, row_scale: float = 5.0, token_scale: float = 10.0, sharpness: float = 1.0, tokens: bool = True) -> None:
+    def __init__(
+        self, row_scale: float = 5.0, token_scale: float = 10.0, sharpness: float = 1.0, tokens: bool = True
+    ) -> None:
         super().__init__()
         if sharpness <= 0:
             raise ValueError(f"sharpness is {sharpness}; it must be positive")

@@ -90,13 +90,14 @@ class VisionLanguageModel(nn.Module):
 
         Returns:
             ``anatomy`` and ``anatomy_valid``, ``anatomy_logits``, ``membership`` (of the mask), ``caption`` and
-            ``caption_valid`` (``[B, K, E]``, ``[B, K]``), both temperatures, and the finding logits ``[B, C]``: ``logits`` for the
-            mean of the scoring templates, or while training ``finding_logits_drawn`` for wordings drawn from the training bank
-            (``prompt_drawn``, ``[2, B, C, E]``), with the logits of each token ``token_logits_drawn``, the tokens of the findings'
-            anatomies ``anatomy_tokens`` and, with finding masks, those of the masks ``finding_tokens`` (``[B, N, C]``).
-            With a report in the batch: ``scan`` (the thorax rows), ``scan_valid``, ``report`` and ``report_valid`` (``[B, E]``,
-            ``[B]``). With a snippet in the batch, for each of the S snippets: ``snippet`` ``[S, E]``, its ``target_mm`` ``[S]``, and the
-            rows of its scan, ``depth`` ``[S, D, E]`` with ``depth_mm`` ``[S, D]`` (NaN where a row is padding).
+            ``caption_valid`` (``[B, K, E]``, ``[B, K]``), both temperatures, and the finding logits ``[B, C]``:
+            ``logits`` for the mean of the scoring templates, or while training ``finding_logits_drawn`` for wordings
+            drawn from the training bank (``prompt_drawn``, ``[2, B, C, E]``), with the logits of each token
+            ``token_logits_drawn``, the tokens of the findings' anatomies ``anatomy_tokens`` and, with finding masks,
+            those of the masks ``finding_tokens`` (``[B, N, C]``). With a report in the batch: ``scan`` (the thorax
+            rows), ``scan_valid``, ``report`` and ``report_valid`` (``[B, E]``, ``[B]``). With a snippet in the batch,
+            for each of the S snippets: ``snippet`` ``[S, E]``, its ``target_mm`` ``[S]``, and the rows of its scan,
+            ``depth`` ``[S, D, E]`` with ``depth_mm`` ``[S, D]`` (NaN where a row is padding).
 
         Raises:
             ValueError: snippets are given without the affine.
@@ -117,8 +118,12 @@ class VisionLanguageModel(nn.Module):
             outputs["report"], outputs["report_valid"] = report_rows(self.text, reports, encoded.anatomy[:, THORAX])
         if snippets is not None and any(snippets):
             if affine is None:
-                raise ValueError("snippets were given without the affine of the image; their depth is in mm of the world")
-            outputs.update(snippet_rows(self.text, snippets, encoded.depth, depth_positions(affine, image, self.image.depth_patch)))
+                raise ValueError(
+                    "snippets were given without the affine of the image; their depth is in mm of the world"
+                )
+            outputs.update(
+                snippet_rows(self.text, snippets, encoded.depth, depth_positions(affine, image, self.image.depth_patch))
+            )
         if self.training:
             drawn = drawn_prompts(self.text, image.shape[0])
             outputs["prompt_drawn"] = drawn
@@ -154,7 +159,9 @@ def temperatures(local: Tensor, everywhere: Tensor, limits: tuple[float, float])
 
 
 class _Bounded(torch.autograd.Function):
-    """A clamp that lets through the gradient that leads back: a value that has left the limits would otherwise never learn again."""
+    """A clamp that lets through the gradient that leads back: a value that has left the limits would otherwise never
+    learn again.
+    """
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, low: float, high: float) -> Tensor:
@@ -164,5 +171,6 @@ class _Bounded(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (below,) = ctx.saved_tensors
-        # A step goes against the gradient: a positive one below the limits leads further out, and so does a negative one above.
+        # A step goes against the gradient: a positive one below the limits leads further out, and so does a negative
+        # one above.
         return gradient.masked_fill(below * gradient > 0, 0), None, None

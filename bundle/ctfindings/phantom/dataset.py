@@ -48,8 +48,8 @@ def make_case(
         labels: 18 labels in the order of ``FINDINGS``, exactly what is rendered; drawn at CT-RATE's rates when None.
 
     Returns:
-        The record, the image in HU (X, Y, Z), the anatomy mask (X, Y, Z), the finding bits (X, Y, Z; bit i is finding i) and
-        the affine (4, 4), voxel index to world RAS mm.
+        The record, the image in HU (X, Y, Z), the anatomy mask (X, Y, Z), the finding bits (X, Y, Z; bit i is finding
+        i) and the affine (4, 4), voxel index to world RAS mm.
 
     Raises:
         ValueError: when ``labels`` is not 18 times 0 or 1.
@@ -107,9 +107,16 @@ def write_nifti(path: Path, volume: NDArray, affine: NDArray[np.float64]) -> Non
 
 
 def write_volumes(
-    folder: Path, name: str, image: NDArray[np.int16], anatomy: NDArray[np.uint8], bits: NDArray[np.int32], affine: NDArray[np.float64]
+    folder: Path,
+    name: str,
+    image: NDArray[np.int16],
+    anatomy: NDArray[np.uint8],
+    bits: NDArray[np.int32],
+    affine: NDArray[np.float64],
 ) -> dict[str, str]:
-    """Writes what ``make_case`` rendered; returns the paths of a study record, relative to the folder, which has `VOLUME_FOLDERS`."""
+    """Writes what ``make_case`` rendered; returns the paths of a study record, relative to the folder, which has
+    `VOLUME_FOLDERS`.
+    """
     files = {"image": f"images/{name}.nii.gz", "anatomy": f"anatomy/{name}.nii.gz"}
     write_nifti(folder / files["image"], image, affine)
     write_nifti(folder / files["anatomy"], anatomy, affine)
@@ -127,7 +134,9 @@ def _write_case(task: tuple[Path, int, int, bool]) -> dict[str, Any]:
 
 
 def kept_record(path: Path, render: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The study record in a file; of a scan without one, the record that ``render`` gives after it wrote the scan's other files."""
+    """The study record in a file; of a scan without one, the record that ``render`` gives after it wrote the scan's
+    other files.
+    """
     if path.exists():
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return kept
@@ -160,12 +169,16 @@ def _rendered_case(folder: Path, name: str, seed: int, index: int, dicom: bool) 
 
 
 def _begin_worker() -> None:
-    """One BLAS thread in each worker, as there is a worker per core already; Ctrl-C is for the process that waits, which ends them."""
+    """One BLAS thread in each worker, as there is a worker per core already; Ctrl-C is for the process that waits,
+    which ends them.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _LIMITS.append(threadpool_limits(1))
 
 
-def render_all(render: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], workers: int | None = None) -> list[dict[str, Any]]:
+def render_all(
+    render: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], workers: int | None = None
+) -> list[dict[str, Any]]:
     """The records of all tasks in their order, rendered in several processes with a progress bar.
 
     Args:
@@ -186,8 +199,8 @@ def make_dataset(
 ) -> Path:
     """Writes synthetic scans and returns the path of their ``datalist.json``.
 
-    A folder that was finished with the same settings is used as it is; one that was begun is completed. The three splits are
-    separate ranges of scan indices, and every scan is another patient.
+    A folder that was finished with the same settings is used as it is; one that was begun is completed. The three
+    splits are separate ranges of scan indices, and every scan is another patient.
 
     Args:
         folder: created when missing.
@@ -210,7 +223,9 @@ def make_dataset(
             content = json.loads(path.read_text(encoding="utf-8"))
             found = content["parameters"] if path == datalist else content
             if found != settings:
-                raise ValueError(f"{folder}: holds synthetic scans made with {found}, not {settings}; choose another folder or delete it")
+                raise ValueError(
+                    f"{folder}: holds synthetic scans made with {found}, not {settings}; choose another folder or delete it"
+                )
     if datalist.exists():
         return datalist
     try:

@@ -1,4 +1,6 @@
-"""Who is scanned and how: age, build, position in the field of view, contrast, noise and voxel size of one synthetic scan."""
+"""Who is scanned and how: age, build, position in the field of view, contrast, noise and voxel size of one synthetic
+scan.
+"""
 
 from __future__ import annotations
 

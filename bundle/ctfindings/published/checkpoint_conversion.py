@@ -1,4 +1,6 @@
-"""Published checkpoints into bundle checkpoints: every tensor of the file is used, named as dropped, or refused by name."""
+"""Published checkpoints into bundle checkpoints: every tensor of the file is used, named as dropped, or refused by
+name.
+"""
 
 from __future__ import annotations
 
@@ -100,8 +102,8 @@ def convert_checkpoint(model: PublishedModel, path: str | Path) -> Converted:
         path: a file of ``torch.save``, a safetensors file, or a folder with one or with shards and their index.
 
     Raises:
-        ValueError: when the file cannot be read, lacks a tensor, holds one that the model does not have, one of another shape, or values
-            that are no finite real numbers.
+        ValueError: when the file cannot be read, lacks a tensor, holds one that the model does not have, one of another
+            shape, or values that are no finite real numbers.
     """
     files = _files(Path(path))
     converted = convert_tensors(model, _read(files, Path(path)), path)
@@ -110,7 +112,9 @@ def convert_checkpoint(model: PublishedModel, path: str | Path) -> Converted:
 
 
 def convert_tensors(model: PublishedModel, tensors: Mapping[str, Tensor], where: str | Path) -> Converted:
-    """As ``convert_checkpoint``, from tensors that were read already; ``where`` they came from stands in front of an error."""
+    """As ``convert_checkpoint``, from tensors that were read already; ``where`` they came from stands in front of an
+    error.
+    """
     if model.prefix and all(name.startswith(model.prefix) for name in tensors):
         tensors = {name.removeprefix(model.prefix): tensor for name, tensor in tensors.items()}
     dropped = _check(model, tensors, where)
@@ -151,10 +155,16 @@ def _check(model: PublishedModel, tensors: Mapping[str, Tensor], path: str | Pat
     if not problems:
         # A sum takes no memory, and is finite where all values are.
         values = ((name, tensors[name]) for name in wanted)
-        damaged = [name for name, own in values if not own.is_floating_point() or not bool(own.sum(dtype=torch.float64).isfinite())]
+        damaged = [
+            name
+            for name, own in values
+            if not own.is_floating_point() or not bool(own.sum(dtype=torch.float64).isfinite())
+        ]
         problems = [f"holds values that are no finite real numbers in {_listed(damaged)}"] if damaged else []
     if problems:
-        raise ValueError(f"{path}: is not a checkpoint of {model.name}: {'; '.join(problems)}; download it again from {model.source}")
+        raise ValueError(
+            f"{path}: is not a checkpoint of {model.name}: {'; '.join(problems)}; download it again from {model.source}"
+        )
     return dropped
 
 
@@ -167,7 +177,9 @@ def _files(path: Path) -> list[Path]:
     if path.is_dir():
         files = sorted(path.glob("*.safetensors"))
         if not files:
-            raise ValueError(f"{path}: holds no .safetensors file; give the folder of the download, or the checkpoint file itself")
+            raise ValueError(
+                f"{path}: holds no .safetensors file; give the folder of the download, or the checkpoint file itself"
+            )
         index = path / "model.safetensors.index.json"
         if index.is_file():
             try:
@@ -190,7 +202,9 @@ def _read(files: Sequence[Path], path: Path) -> dict[str, Tensor]:
         try:
             part = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
         except UnpicklingError as error:
-            raise ValueError(f"{file}: holds more than tensors and plain values, and is not read because that could run code") from error
+            raise ValueError(
+                f"{file}: holds more than tensors and plain values, and is not read because that could run code"
+            ) from error
         except (SafetensorError, RuntimeError, OSError, EOFError, KeyError, ValueError, AttributeError) as error:
             raise ValueError(f"{file}: cannot be read as a checkpoint; download it again") from error
         tensors.update(part)

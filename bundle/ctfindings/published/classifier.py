@@ -1,4 +1,5 @@
-"""A published model as a classifier: its own prompts, its own anatomy for each finding, and nothing for a finding it does not score.
+"""A published model as a classifier: its own prompts, its own anatomy for each finding, and nothing for a finding it
+does not score.
 
 Shapes: T templates, C findings, E embedding.
 """
@@ -31,8 +32,8 @@ class PublishedClassifier(ZeroShotClassifier):
     Args:
         image: the image encoder; its ``encode_scan`` is what inference calls.
         scorer: turns rows and prompts into logits, as ``FindingScorer``.
-        templates: id to a pair of a positive and a negative template; ``{a}`` stands for the finding. Filled as they are, without changes
-            of capitals.
+        templates: id to a pair of a positive and a negative template; ``{a}`` stands for the finding. Filled as they
+            are, without changes of capitals.
         finding_anatomy: anatomy on which a finding is scored, by finding; findings that are left out are not scored.
         phrases: what stands in the templates for a finding, where it is not its name.
 
@@ -77,13 +78,17 @@ class PublishedClassifier(ZeroShotClassifier):
         self.bank.prompts.copy_(prompts.view(self.bank.prompts.shape))
 
     def warnings(self, found: Sequence[bool]) -> list[str]:
-        """One line for each anatomy that is missing, one for the findings that this model does not score, and one on the thresholds."""
+        """One line for each anatomy that is missing, one for the findings that this model does not score, and one on
+        the thresholds.
+        """
         rows = [row if scored else -1 for row, scored in zip(self.finding_anatomy.tolist(), self.scored, strict=True)]
         left_out = [name for name, scored in zip(FINDING_NAMES, self.scored, strict=True) if not scored]
         lines = anatomy_warnings(found, rows, "given the probability 0, as in the published evaluation")
         lines += [f"this model does not score {', '.join(left_out)}"] if left_out else []
         if bool((self.bank.threshold == 0.5).all()):
-            lines.append("probabilities are those of the published protocol, not calibrated; the threshold 0.5 was not chosen on any data")
+            lines.append(
+                "probabilities are those of the published protocol, not calibrated; the threshold 0.5 was not chosen on any data"
+            )
         return lines
 
 
@@ -96,7 +101,9 @@ def fvlm_image_encoder(window: Sequence[int] = (352, 288, 112)) -> FvlmImageEnco
 def radfinder_image_encoder(windows_at_once: int = 1, progress: bool = True) -> RadFinderImageEncoder:
     """RadFinder's image side, whose weights a checkpoint has to bring; arguments as of ``RadFinderImageEncoder``."""
     with no_init_weights():
-        return RadFinderImageEncoder(WindowEncoder(), ScanCombiner(), windows_at_once=windows_at_once, progress=progress)
+        return RadFinderImageEncoder(
+            WindowEncoder(), ScanCombiner(), windows_at_once=windows_at_once, progress=progress
+        )
 
 
 def warm_started_fvlm_tower(ckpt_path: str | Path, dropout: float = 0.1) -> VisionTransformerTower:
@@ -110,9 +117,15 @@ def warm_started_fvlm_tower(ckpt_path: str | Path, dropout: float = 0.1) -> Visi
         ValueError: when the checkpoint is missing or is not that of fVLM.
     """
     prefix = "image.tower."
-    state = {key.removeprefix(prefix): value for key, value in read_checkpoint(Path(ckpt_path)).items() if key.startswith(prefix)}
+    state = {
+        key.removeprefix(prefix): value
+        for key, value in read_checkpoint(Path(ckpt_path)).items()
+        if key.startswith(prefix)
+    }
     if "position" not in state:
-        raise ValueError(f"{ckpt_path}: holds no image tower of fVLM; convert its checkpoint with scripts/convert_checkpoint.py")
+        raise ValueError(
+            f"{ckpt_path}: holds no image tower of fVLM; convert its checkpoint with scripts/convert_checkpoint.py"
+        )
     tower = VisionTransformerTower(dropout=dropout)
     tower.load_state_dict(turn_to_ras(state))
     return tower

@@ -1,4 +1,6 @@
-"""From a published checkpoint to a bundle checkpoint on disk, with its source and licence and the embeddings of its prompts."""
+"""From a published checkpoint to a bundle checkpoint on disk, with its source and licence and the embeddings of its
+prompts.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +30,20 @@ def published_model(name: str) -> PublishedModel:
     return known[name]()
 
 
-def convert_to_bundle(name: str, checkpoint: str | Path, output: str | Path, text_encoder: str | None = None) -> tuple[Converted, str]:
+def convert_to_bundle(
+    name: str, checkpoint: str | Path, output: str | Path, text_encoder: str | None = None
+) -> tuple[Converted, str]:
     """Converts a published checkpoint and writes it as a bundle checkpoint, whole or not at all.
 
-    The file holds ``model`` (tensors by name), and ``source`` (model, paper, source, licence, file, sha256), plain text throughout.
+    The file holds ``model`` (tensors by name), and ``source`` (model, paper, source, licence, file, sha256), plain text
+    throughout.
 
     Args:
         name: ``fvlm`` or ``radfinder``.
         checkpoint: the published file or folder.
         output: file to write.
-        text_encoder: folder or hub name of the text encoder, for its tokenizer; without one the prompts are not encoded.
+        text_encoder: folder or hub name of the text encoder, for its tokenizer; without one the prompts are not
+            encoded.
 
     Returns:
         What was converted, and the SHA-256 of the file written.
@@ -56,7 +62,9 @@ def convert_to_bundle(name: str, checkpoint: str | Path, output: str | Path, tex
     # A full disk is a RuntimeError of torch.save.
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:150]
-        raise ValueError(f"{output}: cannot be written ({reason}); make room, or name a file in another folder") from error
+        raise ValueError(
+            f"{output}: cannot be written ({reason}); make room, or name a file in another folder"
+        ) from error
     return converted, sha256_of(output)
 
 

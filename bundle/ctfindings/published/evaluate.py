@@ -1,4 +1,5 @@
-"""Evaluation of a published model by its own protocol, so that its published table can be met by someone who has the data.
+"""Evaluation of a published model by its own protocol, so that its published table can be met by someone who has the
+data.
 
 Shapes: S studies, T templates, C findings, K anatomies.
 """
@@ -57,7 +58,8 @@ def evaluate_published(
         preprocessing: the image pipeline of the model.
         protocol: by which it is scored, see ``PROTOCOLS``.
         output_dir: folder of the results; made when missing.
-        calibration_split: split on which a protocol may choose thresholds; not read by a protocol that chooses them on the scored scans.
+        calibration_split: split on which a protocol may choose thresholds; not read by a protocol that chooses them on
+            the scored scans.
         split: split that is scored.
         resamples: bootstrap resamples of the interval of the AUC.
         seed: of the bootstrap.
@@ -68,12 +70,14 @@ def evaluate_published(
         The content of ``metrics.json``.
 
     Raises:
-        ValueError: something is asked for that a published model is not scored by, a split is missing or has no labels, a study or patient
-            is in both, a scan has no mask where the model needs one, or the checkpoint does not fit.
+        ValueError: something is asked for that a published model is not scored by, a split is missing or has no labels,
+            a study or patient is in both, a scan has no mask where the model needs one, or the checkpoint does not fit.
     """
     for name, value in unused.items():
         if value is not None:
-            raise ValueError(f"{name}: a published model is scored by its protocol alone, so that this has no effect; leave {name} out")
+            raise ValueError(
+                f"{name}: a published model is scored by its protocol alone, so that this has no effect; leave {name} out"
+            )
     chosen = check_protocol(protocol)
     scored_studies = studies_to_score(datalist, split)
     calibration_studies = []
@@ -86,7 +90,9 @@ def evaluate_published(
     scored = score_studies(network, scored_studies, steps, device, split)
     calibration = score_studies(network, calibration_studies, steps, device, calibration_split)
     not_scored = [name for name, wanted in zip(FINDING_NAMES, network.scored, strict=True) if not wanted]
-    record = protocol_record(protocol, scored, calibration, network.template_ids, resamples, seed, not_scored=not_scored)
+    record = protocol_record(
+        protocol, scored, calibration, network.template_ids, resamples, seed, not_scored=not_scored
+    )
     record["settings"] = {
         "datalist": Path(datalist).name,
         "split": split,
@@ -147,5 +153,7 @@ def score_studies(
         count = len(FINDING_NAMES)
         nothing = np.zeros((0, count))
         by_template = np.zeros((0, len(network.template_ids), count))
-        return ZeroShotScores([], [], nothing.astype(np.int64), nothing, by_template, np.zeros((0, len(ANATOMIES)), dtype=bool))
+        return ZeroShotScores(
+            [], [], nothing.astype(np.int64), nothing, by_template, np.zeros((0, len(ANATOMIES)), dtype=bool)
+        )
     return ZeroShotScores(ids, patients, np.stack(labels), np.stack(logits), np.stack(template_logits), np.stack(valid))

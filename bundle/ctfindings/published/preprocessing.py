@@ -1,6 +1,8 @@
-"""The image pipelines of published models: each brings a scan to the form in which that model was trained and evaluated.
+"""The image pipelines of published models: each brings a scan to the form in which that model was trained and
+evaluated.
 
-Every step that changes the grid keeps the affine, so that evidence returns to the scan's own grid whatever the pipeline did.
+Every step that changes the grid keeps the affine, so that evidence returns to the scan's own grid whatever the pipeline
+did.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ def fvlm_pipeline(
     organs: Sequence[int] = (1, 2, 3, 4),
     mapping: Mapping[int, str] | Mapping[str, str] | str = "ctfindings",
 ) -> list[Transform]:
-    """fVLM's preprocessing: resized to a spacing, cropped to the organs, padded to a least size. Axes run to left, posterior, superior.
+    """fVLM's preprocessing: resized to a spacing, cropped to the organs, padded to a least size. Axes run to left,
+    posterior, superior.
 
     Args:
         spacing: mm along X, Y, Z; sizes are rounded down, as published, so that the true spacing is a little larger.
@@ -85,7 +88,9 @@ def radfinder_pipeline(
         LoadScand("image", "anatomy", mapping),
         Orientationd(keys, axcodes="RAS", labels=None, allow_missing_keys=True),
         Spacingd("image", pixdim=spacing, mode="bilinear", dtype=np.float32),
-        ResampleToMatchd("anatomy", "image", mode="nearest", padding_mode="zeros", dtype=np.float32, allow_missing_keys=True),
+        ResampleToMatchd(
+            "anatomy", "image", mode="nearest", padding_mode="zeros", dtype=np.float32, allow_missing_keys=True
+        ),
         ScaleIntensityRanged("image", hu_window[0], hu_window[1], 0.0, 1.0, clip=True),
         CutToWindows(keys, window, allow_missing_keys=True),
         CastToTyped("image", torch.float16),
@@ -94,7 +99,8 @@ def radfinder_pipeline(
 
 
 class ResizedToSpacing(MapTransform):
-    """Resize to the whole number of voxels nearest below a spacing: an image trilinearly, its mask by the nearest voxel.
+    """Resize to the whole number of voxels nearest below a spacing: an image trilinearly, its mask by the nearest
+    voxel.
 
     Args:
         keys: the image first, then its mask.
@@ -111,7 +117,9 @@ class ResizedToSpacing(MapTransform):
             volume: MetaTensor = study[key]
             own = np.linalg.norm(np.asarray(volume.affine, float)[:3, :3], axis=0)
             # The small constant keeps 351.9999999 voxels, which are 352, from becoming 351.
-            size = np.maximum(np.floor(np.asarray(volume.shape[1:]) * own / self.spacing + 1e-6), 1).astype(int).tolist()
+            size = (
+                np.maximum(np.floor(np.asarray(volume.shape[1:]) * own / self.spacing + 1e-6), 1).astype(int).tolist()
+            )
             study[key] = Resize(size, mode="trilinear" if key == self.keys[0] else "nearest")(volume)
         return study
 
@@ -125,7 +133,9 @@ class CroppedToOrgans(MapTransform):
         organs: mask ids.
     """
 
-    def __init__(self, keys: KeysCollection, margin: Sequence[int], organs: Sequence[int], allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self, keys: KeysCollection, margin: Sequence[int], organs: Sequence[int], allow_missing_keys: bool = False
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.margin = np.asarray(margin, int)
         self.organs = torch.tensor(list(organs))
@@ -147,7 +157,8 @@ class CroppedToOrgans(MapTransform):
 
 
 class CutToWindows(MapTransform):
-    """Cut about the middle to the largest multiple of a window; an axis shorter than one window is padded to it with zeros.
+    """Cut about the middle to the largest multiple of a window; an axis shorter than one window is padded to it with
+    zeros.
 
     Args:
         keys: images [C, X, Y, Z].

@@ -1,7 +1,8 @@
-"""Text towers of published models: an encoder whose weights come with the model, and a tokenizer from a folder or the hub.
+"""Text towers of published models: an encoder whose weights come with the model, and a tokenizer from a folder or the
+hub.
 
-Nothing but the tokenizer is read from the folder, and no code of it is run: the encoder is built here, without values, and filled from the
-checkpoint.
+Nothing but the tokenizer is read from the folder, and no code of it is run: the encoder is built here, without values,
+and filled from the checkpoint.
 
 Shapes: n texts, E embedding.
 """
@@ -50,7 +51,9 @@ class PublishedTextTower(nn.Module):
         self.head = head
         if snippet_head is not None:
             self.snippet_head = snippet_head
-        self.register_buffer("snippet_head_trained", torch.tensor([snippet_head is not None], dtype=torch.uint8), persistent=False)
+        self.register_buffer(
+            "snippet_head_trained", torch.tensor([snippet_head is not None], dtype=torch.uint8), persistent=False
+        )
         self.pooling = pooling
         self.max_tokens = max_tokens
         self.batch_size = batch_size
@@ -70,7 +73,9 @@ class PublishedTextTower(nn.Module):
         parts = []
         for start in range(0, len(order), self.batch_size):
             chunk = [texts[index] for index in order[start : start + self.batch_size]]
-            batch = self.tokenizer(chunk, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt").to(device)
+            batch = self.tokenizer(
+                chunk, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+            ).to(device)
             hidden = self.trunk(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
             parts.append(self.pool(hidden, batch["attention_mask"]))
         back = torch.empty(len(order), dtype=torch.long, device=device)
@@ -100,7 +105,8 @@ def fvlm_text_tower(tokenizer: str, embedding: int = 256, **changes: Any) -> Pub
         ValueError: when no vocabulary is there, or that of another encoder.
     """
     try:
-        # CXR-BERT names a tokenizer class of its own, which would be remote code; its vocabulary is that of a plain BERT.
+        # CXR-BERT names a tokenizer class of its own, which would be remote code; its vocabulary is that of a plain
+        # BERT.
         words = BertTokenizer.from_pretrained(tokenizer)
     except OSError as error:
         raise ValueError(_no_tokenizer(tokenizer, "vocab.txt of CXR-BERT")) from error

@@ -1,9 +1,9 @@
 """What a clause of a report says of a finding: present, absent, uncertain or history.
 
-Own rules in the manner of NegEx (Chapman et al., "A simple algorithm for identifying negated findings and diseases in discharge
-summaries", J Biomed Inform 2001, https://doi.org/10.1006/jbin.2001.1029): cues with a scope that ends where the clause ends, and
-pseudo-cues that look like a negation and are none. Uncertainty is a value of its own, as in CheXpert (Irvin et al., AAAI 2019,
-https://arxiv.org/abs/1901.07031). All texts here are in lower case.
+Own rules in the manner of NegEx (Chapman et al., "A simple algorithm for identifying negated findings and diseases in
+discharge summaries", J Biomed Inform 2001, https://doi.org/10.1006/jbin.2001.1029): cues with a scope that ends where
+the clause ends, and pseudo-cues that look like a negation and are none. Uncertainty is a value of its own, as in
+CheXpert (Irvin et al., AAAI 2019, https://arxiv.org/abs/1901.07031). All texts here are in lower case.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ _PRE_NEGATION = re.compile(
     r"rather than|instead of|resolution of|disappearance of|(?:not|nothing)\s+(?:\w+\s+){0,2}(?:consistent|compatible|suggestive|"
     r"typical|indicative|in favou?r))\b",
 )
-# "no change in the nodule", "no increase in size": nothing is denied but a change. "No increase in wall thickness" does deny.
+# "no change in the nodule", "no increase in size": nothing is denied but a change. "No increase in wall thickness" does
+# deny.
 _PSEUDO_NEGATION = re.compile(
     r"\b(?:no|without(?: any)?)\s+(?:(?:significant|interval|obvious|apparent|relevant|definite|new|major|marked|further|clear|notable|"
     r"appreciable|important|substantial|considerable)\s+){0,2}"
@@ -96,8 +97,9 @@ _EARLIER = re.compile(
 def split_clauses(sentence: str) -> list[tuple[int, int]]:
     """Cuts a sentence where the scope of a negation ends.
 
-    At semicolons, "but", "except for" and the like always; at a comma or "and" only between two statements, so that "nodule, consolidation
-    and effusion were not observed" is one clause and "the trachea is open and no mass was seen" two.
+    At semicolons, "but", "except for" and the like always; at a comma or "and" only between two statements, so that
+    "nodule, consolidation and effusion were not observed" is one clause and "the trachea is open and no mass was seen"
+    two.
 
     Returns:
         Start and end of each clause in the sentence.
@@ -149,8 +151,13 @@ def _negated(clause: str, start: int, end: int) -> bool:
         if any(first <= cue.start() < last for first, last in pseudo):
             continue
         between = clause[cue.end() : start]
-        # "nodule without calcification is seen ... with emphysema": the scope of "without" ends at the next comma or verb.
-        if cue[0] in ("without", "absent", "rather than") and cue.start() > 0 and ("," in between or _PREDICATE.search(between)):
+        # "nodule without calcification is seen ... with emphysema": the scope of "without" ends at the next comma or
+        # verb.
+        if (
+            cue[0] in ("without", "absent", "rather than")
+            and cue.start() > 0
+            and ("," in between or _PREDICATE.search(between))
+        ):
             continue
         return True
     pseudo_post = [match.span() for match in _PSEUDO_POST.finditer(clause)]

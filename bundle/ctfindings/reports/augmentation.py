@@ -17,23 +17,28 @@ from bundle.ctfindings.reports.statements import Kind, read_statement
 
 
 class RandCaptionsd(RandomizableTransform, MapTransform):
-    """Shuffles the sentences of each anatomy's caption, and leaves some out, without changing what the caption says of health and disease.
+    """Shuffles the sentences of each anatomy's caption, and leaves some out, without changing what the caption says of
+    health and disease.
 
-    The clinical-aware text augmentation of CA-GCL (https://arxiv.org/abs/2605.13544), whose two ideas are published and whose settings are
-    our reading: *permutation invariance* (what a report says does not depend on the order of its sentences) and *partial completeness* (a
-    report that leaves out findings still describes the scan). Two constraints hold. A caption that is flagged abnormal keeps at least one
-    sentence that states an abnormality of its anatomy; where no sentence is recognised as one, the caption is shuffled and keeps all. Flags
-    and identities (``caption_normal``, ``caption_id``) are those of the original caption: they are never read from the text afterwards.
+    The clinical-aware text augmentation of CA-GCL (https://arxiv.org/abs/2605.13544), whose two ideas are published and
+    whose settings are our reading: *permutation invariance* (what a report says does not depend on the order of its
+    sentences) and *partial completeness* (a report that leaves out findings still describes the scan). Two constraints
+    hold. A caption that is flagged abnormal keeps at least one sentence that states an abnormality of its anatomy;
+    where no sentence is recognised as one, the caption is shuffled and keeps all. Flags and identities
+    (``caption_normal``, ``caption_id``) are those of the original caption: they are never read from the text
+    afterwards.
 
     Args:
         keys: key of the captions, a mapping of anatomy names to texts; other keys of the study stay as they are.
         shuffle_prob: probability that the sentences of a caption are shuffled, drawn for each anatomy.
         drop_prob: probability that a caption loses sentences, drawn for each anatomy.
-        min_keep: least share of the sentences that stays, drawn uniformly from ``[min_keep, 1]``; at least one sentence stays.
+        min_keep: least share of the sentences that stays, drawn uniformly from ``[min_keep, 1]``; at least one sentence
+            stays.
         prob: probability that a study is augmented at all.
-        versions: how many versions of a caption there are in all, the same in every process and run, from which one is drawn; an encoder
-            that keeps what it has read then reads each once. 0 makes a new one every time.
-        normal_key: key of the flags ``[K]`` in the order of the anatomy table; without it every caption counts as abnormal.
+        versions: how many versions of a caption there are in all, the same in every process and run, from which one is
+            drawn; an encoder that keeps what it has read then reads each once. 0 makes a new one every time.
+        normal_key: key of the flags ``[K]`` in the order of the anatomy table; without it every caption counts as
+            abnormal.
         allow_missing_keys: studies without captions pass.
 
     Raises:
@@ -57,7 +62,12 @@ class RandCaptionsd(RandomizableTransform, MapTransform):
         normal_key: str = "caption_normal",
         allow_missing_keys: bool = True,
     ) -> None:
-        for name, value in (("shuffle_prob", shuffle_prob), ("drop_prob", drop_prob), ("min_keep", min_keep), ("prob", prob)):
+        for name, value in (
+            ("shuffle_prob", shuffle_prob),
+            ("drop_prob", drop_prob),
+            ("min_keep", min_keep),
+            ("prob", prob),
+        ):
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"{name} is {value}; it must lie between 0 and 1")
         if versions < 0:
@@ -111,7 +121,9 @@ class RandCaptionsd(RandomizableTransform, MapTransform):
 
 
 def _subset(abnormal: Sequence[bool], share: float, keeps_abnormal: bool, state: RandomState) -> list[int]:
-    """Indices, in order, of a random share of the sentences, at least one; with an abnormal one among them when that is asked for."""
+    """Indices, in order, of a random share of the sentences, at least one; with an abnormal one among them when that is
+    asked for.
+    """
     count = max(1, round(share * len(abnormal)))
     kept = sorted(int(i) for i in state.permutation(len(abnormal))[:count])
     if keeps_abnormal and not any(abnormal[i] for i in kept):
@@ -124,8 +136,9 @@ def _subset(abnormal: Sequence[bool], share: float, keeps_abnormal: bool, state:
 def sentences_with_flags(caption: str, anatomy: str) -> tuple[tuple[str, ...], tuple[bool, ...]]:
     """Sentences of a caption, and which of them state an abnormality of its anatomy.
 
-    Where none does by the rules of ``report_statements``, sentences that state any abnormality are taken, and then those that neither deny
-    nor call normal nor remark on the examination: captions in other words than the rules know still keep what is likeliest abnormal.
+    Where none does by the rules of ``report_statements``, sentences that state any abnormality are taken, and then
+    those that neither deny nor call normal nor remark on the examination: captions in other words than the rules know
+    still keep what is likeliest abnormal.
     """
     sentences = tuple(sentence.text for sentence in split_sentences(caption))
     statements = [read_statement(sentence) for sentence in sentences]

@@ -59,10 +59,10 @@ class _Placed:
 def read_report(findings: str, impression: str = "", uncertain: int = -1) -> ReadReport:
     """Reads a report by rules, without a language model.
 
-    The caption of an anatomy is what the impression says of it and then what the findings say, as in fVLM (Shui et al., ICLR 2025,
-    https://arxiv.org/abs/2501.14548), each sentence once. The thorax stands for the whole scan: its caption is the impression (without
-    one, the abnormal findings) with the sentences on bones, abdomen, soft tissue and material. Remarks on technique and recommendations
-    are left out.
+    The caption of an anatomy is what the impression says of it and then what the findings say, as in fVLM (Shui et al.,
+    ICLR 2025, https://arxiv.org/abs/2501.14548), each sentence once. The thorax stands for the whole scan: its caption
+    is the impression (without one, the abnormal findings) with the sentences on bones, abdomen, soft tissue and
+    material. Remarks on technique and recommendations are left out.
 
     Args:
         findings: the findings section, or a whole report; CT-RATE's "Not given." is empty.
@@ -111,12 +111,18 @@ def _is_heading(sentence: str) -> bool:
 
 
 def _captions(placed: list[_Placed]) -> dict[str, Caption]:
-    spoken = [sentence for sentence in placed if sentence.statement.kind is not Kind.REMARK and not _is_heading(sentence.text)]
+    spoken = [
+        sentence for sentence in placed if sentence.statement.kind is not Kind.REMARK and not _is_heading(sentence.text)
+    ]
     captions = {}
     for name in ANATOMY_NAMES:
-        own = _of_thorax(spoken) if name == "thorax" else [sentence for sentence in spoken if name in sentence.anatomies]
+        own = (
+            _of_thorax(spoken) if name == "thorax" else [sentence for sentence in spoken if name in sentence.anatomies]
+        )
         if own:
-            texts = {_bare(sentence.text): sentence.text for sentence in reversed(own)}  # of equal sentences the first is kept
+            texts = {
+                _bare(sentence.text): sentence.text for sentence in reversed(own)
+            }  # of equal sentences the first is kept
             ordered = dict.fromkeys(texts[_bare(sentence.text)] for sentence in own)
             captions[name] = Caption(
                 " ".join(_closed(text) for text in ordered), not any(_abnormal_for(name, sentence) for sentence in own)
@@ -128,12 +134,18 @@ def _of_thorax(spoken: list[_Placed]) -> list[_Placed]:
     """The scan as a whole: its impression, or its abnormal findings, and what belongs to no other anatomy."""
     impression = [sentence for sentence in spoken if sentence.section == "impression"]
     if impression:
-        return impression + [sentence for sentence in spoken if sentence.section == "findings" and "thorax" in sentence.anatomies]
-    return [sentence for sentence in spoken if "thorax" in sentence.anatomies or sentence.statement.kind is Kind.ABNORMAL]
+        return impression + [
+            sentence for sentence in spoken if sentence.section == "findings" and "thorax" in sentence.anatomies
+        ]
+    return [
+        sentence for sentence in spoken if "thorax" in sentence.anatomies or sentence.statement.kind is Kind.ABNORMAL
+    ]
 
 
 def _abnormal_for(anatomy: str, sentence: _Placed) -> bool:
-    """Whether a sentence makes an anatomy abnormal; one that only continues another does so for the anatomies it continues."""
+    """Whether a sentence makes an anatomy abnormal; one that only continues another does so for the anatomies it
+    continues.
+    """
     statement = sentence.statement
     if statement.kind is not Kind.ABNORMAL:
         return False

@@ -18,7 +18,8 @@ class Rule:
         near: words the clause needs as well.
         unless: words with which the clause does not mean the finding.
         denial_only: the words deny the finding when they are negated, and do not state it otherwise.
-        not_in: regions of ``report_regions`` in which the words mean something else; the nearest one to the mention decides.
+        not_in: regions of ``report_regions`` in which the words mean something else; the nearest one to the mention
+            decides.
     """
 
     mention: re.Pattern[str]
@@ -28,14 +29,31 @@ class Rule:
     denial_only: bool = False
 
 
-def _rule(mention: str, near: str | None = None, unless: str | None = None, not_in: Iterable[str] = (), denial_only: bool = False) -> Rule:
+def _rule(
+    mention: str,
+    near: str | None = None,
+    unless: str | None = None,
+    not_in: Iterable[str] = (),
+    denial_only: bool = False,
+) -> Rule:
     def compiled(words: str | None) -> re.Pattern[str] | None:
         return re.compile(words) if words else None
 
     return Rule(re.compile(rf"\b(?:{mention})"), compiled(near), compiled(unless), frozenset(not_in), denial_only)
 
 
-_OUTSIDE_LUNG = ("thyroid", "breast", "abdomen", "bone", "wall", "heart", "pericardium", "coronary", "esophagus", "aorta")
+_OUTSIDE_LUNG = (
+    "thyroid",
+    "breast",
+    "abdomen",
+    "bone",
+    "wall",
+    "heart",
+    "pericardium",
+    "coronary",
+    "esophagus",
+    "aorta",
+)
 _CALCIFIED = r"calcif\w*|ather\w*|(?<!pleural )\bplaques?\b(?!-like)"
 _CORONARY = r"coronar\w*|\blad\b|\brca\b|\blmca\b|\bcxa?\b|circumflex|left main|anterior descending"
 _THICK = r"thick\w*|cuffing"
@@ -112,7 +130,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "Atelectasis": (
         # Fibro-atelectatic bands are fibrotic sequelae in CT-RATE.
         _rule(r"(?<!fibro)(?<!fibro[ -])\bat[ae]l[ae]c?ta\w*"),
-        _rule(r"\bcollaps\w*", near=r"\blungs?\b|\blob\w*|segment", unless=r"vertebr|corpus|bronchus|trache|esophag|\b[tl]\d"),
+        _rule(
+            r"\bcollaps\w*",
+            near=r"\blungs?\b|\blob\w*|segment",
+            unless=r"vertebr|corpus|bronchus|trache|esophag|\b[tl]\d",
+        ),
     ),
     "Lung nodule": (
         # "Nodular" alone describes a shape: of a consolidation, a thickening, an opacity.
@@ -128,7 +150,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
         _rule(r"infiltrat\w*|pneumoni\w*", not_in=_OUTSIDE_LUNG, denial_only=True),
     ),
     "Pulmonary fibrotic sequela": (
-        _rule(r"sequel\w*|sequal\w*|seque?la\w*", not_in=("bone", "abdomen", "thyroid", "breast", "wall", "node", "heart", "mediastinum")),
+        _rule(
+            r"sequel\w*|sequal\w*|seque?la\w*",
+            not_in=("bone", "abdomen", "thyroid", "breast", "wall", "node", "heart", "mediastinum"),
+        ),
         _rule(
             r"fibro(?:sis|tic|atele\w*|-atele\w*|us band\w*|ic\b|linear)|\bscar\w*|cicatri\w*|pleuro-?parenchymal (?:band|density|"
             r"densities|recession|linear)",
@@ -143,8 +168,13 @@ RULES: dict[str, tuple[Rule, ...]] = {
             unless=r"abdom\w*|periton\w*|joint|peri-?(?:renal|nephr)|kidney",
             not_in=("pericardium",),
         ),
-        _rule(r"effusion\w*", unless=r"peri[ck]ard\w*|abdom\w*|periton\w*|joint|pelvi\w*|effusion-thick|peri-?(?:renal|nephr)|kidney"),
-        _rule(r"hydrothorax|h(?:a)?emothorax|hydro-?pneumo-?thorax|h(?:a)?emopneumothorax|pyothorax|empyema|chylothorax"),
+        _rule(
+            r"effusion\w*",
+            unless=r"peri[ck]ard\w*|abdom\w*|periton\w*|joint|pelvi\w*|effusion-thick|peri-?(?:renal|nephr)|kidney",
+        ),
+        _rule(
+            r"hydrothorax|h(?:a)?emothorax|hydro-?pneumo-?thorax|h(?:a)?emopneumothorax|pyothorax|empyema|chylothorax"
+        ),
     ),
     "Mosaic attenuation pattern": (_rule(r"mosaic\w*"), _rule(r"air[- ]?trapping")),
     "Peribronchial thickening": (
@@ -156,7 +186,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
             unless=r"o?esophag\w*",
         ),
     ),
-    "Consolidation": (_rule(r"consolid\w*"), _rule(r"infiltrat\w*|pneumoni\w*", not_in=_OUTSIDE_LUNG, denial_only=True)),
+    "Consolidation": (
+        _rule(r"consolid\w*"),
+        _rule(r"infiltrat\w*|pneumoni\w*", not_in=_OUTSIDE_LUNG, denial_only=True),
+    ),
     "Bronchiectasis": (
         _rule(r"bronchi?o?l?-?ectas\w*|bronchiecta\w*|bron[ck]i?ectati\w*"),
         _rule(
@@ -182,10 +215,15 @@ assert set(RULES) == set(FINDING_NAMES)
 
 NORMAL_STATEMENTS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
     (
-        re.compile(r"lymph nodes?(?: (?:is|are|were|appear) (?:\w+ ){0,3}|: (?:\w+ ){0,6})(?:normal|unremarkable|nothing)"),
+        re.compile(
+            r"lymph nodes?(?: (?:is|are|were|appear) (?:\w+ ){0,3}|: (?:\w+ ){0,6})(?:normal|unremarkable|nothing)"
+        ),
         ("Lymphadenopathy",),
     ),
-    (re.compile(r"(?:\bheart\b|cardiac|cardio-?thoracic|\bct[rio]\b)[^.;]{0,60}\b(?:normal|natural|unremarkable)"), ("Cardiomegaly",)),
+    (
+        re.compile(r"(?:\bheart\b|cardiac|cardio-?thoracic|\bct[rio]\b)[^.;]{0,60}\b(?:normal|natural|unremarkable)"),
+        ("Cardiomegaly",),
+    ),
     (re.compile(r"\blungs? (?:are|is) (?:\w+ )?clear\b|clear lungs"), ("Lung opacity", "Consolidation")),
     (
         re.compile(r"pericardi\w* (?:is|are|was|were|appears?) (?:\w+ )?(?:normal|natural|unremarkable)"),

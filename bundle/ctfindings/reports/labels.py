@@ -16,7 +16,8 @@ from bundle.ctfindings.reports.sentences import split_sentences
 LABEL_OF_ASSERTION: Mapping[Assertion, int] = MappingProxyType(
     {Assertion.ABSENT: 0, Assertion.HISTORICAL: -1, Assertion.UNCERTAIN: -1, Assertion.PRESENT: 1}
 )
-"""What an assertion becomes as a label. A doubt ("atelectasis?") and history ("status post") leave the label unknown."""
+"""What an assertion becomes as a label. A doubt ("atelectasis?") and history ("status post") leave the label unknown.
+"""
 
 # A clause without any of these words mentions no finding; most clauses stop here.
 _ANY_MENTION = re.compile("|".join(rule.mention.pattern for rules in RULES.values() for rule in rules))
@@ -55,7 +56,11 @@ def clause_mentions(clause: str, region: str | None = None) -> Mapping[str, Asse
     for finding, rules in RULES.items():
         for rule in rules:
             matches = list(rule.mention.finditer(clause))
-            if not matches or (rule.near and not rule.near.search(clause)) or (rule.unless and rule.unless.search(clause)):
+            if (
+                not matches
+                or (rule.near and not rule.near.search(clause))
+                or (rule.unless and rule.unless.search(clause))
+            ):
                 continue
             for match in matches:
                 if rule.not_in and (nearest_region(regions(clause), *match.span()) or region) in rule.not_in:
@@ -81,7 +86,9 @@ def to_labels(said: Mapping[str, Assertion], policy: Mapping[Assertion, int] = L
 
 
 def carried_region(sentence: str, before: str | None) -> str | None:
-    """The region that a following sentence without one continues: the last one that this sentence names, else the one before."""
+    """The region that a following sentence without one continues: the last one that this sentence names, else the one
+    before.
+    """
     named = regions(sentence.lower())
     return named[-1][0] if named else before
 

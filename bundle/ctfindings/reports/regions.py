@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-# Regions in order of preference where two of them match the same words. A region of the right column belongs to no mask of its own: its
-# sentences go to the thorax, and a nodule or opacity in it is none of the lung.
+# Regions in order of preference where two of them match the same words. A region of the right column belongs to no mask
+# of its own: its sentences go to the thorax, and a nodule or opacity in it is none of the lung.
 _REGIONS: dict[str, tuple[str, str]] = {
     "coronary": ("heart", r"coronar\w*|lad\b|rca\b|lmca\b|cxa?\b|circumflex|left main"),
     "pericardium": ("heart", r"peri[ck]ard\w*"),
@@ -31,7 +31,10 @@ _REGIONS: dict[str, tuple[str, str]] = {
         r"ic)-?o?-?pulmon\w*|thym(?:us|ic)\w*|"
         r"main bronch\w*|para-?esophageal|peri-?esophageal",
     ),
-    "pleura": ("lung", r"pleura(?!o?parench|l-based|l based)\w*|hemi-?thora\w*|hydro\w*thorax|pneumo\w*thorax|fissur\w*|costophrenic"),
+    "pleura": (
+        "lung",
+        r"pleura(?!o?parench|l-based|l based)\w*|hemi-?thora\w*|hydro\w*thorax|pneumo\w*thorax|fissur\w*|costophrenic",
+    ),
     "lung": (
         "lung",
         r"lungs?\b|pulmon\w*|parenchym\w*|(?:upper|middle|lower)[- ](?:and (?:upper|middle|lower)[- ])?lobes?|lingul\w*|bronch\w*|"
@@ -81,7 +84,9 @@ def regions(text: str) -> tuple[tuple[str, int, int], ...]:
 
 
 def nearest_region(mentions: Sequence[tuple[str, int, int]], start: int, end: int) -> str | None:
-    """The region whose words are nearest to ``[start, end)``; of two at the same distance the earlier. None without any."""
+    """The region whose words are nearest to ``[start, end)``; of two at the same distance the earlier. None without
+    any.
+    """
     best, distance = None, 10**9
     for region, first, last in mentions:
         gap = max(first - end, start - last, 0)

@@ -14,7 +14,9 @@ from bundle.ctfindings.files.process_pool import process_context
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.reports.captions import ReadReport, read_report
 
-CAPTION_COLUMNS: tuple[str, ...] = tuple(column for name in ANATOMY_NAMES for column in (f"caption_{name}", f"normal_{name}"))
+CAPTION_COLUMNS: tuple[str, ...] = tuple(
+    column for name in ANATOMY_NAMES for column in (f"caption_{name}", f"normal_{name}")
+)
 """For each anatomy its caption, and whether it is normal: 1, 0, or empty where the report does not speak of it."""
 
 _IMPRESSION = re.compile(r"impression|conclusion|beurteilung|opinion|summary", re.IGNORECASE)
@@ -30,7 +32,8 @@ class ReportCounts:
         reports: rows read.
         empty: rows without text.
         labels: how often each finding has each label, by (finding, label).
-        captions: how many reports speak of each anatomy, and how many of these captions are normal, by (anatomy, normal).
+        captions: how many reports speak of each anatomy, and how many of these captions are normal, by (anatomy,
+            normal).
         unplaced: sentences that name no anatomy, and how often each was met.
     """
 
@@ -63,10 +66,13 @@ def output_row(identity: str, report: ReadReport) -> tuple[str | int, ...]:
     return (identity, *report.labels, *cells)
 
 
-def read_reports(table: Table, text_columns: Sequence[str], processes: int = 1, uncertain: int = -1) -> Iterator[ReadReport]:
+def read_reports(
+    table: Table, text_columns: Sequence[str], processes: int = 1, uncertain: int = -1
+) -> Iterator[ReadReport]:
     """Reads the reports of a table in its order.
 
-    A column whose name says impression, conclusion or Beurteilung is the impression; all others together are the findings.
+    A column whose name says impression, conclusion or Beurteilung is the impression; all others together are the
+    findings.
 
     Args:
         table: as ``read_table`` gives.

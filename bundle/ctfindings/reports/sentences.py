@@ -20,7 +20,8 @@ class Sentence(NamedTuple):
     end: int
 
 
-# Abbreviations after which a full stop ends nothing, whatever follows; written without the last full stop, in lower case.
+# Abbreviations after which a full stop ends nothing, whatever follows; written without the last full stop, in lower
+# case.
 _ABBREVIATIONS = (
     "e.g i.e eg ie approx appr vs cf viz incl resp dr prof mr mrs ms st max min avg temp pos neg lat ant post sup inf z.b d.h u.a "
     "o.g s.o s.u i.s i.v i.m z.n v.a m.e s.a st.p bzw ggf evtl vgl sog inkl exkl zzgl entspr insb insbes vermutl ausgepr fragl "
@@ -46,7 +47,10 @@ _HEADING = re.compile(rf"(?:{_SECTION})\s*(?::|$)", re.IGNORECASE)
 _MARKER = re.compile(r"\s*(?:\(?\d{1,2}[.)](?!\d)|[-–•*·►]+(?=\s)|[\"“”]\s|\(?[a-z]\)(?=\s))\s*")
 _NEW_LINE_STARTS = re.compile(r"\s*(?:[A-ZÄÖÜ\"“(\[]|\d{1,2}[.)](?!\d)|[-–•*·►]\s)")
 
-_KNOWN = {name: frozenset(words.split()) for name, words in (("never", _ABBREVIATIONS), ("may", _MAY_END), ("number", _BEFORE_NUMBER))}
+_KNOWN = {
+    name: frozenset(words.split())
+    for name, words in (("never", _ABBREVIATIONS), ("may", _MAY_END), ("number", _BEFORE_NUMBER))
+}
 _STOP = re.compile(
     r"(?P<break>\s*\n\s*)"
     r"|(?P<bullet>(?<=\s)(?:[\"“”](?=\s+[A-ZÄÖÜ])|[•·►](?=\s)))"
@@ -61,11 +65,11 @@ _NEXT = re.compile(r"\s*[\"'“‘(\[]*(\S)")
 def split_sentences(text: str) -> list[Sentence]:
     """Cuts a report into sentences.
 
-    Decimals, measurements, abbreviations ("e.g.", "No. 3", "z.B.", "Z.n."), German ordinals ("5. Rippe") and initials hold together. A full
-    stop without a blank behind it ("observed.No") cuts. A line break cuts before a list item, after a finished line, and before a
-    capital; a line that was only wrapped is joined. A section heading ("FINDINGS:") is a sentence of its own, a heading that names an
-    organ ("Lungs: clear.") stays with what follows it. List numbers and bullets belong to no sentence; a lone quotation mark between
-    statements counts as a bullet.
+    Decimals, measurements, abbreviations ("e.g.", "No. 3", "z.B.", "Z.n."), German ordinals ("5. Rippe") and initials
+    hold together. A full stop without a blank behind it ("observed.No") cuts. A line break cuts before a list item,
+    after a finished line, and before a capital; a line that was only wrapped is joined. A section heading ("FINDINGS:")
+    is a sentence of its own, a heading that names an organ ("Lungs: clear.") stays with what follows it. List numbers
+    and bullets belong to no sentence; a lone quotation mark between statements counts as a bullet.
 
     Args:
         text: the report; any length, also empty.

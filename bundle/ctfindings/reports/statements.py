@@ -16,7 +16,9 @@ from bundle.ctfindings.reports.regions import REGION_ANATOMY, nearest_region, re
 
 
 class Kind(Enum):
-    """What a sentence does: states an abnormality, says that something is normal or absent, remarks on the examination, or neither."""
+    """What a sentence does: states an abnormality, says that something is normal or absent, remarks on the examination,
+    or neither.
+    """
 
     ABNORMAL = "abnormal"
     NORMAL = "normal"
@@ -81,8 +83,9 @@ _FINDS_NORMAL = re.compile(r"\b(?:normal|natural|unremarkable|preserved|(?:not|n
 def read_statement(sentence: str, region: str | None = None) -> Statement:
     """Reads one sentence.
 
-    A finding of the table is abnormal for its own anatomy, whatever else the sentence names; other pathology for the region named nearest
-    to it, or for ``region`` when the sentence names none. A doubt ("atelectasis?") counts as abnormal, a denial and history do not.
+    A finding of the table is abnormal for its own anatomy, whatever else the sentence names; other pathology for the
+    region named nearest to it, or for ``region`` when the sentence names none. A doubt ("atelectasis?") counts as
+    abnormal, a denial and history do not.
 
     Args:
         sentence: one sentence.
@@ -106,7 +109,9 @@ def read_statement(sentence: str, region: str | None = None) -> Statement:
             if assertion(clause, *match.span()) < enough:
                 continue
             stated = True
-            nearest = nearest_region(regions(clause), *match.span()) or nearest_region(regions(lowered), start, end) or region
+            nearest = (
+                nearest_region(regions(clause), *match.span()) or nearest_region(regions(lowered), start, end) or region
+            )
             if nearest:
                 abnormal.add(REGION_ANATOMY[nearest])
     return Statement(_kind(lowered, stated, mentions), _in_order(named | abnormal), _in_order(abnormal), mentions)

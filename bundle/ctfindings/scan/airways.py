@@ -68,7 +68,9 @@ def _trachea(air: Mask, hu: NDArray[np.float32], voxel: NDArray[np.float64]) -> 
     return result
 
 
-def _spots(air: Mask, hu: NDArray[np.float32], area: float, voxel: NDArray[np.float64]) -> list[tuple[Mask, NDArray[np.float64], float]]:
+def _spots(
+    air: Mask, hu: NDArray[np.float32], area: float, voxel: NDArray[np.float64]
+) -> list[tuple[Mask, NDArray[np.float64], float]]:
     """Round spots of gas of the size of a trachea in one slice: mask, centre in voxels, area in mm2."""
     parts, _ = ndimage.label(air)
     spots = []
@@ -77,7 +79,11 @@ def _spots(air: Mask, hu: NDArray[np.float32], area: float, voxel: NDArray[np.fl
         size = float(spot.sum()) * area
         extent = np.asarray(spot.shape) * voxel[:2]
         # A disc fills 0.79 of the square around it.
-        if not TRACHEA_MM2[0] <= size <= TRACHEA_MM2[1] or extent.max() > 2.5 * extent.min() or size < 0.5 * extent.prod():
+        if (
+            not TRACHEA_MM2[0] <= size <= TRACHEA_MM2[1]
+            or extent.max() > 2.5 * extent.min()
+            or size < 0.5 * extent.prod()
+        ):
             continue
         if hu[where][spot].min() > -800:
             continue

@@ -33,12 +33,13 @@ def load_anatomy_mask(
         reference: the scan, [1, X, Y, Z].
 
     Returns:
-        The mask on the scan's grid, [1, X, Y, Z] uint8, with the ids of ``anatomy.ANATOMIES``, 0 where no mapped id is; and
-        the anatomies it knows, which are those the mapping names. Ids without a mapping are ignored, with a warning in the meta.
+        The mask on the scan's grid, [1, X, Y, Z] uint8, with the ids of ``anatomy.ANATOMIES``, 0 where no mapped id is;
+        and the anatomies it knows, which are those the mapping names. Ids without a mapping are ignored, with a warning
+        in the meta.
 
     Raises:
-        ScanError: when the file cannot be read, holds no integers, negative values that the mapping does not name or no mapped id,
-            or does not overlap the scan.
+        ScanError: when the file cannot be read, holds no integers, negative values that the mapping does not name or no
+            mapped id, or does not overlap the scan.
         ValueError: when the mapping is unknown or names an unknown anatomy.
     """
     volume = read_volume(path)
@@ -50,21 +51,27 @@ def load_anatomy_mask(
     present = np.unique(labels)
     names = _names_of_ids(mapping, present)
     if any(label < 0 and int(label) not in names for label in present):
-        raise ScanError(path, f"holds {present[0]}, and ids of a mask are not negative; give the anatomy mask, not a scan")
+        raise ScanError(
+            path, f"holds {present[0]}, and ids of a mask are not negative; give the anatomy mask, not a scan"
+        )
     known = tuple(name for name in ANATOMY_NAMES if name in names.values())
     ids = {label: ANATOMIES[anatomy_index(name)].mask_id for label, name in names.items()}
     ours = np.zeros(len(present), np.uint8)
     for place, label in enumerate(present):
         ours[place] = ids.get(int(label), 0)
     if not ours.any():
-        raise ScanError(path, f"holds none of the mapped ids {sorted(ids)}; name its ids in the mapping of the anatomy mask")
+        raise ScanError(
+            path, f"holds none of the mapped ids {sorted(ids)}; name its ids in the mapping of the anatomy mask"
+        )
     ignored = [int(label) for label, mask_id in zip(present, ours, strict=True) if label != 0 and mask_id == 0]
     if ignored:
         volume.warnings.append(f"{path}: {len(ignored)} label ids that the mapping does not name were ignored")
     mapped = ours[np.searchsorted(present, labels)]
     placed = _on_grid(mapped, volume.affine, reference, path)
     if not placed.any():
-        raise ScanError(path, f"does not overlap the scan {reference.meta.get('filename_or_obj', '')}; give the mask of this scan")
+        raise ScanError(
+            path, f"does not overlap the scan {reference.meta.get('filename_or_obj', '')}; give the mask of this scan"
+        )
     mask = as_metatensor(placed, volume._replace(affine=np.asarray(reference.affine, np.float64)), path)
     return mask, known
 
@@ -75,18 +82,26 @@ def _names_of_ids(mapping: Mapping[int, str] | Mapping[str, str] | str, present:
         return {int(label): "lung" for label in present if label > 0}
     if isinstance(mapping, str):
         if mapping not in MASK_MAPPINGS:
-            raise ValueError(f"mask mapping {mapping!r} is unknown; known are {', '.join([*MASK_MAPPINGS, 'lung'])}, or a table of ids")
+            raise ValueError(
+                f"mask mapping {mapping!r} is unknown; known are {', '.join([*MASK_MAPPINGS, 'lung'])}, or a table of ids"
+            )
         return MASK_MAPPINGS[mapping]
     return {int(label): name for label, name in mapping.items() if int(label) != 0}
 
 
 def _on_grid(labels: np.ndarray, affine: np.ndarray, reference: MetaTensor, path: str | Path) -> np.ndarray:
-    """Labels (X, Y, Z) of the voxels nearest to those of the reference, 0 outside; needs no grid of coordinates in memory."""
+    """Labels (X, Y, Z) of the voxels nearest to those of the reference, 0 outside; needs no grid of coordinates in
+    memory.
+    """
     target = np.asarray(reference.affine, np.float64)
     shape = tuple(int(size) for size in reference.shape[1:])
     if labels.shape == shape and np.allclose(affine, target, atol=1e-3):
         return np.ascontiguousarray(labels)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
-        raise ScanError(path, "its affine is singular or not finite; write the mask again with the geometry of the scan")
+        raise ScanError(
+            path, "its affine is singular or not finite; write the mask again with the geometry of the scan"
+        )
     to_labels = np.linalg.inv(affine) @ target
-    return ndimage.affine_transform(labels, to_labels[:3, :3], to_labels[:3, 3], shape, order=0, mode="grid-constant", cval=0)
+    return ndimage.affine_transform(
+        labels, to_labels[:3, :3], to_labels[:3, 3], shape, order=0, mode="grid-constant", cval=0
+    )

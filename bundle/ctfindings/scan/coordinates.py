@@ -1,7 +1,7 @@
 """Coordinates: the one place that converts voxels to millimetres and RAS to LPS.
 
-Everything the project keeps is world millimetres in RAS (x to the patient's right, y to anterior, z to superior). DICOM and Slicer
-markups are LPS; they differ by the sign of x and y. All arithmetic is in float64.
+Everything the project keeps is world millimetres in RAS (x to the patient's right, y to anterior, z to superior). DICOM
+and Slicer markups are LPS; they differ by the sign of x and y. All arithmetic is in float64.
 """
 
 from __future__ import annotations

@@ -18,10 +18,14 @@ _DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError
 
 
 class DamagedHeader(Exception):
-    """A file is DICOM, but its header cannot be read. The message is the kind of error: a value may be the name of a patient."""
+    """A file is DICOM, but its header cannot be read. The message is the kind of error: a value may be the name of a
+    patient.
+    """
 
 
-def read_header(source: Path | io.BytesIO, tags: Sequence[str], extract: Callable[[pydicom.Dataset], Found]) -> Found | None:
+def read_header(
+    source: Path | io.BytesIO, tags: Sequence[str], extract: Callable[[pydicom.Dataset], Found]
+) -> Found | None:
     """What is extracted from the header of a file; None when it is no DICOM.
 
     Args:

@@ -72,16 +72,23 @@ def read_dicom_zip(source: Path, path: str | Path) -> Volume:
     with tempfile.TemporaryDirectory(prefix="ctfindings_") as folder:
         try:
             with zipfile.ZipFile(source) as archive:
-                members = [member for member in archive.infolist() if not member.is_dir() and "__MACOSX" not in member.filename]
+                members = [
+                    member for member in archive.infolist() if not member.is_dir() and "__MACOSX" not in member.filename
+                ]
                 if len(members) > MAX_ZIP_FILES or sum(member.file_size for member in members) > MAX_ZIP_BYTES:
-                    raise ScanError(path, f"unpacks to more than {MAX_ZIP_BYTES >> 30} GiB or {MAX_ZIP_FILES} files; zip one series only")
+                    raise ScanError(
+                        path,
+                        f"unpacks to more than {MAX_ZIP_BYTES >> 30} GiB or {MAX_ZIP_FILES} files; zip one series only",
+                    )
                 for number, member in enumerate(members):
                     with archive.open(member) as packed, open(Path(folder) / f"{number:06d}", "wb") as unpacked:
                         shutil.copyfileobj(packed, unpacked, 1 << 20)
         except (zipfile.BadZipFile, EOFError, zlib.error) as error:
             raise ScanError(path, f"is a damaged zip ({error}); copy or download it again") from error
         except (RuntimeError, NotImplementedError) as error:
-            raise ScanError(path, "is encrypted or packed in a way that cannot be read; unpack it and give the folder") from error
+            raise ScanError(
+                path, "is encrypted or packed in a way that cannot be read; unpack it and give the folder"
+            ) from error
         return read_dicom_folder(Path(folder), path)
 
 
@@ -118,7 +125,9 @@ def read_dicom_files(files: Sequence[Path], path: str | Path) -> Volume:
 
 
 def _ct_series(files: Sequence[Path], path: str | Path) -> tuple[list[list[_Image]], list[str]]:
-    """Headers of all plain CT images among files, by series, frame size and orientation; and a warning where some are damaged."""
+    """Headers of all plain CT images among files, by series, frame size and orientation; and a warning where some are
+    damaged.
+    """
     groups: dict[tuple[Any, ...], list[_Image]] = defaultdict(list)
     seen: set[str] = set()
     damaged: Counter[str] = Counter()
@@ -156,7 +165,11 @@ def _kind(header: pydicom.Dataset) -> _Kind:
     is_ct = header.get("Modality") == "CT"
     multi_frame = is_ct and int(header.get("NumberOfFrames") or 1) > 1
     counts = {"ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacing": 2}
-    plain = all(len(header.get(tag) or ()) == count for tag, count in counts.items()) and header.get("Rows") and header.get("Columns")
+    plain = (
+        all(len(header.get(tag) or ()) == count for tag, count in counts.items())
+        and header.get("Rows")
+        and header.get("Columns")
+    )
     if not is_ct or not plain or int(header.get("SamplesPerPixel") or 1) != 1:
         return _Kind(header, multi_frame, None)
     _position(header)  # Asked here, where a header that is damaged may fail.
@@ -180,12 +193,18 @@ def _split_phases(images: list[_Image]) -> list[list[_Image]]:
 def _choose_series(series: list[list[_Image]], path: str | Path) -> tuple[list[_Image], list[str]]:
     """The longest axial series of original images, else of derived ones; with a warning that names the rest."""
     long_enough = [images for images in series if len(images) >= MIN_IMAGES]
-    axial = [images for images in long_enough if _is_axial(images[0].header) and "LOCALIZER" not in _image_type(images[0].header)]
+    axial = [
+        images
+        for images in long_enough
+        if _is_axial(images[0].header) and "LOCALIZER" not in _image_type(images[0].header)
+    ]
     original = [images for images in axial if not _image_type(images[0].header) & {"DERIVED", "SECONDARY"}]
     if not axial:
         found = ", ".join(_describe(images) for images in series)
         raise ScanError(
-            path, f"holds no axial CT series of at least {MIN_IMAGES} images (found: {found}); give an axial chest CT", "no axial CT series"
+            path,
+            f"holds no axial CT series of at least {MIN_IMAGES} images (found: {found}); give an axial chest CT",
+            "no axial CT series",
         )
     chosen = max(original or axial, key=len)
     warnings = []
@@ -231,19 +250,25 @@ def _read_pixels(images: list[_Image], path: str | Path) -> np.ndarray:
         try:
             dataset = pydicom.dcmread(image.file)
             if get_decoder(dataset.file_meta.TransferSyntaxUID).is_available:
-                slope, intercept = (float(dataset.get(tag, default)) for tag, default in (("RescaleSlope", 1), ("RescaleIntercept", 0)))
+                slope, intercept = (
+                    float(dataset.get(tag, default)) for tag, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))
+                )
                 np.multiply(dataset.pixel_array, np.float32(slope), out=slices[index], casting="unsafe")
                 slices[index] += np.float32(intercept)
             else:
                 slices[index] = _read_pixels_with_gdcm(image.file)
         except (AttributeError, EOFError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
             number = image.header.get("InstanceNumber")
-            raise ScanError(path, f"image {number} of {_describe(images)} cannot be decoded ({error}); export the series again") from error
+            raise ScanError(
+                path, f"image {number} of {_describe(images)} cannot be decoded ({error}); export the series again"
+            ) from error
     return slices
 
 
 def _read_pixels_with_gdcm(file: Path) -> np.ndarray:
-    """HU, (rows, columns). For JPEG Lossless, which pydicom decodes only with plug-ins; GDCM applies the rescale itself."""
+    """HU, (rows, columns). For JPEG Lossless, which pydicom decodes only with plug-ins; GDCM applies the rescale
+    itself.
+    """
     import itk
 
     reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(FileName=str(file), ImageIO=itk.GDCMImageIO.New())
@@ -282,7 +307,9 @@ def _even_slices(
     if distances[widest] > max(MAX_GAP_MM, 1.5 * typical):
         around = f"between z = {positions[widest][2]:.1f} and {positions[widest + 1][2]:.1f} mm"
         raise ScanError(
-            path, f"images are missing: a gap of {distances[widest]:.1f} mm {around}; export the whole series", "missing slices"
+            path,
+            f"images are missing: a gap of {distances[widest]:.1f} mm {around}; export the whole series",
+            "missing slices",
         )
     even = np.arange(int(np.floor(depth[-1] / typical + 1e-3)) + 1) * typical
     place = np.interp(even, depth, np.arange(len(depth)))
@@ -290,7 +317,5 @@ def _even_slices(
     weight = (place - below).astype(np.float32)[:, None, None]
     filled = slices[below]
     filled += weight * (slices[below + 1] - filled)
-    warning = (
-        f"{path}: slices lie {distances.min():.1f} to {distances.max():.1f} mm apart; missing ones were interpolated at {typical:.1f} mm"
-    )
+    warning = f"{path}: slices lie {distances.min():.1f} to {distances.max():.1f} mm apart; missing ones were interpolated at {typical:.1f} mm"
     return filled, direction * typical, [warning]

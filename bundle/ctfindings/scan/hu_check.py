@@ -24,7 +24,8 @@ def to_hu(path: str | Path, volume: Volume, stored: Stored) -> np.ndarray:
     """HU of a volume, (X, Y, Z) float32: its values, rescaled once where the record says so.
 
     Raises:
-        ScanError: when the result is no HU of a chest; or when the file is in HU already and the record asks for a rescale.
+        ScanError: when the result is no HU of a chest; or when the file is in HU already and the record asks for a
+            rescale.
     """
     values = np.asarray(volume.array, dtype=np.float32)
     if not stored.rescales:
@@ -36,7 +37,9 @@ def to_hu(path: str | Path, volume: Volume, stored: Stored) -> np.ndarray:
         asked = f"slope {stored.slope:g} and intercept {stored.intercept:g}"
         if not hu_problem(values, volume.array.dtype):
             raise ScanError(
-                path, f"is in HU already, but its record asks for {asked}: that would rescale it twice; take them out", "rescaled twice"
+                path,
+                f"is in HU already, but its record asks for {asked}: that would rescale it twice; take them out",
+                "rescaled twice",
             )
         raise ScanError(path, f"after {asked} of its record, {problem}", "not in HU")
     return rescaled
@@ -45,9 +48,10 @@ def to_hu(path: str | Path, volume: Volume, stored: Stored) -> np.ndarray:
 def hu_problem(values: np.ndarray, stored: np.dtype) -> str:
     """What speaks against HU of a chest, with the likely mistake; empty when nothing does.
 
-    A chest holds air (lungs, and mostly the room) near -1000 HU and soft tissue between fat (-100) and enhanced blood (+300).
-    Without air the values are windowed or not rescaled; without tissue they were rescaled twice; and where as much as a whole body
-    lies near +1000, the intercept was left out, even if padding looks like air. The lowest value says nothing.
+    A chest holds air (lungs, and mostly the room) near -1000 HU and soft tissue between fat (-100) and enhanced blood
+    (+300). Without air the values are windowed or not rescaled; without tissue they were rescaled twice; and where as
+    much as a whole body lies near +1000, the intercept was left out, even if padding looks like air. The lowest value
+    says nothing.
 
     Args:
         values: (X, Y, Z) float32, finite.
@@ -60,7 +64,9 @@ def hu_problem(values: np.ndarray, stored: np.dtype) -> str:
     if stored == np.uint8 or (low >= 0 and high <= 255):
         return f"{expected} Was an 8-bit export loaded?"
     sample = values[tuple(slice(None, None, max(1, size // 128)) for size in values.shape)]
-    air, tissue, dense = (float(((sample > least) & (sample < most)).mean()) for least, most in (AIR_HU, TISSUE_HU, DENSE_HU))
+    air, tissue, dense = (
+        float(((sample > least) & (sample < most)).mean()) for least, most in (AIR_HU, TISSUE_HU, DENSE_HU)
+    )
     if air < 0.005 and float(np.median(sample)) < AIR_HU[0]:
         return f"{expected} Most voxels lie far below air: was HU rescaled twice?"
     if air < 0.005:

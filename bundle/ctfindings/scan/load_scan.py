@@ -37,7 +37,8 @@ def load_scan(path: str | Path, stored: Mapping[str, Any] | None = None) -> Meta
     """Read one chest CT from NIfTI, NRRD, MetaImage, a folder of DICOM or a zip of DICOM.
 
     Args:
-        stored: the entry ``stored`` of a study record (``Stored``), for files that are not in HU or lack their true geometry.
+        stored: the entry ``stored`` of a study record (``Stored``), for files that are not in HU or lack their true
+            geometry.
 
     Returns:
         HU, [1, X, Y, Z] float32, in the axis order of storage with an affine to RAS world mm. The meta has
@@ -116,17 +117,23 @@ def _read_nifti(source: Path, path: str | Path) -> Volume:
         image, content = _nifti_image(source)
         _check_three_axes(path, image.shape)
         if int(image.header["sform_code"]) == 0 and int(image.header["qform_code"]) == 0:
-            raise ScanError(path, "has no affine (sform_code and qform_code are 0); convert it from DICOM again, e.g. with dcm2niix")
+            raise ScanError(
+                path, "has no affine (sform_code and qform_code are 0); convert it from DICOM again, e.g. with dcm2niix"
+            )
         array = _nifti_voxels(image, content)
     except ScanError:
         raise
     except (EOFError, isal_zlib.error, OSError, ValueError, nib.filebasedimages.ImageFileError) as error:  # type: ignore[misc]
-        raise ScanError(path, f"cannot be read as NIfTI, it is truncated or damaged ({error}); copy or download it again") from error
+        raise ScanError(
+            path, f"cannot be read as NIfTI, it is truncated or damaged ({error}); copy or download it again"
+        ) from error
     return Volume(_three_axes(array), np.asarray(image.affine, np.float64), "nifti", [])
 
 
 def _nifti_image(source: Path) -> tuple[nib.Nifti1Image, bytes | None]:
-    """An image of NIfTI 1 or 2, and the bytes of the file where it was compressed: isal decodes it in half the time of zlib."""
+    """An image of NIfTI 1 or 2, and the bytes of the file where it was compressed: isal decodes it in half the time of
+    zlib.
+    """
     if not source.name.lower().endswith(".gz"):
         return cast(nib.Nifti1Image, nib.load(source)), None
     content = igzip.decompress(source.read_bytes())
@@ -152,11 +159,15 @@ def _read_nrrd(source: Path, path: str | Path) -> Volume:
     try:
         array, header = nrrd.read(str(source), index_order="F")
     except (nrrd.NRRDError, EOFError, zlib.error, OSError, ValueError) as error:
-        raise ScanError(path, f"cannot be read as NRRD, it is truncated or damaged ({error}); copy or download it again") from error
+        raise ScanError(
+            path, f"cannot be read as NRRD, it is truncated or damaged ({error}); copy or download it again"
+        ) from error
     _check_three_axes(path, array.shape)
     space = _nrrd_space(str(header.get("space", "")))
     if space is None or header.get("space directions") is None or header.get("space origin") is None:
-        raise ScanError(path, "has no affine (space, space directions and space origin are needed); convert it from DICOM again")
+        raise ScanError(
+            path, "has no affine (space, space directions and space origin are needed); convert it from DICOM again"
+        )
     directions = np.asarray(header["space directions"], np.float64)
     affine = np.eye(4)
     affine[:3, :3] = space @ directions[np.isfinite(directions).all(axis=1)].T
@@ -165,7 +176,9 @@ def _read_nrrd(source: Path, path: str | Path) -> Volume:
 
 
 def _nrrd_space(space: str) -> np.ndarray | None:
-    """Matrix (3, 3) from an NRRD space such as ``left-posterior-superior`` or ``LPS`` to RAS; None when it is not anatomical."""
+    """Matrix (3, 3) from an NRRD space such as ``left-posterior-superior`` or ``LPS`` to RAS; None when it is not
+    anatomical.
+    """
     letters = [word[0].upper() for word in space.split("-")] if "-" in space else list(space.upper())
     if len(letters) != 3 or any(letter not in _NRRD_SPACE_SIGNS for letter in letters):
         return None
@@ -182,7 +195,9 @@ def _read_metaimage(source: Path, path: str | Path) -> Volume:
     try:
         image = itk.imread(str(source))
     except RuntimeError as error:
-        raise ScanError(path, "cannot be read as MetaImage, it is truncated or damaged; copy it again with its .raw file") from error
+        raise ScanError(
+            path, "cannot be read as MetaImage, it is truncated or damaged; copy it again with its .raw file"
+        ) from error
     array = np.array(itk.array_view_from_image(image)).T
     _check_three_axes(path, array.shape)
     lps = np.eye(image.GetImageDimension() + 1)
@@ -198,18 +213,24 @@ def _read_npz(source: Path, path: str | Path, stored: Stored) -> Volume:
     try:
         with np.load(source, allow_pickle=False) as archive:
             if "ct" not in archive:
-                raise ScanError(path, f"has no array 'ct' (it has {', '.join(archive.files) or 'none'}); give a Rad-ChestCT scan")
+                raise ScanError(
+                    path, f"has no array 'ct' (it has {', '.join(archive.files) or 'none'}); give a Rad-ChestCT scan"
+                )
             array = archive["ct"]
     except ScanError:
         raise
     except (EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise ScanError(path, f"cannot be read as .npz, it is truncated or damaged ({error}); copy or download it again") from error
+        raise ScanError(
+            path, f"cannot be read as .npz, it is truncated or damaged ({error}); copy or download it again"
+        ) from error
     _check_three_axes(path, array.shape)
     array = _three_axes(array)
     affine = stored.affine_of(array.shape)
     if affine is None:
         raise ScanError(
-            path, "a .npz has no geometry; prepare it with scripts/prepare_rad_chestct.py, or convert it to NIfTI", "no geometry"
+            path,
+            "a .npz has no geometry; prepare it with scripts/prepare_rad_chestct.py, or convert it to NIfTI",
+            "no geometry",
         )
     return Volume(array, affine, "npz", [])
 
@@ -229,7 +250,8 @@ def _three_axes(array: np.ndarray) -> np.ndarray:
 
 
 def _check_affine(path: str | Path, volume: Volume) -> None:
-    """Refuse geometry that no CT has; note a tilted gantry, which resampling through the affine corrects, and one that says nothing.
+    """Refuse geometry that no CT has; note a tilted gantry, which resampling through the affine corrects, and one that
+    says nothing.
 
     Raises:
         ScanError: when the affine is not finite or singular, or spacing, angles or extents are absurd.
@@ -241,13 +263,17 @@ def _check_affine(path: str | Path, volume: Volume) -> None:
         raise ScanError(path, "its affine holds NaN or infinite values; convert it from DICOM again")
     if spacing.min() < low or spacing.max() > high:
         shown = " x ".join(f"{value:.3g}" for value in spacing)
-        raise ScanError(path, f"its spacing is {shown} mm; {low} to {high:g} mm is expected. Convert it from DICOM again")
+        raise ScanError(
+            path, f"its spacing is {shown} mm; {low} to {high:g} mm is expected. Convert it from DICOM again"
+        )
     cosines = np.abs(np.triu((axes / spacing).T @ (axes / spacing), 1)).max()
     tilt = float(np.degrees(np.arcsin(min(cosines, 1.0))))
     if tilt > MAX_TILT_DEGREES:
         raise ScanError(path, f"its affine is sheared by {tilt:.0f} degrees or singular; convert it from DICOM again")
     if tilt > NOTED_TILT_DEGREES:
-        volume.warnings.append(f"{path}: the slices are tilted by {tilt:.1f} degrees (gantry tilt); this is corrected by resampling")
+        volume.warnings.append(
+            f"{path}: the slices are tilted by {tilt:.1f} degrees (gantry tilt); this is corrected by resampling"
+        )
     if np.array_equal(np.abs(volume.affine), np.eye(4)):
         volume.warnings.append(
             f"{path}: has the geometry of a file that has none (1 mm, no position), so that sides, ends and sizes may be wrong; "
@@ -259,4 +285,6 @@ def _check_affine(path: str | Path, volume: Volume) -> None:
     if np.delete(extents, body_axis).min() < MIN_AXIAL_EXTENT_MM or extents[body_axis] < MIN_BODY_AXIS_EXTENT_MM:
         raise ScanError(path, f"spans only {shown} mm; a scan of the chest is expected")
     if extents[body_axis] < SHORT_BODY_AXIS_EXTENT_MM:
-        volume.warnings.append(f"{path}: covers only {extents[body_axis]:.0f} mm along the body; findings elsewhere cannot be seen")
+        volume.warnings.append(
+            f"{path}: covers only {extents[body_axis]:.0f} mm along the body; findings elsewhere cannot be seen"
+        )

@@ -1,9 +1,9 @@
 """The lungs of a chest CT by threshold and shape, without a network: for scans that nobody has segmented.
 
-Every number here is a property of bodies or of CT in HU, mm or ml, so that it holds for other voxel sizes and other scanners. The result
-has the air, the vessels and what lies within the lung; it has not the trachea and main bronchi, gas of the bowel, air around the body,
-nor pleural fluid. Consolidation is found where lung surrounds it or where a gap in the outline of the lung shows it, not where it fills a
-lobe down to the chest wall: see docs/masks.md.
+Every number here is a property of bodies or of CT in HU, mm or ml, so that it holds for other voxel sizes and other
+scanners. The result has the air, the vessels and what lies within the lung; it has not the trachea and main bronchi,
+gas of the bowel, air around the body, nor pleural fluid. Consolidation is found where lung surrounds it or where a gap
+in the outline of the lung shows it, not where it fills a lobe down to the chest wall: see docs/masks.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ LUNG_HU = -400.0
 """Half way between inflated lung (-850) and tissue (50): where partial volume puts the border."""
 BODY_HU = -300.0
 GAS_HU = -950.0
-"""The middle of free gas, in the bowel or around the body, is below; that of lung, even emphysematous, is not throughout."""
+"""The middle of free gas, in the bowel or around the body, is below; that of lung, even emphysematous, is not
+throughout.
+"""
 GAS_MARGIN_HU = 30.0
 GAS_SHARE = 0.6
 """Share of a region's inner voxels below ``GAS_HU`` from which on it is gas."""
@@ -45,7 +47,9 @@ SMOOTHING_MM = 1.0
 MIN_LUNG_ML = 30.0
 """Regions that are smaller are pockets of gas or corners of the lung that closing takes in anyway."""
 LARGE_SHARE = 0.1
-"""Of the largest region, from which on a further one is lung wherever it lies; a smaller one must lie between the outlines of the large."""
+"""Of the largest region, from which on a further one is lung wherever it lies; a smaller one must lie between the
+outlines of the large.
+"""
 CLOSING_MM = 8.0
 """Radius of vessels at the hilum and of nodules at the pleura that belong to the lung."""
 HOLE_MM2 = 300.0
@@ -84,7 +88,8 @@ def body_mask(hu: NDArray[Any], affine: NDArray[np.float64]) -> Mask:
 
 
 def lung_litres(hu: NDArray[Any], affine: NDArray[np.float64], working_mm: float = COARSE_MM) -> float:
-    """Volume of the lungs in litres, from a coarse grid: tells a whole chest from another region, in a fraction of the mask's time.
+    """Volume of the lungs in litres, from a coarse grid: tells a whole chest from another region, in a fraction of the
+    mask's time.
 
     Args:
         hu: as for ``lung_mask``.
@@ -97,7 +102,9 @@ def lung_litres(hu: NDArray[Any], affine: NDArray[np.float64], working_mm: float
     return float(np.count_nonzero(_lungs(small, voxel)) * voxel.prod() / 1e6)
 
 
-def _upright(hu: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
+def _upright(
+    hu: NDArray[Any], affine: NDArray[np.float64]
+) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
     """The scan with axes to right, front and head, its voxel size in mm, and the way back."""
     to_ras = nib.orientations.io_orientation(affine)
     from_ras = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), to_ras)
@@ -129,7 +136,10 @@ def _box(mask: Mask, voxel: NDArray[np.float64]) -> tuple[slice, ...]:
     found = ndimage.find_objects(mask.view(np.uint8))
     margin = np.ceil(2 * CLOSING_MM / voxel).astype(int)
     return (
-        tuple(slice(max(part.start - int(room), 0), part.stop + int(room)) for part, room in zip(found[0], margin, strict=True))
+        tuple(
+            slice(max(part.start - int(room), 0), part.stop + int(room))
+            for part, room in zip(found[0], margin, strict=True)
+        )
         if found
         else (slice(None),) * 3
     )
@@ -138,8 +148,8 @@ def _box(mask: Mask, voxel: NDArray[np.float64]) -> tuple[slice, ...]:
 def _air_around_the_body(air: Mask, hu: NDArray[np.float32], voxel: NDArray[np.float64]) -> Mask:
     """Air that reaches the side of an axial slice, and is not a lung that the field of view cuts.
 
-    Slices are looked at one by one, since at the neck and through the bowel the air inside meets that outside. A lung that is cut has
-    tissue of the body on two sides at least; a strip of air before or behind the body has it on one.
+    Slices are looked at one by one, since at the neck and through the bowel the air inside meets that outside. A lung
+    that is cut has tissue of the body on two sides at least; a strip of air before or behind the body has it on one.
     """
     body = _body(hu, voxel)
     on_sides = np.zeros(air.shape, np.uint8)
@@ -181,7 +191,9 @@ def _body(hu: NDArray[np.float32], voxel: NDArray[np.float64]) -> Mask:
 
 
 def _gas_of(airways: Mask, hu: NDArray[np.float32]) -> float:
-    """HU below which this scan has free gas: what its trachea shows and a margin, since scatter lifts gas inside the body."""
+    """HU below which this scan has free gas: what its trachea shows and a margin, since scatter lifts gas inside the
+    body.
+    """
     if not airways.any():
         return GAS_HU
     return float(np.clip(np.median(hu[airways]) + GAS_MARGIN_HU, GAS_HU, GAS_HU + GAS_MARGIN_HU))
@@ -190,7 +202,8 @@ def _gas_of(airways: Mask, hu: NDArray[np.float32]) -> float:
 def _gas_below(air: Mask, hu: NDArray[np.float32], gas_hu: float, voxel: NDArray[np.float64]) -> Mask:
     """Gas of stomach and bowel, also where a thin diaphragm does not part it from the lung.
 
-    Such gas is even over 10 mm, has tissue around it and lies in the lower half of the air of the scan; a bulla has lung around it.
+    Such gas is even over 10 mm, has tissue around it and lies in the lower half of the air of the scan; a bulla has
+    lung around it.
     """
     size = np.maximum(1, np.round(POCKET_MM / voxel)).astype(int)
     mean = ndimage.uniform_filter(hu, size, mode="nearest")
@@ -202,7 +215,9 @@ def _gas_below(air: Mask, hu: NDArray[np.float32], gas_hu: float, voxel: NDArray
         middle = (where[2].start + where[2].stop) / 2
         if own.sum() * float(np.prod(voxel)) / 1000 < POCKET_ML or middle > (levels[0] + levels[-1]) / 2:
             continue
-        near = tuple(slice(max(side.start - int(room), 0), side.stop + int(room)) for side, room in zip(where, size, strict=True))
+        near = tuple(
+            slice(max(side.start - int(room), 0), side.stop + int(room)) for side, room in zip(where, size, strict=True)
+        )
         own = parts[near] == part
         shell = ndimage.maximum_filter(own.view(np.uint8), 2 * size + 1).astype(bool) & ~own
         if (hu[near][shell] > LUNG_HU).mean() > WALL_SHARE:
@@ -238,7 +253,11 @@ def _lung_regions(air: Mask, hu: NDArray[np.float32], voxel: NDArray[np.float64]
         values = hu[where][core if core.any() else own]
         if float((values < GAS_HU).mean()) >= GAS_SHARE or np.median(values) > LUNG_HU - 100:
             continue
-        if kept and sizes[part] < LARGE_SHARE * sizes[kept[0]] and not _lies_between([places[large - 1] for large in kept], where):
+        if (
+            kept
+            and sizes[part] < LARGE_SHARE * sizes[kept[0]]
+            and not _lies_between([places[large - 1] for large in kept], where)
+        ):
             continue
         kept.append(part)
     return np.isin(parts, kept)
@@ -257,7 +276,9 @@ def _lies_between(large: Sequence[tuple[slice, ...]], small: tuple[slice, ...]) 
 
 
 def _sides(lungs: Mask, voxel: NDArray[np.float64]) -> list[Mask]:
-    """Right and left lung apart, so that what lies between them is not taken for a hole; both as one where they cannot be told."""
+    """Right and left lung apart, so that what lies between them is not taken for a hole; both as one where they cannot
+    be told.
+    """
     total = int(lungs.sum())
     if total == 0:
         return []
@@ -309,7 +330,9 @@ def _closed(mask: Mask, radius_mm: float, voxel: NDArray[np.float64]) -> Mask:
 def _pooled(
     hu: NDArray[Any], spacing: NDArray[np.float64], working_mm: float = WORKING_MM
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Means of blocks of voxels up to ``working_mm``, and the blocks' sizes; incomplete blocks at the end repeat the last voxel."""
+    """Means of blocks of voxels up to ``working_mm``, and the blocks' sizes; incomplete blocks at the end repeat the
+    last voxel.
+    """
     factors = np.maximum(1, np.floor(working_mm / spacing + 1e-3)).astype(np.int64)
     missing = [(0, int(-size % factor)) for size, factor in zip(hu.shape, factors, strict=True)]
     padded = np.pad(hu, missing, mode="edge") if any(end for _, end in missing) else hu
@@ -323,5 +346,7 @@ def _enlarged(mask: Mask, factors: NDArray[np.int64], shape: tuple[int, ...]) ->
     if (factors == 1).all():
         return mask
     offset = (1 / factors - 1) / 2
-    values = ndimage.affine_transform(mask.astype(np.float32), 1 / factors, offset, shape, order=1, mode="nearest", output=np.float32)
+    values = ndimage.affine_transform(
+        mask.astype(np.float32), 1 / factors, offset, shape, order=1, mode="nearest", output=np.float32
+    )
     return values > 0.5

@@ -1,4 +1,6 @@
-"""How the voxels of a file become HU with a place in the patient, where the file does not say so itself but a table does."""
+"""How the voxels of a file become HU with a place in the patient, where the file does not say so itself but a table
+does.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ class Stored(NamedTuple):
         slope: HU = slope x stored value + intercept; applied once, by ``load_scan``.
         intercept: see ``slope``.
         affine: voxel indices to RAS world mm, (4, 4), in place of that of the file; None keeps the file's.
-        axes: where the three axes of the array point, such as ``IPL``, for files without geometry; the middle of the scan is at 0.
+        axes: where the three axes of the array point, such as ``IPL``, for files without geometry; the middle of the
+            scan is at 0.
         spacing_mm: voxel size along these axes.
     """
 
@@ -69,11 +72,15 @@ def stored_from(entry: Mapping[str, Any] | None) -> Stored:
         raise ValueError(f"stored holds a value that is no number ({error}); correct it") from error
     axes = values.get("axes")
     if not np.isfinite([slope, intercept]).all() or slope <= 0:
-        raise ValueError(f"stored has slope {slope:g} and intercept {intercept:g}; numbers with a positive slope are expected")
+        raise ValueError(
+            f"stored has slope {slope:g} and intercept {intercept:g}; numbers with a positive slope are expected"
+        )
     if affine is not None and (affine.shape != (4, 4) or not np.isfinite(affine).all()):
         raise ValueError("the affine of stored is no 4 x 4 matrix of numbers; correct it")
     if (axes is None) != (spacing is None) or (axes is not None and not _are_axes(axes)):
-        raise ValueError(f"stored has axes {axes!r}; three letters such as 'IPL', and spacing_mm with them, are expected")
+        raise ValueError(
+            f"stored has axes {axes!r}; three letters such as 'IPL', and spacing_mm with them, are expected"
+        )
     if spacing is not None and (spacing.shape != (3,) or not (spacing > 0).all()):
         raise ValueError("spacing_mm of stored is not three positive numbers; correct it")
     return Stored(
@@ -88,4 +95,6 @@ def stored_from(entry: Mapping[str, Any] | None) -> Stored:
 def _are_axes(axes: Any) -> bool:
     """Whether these are three letters, one of each pair R L, A P, S I."""
     pairs = ("RL", "AP", "SI")
-    return isinstance(axes, str) and len(axes) == 3 and all(sum(letter in pair for letter in axes) == 1 for pair in pairs)
+    return (
+        isinstance(axes, str) and len(axes) == 3 and all(sum(letter in pair for letter in axes) == 1 for pair in pairs)
+    )

@@ -40,7 +40,9 @@ def read_source(path: Path, mapping_file: Path | None, columns: Mapping[str, str
     origin = {
         "table": f"{path.name}, {len(table.rows)} rows",
         "columns": {**mapping.fields, **{f"label {finding}": column for finding, column in mapping.labels.items()}},
-        "patients": "from the table" if "patient" in mapping.fields else "unknown: each study counts as a patient of its own",
+        "patients": "from the table"
+        if "patient" in mapping.fields
+        else "unknown: each study counts as a patient of its own",
         "splits": "the table's where it names one, else drawn by patient",
     }
     return Source(path, path.stem, "", origin, candidates, ledger)
@@ -74,7 +76,12 @@ def read_candidates(table: Table, mapping: ColumnMapping, folder: Path, ledger: 
                 if mask.exists():
                     candidate.masks[name] = mask
                 else:
-                    ledger.notice(row.line, identity, f"no such {name} file", f"{value} is not there; the study is kept without it")
+                    ledger.notice(
+                        row.line,
+                        identity,
+                        f"no such {name} file",
+                        f"{value} is not there; the study is kept without it",
+                    )
         candidates.append(candidate)
     return _unique(candidates, ledger)
 
@@ -108,7 +115,12 @@ def _image(
     if len(same_name) == 1:
         return same_name[0]
     if same_name:
-        ledger.drop(row.line, identity, "two scans of one name", f"{', '.join(path.name for path in same_name)}: remove all but one")
+        ledger.drop(
+            row.line,
+            identity,
+            "two scans of one name",
+            f"{', '.join(path.name for path in same_name)}: remove all but one",
+        )
     else:
         ledger.drop(row.line, identity, "no such scan", "no file or folder of this name")
     return None
@@ -123,13 +135,20 @@ def _unique(candidates: Sequence[Candidate], ledger: Ledger) -> list[Candidate]:
         if ids[candidate.id] > 1:
             ledger.drop(candidate.line, candidate.id, "id in several rows", f"{ids[candidate.id]} rows have this id")
         elif images[candidate.image] > 1:
-            ledger.drop(candidate.line, candidate.id, "scan in several rows", f"{images[candidate.image]} rows name {candidate.image.name}")
+            ledger.drop(
+                candidate.line,
+                candidate.id,
+                "scan in several rows",
+                f"{images[candidate.image]} rows name {candidate.image.name}",
+            )
         else:
             kept.append(candidate)
     return kept
 
 
-def notice_unlisted(candidates: Sequence[Candidate], table: Table, mapping: ColumnMapping, folder: Path, ledger: Ledger) -> None:
+def notice_unlisted(
+    candidates: Sequence[Candidate], table: Table, mapping: ColumnMapping, folder: Path, ledger: Ledger
+) -> None:
     """Notes the scans directly below ``folder`` that no row names; folders only where the table names none by path."""
     named = {candidate.image for candidate in candidates}
     named |= {(folder / value_of(row, mapping, "image")).resolve() for row in table.rows if "image" in mapping.fields}

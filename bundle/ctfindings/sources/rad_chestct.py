@@ -1,4 +1,6 @@
-"""Rad-ChestCT: arrays without geometry at 0.8 mm, and labels of 84 abnormalities that map onto the 18 findings. It has no reports."""
+"""Rad-ChestCT: arrays without geometry at 0.8 mm, and labels of 84 abnormalities that map onto the 18 findings. It has
+no reports.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from bundle.ctfindings.sources.preparation.make_datalist import Source
 from bundle.ctfindings.sources.preparation.splits import split_name
 
 STORED = Stored(axes="IPL", spacing_mm=(0.8, 0.8, 0.8))
-"""The first axis runs from head to feet, the second from front to back, the third from right to left. HU were clipped to [-1000, 1000]."""
+"""The first axis runs from head to feet, the second from front to back, the third from right to left. HU were clipped
+to [-1000, 1000].
+"""
 
 ID_COLUMNS = ("NoteAcc_DEID", "")
 """Name of a scan in the label tables; in the publisher's examples the column has no name."""
@@ -39,8 +43,8 @@ class _Labels(NamedTuple):
 def mapped_abnormalities(finding: Finding, labelling: Labelling) -> tuple[str, ...]:
     """The abnormalities that make a finding positive; none where the labelling does not ask for it.
 
-    "standard" is that of the literature, with the 16 findings of ``LABEL_SETS["radchest16"]``. "extended" is clinically closer, knows all
-    18, and its numbers compare with nobody's.
+    "standard" is that of the literature, with the 16 findings of ``LABEL_SETS["radchest16"]``. "extended" is clinically
+    closer, knows all 18, and its numbers compare with nobody's.
     """
     if labelling == "extended":
         return finding.radchestct if finding.radchestct_extended is None else finding.radchestct_extended
@@ -52,20 +56,24 @@ def read_source(root: Path, tables: Sequence[Path], labelling: Labelling, all_te
 
     Args:
         root: folder with the ``.npz`` files, in any depth.
-        tables: the label tables, one for each split, with the word train, valid or test in the name; empty to take those below ``root``.
+        tables: the label tables, one for each split, with the word train, valid or test in the name; empty to take
+            those below ``root``.
         labelling: see ``mapped_abnormalities``.
-        all_test: whether all scans form the test split, as in published evaluations; else the splits are the publisher's.
+        all_test: whether all scans form the test split, as in published evaluations; else the splits are the
+            publisher's.
 
     Raises:
-        ValueError: when the folder or the tables are missing, a table lacks an abnormality, a label is none of 1 and 0, or a scan is in
-            two tables.
+        ValueError: when the folder or the tables are missing, a table lacks an abnormality, a label is none of 1 and 0,
+            or a scan is in two tables.
     """
     if not root.is_dir():
         raise ValueError(f"{root}: there is no such folder; give the folder of the Rad-ChestCT scans")
     files = files_below(root)
     found = list(tables) or [path for path in files if path.match("img*Labels*.csv")]
     if not found:
-        raise ValueError(f"{root}: holds no label table such as imgtrain_Abnormality_and_Location_Labels.csv; name them with --labels")
+        raise ValueError(
+            f"{root}: holds no label table such as imgtrain_Abnormality_and_Location_Labels.csv; name them with --labels"
+        )
     ledger = Ledger()
     scans: dict[str, list[Path]] = {}
     for path in (path for path in files if path.name.endswith(SUFFIX)):
@@ -95,7 +103,9 @@ def read_source(root: Path, tables: Sequence[Path], labelling: Labelling, all_te
         "patients": "not in the label tables: each scan counts as a patient of its own",
         "splits": "all scans are test" if all_test else "the publisher's",
     }
-    return Source(root, "Rad-ChestCT", "Chest CT with labels from reports (Rad-ChestCT); no reports.", origin, candidates, ledger)
+    return Source(
+        root, "Rad-ChestCT", "Chest CT with labels from reports (Rad-ChestCT); no reports.", origin, candidates, ledger
+    )
 
 
 def _read_tables(paths: Sequence[Path], labelling: Labelling, ledger: Ledger) -> dict[str, _Labels]:
@@ -113,7 +123,10 @@ def _read_tables(paths: Sequence[Path], labelling: Labelling, ledger: Ledger) ->
         for name, entry in _rows(path, split, labelling):
             other = labels.setdefault(name, entry)
             if other.table != path:
-                raise TableError(path, f"line {entry.line}: {name} is in {other.table.name} too, line {other.line}; a scan has one split")
+                raise TableError(
+                    path,
+                    f"line {entry.line}: {name} is in {other.table.name} too, line {other.line}; a scan has one split",
+                )
             if other is not entry:
                 ledger.drop(entry.line, name, "id in several rows", f"{path.name}: line {other.line} has this id too")
                 twice.add(name)
@@ -134,7 +147,10 @@ def _rows(path: Path, split: str, labelling: Labelling) -> Iterator[tuple[str, _
         abnormalities = mapped_abnormalities(finding, labelling)
         missing = [abnormality for abnormality in abnormalities if abnormality not in columns]
         if missing:
-            raise TableError(path, f"has no column {missing[0]!r} or '{missing[0]}*LOCATION' for {finding.name}; give the original table")
+            raise TableError(
+                path,
+                f"has no column {missing[0]!r} or '{missing[0]}*LOCATION' for {finding.name}; give the original table",
+            )
         wanted.append([column for abnormality in abnormalities for column in columns[abnormality]])
     for row in rows:
         name = row.values[id_column].removesuffix(SUFFIX)

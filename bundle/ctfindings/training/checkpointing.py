@@ -19,7 +19,8 @@ _LENGTH_OF_SCHEDULE = ("total_steps", "_schedule_phases")
 class RunCheckpoint:
     """Keeps ``last.pt``, the whole state after the newest epoch, and ``best.pt``, the model at its best validation.
 
-    The last epoch is validated here where the interval of validation left it out, so that a run of one epoch has a best model as well.
+    The last epoch is validated here where the interval of validation left it out, so that a run of one epoch has a best
+    model as well.
 
     MONAI's ``CheckpointSaver`` writes in place, so that a run killed while it writes loses its newest state, and its
     ``EarlyStopHandler`` forgets its count when a run is resumed; here both are part of the state.
@@ -93,7 +94,9 @@ class RunCheckpoint:
 
     def _say_what_lacks(self, engine: Engine) -> None:
         if self.primary and not (self.folder / "best.pt").is_file():
-            self.logger.warning("%s: has no best.pt, because no study was validated; add studies to the split validation", self.folder)
+            self.logger.warning(
+                "%s: has no best.pt, because no study was validated; add studies to the split validation", self.folder
+            )
 
     def _take_up(self, engine: Engine) -> None:
         path = self.folder / "last.pt"
@@ -110,14 +113,17 @@ class RunCheckpoint:
             raise ValueError(
                 f"{path}: belongs to a run with other settings or of an older version; choose another output_dir, or set resume to false"
             ) from error
-        # MONAI's trainer makes its scaler anew when it starts. A run without amp, or on the CPU, has left no state of one.
+        # MONAI's trainer makes its scaler anew when it starts. A run without amp, or on the CPU, has left no state of
+        # one.
         if state.get("scaler") and _scaler_state(engine):
             engine.scaler.load_state_dict(state["scaler"])  # type: ignore[attr-defined]
         engine.state.epoch = state["trainer"]["epoch"]
         engine.state.iteration = state["trainer"]["iteration"]
         self.best, self.waited = state["best"], state["waited"]
         if engine.state.max_epochs is not None and engine.state.epoch >= engine.state.max_epochs:
-            self.logger.info("the run in %s is complete (%d epochs); raise epochs to train on", self.folder, engine.state.epoch)
+            self.logger.info(
+                "the run in %s is complete (%d epochs); raise epochs to train on", self.folder, engine.state.epoch
+            )
             engine.terminate()
         elif self.patience is not None and self.waited >= self.patience:
             self.logger.info(

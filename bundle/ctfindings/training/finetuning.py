@@ -25,11 +25,14 @@ def start_from(network: VisionLanguageModel, ckpt_path: str | Path) -> None:
     logger.info("fine-tuning starts from %s", ckpt_path)
 
 
-def export_finetuned(network: VisionLanguageModel, run_dir: str | Path, base_path: str | Path, output: str | Path) -> str:
-    """Writes the fine-tuned model as a bundle checkpoint: its best state, with the prompts as its text tower now embeds them.
+def export_finetuned(
+    network: VisionLanguageModel, run_dir: str | Path, base_path: str | Path, output: str | Path
+) -> str:
+    """Writes the fine-tuned model as a bundle checkpoint: its best state, with the prompts as its text tower now embeds
+    them.
 
-    Calibration and thresholds are those of the model it started from: the few studies of a fine-tuning rarely suffice to fit them anew.
-    Where they do, ``configs/evaluate.json`` with ``export_path`` fits them.
+    Calibration and thresholds are those of the model it started from: the few studies of a fine-tuning rarely suffice
+    to fit them anew. Where they do, ``configs/evaluate.json`` with ``export_path`` fits them.
 
     Args:
         network: the geometry; its weights are replaced.

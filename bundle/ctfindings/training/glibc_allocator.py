@@ -13,8 +13,8 @@ _M_MMAP_MAX = -4
 def keep_freed_memory() -> bool:
     """Tells glibc to keep freed memory, so that the tensors of each step need no new pages from the system.
 
-    A training step of the default network is about a fifth faster for it (``experiments/benchmarks/benchmark.py``). It does nothing on
-    other systems, and must be called before the first large tensor to be of use.
+    A training step of the default network is about a fifth faster for it (``experiments/benchmarks/benchmark.py``). It
+    does nothing on other systems, and must be called before the first large tensor to be of use.
 
     Returns:
         Whether the allocator took the setting.

@@ -1,11 +1,13 @@
 """Large batches on small machines: gradients of the whole batch with the memory of a part of it (gradient caching).
 
-Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021, https://arxiv.org/abs/2101.06983. The batch
-passes the network twice, in parts (micro-batches): first without gradient, to get every output; the loss of the joined outputs then gives
-the gradient of each output; in the second pass every part is run again, with the same random draws and running statistics, and its
-outputs are differentiated with those gradients. The result is the gradient of the whole batch, whatever the loss. It costs one more
-forward pass, and what the outputs themselves take; nothing else grows with the batch. A loss that can do so (``CompositeLoss.condense``)
-first reduces what a part says of its tokens to the means that it needs of them, so that the outputs are a few rows for each scan.
+Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021,
+https://arxiv.org/abs/2101.06983. The batch passes the network twice, in parts (micro-batches): first without gradient,
+to get every output; the loss of the joined outputs then gives the gradient of each output; in the second pass every
+part is run again, with the same random draws and running statistics, and its outputs are differentiated with those
+gradients. The result is the gradient of the whole batch, whatever the loss. It costs one more forward pass, and what
+the outputs themselves take; nothing else grows with the batch. A loss that can do so (``CompositeLoss.condense``) first
+reduces what a part says of its tokens to the means that it needs of them, so that the outputs are a few rows for each
+scan.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ PER_SNIPPET = ("depth", "depth_mm", "snippet", "target_mm")
 
 
 def rows_if_absent(name: str, scans: int) -> int:
-    """Rows of an output in a part that does not have it, where others do: one for each scan, but for what counts other things."""
+    """Rows of an output in a part that does not have it, where others do: one for each scan, but for what counts other
+    things.
+    """
     return 0 if name in PER_SNIPPET or name.startswith((MEANS_OF, GIVEN_TO)) else scans
 
 
@@ -78,14 +82,15 @@ class MicroBatches:
 class GradientCache:
     """One step over a group of micro-batches, as the ``iteration_update`` of MONAI's ``SupervisedTrainer``.
 
-    Losses that contrast within a batch see all scans of the group, and of all ranks where they gather; the network's parameters get the
-    gradient of that loss, as if the group had been one batch. The scans wait on the disk between the two passes, so that memory is
-    that of one micro-batch. Works under ``DistributedDataParallel``, which exchanges gradients once a step, with mixed precision (the
-    trainer's ``amp``), and with any checkpoint, for a step leaves nothing behind.
+    Losses that contrast within a batch see all scans of the group, and of all ranks where they gather; the network's
+    parameters get the gradient of that loss, as if the group had been one batch. The scans wait on the disk between the
+    two passes, so that memory is that of one micro-batch. Works under ``DistributedDataParallel``, which exchanges
+    gradients once a step, with mixed precision (the trainer's ``amp``), and with any checkpoint, for a step leaves
+    nothing behind.
 
     Args:
-        waiting_dir: folder in which the scans of a step wait, below which each step makes and removes its own; the system's temporary
-            folder by default. Where that is kept in memory, name one on a disk.
+        waiting_dir: folder in which the scans of a step wait, below which each step makes and removes its own; the
+            system's temporary folder by default. Where that is kept in memory, name one on a disk.
     """
 
     def __init__(self, waiting_dir: str | Path | None = None) -> None:
@@ -118,14 +123,18 @@ class GradientCache:
             rows = [len(known["labels"]) for known in targets]
             joined = _leaves(join_parts(outputs, rows))
             # Of the parts only the shapes are needed from here on.
-            shapes = [{name: None if value is None else value.to("meta") for name, value in part.items()} for part in outputs]
+            shapes = [
+                {name: None if value is None else value.to("meta") for name, value in part.items()} for part in outputs
+            ]
             del outputs
             with _precision(trainer):
                 loss = trainer.loss_function(joined, join_parts(targets, rows)).mean()
             trainer.state.output = {Keys.PRED: joined, Keys.LOSS: loss}
             trainer.fire_event(IterationEvents.LOSS_COMPLETED)
             _scaled(trainer, loss).backward()
-            gradients = {name: value.grad for name, value in joined.items() if value is not None and value.grad is not None}
+            gradients = {
+                name: value.grad for name, value in joined.items() if value is not None and value.grad is not None
+            }
             given = split_gradients(gradients, shapes, rows)
             loss = loss.detach()
             trainer.state.output = {Keys.LOSS: loss}
@@ -144,7 +153,8 @@ class GradientCache:
                     # A part whose outputs the loss did not read still takes part in the exchange between processes.
                     zero = _zero(again)
                     torch.autograd.backward(
-                        [*(output for output, _ in pairs), zero], [*(value for _, value in pairs), torch.ones_like(zero)]
+                        [*(output for output, _ in pairs), zero],
+                        [*(value for _, value in pairs), torch.ones_like(zero)],
                     )
                 del prepared, again, found, pairs, zero
             _set_random_state(afterwards, trainer.state.device)
@@ -161,8 +171,9 @@ class GradientCache:
 def join_parts(parts: Sequence[dict[str, Tensor | None]], rows: Sequence[int]) -> dict[str, Tensor | None]:
     """Outputs or targets of the micro-batches as those of the whole batch.
 
-    A scalar is the same for all parts. A part without an entry that others have gets zeros, which is what a scan without a caption, a
-    report or a mask has in a batch where others have one; but no rows of what is not counted by scans.
+    A scalar is the same for all parts. A part without an entry that others have gets zeros, which is what a scan
+    without a caption, a report or a mask has in a batch where others have one; but no rows of what is not counted by
+    scans.
 
     Args:
         parts: by name, scans along the first axis (``BATCH_AXIS`` names the exceptions).
@@ -237,12 +248,17 @@ def _detached(outputs: dict[str, Any]) -> dict[str, Tensor | None]:
 
 def _leaves(outputs: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
     """The outputs as the start of a graph of their own."""
-    return {name: value.requires_grad_() if value is not None and value.is_floating_point() else value for name, value in outputs.items()}
+    return {
+        name: value.requires_grad_() if value is not None and value.is_floating_point() else value
+        for name, value in outputs.items()
+    }
 
 
 def _zero(outputs: dict[str, Any]) -> Tensor:
     """A zero that depends on every output, also when one holds infinity or NaN."""
-    return torch.stack([value[None][:0].sum() for value in outputs.values() if isinstance(value, Tensor) and value.requires_grad]).sum()
+    return torch.stack(
+        [value[None][:0].sum() for value in outputs.values() if isinstance(value, Tensor) and value.requires_grad]
+    ).sum()
 
 
 def _precision(trainer: SupervisedTrainer) -> AbstractContextManager[Any]:
@@ -258,7 +274,8 @@ def _without_exchange(network: nn.Module, active: bool) -> AbstractContextManage
 
 
 def _share_running_statistics(network: nn.Module) -> None:
-    """Gives every rank the statistics of rank 0, as ``DistributedDataParallel`` does in the first forward pass of a step.
+    """Gives every rank the statistics of rank 0, as ``DistributedDataParallel`` does in the first forward pass of a
+    step.
 
     By then those of the first part would have been noted, and the second pass would start from others than the first.
     """

@@ -47,8 +47,8 @@ class EpochSeed:
 
 
 class FreezeStandardization:
-    """Keeps the running statistics of anatomy rows and of token statistics as they are from an epoch on: learning then sees what
-    inference sees.
+    """Keeps the running statistics of anatomy rows and of token statistics as they are from an epoch on: learning then
+    sees what inference sees.
 
     Args:
         network: whose ``RunningStandardization`` modules are frozen; others are left alone.
@@ -76,8 +76,12 @@ class MacroAuc(EpochMetric):
         super().__init__(_macro_auc, output_transform=_logits_and_labels, check_compute_fn=False)
 
     def compute(self) -> float:
-        """The same on every rank. Ignite's own gathering wants as many studies on each rank, which few validation splits divide into."""
-        logits, labels = (evenly_divisible_all_gather(torch.cat(parts), concat=True) for parts in (self._predictions, self._targets))
+        """The same on every rank. Ignite's own gathering wants as many studies on each rank, which few validation
+        splits divide into.
+        """
+        logits, labels = (
+            evenly_divisible_all_gather(torch.cat(parts), concat=True) for parts in (self._predictions, self._targets)
+        )
         return _macro_auc(logits, labels)
 
 

@@ -10,9 +10,9 @@ from torch import nn
 def parameter_groups(network: nn.Module, loss: nn.Module | None = None) -> list[dict[str, Any]]:
     """The trainable parameters as two groups for an optimizer, of which the second has a weight decay of 0.
 
-    The first are weights: of linear layers, convolutions, embeddings and queries. The second are biases, parameters of fewer than two
-    dimensions (norms, scales, temperatures) and all of the loss. A decay of a scale that is kept as its logarithm would pull the scale
-    to 1, whatever the data say. A state of an optimizer with other groups does not load.
+    The first are weights: of linear layers, convolutions, embeddings and queries. The second are biases, parameters of
+    fewer than two dimensions (norms, scales, temperatures) and all of the loss. A decay of a scale that is kept as its
+    logarithm would pull the scale to 1, whatever the data say. A state of an optimizer with other groups does not load.
 
     Args:
         network: may be wrapped for several processes.

@@ -27,7 +27,9 @@ from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 logger = logging.getLogger("ctfindings.warm_start")
 
 INSIDE_OF_SCAN, OUTSIDE_OF_SCAN = 16, 48
-"""Tokens of one finding, and of its anatomy beside it, that are kept of one scan, so that one large lesion does not stand for all."""
+"""Tokens of one finding, and of its anatomy beside it, that are kept of one scan, so that one large lesion does not
+stand for all.
+"""
 
 
 @dataclass
@@ -37,8 +39,8 @@ class TokenSample:
     Attributes:
         features: ``[n, F]``, in half precision.
         inside: which findings' masks the token touches, bool ``[n, C]``.
-        outside: of which findings it is a token of the anatomy beside their mask, bool ``[n, C]``; neither for a finding whose label is
-            unknown, or that is present without a mask.
+        outside: of which findings it is a token of the anatomy beside their mask, bool ``[n, C]``; neither for a
+            finding whose label is unknown, or that is present without a mask.
     """
 
     features: Tensor
@@ -52,8 +54,12 @@ class TokenSample:
         return {index: tokens for index, tokens in enumerate(found) if len(tokens)}
 
     def draw(self, positives: int, negatives: int, generator: torch.Generator) -> TokenSample:
-        """Tokens for one step: as many of each finding that there is, each of which counts for that finding alone, and others."""
-        lesions = [tokens[torch.randint(len(tokens), (positives,), generator=generator)] for tokens in self.lesions.values()]
+        """Tokens for one step: as many of each finding that there is, each of which counts for that finding alone, and
+        others.
+        """
+        lesions = [
+            tokens[torch.randint(len(tokens), (positives,), generator=generator)] for tokens in self.lesions.values()
+        ]
         others = torch.randint(len(self.features), (negatives,), generator=generator)
         rows = torch.cat([*lesions, others]).to(self.features.device)
         outside = self.outside[rows]
@@ -65,15 +71,18 @@ class TokenSample:
 
 
 class TokenWarmStart:
-    """Fits what the token statistics tell by themselves, before the first epoch: the grounding objective on tokens of many scans at once.
+    """Fits what the token statistics tell by themselves, before the first epoch: the grounding objective on tokens of
+    many scans at once.
 
-    A batch of a few scans holds a handful of tokens of a small lesion, and those of one scan are alike; their gradient drowns in
-    noise. The statistics of a token depend on no weight, so that they are computed once, for a sample of the tokens of each scan, and
-    the perceptron, the field, its scale and the text head are fitted on thousands of tokens a step, as many of each finding. A run that is
-    resumed is not warmed up again. This stage is ours; none of the papers has it.
+    A batch of a few scans holds a handful of tokens of a small lesion, and those of one scan are alike; their gradient
+    drowns in noise. The statistics of a token depend on no weight, so that they are computed once, for a sample of the
+    tokens of each scan, and the perceptron, the field, its scale and the text head are fitted on thousands of tokens a
+    step, as many of each finding. A run that is resumed is not warmed up again. This stage is ours; none of the papers
+    has it.
 
     Args:
-        network: a ``VisionLanguageModel``, possibly in ``DistributedDataParallel``; a tower without token statistics is left as it is.
+        network: a ``VisionLanguageModel``, possibly in ``DistributedDataParallel``; a tower without token statistics is
+            left as it is.
         loader: of the training batches; every rank reads its own share, and all fit the same on all shares.
         steps: of the optimizer; 0 switches the stage off.
         scans: how many scans are read at most, over all ranks.
@@ -98,7 +107,9 @@ class TokenWarmStart:
         seed: int = 0,
         show: bool = True,
     ) -> None:
-        self.network = cast(VisionLanguageModel, network.module if isinstance(network, DistributedDataParallel) else network)
+        self.network = cast(
+            VisionLanguageModel, network.module if isinstance(network, DistributedDataParallel) else network
+        )
         self.loader = loader
         self.steps = steps
         self.scans = scans
@@ -129,16 +140,22 @@ class TokenWarmStart:
         generator = torch.Generator().manual_seed(self.seed)
         share = max(1, self.scans // _ranks())
         scans = islice(self._scans(), share)
-        progress = tqdm(scans, "tokens of the scans", self._expected(share), disable=None if self.show else True, unit="scan")
+        progress = tqdm(
+            scans, "tokens of the scans", self._expected(share), disable=None if self.show else True, unit="scan"
+        )
         return self._of_all_ranks([part for scan in progress if (part := self._tokens_of(scan, generator)) is not None])
 
-    def _tokens_of(self, scan: tuple[Tensor, Tensor, Tensor | None, Tensor | None], generator: torch.Generator) -> TokenSample | None:
+    def _tokens_of(
+        self, scan: tuple[Tensor, Tensor, Tensor | None, Tensor | None], generator: torch.Generator
+    ) -> TokenSample | None:
         """A sample of the tokens of one scan, all of which count for the standardisation; None without masks."""
         image, labels, finding_masks, anatomy = scan
         tower: Any = self.network.image.tower
         with torch.no_grad():
             features = tower.token_features(image)
-            self._standardization()(features.transpose(0, 1), torch.ones(features.shape[1], 1, dtype=torch.bool, device=self.device))
+            self._standardization()(
+                features.transpose(0, 1), torch.ones(features.shape[1], 1, dtype=torch.bool, device=self.device)
+            )
         if finding_masks is None or anatomy is None:
             return None
         inside = finding_tokens(finding_masks, tower.stride)[0] & (labels == 1)
@@ -153,7 +170,9 @@ class TokenWarmStart:
     def fit(self, sample: TokenSample) -> None:
         """Fits the network on a sample, the same on every rank."""
         optimizer = torch.optim.Adam(self._parameters(), lr=self.learning_rate)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=self.steps + 1, pct_start=0.1)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.learning_rate, total_steps=self.steps + 1, pct_start=0.1
+        )
         generator = torch.Generator().manual_seed(self.seed)
         standardization = self._standardization()
         frozen, standardization.frozen = standardization.frozen, True
@@ -171,20 +190,31 @@ class TokenWarmStart:
         standardization.frozen = frozen
         tenth = max(1, self.steps // 10)
         first, last = (sum(part) / len(part) for part in (losses[:tenth], losses[-tenth:]))
-        logger.info("warm start on %d tokens, %d steps: grounding %.4f, then %.4f", len(sample.features), self.steps, first, last)
+        logger.info(
+            "warm start on %d tokens, %d steps: grounding %.4f, then %.4f",
+            len(sample.features),
+            self.steps,
+            first,
+            last,
+        )
 
     def _loss(self, drawn: TokenSample) -> Tensor:
         network = self.network
         tokens = cast(Any, network.image.tower).tokens_of_features(drawn.features.unsqueeze(0))
         prompts = drawn_prompts(network.text, 1)
         logits = network.scorer.token_logits(F.normalize(network.image.field(tokens), dim=-1), prompts[0] - prompts[1])
-        loss: Tensor = self.loss(logits, drawn.inside.unsqueeze(0), drawn.outside.unsqueeze(0), drawn.inside.any(0).long().unsqueeze(0))
+        loss: Tensor = self.loss(
+            logits, drawn.inside.unsqueeze(0), drawn.outside.unsqueeze(0), drawn.inside.any(0).long().unsqueeze(0)
+        )
         return loss
 
     def _parameters(self) -> list[nn.Parameter]:
         tower: Any = self.network.image.tower
         modules = (tower.statistics, tower.fuse, self.network.image.field, self.network.text.head)
-        return [self.network.scorer.log_token_scale, *(parameter for module in modules for parameter in module.parameters())]
+        return [
+            self.network.scorer.log_token_scale,
+            *(parameter for module in modules for parameter in module.parameters()),
+        ]
 
     def _scans(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor | None]]:
         """Image, labels and masks of each scan of this rank."""

@@ -74,7 +74,9 @@ class CTFindingsApp(MONAILabelApp):
                 read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
             )
         except ValueError as error:
-            raise ValueError(f"{self.studies}/datastore_v2.json: cannot be read; restore it, or move it away to start anew") from error
+            raise ValueError(
+                f"{self.studies}/datastore_v2.json: cannot be read; restore it, or move it away to start anew"
+            ) from error
 
     def _init_dicomweb_datastore(self) -> Datastore:
         """Without what MONAI Label does besides: it downloads a tool for DICOM SEG, which this app does not write."""
@@ -88,7 +90,9 @@ class CTFindingsApp(MONAILabelApp):
         )
         # By default it tries for 30 s to reach a server that is down, which is longer than clients wait.
         client.set_http_retry_params(max_attempts=2, wait_exponential_multiplier=500)
-        return SeriesDatastore(client, settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER, settings.MONAI_LABEL_DICOMWEB_CACHE_PATH)
+        return SeriesDatastore(
+            client, settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER, settings.MONAI_LABEL_DICOMWEB_CACHE_PATH
+        )
 
     def cleanup_sessions(self) -> None:
         """Called by MONAI Label when the server starts and every five minutes, by a thread that an error would end."""

@@ -1,4 +1,6 @@
-"""Where scans come from: a folder, or a DICOMweb server; and that a full disk or a broken connection leaves no half files there."""
+"""Where scans come from: a folder, or a DICOMweb server; and that a full disk or a broken connection leaves no half
+files there.
+"""
 
 from __future__ import annotations
 
@@ -73,9 +75,11 @@ class FolderDatastore(LocalDatastore):
 
 
 class SeriesDatastore(DICOMWebDatastore):
-    """The CT series of a DICOMweb server, to be read only. A series is fetched once, and is in the cache whole or not at all.
+    """The CT series of a DICOMweb server, to be read only. A series is fetched once, and is in the cache whole or not
+    at all.
 
-    Labels and study records are refused: MONAI Label would send labels back to the DICOMweb server, and records have no place here.
+    Labels and study records are refused: MONAI Label would send labels back to the DICOMweb server, and records have no
+    place here.
 
     Args:
         client: of the DICOMweb server.
@@ -88,7 +92,9 @@ class SeriesDatastore(DICOMWebDatastore):
         self._fetching: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._fetching_lock = threading.Lock()
         self._listed: tuple[float, list[str]] | None = None
-        super().__init__(client=client, search_filter=dict(search_filter), cache_path=cache_path or None, convert_to_nifti=False)
+        super().__init__(
+            client=client, search_filter=dict(search_filter), cache_path=cache_path or None, convert_to_nifti=False
+        )
 
     def get_image_uri(self, image_id: str) -> str:
         """Folder of a series, by its SeriesInstanceUID.
@@ -107,7 +113,8 @@ class SeriesDatastore(DICOMWebDatastore):
         return str(folder)
 
     def list_images(self) -> list[str]:
-        """SeriesInstanceUID of every series that the search finds; asked for anew after ``MONAI_LABEL_DICOMWEB_CACHE_EXPIRY`` seconds.
+        """SeriesInstanceUID of every series that the search finds; asked for anew after
+        ``MONAI_LABEL_DICOMWEB_CACHE_EXPIRY`` seconds.
 
         Raises:
             UsageError: when the server does not answer.
@@ -117,7 +124,9 @@ class SeriesDatastore(DICOMWebDatastore):
             try:
                 found = self._client.search_for_series(search_filters=self._search_filter)
             except requests.RequestException as error:
-                raise UsageError(502, f"the DICOMweb server did not list its series ({type(error).__name__}); is it running?") from error
+                raise UsageError(
+                    502, f"the DICOMweb server did not list its series ({type(error).__name__}); is it running?"
+                ) from error
             listed = (time.monotonic(), [str(series["0020000E"]["Value"][0]) for series in found])
             self._listed = listed
         return list(listed[1])
@@ -138,7 +147,9 @@ class SeriesDatastore(DICOMWebDatastore):
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         raise UsageError(400, READ_ONLY)
 
-    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = "") -> str:
+    def save_label(
+        self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""
+    ) -> str:
         raise UsageError(400, READ_ONLY)
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
@@ -162,7 +173,9 @@ class SeriesDatastore(DICOMWebDatastore):
         except IndexError as error:
             raise UsageError(404, f"series {series} is not on the DICOMweb server") from error
         except requests.RequestException as error:
-            raise UsageError(502, f"the DICOMweb server did not give the series ({type(error).__name__}); is it running?") from error
+            raise UsageError(
+                502, f"the DICOMweb server did not give the series ({type(error).__name__}); is it running?"
+            ) from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         logger.info("series fetched in %.1f s", time.perf_counter() - started)

@@ -45,7 +45,9 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        problems = [f"{'.'.join(str(part) for part in problem['loc'][1:])}: {problem['msg']}" for problem in error.errors()]
+        problems = [
+            f"{'.'.join(str(part) for part in problem['loc'][1:])}: {problem['msg']}" for problem in error.errors()
+        ]
         return _sentence(422, f"the request cannot be read: {'; '.join(problems)[:300]}")
 
     @app.exception_handler(MONAILabelException)
@@ -58,7 +60,10 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(requests.RequestException)
     async def behind(request: Request, error: requests.RequestException) -> JSONResponse:
         logger.error("a server behind this one failed: %s", type(error).__name__)
-        return _sentence(502, f"the DICOMweb server or the realm of the users did not answer ({type(error).__name__}); is it running?")
+        return _sentence(
+            502,
+            f"the DICOMweb server or the realm of the users did not answer ({type(error).__name__}); is it running?",
+        )
 
     @app.exception_handler(OSError)
     async def system(request: Request, error: OSError) -> JSONResponse:

@@ -39,7 +39,9 @@ class FindingsTask(_Task):
     """The anatomies as a label map, and the whole findings record."""
 
     def __init__(self, service: ScanService) -> None:
-        super().__init__(service, InferType.SEGMENTATION, LABEL_NAMES, "Findings of a chest CT with the anatomies. Research only.")
+        super().__init__(
+            service, InferType.SEGMENTATION, LABEL_NAMES, "Findings of a chest CT with the anatomies. Research only."
+        )
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
         scan = self.service.encoded(request["image"])
@@ -55,7 +57,9 @@ class FindingsPointsTask(_Task):
     """A point for each present finding, as a Slicer markups file."""
 
     def __init__(self, service: ScanService) -> None:
-        super().__init__(service, InferType.SEGMENTATION, {}, "Present findings of a chest CT as labelled points. Research only.")
+        super().__init__(
+            service, InferType.SEGMENTATION, {}, "Present findings of a chest CT as labelled points. Research only."
+        )
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
         scan = self.service.encoded(request["image"])
@@ -72,7 +76,9 @@ class EvidenceTask(_Task):
     """Where a finding, or a question in free text, is seen."""
 
     def __init__(self, service: ScanService) -> None:
-        super().__init__(service, InferType.OTHERS, {}, "Heat map of a finding or of a question in free text. Research only.")
+        super().__init__(
+            service, InferType.OTHERS, {}, "Heat map of a finding or of a question in free text. Research only."
+        )
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "query": "", "finding": list(self.service.predictor.findings)}
@@ -89,7 +95,9 @@ class EvidenceTask(_Task):
         return file, answer.to_dict()
 
     def _question(self, request: Mapping[str, Any]) -> Callable[[EncodedScan], EvidenceAnswer]:
-        """The question of a request, refused before the scan is read. Free text wins: a list of choices always names a finding."""
+        """The question of a request, refused before the scan is read. Free text wins: a list of choices always names a
+        finding.
+        """
         query, finding = request.get("query"), request.get("finding")
         predictor = self.service.predictor
         for name, value in (("query", query), ("finding", finding)):
@@ -104,9 +112,14 @@ class EvidenceTask(_Task):
             return lambda scan: predictor.query_evidence(scan, text)
         if isinstance(finding, str) and finding.strip():
             if finding not in predictor.findings:
-                raise UsageError(400, f"finding {finding[:100]!r} is unknown; known are {', '.join(predictor.findings)}")
+                raise UsageError(
+                    400, f"finding {finding[:100]!r} is unknown; known are {', '.join(predictor.findings)}"
+                )
             return lambda scan: predictor.finding_evidence(scan, finding)
-        raise UsageError(400, 'params: neither a finding nor a query was given; give one, such as {"query": "fluid around the left lung"}')
+        raise UsageError(
+            400,
+            'params: neither a finding nor a query was given; give one, such as {"query": "fluid around the left lung"}',
+        )
 
 
 class ScanTask(_Task):

@@ -47,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from .logs import log_config
     from .server import create_server
 
-    warnings = [_exposure(args.host, settings.MONAI_LABEL_AUTH_ENABLE, args.ssl_certfile is not None), _readable_by_others(options.work)]
+    warnings = [
+        _exposure(args.host, settings.MONAI_LABEL_AUTH_ENABLE, args.ssl_certfile is not None),
+        _readable_by_others(options.work),
+    ]
     for warning in filter(None, warnings):
         print(f"warning: {warning}", file=sys.stderr, flush=True)
     server = create_server(_allowed_hosts(args))
@@ -73,15 +76,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     keys = "; ".join(f"{key}: {meaning}" for key, meaning in KEYS.items())
-    parser = argparse.ArgumentParser("start_server.py", description="MONAI Label server of CT Findings. Research only; not for diagnosis.")
+    parser = argparse.ArgumentParser(
+        "start_server.py", description="MONAI Label server of CT Findings. Research only; not for diagnosis."
+    )
     parser.add_argument("--studies", required=True, help="folder of scans, or address of a DICOMweb server")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 127.0.0.1, this machine only, by default")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; 127.0.0.1, this machine only, by default"
+    )
     parser.add_argument("--port", type=int, default=8000, help="8000 by default")
     parser.add_argument("--conf", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help=keys)
     parser.add_argument("--ssl-keyfile", help="key for HTTPS")
     parser.add_argument("--ssl-certfile", help="certificate for HTTPS")
     parser.add_argument(
-        "--verbose", action="store_true", help="log MONAI Label's messages as well, which hold names of files and ids of images"
+        "--verbose",
+        action="store_true",
+        help="log MONAI Label's messages as well, which hold names of files and ids of images",
     )
     return parser
 
@@ -93,8 +102,14 @@ def _check(args: argparse.Namespace) -> Options:
     options = Options.of(dict(args.conf))
     if not args.studies.startswith(("http://", "https://")):
         if not Path(args.studies).is_dir():
-            raise ValueError(f"--studies {args.studies}: no such folder; give a folder of scans, or the address of a DICOMweb server")
-        _check_writable(f"--studies {args.studies}", Path(args.studies), "labels are kept there; give a folder of links to the scans")
+            raise ValueError(
+                f"--studies {args.studies}: no such folder; give a folder of scans, or the address of a DICOMweb server"
+            )
+        _check_writable(
+            f"--studies {args.studies}",
+            Path(args.studies),
+            "labels are kept there; give a folder of links to the scans",
+        )
     if not 1 <= args.port <= 65535:
         raise ValueError(f"--port {args.port}: a port is a number from 1 to 65535")
     _check_address(args.host, args.port)
@@ -104,13 +119,17 @@ def _check(args: argparse.Namespace) -> Options:
         raise ValueError(f"--conf checkpoint: {options.checkpoint}: no such file")
     for overlay in options.overlays:
         if not (options.bundle / overlay).is_file():
-            raise ValueError(f"--conf overlays: {overlay}: no such file in {options.bundle}; paths are relative to the bundle")
+            raise ValueError(
+                f"--conf overlays: {overlay}: no such file in {options.bundle}; paths are relative to the bundle"
+            )
     _make_work(options.work)
     return options
 
 
 def _make_work(work: Path) -> None:
-    """Uploads and fetched series lie there, which are images of patients: other users of this machine may not read them."""
+    """Uploads and fetched series lie there, which are images of patients: other users of this machine may not read
+    them.
+    """
     try:
         work.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -147,7 +166,9 @@ def _exposure(host: str, authentication: bool, encryption: bool) -> str | None:
 def _check_address(host: str, port: int) -> None:
     """Refuses an address that cannot be listened on, before the seconds that loading takes."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
         with socket.socket(family, kind, protocol) as probe:
             if os.name == "posix":  # As asyncio does: a port whose last connections are still closing is not in use.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -158,7 +179,9 @@ def _check_address(host: str, port: int) -> None:
 
 
 def _set_environment(args: argparse.Namespace, options: Options) -> None:
-    """Settings that MONAI Label reads when it is imported, here and in the processes it starts. Those of the user's environment win."""
+    """Settings that MONAI Label reads when it is imported, here and in the processes it starts. Those of the user's
+    environment win.
+    """
     remote = args.studies.startswith(("http://", "https://"))
     fixed = {
         "MONAI_LABEL_APP_DIR": str(APP_DIR),
@@ -186,5 +209,7 @@ def _set_environment(args: argparse.Namespace, options: Options) -> None:
 
 
 def _allowed_hosts(args: argparse.Namespace) -> list[str]:
-    """Names under which the server may be addressed: on the loopback only those, so that no web page can reach it by a name of its own."""
+    """Names under which the server may be addressed: on the loopback only those, so that no web page can reach it by a
+    name of its own.
+    """
     return [*LOOPBACK, "[::1]"] if args.host in LOOPBACK else ["*"]

@@ -1,4 +1,6 @@
-"""Whose web pages may use the server: a browser sends the requests of any page, with the page's origin, also to this machine."""
+"""Whose web pages may use the server: a browser sends the requests of any page, with the page's origin, also to this
+machine.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 class OriginMiddleware:
     """Refuses a request that a page of another site has sent, before anything is done for it.
 
-    Without permission of CORS a page cannot read the answer, but the request would have been carried out. Programs that are no browsers
-    send no ``Origin``.
+    Without permission of CORS a page cannot read the answer, but the request would have been carried out. Programs that
+    are no browsers send no ``Origin``.
 
     Args:
         app: that is protected.

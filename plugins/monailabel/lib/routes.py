@@ -1,4 +1,6 @@
-"""Our routes in place of MONAI Label's: inference beside other requests, uploads that are whole or gone, training refused in words."""
+"""Our routes in place of MONAI Label's: inference beside other requests, uploads that are whole or gone, training
+refused in words.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ def infer(
 
 @router.put("/session/", dependencies=[USER])
 def create_session(files: Annotated[list[UploadFile], File()], expiry: int = 0) -> dict[str, Any]:
-    """Keeps an uploaded scan, one file or the files of a DICOM series, until it has not been used for ``expiry`` seconds."""
+    """Keeps an uploaded scan, one file or the files of a DICOM series, until it has not been used for ``expiry``
+    seconds.
+    """
     app = app_instance()
     sessions = app.sessions()
     if sessions is None:
@@ -99,7 +103,10 @@ def create_session(files: Annotated[list[UploadFile], File()], expiry: int = 0) 
         raise
     finally:
         shutil.rmtree(received, ignore_errors=True)
-    return {"session_id": session_id, "session_info": {"name": session.name, "create_ts": session.create_ts, "expiry": session.expiry}}
+    return {
+        "session_id": session_id,
+        "session_info": {"name": session.name, "create_ts": session.create_ts, "expiry": session.expiry},
+    }
 
 
 @router.post("/train/{model}", dependencies=[ADMIN])
@@ -138,8 +145,14 @@ def _params(text: str) -> dict[str, Any]:
 
 def _datastore_image(app: Any, image: str) -> str:
     datastore = app.datastore()
-    if isinstance(datastore, LocalDatastore) and not isinstance(datastore, SeriesDatastore) and image not in datastore.list_images():
-        raise UsageError(404, f"image {image[:100]!r} is not in the datastore; GET /datastore/?output=all lists what is")
+    if (
+        isinstance(datastore, LocalDatastore)
+        and not isinstance(datastore, SeriesDatastore)
+        and image not in datastore.list_images()
+    ):
+        raise UsageError(
+            404, f"image {image[:100]!r} is not in the datastore; GET /datastore/?output=all lists what is"
+        )
     path = str(datastore.get_image_uri(image))
     if not os.path.exists(path):
         raise UsageError(404, f"image {image[:100]!r} was removed from the datastore")
@@ -160,7 +173,9 @@ def _session_image(app: Any, session_id: str) -> str:
         with atomic_path(meta) as temporary:
             temporary.write_text(session.to_str(), encoding="utf-8")
     except OSError as error:
-        logger.warning("the time of use of a session could not be written (%s); it may expire early", type(error).__name__)
+        logger.warning(
+            "the time of use of a session could not be written (%s); it may expire early", type(error).__name__
+        )
     return str(session.image)
 
 
@@ -179,7 +194,9 @@ def _received(upload: UploadFile) -> Iterator[Path]:
 def _suffix(upload: UploadFile) -> str:
     suffix = scan_suffix(upload.filename or "")
     if suffix is None:
-        raise UsageError(422, f"the upload is of no known format; send {', '.join(SCAN_SUFFIXES)}, or the files of a DICOM series")
+        raise UsageError(
+            422, f"the upload is of no known format; send {', '.join(SCAN_SUFFIXES)}, or the files of a DICOM series"
+        )
     return suffix
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".zip")
-"""Of the files that are listed and may be uploaded. A zip holds one DICOM series; a series may also come as its files."""
+"""Of the files that are listed and may be uploaded. A zip holds one DICOM series; a series may also come as its files.
+"""
 
 
 def scan_suffix(name: str) -> str | None:

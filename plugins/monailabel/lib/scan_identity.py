@@ -55,7 +55,9 @@ def signature_of(path: Path) -> Signature:
 
 
 def _content_digest(path: Path, signature: Signature) -> str:
-    """Of a file its content; of a folder its names and the digests of their content, so that no two folders can be confused."""
+    """Of a file its content; of a folder its names and the digests of their content, so that no two folders can be
+    confused.
+    """
     if not path.is_dir():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,6 @@
-"""From the path of a scan to its encoding, through the cache; and the scan's name in every sentence instead of the path."""
+"""From the path of a scan to its encoding, through the cache; and the scan's name in every sentence instead of the
+path.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ class ScanService:
         try:
             signature, digest = self._identity.digest(path)
         except OSError as error:
-            raise UsageError(404, f"{path.name}: the scan cannot be opened; it was removed, or the server may not read it") from error
+            raise UsageError(
+                404, f"{path.name}: the scan cannot be opened; it was removed, or the server may not read it"
+            ) from error
 
         def encode() -> EncodedScan:
             started = time.perf_counter()
@@ -78,7 +82,9 @@ class ScanService:
             except ScanError as error:
                 raise UsageError(422, str(error).replace(str(path), path.name)) from error
             if signature_of(path) != signature:
-                raise UsageError(409, f"{path.name}: the scan changed while it was read; wait until it is written, then ask again")
+                raise UsageError(
+                    409, f"{path.name}: the scan changed while it was read; wait until it is written, then ask again"
+                )
             logger.info("scan %s encoded in %.2f s", digest[:8], time.perf_counter() - started)
             return scan
 

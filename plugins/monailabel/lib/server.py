@@ -25,9 +25,9 @@ _NAMES = ("image", "id", "label", "tag")
 def create_server(allowed_hosts: Sequence[str]) -> FastAPI:
     """The application that uvicorn serves.
 
-    MONAI Label's own application is not used: its inference blocks every other request, it answers an unknown image with a bare 500,
-    lets every web page call it, and can be reloaded by anyone. Its routes for logs, whole-slide images, OHIF, a DICOM proxy, batches,
-    scores and weights are left out.
+    MONAI Label's own application is not used: its inference blocks every other request, it answers an unknown image
+    with a bare 500, lets every web page call it, and can be reloaded by anyone. Its routes for logs, whole-slide
+    images, OHIF, a DICOM proxy, batches, scores and weights are left out.
 
     Args:
         allowed_hosts: names in the ``Host`` header that are served; ``*`` for all.

@@ -28,10 +28,12 @@ def is_session_id(text: str) -> bool:
 
 
 def remove_expired(sessions: Sessions, uploads: Path) -> int:
-    """Removes sessions that have not been used for as long as they were to live, and uploads that a stopped server left half received.
+    """Removes sessions that have not been used for as long as they were to live, and uploads that a stopped server left
+    half received.
 
-    A session whose record is missing or torn goes when its folder has not changed for the time that a session lives, so that one that is
-    being made stays. MONAI Label's own cleaning stops at such a session, and does nothing before the first upload to a new process.
+    A session whose record is missing or torn goes when its folder has not changed for the time that a session lives, so
+    that one that is being made stays. MONAI Label's own cleaning stops at such a session, and does nothing before the
+    first upload to a new process.
 
     Args:
         sessions: of the running server; its folder may hold those of servers before.
@@ -57,7 +59,9 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _end_of(folder: Path, sessions: Sessions) -> float:
-    """When a session ends, in seconds since 1970. Its record on disk is older than what the server knows when the disk was full."""
+    """When a session ends, in seconds since 1970. Its record on disk is older than what the server knows when the disk
+    was full.
+    """
     known = sessions.get(folder.name)
     try:
         record = json.loads((folder / "meta.info").read_text(encoding="utf-8"))

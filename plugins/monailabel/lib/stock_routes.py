@@ -1,7 +1,9 @@
-"""MONAI Label's own answers behind routes of ours: those that clients use, each in a thread, with what they are sent checked first.
+"""MONAI Label's own answers behind routes of ours: those that clients use, each in a thread, with what they are sent
+checked first.
 
-MONAI Label's routes are coroutines that wait for disks and for other servers, so that one of them holds up every other request. Left out
-are those for batches, scores, weights and archives of the whole datastore, which nothing here uses and which write files of their own.
+MONAI Label's routes are coroutines that wait for disks and for other servers, so that one of them holds up every other
+request. Left out are those for batches, scores, weights and archives of the whole datastore, which nothing here uses
+and which write files of their own.
 """
 
 from __future__ import annotations

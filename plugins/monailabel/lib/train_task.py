@@ -1,4 +1,6 @@
-"""Fine-tuning from the server: the bundle's own training, on the studies of the datastore that say something to learn from."""
+"""Fine-tuning from the server: the bundle's own training, on the studies of the datastore that say something to learn
+from.
+"""
 
 from __future__ import annotations
 
@@ -42,17 +44,20 @@ _DEFAULTS: dict[str, float] = {"max_epochs": 10, "batch_size": 4, "learning_rate
 
 
 class FineTuning(TrainTask):
-    """Trains on the server's datastore, from the weights that the server uses. What it serves does not change: the new weights are a file.
+    """Trains on the server's datastore, from the weights that the server uses. What it serves does not change: the new
+    weights are a file.
 
-    A scan takes part when its info in the datastore has a ``study`` (labels, captions, report, snippets; as in a datalist), or when a label
-    with the tag ``final`` was saved for it, which is its anatomy mask.
+    A scan takes part when its info in the datastore has a ``study`` (labels, captions, report, snippets; as in a
+    datalist), or when a label with the tag ``final`` was saved for it, which is its anatomy mask.
 
     Args:
         options: of the app.
     """
 
     def __init__(self, options: Options) -> None:
-        super().__init__("Fine-tunes the findings on the datastore. The server goes on with its weights; the new ones are a file.")
+        super().__init__(
+            "Fine-tunes the findings on the datastore. The server goes on with its weights; the new ones are a file."
+        )
         self.options = options
 
     def config(self) -> dict[str, Any]:
@@ -62,14 +67,17 @@ class FineTuning(TrainTask):
         """Refuses what cannot be trained before a process is started.
 
         Raises:
-            UsageError: for a parameter outside its limits, fewer than three studies, or a datastore that keeps no studies.
+            UsageError: for a parameter outside its limits, fewer than three studies, or a datastore that keeps no
+                studies.
         """
         _settings(params)
         if isinstance(datastore, SeriesDatastore):
             raise UsageError(400, READ_ONLY)
         count = sum(1 for image in datastore.list_images() if _taught(datastore, image))
         if count < 3:
-            raise UsageError(400, f"{count} scans of the datastore have a study record or a final label; fine-tuning needs 3 or more")
+            raise UsageError(
+                400, f"{count} scans of the datastore have a study record or a final label; fine-tuning needs 3 or more"
+            )
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         self.check(request, datastore)
@@ -92,12 +100,21 @@ class FineTuning(TrainTask):
             temporary.write_text(json.dumps(keys, indent=1), encoding="utf-8")
         self._run(run)
         model = run / "model.pt"
-        return {"model": str(model), "weights_sha256": hashlib.sha256(model.read_bytes()).hexdigest(), **counts, **settings}
+        return {
+            "model": str(model),
+            "weights_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+            **counts,
+            **settings,
+        }
 
     def _write_datalist(self, path: Path, datastore: Datastore, share: float) -> dict[str, int]:
-        """Studies by split; those of one patient stay together, and the same study is always on the same side of the same share."""
+        """Studies by split; those of one patient stay together, and the same study is always on the same side of the
+        same share.
+        """
         studies = [_study(datastore, image) for image in datastore.list_images() if _taught(datastore, image)]
-        patients = sorted({_patient(study) for study in studies}, key=lambda patient: hashlib.sha256(patient.encode()).hexdigest())
+        patients = sorted(
+            {_patient(study) for study in studies}, key=lambda patient: hashlib.sha256(patient.encode()).hexdigest()
+        )
         if len(patients) < 2:
             raise UsageError(400, "all studies are of one patient; validation needs another")
         held_out = set(patients[: min(max(1, round(share * len(patients))), len(patients) - 1)])
@@ -110,7 +127,9 @@ class FineTuning(TrainTask):
         if counts["training"] < 2:
             raise UsageError(400, "fewer than 2 studies are left for training; lower val_split, or add studies")
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps({"name": "datastore", "description": "studies of the server", **splits}), encoding="utf-8")
+            temporary.write_text(
+                json.dumps({"name": "datastore", "description": "studies of the server", **splits}), encoding="utf-8"
+            )
         return counts
 
     def _run(self, run: Path) -> None:
@@ -151,7 +170,9 @@ def check_taught(image: str, study: Any) -> None:
         raise UsageError(400, f"info: {STUDY} is no object; give one with any of {', '.join(_FIELDS)}")
     unknown = sorted(set(study) - {*_FIELDS, *_PASSED_OVER})
     if unknown:
-        raise UsageError(400, f"info: {STUDY} has the unknown field {unknown[0][:100]!r}; known are {', '.join(_FIELDS)}")
+        raise UsageError(
+            400, f"info: {STUDY} has the unknown field {unknown[0][:100]!r}; known are {', '.join(_FIELDS)}"
+        )
     try:
         check_study({**{key: study[key] for key in _FIELDS if key in study}, "id": image}, "info")
     except ValueError as error:
@@ -169,13 +190,21 @@ def _settings(params: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _taught(datastore: Datastore, image: str) -> bool:
-    return bool(datastore.get_image_info(image).get(STUDY)) or DefaultLabelTag.FINAL in datastore.get_labels_by_image_id(image)
+    return bool(
+        datastore.get_image_info(image).get(STUDY)
+    ) or DefaultLabelTag.FINAL in datastore.get_labels_by_image_id(image)
 
 
 def _study(datastore: Datastore, image: str) -> dict[str, Any]:
-    """The record of a datalist. Paths come from the datastore alone: a client must not make the server read other files."""
+    """The record of a datalist. Paths come from the datastore alone: a client must not make the server read other
+    files.
+    """
     given = datastore.get_image_info(image).get(STUDY) or {}
-    study = {"id": image, "image": datastore.get_image_uri(image), **{key: given[key] for key in _FIELDS if given.get(key)}}
+    study = {
+        "id": image,
+        "image": datastore.get_image_uri(image),
+        **{key: given[key] for key in _FIELDS if given.get(key)},
+    }
     if DefaultLabelTag.FINAL in datastore.get_labels_by_image_id(image):
         study["anatomy"] = datastore.get_label_uri(image, DefaultLabelTag.FINAL)
     return study

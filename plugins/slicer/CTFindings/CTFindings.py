@@ -1,6 +1,8 @@
-"""3D Slicer module CT Findings: what the model sees in a chest CT, how sure it is, and where. Research only, not a diagnosis.
+"""3D Slicer module CT Findings: what the model sees in a chest CT, how sure it is, and where. Research only, not a
+diagnosis.
 
-The panel is ``Resources/UI/CTFindings.ui``. ``CTFindingsLib`` holds everything that needs no Qt; the widget below only wires it.
+The panel is ``Resources/UI/CTFindings.ui``. ``CTFindingsLib`` holds everything that needs no Qt; the widget below only
+wires it.
 """
 
 from __future__ import annotations
@@ -105,7 +107,9 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         self.onVolumeChanged(self.volume)
 
     def cleanup(self) -> None:
-        """Ends what runs and has the server delete what was uploaded; Slicer calls it when the module is closed or reloaded."""
+        """Ends what runs and has the server delete what was uploaded; Slicer calls it when the module is closed or
+        reloaded.
+        """
         self.drop()
         self.removeObservers()
         self.logic.farewell(FAREWELL_SECONDS)
@@ -259,7 +263,9 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
             self.enable()
 
     def takeAddress(self) -> None:
-        """Reads the address field; another server means another token, also when one is still on its way from the server before."""
+        """Reads the address field; another server means another token, also when one is still on its way from the
+        server before.
+        """
         address = self.ui.serverLineEdit.text.strip() or DEFAULT_ADDRESS
         with contextlib.suppress(ServerError):  # what is no address is refused when it is used
             address = clean_address(address)

@@ -1,4 +1,6 @@
-"""Who may talk to the viewer: pages that it served itself, under its own name; and what those pages may load, nothing from elsewhere."""
+"""Who may talk to the viewer: pages that it served itself, under its own name; and what those pages may load, nothing
+from elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,16 @@ POLICY = "; ".join(
         "form-action 'none'",
     ]
 )
-"""Content security policy of every answer. ``ws:`` names no host, because browsers differ in whether 'self' covers it."""
+"""Content security policy of every answer. ``ws:`` names no host, because browsers differ in whether 'self' covers it.
+"""
 
 
 def allowed(host: str, origin: str | None, bound_to: str) -> bool:
     """Whether a request may be answered.
 
-    A page of another site can open a WebSocket to this machine, and a name of its own can be made to point here. So on the loopback only
-    loopback names are served, and an ``Origin``, which browsers send and pages cannot forge, must be that of the page itself.
+    A page of another site can open a WebSocket to this machine, and a name of its own can be made to point here. So on
+    the loopback only loopback names are served, and an ``Origin``, which browsers send and pages cannot forge, must be
+    that of the page itself.
 
     Args:
         host: header ``Host``.

@@ -48,11 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     protect(server, args.host)
     viewer = Viewer(server, clean_address(args.server))
     viewer.start(args.scan)
-    print(f"CT Findings viewer: http://{'127.0.0.1' if args.host in LOOPBACK else args.host}:{args.port}/ (research only, not a diagnosis)")
+    print(
+        f"CT Findings viewer: http://{'127.0.0.1' if args.host in LOOPBACK else args.host}:{args.port}/ (research only, not a diagnosis)"
+    )
     sys.argv = sys.argv[:1]  # trame would read the options again, with other meanings
     try:
         server.start(
-            port=args.port, host=args.host, exec_mode="main", open_browser=args.open_browser, show_connection_info=False, timeout=0
+            port=args.port,
+            host=args.host,
+            exec_mode="main",
+            open_browser=args.open_browser,
+            show_connection_info=False,
+            timeout=0,
         )
     finally:
         viewer.studies.farewell(FAREWELL_SECONDS)
@@ -65,7 +72,9 @@ def check(args: argparse.Namespace) -> None:
         ValueError: names the option and the remedy.
     """
     if importlib.util.find_spec("trame_slicer") is None:
-        raise ValueError("trame-slicer is not installed in this environment; run 'make viewer', then .venv-viewer/bin/python")
+        raise ValueError(
+            "trame-slicer is not installed in this environment; run 'make viewer', then .venv-viewer/bin/python"
+        )
     try:
         clean_address(args.server)
     except ServerError as error:
@@ -76,13 +85,17 @@ def check(args: argparse.Namespace) -> None:
         if not args.scan.is_file():
             raise ValueError(f"--scan {args.scan}: no such file")
         if not scan_suffix(args.scan.name):
-            raise ValueError(f"--scan {args.scan.name}: unknown format; give {', '.join(SCAN_SUFFIXES)} (a zip of one DICOM series)")
+            raise ValueError(
+                f"--scan {args.scan.name}: unknown format; give {', '.join(SCAN_SUFFIXES)} (a zip of one DICOM series)"
+            )
     with socket.socket(socket.AF_INET6 if ":" in args.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((args.host, args.port))
         except OSError as error:
-            raise ValueError(f"--host {args.host} --port {args.port}: cannot be listened on ({error.strerror}); choose another") from None
+            raise ValueError(
+                f"--host {args.host} --port {args.port}: cannot be listened on ({error.strerror}); choose another"
+            ) from None
 
 
 def draw_without_a_screen() -> None:
@@ -97,9 +110,13 @@ def _parser() -> argparse.ArgumentParser:
         "start_viewer.py", description="Findings of a chest CT in a web browser. Research only; not for diagnosis."
     )
     parser.add_argument(
-        "--server", default="http://127.0.0.1:8000", help="address of the CT Findings server; http://127.0.0.1:8000 by default"
+        "--server",
+        default="http://127.0.0.1:8000",
+        help="address of the CT Findings server; http://127.0.0.1:8000 by default",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 127.0.0.1, this machine only, by default")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; 127.0.0.1, this machine only, by default"
+    )
     parser.add_argument("--port", type=int, default=8080, help="8080 by default")
     parser.add_argument("--scan", type=Path, help=f"scan to open: {', '.join(SCAN_SUFFIXES)}")
     parser.add_argument("--open-browser", action="store_true", help="open the page in the default browser")

@@ -1,4 +1,6 @@
-"""The page: panel on the left with server, scan, table and free text; four views on the right under a bar of display settings."""
+"""The page: panel on the left with server, scan, table and free text; four views on the right under a bar of display
+settings.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +105,9 @@ def build(server: Any, layout: Any, viewer: Any) -> None:
                     _display_bar()
                     with html.Div(classes="ct-views"):
                         layout.initialize_layout_grid(page)
-                        html.Div("Choose a scan of the server or open a file.", v_if="!has_scan && !busy", classes="ct-empty")
+                        html.Div(
+                            "Choose a scan of the server or open a file.", v_if="!has_scan && !busy", classes="ct-empty"
+                        )
 
 
 def decorate_view(server: Any, view_id: str, view: Any) -> None:
@@ -125,14 +129,25 @@ def decorate_view(server: Any, view_id: str, view: Any) -> None:
         for letter, edge in zip(EDGES[name], ("left", "right", "top", "bottom"), strict=True):
             html.Span(letter, v_if="has_scan", classes=f"ct-edge ct-edge-{edge}")
         with html.Div(v_if="has_scan", classes="ct-slider"):
-            Slider(connect_slice_view_slider_to_state(server, view), density="compact", thumb_size=12, track_size=2, color="#8fa3b5")
+            Slider(
+                connect_slice_view_slider_to_state(server, view),
+                density="compact",
+                thumb_size=12,
+                track_size=2,
+                color="#8fa3b5",
+            )
 
 
 def _server_and_scan(viewer: Any) -> None:
     with html.Div(classes="ct-block"):
         with html.Div(classes="ct-line"):
             v.VTextField(
-                v_model="address", label="Server", keydown_enter=(viewer.on_connect, _TYPED), classes="ct-address", **_RETURN, **_COMPACT
+                v_model="address",
+                label="Server",
+                keydown_enter=(viewer.on_connect, _TYPED),
+                classes="ct-address",
+                **_RETURN,
+                **_COMPACT,
             )
             v.VBtn("Connect", click=(viewer.on_connect, "[address]"), disabled=("busy",), variant="tonal", id="connect")
         v.VCheckbox(
@@ -144,7 +159,11 @@ def _server_and_scan(viewer: Any) -> None:
             classes="ct-consent",
             id="consent",
         )
-        html.Div("{{ server_error || server_line }}", classes=("server_error ? 'ct-small ct-error' : 'ct-small'",), id="server-line")
+        html.Div(
+            "{{ server_error || server_line }}",
+            classes=("server_error ? 'ct-small ct-error' : 'ct-small'",),
+            id="server-line",
+        )
         with html.Div(classes="ct-line"):
             v.VSelect(
                 v_model="scan_id",
@@ -187,7 +206,12 @@ def _server_and_scan(viewer: Any) -> None:
             color=AMBER,
             absolute=False,
         )
-        html.Div("{{ status }}", classes=("failed ? 'ct-status ct-error' : 'ct-status'",), id="status", raw_attrs=['role="status"'])
+        html.Div(
+            "{{ status }}",
+            classes=("failed ? 'ct-status ct-error' : 'ct-status'",),
+            id="status",
+            raw_attrs=['role="status"'],
+        )
         html.Div("{{ line }}", v_for="line in warnings", key="line", classes="ct-small ct-warning")
 
 
@@ -213,7 +237,9 @@ def _table(viewer: Any) -> None:
                     key="row.name",
                     title=("row.hint",),
                     click=(viewer.on_finding_chosen, "[row.name]"),
-                    classes=("{'ct-present': row.present, 'ct-selected': row.name === selected, 'ct-unsure': !row.reliable}",),
+                    classes=(
+                        "{'ct-present': row.present, 'ct-selected': row.name === selected, 'ct-unsure': !row.reliable}",
+                    ),
                     tabindex="0",
                     keydown_enter=(viewer.on_finding_chosen, "[row.name]"),
                     **_RETURN,
@@ -246,7 +272,13 @@ def _question(viewer: Any) -> None:
                 **_RETURN,
                 **_COMPACT,
             )
-            v.VBtn("Ask", click=(viewer.on_ask, "[query]"), disabled=("!has_scan || busy || !query",), variant="tonal", id="ask")
+            v.VBtn(
+                "Ask",
+                click=(viewer.on_ask, "[query]"),
+                disabled=("!has_scan || busy || !query",),
+                variant="tonal",
+                id="ask",
+            )
         with html.Div(v_if="curve", classes="ct-chart", id="depth"):
             html.Div("Depth profile: {{ curve.text }}", classes="ct-small ct-chart-title", title=("curve.text",))
             html.Div(
@@ -270,7 +302,9 @@ def _question(viewer: Any) -> None:
 
 def _display_bar() -> None:
     with html.Div(classes="ct-display"):
-        with v.VBtnToggle(v_model="window", mandatory=True, density="compact", variant="outlined", divided=True, classes="ct-windows"):
+        with v.VBtnToggle(
+            v_model="window", mandatory=True, density="compact", variant="outlined", divided=True, classes="ct-windows"
+        ):
             for name, (width, level) in WINDOWS.items():
                 v.VBtn(name, value=name, size="small", title=f"width {width:.0f}, level {level:.0f} HU")
         html.Span("Heat map", classes="ct-small ct-gap")

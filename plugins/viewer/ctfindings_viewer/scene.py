@@ -1,4 +1,6 @@
-"""The scene of 3D Slicer's core and its four views: one scan at a time, its window, its anatomies, and where the views stand."""
+"""The scene of 3D Slicer's core and its four views: one scan at a time, its window, its anatomies, and where the views
+stand.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,9 @@ class Scene:
             self.draw()
 
     def show_surfaces(self, findings: Findings) -> None:
-        """Shows the anatomies of an answer in the 3D view, from the front. 2D views keep the outlines of the segmentation."""
+        """Shows the anatomies of an answer in the 3D view, from the front. 2D views keep the outlines of the
+        segmentation.
+        """
         with self._batch():
             surfaces.show(self.volume, findings.labels, findings.affine, findings.label_names)
         for view in self.program.view_manager.get_threed_views():

@@ -1,4 +1,6 @@
-"""Anatomies as surfaces for the 3D view, made from a thinned label map: the network's grain is coarser, and the page must not wait."""
+"""Anatomies as surfaces for the 3D view, made from a thinned label map: the network's grain is coarser, and the page
+must not wait.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ def _add_display(node: Any, colour: tuple[int, int, int], opacity: float) -> Non
 
 
 def thinned(labels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every n-th voxel along each axis, so that voxels lie at least about ``SPACING_MM`` apart, and the affine of those."""
+    """Every n-th voxel along each axis, so that voxels lie at least about ``SPACING_MM`` apart, and the affine of
+    those.
+    """
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     steps = [max(1, round(SPACING_MM / millimetres)) for millimetres in spacing]
     along_i, along_j, along_k = steps

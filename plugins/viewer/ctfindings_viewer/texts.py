@@ -16,7 +16,9 @@ _MARGIN = 6.0
 
 
 def table_rows(rows: Sequence[Row], column: int | None = None, descending: bool = False) -> list[dict[str, Any]]:
-    """Rows of the table as the page wants them, in the order of a column of ``COLUMNS``; without one present findings come first."""
+    """Rows of the table as the page wants them, in the order of a column of ``COLUMNS``; without one present findings
+    come first.
+    """
     return [
         {
             "name": row.name,
@@ -56,7 +58,8 @@ def remote_line(address: str) -> str:
 
 
 def depth_curve(text: str, depth: Sequence[tuple[float, float]], shown_mm: float | None) -> dict[str, Any] | None:
-    """A depth profile as a drawing of ``CHART_WIDTH`` by ``CHART_HEIGHT``: inferior left, zero at the bottom, its own maximum at the top.
+    """A depth profile as a drawing of ``CHART_WIDTH`` by ``CHART_HEIGHT``: inferior left, zero at the bottom, its own
+    maximum at the top.
 
     Args:
         text: finding or query.

@@ -27,7 +27,10 @@ def serve(server: Any, received: Callable[[bytes, str], None]) -> None:
     async def upload(request: web.Request) -> web.Response:
         name = request.query.get("name", "")
         if not scan_suffix(name):
-            return web.Response(status=415, text=f"{name}: unknown format; give {', '.join(SCAN_SUFFIXES)} (a zip holds one DICOM series).")
+            return web.Response(
+                status=415,
+                text=f"{name}: unknown format; give {', '.join(SCAN_SUFFIXES)} (a zip holds one DICOM series).",
+            )
         content = bytearray()
         async for block in request.content.iter_chunked(1 << 20):
             content += block

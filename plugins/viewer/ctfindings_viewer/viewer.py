@@ -62,7 +62,9 @@ class Viewer:
 
         async def begin() -> None:
             await self.server.ready
-            self.on_connect(self.state.address, None if scan is None else lambda: self.on_upload(scan.read_bytes(), scan.name))
+            self.on_connect(
+                self.state.address, None if scan is None else lambda: self.on_upload(scan.read_bytes(), scan.name)
+            )
 
         create_task(begin())
 
@@ -185,7 +187,9 @@ class Viewer:
             self.drop()
             self.state.status = evidence_line(name, row.probability, None)
             return
-        self.ask(lambda: self.studies.ask_evidence(volume, finding=name), lambda answer: self.show_evidence(volume, answer))
+        self.ask(
+            lambda: self.studies.ask_evidence(volume, finding=name), lambda answer: self.show_evidence(volume, answer)
+        )
 
     def on_ask(self, text: str | None) -> None:
         """Takes the views to what answers a free text."""
@@ -305,7 +309,9 @@ class Viewer:
         self.state.curve = None
         if evidence is not None:
             z_mm = None if evidence.peak_mm is None else evidence.peak_mm[2]
-            self.state.status = evidence_line(evidence.text, evidence.probability, z_mm, evidence.image, evidence.images)
+            self.state.status = evidence_line(
+                evidence.text, evidence.probability, z_mm, evidence.image, evidence.images
+            )
             self.show_curve()
 
     def show_curve(self) -> None:

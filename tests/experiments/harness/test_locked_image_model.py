@@ -1,4 +1,6 @@
-"""The model over a locked image tower: its rows are those of the tower, and a score is the row of the finding's anatomy alone."""
+"""The model over a locked image tower: its rows are those of the tower, and a score is the row of the finding's anatomy
+alone.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from experiments.harness.locked_image_model import LockedImageModel
 def locked(encoder: str) -> LockedImageModel:
     """A model over features of size 5."""
     torch.manual_seed(0)
-    return LockedImageModel(TextTower(encoder, embedding=8, hidden=16), features=5, depth_features=3, embedding=8).eval()
+    return LockedImageModel(
+        TextTower(encoder, embedding=8, hidden=16), features=5, depth_features=3, embedding=8
+    ).eval()
 
 
 def test_pooled_features_give_the_rows_of_the_encoder(make_image: Callable[[], ImageEncoder]) -> None:
@@ -29,7 +33,9 @@ def test_pooled_features_give_the_rows_of_the_encoder(make_image: Callable[[], I
         encoded = image(scan)
         pooled = image.pooled_features(scan)
         pooling = image.anatomy_pooling
-        torch.testing.assert_close(project_rows(pooled.anatomy, pooled.valid, pooling.projection, pooling.bias), encoded.anatomy)
+        torch.testing.assert_close(
+            project_rows(pooled.anatomy, pooled.valid, pooling.projection, pooling.bias), encoded.anatomy
+        )
     assert torch.equal(pooled.valid, encoded.anatomy_valid)
 
 
@@ -77,4 +83,6 @@ def test_the_logit_of_a_drawn_wording_is_its_score(locked: LockedImageModel) -> 
     outputs = locked(features, valid, prompts=True)
     deltas = outputs["prompt_drawn"][0] - outputs["prompt_drawn"][1]
     for scan in range(2):
-        torch.testing.assert_close(outputs["finding_logits_drawn"][scan], locked.score(features, valid, deltas[scan : scan + 1])[scan, 0])
+        torch.testing.assert_close(
+            outputs["finding_logits_drawn"][scan], locked.score(features, valid, deltas[scan : scan + 1])[scan, 0]
+        )

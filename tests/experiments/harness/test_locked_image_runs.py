@@ -29,7 +29,9 @@ def variant(name: str) -> Variant:
     return next(variant for variant in CA_GCL_VARIANTS if variant.name == name)
 
 
-def test_runs_are_trained_scored_and_kept(datalist: Path, untrained_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_are_trained_scored_and_kept(
+    datalist: Path, untrained_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs = LockedRuns(untrained_weights, datalist, tmp_path, KEYS)
     assert {name: len(split.ids) for name, split in runs.encoded.items()} == {"training": 6, "validation": 4, "test": 4}
     initial, trained = runs(variant("initial"), 0), runs(variant("fvlm"), 0)
@@ -60,7 +62,9 @@ def test_scans_are_encoded_again_when_the_image_pipeline_or_a_file_changes(
         made.append(name)
         ids = [study["id"] for study in loader.dataset.data]  # type: ignore[attr-defined]
         depth, depth_mm = np.zeros((len(ids), 2, 3), np.float32), np.zeros((len(ids), 2), np.float32)
-        return LockedSplit(np.asarray(ids), np.zeros((len(ids), 6, 4), np.float32), np.ones((len(ids), 6), dtype=bool), depth, depth_mm)
+        return LockedSplit(
+            np.asarray(ids), np.zeros((len(ids), 6, 4), np.float32), np.ones((len(ids), 6), dtype=bool), depth, depth_mm
+        )
 
     monkeypatch.setattr(locked_experiments, "encode_split", encode)
     LockedRuns(untrained_weights, datalist, tmp_path, KEYS)

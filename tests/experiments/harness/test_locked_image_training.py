@@ -1,4 +1,6 @@
-"""Training over a locked image tower: batches keep a study together, every study comes once, and the objective is learned."""
+"""Training over a locked image tower: batches keep a study together, every study comes once, and the objective is
+learned.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +44,18 @@ def studies() -> list[dict[str, Any]]:
             "caption_normal": torch.tensor([False, index % 2 == 1, False, False, False, False]),
             "labels": torch.full((18,), 1 - index % 2),
             "report": {"findings": captions[index % 2], "impression": ""},
-            "snippets": [{"text": SITES[index % 2], "z_mm": 100.0 + 12 * (1 + index % 2)}, {"text": "Series 3.", "z_mm": None}],
+            "snippets": [
+                {"text": SITES[index % 2], "z_mm": 100.0 + 12 * (1 + index % 2)},
+                {"text": "Series 3.", "z_mm": None},
+            ],
         }
         for index in range(STUDIES)
     ]
 
 
 def encoded() -> LockedSplit:
-    """Features in which the rows of heart and thorax tell the two kinds apart and the first value is the number of the study.
+    """Features in which the rows of heart and thorax tell the two kinds apart and the first value is the number of the
+    study.
 
     A depth knows its number of four; the last two are beyond the end of every other scan.
     """
@@ -115,17 +121,25 @@ def test_reports_prompts_and_snippets_meet_the_scans_they_were_trained_with(bund
     placed = localization_of(embeddings, model, resamples=20)
     assert placed is not None and placed["left_out"] == STUDIES
     assert placed["all"]["model"]["mae_mm"]["value"] < 1.0 < placed["all"]["middle"]["mae_mm"]["value"]
-    assert retrieval_of(embeddings, model, resamples=20)["pools"]["dup_all"]["text_to_image"]["recall"]["5"]["value"] > 0.6
+    assert (
+        retrieval_of(embeddings, model, resamples=20)["pools"]["dup_all"]["text_to_image"]["recall"]["5"]["value"] > 0.6
+    )
 
 
 def test_a_split_holds_what_the_tower_tells_of_each_scan_whatever_its_height() -> None:
     torch.manual_seed(0)
-    image = ImageEncoder(ConvolutionalTower(patch=2, channels=(8, 8, 8, 16), blocks=(1, 1, 1, 1), width=12, heads=2), embedding=8, heads=2)
+    image = ImageEncoder(
+        ConvolutionalTower(patch=2, channels=(8, 8, 8, 16), blocks=(1, 1, 1, 1), width=12, heads=2),
+        embedding=8,
+        heads=2,
+    )
     affine = torch.diag(torch.tensor([4.0, 4.0, 3.0, 1.0]))[None]
     scans = [{"id": [f"s{z}"], "image": torch.rand(1, 1, 8, 8, z), "image_affine": affine} for z in (8, 16)]
     split = encode_split(image, scans, "encoding")
     assert split.features.shape[:2] == (2, 6) and split.depth.shape[:2] == (2, 8)
-    np.testing.assert_allclose(split.depth_mm, [[1.5 + 6 * row if row < 4 else np.nan for row in range(8)], 1.5 + 6.0 * np.arange(8)])
+    np.testing.assert_allclose(
+        split.depth_mm, [[1.5 + 6 * row if row < 4 else np.nan for row in range(8)], 1.5 + 6.0 * np.arange(8)]
+    )
     with torch.no_grad():
         levels, _ = image.tower(scans[1]["image"])
     cells = levels[0].unflatten(1, (16, 8))[0]

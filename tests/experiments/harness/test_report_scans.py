@@ -49,7 +49,11 @@ def test_scans_show_what_reports_state_and_patients_stay_together(tables: list[P
     for record in [record for split in ("training", "validation", "test") for record in content[split]]:
         shown = 0
         if "finding_masks" in record:
-            shown = int(np.bitwise_or.reduce(np.asarray(nib.load(path.parent / record["finding_masks"]).dataobj).astype(int), axis=None))
+            shown = int(
+                np.bitwise_or.reduce(
+                    np.asarray(nib.load(path.parent / record["finding_masks"]).dataobj).astype(int), axis=None
+                )
+            )
         assert [(shown >> index) & 1 for index in range(18)] == record["labels"]
         assert "valid_" not in json.dumps(record), "the tables' names stay behind"
 
@@ -67,7 +71,9 @@ def test_as_many_reports_that_state_something_else_are_refused(tables: list[Path
     make_report_scans(tables, tmp_path / "scans", (0, 0, 1), workers=1)
     text = tables[0].read_text()
     tables[0].write_text(text.replace("left pleural effusion", "right pleural effusion"))
-    with pytest.raises(ValueError, match="scans: holds scans of other reports or settings; choose another folder or delete it"):
+    with pytest.raises(
+        ValueError, match="scans: holds scans of other reports or settings; choose another folder or delete it"
+    ):
         make_report_scans(tables, tmp_path / "scans", (0, 0, 1), workers=1)
 
 

@@ -26,7 +26,9 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 def answers(collapsed: bool, seed: int, noise: float, drop: float) -> Diagnostics:
-    """A model of known faults: texts in one cone or apart, templates that differ by `noise`, and recall that falls by `drop`."""
+    """A model of known faults: texts in one cone or apart, templates that differ by `noise`, and recall that falls by
+    `drop`.
+    """
     random = np.random.default_rng(seed)
     labels = np.random.default_rng(0).integers(0, 2, (SCANS, C))
     signal = labels + random.normal(size=(SCANS, C))
@@ -67,14 +69,18 @@ def evaluations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[int,
     for name in NAMES:
         for seed in (0, 1):
             path = folder / f"{name}{seed}"
-            answers(name == "fvlm", seed, *((4.0, 0.6) if name == "fvlm" else (0.05, 0.1))).save(path / "diagnostics.npz")
+            answers(name == "fvlm", seed, *((4.0, 0.6) if name == "fvlm" else (0.05, 0.1))).save(
+                path / "diagnostics.npz"
+            )
             made[name][seed] = path
     return made
 
 
 @pytest.fixture(scope="module")
 def results(evaluations: dict[str, dict[int, Path]]) -> dict[str, Any]:
-    return experiment_results(evaluations, dict.fromkeys(NAMES, "a variant"), {"studies": {"training": 9}}, resamples=60)
+    return experiment_results(
+        evaluations, dict.fromkeys(NAMES, "a variant"), {"studies": {"training": 9}}, resamples=60
+    )
 
 
 def test_a_model_without_the_faults_meets_what_is_expected_of_it(results: dict[str, Any]) -> None:
@@ -88,7 +94,9 @@ def test_a_model_without_the_faults_meets_what_is_expected_of_it(results: dict[s
 
 def test_a_model_with_the_faults_does_not(evaluations: dict[str, dict[int, Path]]) -> None:
     swapped = {"fvlm": evaluations["ca_gcl"], "ca_gcl": evaluations["fvlm"]}
-    met = [row["met"] for row in experiment_results(swapped, dict.fromkeys(NAMES, ""), {}, resamples=30)["expectations"]]
+    met = [
+        row["met"] for row in experiment_results(swapped, dict.fromkeys(NAMES, ""), {}, resamples=30)["expectations"]
+    ]
     assert met[0] is False and met[4] is False and met[6] is False
 
 
@@ -98,16 +106,23 @@ def test_the_mean_is_over_seeds_and_the_difference_of_the_means(results: dict[st
         seeds = [variants["ca_gcl"]["seeds"][seed][key] for seed in ("0", "1")]
         assert variants["ca_gcl"]["mean"][key] == pytest.approx(np.mean(seeds))
         assert variants["ca_gcl"]["sd_over_seeds"][key] == pytest.approx(np.std(seeds, ddof=1))
-        assert results["differences"]["ca_gcl"][key] == pytest.approx(variants["ca_gcl"]["mean"][key] - variants["fvlm"]["mean"][key])
+        assert results["differences"]["ca_gcl"][key] == pytest.approx(
+            variants["ca_gcl"]["mean"][key] - variants["fvlm"]["mean"][key]
+        )
 
 
-def test_the_page_is_written_from_the_results(results: dict[str, Any], evaluations: dict[str, dict[int, Path]], tmp_path: Path) -> None:
+def test_the_page_is_written_from_the_results(
+    results: dict[str, Any], evaluations: dict[str, dict[int, Path]], tmp_path: Path
+) -> None:
     (tmp_path / "results.json").write_text(json.dumps(results, allow_nan=False))
     (tmp_path / "notes.md").write_text("## What the numbers suggest\n\nLittle.\n")
     write_experiment_figures(tmp_path, results, evaluations)
     page = write_experiment_page(tmp_path, "A comparison", "python x.py").read_text(encoding="utf-8")
     assert page.startswith("# A comparison") and "Little." in page
-    assert all((tmp_path / name).is_file() and f"({name})" in page for name in ("similarity.png", "wordings.png", "variants.png"))
+    assert all(
+        (tmp_path / name).is_file() and f"({name})" in page
+        for name in ("similarity.png", "wordings.png", "variants.png")
+    )
     assert page.count("| met |") == sum(row["met"] is True for row in results["expectations"])
 
 
@@ -137,7 +152,8 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str,
 def datalist_of(folder: Path, scans: int = 3) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     content = {
-        split: [{"id": f"{split}{i}", "image": f"{split}{i}.nii.gz"} for i in range(scans)] for split in ("training", "validation", "test")
+        split: [{"id": f"{split}{i}", "image": f"{split}{i}.nii.gz"} for i in range(scans)]
+        for split in ("training", "validation", "test")
     }
     path = folder / "datalist.json"
     path.write_text(json.dumps(content))
@@ -174,7 +190,9 @@ def test_a_run_of_as_many_other_scans_is_refused_and_of_moved_ones_kept(
 
 def test_a_run_that_failed_is_named_by_its_log(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"train\.log: the command failed .*; see the file"):
-        run_variant(Variant("none", "", ("objectives/there_is_none.json",)), 0, datalist_of(tmp_path), tmp_path / "runs", {})
+        run_variant(
+            Variant("none", "", ("objectives/there_is_none.json",)), 0, datalist_of(tmp_path), tmp_path / "runs", {}
+        )
 
 
 def test_every_overlay_of_the_ablation_is_there(bundle_root: Path) -> None:

@@ -21,13 +21,20 @@ def result(variant: str, seed: int, separation: float, recall: float, ratio: flo
     placed = None
     if ratio is not None:
         error = {"value": ratio, "interval": [ratio - 0.05, ratio + 0.05]}
-        guesses = {name: {"mae_mm": {"value": value}} for name, value in (("model", 100 * ratio), ("middle", 100.0), ("random", 150.0))}
+        guesses = {
+            name: {"mae_mm": {"value": value}}
+            for name, value in (("model", 100 * ratio), ("middle", 100.0), ("random", 150.0))
+        }
         placed = {"all": {"mae_of_middle": error, "profile_mae_of_middle": error, "snippets": 40, **guesses}}
     return {
         "variant": variant,
         "seed": seed,
         "macro_auc": {"value": separation / 10, "interval": [0.1, 0.9]},
-        "retrieval": {"text_to_image": {"recall": {"10": {"value": recall, "interval": [recall - 0.02, recall + 0.02], "chance": 0.1}}}},
+        "retrieval": {
+            "text_to_image": {
+                "recall": {"10": {"value": recall, "interval": [recall - 0.02, recall + 0.02], "chance": 0.1}}
+            }
+        },
         "localization": placed,
         "localization_reworded": placed,
         "localization_trained": ratio is not None,
@@ -47,7 +54,13 @@ def record(prompts: float = 3.0, localized: float = 3.0, ratio: float = 0.4, rec
             ("radfinder", seed, localized, recall, ratio),
         )
     ]
-    settings = {"command": "python scripts/x.py", "seeds": [0, 1], "studies": {"test": SCANS}, "locked_image": "ab" * 32, "pool": 300}
+    settings = {
+        "command": "python scripts/x.py",
+        "seeds": [0, 1],
+        "studies": {"test": SCANS},
+        "locked_image": "ab" * 32,
+        "pool": 300,
+    }
     return {"settings": settings, **radfinder_summary(runs)}
 
 
@@ -61,7 +74,10 @@ def test_summary_has_means_over_seeds_and_differences_of_the_same_scans() -> Non
     assert "localization" not in found["variants"]["siglip"]
     assert [gap["seed"] for gap in found["differences"]["siglip_prompts - siglip"]] == [0, 1]
     # The same logits give a difference of exactly nothing.
-    assert all(gap["macro_auc"] == 0 and gap["interval"] == [0, 0] for gap in found["differences"]["radfinder - siglip_prompts"])
+    assert all(
+        gap["macro_auc"] == 0 and gap["interval"] == [0, 0]
+        for gap in found["differences"]["radfinder - siglip_prompts"]
+    )
 
 
 def test_every_expectation_can_fail() -> None:
@@ -77,8 +93,14 @@ def test_every_expectation_can_fail() -> None:
 def test_page_says_what_holds_and_that_the_tower_was_not_trained() -> None:
     page = "\n".join(radfinder_page(record(ratio=0.6)))
     measured = "0.60 (0.55 to 0.65), 0.60 (0.55 to 0.65)"
-    assert f"| radfinder, snippets in their own words: error at most 0.54 times that of the middle slice | **no** | {measured} |" in page
-    assert "| localization leaves the macro AUC within the interval | yes | +0.000 (+0.000 to +0.000), +0.000 (+0.000 to +0.000) |" in page
+    assert (
+        f"| radfinder, snippets in their own words: error at most 0.54 times that of the middle slice | **no** | {measured} |"
+        in page
+    )
+    assert (
+        "| localization leaves the macro AUC within the interval | yes | +0.000 (+0.000 to +0.000), +0.000 (+0.000 to +0.000) |"
+        in page
+    )
     assert "| radfinder | 0.300 | 0.300 | 0.100 | 0.60 (0.60) | 0.60 (0.60) |" in page
     assert "| siglip | 0.100 | 0.300 | 0.100 | not trained | not trained |" in page
     assert "weights with SHA-256 `abababababab`" in page and "python scripts/x.py" in page

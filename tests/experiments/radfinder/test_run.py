@@ -1,4 +1,6 @@
-"""The experiment on RadFinder's objectives: a folder of runs never mixes two settings, and a scoring is read back only as it was asked."""
+"""The experiment on RadFinder's objectives: a folder of runs never mixes two settings, and a scoring is read back only
+as it was asked.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from bundle.ctfindings.phantom.dataset import make_dataset
 
 @pytest.fixture(scope="module")
 def script(bundle_root: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("experiment_radfinder", bundle_root / "scripts" / "experiment_radfinder.py")
+    spec = importlib.util.spec_from_file_location(
+        "experiment_radfinder", bundle_root / "scripts" / "experiment_radfinder.py"
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -28,9 +32,13 @@ def script(bundle_root: Path) -> ModuleType:
 @pytest.fixture
 def options(bundle_root: Path, tmp_path: Path) -> argparse.Namespace:
     datalist = tmp_path / "datalist.json"
-    datalist.write_text(json.dumps({split: [{"id": split, "image": "a.nii.gz"}] for split in ("training", "validation", "test")}))
+    datalist.write_text(
+        json.dumps({split: [{"id": split, "image": "a.nii.gz"}] for split in ("training", "validation", "test")})
+    )
     paraphrases = bundle_root / "docs" / "evaluation" / "paraphrases.json"
-    return argparse.Namespace(datalist=datalist, work=tmp_path / "work", keys={"epochs": 2}, pool=30, paraphrases=paraphrases)
+    return argparse.Namespace(
+        datalist=datalist, work=tmp_path / "work", keys={"epochs": 2}, pool=30, paraphrases=paraphrases
+    )
 
 
 def test_a_run_of_other_scans_or_settings_is_refused(
@@ -46,13 +54,17 @@ def test_a_run_of_other_scans_or_settings_is_refused(
     with pytest.raises(ValueError, match="radfinder_seed0: holds a run with other settings"):
         script.train(run, "radfinder", 0, options)
     options.keys = {"epochs": 2}
-    options.datalist.write_text(options.datalist.read_text().replace('"test"}', '"other"}').replace('"id": "test"', '"id": "other"'))
+    options.datalist.write_text(
+        options.datalist.read_text().replace('"test"}', '"other"}').replace('"id": "test"', '"id": "other"')
+    )
     with pytest.raises(ValueError, match="radfinder_seed0: holds a run with other settings"):
         script.train(run, "radfinder", 0, options)
     assert len(trained) == 1
 
 
-def test_a_scoring_is_read_back_as_it_was_asked(script: ModuleType, options: argparse.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scoring_is_read_back_as_it_was_asked(
+    script: ModuleType, options: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Scores(Exception):
         pass
 
@@ -71,13 +83,17 @@ def test_a_scoring_is_read_back_as_it_was_asked(script: ModuleType, options: arg
         script.result_of("radfinder", 0, options, None)
 
 
-def test_too_few_scans_for_the_recall_are_refused_before_anything_runs(script: ModuleType, options: argparse.Namespace) -> None:
+def test_too_few_scans_for_the_recall_are_refused_before_anything_runs(
+    script: ModuleType, options: argparse.Namespace
+) -> None:
     with pytest.raises(ValueError, match=r"datalist\.json: split 'test' has 1 scans; recall at 10 needs more than 10"):
         script.run_all(options)
     assert not options.work.exists()
 
 
-def test_runs_over_a_locked_tower_make_results_and_a_page(script: ModuleType, bundle_root: Path, tmp_path: Path) -> None:
+def test_runs_over_a_locked_tower_make_results_and_a_page(
+    script: ModuleType, bundle_root: Path, tmp_path: Path
+) -> None:
     datalist = make_dataset(tmp_path / "scans", training=3, validation=1, test=11, seed=5, workers=1)
     command = [sys.executable, str(script.__file__), "--datalist", str(datalist), "--work", str(tmp_path / "work")]
     command += ["--output", str(tmp_path / "out"), "--seeds", "0", "--variants", "siglip", "radfinder", "--epochs", "1"]

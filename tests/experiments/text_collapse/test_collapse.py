@@ -1,4 +1,6 @@
-"""Captions of real reports for the collapse of text encoders: from tables, and from the split that no run has trained on."""
+"""Captions of real reports for the collapse of text encoders: from tables, and from the split that no run has trained
+on.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,11 @@ def write_reports() -> Callable[[Path], Path]:
 
 def test_a_datalist_gives_the_captions_of_its_test_split(tmp_path: Path) -> None:
     captions = {"lung": {"text": "A nodule.", "normal": False}, "heart": {"text": "Normal heart.", "normal": True}}
-    unseen = [{"id": "c", "image": "c.nii.gz", "captions": captions}, {"id": "d", "image": "d.nii.gz"}, {"id": "e", "image": "e.nii.gz"}]
+    unseen = [
+        {"id": "c", "image": "c.nii.gz", "captions": captions},
+        {"id": "d", "image": "d.nii.gz"},
+        {"id": "e", "image": "e.nii.gz"},
+    ]
     unseen[2]["captions"] = {"aorta": {"text": "Wide aorta.", "normal": False}}
     datalist = tmp_path / "datalist.json"
     trained = [{"id": "a", "image": "a.nii.gz", "captions": {"lung": {"text": "Seen.", "normal": True}}}]
@@ -78,7 +84,9 @@ def test_a_datalist_gives_the_captions_of_its_test_split(tmp_path: Path) -> None
         split_captions(datalist, "validation")
 
 
-def test_the_page_has_a_row_for_each_encoder_and_what_is_written_beside_it(tmp_path: Path, write_reports: Callable[[Path], Path]) -> None:
+def test_the_page_has_a_row_for_each_encoder_and_what_is_written_beside_it(
+    tmp_path: Path, write_reports: Callable[[Path], Path]
+) -> None:
     captions = read_captions(write_reports(tmp_path))
     rows = np.random.default_rng(0).normal(size=(len(captions.texts), WIDTH))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -86,7 +94,9 @@ def test_the_page_has_a_row_for_each_encoder_and_what_is_written_beside_it(tmp_p
     results = collapse_results(captions, encoders, resamples=10)
     (tmp_path / "notes.md").write_text("What the data suggest.", encoding="utf-8")
     page = write_collapse_page(tmp_path, results, "Encoders", "python scripts/x.py").read_text(encoding="utf-8")
-    assert [line.split("|")[1].strip() for line in page.splitlines() if line.startswith(("| one", "| two"))] == [*encoders]
+    assert [line.split("|")[1].strip() for line in page.splitlines() if line.startswith(("| one", "| two"))] == [
+        *encoders
+    ]
     assert page.endswith("(similarity.png)\n\nWhat the data suggest.\n")
     assert (tmp_path / "similarity.png").is_file()
 

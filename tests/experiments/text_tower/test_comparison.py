@@ -28,7 +28,9 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(text_tower_comparison, "run_variant", lambda *_: evaluation)
     monkeypatch.setattr(text_tower_comparison, "reduced_datalist", lambda *_: tmp_path / "datalist.json")
     keys = {"cache_dir": "/elsewhere/cache"}
-    return text_tower_comparison.compare_text_towers([0, 1], tmp_path, tmp_path / "page", tmp_path, keys, "python scripts/x.py --epochs 3")
+    return text_tower_comparison.compare_text_towers(
+        [0, 1], tmp_path, tmp_path / "page", tmp_path, keys, "python scripts/x.py --epochs 3"
+    )
 
 
 def test_page_has_a_row_for_each_tower_and_seed(page: Path) -> None:
@@ -39,7 +41,9 @@ def test_page_has_a_row_for_each_tower_and_seed(page: Path) -> None:
 
 
 def test_folders_of_the_machine_stay_out_of_the_results(page: Path) -> None:
-    assert "/elsewhere" not in page.read_text(encoding="utf-8") + (page.parent / "results.json").read_text(encoding="utf-8")
+    assert "/elsewhere" not in page.read_text(encoding="utf-8") + (page.parent / "results.json").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_setting_is_json_or_text() -> None:

@@ -48,7 +48,9 @@ def dice(first: np.ndarray, second: np.ndarray) -> float:
     return float(2 * (first & second).sum() / (first.sum() + second.sum()))
 
 
-def test_every_scan_gets_a_mask_and_what_was_there_is_left_alone(datalist: Path, tmp_path: Path, chest: tuple, bundle_root: Path) -> None:
+def test_every_scan_gets_a_mask_and_what_was_there_is_left_alone(
+    datalist: Path, tmp_path: Path, chest: tuple, bundle_root: Path
+) -> None:
     before = {path.name: path.read_bytes() for path in datalist.parent.iterdir()}
     output = tmp_path / "out"
     report = mask_datalist(datalist, output, MaskSource("classical", str(bundle_root)))
@@ -65,7 +67,9 @@ def test_every_scan_gets_a_mask_and_what_was_there_is_left_alone(datalist: Path,
     assert dice(labels == 2, chest[1] == 2) > 0.6
 
 
-def test_a_second_run_makes_nothing_again_unless_the_scan_changed(datalist: Path, tmp_path: Path, chest: tuple, bundle_root: Path) -> None:
+def test_a_second_run_makes_nothing_again_unless_the_scan_changed(
+    datalist: Path, tmp_path: Path, chest: tuple, bundle_root: Path
+) -> None:
     source = MaskSource("classical", str(bundle_root))
     first = mask_datalist(datalist, tmp_path / "out", source)
     with pytest.raises(ValueError, match="exists already"):
@@ -83,7 +87,9 @@ def test_a_series_of_which_a_file_changed_is_another_scan(tmp_path: Path) -> Non
     signatures = []
     for content in (b"one", b"one, longer"):
         file.write_bytes(content)
-        signatures.append(_signature(MaskTask(str(tmp_path / "series"), None, "mask.nii.gz", MaskSource("totalsegmentator"))))
+        signatures.append(
+            _signature(MaskTask(str(tmp_path / "series"), None, "mask.nii.gz", MaskSource("totalsegmentator")))
+        )
     assert signatures[0] != signatures[1]
 
 
@@ -95,7 +101,9 @@ def test_a_mask_that_was_cut_off_is_made_again(datalist: Path, tmp_path: Path, b
 
 @pytest.fixture
 def totalsegmentator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program of that name that calls air under -500 HU the left upper lobe (10) and bone the aorta (52), and weights that are there."""
+    """A program of that name that calls air under -500 HU the left upper lobe (10) and bone the aorta (52), and weights
+    that are there.
+    """
     if os.name == "nt":
         pytest.skip("the stand-in is a script with a first line for Unix")
     program = tmp_path / "bin" / "TotalSegmentator"
@@ -117,7 +125,12 @@ def totalsegmentator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_totalsegmentator_is_called_and_its_ids_become_ours(
-    datalist: Path, tmp_path: Path, chest: tuple, bundle_root: Path, totalsegmentator: None, monkeypatch: pytest.MonkeyPatch
+    datalist: Path,
+    tmp_path: Path,
+    chest: tuple,
+    bundle_root: Path,
+    totalsegmentator: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = choose_source(bundle_root)
     assert source.name == "totalsegmentator"
@@ -150,8 +163,12 @@ def test_totalsegmentator_without_weights_is_not_called_since_it_would_download_
         choose_source(bundle_root, wanted="totalsegmentator")
 
 
-def test_a_monai_bundle_is_run_and_its_ids_become_ours(datalist: Path, tmp_path: Path, chest: tuple, bundle_root: Path) -> None:
-    """The stand-in has the interface of wholeBody_ct_segmentation: bundle_root, datalist, output_dir, and a file in a folder."""
+def test_a_monai_bundle_is_run_and_its_ids_become_ours(
+    datalist: Path, tmp_path: Path, chest: tuple, bundle_root: Path
+) -> None:
+    """The stand-in has the interface of wholeBody_ct_segmentation: bundle_root, datalist, output_dir, and a file in a
+    folder.
+    """
     config = tmp_path / "other" / "configs" / "inference.json"
     config.parent.mkdir(parents=True)
     weights = tmp_path / "other" / "models" / "model_lowres.pt"
@@ -178,7 +195,9 @@ def test_a_monai_bundle_is_run_and_its_ids_become_ours(datalist: Path, tmp_path:
     assert mask_datalist(datalist, tmp_path / "out", choose_source(bundle_root, tmp_path / "other"))[1:3] == (1, 0)
 
 
-def test_a_bundle_without_weights_is_refused_with_the_command_that_fetches_them(bundle_root: Path, tmp_path: Path) -> None:
+def test_a_bundle_without_weights_is_refused_with_the_command_that_fetches_them(
+    bundle_root: Path, tmp_path: Path
+) -> None:
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "inference.json").write_text("{}")
     with pytest.raises(ValueError, match=r"no weights in models/.*monai\.bundle download"):
@@ -190,7 +209,9 @@ def test_a_folder_that_is_no_bundle_is_refused(bundle_root: Path, tmp_path: Path
         choose_source(bundle_root, tmp_path)
 
 
-def test_a_program_that_fails_is_named_with_its_last_words(datalist: Path, tmp_path: Path, totalsegmentator: None) -> None:
+def test_a_program_that_fails_is_named_with_its_last_words(
+    datalist: Path, tmp_path: Path, totalsegmentator: None
+) -> None:
     (tmp_path / "bin" / "TotalSegmentator").write_text(f"#!{sys.executable}\nraise SystemExit('no room on the GPU')\n")
     with pytest.raises(ValueError, match=r"no mask could be made; the first: .*gave no mask \(no room on the GPU\)"):
         mask_datalist(datalist, tmp_path / "out", MaskSource("totalsegmentator"))
@@ -198,6 +219,8 @@ def test_a_program_that_fails_is_named_with_its_last_words(datalist: Path, tmp_p
 
 def test_an_id_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "datalist.json"
-    path.write_text(json.dumps({"training": [{"id": "a", "image": "x.nii.gz"}], "test": [{"id": "a", "image": "y.nii.gz"}]}))
+    path.write_text(
+        json.dumps({"training": [{"id": "a", "image": "x.nii.gz"}], "test": [{"id": "a", "image": "y.nii.gz"}]})
+    )
     with pytest.raises(ValueError, match="'a'"):
         mask_datalist(path, tmp_path / "out", MaskSource("classical"))

@@ -1,4 +1,6 @@
-"""An archive: every scan has its record once, failures are rows with a reason, and a second run does only what is missing."""
+"""An archive: every scan has its record once, failures are rows with a reason, and a second run does only what is
+missing.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def rows_of(path: Path) -> dict[str, dict[str, str]]:
         return {row["id"]: row for row in csv.DictReader(file)}
 
 
-def test_every_scan_has_a_record_and_a_row_and_a_second_run_does_what_is_missing(scans: Path, tmp_path: Path, model: Model) -> None:
+def test_every_scan_has_a_record_and_a_row_and_a_second_run_does_what_is_missing(
+    scans: Path, tmp_path: Path, model: Model
+) -> None:
     report = run_archive(scans_of(scans), tmp_path, model)
     assert (report.done, report.kept, list(report.problems)) == (2, 0, ["broken.nii.gz"])
     rows = rows_of(report.summary)
@@ -58,7 +62,9 @@ def test_every_scan_has_a_record_and_a_row_and_a_second_run_does_what_is_missing
     assert records[1].stat().st_mtime_ns == before[records[1]], "a finished scan is not done again"
 
 
-def test_findings_of_other_weights_are_not_mixed(scans: Path, tmp_path: Path, model: Model, untrained_weights: Path) -> None:
+def test_findings_of_other_weights_are_not_mixed(
+    scans: Path, tmp_path: Path, model: Model, untrained_weights: Path
+) -> None:
     run_archive({}, tmp_path, model)
     with pytest.raises(ValueError, match="other weights"):
         run_archive({}, tmp_path, model._replace(ckpt_path=str(untrained_weights)))
@@ -68,7 +74,12 @@ def test_a_datalist_gives_masks_and_storage_along(tmp_path: Path) -> None:
     path = tmp_path / "datalist.json"
     stored = {"slope": 1, "intercept": -8192}
     path.write_text(
-        json.dumps({"training": [{"id": "a", "image": "a.nii.gz", "stored": stored}], "test": [{"id": "b", "image": "b.nii.gz"}]})
+        json.dumps(
+            {
+                "training": [{"id": "a", "image": "a.nii.gz", "stored": stored}],
+                "test": [{"id": "b", "image": "b.nii.gz"}],
+            }
+        )
     )
     assert scans_of(path) == {
         "a": {"image": str(tmp_path / "a.nii.gz"), "stored": stored},

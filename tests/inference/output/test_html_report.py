@@ -61,7 +61,9 @@ def test_tensors_of_monai_are_taken_as_they_are(case, tmp_path) -> None:
 
 
 def test_a_scan_without_findings_still_gives_a_report(case, tmp_path) -> None:
-    absent = [dataclasses.replace(answer, present=False, evidence=None, template_spread={}) for answer in case.record.findings]
+    absent = [
+        dataclasses.replace(answer, present=False, evidence=None, template_spread={}) for answer in case.record.findings
+    ]
     record = dataclasses.replace(case.record, findings=absent, queries=[])
     write_report(tmp_path / "r.html", record, case.hu, case.affine, {}, case.token_affine)
     assert "No finding is at or above its threshold" in (tmp_path / "r.html").read_text(encoding="utf-8")
@@ -74,7 +76,9 @@ def test_left_of_the_patient_is_right_on_the_picture_and_anterior_is_up(code) ->
     ras[4:10, 28:36, 12] = 1000  # bone at the patient's left front, in one slice only
     affine = np.diag([3.0, 3, 5, 1])
     image = nib.Nifti1Image(ras, affine)
-    image = image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(affine), nib.orientations.axcodes2ornt(code)))
+    image = image.as_reoriented(
+        nib.orientations.ornt_transform(nib.io_orientation(affine), nib.orientations.axcodes2ornt(code))
+    )
     tokens = np.diag([12.0, 12, 10, 1])
     scores = np.zeros((10, 10, 10))
     scores[2, 8, 6] = 1.0  # (24, 96, 60) mm: slice 12

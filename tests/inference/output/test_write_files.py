@@ -61,7 +61,8 @@ def test_a_map_without_an_answer_is_refused(case, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "stem"), [("a/b/x.nii.gz", "x"), ("x.NRRD", "x"), ("dicom_folder", "dicom_folder"), ("y.1.zip", "y.1"), ("..", "scan")]
+    ("name", "stem"),
+    [("a/b/x.nii.gz", "x"), ("x.NRRD", "x"), ("dicom_folder", "dicom_folder"), ("y.1.zip", "y.1"), ("..", "scan")],
 )
 def test_stem_is_the_name_without_the_format(name, stem) -> None:
     assert scan_stem(name) == stem

@@ -1,4 +1,6 @@
-"""Depth rows: their place in the world, their pitch in every shipped geometry, and the same answer however the scan is stored."""
+"""Depth rows: their place in the world, their pitch in every shipped geometry, and the same answer however the scan is
+stored.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 FINEST_MM = 12.0
 
 
-def affine_of(spacing: tuple[float, float, float] = (4, 4, 3), origin: tuple[float, float, float] = (0, 0, 0)) -> Tensor:
+def affine_of(
+    spacing: tuple[float, float, float] = (4, 4, 3), origin: tuple[float, float, float] = (0, 0, 0)
+) -> Tensor:
     affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
     affine[:3, 3] = torch.tensor(origin)
     return affine[None]
@@ -34,7 +38,9 @@ def noise(*shape: int) -> Tensor:
     return torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("network", [None, "networks/base.json", "networks/fvlm_tower.json"], ids=["default", "base", "fvlm"])
+@pytest.mark.parametrize(
+    "network", [None, "networks/base.json", "networks/fvlm_tower.json"], ids=["default", "base", "fvlm"]
+)
 def test_depth_rows_are_12_mm_or_finer_in_every_geometry(bundle_root: Path, network: str | None) -> None:
     parser = ConfigParser()
     parser.read_config([str(bundle_root / "configs" / name) for name in ("train.json", network) if name is not None])
@@ -98,7 +104,9 @@ def test_a_stem_tells_rows_of_one_token_apart_in_their_order() -> None:
     field, body = torch.zeros(1, 1, 5), torch.ones(1, 1, dtype=torch.bool)
     plain = stem(image, field, body, [1, 1, 1])
     image[..., 2:4] = 1.0  # the second row of four
-    assert (stem(image, field, body, [1, 1, 1]) - plain).abs().amax(dim=-1).gt(1e-4).tolist() == [[False, True, False, False]]
+    assert (stem(image, field, body, [1, 1, 1]) - plain).abs().amax(dim=-1).gt(1e-4).tolist() == [
+        [False, True, False, False]
+    ]
 
 
 @pytest.mark.parametrize("depth_patch", [0, 3, 16])
@@ -134,7 +142,9 @@ def test_a_scan_stored_upside_down_gives_the_same_rows_at_the_same_depth(
     make_model: Callable[[], VisionLanguageModel], tmp_path: Path
 ) -> None:
     model = make_model().eval()
-    steps = Compose([*image_pipeline((4, 4, 3), roi_size=(32, 24, 48), body_crop=False), KeepGeometryd("image"), SnippetTargetsd()])
+    steps = Compose(
+        [*image_pipeline((4, 4, 3), roi_size=(32, 24, 48), body_crop=False), KeepGeometryd("image"), SnippetTargetsd()]
+    )
     snippets = [{"text": "a nodule", "z_mm": -340.0}, {"text": "an effusion", "z_mm": -401.0}]
     outputs = []
     for flipped in (False, True):
@@ -162,8 +172,12 @@ def test_a_shifted_scan_keeps_its_place_in_the_world(tmp_path: Path) -> None:
         moved = move(plain)
         step = move.shift[2]
         steps.add(step)
-        before, after = (depth_positions(given["image_affine"][None], given["image"][None], 1)[0] for given in (plain, moved))
+        before, after = (
+            depth_positions(given["image_affine"][None], given["image"][None], 1)[0] for given in (plain, moved)
+        )
         # A slice carries its z along: what was at voxel k is at voxel k + step with the same mm.
-        torch.testing.assert_close(after[max(step, 0) : 48 + min(step, 0)], before[max(-step, 0) : 48 - max(step, 0)], equal_nan=True)
+        torch.testing.assert_close(
+            after[max(step, 0) : 48 + min(step, 0)], before[max(-step, 0) : 48 - max(step, 0)], equal_nan=True
+        )
         assert moved["image_affine"][2, 3] == plain["image_affine"][2, 3] - 3 * step
     assert min(steps) < 0 < max(steps)

@@ -123,7 +123,9 @@ def test_encoder_says_which_extents_fit(tower: AnyTower) -> None:
 @pytest.fixture
 def transformer() -> VisionTransformerTower:
     torch.manual_seed(0)
-    return VisionTransformerTower(patch=(8, 4, 2), size=(16, 16, 8), width=12, depth=4, heads=2, perceptron=16, levels=(0, 2)).eval()
+    return VisionTransformerTower(
+        patch=(8, 4, 2), size=(16, 16, 8), width=12, depth=4, heads=2, perceptron=16, levels=(0, 2)
+    ).eval()
 
 
 def test_transformer_levels_are_the_normalised_output_and_the_named_blocks(transformer: VisionTransformerTower) -> None:

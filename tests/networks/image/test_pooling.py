@@ -100,7 +100,9 @@ def test_tokens_outside_an_anatomy_have_no_influence_on_its_row(pooling: Anatomy
 def test_order_of_the_tokens_does_not_matter(pooling: AnatomyPooling) -> None:
     tokens, members = _tokens(), _membership()
     order = torch.randperm(10)
-    torch.testing.assert_close(pooling([tokens[:, order]], [members[:, order]])[0], pooling([tokens], [members])[0], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        pooling([tokens[:, order]], [members[:, order]])[0], pooling([tokens], [members])[0], atol=1e-6, rtol=1e-5
+    )
 
 
 def test_extremes_are_those_of_the_finest_level(pooling: AnatomyPooling) -> None:
@@ -137,7 +139,11 @@ def test_a_row_that_is_first_seen_late_is_averaged_like_the_others() -> None:
 
 
 def test_older_weights_count_their_batches_for_all_rows() -> None:
-    older = {"mean": torch.tensor([[1.0], [2.0]]), "variance": torch.tensor([[4.0], [9.0]]), "batches": torch.tensor(7.0)}
+    older = {
+        "mean": torch.tensor([[1.0], [2.0]]),
+        "variance": torch.tensor([[4.0], [9.0]]),
+        "batches": torch.tensor(7.0),
+    }
     standardize = RunningStandardization(rows=2, features=1)
     standardize.load_state_dict(older)
     assert standardize.batches.tolist() == [[7], [7]] and older["batches"].dim() == 0

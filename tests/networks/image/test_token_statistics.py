@@ -46,7 +46,9 @@ def test_features_are_the_means_and_the_extremes_of_each_scale() -> None:
     for volume, edge in ((scan, PATCH), (halved, PATCH // 2), (box_mean(scan), PATCH), (box_mean(halved), PATCH // 2)):
         expected += [cells(volume, edge).max(-1), cells(volume, edge).min(-1)]
     # The one window spans all HU, so a ramp is 2 v - 1.
-    np.testing.assert_allclose(found[:, :10].numpy(), 2 * np.stack([values.ravel() for values in expected], axis=1) - 1, atol=1e-5)
+    np.testing.assert_allclose(
+        found[:, :10].numpy(), 2 * np.stack([values.ravel() for values in expected], axis=1) - 1, atol=1e-5
+    )
 
 
 def test_a_vessel_fades_with_the_scale_and_a_nodule_does_not() -> None:
@@ -66,7 +68,9 @@ def slow_roundness(scan: np.ndarray, distance: int) -> np.ndarray:
     for place in np.ndindex(*scan.shape):
         center = np.add(place, distance)
         sides = [np.multiply(step, distance) for step in itertools.product((-1, 0, 1), repeat=3) if any(step)]
-        found[place] = min(scan[place] - (padded[tuple(center + side)] + padded[tuple(center - side)]) / 2 for side in sides)
+        found[place] = min(
+            scan[place] - (padded[tuple(center + side)] + padded[tuple(center - side)]) / 2 for side in sides
+        )
     return found
 
 
@@ -82,7 +86,8 @@ def test_a_nodule_is_round_in_its_token_and_a_vessel_and_a_plate_are_not() -> No
     scan[0, 0, 4:8, 4:8, 4:8] = 0.5
     scan[1, 0, 4:8, 4:8, :] = 0.5
     scan[2, 0, 4:8, :, :] = 0.5
-    # The token that holds the object; the brightest spots in the lung's window, finest scale and the three coarser ones.
+    # The token that holds the object; the brightest spots in the lung's window, finest scale and the three coarser
+    # ones.
     nodule, vessel, plate = features(statistics(), scan)[:, 21][:, [10, 12, 18, 24]]
     # 0.1 and 0.5 are -800 and 0 HU: 4 / 3 apart on the ramp from -1000 to 200 HU.
     assert nodule.tolist() == pytest.approx([2 / 3, 2 / 3, 4 / 3, 4 / 3 * 6 / 27], abs=1e-5)

@@ -168,10 +168,14 @@ def test_trained_trunk_pads_texts_of_like_length_together_and_answers_in_the_ord
     tower = _tower(encoder, trainable_layers=-1, batch_size=2).eval()
     texts = ["a nodule in the upper lobe", "a", "a nodule in the lower lobe", "bc", "a"]
     passes: list[torch.Size] = []
-    tower.trunk.register_forward_pre_hook(lambda module, args, kwargs: passes.append(kwargs["input_ids"].shape), with_kwargs=True)
+    tower.trunk.register_forward_pre_hook(
+        lambda module, args, kwargs: passes.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
     together = tower(texts)
     short, long = passes
-    assert short[0] == long[0] == 2 and short[1] < long[1], "four distinct texts, the two short ones in a pass of their own"
+    assert short[0] == long[0] == 2 and short[1] < long[1], (
+        "four distinct texts, the two short ones in a pass of their own"
+    )
     for row, text in zip(together, texts, strict=True):
         torch.testing.assert_close(row, tower([text])[0], atol=1e-5, rtol=1e-4)
 
@@ -182,11 +186,16 @@ def test_new_trunk_takes_its_geometry_from_the_configuration(encoder: str) -> No
     assert all(parameter.requires_grad for parameter in tower.parameters())
 
 
-def test_new_trunk_is_in_single_precision_where_the_pretrained_one_is_stored_in_half(encoder: str, tmp_path: Path) -> None:
+def test_new_trunk_is_in_single_precision_where_the_pretrained_one_is_stored_in_half(
+    encoder: str, tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(encoder, tmp_path / "half"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps({**config, "dtype": "float16"}))
-    assert _tower(str(folder), trainable_layers=-1, from_scratch={"num_hidden_layers": 1})(["a nodule"]).dtype == torch.float32
+    assert (
+        _tower(str(folder), trainable_layers=-1, from_scratch={"num_hidden_layers": 1})(["a nodule"]).dtype
+        == torch.float32
+    )
 
 
 def test_new_trunk_that_is_frozen_is_refused(encoder: str) -> None:
@@ -215,7 +224,9 @@ def test_encoder_that_lacks_weights_is_refused(encoder: str, tmp_path: Path) -> 
     weights = load_file(folder / "model.safetensors")
     del weights["encoder.layer.1.output.dense.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"encoder: the weights lack 1 tensors .*encoder\.layer\.1\.output\.dense\.weight"):
+    with pytest.raises(
+        ValueError, match=r"encoder: the weights lack 1 tensors .*encoder\.layer\.1\.output\.dense\.weight"
+    ):
         _tower(str(folder))
 
 
@@ -233,7 +244,9 @@ def test_unknown_pooling_unknown_role_and_no_text_are_refused(encoder: str) -> N
     with pytest.raises(ValueError, match="pooling 'max' is unknown; known are mean, cls and last"):
         _tower(encoder, pooling="max")
     tower = _tower(encoder)
-    with pytest.raises(ValueError, match="role 'title' is unknown; known are report, anatomy, prompt, sentence, snippet"):
+    with pytest.raises(
+        ValueError, match="role 'title' is unknown; known are report, anatomy, prompt, sentence, snippet"
+    ):
         tower(["a"], "title")
     with pytest.raises(ValueError, match="at least one text"):
         tower([])

@@ -17,12 +17,18 @@ ANATOMY_OF = {finding.name: finding.anatomy for finding in FINDINGS}
 PARTS = {  # the places the renderer may give
     "Medical material": ("pacemaker", "central venous catheter", "sternal wires", "chest tube", "surgical clips"),
     "Arterial wall calcification": ("aortic arch", "descending aorta", "ascending aorta", None),
-    "Coronary artery wall calcification": ("left anterior descending artery", "circumflex artery", "right coronary artery"),
+    "Coronary artery wall calcification": (
+        "left anterior descending artery",
+        "circumflex artery",
+        "right coronary artery",
+    ),
     "Lymphadenopathy": ("paratracheal", "subcarinal", "hilar", "prevascular"),
 }
 LOBES = ("upper lobe", "middle lobe", "lingula", "lower lobe", "apex", "base", None)
 SIZED = ("Lung nodule", "Consolidation", "Lymphadenopathy", "Hiatal hernia", "Pleural effusion")
-REFERENCE = re.compile(r"ser?i?e?s? (\d+), im(?:age)? (\d+)|image (\d+) of series (\d+)|image (\d+), series (\d+)", re.IGNORECASE)
+REFERENCE = re.compile(
+    r"ser?i?e?s? (\d+), im(?:age)? (\d+)|image (\d+) of series (\d+)|image (\d+), series (\d+)", re.IGNORECASE
+)
 
 
 def _words(text: str) -> str:
@@ -47,8 +53,22 @@ def _site(name: str, rng: np.random.Generator) -> Site:
 def _case(seed: int, rate: float = 0.25) -> Case:
     rng = np.random.default_rng(seed)
     labels = tuple(int(rng.random() < rate) for _ in FINDING_NAMES)
-    sites = [_site(name, rng) for name, label in zip(FINDING_NAMES, labels, strict=True) if label for _ in range(rng.integers(1, 5))]
-    return Case(seed, f"phantom_{seed:06d}", labels, sites, image_count=120, z_bottom_mm=-180.0, spacing=(2.0, 2.0, 3.0), series=3)
+    sites = [
+        _site(name, rng)
+        for name, label in zip(FINDING_NAMES, labels, strict=True)
+        if label
+        for _ in range(rng.integers(1, 5))
+    ]
+    return Case(
+        seed,
+        f"phantom_{seed:06d}",
+        labels,
+        sites,
+        image_count=120,
+        z_bottom_mm=-180.0,
+        spacing=(2.0, 2.0, 3.0),
+        series=3,
+    )
 
 
 def _single(name: str, site: Site) -> Case:
@@ -145,7 +165,9 @@ def test_a_present_finding_is_never_denied(written):
         for sentence in report.sentences:
             denials += len(sentence.denied)
             assert not {name for name in sentence.denied if case.labels[FINDING_NAMES.index(name)]}, sentence.plain
-    assert 0.1 < denials / sum(case.labels.count(0) for case, _ in written) < 0.5  # most of the absent ones are not mentioned
+    assert (
+        0.1 < denials / sum(case.labels.count(0) for case, _ in written) < 0.5
+    )  # most of the absent ones are not mentioned
 
 
 @pytest.mark.parametrize("name", FINDING_NAMES)
@@ -168,7 +190,12 @@ def test_an_absent_finding_is_denied_in_at_least_four_wordings():
 
 
 def test_no_sentence_equals_a_filled_scoring_template(written):
-    scoring = {_words(fill_template(text, name)) for name in FINDING_NAMES for pair in TEMPLATES for text in (pair.positive, pair.negative)}
+    scoring = {
+        _words(fill_template(text, name))
+        for name in FINDING_NAMES
+        for pair in TEMPLATES
+        for text in (pair.positive, pair.negative)
+    }
     for _, report in written:
         assert not scoring & {_words(sentence.plain) for sentence in report.sentences}
         for text in (report.findings, report.impression, *(caption.text for caption in report.captions.values())):
@@ -201,7 +228,9 @@ def test_an_anatomy_that_is_not_mentioned_has_no_caption(written):
 
 def test_mild_findings_are_left_out_now_and_then():
     case = _single("Emphysema", Site("Emphysema", 0.1, "bilateral", None))
-    silent = sum(not any(s.findings for s in write_report(case, np.random.default_rng(seed)).sentences) for seed in range(1000))
+    silent = sum(
+        not any(s.findings for s in write_report(case, np.random.default_rng(seed)).sentences) for seed in range(1000)
+    )
     assert 90 < silent < 160  # 12.5 % of 1000, more than three standard deviations either side
 
 
@@ -209,7 +238,13 @@ def test_normal_statements_are_shared_over_anatomies_and_some_name_no_organ(writ
     plain = {sentence.plain for _, report in written for sentence in report.sentences if not sentence.findings}
     for organ in ("heart", "aorta", "oesophagus", "mediastinum"):
         assert f"No abnormality in the {organ}." in plain
-    anatomies_of = {anatomy for _, r in written for s in r.sentences if s.plain == "Nothing abnormal to report." for anatomy in s.anatomies}
+    anatomies_of = {
+        anatomy
+        for _, r in written
+        for s in r.sentences
+        if s.plain == "Nothing abnormal to report."
+        for anatomy in s.anatomies
+    }
     assert len(anatomies_of) >= 3
 
 
@@ -217,7 +252,7 @@ def test_sentences_are_well_formed(written):
     for _, report in written:
         for sentence in report.sentences:
             assert re.fullmatch(r"[A-Z0-9].*[^ .,]\.", sentence.text), sentence.text
-            assert not re.search(r"  | [.,;:]|\(\)|\bNone\b|[{}+\x01]|,,|\b[Aa] [aeio]|\b[Aa]n [bcdfgjklmpqrstvwz]", sentence.text), (
-                sentence.text
-            )
+            assert not re.search(
+                r"  | [.,;:]|\(\)|\bNone\b|[{}+\x01]|,,|\b[Aa] [aeio]|\b[Aa]n [bcdfgjklmpqrstvwz]", sentence.text
+            ), sentence.text
             assert sentence.text in report.findings + "\n" + report.impression

@@ -51,7 +51,9 @@ class LiveServer:
     def get(self, path: str, **keys: Any) -> requests.Response:
         return requests.get(self.url + path, timeout=120, **keys)
 
-    def infer(self, model: str, target: str, params: Mapping[str, Any] | None = None, output: str = "", **keys: Any) -> Answer:
+    def infer(
+        self, model: str, target: str, params: Mapping[str, Any] | None = None, output: str = "", **keys: Any
+    ) -> Answer:
         """``target`` is ``image=ID`` or ``session_id=ID``, or empty when a file is sent along."""
         query = "&".join(filter(None, [target, f"output={output}" if output else ""]))
         data = {"params": json.dumps(params)} if params is not None else None
@@ -94,7 +96,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(bundle_root: Path, studies: str | Path, work: Path, conf: Sequence[tuple[str, str]]) -> Iterator[LiveServer]:
+def running(
+    bundle_root: Path, studies: str | Path, work: Path, conf: Sequence[tuple[str, str]]
+) -> Iterator[LiveServer]:
     """Starts the server, and stops it again."""
     port = free_port()
     launcher = bundle_root / "plugins" / "monailabel" / "start_server.py"

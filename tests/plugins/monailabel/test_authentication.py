@@ -65,7 +65,9 @@ def token(*roles: str, seconds: int = 600, key: object = KEY, algorithm: str = "
     return jwt.encode(payload, key, algorithm=algorithm)  # type: ignore[arg-type]
 
 
-def test_tokens_of_the_realm_open_what_their_role_may(realm: str, bundle_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_of_the_realm_open_what_their_role_may(
+    realm: str, bundle_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     tokens = {
         "none": "",
@@ -79,7 +81,9 @@ def test_tokens_of_the_realm_open_what_their_role_may(realm: str, bundle_root: P
     monkeypatch.setenv("MONAI_LABEL_AUTH_ENABLE", "true")
     monkeypatch.setenv("MONAI_LABEL_AUTH_REALM_URI", realm)
     app = str(bundle_root / "plugins" / "monailabel")
-    run = subprocess.run([sys.executable, "-c", ASK, app, json.dumps(tokens)], capture_output=True, encoding="utf-8", check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", ASK, app, json.dumps(tokens)], capture_output=True, encoding="utf-8", check=False
+    )
     assert "ANSWERS" in run.stdout, run.stderr[-3000:]
     answers = json.loads(run.stdout.split("ANSWERS")[1])
     assert answers["auth"] is True

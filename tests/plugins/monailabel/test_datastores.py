@@ -1,4 +1,6 @@
-"""Series of a DICOMweb server in a cache: fetched once, called by a UID that is one, and nothing is kept for those that were fetched."""
+"""Series of a DICOMweb server in a cache: fetched once, called by a UID that is one, and nothing is kept for those that
+were fetched.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,9 @@ def test_fine_tuning_says_that_it_needs_a_folder(datastore: Fetching) -> None:
         FineTuning(SimpleNamespace()).check({}, datastore)  # type: ignore[arg-type]
 
 
-def test_a_server_that_is_down_is_told_within_the_time_that_clients_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_down_is_told_within_the_time_that_clients_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(settings, "MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path))
     app = SimpleNamespace(studies=f"http://127.0.0.1:{free_port()}/dicom-web")
     series = CTFindingsApp._init_dicomweb_datastore(app)  # type: ignore[arg-type]

@@ -1,4 +1,6 @@
-"""Scans from a DICOMweb server: Orthanc on the loopback, where Debian's packages orthanc and orthanc-dicomweb are installed."""
+"""Scans from a DICOMweb server: Orthanc on the loopback, where Debian's packages orthanc and orthanc-dicomweb are
+installed.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def orthanc(tmp_path: Path) -> Iterator[str]:
                     requests.get(f"{url}/system", timeout=10).raise_for_status()
                     break
                 except requests.RequestException:
-                    assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "orthanc.txt").read_text()[-2000:]
+                    assert process.poll() is None and time.monotonic() < deadline, (
+                        tmp_path / "orthanc.txt"
+                    ).read_text()[-2000:]
                     time.sleep(0.2)
             yield url
         finally:
@@ -74,9 +78,13 @@ def test_a_series_of_a_dicomweb_server_is_answered_by_its_uid(
         requests.post(f"{orthanc}/instances", data=file.read_bytes(), timeout=60).raise_for_status()
     uid = str(pydicom.dcmread(next(folder.iterdir()), stop_before_pixels=True).SeriesInstanceUID)
 
-    with running(bundle_root, f"{orthanc}/dicom-web", tmp_path / "work", [("checkpoint", str(untrained_weights))]) as server:
+    with running(
+        bundle_root, f"{orthanc}/dicom-web", tmp_path / "work", [("checkpoint", str(untrained_weights))]
+    ) as server:
         assert server.get("/info/").json()["datastore"]["total"] == 1
-        assert list(server.get("/datastore/?output=all").json()["objects"]) == [uid], "a series is listed before it was fetched"
+        assert list(server.get("/datastore/?output=all").json()["objects"]) == [uid], (
+            "a series is listed before it was fetched"
+        )
         answer = server.infer("findings", f"image={uid}")
         assert answer.status == 200, answer.params
         wanted = BundlePredictor(bundle_root, untrained_weights).encode(folder)
@@ -90,10 +98,16 @@ def test_a_series_of_a_dicomweb_server_is_answered_by_its_uid(
         unknown = server.infer("findings", "image=1.2.3.4")
         assert unknown.status == 404 and "1.2.3.4" in unknown.params["detail"]
         assert server.infer("findings", "image=nobody").status == 404
-        label = requests.put(f"{server.url}/datastore/label?image={uid}&tag=final", files={"label": ("x.nii.gz", b"x")}, timeout=60)
+        label = requests.put(
+            f"{server.url}/datastore/label?image={uid}&tag=final", files={"label": ("x.nii.gz", b"x")}, timeout=60
+        )
         assert label.status_code == 400 and "needs a folder" in label.json()["detail"]
         training = requests.post(f"{server.url}/train/findings", json={}, timeout=60)
         assert training.status_code == 400 and "needs a folder" in training.json()["detail"]
         assert len(requests.get(f"{orthanc}/series", timeout=60).json()) == 1, "nothing was written to the archive"
-        cached = [path.name for path in (tmp_path / "work" / "dicomweb").glob("*/*") if path.is_dir() and path.name != "labels"]
+        cached = [
+            path.name
+            for path in (tmp_path / "work" / "dicomweb").glob("*/*")
+            if path.is_dir() and path.name != "labels"
+        ]
         assert cached == [uid], "no half series is left in the cache"

@@ -26,7 +26,10 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, li
     labels = {}
     for index in range(STUDIES):
         case, hu, _, _, affine = make_case(seed=11, index=index)
-        nib.save(nib.Nifti1Image(hu[::2, ::2].astype(np.int16), affine @ np.diag([2.0, 2.0, 1.0, 1.0])), folder / f"case{index}.nii.gz")
+        nib.save(
+            nib.Nifti1Image(hu[::2, ::2].astype(np.int16), affine @ np.diag([2.0, 2.0, 1.0, 1.0])),
+            folder / f"case{index}.nii.gz",
+        )
         labels[f"case{index}"] = [int(value) for value in case.labels]
     return folder, labels
 
@@ -40,10 +43,19 @@ def test_a_group_fine_tunes_on_the_studies_of_its_server(
         too_few = requests.post(f"{server.url}/train/findings", json={}, timeout=60)
         assert too_few.status_code == 400 and "0 scans" in too_few.json()["detail"]
         for name, values in labels.items():
-            study = {"labels": values, "captions": {"lung": {"text": "Clear lungs.", "normal": True}}, "image": "/etc/passwd"}
+            study = {
+                "labels": values,
+                "captions": {"lung": {"text": "Clear lungs.", "normal": True}},
+                "image": "/etc/passwd",
+            }
             info = {"info": json.dumps({"study": study})}
-            assert requests.put(f"{server.url}/datastore/image/info?image={name}", data=info, timeout=60).status_code == 200
-        started = requests.post(f"{server.url}/train/findings", json={"max_epochs": 2, "batch_size": 2, "val_split": 0.25}, timeout=120)
+            assert (
+                requests.put(f"{server.url}/datastore/image/info?image={name}", data=info, timeout=60).status_code
+                == 200
+            )
+        started = requests.post(
+            f"{server.url}/train/findings", json={"max_epochs": 2, "batch_size": 2, "val_split": 0.25}, timeout=120
+        )
         assert started.status_code == 200, started.text
         deadline = time.monotonic() + 900
         while (task := server.get("/train/").json())["status"] in ("SUBMITTED", "RUNNING"):
@@ -57,7 +69,9 @@ def test_a_group_fine_tunes_on_the_studies_of_its_server(
 
     datalist = json.loads((model.parent / "datalist.json").read_text())
     assert (len(datalist["training"]), len(datalist["validation"])) == (3, 1)
-    assert {Path(study["image"]).parent for study in datalist["training"]} == {folder.resolve()}, "paths come from the datastore alone"
+    assert {Path(study["image"]).parent for study in datalist["training"]} == {folder.resolve()}, (
+        "paths come from the datastore alone"
+    )
     before = torch.load(untrained_weights, weights_only=True)
     after = torch.load(model, weights_only=True)
     assert before.keys() == after.keys()

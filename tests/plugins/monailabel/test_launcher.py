@@ -26,7 +26,10 @@ from tests.plugins.monailabel.live_server import free_port
         (["--studies", ".", "--conf", "checkpoint", "nothing.pt"], "nothing.pt"),
         (["--studies", ".", "--conf", "bundle", "tests"], "bundle/ctfindings"),
         (["--studies", ".", "--conf", "cache_mb", "plenty"], "'plenty'"),
-        (["--studies", ".", "--conf", "overlays", "configs/networks/base.json,configs/nothing.json"], "configs/nothing.json: no such file"),
+        (
+            ["--studies", ".", "--conf", "overlays", "configs/networks/base.json,configs/nothing.json"],
+            "configs/nothing.json: no such file",
+        ),
         (["--studies", ".", "--ssl-keyfile", "key.pem"], "belong together"),
     ],
 )
@@ -45,7 +48,11 @@ def test_a_port_in_use_is_refused_in_one_line(tmp_path: Path) -> None:
         port = str(other.getsockname()[1])
         main(["--studies", str(tmp_path), "--port", port, "--conf", "work", str(tmp_path / "work")])
     message = str(refused.value)
-    assert message.startswith(f"error: 127.0.0.1:{port}: cannot be listened on") and "--port" in message and "\n" not in message
+    assert (
+        message.startswith(f"error: 127.0.0.1:{port}: cannot be listened on")
+        and "--port" in message
+        and "\n" not in message
+    )
 
 
 def test_only_this_machine_is_served_by_default() -> None:
@@ -69,10 +76,19 @@ def test_folders_that_cannot_be_written_to_are_refused_in_one_line(tmp_path: Pat
     file = tmp_path / "file"
     file.write_bytes(b"")
     for arguments, words in [
-        (["--studies", str(closed), "--conf", "work", str(tmp_path / "work")], f"--studies {closed}: cannot be written to"),
-        (["--studies", str(tmp_path), "--conf", "work", str(closed)], f"--conf work: {closed.resolve()}: cannot be written to"),
+        (
+            ["--studies", str(closed), "--conf", "work", str(tmp_path / "work")],
+            f"--studies {closed}: cannot be written to",
+        ),
+        (
+            ["--studies", str(tmp_path), "--conf", "work", str(closed)],
+            f"--conf work: {closed.resolve()}: cannot be written to",
+        ),
         (["--studies", str(tmp_path), "--conf", "work", str(file)], f"--conf work: {file}: cannot be made"),
-        (["--studies", str(tmp_path), "--conf", "work", str(file / "work")], f"--conf work: {file / 'work'}: cannot be made"),
+        (
+            ["--studies", str(tmp_path), "--conf", "work", str(file / "work")],
+            f"--conf work: {file / 'work'}: cannot be made",
+        ),
     ]:
         with pytest.raises(SystemExit) as refused:
             main(arguments)
@@ -84,7 +100,9 @@ def test_only_their_owner_reads_the_scans_in_the_work_folder(tmp_path: Path) -> 
     work = tmp_path / "runs" / "work"
     before = os.umask(0o022)
     try:
-        _check(_parser().parse_args(["--studies", str(tmp_path), "--port", str(free_port()), "--conf", "work", str(work)]))
+        _check(
+            _parser().parse_args(["--studies", str(tmp_path), "--port", str(free_port()), "--conf", "work", str(work)])
+        )
     finally:
         os.umask(before)
     assert work.stat().st_mode & 0o777 == 0o700
@@ -109,15 +127,28 @@ def test_a_server_that_others_reach_without_protection_is_warned_of(
     host: str, authentication: bool, encryption: bool, words: str | None
 ) -> None:
     warning = _exposure(host, authentication, encryption)
-    assert warning is None if words is None else warning is not None and f"--host {host}" in warning and f"{words};" in warning
+    assert (
+        warning is None
+        if words is None
+        else warning is not None and f"--host {host}" in warning and f"{words};" in warning
+    )
 
 
 @pytest.mark.parametrize("fault", ["weights", "datastore"])
-def test_what_only_loading_shows_is_one_line_too(fault: str, bundle_root: Path, untrained_weights: Path, tmp_path: Path) -> None:
-    """A network that the weights do not fit, and a list of labels that is damaged; on all addresses, which is warned of."""
+def test_what_only_loading_shows_is_one_line_too(
+    fault: str, bundle_root: Path, untrained_weights: Path, tmp_path: Path
+) -> None:
+    """A network that the weights do not fit, and a list of labels that is damaged; on all addresses, which is warned
+    of.
+    """
     studies = tmp_path / "studies"
     studies.mkdir()
-    command = [sys.executable, str(bundle_root / "plugins" / "monailabel" / "start_server.py"), "--studies", str(studies)]
+    command = [
+        sys.executable,
+        str(bundle_root / "plugins" / "monailabel" / "start_server.py"),
+        "--studies",
+        str(studies),
+    ]
     command += [
         "--host",
         "0.0.0.0",
@@ -142,7 +173,9 @@ def test_what_only_loading_shows_is_one_line_too(fault: str, bundle_root: Path, 
     assert any(line.startswith("warning: --host 0.0.0.0: ") for line in lines)
 
 
-def test_ctrl_c_while_the_libraries_load_ends_without_a_traceback(bundle_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_while_the_libraries_load_ends_without_a_traceback(
+    bundle_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt
 

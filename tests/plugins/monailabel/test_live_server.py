@@ -57,9 +57,15 @@ def test_info_names_the_models_and_the_versions_a_client_compares(server: LiveSe
     assert set(info["models"]) == {"findings", "findings_points", "evidence", "scan"}
     for model in info["models"].values():
         config = model["config"]
-        assert (config["api"], config["bundle_version"], config["weights_sha256"]) == (1, __version__, sha256_of(untrained_weights))
+        assert (config["api"], config["bundle_version"], config["weights_sha256"]) == (
+            1,
+            __version__,
+            sha256_of(untrained_weights),
+        )
     assert info["models"]["evidence"]["config"]["query"] == ""
-    assert info["models"]["evidence"]["type"] not in ("segmentation", "detection"), "Slicer's own module would load it as a segmentation"
+    assert info["models"]["evidence"]["type"] not in ("segmentation", "detection"), (
+        "Slicer's own module would load it as a segmentation"
+    )
 
 
 def test_findings_are_the_record_and_the_anatomies_on_the_grid_of_the_scan(
@@ -78,7 +84,9 @@ def test_findings_are_the_record_and_the_anatomies_on_the_grid_of_the_scan(
     assert server.infer("findings", "image=first", output="json").params["record"]["findings"] == record["findings"]
 
 
-def test_the_scan_itself_is_given_in_hu_on_its_own_grid_without_encoding_it(server: LiveServer, scans: dict[str, Path]) -> None:
+def test_the_scan_itself_is_given_in_hu_on_its_own_grid_without_encoding_it(
+    server: LiveServer, scans: dict[str, Path]
+) -> None:
     before = server.encoded()
     answer = server.infer("scan", "image=second")
     assert answer.status == 200 and answer.volume().get_data_dtype() == np.dtype("<i2")
@@ -88,7 +96,11 @@ def test_the_scan_itself_is_given_in_hu_on_its_own_grid_without_encoding_it(serv
     assert server.encoded() == before
     assert server.infer("scan", "image=second", output="json").status == 400
     refused = server.infer("scan", "image=truncated")
-    assert refused.status == 422 and "truncated.nii.gz" in refused.params["detail"] and "/" not in refused.params["detail"].split(":")[0]
+    assert (
+        refused.status == 422
+        and "truncated.nii.gz" in refused.params["detail"]
+        and "/" not in refused.params["detail"].split(":")[0]
+    )
 
 
 def test_points_are_the_present_findings_at_their_evidence_in_lps(server: LiveServer) -> None:
@@ -124,7 +136,8 @@ def test_evidence_of_free_text_is_a_heat_map_with_its_depth(server: LiveServer, 
     assert heights == sorted(heights)
     best = max(params["depth"], key=lambda layer: layer["score"])["z_mm"]
     assert abs(best - params["z_mm"]) <= (heights[1] - heights[0])
-    # Each layer of the profile is as strong as the heat on the slice through its centre, but for what interpolation between tokens loses.
+    # Each layer of the profile is as strong as the heat on the slice through its centre, but for what interpolation
+    # between tokens loses.
     inside = slice(1, -1)
     scores = np.asarray([layer["score"] for layer in params["depth"]])[inside]
     slices = np.round((np.asarray(heights)[inside] - scan.affine[2, 3]) / scan.affine[2, 2]).astype(int)
@@ -145,7 +158,9 @@ def test_a_second_question_does_not_encode_the_scan_again(server: LiveServer) ->
     assert server.encoded() - before <= 1
 
 
-def test_a_session_is_answered_like_the_datastore_and_forgets_the_name_of_the_file(server: LiveServer, scans: dict[str, Path]) -> None:
+def test_a_session_is_answered_like_the_datastore_and_forgets_the_name_of_the_file(
+    server: LiveServer, scans: dict[str, Path]
+) -> None:
     session = server.upload(("Doe_John.nii.gz", scans["second"].read_bytes()))
     answer = server.infer("findings", f"session_id={session}", output="json")
     wanted = server.infer("findings", "image=second", output="json").params["record"]
@@ -202,7 +217,9 @@ def test_other_routes_of_monai_label_answer_in_sentences_too(server: LiveServer)
     response = requests.post(f"{server.url}/activelearning/psychic", timeout=60)
     assert response.status_code == 400 and "psychic" in response.json()["detail"]
     assert server.get("/datastore/image?image=nobody").status_code == 404
-    response = requests.put(f"{server.url}/datastore/image?image=..%2F..%2Fevil", files={"file": ("a.nii.gz", b"x")}, timeout=60)
+    response = requests.put(
+        f"{server.url}/datastore/image?image=..%2F..%2Fevil", files={"file": ("a.nii.gz", b"x")}, timeout=60
+    )
     assert response.status_code == 400 and "path" in response.json()["detail"]
     response = requests.post(f"{server.url}/train/findings", json={"max_epochs": -1}, timeout=60)
     assert response.status_code == 400 and "max_epochs" in response.json()["detail"]
@@ -229,13 +246,19 @@ def test_a_client_that_is_killed_does_not_stop_the_server(server: LiveServer) ->
     host, port = server.url.removeprefix("http://").split(":")
     for _ in range(3):
         with socket.create_connection((host, int(port))) as client:
-            client.sendall(b"POST /infer/findings?image=first HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n\r\nabc")
+            client.sendall(
+                b"POST /infer/findings?image=first HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n\r\nabc"
+            )
     assert server.infer("findings", "image=first", output="json").status == 200
 
 
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the limit of another process's files can be set on Linux only")
+@pytest.mark.skipif(
+    not hasattr(resource, "prlimit"), reason="the limit of another process's files can be set on Linux only"
+)
 def test_a_disk_that_takes_no_more_loses_nothing(server: LiveServer, scans: dict[str, Path]) -> None:
-    """Files above 60 kB cannot be written for a while: the same path through the code as a full disk, without needing one."""
+    """Files above 60 kB cannot be written for a while: the same path through the code as a full disk, without needing
+    one.
+    """
     content = nib.load(scans["first"]).to_bytes()[:900_000]
     session = server.upload(("x.nii.gz", scans["second"].read_bytes()))
     before = server.infer("evidence", f"session_id={session}", {"query": QUERY})
@@ -245,7 +268,9 @@ def test_a_disk_that_takes_no_more_loses_nothing(server: LiveServer, scans: dict
     try:
         upload = requests.put(f"{server.url}/session/", files={"files": ("y.nii", content)}, timeout=120)
         assert upload.status_code == 507 and "disk" in upload.json()["detail"]
-        image = requests.put(f"{server.url}/datastore/image?image=second", files={"file": ("y.nii.gz", content)}, timeout=120)
+        image = requests.put(
+            f"{server.url}/datastore/image?image=second", files={"file": ("y.nii.gz", content)}, timeout=120
+        )
         assert image.status_code == 507
         assert server.infer("evidence", f"session_id={session}", {"query": QUERY}, output="json").status == 200
     finally:
@@ -272,10 +297,14 @@ def test_fifty_requests_of_eight_clients_are_never_mixed(server: LiveServer, enc
         kind = number % 5
         if kind == 0:
             record = server.infer("findings", f"image={name}", output="json").params["record"]
-            return record["scan"]["file"] == f"{name}.nii.gz" and np.allclose(probabilities(record), expected(encoded[name]), atol=1e-4)
+            return record["scan"]["file"] == f"{name}.nii.gz" and np.allclose(
+                probabilities(record), expected(encoded[name]), atol=1e-4
+            )
         if kind == 1:
             found = server.infer("findings_points", f"image={name}").params["findings"]
-            return found == pytest.approx({f.name: f.probability for f in encoded[name].record.findings if f.present}, abs=1e-4)
+            return found == pytest.approx(
+                {f.name: f.probability for f in encoded[name].record.findings if f.present}, abs=1e-4
+            )
         query = (QUERY, "calcified aorta")[kind % 2]
         answer = server.infer("evidence", f"image={name}", {"query": query}, output="" if kind == 4 else "json")
         return answer.params["text"] == query and answer.params["score"] == pytest.approx(wanted[name, query], abs=1e-5)
@@ -292,7 +321,9 @@ def test_eight_clients_at_one_new_scan_encode_it_once(server: LiveServer, scans:
     session = server.upload(("x.nii", shifted.to_bytes()))
     before = server.encoded()
     with ThreadPoolExecutor(8) as clients:
-        answers = list(clients.map(lambda _: server.infer("findings", f"session_id={session}", output="json"), range(8)))
+        answers = list(
+            clients.map(lambda _: server.infer("findings", f"session_id={session}", output="json"), range(8))
+        )
     assert server.encoded() == before + 1
     assert len({json.dumps(answer.params["record"]["findings"]) for answer in answers}) == 1
 

@@ -1,4 +1,6 @@
-"""The routes without a network: whose requests are answered, what is kept of them, and that a slow archive holds up nobody else."""
+"""The routes without a network: whose requests are answered, what is kept of them, and that a slow archive holds up
+nobody else.
+"""
 
 from __future__ import annotations
 
@@ -82,10 +84,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TestClient:
 # Origins
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9999", "http://127.0.0.1:8000.evil.example", ""])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:9999", "http://127.0.0.1:8000.evil.example", ""]
+)
 def test_a_page_of_another_site_cannot_make_the_server_act(folder: TestClient, tmp_path: Path, origin: str) -> None:
     before = sorted(tmp_path.iterdir())
-    for method, path in [("POST", "/train/findings"), ("POST", "/activelearning/random"), ("GET", "/info/"), ("OPTIONS", "/info/")]:
+    for method, path in [
+        ("POST", "/train/findings"),
+        ("POST", "/activelearning/random"),
+        ("GET", "/info/"),
+        ("OPTIONS", "/info/"),
+    ]:
         answer = folder.request(method, path, headers={"Origin": origin})
         assert answer.status_code == 403 and "MONAI_LABEL_CORS_ORIGINS" in answer.json()["detail"]
     sent = folder.put("/datastore/image?image=x", files={"file": ("x.nii.gz", b"voxels")}, headers={"Origin": origin})
@@ -97,7 +106,9 @@ def test_programs_and_pages_of_the_server_itself_are_answered(folder: TestClient
     assert folder.get("/info/", headers={"Origin": "http://127.0.0.1:8000"}).status_code == 200
 
 
-def test_a_page_that_the_settings_name_is_answered_and_may_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_the_settings_name_is_answered_and_may_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = "https://viewer.example.org"
     monkeypatch.setattr(settings, "MONAI_LABEL_CORS_ORIGINS", [f"{page}/"])
     client = served(FolderDatastore(str(tmp_path), extensions=["*.nii.gz"]), monkeypatch)
@@ -172,7 +183,9 @@ def test_a_series_is_not_fetched_to_be_given_as_a_file(series: TestClient, archi
     assert not archive.searches
 
 
-def test_labels_and_study_records_of_a_series_are_refused_in_words(series: TestClient, archive: Archive, tmp_path: Path) -> None:
+def test_labels_and_study_records_of_a_series_are_refused_in_words(
+    series: TestClient, archive: Archive, tmp_path: Path
+) -> None:
     before = sorted(tmp_path.rglob("*"))
     info = {"info": json.dumps({"study": {"report": {"findings": "Clear lungs."}}})}
     for answer in (
@@ -205,9 +218,13 @@ def test_labels_and_study_records_of_a_series_are_refused_in_words(series: TestC
         ('{"study": {"snippets": 3}}', "snippet of study case1"),
     ],
 )
-def test_a_study_record_that_training_could_not_read_is_refused_when_it_is_sent(folder: TestClient, info: str, words: str) -> None:
+def test_a_study_record_that_training_could_not_read_is_refused_when_it_is_sent(
+    folder: TestClient, info: str, words: str
+) -> None:
     answer = folder.put("/datastore/image/info?image=case1", data={"info": info})
-    assert answer.status_code == 400 and words in answer.json()["detail"] and answer.json()["detail"].startswith("info: ")
+    assert (
+        answer.status_code == 400 and words in answer.json()["detail"] and answer.json()["detail"].startswith("info: ")
+    )
     assert "study" not in folder.get("/datastore/image/info?image=case1").json()
 
 
@@ -221,12 +238,18 @@ def test_a_whole_study_record_is_kept(folder: TestClient) -> None:
         "captions": {"lung": {"text": "Clear lungs.", "normal": True}},
         "snippets": [{"text": "a nodule", "z_mm": None}],
     }
-    assert folder.put("/datastore/image/info?image=case1", data={"info": json.dumps({"study": study})}).status_code == 200
+    assert (
+        folder.put("/datastore/image/info?image=case1", data={"info": json.dumps({"study": study})}).status_code == 200
+    )
     assert folder.get("/datastore/image/info?image=case1").json()["study"] == study
-    assert folder.put("/datastore/image/info?image=nobody", data={"info": json.dumps({"study": study})}).status_code == 404
+    assert (
+        folder.put("/datastore/image/info?image=nobody", data={"info": json.dumps({"study": study})}).status_code == 404
+    )
 
 
-def test_params_of_uploads_that_are_no_json_are_refused_before_anything_is_kept(folder: TestClient, tmp_path: Path) -> None:
+def test_params_of_uploads_that_are_no_json_are_refused_before_anything_is_kept(
+    folder: TestClient, tmp_path: Path
+) -> None:
     before = sorted(tmp_path.rglob("*"))
     for path, part in [("image?image=x", "file"), ("label?image=case1&tag=final", "label")]:
         answer = folder.put(f"/datastore/{path}", files={part: ("x.nii.gz", b"voxels")}, data={"params": "{"})

@@ -15,7 +15,11 @@ def test_a_file_is_its_content(tmp_path: Path) -> None:
     (tmp_path / "a.nii").write_bytes(b"scan")
     (tmp_path / "b.nii").write_bytes(b"scan")
     identity = ScanIdentity()
-    assert identity.digest(tmp_path / "a.nii")[1] == identity.digest(tmp_path / "b.nii")[1] == hashlib.sha256(b"scan").hexdigest()
+    assert (
+        identity.digest(tmp_path / "a.nii")[1]
+        == identity.digest(tmp_path / "b.nii")[1]
+        == hashlib.sha256(b"scan").hexdigest()
+    )
 
 
 def test_a_changed_file_is_another_scan_even_at_the_same_size(tmp_path: Path) -> None:
@@ -38,7 +42,11 @@ def test_an_unchanged_file_is_not_read_again(tmp_path: Path, monkeypatch: pytest
 
 
 def test_folders_whose_files_share_bytes_differently_are_different(tmp_path: Path) -> None:
-    for folder, files in {"one": {"1": b"ab", "2": b"c"}, "two": {"1": b"a", "2": b"bc"}, "three": {"1": b"ab", "3": b"c"}}.items():
+    for folder, files in {
+        "one": {"1": b"ab", "2": b"c"},
+        "two": {"1": b"a", "2": b"bc"},
+        "three": {"1": b"ab", "3": b"c"},
+    }.items():
         (tmp_path / folder).mkdir()
         for name, content in files.items():
             (tmp_path / folder / name).write_bytes(content)

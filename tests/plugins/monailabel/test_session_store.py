@@ -1,4 +1,6 @@
-"""Uploaded scans go when they were not used for long, also those of a server that was stopped and those that were never whole."""
+"""Uploaded scans go when they were not used for long, also those of a server that was stopped and those that were never
+whole.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,13 @@ def left_by_another_server(app: Any, used: float, meta: str | None = None) -> Pa
     folder.mkdir(parents=True)
     (folder / "scan.nii.gz").write_bytes(b"voxels")
     when = int(time.time() - used)
-    record = {"name": folder.name, "path": str(folder), "image": str(folder / "scan.nii.gz"), "meta": {}, "create_ts": when}
+    record = {
+        "name": folder.name,
+        "path": str(folder),
+        "image": str(folder / "scan.nii.gz"),
+        "meta": {},
+        "create_ts": when,
+    }
     whole = json.dumps({**record, "last_access_ts": when, "expiry": HOUR})
     (folder / "meta.info").write_text(whole if meta is None else meta)
     os.utime(folder, (when, when))
@@ -106,7 +114,9 @@ def test_an_error_does_not_end_the_thread_that_cleans(app: Any, monkeypatch: pyt
     clean_up(app)
 
 
-@pytest.mark.parametrize("text", ["..", "", "meta.info", "6BA7B810-9DAD-11D1-80B4-00C04FD430C8", "6ba7b8109dad11d180b400c04fd430c8"])
+@pytest.mark.parametrize(
+    "text", ["..", "", "meta.info", "6BA7B810-9DAD-11D1-80B4-00C04FD430C8", "6ba7b8109dad11d180b400c04fd430c8"]
+)
 def test_what_is_no_id_of_a_session_is_none(text: str) -> None:
     assert not is_session_id(text)
     assert is_session_id("6ba7b810-9dad-11d1-80b4-00c04fd430c8")

@@ -72,7 +72,9 @@ class BundleAnswer:
 
 
 @pytest.fixture(scope="session")
-def bundle_answer(bundle_root: Path, phantom_scan: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> BundleAnswer:
+def bundle_answer(
+    bundle_root: Path, phantom_scan: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> BundleAnswer:
     """``configs/inference.json`` with the shipped weights on a synthetic scan."""
     from monai.bundle import ConfigParser
 

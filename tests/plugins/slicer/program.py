@@ -1,6 +1,8 @@
-"""Stand-ins for what slicer-core lacks of the Slicer program: module base classes, settings, dialogs, module logics, views.
+"""Stand-ins for what slicer-core lacks of the Slicer program: module base classes, settings, dialogs, module logics,
+views.
 
-The scene, its nodes and the logics are the real ones. ``start`` fills the package ``slicer`` as the program does at its start.
+The scene, its nodes and the logics are the real ones. ``start`` fills the package ``slicer`` as the program does at its
+start.
 """
 
 from __future__ import annotations
@@ -135,6 +137,11 @@ def _base_classes() -> ModuleType:
         def runTest(self) -> None: ...
 
     module = ModuleType("slicer.ScriptedLoadableModule")
-    for value in (ScriptedLoadableModule, ScriptedLoadableModuleLogic, ScriptedLoadableModuleWidget, ScriptedLoadableModuleTest):
+    for value in (
+        ScriptedLoadableModule,
+        ScriptedLoadableModuleLogic,
+        ScriptedLoadableModuleWidget,
+        ScriptedLoadableModuleTest,
+    ):
         setattr(module, value.__name__, value)
     return module

@@ -1,7 +1,7 @@
 """Stand-ins for the parts of ``qt`` that the panel uses, with the widgets of a .ui file built from its XML.
 
-A stand-in knows which properties, signals and methods the real class has and refuses every other: a misspelt name fails a test here as it
-would fail in Slicer.
+A stand-in knows which properties, signals and methods the real class has and refuses every other: a misspelt name fails
+a test here as it would fail in Slicer.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-# Of each class: properties with the values they start with, and signals. From the documentation of Qt 5 and 6, CTK and Slicer.
+# Of each class: properties with the values they start with, and signals. From the documentation of Qt 5 and 6, CTK and
+# Slicer.
 CLASSES: dict[str, tuple[dict[str, Any], set[str]]] = {
-    "QLineEdit": ({"text": "", "placeholderText": "", "maxLength": 32767, "echoMode": "QLineEdit::Normal"}, {"returnPressed()"}),
+    "QLineEdit": (
+        {"text": "", "placeholderText": "", "maxLength": 32767, "echoMode": "QLineEdit::Normal"},
+        {"returnPressed()"},
+    ),
     "QPushButton": ({"text": ""}, {"clicked(bool)"}),
     "QCheckBox": ({"text": "", "checked": False}, {"toggled(bool)"}),
     "QLabel": ({"text": "", "wordWrap": False, "buddy": ""}, set()),
@@ -26,7 +30,10 @@ CLASSES: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"nodeTypes": [], "addEnabled": True, "removeEnabled": True, "noneEnabled": False, "showChildNodeTypes": True},
         {"currentNodeChanged(vtkMRMLNode*)"},
     ),
-    "ctkSliderWidget": ({"minimum": 0.0, "maximum": 99.0, "singleStep": 1.0, "value": 0.0, "decimals": 2}, {"valueChanged(double)"}),
+    "ctkSliderWidget": (
+        {"minimum": 0.0, "maximum": 99.0, "singleStep": 1.0, "value": 0.0, "decimals": 2},
+        {"valueChanged(double)"},
+    ),
     "ctkPathLineEdit": ({"currentPath": "", "filters": ""}, {"currentPathChanged(QString)"}),
     "ctkCollapsibleButton": ({"text": "", "collapsed": False}, set()),
     "qMRMLWidget": ({"geometry": None}, {"mrmlSceneChanged(vtkMRMLScene*)"}),
@@ -273,7 +280,10 @@ def install() -> None:
 
     qt = ModuleType("qt")
     modes = SimpleNamespace(SelectRows="SelectRows", SingleSelection="SingleSelection", NoEditTriggers="NoEditTriggers")
-    members = {"QAbstractItemView": modes, "Qt": SimpleNamespace(WA_TransparentForMouseEvents="WA_TransparentForMouseEvents")}
+    members = {
+        "QAbstractItemView": modes,
+        "Qt": SimpleNamespace(WA_TransparentForMouseEvents="WA_TransparentForMouseEvents"),
+    }
     members |= {"QTableWidgetItem": Item, "QProgressBar": ProgressBar, "QTimer": Timer}
     for name, value in members.items():
         setattr(qt, name, value)

@@ -1,4 +1,5 @@
-"""A stand-in for the CT Findings app of MONAI Label: it answers as the HTTP interface says, with files that the bundle wrote.
+"""A stand-in for the CT Findings app of MONAI Label: it answers as the HTTP interface says, with files that the bundle
+wrote.
 
 Requests are taken apart by the standard library's mail parser, which shares no code with the module's own.
 """
@@ -100,11 +101,18 @@ class StandInServer:
         if parts.path == "/auth/token":
             user = parse_qs(body.decode())
             good = user["username"] == ["ann"] and user["password"] == ["s&cret"]
-            return (200, *_json({"access_token": self.token, "token_type": "bearer"})) if good else (401, *_json({"detail": "no"}))
+            return (
+                (200, *_json({"access_token": self.token, "token_type": "bearer"}))
+                if good
+                else (401, *_json({"detail": "no"}))
+            )
         if self.token and headers.get("Authorization") != f"Bearer {self.token}":
             return (401, *_json({"detail": "Not authenticated"}))
         if parts.path == "/info/":
-            return (200, *_json({"version": "0.1.0", "models": {name: {"config": self.config} for name in self.models}}))
+            return (
+                200,
+                *_json({"version": "0.1.0", "models": {name: {"config": self.config} for name in self.models}}),
+            )
         if parts.path == "/session/" and method == "PUT":
             session = f"session-{next(self._numbers)}"
             self.sessions[session] = _form(headers, body)["files"][1]
@@ -116,7 +124,10 @@ class StandInServer:
                 self.sessions.pop(session, None)
             return (200, *_json({})) if known else (404, *_json({"detail": "Session Not Found"}))
         if parts.path == "/datastore/":
-            return (200, *_json({"name": "scans", "objects": {name: {"image": {}, "labels": {}} for name in self.images}}))
+            return (
+                200,
+                *_json({"name": "scans", "objects": {name: {"image": {}, "labels": {}} for name in self.images}}),
+            )
         keys = parse_qs(parts.query)
         image, session = keys.get("image", [""])[0], keys.get("session_id", [""])[0]
         if image and image not in self.images:

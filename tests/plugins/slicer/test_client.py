@@ -26,7 +26,9 @@ def test_connecting_names_bundle_and_weights(server: StandInServer) -> None:
     assert str(Client(server.address).connect()) == "CT Findings 0.1.0, weights abababab"
 
 
-def test_findings_and_evidence_are_those_of_the_bundle(server: StandInServer, scan: Scan, bundle_answer: BundleAnswer) -> None:
+def test_findings_and_evidence_are_those_of_the_bundle(
+    server: StandInServer, scan: Scan, bundle_answer: BundleAnswer
+) -> None:
     client = Client(server.address)
     session = client.upload(scan)
     findings = client.findings(session)
@@ -82,7 +84,13 @@ def test_a_forgotten_scan_is_sent_again_once(server: StandInServer, scan: Scan) 
     client, noted = Client(server.address), []
     with_session(client, "forgotten", lambda: scan, client.findings, noted.append)
     assert list(server.sessions) == noted
-    with_session(client, noted[0], lambda: pytest.fail("the scan was sent though the server has it"), client.findings, noted.append)
+    with_session(
+        client,
+        noted[0],
+        lambda: pytest.fail("the scan was sent though the server has it"),
+        client.findings,
+        noted.append,
+    )
     assert len(noted) == 1
 
 
@@ -116,9 +124,15 @@ def test_an_upload_is_noted_though_the_question_about_it_fails(server: StandInSe
 
 @pytest.mark.parametrize(
     ("kind", "slope", "values", "shown"),
-    [("u1", 1 / 255, [0, 51, 255], [0, 51, 255]), ("f4", 1, [0, 0.2, 1], [0, 51, 255]), ("u1", 1 / 100, [0, 20, 100], [0, 51, 255])],
+    [
+        ("u1", 1 / 255, [0, 51, 255], [0, 51, 255]),
+        ("f4", 1, [0, 0.2, 1], [0, 51, 255]),
+        ("u1", 1 / 100, [0, 20, 100], [0, 51, 255]),
+    ],
 )
-def test_heat_is_8_bits_however_it_is_stored(server: StandInServer, kind: str, slope: float, values: list[float], shown: list[int]) -> None:
+def test_heat_is_8_bits_however_it_is_stored(
+    server: StandInServer, kind: str, slope: float, values: list[float], shown: list[int]
+) -> None:
     image = nib.Nifti1Image(np.array([[values]]).astype(kind), np.eye(4))
     image.header.set_slope_inter(slope, 0)
     params = {"text": "x", "probability": None, "depth": [], "peak_mm": None, "box_mm": None}
@@ -210,7 +224,9 @@ def test_a_job_that_fails_hands_over_why() -> None:
     assert [str(error) for error in failed] == ["broken"]
 
 
-def test_an_answer_that_cannot_be_shown_is_a_sentence_and_a_traceback_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_answer_that_cannot_be_shown_is_a_sentence_and_a_traceback_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     failed: list[Exception] = []
 
     def show(value: Any) -> None:

@@ -36,13 +36,23 @@ def test_metadata_of_the_extension_is_complete() -> None:
         assert re.search(rf'^set\(EXTENSION_{key} "[^"]+"\)$', text, re.MULTILINE), key
     assert "Research only" in text
     entry = json.loads((EXTENSION / "CTFindings.json").read_text(encoding="utf-8"))
-    assert {"$schema", "category", "scm_url", "scm_revision", "build_subdirectory", "build_dependencies", "tier"} == set(entry)
+    assert {
+        "$schema",
+        "category",
+        "scm_url",
+        "scm_revision",
+        "build_subdirectory",
+        "build_dependencies",
+        "tier",
+    } == set(entry)
     assert f'EXTENSION_CATEGORY "{entry["category"]}"' in text
     assert (EXTENSION / "LICENSE").read_bytes() == (EXTENSION.parents[1] / "LICENSE").read_bytes()
 
 
 @pytest.mark.parametrize(
-    "path", [EXTENSION / "CTFindings.png", MODULE_FOLDER / "Resources" / "Icons" / "CTFindings.png"], ids=["extension", "module"]
+    "path",
+    [EXTENSION / "CTFindings.png", MODULE_FOLDER / "Resources" / "Icons" / "CTFindings.png"],
+    ids=["extension", "module"],
 )
 def test_icons_are_128_pixels_square_with_transparent_corners(path: Path) -> None:
     from PIL import Image
@@ -62,7 +72,10 @@ def test_addresses_of_the_extension_point_to_files_that_exist() -> None:
 def test_sources_run_on_the_oldest_python_of_slicer(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))
     assert ast.get_docstring(tree)
-    assert any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body) or len(tree.body) == 1
+    assert (
+        any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
+        or len(tree.body) == 1
+    )
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=_name)
@@ -91,7 +104,9 @@ def test_cmake_configures_the_extension(tmp_path: Path) -> None:
         pytest.skip("cmake is not installed")
     package = tmp_path / "Slicer"
     package.mkdir()
-    (package / "config.cmake").write_text('message(STATUS "${PROJECT_NAME}: ${EXTENSION_CATEGORY}")\n', encoding="utf-8")
+    (package / "config.cmake").write_text(
+        'message(STATUS "${PROJECT_NAME}: ${EXTENSION_CATEGORY}")\n', encoding="utf-8"
+    )
     (package / "SlicerConfig.cmake").write_text(
         """
 set(Slicer_USE_FILE ${CMAKE_CURRENT_LIST_DIR}/config.cmake)
@@ -120,7 +135,9 @@ endfunction()
     shutil.copytree(EXTENSION, sources)
     listing = sources / "CMakeLists.txt"
     # No compiler is needed to configure a module of scripts.
-    listing.write_text(listing.read_text(encoding="utf-8").replace("project(CTFindings)", "project(CTFindings NONE)"), encoding="utf-8")
+    listing.write_text(
+        listing.read_text(encoding="utf-8").replace("project(CTFindings)", "project(CTFindings NONE)"), encoding="utf-8"
+    )
     command = [cmake, "-S", str(sources), "-B", str(tmp_path / "build"), f"-DSlicer_DIR={package}"]
     result = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     assert result.returncode == 0, result.stderr

@@ -1,4 +1,6 @@
-"""The module against a server that runs: ``CTFINDINGS_SERVER=http://127.0.0.1:8000 pytest tests/plugins/slicer/test_live_server.py``."""
+"""The module against a server that runs: ``CTFINDINGS_SERVER=http://127.0.0.1:8000 pytest
+tests/plugins/slicer/test_live_server.py``.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def address() -> str:
     return value
 
 
-def test_findings_and_evidence_of_a_live_server_reach_the_scene(address: str, program: Program, phantom_scan: tuple[Path, Path]) -> None:
+def test_findings_and_evidence_of_a_live_server_reach_the_scene(
+    address: str, program: Program, phantom_scan: tuple[Path, Path]
+) -> None:
     import slicer.util
     from CTFindingsLib import anatomy, heat, nifti, nodes
     from CTFindingsLib.study import Studies

@@ -18,7 +18,9 @@ def _body(parts: list[Part]) -> tuple[str, bytes]:
 
 def test_another_parser_reads_the_form() -> None:
     content_type, body = _body([Part("params", b'{"query": "x"}'), Part("files", bytes(range(256)), "scan.nii.gz")])
-    message = email.message_from_bytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body, policy=email.policy.HTTP)
+    message = email.message_from_bytes(
+        f"Content-Type: {content_type}\r\n\r\n".encode() + body, policy=email.policy.HTTP
+    )
     first, second = message.iter_parts()
     assert (first.get_param("name", header="Content-Disposition"), first.get_content()) == ("params", '{"query": "x"}')
     assert (second.get_filename(), second.get_payload(decode=True)) == ("scan.nii.gz", bytes(range(256)))

@@ -21,13 +21,29 @@ def record(bundle_answer: BundleAnswer) -> Record:
 
 
 def _entry(**changes: Any) -> dict[str, Any]:
-    place = {"peak_mm": [1.0, 2.0, 3.4], "z_mm": 3.0, "box_mm": [[0, 1, 2], [2, 3, 4]], "side": "left", "image": 86, "slice_axis": 2}
-    entry = {"name": "Emphysema", "probability": 0.4, "threshold": 0.3, "present": True, "anatomy": "lung", "anatomy_found": True}
+    place = {
+        "peak_mm": [1.0, 2.0, 3.4],
+        "z_mm": 3.0,
+        "box_mm": [[0, 1, 2], [2, 3, 4]],
+        "side": "left",
+        "image": 86,
+        "slice_axis": 2,
+    }
+    entry = {
+        "name": "Emphysema",
+        "probability": 0.4,
+        "threshold": 0.3,
+        "present": True,
+        "anatomy": "lung",
+        "anatomy_found": True,
+    }
     return {**entry, "template_spread": {"min": 0.2, "max": 0.6}, "evidence": place, **changes}
 
 
 def _record(*entries: dict[str, Any]) -> Record:
-    return Record.parse({"schema_version": "1.3", "scan": {"shape": [9, 8, 144]}, "findings": list(entries), "model": {}})
+    return Record.parse(
+        {"schema_version": "1.3", "scan": {"shape": [9, 8, 144]}, "findings": list(entries), "model": {}}
+    )
 
 
 def test_order_is_that_of_the_bundles_own_reader(record: Record, bundle_answer: BundleAnswer) -> None:
@@ -51,7 +67,15 @@ def test_every_column_sorts_all_rows_both_ways(record: Record, column: int) -> N
 
 
 def test_cells_say_what_the_finding_is() -> None:
-    assert _record(_entry()).rows[0].cells == ("Emphysema", "0.40", "0.30", "present", "lung", "left, S 3 mm", "86 of 144")
+    assert _record(_entry()).rows[0].cells == (
+        "Emphysema",
+        "0.40",
+        "0.30",
+        "present",
+        "lung",
+        "left, S 3 mm",
+        "86 of 144",
+    )
     absent = _entry(present=False, evidence=None, anatomy_found=False)
     assert _record(absent).rows[0].cells == ("Emphysema †", "0.40", "0.30", "-", "lung", "", "")
 
@@ -102,7 +126,10 @@ def test_csv_holds_the_numbers_of_the_record(record: Record, bundle_answer: Bund
         assert bool(int(line["present"])) == finding["present"]
         if finding["evidence"]:
             assert float(line["z_mm"]) == pytest.approx(finding["evidence"]["z_mm"], abs=6e-3)
-            assert (int(line["image"]), int(line["images"])) == (finding["evidence"]["image"], bundle_answer.hu.shape[2])
+            assert (int(line["image"]), int(line["images"])) == (
+                finding["evidence"]["image"],
+                bundle_answer.hu.shape[2],
+            )
         assert line["note"] == NOTICE
 
 

@@ -51,7 +51,9 @@ def test_views_of_the_most_probable_finding(
     finding = max(bundle_answer.present(), key=lambda entry: entry["probability"])
     for view in slice_views.values():
         view.resize(WIDTH, HEIGHT)
-    studies.show_evidence(volume, studies.ask_evidence(volume, finding=finding["name"])(Cancellation(), ignore_progress))
+    studies.show_evidence(
+        volume, studies.ask_evidence(volume, finding=finding["name"])(Cancellation(), ignore_progress)
+    )
 
     segmentation = nodes.find(volume, anatomy.ROLE)
     segmentation.CreateClosedSurfaceRepresentation()
@@ -76,7 +78,10 @@ def test_views_of_the_most_probable_finding(
     assert (tmp_path / "views.png").stat().st_size < 300_000
 
     if os.environ.get("CTFINDINGS_SCREENSHOTS"):
-        for target in (MODULE_FOLDER.parent / "Screenshots" / "views.png", bundle_root / "docs" / "images" / "slicer_views.png"):
+        for target in (
+            MODULE_FOLDER.parent / "Screenshots" / "views.png",
+            bundle_root / "docs" / "images" / "slicer_views.png",
+        ):
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((tmp_path / "views.png").read_bytes())
 

@@ -1,6 +1,8 @@
-"""The unmodified MONAI Label module of Slicer, from the monailabel wheel, with answers in the shape of this project's server.
+"""The unmodified MONAI Label module of Slicer, from the monailabel wheel, with answers in the shape of this project's
+server.
 
-Its client and the method that puts an answer into the scene run as they are; Qt and the helpers that slicer-core lacks are stand-ins.
+Its client and the method that puts an answer into the scene run as they are; Qt and the helpers that slicer-core lacks
+are stand-ins.
 """
 
 from __future__ import annotations
@@ -98,7 +100,9 @@ def test_stock_module_shows_the_anatomies(
     mask = np.asarray(nib.load(bundle_answer.labels).dataobj)
     for anatomy in ANATOMIES:
         segment_id = node.GetSegmentation().GetSegmentIdBySegmentName(anatomy.name)
-        np.testing.assert_array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(node, segment_id, volume).T > 0, mask == anatomy.mask_id)
+        np.testing.assert_array_equal(
+            slicer.util.arrayFromSegmentBinaryLabelmap(node, segment_id, volume).T > 0, mask == anatomy.mask_id
+        )
 
 
 def test_stock_module_shows_labelled_points(
@@ -107,11 +111,19 @@ def test_stock_module_shows_labelled_points(
     points = []
     for finding in bundle_answer.present():
         x, y, z = finding["evidence"]["peak_mm"]
-        points.append({"id": str(len(points)), "label": f"{finding['name']} {finding['probability']:.2f}", "position": [-x, -y, z]})
+        points.append(
+            {
+                "id": str(len(points)),
+                "label": f"{finding['name']} {finding['probability']:.2f}",
+                "position": [-x, -y, z],
+            }
+        )
     markups = {"type": "Fiducial", "coordinateSystem": "LPS", "controlPoints": points}
     server.points = json.dumps({"@schema": _SCHEMA, "markups": [markups]}).encode()
     file, _ = infer("findings_points")
-    widget = SimpleNamespace(_segmentNode=program.scene.AddNewNodeByClass("vtkMRMLSegmentationNode"), file_ext=".nii.gz")
+    widget = SimpleNamespace(
+        _segmentNode=program.scene.AddNewNodeByClass("vtkMRMLSegmentationNode"), file_ext=".nii.gz"
+    )
     assert stock.MONAILabelWidget.updateSegmentationMask(widget, file, None)
     node = program.scene.GetFirstNodeByClass("vtkMRMLMarkupsFiducialNode")
     assert node.GetNumberOfControlPoints() == len(points) > 0

@@ -23,7 +23,10 @@ def _run(work: Any) -> Any:
 
 
 def _roles(program: Program) -> list[str]:
-    found = (program.scene.GetNthNode(index).GetAttribute("CTFindings.role") for index in range(program.scene.GetNumberOfNodes()))
+    found = (
+        program.scene.GetNthNode(index).GetAttribute("CTFindings.role")
+        for index in range(program.scene.GetNumberOfNodes())
+    )
     return sorted(role for role in found if role)
 
 
@@ -36,7 +39,9 @@ def studies(program: Program, server: StandInServer) -> Any:
     return studies
 
 
-def test_scan_arrives_as_it_lies_in_the_scene(studies: Any, volume: Any, server: StandInServer, bundle_answer: BundleAnswer) -> None:
+def test_scan_arrives_as_it_lies_in_the_scene(
+    studies: Any, volume: Any, server: StandInServer, bundle_answer: BundleAnswer
+) -> None:
     _run(studies.ask_findings(volume))
     (content,) = server.sessions.values()
     received = nib.Nifti1Image.from_bytes(__import__("gzip").decompress(content))
@@ -68,7 +73,9 @@ def test_every_anatomy_has_a_term() -> None:
     assert tuple(TERMS) == ANATOMY_NAMES
 
 
-def test_points_stand_at_the_evidence_of_the_present_findings(studies: Any, volume: Any, bundle_answer: BundleAnswer) -> None:
+def test_points_stand_at_the_evidence_of_the_present_findings(
+    studies: Any, volume: Any, bundle_answer: BundleAnswer
+) -> None:
     from CTFindingsLib import nodes, points
 
     studies.show_findings(volume, _run(studies.ask_findings(volume)))
@@ -77,13 +84,17 @@ def test_points_stand_at_the_evidence_of_the_present_findings(studies: Any, volu
     for index in range(node.GetNumberOfControlPoints()):
         for label in node.GetNthControlPointLabel(index).split("\n"):
             labelled[label] = np.array(node.GetNthControlPointPositionWorld(index))
-    expected = {f"{finding['name']} {finding['probability']:.2f}": finding["evidence"] for finding in bundle_answer.present()}
+    expected = {
+        f"{finding['name']} {finding['probability']:.2f}": finding["evidence"] for finding in bundle_answer.present()
+    }
     assert set(labelled) == set(expected)
     for label, evidence in expected.items():
         assert np.linalg.norm(labelled[label] - [*evidence["peak_mm"][:2], evidence["z_mm"]]) < points.SAME_PLACE_MM
 
 
-def test_table_of_the_scene_holds_all_findings_present_ones_first(studies: Any, volume: Any, bundle_answer: BundleAnswer) -> None:
+def test_table_of_the_scene_holds_all_findings_present_ones_first(
+    studies: Any, volume: Any, bundle_answer: BundleAnswer
+) -> None:
     from CTFindingsLib import nodes, tables
 
     from bundle.ctfindings.inference.findings_record import FindingsRecord
@@ -91,11 +102,15 @@ def test_table_of_the_scene_holds_all_findings_present_ones_first(studies: Any, 
     studies.show_findings(volume, _run(studies.ask_findings(volume)))
     table = nodes.find(volume, tables.TABLE_ROLE).GetTable()
     expected = FindingsRecord.from_json(__import__("json").dumps(bundle_answer.record)).ordered()
-    assert [table.GetValue(row, 0).ToString().removesuffix(" †") for row in range(table.GetNumberOfRows())] == [a.name for a in expected]
+    assert [table.GetValue(row, 0).ToString().removesuffix(" †") for row in range(table.GetNumberOfRows())] == [
+        a.name for a in expected
+    ]
     assert [table.GetValue(row, 1).ToDouble() for row in range(18)] == pytest.approx([a.probability for a in expected])
 
 
-def test_views_jump_to_the_slice_that_the_record_names(studies: Any, volume: Any, axial: Any, bundle_answer: BundleAnswer) -> None:
+def test_views_jump_to_the_slice_that_the_record_names(
+    studies: Any, volume: Any, axial: Any, bundle_answer: BundleAnswer
+) -> None:
     studies.show_findings(volume, _run(studies.ask_findings(volume)))
     assert bundle_answer.present()
     for finding in bundle_answer.present():
@@ -139,7 +154,9 @@ def test_heat_lies_over_the_scan_with_the_chosen_opacity(
     assert node.GetDisplayNode().GetLowerThreshold() == np.ceil(0.8 * voxels.max())
 
 
-def test_free_text_gives_a_depth_profile_and_jumps(studies: Any, volume: Any, axial: Any, bundle_answer: BundleAnswer) -> None:
+def test_free_text_gives_a_depth_profile_and_jumps(
+    studies: Any, volume: Any, axial: Any, bundle_answer: BundleAnswer
+) -> None:
     from CTFindingsLib import depth, nodes
 
     studies.show_evidence(volume, _run(studies.ask_evidence(volume, query=QUERY)))
@@ -172,7 +189,9 @@ def test_scan_is_uploaded_once_and_again_when_it_changed_or_was_forgotten(
     assert set(server.sessions) == {"other", "another"}, "what was uploaded is gone, also of the scan before it changed"
 
 
-def test_a_scan_that_the_server_has_is_not_uploaded(studies: Any, volume: Any, server: StandInServer, bundle_answer: BundleAnswer) -> None:
+def test_a_scan_that_the_server_has_is_not_uploaded(
+    studies: Any, volume: Any, server: StandInServer, bundle_answer: BundleAnswer
+) -> None:
     server.images["known"] = bundle_answer.scan.read_bytes()
     studies.server_has(volume, image="known")
     studies.show_findings(volume, _run(studies.ask_findings(volume)))
@@ -180,7 +199,9 @@ def test_a_scan_that_the_server_has_is_not_uploaded(studies: Any, volume: Any, s
     assert not server.sessions
 
 
-def test_a_second_find_leaves_nothing_of_the_first(studies: Any, volume: Any, program: Program, bundle_answer: BundleAnswer) -> None:
+def test_a_second_find_leaves_nothing_of_the_first(
+    studies: Any, volume: Any, program: Program, bundle_answer: BundleAnswer
+) -> None:
     name = bundle_answer.present()[0]["name"]
     answers = _run(studies.ask_findings(volume)), _run(studies.ask_evidence(volume, finding=name))
     counts = []
@@ -245,7 +266,9 @@ def test_volumes_that_cannot_be_sent_are_refused_with_a_reason(studies: Any, vol
         studies.ask_findings(volume)
 
 
-def test_exported_scene_comes_back_whole(studies: Any, volume: Any, program: Program, bundle_answer: BundleAnswer, tmp_path: Path) -> None:
+def test_exported_scene_comes_back_whole(
+    studies: Any, volume: Any, program: Program, bundle_answer: BundleAnswer, tmp_path: Path
+) -> None:
     import json
 
     import slicer
@@ -269,9 +292,13 @@ def test_exported_scene_comes_back_whole(studies: Any, volume: Any, program: Pro
     assert tables.stored_record(again) == record
     assert nodes.find(again, tables.TABLE_ROLE).GetNumberOfRows() == 18
     assert [nodes.find(again, points.ROLE).GetNthControlPointLabel(0)] == labels_before
-    np.testing.assert_allclose(slicer.util.arrayFromVolume(heat.heat_of(again)).T / 255, bundle_answer.maps[name], atol=1e-6)
+    np.testing.assert_allclose(
+        slicer.util.arrayFromVolume(heat.heat_of(again)).T / 255, bundle_answer.maps[name], atol=1e-6
+    )
     segmentation = nodes.find(again, anatomy.ROLE).GetSegmentation()
-    assert "SCT^39607008^Lung" in segmentation.GetSegment(segmentation.GetSegmentIdBySegmentName("Lung")).GetTerminology()
+    assert (
+        "SCT^39607008^Lung" in segmentation.GetSegment(segmentation.GetSegmentIdBySegmentName("Lung")).GetTerminology()
+    )
     assert nodes.find(again, depth.CHART_ROLE).GetNthPlotSeriesNode(0).GetTableNode().GetNumberOfRows() > 0
 
 
@@ -283,13 +310,17 @@ def test_export_into_a_missing_folder_is_refused(studies: Any, volume: Any, tmp_
         export.export(str(tmp_path / "missing"), record)
 
 
-def test_a_failed_scene_file_leaves_nothing_behind(studies: Any, volume: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_scene_file_leaves_nothing_behind(
+    studies: Any, volume: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from types import SimpleNamespace
 
     from CTFindingsLib import export
 
     record = studies.show_findings(volume, _run(studies.ask_findings(volume)))
-    full_disk = SimpleNamespace(WriteToMRB=lambda path: False, GetURL=str, GetRootDirectory=str, SetURL=id, SetRootDirectory=id)
+    full_disk = SimpleNamespace(
+        WriteToMRB=lambda path: False, GetURL=str, GetRootDirectory=str, SetURL=id, SetRootDirectory=id
+    )
     monkeypatch.setattr(export.slicer, "mrmlScene", full_disk)
     with pytest.raises(export.ExportError, match="could not write the scene"):
         export.export(str(tmp_path), record)

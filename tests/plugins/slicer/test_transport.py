@@ -59,7 +59,16 @@ def test_addresses_are_taken_as_they_are_typed(typed: str, address: str) -> None
 
 
 @pytest.mark.parametrize(
-    "typed", ["", "http://", "ftp://server", "http://server:port", "http://user:secret@server", "http://server/?a=b", "hello world"]
+    "typed",
+    [
+        "",
+        "http://",
+        "ftp://server",
+        "http://server:port",
+        "http://user:secret@server",
+        "http://server/?a=b",
+        "hello world",
+    ],
 )
 def test_what_is_no_address_is_refused_with_an_example(typed: str) -> None:
     with pytest.raises(ServerError, match=r"an example is http://127\.0\.0\.1:8000"):
@@ -82,7 +91,9 @@ def test_what_is_no_address_is_refused_with_an_example(typed: str) -> None:
         ("http://localhost.example.org", False, False),
     ],
 )
-def test_which_addresses_are_on_this_computer_and_which_cannot_be_read_on_the_way(address: str, local: bool, private: bool) -> None:
+def test_which_addresses_are_on_this_computer_and_which_cannot_be_read_on_the_way(
+    address: str, local: bool, private: bool
+) -> None:
     assert (is_local(address), is_private(address)) == (local, private)
 
 
@@ -103,7 +114,9 @@ def test_progress_tells_how_much_is_sent_and_received(raw_server: Callable[[Answ
         _reply("200 OK", received)(connection, head)
 
     stages: list[tuple[str, float | None]] = []
-    reply = request("PUT", raw_server(answer), "/", blocks=[sent[:7], sent[7:]], progress=lambda *stage: stages.append(stage))
+    reply = request(
+        "PUT", raw_server(answer), "/", blocks=[sent[:7], sent[7:]], progress=lambda *stage: stages.append(stage)
+    )
     assert reply.body == received
     parts = [part for stage, part in stages if stage == "sending"]
     assert len(parts) > 2 and parts == sorted(parts) and parts[-1] == 1  # type: ignore[type-var]
@@ -143,8 +156,14 @@ def test_a_server_that_is_not_there_is_named() -> None:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (_reply("400 Bad Request", json.dumps({"detail": "the query is empty"}).encode()), "The server says: the query is empty"),
-        (_reply("500 Internal Server Error", b"Internal Server Error"), "the server failed .*its log says why.*HTTP 500"),
+        (
+            _reply("400 Bad Request", json.dumps({"detail": "the query is empty"}).encode()),
+            "The server says: the query is empty",
+        ),
+        (
+            _reply("500 Internal Server Error", b"Internal Server Error"),
+            "the server failed .*its log says why.*HTTP 500",
+        ),
         (_reply("401 Unauthorized", b'{"detail": "Not authenticated"}'), "asks for a user name and a password"),
         (_reply("413 Payload Too Large", b"<html>"), "larger than the server, or a proxy"),
         (_reply("502 Bad Gateway", b"<html>nginx"), "a proxy answers, but the MONAI Label server behind it does not"),
@@ -159,7 +178,9 @@ def test_a_server_that_is_not_there_is_named() -> None:
     ],
     ids=["detail", "500", "401", "413", "502", "504", "redirect", "ssh", "cut", "closed"],
 )
-def test_every_failure_is_a_sentence_for_the_user(raw_server: Callable[[Answer], str], answer: Answer, message: str) -> None:
+def test_every_failure_is_a_sentence_for_the_user(
+    raw_server: Callable[[Answer], str], answer: Answer, message: str
+) -> None:
     with pytest.raises(ServerError, match=message):
         request("GET", raw_server(answer), "/info/")
 

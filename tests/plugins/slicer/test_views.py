@@ -65,7 +65,9 @@ def test_heat_is_inside_the_box_and_nowhere_else(shown: dict[str, Any], name: st
     from scipy import ndimage
 
     assert coloured[ndimage.binary_erosion(inside, iterations=margin)].all()
-    assert not coloured[ndimage.binary_dilation(~inside, iterations=margin) & ~ndimage.binary_dilation(inside, iterations=margin)].any()
+    assert not coloured[
+        ndimage.binary_dilation(~inside, iterations=margin) & ~ndimage.binary_dilation(inside, iterations=margin)
+    ].any()
 
 
 def test_all_views_stand_at_the_evidence(shown: dict[str, Any]) -> None:
@@ -92,7 +94,9 @@ def test_a_floor_above_the_rest_leaves_only_the_strongest(shown: dict[str, Any])
     assert _coloured(view.pixels()).sum() < 0.5 * everywhere
 
 
-def test_anatomy_is_drawn_as_an_outline_that_leaves_the_scan_visible(slice_views: dict[str, Any], program: Program) -> None:
+def test_anatomy_is_drawn_as_an_outline_that_leaves_the_scan_visible(
+    slice_views: dict[str, Any], program: Program
+) -> None:
     from CTFindingsLib import anatomy, nodes, slices
 
     volume = program.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")

@@ -1,4 +1,6 @@
-"""The panel: its .ui file and the widget name the same things, and its slots do what they say, against stand-ins for Qt."""
+"""The panel: its .ui file and the widget name the same things, and its slots do what they say, against stand-ins for
+Qt.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,15 @@ def test_names_of_the_ui_file_are_unique_and_its_own_classes_declared() -> None:
 
 def test_everything_that_takes_the_keyboard_has_a_name_and_its_turn() -> None:
     root = ET.parse(UI).getroot()
-    takes = {"QLineEdit", "QPushButton", "QCheckBox", "QTableWidget", "qMRMLNodeComboBox", "ctkSliderWidget", "ctkPathLineEdit"}
+    takes = {
+        "QLineEdit",
+        "QPushButton",
+        "QCheckBox",
+        "QTableWidget",
+        "qMRMLNodeComboBox",
+        "ctkSliderWidget",
+        "ctkPathLineEdit",
+    }
     widgets = [element for element in root.iter("widget") if element.attrib["class"] in takes]
     said = {
         element.attrib["name"]
@@ -77,11 +87,15 @@ def test_everything_that_takes_the_keyboard_has_a_name_and_its_turn() -> None:
     names = [element.attrib["name"] for element in widgets]
     assert labelled <= set(names)
     assert set(names) == said | labelled
-    assert [stop.text for stop in root.iter("tabstop")] == names, "the tab key goes through the panel from top to bottom"
+    assert [stop.text for stop in root.iter("tabstop")] == names, (
+        "the tab key goes through the panel from top to bottom"
+    )
 
 
 def test_the_notice_is_on_the_panel_and_always_visible() -> None:
-    label = next(element for element in ET.parse(UI).getroot().iter("widget") if element.attrib["name"] == "noticeLabel")
+    label = next(
+        element for element in ET.parse(UI).getroot().iter("widget") if element.attrib["name"] == "noticeLabel"
+    )
     texts = [entry[0].text for entry in label.findall("property") if entry.attrib["name"] == "text"]
     assert texts and str(texts[0]).startswith("Research only. Not a diagnosis.")
     assert "noticeLabel" not in SOURCE
@@ -112,7 +126,9 @@ def _rests(panel: Any) -> Callable[[], bool]:
 
 
 def test_at_first_only_connecting_is_possible(panel: Any) -> None:
-    enabled = {name for name in ("connectButton", "findButton", "askButton", "exportButton", "chartButton", "cancelButton")}
+    enabled = {
+        name for name in ("connectButton", "findButton", "askButton", "exportButton", "chartButton", "cancelButton")
+    }
     assert {name for name in enabled if getattr(panel.ui, name).enabled} == {"connectButton"}
     assert panel.ui.statusLabel.text == "Choose a scan."
 
@@ -134,7 +150,9 @@ def test_connect_says_what_to_update(panel: Any, server: StandInServer) -> None:
     assert panel.ui.statusLabel.text == "Choose a scan."
 
 
-def test_a_token_that_comes_after_the_address_was_changed_does_not_go_to_the_new_server(panel: Any, server: StandInServer) -> None:
+def test_a_token_that_comes_after_the_address_was_changed_does_not_go_to_the_new_server(
+    panel: Any, server: StandInServer
+) -> None:
     server.token = "secret of the first server"
     panel.ui.userLineEdit.text, panel.ui.passwordLineEdit.text = "reader", "password"
     panel.ui.connectButton.emit("clicked(bool)", False)
@@ -145,7 +163,9 @@ def test_a_token_that_comes_after_the_address_was_changed_does_not_go_to_the_new
     assert (panel.logic.address, panel.logic.token) == ("http://127.0.0.1:9", "")
 
 
-def test_find_fills_the_table_and_goes_to_the_first_finding(panel: Any, volume: Any, axial: Any, bundle_answer: BundleAnswer) -> None:
+def test_find_fills_the_table_and_goes_to_the_first_finding(
+    panel: Any, volume: Any, axial: Any, bundle_answer: BundleAnswer
+) -> None:
     panel.ui.volumeSelector.setCurrentNode(volume)
     assert panel.ui.findButton.enabled
     panel.ui.findButton.emit("clicked(bool)", False)
@@ -167,16 +187,22 @@ def test_find_fills_the_table_and_goes_to_the_first_finding(panel: Any, volume: 
     assert panel.ui.exportButton.enabled and panel.ui.chartButton.enabled
 
 
-def test_a_click_on_a_row_moves_the_views_and_shows_its_heat(panel: Any, volume: Any, axial: Any, bundle_answer: BundleAnswer) -> None:
+def test_a_click_on_a_row_moves_the_views_and_shows_its_heat(
+    panel: Any, volume: Any, axial: Any, bundle_answer: BundleAnswer
+) -> None:
     from CTFindingsLib import heat
 
     panel.ui.volumeSelector.setCurrentNode(volume)
     panel.ui.findButton.emit("clicked(bool)", False)
     _until(panel, _rests(panel))
     finding = bundle_answer.present()[-1]
-    row = next(index for index, cells in enumerate(panel.ui.findingsTable.texts()) if cells[0].startswith(finding["name"]))
+    row = next(
+        index for index, cells in enumerate(panel.ui.findingsTable.texts()) if cells[0].startswith(finding["name"])
+    )
     panel.ui.findingsTable.selectRow(row)
-    assert axial.GetSliceOffset() == pytest.approx(finding["evidence"]["z_mm"], abs=1e-3)  # before the server has answered
+    assert axial.GetSliceOffset() == pytest.approx(
+        finding["evidence"]["z_mm"], abs=1e-3
+    )  # before the server has answered
     _until(panel, _rests(panel))
     assert heat.heat_of(volume).GetName() == f"Evidence: {finding['name']}"
 
@@ -213,7 +239,9 @@ def test_free_text_leaves_the_layout_alone_until_the_depth_profile_is_asked_for(
     assert f", image {image} of {bundle_answer.hu.shape[2]}." in panel.ui.statusLabel.text
 
 
-def test_the_interface_lives_while_the_server_works_and_cancel_drops_the_answer(panel: Any, volume: Any, server: StandInServer) -> None:
+def test_the_interface_lives_while_the_server_works_and_cancel_drops_the_answer(
+    panel: Any, volume: Any, server: StandInServer
+) -> None:
     server.gate.clear()
     panel.ui.volumeSelector.setCurrentNode(volume)
     started = time.monotonic()
@@ -278,7 +306,9 @@ def test_what_is_no_address_is_refused_before_anything_is_sent(panel: Any, progr
     assert "'ftp://server' is no server address" in panel.ui.statusLabel.text
 
 
-def test_an_answer_that_the_scene_refuses_is_a_line_and_the_panel_goes_on(panel: Any, volume: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_the_scene_refuses_is_a_line_and_the_panel_goes_on(
+    panel: Any, volume: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from CTFindingsLib import anatomy
 
     def refuse(*_: Any) -> None:
@@ -295,7 +325,9 @@ def test_an_answer_that_the_scene_refuses_is_a_line_and_the_panel_goes_on(panel:
     assert len(panel.ui.findingsTable.texts()) == 18
 
 
-def test_an_answer_about_a_scan_that_has_gone_is_dropped(panel: Any, program: Program, volume: Any, server: StandInServer) -> None:
+def test_an_answer_about_a_scan_that_has_gone_is_dropped(
+    panel: Any, program: Program, volume: Any, server: StandInServer
+) -> None:
     server.gate.clear()
     panel.ui.volumeSelector.setCurrentNode(volume)
     panel.ui.findButton.emit("clicked(bool)", False)
@@ -313,7 +345,9 @@ def test_closing_the_scene_empties_the_panel(panel: Any, program: Program, volum
     assert panel.ui.findingsTable.texts() == [] and not panel.ui.exportButton.enabled
 
 
-def test_a_scan_that_was_read_before_shows_its_table_without_a_server(panel: Any, volume: Any, server: StandInServer) -> None:
+def test_a_scan_that_was_read_before_shows_its_table_without_a_server(
+    panel: Any, volume: Any, server: StandInServer
+) -> None:
     panel.ui.volumeSelector.setCurrentNode(volume)
     panel.ui.findButton.emit("clicked(bool)", False)
     _until(panel, _rests(panel))
@@ -443,7 +477,10 @@ def test_lists_of_scans_offer_neither_heat_maps_nor_label_maps(panel: Any, volum
     _until(panel, _rests(panel))
     assert heat.heat_of(volume).GetHideFromEditors(), "qMRMLNodeComboBox leaves out what is hidden from editors"
     assert not volume.GetHideFromEditors()
-    assert panel.ui.volumeSelector.nodeTypes == ["vtkMRMLScalarVolumeNode"] and not panel.ui.volumeSelector.showChildNodeTypes
+    assert (
+        panel.ui.volumeSelector.nodeTypes == ["vtkMRMLScalarVolumeNode"]
+        and not panel.ui.volumeSelector.showChildNodeTypes
+    )
 
 
 def test_boxes_show_and_hide_what_they_name(panel: Any, volume: Any) -> None:
@@ -452,7 +489,11 @@ def test_boxes_show_and_hide_what_they_name(panel: Any, volume: Any) -> None:
     panel.ui.volumeSelector.setCurrentNode(volume)
     panel.ui.findButton.emit("clicked(bool)", False)
     _until(panel, _rests(panel))
-    for box, role in (("anatomyCheckBox", anatomy.ROLE), ("pointsCheckBox", points.ROLE), ("boxCheckBox", heat.BOX_ROLE)):
+    for box, role in (
+        ("anatomyCheckBox", anatomy.ROLE),
+        ("pointsCheckBox", points.ROLE),
+        ("boxCheckBox", heat.BOX_ROLE),
+    ):
         display = nodes.find(volume, role).GetDisplayNode()
         assert display.GetVisibility()
         getattr(panel.ui, box).checked = False
@@ -460,7 +501,9 @@ def test_boxes_show_and_hide_what_they_name(panel: Any, volume: Any) -> None:
         assert not display.GetVisibility()
 
 
-def test_export_names_the_folder_or_the_reason(panel: Any, volume: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_names_the_folder_or_the_reason(
+    panel: Any, volume: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import contextlib
 
     import slicer.util

@@ -11,7 +11,11 @@ import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
 ORIENTATIONS = {"Red": "Axial", "Green": "Coronal", "Yellow": "Sagittal"}
-_SLICE_MANAGERS = ("vtkMRMLSegmentationsDisplayableManager2D", "vtkMRMLMarkupsDisplayableManager", "vtkMRMLModelSliceDisplayableManager")
+_SLICE_MANAGERS = (
+    "vtkMRMLSegmentationsDisplayableManager2D",
+    "vtkMRMLMarkupsDisplayableManager",
+    "vtkMRMLModelSliceDisplayableManager",
+)
 _3D_MANAGERS = (
     "vtkMRMLCameraDisplayableManager",
     "vtkMRMLViewDisplayableManager",

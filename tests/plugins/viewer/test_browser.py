@@ -42,7 +42,9 @@ QUERY = "fluid around the lung"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not PYTHON.is_file(), reason="the viewer's environment is missing (make viewer)"),
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no browser (Debian: apt-get install chromium chromium-driver)"),
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER), reason="no browser (Debian: apt-get install chromium chromium-driver)"
+    ),
 ]
 
 
@@ -92,7 +94,8 @@ class Page:
         """Pixels of a slice view ``(height, width, 3)`` without the page's own letters."""
         place = self.driver.find_element(By.ID, f"place-{name}")
         box = self.driver.execute_script(
-            "const r = arguments[0].closest('.layout-grid-item').getBoundingClientRect(); return [r.x, r.y, r.width, r.height]", place
+            "const r = arguments[0].closest('.layout-grid-item').getBoundingClientRect(); return [r.x, r.y, r.width, r.height]",
+            place,
         )
         x, y, width, height = (round(value) for value in box)
         picture = Image.open(io.BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
@@ -124,7 +127,15 @@ def server(phantom_scan: tuple[Path, Path], tmp_path_factory: pytest.TempPathFac
 def viewing(server: LiveServer, log: Path, *options: str) -> Iterator[str]:
     """Runs a viewer that is connected to the server, and gives its address."""
     port = free_port()
-    command = [str(PYTHON), str(ROOT / "plugins" / "viewer" / "start_viewer.py"), "--server", server.url, "--port", str(port), *options]
+    command = [
+        str(PYTHON),
+        str(ROOT / "plugins" / "viewer" / "start_viewer.py"),
+        "--server",
+        server.url,
+        "--port",
+        str(port),
+        *options,
+    ]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
@@ -156,7 +167,13 @@ def page(viewer: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     profile = tmp_path_factory.mktemp("profile")
-    quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
+    quiet = [
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--disable-quic",
+    ]
     looks = ["--headless=new", "--disable-gpu", "--force-device-scale-factor=1", "--window-size=1440,1000"]
     for argument in ["--no-sandbox", f"--user-data-dir={profile}", *quiet, *looks]:
         options.add_argument(argument)
@@ -206,7 +223,10 @@ def test_from_a_scan_of_the_server_to_findings_heat_and_free_text(page: Page, se
     page.set("show_anatomy", False)
     page.set("show_box", False)
 
-    first, other = present[0], next(f for f in present[1:] if abs(f["evidence"]["z_mm"] - present[0]["evidence"]["z_mm"]) > 5)
+    first, other = (
+        present[0],
+        next(f for f in present[1:] if abs(f["evidence"]["z_mm"] - present[0]["evidence"]["z_mm"]) > 5),
+    )
     at_first = page.settled("axial")
     assert heat_coloured(at_first).mean() > 0.005, "no heat over the axial view"
     assert height(page.text("#place-axial")) == pytest.approx(first["evidence"]["z_mm"], abs=0.06)
@@ -262,7 +282,9 @@ def test_the_keyboard_opens_a_finding_asks_in_free_text_and_connects(page: Page)
     query = page.driver.find_element(By.ID, "query")
     query.send_keys(Keys.CONTROL, "a")
     query.send_keys("air around the heart", Keys.ENTER)
-    page.until(lambda: page.text("#status").startswith("air around the heart: "), "Return after a free text did nothing")
+    page.until(
+        lambda: page.text("#status").startswith("air around the heart: "), "Return after a free text did nothing"
+    )
     assert query.get_attribute("maxlength") == "300"
     page.set("server_line", "")
     page.driver.find_element(By.CSS_SELECTOR, ".ct-address input").send_keys(Keys.ENTER)
@@ -294,7 +316,10 @@ def test_a_damaged_upload_is_said_in_words_a_good_one_opens_and_neither_stays_on
     assert page.text(".ct-scan-name") == "scan.nii.gz"
     page.until(lambda: len(uploads(server)) == 1, "the server keeps more than the scan that is shown")
     page.set("scan_id", "synthetic")
-    page.until(lambda: page.text(".ct-scan-name") == "synthetic" and page.state("has_scan"), "the scan of the server did not open")
+    page.until(
+        lambda: page.text(".ct-scan-name") == "synthetic" and page.state("has_scan"),
+        "the scan of the server did not open",
+    )
     page.until(lambda: not uploads(server), "the server still has the upload, which nothing shows any more")
     page.set("scan_id", None)  # so that it can be chosen again
 
@@ -313,7 +338,9 @@ def test_the_end_of_the_viewer_deletes_the_scan_that_it_had_uploaded(
             time.sleep(0.1)
         assert len(uploads(server)) == 1
     assert not uploads(server)
-    assert (tmp_path / "output.txt").read_text(encoding="utf-8").splitlines()[1:] == [], "the terminal holds more than the address"
+    assert (tmp_path / "output.txt").read_text(encoding="utf-8").splitlines()[1:] == [], (
+        "the terminal holds more than the address"
+    )
 
 
 def test_a_server_that_is_gone_is_said_in_words(page: Page, server: LiveServer) -> None:
@@ -326,7 +353,10 @@ def test_a_server_that_is_gone_is_said_in_words(page: Page, server: LiveServer) 
 
 
 def test_pages_of_other_sites_are_refused(viewer: str) -> None:
-    assert requests.get(viewer + "/index.html", headers={"Origin": "https://evil.example.org"}, timeout=30).status_code == 403
+    assert (
+        requests.get(viewer + "/index.html", headers={"Origin": "https://evil.example.org"}, timeout=30).status_code
+        == 403
+    )
     assert requests.get(viewer + "/index.html", headers={"Host": "evil.example.org"}, timeout=30).status_code == 403
     upgrade = {
         "Connection": "Upgrade",
@@ -334,7 +364,10 @@ def test_pages_of_other_sites_are_refused(viewer: str) -> None:
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
     }
-    assert requests.get(viewer + "/ws", headers={**upgrade, "Origin": "https://evil.example.org"}, timeout=30).status_code == 403
+    assert (
+        requests.get(viewer + "/ws", headers={**upgrade, "Origin": "https://evil.example.org"}, timeout=30).status_code
+        == 403
+    )
 
 
 def test_the_picture_of_the_docs(page: Page, server: LiveServer, tmp_path: Path) -> None:

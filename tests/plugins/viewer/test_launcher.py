@@ -26,7 +26,9 @@ def options(**changes: Any) -> argparse.Namespace:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    return argparse.Namespace(**{"server": "http://127.0.0.1:8000", "host": "127.0.0.1", "port": port, "scan": None, **changes})
+    return argparse.Namespace(
+        **{"server": "http://127.0.0.1:8000", "host": "127.0.0.1", "port": port, "scan": None, **changes}
+    )
 
 
 def test_the_environment_is_named_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

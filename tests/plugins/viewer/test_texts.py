@@ -1,4 +1,6 @@
-"""What the page shows: order of the table, names of places, the curve of a depth profile, and what a user has to agree to."""
+"""What the page shows: order of the table, names of places, the curve of a depth profile, and what a user has to agree
+to.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,21 @@ from CTFindingsLib.record import COLUMNS, Row
 
 def row(name: str, probability: float, threshold: float, z: float | None = 0.0, **changes: Any) -> Row:
     peak = None if z is None else (1.0, 2.0, z)
-    values = {"anatomy": "lung", "reliable": True, "spread": (0.0, 1.0), "side": "left", "peak_mm": peak, "box_mm": None}
-    return Row(name=name, probability=probability, threshold=threshold, present=probability >= threshold, **{**values, **changes})
+    values = {
+        "anatomy": "lung",
+        "reliable": True,
+        "spread": (0.0, 1.0),
+        "side": "left",
+        "peak_mm": peak,
+        "box_mm": None,
+    }
+    return Row(
+        name=name,
+        probability=probability,
+        threshold=threshold,
+        present=probability >= threshold,
+        **{**values, **changes},
+    )
 
 
 ROWS = [

@@ -1,6 +1,7 @@
 """fVLM's towers against the recorded arrays of the published code, at their true size, and its window scheme by hand.
 
-Arrays of the pack are ordered depth, height, width with depth slowest; ours are X, Y, Z. Tests turn the former into the latter.
+Arrays of the pack are ordered depth, height, width with depth slowest; ours are X, Y, Z. Tests turn the former into the
+latter.
 """
 
 from __future__ import annotations
@@ -22,12 +23,31 @@ from bundle.ctfindings.losses.local_anatomy import LocalAnatomyLoss
 from bundle.ctfindings.networks.image.pooling import token_membership
 from bundle.ctfindings.networks.image.vit_tower import VisionTransformerTower
 from bundle.ctfindings.published.checkpoint_conversion import convert_tensors
-from bundle.ctfindings.published.fvlm.image_encoder import ORGANS, FvlmImageEncoder, FvlmScorer, on_scan_grid, organ_window, pad_to_multiple
+from bundle.ctfindings.published.fvlm.image_encoder import (
+    ORGANS,
+    FvlmImageEncoder,
+    FvlmScorer,
+    on_scan_grid,
+    organ_window,
+    pad_to_multiple,
+)
 from bundle.ctfindings.published.fvlm.tensor_map import fvlm
-from tests.published.reference_packs import assert_filled_as_recorded, assert_recorded, filled, noise, pack_folder, published_shapes
+from tests.published.reference_packs import (
+    assert_filled_as_recorded,
+    assert_recorded,
+    filled,
+    noise,
+    pack_folder,
+    published_shapes,
+)
 
 NORMAL = "{} shows no significant abnormalities."
-BOXES = {1: (10, 100, 30, 220, 40, 310), 2: (40, 90, 70, 150, 120, 230), 3: (8, 104, 160, 176, 170, 186), 4: (20, 80, 140, 165, 190, 215)}
+BOXES = {
+    1: (10, 100, 30, 220, 40, 310),
+    2: (40, 90, 70, 150, 120, 230),
+    3: (8, 104, 160, 176, 170, 186),
+    4: (20, 80, 140, 165, 190, 215),
+}
 CAPTIONS = {
     "lung": ["Nodule in the right upper lobe.", NORMAL.format("lung"), NORMAL.format("lung") + "Lungs are clear."],
     "heart": [NORMAL.format("heart"), "Cardiomegaly.", "Pericardial effusion.", NORMAL.format("heart")],
@@ -45,8 +65,17 @@ class Pack:
         self.extra = np.load(folder / "fvlm_extra.npz")
         shapes = published_shapes("fvlm")
         # What is dropped need not be computed.
-        published = {name: torch.zeros(1).expand(shape) if ".cls." in name else filled(name, shape) for name, shape in shapes.items()}
-        shown = ["temp", "query_tokens", "attention.in_proj_bias", "visual_encoder.norm.weight", "text_encoder.embeddings.position_ids"]
+        published = {
+            name: torch.zeros(1).expand(shape) if ".cls." in name else filled(name, shape)
+            for name, shape in shapes.items()
+        }
+        shown = [
+            "temp",
+            "query_tokens",
+            "attention.in_proj_bias",
+            "visual_encoder.norm.weight",
+            "text_encoder.embeddings.position_ids",
+        ]
         assert_filled_as_recorded(folder, "fvlm", {name: published[name] for name in shown})
         self.state = convert_tensors(fvlm(), published, "formula").state
         with torch.device("meta"):  # filled below, without the time of random values
@@ -120,21 +149,27 @@ def levels(pack: Pack) -> tuple[list[Tensor], list[int], dict[str, Tensor]]:
 def test_inputs_are_those_of_the_pack(pack: Pack) -> None:
     image = volume()[0, 0].permute(2, 1, 0)
     assert_recorded(image[::37, ::61, ::83], pack.golden["image_probe"])
-    assert_recorded(torch.tensor([image.min(), image.max(), image.mean(), image.std(correction=0)]), pack.golden["image_stats"])
+    assert_recorded(
+        torch.tensor([image.min(), image.max(), image.mean(), image.std(correction=0)]), pack.golden["image_stats"]
+    )
     assert torch.bincount(labels().flatten().int()).tolist() == pack.golden["label_counts"].tolist()
 
 
 def test_levels_of_the_image_tower(pack: Pack, levels: Any) -> None:
     found, grid, seen = levels
     assert grid[::-1] == pack.golden["grid"].tolist()
-    ordered = {"embed": in_their_order(seen["embed"], grid)} | {f"level{i}": in_their_order(level, grid) for i, level in enumerate(found)}
+    ordered = {"embed": in_their_order(seen["embed"], grid)} | {
+        f"level{i}": in_their_order(level, grid) for i, level in enumerate(found)
+    }
     for name, tokens in ordered.items():
         assert_recorded(tokens[:8], pack.golden[f"{name}_first8"])
         assert_recorded(tokens[-8:], pack.golden[f"{name}_last8"])
     assert_recorded(in_their_order(seen["block0"], grid)[:8], pack.golden["block0_first8"])
     for index in range(4):
         level = ordered[f"level{index}"].double()
-        assert_recorded(torch.stack([level.mean(), level.std(correction=0), level.abs().max()]), pack.golden[f"level{index}_stats"])
+        assert_recorded(
+            torch.stack([level.mean(), level.std(correction=0), level.abs().max()]), pack.golden[f"level{index}_stats"]
+        )
 
 
 def test_positions_are_resized_to_the_grid_of_another_scan(pack: Pack) -> None:
@@ -184,7 +219,8 @@ def test_organs_are_pooled_from_their_tokens(pack: Pack, levels: Any) -> None:
 
 
 def test_an_encoded_scan_has_the_rows_of_its_organs(pack: Pack) -> None:
-    # The window of every organ is the whole of this volume: a larger one would be padded with positions of another grid.
+    # The window of every organ is the whole of this volume: a larger one would be padded with positions of another
+    # grid.
     encoder = FvlmImageEncoder(pack.image.tower, window=(352, 256, 112)).eval()
     encoder.load_state_dict(pack.image.state_dict())
     with torch.no_grad():
@@ -226,7 +262,9 @@ def test_norms_have_the_published_epsilon(pack: Pack) -> None:
 
 
 def local_loss(pack: Pack, organs: dict[str, tuple[Tensor, Tensor]], samples: int) -> dict[str, Tensor]:
-    """Our local loss of each organ, from raw vectors ``(image, text)`` of 768 before the projections; esophagus is all normal."""
+    """Our local loss of each organ, from raw vectors ``(image, text)`` of 768 before the projections; esophagus is all
+    normal.
+    """
     losses = {}
     for organ, (image, text) in organs.items():
         index = ORGANS.index(organ)
@@ -267,7 +305,8 @@ def test_training_loss_and_its_gradients(pack: Pack) -> None:
         assert_recorded(loss, pack.golden[f"loss_synth_{organ}_itc"])
         image, text = raw[organ]
         assert_recorded(
-            F.normalize(pack.image.projections[ORGANS.index(organ)](image), dim=-1), pack.golden[f"loss_synth_{organ}_image_feat"]
+            F.normalize(pack.image.projections[ORGANS.index(organ)](image), dim=-1),
+            pack.golden[f"loss_synth_{organ}_image_feat"],
         )
         assert_recorded(F.normalize(pack.text_proj(text), dim=-1), pack.golden[f"loss_synth_{organ}_text_feat"])
     total = torch.stack(list(losses.values())).sum()
@@ -311,7 +350,9 @@ def test_training_loss_from_scans_and_captions(pack: Pack) -> None:
         texts = [text.removeprefix(normal) if text != normal else text for text in texts]
         ids, mask = stand_in_tokens(texts)
         with torch.no_grad():
-            captions = F.normalize(pack.text_proj(pack.trunk(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0]), dim=-1)
+            captions = F.normalize(
+                pack.text_proj(pack.trunk(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0]), dim=-1
+            )
             rows = torch.cat([encoded[sample].anatomy[:, ORGANS.index(organ)] for sample in samples])
             loss = organ_loss(organ, rows, captions, pack.scorer.temperature, samples)
         assert_recorded(rows, pack.golden[f"loss_e2e_{organ}_image_feat"])
@@ -332,7 +373,8 @@ def test_organs_are_the_first_anatomies() -> None:
 
 
 def test_a_window_lies_about_the_middle_of_the_organ_and_within_the_volume() -> None:
-    # Middle (10 + 15) // 2 = 12, size 8: from 8. At the low end it is shifted to 0, at the high end back by what is missing.
+    # Middle (10 + 15) // 2 = 12, size 8: from 8. At the low end it is shifted to 0, at the high end back by what is
+    # missing.
     mask = box_mask((40, 40, 40), (10, 16), (0, 2), (36, 40))
     assert organ_window(mask, (8, 8, 8)) == (slice(8, 16), slice(0, 8), slice(32, 40))
 
@@ -360,7 +402,9 @@ def test_a_missing_organ_scores_zero_and_has_no_evidence() -> None:
     scorer = FvlmScorer()
     rows, valid = F.normalize(torch.ones(1, 6, 8), dim=-1), torch.tensor([[True, False, True, True, False, False]])
     field = F.normalize(torch.ones(1, 5, 4, 8), dim=-1)
-    logits, tokens = scorer(rows, valid, field, torch.ones(1, 5, 6, dtype=torch.bool), torch.ones(1, 3, 8), torch.tensor([0, 1, 5]))
+    logits, tokens = scorer(
+        rows, valid, field, torch.ones(1, 5, 6, dtype=torch.bool), torch.ones(1, 3, 8), torch.tensor([0, 1, 5])
+    )
     assert logits.sigmoid()[0, 0] > 0.5 and logits.sigmoid()[0, 1:].tolist() == [0.0, 0.0]
     assert (tokens.sigmoid()[0, :, 1:] == 0).all() and (tokens.sigmoid()[0, :, 0] > 0.5).all()
 

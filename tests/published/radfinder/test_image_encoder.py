@@ -1,7 +1,8 @@
 """RadFinder's towers against the recorded arrays of the published code, at their true size.
 
-The pack's axes are those of our tensors: its H, W, D are X, Y, Z. All windows of both scans take about a minute on two quiet cores; the
-test that needs them runs where CTFINDINGS_WHOLE_PACKS is set, and the others use one window or the recorded features of the windows.
+The pack's axes are those of our tensors: its H, W, D are X, Y, Z. All windows of both scans take about a minute on two
+quiet cores; the test that needs them runs where CTFINDINGS_WHOLE_PACKS is set, and the others use one window or the
+recorded features of the windows.
 """
 
 from __future__ import annotations
@@ -20,11 +21,23 @@ from torch import Tensor, nn
 from bundle.ctfindings.losses.siglip import SigLIPLoss
 from bundle.ctfindings.losses.snippet_localization import SnippetLocalizationLoss
 from bundle.ctfindings.published.checkpoint_conversion import convert_tensors
-from bundle.ctfindings.published.radfinder.image_encoder import ProjectionHead, RadFinderImageEncoder, ScanCombiner, WindowEncoder
+from bundle.ctfindings.published.radfinder.image_encoder import (
+    ProjectionHead,
+    RadFinderImageEncoder,
+    ScanCombiner,
+    WindowEncoder,
+)
 from bundle.ctfindings.published.radfinder.rotary import RotaryPosition
 from bundle.ctfindings.published.radfinder.tensor_map import fold_patch_kernel, radfinder
 from bundle.ctfindings.published.text_towers import PublishedTextTower
-from tests.published.reference_packs import assert_filled_as_recorded, assert_recorded, filled, noise, pack_folder, published_shapes
+from tests.published.reference_packs import (
+    assert_filled_as_recorded,
+    assert_recorded,
+    filled,
+    noise,
+    pack_folder,
+    published_shapes,
+)
 
 GRIDS = ((2, 2, 2), (1, 2, 3))
 
@@ -41,9 +54,17 @@ class Pack:
             # The text encoder was not run for the pack.
             if "backbone_text" not in name:
                 published[name] = filled(name, shape)
-        shown = ["cls_token", "blocks.7.ls2.gamma", "blocks.0.attn.kv.weight", "blocks.23.mlp.fc1.bias", "patch_embed.proj.weight"]
+        shown = [
+            "cls_token",
+            "blocks.7.ls2.gamma",
+            "blocks.0.attn.kv.weight",
+            "blocks.23.mlp.fc1.bias",
+            "patch_embed.proj.weight",
+        ]
         assert_filled_as_recorded(
-            folder, "radfinder", {f"model.backbone_image.{name}": published[f"model.backbone_image.{name}"] for name in shown}
+            folder,
+            "radfinder",
+            {f"model.backbone_image.{name}": published[f"model.backbone_image.{name}"] for name in shown},
         )
         model = radfinder()
         model = replace(model, taken=[entry for entry in model.taken if not entry.name.startswith("backbone_text")])
@@ -51,7 +72,11 @@ class Pack:
         with torch.device("meta"):
             self.image = RadFinderImageEncoder(WindowEncoder(), ScanCombiner(), progress=False)
             self.text_head, self.snippet_head = ProjectionHead(1024), ProjectionHead(1024)
-        for prefix, module in (("image.", self.image), ("text.head.", self.text_head), ("text.snippet_head.", self.snippet_head)):
+        for prefix, module in (
+            ("image.", self.image),
+            ("text.head.", self.text_head),
+            ("text.snippet_head.", self.snippet_head),
+        ):
             part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
             module.load_state_dict(part, assign=True)
             module.eval()
@@ -139,7 +164,11 @@ def test_one_window(pack: Pack) -> None:
     hooks = [tower.embed.register_forward_hook(lambda _, __, output: seen.__setitem__("patch", output.flatten(2)[0].T))]
     for index in (0, 11, 23):
         name = f"block{index}"
-        hooks.append(tower.blocks[index].register_forward_hook(lambda _, __, output, name=name: seen.__setitem__(name, output[0])))
+        hooks.append(
+            tower.blocks[index].register_forward_hook(
+                lambda _, __, output, name=name: seen.__setitem__(name, output[0])
+            )
+        )
     with torch.no_grad():
         tokens = tower.tokens(window)[0]
     for hook in hooks:
@@ -163,7 +192,9 @@ def test_one_window(pack: Pack) -> None:
 
 def test_windows_are_mixed_into_a_scan(pack: Pack) -> None:
     for index, (x, y, z) in enumerate(GRIDS):
-        cls, mean = (torch.from_numpy(pack.golden[name][index : index + 1, :x, :y, :z]) for name in ("all_cls", "all_patch_mean"))
+        cls, mean = (
+            torch.from_numpy(pack.golden[name][index : index + 1, :x, :y, :z]) for name in ("all_cls", "all_patch_mean")
+        )
         with torch.no_grad():
             comb_cls, comb_patch = pack.image.global_features(cls, mean)
             features = pack.image.pooled(comb_cls, comb_patch)
@@ -199,7 +230,9 @@ def test_gradients_through_the_depth_path(pack: Pack) -> None:
     snippets = F.normalize(pack.snippet_head(pooled("snippet", 5, 6)[:3]), dim=-1)
     depth_mm = (12.0 * torch.arange(16)).expand(3, -1)
     unit = F.normalize(rows, dim=-1).expand(3, -1, -1)
-    loss = SnippetLocalizationLoss(sigma_mm=24.0, temperature=0.1)(unit, depth_mm, snippets, 12.0 * torch.tensor([2.0, 9.0, 15.0]))
+    loss = SnippetLocalizationLoss(sigma_mm=24.0, temperature=0.1)(
+        unit, depth_mm, snippets, 12.0 * torch.tensor([2.0, 9.0, 15.0])
+    )
     assert_recorded(loss, pack.extra["grad_loss"])
     loss.backward()
     assert depth.grad is not None
@@ -218,7 +251,9 @@ def test_gradients_through_the_depth_path(pack: Pack) -> None:
 
 
 def published_localization_loss(cosines: Tensor, place: int, sigma: float = 2.0, length: int = 24) -> Tensor:
-    """The released loss of one snippet: blurred over the padded depths too and not renormalised, as ``SnippetLocalizationLoss`` does."""
+    """The released loss of one snippet: blurred over the padded depths too and not renormalised, as
+    ``SnippetLocalizationLoss`` does.
+    """
     offset = torch.arange(length) - place
     target = torch.exp(-0.5 * (offset / sigma) ** 2) * (offset.abs() <= int(3 * sigma + 0.5))
     target = (target / target.sum())[: len(cosines)]
@@ -227,7 +262,8 @@ def published_localization_loss(cosines: Tensor, place: int, sigma: float = 2.0,
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    "CTFINDINGS_WHOLE_PACKS" not in os.environ, reason="14 windows take a minute on two cores; set CTFINDINGS_WHOLE_PACKS=1"
+    "CTFINDINGS_WHOLE_PACKS" not in os.environ,
+    reason="14 windows take a minute on two cores; set CTFINDINGS_WHOLE_PACKS=1",
 )
 def test_whole_scans(pack: Pack) -> None:
     image = pack.image
@@ -257,7 +293,12 @@ def test_whole_scans(pack: Pack) -> None:
             if index == 0:
                 assert_recorded(rows[0], pack.golden["depth_slice_embed_scan0_norm"])
                 assert_recorded(along.tokens[0].flatten(0, 2)[:4], pack.golden["depth_tokens_scan0_first4"])
-        places = zip(pack.golden["loc_e2e_scan_index"].tolist(), pack.golden["loc_e2e_target_pos"].tolist(), snippets, strict=True)
+        places = zip(
+            pack.golden["loc_e2e_scan_index"].tolist(),
+            pack.golden["loc_e2e_target_pos"].tolist(),
+            snippets,
+            strict=True,
+        )
         losses = [published_localization_loss(rows[which] @ snippet, place) for which, place, snippet in places]
         assert_recorded(torch.stack(losses).mean(), pack.golden["loc_e2e_loss"])
         encoded = image.encode_scan(scan(0))

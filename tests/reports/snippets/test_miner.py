@@ -46,7 +46,11 @@ def test_real_reports_give_their_references_and_no_false_alarm(shared_data: Path
     }
     mined = set()
     for name, key, columns in (
-        ("ctrate_validation_reports.csv", "VolumeName", ["ClinicalInformation_EN", "Technique_EN", "Findings_EN", "Impressions_EN"]),
+        (
+            "ctrate_validation_reports.csv",
+            "VolumeName",
+            ["ClinicalInformation_EN", "Technique_EN", "Findings_EN", "Impressions_EN"],
+        ),
         ("manual_labels_18.csv", "AccessionNo", ["report_text"]),
     ):
         with (shared_data / "reports" / name).open(encoding="utf-8", newline="") as file:
@@ -72,14 +76,20 @@ def test_synthetic_reports_give_every_snippet_word_for_word(bundle_root: Path) -
     [
         ("A 6 mm nodule in the lingula (series 3, image 45).", ["A 6 mm nodule in the lingula."]),
         ("Series 3, image 45: a bulla of 22 mm.", ["A bulla of 22 mm."]),
-        ("Lungs: Auf Bild 57 der Serie 3 zeigt sich ein 5 mm großer Rundherd.", ["Zeigt sich ein 5 mm großer Rundherd."]),
+        (
+            "Lungs: Auf Bild 57 der Serie 3 zeigt sich ein 5 mm großer Rundherd.",
+            ["Zeigt sich ein 5 mm großer Rundherd."],
+        ),
         ("Nodule of 9 mm (se 4/58), previously 6 mm (se 3/61).", ["Nodule of 9 mm."]),
         ("A nodule (see series 3, image 45), unchanged.", ["A nodule, unchanged."]),
         (
             "A 9 mm nodule in the apex (12:94), a 5 mm nodule in the lingula (12:85), and a scar (12:50).",
             ["A 9 mm nodule in the apex", "A 5 mm nodule in the lingula", "A scar."],
         ),
-        ("Heart is normal. There is a nodule in the left apex. Series 3, image 45.", ["There is a nodule in the left apex."]),
+        (
+            "Heart is normal. There is a nodule in the left apex. Series 3, image 45.",
+            ["There is a nodule in the left apex."],
+        ),
     ],
 )
 def test_a_snippet_is_the_sentence_or_clause_without_reference_and_prior(report: str, texts: list[str]) -> None:
@@ -89,7 +99,9 @@ def test_a_snippet_is_the_sentence_or_clause_without_reference_and_prior(report:
 def test_references_that_stand_together_share_their_sentence() -> None:
     mined = mine_report(["Two nodules in the right lower lobe measuring 5 mm and 6 mm (3/45 and 3/62)."])
     assert pairs(mined) == [(3, 45), (3, 62)]
-    assert {snippet.text for snippet in mined.snippets} == {"Two nodules in the right lower lobe measuring 5 mm and 6 mm."}
+    assert {snippet.text for snippet in mined.snippets} == {
+        "Two nodules in the right lower lobe measuring 5 mm and 6 mm."
+    }
 
 
 def test_a_range_counts_as_its_middle_and_keeps_its_ends() -> None:
@@ -107,7 +119,9 @@ def test_a_series_is_inherited_also_by_the_impression() -> None:
 
 
 def test_a_series_of_an_earlier_study_is_not_inherited() -> None:
-    mined = mine_report(["On the prior CT the nodule measured 6 mm (series 9, image 61). The nodule measures 8 mm (image 58)."])
+    mined = mine_report(
+        ["On the prior CT the nodule measured 6 mm (series 9, image 61). The nodule measures 8 mm (image 58)."]
+    )
     assert pairs(mined) == [(None, 58)]
     assert [(each.series, each.image, each.reason) for each in mined.refused] == [(9, 61, "prior")]
 
@@ -124,7 +138,10 @@ def test_two_small_numbers_need_another_reference_of_the_report() -> None:
 
 
 def test_image_of_a_total_is_told_from_series_and_image_by_the_rest_of_the_report() -> None:
-    assert pairs(mine_report(["Small nodule in the apex (image 9/232). Another nodule (image 12/232)."])) == [(None, 9), (None, 12)]
+    assert pairs(mine_report(["Small nodule in the apex (image 9/232). Another nodule (image 12/232)."])) == [
+        (None, 9),
+        (None, 12),
+    ]
     assert pairs(mine_report(["Rundherd im linken Oberlappen (Bild 4/86)."])) == [(4, 86)]
 
 
@@ -134,7 +151,10 @@ def test_an_abbreviation_inside_a_reference_ends_no_sentence() -> None:
 
 
 def test_coronary_is_not_coronal() -> None:
-    assert pairs(mine_report(["Coronary calcification (series 3, image 45). Koronarsklerose (Serie 3, Bild 46)."])) == [(3, 45), (3, 46)]
+    assert pairs(mine_report(["Coronary calcification (series 3, image 45). Koronarsklerose (Serie 3, Bild 46)."])) == [
+        (3, 45),
+        (3, 46),
+    ]
     assert [each.reason for each in mine_report(["Scoliosis (coronal series 3, image 45)."]).refused] == ["plane"]
 
 

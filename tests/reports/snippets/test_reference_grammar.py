@@ -35,7 +35,11 @@ from bundle.ctfindings.reports.snippets.reference_grammar import Span, find_refe
 )
 def test_forms_of_a_reference(text: str, series: int | None, images: list[tuple[int, int]], rule: str) -> None:
     (reference,) = find_references(text)
-    assert (reference.series, list(reference.images), reference.rule) == (series, [Span(*ends) for ends in images], rule)
+    assert (reference.series, list(reference.images), reference.rule) == (
+        series,
+        [Span(*ends) for ends in images],
+        rule,
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,7 +78,9 @@ def test_offsets_enclose_the_reference() -> None:
     assert text[reference.start : reference.end] == "Se. 3, Im. 45"
 
 
-@pytest.mark.parametrize("text", ["series " * 4000, "3/" * 8000, "image 3, " * 4000, "(" * 8000, "series 1 " + "a " * 8000, "1:2 " * 5000])
+@pytest.mark.parametrize(
+    "text", ["series " * 4000, "3/" * 8000, "image 3, " * 4000, "(" * 8000, "series 1 " + "a " * 8000, "1:2 " * 5000]
+)
 def test_hostile_text_takes_no_longer_than_its_length(text: str) -> None:
     started = time.process_time()
     find_references(text)

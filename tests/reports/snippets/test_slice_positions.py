@@ -55,10 +55,16 @@ def test_an_image_with_a_damaged_header_is_passed_over(archive: Path) -> None:
     assert content.count(b"\x20\x00\x13\x00IS") == 1
     file.write_bytes(content.replace(b"\x20\x00\x13\x00IS", b"\x20\x00\x13\x00I\xff"))
     study = read(archive).find("scan_1")
-    assert study is not None and study.position(3, 11).problem == "no such image" and study.position(3, 12).z_mm is not None
+    assert (
+        study is not None
+        and study.position(3, 11).problem == "no such image"
+        and study.position(3, 12).z_mm is not None
+    )
 
 
-def test_series_may_be_left_out_only_where_there_is_one(archive: Path, write_dicom: WriteDicom, hu: np.ndarray, affine: np.ndarray) -> None:
+def test_series_may_be_left_out_only_where_there_is_one(
+    archive: Path, write_dicom: WriteDicom, hu: np.ndarray, affine: np.ndarray
+) -> None:
     study = read(archive).find("scan_1")
     assert study is not None and study.position(None, 10).series == 3
     write_dicom(archive / "scan_1", hu, affine, number=4)
@@ -84,11 +90,17 @@ def test_localizers_coronal_and_secondary_images_have_no_z(
     write_dicom(archive / "scan_1", hu, affine, number=99, image_type=("DERIVED", "SECONDARY", "OTHER"))
     study = read(archive).find("scan_1")
     assert study is not None
-    assert [study.position(series, 5).problem for series in (1, 602, 99)] == ["not axial", "not axial", "not a CT image"]
+    assert [study.position(series, 5).problem for series in (1, 602, 99)] == [
+        "not axial",
+        "not axial",
+        "not a CT image",
+    ]
     assert study.position(None, 5).series == 3
 
 
-def test_tilted_images_count_with_their_centre(tmp_path: Path, write_dicom: WriteDicom, hu: np.ndarray, affine: np.ndarray) -> None:
+def test_tilted_images_count_with_their_centre(
+    tmp_path: Path, write_dicom: WriteDicom, hu: np.ndarray, affine: np.ndarray
+) -> None:
     write_dicom(tmp_path / "tilted", hu, affine, tilt_degrees=20.0)
     study = read(tmp_path).find("tilted")
     assert study is not None
@@ -140,7 +152,9 @@ def test_images_of_a_real_series_lie_every_3_mm_from_the_top(shared_data: Path, 
     (tmp_path / archive.name).symlink_to(archive)
     study = read(tmp_path).find(archive.stem)
     assert study is not None
-    assert [study.position(None, image).z_mm for image in range(1, 135)] == pytest.approx([-282.5 - 3 * step for step in range(134)])
+    assert [study.position(None, image).z_mm for image in range(1, 135)] == pytest.approx(
+        [-282.5 - 3 * step for step in range(134)]
+    )
     assert study.position(0, 134).z_mm == pytest.approx(-681.5)
     assert study.position(None, 135).problem == "no such image"
     assert study.position(3, 2).problem == "not a CT image"

@@ -52,7 +52,9 @@ def test_sample_0_prints_nothing_of_a_report(run: Run, tmp_path: Path, capsys: p
     assert "nodule" not in printed and "Mueller" not in printed
 
 
-def test_a_negative_sample_is_refused_before_anything_is_written(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_negative_sample_is_refused_before_anything_is_written(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stopped:
         run(table(tmp_path / "in.csv", ("a", NODULE)), tmp_path / "out.csv", "--sample", "-1")
     assert stopped.value.code == 2 and "-1 is negative" in capsys.readouterr().err
@@ -75,7 +77,14 @@ def test_with_dicom_only_what_has_a_place_is_written_and_the_rest_is_counted(
         ("a", "Nodule in the right base (image 1)."),
         ("c", NODULE),
     ]
-    run(table(tmp_path / "in.csv", *rows), tmp_path / "out.csv", "--dicom", tmp_path / "archive", "--refused", tmp_path / "refused.csv")
+    run(
+        table(tmp_path / "in.csv", *rows),
+        tmp_path / "out.csv",
+        "--dicom",
+        tmp_path / "archive",
+        "--refused",
+        tmp_path / "refused.csv",
+    )
     z = [(affine @ [0, 0, level, 1])[2] for level in (19, 0)]
     assert [(row[0], row[1], row[2], float(row[6])) for row in content(tmp_path / "out.csv")[1:]] == [
         ("a", "3", "20", pytest.approx(z[0])),
@@ -97,7 +106,12 @@ def test_a_single_study_is_taken_for_a_single_id_but_never_for_several(
 ) -> None:
     write_dicom(tmp_path / "archive", hu, affine, number=3)
     run(table(tmp_path / "one.csv", ("x", NODULE)), tmp_path / "one_out.csv", "--dicom", tmp_path / "archive")
-    run(table(tmp_path / "two.csv", ("x", NODULE), ("y", NODULE)), tmp_path / "two_out.csv", "--dicom", tmp_path / "archive")
+    run(
+        table(tmp_path / "two.csv", ("x", NODULE), ("y", NODULE)),
+        tmp_path / "two_out.csv",
+        "--dicom",
+        tmp_path / "archive",
+    )
     assert len(content(tmp_path / "one_out.csv")) == 2
     assert len(content(tmp_path / "two_out.csv")) == 1
 

@@ -59,11 +59,21 @@ class Download:
         self.reports: dict[str, list[dict[str, Any]]] = {"train": [], "validation": []}
         self.labels: dict[str, list[dict[str, Any]]] = {"train": [], "valid": []}
 
-    def volume(self, name: str, intercept: int = -1024, fixed: bool = False, hu: bool | None = None, **changes: Any) -> Path:
-        """A volume as the publisher stores it: version 1 raw, with a header that says nothing; version 2 in HU with its affine."""
+    def volume(
+        self, name: str, intercept: int = -1024, fixed: bool = False, hu: bool | None = None, **changes: Any
+    ) -> Path:
+        """A volume as the publisher stores it: version 1 raw, with a header that says nothing; version 2 in HU with its
+        affine.
+        """
         self.count += 1
         split, patient, examination, _ = name.split("_")
-        folder = self.root / "dataset" / f"{split}{'_fixed' if fixed else ''}" / f"{split}_{patient}" / f"{split}_{patient}_{examination}"
+        folder = (
+            self.root
+            / "dataset"
+            / f"{split}{'_fixed' if fixed else ''}"
+            / f"{split}_{patient}"
+            / f"{split}_{patient}_{examination}"
+        )
         folder.mkdir(parents=True, exist_ok=True)
         # In DICOM columns run to the left and rows to the back, from the first pixel at the right front.
         values = (self.chest[::-1, ::-1] + self.count % 7).astype(np.int16)
@@ -78,8 +88,12 @@ class Download:
         self.metadata[table].append(metadata_row(name, intercept, **changes))
         return folder / f"{name}.nii.gz"
 
-    def report(self, examination: str, findings: str = "No nodule in the lungs.", impression: str = "Not given.") -> None:
-        """A report, under the name of the first volume as in the publisher's tables, and labels with nothing but a nodule."""
+    def report(
+        self, examination: str, findings: str = "No nodule in the lungs.", impression: str = "Not given."
+    ) -> None:
+        """A report, under the name of the first volume as in the publisher's tables, and labels with nothing but a
+        nodule.
+        """
         split = examination.split("_")[0]
         row = {"VolumeName": f"{examination}_1.nii.gz", "ClinicalInformation_EN": "Not given.", "Technique_EN": "CT"}
         row |= {"Findings_EN": findings, "Impressions_EN": impression}
@@ -114,7 +128,9 @@ def in_ras(study: dict[str, Any]) -> np.ndarray:
     return np.asarray(nib.as_closest_canonical(image).get_fdata())
 
 
-def test_raw_and_fixed_volumes_load_as_the_same_hu_at_the_same_place(prepare: Any, tmp_path: Path, download: Download) -> None:
+def test_raw_and_fixed_volumes_load_as_the_same_hu_at_the_same_place(
+    prepare: Any, tmp_path: Path, download: Download
+) -> None:
     download.volume("valid_1_a_1", -1024)
     download.volume("valid_2_a_1", -8192)
     download.volume("valid_3_a_1", -8192, fixed=True)
@@ -182,7 +198,10 @@ def test_reports_and_labels_reach_every_reconstruction(prepare: Any, tmp_path: P
     result = prepare(SCRIPT, download.tables(), "--output", tmp_path / "out")
     assert set(result.studies) == {"valid_1_a_1", "valid_1_a_2"}
     for study in result.studies.values():
-        assert study["report"] == {"findings": "A nodule in the right upper lobe.", "impression": ""}  # "Not given." is empty.
+        assert study["report"] == {
+            "findings": "A nodule in the right upper lobe.",
+            "impression": "",
+        }  # "Not given." is empty.
         assert study["labels"] == [int(name == "Lung nodule") for name in FINDING_NAMES]
         assert study["examination"] == "valid_1_a"
     assert len({study["patient"] for study in result.studies.values()}) == 1
@@ -200,14 +219,19 @@ def test_the_publishers_validation_is_the_test_and_training_patients_are_not_par
     download.volume("valid_1_a_1", fixed=True)
     result = prepare(SCRIPT, download.tables(), "--output", tmp_path / "out", "--dev-share", "0.5", "--seed", "1")
     assert [study["id"] for study in result.datalist["test"]] == ["valid_1_a_1"]
-    ids = {split: {study["id"].rsplit("_", 2)[0] for study in result.datalist[split]} for split in ("training", "validation")}
+    ids = {
+        split: {study["id"].rsplit("_", 2)[0] for study in result.datalist[split]}
+        for split in ("training", "validation")
+    }
     assert ids["training"] and ids["validation"] and not ids["training"] & ids["validation"]
     assert ids["training"] | ids["validation"] == {f"train_{patient}" for patient in range(1, 9)}
     other = prepare(SCRIPT, download.root, "--output", tmp_path / "none", "--dev-share", "0")
     assert other.datalist["validation"] == [] and len(other.datalist["training"]) == 16
 
 
-def test_what_cannot_be_used_is_named_and_the_source_is_left_alone(prepare: Any, tmp_path: Path, download: Download) -> None:
+def test_what_cannot_be_used_is_named_and_the_source_is_left_alone(
+    prepare: Any, tmp_path: Path, download: Download
+) -> None:
     download.volume("train_1_a_1")
     download.report("train_1_a")
     download.volume("train_1_a_2").write_bytes(b"no gzip")
@@ -231,7 +255,9 @@ def test_what_cannot_be_used_is_named_and_the_source_is_left_alone(prepare: Any,
     download.report("valid_1_a")
     download.label("train_1_a_1")
     (download.root / "dataset" / "metadata").mkdir(parents=True)
-    (download.root / "dataset" / "metadata" / "no_chest_train.txt").write_text("VolumeName\n# heads\ntrain_6_a_1.nii.gz, head\n")
+    (download.root / "dataset" / "metadata" / "no_chest_train.txt").write_text(
+        "VolumeName\n# heads\ntrain_6_a_1.nii.gz, head\n"
+    )
     segmentation = download.root / "dataset" / "ts_seg" / "train" / "train_1_a_1.nii.gz"
     segmentation.parent.mkdir(parents=True)
     segmentation.write_bytes(copied.read_bytes())
@@ -264,12 +290,18 @@ def test_what_cannot_be_used_is_named_and_the_source_is_left_alone(prepare: Any,
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
 
 
-def test_a_fixed_volume_whose_header_is_not_that_of_the_table_is_noticed(prepare: Any, tmp_path: Path, download: Download) -> None:
+def test_a_fixed_volume_whose_header_is_not_that_of_the_table_is_noticed(
+    prepare: Any, tmp_path: Path, download: Download
+) -> None:
     download.volume("train_1_a_1", fixed=True, ZSpacing=6.0)
     download.volume("train_2_a_1", fixed=True, NumberofSlices=48)
     download.volume("train_3_a_1", fixed=True)
     result = prepare(SCRIPT, download.tables(), "--output", tmp_path / "out", "--dev-share", "0")
-    different = {entry["id"]: entry["detail"] for entry in result.ledger if entry["reason"] == "size or spacing differs from the table"}
+    different = {
+        entry["id"]: entry["detail"]
+        for entry in result.ledger
+        if entry["reason"] == "size or spacing differs from the table"
+    }
     assert different == {
         "train_1_a_1": "the file has voxels of 9 x 9 x 12 mm, the table says 9 x 9 x 6",
         "train_2_a_1": "the file has 32 x 32 x 24 voxels, the table says 32 x 32 x 48",
@@ -286,7 +318,12 @@ def test_a_fixed_volume_whose_header_is_not_that_of_the_table_is_noticed(prepare
     ],
 )
 def test_errors_of_use_are_one_line(
-    prepare: Any, tmp_path: Path, download: Download, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+    prepare: Any,
+    tmp_path: Path,
+    download: Download,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("bad.txt").write_text("train_1_a_1\nhead scan\n", encoding="utf-8")
@@ -314,14 +351,20 @@ def test_names_are_taken_apart_and_numbers_start_again_in_each_split() -> None:
 def test_a_list_may_name_volumes_examinations_and_patients(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("train_1_a_1.nii.gz\ntrain_2_a\ntrain_3\n")
     skipped = read_skip_list(tmp_path / "list.txt")
-    names = [f"train_{patient}_{examination}_{number}" for patient in (1, 2, 3) for examination in "ab" for number in (1, 2)]
+    names = [
+        f"train_{patient}_{examination}_{number}" for patient in (1, 2, 3) for examination in "ab" for number in (1, 2)
+    ]
     kept = [name for name in names if (parts := volume_name(name)) and not skip_reason(parts, skipped)]
     assert kept == ["train_1_a_2", "train_1_b_1", "train_1_b_2", "train_2_b_1", "train_2_b_2"]
 
 
 def test_a_rotated_series_keeps_its_geometry() -> None:
     row = Row(
-        2, {key: str(value) for key, value in metadata_row("train_1_a_1", -1024, ImageOrientationPatient="[0, 1, 0, -1, 0, 0]").items()}
+        2,
+        {
+            key: str(value)
+            for key, value in metadata_row("train_1_a_1", -1024, ImageOrientationPatient="[0, 1, 0, -1, 0, 0]").items()
+        },
     )
     affine = np.asarray(stored_of(row).affine)
     # Along a row to the back, along a column to the right; their normal points to the head.
@@ -334,20 +377,30 @@ def test_every_row_of_the_real_metadata_table_is_read(shared_data: Path) -> None
     table = read_table(shared_data / "reports" / "ctrate_validation_metadata.csv")
     stored = [stored_of(row) for row in table.rows]
     assert len(stored) == 3039
-    assert sum(each.intercept == -8192 for each in stored) == 850 and sum(each.intercept == -1024 for each in stored) == 2189
+    assert (
+        sum(each.intercept == -8192 for each in stored) == 850
+        and sum(each.intercept == -1024 for each in stored) == 2189
+    )
     for each, row in zip(stored, table.rows, strict=True):
         spacing = np.linalg.norm(np.asarray(each.affine)[:3, :3], axis=0)
-        assert spacing[2] == pytest.approx(float(row.values["ZSpacing"])) and np.linalg.det(np.asarray(each.affine)[:3, :3]) > 0
+        assert (
+            spacing[2] == pytest.approx(float(row.values["ZSpacing"]))
+            and np.linalg.det(np.asarray(each.affine)[:3, :3]) > 0
+        )
 
 
-def test_the_real_tables_meet_their_volumes(prepare: Any, tmp_path: Path, download: Download, shared_data: Path) -> None:
+def test_the_real_tables_meet_their_volumes(
+    prepare: Any, tmp_path: Path, download: Download, shared_data: Path
+) -> None:
     reports = shared_data / "reports" / "ctrate_validation_reports.csv"
     metadata = shared_data / "reports" / "ctrate_validation_metadata.csv"
     rows = {row.values["VolumeName"].removesuffix(".nii.gz"): row.values for row in read_table(metadata).rows}
     names = {row.values["VolumeName"] for row in read_table(reports).rows}
     wanted = [name for name in rows if name.rsplit("_", 1)[0] in names]
     low = [name for name in wanted if rows[name]["RescaleIntercept"] == "-8192"][:2]
-    plain = [name for name in wanted if rows[name]["RescaleIntercept"] == "-1024" and float(rows[name]["ZSpacing"]) >= 1.5][:2]
+    plain = [
+        name for name in wanted if rows[name]["RescaleIntercept"] == "-1024" and float(rows[name]["ZSpacing"]) >= 1.5
+    ][:2]
     for name in (*low, *plain):
         path = download.volume(name, int(rows[name]["RescaleIntercept"]))
         values = np.asarray(nib.load(path).dataobj)

@@ -40,7 +40,9 @@ def archive(tmp_path: Path) -> Path:
 def add_study(archive: Path, chest: np.ndarray, write_dicom: WriteDicom) -> AddStudy:
     """A study of one series in a folder of its own, with the numbers of a patient in every header."""
 
-    def add(folder: str, accession: str, patient: str = "4711", uid: str | None = None, shift: int = 0, **series: Any) -> Path:
+    def add(
+        folder: str, accession: str, patient: str = "4711", uid: str | None = None, shift: int = 0, **series: Any
+    ) -> Path:
         place = write_dicom(archive / folder, chest + shift, AFFINE, **series)
         uid = uid or generate_uid()
         for file in place.iterdir():
@@ -103,7 +105,8 @@ def test_no_name_number_or_date_is_in_outputs_or_on_the_terminal(
     add_study("Doe_Jane_4711", "ACC77", uid=uid, number=9, description="Doe Jane thick", keep=range(0, 24, 4))
     add_study("Doe_Jane_gap", "ACC78", keep=[*range(8), *range(12, 24)])
     table = write_reports(
-        tmp_path / "r.csv", [{"accession": "ACC77", "report_file": "ACC77.txt"}, {"accession": "ACC99", "report_file": ""}]
+        tmp_path / "r.csv",
+        [{"accession": "ACC77", "report_file": "ACC77.txt"}, {"accession": "ACC99", "report_file": ""}],
     )
     result = prepare(SCRIPT, archive, "--reports", table, "--output", tmp_path / "out")
     assert len(result.studies) == 1 and sorted(result.card["dropped"]) == ["missing slices", "no such scan"]
@@ -130,11 +133,17 @@ def test_the_longest_axial_original_series_is_taken(
     result = prepare(SCRIPT, archive, "--output", tmp_path / "out")
     (identity,) = result.studies
     warnings = [entry["detail"] for entry in result.ledger if entry["id"] == identity]
-    assert len(warnings) == 1 and "series 3 (24 images) was read, not: " in warnings[0] and "series 7 (24 images)" in warnings[0]
+    assert (
+        len(warnings) == 1
+        and "series 3 (24 images) was read, not: " in warnings[0]
+        and "series 7 (24 images)" in warnings[0]
+    )
     assert result.card["dropped"] == {"no axial CT series": 1}
 
 
-def test_a_tilted_gantry_is_kept_in_the_geometry_and_noticed(prepare: Any, tmp_path: Path, archive: Path, add_study: AddStudy) -> None:
+def test_a_tilted_gantry_is_kept_in_the_geometry_and_noticed(
+    prepare: Any, tmp_path: Path, archive: Path, add_study: AddStudy
+) -> None:
     add_study("s", "A1", tilt_degrees=12.0)
     result = prepare(SCRIPT, archive, "--output", tmp_path / "out")
     assert any("tilted by 12.0 degrees" in entry["detail"] for entry in result.ledger)
@@ -144,7 +153,9 @@ def test_a_tilted_gantry_is_kept_in_the_geometry_and_noticed(prepare: Any, tmp_p
     assert np.degrees(np.arcsin(abs(unit[:, 1] @ unit[:, 2]))) == pytest.approx(12.0, abs=0.1)
 
 
-def test_zips_read_as_folders_and_damaged_ones_are_counted(prepare: Any, tmp_path: Path, archive: Path, add_study: AddStudy) -> None:
+def test_zips_read_as_folders_and_damaged_ones_are_counted(
+    prepare: Any, tmp_path: Path, archive: Path, add_study: AddStudy
+) -> None:
     place = add_study("case7", "A1")
     with zipfile.ZipFile(archive / "case7.zip", "w") as packed:
         for file in place.iterdir():
@@ -183,8 +194,12 @@ def test_rows_and_studies_that_do_not_match_one_to_one_are_named_by_line(
     mixed = generate_uid()
     add_study("e", "A4", patient="1", uid=mixed, keep=range(12))
     add_study("f", "A4", patient="2", uid=mixed, keep=range(12, 24))
-    rows = [{"accession": name, "report": f"Text {line}."} for line, name in enumerate(("A1", "A2", "A3", "A3"), start=2)]
-    result = prepare(SCRIPT, archive, "--reports", write_reports(tmp_path / "r.csv", rows), "--output", tmp_path / "out")
+    rows = [
+        {"accession": name, "report": f"Text {line}."} for line, name in enumerate(("A1", "A2", "A3", "A3"), start=2)
+    ]
+    result = prepare(
+        SCRIPT, archive, "--reports", write_reports(tmp_path / "r.csv", rows), "--output", tmp_path / "out"
+    )
     assert [(entry["line"], entry["reason"]) for entry in result.ledger if entry["what"] == "dropped"] == [
         ("3", "several studies of one number"),
         ("4", "study in several rows"),
@@ -198,7 +213,9 @@ def test_rows_and_studies_that_do_not_match_one_to_one_are_named_by_line(
 def test_a_patient_in_two_splits_is_refused(prepare: Any, tmp_path: Path, archive: Path, add_study: AddStudy) -> None:
     add_study("a", "A1", shift=1)
     add_study("b", "A2", shift=2)
-    table = write_reports(tmp_path / "r.csv", [{"accession": "A1", "split": "train"}, {"accession": "A2", "split": "test"}])
+    table = write_reports(
+        tmp_path / "r.csv", [{"accession": "A1", "split": "train"}, {"accession": "A2", "split": "test"}]
+    )
     with pytest.raises(SystemExit, match="patients in two splits: 1, the first in lines 2, 3") as stopped:
         prepare(SCRIPT, archive, "--reports", table, "--output", tmp_path / "out")
     assert "4711" not in str(stopped.value)
@@ -262,7 +279,9 @@ def test_a_full_disk_stops_in_one_line_and_the_next_run_goes_on(
     assert len(result.studies) == 2 and converted == [converted[0], converted[1], converted[1]]
 
 
-def test_a_scan_that_was_removed_is_converted_again(prepare: Any, tmp_path: Path, archive: Path, add_study: AddStudy) -> None:
+def test_a_scan_that_was_removed_is_converted_again(
+    prepare: Any, tmp_path: Path, archive: Path, add_study: AddStudy
+) -> None:
     add_study("a", "A1")
     arguments = (SCRIPT, archive, "--output", tmp_path / "out", "--key", tmp_path / "key.csv")
     prepare(*arguments)
@@ -281,7 +300,9 @@ def test_workers_give_what_one_process_gives(tmp_path: Path, archive: Path, add_
     for number in range(3):
         add_study(f"s{number}", f"A{number}", shift=number)
     (tmp_path / "salt").write_text("0123456789abcdef")
-    sources = [read_source(archive, Options(salt=tmp_path / "salt"), tmp_path / f"out{workers}", workers) for workers in (1, 2)]
+    sources = [
+        read_source(archive, Options(salt=tmp_path / "salt"), tmp_path / f"out{workers}", workers) for workers in (1, 2)
+    ]
     first, second = ([(each.id, each.patient, each.warnings) for each in source.candidates] for source in sources)
     assert first == second and len(first) == 3
 

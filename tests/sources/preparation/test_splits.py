@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from bundle.ctfindings.data.datalist import SPLITS
-from bundle.ctfindings.sources.preparation.splits import check_fractions, draw_split, patients_in_two_splits, pseudonym, split_name
+from bundle.ctfindings.sources.preparation.splits import (
+    check_fractions,
+    draw_split,
+    patients_in_two_splits,
+    pseudonym,
+    split_name,
+)
 
 
 def test_shares_are_kept_on_average() -> None:

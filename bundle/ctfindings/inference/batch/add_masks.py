@@ -35,9 +35,15 @@ class MaskReport(NamedTuple):
 
 
 def mask_datalist(
-    datalist: Path, output: Path, source: MaskSource, replace: bool = False, workers: int = 1, scheduler: str | None = None
+    datalist: Path,
+    output: Path,
+    source: MaskSource,
+    replace: bool = False,
+    workers: int = 1,
+    scheduler: str | None = None,
 ) -> MaskReport:
-    """Makes the masks and writes ``output/datalist.json``, whose paths are relative to ``output``; masks are in ``output/anatomy``.
+    """Makes the masks and writes ``output/datalist.json``, whose paths are relative to ``output``; masks are in
+    ``output/anatomy``.
 
     A run that was stopped goes on where it was. A scan whose mask cannot be made stays in the datalist, without a mask.
 
@@ -48,14 +54,19 @@ def mask_datalist(
         scheduler: of Dask, see ``over_scans``.
 
     Raises:
-        ValueError: when the datalist cannot be used, ``output/datalist.json`` exists, an id stands twice, or no mask could be made.
+        ValueError: when the datalist cannot be used, ``output/datalist.json`` exists, an id stands twice, or no mask
+            could be made.
     """
     target = output / "datalist.json"
     if target.exists():
-        raise ValueError(f"{target}: exists already; choose another --output or remove it (masks in its folder are used again)")
+        raise ValueError(
+            f"{target}: exists already; choose another --output or remove it (masks in its folder are used again)"
+        )
     content, records = _records(datalist)
     tasks = {
-        record["id"]: MaskTask(record["image"], record.get("stored"), str((output / mask_file(record["id"])).resolve()), source)
+        record["id"]: MaskTask(
+            record["image"], record.get("stored"), str((output / mask_file(record["id"])).resolve()), source
+        )
         for record in records
         if replace or not record.get("anatomy")
     }
@@ -97,7 +108,9 @@ def _records(datalist: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     ids = [record["id"] for record in records]
     double = sorted({study for study in ids if ids.count(study) > 1}) if len(set(ids)) < len(ids) else []
     if double:
-        raise ValueError(f"{datalist}: {len(double)} ids stand twice, the first is {double[0]!r}; give each study its own id")
+        raise ValueError(
+            f"{datalist}: {len(double)} ids stand twice, the first is {double[0]!r}; give each study its own id"
+        )
     for record in records:
         for key in PATH_KEYS:
             if record.get(key):

@@ -1,4 +1,6 @@
-"""Anatomy masks from whoever can make them: TotalSegmentator, a MONAI bundle, or threshold and shape with the network's anatomy head."""
+"""Anatomy masks from whoever can make them: TotalSegmentator, a MONAI bundle, or threshold and shape with the network's
+anatomy head.
+"""
 
 from __future__ import annotations
 
@@ -64,8 +66,11 @@ class MaskTask(NamedTuple):
     source: MaskSource
 
 
-def choose_source(bundle_root: str | Path, bundle: str | Path | None = None, wanted: str = "auto", fast: bool = False) -> MaskSource:
-    """The source that is asked for, or the best there is: a MONAI bundle that was given, TotalSegmentator, or the classical mask.
+def choose_source(
+    bundle_root: str | Path, bundle: str | Path | None = None, wanted: str = "auto", fast: bool = False
+) -> MaskSource:
+    """The source that is asked for, or the best there is: a MONAI bundle that was given, TotalSegmentator, or the
+    classical mask.
 
     Raises:
         ValueError: when the source that is asked for is not there.
@@ -92,7 +97,9 @@ def choose_source(bundle_root: str | Path, bundle: str | Path | None = None, wan
 
 
 def _totalsegmentator_problem() -> str:
-    """Why TotalSegmentator cannot be called; empty when it can. Without weights it would download them, which is not for us to start."""
+    """Why TotalSegmentator cannot be called; empty when it can. Without weights it would download them, which is not
+    for us to start.
+    """
     if shutil.which("TotalSegmentator") is None:
         return "there is no program TotalSegmentator on PATH; install it, or leave --source out"
     home = Path(os.environ.get("TOTALSEG_HOME_DIR", Path.home() / ".totalsegmentator"))
@@ -103,7 +110,8 @@ def _totalsegmentator_problem() -> str:
 
 
 def make_mask(task: MaskTask) -> str:
-    """Writes the anatomy mask of a scan on its own grid, NIfTI uint8 with the ids of ``ANATOMIES``, unless it is there already.
+    """Writes the anatomy mask of a scan on its own grid, NIfTI uint8 with the ids of ``ANATOMIES``, unless it is there
+    already.
 
     Returns:
         ``made``, or ``kept`` when the mask was there, of this scan as it is now and from this source.
@@ -118,7 +126,9 @@ def make_mask(task: MaskTask) -> str:
     scan = load_scan(task.image, task.stored)
     hu, affine = scan[0].numpy(), np.asarray(scan.affine, np.float64)
     body = body_mask(hu, affine)
-    labels = _classical(task, hu, affine, body) if task.source.name == "classical" else _external(task, scan, hu, affine)
+    labels = (
+        _classical(task, hu, affine, body) if task.source.name == "classical" else _external(task, scan, hu, affine)
+    )
     labels[(labels == 0) & body] = _BODY
     image = nib.Nifti1Image(labels, affine)
     image.header["descrip"] = signature.encode()
@@ -127,8 +137,12 @@ def make_mask(task: MaskTask) -> str:
     return "made"
 
 
-def _classical(task: MaskTask, hu: NDArray[np.float32], affine: NDArray[np.float64], body: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Lungs by threshold and shape; between them, what the anatomy head finds: elsewhere it is often wrong on real scans."""
+def _classical(
+    task: MaskTask, hu: NDArray[np.float32], affine: NDArray[np.float64], body: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """Lungs by threshold and shape; between them, what the anatomy head finds: elsewhere it is often wrong on real
+    scans.
+    """
     lungs = lung_mask(hu, affine)
     predictor = _predictor(task.source.folder)
     with tempfile.TemporaryDirectory() as folder:
@@ -153,14 +167,18 @@ def _predictor(folder: str) -> BundlePredictor:
     return BundlePredictor(folder)
 
 
-def _external(task: MaskTask, scan: MetaTensor, hu: NDArray[np.float32], affine: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _external(
+    task: MaskTask, scan: MetaTensor, hu: NDArray[np.float32], affine: NDArray[np.float64]
+) -> NDArray[np.uint8]:
     """The answer of another program for this scan, which is handed over as NIfTI in HU whatever its own format is."""
     with tempfile.TemporaryDirectory() as folder:
         given, answers = Path(folder) / "scan.nii.gz", Path(folder) / "answer"
         answers.mkdir()
         # Metal beyond the range would turn into air.
         range_of_file = np.iinfo(np.int16)
-        nib.save(nib.Nifti1Image(np.rint(hu).clip(range_of_file.min, range_of_file.max).astype(np.int16), affine), given)
+        nib.save(
+            nib.Nifti1Image(np.rint(hu).clip(range_of_file.min, range_of_file.max).astype(np.int16), affine), given
+        )
         if task.source.name == "totalsegmentator":
             command = ["TotalSegmentator", "-i", str(given), "-o", str(answers / "mask.nii.gz"), "--ml", "--quiet"]
             command += ["--fast"] if task.source.fast else []
@@ -169,11 +187,15 @@ def _external(task: MaskTask, scan: MetaTensor, hu: NDArray[np.float32], affine:
             command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.json"]
             command += ["--bundle_root", ".", "--datalist", json.dumps([str(given)]), "--output_dir", str(answers)]
             mapping, where = "totalsegmentator_v1", task.source.folder
-        result = subprocess.run(command, cwd=where, capture_output=True, encoding="utf-8", errors="replace", check=False)
+        result = subprocess.run(
+            command, cwd=where, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
         masks = sorted(answers.rglob("*.nii.gz"))
         if result.returncode != 0 or len(masks) != 1:
             last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ScanError(task.image, f"{task.source.name} gave no mask ({last[:200]}); run it by hand to see why", "no mask")
+            raise ScanError(
+                task.image, f"{task.source.name} gave no mask ({last[:200]}); run it by hand to see why", "no mask"
+            )
         mask, _ = load_anatomy_mask(masks[0], mapping, scan)
         return mask[0].numpy().copy()
 
@@ -185,7 +207,9 @@ def _signature(task: MaskTask) -> str:
         # Another bundle may hold several weights, of which its configuration chooses.
         own = task.source.name == "classical"
         stamps.append(file_signature(Path(task.source.folder) / "models" / ("model.pt" if own else "")))
-    content = json.dumps([str(Path(task.image).resolve()), stamps, task.stored, task.source.fast], sort_keys=True, default=str)
+    content = json.dumps(
+        [str(Path(task.image).resolve()), stamps, task.stored, task.source.fast], sort_keys=True, default=str
+    )
     return f"ctfindings mask {MASK_VERSION} {task.source.name} {sha256(content.encode()).hexdigest()[:24]}"
 
 

@@ -112,8 +112,9 @@ def run_archive(
 ) -> ArchiveReport:
     """Writes ``output/scans/<id>/findings.json`` for every scan that has none, and ``output/findings.csv`` of all.
 
-    A scan whose worker is killed is given to another. A folder appears under its name complete, and only once: of two workers that
-    finish the same scan, the second leaves what is there. Scans that failed are tried again by the next run.
+    A scan whose worker is killed is given to another. A folder appears under its name complete, and only once: of two
+    workers that finish the same scan, the second leaves what is there. Scans that failed are tried again by the next
+    run.
 
     Args:
         studies: ``image``, and ``anatomy`` and ``stored`` where known, by id.
@@ -124,10 +125,15 @@ def run_archive(
         ValueError: when the output is of other weights, or the bundle cannot be used.
     """
     _claim_output(output, model)
-    tasks = {key: ArchiveTask(study, str((output / SCANS_FOLDER / safe_name(key)).resolve()), model) for key, study in studies.items()}
+    tasks = {
+        key: ArchiveTask(study, str((output / SCANS_FOLDER / safe_name(key)).resolve()), model)
+        for key, study in studies.items()
+    }
     kept = {key for key, task in tasks.items() if (Path(task.target) / RECORD_FILE).is_file()}
     problems: dict[str, str] = {}
-    outcomes = over_scans(answer_scan, {key: task for key, task in tasks.items() if key not in kept}, workers, scheduler)
+    outcomes = over_scans(
+        answer_scan, {key: task for key, task in tasks.items() if key not in kept}, workers, scheduler
+    )
     for outcome in tqdm(outcomes, desc="scans", total=len(tasks), initial=len(kept), unit="", disable=None):
         if outcome.problem:
             problems[outcome.key] = outcome.problem
@@ -184,14 +190,18 @@ def _claim_output(output: Path, model: Model) -> None:
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
         if before != run:
-            raise ValueError(f"{path}: the results here are of other weights, version or overlays; choose another --output")
+            raise ValueError(
+                f"{path}: the results here are of other weights, version or overlays; choose another --output"
+            )
         return
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
 
 
 def _write_summary(path: Path, tasks: Mapping[str, ArchiveTask], problems: Mapping[str, str]) -> Path:
-    """One row for each scan: id, status, reason of a failure, number of warnings, and the probability of each finding with its verdict."""
+    """One row for each scan: id, status, reason of a failure, number of warnings, and the probability of each finding
+    with its verdict.
+    """
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         verdicts = [f"{name} present" for name in FINDING_NAMES]

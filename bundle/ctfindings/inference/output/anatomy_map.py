@@ -19,11 +19,13 @@ _SPECIFIC_FIRST = tuple(sorted(range(len(ANATOMIES)), key=lambda row: len(ANATOM
 """Rows of the anatomy table, regions that contain others last."""
 
 
-def write_anatomy(path: str | Path, logits: Any, token_affine: Any, scan_affine: Any, scan_shape: Sequence[int]) -> None:
+def write_anatomy(
+    path: str | Path, logits: Any, token_affine: Any, scan_affine: Any, scan_shape: Sequence[int]
+) -> None:
     """Writes the label map as NIfTI uint8 with the ids of ``anatomy.ANATOMIES``, 0 outside the body.
 
-    The logits are interpolated between token centres and cut at zero, so the borders are smoother than tokens but no finer. They show
-    what the answers were pooled over; they are no segmentation.
+    The logits are interpolated between token centres and cut at zero, so the borders are smoother than tokens but no
+    finer. They show what the answers were pooled over; they are no segmentation.
 
     Args:
         path: ends in ``.nii.gz``.
@@ -36,15 +38,22 @@ def write_anatomy(path: str | Path, logits: Any, token_affine: Any, scan_affine:
         ValueError: when the logits are not one map for each anatomy.
     """
     if len(logits) != len(ANATOMIES):
-        raise ValueError(f"anatomy logits hold {len(logits)} maps; one for each of the {len(ANATOMIES)} anatomies is expected")
+        raise ValueError(
+            f"anatomy logits hold {len(logits)} maps; one for each of the {len(ANATOMIES)} anatomies is expected"
+        )
     x, y, z = (int(size) for size in scan_shape)
     scan = as_affine(scan_affine)
-    planes = _label_planes([as_map(_bounded(row)).astype(np.float32) for row in logits], as_affine(token_affine), scan, (x, y, z))
+    planes = _label_planes(
+        [as_map(_bounded(row)).astype(np.float32) for row in logits], as_affine(token_affine), scan, (x, y, z)
+    )
     write_planes(path, planes, (x, y, z), scan, "anatomies 1..6 of the network")
 
 
 def _label_planes(
-    logits: list[NDArray[np.float32]], tokens: NDArray[np.float64], scan: NDArray[np.float64], shape: tuple[int, int, int]
+    logits: list[NDArray[np.float32]],
+    tokens: NDArray[np.float64],
+    scan: NDArray[np.float64],
+    shape: tuple[int, int, int],
 ) -> Iterator[NDArray[np.uint8]]:
     """The most specific anatomy of each voxel; of equally specific ones, the one with the largest logit."""
     sizes = [len(ANATOMIES[row].members) for row in _SPECIFIC_FIRST]

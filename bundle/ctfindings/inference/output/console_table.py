@@ -36,7 +36,9 @@ def format_findings(record: FindingsRecord) -> str:
         lines += wrap(f"Warning: {_printable(warning)}", WIDTH, subsequent_indent="         ")
     if record.seconds:
         lines += wrap(
-            "Seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in record.seconds.items()), WIDTH, subsequent_indent=" " * 9
+            "Seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in record.seconds.items()),
+            WIDTH,
+            subsequent_indent=" " * 9,
         )
     lines += wrap(record.disclaimer, WIDTH)
     return "\n".join(line.rstrip() for line in lines)

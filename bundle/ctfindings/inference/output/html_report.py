@@ -1,6 +1,7 @@
 """The readable report: one self-contained HTML page with the table of findings and a picture of each present one.
 
-Nothing in the page is loaded from elsewhere and no script runs; text from outside (file names, queries, warnings) is escaped.
+Nothing in the page is loaded from elsewhere and no script runs; text from outside (file names, queries, warnings) is
+escaped.
 """
 
 from __future__ import annotations
@@ -13,7 +14,16 @@ from typing import Any
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.html_page import render_page
 from bundle.ctfindings.inference.findings_record import Answer, Evidence, FindingAnswer, FindingsRecord
-from bundle.ctfindings.inference.output.report_pictures import HEAT_FLOOR, LUNG, SOFT_TISSUE, WIDE, DisplayVolume, Picture, Window, heat_css
+from bundle.ctfindings.inference.output.report_pictures import (
+    HEAT_FLOOR,
+    LUNG,
+    SOFT_TISSUE,
+    WIDE,
+    DisplayVolume,
+    Picture,
+    Window,
+    heat_css,
+)
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -42,8 +52,12 @@ class Panel:
 
 
 def display_window(answer: Answer) -> Window:
-    """The window that suits a finding; a query takes that of its nearest finding when that finding has its own, else its anatomy's."""
-    name = answer.name if isinstance(answer, FindingAnswer) else next((near.name for near in answer.nearest_findings), "")
+    """The window that suits a finding; a query takes that of its nearest finding when that finding has its own, else
+    its anatomy's.
+    """
+    name = (
+        answer.name if isinstance(answer, FindingAnswer) else next((near.name for near in answer.nearest_findings), "")
+    )
     if name in WINDOW_OF_FINDING:
         return WINDOW_OF_FINDING[name]
     return LUNG if answer.anatomy == "lung" else SOFT_TISSUE
@@ -66,7 +80,9 @@ def write_report(
     shown: list[Answer] = [answer for answer in record.ordered() if answer.present]
     shown += record.queries
     panels = [
-        _panel(f"picture-{number}", answer, answer.evidence, record, volume, evidence_maps.get(answer.key), token_affine)
+        _panel(
+            f"picture-{number}", answer, answer.evidence, record, volume, evidence_maps.get(answer.key), token_affine
+        )
         for number, answer in enumerate(shown, start=1)
         if answer.evidence is not None
     ]
@@ -85,7 +101,13 @@ def write_report(
 
 
 def _panel(
-    anchor: str, answer: Answer, place: Evidence, record: FindingsRecord, volume: DisplayVolume, evidence: Any, token_affine: Any
+    anchor: str,
+    answer: Answer,
+    place: Evidence,
+    record: FindingsRecord,
+    volume: DisplayVolume,
+    evidence: Any,
+    token_affine: Any,
 ) -> Panel:
     window = display_window(answer)
     low, high = place.box_mm

@@ -1,7 +1,8 @@
-"""Pictures of the report: an axial slice with its evidence and a coronal locator, as data URIs with millimetre geometry.
+"""Pictures of the report: an axial slice with its evidence and a coronal locator, as data URIs with millimetre
+geometry.
 
-Display is radiological: the patient's left is on the right of the picture, anterior (or superior) at the top. Pixels are drawn at
-their physical size, so a picture has a width and a height in mm.
+Display is radiological: the patient's left is on the right of the picture, anterior (or superior) at the top. Pixels
+are drawn at their physical size, so a picture has a width and a height in mm.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from PIL import Image
 
 from bundle.ctfindings.inference.evidence import as_map, sample_evidence
 from bundle.ctfindings.inference.findings_record import Evidence
-from bundle.ctfindings.scan.coordinates import Array, as_affine, box_corners, voxel_spacing, voxel_to_world, world_to_voxel
+from bundle.ctfindings.scan.coordinates import (
+    Array,
+    as_affine,
+    box_corners,
+    voxel_spacing,
+    voxel_to_world,
+    world_to_voxel,
+)
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,9 @@ class DisplayVolume:
         """The coronal slice through the peak, trimmed to the body from left to right."""
         return self._slice("coronal", place, window, evidence, token_affine)
 
-    def _slice(self, plane: Literal["axial", "coronal"], place: Evidence, window: Window, evidence: Any, token_affine: Any) -> Picture:
+    def _slice(
+        self, plane: Literal["axial", "coronal"], place: Evidence, window: Window, evidence: Any, token_affine: Any
+    ) -> Picture:
         across, down, through = (0, 1, 2) if plane == "axial" else (0, 2, 1)
         peak = np.clip(world_to_voxel(place.peak_mm, self.affine), 0, np.array(self.hu.shape) - 1)
         index = round(float(peak[through]))

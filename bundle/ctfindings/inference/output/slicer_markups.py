@@ -10,15 +10,14 @@ from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.inference.findings_record import FindingsRecord
 from bundle.ctfindings.scan.coordinates import ras_to_lps
 
-MARKUPS_SCHEMA = (
-    "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#"
-)
+MARKUPS_SCHEMA = "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#"
 
 
 def markups(record: FindingsRecord) -> dict[str, Any]:
     """The content of the file; a finding without evidence has no place and is left out.
 
-    Positions are LPS mm. Each label reads like ``"Pleural effusion 0.82"``, and the description says threshold and anatomy.
+    Positions are LPS mm. Each label reads like ``"Pleural effusion 0.82"``, and the description says threshold and
+    anatomy.
     """
     points = [
         {

@@ -34,12 +34,17 @@ def scan_stem(scan: str | Path) -> str:
 
 
 def write_findings(
-    output_dir: str | Path, record: FindingsRecord, hu: Any, affine: Any, evidence_maps: Mapping[str, Any], token_affine: Any
+    output_dir: str | Path,
+    record: FindingsRecord,
+    hu: Any,
+    affine: Any,
+    evidence_maps: Mapping[str, Any],
+    token_affine: Any,
 ) -> FindingsRecord:
     """Writes ``output_dir/<scan stem>/`` with the three files.
 
-    They are made in a folder beside it and moved when all are complete, so an error leaves what was there before. Files of an earlier
-    run are replaced; an ``evidence.nii.gz`` that this run does not write is removed.
+    They are made in a folder beside it and moved when all are complete, so an error leaves what was there before. Files
+    of an earlier run are replaced; an ``evidence.nii.gz`` that this run does not write is removed.
 
     Args:
         output_dir: made when missing.
@@ -68,7 +73,9 @@ def write_findings(
     staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=output))
     try:
         if evidence_maps:
-            write_evidence(staging / EVIDENCE_FILE, list(evidence_maps.values()), token_affine, affine, record.scan.shape)
+            write_evidence(
+                staging / EVIDENCE_FILE, list(evidence_maps.values()), token_affine, affine, record.scan.shape
+            )
         write_report(staging / REPORT_FILE, record, hu, affine, evidence_maps, token_affine)
         seconds = {stage: value for stage, value in record.seconds.items() if stage not in ("write", "total")}
         seconds["write"] = time.perf_counter() - started

@@ -15,8 +15,8 @@ TEMPERATURE = 0.1
 class DepthStem(nn.Module):
     """Depth rows thinner than a token: a convolution of flat patches adds to the tokens what they average out along Z.
 
-    Several rows of one token share the token's own embedding; what tells them apart is read from the image by patches that are as wide
-    as the token and as high as a row. A tower with tokens of 48 mm (fVLM) so has rows of 12 mm.
+    Several rows of one token share the token's own embedding; what tells them apart is read from the image by patches
+    that are as wide as the token and as high as a row. A tower with tokens of 48 mm (fVLM) so has rows of 12 mm.
 
     Args:
         patch: voxels of a token along X, Y, Z.
@@ -31,7 +31,9 @@ class DepthStem(nn.Module):
     def __init__(self, patch: tuple[int, int, int], depth_patch: int, embedding: int, width: int = 64) -> None:
         super().__init__()
         if depth_patch < 1 or patch[2] % depth_patch != 0:
-            raise ValueError(f"depth_patch is {depth_patch} voxels; it must divide the {patch[2]} voxels of a token along Z")
+            raise ValueError(
+                f"depth_patch is {depth_patch} voxels; it must divide the {patch[2]} voxels of a token along Z"
+            )
         size = (patch[0], patch[1], depth_patch)
         self.split = patch[2] // depth_patch
         self.convolution = nn.Conv3d(1, width, kernel_size=size, stride=size)
@@ -90,11 +92,12 @@ def depth_logits(depth: Tensor, snippet: Tensor, temperature: float = TEMPERATUR
 
 
 def depth_profile(logits: Tensor, depth_mm: Tensor) -> Tensor:
-    """How probable each depth row is as the place that a snippet speaks of, ``[..., D]``, which sums to one; rows that do not count get 0.
+    """How probable each depth row is as the place that a snippet speaks of, ``[..., D]``, which sums to one; rows that
+    do not count get 0.
 
     Args:
         logits: of the depth rows, ``[..., D]``.
-        depth_mm: world z of each row in mm, NaN where it does not count, in a shape that spreads over that of the logits; one row at least
-            does.
+        depth_mm: world z of each row in mm, NaN where it does not count, in a shape that spreads over that of the
+            logits; one row at least does.
     """
     return F.softmax(logits.masked_fill(depth_mm.isnan(), -torch.inf), dim=-1)

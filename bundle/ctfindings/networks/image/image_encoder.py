@@ -26,7 +26,8 @@ class ImageEmbedding(NamedTuple):
     Attributes:
         anatomy: unit rows of the anatomies, ``[B, K, E]``; zero where the scan misses one.
         anatomy_valid: bool ``[B, K]``.
-        depth: unit rows along the body axis, inferior to superior, ``[B, D, E]``; a row is ``ImageEncoder.depth_patch`` voxels high.
+        depth: unit rows along the body axis, inferior to superior, ``[B, D, E]``; a row is ``ImageEncoder.depth_patch``
+            voxels high.
         pathology: unit rows of pathology queries, ``[B, Q, E]``; Q is 0 until a network has such queries.
         field: unit embedding of every token of the finest grid, ``[B, N, E]``.
         membership: the tokens that were pooled for each anatomy, bool ``[B, N, K]``.
@@ -62,19 +63,25 @@ class ImageEncoder(nn.Module):
     """Tokens of a tower, pooled by anatomy and projected into the text space.
 
     Args:
-        tower: a module with ``width``, ``stride`` and ``multiple`` (voxels along X, Y, Z) whose forward gives levels of tokens and
-            their grids.
+        tower: a module with ``width``, ``stride`` and ``multiple`` (voxels along X, Y, Z) whose forward gives levels of
+            tokens and their grids.
         embedding: size E of the shared space.
         heads: attention heads of the anatomy pooling.
         margin_tokens: tokens by which an anatomy grows before it is pooled, so that findings at its border count.
-        depth_patch: voxels of a depth row along Z, a divisor of the token's; the token's own by default. See ``DepthStem``.
+        depth_patch: voxels of a depth row along Z, a divisor of the token's; the token's own by default. See
+            ``DepthStem``.
 
     Raises:
         ValueError: when a token is no whole number of depth rows.
     """
 
     def __init__(
-        self, tower: nn.Module, embedding: int = 128, heads: int = 4, margin_tokens: int = 1, depth_patch: int | None = None
+        self,
+        tower: nn.Module,
+        embedding: int = 128,
+        heads: int = 4,
+        margin_tokens: int = 1,
+        depth_patch: int | None = None,
     ) -> None:
         super().__init__()
         self.tower = tower
@@ -91,7 +98,9 @@ class ImageEncoder(nn.Module):
         self.depth_patch = stride[2] if depth_patch is None else depth_patch
         self.depth_stem = None if self.depth_patch == stride[2] else DepthStem(stride, self.depth_patch, embedding)
 
-    def forward(self, image: Tensor, membership: Tensor | None = None, membership_known: Tensor | None = None) -> ImageEmbedding:
+    def forward(
+        self, image: Tensor, membership: Tensor | None = None, membership_known: Tensor | None = None
+    ) -> ImageEmbedding:
         """Encodes a batch of scans.
 
         Args:
@@ -113,7 +122,11 @@ class ImageEncoder(nn.Module):
         anatomy_logits = self.anatomy_head(levels[0])
         members = anatomy_logits > 0
         if membership is not None:
-            members = membership if membership_known is None else torch.where(membership_known.unsqueeze(1), membership, members)
+            members = (
+                membership
+                if membership_known is None
+                else torch.where(membership_known.unsqueeze(1), membership, members)
+            )
         memberships = self._memberships(members, grids)
         members = memberships[0]
         anatomy, valid = self.anatomy_pooling(levels, memberships)

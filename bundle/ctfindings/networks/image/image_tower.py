@@ -12,32 +12,34 @@ from bundle.ctfindings.networks.image.hounsfield_windows import CHEST_WINDOWS, H
 from bundle.ctfindings.networks.image.token_statistics import TokenStatistics
 
 GROUPS = 8
-"""Groups of channels that are normalised together. Each channel alone would lose what tells one scan from another, such as how much
-of the chest is air."""
+"""Groups of channels that are normalised together. Each channel alone would lose what tells one scan from another, such
+as how much of the chest is air."""
 
 
 class ConvolutionalTower(nn.Module):
     """A small tower for CPUs: a patch stem, residual convolutions on two grids, attention on the coarsest.
 
-    The stem halves the grid until a token has ``patch`` voxels, with residual units before the last halving: a nodule and the vessel it
-    hides among differ in shape, which shows only on a grid finer than a token. Every level is then fused back into the finest grid, so
-    that such a token knows its surroundings and the whole chest. They are added to what each token holds at several scales, see
-    ``TokenStatistics``, with a gain that starts at zero: what the statistics tell by themselves is learned in minutes and from large
-    batches of tokens (``TokenWarmStart``), and the convolutions learn what is left.
+    The stem halves the grid until a token has ``patch`` voxels, with residual units before the last halving: a nodule
+    and the vessel it hides among differ in shape, which shows only on a grid finer than a token. Every level is then
+    fused back into the finest grid, so that such a token knows its surroundings and the whole chest. They are added to
+    what each token holds at several scales, see ``TokenStatistics``, with a gain that starts at zero: what the
+    statistics tell by themselves is learned in minutes and from large batches of tokens (``TokenWarmStart``), and the
+    convolutions learn what is left.
 
     Args:
         hu_window: the HU range that the pipeline mapped to [0, 1].
         windows: HU ranges that become input channels, see ``HounsfieldWindows``.
         patch: edge of a token of the finest level, in voxels; a power of two.
         channels: width of the stem and of the fine, middle and coarse level; the first three multiples of ``GROUPS``.
-        blocks: residual units after each halving of the stem but the last, and of the fine and middle level; transformer blocks of the
-            coarse one.
+        blocks: residual units after each halving of the stem but the last, and of the fine and middle level;
+            transformer blocks of the coarse one.
         width: width of the tokens that come out, the same at every level.
         statistics_hidden: width of the perceptron on the token statistics.
         heads: attention heads of the coarse level.
 
     Raises:
-        ValueError: when ``patch`` is not a power of two of at least 2, or there are not four ``channels`` and ``blocks``.
+        ValueError: when ``patch`` is not a power of two of at least 2, or there are not four ``channels`` and
+            ``blocks``.
     """
 
     def __init__(
@@ -55,7 +57,9 @@ class ConvolutionalTower(nn.Module):
         if patch < 2 or patch & (patch - 1):
             raise ValueError(f"patch is {patch}; give a power of two, such as 4")
         if len(channels) != 4 or len(blocks) != 4:
-            raise ValueError(f"channels are {list(channels)} and blocks {list(blocks)}; give four of each: stem, fine, middle, coarse")
+            raise ValueError(
+                f"channels are {list(channels)} and blocks {list(blocks)}; give four of each: stem, fine, middle, coarse"
+            )
         hidden, fine, middle, coarse = channels
         in_stem, in_fine, in_middle, in_coarse = blocks
         self.width = width
@@ -68,7 +72,9 @@ class ConvolutionalTower(nn.Module):
         self.to_middle = nn.Conv3d(fine, middle, kernel_size=2, stride=2)
         self.middle = nn.Sequential(*[_residual(middle) for _ in range(in_middle)])
         self.to_coarse = nn.Conv3d(middle, coarse, kernel_size=2, stride=2)
-        self.coarse = nn.ModuleList([TransformerBlock(coarse, 2 * coarse, heads, use_flash_attention=True) for _ in range(in_coarse)])
+        self.coarse = nn.ModuleList(
+            [TransformerBlock(coarse, 2 * coarse, heads, use_flash_attention=True) for _ in range(in_coarse)]
+        )
         self.position = nn.Linear(3, coarse)
         # Each level is normalised before it is added: otherwise the large features of the context drown the fine ones.
         self.project_fine = nn.Sequential(nn.LayerNorm(fine), nn.Linear(fine, width))
@@ -115,14 +121,27 @@ def _stem(windows: int, hidden: int, fine: int, patch: int, blocks: int) -> nn.S
     layers: list[nn.Module] = []
     width = windows
     while patch > 2:
-        layers += [nn.Conv3d(width, hidden, kernel_size=2, stride=2), nn.GELU(), *[_residual(hidden) for _ in range(blocks)]]
+        layers += [
+            nn.Conv3d(width, hidden, kernel_size=2, stride=2),
+            nn.GELU(),
+            *[_residual(hidden) for _ in range(blocks)],
+        ]
         width, patch = hidden, patch // 2
     layers.append(nn.Conv3d(width, fine, kernel_size=2, stride=2))
     return nn.Sequential(*layers).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 
 
 def _residual(channels: int) -> ResidualUnit:
-    return ResidualUnit(3, channels, channels, strides=1, subunits=1, norm=("GROUP", {"num_groups": GROUPS}), act=("GELU", {}), bias=False)
+    return ResidualUnit(
+        3,
+        channels,
+        channels,
+        strides=1,
+        subunits=1,
+        norm=("GROUP", {"num_groups": GROUPS}),
+        act=("GELU", {}),
+        bias=False,
+    )
 
 
 def _grid(features: Tensor) -> list[int]:

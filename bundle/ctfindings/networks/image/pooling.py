@@ -25,7 +25,9 @@ def token_membership(mask: Tensor, stride: Sequence[int]) -> Tensor:
         bool ``[B, N, K]``, tokens in C order of the grid, anatomies in the order of ``ANATOMIES``.
     """
     bits = torch.bitwise_left_shift(torch.ones((), dtype=torch.uint8, device=mask.device), mask.to(torch.uint8))
-    members = torch.tensor([sum(1 << i for i in anatomy.members) for anatomy in ANATOMIES], dtype=torch.uint8, device=mask.device)
+    members = torch.tensor(
+        [sum(1 << i for i in anatomy.members) for anatomy in ANATOMIES], dtype=torch.uint8, device=mask.device
+    )
     return (_token_bits(bits, stride).unsqueeze(-1) & members) != 0
 
 
@@ -39,7 +41,9 @@ def finding_tokens(masks: Tensor, stride: Sequence[int]) -> Tensor:
     Returns:
         bool ``[B, N, C]``, tokens in C order of the grid, findings in the order of ``FINDINGS``.
     """
-    bit = torch.bitwise_left_shift(torch.ones((), dtype=masks.dtype, device=masks.device), torch.arange(len(FINDINGS), device=masks.device))
+    bit = torch.bitwise_left_shift(
+        torch.ones((), dtype=masks.dtype, device=masks.device), torch.arange(len(FINDINGS), device=masks.device)
+    )
     return (_token_bits(masks, stride).unsqueeze(-1) & bit.to(masks.dtype)) != 0
 
 
@@ -81,10 +85,10 @@ def _as_volume(membership: Tensor, grid: list[int]) -> Tensor:
 class AnatomyPooling(nn.Module):
     """One embedding row per anatomy, from what its tokens have in common and from the most unusual of them.
 
-    A learnable query attends to the anatomy's tokens of all levels, for all anatomies of all scans in one masked attention; as
-    in fVLM (https://arxiv.org/abs/2501.14548) the attention is shared, and each anatomy has its own projection into the text
-    space. Beside it stand the maximum and the minimum of each channel over the anatomy's tokens of the finest level, so that a
-    small calcification is not averaged away; both, standardised, are ours.
+    A learnable query attends to the anatomy's tokens of all levels, for all anatomies of all scans in one masked
+    attention; as in fVLM (https://arxiv.org/abs/2501.14548) the attention is shared, and each anatomy has its own
+    projection into the text space. Beside it stand the maximum and the minimum of each channel over the anatomy's
+    tokens of the finest level, so that a small calcification is not averaged away; both, standardised, are ours.
 
     Args:
         width: width of the tokens.
@@ -140,17 +144,18 @@ class AnatomyPooling(nn.Module):
 
 
 def project_rows(pooled: Tensor, valid: Tensor, projection: Tensor, bias: Tensor) -> Tensor:
-    """Unit rows ``[B, K, E]`` of pooled features ``[B, K, F]`` by the projection ``[K, F, E]`` and bias ``[K, E]`` of each anatomy; zero
-    where not valid."""
+    """Unit rows ``[B, K, E]`` of pooled features ``[B, K, F]`` by the projection ``[K, F, E]`` and bias ``[K, E]`` of
+    each anatomy; zero where not valid."""
     rows = F.normalize(torch.einsum("bkf,kfe->bke", pooled, projection) + bias, dim=-1)
     return rows * valid.unsqueeze(-1)
 
 
 def extremes(tokens: Tensor, membership: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest and the smallest value of each channel over the tokens of each anatomy, twice ``[B, K, d]``; zero without tokens.
+    """The largest and the smallest value of each channel over the tokens of each anatomy, twice ``[B, K, d]``; zero
+    without tokens.
 
-    The tokens are chosen without gradient and then gathered at once: the gradient of a maximum over many tokens would pass over all of
-    them for every anatomy.
+    The tokens are chosen without gradient and then gathered at once: the gradient of a maximum over many tokens would
+    pass over all of them for every anatomy.
 
     Args:
         tokens: ``[B, N, d]``.

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 class RunningStandardization(nn.Module):
     """Brings the features of each row to mean 0 and standard deviation 1 over the scans that were seen in training.
 
-    Pooled features of one organ are nearly the same in all patients; what tells one patient from another is a small part of
-    them, and learned slowly. The running statistics are used in training too, so that a scan's features do not depend on the
-    scans that happen to share its batch. No gradient passes through them; that of a batch is freed of what its scans have in common, as
-    in batch normalisation. Otherwise a mean that keeps moving, with the running mean behind it, is a constant that the losses
-    like to have, and features grow without bound. Once ``frozen``, as in the later part of a training, they are a fixed scale and
+    Pooled features of one organ are nearly the same in all patients; what tells one patient from another is a small
+    part of them, and learned slowly. The running statistics are used in training too, so that a scan's features do not
+    depend on the scans that happen to share its batch. No gradient passes through them; that of a batch is freed of
+    what its scans have in common, as in batch normalisation. Otherwise a mean that keeps moving, with the running mean
+    behind it, is a constant that the losses like to have, and features grow without bound. Once ``frozen``, as in the
+    later part of a training, they are a fixed scale and
     shift: what is learned then is what inference sees.
 
     Args:

@@ -1,4 +1,6 @@
-"""What a token holds at several scales, without anything learned: its tissue, its brightest and darkest spots, its roundest ones."""
+"""What a token holds at several scales, without anything learned: its tissue, its brightest and darkest spots, its
+roundest ones.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +15,25 @@ from bundle.ctfindings.networks.image.hounsfield_windows import HounsfieldWindow
 from bundle.ctfindings.networks.image.standardization import RunningStandardization
 
 LIMIT = 20.0
-"""Standard deviations to which a feature is clipped: most tokens have no calcium at all, so one that has is far from the mean."""
+"""Standard deviations to which a feature is clipped: most tokens have no calcium at all, so one that has is far from
+the mean.
+"""
 
 
 CONTRAST_WINDOWS = ((-1000.0, 200.0), (-150.0, 150.0), (100.0, 1000.0))
-"""HU ranges in which round spots are looked for: in the lung, in fat among vessels and nodes, and in bone and calcium."""
+"""HU ranges in which round spots are looked for: in the lung, in fat among vessels and nodes, and in bone and calcium.
+"""
 
 
 class TokenStatistics(nn.Module):
     """Features of each token that a convolution learns late: the extremes over the token of the scan at several scales.
 
-    A calcification is a bright voxel; a nodule stays bright when the scan is blurred, the vessel beside it does not (a scale space, as
-    in Lindeberg, https://doi.org/10.1023/A:1008045108935). So the scan is averaged over boxes of 1, 2, 3 and 6 voxels, and the largest
-    and the smallest value of each inside the token are spread over the HU windows. Beside them stand the mean of each window over the
-    token and over its 3 x 3 x 3 neighbourhood, and the strongest ``roundness`` in the token, bright and dark, in ``CONTRAST_WINDOWS`` at
-    distances of 2 to 4 voxels, and of 1 in the lung. All are standardised over the tokens seen in training, and pass a perceptron.
+    A calcification is a bright voxel; a nodule stays bright when the scan is blurred, the vessel beside it does not (a
+    scale space, as in Lindeberg, https://doi.org/10.1023/A:1008045108935). So the scan is averaged over boxes of 1, 2,
+    3 and 6 voxels, and the largest and the smallest value of each inside the token are spread over the HU windows.
+    Beside them stand the mean of each window over the token and over its 3 x 3 x 3 neighbourhood, and the strongest
+    ``roundness`` in the token, bright and dark, in ``CONTRAST_WINDOWS`` at distances of 2 to 4 voxels, and of 1 in the
+    lung. All are standardised over the tokens seen in training, and pass a perceptron.
 
     Args:
         windows: the HU windows of the tower.
@@ -37,7 +43,9 @@ class TokenStatistics(nn.Module):
         width: width of the tokens that come out.
     """
 
-    def __init__(self, windows: HounsfieldWindows, hu_window: Sequence[float], patch: int, hidden: int, width: int) -> None:
+    def __init__(
+        self, windows: HounsfieldWindows, hu_window: Sequence[float], patch: int, hidden: int, width: int
+    ) -> None:
         super().__init__()
         self.windows = windows
         self.contrast = HounsfieldWindows(hu_window, CONTRAST_WINDOWS)
@@ -86,16 +94,21 @@ class TokenStatistics(nn.Module):
                 (coarse, 2, self.patch // 2),
                 (_box_mean(coarse), 2, self.patch // 2),
             ):
-                for round_spots in (roundness(scan, distance, self.directions), roundness(-scan, distance, self.directions)):
+                for round_spots in (
+                    roundness(scan, distance, self.directions),
+                    roundness(-scan, distance, self.directions),
+                ):
                     found.append(F.max_pool3d(round_spots, patch))
             return torch.cat(found, dim=1).flatten(2).transpose(1, 2)
 
 
 def roundness(scan: Tensor, distance: int, directions: list[list[int]]) -> Tensor:
-    """How much brighter each voxel is than the mean of the two on either side of it, along the direction where it is least so.
+    """How much brighter each voxel is than the mean of the two on either side of it, along the direction where it is
+    least so.
 
-    High inside a blob. A vessel is as bright along its course, a fissure within its plane, and so they are near 0: the criterion of the
-    Hessian's smallest curvature (Frangi et al., https://doi.org/10.1007/BFb0056195) as a finite difference.
+    High inside a blob. A vessel is as bright along its course, a fissure within its plane, and so they are near 0: the
+    criterion of the Hessian's smallest curvature (Frangi et al., https://doi.org/10.1007/BFb0056195) as a finite
+    difference.
 
     Args:
         scan: ``[B, C, X, Y, Z]``; beyond its border it goes on as it ends.
@@ -110,8 +123,12 @@ def roundness(scan: Tensor, distance: int, directions: list[list[int]]) -> Tenso
     brightest = torch.full_like(scan, -float("inf"))
     for step in directions:
         i, j, k = step[0] * distance, step[1] * distance, step[2] * distance
-        ahead = padded[:, :, distance + i : distance + i + x, distance + j : distance + j + y, distance + k : distance + k + z]
-        behind = padded[:, :, distance - i : distance - i + x, distance - j : distance - j + y, distance - k : distance - k + z]
+        ahead = padded[
+            :, :, distance + i : distance + i + x, distance + j : distance + j + y, distance + k : distance + k + z
+        ]
+        behind = padded[
+            :, :, distance - i : distance - i + x, distance - j : distance - j + y, distance - k : distance - k + z
+        ]
         brightest = torch.maximum(brightest, ahead + behind)
     return scan - brightest / 2
 
@@ -122,8 +139,8 @@ def _box_mean(volume: Tensor) -> Tensor:
 
 
 def _mean_over_tokens(ramps: Tensor, patch: int) -> Tensor:
-    """``[B, W, X, Y, Z]`` to ``[B, W, gx, gy, gz]``. One axis after the other over channels that are last in memory: four times as fast as
-    ``avg_pool3d`` on a CPU."""
+    """``[B, W, X, Y, Z]`` to ``[B, W, gx, gy, gz]``. One axis after the other over channels that are last in memory:
+    four times as fast as ``avg_pool3d`` on a CPU."""
     cells = ramps.permute(0, 2, 3, 4, 1).unflatten(3, (-1, patch)).mean(4)
     cells = cells.unflatten(2, (-1, patch)).mean(3)
     return cells.unflatten(1, (-1, patch)).mean(2).permute(0, 4, 1, 2, 3)

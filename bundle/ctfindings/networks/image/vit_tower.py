@@ -14,19 +14,21 @@ from bundle.ctfindings.networks.image.hounsfield_windows import HounsfieldWindow
 
 
 class VisionTransformerTower(nn.Module):
-    """A 3D ViT without class token, after fVLM (https://arxiv.org/abs/2501.14548), behind the interface of the small tower.
+    """A 3D ViT without class token, after fVLM (https://arxiv.org/abs/2501.14548), behind the interface of the small
+    tower.
 
     fVLM orders its axes depth, height, width, and its patch is (16, 16, 32). Our tensors are X (left-right, its width),
-    Y (posterior-anterior, its height), Z (inferior-superior, its depth), so the same patch is (32, 16, 16): 32 x 16 x 48 mm
-    at its spacing of 1 x 1 x 3 mm, and a scan of 352 x 256 x 112 voxels has 11 x 16 x 7 = 1232 tokens.
+    Y (posterior-anterior, its height), Z (inferior-superior, its depth), so the same patch is (32, 16, 16): 32 x 16 x
+    48 mm at its spacing of 1 x 1 x 3 mm, and a scan of 352 x 256 x 112 voxels has 11 x 16 x 7 = 1232 tokens.
 
-    The position embedding is learned on the grid of ``size`` and resized trilinearly to that of any other scan. Dropout acts
-    on embeddings, projections and perceptrons but not on attention weights: MONAI's scaled-dot-product attention would keep
-    dropping them in evaluation.
+    The position embedding is learned on the grid of ``size`` and resized trilinearly to that of any other scan. Dropout
+    acts on embeddings, projections and perceptrons but not on attention weights: MONAI's scaled-dot-product attention
+    would keep dropping them in evaluation.
 
     Args:
         hu_window: the HU range that the pipeline mapped to [0, 1].
-        windows: HU ranges that become input channels, see ``HounsfieldWindows``; None reads the one channel as it is, as fVLM.
+        windows: HU ranges that become input channels, see ``HounsfieldWindows``; None reads the one channel as it is,
+            as fVLM.
         patch: voxels of a token along X, Y, Z.
         size: voxels of a training scan along X, Y, Z; multiples of ``patch``.
         width: width of the tokens.
@@ -71,7 +73,9 @@ class VisionTransformerTower(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
             [
-                TransformerBlock(width, perceptron, heads, dropout_rate=dropout, qkv_bias=True, use_flash_attention=True)
+                TransformerBlock(
+                    width, perceptron, heads, dropout_rate=dropout, qkv_bias=True, use_flash_attention=True
+                )
                 for _ in range(depth)
             ]
         )
@@ -89,8 +93,8 @@ class VisionTransformerTower(nn.Module):
             image: ``[B, 1, X, Y, Z]`` in [0, 1]; each extent a multiple of its ``multiple`` voxels.
 
         Returns:
-            Levels of tokens ``[B, N, width]``, the normalised output first and then the blocks of ``levels``, and the grid
-            ``[gx, gy, gz]`` of each, which is the same for all.
+            Levels of tokens ``[B, N, width]``, the normalised output first and then the blocks of ``levels``, and the
+            grid ``[gx, gy, gz]`` of each, which is the same for all.
         """
         cells = self.embed(self.windows(image))
         grid = [cells.shape[2], cells.shape[3], cells.shape[4]]

@@ -34,7 +34,9 @@ def mean_over_templates(bank: Tensor) -> Tensor:
 
 
 def drawn_prompts(text: TextEncoder, batch: int) -> Tensor:
-    """Unit embeddings of one training wording drawn for each scan and finding, ``[2, B, C, E]``; index 0 is the statement, 1 its denial."""
+    """Unit embeddings of one training wording drawn for each scan and finding, ``[2, B, C, E]``; index 0 is the
+    statement, 1 its denial.
+    """
     wordings = [training_wordings(finding) for finding in FINDINGS]
     draw = torch.rand(batch, len(FINDINGS)).tolist()
     pairs = [options[int(share * len(options))] for row in draw for options, share in zip(wordings, row, strict=True)]

@@ -1,4 +1,6 @@
-"""The texts of a batch as embeddings, laid out beside the rows of its scans: captions, reports, and sentences that name a slice."""
+"""The texts of a batch as embeddings, laid out beside the rows of its scans: captions, reports, and sentences that name
+a slice.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,12 @@ def caption_rows(text: TextTower, captions: Sequence[Mapping[str, str]], like: T
     Returns:
         ``[B, K, E]``, zero where there is no caption, and bool ``[B, K]``.
     """
-    places = [(scan, row, given[name]) for scan, given in enumerate(captions) for row, name in enumerate(ANATOMY_NAMES) if given.get(name)]
+    places = [
+        (scan, row, given[name])
+        for scan, given in enumerate(captions)
+        for row, name in enumerate(ANATOMY_NAMES)
+        if given.get(name)
+    ]
     embedded = text([caption for _, _, caption in places], "anatomy")
     scans = torch.tensor([scan for scan, _, _ in places], device=like.device)
     rows = torch.tensor([row for _, row, _ in places], device=like.device)
@@ -51,12 +58,16 @@ def report_rows(text: TextTower, reports: Sequence[str], like: Tensor) -> tuple[
     return like.new_zeros(like.shape).index_put((written,), embedded.to(like.dtype)), valid
 
 
-def snippet_rows(text: TextTower, snippets: Sequence[Sequence[Mapping[str, Any]]], depth: Tensor, depth_mm: Tensor) -> dict[str, Tensor]:
-    """What ``SnippetLocalizationLoss`` reads: one row for each of the S snippets of the batch, with the depth rows of its scan.
+def snippet_rows(
+    text: TextTower, snippets: Sequence[Sequence[Mapping[str, Any]]], depth: Tensor, depth_mm: Tensor
+) -> dict[str, Tensor]:
+    """What ``SnippetLocalizationLoss`` reads: one row for each of the S snippets of the batch, with the depth rows of
+    its scan.
 
     Args:
         text: the text tower.
-        snippets: for each scan the sentences that name a slice, with their ``text`` and its world z, ``z_mm``; at least one.
+        snippets: for each scan the sentences that name a slice, with their ``text`` and its world z, ``z_mm``; at least
+            one.
         depth: depth rows of the scans, ``[B, D, E]``.
         depth_mm: their world z, ``[B, D]``; NaN where a row is padding.
 

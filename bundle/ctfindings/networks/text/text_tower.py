@@ -68,9 +68,9 @@ def check_texts(texts: Sequence[str], role: str) -> None:
 class TextTower(nn.Module):
     """Any transformers encoder behind ``forward(texts, role)``.
 
-    A frozen trunk (``trainable_layers`` 0) is not part of the checkpoint: it is named by the digest of its files and of how it is read
-    (``pooling``, ``max_tokens``), and a checkpoint trained on another trunk is refused. Its features are computed once per distinct text
-    and kept.
+    A frozen trunk (``trainable_layers`` 0) is not part of the checkpoint: it is named by the digest of its files and of
+    how it is read (``pooling``, ``max_tokens``), and a checkpoint trained on another trunk is refused. Its features are
+    computed once per distinct text and kept.
 
     Args:
         encoder: local folder or hub name of a transformers encoder; remote code is never run.
@@ -82,11 +82,13 @@ class TextTower(nn.Module):
         batch_size: texts per pass through the trunk.
         cache_size: how many texts' trunk features are kept in memory.
         from_scratch: configuration keys that override the encoder's, for a new trunk without pretrained weights.
-        snippet_noise: spread of the noise on the trunk's features of a snippet in training, in standard deviations of the features. A
-            study has few sentences that name a slice; with their wording blurred the head learns what they mean.
+        snippet_noise: spread of the noise on the trunk's features of a snippet in training, in standard deviations of
+            the features. A study has few sentences that name a slice; with their wording blurred the head learns what
+            they mean.
 
     Raises:
-        ValueError: for an unknown pooling, an encoder that is not there or lacks weights, or a new trunk that is frozen.
+        ValueError: for an unknown pooling, an encoder that is not there or lacks weights, or a new trunk that is
+            frozen.
     """
 
     trunk_digest: Tensor
@@ -114,7 +116,9 @@ class TextTower(nn.Module):
             self.tokenizer = AutoTokenizer.from_pretrained(encoder, trust_remote_code=False)
             config = AutoConfig.from_pretrained(encoder, trust_remote_code=False)
         except OSError as error:
-            raise ValueError(f"{encoder}: no transformers encoder with its tokenizer is there; give its folder") from error
+            raise ValueError(
+                f"{encoder}: no transformers encoder with its tokenizer is there; give its folder"
+            ) from error
         self.trunk = _load_trunk(encoder, config) if from_scratch is None else _new_trunk(config, from_scratch)
         self.pooling = pooling
         self.max_tokens = min(max_tokens, self._longest_text())
@@ -127,7 +131,9 @@ class TextTower(nn.Module):
         width = int(self.trunk.config.hidden_size)
         self.head = TextHead(width, embedding, hidden)
         self.snippet_head = copy.deepcopy(self.head)
-        self.register_buffer("trunk_digest", _digest(encoder, self._reading()) if self.frozen else torch.zeros(32, dtype=torch.uint8))
+        self.register_buffer(
+            "trunk_digest", _digest(encoder, self._reading()) if self.frozen else torch.zeros(32, dtype=torch.uint8)
+        )
         # Without slice references the snippet head stays as it began; whoever asks it where to look has to know.
         self.register_buffer("snippet_head_trained", torch.zeros(1, dtype=torch.uint8))
         self.register_load_state_dict_post_hook(_forgive_what_is_not_saved)
@@ -195,13 +201,17 @@ class TextTower(nn.Module):
         return encoded[torch.tensor([position[text] for text in texts], device=device)]
 
     def adopt_features(self, other: TextTower) -> None:
-        """Uses what another tower on the same frozen trunk keeps, and adds to it; other trunks, and those that train, are left alone."""
+        """Uses what another tower on the same frozen trunk keeps, and adds to it; other trunks, and those that train,
+        are left alone.
+        """
         if self.frozen and other.frozen and torch.equal(self.trunk_digest.cpu(), other.trunk_digest.cpu()):
             self._cache = other._cache
 
     @contextmanager
     def resting_trunk(self) -> Iterator[None]:
-        """While the heads alone learn, a trunk that is trained later is read as a frozen one: each text once, without gradient."""
+        """While the heads alone learn, a trunk that is trained later is read as a frozen one: each text once, without
+        gradient.
+        """
         if self.frozen:
             yield
             return
@@ -216,7 +226,9 @@ class TextTower(nn.Module):
             self._cache.clear()
 
     def _encode(self, texts: list[str], device: torch.device) -> Tensor:
-        batch = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt").to(device)
+        batch = self.tokenizer(
+            texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        ).to(device)
         hidden = self.trunk(**batch).last_hidden_state
         mask = batch["attention_mask"].unsqueeze(-1)
         if self.pooling == "mean":
@@ -264,7 +276,9 @@ def _chunks(texts: list[str], size: int) -> Iterator[list[str]]:
 def _forgive_what_is_not_saved(module: nn.Module, incompatible) -> None:  # type: ignore[no-untyped-def]
     """A frozen trunk, and the note that the snippet head was trained in weights older than the note: it was not."""
     forgiven = ("trunk.", "snippet_head_trained") if module.frozen else ("snippet_head_trained",)
-    incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if not any(part in key for part in forgiven)]
+    incompatible.missing_keys[:] = [
+        key for key in incompatible.missing_keys if not any(part in key for part in forgiven)
+    ]
 
 
 def _without_pooler(config: PretrainedConfig) -> dict[str, bool]:
@@ -287,13 +301,16 @@ def _load_trunk(encoder: str, config: PretrainedConfig) -> PreTrainedModel:
         )
     missing = sorted(info["missing_keys"])
     if missing:
-        raise ValueError(f"{encoder}: the weights lack {len(missing)} tensors of the encoder, such as {missing[0]}; give a complete folder")
+        raise ValueError(
+            f"{encoder}: the weights lack {len(missing)} tensors of the encoder, such as {missing[0]}; give a complete folder"
+        )
     return trunk
 
 
 def _new_trunk(config: PretrainedConfig, changes: dict) -> PreTrainedModel:
     config.update(changes)
-    # The configuration may name half precision, in which the shipped weights are stored; a new trunk is trained in single precision.
+    # The configuration may name half precision, in which the shipped weights are stored; a new trunk is trained in
+    # single precision.
     return AutoModel.from_config(config, trust_remote_code=False, dtype=torch.float32, **_without_pooler(config))
 
 
@@ -312,8 +329,8 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def _digest(encoder: str, reading: str) -> Tensor:
-    """SHA-256 over the weights and vocabulary of a local encoder, or over its name when it comes from the hub, and over how it is read;
-    ``[32]`` bytes.
+    """SHA-256 over the weights and vocabulary of a local encoder, or over its name when it comes from the hub, and over
+    how it is read; ``[32]`` bytes.
     """
     digest = hashlib.sha256()
     folder = Path(encoder)

@@ -19,8 +19,8 @@ SIDES = {"right": 1.0, "left": -1.0}
 class Canvas:
     """Voxels in HU with an anatomy mask and finding bits, and the coordinates to draw them in.
 
-    Body coordinates are in mm: x to the patient's right, y to the front, z upwards (RAS), with the origin in the middle of the
-    chest at the height of the diaphragm. The body is turned about z and shifted in the field of view.
+    Body coordinates are in mm: x to the patient's right, y to the front, z upwards (RAS), with the origin in the middle
+    of the chest at the height of the diaphragm. The body is turned about z and shifted in the field of view.
 
     Attributes:
         hu: attenuation, float32 (X, Y, Z).
@@ -36,7 +36,12 @@ class Canvas:
         extent = np.array(self.shape) * self.spacing
         # The lowest image lies a little under the costophrenic angles.
         self.corner = np.array([-extent[0] / 2, -extent[1] / 2, -68.0 * patient.size - 8.0]) + self.spacing / 2
-        self.turn = np.array([[np.cos(patient.rotation), -np.sin(patient.rotation)], [np.sin(patient.rotation), np.cos(patient.rotation)]])
+        self.turn = np.array(
+            [
+                [np.cos(patient.rotation), -np.sin(patient.rotation)],
+                [np.sin(patient.rotation), np.cos(patient.rotation)],
+            ]
+        )
         self.offset = np.array(patient.offset)
         self.affine = np.diag([*self.spacing, 1.0])
         self.affine[:3, 3] = np.array(patient.origin) + self.corner
@@ -65,7 +70,9 @@ class Canvas:
         return np.stack([self.x[i, j, 0], self.y[i, j, 0], self.z[0, 0, k]], 1)
 
     def center(self, flat: NDArray[np.int64]) -> tuple[float, float, float] | None:
-        """World RAS mm of the voxel of a region (flat indices) that is nearest to its centroid; None for an empty region."""
+        """World RAS mm of the voxel of a region (flat indices) that is nearest to its centroid; None for an empty
+        region.
+        """
         if len(flat) == 0:
             return None
         ijk = np.stack(np.unravel_index(flat, self.shape), 1).astype(np.float64)
@@ -84,7 +91,9 @@ class Canvas:
         high = np.clip(np.ceil(index.max(0)).astype(int) + 1, 0, self.shape)
         return slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])
 
-    def ellipsoid(self, center: ArrayLike, radii: ArrayLike, margin: float = 0.0, frame: NDArray | None = None) -> tuple[Box, Floats]:
+    def ellipsoid(
+        self, center: ArrayLike, radii: ArrayLike, margin: float = 0.0, frame: NDArray | None = None
+    ) -> tuple[Box, Floats]:
         """A box around an ellipsoid and the approximate signed distance in mm in it, positive inside.
 
         Args:
@@ -97,7 +106,11 @@ class Canvas:
         radii = np.broadcast_to(np.asarray(radii, np.float32), 3)
         reach = (radii if frame is None else np.full(3, radii.max())) + margin + self.voxel
         box = self.box(center, reach)
-        dx, dy, dz = self.x[box[0], box[1]] - center[0], self.y[box[0], box[1]] - center[1], self.z[:, :, box[2]] - center[2]
+        dx, dy, dz = (
+            self.x[box[0], box[1]] - center[0],
+            self.y[box[0], box[1]] - center[1],
+            self.z[:, :, box[2]] - center[2],
+        )
         if frame is None:
             square = ((dx / radii[0]) ** 2 + (dy / radii[1]) ** 2) + (dz / radii[2]) ** 2
         else:
@@ -142,7 +155,9 @@ class Canvas:
         index = self.index(points)
         radii = np.broadcast_to(np.asarray(radii, np.float64), (len(index),))
         # A structure thinner than a voxel is drawn one voxel wide and fainter (partial volume).
-        faint = np.minimum(1.0, (radii / (0.5 * self.voxel)) ** 2 * 0.8 + 0.2 * (radii >= 0.5 * self.voxel)).astype(np.float32)
+        faint = np.minimum(1.0, (radii / (0.5 * self.voxel)) ** 2 * 0.8 + 0.2 * (radii >= 0.5 * self.voxel)).astype(
+            np.float32
+        )
         width = np.maximum(radii, 0.5 * self.voxel)
         steps = np.ceil(width / 2.0).astype(int)
         low, high, limits = self._scratch.size, 0, np.array(self.shape)
@@ -162,7 +177,9 @@ class Canvas:
                 square = (rest[:, None, 0] + move[None, :, 0]) ** 2
                 square += (rest[:, None, 1] + move[None, :, 1]) ** 2
                 square += (rest[:, None, 2] + move[None, :, 2]) ** 2
-                share = (width[part, None].astype(np.float32) - np.sqrt(square)) / np.float32(self.voxel) + np.float32(0.5)
+                share = (width[part, None].astype(np.float32) - np.sqrt(square)) / np.float32(self.voxel) + np.float32(
+                    0.5
+                )
                 hit = np.flatnonzero(share.reshape(-1) > 0.02)
                 row, column = np.divmod(hit, len(stencil))
                 at = base[row] + stencil[column]
@@ -191,7 +208,9 @@ class Canvas:
 
 
 def _spline_weights(size: int, step: float) -> Floats:
-    """Cubic B-spline weights (size, knots) that turn white noise at knots every ``step`` voxels into noise of unit variance."""
+    """Cubic B-spline weights (size, knots) that turn white noise at knots every ``step`` voxels into noise of unit
+    variance.
+    """
     knots = int(np.ceil(size / step)) + 4
     away = np.abs(np.arange(size)[:, None] / step + 1.5 - np.arange(knots)[None, :])
     weights = np.where(away < 1, 2 / 3 - away**2 + away**3 / 2, np.where(away < 2, (2 - away) ** 3 / 6, 0))

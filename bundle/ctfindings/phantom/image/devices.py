@@ -55,7 +55,13 @@ def _pacemaker(rng: np.random.Generator, chest: Chest, side: str) -> Regions:
     s, sign, cava = chest.patient.size, SIDES[side], chest.vena_cava
     center, box, region = _case_under_skin(chest, sign, 78 * s, 150 * s, (26, 8, 24), 2800.0)
     regions = [region]
-    vein = [center + [-sign * 20, -8, 24], np.array([sign * 34, 22, 184]) * s, cava[0] + [0, 0, -10], cava[len(cava) // 2], cava[-1]]
+    vein = [
+        center + [-sign * 20, -8, 24],
+        np.array([sign * 34, 22, 184]) * s,
+        cava[0] + [0, 0, -10],
+        cava[len(cava) // 2],
+        cava[-1],
+    ]
     leads = [[center, *vein, chest.heart_center + [8, 10, -10], chest.heart_center + [-22, 26, -28]]]
     if rng.random() < 0.6:
         leads.append([*vein[-2:], chest.heart_center + [30, 12, 10]])
@@ -111,10 +117,15 @@ def _clips(rng: np.random.Generator, chest: Chest, side: str) -> Regions:
     headings /= np.linalg.norm(headings, axis=1, keepdims=True)
     ends = pairwise(np.stack([centers - 3 * headings, centers + 3 * headings], 1).reshape(-1, 3))
     # Every second pair of ends is a clip; the others join two clips.
-    return [_metal(chest, np.linspace(first, last, 6), 1.5, 2600.0) for number, (first, last) in enumerate(ends) if number % 2 == 0]
+    return [
+        _metal(chest, np.linspace(first, last, 6), 1.5, 2600.0)
+        for number, (first, last) in enumerate(ends)
+        if number % 2 == 0
+    ]
 
 
-# Kind of device: how often it is the one drawn, how often it lies on the left (None: in the midline), and how it is drawn.
+# Kind of device: how often it is the one drawn, how often it lies on the left (None: in the midline), and how it is
+# drawn.
 DEVICES: dict[str, tuple[float, float | None, Callable[[np.random.Generator, Chest, str], Regions]]] = {
     "pacemaker": (0.27, 0.75, _pacemaker),
     "central venous catheter": (0.27, 0.35, _catheter),
@@ -124,7 +135,9 @@ DEVICES: dict[str, tuple[float, float | None, Callable[[np.random.Generator, Che
 }
 
 
-def draw_medical_material(rng: np.random.Generator, chest: Chest, severity: float) -> tuple[list[Site], list[NDArray[np.int64]]]:
+def draw_medical_material(
+    rng: np.random.Generator, chest: Chest, severity: float
+) -> tuple[list[Site], list[NDArray[np.int64]]]:
     """One or two of: pacemaker, central venous catheter, sternal wires, chest tube, surgical clips."""
     shares = [share for share, _, _ in DEVICES.values()]
     sites, regions = [], []
@@ -133,6 +146,8 @@ def draw_medical_material(rng: np.random.Generator, chest: Chest, severity: floa
         side = "left" if rng.random() < (0.5 if left is None else left) else "right"
         region = np.unique(np.concatenate(draw(rng, chest, side)))
         center = chest.canvas.center(region)
-        sites.append(Site("Medical material", severity, None if left is None else side, str(kind), str(kind), center_mm=center))
+        sites.append(
+            Site("Medical material", severity, None if left is None else side, str(kind), str(kind), center_mm=center)
+        )
         regions.append(region)
     return sites, regions

@@ -30,14 +30,18 @@ from bundle.ctfindings.phantom.image.healthy_chest import Chest
 Renderer = Callable[[np.random.Generator, Chest, float], tuple[list[Site], list[NDArray[np.int64]]]]
 
 
-def draw_cardiomegaly(rng: np.random.Generator, chest: Chest, severity: float) -> tuple[list[Site], list[NDArray[np.int64]]]:
+def draw_cardiomegaly(
+    rng: np.random.Generator, chest: Chest, severity: float
+) -> tuple[list[Site], list[NDArray[np.int64]]]:
     """The heart was drawn large with the chest; its mask is the finding's."""
     region = np.flatnonzero(chest.canvas.anatomy.reshape(-1) == HEART)
     share = (chest.patient.heart_scale - 1.3) / 0.3
     return [Site("Cardiomegaly", float(np.clip(share, 0, 1)), size_mm=span_mm(chest.canvas, region))], [region]
 
 
-def draw_pericardial_effusion(rng: np.random.Generator, chest: Chest, severity: float) -> tuple[list[Site], list[NDArray[np.int64]]]:
+def draw_pericardial_effusion(
+    rng: np.random.Generator, chest: Chest, severity: float
+) -> tuple[list[Site], list[NDArray[np.int64]]]:
     """A shell of fluid around the heart, thicker at the back and below, where the fluid gathers."""
     canvas = chest.canvas
     box, heart = chest.heart_box, chest.heart
@@ -65,13 +69,17 @@ def draw_pericardial_effusion(rng: np.random.Generator, chest: Chest, severity: 
     return [Site("Pericardial effusion", severity, size_mm=round(float(thick), 0))], [region]
 
 
-def draw_arterial_calcification(rng: np.random.Generator, chest: Chest, severity: float) -> tuple[list[Site], list[NDArray[np.int64]]]:
+def draw_arterial_calcification(
+    rng: np.random.Generator, chest: Chest, severity: float
+) -> tuple[list[Site], list[NDArray[np.int64]]]:
     """Plaques: arcs of 4 to 12 mm in the wall of the aorta, most often of the arch."""
     canvas = chest.canvas
     sites, regions = [], []
     parts = ["aortic arch"]
     parts += [
-        name for name, share in (("descending aorta", 0.35 + 0.6 * severity), ("ascending aorta", 0.6 * severity)) if rng.random() < share
+        name
+        for name, share in (("descending aorta", 0.35 + 0.6 * severity), ("ascending aorta", 0.6 * severity))
+        if rng.random() < share
     ]
     for part in parts:
         line, radii = chest.aorta[part]
@@ -88,17 +96,25 @@ def draw_arterial_calcification(rng: np.random.Generator, chest: Chest, severity
             arc = rng.uniform(4, 7 + 7 * severity) / radii[at]
             angle = rng.uniform(0, 2 * np.pi) + np.linspace(-arc / 2, arc / 2, 8)
             for slip in np.arange(-1.5, 1.6, 1.5) * (0.6 + severity):
-                points.append(line[at] + slip * tangent + radii[at] * (np.cos(angle)[:, None] * across + np.sin(angle)[:, None] * other))
+                points.append(
+                    line[at]
+                    + slip * tangent
+                    + radii[at] * (np.cos(angle)[:, None] * across + np.sin(angle)[:, None] * other)
+                )
                 sizes.append(np.full(8, rng.uniform(1.3, 1.7 + 0.8 * severity)))
         flat, share = canvas.balls(np.concatenate(points), np.concatenate(sizes))
         canvas.paint(flat, share, float(rng.uniform(550, 1000)))
         region = flat[share > 0.35]
-        sites.append(Site("Arterial wall calcification", severity, location=part, count=count, center_mm=canvas.center(region)))
+        sites.append(
+            Site("Arterial wall calcification", severity, location=part, count=count, center_mm=canvas.center(region))
+        )
         regions.append(region)
     return sites, regions
 
 
-def draw_coronary_calcification(rng: np.random.Generator, chest: Chest, severity: float) -> tuple[list[Site], list[NDArray[np.int64]]]:
+def draw_coronary_calcification(
+    rng: np.random.Generator, chest: Chest, severity: float
+) -> tuple[list[Site], list[NDArray[np.int64]]]:
     """Dense spots of 3 to 10 mm along the coronary arteries, first of all the left anterior descending one."""
     canvas = chest.canvas
     names = ["left anterior descending artery"]
@@ -115,12 +131,22 @@ def draw_coronary_calcification(rng: np.random.Generator, chest: Chest, severity
         flat, share = canvas.balls(stacked, rng.uniform(1.7, 2.0 + 0.9 * severity))
         canvas.paint(flat, share, float(rng.uniform(600, 1200)))
         region = flat[share > 0.35]
-        sites.append(Site("Coronary artery wall calcification", severity, location=name, count=count, center_mm=canvas.center(region)))
+        sites.append(
+            Site(
+                "Coronary artery wall calcification",
+                severity,
+                location=name,
+                count=count,
+                center_mm=canvas.center(region),
+            )
+        )
         regions.append(region)
     return sites, regions
 
 
-def draw_hiatal_hernia(rng: np.random.Generator, chest: Chest, severity: float) -> tuple[list[Site], list[NDArray[np.int64]]]:
+def draw_hiatal_hernia(
+    rng: np.random.Generator, chest: Chest, severity: float
+) -> tuple[list[Site], list[NDArray[np.int64]]]:
     """Stomach above the diaphragm behind the heart: a wall around fat, food, or gas over fluid."""
     canvas, s = chest.canvas, chest.patient.size
     width = (30 + 38 * severity + rng.uniform(-3, 3)) / 2
@@ -146,11 +172,15 @@ def draw_hiatal_hernia(rng: np.random.Generator, chest: Chest, severity: float) 
         level = center[1] + rng.uniform(-0.35, 0.3) * radii[1]
         canvas.paint_box(box, inner, 18.0)
         canvas.paint_box(box, inner * canvas.coverage(canvas.y[box[0], box[1]] - level), -960.0)
-    site = Site("Hiatal hernia", severity, kind=content, size_mm=span_mm(canvas, region), center_mm=canvas.center(region))
+    site = Site(
+        "Hiatal hernia", severity, kind=content, size_mm=span_mm(canvas, region), center_mm=canvas.center(region)
+    )
     return [site], [region]
 
 
-def draw_lymphadenopathy(rng: np.random.Generator, chest: Chest, severity: float) -> tuple[list[Site], list[NDArray[np.int64]]]:
+def draw_lymphadenopathy(
+    rng: np.random.Generator, chest: Chest, severity: float
+) -> tuple[list[Site], list[NDArray[np.int64]]]:
     """Enlarged nodes of 12 to 30 mm, alone or matted, at the stations of the mediastinum and the hila."""
     canvas, s = chest.canvas, chest.patient.size
     stations: dict[str, list[tuple[str | None, NDArray]]] = {
@@ -159,7 +189,9 @@ def draw_lymphadenopathy(rng: np.random.Generator, chest: Chest, severity: float
         "hilar": [(side, chest.hila[side] + np.array([4 * sign, -6, -10])) for side, sign in SIDES.items()],
         "prevascular": [("left", np.array([-16, 36, 118]) * s)],
     }
-    names = rng.choice(list(stations), size=int(rng.integers(1, 3)) + int(severity > 0.5) + int(severity > 0.8), replace=False)
+    names = rng.choice(
+        list(stations), size=int(rng.integers(1, 3)) + int(severity > 0.5) + int(severity > 0.8), replace=False
+    )
     hu = float(rng.uniform(65, 95) if chest.patient.contrast else rng.uniform(30, 48))
     sites, regions = [], []
     for name in names:
@@ -182,7 +214,9 @@ def draw_lymphadenopathy(rng: np.random.Generator, chest: Chest, severity: float
                 canvas.paint_box(box, share, hu, MEDIASTINUM)
                 parts.append(canvas.flat(box, share > 0.5))
             region = np.unique(np.concatenate(parts))
-            sites.append(Site("Lymphadenopathy", severity, side, str(name), None, round(largest), count, canvas.center(region)))
+            sites.append(
+                Site("Lymphadenopathy", severity, side, str(name), None, round(largest), count, canvas.center(region))
+            )
             regions.append(region)
     return sites, regions
 

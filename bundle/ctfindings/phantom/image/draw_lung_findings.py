@@ -146,7 +146,9 @@ def draw_consolidation(rng: np.random.Generator, chest: Chest, severity: float) 
     canvas = chest.canvas
     sites, regions = [], []
     for side in _sides(rng, 0.2 + 0.15 * severity):
-        lobe = str(rng.choice(["upper lobe", "middle lobe" if side == "right" else "lingula", "lower lobe"], p=[0.3, 0.2, 0.5]))
+        lobe = str(
+            rng.choice(["upper lobe", "middle lobe" if side == "right" else "lingula", "lower lobe"], p=[0.3, 0.2, 0.5])
+        )
         point = _pick(rng, chest, side, lobe, depth=(6, 26))
         size = rng.uniform(26, 34) + 52 * severity
         box, distance = canvas.ellipsoid(point, size / 2 * rng.uniform(0.8, 1.3, 3), margin=8)
@@ -173,7 +175,9 @@ def draw_consolidation(rng: np.random.Generator, chest: Chest, severity: float) 
         canvas.paint(flat[keep], part[keep], -880.0)
         _reopen_airways(chest, box, mask)
         region = canvas.flat(box, mask)
-        sites.append(Site("Consolidation", severity, side, lobe, None, span_mm(canvas, region), 1, canvas.center(region)))
+        sites.append(
+            Site("Consolidation", severity, side, lobe, None, span_mm(canvas, region), 1, canvas.center(region))
+        )
         regions.append(region)
     return sites, regions
 
@@ -220,7 +224,9 @@ def draw_atelectasis(rng: np.random.Generator, chest: Chest, severity: float) ->
             parts.append(canvas.flat(box, share > 0.5))
         region = np.unique(np.concatenate(parts))
         count = len(parts) if kind == "linear" else 1
-        sites.append(Site("Atelectasis", severity, side, lobe, kind, span_mm(canvas, region), count, canvas.center(region)))
+        sites.append(
+            Site("Atelectasis", severity, side, lobe, kind, span_mm(canvas, region), count, canvas.center(region))
+        )
         regions.append(region)
     return sites, regions
 
@@ -255,9 +261,18 @@ def draw_emphysema(rng: np.random.Generator, chest: Chest, severity: float) -> D
     flat, share = flat[keep], share[keep]
     canvas.paint(flat, share, -990.0)
     region = flat[share > 0.5]
-    return [Site("Emphysema", severity, "bilateral", "upper lobe" if severity < 0.7 else None, kind, None, 1, canvas.center(region))], [
-        region
-    ]
+    return [
+        Site(
+            "Emphysema",
+            severity,
+            "bilateral",
+            "upper lobe" if severity < 0.7 else None,
+            kind,
+            None,
+            1,
+            canvas.center(region),
+        )
+    ], [region]
 
 
 def draw_mosaic(rng: np.random.Generator, chest: Chest, severity: float) -> Drawn:
@@ -355,7 +370,9 @@ def draw_pleural_effusion(rng: np.random.Generator, chest: Chest, severity: floa
         share = canvas.coverage(distance.astype(np.float32)) * _side_mask(chest, side, box) * _fillable(chest, box)
         canvas.paint_box(box, share, float(rng.uniform(4, 18)), LUNG)
         region = canvas.flat(box, share > 0.5)
-        sites.append(Site("Pleural effusion", severity, side, None, None, float(round(thick)), 1, canvas.center(region)))
+        sites.append(
+            Site("Pleural effusion", severity, side, None, None, float(round(thick)), 1, canvas.center(region))
+        )
         regions.append(region)
     return sites, regions
 
@@ -374,7 +391,9 @@ def draw_peribronchial(rng: np.random.Generator, chest: Chest, severity: float) 
     inner, part = canvas.balls(points, np.maximum(radii, 1.3))
     keep = canvas.anatomy.reshape(-1)[inner] == LUNG
     canvas.paint(inner[keep], part[keep], -950.0)
-    return [Site("Peribronchial thickening", severity, "bilateral", None, None, None, 1, canvas.center(region))], [region]
+    return [Site("Peribronchial thickening", severity, "bilateral", None, None, None, 1, canvas.center(region))], [
+        region
+    ]
 
 
 def draw_bronchiectasis(rng: np.random.Generator, chest: Chest, severity: float) -> Drawn:
@@ -383,7 +402,11 @@ def draw_bronchiectasis(rng: np.random.Generator, chest: Chest, severity: float)
     kind = str(rng.choice(["cylindrical", "cystic"], p=[0.6, 0.4]))
     sites, regions = [], []
     for side in _sides(rng, 0.4):
-        lobe = str(rng.choice(["upper lobe", "middle lobe" if side == "right" else "lingula", "lower lobe"], p=[0.25, 0.2, 0.55]))
+        lobe = str(
+            rng.choice(
+                ["upper lobe", "middle lobe" if side == "right" else "lingula", "lower lobe"], p=[0.25, 0.2, 0.55]
+            )
+        )
         focus = _pick(rng, chest, side, lobe, depth=(10, 40))
         hub = chest.hila[side]
         outer, inner, widths = [], [], []
@@ -407,7 +430,18 @@ def draw_bronchiectasis(rng: np.random.Generator, chest: Chest, severity: float)
         flat, share = canvas.balls(points, radii - 1.3)
         lung = canvas.anatomy.reshape(-1)[flat] == LUNG
         canvas.paint(flat[lung], share[lung], -980.0)
-        sites.append(Site("Bronchiectasis", severity, side, lobe, kind, span_mm(canvas, region), len(widths), canvas.center(region)))
+        sites.append(
+            Site(
+                "Bronchiectasis",
+                severity,
+                side,
+                lobe,
+                kind,
+                span_mm(canvas, region),
+                len(widths),
+                canvas.center(region),
+            )
+        )
         regions.append(region)
     return sites, regions
 
@@ -437,4 +471,6 @@ def draw_septal(rng: np.random.Generator, chest: Chest, severity: float) -> Draw
     values = canvas.hu.reshape(-1)
     values[flat] += share * np.maximum(-80 - values[flat], 0)
     region = flat[share > 0.4]
-    return [Site("Interlobular septal thickening", severity, "bilateral", "base", None, None, 1, canvas.center(region))], [region]
+    return [
+        Site("Interlobular septal thickening", severity, "bilateral", "base", None, None, 1, canvas.center(region))
+    ], [region]

@@ -7,7 +7,19 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.ctfindings.phantom.image.canvas import AORTA, BODY, ESOPHAGUS, HEART, LUNG, MEDIASTINUM, SIDES, Box, Canvas, Floats, curve
+from bundle.ctfindings.phantom.image.canvas import (
+    AORTA,
+    BODY,
+    ESOPHAGUS,
+    HEART,
+    LUNG,
+    MEDIASTINUM,
+    SIDES,
+    Box,
+    Canvas,
+    Floats,
+    curve,
+)
 from bundle.ctfindings.phantom.image.skeleton import draw_skeleton
 from bundle.ctfindings.phantom.image.vessels import Branch, grow_tree
 from bundle.ctfindings.phantom.patient import Patient
@@ -62,7 +74,9 @@ def lobe_of(points: NDArray, size: float) -> NDArray[np.str_]:
     x, y, z = points.T / size
     lower = z < 48 - 0.78 * y
     anterior_low = z < 78
-    name = np.where(lower, "lower lobe", np.where(anterior_low, np.where(x > 0, "middle lobe", "lingula"), "upper lobe"))
+    name = np.where(
+        lower, "lower lobe", np.where(anterior_low, np.where(x > 0, "middle lobe", "lingula"), "upper lobe")
+    )
     return name.astype(str)
 
 
@@ -88,7 +102,9 @@ def draw_chest(rng: np.random.Generator, patient: Patient) -> Chest:
 
     muscle = 13 * s + (5 if patient.sex == "M" else 0)
     fat_2d = patient.fat_mm * (
-        0.75 + 0.5 * np.clip(np.abs(x) / cage_x, 0, 1) ** 2 + 0.35 * np.clip(y / 80, -1, 1) * (1 if patient.sex == "F" else 0.3)
+        0.75
+        + 0.5 * np.clip(np.abs(x) / cage_x, 0, 1) ** 2
+        + 0.35 * np.clip(y / 80, -1, 1) * (1 if patient.sex == "F" else 0.3)
     )
     breadth = np.maximum(taper, 0.80 - 0.12 * np.clip((z - 0.92 * apex) / 40, 0, 1)).astype(np.float32)
     torso = (breadth - outline.astype(np.float32)) * radius2d + muscle
@@ -111,14 +127,21 @@ def draw_chest(rng: np.random.Generator, patient: Patient) -> Chest:
     saddle = -4 * s - 0.004 * x**2 - 45 * s * np.clip(np.abs(y + 4 * s) / (100 * s), 0, 1.5) ** 2
     surface = np.maximum(np.maximum(domes[0], domes[1]), saddle)
     dome = (z - np.maximum(surface, -66 * s)) * np.float32(0.85)
-    profile = np.interp(y[:, :, 0] / s, [-95, -62, -45, -5, 25, 52, 90], [27, 25, 21, 27, 24, 8, 5]).astype(np.float32)[:, :, None] * s
+    profile = (
+        np.interp(y[:, :, 0] / s, [-95, -62, -45, -5, 25, 52, 90], [27, 25, 21, 27, 24, 8, 5]).astype(np.float32)[
+            :, :, None
+        ]
+        * s
+    )
     profile = profile * float(rng.uniform(0.9, 1.15))
     gap = profile * (1 + 0.25 * np.clip((z - 140 * s) / (60 * s), 0, 1)).astype(np.float32)
     lung = np.minimum(np.minimum(wall - 2.0, dome), np.abs(x) - gap)
 
     # The heart: four overlapping ellipsoids along an axis to the left, front and below.
     h = s * patient.heart_scale
-    center = np.array([-16 * s - 12 * s * (patient.heart_scale - 1), 20 * s, 34 * s + 14 * s * (patient.heart_scale - 1)])
+    center = np.array(
+        [-16 * s - 12 * s * (patient.heart_scale - 1), 20 * s, 34 * s + 14 * s * (patient.heart_scale - 1)]
+    )
     frame = np.array([[-0.80, 0.45, -0.40], [0.50, 0.87, 0.0], [0.35, -0.20, 0.92]])
     frame /= np.linalg.norm(frame, axis=1, keepdims=True)
     parts = {
@@ -134,9 +157,15 @@ def draw_chest(rng: np.random.Generator, patient: Patient) -> Chest:
     chambers: dict[str, Floats] = {}
     for name, (shift, radii, axes) in parts.items():
         at = center + shift
-        bx, by, bz = x[heart_box[0], heart_box[1]] - at[0], y[heart_box[0], heart_box[1]] - at[1], z[:, :, heart_box[2]] - at[2]
+        bx, by, bz = (
+            x[heart_box[0], heart_box[1]] - at[0],
+            y[heart_box[0], heart_box[1]] - at[1],
+            z[:, :, heart_box[2]] - at[2],
+        )
         axes = np.eye(3) if axes is None else axes
-        square = sum(((axes[a, 0] * bx + axes[a, 1] * by + axes[a, 2] * bz) / radii[a]).astype(np.float32) ** 2 for a in range(3))
+        square = sum(
+            ((axes[a, 0] * bx + axes[a, 1] * by + axes[a, 2] * bz) / radii[a]).astype(np.float32) ** 2 for a in range(3)
+        )
         chambers[name] = (1 - np.sqrt(square)) * np.float32(np.cbrt(np.prod(radii)))
         heart = np.maximum(heart, chambers[name])
     # Keeps the heart in the chest: in front of the spine, behind the sternum, on the diaphragm.
@@ -169,7 +198,9 @@ def draw_chest(rng: np.random.Generator, patient: Patient) -> Chest:
     )  # fmt: skip
 
 
-def _abdomen(rng: np.random.Generator, canvas: Canvas, patient: Patient, wall: Floats, dome: Floats, soft: float) -> None:
+def _abdomen(
+    rng: np.random.Generator, canvas: Canvas, patient: Patient, wall: Floats, dome: Floats, soft: float
+) -> None:
     """Liver, spleen and stomach with its gas bubble under the domes."""
     s = patient.size
     boost = float(rng.uniform(20, 60)) if patient.contrast else 0.0
@@ -182,7 +213,11 @@ def _abdomen(rng: np.random.Generator, canvas: Canvas, patient: Patient, wall: F
         ((-58 * s, 22 * s, -44 * s), (46 * s, 44 * s, 46 * s), float(rng.uniform(15, 45))),
     )
     for number, (center, radii, hu) in enumerate(organs):
-        x, y, z = canvas.x[low[0], low[1]] - center[0], canvas.y[low[0], low[1]] - center[1], canvas.z[:, :, low[2]] - center[2]
+        x, y, z = (
+            canvas.x[low[0], low[1]] - center[0],
+            canvas.y[low[0], low[1]] - center[1],
+            canvas.z[:, :, low[2]] - center[2],
+        )
         distance = (1 - np.sqrt((x / radii[0]) ** 2 + (y / radii[1]) ** 2 + (z / radii[2]) ** 2)) * np.float32(radii[0])
         share = canvas.coverage(np.minimum(distance, room))
         canvas.paint_box(low, share, hu)
@@ -232,9 +267,9 @@ def _great_vessels(
     wiggle = lambda scale: rng.normal(0, scale * s, 3)  # noqa: E731
     top = 132 * s + rng.uniform(-6, 6)
     root = center + np.array([14, 2, 22]) * s
-    ascending = np.array([root, [8 * s, 26 * s, 82 * s], [12 * s, 24 * s, 105 * s], [8 * s, 14 * s, top - 6 * s]]) + np.vstack(
-        [np.zeros(3), wiggle(2), wiggle(2), np.zeros(3)]
-    )
+    ascending = np.array(
+        [root, [8 * s, 26 * s, 82 * s], [12 * s, 24 * s, 105 * s], [8 * s, 14 * s, top - 6 * s]]
+    ) + np.vstack([np.zeros(3), wiggle(2), wiggle(2), np.zeros(3)])
     arch = np.array([ascending[-1], [-4 * s, 2 * s, top], [-16 * s, -18 * s, top], [-24 * s, -34 * s, top - 14 * s]])
     descending = np.array(
         [
@@ -258,7 +293,9 @@ def _great_vessels(
 
     def tube(line: list, radius: float | list, hu: float, anatomy: int = MEDIASTINUM, wall: float = 0.0) -> NDArray:
         points, radii = curve(
-            line, 2.0, np.interp(np.linspace(0, 1, len(line)), np.linspace(0, 1, np.size(radius)), np.atleast_1d(radius)) * s
+            line,
+            2.0,
+            np.interp(np.linspace(0, 1, len(line)), np.linspace(0, 1, np.size(radius)), np.atleast_1d(radius)) * s,
         )
         flat, share = canvas.balls(points, np.asarray(radii) + wall)
         if anatomy == MEDIASTINUM:
@@ -280,7 +317,11 @@ def _great_vessels(
         [6.5, 9.5],
         right,
     )
-    tube([[-60 * s, 22 * s, 196 * s], [-28 * s, 30 * s, 168 * s], [4 * s, 30 * s, 155 * s], [24 * s, 20 * s, 148 * s]], 6.0, right)
+    tube(
+        [[-60 * s, 22 * s, 196 * s], [-28 * s, 30 * s, 168 * s], [4 * s, 30 * s, 155 * s], [24 * s, 20 * s, 148 * s]],
+        6.0,
+        right,
+    )
     tube([[72 * s, 18 * s, 194 * s], [40 * s, 14 * s, 180 * s], [22 * s, 14 * s, 170 * s]], 6.0, right)
     tube([[24 * s, 0, 30 * s], [22 * s, -6 * s, -5 * s], [18 * s, -14 * s, -90 * s]], 11.0, right * 0.6 + 18, BODY)
     tube(
@@ -348,9 +389,9 @@ def _trees(
     """Trachea, bronchi, pulmonary arteries and veins; returns the bronchi, the arteries and the air in the bronchi."""
     s = patient.size
     carina = np.array([2 * s, -18 * s, 112 * s])
-    trachea = np.array([[2 * s, -8 * s, 225 * s], [2 * s, -12 * s, 165 * s], carina]) + np.array([rng.normal(0, 3 * s), 0, 0]) * np.array(
-        [[1], [0.5], [0]]
-    )
+    trachea = np.array([[2 * s, -8 * s, 225 * s], [2 * s, -12 * s, 165 * s], carina]) + np.array(
+        [rng.normal(0, 3 * s), 0, 0]
+    ) * np.array([[1], [0.5], [0]])
     bronchi: list[Branch] = []
     arteries: list[Branch] = []
     vessels: list[Branch] = []
@@ -363,12 +404,22 @@ def _trees(
         bronchi += grow_tree(points[inner], [carina, hilum], root_mm=5.8 * s, leaf_mm=1.3, side=side, step=9.0)
         outer = rng.permutation(np.flatnonzero(depth > 3))[:180]
         arteries += grow_tree(
-            points[outer], [hila[side], hila[side] + np.array([sign * 10, -4, -12]) * s], root_mm=8.0 * s, leaf_mm=0.85, side=side, step=8.0
+            points[outer],
+            [hila[side], hila[side] + np.array([sign * 10, -4, -12]) * s],
+            root_mm=8.0 * s,
+            leaf_mm=0.85,
+            side=side,
+            step=8.0,
         )
         low = hila[side] + np.array([-sign * 6, -4, -30]) * s
         veins = rng.permutation(np.flatnonzero(depth > 4))[:90]
         vessels += grow_tree(
-            points[veins], [low - np.array([sign * 14, 0, 4]) * s, low], root_mm=6.0 * s, leaf_mm=0.85, side=side, step=9.0
+            points[veins],
+            [low - np.array([sign * 14, 0, 4]) * s, low],
+            root_mm=6.0 * s,
+            leaf_mm=0.85,
+            side=side,
+            step=9.0,
         )
     blood = patient.blood_hu[1]
     drawn = arteries + vessels
@@ -407,7 +458,12 @@ def _coronaries(center: NDArray, h: float) -> dict[str, NDArray]:
         ]
     )
     circumflex = np.array(
-        [root, center + np.array([-20, -4, 28]) * h, center + np.array([-36, -20, 20]) * h, center + np.array([-40, -32, 4]) * h]
+        [
+            root,
+            center + np.array([-20, -4, 28]) * h,
+            center + np.array([-36, -20, 20]) * h,
+            center + np.array([-40, -32, 4]) * h,
+        ]
     )
     right = np.array(
         [

@@ -69,7 +69,12 @@ def draw_skeleton(
     clavicles = []
     for sign in SIDES.values():
         line, _ = curve(
-            [[sign * 16 * s, front * 0.72, 168 * s], [sign * 55 * s, front * 0.70, 184 * s], [sign * 105 * s, front * 0.2, 208 * s]], 2.5
+            [
+                [sign * 16 * s, front * 0.72, 168 * s],
+                [sign * 55 * s, front * 0.70, 184 * s],
+                [sign * 105 * s, front * 0.2, 208 * s],
+            ],
+            2.5,
         )
         clavicles.append(line)
     flat, share = canvas.balls(np.concatenate(clavicles), 5.2 * s)

@@ -28,7 +28,9 @@ class Branch:
     side: str
 
 
-def grow_tree(targets: NDArray, trunk: Sequence[NDArray], root_mm: float, leaf_mm: float, side: str, step: float) -> list[Branch]:
+def grow_tree(
+    targets: NDArray, trunk: Sequence[NDArray], root_mm: float, leaf_mm: float, side: str, step: float
+) -> list[Branch]:
     """Connects every target to the tree grown so far, near ones first, and sizes the branches by what they supply.
 
     Args:

@@ -1,9 +1,10 @@
 """The wordings of the synthetic reports: what a finding, its place, its absence and a normal region are called.
 
-Conventions of the table. A noun phrase that takes a plural verb starts with ``+``; an article is written ``a`` and becomes ``an``
-where the next word wants it. Slots that have nothing to say are left empty: ``{grade}`` an adjective of severity, ``{size}``
-"8 mm", ``{measuring}`` "measuring 8 mm", ``{kind}`` the subtype, ``{side}`` "right-sided", ``{count}`` "three", ``{at}`` the place
-with its preposition. Wordings that hold an empty ``{at}`` or ``{size}`` must still read well.
+Conventions of the table. A noun phrase that takes a plural verb starts with ``+``; an article is written ``a`` and
+becomes ``an`` where the next word wants it. Slots that have nothing to say are left empty: ``{grade}`` an adjective of
+severity, ``{size}`` "8 mm", ``{measuring}`` "measuring 8 mm", ``{kind}`` the subtype, ``{side}`` "right-sided",
+``{count}`` "three", ``{at}`` the place with its preposition. Wordings that hold an empty ``{at}`` or ``{size}`` must
+still read well.
 """
 
 from __future__ import annotations
@@ -428,14 +429,27 @@ WORDINGS: dict[str, Wording] = {
 }
 
 KINDS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("Emphysema", "paraseptal"): ("+subpleural bullae", "+{grade} paraseptal air spaces", "bullous emphysema beneath the pleura"),
+    ("Emphysema", "paraseptal"): (
+        "+subpleural bullae",
+        "+{grade} paraseptal air spaces",
+        "bullous emphysema beneath the pleura",
+    ),
     ("Emphysema", "centrilobular"): ("+{grade} centrilobular lucencies", "+tiny holes in the centre of the lobules"),
     ("Atelectasis", "linear"): ("+{grade} subsegmental atelectatic bands", "+{grade} plate-like densities of collapse"),
     ("Atelectasis", "wedge"): ("a {grade} wedge of dependent collapse", "{grade} dense dependent atelectasis"),
     ("Pulmonary fibrotic sequela", "scar"): ("+{grade} pleuroparenchymal scars", "{grade} scar tissue with traction"),
-    ("Pulmonary fibrotic sequela", "reticulation"): ("{grade} reticulation", "{grade} fibrotic reticular change beneath the pleura"),
-    ("Pulmonary fibrotic sequela", "honeycombing"): ("{grade} honeycombing", "{grade} fibrosis with stacked subpleural cysts"),
-    ("Bronchiectasis", "cylindrical"): ("{grade} tubular bronchiectasis", "+{grade} tram-track airways of widened calibre"),
+    ("Pulmonary fibrotic sequela", "reticulation"): (
+        "{grade} reticulation",
+        "{grade} fibrotic reticular change beneath the pleura",
+    ),
+    ("Pulmonary fibrotic sequela", "honeycombing"): (
+        "{grade} honeycombing",
+        "{grade} fibrosis with stacked subpleural cysts",
+    ),
+    ("Bronchiectasis", "cylindrical"): (
+        "{grade} tubular bronchiectasis",
+        "+{grade} tram-track airways of widened calibre",
+    ),
     ("Bronchiectasis", "cystic"): ("{grade} saccular bronchiectasis", "+clusters of cystic dilated bronchi"),
 }
 """Further noun phrases for a subtype; the other wordings of a finding are true of all its subtypes."""

@@ -1,7 +1,9 @@
-"""The sentence frames that the synthetic reports share over findings and anatomies, and the sentences that concern no finding.
+"""The sentence frames that the synthetic reports share over findings and anatomies, and the sentences that concern no
+finding.
 
-Slots: ``{np}`` a noun phrase with its article, ``{bare_np}`` without, ``{is}`` its verb, ``{at}`` the place with its preposition,
-``{region}`` one of ``REGIONS``, ``{n}`` what is denied. A ``+`` in front of a phrase marks the plural, as in ``phrases.py``.
+Slots: ``{np}`` a noun phrase with its article, ``{bare_np}`` without, ``{is}`` its verb, ``{at}`` the place with its
+preposition, ``{region}`` one of ``REGIONS``, ``{n}`` what is denied. A ``+`` in front of a phrase marks the plural, as
+in ``phrases.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The sentences of the synthetic reports: a positive statement about sites, a denial, a normal region, and the slice reference."""
+"""The sentences of the synthetic reports: a positive statement about sites, a denial, a normal region, and the slice
+reference.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,8 @@ class Sentence:
         anatomies: names of the anatomies it speaks of; empty for technique and incidental remarks.
         findings: CT-RATE names of the findings it states positively, uncertain ones included.
         plain: ``text`` without slice reference.
-        denied: CT-RATE names of the findings it denies by name; a statement that a region is normal denies none by name.
+        denied: CT-RATE names of the findings it denies by name; a statement that a region is normal denies none by
+            name.
         section: ``findings`` or ``impression``.
     """
 
@@ -66,7 +69,10 @@ def normalise(text: str) -> str:
 
 
 SCORING_SENTENCES: frozenset[str] = frozenset(
-    normalise(fill_template(template, name)) for name in FINDING_NAMES for pair in TEMPLATES for template in (pair.positive, pair.negative)
+    normalise(fill_template(template, name))
+    for name in FINDING_NAMES
+    for pair in TEMPLATES
+    for template in (pair.positive, pair.negative)
 )
 """Every filled scoring template, normalised; no sentence of a report equals one."""
 
@@ -107,10 +113,16 @@ _SIDES = {"left": "left-sided", "right": "right-sided", "bilateral": "bilateral"
 def _size(size_mm: float | None, rng: np.random.Generator) -> str:
     if size_mm is None:
         return ""
-    return f"{size_mm / 10:.1f} cm" if size_mm >= 30 or (size_mm >= 10 and rng.random() < 0.35) else f"{max(size_mm, 1):.0f} mm"
+    return (
+        f"{size_mm / 10:.1f} cm"
+        if size_mm >= 30 or (size_mm >= 10 and rng.random() < 0.35)
+        else f"{max(size_mm, 1):.0f} mm"
+    )
 
 
-def _slots(site: Site, kind: str | None, count: int, severity: float, at: str, rng: np.random.Generator) -> dict[str, str]:
+def _slots(
+    site: Site, kind: str | None, count: int, severity: float, at: str, rng: np.random.Generator
+) -> dict[str, str]:
     level = _GRADES[0 if severity < LOW_SEVERITY else 1 if severity < 0.7 else 2]
     size = _size(site.size_mm, rng)
     measuring = f"{pick(rng, ('measuring', 'of', 'with a diameter of', 'measuring up to'))} {size}" if size else ""
@@ -150,7 +162,12 @@ def _nouns(name: str, site: Site, kind: str | None, several: bool) -> tuple[str,
 
 
 def positive_text(
-    name: str, sites: Sequence[Site], sites_of_place: Sequence[Site], frame_bank: Sequence[str], several: bool, rng: np.random.Generator
+    name: str,
+    sites: Sequence[Site],
+    sites_of_place: Sequence[Site],
+    frame_bank: Sequence[str],
+    several: bool,
+    rng: np.random.Generator,
 ) -> str:
     """One positive sentence about ``sites`` (the first is described), with a mark where a reference may stand."""
     wording, site = WORDINGS[name], sites[0]
@@ -183,7 +200,9 @@ def _refers(case: Case, name: str, site: Site, rng: np.random.Generator) -> bool
     return site.center_mm is not None and bounded and rng.random() < _REFERENCE
 
 
-def with_reference(case: Case, marked: str, names: tuple[str, ...], site: Site | None, rng: np.random.Generator) -> Sentence:
+def with_reference(
+    case: Case, marked: str, names: tuple[str, ...], site: Site | None, rng: np.random.Generator
+) -> Sentence:
     """Puts the slice reference of ``site`` in, or takes the mark out when it has none."""
     anatomies = tuple(dict.fromkeys(ANATOMY_OF[name] for name in names))
     plain = marked.replace(_MARK, "")
@@ -195,7 +214,11 @@ def with_reference(case: Case, marked: str, names: tuple[str, ...], site: Site |
         text = frames.LEADING_REFERENCE.format(**form) + plain
     else:
         reference = pick(rng, frames.REFERENCES).format(**form)
-        text = marked.replace(_MARK, reference, 1) if _MARK in marked and rng.random() < 0.6 else plain[:-1] + reference + "."
+        text = (
+            marked.replace(_MARK, reference, 1)
+            if _MARK in marked and rng.random() < 0.6
+            else plain[:-1] + reference + "."
+        )
         text = text.replace(_MARK, "")
     return Sentence(text, anatomies, names, plain, snippet=Snippet(plain, case.series, image, case.z_of_image(image)))
 
@@ -205,7 +228,9 @@ def statements(case: Case, name: str, sites: list[Site], rng: np.random.Generato
     sites = sorted(sites, key=lambda site: (site.size_mm or 0.0, site.severity), reverse=True)
     main, several = sites[0], bool(WORDINGS[name].several) and sum(site.count for site in sites) > 1
     kinds = {site.location or site.kind for site in sites}
-    if len(sites) > 1 and ((name == "Medical material" and len(kinds) > 1) or (name in _LOCALIZED and rng.random() < 0.6)):
+    if len(sites) > 1 and (
+        (name == "Medical material" and len(kinds) > 1) or (name in _LOCALIZED and rng.random() < 0.6)
+    ):
         told = sites[:3]
         return [
             with_reference(
@@ -228,7 +253,9 @@ def statements(case: Case, name: str, sites: list[Site], rng: np.random.Generato
     return [with_reference(case, marked, (name,), main if refers else None, rng)]
 
 
-def joined_sentence(case: Case, pair: tuple[str, str], sites: dict[str, list[Site]], rng: np.random.Generator) -> Sentence:
+def joined_sentence(
+    case: Case, pair: tuple[str, str], sites: dict[str, list[Site]], rng: np.random.Generator
+) -> Sentence:
     """Two findings that go together, in one sentence without place."""
     phrases, verbs = [], []
     for name in pair:
@@ -237,7 +264,13 @@ def joined_sentence(case: Case, pair: tuple[str, str], sites: dict[str, list[Sit
         phrases.append(phrase["np"])
         verbs.append(phrase["is"])
     frame = pick(
-        rng, ("{0} and {1}.", f"There {verbs[0]} {{0}} as well as {{1}}.", "Both {0} and {1} are noted.", "{0}, together with {1}.")
+        rng,
+        (
+            "{0} and {1}.",
+            f"There {verbs[0]} {{0}} as well as {{1}}.",
+            "Both {0} and {1} are noted.",
+            "{0}, together with {1}.",
+        ),
     )
     return with_reference(case, _tidy(frame.format(*phrases)), pair, None, rng)
 
@@ -255,7 +288,9 @@ def denial(names: tuple[str, ...], rng: np.random.Generator) -> Sentence:
             text = pick(rng, WORDINGS[names[0]].normals)
         else:
             noun = pick(rng, WORDINGS[names[0]].denials)
-            text = pick(rng, frames.DENIAL_FRAMES).format(n=noun.lstrip("+"), **{"is": "are" if noun.startswith("+") else "is"})
+            text = pick(rng, frames.DENIAL_FRAMES).format(
+                n=noun.lstrip("+"), **{"is": "are" if noun.startswith("+") else "is"}
+            )
             text = _tidy(text)
         if normalise(text) not in SCORING_SENTENCES:
             return Sentence(text, anatomies, (), text, denied=names)

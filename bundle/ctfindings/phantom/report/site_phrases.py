@@ -23,7 +23,11 @@ _NODE_STATIONS: dict[str, tuple[str, ...]] = {
     "prevascular": ("in the prevascular space", "at the prevascular station"),
 }
 _CORONARIES: dict[str, tuple[str, ...]] = {
-    "left anterior descending artery": ("in the left anterior descending artery", "in the LAD", "along the anterior descending branch"),
+    "left anterior descending artery": (
+        "in the left anterior descending artery",
+        "in the LAD",
+        "along the anterior descending branch",
+    ),
     "circumflex artery": ("in the circumflex artery", "along the left circumflex branch", "in the LCx"),
     "right coronary artery": ("in the right coronary artery", "along the RCA"),
 }
@@ -81,7 +85,9 @@ def _lobe(sites: Sequence[Site], rng: np.random.Generator) -> str:
 def _pleura(sites: Sequence[Site], rng: np.random.Generator) -> str:
     side = _side_of(sites)
     if side in ("left", "right"):
-        return pick(rng, (f"on the {side}", f"in the {side} pleural space", f"in the {side} hemithorax", f"on the {side} side"))
+        return pick(
+            rng, (f"on the {side}", f"in the {side} pleural space", f"in the {side} hemithorax", f"on the {side} side")
+        )
     return pick(rng, (*_BOTH_SIDES, "in both pleural spaces")) if side == "bilateral" else ""
 
 
@@ -91,7 +97,9 @@ def _node(sites: Sequence[Site], rng: np.random.Generator) -> str:
         options = _NODE_STATIONS.get(site.location or "", ("in the mediastinum", "among the mediastinal stations"))
         text = pick(rng, options)
         if site.side == "bilateral":
-            text = text.replace("at the {side} hilum", "at both hila").replace("the {side} hilar region", "both hilar regions")
+            text = text.replace("at the {side} hilum", "at both hila").replace(
+                "the {side} hilar region", "both hilar regions"
+            )
         parts.append(text.replace("{side} ", f"{site.side} " if site.side in ("left", "right") else ""))
     return _enumerated(parts)
 

@@ -1,4 +1,6 @@
-"""Writes the radiology report of a synthetic scan: sentences about its sites, what is absent and what is normal, and captions."""
+"""Writes the radiology report of a synthetic scan: sentences about its sites, what is absent and what is normal, and
+captions.
+"""
 
 from __future__ import annotations
 
@@ -97,14 +99,18 @@ def _negatives(absent: Sequence[str], rng: np.random.Generator) -> list[Sentence
 
 
 def _normals(case: Case, stated: set[str], headed: bool, rng: np.random.Generator) -> list[Sentence]:
-    """Statements that an anatomy is normal, where it truly is, or that the rest of it is, where all findings are stated."""
+    """Statements that an anatomy is normal, where it truly is, or that the rest of it is, where all findings are
+    stated.
+    """
     present = {name for name, label in zip(FINDING_NAMES, case.labels, strict=True) if label == 1}
     sentences: list[Sentence] = []
     normal = []
     for anatomy in ANATOMY_NAMES:
         findings = {name for name in present if ANATOMY_OF[name] == anatomy}
         if findings and findings <= stated and anatomy != "thorax" and rng.random() < 0.2:
-            bank = [text for text in frames.REMAINDER if headed or "{region}" in text]  # without a heading "otherwise" has no subject
+            bank = [
+                text for text in frames.REMAINDER if headed or "{region}" in text
+            ]  # without a heading "otherwise" has no subject
             sentences.append(region_sentence((anatomy,), bank, rng))
         elif not findings and anatomy != "thorax" and rng.random() < 0.65:
             normal.append(anatomy)
@@ -122,11 +128,17 @@ def _normals(case: Case, stated: set[str], headed: bool, rng: np.random.Generato
 
 def _blocks(sentences: Sequence[Sentence], rng: np.random.Generator) -> list[tuple[str, list[Sentence]]]:
     """Sentences by the anatomy they name first, in the order the report gives them."""
-    order = list(ANATOMY_NAMES) if rng.random() < 0.35 else [ANATOMY_NAMES[i] for i in rng.permutation(len(ANATOMY_NAMES))]
+    order = (
+        list(ANATOMY_NAMES) if rng.random() < 0.35 else [ANATOMY_NAMES[i] for i in rng.permutation(len(ANATOMY_NAMES))]
+    )
     blocks = []
     for anatomy in order:
         block = [sentence for sentence in sentences if sentence.anatomies[0] == anatomy]
-        closing = [sentence for sentence in block if sentence.text.startswith(("Otherwise", "Nothing else", "No further", "The remainder"))]
+        closing = [
+            sentence
+            for sentence in block
+            if sentence.text.startswith(("Otherwise", "Nothing else", "No further", "The remainder"))
+        ]
         opening = [sentence for sentence in block if sentence not in closing]
         block = _shuffled(rng, opening)
         if rng.random() < 0.75:
@@ -153,10 +165,16 @@ def _impression(
 ) -> list[Sentence]:
     """The important positive findings, gravest first; a normal or quiet conclusion when there is none."""
     if not stated:
-        text = pick(rng, frames.QUIET_IMPRESSIONS if any(label == 1 for label in case.labels) else frames.NORMAL_IMPRESSIONS)
+        text = pick(
+            rng, frames.QUIET_IMPRESSIONS if any(label == 1 for label in case.labels) else frames.NORMAL_IMPRESSIONS
+        )
         return [Sentence(text, ("thorax",), (), text, "impression")]
     ranked = sorted(stated, key=lambda name: (-max(site.severity for site in sites[name]), name))
-    chosen = [name for i, name in enumerate(ranked) if i == 0 or max(s.severity for s in sites[name]) >= 0.5 or rng.random() < 0.5]
+    chosen = [
+        name
+        for i, name in enumerate(ranked)
+        if i == 0 or max(s.severity for s in sites[name]) >= 0.5 or rng.random() < 0.5
+    ]
     sentences = []
     while chosen:
         name = chosen.pop(0)
@@ -196,7 +214,9 @@ def _summary(stated: set[str], rng: np.random.Generator) -> str:
 def _captions(
     case: Case, sentences: Sequence[Sentence], stated: set[str], called_normal: set[str], rng: np.random.Generator
 ) -> dict[str, Caption]:
-    """Captions by anatomy, without slice references; ``called_normal`` are the anatomies with a normal statement of their own."""
+    """Captions by anatomy, without slice references; ``called_normal`` are the anatomies with a normal statement of
+    their own.
+    """
     impression = [sentence for sentence in sentences if sentence.section == "impression"]
     body = [sentence for sentence in sentences if sentence.section == "findings"]
     present = {ANATOMY_OF[name] for name, label in zip(FINDING_NAMES, case.labels, strict=True) if label == 1}
@@ -224,9 +244,9 @@ def _captions(
 def write_report(case: Case, rng: np.random.Generator) -> Report:
     """Writes the report of a synthetic scan; the same case and generator state give the same report.
 
-    Mild findings are left out at times and most absent ones are not mentioned, so the labels are the truth and the report is not
-    complete. What is said is true: a stated finding has label 1, a denied one 0, and a slice reference names the axial image
-    nearest to the centre of its site.
+    Mild findings are left out at times and most absent ones are not mentioned, so the labels are the truth and the
+    report is not complete. What is said is true: a stated finding has label 1, a denied one 0, and a slice reference
+    names the axial image nearest to the centre of its site.
     """
     sites: dict[str, list[Site]] = {name: [] for name in FINDING_NAMES}
     for site in case.sites:
@@ -261,7 +281,9 @@ def write_report(case: Case, rng: np.random.Generator) -> Report:
     return Report(
         findings=_layout(blocks, style, rng),
         impression=impression_text,
-        captions=_captions(case, sentences, stated, {anatomy for sentence in normals for anatomy in sentence.anatomies}, rng),
+        captions=_captions(
+            case, sentences, stated, {anatomy for sentence in normals for anatomy in sentence.anatomies}, rng
+        ),
         snippets=[sentence.snippet for sentence in sentences if sentence.snippet is not None],
         sentences=sentences,
     )

@@ -1,10 +1,11 @@
-"""fVLM's image side: a vision transformer over a window for each organ, tokens of the organ pooled at four depths of the network.
+"""fVLM's image side: a vision transformer over a window for each organ, tokens of the organ pooled at four depths of
+the network.
 
 Shui et al., "Large-scale and Fine-grained Vision-language Pre-training for Enhanced CT Image Understanding", ICLR 2025,
 https://arxiv.org/abs/2501.14548. Written from the published facts of the architecture and of the evaluation.
 
-Shapes: B batch, N tokens, O organs (4), K anatomies, d width of a token, E embedding, P prompt pairs. Arrays are X, Y, Z in LPS+, the order
-in which CT-RATE's axial volumes are stored and fVLM was trained.
+Shapes: B batch, N tokens, O organs (4), K anatomies, d width of a token, E embedding, P prompt pairs. Arrays are X, Y,
+Z in LPS+, the order in which CT-RATE's axial volumes are stored and fVLM was trained.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ ORGANS = ("lung", "heart", "esophagus", "aorta")
 """fVLM's organs in its order, which are the first rows of ``ANATOMIES``."""
 
 NOT_SCORED = -200.0
-"""Logit of a finding whose organ is missing; its probability is 0 in single precision, as fVLM's evaluation counts it."""
+"""Logit of a finding whose organ is missing; its probability is 0 in single precision, as fVLM's evaluation counts it.
+"""
 
 
 class FvlmImageEncoder(nn.Module):
@@ -39,7 +41,11 @@ class FvlmImageEncoder(nn.Module):
     """
 
     def __init__(
-        self, tower: VisionTransformerTower, embedding: int = 256, heads: int = 4, window: Sequence[int] = (352, 288, 112)
+        self,
+        tower: VisionTransformerTower,
+        embedding: int = 256,
+        heads: int = 4,
+        window: Sequence[int] = (352, 288, 112),
     ) -> None:
         super().__init__()
         self.tower = tower
@@ -76,20 +82,23 @@ class FvlmImageEncoder(nn.Module):
     def token_rows(self, levels: Sequence[Tensor]) -> Tensor:
         """The row that each organ would have if one token were all there was of it, ``[B, N, O, E]``.
 
-        With a single key the attention's weight is one, so that this is its value path. fVLM itself has no such map; it is our reading of
-        its pooling, and what the evidence is drawn from.
+        With a single key the attention's weight is one, so that this is its value path. fVLM itself has no such map; it
+        is our reading of its pooling, and what the evidence is drawn from.
         """
         width = self.attention.embed_dim
         weight, bias = self.attention.in_proj_weight[2 * width :], self.attention.in_proj_bias[2 * width :]
         values = self.attention.out_proj(F.linear(torch.stack(list(levels)).mean(dim=0), weight, bias))
         return self.project(values.unsqueeze(-2).expand(*values.shape[:-1], len(ORGANS), width))
 
-    def forward(self, image: Tensor, membership: Tensor | None = None, membership_known: Tensor | None = None) -> ImageEmbedding:
+    def forward(
+        self, image: Tensor, membership: Tensor | None = None, membership_known: Tensor | None = None
+    ) -> ImageEmbedding:
         """Encodes a batch of windows.
 
         Args:
             image: ``[B, 1, X, Y, Z]`` in [0, 1].
-            membership: tokens of each anatomy from a mask, bool ``[B, N, K]``; all tokens without one, for fVLM finds no organ by itself.
+            membership: tokens of each anatomy from a mask, bool ``[B, N, K]``; all tokens without one, for fVLM finds
+                no organ by itself.
             membership_known: bool ``[B, K]``, the anatomies that the mask speaks of.
         """
         levels, grids = self.tower(image)
@@ -103,7 +112,8 @@ class FvlmImageEncoder(nn.Module):
         return self._embedding(rows, valid, self.token_rows(levels), membership, grids[0])
 
     def encode_scan(self, image: Tensor, anatomy: Tensor | None = None, known: Tensor | None = None) -> ImageEmbedding:
-        """Encodes one scan as fVLM's evaluation does: a window for each organ, with all other organs taken out of its mask.
+        """Encodes one scan as fVLM's evaluation does: a window for each organ, with all other organs taken out of its
+        mask.
 
         The token field is brought from the windows to one grid over the scan by linear interpolation.
 
@@ -116,7 +126,9 @@ class FvlmImageEncoder(nn.Module):
             ValueError: without a mask.
         """
         if anatomy is None:
-            raise ValueError("anatomy: fVLM pools tokens by organ and finds no organ by itself; give the scan's mask as --anatomy MASK")
+            raise ValueError(
+                "anatomy: fVLM pools tokens by organ and finds no organ by itself; give the scan's mask as --anatomy MASK"
+            )
         stride = self.tower.stride
         padded = pad_to_multiple(anatomy, stride)
         grid = [size // edge for size, edge in zip(padded.shape[2:], stride, strict=True)]
@@ -136,7 +148,10 @@ class FvlmImageEncoder(nn.Module):
             levels, own_grid = encoded[str(window)]
             # Anatomies other than this one are not asked for, so that one mask value is enough.
             members = token_membership(
-                pad_to_multiple(mask[:, :, window[0], window[1], window[2]].to(torch.uint8) * ANATOMIES[organ].mask_id, stride), stride
+                pad_to_multiple(
+                    mask[:, :, window[0], window[1], window[2]].to(torch.uint8) * ANATOMIES[organ].mask_id, stride
+                ),
+                stride,
             )
             pooled, _ = self.pool(torch.cat(levels, dim=1), members[:, :, : len(ORGANS)].repeat(1, len(levels), 1))
             rows[:, organ] = self.project(pooled)[:, organ]
@@ -144,7 +159,9 @@ class FvlmImageEncoder(nn.Module):
             field[..., organ, :] = on_scan_grid(own, window, grid, stride)
         return self._embedding(rows, valid, F.normalize(field, dim=-1).flatten(0, 2).unsqueeze(0), membership, grid)
 
-    def _embedding(self, rows: Tensor, valid: Tensor, field: Tensor, membership: Tensor, grid: list[int]) -> ImageEmbedding:
+    def _embedding(
+        self, rows: Tensor, valid: Tensor, field: Tensor, membership: Tensor, grid: list[int]
+    ) -> ImageEmbedding:
         beyond = len(ANATOMIES) - len(ORGANS)
         whole = F.normalize(field.mean(dim=2), dim=-1)
         return ImageEmbedding(
@@ -175,7 +192,9 @@ class FvlmScorer(nn.Module):
     def forward(
         self, anatomy: Tensor, anatomy_valid: Tensor, field: Tensor, membership: Tensor, delta: Tensor, rows: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Scores P prompt pairs on each scan; arguments and results as of ``FindingScorer``, but for the field, ``[B, N, O, E]``."""
+        """Scores P prompt pairs on each scan; arguments and results as of ``FindingScorer``, but for the field, ``[B,
+        N, O, E]``.
+        """
         found = anatomy_valid[:, rows]
         logits = (anatomy[:, rows] * delta).sum(-1) / self.temperature
         # Rows beyond the organs are never found; the last organ stands in so that the index is valid.

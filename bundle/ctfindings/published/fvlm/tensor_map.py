@@ -47,7 +47,12 @@ def _image() -> list[Taken]:
     file, ours = "visual_encoder", "image.tower"
     grid = GRID[0] * GRID[1] * GRID[2]
     taken = [
-        Taken(f"{file}.patch_embedding.patch_embeddings.weight", (WIDTH, 1, *PATCH), f"{ours}.embed.weight", turn_patch_kernel),
+        Taken(
+            f"{file}.patch_embedding.patch_embeddings.weight",
+            (WIDTH, 1, *PATCH),
+            f"{ours}.embed.weight",
+            turn_patch_kernel,
+        ),
         Taken(f"{file}.patch_embedding.patch_embeddings.bias", (WIDTH,), f"{ours}.embed.bias"),
         Taken(f"{file}.patch_embedding.position_embeddings", (1, grid, WIDTH), f"{ours}.position", turn_positions),
         *_norm(f"{file}.norm", f"{ours}.norm"),
@@ -77,8 +82,16 @@ def _image() -> list[Taken]:
 def _text() -> list[Taken]:
     file, ours = "text_encoder", "text.trunk"
     taken = [
-        Taken(f"{file}.embeddings.word_embeddings.weight", (VOCABULARY, WIDTH), f"{ours}.embeddings.word_embeddings.weight"),
-        Taken(f"{file}.embeddings.position_embeddings.weight", (POSITIONS, WIDTH), f"{ours}.embeddings.position_embeddings.weight"),
+        Taken(
+            f"{file}.embeddings.word_embeddings.weight",
+            (VOCABULARY, WIDTH),
+            f"{ours}.embeddings.word_embeddings.weight",
+        ),
+        Taken(
+            f"{file}.embeddings.position_embeddings.weight",
+            (POSITIONS, WIDTH),
+            f"{ours}.embeddings.position_embeddings.weight",
+        ),
         *_norm(f"{file}.embeddings.LayerNorm", f"{ours}.embeddings.LayerNorm"),
         *_linear("text_proj", "text.head", EMBEDDING),
     ]

@@ -1,7 +1,9 @@
-"""RadFinder's image side: a window encoder, a combiner over the windows of a scan, and heads into the space of the texts.
+"""RadFinder's image side: a window encoder, a combiner over the windows of a scan, and heads into the space of the
+texts.
 
-Ging et al., "Learning to Read Where to Look", MICCAI 2026, https://arxiv.org/abs/2603.02026, on the backbone SPECTRE. Written from the
-published facts of the architecture; parameters carry the published names where a rename would say nothing.
+Ging et al., "Learning to Read Where to Look", MICCAI 2026, https://arxiv.org/abs/2603.02026, on the backbone SPECTRE.
+Written from the published facts of the architecture; parameters carry the published names where a rename would say
+nothing.
 
 Shapes: W windows, d width of a token, E embedding, (Hp, Wp, Dp) windows of a scan, S depth positions of a window.
 """
@@ -60,7 +62,9 @@ class WindowEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if any(extent % edge for extent, edge in zip(window, patch, strict=True)):
-            raise ValueError(f"window {tuple(window)} is not a multiple of patch {tuple(patch)} voxels along every axis")
+            raise ValueError(
+                f"window {tuple(window)} is not a multiple of patch {tuple(patch)} voxels along every axis"
+            )
         self.window = (window[0], window[1], window[2])
         self.width = width
         self.grid = tuple(extent // edge for extent, edge in zip(window, patch, strict=True))
@@ -102,7 +106,9 @@ class ScanCombiner(nn.Module):
         base: longest period of the rotary positions.
     """
 
-    def __init__(self, width: int = 1080, depth: int = 4, heads: int = 12, perceptron: int = 4320, base: float = 100.0) -> None:
+    def __init__(
+        self, width: int = 1080, depth: int = 4, heads: int = 12, perceptron: int = 4320, base: float = 100.0
+    ) -> None:
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.patch_proj = nn.Linear(2 * width, width)
@@ -214,7 +220,9 @@ class RadFinderImageEncoder(nn.Module):
         """
         edges = self.tower.window
         if any(size % edge for size, edge in zip(image.shape[2:], edges, strict=True)):
-            raise ValueError(f"an image of {' x '.join(map(str, image.shape[2:]))} voxels is not whole windows of {edges} voxels")
+            raise ValueError(
+                f"an image of {' x '.join(map(str, image.shape[2:]))} voxels is not whole windows of {edges} voxels"
+            )
         x, y, z = (size // edge for size, edge in zip(image.shape[2:], edges, strict=True))
         blocks = image[0, 0].unflatten(2, (z, edges[2])).unflatten(1, (y, edges[1])).unflatten(0, (x, edges[0]))
         places = [(i, j, k) for i in range(x) for j in range(y) for k in range(z)]
@@ -232,7 +240,9 @@ class RadFinderImageEncoder(nn.Module):
             cls: class tokens of the windows, ``[B, Hp, Wp, Dp, d]``.
             mean: means over their patch tokens, ``[B, Hp, Wp, Dp, d]``.
         """
-        mixed: tuple[Tensor, Tensor] = self.combiner(self.combiner.patch_proj(torch.cat([cls, mean], dim=-1)), cls.shape[1:4])
+        mixed: tuple[Tensor, Tensor] = self.combiner(
+            self.combiner.patch_proj(torch.cat([cls, mean], dim=-1)), cls.shape[1:4]
+        )
         return mixed
 
     def pooled(self, cls: Tensor, tokens: Tensor) -> Tensor:
@@ -281,6 +291,8 @@ class RadFinderImageEncoder(nn.Module):
             grid=[int(size) for size in along.tokens.shape[1:4]],
         )
 
-    def forward(self, image: Tensor, membership: Tensor | None = None, membership_known: Tensor | None = None) -> ImageEmbedding:
+    def forward(
+        self, image: Tensor, membership: Tensor | None = None, membership_known: Tensor | None = None
+    ) -> ImageEmbedding:
         """As ``encode_scan``; one scan at a time."""
         return self.encode_scan(image)

@@ -1,4 +1,6 @@
-"""Transformer blocks with rotary positions in three dimensions and layer scale, the parts that RadFinder's two networks share."""
+"""Transformer blocks with rotary positions in three dimensions and layer scale, the parts that RadFinder's two networks
+share.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from torch import Tensor, nn
 class RotaryPosition(nn.Module):
     """Angles of tokens on a grid of three axes.
 
-    The coordinate of token i of an axis is ``2 (i + 0.5) / divisor - 1``, its angles are ``2 pi coordinate / period``. The
-    angles of the three axes stand one after the other, and the list is repeated once for the two halves of a head.
+    The coordinate of token i of an axis is ``2 (i + 0.5) / divisor - 1``, its angles are ``2 pi coordinate / period``.
+    The angles of the three axes stand one after the other, and the list is repeated once for the two halves of a head.
 
     Args:
         size: channels of a head; a multiple of 6.
@@ -25,7 +27,9 @@ class RotaryPosition(nn.Module):
     def __init__(self, size: int, base: float) -> None:
         super().__init__()
         if size % 6:
-            raise ValueError(f"a head of {size} channels cannot hold the angles of three axes twice; give a multiple of 6")
+            raise ValueError(
+                f"a head of {size} channels cannot hold the angles of three axes twice; give a multiple of 6"
+            )
         count = size // 6
         self.register_buffer("periods", base ** (torch.arange(count) / count))
         self.periods: Tensor
@@ -41,14 +45,19 @@ class RotaryPosition(nn.Module):
             Two tensors ``[N, size]``.
         """
         divisor = grid if divisor is None else divisor
-        axes = [2 * (torch.arange(count, device=self.periods.device) + 0.5) / whole - 1 for count, whole in zip(grid, divisor, strict=True)]
+        axes = [
+            2 * (torch.arange(count, device=self.periods.device) + 0.5) / whole - 1
+            for count, whole in zip(grid, divisor, strict=True)
+        ]
         coordinates = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 2)
         angles = (2 * math.pi * coordinates.unsqueeze(-1) / self.periods).flatten(1).repeat(1, 2)
         return angles.sin(), angles.cos()
 
 
 def rotate(tokens: Tensor, sine: Tensor, cosine: Tensor) -> Tensor:
-    """Turns ``[B, heads, L + N, size]`` by the angles of its last N tokens, ``[N, size]``; the L leading ones are left alone."""
+    """Turns ``[B, heads, L + N, size]`` by the angles of its last N tokens, ``[N, size]``; the L leading ones are left
+    alone.
+    """
     leading = tokens.shape[2] - sine.shape[0]
     plain, spatial = tokens[:, :, :leading], tokens[:, :, leading:]
     first, second = spatial.chunk(2, dim=-1)

@@ -13,7 +13,15 @@ WIDTH, PERCEPTRON, EMBEDDING = 1080, 4320, 512
 WINDOW_BLOCKS, COMBINER_BLOCKS, PERIODS = 24, 4, 15
 HIDDEN, BOTTLENECK = 2048, 256
 PATCH = (16, 16, 4)
-TEXT_WIDTH, TEXT_LAYERS, TEXT_PERCEPTRON, TEXT_QUERIES, TEXT_KEYS, TEXT_HEAD, VOCABULARY = 1024, 28, 3072, 2048, 1024, 128, 151669
+TEXT_WIDTH, TEXT_LAYERS, TEXT_PERCEPTRON, TEXT_QUERIES, TEXT_KEYS, TEXT_HEAD, VOCABULARY = (
+    1024,
+    28,
+    3072,
+    2048,
+    1024,
+    128,
+    151669,
+)
 
 
 def fold_patch_kernel(kernel: Tensor) -> Tensor:
@@ -100,7 +108,8 @@ def _text() -> list[Taken]:
     }
     for layer in range(TEXT_LAYERS):
         taken += [
-            Taken(f"{file}.layers.{layer}.{name}.weight", shape, f"{ours}.layers.{layer}.{name}.weight") for name, shape in shapes.items()
+            Taken(f"{file}.layers.{layer}.{name}.weight", shape, f"{ours}.layers.{layer}.{name}.weight")
+            for name, shape in shapes.items()
         ]
     return taken
 

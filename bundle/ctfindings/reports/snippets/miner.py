@@ -1,4 +1,6 @@
-"""Snippets: sentences of a report that point at a slice, without the reference; one record for each slice they point at."""
+"""Snippets: sentences of a report that point at a slice, without the reference; one record for each slice they point
+at.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +34,12 @@ class Snippet(NamedTuple):
     Attributes:
         series: number of the series; None when the report names none.
         image: number of the image; the middle of a range.
-        text: the sentence, or the clause of it that belongs to the reference, without references and without what is said of priors.
-        rule: the form of the reference, with ``+list`` or ``+range``; ``inherited`` when the series comes from an earlier sentence.
-        confidence: ``high``: series and image are in words; ``medium``: one reading is by far the likeliest; ``low``: check it.
+        text: the sentence, or the clause of it that belongs to the reference, without references and without what is
+            said of priors.
+        rule: the form of the reference, with ``+list`` or ``+range``; ``inherited`` when the series comes from an
+            earlier sentence.
+        confidence: ``high``: series and image are in words; ``medium``: one reading is by far the likeliest; ``low``:
+            check it.
         first: first image of the range.
         last: last image of the range.
     """
@@ -86,8 +91,8 @@ class _Line:
 def mine_report(texts: Sequence[str]) -> Mined:
     """Snippets of one report.
 
-    A series that is named once holds for the images behind it, also in a later section of the report, until another is named. What cannot
-    be told is refused, never guessed.
+    A series that is named once holds for the images behind it, also in a later section of the report, until another is
+    named. What cannot be told is refused, never guessed.
 
     Args:
         texts: the sections, in the order of reading, for example findings and impression.
@@ -148,14 +153,18 @@ def _refuse(text: str, lines: Sequence[_Line]) -> None:
                     continue
             if earlier_study or starts_with_prior(sentence):
                 mention.refused, mention.confidence = "prior", "high"
-            elif other := is_of_other_study(sentence, reference.start - line.start, reference.end - line.start, before, behind):
+            elif other := is_of_other_study(
+                sentence, reference.start - line.start, reference.end - line.start, before, behind
+            ):
                 mention.refused, mention.confidence = other, "high"
             elif reference.images and shows_other_plane(text, reference):
                 mention.refused, mention.confidence = "plane", "high"
 
 
 def _settle_slashes(mentions: Sequence[_Mention]) -> None:
-    """ "Bild 4/86" is series 4, image 86; "image 86/232" is image 86 of 232, as are "image 9/232" and "image 12/232" together."""
+    """ "Bild 4/86" is series 4, image 86; "image 86/232" is image 86 of 232, as are "image 9/232" and "image 12/232"
+    together.
+    """
     slashed = [mention for mention in mentions if mention.rule == "image_slash"]
     totals = [mention.reference.images[0].first for mention in slashed]
     for mention in slashed:
@@ -163,12 +172,18 @@ def _settle_slashes(mentions: Sequence[_Mention]) -> None:
         mention.confidence = "medium"
         if totals.count(total) > 1 or 15 < series < 100:
             mention.series, mention.rule = None, "image_only"
-            mention.reference = mention.reference._replace(series=None, images=(Span(series, series),), rule="image_only")
+            mention.reference = mention.reference._replace(
+                series=None, images=(Span(series, series),), rule="image_only"
+            )
 
 
 def _settle_weak(mentions: Sequence[_Mention]) -> None:
     """Two numbers that could be anything are a reference when the report's certain references name the same series."""
-    known = {mention.series for mention in mentions if mention.series is not None and not mention.refused and mention.reference.images}
+    known = {
+        mention.series
+        for mention in mentions
+        if mention.series is not None and not mention.refused and mention.reference.images
+    }
     for mention in mentions:
         weak = mention.rule == "bare" and mention.confidence == "low" and mention.refused == "number"
         if weak and mention.series in known:
@@ -177,7 +192,12 @@ def _settle_weak(mentions: Sequence[_Mention]) -> None:
 
 def _inherit(lines: Sequence[_Line]) -> None:
     """Gives images without a series the one named last."""
-    named = {mention.series for line in lines for mention in line.mentions if mention.series is not None and not mention.refused}
+    named = {
+        mention.series
+        for line in lines
+        for mention in line.mentions
+        if mention.series is not None and not mention.refused
+    }
     series: int | None = None
     age = 0
     for line in lines:
@@ -232,7 +252,15 @@ def _collect(text: str, line: _Line, previous: _Line | None, mined: Mined) -> No
 def _snippet(mention: _Mention, span: Span, text: str) -> Snippet:
     form = "+range" if span.first != span.last else "+list" if len(mention.reference.images) > 1 else ""
     weak = span.last - span.first >= WIDE_RANGE or word_count(text) < 2
-    return Snippet(mention.series, span.middle, text, mention.rule + form, "low" if weak else mention.confidence, span.first, span.last)
+    return Snippet(
+        mention.series,
+        span.middle,
+        text,
+        mention.rule + form,
+        "low" if weak else mention.confidence,
+        span.first,
+        span.last,
+    )
 
 
 def _groups(text: str, mentions: Sequence[_Mention]) -> list[list[_Mention]]:
@@ -248,7 +276,9 @@ def _groups(text: str, mentions: Sequence[_Mention]) -> list[list[_Mention]]:
 
 
 def _clauses(text: str, line: _Line, groups: Sequence[Sequence[_Mention]]) -> list[tuple[int, int]]:
-    """The stretch of a sentence that belongs to each group: cut at the first comma, semicolon or "and" behind the group before."""
+    """The stretch of a sentence that belongs to each group: cut at the first comma, semicolon or "and" behind the group
+    before.
+    """
     edges = [line.start]
     for before, behind in pairwise(groups):
         start, end = before[-1].reference.end, behind[0].reference.start
@@ -260,5 +290,9 @@ def _clauses(text: str, line: _Line, groups: Sequence[Sequence[_Mention]]) -> li
 
 def _words(text: str, start: int, end: int, line: _Line) -> str:
     """A stretch of a sentence without references; numbers that were taken for dates or sizes stay."""
-    stretches = [(each.reference.start, each.reference.end) for each in line.mentions if each.refused not in ("date", "time", "number")]
+    stretches = [
+        (each.reference.start, each.reference.end)
+        for each in line.mentions
+        if each.refused not in ("date", "time", "number")
+    ]
     return without_stretches(text, start, end, stretches)

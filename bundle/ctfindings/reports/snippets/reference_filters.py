@@ -1,4 +1,6 @@
-"""What only looks like a slice reference of this scan: dates, levels, scores, times; prior and other studies; other planes."""
+"""What only looks like a slice reference of this scan: dates, levels, scores, times; prior and other studies; other
+planes.
+"""
 
 from __future__ import annotations
 
@@ -130,9 +132,7 @@ _PLANE_BEFORE = re.compile(rf"(?<![^\W_]){_PLANE}(?:[\s,:(]+{_VIEW})*[\s,:(]*(?:
 _PLANE_WITHIN = re.compile(rf"(?<![^\W_]){_PLANE}(?![^\W_])", re.IGNORECASE)
 _PLANE_AFTER = re.compile(rf"[\s,(]*{_PLANE}(?![^\W_])", re.IGNORECASE)
 
-_MODALITY = (
-    r"(?:pet(?:[-/ ]?ct)?|mri|mrt|mrcp|mr|ultraso\w+|sonogra\w*|radiographs?|x-rays?|röntgen\w*|mammogra\w*|[ck]eintigra\w*|szintigra\w*)"
-)
+_MODALITY = r"(?:pet(?:[-/ ]?ct)?|mri|mrt|mrcp|mr|ultraso\w+|sonogra\w*|radiographs?|x-rays?|röntgen\w*|mammogra\w*|[ck]eintigra\w*|szintigra\w*)"
 _OTHER_STUDY = re.compile(
     rf"(?<![^\W_])(?:on|in|in der|im|auf|by|per)\s+(?:the\s+)?{_MODALITY}(?![-\w])(?:\s+\w+){{0,2}}\s*\($|"
     rf"^\W*(?:on|in|in der|im|auf|the|der|die)?\s*{_MODALITY}(?![-\w])|(?<![^\W_]){_MODALITY}(?![-\w])(?:\s+\w+){{0,3}}[\s,:]*$",
@@ -171,7 +171,8 @@ _PRIOR = re.compile(
     rf"{_STUDY}\s+(?:of|from|dated|vom|on|aus)\s+(?:the\s+|dem\s+)?{_DATE})(?![^\W_])",
     re.IGNORECASE,
 )
-# Words that only compare: the sentence may go on with this scan, behind a comma and more words, or behind a verb in the present.
+# Words that only compare: the sentence may go on with this scan, behind a comma and more words, or behind a verb in the
+# present.
 _COMPARING = re.compile(
     r"(?<![^\W_])(?:compared|comparison|comparing|comparative\w*|vergleich\w*|verglichen|vgl\. mit|gegenüber|versus|vs)(?![^\W_])",
     re.IGNORECASE,
@@ -183,13 +184,17 @@ _SINCE_THEN = re.compile(
 )
 _ONLY_SINCE = re.compile(r"(?<![^\W_])(?:since|seit)(?:\s+(?:the|a|an|der|dem|den))?\s*$", re.IGNORECASE)
 _HEADING = re.compile(
-    r"\W*(?:comparison|prior (?:study|studies|exams?)|vergleich|voruntersuchung(?:en)?|voraufnahmen?|vu)\s*:", re.IGNORECASE
+    r"\W*(?:comparison|prior (?:study|studies|exams?)|vergleich|voruntersuchung(?:en)?|voraufnahmen?|vu)\s*:",
+    re.IGNORECASE,
 )
 _PRIOR_LABEL = re.compile(
-    r"\W*(?:prior|previous|earlier|former|frühere|vorherige|ehemalige|vorwerte?|vormessung(?:en)?)(?:\s+\w+){0,2}\s*:", re.IGNORECASE
+    r"\W*(?:prior|previous|earlier|former|frühere|vorherige|ehemalige|vorwerte?|vormessung(?:en)?)(?:\s+\w+){0,2}\s*:",
+    re.IGNORECASE,
 )
 _AS_BEFORE = re.compile(r"(?<![^\W_])(?:as|wie)(?:\s+\w+){0,3}\s*$", re.IGNORECASE)
-_NOW = re.compile(r"(?<![^\W_])(?:now|currently|current|today|aktuell\w*|jetzt|heute|nunmehr|derzeit\w*)(?![^\W_])|;", re.IGNORECASE)
+_NOW = re.compile(
+    r"(?<![^\W_])(?:now|currently|current|today|aktuell\w*|jetzt|heute|nunmehr|derzeit\w*)(?![^\W_])|;", re.IGNORECASE
+)
 _PRESENT_VERB = re.compile(
     r"(?<![^\W_])(?:is|are|has|have|shows?|measures?|appears?|remains?|ist|sind|zeigt|zeigen|hat|haben|misst|stellt|findet|weist)(?![^\W_])",
     re.IGNORECASE,
@@ -205,9 +210,11 @@ _DESCRIBED = re.compile(
 )
 _GONE = re.compile(r"resolved|no longer|not (?:seen|visible)|disappeared|nicht mehr|rückgebildet", re.IGNORECASE)
 _CLAUSE_GOES_ON = re.compile(r"[,:]\s*\w+\s+\S*[^\W\d_]\w*.*\S")
-# "(series 2, image 40, prior CT)", "(series 2 image 40) of the earlier scan"; but not "(series 2, image 40), previously 6 mm".
+# "(series 2, image 40, prior CT)", "(series 2 image 40) of the earlier scan"; but not "(series 2, image 40), previously
+# 6 mm".
 _ATTACHED = re.compile(
-    r"(?:\s*[)\]]?\s+(?:on|of|in|from|im|der|in der|am|vom|bei|aus)\s+|\s*[,;]?\s*)(?:(?:the|a|an|der|dem|den)\s+)?(?=\w)", re.IGNORECASE
+    r"(?:\s*[)\]]?\s+(?:on|of|in|from|im|der|in der|am|vom|bei|aus)\s+|\s*[,;]?\s*)(?:(?:the|a|an|der|dem|den)\s+)?(?=\w)",
+    re.IGNORECASE,
 )
 _DATED = re.compile(rf"\s*[,)]?\s*(?:from|of|dated|vom|aus)\s+(?:the\s+|dem\s+)?{_DATE}", re.IGNORECASE)
 _ON_DATE = re.compile(rf"(?<![^\W_])(?:am|on|im|in)\s+{_DATE}(?![^\W_])", re.IGNORECASE)
@@ -247,13 +254,19 @@ def is_of_other_study(sentence: str, start: int, end: int, previous_end: int, ne
             return "prior"
     attached = _ATTACHED.match(sentence, end)
     behind = attached and (_PRIOR.match(sentence, attached.end()) or _DATED.match(sentence, end))
-    if behind and not _SIZE_FOLLOWS.match(sentence, behind.end()) and (next_start is None or not 0 <= next_start - behind.end() < 12):
+    if (
+        behind
+        and not _SIZE_FOLLOWS.match(sentence, behind.end())
+        and (next_start is None or not 0 <= next_start - behind.end() < 12)
+    ):
         return "prior"
     return ""
 
 
 def _compares(before: str, cue: re.Match[str]) -> bool:
-    """Whether an earlier study is only named to compare with: "compared with the prior CT", "unchanged since the previous scan"."""
+    """Whether an earlier study is only named to compare with: "compared with the prior CT", "unchanged since the
+    previous scan".
+    """
     return (
         _COMPARING.search(before, max(0, cue.start() - 30), cue.start()) is not None
         or _SINCE_THEN.search(before, 0, cue.start()) is not None

@@ -1,4 +1,6 @@
-"""The grammar of slice references: "series 3, image 45", "Bild 45 der Serie 3", "Se 3 Im 38-41", "(3/45)", in English and German."""
+"""The grammar of slice references: "series 3, image 45", "Bild 45 der Serie 3", "Se 3 Im 38-41", "(3/45)", in English
+and German.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ class Reference(NamedTuple):
         end: offset after its last character.
         series: number of the series; None when only images are named.
         images: the images; empty when only a series is named, as in "all images refer to series 3".
-        rule: the form it has. ``image_slash`` and ``bare`` ("Bild 4/86", "3/45") may mean something else: see ``slice_guards``.
+        rule: the form it has. ``image_slash`` and ``bare`` ("Bild 4/86", "3/45") may mean something else: see
+            ``slice_guards``.
         colon: whether the numbers of a ``bare`` reference stand around a colon and not a slash.
     """
 
@@ -56,12 +59,14 @@ _WORD_START = r"(?<![^\W_])"
 _UNIT = r"(?:mm|cm|m|µm|ml|cc|hu|he|gy|mgy|kv|kvp|mas|ma|mmhg|ms|s|sec|sek|min|g|kg|l|%|°|[x×]\s*\d|[x×])(?![^\W_])"
 _NO_QUANTITY = rf"(?!\d)(?!\.\d)(?!,\d(?!\d))(?!,\d+\s*{_UNIT})(?!\s*-?{_UNIT})(?!\s*[%°×])"
 
-# Between a series and its image: "series 3, image 45", "Serie 3 im Bild 45", "series 3 (lung window), image 45", "series 3 - image 45".
+# Between a series and its image: "series 3, image 45", "Serie 3 im Bild 45", "series 3 (lung window), image 45",
+# "series 3 - image 45".
 _BETWEEN = (
     r"(?:\s*\([^()\d]{2,40}\)|\s*[,;]\s*[^\d,;().]{2,30}(?=[,;]))?"
     r"(?:\s|[,;:/()|–—-]|\.(?!\s+[A-ZÄÖÜ])|\b(?:on|at|in|im|auf|an|dem|den|der|the|axial\w*|key)\b){0,8}?"
 )
-# Between images and their series: "image 45 of series 3" binds whatever follows, "image 45, series 3" may belong to what follows.
+# Between images and their series: "image 45 of series 3" binds whatever follows, "image 45, series 3" may belong to
+# what follows.
 _LINK = re.compile(
     r"[\s,(]*\b(?:of|in|from|on|der|aus|auf|von)\b(?:\s+(?:the|der|den|dem))?\s*(?:axial\w*\s+)?",
     re.IGNORECASE,
@@ -71,23 +76,43 @@ _SERIES_SIGN = re.compile(r"\s?(?:[/:]\s?|,\s?)(?=\d)")
 _SIGN_NUMBER = re.compile(r"\s?[/:]\s?\d")
 
 _PLURALS = frozenset(
-    ["images", "imgs", "ims", "bilder", "bildern", "slices", "sections", "schichten", "schnitte", "schnitten", "cuts", "frames"]
+    [
+        "images",
+        "imgs",
+        "ims",
+        "bilder",
+        "bildern",
+        "slices",
+        "sections",
+        "schichten",
+        "schnitte",
+        "schnitten",
+        "cuts",
+        "frames",
+    ]
 )
 
 _SERIES_HEAD = re.compile(rf"{_WORD_START}{_SERIES}{_TO_NUMBER}(?P<series>{_NUMBER})", re.IGNORECASE)
-_SHORT_HEAD = re.compile(rf"{_WORD_START}s\.?\s?(?P<series>{_NUMBER})[\s,;/.]{{0,3}}(?P<word>im|img|i|bild|b)\.?:?\s?(?=\d)", re.IGNORECASE)
+_SHORT_HEAD = re.compile(
+    rf"{_WORD_START}s\.?\s?(?P<series>{_NUMBER})[\s,;/.]{{0,3}}(?P<word>im|img|i|bild|b)\.?:?\s?(?=\d)", re.IGNORECASE
+)
 _PAIR_HEAD = re.compile(
-    rf"{_WORD_START}(?:{_SERIES}|s)\.?\s?[/&+,-]\s?(?:{_AFTER_SERIES}){_TO_NUMBER}(?P<series>{_NUMBER})\s?[/:,-]\s?(?=\d)", re.IGNORECASE
+    rf"{_WORD_START}(?:{_SERIES}|s)\.?\s?[/&+,-]\s?(?:{_AFTER_SERIES}){_TO_NUMBER}(?P<series>{_NUMBER})\s?[/:,-]\s?(?=\d)",
+    re.IGNORECASE,
 )
 _IMAGE_HEAD = re.compile(rf"{_WORD_START}(?P<word>{_IMAGE}|{_SECTION}|im){_TO_NUMBER}(?=\d)", re.IGNORECASE)
 _NEAR_IMAGE = re.compile(rf"{_BETWEEN}{_WORD_START}(?P<word>{_AFTER_SERIES}){_TO_NUMBER}(?=\d)", re.IGNORECASE)
 _GLUED_IMAGE = re.compile(rf"(?P<word>{_AFTER_SERIES})\.?:?(?=\d)", re.IGNORECASE)
 _BARE_HEAD = re.compile(rf"(?<![\w.,/:+-])(?P<series>{_NUMBER})\s?(?P<sign>[/:])\s?(?=\d)")
-_HEADS = re.compile(rf"{_WORD_START}(?:{_SERIES}|{_IMAGE}|{_SECTION}|im|s)(?![^\W\d_])|(?<![\w.,/:+-])\d{{1,4}}\s?[/:]\s?\d", re.IGNORECASE)
+_HEADS = re.compile(
+    rf"{_WORD_START}(?:{_SERIES}|{_IMAGE}|{_SECTION}|im|s)(?![^\W\d_])|(?<![\w.,/:+-])\d{{1,4}}\s?[/:]\s?\d",
+    re.IGNORECASE,
+)
 
 _ITEM = re.compile(rf"(?P<number>{_NUMBER})", re.IGNORECASE)
 _RANGE = re.compile(
-    rf"\s*(?:[-–—]|to|bis|through|thru)\s*(?:{_AFTER_SERIES}{_TO_NUMBER})?(?P<number>{_NUMBER}){_NO_QUANTITY}", re.IGNORECASE
+    rf"\s*(?:[-–—]|to|bis|through|thru)\s*(?:{_AFTER_SERIES}{_TO_NUMBER})?(?P<number>{_NUMBER}){_NO_QUANTITY}",
+    re.IGNORECASE,
 )
 _FOLLOWING = re.compile(r"\s?ff?\.?(?![^\W_])")
 _QUANTITY_FOLLOWS = re.compile(rf"(?!{_NO_QUANTITY})", re.IGNORECASE)
@@ -110,7 +135,8 @@ _CLOSED = re.compile(r"\s*[)\]]")
 def find_references(text: str) -> list[Reference]:
     """All references of a text in order, without overlap; those that are certain and those that a guard must judge.
 
-    Numbers that are sizes, doses or decimals are no images. Pure syntax: no scan, no earlier text and no sentence is considered.
+    Numbers that are sizes, doses or decimals are no images. Pure syntax: no scan, no earlier text and no sentence is
+    considered.
 
     Args:
         text: any length; a report or a sentence.
@@ -187,7 +213,11 @@ def _from_image(text: str, at: int) -> Reference | None:
     linked, loose = _LINK.match(text, end), _LOOSE_LINK.match(text, end)
     for link in (linked, loose):
         series = link and _SERIES_HEAD.match(text, link.end())
-        if series and not _QUANTITY_FOLLOWS.match(text, series.end()) and (link is linked or not _near_image(text, series.end())):
+        if (
+            series
+            and not _QUANTITY_FOLLOWS.match(text, series.end())
+            and (link is linked or not _near_image(text, series.end()))
+        ):
             return Reference(at, series.end(), int(series["series"]), images, "image_series")
     enclosed = _OPENED.search(text, max(0, at - 12), at) is not None
     if word == "im" and not (":" in head[0] or (enclosed and _CLOSED.match(text, end))):
@@ -218,7 +248,8 @@ def _bare(text: str, at: int) -> Reference | None:
 def _images(
     text: str, at: int, many: bool, in_series: bool = False, totals: bool = False, slashes: bool = True
 ) -> tuple[tuple[Span, ...], int] | None:
-    """The images whose first number stands at ``at``, and the offset after the last; None when the number is a quantity.
+    """The images whose first number stands at ``at``, and the offset after the last; None when the number is a
+    quantity.
 
     Args:
         many: whether the word before is a plural, so that "and 42" goes on with images even if a word follows.

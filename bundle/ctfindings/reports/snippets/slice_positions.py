@@ -1,4 +1,6 @@
-"""Where an image lies: (series, image) to world z in mm, from the headers of a DICOM study or from the geometry of one volume."""
+"""Where an image lies: (series, image) to world z in mm, from the headers of a DICOM study or from the geometry of one
+volume.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from bundle.ctfindings.scan.dicom_header import DamagedHeader, read_header
 from bundle.ctfindings.scan.dicom_series import MAX_TILT_DEGREES
 
 SAME_PLACE_MM = 0.5
-"""Two images of one number this close together are copies of one place, further apart they make the number ambiguous."""
+"""Two images of one number this close together are copies of one place, further apart they make the number ambiguous.
+"""
 
 _TAGS = [
     "AccessionNumber",
@@ -74,7 +77,9 @@ class _Numbered(NamedTuple):
 class StudyTable:
     """The images of a study by series and image number."""
 
-    images: dict[int | None, dict[int, list[_Header]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    images: dict[int | None, dict[int, list[_Header]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
 
     def position(self, series: int | None, first: int, last: int | None = None) -> Position:
         """World z of an image, or of the middle of a range.
@@ -88,7 +93,9 @@ class StudyTable:
         """
         if series is None:
             axial = [
-                number for number, images in self.images.items() if any(each.z_mm is not None for one in images.values() for each in one)
+                number
+                for number, images in self.images.items()
+                if any(each.z_mm is not None for one in images.values() for each in one)
             ]
             if len(axial) != 1:
                 return Position(None, None, "series not named")
@@ -127,7 +134,9 @@ class VolumeSlices(NamedTuple):
     superior_first: bool = True
 
     def position(self, series: int | None, first: int, last: int | None = None) -> Position:
-        """World z of an image, or of the middle of a range; ``series`` is taken as it is, for there is only this volume."""
+        """World z of an image, or of the middle of a range; ``series`` is taken as it is, for there is only this
+        volume.
+        """
         axes = np.asarray(self.affine, np.float64)[:3, :3]
         body_axis = int(np.abs(axes[2] / np.linalg.norm(axes, axis=0)).argmax())
         count = int(self.shape[body_axis])
@@ -143,8 +152,8 @@ class VolumeSlices(NamedTuple):
 class Studies:
     """The studies of a folder, found by the id of a report.
 
-    A study is a folder or a zip of DICOM directly below ``folder``, found by its name; or by the AccessionNumber or StudyInstanceUID of
-    its images, in any layout. Only headers are read, and nothing is written.
+    A study is a folder or a zip of DICOM directly below ``folder``, found by its name; or by the AccessionNumber or
+    StudyInstanceUID of its images, in any layout. Only headers are read, and nothing is written.
 
     Args:
         folder: the archive.
@@ -188,7 +197,10 @@ class Studies:
             self.read_zip(path)
         else:
             self._add(
-                path, path.relative_to(self.folder).parts[0] if path.parent != self.folder and path.is_relative_to(self.folder) else ""
+                path,
+                path.relative_to(self.folder).parts[0]
+                if path.parent != self.folder and path.is_relative_to(self.folder)
+                else "",
             )
 
     def read_zip(self, path: Path) -> None:
@@ -254,7 +266,9 @@ def _numbered(header: pydicom.Dataset) -> _Numbered | None:
         return None
     series = header.get("SeriesNumber")
     study, accession = (str(header.get(tag) or "") for tag in ("StudyInstanceUID", "AccessionNumber"))
-    return _Numbered(None if series is None else int(series), int(header.InstanceNumber), study, accession, _entry(header))
+    return _Numbered(
+        None if series is None else int(series), int(header.InstanceNumber), study, accession, _entry(header)
+    )
 
 
 def _entry(header: pydicom.Dataset) -> _Header:
@@ -263,14 +277,22 @@ def _entry(header: pydicom.Dataset) -> _Header:
         return _Header(None, "not a CT image")
     kind = {
         str(part).upper()
-        for part in ([header.get("ImageType")] if isinstance(header.get("ImageType"), str) else header.get("ImageType") or [])
+        for part in (
+            [header.get("ImageType")] if isinstance(header.get("ImageType"), str) else header.get("ImageType") or []
+        )
     }
-    position, cosines, spacing = (header.get(tag) for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"))
+    position, cosines, spacing = (
+        header.get(tag) for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+    )
     if not position or not cosines or not spacing or "SECONDARY" in kind:
         return _Header(None, "not a CT image")
     along_row, along_column = np.asarray(cosines[:3], np.float64), np.asarray(cosines[3:], np.float64)
     if "LOCALIZER" in kind or abs(np.cross(along_row, along_column)[2]) < np.cos(np.radians(MAX_TILT_DEGREES)):
         return _Header(None, "not axial")
     rows, columns = (int(header.get(tag) or 1) for tag in ("Rows", "Columns"))
-    z = float(position[2]) + along_row[2] * float(spacing[1]) * (columns - 1) / 2 + along_column[2] * float(spacing[0]) * (rows - 1) / 2
+    z = (
+        float(position[2])
+        + along_row[2] * float(spacing[1]) * (columns - 1) / 2
+        + along_column[2] * float(spacing[0]) * (rows - 1) / 2
+    )
     return _Header(float(z), "")

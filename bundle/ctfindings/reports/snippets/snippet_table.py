@@ -11,7 +11,16 @@ from bundle.ctfindings.files.csv_table import Row, Table, TableError
 from bundle.ctfindings.reports.snippets.miner import Snippet, mine_report
 from bundle.ctfindings.reports.snippets.slice_positions import Studies, StudyTable
 
-ID_COLUMNS = ("id", "study_id", "VolumeName", "AccessionNo", "AccessionNumber", "accession", "report_id", "StudyInstanceUID")
+ID_COLUMNS = (
+    "id",
+    "study_id",
+    "VolumeName",
+    "AccessionNo",
+    "AccessionNumber",
+    "accession",
+    "report_id",
+    "StudyInstanceUID",
+)
 TEXT_COLUMNS = (
     "Findings_EN",
     "Impressions_EN",
@@ -76,14 +85,18 @@ def choose_columns(table: Table, id_column: str | None, text_columns: Sequence[s
     """
     identity = table.column(id_column, "the id") if id_column else table.first_of(ID_COLUMNS)
     if identity is None:
-        raise TableError(table.path, f"no column is known as an id; name one of {', '.join(table.columns)} with --id-column")
+        raise TableError(
+            table.path, f"no column is known as an id; name one of {', '.join(table.columns)} with --id-column"
+        )
     if text_columns:
         texts = [table.column(name, "the text") for name in text_columns]
     else:
         usual = {name.lower() for name in TEXT_COLUMNS}
         texts = [name for name in table.columns if name.lower() in usual]
     if not texts:
-        raise TableError(table.path, f"no column is known as a text; name some of {', '.join(table.columns)} with --text-columns")
+        raise TableError(
+            table.path, f"no column is known as a text; name some of {', '.join(table.columns)} with --text-columns"
+        )
     return identity, texts
 
 
@@ -92,8 +105,8 @@ def mine_table(
 ) -> Iterator[list[MinedSnippet | RefusedReference]]:
     """What each row gives, row by row; ``counts`` is kept up to date.
 
-    With ``studies``, a snippet is given only with its z: one that points outside its series, at a series that is not there or at a study
-    that is not there is refused with that reason.
+    With ``studies``, a snippet is given only with its z: one that points outside its series, at a series that is not
+    there or at a study that is not there is refused with that reason.
 
     Args:
         studies: read already; None to leave scans out.
@@ -125,5 +138,7 @@ def mine_table(
 
 
 def _study(studies: Studies, identity: str, identities: int) -> StudyTable | None:
-    """The study of a report. A folder with one study is that of a table with one id, whatever their names; of more ids it is not."""
+    """The study of a report. A folder with one study is that of a table with one id, whatever their names; of more ids
+    it is not.
+    """
     return studies.find(identity) or (studies.only_study if identities == 1 else None)

@@ -1,4 +1,6 @@
-"""The words of a snippet: a stretch of a report without its slice references and without what is said of earlier studies."""
+"""The words of a snippet: a stretch of a report without its slice references and without what is said of earlier
+studies.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,25 @@ _EMPTY_BRACKET = re.compile(
 )
 _BRACKET_EDGE = re.compile(r"([(\[])\s*[,;:/]\s*|\s*[,;:/]\s*([)\]])")
 _NO_CONTENT = frozenset(
-    ["unchanged", "stable", "unverändert", "stabil", "known", "bekannt", "see", "siehe", "arrow", "pfeil", "also", "auch", "with"]
+    [
+        "unchanged",
+        "stable",
+        "unverändert",
+        "stabil",
+        "known",
+        "bekannt",
+        "see",
+        "siehe",
+        "arrow",
+        "pfeil",
+        "also",
+        "auch",
+        "with",
+    ]
     + ["image", "bild", "series", "serie"]
 )
-# "Lungs: 4 mm nodule": the label of a paragraph is no part of the statement; "Lymph nodes: left hilum" would lose its noun.
+# "Lungs: 4 mm nodule": the label of a paragraph is no part of the statement; "Lymph nodes: left hilum" would lose its
+# noun.
 _ORGAN = (
     r"(?:general|findings?|befund|lungs?|lungen?|lung parenchyma|parenchyma|parenchym|airways|atemwege|pleurae?|mediastinum|hila|hili|"
     r"heart|cardiac|herz|pericardium|perikard|great vessels|vessels|vasculature|gefäße|aorta|devices|support (?:devices|material)|"
@@ -39,7 +56,8 @@ _WORD = re.compile(r"[^\W\d_]{3,}")
 
 
 def without_stretches(text: str, start: int, end: int, stretches: Sequence[tuple[int, int]]) -> str:
-    """``text[start:end]`` without some stretches of it, the words that led to them, empty brackets, and clauses on earlier studies.
+    """``text[start:end]`` without some stretches of it, the words that led to them, empty brackets, and clauses on
+    earlier studies.
 
     Args:
         stretches: offsets of the references, in order; those that reach out of ``start`` to ``end`` are left alone.
@@ -67,7 +85,12 @@ def tidy(text: str) -> str:
     text = _LABEL.sub("", text)
     text = re.sub(r"[,;:–-]+\s*(?=[.;,])|(?<=[;,])[;,]+", "", text)
     text = re.sub(r"^[\s,;:.)–-]+|[\s,;:(–-]+$", "", text)
-    text = re.sub(r"^(?:and|und|sowie)\s+|\s+(?:and|und|on|in|at|auf|see|siehe|at the level of)(?=\.?$)", "", text, flags=re.IGNORECASE)
+    text = re.sub(
+        r"^(?:and|und|sowie)\s+|\s+(?:and|und|on|in|at|auf|see|siehe|at the level of)(?=\.?$)",
+        "",
+        text,
+        flags=re.IGNORECASE,
+    )
     return text[:1].upper() + text[1:]
 
 

@@ -11,15 +11,22 @@ from bundle.ctfindings.scan.storage import Stored
 from bundle.ctfindings.scan.volume import LPS_TO_RAS
 from bundle.ctfindings.sources.preparation.candidate import Grid
 
-COLUMNS = ("RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing", "ImagePositionPatient", "ImageOrientationPatient")
+COLUMNS = (
+    "RescaleSlope",
+    "RescaleIntercept",
+    "XYSpacing",
+    "ZSpacing",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+)
 SIZE_COLUMNS = ("Columns", "Rows", "NumberofSlices")
 
 
 def stored_of(row: Row, geometry: bool = True) -> Stored:
     """How the raw volume of a row becomes HU in the patient.
 
-    The voxel (i, j, k) is column i, row j, slice k of the DICOM series; slices follow the normal of the images, which points to the
-    head for axial ones. This is how fVLM rebuilds the volumes.
+    The voxel (i, j, k) is column i, row j, slice k of the DICOM series; slices follow the normal of the images, which
+    points to the head for axial ones. This is how fVLM rebuilds the volumes.
 
     Args:
         geometry: whether the affine is taken from the row; without, the file's own holds.

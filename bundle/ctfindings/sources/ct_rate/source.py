@@ -44,11 +44,13 @@ class Choices(NamedTuple):
     """What the user decides.
 
     Attributes:
-        intensities: "raw" when volumes still need the rescale of the metadata table, "hu" when not; "folder" tells by the name of the
+        intensities: "raw" when volumes still need the rescale of the metadata table, "hu" when not; "folder" tells by
+            the name of the
             folder: those of version 2 end with ``_fixed``.
         geometry: of raw volumes: "table" or "file".
         reconstructions: "all" volumes of an examination, or the "first".
-        dev_share: share of the training patients that become the validation split; the publisher's validation patients are the test split.
+        dev_share: share of the training patients that become the validation split; the publisher's validation patients
+            are the test split.
         seed: of that draw.
     """
 
@@ -78,13 +80,15 @@ def read_source(root: Path, tables: Mapping[str, Sequence[Path]], choices: Choic
     """The volumes below a folder with their reports, labels and rescale.
 
     Args:
-        root: the download, as its folders are (``dataset/train``, ``dataset/metadata``, ...), or any folder with the volumes in it.
-        tables: files of "reports", "labels", "metadata" and "skip"; those that are not given are looked for at their usual place.
+        root: the download, as its folders are (``dataset/train``, ``dataset/metadata``, ...), or any folder with the
+            volumes in it.
+        tables: files of "reports", "labels", "metadata" and "skip"; those that are not given are looked for at their
+            usual place.
         choices: see there.
 
     Raises:
-        ValueError: when the folder or a table is missing or cannot be read, there is no volume, raw ones have no metadata, or the share is
-            no share.
+        ValueError: when the folder or a table is missing or cannot be read, there is no volume, raw ones have no
+            metadata, or the share is no share.
     """
     if not root.is_dir():
         raise ValueError(f"{root}: there is no such folder; give the folder of CT-RATE")
@@ -185,7 +189,9 @@ def _choose(volumes: Sequence[_Volume], skipped: Mapping[str, str], choices: Cho
     return chosen
 
 
-def _candidate(volume: _Volume, reports: _Tables, labels: _Tables, metadata: _Tables, choices: Choices, ledger: Ledger) -> Candidate | None:
+def _candidate(
+    volume: _Volume, reports: _Tables, labels: _Tables, metadata: _Tables, choices: Choices, ledger: Ledger
+) -> Candidate | None:
     """The study of a volume; None when it cannot be brought to HU, or its rows contradict each other."""
     name = volume.name
     report = _report(name, reports)
@@ -214,7 +220,9 @@ def _candidate(volume: _Volume, reports: _Tables, labels: _Tables, metadata: _Ta
     elif labels.rows:
         ledger.notice(line, name.volume, "no labels", "the study is kept without labels")
     if report is not None:
-        candidate.findings, candidate.impression = (text_of(report.values[column]) for column in ("Findings_EN", "Impressions_EN"))
+        candidate.findings, candidate.impression = (
+            text_of(report.values[column]) for column in ("Findings_EN", "Impressions_EN")
+        )
     if not candidate.findings and not candidate.impression:
         ledger.notice(line, name.volume, "no report", "the study is kept without text")
     return candidate
@@ -234,10 +242,14 @@ def _missing_scans(reports: _Tables, volumes: Sequence[_Volume], ledger: Ledger)
     for name, (table, row) in reports.rows.items():
         examination = examination_of(name)
         if not examination:
-            ledger.drop(row.line, name, "no name of CT-RATE", f"{table.path.name}: a name such as train_1_a_1 is expected")
+            ledger.drop(
+                row.line, name, "no name of CT-RATE", f"{table.path.name}: a name such as train_1_a_1 is expected"
+            )
         elif examination not in there:
             if (split := examination.split("_")[0]) in splits:
-                ledger.drop(row.line, name, "no such scan", f"{table.path.name}: there is no volume of this examination")
+                ledger.drop(
+                    row.line, name, "no such scan", f"{table.path.name}: there is no volume of this examination"
+                )
             else:
                 absent[split] = absent.get(split, 0) + 1
     for split, count in absent.items():

@@ -14,7 +14,8 @@ FIXED = "_fixed"
 _NAME = re.compile(r"(?P<split>train|valid)_(?P<patient>\d+)(?:_(?P<examination>[a-z]+)(?:_(?P<reconstruction>\d+))?)?")
 
 KNOWN_BROKEN: Mapping[str, str] = {
-    name: "known to be broken" for name in ("train_1267_a_4", "train_11755_a_2", "train_11755_a_3", "train_11755_a_4", "train_9792_a")
+    name: "known to be broken"
+    for name in ("train_1267_a_4", "train_11755_a_2", "train_11755_a_3", "train_11755_a_4", "train_9792_a")
 }
 """Volumes and examinations that the users before us had to leave out."""
 
@@ -81,7 +82,9 @@ def read_skip_list(path: Path) -> dict[str, str]:
         if _NAME.fullmatch(name):
             skipped[name] = f"on the list {path.name}"
         elif number > 1:
-            raise ValueError(f"{path}: line {number}: {first!r} is no name such as train_1_a_1, train_1_a or train_1; correct the list")
+            raise ValueError(
+                f"{path}: line {number}: {first!r} is no name such as train_1_a_1, train_1_a or train_1; correct the list"
+            )
     return skipped
 
 

@@ -154,13 +154,17 @@ def _identity(header: pydicom.Dataset) -> tuple[str, str, str] | None:
     """Study, accession number and patient; None for a DICOMDIR, which has no modality."""
     if not header.get("Modality"):
         return None
-    study, accession, patient = (str(header.get(tag) or "").strip() for tag in ("StudyInstanceUID", "AccessionNumber", "PatientID"))
+    study, accession, patient = (
+        str(header.get(tag) or "").strip() for tag in ("StudyInstanceUID", "AccessionNumber", "PatientID")
+    )
     return study, accession, patient
 
 
 @contextmanager
 def unpacked(files: Sequence[ArchiveFile]) -> Iterator[list[Path]]:
-    """The files as paths; members of zips under names of our own in a temporary folder, so that no name can point out of it."""
+    """The files as paths; members of zips under names of our own in a temporary folder, so that no name can point out
+    of it.
+    """
     with tempfile.TemporaryDirectory(prefix="ctfindings_") as folder:
         paths: list[Path] = []
         by_zip: dict[Path, list[str]] = {}

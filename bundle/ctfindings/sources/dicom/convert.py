@@ -44,7 +44,8 @@ def signature(files: Sequence[ArchiveFile]) -> str:
 
 
 def convert(conversion: Conversion) -> dict[str, Any]:
-    """Writes the longest axial series of a study, HU as int16. A study without one has a ``problem`` and raises nothing.
+    """Writes the longest axial series of a study, HU as int16. A study without one has a ``problem`` and raises
+    nothing.
 
     Returns:
         ``problem`` and its ``kind``, empty when all is well; ``warnings``, one sentence each.

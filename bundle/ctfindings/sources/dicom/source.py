@@ -1,4 +1,6 @@
-"""An archive of DICOM and a table of reports: studies joined with their rows, identified by salted hashes only, and converted."""
+"""An archive of DICOM and a table of reports: studies joined with their rows, identified by salted hashes only, and
+converted.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ class Options(NamedTuple):
         reports: table of reports, labels and splits; None without one.
         mapping: JSON file of columns, see ``load_mapping``; None without one.
         columns: column by field; "id" is the one that joins.
-        join: what "id" is compared with; None tries accession number, then StudyInstanceUID, then the name of the folder or zip.
+        join: what "id" is compared with; None tries accession number, then StudyInstanceUID, then the name of the
+            folder or zip.
         salt: file with the secret of the hashes; None keeps one in the output folder, made when missing.
         key: file that will join hashes with the numbers of the source; None, the default, writes none.
     """
@@ -84,9 +87,13 @@ def read_source(root: Path, options: Options, output: Path, workers: int) -> Sou
             ledger.notice(0, "", reason, f"{count} of them; they are not used")
     if index.damaged:
         kinds = ", ".join(sorted(set(index.damaged.values())))
-        ledger.notice(0, "", DAMAGED, f"{len(index.damaged)} of them ({kinds}); they are not used, and --key names them")
+        ledger.notice(
+            0, "", DAMAGED, f"{len(index.damaged)} of them ({kinds}); they are not used, and --key names them"
+        )
     rows = _join(reports, options.join, index, ids, ledger) if reports else {}
-    usable = {uid: study for uid, study in index.studies.items() if _one_patient(study, ids[uid], rows.get(uid), ledger)}
+    usable = {
+        uid: study for uid, study in index.studies.items() if _one_patient(study, ids[uid], rows.get(uid), ledger)
+    }
     converted = _convert(usable, ids, output, workers)
     candidates = []
     for uid, study in usable.items():
@@ -98,7 +105,9 @@ def read_source(root: Path, options: Options, output: Path, workers: int) -> Sou
         patient = _hashed(salt, "patient", next(iter(study.patients)), "p") if study.patients else ""
         if not patient:
             ledger.notice(line, ids[uid], "no patient id", "the study counts as a patient of its own")
-        candidate = Candidate(line, ids[uid], patient, (output / SCANS / f"{ids[uid]}.nii.gz").absolute(), warnings=result["warnings"])
+        candidate = Candidate(
+            line, ids[uid], patient, (output / SCANS / f"{ids[uid]}.nii.gz").absolute(), warnings=result["warnings"]
+        )
         candidate.dicom = sorted({file.path for file in study.files})
         if row and reports:
             _fill(candidate, reports, row, ledger)
@@ -122,8 +131,14 @@ def _read_reports(options: Options) -> _Reports:
     given = (load_mapping(options.mapping) if options.mapping else {}) | dict(options.columns)
     mapping = map_columns(table, given)
     if "id" not in mapping.fields:
-        raise ValueError(f"{table.path}: no column joins it with the studies; name one with --columns id=... ({', '.join(table.columns)})")
-    fields = {name: column for name, column in mapping.fields.items() if name not in ("image", "patient", "anatomy", "finding_masks")}
+        raise ValueError(
+            f"{table.path}: no column joins it with the studies; name one with --columns id=... ({', '.join(table.columns)})"
+        )
+    fields = {
+        name: column
+        for name, column in mapping.fields.items()
+        if name not in ("image", "patient", "anatomy", "finding_masks")
+    }
     return _Reports(table, ColumnMapping(fields, mapping.labels))
 
 
@@ -150,7 +165,9 @@ def _salt(path: Path) -> bytes:
             temporary.write_text(secrets.token_hex(32) + "\n", encoding="ascii")
     salt = path.read_bytes().strip()
     if len(salt) < 16:
-        raise ValueError(f"{path}: a salt of at least 16 characters is expected; remove the file, and a new one is made")
+        raise ValueError(
+            f"{path}: a salt of at least 16 characters is expected; remove the file, and a new one is made"
+        )
     return salt
 
 
@@ -160,11 +177,15 @@ def _hashed(salt: bytes, what: str, value: str, letter: str) -> str:
 
 def _names(study: ArchiveStudy, join: Join) -> set[str]:
     """What a row may call a study."""
-    return {"accession": study.accessions, "study": {study.uid}, "patient": study.patients, "folder": study.folders}[join]
+    return {"accession": study.accessions, "study": {study.uid}, "patient": study.patients, "folder": study.folders}[
+        join
+    ]
 
 
 def _join(reports: _Reports, join: Join | None, index: Index, ids: Mapping[str, str], ledger: Ledger) -> dict[str, Row]:
-    """The row of each study; rows that belong to none, to several, or to one that has another row go to the ledger by line."""
+    """The row of each study; rows that belong to none, to several, or to one that has another row go to the ledger by
+    line.
+    """
     called: dict[str, set[str]] = {}
     for kind in [join] if join else ("folder", "study", "accession"):
         by_name: dict[str, set[str]] = {}
@@ -180,9 +201,16 @@ def _join(reports: _Reports, join: Join | None, index: Index, ids: Mapping[str, 
         if not uids:
             ledger.drop(row.line, "", "no such scan", "no study of the archive has the number in this line")
         elif len(uids) > 1:
-            ledger.drop(row.line, "", "several studies of one number", f"{len(uids)} studies have the number in this line")
+            ledger.drop(
+                row.line, "", "several studies of one number", f"{len(uids)} studies have the number in this line"
+            )
         elif times[next(iter(uids))] > 1:
-            ledger.drop(row.line, ids[next(iter(uids))], "study in several rows", "which row is right cannot be told; its text is not used")
+            ledger.drop(
+                row.line,
+                ids[next(iter(uids))],
+                "study in several rows",
+                "which row is right cannot be told; its text is not used",
+            )
         else:
             joined[next(iter(uids))] = row
     return joined
@@ -196,7 +224,9 @@ def _one_patient(study: ArchiveStudy, identity: str, row: Row | None, ledger: Le
     return len(study.patients) <= 1
 
 
-def _convert(studies: Mapping[str, ArchiveStudy], ids: Mapping[str, str], output: Path, workers: int) -> dict[str, dict]:
+def _convert(
+    studies: Mapping[str, ArchiveStudy], ids: Mapping[str, str], output: Path, workers: int
+) -> dict[str, dict]:
     folder = output / SCANS
     tasks = {}
     for uid, study in studies.items():
@@ -215,7 +245,12 @@ def _fill(candidate: Candidate, reports: _Reports, row: Row, ledger: Ledger) -> 
     own = Ledger()
     fill_from_row(candidate, reports.table, row, reports.mapping, reports.table.path.resolve().parent, own)
     for entry in own.noticed:
-        ledger.notice(entry.line, entry.id, entry.reason, "as this line of the table has it" if "file" in entry.reason else entry.detail)
+        ledger.notice(
+            entry.line,
+            entry.id,
+            entry.reason,
+            "as this line of the table has it" if "file" in entry.reason else entry.detail,
+        )
 
 
 def _write_key(path: Path, index: Index, ids: Mapping[str, str]) -> None:
@@ -230,7 +265,9 @@ def _write_key(path: Path, index: Index, ids: Mapping[str, str]) -> None:
     writer = csv.writer(text)
     writer.writerow(["id", "StudyInstanceUID", "AccessionNumber", "PatientID", "folder"])
     for uid, study in sorted(index.studies.items()):
-        writer.writerow([ids[uid], uid, *(" ".join(sorted(names)) for names in (study.accessions, study.patients, study.folders))])
+        writer.writerow(
+            [ids[uid], uid, *(" ".join(sorted(names)) for names in (study.accessions, study.patients, study.folders))]
+        )
     writer.writerows([DAMAGED, "", "", "", str(file.path / file.member)] for file in sorted(index.damaged))
     content = text.getvalue().encode()
     if path.exists():

@@ -39,7 +39,8 @@ class ColumnMapping:
 
 
 def map_columns(table: Table, given: Mapping[str, str]) -> ColumnMapping:
-    """The columns of a table: those that are named, else those with a usual name; labels by the names of the 18 findings.
+    """The columns of a table: those that are named, else those with a usual name; labels by the names of the 18
+    findings.
 
     Args:
         given: column by field name, or by ``label:FINDING``.
@@ -53,7 +54,10 @@ def map_columns(table: Table, given: Mapping[str, str]) -> ColumnMapping:
         if name.startswith("label:"):
             finding = next((each for each in FINDING_NAMES if each.lower() == name[6:].strip().lower()), None)
             if finding is None:
-                raise TableError(table.path, f"{name[6:].strip()!r} is none of the findings {', '.join(FINDING_NAMES)}; name one of them")
+                raise TableError(
+                    table.path,
+                    f"{name[6:].strip()!r} is none of the findings {', '.join(FINDING_NAMES)}; name one of them",
+                )
             labels[finding] = table.column(column, name)
         elif name in FIELDS:
             fields[name] = table.column(column, name)
@@ -68,7 +72,10 @@ def map_columns(table: Table, given: Mapping[str, str]) -> ColumnMapping:
         if finding not in labels and found is not None:
             labels[finding] = found
     if "id" not in fields and "image" not in fields:
-        raise TableError(table.path, f"has neither an id nor an image; name a column with --columns id=... ({', '.join(table.columns)})")
+        raise TableError(
+            table.path,
+            f"has neither an id nor an image; name a column with --columns id=... ({', '.join(table.columns)})",
+        )
     if "report" in fields and ("findings" in fields or "impression" in fields):
         fields.pop("report" if "report" not in given else "findings", None)
     return ColumnMapping(fields, labels)

@@ -16,12 +16,26 @@ from bundle.ctfindings.sources.preparation.write_outputs import refuse_existing,
 def add_shared_options(parser: argparse.ArgumentParser, reports: bool = True) -> None:
     """Adds --output, --seed, --workers, --name, --description, and --labels-from-reports where the source has reports."""
     parser.add_argument(
-        "--output", type=Path, required=True, help="new folder for datalist.json, data_card.json, data_card.html, ledger.csv"
+        "--output",
+        type=Path,
+        required=True,
+        help="new folder for datalist.json, data_card.json, data_card.html, ledger.csv",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the splits and the patients' pseudonyms (default %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the splits and the patients' pseudonyms (default %(default)s)"
+    )
     if reports:
-        parser.add_argument("--labels-from-reports", action="store_true", help="read labels that the tables leave unknown from the reports")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that read scans (default: one for each core)")
+        parser.add_argument(
+            "--labels-from-reports",
+            action="store_true",
+            help="read labels that the tables leave unknown from the reports",
+        )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes that read scans (default: one for each core)",
+    )
     parser.add_argument("--name", help="of the data set")
     parser.add_argument("--description", help="one sentence for the data card")
 
@@ -37,7 +51,14 @@ def add_table_options(parser: argparse.ArgumentParser, fields: Sequence[str]) ->
         help=f"fields: {', '.join(fields)}, label:FINDING",
     )
     parser.add_argument("--mapping", type=Path, metavar="JSON", help="the same as an object in a file; --columns wins")
-    parser.add_argument("--fractions", type=float, nargs=3, default=list(DEFAULT_FRACTIONS), metavar="SHARE", help="default: 0.8 0.1 0.1")
+    parser.add_argument(
+        "--fractions",
+        type=float,
+        nargs=3,
+        default=list(DEFAULT_FRACTIONS),
+        metavar="SHARE",
+        help="default: 0.8 0.1 0.1",
+    )
     parser.add_argument("--no-snippets", action="store_true", help="do not mine the slice references of reports")
 
 
@@ -60,18 +81,23 @@ def field_and_column(text: str) -> tuple[str, str]:
 
 
 def run_source(
-    read: Callable[[argparse.Namespace], Source], settings: Callable[[argparse.Namespace], Settings], options: argparse.Namespace
+    read: Callable[[argparse.Namespace], Source],
+    settings: Callable[[argparse.Namespace], Settings],
+    options: argparse.Namespace,
 ) -> None:
     """Reads a source, makes its datalist and prints the counts and the datalist's path.
 
     Raises:
-        ValueError: when the source or the output cannot be used, or the disk is full. What was read stays in the journal.
+        ValueError: when the source or the output cannot be used, or the disk is full. What was read stays in the
+            journal.
     """
     refuse_existing(options.output)
     chosen = settings(options)
     try:
         source = read(options)
-        source = source._replace(name=options.name or source.name, description=options.description or source.description)
+        source = source._replace(
+            name=options.name or source.name, description=options.description or source.description
+        )
         datalist, card = make_datalist(source, chosen, options.output, options.workers)
     except OSError as error:
         raise ValueError(

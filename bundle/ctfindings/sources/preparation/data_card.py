@@ -1,4 +1,6 @@
-"""The data card: what is in a datalist, where it is from, and what was left out and why; as a record and as one HTML page."""
+"""The data card: what is in a datalist, where it is from, and what was left out and why; as a record and as one HTML
+page.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ _QUANTILES = (0, 5, 50, 95, 100)
 AXES = ("left-right", "back-front", "bottom-top")
 
 
-def data_card(datalist: Mapping[str, Any], facts: Mapping[str, ScanFacts], ledger: Ledger, origin: Mapping[str, Any]) -> dict[str, Any]:
+def data_card(
+    datalist: Mapping[str, Any], facts: Mapping[str, ScanFacts], ledger: Ledger, origin: Mapping[str, Any]
+) -> dict[str, Any]:
     """Summarises a datalist. It holds counts and quantiles only: no id, no file name, no text of a report.
 
     Args:
@@ -40,23 +44,33 @@ def data_card(datalist: Mapping[str, Any], facts: Mapping[str, ScanFacts], ledge
         "origin": dict(origin),
         "counts": {split: _counts(studies[split]) for split in SPLITS} | {"all": _counts(every)},
         "prevalence": {
-            finding: {split: _label_counts(studies[split], index) for split in SPLITS} | {"all": _label_counts(every, index)}
+            finding: {split: _label_counts(studies[split], index) for split in SPLITS}
+            | {"all": _label_counts(every, index)}
             for index, finding in enumerate(FINDING_NAMES)
         },
         "without_auc": {split: _one_sided(studies[split]) for split in SPLITS},
         "scans": {
             "format": dict(Counter(each.format for each in known).most_common()),
             "orientation": dict(Counter(each.orientation for each in known).most_common()),
-            "extent_mm": {axis: _quantiles([each.extent_mm[place] for each in known]) for place, axis in enumerate(AXES)},
+            "extent_mm": {
+                axis: _quantiles([each.extent_mm[place] for each in known]) for place, axis in enumerate(AXES)
+            },
             "finest_spacing_mm": _quantiles([min(each.spacing_mm) for each in known]),
             "coarsest_spacing_mm": _quantiles([max(each.spacing_mm) for each in known]),
             "voxels_million": _quantiles([float(np.prod(each.shape)) / 1e6 for each in known]),
-            "hu": {f"percentile {share}": _quantiles([each.hu[place] for each in known]) for place, share in enumerate(HU_PERCENTILES)},
+            "hu": {
+                f"percentile {share}": _quantiles([each.hu[place] for each in known])
+                for place, share in enumerate(HU_PERCENTILES)
+            },
             "with_warnings": sum(bool(each.warnings) for each in known),
         },
         "texts": {
-            "report_characters": _quantiles([len(text) for study in every if (text := report_text(study.get("report")))]),
-            "report_words": _quantiles([len(text.split()) for study in every if (text := report_text(study.get("report")))]),
+            "report_characters": _quantiles(
+                [len(text) for study in every if (text := report_text(study.get("report")))]
+            ),
+            "report_words": _quantiles(
+                [len(text.split()) for study in every if (text := report_text(study.get("report")))]
+            ),
         },
         "quantiles": [f"{share} %" for share in _QUANTILES],
         **ledger.counts(),

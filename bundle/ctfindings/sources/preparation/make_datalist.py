@@ -1,4 +1,6 @@
-"""From the studies of a source to datalist, data card and ledger: scans read, copies dropped, splits drawn, files written."""
+"""From the studies of a source to datalist, data card and ledger: scans read, copies dropped, splits drawn, files
+written.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,14 @@ from bundle.ctfindings.sources.preparation.candidate import Candidate
 from bundle.ctfindings.sources.preparation.data_card import data_card
 from bundle.ctfindings.sources.preparation.ledger import Ledger
 from bundle.ctfindings.sources.preparation.scan_facts import read_all_facts
-from bundle.ctfindings.sources.preparation.study_records import Settings, assemble, assign_splits, drop_copies, drop_unusable, studies
+from bundle.ctfindings.sources.preparation.study_records import (
+    Settings,
+    assemble,
+    assign_splits,
+    drop_copies,
+    drop_unusable,
+    studies,
+)
 from bundle.ctfindings.sources.preparation.write_outputs import JOURNAL, write_ledger, write_outputs
 
 
@@ -57,7 +66,11 @@ def make_datalist(source: Source, settings: Settings, output: Path, workers: int
     if not candidates:
         written = write_ledger(output, ledger)
         raise ValueError(f"{source.place}: no study is left; {written} says why, remove it before the next run")
-    records = list(tqdm(studies(candidates, settings, output, ledger), desc="reports", total=len(candidates), unit="", disable=None))
+    records = list(
+        tqdm(
+            studies(candidates, settings, output, ledger), desc="reports", total=len(candidates), unit="", disable=None
+        )
+    )
     datalist = assemble(source.name, source.description, records, assign_splits(candidates, settings, source.place))
     labels = any(label != -1 for candidate in candidates for label in candidate.labels)
     origin = source.origin | {

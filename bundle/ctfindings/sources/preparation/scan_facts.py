@@ -1,4 +1,6 @@
-"""Reading every scan of a source once: is it a chest CT in HU, and what are its geometry and intensities? Parallel, and resumed."""
+"""Reading every scan of a source once: is it a chest CT in HU, and what are its geometry and intensities? Parallel, and
+resumed.
+"""
 
 from __future__ import annotations
 
@@ -91,8 +93,11 @@ def _facts_entry(task: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
     return asdict(read_facts(*task))
 
 
-def read_all_facts(scans: Mapping[Path, Mapping[str, Any]], journal: Path, workers: int) -> Iterator[tuple[Path, ScanFacts]]:
-    """Facts of every scan, in any order; those in the journal whose files and records have not changed are not read again.
+def read_all_facts(
+    scans: Mapping[Path, Mapping[str, Any]], journal: Path, workers: int
+) -> Iterator[tuple[Path, ScanFacts]]:
+    """Facts of every scan, in any order; those in the journal whose files and records have not changed are not read
+    again.
 
     Args:
         scans: the ``stored`` entry, mostly empty, by scan file or folder.
@@ -102,7 +107,10 @@ def read_all_facts(scans: Mapping[Path, Mapping[str, Any]], journal: Path, worke
     Raises:
         WorkerKilled: what was read stays in the journal.
     """
-    tasks = {str(path): (f"{VERSION}:{signature(path)}:{_digest(stored)}", (path, dict(stored))) for path, stored in scans.items()}
+    tasks = {
+        str(path): (f"{VERSION}:{signature(path)}:{_digest(stored)}", (path, dict(stored)))
+        for path, stored in scans.items()
+    }
     for file, entry in work_through(_facts_entry, tasks, journal, workers):
         yield Path(file), _from_json(entry)
 
@@ -113,5 +121,7 @@ def _digest(stored: Mapping[str, Any]) -> str:
 
 def _from_json(entry: Mapping[str, Any]) -> ScanFacts:
     """Facts from a line of the journal; JSON has lists where the facts have tuples."""
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in entry.items()}
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list | tuple) else value for key, value in entry.items()
+    }
     return ScanFacts(**values | {"warnings": [str(warning) for warning in entry["warnings"]]})

@@ -22,7 +22,8 @@ def check_fractions(fractions: Sequence[float]) -> None:
 
 
 def draw_split(patient: str, fractions: Sequence[float] = DEFAULT_FRACTIONS, seed: int = 0) -> str:
-    """The split of a patient: a function of the patient and the seed alone, so that later patients never move earlier ones.
+    """The split of a patient: a function of the patient and the seed alone, so that later patients never move earlier
+    ones.
 
     Args:
         patient: anything that is the same for all scans of a patient.
@@ -39,7 +40,11 @@ def draw_split(patient: str, fractions: Sequence[float] = DEFAULT_FRACTIONS, see
 
 def split_name(value: str) -> str | None:
     """The split that a word in a table means; None when it means none."""
-    words = {"training": ("training", "train"), "validation": ("validation", "valid", "val", "dev"), "test": ("test", "testing")}
+    words = {
+        "training": ("training", "train"),
+        "validation": ("validation", "valid", "val", "dev"),
+        "test": ("test", "testing"),
+    }
     return next((split for split, names in words.items() if value.lower() in names), None)
 
 

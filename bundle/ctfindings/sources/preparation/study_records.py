@@ -104,7 +104,9 @@ def assign_splits(candidates: Sequence[Candidate], settings: Settings, table: Pa
     splits = {}
     for candidate in candidates:
         patient = patient_of(candidate)
-        splits[candidate.id] = next(iter(named[patient])) if patient in named else draw_split(patient, settings.fractions, settings.seed)
+        splits[candidate.id] = (
+            next(iter(named[patient])) if patient in named else draw_split(patient, settings.fractions, settings.seed)
+        )
     return splits
 
 
@@ -113,7 +115,9 @@ def patient_of(candidate: Candidate) -> str:
     return candidate.patient or f"study {candidate.id}"
 
 
-def studies(candidates: Sequence[Candidate], settings: Settings, folder: Path, ledger: Ledger) -> Iterator[dict[str, Any]]:
+def studies(
+    candidates: Sequence[Candidate], settings: Settings, folder: Path, ledger: Ledger
+) -> Iterator[dict[str, Any]]:
     """The study record of each candidate, as ``load_datalist`` reads it.
 
     Args:
@@ -160,13 +164,19 @@ def _snippets(candidate: Candidate, ledger: Ledger) -> list[dict[str, Any]]:
         place = table.position(snippet.series, snippet.first, snippet.last) if table else None
         if place is None or place.z_mm is None:
             reason = place.problem if place else "no such study"
-            ledger.notice(candidate.line, candidate.id, f"snippet: {reason}", f"series {snippet.series}, image {snippet.image}")
+            ledger.notice(
+                candidate.line, candidate.id, f"snippet: {reason}", f"series {snippet.series}, image {snippet.image}"
+            )
         else:
-            records.append({"text": snippet.text, "series": place.series, "image": snippet.image, "z_mm": round(place.z_mm, 3)})
+            records.append(
+                {"text": snippet.text, "series": place.series, "image": snippet.image, "z_mm": round(place.z_mm, 3)}
+            )
     return records
 
 
-def assemble(name: str, description: str, records: Sequence[Mapping[str, Any]], splits: Mapping[str, str]) -> dict[str, Any]:
+def assemble(
+    name: str, description: str, records: Sequence[Mapping[str, Any]], splits: Mapping[str, str]
+) -> dict[str, Any]:
     """The datalist of the records, by split."""
     datalist: dict[str, Any] = {"name": name, "description": description}
     for split in SPLITS:

@@ -31,7 +31,9 @@ _LABEL_WORDS = {
 }
 
 
-def fill_from_row(candidate: Candidate, table: Table, row: Row, mapping: ColumnMapping, folder: Path, ledger: Ledger) -> None:
+def fill_from_row(
+    candidate: Candidate, table: Table, row: Row, mapping: ColumnMapping, folder: Path, ledger: Ledger
+) -> None:
     """Puts the labels, the split and the texts of a row into a candidate.
 
     Raises:
@@ -67,7 +69,9 @@ def read_labels(table: Table, row: Row, columns: Mapping[str, str]) -> list[int]
         if column := columns.get(finding):
             value = row.values[column]
             if value.lower() not in _LABEL_WORDS:
-                raise TableError(table.path, f"line {row.line}: {finding} is {value!r}; labels are 1, 0, and -1 or empty for unknown")
+                raise TableError(
+                    table.path, f"line {row.line}: {finding} is {value!r}; labels are 1, 0, and -1 or empty for unknown"
+                )
             labels[index] = _LABEL_WORDS[value.lower()]
     return labels
 
@@ -91,9 +95,17 @@ def _read_texts(candidate: Candidate, row: Row, mapping: ColumnMapping, folder: 
             candidate.findings = path.read_text(encoding="utf-8-sig").strip() if path.is_file() else ""
         except UnicodeDecodeError:
             ledger.notice(
-                candidate.line, candidate.id, "report file is not UTF-8", f"{name}: save it as UTF-8; the study is kept without it"
+                candidate.line,
+                candidate.id,
+                "report file is not UTF-8",
+                f"{name}: save it as UTF-8; the study is kept without it",
             )
         if not path.is_file():
-            ledger.notice(candidate.line, candidate.id, "no such report file", f"{name} is not there; the study is kept without it")
+            ledger.notice(
+                candidate.line,
+                candidate.id,
+                "no such report file",
+                f"{name} is not there; the study is kept without it",
+            )
     if not candidate.findings and not candidate.impression:
         ledger.notice(candidate.line, candidate.id, "no report", "the study is kept without text")

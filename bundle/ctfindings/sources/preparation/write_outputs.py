@@ -1,4 +1,6 @@
-"""The files that a preparation leaves: datalist, data card and ledger; complete or not at all, and never over existing ones."""
+"""The files that a preparation leaves: datalist, data card and ledger; complete or not at all, and never over existing
+ones.
+"""
 
 from __future__ import annotations
 

@@ -33,7 +33,8 @@ class Term:
     note: str = ""
 
 
-# A label map gives each voxel one label: the mediastinum is what remains of it, and the thorax what remains of the body.
+# A label map gives each voxel one label: the mediastinum is what remains of it, and the thorax what remains of the
+# body.
 TERMS: Mapping[str, Term] = {
     "lung": Term("39607008", "Lung", (197, 165, 145)),
     "heart": Term("80891009", "Heart", (206, 110, 84)),

@@ -1,4 +1,6 @@
-"""Client of the CT Findings app of a MONAI Label server: connect, upload a scan once, ask for findings and for evidence."""
+"""Client of the CT Findings app of a MONAI Label server: connect, upload a scan once, ask for findings and for
+evidence.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from CTFindingsLib.record import Record
 from CTFindingsLib.transport import Cancellation, Progress, Reply, ServerError, clean_address, ignore_progress, is_private, request
 
 API = 1
-"""Version of the interface that this module speaks. The server names its own in ``models.<name>.config.api`` of ``/info/``."""
+"""Version of the interface that this module speaks. The server names its own in ``models.<name>.config.api`` of
+``/info/``.
+"""
 
 MODELS = ("findings", "evidence")
 """Models that the module asks for."""
@@ -75,7 +79,9 @@ class Client:
         return self.upload_file(content)
 
     def upload_file(self, content: bytes, name: str = UPLOAD_NAME) -> str:
-        """Sends the bytes of a file of a format that the server knows by its suffix, and returns the server's session for it."""
+        """Sends the bytes of a file of a format that the server knows by its suffix, and returns the server's session
+        for it.
+        """
         reply = self._form("PUT", "/session/", [multipart.Part("files", content, name)])
         session = _json(reply).get("session_id")
         if not isinstance(session, str) or not session:
@@ -125,7 +131,9 @@ class Client:
         return Findings(record, array, affine, {str(name): int(value) for name, value in names.items()})
 
     def evidence(self, session: str = "", *, image: str = "", finding: str = "", query: str = "") -> Evidence:
-        """Where a finding of the table, or a free text, is seen in an uploaded scan, or in one that the server has as ``image``."""
+        """Where a finding of the table, or a free text, is seen in an uploaded scan, or in one that the server has as
+        ``image``.
+        """
         params, file = self._infer("evidence", session, image, {"finding": finding} if finding else {"query": query})
         heat, affine = _heat(file)
         try:

@@ -60,7 +60,9 @@ def set_floor(node: Any, floor: float) -> None:
 
 
 def show_box(volume: Any, text: str, box_mm: tuple[tuple[float, float, float], tuple[float, float, float]] | None) -> Any:
-    """Outlines the evidence by a box (min, max corners in RAS mm) that cannot be moved; without one the box is taken away."""
+    """Outlines the evidence by a box (min, max corners in RAS mm) that cannot be moved; without one the box is taken
+    away.
+    """
     if box_mm is None:
         nodes.remove(volume, BOX_ROLE)
         return None

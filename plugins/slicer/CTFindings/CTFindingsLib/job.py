@@ -1,4 +1,6 @@
-"""One piece of work beside the interface's thread: started, watched by a timer, cancelled. Work must not touch the MRML scene."""
+"""One piece of work beside the interface's thread: started, watched by a timer, cancelled. Work must not touch the MRML
+scene.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,8 @@ class Job:
     def deliver(self) -> None:
         """Hands the outcome of a job that is over to ``done`` or ``failed``; to neither after ``cancel``.
 
-        When ``done`` itself fails, the log gets the traceback and ``failed`` a sentence, so that the reader is left with a line.
+        When ``done`` itself fails, the log gets the traceback and ``failed`` a sentence, so that the reader is left
+        with a line.
         """
         if self.cancelled or self._outcome is None:
             return

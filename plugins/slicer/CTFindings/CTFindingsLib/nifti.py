@@ -1,7 +1,8 @@
 """NIfTI-1 to and from arrays, in memory and without Slicer, so that it can run beside the interface's thread.
 
-Arrays are in Slicer's order (K, J, I): the last index is the first axis of the file. The affine takes (i, j, k) to RAS mm.
-zlib releases Python's lock while it packs, so Slicer stays responsive; a storage node would have to work in the main thread.
+Arrays are in Slicer's order (K, J, I): the last index is the first axis of the file. The affine takes (i, j, k) to RAS
+mm. zlib releases Python's lock while it packs, so Slicer stays responsive; a storage node would have to work in the
+main thread.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ class Stored:
 
 
 def decode(content: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels ``(K, J, I)``, scaled where the header says so (then float32), and the affine to RAS mm, of a ``.nii`` or ``.nii.gz``.
+    """Voxels ``(K, J, I)``, scaled where the header says so (then float32), and the affine to RAS mm, of a ``.nii`` or
+    ``.nii.gz``.
 
     Raises:
         ValueError: when it cannot be read, see ``decode_stored``.

@@ -1,7 +1,7 @@
 """The nodes that belong to a volume: found by their role, made once, removed together.
 
-A node carries its role as an attribute and the volume as a node reference. Both are saved with the scene, so a scene that is opened
-again is understood.
+A node carries its role as an attribute and the volume as a node reference. Both are saved with the scene, so a scene
+that is opened again is understood.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def make(volume: Any, role: str, node_class: str, name: str, *, listed: bool = T
 
 
 def remove(volume: Any, role: str | None = None) -> None:
-    """Removes the nodes of a volume, or the one with a role, with their display and storage nodes, which the scene would keep."""
+    """Removes the nodes of a volume, or the one with a role, with their display and storage nodes, which the scene
+    would keep.
+    """
     for node in _all(volume):
         if role is None or node.GetAttribute(_ROLE) == role:
             _take_out(node)

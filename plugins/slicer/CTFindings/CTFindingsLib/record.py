@@ -1,4 +1,6 @@
-"""The findings record as the table shows it: rows, their order, and the CSV. The record itself is kept unchanged for export."""
+"""The findings record as the table shows it: rows, their order, and the CSV. The record itself is kept unchanged for
+export.
+"""
 
 from __future__ import annotations
 
@@ -148,7 +150,9 @@ class Record:
 
 
 def ordered(rows: Sequence[Row], column: int | None = None, descending: bool = False) -> list[Row]:
-    """Rows in the order of a column of ``COLUMNS``; without one present findings come first, then by falling probability."""
+    """Rows in the order of a column of ``COLUMNS``; without one present findings come first, then by falling
+    probability.
+    """
     by_reading = sorted(rows, key=lambda row: (not row.present, -row.probability))
     if column is None:
         return by_reading

@@ -1,4 +1,6 @@
-"""The module's own test for Slicer's developer mode: an answer that is made up reaches the scene. Needs no server and no data."""
+"""The module's own test for Slicer's developer mode: an answer that is made up reaches the scene. Needs no server and
+no data.
+"""
 
 from __future__ import annotations
 

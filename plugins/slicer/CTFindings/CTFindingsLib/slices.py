@@ -39,7 +39,8 @@ def set_opacity(opacity: float) -> None:
 def jump(point: tuple[float, float, float]) -> None:
     """Moves every slice view to the slice through a point in RAS mm, and puts the crosshair there.
 
-    A view that shows the point keeps its centre and zoom, so that the reader keeps the whole slice; one that does not is centred on it.
+    A view that shows the point keeps its centre and zoom, so that the reader keeps the whole slice; one that does not
+    is centred on it.
     """
     for index in range(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSliceNode")):
         view = slicer.mrmlScene.GetNthNodeByClass(index, "vtkMRMLSliceNode")

@@ -1,7 +1,7 @@
 """The scans of the scene and their answers: what is asked of the server, and what of it is put into the scene.
 
-Every question is prepared in the interface's thread (``ask_*`` gives the work), runs in any thread, and is shown in the interface's
-thread again (``show_*``).
+Every question is prepared in the interface's thread (``ask_*`` gives the work), runs in any thread, and is shown in the
+interface's thread again (``show_*``).
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class Studies:
         self._sessions[self.address, "", session] = session
 
     def forget(self, keep: Any = None) -> None:
-        """Has the server delete the scans that were uploaded to it, without waiting; what it is not told, it deletes by itself later.
+        """Has the server delete the scans that were uploaded to it, without waiting; what it is not told, it deletes by
+        itself later.
 
         Args:
             keep: volume whose session stays; None deletes all.
@@ -122,7 +123,9 @@ class Studies:
             slices.jump(row.peak_mm)
 
     def show_only(self, volume: Any) -> None:
-        """Shows a volume in the slice views with its own heat map, and hides what belongs to other volumes: all of it for None."""
+        """Shows a volume in the slice views with its own heat map, and hides what belongs to other volumes: all of it
+        for None.
+        """
         hidden = nodes.hide_others(volume)
         slices.take_away(hidden)
         depth.take_away(hidden)

@@ -1,4 +1,6 @@
-"""The record in the scene: a table for the reader, and the record itself as text, so that a saved scene keeps all of it."""
+"""The record in the scene: a table for the reader, and the record itself as text, so that a saved scene keeps all of
+it.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""HTTP over the standard library: one request that reports its progress, can be cancelled, and fails with a readable sentence.
+"""HTTP over the standard library: one request that reports its progress, can be cancelled, and fails with a readable
+sentence.
 
-``http.client`` rather than ``urllib.request``: cancelling has to close the socket of a request that waits for its answer.
+``http.client`` rather than ``urllib.request``: cancelling has to close the socket of a request that waits for its
+answer.
 """
 
 from __future__ import annotations
@@ -90,8 +92,8 @@ def ignore_progress(stage: str, done: float | None) -> None:
 
 
 def clean_address(address: str) -> str:
-    """A server address as ``scheme://host:port/path`` without a slash at its end, scheme and host in small letters; ``http`` where no
-    scheme is given.
+    """A server address as ``scheme://host:port/path`` without a slash at its end, scheme and host in small letters;
+    ``http`` where no scheme is given.
 
     Raises:
         ServerError: when it is no address of a web server.
@@ -110,7 +112,8 @@ def clean_address(address: str) -> str:
 
 
 def is_local(address: str) -> bool:
-    """Whether an address is on this computer, so that nobody has to agree before a scan is sent. A tunnel that begins here is, too.
+    """Whether an address is on this computer, so that nobody has to agree before a scan is sent. A tunnel that begins
+    here is, too.
 
     Raises:
         ServerError: when it is no address.

@@ -1,4 +1,6 @@
-"""The table of findings in the panel: a bar for each probability, present findings marked, sorted by a click on a column's head."""
+"""The table of findings in the panel: a bar for each probability, present findings marked, sorted by a click on a
+column's head.
+"""
 
 from __future__ import annotations
 
