@@ -17,7 +17,7 @@ from bundle.ctfindings.metrics.robustness import auc_by_wording
 
 VARIANTS_FIGURE = "variants.png"
 NOTES_FILE = "notes.md"
-"""What the numbers suggest, written by a person; the page includes it when it is there."""
+"""What the numbers suggest, written by a person; the page begins with it if the file exists."""
 
 
 def write_experiment_figures(
@@ -47,21 +47,21 @@ def write_experiment_figures(
 
 
 def locked_tower_sentence(settings: Mapping[str, Any]) -> str:
-    """What a page says of an image tower that was not trained; nothing where all was.
+    """The sentence about an image tower that was not trained; empty if the whole model was trained.
 
     Args:
-        settings: of the experiment; ``locked_image`` is the SHA-256 of the weights, or null.
+        settings: settings of the experiment; ``locked_image`` is the SHA-256 of the weights, or null.
     """
     if not settings.get("locked_image"):
         return ""
     return (
-        f"The image tower is locked: that of the weights with SHA-256 `{settings['locked_image'][:12]}`, with all that these learned, "
-        "from labels too. Only projections and the text tower train, and objectives on tokens and masks have no part. "
+        f"The image tower is locked. It comes from the weights with SHA-256 `{settings['locked_image'][:12]}`, which were also "
+        "trained with labels. Only the projections and the text tower train; objectives on tokens and masks are off. "
     )
 
 
 def write_experiment_page(folder: Path, title: str, command: str) -> Path:
-    """Writes ``README.md`` from ``results.json`` and, where it is there, ``notes.md``.
+    """Writes ``README.md`` from ``results.json`` and, if it exists, ``notes.md``.
 
     Args:
         folder: with ``results.json`` and the figures.
@@ -75,8 +75,9 @@ def write_experiment_page(folder: Path, title: str, command: str) -> Path:
     lines = [
         f"# {title}",
         "",
-        "Written from [results.json](results.json) by the command below; not a line of it is typed by hand"
-        + (", but for the last section." if (folder / NOTES_FILE).is_file() else "."),
+        "## Experiment",
+        "",
+        "The command below writes the rest of this page from [results.json](results.json).",
         "",
         "```",
         command,
@@ -146,9 +147,10 @@ def write_results(folder: Path, results: Mapping[str, Any]) -> None:
 
 
 def write_page(folder: Path, lines: Sequence[str]) -> Path:
-    """Writes ``README.md`` of an experiment: the lines, then what `NOTES_FILE` says. Returns the page."""
+    """Writes ``README.md`` of an experiment: title, `NOTES_FILE` if it exists, then the other lines. Returns the page."""
     notes = folder / NOTES_FILE
-    written = [*lines, "", notes.read_text(encoding="utf-8").strip()] if notes.is_file() else lines
+    noted = ["", notes.read_text(encoding="utf-8").strip()] if notes.is_file() else []
+    written = [lines[0], *noted, *lines[1:]]
     page = folder / "README.md"
     with atomic_path(page) as temporary:
         temporary.write_text("\n".join(written) + "\n", encoding="utf-8")

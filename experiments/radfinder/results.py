@@ -168,7 +168,9 @@ def radfinder_page(record: Mapping[str, Any]) -> list[str]:
     lines = [
         "# RadFinder's objectives on synthetic scans",
         "",
-        "Synthetic scans and reports show a direction, not the paper's values. "
+        "## Experiment",
+        "",
+        "Synthetic scans and reports show a direction, not the values of the paper. "
         + locked_tower_sentence(settings)
         + f"Studies: {', '.join(f'{split} {count}' for split, count in settings['studies'].items())}. "
         + f"Seeds: {', '.join(str(seed) for seed in settings['seeds'])}. Made by",
@@ -181,8 +183,9 @@ def radfinder_page(record: Mapping[str, Any]) -> list[str]:
         "|---|---|---|",
         *(f"| {text} | {'yes' if holds else '**no**'} | {numbers} |" for text, holds, numbers in expectations(record)),
         "",
-        "Means over the seeds. Error: mean distance of the most probable depth row over that of the middle slice, and in brackets of the",
-        "depth that halves the profile. Snippets are those of the test scans, in their own words and in words that training never had.",
+        "Means over the seeds. Error: mean distance of the most probable depth row divided by that of the middle slice; in brackets, "
+        "the same for the depth that halves the profile. Snippets are those of the test scans, in their own wording and reworded "
+        "with wordings that training never used.",
         "",
         "| variant | macro AUC | R@10 | chance | error | error, reworded |",
         "|---|---:|---:|---:|---:|---:|",

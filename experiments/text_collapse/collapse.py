@@ -250,7 +250,9 @@ def write_collapse_page(folder: Path, results: Mapping[str, Any], title: str, co
     lines = [
         f"# {title}",
         "",
-        "Written from [results.json](results.json) by the command below.",
+        "## Experiment",
+        "",
+        "The command below writes the rest of this page from [results.json](results.json).",
         "",
         "```",
         command,
@@ -259,7 +261,7 @@ def write_collapse_page(folder: Path, results: Mapping[str, Any], title: str, co
         f"{results['captions']} captions of {results['reports']} reports ("
         + ", ".join(f"{name} {count}" for name, count in results["by_anatomy"].items())
         + "). Intervals: 95 % percentile bootstrap by report. The measures are defined in [diagnostics.md](../../diagnostics.md). "
-        "No text of a report is part of this page.",
+        "This page contains no text of a report.",
         "",
         "| cosines of captions of two anatomies | "
         + " | ".join(shown.values())

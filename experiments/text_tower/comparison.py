@@ -67,7 +67,9 @@ def write_tower_page(output: Path, results: Mapping[str, Any]) -> Path:
     lines = [
         "# Text towers",
         "",
-        "Written from [results.json](results.json) by the command below.",
+        "## Experiment",
+        "",
+        "The command below writes the rest of this page from [results.json](results.json).",
         "",
         "```",
         results["command"],

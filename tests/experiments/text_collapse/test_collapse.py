@@ -97,7 +97,7 @@ def test_the_page_has_a_row_for_each_encoder_and_what_is_written_beside_it(
     assert [line.split("|")[1].strip() for line in page.splitlines() if line.startswith(("| one", "| two"))] == [
         *encoders
     ]
-    assert page.endswith("(similarity.png)\n\nWhat the data suggest.\n")
+    assert page.startswith("# Encoders\n\nWhat the data suggest.\n\n") and page.endswith("(similarity.png)\n")
     assert (tmp_path / "similarity.png").is_file()
 
 
