@@ -71,7 +71,7 @@ $(VENV)/.slicer: $(STAMP)
 
 # trame-slicer pins another slicer-core than the tests of plugins/slicer use. Drawing also needs libegl1 libgl1 libosmesa6 libxt6
 # libxrender1 libglu1-mesa of the system.
-$(VIEWER)/.installed: plugins/viewer/requirements.txt
+$(VIEWER)/.installed: plugins/viewer/requirements.txt plugins/client/pyproject.toml
 	$(PYTHON) -m venv $(VIEWER)
-	$(VIEWER)/bin/python -m pip install -q --no-deps -r plugins/viewer/requirements.txt
+	$(VIEWER)/bin/python -m pip install -q --no-deps -r plugins/viewer/requirements.txt -e plugins/client
 	@touch $@

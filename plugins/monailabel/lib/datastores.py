@@ -33,7 +33,10 @@ from .logs import SERVER_LOG
 
 logger = logging.getLogger(SERVER_LOG)
 
-READ_ONLY = "a DICOMweb server is only read here: it takes no scans, labels or study records; fine-tuning needs a folder of scans"
+READ_ONLY = (
+    "the DICOMweb server is read-only here: it accepts no scans, labels or study records; "
+    "fine-tuning needs a folder of scans"
+)
 
 _UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
 

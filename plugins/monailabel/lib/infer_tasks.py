@@ -1,4 +1,4 @@
-"""The models that the server offers: findings with their anatomies, findings as points, evidence, and the scan itself."""
+"""Models of the server: findings with anatomies, findings as points, evidence, and the scan itself."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class EvidenceTask(_Task):
             return lambda scan: predictor.finding_evidence(scan, finding)
         raise UsageError(
             400,
-            'params: neither a finding nor a query was given; give one, such as {"query": "fluid around the left lung"}',
+            'params: no finding and no query; give one, such as {"query": "fluid around the left lung"}',
         )
 
 

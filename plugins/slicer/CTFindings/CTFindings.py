@@ -1,8 +1,8 @@
 """3D Slicer module CT Findings: what the model sees in a chest CT, how sure it is, and where. Research only, not a
 diagnosis.
 
-The panel is ``Resources/UI/CTFindings.ui``. ``CTFindingsLib`` holds everything that needs no Qt; the widget below only
-wires it.
+The panel is ``Resources/UI/CTFindings.ui``. ``ctfindings_client`` holds everything that needs no Qt; the widget
+below only wires it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 
-from CTFindingsLib import anatomy, depth, export, heat, nodes, points, selftest, tables
-from CTFindingsLib.job import STAGES, Job
-from CTFindingsLib.record import NOTICE, Record, Row, evidence_line
-from CTFindingsLib.study import Studies
-from CTFindingsLib.transport import Cancellation, Progress, ServerError, clean_address, is_local, is_private
-from CTFindingsQt.findings_table import FindingsTable
+from ctfindings_client import anatomy, depth, export, heat, nodes, points, tables
+from ctfindings_client.job import STAGES, Job
+from ctfindings_client.record import NOTICE, Record, Row, evidence_line
+from ctfindings_client.study import Studies
+from ctfindings_client.transport import Cancellation, Progress, ServerError, clean_address, is_local, is_private
+from CTFindingsLib import selftest
+from CTFindingsLib.findings_table import FindingsTable
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8000"
 ADDRESS_SETTING = "CTFindings/serverAddress"
@@ -47,10 +48,13 @@ class CTFindings(ScriptedLoadableModule):
         self.parent.dependencies = []
         self.parent.contributors = ["CT Findings developers"]
         self.parent.helpText = (
-            "Shows which of 18 findings a vision-language model sees in a chest CT, how sure it is and where, and answers free text. "
+            "Scores 18 findings of a chest CT with a vision-language model, shows where each is seen, and answers free "
+            "text. "
             f"Needs a MONAI Label server with the CT Findings app. <b>{NOTICE}</b>"
         )
-        self.parent.acknowledgementText = "Built on MONAI, MONAI Label and 3D Slicer. The findings are those of CT-RATE."
+        self.parent.acknowledgementText = (
+            "Built on MONAI, MONAI Label and 3D Slicer. The findings are those of CT-RATE."
+        )
 
 
 class CTFindingsLogic(ScriptedLoadableModuleLogic, Studies):
@@ -158,7 +162,11 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
             self.drop()
             self.ui.statusLabel.text = evidence_line(row.name, row.probability, None)
         elif self.maySend():
-            self.ask(volume, lambda: self.logic.ask_evidence(volume, finding=row.name), lambda answer: self.showEvidence(volume, answer))
+            self.ask(
+                volume,
+                lambda: self.logic.ask_evidence(volume, finding=row.name),
+                lambda answer: self.showEvidence(volume, answer),
+            )
 
     def onAsk(self, _checked: bool = False) -> None:
         """Takes the views to what answers a free text; its depth profile is then at hand."""
@@ -227,7 +235,11 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         """Shows and hides anatomy, points and box."""
         if self.volume is None:
             return
-        boxes = {anatomy.ROLE: self.ui.anatomyCheckBox, points.ROLE: self.ui.pointsCheckBox, heat.BOX_ROLE: self.ui.boxCheckBox}
+        boxes = {
+            anatomy.ROLE: self.ui.anatomyCheckBox,
+            points.ROLE: self.ui.pointsCheckBox,
+            heat.BOX_ROLE: self.ui.boxCheckBox,
+        }
         for role, box in boxes.items():
             node = nodes.find(self.volume, role)
             if node is not None and node.GetDisplayNode() is not None:
@@ -311,7 +323,10 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         self.start(work, done, failed)
 
     def start(
-        self, work: Callable[[Cancellation, Progress], Any], done: Callable[[Any], None], failed: Callable[[Exception], None]
+        self,
+        work: Callable[[Cancellation, Progress], Any],
+        done: Callable[[Any], None],
+        failed: Callable[[Exception], None],
     ) -> None:
         """Runs work beside the panel, in place of what runs there."""
         self.drop()

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
-from CTFindingsLib.transport import LOOPBACK
+from ctfindings_client.transport import LOOPBACK
 
 POLICY = "; ".join(
     [

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from CTFindingsLib.formats import SCAN_SUFFIXES, scan_suffix
-from CTFindingsLib.transport import LOOPBACK, ServerError, clean_address
+from ctfindings_client.formats import SCAN_SUFFIXES, scan_suffix
+from ctfindings_client.transport import LOOPBACK, ServerError, clean_address
 
 FAREWELL_SECONDS = 2.0
 """How long the viewer waits at its end for the server to hear that an uploaded scan is no longer needed."""
@@ -31,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"error: {error}") from None
     if args.host not in LOOPBACK:
         print(
-            f"warning: --host {args.host}: other machines reach this viewer, and the scans in it, without password and without encryption; "
-            "see docs/viewer.md, What leaves the computer",
+            f"warning: --host {args.host}: other machines can reach this viewer and its scans without password or "
+            "encryption; see docs/viewer.md, What leaves the computer",
             file=sys.stderr,
             flush=True,
         )
@@ -48,9 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     protect(server, args.host)
     viewer = Viewer(server, clean_address(args.server))
     viewer.start(args.scan)
-    print(
-        f"CT Findings viewer: http://{'127.0.0.1' if args.host in LOOPBACK else args.host}:{args.port}/ (research only, not a diagnosis)"
-    )
+    shown_host = "127.0.0.1" if args.host in LOOPBACK else args.host
+    print(f"CT Findings viewer: http://{shown_host}:{args.port}/ (research only, not a diagnosis)")
     sys.argv = sys.argv[:1]  # trame would read the options again, with other meanings
     try:
         server.start(

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from CTFindingsLib import heat
-from CTFindingsLib.formats import SCAN_SUFFIXES
-from CTFindingsLib.record import COLUMNS, NOTICE
+from ctfindings_client import heat
+from ctfindings_client.formats import SCAN_SUFFIXES
+from ctfindings_client.record import COLUMNS, NOTICE
 from trame.ui.vuetify3 import VAppLayout
 from trame.widgets import client, html
 from trame.widgets import vuetify3 as v
@@ -282,11 +282,12 @@ def _question(viewer: Any) -> None:
         with html.Div(v_if="curve", classes="ct-chart", id="depth"):
             html.Div("Depth profile: {{ curve.text }}", classes="ct-small ct-chart-title", title=("curve.text",))
             html.Div(
-                f"""<svg viewBox="0 0 {texts.CHART_WIDTH:.0f} {texts.CHART_HEIGHT:.0f}" preserveAspectRatio="none" class="ct-curve">
+                f"""<svg viewBox="0 0 {texts.CHART_WIDTH:.0f} {texts.CHART_HEIGHT:.0f}" preserveAspectRatio="none"
+                    class="ct-curve">
                 <polygon :points="curve.area" class="ct-curve-area"></polygon>
                 <polyline :points="curve.line" class="ct-curve-line" vector-effect="non-scaling-stroke"></polyline>
-                <line v-if="curve.mark" :x1="curve.mark[0]" :x2="curve.mark[0]" y1="0" y2="{texts.CHART_HEIGHT:.0f}" class="ct-curve-mark"
-                    vector-effect="non-scaling-stroke"></line></svg>""",
+                <line v-if="curve.mark" :x1="curve.mark[0]" :x2="curve.mark[0]" y1="0" y2="{texts.CHART_HEIGHT:.0f}"
+                    class="ct-curve-mark" vector-effect="non-scaling-stroke"></line></svg>""",
                 classes="ct-curve-frame",
                 title="Click to move the axial view to a height",
                 click=(

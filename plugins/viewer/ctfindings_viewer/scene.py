@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import slicer
-from CTFindingsLib import anatomy, nodes, slices
-from CTFindingsLib.answers import Findings, Scan
+from ctfindings_client import anatomy, nodes, slices
+from ctfindings_client.answers import Findings, Scan
 from trame_slicer.core import LayoutManager, SlicerApp
 from trame_slicer.rca_view import register_rca_factories
 from trame_slicer.views import Layout, LayoutDirection, SliceView, ViewLayoutDefinition

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from CTFindingsLib import nodes
-from CTFindingsLib.anatomy import TERMS
+from ctfindings_client import nodes
+from ctfindings_client.anatomy import TERMS
 from vtk.util.numpy_support import numpy_to_vtk
 
 ROLE = "surface of "

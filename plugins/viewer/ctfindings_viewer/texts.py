@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from CTFindingsLib.job import STAGES
-from CTFindingsLib.record import Row, ordered
-from CTFindingsLib.transport import is_local, is_private
+from ctfindings_client.job import STAGES
+from ctfindings_client.record import Row, ordered
+from ctfindings_client.transport import is_local, is_private
 
 _LETTERS = ("RL", "AP", "SI")
 CHART_WIDTH, CHART_HEIGHT = 400.0, 84.0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from CTFindingsLib.formats import SCAN_SUFFIXES, scan_suffix
+from ctfindings_client.formats import SCAN_SUFFIXES, scan_suffix
 
 LARGEST_BYTES = 2_000_000_000
 """Of an upload; a chest CT of 1,000 slices of 512 x 512 has half a gigabyte."""

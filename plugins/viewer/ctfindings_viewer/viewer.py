@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from CTFindingsLib import anatomy, heat, points
-from CTFindingsLib.answers import Evidence, Scan
-from CTFindingsLib.client import Client
-from CTFindingsLib.formats import scan_suffix
-from CTFindingsLib.job import Job, Work
-from CTFindingsLib.record import Record, evidence_line, next_order
-from CTFindingsLib.study import Studies
-from CTFindingsLib.transport import Cancellation, Progress, ServerError, clean_address
+from ctfindings_client import anatomy, heat, points
+from ctfindings_client.answers import Evidence, Scan
+from ctfindings_client.client import Client
+from ctfindings_client.formats import scan_suffix
+from ctfindings_client.job import Job, Work
+from ctfindings_client.record import Record, evidence_line, next_order
+from ctfindings_client.study import Studies
+from ctfindings_client.transport import Cancellation, Progress, ServerError, clean_address
 from trame_server.utils.asynchronous import create_task
 
 from . import page, texts, uploads
@@ -132,7 +132,7 @@ class Viewer:
         self.open(work, name, lambda volume: self.studies.server_has(volume, session=session))
 
     def open(self, work: Work, name: str, note: Callable[[Any], None]) -> None:
-        """Gets the voxels of a scan and shows them; what was shown of another one is gone first, also from the server."""
+        """Gets the voxels of a scan and shows them; an earlier scan is first removed, also from the server."""
         self.studies.forget()
         self.show_record(None)
         self.show_evidence_state(None)

@@ -47,7 +47,7 @@ def studies(scans: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 def server(
     bundle_root: Path, studies: Path, untrained_weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LiveServer]:
-    """A server on the folder of studies, with untrained weights: what it says means nothing, but must arrive unchanged."""
+    """A server on the folder of studies with untrained weights: its answers mean nothing but must arrive unchanged."""
     work = tmp_path_factory.mktemp("server")
     with running(bundle_root, studies, work, [("checkpoint", str(untrained_weights))]) as live:
         yield live

@@ -131,7 +131,7 @@ def slice_views(program: Program) -> Iterator[dict[str, Any]]:
 @pytest.fixture
 def volume(program: Program, bundle_answer: BundleAnswer) -> Any:
     """The synthetic scan in the scene, read by the module's own decoder."""
-    from CTFindingsLib import nifti, nodes
+    from ctfindings_client import nifti, nodes
 
     node = program.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Doe^Jane chest")
     nodes.fill_volume(node, *nifti.decode(bundle_answer.scan.read_bytes()))

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-MODULE_FOLDER = Path(__file__).resolve().parents[3] / "plugins" / "slicer" / "CTFindings"
+PLUGINS = Path(__file__).resolve().parents[3] / "plugins"
+MODULE_FOLDER = PLUGINS / "slicer" / "CTFindings"
 
 
 class Program:
@@ -88,7 +89,7 @@ class Program:
         slicer.util.errorDisplay = lambda text, **_: self.questions.append(text)
 
     def close(self) -> None:
-        """Takes the scene apart while Python still stands; left to the interpreter's end, Slicer's core crashes there."""
+        """Takes the scene apart while Python still runs; Slicer's core crashes if the interpreter's end does it."""
         import slicer
 
         self.scene.Clear(1)

@@ -8,9 +8,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from CTFindingsLib.client import API, Client, Scan, check_server, with_session
-from CTFindingsLib.job import Job
-from CTFindingsLib.transport import ServerError
+from ctfindings_client.client import API, Client, Scan, check_server, with_session
+from ctfindings_client.job import Job
+from ctfindings_client.transport import ServerError
 
 from bundle.ctfindings.anatomy import ANATOMIES
 from tests.plugins.slicer.conftest import QUERY, BundleAnswer

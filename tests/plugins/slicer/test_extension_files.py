@@ -13,21 +13,39 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugins.slicer.program import MODULE_FOLDER
+from tests.plugins.slicer.program import MODULE_FOLDER, PLUGINS
 
 EXTENSION = MODULE_FOLDER.parent
-SOURCES = sorted(MODULE_FOLDER.rglob("*.py"))
+SOURCES = sorted([*MODULE_FOLDER.rglob("*.py"), *(PLUGINS / "client" / "ctfindings_client").rglob("*.py")])
+
+
+@pytest.fixture(scope="module")
+def packaged(bundle_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The extension as scripts/package_slicer_extension.py writes it, with the client code."""
+    output = tmp_path_factory.mktemp("packaged")
+    command = [sys.executable, str(bundle_root / "scripts" / "package_slicer_extension.py"), "--output", str(output)]
+    subprocess.run(command, check=True, capture_output=True)
+    return output / "SlicerCTFindings"
 
 
 def _name(path: Path) -> str:
-    return path.relative_to(MODULE_FOLDER).as_posix()
+    return path.relative_to(PLUGINS).as_posix()
 
 
-def test_every_file_of_the_module_is_installed() -> None:
-    text = (MODULE_FOLDER / "CMakeLists.txt").read_text(encoding="utf-8").replace("${MODULE_NAME}", "CTFindings")
+def test_every_file_of_the_packaged_module_is_installed(packaged: Path) -> None:
+    module = packaged / "CTFindings"
+    text = (module / "CMakeLists.txt").read_text(encoding="utf-8").replace("${MODULE_NAME}", "CTFindings")
     listed = set(re.findall(r"^  ([\w/]+\.(?:py|png|ui))$", text, re.MULTILINE))
-    present = {_name(path) for path in SOURCES} | {_name(path) for path in (MODULE_FOLDER / "Resources").rglob("*.*")}
-    assert listed == present
+    files = [*module.rglob("*.py"), *(module / "Resources").rglob("*.*")]
+    assert listed == {path.relative_to(module).as_posix() for path in files}
+
+
+def test_packaged_client_needs_only_its_own_folder(packaged: Path) -> None:
+    code = "import ctfindings_client.client, ctfindings_client.record; print(ctfindings_client.client.__file__)"
+    command = [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, 'CTFindings'); {code}"]
+    result = subprocess.run(command, cwd=packaged, capture_output=True, encoding="utf-8", check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("CTFindings") or str(packaged) in result.stdout
 
 
 def test_metadata_of_the_extension_is_complete() -> None:
@@ -80,8 +98,8 @@ def test_sources_run_on_the_oldest_python_of_slicer(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=_name)
 def test_sources_need_nothing_that_slicer_lacks(path: Path) -> None:
-    own = {"CTFindingsLib", "CTFindingsQt", "slicer", "vtk", "numpy"}
-    qt = {"qt"} if path.parent.name != "CTFindingsLib" else set()
+    own = {"ctfindings_client", "CTFindingsLib", "slicer", "vtk", "numpy"}
+    qt = {"qt"} if path.parent.name != "ctfindings_client" else set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -97,7 +115,7 @@ def test_rules_of_the_linter_stand_alone_and_are_those_of_the_repository() -> No
     assert {key: own["lint"][key] for key in whole["lint"]} == whole["lint"]
 
 
-def test_cmake_configures_the_extension(tmp_path: Path) -> None:
+def test_cmake_configures_the_extension(tmp_path: Path, packaged: Path) -> None:
     """Against stand-ins for Slicer's macros: syntax, order, and that every listed file is there."""
     cmake = shutil.which("cmake")
     if cmake is None:
@@ -132,7 +150,7 @@ endfunction()
         encoding="utf-8",
     )
     sources = tmp_path / "extension"
-    shutil.copytree(EXTENSION, sources)
+    shutil.copytree(packaged, sources)
     listing = sources / "CMakeLists.txt"
     # No compiler is needed to configure a module of scripts.
     listing.write_text(

@@ -26,9 +26,9 @@ def test_findings_and_evidence_of_a_live_server_reach_the_scene(
     address: str, program: Program, phantom_scan: tuple[Path, Path]
 ) -> None:
     import slicer.util
-    from CTFindingsLib import anatomy, heat, nifti, nodes
-    from CTFindingsLib.study import Studies
-    from CTFindingsLib.transport import Cancellation, ignore_progress
+    from ctfindings_client import anatomy, heat, nifti, nodes
+    from ctfindings_client.study import Studies
+    from ctfindings_client.transport import Cancellation, ignore_progress
 
     def run(work: Any) -> Any:
         return work(Cancellation(), ignore_progress)

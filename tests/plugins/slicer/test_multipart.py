@@ -1,4 +1,4 @@
-"""Forms: what the standard library's mail parser reads of them, and what comes back from bytes that are hard to split."""
+"""Multipart forms against the parser of the standard library, and bytes that are hard to split."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import email
 import email.policy
 
 import pytest
-from CTFindingsLib.multipart import Part, decode, encode
+from ctfindings_client.multipart import Part, decode, encode
 
 HARD = [b"", b"\r\n", b"\r\n--", b"--\r\n\r\n--\r\n", bytes(range(256)) * 3, b"a\r\n\r\nb\r\n"]
 

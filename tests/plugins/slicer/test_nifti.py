@@ -8,7 +8,7 @@ import itertools
 import nibabel as nib
 import numpy as np
 import pytest
-from CTFindingsLib import nifti
+from ctfindings_client import nifti
 
 # A scan turned about two axes, with three spacings, and its first axis towards the patient's left.
 _TURN = np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, 0.6, -0.8], [0, 0.8, 0.6]])

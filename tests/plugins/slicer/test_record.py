@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from CTFindingsLib.record import COLUMNS, NOTICE, Record, evidence_line, next_order, ordered
+from ctfindings_client.record import COLUMNS, NOTICE, Record, evidence_line, next_order, ordered
 
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.findings_record import DISCLAIMER, FindingsRecord

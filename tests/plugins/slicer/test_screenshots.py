@@ -34,9 +34,9 @@ def test_views_of_the_most_probable_finding(
     bundle_root: Path,
     tmp_path: Path,
 ) -> None:
-    from CTFindingsLib import anatomy, nodes
-    from CTFindingsLib.study import Studies
-    from CTFindingsLib.transport import Cancellation, ignore_progress
+    from ctfindings_client import anatomy, nodes
+    from ctfindings_client.study import Studies
+    from ctfindings_client.transport import Cancellation, ignore_progress
     from PIL import Image, ImageDraw
     from PIL.PngImagePlugin import PngInfo
 
@@ -88,7 +88,7 @@ def test_views_of_the_most_probable_finding(
 
 @pytest.mark.parametrize("name", ["slicer_views.png", "viewer.png"])
 def test_pictures_show_the_shipped_weights(bundle_root: Path, name: str) -> None:
-    """Otherwise make them anew: the first lines of this file, and of ``tests/plugins/viewer/test_browser.py``, say how."""
+    """If this fails, make them anew as the docstrings of this file and of tests/plugins/viewer/test_browser.py say."""
     from PIL import Image
 
     shipped = hashlib.sha256((bundle_root / "models" / "model.pt").read_bytes()).hexdigest()

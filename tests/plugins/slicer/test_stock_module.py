@@ -45,7 +45,7 @@ def stock(program: Program, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         affine = np.eye(4)
         affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
         affine[:3, 3] = image.GetOrigin()
-        from CTFindingsLib import nodes
+        from ctfindings_client import nodes
 
         nodes.fill_volume(node, sitk.GetArrayFromImage(image), flip @ affine)
         return node

@@ -17,7 +17,7 @@ from tests.plugins.slicer.stand_in_server import StandInServer
 
 
 def _run(work: Any) -> Any:
-    from CTFindingsLib.transport import Cancellation, ignore_progress
+    from ctfindings_client.transport import Cancellation, ignore_progress
 
     return work(Cancellation(), ignore_progress)
 
@@ -32,7 +32,7 @@ def _roles(program: Program) -> list[str]:
 
 @pytest.fixture
 def studies(program: Program, server: StandInServer) -> Any:
-    from CTFindingsLib.study import Studies
+    from ctfindings_client.study import Studies
 
     studies = Studies()
     studies.address = server.address
@@ -51,7 +51,7 @@ def test_scan_arrives_as_it_lies_in_the_scene(
 
 def test_anatomies_become_coded_segments_in_place(studies: Any, volume: Any, bundle_answer: BundleAnswer) -> None:
     import slicer.util
-    from CTFindingsLib import anatomy, nodes
+    from ctfindings_client import anatomy, nodes
 
     studies.show_findings(volume, _run(studies.ask_findings(volume)))
     node = nodes.find(volume, anatomy.ROLE)
@@ -68,7 +68,7 @@ def test_anatomies_become_coded_segments_in_place(studies: Any, volume: Any, bun
 
 def test_every_anatomy_has_a_term() -> None:
     pytest.importorskip("slicer", reason="slicer-core is not installed (make slicer)")
-    from CTFindingsLib.anatomy import TERMS
+    from ctfindings_client.anatomy import TERMS
 
     assert tuple(TERMS) == ANATOMY_NAMES
 
@@ -76,7 +76,7 @@ def test_every_anatomy_has_a_term() -> None:
 def test_points_stand_at_the_evidence_of_the_present_findings(
     studies: Any, volume: Any, bundle_answer: BundleAnswer
 ) -> None:
-    from CTFindingsLib import nodes, points
+    from ctfindings_client import nodes, points
 
     studies.show_findings(volume, _run(studies.ask_findings(volume)))
     node = nodes.find(volume, points.ROLE)
@@ -95,7 +95,7 @@ def test_points_stand_at_the_evidence_of_the_present_findings(
 def test_table_of_the_scene_holds_all_findings_present_ones_first(
     studies: Any, volume: Any, bundle_answer: BundleAnswer
 ) -> None:
-    from CTFindingsLib import nodes, tables
+    from ctfindings_client import nodes, tables
 
     from bundle.ctfindings.inference.findings_record import FindingsRecord
 
@@ -121,7 +121,7 @@ def test_views_jump_to_the_slice_that_the_record_names(
 
 
 def test_a_view_keeps_its_centre_unless_the_evidence_would_be_out_of_sight(program: Program, axial: Any) -> None:
-    from CTFindingsLib import slices
+    from ctfindings_client import slices
 
     slices.jump((50.0, -20.0, 30.0))
     matrix = axial.GetSliceToRAS()
@@ -135,7 +135,7 @@ def test_heat_lies_over_the_scan_with_the_chosen_opacity(
     studies: Any, volume: Any, axial: Any, program: Program, bundle_answer: BundleAnswer
 ) -> None:
     import slicer.util
-    from CTFindingsLib import heat, nodes
+    from ctfindings_client import heat, nodes
 
     studies.show_findings(volume, _run(studies.ask_findings(volume)))
     name = bundle_answer.present()[0]["name"]
@@ -157,7 +157,7 @@ def test_heat_lies_over_the_scan_with_the_chosen_opacity(
 def test_free_text_gives_a_depth_profile_and_jumps(
     studies: Any, volume: Any, axial: Any, bundle_answer: BundleAnswer
 ) -> None:
-    from CTFindingsLib import depth, nodes
+    from ctfindings_client import depth, nodes
 
     studies.show_evidence(volume, _run(studies.ask_evidence(volume, query=QUERY)))
     place = bundle_answer.record["queries"][0]["evidence"]
@@ -214,7 +214,7 @@ def test_a_second_find_leaves_nothing_of_the_first(
 
 
 def test_going_to_a_finding_needs_no_server(studies: Any, volume: Any, axial: Any, server: StandInServer) -> None:
-    from CTFindingsLib import heat, nodes
+    from ctfindings_client import heat, nodes
 
     record = studies.show_findings(volume, _run(studies.ask_findings(volume)))
     server.close()
@@ -228,7 +228,7 @@ def test_going_to_a_finding_needs_no_server(studies: Any, volume: Any, axial: An
 
 
 def test_the_chart_of_another_scan_leaves_the_screen(studies: Any, volume: Any, program: Program) -> None:
-    from CTFindingsLib import depth, nodes
+    from ctfindings_client import depth, nodes
 
     view = program.scene.AddNewNodeByClass("vtkMRMLPlotViewNode")
     studies.show_evidence(volume, _run(studies.ask_evidence(volume, query=QUERY)))
@@ -273,7 +273,7 @@ def test_exported_scene_comes_back_whole(
 
     import slicer
     import slicer.util
-    from CTFindingsLib import anatomy, depth, export, heat, nodes, points, tables
+    from ctfindings_client import anatomy, depth, export, heat, nodes, points, tables
 
     record = studies.show_findings(volume, _run(studies.ask_findings(volume)))
     name = bundle_answer.present()[0]["name"]
@@ -303,7 +303,7 @@ def test_exported_scene_comes_back_whole(
 
 
 def test_export_into_a_missing_folder_is_refused(studies: Any, volume: Any, tmp_path: Path) -> None:
-    from CTFindingsLib import export
+    from ctfindings_client import export
 
     record = studies.show_findings(volume, _run(studies.ask_findings(volume)))
     with pytest.raises(export.ExportError, match="is no folder"):
@@ -315,7 +315,7 @@ def test_a_failed_scene_file_leaves_nothing_behind(
 ) -> None:
     from types import SimpleNamespace
 
-    from CTFindingsLib import export
+    from ctfindings_client import export
 
     record = studies.show_findings(volume, _run(studies.ask_findings(volume)))
     full_disk = SimpleNamespace(

@@ -9,7 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from CTFindingsLib.transport import Cancellation, Cancelled, ServerError, clean_address, is_local, is_private, request
+from ctfindings_client.transport import (
+    Cancellation,
+    Cancelled,
+    ServerError,
+    clean_address,
+    is_local,
+    is_private,
+    request,
+)
 
 Answer = Callable[[socket.socket, bytes], None]
 

@@ -26,9 +26,9 @@ def _inside(low: tuple[float, ...], high: tuple[float, ...]) -> np.ndarray:
 @pytest.fixture
 def shown(slice_views: dict[str, Any], program: Program) -> dict[str, Any]:
     """A grey scan with a made-up heat map that fills a box, shown by the module."""
-    from CTFindingsLib import nodes
-    from CTFindingsLib.client import Evidence
-    from CTFindingsLib.study import Studies
+    from ctfindings_client import nodes
+    from ctfindings_client.client import Evidence
+    from ctfindings_client.study import Studies
 
     volume = program.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
     nodes.fill_volume(volume, np.zeros(SHAPE, dtype=np.int16), AFFINE)
@@ -97,7 +97,7 @@ def test_a_floor_above_the_rest_leaves_only_the_strongest(shown: dict[str, Any])
 def test_anatomy_is_drawn_as_an_outline_that_leaves_the_scan_visible(
     slice_views: dict[str, Any], program: Program
 ) -> None:
-    from CTFindingsLib import anatomy, nodes, slices
+    from ctfindings_client import anatomy, nodes, slices
 
     volume = program.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
     nodes.fill_volume(volume, np.zeros(SHAPE, dtype=np.int16), AFFINE)

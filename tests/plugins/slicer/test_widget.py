@@ -190,7 +190,7 @@ def test_find_fills_the_table_and_goes_to_the_first_finding(
 def test_a_click_on_a_row_moves_the_views_and_shows_its_heat(
     panel: Any, volume: Any, axial: Any, bundle_answer: BundleAnswer
 ) -> None:
-    from CTFindingsLib import heat
+    from ctfindings_client import heat
 
     panel.ui.volumeSelector.setCurrentNode(volume)
     panel.ui.findButton.emit("clicked(bool)", False)
@@ -309,7 +309,7 @@ def test_what_is_no_address_is_refused_before_anything_is_sent(panel: Any, progr
 def test_an_answer_that_the_scene_refuses_is_a_line_and_the_panel_goes_on(
     panel: Any, volume: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from CTFindingsLib import anatomy
+    from ctfindings_client import anatomy
 
     def refuse(*_: Any) -> None:
         raise RuntimeError("Slicer did not take the anatomy map as a segmentation")
@@ -362,7 +362,7 @@ def test_a_scan_that_was_read_before_shows_its_table_without_a_server(
 @pytest.fixture
 def second(program: Program, volume: Any) -> Any:
     """Another scan in the scene."""
-    from CTFindingsLib import nodes
+    from ctfindings_client import nodes
 
     node = program.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "another scan")
     nodes.fill_volume(node, np.full((20, 30, 40), -1000, dtype=np.int16), nodes.affine_of(volume))
@@ -372,7 +372,7 @@ def second(program: Program, volume: Any) -> Any:
 
 def _drawn(volume: Any) -> set[str]:
     """Roles of what is drawn over the views of a volume."""
-    from CTFindingsLib import anatomy, heat, nodes, points
+    from ctfindings_client import anatomy, heat, nodes, points
 
     found = {role: nodes.find(volume, role) for role in (anatomy.ROLE, points.ROLE, heat.BOX_ROLE)}
     return {role for role, node in found.items() if node is not None and node.GetDisplayNode().GetVisibility()}
@@ -381,7 +381,7 @@ def _drawn(volume: Any) -> set[str]:
 def test_choosing_another_scan_shows_it_without_the_markings_of_the_first(
     panel: Any, program: Program, volume: Any, second: Any, axial: Any
 ) -> None:
-    from CTFindingsLib import heat
+    from ctfindings_client import heat
 
     composite = program.scene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
     panel.ui.volumeSelector.setCurrentNode(volume)
@@ -411,7 +411,7 @@ def test_choosing_another_scan_shows_it_without_the_markings_of_the_first(
 def test_a_scan_that_is_removed_takes_its_markings_along_and_leaves_those_of_others(
     panel: Any, program: Program, volume: Any, second: Any
 ) -> None:
-    from CTFindingsLib import points, tables
+    from ctfindings_client import points, tables
 
     panel.ui.volumeSelector.setCurrentNode(volume)
     panel.ui.findButton.emit("clicked(bool)", False)
@@ -470,7 +470,7 @@ def test_a_scan_that_stays_chosen_stays_on_the_server(panel: Any, volume: Any, s
 
 
 def test_lists_of_scans_offer_neither_heat_maps_nor_label_maps(panel: Any, volume: Any) -> None:
-    from CTFindingsLib import heat
+    from ctfindings_client import heat
 
     panel.ui.volumeSelector.setCurrentNode(volume)
     panel.ui.findButton.emit("clicked(bool)", False)
@@ -484,7 +484,7 @@ def test_lists_of_scans_offer_neither_heat_maps_nor_label_maps(panel: Any, volum
 
 
 def test_boxes_show_and_hide_what_they_name(panel: Any, volume: Any) -> None:
-    from CTFindingsLib import anatomy, heat, nodes, points
+    from ctfindings_client import anatomy, heat, nodes, points
 
     panel.ui.volumeSelector.setCurrentNode(volume)
     panel.ui.findButton.emit("clicked(bool)", False)

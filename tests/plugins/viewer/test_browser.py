@@ -94,7 +94,8 @@ class Page:
         """Pixels of a slice view ``(height, width, 3)`` without the page's own letters."""
         place = self.driver.find_element(By.ID, f"place-{name}")
         box = self.driver.execute_script(
-            "const r = arguments[0].closest('.layout-grid-item').getBoundingClientRect(); return [r.x, r.y, r.width, r.height]",
+            "const r = arguments[0].closest('.layout-grid-item').getBoundingClientRect();"
+            "return [r.x, r.y, r.width, r.height]",
             place,
         )
         x, y, width, height = (round(value) for value in box)

@@ -7,8 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ctfindings_client.record import COLUMNS, Row
 from ctfindings_viewer import texts
-from CTFindingsLib.record import COLUMNS, Row
 
 
 def row(name: str, probability: float, threshold: float, z: float | None = 0.0, **changes: Any) -> Row:

@@ -1,3 +1,1 @@
-"""What the module CT Findings does, without Qt. Of Slicer it needs only the MRML scene, so it runs on Slicer's core as
-well.
-"""
+"""Parts of the Slicer module that the viewer does not share: the findings table and the self-test."""

@@ -10,9 +10,9 @@ import numpy as np
 import slicer
 import slicer.util
 
-from CTFindingsLib import anatomy, heat, nodes, points, tables
-from CTFindingsLib.answers import Evidence, Findings
-from CTFindingsLib.record import Record
+from ctfindings_client import anatomy, heat, nodes, points, tables
+from ctfindings_client.answers import Evidence, Findings
+from ctfindings_client.record import Record
 
 _AFFINE = np.array([[-2.0, 0, 0, 40], [0, -2, 0, 50], [0, 0, 3, -60], [0, 0, 0, 1.0]])
 _PEAK = (10.0, 20.0, -30.0)

@@ -9,14 +9,18 @@ from typing import Any
 
 import qt
 
-from CTFindingsLib.record import COLUMNS, Row, next_order, ordered
+from ctfindings_client.record import COLUMNS, Row, next_order, ordered
 
 _BAR = COLUMNS.index("Probability")
 _BAR_WIDTH = 110
 """In pixels."""
 
-_PRESENT_STYLE = "QProgressBar { border: 0; background: #e8e8e8; color: black; } QProgressBar::chunk { background: #e9a23b; }"
-_ABSENT_STYLE = "QProgressBar { border: 0; background: #e8e8e8; color: black; } QProgressBar::chunk { background: #a8b4c0; }"
+_PRESENT_STYLE = (
+    "QProgressBar { border: 0; background: #e8e8e8; color: black; } QProgressBar::chunk { background: #e9a23b; }"
+)
+_ABSENT_STYLE = (
+    "QProgressBar { border: 0; background: #e8e8e8; color: black; } QProgressBar::chunk { background: #a8b4c0; }"
+)
 
 
 class FindingsTable:

@@ -1,5 +1,4 @@
-"""HTTP over the standard library: one request that reports its progress, can be cancelled, and fails with a readable
-sentence.
+"""HTTP over the standard library: one request with progress, cancellation and readable errors.
 
 ``http.client`` rather than ``urllib.request``: cancelling has to close the socket of a request that waits for its
 answer.
@@ -103,7 +102,12 @@ def clean_address(address: str) -> str:
         text = f"http://{text}"
     try:
         parts = urlsplit(text)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0 and len(text.split()) == 1
+        usable = (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and (parts.port or 1) > 0
+            and len(text.split()) == 1
+        )
     except ValueError:
         usable = False
     if not usable or parts.netloc.endswith(":") or parts.username or parts.query or parts.fragment:
@@ -233,7 +237,10 @@ def _receive(response: http.client.HTTPResponse, progress: Progress) -> bytes:
 
 def _no_answer(error: Exception, address: str) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"{address}: the server's certificate is not trusted ({error.verify_message}); ask who runs the server for a valid one"
+        return (
+            f"{address}: the server's certificate is not trusted ({error.verify_message}); "
+            "ask the administrator of the server for a valid one"
+        )
     if isinstance(error, ssl.SSLError):
         return f"{address}: no encrypted connection; does the server speak http rather than https?"
     if isinstance(error, ConnectionRefusedError):
@@ -252,7 +259,9 @@ def _no_answer(error: Exception, address: str) -> str:
 def _refusal(response: http.client.HTTPResponse, body: bytes, address: str) -> str:
     status = response.status
     if 300 <= status < 400:
-        return f"{address}: the server points to {response.getheader('Location', 'another address')}; enter that address"
+        return (
+            f"{address}: the server points to {response.getheader('Location', 'another address')}; enter that address"
+        )
     try:
         detail = json.loads(body.decode("utf-8"))["detail"]
     except (ValueError, KeyError, TypeError):

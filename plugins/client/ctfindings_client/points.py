@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from CTFindingsLib import nodes
-from CTFindingsLib.record import NOTICE, Record, Row, ordered
+from ctfindings_client import nodes
+from ctfindings_client.record import NOTICE, Record, Row, ordered
 
 ROLE = "points"
 SAME_PLACE_MM = 10.0

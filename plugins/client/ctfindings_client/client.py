@@ -11,10 +11,19 @@ from urllib.parse import quote, urlencode
 
 import numpy as np
 
-from CTFindingsLib import multipart, nifti
-from CTFindingsLib.answers import Evidence, Findings, Scan, ServerInfo
-from CTFindingsLib.record import Record
-from CTFindingsLib.transport import Cancellation, Progress, Reply, ServerError, clean_address, ignore_progress, is_private, request
+from ctfindings_client import multipart, nifti
+from ctfindings_client.answers import Evidence, Findings, Scan, ServerInfo
+from ctfindings_client.record import Record
+from ctfindings_client.transport import (
+    Cancellation,
+    Progress,
+    Reply,
+    ServerError,
+    clean_address,
+    ignore_progress,
+    is_private,
+    request,
+)
 
 API = 1
 """Version of the interface that this module speaks. The server names its own in ``models.<name>.config.api`` of
@@ -43,7 +52,11 @@ class Client:
     """
 
     def __init__(
-        self, address: str, token: str = "", cancellation: Cancellation | None = None, progress: Progress = ignore_progress
+        self,
+        address: str,
+        token: str = "",
+        cancellation: Cancellation | None = None,
+        progress: Progress = ignore_progress,
     ) -> None:
         self.address = clean_address(address)
         self.token = token
@@ -57,9 +70,13 @@ class Client:
             ServerError: when it refuses, or when the password would travel in the clear.
         """
         if not is_private(self.address):
-            raise ServerError(f"{self.address}: a password is only sent over https; ask who runs the server for an https address")
+            raise ServerError(
+                f"{self.address}: a password is only sent over https; ask who runs the server for an https address"
+            )
         form = urlencode({"username": user, "password": password, "grant_type": "password"}).encode("ascii")
-        reply = self._request("POST", "/auth/token", [form], "application/x-www-form-urlencoded", seconds=_CONNECT_SECONDS)
+        reply = self._request(
+            "POST", "/auth/token", [form], "application/x-www-form-urlencoded", seconds=_CONNECT_SECONDS
+        )
         self.token = str(_json(reply).get("access_token") or "")
         return self.token
 
@@ -122,7 +139,9 @@ class Client:
         params, file = self._infer("findings", session, image, {})
         names = params.get("label_names")
         if not isinstance(params.get("record"), dict) or not isinstance(names, dict):
-            raise ServerError(f"{self.address}: the answer holds no findings record; do server and module have the same version?")
+            raise ServerError(
+                f"{self.address}: the answer holds no findings record; do server and module have the same version?"
+            )
         array, affine = _volume(file, "anatomy map")
         try:
             record = Record.parse(params["record"])
@@ -139,7 +158,9 @@ class Client:
         try:
             return _evidence(params, heat, affine)
         except (KeyError, TypeError, ValueError) as error:
-            raise ServerError(f"{self.address}: the answer about '{finding or query}' is not complete ({error!r})") from error
+            raise ServerError(
+                f"{self.address}: the answer about '{finding or query}' is not complete ({error!r})"
+            ) from error
 
     def _infer(self, model: str, session: str, image: str, params: Mapping[str, str]) -> tuple[dict[str, Any], bytes]:
         path = f"/infer/{model}?{urlencode({'image': image} if image else {'session_id': session})}"
@@ -151,14 +172,18 @@ class Client:
             answer = json.loads(next(part.content for part in parts if part.filename is None and part.name == "params"))
             file = next(part.content for part in parts if part.filename is not None)
         except (ValueError, StopIteration) as error:
-            raise ServerError(f"{self.address}: the answer of the model '{model}' cannot be read ({error!r})") from error
+            raise ServerError(
+                f"{self.address}: the answer of the model '{model}' cannot be read ({error!r})"
+            ) from error
         return answer, file
 
     def _form(self, method: str, path: str, parts: list[multipart.Part]) -> Reply:
         content_type, blocks = multipart.encode(parts)
         return self._request(method, path, blocks, content_type)
 
-    def _request(self, method: str, path: str, blocks: list[bytes] | None = None, content_type: str = "", **options: Any) -> Reply:
+    def _request(
+        self, method: str, path: str, blocks: list[bytes] | None = None, content_type: str = "", **options: Any
+    ) -> Reply:
         headers = {"Content-Type": content_type} if content_type else {}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
@@ -174,7 +199,9 @@ class Client:
         )
 
 
-def with_session(client: Client, session: str, scan: Callable[[], Scan], ask: Callable[[str], Any], uploaded: Callable[[str], None]) -> Any:
+def with_session(
+    client: Client, session: str, scan: Callable[[], Scan], ask: Callable[[str], Any], uploaded: Callable[[str], None]
+) -> Any:
     """Asks about a scan, and uploads it first when it never was, or when the server has forgotten it.
 
     Args:
@@ -211,13 +238,21 @@ def check_server(info: Mapping[str, Any], address: str) -> ServerInfo:
     if missing:
         served = ", ".join(sorted(models)) or "none"
         raise ServerError(
-            f"{address}: the server has no model {' and '.join(missing)} (it has: {served}); start it with the CT Findings app"
+            f"{address}: the server has no model {' and '.join(missing)} (it has: {served}); "
+            "start it with the CT Findings app"
         )
     config = models[MODELS[0]].get("config") or {}
     api = config.get("api")
     if api != API:
-        older = "this module; update the CT Findings extension" if isinstance(api, int) and api > API else "the server; update it"
-        raise ServerError(f"{address}: the server speaks interface {api} and this module interface {API}. The older of the two is {older}")
+        older = (
+            "this module; update the CT Findings extension"
+            if isinstance(api, int) and api > API
+            else "the server; update it"
+        )
+        raise ServerError(
+            f"{address}: the server speaks interface {api} and this module interface {API}. "
+            f"The older of the two is {older}"
+        )
     return ServerInfo(str(config.get("bundle_version", "unknown")), str(config.get("weights_sha256", "unknown")))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import slicer
 
-from CTFindingsLib.record import Record
+from ctfindings_client.record import Record
 
 RECORD_FILE = "findings.json"
 TABLE_FILE = "findings.csv"

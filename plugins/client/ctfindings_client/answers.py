@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from CTFindingsLib.record import Record
+from ctfindings_client.record import Record
 
 
 @dataclass(frozen=True)

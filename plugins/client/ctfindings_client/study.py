@@ -15,11 +15,11 @@ from typing import Any
 import slicer
 import slicer.util
 
-from CTFindingsLib import anatomy, depth, heat, nodes, points, slices, tables
-from CTFindingsLib.answers import Evidence, Findings, Scan, ServerInfo
-from CTFindingsLib.client import Client, with_session
-from CTFindingsLib.record import Record, Row
-from CTFindingsLib.transport import Cancellation, Progress, ServerError
+from ctfindings_client import anatomy, depth, heat, nodes, points, slices, tables
+from ctfindings_client.answers import Evidence, Findings, Scan, ServerInfo
+from ctfindings_client.client import Client, with_session
+from ctfindings_client.record import Record, Row
+from ctfindings_client.transport import Cancellation, Progress, ServerError
 
 
 class Studies:
@@ -43,7 +43,7 @@ class Studies:
         self._deleting: list[threading.Thread] = []
 
     def server_has(self, volume: Any, *, session: str = "", image: str = "") -> None:
-        """Notes that the server has a volume already: in a session, or under an id of its own. It is then not uploaded."""
+        """Records that the server already has a volume, by session or by its own id, so that it is not uploaded again."""
         known, name = (self._images, image) if image else (self._sessions, session)
         known[self._key(volume)] = name
 
@@ -68,7 +68,9 @@ class Studies:
         for thread in self._deleting:
             thread.join(max(0.0, end - time.monotonic()))
 
-    def ask_connection(self, user: str = "", password: str = "") -> Callable[[Cancellation, Progress], tuple[str, ServerInfo]]:
+    def ask_connection(
+        self, user: str = "", password: str = ""
+    ) -> Callable[[Cancellation, Progress], tuple[str, ServerInfo]]:
         """Work that signs in, where a user is given, and says what the server is: (token, server)."""
         address, token = self.address, self.token
 
@@ -87,16 +89,20 @@ class Studies:
         """
         return self._ask(volume, lambda client, session, image: client.findings(session, image=image), check=True)
 
-    def ask_evidence(self, volume: Any, *, finding: str = "", query: str = "") -> Callable[[Cancellation, Progress], Evidence]:
+    def ask_evidence(
+        self, volume: Any, *, finding: str = "", query: str = ""
+    ) -> Callable[[Cancellation, Progress], Evidence]:
         """Work that gets the evidence of a finding, or of a free text, in a volume.
 
         Raises:
             ValueError: when the volume cannot be sent.
         """
-        return self._ask(volume, lambda client, session, image: client.evidence(session, image=image, finding=finding, query=query))
+        return self._ask(
+            volume, lambda client, session, image: client.evidence(session, image=image, finding=finding, query=query)
+        )
 
     def show_findings(self, volume: Any, findings: Findings) -> Record:
-        """Puts anatomy, table, points and record of an answer into the scene; what an earlier answer left is removed."""
+        """Puts anatomy, table, points and record of an answer into the scene, in place of an earlier answer."""
         nodes.remove(volume)
         anatomy.show(volume, findings.labels, findings.affine, findings.label_names)
         points.show(volume, findings.record)
@@ -105,7 +111,7 @@ class Studies:
         return findings.record
 
     def show_evidence(self, volume: Any, evidence: Evidence) -> Evidence:
-        """Puts heat map, box and depth profile of an answer into the scene, and moves the views to its strongest point."""
+        """Puts heat map, box and depth profile of an answer into the scene and moves the views to its peak."""
         heat.show(volume, evidence, self.floor)
         heat.show_box(volume, evidence.text, evidence.box_mm)
         depth.show(volume, evidence.text, evidence.depth, None if evidence.peak_mm is None else evidence.peak_mm[2])
@@ -150,11 +156,15 @@ class Studies:
         if chart is not None:
             slicer.modules.plots.logic().ShowChartInLayout(chart)
 
-    def _ask(self, volume: Any, ask: Callable[[Client, str, str], Any], *, check: bool = False) -> Callable[[Cancellation, Progress], Any]:
+    def _ask(
+        self, volume: Any, ask: Callable[[Client, str, str], Any], *, check: bool = False
+    ) -> Callable[[Cancellation, Progress], Any]:
         """Work that asks about a volume: ``ask`` takes a client, and a session or the server's own id of the scan."""
         address, token, scan, key = self.address, self.token, read_scan(volume), self._key(volume)
         session, image = self._sessions.get(key, ""), self._images.get(key, "")
-        self._delete(old for old in list(self._sessions) if old[1] == key[1] and old != key)  # the volume was another scan then
+        self._delete(
+            old for old in list(self._sessions) if old[1] == key[1] and old != key
+        )  # the volume was another scan then
 
         def uploaded(new: str) -> None:
             self._sessions[key] = new
@@ -181,7 +191,9 @@ class Studies:
                 try:
                     Client(address, token).delete(session)
                 except ServerError as error:
-                    logging.warning("CT Findings: the server was not told to delete a scan; it does so by itself later. %s", error)
+                    logging.warning(
+                        "CT Findings: the server was not told to delete a scan; it does so by itself later. %s", error
+                    )
 
         thread = threading.Thread(target=work, name="CTFindings delete", daemon=True)
         thread.start()

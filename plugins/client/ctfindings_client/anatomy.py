@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import slicer
 
-from CTFindingsLib import nodes
+from ctfindings_client import nodes
 
 ROLE = "anatomy"
 
@@ -69,7 +69,9 @@ def show(volume: Any, labels: np.ndarray, affine: np.ndarray, label_names: Mappi
     label_node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "CT Findings labels")
     nodes.fill_volume(label_node, labels.astype(np.uint8), affine)
     try:
-        imported = slicer.vtkSlicerSegmentationsModuleLogic.ImportLabelmapToSegmentationNode(label_node, segmentation_node)
+        imported = slicer.vtkSlicerSegmentationsModuleLogic.ImportLabelmapToSegmentationNode(
+            label_node, segmentation_node
+        )
     finally:
         slicer.mrmlScene.RemoveNode(label_node)
     if not imported:

@@ -75,7 +75,9 @@ class Row:
     def hint(self) -> str:
         """What the table says when the mouse rests on the row."""
         low, high = self.spread
-        lines = [f"{self.name}: {self.probability:.2f}, between {low:.2f} and {high:.2f} over the wordings of the question."]
+        lines = [
+            f"{self.name}: {self.probability:.2f}, between {low:.2f} and {high:.2f} over the wordings of the question."
+        ]
         if not self.reliable:
             lines.append(f"† The scan does not show the anatomy '{self.anatomy}': this answer is unreliable.")
         return " ".join([*lines, NOTICE])
@@ -103,7 +105,8 @@ class Record:
         schema = str(data.get("schema_version", "none"))
         if schema.split(".")[0] != SCHEMA:
             raise ValueError(
-                f"the findings record has schema {schema}; this module reads {SCHEMA}.x. Update the older of server and module"
+                f"the findings record has schema {schema}; this module reads {SCHEMA}.x. "
+                "Update the older of server and module"
             )
         try:
             shape = (data.get("scan") or {}).get("shape")
@@ -146,7 +149,8 @@ class Record:
     def summary(self) -> str:
         """One line: how many findings, and of which model."""
         model, count = self.data["model"], sum(row.present for row in self.rows)
-        return f"{count} of {len(self.rows)} findings present. {model['bundle']} {model['version']}, weights {model['weights_sha256'][:8]}."
+        weights = f"{model['bundle']} {model['version']}, weights {model['weights_sha256'][:8]}"
+        return f"{count} of {len(self.rows)} findings present. {weights}."
 
 
 def ordered(rows: Sequence[Row], column: int | None = None, descending: bool = False) -> list[Row]:
@@ -179,7 +183,9 @@ def next_order(column: int, current: int | None, descending: bool) -> tuple[int,
     return column, (not descending if column == current else COLUMNS[column] in FALLING_FIRST)
 
 
-def evidence_line(text: str, probability: float | None, z_mm: float | None, image: int | None = None, images: int | None = None) -> str:
+def evidence_line(
+    text: str, probability: float | None, z_mm: float | None, image: int | None = None, images: int | None = None
+) -> str:
     """What an answer says, in a line, such as ``Hernia 0.80: strongest at I 9 mm, image 86 of 144.``
 
     Args:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from CTFindingsLib import nodes
-from CTFindingsLib.answers import Evidence
+from ctfindings_client import nodes
+from ctfindings_client.answers import Evidence
 
 HEAT_ROLE = "heat"
 BOX_ROLE = "box"
@@ -59,7 +59,9 @@ def set_floor(node: Any, floor: float) -> None:
     display.ApplyThresholdOn()
 
 
-def show_box(volume: Any, text: str, box_mm: tuple[tuple[float, float, float], tuple[float, float, float]] | None) -> Any:
+def show_box(
+    volume: Any, text: str, box_mm: tuple[tuple[float, float, float], tuple[float, float, float]] | None
+) -> Any:
     """Outlines the evidence by a box (min, max corners in RAS mm) that cannot be moved; without one the box is taken
     away.
     """
@@ -80,7 +82,9 @@ def show_box(volume: Any, text: str, box_mm: tuple[tuple[float, float, float], t
     display.SetPointLabelsVisibility(False)
     display.SetFillVisibility(False)
     display.SetUseGlyphScale(False)
-    display.SetGlyphSize(0.01)  # in mm: a mark in the middle of the box means nothing. Hiding the point hides the box in 3D
+    display.SetGlyphSize(
+        0.01
+    )  # in mm: a mark in the middle of the box means nothing. Hiding the point hides the box in 3D
     display.SetOutlineVisibility(True)
     display.SetColor(0.99, 0.75, 0.18)
     display.SetSelectedColor(0.99, 0.75, 0.18)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from CTFindingsLib.transport import Cancellation, Cancelled, Progress
+from ctfindings_client.transport import Cancellation, Cancelled, Progress
 
 STAGES = {
     "starting": "Connecting to the server",

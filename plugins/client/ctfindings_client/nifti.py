@@ -115,7 +115,9 @@ def decode_stored(content: bytes) -> Stored:
     dimensions = struct.unpack_from(order + "8h", content, 40)
     shape = dimensions[1:4]
     if dimensions[0] < 3 or min(shape) < 1 or any(size > 1 for size in dimensions[4 : dimensions[0] + 1]):
-        raise ValueError(f"volume has dimensions {dimensions[1 : dimensions[0] + 1]}; one volume of three dimensions is expected")
+        raise ValueError(
+            f"volume has dimensions {dimensions[1 : dimensions[0] + 1]}; one volume of three dimensions is expected"
+        )
     code = struct.unpack_from(order + "h", content, 70)[0]
     if code not in _TYPES:
         raise ValueError(f"volume has voxels of NIfTI type {code}, which is not known")

@@ -8,8 +8,8 @@ from typing import Any
 
 import vtk
 
-from CTFindingsLib import nodes
-from CTFindingsLib.record import COLUMNS, NOTICE, Record, ordered
+from ctfindings_client import nodes
+from ctfindings_client.record import COLUMNS, NOTICE, Record, ordered
 
 TABLE_ROLE = "table"
 RECORD_ROLE = "record"

@@ -8,7 +8,7 @@ from typing import Any
 import slicer
 import vtk
 
-from CTFindingsLib import nodes
+from ctfindings_client import nodes
 
 CHART_ROLE = "depth chart"
 _PROFILE = ("depth profile", "depth profile table", "Height z (mm)", "Score")

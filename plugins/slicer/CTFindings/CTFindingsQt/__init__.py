@@ -1,1 +1,0 @@
-"""The parts of the module's panel that are more than wiring."""
