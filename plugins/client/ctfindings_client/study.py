@@ -43,7 +43,7 @@ class Studies:
         self._deleting: list[threading.Thread] = []
 
     def server_has(self, volume: Any, *, session: str = "", image: str = "") -> None:
-        """Records that the server already has a volume, by session or by its own id, so that it is not uploaded again."""
+        """Records that the server already has a volume, by session or by its own id, so it is not sent again."""
         known, name = (self._images, image) if image else (self._sessions, session)
         known[self._key(volume)] = name
 
