@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from bundle.ctfindings.files.process_pool import usable_cores
+from bundle.ctfindings.files.parallel_map import usable_cores
 
 
 def machine() -> dict[str, Any]:

@@ -16,9 +16,9 @@ from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.csv_table import Row, Table, TableError, read_table
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.phantom.dataset import (
+    RECORDS,
     RENDERER_VERSION,
     VOLUME_FOLDERS,
-    kept_record,
     make_case,
     render_all,
     write_volumes,
@@ -105,12 +105,13 @@ def make_report_scans(
     begun = folder / "parameters.json"
     if begun.exists() and json.loads(begun.read_text(encoding="utf-8")) != settings:
         raise ValueError(f"{folder}: holds scans of other reports or settings; choose another folder or delete it")
-    for part in (*VOLUME_FOLDERS, "records"):
+    for part in VOLUME_FOLDERS:
         (folder / part).mkdir(parents=True, exist_ok=True)
     with atomic_path(begun) as temporary:
         temporary.write_text(json.dumps(settings), encoding="utf-8")
     chosen = [index for index in range(len(reports)) if index in split_of]
-    records = render_all(_render, [(folder, seed, index, reports[index]) for index in chosen], workers)
+    tasks = {f"report_{index:06d}": (folder, seed, index, reports[index]) for index in chosen}
+    records = render_all(_render, tasks, folder / RECORDS, workers)
     content: dict[str, Any] = {
         "name": "synthetic scans of real reports",
         "description": "images: bundle.ctfindings.data.sources.phantom; texts: the tables given, under their own licence",
@@ -152,13 +153,9 @@ def _splits(patients: Sequence[int], counts: Sequence[int], seed: int) -> Mappin
 
 
 def _render(task: tuple[Path, int, int, StatedReport]) -> dict[str, Any]:
-    """Renders and writes one scan, unless that is done, and returns its study record."""
+    """Renders and writes one scan and returns its study record."""
     folder, seed, index, report = task
     name = f"report_{index:06d}"
-    return kept_record(folder / "records" / f"{name}.json", lambda: _rendered(folder, name, seed, index, report))
-
-
-def _rendered(folder: Path, name: str, seed: int, index: int, report: StatedReport) -> dict[str, Any]:
     case, image, anatomy, bits, affine = make_case(seed, index, report.labels)
     return {
         "id": name,

@@ -219,7 +219,7 @@ def test_a_datalist_that_is_not_there_ends_in_one_line(bundle_root: Path, cache:
     keys = keys_of(bundle_root, tmp_path / "none.json", cache, tmp_path)
     with pytest.raises(SystemExit) as caught:
         workflow_of(bundle_root, keys).run()
-    assert re.fullmatch(r"error: .*none\.json: there is no such datalist.*", str(caught.value))
+    assert re.fullmatch(r"error: .*none\.json: no such datalist.*", str(caught.value))
 
 
 def test_the_last_epoch_is_validated_also_between_two_intervals(

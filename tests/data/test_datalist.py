@@ -67,7 +67,7 @@ def test_missing_file_damaged_file_and_missing_split_are_refused(tmp_path: Path)
     with pytest.raises(ValueError, match="no such datalist; check the path"):
         load_datalist(tmp_path / "none.json", "training")
     (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(ValueError, match="no valid JSON"):
+    with pytest.raises(ValueError, match="expected JSON"):
         load_datalist(tmp_path / "bad.json", "training")
     with pytest.raises(ValueError, match="no split 'test'"):
         load_datalist(write(tmp_path), "test")

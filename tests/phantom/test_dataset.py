@@ -52,7 +52,8 @@ def test_a_stopped_run_is_completed_without_rendering_again(datalist: Path) -> N
     folder = datalist.parent
     before = datalist.read_text(encoding="utf-8")
     datalist.unlink()
-    (folder / "records/phantom_000002.json").unlink()
+    records = (folder / "records.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "records.jsonl").write_text("".join(line for line in records if "phantom_000002" not in line))
     kept = (folder / "images/phantom_000001.nii.gz").stat().st_mtime_ns
     assert make_dataset(folder, 2, 1, 1, seed=3, workers=1, dicom=True).read_text(encoding="utf-8") == before
     assert (folder / "images/phantom_000001.nii.gz").stat().st_mtime_ns == kept
@@ -116,8 +117,10 @@ def test_the_dicom_series_has_the_geometry_and_the_values_of_the_image(datalist:
 
 
 def test_scans_are_rendered_where_the_system_does_not_tell_which_cores_may_be_used(
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    assert render_all(lambda task: {"id": task}, ["a", "b"]) == [{"id": "a"}, {"id": "b"}]
+    tasks = {"a": "1", "b": "2"}
+    assert render_all(lambda task: {"id": task}, tasks, tmp_path / "records.jsonl") == [{"id": "1"}, {"id": "2"}]

@@ -38,19 +38,40 @@ def load_datalist(path: str | Path, split: str, may_be_empty: bool = True) -> li
             18 values of -1, 0, 1, or a snippet has no text or a z_mm that is no number, or ``stored`` cannot be read.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(
-            f"{path}: there is no such datalist; check the path, or make one (README.md, On your own scans)"
-        )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: is no valid JSON ({error}); write it again") from error
-    if not isinstance(content, dict) or split not in content:
+    content = _content(path)
+    if split not in content:
         raise ValueError(f"{path}: has no split {split!r}; add a list of studies under that key")
     if not content[split] and not may_be_empty:
         raise ValueError(f"{path}: split {split!r} has no study; add some, or give another datalist")
     return [_study(record, path, index) for index, record in enumerate(content[split])]
+
+
+def split_names(path: str | Path) -> list[str]:
+    """Names of the splits of a datalist: its lists of study records.
+
+    Raises:
+        ValueError: if the file is missing or is not a datalist.
+    """
+    names = [
+        name
+        for name, value in _content(Path(path)).items()
+        if isinstance(value, list) and all(isinstance(record, Mapping) for record in value)
+    ]
+    if not names:
+        raise ValueError(f"{path}: has no split; add a list of studies under 'training', 'validation' or 'test'")
+    return names
+
+
+def _content(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such datalist; check the path, or make one (README.md, On your own scans)")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: expected JSON, found an error ({error}); write it again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected an object with splits, found {type(content).__name__}; write it again")
+    return content
 
 
 def _study(record: Mapping[str, Any], path: Path, index: int) -> dict[str, Any]:

@@ -12,11 +12,10 @@ import torch
 from monai.data import DistributedSampler, ThreadBuffer, ThreadDataLoader
 from monai.transforms import CastToTyped, EnsureTyped, Transform
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from bundle.ctfindings.data.datalist import MASK_KEYS, collate_studies
 from bundle.ctfindings.data.scan_cache import CachedStudies, fill
-from bundle.ctfindings.files.distributed_map import over_scans
+from bundle.ctfindings.files.parallel_map import parallel_map
 from bundle.ctfindings.files.fingerprint import FileSignature, file_signature
 
 
@@ -51,7 +50,7 @@ def fill_cache(datasets: Sequence[CachedStudies], workers: int = 1, scheduler: s
     where it was.
 
     Args:
-        workers, scheduler: see ``over_scans``.
+        workers, scheduler: see ``parallel_map``.
 
     Returns:
         What became of each entry, by study id: ``made``, ``kept``, or one line on why it failed.
@@ -62,10 +61,9 @@ def fill_cache(datasets: Sequence[CachedStudies], workers: int = 1, scheduler: s
         for index, study in enumerate(dataset.data):
             task = dataset.task(index)
             ids[task.path], tasks[task.path] = study["id"], task
-    found = over_scans(fill, tasks, workers, scheduler)
     return {
         ids[outcome.key]: outcome.problem or outcome.result
-        for outcome in tqdm(found, desc="cache", total=len(tasks), unit="", disable=None)
+        for outcome in parallel_map(fill, tasks, workers, scheduler, progress="cache")
     }
 
 

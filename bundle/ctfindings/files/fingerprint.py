@@ -1,21 +1,24 @@
-"""What tells a file or a folder from what it was before: number, size and time of its files."""
+"""Fingerprints: number, size and time of files, which tell whether the input of a task changed."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.folders import files_below
 
 
 class FileSignature(NamedTuple):
-    """State of some files on the disk.
+    """State of some files on disk.
 
     Attributes:
-        files: how many there are.
-        bytes: their size together.
-        newest_ns: when the newest was changed, in ns; 0 for no file.
+        files: number of files.
+        bytes: total size.
+        newest_ns: latest modification time in ns; 0 without files.
     """
 
     files: int
@@ -24,11 +27,7 @@ class FileSignature(NamedTuple):
 
 
 def file_signature(path: str | Path) -> FileSignature:
-    """Of a file, or of all files in a folder and its subfolders: the time of a folder itself says nothing of a file
-    written anew in it.
-
-    What is not there has no files.
-    """
+    """State of a file, or of all files below a folder; no files if the path does not exist."""
     place = Path(path)
     if place.is_dir():
         return signature_of_files(files_below(place))
@@ -36,8 +35,26 @@ def file_signature(path: str | Path) -> FileSignature:
 
 
 def signature_of_files(paths: Iterable[Path]) -> FileSignature:
-    """Of files, all of which are there."""
+    """State of files, all of which exist."""
     stats = [path.stat() for path in paths]
     return FileSignature(
         len(stats), sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)
     )
+
+
+def input_signature(paths: Iterable[str | Path | None], *settings: Any) -> str:
+    """Hexadecimal digest that changes with the files and the settings of a task.
+
+    Args:
+        paths: files and folders; None stands for an input that is absent. One that cannot be read counts as unknown:
+            the error belongs to the task that reads it.
+        settings: anything else the result depends on; ``str`` is used for what is not JSON.
+    """
+    states: list[Any] = []
+    for path in paths:
+        try:
+            states.append(path and [str(Path(path).resolve()), *file_signature(path)])
+        except (OSError, ScanError):
+            states.append(str(path))
+    content = json.dumps([states, settings], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()

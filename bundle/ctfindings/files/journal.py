@@ -1,76 +1,77 @@
-"""Work on many files in processes, with a journal: a run that was stopped does not do again what it has done."""
+"""Resume journal: a parallel map that was stopped does not repeat the tasks it finished."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from bundle.ctfindings.files.process_pool import Argument, in_parallel
-
-
-class Entry(NamedTuple):
-    """One line of a journal.
-
-    Attributes:
-        signature: of the input, such as its size and time; another one makes the result stale.
-        result: what the work gave, plain JSON.
-    """
-
-    signature: str
-    result: dict[str, Any]
+from bundle.ctfindings.files.parallel_map import Outcome, parallel_map
 
 
-def work_through(
-    work: Callable[[Argument], dict[str, Any]],
-    tasks: Mapping[str, tuple[str, Argument]],
+def resume(
+    work: Callable[[Any], Any],
+    tasks: Mapping[str, tuple[str, Any]],
     journal: Path,
-    workers: int,
-    holds: Callable[[str, dict[str, Any]], bool] = lambda key, result: True,
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The result of each task by its key, in any order; those in the journal whose signature is the same are not worked
-    on again.
+    workers: int = 1,
+    scheduler: str | None = None,
+    *,
+    holds: Callable[[str, Any], bool] = lambda key, result: True,
+    fatal: type[Exception] | tuple[()] = (),
+    progress: str = "",
+) -> Iterator[Outcome]:
+    """``parallel_map`` that appends each result to a journal and skips the tasks whose results are in it.
 
-    Each result is appended to the journal as soon as it is there.
+    A task that failed is not in the journal; the next run tries it again.
 
     Args:
-        work: a function of a module; processes import it by name.
-        tasks: signature and argument by key.
-        journal: JSON lines; made when missing.
-        workers: processes; 1 works in this process.
-        holds: whether a result in the journal, with its key, is still good; for work that leaves files.
+        work: function of a module whose result is plain JSON.
+        tasks: signature and argument by key. A result in the journal counts only if the signature is the same, so it
+            names all that the result depends on, such as the size and time of the input files.
+        journal: JSON lines file; created if missing.
+        workers, scheduler, fatal, progress: see ``parallel_map``.
+        holds: whether a journalled result of a key is still valid, for work that leaves files.
 
     Raises:
-        WorkerKilled: what was done stays in the journal.
+        ValueError: see ``parallel_map``. Finished results stay in the journal.
     """
-    known = read_journal(journal)
-    remaining: dict[str, Argument] = {}
+    known = _read(journal)
+    remaining: dict[str, Any] = {}
+    kept: list[Outcome] = []
     for key, (signature, argument) in tasks.items():
-        if key in known and known[key].signature == signature and holds(key, known[key].result):
-            yield key, known[key].result
+        before, result = known.get(key, (None, None))
+        if before == signature and holds(key, result):
+            kept.append(Outcome(key, result, kept=True))
         else:
             remaining[key] = argument
-    if not remaining:
-        return
+    yield from kept
+    for outcome in parallel_map(
+        work, remaining, workers, scheduler, fatal=fatal, progress=progress, finished=len(kept)
+    ):
+        if not outcome.problem:
+            _append(journal, {"key": outcome.key, "signature": tasks[outcome.key][0], "result": outcome.result})
+        yield outcome
+
+
+def _append(journal: Path, entry: dict[str, Any]) -> None:
     journal.parent.mkdir(parents=True, exist_ok=True)
-    with journal.open("a", encoding="utf-8") as file:
-        if file.tell() and not journal.read_bytes().endswith(b"\n"):
-            file.write("\n")  # The last line was cut off.
-        for key, result in in_parallel(work, remaining, workers):
-            file.write(json.dumps({"key": key, "signature": tasks[key][0], "result": result}) + "\n")
-            file.flush()
-            yield key, result
+    with journal.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":
+                file.write(b"\n")  # An earlier run was killed while it wrote its last line.
+        file.write(json.dumps(entry).encode() + b"\n")
 
 
-def read_journal(journal: Path) -> dict[str, Entry]:
-    """The last entry of each key; lines that were cut off are none."""
-    known: dict[str, Entry] = {}
-    if journal.is_file():
-        for line in journal.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-                known[entry["key"]] = Entry(entry["signature"], entry["result"])
-            except (json.JSONDecodeError, KeyError, TypeError):
-                continue
+def _read(journal: Path) -> dict[str, tuple[str, Any]]:
+    """Last signature and result of each key; incomplete lines are skipped."""
+    known: dict[str, tuple[str, Any]] = {}
+    for line in journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else ():
+        try:
+            entry = json.loads(line)
+            known[entry["key"]] = entry["signature"], entry["result"]
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue
     return known

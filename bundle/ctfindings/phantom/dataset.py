@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
-import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from bundle.ctfindings.data.datalist import SPLITS
 from bundle.ctfindings.files.atomic_write import atomic_path
-from bundle.ctfindings.files.process_pool import process_context, usable_cores
+from bundle.ctfindings.files.journal import resume
+from bundle.ctfindings.files.parallel_map import usable_cores
 from bundle.ctfindings.findings import FINDING_NAMES, finding_index
 from bundle.ctfindings.phantom.case import Case
 from bundle.ctfindings.phantom.image.draw_findings import draw_findings
@@ -29,11 +26,9 @@ from bundle.ctfindings.phantom.prevalence import sample_labels
 from bundle.ctfindings.phantom.report.write_report import write_report
 from bundle.ctfindings.phantom.write_dicom import write_series
 
-Task = TypeVar("Task")
-
 # Raised whenever the same seed gives other images, so that an old folder is not taken for a new one.
 RENDERER_VERSION = 1
-_LIMITS: list[threadpool_limits] = []
+RECORDS = "records.jsonl"
 VOLUME_FOLDERS = ("images", "anatomy", "finding_masks")
 
 
@@ -127,26 +122,9 @@ def write_volumes(
 
 
 def _write_case(task: tuple[Path, int, int, bool]) -> dict[str, Any]:
-    """Renders and writes one scan, unless all its files are there, and returns its study record."""
+    """Renders and writes one scan and returns its study record."""
     folder, seed, index, dicom = task
     name = f"phantom_{index:06d}"
-    return kept_record(folder / "records" / f"{name}.json", lambda: _rendered_case(folder, name, seed, index, dicom))
-
-
-def kept_record(path: Path, render: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The study record in a file; of a scan without one, the record that ``render`` gives after it wrote the scan's
-    other files.
-    """
-    if path.exists():
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return kept
-    record = render()
-    # The record is the last file of a scan: where it exists, the others are whole.
-    _write_whole(path, json.dumps(record).encode())
-    return record
-
-
-def _rendered_case(folder: Path, name: str, seed: int, index: int, dicom: bool) -> dict[str, Any]:
     case, image, anatomy, bits, affine = make_case(seed, index)
     files = write_volumes(folder, name, image, anatomy, bits, affine)
     if dicom:
@@ -168,30 +146,29 @@ def _rendered_case(folder: Path, name: str, seed: int, index: int, dicom: bool) 
     }
 
 
-def _begin_worker() -> None:
-    """One BLAS thread in each worker, as there is a worker per core already; Ctrl-C is for the process that waits,
-    which ends them.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _LIMITS.append(threadpool_limits(1))
-
-
 def render_all(
-    render: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], workers: int | None = None
+    render: Callable[[Any], dict[str, Any]], tasks: Mapping[str, Any], journal: Path, workers: int | None = None
 ) -> list[dict[str, Any]]:
-    """The records of all tasks in their order, rendered in several processes with a progress bar.
+    """Renders the scans that the journal lacks, in several processes, and returns all study records in task order.
 
     Args:
-        render: renders and writes the scan of a task, and returns its study record.
-        tasks: its arguments.
-        workers: processes; one per core by default.
+        render: writes the scan of a task and returns its study record.
+        tasks: argument of ``render`` by scan name.
+        journal: JSON lines file with the records of finished scans.
+        workers: number of processes; one per core by default.
+
+    Raises:
+        ValueError: if a worker process is killed.
     """
-    workers = min(workers or usable_cores(), max(len(tasks), 1))
-    progress = partial(tqdm, total=len(tasks), desc="synthetic scans", unit="scan")
-    if workers <= 1:
-        return list(progress(map(render, tasks)))
-    with process_context().Pool(workers, initializer=_begin_worker) as pool:
-        return list(progress(pool.imap(render, tasks, chunksize=2)))
+    records: dict[str, dict[str, Any]] = {}
+    signed = {name: ("", task) for name, task in tasks.items()}
+    for outcome in resume(
+        render, signed, journal, workers or usable_cores(), fatal=Exception, progress="synthetic scans"
+    ):
+        if outcome.problem:
+            raise ValueError(f"{journal.parent}: {outcome.key}: {outcome.problem}")
+        records[outcome.key] = outcome.result
+    return [records[name] for name in tasks]
 
 
 def make_dataset(
@@ -229,7 +206,7 @@ def make_dataset(
     if datalist.exists():
         return datalist
     try:
-        for part in (*VOLUME_FOLDERS, "records"):
+        for part in VOLUME_FOLDERS:
             (folder / part).mkdir(parents=True, exist_ok=True)
         _write_whole(begun, json.dumps(settings).encode())
         return _write_dataset(datalist, counts, settings, workers)
@@ -241,8 +218,11 @@ def make_dataset(
 
 
 def _write_dataset(datalist: Path, counts: dict[str, int], settings: dict[str, Any], workers: int | None) -> Path:
-    tasks = [(datalist.parent, settings["seed"], index, settings["dicom"]) for index in range(sum(counts.values()))]
-    records = render_all(_write_case, tasks, workers)
+    tasks = {
+        f"phantom_{index:06d}": (datalist.parent, settings["seed"], index, settings["dicom"])
+        for index in range(sum(counts.values()))
+    }
+    records = render_all(_write_case, tasks, datalist.parent / RECORDS, workers)
     datalist_content: dict[str, Any] = {
         "name": "CT Findings synthetic scans",
         "description": "synthetic chest CT, made by bundle.ctfindings.data.sources.phantom; not patients",

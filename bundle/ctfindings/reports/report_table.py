@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.files.csv_table import Table
-from bundle.ctfindings.files.process_pool import process_context
+from bundle.ctfindings.files.parallel_map import parallel_map
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.reports.captions import ReadReport, read_report
 
@@ -85,8 +85,15 @@ def read_reports(
     if processes < 2 or len(sections) < _FEW_ROWS:
         yield from map(read, sections)
         return
-    with process_context().Pool(processes) as pool:
-        yield from pool.imap(read, sections, chunksize=_ROWS_PER_TASK)
+    chunks = {str(start): sections[start : start + _ROWS_PER_TASK] for start in range(0, len(sections), _ROWS_PER_TASK)}
+    done: dict[str, list[ReadReport]] = {}
+    for outcome in parallel_map(partial(_read_chunk, read), chunks, processes, fatal=Exception):
+        if outcome.problem:
+            raise ValueError(f"{table.path}: reports cannot be read: {outcome.problem}")
+        done[outcome.key] = outcome.result
+        while chunks and (first := next(iter(chunks))) in done:
+            chunks.pop(first)
+            yield from done.pop(first)
 
 
 def _sections(values: dict[str, str], text_columns: Sequence[str]) -> tuple[str, str]:
@@ -98,3 +105,7 @@ def _sections(values: dict[str, str], text_columns: Sequence[str]) -> tuple[str,
 
 def _read(sections: tuple[str, str], uncertain: int) -> ReadReport:
     return read_report(*sections, uncertain=uncertain)
+
+
+def _read_chunk(read: Callable[[tuple[str, str]], ReadReport], sections: Sequence[tuple[str, str]]) -> list[ReadReport]:
+    return [read(one) for one in sections]

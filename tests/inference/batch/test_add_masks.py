@@ -14,7 +14,13 @@ import pytest
 from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.batch.add_masks import mask_datalist, mask_file
-from bundle.ctfindings.inference.batch.mask_sources import MaskSource, MaskTask, _signature, choose_source, make_mask
+from bundle.ctfindings.inference.batch.mask_sources import (
+    MaskSource,
+    MaskTask,
+    choose_source,
+    make_mask,
+    mask_signature,
+)
 from bundle.ctfindings.phantom.dataset import make_case, write_nifti
 
 
@@ -88,7 +94,7 @@ def test_a_series_of_which_a_file_changed_is_another_scan(tmp_path: Path) -> Non
     for content in (b"one", b"one, longer"):
         file.write_bytes(content)
         signatures.append(
-            _signature(MaskTask(str(tmp_path / "series"), None, "mask.nii.gz", MaskSource("totalsegmentator")))
+            mask_signature(MaskTask(str(tmp_path / "series"), None, "mask.nii.gz", MaskSource("totalsegmentator")))
         )
     assert signatures[0] != signatures[1]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bundle.ctfindings.inference.batch.run_archive import Model, publish_once, run_archive, scans_of
+from bundle.ctfindings.inference.batch.run_archive import Model, run_archive, scans_of
 from bundle.ctfindings.phantom.dataset import make_case, write_nifti
 
 
@@ -98,13 +98,3 @@ def test_a_folder_of_dicom_is_one_scan(tmp_path: Path) -> None:
 def test_a_folder_without_scans_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no scan"):
         scans_of(tmp_path)
-
-
-def test_the_second_of_two_results_leaves_the_first(tmp_path: Path) -> None:
-    target = tmp_path / "scan"
-    for text, first in (("first", True), ("second", False)):
-        staging = tmp_path / text
-        staging.mkdir()
-        (staging / "findings.json").write_text(text)
-        assert publish_once(staging, target) is first and not staging.exists()
-    assert (target / "findings.json").read_text() == "first"

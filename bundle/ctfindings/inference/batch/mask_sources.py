@@ -1,6 +1,4 @@
-"""Anatomy masks from whoever can make them: TotalSegmentator, a MONAI bundle, or threshold and shape with the network's
-anatomy head.
-"""
+"""Sources of anatomy masks: TotalSegmentator, a MONAI bundle, or thresholds and shape with the network's anatomy head."""
 
 from __future__ import annotations
 
@@ -11,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,26 +20,26 @@ from numpy.typing import NDArray
 from bundle.ctfindings.anatomy import ANATOMIES, ANATOMY_NAMES, THORAX
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.errors import ScanError
-from bundle.ctfindings.files.fingerprint import file_signature
+from bundle.ctfindings.files.fingerprint import input_signature
 from bundle.ctfindings.inference.service import BundlePredictor
 from bundle.ctfindings.scan.anatomy_mask import load_anatomy_mask
 from bundle.ctfindings.scan.load_scan import load_scan
 from bundle.ctfindings.scan.lung_mask import body_mask, lung_mask
 
 MASK_VERSION = 2
-"""Raised when a source gives other masks, so that those of before are made again."""
+"""Raised when a source gives other masks, so that older masks are made again."""
 
 _LUNG = ANATOMIES[ANATOMY_NAMES.index("lung")].mask_id
 _BODY = ANATOMIES[THORAX].mask_id
 
 
 class MaskSource(NamedTuple):
-    """Who makes the masks.
+    """Program that makes the masks.
 
     Attributes:
         name: ``totalsegmentator``, ``bundle`` or ``classical``.
-        folder: of the MONAI bundle for ``bundle``; of this bundle, whose weights are used, for ``classical``.
-        fast: whether TotalSegmentator works at 3 mm.
+        folder: MONAI bundle for ``bundle``; this bundle, whose weights are used, for ``classical``.
+        fast: whether TotalSegmentator runs at 3 mm.
     """
 
     name: str
@@ -51,13 +48,13 @@ class MaskSource(NamedTuple):
 
 
 class MaskTask(NamedTuple):
-    """One mask to be made.
+    """One mask to make.
 
     Attributes:
         image: path of the scan.
-        stored: entry ``stored`` of its record.
+        stored: entry ``stored`` of its study record.
         target: path of the mask, ``.nii.gz``.
-        source: who makes it.
+        source: see ``MaskSource``.
     """
 
     image: str
@@ -69,25 +66,31 @@ class MaskTask(NamedTuple):
 def choose_source(
     bundle_root: str | Path, bundle: str | Path | None = None, wanted: str = "auto", fast: bool = False
 ) -> MaskSource:
-    """The source that is asked for, or the best there is: a MONAI bundle that was given, TotalSegmentator, or the
-    classical mask.
+    """The requested source; for ``auto`` the first available of MONAI bundle, TotalSegmentator and classical mask.
+
+    Args:
+        bundle_root: folder of this bundle.
+        bundle: folder of the MONAI bundle ``wholeBody_ct_segmentation``.
+        wanted: name of the source, or ``auto``.
+        fast: whether TotalSegmentator runs at 3 mm.
 
     Raises:
-        ValueError: when the source that is asked for is not there.
+        ValueError: if the requested source is not available.
     """
     if bundle is not None and wanted in ("auto", "bundle"):
         if not (Path(bundle) / "configs" / "inference.json").is_file():
             raise ValueError(
-                f"{bundle}: is no MONAI bundle (it has no configs/inference.json); give the folder of wholeBody_ct_segmentation"
+                f"{bundle}: expected a MONAI bundle, found no configs/inference.json; "
+                "give the folder of wholeBody_ct_segmentation"
             )
         if not any((Path(bundle) / "models").glob("*.pt")):
             raise ValueError(
-                f"{bundle}: has no weights in models/; fetch them yourself first: "
+                f"{bundle}: no weights in models/; download them first: "
                 "python -m monai.bundle download wholeBody_ct_segmentation --bundle_dir FOLDER"
             )
         return MaskSource("bundle", str(Path(bundle).resolve()))
     if wanted == "bundle":
-        raise ValueError("source bundle: no folder was given; add --bundle FOLDER")
+        raise ValueError("--source bundle needs the folder of a MONAI bundle; add --bundle FOLDER")
     problem = _totalsegmentator_problem()
     if wanted == "totalsegmentator" and problem:
         raise ValueError(f"source totalsegmentator: {problem}")
@@ -97,32 +100,25 @@ def choose_source(
 
 
 def _totalsegmentator_problem() -> str:
-    """Why TotalSegmentator cannot be called; empty when it can. Without weights it would download them, which is not
-    for us to start.
-    """
+    """Why TotalSegmentator cannot run, empty if it can. Without weights it would start a download unasked."""
     if shutil.which("TotalSegmentator") is None:
-        return "there is no program TotalSegmentator on PATH; install it, or leave --source out"
+        return "no program TotalSegmentator on PATH; install it, or omit --source"
     home = Path(os.environ.get("TOTALSEG_HOME_DIR", Path.home() / ".totalsegmentator"))
     weights = Path(os.environ.get("TOTALSEG_WEIGHTS_PATH", home / "nnunet" / "results"))
     if not weights.is_dir() or not any(weights.iterdir()):
-        return f"its weights are not in {weights}; fetch them yourself first: totalseg_download_weights -t total"
+        return f"no weights in {weights}; download them first: totalseg_download_weights -t total"
     return ""
 
 
-def make_mask(task: MaskTask) -> str:
-    """Writes the anatomy mask of a scan on its own grid, NIfTI uint8 with the ids of ``ANATOMIES``, unless it is there
-    already.
+def make_mask(task: MaskTask) -> int:
+    """Writes the anatomy mask of a scan on the scan's own grid, NIfTI uint8 with the ids of ``ANATOMIES``.
 
     Returns:
-        ``made``, or ``kept`` when the mask was there, of this scan as it is now and from this source.
+        Size of the file in bytes.
 
     Raises:
-        ScanError: when the scan cannot be used or the source gave no mask.
+        ScanError: if the scan cannot be used or the source fails.
     """
-    signature = _signature(task)
-    target = Path(task.target)
-    if target.is_file() and _description(target) == signature:
-        return "kept"
     scan = load_scan(task.image, task.stored)
     hu, affine = scan[0].numpy(), np.asarray(scan.affine, np.float64)
     body = body_mask(hu, affine)
@@ -131,18 +127,16 @@ def make_mask(task: MaskTask) -> str:
     )
     labels[(labels == 0) & body] = _BODY
     image = nib.Nifti1Image(labels, affine)
-    image.header["descrip"] = signature.encode()
-    with atomic_path(target) as temporary:
+    image.header["descrip"] = f"ctfindings mask {MASK_VERSION} {task.source.name}".encode()
+    with atomic_path(task.target) as temporary:
         nib.save(image, temporary)
-    return "made"
+        return temporary.stat().st_size
 
 
 def _classical(
     task: MaskTask, hu: NDArray[np.float32], affine: NDArray[np.float64], body: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """Lungs by threshold and shape; between them, what the anatomy head finds: elsewhere it is often wrong on real
-    scans.
-    """
+    """Lungs by threshold and shape, and the anatomy head between the lungs; elsewhere it is often wrong on real scans."""
     lungs = lung_mask(hu, affine)
     predictor = _predictor(task.source.folder)
     with tempfile.TemporaryDirectory() as folder:
@@ -155,7 +149,7 @@ def _classical(
 
 
 def _between(lungs: NDArray[np.bool_], affine: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """What has lung on its left and on its right."""
+    """Voxels with lung on their left and on their right."""
     across = int(np.abs(affine[0, :3]).argmax())
     after = np.logical_or.accumulate(lungs, axis=across)
     return after & np.flip(np.logical_or.accumulate(np.flip(lungs, across), axis=across), across)
@@ -163,14 +157,14 @@ def _between(lungs: NDArray[np.bool_], affine: NDArray[np.float64]) -> NDArray[n
 
 @lru_cache(maxsize=1)
 def _predictor(folder: str) -> BundlePredictor:
-    """One for each process, however many scans it gets."""
+    """One per process, however many scans it gets."""
     return BundlePredictor(folder)
 
 
 def _external(
     task: MaskTask, scan: MetaTensor, hu: NDArray[np.float32], affine: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
-    """The answer of another program for this scan, which is handed over as NIfTI in HU whatever its own format is."""
+    """Mask of another program, which gets the scan as NIfTI in HU whatever the scan's own format is."""
     with tempfile.TemporaryDirectory() as folder:
         given, answers = Path(folder) / "scan.nii.gz", Path(folder) / "answer"
         answers.mkdir()
@@ -200,21 +194,10 @@ def _external(
         return mask[0].numpy().copy()
 
 
-def _signature(task: MaskTask) -> str:
-    """What a mask depends on, short enough for the description in a NIfTI header (80 bytes)."""
-    stamps = [file_signature(task.image)]
+def mask_signature(task: MaskTask) -> str:
+    """Digest of all that a mask depends on: scan, ``stored``, source and weights."""
+    paths = [task.image]
     if task.source.folder:
-        # Another bundle may hold several weights, of which its configuration chooses.
-        own = task.source.name == "classical"
-        stamps.append(file_signature(Path(task.source.folder) / "models" / ("model.pt" if own else "")))
-    content = json.dumps(
-        [str(Path(task.image).resolve()), stamps, task.stored, task.source.fast], sort_keys=True, default=str
-    )
-    return f"ctfindings mask {MASK_VERSION} {task.source.name} {sha256(content.encode()).hexdigest()[:24]}"
-
-
-def _description(path: Path) -> str:
-    try:
-        return bytes(nib.load(path).header["descrip"].tobytes()).rstrip(b"\0").decode(errors="replace")  # type: ignore[index]
-    except (OSError, EOFError, nib.filebasedimages.ImageFileError):
-        return ""
+        # The config of another bundle chooses among several weights.
+        paths.append(str(Path(task.source.folder) / "models" / ("model.pt" if task.source.name == "classical" else "")))
+    return f"{MASK_VERSION}:{task.source.name}:{input_signature(paths, task.stored, task.source.fast)}"

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pydicom
 
 from bundle.ctfindings.files.folders import files_below
-from bundle.ctfindings.files.process_pool import in_parallel
+from bundle.ctfindings.files.parallel_map import parallel_map
 from bundle.ctfindings.scan.dicom_header import DamagedHeader, read_header
 
 FILES_OF_A_TASK = 500
@@ -96,9 +96,11 @@ def index_archive(root: Path, workers: int) -> Iterator[int | Index]:
     parts += [[path] for path in files if path.suffix.lower() == ".zip"]
     tasks = {str(number): part for number, part in enumerate(parts)}
     found: dict[str, _Part] = {}
-    for key, result in in_parallel(_read_part, tasks, workers):
-        found[key] = result
-        yield len(tasks[key])
+    for outcome in parallel_map(_read_part, tasks, workers, fatal=Exception):
+        if outcome.problem:
+            raise ValueError(f"{root}: headers cannot be read: {outcome.problem}")
+        found[outcome.key] = outcome.result
+        yield len(tasks[outcome.key])
     studies: dict[str, ArchiveStudy] = {}
     for key in tasks:  # In the order of the files, whichever part was finished first.
         for header in found[key].headers:

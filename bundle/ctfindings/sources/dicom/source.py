@@ -19,7 +19,7 @@ from tqdm import tqdm
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.csv_table import Row, Table, read_table
 from bundle.ctfindings.files.folders import files_below
-from bundle.ctfindings.files.journal import work_through
+from bundle.ctfindings.files.journal import resume
 from bundle.ctfindings.sources.dicom.archive_index import ArchiveStudy, Index, index_archive
 from bundle.ctfindings.sources.dicom.convert import Conversion, convert, signature
 from bundle.ctfindings.sources.preparation.candidate import Candidate
@@ -236,8 +236,11 @@ def _convert(
     def holds(key: str, result: Mapping) -> bool:
         return bool(result["problem"]) or (folder / f"{key}.nii.gz").is_file()
 
-    working = work_through(convert, tasks, output / JOURNAL, workers, holds)
-    return dict(tqdm(working, desc="studies", total=len(tasks), unit="", disable=None))
+    outcomes = resume(convert, tasks, output / JOURNAL, workers, holds=holds, fatal=Exception, progress="studies")
+    return {
+        outcome.key: outcome.result or {"problem": outcome.problem, "kind": "worker killed", "warnings": []}
+        for outcome in outcomes
+    }
 
 
 def _fill(candidate: Candidate, reports: _Reports, row: Row, ledger: Ledger) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.fingerprint import file_signature
-from bundle.ctfindings.files.journal import work_through
+from bundle.ctfindings.files.journal import resume
 from bundle.ctfindings.scan.load_scan import load_scan
 
 HU_PERCENTILES = (1, 50, 99)
@@ -105,14 +105,15 @@ def read_all_facts(
         workers: processes; 1 reads in this process.
 
     Raises:
-        WorkerKilled: what was read stays in the journal.
+        OSError: if the journal cannot be written; what was read stays in it.
     """
     tasks = {
         str(path): (f"{VERSION}:{signature(path)}:{_digest(stored)}", (path, dict(stored)))
         for path, stored in scans.items()
     }
-    for file, entry in work_through(_facts_entry, tasks, journal, workers):
-        yield Path(file), _from_json(entry)
+    for outcome in resume(_facts_entry, tasks, journal, workers, fatal=Exception):
+        killed = ScanFacts(problem=outcome.problem, kind="worker killed")
+        yield Path(outcome.key), killed if outcome.problem else _from_json(outcome.result)
 
 
 def _digest(stored: Mapping[str, Any]) -> str:

@@ -1,7 +1,8 @@
-"""Work on many scans: every one once, also when a worker is killed; failures named and counted."""
+"""Parallel map: every task runs once, also when a worker is killed; failures are named."""
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import signal
@@ -12,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from bundle.ctfindings.files.distributed_map import over_scans
 from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.files.parallel_map import parallel_map
 
 needs_dask = pytest.mark.skipif(
     importlib.util.find_spec("distributed") is None, reason="Dask is not installed: pip install -e '.[cluster]'"
@@ -30,15 +31,21 @@ def _double(number: int) -> int:
 TASKS = {"a": 1, "b": 2, "c": 3}
 
 
-def test_a_scan_that_fails_is_named_and_stops_no_other() -> None:
-    outcomes = {outcome.key: outcome for outcome in over_scans(_double, TASKS)}
-    assert outcomes["a"][1:] == (2, "") and outcomes["b"][1:] == (4, "")
-    assert outcomes["c"][1:] == (None, "c.nii.gz: is no scan; give another")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_scan_that_fails_is_named_and_stops_no_other(workers: int) -> None:
+    outcomes = {outcome.key: outcome for outcome in parallel_map(_double, TASKS, workers)}
+    assert outcomes["a"][1:3] == (2, "") and outcomes["b"][1:3] == (4, "")
+    assert outcomes["c"][1:3] == (None, "c.nii.gz: is no scan; give another")
 
 
-def test_processes_do_without_dask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert {outcome.key: outcome.result for outcome in over_scans(_double, TASKS, 2)} == {"a": 2, "b": 4, "c": None}
+def _disk_is_full(number: int) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_that_would_fail_every_task_ends_the_map(workers: int) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        list(parallel_map(_disk_is_full, TASKS, workers, fatal=OSError))
 
 
 def _die_first_time(folder: str) -> str:
@@ -57,11 +64,10 @@ def _die_first_time(folder: str) -> str:
     return "made"
 
 
-@needs_dask
 @needs_signals
 def test_with_a_worker_killed_half_way_nothing_is_lost_and_nothing_done_twice(tmp_path: Path) -> None:
     tasks = {str(number): str(tmp_path / str(number)) for number in range(6)}
-    outcomes = list(over_scans(_die_first_time, tasks, workers=2))
+    outcomes = list(parallel_map(_die_first_time, tasks, workers=2))
     assert (tmp_path / "killed").exists()
     assert sorted(outcome.key for outcome in outcomes) == sorted(tasks)
     assert [outcome.problem for outcome in outcomes] == [""] * 6
@@ -70,47 +76,59 @@ def test_with_a_worker_killed_half_way_nothing_is_lost_and_nothing_done_twice(tm
     assert begun.count("2") == 2, "the scan of the killed worker was begun again, once"
 
 
+def _die_of_two(number: int) -> int:
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
 @needs_signals
-def test_without_dask_a_killed_worker_ends_the_run_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    tasks = {str(number): str(tmp_path / str(number)) for number in range(6)}
-    with pytest.raises(ValueError, match="give the same command again"):
-        list(over_scans(_die_first_time, tasks, workers=2))
-    done = {outcome.result for outcome in over_scans(_die_first_time, tasks)}
-    assert done <= {"made", "kept"} and all((tmp_path / name / "done").exists() for name in tasks)
+def test_a_scan_that_kills_every_worker_loses_only_itself() -> None:
+    outcomes = list(parallel_map(_die_of_two, {str(number): number for number in range(5)}, workers=2))
+    assert sorted(outcome.result for outcome in outcomes if not outcome.problem) == [0, 1, 3, 4]
+    assert ["out of memory" in outcome.problem for outcome in outcomes if outcome.problem] == [True]
 
 
 def test_a_scheduler_without_dask_is_an_error_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="cluster"):
-        list(over_scans(_double, TASKS, scheduler="tcp://127.0.0.1:1"))
+        list(parallel_map(_double, TASKS, scheduler="tcp://127.0.0.1:1"))
 
 
 @needs_dask
 def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bundle.ctfindings.files.distributed_map.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("bundle.ctfindings.files.parallel_map.CONNECT_SECONDS", 1)
     with pytest.raises(ValueError, match="no Dask scheduler answers"):
-        list(over_scans(_double, TASKS, scheduler="tcp://127.0.0.1:1"))
+        list(parallel_map(_double, TASKS, scheduler="tcp://127.0.0.1:1"))
+
+
+@needs_dask
+def test_the_workers_of_a_dask_cluster_do_the_work() -> None:
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=1, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address=None
+    ) as cluster:
+        outcomes = list(parallel_map(_double, TASKS, scheduler=cluster.scheduler_address))
+    assert {outcome.key: outcome.result for outcome in outcomes} == {"a": 2, "b": 4, "c": None}
 
 
 _STOPPED = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-if __name__ != "__main__":
-    time.sleep(1)  # a worker that is still importing
-from bundle.ctfindings.files.distributed_map import over_scans
+from bundle.ctfindings.files.parallel_map import parallel_map
 if __name__ == "__main__":
     print("begun", flush=True)
     try:
-        list(over_scans(time.sleep, {"a": 30, "b": 30, "c": 30}, 2))
+        list(parallel_map(time.sleep, {"a": 30, "b": 30, "c": 30}, 2))
     except KeyboardInterrupt:
         print("stopped", flush=True)
 """
 
 
-@needs_dask
 @needs_signals
-def test_ctrl_c_while_workers_start_is_for_the_process_that_waits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [0.3, 3])
+def test_ctrl_c_is_for_the_process_that_waits(tmp_path: Path, seconds: float) -> None:
     """A terminal sends it to all of them; a worker would write a traceback over the one line that says what happened."""
     script = tmp_path / "script.py"
     script.write_text(_STOPPED)
@@ -120,7 +138,7 @@ def test_ctrl_c_while_workers_start_is_for_the_process_that_waits(tmp_path: Path
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True
     )
     assert run.stdout is not None and run.stdout.readline() == "begun\n"
-    time.sleep(1.5)
+    time.sleep(seconds)
     os.killpg(run.pid, signal.SIGINT)
-    output, errors = run.communicate(timeout=120)
+    output, errors = run.communicate(timeout=20)
     assert (output, errors, run.returncode) == ("stopped\n", "", 0)

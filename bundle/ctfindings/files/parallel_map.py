@@ -1,0 +1,185 @@
+"""Parallel map: one function over many scans, in this process, in several, or on a Dask cluster."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import resource_tracker
+from typing import Any, NamedTuple
+
+from joblib.externals.loky import FIRST_COMPLETED, BrokenProcessPool, ProcessPoolExecutor, wait
+from tqdm import tqdm
+
+from bundle.ctfindings.files.errors import ScanError
+
+CONNECT_SECONDS = 20
+KILLED = "its worker process was killed twice, possibly out of memory; run the command again with fewer workers"
+
+Run = Callable[[Any], tuple[Any, str]]
+"""Result and problem of an argument, see ``Outcome``."""
+
+
+class Outcome(NamedTuple):
+    """Outcome of one task.
+
+    Attributes:
+        key: key of the task.
+        result: what the function returned; None if it failed.
+        problem: why it failed, in one line; empty if it did not.
+        kept: whether the result comes from the journal of an earlier run.
+    """
+
+    key: str
+    result: Any
+    problem: str = ""
+    kept: bool = False
+
+
+def usable_cores() -> int:
+    """Number of cores this process may use; all cores of the machine where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def parallel_map(
+    work: Callable[[Any], Any],
+    tasks: Mapping[str, Any],
+    workers: int = 1,
+    scheduler: str | None = None,
+    *,
+    fatal: type[Exception] | tuple[()] = (),
+    progress: str = "",
+    finished: int = 0,
+) -> Iterator[Outcome]:
+    """Yields the outcome of every task as soon as it is there. A task that fails does not stop the others.
+
+    If a worker process is killed, its task runs once more on its own, so the function may be called again for the same
+    task: it must check for its finished result first and write it atomically (``atomic_path``).
+
+    Args:
+        work: function of a module; workers import it by name.
+        tasks: argument by key.
+        workers: number of processes; 1 runs in this process and starts none.
+        scheduler: address of a running Dask scheduler, such as ``tcp://10.0.0.5:8786``, whose workers are used instead.
+        fatal: errors that end the whole map, such as OSError where a full disk would fail every task.
+        progress: label of the progress bar; no bar if empty.
+        finished: tasks that an earlier run finished, for the progress bar.
+
+    Raises:
+        ValueError: if Dask is not installed or the scheduler does not answer.
+    """
+    run = partial(_guarded, work, fatal)
+    if scheduler is not None:
+        outcomes = _on_dask(run, tasks, scheduler)
+    elif workers <= 1 or len(tasks) <= 1:
+        outcomes = (Outcome(key, *run(argument)) for key, argument in tasks.items())
+    else:
+        outcomes = _in_processes(run, tasks, min(workers, len(tasks)))
+    yield from tqdm(
+        outcomes,
+        desc=progress,
+        total=finished + len(tasks),
+        initial=finished,
+        unit="",
+        disable=None if progress else True,
+    )
+
+
+def _guarded(work: Callable[[Any], Any], fatal: type[Exception] | tuple[()], argument: Any) -> tuple[Any, str]:
+    try:
+        return work(argument), ""
+    except fatal:
+        raise
+    except Exception as error:
+        cause = _cause(error)
+        kind = "" if isinstance(cause, ValueError) else f"{type(cause).__name__}: "
+        return None, " ".join(f"{kind}{cause}".split())
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The ScanError that MONAI wraps in an error of its own; any other error unchanged."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, ScanError):
+            return link
+        link = link.__cause__ or link.__context__
+    return error
+
+
+def _in_processes(run: Run, tasks: Mapping[str, Any], workers: int) -> Iterator[Outcome]:
+    """A killed worker breaks its pool. A new pool goes on, and tasks that were running are retried one at a time."""
+    waiting = dict(tasks)
+    while waiting:
+        suspects: dict[str, Any] = {}
+        with _pool(workers) as pool:
+            running: dict[Any, str] = {}
+            while (waiting or running) and not suspects:
+                with _without_ctrl_c():
+                    for key in list(waiting)[: workers - len(running)]:
+                        running[pool.submit(run, waiting.pop(key))] = key
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    if isinstance(future.exception(), BrokenProcessPool):
+                        suspects = {key: tasks[key] for key in running.values()}
+                        break
+                    yield Outcome(running.pop(future), *future.result())
+        if suspects and workers == 1:
+            yield Outcome(next(iter(suspects)), None, KILLED)
+        else:
+            yield from _in_processes(run, suspects, 1)
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Fresh interpreters, which do not import the caller's main module; they share the cores and end with the block."""
+    threads = str(max(1, usable_cores() // workers))
+    pool = ProcessPoolExecutor(
+        workers, env=dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
+    )
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(kill_workers=True)
+        raise
+    pool.shutdown()
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Processes started in this block never see Ctrl-C; this process gets it at the end of the block.
+
+    A terminal sends Ctrl-C to all processes of a command, and each worker would print a traceback.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # Its start lifts the mask of the thread that starts it.
+    # Workers and the threads that manage them inherit the mask; a blocked signal is delivered when it is lifted.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _on_dask(run: Run, tasks: Mapping[str, Any], scheduler: str) -> Iterator[Outcome]:
+    """Dask gives the task of a killed worker to another worker, and fails it after three."""
+    if importlib.util.find_spec("distributed") is None:
+        raise ValueError("--scheduler needs Dask, which is not installed; install it: pip install -e '.[cluster]'")
+    from distributed import Client, KilledWorker, as_completed
+
+    try:
+        client = Client(scheduler, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{scheduler}: no Dask scheduler answers; start one (docs/scaling.md) or check the address"
+        ) from error
+    with client:
+        futures = {client.submit(run, argument, pure=False): key for key, argument in tasks.items()}
+        for future in as_completed(list(futures)):
+            killed = isinstance(future.exception(), KilledWorker)
+            yield Outcome(futures.pop(future), *((None, KILLED) if killed else future.result()))
+            future.release()
