@@ -1,10 +1,10 @@
-"""A datalist whose splits come from several: to calibrate on one archive and score on another.
+"""Join splits of several datalists, such as to calibrate on one archive and score on another.
 
-    python scripts/join_datalists.py validation=data/ct_rate/datalist.json test=data/rad_chestct/datalist.json --output
-    data/both.json
+    python scripts/join_datalists.py --output data/both.json \\
+        validation=data/ct_rate/datalist.json test=data/rad_chestct/datalist.json
 
-Takes the split of that name from each. Paths are written relative to the new file; nothing is copied. An id twice, or a
-patient in two splits, is refused; patients that two sources call by different names are not known to be one.
+No scan is copied; paths are relative to the new datalist. An id that occurs twice or a patient in two splits is an
+error. A patient with different ids in two sources is not recognized.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def split_and_path(text: str) -> tuple[str, Path]:
     """``split=path``."""
     split, separator, path = text.partition("=")
     if not separator or not path:
-        raise argparse.ArgumentTypeError(f"{text!r} is no SPLIT=DATALIST, such as test=data/rad_chestct/datalist.json")
+        raise argparse.ArgumentTypeError(
+            f"expected SPLIT=DATALIST, such as test=data/rad_chestct/datalist.json, got {text!r}"
+        )
     return split, Path(path)
 
 
@@ -35,7 +37,7 @@ def main() -> None:
         type=split_and_path,
         nargs="+",
         metavar="SPLIT=DATALIST",
-        help="split, and the datalist it is taken from",
+        help="split and the datalist it is taken from",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="the datalist to write")
     options = parser.parse_args()

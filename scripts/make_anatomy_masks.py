@@ -1,11 +1,11 @@
-"""Anatomy masks for the scans of a datalist, and a datalist that has them.
+"""Make anatomy masks for the scans of a datalist, and a datalist that includes them.
 
     python scripts/make_anatomy_masks.py datalist.json --output data/with_masks
 
-Masks come from TotalSegmentator where it is installed with its weights, from a MONAI bundle wholeBody_ct_segmentation
-where its folder is given (--bundle), else from threshold and shape for the lungs and the network's anatomy head for the
-rest. A study that has a mask keeps it. Scans and the given datalist are never changed. A run that was stopped goes on
-where it was: give the same command again. docs/masks.md says how good each source is.
+Masks come from the MONAI bundle wholeBody_ct_segmentation if its folder is given (--bundle), else from TotalSegmentator
+if it is installed with its weights, else from thresholds and shape for the lungs and the network's anatomy head for the
+other anatomies. A study that has a mask keeps it. Scans and the given datalist are not changed. To resume a stopped
+run, run the same command again. docs/masks.md compares the sources.
 """
 
 from __future__ import annotations
@@ -35,12 +35,14 @@ def main() -> None:
     )
     parser.add_argument("--bundle", type=Path, metavar="FOLDER", help="MONAI bundle wholeBody_ct_segmentation")
     parser.add_argument("--fast", action="store_true", help="TotalSegmentator at 3 mm")
-    parser.add_argument("--replace", action="store_true", help="also for studies that have a mask")
+    parser.add_argument("--replace", action="store_true", help="replace the masks that studies have")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one for each core)"
+        "--workers", type=int, default=os.cpu_count() or 1, help="number of processes (default: one per core)"
     )
     parser.add_argument(
-        "--scheduler", metavar="ADDRESS", help="of a Dask cluster, whose workers make the masks (docs/scaling.md)"
+        "--scheduler",
+        metavar="ADDRESS",
+        help="address of a Dask scheduler whose workers make the masks (docs/scaling.md)",
     )
     options = parser.parse_args()
     source = run_or_exit(choose_source, ROOT, options.bundle, options.source, options.fast)
@@ -49,13 +51,14 @@ def main() -> None:
         mask_datalist, options.datalist, options.output, source, options.replace, options.workers, options.scheduler
     )
     print(
-        f"{report.made} masks made, {report.kept} of an earlier run, {report.given} studies brought theirs, {len(report.problems)} failed"
+        f"{report.made} masks made, {report.kept} kept from earlier runs, {report.given} studies have their own, "
+        f"{len(report.problems)} failed"
     )
     for study, problem in sorted(report.problems.items()):
         print(f"failed: {study}: {problem}")
     print(report.datalist)
     if report.problems:
-        raise SystemExit(f"error: {len(report.problems)} studies have no mask; the datalist has them without one")
+        raise SystemExit(f"error: {len(report.problems)} studies have no mask; they are in the datalist without one")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Writes synthetic chest CTs with masks, reports and a datalist.
+"""Render synthetic chest CTs with masks, reports and a datalist.
 
     python scripts/make_synthetic_scans.py --output data/synthetic_large --training 2000 --validation 200 --test 300
 
-Train on them with ``--datalist data/synthetic_large/datalist.json``. A folder that was begun with the same settings is
-completed.
+Train on them with ``--datalist data/synthetic_large/datalist.json``. To resume a stopped run, run the same command
+again.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def main() -> None:
     parser.add_argument("--training", type=int, default=480, help="training scans (default %(default)s)")
     parser.add_argument("--validation", type=int, default=120, help="validation scans (default %(default)s)")
     parser.add_argument("--test", type=int, default=300, help="test scans (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same scans (default %(default)s)")
-    parser.add_argument("--workers", type=int, help="processes (default: one per core)")
-    parser.add_argument("--dicom", action="store_true", help="write each scan as a DICOM series as well")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the scans (default %(default)s)")
+    parser.add_argument("--workers", type=int, help="number of processes (default: one per core)")
+    parser.add_argument("--dicom", action="store_true", help="also write each scan as a DICOM series")
     options = parser.parse_args()
     counts = (options.training, options.validation, options.test)
     print(run_or_exit(make_dataset, options.output, *counts, options.seed, options.workers, options.dicom))

@@ -1,11 +1,11 @@
-"""Findings for all scans of a datalist or a folder: findings.json for each, and one table.
+"""Find the findings of all scans of a datalist or folder: one findings.json per scan, and one table.
 
     python scripts/run_archive.py SCANS --output results --workers 4
     python scripts/run_archive.py datalist.json --output results --scheduler tcp://10.0.0.5:8786
 
-Finished scans are skipped, so a run that was stopped goes on where it was: give the same command again. Scans that fail
-are counted with the reason and stop no other. docs/scaling.md tells how to use several machines. Research only: not for
-any decision about a patient.
+To resume a stopped run, run the same command again: finished scans are skipped. Failed scans are listed with their
+reason and do not stop the others. docs/scaling.md describes runs on several machines. Research only: not for any decision about
+a patient.
 """
 
 from __future__ import annotations
@@ -24,30 +24,37 @@ from bundle.ctfindings.inference.batch.run_archive import Model, run_archive, sc
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, metavar="SCANS", help="datalist, or folder of scans")
+    parser.add_argument("source", type=Path, metavar="SCANS", help="datalist or folder of scans")
     parser.add_argument(
-        "--output", type=Path, required=True, help="folder for scans/ID/findings.json, findings.csv and run.json"
+        "--output",
+        type=Path,
+        required=True,
+        help="folder for scans/ID/findings.json, findings.csv, run.json and journal.jsonl",
     )
-    parser.add_argument("--splits", nargs="+", default=[], metavar="SPLIT", help="of the datalist (default: all)")
     parser.add_argument(
-        "--ckpt_path", type=Path, default=ROOT / "models" / "model.pt", help="weights (default: those of the bundle)"
+        "--splits", nargs="+", default=[], metavar="SPLIT", help="splits of the datalist (default: all)"
     )
     parser.add_argument(
-        "--overlays", nargs="+", default=[], metavar="JSON", help="further configs, such as configs/networks/base.json"
+        "--ckpt_path", type=Path, default=ROOT / "models" / "model.pt", help="checkpoint (default: that of the bundle)"
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes of this machine (default %(default)s)")
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, whose workers do it instead")
+    parser.add_argument(
+        "--overlays", nargs="+", default=[], metavar="JSON", help="overlay configs, such as configs/networks/base.json"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="number of processes (default: %(default)s)")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="address of a Dask scheduler whose workers are used instead"
+    )
     options = parser.parse_args()
     studies = run_or_exit(scans_of, options.source, tuple(options.splits))
     model = Model(str(ROOT), str(options.ckpt_path.resolve()), tuple(options.overlays))
     report = run_or_exit(run_archive, studies, options.output, model, options.workers, options.scheduler)
-    print(f"{report.done} scans done, {report.kept} were done before, {len(report.problems)} failed")
+    print(f"{report.done} scans done, {report.kept} kept from earlier runs, {len(report.problems)} failed")
     for reason, count in Counter(report.problems.values()).most_common(20):
         print(f"failed: {count} x {reason}")
     print(report.summary)
     if report.problems:
         raise SystemExit(
-            f"error: {len(report.problems)} of {len(studies)} scans could not be used; the table has the reason of each"
+            f"error: {len(report.problems)} of {len(studies)} scans could not be used; the table gives the reasons"
         )
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX, anatomy_index
-from bundle.ctfindings.data.datalist import collate_studies, label_balance, load_datalist
+from bundle.ctfindings.data.datalist import label_balance, load_datalist
+from bundle.ctfindings.data.loaders import collate_studies
 
 
 def write(folder: Path, *records: dict) -> Path:
@@ -46,8 +47,8 @@ def test_equal_captions_have_equal_ids_whatever_the_anatomy(tmp_path: Path) -> N
         ({"id": "a", "image": "a.nii", "labels": [2] * 18}, "labels of study a"),
         ({"id": "a", "image": "a.nii", "labels": 1}, "labels of study a"),
         ({"id": "a", "image": "a.nii", "labels": [[0]] * 18}, "labels of study a"),
-        ({"id": "a", "image": "a.nii", "report": "Clear lungs."}, "report of study a is no object"),
-        ({"id": "a", "image": "a.nii", "captions": ["Clear lungs."]}, "captions of study a is no object"),
+        ({"id": "a", "image": "a.nii", "report": "Clear lungs."}, "report of study a: expected an object"),
+        ({"id": "a", "image": "a.nii", "captions": ["Clear lungs."]}, "captions of study a: expected an object"),
         ({"id": "a", "image": "a.nii", "captions": {"lung": "Clear lungs."}}, "caption of lung of study a"),
     ],
 )

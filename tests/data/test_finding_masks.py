@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.ctfindings.data.finding_masks import FindingVoxelsd
+from bundle.ctfindings.data.finding_masks import ResampleFindingMaskd
 from bundle.ctfindings.files.errors import ScanError
 
 
@@ -31,7 +31,7 @@ def test_one_marked_voxel_marks_the_voxel_it_falls_into_whatever_the_orientation
     bits[3, 5, 7] = 1 << 9
     # Stored as L, A, I: x = 38 - 2 i, y = 2 j, z = 38 - 2 k.
     affine = np.array([[-2.0, 0, 0, 38], [0, 2, 0, 0], [0, 0, -2, 38], [0, 0, 0, 1]])
-    study = FindingVoxelsd()({"finding_masks": mask_of(tmp_path, bits, affine), "image": image_of()})
+    study = ResampleFindingMaskd()({"finding_masks": mask_of(tmp_path, bits, affine), "image": image_of()})
     voxels = study["finding_masks"]
     assert voxels.shape == (1, 10, 10, 10) and voxels.dtype == torch.int32
     assert voxels.nonzero().tolist() == [[0, 8, 2, 6]]
@@ -41,22 +41,22 @@ def test_one_marked_voxel_marks_the_voxel_it_falls_into_whatever_the_orientation
 def test_findings_that_share_a_voxel_keep_their_bits(tmp_path: Path) -> None:
     bits = np.zeros((20, 20, 20))
     bits[4, 4, 4], bits[5, 5, 5] = 1, 1 << 17
-    voxels = FindingVoxelsd()({"finding_masks": mask_of(tmp_path, bits, np.diag([1.0, 1, 1, 1])), "image": image_of()})[
-        "finding_masks"
-    ]
+    voxels = ResampleFindingMaskd()(
+        {"finding_masks": mask_of(tmp_path, bits, np.diag([1.0, 1, 1, 1])), "image": image_of()}
+    )["finding_masks"]
     assert voxels[0, 1, 1, 1] == 1 | 1 << 17
 
 
 def test_what_lies_outside_the_image_is_left_out(tmp_path: Path) -> None:
     bits = np.ones((4, 4, 4))
-    voxels = FindingVoxelsd()(
+    voxels = ResampleFindingMaskd()(
         {"finding_masks": mask_of(tmp_path, bits, np.diag([4.0, 4, 4, 1])), "image": image_of(origin=100.0)}
     )
     assert voxels["finding_masks"].sum() == 0
 
 
 def test_a_study_without_masks_stays_as_it_is() -> None:
-    assert set(FindingVoxelsd()({"image": image_of()})) == {"image"}
+    assert set(ResampleFindingMaskd()({"image": image_of()})) == {"image"}
 
 
 @pytest.mark.parametrize("content", ["damaged", "foreign bits"])
@@ -65,4 +65,4 @@ def test_a_file_that_is_no_finding_mask_is_refused_by_name(tmp_path: Path, conte
     if content == "damaged":
         Path(path).write_bytes(Path(path).read_bytes()[:40])
     with pytest.raises(ScanError, match=r"masks\.nii\.gz: "):
-        FindingVoxelsd()({"finding_masks": path, "image": image_of()})
+        ResampleFindingMaskd()({"finding_masks": path, "image": image_of()})

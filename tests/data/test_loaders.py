@@ -13,8 +13,8 @@ import pytest
 import torch
 from monai.transforms import CastToTyped, Lambdad, RandShiftIntensityd
 
-from bundle.ctfindings.data.loaders import cached_dataset, fill_cache, study_digest, study_loader
-from bundle.ctfindings.data.scan_cache import read_entry
+from bundle.ctfindings.data.loaders import cached_dataset, fill_cache, study_loader
+from bundle.ctfindings.data.scan_cache import read_entry, study_digest
 from bundle.ctfindings.scan.load_scan import load_scan
 
 

@@ -66,7 +66,7 @@ def test_a_study_without_snippets_passes(caplog: pytest.LogCaptureFixture) -> No
 def test_a_snippet_that_is_none_is_refused_with_its_study(snippet: Any, tmp_path: Path) -> None:
     path = tmp_path / "datalist.json"
     path.write_text(json.dumps({"test": [{"id": "s1", "image": "a.nii.gz", "snippets": [snippet]}]}))
-    with pytest.raises(ValueError, match=r"datalist\.json: a snippet of study s1 is .*needs a text"):
+    with pytest.raises(ValueError, match=r"datalist\.json: snippet of study s1: expected a text"):
         load_datalist(path, "test")
 
 

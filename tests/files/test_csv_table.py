@@ -28,8 +28,8 @@ def test_delimiter_is_that_of_the_header(tmp_path: Path, delimiter: str) -> None
         (b"id,id\n1,2\n", "has column 'id' twice"),
         (b"id,text\n", "no rows"),
         (b"", "is empty"),
-        ("id,text\n1,Größe\n".encode("latin-1"), "is not UTF-8"),
-        (b'id,text\n1,"open\n', "is no valid CSV"),
+        ("id,text\n1,Größe\n".encode("latin-1"), "expected UTF-8"),
+        (b'id,text\n1,"open\n', "is not valid CSV"),
     ],
 )
 def test_bad_tables_are_refused_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
@@ -47,5 +47,5 @@ def test_a_column_that_is_not_there_is_named_with_the_likeliest_one(tmp_path: Pa
         TableError, match="no column 'Acession' for the id; its columns are Accession, Report: did you mean 'Accession'"
     ):
         read_table(path).column("Acession", "the id")
-    with pytest.raises(TableError, match="there is no such file"):
+    with pytest.raises(TableError, match="no such file"):
         read_table(tmp_path / "absent.csv")

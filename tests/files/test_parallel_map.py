@@ -129,7 +129,7 @@ if __name__ == "__main__":
 @needs_signals
 @pytest.mark.parametrize("seconds", [0.3, 3])
 def test_ctrl_c_is_for_the_process_that_waits(tmp_path: Path, seconds: float) -> None:
-    """A terminal sends it to all of them; a worker would write a traceback over the one line that says what happened."""
+    """A terminal sends it to all of them; a worker would print a traceback."""
     script = tmp_path / "script.py"
     script.write_text(_STOPPED)
     root = Path(__file__).resolve().parents[2]

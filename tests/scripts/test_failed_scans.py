@@ -63,7 +63,7 @@ def test_a_cache(
     else:
         with pytest.raises(SystemExit, match="error: 1 of 2 scans could not be cached"):
             run(bundle_root, monkeypatch, "fill_cache.py", *options)
-    assert "scans cached, 0 were there" in capsys.readouterr().out
+    assert "scans cached, 0 already cached" in capsys.readouterr().out
 
 
 def test_masks(

@@ -40,5 +40,5 @@ def test_a_key_that_the_configuration_does_not_have_is_refused(
     script: dict[str, Any] = runpy.run_path(str(bundle_root / "scripts" / "fill_cache.py"))
     config = str(bundle_root / "configs" / "train.json")
     monkeypatch.setattr("sys.argv", ["fill_cache.py", "--config_file", config, "--set", f"cach_dir={tmp_path}"])
-    with pytest.raises(SystemExit, match="--set cach_dir: the configuration has no such key"):
+    with pytest.raises(SystemExit, match="--set cach_dir: the config has no such key"):
         script["main"]()

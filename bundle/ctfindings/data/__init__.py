@@ -2,17 +2,16 @@
 
 from bundle.ctfindings.data.batches import prepare_batch, prepare_image_batch, prepare_report_batch
 from bundle.ctfindings.data.datalist import label_balance, load_datalist
-from bundle.ctfindings.data.finding_masks import FindingVoxelsd
+from bundle.ctfindings.data.finding_masks import ResampleFindingMaskd
 from bundle.ctfindings.data.geometry import KeepGeometryd
 from bundle.ctfindings.data.loaders import cached_dataset, study_loader
 from bundle.ctfindings.data.snippet_targets import SnippetTargetsd
-from bundle.ctfindings.data.transforms import LoadScand, RandTranslated, image_pipeline
+from bundle.ctfindings.data.transforms import RandTranslated, image_pipeline
 
 __all__ = [
-    "FindingVoxelsd",
     "KeepGeometryd",
-    "LoadScand",
     "RandTranslated",
+    "ResampleFindingMaskd",
     "SnippetTargetsd",
     "cached_dataset",
     "image_pipeline",

@@ -1,4 +1,4 @@
-"""The study record, and the Decathlon-style datalist that holds the records of a data set by split."""
+"""Datalist: the study records of a data set by split, in the style of the Medical Segmentation Decathlon."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.findings import FINDING_NAMES
@@ -24,25 +23,23 @@ PATH_KEYS = ("image", "anatomy", "finding_masks")
 def load_datalist(path: str | Path, split: str, may_be_empty: bool = True) -> list[dict[str, Any]]:
     """Studies of one split, with absolute paths and every field that training reads.
 
-    A record needs ``id`` and ``image``; ``patient``, ``anatomy`` (integer mask), ``finding_masks``, ``report``,
-    ``captions``, ``labels``, ``snippets`` and ``stored`` (``Stored``: how the file becomes HU) may be absent. The
-    README describes them.
+    A record needs ``id`` and ``image``. ``patient``, ``anatomy`` (integer mask), ``finding_masks``, ``report``,
+    ``captions``, ``labels``, ``snippets`` and ``stored`` (see ``Stored``) are optional. The README describes them.
 
     Args:
-        path: the JSON file; paths in it are relative to its folder.
+        path: JSON file; paths in it are relative to its folder.
         split: key of the list, such as ``training``, ``validation`` or ``test``.
-        may_be_empty: whether a split without studies is of use, as one of validation is.
+        may_be_empty: whether the split may have no study.
 
     Raises:
-        ValueError: when the file or the split is missing or should not be empty, a record is incomplete, labels are not
-            18 values of -1, 0, 1, or a snippet has no text or a z_mm that is no number, or ``stored`` cannot be read.
+        ValueError: if the file or split is missing, the split is empty and must not be, or a record is invalid.
     """
     path = Path(path)
     content = _content(path)
     if split not in content:
-        raise ValueError(f"{path}: has no split {split!r}; add a list of studies under that key")
+        raise ValueError(f"{path}: no split {split!r}; add a list of studies under that key")
     if not content[split] and not may_be_empty:
-        raise ValueError(f"{path}: split {split!r} has no study; add some, or give another datalist")
+        raise ValueError(f"{path}: split {split!r} has no study; add some, or use another datalist")
     return [_study(record, path, index) for index, record in enumerate(content[split])]
 
 
@@ -90,32 +87,32 @@ def _study(record: Mapping[str, Any], path: Path, index: int) -> dict[str, Any]:
 
 
 def check_study(record: Mapping[str, Any], where: str) -> None:
-    """Refuses a study record with a field that training could not read. Paths are not looked at.
+    """Checks the fields that training reads, except paths.
 
     Args:
-        record: with its ``id``.
-        where: what holds it, such as the path of a datalist; messages begin with it.
+        record: study record with an ``id``.
+        where: source of the record, such as the path of a datalist; error messages begin with it.
 
     Raises:
-        ValueError: names the study and the field.
+        ValueError: if a field is invalid; names the study and the field.
     """
     study = record["id"]
     labels = record.get("labels")
     if labels and not _are_labels(labels):
         raise ValueError(
-            f"{where}: labels of study {study} are not {len(FINDING_NAMES)} values of -1, 0 or 1; correct them"
+            f"{where}: labels of study {study}: expected {len(FINDING_NAMES)} values of -1, 0 or 1, got {labels}"
         )
     for name in ("report", "captions"):
         if record.get(name) and not isinstance(record[name], Mapping):
-            raise ValueError(f"{where}: {name} of study {study} is no object; see the study record in README.md")
+            raise ValueError(f"{where}: {name} of study {study}: expected an object; see the study record in README.md")
     for anatomy, caption in (record.get("captions") or {}).items():
         if caption and not isinstance(caption, Mapping):
-            raise ValueError(f"{where}: the caption of {anatomy} of study {study} is no object with a text; correct it")
+            raise ValueError(f"{where}: caption of {anatomy} of study {study}: expected an object with a text")
     snippets = record.get("snippets") or ()
     for snippet in snippets if isinstance(snippets, list | tuple) else [snippets]:
         if not _is_snippet(snippet):
             raise ValueError(
-                f"{where}: a snippet of study {study} is {snippet}; it needs a text, and z_mm in mm or none"
+                f"{where}: snippet of study {study}: expected a text, and z_mm in mm or null, got {snippet}"
             )
     if record.get("stored"):
         try:
@@ -133,7 +130,6 @@ def _are_labels(labels: Any) -> bool:
 
 
 def _is_snippet(snippet: Any) -> bool:
-    """Whether it has a text, and a place that is unknown or a finite number."""
     if not isinstance(snippet, Mapping) or not isinstance(snippet.get("text"), str) or not snippet["text"].strip():
         return False
     z_mm = snippet.get("z_mm")
@@ -141,7 +137,7 @@ def _is_snippet(snippet: Any) -> bool:
 
 
 def _caption_targets(captions: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Text of each anatomy's caption, its identity as a number and whether it says that all is normal; both ``[K]``."""
+    """Caption texts by anatomy; ``caption_id`` and ``caption_normal``, both (K,), for the losses."""
     texts = {name: str(captions[name]["text"]) for name in ANATOMY_NAMES if (captions.get(name) or {}).get("text")}
     return {
         "captions": texts,
@@ -153,46 +149,18 @@ def _caption_targets(captions: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
 
 
 def report_text(report: Mapping[str, Any] | None) -> str:
-    """Findings and impression of a report as one text; empty without a report."""
+    """Findings and impression as one text; empty without a report."""
     parts = [str((report or {}).get(section) or "").strip() for section in ("findings", "impression")]
     return " ".join(part for part in parts if part)
 
 
 def text_id(text: str) -> int:
-    """A 63-bit number that is the same for the same text."""
+    """63-bit hash of a text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def collate_studies(studies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A batch: tensors that every study has are stacked, everything else stays a list over the studies.
-
-    A study without a mask, in a batch where others have one, gets an empty mask: of anatomies, one of which nothing is
-    known.
-    """
-    batch: dict[str, Any] = {}
-    empty = {
-        key: torch.zeros_like(study[key])
-        for key in MASK_KEYS
-        for study in studies
-        if isinstance(study.get(key), torch.Tensor)
-    }
-    if "anatomy" in empty:
-        empty["anatomy_known"] = torch.zeros(len(ANATOMY_NAMES), dtype=torch.bool)
-    studies = [{**empty, **study} for study in studies]
-    for key in sorted({key for study in studies for key in study}):
-        values = [study.get(key) for study in studies]
-        tensors = [value for value in values if isinstance(value, torch.Tensor)]
-        if len(tensors) == len(values):
-            batch[key] = torch.stack(
-                [tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor for tensor in tensors]
-            )
-        else:
-            batch[key] = values
-    return batch
-
-
 def label_balance(studies: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Negatives per positive of each finding among the studies whose label is known; 1 for a finding without positives."""
+    """Negatives per positive of each finding among known labels; 1 for a finding without positives."""
     labels = torch.stack([study["labels"] for study in studies])
     positive, negative = (labels == 1).sum(0), (labels == 0).sum(0)
     return [float(no) / float(yes) if yes else 1.0 for yes, no in zip(positive, negative, strict=True)]

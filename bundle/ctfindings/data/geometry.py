@@ -1,4 +1,4 @@
-"""The geometry of a scan as plain tensors: what a cached study still knows of the scan's own grid."""
+"""Geometry of a scan as plain tensors, for caches that do not keep the meta of a MetaTensor."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from monai.transforms import MapTransform
 
 
 class KeepGeometryd(MapTransform):
-    """Keeps the geometry of a scan as plain tensors, for data sets that drop the meta.
+    """Adds the geometry of a scan as tensors.
 
-    Adds ``<key>_affine`` (4, 4), voxels of the network's grid to RAS mm, ``<key>_scan_affine`` (4, 4) and
-    ``<key>_scan_shape`` (3,), the scan's own grid.
+    ``<key>_affine`` (4, 4): voxels of the network's grid to RAS mm. ``<key>_scan_affine`` (4, 4) and
+    ``<key>_scan_shape`` (3,): the scan's own grid.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -1,4 +1,4 @@
-"""A datalist whose splits come from several: to calibrate on one archive and score on another."""
+"""Joins splits of several datalists, such as to calibrate on one archive and score on another."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from bundle.ctfindings.files.folders import path_from
 
 
 def join_datalists(parts: Sequence[tuple[str, Path]], output: Path) -> dict[str, int]:
-    """Writes a datalist with a split of each of some datalists; paths in it are relative to its own folder.
+    """Writes a datalist whose splits come from other datalists; its paths are relative to its own folder.
 
     Args:
-        parts: name of a split, and the datalist whose split of that name is taken. A split may be named again, and then
-            has the studies of all.
-        output: the JSON file to write; its folder is made when missing.
+        parts: split, and the datalist it is taken from. A split that is named several times gets all the studies.
+        output: JSON file to write; its folder is created if missing.
 
     Returns:
-        Studies of each split.
+        Number of studies by split.
 
     Raises:
-        ValueError: when a split is none of training, validation and test, a datalist cannot be read or its split is
-            empty, two studies have one id, a patient is in two splits, or the file exists.
+        ValueError: if a split is unknown, unreadable or empty, an id occurs twice, a patient is in two splits, or the
+            output exists.
     """
     if output.exists():
         raise ValueError(f"{output}: exists already; choose another --output or remove it")
@@ -34,16 +33,18 @@ def join_datalists(parts: Sequence[tuple[str, Path]], output: Path) -> dict[str,
     seen: dict[str, Path] = {}
     for split, datalist in parts:
         if split not in SPLITS:
-            raise ValueError(f"{split!r} is no split; give one of {', '.join(SPLITS)}, as in test=FOLDER/datalist.json")
+            raise ValueError(
+                f"expected one of {', '.join(SPLITS)} as split, got {split!r}; write test=FOLDER/datalist.json"
+            )
         studies = load_datalist(datalist, split, may_be_empty=False)
         records = json.loads(datalist.read_text(encoding="utf-8"))[split]
         for study, record in zip(studies, records, strict=True):
             name, patient = str(record["id"]), study["patient"]
             if name in seen:
-                raise ValueError(f"{datalist}: study {name} is in {seen[name]} already; an id may be there once")
+                raise ValueError(f"{datalist}: study {name} is in {seen[name]} already; use each id once")
             if splits_of.setdefault(patient, split) != split:
                 raise ValueError(
-                    f"{datalist}: the patient of study {name} is in {splits_of[patient]} already; a patient may be in one split"
+                    f"{datalist}: the patient of study {name} is in {splits_of[patient]} already; use one split"
                 )
             seen[name] = datalist
             places = {key: path_from(study[key], output.parent) for key in PATH_KEYS if key in study}

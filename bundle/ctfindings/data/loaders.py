@@ -1,22 +1,20 @@
-"""From a datalist to batches: preprocessed once and cached on disk, augmented anew every epoch."""
+"""Data loaders: cached datasets of studies, and batches in an order that depends on the epoch alone."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from monai.data import DistributedSampler, ThreadBuffer, ThreadDataLoader
+from monai.data import DistributedSampler, MetaTensor, ThreadBuffer, ThreadDataLoader
 from monai.transforms import CastToTyped, EnsureTyped, Transform
 from torch.utils.data import DataLoader
 
-from bundle.ctfindings.data.datalist import MASK_KEYS, collate_studies
+from bundle.ctfindings.anatomy import ANATOMY_NAMES
+from bundle.ctfindings.data.datalist import MASK_KEYS
 from bundle.ctfindings.data.scan_cache import CachedStudies, fill
 from bundle.ctfindings.files.parallel_map import parallel_map
-from bundle.ctfindings.files.fingerprint import FileSignature, file_signature
 
 
 def cached_dataset(
@@ -26,34 +24,33 @@ def cached_dataset(
     cache_dir: str | Path | None = None,
     cache_key: Any = None,
 ) -> CachedStudies:
-    """Studies as tensors; the deterministic steps run once per scan and are kept in half precision.
+    """Dataset of studies whose deterministic steps run once per scan and are cached in half precision.
 
     Args:
         studies: from ``load_datalist``.
         preprocessing: the image pipeline, without random steps.
-        augmentation: random transforms, run at every access.
-        cache_dir: folder of the cache; None computes every scan at every access. Each pipeline has a subfolder, named
-            by the classes and parameters of all its steps and by the versions of the code, so that other steps never
-            read its scans. What a step calls may change within a version without another name: see ``describe``.
-        cache_key: anything else that should tell one cache from another.
+        augmentation: random transforms, which run at every access.
+        cache_dir: parent folder of the caches; None computes every scan at every access. Each pipeline has a subfolder
+            named by the classes and parameters of its steps and the versions of the code, see ``describe``.
+        cache_key: anything else that distinguishes this cache from others.
     """
     steps = [
         *preprocessing,
         CastToTyped(["image"], torch.float16),
         EnsureTyped(["image", *MASK_KEYS], track_meta=False, allow_missing_keys=True),
     ]
-    return CachedStudies(studies, steps, augmentation, cache_dir, cache_key, study_digest)
+    return CachedStudies(studies, steps, augmentation, cache_dir, cache_key)
 
 
 def fill_cache(datasets: Sequence[CachedStudies], workers: int = 1, scheduler: str | None = None) -> dict[str, str]:
-    """Preprocesses what the caches of the datasets lack, and checks what they have; a run that was stopped goes on
-    where it was.
+    """Preprocesses the scans that the caches lack, and checks the cached ones.
 
     Args:
+        datasets: from ``cached_dataset``.
         workers, scheduler: see ``parallel_map``.
 
     Returns:
-        What became of each entry, by study id: ``made``, ``kept``, or one line on why it failed.
+        ``made``, ``kept``, or the reason of the failure, by study id.
     """
     ids: dict[str, str] = {}
     tasks = {}
@@ -67,32 +64,38 @@ def fill_cache(datasets: Sequence[CachedStudies], workers: int = 1, scheduler: s
     }
 
 
-def study_digest(study: Mapping[str, Any]) -> str:
-    """Name of a study in the cache: a hash of all it says and of the size and date of its files, the same in every
-    process.
+def collate_studies(studies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Collates studies: tensors that every study has are stacked, other fields are lists over the studies.
+
+    If only some studies of a batch have a mask, the others get an empty one, with ``anatomy_known`` false.
     """
-    files = {key: _signature(study[key]) for key in ("image", *MASK_KEYS) if key in study}
-    content = json.dumps([study, files], sort_keys=True, default=_plain)
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _signature(path: Any) -> FileSignature | None:
-    """Of a file or folder; None for what cannot be asked, whose reader says so better."""
-    try:
-        return file_signature(str(path))
-    except OSError:
-        return None
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, torch.Tensor) else str(value)
+    batch: dict[str, Any] = {}
+    empty = {
+        key: torch.zeros_like(study[key])
+        for key in MASK_KEYS
+        for study in studies
+        if isinstance(study.get(key), torch.Tensor)
+    }
+    if "anatomy" in empty:
+        empty["anatomy_known"] = torch.zeros(len(ANATOMY_NAMES), dtype=torch.bool)
+    studies = [{**empty, **study} for study in studies]
+    for key in sorted({key for study in studies for key in study}):
+        values = [study.get(key) for study in studies]
+        tensors = [value for value in values if isinstance(value, torch.Tensor)]
+        if len(tensors) == len(values):
+            batch[key] = torch.stack(
+                [tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor for tensor in tensors]
+            )
+        else:
+            batch[key] = values
+    return batch
 
 
 class StudyLoader(ThreadDataLoader):
     """MONAI's loader, whose thread hands on what it raises.
 
-    ``ThreadBuffer`` takes the end of its thread for the end of the data: a scan that cannot be read would end the epoch
-    before it, and the run would go on without a word.
+    ``ThreadBuffer`` mistakes an error in its thread for the end of the data, so an unreadable scan would silently end
+    the epoch.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
@@ -114,23 +117,22 @@ def _until_failure(batches: Iterable[Any], failures: list[Exception]) -> Iterato
 def study_loader(
     dataset: CachedStudies, batch_size: int, shuffle: bool = False, rank: int = 0, world_size: int = 1
 ) -> StudyLoader:
-    """Batches of studies, prepared by a thread while the network computes.
+    """Loader whose thread prepares batches while the network computes.
 
-    The order depends on the sampler's epoch alone (see ``EpochSeed``), so that a resumed run sees the batches it would
-    have seen.
+    The order depends on the sampler's epoch alone (see ``EpochSeed``), so a resumed run sees the same batches.
 
     Args:
-        dataset: the studies; of none there are no batches.
+        dataset: the studies; an empty dataset gives no batches.
         batch_size: studies per batch and rank.
-        shuffle: whether to shuffle, and drop an incomplete last batch where it is not the only one.
-        rank: of this process.
+        shuffle: whether to shuffle, and to drop an incomplete last batch unless it is the only one.
+        rank: rank of this process.
         world_size: number of processes; each gets its own share.
 
     Raises:
-        ValueError: when a batch would have no study.
+        ValueError: if ``batch_size`` is below 1.
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size: {batch_size} was given; a batch needs at least 1 study")
+        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
     if not len(dataset):
         return StudyLoader(dataset, batch_size=batch_size, num_workers=0, collate_fn=collate_studies)
     sampler = DistributedSampler(dataset, even_divisible=shuffle, num_replicas=world_size, rank=rank, shuffle=shuffle)

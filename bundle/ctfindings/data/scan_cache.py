@@ -1,16 +1,15 @@
-"""Preprocessed scans on disk: one memory-mapped file each, checked when it is read, in a folder named by what the
-pipeline does.
+"""Scan cache: preprocessed studies on disk, one memory-mapped file each, in a folder named by the pipeline.
 
-An entry is a safetensors file: the tensors of a study as they are, and in its header what else the study holds, as
-JSON, with checksums.
+An entry is a safetensors file with the tensors of a study. Its header holds the other fields as JSON, and checksums.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from bundle.ctfindings.data.cache_key import describe_pipeline, version_of
+from bundle.ctfindings.data.datalist import PATH_KEYS
 from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.files.fingerprint import FileSignature, file_signature
 
 logger = logging.getLogger(__name__)
 
@@ -31,20 +33,26 @@ PIPELINE_FILE = "pipeline.json"
 
 
 class DamagedEntry(ValueError):
-    """An entry of the cache that is not what was written."""
+    """A cache entry that differs from what was written."""
+
+
+class FetchTask(NamedTuple):
+    """One entry: its file, and the study and steps that make it."""
+
+    path: str
+    study: Mapping[str, Any]
+    steps: Compose
 
 
 class CachedStudies(Dataset):
-    """Studies as tensors: the deterministic steps from the cache, which is filled when it lacks one, and the random
-    steps anew.
+    """Studies as tensors: deterministic steps run once and are cached, random steps run at every access.
 
     Args:
         studies: from ``load_datalist``.
-        deterministic: steps whose result is kept.
+        deterministic: steps whose result is cached.
         transform: steps that run at every access.
-        cache_dir: holds a folder for each pipeline; None computes every scan at every access.
-        cache_key: anything else that should tell one cache from another.
-        digest: name of a study in the cache.
+        cache_dir: parent of the folder of this pipeline; None computes every scan at every access.
+        cache_key: anything else that distinguishes this cache from others.
     """
 
     def __init__(
@@ -54,11 +62,9 @@ class CachedStudies(Dataset):
         transform: Sequence[Transform] = (),
         cache_dir: str | Path | None = None,
         cache_key: Any = None,
-        digest: Callable[[Mapping[str, Any]], str] = str,
     ) -> None:
         super().__init__(list(studies), Compose(list(transform)))
         self.deterministic = Compose(list(deterministic))
-        self.digest = digest
         self.folder: Path | None = None
         if cache_dir is not None:
             description = describe_pipeline(deterministic, cache_key)
@@ -68,77 +74,90 @@ class CachedStudies(Dataset):
                     temporary.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
     def _transform(self, index: int) -> dict[str, Any]:
-        study = self.data[index]
-        return dict(self.transform(self._compute(study) if self.folder is None else fetch(self.task(index))))
+        if self.folder is None:
+            return dict(self.transform(_preprocessed(self.data[index], self.deterministic)))
+        return dict(self.transform(fetch(self.task(index))))
 
     def task(self, index: int) -> FetchTask:
-        """What it takes to have the entry of a study, for another process too.
+        """The entry of a study, in a form that another process can work on.
 
         Raises:
-            ValueError: when there is no cache.
+            ValueError: if there is no cache.
         """
         if self.folder is None:
-            raise ValueError("cache_dir: is null, so there is no cache to fill; give a folder")
+            raise ValueError("cache_dir: is null, so there is no cache to fill; set a folder")
         study = self.data[index]
-        return FetchTask(str(self.folder / f"{self.digest(study)}.safetensors"), study, self.deterministic)
-
-    def _compute(self, study: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(self.deterministic(copy.deepcopy(dict(study))))
+        return FetchTask(str(self.folder / f"{study_digest(study)}.safetensors"), study, self.deterministic)
 
 
-class FetchTask(NamedTuple):
-    """One entry: its file, and the study and the steps that make it."""
+def study_digest(study: Mapping[str, Any]) -> str:
+    """Name of a study in the cache: a hash of its fields and of size and time of its files."""
+    files = {key: _signature(study[key]) for key in PATH_KEYS if key in study}
+    content = json.dumps([study, files], sort_keys=True, default=_plain)
+    return hashlib.sha256(content.encode()).hexdigest()
 
-    path: str
-    study: Mapping[str, Any]
-    steps: Compose
+
+def _signature(path: Any) -> FileSignature | None:
+    """None for a path that cannot be read; the error belongs to the transform that reads it."""
+    try:
+        return file_signature(str(path))
+    except (OSError, ScanError):
+        return None
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, torch.Tensor) else str(value)
+
+
+def _preprocessed(study: Mapping[str, Any], steps: Compose) -> dict[str, Any]:
+    return dict(steps(copy.deepcopy(dict(study))))
 
 
 def fetch(task: FetchTask) -> dict[str, Any]:
-    """The entry from its file; made, and written, when it is not there or damaged, which is logged with its name.
+    """Reads an entry; makes and writes it if it is missing or damaged, and logs the damage.
 
     Raises:
-        ScanError: when the scan of the study cannot be used.
+        ScanError: if the scan of the study cannot be used.
     """
-    path = Path(task.path)
-    if path.is_file():
-        try:
-            return read_entry(path)
-        except DamagedEntry as error:
-            logger.warning("%s; it is made again", error)
-    study = dict(task.steps(copy.deepcopy(dict(task.study))))
-    write_entry(path, study)
-    return study
+    kept = _kept(Path(task.path))
+    return _made(task) if kept is None else kept
 
 
 def fill(task: FetchTask) -> str:
-    """``made`` or ``kept``: the entry is on disk and whole afterwards."""
-    path = Path(task.path)
-    if path.is_file():
-        try:
-            read_entry(path)
-            return "kept"
-        except DamagedEntry as error:
-            logger.warning("%s; it is made again", error)
-    write_entry(path, dict(task.steps(copy.deepcopy(dict(task.study)))))
+    """Makes an entry, or checks the one on disk; returns ``made`` or ``kept``."""
+    if _kept(Path(task.path)) is not None:
+        return "kept"
+    _made(task)
     return "made"
 
 
+def _kept(path: Path) -> dict[str, Any] | None:
+    try:
+        return read_entry(path) if path.is_file() else None
+    except DamagedEntry as error:
+        logger.warning("%s; it is made again", error)
+        return None
+
+
+def _made(task: FetchTask) -> dict[str, Any]:
+    study = _preprocessed(task.study, task.steps)
+    write_entry(Path(task.path), study)
+    return study
+
+
 def write_entry(path: Path, study: Mapping[str, Any]) -> None:
-    """Writes a study, complete or not at all.
+    """Writes a study atomically.
 
     Raises:
-        ValueError: when it holds something that is neither a tensor nor JSON, or the disk does not take it: names the
-            folder.
+        ValueError: if a field is neither a tensor nor JSON, or the folder cannot be written to.
     """
     tensors = {
         name: torch.as_tensor(value).contiguous()
         for name, value in study.items()
         if isinstance(value, torch.Tensor | np.ndarray)
     }
-    rest = {name: value for name, value in study.items() if name not in tensors}
     try:
-        text = json.dumps(rest)
+        text = json.dumps({name: value for name, value in study.items() if name not in tensors})
     except TypeError as error:
         raise ValueError(f"study {study.get('id', '')}: {error}; a cached study holds tensors and JSON only") from error
     checks = {name: isal_zlib.crc32(_bytes_of(tensor)) for name, tensor in tensors.items()}
@@ -149,15 +168,15 @@ def write_entry(path: Path, study: Mapping[str, Any]) -> None:
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(
-            f"{path.parent}: the cache cannot be written ({reason}); make room, or give another cache_dir"
+            f"{path.parent}: the cache cannot be written ({reason}); free some space, or set another cache_dir"
         ) from error
 
 
 def read_entry(path: Path) -> dict[str, Any]:
-    """The study of a file; its tensors are mapped from it, private to this process.
+    """Reads a study; its tensors are mapped from the file, private to this process.
 
     Raises:
-        DamagedEntry: when the file is cut off or a checksum differs; names it.
+        DamagedEntry: if the file is truncated or a checksum differs.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -171,7 +190,7 @@ def read_entry(path: Path) -> dict[str, Any]:
             raise DamagedEntry(f"{path}: the checksum of {wrong[0]} differs from what was written")
         return {**json.loads(metadata["study"]), **tensors}
     except (SafetensorError, OSError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DamagedEntry(f"{path}: cannot be read, it is cut off or damaged ({error})") from error
+        raise DamagedEntry(f"{path}: cannot be read, it is truncated or damaged ({error})") from error
 
 
 def _bytes_of(tensor: torch.Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Snippets as training targets: which of a study's slice references have a place in its own scan."""
+"""Snippet targets: the slice references of a study that lie in its own scan."""
 
 from __future__ import annotations
 
@@ -14,28 +14,20 @@ logger = logging.getLogger(__name__)
 
 
 class SnippetTargetsd(MapTransform):
-    """Keeps the snippets of a study that point to a slice of its scan, and logs how many it left out and why.
+    """Keeps the snippets that point to a slice of the scan, with ``text`` and ``z_mm`` (world RAS mm) only.
 
-    A snippet without ``z_mm`` was never resolved to a slice; one whose ``z_mm`` lies outside the scan was resolved in
-    another series. Neither may teach where to look.
-
-    Args:
-        keys: key of the snippets, each with ``text`` and ``z_mm`` (world RAS mm). A study need not have any.
-        image_key: key of the image, whose meta knows the grid of the scan as it was loaded.
-
-    Returns (replaces the snippets by):
-        those kept, with ``text`` and ``z_mm`` alone.
+    A snippet without ``z_mm`` was not resolved to a slice; one with ``z_mm`` outside the scan refers to another series.
+    Both are left out, and their number and reason are logged. The key ``snippets`` is optional.
     """
 
-    def __init__(self, keys: str = "snippets", image_key: str = "image") -> None:
-        super().__init__(keys, allow_missing_keys=True)
-        self.image_key = image_key
+    def __init__(self) -> None:
+        super().__init__("snippets", allow_missing_keys=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         study = dict(data)
         for key in self.key_iterator(study):
             placed = [snippet for snippet in study[key] or () if snippet.get("z_mm") is not None]
-            low, high = _extent_mm(study[self.image_key])
+            low, high = _extent_mm(study["image"])
             inside = [snippet for snippet in placed if low <= snippet["z_mm"] <= high]
             for reason, count in (
                 ("no z_mm", len(study[key] or ()) - len(placed)),
@@ -49,7 +41,7 @@ class SnippetTargetsd(MapTransform):
 
 
 def _extent_mm(image: MetaTensor) -> tuple[float, float]:
-    """Lowest and highest world z in mm of the scan as it was loaded, outer faces of its voxels included."""
+    """Lowest and highest world z in mm of the loaded scan, at the outer faces of its voxels."""
     affine = np.asarray(image.meta["original_affine"], dtype=np.float64)
     shape = np.asarray(image.meta["spatial_shape"], dtype=np.float64)
     faces = np.stack([np.full(3, -0.5), shape - 0.5])

@@ -1,1 +1,1 @@
-"""Files of any content: atomic writing, tables, HTML pages, process pools, journals."""
+"""Files of any content: atomic writes, tables, HTML pages, parallel map, resume journal, fingerprints."""

@@ -1,4 +1,4 @@
-"""Atomic files: a file appears under its name complete, or not at all."""
+"""Atomic writes: a file appears under its name complete or not at all."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path beside ``path``; on success it is renamed to ``path``, on failure it is removed.
+    """Yields a temporary path beside ``path``, which is renamed to ``path`` on success and removed on failure.
 
-    The temporary name keeps all suffixes, because writers choose the format by them. It is drawn: processes of two
-    machines that share a disk may have one number.
+    The temporary name keeps all suffixes, because writers choose the format by them. It is random, because processes of
+    two machines that share a disk may have the same process id.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -29,6 +29,6 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def safe_name(text: str) -> str:
-    """A file name for an id of any characters: the id itself where it is one, else what can be kept of it and a digest."""
+    """File name for an id of any characters: the id itself if valid, else its valid part and a digest."""
     plain = re.sub(r"[^\w.-]+", "_", text)[:80].strip(".")
     return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

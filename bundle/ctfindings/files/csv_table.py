@@ -1,6 +1,4 @@
-"""Reading a table of reports, labels or files from CSV: comma, semicolon or tab; columns found by name; problems named
-by row.
-"""
+"""Reads CSV tables with comma, semicolon or tab; finds columns by name and reports errors by line."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ _DELIMITERS = ",;\t"
 
 
 class TableError(ValueError):
-    """A table that cannot be used. The message is one line: ``FILE: what is wrong; remedy``."""
+    """Table that cannot be used; the message is one line, ``FILE: problem; remedy``."""
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(f"{path}: " + " ".join(problem.split()))
@@ -27,8 +25,8 @@ class Row(NamedTuple):
     """One row of a table.
 
     Attributes:
-        line: number of its first line in the file, as an editor shows it; the header is line 1.
-        values: by column name, stripped of blanks.
+        line: number of its first line in the file; the header is line 1.
+        values: stripped text by column name.
     """
 
     line: int
@@ -36,17 +34,17 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table as read: where it is from, its columns in order, and its rows."""
+    """Path, columns in order, and rows of a table."""
 
     path: Path
     columns: list[str]
     rows: list[Row]
 
     def column(self, name: str, purpose: str) -> str:
-        """``name``, when the table has that column.
+        """Returns ``name`` if the table has that column.
 
         Raises:
-            TableError: when it has not, with the columns there are and the likeliest one.
+            TableError: if it does not; suggests the closest column.
         """
         if name in self.columns:
             return name
@@ -57,37 +55,39 @@ class Table(NamedTuple):
         )
 
     def first_of(self, names: Sequence[str]) -> str | None:
-        """The first of ``names`` that is a column, whatever its case; None when none is."""
+        """First of ``names`` that is a column, ignoring case, or None."""
         known = {column.lower(): column for column in self.columns}
         return next((known[name.lower()] for name in names if name.lower() in known), None)
 
 
 def read_table(path: Path) -> Table:
-    """Reads a CSV file with a header, UTF-8, delimited by comma, semicolon or tab (whichever the header has most of).
+    """Reads a UTF-8 CSV file with a header. The delimiter is the most frequent of comma, semicolon and tab in it.
 
     Raises:
-        TableError: when the file is missing, empty, not UTF-8, has a column twice, or a row has more or fewer fields
+        TableError: if the file is missing, empty or not UTF-8, a column occurs twice, or a row has more or fewer fields
             than the header.
     """
     table, rows = stream_table(path)
     table.rows.extend(rows)
     if not table.rows:
-        raise TableError(path, "has a header and no rows; nothing can be read from it")
+        raise TableError(path, "expected rows, found only a header")
     return table
 
 
 def stream_table(path: Path) -> tuple[Table, Iterator[Row]]:
-    """The same, row by row: for tables of thousands of columns, whose rows are not all wanted at once.
+    """``read_table`` row by row, for tables with thousands of columns.
 
     Returns:
-        The table without rows; and its rows. Taking them may raise a TableError.
+        The table without rows, and an iterator over its rows, which may raise a TableError.
     """
     if not path.is_file():
-        raise TableError(path, "there is no such file; check the path")
+        raise TableError(path, "no such file; check the path")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise TableError(path, f"is not UTF-8 (byte {error.start}); save it as CSV UTF-8") from error
+        raise TableError(
+            path, f"expected UTF-8, found another encoding (byte {error.start}); save it as CSV UTF-8"
+        ) from error
     header = text.lstrip().split("\n", 1)[0]
     if not header.strip():
         raise TableError(path, "is empty; a header and rows are expected")
@@ -97,7 +97,7 @@ def stream_table(path: Path) -> tuple[Table, Iterator[Row]]:
     try:
         columns = [name.strip() for name in next(reader)]
     except csv.Error as error:
-        raise TableError(path, f"line {reader.line_num} is no valid CSV ({error}); check its quotes") from error
+        raise TableError(path, f"line {reader.line_num} is not valid CSV ({error}); check its quotes") from error
     twice = sorted(name for name, count in Counter(columns).items() if count > 1)
     if twice:
         raise TableError(path, f"has column {twice[0]!r} twice; rename one")
@@ -109,12 +109,13 @@ def stream_table(path: Path) -> tuple[Table, Iterator[Row]]:
                 if fields and len(fields) != len(columns):
                     raise TableError(
                         path,
-                        f"line {line} has {len(fields)} fields, the header {len(columns)}; put text with {delimiter!r} in quotes",
+                        f"line {line} has {len(fields)} fields, the header {len(columns)}; "
+                        f"put text with {delimiter!r} in quotes",
                     )
                 if fields:
                     yield Row(line, {name: value.strip() for name, value in zip(columns, fields, strict=True)})
                 line = reader.line_num + 1
         except csv.Error as error:
-            raise TableError(path, f"line {reader.line_num} is no valid CSV ({error}); check its quotes") from error
+            raise TableError(path, f"line {reader.line_num} is not valid CSV ({error}); check its quotes") from error
 
     return Table(path, columns, []), rows()

@@ -1,4 +1,4 @@
-"""The error of a file that cannot be used."""
+"""Error of a scan file that cannot be used."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 class ScanError(ValueError):
-    """A file that cannot be used. The message is one line: ``FILE: what is wrong; remedy``.
+    """File that cannot be used; the message is one line, ``FILE: problem; remedy``.
 
     Attributes:
-        kind: the problem in a few words that are the same for all files that have it, to count by.
+        kind: the problem in a few words, the same for all files that have it, to count by.
     """
 
     def __init__(self, path: str | Path, problem: str, kind: str = "unusable scan") -> None:

@@ -1,4 +1,4 @@
-"""HTML pages from jinja2 templates: what is put into them is escaped, and a name that is missing is an error."""
+"""HTML pages from jinja2 templates; values are escaped, and a missing name is an error."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import jinja2
 
 
 def render_page(template: Path, filters: Mapping[str, Callable[..., str]] | None = None, **values: Any) -> str:
-    """A page as text.
+    """Renders a page.
 
     Args:
-        template: the file.
-        filters: by the names that the template has for them.
-        values: what the template reads.
+        template: path of the template.
+        filters: template filters by name.
+        values: variables of the template.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(template.parent),

@@ -312,7 +312,7 @@ def test_a_fixed_volume_whose_header_is_not_that_of_the_table_is_noticed(
     ("arguments", "message"),
     [
         (["--dev-share", "1"], "--dev-share 1 is no share"),
-        (["--reports", "absent.csv"], "absent.csv: there is no such file"),
+        (["--reports", "absent.csv"], "absent.csv: no such file"),
         (["--skip", "bad.txt"], "line 2: 'head' is no name such as train_1_a_1"),
         (["--labels", "few.csv"], "has no column 'Medical material'"),
     ],

@@ -1,4 +1,4 @@
-"""Sources of anatomy masks: TotalSegmentator, a MONAI bundle, or thresholds and shape with the network's anatomy head."""
+"""Sources of anatomy masks: TotalSegmentator, a MONAI bundle, or thresholds, shape and the anatomy head."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def make_mask(task: MaskTask) -> int:
 def _classical(
     task: MaskTask, hu: NDArray[np.float32], affine: NDArray[np.float64], body: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """Lungs by threshold and shape, and the anatomy head between the lungs; elsewhere it is often wrong on real scans."""
+    """Lungs by threshold and shape; between them the anatomy head, which is often wrong elsewhere on real scans."""
     lungs = lung_mask(hu, affine)
     predictor = _predictor(task.source.folder)
     with tempfile.TemporaryDirectory() as folder:

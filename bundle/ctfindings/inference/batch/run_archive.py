@@ -165,7 +165,7 @@ def _claim_output(output: Path, model: Model) -> None:
 
 
 def _write_summary(path: Path, records: Mapping[str, str], problems: Mapping[str, str]) -> Path:
-    """One row per scan: id, status, reason of a failure, number of warnings, probability and verdict of each finding."""
+    """One row per scan: id, status, reason, number of warnings, probability and verdict of each finding."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         verdicts = [f"{name} present" for name in FINDING_NAMES]
         writer = csv.DictWriter(file, ["id", "status", "reason", "warnings", *FINDING_NAMES, *verdicts], "")
