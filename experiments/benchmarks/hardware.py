@@ -6,15 +6,14 @@ import platform
 from typing import Any
 
 import torch
-
-from bundle.ctfindings.files.parallel_map import usable_cores
+from joblib import cpu_count
 
 
 def machine() -> dict[str, Any]:
     """Processor, cores that this process may use, threads and version of PyTorch; no name of the host."""
     return {
         "processor": platform.machine(),
-        "cores": usable_cores(),
+        "cores": cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
+from joblib import cpu_count
 from joblib.externals.loky import FIRST_COMPLETED, BrokenProcessPool, ProcessPoolExecutor, wait
 from tqdm import tqdm
 
@@ -38,11 +38,6 @@ class Outcome(NamedTuple):
     result: Any
     problem: str = ""
     kept: bool = False
-
-
-def usable_cores() -> int:
-    """Number of cores this process may use; all cores of the machine where the system does not say."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parallel_map(
@@ -114,28 +109,26 @@ def _in_processes(run: Run, tasks: Mapping[str, Any], workers: int) -> Iterator[
     """A killed worker breaks its pool. A new pool goes on, and tasks that were running are retried one at a time."""
     waiting = dict(tasks)
     while waiting:
-        suspects: dict[str, Any] = {}
-        with _pool(workers) as pool:
-            running: dict[Any, str] = {}
-            while (waiting or running) and not suspects:
+        running: dict[Any, str] = {}
+        with _pool(workers) as pool, suppress(BrokenProcessPool):
+            while waiting or running:
                 with _without_ctrl_c():
                     for key in list(waiting)[: workers - len(running)]:
-                        running[pool.submit(run, waiting.pop(key))] = key
+                        running[pool.submit(run, waiting[key])] = key
+                        del waiting[key]
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    if isinstance(future.exception(), BrokenProcessPool):
-                        suspects = {key: tasks[key] for key in running.values()}
-                        break
-                    yield Outcome(running.pop(future), *future.result())
-        if suspects and workers == 1:
-            yield Outcome(next(iter(suspects)), None, KILLED)
+                    outcome = future.result()
+                    yield Outcome(running.pop(future), *outcome)
+        if running and workers == 1:
+            yield Outcome(*running.values(), None, KILLED)
         else:
-            yield from _in_processes(run, suspects, 1)
+            yield from _in_processes(run, {key: tasks[key] for key in running.values()}, 1)
 
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Fresh interpreters, which do not import the caller's main module; they share the cores and end with the block."""
-    threads = str(max(1, usable_cores() // workers))
+    threads = str(max(1, cpu_count() // workers))
     pool = ProcessPoolExecutor(
         workers, env=dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
     )
@@ -149,10 +142,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 @contextmanager
 def _without_ctrl_c() -> Iterator[None]:
-    """Processes started in this block never see Ctrl-C; this process gets it at the end of the block.
-
-    A terminal sends Ctrl-C to all processes of a command, and each worker would print a traceback.
-    """
+    """Processes started in this block never see Ctrl-C, which would make each print a traceback."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -11,12 +11,12 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from joblib import cpu_count
 from numpy.typing import NDArray
 
 from bundle.ctfindings.data.datalist import SPLITS
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.journal import resume
-from bundle.ctfindings.files.parallel_map import usable_cores
 from bundle.ctfindings.findings import FINDING_NAMES, finding_index
 from bundle.ctfindings.phantom.case import Case
 from bundle.ctfindings.phantom.image.draw_findings import draw_findings
@@ -162,9 +162,7 @@ def render_all(
     """
     records: dict[str, dict[str, Any]] = {}
     signed = {name: ("", task) for name, task in tasks.items()}
-    for outcome in resume(
-        render, signed, journal, workers or usable_cores(), fatal=Exception, progress="synthetic scans"
-    ):
+    for outcome in resume(render, signed, journal, workers or cpu_count(), fatal=Exception, progress="synthetic scans"):
         if outcome.problem:
             raise ValueError(f"{journal.parent}: {outcome.key}: {outcome.problem}")
         records[outcome.key] = outcome.result
