@@ -70,7 +70,7 @@ def read_table(path: Path) -> Table:
     table, rows = stream_table(path)
     table.rows.extend(rows)
     if not table.rows:
-        raise TableError(path, "expected rows, found only a header")
+        raise TableError(path, "has no rows; expected a header and rows")
     return table
 
 
