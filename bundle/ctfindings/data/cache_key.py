@@ -1,4 +1,4 @@
-"""A name for what a chain of transforms does: its classes with all their parameters, and the versions of the code."""
+"""Cache key of a transform chain: its classes with source and parameters, and the versions of the code."""
 
 from __future__ import annotations
 
@@ -23,28 +23,26 @@ _OURS = __name__.rsplit(".", 2)[0]
 
 
 def describe_pipeline(steps: Sequence[Transform], key: Any = None) -> dict[str, Any]:
-    """What the result of the steps depends on but the study, as plain JSON: versions, classes with their source, and
-    parameters.
+    """Describes as plain JSON all that the result depends on besides the study.
 
     Args:
         steps: deterministic transforms.
-        key: anything else that should tell one cache from another.
+        key: anything else that distinguishes caches.
     """
     versions = {"ctfindings": __version__, "monai": monai.__version__, "torch": torch.__version__}
     return {"versions": versions, "key": describe(key), "steps": [describe(step) for step in steps]}
 
 
 def version_of(description: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits that differ for another description."""
+    """16 hexadecimal digits, the digest of a description."""
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def describe(value: Any, within: tuple[int, ...] = ()) -> Any:
-    """A value as plain JSON, the same in every process: objects by class and attributes, functions by their code.
+    """Describes a value as plain JSON, the same in every process: objects by class and attributes, functions by code.
 
-    A class of this package also gives a digest of its source: a transform may change while its parameters stay. The
-    functions and modules that it calls are not looked at: whoever changes these so that scans come out otherwise raises
-    the version of the package, or empties the caches.
+    Classes of this package add a digest of their source. Functions and modules that they call are not included: if you
+    change these so that scans come out differently, raise the version of the package or empty the caches.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -76,7 +74,7 @@ def describe(value: Any, within: tuple[int, ...] = ()) -> Any:
 
 
 def _function(function: types.FunctionType, within: tuple[int, ...]) -> dict[str, Any]:
-    """Name, code, defaults and what it closes over: two lambdas on one line differ."""
+    """Name, code, defaults and closure, so that two lambdas on one line differ."""
     code = function.__code__
     inner = [constant for constant in code.co_consts if not isinstance(constant, types.CodeType)]
     return {
@@ -91,7 +89,7 @@ def _function(function: types.FunctionType, within: tuple[int, ...]) -> dict[str
 
 def _object(value: Any, within: tuple[int, ...]) -> dict[str, Any]:
     kind = type(value)
-    # Random state says nothing of what a deterministic step does, and differs from run to run.
+    # Random state does not affect a deterministic step, and differs between runs.
     attributes = {
         name: part
         for name, part in getattr(value, "__dict__", {}).items()

@@ -34,7 +34,7 @@ def join_datalists(parts: Sequence[tuple[str, Path]], output: Path) -> dict[str,
     for split, datalist in parts:
         if split not in SPLITS:
             raise ValueError(
-                f"expected one of {', '.join(SPLITS)} as split, got {split!r}; write test=FOLDER/datalist.json"
+                f"{split!r} is not a split; use one of {', '.join(SPLITS)}, as in test=FOLDER/datalist.json"
             )
         studies = load_datalist(datalist, split, may_be_empty=False)
         records = json.loads(datalist.read_text(encoding="utf-8"))[split]
