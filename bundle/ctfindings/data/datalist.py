@@ -24,7 +24,8 @@ def load_datalist(path: str | Path, split: str, may_be_empty: bool = True) -> li
     """Studies of one split, with absolute paths and every field that training reads.
 
     A record needs ``id`` and ``image``. ``patient``, ``anatomy`` (integer mask), ``finding_masks``, ``report``,
-    ``captions``, ``labels``, ``snippets`` and ``stored`` (see ``Stored``) are optional. The README describes them.
+    ``captions``, ``labels``, ``snippets`` and ``stored`` (see ``Stored``) are optional; docs/datalist.md describes
+    them.
 
     Args:
         path: JSON file; paths in it are relative to its folder.
@@ -61,7 +62,7 @@ def split_names(path: str | Path) -> list[str]:
 
 def _content(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise ValueError(f"{path}: no such datalist; check the path, or make one (README.md, On your own scans)")
+        raise ValueError(f"{path}: no such datalist; check the path, or make one (docs/datalist.md)")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -104,7 +105,9 @@ def check_study(record: Mapping[str, Any], where: str) -> None:
         )
     for name in ("report", "captions"):
         if record.get(name) and not isinstance(record[name], Mapping):
-            raise ValueError(f"{where}: {name} of study {study}: expected an object; see the study record in README.md")
+            raise ValueError(
+                f"{where}: {name} of study {study}: expected an object; see the study record in docs/datalist.md"
+            )
     for anatomy, caption in (record.get("captions") or {}).items():
         if caption and not isinstance(caption, Mapping):
             raise ValueError(f"{where}: caption of {anatomy} of study {study}: expected an object with a text")
