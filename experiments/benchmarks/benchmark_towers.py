@@ -28,7 +28,7 @@ from monai.bundle import ConfigParser  # noqa: E402
 from monai.networks.nets import ViT  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from bundle.ctfindings.published.classifier import radfinder_image_encoder  # noqa: E402
+from bundle.ctfindings.published.radfinder.image_encoder import radfinder_image_encoder  # noqa: E402
 from experiments.benchmarks.hardware import machine  # noqa: E402
 
 FVLM_SCAN = (1, 1, 352, 256, 112)

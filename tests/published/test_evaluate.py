@@ -20,8 +20,9 @@ from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.published.classifier import PublishedClassifier
 from bundle.ctfindings.published.evaluate import evaluate_published
 from bundle.ctfindings.published.fvlm.image_encoder import FvlmImageEncoder, FvlmScorer
-from bundle.ctfindings.published.preprocessing import fvlm_pipeline, radfinder_pipeline
+from bundle.ctfindings.published.fvlm.preprocessing import fvlm_pipeline
 from bundle.ctfindings.published.radfinder.image_encoder import RadFinderImageEncoder, ScanCombiner, WindowEncoder
+from bundle.ctfindings.published.radfinder.preprocessing import radfinder_pipeline
 
 
 def fvlm_like() -> PublishedClassifier:

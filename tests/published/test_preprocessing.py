@@ -12,13 +12,12 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
-from bundle.ctfindings.published.preprocessing import (
+from bundle.ctfindings.published.fvlm.preprocessing import (
     CroppedToOrgans,
-    CutToWindows,
     ResizedToSpacing,
     fvlm_pipeline,
-    radfinder_pipeline,
 )
+from bundle.ctfindings.published.radfinder.preprocessing import CroppedToWindows, radfinder_pipeline
 
 SHAPE, SPACING = (60, 50, 40), (2.0, 2.0, 3.0)
 
@@ -53,6 +52,18 @@ def reoriented(path: Path, codes: str, folder: Path) -> Path:
 def run(steps: Any, scan: Path, mask: Path | None = None) -> dict[str, Any]:
     study = {"image": str(scan)} if mask is None else {"image": str(scan), "anatomy": str(mask)}
     return dict(Compose(steps)(study))
+
+
+@pytest.mark.parametrize("codes", ["RAS", "SPL", "AIR"])
+@pytest.mark.parametrize("pipeline", [fvlm_pipeline, radfinder_pipeline])
+def test_a_scan_gives_the_same_in_every_orientation(
+    scan: tuple[Path, Path], tmp_path: Path, codes: str, pipeline: Any
+) -> None:
+    expected = run(pipeline(), *scan)
+    turned = run(pipeline(), *(reoriented(path, codes, tmp_path) for path in scan))
+    torch.testing.assert_close(turned["image"].as_tensor(), expected["image"].as_tensor(), atol=1e-3, rtol=0)
+    assert (turned["anatomy"].as_tensor() != expected["anatomy"].as_tensor()).float().mean() < 1e-3
+    np.testing.assert_allclose(turned["image"].affine, expected["image"].affine, atol=1e-3)
 
 
 def test_fvlm_crops_to_the_organs_and_pads_to_its_least_size(scan: tuple[Path, Path]) -> None:
@@ -91,18 +102,6 @@ def test_fvlm_without_a_mask_is_not_cropped(scan: tuple[Path, Path]) -> None:
     assert tuple(study["image"].shape[1:]) == SHAPE and "anatomy" not in study
 
 
-@pytest.mark.parametrize("codes", ["RAS", "SPL", "AIR"])
-@pytest.mark.parametrize("pipeline", [fvlm_pipeline, radfinder_pipeline])
-def test_a_scan_gives_the_same_in_every_orientation(
-    scan: tuple[Path, Path], tmp_path: Path, codes: str, pipeline: Any
-) -> None:
-    expected = run(pipeline(), *scan)
-    turned = run(pipeline(), *(reoriented(path, codes, tmp_path) for path in scan))
-    torch.testing.assert_close(turned["image"].as_tensor(), expected["image"].as_tensor(), atol=1e-3, rtol=0)
-    assert (turned["anatomy"].as_tensor() != expected["anatomy"].as_tensor()).float().mean() < 1e-3
-    np.testing.assert_allclose(turned["image"].affine, expected["image"].affine, atol=1e-3)
-
-
 def test_radfinder_cuts_to_whole_windows(scan: tuple[Path, Path]) -> None:
     study = run(radfinder_pipeline(spacing=(1, 1, 1.5), window=(32, 64, 128)), *scan)
     # 119 x 99 x 79 voxels: three windows, one, and less than one.
@@ -113,7 +112,7 @@ def test_radfinder_cuts_to_whole_windows(scan: tuple[Path, Path]) -> None:
 
 def test_windows_are_cut_about_the_middle() -> None:
     volume = MetaTensor(torch.arange(10.0).view(1, 10, 1, 1).expand(1, 10, 3, 4).clone())
-    cut = CutToWindows("image", (4, 3, 6))({"image": volume})["image"]
+    cut = CroppedToWindows("image", (4, 3, 6))({"image": volume})["image"]
     assert cut.shape == (1, 8, 3, 6)
     assert cut[0, :, 0, 2].tolist() == list(range(1, 9)) and cut[0, 0, 0].tolist() == [0, 1, 1, 1, 1, 0]
 

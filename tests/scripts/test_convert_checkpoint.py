@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bundle.ctfindings.networks.checkpoint import read_checkpoint
-from bundle.ctfindings.published.convert import convert_to_bundle, published_model
+from bundle.ctfindings.published.convert import convert_to_bundle, published_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of fVLM at its true size that takes little space: each tensor is one value, seen as many."""
     tensors = {
         entry.name: torch.full((1,), 0.5).expand(entry.shape or (1,)).reshape(entry.shape)
-        for entry in published_model("fvlm").taken
+        for entry in published_checkpoint("fvlm").mapping
     }
     tensors["text_encoder.embeddings.position_ids"] = torch.arange(512).view(1, 512)
     path = tmp_path_factory.mktemp("download") / "checkpoint_19.pth"
@@ -61,15 +61,13 @@ def test_a_file_that_does_not_fit_ends_in_one_line_and_writes_nothing(
     result = run(bundle_root, "fvlm", broken, tmp_path / "out" / "fvlm.pt")
     assert result.returncode == 1
     assert (
-        result.stderr.strip()
-        .splitlines()[-1]
-        .startswith(f"error: {broken}: is not a checkpoint of fVLM: lacks temp ()")
+        result.stderr.strip().splitlines()[-1].startswith(f"error: {broken}: not a checkpoint of fVLM: missing temp ()")
     )
     assert "Traceback" not in result.stderr and not list(tmp_path.rglob("fvlm.pt"))
 
 
 def test_the_tokenizer_is_looked_for_before_anything_is_written(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no tokenizer is there"):
+    with pytest.raises(ValueError, match="no tokenizer found"):
         convert_to_bundle("fvlm", checkpoint, tmp_path / "fvlm.pt", str(tmp_path / "nowhere"))
     assert not (tmp_path / "fvlm.pt").exists()
 
@@ -77,7 +75,7 @@ def test_the_tokenizer_is_looked_for_before_anything_is_written(checkpoint: Path
 def test_an_output_that_cannot_be_written_is_named(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ValueError, match="is a folder; name the file to write"):
+    with pytest.raises(ValueError, match="expected a file, found a folder; name the file to write"):
         convert_to_bundle("fvlm", checkpoint, tmp_path)
 
     def full(_: object, path: Path) -> None:
@@ -89,12 +87,12 @@ def test_an_output_that_cannot_be_written_is_named(
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(
         ValueError,
-        match=r"fvlm.pt: cannot be written \(.*file write failed\); make room, or name a file in another folder",
+        match=r"fvlm.pt: cannot be written \(.*file write failed\); free some space or use another folder",
     ):
         convert_to_bundle("fvlm", checkpoint, tmp_path / "fvlm.pt")
     assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_model_is_refused() -> None:
-    with pytest.raises(ValueError, match="known are fvlm, radfinder"):
-        published_model("clip")
+    with pytest.raises(ValueError, match="expected fvlm or radfinder"):
+        published_checkpoint("clip")

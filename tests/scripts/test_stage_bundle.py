@@ -26,7 +26,7 @@ import torch
 import yaml
 from monai.bundle import verify_metadata
 
-from bundle.ctfindings.published.convert import published_model
+from bundle.ctfindings.published.convert import published_checkpoint
 
 NAME = "chest_ct_zero_shot_findings"
 
@@ -85,7 +85,8 @@ from pathlib import Path
 from monai.bundle import ckpt_export, run, verify_net_in_out
 import bundle.ctfindings as package
 assert Path(package.__file__).is_relative_to({root!r}), package.__file__
-files = dict(config_file={root!r} + "/configs/inference.json", meta_file={root!r} + "/configs/metadata.json", bundle_root={root!r})
+configs = {root!r} + "/configs"
+files = dict(config_file=configs + "/inference.json", meta_file=configs + "/metadata.json", bundle_root={root!r})
 verify_net_in_out("network_def", device="cpu", **files)
 ckpt_export("network_def", filepath="model.ts", ckpt_file={root!r} + "/models/model.pt", **files)
 run(**files, image={image!r}, queries=["fluid around the lung"], output_dir="out")
@@ -307,12 +308,12 @@ def test_two_bundles_answer_in_one_server_process_each_with_its_own_weights(arch
 def test_the_conversion_line_of_the_docs_works_in_the_zip_alone(
     archive: Path, bundle_root: Path, tmp_path: Path
 ) -> None:
-    """Without the folder of the tokenizer it ends in one line and writes nothing; left out, the checkpoint is written."""
+    """A missing tokenizer is one line, and nothing is written; without a tokenizer, the checkpoint is written."""
     with zipfile.ZipFile(archive) as packed:
         packed.extractall(tmp_path)
     tensors = {
         entry.name: torch.full((1,), 0.5).expand(entry.shape or (1,)).reshape(entry.shape)
-        for entry in published_model("fvlm").taken
+        for entry in published_checkpoint("fvlm").mapping
     }
     torch.save({"model": tensors, "epoch": 19}, tmp_path / NAME / "checkpoint_19.pth")
     page = (bundle_root / "docs" / "use_published_weights.md").read_text(encoding="utf-8")
@@ -321,7 +322,11 @@ def test_the_conversion_line_of_the_docs_works_in_the_zip_alone(
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     output = tmp_path / NAME / "models" / "fvlm.pt"
     for code, status, last in (
-        (shlex.split(line)[2], 1, "error: cxr_bert: no tokenizer is there; give the folder with vocab.txt of CXR-BERT"),
+        (
+            shlex.split(line)[2],
+            1,
+            "error: cxr_bert: no tokenizer found; set text_encoder to the folder with vocab.txt",
+        ),
         (shlex.split(line)[2].replace(", 'cxr_bert'", ""), 0, None),
     ):
         assert not output.exists()

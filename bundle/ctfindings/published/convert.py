@@ -1,74 +1,94 @@
-"""From a published checkpoint to a bundle checkpoint on disk, with its source and licence and the embeddings of its
-prompts.
-"""
+"""Reads a published checkpoint from disk and writes it as a bundle checkpoint."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from monai.bundle import ConfigParser
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
 from bundle.ctfindings.files.atomic_write import atomic_path
-from bundle.ctfindings.networks.checkpoint import sha256_of
-from bundle.ctfindings.published.checkpoint_conversion import Converted, PublishedModel, convert_checkpoint
-from bundle.ctfindings.published.fvlm.tensor_map import fvlm
-from bundle.ctfindings.published.radfinder.tensor_map import radfinder
+from bundle.ctfindings.networks.checkpoint import load_mapped, sha256_of
+from bundle.ctfindings.published.checkpoint_format import Converted, PublishedCheckpoint, convert_tensors
 
 _CONFIGS = Path(__file__).resolve().parents[3] / "configs" / "networks"
 
 
-def published_model(name: str) -> PublishedModel:
-    """What is known of a published checkpoint, ``fvlm`` or ``radfinder``.
+def published_checkpoint(name: str) -> PublishedCheckpoint:
+    """The format of the checkpoint of ``fvlm`` or ``radfinder``.
 
     Raises:
-        ValueError: for another name.
+        ValueError: Unknown name.
     """
-    known = {"fvlm": fvlm, "radfinder": radfinder}
-    if name not in known:
-        raise ValueError(f"model {name!r} is unknown; known are {', '.join(known)}")
-    return known[name]()
+    if name == "fvlm":
+        from bundle.ctfindings.published.fvlm.checkpoint import fvlm_checkpoint
+
+        return fvlm_checkpoint()
+    if name == "radfinder":
+        from bundle.ctfindings.published.radfinder.checkpoint import radfinder_checkpoint
+
+        return radfinder_checkpoint()
+    raise ValueError(f"unknown model {name!r}; expected fvlm or radfinder")
 
 
 def convert_to_bundle(
     name: str, checkpoint: str | Path, output: str | Path, text_encoder: str | None = None
 ) -> tuple[Converted, str]:
-    """Converts a published checkpoint and writes it as a bundle checkpoint, whole or not at all.
+    """Converts a published checkpoint and writes it as a bundle checkpoint, completely or not at all.
 
-    The file holds ``model`` (tensors by name), and ``source`` (model, paper, source, licence, file, sha256), plain text
-    throughout.
+    The file contains ``model`` (tensors by name) and ``source`` (model, paper, source, licence, file, sha256) as text.
 
     Args:
         name: ``fvlm`` or ``radfinder``.
-        checkpoint: the published file or folder.
-        output: file to write.
-        text_encoder: folder or hub name of the text encoder, for its tokenizer; without one the prompts are not
-            encoded.
+        checkpoint: Published file or folder.
+        output: File to write.
+        text_encoder: Folder or hub name of the text encoder, for its tokenizer. Without it the prompts are not encoded.
 
     Returns:
-        What was converted, and the SHA-256 of the file written.
+        The converted checkpoint, and the SHA-256 of the written file.
 
     Raises:
-        ValueError: when the checkpoint does not fit the model, no tokenizer is found, or the output cannot be written.
+        ValueError: The checkpoint does not fit the model, there is no tokenizer, or the output cannot be written.
     """
     if Path(output).is_dir():
-        raise ValueError(f"{output}: is a folder; name the file to write, such as models/{name}.pt")
-    converted = convert_checkpoint(published_model(name), checkpoint)
+        raise ValueError(f"{output}: expected a file, found a folder; name the file to write, such as models/{name}.pt")
+    converted = convert_checkpoint(published_checkpoint(name), checkpoint)
     if text_encoder is not None:
         converted.state["bank.prompts"] = _prompts(name, converted, text_encoder)
     try:
         with atomic_path(output) as temporary:
             torch.save({"model": converted.state, "source": converted.source}, temporary)
-    # A full disk is a RuntimeError of torch.save.
+    # torch.save raises RuntimeError when the disk is full.
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:150]
-        raise ValueError(
-            f"{output}: cannot be written ({reason}); make room, or name a file in another folder"
-        ) from error
+        raise ValueError(f"{output}: cannot be written ({reason}); free some space or use another folder") from error
     return converted, sha256_of(output)
 
 
-def _prompts(name: str, converted: Converted, text_encoder: str) -> torch.Tensor:
+def convert_checkpoint(checkpoint: PublishedCheckpoint, path: str | Path) -> Converted:
+    """Reads and converts a published checkpoint; nothing in it is executed.
+
+    Args:
+        checkpoint: Its format.
+        path: File of ``torch.save``, safetensors file, or folder with safetensors files, in shards or not.
+
+    Raises:
+        ValueError: The file cannot be read, or its tensors do not fit; see ``convert_tensors``.
+    """
+    files = _files(Path(path))
+    converted = convert_tensors(checkpoint, _read(files, Path(path)), path)
+    hashes = {"file": ", ".join(file.name for file in files), "sha256": ", ".join(sha256_of(file) for file in files)}
+    return replace(converted, source={**converted.source, **hashes})
+
+
+def _prompts(name: str, converted: Converted, text_encoder: str) -> Tensor:
     parser = ConfigParser()
     parser.read_config(_CONFIGS / f"{name}.json")
     parser["text_encoder"] = text_encoder
@@ -77,5 +97,45 @@ def _prompts(name: str, converted: Converted, text_encoder: str) -> torch.Tensor
     state = {key.removeprefix("text."): value for key, value in converted.state.items() if key.startswith("text.")}
     text.load_state_dict(state, assign=True)
     classifier.fill_prompts(text)
-    prompts: torch.Tensor = classifier.bank.prompts
+    prompts: Tensor = classifier.bank.prompts
     return prompts
+
+
+def _files(path: Path) -> list[Path]:
+    """The files of a download."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise ValueError(f"{path}: file not found; give the downloaded checkpoint")
+    index = path / "model.safetensors.index.json"
+    if not index.is_file():
+        files = sorted(path.glob("*.safetensors"))
+        if not files:
+            raise ValueError(f"{path}: contains no .safetensors file; give the download folder or the checkpoint file")
+        return files
+    try:
+        named = {path / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index}: not the index of a sharded checkpoint; download it again") from error
+    missing = sorted(file.name for file in named if not file.is_file())
+    if missing:
+        raise ValueError(f"{path}: missing {', '.join(missing)}, named in its index; download it again")
+    return sorted(named)
+
+
+def _read(files: Sequence[Path], path: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            content = load_file(file) if file.suffix == ".safetensors" else load_mapped(file)
+            state = content.get("model", content)
+            tensors.update(state if isinstance(state, dict) else {})
+        except UnpicklingError as error:
+            raise ValueError(
+                f"{file}: contains more than tensors and plain values; not read, because that could run code"
+            ) from error
+        except (SafetensorError, RuntimeError, OSError, EOFError, KeyError, ValueError, AttributeError) as error:
+            raise ValueError(f"{file}: cannot be read as a checkpoint; download it again") from error
+    if not tensors or not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()):
+        raise ValueError(f"{path}: contains no tensors under 'model'; give the downloaded checkpoint")
+    return tensors

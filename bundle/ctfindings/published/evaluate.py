@@ -28,7 +28,7 @@ from bundle.ctfindings.metrics.protocols import ZeroShotScores, check_protocol, 
 from bundle.ctfindings.networks.checkpoint import sha256_of
 from bundle.ctfindings.networks.classifier import load_classifier
 from bundle.ctfindings.published.classifier import PublishedClassifier
-from bundle.ctfindings.published.text_towers import PublishedTextTower
+from bundle.ctfindings.published.text_tower import PublishedTextTower
 
 
 def evaluate_published(

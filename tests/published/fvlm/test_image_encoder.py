@@ -22,7 +22,8 @@ from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.losses.local_anatomy import LocalAnatomyLoss
 from bundle.ctfindings.networks.image.pooling import token_membership
 from bundle.ctfindings.networks.image.vit_tower import VisionTransformerTower
-from bundle.ctfindings.published.checkpoint_conversion import convert_tensors
+from bundle.ctfindings.published.checkpoint_format import convert_tensors
+from bundle.ctfindings.published.fvlm.checkpoint import fvlm_checkpoint
 from bundle.ctfindings.published.fvlm.image_encoder import (
     ORGANS,
     FvlmImageEncoder,
@@ -31,7 +32,6 @@ from bundle.ctfindings.published.fvlm.image_encoder import (
     organ_window,
     pad_to_multiple,
 )
-from bundle.ctfindings.published.fvlm.tensor_map import fvlm
 from tests.published.reference_packs import (
     assert_filled_as_recorded,
     assert_recorded,
@@ -77,7 +77,7 @@ class Pack:
             "text_encoder.embeddings.position_ids",
         ]
         assert_filled_as_recorded(folder, "fvlm", {name: published[name] for name in shown})
-        self.state = convert_tensors(fvlm(), published, "formula").state
+        self.state = convert_tensors(fvlm_checkpoint(), published, "formula").state
         with torch.device("meta"):  # filled below, without the time of random values
             self.image = FvlmImageEncoder(VisionTransformerTower()).eval()
             self.scorer = FvlmScorer()
@@ -413,5 +413,5 @@ def test_a_scan_without_a_mask_is_refused() -> None:
     encoder = FvlmImageEncoder(
         VisionTransformerTower(patch=(4, 4, 4), size=(8, 8, 8), width=12, depth=2, heads=2, perceptron=8, levels=(0,))
     )
-    with pytest.raises(ValueError, match="give the scan's mask as --anatomy MASK"):
+    with pytest.raises(ValueError, match="give the mask of the scan: --anatomy MASK"):
         encoder.encode_scan(torch.zeros(1, 1, 8, 8, 8))

@@ -20,16 +20,16 @@ from torch import Tensor, nn
 
 from bundle.ctfindings.losses.siglip import SigLIPLoss
 from bundle.ctfindings.losses.snippet_localization import SnippetLocalizationLoss
-from bundle.ctfindings.published.checkpoint_conversion import convert_tensors
+from bundle.ctfindings.published.checkpoint_format import convert_tensors
+from bundle.ctfindings.published.radfinder.checkpoint import fold_patch_kernel, radfinder_checkpoint
 from bundle.ctfindings.published.radfinder.image_encoder import (
     ProjectionHead,
     RadFinderImageEncoder,
     ScanCombiner,
     WindowEncoder,
 )
-from bundle.ctfindings.published.radfinder.rotary import RotaryPosition
-from bundle.ctfindings.published.radfinder.tensor_map import fold_patch_kernel, radfinder
-from bundle.ctfindings.published.text_towers import PublishedTextTower
+from bundle.ctfindings.published.radfinder.rotary_transformer import RotaryPosition
+from bundle.ctfindings.published.text_tower import PublishedTextTower
 from tests.published.reference_packs import (
     assert_filled_as_recorded,
     assert_recorded,
@@ -66,8 +66,8 @@ class Pack:
             "radfinder",
             {f"model.backbone_image.{name}": published[f"model.backbone_image.{name}"] for name in shown},
         )
-        model = radfinder()
-        model = replace(model, taken=[entry for entry in model.taken if not entry.name.startswith("backbone_text")])
+        model = radfinder_checkpoint()
+        model = replace(model, mapping=[entry for entry in model.mapping if not entry.name.startswith("backbone_text")])
         state = convert_tensors(model, published, "formula").state
         with torch.device("meta"):
             self.image = RadFinderImageEncoder(WindowEncoder(), ScanCombiner(), progress=False)
@@ -117,7 +117,8 @@ def pooled(kind: str, count: int, length: int) -> Tensor:
     states, mask = text_hidden(kind, count, length)
     if kind == "left":
         mask = torch.ones_like(mask)
-    return PublishedTextTower(None, nn.Identity(), nn.Identity(), pooling="last").pool(states, mask)  # type: ignore[arg-type]
+    network = nn.ModuleDict({"trunk": nn.Identity(), "head": nn.Identity()})
+    return PublishedTextTower(None, network, pooling="last").pool(states, mask)
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""fVLM: image encoder and tensor names."""
+"""fVLM: preprocessing, towers, and the tensors of its checkpoint."""

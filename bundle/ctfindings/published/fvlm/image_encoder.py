@@ -1,11 +1,10 @@
-"""fVLM's image side: a vision transformer over a window for each organ, tokens of the organ pooled at four depths of
-the network.
+"""fVLM's image encoder: a vision transformer over a window around each organ, whose tokens are pooled at four levels.
 
 Shui et al., "Large-scale and Fine-grained Vision-language Pre-training for Enhanced CT Image Understanding", ICLR 2025,
 https://arxiv.org/abs/2501.14548. Written from the published facts of the architecture and of the evaluation.
 
 Shapes: B batch, N tokens, O organs (4), K anatomies, d width of a token, E embedding, P prompt pairs. Arrays are X, Y,
-Z in LPS+, the order in which CT-RATE's axial volumes are stored and fVLM was trained.
+Z in LPS+, the order in which CT-RATE stores its volumes and fVLM was trained.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.initialization import no_init_weights
 
 from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
@@ -23,21 +23,20 @@ from bundle.ctfindings.networks.image.pooling import depth_rows, token_membershi
 from bundle.ctfindings.networks.image.vit_tower import VisionTransformerTower
 
 ORGANS = ("lung", "heart", "esophagus", "aorta")
-"""fVLM's organs in its order, which are the first rows of ``ANATOMIES``."""
+"""fVLM's organs in its order: the first rows of ``ANATOMIES``."""
 
 NOT_SCORED = -200.0
-"""Logit of a finding whose organ is missing; its probability is 0 in single precision, as fVLM's evaluation counts it.
-"""
+"""Logit of a finding whose organ is missing. Its probability is 0 in single precision, as in fVLM's evaluation."""
 
 
 class FvlmImageEncoder(nn.Module):
-    """Organ rows and a token field in the space of the texts.
+    """Organ rows and a token field in the text space.
 
     Args:
-        tower: the vision transformer.
-        embedding: size E of the shared space.
-        heads: attention heads of the organ pooling.
-        window: least voxels along X, Y, Z of the window that is cut for an organ.
+        tower: The vision transformer.
+        embedding: Size E of the shared space.
+        heads: Attention heads of the organ pooling.
+        window: Minimum voxels along X, Y, Z of the window around an organ.
     """
 
     def __init__(
@@ -58,14 +57,14 @@ class FvlmImageEncoder(nn.Module):
         self.projections = nn.ModuleList([nn.Linear(tower.width, embedding) for _ in ORGANS])
 
     def pool(self, tokens: Tensor, membership: Tensor) -> tuple[Tensor, Tensor]:
-        """One attention for all organs: what the query of each finds among the organ's tokens.
+        """Attention of each organ's query over the organ's tokens.
 
         Args:
-            tokens: of all levels, ``[B, N, d]``.
-            membership: bool ``[B, N, O]``.
+            tokens: Tokens of all levels, ``[B, N, d]``.
+            membership: Tokens of each organ, bool ``[B, N, O]``.
 
         Returns:
-            ``[B, O, d]``, meaningless where an organ has no token, and whether it has any, bool ``[B, O]``.
+            Features ``[B, O, d]``, undefined for an organ without tokens, and whether it has any, bool ``[B, O]``.
         """
         valid = membership.any(dim=1)
         forbidden = ~(membership | ~valid.unsqueeze(1)).transpose(1, 2)
@@ -75,15 +74,14 @@ class FvlmImageEncoder(nn.Module):
         return pooled, valid
 
     def project(self, pooled: Tensor) -> Tensor:
-        """``[..., O, d]`` to unit rows ``[..., O, E]``, each organ by its own map."""
+        """Projects ``[..., O, d]`` to unit rows ``[..., O, E]``, with one map per organ."""
         rows = [projection(pooled[..., organ, :]) for organ, projection in enumerate(self.projections)]
         return F.normalize(torch.stack(rows, dim=-2), dim=-1)
 
     def token_rows(self, levels: Sequence[Tensor]) -> Tensor:
-        """The row that each organ would have if one token were all there was of it, ``[B, N, O, E]``.
+        """The row that each organ would have with one single token, ``[B, N, O, E]``; evidence is drawn from it.
 
-        With a single key the attention's weight is one, so that this is its value path. fVLM itself has no such map; it
-        is our reading of its pooling, and what the evidence is drawn from.
+        The attention weight of a single key is one, so this is the value path of the pooling. fVLM has no such map.
         """
         width = self.attention.embed_dim
         weight, bias = self.attention.in_proj_weight[2 * width :], self.attention.in_proj_bias[2 * width :]
@@ -97,9 +95,8 @@ class FvlmImageEncoder(nn.Module):
 
         Args:
             image: ``[B, 1, X, Y, Z]`` in [0, 1].
-            membership: tokens of each anatomy from a mask, bool ``[B, N, K]``; all tokens without one, for fVLM finds
-                no organ by itself.
-            membership_known: bool ``[B, K]``, the anatomies that the mask speaks of.
+            membership: Tokens of each anatomy from a mask, bool ``[B, N, K]``; all tokens by default.
+            membership_known: Anatomies that the mask covers, bool ``[B, K]``; all by default.
         """
         levels, grids = self.tower(image)
         if membership is None:
@@ -112,23 +109,20 @@ class FvlmImageEncoder(nn.Module):
         return self._embedding(rows, valid, self.token_rows(levels), membership, grids[0])
 
     def encode_scan(self, image: Tensor, anatomy: Tensor | None = None, known: Tensor | None = None) -> ImageEmbedding:
-        """Encodes one scan as fVLM's evaluation does: a window for each organ, with all other organs taken out of its
-        mask.
+        """Encodes one scan like fVLM's evaluation: a window for each organ, without the other organs in its mask.
 
-        The token field is brought from the windows to one grid over the scan by linear interpolation.
+        The token field of the windows is interpolated linearly onto one grid over the scan.
 
         Args:
             image: ``[1, 1, X, Y, Z]`` in [0, 1], of any size.
-            anatomy: integer anatomy mask ``[1, 1, X, Y, Z]``.
-            known: bool ``[1, K]``, anatomies the mask speaks of; all by default.
+            anatomy: Integer anatomy mask ``[1, 1, X, Y, Z]``.
+            known: Anatomies that the mask covers, bool ``[1, K]``; all by default.
 
         Raises:
-            ValueError: without a mask.
+            ValueError: There is no mask.
         """
         if anatomy is None:
-            raise ValueError(
-                "anatomy: fVLM pools tokens by organ and finds no organ by itself; give the scan's mask as --anatomy MASK"
-            )
+            raise ValueError("anatomy: fVLM cannot find organs by itself; give the mask of the scan: --anatomy MASK")
         stride = self.tower.stride
         padded = pad_to_multiple(anatomy, stride)
         grid = [size // edge for size, edge in zip(padded.shape[2:], stride, strict=True)]
@@ -142,17 +136,13 @@ class FvlmImageEncoder(nn.Module):
         for organ in torch.nonzero(valid[0])[:, 0].tolist():
             mask = anatomy == ANATOMIES[organ].mask_id
             window = organ_window(mask[0, 0], self.window)
+            part = (slice(None), slice(None), *window)
             if str(window) not in encoded:
-                levels, grids = self.tower(pad_to_multiple(image[:, :, window[0], window[1], window[2]], stride))
+                levels, grids = self.tower(pad_to_multiple(image[part], stride))
                 encoded[str(window)] = levels, grids[0]
             levels, own_grid = encoded[str(window)]
-            # Anatomies other than this one are not asked for, so that one mask value is enough.
-            members = token_membership(
-                pad_to_multiple(
-                    mask[:, :, window[0], window[1], window[2]].to(torch.uint8) * ANATOMIES[organ].mask_id, stride
-                ),
-                stride,
-            )
+            alone = mask[part].to(torch.uint8) * ANATOMIES[organ].mask_id
+            members = token_membership(pad_to_multiple(alone, stride), stride)
             pooled, _ = self.pool(torch.cat(levels, dim=1), members[:, :, : len(ORGANS)].repeat(1, len(levels), 1))
             rows[:, organ] = self.project(pooled)[:, organ]
             own = self.token_rows(levels)[0, :, organ].unflatten(0, own_grid)
@@ -177,12 +167,12 @@ class FvlmImageEncoder(nn.Module):
 
 
 class FvlmScorer(nn.Module):
-    """fVLM's logit of a pair of prompts: the difference of both similarities over the temperature.
+    """fVLM's logit of a pair of prompts: the difference of their similarities, divided by a temperature.
 
-    The softmax over the two similarities is the sigmoid of this logit. A missing organ has ``NOT_SCORED``.
+    Its sigmoid is the softmax over both similarities. The logit of a missing organ is ``NOT_SCORED``.
 
     Args:
-        temperature: the learned temperature; its value comes from the checkpoint.
+        temperature: The learned temperature, overwritten by the checkpoint.
     """
 
     def __init__(self, temperature: float = 0.07) -> None:
@@ -192,29 +182,27 @@ class FvlmScorer(nn.Module):
     def forward(
         self, anatomy: Tensor, anatomy_valid: Tensor, field: Tensor, membership: Tensor, delta: Tensor, rows: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Scores P prompt pairs on each scan; arguments and results as of ``FindingScorer``, but for the field, ``[B,
-        N, O, E]``.
-        """
+        """Scores P prompt pairs on each scan, like ``FindingScorer`` but with a field ``[B, N, O, E]``."""
         found = anatomy_valid[:, rows]
         logits = (anatomy[:, rows] * delta).sum(-1) / self.temperature
-        # Rows beyond the organs are never found; the last organ stands in so that the index is valid.
+        # Rows beyond the organs are never found; the last organ keeps the index valid.
         own = field[:, :, rows.clamp(max=field.shape[2] - 1)]
         tokens = torch.einsum("bnpe,bpe->bnp", own, delta) / self.temperature
         return logits.masked_fill(~found, NOT_SCORED), tokens.masked_fill(~found.unsqueeze(1), NOT_SCORED)
 
 
 def organ_window(mask: Tensor, least: Sequence[int]) -> tuple[slice, ...]:
-    """Where fVLM's evaluation cuts a volume for an organ: about the middle of its box, within the volume.
+    """The window that fVLM's evaluation crops for an organ: around the middle of its box, within the volume.
 
     Args:
-        mask: bool ``[X, Y, Z]`` with at least one voxel.
-        least: voxels of the window along each axis, where the organ is not larger.
+        mask: The organ, bool ``[X, Y, Z]`` with at least one voxel.
+        least: Minimum voxels of the window along each axis.
     """
     window = []
     for axis, minimum in enumerate(least):
         others = [other for other in range(3) if other != axis]
-        places = torch.nonzero(mask.any(dim=others[1]).any(dim=others[0]))[:, 0]
-        first, last = int(places[0]), int(places[-1])
+        slices = torch.nonzero(mask.any(dim=others[1]).any(dim=others[0]))[:, 0]
+        first, last = int(slices[0]), int(slices[-1])
         size, extent = max(minimum, last - first), mask.shape[axis]
         start = max(0, (first + last) // 2 - size // 2)
         stop = min(extent, start + size)
@@ -223,24 +211,30 @@ def organ_window(mask: Tensor, least: Sequence[int]) -> tuple[slice, ...]:
 
 
 def pad_to_multiple(volume: Tensor, stride: Sequence[int]) -> Tensor:
-    """Zeros at the far end of each axis of ``[B, 1, X, Y, Z]``, up to a multiple of the stride."""
+    """Pads ``[B, 1, X, Y, Z]`` with zeros at the far end of each axis to a multiple of the stride."""
     x, y, z = (-size % edge for size, edge in zip(volume.shape[2:], stride, strict=True))
     return F.pad(volume, (0, z, 0, y, 0, x))
 
 
 def on_scan_grid(tokens: Tensor, window: Sequence[slice], grid: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """Token vectors of a window at the token centres of the scan, by linear interpolation; zero outside the window.
+    """Linear interpolation of the tokens of a window at the token centres of the scan; zero outside the window.
 
     Args:
         tokens: ``[gx, gy, gz, E]``.
-        window: voxels of the scan that the window covers.
-        grid: tokens of the scan along each axis.
-        stride: voxels of a token along each axis.
+        window: Voxels of the scan that the window covers.
+        grid: Tokens of the scan along each axis.
+        stride: Voxels of a token along each axis.
     """
     for axis, (part, count, edge) in enumerate(zip(window, grid, stride, strict=True)):
         size = tokens.shape[axis]
-        place = torch.arange(count, device=tokens.device) - cast(int, part.start) / edge
-        nearest = place.clamp(0, size - 1).unsqueeze(1) - torch.arange(size, device=tokens.device)
-        weights = (1 - nearest.abs()).clamp(min=0) * ((place > -0.5) & (place < size - 0.5)).unsqueeze(1)
+        position = torch.arange(count, device=tokens.device) - cast(int, part.start) / edge
+        distance = position.clamp(0, size - 1).unsqueeze(1) - torch.arange(size, device=tokens.device)
+        weights = (1 - distance.abs()).clamp(min=0) * ((position > -0.5) & (position < size - 0.5)).unsqueeze(1)
         tokens = torch.tensordot(weights.to(tokens.dtype), tokens.movedim(axis, 0), dims=1).movedim(0, axis)
     return tokens
+
+
+def fvlm_image_encoder(window: Sequence[int] = (352, 288, 112)) -> FvlmImageEncoder:
+    """fVLM's image encoder without weights; ``window`` as for ``FvlmImageEncoder``."""
+    with no_init_weights():
+        return FvlmImageEncoder(VisionTransformerTower(), window=window)

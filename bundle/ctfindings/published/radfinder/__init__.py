@@ -1,1 +1,1 @@
-"""RadFinder: image encoder and tensor names."""
+"""RadFinder: preprocessing, towers, and the tensors of its checkpoint."""

@@ -1,11 +1,10 @@
-"""RadFinder's image side: a window encoder, a combiner over the windows of a scan, and heads into the space of the
-texts.
+"""RadFinder's image encoder: a window encoder, a combiner over the windows of a scan, and heads into the text space.
 
 Ging et al., "Learning to Read Where to Look", MICCAI 2026, https://arxiv.org/abs/2603.02026, on the backbone SPECTRE.
-Written from the published facts of the architecture; parameters carry the published names where a rename would say
-nothing.
+Written from the published facts of the architecture; parameters keep the published names where possible.
 
-Shapes: W windows, d width of a token, E embedding, (Hp, Wp, Dp) windows of a scan, S depth positions of a window.
+Shapes: B batch, W windows, d width of a token, E embedding, (Hp, Wp, Dp) windows of a scan, S depth positions of a
+window.
 """
 
 from __future__ import annotations
@@ -13,23 +12,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
+from transformers.initialization import no_init_weights
 
 from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
-from bundle.ctfindings.published.radfinder.rotary import RotaryBlock, RotaryPosition
+from bundle.ctfindings.published.radfinder.rotary_transformer import RotaryTransformer
 
 
 class WindowFeatures(NamedTuple):
-    """What is kept of the windows of a scan; patch tokens are not.
+    """Features of the windows of a scan, without their patch tokens.
 
     Attributes:
-        cls: class tokens, ``[W, d]``.
-        mean: means over the patch tokens, ``[W, d]``.
-        depth: means over the patch tokens of each depth position, inferior to superior, ``[W, S, d]``.
+        cls: Class tokens, ``[W, d]``.
+        mean: Means of the patch tokens, ``[W, d]``.
+        depth: Means of the patch tokens of each depth position, inferior to superior, ``[W, S, d]``.
     """
 
     cls: Tensor
@@ -37,17 +38,13 @@ class WindowFeatures(NamedTuple):
     depth: Tensor
 
 
-class WindowEncoder(nn.Module):
-    """A vision transformer over one window of a scan, with a class token and rotary positions.
+class WindowEncoder(RotaryTransformer):
+    """A vision transformer over one window of a scan.
 
     Args:
-        window: voxels of a window along X, Y, Z.
-        patch: voxels of a token along X, Y, Z.
-        width: width of the tokens.
-        depth: number of blocks.
-        heads: attention heads.
-        perceptron: width of the perceptron of a block.
-        base: longest period of the rotary positions.
+        window: Voxels of a window along X, Y, Z.
+        patch: Voxels of a token along X, Y, Z.
+        width: See ``RotaryTransformer``, as for the other arguments.
     """
 
     def __init__(
@@ -58,92 +55,56 @@ class WindowEncoder(nn.Module):
         depth: int = 24,
         heads: int = 12,
         perceptron: int = 4320,
-        base: float = 1000.0,
     ) -> None:
-        super().__init__()
+        super().__init__(width, depth, heads, perceptron, base=1000.0)
         if any(extent % edge for extent, edge in zip(window, patch, strict=True)):
-            raise ValueError(
-                f"window {tuple(window)} is not a multiple of patch {tuple(patch)} voxels along every axis"
-            )
-        self.window = (window[0], window[1], window[2])
-        self.width = width
+            raise ValueError(f"expected a window that is a multiple of patch {tuple(patch)}, found {tuple(window)}")
+        self.multiple = (window[0], window[1], window[2])
         self.grid = tuple(extent // edge for extent, edge in zip(window, patch, strict=True))
-        # A row of evidence is a column of a window by a depth position.
+        # A row of evidence is a window column at a depth position.
         self.stride = (window[0], window[1], patch[2])
-        self.multiple = self.window
         edges = (patch[0], patch[1], patch[2])
         self.embed = nn.Conv3d(1, width, kernel_size=edges, stride=edges)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.rope = RotaryPosition(width // heads, base)
-        self.blocks = nn.ModuleList([RotaryBlock(width, heads, perceptron) for _ in range(depth)])
-        self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def tokens(self, windows: Tensor) -> Tensor:
-        """``[W, 1, X, Y, Z]`` in [0, 1] to the class token and the patch tokens, depth fastest, ``[W, 1 + N, d]``."""
-        patches = self.embed(windows).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
-        sine, cosine = self.rope(self.grid)
-        for block in self.blocks:
-            tokens = block(tokens, sine, cosine)
-        normalized: Tensor = self.norm(tokens)
-        return normalized
+        """Class and patch tokens ``[W, 1 + N, d]``, depth fastest, of windows ``[W, 1, X, Y, Z]`` in [0, 1]."""
+        return self.mix(self.embed(windows).flatten(2).transpose(1, 2), self.grid)
 
     def forward(self, windows: Tensor) -> WindowFeatures:
-        """``[W, 1, X, Y, Z]`` in [0, 1] to what the combiner needs of them."""
+        """Features of windows ``[W, 1, X, Y, Z]`` in [0, 1]."""
         tokens = self.tokens(windows)
         patches = tokens[:, 1:].unflatten(1, self.grid)
         return WindowFeatures(tokens[:, 0], patches.mean(dim=(1, 2, 3)), patches.mean(dim=(1, 2)))
 
 
-class ScanCombiner(nn.Module):
-    """A transformer over the windows of a scan, or over the depth positions of all of them.
+class ScanCombiner(RotaryTransformer):
+    """A transformer over the windows of a scan, or over the depth positions of all of its windows."""
 
-    Args:
-        width: width of the tokens.
-        depth: number of blocks.
-        heads: attention heads.
-        perceptron: width of the perceptron of a block.
-        base: longest period of the rotary positions.
-    """
-
-    def __init__(
-        self, width: int = 1080, depth: int = 4, heads: int = 12, perceptron: int = 4320, base: float = 100.0
-    ) -> None:
-        super().__init__()
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+    def __init__(self, width: int = 1080, depth: int = 4, heads: int = 12, perceptron: int = 4320) -> None:
+        super().__init__(width, depth, heads, perceptron, base=100.0)
         self.patch_proj = nn.Linear(2 * width, width)
         self.axis_patch_proj = nn.Linear(width, width)
-        self.rope = RotaryPosition(width // heads, base)
-        self.blocks = nn.ModuleList([RotaryBlock(width, heads, perceptron) for _ in range(depth)])
-        self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, tokens: Tensor, divisor: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Mixes projected tokens of scans of one grid.
+        """Class token ``[B, d]`` and mixed tokens ``[B, a, b, c, d]`` of projected tokens ``[B, a, b, c, d]``.
 
         Args:
-            tokens: ``[B, a, b, c, d]``.
-            divisor: what the coordinates of the rotary positions are divided by, along the three axes.
-
-        Returns:
-            The class token ``[B, d]`` and the tokens ``[B, a, b, c, d]``.
+            tokens: Projected tokens.
+            divisor: Divisor of the coordinates of the rotary positions along the three axes.
         """
         grid = tuple(tokens.shape[1:4])
-        mixed = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens.flatten(1, 3)], dim=1)
-        sine, cosine = self.rope(grid, divisor)
-        for block in self.blocks:
-            mixed = block(mixed, sine, cosine)
-        mixed = self.norm(mixed)
+        mixed = self.mix(tokens.flatten(1, 3), grid, divisor)
         return mixed[:, 0], mixed[:, 1:].unflatten(1, grid)
 
 
 class ProjectionHead(nn.Module):
-    """A perceptron of three layers and a linear map whose rows have a learned length; its result is not normalized.
+    """A perceptron of three layers, and a linear map whose rows have a learned length. The output is not normalized.
 
     Args:
-        features: width of the input.
-        embedding: size E of the shared space.
-        hidden: width of the perceptron.
-        bottleneck: width before the last map.
+        features: Width of the input.
+        embedding: Size E of the shared space.
+        hidden: Width of the perceptron.
+        bottleneck: Width before the last map.
     """
 
     def __init__(self, features: int, embedding: int = 512, hidden: int = 2048, bottleneck: int = 256) -> None:
@@ -157,7 +118,7 @@ class ProjectionHead(nn.Module):
         self.last_layer = last
 
     def forward(self, features: Tensor) -> Tensor:
-        """``[..., features]`` to ``[..., E]``."""
+        """Projects ``[..., features]`` to ``[..., E]``."""
         projected: Tensor = self.last_layer(self.layers(features))
         return projected
 
@@ -166,10 +127,10 @@ class DepthEmbedding(NamedTuple):
     """Rows along the body axis, before normalization.
 
     Attributes:
-        cls: class token of this pass of the combiner, ``[B, d]``.
-        tokens: a token for each window column and depth position, ``[B, Hp, Wp, S Dp, d]``.
-        mean: their mean over the columns, ``[B, S Dp, d]``.
-        rows: ``[B, S Dp, E]``.
+        cls: Class token of the combiner, ``[B, d]``.
+        tokens: A token for each window column and depth position, ``[B, Hp, Wp, S Dp, d]``.
+        mean: Their mean over the columns, ``[B, S Dp, d]``.
+        rows: The rows, ``[B, S Dp, E]``.
     """
 
     cls: Tensor
@@ -179,16 +140,16 @@ class DepthEmbedding(NamedTuple):
 
 
 class RadFinderImageEncoder(nn.Module):
-    """Scores a scan as RadFinder does: windows of the whole scan, a combiner over them, two heads.
+    """Encodes a scan like RadFinder: windows over the whole scan, a combiner, two heads.
 
     Args:
-        tower: the window encoder.
-        combiner: mixes what it says of the windows.
-        embedding: size E of the shared space.
-        hidden: width of the heads' perceptrons.
-        bottleneck: width before the heads' last map.
-        windows_at_once: windows in a pass of the encoder; more need more memory.
-        progress: whether a bar counts the windows of a scan.
+        tower: The window encoder.
+        combiner: The combiner over its windows.
+        embedding: Size E of the shared space.
+        hidden: Width of the perceptrons of the heads.
+        bottleneck: Width before the last map of the heads.
+        windows_at_once: Windows per pass of the encoder; more need more memory.
+        progress: Whether to show a progress bar over the windows of a scan.
     """
 
     def __init__(
@@ -213,49 +174,51 @@ class RadFinderImageEncoder(nn.Module):
         self.disease_head = ProjectionHead(2 * tower.width, embedding, hidden, bottleneck)
 
     def windows(self, image: Tensor) -> tuple[WindowFeatures, tuple[int, int, int]]:
-        """Features of the windows of one scan ``[1, 1, X, Y, Z]``, the last axis fastest, and its grid of windows.
+        """Features of the windows of one scan ``[1, 1, X, Y, Z]``, the last axis fastest, and the grid of windows.
 
         Raises:
-            ValueError: when an extent is not a multiple of the window.
+            ValueError: An extent is not a multiple of the window.
         """
-        edges = self.tower.window
-        if any(size % edge for size, edge in zip(image.shape[2:], edges, strict=True)):
+        edges, sizes = self.multiple, image.shape[2:]
+        if any(size % edge for size, edge in zip(sizes, edges, strict=True)):
             raise ValueError(
-                f"an image of {' x '.join(map(str, image.shape[2:]))} voxels is not whole windows of {edges} voxels"
+                f"expected a scan of whole windows of {' x '.join(map(str, edges))} voxels, "
+                f"found {' x '.join(map(str, sizes))} voxels"
             )
-        x, y, z = (size // edge for size, edge in zip(image.shape[2:], edges, strict=True))
-        blocks = image[0, 0].unflatten(2, (z, edges[2])).unflatten(1, (y, edges[1])).unflatten(0, (x, edges[0]))
-        places = [(i, j, k) for i in range(x) for j in range(y) for k in range(z)]
+        blocks = image[0, 0]
+        for axis, edge in enumerate(edges):
+            blocks = blocks.unfold(axis, edge, edge)
+        grid = (blocks.shape[0], blocks.shape[1], blocks.shape[2])
+        places = list(np.ndindex(*grid))
         parts = []
         bar = tqdm(range(0, len(places), self.windows_at_once), desc="windows", disable=not self.progress, leave=False)
         for start in bar:
-            chunk = places[start : start + self.windows_at_once]
-            parts.append(self.tower(torch.stack([blocks[i, :, j, :, k, :] for i, j, k in chunk]).unsqueeze(1)))
-        return WindowFeatures(*(torch.cat(feature) for feature in zip(*parts, strict=True))), (x, y, z)
+            chunk = [blocks[place] for place in places[start : start + self.windows_at_once]]
+            parts.append(self.tower(torch.stack(chunk).unsqueeze(1)))
+        return WindowFeatures(*(torch.cat(feature) for feature in zip(*parts, strict=True))), grid
 
     def global_features(self, cls: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """The global path: class token ``[B, d]`` and tokens ``[B, Hp, Wp, Dp, d]`` of the combiner over windows.
+        """Class token ``[B, d]`` and tokens ``[B, Hp, Wp, Dp, d]`` of the combiner over windows.
 
         Args:
-            cls: class tokens of the windows, ``[B, Hp, Wp, Dp, d]``.
-            mean: means over their patch tokens, ``[B, Hp, Wp, Dp, d]``.
+            cls: Class tokens of the windows, ``[B, Hp, Wp, Dp, d]``.
+            mean: Means of their patch tokens, ``[B, Hp, Wp, Dp, d]``.
         """
-        mixed: tuple[Tensor, Tensor] = self.combiner(
-            self.combiner.patch_proj(torch.cat([cls, mean], dim=-1)), cls.shape[1:4]
-        )
+        projected = self.combiner.patch_proj(torch.cat([cls, mean], dim=-1))
+        mixed: tuple[Tensor, Tensor] = self.combiner(projected, cls.shape[1:4])
         return mixed
 
     def pooled(self, cls: Tensor, tokens: Tensor) -> Tensor:
-        """The input of both heads: class token, and mean over the windows, ``[B, 2 d]``."""
+        """Input of both heads: class token and mean over the windows, ``[B, 2 d]``."""
         return torch.cat([cls, tokens.mean(dim=(1, 2, 3))], dim=-1)
 
     def depth_features(self, depth: Tensor) -> DepthEmbedding:
-        """The depth path: a row for each depth position of a scan.
+        """A row for each depth position of a scan.
 
-        The rotary positions are divided by the grid of windows, so that those of depth run beyond 1.
+        The rotary positions are divided by the grid of windows, so those of depth exceed 1.
 
         Args:
-            depth: depth means of the windows, ``[B, Hp, Wp, Dp, S, d]``.
+            depth: Depth means of the windows, ``[B, Hp, Wp, Dp, S, d]``.
         """
         cls, tokens = self.combiner(self.combiner.axis_patch_proj(depth).flatten(3, 4), depth.shape[1:4])
         mean = tokens.mean(dim=(1, 2))
@@ -263,20 +226,18 @@ class RadFinderImageEncoder(nn.Module):
         return DepthEmbedding(cls, tokens, mean, rows)
 
     def encode_scan(self, image: Tensor, anatomy: Tensor | None = None, known: Tensor | None = None) -> ImageEmbedding:
-        """Encodes one scan, window by window.
-
-        RadFinder has one row for the whole scan: every anatomy gets it.
+        """Encodes one scan, window by window. RadFinder has one row for the whole scan, which every anatomy gets.
 
         Args:
-            image: ``[1, 1, X, Y, Z]`` in [0, 1], whole windows.
-            anatomy: ignored; RadFinder looks at the whole scan.
-            known: ignored.
+            image: ``[1, 1, X, Y, Z]`` in [0, 1], of whole windows.
+            anatomy: Ignored; RadFinder reads the whole scan.
+            known: Ignored.
         """
         features, grid = self.windows(image)
         cls, mean, depth = (feature.unflatten(0, grid).unsqueeze(0) for feature in features)
         disease = F.normalize(self.disease_head(self.pooled(*self.global_features(cls, mean))), dim=-1)
         along = self.depth_features(depth)
-        # The row of a window column at a depth: as that of the depth, with the column's own token instead of the mean.
+        # A window column at a depth: like the row of the depth, with the column's own token instead of the mean.
         own = torch.cat([along.cls[:, None, None, None].expand_as(along.tokens), along.tokens], dim=-1)
         field = F.normalize(self.disease_head(own), dim=-1).flatten(1, 3)
         members = torch.ones(1, field.shape[1], len(ANATOMIES), dtype=torch.bool, device=image.device)
@@ -294,5 +255,13 @@ class RadFinderImageEncoder(nn.Module):
     def forward(
         self, image: Tensor, membership: Tensor | None = None, membership_known: Tensor | None = None
     ) -> ImageEmbedding:
-        """As ``encode_scan``; one scan at a time."""
+        """Same as ``encode_scan``; one scan at a time."""
         return self.encode_scan(image)
+
+
+def radfinder_image_encoder(windows_at_once: int = 1, progress: bool = True) -> RadFinderImageEncoder:
+    """RadFinder's image encoder without weights; arguments as for ``RadFinderImageEncoder``."""
+    with no_init_weights():
+        return RadFinderImageEncoder(
+            WindowEncoder(), ScanCombiner(), windows_at_once=windows_at_once, progress=progress
+        )

@@ -1,5 +1,6 @@
-"""Transformer blocks with rotary positions in three dimensions and layer scale, the parts that RadFinder's two networks
-share.
+"""A transformer with rotary positions in three dimensions and layer scale, the base of both RadFinder networks.
+
+Shapes: B batch, N tokens, d width of a token, L leading tokens without a position.
 """
 
 from __future__ import annotations
@@ -14,40 +15,34 @@ from torch import Tensor, nn
 
 
 class RotaryPosition(nn.Module):
-    """Angles of tokens on a grid of three axes.
+    """Rotation angles of tokens on a grid of three axes.
 
-    The coordinate of token i of an axis is ``2 (i + 0.5) / divisor - 1``, its angles are ``2 pi coordinate / period``.
-    The angles of the three axes stand one after the other, and the list is repeated once for the two halves of a head.
+    Token i of an axis has the coordinate ``2 (i + 0.5) / divisor - 1`` and the angles ``2 pi coordinate / period``. The
+    angles of the three axes are concatenated and repeated for both halves of a head.
 
     Args:
-        size: channels of a head; a multiple of 6.
-        base: the periods run from 1 to nearly this number.
+        size: Channels of a head, a multiple of 6.
+        base: Upper bound of the periods, which start at 1.
     """
 
     def __init__(self, size: int, base: float) -> None:
         super().__init__()
         if size % 6:
-            raise ValueError(
-                f"a head of {size} channels cannot hold the angles of three axes twice; give a multiple of 6"
-            )
+            raise ValueError(f"expected heads with a multiple of 6 channels (two halves, three axes), found {size}")
         count = size // 6
         self.register_buffer("periods", base ** (torch.arange(count) / count))
         self.periods: Tensor
 
     def forward(self, grid: Sequence[int], divisor: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        """Sine and cosine of every token.
+        """Sine and cosine ``[N, size]`` of every token.
 
         Args:
-            grid: tokens along the three axes, the last one fastest.
-            divisor: what a coordinate is divided by; the grid itself by default, so that coordinates lie in (-1, 1).
-
-        Returns:
-            Two tensors ``[N, size]``.
+            grid: Tokens along the three axes, the last one fastest.
+            divisor: Divisor of the coordinates; the grid by default, which gives coordinates in (-1, 1).
         """
-        divisor = grid if divisor is None else divisor
         axes = [
             2 * (torch.arange(count, device=self.periods.device) + 0.5) / whole - 1
-            for count, whole in zip(grid, divisor, strict=True)
+            for count, whole in zip(grid, divisor or grid, strict=True)
         ]
         coordinates = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 2)
         angles = (2 * math.pi * coordinates.unsqueeze(-1) / self.periods).flatten(1).repeat(1, 2)
@@ -55,9 +50,7 @@ class RotaryPosition(nn.Module):
 
 
 def rotate(tokens: Tensor, sine: Tensor, cosine: Tensor) -> Tensor:
-    """Turns ``[B, heads, L + N, size]`` by the angles of its last N tokens, ``[N, size]``; the L leading ones are left
-    alone.
-    """
+    """Rotates the last N tokens of ``[B, heads, L + N, size]`` by angles ``[N, size]``."""
     leading = tokens.shape[2] - sine.shape[0]
     plain, spatial = tokens[:, :, :leading], tokens[:, :, leading:]
     first, second = spatial.chunk(2, dim=-1)
@@ -65,12 +58,7 @@ def rotate(tokens: Tensor, sine: Tensor, cosine: Tensor) -> Tensor:
 
 
 class RotaryAttention(nn.Module):
-    """Self-attention with rotary positions on queries and keys.
-
-    Args:
-        width: width of the tokens.
-        heads: attention heads.
-    """
+    """Self-attention with rotary positions on queries and keys."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -80,7 +68,7 @@ class RotaryAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor, sine: Tensor, cosine: Tensor) -> Tensor:
-        """``[B, L, width]`` to the same, with the angles of the last N tokens, ``[N, size]``."""
+        """Mixes tokens ``[B, L + N, d]``; the last N have angles ``[N, size]``."""
         batch, count, width = tokens.shape
         size = width // self.heads
         query = self.q(tokens).view(batch, count, self.heads, size).transpose(1, 2)
@@ -98,18 +86,12 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.ones(width))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """``[..., width]`` to the same."""
+        """Scales ``[..., d]``."""
         return tokens * self.gamma
 
 
 class RotaryBlock(nn.Module):
-    """A pre-norm transformer block: attention and perceptron, each scaled by channel before it is added.
-
-    Args:
-        width: width of the tokens.
-        heads: attention heads.
-        perceptron: width of the perceptron.
-    """
+    """A pre-norm transformer block; the outputs of attention and perceptron are scaled by channel."""
 
     def __init__(self, width: int, heads: int, perceptron: int) -> None:
         super().__init__()
@@ -125,3 +107,32 @@ class RotaryBlock(nn.Module):
         tokens = tokens + self.ls1(self.attn(self.norm1(tokens), sine, cosine))
         scaled: Tensor = tokens + self.ls2(self.mlp(self.norm2(tokens)))
         return scaled
+
+
+class RotaryTransformer(nn.Module):
+    """Blocks over tokens on a grid, with a class token.
+
+    Args:
+        width: Width of a token.
+        depth: Number of blocks.
+        heads: Attention heads.
+        perceptron: Width of the perceptron of a block.
+        base: Longest period of the rotary positions.
+    """
+
+    def __init__(self, width: int, depth: int, heads: int, perceptron: int, base: float) -> None:
+        super().__init__()
+        self.width = width
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.rope = RotaryPosition(width // heads, base)
+        self.blocks = nn.ModuleList([RotaryBlock(width, heads, perceptron) for _ in range(depth)])
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+
+    def mix(self, tokens: Tensor, grid: Sequence[int], divisor: Sequence[int] | None = None) -> Tensor:
+        """Class token and mixed tokens ``[B, 1 + N, d]`` of tokens ``[B, N, d]`` on a grid, see ``RotaryPosition``."""
+        tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        sine, cosine = self.rope(grid, divisor)
+        for block in self.blocks:
+            tokens = block(tokens, sine, cosine)
+        normalized: Tensor = self.norm(tokens)
+        return normalized

@@ -1,0 +1,35 @@
+"""fVLM's text tower: a BERT of base size without token types, its first token, and a linear map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers import BertConfig, BertModel, BertTokenizer
+from transformers.initialization import no_init_weights
+
+from bundle.ctfindings.published.text_tower import PublishedTextTower, load_tokenizer
+
+
+def fvlm_text_tower(tokenizer: str, embedding: int = 256, **changes: Any) -> PublishedTextTower:
+    """fVLM's text tower; its weights are loaded from a checkpoint.
+
+    Args:
+        tokenizer: Folder or hub name of CXR-BERT (``microsoft/BiomedVLP-CXR-BERT-specialized``), for its vocabulary.
+        embedding: Size E of the shared space.
+        changes: Keys of ``BertConfig`` that differ from BERT base.
+
+    Raises:
+        ValueError: There is no vocabulary, or it belongs to another encoder.
+    """
+    network = text_network(embedding, **changes)
+    # CXR-BERT names its own tokenizer class, which would be remote code; its vocabulary is that of a plain BERT.
+    words = load_tokenizer(tokenizer, network["trunk"].config.vocab_size, "vocab.txt of CXR-BERT", BertTokenizer)
+    return PublishedTextTower(words, network, pooling="cls", max_tokens=384)
+
+
+def text_network(embedding: int = 256, **changes: Any) -> nn.ModuleDict:
+    """The encoder and its head, without weights; arguments as for ``fvlm_text_tower``."""
+    with no_init_weights():
+        trunk = BertModel(BertConfig(**changes), add_pooling_layer=False)
+        return nn.ModuleDict({"trunk": trunk, "head": nn.Linear(trunk.config.hidden_size, embedding)})

@@ -1,0 +1,38 @@
+"""fVLM's published image tower as the start of a training run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from bundle.ctfindings.networks.checkpoint import read_checkpoint
+from bundle.ctfindings.networks.image.vit_tower import VisionTransformerTower
+
+
+def tower_to_ras(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the image tower for scans in RAS+ from those for LPS+: kernel and positions mirrored along X and Y.
+
+    Attention is blind to order, so a mirrored scan gives the same tokens at mirrored positions.
+    """
+    return {**state, "embed.weight": state["embed.weight"].flip(2, 3), "position": state["position"].flip(2, 3)}
+
+
+def warm_started_fvlm_tower(ckpt_path: str | Path, dropout: float = 0.1) -> VisionTransformerTower:
+    """fVLM's image tower with published weights, for training on scans in RAS+.
+
+    Args:
+        ckpt_path: Checkpoint written by ``scripts/convert_checkpoint.py fvlm``.
+        dropout: Dropout probability.
+
+    Raises:
+        ValueError: The checkpoint is missing, or is not that of fVLM.
+    """
+    prefix = "image.tower."
+    weights = read_checkpoint(Path(ckpt_path)).items()
+    state = {key.removeprefix(prefix): value for key, value in weights if key.startswith(prefix)}
+    if "position" not in state:
+        raise ValueError(f"{ckpt_path}: no fVLM image tower found; convert one with scripts/convert_checkpoint.py")
+    tower = VisionTransformerTower(dropout=dropout)
+    tower.load_state_dict(tower_to_ras(state))
+    return tower

@@ -1,0 +1,49 @@
+"""RadFinder's text tower: the encoder of Qwen3-Embedding-0.6B, its last token, and two heads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers import Qwen3Config, Qwen3Model
+from transformers.initialization import no_init_weights
+
+from bundle.ctfindings.published.radfinder.image_encoder import ProjectionHead
+from bundle.ctfindings.published.text_tower import PublishedTextTower, load_tokenizer
+
+QWEN3_EMBEDDING = {
+    "vocab_size": 151669,
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+}
+"""Configuration of Qwen3-Embedding-0.6B."""
+
+
+def radfinder_text_tower(tokenizer: str, **changes: Any) -> PublishedTextTower:
+    """RadFinder's text tower; its weights are loaded from a checkpoint.
+
+    Args:
+        tokenizer: Folder or hub name of the encoder (``Qwen/Qwen3-Embedding-0.6B``), for its vocabulary.
+        changes: Keys of ``Qwen3Config`` that differ from Qwen3-Embedding-0.6B.
+
+    Raises:
+        ValueError: There is no tokenizer, or it belongs to another encoder.
+    """
+    network = text_network(**changes)
+    vocabulary = network["trunk"].config.vocab_size
+    words = load_tokenizer(tokenizer, vocabulary, "tokenizer.json of Qwen3-Embedding-0.6B")
+    return PublishedTextTower(words, network, pooling="last")
+
+
+def text_network(**changes: Any) -> nn.ModuleDict:
+    """The encoder and both heads, without weights; arguments as for ``radfinder_text_tower``."""
+    with no_init_weights():
+        trunk = Qwen3Model(Qwen3Config(**{**QWEN3_EMBEDDING, **changes}, use_cache=False))
+        heads = {name: ProjectionHead(trunk.config.hidden_size) for name in ("head", "snippet_head")}
+        return nn.ModuleDict({"trunk": trunk, **heads})
