@@ -34,7 +34,7 @@ test: $(STAMP) ## run the whole test suite
 lint: $(STAMP) ## check style, format and types
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
-	$(BIN)/python -m mypy bundle scripts plugins/monailabel plugins/viewer
+	$(BIN)/python -m mypy bundle scripts experiments plugins/monailabel plugins/viewer
 
 format: $(STAMP) ## rewrite the code in the project's format
 	$(BIN)/python -m ruff check --fix .

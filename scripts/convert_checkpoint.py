@@ -1,21 +1,18 @@
-"""Turns a published checkpoint of fVLM or RadFinder into a bundle checkpoint.
+"""Converts a published checkpoint of fVLM or RadFinder to a bundle checkpoint.
 
     python scripts/convert_checkpoint.py fvlm checkpoint_19.pth models/fvlm.pt --text-encoder cxr_bert
     python scripts/convert_checkpoint.py radfinder radfinder_download models/radfinder.pt --text-encoder qwen3_embedding
 
-Every tensor of the file is used, or named as dropped, or refused by name. With a text encoder (a folder or a hub name;
-only its tokenizer is read, remote code is never run) the prompts are encoded too; without one, every run does that. The
-licence of the weights stays that of the group that published them: docs/use_published_weights.md.
+Every tensor of the file is used, listed as dropped, or reported as an error. With a text encoder (folder or hub name;
+only its tokenizer is read, and no remote code runs) the prompts are encoded now; otherwise every run encodes them. The
+weights keep the licence of their authors: see docs/use_published_weights.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bundle.ctfindings.cli.error_lines import run_or_exit
 from bundle.ctfindings.published.convert import convert_to_bundle
@@ -23,12 +20,10 @@ from bundle.ctfindings.published.convert import convert_to_bundle
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=("fvlm", "radfinder"), help="whose checkpoint it is")
-    parser.add_argument("checkpoint", type=Path, help="the published file, or the folder of the download")
+    parser.add_argument("model", choices=("fvlm", "radfinder"), help="published model")
+    parser.add_argument("checkpoint", type=Path, help="published file, or folder of the download")
     parser.add_argument("output", type=Path, help="bundle checkpoint to write")
-    parser.add_argument(
-        "--text-encoder", help="folder or hub name of the text encoder, for its tokenizer; encodes the prompts now"
-    )
+    parser.add_argument("--text-encoder", help="folder or hub name of the text encoder; encodes the prompts now")
     options = parser.parse_args()
     converted, digest = run_or_exit(
         convert_to_bundle, options.model, options.checkpoint, options.output, options.text_encoder

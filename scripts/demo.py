@@ -1,9 +1,9 @@
-"""Findings for one synthetic scan with the shipped weights: what ``make demo`` runs.
+"""Findings of a synthetic scan with the shipped weights, as run by ``make demo``.
 
     python scripts/demo.py
 
-Renders a chest CT with known findings, runs ``configs/inference.json`` on it with two questions in free text, and
-prints what was rendered beside what was found.
+Renders a chest CT with known findings, runs ``configs/inference.json`` on it with two free-text queries, and prints the
+rendered findings beside the predicted ones.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.phantom.case import Case
+from bundle.ctfindings.phantom.dataset import make_case, write_nifti
 
-from bundle.ctfindings.findings import FINDING_NAMES  # noqa: E402
-from bundle.ctfindings.phantom.case import Case  # noqa: E402
-from bundle.ctfindings.phantom.dataset import make_case, write_nifti  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 SEED, INDEX = 99, 0
 RENDERED = ("Cardiomegaly", "Coronary artery wall calcification", "Lung nodule", "Pleural effusion")
@@ -55,15 +54,14 @@ def main() -> int:
     folder = OUTPUT / "example"
     record = json.loads((ROOT / folder / "findings.json").read_text(encoding="utf-8"))
     print("\n" + comparison(case, record))
-    print(f"\nOpen {folder / 'report.html'} in a browser to see the slices. The same for your own scan:\n")
-    print(
-        "    python -m monai.bundle run --config_file configs/inference.json --image SCAN --queries \"['fluid around the lung']\""
-    )
+    print(f"\nOpen {folder / 'report.html'} in a browser to see the slices. For your own scan:\n")
+    command = "python -m monai.bundle run --config_file configs/inference.json --image SCAN"
+    print(f"    {command} --queries \"['fluid around the lung']\"")
     return 0
 
 
 def comparison(case: Case, record: dict) -> str:
-    """What was rendered beside what was found, a line per finding, with the place of both where there is one."""
+    """Rendered and predicted findings as a table, with the location of each where there is one."""
     lines = [f"{'Finding':<38} {'rendered':<9} {'found':<6} {'prob':>5}   place", "-" * 100]
     for finding in record["findings"]:
         sites = [site for site in case.sites if site.finding == finding["name"]]
@@ -78,9 +76,8 @@ def comparison(case: Case, record: dict) -> str:
                 f"evidence at z {evidence['z_mm']:.0f} mm" + (f", {evidence['side']}" if evidence["side"] else "")
             )
         rendered, found = "yes" if sites else "-", "YES" if finding["present"] else "-"
-        lines.append(
-            f"{finding['name']:<38} {rendered:<9} {found:<6} {finding['probability']:>5.2f}   {'; '.join(places)}".rstrip()
-        )
+        line = f"{finding['name']:<38} {rendered:<9} {found:<6} {finding['probability']:>5.2f}   {'; '.join(places)}"
+        lines.append(line.rstrip())
     return "\n".join(lines)
 
 

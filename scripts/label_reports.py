@@ -1,14 +1,13 @@
-"""Reads reports of chest CT: the 18 labels of CT-RATE and a caption for each anatomy, by rules, without a language
-model.
+"""Extracts the 18 CT-RATE labels and a caption per anatomy from chest CT reports, by rules, without a language model.
 
     python scripts/label_reports.py reports.csv labels.csv
     python scripts/label_reports.py reports.csv labels.csv --text-columns Findings_EN,Impressions_EN --id-column
     VolumeName
 
-Writes one row for each report: its id, the 18 findings in CT-RATE's order (1 stated, 0 denied, -1 not mentioned or
-uncertain), and for each anatomy its caption and whether that is normal. Prints how often each label was given and the
-sentences that belong to no anatomy, without ids; ``--show 0`` prints no sentence. Research only: labels from text, not
-a diagnosis. docs/report_labels.md has the figures and limits.
+Writes a row per report: its id, the 18 findings in CT-RATE's order (1 stated, 0 denied, -1 not mentioned or uncertain),
+and for each anatomy its caption and whether it is normal. Prints the counts of each label and the most frequent
+sentences without an anatomy, without ids; ``--show 0`` prints no sentences. Research only: labels from text, not a
+diagnosis. docs/report_labels.md has the accuracy and the limits.
 """
 
 from __future__ import annotations
@@ -16,28 +15,24 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from tqdm import tqdm
 
-from tqdm import tqdm  # noqa: E402
-
-from bundle.ctfindings.anatomy import ANATOMY_NAMES  # noqa: E402
-from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
-from bundle.ctfindings.files.atomic_write import atomic_path  # noqa: E402
-from bundle.ctfindings.files.csv_table import read_table  # noqa: E402
-from bundle.ctfindings.findings import FINDING_NAMES  # noqa: E402
-from bundle.ctfindings.reports.report_table import ReportCounts, output_columns, output_row, read_reports  # noqa: E402
-from bundle.ctfindings.reports.snippets.snippet_table import choose_columns  # noqa: E402
+from bundle.ctfindings.anatomy import ANATOMY_NAMES
+from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.csv_table import read_table
+from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.reports.report_table import ReportCounts, output_columns, output_row, read_reports
+from bundle.ctfindings.reports.snippets.snippet_table import choose_columns
 
 
 def label(options: argparse.Namespace) -> None:
-    """Reads the table, writes the labels and prints the counts."""
+    """Reads the table, writes the labels and prints counts."""
     if options.output.exists():
-        raise SystemExit(f"error: {options.output}: exists already; remove it or name another file")
+        raise SystemExit(f"error: {options.output}: exists already; remove it or choose another file")
     started = time.perf_counter()
     table = read_table(options.input)
     named = [name for group in options.text_columns or () for name in group.split(",") if name]
@@ -61,7 +56,7 @@ def label(options: argparse.Namespace) -> None:
 
 
 def print_counts(counts: ReportCounts) -> None:
-    """How often each finding has each label, and how many captions there are."""
+    """Prints the number of reports by label of each finding, and of captions by anatomy."""
     print(f"{'finding':<38}{'stated':>8}{'denied':>8}{'unknown':>9}")
     for name in FINDING_NAMES:
         print(f"{name:<38}{counts.labels[name, 1]:>8}{counts.labels[name, 0]:>8}{counts.labels[name, -1]:>9}")
@@ -73,8 +68,8 @@ def print_counts(counts: ReportCounts) -> None:
 
 
 def print_unplaced(counts: ReportCounts, show: int) -> None:
-    """Sentences that belong to no anatomy, the most frequent first."""
-    print(f"{counts.unplaced.total()} sentences name no anatomy; they are in the caption of the thorax only")
+    """Prints sentences without an anatomy, the most frequent first."""
+    print(f"{counts.unplaced.total()} sentences name no anatomy; they are part of the caption of the thorax only")
     for sentence, number in counts.unplaced.most_common(show):
         print(f"{number:>8}  {sentence[:110]}")
     print()
@@ -88,7 +83,7 @@ def main() -> None:
         "--text-columns",
         nargs="+",
         metavar="COLUMN",
-        help="columns that hold the report, with commas or blanks between (default: usual names)",
+        help="report columns, separated by commas or blanks (default: usual names)",
     )
     parser.add_argument("--id-column", metavar="COLUMN", help="column that names the study (default: usual names)")
     parser.add_argument(
@@ -96,20 +91,20 @@ def main() -> None:
         type=int,
         choices=(-1, 0, 1),
         default=-1,
-        help="label of a finding stated in doubt only (default %(default)s)",
+        help="label of an uncertain finding (default %(default)s)",
     )
     parser.add_argument(
-        "--processes", type=int, default=os.cpu_count() or 1, help="processes to use (default: one for each core)"
+        "--processes", type=int, default=os.cpu_count() or 1, help="number of processes (default: one per core)"
     )
     parser.add_argument(
-        "--show", type=int, default=10, help="sentences without an anatomy to print; 0 for none (default %(default)s)"
+        "--show", type=int, default=10, help="number of sentences without an anatomy to print (default %(default)s)"
     )
     options = parser.parse_args()
     try:
         run_or_exit(label, options)
     except OSError as error:
         raise SystemExit(
-            f"error: {error.filename or options.output}: {error.strerror}; check the path, its rights and the disk"
+            f"error: {error.filename or options.output}: {error.strerror}; check the path, its permissions and the disk"
         ) from None
 
 

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.inference.batch.add_masks import mask_datalist
+from bundle.ctfindings.inference.batch.mask_sources import choose_source
 
-from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
-from bundle.ctfindings.inference.batch.add_masks import mask_datalist  # noqa: E402
-from bundle.ctfindings.inference.batch.mask_sources import choose_source  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:

@@ -9,10 +9,7 @@ again.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bundle.ctfindings.cli.error_lines import run_or_exit
 from bundle.ctfindings.phantom.dataset import make_dataset

@@ -1,12 +1,12 @@
-"""Finds the sentences of reports that point at a slice: "6 mm nodule in the lingula (series 3, image 45)".
+"""Finds report sentences that refer to a slice, such as "6 mm nodule in the lingula (series 3, image 45)".
 
     python scripts/mine_snippets.py reports.csv snippets.csv
     python scripts/mine_snippets.py reports.csv snippets.csv --id-column AccessionNo --text-columns Befund Beurteilung
     --dicom archive
 
-Writes one row for each sentence and slice: id, series, image, snippet, rule, confidence, and with ``--dicom`` the
-slice's z in mm. Prints counts, and a sample to check by eye: sentences of reports with their line in the table, without
-ids. ``--sample 0`` prints no sentence. docs/snippets.md says what is found and what is refused.
+Writes a row per sentence and slice: id, series, image, snippet, rule, confidence, and with ``--dicom`` the z of the
+slice in mm. Prints counts and a random sample for review: sentences with their line in the table, without ids;
+``--sample 0`` prints no sentences. docs/snippets.md describes what is found and what is rejected.
 """
 
 from __future__ import annotations
@@ -14,20 +14,16 @@ from __future__ import annotations
 import argparse
 import csv
 import random
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from tqdm import tqdm
 
-from tqdm import tqdm  # noqa: E402
-
-from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
-from bundle.ctfindings.files.atomic_write import atomic_path  # noqa: E402
-from bundle.ctfindings.files.csv_table import read_table  # noqa: E402
-from bundle.ctfindings.reports.snippets.miner import CONFIDENCES  # noqa: E402
-from bundle.ctfindings.reports.snippets.slice_positions import Studies  # noqa: E402
-from bundle.ctfindings.reports.snippets.snippet_table import (  # noqa: E402
+from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.csv_table import read_table
+from bundle.ctfindings.reports.snippets.miner import CONFIDENCES
+from bundle.ctfindings.reports.snippets.slice_positions import Studies
+from bundle.ctfindings.reports.snippets.snippet_table import (
     OUTPUT_COLUMNS,
     REFUSED_COLUMNS,
     Z_COLUMN,
@@ -40,7 +36,7 @@ from bundle.ctfindings.reports.snippets.snippet_table import (  # noqa: E402
 
 
 def mine(options: argparse.Namespace) -> None:
-    """Mines the table, writes the files and prints the counts."""
+    """Mines the table, writes the files and prints counts."""
     for path in (options.output, options.refused):
         if path is not None and path.exists():
             raise_exists(path)
@@ -72,32 +68,31 @@ def mine(options: argparse.Namespace) -> None:
     print(f"{options.input}: id {id_column}; text {', '.join(text_columns)}")
     print_counts(counts, len(found))
     if studies is not None and counts.refused["no such study"]:
-        print(
-            f"'no such study': {options.dicom} has no folder, zip, AccessionNumber or StudyInstanceUID that is the report's id."
-        )
+        where = "folder, zip, AccessionNumber or StudyInstanceUID"
+        print(f"'no such study': no {where} in {options.dicom} equals the id of the report.")
     print_sample(found, options.sample)
     print(options.output)
 
 
 def raise_exists(path: Path) -> None:
-    """Refuses to write over a file."""
-    raise SystemExit(f"error: {path}: exists already; remove it or name another file")
+    """Ends with an error instead of overwriting a file."""
+    raise SystemExit(f"error: {path}: exists already; remove it or choose another file")
 
 
 def shown(series: int | None) -> int | str:
-    """The series as the table shows it: empty when none is named."""
+    """The series as written in the table: empty if unknown."""
     return "" if series is None else series
 
 
 def output_row(found: MinedSnippet, with_z: bool) -> tuple[object, ...]:
-    """One row of the output."""
+    """A row of the output table."""
     snippet = found.snippet
     row = (found.id, shown(snippet.series), snippet.image, snippet.text, snippet.rule, snippet.confidence)
     return (*row, f"{found.z_mm:.2f}") if with_z else row
 
 
 def write(path: Path, columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
-    """Writes a table that appears complete or not at all."""
+    """Writes a table, completely or not at all."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
@@ -105,7 +100,7 @@ def write(path: Path, columns: tuple[str, ...], rows: list[tuple[object, ...]]) 
 
 
 def print_counts(counts: Counts, snippets: int) -> None:
-    """Snippets by rule and confidence, and refusals by reason."""
+    """Prints snippets by rule and confidence, and rejected references by reason."""
     print(f"{snippets} snippets in {counts.with_snippets} of {counts.reports} reports\n")
     print(f"{'rule':<24}" + "".join(f"{confidence:>8}" for confidence in CONFIDENCES))
     for rule in sorted({rule for rule, _ in counts.rules}):
@@ -118,14 +113,13 @@ def print_counts(counts: Counts, snippets: int) -> None:
 
 
 def print_sample(found: list[MinedSnippet], size: int) -> None:
-    """Some snippets drawn at random, the same ones every time."""
+    """Prints snippets drawn at random with a fixed seed."""
     drawn = random.Random(0).sample(found, min(size, len(found)))
     for each in sorted(drawn, key=lambda one: one.row.line):
         snippet, place = each.snippet, "" if each.z_mm is None else f", z {each.z_mm:.1f} mm"
         named = "no series" if snippet.series is None else f"series {snippet.series}"
-        print(
-            f"line {each.row.line}: {named}, image {snippet.image}{place} ({snippet.rule}, {snippet.confidence})\n    {snippet.text}"
-        )
+        where = f"line {each.row.line}: {named}, image {snippet.image}{place}"
+        print(f"{where} ({snippet.rule}, {snippet.confidence})\n    {snippet.text}")
     if drawn:
         print()
 
@@ -138,32 +132,32 @@ def main() -> None:
         "--text-columns",
         nargs="+",
         metavar="COLUMN",
-        help="columns to read, in the order of reading (default: usual names)",
+        help="report columns, in reading order (default: usual names)",
     )
     parser.add_argument("--id-column", metavar="COLUMN", help="column that names the study (default: usual names)")
     parser.add_argument(
         "--dicom",
         type=Path,
         metavar="DIR",
-        help="DICOM studies: resolve each snippet to z in mm, refuse what is not there",
+        help="folder of DICOM studies: adds z in mm, and rejects slices that do not exist",
     )
     parser.add_argument(
-        "--refused", type=Path, metavar="CSV", help="also write what was refused, with the reason; must not exist"
+        "--refused", type=Path, metavar="CSV", help="also write rejected references with the reason; must not exist"
     )
     parser.add_argument(
         "--sample",
         type=int,
         default=10,
-        help="sentences to print for checking by eye; 0 for none (default %(default)s)",
+        help="number of sentences to print for review (default %(default)s)",
     )
     options = parser.parse_args()
     if options.sample < 0:
-        parser.error(f"argument --sample: {options.sample} is negative; 0 prints no sentence")
+        parser.error(f"argument --sample: expected 0 or more, got {options.sample}")
     try:
         run_or_exit(mine, options)
     except OSError as error:
         raise SystemExit(
-            f"error: {error.filename or options.output}: {error.strerror}; check the path, its rights and the disk"
+            f"error: {error.filename or options.output}: {error.strerror}; check the path, its permissions and the disk"
         ) from None
 
 

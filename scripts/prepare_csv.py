@@ -13,22 +13,18 @@ docs/train_on_your_data.md goes from here to a training run.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
-from bundle.ctfindings.sources.csv_table import read_source  # noqa: E402
-from bundle.ctfindings.sources.preparation.columns import FIELDS  # noqa: E402
-from bundle.ctfindings.sources.preparation.command_line import (  # noqa: E402
+from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.sources.csv_table import read_source
+from bundle.ctfindings.sources.preparation.columns import FIELDS
+from bundle.ctfindings.sources.preparation.command_line import (
     add_shared_options,
     add_table_options,
     run_source,
     table_settings,
 )
-from bundle.ctfindings.sources.preparation.make_datalist import Source  # noqa: E402
+from bundle.ctfindings.sources.preparation.make_datalist import Source
 
 
 def read(options: argparse.Namespace) -> Source:

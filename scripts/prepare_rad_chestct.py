@@ -11,18 +11,14 @@ it was: give the same command again. docs/train_on_ct_rate.md says how a model t
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
-from bundle.ctfindings.sources.preparation.command_line import add_shared_options, run_source  # noqa: E402
-from bundle.ctfindings.sources.preparation.make_datalist import Source  # noqa: E402
-from bundle.ctfindings.sources.preparation.splits import DEFAULT_FRACTIONS  # noqa: E402
-from bundle.ctfindings.sources.preparation.study_records import Settings  # noqa: E402
-from bundle.ctfindings.sources.rad_chestct import read_source  # noqa: E402
+from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.sources.preparation.command_line import add_shared_options, run_source
+from bundle.ctfindings.sources.preparation.make_datalist import Source
+from bundle.ctfindings.sources.preparation.splits import DEFAULT_FRACTIONS
+from bundle.ctfindings.sources.preparation.study_records import Settings
+from bundle.ctfindings.sources.rad_chestct import read_source
 
 
 def read(options: argparse.Namespace) -> Source:

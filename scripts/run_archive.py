@@ -11,15 +11,13 @@ a patient.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.inference.batch.run_archive import Model, run_archive, scans_of
 
-from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
-from bundle.ctfindings.inference.batch.run_archive import Model, run_archive, scans_of  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:

@@ -1,12 +1,11 @@
-"""Makes the folder that is shared: the bundle as the MONAI Model Zoo and Hugging Face take it, without anything else of
-the repository.
+"""Stages the bundle for the MONAI Model Zoo and Hugging Face: a folder without the rest of the repository.
 
     python scripts/stage_bundle.py OUT_DIR
     python scripts/stage_bundle.py OUT_DIR --zip
     python scripts/stage_bundle.py OUT_DIR --leave-out-large
 
-The folder is OUT_DIR/chest_ct_zero_shot_findings. Weights that a user put into models/ beside the bundle's own are left
-behind: their licences are not ours to pass on. docs/sharing.md says what to do with the folder.
+The folder is OUT_DIR/chest_ct_zero_shot_findings. It contains only the bundle's own weights, because other weights in
+models/ may have licences that forbid sharing. docs/sharing.md describes the next steps.
 """
 
 from __future__ import annotations
@@ -23,14 +22,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+
 NAME = "chest_ct_zero_shot_findings"
 LARGE_BYTES = 25_000_000
-"""The Model Zoo takes no larger file in its repository; such files are named in large_files.yml."""
+"""Limit of the Model Zoo for files in its repository; larger files are listed in large_files.yml."""
 
 HOME = "https://huggingface.co/MONAI/{name}/resolve/{version}"
 CONTENT = ("LICENSE", "bundle", "configs", "models/model.pt", "models/text_encoder")
 CARD = ("docs/README.md", "docs/data_license.txt")
-# The configurations speak of these.
+# The configs refer to these.
 PAGES = ("docs/use_published_weights.md", "docs/findings_record.md", "docs/evaluation/paraphrases.json")
 LEFT_OUT = {"__pycache__", ".DS_Store"}
 REQUIRED = ("LICENSE", "configs/metadata.json", "configs/inference.json", "models/model.pt", *CARD, *PAGES)
@@ -38,14 +38,14 @@ REQUIRED = ("LICENSE", "configs/metadata.json", "configs/inference.json", "model
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=Path, help=f"folder that gets {NAME}")
+    parser.add_argument("output", type=Path, help=f"folder for {NAME}")
     parser.add_argument("--zip", action="store_true", help=f"also write {NAME}_v<version>.zip beside the folder")
     parser.add_argument(
         "--leave-out-large",
         action="store_true",
-        help="leave files over 25 MB to large_files.yml, as a pull request to the Zoo needs",
+        help="leave out files over 25 MB, which large_files.yml lists, as a pull request to the Zoo requires",
     )
-    parser.add_argument("--large-files-url", default=HOME, help="where large files are to be had (default %(default)s)")
+    parser.add_argument("--large-files-url", default=HOME, help="download address of large files (default %(default)s)")
     options = parser.parse_args()
     try:
         folder = stage(options.output, options.large_files_url, options.leave_out_large)
@@ -53,9 +53,8 @@ def main() -> None:
     except ValueError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(
-            f"error: {options.output}: cannot be written to ({error.strerror or error}); make room, or name another folder"
-        )
+        reason = error.strerror or error
+        sys.exit(f"error: {options.output}: cannot be written ({reason}); free some space or use another folder")
     files = [file for file in folder.rglob("*") if file.is_file()]
     print(f"{folder}: {len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
     if archive is not None:
@@ -63,22 +62,21 @@ def main() -> None:
 
 
 def stage(output: Path, large_files_url: str = HOME, leave_out_large: bool = False) -> Path:
-    """Writes the folder, whole or not at all.
+    """Writes the folder, completely or not at all.
 
     Raises:
-        ValueError: when it is there already, a required file is missing, or the metadata does not describe this
-            version.
+        ValueError: It exists already, a required file is missing, or the metadata has no changelog of this version.
     """
     folder = output / NAME
     if folder.exists():
-        raise ValueError(f"{folder}: exists already; remove it or name another folder")
+        raise ValueError(f"{folder}: exists already; remove it or use another folder")
     missing = [name for name in REQUIRED if not (ROOT / name).is_file()]
     if missing:
-        raise ValueError(f"{ROOT}: lacks {', '.join(missing)}, which the Model Zoo asks for")
+        raise ValueError(f"{ROOT}: missing {', '.join(missing)}, required by the Model Zoo")
     metadata = json.loads((ROOT / "configs" / "metadata.json").read_text(encoding="utf-8"))
     version = metadata["version"]
     if version not in metadata.get("changelog", {}):
-        raise ValueError(f"configs/metadata.json: the changelog has no entry for version {version}; add one")
+        raise ValueError(f"configs/metadata.json: expected a changelog entry for version {version}; add one")
 
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{NAME}.", dir=output) as scratch:
@@ -101,9 +99,7 @@ def stage(output: Path, large_files_url: str = HOME, leave_out_large: bool = Fal
 
 
 def content() -> Iterator[str]:
-    """Files of the bundle relative to its root: the fixed content, the card, and what the card's pages in docs/ link
-    to.
-    """
+    """Files of the bundle relative to its root: the fixed content, the card, and files in docs/ that it links to."""
     for name in CONTENT:
         path = ROOT / name
         for file in [path] if path.is_file() else sorted(path.rglob("*")):
@@ -113,7 +109,7 @@ def content() -> Iterator[str]:
 
 
 def _linked(pages: tuple[str, ...]) -> list[str]:
-    """The pages, and the files in docs/ that they lead to."""
+    """The pages, and the files in docs/ that they link to."""
     found: list[str] = []
     waiting = list(pages)
     while waiting:
@@ -126,7 +122,7 @@ def _linked(pages: tuple[str, ...]) -> list[str]:
 
 
 def _links(name: str) -> list[tuple[str, str, str]]:
-    """Links of a page: the whole link, its text, and the file it leads to, relative to the root; none to other hosts."""
+    """Local links of a page: the whole link, its text, and its target relative to the root."""
     path = ROOT / name
     if path.suffix != ".md":
         return []
@@ -146,7 +142,7 @@ def _links(name: str) -> list[tuple[str, str, str]]:
 
 
 def _links_kept_inside(name: str) -> str:
-    """A page whose links to files that are not shared became plain text."""
+    """A page with links to files outside the bundle replaced by their text."""
     text = (ROOT / name).read_text(encoding="utf-8")
     shared = set(content())
     for link, words, target in _links(name):
@@ -169,10 +165,10 @@ def _large_files(names: list[str], base: str) -> str:
 
 
 def write_zip(folder: Path) -> Path:
-    """Packs the folder, with its name as the one entry at the top.
+    """Packs the folder as the only top-level entry of a zip.
 
     Raises:
-        ValueError: when the archive is there already.
+        ValueError: The archive exists already.
     """
     version = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"]
     archive = folder.parent / f"{NAME}_v{version}.zip"

@@ -168,6 +168,47 @@ def test_imports_point_down(path: Path) -> None:
     assert not wrong, f"{_name(path)} may not import {', '.join(wrong)}"
 
 
+def test_published_models_are_loaded_only_when_a_config_names_them() -> None:
+    """No other room imports `published`, and importing the package and its rooms loads none of their encoders."""
+    importers = [
+        _name(path)
+        for path in _package_files()
+        if _room(path) != "published" and any(name.startswith("bundle.ctfindings.published") for name in _imports(path))
+    ]
+    assert not importers, "\n".join(importers)
+    assert not _imports(PACKAGE / "published" / "__init__.py")
+
+
+def test_nobody_imports_experiments_or_scripts() -> None:
+    """Experiments import each other and scripts are run; only their tests know them besides."""
+    importing = re.compile(r"^\s*(?:from|import) (experiments|scripts)\b", re.MULTILINE)
+    wrong = [
+        _name(path)
+        for path in _tracked()
+        if path.suffix == ".py"
+        and not _name(path).startswith("tests/")
+        and (found := importing.findall(path.read_text(encoding="utf-8")))
+        and (not _name(path).startswith("experiments/") or "scripts" in found)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_commands_of_the_documents_name_files_that_exist() -> None:
+    named = re.compile(r"\b((?:scripts|experiments)/[\w/]+\.py)\b")
+    texts = [
+        path
+        for path in _tracked()
+        if path.suffix in (".md", ".json", ".py", ".toml", ".jinja") and not _name(path).startswith("tests/")
+    ]
+    missing = [
+        f"{_name(path)}: {name}"
+        for path in texts
+        for name in named.findall(path.read_text(encoding="utf-8"))
+        if not (ROOT / name).is_file()
+    ]
+    assert not missing, "\n".join(missing)
+
+
 def test_version_is_written_once() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert project["project"]["dynamic"] == ["version"]

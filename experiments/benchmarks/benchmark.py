@@ -1,78 +1,69 @@
-"""What costs how much on this machine: times of one run and their ratios, as a table and as JSON.
+"""Cost of inference and training on this hardware: seconds and ratios, as a table and as JSON.
 
     python experiments/benchmarks/benchmark.py [--output benchmark.json] [--repeats 3]
     python experiments/benchmarks/benchmark.py --gradient-cache [--micro-batch 4] [--output gradient_cache.json]
     python experiments/benchmarks/benchmark.py --captions REPORTS.csv [--output benchmark_captions.json]
 
-Measured on one synthetic scan with the network of ``configs/inference.json`` and the shipped weights: reading and
-preprocessing, encoding, scoring the 18 findings, one further free-text question on the encoded scan; and a training
-step with the allocator's own settings and with ``keep_freed_memory``. Times are the best of the repeats; ratios are
-what carries over to other machines.
+By default: one synthetic scan with the network of ``configs/inference.json`` and the shipped weights (reading and
+preprocessing, encoding, scoring the 18 findings, another free-text query on the encoded scan), and a training step with
+the default allocator and with ``keep_freed_memory``. Seconds are the shortest of the repeats; ratios carry over to
+other hardware better.
 
-With ``--gradient-cache``: step time and peak memory of a training step by batch size, plain and with gradient caching,
-each in a process of its own. The scans are random numbers of the size of ``configs/train.json``, made while they are
-read. What a process has freed is not all used again, so that its memory grows over its first steps: every row passes
-four micro-batches of scans or more.
+With ``--gradient-cache``: seconds and peak memory of a training step by batch size, plain and with gradient caching,
+each in its own process, on random scans of the size of ``configs/train.json``. The memory of a process grows over its
+first steps, because freed memory is not all reused: every row runs at least four micro-batches.
 
-With ``--captions``: labels and captions of 10,000 reports, in one process and in one for each core. The reports are the
+With ``--captions``: labels and captions of 10,000 reports, in one process and in one per core. Each report combines the
 findings of one row of the table with the impression of another.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import resource
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import torch  # noqa: E402
-from monai.bundle import ConfigParser  # noqa: E402
-from monai.engines import SupervisedTrainer  # noqa: E402
-from monai.transforms import Compose  # noqa: E402
+import torch
+from monai.bundle import ConfigParser
+from monai.engines import SupervisedTrainer
+from monai.transforms import Compose
 
-from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
-from bundle.ctfindings.data.batches import prepare_report_batch  # noqa: E402
-from bundle.ctfindings.files.csv_table import Row, Table, read_table  # noqa: E402
-from bundle.ctfindings.inference.predictor import FindingsPredictor  # noqa: E402
-from bundle.ctfindings.losses.anatomy_head import AnatomyHeadLoss  # noqa: E402
-from bundle.ctfindings.losses.composite import CompositeLoss  # noqa: E402
-from bundle.ctfindings.losses.disease_prompts import DiseasePromptLoss  # noqa: E402
-from bundle.ctfindings.losses.grounding import GroundingLoss  # noqa: E402
-from bundle.ctfindings.losses.siglip import SigLIPLoss  # noqa: E402
-from bundle.ctfindings.networks.checkpoint import load_checkpoint  # noqa: E402
-from bundle.ctfindings.networks.vision_language import VisionLanguageModel  # noqa: E402
-from bundle.ctfindings.phantom.dataset import (  # noqa: E402
+from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.data.batches import prepare_report_batch
+from bundle.ctfindings.files.csv_table import Row, Table, read_table
+from bundle.ctfindings.inference.predictor import FindingsPredictor
+from bundle.ctfindings.losses.anatomy_head import AnatomyHeadLoss
+from bundle.ctfindings.losses.composite import CompositeLoss
+from bundle.ctfindings.losses.disease_prompts import DiseasePromptLoss
+from bundle.ctfindings.losses.grounding import GroundingLoss
+from bundle.ctfindings.losses.siglip import SigLIPLoss
+from bundle.ctfindings.networks.checkpoint import load_checkpoint
+from bundle.ctfindings.networks.vision_language import VisionLanguageModel
+from bundle.ctfindings.phantom.dataset import (
     make_case,
     write_nifti,
 )
-from bundle.ctfindings.reports.report_table import read_reports  # noqa: E402
-from bundle.ctfindings.training.glibc_allocator import keep_freed_memory  # noqa: E402
-from bundle.ctfindings.training.gradient_cache import GradientCache, MicroBatches  # noqa: E402
-from experiments.benchmarks.hardware import machine  # noqa: E402
-from experiments.text_collapse.collapse import FINDINGS_COLUMNS, IMPRESSION_COLUMNS  # noqa: E402
+from bundle.ctfindings.reports.report_table import read_reports
+from bundle.ctfindings.training.glibc_allocator import keep_freed_memory
+from bundle.ctfindings.training.gradient_cache import GradientCache, MicroBatches
+from experiments.benchmarks.measurement import (
+    ROOT,
+    hardware,
+    last_line_of,
+    peak_megabytes,
+    shortest_seconds,
+    write_record,
+)
+from experiments.text_collapse.collapse import FINDINGS_COLUMNS, IMPRESSION_COLUMNS
 
 REPORTS = 10_000
-"""Of the measurement of captions."""
-
-
-def best(task: Callable[[], object], repeats: int) -> float:
-    """Shortest time of some runs in seconds, after one that is not counted."""
-    task()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        task()
-        times.append(time.perf_counter() - started)
-    return min(times)
+"""Number of reports of ``--captions``."""
 
 
 def inference_times(repeats: int) -> dict[str, float]:
@@ -87,13 +78,13 @@ def inference_times(repeats: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         path = Path(folder) / "scan.nii.gz"
         write_nifti(path, hu, affine)
-        times = {"read and preprocess": best(lambda: pipeline({"image": path}), repeats)}
+        times = {"read and preprocess": shortest_seconds(lambda: pipeline({"image": path}), repeats)}
         image = pipeline({"image": path})["image"].unsqueeze(0)
         encoded = classifier.image(image.as_tensor())
-        times["encode"] = best(lambda: classifier.image(image.as_tensor()), repeats)
-        times["score 18 findings, 7 templates"] = best(lambda: classifier.score(encoded), repeats)
-        everything = best(lambda: FindingsPredictor(classifier, text, [])(image), repeats)
-        asked = best(lambda: FindingsPredictor(classifier, text, ["fluid around the lung"])(image), repeats)
+        times["encode"] = shortest_seconds(lambda: classifier.image(image.as_tensor()), repeats)
+        times["score 18 findings, 7 templates"] = shortest_seconds(lambda: classifier.score(encoded), repeats)
+        everything = shortest_seconds(lambda: FindingsPredictor(classifier, text, [])(image), repeats)
+        asked = shortest_seconds(lambda: FindingsPredictor(classifier, text, ["fluid around the lung"])(image), repeats)
         times["one further question"] = max(asked - everything, 0.0)
     return times
 
@@ -111,16 +102,16 @@ def training_step(repeats: int) -> float:
         outputs = model(image, mask)
         (outputs["finding_logits_drawn"].sum() + outputs["anatomy"].sum() + outputs["anatomy_logits"].sum()).backward()
 
-    return best(step, repeats) / 4
+    return shortest_seconds(step, repeats) / 4
 
 
 class RandomScans:
-    """Batches of random scans with mask, finding masks, labels and report, made while they are read.
+    """Batches of random scans with mask, finding masks, labels and report, generated on the fly.
 
     Args:
-        count: of batches.
-        size: scans of a batch.
-        shape: voxels of a scan.
+        count: Number of batches.
+        size: Scans of a batch.
+        shape: Voxels of a scan.
     """
 
     def __init__(self, count: int, size: int, shape: list[int]) -> None:
@@ -143,7 +134,7 @@ class RandomScans:
 
 
 def batch_step(scans: int, micro_batch: int, cached: bool) -> tuple[float, float]:
-    """Seconds of a training step on a batch of scans, and the largest memory of this process in MB."""
+    """Seconds of a training step on a batch of scans, and peak memory of this process in MB."""
     parser = ConfigParser()
     parser.read_config(ROOT / "configs" / "train.json")
     parser["bundle_root"] = str(ROOT)
@@ -172,21 +163,17 @@ def batch_step(scans: int, micro_batch: int, cached: bool) -> tuple[float, float
     )
     started = time.perf_counter()
     trainer.run()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
-    return (time.perf_counter() - started) / steps, peak
+    return (time.perf_counter() - started) / steps, peak_megabytes()
 
 
 def gradient_cache_table(micro_batch: int) -> dict[str, Any]:
-    """Step time and peak memory by batch size, with and without gradient caching, as a table and a record."""
+    """Seconds and peak memory of a step by batch size, with and without gradient caching; prints a table."""
     rows: list[dict[str, Any]] = []
     print(f"{'scans':>6}{'':>8}{'seconds':>10}{'per scan':>10}{'peak MB':>10}{'of micro-batch':>16}")
     for times, cached in ((1, False), (2, False), (4, False), (1, True), (4, True), (16, True), (64, True)):
         way, scans = ("cached" if cached else "plain"), times * micro_batch
-        command = [sys.executable, __file__, "--batch-step", way, str(scans), "--micro-batch", str(micro_batch)]
-        seconds, peak = map(
-            float,
-            subprocess.run(command, cwd=ROOT, check=True, capture_output=True, encoding="utf-8").stdout.split()[-2:],
-        )
+        arguments = [__file__, "--batch-step", way, str(scans), "--micro-batch", str(micro_batch)]
+        seconds, peak = map(float, last_line_of(arguments).split())
         rows.append(
             {
                 "scans": scans,
@@ -200,7 +187,7 @@ def gradient_cache_table(micro_batch: int) -> dict[str, Any]:
             f"{scans:>6}{way:>8}{seconds:>10.1f}{seconds / scans:>10.2f}{peak:>10.0f}{rows[-1]['ratio']:>16.2f}",
             flush=True,
         )
-    return {"micro_batch": micro_batch, "threads": torch.get_num_threads(), "rows": rows}
+    return {"micro_batch": micro_batch, "rows": rows}
 
 
 def caption_times(path: Path) -> dict[str, Any]:
@@ -209,7 +196,8 @@ def caption_times(path: Path) -> dict[str, Any]:
     findings, impression = table.first_of(FINDINGS_COLUMNS), table.first_of(IMPRESSION_COLUMNS)
     if findings is None or impression is None:
         raise SystemExit(
-            f"error: {path}: has no columns of findings and impression; give a table with {FINDINGS_COLUMNS[0]} and such"
+            f"error: {path}: expected columns for findings and impression, such as "
+            f"{FINDINGS_COLUMNS[0]} and {IMPRESSION_COLUMNS[0]}"
         )
     count = len(table.rows)
     rows = [
@@ -224,23 +212,23 @@ def caption_times(path: Path) -> dict[str, Any]:
         for other in [number + 1 + number // count]
     ]
     seconds = {}
-    # The one process last: what it has read of repeated sentences would be known to processes that start from it.
-    for processes in sorted({1, machine()["cores"]}, reverse=True):
+    # One process last: its cache of sentences would be inherited by processes that start from it.
+    for processes in sorted({1, hardware()["cores"]}, reverse=True):
         started = time.perf_counter()
         found = sum(1 for _ in read_reports(Table(table.path, table.columns, rows), [findings, impression], processes))
         seconds[str(processes)] = time.perf_counter() - started
         print(f"{found} reports, {processes} processes:{seconds[str(processes)]:>8.1f} s", flush=True)
-    return {"machine": machine(), "reports": REPORTS, "rows of the table": count, "seconds by processes": seconds}
+    return {"reports": REPORTS, "rows of the table": count, "seconds by processes": seconds}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, help="also write the figures as JSON")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--output", type=Path, help="write the numbers to this JSON file")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs (default %(default)s)")
     parser.add_argument("--training-step", choices=("plain", "kept"), help=argparse.SUPPRESS)
-    parser.add_argument("--gradient-cache", action="store_true", help="measure gradient caching instead")
+    parser.add_argument("--gradient-cache", action="store_true", help="measure gradient caching")
     parser.add_argument("--micro-batch", type=int, default=4, help="scans of a micro-batch (default %(default)s)")
-    parser.add_argument("--captions", type=Path, metavar="CSV", help="measure labels and captions of reports instead")
+    parser.add_argument("--captions", type=Path, metavar="CSV", help="measure labels and captions of these reports")
     parser.add_argument("--batch-step", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.batch_step:
@@ -252,8 +240,7 @@ def main() -> None:
             if options.captions
             else gradient_cache_table(options.micro_batch)
         )
-        if options.output:
-            options.output.write_text(json.dumps(record, indent=2) + "\n")
+        write_record(options.output, record)
         return
     if options.training_step:
         if options.training_step == "kept":
@@ -261,11 +248,10 @@ def main() -> None:
         print(training_step(options.repeats))
         return
     times = inference_times(options.repeats)
-    # The allocator's setting cannot be taken back, so each has a process of its own.
+    # The setting of the allocator cannot be undone, so each runs in its own process.
     for setting in ("plain", "kept"):
-        command = [sys.executable, __file__, "--training-step", setting, "--repeats", str(options.repeats)]
-        output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, encoding="utf-8").stdout
-        times[f"training step per scan, memory {setting}"] = float(output.split()[-1])
+        arguments = [__file__, "--training-step", setting, "--repeats", str(options.repeats)]
+        times[f"training step per scan, memory {setting}"] = float(last_line_of(arguments))
     ratios = {
         "further question / encode": times["one further question"] / times["encode"],
         "training step, memory kept / plain": times["training step per scan, memory kept"]
@@ -275,10 +261,7 @@ def main() -> None:
         print(f"{name:<42}{1000 * seconds:>10.1f} ms")
     for name, ratio in ratios.items():
         print(f"{name:<42}{ratio:>10.3f}")
-    if options.output:
-        options.output.write_text(
-            json.dumps({"machine": machine(), "seconds": times, "ratios": ratios}, indent=2) + "\n"
-        )
+    write_record(options.output, {"seconds": times, "ratios": ratios})
 
 
 if __name__ == "__main__":

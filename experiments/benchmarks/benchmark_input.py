@@ -1,15 +1,14 @@
-"""What the input costs on this machine, in one run: decoding, the cache, a second worker, and a worker that is killed.
+"""Cost of the input: decoding, the cache, a second worker, and a killed worker.
 
     python experiments/benchmarks/benchmark_input.py [--scan SCAN] [--scans 8] [--output benchmark_input.json]
 
-1. Reading and preprocessing one scan (a zip of DICOM or a .nii.gz; a synthetic scan by default) against plain isal
-decoding of the same
-   bytes, and the same for its voxels as .nii.gz.
+1. Reading and preprocessing a scan (a zip of DICOM or a .nii.gz; a synthetic scan by default) against plain isal
+   decoding of the same bytes, and the same for its voxels as .nii.gz.
 2. Training epochs per hour on synthetic scans with the keys of configs/train.json, without and with the cache.
 3. Filling the cache with two workers against one.
-4. Findings for the scans with two workers, of which one is killed half-way: what is lost, what is there twice.
+4. Findings with two workers while one of them is killed: results that are lost or written twice.
 
-Seconds are of this machine; ratios are what carries over. 3 and 4 need the extra `cluster`.
+Seconds depend on the hardware, ratios less so. 3 and 4 need the extra `cluster`.
 """
 
 from __future__ import annotations
@@ -24,41 +23,36 @@ import subprocess
 import sys
 import tempfile
 import time
-import timeit
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import nibabel as nib  # noqa: E402
-import numpy as np  # noqa: E402
-import psutil  # noqa: E402
-from isal import igzip, isal_zlib  # noqa: E402
-from monai.bundle import ConfigParser  # noqa: E402
-from monai.transforms import Compose  # noqa: E402
+import nibabel as nib
+import numpy as np
+import psutil
+from isal import igzip, isal_zlib
+from monai.bundle import ConfigParser
+from monai.transforms import Compose
 
-from bundle.ctfindings.data.loaders import fill_cache  # noqa: E402
-from bundle.ctfindings.phantom.dataset import make_dataset  # noqa: E402
-from bundle.ctfindings.scan.load_scan import (  # noqa: E402
+from bundle.ctfindings.data.loaders import fill_cache
+from bundle.ctfindings.phantom.dataset import make_dataset
+from bundle.ctfindings.scan.load_scan import (
     load_scan,
     read_volume,
 )
-from experiments.benchmarks.hardware import machine  # noqa: E402
+from experiments.benchmarks.measurement import ROOT, shortest_seconds, write_record
+from experiments.harness.shown_command import shown_command
 
-# A run needs some; they are not trained on.
 VALIDATION_SCANS = 2
-
-
-def best(task: Callable[[], object], repeats: int) -> float:
-    """Shortest time of some runs in seconds, after one that is not counted."""
-    return min(timeit.repeat(task, number=1, repeat=repeats + 1)[1:])
+"""The config needs some; they are not trained on."""
 
 
 def inflate_zip(path: Path) -> int:
-    """Decodes every member of a zip by isal alone; the number of bytes."""
+    """Decodes every member of a zip with isal alone and returns the number of bytes."""
     total = 0
     content = path.read_bytes()
     with zipfile.ZipFile(path) as archive:
@@ -77,10 +71,13 @@ def inflate_zip(path: Path) -> int:
     return total
 
 
+def inflate_gzip(path: Path) -> bytes:
+    """The content of a gzip file, decoded with isal."""
+    return igzip.decompress(path.read_bytes())
+
+
 def decoding(scan: Path, folder: Path, repeats: int) -> dict[str, float]:
-    """Seconds of plain decoding, of reading and of reading with preprocessing, for the scan and for its voxels as
-    .nii.gz.
-    """
+    """Seconds of plain decoding, reading, and reading with preprocessing, of the scan and of its voxels as .nii.gz."""
     config = ConfigParser()
     config.read_config(ROOT / "configs" / "train.json")
     pipeline = Compose(config.get_parsed_content("image_pipeline"))
@@ -88,16 +85,19 @@ def decoding(scan: Path, folder: Path, repeats: int) -> dict[str, float]:
     packed = folder / "voxels.nii.gz"
     content = nib.Nifti1Image(np.rint(image[0].numpy()).astype(np.int16), np.asarray(image.affine)).to_bytes()
     packed.write_bytes(gzip.compress(content, 6))
-    times = {}
-    plain = inflate_zip if scan.suffix == ".zip" else lambda path: igzip.decompress(path.read_bytes())
+    times: dict[str, float] = {}
+    plain = inflate_zip if scan.suffix == ".zip" else inflate_gzip
     for name, path, decode in (
         ("scan", scan, plain),
-        ("as nii.gz", packed, lambda path: igzip.decompress(path.read_bytes())),
+        ("as nii.gz", packed, inflate_gzip),
     ):
-        times[f"{name}: plain isal"] = best(lambda path=path, decode=decode: decode(path), repeats)  # type: ignore[misc]
-        times[f"{name}: decode to voxels"] = best(lambda path=path: read_volume(path), repeats)  # type: ignore[misc]
-        times[f"{name}: decode, check, HU"] = best(lambda path=path: load_scan(path), repeats)  # type: ignore[misc]
-        times[f"{name}: decode and preprocess"] = best(lambda path=path: pipeline({"image": str(path)}), repeats)  # type: ignore[misc]
+        tasks: dict[str, Callable[[], object]] = {
+            "plain isal": partial(decode, path),
+            "decode to voxels": partial(read_volume, path),
+            "decode, check, HU": partial(load_scan, path),
+            "decode and preprocess": partial(pipeline, {"image": str(path)}),
+        }
+        times |= {f"{name}: {what}": shortest_seconds(task, repeats) for what, task in tasks.items()}
     return times
 
 
@@ -109,14 +109,14 @@ def training(datalist: Path, folder: Path, cache: Path | None) -> tuple[Any, lis
         {"bundle_root": str(ROOT), "datalist": str(datalist), "output_dir": str(folder / "run"), "resume": False}
     )
     config.update({"cache_dir": None if cache is None else str(cache), "epochs": 1, "val_interval": 1000})
-    # An epoch is measured, and nothing that happens once before it.
+    # The warm start runs once, before the epoch that is measured.
     config["warm_start_steps"] = 0
     config.parse()
     return config.get_parsed_content("train#trainer"), [config.get_parsed_content("train#dataset")]
 
 
 def epochs(datalist: Path, folder: Path) -> dict[str, float]:
-    """Seconds of an epoch without and with the cache, and of loading alone."""
+    """Seconds of an epoch, and of loading alone, without and with the cache."""
     times = {}
     for name, cache in (("without cache", None), ("with cache", folder / "cache")):
         trainer, datasets = training(datalist, folder, cache)
@@ -133,7 +133,7 @@ def epochs(datalist: Path, folder: Path) -> dict[str, float]:
 
 
 def workers(datalist: Path, folder: Path) -> dict[str, float]:
-    """Seconds of filling an empty cache by one worker and by two. Both are started anew, with all they import."""
+    """Seconds of filling an empty cache with one worker and with two, including their start."""
     times = {}
     for count in (1, 2):
         command = [sys.executable, "scripts/fill_cache.py", "--datalist", str(datalist), "--workers", str(count)]
@@ -145,7 +145,7 @@ def workers(datalist: Path, folder: Path) -> dict[str, float]:
 
 
 def killed_worker(datalist: Path, folder: Path, scans: int) -> dict[str, int]:
-    """Findings with two workers; once half of them are there, one worker is killed."""
+    """Findings with two workers, one of which is killed when half of the scans are done."""
     output = folder / "archive"
     command = [sys.executable, "scripts/run_archive.py", str(datalist), "--output", str(output), "--workers", "2"]
     run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8")
@@ -155,7 +155,7 @@ def killed_worker(datalist: Path, folder: Path, scans: int) -> dict[str, int]:
         for path in output.glob("scans/*/findings.json"):
             seen.setdefault(path, path.stat().st_ino)
         if not killed and len(seen) >= scans // 2:
-            # The workers are those children that took memory: torch and the network.
+            # The workers are the child processes with the most memory: torch and the network.
             children = sorted(
                 psutil.Process(run.pid).children(recursive=True), key=lambda child: child.memory_info().rss
             )
@@ -179,12 +179,10 @@ def killed_worker(datalist: Path, folder: Path, scans: int) -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--scan", type=Path, help="zip of DICOM or .nii.gz for the first part (default: a synthetic scan)"
-    )
-    parser.add_argument("--scans", type=int, default=8, help="synthetic scans of the other parts (default %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--output", type=Path, help="also write the figures as JSON")
+    parser.add_argument("--scan", type=Path, help="zip of DICOM or .nii.gz for part 1 (default: a synthetic scan)")
+    parser.add_argument("--scans", type=int, default=8, help="synthetic scans of parts 2 to 4 (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs of part 1 (default %(default)s)")
+    parser.add_argument("--output", type=Path, help="write the numbers to this JSON file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -210,19 +208,16 @@ def main() -> None:
             print(f"{what:<52}" + form.format(value))
         print(title)
     print(json.dumps(killed))
-    if options.output:
-        record = {
-            "command": "python experiments/benchmarks/benchmark_input.py "
-            + " ".join(Path(word).name if "/" in word else word for word in sys.argv[1:]),
-            "machine": machine(),
-            "scan": scan.name,
-            "training_scans": options.scans,
-            "seconds": seconds,
-            "epochs_per_hour": hourly,
-            "ratios": ratios,
-            "killed_worker": killed,
-        }
-        options.output.write_text(json.dumps(record, indent=2) + "\n")
+    record = {
+        "command": shown_command(sys.argv, {}),
+        "scan": scan.name,
+        "training_scans": options.scans,
+        "seconds": seconds,
+        "epochs_per_hour": hourly,
+        "ratios": ratios,
+        "killed_worker": killed,
+    }
+    write_record(options.output, record)
 
 
 if __name__ == "__main__":

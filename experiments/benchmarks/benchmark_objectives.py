@@ -1,19 +1,17 @@
-"""What the objectives cost: seconds of a training step with the local objective, the global ones beside it, and
-augmented captions.
+"""Cost of the objectives: seconds of a training step with the local objective, the global ones and augmented captions.
 
     python experiments/benchmarks/benchmark_objectives.py [--scans 48] [--rounds 3] [--output benchmark_objectives.json]
 
 Every preset trains on the same synthetic scans with the network, batch and loader of ``configs/train.json``. Presets
-take turns, an epoch each, and the best epoch of each counts, after one that reads the scans and the captions for the
-first time. A frozen text encoder keeps what it has read. With ``caption_versions`` (4 in ``ca_gcl.json``) augmented
-captions cost it something while a version is new, and nothing later: ``augmented`` is an epoch after all were read,
-``augmented, new captions`` one in which each is new.
+alternate, one epoch each; the shortest epoch of each counts, after a first one that fills the caches. A frozen text
+encoder caches the captions it has encoded. With ``caption_versions`` (4 in ``ca_gcl.json``) only new versions of
+augmented captions cost time: ``augmented`` is an epoch whose versions are all cached, ``augmented, new captions`` an
+epoch without any.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -23,14 +21,14 @@ from typing import Any, cast
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-import torch  # noqa: E402
-from monai.bundle import ConfigParser  # noqa: E402
-from monai.engines import SupervisedTrainer  # noqa: E402
+import torch
+from monai.bundle import ConfigParser
+from monai.engines import SupervisedTrainer
 
-from bundle.ctfindings.anatomy import ANATOMY_NAMES  # noqa: E402
-from bundle.ctfindings.phantom.dataset import make_dataset  # noqa: E402
-from bundle.ctfindings.reports.augmentation import RandCaptionsd  # noqa: E402
-from experiments.benchmarks.hardware import machine  # noqa: E402
+from bundle.ctfindings.anatomy import ANATOMY_NAMES
+from bundle.ctfindings.phantom.dataset import make_dataset
+from bundle.ctfindings.reports.augmentation import RandCaptionsd
+from experiments.benchmarks.measurement import write_record
 
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "local": ("fvlm", {}),
@@ -42,7 +40,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def trainer_of(preset: str, datalist: Path, cache: Path) -> SupervisedTrainer:
-    """The trainer of a preset without its handlers: no validation, no checkpoint, no log."""
+    """The trainer of a preset without handlers: no validation, no checkpoints, no logs."""
     overlay, own = PRESETS[preset]
     parser = ConfigParser()
     parser.read_config([str(ROOT / "configs" / "train.json"), str(ROOT / "configs" / "objectives" / f"{overlay}.json")])
@@ -57,7 +55,7 @@ def trainer_of(preset: str, datalist: Path, cache: Path) -> SupervisedTrainer:
 
 
 def read_versions(parser: ConfigParser, trainer: SupervisedTrainer) -> None:
-    """Lets the text encoder read every version of every caption, where their number is limited."""
+    """Encodes every version of every caption, where their number is limited."""
     found = [step for step in parser.get_parsed_content("augmentation") if isinstance(step, RandCaptionsd)]
     texts = [
         step.version(text, name, bool(study["caption_normal"][ANATOMY_NAMES.index(name)]), number)
@@ -71,7 +69,7 @@ def read_versions(parser: ConfigParser, trainer: SupervisedTrainer) -> None:
 
 
 def one_epoch(trainer: SupervisedTrainer) -> float:
-    """Seconds of a step in one more epoch."""
+    """Seconds of a step in the next epoch."""
     assert trainer.state.max_epochs is not None
     trainer.state.max_epochs += 1
     started = time.perf_counter()
@@ -81,7 +79,7 @@ def one_epoch(trainer: SupervisedTrainer) -> float:
 
 
 def measure(scans: int, rounds: int) -> dict[str, Any]:
-    """Seconds of a step by preset, and their ratios to the local objective."""
+    """Seconds of a step by preset, and ratios to the local objective."""
     with tempfile.TemporaryDirectory() as folder:
         datalist = make_dataset(Path(folder) / "scans", training=scans, validation=0, test=0, seed=0)
         trainers = {preset: trainer_of(preset, datalist, Path(folder) / "cache") for preset in PRESETS}
@@ -93,7 +91,6 @@ def measure(scans: int, rounds: int) -> dict[str, Any]:
                 times[preset].append(one_epoch(trainer))
     seconds = {preset: min(found) for preset, found in times.items()}
     return {
-        "machine": machine(),
         "scans": scans,
         "rounds": rounds,
         "seconds": seconds,
@@ -104,15 +101,14 @@ def measure(scans: int, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scans", type=int, default=48, help="of an epoch (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="epochs of each preset that count (default %(default)s)")
-    parser.add_argument("--output", type=Path, help="also write the figures as JSON")
+    parser.add_argument("--scans", type=int, default=48, help="scans of an epoch (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="timed epochs of each preset (default %(default)s)")
+    parser.add_argument("--output", type=Path, help="write the numbers to this JSON file")
     options = parser.parse_args()
     record = measure(options.scans, options.rounds)
     for preset, seconds in record["seconds"].items():
         print(f"{preset:<44}{seconds:>8.2f} s a step{record['ratios'][preset]:>8.3f}")
-    if options.output:
-        options.output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_record(options.output, record)
 
 
 if __name__ == "__main__":

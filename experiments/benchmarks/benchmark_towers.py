@@ -1,10 +1,9 @@
-"""What the image towers of published models cost on this machine: seconds and peak memory, beside a plain MONAI ViT of
-the same size.
+"""Cost of the image towers of published models: seconds and peak memory, beside a plain MONAI ViT of the same size.
 
     python experiments/benchmarks/benchmark_towers.py [--output docs/evaluation/benchmark_towers.json] [--repeats 3]
 
-Each tower has a process of its own, random weights and a scan of random numbers: time and memory do not depend on them.
-fVLM's geometry reads 352 x 256 x 112 voxels, forward and as one training step; RadFinder reads a whole scan of 512 x
+Each tower runs in its own process with random weights on a random scan; time and memory do not depend on them. fVLM's
+geometry reads 352 x 256 x 112 voxels, forward and as one training step; RadFinder reads a whole scan of 512 x
 384 x 128 voxels, window by window.
 """
 
@@ -12,24 +11,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from timeit import timeit
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import torch  # noqa: E402
-from monai.bundle import ConfigParser  # noqa: E402
-from monai.networks.nets import ViT  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+import torch
+from monai.bundle import ConfigParser
+from monai.networks.nets import ViT
+from torch import Tensor, nn
 
-from bundle.ctfindings.published.radfinder.image_encoder import radfinder_image_encoder  # noqa: E402
-from experiments.benchmarks.hardware import machine  # noqa: E402
+from bundle.ctfindings.published.radfinder.image_encoder import radfinder_image_encoder
+from experiments.benchmarks.measurement import (
+    ROOT,
+    last_line_of,
+    peak_megabytes,
+    shortest_seconds,
+    write_record,
+)
 
 FVLM_SCAN = (1, 1, 352, 256, 112)
 RADFINDER_SCAN = (1, 1, 512, 384, 128)
@@ -52,20 +54,20 @@ def plain_vit() -> nn.Module:
 
 
 def first_tensor(output: Any) -> Tensor:
-    """The tokens in what a tower gives: lists and tuples begin with them."""
+    """The tokens in the output of a tower, where lists and tuples start with them."""
     while not isinstance(output, Tensor):
         output = output[0]
     return output
 
 
 def forward(build: Callable[[], nn.Module]) -> Callable[[], object]:
-    """One pass of a tower without gradient."""
+    """A forward pass of a tower without gradients."""
     tower, scan = build().eval(), torch.rand(FVLM_SCAN)
     return torch.no_grad()(lambda: tower(scan))
 
 
 def training_step(build: Callable[[], nn.Module]) -> Callable[[], object]:
-    """A pass of a tower, the gradient of its tokens, and a step of AdamW."""
+    """Forward and backward pass of a tower, and a step of AdamW."""
     tower, scan = build().train(), torch.rand(FVLM_SCAN)
     optimizer = torch.optim.AdamW(tower.parameters(), lr=1e-4)
 
@@ -80,7 +82,7 @@ def training_step(build: Callable[[], nn.Module]) -> Callable[[], object]:
 def radfinder_scan() -> Callable[[], object]:
     """A whole scan through RadFinder, one window at a time."""
     encoder, scan = radfinder_image_encoder().eval(), torch.rand(RADFINDER_SCAN)
-    # Weights that were never written take no memory, which would flatter the figure.
+    # Weights that were never written take no memory.
     for parameter in encoder.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
     return torch.no_grad()(lambda: encoder.encode_scan(scan))
@@ -100,20 +102,15 @@ RATIOS = (
 
 
 def measure(name: str, repeats: int) -> dict[str, float]:
-    """Shortest time of some runs after one that is not counted, and the largest memory of this process."""
+    """Shortest time of some runs, one for RadFinder, and peak memory of this process."""
     task = TASKS[name]()
-    times = []
-    for _ in range(1 if name.startswith("RadFinder") else repeats + 1):
-        started = time.perf_counter()
-        task()
-        times.append(time.perf_counter() - started)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
-    return {"seconds": min(times[1:] or times), "peak_mb": peak}
+    seconds = timeit(task, number=1) if name.startswith("RadFinder") else shortest_seconds(task, repeats)
+    return {"seconds": seconds, "peak_mb": peak_megabytes()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, help="also write the figures as JSON")
+    parser.add_argument("--output", type=Path, help="write the numbers to this JSON file")
     parser.add_argument(
         "--repeats", type=int, default=3, help="timed runs of each (default %(default)s; RadFinder has one)"
     )
@@ -124,22 +121,14 @@ def main() -> None:
         return
     found: dict[str, dict[str, float]] = {}
     for name in TASKS:
-        command = [sys.executable, __file__, "--task", name, "--repeats", str(options.repeats)]
-        found[name] = json.loads(
-            subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout.splitlines()[
-                -1
-            ]
-        )
+        found[name] = json.loads(last_line_of([__file__, "--task", name, "--repeats", str(options.repeats)]))
         print(f"{name:<34}{found[name]['seconds']:>9.1f} s{found[name]['peak_mb']:>9.0f} MB", flush=True)
     ratios = {
         f"{one} / {other}": {key: found[one][key] / found[other][key] for key in found[one]} for one, other in RATIOS
     }
     for name, ratio in ratios.items():
         print(f"{name}: time {ratio['seconds']:.2f}, memory {ratio['peak_mb']:.2f}")
-    if options.output:
-        options.output.write_text(
-            json.dumps({"machine": machine(), "towers": found, "ratios": ratios}, indent=2) + "\n"
-        )
+    write_record(options.output, {"towers": found, "ratios": ratios})
 
 
 if __name__ == "__main__":

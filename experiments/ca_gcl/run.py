@@ -1,15 +1,15 @@
-"""CA-GCL against fVLM, with the ablation: trains each variant, evaluates it, and writes results, figures and a page.
+"""Compares CA-GCL with fVLM, with an ablation: trains and evaluates each variant, and writes results and a page.
 
     python scripts/make_synthetic_scans.py --output data/synthetic_large --training 1400 --validation 250 --test 350
     python experiments/ca_gcl/run.py --datalist data/synthetic_large --epochs 8 --seeds 0 1 2
     python experiments/ca_gcl/run.py --datalist data/synthetic_large --epochs 12 --seeds 0 1 2 --locked_image
     models/model.pt
 
-With ``--locked_image`` the image tower is that of the weights given and does not train: scans are encoded once, and a
-run takes minutes.
+With ``--locked_image`` the image tower has the given weights and is not trained: scans are encoded once, and a run
+takes minutes.
 
-A command that was stopped goes on where it was; runs that are done are not done again. Every variant has the same
-steps; the last epoch is scored. Docs: docs/diagnostics.md.
+The command resumes: finished runs are not repeated. All variants train for the same number of steps, and the last epoch
+is scored. See docs/diagnostics.md.
 """
 
 from __future__ import annotations
@@ -24,42 +24,51 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
-from experiments.harness.locked_image_runs import LockedRuns  # noqa: E402
-from experiments.harness.runs import (  # noqa: E402
+from bundle.ctfindings.cli.config_setting import config_setting
+from bundle.ctfindings.cli.error_lines import run_or_exit
+from experiments.harness.locked_image_runs import LockedRuns
+from experiments.harness.runs import (
     CA_GCL_VARIANTS,
     Variant,
-    config_setting,
     reduced_datalist,
     run_experiment,
     run_variant,
-    shown_command,
     split_sizes,
 )
+from experiments.harness.shown_command import shown_command
 
 
 def main() -> None:
     names = [variant.name for variant in CA_GCL_VARIANTS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--datalist", type=Path, required=True, help="datalist, or the folder that holds it")
+    parser.add_argument("--datalist", type=Path, required=True, help="datalist, or its folder")
     parser.add_argument(
-        "--scans", type=int, nargs=3, metavar=("TRAINING", "VALIDATION", "TEST"), help="use the first of each split"
+        "--scans",
+        type=int,
+        nargs=3,
+        metavar=("TRAINING", "VALIDATION", "TEST"),
+        help="first scans of each split (default: all)",
     )
-    parser.add_argument("--epochs", type=int, default=8, help="of every run (default %(default)s)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the runs (default %(default)s)")
-    parser.add_argument("--variants", nargs="+", choices=names, default=names, help="default: all")
+    parser.add_argument("--epochs", type=int, default=8, help="epochs of each run (default %(default)s)")
     parser.add_argument(
-        "--output", type=Path, default=ROOT / "docs" / "experiments" / "ca_gcl_synthetic", help="page and results"
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds, one run each (default %(default)s)"
     )
-    parser.add_argument("--work", type=Path, help="runs (default: runs/experiments/<name of output>)")
+    parser.add_argument("--variants", nargs="+", choices=names, default=names, help="variants to run (default: all)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=ROOT / "docs" / "experiments" / "ca_gcl_synthetic",
+        help="folder of the page",
+    )
+    parser.add_argument("--work", type=Path, help="folder for the runs (default: runs/experiments/<name of output>)")
     parser.add_argument("--cache", type=Path, default=ROOT / "cache", help="preprocessed scans (default %(default)s)")
+    parser.add_argument("--locked_image", type=Path, help="weights of a locked image tower, such as models/model.pt")
     parser.add_argument(
-        "--locked_image", type=Path, help="weights of an image tower that is not trained, such as models/model.pt"
+        "--title", default="CA-GCL against fVLM on synthetic scans and reports", help="title of the page"
     )
-    parser.add_argument("--title", default="CA-GCL against fVLM on synthetic scans and reports", help="of the page")
-    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default %(default)s)")
+    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default %(default)s)")
     parser.add_argument(
-        "--set", type=config_setting, nargs="+", default=[], metavar="KEY=VALUE", help="config keys for all runs"
+        "--set", type=config_setting, nargs="+", default=[], metavar="KEY=VALUE", help="config keys of all runs"
     )
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -80,14 +89,14 @@ def experiment(options: argparse.Namespace) -> Path:
     else:
         run = LockedRuns(options.locked_image, datalist, work, keys)
         image_weights = run.image_weights
-    places = {"--datalist": "FOLDER", "--output": None, "--work": None, "--cache": None}
+    replaced = {"--datalist": "FOLDER", "--output": None, "--work": None, "--cache": None}
     return run_experiment(
         [variant for variant in CA_GCL_VARIANTS if variant.name in options.variants],
         options.seeds,
         run,
         options.output,
         options.title,
-        shown_command(sys.argv, places),
+        shown_command(sys.argv, replaced),
         {"studies": split_sizes(datalist), "keys": keys, "locked_image": image_weights},
         options.resamples,
     )

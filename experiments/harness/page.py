@@ -140,9 +140,9 @@ def write_experiment_page(folder: Path, title: str, command: str) -> Path:
     return write_page(folder, lines)
 
 
-def write_results(folder: Path, results: Mapping[str, Any]) -> None:
-    """Writes ``results.json`` of an experiment, from which its page is written."""
-    with atomic_path(folder / "results.json") as temporary:
+def write_results(folder: Path, results: Mapping[str, Any], name: str = "results.json") -> None:
+    """Writes the results of an experiment, from which its page is written, as JSON."""
+    with atomic_path(folder / name) as temporary:
         temporary.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 

@@ -6,11 +6,9 @@ whose evaluation is there is not done again.
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -116,25 +114,6 @@ def run_experiment(
     write_results(output, results)
     write_experiment_figures(output, results, evaluations)
     return write_experiment_page(output, title, command)
-
-
-def shown_command(arguments: Sequence[str], places: Mapping[str, str | None]) -> str:
-    """A command line without the folders of a machine.
-
-    Args:
-        arguments: the script and what it was given, as in ``sys.argv``.
-        places: options whose values are such folders, and the words that stand for them; None leaves the option out.
-    """
-    shown = [f"python scripts/{Path(arguments[0]).name}"]
-    hidden: str | None = ""
-    for argument in arguments[1:]:
-        if argument.startswith("--"):
-            hidden = places.get(argument, "")
-            shown += [argument] if hidden is not None else []
-            shown += [hidden] if hidden else []
-        elif hidden == "":
-            shown.append(shlex.quote(argument))
-    return " ".join(shown)
 
 
 def reduced_datalist(datalist: str | Path, counts: Sequence[int] | None, folder: str | Path) -> Path:
@@ -268,21 +247,6 @@ def _bundle_run(configs: Sequence[str], keys: Mapping[str, Any], log: Path) -> N
     if done.returncode != 0:
         last = log.read_text(encoding="utf-8").strip().splitlines()[-1:] or ["no output"]
         raise ValueError(f"{log}: the command failed ({last[0][:300]}); see the file, and run again to resume")
-
-
-def config_setting(text: str) -> tuple[str, Any]:
-    """``key=value`` of a command line: the value as JSON, or else as it is.
-
-    Raises:
-        argparse.ArgumentTypeError: there is no ``=``.
-    """
-    key, separator, value = text.partition("=")
-    if not separator:
-        raise argparse.ArgumentTypeError(f"{text!r} is no key=value")
-    try:
-        return key, json.loads(value)
-    except json.JSONDecodeError:
-        return key, value
 
 
 def split_sizes(datalist: Path) -> dict[str, int]:

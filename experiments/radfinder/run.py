@@ -1,18 +1,17 @@
-"""What each objective of RadFinder adds, on synthetic scans: localization, prompts, retrieval. One command, which goes
-on where it stopped.
+"""Shows what each objective of RadFinder adds on synthetic scans: localization, disease prompts, retrieval.
 
     python experiments/radfinder/run.py --datalist data/synthetic/datalist.json --work runs/radfinder --epochs 12
     python experiments/radfinder/run.py --datalist data/shipped/datalist.json --work runs/locked --locked_image
     models/model.pt
 
-Trains every variant with every seed by ``configs/train.json`` and its overlays, scores the best checkpoint of each on
+Trains every variant with every seed with ``configs/train.json`` and its overlays, scores the best checkpoint of each on
 the test split from the image alone, and writes ``results.json`` and ``README.md`` into the output folder. With
-``--locked_image`` the image tower is that of the weights given and does not train: scans are encoded once, a run takes
-minutes, and its last epoch is scored. A finished training or scoring is not repeated: delete its folder below
-``--work`` to do it again.
+``--locked_image`` the image tower has the given weights and is not trained: scans are encoded once, a run takes
+minutes, and its last epoch is scored. Finished runs are not repeated: to do so, delete the folder of
+the run in ``--work``.
 
-Snippets are asked in their own words, and reworded: the text is replaced by a
-paraphrase of ``docs/evaluation/paraphrases.json``, none of which is a training text, followed by the place of the site.
+Snippets are scored in their own words and reworded: a paraphrase from ``docs/evaluation/paraphrases.json``, which holds
+no training text, followed by the location of the site.
 """
 
 from __future__ import annotations
@@ -29,43 +28,43 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from monai.bundle import ConfigParser  # noqa: E402
+from monai.bundle import ConfigParser
 
-from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
-from bundle.ctfindings.data.datalist import load_datalist  # noqa: E402
-from bundle.ctfindings.evaluation.retrieval_and_localization import (  # noqa: E402
+from bundle.ctfindings.cli.config_setting import config_setting
+from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.data.datalist import load_datalist
+from bundle.ctfindings.evaluation.retrieval_and_localization import (
     ReportEmbeddings,
     collect_report_embeddings,
     localization_of,
     report_loader,
     retrieval_of,
 )
-from bundle.ctfindings.evaluation.scoring import (  # noqa: E402
+from bundle.ctfindings.evaluation.scoring import (
     SplitScores,
     collect_scores,
 )
-from bundle.ctfindings.files.atomic_write import atomic_path  # noqa: E402
-from bundle.ctfindings.metrics.bootstrap import bootstrap_auc  # noqa: E402
-from bundle.ctfindings.metrics.paraphrases import load_paraphrases  # noqa: E402
-from bundle.ctfindings.networks.checkpoint import (  # noqa: E402
+from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.metrics.bootstrap import bootstrap_auc
+from bundle.ctfindings.metrics.paraphrases import load_paraphrases
+from bundle.ctfindings.networks.checkpoint import (
     load_checkpoint,
     sha256_of,
 )
-from bundle.ctfindings.networks.vision_language import VisionLanguageModel  # noqa: E402
-from experiments.harness.locked_image_model import LockedImageModel  # noqa: E402
-from experiments.harness.locked_image_runs import LockedRuns  # noqa: E402
-from experiments.harness.locked_image_training import embed_locked, score_locked  # noqa: E402
-from experiments.harness.page import VARIANTS_FIGURE, write_page, write_results  # noqa: E402
-from experiments.harness.runs import (  # noqa: E402
+from bundle.ctfindings.networks.vision_language import VisionLanguageModel
+from experiments.harness.locked_image_model import LockedImageModel
+from experiments.harness.locked_image_runs import LockedRuns
+from experiments.harness.locked_image_training import embed_locked, score_locked
+from experiments.harness.page import VARIANTS_FIGURE, write_page, write_results
+from experiments.harness.runs import (
     Variant,
     claim_run,
-    config_setting,
     reduced_datalist,
-    shown_command,
     split_digests,
     split_sizes,
 )
-from experiments.radfinder.results import plot_radfinder, radfinder_page, radfinder_summary  # noqa: E402
+from experiments.harness.shown_command import shown_command
+from experiments.radfinder.results import plot_radfinder, radfinder_page, radfinder_summary
 
 RESULT_FILE = "result.json"
 
@@ -81,7 +80,7 @@ VARIANTS: dict[str, Variant] = {
         Variant("unified", "all objectives", ("objectives/unified.json",)),
     )
 }
-"""What is trained, by its name."""
+"""The trained variants by name."""
 
 SITE_TOLERANCE_MM = 6.0
 """A snippet names the slice nearest to the centre of its site; scans have slices of up to 5 mm."""
@@ -113,7 +112,7 @@ def train(run: Path, variant: str, seed: int, options: argparse.Namespace) -> No
         done = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, check=False)
     if done.returncode != 0:
         raise SystemExit(
-            f"error: {run}: training ended with code {done.returncode}; see train.log there, and start again to go on"
+            f"error: {run}: training ended with code {done.returncode}; see train.log there; run again to resume"
         )
     (run / "done").touch()
 
@@ -228,20 +227,25 @@ def run_all(options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--datalist", type=Path, required=True, help="synthetic scans, from make_synthetic_scans.py")
-    parser.add_argument("--work", type=Path, required=True, help="folder of the runs and the cache")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "experiments" / "radfinder")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, help="of each run; those of train.json by default")
-    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--datalist", type=Path, required=True, help="datalist of make_synthetic_scans.py")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the runs and the cache")
     parser.add_argument(
-        "--locked_image", type=Path, help="weights of an image tower that is not trained, such as models/model.pt"
+        "--output",
+        type=Path,
+        default=ROOT / "docs" / "experiments" / "radfinder",
+        help="folder of the page",
     )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="random seeds, one run each")
+    parser.add_argument("--epochs", type=int, help="epochs of each run (default: those of train.json)")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="default: all")
+    parser.add_argument("--locked_image", type=Path, help="weights of a locked image tower, such as models/model.pt")
     parser.add_argument(
-        "--set", type=config_setting, nargs="+", default=[], metavar="KEY=VALUE", help="config keys for all runs"
+        "--set", type=config_setting, nargs="+", default=[], metavar="KEY=VALUE", help="config keys of all runs"
     )
-    parser.add_argument("--pool", type=int, default=300, help="test scans among which a report has to find its own")
-    parser.add_argument("--paraphrases", type=Path, default=ROOT / "docs" / "evaluation" / "paraphrases.json")
+    parser.add_argument("--pool", type=int, default=300, help="test scans that a report is ranked against")
+    parser.add_argument(
+        "--paraphrases", type=Path, default=ROOT / "docs" / "evaluation" / "paraphrases.json", help="texts"
+    )
     options = parser.parse_args()
     options.keys = {**({} if options.epochs is None else {"epochs": options.epochs}), **dict(options.set)}
     run_or_exit(run_all, options)

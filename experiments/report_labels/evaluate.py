@@ -1,33 +1,32 @@
-"""Compares the labels that reports give by rules with labels given by hand.
+"""Compares the labels that the rules extract from reports with manual labels.
 
     python experiments/report_labels/evaluate.py ../shared/data/reports/manual_labels_18.csv --output results.json
 
-The table holds an id, the report's text and the 18 findings as 0 or 1. Its rows are split in two halves by the SHA-256
-of the id: the rules were written looking at the half "developed on" only. F1, precision and recall count a label of 1
-as positive and everything else as negative. The JSON has aggregate figures only: no text and no ids.
+The table has an id, the report text and the 18 findings as 0 or 1. Rows are split into two halves by the SHA-256 of the
+id: the rules were developed on one half ("developed on") only. F1, precision and recall count label 1 as positive and
+all else as negative. The JSON contains aggregate numbers only, no texts or ids.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402
-from sklearn.metrics import precision_recall_fscore_support  # noqa: E402
+import numpy as np
+from sklearn.metrics import precision_recall_fscore_support
 
-from bundle.ctfindings import __version__  # noqa: E402
-from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
-from bundle.ctfindings.files.atomic_write import atomic_path  # noqa: E402
-from bundle.ctfindings.files.csv_table import TableError, read_table  # noqa: E402
-from bundle.ctfindings.findings import FINDING_NAMES  # noqa: E402
-from bundle.ctfindings.reports.report_table import read_reports  # noqa: E402
-from bundle.ctfindings.reports.snippets.snippet_table import choose_columns  # noqa: E402
+from bundle.ctfindings import __version__
+from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.files.csv_table import TableError, read_table
+from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.reports.report_table import read_reports
+from bundle.ctfindings.reports.snippets.snippet_table import choose_columns
+from experiments.harness.page import write_results
 
 PARTS = ("developed on", "held aside")
 RESAMPLES, SEED = 1000, 42
@@ -39,8 +38,7 @@ def part_of(identity: str) -> str:
 
 
 def scores(truth: np.ndarray, found: np.ndarray) -> dict:
-    """F1, precision and recall of each finding and over all, with the 95 % interval of the macro F1 (bootstrap over
-    reports).
+    """F1, precision and recall of each finding, and the macro F1 with its 95 % bootstrap interval over reports.
 
     Args:
         truth: manual labels, (N, 18) of 0 and 1.
@@ -73,7 +71,7 @@ def scores(truth: np.ndarray, found: np.ndarray) -> dict:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Reads the table, prints the figures of both halves and of all, and writes them."""
+    """Reads the table, and prints and writes the numbers of both halves and of all rows."""
     table = read_table(options.input)
     id_column, text_columns = choose_columns(table, options.id_column, None)
     for name in FINDING_NAMES:
@@ -81,7 +79,7 @@ def evaluate(options: argparse.Namespace) -> None:
         wrong = next((row for row in table.rows if row.values[name] not in ("0", "1")), None)
         if wrong is not None:
             raise TableError(
-                table.path, f"line {wrong.line}: {name} is {wrong.values[name]!r}; a manual label is 0 or 1"
+                table.path, f"line {wrong.line}: expected 0 or 1 in column {name}, found {wrong.values[name]!r}"
             )
     truth = np.array([[int(row.values[name]) for name in FINDING_NAMES] for row in table.rows])
     found = np.array([report.labels for report in read_reports(table, text_columns)])
@@ -94,11 +92,8 @@ def evaluate(options: argparse.Namespace) -> None:
     for key in ("macro_f1", "lowest_f1", "reports"):
         print(f"{key:<38}" + "".join(f"{result[part][key]:>14.6g}" for part in result))
     if options.output:
-        with atomic_path(options.output) as temporary:
-            temporary.write_text(
-                json.dumps({"version": __version__, "table": options.input.name, **result}, indent=2) + "\n",
-                encoding="utf-8",
-            )
+        content = {"version": __version__, "table": options.input.name, **result}
+        write_results(options.output.parent, content, options.output.name)
         print(options.output)
 
 
@@ -106,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", type=Path, metavar="MANUAL.csv", help="table of reports with manual labels")
     parser.add_argument("--id-column", metavar="COLUMN", help="column that names the report (default: usual names)")
-    parser.add_argument("--output", type=Path, metavar="JSON", help="also write the figures")
+    parser.add_argument("--output", type=Path, metavar="JSON", help="write the numbers to this file")
     run_or_exit(evaluate, parser.parse_args())
 
 

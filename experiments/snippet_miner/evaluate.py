@@ -1,10 +1,10 @@
-r"""How well the snippet miner does: labelled sentences, the synthetic reports, the real reports beside the checkout.
+r"""Precision and recall of the snippet miner on labelled sentences, synthetic reports and real reports.
 
     python experiments/snippet_miner/evaluate.py [--output docs/evaluation/snippet_miner/results.json] \
         [--datalist data/shipped/datalist.json]
 
-Precision and recall are of (series, image) pairs, with 95 % Wilson intervals. What is not at hand is left out and said
-so. docs/snippets.md explains the sets and gives the figures of the first run on sentences the grammar had not seen.
+Counted are (series, image) pairs; intervals are 95 % Wilson intervals. Missing sets are skipped. The real reports
+are expected beside the checkout. docs/snippets.md describes the sets.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from typing import Any, cast
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-import nibabel as nib  # noqa: E402
-import numpy as np  # noqa: E402
-from scipy.stats import binomtest  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+import nibabel as nib
+import numpy as np
+from scipy.stats import binomtest
+from tqdm import tqdm
 
-from bundle.ctfindings.data.datalist import SPLITS  # noqa: E402
-from bundle.ctfindings.files.csv_table import Table, read_table  # noqa: E402
-from bundle.ctfindings.reports.sentences import split_sentences  # noqa: E402
-from bundle.ctfindings.reports.snippets.miner import mine_report  # noqa: E402
-from bundle.ctfindings.reports.snippets.slice_positions import VolumeSlices  # noqa: E402
-from bundle.ctfindings.reports.snippets.snippet_table import Counts, MinedSnippet, mine_table  # noqa: E402
-from experiments.snippet_miner.labelled_sentences import Score, load_labelled_sentences, score_sentences  # noqa: E402
+from bundle.ctfindings.data.datalist import SPLITS
+from bundle.ctfindings.files.csv_table import Table, read_table
+from bundle.ctfindings.reports.sentences import split_sentences
+from bundle.ctfindings.reports.snippets.miner import mine_report
+from bundle.ctfindings.reports.snippets.slice_positions import VolumeSlices
+from bundle.ctfindings.reports.snippets.snippet_table import Counts, MinedSnippet, mine_table
+from experiments.harness.page import write_results
+from experiments.snippet_miner.labelled_sentences import Score, load_labelled_sentences, score_sentences
 
 LABELLED = ROOT / "tests" / "data" / "snippets" / "labelled_sentences.tsv"
 REAL_REFERENCES = ROOT / "tests" / "data" / "snippets" / "real_references.tsv"
@@ -80,9 +81,7 @@ def labelled() -> dict[str, Any]:
 
 
 def synthetic(datalist: Path) -> dict[str, Any]:
-    """Pairs, texts and z of the synthetic reports, whose snippets are known exactly; z from the geometry of the stored
-    volume.
-    """
+    """Pairs, texts and z of the synthetic reports, whose snippets are known; z is read from the stored volumes."""
     studies = [study for split in SPLITS for study in json.loads(datalist.read_text(encoding="utf-8"))[split]]
     score, texts, worst_mm = Counter[str](), 0, 0.0
     for study in tqdm(studies, desc="synthetic reports", disable=None):
@@ -111,7 +110,7 @@ def synthetic(datalist: Path) -> dict[str, Any]:
 
 
 def real(folder: Path) -> dict[str, Any]:
-    """The real reports against the references that a reader found in them."""
+    """The real reports, compared with the references that a reader found in them."""
     known: Counter[tuple[str, int | None, int]] = Counter()
     for row in read_table(REAL_REFERENCES).rows:
         series = int(row.values["series"]) if row.values["series"] else None
@@ -151,7 +150,7 @@ def main() -> None:
         "--datalist",
         type=Path,
         default=ROOT / "data" / "shipped" / "datalist.json",
-        help="synthetic scans with snippets",
+        help="synthetic scans with snippets (default %(default)s)",
     )
     options = parser.parse_args()
     results: dict[str, Any] = {"labelled_sentences": labelled()}
@@ -162,9 +161,8 @@ def main() -> None:
         if source.exists():
             results[name] = measure(source)
         else:
-            print(f"{name}: left out, there is no {source}")
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+            print(f"{name}: skipped, {source} not found")
+    write_results(options.output.parent, results, options.output.name)
     print(json.dumps(results, indent=2))
 
 

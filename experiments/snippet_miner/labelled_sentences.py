@@ -1,4 +1,4 @@
-"""Sentences with the slices they are known to point at, and how many of them the miner finds."""
+"""Labelled sentences: the slices they refer to, and how many of these the miner finds."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from bundle.ctfindings.files.csv_table import TableError, read_table
 from bundle.ctfindings.reports.snippets.miner import mine_report
 
 Pair = tuple[int | None, int]
-"""Series (None when none can be known) and image."""
+"""Series (None if unknown) and image."""
 
 COLUMNS = ("set", "language", "kind", "expected", "text")
 
 
 class LabelledSentence(NamedTuple):
-    """A sentence, or a few that belong together, and what a reader would say it points at.
+    """A sentence, or a few that belong together, and the slices it refers to according to a reader.
 
     Attributes:
-        subset: which part of the labelled set it belongs to.
+        subset: Part of the labelled set.
         language: en or de.
-        kind: the form of the reference, or what the sentence is instead.
-        expected: the slices; a range counts as its middle image.
-        text: the sentence.
+        kind: Form of the reference, or what the sentence contains instead.
+        expected: The slices; a range counts as its middle image.
+        text: The sentence.
     """
 
     subset: str
@@ -69,7 +69,7 @@ def load_labelled_sentences(path: Path) -> list[LabelledSentence]:
             expected = Counter(map(_pair, row.values["expected"].split()))
         except ValueError as error:
             raise TableError(
-                path, f"line {row.line}: {row.values['expected']!r} is no list such as '3:45 3:50-52 :99'; correct it"
+                path, f"line {row.line}: {row.values['expected']!r} is not a list such as '3:45 3:50-52 :99'"
             ) from error
         subset, language, kind = (row.values[name] for name in COLUMNS[:3])
         sentences.append(LabelledSentence(subset, language, kind, expected, row.values["text"]))
@@ -83,7 +83,7 @@ def _pair(text: str) -> Pair:
 
 
 def score_sentences(sentences: Iterable[LabelledSentence]) -> Score:
-    """Mines every sentence as a report of its own and counts pairs; a right image with the wrong series is wrong."""
+    """Mines every sentence as its own report and counts pairs; both series and image have to be right."""
     found = wrong = missed = 0
     for sentence in sentences:
         mined = Counter((snippet.series, snippet.image) for snippet in mine_report([sentence.text]).snippets)

@@ -1,11 +1,10 @@
-"""Have text encoders collapsed on the captions of real reports? Untrained, pretrained, and after training.
+"""Measures the collapse of text encoders on the captions of real reports: untrained, pretrained, and trained.
 
     python experiments/text_collapse/run.py REPORTS_FOLDER
     python experiments/text_collapse/run.py DATALIST.json --checkpoints fvlm=runs/a/last.pt ca_gcl=runs/b/last.pt
 
-Reads every CSV with a column of findings in a folder (CT-RATE's layout), or the test split of a datalist, which runs on
-that datalist have not trained on. Writes numbers and a figure, no text of a report.
-Docs: docs/diagnostics.md.
+Reads every CSV with a findings column in a folder (CT-RATE's layout), or the test split of a datalist, which no run on
+that datalist has trained on. Writes numbers and a figure, but no text of a report. See docs/diagnostics.md.
 """
 
 from __future__ import annotations
@@ -19,9 +18,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from bundle.ctfindings.cli.error_lines import run_or_exit  # noqa: E402
-from bundle.ctfindings.networks.text.text_tower import TextTower  # noqa: E402
-from experiments.text_collapse.collapse import (  # noqa: E402
+from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.networks.text.text_tower import TextTower
+from experiments.harness.shown_command import shown_command
+from experiments.text_collapse.collapse import (
     collapse_results,
     encoder_embeddings,
     read_captions,
@@ -34,7 +34,7 @@ def named_path(text: str) -> tuple[str, Path]:
     """``name=path``."""
     name, separator, path = text.partition("=")
     if not separator:
-        raise argparse.ArgumentTypeError(f"{text!r} is no name=path")
+        raise argparse.ArgumentTypeError(f"expected NAME=PATH, got {text!r}")
     return name, Path(path)
 
 
@@ -42,10 +42,9 @@ def measure(options: argparse.Namespace) -> Path:
     """Runs the experiment and returns its page."""
     encoder = str(options.text_encoder)
     fresh = json.loads((ROOT / "configs" / "networks" / "text_from_scratch.json").read_text(encoding="utf-8"))
-    from_split = options.reports.is_file()
     captions = (
         split_captions(options.reports)
-        if from_split
+        if options.reports.is_file()
         else read_captions(options.reports, options.count, options.seeds[0])
     )
     pretrained = partial(TextTower, encoder, embedding=options.embedding, trainable_layers=options.trainable_layers)
@@ -54,11 +53,7 @@ def measure(options: argparse.Namespace) -> Path:
     )
     embeddings = encoder_embeddings(captions, pretrained, untrained, options.checkpoints, options.seeds)
     results = collapse_results(captions, embeddings, resamples=options.resamples, seed=options.seeds[0])
-    source = "DATALIST.json" if from_split else f"FOLDER --count {options.count}"
-    command = f"python experiments/text_collapse/run.py {source} --seeds {' '.join(map(str, options.seeds))}"
-    command += (
-        "".join([" --checkpoints", *(f" {name}=RUN" for name, _ in options.checkpoints)]) if options.checkpoints else ""
-    )
+    command = shown_command(sys.argv, {"--output": None})
     return write_collapse_page(options.output, results, "Text encoders on the captions of real reports", command)
 
 
@@ -66,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reports", type=Path, help="folder with CSV tables of reports, or a datalist")
     parser.add_argument(
-        "--count", type=int, default=500, help="reports of a folder, drawn at random (default %(default)s)"
+        "--count", type=int, default=500, help="number of reports drawn at random from a folder (default %(default)s)"
     )
     parser.add_argument(
         "--checkpoints",
@@ -74,20 +69,26 @@ def main() -> None:
         nargs="+",
         default=[],
         metavar="NAME=PATH",
-        help="trained models to measure; a name again for each seed",
+        help="trained models to measure; repeat a name for each seed",
     )
     parser.add_argument(
-        "--text_encoder", type=Path, default=ROOT / "models" / "text_encoder", help="default: the bundle's"
+        "--text_encoder",
+        type=Path,
+        default=ROOT / "models" / "text_encoder",
+        help="folder of the pretrained encoder (default: the bundle's)",
     )
     parser.add_argument("--embedding", type=int, default=128, help="size of the shared space (default %(default)s)")
     parser.add_argument(
-        "--trainable_layers", type=int, default=0, help="as the checkpoints were trained (default %(default)s)"
+        "--trainable_layers", type=int, default=0, help="trainable layers of the checkpoints (default %(default)s)"
     )
     parser.add_argument(
-        "--output", type=Path, default=ROOT / "docs" / "experiments" / "text_collapse", help="default: %(default)s"
+        "--output",
+        type=Path,
+        default=ROOT / "docs" / "experiments" / "text_collapse",
+        help="folder of the page",
     )
-    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default %(default)s)")
-    seeds = "of new encoders and heads, and of the checkpoints of a name in their order; the first also of draw and bootstrap (default 0)"
+    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default %(default)s)")
+    seeds = "seeds of new encoders and heads, and of the checkpoints of a name; the first is also the bootstrap's"
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help=seeds)
     print(run_or_exit(measure, parser.parse_args()))
 

@@ -127,7 +127,7 @@ def test_a_scan_without_a_mask_is_named(datalist: Path, tmp_path: Path) -> None:
     del content["test"][1]["anatomy"]
     without = datalist.with_name("without_mask.json")
     without.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"test_1.nii.gz: anatomy: fVLM pools tokens by organ"):
+    with pytest.raises(ValueError, match=r"test_1.nii.gz: anatomy: fVLM cannot find organs by itself"):
         evaluate(fvlm_like(), fvlm_pipeline(spacing=(4, 4, 4), least=(16, 16, 16)), without, "fvlm", tmp_path)
 
 

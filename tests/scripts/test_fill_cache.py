@@ -30,7 +30,7 @@ def test_a_key_without_a_value_is_no_empty_text(
     monkeypatch.setattr("sys.argv", ["fill_cache.py", "--datalist", str(tmp_path / "nowhere.json"), "--set", "epochs"])
     with pytest.raises(SystemExit) as caught:
         script["main"]()
-    assert caught.value.code == 2 and "'epochs' is no key=value" in capsys.readouterr().err
+    assert caught.value.code == 2 and "expected KEY=VALUE, got 'epochs'" in capsys.readouterr().err
 
 
 def test_a_key_that_the_configuration_does_not_have_is_refused(

@@ -23,7 +23,7 @@ def test_a_folder_without_an_encoder_is_refused_in_one_line_and_nothing_is_writt
     for source in (empty, tmp_path / "none"):
         done = run(source, tmp_path / "encoder")
         assert done.returncode == 1 and "Traceback" not in done.stderr
-        assert done.stderr.splitlines()[-1].startswith(f"error: {source}: holds no readable text encoder")
+        assert done.stderr.splitlines()[-1].startswith(f"error: {source}: no readable text encoder found")
         assert not (tmp_path / "encoder").exists()
 
 

@@ -59,7 +59,7 @@ def test_a_file_that_exists_is_not_written_over(tmp_path: Path) -> None:
     output.write_text("mine", encoding="utf-8")
     result = run(write(tmp_path / "reports.csv"), output)
     assert result.returncode == 1
-    assert result.stderr == f"error: {output}: exists already; remove it or name another file\n"
+    assert result.stderr == f"error: {output}: exists already; remove it or choose another file\n"
     assert output.read_text(encoding="utf-8") == "mine"
 
 

@@ -90,7 +90,7 @@ files = dict(config_file=configs + "/inference.json", meta_file=configs + "/meta
 verify_net_in_out("network_def", device="cpu", **files)
 ckpt_export("network_def", filepath="model.ts", ckpt_file={root!r} + "/models/model.pt", **files)
 run(**files, image={image!r}, queries=["fluid around the lung"], output_dir="out")
-assert not [name for name in sys.modules if name.split(".")[0] in ("scripts", "plugins", "tests")]
+assert not [name for name in sys.modules if name.split(".")[0] in ("scripts", "experiments", "plugins", "tests")]
 """
 
 # MONAI Label's own loader of bundles, which its bundle app uses, on two bundles in one process. Its transforms of
@@ -152,6 +152,8 @@ def test_the_folder_holds_what_belongs_and_nothing_else(staged: Path) -> None:
     parts = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
     models = {name for name in names if name.startswith("models/")}
     assert models == {"models/model.pt", *(f"models/text_encoder/{part}" for part in parts)}
+    # No experiment, test, plugin or script: the only code is the package.
+    assert all(name.startswith("bundle/ctfindings/") for name in names if name.endswith((".py", ".sh")))
     assert not [
         name
         for name in names
@@ -216,7 +218,7 @@ def test_a_place_that_cannot_be_written_is_one_line(
     (tmp_path / "file").touch()
     monkeypatch.setattr(sys, "argv", ["stage_bundle.py", str(tmp_path / "file")])
     with pytest.raises(
-        SystemExit, match=r"^error: .*file: cannot be written to \(.*\); make room, or name another folder$"
+        SystemExit, match=r"^error: .*file: cannot be written \(.*\); free some space or use another folder$"
     ):
         script["main"]()
 

@@ -14,7 +14,7 @@ from bundle.ctfindings.training.token_warm_start import TokenWarmStart
 def test_an_epoch_is_measured_without_the_warm_start(
     bundle_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    script = runpy.run_path(str(bundle_root / "scripts" / "benchmark_input.py"))
+    script = runpy.run_path(str(bundle_root / "experiments" / "benchmarks" / "benchmark_input.py"))
     datalist = tmp_path / "datalist.json"
     study = {"id": "a", "image": "a.nii.gz", "anatomy": "b.nii.gz", "finding_masks": "c.nii.gz"}
     datalist.write_text(json.dumps({"training": [study] * 4, "validation": [study]}))

@@ -217,9 +217,3 @@ def test_a_comparison_needs_its_reference(tmp_path: Path) -> None:
     variants = [variant for variant in CA_GCL_VARIANTS if variant.name == "ca_gcl"]
     with pytest.raises(ValueError, match="fvlm is not among them"):
         experiments.run_experiment(variants, [0], lambda *_: tmp_path, tmp_path, "title", "command", {})
-
-
-def test_a_shown_command_has_no_folders_of_this_machine() -> None:
-    given = ["/there/run.py", "--datalist", "/private/scans", "--seeds", "0", "1", "--work", "/private/runs", "--set"]
-    shown = experiments.shown_command([*given, "a=[1, 2]"], {"--datalist": "FOLDER", "--work": None})
-    assert shown == "python scripts/run.py --datalist FOLDER --seeds 0 1 --set 'a=[1, 2]'"

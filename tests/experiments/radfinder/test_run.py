@@ -5,7 +5,7 @@ as it was asked.
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
@@ -19,14 +19,8 @@ from bundle.ctfindings.phantom.dataset import make_dataset
 
 
 @pytest.fixture(scope="module")
-def script(bundle_root: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "experiment_radfinder", bundle_root / "scripts" / "experiment_radfinder.py"
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script() -> ModuleType:
+    return importlib.import_module("experiments.radfinder.run")
 
 
 @pytest.fixture

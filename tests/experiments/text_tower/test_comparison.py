@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 import pytest
 
-from experiments.harness.runs import config_setting
 from experiments.text_tower import comparison as text_tower_comparison
 
 METRICS = {
@@ -29,14 +27,14 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(text_tower_comparison, "reduced_datalist", lambda *_: tmp_path / "datalist.json")
     keys = {"cache_dir": "/elsewhere/cache"}
     return text_tower_comparison.compare_text_towers(
-        [0, 1], tmp_path, tmp_path / "page", tmp_path, keys, "python scripts/x.py --epochs 3"
+        [0, 1], tmp_path, tmp_path / "page", tmp_path, keys, "python experiments/x.py --epochs 3"
     )
 
 
 def test_page_has_a_row_for_each_tower_and_seed(page: Path) -> None:
     rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line.endswith("| 3.0 |")]
     assert len(rows) == 2 * len(text_tower_comparison.TEXT_TOWERS)
-    assert "python scripts/x.py --epochs 3" in page.read_text(encoding="utf-8")
+    assert "python experiments/x.py --epochs 3" in page.read_text(encoding="utf-8")
     assert "| 0 | 0.750 | 0.700 to 0.800 | 0.610 | 0.0025 | 0.50 | 0.75 |" in rows[0]
 
 
@@ -44,10 +42,3 @@ def test_folders_of_the_machine_stay_out_of_the_results(page: Path) -> None:
     assert "/elsewhere" not in page.read_text(encoding="utf-8") + (page.parent / "results.json").read_text(
         encoding="utf-8"
     )
-
-
-def test_setting_is_json_or_text() -> None:
-    assert config_setting("spacing=[6, 6, 4.5]") == ("spacing", [6, 6, 4.5])
-    assert config_setting("name=a=b") == ("name", "a=b")
-    with pytest.raises(argparse.ArgumentTypeError, match="no key=value"):
-        config_setting("spacing")

@@ -57,7 +57,7 @@ def test_a_negative_sample_is_refused_before_anything_is_written(
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
         run(table(tmp_path / "in.csv", ("a", NODULE)), tmp_path / "out.csv", "--sample", "-1")
-    assert stopped.value.code == 2 and "-1 is negative" in capsys.readouterr().err
+    assert stopped.value.code == 2 and "expected 0 or more, got -1" in capsys.readouterr().err
     assert not (tmp_path / "out.csv").exists()
 
 
