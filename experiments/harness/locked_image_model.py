@@ -1,6 +1,4 @@
-"""The image-text model over a locked image tower: pooled features of each scan are its input, the text side is what
-trains.
-"""
+"""An image-text model over a locked image tower: pooled features of each scan are the input, the text side trains."""
 
 from __future__ import annotations
 
@@ -23,19 +21,18 @@ from bundle.ctfindings.networks.vision_language import temperatures
 
 
 class LockedImageModel(nn.Module):
-    """Projections of each anatomy and of the depths, over features that were pooled once, beside a text tower.
+    """Projections of pooled anatomy and depth features, and a text tower.
 
-    Locking the image tower is the tuning of Zhai et al., "LiT" (https://arxiv.org/abs/2111.07991), and what RadFinder's
-    released recipe does with its windows. What an objective does to the text space is then seen in minutes, at batches
-    that scans would not allow.
+    The image tower is locked as in Zhai et al., "LiT" (https://arxiv.org/abs/2111.07991), and in RadFinder's released
+    recipe. The effect of an objective on the text space then shows within minutes, with batches too large for scans.
 
     Args:
-        text: the text tower.
-        features: size F of the pooled features of an anatomy, see ``PooledFeatures``.
-        depth_features: size G of those of a depth.
-        embedding: size E of the shared space, the text tower's.
-        temperature: initial temperature of the contrastive losses; learned, and kept in ``temperature_range``.
-        temperature_range: bounds of the temperatures (fVLM: 0.001 to 0.5).
+        text: The text tower.
+        features: Size F of the pooled features of an anatomy, see ``PooledFeatures``.
+        depth_features: Size G of the features of a depth.
+        embedding: Size E of the shared space, as in the text tower.
+        temperature: Initial temperature of the contrastive losses; learned within ``temperature_range``.
+        temperature_range: Bounds of the temperatures (fVLM: 0.001 to 0.5).
     """
 
     finding_anatomy: Tensor
@@ -72,17 +69,17 @@ class LockedImageModel(nn.Module):
         depth_mm: Tensor | None = None,
         prompts: bool = False,
     ) -> dict[str, Tensor]:
-        """What the losses that read no tokens need.
+        """Inputs of the losses that read no tokens.
 
         Args:
-            features: pooled features ``[B, K, F]``.
-            valid: bool ``[B, K]``, anatomies the scan shows.
-            captions: for each scan the caption of each anatomy that its report speaks of.
-            reports: the report of each scan, empty where it has none.
-            snippets: for each scan the sentences that name a slice, with their ``text`` and its world z, ``z_mm``.
-            depth: features of the depths ``[B, D, G]``, with snippets.
-            depth_mm: world z of the depths ``[B, D]``, NaN where padding, with snippets.
-            prompts: whether a wording of each finding is drawn for each scan.
+            features: Pooled features ``[B, K, F]``.
+            valid: Anatomies in the field of view, bool ``[B, K]``.
+            captions: For each scan, the captions of the anatomies in its report.
+            reports: Report of each scan, or an empty text.
+            snippets: For each scan, sentences that name a slice, with ``text`` and world z ``z_mm``.
+            depth: Features of the depths ``[B, D, G]``; required with snippets.
+            depth_mm: World z of the depths in mm ``[B, D]``, NaN where padded; required with snippets.
+            prompts: Whether to draw a wording of each finding for each scan.
 
         Returns:
             The outputs of ``VisionLanguageModel.forward`` that these inputs give: ``anatomy``, ``anatomy_valid``, both
@@ -91,7 +88,7 @@ class LockedImageModel(nn.Module):
             prompts ``prompt_drawn`` and ``finding_logits_drawn``.
 
         Raises:
-            ValueError: snippets are given without the depths.
+            ValueError: There are snippets but no depths.
         """
         rows = project_rows(features, valid, self.projection, self.bias)
         outputs = {
@@ -106,7 +103,7 @@ class LockedImageModel(nn.Module):
             outputs["report"], outputs["report_valid"] = report_rows(self.text, reports, rows[:, THORAX])
         if snippets is not None and any(snippets):
             if depth is None or depth_mm is None:
-                raise ValueError("snippets were given without the depths of their scans")
+                raise ValueError("snippets: expected depth and depth_mm with them, found none")
             outputs.update(snippet_rows(self.text, snippets, self.depth_rows(depth), depth_mm))
         if prompts:
             drawn = drawn_prompts(self.text, len(rows))
@@ -119,13 +116,11 @@ class LockedImageModel(nn.Module):
         return self.text(texts, role)
 
     def depth_rows(self, depth: Tensor) -> Tensor:
-        """Features of depths ``[B, D, G]`` to unit rows ``[B, D, E]``."""
+        """Unit rows ``[B, D, E]`` of depth features ``[B, D, G]``."""
         return F.normalize(self.depth(depth), dim=-1)
 
     def score(self, features: Tensor, valid: Tensor, deltas: Tensor) -> Tensor:
-        """Logits ``[B, P, C]`` of P prompt differences of each finding, ``[P, C, E]``, by the row of the finding's
-        anatomy alone.
-        """
+        """Logits ``[B, P, C]`` of P prompt differences per finding, ``[P, C, E]``, from the anatomy row alone."""
         rows = project_rows(features, valid, self.projection, self.bias)
         flat = deltas.flatten(0, 1).expand(len(rows), -1, -1)
         return self._logits(rows, valid, flat, self.finding_anatomy.repeat(len(deltas))).view(
@@ -133,16 +128,14 @@ class LockedImageModel(nn.Module):
         )
 
     def _logits(self, rows: Tensor, valid: Tensor, deltas: Tensor, anatomies: Tensor) -> Tensor:
-        """Logits ``[B, P]`` of prompt differences ``[B, P, E]`` by the rows of their anatomies."""
+        """Logits ``[B, P]`` of prompt differences ``[B, P, E]`` on the rows of their anatomies."""
         no_tokens = rows.new_zeros(len(rows), 1, rows.shape[2])
         no_members = torch.zeros(len(rows), 1, rows.shape[1], dtype=torch.bool, device=rows.device)
         logits: Tensor = self.scorer(rows, valid, no_tokens, no_members, deltas, anatomies)[0]
         return logits
 
     def template_deltas(self) -> Tensor:
-        """Positive minus negative prompt of each finding: of the mean over the scoring templates, then of each, ``[1 +
-        T, C, E]``.
-        """
+        """Positive minus negative prompt of each finding, of the mean template and of each, ``[1 + T, C, E]``."""
         bank = template_bank(self.text)
         mean = mean_over_templates(bank)
         each = (bank[:, 0] - bank[:, 1]).transpose(0, 1)

@@ -1,7 +1,6 @@
-"""Runs of an experiment: variants of the objective trained and evaluated through the bundle's own configs, each once.
+"""Runs of an experiment: variants of the objective, trained and evaluated with the configs of the bundle.
 
-A run lives in a folder of its own and is resumed where it stopped: training goes on from its last epoch, and a run
-whose evaluation is there is not done again.
+Each run has its own folder and resumes: training continues from the last epoch, and a finished run is not repeated.
 """
 
 from __future__ import annotations
@@ -37,13 +36,13 @@ SETTINGS_FILE = "settings.json"
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train.
+    """A variant of the training.
 
     Attributes:
-        name: of its folder and in results.
-        title: what it is, for the page.
-        overlays: config files over ``train.json``, relative to ``configs``.
-        keys: config keys over those, as on the command line of the bundle.
+        name: Name in folders and results.
+        title: Description for the page.
+        overlays: Config files over ``train.json``, relative to ``configs``.
+        keys: Config keys over those, as on the command line of the bundle.
         trained: False evaluates the initial weights.
     """
 
@@ -68,7 +67,7 @@ CA_GCL_VARIANTS: tuple[Variant, ...] = (
         ("objectives/ca_gcl_prototypes.json",),
     ),
 )
-"""The comparison and ablation of CA-GCL; `fvlm` is what the others are compared with."""
+"""Comparison and ablation of CA-GCL; `fvlm` is the reference."""
 
 
 def run_experiment(
@@ -81,26 +80,26 @@ def run_experiment(
     settings: Mapping[str, Any],
     resamples: int = 1000,
 ) -> Path:
-    """Runs what is not done yet, then writes results, figures and page; returns the page.
+    """Runs what is missing, writes results, figures and page, and returns the page.
 
     Args:
-        variants: with the reference `fvlm` among them.
-        seeds: of the runs.
-        run: trains and evaluates a variant with a seed unless that is done, and returns the folder of its evaluation:
+        variants: Variants with the reference `fvlm` among them.
+        seeds: Random seeds of the runs.
+        run: Trains and evaluates a variant with a seed unless that is done, and returns the folder of its evaluation:
             `run_variant` with its other arguments, or `LockedRuns`.
-        output: folder of ``results.json``, the figures and the page.
-        title: of the page.
-        command: that makes these results, for the page.
-        settings: of the experiment, kept in the results.
-        resamples: of the bootstrap.
+        output: Folder for ``results.json``, the figures and the page.
+        title: Title of the page.
+        command: Command that produces these results, for the page.
+        settings: Settings of the experiment, kept in the results.
+        resamples: Bootstrap resamples.
 
     Raises:
         ValueError: `fvlm` is not among the variants, or a run failed.
     """
     if "fvlm" not in {variant.name for variant in variants}:
-        raise ValueError("variants: fvlm is not among them; it is what the others are compared with")
+        raise ValueError("variants: expected fvlm, the reference, among them")
     evaluations: dict[str, dict[int, Path]] = {variant.name: {} for variant in variants}
-    # Seed by seed, so that a command that is stopped early has whole comparisons.
+    # Seed by seed, so that a command that is stopped early leaves complete comparisons.
     for seed in seeds:
         for variant in variants:
             logger.info("%s, seed %d", variant.name, seed)
@@ -117,19 +116,19 @@ def run_experiment(
 
 
 def reduced_datalist(datalist: str | Path, counts: Sequence[int] | None, folder: str | Path) -> Path:
-    """A datalist with the first scans of each split, or the datalist itself when no counts are given.
+    """A datalist with the first scans of each split.
 
     Args:
-        datalist: the JSON file, or the folder that holds it as ``datalist.json``.
-        counts: scans of ``training``, ``validation`` and ``test``; None keeps all.
-        folder: where a reduced list is written.
+        datalist: JSON file, or folder with ``datalist.json``.
+        counts: Scans of ``training``, ``validation`` and ``test``; None returns the datalist itself.
+        folder: Folder for the reduced datalist.
 
     Raises:
-        ValueError: the file is missing, or a split has fewer scans.
+        ValueError: The file is missing, or a split has fewer scans.
     """
     path = Path(datalist) / "datalist.json" if Path(datalist).is_dir() else Path(datalist)
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such datalist; make one with scripts/make_synthetic_scans.py")
+        raise ValueError(f"{path}: datalist not found; create one with scripts/make_synthetic_scans.py")
     if counts is None:
         return path.resolve()
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -137,7 +136,7 @@ def reduced_datalist(datalist: str | Path, counts: Sequence[int] | None, folder:
     for split, count in zip(SPLITS, counts, strict=True):
         if len(content.get(split, ())) < count:
             raise ValueError(
-                f"{path}: split {split!r} has {len(content.get(split, ()))} scans, {count} are asked for; ask for fewer"
+                f"{path}: expected at least {count} scans in split {split!r}, found {len(content.get(split, ()))}"
             )
         reduced[split] = [
             {key: str((path.parent / value).resolve()) if key in PATH_KEYS else value for key, value in study.items()}
@@ -152,21 +151,20 @@ def reduced_datalist(datalist: str | Path, counts: Sequence[int] | None, folder:
 def run_variant(
     variant: Variant, seed: int, datalist: Path, folder: Path, keys: Mapping[str, Any], resamples: int = 200
 ) -> Path:
-    """Trains and evaluates one variant with one seed, unless that is done; returns the folder of its evaluation.
+    """Trains and evaluates a variant with a seed, unless that is done, and returns the folder of the evaluation.
 
-    The last epoch is evaluated, not the best one: all variants have then had the same number of steps, and nothing was
-    selected.
+    The last epoch is evaluated, so that all variants have the same number of steps and no epoch is selected.
 
     Args:
-        variant: what to train.
-        seed: of initial weights, order and augmentation.
-        datalist: the JSON file.
-        folder: of the experiment; the run gets ``<name>_seed<seed>`` in it.
-        keys: config keys for all runs, such as ``epochs``.
-        resamples: bootstrap resamples of the run's own evaluation.
+        variant: Variant to train.
+        seed: Random seed of initial weights, order and augmentation.
+        datalist: JSON file.
+        folder: Folder of the experiment; the run goes to ``<name>_seed<seed>`` in it.
+        keys: Config keys of all runs, such as ``epochs``.
+        resamples: Bootstrap resamples of the evaluation of the run.
 
     Raises:
-        ValueError: the folder holds a run with other settings, or a command failed.
+        ValueError: The folder contains a run with other settings, or a command failed.
     """
     run = folder / f"{variant.name}_seed{seed}"
     evaluation = run / "evaluation"
@@ -189,7 +187,7 @@ def run_variant(
         **keys,
         **variant.keys,
     }
-    # The schedule ends where the training ends: no run may stop early, or its rival would have had more steps.
+    # No early stopping: all variants need the same number of steps.
     given = {"patience": None, **given}
     checkpoint = run / "last.pt"
     if variant.trained:
@@ -203,10 +201,10 @@ def run_variant(
 
 
 def claim_run(run: Path, settings: Mapping[str, Any]) -> None:
-    """Notes the settings of a run in its folder, so that a folder never mixes two.
+    """Writes the settings of a run into its folder, so that no folder mixes two runs.
 
     Raises:
-        ValueError: the folder holds a run with other settings.
+        ValueError: The folder contains a run with other settings.
     """
     path = run / SETTINGS_FILE
     text = json.dumps(settings, indent=2) + "\n"
@@ -214,16 +212,16 @@ def claim_run(run: Path, settings: Mapping[str, Any]) -> None:
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     elif json.loads(path.read_text(encoding="utf-8")) != json.loads(text):
-        raise ValueError(f"{run}: holds a run with other settings; give another folder, or remove this one")
+        raise ValueError(f"{run}: contains a run with other settings; use another folder or remove this one")
 
 
 def write_initial_weights(configs: Sequence[str], keys: Mapping[str, Any], path: Path) -> None:
-    """Writes the weights a run with these settings starts from.
+    """Writes the initial weights of a run.
 
     Args:
-        configs: config files, later ones over earlier ones.
-        keys: config keys over those; ``seed`` is one.
-        path: the checkpoint to write.
+        configs: Config files; later ones override earlier ones.
+        keys: Config keys over those, with ``seed`` among them.
+        path: Checkpoint to write.
     """
     parser = ConfigParser()
     parser.read_config(list(configs))
@@ -236,7 +234,7 @@ def write_initial_weights(configs: Sequence[str], keys: Mapping[str, Any], path:
 
 
 def _bundle_run(configs: Sequence[str], keys: Mapping[str, Any], log: Path) -> None:
-    """``python -m monai.bundle run`` in a process of its own, whose memory ends with it; its output goes to a file."""
+    """Runs ``python -m monai.bundle run`` in its own process, with the output in a file."""
     overrides = log.with_suffix(".json")
     overrides.write_text(json.dumps(dict(keys), indent=2) + "\n", encoding="utf-8")
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str([*configs, str(overrides)])]
@@ -246,7 +244,7 @@ def _bundle_run(configs: Sequence[str], keys: Mapping[str, Any], log: Path) -> N
         )
     if done.returncode != 0:
         last = log.read_text(encoding="utf-8").strip().splitlines()[-1:] or ["no output"]
-        raise ValueError(f"{log}: the command failed ({last[0][:300]}); see the file, and run again to resume")
+        raise ValueError(f"{log}: the command failed ({last[0][:300]}); see the file, then run again to resume")
 
 
 def split_sizes(datalist: Path) -> dict[str, int]:
@@ -255,7 +253,7 @@ def split_sizes(datalist: Path) -> dict[str, int]:
 
 
 def split_digests(datalist: Path) -> dict[str, str]:
-    """What tells the studies of each split from others: a datalist may move, but a run may not change its scans."""
+    """A digest of the studies of each split, which does not depend on the folder of the datalist."""
 
     def placeless(study: Mapping[str, Any]) -> dict[str, Any]:
         return {key: Path(str(value)).name if key in PATH_KEYS else value for key, value in study.items()}

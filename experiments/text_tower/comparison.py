@@ -1,4 +1,4 @@
-"""Which text tower ships? The same training with each, compared on zero-shot AUC, free-text paraphrases and size."""
+"""Comparison of text towers after the same training: zero-shot AUC, free-text paraphrases and size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TEXT_TOWERS: tuple[Variant, ...] = (
     Variant("pretrained_tuned", "pretrained MiniLM-L6, last two layers trained", (), {"text_trainable_layers": 2}),
     Variant("from_scratch", "compact BERT of three layers, trained from nothing", ("networks/text_from_scratch.json",)),
 )
-"""The towers of which one is the default; the rest of the configuration is that of ``train.json``."""
+"""The compared towers; all other keys are those of ``train.json``."""
 
 
 def compare_text_towers(
@@ -28,20 +28,20 @@ def compare_text_towers(
     scans: Sequence[int] | None = None,
     resamples: int = 1000,
 ) -> Path:
-    """Runs what is not done yet, then writes ``results.json`` and the page ``README.md``; returns the page.
+    """Runs what is missing, writes ``results.json`` and the page ``README.md``, and returns the page.
 
     Args:
-        seeds: of the runs.
-        datalist: the JSON file or its folder.
-        output: folder of the page.
-        work: folder of the runs.
-        keys: config keys for all runs.
-        command: that the page shows.
-        scans: of ``training``, ``validation`` and ``test``; None takes all.
-        resamples: of the bootstrap.
+        seeds: Random seeds of the runs.
+        datalist: JSON file or its folder.
+        output: Folder of the page.
+        work: Folder of the runs.
+        keys: Config keys of all runs.
+        command: Command for the page.
+        scans: Scans of ``training``, ``validation`` and ``test``; None uses all.
+        resamples: Bootstrap resamples.
 
     Raises:
-        ValueError: a run failed, or the datalist has too few scans.
+        ValueError: A run failed, or the datalist has too few scans.
     """
     used = reduced_datalist(datalist, scans, work)
     towers: dict[str, Any] = {variant.name: {"title": variant.title, "runs": []} for variant in TEXT_TOWERS}
@@ -63,7 +63,7 @@ def compare_text_towers(
 
 
 def write_tower_page(output: Path, results: Mapping[str, Any]) -> Path:
-    """Writes the table of `compare_text_towers` and ``notes.md`` as ``README.md`` beside ``results.json``; returns it."""
+    """Writes the results of `compare_text_towers` and ``notes.md`` as ``README.md``, and returns its path."""
     lines = [
         "# Text towers",
         "",
@@ -78,21 +78,23 @@ def write_tower_page(output: Path, results: Mapping[str, Any]) -> Path:
         "Paraphrases: the share of `docs/evaluation/paraphrases.json` that ranks its finding first. "
         "Size: tower and heads in half precision, without the vocabulary (0.7 MB).",
         "",
-        "| tower | seed | macro AUC | interval | lowest | SD over templates | paraphrases | in the first three | size, MB |",
+        "| tower | seed | macro AUC | interval | lowest | SD over templates | paraphrases | in the first three "
+        "| size, MB |",
         "|---|---:|---:|:---:|---:|---:|---:|---:|---:|",
     ]
     for tower in results["towers"].values():
         for run in tower["runs"]:
             low, high = run["macro_auc_interval"]
             lines.append(
-                f"| {tower['title']} | {run['seed']} | {run['macro_auc']:.3f} | {low:.3f} to {high:.3f} | {run['lowest_auc']:.3f} | "
-                f"{run['template_sd']:.4f} | {run['paraphrases']:.2f} | {run['paraphrases_within_3']:.2f} | {run['text_megabytes']:.1f} |"
+                f"| {tower['title']} | {run['seed']} | {run['macro_auc']:.3f} | {low:.3f} to {high:.3f} "
+                f"| {run['lowest_auc']:.3f} | {run['template_sd']:.4f} | {run['paraphrases']:.2f} "
+                f"| {run['paraphrases_within_3']:.2f} | {run['text_megabytes']:.1f} |"
             )
     return write_page(output, lines)
 
 
 def _read_run(evaluation: Path) -> dict[str, Any]:
-    """What the comparison shows of one run."""
+    """The compared numbers of a run."""
     metrics = json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))
     macro, paraphrases = metrics["macro"], metrics["paraphrases"]
     return {

@@ -49,7 +49,7 @@ def test_runs_are_trained_scored_and_kept(
     monkeypatch.setattr(locked_experiments, "train_locked", none)
     again = LockedRuns(untrained_weights, datalist, tmp_path, KEYS)
     assert again(variant("fvlm"), 0) == trained
-    with pytest.raises(ValueError, match="holds a run with other settings"):
+    with pytest.raises(ValueError, match="contains a run with other settings"):
         LockedRuns(untrained_weights, datalist, tmp_path, {**KEYS, "epochs": 2})(variant("fvlm"), 0)
 
 

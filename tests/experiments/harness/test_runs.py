@@ -170,7 +170,7 @@ def test_a_run_that_is_done_is_not_done_again(commands: list[tuple[list[str], di
     assert Path(evaluate[0][-1]).name == "evaluate.json" and evaluate[1]["ckpt_path"].endswith("last.pt")
     run_variant(variant, 3, datalist, tmp_path / "runs", {"epochs": 2})
     assert len(commands) == 2
-    with pytest.raises(ValueError, match="holds a run with other settings"):
+    with pytest.raises(ValueError, match="contains a run with other settings"):
         run_variant(variant, 3, datalist, tmp_path / "runs", {"epochs": 5})
 
 
@@ -184,7 +184,7 @@ def test_a_run_of_as_many_other_scans_is_refused_and_of_moved_ones_kept(
     run_variant(variant, 0, moved, tmp_path / "runs", {})
     assert len(commands) == 2, "the second time it was done"
     moved.write_text(moved.read_text().replace("training1", "training9"))
-    with pytest.raises(ValueError, match="holds a run with other settings"):
+    with pytest.raises(ValueError, match="contains a run with other settings"):
         run_variant(variant, 0, moved, tmp_path / "runs", {})
 
 
@@ -207,13 +207,13 @@ def test_a_reduced_datalist_keeps_the_first_scans_where_they_are(tmp_path: Path)
     content = json.loads(path.read_text())
     assert [len(content[split]) for split in ("training", "validation", "test")] == [2, 1, 3]
     assert content["training"][1]["image"] == str((tmp_path / "scans" / "training1.nii.gz").resolve())
-    with pytest.raises(ValueError, match="split 'test' has 3 scans, 4 are asked for"):
+    with pytest.raises(ValueError, match="expected at least 4 scans in split 'test', found 3"):
         reduced_datalist(tmp_path / "scans", (2, 1, 4), tmp_path / "work")
-    with pytest.raises(ValueError, match="there is no such datalist"):
+    with pytest.raises(ValueError, match="datalist not found"):
         reduced_datalist(tmp_path / "nowhere.json", None, tmp_path)
 
 
 def test_a_comparison_needs_its_reference(tmp_path: Path) -> None:
     variants = [variant for variant in CA_GCL_VARIANTS if variant.name == "ca_gcl"]
-    with pytest.raises(ValueError, match="fvlm is not among them"):
+    with pytest.raises(ValueError, match="expected fvlm, the reference"):
         experiments.run_experiment(variants, [0], lambda *_: tmp_path, tmp_path, "title", "command", {})

@@ -45,13 +45,13 @@ def test_a_run_of_other_scans_or_settings_is_refused(
         script.train(run, "radfinder", 0, options)
     assert len(trained) == 1
     options.keys = {"epochs": 3}
-    with pytest.raises(ValueError, match="radfinder_seed0: holds a run with other settings"):
+    with pytest.raises(ValueError, match="radfinder_seed0: contains a run with other settings"):
         script.train(run, "radfinder", 0, options)
     options.keys = {"epochs": 2}
     options.datalist.write_text(
         options.datalist.read_text().replace('"test"}', '"other"}').replace('"id": "test"', '"id": "other"')
     )
-    with pytest.raises(ValueError, match="radfinder_seed0: holds a run with other settings"):
+    with pytest.raises(ValueError, match="radfinder_seed0: contains a run with other settings"):
         script.train(run, "radfinder", 0, options)
     assert len(trained) == 1
 
