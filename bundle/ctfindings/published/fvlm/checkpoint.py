@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from transformers import BertConfig
 
 from bundle.ctfindings.networks.classifier import PromptBank
 from bundle.ctfindings.published.checkpoint_format import PublishedCheckpoint, map_tensors
@@ -32,7 +33,7 @@ def fvlm_checkpoint() -> PublishedCheckpoint:
     """The format of fVLM's published checkpoint."""
     with torch.device("meta"):
         image = fvlm_image_encoder()
-        parts = {"image": image, "scorer": FvlmScorer(), "text": text_network()}
+        parts = {"image": image, "scorer": FvlmScorer(), "text": text_network(BertConfig())}
     bank = PromptBank(image.embedding, templates=1)
     added = {
         "text.trunk.embeddings.token_type_embeddings.weight": torch.zeros(2, WIDTH),

@@ -22,14 +22,14 @@ def fvlm_text_tower(tokenizer: str, embedding: int = 256, **changes: Any) -> Pub
     Raises:
         ValueError: There is no vocabulary, or it belongs to another encoder.
     """
-    network = text_network(embedding, **changes)
+    config = BertConfig(**changes)
     # CXR-BERT names its own tokenizer class, which would be remote code; its vocabulary is that of a plain BERT.
-    words = load_tokenizer(tokenizer, network["trunk"].config.vocab_size, "vocab.txt of CXR-BERT", BertTokenizer)
-    return PublishedTextTower(words, network, pooling="cls", max_tokens=384)
+    words = load_tokenizer(tokenizer, config.vocab_size, "vocab.txt of CXR-BERT", BertTokenizer)
+    return PublishedTextTower(words, text_network(config, embedding), pooling="cls", max_tokens=384)
 
 
-def text_network(embedding: int = 256, **changes: Any) -> nn.ModuleDict:
-    """The encoder and its head, without weights; arguments as for ``fvlm_text_tower``."""
+def text_network(config: BertConfig, embedding: int = 256) -> nn.ModuleDict:
+    """The encoder and its head, without weights."""
     with no_init_weights():
-        trunk = BertModel(BertConfig(**changes), add_pooling_layer=False)
-        return nn.ModuleDict({"trunk": trunk, "head": nn.Linear(trunk.config.hidden_size, embedding)})
+        trunk = BertModel(config, add_pooling_layer=False)
+        return nn.ModuleDict({"trunk": trunk, "head": nn.Linear(config.hidden_size, embedding)})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from transformers import Qwen3Config
 
 from bundle.ctfindings.networks.classifier import PromptBank
 from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.published.checkpoint_format import PublishedCheckpoint, map_tensors
 from bundle.ctfindings.published.radfinder.image_encoder import radfinder_image_encoder
-from bundle.ctfindings.published.radfinder.text_tower import text_network
+from bundle.ctfindings.published.radfinder.text_tower import QWEN3_EMBEDDING, text_network
 
 NAMES = {
     r"^image\.tower\.embed\.": "backbone_image.patch_embed.proj.",
@@ -29,8 +30,8 @@ NAMES = {
 def radfinder_checkpoint() -> PublishedCheckpoint:
     """The format of RadFinder's published checkpoint."""
     with torch.device("meta"):
-        image = radfinder_image_encoder()
-        parts = {"image": image, "scorer": FindingScorer(tokens=False), "text": text_network()}
+        image, text = radfinder_image_encoder(), text_network(Qwen3Config(**QWEN3_EMBEDDING))
+        parts = {"image": image, "scorer": FindingScorer(tokens=False), "text": text}
     bank = PromptBank(image.embedding)
     added = {
         # Probabilities are the softmax of two cosines without a temperature.

@@ -35,15 +35,14 @@ def radfinder_text_tower(tokenizer: str, **changes: Any) -> PublishedTextTower:
     Raises:
         ValueError: There is no tokenizer, or it belongs to another encoder.
     """
-    network = text_network(**changes)
-    vocabulary = network["trunk"].config.vocab_size
-    words = load_tokenizer(tokenizer, vocabulary, "tokenizer.json of Qwen3-Embedding-0.6B")
-    return PublishedTextTower(words, network, pooling="last")
+    config = Qwen3Config(**{**QWEN3_EMBEDDING, **changes}, use_cache=False)
+    words = load_tokenizer(tokenizer, config.vocab_size, "tokenizer.json of Qwen3-Embedding-0.6B")
+    return PublishedTextTower(words, text_network(config), pooling="last")
 
 
-def text_network(**changes: Any) -> nn.ModuleDict:
-    """The encoder and both heads, without weights; arguments as for ``radfinder_text_tower``."""
+def text_network(config: Qwen3Config) -> nn.ModuleDict:
+    """The encoder and both heads, without weights."""
     with no_init_weights():
-        trunk = Qwen3Model(Qwen3Config(**{**QWEN3_EMBEDDING, **changes}, use_cache=False))
-        heads = {name: ProjectionHead(trunk.config.hidden_size) for name in ("head", "snippet_head")}
+        trunk = Qwen3Model(config)
+        heads = {name: ProjectionHead(config.hidden_size) for name in ("head", "snippet_head")}
         return nn.ModuleDict({"trunk": trunk, **heads})
