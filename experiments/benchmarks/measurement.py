@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from joblib import cpu_count
 
 from bundle.ctfindings.files.atomic_write import atomic_path
-from joblib import cpu_count
 
 ROOT = Path(__file__).resolve().parents[2]
 """Root of the checkout."""
