@@ -12,9 +12,7 @@ from monai.transforms import Compose, Lambdad
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from bundle.ctfindings.data.cache_key import describe_pipeline, version_of
 from bundle.ctfindings.data.scan_cache import DamagedEntry, FetchTask, fetch, fill, read_entry, write_entry
-from bundle.ctfindings.data.transforms import image_pipeline
 
 STUDY = {
     "id": "a",
@@ -78,39 +76,6 @@ def test_what_is_neither_tensor_nor_json_is_refused_and_nothing_is_written(tmp_p
     with pytest.raises(ValueError, match="study a"):
         write_entry(tmp_path / "a.safetensors", {**STUDY, "thing": {1, 2}})
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"spacing": (4, 4, 2)},
-        {"hu_window": (-1000, 400)},
-        {"roi_size": (96, 80, 96)},
-        {"body_threshold_hu": -400},
-        {"margin_mm": 20},
-        {"anti_aliasing": False},
-        {"mapping": {7: "aorta"}},
-    ],
-)
-def test_every_parameter_of_the_image_pipeline_is_in_its_version(change: dict) -> None:
-    usual = {"spacing": (4, 4, 3), "roi_size": (96, 80, 112)}
-    assert version_of(describe_pipeline(image_pipeline(**usual))) == version_of(
-        describe_pipeline(image_pipeline(**usual))
-    )  # type: ignore[arg-type]
-    assert version_of(describe_pipeline(image_pipeline(**{**usual, **change}))) != version_of(
-        describe_pipeline(image_pipeline(**usual))
-    )  # type: ignore[arg-type]
-
-
-def test_functions_differ_by_their_code_and_by_what_they_close_over() -> None:
-    def step(value: float) -> Lambdad:
-        return Lambdad("image", lambda image: image + value)
-
-    def other(value: float) -> Lambdad:
-        return Lambdad("image", lambda image: image - value)
-
-    versions = [version_of(describe_pipeline([made])) for made in (step(1), step(2), other(1), step(1))]
-    assert len({*versions}) == 3 and versions[0] == versions[3]
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def _in_processes(run: Run, tasks: Mapping[str, Any], workers: int) -> Iterator[
                     outcome = future.result()
                     yield Outcome(running.pop(future), *outcome)
         if running and workers == 1:
-            yield Outcome(*running.values(), None, KILLED)
+            yield Outcome(next(iter(running.values())), None, KILLED)
         else:
             yield from _in_processes(run, {key: tasks[key] for key in running.values()}, 1)
 

@@ -1,0 +1,42 @@
+"""Cache key: everything that changes a preprocessed scan changes the key, and nothing else does."""
+
+from __future__ import annotations
+
+import pytest
+from monai.transforms import Lambdad
+
+from bundle.ctfindings.data.cache_key import describe_pipeline, version_of
+from bundle.ctfindings.data.transforms import image_pipeline
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spacing": (4, 4, 2)},
+        {"hu_window": (-1000, 400)},
+        {"roi_size": (96, 80, 96)},
+        {"body_threshold_hu": -400},
+        {"margin_mm": 20},
+        {"anti_aliasing": False},
+        {"mapping": {7: "aorta"}},
+    ],
+)
+def test_every_parameter_of_the_image_pipeline_is_in_its_version(change: dict) -> None:
+    usual = {"spacing": (4, 4, 3), "roi_size": (96, 80, 112)}
+    assert version_of(describe_pipeline(image_pipeline(**usual))) == version_of(
+        describe_pipeline(image_pipeline(**usual))
+    )  # type: ignore[arg-type]
+    assert version_of(describe_pipeline(image_pipeline(**{**usual, **change}))) != version_of(
+        describe_pipeline(image_pipeline(**usual))
+    )  # type: ignore[arg-type]
+
+
+def test_functions_differ_by_their_code_and_by_what_they_close_over() -> None:
+    def step(value: float) -> Lambdad:
+        return Lambdad("image", lambda image: image + value)
+
+    def other(value: float) -> Lambdad:
+        return Lambdad("image", lambda image: image - value)
+
+    versions = [version_of(describe_pipeline([made])) for made in (step(1), step(2), other(1), step(1))]
+    assert len({*versions}) == 3 and versions[0] == versions[3]
