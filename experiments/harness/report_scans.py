@@ -1,4 +1,4 @@
-"""Synthetic scans that show what real reports state: real prose beside images whose findings are known."""
+"""Synthetic scans of the findings that real reports state: real prose with images whose findings are known."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ ID_COLUMNS = ("VolumeName", "AccessionNo", "id")
 
 
 class StatedReport(NamedTuple):
-    """A report and what it states.
+    """A report and its labels.
 
     Attributes:
-        patient: a number for each patient of the tables, which replaces the table's own.
-        findings: text of the findings, or the whole report.
-        impression: text of the impression.
-        labels: 18 times 0 or 1; what is not known counts as absent, because a rendered scan shows it or not.
-        manual: whether the labels come from the table and not from our rules.
+        patient: Number of the patient, instead of the id in the table.
+        findings: Text of the findings, or the whole report.
+        impression: Text of the impression.
+        labels: 18 labels, 0 or 1; unknown findings count as absent and are not rendered.
+        manual: Whether the labels come from the table instead of the rules.
     """
 
     patient: int
@@ -49,26 +49,25 @@ class StatedReport(NamedTuple):
 
 
 def stated_reports(paths: Sequence[Path]) -> list[StatedReport]:
-    """The reports of some tables, each text once, with their labels: the table's where it has the 18 columns, else
-    those of our rules.
+    """The distinct reports of some tables, with the labels of the table where it has all 18, or else of the rules.
 
     Args:
-        paths: CSV tables with a column of text (`FINDINGS_COLUMNS`) and of names (`ID_COLUMNS`); the first two parts of
-            a name, as in ``valid_12_a_1``, are the patient.
+        paths: CSV tables with a column of texts (`FINDINGS_COLUMNS`) and one of names (`ID_COLUMNS`); the first two
+            parts of a name, as in ``valid_12_a_1``, are the patient.
 
     Raises:
-        TableError: a table has no such column.
+        TableError: A table has no such column.
     """
     found: dict[tuple[str, str], StatedReport] = {}
     patients: dict[str, int] = {}
-    # Tables with labels first: of equal texts the one that was read by people is kept.
+    # Tables with labels first: of equal texts the one with manual labels is kept.
     for table in sorted(map(read_table, paths), key=lambda table: not set(FINDING_NAMES) <= set(table.columns)):
         text, impression = table.first_of(FINDINGS_COLUMNS), table.first_of(IMPRESSION_COLUMNS)
         name = table.first_of(ID_COLUMNS)
         if text is None or name is None:
             raise TableError(
                 table.path,
-                f"needs a column of text ({', '.join(FINDINGS_COLUMNS)}) and of names ({', '.join(ID_COLUMNS)})",
+                f"expected columns of texts ({', '.join(FINDINGS_COLUMNS)}) and names ({', '.join(ID_COLUMNS)})",
             )
         for row in table.rows:
             key = (row.values[text], row.values[impression] if impression else "")
@@ -82,21 +81,20 @@ def stated_reports(paths: Sequence[Path]) -> list[StatedReport]:
 def make_report_scans(
     paths: Sequence[Path], folder: Path, counts: Sequence[int], seed: int = 0, workers: int | None = None
 ) -> Path:
-    """Renders the labels of each report as a synthetic scan, and returns the ``datalist.json``, in which the report is
-    the text.
+    """Renders the labels of each report as a synthetic scan; returns the ``datalist.json`` with the reports as texts.
 
-    The folder then holds the reports' texts: their licence goes with it. A folder that was begun is completed. All
-    reports of a patient are in one split.
+    The folder contains the texts of the reports, so their licence applies to it. The command resumes. All reports of a
+    patient are in one split.
 
     Args:
-        paths: tables, see `stated_reports`.
-        folder: created when missing.
-        counts: scans of ``training``, ``validation`` and ``test``, at most.
-        seed: of the draw, and of the scans.
-        workers: processes; one per core by default.
+        paths: Tables, see `stated_reports`.
+        folder: Output folder.
+        counts: Maximum number of scans of ``training``, ``validation`` and ``test``.
+        seed: Random seed of the draw and of the scans.
+        workers: Processes; one per core by default.
 
     Raises:
-        ValueError: the folder holds scans of other reports or settings, or the tables have too few reports.
+        ValueError: The folder contains scans of other reports or settings, or the tables have too few reports.
     """
     reports = stated_reports(paths)
     split_of = _splits([report.patient for report in reports], counts, seed)
@@ -104,7 +102,7 @@ def make_report_scans(
     settings = {"seed": seed, "counts": list(counts), "reports": digest, "renderer": RENDERER_VERSION}
     begun = folder / "parameters.json"
     if begun.exists() and json.loads(begun.read_text(encoding="utf-8")) != settings:
-        raise ValueError(f"{folder}: holds scans of other reports or settings; choose another folder or delete it")
+        raise ValueError(f"{folder}: contains scans of other reports or settings; use another folder or delete it")
     for part in VOLUME_FOLDERS:
         (folder / part).mkdir(parents=True, exist_ok=True)
     with atomic_path(begun) as temporary:
@@ -114,7 +112,7 @@ def make_report_scans(
     records = render_all(_render, tasks, folder / RECORDS, workers)
     content: dict[str, Any] = {
         "name": "synthetic scans of real reports",
-        "description": "images: bundle.ctfindings.data.sources.phantom; texts: the tables given, under their own licence",
+        "description": "images: bundle.ctfindings.phantom; texts: the given tables, under their own licence",
         "manual_labels": sum(reports[index].manual for index in chosen),
     }
     for split in SPLITS:
@@ -131,7 +129,7 @@ def _labels(table: Table, row: Row, text: tuple[str, str]) -> tuple[tuple[int, .
 
 
 def _splits(patients: Sequence[int], counts: Sequence[int], seed: int) -> Mapping[int, str]:
-    """Split of each report that is used, by its index: patients in random order fill test, validation and training."""
+    """Split of each used report by its index: patients in random order fill test, validation and training."""
     order = np.random.default_rng(seed).permutation(max(patients, default=-1) + 1)
     of_patient: dict[int, list[int]] = {}
     for index, patient in enumerate(patients):
@@ -143,12 +141,12 @@ def _splits(patients: Sequence[int], counts: Sequence[int], seed: int) -> Mappin
         while count > 0:
             if not left:
                 raise ValueError(
-                    f"{len(patients)} different reports of {len(of_patient)} patients do not fill {', '.join(map(str, counts))} scans "
-                    "with each patient in one split; ask for fewer"
+                    f"{len(patients)} distinct reports of {len(of_patient)} patients are too few for "
+                    f"{', '.join(map(str, counts))} scans with each patient in one split; reduce --counts"
                 )
-            taken = of_patient[left.pop()][:count]
-            found.update(dict.fromkeys(taken, split))
-            count -= len(taken)
+            chosen = of_patient[left.pop()][:count]
+            found.update(dict.fromkeys(chosen, split))
+            count -= len(chosen)
     return found
 
 

@@ -59,10 +59,10 @@ def test_scans_show_what_reports_state_and_patients_stay_together(tables: list[P
 
 
 def test_other_settings_and_too_few_reports_are_refused(tables: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="4 different reports of 3 patients do not fill 3, 2, 1 scans"):
+    with pytest.raises(ValueError, match="4 distinct reports of 3 patients are too few for 3, 2, 1 scans"):
         make_report_scans(tables, tmp_path / "scans", (3, 2, 1), workers=1)
     make_report_scans(tables, tmp_path / "scans", (0, 0, 1), workers=1)
-    with pytest.raises(ValueError, match="scans: holds scans of other reports or settings"):
+    with pytest.raises(ValueError, match="scans: contains scans of other reports or settings"):
         make_report_scans(tables, tmp_path / "scans", (0, 0, 1), seed=1, workers=1)
     make_report_scans(tables, tmp_path / "scans", (0, 0, 1), workers=1)
 
@@ -72,12 +72,12 @@ def test_as_many_reports_that_state_something_else_are_refused(tables: list[Path
     text = tables[0].read_text()
     tables[0].write_text(text.replace("left pleural effusion", "right pleural effusion"))
     with pytest.raises(
-        ValueError, match="scans: holds scans of other reports or settings; choose another folder or delete it"
+        ValueError, match="scans: contains scans of other reports or settings; use another folder or delete it"
     ):
         make_report_scans(tables, tmp_path / "scans", (0, 0, 1), workers=1)
 
 
 def test_a_table_without_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("VolumeName,Emphysema\na,1\n")
-    with pytest.raises(TableError, match=r"x\.csv: needs a column of text"):
+    with pytest.raises(TableError, match=r"x\.csv: expected columns of texts"):
         stated_reports([tmp_path / "x.csv"])
