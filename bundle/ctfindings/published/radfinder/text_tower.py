@@ -11,7 +11,7 @@ from transformers.initialization import no_init_weights
 from bundle.ctfindings.published.radfinder.image_encoder import ProjectionHead
 from bundle.ctfindings.published.text_tower import PublishedTextTower, load_tokenizer
 
-QWEN3_EMBEDDING = {
+QWEN3_EMBEDDING: dict[str, Any] = {
     "vocab_size": 151669,
     "hidden_size": 1024,
     "intermediate_size": 3072,
