@@ -55,8 +55,8 @@ def main() -> int:
     record = json.loads((ROOT / folder / "findings.json").read_text(encoding="utf-8"))
     print("\n" + comparison(case, record))
     print(f"\nOpen {folder / 'report.html'} in a browser to see the slices. For your own scan:\n")
-    command = "python -m monai.bundle run --config_file configs/inference.json --image SCAN"
-    print(f"    {command} --queries \"['fluid around the lung']\"")
+    example = "python -m monai.bundle run --config_file configs/inference.json --image SCAN"
+    print(f"    {example} --queries \"['fluid around the lung']\"")
     return 0
 
 
