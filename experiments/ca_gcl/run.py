@@ -26,12 +26,11 @@ sys.path.insert(0, str(ROOT))
 
 from bundle.ctfindings.cli.config_setting import config_setting
 from bundle.ctfindings.cli.error_lines import run_or_exit
+from experiments.ca_gcl.comparison import CA_GCL_VARIANTS, compare_variants
 from experiments.harness.locked_image_runs import LockedRuns
 from experiments.harness.runs import (
-    CA_GCL_VARIANTS,
     Variant,
     reduced_datalist,
-    run_experiment,
     run_variant,
     split_sizes,
 )
@@ -90,7 +89,7 @@ def experiment(options: argparse.Namespace) -> Path:
         run = LockedRuns(options.locked_image, datalist, work, keys)
         image_weights = run.image_weights
     replaced = {"--datalist": "FOLDER", "--output": None, "--work": None, "--cache": None}
-    return run_experiment(
+    return compare_variants(
         [variant for variant in CA_GCL_VARIANTS if variant.name in options.variants],
         options.seeds,
         run,

@@ -55,8 +55,8 @@ def locked_tower_sentence(settings: Mapping[str, Any]) -> str:
     if not settings.get("locked_image"):
         return ""
     return (
-        f"The image tower is locked. It comes from the weights with SHA-256 `{settings['locked_image'][:12]}`, which were also "
-        "trained with labels. Only the projections and the text tower train; objectives on tokens and masks are off. "
+        f"The image tower is locked. It comes from the weights with SHA-256 `{settings['locked_image'][:12]}`, "
+        "which were also trained with labels. Only the projections and the text tower train; objectives on tokens and masks are off. "
     )
 
 
@@ -84,7 +84,8 @@ def write_experiment_page(folder: Path, title: str, command: str) -> Path:
         "```",
         "",
         locked_tower_sentence(results["settings"])
-        + f"Trained on {counts.get('training', '?')} scans, calibrated on {counts.get('validation', '?')}, scored on {results['scans']}; "
+        + f"Trained on {counts.get('training', '?')} scans, calibrated on {counts.get('validation', '?')}, "
+        f"scored on {results['scans']}; "
         f"seeds {', '.join(seeds)}. Intervals: 95 % percentile bootstrap by patient of the mean over the seeds, "
         f"{results['bootstrap']['resamples']} resamples, the same for all variants. The measures are defined in "
         "[diagnostics.md](../../diagnostics.md).",
@@ -147,7 +148,7 @@ def write_results(folder: Path, results: Mapping[str, Any], name: str = "results
 
 
 def write_page(folder: Path, lines: Sequence[str]) -> Path:
-    """Writes ``README.md`` of an experiment: title, `NOTES_FILE` if it exists, then the other lines. Returns the page."""
+    """Writes ``README.md`` of an experiment: title, `NOTES_FILE` if it exists, other lines. Returns the page."""
     notes = folder / NOTES_FILE
     noted = ["", notes.read_text(encoding="utf-8").strip()] if notes.is_file() else []
     written = [lines[0], *noted, *lines[1:]]

@@ -78,7 +78,8 @@ EXPECTATIONS: tuple[Expectation, ...] = (
         lambda value, low, high: value < 1,
     ),
     Expectation(
-        "The SD of macro AUC over the templates is at most half (new minus half of the old; the interval excludes zero).",
+        "The SD of macro AUC over the templates is at most half "
+        "(new minus half of the old; the interval excludes zero).",
         lambda new, old: new["template_sd"] - 0.5 * old["template_sd"],
         lambda value, low, high: high < 0,
     ),
@@ -88,7 +89,8 @@ EXPECTATIONS: tuple[Expectation, ...] = (
         lambda value, low, high: value > -0.01,
     ),
     Expectation(
-        "The drop of R@1 with half of the sentences is at most half (new minus half of the old; the interval excludes zero).",
+        "The drop of R@1 with half of the sentences is at most half "
+        "(new minus half of the old; the interval excludes zero).",
         lambda new, old: new["recall_1_drop"] - 0.5 * old["recall_1_drop"],
         lambda value, low, high: high < 0,
     ),

@@ -260,7 +260,8 @@ def write_collapse_page(folder: Path, results: Mapping[str, Any], title: str, co
         "",
         f"{results['captions']} captions of {results['reports']} reports ("
         + ", ".join(f"{name} {count}" for name, count in results["by_anatomy"].items())
-        + "). Intervals: 95 % percentile bootstrap by report. The measures are defined in [diagnostics.md](../../diagnostics.md). "
+        + "). Intervals: 95 % percentile bootstrap by report. "
+        "The measures are defined in [diagnostics.md](../../diagnostics.md). "
         "This page contains no text of a report.",
         "",
         "| cosines of captions of two anatomies | "

@@ -12,10 +12,11 @@ import torch
 
 from bundle.ctfindings.evaluation.diagnostics_record import Diagnostics
 from bundle.ctfindings.phantom.dataset import make_dataset
+from experiments.ca_gcl.comparison import CA_GCL_VARIANTS
 from experiments.harness import locked_image_runs as locked_experiments
 from experiments.harness.locked_image_runs import LockedRuns
 from experiments.harness.locked_image_training import LockedSplit
-from experiments.harness.runs import CA_GCL_VARIANTS, Variant
+from experiments.harness.runs import Variant
 
 KEYS = {"epochs": 1, "batch_size": 3}
 

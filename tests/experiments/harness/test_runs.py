@@ -12,10 +12,11 @@ import pytest
 from bundle.ctfindings.evaluation.diagnostics import HITS, Diagnostics
 from bundle.ctfindings.findings import FINDING_NAMES, TEMPLATES
 from bundle.ctfindings.metrics.wordings import WORDINGS
+from experiments.ca_gcl.comparison import CA_GCL_VARIANTS, compare_variants
 from experiments.harness import runs as experiments
 from experiments.harness.page import write_experiment_figures, write_experiment_page
 from experiments.harness.results import EXPECTATIONS, MEASURES, experiment_results
-from experiments.harness.runs import CA_GCL_VARIANTS, Variant, reduced_datalist, run_variant
+from experiments.harness.runs import Variant, reduced_datalist, run_variant
 
 C, T, W, SCANS, WIDTH = len(FINDING_NAMES), len(TEMPLATES), len(WORDINGS), 24, 8
 NAMES = ("fvlm", "ca_gcl")
@@ -216,4 +217,4 @@ def test_a_reduced_datalist_keeps_the_first_scans_where_they_are(tmp_path: Path)
 def test_a_comparison_needs_its_reference(tmp_path: Path) -> None:
     variants = [variant for variant in CA_GCL_VARIANTS if variant.name == "ca_gcl"]
     with pytest.raises(ValueError, match="expected fvlm, the reference"):
-        experiments.run_experiment(variants, [0], lambda *_: tmp_path, tmp_path, "title", "command", {})
+        compare_variants(variants, [0], lambda *_: tmp_path, tmp_path, "title", "command", {})

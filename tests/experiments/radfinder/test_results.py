@@ -93,14 +93,10 @@ def test_every_expectation_can_fail() -> None:
 def test_page_says_what_holds_and_that_the_tower_was_not_trained() -> None:
     page = "\n".join(radfinder_page(record(ratio=0.6)))
     measured = "0.60 (0.55 to 0.65), 0.60 (0.55 to 0.65)"
-    assert (
-        f"| radfinder, snippets in their own words: error at most 0.54 times that of the middle slice | **no** | {measured} |"
-        in page
-    )
-    assert (
-        "| localization leaves the macro AUC within the interval | yes | +0.000 (+0.000 to +0.000), +0.000 (+0.000 to +0.000) |"
-        in page
-    )
+    expected = "radfinder, snippets in their own words: error at most 0.54 times that of the middle slice"
+    assert f"| {expected} | **no** | {measured} |" in page
+    measured = "+0.000 (+0.000 to +0.000), +0.000 (+0.000 to +0.000)"
+    assert f"| localization leaves the macro AUC within the interval | yes | {measured} |" in page
     assert "| radfinder | 0.300 | 0.300 | 0.100 | 0.60 (0.60) | 0.60 (0.60) |" in page
     assert "| siglip | 0.100 | 0.300 | 0.100 | not trained | not trained |" in page
     assert "weights with SHA-256 `abababababab`" in page and "python scripts/x.py" in page
