@@ -55,8 +55,9 @@ def locked_tower_sentence(settings: Mapping[str, Any]) -> str:
     if not settings.get("locked_image"):
         return ""
     return (
-        f"The image tower is locked. It comes from the weights with SHA-256 `{settings['locked_image'][:12]}`, "
-        "which were also trained with labels. Only the projections and the text tower train; objectives on tokens and masks are off. "
+        "The image tower is locked. It comes from the weights with SHA-256 "
+        f"`{settings['locked_image'][:12]}`, which were also trained with labels. "
+        "Only the projections and the text tower train; objectives on tokens and masks are off. "
     )
 
 
@@ -97,7 +98,8 @@ def write_experiment_page(folder: Path, title: str, command: str) -> Path:
         "| expectation | value | interval | |",
         "|---|---:|:---:|---|",
         *[
-            f"| {row['text'].replace('|', chr(92) + '|')} | {_cell(row['value'])} | {_interval(row['interval'])} | {_verdict(row['met'])} |"
+            f"| {row['text'].replace('|', chr(92) + '|')} | {_cell(row['value'])} "
+            f"| {_interval(row['interval'])} | {_verdict(row['met'])} |"
             for row in results["expectations"]
         ],
         "",
