@@ -183,9 +183,9 @@ def radfinder_page(record: Mapping[str, Any]) -> list[str]:
         "|---|---|---|",
         *(f"| {text} | {'yes' if holds else '**no**'} | {numbers} |" for text, holds, numbers in expectations(record)),
         "",
-        "Means over the seeds. Error: mean distance of the most probable depth row divided by that of the middle slice; "
-        "in brackets, the same for the depth that halves the profile. Snippets are those of the test scans, in their own "
-        "wording and reworded with wordings that training never used.",
+        "Means over the seeds. Error: mean distance of the most probable depth row divided by that of the middle "
+        "slice; in brackets, the same for the depth that halves the profile. Snippets are those of the test scans, in "
+        "their own wording and reworded with wordings that training never used.",
         "",
         "| variant | macro AUC | R@10 | chance | error | error, reworded |",
         "|---|---:|---:|---:|---:|---:|",
