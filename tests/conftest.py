@@ -71,6 +71,7 @@ def untrained_weights(tmp_path_factory: pytest.TempPathFactory, bundle_root: Pat
 
     from bundle.ctfindings.networks.checkpoint import save_bundle_weights
     from bundle.ctfindings.networks.classifier import PromptBank
+    from bundle.ctfindings.networks.scoring import FindingScorer
     from bundle.ctfindings.networks.text.prompts import template_bank
     from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 
@@ -80,7 +81,7 @@ def untrained_weights(tmp_path_factory: pytest.TempPathFactory, bundle_root: Pat
     torch.manual_seed(0)
     image = parser.get_parsed_content("network_def").image
     torch.nn.init.ones_(image.tower.context_gain)
-    model = VisionLanguageModel(image, parser.get_parsed_content("text_tower")())
+    model = VisionLanguageModel(image, parser.get_parsed_content("text_tower")(), FindingScorer())
     bank = PromptBank(image.embedding)
     with torch.no_grad():
         bank.prompts.copy_(template_bank(model.text))

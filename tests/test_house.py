@@ -26,12 +26,13 @@ _MACHINE_PATH = re.compile(rf"(?<![\w.:/}}~-])/(?:{_HOMES})/[\w.-]|[A-Z]:\\{{1,2
 
 # What each room of the package may import from the package; rooms that are not named may import all of them.
 # What each room of the package may import from the package, besides itself and the version.
-_TABLES = {"anatomy", "findings"}
+_TABLES = {"anatomy", "findings", "step_keys"}
 _BASE = _TABLES | {"files"}
 _SCAN = _BASE | {"scan"}
 _MIDDLE = _SCAN | {"networks", "losses", "metrics", "data", "sources", "phantom", "reports"}
 _MAY_IMPORT: dict[str, set[str]] = {
     "anatomy": set(),
+    "step_keys": set(),
     "findings": {"anatomy"},
     "files": set(),
     "scan": _BASE,

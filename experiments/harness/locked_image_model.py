@@ -17,7 +17,8 @@ from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.networks.text.prompts import drawn_prompts, mean_over_templates, template_bank
 from bundle.ctfindings.networks.text.text_rows import caption_rows, report_rows, snippet_rows
 from bundle.ctfindings.networks.text.text_tower import TextTower
-from bundle.ctfindings.networks.vision_language import temperatures
+from bundle.ctfindings.networks.vision_language import TEMPERATURE, temperature
+from bundle.ctfindings.step_keys import NetworkOutputs
 
 
 class LockedImageModel(nn.Module):
@@ -31,8 +32,6 @@ class LockedImageModel(nn.Module):
         features: Size F of the pooled features of an anatomy, see ``PooledFeatures``.
         depth_features: Size G of the features of a depth.
         embedding: Size E of the shared space, as in the text tower.
-        temperature: Initial temperature of the contrastive losses; learned within ``temperature_range``.
-        temperature_range: Bounds of the temperatures (fVLM: 0.001 to 0.5).
     """
 
     finding_anatomy: Tensor
@@ -43,8 +42,6 @@ class LockedImageModel(nn.Module):
         features: int,
         depth_features: int,
         embedding: int,
-        temperature: float = 0.07,
-        temperature_range: Sequence[float] = (0.001, 0.5),
     ) -> None:
         super().__init__()
         self.text = text
@@ -53,9 +50,8 @@ class LockedImageModel(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(ANATOMIES), embedding))
         self.depth = nn.Sequential(nn.LayerNorm(depth_features), nn.Linear(depth_features, embedding))
         self.scorer = FindingScorer(tokens=False)
-        self.temperature_range = (float(temperature_range[0]), float(temperature_range[1]))
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
-        self.log_temperature_global = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(TEMPERATURE)))
+        self.log_temperature_global = nn.Parameter(torch.tensor(math.log(TEMPERATURE)))
         self.register_buffer("finding_anatomy", torch.tensor(FINDING_ANATOMY), persistent=False)
 
     def forward(
@@ -68,7 +64,7 @@ class LockedImageModel(nn.Module):
         depth: Tensor | None = None,
         depth_mm: Tensor | None = None,
         prompts: bool = False,
-    ) -> dict[str, Tensor]:
+    ) -> NetworkOutputs:
         """Inputs of the losses that read no tokens.
 
         Args:
@@ -82,19 +78,17 @@ class LockedImageModel(nn.Module):
             prompts: Whether to draw a wording of each finding for each scan.
 
         Returns:
-            The outputs of ``VisionLanguageModel.forward`` that these inputs give: ``anatomy``, ``anatomy_valid``, both
-            temperatures; with captions ``caption`` and ``caption_valid``; with reports ``scan``, ``scan_valid``,
-            ``report`` and ``report_valid``; with snippets ``snippet``, ``target_mm``, ``depth`` and ``depth_mm``; with
-            prompts ``prompt_drawn`` and ``finding_logits_drawn``.
+            The outputs of ``VisionLanguageModel.forward`` that these inputs give (``step_keys``).
 
         Raises:
             ValueError: There are snippets but no depths.
         """
         rows = project_rows(features, valid, self.projection, self.bias)
-        outputs = {
+        outputs: NetworkOutputs = {
             "anatomy": rows,
             "anatomy_valid": valid,
-            **temperatures(self.log_temperature, self.log_temperature_global, self.temperature_range),
+            "temperature": temperature(self.log_temperature),
+            "temperature_global": temperature(self.log_temperature_global),
         }
         if captions is not None and any(captions):
             outputs["caption"], outputs["caption_valid"] = caption_rows(self.text, captions, rows)

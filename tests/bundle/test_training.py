@@ -16,6 +16,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
+from bundle.ctfindings.cli.error_lines import input_error
 from bundle.ctfindings.networks.checkpoint import save_bundle_weights
 from bundle.ctfindings.networks.classifier import PromptBank
 from bundle.ctfindings.phantom.dataset import make_dataset
@@ -217,9 +218,9 @@ def in_two_ranks(
 
 def test_a_datalist_that_is_not_there_ends_in_one_line(bundle_root: Path, cache: Path, tmp_path: Path) -> None:
     keys = keys_of(bundle_root, tmp_path / "none.json", cache, tmp_path)
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(RuntimeError) as caught:
         workflow_of(bundle_root, keys).run()
-    assert re.fullmatch(r"error: .*none\.json: no such datalist.*", str(caught.value))
+    assert re.fullmatch(r".*none\.json: no such datalist.*", str(input_error(caught.value)))
 
 
 def test_the_last_epoch_is_validated_also_between_two_intervals(
@@ -248,7 +249,7 @@ def test_a_scan_that_is_not_there_ends_the_run_in_one_line_that_names_it(
     content["training"][1]["image"] = "images/gone.nii.gz"
     broken = datalist.with_name("broken.json")
     broken.write_text(json.dumps(content))
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises((RuntimeError, ValueError)) as caught:
         workflow_of(bundle_root, keys_of(bundle_root, broken, cache, tmp_path, epochs=1)).run()
-    assert re.fullmatch(r"error: .*gone\.nii\.gz: no such file or folder.*", str(caught.value))
+    assert re.fullmatch(r".*gone\.nii\.gz: no such file or folder.*", str(input_error(caught.value)))
     assert not (tmp_path / "last.pt").exists()

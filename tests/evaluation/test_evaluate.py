@@ -33,6 +33,7 @@ from bundle.ctfindings.networks.checkpoint import load_checkpoint
 from bundle.ctfindings.networks.classifier import ZeroShotClassifier
 from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
 from bundle.ctfindings.networks.image.image_tower import ConvolutionalTower
+from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.networks.text.text_tower import TextTower
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 
@@ -52,7 +53,7 @@ class Setup(NamedTuple):
 def build_model(encoder: Path) -> VisionLanguageModel:
     tower = ConvolutionalTower(channels=(8, 8, 8, 16), width=16, heads=2, blocks=(1, 1, 1, 1))
     image = ImageEncoder(tower, embedding=16, heads=2)
-    return VisionLanguageModel(image, TextTower(str(encoder), embedding=16, hidden=16))
+    return VisionLanguageModel(image, TextTower(str(encoder), embedding=16, hidden=16), FindingScorer())
 
 
 def write_encoder(folder: Path) -> Path:
@@ -272,7 +273,7 @@ def test_an_evaluation_of_other_scans_is_not_compared_with(setup: Setup, evaluat
 
 
 def test_exported_weights_give_the_predictions_that_were_scored(setup: Setup, evaluated: Path) -> None:
-    classifier = ZeroShotClassifier(build_model(setup.encoder).image).eval()
+    classifier = ZeroShotClassifier(build_model(setup.encoder).image, FindingScorer()).eval()
     load_checkpoint(classifier, evaluated / "model.pt")
     with open(evaluated / "predictions.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -68,7 +68,9 @@ def test_outputs_come_before_targets_and_none_falls_through():
 
 
 def test_loss_of_weight_zero_is_never_computed():
-    loss = CompositeLoss({"square": Square(), "off": Forbidden()}, {"square": 1.0, "off": 0.0}, warmup_steps={"off": 5})
+    loss = CompositeLoss(
+        {"square": Square(), "off": Forbidden()}, {"square": 1.0, "off": 0.0}, warmup_epochs={"off": 5}
+    )
     assert loss({"x": x()}, {}).item() == pytest.approx(9)
     assert list(loss.last) == ["square"]
 
@@ -94,13 +96,13 @@ def test_backward_works_even_when_no_output_has_a_gradient(outputs):
 
 
 def test_weight_grows_linearly_over_the_warm_up():
-    loss = CompositeLoss({"square": Square()}, {"square": 2.0}, warmup_steps={"square": 4})
+    loss = CompositeLoss({"square": Square()}, {"square": 2.0}, warmup_epochs={"square": 2}, steps_per_epoch=2)
     assert [loss({"x": x(1)}, {}).item() for _ in range(6)] == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0, 2.0])
     assert loss.last["square"].item() == 1
 
 
 def test_validation_has_full_weights_and_does_not_advance_the_warm_up():
-    loss = CompositeLoss({"square": Square()}, {"square": 2.0}, warmup_steps={"square": 4})
+    loss = CompositeLoss({"square": Square()}, {"square": 2.0}, warmup_epochs={"square": 4})
     loss({"x": x(1)}, {})
     with torch.no_grad():
         assert [loss({"x": x(1)}, {}).item() for _ in range(3)] == pytest.approx([2.0, 2.0, 2.0])
@@ -109,7 +111,7 @@ def test_validation_has_full_weights_and_does_not_advance_the_warm_up():
 
 def test_warm_up_resumes_from_a_checkpoint():
     def new() -> CompositeLoss:
-        return CompositeLoss({"square": Square()}, {"square": 2.0}, warmup_steps={"square": 4})
+        return CompositeLoss({"square": Square()}, {"square": 2.0}, warmup_epochs={"square": 4})
 
     stopped, resumed = new(), new()
     for _ in range(2):
@@ -119,19 +121,19 @@ def test_warm_up_resumes_from_a_checkpoint():
 
 
 @pytest.mark.parametrize(
-    ("weights", "warmup_steps", "message"),
+    ("weights", "warmup_epochs", "message"),
     [
-        ({}, {}, "each loss needs a weight"),
-        ({"square": 1.0, "sqare": 1.0}, {}, "each loss needs a weight"),
-        ({"square": -1.0}, {}, "weight of loss 'square' is -1.0"),
-        ({"square": math.nan}, {}, "weight of loss 'square' is nan"),
-        ({"square": 1.0}, {"local": 3}, "warmup_steps are given for"),
-        ({"square": 1.0}, {"square": -3}, "warm-up of loss 'square' is -3 steps"),
+        ({}, {}, "give each loss a weight"),
+        ({"square": 1.0, "sqare": 1.0}, {}, "give each loss a weight"),
+        ({"square": -1.0}, {}, "weight of loss 'square': .* got -1.0"),
+        ({"square": math.nan}, {}, "weight of loss 'square': .* got nan"),
+        ({"square": 1.0}, {"local": 3}, "loss_warmup_epochs has"),
+        ({"square": 1.0}, {"square": -3}, "warm-up of loss 'square': .* got -3"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(weights, warmup_steps, message):
+def test_settings_that_do_not_fit_are_refused(weights, warmup_epochs, message):
     with pytest.raises(ValueError, match=message):
-        CompositeLoss({"square": Square()}, weights, warmup_steps)
+        CompositeLoss({"square": Square()}, weights, warmup_epochs)
 
 
 def test_all_losses_of_the_package_find_their_inputs_in_a_training_step(make_batch):
@@ -148,7 +150,7 @@ def test_all_losses_of_the_package_find_their_inputs_in_a_training_step(make_bat
             value.requires_grad_()
     targets = {
         "membership": torch.ones(6, 4, 3, dtype=torch.bool),
-        "membership_known": torch.ones(6, 3, dtype=torch.bool),
+        "anatomy_known": torch.ones(6, 3, dtype=torch.bool),
         "caption_id": batch["caption_id"],
         "caption_normal": batch["caption_normal"],
         "labels": torch.ones(6, 18, dtype=torch.int64),
@@ -182,7 +184,7 @@ def of_tokens(scans: int, seed: int) -> tuple[dict[str, Tensor], dict[str, Tenso
         "finding_tokens": torch.rand(scans, 7, 2, generator=generator) < 0.3,
     }
     targets = {
-        "membership_known": torch.rand(scans, 3, generator=generator) < 0.6,
+        "anatomy_known": torch.rand(scans, 3, generator=generator) < 0.6,
         "labels": torch.randint(-1, 2, (scans, 2), generator=generator),
     }
     return outputs, targets

@@ -12,7 +12,7 @@ from bundle.ctfindings.losses.cross_anatomy import CrossAnatomyLoss
 TEMPERATURE = torch.tensor(0.2, dtype=torch.float64)
 
 
-def by_hand(batch: dict[str, Tensor], temperature: float, mode: str) -> float:
+def by_hand(batch: dict[str, Tensor], temperature: float) -> float:
     """methods.md 2.4, G1, pair by pair."""
     array = {name: value.numpy() for name, value in batch.items()}
     scans, anatomies = array["anatomy_valid"].shape
@@ -41,7 +41,7 @@ def by_hand(batch: dict[str, Tensor], temperature: float, mode: str) -> float:
             ]
             terms = []
             for p in positives:
-                rivals = pairs if mode == "pooled" else [p] + [b for b in pairs if b[1] != a[1]]
+                rivals = [p] + [b for b in pairs if b[1] != a[1]]
                 terms.append(-math.log(math.exp(score[p]) / sum(math.exp(score[b]) for b in rivals)))
             rows.append(np.mean(terms))
         both += np.mean(rows)
@@ -52,42 +52,39 @@ def consistent(batch: dict[str, Tensor], order: Tensor, dimension: int) -> dict[
     return {name: value.index_select(dimension, order) for name, value in batch.items()}
 
 
-@pytest.mark.parametrize("mode", ["masked", "pooled"])
 @pytest.mark.parametrize("seed", range(4))
-def test_loss_is_the_formula_written_out(make_batch, mode, seed):
+def test_loss_is_the_formula_written_out(make_batch, seed):
     batch = make_batch(seed=seed)
-    loss = CrossAnatomyLoss(mode)(**batch, temperature_global=TEMPERATURE)
-    assert loss.item() == pytest.approx(by_hand(batch, 0.2, mode), abs=1e-8)
+    loss = CrossAnatomyLoss()(**batch, temperature_global=TEMPERATURE)
+    assert loss.item() == pytest.approx(by_hand(batch, 0.2), abs=1e-8)
 
 
-@pytest.mark.parametrize("mode", ["masked", "pooled"])
-def test_swapping_the_anatomies_consistently_changes_nothing(make_batch, mode):
-    batch, loss = make_batch(), CrossAnatomyLoss(mode)
+def test_swapping_the_anatomies_consistently_changes_nothing(make_batch):
+    batch, loss = make_batch(), CrossAnatomyLoss()
     swapped = consistent(batch, torch.tensor([2, 0, 1]), 1)
     assert loss(**swapped, temperature_global=TEMPERATURE).item() == pytest.approx(
         loss(**batch, temperature_global=TEMPERATURE).item()
     )
 
 
-@pytest.mark.parametrize("mode", ["masked", "pooled"])
-def test_permuting_the_scans_changes_nothing(make_batch, mode):
-    batch, loss = make_batch(), CrossAnatomyLoss(mode)
+def test_permuting_the_scans_changes_nothing(make_batch):
+    batch, loss = make_batch(), CrossAnatomyLoss()
     permuted = consistent(batch, torch.tensor([3, 1, 5, 0, 4, 2]), 0)
     assert loss(**permuted, temperature_global=TEMPERATURE).item() == pytest.approx(
         loss(**batch, temperature_global=TEMPERATURE).item()
     )
 
 
-def test_masked_loss_of_a_single_anatomy_is_exactly_zero(make_batch):
+def test_loss_of_a_single_anatomy_is_exactly_zero(make_batch):
     batch = make_batch()
     batch["anatomy_valid"][:, 1:] = False
     batch["anatomy"].requires_grad_()
-    loss = CrossAnatomyLoss("masked")(**batch, temperature_global=TEMPERATURE)
+    loss = CrossAnatomyLoss()(**batch, temperature_global=TEMPERATURE)
     assert loss.item() == 0
     assert not loss.requires_grad
 
 
-def test_masked_loss_ignores_other_scans_of_the_same_anatomy():
+def test_loss_ignores_other_scans_of_the_same_anatomy():
     """Two scans whose captions are swapped within each anatomy: the local loss is wrong, the cross-anatomy loss does
     not mind.
     """
@@ -98,26 +95,24 @@ def test_masked_loss_ignores_other_scans_of_the_same_anatomy():
         "caption_normal": torch.ones(2, 2, dtype=torch.bool),
         "caption_id": torch.arange(4).reshape(2, 2),
     }
-    loss = CrossAnatomyLoss("masked")
+    loss = CrossAnatomyLoss()
     kept = loss(anatomy=right, caption=right, **batch, temperature_global=TEMPERATURE)
     swapped = loss(anatomy=right, caption=right.flip(0), **batch, temperature_global=TEMPERATURE)
     assert swapped.item() == pytest.approx(kept.item(), abs=1e-12)
 
 
-@pytest.mark.parametrize("mode", ["masked", "pooled"])
-def test_no_valid_row_gives_zero_without_gradient(make_batch, mode):
+def test_no_valid_row_gives_zero_without_gradient(make_batch):
     batch = make_batch()
     batch["caption_valid"][:] = False
     batch["anatomy"].requires_grad_()
-    loss = CrossAnatomyLoss(mode)(**batch, temperature_global=TEMPERATURE)
+    loss = CrossAnatomyLoss()(**batch, temperature_global=TEMPERATURE)
     assert loss.item() == 0
     assert not loss.requires_grad
 
 
-@pytest.mark.parametrize("mode", ["masked", "pooled"])
 @pytest.mark.parametrize("content", [0.0, float("nan")])
-def test_invalid_rows_change_nothing_and_get_no_gradient(make_batch, mode, content):
-    batch, loss = make_batch(seed=1), CrossAnatomyLoss(mode)
+def test_invalid_rows_change_nothing_and_get_no_gradient(make_batch, content):
+    batch, loss = make_batch(seed=1), CrossAnatomyLoss()
     whole = loss(**batch, temperature_global=TEMPERATURE)
     invalid = ~(batch["anatomy_valid"] & batch["caption_valid"])
     assert invalid.any()
@@ -131,41 +126,33 @@ def test_invalid_rows_change_nothing_and_get_no_gradient(make_batch, mode, conte
         assert not batch[name].grad[invalid].any()
 
 
-@pytest.mark.parametrize("mode", ["masked", "pooled"])
-def test_gradient_is_that_of_finite_differences_also_for_the_temperature(make_batch, mode):
+def test_gradient_is_that_of_finite_differences_also_for_the_temperature(make_batch):
     batch = make_batch(scans=3)
     anatomy, caption = batch.pop("anatomy").requires_grad_(), batch.pop("caption").requires_grad_()
     temperature = TEMPERATURE.clone().requires_grad_()
 
     def loss(anatomy: Tensor, caption: Tensor, temperature: Tensor) -> Tensor:
-        return CrossAnatomyLoss(mode)(anatomy=anatomy, caption=caption, **batch, temperature_global=temperature)
+        return CrossAnatomyLoss()(anatomy=anatomy, caption=caption, **batch, temperature_global=temperature)
 
     assert torch.autograd.gradcheck(loss, (anatomy, caption, temperature))
 
 
-@pytest.mark.parametrize("mode", ["masked", "pooled"])
-def test_smallest_temperature_stays_finite(make_batch, mode):
+def test_smallest_temperature_stays_finite(make_batch):
     batch = {name: value.float() if value.is_floating_point() else value for name, value in make_batch().items()}
     batch["anatomy"].requires_grad_()
-    loss = CrossAnatomyLoss(mode)(**batch, temperature_global=torch.tensor(0.001))
+    loss = CrossAnatomyLoss()(**batch, temperature_global=torch.tensor(0.001))
     loss.backward()
     assert loss.isfinite()
     assert batch["anatomy"].grad.isfinite().all()
 
 
-@pytest.mark.parametrize("mode", ["masked", "pooled"])
-def test_the_same_words_for_every_anatomy_move_image_rows_along_one_vector_only(make_batch, mode):
+def test_the_same_words_for_every_anatomy_move_image_rows_along_one_vector_only(make_batch):
     batch = make_batch()
     batch["caption"] = batch["caption"][:1, :1].expand_as(batch["caption"])
     batch["caption_id"] = torch.full_like(batch["caption_id"], 7)
     batch["anatomy"].requires_grad_()
-    loss = CrossAnatomyLoss(mode)(**batch, temperature_global=TEMPERATURE)
+    loss = CrossAnatomyLoss()(**batch, temperature_global=TEMPERATURE)
     loss.backward()
     assert loss.isfinite()
     gradient, words = batch["anatomy"].grad, batch["caption"][0, 0]
     torch.testing.assert_close(gradient, (gradient @ words)[..., None] * words, rtol=0, atol=1e-12)
-
-
-def test_unknown_mode_is_refused():
-    with pytest.raises(ValueError, match="mode is 'global'"):
-        CrossAnatomyLoss("global")  # type: ignore[arg-type]

@@ -63,7 +63,6 @@ def objectives() -> dict[str, nn.Module]:
     return {
         "local": LocalAnatomyLoss(),
         "cross": CrossAnatomyLoss(),
-        "pooled": CrossAnatomyLoss("pooled"),
         "separation": TextSeparationLoss(),
         "learnable prototypes": AnatomyPrototypeLoss(ANATOMIES, 6, "learnable").double(),
         "moving prototypes": AnatomyPrototypeLoss(ANATOMIES, 6, "ema").double(),

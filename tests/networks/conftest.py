@@ -15,6 +15,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
 from bundle.ctfindings.networks.image.image_tower import ConvolutionalTower
 from bundle.ctfindings.networks.image.vit_tower import VisionTransformerTower
+from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.networks.text.text_tower import TextTower
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 
@@ -90,4 +91,4 @@ def make_image() -> Callable[[], ImageEncoder]:
 @pytest.fixture
 def make_model(make_image: Callable[[], ImageEncoder], encoder: str) -> Callable[[], VisionLanguageModel]:
     """Builds the image-text model on that image encoder, the same one at every call."""
-    return lambda: VisionLanguageModel(make_image(), TextTower(encoder, embedding=8, hidden=16))
+    return lambda: VisionLanguageModel(make_image(), TextTower(encoder, embedding=8, hidden=16), FindingScorer())

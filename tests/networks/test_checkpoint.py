@@ -13,6 +13,7 @@ from bundle.ctfindings.networks.checkpoint import load_checkpoint, save_bundle_w
 from bundle.ctfindings.networks.classifier import PromptBank, ZeroShotClassifier
 from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
 from bundle.ctfindings.networks.image.image_tower import ConvolutionalTower
+from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.networks.text.text_tower import TextTower
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 
@@ -43,7 +44,7 @@ def _refusal(load: Callable[[], None], path: Path) -> str:
 def test_classifier_and_text_tower_take_their_parts_of_a_bundle_checkpoint(
     weights: Path, make_image: Callable[[], ImageEncoder], encoder: str
 ) -> None:
-    classifier = ZeroShotClassifier(make_image())
+    classifier = ZeroShotClassifier(make_image(), FindingScorer())
     text = TextTower(encoder, EMBEDDING, hidden=16)
     load_checkpoint(classifier, weights)
     load_checkpoint({"text": text}, weights)
@@ -127,7 +128,7 @@ def test_truncated_file_is_refused(weights: Path, make_model: Build) -> None:
 
 def test_checkpoint_of_another_geometry_is_refused(weights: Path) -> None:
     tower = ConvolutionalTower(patch=2, channels=(8, 8, 8, 16), blocks=(1, 2, 1, 1), width=12, heads=2)
-    other = ZeroShotClassifier(ImageEncoder(tower, EMBEDDING, heads=2))
+    other = ZeroShotClassifier(ImageEncoder(tower, EMBEDDING, heads=2), FindingScorer())
     message = _refusal(lambda: load_checkpoint(other, weights), weights)
     assert "use the configuration it was trained with" in message and "image.tower.fine.1" in message
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from bundle.ctfindings.anatomy import THORAX, anatomy_index
 from bundle.ctfindings.networks.image.pooling import token_membership
 from bundle.ctfindings.networks.text.prompts import mean_over_templates, template_bank
-from bundle.ctfindings.networks.vision_language import VisionLanguageModel, temperatures
+from bundle.ctfindings.networks.vision_language import VisionLanguageModel, temperature
 
 ALWAYS = {"anatomy", "anatomy_valid", "anatomy_logits", "membership", "temperature", "temperature_global"}
 LUNG, HEART = anatomy_index("lung"), anatomy_index("heart")
@@ -127,7 +127,7 @@ def test_temperatures_stay_in_their_range(model: VisionLanguageModel, scans: Ten
 def test_a_temperature_that_left_its_range_learns_back_into_it_and_no_further_out(value: float, inward: float) -> None:
     for direction in (inward, -inward):
         log = torch.tensor(value, requires_grad=True)
-        (direction * temperatures(log, log.detach(), (0.001, 0.5))["temperature"]).backward()
+        (direction * temperature(log)).backward()
         assert log.grad is not None
         # d exp(b) = exp(b), at the bound b that the value stands for.
         expected = direction * (0.001 if value < 0 else 0.5) if direction == inward else 0.0
@@ -136,7 +136,7 @@ def test_a_temperature_that_left_its_range_learns_back_into_it_and_no_further_ou
 
 def test_a_temperature_inside_its_range_has_the_gradient_of_the_exponential() -> None:
     log = torch.tensor(-2.0, requires_grad=True)
-    temperatures(log.detach(), log, (0.001, 0.5))["temperature_global"].backward()
+    temperature(log).backward()
     assert log.grad is not None and log.grad.item() == pytest.approx(math.exp(-2.0))
 
 

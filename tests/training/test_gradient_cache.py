@@ -323,7 +323,7 @@ def test_groups_hold_every_micro_batch_once_and_drop_an_incomplete_rest() -> Non
     assert [next(group) for group in groups] == [0, 3], "a group that was not read to its end does not shift the next"
 
 
-@pytest.mark.parametrize(("size", "message"), [(0, "at least 1"), (8, "gives 7 micro-batches and a step needs 8")])
+@pytest.mark.parametrize(("size", "message"), [(0, "at least 1"), (8, "has 7 micro-batches and a step needs 8")])
 def test_a_group_that_cannot_be_filled_is_refused(size: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MicroBatches(range(7), size)  # type: ignore[arg-type]

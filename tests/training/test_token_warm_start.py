@@ -30,6 +30,7 @@ from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
 from bundle.ctfindings.networks.image.image_tower import ConvolutionalTower
 from bundle.ctfindings.networks.image.pooling import finding_tokens
 from bundle.ctfindings.networks.image.vit_tower import VisionTransformerTower
+from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.networks.text.text_tower import TextTower
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 from bundle.ctfindings.training.token_warm_start import TokenSample, TokenWarmStart
@@ -67,7 +68,7 @@ def make_model(statistics: bool = True) -> VisionLanguageModel:
         tower = VisionTransformerTower(
             patch=(4, 4, 4), size=(SIDE, SIDE, SIDE), width=12, depth=4, heads=2, perceptron=16, levels=(0, 2)
         )
-    return VisionLanguageModel(ImageEncoder(tower, embedding=8, heads=2), cast(TextTower, Texts()))
+    return VisionLanguageModel(ImageEncoder(tower, embedding=8, heads=2), cast(TextTower, Texts()), FindingScorer())
 
 
 def make_batch(seed: int, scans: int = 3) -> dict[str, Any]:

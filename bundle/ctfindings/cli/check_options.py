@@ -1,6 +1,4 @@
-"""Options of ``monai.bundle run``: one that no configuration knows, or that is no number where one belongs, is refused
-in one line.
-"""
+"""Options of ``monai.bundle run``: rejects a misspelt key, and a word where the configuration has a number."""
 
 from __future__ import annotations
 
@@ -18,55 +16,44 @@ _OF_MONAI = {name for name in inspect.signature(run).parameters if name != "over
 
 
 def check_options(arguments: Sequence[str] | None = None) -> None:
-    """Refuses a misspelt option of the command line, and a word where the configuration has a number.
+    """Checks the options of the command line against the keys of the configuration files.
 
     Args:
-        arguments: of the program; its own by default. Without ``--config_file`` among them the program was not started
-            by ``monai.bundle run``, and nothing is checked.
+        arguments: Command-line arguments, by default those of this process. Without ``--config_file`` the program was
+            not started by ``monai.bundle run``, and nothing is checked.
 
     Raises:
-        ValueError: when an option is no key of the configuration files, or its value is no number and the files have
-            one there.
+        ValueError: An option is not a key of the files, or its value is a word and the files have a number.
     """
     given = _options(sys.argv[1:] if arguments is None else arguments)
     if "config_file" not in given:
         return
     content = ConfigParser.load_config_files(_files(given["config_file"]))
-    known = {_key(name) for name in content}
+    known = {_key(name) for name in content} | _OF_MONAI
     for name, value in given.items():
-        if _key(name) not in known | _OF_MONAI | {ConfigParser.meta_key}:
-            near = get_close_matches(_key(name), known | _OF_MONAI, n=1)
-            remedy = (
-                f"did you mean --{near[0]}?"
-                if near
-                else "the keys at the top of the configuration files are the options"
-            )
-            raise ValueError(f"--{name}: no configuration file has this key; {remedy}")
+        if _key(name) not in known | {ConfigParser.meta_key}:
+            near = get_close_matches(_key(name), known, n=1)
+            remedy = f"did you mean --{near[0]}?" if near else "the options are the top-level keys of these files"
+            raise ValueError(f"--{name}: not a key of the configuration files; {remedy}")
         default = content.get(name)
         if isinstance(default, int | float) and not _may_be_number(value):
-            wanted = "is neither True nor False" if isinstance(default, bool) else "is no number"
-            raise ValueError(f"--{name} {value}: {wanted}; the configuration has {default}")
+            wanted = "True or False" if isinstance(default, bool) else "a number"
+            raise ValueError(f"--{name}: expected {wanted}, got {value!r}; the configuration has {default}")
 
 
 def _options(arguments: Sequence[str]) -> dict[str, str]:
-    """Options by name, as Fire reads them: ``--name value``, ``--name=value`` or ``--name`` for True, with ``-`` in
-    names for ``_``.
-    """
+    """Options as Fire reads them: ``--name value``, ``--name=value`` or ``--name`` for True; ``-`` stands for ``_``."""
     found: dict[str, str] = {}
     for place, argument in enumerate(arguments):
         if match := re.fullmatch(r"--([A-Za-z_+][^=\s]*)(?:=(.*))?", argument, re.DOTALL):
             following = arguments[place + 1] if place + 1 < len(arguments) else "--"
-            found[match[1].replace("-", "_")] = (
-                ("True" if following.startswith("--") else following) if match[2] is None else match[2]
-            )
+            separate = "True" if following.startswith("--") else following
+            found[match[1].replace("-", "_")] = separate if match[2] is None else match[2]
     return found
 
 
 def _may_be_number(value: str) -> bool:
-    """Whether a value is a number, True, False or None, or an expression or reference, of which nothing is known here.
-
-    The command line takes ``false`` for a word, and a word for true.
-    """
+    """Whether a value is a number, True, False, None, a reference or an expression. Fire reads ``false`` as a word."""
     if value.startswith(("$", "@", "%")):
         return True
     try:
@@ -76,7 +63,7 @@ def _may_be_number(value: str) -> bool:
 
 
 def _key(name: str) -> str:
-    """The key at the top of a configuration to which ``key#part`` belongs."""
+    """The top-level key of ``key#part``."""
     return re.split("#|::", name.lstrip("+"))[0]
 
 

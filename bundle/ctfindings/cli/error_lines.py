@@ -1,4 +1,4 @@
-"""Running a workflow from the command line: an input that cannot be used ends it in one line, not in a traceback."""
+"""Errors of the command line: an input that cannot be used ends the program with one line, not with a traceback."""
 
 from __future__ import annotations
 
@@ -12,60 +12,53 @@ Result = TypeVar("Result")
 _PACKAGE = __name__.rsplit(".", 2)[0]
 
 
-def run_or_exit(task: Callable[..., Result], *args: object) -> Result:
-    """Calls ``task(*args)``; an error of ours becomes ``error: FILE: what is wrong; remedy`` on stderr and exit code 1.
+def one_line_errors() -> None:
+    """Makes every uncaught input error of this process one line on stderr, with exit code 1; Ctrl-C, with code 130.
 
-    MONAI and Ignite wrap what a transform or handler raises, so the chain of causes is searched. Any other error passes
-    as it is. Ctrl-C becomes a line and code 130.
+    Call it first in a workflow (``initialize``). Other errors keep their traceback.
+    """
+    sys.excepthook = _print_and_exit
+
+
+def _print_and_exit(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    ending = _ending(error)
+    if ending is None:
+        sys.__excepthook__(kind, error, trace)
+    elif isinstance(ending.code, str):
+        print(ending.code, file=sys.stderr)
+    else:
+        raise ending
+
+
+def run_or_exit(task: Callable[..., Result], *args: object) -> Result:
+    """Calls ``task(*args)`` for a script; its input errors and Ctrl-C end the script as in ``one_line_errors``.
 
     Raises:
-        SystemExit: with the one line, or 130.
+        SystemExit: with the line, or with 130 for Ctrl-C.
     """
     try:
         return task(*args)
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
-        raise SystemExit(130) from None
-    except Exception as error:
-        ours = input_error(error)
-        if ours is None:
+    except (Exception, KeyboardInterrupt) as error:
+        ending = _ending(error)
+        if ending is None:
             raise
-        raise SystemExit(_line(ours)) from None
+        raise ending from None
 
 
-def input_errors_in_one_line() -> None:
-    """From now on an error of ours that nobody catches ends the program as in ``run_or_exit``: one line on stderr, exit
-    code 1.
-
-    For the command line: MONAI builds what a config names before it calls anything, and wraps in a ``RuntimeError``
-    what that raises.
-    """
-    if sys.excepthook is not _one_line:
-        _hooks.append(sys.excepthook)
-        sys.excepthook = _one_line
-
-
-_hooks: list[Callable[..., object]] = []
-"""What was there before, for errors that are not ours."""
-
-
-def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _ending(error: BaseException) -> SystemExit | None:
+    """How the program ends: with a line, or with a code after the line was printed. None for an error of the program."""
+    if isinstance(error, KeyboardInterrupt):
+        print("stopped by Ctrl-C", file=sys.stderr)
+        return SystemExit(130)
     ours = input_error(error)
-    if ours is None:
-        _hooks[-1](kind, error, trace)
-    else:
-        print(_line(ours), file=sys.stderr)
-
-
-def _line(error: ValueError) -> str:
-    return f"error: {' '.join(str(error).split())}"
+    return None if ours is None else SystemExit(f"error: {' '.join(str(ours).split())}")
 
 
 def input_error(error: BaseException) -> ValueError | None:
-    """The first error of ours in a chain of causes; None when there is none.
+    """The first input error in a chain of causes, since MONAI and Ignite wrap what a component raises; None without one.
 
-    A ValueError is ours when a function of this package raised it: all of these name the input and the remedy in one
-    line. One that a library raised inside a function of ours is a fault of the program, and keeps its traceback.
+    An input error is a ValueError that this package raised: all of these name the input and the remedy. A ValueError
+    that a library raised is an error of the program.
     """
     link: BaseException | None = error
     while link is not None:
@@ -76,10 +69,8 @@ def input_error(error: BaseException) -> ValueError | None:
 
 
 def _raised_in(error: BaseException) -> str:
-    """Name of the module whose line raised an error."""
+    """Name of the module that raised an error."""
     trace = error.__traceback__
-    if trace is None:
-        return ""
-    while trace.tb_next is not None:
+    while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return str(trace.tb_frame.f_globals.get("__name__", ""))
+    return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))

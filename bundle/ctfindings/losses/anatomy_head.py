@@ -30,33 +30,33 @@ class AnatomyHeadLoss(_Loss):
         1.193
     """
 
-    inputs: tuple[str, ...] = ("anatomy_logits", "membership", "membership_known")
+    inputs: tuple[str, ...] = ("anatomy_logits", "membership", "anatomy_known")
 
     def __init__(self, smooth: float = 1e-5) -> None:
         super().__init__()
         self.smooth = smooth
 
-    def forward(self, anatomy_logits: Tensor, membership: Tensor, membership_known: Tensor) -> Tensor:
+    def forward(self, anatomy_logits: Tensor, membership: Tensor, anatomy_known: Tensor) -> Tensor:
         """
         Args:
             anatomy_logits: the head's answer for each token and anatomy, (B, N, K).
             membership: whether, or by which share in [0, 1], the token belongs to the anatomy, (B, N, K) bool or float.
-            membership_known: anatomies that were segmented in the scan, (B, K) bool; the others do not count.
+            anatomy_known: anatomies that were segmented in the scan, (B, K) bool; the others do not count.
 
         Returns:
             The mean over the known anatomies of all scans; zero, without gradient, when none is known.
         """
-        return self.means(anatomy_logits, membership, membership_known)[0, 0]
+        return self.means(anatomy_logits, membership, anatomy_known)[0, 0]
 
-    def means(self, anatomy_logits: Tensor, membership: Tensor, membership_known: Tensor) -> Tensor:
+    def means(self, anatomy_logits: Tensor, membership: Tensor, anatomy_known: Tensor) -> Tensor:
         """The loss, and the number of known anatomies it is the mean over (``CompositeLoss.condense``), ``[1, 2]``."""
-        if not membership_known.any():
+        if not anatomy_known.any():
             return anatomy_logits.new_zeros(1, 2)
-        logits = anatomy_logits.transpose(1, 2)[membership_known]
-        target = membership.transpose(1, 2)[membership_known].to(logits.dtype)
+        logits = anatomy_logits.transpose(1, 2)[anatomy_known]
+        target = membership.transpose(1, 2)[anatomy_known].to(logits.dtype)
         probability = torch.sigmoid(logits)
         size = probability.sum(dim=1) + target.sum(dim=1)
         overlap = size - (probability - target).abs().sum(dim=1)
         dice = (overlap + self.smooth) / (size + self.smooth)
         mean = F.binary_cross_entropy_with_logits(logits, target) + (1 - dice).mean()
-        return with_counts([mean], [membership_known.sum()])
+        return with_counts([mean], [anatomy_known.sum()])

@@ -1,4 +1,4 @@
-"""The training objective: a weighted sum of losses that reads the dictionaries of a training step."""
+"""The training objective: a weighted sum of losses over the named entries of a training step (``step_keys``)."""
 
 from __future__ import annotations
 
@@ -11,35 +11,34 @@ from torch.nn.modules.loss import _Loss
 
 from bundle.ctfindings.losses.gathering import true_on_every_rank, world_size
 from bundle.ctfindings.losses.means import mean_of_parts
-
-MEANS_OF, GIVEN_TO = "means_of_", "given_to_"
-"""Begin the names of what ``CompositeLoss.condense`` says of a loss."""
+from bundle.ctfindings.step_keys import MEANS_OF, WAS_GIVEN
 
 
 class CompositeLoss(_Loss):
-    """Weighs losses, and leaves out those whose inputs a batch does not have: mixed data is the rule.
+    """Weighted sum of losses; a loss whose inputs a batch does not have is left out, because mixed data is the rule.
 
-    A loss says what it needs in its attribute ``inputs``, a tuple of names that are its arguments and keys of the
-    dictionaries. A loss that gathers over ranks says so with ``gathers = True``; it is computed only where every rank
-    has its inputs, because a rank that waits for the rows of another would wait for ever. A loss whose value is a sum
-    of means over the scans of a batch has a method ``means``, so that it can be computed on parts of a batch, one at a
-    time (``condense``). Its attribute ``empty_if_absent`` names the inputs for which such a loss takes None in a part
-    that has none, because scans without them still count beside scans that have them.
+    A loss names the entries it reads in its attribute ``inputs``, which are the arguments of its ``forward``. Optional
+    attributes of a loss:
+
+    - ``gathers = True``: the loss gathers rows of all ranks. It is computed only if every rank has its inputs;
+      otherwise one rank would wait for the others forever.
+    - ``means(**inputs)``: the loss is a sum of means over the scans of a batch, so that it can be computed on parts of a
+      batch (``condense``).
+    - ``empty_if_absent``: inputs that ``means`` takes as None. Scans without them still count.
 
     Args:
-        losses: the losses by name.
-        weights: the weight of each loss, by the same names; a loss of weight 0 is never computed.
-        warmup_steps: training steps over which a weight grows linearly to its value, for the names given. A training
-            step is a call with gradients enabled; without gradients every weight is at its full value, so that
-            validation totals compare between epochs.
+        losses: Losses by name.
+        weights: Weight of each loss. A loss of weight 0 is never computed.
+        warmup_epochs: Epochs over which the weight of a loss grows linearly from 0, by name.
+        steps_per_epoch: Training steps of an epoch. A step is a call with gradients enabled; calls without gradients
+            use the full weights, so that validation totals compare between epochs.
 
     Attributes:
-        last: the unweighted value of each loss that took part in the last call, detached, for logging.
-        step: training steps done, part of the state dictionary: save the loss in the checkpoint and the warm-up resumes
-            where it stopped.
+        last: Unweighted value of each loss that took part in the last call, detached, for logging.
+        step: Number of training steps, saved in the state dictionary, so that a resumed run resumes the warm-up.
 
     Raises:
-        ValueError: when the names do not match, a weight is negative or not a number, or a warm-up is negative.
+        ValueError: The names do not match, a weight is negative or not a number, or a warm-up is negative.
 
     Example:
         >>> import torch
@@ -56,32 +55,31 @@ class CompositeLoss(_Loss):
         self,
         losses: Mapping[str, nn.Module],
         weights: Mapping[str, float],
-        warmup_steps: Mapping[str, int] | None = None,
+        warmup_epochs: Mapping[str, float] | None = None,
+        steps_per_epoch: int = 1,
     ) -> None:
         super().__init__()
-        warmup_steps = warmup_steps or {}
+        warmup_epochs = warmup_epochs or {}
         if set(weights) != set(losses):
             raise ValueError(
-                f"weights are given for {sorted(weights)}, losses are {sorted(losses)}; each loss needs a weight (0 leaves it out)"
+                f"loss_weights has {sorted(weights)}, the losses are {sorted(losses)}; give each loss a weight, 0 to leave it out"
             )
-        if not set(warmup_steps) <= set(losses):
-            raise ValueError(f"warmup_steps are given for {sorted(warmup_steps)}, losses are {sorted(losses)}")
+        if not set(warmup_epochs) <= set(losses):
+            raise ValueError(f"loss_warmup_epochs has {sorted(warmup_epochs)}, the losses are {sorted(losses)}")
         for name, weight in weights.items():
             if not weight >= 0:
-                raise ValueError(f"weight of loss {name!r} is {weight}; it must be a number of at least 0")
-        for name, steps in warmup_steps.items():
-            if steps < 0:
-                raise ValueError(f"warm-up of loss {name!r} is {steps} steps; it must be at least 0")
+                raise ValueError(f"weight of loss {name!r}: expected a number of at least 0, got {weight}")
+        for name, epochs in warmup_epochs.items():
+            if not epochs >= 0:
+                raise ValueError(f"warm-up of loss {name!r}: expected at least 0 epochs, got {epochs}")
         self.losses = nn.ModuleDict(losses)
         self.weights = dict(weights)
-        self.warmup_steps = dict(warmup_steps)
+        self.warmup_steps = {name: epochs * steps_per_epoch for name, epochs in warmup_epochs.items()}
         self.last: dict[str, Tensor] = {}
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def current_weights(self) -> dict[str, float]:
-        """The weight of each loss in the next call: ``weight * (step + 1) / warmup_steps`` while it grows, step
-        counting from 0.
-        """
+        """The weight of each loss in the next call: ``weight * (step + 1) / warm-up steps`` during its warm-up."""
         if not self.warmup_steps or not torch.is_grad_enabled():
             return dict(self.weights)
         step = int(self.step)
@@ -91,61 +89,53 @@ class CompositeLoss(_Loss):
         }
 
     def condense(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Any]:
-        """The outputs for a part of a batch, with the means of the losses that are sums of means in place of what only
-        these read.
+        """Reduces what a part of a batch says about every token to the few means that the losses need of it.
 
-        The outputs of a network are large where they speak of every token, and its means are two numbers: parts
-        condensed and joined along the first axis cost a large batch next to nothing, and ``forward`` gives the value of
-        the whole batch from them.
+        Condensed parts, joined along the first axis, give the same ``forward`` as the whole batch and need almost no
+        memory.
 
         Args:
-            outputs: of the network for the part.
-            targets: of the part.
+            outputs: Outputs of the network for the part.
+            targets: Targets of the part.
 
         Returns:
-            The other outputs, and for each such loss ``means_of_<name>``, ``[1, T, 2]``: its T means and the counts
-            they are taken over; and ``given_to_<name>``, ``[1]``: whether the part had all of its inputs. A loss for
-            which the part says nothing has neither.
+            The outputs that other losses read. For each loss with ``means``, also ``means_of_<name>`` ``[1, T, 2]``, its
+            T means with their counts, and ``was_given_<name>`` ``[1]``, whether the part had all of its inputs. Both
+            are absent if the part has nothing to say about the loss.
         """
         weighed = {name: loss for name, loss in self.losses.items() if self.weights[name] > 0}
         apart = {name: cast(Any, loss) for name, loss in weighed.items() if hasattr(loss, "means")}
-        kept = {
-            key for name, loss in weighed.items() if name not in apart for key in cast(tuple[str, ...], loss.inputs)
-        }
+        kept = {key for name, loss in weighed.items() if name not in apart for key in _inputs(loss)}
         condensed = {key: value for key, value in outputs.items() if key in kept}
         for name, loss in apart.items():
-            given = {key: targets.get(key) if outputs.get(key) is None else outputs[key] for key in loss.inputs}
+            given = _arguments(loss, outputs, targets)
             absent = {key for key, value in given.items() if value is None}
             if absent <= set(getattr(loss, "empty_if_absent", ())):
                 means = loss.means(**given)
                 condensed[MEANS_OF + name] = means[None]
-                condensed[GIVEN_TO + name] = torch.tensor([not absent], device=means.device)
+                condensed[WAS_GIVEN + name] = torch.tensor([not absent], device=means.device)
         return condensed
 
     def forward(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Tensor:
         """
         Args:
-            outputs: what the network gave, by name; absent or None where it had nothing to give. Or parts that
-                ``condense`` gave, joined.
-            targets: what is known of the batch, by name; looked up where `outputs` has no such entry.
+            outputs: Outputs of the network, absent or None where it had none; or joined parts from ``condense``.
+            targets: Targets of the batch, used where ``outputs`` has no entry of that name.
 
         Returns:
-            The weighted sum, a scalar. When no loss takes part it is a zero on which ``backward`` works.
+            The weighted sum, a scalar. If no loss takes part, a zero on which ``backward`` works.
         """
         anchor = _anchor(outputs)
         weights = self.current_weights()
         active = [name for name in self.losses if weights[name] > 0]
         arguments = {name: _arguments(self.losses[name], outputs, targets) for name in active}
-        gathering = [name for name in arguments if getattr(self.losses[name], "gathers", False)]
-        everywhere = true_on_every_rank([arguments[name] is not None for name in gathering], anchor.device)
-        left_out = [name for name, present in zip(gathering, everywhere, strict=True) if not present]
+        complete = [name for name in active if all(value is not None for value in arguments[name].values())]
+        gathering = [name for name in active if getattr(self.losses[name], "gathers", False)]
+        agreed = true_on_every_rank([name in complete for name in gathering], anchor.device)
+        left_out = [name for name, present in zip(gathering, agreed, strict=True) if not present]
 
-        values = {
-            name: self.losses[name](**given)
-            for name, given in arguments.items()
-            if given is not None and name not in left_out
-        }
-        condensed = [name for name in active if GIVEN_TO + name in outputs and outputs[GIVEN_TO + name].any()]
+        values = {name: self.losses[name](**arguments[name]) for name in complete if name not in left_out}
+        condensed = [name for name in active if WAS_GIVEN + name in outputs and outputs[WAS_GIVEN + name].any()]
         values |= {name: mean_of_parts(outputs[MEANS_OF + name]).sum() for name in condensed}
         self.last = {name: value.detach() for name, value in values.items()}
         total = anchor.new_zeros(())
@@ -153,24 +143,25 @@ class CompositeLoss(_Loss):
             total = total + weights[name] * value
         if torch.is_grad_enabled():
             self.step += 1
-            # DistributedDataParallel waits for every parameter, also on the rank whose batch had no input for one of
-            # the losses.
+            # DistributedDataParallel waits for every parameter, also on a rank whose batch lacks the inputs of a loss.
             if world_size() > 1 or not total.requires_grad:
                 total = total + anchor
         return total
 
 
-def _arguments(loss: nn.Module, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The arguments of a loss by name, or None when one is absent."""
-    names = cast(tuple[str, ...], loss.inputs)
-    arguments = {name: targets.get(name) if outputs.get(name) is None else outputs[name] for name in names}
-    return None if any(value is None for value in arguments.values()) else arguments
+def _inputs(loss: nn.Module) -> tuple[str, ...]:
+    return cast(tuple[str, ...], loss.inputs)
+
+
+def _arguments(loss: nn.Module, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a loss by name; None where absent."""
+    return {key: targets.get(key) if outputs.get(key) is None else outputs[key] for key in _inputs(loss)}
 
 
 def _anchor(outputs: Mapping[str, Any]) -> Tensor:
-    """A scalar zero that depends on all outputs, on their device; it depends on itself when no output has a gradient.
+    """A scalar zero that depends on all outputs; it is a leaf with gradient if no output has one.
 
-    It adds sums of nothing: unlike ``0 * output.sum()`` they stay zero when an output holds infinity or NaN.
+    It adds empty sums: unlike ``0 * output.sum()`` they stay zero where an output is infinite or NaN.
     """
     floating = [value for value in outputs.values() if isinstance(value, Tensor) and value.is_floating_point()]
     connected = [value[None][:0].sum() for value in floating if value.requires_grad]

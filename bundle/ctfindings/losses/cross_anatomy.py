@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
 from bundle.ctfindings.losses.gathering import PAIR_INPUTS, gather_pairs
-from bundle.ctfindings.losses.soft_targets import row_normalise, semantic_matrix, symmetric_cross_entropy
+from bundle.ctfindings.losses.soft_targets import row_normalise, semantic_matrix
 
 
 class CrossAnatomyLoss(_Loss):
@@ -22,12 +20,8 @@ class CrossAnatomyLoss(_Loss):
     vectors are equal, such a pair moves image rows along that one vector only. `AnatomyPrototypeLoss` is the
     alternative for batches too small to hold many anatomies.
 
-    Args:
-        mode: "masked" contrasts each positive pair with other anatomies only, so that the loss does not compete with
-            `LocalAnatomyLoss`; "pooled" is one cross-entropy with soft targets over all pairs.
-
-    Raises:
-        ValueError: when the mode is neither.
+    Each positive pair is contrasted with pairs of other anatomies only, so that the loss does not compete with
+    `LocalAnatomyLoss`.
 
     Example:
         >>> import torch
@@ -42,12 +36,6 @@ class CrossAnatomyLoss(_Loss):
     inputs: tuple[str, ...] = (*PAIR_INPUTS, "temperature_global")
     gathers = True
 
-    def __init__(self, mode: Literal["masked", "pooled"] = "masked") -> None:
-        super().__init__()
-        if mode not in ("masked", "pooled"):
-            raise ValueError(f"mode is {mode!r}; it can be 'masked' or 'pooled'")
-        self.mode = mode
-
     def forward(self, temperature_global: Tensor, **rows: Tensor) -> Tensor:
         """
         Args:
@@ -55,18 +43,15 @@ class CrossAnatomyLoss(_Loss):
             rows: the pairs of this rank, by the argument names of `gather_pairs`.
 
         Returns:
-            The mean over pairs and both directions; zero, without gradient, without a valid pair or, when masked, with
-            one anatomy only.
+            The mean over pairs and both directions; zero, without gradient, if fewer than two anatomies have a pair.
         """
         pairs = gather_pairs(**rows)
         valid, organ = pairs.valid, pairs.valid.nonzero()[:, 1]
         other = organ[:, None] != organ
-        if organ.numel() == 0 or (self.mode == "masked" and not other.any()):
+        if not other.any():
             return pairs.anatomy.new_zeros(())
         similarity = pairs.anatomy[valid] @ pairs.caption[valid].T / temperature_global
         positives = semantic_matrix(pairs.caption_id[valid], pairs.caption_normal[valid], organ)
-        if self.mode == "pooled":
-            return symmetric_cross_entropy(similarity, positives)
         weights = row_normalise(positives, similarity.dtype)
         return (_against_others(similarity, weights, other) + _against_others(similarity.T, weights, other)) / 2
 

@@ -81,10 +81,10 @@ class ZeroShotClassifier(nn.Module):
         scored: whether a finding is scored at all, C.
     """
 
-    def __init__(self, image: ImageEncoder, scorer: FindingScorer | None = None) -> None:
+    def __init__(self, image: ImageEncoder, scorer: FindingScorer) -> None:
         super().__init__()
         self.image = image
-        self.scorer = FindingScorer() if scorer is None else scorer
+        self.scorer = scorer
         self.bank = PromptBank(image.embedding)
         self.template_ids = tuple(template.id for template in TEMPLATES)
         self.scored = (True,) * len(FINDINGS)

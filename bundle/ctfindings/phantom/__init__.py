@@ -1,5 +1,5 @@
 """Synthetic chest CTs with known anatomy, findings, masks, reports and slice references."""
 
-from bundle.ctfindings.phantom.dataset import make_dataset
+from bundle.ctfindings.phantom.training_datalist import datalist_or_synthetic
 
-__all__ = ["make_dataset"]
+__all__ = ["datalist_or_synthetic"]

@@ -1,6 +1,7 @@
-"""Training: handlers, checkpoints, gradient caching, warm start."""
+"""Training: handlers, checkpoints, gradient caching, warm start, fine-tuning."""
 
 from bundle.ctfindings.training.checkpointing import RunCheckpoint
+from bundle.ctfindings.training.finetuning import export_finetuned, start_from
 from bundle.ctfindings.training.glibc_allocator import keep_freed_memory
 from bundle.ctfindings.training.gradient_cache import GradientCache, MicroBatches
 from bundle.ctfindings.training.handlers import EpochSeed, FreezeStandardization, LossLog, MacroAuc, MetricLog
@@ -17,6 +18,8 @@ __all__ = [
     "MicroBatches",
     "RunCheckpoint",
     "TokenWarmStart",
+    "export_finetuned",
     "keep_freed_memory",
     "parameter_groups",
+    "start_from",
 ]

@@ -1,19 +1,17 @@
-"""Large batches on small machines: gradients of the whole batch with the memory of a part of it (gradient caching).
+"""Gradient caching: the gradient of a large batch with the memory of a micro-batch.
 
 Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021,
-https://arxiv.org/abs/2101.06983. The batch passes the network twice, in parts (micro-batches): first without gradient,
-to get every output; the loss of the joined outputs then gives the gradient of each output; in the second pass every
-part is run again, with the same random draws and running statistics, and its outputs are differentiated with those
-gradients. The result is the gradient of the whole batch, whatever the loss. It costs one more forward pass, and what
-the outputs themselves take; nothing else grows with the batch. A loss that can do so (``CompositeLoss.condense``) first
-reduces what a part says of its tokens to the means that it needs of them, so that the outputs are a few rows for each
-scan.
+https://arxiv.org/abs/2101.06983. The micro-batches pass through the network twice. The first pass, without gradient,
+gives all outputs; the loss of the joined outputs gives the gradient of each output. The second pass repeats each
+micro-batch, with the same random draws and running statistics, and backpropagates those gradients. The result is the
+gradient of the whole batch for any loss, at the cost of one more forward pass. ``CompositeLoss.condense`` reduces
+outputs with one row per token to their means before they are kept.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -27,40 +25,27 @@ from monai.utils import CommonKeys as Keys
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from bundle.ctfindings.losses.composite import GIVEN_TO, MEANS_OF
 from bundle.ctfindings.networks.image.standardization import RunningStandardization
-
-BATCH_AXIS = {"prompt_drawn": 1}
-"""Outputs of the network whose scans are not along the first axis."""
-
-PER_SNIPPET = ("depth", "depth_mm", "snippet", "target_mm")
-"""Outputs with a row for each snippet, so that a part without snippets has no rows of them."""
-
-
-def rows_if_absent(name: str, scans: int) -> int:
-    """Rows of an output in a part that does not have it, where others do: one for each scan, but for what counts other
-    things.
-    """
-    return 0 if name in PER_SNIPPET or name.startswith((MEANS_OF, GIVEN_TO)) else scans
+from bundle.ctfindings.step_keys import batch_axis
 
 
 class MicroBatches:
-    """A loader's batches in groups: each group is one step of the optimizer, and is read while it is used.
+    """Groups the batches of a loader; each group is one optimizer step, and is read while it is used.
 
     Args:
-        loader: of the micro-batches; with a ``sampler``.
-        size: micro-batches of a group. An incomplete group at the end of an epoch is dropped.
+        loader: Loader of the micro-batches.
+        size: Micro-batches of a group. An incomplete group at the end of an epoch is dropped.
 
     Raises:
-        ValueError: when the size is not positive, or the loader has not enough for one group.
+        ValueError: The size is below 1, or the loader has fewer batches than one group.
     """
 
     def __init__(self, loader: Iterable[Any], size: int) -> None:
         if size < 1:
-            raise ValueError(f"a group of {size} micro-batches was asked for; it needs at least 1")
+            raise ValueError(f"micro_batches: expected at least 1, got {size}")
         if len(cast(Sized, loader)) < size:
             raise ValueError(
-                f"the data set gives {len(cast(Sized, loader))} micro-batches and a step needs {size}; lower micro_batches or batch_size"
+                f"the data set has {len(cast(Sized, loader))} micro-batches and a step needs {size}; lower micro_batches or batch_size"
             )
         self.loader = loader
         self.size = size
@@ -72,7 +57,7 @@ class MicroBatches:
     def __iter__(self) -> Iterator[Iterator[Any]]:
         source = iter(self.loader)
         for _ in range(len(self)):
-            group = _take(source, self.size)
+            group = (next(source) for _ in range(self.size))
             yield group
             # What was not read of this group does not belong to the next.
             for _ in group:
@@ -80,20 +65,17 @@ class MicroBatches:
 
 
 class GradientCache:
-    """One step over a group of micro-batches, as the ``iteration_update`` of MONAI's ``SupervisedTrainer``.
+    """One optimizer step over a group of micro-batches: ``iteration_update`` of MONAI's ``SupervisedTrainer``.
 
-    Losses that contrast within a batch see all scans of the group, and of all ranks where they gather; the network's
-    parameters get the gradient of that loss, as if the group had been one batch. The scans wait on the disk between the
-    two passes, so that memory is that of one micro-batch. Works under ``DistributedDataParallel``, which exchanges
-    gradients once a step, with mixed precision (the trainer's ``amp``), and with any checkpoint, for a step leaves
-    nothing behind.
+    Contrastive losses see all scans of the group, and of all ranks where they gather. The scans wait on disk between the
+    two passes. Works with ``DistributedDataParallel``, which exchanges gradients once a step, and with mixed precision
+    (``amp``). A step leaves no state behind.
 
     Args:
-        waiting_dir: folder in which the scans of a step wait, below which each step makes and removes its own; the
-            system's temporary folder by default. Where that is kept in memory, name one on a disk.
+        waiting_dir: Folder for the waiting scans; None for the system's temporary folder, which should be on a disk.
     """
 
-    def __init__(self, waiting_dir: str | Path | None = None) -> None:
+    def __init__(self, waiting_dir: str | Path | None) -> None:
         self.waiting_dir = waiting_dir
 
     def __call__(self, engine: Engine, group: Iterable[Any]) -> dict[str, Any]:
@@ -115,14 +97,14 @@ class GradientCache:
                 draws.append(_random_state(trainer.state.device))
                 statistics.append(_running_statistics(trainer.network))
                 with torch.no_grad(), _precision(trainer):
-                    outputs.append(_detached(_condensed(trainer, _forward(trainer, prepared), prepared[1])))
+                    outputs.append(_condensed(trainer, _forward(trainer, prepared), prepared[1]))
                 targets.append(prepared[1])
                 del prepared
             afterwards = _random_state(trainer.state.device)
 
             rows = [len(known["labels"]) for known in targets]
             joined = _leaves(join_parts(outputs, rows))
-            # Of the parts only the shapes are needed from here on.
+            # From here on only the shapes of the parts are needed.
             shapes = [
                 {name: None if value is None else value.to("meta") for name, value in part.items()} for part in outputs
             ]
@@ -150,7 +132,7 @@ class GradientCache:
                         again = _forward(trainer, prepared)
                         found = _condensed(trainer, again, prepared[1])
                     pairs = [(found[name], value) for name, value in gradient.items() if found[name].requires_grad]
-                    # A part whose outputs the loss did not read still takes part in the exchange between processes.
+                    # A part whose outputs the loss does not read still takes part in the exchange between ranks.
                     zero = _zero(again)
                     torch.autograd.backward(
                         [*(output for output, _ in pairs), zero],
@@ -168,86 +150,71 @@ class GradientCache:
         return trainer.state.output
 
 
-def join_parts(parts: Sequence[dict[str, Tensor | None]], rows: Sequence[int]) -> dict[str, Tensor | None]:
+def join_parts(parts: Sequence[Mapping[str, Any]], scans: Sequence[int]) -> dict[str, Tensor | None]:
     """Outputs or targets of the micro-batches as those of the whole batch.
 
-    A scalar is the same for all parts. A part without an entry that others have gets zeros, which is what a scan
-    without a caption, a report or a mask has in a batch where others have one; but no rows of what is not counted by
-    scans.
+    Scalars are the same in all parts. A part without an entry that others have gets zeros for its scans, as a scan
+    without a caption, report or mask does in a batch; an entry that does not count scans gets no rows.
 
     Args:
-        parts: by name, scans along the first axis (``BATCH_AXIS`` names the exceptions).
-        rows: scans of each part.
+        parts: Entries by name (``step_keys``).
+        scans: Number of scans of each part.
     """
     joined: dict[str, Tensor | None] = {}
     for name in dict.fromkeys(name for part in parts for name in part):
-        held = [part[name] for part in parts if part.get(name) is not None]
-        like = held[0] if held else None
+        like = next((part[name] for part in parts if part.get(name) is not None), None)
         if like is None or like.dim() == 0:
-            joined[name] = None if like is None else like.clone()
+            joined[name] = None if like is None else like.detach().clone()
             continue
-        axis = BATCH_AXIS.get(name, 0)
+        along = batch_axis(name)
         values = []
-        for part, count in zip(parts, rows, strict=True):
-            value = part.get(name)
-            if value is None:
-                shape = list(like.shape)
-                shape[axis] = rows_if_absent(name, count)
-                value = like.new_zeros(shape)
-            values.append(value)
-        joined[name] = torch.cat(values, dim=axis)
+        for part, count in zip(parts, scans, strict=True):
+            shape = list(like.shape)
+            shape[along.axis] = count if along.per_scan else 0
+            values.append(like.new_zeros(shape) if part.get(name) is None else part[name])
+        joined[name] = torch.cat(values, dim=along.axis)
     return joined
 
 
 def split_gradients(
-    gradients: dict[str, Tensor], parts: Sequence[dict[str, Tensor | None]], rows: Sequence[int]
+    gradients: Mapping[str, Tensor], parts: Sequence[Mapping[str, Any]], scans: Sequence[int]
 ) -> list[dict[str, Tensor]]:
-    """The gradients of joined outputs, by part; that of a scalar goes to the first part, once.
+    """The gradients of joined outputs, by part; that of a scalar goes to the first part only.
 
     Args:
-        gradients: of the entries of ``join_parts`` that have one.
-        parts: what was joined.
-        rows: scans of each part.
+        gradients: Gradients of entries of ``join_parts``.
+        parts: The parts that were joined.
+        scans: Number of scans of each part.
     """
     shares: list[dict[str, Tensor]] = [{} for _ in parts]
     for name, gradient in gradients.items():
         if gradient.dim() == 0:
             shares[0][name] = gradient
             continue
-        axis = BATCH_AXIS.get(name, 0)
+        along = batch_axis(name)
         held = [part.get(name) for part in parts]
-        absent = [rows_if_absent(name, count) for count in rows]
-        sizes = [none if value is None else value.shape[axis] for value, none in zip(held, absent, strict=True)]
-        for share, value, piece in zip(shares, held, gradient.split(sizes, dim=axis), strict=True):
+        absent = [count if along.per_scan else 0 for count in scans]
+        sizes = [none if value is None else value.shape[along.axis] for value, none in zip(held, absent, strict=True)]
+        for share, value, piece in zip(shares, held, gradient.split(sizes, dim=along.axis), strict=True):
             if value is not None:
                 share[name] = piece
     return shares
 
 
-def _take(source: Iterator[Any], count: int) -> Iterator[Any]:
-    for _ in range(count):
-        yield next(source)
-
-
 def _forward(trainer: SupervisedTrainer, prepared: tuple[Any, ...]) -> dict[str, Any]:
-    """Outputs of the network for what ``prepare_batch`` made of a micro-batch."""
     image, _, args, inputs = prepared
     outputs: dict[str, Any] = trainer.inferer(image, trainer.network, *args, **inputs)
     return outputs
 
 
 def _condensed(trainer: SupervisedTrainer, outputs: dict[str, Any], targets: dict[str, Any]) -> dict[str, Any]:
-    """Outputs of a part as the loss reads them of a joined batch."""
+    """Outputs of a part with what the loss needs of its tokens; all of them for other losses than ``CompositeLoss``."""
     condense = getattr(trainer.loss_function, "condense", None)
     return outputs if condense is None else cast(dict[str, Any], condense(outputs, targets))
 
 
-def _detached(outputs: dict[str, Any]) -> dict[str, Tensor | None]:
-    return {name: None if value is None else value.detach() for name, value in outputs.items()}
-
-
 def _leaves(outputs: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
-    """The outputs as the start of a graph of their own."""
+    """The outputs as leaves of a new graph."""
     return {
         name: value.requires_grad_() if value is not None and value.is_floating_point() else value
         for name, value in outputs.items()
@@ -274,32 +241,32 @@ def _without_exchange(network: nn.Module, active: bool) -> AbstractContextManage
 
 
 def _share_running_statistics(network: nn.Module) -> None:
-    """Gives every rank the statistics of rank 0, as ``DistributedDataParallel`` does in the first forward pass of a
-    step.
+    """Gives every rank the statistics of rank 0 before they are noted for the second pass.
 
-    By then those of the first part would have been noted, and the second pass would start from others than the first.
+    ``DistributedDataParallel`` does so in the first forward pass only, which would be too late.
     """
     if isinstance(network, DistributedDataParallel):
-        for module in network.modules():
-            if isinstance(module, RunningStandardization):
-                for buffer in module.buffers():
-                    dist.broadcast(buffer, 0)
+        for module in _standardizations(network):
+            for buffer in module.buffers():
+                dist.broadcast(buffer, 0)
+
+
+def _standardizations(network: nn.Module) -> list[RunningStandardization]:
+    return [module for module in network.modules() if isinstance(module, RunningStandardization)]
 
 
 def _running_statistics(network: nn.Module) -> list[dict[str, Tensor]]:
-    """Of every standardisation, as they are before a part has been counted."""
-    modules = (module for module in network.modules() if isinstance(module, RunningStandardization))
-    return [{name: value.clone() for name, value in module.state_dict().items()} for module in modules]
+    return [
+        {name: value.clone() for name, value in module.state_dict().items()} for module in _standardizations(network)
+    ]
 
 
 def _set_running_statistics(network: nn.Module, statistics: list[dict[str, Tensor]]) -> None:
-    modules = (module for module in network.modules() if isinstance(module, RunningStandardization))
-    for module, state in zip(modules, statistics, strict=True):
+    for module, state in zip(_standardizations(network), statistics, strict=True):
         module.load_state_dict(state)
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """State of torch's generators, from which dropout and the wordings are drawn."""
     return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 

@@ -1,0 +1,132 @@
+"""The keys of a training step: every entry that passes between batch, network, losses and gradient cache.
+
+    prepare_batch  -> NetworkInputs  -> VisionLanguageModel.forward -> NetworkOutputs -> CompositeLoss
+                   -> Targets ------------------------------------------------------> CompositeLoss
+
+A loss names what it reads in its attribute ``inputs``. The gradient cache joins and splits the entries of micro-batches
+along their batch axis, which the type of an entry names. Shapes: B scans, S snippets, K anatomies, C findings, N tokens,
+D depth rows, E embedding, X Y Z voxels. Embeddings are unit vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypedDict, get_type_hints
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class BatchAxis:
+    """The axis along which an entry grows with the batch.
+
+    Attributes:
+        axis: Index of the axis.
+        per_scan: Whether it has one row for each scan. Otherwise a part of a batch may have no row at all.
+    """
+
+    axis: int = 0
+    per_scan: bool = True
+
+
+PerScan = Annotated[Tensor, BatchAxis()]
+"""Scans along the first axis. Losses that gather rows of all ranks gather along it."""
+
+PerScanSecond = Annotated[Tensor, BatchAxis(axis=1)]
+"""Scans along the second axis."""
+
+PerSnippet = Annotated[Tensor, BatchAxis(per_scan=False)]
+"""The snippets of all scans along the first axis."""
+
+Scalar = Annotated[Tensor, None]
+"""One value for the whole batch, the same in every part of it."""
+
+
+class NetworkInputs(TypedDict, total=False):
+    """What the network reads beside the image ``[B, 1, X, Y, Z]``; written by ``data.prepare_batch``."""
+
+    anatomy: PerScan  # integer [B, 1, X, Y, Z]: anatomy mask
+    anatomy_known: PerScan  # bool [B, K]: anatomies that the mask covers
+    finding_masks: PerScan  # int32 [B, 1, X, Y, Z]: bit i for finding i
+    captions: Sequence[Mapping[str, str]]  # B mappings: caption by the name of its anatomy
+    reports: Sequence[str]  # B texts, "" without a report; written by data.prepare_report_batch
+    snippets: Sequence[Sequence[Mapping[str, Any]]]  # B lists of sentences that name a slice: text, z_mm
+    affine: PerScan  # float [B, 4, 4]: voxel index of the image to RAS mm; needed with snippets
+
+
+class Targets(TypedDict, total=False):
+    """What the losses compare the outputs with; written by ``data.prepare_batch``."""
+
+    labels: PerScan  # integer [B, C]: 1 present, 0 absent, -1 unknown. Read by disease_prompts, grounding, MacroAuc
+    anatomy_known: PerScan  # bool [B, K]: anatomies that the mask covers. Read by anatomy_head
+    caption_id: PerScan  # integer [B, K]: equal for captions of equal text. Read by local_anatomy, cross_anatomy
+    caption_normal: PerScan  # bool [B, K]: the caption reports nothing abnormal. Read by local_anatomy, cross_anatomy
+    report_id: PerScan  # integer [B]: equal for reports of equal text; from data.prepare_report_batch. Read by siglip
+
+
+class NetworkOutputs(TypedDict, total=False):
+    """What the network gives; written by ``VisionLanguageModel.forward``. An entry without its input is absent or None.
+
+    ``LockedImageModel`` of the experiments writes those that need no token.
+    """
+
+    # Read by local_anatomy, cross_anatomy, anatomy_prototypes; the captions also by text_separation.
+    anatomy: PerScan  # float [B, K, E]: image rows of the anatomies, zero where not valid
+    anatomy_valid: PerScan  # bool [B, K]: anatomies in the field of view
+    caption: PerScan  # float [B, K, E]: text rows of the captions, zero where not valid
+    caption_valid: PerScan  # bool [B, K]: anatomies with a caption
+    temperature: Scalar  # float: of the contrast within one anatomy. Read by local_anatomy
+    temperature_global: Scalar  # float: of the contrast over all anatomies. Read by cross_anatomy
+
+    # Read by siglip.
+    scan: PerScan  # float [B, E]: image rows of the thorax
+    scan_valid: PerScan  # bool [B]
+    report: PerScan  # float [B, E]: text rows of the reports, zero where not valid
+    report_valid: PerScan  # bool [B]: scans with a report
+
+    # Read by snippet_localization.
+    snippet: PerSnippet  # float [S, E]: text rows of the snippets
+    target_mm: PerSnippet  # float [S]: world z of the slice that a snippet names
+    depth: PerSnippet  # float [S, D, E]: depth rows of the snippet's scan, inferior to superior
+    depth_mm: PerSnippet  # float [S, D]: their world z, NaN where padding
+
+    # Read by anatomy_head.
+    anatomy_logits: PerScan  # float [B, N, K]: logit of each token to belong to an anatomy
+    membership: PerScan | None  # bool [B, N, K]: anatomies of each token by the mask
+
+    # In training mode; wordings are drawn for each scan and finding. Read by prompt_agreement, disease_prompts, grounding.
+    prompt_drawn: PerScanSecond  # float [2, B, C, E]: text rows of the drawn statements and denials
+    finding_logits_drawn: PerScan  # float [B, C]: logit of the findings for the drawn wordings
+    token_logits_drawn: PerScan  # float [B, N, C]: the same of each token
+    anatomy_tokens: PerScan  # bool [B, N, C]: tokens of the anatomy of each finding
+    finding_tokens: PerScan  # bool [B, N, C]: tokens that the mask of each finding touches
+
+    # In evaluation mode. Read by MacroAuc and the evaluation.
+    logits: PerScan  # float [B, C]: logit of the findings for the mean over the scoring templates
+
+
+MEANS_OF, WAS_GIVEN = "means_of_", "was_given_"
+"""Prefixes of what ``CompositeLoss.condense`` writes for a loss: ``means_of_<loss>``, float [P, T, 2], and
+``was_given_<loss>``, bool [P], for P parts of a batch and T means with their counts. Read by ``CompositeLoss.forward``.
+"""
+
+
+def _axes(entries: type) -> dict[str, BatchAxis]:
+    found = {}
+    for name, hint in get_type_hints(entries, include_extras=True).items():
+        # An entry that may be None is a union, whose first member is the annotated tensor.
+        annotated = next(
+            (part for part in (hint, *getattr(hint, "__args__", ())) if hasattr(part, "__metadata__")), None
+        )
+        if annotated is not None and annotated.__metadata__[0] is not None:
+            found[name] = annotated.__metadata__[0]
+    return found
+
+
+_AXES = {**_axes(Targets), **_axes(NetworkOutputs)}
+
+
+def batch_axis(name: str) -> BatchAxis:
+    """The batch axis of an output or target. Scalars have none; ask only for tensors with axes."""
+    return BatchAxis(per_scan=False) if name.startswith((MEANS_OF, WAS_GIVEN)) else _AXES.get(name, BatchAxis())

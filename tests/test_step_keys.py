@@ -1,0 +1,56 @@
+"""The keys of a training step: what is written and read is what ``step_keys`` names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import get_type_hints
+
+import pytest
+import torch
+from torch import nn
+
+import bundle.ctfindings.losses as losses
+from bundle.ctfindings.data.batches import prepare_report_batch
+from bundle.ctfindings.networks.vision_language import VisionLanguageModel
+from bundle.ctfindings.step_keys import NetworkInputs, NetworkOutputs, Targets, batch_axis
+from tests.networks.conftest import encoder, make_image, make_model  # noqa: F401
+
+OBJECTIVES = [getattr(losses, name) for name in losses.__all__ if name != "CompositeLoss"]
+
+
+def batch(scans: int = 3) -> dict:
+    """Studies with everything, on a grid of 16 x 8 x 16 voxels."""
+    return {
+        "image": torch.rand(scans, 1, 16, 8, 16),
+        "anatomy": torch.ones(scans, 1, 16, 8, 16, dtype=torch.uint8),
+        "anatomy_known": torch.ones(scans, 6, dtype=torch.bool),
+        "finding_masks": torch.ones(scans, 1, 16, 8, 16, dtype=torch.int32),
+        "captions": [{"lung": "a nodule"}] * scans,
+        "caption_id": torch.zeros(scans, 6, dtype=torch.long),
+        "caption_normal": torch.zeros(scans, 6, dtype=torch.bool),
+        "labels": torch.zeros(scans, 18, dtype=torch.long),
+        "report": [{"findings": "a nodule"}] * scans,
+        "snippets": [[{"text": "a nodule", "z_mm": 3.0}] * 2] * scans,
+        "image_affine": torch.eye(4, dtype=torch.float64).expand(scans, 4, 4),
+    }
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: objective.__name__)
+def test_a_loss_reads_outputs_and_targets_only(objective: type[nn.Module]) -> None:
+    assert set(objective.inputs) <= set(get_type_hints(NetworkOutputs)) | set(get_type_hints(Targets))
+
+
+def test_a_step_writes_every_key_along_the_axis_it_is_said_to_have(
+    make_model: Callable[[], VisionLanguageModel],  # noqa: F811
+) -> None:
+    scans, model = 3, make_model()
+    image, targets, _, inputs = prepare_report_batch(batch(scans))
+    assert set(inputs) == set(get_type_hints(NetworkInputs))
+    assert set(targets) == set(get_type_hints(Targets))
+    outputs = {**model.train()(image, **inputs), **model.eval()(image, **inputs)}
+    assert set(outputs) == set(get_type_hints(NetworkOutputs))
+    for name, value in {**targets, **outputs}.items():
+        if value.dim():
+            along = batch_axis(name)
+            assert value.shape[along.axis] == (scans if along.per_scan else 2 * scans), name
+    assert {name for name, value in outputs.items() if not value.dim()} == {"temperature", "temperature_global"}
