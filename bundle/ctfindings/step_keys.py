@@ -4,8 +4,8 @@
                    -> Targets ------------------------------------------------------> CompositeLoss
 
 A loss names what it reads in its attribute ``inputs``. The gradient cache joins and splits the entries of micro-batches
-along their batch axis, which the type of an entry names. Shapes: B scans, S snippets, K anatomies, C findings, N tokens,
-D depth rows, E embedding, X Y Z voxels. Embeddings are unit vectors.
+along their batch axis, which the type of an entry names. Shapes: B scans, S snippets, K anatomies, C findings,
+N tokens, D depth rows, E embedding, X Y Z voxels. Rows are unit vectors.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class NetworkOutputs(TypedDict, total=False):
     anatomy_logits: PerScan  # float [B, N, K]: logit of each token to belong to an anatomy
     membership: PerScan | None  # bool [B, N, K]: anatomies of each token by the mask
 
-    # In training mode; wordings are drawn for each scan and finding. Read by prompt_agreement, disease_prompts, grounding.
+    # In training mode, for wordings drawn for each scan and finding. Read by the losses on prompts and grounding.
     prompt_drawn: PerScanSecond  # float [2, B, C, E]: text rows of the drawn statements and denials
     finding_logits_drawn: PerScan  # float [B, C]: logit of the findings for the drawn wordings
     token_logits_drawn: PerScan  # float [B, N, C]: the same of each token

@@ -34,6 +34,7 @@ from bundle.ctfindings.reports.augmentation import RandCaptionsd
 from bundle.ctfindings.training.handlers import LossLog
 from bundle.ctfindings.training.parameter_groups import parameter_groups
 from experiments.harness.locked_image_model import LockedImageModel
+from experiments.harness.pooled_features import pooled_features
 
 SCORED_AT_ONCE = 64
 
@@ -88,7 +89,7 @@ def encode_split(image: ImageEncoder, loader: Iterable[dict[str, Any]], name: st
     with torch.no_grad():
         for batch in tqdm(loader, desc=name):
             scans = batch["image"].float()
-            pooled = image.pooled_features(scans)
+            pooled = pooled_features(image, scans)
             ids.extend(batch["id"])
             parts["features"] += list(pooled.anatomy.numpy())
             parts["valid"] += list(pooled.valid.numpy())

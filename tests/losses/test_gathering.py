@@ -158,7 +158,7 @@ def test_a_pair_is_valid_where_both_its_image_and_its_caption_are():
 
 
 def test_tensors_of_different_batch_size_are_refused():
-    with pytest.raises(ValueError, match=r"tensors with \[3, 2\] rows"):
+    with pytest.raises(ValueError, match=r"got \[3, 2\] rows"):
         gather_rows(torch.zeros(3), torch.zeros(2))
 
 

@@ -157,9 +157,9 @@ def test_prototypes_are_part_of_the_state(make_batch, kind):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "mean"}, "kind is 'mean'"),
-        ({"decay": 1.0}, "decay is 1.0"),
-        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"kind": "mean"}, "kind: .* got 'mean'"),
+        ({"decay": 1.0}, "decay: .* got 1.0"),
+        ({"temperature": 0.0}, "temperature: .* got 0.0"),
         ({"embedding": 2}, "do not fit into 2 dimensions"),
     ],
 )

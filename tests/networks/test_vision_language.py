@@ -189,7 +189,7 @@ def test_each_snippet_comes_with_the_depth_rows_of_its_scan(model: VisionLanguag
     assert outputs["target_mm"].tolist() == [103.0, 110.0]
     torch.testing.assert_close(outputs["snippet"], model.encode_text(["a nodule", "an effusion"], "snippet"))
     assert "snippet" not in model(scans, snippets=[[], []], affine=affine)
-    with pytest.raises(ValueError, match="without the affine"):
+    with pytest.raises(ValueError, match="need the affine"):
         model(scans, snippets=[[], [nodule]])
 
 

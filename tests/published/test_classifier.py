@@ -180,7 +180,7 @@ def test_a_checkpoint_without_prompts_gets_them_from_the_text_tower(tmp_path: Pa
     load_classifier(loaded, path, text_tower=SmallText)  # type: ignore[arg-type]
     expected = text(loaded.prompt_texts(), "prompt").view(loaded.bank.prompts.shape)
     torch.testing.assert_close(loaded.bank.prompts, expected)
-    with pytest.raises(ValueError, match="holds no embeddings of the prompts; convert it again with --text-encoder"):
+    with pytest.raises(ValueError, match="holds no prompt embeddings; convert it again with --text-encoder"):
         load_classifier(small_fvlm(), path)
 
 

@@ -32,7 +32,7 @@ def draws(seed: int, rank: int = 0, start: int = 0) -> list[tuple[float, float]]
     engine = Engine(
         lambda engine, batch: seen.append((torch.rand(1).item(), float(transform(torch.zeros(1, 2))[0, 0])))
     )
-    EpochSeed(seed, transform=transform, rank=rank).attach(engine)
+    EpochSeed(seed, sampler=None, transform=transform, rank=rank).attach(engine)
     engine.add_event_handler(Events.STARTED, lambda: setattr(engine.state, "epoch", start))
     engine.run([0], max_epochs=3, epoch_length=1)
     return seen

@@ -43,7 +43,7 @@ def test_weights_alone_decay(wrapped: bool) -> None:
 
 def test_a_temperature_without_gradient_stays_where_it_is() -> None:
     network = Small()
-    optimizer = torch.optim.AdamW(parameter_groups(network), lr=0.1, weight_decay=0.5)
+    optimizer = torch.optim.AdamW(parameter_groups(network, nn.Identity()), lr=0.1, weight_decay=0.5)
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
     weight = network.linear.weight.detach().clone()

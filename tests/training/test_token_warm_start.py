@@ -33,12 +33,21 @@ from bundle.ctfindings.networks.image.vit_tower import VisionTransformerTower
 from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.networks.text.text_tower import TextTower
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
+from bundle.ctfindings.training import token_warm_start
 from bundle.ctfindings.training.token_warm_start import TokenSample, TokenWarmStart
 from tests.two_processes import in_two_processes
 
 NODULE, EFFUSION = FINDING_NAMES.index("Lung nodule"), FINDING_NAMES.index("Pleural effusion")
 SIDE, EDGE = 16, 4
-SETTINGS: dict[str, Any] = {"steps": 80, "learning_rate": 0.02, "positives": 16, "negatives": 256, "show": False}
+SETTINGS: dict[str, Any] = {"steps": 80, "scans": 2000, "device": "cpu", "seed": 0, "show": False}
+SMALL = {"LEARNING_RATE": 0.02, "POSITIVES": 16, "NEGATIVES": 256}
+
+
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small steps at a high rate."""
+    for name, value in SMALL.items():
+        monkeypatch.setattr(token_warm_start, name, value)
 
 
 class Texts(nn.Module):
@@ -47,7 +56,7 @@ class Texts(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.head = nn.Linear(256, 8)
-        self.resting_trunk = nullcontext
+        self.frozen_trunk = nullcontext
 
     def forward(self, texts: list[str], role: str) -> Tensor:
         return F.normalize(
@@ -157,12 +166,12 @@ def test_networks_and_data_without_what_it_needs_are_left_as_they_are(
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     run(TokenWarmStart(model, [batch], **SETTINGS | ({"steps": 0} if case == "no steps" else {})))
     torch.testing.assert_close(dict(model.named_parameters()), before)
-    assert ("tokens are not warmed up" in caplog.text) == (case in ("no masks", "no label"))
+    assert ("no warm start" in caplog.text) == (case in ("no masks", "no label"))
 
 
 def test_the_number_of_scans_is_bounded() -> None:
     model = make_model()
-    TokenWarmStart(model, [make_batch(0), make_batch(1)], **SETTINGS, scans=4).collect()
+    TokenWarmStart(model, [make_batch(0), make_batch(1)], **SETTINGS | {"scans": 4}).collect()
     assert model.image.tower.statistics.standardize.batches == 4
 
 
@@ -194,11 +203,15 @@ def test_scans_are_not_read_where_no_study_has_a_mask_of_findings(monkeypatch: p
     run(TokenWarmStart(make_model(), cast(Any, loader), **SETTINGS))
 
 
-def test_a_step_draws_as_many_tokens_of_each_finding_and_each_counts_for_its_finding_alone() -> None:
+def test_a_step_draws_as_many_tokens_of_each_finding_and_each_counts_for_its_finding_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(token_warm_start, "POSITIVES", 5)
+    monkeypatch.setattr(token_warm_start, "NEGATIVES", 50)
     inside = torch.zeros(40, 4, dtype=torch.bool)
     inside[:30, 0], inside[29, 2] = True, True
     sample = TokenSample(torch.arange(40.0).unsqueeze(1).half(), inside, ~inside)
-    drawn = sample.draw(positives=5, negatives=50, generator=torch.Generator().manual_seed(0))
+    drawn = sample.draw(torch.Generator().manual_seed(0))
     assert drawn.inside.sum(0).tolist() == [5, 0, 5, 0]
     assert (drawn.features[drawn.inside[:, 2]] == 29).all() and (drawn.features[drawn.inside[:, 0]] < 30).all()
     assert not drawn.outside[:10].any() and not drawn.inside[10:].any()
@@ -233,4 +246,5 @@ def _process(rank: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    vars(token_warm_start).update(SMALL)
     _process(int(sys.argv[2]), Path(sys.argv[1]))

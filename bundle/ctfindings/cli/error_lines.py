@@ -46,7 +46,7 @@ def run_or_exit(task: Callable[..., Result], *args: object) -> Result:
 
 
 def _ending(error: BaseException) -> SystemExit | None:
-    """How the program ends: with a line, or with a code after the line was printed. None for an error of the program."""
+    """The end of the program: a line, or a code whose line was printed. None for an error of the program."""
     if isinstance(error, KeyboardInterrupt):
         print("stopped by Ctrl-C", file=sys.stderr)
         return SystemExit(130)
@@ -55,7 +55,7 @@ def _ending(error: BaseException) -> SystemExit | None:
 
 
 def input_error(error: BaseException) -> ValueError | None:
-    """The first input error in a chain of causes, since MONAI and Ignite wrap what a component raises; None without one.
+    """The first input error in a chain of causes; None without one. MONAI and Ignite wrap what a component raises.
 
     An input error is a ValueError that this package raised: all of these name the input and the remedy. A ValueError
     that a library raised is an error of the program.

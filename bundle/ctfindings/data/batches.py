@@ -1,4 +1,4 @@
-"""A collated batch becomes what MONAI's supervised engines pass on: image, targets of the losses, inputs of the network."""
+"""A collated batch as MONAI's supervised engines take it: image, targets of the losses, inputs of the network."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ class CompositeLoss(_Loss):
 
     - ``gathers = True``: the loss gathers rows of all ranks. It is computed only if every rank has its inputs;
       otherwise one rank would wait for the others forever.
-    - ``means(**inputs)``: the loss is a sum of means over the scans of a batch, so that it can be computed on parts of a
-      batch (``condense``).
+    - ``means(**inputs)``: the loss is a sum of means over the scans of a batch, and can be computed on parts of a batch
+      (``condense``).
     - ``empty_if_absent``: inputs that ``means`` takes as None. Scans without them still count.
 
     Args:
@@ -62,7 +62,8 @@ class CompositeLoss(_Loss):
         warmup_epochs = warmup_epochs or {}
         if set(weights) != set(losses):
             raise ValueError(
-                f"loss_weights has {sorted(weights)}, the losses are {sorted(losses)}; give each loss a weight, 0 to leave it out"
+                f"loss_weights has {sorted(weights)}, the losses are {sorted(losses)}; "
+                "give each loss a weight, 0 to leave it out"
             )
         if not set(warmup_epochs) <= set(losses):
             raise ValueError(f"loss_warmup_epochs has {sorted(warmup_epochs)}, the losses are {sorted(losses)}")
@@ -99,9 +100,9 @@ class CompositeLoss(_Loss):
             targets: Targets of the part.
 
         Returns:
-            The outputs that other losses read. For each loss with ``means``, also ``means_of_<name>`` ``[1, T, 2]``, its
-            T means with their counts, and ``was_given_<name>`` ``[1]``, whether the part had all of its inputs. Both
-            are absent if the part has nothing to say about the loss.
+            The outputs that other losses read. For each loss with ``means``, also ``means_of_<name>`` ``[1, T, 2]``,
+            its T means with their counts, and ``was_given_<name>`` ``[1]``, whether the part had all of its inputs.
+            Both are absent if the part has nothing to say about the loss.
         """
         weighed = {name: loss for name, loss in self.losses.items() if self.weights[name] > 0}
         apart = {name: cast(Any, loss) for name, loss in weighed.items() if hasattr(loss, "means")}

@@ -14,11 +14,10 @@ from bundle.ctfindings.losses.soft_targets import row_normalise, semantic_matrix
 class CrossAnatomyLoss(_Loss):
     """Image-text contrast over all anatomies at once, over the joined batch of all ranks: the global term of CA-GCL.
 
-    CA-GCL, https://arxiv.org/abs/2605.13544. The paper's equations were not available: this is our reading of its
-    abstract. All valid (scan, anatomy) pairs form one list. Positives are pairs of one anatomy that are the same, both
-    normal, or of equal text. Two anatomies with the same words stay negatives of each other: as long as their text
-    vectors are equal, such a pair moves image rows along that one vector only. `AnatomyPrototypeLoss` is the
-    alternative for batches too small to hold many anatomies.
+    CA-GCL, https://arxiv.org/abs/2605.13544; our reading of its abstract, since its equations were not available. All
+    valid (scan, anatomy) pairs form one list. Positives are pairs of one anatomy that are the same, both normal, or of
+    equal text. Two anatomies with the same words stay negatives of each other: while their text vectors are equal, such
+    a pair moves image rows along that vector only. `AnatomyPrototypeLoss` is the alternative for small batches.
 
     Each positive pair is contrasted with pairs of other anatomies only, so that the loss does not compete with
     `LocalAnatomyLoss`.
@@ -39,8 +38,8 @@ class CrossAnatomyLoss(_Loss):
     def forward(self, temperature_global: Tensor, **rows: Tensor) -> Tensor:
         """
         Args:
-            temperature_global: divides the cosine similarities, a positive scalar.
-            rows: the pairs of this rank, by the argument names of `gather_pairs`.
+            temperature_global: Divides the cosine similarities, a positive scalar.
+            rows: Pairs of this rank, the arguments of `gather_pairs`.
 
         Returns:
             The mean over pairs and both directions; zero, without gradient, if fewer than two anatomies have a pair.
@@ -61,8 +60,8 @@ def _against_others(similarity: Tensor, weights: Tensor, other: Tensor) -> Tenso
 
     Args:
         similarity: S, (A, A).
-        weights: the row-normalised positives, (A, A).
-        other: pairs of two anatomies, (A, A) bool, at least one in each row.
+        weights: Row-normalised positives, (A, A).
+        other: Pairs of different anatomies, (A, A) bool, at least one in each row.
     """
     negatives = similarity.masked_fill(~other, -torch.inf).logsumexp(dim=1, keepdim=True)
     return (weights * F.softplus(negatives - similarity)).sum(dim=1).mean()

@@ -1,6 +1,4 @@
-"""Rows of all ranks, so that a contrastive loss sees the joined batch and its gradient returns to the rank that owns
-the row.
-"""
+"""Gathers rows of all ranks for contrastive losses; the gradient returns to the rank that owns the row."""
 
 from __future__ import annotations
 
@@ -11,18 +9,18 @@ import torch.distributed as dist
 from torch import Tensor
 
 PAIR_INPUTS: tuple[str, ...] = ("anatomy", "anatomy_valid", "caption", "caption_valid", "caption_id", "caption_normal")
-"""What a loss over (scan, anatomy) pairs reads from a training step: the arguments of `gather_pairs`."""
+"""Inputs of a loss over (scan, anatomy) pairs: the arguments of `gather_pairs`."""
 
 
 class AnatomyPairs(NamedTuple):
     """Images and captions of the anatomies of all ranks' scans.
 
     Attributes:
-        anatomy: unit image embeddings, (B, K, E).
-        caption: unit text embeddings, (B, K, E).
-        valid: pairs that have both, (B, K) bool; the rows of the others hold anything.
-        caption_id: identity of the original caption text, (B, K) integer.
-        caption_normal: captions that report no abnormality, (B, K) bool.
+        anatomy: Unit image embeddings, (B, K, E).
+        caption: Unit text embeddings, (B, K, E).
+        valid: Pairs that have both, (B, K) bool; other rows hold anything.
+        caption_id: Identity of the original caption text, (B, K) integer.
+        caption_normal: Captions that report no abnormality, (B, K) bool.
     """
 
     anatomy: Tensor
@@ -40,45 +38,36 @@ def gather_pairs(
     caption_id: Tensor,
     caption_normal: Tensor,
 ) -> AnatomyPairs:
-    """Joins the (scan, anatomy) pairs of all ranks, with the gradient rule of `gather_rows`.
-
-    Args:
-        anatomy: unit image embeddings of the anatomies, (B, K, E); the content of invalid rows does not matter.
-        anatomy_valid: anatomies that the scan shows completely, (B, K) bool.
-        caption: unit text embeddings of the anatomy captions, (B, K, E).
-        caption_valid: anatomies that the report speaks of, (B, K) bool.
-        caption_id: identity of the original caption text, before any augmentation, (B, K) integer.
-        caption_normal: captions that report no abnormality, (B, K) bool.
-    """
+    """Joins the (scan, anatomy) pairs of all ranks, with the gradient rule of `gather_rows`; see ``step_keys``."""
     return AnatomyPairs(*gather_rows(anatomy, caption, anatomy_valid & caption_valid, caption_id, caption_normal))
 
 
 def world_size() -> int:
-    """Number of processes that train together; 1 without a process group."""
+    """Number of ranks; 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Joins tensors over all ranks along their first dimension, in rank order; the identity for one process.
 
-    The batch may differ in size between ranks. The loss on top must be a function of the joined rows alone, so that
-    every rank computes the same value. The gradient of a rank's own rows then comes back times the number of ranks:
-    ``DistributedDataParallel`` averages over ranks, and the average is the gradient that one process would get on the
-    joined batch. The gradient of what is not gathered (a temperature) is the same on every rank and passes the average
-    unchanged. Nothing is communicated in the backward pass.
+    Ranks may have different batch sizes. The loss must be a function of the joined rows alone, so that every rank
+    computes the same value. The gradient of a rank's own rows is multiplied by the number of ranks:
+    ``DistributedDataParallel`` averages over ranks, and the average is then the gradient of one process on the joined
+    batch. The gradient of what is not gathered, such as a temperature, is the same on every rank. The backward pass
+    communicates nothing.
 
     Args:
-        tensors: (B, ...) each, the same B for all; any dtype.
+        tensors: (B, ...) each, with the same B; any dtype.
 
     Returns:
-        The joined tensors, (sum of B over ranks, ...), in the order given.
+        The joined tensors, (sum of B over ranks, ...).
 
     Raises:
-        ValueError: when the tensors of this rank differ in B.
+        ValueError: The tensors differ in B.
     """
     rows = [tensor.shape[0] for tensor in tensors]
     if len(set(rows)) > 1:
-        raise ValueError(f"tensors with {rows} rows cannot be gathered together; all need the same batch size")
+        raise ValueError(f"expected tensors of one batch size to gather, got {rows} rows")
     if world_size() == 1:
         return tensors
     sizes = [torch.zeros(1, dtype=torch.int64, device=tensors[0].device) for _ in range(world_size())]
@@ -88,11 +77,11 @@ def gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def true_on_every_rank(flags: list[bool], device: torch.device) -> list[bool]:
-    """Which flags hold on all ranks; every rank gives the same number of flags. The identity for one process.
+    """Which flags hold on all ranks; the identity for one process.
 
     Args:
-        flags: one truth value each.
-        device: where the process group's backend exchanges tensors.
+        flags: Booleans, equally many on every rank.
+        device: Device of the process group's backend.
     """
     if world_size() == 1 or not flags:
         return flags
@@ -102,11 +91,11 @@ def true_on_every_rank(flags: list[bool], device: torch.device) -> list[bool]:
 
 
 class _GatherRows(torch.autograd.Function):
-    """All-gather along dimension 0 of batches that differ in size, with the gradient rule of `gather_rows`."""
+    """All-gather along dimension 0 with the gradient rule of `gather_rows`."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, counts: list[int]) -> Tensor:
-        # The collective wants equal shapes: shorter batches are padded, and the padding is cut off again.
+        # The collective needs equal shapes: shorter batches are padded, and the padding is cut off again.
         padded = rows.new_zeros((max(counts), *rows.shape[1:]))
         padded[: rows.shape[0]] = rows
         gathered = [torch.empty_like(padded) for _ in counts]

@@ -1,4 +1,4 @@
-"""The grounding objective: the tokens that agree with a finding's prompt are those where the finding is."""
+"""The grounding objective: the tokens that agree with the prompt of a finding lie inside its mask."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ class GroundingLoss(_Loss):
     """Token-wise cross-entropy between the evidence of a finding and its mask, inside the finding's anatomy.
 
     The mean of ``softplus(-z)`` over the tokens of the mask, averaged over the findings that are present, plus the mean
-    of ``softplus(z)`` over the anatomy's other tokens, averaged over the findings that are present or absent. So a
-    token inside a lesion and one of the same organ outside weigh alike, however small the lesion and however rare the
-    finding. A scan with the finding but without a mask of it, or with an unknown label, does not take part. This
-    objective is ours; none of the papers has masks of findings. Each rank takes the means over its own scans and
-    findings.
+    of ``softplus(z)`` over the anatomy's other tokens, averaged over the findings that are present or absent. Tokens
+    inside and outside a lesion therefore have equal weight for any size of the lesion and any rate of the finding. A
+    scan with the finding but without its mask, or with an unknown label, does not take part. This objective is ours;
+    none of the papers has masks of findings. Each rank takes the means over its own scans and findings.
 
     Example:
         >>> import torch
@@ -35,21 +34,22 @@ class GroundingLoss(_Loss):
     ) -> Tensor:
         """
         Args:
-            token_logits_drawn: evidence logit of each token for the drawn wording of each finding, (B, N, C).
-            finding_tokens: tokens that a finding's mask touches, bool (B, N, C).
-            anatomy_tokens: tokens of the anatomy of each finding, bool (B, N, C); those of the mask count even outside.
-            labels: 1, 0 or -1, (B, C).
+            token_logits_drawn: Evidence logit of each token for the drawn wording of each finding, (B, N, C).
+            finding_tokens: Tokens that the mask of a finding touches, bool (B, N, C).
+            anatomy_tokens: Tokens of the anatomy of each finding, bool (B, N, C); the mask also counts outside of it.
+            labels: 1 present, 0 absent, -1 unknown, (B, C).
 
         Returns:
-            The sum of the two means; zero, without gradient, when no finding takes part.
+            The sum of the two means; zero, without gradient, if no finding takes part.
         """
         return self.means(token_logits_drawn, finding_tokens, anatomy_tokens, labels)[:, 0].sum()
 
     def means(
         self, token_logits_drawn: Tensor, finding_tokens: Tensor | None, anatomy_tokens: Tensor, labels: Tensor
     ) -> Tensor:
-        """The mean of the misses and that of the false alarms, each with the number of findings it is taken over
-        (``CompositeLoss.condense``), ``[2, 2]``. Without ``finding_tokens`` no scan has a mask.
+        """The means over misses and false alarms with their counts (``CompositeLoss.condense``), ``[2, 2]``.
+
+        ``finding_tokens`` is None if no scan has a mask.
         """
         if finding_tokens is None:
             finding_tokens = torch.zeros_like(anatomy_tokens, dtype=torch.bool)

@@ -13,20 +13,18 @@ from bundle.ctfindings.losses.soft_targets import semantic_matrix, symmetric_cro
 
 
 class LocalAnatomyLoss(_Loss):
-    """Image-text contrast of each anatomy on its own, with disease-aware soft targets, over the joined batch of all
-    ranks.
+    """Image-text contrast within each anatomy, with disease-aware soft targets, over the joined batch of all ranks.
 
     Shui et al., "Large-scale and Fine-grained Vision-language Pre-training for Enhanced CT Image Understanding" (fVLM),
-    ICLR 2025, https://arxiv.org/abs/2501.14548. An anatomy is left out while its captions are all positives of each
-    other (all normal, all the same text, or one caption only), because then there is nothing to tell apart. Unlike in
-    the released code, embeddings of other ranks carry gradient.
+    ICLR 2025, https://arxiv.org/abs/2501.14548. An anatomy is left out if its captions are all positives of each other
+    (all normal, all the same text, or a single caption). Unlike in the released code, embeddings of other ranks carry
+    gradient.
 
     Args:
-        reduction_over_anatomies: "mean" over the anatomies that take part, so that the loss does not grow with their
-            number; fVLM takes the "sum".
+        reduction_over_anatomies: "mean" over the anatomies that take part, or "sum" as in fVLM.
 
     Raises:
-        ValueError: when the reduction is neither.
+        ValueError: The reduction is neither.
 
     Example:
         >>> import torch
@@ -44,17 +42,17 @@ class LocalAnatomyLoss(_Loss):
     def __init__(self, reduction_over_anatomies: Literal["sum", "mean"] = "mean") -> None:
         super().__init__()
         if reduction_over_anatomies not in ("sum", "mean"):
-            raise ValueError(f"reduction_over_anatomies is {reduction_over_anatomies!r}; it can be 'sum' or 'mean'")
+            raise ValueError(f"reduction_over_anatomies: expected 'sum' or 'mean', got {reduction_over_anatomies!r}")
         self.reduction_over_anatomies = reduction_over_anatomies
 
     def forward(self, temperature: Tensor, **rows: Tensor) -> Tensor:
         """
         Args:
-            temperature: divides the cosine similarities, a positive scalar.
-            rows: the pairs of this rank, by the argument names of `gather_pairs`.
+            temperature: Divides the cosine similarities, a positive scalar.
+            rows: Pairs of this rank, the arguments of `gather_pairs`.
 
         Returns:
-            The mean or sum over anatomies; zero, without gradient, when no anatomy takes part.
+            The mean or sum over anatomies; zero, without gradient, if no anatomy takes part.
         """
         pairs = gather_pairs(**rows)
         terms = []

@@ -1,6 +1,4 @@
-"""The prompt agreement objective: all wordings of a statement lie together, apart from every other statement and from
-its denial.
-"""
+"""The prompt agreement objective: all wordings of a statement agree, and differ from its denial."""
 
 from __future__ import annotations
 
@@ -14,19 +12,19 @@ class PromptAgreementLoss(_Loss):
 
     For each wording ``-mean over wordings p of its class of log(exp(s_p) / sum over all other wordings a of exp(s_a))``
     with ``s = cosine / temperature``; the mean over wordings. The form is that of Khosla et al., "Supervised
-    Contrastive Learning" (https://arxiv.org/abs/2004.11362); its use on prompts is ours. It keeps zero-shot answers
-    from hanging on the wording, and lets the text head learn from the whole lexicon what the scans of a batch do not
-    show. Each rank takes its own draw.
+    Contrastive Learning" (https://arxiv.org/abs/2004.11362); its use on prompts is ours. It makes zero-shot answers
+    less sensitive to the wording, and teaches the text head findings that the scans of a batch do not show. Each rank
+    takes its own draw.
 
     Args:
-        temperature: divides the cosine similarity.
+        temperature: Divides the cosine similarity.
 
     Raises:
-        ValueError: when the temperature is not positive.
+        ValueError: The temperature is not positive.
 
     Example:
         >>> import torch
-        >>> drawn = torch.eye(4).reshape(2, 1, 2, 4).expand(2, 3, 2, 4)  # 3 draws of 2 findings, all wordings of a class alike
+        >>> drawn = torch.eye(4).reshape(2, 1, 2, 4).expand(2, 3, 2, 4)  # 3 draws of 2 findings, classes alike
         >>> round(PromptAgreementLoss(temperature=0.1)(drawn).item(), 4)
         0.6934
     """
@@ -36,16 +34,16 @@ class PromptAgreementLoss(_Loss):
     def __init__(self, temperature: float = 0.1) -> None:
         super().__init__()
         if temperature <= 0:
-            raise ValueError(f"temperature is {temperature}; it must be positive")
+            raise ValueError(f"temperature: expected a positive number, got {temperature}")
         self.temperature = temperature
 
     def forward(self, prompt_drawn: Tensor) -> Tensor:
         """
         Args:
-            prompt_drawn: unit embeddings of the drawn wordings, statement and denial, (2, B, C, E).
+            prompt_drawn: Unit embeddings of the drawn statements and denials, (2, B, C, E).
 
         Returns:
-            The mean over wordings; zero, without gradient, for a single draw.
+            The mean over wordings; zero, without gradient, for a single scan.
         """
         polarities, draws, findings, _ = prompt_drawn.shape
         if draws < 2:

@@ -1,4 +1,4 @@
-"""The prototype objective: every image and caption row is nearest to the prototype of its own anatomy."""
+"""The prototype objective: image and caption rows are closest to the prototype of their anatomy."""
 
 from __future__ import annotations
 
@@ -16,26 +16,24 @@ class AnatomyPrototypeLoss(_Loss):
     """Cross-entropy of image and text rows against one prototype per anatomy, over the joined batch of all ranks.
 
     For each valid (scan, anatomy) pair a, ``CE(softmax_k(t_a . mu_k / tau), anatomy of a)`` plus the same of its image
-    row; the mean over pairs. Only the direction towards a prototype counts, disease is free in the space orthogonal to
-    them. An alternative to `CrossAnatomyLoss`, whose negatives are the rows of the batch; our reading of CA-GCL's
-    abstract (https://arxiv.org/abs/2605.13544), whose equations were not available.
+    row; the mean over pairs. Only the direction towards prototypes counts; the orthogonal space is free for disease.
+    An alternative to `CrossAnatomyLoss`, whose negatives are the rows of the batch; our reading of CA-GCL's abstract
+    (https://arxiv.org/abs/2605.13544), whose equations were not available.
 
-    With "ema", a prototype starts as the mean direction of the first batch that has its anatomy and then follows the
-    mean of image and text rows; it takes part from then on, and has no gradient. With "learnable", prototypes start
-    orthogonal and are parameters of this loss: give them to the optimizer
-    (``configs/objectives/ca_gcl_prototypes.json`` does). Both are part of the state dictionary. Every rank sees the
-    joined batch, so prototypes stay equal on all ranks without `DistributedDataParallel`.
+    With "ema", a prototype starts as the mean direction of the first batch with its anatomy, then follows the mean of
+    image and text rows, without gradient. With "learnable", prototypes start orthogonal and are parameters of this
+    loss; give them to the optimizer. Both are part of the state dictionary. Every rank sees the joined batch, so
+    prototypes stay equal on all ranks.
 
     Args:
-        anatomies: number of prototypes K.
-        embedding: size E of the shared space.
+        anatomies: Number of prototypes K.
+        embedding: Size E of the shared space.
         kind: "ema" or "learnable".
-        decay: of the moving average, in [0, 1).
-        temperature: divides the cosine similarities.
+        decay: Decay of the moving average, in [0, 1).
+        temperature: Divides the cosine similarities.
 
     Raises:
-        ValueError: when the kind is neither, the decay or temperature is out of range, or the space has fewer axes than
-            anatomies.
+        ValueError: The kind is neither, the decay or temperature is out of range, or E is less than K.
 
     Example:
         >>> import torch
@@ -59,11 +57,11 @@ class AnatomyPrototypeLoss(_Loss):
     ) -> None:
         super().__init__()
         if kind not in ("ema", "learnable"):
-            raise ValueError(f"kind is {kind!r}; it can be 'ema' or 'learnable'")
+            raise ValueError(f"kind: expected 'ema' or 'learnable', got {kind!r}")
         if not 0 <= decay < 1:
-            raise ValueError(f"decay is {decay}; it must be at least 0 and below 1")
+            raise ValueError(f"decay: expected a number from 0 to below 1, got {decay}")
         if temperature <= 0:
-            raise ValueError(f"temperature is {temperature}; it must be positive")
+            raise ValueError(f"temperature: expected a positive number, got {temperature}")
         if embedding < anatomies:
             raise ValueError(
                 f"{anatomies} orthogonal prototypes do not fit into {embedding} dimensions; raise the embedding size"
@@ -82,14 +80,13 @@ class AnatomyPrototypeLoss(_Loss):
     def forward(self, anatomy: Tensor, anatomy_valid: Tensor, caption: Tensor, caption_valid: Tensor) -> Tensor:
         """
         Args:
-            anatomy: unit image embeddings of the anatomies, (B, K, E); the content of invalid rows does not matter.
-            anatomy_valid: anatomies that the scan shows completely, (B, K) bool.
-            caption: unit text embeddings of the anatomy captions, (B, K, E).
-            caption_valid: anatomies that the report speaks of, (B, K) bool.
+            anatomy: Unit image embeddings of the anatomies, (B, K, E); invalid rows may hold anything.
+            anatomy_valid: Anatomies in the field of view, (B, K) bool.
+            caption: Unit text embeddings of the captions, (B, K, E).
+            caption_valid: Anatomies with a caption, (B, K) bool.
 
         Returns:
-            The mean over pairs; zero, without gradient, without a valid pair, or as long as fewer than two prototypes
-            are known.
+            The mean over pairs; zero, without gradient, without a valid pair or while fewer than two prototypes exist.
         """
         anatomy, caption, valid = gather_rows(anatomy, caption, anatomy_valid & caption_valid)
         organ = valid.nonzero()[:, 1]
@@ -101,7 +98,7 @@ class AnatomyPrototypeLoss(_Loss):
         # The trainer moves the network to its device, not the loss.
         seen = self.seen.to(text.device)
         if int(seen.sum()) < 2 or not bool(seen[organ].all()):
-            # Without gradients nothing is learned, so a prototype that training has not met cannot be compared with.
+            # A prototype that training has not seen cannot be compared with.
             return anatomy.new_zeros(())
         prototypes = F.normalize(self.prototypes, dim=-1).to(text)
         logits = torch.cat([text, image]) @ prototypes.T / self.temperature

@@ -18,19 +18,18 @@ class SigLIPLoss(_Loss):
     Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, https://arxiv.org/abs/2303.15343, as used by
     Ging et al., "Learning to Read Where to Look" (RadFinder), MICCAI 2026, https://arxiv.org/abs/2603.02026. The logit
     of scan i and report j is ``exp(log_scale) cos(i, j) + bias``; the loss is the mean over scans of the sum over
-    reports of ``-log sigmoid(+-logit)``, plus for its own report and minus for every other. RadFinder draws one scan
-    for each report; here a pair whose reports are the same text (two reconstructions of one examination) is left out,
-    because it is no negative.
+    reports of ``-log sigmoid(+-logit)``, plus for its own report and minus for every other. A pair of scans with the
+    same report text (two reconstructions of one examination) is left out; RadFinder draws one scan for each report.
 
-    Scale and bias belong to this module: give its parameters to the optimizer, without weight decay. Every rank sees
-    the joined batch, so their gradient is the same on all and needs no exchange.
+    Scale and bias are parameters of this module: give them to the optimizer, without weight decay. Every rank sees the
+    joined batch, so their gradient is the same on all ranks and needs no exchange.
 
     Args:
-        scale: initial factor on the cosine.
-        bias: initial bias; -10 makes nearly all pairs negative at the start, as they are.
+        scale: Initial factor on the cosine.
+        bias: Initial bias; -10 starts with nearly all pairs negative.
 
     Raises:
-        ValueError: when the scale is not positive.
+        ValueError: The scale is not positive.
 
     Example:
         >>> import torch
@@ -46,7 +45,7 @@ class SigLIPLoss(_Loss):
     def __init__(self, scale: float = 10.0, bias: float = -10.0) -> None:
         super().__init__()
         if not scale > 0:
-            raise ValueError(f"scale is {scale}; it must be a positive number")
+            raise ValueError(f"scale: expected a positive number, got {scale}")
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.bias = nn.Parameter(torch.tensor(float(bias)))
 
@@ -55,14 +54,14 @@ class SigLIPLoss(_Loss):
     ) -> Tensor:
         """
         Args:
-            scan: unit embeddings of the scans, (B, E); the content of invalid rows does not matter.
-            scan_valid: scans that have an embedding, (B,) bool.
-            report: unit embeddings of the reports, (B, E).
-            report_valid: scans that have a report, (B,) bool.
-            report_id: identity of the report's text, (B,) integer.
+            scan: Unit embeddings of the scans, (B, E); invalid rows may hold anything.
+            scan_valid: Scans with an embedding, (B,) bool.
+            report: Unit embeddings of the reports, (B, E).
+            report_valid: Scans with a report, (B,) bool.
+            report_id: Identity of the report text, (B,) integer.
 
         Returns:
-            The mean over scans with a report; zero, without gradient, when there is none.
+            The mean over scans with a report; zero, without gradient, if there is none.
         """
         valid = scan_valid & report_valid
         scan, report, valid, report_id = gather_rows(scan, report, valid, report_id)

@@ -1,4 +1,4 @@
-"""The localization objective: where along the body axis does a sentence of the report look?"""
+"""The localization objective: where along the body axis does a sentence of the report refer to?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TRUNCATION = 3.0
 """Standard deviations after which the target is zero, as in the released code."""
 
 _TOLERANCE_MM = 1e-3
-"""Rounding of float32 millimetres, so that a bin on a limit counts as inside."""
+"""Rounding of float32 millimetres; a bin on a limit counts as inside."""
 
 
 class SnippetLocalizationLoss(_Loss):
@@ -19,22 +19,23 @@ class SnippetLocalizationLoss(_Loss):
 
     Ging et al., "Learning to Read Where to Look" (RadFinder), MICCAI 2026, https://arxiv.org/abs/2603.02026. The target
     lies at the true z in mm, not at the nearest bin, and is renormalised after padding bins are masked; the released
-    code blurs a one-hot bin and does not renormalise. Both are the same where z is the centre of a bin that is far from
-    padding. A snippet outside the bins of its scan (cut off by a crop) does not take part. Each rank takes the mean
-    over its own snippets.
+    code blurs a one-hot bin and does not renormalise. Both agree where z is the centre of a bin far from padding. A
+    snippet outside the bins of its scan (cut off by a crop) does not take part. Each rank takes the mean over its own
+    snippets.
 
     Args:
-        sigma_mm: spread of the target in mm; 0 gives a one-hot target at the nearest bin.
-        temperature: divides the cosine similarity of a depth bin and the snippet.
+        sigma_mm: Spread of the target in mm; 0 gives a one-hot target at the nearest bin.
+        temperature: Divides the cosine similarity of a depth bin and the snippet.
 
     Raises:
-        ValueError: when sigma is negative or the temperature is not positive.
+        ValueError: Sigma is negative or the temperature is not positive.
 
     Example:
         >>> import torch
         >>> depth, snippet = torch.eye(2)[None], torch.eye(2)[:1]
-        >>> loss = SnippetLocalizationLoss(sigma_mm=0.0, temperature=1.0)(depth, torch.tensor([[0.0, 12.0]]), snippet, torch.tensor([1.0]))
-        >>> round(loss.item(), 4)
+        >>> depth_mm, target_mm = torch.tensor([[0.0, 12.0]]), torch.tensor([1.0])
+        >>> loss = SnippetLocalizationLoss(sigma_mm=0.0, temperature=1.0)
+        >>> round(loss(depth, depth_mm, snippet, target_mm).item(), 4)
         0.3133
     """
 
@@ -43,22 +44,22 @@ class SnippetLocalizationLoss(_Loss):
     def __init__(self, sigma_mm: float = 24.0, temperature: float = 0.1) -> None:
         super().__init__()
         if not sigma_mm >= 0:
-            raise ValueError(f"sigma_mm is {sigma_mm}; it must be a number of at least 0")
+            raise ValueError(f"sigma_mm: expected a number of at least 0, got {sigma_mm}")
         if not temperature > 0:
-            raise ValueError(f"temperature is {temperature}; it must be a positive number")
+            raise ValueError(f"temperature: expected a positive number, got {temperature}")
         self.sigma_mm = sigma_mm
         self.temperature = temperature
 
     def forward(self, depth: Tensor, depth_mm: Tensor, snippet: Tensor, target_mm: Tensor) -> Tensor:
         """
         Args:
-            depth: unit embeddings of the depth bins of each snippet's scan, (S, D, E).
-            depth_mm: world z of each bin centre in mm, evenly spaced, NaN where the bin is padding, (S, D).
-            snippet: unit embeddings of the snippets, (S, E).
-            target_mm: world z that each snippet refers to, in mm, (S,).
+            depth: Unit embeddings of the depth bins of each snippet's scan, (S, D, E).
+            depth_mm: World z of each bin centre in mm, evenly spaced, NaN where padding, (S, D).
+            snippet: Unit embeddings of the snippets, (S, E).
+            target_mm: World z of each snippet in mm, (S,).
 
         Returns:
-            The mean over the snippets that point into their scan; zero, without gradient, when there is none.
+            The mean over the snippets that point into their scan; zero, without gradient, if there is none.
         """
         inside = points_into_scan(depth_mm, target_mm)
         if not inside.any():
@@ -71,28 +72,20 @@ class SnippetLocalizationLoss(_Loss):
         return -(target * log_probability.masked_fill(padding, 0.0)).sum(dim=1).mean()
 
     def target(self, depth_mm: Tensor, target_mm: Tensor) -> Tensor:
-        """The probability that each bin should get, (S, D); arguments as in `forward`, of snippets that point into
-        their scan.
-        """
+        """Target probability of each bin, (S, D); arguments as in `forward`, of snippets that point into their scan."""
         distance = (depth_mm - target_mm[:, None]).abs().nan_to_num(nan=torch.inf)
         nearest = distance.amin(dim=1, keepdim=True)
         if self.sigma_mm == 0:
             weights = F.one_hot(distance.argmin(dim=1), depth_mm.shape[1]).to(distance.dtype)
         else:
-            # The nearest bin is subtracted so that a sigma far below the pitch does not underflow; it cancels when
-            # normalised.
+            # Subtracting the nearest bin avoids underflow for a small sigma; it cancels in the normalisation.
             exponent = (nearest.square() - distance.square()) / (2 * self.sigma_mm**2)
             weights = exponent.exp() * (distance <= nearest + _TRUNCATION * self.sigma_mm + _TOLERANCE_MM)
         return weights / weights.sum(dim=1, keepdim=True)
 
 
 def points_into_scan(depth_mm: Tensor, target_mm: Tensor) -> Tensor:
-    """Which snippets lie within half a bin of one of their scan's depth bins, (S,) bool.
-
-    Args:
-        depth_mm: world z of each bin centre in mm, evenly spaced, NaN where the bin is padding, (S, D).
-        target_mm: world z that each snippet refers to, in mm, (S,).
-    """
+    """Which snippets lie within half a bin of a depth bin of their scan, (S,) bool; arguments as in the loss."""
     if not depth_mm.numel():
         return torch.zeros(len(depth_mm), dtype=torch.bool, device=depth_mm.device)
     pitch = depth_mm.diff(dim=1).abs().nan_to_num(nan=0.0)

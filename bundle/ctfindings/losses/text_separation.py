@@ -12,19 +12,18 @@ from bundle.ctfindings.losses.gathering import gather_rows
 
 
 class TextSeparationLoss(_Loss):
-    """Pushes text embeddings of different anatomies apart and leaves those of one anatomy alone, over the joined batch
-    of all ranks.
+    """Pushes text embeddings of different anatomies apart, over the joined batch of all ranks.
 
     For each caption, ``log(1 + mean over captions b of other anatomies of exp((cos - margin) / temperature))``; the
     mean over captions. Our reading of CA-GCL's abstract (https://arxiv.org/abs/2605.13544), whose equations were not
-    available. It repels only: pulling the captions of an anatomy together would erase what they say about disease.
+    available. It only repels: pulling the captions of an anatomy together would erase what they say about disease.
 
     Args:
-        margin: cosine similarity from which a pair counts as too close; below it the repulsion fades.
-        temperature: divides the cosine similarity minus the margin.
+        margin: Cosine similarity below which the repulsion fades.
+        temperature: Divides the cosine similarity minus the margin.
 
     Raises:
-        ValueError: when the temperature is not positive.
+        ValueError: The temperature is not positive.
 
     Example:
         >>> import torch
@@ -39,19 +38,18 @@ class TextSeparationLoss(_Loss):
     def __init__(self, margin: float = 0.0, temperature: float = 0.1) -> None:
         super().__init__()
         if temperature <= 0:
-            raise ValueError(f"temperature is {temperature}; it must be positive")
+            raise ValueError(f"temperature: expected a positive number, got {temperature}")
         self.margin = margin
         self.temperature = temperature
 
     def forward(self, caption: Tensor, caption_valid: Tensor) -> Tensor:
         """
         Args:
-            caption: unit text embeddings of the anatomy captions, (B, K, E); the content of invalid rows does not
-                matter.
-            caption_valid: anatomies that the report speaks of, (B, K) bool.
+            caption: Unit text embeddings of the captions, (B, K, E); invalid rows may hold anything.
+            caption_valid: Anatomies with a caption, (B, K) bool.
 
         Returns:
-            The mean over captions; zero, without gradient, when fewer than two anatomies have a caption.
+            The mean over captions; zero, without gradient, if fewer than two anatomies have a caption.
         """
         caption, valid = gather_rows(caption, caption_valid)
         organ = valid.nonzero()[:, 1]

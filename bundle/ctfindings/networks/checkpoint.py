@@ -1,9 +1,8 @@
-"""Checkpoints: which parts of a model file a module takes, and a refusal in words when it does not fit."""
+"""Checkpoints: reading and writing model files, with an error in one line if a file does not fit."""
 
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bundle.ctfindings.files.atomic_write import atomic_path
+
 
 def load_checkpoint(modules: Mapping[str, nn.Module] | nn.Module, path: str | Path, assign: bool = False) -> None:
-    """Loads the parts of a checkpoint that belong to the given modules; every tensor of theirs must be there.
+    """Loads the parts of a checkpoint that belong to the given modules; all their tensors must be in the file.
 
-    A bundle checkpoint holds ``image.*``, ``text.*``, ``scorer.*`` and ``bank.*``; a training checkpoint of Ignite
-    holds the same below the key ``model``.
+    A bundle checkpoint holds ``image.*``, ``text.*``, ``scorer.*`` and ``bank.*``; a training checkpoint holds the same
+    under the key ``model``.
 
     Args:
-        modules: a module, or modules by the prefix of their tensors (``{"text": tower}``).
-        path: a file written by ``torch.save``.
-        assign: whether the modules take the tensors of the file, which the system then reads as they are needed,
-            instead of a copy. For large weights; the modules are on the CPU afterwards.
+        modules: A module, or modules by the prefix of their tensors (``{"text": tower}``).
+        path: File written by ``torch.save``.
+        assign: Whether the modules use the memory-mapped tensors of the file instead of copies, for large weights. The
+            modules are on the CPU afterwards.
 
     Raises:
-        ValueError: when the file is missing, is not a checkpoint of this bundle, or has another geometry.
+        ValueError: The file is missing, is not a checkpoint of this bundle, or has another geometry.
     """
     path = Path(path)
     state = read_checkpoint(path)
@@ -36,7 +37,7 @@ def load_checkpoint(modules: Mapping[str, nn.Module] | nn.Module, path: str | Pa
     held = {key.partition(".")[0] for key in part}
     absent = [name for name in names if name not in held]
     if absent:
-        raise ValueError(f"{path}: holds no tensors of {', '.join(absent)}; is it a checkpoint of this bundle?")
+        raise ValueError(f"{path}: holds no tensors of {', '.join(absent)}; give a checkpoint of this bundle")
     try:
         module.load_state_dict(part, assign=assign)
     except (RuntimeError, ValueError) as error:
@@ -47,9 +48,7 @@ def load_checkpoint(modules: Mapping[str, nn.Module] | nn.Module, path: str | Pa
 
 
 def load_mapped(path: str | Path) -> Any:
-    """What ``torch.save`` wrote, without executing anything in the file; of a large one, only the parts that are asked
-    for are read.
-    """
+    """What ``torch.save`` wrote, memory-mapped, without executing anything in the file."""
     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
@@ -57,49 +56,45 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Tensors of a checkpoint by name, read without executing anything in the file.
 
     Raises:
-        ValueError: when the file is missing or is no dictionary of tensors.
+        ValueError: The file is missing or is not a dictionary of tensors.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such checkpoint; train one, or give its path as ckpt_path")
+        raise ValueError(f"{path}: no such checkpoint; train one, or give its path as ckpt_path")
     try:
         state = load_mapped(path)
     except Exception as error:
         raise ValueError(
-            f"{path}: cannot be read as a checkpoint; the file is damaged or not written by torch.save"
+            f"{path}: cannot be read as a checkpoint; the file is damaged or was not written by torch.save"
         ) from error
     state = state.get("model", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path}: holds no model tensors; is it a checkpoint of this bundle?")
+        raise ValueError(f"{path}: holds no model tensors; give a checkpoint of this bundle")
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 def save_bundle_weights(path: str | Path, model: nn.Module, bank: nn.Module) -> str:
-    """Writes the weights that ship with the bundle, and gives their SHA-256.
+    """Writes the weights of a bundle, whole or not at all.
 
     Args:
-        path: the file to write, whole or not at all.
-        model: the image-text model.
-        bank: its prompt bank with calibration and thresholds.
+        path: File to write.
+        model: Image-text model.
+        bank: Its prompt bank with calibration and thresholds.
+
+    Returns:
+        SHA-256 of the file.
     """
-    path = Path(path)
     state = {key: value.cpu() for key, value in model.state_dict().items()}
     state.update({f"bank.{key}": value.cpu() for key, value in bank.state_dict().items()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A name that no other process draws: two that write the same file leave one whole.
-    partial = path.with_name(f".{uuid.uuid4().hex[:16]}.partial.{path.name}")
-    try:
+    with atomic_path(Path(path)) as partial:
         torch.save(state, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return sha256_of(path)
 
 
 def read_source(path: str | Path) -> dict[str, str] | None:
-    """What a checkpoint says of where its weights come from (``convert_checkpoint``); None of one that says nothing."""
+    """The origin of the weights that ``convert_checkpoint`` noted in a checkpoint; None without a note."""
     try:
         content = load_mapped(path)
-    except Exception:  # Whoever loads its tensors says so in words.
+    except Exception:  # The error of loading its tensors explains more.
         return None
     source = content.get("source") if isinstance(content, dict) else None
     return {str(key): str(value) for key, value in source.items()} if isinstance(source, dict) else None

@@ -1,6 +1,4 @@
-"""The image-only zero-shot classifier: an image encoder with a frozen, calibrated prompt bank; this is what is
-exported.
-"""
+"""The exported zero-shot classifier: an image encoder with a frozen, calibrated prompt bank."""
 
 from __future__ import annotations
 
@@ -23,10 +21,10 @@ class FindingScores(NamedTuple):
     """Zero-shot answers of a batch of scans.
 
     Attributes:
-        logits: logit of the mean over the templates, before calibration, ``[B, C]``.
-        probabilities: calibrated, ``[B, C]``.
-        template_logits: logit by each template alone, ``[B, T, C]``.
-        evidence: probability-like evidence of every token of the finest grid, ``[B, N, C]``.
+        logits: Logit of the mean over the templates, before calibration, ``[B, C]``.
+        probabilities: Calibrated probabilities, ``[B, C]``.
+        template_logits: Logit of each single template, ``[B, T, C]``.
+        evidence: Evidence in [0, 1] of every token of the finest grid, ``[B, N, C]``.
     """
 
     logits: Tensor
@@ -36,18 +34,17 @@ class FindingScores(NamedTuple):
 
 
 class PromptBank(nn.Module):
-    """Frozen prompt embeddings with the calibration and thresholds that belong to them, all stored in the checkpoint.
+    """Frozen prompt embeddings with their calibration and thresholds, all stored in the checkpoint.
 
     Args:
-        embedding: size E of the shared space.
-        findings: number of findings C.
-        templates: number of templates T.
+        embedding: Size E of the shared space.
+        findings: Number of findings C.
+        templates: Number of templates T.
     """
 
-    def __init__(self, embedding: int = 128, findings: int = len(FINDINGS), templates: int = len(TEMPLATES)) -> None:
+    def __init__(self, embedding: int, findings: int = len(FINDINGS), templates: int = len(TEMPLATES)) -> None:
         super().__init__()
-        # Declared here and not in the class: TorchScript cannot read a class annotation that is a string, as all are in
-        # this file.
+        # Declared here because TorchScript cannot read the class annotations of this file, which are strings.
         self.prompts: Tensor
         self.calibration_scale: Tensor
         self.calibration_shift: Tensor
@@ -73,12 +70,12 @@ class ZeroShotClassifier(nn.Module):
     """Scores the 18 findings of a scan against the frozen prompt bank.
 
     Args:
-        image: the image encoder.
-        scorer: the scorer trained with it; its scales come from the checkpoint.
+        image: Image encoder.
+        scorer: Scorer trained with it.
 
     Attributes:
-        template_ids: of the templates in the prompt bank, T.
-        scored: whether a finding is scored at all, C.
+        template_ids: Ids of the T templates in the prompt bank.
+        scored: Whether each of the C findings is scored.
     """
 
     def __init__(self, image: ImageEncoder, scorer: FindingScorer) -> None:
@@ -90,14 +87,14 @@ class ZeroShotClassifier(nn.Module):
         self.scored = (True,) * len(FINDINGS)
         self.finding_anatomy: Tensor
         self.register_buffer("finding_anatomy", torch.tensor(FINDING_ANATOMY), persistent=False)
-        self.register_load_state_dict_post_hook(_forgive_text_tower)
+        self.register_load_state_dict_post_hook(_allow_text_tower)
 
     def forward(self, image: Tensor) -> Tensor:
         """``[B, 1, X, Y, Z]`` in [0, 1] to the calibrated probability of each finding, ``[B, C]``."""
         return self.score(self.image(image)).probabilities
 
     def score(self, encoded: ImageEmbedding) -> FindingScores:
-        """Answers all findings and all templates for scans that are encoded already."""
+        """Scores all findings with all templates on encoded scans."""
         batch, count = encoded.field.shape[0], self.finding_anatomy.shape[0]
         deltas = self.bank.deltas()
         rows = self.finding_anatomy.repeat(deltas.shape[0] // count)
@@ -118,11 +115,7 @@ class ZeroShotClassifier(nn.Module):
         )
 
     def warnings(self, found: Sequence[bool]) -> list[str]:
-        """One line for each anatomy that the scan misses and that a finding is scored on.
-
-        Args:
-            found: for each of the K anatomies whether it was found.
-        """
+        """See ``anatomy_warnings``."""
         return anatomy_warnings(found, self.finding_anatomy.tolist())
 
 
@@ -134,30 +127,28 @@ def load_classifier(
 ) -> None:
     """Loads a classifier, and the text tower of the same checkpoint if one is given.
 
-    A published checkpoint that was converted without a tokenizer has no embeddings of the prompts; they are computed
-    here.
+    If the checkpoint has no prompt embeddings (published weights converted without a tokenizer), computes them.
 
     Args:
-        classifier: on its device, where it stays.
-        path: a bundle checkpoint.
-        text: the text tower; needed for free text only.
-        text_tower: makes one, when the prompts have to be encoded.
+        classifier: Classifier, which stays on its device.
+        path: Bundle checkpoint.
+        text: Text tower, for free text.
+        text_tower: Builds a text tower, if the prompts have to be encoded.
 
     Raises:
-        ValueError: when the checkpoint does not fit, or lacks prompts and no text tower can be made.
+        ValueError: The checkpoint does not fit, or lacks prompts and there is no text tower.
     """
     device = classifier.finding_anatomy.device
     modules: dict[str, nn.Module] = dict(classifier.named_children())
     if text is not None:
         modules["text"] = text
-    # Some classifiers come without prompt embeddings and with parameters too large to hold twice; see
-    # PublishedClassifier.
+    # PublishedClassifier may lack prompt embeddings, and its parameters are too large to hold twice.
     fill_prompts: Callable[[nn.Module], None] | None = getattr(classifier, "fill_prompts", None)
     load_checkpoint(modules, path, assign=fill_prompts is not None)
     if fill_prompts is not None and not bool(classifier.bank.prompts.any()):
         if text is None:
             if text_tower is None:
-                raise ValueError(f"{path}: holds no embeddings of the prompts; convert it again with --text-encoder")
+                raise ValueError(f"{path}: holds no prompt embeddings; convert it again with --text-encoder")
             text = text_tower().eval()
             load_checkpoint({"text": text}, path, assign=True)
         fill_prompts(text)
@@ -168,12 +159,12 @@ def load_classifier(
 def anatomy_warnings(
     found: Sequence[bool], rows: Sequence[int] = FINDING_ANATOMY, scored_on: str | None = None
 ) -> list[str]:
-    """One line for each anatomy that the scan misses and that a finding is scored on.
+    """One line for each anatomy outside the field of view that a finding is scored on.
 
     Args:
-        found: for each of the K anatomies whether it was found.
-        rows: index of the anatomy of each finding; a negative one marks a finding that is not scored.
-        scored_on: what became of the findings; by default that they were scored on the thorax.
+        found: Whether each of the K anatomies was found.
+        rows: Index of the anatomy of each finding; negative for a finding that is not scored.
+        scored_on: How the findings were scored; on the thorax by default.
     """
     lines = []
     for row, name in enumerate(ANATOMY_NAMES):
@@ -185,9 +176,8 @@ def anatomy_warnings(
     return lines
 
 
-def _forgive_text_tower(module: nn.Module, incompatible) -> None:  # type: ignore[no-untyped-def]
-    # The bundle's one weights file also holds the text tower and the temperatures, which MONAI's ckpt_export hands over
-    # as well.
+def _allow_text_tower(module: nn.Module, incompatible) -> None:  # type: ignore[no-untyped-def]
+    # The weights file also holds the text tower and the temperatures, which MONAI's ckpt_export passes on.
     incompatible.unexpected_keys[:] = [
         key for key in incompatible.unexpected_keys if not key.startswith(("text.", "log_temperature"))
     ]

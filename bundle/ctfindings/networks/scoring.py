@@ -1,4 +1,4 @@
-"""From embeddings to the logit of a finding: the row of its anatomy and the strongest tokens inside that anatomy."""
+"""The logit of a finding, from the row of its anatomy and the tokens inside that anatomy."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ class FindingScorer(nn.Module):
 
     The first term is the prompt difference of RadFinder (https://arxiv.org/abs/2603.02026) on the row of the finding's
     anatomy. The second is ours: ``z_n = s_t (token_n . delta)`` over the anatomy's tokens, pooled by the log-mean-exp
-    of multiple-instance learning (Pinheiro and Collobert, https://arxiv.org/abs/1411.6228), which lies between their
-    mean and their maximum, so that a small lesion is not drowned by a large organ, and the map of z is the evidence
-    itself. A scan that misses the anatomy is scored on the thorax.
+    of multiple-instance learning (Pinheiro and Collobert, https://arxiv.org/abs/1411.6228). It lies between their mean
+    and their maximum, so that a large organ does not hide a small lesion, and the map of z is the evidence. If the
+    anatomy is outside the field of view, the finding is scored on the thorax.
 
     Args:
-        row_scale: initial s.
-        token_scale: initial s_t.
-        sharpness: r; the mean of the tokens for a small one, their maximum for a large one.
-        tokens: whether the second term is used; False scores as fVLM and CA-GCL do, whose losses do not train a token
-            field.
+        row_scale: Initial s.
+        token_scale: Initial s_t.
+        sharpness: r; small values approach the mean of the tokens, large ones their maximum.
+        tokens: Whether to use the second term; fVLM and CA-GCL, whose losses train no token field, do not.
 
     Raises:
-        ValueError: when the sharpness is not positive.
+        ValueError: The sharpness is not positive.
     """
 
     def __init__(
@@ -36,7 +35,7 @@ class FindingScorer(nn.Module):
     ) -> None:
         super().__init__()
         if sharpness <= 0:
-            raise ValueError(f"sharpness is {sharpness}; it must be positive")
+            raise ValueError(f"sharpness: expected a positive number, got {sharpness}")
         self.tokens = tokens
         self.sharpness = sharpness
         self.thorax = THORAX
@@ -53,12 +52,12 @@ class FindingScorer(nn.Module):
         """Scores P prompt pairs on each scan.
 
         Args:
-            anatomy: unit anatomy rows, ``[B, K, E]``.
-            anatomy_valid: bool ``[B, K]``.
-            field: unit token field, ``[B, N, E]``.
-            membership: bool ``[B, N, K]``.
-            delta: positive minus negative unit prompt embedding, ``[B, P, E]``.
-            rows: index of the anatomy of each pair, ``[P]``.
+            anatomy: Unit anatomy rows, ``[B, K, E]``.
+            anatomy_valid: Anatomies in the field of view, bool ``[B, K]``.
+            field: Unit token field, ``[B, N, E]``.
+            membership: Anatomies of the tokens, bool ``[B, N, K]``.
+            delta: Positive minus negative unit prompt embedding, ``[B, P, E]``.
+            rows: Index of the anatomy of each pair, ``[P]``.
 
         Returns:
             Logits ``[B, P]`` and token logits ``[B, N, P]``.
@@ -72,7 +71,7 @@ class FindingScorer(nn.Module):
             return row_logits, z
         members = membership.gather(2, used.unsqueeze(1).expand(-1, z.shape[1], -1))
         members = members | ~members.any(dim=1, keepdim=True)
-        # Single precision also where z is half: a scan may have more tokens than half precision can count.
+        # In single precision: a scan may have more tokens than half precision can count.
         counts = members.sum(dim=1).to(torch.float32)
         pooled = torch.logsumexp((self.sharpness * z).masked_fill(~members, float("-inf")), dim=1) - counts.log()
         return row_logits + pooled / self.sharpness, z

@@ -131,5 +131,5 @@ class _Bounded(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (below,) = ctx.saved_tensors
-        # A step goes against the gradient: below the limits a positive gradient leads further out, above a negative one.
+        # A step goes against the gradient: a positive one leads out below the limits, a negative one above.
         return gradient.masked_fill(below * gradient > 0, 0), None, None

@@ -1,4 +1,4 @@
-"""The state of a run: written after every epoch, whole or not at all, and taken up again where it stopped."""
+"""The state of a run: written atomically after every epoch, and resumed from there."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 from torch.optim.lr_scheduler import OneCycleLR
 
+from bundle.ctfindings.files.atomic_write import atomic_path
+
+METRIC = "macro_auc"
+"""The metric that chooses the best model; larger is better."""
+
 _LENGTH_OF_SCHEDULE = ("total_steps", "_schedule_phases")
-"""What ``OneCycleLR`` makes of the number of steps; the rate of a step follows from it."""
+"""What ``OneCycleLR`` derives from the number of steps."""
 
 
 class RunCheckpoint:
-    """Keeps ``last.pt``, the whole state after the newest epoch, and ``best.pt``, the model at its best validation.
+    """Keeps ``last.pt``, the whole state after the newest epoch, and ``best.pt``, the model with the best validation.
 
-    The last epoch is validated here where the interval of validation left it out, so that a run of one epoch has a best
-    model as well.
-
-    MONAI's ``CheckpointSaver`` writes in place, so that a run killed while it writes loses its newest state, and its
+    The last epoch is validated here if the validation interval skips it, so that every run has a best model. MONAI's
+    ``CheckpointSaver`` writes in place, so that a run killed during a write loses its newest state, and its
     ``EarlyStopHandler`` forgets its count when a run is resumed; here both are part of the state.
 
     Args:
-        folder: of the run.
-        saved: objects with a state dictionary; ``model`` is one of them.
-        evaluator: its metric chooses the best model.
-        metric: name of that metric; larger is better.
-        patience: validations without a better metric after which the run ends; None never ends it early.
-        resume: whether to go on from ``last.pt`` when it is there.
-        primary: whether this process writes (rank 0).
+        folder: Folder of the run.
+        saved: Objects with a state dictionary by name; ``model`` is one of them.
+        evaluator: Evaluator whose ``macro_auc`` chooses the best model.
+        patience: Validations without a better metric after which the run ends; None never ends it early.
+        resume: Whether to resume from an existing ``last.pt``.
+        primary: Whether this process writes (rank 0).
     """
 
     def __init__(
@@ -40,14 +42,12 @@ class RunCheckpoint:
         folder: str | Path,
         saved: Mapping[str, Any],
         evaluator: Evaluator,
-        metric: str = "macro_auc",
         patience: int | None = None,
         resume: bool = True,
         primary: bool = True,
     ) -> None:
         self.folder = Path(folder)
         self.saved = dict(saved)
-        self.metric = metric
         self.resume = resume
         self.primary = primary
         self.patience = patience
@@ -60,22 +60,22 @@ class RunCheckpoint:
         evaluator.add_event_handler(Events.COMPLETED, self._keep_best)
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler with the trainer; attach it last, so that validation of an epoch belongs to its state."""
+        """Registers the handler; attach it last, so that the state of an epoch includes its validation."""
         self._trainer = engine
-        engine.add_event_handler(Events.STARTED, self._take_up)
+        engine.add_event_handler(Events.STARTED, self._resume)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._keep_last)
-        engine.add_event_handler(Events.COMPLETED, self._say_what_lacks)
+        engine.add_event_handler(Events.COMPLETED, self._warn_without_best)
 
     def _keep_best(self, engine: Engine) -> None:
         if self._trainer is not None:
             self._validated = self._trainer.state.epoch
-        value = float(engine.state.metrics[self.metric])
+        value = float(engine.state.metrics[METRIC])
         self.waited += 1
         if value > self.best:
             self.best, self.waited = value, 0
-            self._write("best.pt", {"model": _model_state(self.saved["model"]), self.metric: value})
+            self._write("best.pt", {"model": _model_state(self.saved["model"]), METRIC: value})
         if self.patience is not None and self.waited >= self.patience and self._trainer is not None:
-            self.logger.info("no better %s in %d validations: the run ends", self.metric, self.waited)
+            self.logger.info("no better %s in %d validations: the run ends", METRIC, self.waited)
             self._trainer.terminate()
 
     def _keep_last(self, engine: Engine) -> None:
@@ -92,13 +92,13 @@ class RunCheckpoint:
         state["scaler"] = _scaler_state(engine)
         self._write("last.pt", state)
 
-    def _say_what_lacks(self, engine: Engine) -> None:
+    def _warn_without_best(self, engine: Engine) -> None:
         if self.primary and not (self.folder / "best.pt").is_file():
             self.logger.warning(
                 "%s: has no best.pt, because no study was validated; add studies to the split validation", self.folder
             )
 
-    def _take_up(self, engine: Engine) -> None:
+    def _resume(self, engine: Engine) -> None:
         path = self.folder / "last.pt"
         if not self.resume or not path.is_file():
             return
@@ -107,47 +107,39 @@ class RunCheckpoint:
             for name, item in self.saved.items():
                 planned = {key: vars(item)[key] for key in _LENGTH_OF_SCHEDULE} if isinstance(item, OneCycleLR) else {}
                 (getattr(item, "module", item) if name == "model" else item).load_state_dict(state[name])
-                # The schedule of the saved run would end with that run's epochs, which may have been raised since.
+                # The schedule of the saved run ends with the epochs of that run, which may have been raised since.
                 vars(item).update(planned)
         except (KeyError, RuntimeError, ValueError) as error:
             raise ValueError(
-                f"{path}: belongs to a run with other settings or of an older version; choose another output_dir, or set resume to false"
+                f"{path}: belongs to a run with other settings; choose another output_dir, or set resume to false"
             ) from error
-        # MONAI's trainer makes its scaler anew when it starts. A run without amp, or on the CPU, has left no state of
-        # one.
+        # MONAI's trainer makes its scaler anew at the start. A run without amp, or on the CPU, saves no state of it.
         if state.get("scaler") and _scaler_state(engine):
             engine.scaler.load_state_dict(state["scaler"])  # type: ignore[attr-defined]
         engine.state.epoch = state["trainer"]["epoch"]
         engine.state.iteration = state["trainer"]["iteration"]
         self.best, self.waited = state["best"], state["waited"]
-        if engine.state.max_epochs is not None and engine.state.epoch >= engine.state.max_epochs:
-            self.logger.info(
-                "the run in %s is complete (%d epochs); raise epochs to train on", self.folder, engine.state.epoch
-            )
+        folder, epoch = self.folder, engine.state.epoch
+        if engine.state.max_epochs is not None and epoch >= engine.state.max_epochs:
+            self.logger.info("the run in %s is complete (%d epochs); raise epochs to train on", folder, epoch)
             engine.terminate()
         elif self.patience is not None and self.waited >= self.patience:
-            self.logger.info(
-                "the run in %s ended after epoch %d, with no better %s in %d validations; raise patience to train on",
-                self.folder,
-                engine.state.epoch,
-                self.metric,
-                self.waited,
+            ended = (
+                "the run in %s ended after epoch %d, with no better %s in %d validations; raise patience to train on"
             )
+            self.logger.info(ended, folder, epoch, METRIC, self.waited)
             engine.terminate()
         else:
-            self.logger.info("going on from epoch %d of %s", engine.state.epoch, path)
+            self.logger.info("resuming after epoch %d of %s", epoch, path)
 
     def _write(self, name: str, state: dict[str, Any]) -> None:
-        if not self.primary:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f".{name}.partial"
-        torch.save(state, partial)
-        partial.replace(self.folder / name)
+        if self.primary:
+            with atomic_path(self.folder / name) as partial:
+                torch.save(state, partial)
 
 
 def _scaler_state(engine: Engine) -> dict[str, Any]:
-    """State of the scaler of gradients in mixed precision; empty where there is none, or it is off."""
+    """State of the gradient scaler of mixed precision; empty without one."""
     scaler = getattr(engine, "scaler", None)
     return {} if scaler is None else dict(scaler.state_dict())
 

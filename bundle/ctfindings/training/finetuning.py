@@ -1,4 +1,4 @@
-"""Fine-tuning: training that starts from a bundle's weights, and ends in a file that the same bundle can serve."""
+"""Fine-tuning: training starts from the weights of a bundle, and ends in a file that the same bundle can serve."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ logger = logging.getLogger("ctfindings.run")
 
 
 def start_from(network: VisionLanguageModel, ckpt_path: str | Path) -> None:
-    """Loads the weights that training starts from; a run that is resumed overwrites them with its own.
+    """Loads the weights that training starts from; a resumed run overwrites them with its own.
 
     Raises:
-        ValueError: when the checkpoint does not fit the network.
+        ValueError: The checkpoint does not fit the network.
     """
     load_checkpoint(network, ckpt_path)
     logger.info("fine-tuning starts from %s", ckpt_path)
@@ -28,23 +28,22 @@ def start_from(network: VisionLanguageModel, ckpt_path: str | Path) -> None:
 def export_finetuned(
     network: VisionLanguageModel, run_dir: str | Path, base_path: str | Path, output: str | Path
 ) -> str:
-    """Writes the fine-tuned model as a bundle checkpoint: its best state, with the prompts as its text tower now embeds
-    them.
+    """Writes the best fine-tuned model as a bundle checkpoint, with the prompts as its text tower now embeds them.
 
-    Calibration and thresholds are those of the model it started from: the few studies of a fine-tuning rarely suffice
-    to fit them anew. Where they do, ``configs/evaluate.json`` with ``export_path`` fits them.
+    Calibration and thresholds are those of the base model, because the few studies of a fine-tuning rarely suffice to
+    fit them; where they do, use ``configs/evaluate.json`` with ``export_path``.
 
     Args:
-        network: the geometry; its weights are replaced.
-        run_dir: folder of the run, with ``best.pt`` or, where no validation could be scored, ``last.pt``.
-        base_path: the bundle checkpoint that training started from.
-        output: file to write, whole or not at all.
+        network: Network of that geometry; its weights are replaced.
+        run_dir: Folder of the run, with ``best.pt`` or, without a validation, ``last.pt``.
+        base_path: Bundle checkpoint that training started from.
+        output: File to write, whole or not at all.
 
     Returns:
         SHA-256 of the file.
 
     Raises:
-        ValueError: when the run left no state.
+        ValueError: The run has no state.
     """
     states = [path for path in (Path(run_dir) / "best.pt", Path(run_dir) / "last.pt") if path.is_file()]
     if not states:

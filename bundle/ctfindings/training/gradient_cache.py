@@ -45,7 +45,8 @@ class MicroBatches:
             raise ValueError(f"micro_batches: expected at least 1, got {size}")
         if len(cast(Sized, loader)) < size:
             raise ValueError(
-                f"the data set has {len(cast(Sized, loader))} micro-batches and a step needs {size}; lower micro_batches or batch_size"
+                f"the data set has {len(cast(Sized, loader))} micro-batches and a step needs {size}; "
+                "lower micro_batches or batch_size"
             )
         self.loader = loader
         self.size = size
@@ -67,9 +68,9 @@ class MicroBatches:
 class GradientCache:
     """One optimizer step over a group of micro-batches: ``iteration_update`` of MONAI's ``SupervisedTrainer``.
 
-    Contrastive losses see all scans of the group, and of all ranks where they gather. The scans wait on disk between the
-    two passes. Works with ``DistributedDataParallel``, which exchanges gradients once a step, and with mixed precision
-    (``amp``). A step leaves no state behind.
+    Contrastive losses see all scans of the group, and of all ranks where they gather. The scans wait on disk between
+    the two passes. Works with ``DistributedDataParallel``, which exchanges gradients once a step, and with mixed
+    precision (``amp``). A step leaves no state behind.
 
     Args:
         waiting_dir: Folder for the waiting scans; None for the system's temporary folder, which should be on a disk.

@@ -1,4 +1,4 @@
-"""Ignite handlers and metrics of training: reproducible epochs, macro AUC over ranks, losses by name."""
+"""Ignite handlers and metrics of training: reproducible epochs, macro AUC over ranks, logs."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from bundle.ctfindings.networks.image.standardization import RunningStandardizat
 
 
 class EpochSeed:
-    """Seeds every epoch by its number, so that a run that was stopped and resumed draws what it would have drawn.
+    """Seeds every epoch by its number, so that a resumed run makes the same random draws as an uninterrupted one.
 
     Args:
-        seed: of the run.
-        sampler: its ``set_epoch`` is called, if it has one.
-        transform: the training transforms; their random state is set.
-        rank: of this process; ranks draw differently.
+        seed: Random seed of the run.
+        sampler: Sampler of the training loader.
+        transform: Transforms of the training data.
+        rank: Rank of this process; ranks draw differently.
     """
 
-    def __init__(self, seed: int, sampler: Any = None, transform: Any = None, rank: int = 0) -> None:
+    def __init__(self, seed: int, sampler: Any, transform: Any, rank: int) -> None:
         self.seed = seed
         self.sampler = sampler
         self.transform = transform
@@ -47,12 +47,11 @@ class EpochSeed:
 
 
 class FreezeStandardization:
-    """Keeps the running statistics of anatomy rows and of token statistics as they are from an epoch on: learning then
-    sees what inference sees.
+    """Freezes ``RunningStandardization`` after some epochs, so that training then sees what inference sees.
 
     Args:
-        network: whose ``RunningStandardization`` modules are frozen; others are left alone.
-        epochs: epochs whose batches still change the statistics.
+        network: Network with such modules.
+        epochs: Epochs that still change the statistics.
     """
 
     def __init__(self, network: torch.nn.Module, epochs: int) -> None:
@@ -70,15 +69,13 @@ class FreezeStandardization:
 
 
 class MacroAuc(EpochMetric):
-    """Mean ROC-AUC over the findings, of the logits of all ranks; findings with one class only are left out."""
+    """Mean ROC-AUC over the findings, from the logits of all ranks; findings with a single class are left out."""
 
     def __init__(self) -> None:
         super().__init__(_macro_auc, output_transform=_logits_and_labels, check_compute_fn=False)
 
     def compute(self) -> float:
-        """The same on every rank. Ignite's own gathering wants as many studies on each rank, which few validation
-        splits divide into.
-        """
+        """The same value on every rank. Ignite's own gathering needs the same number of studies on each rank."""
         logits, labels = (
             evenly_divisible_all_gather(torch.cat(parts), concat=True) for parts in (self._predictions, self._targets)
         )
@@ -94,11 +91,11 @@ def _macro_auc(logits: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 class MetricLog:
-    """Logs the metrics of each validation, and to TensorBoard when a writer is given."""
+    """Logs the metrics of each validation, also to TensorBoard if a writer is given."""
 
-    def __init__(self, writer: Any = None, name: str = "ctfindings.validation") -> None:
+    def __init__(self, writer: Any = None) -> None:
         self.writer = writer
-        self.logger = logging.getLogger(name)
+        self.logger = logging.getLogger("ctfindings.validation")
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler."""
@@ -113,12 +110,12 @@ class MetricLog:
 
 
 class LossLog:
-    """Logs the mean of every loss and the seconds of each epoch, and the losses to TensorBoard when a writer is given."""
+    """Logs the mean of every loss and the duration of each epoch, also to TensorBoard if a writer is given."""
 
-    def __init__(self, loss: CompositeLoss, writer: Any = None, name: str = "ctfindings.losses") -> None:
+    def __init__(self, loss: CompositeLoss, writer: Any = None) -> None:
         self.loss = loss
         self.writer = writer
-        self.logger = logging.getLogger(name)
+        self.logger = logging.getLogger("ctfindings.losses")
         self._started = 0.0
         self._sums: dict[str, list[float]] = {}
 

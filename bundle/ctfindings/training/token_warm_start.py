@@ -1,4 +1,4 @@
-"""Before the first epoch: tokens learn from large batches what their own statistics tell of the findings."""
+"""Warm start: before the first epoch, tokens learn the findings from their statistics, in large batches."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from bundle.ctfindings.data.batches import prepare_batch
+from bundle.ctfindings.losses.gathering import world_size
 from bundle.ctfindings.losses.grounding import GroundingLoss
 from bundle.ctfindings.networks.image.pooling import dilate_membership, finding_tokens, token_membership
 from bundle.ctfindings.networks.text.prompts import drawn_prompts
@@ -27,20 +28,25 @@ from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 logger = logging.getLogger("ctfindings.warm_start")
 
 INSIDE_OF_SCAN, OUTSIDE_OF_SCAN = 16, 48
-"""Tokens of one finding, and of its anatomy beside it, that are kept of one scan, so that one large lesion does not
-stand for all.
-"""
+"""Tokens kept from one scan, inside a finding and outside in its anatomy, so that no large lesion dominates."""
+
+LEARNING_RATE = 0.002
+"""Highest rate of the one-cycle schedule."""
+
+POSITIVES, NEGATIVES = 32, 2048
+"""Tokens of a step: inside each finding, and others."""
 
 
 @dataclass
 class TokenSample:
     """Tokens of many scans.
 
+    A finding whose label is unknown, or that is present without a mask, has no token inside or outside.
+
     Attributes:
-        features: ``[n, F]``, in half precision.
-        inside: which findings' masks the token touches, bool ``[n, C]``.
-        outside: of which findings it is a token of the anatomy beside their mask, bool ``[n, C]``; neither for a
-            finding whose label is unknown, or that is present without a mask.
+        features: Token statistics ``[n, F]``, in half precision.
+        inside: Whether the token touches the mask of each finding, bool ``[n, C]``.
+        outside: Whether the token is in the anatomy of each finding, outside its mask, bool ``[n, C]``.
     """
 
     features: Tensor
@@ -53,45 +59,38 @@ class TokenSample:
         found = [torch.nonzero(column).flatten().cpu() for column in self.inside.unbind(1)]
         return {index: tokens for index, tokens in enumerate(found) if len(tokens)}
 
-    def draw(self, positives: int, negatives: int, generator: torch.Generator) -> TokenSample:
-        """Tokens for one step: as many of each finding that there is, each of which counts for that finding alone, and
-        others.
-        """
+    def draw(self, generator: torch.Generator) -> TokenSample:
+        """Tokens for one step: equally many for each finding, which count for that finding only, and others."""
         lesions = [
-            tokens[torch.randint(len(tokens), (positives,), generator=generator)] for tokens in self.lesions.values()
+            tokens[torch.randint(len(tokens), (POSITIVES,), generator=generator)] for tokens in self.lesions.values()
         ]
-        others = torch.randint(len(self.features), (negatives,), generator=generator)
+        others = torch.randint(len(self.features), (NEGATIVES,), generator=generator)
         rows = torch.cat([*lesions, others]).to(self.features.device)
         outside = self.outside[rows]
-        outside[: len(rows) - negatives] = False
+        outside[: len(rows) - NEGATIVES] = False
         inside = torch.zeros_like(outside)
-        columns = torch.tensor(list(self.lesions)).repeat_interleave(positives)
+        columns = torch.tensor(list(self.lesions)).repeat_interleave(POSITIVES)
         inside[torch.arange(len(columns)), columns] = True
         return TokenSample(self.features[rows].float(), inside, outside)
 
 
 class TokenWarmStart:
-    """Fits what the token statistics tell by themselves, before the first epoch: the grounding objective on tokens of
-    many scans at once.
+    """Trains on token statistics alone before the first epoch: the grounding objective on tokens of many scans at once.
 
-    A batch of a few scans holds a handful of tokens of a small lesion, and those of one scan are alike; their gradient
-    drowns in noise. The statistics of a token depend on no weight, so that they are computed once, for a sample of the
-    tokens of each scan, and the perceptron, the field, its scale and the text head are fitted on thousands of tokens a
-    step, as many of each finding. A run that is resumed is not warmed up again. This stage is ours; none of the papers
-    has it.
+    A batch of a few scans has a handful of similar tokens of a small lesion, too few for a useful gradient. The
+    statistics of a token depend on no weight, so they are computed once for a sample of the tokens of each scan. The
+    perceptron, the field, its scale and the text head then train on thousands of tokens a step, equally many for each
+    finding. A resumed run is not warmed up again. This stage is ours; none of the papers has it.
 
     Args:
-        network: a ``VisionLanguageModel``, possibly in ``DistributedDataParallel``; a tower without token statistics is
-            left as it is.
-        loader: of the training batches; every rank reads its own share, and all fit the same on all shares.
-        steps: of the optimizer; 0 switches the stage off.
-        scans: how many scans are read at most, over all ranks.
-        learning_rate: highest, of a one-cycle schedule.
-        positives: tokens of each finding in a step.
-        negatives: other tokens in a step.
-        device: where the network is.
-        seed: of the draws.
-        show: whether progress is shown, on a terminal.
+        network: A ``VisionLanguageModel``, possibly in ``DistributedDataParallel``. Without token statistics in its
+            tower, nothing is done.
+        loader: Loader of training batches; every rank reads its own share, and all train on all shares.
+        steps: Optimizer steps; 0 switches the stage off.
+        scans: Largest number of scans to read, over all ranks.
+        device: Device of the network.
+        seed: Random seed of the draws.
+        show: Whether to show progress on a terminal.
     """
 
     def __init__(
@@ -99,13 +98,10 @@ class TokenWarmStart:
         network: nn.Module,
         loader: Iterable[Any],
         steps: int,
-        scans: int = 2000,
-        learning_rate: float = 0.002,
-        positives: int = 32,
-        negatives: int = 2048,
-        device: str | torch.device = "cpu",
-        seed: int = 0,
-        show: bool = True,
+        scans: int,
+        device: str | torch.device,
+        seed: int,
+        show: bool,
     ) -> None:
         self.network = cast(
             VisionLanguageModel, network.module if isinstance(network, DistributedDataParallel) else network
@@ -113,9 +109,6 @@ class TokenWarmStart:
         self.loader = loader
         self.steps = steps
         self.scans = scans
-        self.learning_rate = learning_rate
-        self.positives = positives
-        self.negatives = negatives
         self.device = torch.device(device)
         self.seed = seed
         self.show = show
@@ -130,15 +123,15 @@ class TokenWarmStart:
             return
         sample = self.collect() if self._has_masks() else None
         if sample is None:
-            logger.info("no training scan has masks of anatomies and of findings: tokens are not warmed up")
+            logger.info("no training scan has masks of anatomies and of findings: no warm start")
         else:
             self.fit(sample)
 
     def collect(self) -> TokenSample | None:
-        """Statistics of a sample of the tokens of the training scans of all ranks; None when no finding has a token."""
+        """Statistics of a sample of the tokens of all ranks' training scans; None if no finding has a token."""
         self.network.train()
         generator = torch.Generator().manual_seed(self.seed)
-        share = max(1, self.scans // _ranks())
+        share = max(1, self.scans // world_size())
         scans = islice(self._scans(), share)
         progress = tqdm(
             scans, "tokens of the scans", self._expected(share), disable=None if self.show else True, unit="scan"
@@ -148,7 +141,7 @@ class TokenWarmStart:
     def _tokens_of(
         self, scan: tuple[Tensor, Tensor, Tensor | None, Tensor | None], generator: torch.Generator
     ) -> TokenSample | None:
-        """A sample of the tokens of one scan, all of which count for the standardisation; None without masks."""
+        """A sample of the tokens of one scan, None without masks; all its tokens enter the standardisation."""
         image, labels, finding_masks, anatomy = scan
         tower: Any = self.network.image.tower
         with torch.no_grad():
@@ -160,28 +153,29 @@ class TokenWarmStart:
             return None
         inside = finding_tokens(finding_masks, tower.stride)[0] & (labels == 1)
         grid = [size // step for size, step in zip(image.shape[2:], tower.stride, strict=True)]
-        members = dilate_membership(token_membership(anatomy, tower.stride), grid, self.network.image.margin_tokens)[0]
-        # Where a finding is present and has no mask, nobody knows which tokens are beside it.
+        margin = self.network.image.margin_tokens
+        members = dilate_membership(token_membership(anatomy, tower.stride), grid, margin)[0]
+        # Where a finding is present without a mask, its tokens are unknown.
         taking_part = (labels == 0) | inside.any(0)
         outside = members[:, self.network.finding_anatomy] & ~inside & taking_part
         kept = _sample(inside, outside, generator).to(self.device)
         return TokenSample(features[0, kept].half(), inside[kept], outside[kept])
 
     def fit(self, sample: TokenSample) -> None:
-        """Fits the network on a sample, the same on every rank."""
-        optimizer = torch.optim.Adam(self._parameters(), lr=self.learning_rate)
+        """Trains the network on a sample, the same on every rank."""
+        optimizer = torch.optim.Adam(self._parameters(), lr=LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=self.steps + 1, pct_start=0.1
+            optimizer, LEARNING_RATE, total_steps=self.steps + 1, pct_start=0.1
         )
         generator = torch.Generator().manual_seed(self.seed)
         standardization = self._standardization()
         frozen, standardization.frozen = standardization.frozen, True
         losses: list[float] = []
-        with torch.random.fork_rng(devices=[]), self.network.text.resting_trunk():
+        with torch.random.fork_rng(devices=[]), self.network.text.frozen_trunk():
             torch.manual_seed(self.seed)
             for _ in tqdm(range(self.steps), desc="warm start", unit="step", disable=None if self.show else True):
                 self.network.zero_grad()
-                loss = self._loss(sample.draw(self.positives, self.negatives, generator))
+                loss = self._loss(sample.draw(generator))
                 loss.backward()
                 optimizer.step()
                 schedule.step()
@@ -190,13 +184,8 @@ class TokenWarmStart:
         standardization.frozen = frozen
         tenth = max(1, self.steps // 10)
         first, last = (sum(part) / len(part) for part in (losses[:tenth], losses[-tenth:]))
-        logger.info(
-            "warm start on %d tokens, %d steps: grounding %.4f, then %.4f",
-            len(sample.features),
-            self.steps,
-            first,
-            last,
-        )
+        done = "warm start on %d tokens, %d steps: grounding %.4f, then %.4f"
+        logger.info(done, len(sample.features), self.steps, first, last)
 
     def _loss(self, drawn: TokenSample) -> Tensor:
         network = self.network
@@ -225,19 +214,19 @@ class TokenWarmStart:
                 yield image[row : row + 1], targets["labels"][row], masks[0], masks[1]
 
     def _has_masks(self) -> bool:
-        """Whether it is worth while to read scans; what the loader does not tell is taken to be so."""
+        """Whether some study has masks of findings; True if the loader does not tell."""
         studies = getattr(getattr(self.loader, "dataset", None), "data", None)
         return studies is None or any(study.get("finding_masks") for study in studies)
 
     def _expected(self, share: int) -> int | None:
         dataset = getattr(self.loader, "dataset", None)
-        return None if dataset is None else min(share, len(dataset) // _ranks())
+        return None if dataset is None else min(share, len(dataset) // world_size())
 
     def _standardization(self) -> Any:
         return cast(Any, self.network.image.tower).statistics.standardize
 
     def _of_all_ranks(self, parts: list[TokenSample]) -> TokenSample | None:
-        if _ranks() > 1:
+        if world_size() > 1:
             for buffer in self._standardization().buffers():
                 dist.broadcast(buffer, 0)
         if not parts:
@@ -245,8 +234,8 @@ class TokenWarmStart:
             nothing = torch.zeros(0, findings, dtype=torch.bool, device=self.device)
             parts = [TokenSample(torch.zeros(0, width, dtype=torch.float16, device=self.device), nothing, nothing)]
         joined = [torch.cat([getattr(part, name) for part in parts]) for name in ("features", "inside", "outside")]
-        if _ranks() > 1:
-            # Not every backend gathers truth values.
+        if world_size() > 1:
+            # Not every backend gathers booleans.
             numbers = [column.to(torch.uint8) if column.dtype == torch.bool else column for column in joined]
             joined = [evenly_divisible_all_gather(column, True) for column in numbers]
         sample = TokenSample(joined[0], joined[1].bool(), joined[2].bool())
@@ -254,7 +243,6 @@ class TokenWarmStart:
 
 
 def _sample(inside: Tensor, outside: Tensor, generator: torch.Generator) -> Tensor:
-    """Indices of the tokens of one scan that are kept."""
     kept = [_some(column, INSIDE_OF_SCAN, generator) for column in inside.unbind(1)]
     return torch.cat([*kept, *(_some(column, OUTSIDE_OF_SCAN, generator) for column in outside.unbind(1))]).unique()
 
@@ -262,7 +250,3 @@ def _sample(inside: Tensor, outside: Tensor, generator: torch.Generator) -> Tens
 def _some(mask: Tensor, count: int, generator: torch.Generator) -> Tensor:
     found = torch.nonzero(mask).flatten().cpu()
     return found[torch.randperm(len(found), generator=generator)[:count]]
-
-
-def _ranks() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -15,6 +15,7 @@ from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
 from bundle.ctfindings.networks.image.pooling import project_rows
 from bundle.ctfindings.networks.text.text_tower import TextTower
 from experiments.harness.locked_image_model import LockedImageModel
+from experiments.harness.pooled_features import pooled_features
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_pooled_features_give_the_rows_of_the_encoder(make_image: Callable[[], I
     scan = torch.rand(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         encoded = image(scan)
-        pooled = image.pooled_features(scan)
+        pooled = pooled_features(image, scan)
         pooling = image.anatomy_pooling
         torch.testing.assert_close(
             project_rows(pooled.anatomy, pooled.valid, pooling.projection, pooling.bias), encoded.anatomy

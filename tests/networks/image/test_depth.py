@@ -18,7 +18,7 @@ from torch import Tensor
 from bundle.ctfindings.data.geometry import KeepGeometryd
 from bundle.ctfindings.data.snippet_targets import SnippetTargetsd
 from bundle.ctfindings.data.transforms import RandTranslated, image_pipeline
-from bundle.ctfindings.networks.image.depth import DepthStem, depth_logits, depth_positions, depth_profile
+from bundle.ctfindings.networks.image.depth import TEMPERATURE, DepthStem, depth_logits, depth_positions, depth_profile
 from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
 from bundle.ctfindings.networks.image.pooling import depth_rows
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
@@ -80,7 +80,7 @@ def test_padding_has_no_position_also_after_intensity_augmentation() -> None:
 def test_profile_is_a_softmax_over_the_rows_of_the_scan() -> None:
     depth = torch.eye(3)[None]
     depth_mm = torch.tensor([[0.0, 12.0, torch.nan]])
-    logits = depth_logits(depth, torch.tensor([[1.0, 0, 0], [0, 0, 1.0]]), temperature=1.0)
+    logits = depth_logits(depth, torch.tensor([[1.0, 0, 0], [0, 0, 1.0]])) * TEMPERATURE
     profile = depth_profile(logits, depth_mm[:, None])
     e = float(torch.tensor(1.0).exp())
     assert profile.tolist() == [[pytest.approx([e / (1 + e), 1 / (1 + e), 0]), pytest.approx([0.5, 0.5, 0])]]

@@ -48,12 +48,12 @@ def test_convolutional_levels_halve_the_grid() -> None:
 def test_patch_is_a_power_of_two() -> None:
     levels, grids = ConvolutionalTower(patch=4, channels=(8, 8, 8, 4), heads=2, width=4)(_scan(16, 16, 32))
     assert grids[0] == [4, 4, 8] and levels[0].shape == (1, 128, 4)
-    with pytest.raises(ValueError, match="patch is 6; give a power of two"):
+    with pytest.raises(ValueError, match="patch: expected a power of two from 2 on, got 6"):
         ConvolutionalTower(patch=6)
 
 
 def test_a_configuration_for_a_tower_without_units_in_its_stem_is_refused() -> None:
-    with pytest.raises(ValueError, match="give four of each: stem, fine, middle, coarse"):
+    with pytest.raises(ValueError, match=r"expected four channels and blocks \(stem, fine, middle, coarse\)"):
         ConvolutionalTower(blocks=(1, 2, 2))
 
 
@@ -168,12 +168,12 @@ def test_transformer_with_windows_reads_a_channel_for_each() -> None:
 
 
 def test_transformer_refuses_a_size_that_is_no_multiple_of_its_patch() -> None:
-    with pytest.raises(ValueError, match=r"size \(30, 16, 16\) is not a multiple of patch \(8, 4, 2\)"):
+    with pytest.raises(ValueError, match=r"multiples of patch \(8, 4, 2\), got \(30, 16, 16\)"):
         VisionTransformerTower(patch=(8, 4, 2), size=(30, 16, 16))
 
 
 def test_transformer_refuses_a_level_that_is_no_block() -> None:
-    with pytest.raises(ValueError, match="blocks 0 to 3"):
+    with pytest.raises(ValueError, match="blocks from 0 to 3"):
         VisionTransformerTower(patch=(8, 8, 8), size=(8, 8, 8), width=8, heads=2, depth=4, levels=(4,))
 
 

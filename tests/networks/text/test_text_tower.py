@@ -40,7 +40,8 @@ def test_embeddings_are_unit_vectors_in_the_order_of_the_texts(encoder: str) -> 
 
 
 def test_each_distinct_text_passes_the_frozen_trunk_once(encoder: str) -> None:
-    tower = _tower(encoder, batch_size=2)
+    tower = _tower(encoder)
+    tower.batch_size = 2
     passes = _count_texts(tower)
     tower(["a", "b", "a", "c"])
     tower(["c", "a"], "anatomy")
@@ -49,7 +50,8 @@ def test_each_distinct_text_passes_the_frozen_trunk_once(encoder: str) -> None:
 
 
 def test_cache_forgets_the_texts_that_were_used_longest_ago(encoder: str) -> None:
-    tower = _tower(encoder, cache_size=2)
+    tower = _tower(encoder)
+    tower.cache_size = 2
     passes = _count_texts(tower)
     tower(["a", "b"])
     tower(["a", "c"])
@@ -60,22 +62,18 @@ def test_cache_forgets_the_texts_that_were_used_longest_ago(encoder: str) -> Non
     assert tower(["x", "y", "z"]).shape == (3, 8)  # more at once than it keeps
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
-def test_padding_does_not_change_an_embedding(encoder: str, pooling: str) -> None:
+def test_padding_does_not_change_an_embedding(encoder: str) -> None:
     short, long = "small nodule", "a long report about both lungs and the heart"
-    alone = _tower(encoder, pooling=pooling)([short])
-    padded = _tower(encoder, pooling=pooling)([long, short])
+    alone = _tower(encoder)([short])
+    padded = _tower(encoder)([long, short])
     torch.testing.assert_close(padded[1], alone[0], atol=1e-5, rtol=0)
     assert (padded[0] - padded[1]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
-def test_pooling_reads_the_tokens_it_names(encoder: str, pooling: str) -> None:
-    tower = _tower(encoder, pooling=pooling)
-    pieces = tower.tokenizer("abc", return_tensors="pt")
-    hidden = tower.trunk(**pieces).last_hidden_state[0]
-    expected = {"mean": hidden.mean(0), "cls": hidden[0], "last": hidden[-1]}[pooling]
-    torch.testing.assert_close(tower.features(["abc"])[0], expected, atol=1e-5, rtol=0)
+def test_features_are_the_mean_over_the_tokens(encoder: str) -> None:
+    tower = _tower(encoder)
+    hidden = tower.trunk(**tower.tokenizer("abc", return_tensors="pt")).last_hidden_state[0]
+    torch.testing.assert_close(tower.features(["abc"])[0], hidden.mean(0), atol=1e-5, rtol=0)
 
 
 def test_roles_share_a_head_but_snippets_have_their_own(encoder: str) -> None:
@@ -112,16 +110,7 @@ def test_checkpoint_of_another_trunk_is_refused(encoder: str, other_encoder: str
         _tower(encoder).load_state_dict(_tower(other_encoder).state_dict())
 
 
-@pytest.mark.parametrize("options", [{"pooling": "cls"}, {"pooling": "last"}, {"max_tokens": 8}])
-def test_checkpoint_of_a_trunk_that_was_read_otherwise_is_refused(encoder: str, options: dict) -> None:
-    with pytest.raises(ValueError, match="pooling and max_tokens"):
-        _tower(encoder).load_state_dict(_tower(encoder, **options).state_dict())
-    _tower(encoder, **options).load_state_dict(_tower(encoder, **options).state_dict())
-
-
-def test_a_limit_that_the_encoder_has_by_itself_is_no_other_reading(encoder: str) -> None:
-    """The encoder has 64 positions; weights from before the reading was noted fit as well."""
-    assert torch.equal(_tower(encoder, max_tokens=64).trunk_digest, _tower(encoder).trunk_digest)
+def test_digest_is_that_of_the_files_of_the_encoder(encoder: str) -> None:
     files = sorted(file for file in Path(encoder).iterdir() if file.name in ("model.safetensors", "tokenizer.json"))
     expected = hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files)).digest()
     assert bytes(_tower(encoder).trunk_digest.tolist()) == expected
@@ -150,7 +139,7 @@ def test_trained_trunk_rests_while_the_heads_alone_learn(encoder: str, monkeypat
     passes: list[int] = []
     encode = tower._encode
     monkeypatch.setattr(tower, "_encode", lambda texts, device: passes.append(len(texts)) or encode(texts, device))
-    with tower.resting_trunk():
+    with tower.frozen_trunk():
         for _ in range(3):
             tower(["a nodule", "no nodule"]).sum().backward()
         assert passes == [2], "each text is read once"
@@ -165,7 +154,8 @@ def test_trained_trunk_rests_while_the_heads_alone_learn(encoder: str, monkeypat
 
 
 def test_trained_trunk_pads_texts_of_like_length_together_and_answers_in_the_order_asked(encoder: str) -> None:
-    tower = _tower(encoder, trainable_layers=-1, batch_size=2).eval()
+    tower = _tower(encoder, trainable_layers=-1).eval()
+    tower.batch_size = 2
     texts = ["a nodule in the upper lobe", "a", "a nodule in the lower lobe", "bc", "a"]
     passes: list[torch.Size] = []
     tower.trunk.register_forward_pre_hook(
@@ -240,9 +230,7 @@ def test_missing_encoder_is_named(tmp_path: Path) -> None:
         _tower(str(tmp_path / "nowhere"))
 
 
-def test_unknown_pooling_unknown_role_and_no_text_are_refused(encoder: str) -> None:
-    with pytest.raises(ValueError, match="pooling 'max' is unknown; known are mean, cls and last"):
-        _tower(encoder, pooling="max")
+def test_unknown_role_and_no_text_are_refused(encoder: str) -> None:
     tower = _tower(encoder)
     with pytest.raises(
         ValueError, match="role 'title' is unknown; known are report, anatomy, prompt, sentence, snippet"

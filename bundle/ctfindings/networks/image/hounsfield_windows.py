@@ -17,19 +17,16 @@ CHEST_WINDOWS = (
     (200.0, 600.0),
     (500.0, 1000.0),
 )
-"""HU ranges that part the tissues: air and emphysema, lung, ground glass, fat, fluid and muscle, contrast, calcium,
-bone and metal.
-"""
+"""HU ranges of air and emphysema, lung, ground glass, fat, fluid and muscle, contrast, calcium, bone and metal."""
 
 
 class HounsfieldWindows(nn.Module):
-    """Spreads one intensity channel over several HU windows: ramps whose means over a patch are a histogram of its
-    tissue.
+    """Spreads one intensity channel over several HU windows, whose means over a patch are a histogram of its tissue.
 
     A threshold such as "air below -950 HU" is one number of such a histogram, and hard to learn from HU themselves.
 
     Args:
-        hu_window: the HU range that the pipeline mapped to [0, 1].
+        hu_window: HU range that the pipeline maps to [0, 1].
         windows: HU ranges; each gives one channel, clipped and mapped to [-1, 1].
     """
 
@@ -39,8 +36,7 @@ class HounsfieldWindows(nn.Module):
         span = high - low
         gain = [2 * span / (float(top) - float(bottom)) for bottom, top in windows]
         shift = [(2 * low - float(bottom) - float(top)) / (float(top) - float(bottom)) for bottom, top in windows]
-        # Declared here and not in the class: TorchScript cannot read a class annotation that is a string, as all are in
-        # this file.
+        # Declared here because TorchScript cannot read the class annotations of this file, which are strings.
         self.gain: Tensor
         self.shift: Tensor
         self.register_buffer("gain", torch.tensor(gain), persistent=False)

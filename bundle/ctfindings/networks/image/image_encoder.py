@@ -1,4 +1,4 @@
-"""The image side of the model: tower, anatomy head, anatomy rows and the token field in the text space."""
+"""The image encoder: tower, anatomy head, anatomy rows and the token field in the text space."""
 
 from __future__ import annotations
 
@@ -13,66 +13,50 @@ from bundle.ctfindings.networks.image.depth import DepthStem
 from bundle.ctfindings.networks.image.pooling import (
     AnatomyPooling,
     coarsen_membership,
-    depth_features,
     depth_rows,
     dilate_membership,
     token_membership,
 )
+
+MARGIN_TOKENS = 1
+"""Tokens by which an anatomy grows before it is pooled, so that findings at its border count."""
 
 
 class ImageEmbedding(NamedTuple):
     """A batch of encoded scans; every question after that is a product with text vectors.
 
     Attributes:
-        anatomy: unit rows of the anatomies, ``[B, K, E]``; zero where the scan misses one.
-        anatomy_valid: bool ``[B, K]``.
-        depth: unit rows along the body axis, inferior to superior, ``[B, D, E]``; a row is ``ImageEncoder.depth_patch``
+        anatomy: Unit rows of the anatomies, ``[B, K, E]``; zero outside the field of view.
+        anatomy_valid: Anatomies in the field of view, bool ``[B, K]``.
+        depth: Unit rows along the body axis, inferior to superior, ``[B, D, E]``; each ``ImageEncoder.depth_patch``
             voxels high.
-        pathology: unit rows of pathology queries, ``[B, Q, E]``; Q is 0 until a network has such queries.
-        field: unit embedding of every token of the finest grid, ``[B, N, E]``.
-        membership: the tokens that were pooled for each anatomy, bool ``[B, N, K]``.
-        anatomy_logits: the anatomy head's logits, ``[B, N, K]``.
-        grid: ``[gx, gy, gz]`` of the finest level.
+        field: Unit embedding of every token of the finest grid, ``[B, N, E]``.
+        membership: Tokens that were pooled for each anatomy, bool ``[B, N, K]``.
+        anatomy_logits: Logits of the anatomy head, ``[B, N, K]``.
+        grid: Finest grid of tokens, ``[gx, gy, gz]``.
     """
 
     anatomy: Tensor
     anatomy_valid: Tensor
     depth: Tensor
-    pathology: Tensor
     field: Tensor
     membership: Tensor
     anatomy_logits: Tensor
     grid: list[int]
 
 
-class PooledFeatures(NamedTuple):
-    """A batch of scans before any projection into the text space.
-
-    Attributes:
-        anatomy: pooled features of the anatomies, ``[B, K, F]``, see ``AnatomyPooling.pool``.
-        valid: anatomies the scan shows, bool ``[B, K]``.
-        depth: features of each depth of a token's height, inferior to superior, ``[B, D, G]``, see ``depth_features``.
-    """
-
-    anatomy: Tensor
-    valid: Tensor
-    depth: Tensor
-
-
 class ImageEncoder(nn.Module):
     """Tokens of a tower, pooled by anatomy and projected into the text space.
 
     Args:
-        tower: a module with ``width``, ``stride`` and ``multiple`` (voxels along X, Y, Z) whose forward gives levels of
+        tower: Module with ``width``, ``stride`` and ``multiple`` (voxels along X, Y, Z) whose forward gives levels of
             tokens and their grids.
-        embedding: size E of the shared space.
-        heads: attention heads of the anatomy pooling.
-        margin_tokens: tokens by which an anatomy grows before it is pooled, so that findings at its border count.
-        depth_patch: voxels of a depth row along Z, a divisor of the token's; the token's own by default. See
-            ``DepthStem``.
+        embedding: Size E of the shared space.
+        heads: Attention heads of the anatomy pooling.
+        depth_patch: Voxels of a depth row along Z, a divisor of the token's, see ``DepthStem``; the token's by default.
 
     Raises:
-        ValueError: when a token is no whole number of depth rows.
+        ValueError: A token is not a whole number of depth rows.
     """
 
     def __init__(
@@ -80,13 +64,13 @@ class ImageEncoder(nn.Module):
         tower: nn.Module,
         embedding: int = 128,
         heads: int = 4,
-        margin_tokens: int = 1,
         depth_patch: int | None = None,
     ) -> None:
         super().__init__()
         self.tower = tower
         self.embedding = embedding
-        self.margin_tokens = margin_tokens
+        # Attributes, because TorchScript reads no globals.
+        self.margin_tokens = MARGIN_TOKENS
         self.thorax = THORAX
         multiple: tuple[int, int, int] = tower.multiple  # type: ignore[assignment]
         self.multiple = multiple
@@ -105,17 +89,17 @@ class ImageEncoder(nn.Module):
 
         Args:
             image: ``[B, 1, X, Y, Z]`` in [0, 1].
-            membership: tokens of each anatomy from a mask, bool ``[B, N, K]``; the head's own prediction without one.
-            membership_known: bool ``[B, K]``, the anatomies that the mask speaks of; the head answers for the others.
+            membership: Tokens of each anatomy by a mask, bool ``[B, N, K]``; None uses the prediction of the head.
+            membership_known: Anatomies that the mask covers, bool ``[B, K]``; the head answers for the others.
 
         Raises:
-            ValueError: when an extent is not a multiple of the tower's.
+            ValueError: An extent is not a multiple of the tower's.
         """
         x, y, z = image.shape[2], image.shape[3], image.shape[4]
         if x % self.multiple[0] != 0 or y % self.multiple[1] != 0 or z % self.multiple[2] != 0:
             raise ValueError(
-                f"an image of {x} x {y} x {z} voxels does not fit this network; pad its extents to multiples of "
-                f"{self.multiple[0]}, {self.multiple[1]} and {self.multiple[2]}"
+                f"an image of {x} x {y} x {z} voxels does not fit this network; pad it to multiples of "
+                f"{self.multiple[0]}, {self.multiple[1]} and {self.multiple[2]} voxels"
             )
         levels, grids = self.tower(image)
         grid: list[int] = grids[0]
@@ -127,7 +111,7 @@ class ImageEncoder(nn.Module):
                 if membership_known is None
                 else torch.where(membership_known.unsqueeze(1), membership, members)
             )
-        memberships = self._memberships(members, grids)
+        memberships = self.memberships(members, grids)
         members = memberships[0]
         anatomy, valid = self.anatomy_pooling(levels, memberships)
         field = F.normalize(self.field(levels[0]), dim=-1)
@@ -137,22 +121,14 @@ class ImageEncoder(nn.Module):
             anatomy=anatomy,
             anatomy_valid=valid,
             depth=depth,
-            pathology=field.new_zeros(field.shape[0], 0, field.shape[2]),
             field=field,
             membership=members,
             anatomy_logits=anatomy_logits,
             grid=grid,
         )
 
-    def pooled_features(self, image: Tensor) -> PooledFeatures:
-        """What rows are projected from, by the head's own anatomies; ``image`` as in ``forward``."""
-        levels, grids = self.tower(image)
-        memberships = self._memberships(self.anatomy_head(levels[0]) > 0, grids)
-        anatomy, valid = self.anatomy_pooling.pool(levels, memberships)
-        return PooledFeatures(anatomy, valid, depth_features(levels[0], memberships[0][:, :, self.thorax], grids[0]))
-
-    def _memberships(self, members: Tensor, grids: list[list[int]]) -> list[Tensor]:
-        """The anatomies that the tokens of each level are pooled for, from those of the finest one, bool ``[B, N, K]``."""
+    def memberships(self, members: Tensor, grids: list[list[int]]) -> list[Tensor]:
+        """The tokens of each level that are pooled for each anatomy, bool ``[B, N_l, K]``."""
         grown = dilate_membership(members, grids[0], self.margin_tokens)
         return [coarsen_membership(grown, grids[0], grid) for grid in grids]
 
@@ -161,8 +137,8 @@ class ImageEncoder(nn.Module):
 
         Args:
             image: ``[B, 1, X, Y, Z]`` in [0, 1].
-            anatomy: integer anatomy mask ``[B, 1, X, Y, Z]``; the anatomy head's prediction is used without one.
-            known: bool ``[B, K]``, anatomies the mask speaks of; all by default.
+            anatomy: Integer anatomy mask ``[B, 1, X, Y, Z]``; None uses the prediction of the anatomy head.
+            known: Anatomies that the mask covers, bool ``[B, K]``; None for all.
         """
         membership = None if anatomy is None else token_membership(anatomy, self.tower.stride)  # type: ignore[arg-type]
         encoded: ImageEmbedding = self(image, membership, known)

@@ -12,34 +12,33 @@ from bundle.ctfindings.networks.image.hounsfield_windows import CHEST_WINDOWS, H
 from bundle.ctfindings.networks.image.token_statistics import TokenStatistics
 
 GROUPS = 8
-"""Groups of channels that are normalised together. Each channel alone would lose what tells one scan from another, such
-as how much of the chest is air."""
+"""Groups of channels that are normalised together. A norm of single channels would lose how much of a chest is air."""
+
+
+STATISTICS_HIDDEN = 256
+"""Width of the perceptron on the token statistics."""
 
 
 class ConvolutionalTower(nn.Module):
     """A small tower for CPUs: a patch stem, residual convolutions on two grids, attention on the coarsest.
 
-    The stem halves the grid until a token has ``patch`` voxels, with residual units before the last halving: a nodule
-    and the vessel it hides among differ in shape, which shows only on a grid finer than a token. Every level is then
-    fused back into the finest grid, so that such a token knows its surroundings and the whole chest. They are added to
-    what each token holds at several scales, see ``TokenStatistics``, with a gain that starts at zero: what the
-    statistics tell by themselves is learned in minutes and from large batches of tokens (``TokenWarmStart``), and the
-    convolutions learn what is left.
+    The stem halves the grid until a token has ``patch`` voxels. Residual units before the last halving see the shapes
+    that tell a nodule from a vessel. Every level is fused back into the finest grid, which gives its tokens context,
+    and is added to the statistics of each token (``TokenStatistics``) with a gain that starts at zero: the statistics
+    learn in minutes from large batches of tokens (``TokenWarmStart``), and the convolutions learn the rest.
 
     Args:
-        hu_window: the HU range that the pipeline mapped to [0, 1].
+        hu_window: HU range that the pipeline maps to [0, 1].
         windows: HU ranges that become input channels, see ``HounsfieldWindows``.
-        patch: edge of a token of the finest level, in voxels; a power of two.
-        channels: width of the stem and of the fine, middle and coarse level; the first three multiples of ``GROUPS``.
-        blocks: residual units after each halving of the stem but the last, and of the fine and middle level;
-            transformer blocks of the coarse one.
-        width: width of the tokens that come out, the same at every level.
-        statistics_hidden: width of the perceptron on the token statistics.
-        heads: attention heads of the coarse level.
+        patch: Edge of a token of the finest level in voxels, a power of two.
+        channels: Widths of the stem and of the fine, middle and coarse level; multiples of ``GROUPS`` but the last.
+        blocks: Residual units after each halving of the stem but the last, and of the fine and middle level;
+            transformer blocks of the coarse level.
+        width: Width of the tokens of all levels.
+        heads: Attention heads of the coarse level.
 
     Raises:
-        ValueError: when ``patch`` is not a power of two of at least 2, or there are not four ``channels`` and
-            ``blocks``.
+        ValueError: ``patch`` is not a power of two from 2 on, or there are not four ``channels`` and ``blocks``.
     """
 
     def __init__(
@@ -51,14 +50,13 @@ class ConvolutionalTower(nn.Module):
         blocks: Sequence[int] = (1, 1, 2, 2),
         width: int = 64,
         heads: int = 4,
-        statistics_hidden: int = 256,
     ) -> None:
         super().__init__()
         if patch < 2 or patch & (patch - 1):
-            raise ValueError(f"patch is {patch}; give a power of two, such as 4")
+            raise ValueError(f"patch: expected a power of two from 2 on, got {patch}")
         if len(channels) != 4 or len(blocks) != 4:
             raise ValueError(
-                f"channels are {list(channels)} and blocks {list(blocks)}; give four of each: stem, fine, middle, coarse"
+                f"expected four channels and blocks (stem, fine, middle, coarse), got {channels} and {blocks}"
             )
         hidden, fine, middle, coarse = channels
         in_stem, in_fine, in_middle, in_coarse = blocks
@@ -66,7 +64,7 @@ class ConvolutionalTower(nn.Module):
         self.stride = (patch, patch, patch)
         self.multiple = (4 * patch, 4 * patch, 4 * patch)
         self.windows = HounsfieldWindows(hu_window, windows)
-        self.statistics = TokenStatistics(self.windows, hu_window, patch, statistics_hidden, width)
+        self.statistics = TokenStatistics(self.windows, hu_window, patch, STATISTICS_HIDDEN, width)
         self.stem = _stem(len(windows), hidden, fine, patch, in_stem)
         self.fine = nn.Sequential(*[_residual(fine) for _ in range(in_fine)])
         self.to_middle = nn.Conv3d(fine, middle, kernel_size=2, stride=2)
@@ -76,7 +74,7 @@ class ConvolutionalTower(nn.Module):
             [TransformerBlock(coarse, 2 * coarse, heads, use_flash_attention=True) for _ in range(in_coarse)]
         )
         self.position = nn.Linear(3, coarse)
-        # Each level is normalised before it is added: otherwise the large features of the context drown the fine ones.
+        # Each level is normalised before it is added; otherwise the large features of the context drown the fine ones.
         self.project_fine = nn.Sequential(nn.LayerNorm(fine), nn.Linear(fine, width))
         self.project_middle = nn.Sequential(nn.LayerNorm(middle), nn.Linear(middle, width))
         self.project_coarse = nn.Sequential(nn.LayerNorm(coarse), nn.Linear(coarse, width))
@@ -87,7 +85,7 @@ class ConvolutionalTower(nn.Module):
         """Tokens of a batch of scans.
 
         Args:
-            image: ``[B, 1, X, Y, Z]`` in [0, 1]; each extent a multiple of its ``multiple`` voxels.
+            image: ``[B, 1, X, Y, Z]`` in [0, 1]; extents are multiples of ``multiple``.
 
         Returns:
             Levels of tokens ``[B, N_l, width]``, finest first, and the grid ``[gx, gy, gz]`` of each.
@@ -107,11 +105,11 @@ class ConvolutionalTower(nn.Module):
         return [tokens_fine + self.fuse(tokens_fine), tokens_middle, tokens_coarse], grids
 
     def token_features(self, image: Tensor) -> Tensor:
-        """What the tokens of the finest level hold before anything is learned, ``[B, 1, X, Y, Z]`` to ``[B, N, F]``."""
+        """Statistics of the finest tokens, ``[B, 1, X, Y, Z]`` to ``[B, N, F]``; no weight changes them."""
         return self.statistics.features(image, self.windows(image))
 
     def tokens_of_features(self, features: Tensor) -> Tensor:
-        """Tokens of the finest level by their own features alone, ``[B, N, F]`` to ``[B, N, width]``."""
+        """Tokens of the finest level from their statistics alone, ``[B, N, F]`` to ``[B, N, width]``."""
         tokens: Tensor = self.statistics(features)
         fused: Tensor = self.fuse(tokens)
         return tokens + fused

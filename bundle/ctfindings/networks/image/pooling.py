@@ -15,14 +15,11 @@ from bundle.ctfindings.networks.image.standardization import RunningStandardizat
 
 
 def token_membership(mask: Tensor, stride: Sequence[int]) -> Tensor:
-    """Which tokens touch which anatomy: a token belongs to an anatomy if any of its voxels does.
+    """Anatomies of each token, bool ``[B, N, K]`` in C order of the grid; one voxel of an anatomy is enough.
 
     Args:
-        mask: integer anatomy mask ``[B, 1, X, Y, Z]``; extents are multiples of ``stride``.
-        stride: voxels per token along each axis.
-
-    Returns:
-        bool ``[B, N, K]``, tokens in C order of the grid, anatomies in the order of ``ANATOMIES``.
+        mask: Integer anatomy mask ``[B, 1, X, Y, Z]``; extents are multiples of ``stride``.
+        stride: Voxels of a token along X, Y, Z.
     """
     bits = torch.bitwise_left_shift(torch.ones((), dtype=torch.uint8, device=mask.device), mask.to(torch.uint8))
     members = torch.tensor(
@@ -32,14 +29,11 @@ def token_membership(mask: Tensor, stride: Sequence[int]) -> Tensor:
 
 
 def finding_tokens(masks: Tensor, stride: Sequence[int]) -> Tensor:
-    """Which tokens touch which finding.
+    """Findings of each token, bool ``[B, N, C]`` in C order of the grid.
 
     Args:
-        masks: int32 bit masks ``[B, 1, X, Y, Z]``, bit i for finding i; extents are multiples of ``stride``.
-        stride: voxels per token along each axis.
-
-    Returns:
-        bool ``[B, N, C]``, tokens in C order of the grid, findings in the order of ``FINDINGS``.
+        masks: int32 ``[B, 1, X, Y, Z]``, bit i for finding i; extents are multiples of ``stride``.
+        stride: Voxels of a token along X, Y, Z.
     """
     bit = torch.bitwise_left_shift(
         torch.ones((), dtype=masks.dtype, device=masks.device), torch.arange(len(FINDINGS), device=masks.device)
@@ -48,7 +42,7 @@ def finding_tokens(masks: Tensor, stride: Sequence[int]) -> Tensor:
 
 
 def _token_bits(bits: Tensor, stride: Sequence[int]) -> Tensor:
-    """Bits of all voxels of a token, joined along one axis after the other, ``[B, 1, X, Y, Z]`` to ``[B, N]``."""
+    """Union of the bits of the voxels of each token, ``[B, 1, X, Y, Z]`` to ``[B, N]``."""
     for axis, size in enumerate(stride, start=2):
         bits = functools.reduce(torch.bitwise_or, bits.unflatten(axis, (-1, size)).unbind(axis + 1))
     return bits.flatten(1)
@@ -83,18 +77,18 @@ def _as_volume(membership: Tensor, grid: list[int]) -> Tensor:
 
 
 class AnatomyPooling(nn.Module):
-    """One embedding row per anatomy, from what its tokens have in common and from the most unusual of them.
+    """One embedding row per anatomy, from the common features of its tokens and from their extremes.
 
-    A learnable query attends to the anatomy's tokens of all levels, for all anatomies of all scans in one masked
-    attention; as in fVLM (https://arxiv.org/abs/2501.14548) the attention is shared, and each anatomy has its own
-    projection into the text space. Beside it stand the maximum and the minimum of each channel over the anatomy's
-    tokens of the finest level, so that a small calcification is not averaged away; both, standardised, are ours.
+    A learnable query attends to the anatomy's tokens of all levels; as in fVLM (https://arxiv.org/abs/2501.14548) the
+    attention is shared, and each anatomy has its own projection into the text space. The maximum and minimum of each
+    channel over the tokens of the finest level are appended, so that a small calcification is not averaged away; the
+    extremes and the standardisation are ours.
 
     Args:
-        width: width of the tokens.
-        embedding: size E of the shared space.
-        anatomies: number of rows K.
-        heads: attention heads.
+        width: Width of the tokens.
+        embedding: Size E of the shared space.
+        anatomies: Number of rows K.
+        heads: Attention heads.
     """
 
     def __init__(self, width: int, embedding: int, anatomies: int = len(ANATOMIES), heads: int = 4) -> None:
@@ -116,8 +110,8 @@ class AnatomyPooling(nn.Module):
         """Unit rows of each anatomy.
 
         Args:
-            levels: tokens of each level, ``[B, N_l, d]``, finest first.
-            memberships: the anatomies of the tokens of each level, bool ``[B, N_l, K]``.
+            levels: Tokens of each level, ``[B, N_l, d]``, finest first.
+            memberships: Anatomies of the tokens of each level, bool ``[B, N_l, K]``.
 
         Returns:
             Rows ``[B, K, E]``, zero where an anatomy has no token, and validity, bool ``[B, K]``.
@@ -126,7 +120,7 @@ class AnatomyPooling(nn.Module):
         return project_rows(pooled, valid, self.projection, self.bias), valid
 
     def pool(self, levels: list[Tensor], memberships: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """What the rows are projected from, standardised, ``[B, K, 3 d]``, and validity; arguments as in ``forward``."""
+        """Standardised features of the rows, ``[B, K, 3 d]``, and validity; arguments as in ``forward``."""
         membership = torch.cat(memberships, dim=1)
         tokens = self.normalize(torch.cat(levels, dim=1))
         batch, count, width = tokens.shape
@@ -144,18 +138,16 @@ class AnatomyPooling(nn.Module):
 
 
 def project_rows(pooled: Tensor, valid: Tensor, projection: Tensor, bias: Tensor) -> Tensor:
-    """Unit rows ``[B, K, E]`` of pooled features ``[B, K, F]`` by the projection ``[K, F, E]`` and bias ``[K, E]`` of
-    each anatomy; zero where not valid."""
+    """Unit rows ``[B, K, E]``, zero where not valid, of features ``[B, K, F]`` by weights ``[K, F, E]``, ``[K, E]``."""
     rows = F.normalize(torch.einsum("bkf,kfe->bke", pooled, projection) + bias, dim=-1)
     return rows * valid.unsqueeze(-1)
 
 
 def extremes(tokens: Tensor, membership: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest and the smallest value of each channel over the tokens of each anatomy, twice ``[B, K, d]``; zero
-    without tokens.
+    """Maximum and minimum of each channel over the tokens of each anatomy, twice ``[B, K, d]``; zero without tokens.
 
-    The tokens are chosen without gradient and then gathered at once: the gradient of a maximum over many tokens would
-    pass over all of them for every anatomy.
+    The tokens are chosen without gradient and then gathered, because backpropagation through a maximum would visit all
+    tokens for every anatomy.
 
     Args:
         tokens: ``[B, N, d]``.
@@ -175,38 +167,15 @@ def extremes(tokens: Tensor, membership: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def depth_rows(field: Tensor, body: Tensor, grid: list[int]) -> Tensor:
-    """Unit embeddings along the body axis: the mean of the token field over the body at each depth.
+    """Unit mean of the token field over the body at each depth, ``[B, gz, E]``, inferior to superior.
 
     Args:
-        field: token field ``[B, N, E]``.
-        body: bool ``[B, N]``, tokens inside the body; a depth without any uses all its tokens.
+        field: Token field ``[B, N, E]``.
+        body: Tokens inside the body, bool ``[B, N]``; a depth without any uses all its tokens.
         grid: ``[gx, gy, gz]``.
-
-    Returns:
-        ``[B, gz, E]``, inferior to superior.
     """
     batch, _, embedding = field.shape
     weights = body.float().view(batch, grid[0] * grid[1], grid[2], 1)
     weights = torch.where(weights.sum(1, keepdim=True) > 0, weights, torch.ones_like(weights))
     cells = field.view(batch, grid[0] * grid[1], grid[2], embedding)
     return F.normalize((cells * weights).sum(1) / weights.sum(1), dim=-1)
-
-
-def depth_features(tokens: Tensor, body: Tensor, grid: list[int]) -> Tensor:
-    """Mean, largest and smallest features of the tokens of the body at each depth.
-
-    Args:
-        tokens: ``[B, N, width]``.
-        body: bool ``[B, N]``, tokens inside the body; a depth without any uses all its tokens.
-        grid: ``[gx, gy, gz]``.
-
-    Returns:
-        ``[B, gz, 3 width]``, inferior to superior.
-    """
-    cells = tokens.unflatten(1, (grid[0] * grid[1], grid[2]))
-    members = body.view(len(tokens), grid[0] * grid[1], grid[2], 1)
-    members = members | ~members.any(dim=1, keepdim=True)
-    mean = (cells * members).sum(1) / members.sum(1)
-    largest = cells.masked_fill(~members, float("-inf")).amax(1)
-    smallest = cells.masked_fill(~members, float("inf")).amin(1)
-    return torch.cat([mean, largest, smallest], dim=-1)

@@ -7,21 +7,19 @@ from torch import Tensor, nn
 
 
 class RunningStandardization(nn.Module):
-    """Brings the features of each row to mean 0 and standard deviation 1 over the scans that were seen in training.
+    """Scales the features of each row to mean 0 and standard deviation 1 over the training scans.
 
-    Pooled features of one organ are nearly the same in all patients; what tells one patient from another is a small
-    part of them, and learned slowly. The running statistics are used in training too, so that a scan's features do not
-    depend on the scans that happen to share its batch. No gradient passes through them; that of a batch is freed of
-    what its scans have in common, as in batch normalisation. Otherwise a mean that keeps moving, with the running mean
-    behind it, is a constant that the losses like to have, and features grow without bound. Once ``frozen``, as in the
-    later part of a training, they are a fixed scale and
-    shift: what is learned then is what inference sees.
+    Pooled features of an organ are nearly the same in all patients, and the small part that differs is learned slowly.
+    The running statistics are also used in training, so that the features of a scan do not depend on the rest of its
+    batch. No gradient passes through them. The gradient of a batch loses what its scans have in common, as in batch
+    normalisation; otherwise the losses drive the mean of the features away without bound. Once ``frozen``, in the later
+    part of a training, the statistics are a fixed scale and shift, as at inference.
 
     Args:
-        rows: number of rows K, such as anatomies.
-        features: features of each.
-        momentum: weight of a new batch; the first batches in which a row is seen are averaged, whenever they come.
-        limit: standardised features are clipped to this many standard deviations.
+        rows: Number of rows K, such as anatomies.
+        features: Number of features F of a row.
+        momentum: Weight of a new batch; the first batches of a row are averaged.
+        limit: Standardised features are clipped to this many standard deviations.
     """
 
     def __init__(self, rows: int, features: int, momentum: float = 0.05, limit: float = 5.0) -> None:
@@ -37,11 +35,11 @@ class RunningStandardization(nn.Module):
         self.register_buffer("batches", torch.zeros(rows, 1))
 
     def forward(self, rows: Tensor, valid: Tensor) -> Tensor:
-        """``[B, K, F]`` with validity ``[B, K]`` to the same; rows that are not valid do not count."""
+        """Standardises rows ``[B, K, F]``; those that are not valid, bool ``[B, K]``, do not change the statistics."""
         if self.training and not self.frozen:
             counted = valid.unsqueeze(-1).to(rows.dtype)
             self._update(rows.detach(), counted)
-            # The value stays; the gradient loses its mean over the scans of the batch, unless there is one scan alone.
+            # The value stays; the gradient loses its mean over the batch, unless the batch is one scan.
             common = (rows * counted).sum(0) / counted.sum(0).clamp(min=1) * (counted.sum(0) > 1)
             rows = rows - common + common.detach()
         return ((rows - self.mean) / (self.variance + 1e-5).sqrt()).clamp(-self.limit, self.limit)
@@ -57,7 +55,7 @@ class RunningStandardization(nn.Module):
         self.variance += (((rows - self.mean) ** 2 * valid).sum(0) / known - self.variance) * momentum
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
-        """Older weights have one count of batches for all rows."""
+        """The shipped weights have one count of batches for all rows."""
         batches = state_dict.get(f"{prefix}batches")
         if batches is not None and batches.dim() == 0:
             state_dict[f"{prefix}batches"] = batches.repeat(self.batches.shape)

@@ -1,6 +1,4 @@
-"""What a token holds at several scales, without anything learned: its tissue, its brightest and darkest spots, its
-roundest ones.
-"""
+"""Token statistics at several scales, without learned weights: tissue, brightest, darkest and roundest spots."""
 
 from __future__ import annotations
 
@@ -15,32 +13,27 @@ from bundle.ctfindings.networks.image.hounsfield_windows import HounsfieldWindow
 from bundle.ctfindings.networks.image.standardization import RunningStandardization
 
 LIMIT = 20.0
-"""Standard deviations to which a feature is clipped: most tokens have no calcium at all, so one that has is far from
-the mean.
-"""
-
+"""Features are clipped to this many standard deviations: most tokens have no calcium, so one that has is far away."""
 
 CONTRAST_WINDOWS = ((-1000.0, 200.0), (-150.0, 150.0), (100.0, 1000.0))
-"""HU ranges in which round spots are looked for: in the lung, in fat among vessels and nodes, and in bone and calcium.
-"""
+"""HU ranges in which round spots are measured: in lung, in fat among vessels and nodes, and in bone and calcium."""
 
 
 class TokenStatistics(nn.Module):
-    """Features of each token that a convolution learns late: the extremes over the token of the scan at several scales.
+    """Features of each token that a convolution learns late, and a perceptron on them.
 
-    A calcification is a bright voxel; a nodule stays bright when the scan is blurred, the vessel beside it does not (a
-    scale space, as in Lindeberg, https://doi.org/10.1023/A:1008045108935). So the scan is averaged over boxes of 1, 2,
-    3 and 6 voxels, and the largest and the smallest value of each inside the token are spread over the HU windows.
-    Beside them stand the mean of each window over the token and over its 3 x 3 x 3 neighbourhood, and the strongest
-    ``roundness`` in the token, bright and dark, in ``CONTRAST_WINDOWS`` at distances of 2 to 4 voxels, and of 1 in the
-    lung. All are standardised over the tokens seen in training, and pass a perceptron.
+    A calcification is a bright voxel; a nodule stays bright when the scan is blurred, a vessel does not (scale space,
+    Lindeberg, https://doi.org/10.1023/A:1008045108935). The features are, in every HU window: the maximum and minimum
+    over the token of the scan averaged over boxes of 1, 2, 3 and 6 voxels; and the mean over the token and over its
+    3 x 3 x 3 neighbourhood. In ``CONTRAST_WINDOWS``: the highest bright and dark ``roundness`` at distances of 2 to 4
+    voxels, and of 1 in the lung. All are standardised over the training tokens.
 
     Args:
-        windows: the HU windows of the tower.
-        hu_window: the HU range that the pipeline mapped to [0, 1].
-        patch: edge of a token in voxels, a multiple of 2.
-        hidden: width of the perceptron.
-        width: width of the tokens that come out.
+        windows: HU windows of the tower.
+        hu_window: HU range that the pipeline maps to [0, 1].
+        patch: Edge of a token in voxels, a multiple of 2.
+        hidden: Width of the perceptron.
+        width: Width of the tokens.
     """
 
     def __init__(
@@ -53,19 +46,19 @@ class TokenStatistics(nn.Module):
         # One of each pair of opposite directions to the 26 neighbours of a voxel.
         self.directions = [list(step) for step in itertools.product((-1, 0, 1), repeat=3) if step > (0, 0, 0)]
         features = 10 * windows.gain.shape[0] + 2 * (1 + 3 * len(CONTRAST_WINDOWS))
-        # No weight changes the features, so that every batch counts alike.
+        # No weight changes the features, so every batch counts alike.
         self.standardize = RunningStandardization(1, features, momentum=0.0, limit=LIMIT)
         self.perceptron = nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, width))
 
     def forward(self, features: Tensor) -> Tensor:
-        """What ``features`` found, ``[B, N, F]``, to tokens ``[B, N, width]``."""
+        """Features ``[B, N, F]`` to tokens ``[B, N, width]``."""
         tokens = features.reshape(-1, 1, features.shape[2])
         standard = self.standardize(tokens, torch.ones(tokens.shape[0], 1, dtype=torch.bool, device=features.device))
         output: Tensor = self.perceptron(standard.reshape(features.shape))
         return output
 
     def features(self, image: Tensor, ramps: Tensor) -> Tensor:
-        """The statistics before they are standardised.
+        """The features before standardisation.
 
         Args:
             image: ``[B, 1, X, Y, Z]`` in [0, 1], extents multiples of ``patch`` and at least three times it.
@@ -103,20 +96,18 @@ class TokenStatistics(nn.Module):
 
 
 def roundness(scan: Tensor, distance: int, directions: list[list[int]]) -> Tensor:
-    """How much brighter each voxel is than the mean of the two on either side of it, along the direction where it is
-    least so.
+    """Contrast of each voxel with the mean of its two neighbours, in the direction where it is lowest.
 
-    High inside a blob. A vessel is as bright along its course, a fissure within its plane, and so they are near 0: the
-    criterion of the Hessian's smallest curvature (Frangi et al., https://doi.org/10.1007/BFb0056195) as a finite
-    difference.
+    High inside a blob; near 0 in a vessel, which is as bright along its course, and in a fissure. It is the smallest
+    curvature of the Hessian (Frangi et al., https://doi.org/10.1007/BFb0056195) as a finite difference.
 
     Args:
-        scan: ``[B, C, X, Y, Z]``; beyond its border it goes on as it ends.
-        distance: how far the voxels on either side are, in voxels.
-        directions: steps along X, Y, Z, one for each line through a voxel.
+        scan: ``[B, C, X, Y, Z]``; the border is replicated.
+        distance: Distance of the neighbours in voxels.
+        directions: Steps along X, Y, Z, one for each line through a voxel.
 
     Returns:
-        ``[B, C, X, Y, Z]``; negative where some direction has brighter sides.
+        ``[B, C, X, Y, Z]``; negative where the neighbours in some direction are brighter.
     """
     x, y, z = scan.shape[2], scan.shape[3], scan.shape[4]
     padded = F.pad(scan, [distance] * 6, mode="replicate")
@@ -139,8 +130,7 @@ def _box_mean(volume: Tensor) -> Tensor:
 
 
 def _mean_over_tokens(ramps: Tensor, patch: int) -> Tensor:
-    """``[B, W, X, Y, Z]`` to ``[B, W, gx, gy, gz]``. One axis after the other over channels that are last in memory:
-    four times as fast as ``avg_pool3d`` on a CPU."""
+    """``[B, W, X, Y, Z]`` to ``[B, W, gx, gy, gz]``, axis by axis: four times as fast as ``avg_pool3d`` on a CPU."""
     cells = ramps.permute(0, 2, 3, 4, 1).unflatten(3, (-1, patch)).mean(4)
     cells = cells.unflatten(2, (-1, patch)).mean(3)
     return cells.unflatten(1, (-1, patch)).mean(2).permute(0, 4, 1, 2, 3)

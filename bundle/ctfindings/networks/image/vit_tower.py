@@ -1,4 +1,4 @@
-"""The 3D vision transformer of fVLM as an image tower: large patches, full attention, several depths on one grid."""
+"""The 3D vision transformer of fVLM as an image tower: large patches, full attention, several levels on one grid."""
 
 from __future__ import annotations
 
@@ -14,32 +14,29 @@ from bundle.ctfindings.networks.image.hounsfield_windows import HounsfieldWindow
 
 
 class VisionTransformerTower(nn.Module):
-    """A 3D ViT without class token, after fVLM (https://arxiv.org/abs/2501.14548), behind the interface of the small
-    tower.
+    """A 3D ViT without class token, after fVLM (https://arxiv.org/abs/2501.14548).
 
-    fVLM orders its axes depth, height, width, and its patch is (16, 16, 32). Our tensors are X (left-right, its width),
-    Y (posterior-anterior, its height), Z (inferior-superior, its depth), so the same patch is (32, 16, 16): 32 x 16 x
-    48 mm at its spacing of 1 x 1 x 3 mm, and a scan of 352 x 256 x 112 voxels has 11 x 16 x 7 = 1232 tokens.
+    fVLM orders its axes depth, height, width, and its patch is (16, 16, 32). Our axes are X, Y, Z, so the same patch is
+    (32, 16, 16): 32 x 16 x 48 mm at a spacing of 1 x 1 x 3 mm. A scan of 352 x 256 x 112 voxels has 1232 tokens.
 
     The position embedding is learned on the grid of ``size`` and resized trilinearly to that of any other scan. Dropout
-    acts on embeddings, projections and perceptrons but not on attention weights: MONAI's scaled-dot-product attention
-    would keep dropping them in evaluation.
+    acts on embeddings, projections and perceptrons but not on attention weights, which MONAI's scaled-dot-product
+    attention would also drop in evaluation.
 
     Args:
-        hu_window: the HU range that the pipeline mapped to [0, 1].
-        windows: HU ranges that become input channels, see ``HounsfieldWindows``; None reads the one channel as it is,
-            as fVLM.
-        patch: voxels of a token along X, Y, Z.
-        size: voxels of a training scan along X, Y, Z; multiples of ``patch``.
-        width: width of the tokens.
-        depth: number of transformer blocks.
-        heads: attention heads of a block.
-        perceptron: width of the perceptron of a block.
-        levels: blocks, counted from 0, whose outputs are levels beside the normalised output of the last one.
-        dropout: dropout probability.
+        hu_window: HU range that the pipeline maps to [0, 1].
+        windows: HU ranges that become input channels, see ``HounsfieldWindows``; None for the one channel as it is.
+        patch: Voxels of a token along X, Y, Z.
+        size: Voxels of a training scan along X, Y, Z; multiples of ``patch``.
+        width: Width of the tokens.
+        depth: Number of transformer blocks.
+        heads: Attention heads of a block.
+        perceptron: Width of the perceptron of a block.
+        levels: Blocks, counted from 0, whose outputs are levels beside the normalised output of the last one.
+        dropout: Dropout probability.
 
     Raises:
-        ValueError: when ``size`` is not a multiple of ``patch``, or a level is no block.
+        ValueError: ``size`` is not a multiple of ``patch``, or a level is not a block.
     """
 
     def __init__(
@@ -57,9 +54,9 @@ class VisionTransformerTower(nn.Module):
     ) -> None:
         super().__init__()
         if any(extent % edge for extent, edge in zip(size, patch, strict=True)):
-            raise ValueError(f"size {tuple(size)} is not a multiple of patch {tuple(patch)} voxels along every axis")
+            raise ValueError(f"size: expected multiples of patch {tuple(patch)}, got {tuple(size)} voxels")
         if any(not 0 <= level < depth for level in levels):
-            raise ValueError(f"levels {tuple(levels)} name blocks that do not exist; there are blocks 0 to {depth - 1}")
+            raise ValueError(f"levels: expected blocks from 0 to {depth - 1}, got {tuple(levels)}")
         self.width = width
         self.stride = (patch[0], patch[1], patch[2])
         self.multiple = self.stride
@@ -90,11 +87,11 @@ class VisionTransformerTower(nn.Module):
         """Tokens of a batch of scans.
 
         Args:
-            image: ``[B, 1, X, Y, Z]`` in [0, 1]; each extent a multiple of its ``multiple`` voxels.
+            image: ``[B, 1, X, Y, Z]`` in [0, 1]; extents are multiples of ``multiple``.
 
         Returns:
-            Levels of tokens ``[B, N, width]``, the normalised output first and then the blocks of ``levels``, and the
-            grid ``[gx, gy, gz]`` of each, which is the same for all.
+            Levels of tokens ``[B, N, width]``, the normalised output first and then the blocks of ``levels``, and their
+            grids ``[gx, gy, gz]``, which are all the same.
         """
         cells = self.embed(self.windows(image))
         grid = [cells.shape[2], cells.shape[3], cells.shape[4]]

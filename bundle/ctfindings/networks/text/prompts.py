@@ -1,4 +1,4 @@
-"""Prompts as embeddings: the scoring templates and the training wordings of every finding, through a text tower."""
+"""Prompts as embeddings: the scoring templates and the training wordings of every finding."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from bundle.ctfindings.findings import FINDINGS, TEMPLATES, fill_template, train
 
 
 class TextEncoder(Protocol):
-    """What a text tower must offer."""
+    """Interface of a text tower."""
 
     def __call__(self, texts: list[str], role: str) -> Tensor: ...
 
 
 def template_bank(text: TextEncoder) -> Tensor:
-    """Unit embeddings of the scoring templates, ``[C, 2, T, E]``; index 0 of the second axis is positive, 1 negative."""
+    """Unit embeddings of the scoring templates, ``[C, 2, T, E]``; the second axis is positive, negative."""
     texts = [
         fill_template(getattr(template, polarity), finding.name)
         for finding in FINDINGS
@@ -34,11 +34,9 @@ def mean_over_templates(bank: Tensor) -> Tensor:
 
 
 def drawn_prompts(text: TextEncoder, batch: int) -> Tensor:
-    """Unit embeddings of one training wording drawn for each scan and finding, ``[2, B, C, E]``; index 0 is the
-    statement, 1 its denial.
-    """
+    """Unit embeddings of a training wording drawn for each scan and finding, ``[2, B, C, E]``: statement, denial."""
     wordings = [training_wordings(finding) for finding in FINDINGS]
     draw = torch.rand(batch, len(FINDINGS)).tolist()
-    pairs = [options[int(share * len(options))] for row in draw for options, share in zip(wordings, row, strict=True)]
+    pairs = [pairs[int(share * len(pairs))] for row in draw for pairs, share in zip(wordings, row, strict=True)]
     embedded = text([pair[0] for pair in pairs] + [pair[1] for pair in pairs], "prompt")
     return embedded.view(2, batch, len(FINDINGS), -1)

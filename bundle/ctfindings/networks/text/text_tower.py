@@ -1,39 +1,40 @@
-"""The text tower: a transformers encoder as trunk, and a small head per role that maps into the shared space."""
+"""The text tower: a transformers encoder as trunk, and heads that map its features into the shared space."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import inspect
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
+
+from bundle.ctfindings.networks.text.pretrained_encoder import encoder_digest, load_encoder
 
 ROLES = ("report", "anatomy", "prompt", "sentence", "snippet")
-"""What a text is for. All roles share one head, but ``snippet``, which has its own, as in RadFinder."""
+"""What a text is for. All roles share one head except ``snippet``, which has its own, as in RadFinder."""
 
-POOLING, MAX_TOKENS = "mean", 256
-"""How a trunk is read where nothing else is asked for."""
+MAX_TOKENS, BATCH_SIZE, CACHE_SIZE = 256, 16, 100_000
+"""Word pieces of a text, texts of a pass through the trunk, and texts whose features are kept."""
+
+SNIPPET_NOISE = 0.5
+"""Noise on the trunk features of a snippet in training, in standard deviations of the features. A study has few
+snippets; with their wording blurred, the head learns what they mean."""
 
 
 class TextHead(nn.Module):
-    """Maps trunk features to unit vectors: a linear map, plus a residual perceptron that starts at zero.
+    """Maps trunk features to unit vectors: a linear map plus a residual perceptron that starts at zero.
 
-    The linear part starts as a random orthogonal projection, so that at the start texts are as near to each other as
-    the pretrained trunk says, and training has only to learn what the trunk confuses, such as negation.
+    The linear map starts as a random orthogonal projection: texts start as close to each other as the pretrained trunk
+    puts them, and training only has to learn what the trunk confuses, such as negation.
 
     Args:
-        features: width of the trunk.
-        embedding: size E of the shared space.
-        hidden: width of the perceptron.
+        features: Width of the trunk.
+        embedding: Size E of the shared space.
+        hidden: Width of the perceptron.
     """
 
     def __init__(self, features: int, embedding: int, hidden: int) -> None:
@@ -54,41 +55,32 @@ class TextHead(nn.Module):
 
 
 def check_texts(texts: Sequence[str], role: str) -> None:
-    """Refuses an unknown role, and no text at all.
+    """Rejects an unknown role and an empty list.
 
     Raises:
-        ValueError: for either.
+        ValueError: For either.
     """
     if role not in ROLES:
         raise ValueError(f"role {role!r} is unknown; known are {', '.join(ROLES)}")
     if len(texts) == 0:
-        raise ValueError("at least one text is needed")
+        raise ValueError("expected at least one text, got none")
 
 
 class TextTower(nn.Module):
-    """Any transformers encoder behind ``forward(texts, role)``.
+    """Any transformers encoder, mean-pooled over its tokens, behind ``forward(texts, role)``.
 
-    A frozen trunk (``trainable_layers`` 0) is not part of the checkpoint: it is named by the digest of its files and of
-    how it is read (``pooling``, ``max_tokens``), and a checkpoint trained on another trunk is refused. Its features are
-    computed once per distinct text and kept.
+    A frozen trunk (``trainable_layers`` 0) is not part of the checkpoint: the checkpoint holds the digest of its files,
+    and does not load on another trunk. Its features are computed once per distinct text.
 
     Args:
-        encoder: local folder or hub name of a transformers encoder; remote code is never run.
-        embedding: size E of the shared space.
-        hidden: width of the heads' perceptron.
-        pooling: ``mean`` over tokens, ``cls`` (first token) or ``last`` token.
-        trainable_layers: how many of the trunk's last layers are trained; -1 trains the whole trunk.
-        max_tokens: texts are cut to this many word pieces, or to as many as the encoder has positions for.
-        batch_size: texts per pass through the trunk.
-        cache_size: how many texts' trunk features are kept in memory.
-        from_scratch: configuration keys that override the encoder's, for a new trunk without pretrained weights.
-        snippet_noise: spread of the noise on the trunk's features of a snippet in training, in standard deviations of
-            the features. A study has few sentences that name a slice; with their wording blurred the head learns what
-            they mean.
+        encoder: Local folder or hub name of a transformers encoder; remote code is never run.
+        embedding: Size E of the shared space.
+        hidden: Width of the perceptron of the heads.
+        trainable_layers: Number of last layers of the trunk to train; -1 trains the whole trunk.
+        from_scratch: Configuration keys of a new trunk without pretrained weights.
 
     Raises:
-        ValueError: for an unknown pooling, an encoder that is not there or lacks weights, or a new trunk that is
-            frozen.
+        ValueError: The encoder is missing or lacks weights, or a new trunk is frozen.
     """
 
     trunk_digest: Tensor
@@ -99,52 +91,31 @@ class TextTower(nn.Module):
         encoder: str,
         embedding: int = 128,
         hidden: int = 256,
-        pooling: str = POOLING,
         trainable_layers: int = 0,
-        max_tokens: int = MAX_TOKENS,
-        batch_size: int = 16,
-        cache_size: int = 100_000,
-        from_scratch: dict | None = None,
-        snippet_noise: float = 0.5,
+        from_scratch: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if pooling not in ("mean", "cls", "last"):
-            raise ValueError(f"pooling {pooling!r} is unknown; known are mean, cls and last")
         if from_scratch is not None and trainable_layers == 0:
-            raise ValueError("a text encoder from scratch has to be trained; set trainable_layers to -1")
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(encoder, trust_remote_code=False)
-            config = AutoConfig.from_pretrained(encoder, trust_remote_code=False)
-        except OSError as error:
-            raise ValueError(
-                f"{encoder}: no transformers encoder with its tokenizer is there; give its folder"
-            ) from error
-        self.trunk = _load_trunk(encoder, config) if from_scratch is None else _new_trunk(config, from_scratch)
-        self.pooling = pooling
-        self.max_tokens = min(max_tokens, self._longest_text())
-        self.batch_size = batch_size
-        self.cache_size = cache_size
-        self.snippet_noise = snippet_noise
+            raise ValueError("a text encoder from scratch must be trained; set trainable_layers to -1")
+        self.tokenizer, self.trunk = load_encoder(encoder, from_scratch)
+        self.max_tokens = min(MAX_TOKENS, self._longest_text())
+        self.batch_size = BATCH_SIZE
+        self.cache_size = CACHE_SIZE
+        self.snippet_noise = SNIPPET_NOISE
         self._cache: OrderedDict[str, Tensor] = OrderedDict()
         self.frozen = trainable_layers == 0
         self._freeze(trainable_layers)
-        width = int(self.trunk.config.hidden_size)
-        self.head = TextHead(width, embedding, hidden)
+        self.head = TextHead(int(self.trunk.config.hidden_size), embedding, hidden)
         self.snippet_head = copy.deepcopy(self.head)
         self.register_buffer(
-            "trunk_digest", _digest(encoder, self._reading()) if self.frozen else torch.zeros(32, dtype=torch.uint8)
+            "trunk_digest", encoder_digest(encoder) if self.frozen else torch.zeros(32, dtype=torch.uint8)
         )
-        # Without slice references the snippet head stays as it began; whoever asks it where to look has to know.
+        # Without slice references the snippet head is untrained, and localization has to say so.
         self.register_buffer("snippet_head_trained", torch.zeros(1, dtype=torch.uint8))
-        self.register_load_state_dict_post_hook(_forgive_what_is_not_saved)
-
-    def _reading(self) -> str:
-        """How the trunk is read, as far as that is not the default, of which older weights say nothing."""
-        default = min(MAX_TOKENS, self._longest_text())
-        return "" if (self.pooling, self.max_tokens) == (POOLING, default) else f"{self.pooling} {self.max_tokens}"
+        self.register_load_state_dict_post_hook(_allow_missing)
 
     def _longest_text(self) -> int:
-        """Word pieces that the tokenizer and the encoder take."""
+        """Word pieces that the tokenizer and the encoder accept."""
         positions = getattr(self.trunk.config, "max_position_embeddings", 0)
         longest = int(self.tokenizer.model_max_length)
         return min(longest, positions) if positions > 0 else longest
@@ -174,8 +145,7 @@ class TextTower(nn.Module):
         digest = state_dict.get(f"{prefix}trunk_digest")
         if self.frozen and digest is not None and not torch.equal(digest.cpu(), self.trunk_digest.cpu()):
             raise ValueError(
-                "the checkpoint was trained on another text encoder, or on one read otherwise; "
-                "give the folder of that encoder as text_encoder, and its pooling and max_tokens"
+                "the checkpoint was trained on another text encoder; give the folder of that encoder as text_encoder"
             )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
@@ -184,7 +154,7 @@ class TextTower(nn.Module):
         distinct = list(dict.fromkeys(texts))
         device = self.head.linear.weight.device
         if not self.frozen:
-            # The order of length, so that a pass pads its texts little.
+            # Texts of similar length share a pass, which then has little padding.
             distinct.sort(key=len)
             encoded = torch.cat([self._encode(chunk, device) for chunk in _chunks(distinct, self.batch_size)])
         else:
@@ -201,17 +171,13 @@ class TextTower(nn.Module):
         return encoded[torch.tensor([position[text] for text in texts], device=device)]
 
     def adopt_features(self, other: TextTower) -> None:
-        """Uses what another tower on the same frozen trunk keeps, and adds to it; other trunks, and those that train,
-        are left alone.
-        """
+        """Shares the stored features of another tower on the same frozen trunk; does nothing for other trunks."""
         if self.frozen and other.frozen and torch.equal(self.trunk_digest.cpu(), other.trunk_digest.cpu()):
             self._cache = other._cache
 
     @contextmanager
-    def resting_trunk(self) -> Iterator[None]:
-        """While the heads alone learn, a trunk that is trained later is read as a frozen one: each text once, without
-        gradient.
-        """
+    def frozen_trunk(self) -> Iterator[None]:
+        """Treats a trained trunk as frozen, so that each text is encoded once while only the heads learn."""
         if self.frozen:
             yield
             return
@@ -231,25 +197,13 @@ class TextTower(nn.Module):
         ).to(device)
         hidden = self.trunk(**batch).last_hidden_state
         mask = batch["attention_mask"].unsqueeze(-1)
-        if self.pooling == "mean":
-            return (hidden * mask).sum(1) / mask.sum(1)
-        if self.pooling == "cls":
-            return hidden[:, 0]
-        last = mask.squeeze(-1).cumsum(1).argmax(1)
-        return hidden[torch.arange(len(texts), device=device), last]
+        return (hidden * mask).sum(1) / mask.sum(1)
 
     def forward(self, texts: Sequence[str], role: str = "prompt") -> Tensor:
-        """Unit embeddings of texts.
-
-        Args:
-            texts: n texts.
-            role: one of ``ROLES``.
-
-        Returns:
-            ``[n, E]``.
+        """Unit embeddings ``[n, E]`` of n texts in a role, one of ``ROLES``.
 
         Raises:
-            ValueError: for an unknown role or no text.
+            ValueError: For an unknown role or no text.
         """
         check_texts(texts, role)
         features = self.features(texts)
@@ -264,7 +218,7 @@ class TextTower(nn.Module):
         return embedded
 
     def _note_training(self, gradient: Tensor) -> None:
-        """Snippets are encoded whenever a batch has some; only a gradient that arrives means that their head learns."""
+        """Marks the snippet head as trained when a gradient arrives; snippets are also encoded without their loss."""
         if gradient.any():
             self.snippet_head_trained.fill_(1)
 
@@ -273,73 +227,9 @@ def _chunks(texts: list[str], size: int) -> Iterator[list[str]]:
     return (texts[start : start + size] for start in range(0, len(texts), size))
 
 
-def _forgive_what_is_not_saved(module: nn.Module, incompatible) -> None:  # type: ignore[no-untyped-def]
-    """A frozen trunk, and the note that the snippet head was trained in weights older than the note: it was not."""
-    forgiven = ("trunk.", "snippet_head_trained") if module.frozen else ("snippet_head_trained",)
+def _allow_missing(module: nn.Module, incompatible) -> None:  # type: ignore[no-untyped-def]
+    """Allows a checkpoint without the frozen trunk, and without the mark of a trained snippet head."""
+    allowed = ("trunk.", "snippet_head_trained") if module.frozen else ("snippet_head_trained",)
     incompatible.missing_keys[:] = [
-        key for key in incompatible.missing_keys if not any(part in key for part in forgiven)
+        key for key in incompatible.missing_keys if not any(part in key for part in allowed)
     ]
-
-
-def _without_pooler(config: PretrainedConfig) -> dict[str, bool]:
-    """Keyword that leaves out the pooler, which this tower does not use, where the architecture knows it."""
-    # transformers declares an instance where its mapping holds the class.
-    architecture = cast(type[PreTrainedModel], MODEL_MAPPING[type(config)])
-    known = inspect.signature(architecture.__init__).parameters
-    return {"add_pooling_layer": False} if "add_pooling_layer" in known else {}
-
-
-def _load_trunk(encoder: str, config: PretrainedConfig) -> PreTrainedModel:
-    with _quiet_transformers():
-        trunk, info = AutoModel.from_pretrained(
-            encoder,
-            config=config,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-            **_without_pooler(config),
-        )
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ValueError(
-            f"{encoder}: the weights lack {len(missing)} tensors of the encoder, such as {missing[0]}; give a complete folder"
-        )
-    return trunk
-
-
-def _new_trunk(config: PretrainedConfig, changes: dict) -> PreTrainedModel:
-    config.update(changes)
-    # The configuration may name half precision, in which the shipped weights are stored; a new trunk is trained in
-    # single precision.
-    return AutoModel.from_config(config, trust_remote_code=False, dtype=torch.float32, **_without_pooler(config))
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Without the progress bar and the report of tensors that the encoder does not use; errors are still raised."""
-    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bar:
-            transformers_logging.enable_progress_bar()
-
-
-def _digest(encoder: str, reading: str) -> Tensor:
-    """SHA-256 over the weights and vocabulary of a local encoder, or over its name when it comes from the hub, and over
-    how it is read; ``[32]`` bytes.
-    """
-    digest = hashlib.sha256()
-    folder = Path(encoder)
-    if folder.is_dir():
-        for file in sorted(folder.iterdir()):
-            if file.suffix in (".safetensors", ".bin") or file.name in ("tokenizer.json", "vocab.txt"):
-                digest.update(file.name.encode())
-                digest.update(file.read_bytes())
-    else:
-        digest.update(encoder.encode())
-    digest.update(reading.encode())
-    return torch.tensor(list(digest.digest()), dtype=torch.uint8)

@@ -158,7 +158,6 @@ class FvlmImageEncoder(nn.Module):
             anatomy=F.pad(rows, (0, 0, 0, beyond)),
             anatomy_valid=F.pad(valid, (0, beyond)),
             depth=depth_rows(whole, membership.any(dim=2), grid),
-            pathology=field.new_zeros(len(field), 0, self.embedding),
             field=field,
             membership=membership,
             anatomy_logits=torch.zeros(membership.shape, device=field.device),

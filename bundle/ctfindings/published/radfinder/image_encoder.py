@@ -245,7 +245,6 @@ class RadFinderImageEncoder(nn.Module):
             anatomy=disease.unsqueeze(1).expand(-1, len(ANATOMIES), -1),
             anatomy_valid=members[:, 0],
             depth=F.normalize(along.rows, dim=-1),
-            pathology=field.new_zeros(1, 0, field.shape[2]),
             field=field,
             membership=members,
             anatomy_logits=torch.zeros(members.shape, device=image.device),
