@@ -223,7 +223,7 @@ def _write_dataset(datalist: Path, counts: dict[str, int], settings: dict[str, A
     records = render_all(_write_case, tasks, datalist.parent / RECORDS, workers)
     datalist_content: dict[str, Any] = {
         "name": "CT Findings synthetic scans",
-        "description": "synthetic chest CT, made by bundle.ctfindings.data.sources.phantom; not patients",
+        "description": "synthetic chest CT, made by bundle.ctfindings.phantom; not patients",
         "parameters": settings,
     }
     start = 0
