@@ -1,11 +1,14 @@
-"""A small scan with fabricated answers, for the tests of the output side."""
+"""The service with random weights, and a small scan with fabricated answers for the tests of the output side."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from bundle.ctfindings.inference.answers import template_spread
+from bundle.ctfindings.inference.encoding import describe_scan
 from bundle.ctfindings.inference.evidence import locate
 from bundle.ctfindings.inference.findings_record import (
     FindingAnswer,
@@ -13,9 +16,8 @@ from bundle.ctfindings.inference.findings_record import (
     ModelInfo,
     NearestFinding,
     QueryAnswer,
-    describe_scan,
-    template_spread,
 )
+from bundle.ctfindings.inference.service import FindingsService, load_service
 
 HOSTILE = 'fluid <script>alert("x")</script> & "quotes"'
 
@@ -27,6 +29,12 @@ class Case:
     affine: np.ndarray
     maps: dict[str, Any]
     token_affine: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def service(bundle_root: Path, untrained_weights: Path) -> FindingsService:
+    """The service with random weights."""
+    return load_service(bundle_root, untrained_weights)
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.ctfindings.inference.findings_record import FindingsRecord, describe_scan, template_spread
-from bundle.ctfindings.inference.output.console_table import WIDTH, format_findings
+from bundle.ctfindings.inference.findings_record import FindingsRecord
 
 
 def test_json_reads_back_to_the_same_record(case) -> None:
@@ -21,7 +20,8 @@ def test_json_reads_back_to_the_same_record(case) -> None:
 def test_json_has_the_documented_fields(case) -> None:
     data = json.loads(case.record.to_json())
     assert list(data) == [
-        "schema_version", "disclaimer", "created", "scan", "model", "findings", "queries", "warnings", "seconds", "evidence_channels",
+        "schema_version", "disclaimer", "created", "scan", "model", "findings", "queries", "warnings",
+        "seconds", "evidence_channels",
     ]  # fmt: skip
     assert "Research only. Not a diagnosis" in data["disclaimer"]
     assert data["scan"]["file"] == "scan <b>.nii.gz"
@@ -53,20 +53,3 @@ def test_a_record_of_another_schema_is_refused(case) -> None:
     data = json.loads(case.record.to_json()) | {"schema_version": "2.0"}
     with pytest.raises(ValueError, match=r"schema 2\.0"):
         FindingsRecord.from_json(json.dumps(data))
-
-
-def test_no_path_is_kept() -> None:
-    assert describe_scan("/patients/name/scan.nrrd", "NRRD", (2, 2, 2), np.eye(4)).file == "scan.nrrd"
-
-
-def test_spread_is_mean_deviation_and_range() -> None:
-    assert template_spread({"T1": 0.2, "T2": 0.4}) == pytest.approx({"mean": 0.3, "sd": 0.1, "min": 0.2, "max": 0.4})
-
-
-def test_console_shows_present_findings_first_in_lines_that_fit(case) -> None:
-    noisy = dataclasses.replace(case.record.queries[0], text="a very long question about the chest\x1b[31m " * 5)
-    text = format_findings(dataclasses.replace(case.record, queries=[noisy], warnings=["word " * 60]))
-    assert max(len(line) for line in text.splitlines()) <= WIDTH
-    assert text.index("Lung nodule") < text.index("Cardiomegaly")
-    assert "Hiatal hernia *" in text and "Research only. Not a diagnosis." in text
-    assert "\x1b" not in text

@@ -14,7 +14,8 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from bundle.ctfindings.findings import FINDING_NAMES, LABEL_SETS
-from bundle.ctfindings.inference.predictor import FindingsPredictor
+from bundle.ctfindings.inference.answers import ScoredAnswer, score_findings, score_queries
+from bundle.ctfindings.inference.encoding import token_affine
 from bundle.ctfindings.networks.classifier import load_classifier
 from bundle.ctfindings.networks.image.pooling import token_membership
 from bundle.ctfindings.networks.image.vit_tower import VisionTransformerTower
@@ -73,6 +74,10 @@ def image_of(shape: tuple[int, ...]) -> MetaTensor:
     )
 
 
+def answers_by_key(scored: list[ScoredAnswer]) -> dict[str, ScoredAnswer]:
+    return {each.answer.key: each for each in scored}
+
+
 def test_prompts_are_filled_as_they_are_written() -> None:
     texts = small_fvlm().prompt_texts()
     assert len(texts) == len(FINDING_NAMES) * 2
@@ -83,19 +88,20 @@ def test_prompts_are_filled_as_they_are_written() -> None:
 def test_a_finding_that_is_not_scored_is_not_in_the_answers(mask: Tensor) -> None:
     classifier = small_fvlm()
     classifier.fill_prompts(hashed)
-    answers = FindingsPredictor(classifier)(image_of((24, 20, 18)), mask)
-    assert [answer.name for answer in answers.findings] == [name for name in FINDING_NAMES if name in ORGAN]
-    by_name = {answer.name: answer for answer in answers.findings}
+    encoded = classifier.image.encode_scan(image_of((24, 20, 18)).as_tensor(), mask)
+    scored = answers_by_key(score_findings(classifier, encoded))
+    assert list(scored) == [name for name in FINDING_NAMES if name in ORGAN]
+    by_name: dict[str, Any] = {name: each.answer for name, each in scored.items()}
+    warnings = classifier.warnings(encoded.anatomy_valid[0].tolist())
     assert by_name["Cardiomegaly"].anatomy_found and list(by_name["Cardiomegaly"].template_probabilities) == ["one"]
     assert not by_name["Hiatal hernia"].anatomy_found and by_name["Hiatal hernia"].probability == 0
-    assert not answers.maps["Hiatal hernia"].any() and answers.maps["Cardiomegaly"].any()
+    assert not scored["Hiatal hernia"].token_map.any() and scored["Cardiomegaly"].token_map.any()
     assert any(
         line.startswith("esophagus was not found in the scan: Hiatal hernia was given the probability 0")
-        for line in answers.warnings
+        for line in warnings
     )
     assert any(
-        line.startswith("this model does not score Medical material, Arterial wall calcification")
-        for line in answers.warnings
+        line.startswith("this model does not score Medical material, Arterial wall calcification") for line in warnings
     )
 
 
@@ -129,21 +135,24 @@ def test_free_text_is_answered_on_an_organ_the_model_has(mask: Tensor) -> None:
     classifier = small_fvlm()
     classifier.fill_prompts(hashed)
     text: Any = SmallText()
-    answers = FindingsPredictor(classifier, text, ["a large heart"])(image_of((24, 20, 18)), mask)
-    (query,) = answers.queries
+    encoded = classifier.image.encode_scan(image_of((24, 20, 18)).as_tensor(), mask)
+    (scored,) = score_queries(classifier, text, encoded, ["a large heart"])
+    query: Any = scored.answer
     assert {near.name for near in query.nearest_findings} == set(ORGAN)
-    assert answers.maps[query.key].shape == (3, 5, 9)
+    assert scored.token_map.shape == (3, 5, 9)
 
 
 def test_radfinder_answers_on_the_whole_scan_and_its_maps_lie_on_window_columns() -> None:
     classifier = small_radfinder()
     classifier.fill_prompts(hashed)
-    answers = FindingsPredictor(classifier)(image_of((16, 8, 12)))
-    assert len(answers.findings) == 18 and {answer.anatomy for answer in answers.findings} == {"thorax"}
-    (warning,) = answers.warnings
+    encoded = classifier.image.encode_scan(image_of((16, 8, 12)).as_tensor())
+    scored = answers_by_key(score_findings(classifier, encoded))
+    assert len(scored) == 18 and {each.answer.anatomy for each in scored.values()} == {"thorax"}
+    (warning,) = classifier.warnings(encoded.anatomy_valid[0].tolist())
     assert "the threshold 0.5 was not chosen on any data" in warning
-    assert answers.maps["Emphysema"].shape == (2, 1, 6)
-    np.testing.assert_allclose(answers.token_affine @ [1, 0, 2, 1], [11.5, 3.5, 4.5, 1])
+    assert scored["Emphysema"].token_map.shape == (2, 1, 6)
+    tokens = token_affine(np.eye(4), classifier.image.tower.stride)  # type: ignore[arg-type]
+    np.testing.assert_allclose(tokens @ [1, 0, 2, 1], [11.5, 3.5, 4.5, 1])
 
 
 def test_windows_in_one_pass_or_one_by_one_are_the_same(capsys: pytest.CaptureFixture[str]) -> None:

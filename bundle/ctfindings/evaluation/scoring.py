@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from bundle.ctfindings.anatomy import THORAX
 from bundle.ctfindings.data.batches import prepare_image_batch
 from bundle.ctfindings.findings import FINDINGS
+from bundle.ctfindings.inference.encoding import token_affine
 from bundle.ctfindings.inference.evidence import locate
-from bundle.ctfindings.inference.predictor import token_affine
 from bundle.ctfindings.metrics.wordings import WORDINGS
 from bundle.ctfindings.networks.classifier import ZeroShotClassifier
 from bundle.ctfindings.networks.image.pooling import token_membership

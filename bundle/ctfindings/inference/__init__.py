@@ -2,20 +2,22 @@
 
 from bundle.ctfindings.inference.bundle_workflow import (
     FindingsInferer,
-    FindingsWeights,
     FindingsWriter,
-    TimedPreprocessing,
     check_request,
     one_scan,
+    prepare_study,
     scan_records,
 )
+from bundle.ctfindings.inference.encoding import TimedPreprocessing
+from bundle.ctfindings.inference.service import FindingsService
 
 __all__ = [
     "FindingsInferer",
-    "FindingsWeights",
+    "FindingsService",
     "FindingsWriter",
     "TimedPreprocessing",
     "check_request",
     "one_scan",
+    "prepare_study",
     "scan_records",
 ]

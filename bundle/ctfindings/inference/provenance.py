@@ -1,4 +1,4 @@
-"""What answers: the weights by their digest, and what the bundle or the file itself says of them."""
+"""Where the weights come from: their digest, and what the bundle or the file says about their training."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ METADATA = Path("configs") / "metadata.json"
 def describe_model(bundle_root: str | Path, checkpoint: str | Path, network: str) -> ModelInfo:
     """The model block of a record.
 
-    ``weights`` of the metadata names the digest of the file that ships and what it was trained on. A file that was
-    converted from published weights says so itself. Of any other nothing is known.
+    The metadata names the digest and training data of the shipped weights. Weights converted from a published model
+    name their source themselves. Nothing is known about any others.
 
     Args:
-        bundle_root: folder of the bundle; without metadata in it, nothing is known of its weights.
+        bundle_root: bundle folder, with or without metadata.
         checkpoint: the weights file.
         network: name of the image tower.
     """
@@ -35,7 +35,7 @@ def describe_model(bundle_root: str | Path, checkpoint: str | Path, network: str
 
 
 def training_warnings(model: ModelInfo) -> list[str]:
-    """What a reader has to know of the weights before anything else: nothing where nothing is known of them."""
+    """What a reader has to know about the weights first; empty if nothing is known about them."""
     if model.published is not None:
         said = {key: model.published.get(key, "unknown") for key in ("model", "paper", "licence")}
         return [f"these are the published weights of {said['model']} ({said['paper']}); licence: {said['licence']}"]

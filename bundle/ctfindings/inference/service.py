@@ -1,180 +1,211 @@
-"""A bundle folder as a service: its inference workflow is loaded once, scans are encoded once, and questions are
-answered from that.
-"""
+"""The one way for a scan: encode it once, answer findings and free-text queries, and place the answers in the scan."""
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
-from monai.data import MetaTensor
+from monai.transforms import Transform
+from torch import Tensor
 
-from bundle.ctfindings.anatomy import ANATOMIES
-from bundle.ctfindings.data.transforms import STORED_KEY
-from bundle.ctfindings.findings import FINDING_NAMES, finding_index
-from bundle.ctfindings.inference.bundle_workflow import FORMAT_NAMES, one_scan
-from bundle.ctfindings.inference.encoded_scan import EncodedScan, EvidenceAnswer, record_of
-from bundle.ctfindings.inference.evidence import write_evidence
-from bundle.ctfindings.inference.findings_record import describe_scan, warnings_of_scan
+from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.inference.answers import ScoredAnswer, check_queries, score_findings, score_queries
+from bundle.ctfindings.inference.encoding import EncodedScan, encode_study, moved
+from bundle.ctfindings.inference.evidence import locate
+from bundle.ctfindings.inference.findings_record import FindingsRecord, ModelInfo, QueryAnswer
 from bundle.ctfindings.inference.output.anatomy_map import write_anatomy
-from bundle.ctfindings.inference.predictor import FindingsPredictor, check_queries
-from bundle.ctfindings.inference.provenance import describe_model
+from bundle.ctfindings.inference.provenance import describe_model, training_warnings
+from bundle.ctfindings.inference.query_depth import best_depth, place_depth
 from bundle.ctfindings.networks.classifier import ZeroShotClassifier, load_classifier
-from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
 from bundle.ctfindings.networks.text.text_tower import TextTower
 
-INFERENCE_CONFIG = "configs/inference.json"
+
+@dataclass(frozen=True)
+class AnsweredScan:
+    """A scan with its answers; enough to answer every further query about it.
+
+    Attributes:
+        encoded: the encoding that all answers share.
+        record: the answers as written to ``findings.json``.
+        placed: the answers with their evidence, by key.
+    """
+
+    encoded: EncodedScan
+    record: FindingsRecord
+    placed: Mapping[str, ScoredAnswer]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the tensors in bytes."""
+        tensors = [part for part in self.encoded.embedding if isinstance(part, Tensor)]
+        tensors += [answer.token_map for answer in self.placed.values()]
+        # Maps are views of one tensor, which stays in memory as a whole.
+        return sum({part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in tensors}.values())
+
+    def write_anatomy(self, path: str | Path) -> None:
+        """Writes the anatomies that the network found on the scan's own grid, as NIfTI with the ids of the table."""
+        embedding = self.encoded.embedding
+        write_anatomy(path, embedding.anatomy_logits[0].T.reshape(-1, *embedding.grid), *self.encoded.grids)
 
 
-class BundlePredictor:
-    """Encodes scans and answers from their encodings, with the network, text tower and image pipeline of a bundle
-    folder.
+class FindingsService:
+    """Findings and free-text answers for chest CT, with the network and weights of a bundle.
 
-    Threads may share it: questions about encoded scans run side by side but for the text tower, whose cache is not made
-    for threads.
+    ``configs/inference.json`` builds it; its MONAI handlers, the archive run and MONAI Label call it. Threads may share
+    it. Weights are loaded on first use, the text tower with the first query.
 
     Args:
-        bundle_root: folder that holds ``configs/inference.json`` and ``models``.
-        ckpt_path: weights; those that the configuration names by default.
-        overlays: further configuration files, such as one of ``configs/networks``; paths are relative to
-            ``bundle_root``.
-
-    Raises:
-        ValueError: when the folder holds no bundle, or the weights do not fit it.
+        network: the classifier, on the device it runs on.
+        text_tower: makes the text tower.
+        preprocessing: ``TimedPreprocessing``.
+        ckpt_path: weights of the network and the text tower.
+        bundle_root: bundle folder; its metadata says what the shipped weights were trained on.
     """
 
     def __init__(
-        self, bundle_root: str | Path, ckpt_path: str | Path | None = None, overlays: Sequence[str | Path] = ()
-    ) -> None:
-        configs = [Path(bundle_root) / name for name in (INFERENCE_CONFIG, *overlays)]
-        for config in configs:
-            if not config.is_file():
-                raise ValueError(
-                    f"{config}: there is no such configuration; give the root folder of the bundle, and overlays relative to it"
-                )
-        parser = ConfigParser()
-        parser.read_config([str(config) for config in configs])
-        parser["bundle_root"] = str(bundle_root)
-        if ckpt_path is not None:
-            parser["ckpt_path"] = str(ckpt_path)
-        checkpoint = Path(parser.get_parsed_content("ckpt_path"))
-        classifier: ZeroShotClassifier = parser.get_parsed_content("network").eval()
-        text: TextTower = parser.get_parsed_content("text_tower")().eval()
-        self.device = torch.device(parser.get_parsed_content("device"))
-        load_classifier(classifier, checkpoint, text)
-        self.model = describe_model(bundle_root, checkpoint, type(classifier.image.tower).__name__)
-        self.predictor = FindingsPredictor(classifier, text)
-        self.findings = [name for name, scored in zip(FINDING_NAMES, classifier.scored, strict=True) if scored]
-        self._preprocessing = parser.get_parsed_content("preprocessing")
-        self._text_lock = threading.Lock()
-
-    def encode(
         self,
-        image: str | Path,
-        name: str | None = None,
-        stored: Mapping[str, Any] | None = None,
-        anatomy: str | Path | None = None,
-    ) -> EncodedScan:
-        """Reads and encodes a scan and scores the findings; all that a later question needs is kept.
+        network: ZeroShotClassifier,
+        text_tower: Callable[[], TextTower],
+        preprocessing: Transform,
+        ckpt_path: str | Path,
+        bundle_root: str | Path,
+    ) -> None:
+        self.network = network
+        self.text_tower = text_tower
+        self.preprocessing = preprocessing
+        self.ckpt_path = ckpt_path
+        self.bundle_root = bundle_root
+        self.device: torch.device = network.finding_anatomy.device
+        self.findings = [name for name, scored in zip(FINDING_NAMES, network.scored, strict=True) if scored]
+        self._text: TextTower | None = None
+        self._loaded = False
+        self._loading = threading.Lock()
+        # The text tower keeps what it computed, which is not made for threads.
+        self._asking = threading.Lock()
+
+    @cached_property
+    def model(self) -> ModelInfo:
+        """The model block of the record; the digest of the weights is computed once."""
+        return describe_model(self.bundle_root, self.ckpt_path, type(self.network.image.tower).__name__)
+
+    def load(self, text: bool = True) -> None:
+        """Loads the weights, and with ``text`` the text tower, unless they are loaded.
+
+        Raises:
+            ValueError: if the checkpoint or the text encoder is missing or does not fit.
+        """
+        with self._loading:
+            if self._loaded and (self._text is not None or not text):
+                return
+            tower = self.text_tower().eval() if text else None
+            load_classifier(self.network.eval(), self.ckpt_path, tower, self.text_tower)
+            self._text, self._loaded = tower, True
+
+    def answer_file(self, image: str | Path, name: str | None = None, **study: Any) -> AnsweredScan:
+        """Reads a scan and answers the findings.
 
         Args:
             image: NIfTI, NRRD or MetaImage file, or folder or zip of DICOM.
-            name: to be used for the scan in the record; the file's own by default.
-            stored: how the file becomes HU, the entry of a study record; see ``load_scan``.
-            anatomy: its anatomy mask; without one the network's own is used.
+            name: name of the scan in the record; its file name by default.
+            study: further entries of the study record: ``anatomy``, path of a mask, and ``stored``, see
+                ``bundle.ctfindings.scan.storage.Stored``.
 
         Raises:
-            ScanError: when the file cannot be used.
+            ScanError: if the file cannot be used.
         """
-        batch = one_scan([self._preprocessing({"image": str(image), "anatomy": anatomy, STORED_KEY: stored})])
-        tensor: MetaTensor = batch["image"]
-        started = time.perf_counter()
-        on_device = self.predictor.encode(
-            MetaTensor(tensor.as_tensor().to(self.device), affine=tensor.affine),
-            *(batch[key].to(self.device) for key in ("anatomy", "anatomy_known") if key in batch),
-        )
-        embedding = _moved(on_device, torch.device("cpu"))
-        encoded = time.perf_counter() - started
-        answers = self.predictor.answer(
-            self._on_device(embedding), tensor.affine, tensor.shape[2:], {"encode": encoded}
-        )
-        scan: MetaTensor = batch["scan"]
-        info = describe_scan(
-            name or scan.meta["filename_or_obj"], FORMAT_NAMES[scan.meta["source_format"]], scan.shape[1:], scan.affine
-        )
-        warnings = warnings_of_scan(scan, info)
-        with torch.inference_mode():
-            raw = torch.sigmoid(self.predictor.classifier.score(self._on_device(embedding)).logits)[0].tolist()
-        scores = {name: raw[finding_index(name)] for name in self.findings}
-        return EncodedScan(embedding, answers, record_of(info, self.model, answers, warnings, batch["seconds"]), scores)
+        return self.answer(self.preprocessing({**study, "image": str(image)}), name=name)
 
-    def finding_evidence(self, scan: EncodedScan, finding: str) -> EvidenceAnswer:
-        """Where one of the fixed findings is seen.
+    def answer(
+        self, study: Mapping[str, Any], queries: Sequence[str] | str = (), name: str | None = None
+    ) -> AnsweredScan:
+        """Encodes a study, answers the findings and the queries, and places the answers in the scan.
+
+        Args:
+            study: output of ``TimedPreprocessing``.
+            queries: free-text queries.
+            name: name of the scan in the record; its file name by default.
 
         Raises:
-            ValueError: when the finding is unknown.
+            ValueError: for a query that cannot be asked, or weights that cannot be loaded.
         """
-        started = time.perf_counter()
-        answers = {answer.name: answer for answer in scan.record.findings}
-        if finding not in answers:
-            raise ValueError(f"finding {finding[:100]!r} is unknown; known are {', '.join(answers)}")
-        return self._placed(
-            scan, started, finding, answers[finding].probability, scan.scores[finding], answers[finding].key
+        texts = check_queries(queries)
+        self.load(text=bool(texts))
+        encoded = encode_study(self.network, study, name)
+        encoded_at = time.perf_counter()
+        scored = score_findings(self.network, moved(encoded.embedding, self.device)) + self._ask(encoded, texts)
+        scored_at = time.perf_counter()
+        placed = [_place(answer, encoded) for answer in scored]
+        seconds = {"score": scored_at - encoded_at, "evidence": time.perf_counter() - scored_at}
+        answers = [each.answer for each in placed]
+        found = encoded.embedding.anatomy_valid[0].tolist()
+        record = FindingsRecord(
+            scan=encoded.scan,
+            model=self.model,
+            findings=[answer for answer in answers if not isinstance(answer, QueryAnswer)],
+            queries=[answer for answer in answers if isinstance(answer, QueryAnswer)],
+            warnings=[*training_warnings(self.model), *encoded.warnings, *self.network.warnings(found)],
+            seconds={**encoded.seconds, **seconds},
         )
+        return AnsweredScan(encoded, record, {each.answer.key: each for each in placed})
 
-    def query_evidence(self, scan: EncodedScan, query: str) -> EvidenceAnswer:
-        """Where a question in free text is seen.
+    def ask(self, scan: AnsweredScan, query: str) -> ScoredAnswer:
+        """Answers a free-text query about a scan from its encoding.
 
         Raises:
-            ValueError: when the question cannot be asked: it is empty or too long.
+            ValueError: for a query that cannot be asked.
         """
-        started = time.perf_counter()
-        (text,) = check_queries(query)
-        with self._text_lock:
-            embedding = self._on_device(scan.embedding)
-            (answer,), maps = self.predictor.ask(embedding, [text])
-            logits = self.predictor.ask_depth(embedding, [text]).get(text)
-        return self._placed(scan, started, text, None, answer.score, answer.key, maps, logits)
+        (scored,) = self._ask(scan.encoded, check_queries(query))
+        return _place(scored, scan.encoded)
 
-    def write_evidence(self, path: str | Path, scan: EncodedScan, answer: EvidenceAnswer) -> None:
-        """Writes the map of an answer on the scan's own grid, as NIfTI with values in [0, 1]."""
-        write_evidence(path, answer.token_map[None], scan.answers.token_affine, scan.scan.affine, scan.scan.shape)
-
-    def write_anatomy(self, path: str | Path, scan: EncodedScan) -> None:
-        """Writes the anatomies that the network found as a label map on the scan's own grid, as NIfTI with the ids of
-        ``ANATOMIES``.
-        """
-        logits = scan.embedding.anatomy_logits[0].T.reshape(len(ANATOMIES), *scan.embedding.grid)
-        write_anatomy(path, logits, scan.answers.token_affine, scan.scan.affine, scan.scan.shape)
-
-    def _placed(
-        self,
-        scan: EncodedScan,
-        started: float,
-        text: str,
-        probability: float | None,
-        score: float,
-        key: str,
-        maps: dict[str, torch.Tensor] | None = None,
-        depth_logits: torch.Tensor | None = None,
-    ) -> EvidenceAnswer:
-        token_map = (scan.answers.maps if maps is None else maps)[key]
-        evidence, (depth, source) = scan.locate(token_map), scan.depth(token_map, depth_logits)
-        return EvidenceAnswer(
-            text, probability, score, token_map, evidence, depth, source, time.perf_counter() - started
-        )
-
-    def _on_device(self, embedding: ImageEmbedding) -> ImageEmbedding:
-        return _moved(embedding, self.device)
+    def _ask(self, encoded: EncodedScan, texts: Sequence[str]) -> list[ScoredAnswer]:
+        if not texts:
+            return []
+        self.load()
+        assert self._text is not None
+        with self._asking:
+            return score_queries(self.network, self._text, moved(encoded.embedding, self.device), texts)
 
 
-def _moved(embedding: ImageEmbedding, device: torch.device) -> ImageEmbedding:
-    tensors: dict[str, Any] = {
-        name: part.to(device) for name, part in embedding._asdict().items() if isinstance(part, torch.Tensor)
-    }
-    return embedding._replace(**tensors)
+def load_service(
+    bundle_root: str | Path, ckpt_path: str | Path | None = None, overlays: Sequence[str | Path] = (), text: bool = True
+) -> FindingsService:
+    """The service of a bundle folder, with its weights loaded.
+
+    Args:
+        bundle_root: folder that holds ``configs/inference.json`` and ``models``.
+        ckpt_path: weights; by default those that the configuration names.
+        overlays: further configuration files, such as one of ``configs/networks``, relative to ``bundle_root``.
+        text: whether to load the text tower as well, which only queries need.
+
+    Raises:
+        ValueError: if a configuration is missing, or the weights do not fit it.
+    """
+    configs = [Path(bundle_root) / name for name in ("configs/inference.json", *overlays)]
+    for config in configs:
+        if not config.is_file():
+            raise ValueError(f"{config}: no such configuration; give the bundle's root folder and overlays inside it")
+    parser = ConfigParser()
+    parser.read_config([str(config) for config in configs])
+    parser["bundle_root"] = str(bundle_root)
+    if ckpt_path is not None:
+        parser["ckpt_path"] = str(ckpt_path)
+    service: FindingsService = parser.get_parsed_content("service")
+    service.load(text)
+    return service
+
+
+def _place(scored: ScoredAnswer, encoded: EncodedScan) -> ScoredAnswer:
+    """The answer with its evidence on the scan's own grid; a query also with its depth profile."""
+    answer = dataclasses.replace(scored.answer, evidence=locate(scored.token_map, *encoded.grids, encoded.midline_mm))
+    if isinstance(answer, QueryAnswer):
+        depth, source = place_depth(scored.depth_logits, scored.token_map, *encoded.grids)
+        answer = dataclasses.replace(answer, depth=depth, depth_source=source, z_mm=best_depth(depth))
+    return scored._replace(answer=answer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,9 +12,12 @@ from typing import Any
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from bundle.ctfindings.anatomy import ANATOMIES
-from bundle.ctfindings.inference.encoded_scan import EncodedScan, EvidenceAnswer
+from bundle.ctfindings.inference.answers import ScoredAnswer, check_queries
+from bundle.ctfindings.inference.findings_record import QueryAnswer
+from bundle.ctfindings.inference.output.evidence_volume import write_evidence
 from bundle.ctfindings.inference.output.slicer_markups import write_markups
-from bundle.ctfindings.inference.predictor import check_queries
+from bundle.ctfindings.inference.query_depth import place_depth
+from bundle.ctfindings.inference.service import AnsweredScan
 
 from .errors import UsageError
 from .scan_service import ScanService
@@ -44,12 +48,12 @@ class FindingsTask(_Task):
         )
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        scan = self.service.encoded(request["image"])
+        scan = self.service.answered(request["image"])
         file = None
         if request.get("output") != "json":
             file = _result_file(".nii.gz")
             with _removed_on_error(file):
-                self.service.predictor.write_anatomy(file, scan)
+                scan.write_anatomy(file)
         return file, {"record": scan.record.to_dict(), "label_names": LABEL_NAMES}
 
 
@@ -62,7 +66,7 @@ class FindingsPointsTask(_Task):
         )
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        scan = self.service.encoded(request["image"])
+        scan = self.service.answered(request["image"])
         present = {answer.name: answer.probability for answer in scan.record.ordered() if answer.present}
         file = None
         if request.get("output") != "json":
@@ -81,25 +85,28 @@ class EvidenceTask(_Task):
         )
 
     def config(self) -> dict[str, Any]:
-        return {**super().config(), "query": "", "finding": list(self.service.predictor.findings)}
+        return {**super().config(), "query": "", "finding": list(self.service.findings.findings)}
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
         ask = self._question(request)
-        scan = self.service.encoded(request["image"])
-        answer = ask(scan)
+        scan = self.service.answered(request["image"])
+        started = time.perf_counter()
+        placed = ask(scan)
+        params = _evidence_params(scan, placed)
+        seconds = time.perf_counter() - started
         file = None
         if request.get("output") != "json":
             file = _result_file(".nii.gz")
             with _removed_on_error(file):
-                self.service.predictor.write_evidence(file, scan, answer)
-        return file, answer.to_dict()
+                write_evidence(file, [placed.token_map], *scan.encoded.grids)
+        return file, {**params, "seconds": seconds}
 
-    def _question(self, request: Mapping[str, Any]) -> Callable[[EncodedScan], EvidenceAnswer]:
+    def _question(self, request: Mapping[str, Any]) -> Callable[[AnsweredScan], ScoredAnswer]:
         """The question of a request, refused before the scan is read. Free text wins: a list of choices always names a
         finding.
         """
         query, finding = request.get("query"), request.get("finding")
-        predictor = self.service.predictor
+        findings = self.service.findings
         for name, value in (("query", query), ("finding", finding)):
             if value is not None and not isinstance(value, str | list):
                 raise UsageError(400, f"{name}: {str(value)[:40]!r} is no text")
@@ -109,13 +116,11 @@ class EvidenceTask(_Task):
                 check_queries(text)
             except ValueError as error:
                 raise UsageError(400, str(error)) from error
-            return lambda scan: predictor.query_evidence(scan, text)
+            return lambda scan: findings.ask(scan, text)
         if isinstance(finding, str) and finding.strip():
-            if finding not in predictor.findings:
-                raise UsageError(
-                    400, f"finding {finding[:100]!r} is unknown; known are {', '.join(predictor.findings)}"
-                )
-            return lambda scan: predictor.finding_evidence(scan, finding)
+            if finding not in findings.findings:
+                raise UsageError(400, f"finding {finding[:100]!r} is unknown; known are {', '.join(findings.findings)}")
+            return lambda scan: scan.placed[finding]
         raise UsageError(
             400,
             'params: no finding and no query; give one, such as {"query": "fluid around the left lung"}',
@@ -135,6 +140,28 @@ class ScanTask(_Task):
         with _removed_on_error(file):
             self.service.write_scan(request["image"], file)
         return file, {"disclaimer": "Research only. Not a diagnosis."}
+
+
+def _evidence_params(scan: AnsweredScan, placed: ScoredAnswer) -> dict[str, Any]:
+    """The answer in plain, finite values; without evidence, its place is None."""
+    answer, place = placed.answer, placed.answer.evidence
+    free_text = isinstance(answer, QueryAnswer)
+    depth, source = place_depth(placed.depth_logits, placed.token_map, *scan.encoded.grids)
+    return {
+        "text": answer.text if free_text else answer.name,
+        "probability": None if free_text else answer.probability,
+        "score": placed.score,
+        "depth": [{"z_mm": level.z_mm, "score": level.score} for level in depth],
+        "depth_source": source,
+        "z_mm": None if place is None else place.z_mm,
+        "peak_mm": None if place is None else list(place.peak_mm),
+        "peak_score": None if place is None else place.peak_score,
+        "slice_index": None if place is None else place.slice_index,
+        "slice_axis": None if place is None else place.slice_axis,
+        "image": None if place is None else place.image,
+        "side": None if place is None else place.side,
+        "box_mm": None if place is None else [list(corner) for corner in place.box_mm],
+    }
 
 
 def _result_file(suffix: str) -> str:

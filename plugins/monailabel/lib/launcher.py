@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("timeloop").addFilter(lambda record: args.verbose or record.levelno >= logging.WARNING)
     try:
         # Before the server listens: what is wrong with scans, configuration or weights is said in one line.
-        _ = app_instance().service.predictor
+        _ = app_instance().service.findings
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {' '.join(str(error).split())}") from None
     uvicorn.run(

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from bundle.ctfindings.files.errors import ScanError
-from bundle.ctfindings.inference.encoded_scan import EncodedScan
-from bundle.ctfindings.inference.service import BundlePredictor
+from bundle.ctfindings.inference.service import AnsweredScan, FindingsService, load_service
 from bundle.ctfindings.scan.load_scan import load_scan
 from bundle.ctfindings.scan.nifti_writer import write_planes
 
@@ -34,7 +33,7 @@ SAFE_NAME = "scan"
 
 
 class ScanService:
-    """The bundle's predictor with its cache of encoded scans.
+    """The bundle's service with a cache of answered scans.
 
     Args:
         options: of the app.
@@ -42,32 +41,32 @@ class ScanService:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.cache: EncodingCache[EncodedScan] = EncodingCache(options.cache_bytes)
+        self.cache: EncodingCache[AnsweredScan] = EncodingCache(options.cache_bytes)
         self._identity = ScanIdentity()
         self._loading = threading.Lock()
-        self._predictor: BundlePredictor | None = None
+        self._findings: FindingsService | None = None
 
     @property
-    def predictor(self) -> BundlePredictor:
-        """The network with its weights, loaded when first needed; a process that trains never needs it."""
+    def findings(self) -> FindingsService:
+        """The bundle's service, loaded on first use; a process that trains never needs it."""
         with self._loading:
-            if self._predictor is None:
-                self._predictor = BundlePredictor(self.options.bundle, self.options.checkpoint, self.options.overlays)
-            return self._predictor
+            if self._findings is None:
+                self._findings = load_service(self.options.bundle, self.options.checkpoint, self.options.overlays)
+            return self._findings
 
     def versions(self) -> dict[str, object]:
         """What a client compares with its own: interface, bundle and weights."""
-        model = self.predictor.model
+        model = self.findings.model
         return {"api": API, "bundle_version": model.version, "weights_sha256": model.weights_sha256}
 
-    def encoded(self, path: str | Path) -> EncodedScan:
-        """The encoding of a scan; made on the first question, and kept.
+    def answered(self, path: str | Path) -> AnsweredScan:
+        """A scan with its answers; encoded on the first request, and cached.
 
         Raises:
             UsageError: when the scan cannot be read, or changed while it was read.
         """
         path = Path(path)
-        predictor = self.predictor
+        findings = self.findings
         try:
             signature, digest = self._identity.digest(path)
         except OSError as error:
@@ -75,10 +74,10 @@ class ScanService:
                 404, f"{path.name}: the scan cannot be opened; it was removed, or the server may not read it"
             ) from error
 
-        def encode() -> EncodedScan:
+        def encode() -> AnsweredScan:
             started = time.perf_counter()
             try:
-                scan = predictor.encode(path, SAFE_NAME)
+                scan = findings.answer_file(path, SAFE_NAME)
             except ScanError as error:
                 raise UsageError(422, str(error).replace(str(path), path.name)) from error
             if signature_of(path) != signature:
@@ -88,7 +87,7 @@ class ScanService:
             logger.info("scan %s encoded in %.2f s", digest[:8], time.perf_counter() - started)
             return scan
 
-        scan = self.cache.get((digest, predictor.model.weights_sha256), encode)
+        scan = self.cache.get((digest, findings.model.weights_sha256), encode)
         info = dataclasses.replace(scan.record.scan, file=path.name)
         return dataclasses.replace(scan, record=dataclasses.replace(scan.record, scan=info))
 

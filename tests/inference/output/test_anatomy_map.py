@@ -41,5 +41,5 @@ def test_borders_lie_between_tokens_where_the_logit_is_zero(tmp_path: Path) -> N
 
 
 def test_maps_that_are_no_anatomies_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="hold 5 maps"):
+    with pytest.raises(ValueError, match="got 5 maps"):
         write_anatomy(tmp_path / "a.nii.gz", np.zeros((5, 2, 2, 2)), TOKENS, TOKENS, (2, 2, 2))

@@ -60,6 +60,12 @@ def test_tensors_of_monai_are_taken_as_they_are(case, tmp_path) -> None:
     assert (tmp_path / "tensor.html").read_text(encoding="utf-8") == page(case, tmp_path)
 
 
+def test_a_query_whose_anatomy_was_not_found_is_named_in_the_warnings(case, tmp_path) -> None:
+    query = dataclasses.replace(case.record.queries[0], text="a stiff aorta", anatomy_found=False)
+    case.record = dataclasses.replace(case.record, queries=[query])
+    assert re.search(r"was not found in the scan[^<]*Hiatal hernia, a stiff aorta\.", page(case, tmp_path))
+
+
 def test_a_scan_without_findings_still_gives_a_report(case, tmp_path) -> None:
     absent = [
         dataclasses.replace(answer, present=False, evidence=None, template_spread={}) for answer in case.record.findings
@@ -84,15 +90,17 @@ def test_left_of_the_patient_is_right_on_the_picture_and_anterior_is_up(code) ->
     scores[2, 8, 6] = 1.0  # (24, 96, 60) mm: slice 12
     place = locate(scores, tokens, image.affine, image.shape)
     assert place is not None
-    picture = DisplayVolume(np.asarray(image.dataobj), image.affine).axial(place, SOFT_TISSUE, scores, tokens)
+    picture = DisplayVolume(np.asarray(image.dataobj), image.affine).picture(
+        "axial", place, SOFT_TISSUE, scores, tokens
+    )
     grey = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.image.split(",")[1]))))
     rows, columns = np.nonzero(grey > 240)
     assert columns.mean() > 0.7 * grey.shape[1] and rows.mean() < 0.3 * grey.shape[0]
     assert (picture.width, picture.height) == pytest.approx((grey.shape[1] * 3, grey.shape[0] * 3))
     # Peak, box and heat lie on it as well.
     assert picture.peak == pytest.approx(((columns.mean() + 0.5) * 3, (rows.mean() + 0.5) * 3), abs=6)
-    box = picture.box
-    assert box.x <= picture.peak[0] <= box.x + box.width and box.y <= picture.peak[1] <= box.y + box.height
+    x, y, width, height = picture.box
+    assert x <= picture.peak[0] <= x + width and y <= picture.peak[1] <= y + height
     heat = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.heat.split(",")[1]))))[..., 3]
     row, column = (np.argwhere(heat == heat.max()).mean(axis=0) + 0.5) / heat.shape
     assert (column * picture.width, row * picture.height) == pytest.approx(picture.peak, abs=6)

@@ -17,7 +17,7 @@ import pydicom
 import pytest
 import requests
 
-from bundle.ctfindings.inference.service import BundlePredictor
+from bundle.ctfindings.inference.service import load_service
 from bundle.ctfindings.phantom.dataset import make_case
 from bundle.ctfindings.phantom.write_dicom import write_series
 from tests.plugins.monailabel.live_server import free_port, running
@@ -87,7 +87,7 @@ def test_a_series_of_a_dicomweb_server_is_answered_by_its_uid(
         )
         answer = server.infer("findings", f"image={uid}")
         assert answer.status == 200, answer.params
-        wanted = BundlePredictor(bundle_root, untrained_weights).encode(folder)
+        wanted = load_service(bundle_root, untrained_weights, text=False).answer_file(folder)
         np.testing.assert_allclose(
             [finding["probability"] for finding in answer.params["record"]["findings"]],
             [finding.probability for finding in wanted.record.findings],

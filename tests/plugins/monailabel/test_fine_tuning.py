@@ -12,7 +12,7 @@ import pytest
 import requests
 import torch
 
-from bundle.ctfindings.inference.service import BundlePredictor
+from bundle.ctfindings.inference.service import load_service
 from bundle.ctfindings.phantom.dataset import make_case
 from tests.plugins.monailabel.live_server import running
 
@@ -76,6 +76,6 @@ def test_a_group_fine_tunes_on_the_studies_of_its_server(
     after = torch.load(model, weights_only=True)
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[key], after[key]) for key in after if key.startswith("image."))
-    tuned = BundlePredictor(bundle_root, model)
+    tuned = load_service(bundle_root, model, text=False)
     assert tuned.model.weights_sha256 != served, "the server goes on with the weights it was started with"
-    assert len(tuned.encode(folder / "case0.nii.gz").record.findings) == 18
+    assert len(tuned.answer_file(folder / "case0.nii.gz").record.findings) == 18

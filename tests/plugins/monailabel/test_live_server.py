@@ -17,8 +17,7 @@ import requests
 from bundle.ctfindings import __version__
 from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.findings import FINDING_NAMES
-from bundle.ctfindings.inference.encoded_scan import EncodedScan
-from bundle.ctfindings.inference.service import BundlePredictor
+from bundle.ctfindings.inference.service import AnsweredScan, load_service
 from bundle.ctfindings.networks.checkpoint import sha256_of
 from tests.plugins.monailabel.live_server import Answer, LiveServer
 
@@ -26,21 +25,17 @@ QUERY = "fluid around the left lung"
 
 
 @pytest.fixture(scope="module")
-def predictor(bundle_root: Path, untrained_weights: Path) -> BundlePredictor:
-    return BundlePredictor(bundle_root, untrained_weights)
-
-
-@pytest.fixture(scope="module")
-def encoded(predictor: BundlePredictor, scans: dict[str, Path]) -> dict[str, EncodedScan]:
+def answered(bundle_root: Path, untrained_weights: Path, scans: dict[str, Path]) -> dict[str, AnsweredScan]:
     """The same scans without a server: what the answers have to be."""
-    return {name: predictor.encode(path) for name, path in scans.items()}
+    service = load_service(bundle_root, untrained_weights)
+    return {name: service.answer_file(path) for name, path in scans.items()}
 
 
 def probabilities(record: dict[str, Any]) -> list[float]:
     return [finding["probability"] for finding in record["findings"]]
 
 
-def expected(scan: EncodedScan) -> list[float]:
+def expected(scan: AnsweredScan) -> list[float]:
     return [finding.probability for finding in scan.record.findings]
 
 
@@ -69,12 +64,12 @@ def test_info_names_the_models_and_the_versions_a_client_compares(server: LiveSe
 
 
 def test_findings_are_the_record_and_the_anatomies_on_the_grid_of_the_scan(
-    server: LiveServer, encoded: dict[str, EncodedScan], scans: dict[str, Path]
+    server: LiveServer, answered: dict[str, AnsweredScan], scans: dict[str, Path]
 ) -> None:
     answer = server.infer("findings", "image=first")
     record = answer.params["record"]
     assert [finding["name"] for finding in record["findings"]] == list(FINDING_NAMES)
-    np.testing.assert_allclose(probabilities(record), expected(encoded["first"]), atol=1e-4)
+    np.testing.assert_allclose(probabilities(record), expected(answered["first"]), atol=1e-4)
     assert record["scan"]["file"] == "first.nii.gz" and "not a diagnosis" in record["disclaimer"].lower()
     assert answer.params["label_names"] == {anatomy.name: anatomy.mask_id for anatomy in ANATOMIES}
     scan, anatomy = nib.load(scans["first"]), answer.volume()
@@ -280,13 +275,13 @@ def test_a_disk_that_takes_no_more_loses_nothing(server: LiveServer, scans: dict
     assert server.infer("findings", "image=second", output="json").status == 200
 
 
-def test_fifty_requests_of_eight_clients_are_never_mixed(server: LiveServer, encoded: dict[str, EncodedScan]) -> None:
+def test_fifty_requests_of_eight_clients_are_never_mixed(server: LiveServer, answered: dict[str, AnsweredScan]) -> None:
     """Two scans, three models, queries by finding and by text: each answer is that of its own scan and question."""
     server.infer("findings", "image=first", output="json")
     server.infer("findings", "image=second", output="json")
     wanted = {
         (name, query): server.infer("evidence", f"image={name}", {"query": query}, output="json").params["score"]
-        for name in encoded
+        for name in answered
         for query in (QUERY, "calcified aorta")
     }
     assert len(set(wanted.values())) == 4
@@ -298,12 +293,12 @@ def test_fifty_requests_of_eight_clients_are_never_mixed(server: LiveServer, enc
         if kind == 0:
             record = server.infer("findings", f"image={name}", output="json").params["record"]
             return record["scan"]["file"] == f"{name}.nii.gz" and np.allclose(
-                probabilities(record), expected(encoded[name]), atol=1e-4
+                probabilities(record), expected(answered[name]), atol=1e-4
             )
         if kind == 1:
             found = server.infer("findings_points", f"image={name}").params["findings"]
             return found == pytest.approx(
-                {f.name: f.probability for f in encoded[name].record.findings if f.present}, abs=1e-4
+                {f.name: f.probability for f in answered[name].record.findings if f.present}, abs=1e-4
             )
         query = (QUERY, "calcified aorta")[kind % 2]
         answer = server.infer("evidence", f"image={name}", {"query": query}, output="" if kind == 4 else "json")

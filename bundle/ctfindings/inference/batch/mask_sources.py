@@ -21,7 +21,7 @@ from bundle.ctfindings.anatomy import ANATOMIES, ANATOMY_NAMES, THORAX
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.fingerprint import input_signature
-from bundle.ctfindings.inference.service import BundlePredictor
+from bundle.ctfindings.inference.service import FindingsService, load_service
 from bundle.ctfindings.scan.anatomy_mask import load_anatomy_mask
 from bundle.ctfindings.scan.load_scan import load_scan
 from bundle.ctfindings.scan.lung_mask import body_mask, lung_mask
@@ -138,10 +138,9 @@ def _classical(
 ) -> NDArray[np.uint8]:
     """Lungs by threshold and shape; between them the anatomy head, which is often wrong elsewhere on real scans."""
     lungs = lung_mask(hu, affine)
-    predictor = _predictor(task.source.folder)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "anatomy.nii.gz"
-        predictor.write_anatomy(path, predictor.encode(task.image, stored=task.stored))
+        _service(task.source.folder).answer_file(task.image, stored=task.stored).write_anatomy(path)
         labels = np.array(np.asanyarray(nib.load(path).dataobj), np.uint8)  # type: ignore[attr-defined]
     labels[(labels == _LUNG) | ~body | ~_between(lungs, affine)] = 0
     labels[lungs] = _LUNG
@@ -156,9 +155,9 @@ def _between(lungs: NDArray[np.bool_], affine: NDArray[np.float64]) -> NDArray[n
 
 
 @lru_cache(maxsize=1)
-def _predictor(folder: str) -> BundlePredictor:
-    """One per process, however many scans it gets."""
-    return BundlePredictor(folder)
+def _service(folder: str) -> FindingsService:
+    """One for each process, however many scans it gets."""
+    return load_service(folder, text=False)
 
 
 def _external(

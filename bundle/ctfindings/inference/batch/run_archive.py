@@ -17,7 +17,7 @@ from bundle.ctfindings.files.folders import walk_folder
 from bundle.ctfindings.files.journal import resume
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.output.write_files import RECORD_FILE
-from bundle.ctfindings.inference.service import BundlePredictor
+from bundle.ctfindings.inference.service import FindingsService, load_service
 from bundle.ctfindings.networks.checkpoint import sha256_of
 
 SUMMARY_FILE, RUN_FILE, JOURNAL_FILE, SCANS_FOLDER = "findings.csv", "run.json", "journal.jsonl", "scans"
@@ -137,15 +137,13 @@ def write_findings(task: ArchiveTask) -> None:
     Raises:
         ScanError: if the scan cannot be used.
     """
-    study = task.study
-    scan = _predictor(task.model).encode(study["image"], stored=study.get("stored"), anatomy=study.get("anatomy"))
-    scan.record.save(Path(task.target))
+    _service(task.model).answer_file(**task.study).record.save(Path(task.target))
 
 
 @lru_cache(maxsize=1)
-def _predictor(model: Model) -> BundlePredictor:
+def _service(model: Model) -> FindingsService:
     """One per process, however many scans it gets."""
-    return BundlePredictor(model.bundle_root, model.ckpt_path, model.overlays)
+    return load_service(model.bundle_root, model.ckpt_path, model.overlays, text=False)
 
 
 def _claim_output(output: Path, model: Model) -> None:

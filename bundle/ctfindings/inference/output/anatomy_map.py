@@ -1,4 +1,4 @@
-"""The anatomies that the network found, as a label map on the scan's own grid."""
+"""Label map of the anatomies that the network found, on the scan's own grid."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from bundle.ctfindings.anatomy import ANATOMIES
-from bundle.ctfindings.inference.evidence import as_map, planes_on_scan
-from bundle.ctfindings.scan.coordinates import as_affine
+from bundle.ctfindings.inference.evidence import as_map
+from bundle.ctfindings.inference.output.evidence_volume import planes_on_scan
+from bundle.ctfindings.scan.coordinates import Array, as_affine
 from bundle.ctfindings.scan.nifti_writer import write_planes
 
 _SPECIFIC_FIRST = tuple(sorted(range(len(ANATOMIES)), key=lambda row: len(ANATOMIES[row].members)))
-"""Rows of the anatomy table, regions that contain others last."""
+"""Rows of the anatomy table; regions that contain others come last."""
 
 
 def write_anatomy(
@@ -24,8 +25,8 @@ def write_anatomy(
 ) -> None:
     """Writes the label map as NIfTI uint8 with the ids of ``anatomy.ANATOMIES``, 0 outside the body.
 
-    The logits are interpolated between token centres and cut at zero, so the borders are smoother than tokens but no
-    finer. They show what the answers were pooled over; they are no segmentation.
+    The logits are interpolated between token centres and cut at zero, so borders are smooth but not finer than
+    tokens. The map shows what the answers were pooled over. It is not a segmentation.
 
     Args:
         path: ends in ``.nii.gz``.
@@ -35,25 +36,20 @@ def write_anatomy(
         scan_shape: ``(X, Y, Z)`` of the scan.
 
     Raises:
-        ValueError: when the logits are not one map for each anatomy.
+        ValueError: if the logits are not one map per anatomy.
     """
     if len(logits) != len(ANATOMIES):
-        raise ValueError(
-            f"anatomy logits hold {len(logits)} maps; one for each of the {len(ANATOMIES)} anatomies is expected"
-        )
+        raise ValueError(f"expected anatomy logits of {len(ANATOMIES)} maps, got {len(logits)} maps")
     x, y, z = (int(size) for size in scan_shape)
     scan = as_affine(scan_affine)
-    planes = _label_planes(
-        [as_map(_bounded(row)).astype(np.float32) for row in logits], as_affine(token_affine), scan, (x, y, z)
-    )
+    # Within -8..8: a single very sure token would push the border far into its neighbours.
+    maps = [as_map(torch.as_tensor(row).clamp(-8, 8)).astype(np.float32) for row in logits]
+    planes = _label_planes(maps, as_affine(token_affine), scan, (x, y, z))
     write_planes(path, planes, (x, y, z), scan, "anatomies 1..6 of the network")
 
 
 def _label_planes(
-    logits: list[NDArray[np.float32]],
-    tokens: NDArray[np.float64],
-    scan: NDArray[np.float64],
-    shape: tuple[int, int, int],
+    logits: list[NDArray[np.float32]], tokens: Array, scan: Array, shape: tuple[int, int, int]
 ) -> Iterator[NDArray[np.uint8]]:
     """The most specific anatomy of each voxel; of equally specific ones, the one with the largest logit."""
     sizes = [len(ANATOMIES[row].members) for row in _SPECIFIC_FIRST]
@@ -63,7 +59,7 @@ def _label_planes(
         free = None
         for place, row in enumerate(_SPECIFIC_FIRST):
             if place and sizes[place] > sizes[place - 1]:
-                # A larger region takes only what no smaller one claimed.
+                # A larger region gets only voxels without a smaller one.
                 free = labels == 0
                 best.fill(0)
             better = together[row] > best
@@ -72,8 +68,3 @@ def _label_planes(
             np.maximum(best, together[row], out=best)
             np.copyto(labels, ANATOMIES[row].mask_id, where=better)
         yield labels
-
-
-def _bounded(logits: Any) -> Any:
-    """Within -8..8: one very sure token would otherwise push the border far into its neighbours."""
-    return torch.as_tensor(logits).clamp(-8, 8)

@@ -1,4 +1,4 @@
-"""The table of findings as aligned plain text for a terminal."""
+"""The table of findings as plain text for a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAME, _ANATOMY = 38, 12
 
 
 def format_findings(record: FindingsRecord) -> str:
-    """The findings, present ones first, then the queries, warnings and times; no line is longer than ``WIDTH``."""
+    """Findings (present ones first), queries, warnings and times, in lines of at most ``WIDTH`` characters."""
     scan, model = record.scan, record.model
     size = " x ".join(str(count) for count in scan.shape)
     spacing = " x ".join(f"{step:.2f}" for step in scan.spacing_mm)
@@ -30,16 +30,13 @@ def format_findings(record: FindingsRecord) -> str:
         lines += ["", _row("Query", "score", "", "", "anatomy", "z mm", "image"), "-" * WIDTH]
         lines += [_answer_row(answer) for answer in record.queries]
     if any(not answer.anatomy_found for answer in record.answers):
-        lines += ["", "* the anatomy was not found in the scan; the answer is unreliable"]
+        lines += ["", "* anatomy not found in the scan; the answer is unreliable"]
     lines.append("")
     for warning in record.warnings:
         lines += wrap(f"Warning: {_printable(warning)}", WIDTH, subsequent_indent="         ")
     if record.seconds:
-        lines += wrap(
-            "Seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in record.seconds.items()),
-            WIDTH,
-            subsequent_indent=" " * 9,
-        )
+        stages = ", ".join(f"{stage} {value:.1f}" for stage, value in record.seconds.items())
+        lines += wrap(f"Seconds: {stages}", WIDTH, subsequent_indent=" " * 9)
     lines += wrap(record.disclaimer, WIDTH)
     return "\n".join(line.rstrip() for line in lines)
 
@@ -63,7 +60,7 @@ def _answer_row(answer: Answer) -> str:
 
 
 def _printable(text: str) -> str:
-    """Without control characters: a file name or query must not steer the terminal."""
+    """Without control characters, which would steer the terminal."""
     return "".join(sign if sign.isprintable() else " " for sign in text)
 
 

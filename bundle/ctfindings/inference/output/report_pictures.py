@@ -1,24 +1,22 @@
-"""Pictures of the report: an axial slice with its evidence and a coronal locator, as data URIs with millimetre
-geometry.
+"""Pictures of the report: an axial slice with its evidence and a coronal locator, as data URIs.
 
-Display is radiological: the patient's left is on the right of the picture, anterior (or superior) at the top. Pixels
-are drawn at their physical size, so a picture has a width and a height in mm.
+Display is radiological: the patient's left is on the right, anterior (or superior) at the top. Sizes are in mm.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bundle.ctfindings.inference.evidence import as_map, sample_evidence
+from bundle.ctfindings.inference.evidence import as_map
 from bundle.ctfindings.inference.findings_record import Evidence
+from bundle.ctfindings.inference.output.evidence_volume import sample_evidence
 from bundle.ctfindings.scan.coordinates import (
     Array,
     as_affine,
@@ -29,8 +27,7 @@ from bundle.ctfindings.scan.coordinates import (
 )
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """A display window: name, level (centre) and width in HU."""
 
     name: str
@@ -43,47 +40,26 @@ SOFT_TISSUE = Window("Soft tissue", 40, 400)
 WIDE = Window("Wide", 200, 1400)
 
 HEAT = np.array([[0.45, 0.08, 0.35], [0.80, 0.20, 0.25], [0.96, 0.48, 0.10], [0.99, 0.75, 0.18], [0.99, 0.98, 0.65]])
-"""Anchors of the heat scale, dark to light: lightness rises evenly, so it reads without colour vision."""
+"""Anchors of the heat scale, dark to light; lightness rises evenly, so colour-blind readers can use it."""
 HEAT_FLOOR = 0.3
-"""Evidence below this part of the peak is not drawn."""
+"""Evidence below this fraction of the peak is not drawn."""
 _HEAT_ALPHA = 0.52
 _HEAT_PIXELS = 176
 _AIR_HU = -400.0
-"""Above it a voxel counts as body when the picture is trimmed."""
+"""Voxels above it count as body when the picture is trimmed."""
 _MARGIN_MM = 12.0
 
 
-@dataclass(frozen=True)
-class Rectangle:
-    """In mm from the picture's upper left corner."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One grey picture with what is drawn over it; lengths in mm.
-
-    Attributes:
-        width, height: size of the picture.
-        image: data URI of the grey slice.
-        heat: data URI of the transparent evidence layer; None without a map.
-        box: outline of the evidence box.
-        peak: position of the evidence peak (x, y).
-        letters: patient directions at the left, right, top and bottom edge.
-        window: display window.
-    """
+class Picture(NamedTuple):
+    """One grey slice with its overlays; lengths in mm, positions from the upper left corner."""
 
     width: float
     height: float
-    image: str
-    heat: str | None
-    box: Rectangle
-    peak: tuple[float, float]
-    letters: tuple[str, str, str, str]
+    image: str  # data URI of the grey slice
+    heat: str | None  # data URI of the transparent evidence layer; None without a map
+    box: tuple[float, float, float, float]  # outline of the evidence box (x, y, width, height)
+    peak: tuple[float, float]  # position of the evidence peak (x, y)
+    letters: tuple[str, str, str, str]  # patient directions at the left, right, top and bottom edge
     window: Window
 
 
@@ -95,37 +71,38 @@ class DisplayVolume:
         affine: ``(4, 4)``, voxel index to RAS mm.
 
     Raises:
-        ValueError: when the volume is not three-dimensional.
+        ValueError: if the volume is not three-dimensional.
     """
 
     def __init__(self, hu: Any, affine: Any) -> None:
         voxels = hu.detach().cpu().numpy() if hasattr(hu, "detach") else np.asarray(hu)
         if voxels.ndim != 3:
-            raise ValueError(f"scan has shape {voxels.shape}; [X, Y, Z] is expected")
+            raise ValueError(f"expected a scan [X, Y, Z], got shape {voxels.shape}")
         orientation = nib.orientations.io_orientation(as_affine(affine))
         self.hu: NDArray[Any] = nib.orientations.apply_orientation(voxels, orientation)
         self.affine: Array = as_affine(affine) @ nib.orientations.inv_ornt_aff(orientation, voxels.shape)
         self.spacing = voxel_spacing(self.affine)
 
-    def axial(self, place: Evidence, window: Window, evidence: Any = None, token_affine: Any = None) -> Picture:
-        """The axial slice through the peak, trimmed to the body."""
-        return self._slice("axial", place, window, evidence, token_affine)
-
-    def coronal(self, place: Evidence, window: Window, evidence: Any = None, token_affine: Any = None) -> Picture:
-        """The coronal slice through the peak, trimmed to the body from left to right."""
-        return self._slice("coronal", place, window, evidence, token_affine)
-
-    def _slice(
+    def picture(
         self, plane: Literal["axial", "coronal"], place: Evidence, window: Window, evidence: Any, token_affine: Any
     ) -> Picture:
+        """The slice through the peak, trimmed to the body; a coronal one from left to right only.
+
+        Args:
+            plane: of the slice.
+            place: peak and box to draw.
+            window: display window.
+            evidence: token map ``[gx, gy, gz]``; None draws no heat.
+            token_affine: ``(4, 4)``, token index to RAS mm.
+        """
         across, down, through = (0, 1, 2) if plane == "axial" else (0, 2, 1)
         peak = np.clip(world_to_voxel(place.peak_mm, self.affine), 0, np.array(self.hu.shape) - 1)
         index = round(float(peak[through]))
         corners = world_to_voxel(box_corners(*place.box_mm), self.affine)
         box_low, box_high = corners.min(axis=0), corners.max(axis=0)
 
-        # [down, across]: both axes grow to the right or up in the patient, so the display turns both around.
-        # A view: np.take would copy the whole scan, whose storage order is the file's.
+        # [down, across]: both axes grow to the patient's right or upwards, so the display flips both.
+        # A view: np.take would copy the whole scan.
         pixels = self.hu[:, :, index].T if through == 2 else self.hu[:, index, :].T
         spans = self._body(pixels, (across, down), box_low, box_high, trim_down=plane == "axial")
         (a0, a1), (d0, d1) = spans
@@ -138,15 +115,13 @@ class DisplayVolume:
         width, height = (a1 - a0 + 1) * step_a, (d1 - d0 + 1) * step_d
         left, top = np.clip(position(box_high), 0, (width, height))
         right, bottom = np.clip(position(box_low), 0, (width, height))
-        heat = None
-        if evidence is not None:
-            heat = self._heat(evidence, token_affine, spans, (across, down, through), index)
+        axes = (across, down, through)
         return Picture(
             width=width,
             height=height,
-            image=_jpeg(grey),
-            heat=heat,
-            box=Rectangle(float(left), float(top), float(right - left), float(bottom - top)),
+            image=_data_uri(Image.fromarray(np.ascontiguousarray(grey)), "JPEG", quality=90),
+            heat=None if evidence is None else self._heat(evidence, token_affine, spans, axes, index),
+            box=(float(left), float(top), float(right - left), float(bottom - top)),
             peak=position(peak),
             letters=("R", "L", "A", "P") if plane == "axial" else ("R", "L", "S", "I"),
             window=window,
@@ -194,9 +169,9 @@ class DisplayVolume:
         return _heat_png(np.clip((values - HEAT_FLOOR) / (1 - HEAT_FLOOR), 0, 1))
 
 
-def heat_css(stops: int = 5) -> str:
+def heat_css() -> str:
     """The heat scale as stops of a CSS gradient, from the floor to the peak."""
-    colours = _heat_colours(np.linspace(0, 1, stops)) * 255
+    colours = _heat_colours(np.linspace(0, 1, 5)) * 255
     return ", ".join(f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b in colours)
 
 
@@ -208,7 +183,7 @@ def _heat_colours(values: NDArray[Any]) -> NDArray[Any]:
 def _heat_png(values: NDArray[Any]) -> str:
     rgba = np.empty((*values.shape, 4), dtype=np.uint8)
     rgba[..., :3] = np.rint(_heat_colours(values) * 255)
-    # The opacity comes in steeply and then stays, so that anatomy under the peak remains visible.
+    # Opacity rises steeply to a plateau, so anatomy under the peak stays visible.
     rgba[..., 3] = np.rint(np.minimum(values * 1.6, 1) * _HEAT_ALPHA * 255)
     return _data_uri(Image.fromarray(rgba), "PNG", compress_level=6)
 
@@ -217,10 +192,6 @@ def _window(pixels: NDArray[Any], window: Window) -> NDArray[np.uint8]:
     low = window.level - window.width / 2
     grey = (pixels.astype(np.float32) - low) * (255 / window.width)
     return np.clip(np.nan_to_num(grey), 0, 255).astype(np.uint8)
-
-
-def _jpeg(grey: NDArray[np.uint8]) -> str:
-    return _data_uri(Image.fromarray(np.ascontiguousarray(grey)), "JPEG", quality=90)
 
 
 def _data_uri(image: Image.Image, format: str, **options: Any) -> str:

@@ -10,14 +10,16 @@ from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.inference.findings_record import FindingsRecord
 from bundle.ctfindings.scan.coordinates import ras_to_lps
 
-MARKUPS_SCHEMA = "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#"
+MARKUPS_SCHEMA = (
+    "https://raw.githubusercontent.com/slicer/slicer/master/"
+    "Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#"
+)
 
 
 def markups(record: FindingsRecord) -> dict[str, Any]:
-    """The content of the file; a finding without evidence has no place and is left out.
+    """Content of the file, in LPS mm. Findings without evidence are left out.
 
-    Positions are LPS mm. Each label reads like ``"Pleural effusion 0.82"``, and the description says threshold and
-    anatomy.
+    A label reads ``"Pleural effusion 0.82"``; its description has the threshold and the anatomy.
     """
     points = [
         {
@@ -49,6 +51,6 @@ def markups(record: FindingsRecord) -> dict[str, Any]:
 
 
 def write_markups(path: str | Path, record: FindingsRecord) -> None:
-    """Writes the file; its name ends in ``.mrk.json``, by which Slicer knows it."""
+    """Writes the file; Slicer expects a name that ends in ``.mrk.json``."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(markups(record), indent=1, allow_nan=False), encoding="utf-8")

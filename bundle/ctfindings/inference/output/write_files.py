@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -11,25 +12,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bundle.ctfindings.inference.evidence import write_evidence
 from bundle.ctfindings.inference.findings_record import FindingsRecord
+from bundle.ctfindings.inference.output.evidence_volume import write_evidence
 from bundle.ctfindings.inference.output.html_report import write_report
 
 RECORD_FILE = "findings.json"
 EVIDENCE_FILE = "evidence.nii.gz"
 REPORT_FILE = "report.html"
 
-_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".zip", ".dcm", ".mha", ".mhd")
+_SUFFIX = re.compile(r"\.(nii\.gz|nii|nrrd|nhdr|zip|dcm|mha|mhd)$", re.IGNORECASE)
 
 
 def scan_stem(scan: str | Path) -> str:
     """Name of a scan's folder: its file name without the format's suffix."""
-    name = Path(scan).name
-    for suffix in _SUFFIXES:
-        if name.lower().endswith(suffix):
-            name = name[: -len(suffix)]
-            break
-    # A name of dots alone would be a path.
+    name = _SUFFIX.sub("", Path(scan).name)
+    # Dots alone would be a path.
     return name if name.strip(". ") else "scan"
 
 
@@ -43,12 +40,12 @@ def write_findings(
 ) -> FindingsRecord:
     """Writes ``output_dir/<scan stem>/`` with the three files.
 
-    They are made in a folder beside it and moved when all are complete, so an error leaves what was there before. Files
-    of an earlier run are replaced; an ``evidence.nii.gz`` that this run does not write is removed.
+    They are written to a folder beside it and moved when all are complete, so after an error the old files are still
+    there. Otherwise old files are replaced, and an ``evidence.nii.gz`` that this run does not write is removed.
 
     Args:
-        output_dir: made when missing.
-        record: the answers; its ``seconds`` hold the stages so far, ``write`` and ``total`` are added here.
+        output_dir: created if missing.
+        record: the answers, with the ``seconds`` of the stages so far; ``write`` and ``total`` are added.
         hu: the scan ``[X, Y, Z]`` in HU on its own grid.
         affine: ``(4, 4)``, voxel index to RAS mm.
         evidence_maps: token map ``[gx, gy, gz]`` in [0, 1] by ``answer.key``; each becomes a channel, in this order.
@@ -58,14 +55,12 @@ def write_findings(
         The record as written, with channels and times.
 
     Raises:
-        ValueError: when a map belongs to no answer, or the record holds a number that is not finite.
+        ValueError: if a map belongs to no answer, or a number of the record is not finite.
     """
     started = time.perf_counter()
-    keys = {answer.key for answer in record.answers}
-    strangers = [key for key in evidence_maps if key not in keys]
-    if strangers:
-        raise ValueError(f"evidence map {strangers[0]!r} belongs to no finding or query of the record; use answer.key")
-
+    for key in evidence_maps:
+        if key not in {answer.key for answer in record.answers}:
+            raise ValueError(f"evidence map {key!r} belongs to no finding or query of the record; use answer.key")
     record = record.with_channels(list(evidence_maps))
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.ctfindings.inference.depth import best_depth, place_depth, snippet_logits
 from bundle.ctfindings.inference.findings_record import DepthScore, FindingsRecord
+from bundle.ctfindings.inference.query_depth import best_depth, place_depth, snippet_logits
 
 TOKENS = np.array([[16.0, 0, 0, -100], [0, 16, 0, -80], [0, 0, 12, -400], [0, 0, 0, 1]])
 """Tokens of 16 x 16 x 12 mm whose lowest layer is centred at z = -400 mm."""
@@ -63,6 +63,16 @@ def test_without_slice_references_in_training_the_evidence_answers() -> None:
     profile, source = place_depth(None, evidence, TOKENS, SCAN, SHAPE)
     assert source == "evidence" and best_depth(profile) == pytest.approx(-364)
     assert best_depth(place_depth(None, MAP, TOKENS, SCAN, SHAPE)[0]) is None and best_depth([]) is None
+
+
+def test_the_profile_of_evidence_is_in_mm_from_inferior_to_superior_and_leaves_padding_out() -> None:
+    tokens = np.diag([10.0, 10.0, 10.0, 1.0])
+    tokens[2, 3] = -20  # layers at -20, -10, 0, 10, 20 mm
+    scores = np.zeros((2, 2, 5))
+    scores[1, 0, 3], scores[0, 0, 0] = 0.7, 0.9
+    scan = np.array([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, 14], [0, 0, 0, 1]])  # 14 mm downwards to -5 mm
+    profile, _ = place_depth(None, scores, tokens, scan, (11, 11, 20))
+    assert [(level.z_mm, level.score) for level in profile] == [(-10.0, 0.0), (0.0, 0.0), (10.0, 0.7)]
 
 
 def test_logits_are_cosines_over_the_temperature() -> None:

@@ -1,0 +1,173 @@
+"""From an encoded scan to its answers: the findings of the table and free-text queries, each with a token map.
+
+Shapes: T templates, C findings, K anatomies, N tokens, P answers, D depth rows, E embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX
+from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.inference.findings_record import Answer, FindingAnswer, NearestFinding, QueryAnswer
+from bundle.ctfindings.inference.query_depth import snippet_logits
+from bundle.ctfindings.networks.classifier import ZeroShotClassifier
+from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
+from bundle.ctfindings.networks.text.text_tower import TextTower
+
+MAX_QUERY_CHARACTERS = 300
+NEAREST_FINDINGS = 5
+
+
+class ScoredAnswer(NamedTuple):
+    """An answer with its scores by token and by depth.
+
+    Attributes:
+        answer: a finding or a query; it gets its evidence when it is placed in the scan.
+        score: sigmoid of the logit before calibration, 0..1; it ranks scans by one text.
+        token_map: ``[gx, gy, gz]`` in [0, 1], on the CPU; zero outside the answer's anatomy.
+        depth_logits: logits of the depth rows for a query, ``[D]``; None for a finding, and for weights that were not
+            trained on slice references.
+    """
+
+    answer: Answer
+    score: float
+    token_map: Tensor
+    depth_logits: Tensor | None = None
+
+
+@torch.inference_mode()
+def score_findings(classifier: ZeroShotClassifier, encoded: ImageEmbedding) -> list[ScoredAnswer]:
+    """The findings that the classifier scores, in table order.
+
+    Args:
+        classifier: with its weights and prompt bank.
+        encoded: one scan, on the device of the classifier.
+    """
+    scores = classifier.score(encoded)
+    rows = classifier.finding_anatomy.tolist()
+    maps = _inside_anatomy(scores.evidence, encoded, rows)
+    by_template = classifier.bank.calibrate(scores.template_logits)[0].double().cpu()
+    found = encoded.anatomy_valid[0].tolist()
+    raw = torch.sigmoid(scores.logits)[0].tolist()
+    answers = []
+    for column, (name, row) in enumerate(zip(FINDING_NAMES, rows, strict=True)):
+        if not classifier.scored[column]:
+            continue
+        templates = dict(zip(classifier.template_ids, by_template[:, column].tolist(), strict=True))
+        probability, threshold = float(scores.probabilities[0, column]), float(classifier.bank.threshold[column])
+        finding = FindingAnswer(
+            name=name,
+            probability=probability,
+            threshold=threshold,
+            present=probability >= threshold,
+            anatomy=ANATOMY_NAMES[row],
+            anatomy_found=found[row],
+            template_spread=template_spread(templates),
+            template_probabilities=templates,
+        )
+        answers.append(ScoredAnswer(finding, raw[column], maps[column]))
+    return answers
+
+
+@torch.inference_mode()
+def score_queries(
+    classifier: ZeroShotClassifier, text: TextTower, encoded: ImageEmbedding, queries: Sequence[str]
+) -> list[ScoredAnswer]:
+    """Free-text queries about an encoded scan, in the order given.
+
+    Each text is compared with its denial, as the findings are, in the anatomy of the finding with the nearest prompts.
+    The score is the sigmoid of the raw logit: no calibration was fitted for free text.
+
+    Args:
+        classifier: with its weights and prompt bank.
+        text: the text tower of the same checkpoint.
+        encoded: one scan, on the device of the classifier.
+        queries: from ``check_queries``.
+    """
+    if not queries:
+        return []
+    positive, negative = text([*queries, *(denial(query) for query in queries)], "prompt").chunk(2)
+    similarity = positive @ F.normalize(classifier.bank.prompts[:, 0].mean(dim=1), dim=-1).T
+    scored = torch.tensor(classifier.scored, device=similarity.device)
+    nearest = similarity.masked_fill(~scored, float("-inf")).topk(NEAREST_FINDINGS, dim=1)
+    rows = classifier.finding_anatomy[nearest.indices[:, 0]].tolist()
+    logits, tokens = classifier.scorer(
+        encoded.anatomy,
+        encoded.anatomy_valid,
+        encoded.field,
+        encoded.membership,
+        (positive - negative).unsqueeze(0),
+        torch.tensor(rows, device=positive.device),
+    )
+    maps = _inside_anatomy(torch.sigmoid(tokens), encoded, rows)
+    depth_logits = snippet_logits(encoded.depth[0], text, queries)
+    scores, found = torch.sigmoid(logits[0]).tolist(), encoded.anatomy_valid[0].tolist()
+    answers = []
+    for index, (query, score, row) in enumerate(zip(queries, scores, rows, strict=True)):
+        near = [
+            NearestFinding(FINDING_NAMES[column], similar)
+            for column, similar in zip(nearest.indices[index].tolist(), nearest.values[index].tolist(), strict=True)
+        ]
+        answer = QueryAnswer(query, score, ANATOMY_NAMES[row], found[row], nearest_findings=near)
+        depth = None if depth_logits is None else depth_logits[index].cpu()
+        answers.append(ScoredAnswer(answer, score, maps[index], depth))
+    return answers
+
+
+def check_queries(queries: Sequence[str] | str) -> list[str]:
+    """Queries with single spaces and without duplicates.
+
+    Raises:
+        ValueError: for a query that is not text, is empty, has no word or is too long, and for a text that starts like
+            a list but is not one (a quote inside one of its texts).
+    """
+    if isinstance(queries, str) and queries.lstrip().startswith("["):
+        raise ValueError(
+            f"queries: {queries[:40]!r} cannot be read as a list; "
+            "write \"['fluid around the lung','air']\", or one text alone"
+        )
+    texts = []
+    for query in [queries] if isinstance(queries, str) else queries:
+        if not isinstance(query, str):
+            raise ValueError(f"queries: expected text such as \"['fluid around the lung']\", got {query!r}")
+        text = " ".join(query.split())
+        if not text:
+            raise ValueError("queries: one of them is empty; write what to look for, such as 'fluid around the lung'")
+        if not any(character.isalpha() for character in text):
+            raise ValueError(f"queries: {text[:40]!r} has no word; write for example 'fluid around the lung'")
+        if len(text) > MAX_QUERY_CHARACTERS:
+            raise ValueError(
+                f"queries: '{text[:40]}...' has {len(text)} characters; at most {MAX_QUERY_CHARACTERS} are allowed"
+            )
+        texts.append(text)
+    return list(dict.fromkeys(texts))
+
+
+def denial(query: str) -> str:
+    """The opposite of a query: ``"Fluid around the lung"`` gives ``"No fluid around the lung"``; ``"COPD"`` keeps its
+    capitals.
+    """
+    first = query.split()[0]
+    return f"No {query}" if first[1:] != first[1:].lower() else f"No {query[:1].lower()}{query[1:]}"
+
+
+def template_spread(probabilities: Mapping[str, float]) -> dict[str, float]:
+    """``mean``, ``sd`` (population), ``min`` and ``max`` of the probabilities of the templates."""
+    values = np.asarray(list(probabilities.values()), dtype=np.float64)
+    mean, sd, least, most = values.mean(), values.std(), values.min(), values.max()
+    return {"mean": float(mean), "sd": float(sd), "min": float(least), "max": float(most)}
+
+
+def _inside_anatomy(evidence: Tensor, encoded: ImageEmbedding, rows: Sequence[int]) -> Tensor:
+    """Evidence ``[1, N, P]`` as maps ``[P, gx, gy, gz]``, zero outside the tokens that were pooled for each answer."""
+    used = [row if encoded.anatomy_valid[0, row] else THORAX for row in rows]
+    members = encoded.membership[0][:, used]
+    members = members | ~members.any(dim=0, keepdim=True)
+    return (evidence[0] * members).T.reshape(len(used), *encoded.grid).cpu()

@@ -1,0 +1,14 @@
+"""The table on the console: present findings first, in lines that fit a terminal."""
+
+import dataclasses
+
+from bundle.ctfindings.inference.output.console_table import WIDTH, format_findings
+
+
+def test_console_shows_present_findings_first_in_lines_that_fit(case) -> None:
+    noisy = dataclasses.replace(case.record.queries[0], text="a very long question about the chest\x1b[31m " * 5)
+    text = format_findings(dataclasses.replace(case.record, queries=[noisy], warnings=["word " * 60]))
+    assert max(len(line) for line in text.splitlines()) <= WIDTH
+    assert text.index("Lung nodule") < text.index("Cardiomegaly")
+    assert "Hiatal hernia *" in text and "Research only. Not a diagnosis." in text
+    assert "\x1b" not in text

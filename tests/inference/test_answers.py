@@ -1,0 +1,116 @@
+"""Answers of the network for one encoded scan: findings, free-text queries and their token maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bundle.ctfindings.anatomy import ANATOMY_NAMES
+from bundle.ctfindings.findings import FINDING_NAMES, fill_template
+from bundle.ctfindings.inference.answers import (
+    check_queries,
+    denial,
+    score_findings,
+    score_queries,
+    template_spread,
+)
+from bundle.ctfindings.inference.service import FindingsService
+from bundle.ctfindings.networks.classifier import ZeroShotClassifier, anatomy_warnings
+from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
+
+
+@pytest.fixture(scope="module")
+def classifier(service: FindingsService) -> ZeroShotClassifier:
+    return service.network
+
+
+@pytest.fixture(scope="module")
+def image() -> Tensor:
+    return torch.rand(1, 1, 32, 32, 48, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def encoded(classifier: ZeroShotClassifier, image: Tensor) -> ImageEmbedding:
+    with torch.inference_mode():
+        return classifier.image.encode_scan(image)
+
+
+def encoded_with(classifier: ZeroShotClassifier, image: Tensor, anatomy: Tensor) -> ImageEmbedding:
+    with torch.inference_mode():
+        return classifier.image.encode_scan(image, anatomy)
+
+
+def test_template_probabilities_and_calibration_come_from_the_bank(
+    classifier: ZeroShotClassifier, encoded: ImageEmbedding
+) -> None:
+    scores = classifier.score(encoded)
+    finding = score_findings(classifier, encoded)[3].answer
+    assert finding.probability == pytest.approx(float(torch.sigmoid(scores.logits[0, 3])), abs=1e-6)
+    assert finding.template_probabilities["T7"] == pytest.approx(
+        float(torch.sigmoid(scores.template_logits[0, 6, 3])), abs=1e-6
+    )
+
+
+def test_a_template_asked_as_a_query_gets_the_logit_of_that_template(
+    service: FindingsService, encoded: ImageEmbedding
+) -> None:
+    # T1 is "{a}." against "No {a}.", which is what a query of that text is set against.
+    column = FINDING_NAMES.index("Hiatal hernia")
+    assert service._text is not None
+    (scored,) = score_queries(service.network, service._text, encoded, [fill_template("{a}.", "Hiatal hernia")])
+    assert scored.answer.nearest_findings[0].name == "Hiatal hernia"
+    expected = torch.sigmoid(service.network.score(encoded).template_logits[0, 0, column])
+    assert scored.score == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_evidence_is_zero_outside_the_anatomy(classifier: ZeroShotClassifier, image: Tensor) -> None:
+    anatomy = torch.full((1, 1, 32, 32, 48), 6, dtype=torch.uint8)
+    anatomy[..., :4, :4, :4] = 2
+    answers = score_findings(classifier, encoded_with(classifier, image, anatomy))
+    maps = {scored.answer.key: scored.token_map for scored in answers}
+    inside = torch.zeros(8, 8, 12, dtype=torch.bool)
+    inside[:2, :2, :2] = True  # the token of the heart and its neighbours
+    assert torch.equal(maps["Cardiomegaly"] > 0, inside)
+    assert (maps["Medical material"] > 0).all()
+
+
+def test_a_missing_anatomy_is_named_with_the_findings_it_affects(classifier: ZeroShotClassifier, image: Tensor) -> None:
+    encoded = encoded_with(classifier, image, torch.full((1, 1, 32, 32, 48), 6, dtype=torch.uint8))
+    by_name = {scored.answer.key: scored.answer for scored in score_findings(classifier, encoded)}
+    assert not by_name["Cardiomegaly"].anatomy_found and by_name["Medical material"].anatomy_found
+    affected = "Cardiomegaly, Pericardial effusion, Coronary artery wall calcification"
+    expected = f"heart was not found in the scan: {affected} were scored"
+    assert any(line.startswith(expected) for line in classifier.warnings(encoded.anatomy_valid[0].tolist()))
+    assert anatomy_warnings([True] * len(ANATOMY_NAMES)) == []
+
+
+@pytest.mark.parametrize("query", ["", "  ", "...", "\N{LUNGS} 12", "x" * 301, 7, None])
+def test_a_query_that_cannot_be_asked_is_refused(query: Any) -> None:
+    with pytest.raises(ValueError, match="queries"):
+        check_queries([query])
+
+
+@pytest.mark.parametrize("written", ["['fluid", "['the patient's heart']", " [fluid, air"])
+def test_a_list_of_queries_that_cannot_be_read_is_refused_and_not_asked_as_a_text(written: str) -> None:
+    with pytest.raises(ValueError, match="cannot be read as a list"):
+        check_queries(written)
+
+
+def test_queries_are_asked_once() -> None:
+    assert check_queries(["fluid", " fluid ", "air"]) == ["fluid", "air"]
+    assert check_queries("fluid around the lung") == ["fluid around the lung"]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [("Fluid around the lung", "No fluid around the lung"), ("COPD", "No COPD"), ("nodule.", "No nodule.")],
+)
+def test_denial_of_a_query(query: str, expected: str) -> None:
+    assert denial(query) == expected
+
+
+def test_spread_is_mean_deviation_and_range() -> None:
+    assert template_spread({"T1": 0.2, "T2": 0.4}) == pytest.approx({"mean": 0.3, "sd": 0.1, "min": 0.2, "max": 0.4})
