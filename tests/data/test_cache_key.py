@@ -17,7 +17,6 @@ from bundle.ctfindings.data.transforms import image_pipeline
         {"roi_size": (96, 80, 96)},
         {"body_threshold_hu": -400},
         {"margin_mm": 20},
-        {"anti_aliasing": False},
         {"mapping": {7: "aorta"}},
     ],
 )

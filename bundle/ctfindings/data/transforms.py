@@ -1,4 +1,4 @@
-"""The one image pipeline of training, evaluation and inference, as MONAI dictionary transforms."""
+"""Image pipeline of training, evaluation and inference, as MONAI dictionary transforms."""
 
 from __future__ import annotations
 
@@ -50,47 +50,38 @@ def image_pipeline(
     body_crop: bool = True,
     body_threshold_hu: float = -300.0,
     margin_mm: float = 10.0,
-    anti_aliasing: bool = True,
     mapping: Mapping[int, str] | Mapping[str, str] | str = "ctfindings",
-    image_key: str = "image",
-    anatomy_key: str = "anatomy",
 ) -> list[Transform]:
-    """From the path of a scan to the network's input: HU, RAS, spacing, body crop, HU window, size.
+    """From the path of a scan to the input of the network: HU, RAS, spacing, body crop, HU window, size.
 
-    Every step from orientation on can be inverted (``Invertd``), which brings a map of the network's grid back onto the
-    scan's.
+    Every step from orientation on is invertible (``Invertd``), so a map on the network's grid can be resampled onto the
+    scan's grid.
 
     Args:
         spacing: voxel size of the result in mm.
         hu_window: HU that become 0 and 1; values outside are clipped.
-        roi_size: size of the result in voxels, cut and padded about the middle (training); None pads each axis to the
-            next multiple of ``divisible`` (inference).
-        divisible: see ``roi_size``; one number for all axes, or one for each.
-        body_crop: whether to cut off the air and the table around the body.
+        roi_size: size of the result in voxels, cropped and padded about the center (training); None pads each axis to
+            the next multiple of ``divisible`` (inference).
+        divisible: see ``roi_size``; one number for all axes, or one per axis.
+        body_crop: whether to crop the air and the table around the body.
         body_threshold_hu: HU above which a voxel is body, table or cloth.
-        margin_mm: air that is left around the body.
-        anti_aliasing: whether voxels much smaller than ``spacing`` are averaged before they are resampled.
+        margin_mm: air kept around the body.
         mapping: label ids of the anatomy masks, see ``load_anatomy_mask``.
-        image_key: key of the path of the scan.
-        anatomy_key: key of the path of its anatomy mask; a study need not have one.
 
     Returns:
-        Transforms for ``Compose``. ``image`` becomes [1, X, Y, Z] float32 in [0, 1]; ``anatomy`` [1, X, Y, Z] uint8 on
-        the same grid, with ``anatomy_known`` (K,) bool.
+        Transforms for ``Compose``. ``image`` becomes [1, X, Y, Z] float32 in [0, 1]. ``anatomy``, which is optional,
+        becomes [1, X, Y, Z] uint8 on the same grid, with ``anatomy_known`` (K,) bool.
     """
-    keys = (image_key, anatomy_key)
+    keys = ("image", "anatomy")
     voxel = np.asarray(spacing, float)
     steps: list[Transform] = [
-        LoadScand(image_key, anatomy_key, mapping, log_warnings=roi_size is not None),
+        LoadScand("image", "anatomy", mapping, log_warnings=roi_size is not None),
         Orientationd(keys, axcodes="RAS", labels=None, allow_missing_keys=True),
-    ]
-    if anti_aliasing:
-        steps.append(AveragePoold(image_key, spacing))
-    steps += [
+        AveragePoold("image", spacing),
         # float32 halves MONAI's sampling grid; its error at 512 voxels is below 1e-4 voxel.
-        Spacingd(image_key, pixdim=spacing, mode="bilinear", padding_mode="border", dtype=np.float32),
+        Spacingd("image", pixdim=spacing, mode="bilinear", padding_mode="border", dtype=np.float32),
         ResampleToMatchd(
-            anatomy_key, image_key, mode="nearest", padding_mode="zeros", dtype=np.float32, allow_missing_keys=True
+            "anatomy", "image", mode="nearest", padding_mode="zeros", dtype=np.float32, allow_missing_keys=True
         ),
     ]
     if body_crop:
@@ -99,9 +90,9 @@ def image_pipeline(
         )
         margin = np.ceil(margin_mm / voxel).astype(int).tolist()
         steps.append(
-            CropForegroundd(keys, image_key, select_body, margin=margin, allow_smaller=True, allow_missing_keys=True)
+            CropForegroundd(keys, "image", select_body, margin=margin, allow_smaller=True, allow_missing_keys=True)
         )
-    steps.append(ScaleIntensityRanged(image_key, *hu_window, 0.0, 1.0, clip=True))
+    steps.append(ScaleIntensityRanged("image", *hu_window, 0.0, 1.0, clip=True))
     if roi_size is None:
         steps.append(DivisiblePadd(keys, divisible, allow_missing_keys=True))
     else:
@@ -111,24 +102,21 @@ def image_pipeline(
 
 
 class LoadScand(MapTransform):
-    """Read a scan, and its anatomy mask where there is one, from their paths.
+    """Loads a scan, and its anatomy mask if there is one, from their paths.
+
+    The scan becomes [1, X, Y, Z] float32 HU, the mask [1, X, Y, Z] uint8, and ``<anatomy_key>_known`` (K,) bool tells
+    which anatomies the mask has. Warnings about the mask are added to those about the scan. The entry ``stored`` of the
+    study (slope, intercept, geometry) is applied and removed.
 
     Args:
-        keys: the key of the scan.
-        anatomy_key: the key of the mask; None, or absent from a study, means no mask.
+        keys: key of the scan.
+        anatomy_key: key of the mask; None loads no mask.
         mapping: label ids of the mask, see ``load_anatomy_mask``.
-        log_warnings: whether warnings are logged and left out of the meta. Batches of several scans need that: torch
-            cannot collate lists of different lengths.
-
-    Returns (adds to the study):
-        the scan, [1, X, Y, Z] float32 HU; the mask, [1, X, Y, Z] uint8; and ``<anatomy_key>_known``, (K,) bool, true
-        for the anatomies the mask knows. The mask's warnings are added to the scan's.
+        log_warnings: whether warnings are logged instead of kept in the meta. Batches of several scans need this,
+            because torch cannot collate lists of different lengths.
 
     Raises:
-        ScanError: when a file cannot be used.
-
-    The entry ``stored`` of the study (slope, intercept, geometry) is used here and taken out, so that nothing can apply
-    it again.
+        ScanError: if a file cannot be used.
     """
 
     def __init__(
@@ -153,7 +141,7 @@ class LoadScand(MapTransform):
                 mask, known = load_anatomy_mask(path, self.mapping, image)
                 study[self.anatomy_key] = mask
                 study[f"{self.anatomy_key}_known"] = torch.tensor([name in known for name in ANATOMY_NAMES])
-                # By the scan, of which outputs give the name alone (``warnings_of_scan``).
+                # Named by the scan, because outputs give no other path (``warnings_of_scan``).
                 named = f"the anatomy mask of {image.meta['filename_or_obj']}"
                 warnings += [line.replace(str(path), named) for line in mask.meta.pop("warnings")]
             else:
@@ -168,10 +156,9 @@ class LoadScand(MapTransform):
 
 
 class AveragePoold(MapTransform, InvertibleTransform):
-    """Average blocks of voxels that are whole times smaller than the target spacing, so that resampling does not alias.
+    """Averages blocks of voxels before resampling to a coarser spacing, against aliasing. The affine is updated.
 
-    The affine follows. Voxels that do not fill a block at the far end of an axis are dropped. The inverse repeats
-    voxels.
+    Voxels that do not fill a block at the far end of an axis are dropped. The inverse repeats voxels.
 
     Args:
         keys: images [C, X, Y, Z].
@@ -222,7 +209,7 @@ class AveragePoold(MapTransform, InvertibleTransform):
 
 
 def _with_affine(image: MetaTensor, values: torch.Tensor, affine: torch.Tensor) -> MetaTensor:
-    """``values`` with the meta and history of ``image`` and an affine of their own."""
+    """``values`` with the meta and history of ``image`` and a new affine."""
     meta = {name: value for name, value in image.meta.items() if name != "affine"}
     return MetaTensor(values, affine=affine, meta=meta, applied_operations=image.applied_operations)
 
@@ -255,14 +242,13 @@ class BodyForeground:
 
 
 class RandTranslated(RandomizableTransform, MapTransform):
-    """Shift an image and its mask together by whole voxels, with zeros moving in. The affine follows, so mm stay true.
+    """Shifts an image and its masks together by whole voxels and fills with zeros.
 
-    The affine is that of a ``MetaTensor``, and the plain tensor ``<key>_affine`` of a study that keeps one
-    (``KeepGeometryd``).
+    The affine is updated: that of a ``MetaTensor``, and the tensor ``<key>_affine`` of ``KeepGeometryd``.
 
     Args:
-        keys: tensors [C, X, Y, Z] of one size.
-        max_voxels: largest shift either way along X, Y, Z.
+        keys: tensors [C, X, Y, Z] of the same size.
+        max_voxels: largest shift in either direction along X, Y, Z.
         prob: probability of a shift.
     """
 
