@@ -1,11 +1,11 @@
-"""Turns a download of Rad-ChestCT into a datalist and a data card.
+"""Converts a download of Rad-ChestCT to a datalist and a data card.
 
     python scripts/prepare_rad_chestct.py /path/to/Rad-ChestCT --output data/rad_chestct
 
-Scans are .npz files of HU at 0.8 mm, whose axes run from head to feet, front to back and right to left: the datalist
-says so, because the files do not. There are no reports. The labels are mapped onto the 18 findings, by default as in
-the literature, which leaves 16. Scans stay where they are and are never changed. A run that was stopped goes on where
-it was: give the same command again. docs/train_on_ct_rate.md says how a model trained on CT-RATE is evaluated on it.
+Scans are .npz files of HU at 0.8 mm whose axes run from head to feet, front to back and right to left; the datalist
+contains this geometry, because the files do not. There are no reports. The labels are mapped to the 18 findings, by
+default as in the literature, which covers 16 of them. Scans are neither moved nor changed. If a run was stopped, the
+same command resumes it. docs/train_on_ct_rate.md describes how to evaluate a model trained on CT-RATE on Rad-ChestCT.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from pathlib import Path
 
 from bundle.ctfindings.cli.error_lines import run_or_exit
 from bundle.ctfindings.sources.preparation.command_line import add_shared_options, run_source
-from bundle.ctfindings.sources.preparation.make_datalist import Source
-from bundle.ctfindings.sources.preparation.splits import DEFAULT_FRACTIONS
-from bundle.ctfindings.sources.preparation.study_records import Settings
+from bundle.ctfindings.sources.preparation.source import Source
+from bundle.ctfindings.sources.preparation.study_records import DatalistSettings
 from bundle.ctfindings.sources.rad_chestct import read_source
 
 
@@ -26,9 +25,9 @@ def read(options: argparse.Namespace) -> Source:
     return read_source(options.folder, options.labels, options.labelling, options.splits == "test")
 
 
-def settings(options: argparse.Namespace) -> Settings:
-    """Rad-ChestCT has splits of its own, and no reports."""
-    return Settings(DEFAULT_FRACTIONS, options.seed, snippets=False)
+def settings(options: argparse.Namespace) -> DatalistSettings:
+    """Rad-ChestCT has its own splits, and no reports."""
+    return DatalistSettings(seed=options.seed, snippets=False)
 
 
 def main() -> None:
@@ -40,19 +39,19 @@ def main() -> None:
         nargs="+",
         default=[],
         metavar="CSV",
-        help="label tables (default: img*Labels.csv below it)",
+        help="label tables (default: img*Labels.csv in the folder)",
     )
     parser.add_argument(
         "--labelling",
         choices=("standard", "extended"),
         default="standard",
-        help="standard: as published, 16 findings; extended: closer, 18 findings, compares with nobody (default %(default)s)",
+        help="standard: published mapping, 16 findings; extended: 18 findings, not comparable (default %(default)s)",
     )
     parser.add_argument(
         "--splits",
         choices=("publisher", "test"),
         default="publisher",
-        help="test puts all scans into test, as published evaluations do (default %(default)s)",
+        help="test: all scans are the test split, as in published evaluations (default %(default)s)",
     )
     add_shared_options(parser, reports=False)
     run_or_exit(run_source, read, settings, parser.parse_args())

@@ -12,6 +12,8 @@ from types import ModuleType
 
 import pytest
 
+pytest_plugins = ["tests.small_scan"]
+
 ROOT = Path(__file__).resolve().parent.parent
 NO_NETWORK = Path(__file__).resolve().parent / "no_network"
 

@@ -206,7 +206,7 @@ def test_the_largest_part_is_the_body():
     image[0, 10:30, 10:30] = 0
     image[0, :, 2] = 100
     image[0, 34:40, 34:40] = 500
-    found = BodyForeground(-300, (1, 1, 1))(image)[0]
+    found = BodyForeground(-300, (3, 3, 3))(image)[0]
     np.testing.assert_array_equal(np.flatnonzero(found.any(0).any(1).numpy()), np.arange(10, 30))
     np.testing.assert_array_equal(np.flatnonzero(found.any(1).any(1).numpy()), np.arange(10, 30))
 

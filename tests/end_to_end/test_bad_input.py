@@ -203,7 +203,7 @@ def test_a_rescale_that_is_a_bare_number_ends_the_command_with_one_line(
     arguments = ["--image", "scan.nii.gz", "--ckpt_path", str(untrained_weights), "--output_dir", str(tmp_path / "out")]
     result = _command(bundle_root, *arguments, "--stored", "-8192")
     assert result.returncode == 1 and "Traceback" not in result.stderr + result.stdout
-    assert result.stderr.splitlines()[-1] == "error: stored is -8192; give a mapping such as {'intercept': -8192}"
+    assert result.stderr.splitlines()[-1] == "error: stored: expected a mapping such as {'intercept': -8192}, got -8192"
 
 
 def test_the_command_answers(

@@ -110,7 +110,7 @@ def test_probabilities_are_refused(scan, write, lungs):
 
 @pytest.mark.parametrize("mapping", ["ctfindings", "lung"])
 def test_a_scan_in_place_of_a_mask_is_refused(scan, nifti, mapping):
-    with pytest.raises(ScanError, match=r"ids of a mask are not negative; give the anatomy mask, not a scan"):
+    with pytest.raises(ScanError, match=r"contains the negative id .*; give the anatomy mask, not a scan"):
         load_anatomy_mask(nifti, mapping, scan)
 
 

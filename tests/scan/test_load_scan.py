@@ -17,7 +17,7 @@ import pytest
 
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.scan.dicom_series import _even_slices
-from bundle.ctfindings.scan.load_scan import load_scan
+from bundle.ctfindings.scan.load_scan import load_scan, read_volume
 
 
 def save(path: Path, array: np.ndarray, affine: np.ndarray | None) -> Path:
@@ -68,6 +68,64 @@ def test_nrrd_geometry_is_read_in_every_space(tmp_path, hu, affine, space):
     scan = load_scan(tmp_path / "a.nrrd")
     np.testing.assert_allclose(scan.affine, affine)
     np.testing.assert_array_equal(scan[0].numpy(), hu)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["int8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"]
+)
+def test_every_number_type_of_an_nrrd_is_read(tmp_path, affine, dtype):
+    values = np.random.default_rng(0).integers(0, 100, (5, 6, 7)).astype(dtype)
+    header = {"space": "RAS", "space directions": affine[:3, :3].T, "space origin": affine[:3, 3]}
+    for encoding in ("raw", "gzip", "ascii"):
+        nrrd.write(str(tmp_path / "a.nrrd"), values, header | {"encoding": encoding}, index_order="F")
+        volume = read_volume(tmp_path / "a.nrrd")
+        np.testing.assert_array_equal(volume.array, values)
+        np.testing.assert_allclose(volume.affine, affine)
+
+
+@pytest.mark.parametrize("suffix", ["nrrd", "mha", "mhd"])
+def test_what_itk_and_pynrrd_write_is_read_alike(tmp_path, hu, affine, suffix):
+    import itk
+
+    oblique = affine.copy()
+    oblique[:3, :3] = affine[:3, :3] @ np.array([[0.6, 0.8, 0], [-0.8, 0.6, 0], [0, 0, 1]])
+    lps = np.diag([-1, -1, 1]) @ oblique[:3]
+    spacing = np.linalg.norm(lps[:, :3], axis=0)
+    image = itk.image_from_array(np.ascontiguousarray(hu.T))
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(lps[:, 3].tolist())
+    image.SetDirection(itk.matrix_from_array(np.ascontiguousarray(lps[:, :3] / spacing)))
+    itk.imwrite(image, str(tmp_path / f"itk.{suffix}"), compression=suffix == "nrrd")
+    header = {"space": "LPS", "space directions": lps[:, :3].T, "space origin": lps[:, 3], "encoding": "gzip"}
+    nrrd.write(str(tmp_path / "pynrrd.nrrd"), hu, header, index_order="F")
+    for name in (f"itk.{suffix}", "pynrrd.nrrd"):
+        volume = read_volume(tmp_path / name)
+        np.testing.assert_array_equal(volume.array, hu)
+        np.testing.assert_allclose(volume.affine, oblique, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "read"),
+    [
+        ((5, 6, 7, 1), "list", True),
+        ((5, 6, 7, 2), "list", False),
+        ((3, 5, 6, 7), "RGB-color", False),
+        ((3, 5, 6, 7), "vector", False),
+    ],
+)
+def test_only_an_nrrd_of_one_3d_scan_is_read(tmp_path, affine, shape, kind, read):
+    last = shape[0] == 5
+    directions, kinds = affine[:3, :3].T, ["domain"] * 3
+    directions = np.vstack([directions, [[np.nan] * 3]] if last else [[[np.nan] * 3], directions])
+    header = {"space": "RAS", "space directions": directions, "space origin": affine[:3, 3]}
+    header["kinds"] = [*kinds, kind] if last else [kind, *kinds]
+    values = np.random.default_rng(0).integers(0, 100, shape).astype(np.int16)
+    nrrd.write(str(tmp_path / "a.nrrd"), values, header, index_order="F")
+    if read:
+        np.testing.assert_array_equal(read_volume(tmp_path / "a.nrrd").array, values[..., 0])
+    else:
+        with pytest.raises(ScanError, match="expected one 3D scan, found an image of shape"):
+            read_volume(tmp_path / "a.nrrd")
 
 
 def test_a_metaimage_is_read(tmp_path, hu, affine):
@@ -211,7 +269,7 @@ def test_a_damaged_header_is_passed_over_with_a_warning(tmp_path, hu, affine, wr
     scan = load_scan(folder)
     np.testing.assert_allclose(in_ras(scan), hu[:, :, :43], atol=1e-3)
     (warning,) = scan.meta["warnings"]
-    assert "holds 1 DICOM files with a damaged header" in warning and last.name not in warning
+    assert "contains 1 DICOM files with a damaged header" in warning and last.name not in warning
 
 
 def test_a_series_of_damaged_headers_is_refused(tmp_path, hu, affine, write_dicom):
@@ -219,7 +277,7 @@ def test_a_series_of_damaged_headers_is_refused(tmp_path, hu, affine, write_dico
     for file in folder.iterdir():
         damage(file, "of no known kind")
     with pytest.raises(
-        ScanError, match=r"holds 3 DICOM files with a damaged header .* and no CT images; export the series again"
+        ScanError, match=r"contains 3 DICOM files with a damaged header .* and no CT images; export the series again"
     ):
         load_scan(folder)
 
@@ -243,7 +301,7 @@ def test_uneven_slices_are_interpolated_at_their_depth():
 def test_a_file_without_a_geometry_of_its_own_is_read_with_a_warning(tmp_path, hu):
     large = np.tile(hu, [-(-160 // size) for size in hu.shape]).astype(np.int16)
     nib.save(nib.Nifti1Image(large, np.eye(4)), tmp_path / "bare.nii.gz")
-    assert "geometry of a file that has none" in load_scan(tmp_path / "bare.nii.gz").meta["warnings"][0]
+    assert "has no geometry of its own" in load_scan(tmp_path / "bare.nii.gz").meta["warnings"][0]
     told = {"affine": np.diag([1.0, 1.0, 1.5, 1.0]).tolist()}
     assert load_scan(tmp_path / "bare.nii.gz", told).meta["warnings"] == []
 
@@ -267,7 +325,7 @@ def test_two_images_at_one_place_are_refused(tmp_path, hu, affine, write_dicom):
     extra = pydicom.dcmread(images[2])
     extra.SOPInstanceUID = extra.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
     pydicom.dcmwrite(folder / "extra", extra)
-    with pytest.raises(ScanError, match="at the same place"):
+    with pytest.raises(ScanError, match="at the same position"):
         load_scan(folder)
 
 
@@ -318,6 +376,29 @@ def truncated_nrrd(folder: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
 def nrrd_without_geometry(folder: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
     nrrd.write(str(folder / "a.nrrd"), hu, {"spacings": [2, 2, 2]}, index_order="F")
     return folder / "a.nrrd"
+
+
+def nrrd_without_origin(folder: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
+    header = {"space": "RAS", "space directions": affine[:3, :3].T}
+    nrrd.write(str(folder / "a.nrrd"), hu, header, index_order="F")
+    return folder / "a.nrrd"
+
+
+def nrrd_in_scanner_axes(folder: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
+    header = {"space": "scanner-xyz", "space directions": affine[:3, :3].T, "space origin": affine[:3, 3]}
+    nrrd.write(str(folder / "a.nrrd"), hu, header, index_order="F")
+    return folder / "a.nrrd"
+
+
+def text_as_metaimage(folder: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
+    (folder / "a.mha").write_text("no scan")
+    return folder / "a.mha"
+
+
+def metaimage_without_its_voxels(folder: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
+    text = "ObjectType = Image\nNDims = 3\nDimSize = 9 9 9\nElementType = MET_SHORT\nElementDataFile = none.raw\n"
+    (folder / "a.mhd").write_text(text)
+    return folder / "a.mhd"
 
 
 def flat(folder: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
@@ -429,26 +510,30 @@ def truncated_zip(folder: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
         (text_as_nifti, "truncated or damaged", "copy or download it again"),
         (text_as_gzip, "truncated or damaged", "copy or download it again"),
         (unknown_format, "unknown format", "give .nii"),
-        (truncated_nrrd, "truncated or damaged", "copy or download it again"),
+        (truncated_nrrd, "truncated, damaged", "copy or download it again"),
         (nrrd_without_geometry, "has no affine", "convert it from DICOM again"),
-        (flat, "shape (64, 52)", "one 3D scan is expected"),
-        (one_slice, "shape (64, 52, 1)", "one 3D scan is expected"),
-        (time_series, "shape (64, 52, 44, 2)", "one 3D scan is expected"),
+        (nrrd_without_origin, "has no affine", "convert it from DICOM again"),
+        (nrrd_in_scanner_axes, "has no affine", "convert it from DICOM again"),
+        (text_as_metaimage, "truncated, damaged", "copy or download it again"),
+        (metaimage_without_its_voxels, "truncated, damaged", "with its .raw file"),
+        (flat, "found an image of shape (64, 52)", "expected one 3D scan"),
+        (one_slice, "shape (64, 52, 1)", "expected one 3D scan"),
+        (time_series, "shape (64, 52, 44, 2)", "expected one 3D scan"),
         (with_nan, "NaN or infinite", "write it again"),
         (with_infinity, "NaN or infinite", "write it again"),
-        (constant, "all voxels are -1000", "a CT is expected"),
-        (zero_spacing, "its spacing is 2 x 2.5 x", "0.2 to 20 mm is expected"),
-        (metres, "its spacing is 200 x 250 x 300 mm", "0.2 to 20 mm is expected"),
+        (constant, "all voxels are -1000", "expected a CT"),
+        (zero_spacing, "expected a spacing of 0.2 to 20 mm, found 2 x 2.5 x", "convert it from DICOM again"),
+        (metres, "expected a spacing of 0.2 to 20 mm, found 200 x 250 x 300 mm", "convert it from DICOM again"),
         (sheared, "sheared by 50 degrees", "convert it from DICOM again"),
         (without_affine, "has no affine", "convert it from DICOM again"),
-        (eight_bit, "a CT in HU is expected (air near -1000)", "Was an 8-bit export loaded?"),
-        (eight_bit_as_float, "a CT in HU is expected (air near -1000)", "Was an 8-bit export loaded?"),
-        (not_rescaled, "a CT in HU is expected", "slope and intercept left out?"),
-        (windowed, "intensities span -160..240", "a windowed image"),
-        (rescaled_twice, "a CT in HU is expected", "was HU rescaled twice?"),
-        (rescaled_twice_by_8192, "a CT in HU is expected", "was HU rescaled twice?"),
+        (eight_bit, "expected a CT in HU (air near -1000)", "Was an 8-bit export loaded?"),
+        (eight_bit_as_float, "expected a CT in HU (air near -1000)", "Was an 8-bit export loaded?"),
+        (not_rescaled, "expected a CT in HU", "slope and intercept left out?"),
+        (windowed, "found values in -160..240", "a windowed image"),
+        (rescaled_twice, "expected a CT in HU", "was HU rescaled twice?"),
+        (rescaled_twice_by_8192, "expected a CT in HU", "was HU rescaled twice?"),
         (unsigned_padding, "above 4000", "signed padding read as unsigned?"),
-        (too_small, "spans only 40 x 130 x 132 mm", "a scan of the chest is expected"),
+        (too_small, "spans only 40 x 130 x 132 mm", "expected a scan of the chest"),
         (empty_folder, "no CT images in DICOM", "give the folder or zip of one CT series"),
         (zip_of_text, "no CT images in DICOM", "give the folder or zip of one CT series"),
         (truncated_zip, "damaged zip", "copy or download it again"),
@@ -498,7 +583,7 @@ def test_a_real_scan_is_read(shared_data, name):
 
 @pytest.mark.parametrize("name", ["vtkjs_lidc2_uint8_256x256x133", "imlab_id001_lungmask_128x128x64", "cip_lm-64"])
 def test_a_real_file_that_is_not_in_hu_is_refused(shared_data, name):
-    with pytest.raises(ScanError, match="a CT in HU is expected"):
+    with pytest.raises(ScanError, match="expected a CT in HU"):
         load_scan(shared_data / "ct" / f"{name}.nii.gz")
 
 

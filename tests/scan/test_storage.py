@@ -44,7 +44,7 @@ def test_the_pipeline_rescales_once_and_leaves_nothing_to_rescale_again(
 @pytest.mark.parametrize("intercept", [-1024, -8192])
 def test_a_file_in_hu_is_not_rescaled_again(nifti: Path, intercept: int) -> None:
     with pytest.raises(
-        ScanError, match=rf"is in HU already, but its record asks for slope 1 and intercept {intercept}"
+        ScanError, match=rf"is already in HU, but its record gives slope 1 and intercept {intercept}"
     ) as refused:
         load_scan(nifti, {"intercept": intercept})
     assert refused.value.kind == "rescaled twice" and "\n" not in str(refused.value)
@@ -112,7 +112,7 @@ def test_an_npz_needs_its_geometry_and_is_never_unpickled(tmp_path: Path, hu: np
     with pytest.raises(ScanError, match="cannot be read as"):
         load_scan(tmp_path / "b.npz", {"axes": "IPL", "spacing_mm": [1, 1, 1]})
     np.savez(tmp_path / "c.npz", volume=turned)
-    with pytest.raises(ScanError, match="has no array 'ct' "):
+    with pytest.raises(ScanError, match="expected an array 'ct', found volume"):
         load_scan(tmp_path / "c.npz", {"axes": "IPL", "spacing_mm": [1, 1, 1]})
 
 
@@ -125,13 +125,13 @@ def test_a_record_holds_what_differs_from_the_default() -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (-8192, "stored is -8192; give a mapping"),
-        ({"intercepts": 1}, "stored has 'intercepts'"),
+        (-8192, "stored: expected a mapping such as .*, got -8192"),
+        ({"intercepts": 1}, "stored: unknown key 'intercepts'"),
         ({"slope": 0}, "a positive slope"),
-        ({"intercept": "none"}, "no number"),
-        ({"affine": [[1, 0], [0, 1]]}, "no 4 x 4 matrix"),
-        ({"axes": "IPP", "spacing_mm": [1, 1, 1]}, "three letters"),
-        ({"axes": "IPL"}, "spacing_mm with them"),
+        ({"intercept": "none"}, "stored: expected numbers"),
+        ({"affine": [[1, 0], [0, 1]]}, "expected a 4 x 4 affine"),
+        ({"axes": "IPP", "spacing_mm": [1, 1, 1]}, "expected axes such as 'IPL'"),
+        ({"axes": "IPL"}, "together with spacing_mm"),
         ({"axes": "IPL", "spacing_mm": [1, 0, 1]}, "three positive numbers"),
     ],
 )

@@ -26,10 +26,11 @@ from monai.transforms import (
     Transform,
 )
 from monai.utils import TraceKeys
-from scipy import ndimage
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.scan.anatomy_mask import load_anatomy_mask
+from bundle.ctfindings.scan.body_mask import body_region
+from bundle.ctfindings.scan.coordinates import voxel_spacing
 from bundle.ctfindings.scan.load_scan import load_scan
 
 logger = logging.getLogger(__name__)
@@ -37,9 +38,6 @@ logger = logging.getLogger(__name__)
 
 STORED_KEY = "stored"
 """Entry of a study record that says how its scan is stored, where the file does not; see ``Stored``."""
-
-BODY_OPENING_MM = 6.0
-"""A table, a blanket or a cable is thinner than this, or apart from the body."""
 
 
 def image_pipeline(
@@ -85,9 +83,7 @@ def image_pipeline(
         ),
     ]
     if body_crop:
-        select_body = BodyForeground(
-            body_threshold_hu, np.maximum(1, np.round(BODY_OPENING_MM / 2 / voxel)).astype(int).tolist()
-        )
+        select_body = BodyForeground(body_threshold_hu, spacing)
         margin = np.ceil(margin_mm / voxel).astype(int).tolist()
         steps.append(
             CropForegroundd(keys, "image", select_body, margin=margin, allow_smaller=True, allow_missing_keys=True)
@@ -173,7 +169,7 @@ class AveragePoold(MapTransform, InvertibleTransform):
         study = dict(data)
         for key in self.key_iterator(study):
             image: MetaTensor = study[key]
-            own = np.linalg.norm(np.asarray(image.affine, float)[:3, :3], axis=0)
+            own = np.asarray(voxel_spacing(image.affine))
             # The small constant keeps a spacing of 0.9999999 from losing a factor that 1.0 has.
             factors = np.clip(np.floor(self.spacing / own + 1e-3), 1, image.shape[1:]).astype(int).tolist()
             affine = image.affine
@@ -215,30 +211,23 @@ def _with_affine(image: MetaTensor, values: torch.Tensor, affine: torch.Tensor) 
 
 
 class BodyForeground:
-    """Where the patient is: the largest connected part above a threshold, once thin things such as the table are cut
-    off.
+    """The body without the table, see ``body_region``; everything if there is none.
 
     For the ``select_fn`` of ``CropForegroundd``; a class because worker processes need to pickle it.
 
     Args:
         threshold_hu: HU above which a voxel is solid.
-        radius: half size in voxels along X, Y, Z of the thickest thing that is cut off.
+        spacing: voxel size in mm along X, Y, Z.
     """
 
-    def __init__(self, threshold_hu: float, radius: Sequence[int]) -> None:
+    def __init__(self, threshold_hu: float, spacing: Sequence[float]) -> None:
         self.threshold_hu = threshold_hu
-        self.block = tuple(2 * size + 1 for size in radius)
+        self.spacing = tuple(spacing)
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """HU [1, X, Y, Z] -> bool [1, X, Y, Z]."""
-        solid = (image[0] > self.threshold_hu).numpy()
-        # Voxels outside the scan count as solid, or a body that is cut by the border would be eroded there.
-        eroded = ndimage.minimum_filter(solid.view(np.uint8), self.block, mode="nearest").astype(bool)
-        parts, count = ndimage.label(eroded if eroded.any() else solid)
-        if count == 0:
-            return torch.ones_like(image, dtype=torch.bool)
-        largest = parts == 1 + np.bincount(parts.ravel())[1:].argmax()
-        return torch.from_numpy(ndimage.maximum_filter(largest.view(np.uint8), self.block).astype(bool))[None]
+        body = body_region(image[0].numpy(), self.spacing, self.threshold_hu)
+        return torch.from_numpy(body if body.any() else np.ones_like(body))[None]
 
 
 class RandTranslated(RandomizableTransform, MapTransform):

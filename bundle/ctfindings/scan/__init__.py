@@ -1,1 +1,1 @@
-"""From a file to HU on a RAS grid in mm, and its masks."""
+"""Reads a scan from a file to HU with an affine to RAS mm, and segments lungs and body."""

@@ -1,4 +1,4 @@
-"""Trachea and main bronchi of a chest CT, which the lung does not contain."""
+"""Segments the trachea and main bronchi of a chest CT, which are not part of the lung mask."""
 
 from __future__ import annotations
 
@@ -6,30 +6,27 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-Mask = NDArray[np.bool_]
+from bundle.ctfindings.scan.body_mask import Array, Mask
 
 TRACHEA_MM2 = (40.0, 800.0)
-"""Cross-section of the lumen: 7 to 32 mm in diameter, with room for partial volume."""
+"""Cross-section of the lumen: 7 to 32 mm in diameter, with tolerance for partial volume."""
 TRACHEA_LENGTH_MM = 30.0
-"""A tube that is followed for less is no trachea."""
+"""Minimum length of a trachea."""
 LUMEN_HU = (-600.0, -700.0, -800.0, -850.0, -900.0, -930.0, -950.0)
-"""Thresholds of the lumen, from loose to strict: the loosest that does not leak into the lung is taken."""
+"""Thresholds of the lumen, from loose to strict; the first that does not leak into the lung is used."""
 LARGEST_ML = 120.0
-"""Trachea and main bronchi of an adult have 30 to 80 ml; more means a leak."""
+"""Trachea and main bronchi of an adult have 30 to 80 ml; a larger region has leaked into the lung."""
 MAX_SHIFT_MM = 15.0
-"""Between slices 10 mm apart, the trachea moves less."""
+"""The trachea shifts less between slices 10 mm apart."""
 
 
-def central_airways(hu: NDArray[np.float32], air: Mask, voxel: NDArray[np.float64]) -> Mask:
-    """Lumen and wall of trachea and main bronchi.
+def central_airways(hu: NDArray[np.float32], air: Mask, voxel: Array) -> Mask:
+    """Lumen and wall of trachea and main bronchi, (X, Y, Z); empty if the scan shows no trachea.
 
     Args:
-        hu: the scan (X, Y, Z), last axis from feet to head.
+        hu: (X, Y, Z) in HU, last axis from feet to head.
         air: (X, Y, Z), air within the body.
-        voxel: size in mm.
-
-    Returns:
-        (X, Y, Z); empty where the scan shows no trachea.
+        voxel: voxel size in mm, (3,).
     """
     trachea = _trachea(air, hu, voxel)
     if not trachea.any():
@@ -41,15 +38,15 @@ def central_airways(hu: NDArray[np.float32], air: Mask, voxel: NDArray[np.float6
         if 0 < grown.sum() * ml <= LARGEST_ML:
             lumen = trachea | grown
             break
-    # The rim, where the lumen's edge is averaged with its wall, is a thin shell: opening keeps the lung beside it.
+    # The rim, where partial volume mixes lumen and wall, is a thin shell: opening keeps the lung beside it.
     rest = air & ~lumen
     return lumen | (ndimage.binary_dilation(lumen) & rest & ~ndimage.binary_opening(rest))
 
 
-def _trachea(air: Mask, hu: NDArray[np.float32], voxel: NDArray[np.float64]) -> Mask:
-    """The longest chain of round, gas-filled spots near the middle of the body, followed from slice to slice downwards."""
+def _trachea(air: Mask, hu: NDArray[np.float32], voxel: Array) -> Mask:
+    """The longest chain of round, gas-filled spots near the middle of the body, from slice to slice downwards."""
     area = float(voxel[0] * voxel[1])
-    chains: list[list[tuple[int, Mask, NDArray[np.float64], float]]] = []
+    chains: list[list[tuple[int, Mask, Array, float]]] = []
     for level in range(air.shape[2] - 1, -1, -1):
         spots = _spots(air[:, :, level], hu[:, :, level], area, voxel)
         for chain in [chain for chain in chains if chain[-1][0] == level + 1]:
@@ -68,10 +65,8 @@ def _trachea(air: Mask, hu: NDArray[np.float32], voxel: NDArray[np.float64]) -> 
     return result
 
 
-def _spots(
-    air: Mask, hu: NDArray[np.float32], area: float, voxel: NDArray[np.float64]
-) -> list[tuple[Mask, NDArray[np.float64], float]]:
-    """Round spots of gas of the size of a trachea in one slice: mask, centre in voxels, area in mm2."""
+def _spots(air: Mask, hu: NDArray[np.float32], area: float, voxel: Array) -> list[tuple[Mask, Array, float]]:
+    """Round gas-filled spots of the size of a trachea in one slice: mask, centre in voxels, area in mm2."""
     parts, _ = ndimage.label(air)
     spots = []
     for part, where in enumerate(ndimage.find_objects(parts), start=1):
@@ -79,13 +74,8 @@ def _spots(
         size = float(spot.sum()) * area
         extent = np.asarray(spot.shape) * voxel[:2]
         # A disc fills 0.79 of the square around it.
-        if (
-            not TRACHEA_MM2[0] <= size <= TRACHEA_MM2[1]
-            or extent.max() > 2.5 * extent.min()
-            or size < 0.5 * extent.prod()
-        ):
-            continue
-        if hu[where][spot].min() > -800:
+        round_enough = extent.max() <= 2.5 * extent.min() and size >= 0.5 * extent.prod()
+        if not TRACHEA_MM2[0] <= size <= TRACHEA_MM2[1] or not round_enough or hu[where][spot].min() > -800:
             continue
         whole = np.zeros_like(air)
         whole[where] = spot

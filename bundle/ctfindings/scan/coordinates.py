@@ -1,7 +1,7 @@
-"""Coordinates: the one place that converts voxels to millimetres and RAS to LPS.
+"""Conversions between voxels and world millimetres, and between RAS and LPS.
 
-Everything the project keeps is world millimetres in RAS (x to the patient's right, y to anterior, z to superior). DICOM
-and Slicer markups are LPS; they differ by the sign of x and y. All arithmetic is in float64.
+All world coordinates are RAS in mm (x increases to the patient's right, y to anterior, z to superior). DICOM and Slicer
+markups use LPS, which differs by the sign of x and y. All arithmetic is in float64.
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
-_FLIP_XY = np.array([-1.0, -1.0, 1.0])
+LPS_TO_RAS: Array = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""Affine from LPS to RAS world mm, and its own inverse."""
 
 
 def as_affine(affine: Any) -> Array:
-    """A ``(4, 4)`` affine as float64.
+    """A ``(4, 4)`` affine, voxel index to world mm, as float64.
 
     Args:
-        affine: array, tensor or nested list, voxel index to world mm.
+        affine: array, tensor or nested list.
 
     Raises:
-        ValueError: when it is not 4x4, not finite or not invertible.
+        ValueError: if it is not 4 x 4, not finite or not invertible.
     """
     matrix = np.asarray(affine, dtype=np.float64)
     if matrix.shape != (4, 4):
-        raise ValueError(f"affine has shape {matrix.shape}; (4, 4) is expected")
+        raise ValueError(f"expected an affine of shape (4, 4), got {matrix.shape}")
     if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
-        raise ValueError(f"affine is not a finite invertible transform: {matrix.tolist()}")
+        raise ValueError(f"expected a finite, invertible affine, got {matrix.tolist()}")
     return matrix
 
 
 def ras_to_lps(points: ArrayLike) -> Array:
     """World points ``[..., 3]`` in mm, RAS to LPS."""
-    return np.asarray(points, dtype=np.float64) * _FLIP_XY
+    return np.asarray(points, dtype=np.float64) * LPS_TO_RAS.diagonal()[:3]
 
 
 def voxel_to_world(voxels: ArrayLike, affine: Any) -> Array:
@@ -51,8 +52,8 @@ def world_to_voxel(points: ArrayLike, affine: Any) -> Array:
 
 
 def voxel_spacing(affine: Any) -> tuple[float, float, float]:
-    """Spacing in mm of the three voxel axes."""
-    x, y, z = np.linalg.norm(as_affine(affine)[:3, :3], axis=0)
+    """Spacing in mm of the three voxel axes: the length of the columns of the affine, which may be singular."""
+    x, y, z = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
     return float(x), float(y), float(z)
 
 
@@ -62,7 +63,7 @@ def orientation_code(affine: Any) -> str:
 
 
 def axial_axis(affine: Any) -> int:
-    """The voxel axis closest to superior-inferior: the one whose slices are axial."""
+    """The voxel axis closest to superior-inferior; its slices are axial."""
     return int(np.argmax(nib.orientations.io_orientation(as_affine(affine))[:, 0] == 2))
 
 

@@ -1,11 +1,7 @@
-"""Reading one CT series from a folder or a zip of DICOM: which series, in which order, evenly spaced, in HU."""
+"""Reads one CT series in HU from a folder or zip of DICOM: chooses the series, sorts and evenly spaces its slices."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import zipfile
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,49 +13,34 @@ from pydicom.pixels import get_decoder
 
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.folders import files_below
-from bundle.ctfindings.scan.dicom_header import DamagedHeader, read_header
-from bundle.ctfindings.scan.volume import LPS_TO_RAS, Volume
-
-MAX_TILT_DEGREES = 30.0
-"""Of a gantry; images tilted more are not axial."""
+from bundle.ctfindings.scan.coordinates import LPS_TO_RAS
+from bundle.ctfindings.scan.dicom_headers import DicomFile, image_type, is_axial, orientation, read_headers, unpacked
+from bundle.ctfindings.scan.volume import Volume
 
 MIN_IMAGES = 5
 MAX_GAP_MM = 10.0
-MAX_ZIP_BYTES = 8 * 1024**3
-MAX_ZIP_FILES = 20_000
 
-_HEADER_TAGS = [
-    "AcquisitionNumber",
-    "Columns",
-    "ImageOrientationPatient",
-    "ImagePositionPatient",
-    "ImageType",
-    "InstanceNumber",
-    "Modality",
-    "NumberOfFrames",
-    "PixelSpacing",
-    "Rows",
-    "SamplesPerPixel",
-    "SeriesInstanceUID",
-    "SeriesNumber",
+_TAGS = [
+    "AcquisitionNumber", "Columns", "ImageOrientationPatient", "ImagePositionPatient", "ImageType", "InstanceNumber",
+    "Modality", "NumberOfFrames", "PixelSpacing", "Rows", "SamplesPerPixel", "SeriesInstanceUID", "SeriesNumber",
     "SOPInstanceUID",
-]
+]  # fmt: skip
 
 
 class _Image(NamedTuple):
-    """One DICOM image: its file and its header without pixels."""
+    """One CT image: its file and its header without pixels."""
 
     file: Path
     header: pydicom.Dataset
 
 
 class _Kind(NamedTuple):
-    """What the header of a DICOM file says it is.
+    """What the header of a DICOM file describes.
 
     Attributes:
         header: without pixels.
-        multi_frame: whether it is CT with several images.
-        group: series, frame size, spacing and orientation of a plain CT image; None when it is none.
+        multi_frame: whether it is a CT with several images in one file.
+        group: series, frame size, spacing and orientation of a plain CT image; None for anything else.
     """
 
     header: pydicom.Dataset
@@ -67,57 +48,34 @@ class _Kind(NamedTuple):
     group: tuple[Any, ...] | None
 
 
-def read_dicom_zip(source: Path, path: str | Path) -> Volume:
-    """Unpack under names of our own, so that no name inside the archive can point out of the temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="ctfindings_") as folder:
-        try:
-            with zipfile.ZipFile(source) as archive:
-                members = [
-                    member for member in archive.infolist() if not member.is_dir() and "__MACOSX" not in member.filename
-                ]
-                if len(members) > MAX_ZIP_FILES or sum(member.file_size for member in members) > MAX_ZIP_BYTES:
-                    raise ScanError(
-                        path,
-                        f"unpacks to more than {MAX_ZIP_BYTES >> 30} GiB or {MAX_ZIP_FILES} files; zip one series only",
-                    )
-                for number, member in enumerate(members):
-                    with archive.open(member) as packed, open(Path(folder) / f"{number:06d}", "wb") as unpacked:
-                        shutil.copyfileobj(packed, unpacked, 1 << 20)
-        except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-            raise ScanError(path, f"is a damaged zip ({error}); copy or download it again") from error
-        except (RuntimeError, NotImplementedError) as error:
-            raise ScanError(
-                path, "is encrypted or packed in a way that cannot be read; unpack it and give the folder"
-            ) from error
-        return read_dicom_folder(Path(folder), path)
-
-
-def read_dicom_folder(folder: Path, path: str | Path) -> Volume:
-    """The longest axial CT series below ``folder``."""
-    return read_dicom_files(files_below(folder), path)
+def read_dicom(source: Path, path: str | Path) -> Volume:
+    """The longest axial CT series in a folder or a zip; see ``read_dicom_files``."""
+    if source.is_dir():
+        return read_dicom_files(files_below(source), path)
+    with unpacked([DicomFile(source)]) as files:
+        return read_dicom_files(files, path)
 
 
 def read_dicom_files(files: Sequence[Path], path: str | Path) -> Volume:
     """The longest axial CT series among files.
 
     Args:
-        files: DICOM and others, which are passed over.
-        path: what errors and warnings call the study.
+        files: any files on disk; those that are not DICOM are ignored.
+        path: name of the study in errors and warnings.
 
     Raises:
-        ScanError: when there is no such series, an image cannot be decoded, or images are missing.
+        ScanError: if there is no such series, an image cannot be decoded, or images are missing.
     """
     series, damaged = _ct_series(files, path)
     chosen, others = _choose_series(series, path)
     warnings = damaged + others
-    normal = np.cross(*_orientation(chosen[0].header))
+    along_row, along_column = orientation(chosen[0].header)
+    normal = np.cross(along_row, along_column)
     chosen = sorted(chosen, key=lambda image: float(_position(image.header) @ normal))
     positions = np.stack([_position(image.header) for image in chosen])
     slices = _read_pixels(chosen, path)
     slices, step, gaps = _even_slices(slices, positions, normal, path)
-    header = chosen[0].header
-    rows, columns = (float(value) for value in header.PixelSpacing)
-    along_row, along_column = _orientation(header)
+    rows, columns = (float(value) for value in chosen[0].header.PixelSpacing)
     affine = np.eye(4)
     affine[:3, :3] = np.stack([along_row * columns, along_column * rows, step], axis=1)
     affine[:3, 3] = positions[0]
@@ -125,62 +83,50 @@ def read_dicom_files(files: Sequence[Path], path: str | Path) -> Volume:
 
 
 def _ct_series(files: Sequence[Path], path: str | Path) -> tuple[list[list[_Image]], list[str]]:
-    """Headers of all plain CT images among files, by series, frame size and orientation; and a warning where some are
-    damaged.
-    """
+    """All plain CT images by series, frame size and orientation; and a warning if some headers are damaged."""
     groups: dict[tuple[Any, ...], list[_Image]] = defaultdict(list)
     seen: set[str] = set()
     damaged: Counter[str] = Counter()
     multi_frame = False
-    for file in files:
-        try:
-            kind = read_header(file, _HEADER_TAGS, _kind)
-        except DamagedHeader as error:
-            damaged[str(error)] += 1
-            continue
+    for file, kind, damage in read_headers((each for each in files if each.suffix.lower() != ".zip"), _TAGS, _kind):
+        if damage:
+            damaged[damage] += 1
         if kind is None:
-            continue  # A folder of DICOM holds notes, masks and DICOMDIR as well.
-        multi_frame |= kind.multi_frame
-        if kind.group is None:
             continue
-        identity = str(kind.header.get("SOPInstanceUID") or file)
-        if identity in seen:  # The same image copied twice.
+        multi_frame |= kind.multi_frame
+        identity = str(kind.header.get("SOPInstanceUID") or file.path)
+        if kind.group is None or identity in seen:  # A folder may contain the same image twice.
             continue
         seen.add(identity)
-        groups[kind.group].append(_Image(file, kind.header))
+        groups[kind.group].append(_Image(file.path, kind.header))
+    damage = f"contains {damaged.total()} DICOM files with a damaged header ({', '.join(damaged)})"
     if not groups and multi_frame:
-        raise ScanError(path, "holds multi-frame (enhanced) DICOM; convert it to NIfTI, e.g. with dcm2niix")
-    damage = f"holds {damaged.total()} DICOM files with a damaged header ({', '.join(damaged)})"
+        raise ScanError(path, "contains multi-frame (enhanced) DICOM; convert it to NIfTI, e.g. with dcm2niix")
     if not groups and damaged:
         raise ScanError(path, f"{damage} and no CT images; export the series again", "no CT images")
     if not groups:
-        raise ScanError(path, "holds no CT images in DICOM; give the folder or zip of one CT series", "no CT images")
-    series: list[list[_Image]] = []
-    for images in groups.values():
-        series += _split_phases(images)
-    return series, [f"{path} {damage}, which are not used"] if damaged else []
+        raise ScanError(path, "contains no CT images in DICOM; give the folder or zip of one CT series", "no CT images")
+    series = [phase for images in groups.values() for phase in _split_phases(images)]
+    return series, [f"{path} {damage}, which are ignored"] if damaged else []
 
 
 def _kind(header: pydicom.Dataset) -> _Kind:
     is_ct = header.get("Modality") == "CT"
     multi_frame = is_ct and int(header.get("NumberOfFrames") or 1) > 1
     counts = {"ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacing": 2}
-    plain = (
-        all(len(header.get(tag) or ()) == count for tag, count in counts.items())
-        and header.get("Rows")
-        and header.get("Columns")
-    )
-    if not is_ct or not plain or int(header.get("SamplesPerPixel") or 1) != 1:
+    plain = all(len(header.get(tag) or ()) == count for tag, count in counts.items())
+    sized = header.get("Rows") and header.get("Columns")
+    if not is_ct or not plain or not sized or int(header.get("SamplesPerPixel") or 1) != 1:
         return _Kind(header, multi_frame, None)
-    _position(header)  # Asked here, where a header that is damaged may fail.
-    direction = tuple(np.round(np.concatenate(_orientation(header)), 2))
+    _position(header)  # Raises here, where an error counts as a damaged header.
+    direction = tuple(np.round(np.concatenate(orientation(header)), 2))
     spacing = tuple(round(float(value), 4) for value in header.PixelSpacing)
     size = (int(header.Rows), int(header.Columns))
     return _Kind(header, multi_frame, (str(header.get("SeriesInstanceUID", "")), *size, spacing, direction))
 
 
 def _split_phases(images: list[_Image]) -> list[list[_Image]]:
-    """Split a series that images the same places more than once (contrast phases, gating) by acquisition."""
+    """Split a series with several images at one position (contrast phases, gating) by acquisition."""
     places = {tuple(np.round(_position(image.header), 2)) for image in images}
     if len(places) == len(images):
         return [images]
@@ -191,50 +137,31 @@ def _split_phases(images: list[_Image]) -> list[list[_Image]]:
 
 
 def _choose_series(series: list[list[_Image]], path: str | Path) -> tuple[list[_Image], list[str]]:
-    """The longest axial series of original images, else of derived ones; with a warning that names the rest."""
-    long_enough = [images for images in series if len(images) >= MIN_IMAGES]
-    axial = [
-        images
-        for images in long_enough
-        if _is_axial(images[0].header) and "LOCALIZER" not in _image_type(images[0].header)
-    ]
-    original = [images for images in axial if not _image_type(images[0].header) & {"DERIVED", "SECONDARY"}]
+    """The longest axial series of original images, else of derived ones; and warnings that name the others."""
+    axial = [images for images in series if len(images) >= MIN_IMAGES and is_axial(images[0].header)]
+    original = [images for images in axial if not image_type(images[0].header) & {"DERIVED", "SECONDARY"}]
     if not axial:
         found = ", ".join(_describe(images) for images in series)
         raise ScanError(
             path,
-            f"holds no axial CT series of at least {MIN_IMAGES} images (found: {found}); give an axial chest CT",
+            f"contains no axial CT series of at least {MIN_IMAGES} images (found: {found}); give an axial chest CT",
             "no axial CT series",
         )
     chosen = max(original or axial, key=len)
     warnings = []
     others = [_describe(images) for images in series if images is not chosen]
     if others:
-        warnings.append(f"{path} holds {len(series)} CT series; {_describe(chosen)} was read, not: {', '.join(others)}")
+        warnings.append(
+            f"{path} contains {len(series)} CT series; {_describe(chosen)} was read, not: {', '.join(others)}"
+        )
     if not original:
-        warnings.append(f"{path} holds only derived or secondary images; findings may be affected by the processing")
+        warnings.append(f"{path} contains only derived or secondary images; their processing may affect findings")
     return chosen, warnings
 
 
-def _image_type(header: pydicom.Dataset) -> set[str]:
-    value = header.get("ImageType") or []
-    return {str(part).upper() for part in ([value] if isinstance(value, str) else value)}
-
-
-def _is_axial(header: pydicom.Dataset) -> bool:
-    """Within the tilt of a gantry of the plane that the body axis is normal to."""
-    return abs(np.cross(*_orientation(header))[2]) >= np.cos(np.radians(MAX_TILT_DEGREES))
-
-
 def _describe(images: list[_Image]) -> str:
-    """Series number and image count. People type descriptions, and may put the name of a patient into one."""
+    """Series number and image count. The series description is free text and may name the patient."""
     return f"series {images[0].header.get('SeriesNumber') or '?'} ({len(images)} images)"
-
-
-def _orientation(header: pydicom.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors, LPS, along a row and along a column of the image."""
-    cosines = np.asarray(header.ImageOrientationPatient, np.float64)
-    return cosines[:3], cosines[3:]
 
 
 def _position(header: pydicom.Dataset) -> np.ndarray:
@@ -243,7 +170,7 @@ def _position(header: pydicom.Dataset) -> np.ndarray:
 
 
 def _read_pixels(images: list[_Image], path: str | Path) -> np.ndarray:
-    """HU of the images, (Z, rows, columns) float32; each image's own slope and intercept applied once."""
+    """HU (Z, rows, columns) float32, with the slope and intercept of each image applied once."""
     header = images[0].header
     slices = np.empty((len(images), int(header.Rows), int(header.Columns)), np.float32)
     for index, image in enumerate(images):
@@ -266,9 +193,7 @@ def _read_pixels(images: list[_Image], path: str | Path) -> np.ndarray:
 
 
 def _read_pixels_with_gdcm(file: Path) -> np.ndarray:
-    """HU, (rows, columns). For JPEG Lossless, which pydicom decodes only with plug-ins; GDCM applies the rescale
-    itself.
-    """
+    """HU (rows, columns). For JPEG Lossless, which pydicom needs plug-ins for; GDCM applies the rescale itself."""
     import itk
 
     reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(FileName=str(file), ImageIO=itk.GDCMImageIO.New())
@@ -279,25 +204,28 @@ def _read_pixels_with_gdcm(file: Path) -> np.ndarray:
 def _even_slices(
     slices: np.ndarray, positions: np.ndarray, normal: np.ndarray, path: str | Path
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Put slices on even distances, where a few are missing or uneven.
+    """Interpolate slices to even distances if a few are missing or uneven.
 
     Args:
-        slices: HU, (Z, rows, columns), sorted along ``normal``.
-        positions: centres of the first pixels, LPS mm, (Z, 3).
-        normal: unit normal of the slices.
+        slices: HU (Z, rows, columns), sorted along ``normal``.
+        positions: centres of the first pixels in LPS mm, (Z, 3).
+        normal: unit normal of the slices, (3,).
+        path: name of the study in errors and warnings.
 
     Returns:
         The slices; the step from one to the next in LPS mm, (3,); warnings.
 
     Raises:
-        ScanError: when two images lie at one place, or the gap is too wide to be filled.
+        ScanError: if two images lie at one position, or a gap is too wide to interpolate.
     """
     depth = (positions - positions[0]) @ normal
     distances = np.diff(depth)
     typical = float(np.median(distances))
     direction = (positions[-1] - positions[0]) / depth[-1] if depth[-1] > 0 else normal
     if distances.min() < 0.01:
-        raise ScanError(path, "two images of the series lie at the same place; export one phase or reconstruction only")
+        raise ScanError(
+            path, "two images of the series lie at the same position; export one phase or reconstruction only"
+        )
     if np.abs(positions - positions[0] - depth[:, None] * direction).max() > 1.0:
         raise ScanError(path, "the images of the series do not lie on one line; export one acquisition only")
     tolerance = max(0.05 * typical, 0.05)
@@ -317,5 +245,6 @@ def _even_slices(
     weight = (place - below).astype(np.float32)[:, None, None]
     filled = slices[below]
     filled += weight * (slices[below + 1] - filled)
-    warning = f"{path}: slices lie {distances.min():.1f} to {distances.max():.1f} mm apart; missing ones were interpolated at {typical:.1f} mm"
+    spread = f"slices lie {distances.min():.1f} to {distances.max():.1f} mm apart"
+    warning = f"{path}: {spread}; missing ones were interpolated at {typical:.1f} mm"
     return filled, direction * typical, [warning]

@@ -1,4 +1,4 @@
-"""Are these numbers the HU of a chest? What is not is refused with the likely mistake."""
+"""Checks that intensities are the HU of a chest, and names the likely mistake if they are not."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from bundle.ctfindings.scan.storage import Stored
 from bundle.ctfindings.scan.volume import Volume
 
 AIR_HU = (-1100.0, -500.0)
-"""Room air and lung. What lies lower is padding, which may be -2000, -3024 or -8192 and says nothing."""
+"""Room air and lung. Lower values are padding, such as -2000, -3024 or -8192, and are ignored."""
 
 TISSUE_HU = (-200.0, 300.0)
 """From fat to enhanced blood."""
 
 DENSE_HU = (600.0, 2000.0)
-"""Cortical bone and metal: a few percent of a chest. Soft tissue lies here when an intercept of -1024 was left out."""
+"""Cortical bone and metal, a few percent of a chest; soft tissue if an intercept of -1024 is missing."""
 
 
 def to_hu(path: str | Path, volume: Volume, stored: Stored) -> np.ndarray:
-    """HU of a volume, (X, Y, Z) float32: its values, rescaled once where the record says so.
+    """HU (X, Y, Z) float32: the values of a volume with the rescale of ``stored`` applied once.
 
     Raises:
-        ScanError: when the result is no HU of a chest; or when the file is in HU already and the record asks for a
-            rescale.
+        ScanError: if the result is not HU of a chest, or the file is already in HU and would be rescaled twice.
     """
     values = np.asarray(volume.array, dtype=np.float32)
     if not stored.rescales:
@@ -38,7 +37,7 @@ def to_hu(path: str | Path, volume: Volume, stored: Stored) -> np.ndarray:
         if not hu_problem(values, volume.array.dtype):
             raise ScanError(
                 path,
-                f"is in HU already, but its record asks for {asked}: that would rescale it twice; take them out",
+                f"is already in HU, but its record gives {asked}, which would rescale it twice; remove them",
                 "rescaled twice",
             )
         raise ScanError(path, f"after {asked} of its record, {problem}", "not in HU")
@@ -46,12 +45,11 @@ def to_hu(path: str | Path, volume: Volume, stored: Stored) -> np.ndarray:
 
 
 def hu_problem(values: np.ndarray, stored: np.dtype) -> str:
-    """What speaks against HU of a chest, with the likely mistake; empty when nothing does.
+    """Why values are not HU of a chest, with the likely mistake; empty if they are.
 
-    A chest holds air (lungs, and mostly the room) near -1000 HU and soft tissue between fat (-100) and enhanced blood
-    (+300). Without air the values are windowed or not rescaled; without tissue they were rescaled twice; and where as
-    much as a whole body lies near +1000, the intercept was left out, even if padding looks like air. The lowest value
-    says nothing.
+    A chest scan contains air (lungs and usually the room) near -1000 HU and soft tissue between fat (-100) and enhanced
+    blood (+300). Without air, the values are windowed or not rescaled. Without tissue, they were rescaled twice. If as
+    many voxels as a whole body has are near +1000, the intercept is missing, even if padding looks like air.
 
     Args:
         values: (X, Y, Z) float32, finite.
@@ -59,8 +57,8 @@ def hu_problem(values: np.ndarray, stored: np.dtype) -> str:
     """
     low, high = float(values.min()), float(values.max())
     if low == high:
-        return f"all voxels are {low:g}; a CT is expected"
-    expected = f"intensities span {low:g}..{high:g}; a CT in HU is expected (air near -1000)."
+        return f"expected a CT, found that all voxels are {low:g}; export the scan again"
+    expected = f"expected a CT in HU (air near -1000), found values in {low:g}..{high:g}."
     if stored == np.uint8 or (low >= 0 and high <= 255):
         return f"{expected} Was an 8-bit export loaded?"
     sample = values[tuple(slice(None, None, max(1, size // 128)) for size in values.shape)]
@@ -72,7 +70,8 @@ def hu_problem(values: np.ndarray, stored: np.dtype) -> str:
     if air < 0.005:
         return f"{expected} Is it a label map, a windowed image, or were slope and intercept left out?"
     if dense > 0.12:
-        return f"{expected} {100 * dense:.0f} % of the voxels lie between 600 and 2000: was an intercept of -1024 left out?"
+        share = f"{100 * dense:.0f} % of the voxels are in 600..2000"
+        return f"{expected} {share}: was an intercept of -1024 left out?"
     if tissue < 0.03:
         return f"{expected} {100 * tissue:.1f} % of the voxels are soft tissue (-200..300): was HU rescaled twice?"
     if (beyond := float((sample > 4000).mean())) > 0.02:

@@ -1,9 +1,9 @@
-"""The lungs of a chest CT by threshold and shape, without a network: for scans that nobody has segmented.
+"""Segments the lungs of a chest CT by threshold and shape, without a network.
 
-Every number here is a property of bodies or of CT in HU, mm or ml, so that it holds for other voxel sizes and other
-scanners. The result has the air, the vessels and what lies within the lung; it has not the trachea and main bronchi,
-gas of the bowel, air around the body, nor pleural fluid. Consolidation is found where lung surrounds it or where a gap
-in the outline of the lung shows it, not where it fills a lobe down to the chest wall: see docs/masks.md.
+Every constant is a property of bodies or of CT in HU, mm or ml, so it holds for other voxel sizes and scanners. The
+mask contains air, vessels and lesions within the lung. It excludes trachea and main bronchi, bowel gas, air around the
+body and pleural fluid. Consolidation is included if lung surrounds it or if it leaves a gap in the lung outline, but
+not if it fills a lobe down to the chest wall: see docs/masks.md.
 """
 
 from __future__ import annotations
@@ -18,102 +18,68 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bundle.ctfindings.scan.airways import central_airways
-
-Mask = NDArray[np.bool_]
+from bundle.ctfindings.scan.body_mask import Array, Mask, body_region, enlarged, pooled, to_upright
 
 LUNG_HU = -400.0
-"""Half way between inflated lung (-850) and tissue (50): where partial volume puts the border."""
-BODY_HU = -300.0
+"""Half way between inflated lung (-850) and tissue (50), where partial volume puts the border."""
 GAS_HU = -950.0
-"""The middle of free gas, in the bowel or around the body, is below; that of lung, even emphysematous, is not
-throughout.
-"""
+"""The median of free gas, in the bowel or around the body, is below; that of lung, even emphysematous, is above."""
 GAS_MARGIN_HU = 30.0
 GAS_SHARE = 0.6
-"""Share of a region's inner voxels below ``GAS_HU`` from which on it is gas."""
+"""A region is gas if at least this share of its inner voxels is below ``GAS_HU``."""
 INNER_MM = 3.0
-"""Depth at which partial volume with a wall no longer counts."""
+"""Distance from a wall at which partial volume is negligible."""
 POCKET_MM = 10.0
-"""Over this width gas of the stomach is even, while lung has vessels."""
+"""Over this width stomach gas is uniform, while lung has vessels."""
 POCKET_ML = 10.0
 WALL_SHARE = 0.4
-"""Share of tissue within ``POCKET_MM`` of a pocket; around a bulla there is less."""
-WORKING_MM = 2.0
-"""Smaller voxels are averaged up to this: it is finer than the walls that matter, and quick."""
+"""Minimum share of tissue within ``POCKET_MM`` of a gas pocket; around a bulla it is lower."""
 COARSE_MM = 8.0
-"""Coarse enough to take no time, fine enough for the volume of the lungs."""
+"""Coarse enough to be fast, fine enough for the volume of the lungs."""
 SMOOTHING_MM = 1.0
-"""Standard deviation of the filter against noise."""
+"""Standard deviation of the Gaussian filter against noise."""
 MIN_LUNG_ML = 30.0
-"""Regions that are smaller are pockets of gas or corners of the lung that closing takes in anyway."""
+"""Smaller regions are gas pockets, or corners of the lung that closing adds anyway."""
 LARGE_SHARE = 0.1
-"""Of the largest region, from which on a further one is lung wherever it lies; a smaller one must lie between the
-outlines of the large.
-"""
+"""A region larger than this share of the largest is lung wherever it lies; a smaller one must lie between the large."""
 CLOSING_MM = 8.0
-"""Radius of vessels at the hilum and of nodules at the pleura that belong to the lung."""
+"""Radius of the hilar vessels and pleural nodules that belong to the lung."""
 HOLE_MM2 = 300.0
 """Larger holes of an axial slice may be the dome of the diaphragm."""
 SIDE_SHARE = 0.15
-"""Least share of both lungs that one has: a collapsed one is small."""
+"""Minimum share of the volume of both lungs that one lung has: a collapsed one is small."""
 SPLIT_MM = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
-"""Depths at which left and right lung are looked for apart, where they touch."""
+"""Erosion depths that are tried to separate left and right lung where they touch."""
 
 
-def lung_mask(hu: NDArray[Any], affine: NDArray[np.float64]) -> Mask:
-    """The lungs.
+def lung_mask(hu: NDArray[Any], affine: Array) -> Mask:
+    """The lungs, (X, Y, Z); empty if the scan shows none.
 
     Args:
-        hu: the scan (X, Y, Z) in HU, in any order of its axes.
+        hu: (X, Y, Z) in HU, axes in any order.
         affine: (4, 4), voxel index to RAS world mm.
-
-    Returns:
-        (X, Y, Z), true in the lungs; nowhere, where the scan shows none.
     """
-    upright, spacing, from_ras = _upright(hu, affine)
-    small, factors = _pooled(upright, spacing)
-    found = _enlarged(_lungs(small, spacing * factors), factors, upright.shape)
+    upright, spacing, from_ras = to_upright(hu, affine)
+    small, factors = pooled(upright, spacing)
+    found = enlarged(_lungs(small, spacing * factors), factors, upright.shape)
     return np.ascontiguousarray(nib.orientations.apply_orientation(found, from_ras))
 
 
-def body_mask(hu: NDArray[Any], affine: NDArray[np.float64]) -> Mask:
-    """The body without the table, (X, Y, Z), with all that it encloses; see ``lung_mask`` for the arguments."""
-    upright, spacing, from_ras = _upright(hu, affine)
-    small, factors = _pooled(upright, spacing)
-    found = _body(small, spacing * factors)
-    for level in range(found.shape[2]):
-        found[:, :, level] = ndimage.binary_fill_holes(found[:, :, level])
-    found = _enlarged(found, factors, upright.shape)
-    return np.ascontiguousarray(nib.orientations.apply_orientation(found, from_ras))
-
-
-def lung_litres(hu: NDArray[Any], affine: NDArray[np.float64], working_mm: float = COARSE_MM) -> float:
-    """Volume of the lungs in litres, from a coarse grid: tells a whole chest from another region, in a fraction of the
-    mask's time.
+def lung_litres(hu: NDArray[Any], affine: Array) -> float:
+    """Approximate lung volume in litres, fast: distinguishes a whole chest from another region.
 
     Args:
-        hu: as for ``lung_mask``.
-        affine: as for ``lung_mask``.
-        working_mm: voxels are pooled to about this size.
+        hu: (X, Y, Z) in HU, axes in any order.
+        affine: (4, 4), voxel index to RAS world mm.
     """
-    upright, spacing, _ = _upright(hu, affine)
-    small, factors = _pooled(upright, spacing, working_mm)
+    upright, spacing, _ = to_upright(hu, affine)
+    small, factors = pooled(upright, spacing, COARSE_MM)
     voxel = spacing * factors
     return float(np.count_nonzero(_lungs(small, voxel)) * voxel.prod() / 1e6)
 
 
-def _upright(
-    hu: NDArray[Any], affine: NDArray[np.float64]
-) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
-    """The scan with axes to right, front and head, its voxel size in mm, and the way back."""
-    to_ras = nib.orientations.io_orientation(affine)
-    from_ras = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), to_ras)
-    spacing = np.linalg.norm(np.asarray(affine, np.float64)[:3, :3], axis=0)[np.argsort(to_ras[:, 0])]
-    return nib.orientations.apply_orientation(hu, to_ras), spacing, from_ras
-
-
-def _lungs(hu: NDArray[np.float32], voxel: NDArray[np.float64]) -> Mask:
-    """The lungs on the working grid, axes to right, front and head; ``voxel`` in mm."""
+def _lungs(hu: NDArray[np.float32], voxel: Array) -> Mask:
+    """The lungs on the pooled upright grid with voxels of ``voxel`` mm."""
     smooth = ndimage.gaussian_filter(hu, np.minimum(SMOOTHING_MM / voxel, 1.0))
     air = smooth < LUNG_HU
     air &= ~_air_around_the_body(air, smooth, voxel)
@@ -131,27 +97,27 @@ def _lungs(hu: NDArray[np.float32], voxel: NDArray[np.float64]) -> Mask:
     return result
 
 
-def _box(mask: Mask, voxel: NDArray[np.float64]) -> tuple[slice, ...]:
-    """The part of the grid around a mask, with room for closing; all of it for an empty mask."""
+def _box(mask: Mask, voxel: Array) -> tuple[slice, ...]:
+    """Bounding box of a mask with a margin for closing; the whole grid for an empty mask."""
     found = ndimage.find_objects(mask.view(np.uint8))
     margin = np.ceil(2 * CLOSING_MM / voxel).astype(int)
-    return (
-        tuple(
-            slice(max(part.start - int(room), 0), part.stop + int(room))
-            for part, room in zip(found[0], margin, strict=True)
-        )
-        if found
-        else (slice(None),) * 3
+    return _with_margin(found[0], margin) if found else (slice(None),) * 3
+
+
+def _with_margin(box: Sequence[slice], margin: NDArray[np.int_]) -> tuple[slice, ...]:
+    """A box enlarged on all sides, in voxels."""
+    return tuple(
+        slice(max(side.start - int(room), 0), side.stop + int(room)) for side, room in zip(box, margin, strict=True)
     )
 
 
-def _air_around_the_body(air: Mask, hu: NDArray[np.float32], voxel: NDArray[np.float64]) -> Mask:
-    """Air that reaches the side of an axial slice, and is not a lung that the field of view cuts.
+def _air_around_the_body(air: Mask, hu: NDArray[np.float32], voxel: Array) -> Mask:
+    """Air that reaches the side of an axial slice, except lung that the field of view truncates.
 
-    Slices are looked at one by one, since at the neck and through the bowel the air inside meets that outside. A lung
-    that is cut has tissue of the body on two sides at least; a strip of air before or behind the body has it on one.
+    Works slice by slice, because air inside and outside the body connect at the neck and through the bowel. A truncated
+    lung has body tissue on at least two sides; a strip of air in front of or behind the body has it on one.
     """
-    body = _body(hu, voxel)
+    body = body_region(hu, voxel)
     on_sides = np.zeros(air.shape, np.uint8)
     for axis in (0, 1):
         on_sides += np.logical_or.accumulate(body, axis=axis)
@@ -164,7 +130,7 @@ def _air_around_the_body(air: Mask, hu: NDArray[np.float32], voxel: NDArray[np.f
             medians = np.asarray(ndimage.median(hu[:, :, level], parts, touching))
             enclosed = np.asarray(ndimage.mean(on_sides[:, :, level] >= 2, parts, touching))
             outside[:, :, level] = np.isin(parts, touching[(medians < GAS_HU) | (enclosed < 0.5)])
-    # What lies over or under air outside is outside as well.
+    # Air directly above or below outside air is outside as well.
     for level, neighbour in [*pairwise(levels), *pairwise(reversed(levels))]:
         parts, touching = _parts_at_the_side(air[:, :, neighbour] & ~outside[:, :, neighbour])
         if len(touching):
@@ -174,36 +140,23 @@ def _air_around_the_body(air: Mask, hu: NDArray[np.float32], voxel: NDArray[np.f
 
 
 def _parts_at_the_side(air: Mask) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Connected parts of one slice, numbered from 1, and the numbers of those that reach its edge."""
+    """Connected parts of one slice, numbered from 1, and the numbers of those that touch its edge."""
     parts, _ = ndimage.label(air)
     return parts, np.setdiff1d(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]), 0)
 
 
-def _body(hu: NDArray[np.float32], voxel: NDArray[np.float64]) -> Mask:
-    """The largest region of tissue once thin things, such as a table, are taken off."""
-    block = 2 * np.maximum(1, np.round(3.0 / voxel)).astype(int) + 1
-    solid = (hu > BODY_HU).view(np.uint8)
-    parts, count = ndimage.label(ndimage.minimum_filter(solid, block, mode="nearest"))
-    if count == 0:
-        return solid.astype(bool)
-    largest = (parts == 1 + np.bincount(parts.ravel())[1:].argmax()).view(np.uint8)
-    return ndimage.maximum_filter(largest, block).astype(bool)
-
-
 def _gas_of(airways: Mask, hu: NDArray[np.float32]) -> float:
-    """HU below which this scan has free gas: what its trachea shows and a margin, since scatter lifts gas inside the
-    body.
-    """
+    """HU of free gas in this scan: the median of its trachea plus a margin, since scatter raises HU inside the body."""
     if not airways.any():
         return GAS_HU
     return float(np.clip(np.median(hu[airways]) + GAS_MARGIN_HU, GAS_HU, GAS_HU + GAS_MARGIN_HU))
 
 
-def _gas_below(air: Mask, hu: NDArray[np.float32], gas_hu: float, voxel: NDArray[np.float64]) -> Mask:
-    """Gas of stomach and bowel, also where a thin diaphragm does not part it from the lung.
+def _gas_below(air: Mask, hu: NDArray[np.float32], gas_hu: float, voxel: Array) -> Mask:
+    """Gas of stomach and bowel, also where only a thin diaphragm separates it from the lung.
 
-    Such gas is even over 10 mm, has tissue around it and lies in the lower half of the air of the scan; a bulla has
-    lung around it.
+    Such gas is uniform over 10 mm, surrounded by tissue and in the lower half of the air of the scan; a bulla is
+    surrounded by lung.
     """
     size = np.maximum(1, np.round(POCKET_MM / voxel)).astype(int)
     mean = ndimage.uniform_filter(hu, size, mode="nearest")
@@ -215,9 +168,7 @@ def _gas_below(air: Mask, hu: NDArray[np.float32], gas_hu: float, voxel: NDArray
         middle = (where[2].start + where[2].stop) / 2
         if own.sum() * float(np.prod(voxel)) / 1000 < POCKET_ML or middle > (levels[0] + levels[-1]) / 2:
             continue
-        near = tuple(
-            slice(max(side.start - int(room), 0), side.stop + int(room)) for side, room in zip(where, size, strict=True)
-        )
+        near = _with_margin(where, size)
         own = parts[near] == part
         shell = ndimage.maximum_filter(own.view(np.uint8), 2 * size + 1).astype(bool) & ~own
         if (hu[near][shell] > LUNG_HU).mean() > WALL_SHARE:
@@ -230,14 +181,14 @@ def _gas_below(air: Mask, hu: NDArray[np.float32], gas_hu: float, voxel: NDArray
     return air & (to_pocket <= POCKET_MM) & (to_pocket < to_lung)
 
 
-def _inner(air: Mask, voxel: NDArray[np.float64]) -> Mask:
-    """Air at least ``INNER_MM`` away from a wall."""
+def _inner(air: Mask, voxel: Array) -> Mask:
+    """Air at least ``INNER_MM`` from a wall."""
     block = 2 * np.ceil(INNER_MM / voxel).astype(int) + 1
     return ndimage.minimum_filter(air.view(np.uint8), block, mode="nearest").astype(bool)
 
 
-def _lung_regions(air: Mask, hu: NDArray[np.float32], voxel: NDArray[np.float64]) -> Mask:
-    """The connected regions of air that are lungs by size, place and by what is in them."""
+def _lung_regions(air: Mask, hu: NDArray[np.float32], voxel: Array) -> Mask:
+    """The connected regions of air that are lungs by their size, position and HU."""
     parts, count = ndimage.label(air)
     if count == 0:
         return air
@@ -264,21 +215,19 @@ def _lung_regions(air: Mask, hu: NDArray[np.float32], voxel: NDArray[np.float64]
 
 
 def _lies_between(large: Sequence[tuple[slice, ...]], small: tuple[slice, ...]) -> bool:
-    """Whether the middle of a box lies in the upper two thirds of the box around others: below are stomach and bowel."""
+    """Whether the centre of a box is in the upper two thirds of the box around others; stomach and bowel are below."""
     for axis in range(3):
         low, high = min(box[axis].start for box in large), max(box[axis].stop for box in large)
         middle = (small[axis].start + small[axis].stop) / 2
         floor = low + (high - low) / 3 if axis == 2 else low
-        # A lung that is split by a tumour may have its apex apart, above the rest.
+        # A tumour may separate the apex of a lung from the rest, above it.
         if middle < floor or (axis < 2 and middle > high):
             return False
     return True
 
 
-def _sides(lungs: Mask, voxel: NDArray[np.float64]) -> list[Mask]:
-    """Right and left lung apart, so that what lies between them is not taken for a hole; both as one where they cannot
-    be told.
-    """
+def _sides(lungs: Mask, voxel: Array) -> list[Mask]:
+    """Right and left lung separately, so that the space between them is not a hole; one mask if they do not separate."""
     total = int(lungs.sum())
     if total == 0:
         return []
@@ -304,8 +253,8 @@ def _sides(lungs: Mask, voxel: NDArray[np.float64]) -> list[Mask]:
     return [lungs]
 
 
-def _filled(lung: Mask, voxel: NDArray[np.float64]) -> Mask:
-    """With vessels, nodules and consolidation that lung surrounds, and gaps of the outline closed."""
+def _filled(lung: Mask, voxel: Array) -> Mask:
+    """The lung with the vessels, nodules and consolidation it surrounds, and with gaps in its outline closed."""
     closed = ndimage.binary_fill_holes(_closed(lung, CLOSING_MM, voxel))
     limit = HOLE_MM2 / float(voxel[0] * voxel[1])
     for level in range(closed.shape[2]):
@@ -317,36 +266,11 @@ def _filled(lung: Mask, voxel: NDArray[np.float64]) -> Mask:
     return closed
 
 
-def _closed(mask: Mask, radius_mm: float, voxel: NDArray[np.float64]) -> Mask:
-    """Closing by a ball in mm. Outside the scan counts as set where the mask reaches the border."""
+def _closed(mask: Mask, radius_mm: float, voxel: Array) -> Mask:
+    """Closing with a ball. Where the mask reaches the border, voxels outside the scan count as set."""
     pad = np.ceil(radius_mm / voxel).astype(int) + 1
     padded = np.pad(mask, [(width, width) for width in pad], mode="edge")
     grown = ndimage.distance_transform_edt(~padded, sampling=voxel) <= radius_mm
     shrunk = ndimage.distance_transform_edt(grown, sampling=voxel) > radius_mm
     inside = tuple(slice(width, width + size) for width, size in zip(pad, mask.shape, strict=True))
     return shrunk[inside] | mask
-
-
-def _pooled(
-    hu: NDArray[Any], spacing: NDArray[np.float64], working_mm: float = WORKING_MM
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Means of blocks of voxels up to ``working_mm``, and the blocks' sizes; incomplete blocks at the end repeat the
-    last voxel.
-    """
-    factors = np.maximum(1, np.floor(working_mm / spacing + 1e-3)).astype(np.int64)
-    missing = [(0, int(-size % factor)) for size, factor in zip(hu.shape, factors, strict=True)]
-    padded = np.pad(hu, missing, mode="edge") if any(end for _, end in missing) else hu
-    x, y, z = (int(size) for size in np.asarray(padded.shape) // factors)
-    blocks = padded.reshape(x, factors[0], y, factors[1], z, factors[2])
-    return blocks.mean(axis=(1, 3, 5), dtype=np.float32), factors
-
-
-def _enlarged(mask: Mask, factors: NDArray[np.int64], shape: tuple[int, ...]) -> Mask:
-    """The mask on the scan's own grid, its border drawn between the centres of the working grid."""
-    if (factors == 1).all():
-        return mask
-    offset = (1 / factors - 1) / 2
-    values = ndimage.affine_transform(
-        mask.astype(np.float32), 1 / factors, offset, shape, order=1, mode="nearest", output=np.float32
-    )
-    return values > 0.5

@@ -1,4 +1,4 @@
-"""Writing a large integer NIfTI plane by plane: little memory, little time, and a file that appears only when complete."""
+"""Writes a large integer NIfTI plane by plane, with little memory and time."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def write_planes(
     largest: float = 0.0,
     dtype: DTypeLike = np.uint8,
 ) -> None:
-    """Writes a volume.
+    """Write a volume. The file appears only when it is complete.
 
     Args:
         path: ends in ``.nii.gz``.
-        planes: ``[Y, X]`` in the order of the third axis, channel after channel.
-        shape: of the volume, ``(X, Y, Z)`` or ``(X, Y, Z, F)``.
+        planes: ``[Y, X]`` along the third axis, channel after channel.
+        shape: shape of the volume, ``(X, Y, Z)`` or ``(X, Y, Z, F)``.
         affine: ``(4, 4)``, voxel index to RAS mm.
         description: free text of the NIfTI header, at most 79 bytes.
-        scale: by which readers multiply the stored values.
-        largest: value that viewers show brightest; 0 leaves it to them.
-        dtype: of the planes, uint8 or little-endian int16.
+        scale: factor by which readers multiply the stored values.
+        largest: value that viewers display brightest; 0 lets them choose.
+        dtype: type of the planes, uint8 or little-endian int16.
     """
     header = nib.Nifti1Header(endianness="little")
     header.set_data_dtype(dtype)
@@ -53,7 +53,7 @@ def write_planes(
     header["magic"] = b"n+1"
     header["vox_offset"] = 352
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        # Packing was most of the time of an answer; ISA-L takes a fifth of zlib's for the same size.
+        # Compression was most of the time of an answer; ISA-L takes a fifth of zlib's for the same size.
         packer = isal_zlib.compressobj(level=1, wbits=_GZIP)
         file.write(packer.compress(header.binaryblock + b"\0\0\0\0"))
         for plane in planes:

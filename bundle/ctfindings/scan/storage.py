@@ -1,6 +1,4 @@
-"""How the voxels of a file become HU with a place in the patient, where the file does not say so itself but a table
-does.
-"""
+"""Rescale and geometry of a scan that a table gives because the file itself lacks them."""
 
 from __future__ import annotations
 
@@ -12,14 +10,13 @@ import numpy as np
 
 
 class Stored(NamedTuple):
-    """What a study record knows of its file, the entry ``stored`` of a datalist. All are optional.
+    """The entry ``stored`` of a study in a datalist. All values are optional.
 
     Attributes:
-        slope: HU = slope x stored value + intercept; applied once, by ``load_scan``.
+        slope: HU = slope x stored value + intercept; ``load_scan`` applies this once.
         intercept: see ``slope``.
-        affine: voxel indices to RAS world mm, (4, 4), in place of that of the file; None keeps the file's.
-        axes: where the three axes of the array point, such as ``IPL``, for files without geometry; the middle of the
-            scan is at 0.
+        affine: voxel index to RAS world mm, (4, 4), instead of the file's; None keeps the file's.
+        axes: directions of the array axes, such as ``IPL``, for files without geometry; the scan is centred at 0.
         spacing_mm: voxel size along these axes.
     """
 
@@ -31,11 +28,11 @@ class Stored(NamedTuple):
 
     @property
     def rescales(self) -> bool:
-        """Whether the voxels are not in HU as they are."""
+        """Whether the stored values need a rescale to HU."""
         return (self.slope, self.intercept) != (1.0, 0.0)
 
     def affine_of(self, shape: Sequence[int]) -> np.ndarray | None:
-        """Voxel indices to RAS world mm, (4, 4) float64, for an array of this shape; None when the record does not say."""
+        """Voxel index to RAS world mm, (4, 4) float64, for an array of this shape; None without a geometry."""
         if self.affine is not None:
             return np.asarray(self.affine, np.float64)
         if self.axes is None or self.spacing_mm is None:
@@ -48,41 +45,37 @@ class Stored(NamedTuple):
         return affine
 
     def record(self) -> dict[str, Any]:
-        """The entry of a datalist: what differs from the default."""
+        """The entry of a datalist: the values that differ from the default."""
         return {name: value for name, value in self._asdict().items() if value != self._field_defaults[name]}
 
 
 def stored_from(entry: Mapping[str, Any] | None) -> Stored:
-    """The entry ``stored`` of a study record.
+    """Parse the entry ``stored`` of a study.
 
     Raises:
-        ValueError: when it is no mapping, has an unknown key, or a value that is no number, no 4 x 4 affine or no axes.
+        ValueError: if it is not a mapping, has an unknown key, or a value is invalid.
     """
     if entry is not None and not isinstance(entry, Mapping):
-        raise ValueError(f"stored is {entry!r}; give a mapping such as {{'intercept': -8192}}")
+        raise ValueError(f"stored: expected a mapping such as {{'intercept': -8192}}, got {entry!r}")
     values = dict(entry or {})
     unknown = sorted(set(values) - set(Stored._fields))
     if unknown:
-        raise ValueError(f"stored has {unknown[0]!r}; known are {', '.join(Stored._fields)}")
+        raise ValueError(f"stored: unknown key {unknown[0]!r}; choose from {', '.join(Stored._fields)}")
     try:
         slope, intercept = float(values.get("slope", 1)), float(values.get("intercept", 0))
         affine = None if values.get("affine") is None else np.asarray(values["affine"], np.float64)
         spacing = None if values.get("spacing_mm") is None else np.asarray(values["spacing_mm"], np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"stored holds a value that is no number ({error}); correct it") from error
+        raise ValueError(f"stored: expected numbers ({error}); correct the datalist") from error
     axes = values.get("axes")
     if not np.isfinite([slope, intercept]).all() or slope <= 0:
-        raise ValueError(
-            f"stored has slope {slope:g} and intercept {intercept:g}; numbers with a positive slope are expected"
-        )
+        raise ValueError(f"stored: expected a positive slope and an intercept, got {slope:g} and {intercept:g}")
     if affine is not None and (affine.shape != (4, 4) or not np.isfinite(affine).all()):
-        raise ValueError("the affine of stored is no 4 x 4 matrix of numbers; correct it")
+        raise ValueError("stored: expected a 4 x 4 affine of finite numbers; correct the datalist")
     if (axes is None) != (spacing is None) or (axes is not None and not _are_axes(axes)):
-        raise ValueError(
-            f"stored has axes {axes!r}; three letters such as 'IPL', and spacing_mm with them, are expected"
-        )
+        raise ValueError(f"stored: expected axes such as 'IPL' together with spacing_mm, got axes {axes!r}")
     if spacing is not None and (spacing.shape != (3,) or not (spacing > 0).all()):
-        raise ValueError("spacing_mm of stored is not three positive numbers; correct it")
+        raise ValueError("stored: expected three positive numbers in spacing_mm; correct the datalist")
     return Stored(
         slope,
         intercept,
@@ -93,7 +86,7 @@ def stored_from(entry: Mapping[str, Any] | None) -> Stored:
 
 
 def _are_axes(axes: Any) -> bool:
-    """Whether these are three letters, one of each pair R L, A P, S I."""
+    """Whether these are three letters, one of each pair R/L, A/P and S/I."""
     pairs = ("RL", "AP", "SI")
     return (
         isinstance(axes, str) and len(axes) == 3 and all(sum(letter in pair for letter in axes) == 1 for pair in pairs)

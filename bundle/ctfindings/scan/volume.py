@@ -6,17 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
 
 class Volume(NamedTuple):
     """A 3D image as stored.
 
     Attributes:
-        array: voxels, (X, Y, Z) in the order of storage, any number type, with the file's rescale applied once.
-        affine: voxel indices to RAS world in mm, (4, 4) float64.
+        array: voxels (X, Y, Z) in storage order, any number type, with the file's own rescale applied.
+        affine: voxel index to RAS world mm, (4, 4) float64.
         source_format: nifti, nrrd, metaimage, npz or dicom.
-        warnings: what a reader should know, one sentence each.
+        warnings: one sentence each.
     """
 
     array: np.ndarray

@@ -1,6 +1,4 @@
-"""Rad-ChestCT: arrays without geometry at 0.8 mm, and labels of 84 abnormalities that map onto the 18 findings. It has
-no reports.
-"""
+"""Rad-ChestCT as a source: arrays at 0.8 mm, and 84 abnormalities that map to the 18 findings; no reports."""
 
 from __future__ import annotations
 
@@ -12,18 +10,14 @@ from bundle.ctfindings.files.csv_table import Row, Table, TableError, stream_tab
 from bundle.ctfindings.files.folders import files_below
 from bundle.ctfindings.findings import FINDINGS, LABEL_SETS, Finding
 from bundle.ctfindings.scan.storage import Stored
-from bundle.ctfindings.sources.preparation.candidate import Candidate
-from bundle.ctfindings.sources.preparation.ledger import Ledger
-from bundle.ctfindings.sources.preparation.make_datalist import Source
+from bundle.ctfindings.sources.preparation.source import Candidate, Ledger, Source
 from bundle.ctfindings.sources.preparation.splits import split_name
 
 STORED = Stored(axes="IPL", spacing_mm=(0.8, 0.8, 0.8))
-"""The first axis runs from head to feet, the second from front to back, the third from right to left. HU were clipped
-to [-1000, 1000].
-"""
+"""The axes of the arrays run from head to feet, front to back and right to left; their HU are clipped to +-1000."""
 
 ID_COLUMNS = ("NoteAcc_DEID", "")
-"""Name of a scan in the label tables; in the publisher's examples the column has no name."""
+"""Column with the names of the scans in the label tables; the publisher's examples leave it unnamed."""
 
 SUFFIX = ".npz"
 _LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0}
@@ -32,7 +26,7 @@ Labelling = Literal["standard", "extended"]
 
 
 class _Labels(NamedTuple):
-    """A row of a label table: where it stands, the split of the table and the 18 labels."""
+    """A row of a label table, the split of the table, and the 18 labels."""
 
     table: Path
     line: int
@@ -41,10 +35,10 @@ class _Labels(NamedTuple):
 
 
 def mapped_abnormalities(finding: Finding, labelling: Labelling) -> tuple[str, ...]:
-    """The abnormalities that make a finding positive; none where the labelling does not ask for it.
+    """The abnormalities that make a finding positive; empty if the labelling does not include the finding.
 
-    "standard" is that of the literature, with the 16 findings of ``LABEL_SETS["radchest16"]``. "extended" is clinically
-    closer, knows all 18, and its numbers compare with nobody's.
+    "standard" is the mapping of the literature with the 16 findings of ``LABEL_SETS["radchest16"]``. "extended" is
+    clinically closer and includes all 18; its results are not comparable with published ones.
     """
     if labelling == "extended":
         return finding.radchestct if finding.radchestct_extended is None else finding.radchestct_extended
@@ -52,27 +46,25 @@ def mapped_abnormalities(finding: Finding, labelling: Labelling) -> tuple[str, .
 
 
 def read_source(root: Path, tables: Sequence[Path], labelling: Labelling, all_test: bool) -> Source:
-    """The scans below a folder that a label table names.
+    """The scans in a folder that a label table names.
 
     Args:
-        root: folder with the ``.npz`` files, in any depth.
-        tables: the label tables, one for each split, with the word train, valid or test in the name; empty to take
-            those below ``root``.
+        root: folder with the ``.npz`` files at any depth.
+        tables: label tables, one per split, with train, valid or test in the file name; empty to find them in ``root``.
         labelling: see ``mapped_abnormalities``.
-        all_test: whether all scans form the test split, as in published evaluations; else the splits are the
-            publisher's.
+        all_test: whether all scans form the test split, as in published evaluations, instead of the publisher's splits.
 
     Raises:
-        ValueError: when the folder or the tables are missing, a table lacks an abnormality, a label is none of 1 and 0,
-            or a scan is in two tables.
+        ValueError: if the folder or the tables are missing, a table lacks an abnormality, a label is not 1 or 0, or a
+            scan is in two tables.
     """
     if not root.is_dir():
-        raise ValueError(f"{root}: there is no such folder; give the folder of the Rad-ChestCT scans")
+        raise ValueError(f"{root}: no such folder; give the folder of the Rad-ChestCT scans")
     files = files_below(root)
     found = list(tables) or [path for path in files if path.match("img*Labels*.csv")]
     if not found:
         raise ValueError(
-            f"{root}: holds no label table such as imgtrain_Abnormality_and_Location_Labels.csv; name them with --labels"
+            f"{root}: found no label table such as imgtrain_Abnormality_and_Location_Labels.csv; give it with --labels"
         )
     ledger = Ledger()
     scans: dict[str, list[Path]] = {}
@@ -86,21 +78,23 @@ def read_source(root: Path, tables: Sequence[Path], labelling: Labelling, all_te
             folders = ", ".join(str(path.parent) for path in paths)
             ledger.drop(line, name, "two scans of one name", f"in {folders}: remove all but one")
         elif not paths:
-            ledger.drop(line, name, "no such scan", f"{table.name}: there is no file {name}{SUFFIX}")
+            ledger.drop(line, name, "no such scan", f"{table.name}: no such file as {name}{SUFFIX}")
         else:
             candidate = Candidate(line, name, "", paths[0], labels=values, stored=STORED.record())
             candidate.split = "test" if all_test else split
             candidates.append(candidate)
     known = {name.lower() for name in labels}
     for name in sorted(set(scans) - known):
-        ledger.drop(0, name, "no row of labels", "no table names the scan, and labels are all there is to learn from")
+        ledger.drop(
+            0, name, "no row of labels", "no table names the scan, and Rad-ChestCT has only labels to learn from"
+        )
     mapped = [finding.name for finding in FINDINGS if mapped_abnormalities(finding, labelling)]
+    comparable = "(LABEL_SETS radchest16)" if labelling == "standard" else "(not comparable with published numbers)"
     origin = {
         "tables": ", ".join(path.name for path in found),
-        "labels": f"Rad-ChestCT's, {labelling} mapping onto {len(mapped)} findings"
-        + ("; not comparable with published numbers" if labelling == "extended" else " (LABEL_SETS radchest16)"),
+        "labels": f"Rad-ChestCT's, {labelling} mapping to {len(mapped)} findings {comparable}",
         "intensities": "HU, clipped to -1000..1000 by the publisher",
-        "patients": "not in the label tables: each scan counts as a patient of its own",
+        "patients": "not in the label tables: each scan counts as its own patient",
         "splits": "all scans are test" if all_test else "the publisher's",
     }
     return Source(
@@ -109,24 +103,18 @@ def read_source(root: Path, tables: Sequence[Path], labelling: Labelling, all_te
 
 
 def _read_tables(paths: Sequence[Path], labelling: Labelling, ledger: Ledger) -> dict[str, _Labels]:
-    """Labels by scan name.
-
-    Raises:
-        TableError: when a scan is in two tables, or a table cannot be read.
-    """
+    """Labels by scan name. Raises a TableError if a scan is in two tables, or a table is invalid."""
     labels: dict[str, _Labels] = {}
     twice: set[str] = set()
     for path in paths:
         split = next((split_name(word) for word in ("train", "valid", "test") if word in path.name.lower()), None)
         if split is None:
-            raise TableError(path, "its name has none of train, valid and test, which says the split; rename it")
+            raise TableError(path, "expected train, valid or test in the file name, which gives the split; rename it")
         for name, entry in _rows(path, split, labelling):
             other = labels.setdefault(name, entry)
             if other.table != path:
-                raise TableError(
-                    path,
-                    f"line {entry.line}: {name} is in {other.table.name} too, line {other.line}; a scan has one split",
-                )
+                problem = f"line {entry.line}: {name} is also in {other.table.name}, line {other.line}; remove one"
+                raise TableError(path, problem)
             if other is not entry:
                 ledger.drop(entry.line, name, "id in several rows", f"{path.name}: line {other.line} has this id too")
                 twice.add(name)
@@ -145,12 +133,10 @@ def _rows(path: Path, split: str, labelling: Labelling) -> Iterator[tuple[str, _
     wanted: list[list[str]] = []
     for finding in FINDINGS:
         abnormalities = mapped_abnormalities(finding, labelling)
-        missing = [abnormality for abnormality in abnormalities if abnormality not in columns]
+        missing = [each for each in abnormalities if each not in columns]
         if missing:
-            raise TableError(
-                path,
-                f"has no column {missing[0]!r} or '{missing[0]}*LOCATION' for {finding.name}; give the original table",
-            )
+            problem = f"has no column {missing[0]!r} or '{missing[0]}*LOCATION' for {finding.name}"
+            raise TableError(path, f"{problem}; give the original table")
         wanted.append([column for abnormality in abnormalities for column in columns[abnormality]])
     for row in rows:
         name = row.values[id_column].removesuffix(SUFFIX)
@@ -158,7 +144,7 @@ def _rows(path: Path, split: str, labelling: Labelling) -> Iterator[tuple[str, _
 
 
 def _columns(table: Table) -> Mapping[str, list[str]]:
-    """Columns of each abnormality: one for each location it may be at, or one in all."""
+    """Columns of each abnormality: one per location, or a single one."""
     columns: dict[str, list[str]] = {}
     for column in table.columns:
         columns.setdefault(column.split("*")[0], []).append(column)
@@ -166,7 +152,7 @@ def _columns(table: Table) -> Mapping[str, list[str]]:
 
 
 def _label(path: Path, row: Row, columns: Sequence[str]) -> int:
-    """1 when any of the columns says so, 0 when none does, -1 without columns."""
+    """1 if any of the columns is 1, else 0; -1 without columns."""
     values = []
     for column in columns:
         value = _LABELS.get(row.values[column])

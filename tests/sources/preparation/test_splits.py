@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from bundle.ctfindings.data.datalist import SPLITS
+from bundle.ctfindings.sources.preparation.source import Candidate
 from bundle.ctfindings.sources.preparation.splits import (
+    DEFAULT_FRACTIONS,
+    assign_splits,
     check_fractions,
     draw_split,
-    patients_in_two_splits,
     pseudonym,
     split_name,
 )
@@ -21,9 +25,9 @@ def test_shares_are_kept_on_average() -> None:
 
 def test_a_split_depends_on_patient_and_seed_alone() -> None:
     patients = [str(number) for number in range(200)]
-    once = [draw_split(patient) for patient in patients]
-    assert once == [draw_split(patient) for patient in patients]
-    assert once != [draw_split(patient, seed=1) for patient in patients]
+    once = [draw_split(patient, DEFAULT_FRACTIONS) for patient in patients]
+    assert once == [draw_split(patient, DEFAULT_FRACTIONS) for patient in patients]
+    assert once != [draw_split(patient, DEFAULT_FRACTIONS, seed=1) for patient in patients]
 
 
 def test_an_empty_share_gets_nobody() -> None:
@@ -48,7 +52,17 @@ def test_words_for_splits() -> None:
 
 
 def test_patients_in_two_splits_are_found() -> None:
-    assert patients_in_two_splits({"a": {"test"}, "b": {"test", "training"}}) == ["b"]
+    studies = [Candidate(line, str(line), name, Path("scan.nii"), split="test") for line, name in enumerate("abba", 2)]
+    assert set(assign_splits(studies, DEFAULT_FRACTIONS, 0, Path("t.csv")).values()) == {"test"}
+    studies[2].split = "training"
+    with pytest.raises(ValueError, match=r"t\.csv: patients in two splits: 1, the first in lines 3, 4"):
+        assign_splits(studies, DEFAULT_FRACTIONS, 0, Path("t.csv"))
+
+
+def test_a_patient_with_one_named_split_has_all_studies_in_it() -> None:
+    studies = [Candidate(number, str(number), "p", Path("scan.nii")) for number in range(5)]
+    studies[3].split = "validation"
+    assert set(assign_splits(studies, DEFAULT_FRACTIONS, 0, Path("t.csv")).values()) == {"validation"}
 
 
 def test_a_pseudonym_groups_without_showing_the_number() -> None:

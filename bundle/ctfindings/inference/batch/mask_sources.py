@@ -23,8 +23,9 @@ from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.fingerprint import input_signature
 from bundle.ctfindings.inference.service import FindingsService, load_service
 from bundle.ctfindings.scan.anatomy_mask import load_anatomy_mask
+from bundle.ctfindings.scan.body_mask import body_mask
 from bundle.ctfindings.scan.load_scan import load_scan
-from bundle.ctfindings.scan.lung_mask import body_mask, lung_mask
+from bundle.ctfindings.scan.lung_mask import lung_mask
 
 MASK_VERSION = 2
 """Raised when a source gives other masks, so that older masks are made again."""

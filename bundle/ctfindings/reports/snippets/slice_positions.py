@@ -4,8 +4,6 @@ volume.
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +15,8 @@ import pydicom
 
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.folders import files_below
-from bundle.ctfindings.scan.dicom_header import DamagedHeader, read_header
-from bundle.ctfindings.scan.dicom_series import MAX_TILT_DEGREES
+from bundle.ctfindings.scan.coordinates import voxel_spacing
+from bundle.ctfindings.scan.dicom_headers import Header, image_type, is_axial, orientation, read_headers
 
 SAME_PLACE_MM = 0.5
 """Two images of one number this close together are copies of one place, further apart they make the number ambiguous.
@@ -138,7 +136,7 @@ class VolumeSlices(NamedTuple):
         volume.
         """
         axes = np.asarray(self.affine, np.float64)[:3, :3]
-        body_axis = int(np.abs(axes[2] / np.linalg.norm(axes, axis=0)).argmax())
+        body_axis = int(np.abs(axes[2] / voxel_spacing(self.affine)).argmax())
         count = int(self.shape[body_axis])
         if not all(1 <= image <= count for image in (first, last or first)):
             return Position(None, series, "no such image")
@@ -188,42 +186,20 @@ class Studies:
         """Reads the headers of one file, of the files of a zip, or of all in a folder.
 
         Raises:
-            ScanError: when a zip is damaged or encrypted.
+            ScanError: if a zip is damaged, encrypted or too large.
         """
-        if path.is_dir():
-            for item in files_below(path):
-                self.add(item)
-        elif path.suffix.lower() == ".zip":
-            self.read_zip(path)
-        else:
-            self._add(
-                path,
-                path.relative_to(self.folder).parts[0]
-                if path.parent != self.folder and path.is_relative_to(self.folder)
-                else "",
-            )
+        for header in read_headers(files_below(path) if path.is_dir() else [path], _TAGS, _numbered):
+            self._add(header)
 
-    def read_zip(self, path: Path) -> None:
-        """Reads the headers in one zip.
-
-        Raises:
-            ScanError: when it is damaged or encrypted.
-        """
-        try:
-            with zipfile.ZipFile(path) as archive:
-                for member in archive.infolist():
-                    if not member.is_dir() and "__MACOSX" not in member.filename:
-                        self._add(io.BytesIO(archive.read(member)), path.stem)
-        except (zipfile.BadZipFile, RuntimeError, EOFError) as error:
-            raise ScanError(path, f"is a damaged or encrypted zip ({error}); copy it again or unpack it") from error
-
-    def _add(self, file: Path | io.BytesIO, name: str) -> None:
-        try:
-            numbered = read_header(file, _TAGS, _numbered)
-        except DamagedHeader:
-            return  # No sentence can refer to it either: its number may be what is damaged.
-        if numbered is None:
-            return  # An archive holds notes and DICOMDIR as well.
+    def _add(self, header: Header[_Numbered]) -> None:
+        numbered, path = header.content, header.file.path
+        if numbered is None:  # Not an image, or damaged, perhaps in the very number that a sentence refers to.
+            return
+        name = ""
+        if header.file.member:
+            name = path.stem
+        elif path.parent != self.folder and path.is_relative_to(self.folder):
+            name = path.relative_to(self.folder).parts[0]
         self.files += 1
         series, image, entry = numbered.series, numbered.image, numbered.entry
         uid = numbered.study or name or "?"
@@ -275,19 +251,13 @@ def _entry(header: pydicom.Dataset) -> _Header:
     """World z of the centre of an axial CT image, or what is wrong with it."""
     if header.get("Modality") != "CT" or int(header.get("NumberOfFrames") or 1) > 1:
         return _Header(None, "not a CT image")
-    kind = {
-        str(part).upper()
-        for part in (
-            [header.get("ImageType")] if isinstance(header.get("ImageType"), str) else header.get("ImageType") or []
-        )
-    }
     position, cosines, spacing = (
         header.get(tag) for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
     )
-    if not position or not cosines or not spacing or "SECONDARY" in kind:
+    if not position or not cosines or not spacing or "SECONDARY" in image_type(header):
         return _Header(None, "not a CT image")
-    along_row, along_column = np.asarray(cosines[:3], np.float64), np.asarray(cosines[3:], np.float64)
-    if "LOCALIZER" in kind or abs(np.cross(along_row, along_column)[2]) < np.cos(np.radians(MAX_TILT_DEGREES)):
+    along_row, along_column = orientation(header)
+    if not is_axial(header):
         return _Header(None, "not axial")
     rows, columns = (int(header.get(tag) or 1) for tag in ("Rows", "Columns"))
     z = (

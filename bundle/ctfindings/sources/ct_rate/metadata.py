@@ -1,4 +1,4 @@
-"""A row of CT-RATE's metadata table: the rescale to HU and the geometry, as the DICOM headers had them."""
+"""Rescale and geometry of a CT-RATE volume from its row in the metadata table."""
 
 from __future__ import annotations
 
@@ -7,32 +7,28 @@ import json
 import numpy as np
 
 from bundle.ctfindings.files.csv_table import Row
+from bundle.ctfindings.scan.coordinates import LPS_TO_RAS
 from bundle.ctfindings.scan.storage import Stored
-from bundle.ctfindings.scan.volume import LPS_TO_RAS
-from bundle.ctfindings.sources.preparation.candidate import Grid
+from bundle.ctfindings.sources.preparation.source import Grid
 
 COLUMNS = (
-    "RescaleSlope",
-    "RescaleIntercept",
-    "XYSpacing",
-    "ZSpacing",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-)
+    "RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing", "ImagePositionPatient", "ImageOrientationPatient"
+)  # fmt: skip
 SIZE_COLUMNS = ("Columns", "Rows", "NumberofSlices")
 
 
 def stored_of(row: Row, geometry: bool = True) -> Stored:
-    """How the raw volume of a row becomes HU in the patient.
+    """Rescale and affine of the raw volume of a row.
 
-    The voxel (i, j, k) is column i, row j, slice k of the DICOM series; slices follow the normal of the images, which
-    points to the head for axial ones. This is how fVLM rebuilds the volumes.
+    Voxel (i, j, k) is column i, row j, slice k of the DICOM series. Slices follow the normal of the images, which
+    points to the head for axial ones. fVLM reconstructs the volumes in the same way.
 
     Args:
-        geometry: whether the affine is taken from the row; without, the file's own holds.
+        row: row of the metadata table.
+        geometry: whether to take the affine from the row, instead of the file's own.
 
     Raises:
-        ValueError: when a value is missing or no number.
+        ValueError: if a value is missing or not a number.
     """
     slope, intercept = _numbers(row, "RescaleSlope", 1)[0], _numbers(row, "RescaleIntercept", 1)[0]
     if not geometry:
@@ -44,12 +40,12 @@ def stored_of(row: Row, geometry: bool = True) -> Stored:
     affine[:3, 1] = cosines[3:] * along_column
     affine[:3, 2] = np.cross(cosines[:3], cosines[3:]) * _numbers(row, "ZSpacing", 1)[0]
     affine[:3, 3] = _numbers(row, "ImagePositionPatient", 3)
-    ras = (LPS_TO_RAS @ affine).round(6) + 0.0  # No minus zeros in the datalist.
+    ras = (LPS_TO_RAS @ affine).round(6) + 0.0  # Avoids negative zeros in the datalist.
     return Stored(slope, intercept, tuple(tuple(float(value) for value in values) for values in ras))
 
 
 def grid_of(row: Row) -> Grid | None:
-    """Size and voxel size as the row gives them; None when it does not."""
+    """Shape and voxel size of a row; None if it lacks them."""
     try:
         shape = tuple(int(_numbers(row, column, 1)[0]) for column in SIZE_COLUMNS)
         return Grid(shape, (*_numbers(row, "XYSpacing", 2)[::-1], *_numbers(row, "ZSpacing", 1)))
@@ -66,6 +62,6 @@ def _numbers(row: Row, column: str, count: int) -> list[float]:
     except (TypeError, ValueError):
         values = []
     if len(values) != count or not np.isfinite(values).all():
-        expected = "a number is" if count == 1 else f"{count} numbers are"
-        raise ValueError(f"line {row.line}: {column} is {text!r}; {expected} expected")
+        expected = "a number" if count == 1 else f"{count} numbers"
+        raise ValueError(f"line {row.line}: expected {expected} in {column}, got {text!r}")
     return values

@@ -1,4 +1,4 @@
-"""CT-RATE, version 1 and 2: volumes by their names, reports, labels and metadata from its tables, HU exactly once."""
+"""CT-RATE as a source, version 1 and 2: volumes by name; reports, labels and metadata from its tables."""
 
 from __future__ import annotations
 
@@ -21,16 +21,14 @@ from bundle.ctfindings.sources.ct_rate.volume_names import (
     skip_reason,
     volume_name,
 )
-from bundle.ctfindings.sources.preparation.candidate import Candidate
-from bundle.ctfindings.sources.preparation.ledger import Ledger
-from bundle.ctfindings.sources.preparation.make_datalist import Source
+from bundle.ctfindings.sources.preparation.columns import read_labels, text_of
+from bundle.ctfindings.sources.preparation.source import Candidate, Ledger, Source
 from bundle.ctfindings.sources.preparation.splits import draw_split
-from bundle.ctfindings.sources.preparation.table_row import read_labels, text_of
 
 LICENCE = "CT-RATE, CC BY-NC-SA 4.0: not for commercial use, share alike, name the source"
 NAME_COLUMN = "VolumeName"
 MASK_FOLDERS = ("ts_seg", "ts_total")
-"""Segmentations that lie beside the volumes under the same file names."""
+"""Folders of segmentations, which have the same file names as the volumes."""
 
 _TABLE_PLACES = {
     "reports": ("radiology_text_reports", "_reports.csv"),
@@ -40,18 +38,17 @@ _TABLE_PLACES = {
 }
 
 
-class Choices(NamedTuple):
-    """What the user decides.
+class CtRateOptions(NamedTuple):
+    """How CT-RATE is read.
 
     Attributes:
-        intensities: "raw" when volumes still need the rescale of the metadata table, "hu" when not; "folder" tells by
-            the name of the
-            folder: those of version 2 end with ``_fixed``.
-        geometry: of raw volumes: "table" or "file".
+        intensities: "raw" if volumes need the rescale of the metadata table, "hu" if not; "folder" decides by folder:
+            folders of version 2 end with ``_fixed``.
+        geometry: source of the affine of raw volumes: "table" or "file".
         reconstructions: "all" volumes of an examination, or the "first".
-        dev_share: share of the training patients that become the validation split; the publisher's validation patients
-            are the test split.
-        seed: of that draw.
+        dev_share: share of the training patients for the validation split; the publisher's validation patients are the
+            test split.
+        seed: random seed of that draw.
     """
 
     intensities: Literal["folder", "raw", "hu"] = "folder"
@@ -62,7 +59,7 @@ class Choices(NamedTuple):
 
 
 class _Volume(NamedTuple):
-    """A file of a volume, and whether it needs the rescale of the table."""
+    """A file of a volume; ``raw`` if it needs the rescale of the table."""
 
     name: VolumeName
     path: Path
@@ -70,36 +67,33 @@ class _Volume(NamedTuple):
 
 
 class _Tables(NamedTuple):
-    """Rows of tables of one purpose by volume or examination, and the names whose rows contradict each other."""
+    """Rows of the tables of one kind by volume or examination, and the names with contradicting rows."""
 
     rows: dict[str, tuple[Table, Row]]
     conflicts: set[str]
 
 
-def read_source(root: Path, tables: Mapping[str, Sequence[Path]], choices: Choices) -> Source:
-    """The volumes below a folder with their reports, labels and rescale.
+def read_source(root: Path, tables: Mapping[str, Sequence[Path]], options: CtRateOptions) -> Source:
+    """The volumes in a folder with their reports, labels and rescale.
 
     Args:
-        root: the download, as its folders are (``dataset/train``, ``dataset/metadata``, ...), or any folder with the
-            volumes in it.
-        tables: files of "reports", "labels", "metadata" and "skip"; those that are not given are looked for at their
-            usual place.
-        choices: see there.
+        root: the download with its folders (``dataset/train``, ``dataset/metadata``, ...), or a folder with volumes.
+        tables: files by "reports", "labels", "metadata" and "skip"; a missing entry is found at its usual place.
+        options: how to read them.
 
     Raises:
-        ValueError: when the folder or a table is missing or cannot be read, there is no volume, raw ones have no
-            metadata, or the share is no share.
+        ValueError: if the folder or a table is missing or invalid, there is no volume, raw volumes have no metadata, or
+            the validation share is not in [0, 1).
     """
     if not root.is_dir():
-        raise ValueError(f"{root}: there is no such folder; give the folder of CT-RATE")
-    if not 0 <= choices.dev_share < 1:
-        raise ValueError(f"--dev-share {choices.dev_share:g} is no share; give a number from 0 to below 1")
+        raise ValueError(f"{root}: no such folder; give the folder of CT-RATE")
+    if not 0 <= options.dev_share < 1:
+        raise ValueError(f"--dev-share: expected a number from 0 to below 1, got {options.dev_share:g}")
     ledger = Ledger()
-    # Links to files, as a hub's cache has them, keep their names.
-    files = files_below(root.absolute())
-    volumes = _volumes(files, choices, ledger)
+    files = files_below(root.absolute())  # Links, as in a hub's cache, keep their names.
+    volumes = _volumes(files, options, ledger)
     if not volumes:
-        raise ValueError(f"{root}: holds no volume such as train_1_a_1.nii.gz; give the folder of CT-RATE")
+        raise ValueError(f"{root}: found no volume such as train_1_a_1.nii.gz; give the folder of CT-RATE")
     found = {purpose: list(tables.get(purpose) or _usual(files, purpose)) for purpose in _TABLE_PLACES}
     skipped = dict(KNOWN_BROKEN)
     for path in found["skip"]:
@@ -109,20 +103,20 @@ def read_source(root: Path, tables: Mapping[str, Sequence[Path]], choices: Choic
     metadata = _index(found["metadata"], COLUMNS)
     if not metadata.rows and any(volume.raw for volume in volumes):
         raise ValueError(
-            f"{root}: volumes in folders without {FIXED} need the rescale of the metadata table, and there is none; give "
-            "train_metadata.csv or validation_metadata.csv with --metadata, or say --intensities hu when they are in HU"
+            f"{root}: volumes in folders without {FIXED} need the rescale of a metadata table; give "
+            "train_metadata.csv or validation_metadata.csv with --metadata, or --intensities hu if they are in HU"
         )
-    chosen = _choose(volumes, skipped, choices, ledger)
-    candidates = [each for volume in chosen if (each := _candidate(volume, reports, labels, metadata, choices, ledger))]
+    chosen = _choose(volumes, skipped, options, ledger)
+    candidates = [each for volume in chosen if (each := _candidate(volume, reports, labels, metadata, options, ledger))]
     _missing_scans(reports, volumes, ledger)
-    raw = sum(bool(candidate.stored) for candidate in candidates)
+    raw, share = sum(bool(candidate.stored) for candidate in candidates), f"{options.dev_share:g} (seed {options.seed})"
     origin = {
         "licence": LICENCE,
         "tables": ", ".join(path.name for purpose in found for path in found[purpose]) or "none",
-        "intensities": f"{raw} volumes rescaled by the metadata table, {len(candidates) - raw} in HU as they are",
-        "reconstructions": choices.reconstructions,
-        "labels": "CT-RATE's table, read from the reports by a text classifier",
-        "splits": f"test: the publisher's validation; validation: {choices.dev_share:g} of the training patients, seed {choices.seed}",
+        "intensities": f"{raw} volumes rescaled by the metadata table, {len(candidates) - raw} already in HU",
+        "reconstructions": options.reconstructions,
+        "labels": "CT-RATE's table, extracted from the reports by a text classifier",
+        "splits": f"test: the publisher's validation; validation: {share} of the training patients",
     }
     return Source(root, "CT-RATE", "Chest CT with reports and 18 findings (CT-RATE).", origin, candidates, ledger)
 
@@ -132,18 +126,18 @@ def _usual(files: Sequence[Path], purpose: str) -> list[Path]:
     return [path for path in files if path.parent.name == folder and path.name.endswith(ending)]
 
 
-def _volumes(files: Sequence[Path], choices: Choices, ledger: Ledger) -> list[_Volume]:
-    """The volumes, each once: that of version 2 where both are there, and none where a version has two files of a name."""
+def _volumes(files: Sequence[Path], options: CtRateOptions, ledger: Ledger) -> list[_Volume]:
+    """Each volume once: that of version 2 if there are both; none if a version has two files of one name."""
     by_name: dict[VolumeName, list[_Volume]] = {}
     for path in files:
         is_mask = any(part in MASK_FOLDERS for part in path.parent.parts)
         if path.name.endswith(SUFFIX) and not path.name.startswith(".") and not is_mask:
             name = volume_name(path.name)
             if name is None:
-                ledger.notice(0, path.name, "no volume of CT-RATE", "it is not used")
+                ledger.notice(0, path.name, "not a volume of CT-RATE", "it is not used")
                 continue
             fixed = any(part.endswith(FIXED) for part in path.parent.parts)
-            raw = choices.intensities == "raw" or (choices.intensities == "folder" and not fixed)
+            raw = options.intensities == "raw" or (options.intensities == "folder" and not fixed)
             by_name.setdefault(name, []).append(_Volume(name, path, raw))
     volumes = []
     for name, same in sorted(by_name.items()):
@@ -174,14 +168,16 @@ def _index(paths: Sequence[Path], columns: Sequence[str]) -> _Tables:
     return _Tables(rows, conflicts)
 
 
-def _choose(volumes: Sequence[_Volume], skipped: Mapping[str, str], choices: Choices, ledger: Ledger) -> list[_Volume]:
-    """Without those on a list, and one of each examination where only the first is asked for."""
+def _choose(
+    volumes: Sequence[_Volume], skipped: Mapping[str, str], options: CtRateOptions, ledger: Ledger
+) -> list[_Volume]:
+    """The volumes that are not skipped; only the first of each examination if so requested."""
     chosen: list[_Volume] = []
     seen: set[str] = set()
     for volume in sorted(volumes):
         if reason := skip_reason(volume.name, skipped):
             ledger.drop(0, volume.name.volume, reason, "left out by its name")
-        elif choices.reconstructions == "first" and volume.name.examination in seen:
+        elif options.reconstructions == "first" and volume.name.examination in seen:
             ledger.drop(0, volume.name.volume, "further reconstruction", "the first of the examination is used")
         else:
             seen.add(volume.name.examination)
@@ -190,9 +186,9 @@ def _choose(volumes: Sequence[_Volume], skipped: Mapping[str, str], choices: Cho
 
 
 def _candidate(
-    volume: _Volume, reports: _Tables, labels: _Tables, metadata: _Tables, choices: Choices, ledger: Ledger
+    volume: _Volume, reports: _Tables, labels: _Tables, metadata: _Tables, options: CtRateOptions, ledger: Ledger
 ) -> Candidate | None:
-    """The study of a volume; None when it cannot be brought to HU, or its rows contradict each other."""
+    """The study of a volume; None if it cannot be converted to HU, or its rows contradict each other."""
     name = volume.name
     report = _report(name, reports)
     line = report.line if report else 0
@@ -201,8 +197,8 @@ def _candidate(
             ledger.drop(line, name.volume, "rows that contradict each other", f"two rows of the {what} differ")
             return None
     candidate = Candidate(line, name.volume, name.patient, volume.path, examination=name.examination)
-    shares = (1 - choices.dev_share, choices.dev_share, 0.0)
-    candidate.split = "test" if name.split == "valid" else draw_split(name.patient, shares, choices.seed)
+    shares = (1 - options.dev_share, options.dev_share, 0.0)
+    candidate.split = "test" if name.split == "valid" else draw_split(name.patient, shares, options.seed)
     row = metadata.rows.get(name.volume)
     if row is not None:
         candidate.grid = grid_of(row[1])
@@ -211,9 +207,9 @@ def _candidate(
             ledger.drop(line, name.volume, "no row of metadata", "a raw volume cannot be rescaled without it")
             return None
         try:
-            candidate.stored = stored_of(row[1], choices.geometry == "table").record()
+            candidate.stored = stored_of(row[1], options.geometry == "table").record()
         except ValueError as error:
-            ledger.drop(row[1].line, name.volume, "metadata that cannot be read", f"{row[0].path.name}: {error}")
+            ledger.drop(row[1].line, name.volume, "invalid metadata", f"{row[0].path.name}: {error}")
             return None
     if name.volume in labels.rows:
         candidate.labels = read_labels(*labels.rows[name.volume], {finding: finding for finding in FINDING_NAMES})
@@ -229,27 +225,24 @@ def _candidate(
 
 
 def _report(name: VolumeName, reports: _Tables) -> Row | None:
-    """The row of the volume, of its examination, or of another reconstruction; None without one."""
+    """The row of the volume, else of its examination, else of another reconstruction; None without one."""
     names = [name.volume, name.examination, *(f"{name.examination}_{number}" for number in range(1, 10))]
     return next((reports.rows[each][1] for each in names if each in reports.rows), None)
 
 
 def _missing_scans(reports: _Tables, volumes: Sequence[_Volume], ledger: Ledger) -> None:
-    """Reports without a scan, by row; of a split of which no scan was downloaded, only how many there are."""
+    """Put reports without a scan into the ledger; only their number for a split without any scan."""
     there = {volume.name.examination for volume in volumes}
     splits = {volume.name.split for volume in volumes}
     absent: dict[str, int] = {}
     for name, (table, row) in reports.rows.items():
         examination = examination_of(name)
         if not examination:
-            ledger.drop(
-                row.line, name, "no name of CT-RATE", f"{table.path.name}: a name such as train_1_a_1 is expected"
-            )
+            expected = f"{table.path.name}: expected a name such as train_1_a_1"
+            ledger.drop(row.line, name, "not a name of CT-RATE", expected)
         elif examination not in there:
             if (split := examination.split("_")[0]) in splits:
-                ledger.drop(
-                    row.line, name, "no such scan", f"{table.path.name}: there is no volume of this examination"
-                )
+                ledger.drop(row.line, name, "no such scan", f"{table.path.name}: no volume of this examination")
             else:
                 absent[split] = absent.get(split, 0) + 1
     for split, count in absent.items():

@@ -1,4 +1,4 @@
-"""Names in CT-RATE: patient, examination, reconstruction; and lists of such names that are to be skipped."""
+"""Names of CT-RATE volumes: patient, examination and reconstruction; and lists of names to skip."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 SUFFIX = ".nii.gz"
 FIXED = "_fixed"
-"""What the folders of version 2 end with, whose volumes the publisher has brought to HU and to their true geometry."""
+"""Suffix of the folders of version 2, whose volumes are in HU and have their true geometry."""
 
 _NAME = re.compile(r"(?P<split>train|valid)_(?P<patient>\d+)(?:_(?P<examination>[a-z]+)(?:_(?P<reconstruction>\d+))?)?")
 
@@ -17,17 +17,17 @@ KNOWN_BROKEN: Mapping[str, str] = {
     name: "known to be broken"
     for name in ("train_1267_a_4", "train_11755_a_2", "train_11755_a_3", "train_11755_a_4", "train_9792_a")
 }
-"""Volumes and examinations that the users before us had to leave out."""
+"""Volumes and examinations that other users of CT-RATE leave out."""
 
 
 class VolumeName(NamedTuple):
-    """One volume, such as ``valid_53_a_1``.
+    """The parts of a name such as ``valid_53_a_1``.
 
     Attributes:
-        split: train or valid, as folders and volumes say. The tables of reports and of metadata are called validation.
-        patient: with the split in front, such as ``valid_53``: numbers start again in each split.
-        examination: that a report belongs to, such as ``valid_53_a``.
-        reconstruction: number of the volume among those of one examination.
+        split: train or valid.
+        patient: with the split, such as ``valid_53``: numbers start again in each split.
+        examination: such as ``valid_53_a``; a report belongs to an examination.
+        reconstruction: number of the volume within its examination.
     """
 
     split: str
@@ -42,12 +42,12 @@ class VolumeName(NamedTuple):
 
 
 def bare_name(text: str) -> str:
-    """A name in a table or a list without folders and suffix."""
+    """A name from a table or list, without folders and suffix."""
     return text.strip().strip("\"'").replace("\\", "/").rsplit("/", 1)[-1].removesuffix(SUFFIX)
 
 
 def volume_name(text: str) -> VolumeName | None:
-    """The parts of the name of a volume; None when it is none."""
+    """The parts of the name of a volume; None for any other text."""
     found = _NAME.fullmatch(bare_name(text))
     if not found or found["reconstruction"] is None:
         return None
@@ -56,18 +56,18 @@ def volume_name(text: str) -> VolumeName | None:
 
 
 def examination_of(text: str) -> str:
-    """The examination that a volume or an examination belongs to; empty when it is neither."""
+    """The examination of the name of a volume or examination; empty for any other text."""
     found = _NAME.fullmatch(bare_name(text))
     return f"{found['split']}_{found['patient']}_{found['examination']}" if found and found["examination"] else ""
 
 
 def read_skip_list(path: Path) -> dict[str, str]:
-    """Names of volumes, examinations or patients, one in each line, first in the line; and why they are skipped.
+    """Names to skip, with the reason: volumes, examinations or patients, the first word of each line.
 
-    Lines that are empty or start with # are passed over, and so is a header.
+    Empty lines, lines that start with # and a header are ignored.
 
     Raises:
-        ValueError: when the file is missing, no text, or a line names nothing of CT-RATE.
+        ValueError: if the file is missing or not text, or a line does not start with a name of CT-RATE.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -82,12 +82,11 @@ def read_skip_list(path: Path) -> dict[str, str]:
         if _NAME.fullmatch(name):
             skipped[name] = f"on the list {path.name}"
         elif number > 1:
-            raise ValueError(
-                f"{path}: line {number}: {first!r} is no name such as train_1_a_1, train_1_a or train_1; correct the list"
-            )
+            expected = "expected a name such as train_1_a_1, train_1_a or train_1"
+            raise ValueError(f"{path}: line {number}: {expected}, got {first!r}; correct the list")
     return skipped
 
 
 def skip_reason(name: VolumeName, skipped: Mapping[str, str]) -> str:
-    """Why a volume is skipped; empty when it is not."""
+    """Why a volume is skipped; empty if it is not."""
     return next((skipped[each] for each in (name.volume, name.examination, name.patient) if each in skipped), "")

@@ -1,4 +1,4 @@
-"""One study of a DICOM archive becomes one NIfTI file in HU, which carries no name, number or date."""
+"""Converts a study of a DICOM archive to a NIfTI file in HU without names, numbers or dates."""
 
 from __future__ import annotations
 
@@ -12,53 +12,55 @@ import numpy as np
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.fingerprint import signature_of_files
+from bundle.ctfindings.scan.dicom_headers import DicomFile, unpacked
 from bundle.ctfindings.scan.dicom_series import read_dicom_files
 from bundle.ctfindings.scan.hu_check import to_hu
 from bundle.ctfindings.scan.storage import Stored
-from bundle.ctfindings.sources.dicom.archive_index import ArchiveFile, unpacked
 
 VERSION = 1
-"""Raised whenever the same files would give another NIfTI, so that older ones are written again."""
+"""Increased whenever the same files would give another NIfTI, so that older ones are converted again."""
 
 _INT16 = (-32768, 32767)
 
 
 class Conversion(NamedTuple):
-    """A study to be converted.
+    """A study to convert.
 
     Attributes:
-        id: what errors and warnings call it.
-        files: of the study.
-        target: the NIfTI file.
+        id: name of the study in errors and warnings.
+        files: its DICOM files.
+        target: the NIfTI file to write.
     """
 
     id: str
-    files: Sequence[ArchiveFile]
+    files: Sequence[DicomFile]
     target: Path
 
 
-def signature(files: Sequence[ArchiveFile]) -> str:
-    """Number of files of a study, and size and time of the newest of them on the disk."""
+def signature(files: Sequence[DicomFile]) -> str:
+    """Number and size of the files of a study, and the time of the newest."""
     found = signature_of_files({file.path for file in files})
     return f"{VERSION}:{len(files)}:{found.bytes}:{found.newest_ns}"
 
 
 def convert(conversion: Conversion) -> dict[str, Any]:
-    """Writes the longest axial series of a study, HU as int16. A study without one has a ``problem`` and raises
-    nothing.
+    """Write the longest axial series of a study, HU as int16. A study without one has a ``problem`` and raises nothing.
 
     Returns:
-        ``problem`` and its ``kind``, empty when all is well; ``warnings``, one sentence each.
+        ``problem`` and its ``kind``, empty if there is none; ``warnings``, one sentence each.
 
     Raises:
-        OSError: when the disk is full. Nothing half-written stays.
+        OSError: if the disk is full. No incomplete file remains.
     """
     try:
         with unpacked(conversion.files) as paths:
             volume = read_dicom_files(paths, conversion.id)
-        hu = to_hu(conversion.id, volume, Stored())
+            hu = to_hu(conversion.id, volume, Stored())
     except ScanError as error:
-        return {"problem": _bare(str(error), conversion.id), "kind": error.kind, "warnings": []}
+        # The error of a zip names the zip and its members, which may identify the patient.
+        own = str(error).startswith(conversion.id)
+        problem = _bare(str(error), conversion.id) if own else f"a zip of the study cannot be read ({error.kind})"
+        return {"problem": problem, "kind": error.kind, "warnings": []}
     image = nib.Nifti1Image(np.rint(hu).clip(*_INT16).astype(np.int16), volume.affine)
     image.header.set_xyzt_units("mm")
     with atomic_path(conversion.target) as temporary:
@@ -67,5 +69,5 @@ def convert(conversion: Conversion) -> dict[str, Any]:
 
 
 def _bare(message: str, identity: str) -> str:
-    """A message without the name of the study in front."""
+    """A message without the name of the study."""
     return message.replace(f"{identity}: ", "").replace(f"{identity} ", "")

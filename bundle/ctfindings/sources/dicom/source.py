@@ -1,6 +1,4 @@
-"""An archive of DICOM and a table of reports: studies joined with their rows, identified by salted hashes only, and
-converted.
-"""
+"""A DICOM archive and a table of reports as a source: studies are joined with rows, de-identified and converted."""
 
 from __future__ import annotations
 
@@ -22,28 +20,26 @@ from bundle.ctfindings.files.folders import files_below
 from bundle.ctfindings.files.journal import resume
 from bundle.ctfindings.sources.dicom.archive_index import ArchiveStudy, Index, index_archive
 from bundle.ctfindings.sources.dicom.convert import Conversion, convert, signature
-from bundle.ctfindings.sources.preparation.candidate import Candidate
-from bundle.ctfindings.sources.preparation.columns import ColumnMapping, load_mapping, map_columns
-from bundle.ctfindings.sources.preparation.ledger import Ledger
-from bundle.ctfindings.sources.preparation.make_datalist import Source
-from bundle.ctfindings.sources.preparation.table_row import fill_from_row
+from bundle.ctfindings.sources.preparation.columns import ColumnMapping, fill_from_row, load_mapping, map_columns
+from bundle.ctfindings.sources.preparation.source import Candidate, Ledger, Source
 
 SALT, SCANS, JOURNAL = "salt.txt", "scans", "conversions.jsonl"
 DAMAGED = "DICOM files with a damaged header"
+REPORT_FIELDS = ("id", "findings", "impression", "report", "report_file", "split")
+"""Fields of a table that describe a study; the archive itself gives the others."""
 Join = Literal["accession", "study", "patient", "folder"]
 
 
-class Options(NamedTuple):
-    """What the user decides.
+class ArchiveOptions(NamedTuple):
+    """How an archive is joined and de-identified.
 
     Attributes:
         reports: table of reports, labels and splits; None without one.
         mapping: JSON file of columns, see ``load_mapping``; None without one.
-        columns: column by field; "id" is the one that joins.
-        join: what "id" is compared with; None tries accession number, then StudyInstanceUID, then the name of the
-            folder or zip.
-        salt: file with the secret of the hashes; None keeps one in the output folder, made when missing.
-        key: file that will join hashes with the numbers of the source; None, the default, writes none.
+        columns: column by field; the column of "id" joins the table with the studies.
+        join: what "id" contains; None tries accession number, StudyInstanceUID and name of the folder or zip.
+        salt: file with the secret of the hashes; None keeps one in the output folder.
+        key: file to write that assigns the hashes to the identifiers of the archive; None writes none.
     """
 
     reports: Path | None = None
@@ -59,37 +55,38 @@ class _Reports(NamedTuple):
     mapping: ColumnMapping
 
 
-def read_source(root: Path, options: Options, output: Path, workers: int) -> Source:
-    """Indexes an archive, joins the reports and converts each study.
+def read_source(root: Path, options: ArchiveOptions, output: Path, workers: int) -> Source:
+    """Index an archive, join the reports and convert each study.
 
     Args:
-        root: folder of DICOM, in any layout, with zips or without.
-        output: gets ``scans/ID.nii.gz``, and ``salt.txt`` unless the options name another.
-        workers: processes.
+        root: folder with DICOM files and zips in any layout.
+        options: how to join and de-identify it.
+        output: folder for ``scans/ID.nii.gz``, and for ``salt.txt`` unless the options name another.
+        workers: number of processes.
 
     Raises:
-        ValueError: when the folder, table, column or salt cannot be used, or there is no study.
-        OSError: when the disk is full; what was converted stays, and is not converted again.
+        ValueError: if the folder, table, column or salt cannot be used, or there is no study.
+        OSError: if the disk is full; converted studies are kept and not converted again.
     """
     if not root.is_dir():
-        raise ValueError(f"{root}: there is no such folder; give the folder of the DICOM archive")
+        raise ValueError(f"{root}: no such folder; give the folder of the DICOM archive")
     reports = _read_reports(options) if options.reports else None
     index = _index(root, workers)
     if not index.studies:
-        raise ValueError(f"{root}: holds no DICOM study; give the folder of the DICOM archive")
+        raise ValueError(f"{root}: contains no DICOM study; give the folder of the DICOM archive")
     salt = _salt(options.salt or output / SALT)
     ids = {uid: _hashed(salt, "study", uid, "s") for uid in index.studies}
     if options.key is not None:
         _write_key(options.key, index, ids)
     ledger = Ledger()
-    for count, reason in ((index.others, "files that are no DICOM"), (index.zips, "zips that cannot be opened")):
-        if count:
-            ledger.notice(0, "", reason, f"{count} of them; they are not used")
+    if index.others:
+        ledger.notice(0, "", "files that are not DICOM", f"{index.others} files; they are not used")
+    if index.bad_zips:
+        kinds = ", ".join(sorted(set(index.bad_zips)))
+        ledger.notice(0, "", "zips that cannot be opened", f"{len(index.bad_zips)} zips ({kinds}); they are not used")
     if index.damaged:
         kinds = ", ".join(sorted(set(index.damaged.values())))
-        ledger.notice(
-            0, "", DAMAGED, f"{len(index.damaged)} of them ({kinds}); they are not used, and --key names them"
-        )
+        ledger.notice(0, "", DAMAGED, f"{len(index.damaged)} files ({kinds}); they are not used. --key lists them")
     rows = _join(reports, options.join, index, ids, ledger) if reports else {}
     usable = {
         uid: study for uid, study in index.studies.items() if _one_patient(study, ids[uid], rows.get(uid), ledger)
@@ -104,41 +101,37 @@ def read_source(root: Path, options: Options, output: Path, workers: int) -> Sou
             continue
         patient = _hashed(salt, "patient", next(iter(study.patients)), "p") if study.patients else ""
         if not patient:
-            ledger.notice(line, ids[uid], "no patient id", "the study counts as a patient of its own")
-        candidate = Candidate(
-            line, ids[uid], patient, (output / SCANS / f"{ids[uid]}.nii.gz").absolute(), warnings=result["warnings"]
-        )
+            ledger.notice(line, ids[uid], "no patient id", "the study counts as its own patient")
+        image = (output / SCANS / f"{ids[uid]}.nii.gz").absolute()
+        candidate = Candidate(line, ids[uid], patient, image, warnings=result["warnings"])
         candidate.dicom = sorted({file.path for file in study.files})
         if row and reports:
             _fill(candidate, reports, row, ledger)
         elif reports:
-            ledger.notice(0, ids[uid], "no report", "no row of the table belongs to the study; it is kept without text")
+            ledger.notice(0, ids[uid], "no report", "no row of the table matches the study; it is kept without text")
         candidates.append(candidate)
     origin = {
         "archive": f"DICOM: {index.files} files of {len(index.studies)} studies",
-        "identifiers": "salted hashes; numbers, names and dates of the headers are left out, reports are as they were",
+        "identifiers": "salted hashes without numbers, names and dates of the headers; reports are unchanged",
         "reports": f"{len(reports.table.rows)} rows, {len(rows)} joined" if reports else "none",
-        "splits": "the table's where it names one, else drawn by patient",
+        "splits": "from the table if given, else drawn by patient",
     }
     if reports:
         origin["columns"] = ", ".join(f"{name}: {column}" for name, column in reports.mapping.fields.items())
     return Source(root, "DICOM archive", "", dict(origin), candidates, ledger)
 
 
-def _read_reports(options: Options) -> _Reports:
+def _read_reports(options: ArchiveOptions) -> _Reports:
     assert options.reports is not None
     table = read_table(options.reports)
     given = (load_mapping(options.mapping) if options.mapping else {}) | dict(options.columns)
     mapping = map_columns(table, given)
     if "id" not in mapping.fields:
+        columns = ", ".join(table.columns)
         raise ValueError(
-            f"{table.path}: no column joins it with the studies; name one with --columns id=... ({', '.join(table.columns)})"
+            f"{table.path}: no column joins it with the studies; give one with --columns id=... ({columns})"
         )
-    fields = {
-        name: column
-        for name, column in mapping.fields.items()
-        if name not in ("image", "patient", "anatomy", "finding_masks")
-    }
+    fields = {name: column for name, column in mapping.fields.items() if name in REPORT_FIELDS}
     return _Reports(table, ColumnMapping(fields, mapping.labels))
 
 
@@ -153,10 +146,10 @@ def _index(root: Path, workers: int) -> Index:
 
 
 def _salt(path: Path) -> bytes:
-    """The secret of the hashes: that of the file, or a new one that only its owner may read.
+    """The secret of the hashes from a file, which is created for its owner alone if missing.
 
     Raises:
-        ValueError: when the file holds fewer than 16 characters.
+        ValueError: if the file has fewer than 16 characters.
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +159,7 @@ def _salt(path: Path) -> bytes:
     salt = path.read_bytes().strip()
     if len(salt) < 16:
         raise ValueError(
-            f"{path}: a salt of at least 16 characters is expected; remove the file, and a new one is made"
+            f"{path}: expected a salt of at least 16 characters, found {len(salt)}; remove it for a new one"
         )
     return salt
 
@@ -176,23 +169,20 @@ def _hashed(salt: bytes, what: str, value: str, letter: str) -> str:
 
 
 def _names(study: ArchiveStudy, join: Join) -> set[str]:
-    """What a row may call a study."""
-    return {"accession": study.accessions, "study": {study.uid}, "patient": study.patients, "folder": study.folders}[
-        join
-    ]
+    """Identifiers by which a row may refer to a study."""
+    names = {"accession": study.accessions, "study": {study.uid}, "patient": study.patients, "folder": study.folders}
+    return names[join]
 
 
 def _join(reports: _Reports, join: Join | None, index: Index, ids: Mapping[str, str], ledger: Ledger) -> dict[str, Row]:
-    """The row of each study; rows that belong to none, to several, or to one that has another row go to the ledger by
-    line.
-    """
+    """The row of each study. The ledger gets rows that match no study, several, or one with another row."""
     called: dict[str, set[str]] = {}
     for kind in [join] if join else ("folder", "study", "accession"):
         by_name: dict[str, set[str]] = {}
         for uid, study in index.studies.items():
             for name in _names(study, kind):
                 by_name.setdefault(name, set()).add(uid)
-        called |= by_name  # The accession number is asked first: it comes last.
+        called |= by_name  # The accession number takes precedence: it comes last.
     column = reports.mapping.fields["id"]
     joined: dict[str, Row] = {}
     matches = [(row, called.get(row.values[column].removesuffix(".zip"), set())) for row in reports.table.rows]
@@ -200,24 +190,21 @@ def _join(reports: _Reports, join: Join | None, index: Index, ids: Mapping[str, 
     for row, uids in matches:
         if not uids:
             ledger.drop(row.line, "", "no such scan", "no study of the archive has the number in this line")
-        elif len(uids) > 1:
-            ledger.drop(
-                row.line, "", "several studies of one number", f"{len(uids)} studies have the number in this line"
-            )
-        elif times[next(iter(uids))] > 1:
-            ledger.drop(
-                row.line,
-                ids[next(iter(uids))],
-                "study in several rows",
-                "which row is right cannot be told; its text is not used",
-            )
+            continue
+        if len(uids) > 1:
+            detail = f"{len(uids)} studies have the number in this line"
+            ledger.drop(row.line, "", "several studies of one number", detail)
+            continue
+        (uid,) = uids
+        if times[uid] > 1:
+            ledger.drop(row.line, ids[uid], "study in several rows", "nothing tells which row is right; none is used")
         else:
-            joined[next(iter(uids))] = row
+            joined[uid] = row
     return joined
 
 
 def _one_patient(study: ArchiveStudy, identity: str, row: Row | None, ledger: Ledger) -> bool:
-    """Whether the study is of one patient; one of two would be in two splits."""
+    """Whether the study belongs to one patient; otherwise it could be in two splits."""
     if len(study.patients) > 1:
         detail = f"its headers have {len(study.patients)} patient ids"
         ledger.drop(row.line if row else 0, identity, "study of two patients", detail)
@@ -244,25 +231,19 @@ def _convert(
 
 
 def _fill(candidate: Candidate, reports: _Reports, row: Row, ledger: Ledger) -> None:
-    """Labels, split and texts of a row; names of report files, which may hold numbers, stay out of the ledger."""
+    """Labels, split and texts of a row. The ledger gets no names of report files: they may identify the patient."""
     own = Ledger()
     fill_from_row(candidate, reports.table, row, reports.mapping, reports.table.path.resolve().parent, own)
     for entry in own.noticed:
-        ledger.notice(
-            entry.line,
-            entry.id,
-            entry.reason,
-            "as this line of the table has it" if "file" in entry.reason else entry.detail,
-        )
+        detail = "see this line of the table" if "file" in entry.reason else entry.detail
+        ledger.notice(entry.line, entry.id, entry.reason, detail)
 
 
 def _write_key(path: Path, index: Index, ids: Mapping[str, str]) -> None:
-    """Which study each hash stands for, and which files are damaged; readable by its owner only.
-
-    One that says the same, of a run that was stopped, is left.
+    """Write the study of each hash, and the damaged files, for the owner of the file alone.
 
     Raises:
-        ValueError: when there is another file.
+        ValueError: if the file exists with other content. The same content is from a run that was stopped.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text)
@@ -275,7 +256,7 @@ def _write_key(path: Path, index: Index, ids: Mapping[str, str]) -> None:
     content = text.getvalue().encode()
     if path.exists():
         if path.read_bytes() != content:
-            raise ValueError(f"{path}: exists already and says otherwise; choose another --key or remove it")
+            raise ValueError(f"{path}: exists already with other content; choose another --key or remove it")
         return
     with atomic_path(path) as temporary:
         temporary.touch(mode=0o600)

@@ -1,1 +1,1 @@
-"""What every source shares: splits, ledger, data card, datalist."""
+"""From the studies of any source to a datalist and its data card."""

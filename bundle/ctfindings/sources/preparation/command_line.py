@@ -1,4 +1,4 @@
-"""The options that all preparing scripts share, and how they end."""
+"""Options that the preparing scripts share, and how the scripts run and end."""
 
 from __future__ import annotations
 
@@ -7,102 +7,78 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bundle.ctfindings.sources.preparation.make_datalist import Source, make_datalist
+from bundle.ctfindings.sources.preparation.make_datalist import check_is_new, make_datalist, summary
+from bundle.ctfindings.sources.preparation.source import Source
 from bundle.ctfindings.sources.preparation.splits import DEFAULT_FRACTIONS, check_fractions
-from bundle.ctfindings.sources.preparation.study_records import Settings
-from bundle.ctfindings.sources.preparation.write_outputs import refuse_existing, summary
+from bundle.ctfindings.sources.preparation.study_records import DatalistSettings
 
 
 def add_shared_options(parser: argparse.ArgumentParser, reports: bool = True) -> None:
-    """Adds --output, --seed, --workers, --name, --description, and --labels-from-reports where the source has reports."""
-    parser.add_argument(
-        "--output",
-        type=Path,
-        required=True,
-        help="new folder for datalist.json, data_card.json, data_card.html, ledger.csv",
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the splits and the patients' pseudonyms (default %(default)s)"
-    )
+    """Add the options of every source. ``reports``: whether the source has reports to read labels from."""
+    add = parser.add_argument
+    files = "datalist.json, data_card.json, data_card.html, ledger.csv"
+    add("--output", type=Path, required=True, help=f"new folder for {files}")
+    add("--seed", type=int, default=0, help="random seed of splits and patient pseudonyms (default %(default)s)")
     if reports:
-        parser.add_argument(
-            "--labels-from-reports",
-            action="store_true",
-            help="read labels that the tables leave unknown from the reports",
-        )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="processes that read scans (default: one for each core)",
-    )
-    parser.add_argument("--name", help="of the data set")
-    parser.add_argument("--description", help="one sentence for the data card")
+        labels = "read labels that the tables leave unknown from the reports"
+        add("--labels-from-reports", action="store_true", help=labels)
+    add("--workers", type=int, default=os.cpu_count() or 1, help="processes that read scans (default: one per core)")
+    add("--name", help="name of the data set")
+    add("--description", help="one sentence for the data card")
 
 
 def add_table_options(parser: argparse.ArgumentParser, fields: Sequence[str]) -> None:
-    """Adds --columns, --mapping, --fractions and --no-snippets, for sources with a table of any columns."""
-    parser.add_argument(
-        "--columns",
-        type=field_and_column,
-        nargs="+",
-        default=[],
-        metavar="FIELD=COLUMN",
-        help=f"fields: {', '.join(fields)}, label:FINDING",
-    )
-    parser.add_argument("--mapping", type=Path, metavar="JSON", help="the same as an object in a file; --columns wins")
-    parser.add_argument(
-        "--fractions",
-        type=float,
-        nargs=3,
-        default=list(DEFAULT_FRACTIONS),
-        metavar="SHARE",
-        help="default: 0.8 0.1 0.1",
-    )
-    parser.add_argument("--no-snippets", action="store_true", help="do not mine the slice references of reports")
+    """Add the options of a source with a table of any columns."""
+    add = parser.add_argument
+    known = f"fields: {', '.join(fields)}, label:FINDING"
+    add("--columns", type=field_and_column, nargs="+", default=[], metavar="FIELD=COLUMN", help=known)
+    add("--mapping", type=Path, metavar="JSON", help="the same as a JSON object in a file; --columns takes precedence")
+    shares = "shares of training, validation and test (default: 0.8 0.1 0.1)"
+    add("--fractions", type=float, nargs=3, default=list(DEFAULT_FRACTIONS), metavar="SHARE", help=shares)
+    add("--no-snippets", action="store_true", help="do not extract the slice references of reports")
 
 
-def table_settings(options: argparse.Namespace) -> Settings:
-    """What the options of a source with a table say.
+def table_settings(options: argparse.Namespace) -> DatalistSettings:
+    """Settings from the options of a source with a table.
 
     Raises:
-        ValueError: when the fractions are no parts of one.
+        ValueError: if the fractions do not add up to 1.
     """
     check_fractions(options.fractions)
-    return Settings(tuple(options.fractions), options.seed, options.labels_from_reports, not options.no_snippets)
+    return DatalistSettings(
+        tuple(options.fractions), options.seed, options.labels_from_reports, not options.no_snippets
+    )
 
 
 def field_and_column(text: str) -> tuple[str, str]:
     """FIELD=COLUMN as two texts, for argparse."""
     name, sign, column = text.partition("=")
     if not sign or not name.strip() or not column.strip():
-        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=COLUMN")
+        raise argparse.ArgumentTypeError(f"expected FIELD=COLUMN, got {text!r}")
     return name.strip(), column.strip()
 
 
 def run_source(
     read: Callable[[argparse.Namespace], Source],
-    settings: Callable[[argparse.Namespace], Settings],
+    settings: Callable[[argparse.Namespace], DatalistSettings],
     options: argparse.Namespace,
 ) -> None:
-    """Reads a source, makes its datalist and prints the counts and the datalist's path.
+    """Read a source, make its datalist, and print the counts and the path of the datalist.
 
     Raises:
-        ValueError: when the source or the output cannot be used, or the disk is full. What was read stays in the
-            journal.
+        ValueError: if the source or the output cannot be used, or the disk is full. Finished scans stay in the journal.
     """
-    refuse_existing(options.output)
+    check_is_new(options.output)
     chosen = settings(options)
     try:
         source = read(options)
-        source = source._replace(
-            name=options.name or source.name, description=options.description or source.description
-        )
+        name, description = options.name or source.name, options.description or source.description
+        source = source._replace(name=name, description=description)
         datalist, card = make_datalist(source, chosen, options.output, options.workers)
     except OSError as error:
         raise ValueError(
-            f"{error.filename or options.output}: {error.strerror or error}; what was prepared is kept, make room or check the rights "
-            "and give the same command again"
+            f"{error.filename or options.output}: {error.strerror or error}; what was prepared is kept. Free disk "
+            "space or check the permissions, then give the same command again to resume"
         ) from error
     for line in summary(card):
         print(line)

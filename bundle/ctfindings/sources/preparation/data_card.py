@@ -1,6 +1,4 @@
-"""The data card: what is in a datalist, where it is from, and what was left out and why; as a record and as one HTML
-page.
-"""
+"""The data card of a datalist: its contents, its origin and what was left out, as a record and as an HTML page."""
 
 from __future__ import annotations
 
@@ -14,8 +12,8 @@ import numpy as np
 from bundle.ctfindings.data.datalist import SPLITS, report_text
 from bundle.ctfindings.files.html_page import render_page
 from bundle.ctfindings.findings import FINDING_NAMES
-from bundle.ctfindings.sources.preparation.ledger import Ledger
 from bundle.ctfindings.sources.preparation.scan_facts import HU_PERCENTILES, ScanFacts
+from bundle.ctfindings.sources.preparation.source import Ledger
 
 SCHEMA = "1.0"
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -26,17 +24,18 @@ AXES = ("left-right", "back-front", "bottom-top")
 def data_card(
     datalist: Mapping[str, Any], facts: Mapping[str, ScanFacts], ledger: Ledger, origin: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Summarises a datalist. It holds counts and quantiles only: no id, no file name, no text of a report.
+    """Summarize a datalist by counts and quantiles only: no id, file name or report text.
 
     Args:
-        datalist: with the three splits.
-        facts: of each study's scan, by study id.
+        datalist: studies by split.
+        facts: facts of each scan by study id.
         ledger: what was left out and noticed.
-        origin: what the source says of itself, such as table, columns, seed and where labels come from.
+        origin: facts about the source, such as its tables and columns and the origin of the labels.
     """
     studies = {split: list(datalist[split]) for split in SPLITS}
     every = [study for split in SPLITS for study in studies[split]]
     known = [facts[study["id"]] for study in every]
+    reports = [text for study in every if (text := report_text(study.get("report")))]
     return {
         "schema": SCHEMA,
         "name": datalist["name"],
@@ -65,12 +64,8 @@ def data_card(
             "with_warnings": sum(bool(each.warnings) for each in known),
         },
         "texts": {
-            "report_characters": _quantiles(
-                [len(text) for study in every if (text := report_text(study.get("report")))]
-            ),
-            "report_words": _quantiles(
-                [len(text.split()) for study in every if (text := report_text(study.get("report")))]
-            ),
+            "report_characters": _quantiles([len(text) for text in reports]),
+            "report_words": _quantiles([len(text.split()) for text in reports]),
         },
         "quantiles": [f"{share} %" for share in _QUANTILES],
         **ledger.counts(),
@@ -97,16 +92,16 @@ def _label_counts(studies: Sequence[Mapping[str, Any]], index: int) -> dict[str,
 
 
 def _one_sided(studies: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Findings that are known in a split but never present, or never absent: their AUC is not defined there."""
+    """Findings without an AUC in a split: known there, but never present or never absent."""
     counts = {finding: _label_counts(studies, index) for index, finding in enumerate(FINDING_NAMES)}
     return [finding for finding, each in counts.items() if (each["present"] == 0) != (each["absent"] == 0)]
 
 
 def _quantiles(values: Sequence[float]) -> list[float]:
-    """Lowest, 5 %, median, 95 %, highest; empty without values."""
+    """Minimum, 5 %, median, 95 % and maximum; empty without values."""
     return [round(float(value), 2) for value in np.percentile(values, _QUANTILES)] if len(values) else []
 
 
 def render_card(card: Mapping[str, Any]) -> str:
-    """The card as one HTML page that loads nothing and runs no script."""
+    """The card as a self-contained HTML page without scripts."""
     return render_page(_TEMPLATES / "data_card.html.jinja", card=card, splits=SPLITS)

@@ -1,83 +1,106 @@
-"""From the studies of a source to datalist, data card and ledger: scans read, copies dropped, splits drawn, files
-written.
-"""
+"""From the studies of a source to the files of a prepared folder: datalist, data card and ledger."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tqdm import tqdm
 
-from bundle.ctfindings.sources.preparation.candidate import Candidate
-from bundle.ctfindings.sources.preparation.data_card import data_card
-from bundle.ctfindings.sources.preparation.ledger import Ledger
+from bundle.ctfindings.data.datalist import SPLITS
+from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.sources.preparation.data_card import data_card, render_card
 from bundle.ctfindings.sources.preparation.scan_facts import read_all_facts
+from bundle.ctfindings.sources.preparation.source import Ledger, Source
+from bundle.ctfindings.sources.preparation.splits import assign_splits
 from bundle.ctfindings.sources.preparation.study_records import (
-    Settings,
-    assemble,
-    assign_splits,
+    DatalistSettings,
     drop_copies,
     drop_unusable,
-    studies,
+    study_records,
 )
-from bundle.ctfindings.sources.preparation.write_outputs import JOURNAL, write_ledger, write_outputs
+
+DATALIST, CARD, PAGE, LEDGER, JOURNAL = "datalist.json", "data_card.json", "data_card.html", "ledger.csv", "scans.jsonl"
 
 
-class Source(NamedTuple):
-    """What a source found.
-
-    Attributes:
-        place: table or folder it is from; named in errors.
-        name: of the data set.
-        description: one sentence for the data card.
-        origin: what the source says of itself on the card, such as columns and where labels come from.
-        candidates: its studies.
-        ledger: what it left out and noticed so far.
-    """
-
-    place: Path
-    name: str
-    description: str
-    origin: dict[str, Any]
-    candidates: Sequence[Candidate]
-    ledger: Ledger
-
-
-def make_datalist(source: Source, settings: Settings, output: Path, workers: int) -> tuple[Path, dict[str, Any]]:
-    """Reads every scan once and writes the four files; a run that was stopped goes on where it was.
-
-    Args:
-        output: folder of the files; holds no results yet (``refuse_existing``).
-        workers: processes that read scans.
-
-    Returns:
-        The datalist, and the data card as a record.
+def check_is_new(folder: Path) -> None:
+    """Check that a folder contains no results.
 
     Raises:
-        ValueError: when a patient is in two splits, no study is left, or a worker was killed.
+        ValueError: if it does, with the first of them.
+    """
+    for name in (DATALIST, CARD, PAGE, LEDGER):
+        if (folder / name).exists():
+            raise ValueError(f"{folder / name}: exists already; choose another --output or remove it")
+
+
+def make_datalist(
+    source: Source, settings: DatalistSettings, output: Path, workers: int
+) -> tuple[Path, dict[str, Any]]:
+    """Read every scan once and write the four files. A run that was stopped resumes.
+
+    Args:
+        source: the studies.
+        settings: how the datalist is made.
+        output: folder without results, see ``check_is_new``.
+        workers: number of processes.
+
+    Returns:
+        Path of the datalist, and the data card as a record.
+
+    Raises:
+        ValueError: if a patient is in two splits, no study is left, or a worker was killed.
     """
     candidates, ledger = list(source.candidates), source.ledger
-    assign_splits(candidates, settings, source.place)  # A patient in two splits is refused before hours of reading.
+    drawing = (settings.fractions, settings.seed, source.place)
+    assign_splits(candidates, *drawing)  # Finds a patient in two splits before hours of reading.
     reading = read_all_facts({each.image: each.stored for each in candidates}, output / JOURNAL, workers)
     facts = dict(tqdm(reading, desc="scans", total=len(candidates), unit="", disable=None))
     candidates = drop_copies(drop_unusable(candidates, facts, ledger), facts, ledger)
     if not candidates:
-        written = write_ledger(output, ledger)
+        written = _write_ledger(output, ledger)
         raise ValueError(f"{source.place}: no study is left; {written} says why, remove it before the next run")
-    records = list(
-        tqdm(
-            studies(candidates, settings, output, ledger), desc="reports", total=len(candidates), unit="", disable=None
-        )
-    )
-    datalist = assemble(source.name, source.description, records, assign_splits(candidates, settings, source.place))
-    labels = any(label != -1 for candidate in candidates for label in candidate.labels)
-    origin = source.origin | {
-        "labels": source.origin.get("labels", "table") + (", else report" if settings.labels_from_reports else "")
-        if labels
-        else ("report" if settings.labels_from_reports else "none"),
-        "captions": "read from the reports by rules",
-    }
+    building = study_records(candidates, settings, output, ledger)
+    records = list(tqdm(building, desc="reports", total=len(candidates), unit="", disable=None))
+    splits = assign_splits(candidates, *drawing)
+    datalist: dict[str, Any] = {"name": source.name, "description": source.description}
+    datalist |= {split: [record for record in records if splits[record["id"]] == split] for split in SPLITS}
+    labels = "report" if settings.labels_from_reports else "none"
+    if any(label != -1 for candidate in candidates for label in candidate.labels):
+        labels = source.origin.get("labels", "table") + (", else report" if settings.labels_from_reports else "")
+    origin = source.origin | {"labels": labels, "captions": "read from the reports by rules"}
     card = data_card(datalist, {candidate.id: facts[candidate.image] for candidate in candidates}, ledger, origin)
-    return write_outputs(output, datalist, card, ledger), card
+    _write_ledger(output, ledger)
+    for name, text in {CARD: _json(card), PAGE: render_card(card), DATALIST: _json(datalist)}.items():
+        with atomic_path(output / name) as temporary:  # The datalist is last: if it exists, the others are complete.
+            temporary.write_text(text, encoding="utf-8")
+    return output / DATALIST, card
+
+
+def _write_ledger(folder: Path, ledger: Ledger) -> Path:
+    with atomic_path(folder / LEDGER) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["what", "line", "id", "reason", "detail"])
+        writer.writerows(["dropped", *entry] for entry in ledger.dropped)
+        writer.writerows(["noticed", *entry] for entry in ledger.noticed)
+    return folder / LEDGER
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def summary(card: Mapping[str, Any]) -> Iterator[str]:
+    """Counts by split and by reason, line by line, for a terminal."""
+    yield f"{'':<20}" + "".join(f"{split:>12}" for split in (*SPLITS, "all"))
+    for name in card["counts"]["all"]:
+        yield f"{name:<20}" + "".join(f"{card['counts'][split][name]:>12}" for split in (*SPLITS, "all"))
+    for split in SPLITS:
+        if not card["counts"][split]["studies"]:
+            yield f"warning: {split} has no study"
+    for kind in ("dropped", "noticed"):
+        for reason, count in card[kind].items():
+            yield f"{kind}: {reason:<40}{count:>6}"

@@ -1,4 +1,4 @@
-"""A small scan with a different content on every side, and writers of the formats it may come in."""
+"""Fixtures of a small scan that looks different from every side, and a writer of DICOM series."""
 
 from __future__ import annotations
 

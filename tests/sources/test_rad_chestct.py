@@ -129,7 +129,7 @@ def test_all_scans_may_be_test(prepare: Any, tmp_path: Path, folder: Path) -> No
             "has no column 'catheter_or_port' or 'catheter_or_port\\*LOCATION'",
         ),
         ({"imgtrain.csv": "scan,nodule\ntrn00001,1\n"}, "has no column 'NoteAcc_DEID'"),
-        ({"labels.csv": "NoteAcc_DEID,nodule\ntrn00001,1\n"}, "none of train, valid and test"),
+        ({"labels.csv": "NoteAcc_DEID,nodule\ntrn00001,1\n"}, "expected train, valid or test in the file name"),
     ],
 )
 def test_tables_that_cannot_be_used_are_named(
@@ -146,7 +146,7 @@ def test_a_scan_in_two_splits_is_refused_and_one_in_two_rows_left_out(
 ) -> None:
     first = write_labels(tmp_path / "imgtrain.csv", {"trn00001": set()})
     second = write_labels(tmp_path / "imgtest.csv", {"tst00001": set(), "trn00001": set()})
-    with pytest.raises(SystemExit, match="line 3: trn00001 is in imgtrain"):
+    with pytest.raises(SystemExit, match="line 3: trn00001 is also in imgtrain"):
         prepare(SCRIPT, folder, "--labels", first, second, "--output", tmp_path / "out")
     lines = first.read_text().splitlines()
     first.write_text("\n".join([*lines, lines[1], lines[1].replace("trn00001", "trn00002")]))

@@ -1,4 +1,4 @@
-"""A group's own table: each row a scan with its report, labels and masks, in columns of any name."""
+"""The user's own table as a source: each row a scan with its report, labels and masks, in columns of any name."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bundle.ctfindings.files.csv_table import Row, Table, read_table
-from bundle.ctfindings.sources.preparation.candidate import Candidate
-from bundle.ctfindings.sources.preparation.columns import ColumnMapping, load_mapping, map_columns
-from bundle.ctfindings.sources.preparation.ledger import Ledger
-from bundle.ctfindings.sources.preparation.make_datalist import Source
-from bundle.ctfindings.sources.preparation.table_row import fill_from_row, value_of
+from bundle.ctfindings.sources.preparation.columns import (
+    ColumnMapping,
+    fill_from_row,
+    load_mapping,
+    map_columns,
+    value_of,
+)
+from bundle.ctfindings.sources.preparation.source import Candidate, Ledger, Source
 
 SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".zip")
 
@@ -21,43 +24,34 @@ def read_source(path: Path, mapping_file: Path | None, columns: Mapping[str, str
 
     Args:
         path: the table.
-        mapping_file: column by field as JSON, see ``load_mapping``.
-        columns: the same; these win.
-        scans: folder where paths of the table start; None for that of the table.
+        mapping_file: columns as JSON, see ``load_mapping``.
+        columns: column by field; takes precedence over ``mapping_file``.
+        scans: folder that paths in the table are relative to; None for the folder of the table.
 
     Raises:
-        ValueError: when a file or folder is missing, or a column, label or split cannot be read.
+        ValueError: if a file or folder is missing, or a column, label or split is invalid.
     """
     table = read_table(path)
     mapping = map_columns(table, (load_mapping(mapping_file) if mapping_file else {}) | dict(columns))
     folder = scans or path.resolve().parent
     if not folder.is_dir():
-        raise ValueError(f"{folder}: there is no such folder; check --scans")
+        raise ValueError(f"{folder}: no such folder; check --scans")
     ledger = Ledger()
-    candidates = read_candidates(table, mapping, folder, ledger)
+    candidates = _candidates(table, mapping, folder, ledger)
     if scans:
-        notice_unlisted(candidates, table, mapping, folder, ledger)
+        _notice_unlisted(candidates, table, mapping, folder, ledger)
+    patients = "from the table" if "patient" in mapping.fields else "unknown: each study counts as its own patient"
     origin = {
         "table": f"{path.name}, {len(table.rows)} rows",
         "columns": {**mapping.fields, **{f"label {finding}": column for finding, column in mapping.labels.items()}},
-        "patients": "from the table"
-        if "patient" in mapping.fields
-        else "unknown: each study counts as a patient of its own",
-        "splits": "the table's where it names one, else drawn by patient",
+        "patients": patients,
+        "splits": "from the table if given, else drawn by patient",
     }
     return Source(path, path.stem, "", origin, candidates, ledger)
 
 
-def read_candidates(table: Table, mapping: ColumnMapping, folder: Path, ledger: Ledger) -> list[Candidate]:
-    """The rows that name a scan which is there and no other row names; the others go to the ledger.
-
-    Args:
-        folder: where paths of the table start, and where the scan of an id lies when the table has no image column.
-        ledger: gets every row that is left out, and masks and report files that are not there.
-
-    Raises:
-        TableError: when a label is none of 1, 0, -1 and empty, or a split is unknown.
-    """
+def _candidates(table: Table, mapping: ColumnMapping, folder: Path, ledger: Ledger) -> list[Candidate]:
+    """The rows with an existing scan that no other row names. The ledger gets the others, and missing files."""
     scans = _scans_by_name(folder) if "image" not in mapping.fields else {}
     candidates = []
     for row in table.rows:
@@ -76,12 +70,8 @@ def read_candidates(table: Table, mapping: ColumnMapping, folder: Path, ledger: 
                 if mask.exists():
                     candidate.masks[name] = mask
                 else:
-                    ledger.notice(
-                        row.line,
-                        identity,
-                        f"no such {name} file",
-                        f"{value} is not there; the study is kept without it",
-                    )
+                    detail = f"{value} does not exist; the study is kept without it"
+                    ledger.notice(row.line, identity, f"no such {name} file", detail)
         candidates.append(candidate)
     return _unique(candidates, ledger)
 
@@ -93,7 +83,7 @@ def _stem(name: str) -> str:
 
 
 def _scans_by_name(folder: Path) -> dict[str, list[Path]]:
-    """Scan files and folders directly below ``folder``, by their name without suffix."""
+    """Scan files and folders directly in ``folder``, by their name without suffix."""
     found: dict[str, list[Path]] = {}
     for item in sorted(folder.iterdir()):
         if (item.is_dir() or item.name.lower().endswith(SCAN_SUFFIXES)) and not item.name.startswith("."):
@@ -109,53 +99,44 @@ def _image(
         image = (folder / value).resolve()
         if value and image.exists():
             return image
-        ledger.drop(row.line, identity, "no such scan", f"{value or 'an empty cell'}: there is no such file or folder")
+        ledger.drop(row.line, identity, "no such scan", f"{value or 'an empty cell'}: no such file or folder")
         return None
     same_name = scans.get(_stem(identity), [])
     if len(same_name) == 1:
         return same_name[0]
     if same_name:
-        ledger.drop(
-            row.line,
-            identity,
-            "two scans of one name",
-            f"{', '.join(path.name for path in same_name)}: remove all but one",
-        )
+        names = ", ".join(path.name for path in same_name)
+        ledger.drop(row.line, identity, "two scans of one name", f"{names}: remove all but one")
     else:
         ledger.drop(row.line, identity, "no such scan", "no file or folder of this name")
     return None
 
 
 def _unique(candidates: Sequence[Candidate], ledger: Ledger) -> list[Candidate]:
-    """Without rows that share an id or a scan: which of them is right cannot be told."""
+    """The candidates without rows that share an id or a scan: nothing tells which of them is right."""
     ids = Counter(candidate.id for candidate in candidates)
     images = Counter(candidate.image for candidate in candidates)
     kept = []
-    for candidate in candidates:
-        if ids[candidate.id] > 1:
-            ledger.drop(candidate.line, candidate.id, "id in several rows", f"{ids[candidate.id]} rows have this id")
-        elif images[candidate.image] > 1:
-            ledger.drop(
-                candidate.line,
-                candidate.id,
-                "scan in several rows",
-                f"{images[candidate.image]} rows name {candidate.image.name}",
-            )
+    for each in candidates:
+        if ids[each.id] > 1:
+            ledger.drop(each.line, each.id, "id in several rows", f"{ids[each.id]} rows have this id")
+        elif images[each.image] > 1:
+            ledger.drop(each.line, each.id, "scan in several rows", f"{images[each.image]} rows name {each.image.name}")
         else:
-            kept.append(candidate)
+            kept.append(each)
     return kept
 
 
-def notice_unlisted(
+def _notice_unlisted(
     candidates: Sequence[Candidate], table: Table, mapping: ColumnMapping, folder: Path, ledger: Ledger
 ) -> None:
-    """Notes the scans directly below ``folder`` that no row names; folders only where the table names none by path."""
+    """Note the scans directly in ``folder`` that no row names; folders only if the table names no scan by path."""
+    by_path = "image" in mapping.fields
     named = {candidate.image for candidate in candidates}
-    named |= {(folder / value_of(row, mapping, "image")).resolve() for row in table.rows if "image" in mapping.fields}
+    named |= {(folder / value_of(row, mapping, "image")).resolve() for row in table.rows if by_path}
     named |= {mask for candidate in candidates for mask in candidate.masks.values()}
-    listed = {_stem(value_of(row, mapping, "id")) for row in table.rows} if "image" not in mapping.fields else set()
+    listed = set() if by_path else {_stem(value_of(row, mapping, "id")) for row in table.rows}
     for name, paths in _scans_by_name(folder).items():
         for path in paths:
-            other = path.is_dir() and "image" in mapping.fields
-            if path not in named and name not in listed and not other:
+            if path not in named and name not in listed and not (path.is_dir() and by_path):
                 ledger.notice(0, path.name, "scan without a row", "it is not used")

@@ -167,7 +167,7 @@ def test_zips_read_as_folders_and_damaged_ones_are_counted(
     result = prepare(SCRIPT, archive, "--reports", table, "--join", "folder", "--output", tmp_path / "out")
     (study,) = result.studies.values()
     assert study["snippets"][0]["z_mm"] == pytest.approx(48.0)
-    assert result.card["noticed"] == {"files that are no DICOM": 1, "zips that cannot be opened": 1}
+    assert result.card["noticed"] == {"files that are not DICOM": 1, "zips that cannot be opened": 1}
 
 
 def test_files_with_a_damaged_header_are_counted_and_named_by_the_key_alone(
@@ -290,18 +290,19 @@ def test_a_scan_that_was_removed_is_converted_again(
     for name in ("datalist.json", "data_card.json", "data_card.html", "ledger.csv"):
         (tmp_path / "out" / name).unlink()
     assert len(prepare(*arguments).studies) == 1 and scan.is_file()
-    with pytest.raises(SystemExit, match="exists already and says otherwise"):
+    with pytest.raises(SystemExit, match="exists already with other content"):
         prepare(SCRIPT, archive, "--output", tmp_path / "other", "--key", tmp_path / "key.csv")
 
 
 def test_workers_give_what_one_process_gives(tmp_path: Path, archive: Path, add_study: AddStudy) -> None:
-    from bundle.ctfindings.sources.dicom.source import Options, read_source
+    from bundle.ctfindings.sources.dicom.source import ArchiveOptions, read_source
 
     for number in range(3):
         add_study(f"s{number}", f"A{number}", shift=number)
     (tmp_path / "salt").write_text("0123456789abcdef")
     sources = [
-        read_source(archive, Options(salt=tmp_path / "salt"), tmp_path / f"out{workers}", workers) for workers in (1, 2)
+        read_source(archive, ArchiveOptions(salt=tmp_path / "salt"), tmp_path / f"out{workers}", workers)
+        for workers in (1, 2)
     ]
     first, second = ([(each.id, each.patient, each.warnings) for each in source.candidates] for source in sources)
     assert first == second and len(first) == 3

@@ -244,11 +244,15 @@ def test_labels_may_be_read_from_the_reports_where_the_table_has_none(run: Run, 
     ("rows", "arguments", "message"),
     [
         ([{"id": "a", "image": "s0.nii.gz", "Lung nodule": "2"}], [], "line 2: Lung nodule is '2'"),
-        ([{"id": "a", "image": "s0.nii.gz", "split": "fold 3"}], [], "line 2: 'fold 3' is no split"),
+        (
+            [{"id": "a", "image": "s0.nii.gz", "split": "fold 3"}],
+            [],
+            "line 2: expected a split (training, validation or test), got 'fold 3'",
+        ),
         ([{"words": "a", "number": "1"}], [], "has neither an id nor an image"),
         ([{"id": "a", "image": "s0.nii.gz"}], ["--columns", "findings=Befund"], "has no column 'Befund' for findings"),
-        ([{"id": "a", "image": "s0.nii.gz"}], ["--columns", "label:Pneumonia=id"], "is none of the findings"),
-        ([{"id": "a", "image": "s0.nii.gz"}], ["--columns", "colour=id"], "'colour' is no field"),
+        ([{"id": "a", "image": "s0.nii.gz"}], ["--columns", "label:Pneumonia=id"], "'Pneumonia' is not a finding"),
+        ([{"id": "a", "image": "s0.nii.gz"}], ["--columns", "colour=id"], "'colour' is not a field"),
         ([{"id": "a", "image": "s0.nii.gz"}], ["--fractions", "0.5", "0.1", "0.1"], "do not add up to 1"),
         (
             [

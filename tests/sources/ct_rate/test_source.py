@@ -147,7 +147,7 @@ def test_raw_and_fixed_volumes_load_as_the_same_hu_at_the_same_place(
         affine = np.asarray(study["image"].affine)
         np.testing.assert_allclose(affine[:3, 3], (-POSITION[0], -POSITION[1], POSITION[2]))
         np.testing.assert_allclose(np.linalg.norm(affine[:3, :3], axis=0), SPACING)
-    assert result.card["origin"]["intensities"] == "2 volumes rescaled by the metadata table, 1 in HU as they are"
+    assert result.card["origin"]["intensities"] == "2 volumes rescaled by the metadata table, 1 already in HU"
     assert "CC BY-NC-SA 4.0" in result.card["origin"]["licence"]
 
 
@@ -160,7 +160,7 @@ def test_a_volume_in_hu_where_the_table_asks_for_a_rescale_is_refused(
     result = prepare(SCRIPT, download.tables(), "--output", tmp_path / "out")
     assert result.reasons() == {"valid_2_a_1": "rescaled twice"}
     (entry,) = (entry for entry in result.ledger if entry["what"] == "dropped")
-    assert f"is in HU already, but its record asks for slope 1 and intercept {intercept}" in entry["detail"]
+    assert f"is already in HU, but its record gives slope 1 and intercept {intercept}" in entry["detail"]
 
 
 def test_a_raw_volume_in_a_fixed_folder_is_refused(prepare: Any, tmp_path: Path, download: Download) -> None:
@@ -267,7 +267,7 @@ def test_what_cannot_be_used_is_named_and_the_source_is_left_alone(
     assert set(result.studies) == {"train_1_a_1", "train_5_a_1", "train_7_a_1"}
     assert result.reasons() == {
         "train_1_a_2": "unusable scan",
-        "train_2_a_1": "metadata that cannot be read",
+        "train_2_a_1": "invalid metadata",
         "train_3_a_1": "no row of metadata",
         "train_4_a_1": "rows that contradict each other",
         "train_11755_a_2": "known to be broken",
@@ -311,9 +311,9 @@ def test_a_fixed_volume_whose_header_is_not_that_of_the_table_is_noticed(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--dev-share", "1"], "--dev-share 1 is no share"),
+        (["--dev-share", "1"], "--dev-share: expected a number from 0 to below 1, got 1"),
         (["--reports", "absent.csv"], "absent.csv: no such file"),
-        (["--skip", "bad.txt"], "line 2: 'head' is no name such as train_1_a_1"),
+        (["--skip", "bad.txt"], "line 2: expected a name such as train_1_a_1, train_1_a or train_1, got 'head'"),
         (["--labels", "few.csv"], "has no column 'Medical material'"),
     ],
 )
@@ -337,7 +337,7 @@ def test_errors_of_use_are_one_line(
 
 def test_raw_volumes_without_any_metadata_are_refused_at_once(prepare: Any, tmp_path: Path, download: Download) -> None:
     download.volume("train_1_a_1")
-    with pytest.raises(SystemExit, match="need the rescale of the metadata table"):
+    with pytest.raises(SystemExit, match="need the rescale of a metadata table"):
         prepare(SCRIPT, download.root, "--output", tmp_path / "out")
 
 

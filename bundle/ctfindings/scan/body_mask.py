@@ -1,0 +1,91 @@
+"""Segments the body without the table, on a coarse upright grid that the lung mask uses as well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bundle.ctfindings.scan.coordinates import voxel_spacing
+
+Mask = NDArray[np.bool_]
+Array = NDArray[np.float64]
+
+BODY_HU = -300.0
+OPENING_MM = 6.0
+"""A table, a blanket or a cable is thinner than this, or separate from the body."""
+WORKING_MM = 2.0
+"""Smaller voxels are averaged up to this size: finer than the walls that matter, and fast."""
+
+
+def body_region(hu: NDArray[Any], voxel_mm: Sequence[float] | Array, threshold_hu: float = BODY_HU) -> Mask:
+    """The largest region above a threshold after opening, (X, Y, Z); empty if no voxel is above it.
+
+    Args:
+        hu: (X, Y, Z) in HU.
+        voxel_mm: voxel size along X, Y, Z.
+        threshold_hu: HU above which a voxel is body, table or cloth.
+    """
+    block = 2 * np.maximum(1, np.round(OPENING_MM / 2 / np.asarray(voxel_mm))).astype(int) + 1
+    solid = (hu > threshold_hu).view(np.uint8)
+    # Voxels outside the scan count as solid, or a body that is cut by the border would be eroded there.
+    eroded = ndimage.minimum_filter(solid, block, mode="nearest")
+    parts, count = ndimage.label(eroded if eroded.any() else solid)
+    if count == 0:
+        return np.zeros(hu.shape, bool)
+    largest = parts == 1 + np.bincount(parts.ravel())[1:].argmax()
+    return ndimage.maximum_filter(largest.view(np.uint8), block).astype(bool)
+
+
+def body_mask(hu: NDArray[Any], affine: Array) -> Mask:
+    """The body without the table, (X, Y, Z), with everything it encloses.
+
+    Args:
+        hu: (X, Y, Z) in HU, axes in any order.
+        affine: (4, 4), voxel index to RAS world mm.
+    """
+    upright, spacing, from_ras = to_upright(hu, affine)
+    small, factors = pooled(upright, spacing)
+    found = body_region(small, spacing * factors)
+    for level in range(found.shape[2]):
+        found[:, :, level] = ndimage.binary_fill_holes(found[:, :, level])
+    found = enlarged(found, factors, upright.shape)
+    return np.ascontiguousarray(nib.orientations.apply_orientation(found, from_ras))
+
+
+def to_upright(hu: NDArray[Any], affine: Array) -> tuple[NDArray[Any], Array, Array]:
+    """The scan with axes to right, front and head, its voxel size in mm (3,), and the orientation that restores it."""
+    to_ras = nib.orientations.io_orientation(affine)
+    from_ras = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), to_ras)
+    spacing = np.asarray(voxel_spacing(affine))[np.argsort(to_ras[:, 0])]
+    return nib.orientations.apply_orientation(hu, to_ras), spacing, from_ras
+
+
+def pooled(
+    hu: NDArray[Any], spacing: Array, working_mm: float = WORKING_MM
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Means of blocks of voxels up to ``working_mm``, and the block size (3,).
+
+    Incomplete blocks at the end repeat the last voxel.
+    """
+    factors = np.maximum(1, np.floor(working_mm / spacing + 1e-3)).astype(np.int64)
+    missing = [(0, int(-size % factor)) for size, factor in zip(hu.shape, factors, strict=True)]
+    padded = np.pad(hu, missing, mode="edge") if any(end for _, end in missing) else hu
+    x, y, z = (int(size) for size in np.asarray(padded.shape) // factors)
+    blocks = padded.reshape(x, factors[0], y, factors[1], z, factors[2])
+    return blocks.mean(axis=(1, 3, 5), dtype=np.float32), factors
+
+
+def enlarged(mask: Mask, factors: NDArray[np.int64], shape: tuple[int, ...]) -> Mask:
+    """A mask of the pooled grid on the full grid, with its border between the centres of the pooled voxels."""
+    if (factors == 1).all():
+        return mask
+    offset = (1 / factors - 1) / 2
+    values = ndimage.affine_transform(
+        mask.astype(np.float32), 1 / factors, offset, shape, order=1, mode="nearest", output=np.float32
+    )
+    return values > 0.5
