@@ -125,7 +125,7 @@ def test_a_mask_without_any_mapped_id_is_refused(scan, write, lungs):
 
 
 @pytest.mark.parametrize(
-    ("mapping", "message"), [("total", "known are ctfindings"), ({1: "liver"}, "anatomy 'liver' is unknown")]
+    ("mapping", "message"), [("total", "choose from ctfindings"), ({1: "liver"}, "anatomy 'liver' is unknown")]
 )
 def test_an_unknown_mapping_or_anatomy_is_refused_with_the_known_ones(scan, write, lungs, mapping, message):
     with pytest.raises(ValueError, match=message):
