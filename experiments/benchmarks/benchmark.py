@@ -159,7 +159,7 @@ def batch_step(scans: int, micro_batch: int, cached: bool) -> tuple[float, float
         optimizer=torch.optim.AdamW(parameters, lr=1e-4),
         loss_function=loss,
         prepare_batch=prepare_report_batch,
-        iteration_update=GradientCache() if cached else None,
+        iteration_update=GradientCache(waiting_dir=None) if cached else None,
         decollate=False,
     )
     started = time.perf_counter()
