@@ -137,7 +137,8 @@ def describe_scan(file: str | Path, format: str, shape: Sequence[int], affine: A
 
 def moved(embedding: ImageEmbedding, device: torch.device) -> ImageEmbedding:
     """The embedding on another device."""
-    return ImageEmbedding(*(part.to(device) if isinstance(part, Tensor) else part for part in embedding))
+    parts: list[Any] = [part.to(device) if isinstance(part, Tensor) else part for part in embedding]
+    return ImageEmbedding(*parts)
 
 
 def _batch(tensor: Tensor, device: torch.device) -> Tensor:

@@ -145,11 +145,10 @@ class ScanTask(_Task):
 def _evidence_params(scan: AnsweredScan, placed: ScoredAnswer) -> dict[str, Any]:
     """The answer in plain, finite values; without evidence, its place is None."""
     answer, place = placed.answer, placed.answer.evidence
-    free_text = isinstance(answer, QueryAnswer)
     depth, source = place_depth(placed.depth_logits, placed.token_map, *scan.encoded.grids)
     return {
-        "text": answer.text if free_text else answer.name,
-        "probability": None if free_text else answer.probability,
+        "text": answer.text if isinstance(answer, QueryAnswer) else answer.name,
+        "probability": None if isinstance(answer, QueryAnswer) else answer.probability,
         "score": placed.score,
         "depth": [{"z_mm": level.z_mm, "score": level.score} for level in depth],
         "depth_source": source,

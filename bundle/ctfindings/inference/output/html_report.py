@@ -54,7 +54,7 @@ def write_report(
     """
     volume = DisplayVolume(hu, affine)
     shown: list[Answer] = [*(answer for answer in record.ordered() if answer.present), *record.queries]
-    panels = []
+    panels: list[dict[str, Any]] = []
     for answer in shown:
         if (place := answer.evidence) is not None:
             drawn = (place, display_window(answer), evidence_maps.get(answer.key), token_affine)
