@@ -18,7 +18,7 @@ from bundle.ctfindings.data.geometry import KeepGeometryd
 from bundle.ctfindings.data.loaders import cached_dataset, study_loader
 from bundle.ctfindings.data.scan_cache import study_digest
 from bundle.ctfindings.data.transforms import STORED_KEY
-from bundle.ctfindings.evaluation.calibration import calibrate
+from bundle.ctfindings.evaluation.calibrate import calibrate
 from bundle.ctfindings.evaluation.diagnostics import DIAGNOSTICS_FILE, diagnose
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.metrics.thresholds import ThresholdRule
@@ -84,7 +84,7 @@ class LockedRuns:
         scores = {
             split: score_locked(model, self.encoded[split], self.studies[split]) for split in ("validation", "test")
         }
-        fitted = calibrate(scores["validation"], "validation", scores["test"].ids, rule=THRESHOLD_RULE)
+        fitted = calibrate(scores["validation"], "validation", THRESHOLD_RULE)
         diagnose(model.text, scores["test"], self.studies["test"], fitted, seed).save(run / DIAGNOSTICS_FILE)
         return run
 

@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from bundle.ctfindings.anatomy import ANATOMIES, THORAX
+from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.data.datalist import report_text, text_id
-from bundle.ctfindings.evaluation.retrieval_and_localization import ReportEmbeddings
-from bundle.ctfindings.evaluation.scoring import SplitScores, wording_deltas
+from bundle.ctfindings.evaluation.evaluated_model import SplitScores, perturbation_deltas
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.findings import FINDINGS
 from bundle.ctfindings.networks.image.depth import depth_positions
@@ -249,13 +248,14 @@ def score_locked(model: LockedImageModel, split: LockedSplit, studies: Sequence[
     with torch.no_grad():
         templates = model.template_deltas()
         # The text side of a wording is all that is read of the model there.
-        wordings = wording_deltas(model.text).view(-1, len(FINDINGS), templates.shape[2])
+        wordings = perturbation_deltas(model.text).view(-1, len(FINDINGS), templates.shape[2])
         for start in range(0, len(studies), SCORED_AT_ONCE):
             features = torch.from_numpy(split.features[start : start + SCORED_AT_ONCE])
             valid = torch.from_numpy(split.valid[start : start + SCORED_AT_ONCE])
             parts["template"].append(model.score(features, valid, templates).double().numpy())
             parts["wording"].append(model.score(features, valid, wordings).double().numpy())
             parts["anatomy"].append(model(features, valid)["anatomy"].double().numpy())
+        depth = model.depth_rows(torch.from_numpy(split.depth))
     joined = {name: np.concatenate(values) for name, values in parts.items()}
     count = len(studies)
     return SplitScores(
@@ -269,30 +269,8 @@ def score_locked(model: LockedImageModel, split: LockedSplit, studies: Sequence[
         anatomy_valid=split.valid,
         peaks_mm=np.full((count, len(FINDINGS), 3), np.nan),
         anatomy_dice=np.full((count, len(ANATOMIES)), np.nan),
-    )
-
-
-def embed_locked(model: LockedImageModel, split: LockedSplit, studies: Sequence[Mapping[str, Any]]) -> ReportEmbeddings:
-    """The scans of a split as the evaluation on reports reads them.
-
-    Args:
-        model: trained, or not.
-        split: encoded studies.
-        studies: their records, in the same order.
-    """
-    model.eval()
-    with torch.no_grad():
-        rows = model(torch.from_numpy(split.features), torch.from_numpy(split.valid))["anatomy"]
-        depth = model.depth_rows(torch.from_numpy(split.depth))
-    return ReportEmbeddings(
-        ids=[str(study["id"]) for study in studies],
-        patients=[str(study["patient"]) for study in studies],
-        labels=np.stack([study["labels"].numpy() for study in studies]),
-        scans=rows[:, THORAX].double().numpy(),
-        valid=split.valid[:, THORAX],
         depth=list(depth),
         depth_mm=list(torch.from_numpy(split.depth_mm)),
-        studies=list(studies),
     )
 
 

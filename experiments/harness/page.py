@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from bundle.ctfindings.evaluation.classification_figures import plot_wordings, wording_auc
 from bundle.ctfindings.evaluation.diagnostics import DIAGNOSTICS_FILE, Diagnostics
-from bundle.ctfindings.evaluation.diagnostics_record import TEMPLATE_NAMES, WORDING_NAMES, collapse_histograms
+from bundle.ctfindings.evaluation.diagnostics_record import collapse_histograms
+from bundle.ctfindings.evaluation.plots import plot_cosine_histograms
 from bundle.ctfindings.files.atomic_write import atomic_path
-from bundle.ctfindings.metrics.plots import plot_auc_by_wording, plot_cosine_histograms, plot_variants
-from bundle.ctfindings.metrics.robustness import auc_by_wording
+from experiments.harness.variants_plot import plot_variants
 
 VARIANTS_FIGURE = "variants.png"
 NOTES_FILE = "notes.md"
@@ -34,14 +33,9 @@ def write_experiment_figures(
     answers = {name: Diagnostics.load(next(iter(evaluations[name].values())) / DIAGNOSTICS_FILE) for name in shown}
     with atomic_path(folder / "similarity.png") as path:
         plot_cosine_histograms({name: collapse_histograms(given) for name, given in answers.items()}, path)
-    auc = {}
-    for name in (results["reference"], results["tested"]):
-        if name in answers:
-            given = answers[name]
-            scores = np.concatenate([given.template_logits, given.wording_logits], axis=1)
-            auc[name] = auc_by_wording(scores, given.labels, np.ones((1, len(given.ids))))[0]
+    compared = [name for name in (results["reference"], results["tested"]) if name in answers]
     with atomic_path(folder / "wordings.png") as path:
-        plot_auc_by_wording([*TEMPLATE_NAMES, *WORDING_NAMES], auc, path, separators=[len(TEMPLATE_NAMES) - 1])
+        plot_wordings({name: wording_auc(answers[name]) for name in compared}, path)
     with atomic_path(folder / VARIANTS_FIGURE) as path:
         plot_variants(results, path)
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from bundle.ctfindings.evaluation.diagnostics import DIAGNOSTICS_FILE, Diagnostics, FloatArray
-from bundle.ctfindings.evaluation.diagnostics_record import sections
-from bundle.ctfindings.metrics.bootstrap import weight_bootstrap_interval, weighted_auc
-from bundle.ctfindings.metrics.classification import macro_average
-from bundle.ctfindings.metrics.comparison import Section, section_record
+from bundle.ctfindings.evaluation.diagnostics import DIAGNOSTICS_FILE, Diagnostics
+from bundle.ctfindings.evaluation.diagnostics_record import statistic_groups
+from bundle.ctfindings.metrics.bootstrap import Bootstrap, weighted_auc
+from bundle.ctfindings.metrics.classification import FloatArray, macro_average
 from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
+from bundle.ctfindings.metrics.statistic_groups import StatisticGroup, group_record
 
 MEASURES: dict[str, tuple[str, str]] = {
     "macro_auc": ("scores.macro_auc", "macro AUC"),
@@ -135,26 +135,26 @@ def experiment_results(
                 raise ValueError(
                     f"{evaluations[name][run]}: was scored on other scans than {reference}; run both on one datalist"
                 )
-    patients = first.patients.tolist()
+    bootstrap = Bootstrap(first.patients.tolist(), resamples, seed)
     measured = {name: {run: _measures(given) for run, given in runs.items()} for name, runs in answers.items()}
     over_seeds = {name: _mean_over([measured[name][run] for run in runs]) for name, runs in answers.items()}
-    unit = np.ones((1, len(patients)))
+    unit = np.ones((1, len(bootstrap.patients)))
     results: dict[str, Any] = {
         "settings": dict(settings),
-        "scans": len(patients),
-        "bootstrap": {"unit": "patient", "method": "percentile", "resamples": resamples, "seed": seed, "level": 0.95},
+        "scans": len(bootstrap.patients),
+        "bootstrap": bootstrap.settings(),
         "measures": {key: words for key, (_, words) in MEASURES.items()},
         "variants": {
             name: {
                 "title": titles[name],
                 "seeds": {str(run): _values(measured[name][run], unit) for run in runs},
                 "sd_over_seeds": _sd_over_seeds([_values(measured[name][run], unit) for run in runs]),
-                "mean": section_record(over_seeds[name], patients, resamples, seed),
+                "mean": group_record(over_seeds[name], bootstrap),
             }
             for name, runs in answers.items()
         },
         "differences": {
-            name: section_record(_difference(over_seeds[name], over_seeds[reference]), patients, resamples, seed)
+            name: group_record(_difference(over_seeds[name], over_seeds[reference]), bootstrap)
             for name in answers
             if name != reference
         },
@@ -164,15 +164,14 @@ def experiment_results(
     }
     if tested in over_seeds:
         results["expectations"] = [
-            _checked(expectation, over_seeds[tested], over_seeds[reference], patients, resamples, seed)
-            for expectation in EXPECTATIONS
+            _checked(expectation, over_seeds[tested], over_seeds[reference], bootstrap) for expectation in EXPECTATIONS
         ]
     return results
 
 
-def _measures(answers: Diagnostics) -> Section:
+def _measures(answers: Diagnostics) -> StatisticGroup:
     """`MEASURES` of one run; NaN where its studies lack the input."""
-    parts = {**sections(answers), "scores": _macro_auc(answers)}
+    parts = {**statistic_groups(answers), "scores": _macro_auc(answers)}
     wanted = [statistic.partition(".")[::2] for statistic, _ in MEASURES.values()]
 
     def statistic(weights: FloatArray) -> FloatArray:
@@ -188,24 +187,24 @@ def _measures(answers: Diagnostics) -> Section:
             axis=1,
         )
 
-    return Section(tuple(MEASURES), statistic)
+    return StatisticGroup(tuple(MEASURES), statistic)
 
 
-def _macro_auc(answers: Diagnostics) -> Section:
+def _macro_auc(answers: Diagnostics) -> StatisticGroup:
     def statistic(weights: FloatArray) -> FloatArray:
         return np.asarray([[macro_average(row)] for row in weighted_auc(answers.logits, answers.labels, weights)])
 
-    return Section(("macro_auc",), statistic)
+    return StatisticGroup(("macro_auc",), statistic)
 
 
-def _mean_over(runs: Sequence[Section]) -> Section:
-    return Section(
+def _mean_over(runs: Sequence[StatisticGroup]) -> StatisticGroup:
+    return StatisticGroup(
         runs[0].names, _remembered(lambda weights: np.mean([run.statistic(weights) for run in runs], axis=0))
     )
 
 
-def _difference(first: Section, second: Section) -> Section:
-    return Section(first.names, lambda weights: first.statistic(weights) - second.statistic(weights))
+def _difference(first: StatisticGroup, second: StatisticGroup) -> StatisticGroup:
+    return StatisticGroup(first.names, lambda weights: first.statistic(weights) - second.statistic(weights))
 
 
 def _remembered(statistic: Callable[[FloatArray], FloatArray]) -> Callable[[FloatArray], FloatArray]:
@@ -222,19 +221,19 @@ def _remembered(statistic: Callable[[FloatArray], FloatArray]) -> Callable[[Floa
 
 
 def _checked(
-    expectation: Expectation, tested: Section, reference: Section, patients: Sequence[str], resamples: int, seed: int
+    expectation: Expectation, tested: StatisticGroup, reference: StatisticGroup, bootstrap: Bootstrap
 ) -> dict[str, Any]:
     def statistic(weights: FloatArray) -> FloatArray:
         new, old = (dict(zip(part.names, part.statistic(weights).T, strict=True)) for part in (tested, reference))
         return expectation.statistic(new, old)
 
-    interval = weight_bootstrap_interval(statistic, patients, resamples, seed)
+    interval = bootstrap.interval(statistic)
     value, low, high = (float(part) for part in (interval.estimate, interval.low, interval.high))
     met = bool(expectation.holds(value, low, high)) if np.isfinite(value) else None
     return {"text": expectation.text, "value": number(value), "interval": interval_numbers(low, high), "met": met}
 
 
-def _values(section: Section, unit: FloatArray) -> dict[str, float | None]:
+def _values(section: StatisticGroup, unit: FloatArray) -> dict[str, float | None]:
     return {name: number(value) for name, value in zip(section.names, section.statistic(unit)[0], strict=True)}
 
 

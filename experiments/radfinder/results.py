@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bundle.ctfindings.metrics.bootstrap import paired_bootstrap_auc
-from bundle.ctfindings.metrics.plots import plot_variants
+from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from experiments.harness.page import VARIANTS_FIGURE, locked_tower_sentence
+from experiments.harness.variants_plot import plot_variants
 
 LOCALIZATIONS = {"localization": "in their own words", "localization_reworded": "reworded"}
 RATIO_AIMS = {"localization": 0.54, "localization_reworded": 0.7}
@@ -41,7 +41,7 @@ def radfinder_summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             for one in runs[first]
             for other in runs[second]
             if one["seed"] == other["seed"]
-            for gap in [paired_bootstrap_auc(one["logits"], other["logits"], one["labels"], one["patients"]).macro]
+            for gap in [Bootstrap(one["patients"]).auc_difference(one["logits"], other["logits"], one["labels"]).macro]
         ]
         for first, second in PAIRS
         if first in runs and second in runs

@@ -33,28 +33,16 @@ from monai.bundle import ConfigParser
 from bundle.ctfindings.cli.config_setting import config_setting
 from bundle.ctfindings.cli.error_lines import run_or_exit
 from bundle.ctfindings.data.datalist import load_datalist
-from bundle.ctfindings.evaluation.retrieval_and_localization import (
-    ReportEmbeddings,
-    collect_report_embeddings,
-    localization_of,
-    report_loader,
-    retrieval_of,
-)
-from bundle.ctfindings.evaluation.scoring import (
-    SplitScores,
-    collect_scores,
-)
+from bundle.ctfindings.evaluation.evaluated_model import SplitScores
+from bundle.ctfindings.evaluation.report_sections import Studies, localization_of, retrieval_of
 from bundle.ctfindings.files.atomic_write import atomic_path
-from bundle.ctfindings.metrics.bootstrap import bootstrap_auc
+from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.paraphrases import load_paraphrases
-from bundle.ctfindings.networks.checkpoint import (
-    load_checkpoint,
-    sha256_of,
-)
+from bundle.ctfindings.networks.checkpoint import sha256_of
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 from experiments.harness.locked_image_model import LockedImageModel
 from experiments.harness.locked_image_runs import LockedRuns
-from experiments.harness.locked_image_training import embed_locked, score_locked
+from experiments.harness.locked_image_training import score_locked
 from experiments.harness.page import VARIANTS_FIGURE, write_page, write_results
 from experiments.harness.runs import (
     Variant,
@@ -118,39 +106,44 @@ def train(run: Path, variant: str, seed: int, options: argparse.Namespace) -> No
 
 
 def score(
-    run: Path, variant: str, options: argparse.Namespace
-) -> tuple[VisionLanguageModel, SplitScores, ReportEmbeddings]:
-    """The best checkpoint of a run on the test split."""
+    run: Path, variant: str, options: argparse.Namespace, studies: list[dict[str, Any]]
+) -> tuple[VisionLanguageModel, SplitScores]:
+    """The best checkpoint of a run on the test studies."""
     parser = ConfigParser()
-    names = ("train.json", *VARIANTS[variant].overlays, "evaluate_reports.json")
+    names = ("train.json", *VARIANTS[variant].overlays, "evaluate.json")
     parser.read_config([*(str(ROOT / "configs" / name) for name in names), str(run / "keys.json")])
-    network = parser.get_parsed_content("network_def")
-    load_checkpoint(network, run / "best.pt")
-    studies = load_datalist(options.datalist, "test")
-    cache_key = [parser.get_parsed_content(name) for name in ("spacing", "hu_window", "divisible")]
-    loader = report_loader(studies, parser.get_parsed_content("whole_scan"), options.work / "cache", cache_key)
-    return network, collect_scores(loader, network, name=run.name), collect_report_embeddings(loader, network)
+    parser.update({"ckpt_path": str(run / "best.pt"), "cache_dir": str(options.work / "cache")})
+    model = parser.get_parsed_content("evaluated_model")
+    model.load()
+    return model.network, model.score(studies, run.name)
 
 
 def record_of(
     network: VisionLanguageModel | LockedImageModel,
     scores: SplitScores,
-    embeddings: ReportEmbeddings,
+    studies: Studies,
     options: argparse.Namespace,
 ) -> dict[str, Any]:
-    """What the experiment keeps of a run."""
-    auc = bootstrap_auc(scores.logits, scores.labels, scores.patients).macro
+    """The numbers of a run.
+
+    Raises:
+        ValueError: fewer than two patients have a report.
+    """
+    bootstrap = Bootstrap(scores.patients)
+    auc = bootstrap.auc(scores.logits, scores.labels).macro
+    retrieval = retrieval_of(scores, studies, network, bootstrap, count=options.pool)
+    if retrieval is None:
+        raise ValueError("reports: fewer than 2 patients of the test split have a report; retrieval needs a pool")
+    reword = partial(reworded, load_paraphrases(options.paraphrases))
     return {
         "macro_auc": {"value": float(auc.estimate), "interval": [float(auc.low), float(auc.high)]},
-        "retrieval": retrieval_of(embeddings, network, count=options.pool)["pools"]["first_all"],
-        "localization": localization_of(embeddings, network),
-        "localization_reworded": localization_of(
-            embeddings, network, partial(reworded, load_paraphrases(options.paraphrases))
-        ),
+        "retrieval": retrieval["pools"]["first_all"],
+        "localization": localization_of(scores, studies, network, bootstrap),
+        "localization_reworded": localization_of(scores, studies, network, bootstrap, reword),
         "localization_trained": bool(network.text.snippet_head_trained),
         "logits": scores.logits.tolist(),
         "labels": scores.labels.tolist(),
-        "patients": scores.patients,
+        "patients": list(scores.patients),
     }
 
 
@@ -170,11 +163,13 @@ def result_of(variant: str, seed: int, options: argparse.Namespace, runs: Locked
     if result.exists() and (before := json.loads(result.read_text())).get("asked") == asked:
         return before
     if runs is None:
-        record = record_of(*score(run, variant, options), options)
+        studies = load_datalist(options.datalist, "test")
+        network, scores = score(run, variant, options, studies)
+        record = record_of(network, scores, studies, options)
     else:
         model = runs.model(VARIANTS[variant], seed, run)
-        split, studies = runs.encoded["test"], runs.studies["test"]
-        record = record_of(model, score_locked(model, split, studies), embed_locked(model, split, studies), options)
+        studies = runs.studies["test"]
+        record = record_of(model, score_locked(model, runs.encoded["test"], studies), studies, options)
     record = {"variant": variant, "asked": asked, "seed": seed, **record}
     with atomic_path(result) as path:
         path.write_text(json.dumps(record))

@@ -17,9 +17,13 @@ from numpy.typing import NDArray
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.data.datalist import load_datalist, text_id
 from bundle.ctfindings.evaluation.diagnostics import embed_texts
+from bundle.ctfindings.evaluation.plots import plot_cosine_histograms
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.csv_table import read_table
-from bundle.ctfindings.metrics.collapse import (
+from bundle.ctfindings.metrics.bootstrap import Bootstrap
+from bundle.ctfindings.metrics.json_numbers import number
+from bundle.ctfindings.metrics.statistic_groups import StatisticGroup, group_record
+from bundle.ctfindings.metrics.text_collapse import (
     PAIR_KINDS,
     STATISTICS,
     TextRows,
@@ -28,9 +32,6 @@ from bundle.ctfindings.metrics.collapse import (
     pair_cosines,
     text_statistics,
 )
-from bundle.ctfindings.metrics.comparison import Section, section_record
-from bundle.ctfindings.metrics.json_numbers import number
-from bundle.ctfindings.metrics.plots import plot_cosine_histograms
 from bundle.ctfindings.networks.checkpoint import load_checkpoint
 from bundle.ctfindings.networks.text.text_tower import TextTower
 from bundle.ctfindings.reports.captions import read_report
@@ -206,11 +207,11 @@ def collapse_results(
         resamples: of the bootstrap.
         seed: of the bootstrap.
     """
-    reports = [str(index) for index in range(captions.reports)]
+    bootstrap = Bootstrap([str(index) for index in range(captions.reports)], resamples, seed)
     encoders: dict[str, Any] = {}
     for name, rows in embeddings.items():
         sampled = captions.rows(rows).sample(per_anatomy)
-        record = section_record(_section(sampled), reports, resamples, seed)
+        record = group_record(_group(sampled), bootstrap)
         record["silhouette"] = number(anatomy_silhouette(sampled))
         for kind in PAIR_KINDS:
             cosines = pair_cosines(sampled, kind)
@@ -220,7 +221,7 @@ def collapse_results(
         "reports": captions.reports,
         "captions": len(captions.texts),
         "by_anatomy": {name: int((captions.anatomy == row).sum()) for row, name in enumerate(ANATOMY_NAMES)},
-        "bootstrap": {"unit": "report", "method": "percentile", "resamples": resamples, "seed": seed, "level": 0.95},
+        "bootstrap": {**bootstrap.settings(), "unit": "report"},
         "encoders": encoders,
     }
 
@@ -288,8 +289,8 @@ def _first_seeds(encoders: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _section(rows: TextRows) -> Section:
-    return Section(STATISTICS, lambda weights: text_statistics(rows, weights))
+def _group(rows: TextRows) -> StatisticGroup:
+    return StatisticGroup(STATISTICS, lambda weights: text_statistics(rows, weights))
 
 
 def _with_interval(record: Mapping[str, Any], key: str) -> str:

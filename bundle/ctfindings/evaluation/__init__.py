@@ -1,6 +1,16 @@
-"""Evaluation and calibration of a checkpoint on a datalist."""
+"""Evaluation of a checkpoint on a datalist, in sections."""
 
-from bundle.ctfindings.evaluation.evaluate import evaluate_checkpoint
-from bundle.ctfindings.evaluation.retrieval_and_localization import evaluate_reports
+from bundle.ctfindings.evaluation.classification_section import Classification
+from bundle.ctfindings.evaluation.evaluate import Evaluation
+from bundle.ctfindings.evaluation.evaluated_model import EvaluatedModel
+from bundle.ctfindings.evaluation.protocol_section import PublishedProtocol
+from bundle.ctfindings.evaluation.report_sections import ReportRetrieval, SnippetLocalization
 
-__all__ = ["evaluate_checkpoint", "evaluate_reports"]
+__all__ = [
+    "Classification",
+    "EvaluatedModel",
+    "Evaluation",
+    "PublishedProtocol",
+    "ReportRetrieval",
+    "SnippetLocalization",
+]

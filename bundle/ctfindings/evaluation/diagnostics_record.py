@@ -1,6 +1,4 @@
-"""From the answers of a model to the numbers of ``metrics.json``: robustness, collapse, retrieval, calibration, each
-with its interval.
-"""
+"""Numbers of ``metrics.json`` on robustness, text-embedding collapse, caption retrieval and calibration error."""
 
 from __future__ import annotations
 
@@ -10,11 +8,16 @@ from typing import Any
 import numpy as np
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
-from bundle.ctfindings.evaluation.diagnostics import DRAWS, HITS, KEPT_SHARE, Diagnostics, FloatArray
+from bundle.ctfindings.evaluation.diagnostics import DRAWS, HITS, KEPT_SHARE, Diagnostics
 from bundle.ctfindings.findings import FINDING_ANATOMY, FINDING_NAMES, TEMPLATES
-from bundle.ctfindings.metrics.bootstrap import paired_bootstrap_auc
-from bundle.ctfindings.metrics.calibration import apply_temperature, reliability, weighted_calibration_error
-from bundle.ctfindings.metrics.collapse import (
+from bundle.ctfindings.metrics.bootstrap import Bootstrap
+from bundle.ctfindings.metrics.calibration_error import expected_calibration_error, reliability
+from bundle.ctfindings.metrics.classification import FloatArray
+from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
+from bundle.ctfindings.metrics.platt_scaling import apply_temperature
+from bundle.ctfindings.metrics.prompt_perturbations import PERTURBATIONS
+from bundle.ctfindings.metrics.statistic_groups import StatisticGroup, compare_groups, group_record
+from bundle.ctfindings.metrics.text_collapse import (
     PAIR_KINDS,
     STATISTICS,
     TextRows,
@@ -25,62 +28,56 @@ from bundle.ctfindings.metrics.collapse import (
     share_of_equal_texts,
     text_statistics,
 )
-from bundle.ctfindings.metrics.comparison import Section, compare_sections, section_record
-from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
-from bundle.ctfindings.metrics.robustness import f1_section, mean_section, wording_record, wording_section
-from bundle.ctfindings.metrics.wordings import WORDINGS
+from bundle.ctfindings.metrics.wording_spread import auc_group, f1_group, mean_group, spread_record
 
 TEMPLATE_NAMES = tuple(template.id for template in TEMPLATES)
-WORDING_NAMES = tuple(wording.id for wording in WORDINGS)
+WORDING_NAMES = tuple(perturbation.id for perturbation in PERTURBATIONS)
 CAPTIONS_PER_ANATOMY = 500
-"""More captions of an anatomy than these are sampled: pairs grow with the square."""
+"""Larger numbers of captions are sampled: pairs grow with the square."""
 
 CALIBRATIONS = ("uncalibrated", "temperature", "platt")
 
 
-def sections(answers: Diagnostics) -> dict[str, Section]:
-    """Everything that has an interval, by name; parts whose inputs the studies lack are absent."""
+def statistic_groups(answers: Diagnostics) -> dict[str, StatisticGroup]:
+    """All statistics with an interval, by name of the group; groups whose inputs the studies lack are absent."""
     found = {
-        "templates": wording_section(answers.template_logits, answers.labels, TEMPLATE_NAMES),
-        "templates_f1_own_threshold": f1_section(answers.present_own, answers.labels),
-        "templates_f1_reference_threshold": f1_section(answers.present_reference, answers.labels),
-        "wordings": wording_section(answers.wording_logits, answers.labels, WORDING_NAMES),
-        "calibration_error": _calibration_section(answers),
+        "templates": auc_group(answers.template_logits, answers.labels, TEMPLATE_NAMES),
+        "templates_f1_own_threshold": f1_group(answers.present_own, answers.labels),
+        "templates_f1_reference_threshold": f1_group(answers.present_reference, answers.labels),
+        "wordings": auc_group(answers.wording_logits, answers.labels, WORDING_NAMES),
+        "calibration_error": _calibration_group(answers),
     }
     if len(answers.captions):
         rows = answers.caption_rows().sample(CAPTIONS_PER_ANATOMY)
-        found["captions"] = Section(STATISTICS, lambda weights: text_statistics(rows, weights))
-        found["retrieval"] = mean_section(answers.hits, answers.queries, HITS)
+        found["captions"] = StatisticGroup(STATISTICS, lambda weights: text_statistics(rows, weights))
+        found["retrieval"] = mean_group(answers.hits, answers.queries, HITS)
     shown = ~np.isnan(answers.distance)
     if shown.any():
-        found["image_text"] = mean_section(answers.distance[shown, None], answers.caption_study[shown], ["alignment"])
+        found["image_text"] = mean_group(answers.distance[shown, None], answers.caption_study[shown], ["alignment"])
     return found
 
 
-def diagnostics_record(answers: Diagnostics, resamples: int = 1000, seed: int = 42) -> dict[str, Any]:
-    """The part of ``metrics.json`` that says how robust a model is and whether its texts collapsed.
+def diagnostics_record(answers: Diagnostics, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Numbers on robustness and collapse.
 
     Args:
-        answers: of the model.
-        resamples: of the bootstrap by patient.
-        seed: of the bootstrap.
+        answers: answers of the model.
+        bootstrap: resamples of the studies.
 
     Returns:
         ``wordings``, ``templates_f1``, ``calibration_error``, ``reliability``, ``collapse`` (``captions`` and
         ``prompts``), ``image_text`` and ``retrieval``; the last two and the captions are None without reports.
     """
-    patients = answers.patients.tolist()
-    parts = sections(answers)
+    groups = statistic_groups(answers)
     records = {
-        name: section_record(part, patients, resamples, seed)
-        for name, part in parts.items()
-        if name not in ("templates", "wordings")
+        name: group_record(group, bootstrap) for name, group in groups.items() if name not in ("templates", "wordings")
     }
     retrieval = records.get("retrieval")
+    probabilities = (apply_temperature(answers.logits, 1.0), answers.tempered, answers.calibrated)
     return {
         "wordings": {
-            **wording_record(answers.wording_logits, answers.labels, WORDING_NAMES, patients, resamples, seed),
-            "changes": {wording.id: wording.change for wording in WORDINGS},
+            **spread_record(answers.wording_logits, answers.labels, WORDING_NAMES, bootstrap),
+            "changes": {perturbation.id: perturbation.change for perturbation in PERTURBATIONS},
         },
         "templates_f1": {
             "reference": TEMPLATE_NAMES[0],
@@ -89,9 +86,7 @@ def diagnostics_record(answers: Diagnostics, resamples: int = 1000, seed: int = 
         },
         "calibration_error": records["calibration_error"],
         "reliability": {
-            "uncalibrated": reliability(apply_temperature(answers.logits, 1.0), answers.labels),
-            "temperature": reliability(answers.tempered, answers.labels),
-            "platt": reliability(answers.calibrated, answers.labels),
+            name: reliability(values, answers.labels) for name, values in zip(CALIBRATIONS, probabilities, strict=True)
         },
         "collapse": {
             "captions": _captions_record(answers.caption_rows(), records["captions"])
@@ -113,17 +108,15 @@ def diagnostics_record(answers: Diagnostics, resamples: int = 1000, seed: int = 
 
 
 def comparison_record(
-    first: Diagnostics, second: Diagnostics, names: Sequence[str], resamples: int = 1000, seed: int = 42
+    first: Diagnostics, second: Diagnostics, names: Sequence[str], bootstrap: Bootstrap
 ) -> dict[str, Any]:
-    """First minus second, for everything both have, by a bootstrap in which both see the same resamples of the
-    patients.
+    """First minus second, for all statistics that both have; both see the same resamples of the patients.
 
     Args:
         first: answers of one model.
         second: answers of another model for the same studies.
-        names: of both.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        names: names of both models.
+        bootstrap: resamples of the studies.
 
     Raises:
         ValueError: the models were not scored on the same studies with the same labels.
@@ -132,8 +125,7 @@ def comparison_record(
         raise ValueError(
             f"{names[1]}: was scored on other studies than {names[0]}; evaluate both on the same split of one datalist"
         )
-    patients = first.patients.tolist()
-    auc = paired_bootstrap_auc(first.calibrated, second.calibrated, first.labels, patients, resamples, seed)
+    auc = bootstrap.auc_difference(first.calibrated, second.calibrated, first.labels)
     rows = [
         {
             "finding": name,
@@ -152,7 +144,7 @@ def comparison_record(
         },
         "findings": rows,
         "second_collapse": collapse_histograms(second),
-        "statistics": compare_sections(sections(first), sections(second), patients, resamples, seed),
+        "statistics": compare_groups(statistic_groups(first), statistic_groups(second), bootstrap),
     }
 
 
@@ -160,52 +152,38 @@ def collapse_histograms(answers: Diagnostics) -> dict[str, dict[str, Any]]:
     """Moments and histogram of the cosines of each kind of pairs, without intervals."""
     rows = answers.caption_rows().sample(CAPTIONS_PER_ANATOMY)
     cosines = {kind: pair_cosines(rows, kind) for kind in PAIR_KINDS} if len(rows.embeddings) else {}
-    cosines["polarity"] = (answers.prompts[:, 0] * answers.prompts[:, 1]).sum(axis=-1)
-    return {
-        kind: {
-            "pairs": int(values.size),
-            **{name: number(value) for name, value in cosine_moments(values).items()},
-            "histogram": histogram(values),
-        }
-        for kind, values in cosines.items()
-    }
-
-
-def prompt_rows(prompts: FloatArray) -> TextRows:
-    """The scoring prompts ``[C, 2, T, E]`` as texts of their anatomies; a denial counts as normal."""
-    findings, polarities, templates, width = prompts.shape
-    finding, polarity, _ = np.indices((findings, polarities, templates)).reshape(3, -1)
-    return TextRows(
-        embeddings=prompts.reshape(-1, width),
-        anatomy=np.asarray(FINDING_ANATOMY)[finding],
-        normal=polarity == 1,
-        text_id=np.arange(finding.size),
-        scan=np.zeros(finding.size, dtype=np.int64),
-    )
+    cosines["polarity"] = _polarity(answers.prompts)
+    return {kind: _moments_record(values) for kind, values in cosines.items()}
 
 
 def prompts_record(prompts: FloatArray) -> dict[str, Any]:
-    """Collapse of the scoring prompts; a table of texts is no sample, so that nothing has an interval.
-
-    Args:
-        prompts: unit rows ``[C, 2, T, E]``, positive before negative.
+    """Collapse of the scoring prompts, unit rows ``[C, 2, T, E]``, positive before negative; a negative prompt counts
+    as normal. Prompts are not a sample, so there are no intervals.
     """
-    rows = prompt_rows(prompts)
-    values = text_statistics(rows, np.ones((1, 1)))[0]
+    finding, polarity, _ = np.indices(prompts.shape[:3]).reshape(3, -1)
+    anatomy = np.asarray(FINDING_ANATOMY)[finding]
+    scan = np.zeros(finding.size, dtype=np.int64)
+    rows = TextRows(prompts.reshape(-1, prompts.shape[3]), anatomy, polarity == 1, np.arange(finding.size), scan)
     record: dict[str, Any] = {"texts": len(rows.embeddings)}
-    for name, value in zip(STATISTICS, values, strict=True):
+    for name, value in zip(STATISTICS, text_statistics(rows, np.ones((1, 1)))[0], strict=True):
         kind, _, moment = name.rpartition(".")
         (record.setdefault(kind, {}) if kind else record)[moment] = number(value)
-    polarity = (prompts[:, 0] * prompts[:, 1]).sum(axis=-1)
-    record["polarity"] = {
-        "pairs": int(polarity.size),
-        **{name: number(value) for name, value in cosine_moments(polarity).items()},
-        "histogram": histogram(polarity),
-    }
+    record["polarity"] = _moments_record(_polarity(prompts))
     record["silhouette"] = number(anatomy_silhouette(rows))
     for kind in PAIR_KINDS:
         _add_pairs(record[kind], rows, kind)
     return record
+
+
+def _polarity(prompts: FloatArray) -> FloatArray:
+    """Cosine of the positive and the negative prompt of each finding and template, ``[C, T]``."""
+    cosines: FloatArray = (prompts[:, 0] * prompts[:, 1]).sum(axis=-1)
+    return cosines
+
+
+def _moments_record(cosines: FloatArray) -> dict[str, Any]:
+    moments = {name: number(value) for name, value in cosine_moments(cosines).items()}
+    return {"pairs": int(cosines.size), **moments, "histogram": histogram(cosines)}
 
 
 def _captions_record(rows: TextRows, record: dict[str, Any]) -> dict[str, Any]:
@@ -231,11 +209,11 @@ def _add_pairs(record: dict[str, Any], rows: TextRows, kind: str) -> None:
     record["histogram"] = histogram(cosines)
 
 
-def _calibration_section(answers: Diagnostics) -> Section:
+def _calibration_group(answers: Diagnostics) -> StatisticGroup:
     probabilities = (apply_temperature(answers.logits, 1.0), answers.tempered, answers.calibrated)
 
     def statistic(weights: FloatArray) -> FloatArray:
-        errors = [weighted_calibration_error(stated, answers.labels, weights) for stated in probabilities]
+        errors = [expected_calibration_error(given, answers.labels, weights) for given in probabilities]
         return np.stack([np.nanmean(error, axis=1) for error in errors], axis=1)
 
-    return Section(CALIBRATIONS, statistic)
+    return StatisticGroup(CALIBRATIONS, statistic)

@@ -1,7 +1,4 @@
-"""The table of an evaluation's predictions: a probability and a label of each finding for every study.
-
-Shapes: S studies, C findings.
-"""
+"""The table of predictions: probability and label of each finding for every study. Shapes: S studies, C findings."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.ctfindings.files.atomic_write import atomic_path
-from bundle.ctfindings.findings import FINDING_NAMES
 
 
 def write_predictions(
@@ -21,16 +17,16 @@ def write_predictions(
     ids: Sequence[str],
     probabilities: NDArray[np.float64],
     labels: NDArray[np.int64],
-    findings: Sequence[str] = FINDING_NAMES,
+    findings: Sequence[str],
 ) -> None:
     """Writes a CSV file with the columns ``id``, ``<finding> probability`` and ``<finding> label``.
 
     Args:
-        path: the file, written whole or not at all.
-        ids: of the studies.
-        probabilities: ``[S, C]``; six digits are kept of each, also of a small one.
+        path: the file.
+        ids: study ids, S.
+        probabilities: ``[S, C]``; written with six significant digits.
         labels: 1, 0 or -1, ``[S, C]``.
-        findings: names of the columns, C.
+        findings: names of the findings, C.
     """
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)

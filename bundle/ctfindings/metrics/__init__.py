@@ -1,1 +1,1 @@
-"""Metrics, confidence intervals and their plots."""
+"""Metrics and their confidence intervals."""

@@ -1,5 +1,4 @@
-"""Does a report, or a part of it, find its scan by its anatomies? Similarity by anatomy rows, ranks, and reports with
-sentences left out.
+"""Retrieval of a scan by the captions of its anatomies, whole or with sentences left out.
 
 Shapes: Q studies, K anatomies, E embedding.
 """
@@ -16,12 +15,12 @@ from bundle.ctfindings.metrics.classification import FloatArray, IntArray
 
 
 def drop_sentences(sentences: Sequence[str], keep: float, generator: np.random.Generator) -> str:
-    """A text of a random share of its sentences in their order, at least one of them.
+    """A text with a random share of its sentences in their order, at least one.
 
     Args:
-        sentences: of the text; one or more.
-        keep: share of the sentences that stays, rounded up.
-        generator: draws which.
+        sentences: one or more sentences.
+        keep: share of the sentences to keep, rounded up.
+        generator: draws the sentences.
     """
     count = max(1, math.ceil(keep * len(sentences)))
     kept = np.sort(generator.permutation(len(sentences))[:count])
@@ -31,13 +30,13 @@ def drop_sentences(sentences: Sequence[str], keep: float, generator: np.random.G
 def report_similarity(
     reports: ArrayLike, reports_valid: ArrayLike, scans: ArrayLike, scans_valid: ArrayLike
 ) -> FloatArray:
-    """Mean cosine of a report and a scan over the anatomies that both have, [Q, Q]; -1 where they have none in common.
+    """Mean cosine of a report and a scan over the anatomies that both have, [Q, Q]; -1 if they share none.
 
     Args:
         reports: unit caption rows, [Q, K, E].
-        reports_valid: anatomies that a report speaks of, [Q, K].
+        reports_valid: anatomies with a caption, [Q, K].
         scans: unit image rows, [Q, K, E].
-        scans_valid: anatomies that a scan shows, [Q, K].
+        scans_valid: anatomies in the field of view, [Q, K].
     """
     said, shown = (np.asarray(values, dtype=bool) for values in (reports_valid, scans_valid))
     text = np.where(said[..., None], np.asarray(reports, dtype=np.float64), 0.0)
@@ -49,11 +48,15 @@ def report_similarity(
     return similarity
 
 
-def rank_of_own(similarity: ArrayLike) -> IntArray:
-    """Rank of the diagonal of a similarity matrix within its row, from 1, [Q]; what is as similar counts as ahead of
-    it.
+def rank_of_own(similarity: ArrayLike, own: ArrayLike | None = None) -> IntArray:
+    """Rank of each query's own item in its row of a similarity matrix, from 1, [Q]; a tie counts against the query.
+
+    Args:
+        similarity: [Q, G].
+        own: index of the own item of each query, [Q]; by default query i belongs to item i.
     """
-    # Rounded, so that equal texts tie whatever order the products were summed in.
+    # Rounded so that equal texts tie whatever the order of summation.
     matrix = np.round(np.asarray(similarity, dtype=np.float64), 9)
-    ranks: IntArray = (matrix >= np.diagonal(matrix)[:, None]).sum(axis=1)
+    index = np.arange(len(matrix))
+    ranks: IntArray = (matrix >= matrix[index, index if own is None else np.asarray(own)][:, None]).sum(axis=1)
     return ranks

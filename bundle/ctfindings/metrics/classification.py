@@ -1,13 +1,12 @@
-"""Per-finding classification scores: ROC-AUC, average precision, and the scores of a decision at a threshold.
+"""Classification scores of each finding: ROC-AUC, average precision, and scores of a decision at a threshold.
 
-Shapes: S scans, C findings. Labels are 1 (present), 0 (absent) or -1 (unknown); an unknown pair is left out of every
-score. A finding counts as present when ``probability >= threshold``. A score that is not defined for a finding is NaN.
+Shapes: S scans, C findings. Labels are 1 (present), 0 (absent) or -1 (unknown); unknown labels are left out of every
+score. A finding is called present when ``probability >= threshold``. An undefined score is NaN.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,24 +16,35 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
-def check_scores(probabilities: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, IntArray]:
-    """Scores and labels as float64 and int64 arrays [S, C], checked.
+def check_scores(scores: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, IntArray]:
+    """Scores and labels as float64 and int64 arrays [S, C].
 
     Raises:
         ValueError: shapes differ or are not [S, C], a score is not finite, or a label is not 1, 0 or -1.
     """
-    scores = np.asarray(probabilities, dtype=np.float64)
-    truth = np.asarray(labels)
-    if scores.ndim != 2 or scores.shape != truth.shape:
-        raise ValueError(f"scores {scores.shape} and labels {truth.shape} must both be [scans, findings]")
-    if not np.isfinite(scores).all():
-        scan, finding = np.argwhere(~np.isfinite(scores))[0]
+    values, truth = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    if values.ndim != 2 or values.shape != truth.shape:
+        raise ValueError(f"scores {values.shape} and labels {truth.shape} must both be [scans, findings]")
+    if not np.isfinite(values).all():
+        scan, finding = np.argwhere(~np.isfinite(values))[0]
         raise ValueError(
-            f"score of scan {scan}, finding {finding} is {scores[scan, finding]}; finite scores are expected"
+            f"expected finite scores; the score of scan {scan}, finding {finding} is {values[scan, finding]}"
         )
     if not np.isin(truth, (-1, 0, 1)).all():
         raise ValueError(f"labels must be 1, 0 or -1; found {sorted(set(np.unique(truth).tolist()) - {-1, 0, 1})}")
-    return scores, truth.astype(np.int64)
+    return values, truth.astype(np.int64)
+
+
+def check_thresholds(thresholds: ArrayLike, findings: int) -> FloatArray:
+    """Thresholds as a float64 array [C].
+
+    Raises:
+        ValueError: they are not one number for each finding.
+    """
+    array = np.asarray(thresholds, dtype=np.float64)
+    if array.shape != (findings,) or np.isnan(array).any():
+        raise ValueError(f"thresholds must be {findings} numbers, one per finding; got shape {array.shape}")
+    return array
 
 
 def known_pairs(scores: FloatArray, labels: IntArray, finding: int) -> tuple[FloatArray, IntArray]:
@@ -43,145 +53,81 @@ def known_pairs(scores: FloatArray, labels: IntArray, finding: int) -> tuple[Flo
     return scores[known, finding], labels[known, finding]
 
 
-def _ranking_metric(metric: Callable[..., float], probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
-    """``metric(labels, scores)`` of each finding over its known labels, [C]; NaN where one class is missing."""
-    scores, truth = check_scores(probabilities, labels)
-    result = np.full(scores.shape[1], np.nan)
-    for finding in range(scores.shape[1]):
-        score, label = known_pairs(scores, truth, finding)
-        if 0 < label.sum() < label.size:
-            result[finding] = metric(label, score)
-    return result
-
-
-def finding_auc(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
-    """Area under the ROC curve of each finding, [C]; NaN where one class is missing. Any monotone score will do.
+def finding_auc(scores: ArrayLike, labels: ArrayLike) -> FloatArray:
+    """Area under the ROC curve of each finding, [C]; NaN if one class is missing.
 
     Args:
-        probabilities: scores [S, C].
+        scores: any monotone score [S, C].
         labels: 1, 0 or -1, [S, C].
     """
-    return _ranking_metric(roc_auc_score, probabilities, labels)
+    return _ranking_metric(roc_auc_score, scores, labels)
 
 
-def finding_average_precision(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
-    """Average precision of each finding, [C]; NaN where one class is missing.
-
-    Args:
-        probabilities: scores [S, C].
-        labels: 1, 0 or -1, [S, C].
-    """
-    return _ranking_metric(average_precision_score, probabilities, labels)
+def finding_average_precision(scores: ArrayLike, labels: ArrayLike) -> FloatArray:
+    """Average precision of each finding, [C]; NaN if one class is missing. Arguments as for `finding_auc`."""
+    return _ranking_metric(average_precision_score, scores, labels)
 
 
 def macro_average(values: ArrayLike) -> float:
-    """Plain mean over the findings for which the score is defined; NaN when there is none."""
+    """Mean over the findings with a defined score; NaN if there are none."""
     array = np.asarray(values, dtype=np.float64)
     defined = array[~np.isnan(array)]
     return float(defined.mean()) if defined.size else float("nan")
 
 
-def macro_auc(probabilities: ArrayLike, labels: ArrayLike) -> float:
+def macro_auc(scores: ArrayLike, labels: ArrayLike) -> float:
     """Mean of `finding_auc` over the findings that have both classes."""
-    return macro_average(finding_auc(probabilities, labels))
+    return macro_average(finding_auc(scores, labels))
 
 
-@dataclass(frozen=True)
-class DecisionCounts:
-    """True and false positives and negatives of each finding at its threshold; each array is [C]."""
+def decision_scores(probabilities: ArrayLike, labels: ArrayLike, thresholds: ArrayLike) -> dict[str, FloatArray]:
+    """Scores of the decision at a threshold by name, [C] each; NaN where the denominator is zero.
 
-    true_positive: IntArray
-    false_positive: IntArray
-    true_negative: IntArray
-    false_negative: IntArray
-
-
-def decision_counts(probabilities: ArrayLike, labels: ArrayLike, thresholds: ArrayLike) -> DecisionCounts:
-    """Count the four outcomes of ``probability >= threshold`` per finding.
+    ``sensitivity`` TP/(TP+FN), ``specificity`` TN/(TN+FP), ``precision`` TP/(TP+FP), ``f1`` of the class present,
+    ``weighted_f1`` over both classes by their counts (CT-CLIP's; it rewards the majority class), ``accuracy``
+    (TP+TN)/n (CT-CLIP's) and ``balanced_accuracy``, the mean of sensitivity and specificity (RadFinder's "acc").
 
     Args:
-        probabilities: scores [S, C].
+        probabilities: [S, C].
         labels: 1, 0 or -1, [S, C].
-        thresholds: one per finding, [C].
+        thresholds: [C].
 
     Raises:
-        ValueError: thresholds are not [C] or not numbers.
+        ValueError: as `check_scores` and `check_thresholds`.
     """
     scores, truth = check_scores(probabilities, labels)
     present = scores >= check_thresholds(thresholds, scores.shape[1])
-    return DecisionCounts(
-        true_positive=(present & (truth == 1)).sum(axis=0),
-        false_positive=(present & (truth == 0)).sum(axis=0),
-        true_negative=(~present & (truth == 0)).sum(axis=0),
-        false_negative=(~present & (truth == 1)).sum(axis=0),
+    tp, fp, tn, fn = (
+        (called & (truth == label)).sum(axis=0)
+        for called, label in ((present, 1), (present, 0), (~present, 0), (~present, 1))
     )
-
-
-def check_thresholds(thresholds: ArrayLike, findings: int) -> FloatArray:
-    """Thresholds as float64 [C], checked against the number of findings."""
-    array = np.asarray(thresholds, dtype=np.float64)
-    if array.shape != (findings,) or np.isnan(array).any():
-        raise ValueError(f"thresholds must be {findings} numbers, one per finding; got shape {array.shape}")
-    return array
-
-
-def sensitivity_specificity(
-    probabilities: ArrayLike, labels: ArrayLike, thresholds: ArrayLike
-) -> tuple[FloatArray, FloatArray]:
-    """Sensitivity TP/(TP+FN) and specificity TN/(TN+FP) of each finding, [C] each; NaN without positives or negatives.
-
-    Arguments as for `decision_counts`.
-    """
-    counts = decision_counts(probabilities, labels, thresholds)
-    return (
-        _ratio(counts.true_positive, counts.true_positive + counts.false_negative),
-        _ratio(counts.true_negative, counts.true_negative + counts.false_positive),
-    )
-
-
-def finding_precision(probabilities: ArrayLike, labels: ArrayLike, thresholds: ArrayLike) -> FloatArray:
-    """Precision TP/(TP+FP) of each finding, [C]; NaN where nothing is called present. Arguments as for
-    `decision_counts`.
-    """
-    counts = decision_counts(probabilities, labels, thresholds)
-    return _ratio(counts.true_positive, counts.true_positive + counts.false_positive)
-
-
-def finding_accuracy(probabilities: ArrayLike, labels: ArrayLike, thresholds: ArrayLike) -> FloatArray:
-    """Plain accuracy (TP+TN)/n of each finding, [C], as CT-CLIP reports it. RadFinder's "acc" is `balanced_accuracy`."""
-    counts = decision_counts(probabilities, labels, thresholds)
-    right = counts.true_positive + counts.true_negative
-    return _ratio(right, right + counts.false_positive + counts.false_negative)
-
-
-def balanced_accuracy(probabilities: ArrayLike, labels: ArrayLike, thresholds: ArrayLike) -> FloatArray:
-    """Mean of sensitivity and specificity of each finding, [C]; NaN where one class is missing."""
-    sensitivity, specificity = sensitivity_specificity(probabilities, labels, thresholds)
-    return (sensitivity + specificity) / 2
-
-
-def weighted_f1(probabilities: ArrayLike, labels: ArrayLike, thresholds: ArrayLike) -> FloatArray:
-    """F1 of the classes present and absent, weighted by their counts, [C], as CT-CLIP reports it; NaN without known
-    labels.
-
-    It rewards the majority class. `finding_f1` is the F1 of the finding itself. Arguments as for `decision_counts`.
-    """
-    scores, truth = check_scores(probabilities, labels)
-    limits = check_thresholds(thresholds, scores.shape[1])
-    result = np.full(scores.shape[1], np.nan)
+    weighted = np.full(scores.shape[1], np.nan)
     for finding in range(scores.shape[1]):
-        score, label = known_pairs(scores, truth, finding)
-        if label.size:
-            result[finding] = f1_score(
-                label, (score >= limits[finding]).astype(int), average="weighted", zero_division=0.0
-            )
+        known = truth[:, finding] >= 0
+        if known.any():
+            called, label = present[known, finding].astype(int), truth[known, finding]
+            weighted[finding] = f1_score(label, called, average="weighted", zero_division=0.0)
+    sensitivity, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
+    return {
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "precision": _ratio(tp, tp + fp),
+        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+        "weighted_f1": weighted,
+        "accuracy": _ratio(tp + tn, tp + fp + tn + fn),
+        "balanced_accuracy": (sensitivity + specificity) / 2,
+    }
+
+
+def _ranking_metric(metric: Callable[..., float], scores: ArrayLike, labels: ArrayLike) -> FloatArray:
+    """``metric(labels, scores)`` of each finding over its known labels, [C]; NaN if one class is missing."""
+    values, truth = check_scores(scores, labels)
+    result = np.full(values.shape[1], np.nan)
+    for finding in range(values.shape[1]):
+        score, label = known_pairs(values, truth, finding)
+        if 0 < label.sum() < label.size:
+            result[finding] = metric(label, score)
     return result
-
-
-def finding_f1(probabilities: ArrayLike, labels: ArrayLike, thresholds: ArrayLike) -> FloatArray:
-    """F1 of the class present, 2TP/(2TP+FP+FN), [C]; NaN where the finding is neither there nor called."""
-    counts = decision_counts(probabilities, labels, thresholds)
-    return _ratio(2 * counts.true_positive, 2 * counts.true_positive + counts.false_positive + counts.false_negative)
 
 
 def _ratio(numerator: IntArray, denominator: IntArray) -> FloatArray:

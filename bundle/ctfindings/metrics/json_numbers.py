@@ -1,4 +1,4 @@
-"""Numbers as records hold them: null in JSON where there is none, a dash in a table."""
+"""Numbers in records and tables: null in JSON and a dash in a table where a number is not defined."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import SupportsFloat
 
 
 def number(value: float) -> float | None:
-    """A value for JSON: None when it is not finite."""
+    """A value for JSON; None if it is not finite."""
     return float(value) if math.isfinite(value) else None
 
 
@@ -17,5 +17,5 @@ def interval_numbers(low: SupportsFloat, high: SupportsFloat) -> list[float | No
 
 
 def cell(value: float | None) -> str:
-    """A value for a table in plain text."""
+    """A value for a plain-text table."""
     return "-" if value is None else f"{value:.3f}"

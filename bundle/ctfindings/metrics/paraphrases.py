@@ -1,4 +1,7 @@
-"""Free-text understanding: does a paraphrase find the finding it means? Shapes: P paraphrases, C findings, E embedding."""
+"""Free-text understanding: rank of the finding that a paraphrase means.
+
+Shapes: P paraphrases, C findings, E embedding.
+"""
 
 from __future__ import annotations
 
@@ -8,48 +11,50 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from bundle.ctfindings.metrics.caption_retrieval import rank_of_own
 from bundle.ctfindings.metrics.classification import FloatArray, IntArray
 
 
 def load_paraphrases(path: str | Path) -> dict[str, list[str]]:
-    """Paraphrases by finding name from a JSON of lists; keys that start with an underscore are remarks and are left
-    out.
+    """Paraphrases by finding name from a JSON file of lists; keys that start with an underscore are comments.
+
+    Raises:
+        ValueError: the file is missing.
     """
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: file not found; give the JSON file of paraphrases, or null to skip them")
     content = json.loads(Path(path).read_text(encoding="utf-8"))
     return {name: list(texts) for name, texts in content.items() if not name.startswith("_")}
 
 
-def rank_of_finding(query_embeddings: ArrayLike, bank: ArrayLike, targets: ArrayLike) -> IntArray:
-    """Rank of the right finding of each query by cosine similarity to the bank, [P]; 1 is best.
+def rank_of_finding(queries: ArrayLike, bank: ArrayLike, targets: ArrayLike) -> IntArray:
+    """Rank of the right finding of each query by cosine similarity, [P]; 1 is best.
 
-    A tie counts against the query, so a text space that collapsed to a point gets the last rank and not the first.
+    A tie counts against the query, so a collapsed text space ranks last, not first.
 
     Args:
-        query_embeddings: embeddings of the paraphrases, of any length, [P, E].
+        queries: embeddings of the paraphrases, of any length, [P, E].
         bank: embedding of each finding, [C, E].
-        targets: index of the finding each paraphrase means, [P].
+        targets: index of the finding of each paraphrase, [P].
 
     Raises:
         ValueError: shapes do not fit, an embedding is zero or not finite, or a target is not in 0..C-1.
     """
-    queries, findings = _unit(query_embeddings, "query"), _unit(bank, "bank")
+    asked, findings = _unit(queries, "query"), _unit(bank, "bank")
     target = np.asarray(targets, dtype=np.int64)
-    if queries.shape[1] != findings.shape[1] or target.shape != (len(queries),):
+    if asked.shape[1] != findings.shape[1] or target.shape != (len(asked),):
         raise ValueError(
-            f"queries {queries.shape}, bank {findings.shape} and targets {target.shape} must be [P, E], [C, E] and [P]"
+            f"queries {asked.shape}, bank {findings.shape} and targets {target.shape} must be [P, E], [C, E] and [P]"
         )
     if target.size and not (target.min() >= 0 and target.max() < len(findings)):
         raise ValueError(
-            f"targets span {target.min()}..{target.max()}; indices of the {len(findings)} findings are expected"
+            f"targets span {target.min()}..{target.max()}; expected indices of the {len(findings)} findings"
         )
-    # Rounded, so that two equal bank rows tie whatever order the products were summed in.
-    cosine = np.round(queries @ findings.T, 9)
-    ranks: IntArray = (cosine >= cosine[np.arange(len(queries)), target][:, None]).sum(axis=1)
-    return ranks
+    return rank_of_own(asked @ findings.T, target)
 
 
 def paraphrase_accuracy(ranks: ArrayLike, within: int = 1) -> float:
-    """Share of paraphrases whose finding ranks among the first `within`; NaN for none."""
+    """Share of paraphrases whose finding ranks among the first `within`; NaN without paraphrases."""
     array = np.asarray(ranks)
     return float((array <= within).mean()) if array.size else float("nan")
 
@@ -57,11 +62,10 @@ def paraphrase_accuracy(ranks: ArrayLike, within: int = 1) -> float:
 def _unit(embeddings: ArrayLike, what: str) -> FloatArray:
     array = np.asarray(embeddings, dtype=np.float64)
     if array.ndim != 2:
-        raise ValueError(f"{what} embeddings have shape {array.shape}; two axes are expected")
+        raise ValueError(f"{what} embeddings have shape {array.shape}; expected two axes")
     length = np.linalg.norm(array, axis=1, keepdims=True)
-    if not np.isfinite(length).all() or (length == 0).any():
-        raise ValueError(
-            f"{what} embedding {int(np.argmax(~np.isfinite(length) | (length == 0)))} is zero or not finite"
-        )
+    wrong = ~np.isfinite(length) | (length == 0)
+    if wrong.any():
+        raise ValueError(f"{what} embedding {int(np.argmax(wrong))} is zero or not finite")
     unit: FloatArray = array / length
     return unit

@@ -1,15 +1,13 @@
-"""Have the texts of different anatomies collapsed onto one another? Geometry of text embeddings, as numbers.
+"""Text-embedding collapse metrics: cosines of pairs of texts, and the geometry of all texts together.
 
-Four kinds of pairs are compared by cosine: captions of two anatomies, two abnormal captions of one anatomy, a normal
-and an abnormal caption of one anatomy, and the positive and negative prompt of one finding. Every number takes weights
-of the texts, so that a bootstrap by patient costs a product of matrices. Shapes: A texts, E embedding, R resamples, M
-statistics.
+Every number is a function of text weights, so a bootstrap by patient costs a matrix product. Shapes: A texts,
+E embedding, R resamples, M statistics.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,32 +18,40 @@ from bundle.ctfindings.metrics.classification import FloatArray, IntArray
 BoolArray = NDArray[np.bool_]
 
 PAIR_KINDS: tuple[str, ...] = ("cross_anatomy", "abnormal_abnormal", "normal_abnormal")
-"""Pairs of captions: of two anatomies; two abnormal ones of one anatomy; a normal and an abnormal one of one anatomy.
-"""
+"""Pairs of texts of two anatomies; two abnormal texts of one anatomy; a normal and an abnormal text of one anatomy."""
+
+PAIR_TITLES = {
+    "cross_anatomy": "captions of two anatomies",
+    "abnormal_abnormal": "two abnormal captions of one anatomy",
+    "normal_abnormal": "a normal and an abnormal caption of one anatomy",
+    "polarity": "positive and negative prompt of one finding",
+}
+"""Titles of the kinds of pairs in figures and pages."""
 
 MOMENTS: tuple[str, ...] = ("mean", "sd", "skewness", "excess_kurtosis", "bimodality", "share_above")
-"""What is said about the cosines of one kind; see `cosine_moments`."""
+"""Numbers of the cosines of one kind of pairs; see `cosine_moments`."""
 
 GEOMETRY: tuple[str, ...] = ("effective_rank", "uniformity", "cone", "anatomy_accuracy")
-"""What is said about all texts together; see the functions of these names."""
+"""Numbers of all texts together; see the functions of these names."""
 
 STATISTICS: tuple[str, ...] = (*(f"{kind}.{moment}" for kind in PAIR_KINDS for moment in MOMENTS), *GEOMETRY)
 """Names of the columns of `text_statistics`."""
 
 SHARE_ABOVE = 0.9
 HISTOGRAM_BINS = 80
+SILHOUETTE_TEXTS = 3000
 
 
 @dataclass(frozen=True)
 class TextRows:
-    """Embedded texts and what each is about.
+    """Embedded texts.
 
     Attributes:
         embeddings: unit rows [A, E].
         anatomy: index of the anatomy of each text, [A].
-        normal: texts that report no abnormality, [A].
+        normal: whether a text reports no abnormality, [A].
         text_id: a number that is equal for equal texts, [A].
-        scan: index of the scan each text belongs to, which the bootstrap weights, [A].
+        scan: index of the scan of each text, which the bootstrap weights, [A].
     """
 
     embeddings: FloatArray
@@ -60,37 +66,30 @@ class TextRows:
             ValueError: the arrays do not have one row per text, or a row is not a unit vector.
         """
         count = len(self.embeddings)
-        if self.embeddings.ndim != 2 or any(
-            len(row) != count for row in (self.anatomy, self.normal, self.text_id, self.scan)
-        ):
-            raise ValueError(
-                f"embeddings have shape {self.embeddings.shape}; [A, E] and one of each attribute per text are expected"
-            )
+        columns = (self.anatomy, self.normal, self.text_id, self.scan)
+        if self.embeddings.ndim != 2 or any(len(column) != count for column in columns):
+            raise ValueError(f"expected embeddings [A, E] and A of each attribute; found shape {self.embeddings.shape}")
         length = np.linalg.norm(self.embeddings, axis=1)
         if count and not np.allclose(length, 1, atol=1e-3):
-            raise ValueError(
-                f"lengths of the embeddings span {length.min():.3g}..{length.max():.3g}; unit rows are expected"
-            )
+            raise ValueError(f"expected unit rows, found lengths in {length.min():.3g}..{length.max():.3g}")
 
-    def sample(self, per_anatomy: int, seed: int = 0) -> TextRows:
-        """At most so many texts of each anatomy, drawn at random; the order stays."""
-        generator = np.random.default_rng(seed)
-        kept = [
-            np.flatnonzero(self.anatomy == anatomy)[
-                generator.permutation(int((self.anatomy == anatomy).sum()))[:per_anatomy]
-            ]
-            for anatomy in np.unique(self.anatomy)
-        ]
-        rows = np.sort(np.concatenate(kept)) if kept else np.zeros(0, dtype=np.int64)
-        return TextRows(
-            self.embeddings[rows], self.anatomy[rows], self.normal[rows], self.text_id[rows], self.scan[rows]
-        )
+    def take(self, rows: IntArray) -> TextRows:
+        """The texts of these indices."""
+        return TextRows(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def sample(self, per_anatomy: int) -> TextRows:
+        """At most `per_anatomy` random texts of each anatomy, in their order."""
+        generator = np.random.default_rng(0)
+        groups = [np.flatnonzero(self.anatomy == anatomy) for anatomy in np.unique(self.anatomy)]
+        kept = [group[generator.permutation(len(group))[:per_anatomy]] for group in groups]
+        return self.take(np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *kept])))
 
 
 def pair_blocks(rows: TextRows, kind: str) -> Iterator[tuple[IntArray, IntArray]]:
-    """Indices of the texts on both sides of a kind of pairs, block by block; a text is never paired with itself.
+    """Indices of the texts on both sides of a kind of pairs, block by block.
 
-    A block of "abnormal_abnormal" has the same texts on both sides, so that each of its pairs comes twice.
+    A block of "abnormal_abnormal" has the same texts on both sides, so each of its pairs comes twice, and the caller
+    leaves out the pairs of a text with itself.
 
     Args:
         rows: the texts.
@@ -116,7 +115,7 @@ def pair_cosines(rows: TextRows, kind: str) -> FloatArray:
 
 
 def share_of_equal_texts(rows: TextRows, kind: str) -> float:
-    """Share of the pairs of a kind that are the same words, whose cosine is 1 whatever the network; NaN without a pair."""
+    """Share of the pairs of a kind with equal text, whose cosine is 1 for any network; NaN without pairs."""
     parts = [
         (rows.text_id[one][:, None] == rows.text_id[two])[one[:, None] != two] for one, two in pair_blocks(rows, kind)
     ]
@@ -125,64 +124,62 @@ def share_of_equal_texts(rows: TextRows, kind: str) -> float:
 
 
 def cosine_moments(cosines: ArrayLike) -> dict[str, float]:
-    """`MOMENTS` of plain cosines; NaN without any, and the shape is NaN where all are equal.
+    """`MOMENTS` of cosines; NaN without cosines, and the last moments are NaN if all are equal.
 
-    Mean; SD; skewness g1 and excess kurtosis g2 (population moments, as SciPy's default); Sarle's bimodality
-    coefficient (g1^2 + 1) / (g2 + 3), which is 5/9 for a uniform and 1/3 for a normal distribution; share above 0.9.
+    Mean; SD; skewness g1 and excess kurtosis g2 (population moments, SciPy's default); Sarle's bimodality coefficient
+    (g1^2 + 1) / (g2 + 3), 5/9 for a uniform and 1/3 for a normal distribution; share above 0.9.
     """
     values = np.asarray(cosines, dtype=np.float64).ravel()
     if not values.size:
         return dict.fromkeys(MOMENTS, float("nan"))
     middle = values.mean()
     sums = np.asarray([[((values - middle) ** power).sum() for power in range(5)]])
-    return dict(
-        zip(MOMENTS, _moments(sums, middle, np.asarray([(values > SHARE_ABOVE).sum()]))[0].tolist(), strict=True)
-    )
+    moments = _moments(sums, middle, np.asarray([(values > SHARE_ABOVE).sum()]))[0]
+    return dict(zip(MOMENTS, moments.tolist(), strict=True))
 
 
-def histogram(cosines: ArrayLike, bins: int = HISTOGRAM_BINS) -> dict[str, list[float] | list[int]]:
-    """Counts of cosines in equal bins of [-1, 1]; rounding may put a cosine a hair outside, which counts in the last
-    bin.
-    """
-    counts, edges = np.histogram(np.clip(np.asarray(cosines), -1, 1), bins=bins, range=(-1.0, 1.0))
+def histogram(cosines: ArrayLike) -> dict[str, list[float] | list[int]]:
+    """Counts of cosines in `HISTOGRAM_BINS` equal bins of [-1, 1]."""
+    # Rounding can put a cosine slightly outside.
+    counts, edges = np.histogram(np.clip(np.asarray(cosines), -1, 1), bins=HISTOGRAM_BINS, range=(-1.0, 1.0))
     return {"edges": np.round(edges, 6).tolist(), "counts": counts.tolist()}
 
 
 def text_statistics(rows: TextRows, scan_weights: FloatArray) -> FloatArray:
-    """`STATISTICS` of the texts under each set of weights, [R, M].
+    """`STATISTICS` of the texts under each set of weights, [R, M]; NaN for a kind without pairs.
 
-    A pair weighs the product of its texts' weights. NaN where a kind has no pair.
+    The weight of a pair is the product of the weights of its texts.
 
     Args:
         rows: the texts.
-        scan_weights: weight of each scan in each resample, not negative, [R, S]; `TextRows.scan` indexes it.
+        scan_weights: non-negative weight of each scan in each resample, [R, S]; `TextRows.scan` indexes it.
     """
     weights = np.ascontiguousarray(scan_weights[:, rows.scan], dtype=np.float64)
-    columns = [_kind_statistics(rows, kind, weights) for kind in PAIR_KINDS]
     single = [
         np.asarray([effective_rank(rows.embeddings, row) for row in weights]),
         uniformity(rows.embeddings, weights),
+        cone(rows.embeddings, weights),
+        np.asarray([anatomy_accuracy(rows, row) for row in weights]),
     ]
-    single += [cone(rows.embeddings, weights), np.asarray([anatomy_accuracy(rows, row) for row in weights])]
-    return np.concatenate([*columns, np.stack(single, axis=1)], axis=1)
+    moments = [_kind_statistics(rows, kind, weights) for kind in PAIR_KINDS]
+    return np.concatenate([*moments, np.stack(single, axis=1)], axis=1)
 
 
-def effective_rank(embeddings: FloatArray, weights: FloatArray | None = None) -> float:
-    """Number of directions the centred texts use: exp of the entropy of their normalised singular values.
+def effective_rank(embeddings: FloatArray, weight: FloatArray) -> float:
+    """Effective rank of the centred texts: exp of the entropy of their normalised singular values.
 
-    Roy and Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007. 1 when all lie on one
-    line, E when they spread evenly; NaN when they are one point.
+    Roy and Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007. 1 if all texts lie on
+    one line, E if they spread evenly, NaN if they are one point.
 
     Args:
         embeddings: [A, E].
-        weights: of the texts, [A]; one each by default.
+        weight: text weights, [A].
     """
-    weight = np.ones(len(embeddings)) if weights is None else weights
     used = weight > 0
     centred = embeddings[used] - np.average(embeddings[used], axis=0, weights=weight[used])
     scatter = (centred * weight[used, None]).T @ centred / weight.sum()
     singular = np.sqrt(np.clip(np.linalg.eigvalsh(scatter), 0, None))
-    # Below this a singular value is the rounding of unit vectors in single precision.
+    # Smaller singular values are the rounding of unit vectors in single precision.
     singular[singular < 1e-6] = 0
     if not singular.any():
         return float("nan")
@@ -190,7 +187,7 @@ def effective_rank(embeddings: FloatArray, weights: FloatArray | None = None) ->
     return float(np.exp(-(share * np.log(share)).sum()))
 
 
-def uniformity(embeddings: FloatArray, weights: FloatArray | None = None) -> FloatArray:
+def uniformity(embeddings: FloatArray, weights: FloatArray) -> FloatArray:
     """Log of the mean of ``exp(-2 |x - y|^2)`` over pairs of texts, [R]; 0 for one point, about -4 for a full sphere.
 
     Wang and Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the
@@ -198,47 +195,32 @@ def uniformity(embeddings: FloatArray, weights: FloatArray | None = None) -> Flo
 
     Args:
         embeddings: unit rows [A, E].
-        weights: [R, A]; one resample of ones by default.
+        weights: text weights, [R, A].
     """
-    weight = np.ones((1, len(embeddings))) if weights is None else weights
     # |x - y|^2 is 2 - 2 cos for unit rows.
     potential = np.exp(4 * (embeddings @ embeddings.T) - 4)
     np.fill_diagonal(potential, 0)
-    pairs = weight.sum(axis=1) ** 2 - (weight**2).sum(axis=1)
+    pairs = weights.sum(axis=1) ** 2 - (weights**2).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        value: FloatArray = np.log(((weight @ potential) * weight).sum(axis=1) / pairs)
+        value: FloatArray = np.log(((weights @ potential) * weights).sum(axis=1) / pairs)
     return value
 
 
-def alignment(first: FloatArray, second: FloatArray) -> FloatArray:
-    """Squared distance ``|x - y|^2`` of the rows that belong together, [A], in 0..4; its mean is the alignment of Wang
-    and Isola.
-
-    Args:
-        first: unit rows [A, E].
-        second: unit rows [A, E].
-    """
-    distance: FloatArray = ((first - second) ** 2).sum(axis=1)
-    return distance
-
-
-def cone(embeddings: FloatArray, weights: FloatArray | None = None) -> FloatArray:
-    """Length of the mean embedding, [R]: 1 when all texts are one point, near 0 when they lie in all directions."""
-    weight = np.ones((1, len(embeddings))) if weights is None else weights
-    length: FloatArray = np.linalg.norm(weight @ embeddings, axis=1) / weight.sum(axis=1)
+def cone(embeddings: FloatArray, weights: FloatArray) -> FloatArray:
+    """Length of the mean embedding, [R]: 1 if all texts are one point, near 0 if they point in all directions."""
+    length: FloatArray = np.linalg.norm(weights @ embeddings, axis=1) / weights.sum(axis=1)
     return length
 
 
-def anatomy_accuracy(rows: TextRows, weights: FloatArray | None = None) -> float:
+def anatomy_accuracy(rows: TextRows, weight: FloatArray) -> float:
     """Share of texts that are nearer to the centroid of their own anatomy than to any other; NaN with one anatomy.
 
-    A text is left out of its own centroid, with all its copies in a resample: otherwise it would vote for itself.
+    A text, with its copies in a resample, is left out of its own centroid.
 
     Args:
         rows: the texts.
-        weights: of the texts, [A]; one each by default.
+        weight: text weights, [A].
     """
-    weight = np.ones(len(rows.embeddings)) if weights is None else weights
     anatomies, own = np.unique(rows.anatomy, return_inverse=True)
     members = np.zeros((len(anatomies), len(own)))
     members[own, np.arange(len(own))] = weight
@@ -253,31 +235,27 @@ def anatomy_accuracy(rows: TextRows, weights: FloatArray | None = None) -> float
     counted = (weight > 0) & ~alone[index, own]
     if (members.sum(axis=1) > 0).sum() < 2 or not counted.any():
         return float("nan")
-    # A tie counts against the text: anatomies that collapsed onto one point are not told apart.
+    # A tie counts against the text: anatomies that collapsed onto one point are not separated.
     rivals = cosine.copy()
     rivals[index, own] = -np.inf
     right = cosine[index, own] > rivals.max(axis=1) + 1e-9
     return float(np.average(right[counted], weights=weight[counted]))
 
 
-def anatomy_silhouette(rows: TextRows, limit: int = 3000, seed: int = 0) -> float:
+def anatomy_silhouette(rows: TextRows) -> float:
     """Mean silhouette of the texts by anatomy under the cosine distance, in -1..1; NaN with fewer than two anatomies.
-
-    Args:
-        rows: the texts.
-        limit: texts above this number are sampled.
-        seed: of the sample.
+    Above `SILHOUETTE_TEXTS` texts are sampled.
     """
     if len(np.unique(rows.anatomy)) < 2 or len(rows.anatomy) <= len(np.unique(rows.anatomy)):
         return float("nan")
     distance = np.clip(1 - rows.embeddings @ rows.embeddings.T, 0, None)
     np.fill_diagonal(distance, 0)
-    size = limit if len(distance) > limit else None
-    return float(silhouette_score(distance, rows.anatomy, metric="precomputed", sample_size=size, random_state=seed))
+    size = SILHOUETTE_TEXTS if len(distance) > SILHOUETTE_TEXTS else None
+    return float(silhouette_score(distance, rows.anatomy, metric="precomputed", sample_size=size, random_state=0))
 
 
 def _kind_statistics(rows: TextRows, kind: str, weights: FloatArray) -> FloatArray:
-    """`MOMENTS` of a kind, [R, 6], from sums of powers about the plain mean, which keep their digits when all cosines
+    """`MOMENTS` of a kind, [R, 6], from sums of powers about the unweighted mean, which stay accurate if all cosines
     are alike.
     """
     cosines = pair_cosines(rows, kind)
@@ -296,8 +274,8 @@ def _kind_statistics(rows: TextRows, kind: str, weights: FloatArray) -> FloatArr
 
 
 def _moments(sums: FloatArray, middle: float, above: FloatArray) -> FloatArray:
-    """`MOMENTS` [R, 6] from the sums of the powers 0..4 of ``cosine - middle``, [R, 5], and the weight above the limit,
-    [R].
+    """`MOMENTS` [R, 6] from the sums of the powers 0..4 of ``cosine - middle``, [R, 5], and the weight of the cosines
+    above `SHARE_ABOVE`, [R].
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         first, second, third, fourth = (sums[:, power] / sums[:, 0] for power in range(1, 5))

@@ -1,45 +1,42 @@
-"""Named statistics with their intervals, of one model or of the difference of two on the same scans.
+"""Groups of named statistics with intervals, of one model or of the difference of two models on the same scans.
 
 Shapes: R resamples, S scans, M statistics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bundle.ctfindings.metrics.bootstrap import WeightStatistic, weight_bootstrap_interval
+from bundle.ctfindings.metrics.bootstrap import Bootstrap, WeightStatistic
 from bundle.ctfindings.metrics.classification import FloatArray
 from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
 
 
 @dataclass(frozen=True)
-class Section:
+class StatisticGroup:
     """Statistics that are computed together.
 
     Attributes:
-        names: of the statistics, M.
-        statistic: weights of the scans [R, S] to values [R, M].
+        names: names of the statistics, M.
+        statistic: scan weights [R, S] to values [R, M].
     """
 
     names: tuple[str, ...]
     statistic: WeightStatistic
 
 
-def section_record(
-    section: Section, patients: Sequence[str], resamples: int = 1000, seed: int = 42, level: float = 0.95
-) -> dict[str, Any]:
-    """Each statistic under its name and its limits under ``<name>_interval``, with None for what is not defined.
+def group_record(group: StatisticGroup, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Each statistic under its name and its limits under ``<name>_interval``; None where not defined.
 
-    A dot in a name makes a nested record: ``cross_anatomy.mean`` is ``mean`` in ``cross_anatomy``. Arguments as for
-    `weight_bootstrap_interval`.
+    A dot in a name makes a nested record: ``cross_anatomy.mean`` is ``mean`` in ``cross_anatomy``.
     """
-    interval = weight_bootstrap_interval(section.statistic, patients, resamples, seed, level)
+    interval = bootstrap.interval(group.statistic)
     record: dict[str, Any] = {}
-    for column, name in enumerate(section.names):
+    for column, name in enumerate(group.names):
         *path, last = name.split(".")
         place = record
         for part in path:
@@ -49,31 +46,23 @@ def section_record(
     return record
 
 
-def compare_sections(
-    first: Mapping[str, Section],
-    second: Mapping[str, Section],
-    patients: Sequence[str],
-    resamples: int = 1000,
-    seed: int = 42,
-    level: float = 0.95,
+def compare_groups(
+    first: Mapping[str, StatisticGroup], second: Mapping[str, StatisticGroup], bootstrap: Bootstrap
 ) -> list[dict[str, Any]]:
-    """Rows ``section, statistic, first, second, difference, interval`` of the statistics both models have; difference
-    is first - second.
+    """Rows ``section, statistic, first, second, difference, interval`` of the statistics that both models have.
 
-    Both models see the same resamples of the patients, so the variation they share cancels.
+    The difference is first - second. Both models see the same resamples, so the variation they share cancels.
 
     Args:
-        first: sections of one model by name.
-        second: sections of the other model on the same scans.
-
-    The other arguments are those of `weight_bootstrap_interval`.
+        first: groups of one model by name, the ``section`` of a row.
+        second: groups of the other model on the same scans.
+        bootstrap: resamples of these scans.
     """
     rows = []
     for name in first:
         if name not in second or first[name].names != second[name].names:
             continue
-        one, two = first[name].statistic, second[name].statistic
-        held = weight_bootstrap_interval(_all_three(one, two), patients, resamples, seed, level)
+        held = bootstrap.interval(_all_three(first[name].statistic, second[name].statistic))
         rows += [
             {
                 "section": name,

@@ -1,0 +1,81 @@
+"""Calibration of a model on one split: temperature, Platt scaling and thresholds.
+
+Shapes: S studies, T templates, C findings.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.metrics.platt_scaling import apply_platt, fit_platt, fit_temperature
+from bundle.ctfindings.metrics.published_protocols import ZeroShotScores
+from bundle.ctfindings.metrics.thresholds import ThresholdRule, choose_thresholds
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was fitted on the calibration studies.
+
+    Attributes:
+        temperature: divides the logits of all findings.
+        scale: scale of Platt scaling, ``[C]``.
+        shift: shift of Platt scaling, ``[C]``.
+        thresholds: thresholds on calibrated probabilities, ``[C]``.
+        template_thresholds: thresholds on the logits of each template, ``[T, C]``.
+        problem: why Platt scaling failed, in which case probabilities are the sigmoid of the logits; None otherwise.
+    """
+
+    temperature: float
+    scale: NDArray[np.float64]
+    shift: NDArray[np.float64]
+    thresholds: NDArray[np.float64]
+    template_thresholds: NDArray[np.float64]
+    problem: str | None = None
+
+    def probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Calibrated probabilities of logits ``[..., C]``."""
+        return apply_platt(logits, self.scale, self.shift)
+
+
+def calibrate(scores: ZeroShotScores, split: str, rule: ThresholdRule) -> Calibration:
+    """Fits temperature, Platt scaling and thresholds on the studies of one split.
+
+    An untrained network cannot be calibrated but can be scored; ``problem`` then says why.
+
+    Args:
+        scores: scores of the calibration studies.
+        split: name of the split; the test split is rejected.
+        rule: rule of the thresholds, see ``choose_thresholds``.
+
+    Raises:
+        ValueError: the split is the test split, or the rule is unknown.
+    """
+    if split.strip().lower() in ("test", "testing"):
+        raise ValueError(f"calibration_split: thresholds may not be chosen on the split {split!r}; use 'validation'")
+    problem = None
+    try:
+        scale, shift = fit_platt(scores.logits, scores.labels, FINDING_NAMES)
+    except ValueError as error:
+        problem = f"not calibrated: {error}"
+        scale, shift = np.ones(scores.labels.shape[1]), np.zeros(scores.labels.shape[1])
+    with warnings.catch_warnings():
+        # The mean over the templates has the same labels and gives the same warning.
+        warnings.simplefilter("ignore")
+        of_templates = [
+            choose_thresholds(logits, scores.labels, rule, FINDING_NAMES)
+            for logits in scores.template_logits.transpose(1, 0, 2)
+        ]
+    calibrated = apply_platt(scores.logits, scale, shift)
+    return Calibration(
+        temperature=fit_temperature(scores.logits, scores.labels),
+        scale=scale,
+        shift=shift,
+        thresholds=choose_thresholds(calibrated, scores.labels, rule, FINDING_NAMES),
+        template_thresholds=np.stack(of_templates),
+        problem=problem,
+    )

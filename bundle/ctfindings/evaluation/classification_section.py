@@ -1,0 +1,218 @@
+"""Section of an evaluation: classification of the findings from calibrated zero-shot scores."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bundle.ctfindings.anatomy import ANATOMY_NAMES
+from bundle.ctfindings.evaluation.calibrate import Calibration, calibrate
+from bundle.ctfindings.evaluation.diagnostics import DIAGNOSTICS_FILE, Diagnostics, diagnose
+from bundle.ctfindings.evaluation.diagnostics_record import comparison_record, diagnostics_record
+from bundle.ctfindings.evaluation.evaluated_model import EvaluatedModel
+from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun
+from bundle.ctfindings.evaluation.evidence_hits import evidence_record
+from bundle.ctfindings.evaluation.finding_scores import finding_scores_record, format_table
+from bundle.ctfindings.findings import FINDING_NAMES, finding_index
+from bundle.ctfindings.metrics.classification import finding_auc, macro_average
+from bundle.ctfindings.metrics.json_numbers import cell, number
+from bundle.ctfindings.metrics.paraphrases import load_paraphrases, paraphrase_accuracy, rank_of_finding
+from bundle.ctfindings.metrics.thresholds import ThresholdRule
+from bundle.ctfindings.networks.checkpoint import save_bundle_weights
+from bundle.ctfindings.networks.classifier import PromptBank
+from bundle.ctfindings.networks.text.prompts import mean_over_templates, template_bank
+from bundle.ctfindings.networks.text.text_tower import TextTower
+from bundle.ctfindings.networks.vision_language import VisionLanguageModel
+
+logger = logging.getLogger(__name__)
+
+
+class Classification:
+    """Scores of the findings, robustness to prompt wording, text-embedding collapse, calibration and evidence.
+
+    Writes ``diagnostics.npz`` and the figures.
+
+    Args:
+        threshold_rule: how thresholds are chosen on the calibration split, see ``choose_thresholds``.
+        paraphrases: JSON file of texts by finding, see ``load_paraphrases``; None skips them.
+        compare: another checkpoint of the same network, or the folder of an earlier evaluation on the same split (of
+            any network), to compare with by a paired bootstrap; None skips the comparison.
+        export_path: file for the model with its prompt bank, calibration and thresholds; None exports nothing.
+    """
+
+    needs_labels = True
+    needs_calibration = True
+
+    def __init__(
+        self,
+        threshold_rule: ThresholdRule = "f1",
+        paraphrases: str | Path | None = None,
+        compare: str | Path | None = None,
+        export_path: str | Path | None = None,
+    ) -> None:
+        self.threshold_rule, self.paraphrases = threshold_rule, paraphrases
+        self.compare, self.export_path = compare, export_path
+
+    def __call__(self, run: EvaluationRun) -> str:
+        """Adds all numbers, queues the figures and exports the weights.
+
+        Raises:
+            ValueError: the model is a published one, or the model to compare with was scored on other studies.
+        """
+        model, scored, record = run.own_model, run.own_scores, run.record
+        calibration, answers = self._answers(run, model)
+        other = None if self.compare is None else self._other(run, model, self.compare)
+        run.probabilities = answers.calibrated
+        found = finding_scores_record(
+            answers.calibrated,
+            scored.template_logits,
+            scored.labels,
+            calibration.thresholds,
+            FINDING_NAMES,
+            model.template_ids,
+            run.bootstrap,
+        )
+        record["warnings"] += found.pop("warnings")
+        record |= found
+        record["calibration"] = self._calibration_record(run, calibration)
+        record |= diagnostics_record(answers, run.bootstrap)
+        record["comparison"] = None
+        if other is not None and self.compare is not None:
+            names = _distinct_names(model.ckpt_path, Path(self.compare))
+            record["comparison"] = comparison_record(answers, other, names, run.bootstrap)
+        record["evidence"] = evidence_record(scored, run.studies[run.split], answers.calibrated, calibration.thresholds)
+        record["anatomy_head"] = {
+            name: number(macro_average(scored.anatomy_dice[:, row])) for row, name in enumerate(ANATOMY_NAMES)
+        }
+        record["paraphrases"] = None
+        if self.paraphrases is not None:
+            record["paraphrases"] = paraphrase_record(model.network.text, self.paraphrases)
+        run.figures.append(partial(_write_figures, record=record, answers=answers, other=other))
+        if calibration.problem is not None:
+            record["warnings"].append(calibration.problem)
+        if self.export_path is not None and calibration.problem is not None:
+            run.problems.append(f"{self.export_path}: not exported; the model is {calibration.problem}")
+        elif self.export_path is not None:
+            record["settings"]["exported_sha256"] = export_weights(self.export_path, model.network, calibration)
+            logger.info("%s: exported with prompt bank, calibration and thresholds", self.export_path)
+        return format_classification(record)
+
+    def _answers(
+        self, run: EvaluationRun, model: EvaluatedModel, rescore: bool = False
+    ) -> tuple[Calibration, Diagnostics]:
+        """Calibration and answers of a model; scores are those of the run unless another model must be scored."""
+        assert run.calibration_split is not None
+        scored, calibration_scores = run.own_scores, run.scores[run.calibration_split]
+        if rescore:
+            calibration_scores = model.score(run.studies[run.calibration_split], run.calibration_split)
+            scored = model.score(run.studies[run.split], run.split)
+        calibration = calibrate(calibration_scores, run.calibration_split, self.threshold_rule)
+        studies = run.studies[run.split]
+        return calibration, diagnose(model.network.text, scored, studies, calibration, run.bootstrap.seed)
+
+    def _other(self, run: EvaluationRun, model: EvaluatedModel, path: str | Path) -> Diagnostics:
+        """The answers of the model to compare with, from the folder of its evaluation or a checkpoint."""
+        if Path(path).is_dir():
+            return Diagnostics.load(Path(path) / DIAGNOSTICS_FILE)
+        return self._answers(run, model.with_checkpoint(path), rescore=True)[1]
+
+    def _calibration_record(self, run: EvaluationRun, fitted: Calibration) -> dict[str, Any]:
+        assert run.calibration_split is not None
+        scores = run.scores[run.calibration_split]
+        return {
+            "split": run.calibration_split,
+            "scans": len(scores.ids),
+            "macro_auc": number(macro_average(finding_auc(scores.logits, scores.labels))),
+            "threshold_rule": self.threshold_rule,
+            "temperature": fitted.temperature,
+            "scale": fitted.scale.tolist(),
+            "shift": fitted.shift.tolist(),
+        }
+
+
+def export_weights(path: str | Path, model: VisionLanguageModel, calibration: Calibration) -> str:
+    """Writes the model and its calibrated prompt bank, the weights that ship with the bundle. Returns their SHA-256."""
+    bank = PromptBank(model.image.embedding)
+    with torch.no_grad():
+        bank.prompts.copy_(template_bank(model.text))
+    bank.calibration_scale.copy_(torch.from_numpy(calibration.scale))
+    bank.calibration_shift.copy_(torch.from_numpy(calibration.shift))
+    bank.threshold.copy_(torch.from_numpy(calibration.thresholds))
+    return save_bundle_weights(path, model, bank)
+
+
+def paraphrase_record(text: TextTower, path: str | Path) -> dict[str, Any]:
+    """Share of the paraphrases whose own finding ranks first, and each miss with the finding that ranks first.
+
+    Args:
+        text: text tower.
+        path: JSON file of texts by finding.
+
+    Raises:
+        ValueError: the file is missing or names an unknown finding.
+    """
+    pairs = [(finding_index(name), query) for name, queries in load_paraphrases(path).items() for query in queries]
+    with torch.no_grad():
+        bank = mean_over_templates(template_bank(text))[:, 0].double().cpu().numpy()
+        queries = text([query for _, query in pairs], "prompt").double().cpu().numpy()
+    targets = np.asarray([target for target, _ in pairs])
+    ranks = rank_of_finding(queries, bank, targets)
+    nearest = (queries @ bank.T).argmax(axis=1)
+    return {
+        "file": Path(path).name,
+        "paraphrases": len(pairs),
+        "accuracy": number(paraphrase_accuracy(ranks)),
+        "accuracy_within_3": number(paraphrase_accuracy(ranks, 3)),
+        "findings": [
+            {
+                "finding": name,
+                "paraphrases": int((targets == column).sum()),
+                "accuracy": number(paraphrase_accuracy(ranks[targets == column])),
+            }
+            for column, name in enumerate(FINDING_NAMES)
+        ],
+        "missed": [
+            {"text": query, "finding": FINDING_NAMES[target], "rank": int(rank), "nearest": FINDING_NAMES[near]}
+            for (target, query), rank, near in zip(pairs, ranks, nearest, strict=True)
+            if rank > 1
+        ],
+    }
+
+
+def format_classification(record: dict[str, Any]) -> str:
+    """The table of the findings, and a line each for the macro AUC, evidence, anatomy head and paraphrases."""
+    macro, evidence, paraphrases = record["macro"], record["evidence"], record["paraphrases"]
+    by_finding = [
+        f"{row['finding']} {cell(row['hit_rate'])} of {row['true_positives']}" for row in evidence["findings"]
+    ]
+    lines = [
+        format_table(record),
+        "",
+        f"Macro AUC {cell(macro['auc'])}, lowest {cell(macro['auc_lowest'])}, "
+        f"over {macro['findings_with_auc']} findings of {record['scans']} scans.",
+        f"Evidence within {evidence['tolerance_mm']:g} mm of the mask: {cell(evidence['hit_rate'])} "
+        f"of {evidence['true_positives']} true positives ({', '.join(by_finding)}).",
+        f"Anatomy head Dice: {', '.join(f'{name} {cell(dice)}' for name, dice in record['anatomy_head'].items())}.",
+    ]
+    if paraphrases is not None:
+        lines.append(f"Paraphrases: {cell(paraphrases['accuracy'])} of {paraphrases['paraphrases']} rank first.")
+    return "\n".join(lines)
+
+
+def _write_figures(folder: Path, record: dict[str, Any], answers: Diagnostics, other: Diagnostics | None) -> None:
+    from bundle.ctfindings.evaluation.classification_figures import write_classification_figures
+
+    answers.save(folder / DIAGNOSTICS_FILE)
+    write_classification_figures(folder, record, answers, other)
+
+
+def _distinct_names(one: Path, two: Path) -> tuple[str, str]:
+    """Names of two checkpoints in the page: their files, and their folders if the files have the same name."""
+    if one.name != two.name:
+        return one.name, two.name
+    return f"{one.parent.name}/{one.name}", f"{two.parent.name}/{two.name}"

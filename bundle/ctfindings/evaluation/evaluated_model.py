@@ -1,0 +1,224 @@
+"""A checkpoint of the image-text model and the scores it gives to scans, from the images alone.
+
+Shapes: S studies, T templates, W perturbations, C findings, K anatomies, D depth rows, E embedding.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Transform
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from bundle.ctfindings.anatomy import THORAX
+from bundle.ctfindings.data.geometry import KeepGeometryd
+from bundle.ctfindings.data.loaders import cached_dataset, study_loader
+from bundle.ctfindings.findings import FINDINGS, TEMPLATES
+from bundle.ctfindings.inference.evidence import locate
+from bundle.ctfindings.inference.encoding import token_affine
+from bundle.ctfindings.metrics.prompt_perturbations import PERTURBATIONS
+from bundle.ctfindings.metrics.published_protocols import ZeroShotScores
+from bundle.ctfindings.networks.checkpoint import load_checkpoint
+from bundle.ctfindings.networks.classifier import ZeroShotClassifier
+from bundle.ctfindings.networks.image.depth import depth_positions
+from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
+from bundle.ctfindings.networks.image.pooling import token_membership
+from bundle.ctfindings.networks.text.prompts import template_bank
+from bundle.ctfindings.networks.text.text_tower import TextTower
+from bundle.ctfindings.networks.vision_language import VisionLanguageModel
+
+logger = logging.getLogger(__name__)
+
+LOCALIZED = tuple(index for index, finding in enumerate(FINDINGS) if finding.localized)
+"""Findings whose evidence is compared with masks."""
+
+
+@dataclass(frozen=True)
+class SplitScores(ZeroShotScores):
+    """Scores of the scans of a split, and their embeddings.
+
+    Attributes:
+        wording_logits: logits of each of ``PERTURBATIONS``, ``[S, W, C]``.
+        anatomy: unit image rows of the anatomies, ``[S, K, E]``.
+        peaks_mm: evidence peak of each localized finding, world RAS mm, ``[S, C, 3]``; NaN without a peak.
+        anatomy_dice: Dice of the anatomy head's tokens and those of the mask, ``[S, K]``; NaN without a mask, or if
+            neither has a token.
+        depth: unit depth rows of each study, ``[D, E]``; D differs between scans.
+        depth_mm: world z of the depth rows in mm, NaN for padding, ``[D]`` each.
+    """
+
+    wording_logits: NDArray[np.float64]
+    anatomy: NDArray[np.float64]
+    peaks_mm: NDArray[np.float64]
+    anatomy_dice: NDArray[np.float64]
+    depth: Sequence[Tensor]
+    depth_mm: Sequence[Tensor]
+
+
+class EvaluatedModel:
+    """The image-text model with the weights of a checkpoint.
+
+    Args:
+        network: geometry of the checkpoint.
+        ckpt_path: a training checkpoint or ``models/model.pt``.
+        preprocessing: image pipeline for whole scans, padded to a size that the network accepts.
+        device: device of the network.
+        cache_dir: folder of the preprocessed scans; None disables the cache.
+        cache_key: parameters of the pipeline, see ``cached_dataset``.
+    """
+
+    template_ids = tuple(template.id for template in TEMPLATES)
+    not_scored: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        network: VisionLanguageModel,
+        ckpt_path: str | Path,
+        preprocessing: Sequence[Transform],
+        device: str | torch.device = "cpu",
+        cache_dir: str | Path | None = None,
+        cache_key: Any = None,
+    ) -> None:
+        self.network, self.ckpt_path, self.device = network, Path(ckpt_path), torch.device(device)
+        self.preprocessing, self.cache_dir, self.cache_key = list(preprocessing), cache_dir, cache_key
+
+    def load(self) -> None:
+        """Loads the checkpoint.
+
+        Raises:
+            ValueError: it does not fit the network.
+        """
+        logger.info("%s: evaluated weights", self.ckpt_path)
+        load_checkpoint(self.network, self.ckpt_path)
+        self.network.to(self.device).eval()
+
+    def with_checkpoint(self, path: str | Path) -> EvaluatedModel:
+        """The same network with the weights of another checkpoint."""
+        other = copy.copy(self)
+        other.network, other.ckpt_path = copy.deepcopy(self.network), Path(path)
+        other.load()
+        return other
+
+    def score(self, studies: Sequence[dict[str, Any]], name: str) -> SplitScores:
+        """Scores of studies from ``load_datalist``, in their order; `name` labels the progress bar."""
+        steps = [*self.preprocessing, KeepGeometryd("image")]
+        dataset = cached_dataset(studies, steps, (), self.cache_dir, ["geometry", self.cache_key])
+        # Whole scans differ in size, so each is a batch of its own.
+        return collect_scores(study_loader(dataset, batch_size=1), self.network, self.device, name)
+
+    def settings(self) -> dict[str, Any]:
+        """Settings for the record of an evaluation."""
+        return {
+            "image_parameters": sum(parameter.numel() for parameter in self.network.image.parameters()),
+            "text_parameters": sum(parameter.numel() for parameter in self.network.text.parameters()),
+            "device": self.device.type,
+            "cache_key": self.cache_key,
+        }
+
+
+def collect_scores(
+    loader: Iterable[dict[str, Any]],
+    model: VisionLanguageModel,
+    device: str | torch.device = "cpu",
+    name: str = "scoring",
+) -> SplitScores:
+    """Encodes and scores every scan of a loader once; no mask and no report reaches the network.
+
+    Args:
+        loader: batches of studies with ``image`` and the geometry of ``KeepGeometryd``.
+        model: model with its weights loaded.
+        device: device of the model.
+        name: label of the progress bar.
+    """
+    parts: dict[str, list[Any]] = {field.name: [] for field in fields(SplitScores)}
+    with torch.no_grad():
+        scorer = _ScanScorer(model, device)
+        for batch in tqdm(loader, desc=name, unit="scan"):
+            for field, rows in scorer(batch).items():
+                parts[field].extend(rows)
+    lists = ("ids", "patients", "depth", "depth_mm")
+    return SplitScores(**{field: rows if field in lists else np.stack(rows) for field, rows in parts.items()})
+
+
+def perturbation_deltas(text: TextTower) -> Tensor:
+    """Positive minus negative embedding of every finding in every perturbation, ``[W C, E]``."""
+    pairs = [perturbation.pair(finding) for perturbation in PERTURBATIONS for finding in FINDINGS]
+    embedded: Tensor = text([pair[0] for pair in pairs] + [pair[1] for pair in pairs], "prompt")
+    positive, negative = embedded.chunk(2)
+    return positive - negative
+
+
+class _ScanScorer:
+    """A batch of scans to the rows of `SplitScores`."""
+
+    def __init__(self, model: VisionLanguageModel, device: str | torch.device) -> None:
+        model.to(device).eval()
+        self.device, self.image = device, model.image
+        self.stride: tuple[int, int, int] = tuple(model.image.tower.stride)  # type: ignore[assignment,arg-type]
+        self.classifier = ZeroShotClassifier(model.image, model.scorer).to(device)
+        self.classifier.bank.prompts.copy_(template_bank(model.text))
+        self.deltas = perturbation_deltas(model.text)
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
+        image = batch["image"].to(self.device).float()
+        encoded = self.image(image)
+        scores = self.classifier.score(encoded)
+        depth_mm = depth_positions(batch["image_affine"].to(self.device), image, self.image.depth_patch)
+        return {
+            "ids": batch["id"],
+            "patients": batch["patient"],
+            "labels": batch["labels"].numpy(),
+            "logits": scores.logits.double().cpu().numpy(),
+            "template_logits": scores.template_logits.double().cpu().numpy(),
+            "wording_logits": self._perturbed(encoded).double().cpu().numpy(),
+            "anatomy": encoded.anatomy.double().cpu().numpy(),
+            "anatomy_valid": encoded.anatomy_valid.cpu().numpy(),
+            "peaks_mm": self._peaks(batch, encoded, scores.evidence),
+            "anatomy_dice": self._dice(batch, (encoded.anatomy_logits > 0).cpu()),
+            "depth": list(encoded.depth.cpu()),
+            "depth_mm": list(depth_mm.cpu()),
+        }
+
+    def _perturbed(self, encoded: ImageEmbedding) -> Tensor:
+        batch, rows = len(encoded.field), self.classifier.finding_anatomy.repeat(len(PERTURBATIONS))
+        deltas = self.deltas.expand(batch, -1, -1)
+        logits, _ = self.classifier.scorer(
+            encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, deltas, rows
+        )
+        return logits.view(batch, len(PERTURBATIONS), -1)
+
+    def _peaks(self, batch: Mapping[str, Any], encoded: ImageEmbedding, evidence: Tensor) -> NDArray[np.float64]:
+        """Of the evidence within the anatomy of each finding, or the thorax if the scan does not show it."""
+        rows = self.classifier.finding_anatomy
+        rows = torch.where(encoded.anatomy_valid[:, rows], rows, THORAX)
+        members = encoded.membership.gather(2, rows.unsqueeze(1).expand(-1, encoded.membership.shape[1], -1))
+        members = members | ~members.any(dim=1, keepdim=True)
+        inside = (evidence * members).float().cpu().numpy()
+        peaks = np.full((len(inside), inside.shape[2], 3), np.nan)
+        for study, maps in enumerate(inside):
+            affine = token_affine(batch["image_affine"][study].numpy(), self.stride)
+            scan_affine = batch["image_scan_affine"][study].numpy()
+            scan_shape = batch["image_scan_shape"][study].tolist()
+            for finding in LOCALIZED:
+                found = locate(maps[:, finding].reshape(encoded.grid), affine, scan_affine, scan_shape)
+                if found is not None:
+                    peaks[study, finding] = found.peak_mm
+        return peaks
+
+    def _dice(self, batch: Mapping[str, Any], predicted: Tensor) -> NDArray[np.float64]:
+        if not isinstance(batch.get("anatomy"), Tensor):
+            return np.full((predicted.shape[0], predicted.shape[2]), np.nan)
+        true = token_membership(batch["anatomy"], self.stride)
+        # 0/0 is NaN: the Dice of an anatomy that is neither present nor predicted is not defined.
+        dice = 2 * (predicted & true).sum(dim=1).double() / (predicted.sum(dim=1) + true.sum(dim=1))
+        dice[~batch["anatomy_known"]] = torch.nan
+        return dice.numpy()

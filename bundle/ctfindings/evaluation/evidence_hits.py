@@ -1,0 +1,67 @@
+"""How often the evidence of a true positive lies in the mask of its finding. Shapes: S studies, C findings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import nibabel as nib
+import numpy as np
+from nibabel.spatialimages import SpatialImage
+from numpy.typing import NDArray
+
+from bundle.ctfindings.evaluation.evaluated_model import LOCALIZED, SplitScores
+from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.metrics.json_numbers import number
+from bundle.ctfindings.metrics.localization import TOLERANCE_MM, evidence_distance, evidence_hit_rate
+
+
+def evidence_record(
+    scores: SplitScores,
+    studies: Sequence[dict[str, Any]],
+    probabilities: NDArray[np.float64],
+    thresholds: NDArray[np.float64],
+) -> dict[str, Any]:
+    """Share of the true positives whose evidence peak lies within `TOLERANCE_MM` of the mask.
+
+    Args:
+        scores: scores of the studies.
+        studies: studies in the same order; those without ``finding_masks`` do not count.
+        probabilities: calibrated, ``[S, C]``.
+        thresholds: ``[C]``.
+
+    Returns:
+        ``tolerance_mm``, ``hit_rate`` and ``true_positives`` of all findings, and ``findings`` with a row for each
+        localized finding.
+    """
+    distance = np.full(scores.labels.shape, np.nan)
+    for row, study in enumerate(studies):
+        wanted = [column for column in LOCALIZED if scores.labels[row, column] == 1]
+        if not wanted or "finding_masks" not in study:
+            continue
+        mask = cast(SpatialImage, nib.load(study["finding_masks"]))
+        bits = np.asarray(mask.dataobj)
+        for column in wanted:
+            peak = scores.peaks_mm[row, column]
+            # A finding with a mask but without a peak is a miss.
+            near = np.inf if np.isnan(peak).any() else evidence_distance(peak, bits, column, mask.affine)
+            distance[row, column] = near if (bits & (1 << column)).any() else np.nan
+    rate, total = evidence_hit_rate(distance, probabilities, scores.labels, thresholds)
+    detected = (scores.labels == 1) & (probabilities >= thresholds) & ~np.isnan(distance)
+    rows = [
+        {
+            "finding": FINDING_NAMES[column],
+            "true_positives": int(total[column]),
+            "hit_rate": number(rate[column]),
+            "median_distance_mm": number(np.median(distance[detected[:, column], column])) if total[column] else None,
+        }
+        for column in LOCALIZED
+    ]
+    counted = int(total[list(LOCALIZED)].sum())
+    hits = sum(round(float(rate[column]) * int(total[column])) for column in LOCALIZED if total[column])
+    return {
+        "tolerance_mm": TOLERANCE_MM,
+        "true_positives": counted,
+        "hit_rate": hits / counted if counted else None,
+        "findings": rows,
+    }

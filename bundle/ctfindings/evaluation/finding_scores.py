@@ -1,0 +1,109 @@
+"""Classification scores of the findings of a split: a record for ``metrics.json`` and a table for the console.
+
+Shapes: S scans, T templates, C findings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bundle.ctfindings.metrics.bootstrap import Bootstrap
+from bundle.ctfindings.metrics.calibration_error import expected_calibration_error
+from bundle.ctfindings.metrics.classification import (
+    check_scores,
+    check_thresholds,
+    decision_scores,
+    finding_average_precision,
+    macro_average,
+)
+from bundle.ctfindings.metrics.json_numbers import cell, interval_numbers, number
+from bundle.ctfindings.metrics.wording_spread import auc_by_wording, sd_over_wordings, spread_record
+
+
+def finding_scores_record(
+    probabilities: ArrayLike,
+    template_logits: ArrayLike,
+    labels: ArrayLike,
+    thresholds: ArrayLike,
+    findings: Sequence[str],
+    templates: Sequence[str],
+    bootstrap: Bootstrap,
+) -> dict[str, Any]:
+    """Scores of the findings as plain numbers, with None where a score is not defined.
+
+    Args:
+        probabilities: [S, C].
+        template_logits: uncalibrated logits of each template, [S, T, C].
+        labels: 1, 0 or -1, [S, C].
+        thresholds: thresholds chosen on other scans, [C].
+        findings: names of the findings, C.
+        templates: names of the templates, T.
+        bootstrap: resamples of the scans.
+
+    Returns:
+        ``findings``: a row for each finding; ``macro``: the mean of each column over the findings that have it;
+        ``templates``: the `spread_record` of the templates; ``warnings``: findings without AUC.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+    scores, truth = check_scores(probabilities, labels)
+    limits = check_thresholds(thresholds, scores.shape[1])
+    if len(findings) != scores.shape[1]:
+        raise ValueError(f"expected a name for each of {scores.shape[1]} findings, found {len(findings)}")
+    auc = bootstrap.auc(scores, truth)
+    columns = {
+        "auc": auc.findings.estimate,
+        "average_precision": finding_average_precision(scores, truth),
+        **decision_scores(scores, truth, limits),
+        "ece": expected_calibration_error(scores, truth),
+    }
+    positives, known = (truth == 1).sum(axis=0), (truth >= 0).sum(axis=0)
+    spread = sd_over_wordings(auc_by_wording(template_logits, truth, np.ones((1, len(truth)))))[0]
+    defined = columns["auc"][~np.isnan(columns["auc"])]
+    return {
+        "macro": {
+            **{column: number(macro_average(values)) for column, values in columns.items()},
+            "auc_interval": interval_numbers(auc.macro.low, auc.macro.high),
+            "auc_lowest": float(defined.min()) if defined.size else None,
+            "findings_with_auc": int(defined.size),
+        },
+        "findings": [
+            {
+                "finding": name,
+                "n": int(known[index]),
+                "positives": int(positives[index]),
+                "prevalence": number(positives[index] / known[index]) if known[index] else None,
+                "threshold": float(limits[index]),
+                **{column: number(values[index]) for column, values in columns.items()},
+                "auc_interval": interval_numbers(auc.findings.low[index], auc.findings.high[index]),
+                "auc_sd_over_templates": number(spread[index]),
+            }
+            for index, name in enumerate(findings)
+        ],
+        "templates": spread_record(template_logits, truth, templates, bootstrap),
+        "warnings": [
+            f"{name}: {positives[index]} of {known[index]} known labels are positive; AUC is not defined"
+            for index, name in enumerate(findings)
+            if np.isnan(columns["auc"][index])
+        ],
+    }
+
+
+def format_table(record: dict[str, Any]) -> str:
+    """The scores of each finding as a Markdown table, with the mean in the last row."""
+    lines = [
+        "| finding | n | positive | AUC | interval | AP | sensitivity | specificity | F1 | ECE |",
+        "|---|---:|---:|---:|:---:|---:|---:|---:|---:|---:|",
+    ]
+    mean = {**record["macro"], "finding": "**mean**", "n": record["scans"], "positives": ""}
+    for row in [*record["findings"], mean]:
+        interval = " - ".join(cell(limit) for limit in row["auc_interval"])
+        scores = [cell(row[column]) for column in ("average_precision", "sensitivity", "specificity", "f1", "ece")]
+        cells = [row["finding"], str(row["n"]), str(row["positives"]), cell(row["auc"]), interval, *scores]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

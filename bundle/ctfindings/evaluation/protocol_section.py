@@ -1,0 +1,33 @@
+"""Section of an evaluation: scores by a published protocol."""
+
+from __future__ import annotations
+
+from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun
+from bundle.ctfindings.metrics.published_protocols import check_protocol, format_protocol, protocol_record
+
+
+class PublishedProtocol:
+    """Adds ``protocol`` to the record, see ``protocol_record``.
+
+    Args:
+        name: name of the protocol, see ``PROTOCOLS``.
+
+    Raises:
+        ValueError: the protocol is unknown.
+    """
+
+    needs_labels = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.needs_calibration = check_protocol(name).thresholds == "calibration"
+
+    def __call__(self, run: EvaluationRun) -> str:
+        """Scores the split by the protocol."""
+        calibration = run.scores.get(run.calibration_split or "")
+        model = run.model
+        record = protocol_record(
+            self.name, run.scores[run.split], calibration, model.template_ids, run.bootstrap, model.not_scored
+        )
+        run.record["protocol"] = record
+        return format_protocol(record)

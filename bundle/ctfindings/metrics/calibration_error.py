@@ -1,0 +1,80 @@
+"""Expected calibration error and reliability curve over ten equal bins of [0, 1].
+
+A bin includes its lower edge, the last bin also 1. Shapes: S scans, C findings, R resamples.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bundle.ctfindings.metrics.classification import FloatArray, IntArray, check_scores, known_pairs
+
+BINS = 10
+
+
+def expected_calibration_error(
+    probabilities: ArrayLike, labels: ArrayLike, weights: FloatArray | None = None
+) -> FloatArray:
+    """Mean gap between predicted probability and observed frequency, weighted by bin count, of each finding.
+
+    Args:
+        probabilities: in [0, 1], [S, C].
+        labels: 1, 0 or -1, [S, C].
+        weights: non-negative weight of each scan in each resample, [R, S]; None for all scans once.
+
+    Returns:
+        [C], or [R, C] with weights; NaN without known labels.
+
+    Raises:
+        ValueError: a probability lies outside [0, 1].
+    """
+    scores, truth = _check_probabilities(probabilities, labels)
+    of_scans = np.ones((1, len(scores))) if weights is None else weights
+    result = np.full((len(of_scans), scores.shape[1]), np.nan)
+    for finding in range(scores.shape[1]):
+        known = truth[:, finding] >= 0
+        score, label = known_pairs(scores, truth, finding)
+        if not label.size:
+            continue
+        in_bin = _bin_of(score)[:, None] == np.arange(BINS)
+        weight = of_scans[:, known]
+        total = weight.sum(axis=1)
+        gap = np.abs((weight * (score - label)) @ in_bin).sum(axis=1)
+        np.divide(gap, total, out=result[:, finding], where=total > 0)
+    return result[0] if weights is None else result
+
+
+def reliability(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, list[float] | list[int]]:
+    """Reliability curve of all findings together: ``probability`` (mean of the bin), ``frequency`` and ``count`` of
+    each bin that is not empty.
+
+    Args:
+        probabilities: in [0, 1], [S, C].
+        labels: 1, 0 or -1, [S, C].
+
+    Raises:
+        ValueError: a probability lies outside [0, 1].
+    """
+    scores, truth = _check_probabilities(probabilities, labels)
+    score, label = scores[truth >= 0], truth[truth >= 0]
+    index = _bin_of(score)
+    count = np.bincount(index, minlength=BINS)
+    held = count > 0
+    return {
+        "probability": (np.bincount(index, weights=score, minlength=BINS)[held] / count[held]).tolist(),
+        "frequency": (np.bincount(index, weights=label, minlength=BINS)[held] / count[held]).tolist(),
+        "count": count[held].tolist(),
+    }
+
+
+def _bin_of(score: FloatArray) -> IntArray:
+    index: IntArray = np.minimum((score * BINS).astype(np.int64), BINS - 1)
+    return index
+
+
+def _check_probabilities(probabilities: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, IntArray]:
+    scores, truth = check_scores(probabilities, labels)
+    if scores.size and (scores.min() < 0 or scores.max() > 1):
+        raise ValueError(f"expected probabilities in 0..1, found {scores.min():.3g}..{scores.max():.3g}, not logits")
+    return scores, truth
