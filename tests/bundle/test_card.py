@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bundle.ctfindings.inference.bundle_workflow import EVIDENCE_CHOICES
-from bundle.ctfindings.metrics.protocols import PROTOCOLS
+from bundle.ctfindings.metrics.published_protocols import PROTOCOLS
 
 # What is computed from the knobs, and what is done with it.
 NO_KNOBS = {

@@ -75,7 +75,7 @@ def test_other_programs_are_left_alone() -> None:
     check_options(["-n", "2", "--durations=10"])
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "evaluate_reports", "inference"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "inference"])
 def test_every_workflow_asks_before_it_runs(bundle_root: Path, name: str) -> None:
     initialize = json.loads((bundle_root / "configs" / f"{name}.json").read_text())["initialize"]
     assert initialize[:2] == ["$cli.one_line_errors()", "$cli.check_options()"]

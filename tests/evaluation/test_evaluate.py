@@ -20,15 +20,17 @@ from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.data.geometry import KeepGeometryd
 from bundle.ctfindings.data.loaders import cached_dataset, study_loader
 from bundle.ctfindings.data.transforms import image_pipeline
-from bundle.ctfindings.evaluation.calibration import calibrate
+from bundle.ctfindings.evaluation.calibrate import calibrate
+from bundle.ctfindings.evaluation.classification_section import Classification, paraphrase_record
 from bundle.ctfindings.evaluation.diagnostics import Diagnostics
-from bundle.ctfindings.evaluation.evaluate import evaluate_checkpoint
+from bundle.ctfindings.evaluation.evaluate import Evaluation
+from bundle.ctfindings.evaluation.evaluated_model import LOCALIZED, EvaluatedModel, SplitScores, collect_scores
+from bundle.ctfindings.evaluation.evidence_hits import evidence_record
 from bundle.ctfindings.evaluation.predictions_csv import write_predictions
-from bundle.ctfindings.evaluation.record_sections import evidence_record, paraphrase_record
-from bundle.ctfindings.evaluation.scoring import LOCALIZED, SplitScores, collect_scores
+from bundle.ctfindings.evaluation.report_sections import ReportRetrieval, SnippetLocalization
 from bundle.ctfindings.findings import FINDING_NAMES, TEMPLATES, finding_index
 from bundle.ctfindings.inference.findings_record import DISCLAIMER
-from bundle.ctfindings.metrics.wordings import WORDINGS
+from bundle.ctfindings.metrics.prompt_perturbations import PERTURBATIONS
 from bundle.ctfindings.networks.checkpoint import load_checkpoint
 from bundle.ctfindings.networks.classifier import ZeroShotClassifier
 from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
@@ -144,10 +146,9 @@ def write_datalist(folder: Path, content: dict[str, Any], name: str = "datalist.
 
 def evaluate(setup: Setup, content: dict[str, Any], output: Path, **options: Any) -> dict[str, Any]:
     datalist = write_datalist(setup.folder, content, f"{output.name}.json")
-    network = build_model(setup.encoder)
-    return evaluate_checkpoint(
-        network, setup.checkpoint, datalist, image_pipeline(SPACING), output, resamples=20, **options
-    )
+    model = EvaluatedModel(build_model(setup.encoder), setup.checkpoint, image_pipeline(SPACING))
+    sections = [Classification(**options), ReportRetrieval(), SnippetLocalization()]
+    return Evaluation(model, datalist, sections, output, resamples=20).run()
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +221,7 @@ def test_reports_are_measured_for_collapse_and_retrieval(evaluated: Path) -> Non
     assert record["retrieval"]["reports"] == 5
     assert record["collapse"]["prompts"]["polarity"]["pairs"] == C * T
     assert record["templates"]["ids"] == [template.id for template in TEMPLATES]
-    assert record["wordings"]["ids"] == [wording.id for wording in WORDINGS]
+    assert record["wordings"]["ids"] == [perturbation.id for perturbation in PERTURBATIONS]
     # The tiny tokenizer lower-cases, so that case cannot matter.
     lower, upper = record["wordings"]["macro_auc"][:2]
     assert lower == upper
@@ -296,6 +297,9 @@ def test_a_study_in_both_splits_is_refused(setup: Setup, tmp_path: Path) -> None
     content["test"][2] = content["validation"][1]
     with pytest.raises(ValueError, match="validation1"):
         evaluate(setup, content, tmp_path / "shared")
+    content["test"][2] = content["test"][1]
+    with pytest.raises(ValueError, match="study test1 occurs twice in split 'test'"):
+        evaluate(setup, content, tmp_path / "shared")
 
 
 def test_a_patient_in_both_splits_is_refused(setup: Setup, tmp_path: Path) -> None:
@@ -313,7 +317,7 @@ def test_a_split_of_one_patient_is_refused_at_the_start(
     content = copy.deepcopy(setup.content)
     for record in content["test"]:
         record["patient"] = "one"
-    monkeypatch.setattr("bundle.ctfindings.evaluation.evaluate.collect_scores", None)
+    monkeypatch.setattr("bundle.ctfindings.evaluation.evaluated_model.collect_scores", None)
     with pytest.raises(ValueError, match=r"one\.json: split 'test' has scans of one patient"):
         evaluate(setup, content, tmp_path / "one")
     assert not (tmp_path / "one").exists()
@@ -341,24 +345,21 @@ def made_up_scores(**changes: Any) -> SplitScores:
         "labels": labels,
         "logits": np.tile([[2.0], [1.0], [-1.0], [-2.0]], (1, C)),
         "template_logits": np.zeros((studies, T, C)),
-        "wording_logits": np.zeros((studies, len(WORDINGS), C)),
+        "wording_logits": np.zeros((studies, len(PERTURBATIONS), C)),
         "anatomy": np.zeros((studies, len(ANATOMY_NAMES), 4)),
         "anatomy_valid": np.ones((studies, len(ANATOMY_NAMES)), dtype=bool),
         "peaks_mm": np.zeros((studies, C, 3)),
         "anatomy_dice": np.zeros((studies, len(ANATOMY_NAMES))),
+        "depth": [torch.zeros(1, 4)] * studies,
+        "depth_mm": [torch.zeros(1)] * studies,
     }
     return SplitScores(**{**values, **changes})
 
 
 def test_thresholds_are_cut_on_calibrated_probabilities() -> None:
-    calibration = calibrate(made_up_scores(), rule="youden")
+    calibration = calibrate(made_up_scores(), "validation", "youden")
     # Youden's largest threshold without an error is the lowest positive.
     np.testing.assert_allclose(calibration.thresholds, 1 / (1 + np.exp(-(calibration.scale * 1.0 + calibration.shift))))
-
-
-def test_nobody_calibrates_without_naming_the_rule_of_the_thresholds() -> None:
-    with pytest.raises(TypeError, match="rule"):
-        calibrate(made_up_scores())  # type: ignore[call-arg]
 
 
 def test_predictions_are_one_table_that_keeps_small_probabilities(tmp_path: Path) -> None:
@@ -375,18 +376,16 @@ def test_predictions_are_one_table_that_keeps_small_probabilities(tmp_path: Path
     ]
 
 
-def test_calibration_on_the_scored_studies_or_the_test_split_is_refused() -> None:
-    with pytest.raises(ValueError, match="scan s2"):
-        calibrate(made_up_scores(), scored_ids=["other", "s2"], rule="f1")
+def test_calibration_on_the_test_split_is_refused() -> None:
     with pytest.raises(ValueError, match="'test'"):
-        calibrate(made_up_scores(), split="test", rule="f1")
+        calibrate(made_up_scores(), "test", "f1")
 
 
 def test_a_finding_without_both_classes_is_named_once_and_not_for_each_template() -> None:
     labels = made_up_scores().labels.copy()
     labels[:, 0] = 0
     with pytest.warns(UserWarning) as caught:
-        calibrate(made_up_scores(labels=labels), rule="f1")
+        calibrate(made_up_scores(labels=labels), "validation", "f1")
     told = [str(warning.message) for warning in caught if FINDING_NAMES[0] in str(warning.message)]
     assert len(told) == 1
 
@@ -395,7 +394,7 @@ def test_a_network_that_learned_nothing_is_scored_but_not_exported(setup: Setup,
     content = copy.deepcopy(setup.content)
     for record in content["validation"]:
         record["labels"] = [1 - label for label in record["labels"]]
-    with pytest.raises(ValueError, match=r"model\.pt: is not written, .* not calibrated: logits do not rise"):
+    with pytest.raises(ValueError, match=r"model\.pt: not exported; the model is not calibrated: logits do not rise"):
         evaluate(setup, content, tmp_path / "worse", export_path=tmp_path / "model.pt")
     assert not (tmp_path / "model.pt").exists()
     record = read_strictly(tmp_path / "worse" / "metrics.json")

@@ -10,14 +10,7 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from bundle.ctfindings.metrics.bootstrap import (
-    bootstrap_auc,
-    bootstrap_interval,
-    paired_bootstrap_auc,
-    resample_weights,
-    weight_bootstrap_interval,
-    weighted_auc,
-)
+from bundle.ctfindings.metrics.bootstrap import Bootstrap, weighted_auc
 from bundle.ctfindings.metrics.classification import finding_auc, macro_auc
 
 
@@ -30,14 +23,14 @@ def scores(scans: int, findings: int, seed: int = 0) -> tuple[np.ndarray, np.nda
 
 
 def test_all_scans_of_a_patient_are_drawn_together_and_patients_number_the_same() -> None:
-    weights = resample_weights(["a", "b", "a", "c", "c", "c"], resamples=200, seed=1)
+    weights = Bootstrap(["a", "b", "a", "c", "c", "c"], resamples=200, seed=1).weights
     np.testing.assert_array_equal(weights[:, 0], weights[:, 2])
     np.testing.assert_array_equal(weights[:, 3], weights[:, 5])
     np.testing.assert_array_equal(weights[:, [0, 1, 3]].sum(axis=1), 3)
 
 
 def test_each_patient_is_expected_once_with_the_variance_of_a_multinomial_draw() -> None:
-    weights = resample_weights([str(i) for i in range(50)], resamples=4000, seed=2)
+    weights = Bootstrap([str(i) for i in range(50)], resamples=4000, seed=2).weights
     assert weights.mean() == 1
     assert weights.var() == pytest.approx(1 - 1 / 50, rel=0.02)
 
@@ -57,9 +50,10 @@ def test_weighted_auc_agrees_with_scikit_learn_sample_weights() -> None:
 
 def test_fast_auc_intervals_equal_the_plain_bootstrap() -> None:
     probabilities, labels, patients = scores(40, 2)
-    fast = bootstrap_auc(probabilities, labels, patients, resamples=100, seed=5)
-    findings = bootstrap_interval(finding_auc, [probabilities, labels], patients, resamples=100, seed=5)
-    macro = bootstrap_interval(macro_auc, [probabilities, labels], patients, resamples=100, seed=5)
+    bootstrap = Bootstrap(patients, resamples=100, seed=5)
+    fast = bootstrap.auc(probabilities, labels)
+    findings = bootstrap.row_interval(finding_auc, [probabilities, labels])
+    macro = bootstrap.row_interval(macro_auc, [probabilities, labels])
     for ours, plain in ((fast.findings, findings), (fast.macro, macro)):
         np.testing.assert_allclose(ours.estimate, plain.estimate)
         np.testing.assert_allclose(ours.low, plain.low)
@@ -68,8 +62,8 @@ def test_fast_auc_intervals_equal_the_plain_bootstrap() -> None:
 
 def test_interval_of_a_mean_is_the_normal_interval() -> None:
     values = np.random.default_rng(6).normal(size=400)
-    interval = bootstrap_interval(np.mean, [values], [str(i) for i in range(400)], resamples=4000, seed=7, level=0.9)
-    half = norm.ppf(0.95) * values.std() / np.sqrt(400)
+    interval = Bootstrap([str(i) for i in range(400)], resamples=4000, seed=7).row_interval(np.mean, [values])
+    half = norm.ppf(0.975) * values.std() / np.sqrt(400)
     assert float(interval.low) == pytest.approx(values.mean() - half, abs=0.1 * half)
     assert float(interval.high) == pytest.approx(values.mean() + half, abs=0.1 * half)
 
@@ -77,28 +71,29 @@ def test_interval_of_a_mean_is_the_normal_interval() -> None:
 def test_repeated_scans_of_a_patient_do_not_narrow_the_interval() -> None:
     probabilities, labels, _ = scores(40, 1)
     patients = [str(i) for i in range(40)]
-    once = bootstrap_auc(probabilities, labels, patients, seed=8)
-    thrice = bootstrap_auc(
-        np.repeat(probabilities, 3, 0), np.repeat(labels, 3, 0), np.repeat(patients, 3).tolist(), seed=8
+    once = Bootstrap(patients, seed=8).auc(probabilities, labels)
+    thrice = Bootstrap(np.repeat(patients, 3).tolist(), seed=8).auc(
+        np.repeat(probabilities, 3, 0), np.repeat(labels, 3, 0)
     )
     np.testing.assert_allclose([thrice.findings.low, thrice.findings.high], [once.findings.low, once.findings.high])
 
 
 def test_a_model_does_not_differ_from_itself() -> None:
     probabilities, labels, patients = scores(40, 2)
-    interval = paired_bootstrap_auc(probabilities, 2 * probabilities - 1, labels, patients, resamples=50).macro
+    interval = Bootstrap(patients, resamples=50).auc_difference(probabilities, 2 * probabilities - 1, labels).macro
     assert (float(interval.estimate), float(interval.low), float(interval.high)) == (0, 0, 0)
 
 
 def test_fast_paired_intervals_equal_the_plain_ones() -> None:
     first, labels, patients = scores(40, 2)
     second = first + np.random.default_rng(9).normal(size=first.shape)
-    fast = paired_bootstrap_auc(first, second, labels, patients, resamples=60, seed=3)
+    bootstrap = Bootstrap(patients, resamples=60, seed=3)
+    fast = bootstrap.auc_difference(first, second, labels)
 
     def difference(one: Any, other: Any, truth: Any) -> Any:
         return finding_auc(one, truth) - finding_auc(other, truth)
 
-    plain = bootstrap_interval(difference, [first, second, labels], patients, resamples=60, seed=3)
+    plain = bootstrap.row_interval(difference, [first, second, labels])
     np.testing.assert_allclose(fast.findings.estimate, plain.estimate)
     np.testing.assert_allclose([fast.findings.low, fast.findings.high], [plain.low, plain.high])
 
@@ -106,14 +101,14 @@ def test_fast_paired_intervals_equal_the_plain_ones() -> None:
 def test_a_finding_with_one_class_has_no_interval() -> None:
     probabilities, labels, patients = scores(40, 2)
     labels[:, 1] = 0
-    intervals = bootstrap_auc(probabilities, labels, patients, resamples=50)
+    intervals = Bootstrap(patients, resamples=50).auc(probabilities, labels)
     assert np.isnan(intervals.findings.low[1]) and np.isnan(intervals.findings.high[1])
     assert float(intervals.macro.estimate) == intervals.findings.estimate[0]
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
     probabilities, labels, patients = scores(40, 2)
-    first, again, other = (bootstrap_auc(probabilities, labels, patients, seed=seed).findings.low for seed in (1, 1, 2))
+    first, again, other = (Bootstrap(patients, seed=seed).auc(probabilities, labels).findings.low for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
@@ -121,26 +116,23 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 def test_a_thousand_resamples_of_three_hundred_scans_take_seconds() -> None:
     probabilities, labels, patients = scores(300, 18)
     start = time.process_time()
-    bootstrap_auc(probabilities, labels, patients, resamples=1000)
+    Bootstrap(patients, resamples=1000).auc(probabilities, labels)
     assert time.process_time() - start < 10
 
 
 def test_what_cannot_be_resampled_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 2 patients"):
-        bootstrap_interval(np.mean, [np.ones(3)], ["a", "a", "a"])
+        Bootstrap(["a", "a", "a"]).row_interval(np.mean, [np.ones(3)])
     with pytest.raises(ValueError, match="one row for each of the 2 scans"):
-        bootstrap_interval(np.mean, [np.ones(3)], ["a", "b"])
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        bootstrap_interval(np.mean, [np.ones(2)], ["a", "b"], resamples=5, level=95)
+        Bootstrap(["a", "b"]).row_interval(np.mean, [np.ones(3)])
 
 
 def test_an_interval_over_weights_is_that_over_resampled_rows() -> None:
     values = np.random.default_rng(4).normal(size=60)
     patients = [f"p{i // 3}" for i in range(60)]
-    rows = bootstrap_interval(np.mean, [values], patients, resamples=300, seed=5)
-    weighted = weight_bootstrap_interval(
-        lambda weights: weights @ values / weights.sum(axis=1), patients, resamples=300, seed=5
-    )
+    bootstrap = Bootstrap(patients, resamples=300, seed=5)
+    rows = bootstrap.row_interval(np.mean, [values])
+    weighted = bootstrap.interval(lambda weights: weights @ values / weights.sum(axis=1))
     assert (float(weighted.estimate), float(weighted.low), float(weighted.high)) == pytest.approx(
         (float(rows.estimate), float(rows.low), float(rows.high))
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from bundle.ctfindings.metrics.caption_retrieval import drop_sentences, rank_of_own, report_similarity
 
@@ -38,3 +39,16 @@ def test_half_of_the_sentences_are_left_in_their_order() -> None:
 
 def test_a_single_sentence_stays() -> None:
     assert drop_sentences(["One."], 0.0, np.random.default_rng(0)) == "One."
+
+
+def test_similarity_of_a_report_is_the_mean_over_common_anatomies() -> None:
+    reports = np.array([[[1.0, 0], [0, 1]], [[0, 1], [np.nan, np.nan]]])
+    scans = np.array([[[1.0, 0], [1, 0]], [[0.6, 0.8], [0, 1]]])
+    said, shown = [[True, True], [True, False]], [[True, True], [False, True]]
+    # Report 0 has both anatomies in scan 0: (1 + 0) / 2; scan 1 shows only the second: 1. Report 1 has nothing in
+    # common with scan 1.
+    assert report_similarity(reports, said, scans, shown) == pytest.approx(np.array([[0.5, 1.0], [0.0, -1.0]]))
+
+
+def test_rank_of_own_counts_equals_as_ahead() -> None:
+    assert rank_of_own([[0.9, 0.1, 0.9], [0.2, 0.5, 0.1], [0.7, 0.6, 0.5]]).tolist() == [2, 1, 3]

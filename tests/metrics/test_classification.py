@@ -14,15 +14,10 @@ from sklearn.metrics import (
 )
 
 from bundle.ctfindings.metrics.classification import (
-    balanced_accuracy,
-    finding_accuracy,
+    decision_scores,
     finding_auc,
     finding_average_precision,
-    finding_f1,
-    finding_precision,
     macro_auc,
-    sensitivity_specificity,
-    weighted_f1,
 )
 
 # Two findings of six scans. The second scan's label of the second finding is unknown.
@@ -43,10 +38,9 @@ def test_unknown_labels_do_not_change_any_score() -> None:
     changed[1, 1] = 0.0
     for score in (finding_auc, finding_average_precision):
         np.testing.assert_array_equal(score(PROBABILITIES, LABELS), score(changed, LABELS))
-    for score_at in (finding_accuracy, finding_f1, finding_precision, weighted_f1):
-        np.testing.assert_array_equal(
-            score_at(PROBABILITIES, LABELS, THRESHOLDS), score_at(changed, LABELS, THRESHOLDS)
-        )
+    first, second = (decision_scores(given, LABELS, THRESHOLDS) for given in (PROBABILITIES, changed))
+    for name, values in first.items():
+        np.testing.assert_array_equal(values, second[name])
 
 
 def test_a_finding_with_one_class_has_no_auc_and_stays_out_of_the_mean() -> None:
@@ -60,9 +54,9 @@ def test_a_finding_with_one_class_has_no_auc_and_stays_out_of_the_mean() -> None
 
 def test_a_probability_at_the_threshold_is_present() -> None:
     # At .6 finding 0 calls .9 .8 .7 .6 present: 3 of 3 positives, 1 of 3 negatives.
-    sensitivity, specificity = sensitivity_specificity(PROBABILITIES, LABELS, THRESHOLDS)
-    assert sensitivity == pytest.approx([1.0, 0.5])
-    assert specificity == pytest.approx([2 / 3, 1.0])
+    found = decision_scores(PROBABILITIES, LABELS, THRESHOLDS)
+    assert found["sensitivity"] == pytest.approx([1.0, 0.5])
+    assert found["specificity"] == pytest.approx([2 / 3, 1.0])
 
 
 def test_scores_at_a_threshold_agree_with_scikit_learn() -> None:
@@ -74,16 +68,16 @@ def test_scores_at_a_threshold_agree_with_scikit_learn() -> None:
     )
     pairs = [(labels[:, c][labels[:, c] >= 0], probabilities[:, c][labels[:, c] >= 0], thresholds[c]) for c in range(4)]
     decided = [(truth, (score >= limit).astype(int)) for truth, score, limit in pairs]
-    arguments = (probabilities, labels, thresholds)
+    found = decision_scores(probabilities, labels, thresholds)
     assert finding_auc(probabilities, labels) == pytest.approx([roc_auc_score(t, s) for t, s, _ in pairs])
     assert finding_average_precision(probabilities, labels) == pytest.approx(
         [average_precision_score(t, s) for t, s, _ in pairs]
     )
-    assert finding_accuracy(*arguments) == pytest.approx([accuracy_score(*d) for d in decided])
-    assert balanced_accuracy(*arguments) == pytest.approx([balanced_accuracy_score(*d) for d in decided])
-    assert finding_precision(*arguments) == pytest.approx([precision_score(*d) for d in decided])
-    assert finding_f1(*arguments) == pytest.approx([f1_score(*d) for d in decided])
-    assert weighted_f1(*arguments) == pytest.approx([f1_score(*d, average="weighted") for d in decided])
+    assert found["accuracy"] == pytest.approx([accuracy_score(*d) for d in decided])
+    assert found["balanced_accuracy"] == pytest.approx([balanced_accuracy_score(*d) for d in decided])
+    assert found["precision"] == pytest.approx([precision_score(*d) for d in decided])
+    assert found["f1"] == pytest.approx([f1_score(*d) for d in decided])
+    assert found["weighted_f1"] == pytest.approx([f1_score(*d, average="weighted") for d in decided])
 
 
 @pytest.mark.parametrize(
@@ -102,4 +96,4 @@ def test_input_that_cannot_be_scored_is_refused(probabilities: list, labels: lis
 
 def test_thresholds_of_another_label_space_are_refused() -> None:
     with pytest.raises(ValueError, match="2 numbers, one per finding"):
-        sensitivity_specificity(PROBABILITIES, LABELS, [0.5])
+        decision_scores(PROBABILITIES, LABELS, [0.5])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
+from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.localization import depth_errors, depth_record, evidence_distance, evidence_hit_rate
 
 # Voxels of 2 x 3 x 5 mm with the first axis running to the patient's right; voxel (0, 0, 0) lies at (100, -50, 30) mm.
@@ -113,7 +114,7 @@ def test_baselines_are_those_of_evenly_spread_targets() -> None:
 
 
 def test_depth_record_by_hand() -> None:
-    record = depth_record(depth_errors(*profiles()), ["a", "b", "c"], resamples=100)
+    record = depth_record(depth_errors(*profiles()), Bootstrap(["a", "b", "c"], resamples=100))
     assert (record["snippets"], record["patients"]) == (3, 3)
     values = {name: entry["value"] for name, entry in record["model"].items()}
     assert values == pytest.approx({"mae_mm": 71 / 3, "median_mm": 33, "within_12_mm": 1 / 3, "within_24_mm": 1 / 3})
@@ -134,4 +135,4 @@ def test_depths_that_cannot_be_scored_are_refused() -> None:
     with pytest.raises(ValueError, match="must be"):
         depth_errors(scores, depth[:, :3], target)
     with pytest.raises(ValueError, match="at least 2 patients"):
-        depth_record(depth_errors(scores, depth, target), ["a", "a", "a"])
+        depth_record(depth_errors(scores, depth, target), Bootstrap(["a", "a", "a"]))

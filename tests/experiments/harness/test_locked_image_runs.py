@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.ctfindings.evaluation.diagnostics_record import Diagnostics
+from bundle.ctfindings.evaluation.diagnostics import Diagnostics
 from bundle.ctfindings.phantom.dataset import make_dataset
 from experiments.ca_gcl.comparison import CA_GCL_VARIANTS
 from experiments.harness import locked_image_runs as locked_experiments

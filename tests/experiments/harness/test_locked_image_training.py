@@ -14,14 +14,14 @@ from monai.bundle import ConfigParser
 from sklearn.metrics import roc_auc_score
 
 from bundle.ctfindings.anatomy import THORAX
-from bundle.ctfindings.evaluation.retrieval_and_localization import localization_of, retrieval_of
+from bundle.ctfindings.evaluation.report_sections import localization_of, retrieval_of
 from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
 from bundle.ctfindings.networks.image.image_tower import ConvolutionalTower
 from experiments.harness.locked_image_training import (
     LockedBatches,
     LockedSplit,
-    embed_locked,
     encode_split,
     locked_model,
     score_locked,
@@ -116,14 +116,14 @@ def test_reports_prompts_and_snippets_meet_the_scans_they_were_trained_with(bund
     model = train_locked(parser, locked_model(parser, encoded()), encoded(), studies())
     labels = np.stack([study["labels"].numpy() for study in studies()])
     heart = FINDING_NAMES.index("Cardiomegaly")
-    assert roc_auc_score(labels[:, heart], score_locked(model, encoded(), studies()).logits[:, heart]) == 1.0
-    embeddings = embed_locked(model, encoded(), studies())
-    placed = localization_of(embeddings, model, resamples=20)
+    scores = score_locked(model, encoded(), studies())
+    assert roc_auc_score(labels[:, heart], scores.logits[:, heart]) == 1.0
+    bootstrap = Bootstrap(scores.patients, resamples=20)
+    placed = localization_of(scores, studies(), model, bootstrap)
     assert placed is not None and placed["left_out"] == STUDIES
     assert placed["all"]["model"]["mae_mm"]["value"] < 1.0 < placed["all"]["middle"]["mae_mm"]["value"]
-    assert (
-        retrieval_of(embeddings, model, resamples=20)["pools"]["dup_all"]["text_to_image"]["recall"]["5"]["value"] > 0.6
-    )
+    found = retrieval_of(scores, studies(), model, bootstrap)
+    assert found is not None and found["pools"]["dup_all"]["text_to_image"]["recall"]["5"]["value"] > 0.6
 
 
 def test_a_split_holds_what_the_tower_tells_of_each_scan_whatever_its_height() -> None:

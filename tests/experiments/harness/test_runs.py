@@ -11,14 +11,14 @@ import pytest
 
 from bundle.ctfindings.evaluation.diagnostics import HITS, Diagnostics
 from bundle.ctfindings.findings import FINDING_NAMES, TEMPLATES
-from bundle.ctfindings.metrics.wordings import WORDINGS
+from bundle.ctfindings.metrics.prompt_perturbations import PERTURBATIONS
 from experiments.ca_gcl.comparison import CA_GCL_VARIANTS, compare_variants
 from experiments.harness import runs as experiments
 from experiments.harness.page import write_experiment_figures, write_experiment_page
 from experiments.harness.results import EXPECTATIONS, MEASURES, experiment_results
 from experiments.harness.runs import Variant, reduced_datalist, run_variant
 
-C, T, W, SCANS, WIDTH = len(FINDING_NAMES), len(TEMPLATES), len(WORDINGS), 24, 8
+C, T, W, SCANS, WIDTH = len(FINDING_NAMES), len(TEMPLATES), len(PERTURBATIONS), 24, 8
 NAMES = ("fvlm", "ca_gcl")
 
 

@@ -1,4 +1,4 @@
-"""Platt scaling against scikit-learn and known truths; the calibration error by hand."""
+"""Platt scaling and temperature against scikit-learn and known truths."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ import pytest
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from bundle.ctfindings.metrics.calibration import (
-    apply_platt,
-    apply_temperature,
-    expected_calibration_error,
-    fit_platt,
-    fit_temperature,
-    reliability,
-    weighted_calibration_error,
-)
+from bundle.ctfindings.metrics.calibration_error import expected_calibration_error
 from bundle.ctfindings.metrics.classification import finding_auc
+from bundle.ctfindings.metrics.platt_scaling import apply_platt, apply_temperature, fit_platt, fit_temperature
+
+NAMES = ["first", "second", "third"]
 
 
 def drawn(scans: int, scale: list[float], shift: list[float], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -27,7 +22,7 @@ def drawn(scans: int, scale: list[float], shift: list[float], seed: int = 0) -> 
 
 
 def test_the_scale_and_shift_that_drew_the_labels_are_recovered() -> None:
-    scale, shift = fit_platt(*drawn(20000, [0.5, 2.0, 4.0], [-1.0, 0.0, -2.0]))
+    scale, shift = fit_platt(*drawn(20000, [0.5, 2.0, 4.0], [-1.0, 0.0, -2.0]), NAMES)
     assert scale == pytest.approx([0.5, 2.0, 4.0], rel=0.1)
     assert shift == pytest.approx([-1.0, 0.0, -2.0], abs=0.12)
 
@@ -36,14 +31,14 @@ def test_findings_without_a_known_label_are_named_in_one_warning() -> None:
     logits, labels = drawn(50, [1.0, 1.0, 1.0], [0.0, 0.0, 0.0])
     labels[:, [0, 2]] = -1
     with pytest.warns(UserWarning) as caught:
-        scale, shift = fit_platt(logits, labels, names=["first", "second", "third"])
+        scale, shift = fit_platt(logits, labels, NAMES)
     assert [str(warning.message).split(": ")[1] for warning in caught] == ["first, third"]
     assert shift[[0, 2]].tolist() == [0, 0] and scale[0] == scale[2]
 
 
 def test_without_a_pull_it_is_logistic_regression_on_platts_targets() -> None:
     logits, labels = drawn(200, [1.5, 0.7], [-1.0, 0.3], seed=1)
-    scale, shift = fit_platt(logits, labels, l2=0.0)
+    scale, shift = fit_platt(logits, labels, NAMES, l2=0.0)
     for finding in range(2):
         label, positives = labels[:, finding], labels[:, finding].sum()
         target = np.where(label == 1, (positives + 1) / (positives + 2), 1 / (len(label) - positives + 2))
@@ -59,17 +54,17 @@ def test_without_a_pull_it_is_logistic_regression_on_platts_targets() -> None:
 
 def test_few_positives_stay_near_the_shared_slope_and_many_do_not() -> None:
     logits, labels = drawn(3000, [1.0, 1.0, 6.0], [0.0, 0.0, 0.0], seed=2)
-    many = fit_platt(logits, labels)[0]
+    many = fit_platt(logits, labels, NAMES)[0]
     few_labels = labels.copy()
     few_labels[20:, 2] = -1
-    few = fit_platt(logits, few_labels, l2=10.0)[0]
+    few = fit_platt(logits, few_labels, NAMES, l2=10.0)[0]
     assert many[2] > 4
     assert 0.5 < few[2] < 2.5
 
 
 def test_a_finding_that_scores_backwards_takes_the_shared_slope_and_keeps_its_order() -> None:
     logits, labels = drawn(2000, [2.0, 1.0, -0.5], [0.0, 0.0, -1.0], seed=3)
-    scale, shift = fit_platt(logits, labels)
+    scale, shift = fit_platt(logits, labels, NAMES)
     # One slope and three intercepts over all pairs, the intercepts as indicator columns.
     design = np.column_stack([logits.ravel(), np.tile(np.eye(3), (2000, 1))])
     shared = LogisticRegression(C=1e6, fit_intercept=False, max_iter=10000).fit(design, labels.ravel()).coef_[0, 0]
@@ -83,7 +78,7 @@ def test_separated_and_one_class_findings_get_finite_values() -> None:
     logits, labels = drawn(100, [1.0, 1.0, 1.0], [0.0, 0.0, 0.0], seed=4)
     labels[:, 1] = logits[:, 1] > 0
     labels[:, 2] = 0
-    scale, shift = fit_platt(logits, labels)
+    scale, shift = fit_platt(logits, labels, NAMES)
     assert np.isfinite(scale).all() and np.isfinite(shift).all() and scale[1] > scale[0]
     # With 100 negatives and no positive, Platt's target is 1 / 102.
     assert apply_platt(logits, scale, shift)[:, 2].mean() == pytest.approx(1 / 102, rel=1e-3)
@@ -92,8 +87,8 @@ def test_separated_and_one_class_findings_get_finite_values() -> None:
 def test_probabilities_do_not_depend_on_the_unit_of_the_logits() -> None:
     logits, labels = drawn(300, [1.0, 2.0], [0.0, -1.0], seed=5)
     plain, scaled = (
-        apply_platt(logits, *fit_platt(logits, labels)),
-        apply_platt(0.01 * logits, *fit_platt(0.01 * logits, labels)),
+        apply_platt(logits, *fit_platt(logits, labels, NAMES)),
+        apply_platt(0.01 * logits, *fit_platt(0.01 * logits, labels, NAMES)),
     )
     np.testing.assert_allclose(plain, scaled, atol=1e-5)
 
@@ -101,26 +96,17 @@ def test_probabilities_do_not_depend_on_the_unit_of_the_logits() -> None:
 def test_calibration_lowers_the_error_of_overconfident_scores() -> None:
     logits, labels = drawn(4000, [0.3], [-1.0], seed=6)
     assert expected_calibration_error(expit(logits), labels)[0] > 0.15
-    assert expected_calibration_error(apply_platt(logits, *fit_platt(logits, labels)), labels)[0] < 0.03
+    assert expected_calibration_error(apply_platt(logits, *fit_platt(logits, labels, NAMES)), labels)[0] < 0.03
 
 
 def test_logits_that_run_against_the_labels_are_refused() -> None:
     logits, labels = drawn(300, [2.0, 2.0], [0.0, 0.0], seed=7)
     with pytest.raises(ValueError, match="do not rise with the labels"):
-        fit_platt(-logits, labels)
+        fit_platt(-logits, labels, NAMES)
     with pytest.raises(ValueError, match="one class only"):
-        fit_platt(logits, np.zeros_like(labels))
+        fit_platt(logits, np.zeros_like(labels), NAMES)
     with pytest.raises(ValueError, match="equal or unlabelled"):
-        fit_platt(np.zeros_like(logits), labels)
-
-
-def test_calibration_error_is_the_gap_of_each_bin_weighted_by_its_count() -> None:
-    # Bin 0: .05 and .05, none present -> 2 x .05. Bin 9: .95 present, 1.0 absent -> |1.95 - 1|. Sum 1.05 over 4 scans.
-    probabilities, labels = [[0.05], [0.05], [0.95], [1.0], [0.5]], [[0], [0], [1], [0], [-1]]
-    assert expected_calibration_error(probabilities, labels) == pytest.approx([1.05 / 4])
-    assert np.isnan(expected_calibration_error([[0.5]], [[-1]]))
-    with pytest.raises(ValueError, match="not logits"):
-        expected_calibration_error([[1.5]], [[1]])
+        fit_platt(np.zeros_like(logits), labels, NAMES)
 
 
 def test_the_temperature_that_drew_the_labels_is_recovered() -> None:
@@ -155,19 +141,3 @@ def test_logits_on_the_wrong_side_of_zero_get_the_largest_temperature() -> None:
     labels = np.zeros((20, 1), dtype=int)
     labels[0] = 1
     assert fit_temperature(logits, labels) == pytest.approx(1000, rel=1e-3)
-
-
-def test_weights_count_as_repeated_scans() -> None:
-    logits, labels = drawn(30, [1.0, 2.0], [0.0, -1.0], seed=4)
-    weights = np.random.default_rng(0).integers(0, 4, (5, 30)).astype(float)
-    found = weighted_calibration_error(expit(logits), labels, weights)
-    for row, weight in zip(found, weights.astype(int), strict=True):
-        repeated = np.repeat(np.arange(30), weight)
-        np.testing.assert_allclose(row, expected_calibration_error(expit(logits)[repeated], labels[repeated]))
-
-
-def test_reliability_is_the_mean_and_frequency_of_each_bin_that_holds_an_answer() -> None:
-    curve = reliability([[0.05], [0.15], [0.11], [1.0]], [[0], [1], [0], [1]])
-    assert curve["probability"] == pytest.approx([0.05, 0.13, 1.0])
-    assert curve["frequency"] == pytest.approx([0.0, 0.5, 1.0])
-    assert curve["count"] == [1, 2, 1]

@@ -14,13 +14,16 @@ import torch
 from monai.bundle import ConfigParser
 from monai.transforms import Transform
 
+from bundle.ctfindings.evaluation.classification_section import Classification
+from bundle.ctfindings.evaluation.evaluate import Evaluation
+from bundle.ctfindings.evaluation.protocol_section import PublishedProtocol
 from bundle.ctfindings.findings import FINDING_NAMES, FINDINGS, LABEL_SETS
 from bundle.ctfindings.networks.image.vit_tower import VisionTransformerTower
 from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.published.classifier import PublishedClassifier
-from bundle.ctfindings.published.evaluate import evaluate_published
 from bundle.ctfindings.published.fvlm.image_encoder import FvlmImageEncoder, FvlmScorer
 from bundle.ctfindings.published.fvlm.preprocessing import fvlm_pipeline
+from bundle.ctfindings.published.published_model import PublishedModel
 from bundle.ctfindings.published.radfinder.image_encoder import RadFinderImageEncoder, ScanCombiner, WindowEncoder
 from bundle.ctfindings.published.radfinder.preprocessing import radfinder_pipeline
 
@@ -84,17 +87,17 @@ def evaluate(
     def no_text() -> Any:
         raise AssertionError("the prompts are in the checkpoint")
 
-    return evaluate_published(
-        network, folder / "model.pt", no_text, datalist, steps, protocol, folder / "eval", resamples=20
-    )
+    model = PublishedModel(network, folder / "model.pt", no_text, steps)
+    return Evaluation(model, datalist, [PublishedProtocol(protocol)], folder / "eval", resamples=20).run()
 
 
 def test_fvlm_by_its_protocol(datalist: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     steps = fvlm_pipeline(spacing=(4, 4, 4), margin=(2, 2, 2), least=(16, 16, 16))
     record = evaluate(fvlm_like(), steps, datalist, "fvlm", tmp_path)
-    assert record["protocol"] == "fvlm" and record["scans"] == 4 and record["optimistic"]
-    assert record["findings_in_mean"] == list(LABEL_SETS["ctrate16_fvlm"]) and "accuracy" in record["macro"]
-    assert "1 scores are 0 because the scan does not show the anatomy" in record["notes"]
+    found = record["protocol"]
+    assert found["protocol"] == "fvlm" and record["scans"] == found["scans"] == 4 and found["optimistic"]
+    assert found["findings_in_mean"] == list(LABEL_SETS["ctrate16_fvlm"]) and "accuracy" in found["macro"]
+    assert "1 scores are 0 because the anatomy is outside the field of view" in found["notes"]
     assert record["settings"]["calibration_split"] is None
     assert json.loads((tmp_path / "eval" / "metrics.json").read_text(encoding="utf-8")) == record
     with (tmp_path / "eval" / "predictions.csv").open(encoding="utf-8") as file:
@@ -110,7 +113,7 @@ def test_fvlm_by_its_protocol(datalist: Path, tmp_path: Path, capsys: pytest.Cap
 
 def test_fvlm_by_a_protocol_of_18_findings_is_scored_on_its_own_16(datalist: Path, tmp_path: Path) -> None:
     steps = fvlm_pipeline(spacing=(4, 4, 4), margin=(2, 2, 2), least=(16, 16, 16))
-    record = evaluate(fvlm_like(), steps, datalist, "ct-clip", tmp_path)
+    record = evaluate(fvlm_like(), steps, datalist, "ct-clip", tmp_path)["protocol"]
     assert record["findings_in_mean"] == list(LABEL_SETS["ctrate16_fvlm"]) and len(record["findings"]) == 16
     assert any("does not score Medical material, Lymphadenopathy" in note for note in record["notes"])
 
@@ -118,7 +121,8 @@ def test_fvlm_by_a_protocol_of_18_findings_is_scored_on_its_own_16(datalist: Pat
 def test_radfinder_chooses_thresholds_on_other_scans(datalist: Path, tmp_path: Path) -> None:
     steps = radfinder_pipeline(spacing=(4, 4, 4), window=(8, 8, 8))
     record = evaluate(radfinder_like(), steps, datalist, "radfinder", tmp_path)
-    assert len(record["findings_in_mean"]) == 18 and "balanced_accuracy" in record["macro"] and not record["optimistic"]
+    found = record["protocol"]
+    assert len(found["findings_in_mean"]) == 18 and "balanced_accuracy" in found["macro"] and not found["optimistic"]
     assert record["settings"]["calibration_split"] == "validation"
 
 
@@ -152,29 +156,21 @@ def test_scans_that_only_their_record_brings_to_hu_are_scored_as_those_in_hu(dat
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("name", ["paraphrases", "export_path", "compare", "threshold_rule", "cache_dir"])
-def test_what_a_published_model_is_not_scored_by_is_refused(name: str, datalist: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"{name}: a published model is scored by its protocol alone"):
-        evaluate_published(
-            radfinder_like(), "none.pt", lambda: None, datalist, [], "radfinder", tmp_path, **{name: "f1"}
-        )  # type: ignore
+def test_a_published_model_is_scored_by_its_protocol_alone(datalist: Path, tmp_path: Path) -> None:
+    network = radfinder_like()
+    torch.save({"model": {"bank.prompts": network.bank.prompts}}, tmp_path / "model.pt")
+    model = PublishedModel(network, tmp_path / "model.pt", lambda: None, radfinder_pipeline((4, 4, 4), (8, 8, 8)))  # type: ignore
+    model.load = lambda: None  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="a published model can be evaluated by PublishedProtocol only"):
+        Evaluation(model, datalist, [Classification()], tmp_path / "eval", resamples=20).run()
 
 
 @pytest.mark.parametrize("model", ["fvlm", "radfinder"])
-def test_the_configuration_hands_on_all_that_an_evaluation_can_be_asked_for(bundle_root: Path, model: str) -> None:
+def test_the_configuration_evaluates_a_published_model_by_its_protocol(bundle_root: Path, model: str) -> None:
     parser = ConfigParser()
-    parser.read_config([str(bundle_root / "configs" / name) for name in ("train.json", "evaluate.json")])
-    asked = {key: value for key, value in parser["evaluation"].items() if not key.startswith("_")}
-    parser.read_config(
-        [str(bundle_root / "configs" / name) for name in ("train.json", "evaluate.json", f"networks/{model}.json")]
-    )
-    given = parser["evaluation"]
-    # The name of the cache is made from what follows; a folder is what somebody may ask for.
-    assert {key: value for key, value in asked.items() if key not in given or given[key] != value} == {
-        "cache_key": asked["cache_key"],
-        "preprocessing": asked["preprocessing"],
-    }
-    assert [
-        parser.get_parsed_content(key)
-        for key in ("paraphrases", "export_path", "compare", "threshold_rule", "cache_dir")
-    ] == [None] * 5
+    names = ("train.json", "evaluate.json", f"networks/{model}.json")
+    parser.read_config([str(bundle_root / "configs" / name) for name in names])
+    sections = parser.get_parsed_content("sections")
+    assert [(type(section), section.name) for section in sections] == [(PublishedProtocol, model)]
+    assert parser["evaluated_model"]["preprocessing"] == "@image_pipeline"
+    assert parser["evaluated_model"]["_target_"].endswith(".PublishedModel")

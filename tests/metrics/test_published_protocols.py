@@ -11,8 +11,15 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from bundle.ctfindings.anatomy import ANATOMIES, anatomy_index
-from bundle.ctfindings.findings import FINDING_NAMES, LABEL_SETS, finding_index
-from bundle.ctfindings.metrics.protocols import OPTIMISTIC, PROTOCOLS, ZeroShotScores, format_protocol, protocol_record
+from bundle.ctfindings.findings import FINDING_NAMES, LABEL_SETS, TEMPLATES, finding_index
+from bundle.ctfindings.metrics.bootstrap import Bootstrap
+from bundle.ctfindings.metrics.published_protocols import (
+    OPTIMISTIC,
+    PROTOCOLS,
+    ZeroShotScores,
+    format_protocol,
+    protocol_record,
+)
 
 C, S = len(FINDING_NAMES), 40
 SIXTEEN = [finding_index(name) for name in LABEL_SETS["ctrate16_fvlm"]]
@@ -37,7 +44,8 @@ SCORED, CALIBRATION = answers("test", 0), answers("validation", 1)
 
 
 def record_of(name: str, scored: ZeroShotScores = SCORED, **options: Any) -> dict[str, Any]:
-    return protocol_record(name, scored, CALIBRATION, resamples=50, **options)
+    given = {"calibration": CALIBRATION, "templates": [template.id for template in TEMPLATES], **options}
+    return protocol_record(name, scored, bootstrap=Bootstrap(scored.patients, resamples=50), **given)
 
 
 def row_of(record: dict[str, Any], finding: int) -> dict[str, Any]:
@@ -56,7 +64,7 @@ def test_one_calcification_is_scored_by_the_larger_of_two_findings() -> None:
     larger = np.maximum(SCORED.logits[:, aorta], SCORED.logits[:, coronary])
     record = record_of("radchest")
     assert row_of(record, aorta)["auc"] == pytest.approx(roc_auc_score(SCORED.labels[:, aorta], larger))
-    assert len(record["findings"]) == 16 and any("larger probability" in note for note in record["notes"])
+    assert len(record["findings"]) == 16 and any("the larger one of it and" in note for note in record["notes"])
     assert row_of(record_of("radfinder"), aorta)["auc"] == pytest.approx(
         roc_auc_score(SCORED.labels[:, aorta], SCORED.logits[:, aorta])
     )
@@ -115,17 +123,19 @@ def test_a_missing_anatomy_scores_zero_in_fvlm_alone() -> None:
 
 def test_a_model_with_one_template_scores_with_that_one() -> None:
     single, other = (replace(given, template_logits=given.template_logits[:, :1]) for given in (SCORED, CALIBRATION))
-    record = protocol_record("fvlm", single, other, templates=("fvlm",), resamples=20)
+    record = record_of("fvlm", single, calibration=other, templates=("fvlm",))
     assert record["prompts"] == "template fvlm"
     with pytest.raises(ValueError, match="scores with template T7; the model has T1, T2"):
-        protocol_record("ct-clip", SCORED, CALIBRATION, templates=("T1", "T2"), resamples=20)
+        record_of("ct-clip", templates=("T1", "T2"))
 
 
 def test_what_would_be_unfair_or_unknown_is_refused() -> None:
-    with pytest.raises(ValueError, match="protocol 'clip' is unknown; known are radfinder, fvlm, ct-clip"):
+    with pytest.raises(ValueError, match="protocol 'clip' is unknown; choose one of radfinder, fvlm, ct-clip"):
         record_of("clip")
     with pytest.raises(ValueError, match="scan test3"):
-        protocol_record("radfinder", SCORED, replace(CALIBRATION, ids=["test3", *CALIBRATION.ids[1:]]))
+        record_of("radfinder", calibration=replace(CALIBRATION, ids=["test3", *CALIBRATION.ids[1:]]))
+    with pytest.raises(ValueError, match="give a calibration split"):
+        record_of("radfinder", calibration=None)
 
 
 def test_a_finding_without_a_threshold_is_named_although_its_protocol_leaves_others_out() -> None:
@@ -134,12 +144,12 @@ def test_a_finding_without_a_threshold_is_named_although_its_protocol_leaves_oth
         CALIBRATION, labels=np.where(np.arange(C) == finding_index("Bronchiectasis"), -1, CALIBRATION.labels)
     )
     with pytest.warns(UserWarning, match=r"classes: Bronchiectasis \(0 scans with a known label\)$"):
-        protocol_record("radchest", SCORED, unknown, resamples=20)
+        record_of("radchest", calibration=unknown)
 
 
 def test_the_record_is_strict_json() -> None:
     unknown = replace(SCORED, labels=np.where(np.arange(C) == NODULE, -1, SCORED.labels))
-    with pytest.warns(UserWarning, match="for want of scans of both classes"):
+    with pytest.warns(UserWarning, match="findings without both classes"):
         record = record_of("ct-clip", unknown)
     assert json.loads(json.dumps(record, allow_nan=False))["findings"][NODULE]["auc"] is None
 
@@ -163,7 +173,6 @@ def test_a_finding_that_the_model_does_not_score_is_in_no_mean() -> None:
         np.mean([row_of(record_of("ct-clip"), column)["auc"] for column in SIXTEEN])
     )
     assert (
-        "the model does not score Medical material, Lymphadenopathy, so that the means are over 16 findings"
-        in record["notes"]
+        "the model does not score Medical material, Lymphadenopathy; the means are over 16 findings" in record["notes"]
     )
     assert record_of("fvlm", not_scored=left_out) == record_of("fvlm")
