@@ -1,4 +1,4 @@
-"""Which weights an evaluation scores when none are named: those of the run, or the shipped ones before there is a run."""
+"""Default weights of an evaluation: those of the run, or the shipped ones before there is a run."""
 
 from __future__ import annotations
 

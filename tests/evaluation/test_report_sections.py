@@ -31,7 +31,7 @@ BOOTSTRAP = Bootstrap([f"p{index}" for index in range(STUDIES)], resamples=20)
 
 
 def scored() -> tuple[SplitScores, list[dict[str, Any]]]:
-    """Study i is direction i; row r of every scan is direction r and lies at 12 r mm, with two rows of padding below."""
+    """Study i is direction i; row r of every scan is direction r and lies at 12 r mm, above two rows of padding."""
     depth_mm = 12.0 * torch.arange(-2, ROWS)
     depth_mm[:2] = torch.nan
     depth = torch.cat([torch.zeros(2, STUDIES), torch.eye(STUDIES)[:ROWS]])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.evaluation.calibrate import Calibration, calibrate
 from bundle.ctfindings.evaluation.diagnostics import DIAGNOSTICS_FILE, Diagnostics, diagnose
 from bundle.ctfindings.evaluation.diagnostics_record import comparison_record, diagnostics_record
-from bundle.ctfindings.evaluation.evaluated_model import EvaluatedModel
+from bundle.ctfindings.evaluation.evaluated_model import EvaluatedModel, SplitScores
 from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun
 from bundle.ctfindings.evaluation.evidence_hits import evidence_record
 from bundle.ctfindings.evaluation.finding_scores import finding_scores_record, format_table
@@ -22,6 +23,7 @@ from bundle.ctfindings.findings import FINDING_NAMES, finding_index
 from bundle.ctfindings.metrics.classification import finding_auc, macro_average
 from bundle.ctfindings.metrics.json_numbers import cell, number
 from bundle.ctfindings.metrics.paraphrases import load_paraphrases, paraphrase_accuracy, rank_of_finding
+from bundle.ctfindings.metrics.published_protocols import ZeroShotScores
 from bundle.ctfindings.metrics.thresholds import ThresholdRule
 from bundle.ctfindings.networks.checkpoint import save_bundle_weights
 from bundle.ctfindings.networks.classifier import PromptBank
@@ -65,7 +67,7 @@ class Classification:
             ValueError: the model is a published one, or the model to compare with was scored on other studies.
         """
         model, scored, record = run.own_model, run.own_scores, run.record
-        calibration, answers = self._answers(run, model)
+        calibration, answers = self._answers(run, model, run.scores)
         other = None if self.compare is None else self._other(run, model, self.compare)
         run.probabilities = answers.calibrated
         found = finding_scores_record(
@@ -103,27 +105,24 @@ class Classification:
         return format_classification(record)
 
     def _answers(
-        self, run: EvaluationRun, model: EvaluatedModel, rescore: bool = False
+        self, run: EvaluationRun, model: EvaluatedModel, scores: Mapping[str, ZeroShotScores]
     ) -> tuple[Calibration, Diagnostics]:
-        """Calibration and answers of a model; scores are those of the run unless another model must be scored."""
-        assert run.calibration_split is not None
-        scored, calibration_scores = run.own_scores, run.scores[run.calibration_split]
-        if rescore:
-            calibration_scores = model.score(run.studies[run.calibration_split], run.calibration_split)
-            scored = model.score(run.studies[run.split], run.split)
-        calibration = calibrate(calibration_scores, run.calibration_split, self.threshold_rule)
-        studies = run.studies[run.split]
-        return calibration, diagnose(model.network.text, scored, studies, calibration, run.bootstrap.seed)
+        """Calibration and answers of a model from its scores by split."""
+        split, scored = str(run.calibration_split), cast(SplitScores, scores[run.split])
+        calibration = calibrate(scores[split], split, self.threshold_rule)
+        studies, seed = run.studies[run.split], run.bootstrap.seed
+        return calibration, diagnose(model.network.text, scored, studies, calibration, seed)
 
     def _other(self, run: EvaluationRun, model: EvaluatedModel, path: str | Path) -> Diagnostics:
         """The answers of the model to compare with, from the folder of its evaluation or a checkpoint."""
         if Path(path).is_dir():
             return Diagnostics.load(Path(path) / DIAGNOSTICS_FILE)
-        return self._answers(run, model.with_checkpoint(path), rescore=True)[1]
+        other = model.with_checkpoint(path)
+        scores = {split: other.score(studies, split) for split, studies in run.studies.items()}
+        return self._answers(run, other, scores)[1]
 
     def _calibration_record(self, run: EvaluationRun, fitted: Calibration) -> dict[str, Any]:
-        assert run.calibration_split is not None
-        scores = run.scores[run.calibration_split]
+        scores = run.scores[str(run.calibration_split)]
         return {
             "split": run.calibration_split,
             "scans": len(scores.ids),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ class Evaluation:
         scored = scores[self.split]
         bootstrap = Bootstrap(scored.patients, self.resamples, self.seed)
         calibration_split = self.calibration_split if len(studies) > 1 else None
-        record = {
+        record: dict[str, Any] = {
             "split": self.split,
             "scans": len(scored.ids),
             "patients": len(set(scored.patients)),
@@ -89,14 +90,16 @@ class Evaluation:
     def _studies(self) -> dict[str, list[dict[str, Any]]]:
         """The studies of each split that is scored, checked before a scan is read."""
         needs_labels = any(section.needs_labels for section in self.sections)
-        studies = {self.split: studies_to_score(self.datalist, self.split, needs_labels)}
-        if any(section.needs_calibration for section in self.sections):
-            calibration = _split(self.datalist, self.calibration_split, needs_labels=True)
-            check_patients(
-                calibration, studies[self.split], f"{self.datalist}: {self.calibration_split} and {self.split}"
+        scored = _read_split(self.datalist, self.split, needs_labels)
+        if len({study["patient"] for study in scored}) < 2:
+            raise ValueError(
+                f"{self.datalist}: split {self.split!r} has scans of one patient; scores and intervals need two or more"
             )
-            studies = {self.calibration_split: calibration, **studies}
-        return studies
+        if not any(section.needs_calibration for section in self.sections):
+            return {self.split: scored}
+        calibration = _read_split(self.datalist, self.calibration_split, needs_labels=True)
+        check_patients(calibration, scored, f"{self.datalist}: {self.calibration_split} and {self.split}")
+        return {self.calibration_split: calibration, self.split: scored}
 
     def _settings(self, calibration_split: str | None) -> dict[str, Any]:
         return {
@@ -133,20 +136,6 @@ class Evaluation:
         write_evaluation_page(self.output_dir / "report.html", run.record)
 
 
-def studies_to_score(datalist: str | Path, split: str, needs_labels: bool = True) -> list[dict[str, Any]]:
-    """The studies of a split.
-
-    Raises:
-        ValueError: the split is missing, has no labels, names a study twice, or has a single patient.
-    """
-    studies = _split(datalist, split, needs_labels)
-    if len({study["patient"] for study in studies}) < 2:
-        raise ValueError(
-            f"{datalist}: split {split!r} has scans of one patient; scores and intervals need at least two patients"
-        )
-    return studies
-
-
 def check_patients(calibration: Sequence[dict[str, Any]], scored: Sequence[dict[str, Any]], where: str) -> None:
     """Rejects two splits that share a study or a patient. The message names studies, because a datalist may call
     patients by name.
@@ -162,13 +151,12 @@ def check_patients(calibration: Sequence[dict[str, Any]], scored: Sequence[dict[
             raise ValueError(f"{where} share a patient ({shared}); every patient belongs to one split")
 
 
-def _split(datalist: str | Path, split: str, needs_labels: bool) -> list[dict[str, Any]]:
+def _read_split(datalist: Path, split: str, needs_labels: bool) -> list[dict[str, Any]]:
     studies = load_datalist(datalist, split)
     if needs_labels and not any((study["labels"] >= 0).any() for study in studies):
         raise ValueError(f"{datalist}: no study of split {split!r} has labels; evaluation needs labels in both splits")
-    seen: set[str] = set()
-    for study in studies:
-        if study["id"] in seen:
-            raise ValueError(f"{datalist}: study {study['id']} occurs twice in split {split!r}; list each study once")
-        seen.add(study["id"])
+    ids = Counter(study["id"] for study in studies)
+    twice = [study for study, count in ids.items() if count > 1]
+    if twice:
+        raise ValueError(f"{datalist}: study {twice[0]} occurs twice in split {split!r}; list each study once")
     return studies

@@ -28,14 +28,9 @@ class ScoredModel(Protocol):
     template_ids: tuple[str, ...]
     not_scored: tuple[str, ...]
 
-    def load(self) -> None:
-        """Loads the weights."""
-
-    def score(self, studies: Sequence[dict[str, Any]], name: str) -> ZeroShotScores:
-        """Scores studies from ``load_datalist``, in their order; `name` labels the progress bar."""
-
-    def settings(self) -> dict[str, Any]:
-        """Settings for the record."""
+    def load(self) -> None: ...
+    def score(self, studies: Sequence[dict[str, Any]], name: str) -> ZeroShotScores: ...
+    def settings(self) -> dict[str, Any]: ...
 
 
 @dataclass
@@ -96,5 +91,4 @@ class Section(Protocol):
     needs_labels: bool
     needs_calibration: bool
 
-    def __call__(self, run: EvaluationRun) -> str:
-        """Adds the numbers of the section to ``run.record``."""
+    def __call__(self, run: EvaluationRun) -> str: ...

@@ -168,7 +168,7 @@ def plot_auc_by_wording(
         panel.scatter(auc, np.repeat(at[:, None], auc.shape[1], axis=1), s=9, color=colour, alpha=0.3, linewidths=0)
         panel.scatter(macro, at, s=44, color=colour, zorder=3, marker="D", label=name)
         for value, row in zip(macro, at, strict=True):
-            place = {"transform": panel.get_yaxis_transform(), "va": "center"}
+            place: dict[str, Any] = {"transform": panel.get_yaxis_transform(), "va": "center"}
             panel.text(1.01, row, f"{value:.3f}", fontsize=7.5, color=colour, **place)
     for row in separators:
         panel.axhline(-row - 0.5, color=GREY, linewidth=0.6)
@@ -194,7 +194,7 @@ def plot_reliability(curves: Mapping[str, Mapping[str, Sequence[float]]], path: 
     panel, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
     for (name, curve), colour, marker in zip(curves.items(), (GREY, MODEL_COLOURS[1], BLUE), "sDo", strict=False):
-        style = {"color": colour, "marker": marker}
+        style: dict[str, Any] = {"color": colour, "marker": marker}
         panel.plot(curve["probability"], curve["frequency"], markersize=4.5, linewidth=1.4, label=name, **style)
         counts.plot(curve["probability"], curve["count"], markersize=3.5, linewidth=1, **style)
     panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))

@@ -130,7 +130,7 @@ def _shared_slope(scores: FloatArray, labels: IntArray) -> float:
     slope = float(LogisticRegression(C=100.0, fit_intercept=False, max_iter=1000).fit(design, target).coef_[0, 0])
     if slope <= 0:
         raise ValueError(
-            f"logits do not rise with the labels (shared slope {slope:.3g}); check the order of findings and prompt pairs"
+            f"logits do not rise with the labels (shared slope {slope:.3g}); check the order of findings and prompts"
         )
     return slope
 
