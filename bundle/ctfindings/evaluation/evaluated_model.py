@@ -23,8 +23,8 @@ from bundle.ctfindings.anatomy import THORAX
 from bundle.ctfindings.data.geometry import KeepGeometryd
 from bundle.ctfindings.data.loaders import cached_dataset, study_loader
 from bundle.ctfindings.findings import FINDINGS, TEMPLATES
-from bundle.ctfindings.inference.evidence import locate
 from bundle.ctfindings.inference.encoding import token_affine
+from bundle.ctfindings.inference.evidence import locate
 from bundle.ctfindings.metrics.prompt_perturbations import PERTURBATIONS
 from bundle.ctfindings.metrics.published_protocols import ZeroShotScores
 from bundle.ctfindings.networks.checkpoint import load_checkpoint
