@@ -83,9 +83,7 @@ class QueryAnswer:
     evidence: Evidence | None = None  # None without a positive map
     nearest_findings: Sequence[NearestFinding] = ()  # findings with the nearest prompts
     depth: Sequence[DepthScore] = ()  # profile along the body axis, inferior to superior
-    # "snippets": probabilities of depth rows, from weights trained on slice references. "evidence": the strongest token
-    # of each axial layer.
-    depth_source: str | None = None
+    depth_source: str | None = None  # "snippets" (probability of depth rows) or "evidence" (strongest token of a layer)
     z_mm: float | None = None  # world z in mm of the highest score of the profile; None without one
 
     @property
@@ -119,8 +117,7 @@ class ModelInfo:
     weights_sha256: str  # digest of the weights file
     network: str  # name of the image tower
     trained_on: str | None = None  # completes "trained only on"; None if unknown
-    # For converted weights: model, source, paper, licence and digests of the files.
-    published: Mapping[str, str] | None = None
+    published: Mapping[str, str] | None = None  # converted weights: model, source, paper, licence, digests of files
 
 
 @dataclass(frozen=True)
