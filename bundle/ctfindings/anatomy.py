@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -24,16 +26,13 @@ class Anatomy:
     totalsegmentator_v1: tuple[int, ...]
 
 
-ANATOMIES: tuple[Anatomy, ...] = (
-    Anatomy("lung", 1, (1,), (10, 11, 12, 13, 14), (13, 14, 15, 16, 17)),
-    Anatomy("heart", 2, (2,), (51, 61), (44, 45, 46, 47, 48)),
-    Anatomy("esophagus", 3, (3,), (15,), (42,)),
-    Anatomy("aorta", 4, (4,), (52,), (7,)),
-    Anatomy("mediastinum", 5, (2, 3, 4, 5), (16, 53, 54, 55, 56, 57, 58, 59, 60, 62), (43, 49)),
-    Anatomy("thorax", 6, (1, 2, 3, 4, 5, 6), (), ()),
+_TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+
+ANATOMIES: tuple[Anatomy, ...] = tuple(
+    Anatomy(**{field: tuple(value) if isinstance(value, list) else value for field, value in entry.items()})
+    for entry in _TABLE["anatomy"]
 )
-"""Row order of every ``[B, K, E]`` anatomy tensor. Masks are read through ``members``: mask value 6 is the rest of the
-body, and ``thorax`` is the body as a whole, so the scan-level embedding is a row like any other."""
+"""Row order of every ``[B, K, E]`` anatomy tensor."""
 
 ANATOMY_NAMES: tuple[str, ...] = tuple(anatomy.name for anatomy in ANATOMIES)
 THORAX: int = ANATOMY_NAMES.index("thorax")

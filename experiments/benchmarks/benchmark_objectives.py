@@ -27,7 +27,7 @@ from monai.engines import SupervisedTrainer
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.phantom.dataset import make_dataset
-from bundle.ctfindings.reports.augmentation import RandCaptionsd
+from bundle.ctfindings.reports.caption_augmentation import RandCaptionsd
 from experiments.benchmarks.measurement import write_record
 
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -29,7 +29,7 @@ from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.findings import FINDINGS
 from bundle.ctfindings.networks.image.depth import depth_positions
 from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
-from bundle.ctfindings.reports.augmentation import RandCaptionsd
+from bundle.ctfindings.reports.caption_augmentation import RandCaptionsd
 from bundle.ctfindings.training.handlers import LossLog
 from bundle.ctfindings.training.parameter_groups import parameter_groups
 from experiments.harness.locked_image_model import LockedImageModel

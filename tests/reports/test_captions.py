@@ -6,8 +6,8 @@ import pytest
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.reports.body_regions import REGION_ANATOMY, regions
 from bundle.ctfindings.reports.captions import read_report
-from bundle.ctfindings.reports.regions import REGION_ANATOMY, regions
 from bundle.ctfindings.reports.statements import Kind, read_statement
 
 FINDINGS = (

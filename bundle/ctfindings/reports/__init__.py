@@ -1,5 +1,5 @@
 """From report text to sentences, assertions, labels and captions."""
 
-from bundle.ctfindings.reports.augmentation import RandCaptionsd
+from bundle.ctfindings.reports.caption_augmentation import RandCaptionsd
 
 __all__ = ["RandCaptionsd"]

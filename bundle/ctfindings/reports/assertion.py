@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from enum import IntEnum
 
+from bundle.ctfindings.reports.word_lists import read_alternatives
+
 
 class Assertion(IntEnum):
     """What is said of a mention; of several mentions the highest counts."""
@@ -21,54 +23,41 @@ class Assertion(IntEnum):
     PRESENT = 3
 
 
-_SEEN = (
-    r"(?:observ|detect|seen|identif|found|not(?:ed|iced)|present|visuali[sz]|distinguish|evident|encounter|demonstrat|monitor|select|watch|"
-    r"appreciat|reveal|shown|visible|recogni[sz]|discern|follow|exist|available|considered|remarkable)\w*"
-)
+_WORDS = read_alternatives(__file__)
+_SEEN = rf"(?:{_WORDS['seen']})\w*"
 _BE = r"(?:is|are|was|were|be|been|has|have|had|do|does|did|can|could|there)"
 _PREDICATE = re.compile(
-    rf"\b(?:{_BE}\s+(?:not\s+|also\s+|been\s+|slightly\s+|minimally\s+)*(?:{_SEEN}|normal|natural|open|patent|clear|unremarkable|increased|"
-    r"decreased|enlarged|preserved|stable|dilated|larger|wide\w*|thick\w*|recommended|evaluated|calcified|in\b|of\b|within\b|the\b|an?\b)"
-    r"|there\s+(?:is|are|was|were)\b|increased\b|decreased\b|shows?\b|demonstrates?\b|is\b|are\b|was\b|were\b|has\b|have\b)",
+    rf"\b(?:{_BE}\s+(?:not\s+|also\s+|been\s+|slightly\s+|minimally\s+)*(?:{_SEEN}|{_WORDS['state']})"
+    r"|there\s+(?:is|are|was|were)\b|increased\b|decreased\b|shows?\b|demonstrates?\b|is\b|are\b|was\b|were\b|has\b"
+    r"|have\b)",
 )
 # A clause ends here whatever stands around it.
 _HARD = re.compile(
-    r"\s*[;•]\s*|:\s+(?!none|absent|negative|no\b)|\.\s+|\s+(?=(?:but|however|although|though|whereas|nevertheless|yet)\b)"
+    r"\s*[;•]\s*|:\s+(?!none|absent|negative|no\b)|\.\s+"
+    r"|\s+(?=(?:but|however|although|though|whereas|nevertheless|yet)\b)"
     r"|,?\s+(?=(?:except(?: for)?|apart from|other than|aside from|besides|with the exception of)\b)",
 )
 # A clause ends here when both sides have a predicate of their own, or the right side starts a statement.
 _SOFT = re.compile(r",\s+(?:and\s+)?|\s+and\s+|\s+while\s+|\s+-\s+")
-_STARTS_STATEMENT = re.compile(
-    r"(?:there (?:is|are|was|were)|no\b|without\b|minimal|mild|moderate|slight|millimet|a few|several|multiple|few|small|large|"
-    r"diffuse|focal|"
-    r"widespread|bilateral|prominent|increased?\b|\d+(?:[.,]\d+)?\s*(?:mm|cm)\b)",
-)
+_STARTS_STATEMENT = re.compile(rf"(?:{_WORDS['statement_start']})")
 
 # A verb without a subject continues the statement: "the effusion, which was seen before, was not detected".
 _BARE_VERB = re.compile(rf"(?:{_BE}\s+|cannot\b|not\b|show|demonstrat|regress|disappear|resolv|consist|continu|remain)")
 
-_PRE_NEGATION = re.compile(
-    r"\b(?:no(?!\.)|not any|without|absence of|absent|(?:free|clear) (?:of|from)|negative for|neither|nor|never|lack of|devoid of|"
-    r"fails? to (?:show|demonstrate)|(?:does|do|did|can|could) ?not (?:show|demonstrate|reveal|contain|have|exhibit|display|include|"
-    r"see|identify|detect)|"
-    r"rather than|instead of|resolution of|disappearance of|(?:not|nothing)\s+(?:\w+\s+){0,2}(?:consistent|compatible|suggestive|"
-    r"typical|indicative|in favou?r))\b",
-)
-# "no change in the nodule", "no increase in size": nothing is denied but a change. "No increase in wall thickness" does
-# deny.
+_PRE_NEGATION = re.compile(rf"\b(?:{_WORDS['pre_negation']})\b")
+# "No change in the nodule" and "no increase in size" deny a change; "no increase in wall thickness" denies the finding.
 _PSEUDO_NEGATION = re.compile(
-    r"\b(?:no|without(?: any)?)\s+(?:(?:significant|interval|obvious|apparent|relevant|definite|new|major|marked|further|clear|notable|"
-    r"appreciable|important|substantial|considerable)\s+){0,2}"
+    rf"\b(?:no|without(?: any)?)\s+(?:(?:{_WORDS['change_adjective']})\s+){{0,2}}"
     r"(?:change|difference|progression|regression|interval|alteration|"
     r"(?:increase|decrease)s?(?!\s+in\s+(?:\w+\s+){0,4}(?:thick|densit|calib|diamet)))\w*\b"
-    r"|\bno longer\b|\bnot only\b|\bno(?:t)? (?:clear(?:ly)?|definite(?:ly)?) (?:border|demarcat|separab|distinguish\w* from)\w*"
+    r"|\bno longer\b|\bnot only\b"
+    r"|\bno(?:t)? (?:clear(?:ly)?|definite(?:ly)?) (?:border|demarcat|separab|distinguish\w* from)\w*"
 )
 _DIRECTLY_NEGATED = re.compile(r"\b(?:not(?: \w+ly)?|normal) $")
 _POST_NEGATION = re.compile(
     rf"\b(?:{_BE}\s+(?:\w+\s+)?not|{_BE}n't|cannot|not)\s+(?:\w+\s+){{0,2}}?{_SEEN}"
     r"|\b(?:is|are|was|were|can be|could be)\s+(?:absent|negative|excluded|ruled out|no longer|removed|withdrawn)\b"
-    r"|\bbeen (?:removed|withdrawn|excluded)\b|\b(?:disappeared|resolved|vanished|completely regressed|total(?:ly)? regress\w*|"
-    r"not available|unlikely)\b|\(-\)|:\s*(?:none|absent|negative)\b",
+    rf"|\bbeen (?:removed|withdrawn|excluded)\b|\b(?:{_WORDS['gone']})\b|\(-\)|:\s*(?:none|absent|negative)\b",
 )
 # "not observed in the previous examination" speaks of the earlier scan; "did not reach pathological size" of a size.
 _PSEUDO_POST = re.compile(
@@ -77,16 +66,11 @@ _PSEUDO_POST = re.compile(
     r"|\bnot (?:clearly|optimally|fully|completely|significantly|well)\s+\w+",
 )
 _UNCERTAIN = re.compile(
-    r"\b(?:may|might|could|can)\s+(?:also\s+|not\s+)?(?:be|belong|represent|reflect|suggest|correspond|indicate|include|have|cause)\b"
-    r"|\b(?:possib\w+|suspect\w*|suspici\w+|questionable|equivocal|doubtful|in terms of|with respect to|"
-    r"differential diagnos\w+|rule out|to exclude|versus|vs\.?)\b|\b(?:cannot|can not|could not|not) be (?:excluded|ruled out|"
-    r"differentiated)\b",
+    rf"\b(?:may|might|could|can)\s+(?:also\s+|not\s+)?(?:{_WORDS['doubtful_verb']})\b|\b(?:{_WORDS['doubt']})\b"
+    r"|\b(?:cannot|can not|could not|not) be (?:excluded|ruled out|differentiated)\b",
 )
 # History up to the next verb: "the patient, who underwent lobectomy, has an effusion" has one.
-_HISTORY = re.compile(
-    r"\b(?:history of|status post|s/p|post[- ]?operative history|previously known|known (?:history|case)|underwent|previous history|"
-    r"anamnesis)\b"
-)
+_HISTORY = re.compile(rf"\b(?:{_WORDS['history']})\b")
 # An earlier scan, for the whole clause; "compared with the previous examination" speaks of this one.
 _EARLIER = re.compile(
     r"(?<!compared with )(?<!compared to )(?<!according to )\bin (?:the |his |her )?(?:previous|prior|earlier|old) "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.reports.assertion import Assertion
-from bundle.ctfindings.reports.labels import LABEL_OF_ASSERTION, carried_region, strongest, to_labels
+from bundle.ctfindings.reports.finding_mentions import LABEL_OF_ASSERTION, carried_region, strongest, to_labels
 from bundle.ctfindings.reports.sentences import split_sentences
 from bundle.ctfindings.reports.statements import Kind, Statement, read_statement
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -20,37 +22,13 @@ class Sentence(NamedTuple):
     end: int
 
 
-# Abbreviations after which a full stop ends nothing, whatever follows; written without the last full stop, in lower
-# case.
-_ABBREVIATIONS = (
-    "e.g i.e eg ie approx appr vs cf viz incl resp dr prof mr mrs ms st max min avg temp pos neg lat ant post sup inf z.b d.h u.a "
-    "o.g s.o s.u i.s i.v i.m z.n v.a m.e s.a st.p bzw ggf evtl vgl sog inkl exkl zzgl entspr insb insbes vermutl ausgepr fragl "
-    "vorbek mind jeweil art aa vv nn lig"
-)
-# Abbreviations that may also end a sentence: they do in front of a capital.
-_MAY_END = "etc usw bds li re ca fr al pat dd n.b z.t o.b o.a o.ä u.ä a.p p.a lab clin corr"
-# Abbreviations only in front of a number: "No. 3", "Nr. 4", "im. 45".
-_BEFORE_NUMBER = "no nr nos fig abb tab pp p im img bd ser se serie sl seg segm th lw bw hw c l t vol ver grd"
-
-# What follows a German ordinal: "5. Rippe", "3. Mai".
-_AFTER_ORDINAL = re.compile(
-    r"(?:bis|und|oder|u\.|-|–)?\s*(?:\d{1,2}\.\s*)?(?:Rippe|ICR|Interkostal|BWK|LWK|HWK|BW|LW|HW|Brustwirbel|Lendenwirbel|Halswirbel|Wirbel|"
-    r"Segment|Ordnung|Grad|Tag|Woche|Monat|Lebensjahr|postop|Zehe|Finger|Strahl|Januar|Februar|März|April|Mai\b|Juni|Juli|August|"
-    r"September|Oktober|November|Dezember)"
-)
-_SECTION = (
-    r"findings?|impressions?|conclusions?|technique|comparison|clinical (?:information|history|data|details|indication)|indication|history|"
-    r"procedure|examination|opinion|summary|recommendations?|befund|beurteilung|klinische (?:angaben|information|fragestellung)|"
-    r"fragestellung|technik|voraufnahmen?|vergleich|methodik|zusammenfassung|anamnese|rechtfertigende indikation"
-)
-_HEADING = re.compile(rf"(?:{_SECTION})\s*(?::|$)", re.IGNORECASE)
+_TABLE: dict[str, list[str]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_AFTER_ORDINAL = re.compile(rf"(?:bis|und|oder|u\.|-|–)?\s*(?:\d{{1,2}}\.\s*)?(?:{'|'.join(_TABLE['after_ordinal'])})")
+_HEADING = re.compile(rf"(?:{'|'.join(_TABLE['sections'])})\s*(?::|$)", re.IGNORECASE)
 _MARKER = re.compile(r"\s*(?:\(?\d{1,2}[.)](?!\d)|[-–•*·►]+(?=\s)|[\"“”]\s|\(?[a-z]\)(?=\s))\s*")
 _NEW_LINE_STARTS = re.compile(r"\s*(?:[A-ZÄÖÜ\"“(\[]|\d{1,2}[.)](?!\d)|[-–•*·►]\s)")
 
-_KNOWN = {
-    name: frozenset(words.split())
-    for name, words in (("never", _ABBREVIATIONS), ("may", _MAY_END), ("number", _BEFORE_NUMBER))
-}
+_KNOWN = {name: frozenset(_TABLE[name]) for name in ("never", "may", "number")}
 _STOP = re.compile(
     r"(?P<break>\s*\n\s*)"
     r"|(?P<bullet>(?<=\s)(?:[\"“”](?=\s+[A-ZÄÖÜ])|[•·►](?=\s)))"

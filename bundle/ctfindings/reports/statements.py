@@ -11,8 +11,9 @@ from functools import lru_cache
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.findings import FINDINGS
 from bundle.ctfindings.reports.assertion import Assertion, assertion, split_clauses
-from bundle.ctfindings.reports.labels import clause_mentions, find_mentions
-from bundle.ctfindings.reports.regions import REGION_ANATOMY, nearest_region, regions
+from bundle.ctfindings.reports.body_regions import REGION_ANATOMY, nearest_region, regions
+from bundle.ctfindings.reports.finding_mentions import clause_mentions, find_mentions
+from bundle.ctfindings.reports.word_lists import read_alternatives
 
 
 class Kind(Enum):
@@ -44,39 +45,11 @@ class Statement:
 
 
 _ANATOMY_OF = {finding.name: finding.anatomy for finding in FINDINGS}
-# Pathology beyond the 18 findings; counts unless it is denied.
-_ABNORMAL = re.compile(
-    r"\b(?:mass(?:es)?|lesions?|tumou?r\w*|malignan\w*|carcinom\w*|metasta\w*|neoplas\w*|cyst(?:s|ic)?|thicken\w*|"
-    r"thickness increase\w*|dilat\w*|aneurysm\w*|"
-    r"\w*ectas[ie]\w*|ectatic|thromb\w*|embol\w*|stenos\w*|narrow\w*|occlu(?:sion|ded)|obstruct(?:ion|ed)|fractur\w*|deviat\w*|"
-    r"displac\w*|eventrat\w*|elevation|"
-    r"dissect\w*|h(?:a)?ematoma\w*|h(?:a)?emorrh\w*|abscess\w*|cavit(?:y|ary|ation)\w*|pneumothora\w*|pneumomediastin\w*|secretion\w*|"
-    r"mucus|diverticul\w*|herni\w*|bullae?|"
-    r"blebs?|calcif\w*|plaques?|densit\w* (?:increas|reduc|loss)\w*|(?:increas|decreas|enlarg|reduc)\w*|degenerat\w*|osteophyt\w*|"
-    r"osteopor\w*|osteopen\w*|scolio\w*|"
-    r"kypho\w*|lytic|scler\w*|steatosis|hepatosteatos\w*|\w*megaly|atroph\w*|distort\w*|retract\w*|volume loss\w*|operated|resect\w*|"
-    r"\w*ectomy|tortuous|[o]?edema\w*|"
-    r"ascites|stones?|calcul\w*|infiltrat\w*|pneumoni\w*|honeycomb\w*|reticul\w*|tree[- ]in[- ]bud|bud\w* tree|opac\w*|collection|"
-    r"inflamm\w*|infecti\w*|nodul\w*|"
-    r"lucen\w*|abnormal\w*|(?:larger|wider|above) (?:than )?normal|hypo-?dens(?!.{0,20}normal)\w*|hyper-?dens\w*|loss of height|"
-    r"gyn[a]?ecomast\w*|free fluid|lipomatosis|irregular\w*|scar\w*|band\w*|sequel\w*|contusion\w*|laceration\w*|haemangioma|"
-    r"hemangioma|adenoma)"
-)
-_NORMAL = re.compile(
-    r"\b(?:normal\w*|natural\w*|open|patent|clear|unremarkable|preserved|intact|regular|symmetric\w*|homogen\w*|"
-    r"within (?:the )?(?:normal|physiolog)\w*|"
-    r"no(?!\.)|not|without|free of|absent|negative|midline|cannot be seen|unaltered|unenlarged|inconspicuous)\b"
-)
-_REMARK = re.compile(
-    r"\b(?:recommend\w*|(?:can|could|was|were|is|are) ?not (?:be )?(?:optimally |clearly |fully )?(?:evaluat|assess|characteri)\w*|"
-    r"suboptimal\w*|"
-    r"(?:motion|breath\w*|respirat\w*) artifact\w*|technique|section thickness|(?:no|non-?)[- ]?(?:iv |"
-    r"intravenous )?contrast (?:agent|material|medium|examination)|"
-    r"unenhanced|clinical(?:[ ,/-]+(?:and[ ]+)?)(?:laborat|correl|pre-?diag|diagnos|prelim|inform)\w*|follow-up is|was performed|"
-    r"were (?:taken|obtained)|multiplanar|note:)"
-)
-# With these a remark on the examination says something of the anatomy as well.
-_FINDS_NORMAL = re.compile(r"\b(?:normal|natural|unremarkable|preserved|(?:not|no\b[^.;]*) (?:detect|observ|seen)\w*)")
+_WORDS = read_alternatives(__file__)
+_ABNORMAL = re.compile(rf"\b(?:{_WORDS['abnormal']})")
+_NORMAL = re.compile(rf"\b(?:{_WORDS['normal']})\b")
+_REMARK = re.compile(rf"\b(?:{_WORDS['remark']})")
+_FINDS_NORMAL = re.compile(rf"\b(?:{_WORDS['finds_normal']})")
 
 
 @lru_cache(maxsize=1 << 16)
@@ -89,7 +62,7 @@ def read_statement(sentence: str, region: str | None = None) -> Statement:
 
     Args:
         sentence: one sentence.
-        region: the region of ``report_regions`` that the report speaks of where the sentence names none.
+        region: the region of ``body_regions`` that the report speaks of where the sentence names none.
     """
     lowered = sentence.lower()
     mentions = find_mentions(sentence, region)

@@ -1,39 +1,21 @@
-"""Where a site of a synthetic scan lies, in words: side, lobe, artery, node station or hernia place with a preposition."""
+"""Where a site of a synthetic scan lies, in words: side, lobe, artery, node station or hiatus, with a preposition."""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from bundle.ctfindings.phantom.case import Site
 from bundle.ctfindings.phantom.report.sentence_frames import listed, pick
 
-_LUNG_PARTS: dict[str, tuple[str, str]] = {  # location: (singular, plural)
-    "upper lobe": ("upper lobe", "upper lobes"),
-    "middle lobe": ("middle lobe", "middle lobes"),
-    "lower lobe": ("lower lobe", "lower lobes"),
-    "apex": ("lung apex", "lung apices"),
-    "base": ("lung base", "lung bases"),
-}
-_NODE_STATIONS: dict[str, tuple[str, ...]] = {
-    "paratracheal": ("in the {side} paratracheal region", "beside the trachea", "at the {side} paratracheal station"),
-    "subcarinal": ("at the subcarinal station", "below the carina", "in the subcarinal space"),
-    "hilar": ("at the {side} hilum", "in the {side} hilar region"),
-    "prevascular": ("in the prevascular space", "at the prevascular station"),
-}
-_CORONARIES: dict[str, tuple[str, ...]] = {
-    "left anterior descending artery": (
-        "in the left anterior descending artery",
-        "in the LAD",
-        "along the anterior descending branch",
-    ),
-    "circumflex artery": ("in the circumflex artery", "along the left circumflex branch", "in the LCx"),
-    "right coronary artery": ("in the right coronary artery", "along the RCA"),
-}
-_AORTA_AT_LARGE = ("in the thoracic aorta", "along the aorta", "in the aortic wall", "")
-_HIATUS = ("at the oesophageal hiatus", "above the diaphragm", "in the retrocardiac region", "at the hiatus", "")
-_BOTH_SIDES = ("on both sides", "bilaterally")
+_TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_LUNG_PARTS: dict[str, list[str]] = _TABLE["lung_parts"]
+_NODE_STATIONS: dict[str, list[str]] = _TABLE["node_stations"]
+_CORONARIES: dict[str, list[str]] = _TABLE["coronaries"]
+_BOTH_SIDES: list[str] = _TABLE["both_sides"]
 
 
 def _side_of(sites: Sequence[Site]) -> str | None:
@@ -56,7 +38,7 @@ def _lung_part(site: Site) -> str:
         return "the lingula"
     if site.location == "middle lobe":  # there is one, on the right
         return "the middle lobe"
-    singular, plural = _LUNG_PARTS.get(site.location, (site.location, site.location))
+    singular, plural = _LUNG_PARTS.get(site.location, [site.location] * 2)
     if site.side in ("left", "right"):
         return f"the {site.side} {singular}"
     return f"both {plural}" if site.location in _LUNG_PARTS else f"the {plural}"
@@ -85,21 +67,19 @@ def _lobe(sites: Sequence[Site], rng: np.random.Generator) -> str:
 def _pleura(sites: Sequence[Site], rng: np.random.Generator) -> str:
     side = _side_of(sites)
     if side in ("left", "right"):
-        return pick(
-            rng, (f"on the {side}", f"in the {side} pleural space", f"in the {side} hemithorax", f"on the {side} side")
-        )
+        forms = ("on the {}", "in the {} pleural space", "in the {} hemithorax", "on the {} side")
+        return pick(rng, forms).format(side)
     return pick(rng, (*_BOTH_SIDES, "in both pleural spaces")) if side == "bilateral" else ""
 
 
 def _node(sites: Sequence[Site], rng: np.random.Generator) -> str:
     parts = []
     for site in sites:
-        options = _NODE_STATIONS.get(site.location or "", ("in the mediastinum", "among the mediastinal stations"))
+        options = _NODE_STATIONS.get(site.location or "", ["in the mediastinum", "among the mediastinal stations"])
         text = pick(rng, options)
         if site.side == "bilateral":
-            text = text.replace("at the {side} hilum", "at both hila").replace(
-                "the {side} hilar region", "both hilar regions"
-            )
+            text = text.replace("at the {side} hilum", "at both hila")
+            text = text.replace("the {side} hilar region", "both hilar regions")
         parts.append(text.replace("{side} ", f"{site.side} " if site.side in ("left", "right") else ""))
     return _enumerated(parts)
 
@@ -107,7 +87,7 @@ def _node(sites: Sequence[Site], rng: np.random.Generator) -> str:
 def _aorta(sites: Sequence[Site], rng: np.random.Generator) -> str:
     named = [site.location for site in sites if site.location]
     if not named:
-        return pick(rng, _AORTA_AT_LARGE)
+        return pick(rng, _TABLE["aorta_at_large"])
     return pick(rng, ("along", "in", "in the wall of")) + " " + _enumerated([f"the {name}" for name in named])
 
 
@@ -116,20 +96,20 @@ def _coronary(sites: Sequence[Site], rng: np.random.Generator) -> str:
 
 
 def place(domain: str, sites: Sequence[Site], rng: np.random.Generator) -> str:
-    """The place of one or more sites of a finding with its preposition, or "" where nothing is said.
+    """The place of one or more sites of a finding with its preposition; it may be empty.
 
     Args:
-        domain: ``lobe``, ``pleura``, ``node``, ``aorta``, ``coronary``, ``hiatus``; any other has no places.
+        domain: ``lobe``, ``pleura``, ``node``, ``aorta``, ``coronary`` or ``hiatus``; any other has no places.
         sites: at least one; several are joined.
     """
     if domain == "hiatus":
-        return pick(rng, _HIATUS)
+        return pick(rng, _TABLE["hiatus"])
     table = {"lobe": _lobe, "pleura": _pleura, "node": _node, "aorta": _aorta, "coronary": _coronary}
     return table[domain](sites, rng) if domain in table else ""
 
 
 def overall_place(domain: str, sites: Sequence[Site], rng: np.random.Generator) -> str:
     """The region over which several occurrences are spread: one lung, both, or "" for other domains."""
-    if domain != "lobe" or any(site.count > 1 for site in sites):  # a count tells nothing of where the others are
+    if domain != "lobe" or any(site.count > 1 for site in sites):  # the count does not say where the others are
         return ""
     return place(domain, [Site(sites[0].finding, 0.0, _side_of(sites))], rng)

@@ -13,9 +13,7 @@ from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.phantom.case import Case, Site
 from bundle.ctfindings.phantom.report import sentence_frames as frames
-from bundle.ctfindings.phantom.report.phrases import WORDINGS
-from bundle.ctfindings.phantom.report.sentence_frames import listed, pick
-from bundle.ctfindings.phantom.report.sentences import (
+from bundle.ctfindings.phantom.report.finding_sentences import (
     ANATOMY_OF,
     LOW_SEVERITY,
     Sentence,
@@ -27,6 +25,8 @@ from bundle.ctfindings.phantom.report.sentences import (
     statements,
     with_reference,
 )
+from bundle.ctfindings.phantom.report.phrases import WORDINGS
+from bundle.ctfindings.phantom.report.sentence_frames import listed, pick
 
 _OMISSION = 0.125
 _JOINED_PAIRS = (

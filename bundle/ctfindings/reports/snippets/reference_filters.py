@@ -8,6 +8,7 @@ import re
 from typing import Literal, NamedTuple
 
 from bundle.ctfindings.reports.snippets.reference_grammar import Reference
+from bundle.ctfindings.reports.word_lists import read_alternatives
 
 Verdict = Literal["accepted", "weak", "refused"]
 
@@ -26,45 +27,26 @@ class Judgement(NamedTuple):
 
 _ACCEPTED = Judgement("accepted")
 
+_WORDS = {name: f"(?:{words})" for name, words in read_alternatives(__file__).items()}
+
 
 # --- numbers around a slash or a colon -----------------------------------------------------------------------------
 
-_LEVEL = (
-    r"(?:[BLHS]WK|[BLH]WS|th|t|l|c|s|si|vertebra\w*|levels?|discs?|disks?|segment\w*|seg|rib|ribs|rippen?|icr|intercostal(?: space)?|"
-    r"interkostal\w*|sacral|osteochondrose|bandscheibe\w*)"
+_NUMBERED = "|".join(_WORDS[name] for name in ("level", "score", "place_or_id", "pressure"))
+_WORD_BEFORE = re.compile(rf"(?<![^\W_])(?:{_NUMBERED})\b[\s.:]*$", re.IGNORECASE)
+_MORE_OF_THEM = re.compile(
+    rf"(?<![^\W_]){_WORDS['level']}\W*\s\d[\d/,.\s]*(?:and|und|&|,|bis)?\s*$|\d\.?\s?$", re.IGNORECASE
 )
-_SCORE = (
-    r"(?:grade|grad|stage|stadium|stadien|scores?|categor(?:y|ies)|kategorie|type|typ|class|klasse|quality|qualität|\w*qualität|"
-    r"(?:lung|bi|ti|pi|cad|co|li)-?rads|t[i-]?rads|ecog|nyha|ccs|asa|gold|gleason|mmse|agatston|upper|lower|middle|oberes|unteres|mittleres|"
-    r"oberen|unteren|mittleren|obere|untere|ratio|verhältnis|dilution|verdünnung|scale|maßstab|of|von|about|approximately|ca|etwa|emphysema?)"
-)
-_PLACE_OR_ID = (
-    r"(?:room|zimmer|ward|station|bed|bett|figure|fig|abb|abbildung|page|seite|chapter|protocol|protokoll|id|no|nr|number|nummer|"
-    r"accession|auftrag|tel|phone|geb|geboren|born|dob)"
-)
-_PRESSURE = r"(?:bp|rr|pressure|blutdruck|saturation|sättigung|spo2|puls)"
-_WORD_BEFORE = re.compile(rf"(?<![^\W_])(?:{_LEVEL}|{_SCORE}|{_PLACE_OR_ID}|{_PRESSURE})\b[\s.:]*$", re.IGNORECASE)
-_MORE_OF_THEM = re.compile(rf"(?<![^\W_]){_LEVEL}\W*\s\d[\d/,.\s]*(?:and|und|&|,|bis)?\s*$|\d\.?\s?$", re.IGNORECASE)
-_WORD_AFTER = re.compile(
-    r"\s*(?:lymph\w*|lk\b|nodes?\b|knoten|stations?\b|stationen|vessels?\b|gefäße|fractions?\b|fraktionen|levels?\b|segment\w*|ribs?\b|rippen?\b|"
-    r"patients?\b|patienten|points?\b|punkten?\b|of\b|des\b|der\b|uhr\b|[ap]\.?m\b|hours?\b|hrs?\b|h\b|wirbel\w*|lobes?\b|lappen\b|parts?\b)",
-    re.IGNORECASE,
-)
+_WORD_AFTER = re.compile(rf"\s*{_WORDS['counted']}", re.IGNORECASE)
 # Words in front of a month and a year: a treatment anywhere near, a study or "since" right beside.
-_TREATMENT = re.compile(
-    r"(?:\bs/p\b|status post|state after|z\.\s?n\.|zustand nach|\bst\.\s?p\.|\bop\b|\w*-op\b|operation|surgery|resect\w*|resektion|"
-    r"lobe[ck]tom\w+|pneumone[ck]tom\w+|cabg|acb|chemo\w*|radiatio\w*|radiother\w*|bestrahl\w*|transplant\w*|diagnos\w*|\bed\b|biops\w*)[^().]{0,44}[\s(]*$",
-    re.IGNORECASE,
-)
+_TREATMENT = re.compile(rf"{_WORDS['treatment']}[^().]{{0,44}}[\s(]*$", re.IGNORECASE)
 _SINCE = re.compile(
-    r"(?<![^\W_])(?:since|seit|until|bis|dated|datiert|vom|last|letzte\w*|next|nächste\w*|follow-?up|kontrolle\w*|verlauf\w*|voruntersuchung\w*|vu|"
-    r"vor-?ct|prior|previous|earlier|ct|mri|mrt|pet|thorax|chest|scan|study|exam|examination)(?:\s+(?:in|on|am|im|of|from|aus))?[\s(]*$"
+    rf"(?<![^\W_]){_WORDS['since']}(?:\s+(?:in|on|am|im|of|from|aus))?[\s(]*$"
     r"|(?<![^\W_])in\s*(?:\d{1,2}/\d\d\s+(?:or|and|bzw\.|oder|und)\s+)?$|/\d\d\s+(?:or|bzw\.|oder)\s+$",
     re.IGNORECASE,
 )
 _SPOKEN = re.compile(
-    r"\b(?:inform\w*|discuss\w*|call\w*|phone\w*|telephon\w*|telefon\w*|notif\w*|communicat\w*|mitgeteilt|übermittelt|besprochen|verständigt|"
-    r"uhr|[ap]\.?m\.?)(?![^\W_])|\b(?:time|at|um|gegen|clock|started|beginn|ende)\W*$",
+    rf"\b(?:{_WORDS['spoken']}|uhr|[ap]\.?m\.?)(?![^\W_])|\b(?:time|at|um|gegen|clock|started|beginn|ende)\W*$",
     re.IGNORECASE,
 )
 _SET_OFF = re.compile(r"(?:[,;:–-]|\b(?:on|in|at|auf|see|siehe|and|und|mm|cm))\s*$", re.IGNORECASE)
@@ -126,16 +108,15 @@ def _sentence_before(text: str, position: int) -> str:
 
 # --- other planes, studies and times -------------------------------------------------------------------------------
 
-_PLANE = r"(?:sagittale?[nrs]?|sag\.?|coronal|[ck]oronare?[nrs]?|[ck]or\.?|frontale?[nrs]?|oblique)"
-_VIEW = r"(?:reformat\w*|reformation\w*|reconstruct\w*|rekonstruktion\w*|mprs?|views?|images?|planes?|ebenen?|schicht\w*|series|serie)"
+_PLANE, _VIEW, _MODALITY, _STUDY = (_WORDS[name] for name in ("plane", "view", "modality", "study"))
 _PLANE_BEFORE = re.compile(rf"(?<![^\W_]){_PLANE}(?:[\s,:(]+{_VIEW})*[\s,:(]*(?:(?:in|on|auf)\s)?$", re.IGNORECASE)
 _PLANE_WITHIN = re.compile(rf"(?<![^\W_]){_PLANE}(?![^\W_])", re.IGNORECASE)
 _PLANE_AFTER = re.compile(rf"[\s,(]*{_PLANE}(?![^\W_])", re.IGNORECASE)
 
-_MODALITY = r"(?:pet(?:[-/ ]?ct)?|mri|mrt|mrcp|mr|ultraso\w+|sonogra\w*|radiographs?|x-rays?|röntgen\w*|mammogra\w*|[ck]eintigra\w*|szintigra\w*)"
 _OTHER_STUDY = re.compile(
     rf"(?<![^\W_])(?:on|in|in der|im|auf|by|per)\s+(?:the\s+)?{_MODALITY}(?![-\w])(?:\s+\w+){{0,2}}\s*\($|"
-    rf"^\W*(?:on|in|in der|im|auf|the|der|die)?\s*{_MODALITY}(?![-\w])|(?<![^\W_]){_MODALITY}(?![-\w])(?:\s+\w+){{0,3}}[\s,:]*$",
+    rf"^\W*(?:on|in|in der|im|auf|the|der|die)?\s*{_MODALITY}(?![-\w])|"
+    rf"(?<![^\W_]){_MODALITY}(?![-\w])(?:\s+\w+){{0,3}}[\s,:]*$",
     re.IGNORECASE,
 )
 
@@ -153,31 +134,20 @@ def shows_other_plane(text: str, reference: Reference) -> bool:
 
 
 _MONTH = r"(?:jan|feb|mar|mär|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez)\w*"
-_DATE = rf"(?:\d{{1,2}}[./]\d{{1,2}}[./]\d{{2,4}}|\d{{1,2}}[./]\d{{4}}|(?:\d{{1,2}}\.?\s+)?{_MONTH}\s+\d{{4}}|(?:19|20)\d\d)"
-_STUDY = r"(?:study|studies|scan|ct|exam(?:ination)?|untersuchung|aufnahme|examen)"
-# What happened earlier to the patient is seen in this scan: "sequelae of an earlier infection (series 3, image 45)".
-_EVENT = (
-    r"(?:\s+\w+)?\s+(?:infe[ck]t\w*|inflamm\w*|entzünd\w*|surg\w*|operat\w*|rese[ck]t\w*|\w*e[ck]tom\w*|sternotom\w*|thora[ck]otom\w*|"
-    r"granulomat\w*|tubercul\w*|tuberkul\w*|pneumoni\w*|disease|erkrankung\w*|embol\w*|infarct\w*|infarkt\w*|fra[ck]tur\w*|trauma\w*|radiat\w*|"
-    r"irradiat\w*|bestrahl\w*|therap\w*|treatment|intervention\w*|biops\w*|drain\w*|exposure|exposition)"
+_DATE = (
+    r"(?:\d{1,2}[./]\d{1,2}[./]\d{2,4}|\d{1,2}[./]\d{4}|"
+    rf"(?:\d{{1,2}}\.?\s+)?{_MONTH}\s+\d{{4}}|(?:19|20)\d\d)"
 )
 # Words for another study; a reference behind one, in the same clause, is of that study.
 _PRIOR = re.compile(
-    rf"(?<![^\W_])(?:prior|previous|previously|preceding|earlier|former|formerly|baseline|outside|external|older|"
-    rf"(?:old|last|initial)\s+{_STUDY}|"
-    rf"voruntersuchung(?:en)?|vorunters|vor-?ct|vu|voraufnahmen?|vorbefund\w*|zuvor|vormals|ehemals|früher\w*|vorher\w*|damals|damalig\w*|"
-    rf"auswärtig\w*|extern\w*|letzte[nrs]?\s+{_STUDY}|"
-    rf"vorbeschrieben|vorwerte?|vormessung(?:en)?|"
+    rf"(?<![^\W_])(?:{_WORDS['prior']}|(?:old|last|initial)\s+{_STUDY}|letzte[nrs]?\s+{_STUDY}|"
     rf"{_STUDY}\s+(?:of|from|dated|vom|on|aus)\s+(?:the\s+|dem\s+)?{_DATE})(?![^\W_])",
     re.IGNORECASE,
 )
 # Words that only compare: the sentence may go on with this scan, behind a comma and more words, or behind a verb in the
 # present.
-_COMPARING = re.compile(
-    r"(?<![^\W_])(?:compared|comparison|comparing|comparative\w*|vergleich\w*|verglichen|vgl\. mit|gegenüber|versus|vs)(?![^\W_])",
-    re.IGNORECASE,
-)
-_EVENT_FOLLOWS = re.compile(_EVENT, re.IGNORECASE)
+_COMPARING = re.compile(rf"(?<![^\W_]){_WORDS['comparing']}(?![^\W_])", re.IGNORECASE)
+_EVENT_FOLLOWS = re.compile(rf"(?:\s+\w+)?\s+{_WORDS['event']}", re.IGNORECASE)
 _SINCE_THEN = re.compile(
     r"(?<![^\W_])(?:since|from|than|to|zur|zum|als|seit)(?:\s+(?:the|a|an|der|dem|den|last|most|recent))*\s*$",
     re.IGNORECASE,
@@ -195,25 +165,16 @@ _AS_BEFORE = re.compile(r"(?<![^\W_])(?:as|wie)(?:\s+\w+){0,3}\s*$", re.IGNORECA
 _NOW = re.compile(
     r"(?<![^\W_])(?:now|currently|current|today|aktuell\w*|jetzt|heute|nunmehr|derzeit\w*)(?![^\W_])|;", re.IGNORECASE
 )
-_PRESENT_VERB = re.compile(
-    r"(?<![^\W_])(?:is|are|has|have|shows?|measures?|appears?|remains?|ist|sind|zeigt|zeigen|hat|haben|misst|stellt|findet|weist)(?![^\W_])",
-    re.IGNORECASE,
-)
-_STATE = re.compile(
-    r"(?<![^\W_])(?:unchanged|stable|larger|smaller|grown|increased|decreased|enlarged|new|newly|unverändert\w*|stationär\w*|\w*konstant\w*|"
-    r"größer|kleiner|\w*progredient\w*|\w*regredient\w*|rückläufig\w*|zugenommen|abgenommen|neu\w*)(?![^\W_])",
-    re.IGNORECASE,
-)
-_DESCRIBED = re.compile(
-    r"\s+(?:seen|noted|described|demonstrated|identified|known|reported|visuali[sz]ed|beschriebene[nrs]?|bekannte[nrs]?)(?=\s+(?!on\b|in\b|at\b|auf\b)\w)",
-    re.IGNORECASE,
-)
+_PRESENT_VERB = re.compile(rf"(?<![^\W_]){_WORDS['present_verb']}(?![^\W_])", re.IGNORECASE)
+_STATE = re.compile(rf"(?<![^\W_]){_WORDS['state']}(?![^\W_])", re.IGNORECASE)
+_DESCRIBED = re.compile(rf"\s+{_WORDS['described']}(?=\s+(?!on\b|in\b|at\b|auf\b)\w)", re.IGNORECASE)
 _GONE = re.compile(r"resolved|no longer|not (?:seen|visible)|disappeared|nicht mehr|rückgebildet", re.IGNORECASE)
 _CLAUSE_GOES_ON = re.compile(r"[,:]\s*\w+\s+\S*[^\W\d_]\w*.*\S")
 # "(series 2, image 40, prior CT)", "(series 2 image 40) of the earlier scan"; but not "(series 2, image 40), previously
 # 6 mm".
 _ATTACHED = re.compile(
-    r"(?:\s*[)\]]?\s+(?:on|of|in|from|im|der|in der|am|vom|bei|aus)\s+|\s*[,;]?\s*)(?:(?:the|a|an|der|dem|den)\s+)?(?=\w)",
+    r"(?:\s*[)\]]?\s+(?:on|of|in|from|im|der|in der|am|vom|bei|aus)\s+|\s*[,;]?\s*)"
+    r"(?:(?:the|a|an|der|dem|den)\s+)?(?=\w)",
     re.IGNORECASE,
 )
 _DATED = re.compile(rf"\s*[,)]?\s*(?:from|of|dated|vom|aus)\s+(?:the\s+|dem\s+)?{_DATE}", re.IGNORECASE)

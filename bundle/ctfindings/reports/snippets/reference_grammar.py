@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-Rule = Literal["series_image", "image_series", "series_number", "word_pair", "image_slash", "bare", "image_only"]
+Form = Literal["series_image", "image_series", "series_number", "word_pair", "image_slash", "bare", "image_only"]
 
 
 class Span(NamedTuple):
@@ -40,14 +40,17 @@ class Reference(NamedTuple):
     end: int
     series: int | None
     images: tuple[Span, ...]
-    rule: Rule
+    rule: Form
     colon: bool = False
 
 
 # --- words and numbers ---------------------------------------------------------------------------------------------
 
 _SERIES = r"(?:series|serial|serien?|srs|sers?|se)"
-_IMAGE = r"(?:images?|imgs?|ima|(?:bild|schicht|schnitt)(?:er|ern|es|en|e)?|(?:bild|schicht)nummern?|(?:bild|schicht)nr|slices?)"
+_IMAGE = (
+    r"(?:images?|imgs?|ima|(?:bild|schicht|schnitt)(?:er|ern|es|en|e)?|(?:bild|schicht)nummern?|(?:bild|schicht)nr|"
+    r"slices?)"
+)
 _SECTION = r"(?:sections?|cuts?|frames?)"
 # Too short, or too much of a word, to be read without a series beside it: German "im" is a preposition.
 _AFTER_SERIES = rf"(?:{_IMAGE}|{_SECTION}|ims?|sl|i|b)"
@@ -75,29 +78,16 @@ _LOOSE_LINK = re.compile(r"(?:\s|[,;/(-])*")
 _SERIES_SIGN = re.compile(r"\s?(?:[/:]\s?|,\s?)(?=\d)")
 _SIGN_NUMBER = re.compile(r"\s?[/:]\s?\d")
 
-_PLURALS = frozenset(
-    [
-        "images",
-        "imgs",
-        "ims",
-        "bilder",
-        "bildern",
-        "slices",
-        "sections",
-        "schichten",
-        "schnitte",
-        "schnitten",
-        "cuts",
-        "frames",
-    ]
+_PLURAL = re.compile(
+    "images|imgs|ims|bilder|bildern|slices|sections|schichten|schnitte|schnitten|cuts|frames", re.IGNORECASE
 )
-
 _SERIES_HEAD = re.compile(rf"{_WORD_START}{_SERIES}{_TO_NUMBER}(?P<series>{_NUMBER})", re.IGNORECASE)
 _SHORT_HEAD = re.compile(
     rf"{_WORD_START}s\.?\s?(?P<series>{_NUMBER})[\s,;/.]{{0,3}}(?P<word>im|img|i|bild|b)\.?:?\s?(?=\d)", re.IGNORECASE
 )
 _PAIR_HEAD = re.compile(
-    rf"{_WORD_START}(?:{_SERIES}|s)\.?\s?[/&+,-]\s?(?:{_AFTER_SERIES}){_TO_NUMBER}(?P<series>{_NUMBER})\s?[/:,-]\s?(?=\d)",
+    rf"{_WORD_START}(?:{_SERIES}|s)\.?\s?[/&+,-]\s?(?:{_AFTER_SERIES}){_TO_NUMBER}"
+    rf"(?P<series>{_NUMBER})\s?[/:,-]\s?(?=\d)",
     re.IGNORECASE,
 )
 _IMAGE_HEAD = re.compile(rf"{_WORD_START}(?P<word>{_IMAGE}|{_SECTION}|im){_TO_NUMBER}(?=\d)", re.IGNORECASE)
@@ -122,7 +112,8 @@ _SLASH_NUMBER = re.compile(rf"\s?/\s?(?P<number>{_NUMBER})(?!\s?/){_NO_QUANTITY}
 _COMMA_ITEM = re.compile(r"\s*[,;+]\s*(?=\d)")
 _AND_ITEM = re.compile(r"\s*,?\s*(?:&|\b(?:and|und|u\.|or|oder)(?=\s))\s*(?=\d)", re.IGNORECASE)
 _ITEM_ENDS = re.compile(
-    r"\s*(?:$|[,;.)\]&]|-\s|[-–—]\s*\d|\b(?:and|und|u\.|bis|to|through|of\s+(?:the\s+)?se|in\s+se|der\s+se|in\s+der\s+se|aus\s+se))",
+    r"\s*(?:$|[,;.)\]&]|-\s|[-–—]\s*\d|"
+    r"\b(?:and|und|u\.|bis|to|through|of\s+(?:the\s+)?se|in\s+se|der\s+se|in\s+der\s+se|aus\s+se))",
     re.IGNORECASE,
 )
 _LIST_ENDS = re.compile(r"\s*(?:$|[,;.)\]]|\b(?:and|und)\b)", re.IGNORECASE)
@@ -195,7 +186,7 @@ def _near_image(text: str, end: int) -> tuple[tuple[Span, ...], int] | None:
     head = _GLUED_IMAGE.match(text, end) or _NEAR_IMAGE.match(text, end)
     if not head or (head["word"].lower() in ("i", "b") and head.start("word") - end > 3):
         return None
-    return _images(text, head.end(), _plural(head["word"]), in_series=True)
+    return _images(text, head.end(), _PLURAL.fullmatch(head["word"]) is not None, in_series=True)
 
 
 def _from_image(text: str, at: int) -> Reference | None:
@@ -203,7 +194,7 @@ def _from_image(text: str, at: int) -> Reference | None:
     head = _IMAGE_HEAD.match(text, at)
     if not head or _COUNTED.search(text, max(0, at - 24), at):
         return None
-    word, many = head["word"].lower(), _plural(head["word"])
+    word, many = head["word"].lower(), _PLURAL.fullmatch(head["word"]) is not None
     parsed = _images(text, head.end(), many, totals=True)
     if not parsed:
         return None
@@ -304,7 +295,3 @@ def _over(text: str, at: int) -> int:
     number = _ITEM.match(text, at)
     slashed = number and _SLASH_NUMBER.match(text, number.end())
     return int(slashed["number"]) if slashed else 0
-
-
-def _plural(word: str) -> bool:
-    return word.lower() in _PLURALS

@@ -7,52 +7,28 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_LEAD_IN = (
-    r"(?:\s*[,;–-]?\s*\b(?:(?:best |well )?(?:see|siehe|s\.|vgl\.|cf\.|e\.g\.,?|z\.\s?b\.|for example|zum beispiel|i\.e\.)|"
-    r"on|in|at|from|between|zwischen|auf|an|am|im|in der|auf den|auf dem|auf der|den|dem|der|the|axial|arrow|pfeil)(?=\s|$))+\s*$"
+from bundle.ctfindings.reports.word_lists import read_alternatives
+
+_WORDS = read_alternatives(__file__)
+_LEAD = re.compile(
+    rf"(?:\s*[,;–-]?\s*\b(?:(?:best |well )?(?:{_WORDS['see']})|{_WORDS['lead_in']})(?=\s|$))+\s*$", re.IGNORECASE
 )
-_LEAD = re.compile(_LEAD_IN, re.IGNORECASE)
 _PRIOR_TEXT = re.compile(
-    r"\s*[(,;–-]+\s*(?:and\s+|was\s+|it was\s+)?(?:previously|formerly|prior|compared (?:with|to)|in comparison (?:with|to)|"
-    r"zuvor|vormals|ehemals|vorher|vu\b|in der voruntersuchung|im vergleich zu|gegenüber)[^,;.()]*(?P<closed>\))?",
-    re.IGNORECASE,
+    rf"\s*[(,;–-]+\s*(?:and\s+|was\s+|it was\s+)?(?:{_WORDS['prior']})[^,;.()]*(?P<closed>\))?", re.IGNORECASE
 )
 _EMPTY_BRACKET = re.compile(
-    r"\s*[(\[]\s*(?:(?:[,;/:&+–-]|\b(?:and|und|see|siehe|on|in|auf|image|bild|arrow|pfeil)\b)\s*)*[)\]]", re.IGNORECASE
+    r"\s*[(\[]\s*(?:(?:[,;/:&+–-]|\b(?:and|und|see|siehe|on|in|auf|image|bild|arrow|pfeil)\b)\s*)*[)\]]",
+    re.IGNORECASE,
 )
 _BRACKET_EDGE = re.compile(r"([(\[])\s*[,;:/]\s*|\s*[,;:/]\s*([)\]])")
-_NO_CONTENT = frozenset(
-    [
-        "unchanged",
-        "stable",
-        "unverändert",
-        "stabil",
-        "known",
-        "bekannt",
-        "see",
-        "siehe",
-        "arrow",
-        "pfeil",
-        "also",
-        "auch",
-        "with",
-    ]
-    + ["image", "bild", "series", "serie"]
-)
-# "Lungs: 4 mm nodule": the label of a paragraph is no part of the statement; "Lymph nodes: left hilum" would lose its
-# noun.
-_ORGAN = (
-    r"(?:general|findings?|befund|lungs?|lungen?|lung parenchyma|parenchyma|parenchym|airways|atemwege|pleurae?|mediastinum|hila|hili|"
-    r"heart|cardiac|herz|pericardium|perikard|great vessels|vessels|vasculature|gefäße|aorta|devices|support (?:devices|material)|"
-    r"lines|tubes|"
-    r"o?esophagus|ösophagus|bones|skeleton|knochen|skelett|chest wall|thoraxwand|thorax|upper abdomen|abdomen|oberbauch|thyroid|"
-    r"schilddrüse|soft tissues?|weichteile|lymph nodes(?=\s*:.*(?:nodes?|adenopath)))"
-)
+# "Lungs: 4 mm nodule": the label of a paragraph is not part of the statement; "Lymph nodes: left hilum" keeps its noun.
+_ORGAN = f"(?:{_WORDS['organ']})"
 _LABEL = re.compile(
     rf"^\W*{_ORGAN}(?:(?:\s*[,/&]\s*|\s+(?:and|und)\s+){_ORGAN}){{0,3}}\s*:+\s*(?=\S+\s+\S)",
     re.IGNORECASE,
 )
 _WORD = re.compile(r"[^\W\d_]{3,}")
+_NO_CONTENT = re.compile(_WORDS["no_content"])
 
 
 def without_stretches(text: str, start: int, end: int, stretches: Sequence[tuple[int, int]]) -> str:
@@ -101,4 +77,4 @@ def word_count(text: str) -> int:
 
 def has_content(text: str) -> bool:
     """Whether a text says more than "unchanged" or "see image"."""
-    return any(word.lower() not in _NO_CONTENT for word in _WORD.findall(text))
+    return any(not _NO_CONTENT.fullmatch(word.lower()) for word in _WORD.findall(text))

@@ -10,7 +10,7 @@ from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.findings import FINDING_NAMES, FINDINGS
 from bundle.ctfindings.phantom.case import Case, Site
 from bundle.ctfindings.phantom.report.write_report import write_report
-from bundle.ctfindings.reports.augmentation import RandCaptionsd, sentences_with_flags
+from bundle.ctfindings.reports.caption_augmentation import RandCaptionsd, sentences_with_flags
 
 ABNORMAL = (
     "Trachea is open. Pleura is normal. No consolidation. 6 mm nodule in the lingula. No effusion. Airways are patent."

@@ -11,7 +11,13 @@ from sklearn.metrics import f1_score
 
 from bundle.ctfindings.findings import FINDING_NAMES, FINDINGS, TRAINING_TEMPLATES, fill_template
 from bundle.ctfindings.reports.assertion import Assertion
-from bundle.ctfindings.reports.labels import LABEL_OF_ASSERTION, find_mentions, label_text, strongest, to_labels
+from bundle.ctfindings.reports.finding_mentions import (
+    LABEL_OF_ASSERTION,
+    find_mentions,
+    label_text,
+    strongest,
+    to_labels,
+)
 
 MANUAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "reports" / "manual_labels_18.csv"
 

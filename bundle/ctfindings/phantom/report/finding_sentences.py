@@ -13,7 +13,7 @@ import numpy as np
 from bundle.ctfindings.findings import FINDING_NAMES, FINDINGS, TEMPLATES, fill_template
 from bundle.ctfindings.phantom.case import Case, Site
 from bundle.ctfindings.phantom.report import sentence_frames as frames
-from bundle.ctfindings.phantom.report.phrases import DEVICES, KINDS, WORDINGS
+from bundle.ctfindings.phantom.report.phrases import WORDINGS
 from bundle.ctfindings.phantom.report.sentence_frames import listed, pick
 from bundle.ctfindings.phantom.report.site_phrases import overall_place, place
 
@@ -85,26 +85,6 @@ def _tidy(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-_GRADES: tuple[dict[str, tuple[str, ...]], ...] = (
-    {
-        "grade": ("mild", "minimal", "slight", "discrete", ""),
-        "grade_noun": ("slight", "minor", "limited"),
-        "gradely": ("mildly", "slightly", "minimally"),
-        "amount": ("small", "minimal", "tiny"),
-    },
-    {
-        "grade": ("moderate", "moderate", "", ""),
-        "grade_noun": ("moderate", "medium"),
-        "gradely": ("moderately", "distinctly", ""),
-        "amount": ("moderate", "medium-sized", "moderate"),
-    },
-    {
-        "grade": ("marked", "severe", "extensive", "pronounced", ""),
-        "grade_noun": ("considerable", "marked", "severe"),
-        "gradely": ("markedly", "considerably", "severely"),
-        "amount": ("large", "sizeable", "considerable"),
-    },
-)
 _COUNTS = {2: "two", 3: "three", 4: "four"}
 _MANY = ("several", "multiple", "numerous", "scattered")
 _SIDES = {"left": "left-sided", "right": "right-sided", "bilateral": "bilateral"}
@@ -123,7 +103,7 @@ def _size(size_mm: float | None, rng: np.random.Generator) -> str:
 def _slots(
     site: Site, kind: str | None, count: int, severity: float, at: str, rng: np.random.Generator
 ) -> dict[str, str]:
-    level = _GRADES[0 if severity < LOW_SEVERITY else 1 if severity < 0.7 else 2]
+    level = frames.GRADES[0 if severity < LOW_SEVERITY else 1 if severity < 0.7 else 2]
     size = _size(site.size_mm, rng)
     measuring = f"{pick(rng, ('measuring', 'of', 'with a diameter of', 'measuring up to'))} {size}" if size else ""
     return {
@@ -153,12 +133,12 @@ def _noun_phrase(phrase: str, slots: dict[str, str]) -> dict[str, str]:
     return {**slots, "np": text, "bare_np": _bare(text), "is": "are" if plural else "is"}
 
 
-def _nouns(name: str, site: Site, kind: str | None, several: bool) -> tuple[str, ...]:
-    if name == "Medical material":
-        known = next((key for key in (site.kind, site.location) if key in DEVICES), "")
-        return DEVICES[known or ""]
+def _nouns(name: str, site: Site, kind: str | None, several: bool) -> Sequence[str]:
     wording = WORDINGS[name]
-    return wording.several if several else wording.nouns + KINDS.get((name, kind or ""), ())
+    if name == "Medical material":
+        known = next((key for key in (site.kind, site.location) if key in wording.kinds), "")
+        return wording.kinds[known or ""]
+    return wording.several if several else (*wording.nouns, *wording.kinds.get(kind or "", ()))
 
 
 def positive_text(
@@ -176,14 +156,14 @@ def positive_text(
     count = sum(each.count for each in sites)
     kind = site.kind if len({each.kind for each in sites}) == 1 else None
     while True:
-        at = place(wording.domain, sites_of_place, rng)
+        at = place(wording.place, sites_of_place, rng)
         noun = pick(rng, _nouns(name, site, kind, several))
-        if "{side}" in noun and site.side is not None and wording.domain == "pleura":
+        if "{side}" in noun and site.side is not None and wording.place == "pleura":
             at = ""
         slots = _slots(site, kind, count, severity, at, rng)
-        if "{side}" in noun and wording.domain == "pleura" and {each.side for each in sites} >= {"left", "right"}:
+        if "{side}" in noun and wording.place == "pleura" and {each.side for each in sites} >= {"left", "right"}:
             slots["side"] = "bilateral"
-        slots["overall"] = overall_place(wording.domain, sites, rng)
+        slots["overall"] = overall_place(wording.place, sites, rng)
         whole = frame_bank is frames.POSITIVE_FRAMES and wording.sentences and not several and rng.random() < 0.35
         frame = pick(rng, wording.sentences if whole else frame_bank)
         needs_size = "{size_noun}" in frame + ("" if whole else noun) or "largest {measuring}" in frame

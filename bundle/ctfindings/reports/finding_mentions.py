@@ -9,8 +9,8 @@ from types import MappingProxyType
 
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.reports.assertion import Assertion, assertion, split_clauses
+from bundle.ctfindings.reports.body_regions import nearest_region, regions
 from bundle.ctfindings.reports.label_rules import NORMAL_STATEMENTS, RULES
-from bundle.ctfindings.reports.regions import nearest_region, regions
 from bundle.ctfindings.reports.sentences import split_sentences
 
 LABEL_OF_ASSERTION: Mapping[Assertion, int] = MappingProxyType(
@@ -30,7 +30,7 @@ def find_mentions(sentence: str, region: str | None = None) -> Mapping[str, Asse
 
     Args:
         sentence: one sentence.
-        region: the region of ``report_regions`` that the report speaks of where the sentence names none.
+        region: the region of ``body_regions`` that the report speaks of where the sentence names none.
 
     Returns:
         By CT-RATE name; read-only, because the result is cached.
