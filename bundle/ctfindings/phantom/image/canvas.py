@@ -36,12 +36,8 @@ class Canvas:
         extent = np.array(self.shape) * self.spacing
         # The lowest image lies a little under the costophrenic angles.
         self.corner = np.array([-extent[0] / 2, -extent[1] / 2, -68.0 * patient.size - 8.0]) + self.spacing / 2
-        self.turn = np.array(
-            [
-                [np.cos(patient.rotation), -np.sin(patient.rotation)],
-                [np.sin(patient.rotation), np.cos(patient.rotation)],
-            ]
-        )
+        cosine, sine = np.cos(patient.rotation), np.sin(patient.rotation)
+        self.turn = np.array([[cosine, -sine], [sine, cosine]])
         self.offset = np.array(patient.offset)
         self.affine = np.diag([*self.spacing, 1.0])
         self.affine[:3, 3] = np.array(patient.origin) + self.corner
@@ -91,32 +87,26 @@ class Canvas:
         high = np.clip(np.ceil(index.max(0)).astype(int) + 1, 0, self.shape)
         return slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])
 
-    def ellipsoid(
-        self, center: ArrayLike, radii: ArrayLike, margin: float = 0.0, frame: NDArray | None = None
-    ) -> tuple[Box, Floats]:
+    def axes(self, box: Box) -> tuple[Floats, Floats, Floats]:
+        """Body x, y and z of a box in mm; the three broadcast to its shape."""
+        return self.x[box[0], box[1]], self.y[box[0], box[1]], self.z[:, :, box[2]]
+
+    def ellipsoid(self, center: ArrayLike, radii: ArrayLike, margin: float = 0.0) -> tuple[Box, Floats]:
         """A box around an ellipsoid and the approximate signed distance in mm in it, positive inside.
 
         Args:
             center: body mm.
             radii: semi-axes in mm.
-            margin: how far outside the surface the box still reaches, in mm.
-            frame: rows are the directions of the semi-axes (3, 3); the body axes when None.
+            margin: how far the box reaches beyond the surface, in mm.
         """
         center = np.asarray(center, np.float32)
         radii = np.broadcast_to(np.asarray(radii, np.float32), 3)
-        reach = (radii if frame is None else np.full(3, radii.max())) + margin + self.voxel
-        box = self.box(center, reach)
-        dx, dy, dz = (
-            self.x[box[0], box[1]] - center[0],
-            self.y[box[0], box[1]] - center[1],
-            self.z[:, :, box[2]] - center[2],
+        box = self.box(center, radii + margin + self.voxel)
+        x, y, z = self.axes(box)
+        square = (
+            ((x - center[0]) / radii[0]) ** 2 + ((y - center[1]) / radii[1]) ** 2 + ((z - center[2]) / radii[2]) ** 2
         )
-        if frame is None:
-            square = ((dx / radii[0]) ** 2 + (dy / radii[1]) ** 2) + (dz / radii[2]) ** 2
-        else:
-            axes = frame.astype(np.float32)
-            square = sum(((axes[a, 0] * dx + axes[a, 1] * dy + axes[a, 2] * dz) / radii[a]) ** 2 for a in range(3))
-        return box, (1 - np.sqrt(square)) * np.float32(np.cbrt(np.prod(radii)))
+        return box, (1 - np.sqrt(x + y + z)) * np.float32(np.cbrt(np.prod(radii)))
 
     def coverage(self, distance: Floats) -> Floats:
         """Share of a voxel inside a surface, from the signed distance in mm (positive inside)."""
@@ -128,6 +118,11 @@ class Canvas:
         view += share * (hu - view)
         if anatomy is not None:
             self.anatomy[box][share > 0.5] = anatomy
+
+    def fill_box(self, box: Box, share: Floats, hu: float | Floats) -> None:
+        """As ``paint_box``, but denser voxels keep their HU."""
+        view = self.hu[box]
+        view += share * np.maximum(hu - view, 0)
 
     def paint(self, flat: NDArray[np.int64], share: Floats, hu: float | Floats, anatomy: int | None = None) -> None:
         """As ``paint_box``, for flat voxel indices."""
@@ -155,10 +150,9 @@ class Canvas:
         index = self.index(points)
         radii = np.broadcast_to(np.asarray(radii, np.float64), (len(index),))
         # A structure thinner than a voxel is drawn one voxel wide and fainter (partial volume).
-        faint = np.minimum(1.0, (radii / (0.5 * self.voxel)) ** 2 * 0.8 + 0.2 * (radii >= 0.5 * self.voxel)).astype(
-            np.float32
-        )
-        width = np.maximum(radii, 0.5 * self.voxel)
+        half = 0.5 * self.voxel
+        faint = np.minimum(1.0, (radii / half) ** 2 * 0.8 + 0.2 * (radii >= half)).astype(np.float32)
+        width = np.maximum(radii, half)
         steps = np.ceil(width / 2.0).astype(int)
         low, high, limits = self._scratch.size, 0, np.array(self.shape)
         for step in np.unique(steps):
@@ -177,9 +171,8 @@ class Canvas:
                 square = (rest[:, None, 0] + move[None, :, 0]) ** 2
                 square += (rest[:, None, 1] + move[None, :, 1]) ** 2
                 square += (rest[:, None, 2] + move[None, :, 2]) ** 2
-                share = (width[part, None].astype(np.float32) - np.sqrt(square)) / np.float32(self.voxel) + np.float32(
-                    0.5
-                )
+                share = (width[part, None].astype(np.float32) - np.sqrt(square)) / np.float32(self.voxel)
+                share += np.float32(0.5)
                 hit = np.flatnonzero(share.reshape(-1) > 0.02)
                 row, column = np.divmod(hit, len(stencil))
                 at = base[row] + stencil[column]
@@ -194,6 +187,28 @@ class Canvas:
         flat = low + np.flatnonzero(self._scratch[low:high] > 0)
         share = self._scratch[flat]
         self._scratch[flat] = 0
+        return flat, share
+
+    def paint_balls(
+        self,
+        points: ArrayLike,
+        radii: ArrayLike,
+        hu: float,
+        inside: NDArray[np.bool_] | None = None,
+        strength: float = 1.0,
+    ) -> tuple[NDArray[np.int64], Floats]:
+        """Paints a set of balls; returns their flat voxel indices and shares.
+
+        Args:
+            points, radii: as for ``balls``.
+            inside: voxels that may be painted, (X, Y, Z); all when None.
+            strength: factor of the shares in painting.
+        """
+        flat, share = self.balls(points, radii)
+        if inside is not None:
+            keep = inside.reshape(-1)[flat]
+            flat, share = flat[keep], share[keep]
+        self.paint(flat, share * np.float32(strength), hu)
         return flat, share
 
     def smooth_noise(self, rng: np.random.Generator, scale_mm: float, box: Box | None = None) -> Floats:
@@ -217,24 +232,26 @@ def _spline_weights(size: int, step: float) -> Floats:
     return (weights / np.linalg.norm(weights, axis=1, keepdims=True)).astype(np.float32)
 
 
-def curve(points: ArrayLike, step: float = 1.2, columns: ArrayLike | None = None) -> tuple[NDArray, NDArray | None]:
-    """Resamples a polyline (N, 3) smoothly every ``step`` mm; further columns (N,) are resampled alongside."""
-    points = np.asarray(points, np.float64)
-    if len(points) > 2:
-        points, columns = _rounded(points, columns)
-    length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
-    at = np.linspace(0, length[-1], max(2, int(length[-1] / step) + 1))
-    dense = np.stack([np.interp(at, length, points[:, axis]) for axis in range(3)], 1)
-    return dense, None if columns is None else np.interp(at, length, np.asarray(columns, np.float64))
+def curve(points: ArrayLike, step: float = 1.2) -> NDArray:
+    """Resamples a polyline (N, 3) smoothly every ``step`` mm."""
+    return _resampled(np.asarray(points, np.float64), step)
 
 
-def _rounded(points: NDArray, columns: ArrayLike | None) -> tuple[NDArray, NDArray | None]:
-    """Cuts the corners of a polyline twice (Chaikin), keeping both ends."""
-    values = points if columns is None else np.column_stack([points, np.asarray(columns, np.float64)])
-    for _ in range(3):
+def tapered_curve(points: ArrayLike, radii: ArrayLike, step: float) -> tuple[NDArray, NDArray]:
+    """Resamples a polyline (N, 3) and its radii (N,) smoothly every ``step`` mm."""
+    dense = _resampled(np.column_stack([np.asarray(points, np.float64), np.asarray(radii, np.float64)]), step)
+    return dense[:, :3], dense[:, 3]
+
+
+def _resampled(values: NDArray, step: float) -> NDArray:
+    """Resamples rows (N, 3 or more), whose first three columns are points, by length along the rounded polyline."""
+    for _ in range(3 if len(values) > 2 else 0):
+        # Chaikin: corners are cut, both ends stay.
         cut = np.empty((2 * len(values), values.shape[1]))
         cut[0], cut[-1] = values[0], values[-1]
         cut[1:-1:2] = 0.75 * values[:-1] + 0.25 * values[1:]
         cut[2:-1:2] = 0.25 * values[:-1] + 0.75 * values[1:]
         values = cut
-    return values[:, :3], None if columns is None else values[:, 3]
+    length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(values[:, :3], axis=0), axis=1))])
+    at = np.linspace(0, length[-1], max(2, int(length[-1] / step) + 1))
+    return np.stack([np.interp(at, length, column) for column in values.T], 1)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bundle.ctfindings.phantom.case import Site
 from bundle.ctfindings.phantom.image.canvas import BODY, SIDES, Box, curve
 from bundle.ctfindings.phantom.image.healthy_chest import Chest
+from bundle.ctfindings.phantom.image.lung_sampling import Drawn
 
 Regions = list[NDArray[np.int64]]
 
 
 def _metal(chest: Chest, points: ArrayLike, radius: float, hu: float) -> NDArray[np.int64]:
     """Draws a wire or tube and returns its voxels."""
-    flat, share = chest.canvas.balls(points, radius)
-    chest.canvas.paint(flat, share, hu)
+    flat, share = chest.canvas.paint_balls(points, radius, hu)
     return flat[share > 0.3]
 
 
@@ -52,7 +51,7 @@ def _streaks(rng: np.random.Generator, chest: Chest, box: Box, center: NDArray) 
 
 
 def _pacemaker(rng: np.random.Generator, chest: Chest, side: str) -> Regions:
-    s, sign, cava = chest.patient.size, SIDES[side], chest.vena_cava
+    s, sign, cava = chest.patient.size, SIDES[side], chest.vessels.vena_cava
     center, box, region = _case_under_skin(chest, sign, 78 * s, 150 * s, (26, 8, 24), 2800.0)
     regions = [region]
     vein = [
@@ -62,23 +61,23 @@ def _pacemaker(rng: np.random.Generator, chest: Chest, side: str) -> Regions:
         cava[len(cava) // 2],
         cava[-1],
     ]
-    leads = [[center, *vein, chest.heart_center + [8, 10, -10], chest.heart_center + [-22, 26, -28]]]
+    leads = [[center, *vein, chest.heart.center + [8, 10, -10], chest.heart.center + [-22, 26, -28]]]
     if rng.random() < 0.6:
-        leads.append([*vein[-2:], chest.heart_center + [30, 12, 10]])
-    regions += [_metal(chest, curve(lead)[0], 1.5, 2600.0) for lead in leads]
+        leads.append([*vein[-2:], chest.heart.center + [30, 12, 10]])
+    regions += [_metal(chest, curve(lead), 1.5, 2600.0) for lead in leads]
     _streaks(rng, chest, box, center)
     return regions
 
 
 def _catheter(rng: np.random.Generator, chest: Chest, side: str) -> Regions:
-    s, sign, cava = chest.patient.size, SIDES[side], chest.vena_cava
+    s, sign, cava = chest.patient.size, SIDES[side], chest.vessels.vena_cava
     entry = np.array([sign * 55, 20, 200] if rng.random() < 0.5 else [sign * 28, 8, 222]) * s
     end = int(rng.uniform(0.7, 1.0) * (len(cava) - 1))
-    regions = [_metal(chest, curve([entry, cava[0] + [0, 0, 4], *cava[3:end:8], cava[end]])[0], 1.6, 1700.0)]
+    regions = [_metal(chest, curve([entry, cava[0] + [0, 0, 4], *cava[3:end:8], cava[end]]), 1.6, 1700.0)]
     if rng.random() < 0.4:
         # A port under the skin.
         center, _, region = _case_under_skin(chest, sign, 70 * s, 142 * s, (11, 7, 11), 1900.0)
-        tunnel = curve([center, np.array([sign * 55 * s, center[1] - 10, 172 * s]), entry])[0]
+        tunnel = curve([center, np.array([sign * 55 * s, center[1] - 10, 172 * s]), entry])
         regions += [region, _metal(chest, tunnel, 1.4, 1500.0)]
     return regions
 
@@ -102,17 +101,15 @@ def _chest_tube(rng: np.random.Generator, chest: Chest, side: str) -> Regions:
     inlet = points[np.abs(points - np.array([SIDES[side] * 125, 0, 50]) * s).sum(1).argmin()]
     tip = points[np.argsort(points[:, 2])[-int(rng.integers(5, 60))]]
     bend = inlet * [0.96, 1, 1] + np.array([0, -20, 40]) * s
-    line = curve([inlet + [SIDES[side] * 55, -6, -14], inlet, bend, tip])[0]
-    flat, share = canvas.balls(line, 4.6)
-    canvas.paint(flat, share, 650.0)
-    bore, part = canvas.balls(line, 2.4)
-    canvas.paint(bore, part, -700.0)
+    line = curve([inlet + [SIDES[side] * 55, -6, -14], inlet, bend, tip])
+    flat, share = canvas.paint_balls(line, 4.6, 650.0)
+    canvas.paint_balls(line, 2.4, -700.0)
     return [flat[share > 0.5], _metal(chest, line + [0, 4.2, 0], 1.0, 2200.0)]
 
 
 def _clips(rng: np.random.Generator, chest: Chest, side: str) -> Regions:
     s = chest.patient.size
-    centers = chest.hila[side] + rng.normal(0, 1, (int(rng.integers(6, 15)), 3)) * np.array([10, 9, 26]) * s
+    centers = chest.vessels.hila[side] + rng.normal(0, 1, (int(rng.integers(6, 15)), 3)) * np.array([10, 9, 26]) * s
     headings = rng.normal(0, 1, centers.shape)
     headings /= np.linalg.norm(headings, axis=1, keepdims=True)
     ends = pairwise(np.stack([centers - 3 * headings, centers + 3 * headings], 1).reshape(-1, 3))
@@ -135,19 +132,11 @@ DEVICES: dict[str, tuple[float, float | None, Callable[[np.random.Generator, Che
 }
 
 
-def draw_medical_material(
-    rng: np.random.Generator, chest: Chest, severity: float
-) -> tuple[list[Site], list[NDArray[np.int64]]]:
+def draw_medical_material(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:
     """One or two of: pacemaker, central venous catheter, sternal wires, chest tube, surgical clips."""
     shares = [share for share, _, _ in DEVICES.values()]
-    sites, regions = [], []
     for kind in rng.choice(list(DEVICES), size=1 + int(rng.random() < 0.25), replace=False, p=shares):
         _, left, draw = DEVICES[str(kind)]
         side = "left" if rng.random() < (0.5 if left is None else left) else "right"
         region = np.unique(np.concatenate(draw(rng, chest, side)))
-        center = chest.canvas.center(region)
-        sites.append(
-            Site("Medical material", severity, None if left is None else side, str(kind), str(kind), center_mm=center)
-        )
-        regions.append(region)
-    return sites, regions
+        yield Drawn(region, None if left is None else side, str(kind), str(kind))

@@ -21,7 +21,7 @@ def draw_skeleton(
     marrow = float(np.clip(rng.normal(185 - 1.3 * (patient.age - 55), 30), 70, 300))
     outside = (canvas.anatomy != LUNG) & (canvas.anatomy != AORTA)
     box = canvas.box((0, -70 * s, 80 * s), (30 * s, 45 * s, 400))
-    x, y, z = canvas.x[box[0], box[1]], canvas.y[box[0], box[1]], canvas.z[:, :, box[2]]
+    x, y, z = canvas.axes(box)
     period = 25.0 * s
     phase = np.abs(((z / period + rng.random()) % 1) - 0.5) * period
     vertebra = (1 - np.sqrt((x / (18 * s)) ** 2 + ((y + 66 * s) / (15 * s)) ** 2)) * np.float32(16 * s)
@@ -54,7 +54,7 @@ def draw_skeleton(
         for sign in SIDES.values():
             wobble = rng.normal(0, 1.0)
             line = np.stack([sign * px * (reach * scale + 4.5), py * (reach * scale + 4.5), level + wobble], 1)
-            dense, _ = curve(line, 2.6)
+            dense = curve(line, 2.6)
             lines.append(dense)
             sizes.append(np.full(len(dense), 4.6 * s))
     points, radii = np.concatenate(lines), np.concatenate(sizes)
@@ -68,15 +68,8 @@ def draw_skeleton(
 
     clavicles = []
     for sign in SIDES.values():
-        line, _ = curve(
-            [
-                [sign * 16 * s, front * 0.72, 168 * s],
-                [sign * 55 * s, front * 0.70, 184 * s],
-                [sign * 105 * s, front * 0.2, 208 * s],
-            ],
-            2.5,
-        )
-        clavicles.append(line)
+        course = np.array([[sign * 16 * s, front * 0.72, 168 * s], [sign * 55 * s, front * 0.70, 184 * s]])
+        clavicles.append(curve([*course, [sign * 105 * s, front * 0.2, 208 * s]], 2.5))
     flat, share = canvas.balls(np.concatenate(clavicles), 5.2 * s)
     free = canvas.anatomy.reshape(-1)[flat] >= MEDIASTINUM
     canvas.paint(flat[free], share[free], marrow + 220, BODY)

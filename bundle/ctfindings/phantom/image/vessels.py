@@ -1,4 +1,4 @@
-"""Branching tubes: the bronchi and the pulmonary vessels grow from the hilum to points of the lung."""
+"""Bronchi and pulmonary vessels: trees that grow from the hilum to points of the lung."""
 
 from __future__ import annotations
 
@@ -8,7 +8,27 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.ctfindings.phantom.image.canvas import curve
+from bundle.ctfindings.phantom.image.canvas import AORTA, LUNG, MEDIASTINUM, SIDES, Canvas, Floats, curve, tapered_curve
+from bundle.ctfindings.phantom.patient import Patient
+
+
+@dataclass
+class Spots:
+    """A sample of lung points.
+
+    Attributes:
+        points: body mm, (N, 3).
+        depth: depth under the lung surface in mm, (N,).
+        side: ``right`` or ``left``, (N,).
+        lobe: name of the lobe, (N,).
+        height: 0 at the lowest point, 1 at the highest, (N,).
+    """
+
+    points: Floats
+    depth: Floats
+    side: NDArray[np.str_]
+    lobe: NDArray[np.str_]
+    height: Floats
 
 
 @dataclass
@@ -19,18 +39,14 @@ class Branch:
         points: centre line, body mm, (N, 3), about one point per 1.5 mm.
         radii: inner radius in mm at each point, (N,).
         generation: number of forks between the root and here.
-        side: ``right`` or ``left``.
     """
 
     points: NDArray
     radii: NDArray
     generation: int
-    side: str
 
 
-def grow_tree(
-    targets: NDArray, trunk: Sequence[NDArray], root_mm: float, leaf_mm: float, side: str, step: float
-) -> list[Branch]:
+def grow_tree(targets: NDArray, trunk: Sequence[NDArray], root_mm: float, leaf_mm: float, step: float) -> list[Branch]:
     """Connects every target to the tree grown so far, near ones first, and sizes the branches by what they supply.
 
     Args:
@@ -83,8 +99,56 @@ def grow_tree(
         rows = np.array(chain)
         sizes = radius[rows].copy()
         sizes[0] = sizes[1]
-        points, radii = curve(nodes[rows], 1.5, sizes)
-        assert radii is not None
-        branches.append(Branch(points, radii, generation, side))
+        branches.append(Branch(*tapered_curve(nodes[rows], sizes, 1.5), generation))
         stack += [(child, node, generation + 1) for child in children[node]]
     return branches
+
+
+def draw_bronchi_and_vessels(
+    rng: np.random.Generator, canvas: Canvas, patient: Patient, spots: Spots, hila: dict[str, NDArray], soft: float
+) -> tuple[list[Branch], tuple[NDArray[np.int64], Floats]]:
+    """Draws the trachea, the bronchi, and the pulmonary arteries and veins.
+
+    Args:
+        hila: the hilum of each side in body mm.
+        soft: HU of soft tissue.
+
+    Returns:
+        The bronchi, and the flat voxel indices and shares of the air in them.
+    """
+    s = patient.size
+    carina = np.array([2 * s, -18 * s, 112 * s])
+    trachea = np.array([[2 * s, -8 * s, 225 * s], [2 * s, -12 * s, 165 * s], carina]) + np.array(
+        [rng.normal(0, 3 * s), 0, 0]
+    ) * np.array([[1], [0.5], [0]])
+    bronchi: list[Branch] = []
+    arteries: list[Branch] = []
+    veins: list[Branch] = []
+    for side, sign in SIDES.items():
+        here = spots.side == side
+        points, depth = spots.points[here], spots.depth[here]
+        hilum = hila[side] + np.array([0, -6, -4 if side == "left" else 2]) * s
+        inner = rng.permutation(np.flatnonzero(depth > 10))[:34]
+        bronchi += grow_tree(points[inner], [carina, hilum], root_mm=5.8 * s, leaf_mm=1.3, step=9.0)
+        outer = rng.permutation(np.flatnonzero(depth > 3))[:180]
+        trunk = [hila[side], hila[side] + np.array([sign * 10, -4, -12]) * s]
+        arteries += grow_tree(points[outer], trunk, root_mm=8.0 * s, leaf_mm=0.85, step=8.0)
+        low = hila[side] + np.array([-sign * 6, -4, -30]) * s
+        drained = rng.permutation(np.flatnonzero(depth > 4))[:90]
+        trunk = [low - np.array([sign * 14, 0, 4]) * s, low]
+        veins += grow_tree(points[drained], trunk, root_mm=6.0 * s, leaf_mm=0.85, step=9.0)
+    drawn = arteries + veins
+    points, sizes = np.concatenate([b.points for b in drawn]), np.concatenate([b.radii for b in drawn])
+    inside = (canvas.anatomy == LUNG) | (canvas.anatomy == MEDIASTINUM)
+    canvas.paint_balls(points, sizes, patient.blood_hu[1], inside)
+
+    tracheal = curve(trachea, 2.0)
+    points = np.concatenate([tracheal] + [b.points for b in bronchi])
+    sizes = np.concatenate([np.full(len(tracheal), 8.8 * s)] + [b.radii for b in bronchi])
+    # Walls under a millimetre hardly show outside the mediastinum.
+    flat, share = canvas.balls(points, sizes + np.clip(0.28 * sizes, 0.5, 1.8))
+    ids = canvas.anatomy.reshape(-1)[flat]
+    keep = ids != AORTA
+    flat, share = flat[keep], share[keep]
+    canvas.paint(flat, share * np.where(ids[keep] == LUNG, 0.55, 1.0).astype(np.float32), soft - 15)
+    return bronchi, canvas.paint_balls(points, sizes, -970, canvas.anatomy != AORTA)
