@@ -102,10 +102,8 @@ class Canvas:
         center = np.asarray(center, np.float32)
         radii = np.broadcast_to(np.asarray(radii, np.float32), 3)
         box = self.box(center, radii + margin + self.voxel)
-        x, y, z = self.axes(box)
-        square = (
-            ((x - center[0]) / radii[0]) ** 2 + ((y - center[1]) / radii[1]) ** 2 + ((z - center[2]) / radii[2]) ** 2
-        )
+        parts = zip(self.axes(box), center, radii, strict=True)
+        x, y, z = (((axis - middle) / radius) ** 2 for axis, middle, radius in parts)
         return box, (1 - np.sqrt(x + y + z)) * np.float32(np.cbrt(np.prod(radii)))
 
     def coverage(self, distance: Floats) -> Floats:
