@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bundle.ctfindings import findings
 from bundle.ctfindings.findings import FINDING_NAMES, FINDINGS, LABEL_SETS, TEMPLATES, fill_template, finding_index
 
 ANATOMY_OF_COLUMN = ["thorax", "aorta", "heart", "heart", "heart", "esophagus", "mediastinum"] + [
@@ -22,6 +23,12 @@ def _words(text: str) -> str:
 def test_eighteen_distinct_findings_each_with_the_anatomy_of_its_column():
     assert len(set(FINDING_NAMES)) == len(FINDINGS) == 18
     assert [finding.anatomy for finding in FINDINGS] == ANATOMY_OF_COLUMN
+
+
+def test_a_misspelled_field_of_the_table_is_an_error():
+    entry = {**findings._TABLE["finding"][0], "synonym": ["x"]}
+    with pytest.raises(TypeError, match="synonym"):
+        findings._finding(**entry)
 
 
 def test_order_is_that_of_the_ctrate_label_table():

@@ -1,4 +1,4 @@
-"""What one synthetic study contains: the record that the renderer fills and the report writer reads."""
+"""The content of one synthetic study: the renderer fills it, the report writer reads it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Site:
     Attributes:
         finding: CT-RATE name of the finding.
         severity: 0 (barely visible) to 1 (gross).
-        side: ``left``, ``right``, ``bilateral`` or None where a side makes no sense.
+        side: ``left``, ``right``, ``bilateral``, or None for a finding without a side.
         location: lobe, artery, node station or device position; None when diffuse.
         kind: subtype, such as ``solid`` for a nodule or ``pacemaker`` for a device.
         size_mm: largest diameter in mm, None when diffuse.
-        count: how many occurrences the site stands for.
+        count: number of occurrences that the site stands for.
         center_mm: centre of the rendered mask in world RAS mm.
     """
 
@@ -32,9 +32,10 @@ class Site:
 
 @dataclass
 class Case:
-    """One synthetic patient and scan, with what was rendered into it.
+    """One synthetic patient and scan with the rendered sites.
 
     Attributes:
+        seed: seed of the data set.
         labels: 0 or 1 for each of the 18 findings, in the order of ``FINDINGS``.
         spacing: voxel size in mm, (3,).
         image_count: number of axial images; image 1 is the most superior one.
@@ -55,7 +56,7 @@ class Case:
     series: int = 2
 
     def image_of_z(self, z_mm: float) -> int:
-        """Number of the axial image nearest to a world z in mm, counted from 1 at the top."""
+        """Number of the axial image nearest to a world z in mm; image 1 is at the top."""
         index = round((z_mm - self.z_bottom_mm) / self.spacing[2])
         return self.image_count - min(max(index, 0), self.image_count - 1)
 

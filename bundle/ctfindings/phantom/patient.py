@@ -1,6 +1,4 @@
-"""Who is scanned and how: age, build, position in the field of view, contrast, noise and voxel size of one synthetic
-scan.
-"""
+"""A synthetic patient and the settings of the scan: age, build, position, contrast, noise, voxel size."""
 
 from __future__ import annotations
 
@@ -18,10 +16,11 @@ class Patient:
         fat_mm: thickness of the subcutaneous fat in mm.
         heart_scale: size of the heart relative to a normal one.
         blood_hu: attenuation of the blood in HU, (left heart and aorta, right heart and pulmonary arteries).
-        rotation: turn of the body about its long axis in radians.
+        rotation: rotation of the body about its long axis in radians.
         offset: shift of the body in the field of view in mm, (2,).
         extent: size of the field in mm, (3,).
         spacing: voxel size in mm, (3,).
+        origin: shift of the world origin in mm, (3,).
         noise_hu: standard deviation of the image noise in HU.
         lung_hu: mean attenuation of the aerated lung in HU.
         table: whether the CT table is in the image.
@@ -48,8 +47,8 @@ def sample_patient(rng: np.random.Generator, latent_age: float, cardiomegaly: bo
     """Draws a patient.
 
     Args:
-        latent_age: a standard normal number that the labels depend on.
-        cardiomegaly: whether the heart is enlarged; a gap lies between the two ranges, so that the label is true.
+        latent_age: standard normal variable that correlates with the labels.
+        cardiomegaly: whether the heart is enlarged. The two ranges of heart size do not touch.
     """
     sex = str(rng.choice(["F", "M"]))
     age = int(np.clip(round(56 + 16 * latent_age), 18, 95))

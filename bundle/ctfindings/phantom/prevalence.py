@@ -1,4 +1,4 @@
-"""Which findings a synthetic patient has: CT-RATE's rates joined by a Gaussian copula."""
+"""The findings of a synthetic patient: CT-RATE's rates joined by a Gaussian copula."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bundle.ctfindings.findings import FINDING_NAMES
 
 _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 PREVALENCE: dict[str, float] = _TABLE["prevalence"]
-"""Share of scans with each finding."""
+"""Share of scans with each finding in CT-RATE."""
 
 _NORMAL = NormalDist()
 

@@ -1,9 +1,9 @@
-"""What a clause of a report says of a finding: present, absent, uncertain or history.
+"""Assertion of a finding in a clause of a report: present, absent, uncertain or history.
 
-Own rules in the manner of NegEx (Chapman et al., "A simple algorithm for identifying negated findings and diseases in
-discharge summaries", J Biomed Inform 2001, https://doi.org/10.1006/jbin.2001.1029): cues with a scope that ends where
-the clause ends, and pseudo-cues that look like a negation and are none. Uncertainty is a value of its own, as in
-CheXpert (Irvin et al., AAAI 2019, https://arxiv.org/abs/1901.07031). All texts here are in lower case.
+Rules after NegEx (Chapman et al., "A simple algorithm for identifying negated findings and diseases in discharge
+summaries", J Biomed Inform 2001, https://doi.org/10.1006/jbin.2001.1029): the scope of a cue ends with its clause, and
+pseudo-cues look like a negation but deny nothing. Uncertainty is a separate value, as in CheXpert (Irvin et al., AAAI
+2019, https://arxiv.org/abs/1901.07031). All texts are in lower case.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bundle.ctfindings.reports.word_lists import read_alternatives
 
 
 class Assertion(IntEnum):
-    """What is said of a mention; of several mentions the highest counts."""
+    """Assertion of a mention; the highest of several mentions counts."""
 
     ABSENT = 0
     HISTORICAL = 1
@@ -31,13 +31,13 @@ _PREDICATE = re.compile(
     r"|there\s+(?:is|are|was|were)\b|increased\b|decreased\b|shows?\b|demonstrates?\b|is\b|are\b|was\b|were\b|has\b"
     r"|have\b)",
 )
-# A clause ends here whatever stands around it.
+# These always end a clause.
 _HARD = re.compile(
     r"\s*[;•]\s*|:\s+(?!none|absent|negative|no\b)|\.\s+"
     r"|\s+(?=(?:but|however|although|though|whereas|nevertheless|yet)\b)"
     r"|,?\s+(?=(?:except(?: for)?|apart from|other than|aside from|besides|with the exception of)\b)",
 )
-# A clause ends here when both sides have a predicate of their own, or the right side starts a statement.
+# These end a clause when both sides have a predicate, or when the right side starts a statement.
 _SOFT = re.compile(r",\s+(?:and\s+)?|\s+and\s+|\s+while\s+|\s+-\s+")
 _STARTS_STATEMENT = re.compile(rf"(?:{_WORDS['statement_start']})")
 
@@ -59,7 +59,7 @@ _POST_NEGATION = re.compile(
     r"|\b(?:is|are|was|were|can be|could be)\s+(?:absent|negative|excluded|ruled out|no longer|removed|withdrawn)\b"
     rf"|\bbeen (?:removed|withdrawn|excluded)\b|\b(?:{_WORDS['gone']})\b|\(-\)|:\s*(?:none|absent|negative)\b",
 )
-# "not observed in the previous examination" speaks of the earlier scan; "did not reach pathological size" of a size.
+# "Not observed in the previous examination" describes the earlier scan.
 _PSEUDO_POST = re.compile(
     rf"\bnot\s+(?:\w+\s+){{0,2}}?{_SEEN}\s+(?:\w+\s+){{0,3}}?(?:previous|prior|earlier|old|former|last)\b"
     r"|\bnot (?:be )?(?:evaluated|characteri[sz]ed|differentiated|excluded|ruled out)\b"
@@ -69,9 +69,9 @@ _UNCERTAIN = re.compile(
     rf"\b(?:may|might|could|can)\s+(?:also\s+|not\s+)?(?:{_WORDS['doubtful_verb']})\b|\b(?:{_WORDS['doubt']})\b"
     r"|\b(?:cannot|can not|could not|not) be (?:excluded|ruled out|differentiated)\b",
 )
-# History up to the next verb: "the patient, who underwent lobectomy, has an effusion" has one.
+# History up to the next verb: in "the patient, who underwent lobectomy, has an effusion" the effusion is present.
 _HISTORY = re.compile(rf"\b(?:{_WORDS['history']})\b")
-# An earlier scan, for the whole clause; "compared with the previous examination" speaks of this one.
+# An earlier scan, for the whole clause; "compared with the previous examination" describes this one.
 _EARLIER = re.compile(
     r"(?<!compared with )(?<!compared to )(?<!according to )\bin (?:the |his |her )?(?:previous|prior|earlier|old) "
     r"(?:\w+ )?(?:examination|ct|study|scan|imaging)s?\b"
@@ -79,10 +79,10 @@ _EARLIER = re.compile(
 
 
 def split_clauses(sentence: str) -> list[tuple[int, int]]:
-    """Cuts a sentence where the scope of a negation ends.
+    """Splits a sentence where the scope of a negation ends.
 
-    At semicolons, "but", "except for" and the like always; at a comma or "and" only between two statements, so that
-    "nodule, consolidation and effusion were not observed" is one clause and "the trachea is open and no mass was seen"
+    Semicolons, "but", "except for" and the like always end a clause; a comma or "and" only between two statements:
+    "nodule, consolidation and effusion were not observed" is one clause, "the trachea is open and no mass was seen" is
     two.
 
     Returns:
@@ -93,7 +93,7 @@ def split_clauses(sentence: str) -> list[tuple[int, int]]:
     for cut in [*_HARD.finditer(sentence), None]:
         end = cut.start() if cut else len(sentence)
         if cut and cut[0].startswith(":") and sentence.count(" ", start, end) < 2:
-            continue  # a heading belongs to what it heads: "Lymph nodes: enlarged"
+            continue  # A heading stays with its statement: "Lymph nodes: enlarged".
         clauses += _soft_clauses(sentence, start, end)
         start = cut.end() if cut else end
     return [clause for clause in clauses if clause[0] < clause[1]]
@@ -115,7 +115,7 @@ def _soft_clauses(sentence: str, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def assertion(clause: str, start: int, end: int) -> Assertion:
-    """What a clause says of the mention ``clause[start:end]``."""
+    """The assertion of the mention ``clause[start:end]``."""
     if _negated(clause, start, end):
         return Assertion.ABSENT
     if _EARLIER.search(clause, 0, start) or any(
@@ -135,15 +135,10 @@ def _negated(clause: str, start: int, end: int) -> bool:
         if any(first <= cue.start() < last for first, last in pseudo):
             continue
         between = clause[cue.end() : start]
-        # "nodule without calcification is seen ... with emphysema": the scope of "without" ends at the next comma or
-        # verb.
-        if (
-            cue[0] in ("without", "absent", "rather than")
-            and cue.start() > 0
-            and ("," in between or _PREDICATE.search(between))
-        ):
-            continue
-        return True
+        # The scope of "without" ends at the next comma or verb: "nodule without calcification is seen with emphysema".
+        narrow = cue[0] in ("without", "absent", "rather than") and cue.start() > 0
+        if not (narrow and ("," in between or _PREDICATE.search(between))):
+            return True
     pseudo_post = [match.span() for match in _PSEUDO_POST.finditer(clause)]
     for cue in _POST_NEGATION.finditer(clause, end):
         if any(first < cue.end() and cue.start() < last for first, last in pseudo_post):
@@ -153,7 +148,7 @@ def _negated(clause: str, start: int, end: int) -> bool:
 
 
 def _doubted(clause: str, start: int, end: int) -> bool:
-    """A question mark right behind the mention, or a cue of doubt in front of it or right behind it."""
+    """Whether a question mark follows the mention, or a cue of doubt precedes or follows it."""
     tail = clause[end : end + 40]
     question = tail.find("?")
     if question >= 0 and not re.search(r"[,(]", tail[:question]):

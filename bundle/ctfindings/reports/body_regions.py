@@ -1,4 +1,4 @@
-"""Which region of the body a sentence of a report speaks of, and which of the six anatomies that is."""
+"""The regions of the body that a sentence of a report names, and the anatomy of each."""
 
 from __future__ import annotations
 
@@ -18,14 +18,12 @@ REGION_ANATOMY: dict[str, str] = {region: entry["anatomy"] for region, entry in 
 
 @lru_cache(maxsize=1 << 16)
 def regions(text: str) -> tuple[tuple[str, int, int], ...]:
-    """Mentions of regions in a text in lower case, in its order, as (region, start, end)."""
+    """Mentions of regions in a text in lower case, in order, as (region, start, end)."""
     return tuple((match.lastgroup or "", match.start(), match.end()) for match in _PATTERN.finditer(text))
 
 
 def nearest_region(mentions: Sequence[tuple[str, int, int]], start: int, end: int) -> str | None:
-    """The region whose words are nearest to ``[start, end)``; of two at the same distance the earlier. None without
-    any.
-    """
+    """The region whose words are nearest to ``[start, end)``, the earlier of two; None without mentions."""
     best, distance = None, 10**9
     for region, first, last in mentions:
         gap = max(first - end, start - last, 0)

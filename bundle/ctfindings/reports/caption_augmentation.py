@@ -1,4 +1,4 @@
-"""Clinical-aware augmentation of captions: another order of the sentences, and fewer of them."""
+"""Clinical-aware augmentation of captions: shuffles and omits sentences."""
 
 from __future__ import annotations
 
@@ -17,29 +17,26 @@ from bundle.ctfindings.reports.statements import Kind, read_statement
 
 
 class RandCaptionsd(RandomizableTransform, MapTransform):
-    """Shuffles the sentences of each anatomy's caption, and leaves some out, without changing what the caption says of
-    health and disease.
+    """Shuffles the sentences of each caption and omits some of them, without changing whether the caption is normal.
 
-    The clinical-aware text augmentation of CA-GCL (https://arxiv.org/abs/2605.13544), whose two ideas are published and
-    whose settings are our reading: *permutation invariance* (what a report says does not depend on the order of its
-    sentences) and *partial completeness* (a report that leaves out findings still describes the scan). Two constraints
-    hold. A caption that is flagged abnormal keeps at least one sentence that states an abnormality of its anatomy;
-    where no sentence is recognised as one, the caption is shuffled and keeps all. Flags and identities
-    (``caption_normal``, ``caption_id``) are those of the original caption: they are never read from the text
-    afterwards.
+    The clinical-aware text augmentation of CA-GCL (https://arxiv.org/abs/2605.13544). Its two ideas are published, its
+    settings are our reading: *permutation invariance* (the order of the sentences carries no meaning) and *partial
+    completeness* (a report that omits findings still describes the scan). A caption that is flagged abnormal keeps at
+    least one sentence that states an abnormality of its anatomy; if no sentence is recognised as one, the caption keeps
+    all sentences. Flags and identities (``caption_normal``, ``caption_id``) remain those of the original caption.
 
     Args:
-        keys: key of the captions, a mapping of anatomy names to texts; other keys of the study stay as they are.
+        keys: key of the captions, a mapping of anatomy names to texts.
         shuffle_prob: probability that the sentences of a caption are shuffled, drawn for each anatomy.
-        drop_prob: probability that a caption loses sentences, drawn for each anatomy.
-        min_keep: least share of the sentences that stays, drawn uniformly from ``[min_keep, 1]``; at least one sentence
-            stays.
-        prob: probability that a study is augmented at all.
-        versions: how many versions of a caption there are in all, the same in every process and run, from which one is
-            drawn; an encoder that keeps what it has read then reads each once. 0 makes a new one every time.
+        drop_prob: probability that sentences of a caption are omitted, drawn for each anatomy.
+        min_keep: lower limit of the share of sentences that remain, drawn uniformly from ``[min_keep, 1]``; one
+            sentence always remains.
+        prob: probability that a study is augmented.
+        versions: number of versions of each caption, the same in every process and run, of which one is drawn: a text
+            encoder with a cache reads each version once. 0 makes a new version every time.
         normal_key: key of the flags ``[K]`` in the order of the anatomy table; without it every caption counts as
             abnormal.
-        allow_missing_keys: studies without captions pass.
+        allow_missing_keys: whether studies without captions pass unchanged.
 
     Raises:
         ValueError: when a probability or ``min_keep`` lies outside [0, 1], or ``versions`` is below 0.
@@ -62,16 +59,12 @@ class RandCaptionsd(RandomizableTransform, MapTransform):
         normal_key: str = "caption_normal",
         allow_missing_keys: bool = True,
     ) -> None:
-        for name, value in (
-            ("shuffle_prob", shuffle_prob),
-            ("drop_prob", drop_prob),
-            ("min_keep", min_keep),
-            ("prob", prob),
-        ):
+        shares = {"shuffle_prob": shuffle_prob, "drop_prob": drop_prob, "min_keep": min_keep, "prob": prob}
+        for name, value in shares.items():
             if not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name} is {value}; it must lie between 0 and 1")
+                raise ValueError(f"{name}: expected a number between 0 and 1, got {value}")
         if versions < 0:
-            raise ValueError(f"versions is {versions}; it must be 0, for a new one every time, or more")
+            raise ValueError(f"versions: expected 0 (a new version every time) or more, got {versions}")
         MapTransform.__init__(self, keys, allow_missing_keys)
         RandomizableTransform.__init__(self, prob)
         self.shuffle_prob = shuffle_prob
@@ -81,7 +74,7 @@ class RandCaptionsd(RandomizableTransform, MapTransform):
         self.normal_key = normal_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """A study with augmented captions; the given one is not changed."""
+        """A copy of the study with augmented captions."""
         study = dict(data)
         self.randomize(None)
         if not self._do_transform:
@@ -100,14 +93,7 @@ class RandCaptionsd(RandomizableTransform, MapTransform):
         return self.version(text, anatomy, normal, int(self.R.randint(self.versions)))
 
     def version(self, text: str, anatomy: str, normal: bool, number: int) -> str:
-        """One of the versions of a caption.
-
-        Args:
-            text: the caption.
-            anatomy: its anatomy.
-            normal: its flag.
-            number: below ``versions``.
-        """
+        """Version ``number`` of a caption, counted from 0."""
         return self._augmented(text, anatomy, normal, RandomState([zlib.crc32(text.encode()), number]))
 
     def _augmented(self, text: str, anatomy: str, normal: bool, state: RandomState) -> str:
@@ -121,9 +107,7 @@ class RandCaptionsd(RandomizableTransform, MapTransform):
 
 
 def _subset(abnormal: Sequence[bool], share: float, keeps_abnormal: bool, state: RandomState) -> list[int]:
-    """Indices, in order, of a random share of the sentences, at least one; with an abnormal one among them when that is
-    asked for.
-    """
+    """Sorted indices of a random share of the sentences, at least one; with ``keeps_abnormal`` one is abnormal."""
     count = max(1, round(share * len(abnormal)))
     kept = sorted(int(i) for i in state.permutation(len(abnormal))[:count])
     if keeps_abnormal and not any(abnormal[i] for i in kept):
@@ -136,9 +120,8 @@ def _subset(abnormal: Sequence[bool], share: float, keeps_abnormal: bool, state:
 def sentences_with_flags(caption: str, anatomy: str) -> tuple[tuple[str, ...], tuple[bool, ...]]:
     """Sentences of a caption, and which of them state an abnormality of its anatomy.
 
-    Where none does by the rules of ``report_statements``, sentences that state any abnormality are taken, and then
-    those that neither deny nor call normal nor remark on the examination: captions in other words than the rules know
-    still keep what is likeliest abnormal.
+    If the rules of ``statements`` find none, the sentences that state an abnormality of any anatomy are flagged, and
+    without such sentences those of kind ``OTHER``, which are the likeliest to be abnormal.
     """
     sentences = tuple(sentence.text for sentence in split_sentences(caption))
     statements = [read_statement(sentence) for sentence in sentences]

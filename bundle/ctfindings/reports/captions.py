@@ -1,4 +1,4 @@
-"""From the text of a report to what training reads: a caption of each anatomy, whether it is normal, and the 18 labels."""
+"""From the text of a report to a caption of each anatomy, whether it is normal, and the 18 labels."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from bundle.ctfindings.reports.sentences import split_sentences
 from bundle.ctfindings.reports.statements import Kind, Statement, read_statement
 
 _EMPTY = re.compile(r"\s*(?:not given|none|n/?a|nan|-+)?\s*\.?\s*", re.IGNORECASE)
-# A sentence without a region that goes on about what came before: "It is stable.", "The largest measures 8 mm."
+# A sentence without a region that continues the sentence before it: "It is stable.", "The largest measures 8 mm."
 _CONTINUES = re.compile(
-    r"(?:.*\blumens?\b)|(?:it|its|they|this|these|those|the|such|in addition|also|both|some|most|an?other|one of|however|apart from|"
-    r"compared)\b",
+    r"(?:.*\blumens?\b)|(?:it|its|they|this|these|those|the|such|in addition|also|both|some|most|an?other|one of|"
+    r"however|apart from|compared)\b",
     re.IGNORECASE,
 )
 
@@ -26,7 +26,7 @@ class Caption:
 
     Attributes:
         text: its sentences, those of the impression first.
-        normal: none of them states an abnormality of this anatomy.
+        normal: whether no sentence states an abnormality of this anatomy.
     """
 
     text: str
@@ -39,8 +39,8 @@ class ReadReport:
 
     Attributes:
         labels: 1, 0 or -1 (unknown) for each of the 18 findings, in the order of the finding table.
-        captions: by anatomy name; an anatomy that the report does not speak of has none.
-        unplaced: sentences that name no anatomy and continue none; they are in the caption of the thorax only.
+        captions: captions by anatomy name; an anatomy that the report does not mention has none.
+        unplaced: sentences without an anatomy that continue no other sentence; only the thorax caption has them.
     """
 
     labels: list[int]
@@ -59,21 +59,21 @@ class _Placed:
 def read_report(findings: str, impression: str = "", uncertain: int = -1) -> ReadReport:
     """Reads a report by rules, without a language model.
 
-    The caption of an anatomy is what the impression says of it and then what the findings say, as in fVLM (Shui et al.,
-    ICLR 2025, https://arxiv.org/abs/2501.14548), each sentence once. The thorax stands for the whole scan: its caption
-    is the impression (without one, the abnormal findings) with the sentences on bones, abdomen, soft tissue and
-    material. Remarks on technique and recommendations are left out.
+    The caption of an anatomy has its sentences of the impression and then of the findings section, each once, as in
+    fVLM (Shui et al., ICLR 2025, https://arxiv.org/abs/2501.14548). The thorax stands for the whole scan: its caption
+    has the impression (without one, the abnormal findings) and the sentences on bones, abdomen, soft tissue and medical
+    material. Captions omit remarks on technique and recommendations.
 
     Args:
-        findings: the findings section, or a whole report; CT-RATE's "Not given." is empty.
+        findings: the findings section, or a whole report; "Not given." counts as empty.
         impression: the impression section.
-        uncertain: label of a finding that is only stated in doubt: 1, 0 or -1.
+        uncertain: label of a finding that the report only suspects: 1, 0 or -1.
 
     Raises:
-        ValueError: when ``uncertain`` is none of these.
+        ValueError: when ``uncertain`` is not 1, 0 or -1.
     """
     if uncertain not in (-1, 0, 1):
-        raise ValueError(f"uncertain is {uncertain!r}; it can be 1, 0 or -1")
+        raise ValueError(f"uncertain: expected 1, 0 or -1, got {uncertain!r}")
     placed: list[_Placed] = []
     unplaced: list[str] = []
     for section, text in (("impression", impression), ("findings", findings)):
@@ -87,7 +87,7 @@ def read_report(findings: str, impression: str = "", uncertain: int = -1) -> Rea
 
 
 def _place(text: str, section: str) -> list[tuple[_Placed, bool]]:
-    """Sentences of a section with their anatomies, and whether none was found."""
+    """Sentences of a section with their anatomies, and whether no anatomy was found."""
     if _EMPTY.fullmatch(text):
         return []
     result = []
@@ -111,41 +111,30 @@ def _is_heading(sentence: str) -> bool:
 
 
 def _captions(placed: list[_Placed]) -> dict[str, Caption]:
-    spoken = [
-        sentence for sentence in placed if sentence.statement.kind is not Kind.REMARK and not _is_heading(sentence.text)
-    ]
+    spoken = [each for each in placed if each.statement.kind is not Kind.REMARK and not _is_heading(each.text)]
     captions = {}
     for name in ANATOMY_NAMES:
-        own = (
-            _of_thorax(spoken) if name == "thorax" else [sentence for sentence in spoken if name in sentence.anatomies]
-        )
+        own = _of_thorax(spoken) if name == "thorax" else [each for each in spoken if name in each.anatomies]
         if own:
-            texts = {
-                _bare(sentence.text): sentence.text for sentence in reversed(own)
-            }  # of equal sentences the first is kept
-            ordered = dict.fromkeys(texts[_bare(sentence.text)] for sentence in own)
-            captions[name] = Caption(
-                " ".join(_closed(text) for text in ordered), not any(_abnormal_for(name, sentence) for sentence in own)
-            )
+            # The first of equal sentences is kept.
+            texts: dict[str, str] = {}
+            for each in own:
+                texts.setdefault(_bare(each.text), each.text)
+            text = " ".join(_closed(text) for text in texts.values())
+            captions[name] = Caption(text, not any(_abnormal_for(name, each) for each in own))
     return captions
 
 
 def _of_thorax(spoken: list[_Placed]) -> list[_Placed]:
-    """The scan as a whole: its impression, or its abnormal findings, and what belongs to no other anatomy."""
-    impression = [sentence for sentence in spoken if sentence.section == "impression"]
+    """The impression, or without one the abnormal findings, and the sentences on the thorax."""
+    impression = [each for each in spoken if each.section == "impression"]
     if impression:
-        return impression + [
-            sentence for sentence in spoken if sentence.section == "findings" and "thorax" in sentence.anatomies
-        ]
-    return [
-        sentence for sentence in spoken if "thorax" in sentence.anatomies or sentence.statement.kind is Kind.ABNORMAL
-    ]
+        return impression + [each for each in spoken if each.section == "findings" and "thorax" in each.anatomies]
+    return [each for each in spoken if "thorax" in each.anatomies or each.statement.kind is Kind.ABNORMAL]
 
 
 def _abnormal_for(anatomy: str, sentence: _Placed) -> bool:
-    """Whether a sentence makes an anatomy abnormal; one that only continues another does so for the anatomies it
-    continues.
-    """
+    """Whether a sentence makes an anatomy abnormal. One without an anatomy counts for those that it continues."""
     statement = sentence.statement
     if statement.kind is not Kind.ABNORMAL:
         return False

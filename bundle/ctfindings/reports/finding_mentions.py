@@ -1,4 +1,4 @@
-"""The 18 CT-RATE labels of a report, from its text alone: 1 present, 0 denied, -1 unknown."""
+"""Mentions of the 18 findings in a report, and the labels that follow: 1 present, 0 denied, -1 unknown."""
 
 from __future__ import annotations
 
@@ -16,24 +16,23 @@ from bundle.ctfindings.reports.sentences import split_sentences
 LABEL_OF_ASSERTION: Mapping[Assertion, int] = MappingProxyType(
     {Assertion.ABSENT: 0, Assertion.HISTORICAL: -1, Assertion.UNCERTAIN: -1, Assertion.PRESENT: 1}
 )
-"""What an assertion becomes as a label. A doubt ("atelectasis?") and history ("status post") leave the label unknown.
-"""
+"""Label of each assertion. Doubt ("atelectasis?") and history ("status post") leave the label unknown."""
 
-# A clause without any of these words mentions no finding; most clauses stop here.
+# Most clauses have none of these words and mention no finding.
 _ANY_MENTION = re.compile("|".join(rule.mention.pattern for rules in RULES.values() for rule in rules))
-_CACHED_SENTENCES = 1 << 16  # reports repeat their normal sentences word by word
+_CACHED_SENTENCES = 1 << 16  # Reports repeat their normal sentences word for word.
 
 
 @lru_cache(maxsize=_CACHED_SENTENCES)
 def find_mentions(sentence: str, region: str | None = None) -> Mapping[str, Assertion]:
-    """Findings that a sentence mentions, and what it says of each; of several mentions of one finding the strongest.
+    """Findings that a sentence mentions, each with its strongest assertion.
 
     Args:
         sentence: one sentence.
-        region: the region of ``body_regions`` that the report speaks of where the sentence names none.
+        region: region of ``body_regions`` that holds for a sentence without one.
 
     Returns:
-        By CT-RATE name; read-only, because the result is cached.
+        Assertions by CT-RATE name; read-only, because the result is cached.
     """
     said: dict[str, Assertion] = {}
     lowered = sentence.lower()
@@ -49,18 +48,16 @@ def find_mentions(sentence: str, region: str | None = None) -> Mapping[str, Asse
 
 @lru_cache(maxsize=_CACHED_SENTENCES)
 def clause_mentions(clause: str, region: str | None = None) -> Mapping[str, Assertion]:
-    """Findings that one clause, in lower case, mentions; otherwise as ``find_mentions``."""
+    """As ``find_mentions`` for one clause in lower case."""
     said: dict[str, Assertion] = {}
     if not _ANY_MENTION.search(clause):
         return said
     for finding, rules in RULES.items():
         for rule in rules:
             matches = list(rule.mention.finditer(clause))
-            if (
-                not matches
-                or (rule.near and not rule.near.search(clause))
-                or (rule.unless and rule.unless.search(clause))
-            ):
+            if not matches or (rule.near and not rule.near.search(clause)):
+                continue
+            if rule.unless and rule.unless.search(clause):
                 continue
             for match in matches:
                 if rule.not_in and (nearest_region(regions(clause), *match.span()) or region) in rule.not_in:
@@ -81,14 +78,12 @@ def strongest(mentions: Iterable[Mapping[str, Assertion]]) -> dict[str, Assertio
 
 
 def to_labels(said: Mapping[str, Assertion], policy: Mapping[Assertion, int] = LABEL_OF_ASSERTION) -> list[int]:
-    """The 18 labels, in the order of the finding table: 1, 0, or -1 where the report says nothing or nothing certain."""
+    """The 18 labels in the order of the finding table: 1, 0, or -1 without a mention or a certain one."""
     return [policy[said[name]] if name in said else -1 for name in FINDING_NAMES]
 
 
 def carried_region(sentence: str, before: str | None) -> str | None:
-    """The region that a following sentence without one continues: the last one that this sentence names, else the one
-    before.
-    """
+    """The region that holds for a following sentence without one: the last region of this sentence, or ``before``."""
     named = regions(sentence.lower())
     return named[-1][0] if named else before
 

@@ -1,4 +1,4 @@
-"""The rules that find the 18 findings in a report: which words mention one, and where they do not."""
+"""Rules that find mentions of the 18 findings in a report."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ class MentionRule:
     """Words that mention a finding within one clause.
 
     Attributes:
-        mention: the words whose assertion counts.
-        near: words the clause needs as well.
+        mention: words whose assertion counts.
+        near: words that the clause must also contain.
         unless: words with which the clause does not mean the finding.
-        not_in: regions of ``body_regions`` in which the words mean something else; the region nearest to the mention
-            decides.
-        denial_only: the words deny the finding when they are negated, and do not state it otherwise.
+        not_in: regions in which the words mean something else; the region nearest to the mention decides.
+        denial_only: whether the words only count when they are negated.
     """
 
     mention: re.Pattern[str]
@@ -54,9 +53,9 @@ def _rule(entry: dict) -> MentionRule:
 RULES: dict[str, tuple[MentionRule, ...]] = {
     name: tuple(_rule(entry) for entry in _TABLE["rule"] if entry["finding"] == name) for name in FINDING_NAMES
 }
-"""Rules of each finding by its CT-RATE name. Any rule may mention it."""
+"""Rules of each finding by its CT-RATE name; one match is enough."""
 
 NORMAL_STATEMENTS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
     (re.compile(entry["statement"]), tuple(entry["denies"])) for entry in _TABLE["normal"]
 )
-"""Statements that all is normal, and the findings they deny."""
+"""Statements that a region is normal, and the findings that they deny."""

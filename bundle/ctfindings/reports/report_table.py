@@ -1,4 +1,4 @@
-"""A table of reports in, a table of labels and captions out, in several processes."""
+"""Reads a table of reports into a table of labels and captions, in several processes."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ from bundle.ctfindings.reports.captions import ReadReport, read_report
 CAPTION_COLUMNS: tuple[str, ...] = tuple(
     column for name in ANATOMY_NAMES for column in (f"caption_{name}", f"normal_{name}")
 )
-"""For each anatomy its caption, and whether it is normal: 1, 0, or empty where the report does not speak of it."""
+"""For each anatomy its caption, and 1 when it is normal, else 0; both are empty when the report does not mention it."""
 
 _IMPRESSION = re.compile(r"impression|conclusion|beurteilung|opinion|summary", re.IGNORECASE)
 _ROWS_PER_TASK = 64
-_FEW_ROWS = 4 * _ROWS_PER_TASK  # for fewer, a process costs more than it brings
+_FEW_ROWS = 4 * _ROWS_PER_TASK  # Below, starting processes takes longer than reading.
 
 
 @dataclass
 class ReportCounts:
-    """What a table of reports held.
+    """Counts over a table of reports.
 
     Attributes:
         reports: rows read.
         empty: rows without text.
-        labels: how often each finding has each label, by (finding, label).
-        captions: how many reports speak of each anatomy, and how many of these captions are normal, by (anatomy,
-            normal).
-        unplaced: sentences that name no anatomy, and how often each was met.
+        labels: number of labels by (finding, label).
+        captions: number of captions by (anatomy, normal).
+        unplaced: number of occurrences of each sentence without an anatomy.
     """
 
     reports: int = 0
@@ -44,7 +43,7 @@ class ReportCounts:
     unplaced: Counter[str] = field(default_factory=Counter)
 
     def add(self, report: ReadReport) -> None:
-        """Counts one report."""
+        """Adds one report."""
         self.reports += 1
         self.empty += not report.captions
         self.labels.update(zip(FINDING_NAMES, report.labels, strict=True))
@@ -53,12 +52,12 @@ class ReportCounts:
 
 
 def output_columns(id_column: str) -> tuple[str, ...]:
-    """Header of the table that is written: the id, the 18 findings in CT-RATE's order, the captions."""
+    """Header of the output: the id, the 18 findings in CT-RATE's order, the captions."""
     return (id_column, *FINDING_NAMES, *CAPTION_COLUMNS)
 
 
 def output_row(identity: str, report: ReadReport) -> tuple[str | int, ...]:
-    """One row of that table."""
+    """One row of the output."""
     cells: list[str | int] = []
     for name in ANATOMY_NAMES:
         caption = report.captions.get(name)
@@ -71,14 +70,14 @@ def read_reports(
 ) -> Iterator[ReadReport]:
     """Reads the reports of a table in its order.
 
-    A column whose name says impression, conclusion or Beurteilung is the impression; all others together are the
-    findings.
+    A column is an impression if its name contains impression, conclusion, Beurteilung, opinion or summary. The other
+    columns form the findings section.
 
     Args:
-        table: as ``read_table`` gives.
-        text_columns: columns that hold the report.
-        processes: how many work at a time; small tables are read in this one.
-        uncertain: label of a finding stated in doubt only, see ``read_report``.
+        table: result of ``read_table``.
+        text_columns: columns of the report.
+        processes: number of processes; a table with fewer than 256 rows is read in this one.
+        uncertain: label of a finding that the report only suspects, as for ``read_report``.
     """
     sections = [_sections(row.values, text_columns) for row in table.rows]
     read = partial(_read, uncertain=uncertain)

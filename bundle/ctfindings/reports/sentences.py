@@ -12,7 +12,7 @@ class Sentence(NamedTuple):
     """One sentence.
 
     Attributes:
-        text: the sentence without surrounding blanks, list numbers and bullets.
+        text: the sentence without surrounding whitespace, list numbers and bullets.
         start: offset of its first character in the report.
         end: offset after its last character; ``report[start:end] == text``.
     """
@@ -41,16 +41,13 @@ _NEXT = re.compile(r"\s*[\"'“‘(\[]*(\S)")
 
 
 def split_sentences(text: str) -> list[Sentence]:
-    """Cuts a report into sentences.
+    """Splits a report into sentences.
 
     Decimals, measurements, abbreviations ("e.g.", "No. 3", "z.B.", "Z.n."), German ordinals ("5. Rippe") and initials
-    hold together. A full stop without a blank behind it ("observed.No") cuts. A line break cuts before a list item,
-    after a finished line, and before a capital; a line that was only wrapped is joined. A section heading ("FINDINGS:")
-    is a sentence of its own, a heading that names an organ ("Lungs: clear.") stays with what follows it. List numbers
-    and bullets belong to no sentence; a lone quotation mark between statements counts as a bullet.
-
-    Args:
-        text: the report; any length, also empty.
+    do not end a sentence; a full stop without a following space ("observed.No") does. A line break ends a sentence
+    before a list item, after a finished line, and before a capital; wrapped lines are joined. A section heading
+    ("FINDINGS:") is a sentence of its own; a heading that names an organ ("Lungs: clear.") stays with what follows.
+    Sentences exclude list numbers and bullets; a lone quotation mark between statements counts as a bullet.
 
     Returns:
         The sentences in order, without overlap.
@@ -73,7 +70,7 @@ def split_sentences(text: str) -> list[Sentence]:
 
 
 def _close(text: str, start: int, end: int, sentences: list[Sentence]) -> int:
-    """Adds ``text[start:end]``, a leading section heading apart, and returns where the next sentence starts."""
+    """Adds ``text[start:end]``, with a section heading as a separate sentence; returns the start of the next one."""
     heading = _HEADING.match(text, start, end)
     if heading and text[heading.end() : end].strip():
         _add(text, start, heading.end(), sentences)
@@ -91,7 +88,7 @@ def _add(text: str, start: int, end: int, sentences: list[Sentence]) -> None:
 
 
 def _skip_marker(text: str, position: int) -> int:
-    """Position after blanks and one list number or bullet, unless the number is a German ordinal."""
+    """Position after whitespace and one list number or bullet, unless the number is a German ordinal."""
     marker = _MARKER.match(text, position)
     if marker and not _AFTER_ORDINAL.match(text, marker.end()):
         return marker.end()
@@ -118,7 +115,7 @@ def _stop_ends(text: str, start: int, match: re.Match[str]) -> bool:
     if not next_character:
         return True
     if "?" in stop or "!" in stop:
-        # "(infection?) is seen": a doubt inside a sentence.
+        # "(infection?) is seen" is doubt inside a sentence.
         inside = text.count("(", start, match.end()) > text.count(")", start, match.end())
         return not inside and not next_character.islower()
     word = _last_word(text, start, at).lower()

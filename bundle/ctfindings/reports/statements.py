@@ -1,4 +1,4 @@
-"""Whether a sentence of a report states something abnormal, and of which anatomy."""
+"""Whether a sentence of a report states an abnormality, and of which anatomy."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from bundle.ctfindings.reports.word_lists import read_alternatives
 
 
 class Kind(Enum):
-    """What a sentence does: states an abnormality, says that something is normal or absent, remarks on the examination,
-    or neither.
-    """
+    """Kind of a sentence: an abnormality, something normal or absent, a remark on the examination, or other."""
 
     ABNORMAL = "abnormal"
     NORMAL = "normal"
@@ -29,13 +27,13 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Statement:
-    """What one sentence says.
+    """The content of one sentence.
 
     Attributes:
-        kind: of the sentence as a whole.
-        anatomies: that it speaks of, in the order of the anatomy table; empty when it names none.
-        abnormal: those of which it states an abnormality.
-        mentions: findings of the table that it mentions, with what it says of each.
+        kind: kind of the sentence as a whole.
+        anatomies: anatomies that it names, in the order of the anatomy table.
+        abnormal: anatomies of which it states an abnormality.
+        mentions: assertion of each finding of the table that it mentions.
     """
 
     kind: Kind
@@ -56,13 +54,12 @@ _FINDS_NORMAL = re.compile(rf"\b(?:{_WORDS['finds_normal']})")
 def read_statement(sentence: str, region: str | None = None) -> Statement:
     """Reads one sentence.
 
-    A finding of the table is abnormal for its own anatomy, whatever else the sentence names; other pathology for the
-    region named nearest to it, or for ``region`` when the sentence names none. A doubt ("atelectasis?") counts as
-    abnormal, a denial and history do not.
+    A finding of the table makes its own anatomy abnormal; other pathology makes the nearest named region abnormal, or
+    ``region`` when the sentence names none. Doubt ("atelectasis?") counts as abnormal; denial and history do not.
 
     Args:
         sentence: one sentence.
-        region: the region of ``body_regions`` that the report speaks of where the sentence names none.
+        region: region of ``body_regions`` that holds for a sentence without one.
     """
     lowered = sentence.lower()
     mentions = find_mentions(sentence, region)
@@ -71,7 +68,7 @@ def read_statement(sentence: str, region: str | None = None) -> Statement:
     stated = False
     for start, end in split_clauses(lowered):
         clause = lowered[start:end]
-        # "Evaluation in terms of pneumonia is recommended" states none.
+        # "Evaluation in terms of pneumonia is recommended" states no pneumonia.
         enough = Assertion.PRESENT if "recommend" in clause else Assertion.UNCERTAIN
         found = {_ANATOMY_OF[finding] for finding, said in clause_mentions(clause, region).items() if said >= enough}
         if found:
@@ -82,10 +79,8 @@ def read_statement(sentence: str, region: str | None = None) -> Statement:
             if assertion(clause, *match.span()) < enough:
                 continue
             stated = True
-            nearest = (
-                nearest_region(regions(clause), *match.span()) or nearest_region(regions(lowered), start, end) or region
-            )
-            if nearest:
+            nearest = nearest_region(regions(clause), *match.span()) or nearest_region(regions(lowered), start, end)
+            if nearest := nearest or region:
                 abnormal.add(REGION_ANATOMY[nearest])
     return Statement(_kind(lowered, stated, mentions), _in_order(named | abnormal), _in_order(abnormal), mentions)
 

@@ -126,9 +126,9 @@ def test_a_study_is_found_by_zip_name_accession_number_and_uid(archive: Path, tm
 
 def test_folder_without_dicom_is_refused(tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("nothing")
-    with pytest.raises(ScanError, match="holds no DICOM images"):
+    with pytest.raises(ScanError, match="contains no DICOM images"):
         read(tmp_path)
-    with pytest.raises(ScanError, match="there is no such folder"):
+    with pytest.raises(ScanError, match="folder not found"):
         Studies(tmp_path / "absent")
 
 

@@ -1,6 +1,4 @@
-"""The sentences of the synthetic reports: a positive statement about sites, a denial, a normal region, and the slice
-reference.
-"""
+"""The sentences of the synthetic reports: positive statements about sites, denials, and normal regions."""
 
 from __future__ import annotations
 
@@ -18,12 +16,12 @@ from bundle.ctfindings.phantom.report.sentence_frames import listed, pick
 from bundle.ctfindings.phantom.report.site_phrases import overall_place, place
 
 LOW_SEVERITY = 0.4
-"""Below it a finding may be left out of the report or worded as uncertain."""
+"""Below it a report may omit a finding or word it as uncertain."""
 _UNCERTAIN = 0.35
-_REFERENCE = 0.68  # joined statements carry none, so about half of the localised sites end up with one
+_REFERENCE = 0.68  # About half of the localised sites get a reference, because joined sentences have none.
 ANATOMY_OF = {finding.name: finding.anatomy for finding in FINDINGS}
 _LOCALIZED = frozenset(finding.name for finding in FINDINGS if finding.localized)
-_MARK = "\x01"  # stands where a slice reference may go
+_MARK = "\x01"  # placeholder of a slice reference
 _NOT_TEXT = re.compile(r"[^a-z0-9 ]+")
 _ARTICLE = re.compile(r"\b([Aa]) (?=[aeiouAEIOU]|8|11\b|18\b)")
 _SPACES = re.compile(r"\s+")
@@ -31,7 +29,7 @@ _SPACE_BEFORE = re.compile(r"\s+([.,;:])")
 
 
 @dataclass(frozen=True)
-class Snippet:
+class WrittenSnippet:
     """A sentence that refers to an axial image, without the reference; ``z_mm`` is the world z of that image."""
 
     text: str
@@ -41,16 +39,15 @@ class Snippet:
 
 
 @dataclass(frozen=True)
-class Sentence:
+class WrittenSentence:
     """One sentence of the report.
 
     Attributes:
-        text: as it stands in the report.
-        anatomies: names of the anatomies it speaks of; empty for technique and incidental remarks.
+        text: the sentence in the report.
+        anatomies: names of the anatomies it describes; empty for technique and incidental remarks.
         findings: CT-RATE names of the findings it states positively, uncertain ones included.
         plain: ``text`` without slice reference.
-        denied: CT-RATE names of the findings it denies by name; a statement that a region is normal denies none by
-            name.
+        denied: CT-RATE names of the findings it denies by name.
         section: ``findings`` or ``impression``.
     """
 
@@ -59,7 +56,7 @@ class Sentence:
     findings: tuple[str, ...] = ()
     plain: str = ""
     section: str = "findings"
-    snippet: Snippet | None = None
+    snippet: WrittenSnippet | None = None
     denied: tuple[str, ...] = ()
 
 
@@ -78,7 +75,7 @@ SCORING_SENTENCES: frozenset[str] = frozenset(
 
 
 def _tidy(text: str) -> str:
-    """Closes the gaps that empty slots leave, corrects the article and the capital."""
+    """Removes the gaps of empty slots and corrects articles and the capital."""
     text = text.replace(f" {_MARK}", _MARK)
     text = _SPACE_BEFORE.sub(r"\1", _SPACES.sub(" ", text)).strip(" ,")
     text = _ARTICLE.sub(r"\1n ", text)
@@ -93,11 +90,8 @@ _SIDES = {"left": "left-sided", "right": "right-sided", "bilateral": "bilateral"
 def _size(size_mm: float | None, rng: np.random.Generator) -> str:
     if size_mm is None:
         return ""
-    return (
-        f"{size_mm / 10:.1f} cm"
-        if size_mm >= 30 or (size_mm >= 10 and rng.random() < 0.35)
-        else f"{max(size_mm, 1):.0f} mm"
-    )
+    in_cm = size_mm >= 30 or (size_mm >= 10 and rng.random() < 0.35)
+    return f"{size_mm / 10:.1f} cm" if in_cm else f"{max(size_mm, 1):.0f} mm"
 
 
 def _slots(
@@ -122,15 +116,16 @@ def _slots(
     }
 
 
-def _bare(phrase: str) -> str:
-    return phrase[2:] if phrase.startswith("a ") else phrase[3:] if phrase.startswith("an ") else phrase
-
-
 def _noun_phrase(phrase: str, slots: dict[str, str]) -> dict[str, str]:
     """Fills a noun phrase of the table and adds the slots that the frames need."""
     plural = phrase.startswith("+")
     text = _SPACES.sub(" ", phrase.lstrip("+").format(**slots)).strip()
-    return {**slots, "np": text, "bare_np": _bare(text), "is": "are" if plural else "is"}
+    return {
+        **slots,
+        "np": text,
+        "bare_np": text.removeprefix("a ").removeprefix("an "),
+        "is": "are" if plural else "is",
+    }
 
 
 def _nouns(name: str, site: Site, kind: str | None, several: bool) -> Sequence[str]:
@@ -149,7 +144,7 @@ def positive_text(
     several: bool,
     rng: np.random.Generator,
 ) -> str:
-    """One positive sentence about ``sites`` (the first is described), with a mark where a reference may stand."""
+    """One positive sentence about ``sites``, which describes the first, with a mark for a slice reference."""
     wording, site = WORDINGS[name], sites[0]
     several = several and bool(wording.several)
     severity = max(each.severity for each in sites)
@@ -182,46 +177,38 @@ def _refers(case: Case, name: str, site: Site, rng: np.random.Generator) -> bool
 
 def with_reference(
     case: Case, marked: str, names: tuple[str, ...], site: Site | None, rng: np.random.Generator
-) -> Sentence:
-    """Puts the slice reference of ``site`` in, or takes the mark out when it has none."""
+) -> WrittenSentence:
+    """Replaces the mark by the slice reference of ``site``, or removes it."""
     anatomies = tuple(dict.fromkeys(ANATOMY_OF[name] for name in names))
     plain = marked.replace(_MARK, "")
     if site is None or site.center_mm is None:
-        return Sentence(plain, anatomies, names, plain)
+        return WrittenSentence(plain, anatomies, names, plain)
     image = case.image_of_z(site.center_mm[2])
     form = {"series": case.series, "image": image}
     if rng.random() < 0.15:
         text = frames.LEADING_REFERENCE.format(**form) + plain
     else:
         reference = pick(rng, frames.REFERENCES).format(**form)
-        text = (
-            marked.replace(_MARK, reference, 1)
-            if _MARK in marked and rng.random() < 0.6
-            else plain[:-1] + reference + "."
-        )
-        text = text.replace(_MARK, "")
-    return Sentence(text, anatomies, names, plain, snippet=Snippet(plain, case.series, image, case.z_of_image(image)))
+        inside = _MARK in marked and rng.random() < 0.6
+        text = marked.replace(_MARK, reference, 1).replace(_MARK, "") if inside else f"{plain[:-1]}{reference}."
+    return WrittenSentence(
+        text, anatomies, names, plain, snippet=WrittenSnippet(plain, case.series, image, case.z_of_image(image))
+    )
 
 
-def statements(case: Case, name: str, sites: list[Site], rng: np.random.Generator) -> list[Sentence]:
+def positive_sentences(case: Case, name: str, sites: list[Site], rng: np.random.Generator) -> list[WrittenSentence]:
     """The positive sentences of one finding."""
     sites = sorted(sites, key=lambda site: (site.size_mm or 0.0, site.severity), reverse=True)
     main, several = sites[0], bool(WORDINGS[name].several) and sum(site.count for site in sites) > 1
     kinds = {site.location or site.kind for site in sites}
-    if len(sites) > 1 and (
-        (name == "Medical material" and len(kinds) > 1) or (name in _LOCALIZED and rng.random() < 0.6)
-    ):
-        told = sites[:3]
-        return [
-            with_reference(
-                case,
-                positive_text(name, [site], [site], frames.POSITIVE_FRAMES, site.count > 1, rng),
-                (name,),
-                site if _refers(case, name, site, rng) else None,
-                rng,
-            )
-            for site in told
-        ]
+    separate = name == "Medical material" and len(kinds) > 1
+    if len(sites) > 1 and (separate or (name in _LOCALIZED and rng.random() < 0.6)):
+        sentences = []
+        for site in sites[:3]:
+            marked = positive_text(name, [site], [site], frames.POSITIVE_FRAMES, site.count > 1, rng)
+            referred = site if _refers(case, name, site, rng) else None
+            sentences.append(with_reference(case, marked, (name,), referred, rng))
+        return sentences
     if max(site.severity for site in sites) < LOW_SEVERITY and not several and rng.random() < _UNCERTAIN:
         marked = positive_text(name, sites, sites, frames.UNCERTAIN_FRAMES, False, rng)
     elif several and main.size_mm is not None and main.location and rng.random() < 0.6:
@@ -235,28 +222,20 @@ def statements(case: Case, name: str, sites: list[Site], rng: np.random.Generato
 
 def joined_sentence(
     case: Case, pair: tuple[str, str], sites: dict[str, list[Site]], rng: np.random.Generator
-) -> Sentence:
-    """Two findings that go together, in one sentence without place."""
+) -> WrittenSentence:
+    """Two findings in one sentence without place."""
     phrases, verbs = [], []
     for name in pair:
         slots = _slots(sites[name][0], None, 1, sites[name][0].severity, "", rng)
         phrase = _noun_phrase(pick(rng, WORDINGS[name].nouns), slots)
         phrases.append(phrase["np"])
         verbs.append(phrase["is"])
-    frame = pick(
-        rng,
-        (
-            "{0} and {1}.",
-            f"There {verbs[0]} {{0}} as well as {{1}}.",
-            "Both {0} and {1} are noted.",
-            "{0}, together with {1}.",
-        ),
-    )
-    return with_reference(case, _tidy(frame.format(*phrases)), pair, None, rng)
+    joints = ("{0} and {1}.", "There {2} {0} as well as {1}.", "Both {0} and {1} are noted.", "{0}, together with {1}.")
+    return with_reference(case, _tidy(pick(rng, joints).format(*phrases, verbs[0])), pair, None, rng)
 
 
-def denial(names: tuple[str, ...], rng: np.random.Generator) -> Sentence:
-    """One sentence that denies every finding of ``names``; none of them is a scoring sentence."""
+def denial(names: tuple[str, ...], rng: np.random.Generator) -> WrittenSentence:
+    """One sentence that denies every finding of ``names`` and is not a scoring sentence."""
     anatomies = tuple(dict.fromkeys(ANATOMY_OF[name] for name in names))
     while True:
         if set(names) == {"Pleural effusion", "Pericardial effusion"} and rng.random() < 0.6:
@@ -268,15 +247,13 @@ def denial(names: tuple[str, ...], rng: np.random.Generator) -> Sentence:
             text = pick(rng, WORDINGS[names[0]].normals)
         else:
             noun = pick(rng, WORDINGS[names[0]].denials)
-            text = pick(rng, frames.DENIAL_FRAMES).format(
-                n=noun.lstrip("+"), **{"is": "are" if noun.startswith("+") else "is"}
-            )
-            text = _tidy(text)
+            verb = {"is": "are" if noun.startswith("+") else "is"}
+            text = _tidy(pick(rng, frames.DENIAL_FRAMES).format(n=noun.lstrip("+"), **verb))
         if normalise(text) not in SCORING_SENTENCES:
-            return Sentence(text, anatomies, (), text, denied=names)
+            return WrittenSentence(text, anatomies, (), text, denied=names)
 
 
-def region_sentence(anatomies: tuple[str, ...], bank: Sequence[str], rng: np.random.Generator) -> Sentence:
+def region_sentence(anatomies: tuple[str, ...], bank: Sequence[str], rng: np.random.Generator) -> WrittenSentence:
     """A sentence of ``bank`` about the region of one or two anatomies."""
     alone = len(anatomies) == 1
     regions = [pick(rng, [text for text in frames.REGIONS[name] if alone or " and " not in text]) for name in anatomies]
@@ -284,4 +261,4 @@ def region_sentence(anatomies: tuple[str, ...], bank: Sequence[str], rng: np.ran
     region = listed([text.lstrip("+") for text in regions], "and")
     verbs = {"is": "are", "shows": "show"} if plural else {"is": "is", "shows": "shows"}
     text = _tidy(pick(rng, bank).format(region=region, **verbs))
-    return Sentence(text, anatomies, (), text)
+    return WrittenSentence(text, anatomies, (), text)

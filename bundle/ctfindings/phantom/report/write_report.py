@@ -1,6 +1,4 @@
-"""Writes the radiology report of a synthetic scan: sentences about its sites, what is absent and what is normal, and
-captions.
-"""
+"""Writes the radiology report of a synthetic scan: sentences on its sites, denials, normal regions, and captions."""
 
 from __future__ import annotations
 
@@ -16,19 +14,21 @@ from bundle.ctfindings.phantom.report import sentence_frames as frames
 from bundle.ctfindings.phantom.report.finding_sentences import (
     ANATOMY_OF,
     LOW_SEVERITY,
-    Sentence,
-    Snippet,
+    WrittenSentence,
+    WrittenSnippet,
     denial,
     joined_sentence,
     positive_text,
     region_sentence,
-    statements,
+    positive_sentences,
     with_reference,
 )
 from bundle.ctfindings.phantom.report.phrases import WORDINGS
 from bundle.ctfindings.phantom.report.sentence_frames import listed, pick
+from bundle.ctfindings.reports.captions import Caption
 
 _OMISSION = 0.125
+_CLOSINGS = ("Otherwise", "Nothing else", "No further", "The remainder")
 _JOINED_PAIRS = (
     ("Bronchiectasis", "Peribronchial thickening"),
     ("Arterial wall calcification", "Coronary artery wall calcification"),
@@ -39,21 +39,13 @@ _CONTRADICTED_BY = {"Lung opacity": "Consolidation"}  # "no infiltrate" beside a
 
 
 @dataclass(frozen=True)
-class Caption:
-    """What the report says of one anatomy; ``normal`` when none of its findings is stated."""
-
-    text: str
-    normal: bool
-
-
-@dataclass(frozen=True)
 class Report:
-    """A report with the captions, slice-bound snippets and sentence-level truth that belong to it.
+    """A report with its captions, snippets and the ground truth of each sentence.
 
     Attributes:
         findings: the findings section.
         impression: the impression section.
-        captions: by anatomy name; an anatomy that the report does not speak of has none.
+        captions: captions by anatomy name; an anatomy that the report does not mention has none.
         snippets: one for each slice reference.
         sentences: every sentence, the findings section first.
     """
@@ -61,16 +53,23 @@ class Report:
     findings: str
     impression: str
     captions: dict[str, Caption]
-    snippets: list[Snippet]
-    sentences: list[Sentence]
+    snippets: list[WrittenSnippet]
+    sentences: list[WrittenSentence]
 
 
-def _shuffled(rng: np.random.Generator, items: Sequence[Sentence]) -> list[Sentence]:
+def _present(case: Case) -> list[str]:
+    """Findings of a scan in the order of the table."""
+    return [name for name, label in zip(FINDING_NAMES, case.labels, strict=True) if label == 1]
+
+
+def _shuffled(rng: np.random.Generator, items: Sequence[WrittenSentence]) -> list[WrittenSentence]:
     return [items[i] for i in rng.permutation(len(items))]
 
 
-def _positives(case: Case, sites: dict[str, list[Site]], stated: set[str], rng: np.random.Generator) -> list[Sentence]:
-    sentences: list[Sentence] = []
+def _positives(
+    case: Case, sites: dict[str, list[Site]], stated: set[str], rng: np.random.Generator
+) -> list[WrittenSentence]:
+    sentences: list[WrittenSentence] = []
     left = set(stated)
     for pair in _JOINED_PAIRS:
         if left.issuperset(pair) and rng.random() < 0.3:
@@ -78,13 +77,13 @@ def _positives(case: Case, sites: dict[str, list[Site]], stated: set[str], rng: 
             sentences.append(joined_sentence(case, pair, sites, rng))
     for name in FINDING_NAMES:
         if name in left:
-            sentences.extend(statements(case, name, sites[name], rng))
+            sentences.extend(positive_sentences(case, name, sites[name], rng))
     return sentences
 
 
-def _negatives(absent: Sequence[str], rng: np.random.Generator) -> list[Sentence]:
+def _negatives(absent: Sequence[str], rng: np.random.Generator) -> list[WrittenSentence]:
     told = [name for name in absent if rng.random() < WORDINGS[name].mention]
-    sentences: list[Sentence] = []
+    sentences: list[WrittenSentence] = []
     if {"Pleural effusion", "Pericardial effusion"}.issubset(told) and rng.random() < 0.6:
         told = [name for name in told if name not in ("Pleural effusion", "Pericardial effusion")]
         sentences.append(denial(("Pericardial effusion", "Pleural effusion"), rng))
@@ -98,19 +97,16 @@ def _negatives(absent: Sequence[str], rng: np.random.Generator) -> list[Sentence
     return sentences
 
 
-def _normals(case: Case, stated: set[str], headed: bool, rng: np.random.Generator) -> list[Sentence]:
-    """Statements that an anatomy is normal, where it truly is, or that the rest of it is, where all findings are
-    stated.
-    """
-    present = {name for name, label in zip(FINDING_NAMES, case.labels, strict=True) if label == 1}
-    sentences: list[Sentence] = []
+def _normals(case: Case, stated: set[str], headed: bool, rng: np.random.Generator) -> list[WrittenSentence]:
+    """Sentences that an anatomy is normal, or, where the report states all its findings, that the rest of it is."""
+    present = _present(case)
+    sentences: list[WrittenSentence] = []
     normal = []
     for anatomy in ANATOMY_NAMES:
         findings = {name for name in present if ANATOMY_OF[name] == anatomy}
         if findings and findings <= stated and anatomy != "thorax" and rng.random() < 0.2:
-            bank = [
-                text for text in frames.REMAINDER if headed or "{region}" in text
-            ]  # without a heading "otherwise" has no subject
+            # Without a heading "otherwise" has no subject.
+            bank = [text for text in frames.REMAINDER if headed or "{region}" in text]
             sentences.append(region_sentence((anatomy,), bank, rng))
         elif not findings and anatomy != "thorax" and rng.random() < 0.65:
             normal.append(anatomy)
@@ -126,19 +122,14 @@ def _normals(case: Case, stated: set[str], headed: bool, rng: np.random.Generato
     return sentences
 
 
-def _blocks(sentences: Sequence[Sentence], rng: np.random.Generator) -> list[tuple[str, list[Sentence]]]:
-    """Sentences by the anatomy they name first, in the order the report gives them."""
-    order = (
-        list(ANATOMY_NAMES) if rng.random() < 0.35 else [ANATOMY_NAMES[i] for i in rng.permutation(len(ANATOMY_NAMES))]
-    )
+def _blocks(sentences: Sequence[WrittenSentence], rng: np.random.Generator) -> list[tuple[str, list[WrittenSentence]]]:
+    """Sentences by the anatomy they name first, in the order of the report."""
+    in_order = rng.random() < 0.35
+    order = ANATOMY_NAMES if in_order else [ANATOMY_NAMES[i] for i in rng.permutation(len(ANATOMY_NAMES))]
     blocks = []
     for anatomy in order:
         block = [sentence for sentence in sentences if sentence.anatomies[0] == anatomy]
-        closing = [
-            sentence
-            for sentence in block
-            if sentence.text.startswith(("Otherwise", "Nothing else", "No further", "The remainder"))
-        ]
+        closing = [sentence for sentence in block if sentence.text.startswith(_CLOSINGS)]
         opening = [sentence for sentence in block if sentence not in closing]
         block = _shuffled(rng, opening)
         if rng.random() < 0.75:
@@ -148,27 +139,25 @@ def _blocks(sentences: Sequence[Sentence], rng: np.random.Generator) -> list[tup
     return blocks
 
 
-def _remarks(case: Case, rng: np.random.Generator) -> tuple[list[Sentence], list[Sentence]]:
-    """Technique remarks and incidental findings; neither touches a label."""
+def _remarks(case: Case, rng: np.random.Generator) -> tuple[list[WrittenSentence], list[WrittenSentence]]:
+    """Technique remarks and incidental findings; neither changes a label."""
     contrast = "with intravenous contrast" if case.contrast else "without contrast agent"
     technique, incidental = [], []
     if rng.random() < 0.3:
         text = pick(rng, frames.TECHNIQUE).format(contrast=contrast, spacing=f"{case.spacing[2]:g}")
-        technique.append(Sentence(text, (), (), text))
+        technique.append(WrittenSentence(text, (), (), text))
     for i in rng.permutation(len(frames.INCIDENTALS))[: int(rng.choice(4, p=(0.35, 0.35, 0.2, 0.1)))]:
-        incidental.append(Sentence(frames.INCIDENTALS[i], (), (), frames.INCIDENTALS[i]))
+        incidental.append(WrittenSentence(frames.INCIDENTALS[i], (), (), frames.INCIDENTALS[i]))
     return technique, incidental
 
 
 def _impression(
     case: Case, sites: dict[str, list[Site]], stated: set[str], absent: Sequence[str], rng: np.random.Generator
-) -> list[Sentence]:
-    """The important positive findings, gravest first; a normal or quiet conclusion when there is none."""
+) -> list[WrittenSentence]:
+    """The important positive findings by severity, or a normal or quiet conclusion when the report states none."""
     if not stated:
-        text = pick(
-            rng, frames.QUIET_IMPRESSIONS if any(label == 1 for label in case.labels) else frames.NORMAL_IMPRESSIONS
-        )
-        return [Sentence(text, ("thorax",), (), text, "impression")]
+        text = pick(rng, frames.QUIET_IMPRESSIONS if 1 in case.labels else frames.NORMAL_IMPRESSIONS)
+        return [WrittenSentence(text, ("thorax",), (), text, "impression")]
     ranked = sorted(stated, key=lambda name: (-max(site.severity for site in sites[name]), name))
     chosen = [
         name
@@ -193,7 +182,7 @@ def _impression(
     return [replace(sentence, section="impression") for sentence in sentences]
 
 
-def _layout(blocks: Sequence[tuple[str, list[Sentence]]], style: str, rng: np.random.Generator) -> str:
+def _layout(blocks: Sequence[tuple[str, list[WrittenSentence]]], style: str, rng: np.random.Generator) -> str:
     if style == "headed":
         lines = []
         for anatomy, block in blocks:
@@ -212,21 +201,27 @@ def _summary(stated: set[str], rng: np.random.Generator) -> str:
 
 
 def _captions(
-    case: Case, sentences: Sequence[Sentence], stated: set[str], called_normal: set[str], rng: np.random.Generator
+    case: Case,
+    sentences: Sequence[WrittenSentence],
+    stated: set[str],
+    called_normal: set[str],
+    rng: np.random.Generator,
 ) -> dict[str, Caption]:
-    """Captions by anatomy, without slice references; ``called_normal`` are the anatomies with a normal statement of
-    their own.
+    """Captions by anatomy, without slice references.
+
+    Args:
+        called_normal: anatomies that a sentence of the report calls normal.
     """
     impression = [sentence for sentence in sentences if sentence.section == "impression"]
     body = [sentence for sentence in sentences if sentence.section == "findings"]
-    present = {ANATOMY_OF[name] for name, label in zip(FINDING_NAMES, case.labels, strict=True) if label == 1}
+    abnormal = {ANATOMY_OF[name] for name in _present(case)}
     captions = {}
     for anatomy in ANATOMY_NAMES:
         if anatomy == "thorax":
             texts = [s.plain for s in impression] + [s.plain for s in body if anatomy in s.anatomies]
             if stated:
                 texts.insert(0 if rng.random() < 0.5 else len(texts), _summary(stated, rng))
-            elif not any(label == 1 for label in case.labels):
+            elif 1 not in case.labels:
                 texts.append(region_sentence(("thorax",), frames.NORMAL_FRAMES, rng).plain)
             captions[anatomy] = Caption(" ".join(texts), not stated)
             continue
@@ -235,7 +230,7 @@ def _captions(
             continue
         normal = not any(ANATOMY_OF[name] == anatomy for sentence in own for name in sentence.findings)
         texts = [sentence.plain for sentence in own]
-        if normal and anatomy not in present | called_normal and rng.random() < 0.6:
+        if normal and anatomy not in abnormal | called_normal and rng.random() < 0.6:
             texts.insert(0, region_sentence((anatomy,), frames.NORMAL_FRAMES, rng).plain)
         captions[anatomy] = Caption(" ".join(dict.fromkeys(texts)), normal)
     return captions
@@ -244,21 +239,19 @@ def _captions(
 def write_report(case: Case, rng: np.random.Generator) -> Report:
     """Writes the report of a synthetic scan; the same case and generator state give the same report.
 
-    Mild findings are left out at times and most absent ones are not mentioned, so the labels are the truth and the
-    report is not complete. What is said is true: a stated finding has label 1, a denied one 0, and a slice reference
-    names the axial image nearest to the centre of its site.
+    The labels are the ground truth and the report is incomplete: it omits some mild findings, and it does not mention
+    most absent ones. What it says is true: a stated finding has label 1, a denied one 0, and a slice reference names
+    the axial image nearest to the centre of its site.
     """
     sites: dict[str, list[Site]] = {name: [] for name in FINDING_NAMES}
     for site in case.sites:
         sites[site.finding].append(site)
+    present = _present(case)
     stated: set[str] = set()
-    for name, label in zip(FINDING_NAMES, case.labels, strict=True):
-        if label != 1:
-            continue
+    for name in present:
         sites[name] = sites[name] or [Site(name, 0.5)]
         if max(site.severity for site in sites[name]) >= LOW_SEVERITY or rng.random() >= _OMISSION:
             stated.add(name)
-    present = {name for name, label in zip(FINDING_NAMES, case.labels, strict=True) if label == 1}
     absent = [name for name in FINDING_NAMES if name not in present and _CONTRADICTED_BY.get(name) not in present]
 
     style = pick(rng, ("prose", "prose", "paragraphs", "headed", "headed", "dashes"))

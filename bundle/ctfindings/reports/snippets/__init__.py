@@ -1,1 +1,1 @@
-"""Slice references in reports."""
+"""Slice references in reports: sentences that point at an image, and where that image lies."""

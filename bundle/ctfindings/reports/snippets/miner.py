@@ -1,6 +1,4 @@
-"""Snippets: sentences of a report that point at a slice, without the reference; one record for each slice they point
-at.
-"""
+"""Mines snippets: sentences of a report that point at a slice, without the slice reference, one per slice."""
 
 from __future__ import annotations
 
@@ -25,21 +23,20 @@ Confidence = Literal["high", "medium", "low"]
 CONFIDENCES: tuple[Confidence, ...] = ("high", "medium", "low")
 
 WIDE_RANGE = 40
-"""A range of more images than this says where a finding extends, not where it is."""
+"""A longer range of images describes the extent of a finding, not its position."""
 
 
 class Snippet(NamedTuple):
     """A text and the image it points at.
 
     Attributes:
-        series: number of the series; None when the report names none.
+        series: number of the series; None when the report does not name one.
         image: number of the image; the middle of a range.
-        text: the sentence, or the clause of it that belongs to the reference, without references and without what is
-            said of priors.
-        rule: the form of the reference, with ``+list`` or ``+range``; ``inherited`` when the series comes from an
-            earlier sentence.
-        confidence: ``high``: series and image are in words; ``medium``: one reading is by far the likeliest; ``low``:
-            check it.
+        text: the sentence, or the clause of the reference, without references and statements on earlier studies.
+        rule: form of the reference, with ``+list`` or ``+range``; ``inherited`` when the series comes from an earlier
+            sentence.
+        confidence: ``high`` if series and image are in words, ``medium`` if one reading is likely, ``low`` if it needs
+            a check.
         first: first image of the range.
         last: last image of the range.
     """
@@ -54,7 +51,7 @@ class Snippet(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A reference that gave no snippet; the reason is prior, other study, plane, date, time, number or no text."""
+    """A reference without snippet; the reason is prior, other study, plane, date, time, number or no text."""
 
     series: int | None
     image: int
@@ -62,7 +59,7 @@ class Refusal(NamedTuple):
 
 
 class Mined(NamedTuple):
-    """What one report gave."""
+    """The snippets and rejected references of one report."""
 
     snippets: list[Snippet]
     refused: list[Refusal]
@@ -70,7 +67,7 @@ class Mined(NamedTuple):
 
 @dataclass
 class _Mention:
-    """A reference with what has been decided of it."""
+    """A reference with the decisions on it."""
 
     reference: Reference
     confidence: Confidence = "high"
@@ -81,7 +78,7 @@ class _Mention:
 
 @dataclass
 class _Line:
-    """A sentence: where it stands, and its mentions."""
+    """Offsets and mentions of a sentence."""
 
     start: int
     end: int
@@ -91,11 +88,11 @@ class _Line:
 def mine_report(texts: Sequence[str]) -> Mined:
     """Snippets of one report.
 
-    A series that is named once holds for the images behind it, also in a later section of the report, until another is
-    named. What cannot be told is refused, never guessed.
+    A named series holds for the following images, also in later sections, until the report names another one. An
+    ambiguous reference is rejected.
 
     Args:
-        texts: the sections, in the order of reading, for example findings and impression.
+        texts: the sections in reading order, for example findings and impression.
     """
     sections = [(text, _lines(text, find_references(text))) for text in texts]
     mentions = [mention for _, lines in sections for line in lines for mention in line.mentions]
@@ -117,7 +114,7 @@ def mine_report(texts: Sequence[str]) -> Mined:
 
 
 def _lines(text: str, references: Sequence[Reference]) -> list[_Line]:
-    """The sentences of a section. A full stop inside a reference ("Se. 3, Im. 45") ends none."""
+    """The sentences of a section. A full stop inside a reference ("Se. 3, Im. 45") does not end a sentence."""
     if not references:
         return []
     masked = text
@@ -135,7 +132,7 @@ def _lines(text: str, references: Sequence[Reference]) -> list[_Line]:
 
 
 def _refuse(text: str, lines: Sequence[_Line]) -> None:
-    """Marks what is a number of another kind, another plane, another study or an earlier one."""
+    """Rejects other numbers, other planes, and references to other or earlier studies."""
     earlier_study = False
     for line in lines:
         sentence = text[line.start : line.end]
@@ -143,6 +140,7 @@ def _refuse(text: str, lines: Sequence[_Line]) -> None:
             earlier_study = is_comparison_heading(sentence)
         for number, mention in enumerate(line.mentions):
             reference = mention.reference
+            start, end = reference.start - line.start, reference.end - line.start
             before = line.mentions[number - 1].reference.end - line.start if number else 0
             behind = line.mentions[number + 1].reference.start - line.start if number + 1 < len(line.mentions) else None
             if reference.rule == "bare":
@@ -153,18 +151,14 @@ def _refuse(text: str, lines: Sequence[_Line]) -> None:
                     continue
             if earlier_study or starts_with_prior(sentence):
                 mention.refused, mention.confidence = "prior", "high"
-            elif other := is_of_other_study(
-                sentence, reference.start - line.start, reference.end - line.start, before, behind
-            ):
+            elif other := is_of_other_study(sentence, start, end, before, behind):
                 mention.refused, mention.confidence = other, "high"
             elif reference.images and shows_other_plane(text, reference):
                 mention.refused, mention.confidence = "plane", "high"
 
 
 def _settle_slashes(mentions: Sequence[_Mention]) -> None:
-    """ "Bild 4/86" is series 4, image 86; "image 86/232" is image 86 of 232, as are "image 9/232" and "image 12/232"
-    together.
-    """
+    """ "Bild 4/86" is series 4, image 86; "image 86/232" is image 86 of 232, also when the total repeats."""
     slashed = [mention for mention in mentions if mention.rule == "image_slash"]
     totals = [mention.reference.images[0].first for mention in slashed]
     for mention in slashed:
@@ -172,18 +166,14 @@ def _settle_slashes(mentions: Sequence[_Mention]) -> None:
         mention.confidence = "medium"
         if totals.count(total) > 1 or 15 < series < 100:
             mention.series, mention.rule = None, "image_only"
-            mention.reference = mention.reference._replace(
-                series=None, images=(Span(series, series),), rule="image_only"
-            )
+            images = (Span(series, series),)
+            mention.reference = mention.reference._replace(series=None, images=images, rule="image_only")
 
 
 def _settle_weak(mentions: Sequence[_Mention]) -> None:
-    """Two numbers that could be anything are a reference when the report's certain references name the same series."""
-    known = {
-        mention.series
-        for mention in mentions
-        if mention.series is not None and not mention.refused and mention.reference.images
-    }
+    """Accepts two ambiguous numbers when a certain reference of the report names the same series."""
+    certain = [mention for mention in mentions if not mention.refused and mention.reference.images]
+    known = {mention.series for mention in certain} - {None}
     for mention in mentions:
         weak = mention.rule == "bare" and mention.confidence == "low" and mention.refused == "number"
         if weak and mention.series in known:
@@ -191,19 +181,14 @@ def _settle_weak(mentions: Sequence[_Mention]) -> None:
 
 
 def _inherit(lines: Sequence[_Line]) -> None:
-    """Gives images without a series the one named last."""
-    named = {
-        mention.series
-        for line in lines
-        for mention in line.mentions
-        if mention.series is not None and not mention.refused
-    }
+    """Gives images without a series the last named series."""
+    named = {mention.series for line in lines for mention in line.mentions if not mention.refused} - {None}
     series: int | None = None
     age = 0
     for line in lines:
         alone = {mention.series for mention in line.mentions if not mention.reference.images and not mention.refused}
         if len(alone) > 1:
-            series = None  # "Series 1 is the localiser and series 2 the lung kernel": none of them is meant.
+            series = None  # "Series 1 is the localiser and series 2 the lung kernel" selects no series.
         for mention in line.mentions:
             if mention.refused:
                 continue
@@ -226,7 +211,7 @@ _CUT = re.compile(r"[;,]\s*|\s+(?:and|und|sowie|as well as)\s+")
 
 
 def _collect(text: str, line: _Line, previous: _Line | None, mined: Mined) -> None:
-    """Adds the snippets and refusals of a sentence."""
+    """Adds the snippets and rejections of a sentence."""
     mentions = [mention for mention in line.mentions if mention.reference.images]
     for mention in mentions:
         if mention.refused:
@@ -252,19 +237,12 @@ def _collect(text: str, line: _Line, previous: _Line | None, mined: Mined) -> No
 def _snippet(mention: _Mention, span: Span, text: str) -> Snippet:
     form = "+range" if span.first != span.last else "+list" if len(mention.reference.images) > 1 else ""
     weak = span.last - span.first >= WIDE_RANGE or word_count(text) < 2
-    return Snippet(
-        mention.series,
-        span.middle,
-        text,
-        mention.rule + form,
-        "low" if weak else mention.confidence,
-        span.first,
-        span.last,
-    )
+    confidence = "low" if weak else mention.confidence
+    return Snippet(mention.series, span.middle, text, mention.rule + form, confidence, span.first, span.last)
 
 
 def _groups(text: str, mentions: Sequence[_Mention]) -> list[list[_Mention]]:
-    """References that stand together, as in "(3/45 and 3/62)", share one text."""
+    """Adjacent references, as in "(3/45 and 3/62)", share one text."""
     groups: list[list[_Mention]] = []
     for mention in mentions:
         between = text[groups[-1][-1].reference.end : mention.reference.start] if groups else ""
@@ -276,9 +254,7 @@ def _groups(text: str, mentions: Sequence[_Mention]) -> list[list[_Mention]]:
 
 
 def _clauses(text: str, line: _Line, groups: Sequence[Sequence[_Mention]]) -> list[tuple[int, int]]:
-    """The stretch of a sentence that belongs to each group: cut at the first comma, semicolon or "and" behind the group
-    before.
-    """
+    """The part of a sentence for each group, from the first comma, semicolon or "and" behind the previous group."""
     edges = [line.start]
     for before, behind in pairwise(groups):
         start, end = before[-1].reference.end, behind[0].reference.start
@@ -289,7 +265,7 @@ def _clauses(text: str, line: _Line, groups: Sequence[Sequence[_Mention]]) -> li
 
 
 def _words(text: str, start: int, end: int, line: _Line) -> str:
-    """A stretch of a sentence without references; numbers that were taken for dates or sizes stay."""
+    """A part of a sentence without references; rejected dates and numbers stay."""
     stretches = [
         (each.reference.start, each.reference.end)
         for each in line.mentions

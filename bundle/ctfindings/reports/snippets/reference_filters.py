@@ -1,6 +1,4 @@
-"""What only looks like a slice reference of this scan: dates, levels, scores, times; prior and other studies; other
-planes.
-"""
+"""Filters for slice references: dates, levels, scores and times; earlier and other studies; other planes."""
 
 from __future__ import annotations
 
@@ -14,11 +12,11 @@ Verdict = Literal["accepted", "weak", "refused"]
 
 
 class Judgement(NamedTuple):
-    """What a guard says of a reference.
+    """Judgement of a reference.
 
     Attributes:
-        verdict: ``weak`` needs another reference of the same report to agree on the series.
-        reason: why it is not accepted; empty when it is.
+        verdict: ``weak`` needs another reference of the report with the same series.
+        reason: reason of a rejection or doubt; empty when accepted.
     """
 
     verdict: Verdict
@@ -38,7 +36,7 @@ _MORE_OF_THEM = re.compile(
     rf"(?<![^\W_]){_WORDS['level']}\W*\s\d[\d/,.\s]*(?:and|und|&|,|bis)?\s*$|\d\.?\s?$", re.IGNORECASE
 )
 _WORD_AFTER = re.compile(rf"\s*{_WORDS['counted']}", re.IGNORECASE)
-# Words in front of a month and a year: a treatment anywhere near, a study or "since" right beside.
+# In front of a month and a year: a treatment within 44 characters, or a study or "since" directly before it.
 _TREATMENT = re.compile(rf"{_WORDS['treatment']}[^().]{{0,44}}[\s(]*$", re.IGNORECASE)
 _SINCE = re.compile(
     rf"(?<![^\W_]){_WORDS['since']}(?:\s+(?:in|on|am|im|of|from|aus))?[\s(]*$"
@@ -55,13 +53,14 @@ _DELIMITED = re.compile(r"\s*(?:$|[,;.)\]]|\b(?:and|und|&)\s*\d)")
 
 
 def judge_numbers(text: str, reference: Reference) -> Judgement:
-    """Whether "3/45" or "13:141" names a series and an image, from the numbers and the words beside them.
+    """Judges from numbers and adjacent words whether "3/45" or "13:141" is a series and an image.
 
     Args:
-        text: the report; ``reference`` is a ``bare`` one of it.
+        text: the report.
+        reference: a ``bare`` reference of it.
     """
     if reference.series is None or not reference.images:
-        raise ValueError(f"a bare reference has a series and an image, this one has {reference}; call find_references")
+        raise ValueError(f"expected a bare reference with series and image, got {reference}; call find_references")
     series, image = reference.series, reference.images[0].first
     before, after = text[max(0, reference.start - 64) : reference.start], text[reference.end : reference.end + 24]
     enclosed = _enclosed(text, reference)
@@ -88,12 +87,12 @@ def judge_numbers(text: str, reference: Reference) -> Judgement:
 
 
 def _unusual_series(series: int) -> bool:
-    """Scanners count series from 1, or in hundreds (201, 602, 1001); "120/80" and "36/192" are neither."""
+    """Whether a number is unusual for a series: scanners count from 1 or in hundreds (201, 602, 1001)."""
     return series > 30 and not (series >= 200 and series % 100 <= 20)
 
 
 def _enclosed(text: str, reference: Reference) -> bool:
-    """Whether a bracket holds the reference and little else: "(3/45)", "(see 3/45)", "(6 mm, 3/45)"."""
+    """Whether a short bracket contains the reference: "(3/45)", "(see 3/45)", "(6 mm, 3/45)"."""
     opened = max(text.rfind("(", 0, reference.start), text.rfind("[", 0, reference.start))
     closed = min(end for end in (text.find(")", reference.end), text.find("]", reference.end), len(text)) if end >= 0)
     near = opened >= 0 and closed < len(text) and closed - opened <= 80
@@ -122,15 +121,10 @@ _OTHER_STUDY = re.compile(
 
 
 def shows_other_plane(text: str, reference: Reference) -> bool:
-    """Whether the words beside or in a reference say that the images are sagittal or coronal."""
+    """Whether words in or next to a reference name the sagittal or coronal plane."""
     before = text[max(0, reference.start - 60) : reference.start]
-    return any(
-        (
-            _PLANE_BEFORE.search(before),
-            _PLANE_WITHIN.search(text, reference.start, reference.end),
-            _PLANE_AFTER.match(text, reference.end),
-        )
-    )
+    within = _PLANE_WITHIN.search(text, reference.start, reference.end)
+    return bool(within or _PLANE_BEFORE.search(before) or _PLANE_AFTER.match(text, reference.end))
 
 
 _MONTH = r"(?:jan|feb|mar|mär|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez)\w*"
@@ -138,14 +132,12 @@ _DATE = (
     r"(?:\d{1,2}[./]\d{1,2}[./]\d{2,4}|\d{1,2}[./]\d{4}|"
     rf"(?:\d{{1,2}}\.?\s+)?{_MONTH}\s+\d{{4}}|(?:19|20)\d\d)"
 )
-# Words for another study; a reference behind one, in the same clause, is of that study.
 _PRIOR = re.compile(
     rf"(?<![^\W_])(?:{_WORDS['prior']}|(?:old|last|initial)\s+{_STUDY}|letzte[nrs]?\s+{_STUDY}|"
     rf"{_STUDY}\s+(?:of|from|dated|vom|on|aus)\s+(?:the\s+|dem\s+)?{_DATE})(?![^\W_])",
     re.IGNORECASE,
 )
-# Words that only compare: the sentence may go on with this scan, behind a comma and more words, or behind a verb in the
-# present.
+# Words that only compare. This scan follows behind a comma and more words, or behind a verb in the present.
 _COMPARING = re.compile(rf"(?<![^\W_]){_WORDS['comparing']}(?![^\W_])", re.IGNORECASE)
 _EVENT_FOLLOWS = re.compile(rf"(?:\s+\w+)?\s+{_WORDS['event']}", re.IGNORECASE)
 _SINCE_THEN = re.compile(
@@ -183,22 +175,22 @@ _SIZE_FOLLOWS = re.compile(r"\W*(?:\w+\s+){0,2}\d+(?:[.,]\d+)?\s*(?:[x×]\s*\d|m
 
 
 def starts_with_prior(sentence: str) -> bool:
-    """Whether a sentence is labelled as speaking of an earlier study: "Prior measurements: ..."."""
+    """Whether the label of a sentence names an earlier study: "Prior measurements: ..."."""
     return _PRIOR_LABEL.match(sentence) is not None
 
 
 def is_comparison_heading(sentence: str) -> bool:
-    """Whether a sentence is, or starts with, the heading of the section that names earlier studies."""
+    """Whether a sentence starts with the heading of the section on earlier studies."""
     return _HEADING.match(sentence) is not None
 
 
 def is_of_other_study(sentence: str, start: int, end: int, previous_end: int, next_start: int | None) -> str:
-    """Why a reference belongs to an earlier study or another modality; empty when it belongs to this scan.
+    """Returns "other study" or "prior" for a reference to another study, and "" for one to this scan.
 
     Args:
         sentence: text with the reference at ``start:end``.
-        previous_end: offset after the reference before it in the sentence; 0 when it is the first.
-        next_start: offset of the reference behind it; None when it is the last.
+        previous_end: end of the previous reference in the sentence; 0 for the first.
+        next_start: start of the next reference; None for the last.
     """
     before = sentence[previous_end:start]
     if _OTHER_STUDY.search(before):
@@ -215,27 +207,20 @@ def is_of_other_study(sentence: str, start: int, end: int, previous_end: int, ne
             return "prior"
     attached = _ATTACHED.match(sentence, end)
     behind = attached and (_PRIOR.match(sentence, attached.end()) or _DATED.match(sentence, end))
-    if (
-        behind
-        and not _SIZE_FOLLOWS.match(sentence, behind.end())
-        and (next_start is None or not 0 <= next_start - behind.end() < 12)
-    ):
-        return "prior"
-    return ""
+    if not behind or _SIZE_FOLLOWS.match(sentence, behind.end()):
+        return ""
+    followed = next_start is not None and 0 <= next_start - behind.end() < 12
+    return "" if followed else "prior"
 
 
 def _compares(before: str, cue: re.Match[str]) -> bool:
-    """Whether an earlier study is only named to compare with: "compared with the prior CT", "unchanged since the
-    previous scan".
-    """
-    return (
-        _COMPARING.search(before, max(0, cue.start() - 30), cue.start()) is not None
-        or _SINCE_THEN.search(before, 0, cue.start()) is not None
-    )
+    """Whether the text only compares with an earlier study: "compared with the prior CT"."""
+    compared = _COMPARING.search(before, max(0, cue.start() - 30), cue.start())
+    return compared is not None or _SINCE_THEN.search(before, 0, cue.start()) is not None
 
 
 def _still_speaking_of_it(before: str, cue: re.Match[str], comparing: bool) -> bool:
-    """Whether the text between a cue and the reference stays with the earlier study."""
+    """Whether the text between a cue and the reference still describes the earlier study."""
     rest = before[cue.end() :]
     if _ONLY_SINCE.search(before, 0, cue.start()) and len(_TOLD.findall(rest)) > 2:
         return False  # "new nodule since the last CT in the left upper lobe (series 3, image 45)"

@@ -1,6 +1,4 @@
-"""The grammar of slice references: "series 3, image 45", "Bild 45 der Serie 3", "Se 3 Im 38-41", "(3/45)", in English
-and German.
-"""
+"""Grammar of slice references in English and German: "series 3, image 45", "Se 3 Im 38-41", "(3/45)"."""
 
 from __future__ import annotations
 
@@ -12,28 +10,28 @@ Form = Literal["series_image", "image_series", "series_number", "word_pair", "im
 
 
 class Span(NamedTuple):
-    """Images that are named together: one (``first == last``) or a range."""
+    """One image (``first == last``) or a range."""
 
     first: int
     last: int
 
     @property
     def middle(self) -> int:
-        """The image that stands for the range; of two middle ones the lower number."""
+        """The middle image; the lower of two."""
         return (self.first + self.last) // 2
 
 
 class Reference(NamedTuple):
-    """One place in a text that names images of a series, or a series alone.
+    """A part of a text that names images of a series, or a series alone.
 
     Attributes:
         start: offset of its first character in the text.
         end: offset after its last character.
         series: number of the series; None when only images are named.
         images: the images; empty when only a series is named, as in "all images refer to series 3".
-        rule: the form it has. ``image_slash`` and ``bare`` ("Bild 4/86", "3/45") may mean something else: see
-            ``slice_guards``.
-        colon: whether the numbers of a ``bare`` reference stand around a colon and not a slash.
+        rule: its form. ``image_slash`` and ``bare`` ("Bild 4/86", "3/45") may mean something else: see
+            ``reference_filters``.
+        colon: whether a colon, not a slash, separates the numbers of a ``bare`` reference.
     """
 
     start: int
@@ -52,13 +50,13 @@ _IMAGE = (
     r"slices?)"
 )
 _SECTION = r"(?:sections?|cuts?|frames?)"
-# Too short, or too much of a word, to be read without a series beside it: German "im" is a preposition.
+# Too short or too common to be read without a series: German "im" is a preposition.
 _AFTER_SERIES = rf"(?:{_IMAGE}|{_SECTION}|ims?|sl|i|b)"
 _TO_NUMBER = r"\s*[-.]?\s*(?:(?:no|nos|nr|nrn|num|number|nummer)\b\.?)?\s*[.:=#]*\s*"
 _NUMBER = r"\d{1,4}(?!\d)"
 _WORD_START = r"(?<![^\W_])"
 
-# What makes a number a size, a dose or a part of a decimal.
+# These make a number a size, a dose or part of a decimal.
 _UNIT = r"(?:mm|cm|m|µm|ml|cc|hu|he|gy|mgy|kv|kvp|mas|ma|mmhg|ms|s|sec|sek|min|g|kg|l|%|°|[x×]\s*\d|[x×])(?![^\W_])"
 _NO_QUANTITY = rf"(?!\d)(?!\.\d)(?!,\d(?!\d))(?!,\d+\s*{_UNIT})(?!\s*-?{_UNIT})(?!\s*[%°×])"
 
@@ -68,8 +66,8 @@ _BETWEEN = (
     r"(?:\s*\([^()\d]{2,40}\)|\s*[,;]\s*[^\d,;().]{2,30}(?=[,;]))?"
     r"(?:\s|[,;:/()|–—-]|\.(?!\s+[A-ZÄÖÜ])|\b(?:on|at|in|im|auf|an|dem|den|der|the|axial\w*|key)\b){0,8}?"
 )
-# Between images and their series: "image 45 of series 3" binds whatever follows, "image 45, series 3" may belong to
-# what follows.
+# Between images and their series: "image 45 of series 3" always binds; in "image 45, series 3" the series may belong to
+# the next image.
 _LINK = re.compile(
     r"[\s,(]*\b(?:of|in|from|on|der|aus|auf|von)\b(?:\s+(?:the|der|den|dem))?\s*(?:axial\w*\s+)?",
     re.IGNORECASE,
@@ -124,13 +122,9 @@ _CLOSED = re.compile(r"\s*[)\]]")
 
 
 def find_references(text: str) -> list[Reference]:
-    """All references of a text in order, without overlap; those that are certain and those that a guard must judge.
+    """All references of a text in order, without overlap, certain and ambiguous ones.
 
-    Numbers that are sizes, doses or decimals are no images. Pure syntax: no scan, no earlier text and no sentence is
-    considered.
-
-    Args:
-        text: any length; a report or a sentence.
+    Sizes, doses and decimals are not images. Only the syntax counts, not the scan, the sentence or the earlier text.
     """
     return list(_scan(text))
 
@@ -174,7 +168,7 @@ def _from_series(text: str, at: int) -> Reference | None:
         return Reference(at, near[1], series, near[0], "series_image")
     sign = _SERIES_SIGN.match(text, end)
     if sign and (parsed := _images(text, sign.end(), many=True)) and _LIST_ENDS.match(text, parsed[1]):
-        # "(series 4, 45)" is one; "in series 4, 45 nodules" and "series 3, 5 and 7" are none.
+        # "(series 4, 45)" names an image; "in series 4, 45 nodules" and "series 3, 5 and 7" do not.
         alone = _CLOSED.match(text, parsed[1]) and _OPENED.search(text, max(0, at - 12), at)
         if alone or "," not in sign[0]:
             return Reference(at, parsed[1], series, parsed[0], "series_number")
@@ -182,7 +176,7 @@ def _from_series(text: str, at: int) -> Reference | None:
 
 
 def _near_image(text: str, end: int) -> tuple[tuple[Span, ...], int] | None:
-    """The images right behind a series that ends at ``end``."""
+    """The images directly behind a series that ends at ``end``."""
     head = _GLUED_IMAGE.match(text, end) or _NEAR_IMAGE.match(text, end)
     if not head or (head["word"].lower() in ("i", "b") and head.start("word") - end > 3):
         return None
@@ -204,11 +198,9 @@ def _from_image(text: str, at: int) -> Reference | None:
     linked, loose = _LINK.match(text, end), _LOOSE_LINK.match(text, end)
     for link in (linked, loose):
         series = link and _SERIES_HEAD.match(text, link.end())
-        if (
-            series
-            and not _QUANTITY_FOLLOWS.match(text, series.end())
-            and (link is linked or not _near_image(text, series.end()))
-        ):
+        if not series or _QUANTITY_FOLLOWS.match(text, series.end()):
+            continue
+        if link is linked or not _near_image(text, series.end()):
             return Reference(at, series.end(), int(series["series"]), images, "image_series")
     enclosed = _OPENED.search(text, max(0, at - 12), at) is not None
     if word == "im" and not (":" in head[0] or (enclosed and _CLOSED.match(text, end))):
@@ -239,12 +231,11 @@ def _bare(text: str, at: int) -> Reference | None:
 def _images(
     text: str, at: int, many: bool, in_series: bool = False, totals: bool = False, slashes: bool = True
 ) -> tuple[tuple[Span, ...], int] | None:
-    """The images whose first number stands at ``at``, and the offset after the last; None when the number is a
-    quantity.
+    """The images that start at ``at``, and the offset after the last; None when the number is a quantity.
 
     Args:
-        many: whether the word before is a plural, so that "and 42" goes on with images even if a word follows.
-        in_series: whether series and image are in words: then only a length behind the number makes it a quantity.
+        many: whether the word before is a plural: "and 42" then names an image even if a word follows.
+        in_series: whether series and image are in words: then only a unit of length makes a number a quantity.
         totals: whether "86/232" may be image 86 of 232.
         slashes: whether "66/67" may be two images.
     """
@@ -291,7 +282,7 @@ def _item(text: str, at: int, quantity: re.Pattern[str] = _QUANTITY_FOLLOWS) -> 
 
 
 def _over(text: str, at: int) -> int:
-    """The number behind the slash of "86/232" at ``at``; 0 when there is none."""
+    """The number behind the slash of "86/232" at ``at``; 0 without a slash."""
     number = _ITEM.match(text, at)
     slashed = number and _SLASH_NUMBER.match(text, number.end())
     return int(slashed["number"]) if slashed else 0

@@ -1,6 +1,4 @@
-"""Where an image lies: (series, image) to world z in mm, from the headers of a DICOM study or from the geometry of one
-volume.
-"""
+"""Position of a slice: (series, image) to world z in mm, from DICOM headers or the geometry of a volume."""
 
 from __future__ import annotations
 
@@ -19,8 +17,7 @@ from bundle.ctfindings.scan.coordinates import voxel_spacing
 from bundle.ctfindings.scan.dicom_headers import Header, image_type, is_axial, orientation, read_headers
 
 SAME_PLACE_MM = 0.5
-"""Two images of one number this close together are copies of one place, further apart they make the number ambiguous.
-"""
+"""Images with one number within this distance are copies; at a larger distance the number is ambiguous."""
 
 _TAGS = [
     "AccessionNumber",
@@ -41,11 +38,11 @@ Problem = Literal["no such series", "no such image", "series not named", "not ax
 
 
 class Position(NamedTuple):
-    """Where an image lies, or why that cannot be said.
+    """Position of an image, or the reason why it is unknown.
 
     Attributes:
-        z_mm: world z of the centre of the image, in mm (the same in RAS and LPS); None with a problem.
-        series: the series it was found in; differs from the one asked for only when that was None.
+        z_mm: world z of the centre of the image in mm, the same in RAS and LPS; None with a problem.
+        series: the requested series, or the only axial one if none was requested.
         problem: empty when ``z_mm`` is known.
     """
 
@@ -55,20 +52,24 @@ class Position(NamedTuple):
 
 
 class _Header(NamedTuple):
-    """What one image contributes to the table; ``z_mm`` is None when it is not an axial CT image."""
+    """World z of an image; None with a problem when it is not an axial CT image."""
 
     z_mm: float | None
     problem: Problem | Literal[""]
 
 
 class _Numbered(NamedTuple):
-    """An image by the numbers that a report may call it by."""
+    """An image with the numbers that a report may use for it."""
 
     series: int | None
     image: int
     study: str
     accession: str
     entry: _Header
+
+
+def _is_axial(headers: Sequence[_Header]) -> bool:
+    return any(header.z_mm is not None for header in headers)
 
 
 @dataclass
@@ -82,19 +83,15 @@ class StudyTable:
     def position(self, series: int | None, first: int, last: int | None = None) -> Position:
         """World z of an image, or of the middle of a range.
 
-        A reference without series is resolved when the study has one axial CT series only.
+        A reference without series is resolved when the study has exactly one axial CT series.
 
         Args:
-            series: series number; None when the report names none.
+            series: series number; None when the report does not name one.
             first: image (instance) number.
             last: last image of a range; None for a single image.
         """
         if series is None:
-            axial = [
-                number
-                for number, images in self.images.items()
-                if any(each.z_mm is not None for one in images.values() for each in one)
-            ]
+            axial = [number for number, images in self.images.items() if any(map(_is_axial, images.values()))]
             if len(axial) != 1:
                 return Position(None, None, "series not named")
             series = axial[0]
@@ -117,9 +114,9 @@ class StudyTable:
 
 
 class VolumeSlices(NamedTuple):
-    """Images of one volume without DICOM headers, counted from the top: image 1 is the most superior slice.
+    """Images of a volume without DICOM headers, counted from the top: image 1 is the most superior slice.
 
-    The order is an assumption that most scanners keep; what is resolved this way is of low confidence.
+    Most scanners count in this order, but not all: positions resolved this way have low confidence.
 
     Attributes:
         affine: voxel indices to RAS world mm, (4, 4).
@@ -132,9 +129,7 @@ class VolumeSlices(NamedTuple):
     superior_first: bool = True
 
     def position(self, series: int | None, first: int, last: int | None = None) -> Position:
-        """World z of an image, or of the middle of a range; ``series`` is taken as it is, for there is only this
-        volume.
-        """
+        """World z of an image, or of the middle of a range, in any ``series``."""
         axes = np.asarray(self.affine, np.float64)[:3, :3]
         body_axis = int(np.abs(axes[2] / voxel_spacing(self.affine)).argmax())
         count = int(self.shape[body_axis])
@@ -148,21 +143,18 @@ class VolumeSlices(NamedTuple):
 
 
 class Studies:
-    """The studies of a folder, found by the id of a report.
+    """The studies of a folder by the id of a report.
 
-    A study is a folder or a zip of DICOM directly below ``folder``, found by its name; or by the AccessionNumber or
-    StudyInstanceUID of its images, in any layout. Only headers are read, and nothing is written.
-
-    Args:
-        folder: the archive.
+    The id is the name of a folder or zip directly below ``folder``, or the AccessionNumber or StudyInstanceUID of the
+    images in any layout. Only headers are read.
 
     Raises:
-        ScanError: when the folder is missing or holds no DICOM.
+        ScanError: when the folder is missing.
     """
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise ScanError(folder, "there is no such folder; give the folder of the DICOM studies")
+            raise ScanError(folder, "folder not found; give the folder of the DICOM studies")
         self.folder = folder
         self.files = 0
         self._by_name: dict[str, StudyTable] = defaultdict(StudyTable)
@@ -171,7 +163,7 @@ class Studies:
         self.everything = StudyTable()
 
     def read(self) -> Iterator[Path]:
-        """Reads the headers file by file; yields each file read, for a progress bar.
+        """Reads the headers of all files; yields each path for a progress bar.
 
         Raises:
             ScanError: when no file is DICOM.
@@ -180,7 +172,7 @@ class Studies:
             self.add(path)
             yield path
         if not self.files:
-            raise ScanError(self.folder, "holds no DICOM images; give the folder of the DICOM studies")
+            raise ScanError(self.folder, "contains no DICOM images; give the folder of the DICOM studies")
 
     def add(self, path: Path) -> None:
         """Reads the headers of one file, of the files of a zip, or of all in a folder.
@@ -212,18 +204,18 @@ class Studies:
 
     @property
     def only_study(self) -> StudyTable | None:
-        """The study, when the folder holds exactly one."""
+        """The study of a folder with exactly one."""
         if len(self._uids) != 1:
             return None
         return self._by_number.get(next(iter(self._uids)))
 
     def find(self, identity: str) -> StudyTable | None:
-        """The study of a report, by folder or zip name, AccessionNumber or StudyInstanceUID; None when there is none."""
+        """The study with this folder or zip name, AccessionNumber or StudyInstanceUID, or None."""
         return self._by_name.get(identity) or self._by_number.get(identity)
 
 
 def read_files(paths: Sequence[Path]) -> StudyTable:
-    """The table of one study from its files, or folders or zips of them.
+    """The table of one study from its files, folders or zips.
 
     Raises:
         ScanError: when there are no DICOM images, or a zip is damaged.
@@ -232,12 +224,12 @@ def read_files(paths: Sequence[Path]) -> StudyTable:
     for path in paths:
         studies.add(path)
     if not studies.files:
-        raise ScanError(paths[0], "holds no DICOM images; give the folder of the DICOM study")
+        raise ScanError(paths[0], "contains no DICOM images; give the folder of the DICOM study")
     return studies.everything
 
 
 def _numbered(header: pydicom.Dataset) -> _Numbered | None:
-    """None for what has no number: a report may be a DICOM object too."""
+    """None for an object without image number, such as a DICOM report."""
     if header.get("InstanceNumber") is None or "Modality" not in header:
         return None
     series = header.get("SeriesNumber")
@@ -248,7 +240,7 @@ def _numbered(header: pydicom.Dataset) -> _Numbered | None:
 
 
 def _entry(header: pydicom.Dataset) -> _Header:
-    """World z of the centre of an axial CT image, or what is wrong with it."""
+    """World z of the centre of an axial CT image, or the problem with it."""
     if header.get("Modality") != "CT" or int(header.get("NumberOfFrames") or 1) > 1:
         return _Header(None, "not a CT image")
     position, cosines, spacing = (

@@ -1,4 +1,4 @@
-"""Mining a table of reports: which columns are read, what each row gives, and what is counted."""
+"""Mines a table of reports: its columns, the snippets of each row, and the counts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TEXT_COLUMNS = (
     "Beurteilung",
 )
 EMPTY_TEXTS = frozenset(["", "not given.", "not given", "nan", "none"])
-"""What tables write where there is no text; CT-RATE writes "Not given."."""
+"""Cells that mean "no text"; CT-RATE writes "Not given."."""
 
 OUTPUT_COLUMNS = ("id", "series", "image", "snippet", "rule", "confidence")
 Z_COLUMN = "z_mm"
@@ -42,7 +42,7 @@ REFUSED_COLUMNS = ("id", "line", "series", "image", "reason")
 
 
 class MinedSnippet(NamedTuple):
-    """A snippet of a row; ``z_mm`` is world z in mm (RAS), None when no scan was asked."""
+    """A snippet of a row; ``z_mm`` is world z in mm (RAS), None without studies."""
 
     row: Row
     id: str
@@ -51,7 +51,7 @@ class MinedSnippet(NamedTuple):
 
 
 class RefusedReference(NamedTuple):
-    """A reference of a row that gave no snippet, and why."""
+    """A reference of a row without snippet, and the reason."""
 
     row: Row
     id: str
@@ -62,13 +62,13 @@ class RefusedReference(NamedTuple):
 
 @dataclass
 class Counts:
-    """What was found in a table.
+    """Counts over a table.
 
     Attributes:
         reports: rows read.
-        with_snippets: rows that gave at least one snippet.
+        with_snippets: rows with at least one snippet.
         rules: snippets by rule and confidence.
-        refused: references by reason.
+        refused: rejected references by reason.
     """
 
     reports: int = 0
@@ -78,16 +78,14 @@ class Counts:
 
 
 def choose_columns(table: Table, id_column: str | None, text_columns: Sequence[str] | None) -> tuple[str, list[str]]:
-    """The id column and the text columns, in the table's order: those that are named, else those with a usual name.
+    """The id column and the text columns in the table's order: the given ones, else those with a usual name.
 
     Raises:
-        TableError: when a named column is not there, or none has a usual name.
+        TableError: when a given column is missing, or no column has a usual name.
     """
     identity = table.column(id_column, "the id") if id_column else table.first_of(ID_COLUMNS)
     if identity is None:
-        raise TableError(
-            table.path, f"no column is known as an id; name one of {', '.join(table.columns)} with --id-column"
-        )
+        raise TableError(table.path, f"no id column found among {', '.join(table.columns)}; name it with --id-column")
     if text_columns:
         texts = [table.column(name, "the text") for name in text_columns]
     else:
@@ -95,7 +93,7 @@ def choose_columns(table: Table, id_column: str | None, text_columns: Sequence[s
         texts = [name for name in table.columns if name.lower() in usual]
     if not texts:
         raise TableError(
-            table.path, f"no column is known as a text; name some of {', '.join(table.columns)} with --text-columns"
+            table.path, f"no text column found among {', '.join(table.columns)}; name them with --text-columns"
         )
     return identity, texts
 
@@ -103,13 +101,11 @@ def choose_columns(table: Table, id_column: str | None, text_columns: Sequence[s
 def mine_table(
     table: Table, id_column: str, text_columns: Sequence[str], studies: Studies | None, counts: Counts
 ) -> Iterator[list[MinedSnippet | RefusedReference]]:
-    """What each row gives, row by row; ``counts`` is kept up to date.
-
-    With ``studies``, a snippet is given only with its z: one that points outside its series, at a series that is not
-    there or at a study that is not there is refused with that reason.
+    """The snippets and rejected references of each row; updates ``counts``.
 
     Args:
-        studies: read already; None to leave scans out.
+        studies: studies whose headers were read: a snippet then needs a position, and without one it is rejected with
+            the reason. None mines the texts only.
     """
     identities = {row.values[id_column] for row in table.rows}
     for row in table.rows:
@@ -138,7 +134,5 @@ def mine_table(
 
 
 def _study(studies: Studies, identity: str, identities: int) -> StudyTable | None:
-    """The study of a report. A folder with one study is that of a table with one id, whatever their names; of more ids
-    it is not.
-    """
+    """The study of a report. If both the folder and the table have one study, they match whatever their names."""
     return studies.find(identity) or (studies.only_study if identities == 1 else None)

@@ -1,6 +1,4 @@
-"""The words of a snippet: a stretch of a report without its slice references and without what is said of earlier
-studies.
-"""
+"""The text of a snippet: a part of a report without slice references and statements on earlier studies."""
 
 from __future__ import annotations
 
@@ -32,11 +30,10 @@ _NO_CONTENT = re.compile(_WORDS["no_content"])
 
 
 def without_stretches(text: str, start: int, end: int, stretches: Sequence[tuple[int, int]]) -> str:
-    """``text[start:end]`` without some stretches of it, the words that led to them, empty brackets, and clauses on
-    earlier studies.
+    """``text[start:end]`` without references, their lead-in, empty brackets and clauses on earlier studies.
 
     Args:
-        stretches: offsets of the references, in order; those that reach out of ``start`` to ``end`` are left alone.
+        stretches: offsets of the references, in order; one that crosses ``start`` or ``end`` stays.
     """
     pieces: list[str] = []
     position = start
@@ -49,7 +46,7 @@ def without_stretches(text: str, start: int, end: int, stretches: Sequence[tuple
 
 
 def tidy(text: str) -> str:
-    """A sentence from which pieces were taken: brackets, blanks and punctuation in order, a capital in front."""
+    """Repairs brackets, whitespace, punctuation and the capital of a sentence after parts were removed."""
     for _ in range(2):
         text = _EMPTY_BRACKET.sub("", text)
         text = _BRACKET_EDGE.sub(lambda found: found[1] or found[2] or "", text)
@@ -71,7 +68,7 @@ def tidy(text: str) -> str:
 
 
 def word_count(text: str) -> int:
-    """Words of at least three letters."""
+    """Number of words of at least three letters."""
     return len(_WORD.findall(text))
 
 
