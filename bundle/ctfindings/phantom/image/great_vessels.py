@@ -104,7 +104,7 @@ def _aorta(
     bends = rng.normal(0, 2 * s, (2, 3))
     ascending = np.array(
         [
-            heart.center + np.array([14, 2, 22]) * heart.scale,
+            heart.center + np.array([14, 2, 22]) * s,
             [8 * s, 26 * s, 82 * s] + bends[0],
             [12 * s, 24 * s, 105 * s] + bends[1],
             [8 * s, 14 * s, top - 6 * s],
