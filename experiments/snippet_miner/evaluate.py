@@ -29,10 +29,10 @@ from bundle.ctfindings.data.datalist import SPLITS
 from bundle.ctfindings.files.csv_table import Table, read_table
 from bundle.ctfindings.reports.sentences import split_sentences
 from bundle.ctfindings.reports.snippets.miner import mine_report
-from bundle.ctfindings.reports.snippets.slice_positions import VolumeSlices
 from bundle.ctfindings.reports.snippets.snippet_table import Counts, MinedSnippet, mine_table
 from experiments.harness.page import write_results
 from experiments.snippet_miner.labelled_sentences import Score, load_labelled_sentences, score_sentences
+from experiments.snippet_miner.volume_slices import VolumeSlices
 
 LABELLED = ROOT / "tests" / "data" / "snippets" / "labelled_sentences.tsv"
 REAL_REFERENCES = ROOT / "tests" / "data" / "snippets" / "real_references.tsv"

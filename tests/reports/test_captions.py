@@ -1,4 +1,4 @@
-"""Reports to captions: which anatomy a sentence goes to, what makes a caption abnormal, and how the two sections merge."""
+"""Reports to captions: the anatomy of a sentence, abnormal captions, and the order of the two sections."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from bundle.ctfindings.reports.captions import read_report
 from bundle.ctfindings.reports.statements import Kind, read_statement
 
 FINDINGS = (
-    "Trachea and both main bronchi are open. Heart size is normal. Pericardial effusion was not observed. There is a small sliding hiatal "
-    "hernia. Calcific plaques are seen in the aortic arch. 6 mm nodule in the right upper lobe. It is stable. No pleural effusion. "
-    "Degenerative changes in the bones. Clinical correlation is recommended."
+    "Trachea and both main bronchi are open. Heart size is normal. Pericardial effusion was not observed. There is a "
+    "small sliding hiatal hernia. Calcific plaques are seen in the aortic arch. 6 mm nodule in the right upper lobe. "
+    "It is stable. No pleural effusion. Degenerative changes in the bones. Clinical correlation is recommended."
 )
 IMPRESSION = "Stable nodule in the right upper lobe. Hiatal hernia."
 

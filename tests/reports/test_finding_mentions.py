@@ -11,10 +11,10 @@ from sklearn.metrics import f1_score
 
 from bundle.ctfindings.findings import FINDING_NAMES, FINDINGS, TRAINING_TEMPLATES, fill_template
 from bundle.ctfindings.reports.assertion import Assertion
+from bundle.ctfindings.reports.captions import read_report
 from bundle.ctfindings.reports.finding_mentions import (
     LABEL_OF_ASSERTION,
     find_mentions,
-    label_text,
     strongest,
     to_labels,
 )
@@ -23,7 +23,7 @@ MANUAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "reports" / "
 
 
 def label(text: str, finding: str) -> int:
-    return label_text(text)[FINDING_NAMES.index(finding)]
+    return read_report(text).labels[FINDING_NAMES.index(finding)]
 
 
 # Wording of different schools; none is from a report.
@@ -112,7 +112,7 @@ def test_the_same_words_elsewhere_state_nothing(finding: str, text: str) -> None
 
 
 def test_an_empty_report_leaves_every_label_unknown() -> None:
-    assert label_text("") == [-1] * 18
+    assert read_report("").labels == [-1] * 18
 
 
 def test_a_stated_finding_outweighs_a_denial_elsewhere_in_the_report() -> None:
@@ -142,7 +142,7 @@ def test_labels_of_real_reports_agree_with_manual_ones() -> None:
     with MANUAL.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     truth = np.array([[int(row[name]) for name in FINDING_NAMES] for row in rows])
-    found = np.array([label_text(row["report_text"]) for row in rows]) == 1
+    found = np.array([read_report(row["report_text"]).labels for row in rows]) == 1
     f1 = f1_score(truth, found, average=None)
     assert f1.mean() >= 0.85
     assert f1.min() >= 0.70, dict(zip(FINDING_NAMES, f1.round(3), strict=True))

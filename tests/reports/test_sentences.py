@@ -49,7 +49,10 @@ def test_german_abbreviations_and_ordinals(text: str, expected: list[str]) -> No
 
 
 def test_lists_headings_and_wrapped_lines() -> None:
-    text = "FINDINGS:\n1. Nodule in the right lung, 5\nmm wide.\n2) Effusion\n- Heart normal\n\nIMPRESSION: No change. Lungs: clear."
+    text = (
+        "FINDINGS:\n1. Nodule in the right lung, 5\nmm wide.\n2) Effusion\n- Heart normal\n\n"
+        "IMPRESSION: No change. Lungs: clear."
+    )
     expected = [
         "FINDINGS:",
         "Nodule in the right lung, 5\nmm wide.",

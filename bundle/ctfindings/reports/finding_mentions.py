@@ -11,7 +11,6 @@ from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.reports.assertion import Assertion, assertion, split_clauses
 from bundle.ctfindings.reports.body_regions import nearest_region, regions
 from bundle.ctfindings.reports.label_rules import NORMAL_STATEMENTS, RULES
-from bundle.ctfindings.reports.sentences import split_sentences
 
 LABEL_OF_ASSERTION: Mapping[Assertion, int] = MappingProxyType(
     {Assertion.ABSENT: 0, Assertion.HISTORICAL: -1, Assertion.UNCERTAIN: -1, Assertion.PRESENT: 1}
@@ -77,7 +76,7 @@ def strongest(mentions: Iterable[Mapping[str, Assertion]]) -> dict[str, Assertio
     return said
 
 
-def to_labels(said: Mapping[str, Assertion], policy: Mapping[Assertion, int] = LABEL_OF_ASSERTION) -> list[int]:
+def to_labels(said: Mapping[str, Assertion], policy: Mapping[Assertion, int]) -> list[int]:
     """The 18 labels in the order of the finding table: 1, 0, or -1 without a mention or a certain one."""
     return [policy[said[name]] if name in said else -1 for name in FINDING_NAMES]
 
@@ -86,18 +85,3 @@ def carried_region(sentence: str, before: str | None) -> str | None:
     """The region that holds for a following sentence without one: the last region of this sentence, or ``before``."""
     named = regions(sentence.lower())
     return named[-1][0] if named else before
-
-
-def label_text(text: str, policy: Mapping[Assertion, int] = LABEL_OF_ASSERTION) -> list[int]:
-    """The 18 labels of a report given as one text, in the order of the finding table.
-
-    Example:
-        >>> label_text("Minimal pericardial effusion is seen. No pleural effusion. Emphysema cannot be excluded.")
-        [-1, -1, -1, 1, -1, -1, -1, -1, -1, -1, -1, -1, 0, -1, -1, -1, -1, -1]
-    """
-    region: str | None = None
-    mentions = []
-    for sentence in split_sentences(text):
-        mentions.append(find_mentions(sentence.text, region))
-        region = carried_region(sentence.text, region)
-    return to_labels(strongest(mentions), policy)

@@ -1,4 +1,4 @@
-"""From series and image numbers to world z: DICOM headers, volumes without headers, and what cannot be told."""
+"""From series and image numbers to world z, and what cannot be resolved."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from bundle.ctfindings.reports.snippets.slice_positions import Studies, VolumeSlices
+from bundle.ctfindings.reports.snippets.slice_positions import Studies
 from bundle.ctfindings.scan.load_scan import ScanError
 
 WriteDicom = Callable[..., Path]
@@ -130,20 +130,6 @@ def test_folder_without_dicom_is_refused(tmp_path: Path) -> None:
         read(tmp_path)
     with pytest.raises(ScanError, match="folder not found"):
         Studies(tmp_path / "absent")
-
-
-@pytest.mark.parametrize("upside_down", [False, True])
-def test_volume_without_headers_counts_from_the_top_however_it_is_stored(affine: np.ndarray, upside_down: bool) -> None:
-    shape = (64, 52, 44)
-    if upside_down:
-        affine = affine @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, 43], [0, 0, 0, 1]], float)
-    slices = VolumeSlices(affine, shape)
-    assert slices.position(2, 1).z_mm == pytest.approx(-300 + 43 * 3)
-    assert slices.position(2, 44).z_mm == pytest.approx(-300)
-    assert slices.position(2, 10, 12).z_mm == pytest.approx(-300 + (44 - 11) * 3)
-    assert slices.position(2, 45).problem == "no such image"
-    assert slices.position(None, 0).problem == "no such image"
-    assert VolumeSlices(affine, shape, superior_first=False).position(2, 1).z_mm == pytest.approx(-300)
 
 
 def test_images_of_a_real_series_lie_every_3_mm_from_the_top(shared_data: Path, tmp_path: Path) -> None:
