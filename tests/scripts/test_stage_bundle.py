@@ -159,7 +159,11 @@ def test_the_folder_holds_what_belongs_and_nothing_else(staged: Path) -> None:
         for name in names
         if "__pycache__" in name or name == "bundle/__init__.py" or name.endswith((".nii.gz", ".dcm"))
     ]
-    assert {"bundle/ctfindings/__init__.py", "bundle/ctfindings/inference/output/templates/report.html.jinja"} <= names
+    assert {
+        "bundle/ctfindings/__init__.py",
+        "bundle/ctfindings/findings.toml",
+        "bundle/ctfindings/inference/output/templates/report.html.jinja",
+    } <= names
 
 
 def test_weights_of_others_stay_behind(
