@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,13 @@ class Anatomy:
 
 _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
-ANATOMIES: tuple[Anatomy, ...] = tuple(
-    Anatomy(**{field: tuple(value) if isinstance(value, list) else value for field, value in entry.items()})
-    for entry in _TABLE["anatomy"]
-)
+
+def _anatomy(entry: dict[str, Any]) -> Anatomy:
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
+    return Anatomy(**fields)
+
+
+ANATOMIES: tuple[Anatomy, ...] = tuple(_anatomy(entry) for entry in _TABLE["anatomy"])
 """Row order of every ``[B, K, E]`` anatomy tensor."""
 
 ANATOMY_NAMES: tuple[str, ...] = tuple(anatomy.name for anatomy in ANATOMIES)

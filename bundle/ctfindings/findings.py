@@ -6,11 +6,11 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from bundle.ctfindings.anatomy import anatomy_index
 
 _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-_REGISTERS = ("presence", "phrase", "image")
 
 
 @dataclass(frozen=True)
@@ -60,21 +60,25 @@ def fill_template(template: str, phrase: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def _registers(texts: dict[str, str]) -> tuple[str, str, str]:
+    return texts["presence"], texts["phrase"], texts["image"]
+
+
 def _finding(
     positive: dict[str, str],
     negative: dict[str, str],
     synonyms: list[str],
     radchestct: list[str],
     radchestct_extended: list[str] | None = None,
-    **fields: str | bool,
+    **fields: Any,
 ) -> Finding:
     return Finding(
-        positive=tuple(positive[register] for register in _REGISTERS),
-        negative=tuple(negative[register] for register in _REGISTERS),
+        positive=_registers(positive),
+        negative=_registers(negative),
         synonyms=tuple(synonyms),
         radchestct=tuple(radchestct),
         radchestct_extended=None if radchestct_extended is None else tuple(radchestct_extended),
-        **fields,  # type: ignore[arg-type]
+        **fields,
     )
 
 

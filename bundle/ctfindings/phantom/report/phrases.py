@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
@@ -36,8 +37,9 @@ class Wording:
     kinds: dict[str, list[str]] = field(default_factory=dict)
 
 
-def _wording(entry: dict) -> Wording:
-    return Wording(**{name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()})
+def _wording(entry: dict[str, Any]) -> Wording:
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
+    return Wording(**fields)
 
 
 WORDINGS: dict[str, Wording] = {finding: _wording(entry) for finding, entry in _TABLE.items()}

@@ -18,9 +18,9 @@ from bundle.ctfindings.phantom.report.finding_sentences import (
     WrittenSnippet,
     denial,
     joined_sentence,
+    positive_sentences,
     positive_text,
     region_sentence,
-    positive_sentences,
     with_reference,
 )
 from bundle.ctfindings.phantom.report.phrases import WORDINGS
