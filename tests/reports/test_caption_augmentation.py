@@ -97,7 +97,7 @@ def test_versions_are_drawn_among_all_that_there_are() -> None:
 
 
 def test_a_negative_number_of_versions_is_refused() -> None:
-    with pytest.raises(ValueError, match="versions: expected 0 .* got -1"):
+    with pytest.raises(ValueError, match=r"versions: expected 0 .* got -1"):
         RandCaptionsd(versions=-1)
 
 

@@ -13,7 +13,6 @@ import pydicom
 
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.folders import files_below
-from bundle.ctfindings.scan.coordinates import voxel_spacing
 from bundle.ctfindings.scan.dicom_headers import Header, image_type, is_axial, orientation, read_headers
 
 SAME_PLACE_MM = 0.5
