@@ -253,6 +253,23 @@ def test_bundle_stays_small() -> None:
     assert bundle <= 80e6, f"the bundle has {bundle / 1e6:.1f} MB, at most 80 are allowed"
 
 
+def test_the_map_names_every_room_and_only_files_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tracked = ["/" + _name(path) for path in _tracked()]
+    named = set(re.findall(r"`([\w./-]+\.(?:py|toml))`", page))
+    assert len(named) > 50
+    assert not [name for name in named if not any(path.endswith("/" + name) for path in tracked)]
+    rooms = {_room(path) for path in _package_files()} - {""}
+    assert not [room for room in rooms if not re.search(rf"^  {room}[/.]", page, re.MULTILINE)]
+
+
+def test_the_way_of_a_scan_enters_no_room_twice() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    way = page.split("## The way of a scan")[1].split("## ")[0]
+    rooms = re.findall(r"^\| `(\w+)/` \|", way, re.MULTILINE)
+    assert {"scan", "data", "networks", "inference"} <= set(rooms) and len(rooms) == len(set(rooms))
+
+
 def test_links_of_the_documents_lead_somewhere() -> None:
     broken = []
     for path in _tracked():
