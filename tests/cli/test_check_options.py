@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,15 @@ from bundle.ctfindings.cli.check_options import check_options
 @pytest.fixture
 def files(tmp_path: Path) -> str:
     (tmp_path / "train.json").write_text(
-        json.dumps({"epochs": 2, "resume": True, "train": {"trainer": {}}, "initialize": []})
+        json.dumps(
+            {
+                "epochs": 2,
+                "resume": True,
+                "train": {"trainer": {"max_epochs": "@epochs"}},
+                "initialize": [],
+                "run": ["$@train#trainer.run(@resume, @micro_batches)"],
+            }
+        )
     )
     (tmp_path / "overlay.json").write_text(
         json.dumps({"+initialize": [], "train#trainer#amp": True, "micro_batches": 4})
@@ -57,7 +67,9 @@ def test_a_word_in_the_place_of_a_number_is_refused(files: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["3", "0.5", "-1", "1e-3", "True", "None", "$2 * 3", "@other", "%other.json::epochs"])
-def test_numbers_and_expressions_pass(files: str, value: str) -> None:
+def test_numbers_and_expressions_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: str, value: str) -> None:
+    (tmp_path / "other.json").write_text(json.dumps({"epochs": 3}))
+    monkeypatch.chdir(tmp_path)
     check_options(["run", "--config_file", files, f"--epochs={value}"])
 
 
@@ -69,6 +81,57 @@ def test_a_single_file_is_named_without_brackets(tmp_path: Path) -> None:
     (tmp_path / "inference.json").write_text(json.dumps({"queries": []}))
     with pytest.raises(ValueError, match=r"--quries: .*did you mean --queries\?"):
         check_options(["run", "--config_file", str(tmp_path / "inference.json"), "--quries", "['--a dash']"])
+
+
+def shipped(bundle_root: Path, *names: str) -> str:
+    return str([str(bundle_root / "configs" / f"{name}.json") for name in names])
+
+
+PUBLISHED = pytest.mark.parametrize("network", ["networks/fvlm", "networks/radfinder"])
+
+
+@PUBLISHED
+@pytest.mark.parametrize("option", ["compare", "export_path", "paraphrases", "threshold_rule"])
+def test_an_option_that_nothing_refers_to_is_refused(bundle_root: Path, network: str, option: str) -> None:
+    files = shipped(bundle_root, "train", "evaluate", network)
+    with pytest.raises(ValueError, match=rf"--{option} has no effect with .*{network}.json; remove it"):
+        check_options(["run", "--config_file", files, "--datalist", "d.json", f"--{option}", "x"])
+
+
+@PUBLISHED
+def test_the_options_of_a_published_model_pass(bundle_root: Path, network: str) -> None:
+    options = ["--datalist=d.json", "--eval_dir=e", "--ckpt_path=c.pt", "--anatomy_mapping=totalsegmentator"]
+    evaluation = ["--split=test", "--calibration_split=validation", "--resamples=9", "--protocol=fvlm", "--seed=1"]
+    check_options(["--config_file", shipped(bundle_root, "train", "evaluate", network), *options, *evaluation])
+    inference = shipped(bundle_root, "inference", network)
+    check_options(["--config_file", inference, "--image=s", "--anatomy=m", "--queries=['a']", *options[2:]])
+
+
+def test_documented_commands_pass(bundle_root: Path) -> None:
+    pages = [bundle_root / "README.md", *sorted((bundle_root / "docs").glob("*.md"))]
+    lines = re.findall(r"-m monai\.bundle run (--config_file [^\n`]*)", "\n".join(page.read_text() for page in pages))
+    assert len(lines) > 20
+    for line in lines:
+        check_options([word.strip("[]") if "--" in word else word for word in shlex.split(line.replace("[--", "--"))])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--train#trainer#max_epochs=3", "--epochs=4"],
+        ["--epochs=@micro_batches"],
+        ["--train={'trainer': {'max_epochs': '@epochs'}}", "--epochs=1"],
+        ["--run=['$@epochs']", "--epochs=1"],
+        ["--run_id=evaluating", "--epochs=1"],
+    ],
+)
+def test_keys_that_the_files_or_other_options_refer_to_pass(tmp_path: Path, files: str, options: list[str]) -> None:
+    (tmp_path / "overlay.json").write_text(json.dumps({"evaluating": "$@epochs + 1", "micro_batches": 4}))
+    if options[0].startswith("--train#"):
+        with pytest.raises(ValueError, match="--epochs has no effect"):
+            check_options(["run", "--config_file", files, *options])
+        options = options[:1]
+    check_options(["run", "--config_file", files, *options])
 
 
 def test_other_programs_are_left_alone() -> None:

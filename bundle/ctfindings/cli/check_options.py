@@ -1,4 +1,4 @@
-"""Options of ``monai.bundle run``: rejects a misspelt key, and a word where the configuration has a number."""
+"""Options of ``monai.bundle run``: rejects a misspelt key, a word for a number, and a key without effect."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import re
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ReferenceResolver
 from monai.bundle.scripts import run
 
 _OF_MONAI = {name for name in inspect.signature(run).parameters if name != "override"}
+_STEPS = {"init": "initialize", "run": "run", "final": "finalize"}
 
 
 def check_options(arguments: Sequence[str] | None = None) -> None:
@@ -23,12 +25,14 @@ def check_options(arguments: Sequence[str] | None = None) -> None:
             not started by ``monai.bundle run``, and nothing is checked.
 
     Raises:
-        ValueError: An option is not a key of the files, or its value is a word and the files have a number.
+        ValueError: An option is not a key of the files, its value is a word and the files have a number, or nothing
+            that the workflow runs refers to its key.
     """
     given = _options(sys.argv[1:] if arguments is None else arguments)
     if "config_file" not in given:
         return
-    content = ConfigParser.load_config_files(_files(given["config_file"]))
+    files = _files(given["config_file"])
+    content = ConfigParser.load_config_files(files)
     known = {_key(name) for name in content} | _OF_MONAI
     for name, value in given.items():
         if _key(name) not in known | {ConfigParser.meta_key}:
@@ -39,6 +43,28 @@ def check_options(arguments: Sequence[str] | None = None) -> None:
         if isinstance(default, int | float) and not _may_be_number(value):
             wanted = "True or False" if isinstance(default, bool) else "a number"
             raise ValueError(f"--{name}: expected {wanted}, got {value!r}; the configuration has {default}")
+    if {"args_file", "tracking"} & given.keys():  # Either may refer to any key.
+        return
+    overrides = {name: value for name, value in given.items() if _key(name) not in _OF_MONAI}
+    steps = [given.get(f"{step}_id", name) for step, name in _STEPS.items()]
+    used = _used(content, overrides, ["imports", *steps])
+    for name in overrides:
+        key = f"{ReferenceResolver.normalize_id(name)}::"
+        if not any(key.startswith(f"{other}::") or f"{other}::".startswith(key) for other in used):
+            raise ValueError(f"--{name} has no effect with {', '.join(files)}; remove it")
+
+
+def _used(content: dict[str, Any], overrides: dict[str, str], steps: Sequence[str]) -> set[str]:
+    """Keys that the steps of the workflow refer to, directly or through other keys, with their separators as ``::``."""
+    parser = ConfigParser(content)
+    parser.update({name: _value(value) for name, value in overrides.items()})
+    parser.resolve_macro_and_relative_ids()
+    waiting, used = list(steps), {"bundle_root", ConfigParser.meta_key}
+    while waiting:
+        if (key := waiting.pop()) not in used:
+            used.add(key)
+            waiting += ReferenceResolver.find_refs_in_config(parser.get(key), key)
+    return used
 
 
 def _options(arguments: Sequence[str]) -> dict[str, str]:
@@ -56,10 +82,15 @@ def _may_be_number(value: str) -> bool:
     """Whether a value is a number, True, False, None, a reference or an expression. Fire reads ``false`` as a word."""
     if value.startswith(("$", "@", "%")):
         return True
+    return isinstance(_value(value), int | float | None)
+
+
+def _value(value: str) -> Any:
+    """A value as Fire reads it."""
     try:
-        return isinstance(ast.literal_eval(value), int | float | None)
+        return ast.literal_eval(value)
     except (SyntaxError, ValueError):
-        return False
+        return value
 
 
 def _key(name: str) -> str:
