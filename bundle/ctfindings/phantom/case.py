@@ -16,7 +16,7 @@ class Site:
         location: lobe, artery, node station or device position; None when diffuse.
         kind: subtype, such as ``solid`` for a nodule or ``pacemaker`` for a device.
         size_mm: largest diameter in mm, None when diffuse.
-        count: number of occurrences that the site stands for.
+        count: occurrences that the site stands for.
         center_mm: centre of the rendered mask in world RAS mm.
     """
 

@@ -1,11 +1,13 @@
-"""Synthetic scans as a data set: NIfTI images, masks, reports and the datalist, written once and resumed when stopped."""
+"""Synthetic scans as a data set: NIfTI images, masks, reports and the datalist."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +37,9 @@ VOLUME_FOLDERS = ("images", "anatomy", "finding_masks")
 def make_case(
     seed: int, index: int, labels: Sequence[int] | None = None
 ) -> tuple[Case, NDArray[np.int16], NDArray[np.uint8], NDArray[np.int32], NDArray[np.float64]]:
-    """Renders one scan; the same seed, index and labels give the same scan.
+    """Renders one scan of a data set; the same seed, index and labels give the same scan.
 
     Args:
-        seed: of the data set.
-        index: of the scan in the data set.
         labels: 18 labels in the order of ``FINDINGS``, exactly what is rendered; drawn at CT-RATE's rates when None.
 
     Returns:
@@ -62,11 +62,8 @@ def make_case(
     grain = rng.standard_normal(canvas.shape, np.float32)
     share = float(rng.uniform(0.2, 0.7))
     # Neighbours share part of their noise, as after a reconstruction kernel.
-    for axis in (0, 1):
-        head = [slice(None)] * 3
-        tail = [slice(None)] * 3
-        head[axis], tail[axis] = slice(1, None), slice(None, -1)
-        grain[tuple(tail)] += share * grain[tuple(head)]
+    grain[:-1] += share * grain[1:]
+    grain[:, :-1] += share * grain[:, 1:]
     grain *= np.float32(patient.noise_hu / (1 + share**2))
     canvas.hu += grain
     np.clip(canvas.hu, -1024, 3071, out=canvas.hu)
@@ -109,9 +106,7 @@ def write_volumes(
     bits: NDArray[np.int32],
     affine: NDArray[np.float64],
 ) -> dict[str, str]:
-    """Writes what ``make_case`` rendered; returns the paths of a study record, relative to the folder, which has
-    `VOLUME_FOLDERS`.
-    """
+    """Writes what ``make_case`` rendered to the ``VOLUME_FOLDERS``; returns the relative paths of the study record."""
     files = {"image": f"images/{name}.nii.gz", "anatomy": f"anatomy/{name}.nii.gz"}
     write_nifti(folder / files["image"], image, affine)
     write_nifti(folder / files["anatomy"], anatomy, affine)
@@ -124,15 +119,14 @@ def write_volumes(
 def _write_case(task: tuple[Path, int, int, bool]) -> dict[str, Any]:
     """Renders and writes one scan and returns its study record."""
     folder, seed, index, dicom = task
-    name = f"phantom_{index:06d}"
     case, image, anatomy, bits, affine = make_case(seed, index)
-    files = write_volumes(folder, name, image, anatomy, bits, affine)
+    files = write_volumes(folder, case.id, image, anatomy, bits, affine)
     if dicom:
-        write_series(folder / "dicom" / name, case, image, affine)
-        files["dicom"] = f"dicom/{name}"
+        files["dicom"] = f"dicom/{case.id}"
+        write_series(folder / files["dicom"], case, image, affine)
     report = write_report(case, np.random.default_rng([seed, index, 1]))
     return {
-        "id": name,
+        "id": case.id,
         "patient": f"p{index:06d}",
         **files,
         "sex": case.sex,
@@ -154,7 +148,6 @@ def render_all(
     Args:
         render: writes the scan of a task and returns its study record.
         tasks: argument of ``render`` by scan name.
-        journal: JSON lines file with the records of finished scans.
         workers: number of processes; one per core by default.
 
     Raises:
@@ -187,7 +180,6 @@ def make_dataset(
     Raises:
         ValueError: when the folder holds scans of other settings, a number is negative, or the scans cannot be written.
     """
-    folder = Path(folder)
     counts = dict(zip(SPLITS, (training, validation, test), strict=True))
     if min(counts.values()) < 0:
         raise ValueError(f"{folder}: cannot hold {counts}; give numbers of scans from 0 on")
@@ -196,10 +188,11 @@ def make_dataset(
     for path in (datalist, begun):
         if path.exists():
             content = json.loads(path.read_text(encoding="utf-8"))
-            found = content["parameters"] if path == datalist else content
+            found = content.get("parameters", content)
             if found != settings:
                 raise ValueError(
-                    f"{folder}: holds synthetic scans made with {found}, not {settings}; choose another folder or delete it"
+                    f"{folder}: expected synthetic scans made with {settings}, found {found}; "
+                    "choose another folder or delete it"
                 )
     if datalist.exists():
         return datalist
@@ -207,28 +200,39 @@ def make_dataset(
         for part in VOLUME_FOLDERS:
             (folder / part).mkdir(parents=True, exist_ok=True)
         _write_whole(begun, json.dumps(settings).encode())
-        return _write_dataset(datalist, counts, settings, workers)
+        numbers = range(sum(counts.values()))
+        tasks = {f"phantom_{index:06d}": (folder, seed, index, dicom) for index in numbers}
+        records = iter(render_all(_write_case, tasks, folder / RECORDS, workers))
+        content = {
+            "name": "CT Findings synthetic scans",
+            "description": "synthetic chest CT, made by bundle.ctfindings.phantom; not patients",
+            "parameters": settings,
+            **{split: list(islice(records, count)) for split, count in counts.items()},
+        }
+        _write_whole(datalist, json.dumps(content, indent=1).encode())
     except OSError as error:
         raise ValueError(
-            f"{folder}: synthetic scans cannot be written there ({error.strerror or error}); what was made is kept, make room or check "
-            "the rights and give the same command again, or name another folder"
+            f"{folder}: synthetic scans cannot be written there ({error.strerror or error}); finished scans are kept: "
+            "make room or check the rights and give the same command again, or name another folder"
         ) from error
-
-
-def _write_dataset(datalist: Path, counts: dict[str, int], settings: dict[str, Any], workers: int | None) -> Path:
-    tasks = {
-        f"phantom_{index:06d}": (datalist.parent, settings["seed"], index, settings["dicom"])
-        for index in range(sum(counts.values()))
-    }
-    records = render_all(_write_case, tasks, datalist.parent / RECORDS, workers)
-    datalist_content: dict[str, Any] = {
-        "name": "CT Findings synthetic scans",
-        "description": "synthetic chest CT, made by bundle.ctfindings.phantom; not patients",
-        "parameters": settings,
-    }
-    start = 0
-    for split, count in counts.items():
-        datalist_content[split] = records[start : start + count]
-        start += count
-    _write_whole(datalist, json.dumps(datalist_content, indent=1).encode())
     return datalist
+
+
+def datalist_or_synthetic(
+    datalist: str | Path | None, folder: str | Path, counts: Sequence[int], seed: int, rank: int
+) -> Path:
+    """The path of a datalist; without one, rank 0 makes synthetic scans while the other ranks wait for them.
+
+    Args:
+        folder: folder of the synthetic scans, shared by all ranks.
+        counts: number of synthetic training, validation and test scans.
+
+    Raises:
+        ValueError: see ``make_dataset``.
+    """
+    if datalist:
+        return Path(datalist)
+    while rank and not (Path(folder) / "datalist.json").is_file():
+        time.sleep(0.5)
+    training, validation, test = counts
+    return make_dataset(Path(folder), training, validation, test, seed)

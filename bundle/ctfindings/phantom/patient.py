@@ -44,12 +44,7 @@ class Patient:
 
 
 def sample_patient(rng: np.random.Generator, latent_age: float, cardiomegaly: bool) -> Patient:
-    """Draws a patient.
-
-    Args:
-        latent_age: standard normal variable that correlates with the labels.
-        cardiomegaly: whether the heart is enlarged. The two ranges of heart size do not touch.
-    """
+    """Draws a patient; ``latent_age`` is standard normal, and normal and enlarged hearts do not overlap in size."""
     sex = str(rng.choice(["F", "M"]))
     age = int(np.clip(round(56 + 16 * latent_age), 18, 95))
     size = float(np.clip(rng.normal(1.03 if sex == "M" else 0.96, 0.04), 0.86, 1.12))

@@ -14,8 +14,6 @@ _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="u
 PREVALENCE: dict[str, float] = _TABLE["prevalence"]
 """Share of scans with each finding in CT-RATE."""
 
-_NORMAL = NormalDist()
-
 
 def _correlation_root() -> np.ndarray:
     """A root of the correlation matrix of the 18 latent variables and age, rows of unit length, (19, 19)."""
@@ -37,11 +35,9 @@ def _correlation_root() -> np.ndarray:
 
 
 def sample_labels(rng: np.random.Generator) -> tuple[tuple[int, ...], float]:
-    """Draws one patient's findings.
-
-    Returns:
-        The 18 labels (0 or 1, order of ``FINDINGS``) and the latent age, a standard normal number.
-    """
+    """Draws one patient's 18 labels (0 or 1, order of ``FINDINGS``) and latent age, a standard normal number."""
     latent = _correlation_root() @ rng.standard_normal(len(FINDING_NAMES) + 1)
-    labels = tuple(int(latent[i] > _NORMAL.inv_cdf(1.0 - PREVALENCE[name])) for i, name in enumerate(FINDING_NAMES))
+    labels = tuple(
+        int(latent[i] > NormalDist().inv_cdf(1.0 - PREVALENCE[name])) for i, name in enumerate(FINDING_NAMES)
+    )
     return labels, float(latent[-1])

@@ -29,13 +29,13 @@ _BE = r"(?:is|are|was|were|be|been|has|have|had|do|does|did|can|could|there)"
 _PREDICATE = re.compile(
     rf"\b(?:{_BE}\s+(?:not\s+|also\s+|been\s+|slightly\s+|minimally\s+)*(?:{_SEEN}|{_WORDS['state']})"
     r"|there\s+(?:is|are|was|were)\b|increased\b|decreased\b|shows?\b|demonstrates?\b|is\b|are\b|was\b|were\b|has\b"
-    r"|have\b)",
+    r"|have\b)"
 )
 # These always end a clause.
 _HARD = re.compile(
     r"\s*[;•]\s*|:\s+(?!none|absent|negative|no\b)|\.\s+"
     r"|\s+(?=(?:but|however|although|though|whereas|nevertheless|yet)\b)"
-    r"|,?\s+(?=(?:except(?: for)?|apart from|other than|aside from|besides|with the exception of)\b)",
+    r"|,?\s+(?=(?:except(?: for)?|apart from|other than|aside from|besides|with the exception of)\b)"
 )
 # These end a clause when both sides have a predicate, or when the right side starts a statement.
 _SOFT = re.compile(r",\s+(?:and\s+)?|\s+and\s+|\s+while\s+|\s+-\s+")
@@ -57,17 +57,17 @@ _DIRECTLY_NEGATED = re.compile(r"\b(?:not(?: \w+ly)?|normal) $")
 _POST_NEGATION = re.compile(
     rf"\b(?:{_BE}\s+(?:\w+\s+)?not|{_BE}n't|cannot|not)\s+(?:\w+\s+){{0,2}}?{_SEEN}"
     r"|\b(?:is|are|was|were|can be|could be)\s+(?:absent|negative|excluded|ruled out|no longer|removed|withdrawn)\b"
-    rf"|\bbeen (?:removed|withdrawn|excluded)\b|\b(?:{_WORDS['gone']})\b|\(-\)|:\s*(?:none|absent|negative)\b",
+    rf"|\bbeen (?:removed|withdrawn|excluded)\b|\b(?:{_WORDS['gone']})\b|\(-\)|:\s*(?:none|absent|negative)\b"
 )
 # "Not observed in the previous examination" describes the earlier scan.
 _PSEUDO_POST = re.compile(
     rf"\bnot\s+(?:\w+\s+){{0,2}}?{_SEEN}\s+(?:\w+\s+){{0,3}}?(?:previous|prior|earlier|old|former|last)\b"
     r"|\bnot (?:be )?(?:evaluated|characteri[sz]ed|differentiated|excluded|ruled out)\b"
-    r"|\bnot (?:clearly|optimally|fully|completely|significantly|well)\s+\w+",
+    r"|\bnot (?:clearly|optimally|fully|completely|significantly|well)\s+\w+"
 )
 _UNCERTAIN = re.compile(
     rf"\b(?:may|might|could|can)\s+(?:also\s+|not\s+)?(?:{_WORDS['doubtful_verb']})\b|\b(?:{_WORDS['doubt']})\b"
-    r"|\b(?:cannot|can not|could not|not) be (?:excluded|ruled out|differentiated)\b",
+    r"|\b(?:cannot|can not|could not|not) be (?:excluded|ruled out|differentiated)\b"
 )
 # History up to the next verb: in "the patient, who underwent lobectomy, has an effusion" the effusion is present.
 _HISTORY = re.compile(rf"\b(?:{_WORDS['history']})\b")
@@ -79,14 +79,11 @@ _EARLIER = re.compile(
 
 
 def split_clauses(sentence: str) -> list[tuple[int, int]]:
-    """Splits a sentence where the scope of a negation ends.
+    """Start and end of each clause of a sentence; the scope of a negation ends with its clause.
 
     Semicolons, "but", "except for" and the like always end a clause; a comma or "and" only between two statements:
     "nodule, consolidation and effusion were not observed" is one clause, "the trachea is open and no mass was seen" is
     two.
-
-    Returns:
-        Start and end of each clause in the sentence.
     """
     clauses: list[tuple[int, int]] = []
     start = 0
@@ -122,7 +119,7 @@ def assertion(clause: str, start: int, end: int) -> Assertion:
         not _PREDICATE.search(clause, cue.end(), start) for cue in _HISTORY.finditer(clause, 0, start)
     ):
         return Assertion.HISTORICAL
-    if _doubted(clause, start, end):
+    if _doubted(clause, end):
         return Assertion.UNCERTAIN
     return Assertion.PRESENT
 
@@ -140,17 +137,17 @@ def _negated(clause: str, start: int, end: int) -> bool:
         if not (narrow and ("," in between or _PREDICATE.search(between))):
             return True
     pseudo_post = [match.span() for match in _PSEUDO_POST.finditer(clause)]
-    for cue in _POST_NEGATION.finditer(clause, end):
-        if any(first < cue.end() and cue.start() < last for first, last in pseudo_post):
-            continue
-        return True
-    return False
+    return any(
+        not any(first < cue.end() and cue.start() < last for first, last in pseudo_post)
+        for cue in _POST_NEGATION.finditer(clause, end)
+    )
 
 
-def _doubted(clause: str, start: int, end: int) -> bool:
-    """Whether a question mark follows the mention, or a cue of doubt precedes or follows it."""
+def _doubted(clause: str, end: int) -> bool:
+    """Whether a question mark follows the mention that ends at ``end``, or a cue of doubt precedes or follows it."""
     tail = clause[end : end + 40]
     question = tail.find("?")
     if question >= 0 and not re.search(r"[,(]", tail[:question]):
         return True
-    return any(cue.start() < start or cue.start() < end + 40 for cue in _UNCERTAIN.finditer(clause))
+    cue = _UNCERTAIN.search(clause)
+    return cue is not None and cue.start() < end + 40

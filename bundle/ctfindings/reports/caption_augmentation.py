@@ -81,16 +81,15 @@ class RandCaptionsd(RandomizableTransform, MapTransform):
             return study
         normal = study.get(self.normal_key)
         for key in self.key_iterator(study):
-            study[key] = {
-                name: self._drawn(text, name, normal is not None and bool(normal[ANATOMY_NAMES.index(name)]))
-                for name, text in study[key].items()
-            }
+            captions = {}
+            for name, text in study[key].items():
+                flag = normal is not None and bool(normal[ANATOMY_NAMES.index(name)])
+                if self.versions:
+                    captions[name] = self.version(text, name, flag, int(self.R.randint(self.versions)))
+                else:
+                    captions[name] = self._augmented(text, name, flag, self.R)
+            study[key] = captions
         return study
-
-    def _drawn(self, text: str, anatomy: str, normal: bool) -> str:
-        if self.versions == 0:
-            return self._augmented(text, anatomy, normal, self.R)
-        return self.version(text, anatomy, normal, int(self.R.randint(self.versions)))
 
     def version(self, text: str, anatomy: str, normal: bool, number: int) -> str:
         """Version ``number`` of a caption, counted from 0."""

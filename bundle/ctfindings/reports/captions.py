@@ -50,10 +50,13 @@ class ReadReport:
 
 @dataclass(frozen=True)
 class _Placed:
+    """A sentence with its anatomies; ``lost`` when none was found."""
+
     text: str
     section: str
     anatomies: tuple[str, ...]
     statement: Statement
+    lost: bool
 
 
 def read_report(findings: str, impression: str = "", uncertain: int = -1) -> ReadReport:
@@ -66,7 +69,6 @@ def read_report(findings: str, impression: str = "", uncertain: int = -1) -> Rea
 
     Args:
         findings: the findings section, or a whole report; "Not given." counts as empty.
-        impression: the impression section.
         uncertain: label of a finding that the report only suspects: 1, 0 or -1.
 
     Raises:
@@ -74,20 +76,14 @@ def read_report(findings: str, impression: str = "", uncertain: int = -1) -> Rea
     """
     if uncertain not in (-1, 0, 1):
         raise ValueError(f"uncertain: expected 1, 0 or -1, got {uncertain!r}")
-    placed: list[_Placed] = []
-    unplaced: list[str] = []
-    for section, text in (("impression", impression), ("findings", findings)):
-        for sentence, lost in _place(text, section):
-            placed.append(sentence)
-            if lost:
-                unplaced.append(sentence.text)
+    placed = _place(impression, "impression") + _place(findings, "findings")
+    unplaced = [sentence.text for sentence in placed if sentence.lost]
     said = strongest(sentence.statement.mentions for sentence in placed)
     policy = {**LABEL_OF_ASSERTION, Assertion.UNCERTAIN: uncertain}
     return ReadReport(to_labels(said, policy), _captions(placed), unplaced)
 
 
-def _place(text: str, section: str) -> list[tuple[_Placed, bool]]:
-    """Sentences of a section with their anatomies, and whether no anatomy was found."""
+def _place(text: str, section: str) -> list[_Placed]:
     if _EMPTY.fullmatch(text):
         return []
     result = []
@@ -100,7 +96,7 @@ def _place(text: str, section: str) -> list[tuple[_Placed, bool]]:
         if not anatomies and statement.kind is not Kind.REMARK:
             continues = before and (_CONTINUES.match(sentence.text) is not None)
             anatomies, lost = (before, False) if continues else (("thorax",), not _is_heading(sentence.text))
-        result.append((_Placed(sentence.text, section, anatomies, statement), lost))
+        result.append(_Placed(sentence.text, section, anatomies, statement, lost))
         region = carried_region(sentence.text, region)
         before = anatomies or before
     return result
@@ -119,7 +115,7 @@ def _captions(placed: list[_Placed]) -> dict[str, Caption]:
             # The first of equal sentences is kept.
             texts: dict[str, str] = {}
             for each in own:
-                texts.setdefault(_bare(each.text), each.text)
+                texts.setdefault(re.sub(r"\W+", " ", each.text).strip().lower(), each.text)
             text = " ".join(_closed(text) for text in texts.values())
             captions[name] = Caption(text, not any(_abnormal_for(name, each) for each in own))
     return captions
@@ -139,10 +135,6 @@ def _abnormal_for(anatomy: str, sentence: _Placed) -> bool:
     if statement.kind is not Kind.ABNORMAL:
         return False
     return anatomy == "thorax" or not statement.abnormal or anatomy in statement.abnormal
-
-
-def _bare(text: str) -> str:
-    return re.sub(r"\W+", " ", text).strip().lower()
 
 
 def _closed(text: str) -> str:

@@ -12,9 +12,7 @@ from bundle.ctfindings.reports.assertion import Assertion, assertion, split_clau
 from bundle.ctfindings.reports.body_regions import nearest_region, regions
 from bundle.ctfindings.reports.label_rules import NORMAL_STATEMENTS, RULES
 
-LABEL_OF_ASSERTION: Mapping[Assertion, int] = MappingProxyType(
-    {Assertion.ABSENT: 0, Assertion.HISTORICAL: -1, Assertion.UNCERTAIN: -1, Assertion.PRESENT: 1}
-)
+LABEL_OF_ASSERTION = {Assertion.ABSENT: 0, Assertion.HISTORICAL: -1, Assertion.UNCERTAIN: -1, Assertion.PRESENT: 1}
 """Label of each assertion. Doubt ("atelectasis?") and history ("status post") leave the label unknown."""
 
 # Most clauses have none of these words and mention no finding.
@@ -24,25 +22,18 @@ _CACHED_SENTENCES = 1 << 16  # Reports repeat their normal sentences word for wo
 
 @lru_cache(maxsize=_CACHED_SENTENCES)
 def find_mentions(sentence: str, region: str | None = None) -> Mapping[str, Assertion]:
-    """Findings that a sentence mentions, each with its strongest assertion.
+    """Strongest assertion of each finding that a sentence mentions, by CT-RATE name; cached, therefore read-only.
 
     Args:
-        sentence: one sentence.
         region: region of ``body_regions`` that holds for a sentence without one.
-
-    Returns:
-        Assertions by CT-RATE name; read-only, because the result is cached.
     """
-    said: dict[str, Assertion] = {}
     lowered = sentence.lower()
-    for pattern, denied in NORMAL_STATEMENTS:
-        if pattern.search(lowered):
-            said.update(dict.fromkeys(denied, Assertion.ABSENT))
+    parts: list[Mapping[str, Assertion]] = [
+        dict.fromkeys(denied, Assertion.ABSENT) for pattern, denied in NORMAL_STATEMENTS if pattern.search(lowered)
+    ]
     if _ANY_MENTION.search(lowered):
-        for start, end in split_clauses(lowered):
-            for finding, value in clause_mentions(lowered[start:end], region).items():
-                said[finding] = max(value, said.get(finding, value))
-    return MappingProxyType(said)
+        parts += [clause_mentions(lowered[start:end], region) for start, end in split_clauses(lowered)]
+    return MappingProxyType(strongest(parts))
 
 
 @lru_cache(maxsize=_CACHED_SENTENCES)
@@ -68,7 +59,7 @@ def clause_mentions(clause: str, region: str | None = None) -> Mapping[str, Asse
 
 
 def strongest(mentions: Iterable[Mapping[str, Assertion]]) -> dict[str, Assertion]:
-    """The strongest assertion of each finding over the sentences of a report."""
+    """The strongest assertion of each finding over several sentences or clauses."""
     said: dict[str, Assertion] = {}
     for sentence in mentions:
         for finding, value in sentence.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -21,7 +21,7 @@ CAPTION_COLUMNS: tuple[str, ...] = tuple(
 
 _IMPRESSION = re.compile(r"impression|conclusion|beurteilung|opinion|summary", re.IGNORECASE)
 _ROWS_PER_TASK = 64
-_FEW_ROWS = 4 * _ROWS_PER_TASK  # Below, starting processes takes longer than reading.
+_FEW_ROWS = 256  # Below, starting processes takes longer than reading.
 
 
 @dataclass
@@ -29,7 +29,6 @@ class ReportCounts:
     """Counts over a table of reports.
 
     Attributes:
-        reports: rows read.
         empty: rows without text.
         labels: number of labels by (finding, label).
         captions: number of captions by (anatomy, normal).
@@ -74,19 +73,14 @@ def read_reports(
     columns form the findings section.
 
     Args:
-        table: result of ``read_table``.
-        text_columns: columns of the report.
         processes: number of processes; a table with fewer than 256 rows is read in this one.
         uncertain: label of a finding that the report only suspects, as for ``read_report``.
     """
     sections = [_sections(row.values, text_columns) for row in table.rows]
-    read = partial(_read, uncertain=uncertain)
-    if processes < 2 or len(sections) < _FEW_ROWS:
-        yield from map(read, sections)
-        return
+    processes = processes if len(sections) >= _FEW_ROWS else 1
     chunks = {str(start): sections[start : start + _ROWS_PER_TASK] for start in range(0, len(sections), _ROWS_PER_TASK)}
     done: dict[str, list[ReadReport]] = {}
-    for outcome in parallel_map(partial(_read_chunk, read), chunks, processes, fatal=Exception):
+    for outcome in parallel_map(partial(_read_chunk, uncertain=uncertain), chunks, processes, fatal=Exception):
         if outcome.problem:
             raise ValueError(f"{table.path}: reports cannot be read: {outcome.problem}")
         done[outcome.key] = outcome.result
@@ -96,15 +90,10 @@ def read_reports(
 
 
 def _sections(values: dict[str, str], text_columns: Sequence[str]) -> tuple[str, str]:
-    """The findings and the impression of one row."""
     impression = [values[name] for name in text_columns if _IMPRESSION.search(name)]
     findings = [values[name] for name in text_columns if not _IMPRESSION.search(name)]
     return "\n\n".join(findings), "\n\n".join(impression)
 
 
-def _read(sections: tuple[str, str], uncertain: int) -> ReadReport:
-    return read_report(*sections, uncertain=uncertain)
-
-
-def _read_chunk(read: Callable[[tuple[str, str]], ReadReport], sections: Sequence[tuple[str, str]]) -> list[ReadReport]:
-    return [read(one) for one in sections]
+def _read_chunk(sections: Sequence[tuple[str, str]], uncertain: int) -> list[ReadReport]:
+    return [read_report(findings, impression, uncertain) for findings, impression in sections]

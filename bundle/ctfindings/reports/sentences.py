@@ -9,13 +9,7 @@ from typing import NamedTuple
 
 
 class Sentence(NamedTuple):
-    """One sentence.
-
-    Attributes:
-        text: the sentence without surrounding whitespace, list numbers and bullets.
-        start: offset of its first character in the report.
-        end: offset after its last character; ``report[start:end] == text``.
-    """
+    """One sentence, ``text == report[start:end]``, without surrounding whitespace, list number and bullet."""
 
     text: str
     start: int
@@ -41,28 +35,23 @@ _NEXT = re.compile(r"\s*[\"'“‘(\[]*(\S)")
 
 
 def split_sentences(text: str) -> list[Sentence]:
-    """Splits a report into sentences.
+    """Splits a report into sentences, in order and without overlap.
 
     Decimals, measurements, abbreviations ("e.g.", "No. 3", "z.B.", "Z.n."), German ordinals ("5. Rippe") and initials
     do not end a sentence; a full stop without a following space ("observed.No") does. A line break ends a sentence
     before a list item, after a finished line, and before a capital; wrapped lines are joined. A section heading
     ("FINDINGS:") is a sentence of its own; a heading that names an organ ("Lungs: clear.") stays with what follows.
     Sentences exclude list numbers and bullets; a lone quotation mark between statements counts as a bullet.
-
-    Returns:
-        The sentences in order, without overlap.
     """
     sentences: list[Sentence] = []
     start = _skip_marker(text, 0)
     for match in _STOP.finditer(text):
         if match.end() <= start:
             continue
-        if match["bullet"] is not None:
-            cut = True
-        elif match["break"] is not None:
+        if match["break"] is not None:
             cut = _line_ends(text, start, match.start(), match.end())
         else:
-            cut = _stop_ends(text, start, match)
+            cut = match["bullet"] is not None or _stop_ends(text, start, match)
         if cut:
             start = _close(text, start, match.start() if match["bullet"] else match.end(), sentences)
     _close(text, start, len(text), sentences)
@@ -92,9 +81,7 @@ def _skip_marker(text: str, position: int) -> int:
     marker = _MARKER.match(text, position)
     if marker and not _AFTER_ORDINAL.match(text, marker.end()):
         return marker.end()
-    while position < len(text) and text[position].isspace():
-        position += 1
-    return position
+    return len(text) - len(text[position:].lstrip())
 
 
 def _line_ends(text: str, start: int, end: int, after: int) -> bool:

@@ -58,7 +58,6 @@ def read_statement(sentence: str, region: str | None = None) -> Statement:
     ``region`` when the sentence names none. Doubt ("atelectasis?") counts as abnormal; denial and history do not.
 
     Args:
-        sentence: one sentence.
         region: region of ``body_regions`` that holds for a sentence without one.
     """
     lowered = sentence.lower()

@@ -66,9 +66,7 @@ class Canvas:
         return np.stack([self.x[i, j, 0], self.y[i, j, 0], self.z[0, 0, k]], 1)
 
     def center(self, flat: NDArray[np.int64]) -> tuple[float, float, float] | None:
-        """World RAS mm of the voxel of a region (flat indices) that is nearest to its centroid; None for an empty
-        region.
-        """
+        """World RAS mm of the voxel of a region (flat indices) that is nearest to its centroid; None if it is empty."""
         if len(flat) == 0:
             return None
         ijk = np.stack(np.unravel_index(flat, self.shape), 1).astype(np.float64)
@@ -215,34 +213,26 @@ class Canvas:
         weights = [_spline_weights(size, scale_mm / step) for size, step in zip(sizes, self.spacing, strict=True)]
         field = rng.standard_normal(tuple(w.shape[1] for w in weights), np.float32)
         field = np.tensordot(weights[0], field, (1, 0))
-        field = np.matmul(weights[1], field)
-        field = np.matmul(field, weights[2].T)
-        return field
+        return np.matmul(np.matmul(weights[1], field), weights[2].T)
 
 
 def _spline_weights(size: int, step: float) -> Floats:
-    """Cubic B-spline weights (size, knots) that turn white noise at knots every ``step`` voxels into noise of unit
-    variance.
-    """
+    """Cubic B-spline weights (size, knots) that turn white noise at knots every ``step`` voxels into unit variance."""
     knots = int(np.ceil(size / step)) + 4
     away = np.abs(np.arange(size)[:, None] / step + 1.5 - np.arange(knots)[None, :])
     weights = np.where(away < 1, 2 / 3 - away**2 + away**3 / 2, np.where(away < 2, (2 - away) ** 3 / 6, 0))
     return (weights / np.linalg.norm(weights, axis=1, keepdims=True)).astype(np.float32)
 
 
-def curve(points: ArrayLike, step: float = 1.2) -> NDArray:
-    """Resamples a polyline (N, 3) smoothly every ``step`` mm."""
-    return _resampled(np.asarray(points, np.float64), step)
-
-
 def tapered_curve(points: ArrayLike, radii: ArrayLike, step: float) -> tuple[NDArray, NDArray]:
     """Resamples a polyline (N, 3) and its radii (N,) smoothly every ``step`` mm."""
-    dense = _resampled(np.column_stack([np.asarray(points, np.float64), np.asarray(radii, np.float64)]), step)
+    dense = curve(np.column_stack([points, radii]), step)
     return dense[:, :3], dense[:, 3]
 
 
-def _resampled(values: NDArray, step: float) -> NDArray:
-    """Resamples rows (N, 3 or more), whose first three columns are points, by length along the rounded polyline."""
+def curve(points: ArrayLike, step: float = 1.2) -> NDArray:
+    """Resamples a polyline smoothly every ``step`` mm; columns after the first three (mm) follow."""
+    values = np.asarray(points, np.float64)
     for _ in range(3 if len(values) > 2 else 0):
         # Chaikin: corners are cut, both ends stay.
         cut = np.empty((2 * len(values), values.shape[1]))

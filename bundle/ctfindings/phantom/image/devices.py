@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -54,13 +53,8 @@ def _pacemaker(rng: np.random.Generator, chest: Chest, side: str) -> Regions:
     s, sign, cava = chest.patient.size, SIDES[side], chest.vessels.vena_cava
     center, box, region = _case_under_skin(chest, sign, 78 * s, 150 * s, (26, 8, 24), 2800.0)
     regions = [region]
-    vein = [
-        center + [-sign * 20, -8, 24],
-        np.array([sign * 34, 22, 184]) * s,
-        cava[0] + [0, 0, -10],
-        cava[len(cava) // 2],
-        cava[-1],
-    ]
+    entry = [center + [-sign * 20, -8, 24], np.array([sign * 34, 22, 184]) * s]
+    vein = [*entry, cava[0] + [0, 0, -10], cava[len(cava) // 2], cava[-1]]
     leads = [[center, *vein, chest.heart.center + [8, 10, -10], chest.heart.center + [-22, 26, -28]]]
     if rng.random() < 0.6:
         leads.append([*vein[-2:], chest.heart.center + [30, 12, 10]])
@@ -112,17 +106,11 @@ def _clips(rng: np.random.Generator, chest: Chest, side: str) -> Regions:
     centers = chest.vessels.hila[side] + rng.normal(0, 1, (int(rng.integers(6, 15)), 3)) * np.array([10, 9, 26]) * s
     headings = rng.normal(0, 1, centers.shape)
     headings /= np.linalg.norm(headings, axis=1, keepdims=True)
-    ends = pairwise(np.stack([centers - 3 * headings, centers + 3 * headings], 1).reshape(-1, 3))
-    # Every second pair of ends is a clip; the others join two clips.
-    return [
-        _metal(chest, np.linspace(first, last, 6), 1.5, 2600.0)
-        for number, (first, last) in enumerate(ends)
-        if number % 2 == 0
-    ]
+    ends = zip(centers - 3 * headings, centers + 3 * headings, strict=True)
+    return [_metal(chest, np.linspace(first, last, 6), 1.5, 2600.0) for first, last in ends]
 
 
-# Kind of device: how often it is the one drawn, how often it lies on the left (None: in the midline), and how it is
-# drawn.
+# How often a device of each kind is drawn, how often it lies on the left (None: in the midline), and how it is drawn.
 DEVICES: dict[str, tuple[float, float | None, Callable[[np.random.Generator, Chest, str], Regions]]] = {
     "pacemaker": (0.27, 0.75, _pacemaker),
     "central venous catheter": (0.27, 0.35, _catheter),

@@ -8,30 +8,8 @@ import numpy as np
 
 from bundle.ctfindings.findings import FINDING_NAMES, finding_index
 from bundle.ctfindings.phantom.case import Site
+from bundle.ctfindings.phantom.image import draw_lung_densities, draw_lung_structure, draw_outside_lung
 from bundle.ctfindings.phantom.image.devices import draw_medical_material
-from bundle.ctfindings.phantom.image.draw_lung_densities import (
-    draw_atelectasis,
-    draw_consolidation,
-    draw_nodules,
-    draw_opacity,
-    draw_pleural_effusion,
-)
-from bundle.ctfindings.phantom.image.draw_lung_structure import (
-    draw_bronchiectasis,
-    draw_emphysema,
-    draw_fibrosis,
-    draw_mosaic,
-    draw_peribronchial,
-    draw_septal,
-)
-from bundle.ctfindings.phantom.image.draw_outside_lung import (
-    draw_arterial_calcification,
-    draw_cardiomegaly,
-    draw_coronary_calcification,
-    draw_hiatal_hernia,
-    draw_lymphadenopathy,
-    draw_pericardial_effusion,
-)
 from bundle.ctfindings.phantom.image.healthy_chest import Chest
 from bundle.ctfindings.phantom.image.lung_sampling import Drawn
 
@@ -39,23 +17,23 @@ Renderer = Callable[[np.random.Generator, Chest, float], Iterator[Drawn]]
 
 # Drawn in this order: what fills air comes over what changes it, and dense things come last.
 RENDERERS: dict[str, Renderer] = {
-    "Cardiomegaly": draw_cardiomegaly,
-    "Emphysema": draw_emphysema,
-    "Mosaic attenuation pattern": draw_mosaic,
-    "Lung opacity": draw_opacity,
-    "Pulmonary fibrotic sequela": draw_fibrosis,
-    "Interlobular septal thickening": draw_septal,
-    "Consolidation": draw_consolidation,
-    "Atelectasis": draw_atelectasis,
-    "Peribronchial thickening": draw_peribronchial,
-    "Bronchiectasis": draw_bronchiectasis,
-    "Lung nodule": draw_nodules,
-    "Lymphadenopathy": draw_lymphadenopathy,
-    "Pleural effusion": draw_pleural_effusion,
-    "Pericardial effusion": draw_pericardial_effusion,
-    "Hiatal hernia": draw_hiatal_hernia,
-    "Arterial wall calcification": draw_arterial_calcification,
-    "Coronary artery wall calcification": draw_coronary_calcification,
+    "Cardiomegaly": draw_outside_lung.draw_cardiomegaly,
+    "Emphysema": draw_lung_structure.draw_emphysema,
+    "Mosaic attenuation pattern": draw_lung_structure.draw_mosaic,
+    "Lung opacity": draw_lung_densities.draw_opacity,
+    "Pulmonary fibrotic sequela": draw_lung_structure.draw_fibrosis,
+    "Interlobular septal thickening": draw_lung_structure.draw_septal,
+    "Consolidation": draw_lung_densities.draw_consolidation,
+    "Atelectasis": draw_lung_densities.draw_atelectasis,
+    "Peribronchial thickening": draw_lung_structure.draw_peribronchial,
+    "Bronchiectasis": draw_lung_structure.draw_bronchiectasis,
+    "Lung nodule": draw_lung_densities.draw_nodules,
+    "Lymphadenopathy": draw_outside_lung.draw_lymphadenopathy,
+    "Pleural effusion": draw_lung_densities.draw_pleural_effusion,
+    "Pericardial effusion": draw_outside_lung.draw_pericardial_effusion,
+    "Hiatal hernia": draw_outside_lung.draw_hiatal_hernia,
+    "Arterial wall calcification": draw_outside_lung.draw_arterial_calcification,
+    "Coronary artery wall calcification": draw_outside_lung.draw_coronary_calcification,
     "Medical material": draw_medical_material,
 }
 

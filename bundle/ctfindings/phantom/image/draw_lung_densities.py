@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bundle.ctfindings.phantom.image.canvas import LUNG, SIDES, Box, curve
+from bundle.ctfindings.phantom.image.canvas import LUNG, SIDES, curve
 from bundle.ctfindings.phantom.image.healthy_chest import Chest
 from bundle.ctfindings.phantom.image.lung_sampling import (
     Drawn,
@@ -83,41 +82,21 @@ def draw_consolidation(rng: np.random.Generator, chest: Chest, severity: float) 
         share = share * (lower if lobe == "lower lobe" else ~lower)
         target = rng.uniform(28, 50) + 12 * canvas.smooth_noise(rng, 10.0, box) + (25 if chest.patient.contrast else 0)
         canvas.fill_box(box, share, target)
-        _air_bronchograms(rng, chest, box, share > 0.5, point, chest.vessels.hila[side], size, int(4 + 6 * severity))
         region = canvas.flat(box, share > 0.5)
+        # Air bronchograms: further airways are drawn, and the bronchi that cross the filling get their air back.
+        inside = np.zeros(canvas.shape, bool)
+        inside.reshape(-1)[region] = True
+        hub = chest.vessels.hila[side]
+        airways = []
+        for _ in range(int(4 + 6 * severity)):
+            tip = point + rng.normal(0, 0.28 * size, 3)
+            middle = 0.5 * (tip + hub) + rng.normal(0, 5, 3)
+            airways.append(curve([hub * 0.35 + tip * 0.65, 0.3 * middle + 0.7 * tip, tip + rng.normal(0, 3, 3)]))
+        canvas.paint_balls(np.concatenate(airways), 1.7, -880.0, inside)
+        flat, air = chest.lumen
+        keep = inside.reshape(-1)[flat]
+        canvas.paint(flat[keep], air[keep], -930.0)
         yield Drawn(region, side, lobe, None, span_mm(canvas, region))
-
-
-def _air_bronchograms(
-    rng: np.random.Generator,
-    chest: Chest,
-    box: Box,
-    mask: NDArray[np.bool_],
-    point: NDArray,
-    hub: NDArray,
-    size: float,
-    count: int,
-) -> None:
-    """Draws airways into a filled region, and puts the air back into the bronchi that cross it.
-
-    Args:
-        mask: the filled voxels of the box.
-        point, hub: centre of the filling and hilum, body mm.
-        size: diameter of the filling in mm.
-        count: number of further airways.
-    """
-    canvas = chest.canvas
-    inside = np.zeros(canvas.shape, bool)
-    inside[box] = mask
-    airways = []
-    for _ in range(count):
-        tip = point + rng.normal(0, 0.28 * size, 3)
-        middle = 0.5 * (tip + hub) + rng.normal(0, 5, 3)
-        airways.append(curve([hub * 0.35 + tip * 0.65, 0.3 * middle + 0.7 * tip, tip + rng.normal(0, 3, 3)]))
-    canvas.paint_balls(np.concatenate(airways), 1.7, -880.0, inside)
-    flat, share = chest.lumen
-    keep = inside.reshape(-1)[flat]
-    canvas.paint(flat[keep], share[keep], -930.0)
 
 
 def draw_atelectasis(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:

@@ -69,18 +69,16 @@ def draw_fibrosis(rng: np.random.Generator, chest: Chest, severity: float) -> It
         for _ in range(strands):
             if kind == "scar":
                 start = focus + rng.normal(0, 1, 3) * np.array([10, 12, 9]) * (0.7 + 0.6 * severity)
-                heading = rng.normal(0, 1, 3) + 0.8 * (hub - start) / np.linalg.norm(hub - start)
             else:
                 start = random_point(rng, chest, side, depth=(0, 5 + 9 * severity), height=height)
-                heading = rng.normal(0, 1, 3) + 0.3 * (hub - start) / np.linalg.norm(hub - start)
+            pull = (0.8 if kind == "scar" else 0.3) * (hub - start) / np.linalg.norm(hub - start)
+            heading = rng.normal(0, 1, 3) + pull
             heading /= np.linalg.norm(heading)
             length = rng.uniform(12, 30) if kind == "scar" else rng.uniform(7, 16)
             bend = start + 0.5 * length * heading + rng.normal(0, 0.16 * length, 3)
             lines.append(curve([start, bend, start + length * heading]))
-        width = float(rng.uniform(1.3, 1.6) + 0.5 * severity)
-        flat, share = canvas.paint_balls(
-            np.concatenate(lines), width, float(rng.uniform(-60, 30)), lung_of(chest, side)
-        )
+        width, hu = float(rng.uniform(1.3, 1.6) + 0.5 * severity), float(rng.uniform(-60, 30))
+        flat, share = canvas.paint_balls(np.concatenate(lines), width, hu, lung_of(chest, side))
         parts = [flat[share > 0.3]]
         if kind == "honeycombing":
             near = (spots.side == side) & (spots.depth < 7 + 6 * severity) & (spots.height < height[1])

@@ -25,11 +25,8 @@ def draw_pericardial_effusion(rng: np.random.Generator, chest: Chest, severity: 
     s, box, heart = chest.patient.size, chest.heart.box, chest.heart.distance
     _, y, z = canvas.axes(box)
     thick = 6 + 15 * severity
-    low = (
-        1.0
-        - 0.25 * np.clip((y - chest.heart.center[1]) / chest.heart.radii[1], -1, 1)
-        - 0.25 * np.clip((z - chest.heart.center[2]) / 50, -1, 1)
-    )
+    front = np.clip((y - chest.heart.center[1]) / chest.heart.radii[1], -1, 1)
+    low = 1.0 - 0.25 * front - 0.25 * np.clip((z - chest.heart.center[2]) / 50, -1, 1)
     distance = np.minimum(-heart, heart + thick * low.astype(np.float32))
     distance = np.minimum(distance, 0.85 * (z + 20 * s))
     # It rests on the diaphragm.
@@ -45,13 +42,8 @@ def draw_pericardial_effusion(rng: np.random.Generator, chest: Chest, severity: 
 def draw_arterial_calcification(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:
     """Plaques: arcs of 4 to 12 mm in the wall of the aorta, most often of the arch."""
     canvas = chest.canvas
-    parts = ["aortic arch"]
-    parts += [
-        name
-        for name, share in (("descending aorta", 0.35 + 0.6 * severity), ("ascending aorta", 0.6 * severity))
-        if rng.random() < share
-    ]
-    for part in parts:
+    further = {"descending aorta": 0.35 + 0.6 * severity, "ascending aorta": 0.6 * severity}
+    for part in ["aortic arch", *[name for name, share in further.items() if rng.random() < share]]:
         line, radii = chest.vessels.aorta[part]
         visible = np.flatnonzero((line[:, 2] > canvas.z[0, 0, 2]) & (line[:, 2] < canvas.z[0, 0, -3]))
         count = max(2, int(rng.poisson((3 + 13 * severity) * (1.0 if part == "aortic arch" else 0.7))))
@@ -65,12 +57,9 @@ def draw_arterial_calcification(rng: np.random.Generator, chest: Chest, severity
             other = np.cross(tangent, across)
             arc = rng.uniform(4, 7 + 7 * severity) / radii[at]
             angle = rng.uniform(0, 2 * np.pi) + np.linspace(-arc / 2, arc / 2, 8)
+            ring = np.cos(angle)[:, None] * across + np.sin(angle)[:, None] * other
             for slip in np.arange(-1.5, 1.6, 1.5) * (0.6 + severity):
-                points.append(
-                    line[at]
-                    + slip * tangent
-                    + radii[at] * (np.cos(angle)[:, None] * across + np.sin(angle)[:, None] * other)
-                )
+                points.append(line[at] + slip * tangent + radii[at] * ring)
                 sizes.append(np.full(8, rng.uniform(1.3, 1.7 + 0.8 * severity)))
         hu = float(rng.uniform(550, 1000))
         flat, share = canvas.paint_balls(np.concatenate(points), np.concatenate(sizes), hu)
@@ -102,9 +91,8 @@ def draw_hiatal_hernia(rng: np.random.Generator, chest: Chest, severity: float) 
     center = [(-8 + rng.uniform(-6, 6)) * s, -46 * s + radii[1] * 0.95, 2 * s + 0.75 * radii[2]]
     box, distance = canvas.ellipsoid(center, radii, margin=4)
     distance = distance + 1.5 * canvas.smooth_noise(rng, 14.0, box)
-    aorta = canvas.anatomy[box] == AORTA
     bone = (canvas.hu[box] > 120) & (canvas.anatomy[box] == BODY)
-    free = ~(aorta | bone)
+    free = ~((canvas.anatomy[box] == AORTA) | bone)
     share = canvas.coverage(distance) * free
     region = canvas.flat(box, share > 0.5)
     content = str(rng.choice(["fat", "soft tissue", "gas and fluid"], p=[0.25, 0.3, 0.45]))
@@ -112,8 +100,7 @@ def draw_hiatal_hernia(rng: np.random.Generator, chest: Chest, severity: float) 
     inner = canvas.coverage(distance - float(rng.uniform(3.5, 5.0))) * free
     if content == "fat":
         canvas.paint_box(box, canvas.coverage(distance - 1.5) * free, -92.0)
-        core = canvas.coverage(distance - radii.min() * 0.62) * free
-        canvas.paint_box(box, core, 40.0)
+        canvas.paint_box(box, canvas.coverage(distance - radii.min() * 0.62) * free, 40.0)
     elif content == "soft tissue":
         canvas.paint_box(box, inner, 28 + 35 * canvas.smooth_noise(rng, 8.0, box))
     else:
@@ -132,9 +119,8 @@ def draw_lymphadenopathy(rng: np.random.Generator, chest: Chest, severity: float
         "hilar": [(side, chest.vessels.hila[side] + np.array([4 * sign, -6, -10])) for side, sign in SIDES.items()],
         "prevascular": [("left", np.array([-16, 36, 118]) * s)],
     }
-    names = rng.choice(
-        list(stations), size=int(rng.integers(1, 3)) + int(severity > 0.5) + int(severity > 0.8), replace=False
-    )
+    number_of_stations = int(rng.integers(1, 3)) + int(severity > 0.5) + int(severity > 0.8)
+    names = rng.choice(list(stations), size=number_of_stations, replace=False)
     hu = float(rng.uniform(65, 95) if chest.patient.contrast else rng.uniform(30, 48))
     for name in names:
         for side, center in stations[str(name)]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,17 +40,12 @@ class GreatVessels:
 def draw_great_vessels(
     rng: np.random.Generator, canvas: Canvas, patient: Patient, heart: Heart, soft: float
 ) -> GreatVessels:
-    """Draws the caval veins, the pulmonary trunk, the aorta with its branches and the oesophagus.
-
-    Args:
-        soft: HU of soft tissue.
-    """
+    """Draws caval veins, pulmonary trunk, aorta with its branches and oesophagus; ``soft`` is soft tissue in HU."""
     s = patient.size
     left, right = patient.blood_hu
     aorta, arch = _aorta(rng, patient, heart)
 
-    def tube(line: ArrayLike, radii: list[float], hu: float, anatomy: int = MEDIASTINUM) -> NDArray:
-        line = np.asarray(line, np.float64)
+    def tube(line: Sequence[ArrayLike] | NDArray, radii: list[float], hu: float, anatomy: int = MEDIASTINUM) -> NDArray:
         sizes = np.interp(np.linspace(0, 1, len(line)), np.linspace(0, 1, len(radii)), radii) * s
         points, sizes = tapered_curve(line, sizes, 2.0)
         flat, share = canvas.balls(points, sizes)
@@ -102,32 +98,22 @@ def _aorta(
     wide = float(rng.uniform(0.9, 1.15)) * (1 + 0.004 * (patient.age - 55)) * s
     top = 132 * s + rng.uniform(-6, 6)
     bends = rng.normal(0, 2 * s, (2, 3))
-    ascending = np.array(
-        [
-            heart.center + np.array([14, 2, 22]) * s,
-            [8 * s, 26 * s, 82 * s] + bends[0],
-            [12 * s, 24 * s, 105 * s] + bends[1],
-            [8 * s, 14 * s, top - 6 * s],
-        ]
-    )
-    arch = np.array([ascending[-1], [-4 * s, 2 * s, top], [-16 * s, -18 * s, top], [-24 * s, -34 * s, top - 14 * s]])
-    bends = rng.normal(0, 3 * s, (2, 3))
-    descending = np.array(
-        [
-            arch[-1],
-            [-27 * s, -46 * s, 98 * s],
-            [-26 * s, -50 * s, 55 * s] + bends[0],
-            [-18 * s, -47 * s, 5 * s] + bends[1],
-            [-6 * s, -44 * s, -45 * s],
-            [-4 * s, -42 * s, -90 * s],
-        ]
-    )
+    ascending = np.array([[14, 2, 22], [8, 26, 82], [12, 24, 105], [8, 14, -6]]) * s
+    ascending[0] += heart.center
+    ascending[1:3] += bends
+    ascending[3, 2] += top
+    arch = np.array([[0, 0, 0], [-4, 2, 0], [-16, -18, 0], [-24, -34, -14]]) * s
+    arch[0] = ascending[-1]
+    arch[1:, 2] += top
+    lower = np.array([[-27, -46, 98], [-26, -50, 55], [-18, -47, 5], [-6, -44, -45], [-4, -42, -90]]) * s
+    lower[1:3] += rng.normal(0, 3 * s, (2, 3))
+    courses = {
+        "ascending aorta": (ascending, 16.0, 15.0),
+        "aortic arch": (arch, 14.0, 13.0),
+        "descending aorta": (np.vstack([arch[-1], lower]), 12.5, 10.5),
+    }
     parts = {
         name: tapered_curve(line, np.linspace(start, end, len(line)) * wide, 2.5)
-        for name, line, start, end in (
-            ("ascending aorta", ascending, 16.0, 15.0),
-            ("aortic arch", arch, 14.0, 13.0),
-            ("descending aorta", descending, 12.5, 10.5),
-        )
+        for name, (line, start, end) in courses.items()
     }
     return parts, arch

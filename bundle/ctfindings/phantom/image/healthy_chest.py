@@ -44,12 +44,8 @@ class Chest:
 def lobe_of(points: NDArray, size: float) -> NDArray[np.str_]:
     """Names of the lobes that body points (N, 3) lie in, from the planes of the fissures."""
     x, y, z = points.T / size
-    lower = z < 48 - 0.78 * y
-    anterior_low = z < 78
-    name = np.where(
-        lower, "lower lobe", np.where(anterior_low, np.where(x > 0, "middle lobe", "lingula"), "upper lobe")
-    )
-    return name.astype(str)
+    middle = np.where(x > 0, "middle lobe", "lingula")
+    return np.where(z < 48 - 0.78 * y, "lower lobe", np.where(z < 78, middle, "upper lobe"))
 
 
 def draw_chest(rng: np.random.Generator, patient: Patient) -> Chest:
@@ -73,11 +69,8 @@ def draw_chest(rng: np.random.Generator, patient: Patient) -> Chest:
     wall = (taper.astype(np.float32) - outline.astype(np.float32)) * radius2d
 
     muscle = 13 * s + (5 if patient.sex == "M" else 0)
-    fat_2d = patient.fat_mm * (
-        0.75
-        + 0.5 * np.clip(np.abs(x) / cage_x, 0, 1) ** 2
-        + 0.35 * np.clip(y / 80, -1, 1) * (1 if patient.sex == "F" else 0.3)
-    )
+    front = 0.35 * np.clip(y / 80, -1, 1) * (1 if patient.sex == "F" else 0.3)
+    fat_2d = patient.fat_mm * (0.75 + 0.5 * np.clip(np.abs(x) / cage_x, 0, 1) ** 2 + front)
     breadth = np.maximum(taper, 0.80 - 0.12 * np.clip((z - 0.92 * apex) / 40, 0, 1)).astype(np.float32)
     torso = (breadth - outline.astype(np.float32)) * radius2d + muscle
     skin = torso + fat_2d.astype(np.float32)
@@ -156,8 +149,7 @@ def _abdomen(
 
 def _sample_spots(rng: np.random.Generator, canvas: Canvas, lung: Floats, size: float) -> Spots:
     """Draws 12,000 points at least 1.5 mm under the lung surface."""
-    flat = np.flatnonzero(lung.reshape(-1) > 1.5)
-    flat = rng.choice(flat, 12000)
+    flat = rng.choice(np.flatnonzero(lung.reshape(-1) > 1.5), 12000)
     points = canvas.body(flat)
     heights = points[:, 2]
     return Spots(

@@ -48,11 +48,7 @@ class Heart:
 
 
 def shape_heart(canvas: Canvas, patient: Patient, wall: Floats) -> Heart:
-    """Four overlapping ellipsoids, cut off at the chest wall, the spine and the diaphragm.
-
-    Args:
-        wall: depth under the inner chest wall in mm, (X, Y, Z).
-    """
+    """Four overlapping ellipsoids, cut off at the chest wall (``Chest.wall``), the spine and the diaphragm."""
     s, more = patient.size, patient.heart_scale - 1
     scale = s * patient.heart_scale
     center = np.array([-16 * s - 12 * s * more, 20 * s, 34 * s + 14 * s * more])
@@ -80,26 +76,20 @@ def shape_heart(canvas: Canvas, patient: Patient, wall: Floats) -> Heart:
 def draw_heart(
     rng: np.random.Generator, canvas: Canvas, heart: Heart, blood_hu: tuple[float, float], fat: float, soft: float
 ) -> None:
-    """Draws epicardial fat, muscle and the blood of the chambers.
-
-    Args:
-        blood_hu: HU of the left and the right side.
-        fat, soft: HU of fat and of soft tissue.
-    """
+    """Draws epicardial fat, muscle and the blood of the left and the right chambers; ``fat`` and ``soft`` are in HU."""
     box, distance = heart.box, heart.distance
     canvas.paint_box(box, canvas.coverage(distance), soft - 6, HEART)
     cushion = float(rng.uniform(2.5, 6.5)) + 2.2 * canvas.smooth_noise(rng, 25.0, box)
     epicardial = canvas.coverage(distance - 1.3) * canvas.coverage(cushion - distance)
     canvas.paint_box(box, epicardial, fat + 15)
-    left, right = blood_hu
-    for name, blood, muscle in (
-        ("right ventricle", right, 8.0),
-        ("right atrium", right, 5.0),
-        ("left ventricle", left, 13.0),
-        ("left atrium", left, 5.0),
-    ):
+    for name, muscle in {
+        "right ventricle": 8.0,
+        "right atrium": 5.0,
+        "left ventricle": 13.0,
+        "left atrium": 5.0,
+    }.items():
         cavity = np.minimum(heart.chambers[name] - muscle, distance - muscle)
-        canvas.paint_box(box, canvas.coverage(cavity), blood)
+        canvas.paint_box(box, canvas.coverage(cavity), blood_hu[name.startswith("right")])
 
 
 def coronary_courses(heart: Heart) -> dict[str, NDArray]:

@@ -48,12 +48,9 @@ def random_point(
     """A random point of the lung in body mm. Conditions that no point meets are ignored, the last ones first."""
     spots = chest.spots
     tests = [np.ones(len(spots.points), bool)]
-    if side is not None:
-        tests.append(spots.side == side)
-    if lobe is not None:
-        tests.append(spots.lobe == lobe)
-    tests.append((spots.depth >= depth[0]) & (spots.depth <= depth[1]))
-    tests.append((spots.height >= height[0]) & (spots.height <= height[1]))
+    tests += [column == value for column, value in ((spots.side, side), (spots.lobe, lobe)) if value is not None]
+    tests += [(spots.depth >= depth[0]) & (spots.depth <= depth[1])]
+    tests += [(spots.height >= height[0]) & (spots.height <= height[1])]
     while not np.logical_and.reduce(tests).any():
         tests.pop()
     return spots.points[int(rng.choice(np.flatnonzero(np.logical_and.reduce(tests))))].astype(np.float64)
@@ -81,10 +78,8 @@ def lobe_at(chest: Chest, point: NDArray) -> str:
 
 def lung_of(chest: Chest, side: str, box: Box | None = None) -> NDArray[np.bool_]:
     """Voxels of the aerated lung of a side, in a box or in the whole volume."""
-    canvas = chest.canvas
-    if box is None:
-        return (canvas.anatomy == LUNG) & ((canvas.x > 0) == (side == "right"))
-    return (canvas.anatomy[box] == LUNG) & of_side(chest, side, box)
+    box = box or (slice(None), slice(None), slice(None))
+    return (chest.canvas.anatomy[box] == LUNG) & of_side(chest, side, box)
 
 
 def of_side(chest: Chest, side: str, box: Box) -> NDArray[np.bool_]:
@@ -94,6 +89,5 @@ def of_side(chest: Chest, side: str, box: Box) -> NDArray[np.bool_]:
 
 def fillable(chest: Chest, side: str, box: Box) -> NDArray[np.bool_]:
     """Lung of a side with the half-filled voxels of its surface: no air remains between a filling and the wall."""
-    canvas = chest.canvas
-    surface = (chest.lung[box] > -0.7 * canvas.voxel) & (canvas.hu[box] < -150)
-    return ((canvas.anatomy[box] == LUNG) | surface) & of_side(chest, side, box)
+    surface = (chest.lung[box] > -0.7 * chest.canvas.voxel) & (chest.canvas.hu[box] < -150)
+    return ((chest.canvas.anatomy[box] == LUNG) | surface) & of_side(chest, side, box)

@@ -107,20 +107,15 @@ def grow_tree(targets: NDArray, trunk: Sequence[NDArray], root_mm: float, leaf_m
 def draw_bronchi_and_vessels(
     rng: np.random.Generator, canvas: Canvas, patient: Patient, spots: Spots, hila: dict[str, NDArray], soft: float
 ) -> tuple[list[Branch], tuple[NDArray[np.int64], Floats]]:
-    """Draws the trachea, the bronchi, and the pulmonary arteries and veins.
-
-    Args:
-        hila: the hilum of each side in body mm.
-        soft: HU of soft tissue.
+    """Draws trachea, bronchi, pulmonary arteries and veins; ``hila`` are in body mm, ``soft`` is soft tissue in HU.
 
     Returns:
         The bronchi, and the flat voxel indices and shares of the air in them.
     """
     s = patient.size
     carina = np.array([2 * s, -18 * s, 112 * s])
-    trachea = np.array([[2 * s, -8 * s, 225 * s], [2 * s, -12 * s, 165 * s], carina]) + np.array(
-        [rng.normal(0, 3 * s), 0, 0]
-    ) * np.array([[1], [0.5], [0]])
+    trachea = np.array([[2 * s, -8 * s, 225 * s], [2 * s, -12 * s, 165 * s], carina])
+    trachea[:, 0] += rng.normal(0, 3 * s) * np.array([1, 0.5, 0])
     bronchi: list[Branch] = []
     arteries: list[Branch] = []
     veins: list[Branch] = []

@@ -10,9 +10,8 @@ import numpy as np
 
 from bundle.ctfindings.findings import FINDING_NAMES, FINDINGS, TEMPLATES, fill_template
 from bundle.ctfindings.phantom.case import Case, Site
-from bundle.ctfindings.phantom.report import sentence_frames as frames
 from bundle.ctfindings.phantom.report.phrases import WORDINGS
-from bundle.ctfindings.phantom.report.sentence_frames import listed, pick
+from bundle.ctfindings.phantom.report.sentence_frames import FRAMES, GRADES, LEADING_REFERENCE, REGIONS, listed, pick
 from bundle.ctfindings.phantom.report.site_phrases import overall_place, place
 
 LOW_SEVERITY = 0.4
@@ -43,7 +42,6 @@ class WrittenSentence:
     """One sentence of the report.
 
     Attributes:
-        text: the sentence in the report.
         anatomies: names of the anatomies it describes; empty for technique and incidental remarks.
         findings: CT-RATE names of the findings it states positively, uncertain ones included.
         plain: ``text`` without slice reference.
@@ -97,7 +95,7 @@ def _size(size_mm: float | None, rng: np.random.Generator) -> str:
 def _slots(
     site: Site, kind: str | None, count: int, severity: float, at: str, rng: np.random.Generator
 ) -> dict[str, str]:
-    level = frames.GRADES[0 if severity < LOW_SEVERITY else 1 if severity < 0.7 else 2]
+    level = GRADES[(severity >= LOW_SEVERITY) + (severity >= 0.7)]
     size = _size(site.size_mm, rng)
     measuring = f"{pick(rng, ('measuring', 'of', 'with a diameter of', 'measuring up to'))} {size}" if size else ""
     return {
@@ -120,19 +118,14 @@ def _noun_phrase(phrase: str, slots: dict[str, str]) -> dict[str, str]:
     """Fills a noun phrase of the table and adds the slots that the frames need."""
     plural = phrase.startswith("+")
     text = _SPACES.sub(" ", phrase.lstrip("+").format(**slots)).strip()
-    return {
-        **slots,
-        "np": text,
-        "bare_np": text.removeprefix("a ").removeprefix("an "),
-        "is": "are" if plural else "is",
-    }
+    bare = text.removeprefix("a ").removeprefix("an ")
+    return {**slots, "np": text, "bare_np": bare, "is": "are" if plural else "is"}
 
 
 def _nouns(name: str, site: Site, kind: str | None, several: bool) -> Sequence[str]:
     wording = WORDINGS[name]
     if name == "Medical material":
-        known = next((key for key in (site.kind, site.location) if key in wording.kinds), "")
-        return wording.kinds[known or ""]
+        return wording.kinds[next((key for key in (site.kind, site.location) if key in wording.kinds), "") or ""]
     return wording.several if several else (*wording.nouns, *wording.kinds.get(kind or "", ()))
 
 
@@ -159,10 +152,10 @@ def positive_text(
         if "{side}" in noun and wording.place == "pleura" and {each.side for each in sites} >= {"left", "right"}:
             slots["side"] = "bilateral"
         slots["overall"] = overall_place(wording.place, sites, rng)
-        whole = frame_bank is frames.POSITIVE_FRAMES and wording.sentences and not several and rng.random() < 0.35
+        whole = frame_bank is FRAMES["positive"] and wording.sentences and not several and rng.random() < 0.35
         frame = pick(rng, wording.sentences if whole else frame_bank)
         needs_size = "{size_noun}" in frame + ("" if whole else noun) or "largest {measuring}" in frame
-        needs_place = frame_bank is frames.LARGEST_FRAMES or frame.startswith("{at}")
+        needs_place = frame_bank is FRAMES["largest"] or frame.startswith("{at}")
         if (needs_size and not slots["size"]) or (needs_place and not at):
             continue
         text = _tidy(frame.format(**(slots if whole else _noun_phrase(noun, slots))))
@@ -186,14 +179,13 @@ def with_reference(
     image = case.image_of_z(site.center_mm[2])
     form = {"series": case.series, "image": image}
     if rng.random() < 0.15:
-        text = frames.LEADING_REFERENCE.format(**form) + plain
+        text = LEADING_REFERENCE.format(**form) + plain
     else:
-        reference = pick(rng, frames.REFERENCES).format(**form)
+        reference = pick(rng, FRAMES["references"]).format(**form)
         inside = _MARK in marked and rng.random() < 0.6
         text = marked.replace(_MARK, reference, 1).replace(_MARK, "") if inside else f"{plain[:-1]}{reference}."
-    return WrittenSentence(
-        text, anatomies, names, plain, snippet=WrittenSnippet(plain, case.series, image, case.z_of_image(image))
-    )
+    snippet = WrittenSnippet(plain, case.series, image, case.z_of_image(image))
+    return WrittenSentence(text, anatomies, names, plain, snippet=snippet)
 
 
 def positive_sentences(case: Case, name: str, sites: list[Site], rng: np.random.Generator) -> list[WrittenSentence]:
@@ -205,17 +197,17 @@ def positive_sentences(case: Case, name: str, sites: list[Site], rng: np.random.
     if len(sites) > 1 and (separate or (name in _LOCALIZED and rng.random() < 0.6)):
         sentences = []
         for site in sites[:3]:
-            marked = positive_text(name, [site], [site], frames.POSITIVE_FRAMES, site.count > 1, rng)
+            marked = positive_text(name, [site], [site], FRAMES["positive"], site.count > 1, rng)
             referred = site if _refers(case, name, site, rng) else None
             sentences.append(with_reference(case, marked, (name,), referred, rng))
         return sentences
     if max(site.severity for site in sites) < LOW_SEVERITY and not several and rng.random() < _UNCERTAIN:
-        marked = positive_text(name, sites, sites, frames.UNCERTAIN_FRAMES, False, rng)
+        marked = positive_text(name, sites, sites, FRAMES["uncertain"], False, rng)
     elif several and main.size_mm is not None and main.location and rng.random() < 0.6:
-        marked = positive_text(name, sites, [main], frames.LARGEST_FRAMES, True, rng)
+        marked = positive_text(name, sites, [main], FRAMES["largest"], True, rng)
         return [with_reference(case, marked, (name,), main if _refers(case, name, main, rng) else None, rng)]
     else:
-        marked = positive_text(name, sites, sites, frames.POSITIVE_FRAMES, several, rng)
+        marked = positive_text(name, sites, sites, FRAMES["positive"], several, rng)
     refers = len(sites) == 1 and _refers(case, name, main, rng)
     return [with_reference(case, marked, (name,), main if refers else None, rng)]
 
@@ -224,14 +216,13 @@ def joined_sentence(
     case: Case, pair: tuple[str, str], sites: dict[str, list[Site]], rng: np.random.Generator
 ) -> WrittenSentence:
     """Two findings in one sentence without place."""
-    phrases, verbs = [], []
+    phrases = []
     for name in pair:
         slots = _slots(sites[name][0], None, 1, sites[name][0].severity, "", rng)
-        phrase = _noun_phrase(pick(rng, WORDINGS[name].nouns), slots)
-        phrases.append(phrase["np"])
-        verbs.append(phrase["is"])
+        phrases.append(_noun_phrase(pick(rng, WORDINGS[name].nouns), slots))
+    nouns = [phrase["np"] for phrase in phrases]
     joints = ("{0} and {1}.", "There {2} {0} as well as {1}.", "Both {0} and {1} are noted.", "{0}, together with {1}.")
-    return with_reference(case, _tidy(pick(rng, joints).format(*phrases, verbs[0])), pair, None, rng)
+    return with_reference(case, _tidy(pick(rng, joints).format(*nouns, phrases[0]["is"])), pair, None, rng)
 
 
 def denial(names: tuple[str, ...], rng: np.random.Generator) -> WrittenSentence:
@@ -239,16 +230,16 @@ def denial(names: tuple[str, ...], rng: np.random.Generator) -> WrittenSentence:
     anatomies = tuple(dict.fromkeys(ANATOMY_OF[name] for name in names))
     while True:
         if set(names) == {"Pleural effusion", "Pericardial effusion"} and rng.random() < 0.6:
-            text = pick(rng, frames.EFFUSION_DENIALS)
+            text = pick(rng, FRAMES["effusion_denials"])
         elif len(names) > 1:
             nouns = [pick(rng, WORDINGS[name].denials).lstrip("+") for name in names]
-            text = _tidy(pick(rng, frames.JOINT_DENIAL_FRAMES).format(list_or=listed(nouns, "or")))
+            text = _tidy(pick(rng, FRAMES["joint_denial"]).format(list_or=listed(nouns, "or")))
         elif rng.random() < 0.3:
             text = pick(rng, WORDINGS[names[0]].normals)
         else:
             noun = pick(rng, WORDINGS[names[0]].denials)
             verb = {"is": "are" if noun.startswith("+") else "is"}
-            text = _tidy(pick(rng, frames.DENIAL_FRAMES).format(n=noun.lstrip("+"), **verb))
+            text = _tidy(pick(rng, FRAMES["denial"]).format(n=noun.lstrip("+"), **verb))
         if normalise(text) not in SCORING_SENTENCES:
             return WrittenSentence(text, anatomies, (), text, denied=names)
 
@@ -256,7 +247,7 @@ def denial(names: tuple[str, ...], rng: np.random.Generator) -> WrittenSentence:
 def region_sentence(anatomies: tuple[str, ...], bank: Sequence[str], rng: np.random.Generator) -> WrittenSentence:
     """A sentence of ``bank`` about the region of one or two anatomies."""
     alone = len(anatomies) == 1
-    regions = [pick(rng, [text for text in frames.REGIONS[name] if alone or " and " not in text]) for name in anatomies]
+    regions = [pick(rng, [text for text in REGIONS[name] if alone or " and " not in text]) for name in anatomies]
     plural = not alone or regions[0].startswith("+") or " and " in regions[0]
     region = listed([text.lstrip("+") for text in regions], "and")
     verbs = {"is": "are", "shows": "show"} if plural else {"is": "is", "shows": "shows"}

@@ -13,31 +13,18 @@ from bundle.ctfindings.phantom.report.sentence_frames import listed, pick
 
 _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 _LUNG_PARTS: dict[str, list[str]] = _TABLE["lung_parts"]
-_NODE_STATIONS: dict[str, list[str]] = _TABLE["node_stations"]
-_CORONARIES: dict[str, list[str]] = _TABLE["coronaries"]
-_BOTH_SIDES: list[str] = _TABLE["both_sides"]
 
 
 def _side_of(sites: Sequence[Site]) -> str | None:
     sides = {site.side for site in sites} - {None}
-    if len(sides) > 1:
-        return "bilateral"
-    return sides.pop() if sides else None
-
-
-def _side_alone(side: str | None, rng: np.random.Generator) -> str:
-    if side in ("left", "right"):
-        return f"on the {side}"
-    return pick(rng, _BOTH_SIDES) if side == "bilateral" else ""
+    return "bilateral" if len(sides) > 1 else next(iter(sides), None)
 
 
 def _lung_part(site: Site) -> str:
     if site.location is None:
         return f"the {site.side} lung" if site.side in ("left", "right") else "both lungs"
-    if site.location == "lingula":
-        return "the lingula"
-    if site.location == "middle lobe":  # there is one, on the right
-        return "the middle lobe"
+    if site.location in ("lingula", "middle lobe"):  # there is one
+        return f"the {site.location}"
     singular, plural = _LUNG_PARTS.get(site.location, [site.location] * 2)
     if site.side in ("left", "right"):
         return f"the {site.side} {singular}"
@@ -51,7 +38,8 @@ def _enumerated(parts: Sequence[str]) -> str:
 
 def _lobe(sites: Sequence[Site], rng: np.random.Generator) -> str:
     if sites[0].side is not None and rng.random() < 0.12:
-        return _side_alone(_side_of(sites), rng)
+        side = _side_of(sites)
+        return pick(rng, _TABLE["both_sides"]) if side == "bilateral" else f"on the {side}"
     if len({site.location for site in sites}) == 1:
         parts = [_lung_part(Site(sites[0].finding, 0.0, _side_of(sites), sites[0].location))]
     else:
@@ -69,13 +57,15 @@ def _pleura(sites: Sequence[Site], rng: np.random.Generator) -> str:
     if side in ("left", "right"):
         forms = ("on the {}", "in the {} pleural space", "in the {} hemithorax", "on the {} side")
         return pick(rng, forms).format(side)
-    return pick(rng, (*_BOTH_SIDES, "in both pleural spaces")) if side == "bilateral" else ""
+    return pick(rng, (*_TABLE["both_sides"], "in both pleural spaces")) if side == "bilateral" else ""
 
 
 def _node(sites: Sequence[Site], rng: np.random.Generator) -> str:
     parts = []
     for site in sites:
-        options = _NODE_STATIONS.get(site.location or "", ["in the mediastinum", "among the mediastinal stations"])
+        options = _TABLE["node_stations"].get(
+            site.location or "", ["in the mediastinum", "among the mediastinal stations"]
+        )
         text = pick(rng, options)
         if site.side == "bilateral":
             text = text.replace("at the {side} hilum", "at both hila")
@@ -92,7 +82,8 @@ def _aorta(sites: Sequence[Site], rng: np.random.Generator) -> str:
 
 
 def _coronary(sites: Sequence[Site], rng: np.random.Generator) -> str:
-    return _enumerated([pick(rng, _CORONARIES[site.location]) for site in sites if site.location in _CORONARIES])
+    named = _TABLE["coronaries"]
+    return _enumerated([pick(rng, named[site.location]) for site in sites if site.location in named])
 
 
 def place(domain: str, sites: Sequence[Site], rng: np.random.Generator) -> str:

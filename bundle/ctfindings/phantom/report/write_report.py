@@ -10,7 +10,6 @@ import numpy as np
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.phantom.case import Case, Site
-from bundle.ctfindings.phantom.report import sentence_frames as frames
 from bundle.ctfindings.phantom.report.finding_sentences import (
     ANATOMY_OF,
     LOW_SEVERITY,
@@ -24,7 +23,7 @@ from bundle.ctfindings.phantom.report.finding_sentences import (
     with_reference,
 )
 from bundle.ctfindings.phantom.report.phrases import WORDINGS
-from bundle.ctfindings.phantom.report.sentence_frames import listed, pick
+from bundle.ctfindings.phantom.report.sentence_frames import FRAMES, HEADINGS, listed, pick
 from bundle.ctfindings.reports.captions import Caption
 
 _OMISSION = 0.125
@@ -43,8 +42,6 @@ class Report:
     """A report with its captions, snippets and the ground truth of each sentence.
 
     Attributes:
-        findings: the findings section.
-        impression: the impression section.
         captions: captions by anatomy name; an anatomy that the report does not mention has none.
         snippets: one for each slice reference.
         sentences: every sentence, the findings section first.
@@ -60,10 +57,6 @@ class Report:
 def _present(case: Case) -> list[str]:
     """Findings of a scan in the order of the table."""
     return [name for name, label in zip(FINDING_NAMES, case.labels, strict=True) if label == 1]
-
-
-def _shuffled(rng: np.random.Generator, items: Sequence[WrittenSentence]) -> list[WrittenSentence]:
-    return [items[i] for i in rng.permutation(len(items))]
 
 
 def _positives(
@@ -106,7 +99,7 @@ def _normals(case: Case, stated: set[str], headed: bool, rng: np.random.Generato
         findings = {name for name in present if ANATOMY_OF[name] == anatomy}
         if findings and findings <= stated and anatomy != "thorax" and rng.random() < 0.2:
             # Without a heading "otherwise" has no subject.
-            bank = [text for text in frames.REMAINDER if headed or "{region}" in text]
+            bank = [text for text in FRAMES["remainder"] if headed or "{region}" in text]
             sentences.append(region_sentence((anatomy,), bank, rng))
         elif not findings and anatomy != "thorax" and rng.random() < 0.65:
             normal.append(anatomy)
@@ -114,10 +107,10 @@ def _normals(case: Case, stated: set[str], headed: bool, rng: np.random.Generato
     if len(soft) > 1 and not headed and rng.random() < 0.35:
         chosen = tuple(soft[i] for i in rng.permutation(len(soft))[:2])
         normal = [anatomy for anatomy in normal if anatomy not in chosen]
-        sentences.append(region_sentence(chosen, frames.NORMAL_FRAMES, rng))
+        sentences.append(region_sentence(chosen, FRAMES["normal"], rng))
     for anatomy in normal:
         organless = headed and rng.random() < 0.4
-        normal_bank = frames.NORMAL_WITHOUT_ORGAN if organless else frames.NORMAL_FRAMES
+        normal_bank = FRAMES["normal_without_organ"] if organless else FRAMES["normal"]
         sentences.append(region_sentence((anatomy,), normal_bank, rng))
     return sentences
 
@@ -131,7 +124,7 @@ def _blocks(sentences: Sequence[WrittenSentence], rng: np.random.Generator) -> l
         block = [sentence for sentence in sentences if sentence.anatomies[0] == anatomy]
         closing = [sentence for sentence in block if sentence.text.startswith(_CLOSINGS)]
         opening = [sentence for sentence in block if sentence not in closing]
-        block = _shuffled(rng, opening)
+        block = [opening[i] for i in rng.permutation(len(opening))]
         if rng.random() < 0.75:
             block.sort(key=lambda sentence: not sentence.findings)
         if block or closing:
@@ -144,10 +137,10 @@ def _remarks(case: Case, rng: np.random.Generator) -> tuple[list[WrittenSentence
     contrast = "with intravenous contrast" if case.contrast else "without contrast agent"
     technique, incidental = [], []
     if rng.random() < 0.3:
-        text = pick(rng, frames.TECHNIQUE).format(contrast=contrast, spacing=f"{case.spacing[2]:g}")
+        text = pick(rng, FRAMES["technique"]).format(contrast=contrast, spacing=f"{case.spacing[2]:g}")
         technique.append(WrittenSentence(text, (), (), text))
-    for i in rng.permutation(len(frames.INCIDENTALS))[: int(rng.choice(4, p=(0.35, 0.35, 0.2, 0.1)))]:
-        incidental.append(WrittenSentence(frames.INCIDENTALS[i], (), (), frames.INCIDENTALS[i]))
+    for i in rng.permutation(len(FRAMES["incidentals"]))[: int(rng.choice(4, p=(0.35, 0.35, 0.2, 0.1)))]:
+        incidental.append(WrittenSentence(FRAMES["incidentals"][i], (), (), FRAMES["incidentals"][i]))
     return technique, incidental
 
 
@@ -156,14 +149,11 @@ def _impression(
 ) -> list[WrittenSentence]:
     """The important positive findings by severity, or a normal or quiet conclusion when the report states none."""
     if not stated:
-        text = pick(rng, frames.QUIET_IMPRESSIONS if 1 in case.labels else frames.NORMAL_IMPRESSIONS)
+        text = pick(rng, FRAMES["quiet_impressions"] if 1 in case.labels else FRAMES["normal_impressions"])
         return [WrittenSentence(text, ("thorax",), (), text, "impression")]
-    ranked = sorted(stated, key=lambda name: (-max(site.severity for site in sites[name]), name))
-    chosen = [
-        name
-        for i, name in enumerate(ranked)
-        if i == 0 or max(s.severity for s in sites[name]) >= 0.5 or rng.random() < 0.5
-    ]
+    severity = {name: max(site.severity for site in sites[name]) for name in stated}
+    ranked = sorted(stated, key=lambda name: (-severity[name], name))
+    chosen = [name for i, name in enumerate(ranked) if i == 0 or severity[name] >= 0.5 or rng.random() < 0.5]
     sentences = []
     while chosen:
         name = chosen.pop(0)
@@ -172,9 +162,8 @@ def _impression(
             chosen.remove(partner)
             sentences.append(joined_sentence(case, (name, partner), sites, rng))
             continue
-        group = sites[name]
-        several = sum(site.count for site in group) > 1
-        marked = positive_text(name, group, group, frames.IMPRESSION_FRAMES, several, rng)
+        several = sum(site.count for site in sites[name]) > 1
+        marked = positive_text(name, sites[name], sites[name], FRAMES["impression"], several, rng)
         sentences.append(with_reference(case, marked, (name,), None, rng))
     if absent and rng.random() < 0.15:
         names = tuple(absent[i] for i in rng.permutation(len(absent))[:2])
@@ -183,21 +172,13 @@ def _impression(
 
 
 def _layout(blocks: Sequence[tuple[str, list[WrittenSentence]]], style: str, rng: np.random.Generator) -> str:
-    if style == "headed":
-        lines = []
-        for anatomy, block in blocks:
-            heading = f"{pick(rng, frames.HEADINGS[anatomy])}: " if anatomy else ""
-            lines.append(heading + " ".join(sentence.text for sentence in block))
-        return "\n".join(lines)
     if style == "dashes":
         return "\n".join(f"- {sentence.text}" for _, block in blocks for sentence in block)
-    return ("\n" if style == "paragraphs" else " ").join(" ".join(s.text for s in block) for _, block in blocks)
-
-
-def _summary(stated: set[str], rng: np.random.Generator) -> str:
-    names = [pick(rng, WORDINGS[name].short) for name in sorted(stated)]
-    names = [names[i] for i in rng.permutation(len(names))]
-    return pick(rng, frames.SUMMARIES).format(list_and=listed(names, "and"))
+    lines = []
+    for anatomy, block in blocks:
+        heading = f"{pick(rng, HEADINGS[anatomy])}: " if style == "headed" and anatomy else ""
+        lines.append(heading + " ".join(sentence.text for sentence in block))
+    return (" " if style == "prose" else "\n").join(lines)
 
 
 def _captions(
@@ -207,11 +188,7 @@ def _captions(
     called_normal: set[str],
     rng: np.random.Generator,
 ) -> dict[str, Caption]:
-    """Captions by anatomy, without slice references.
-
-    Args:
-        called_normal: anatomies that a sentence of the report calls normal.
-    """
+    """Captions by anatomy, without slice references; the report calls the ``called_normal`` anatomies normal."""
     impression = [sentence for sentence in sentences if sentence.section == "impression"]
     body = [sentence for sentence in sentences if sentence.section == "findings"]
     abnormal = {ANATOMY_OF[name] for name in _present(case)}
@@ -220,9 +197,12 @@ def _captions(
         if anatomy == "thorax":
             texts = [s.plain for s in impression] + [s.plain for s in body if anatomy in s.anatomies]
             if stated:
-                texts.insert(0 if rng.random() < 0.5 else len(texts), _summary(stated, rng))
+                at = 0 if rng.random() < 0.5 else len(texts)
+                names = [pick(rng, WORDINGS[name].short) for name in sorted(stated)]
+                names = [names[i] for i in rng.permutation(len(names))]
+                texts.insert(at, pick(rng, FRAMES["summaries"]).format(list_and=listed(names, "and")))
             elif 1 not in case.labels:
-                texts.append(region_sentence(("thorax",), frames.NORMAL_FRAMES, rng).plain)
+                texts.append(region_sentence(("thorax",), FRAMES["normal"], rng).plain)
             captions[anatomy] = Caption(" ".join(texts), not stated)
             continue
         own = [sentence for sentence in (*impression, *body) if anatomy in sentence.anatomies]
@@ -231,7 +211,7 @@ def _captions(
         normal = not any(ANATOMY_OF[name] == anatomy for sentence in own for name in sentence.findings)
         texts = [sentence.plain for sentence in own]
         if normal and anatomy not in abnormal | called_normal and rng.random() < 0.6:
-            texts.insert(0, region_sentence((anatomy,), frames.NORMAL_FRAMES, rng).plain)
+            texts.insert(0, region_sentence((anatomy,), FRAMES["normal"], rng).plain)
         captions[anatomy] = Caption(" ".join(dict.fromkeys(texts)), normal)
     return captions
 
@@ -271,12 +251,8 @@ def write_report(case: Case, rng: np.random.Generator) -> Report:
     else:
         impression_text = ("\n" if conclusion == "lines" else " ").join(sentence.text for sentence in impression)
     sentences = ordered + impression
-    return Report(
-        findings=_layout(blocks, style, rng),
-        impression=impression_text,
-        captions=_captions(
-            case, sentences, stated, {anatomy for sentence in normals for anatomy in sentence.anatomies}, rng
-        ),
-        snippets=[sentence.snippet for sentence in sentences if sentence.snippet is not None],
-        sentences=sentences,
-    )
+    findings = _layout(blocks, style, rng)
+    called_normal = {anatomy for sentence in normals for anatomy in sentence.anatomies}
+    captions = _captions(case, sentences, stated, called_normal, rng)
+    snippets = [sentence.snippet for sentence in sentences if sentence.snippet is not None]
+    return Report(findings, impression_text, captions, snippets, sentences)

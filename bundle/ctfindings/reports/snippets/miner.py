@@ -10,14 +10,15 @@ from typing import Literal, NamedTuple
 
 from bundle.ctfindings.reports.sentences import split_sentences
 from bundle.ctfindings.reports.snippets.reference_filters import (
-    is_comparison_heading,
+    COMPARISON_HEADING,
+    PRIOR_LABEL,
     is_of_other_study,
     judge_numbers,
     shows_other_plane,
-    starts_with_prior,
 )
 from bundle.ctfindings.reports.snippets.reference_grammar import Reference, Span, find_references
 from bundle.ctfindings.reports.snippets.snippet_text import has_content, without_stretches, word_count
+from bundle.ctfindings.reports.word_lists import ignoring_case
 
 Confidence = Literal["high", "medium", "low"]
 CONFIDENCES: tuple[Confidence, ...] = ("high", "medium", "low")
@@ -37,8 +38,7 @@ class Snippet(NamedTuple):
             sentence.
         confidence: ``high`` if series and image are in words, ``medium`` if one reading is likely, ``low`` if it needs
             a check.
-        first: first image of the range.
-        last: last image of the range.
+        first, last: first and last image of the range.
     """
 
     series: int | None
@@ -110,9 +110,6 @@ def mine_report(texts: Sequence[str]) -> Mined:
     return Mined(list(dict.fromkeys(mined.snippets)), mined.refused)
 
 
-# --- sentences and decisions ---------------------------------------------------------------------------------------
-
-
 def _lines(text: str, references: Sequence[Reference]) -> list[_Line]:
     """The sentences of a section. A full stop inside a reference ("Se. 3, Im. 45") does not end a sentence."""
     if not references:
@@ -136,8 +133,8 @@ def _refuse(text: str, lines: Sequence[_Line]) -> None:
     earlier_study = False
     for line in lines:
         sentence = text[line.start : line.end]
-        if sentence.rstrip().endswith(":") or is_comparison_heading(sentence):
-            earlier_study = is_comparison_heading(sentence)
+        if sentence.rstrip().endswith(":") or COMPARISON_HEADING.match(sentence):
+            earlier_study = COMPARISON_HEADING.match(sentence) is not None
         for number, mention in enumerate(line.mentions):
             reference = mention.reference
             start, end = reference.start - line.start, reference.end - line.start
@@ -149,7 +146,7 @@ def _refuse(text: str, lines: Sequence[_Line]) -> None:
                 mention.confidence = "low" if judgement.verdict == "weak" else "medium"
                 if judgement.verdict == "refused":
                     continue
-            if earlier_study or starts_with_prior(sentence):
+            if earlier_study or PRIOR_LABEL.match(sentence):
                 mention.refused, mention.confidence = "prior", "high"
             elif other := is_of_other_study(sentence, start, end, before, behind):
                 mention.refused, mention.confidence = other, "high"
@@ -204,9 +201,7 @@ def _inherit(lines: Sequence[_Line]) -> None:
         age += 1
 
 
-# --- clauses and text ----------------------------------------------------------------------------------------------
-
-_JOINING = re.compile(r"^\s*(?:[,;/+&]|\b(?:and|und|or|oder|as well as|sowie)\b)?\s*$", re.IGNORECASE)
+_JOINING = ignoring_case(r"^\s*(?:[,;/+&]|\b(?:and|und|or|oder|as well as|sowie)\b)?\s*$")
 _CUT = re.compile(r"[;,]\s*|\s+(?:and|und|sowie|as well as)\s+")
 
 
@@ -266,9 +261,5 @@ def _clauses(text: str, line: _Line, groups: Sequence[Sequence[_Mention]]) -> li
 
 def _words(text: str, start: int, end: int, line: _Line) -> str:
     """A part of a sentence without references; rejected dates and numbers stay."""
-    stretches = [
-        (each.reference.start, each.reference.end)
-        for each in line.mentions
-        if each.refused not in ("date", "time", "number")
-    ]
-    return without_stretches(text, start, end, stretches)
+    removed = [each.reference for each in line.mentions if each.refused not in ("date", "time", "number")]
+    return without_stretches(text, start, end, [(reference.start, reference.end) for reference in removed])

@@ -6,18 +6,13 @@ import re
 from typing import Literal, NamedTuple
 
 from bundle.ctfindings.reports.snippets.reference_grammar import Reference
-from bundle.ctfindings.reports.word_lists import read_alternatives
+from bundle.ctfindings.reports.word_lists import ignoring_case, read_alternatives
 
 Verdict = Literal["accepted", "weak", "refused"]
 
 
 class Judgement(NamedTuple):
-    """Judgement of a reference.
-
-    Attributes:
-        verdict: ``weak`` needs another reference of the report with the same series.
-        reason: reason of a rejection or doubt; empty when accepted.
-    """
+    """Judgement of a reference; ``weak`` needs another reference of the report with the same series."""
 
     verdict: Verdict
     reason: str = ""
@@ -28,40 +23,27 @@ _ACCEPTED = Judgement("accepted")
 _WORDS = {name: f"(?:{words})" for name, words in read_alternatives(__file__).items()}
 
 
-# --- numbers around a slash or a colon -----------------------------------------------------------------------------
-
 _NUMBERED = "|".join(_WORDS[name] for name in ("level", "score", "place_or_id", "pressure"))
-_WORD_BEFORE = re.compile(rf"(?<![^\W_])(?:{_NUMBERED})\b[\s.:]*$", re.IGNORECASE)
-_MORE_OF_THEM = re.compile(
-    rf"(?<![^\W_]){_WORDS['level']}\W*\s\d[\d/,.\s]*(?:and|und|&|,|bis)?\s*$|\d\.?\s?$", re.IGNORECASE
-)
-_WORD_AFTER = re.compile(rf"\s*{_WORDS['counted']}", re.IGNORECASE)
+_WORD_BEFORE = ignoring_case(rf"(?<![^\W_])(?:{_NUMBERED})\b[\s.:]*$")
+_MORE_OF_THEM = ignoring_case(rf"(?<![^\W_]){_WORDS['level']}\W*\s\d[\d/,.\s]*(?:and|und|&|,|bis)?\s*$|\d\.?\s?$")
+_WORD_AFTER = ignoring_case(rf"\s*{_WORDS['counted']}")
 # In front of a month and a year: a treatment within 44 characters, or a study or "since" directly before it.
-_TREATMENT = re.compile(rf"{_WORDS['treatment']}[^().]{{0,44}}[\s(]*$", re.IGNORECASE)
-_SINCE = re.compile(
+_TREATMENT = ignoring_case(rf"{_WORDS['treatment']}[^().]{{0,44}}[\s(]*$")
+_SINCE = ignoring_case(
     rf"(?<![^\W_]){_WORDS['since']}(?:\s+(?:in|on|am|im|of|from|aus))?[\s(]*$"
-    r"|(?<![^\W_])in\s*(?:\d{1,2}/\d\d\s+(?:or|and|bzw\.|oder|und)\s+)?$|/\d\d\s+(?:or|bzw\.|oder)\s+$",
-    re.IGNORECASE,
+    r"|(?<![^\W_])in\s*(?:\d{1,2}/\d\d\s+(?:or|and|bzw\.|oder|und)\s+)?$|/\d\d\s+(?:or|bzw\.|oder)\s+$"
 )
-_SPOKEN = re.compile(
-    rf"\b(?:{_WORDS['spoken']}|uhr|[ap]\.?m\.?)(?![^\W_])|\b(?:time|at|um|gegen|clock|started|beginn|ende)\W*$",
-    re.IGNORECASE,
+_SPOKEN = ignoring_case(
+    rf"\b(?:{_WORDS['spoken']}|uhr|[ap]\.?m\.?)(?![^\W_])|\b(?:time|at|um|gegen|clock|started|beginn|ende)\W*$"
 )
-_SET_OFF = re.compile(r"(?:[,;:–-]|\b(?:on|in|at|auf|see|siehe|and|und|mm|cm))\s*$", re.IGNORECASE)
+_SET_OFF = ignoring_case(r"(?:[,;:–-]|\b(?:on|in|at|auf|see|siehe|and|und|mm|cm))\s*$")
 _TOLD = re.compile(r"[^\W\d_]{3,}")
 _DELIMITED = re.compile(r"\s*(?:$|[,;.)\]]|\b(?:and|und|&)\s*\d)")
 
 
 def judge_numbers(text: str, reference: Reference) -> Judgement:
-    """Judges from numbers and adjacent words whether "3/45" or "13:141" is a series and an image.
-
-    Args:
-        text: the report.
-        reference: a ``bare`` reference of it.
-    """
-    if reference.series is None or not reference.images:
-        raise ValueError(f"expected a bare reference with series and image, got {reference}; call find_references")
-    series, image = reference.series, reference.images[0].first
+    """Judges from numbers and adjacent words whether a ``bare`` reference ("3/45", "13:141") is a series and image."""
+    series, image = reference.series or 0, reference.images[0].first
     before, after = text[max(0, reference.start - 64) : reference.start], text[reference.end : reference.end + 24]
     enclosed = _enclosed(text, reference)
     if _WORD_BEFORE.search(before) or _MORE_OF_THEM.search(before) or _WORD_AFTER.match(after):
@@ -78,17 +60,13 @@ def judge_numbers(text: str, reference: Reference) -> Judgement:
         if clock and (_SPOKEN.search(_sentence_before(text, reference.start)) or _SPOKEN.match(after.strip())):
             return Judgement("refused", "time")
         return _ACCEPTED if enclosed and (not clock or image > 12) else Judgement("weak", "number")
-    if max(series, image) <= 12 or _unusual_series(series):
+    usual = series <= 30 or (series >= 200 and series % 100 <= 20)  # Scanners count from 1 or in hundreds (201, 602).
+    if max(series, image) <= 12 or not usual:
         return Judgement("weak" if enclosed else "refused", "number")
     if enclosed:
         return _ACCEPTED
     told = len(_TOLD.findall(_sentence_before(text, reference.start))) > 1 and _SET_OFF.search(before)
     return _ACCEPTED if image > 31 and told and _DELIMITED.match(after) else Judgement("weak", "number")
-
-
-def _unusual_series(series: int) -> bool:
-    """Whether a number is unusual for a series: scanners count from 1 or in hundreds (201, 602, 1001)."""
-    return series > 30 and not (series >= 200 and series % 100 <= 20)
 
 
 def _enclosed(text: str, reference: Reference) -> bool:
@@ -105,18 +83,15 @@ def _sentence_before(text: str, position: int) -> str:
     return text[start + 1 : position]
 
 
-# --- other planes, studies and times -------------------------------------------------------------------------------
-
 _PLANE, _VIEW, _MODALITY, _STUDY = (_WORDS[name] for name in ("plane", "view", "modality", "study"))
-_PLANE_BEFORE = re.compile(rf"(?<![^\W_]){_PLANE}(?:[\s,:(]+{_VIEW})*[\s,:(]*(?:(?:in|on|auf)\s)?$", re.IGNORECASE)
-_PLANE_WITHIN = re.compile(rf"(?<![^\W_]){_PLANE}(?![^\W_])", re.IGNORECASE)
-_PLANE_AFTER = re.compile(rf"[\s,(]*{_PLANE}(?![^\W_])", re.IGNORECASE)
+_PLANE_BEFORE = ignoring_case(rf"(?<![^\W_]){_PLANE}(?:[\s,:(]+{_VIEW})*[\s,:(]*(?:(?:in|on|auf)\s)?$")
+_PLANE_WITHIN = ignoring_case(rf"(?<![^\W_]){_PLANE}(?![^\W_])")
+_PLANE_AFTER = ignoring_case(rf"[\s,(]*{_PLANE}(?![^\W_])")
 
-_OTHER_STUDY = re.compile(
+_OTHER_STUDY = ignoring_case(
     rf"(?<![^\W_])(?:on|in|in der|im|auf|by|per)\s+(?:the\s+)?{_MODALITY}(?![-\w])(?:\s+\w+){{0,2}}\s*\($|"
     rf"^\W*(?:on|in|in der|im|auf|the|der|die)?\s*{_MODALITY}(?![-\w])|"
-    rf"(?<![^\W_]){_MODALITY}(?![-\w])(?:\s+\w+){{0,3}}[\s,:]*$",
-    re.IGNORECASE,
+    rf"(?<![^\W_]){_MODALITY}(?![-\w])(?:\s+\w+){{0,3}}[\s,:]*$"
 )
 
 
@@ -132,56 +107,43 @@ _DATE = (
     r"(?:\d{1,2}[./]\d{1,2}[./]\d{2,4}|\d{1,2}[./]\d{4}|"
     rf"(?:\d{{1,2}}\.?\s+)?{_MONTH}\s+\d{{4}}|(?:19|20)\d\d)"
 )
-_PRIOR = re.compile(
+_PRIOR = ignoring_case(
     rf"(?<![^\W_])(?:{_WORDS['prior']}|(?:old|last|initial)\s+{_STUDY}|letzte[nrs]?\s+{_STUDY}|"
-    rf"{_STUDY}\s+(?:of|from|dated|vom|on|aus)\s+(?:the\s+|dem\s+)?{_DATE})(?![^\W_])",
-    re.IGNORECASE,
+    rf"{_STUDY}\s+(?:of|from|dated|vom|on|aus)\s+(?:the\s+|dem\s+)?{_DATE})(?![^\W_])"
 )
 # Words that only compare. This scan follows behind a comma and more words, or behind a verb in the present.
-_COMPARING = re.compile(rf"(?<![^\W_]){_WORDS['comparing']}(?![^\W_])", re.IGNORECASE)
-_EVENT_FOLLOWS = re.compile(rf"(?:\s+\w+)?\s+{_WORDS['event']}", re.IGNORECASE)
-_SINCE_THEN = re.compile(
-    r"(?<![^\W_])(?:since|from|than|to|zur|zum|als|seit)(?:\s+(?:the|a|an|der|dem|den|last|most|recent))*\s*$",
-    re.IGNORECASE,
+_COMPARING = ignoring_case(rf"(?<![^\W_]){_WORDS['comparing']}(?![^\W_])")
+_EVENT_FOLLOWS = ignoring_case(rf"(?:\s+\w+)?\s+{_WORDS['event']}")
+_SINCE_THEN = ignoring_case(
+    r"(?<![^\W_])(?:since|from|than|to|zur|zum|als|seit)(?:\s+(?:the|a|an|der|dem|den|last|most|recent))*\s*$"
 )
-_ONLY_SINCE = re.compile(r"(?<![^\W_])(?:since|seit)(?:\s+(?:the|a|an|der|dem|den))?\s*$", re.IGNORECASE)
-_HEADING = re.compile(
-    r"\W*(?:comparison|prior (?:study|studies|exams?)|vergleich|voruntersuchung(?:en)?|voraufnahmen?|vu)\s*:",
-    re.IGNORECASE,
+_ONLY_SINCE = ignoring_case(r"(?<![^\W_])(?:since|seit)(?:\s+(?:the|a|an|der|dem|den))?\s*$")
+COMPARISON_HEADING = ignoring_case(
+    r"\W*(?:comparison|prior (?:study|studies|exams?)|vergleich|voruntersuchung(?:en)?|voraufnahmen?|vu)\s*:"
 )
-_PRIOR_LABEL = re.compile(
-    r"\W*(?:prior|previous|earlier|former|frühere|vorherige|ehemalige|vorwerte?|vormessung(?:en)?)(?:\s+\w+){0,2}\s*:",
-    re.IGNORECASE,
+"""Heading of the section on earlier studies, at the start of a sentence."""
+PRIOR_LABEL = ignoring_case(
+    r"\W*(?:prior|previous|earlier|former|frühere|vorherige|ehemalige|vorwerte?|vormessung(?:en)?)(?:\s+\w+){0,2}\s*:"
 )
-_AS_BEFORE = re.compile(r"(?<![^\W_])(?:as|wie)(?:\s+\w+){0,3}\s*$", re.IGNORECASE)
-_NOW = re.compile(
-    r"(?<![^\W_])(?:now|currently|current|today|aktuell\w*|jetzt|heute|nunmehr|derzeit\w*)(?![^\W_])|;", re.IGNORECASE
+"""Label of a sentence that names an earlier study: "Prior measurements: ...", at its start."""
+_AS_BEFORE = ignoring_case(r"(?<![^\W_])(?:as|wie)(?:\s+\w+){0,3}\s*$")
+_NOW = ignoring_case(
+    r"(?<![^\W_])(?:now|currently|current|today|aktuell\w*|jetzt|heute|nunmehr|derzeit\w*)(?![^\W_])|;"
 )
-_PRESENT_VERB = re.compile(rf"(?<![^\W_]){_WORDS['present_verb']}(?![^\W_])", re.IGNORECASE)
-_STATE = re.compile(rf"(?<![^\W_]){_WORDS['state']}(?![^\W_])", re.IGNORECASE)
-_DESCRIBED = re.compile(rf"\s+{_WORDS['described']}(?=\s+(?!on\b|in\b|at\b|auf\b)\w)", re.IGNORECASE)
-_GONE = re.compile(r"resolved|no longer|not (?:seen|visible)|disappeared|nicht mehr|rückgebildet", re.IGNORECASE)
+_PRESENT_VERB = ignoring_case(rf"(?<![^\W_]){_WORDS['present_verb']}(?![^\W_])")
+_STATE = ignoring_case(rf"(?<![^\W_]){_WORDS['state']}(?![^\W_])")
+_DESCRIBED = ignoring_case(rf"\s+{_WORDS['described']}(?=\s+(?!on\b|in\b|at\b|auf\b)\w)")
+_GONE = ignoring_case(r"resolved|no longer|not (?:seen|visible)|disappeared|nicht mehr|rückgebildet")
 _CLAUSE_GOES_ON = re.compile(r"[,:]\s*\w+\s+\S*[^\W\d_]\w*.*\S")
 # "(series 2, image 40, prior CT)", "(series 2 image 40) of the earlier scan"; but not "(series 2, image 40), previously
 # 6 mm".
-_ATTACHED = re.compile(
+_ATTACHED = ignoring_case(
     r"(?:\s*[)\]]?\s+(?:on|of|in|from|im|der|in der|am|vom|bei|aus)\s+|\s*[,;]?\s*)"
-    r"(?:(?:the|a|an|der|dem|den)\s+)?(?=\w)",
-    re.IGNORECASE,
+    r"(?:(?:the|a|an|der|dem|den)\s+)?(?=\w)"
 )
-_DATED = re.compile(rf"\s*[,)]?\s*(?:from|of|dated|vom|aus)\s+(?:the\s+|dem\s+)?{_DATE}", re.IGNORECASE)
-_ON_DATE = re.compile(rf"(?<![^\W_])(?:am|on|im|in)\s+{_DATE}(?![^\W_])", re.IGNORECASE)
-_SIZE_FOLLOWS = re.compile(r"\W*(?:\w+\s+){0,2}\d+(?:[.,]\d+)?\s*(?:[x×]\s*\d|mm|cm)", re.IGNORECASE)
-
-
-def starts_with_prior(sentence: str) -> bool:
-    """Whether the label of a sentence names an earlier study: "Prior measurements: ..."."""
-    return _PRIOR_LABEL.match(sentence) is not None
-
-
-def is_comparison_heading(sentence: str) -> bool:
-    """Whether a sentence starts with the heading of the section on earlier studies."""
-    return _HEADING.match(sentence) is not None
+_DATED = ignoring_case(rf"\s*[,)]?\s*(?:from|of|dated|vom|aus)\s+(?:the\s+|dem\s+)?{_DATE}")
+_ON_DATE = ignoring_case(rf"(?<![^\W_])(?:am|on|im|in)\s+{_DATE}(?![^\W_])")
+_SIZE_FOLLOWS = ignoring_case(r"\W*(?:\w+\s+){0,2}\d+(?:[.,]\d+)?\s*(?:[x×]\s*\d|mm|cm)")
 
 
 def is_of_other_study(sentence: str, start: int, end: int, previous_end: int, next_start: int | None) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Literal, NamedTuple
+
+from bundle.ctfindings.reports.word_lists import ignoring_case
 
 Form = Literal["series_image", "image_series", "series_number", "word_pair", "image_slash", "bare", "image_only"]
 
@@ -25,8 +26,7 @@ class Reference(NamedTuple):
     """A part of a text that names images of a series, or a series alone.
 
     Attributes:
-        start: offset of its first character in the text.
-        end: offset after its last character.
+        start, end: offsets of its first character and after its last one.
         series: number of the series; None when only images are named.
         images: the images; empty when only a series is named, as in "all images refer to series 3".
         rule: its form. ``image_slash`` and ``bare`` ("Bild 4/86", "3/45") may mean something else: see
@@ -41,8 +41,6 @@ class Reference(NamedTuple):
     rule: Form
     colon: bool = False
 
-
-# --- words and numbers ---------------------------------------------------------------------------------------------
 
 _SERIES = r"(?:series|serial|serien?|srs|sers?|se)"
 _IMAGE = (
@@ -68,56 +66,47 @@ _BETWEEN = (
 )
 # Between images and their series: "image 45 of series 3" always binds; in "image 45, series 3" the series may belong to
 # the next image.
-_LINK = re.compile(
-    r"[\s,(]*\b(?:of|in|from|on|der|aus|auf|von)\b(?:\s+(?:the|der|den|dem))?\s*(?:axial\w*\s+)?",
-    re.IGNORECASE,
-)
+_LINK = ignoring_case(r"[\s,(]*\b(?:of|in|from|on|der|aus|auf|von)\b(?:\s+(?:the|der|den|dem))?\s*(?:axial\w*\s+)?")
 _LOOSE_LINK = re.compile(r"(?:\s|[,;/(-])*")
 _SERIES_SIGN = re.compile(r"\s?(?:[/:]\s?|,\s?)(?=\d)")
 _SIGN_NUMBER = re.compile(r"\s?[/:]\s?\d")
 
-_PLURAL = re.compile(
-    "images|imgs|ims|bilder|bildern|slices|sections|schichten|schnitte|schnitten|cuts|frames", re.IGNORECASE
+_PLURAL = ignoring_case("images|imgs|ims|bilder|bildern|slices|sections|schichten|schnitte|schnitten|cuts|frames")
+_SERIES_HEAD = ignoring_case(rf"{_WORD_START}{_SERIES}{_TO_NUMBER}(?P<series>{_NUMBER})")
+_SHORT_HEAD = ignoring_case(
+    rf"{_WORD_START}s\.?\s?(?P<series>{_NUMBER})[\s,;/.]{{0,3}}(?P<word>im|img|i|bild|b)\.?:?\s?(?=\d)"
 )
-_SERIES_HEAD = re.compile(rf"{_WORD_START}{_SERIES}{_TO_NUMBER}(?P<series>{_NUMBER})", re.IGNORECASE)
-_SHORT_HEAD = re.compile(
-    rf"{_WORD_START}s\.?\s?(?P<series>{_NUMBER})[\s,;/.]{{0,3}}(?P<word>im|img|i|bild|b)\.?:?\s?(?=\d)", re.IGNORECASE
-)
-_PAIR_HEAD = re.compile(
+_PAIR_HEAD = ignoring_case(
     rf"{_WORD_START}(?:{_SERIES}|s)\.?\s?[/&+,-]\s?(?:{_AFTER_SERIES}){_TO_NUMBER}"
-    rf"(?P<series>{_NUMBER})\s?[/:,-]\s?(?=\d)",
-    re.IGNORECASE,
+    rf"(?P<series>{_NUMBER})\s?[/:,-]\s?(?=\d)"
 )
-_IMAGE_HEAD = re.compile(rf"{_WORD_START}(?P<word>{_IMAGE}|{_SECTION}|im){_TO_NUMBER}(?=\d)", re.IGNORECASE)
-_NEAR_IMAGE = re.compile(rf"{_BETWEEN}{_WORD_START}(?P<word>{_AFTER_SERIES}){_TO_NUMBER}(?=\d)", re.IGNORECASE)
-_GLUED_IMAGE = re.compile(rf"(?P<word>{_AFTER_SERIES})\.?:?(?=\d)", re.IGNORECASE)
+_IMAGE_HEAD = ignoring_case(rf"{_WORD_START}(?P<word>{_IMAGE}|{_SECTION}|im){_TO_NUMBER}(?=\d)")
+_NEAR_IMAGE = ignoring_case(rf"{_BETWEEN}{_WORD_START}(?P<word>{_AFTER_SERIES}){_TO_NUMBER}(?=\d)")
+_GLUED_IMAGE = ignoring_case(rf"(?P<word>{_AFTER_SERIES})\.?:?(?=\d)")
 _BARE_HEAD = re.compile(rf"(?<![\w.,/:+-])(?P<series>{_NUMBER})\s?(?P<sign>[/:])\s?(?=\d)")
-_HEADS = re.compile(
-    rf"{_WORD_START}(?:{_SERIES}|{_IMAGE}|{_SECTION}|im|s)(?![^\W\d_])|(?<![\w.,/:+-])\d{{1,4}}\s?[/:]\s?\d",
-    re.IGNORECASE,
+_HEADS = ignoring_case(
+    rf"{_WORD_START}(?:{_SERIES}|{_IMAGE}|{_SECTION}|im|s)(?![^\W\d_])|(?<![\w.,/:+-])\d{{1,4}}\s?[/:]\s?\d"
 )
 
-_ITEM = re.compile(rf"(?P<number>{_NUMBER})", re.IGNORECASE)
-_RANGE = re.compile(
-    rf"\s*(?:[-–—]|to|bis|through|thru)\s*(?:{_AFTER_SERIES}{_TO_NUMBER})?(?P<number>{_NUMBER}){_NO_QUANTITY}",
-    re.IGNORECASE,
+_ITEM = ignoring_case(rf"(?P<number>{_NUMBER})")
+_RANGE = ignoring_case(
+    rf"\s*(?:[-–—]|to|bis|through|thru)\s*(?:{_AFTER_SERIES}{_TO_NUMBER})?(?P<number>{_NUMBER}){_NO_QUANTITY}"
 )
 _FOLLOWING = re.compile(r"\s?ff?\.?(?![^\W_])")
-_QUANTITY_FOLLOWS = re.compile(rf"(?!{_NO_QUANTITY})", re.IGNORECASE)
-_SIZE_FOLLOWS = re.compile(r"(?=\d|\.\d|,\d(?!\d)|\s*(?:mm|cm|[x×]\s*\d))", re.IGNORECASE)
-_TOTAL = re.compile(rf"\s*(?:of|von|out of)\s*{_NUMBER}{_NO_QUANTITY}(?!\s*[/:])", re.IGNORECASE)
-_SLASH_NUMBER = re.compile(rf"\s?/\s?(?P<number>{_NUMBER})(?!\s?/){_NO_QUANTITY}", re.IGNORECASE)
+_QUANTITY_FOLLOWS = ignoring_case(rf"(?!{_NO_QUANTITY})")
+_SIZE_FOLLOWS = ignoring_case(r"(?=\d|\.\d|,\d(?!\d)|\s*(?:mm|cm|[x×]\s*\d))")
+_TOTAL = ignoring_case(rf"\s*(?:of|von|out of)\s*{_NUMBER}{_NO_QUANTITY}(?!\s*[/:])")
+_SLASH_NUMBER = ignoring_case(rf"\s?/\s?(?P<number>{_NUMBER})(?!\s?/){_NO_QUANTITY}")
 _COMMA_ITEM = re.compile(r"\s*[,;+]\s*(?=\d)")
-_AND_ITEM = re.compile(r"\s*,?\s*(?:&|\b(?:and|und|u\.|or|oder)(?=\s))\s*(?=\d)", re.IGNORECASE)
-_ITEM_ENDS = re.compile(
+_AND_ITEM = ignoring_case(r"\s*,?\s*(?:&|\b(?:and|und|u\.|or|oder)(?=\s))\s*(?=\d)")
+_ITEM_ENDS = ignoring_case(
     r"\s*(?:$|[,;.)\]&]|-\s|[-–—]\s*\d|"
-    r"\b(?:and|und|u\.|bis|to|through|of\s+(?:the\s+)?se|in\s+se|der\s+se|in\s+der\s+se|aus\s+se))",
-    re.IGNORECASE,
+    r"\b(?:and|und|u\.|bis|to|through|of\s+(?:the\s+)?se|in\s+se|der\s+se|in\s+der\s+se|aus\s+se))"
 )
-_LIST_ENDS = re.compile(r"\s*(?:$|[,;.)\]]|\b(?:and|und)\b)", re.IGNORECASE)
-_BETWEEN_TWO = re.compile(r"(?<![^\W_])(?:between|zwischen)(?:\s+(?:the|den))?\s*$", re.IGNORECASE)
-_COUNTED = re.compile(r"(?:number of|anzahl(?: der)?|total(?: of)?|gesamt\w*|\bof \d+)\s*$", re.IGNORECASE)
-_OPENED = re.compile(r"[(\[]\s*(?:see|siehe|s\.|e\.g\.,?|z\.\s?b\.)?\s*$", re.IGNORECASE)
+_LIST_ENDS = ignoring_case(r"\s*(?:$|[,;.)\]]|\b(?:and|und)\b)")
+_BETWEEN_TWO = ignoring_case(r"(?<![^\W_])(?:between|zwischen)(?:\s+(?:the|den))?\s*$")
+_COUNTED = ignoring_case(r"(?:number of|anzahl(?: der)?|total(?: of)?|gesamt\w*|\bof \d+)\s*$")
+_OPENED = ignoring_case(r"[(\[]\s*(?:see|siehe|s\.|e\.g\.,?|z\.\s?b\.)?\s*$")
 _CLOSED = re.compile(r"\s*[)\]]")
 
 
@@ -126,22 +115,15 @@ def find_references(text: str) -> list[Reference]:
 
     Sizes, doses and decimals are not images. Only the syntax counts, not the scan, the sentence or the earlier text.
     """
-    return list(_scan(text))
-
-
-def _scan(text: str) -> Iterator[Reference]:
+    references: list[Reference] = []
     position = 0
     while head := _HEADS.search(text, position):
         at = head.start()
         reference = _word_pair(text, at) or _from_series(text, at) or _from_image(text, at) or _bare(text, at)
         if reference:
-            yield reference
-            position = reference.end
-        else:
-            position = head.end() if head.end() > at else at + 1
-
-
-# --- forms ---------------------------------------------------------------------------------------------------------
+            references.append(reference)
+        position = reference.end if reference else max(head.end(), at + 1)
+    return references
 
 
 def _word_pair(text: str, at: int) -> Reference | None:
@@ -223,9 +205,6 @@ def _bare(text: str, at: int) -> Reference | None:
         return None
     images, end = parsed
     return Reference(at, end, int(head["series"]), images, "bare", head["sign"] == ":")
-
-
-# --- numbers -------------------------------------------------------------------------------------------------------
 
 
 def _images(

@@ -18,20 +18,9 @@ from bundle.ctfindings.scan.dicom_headers import Header, image_type, is_axial, o
 SAME_PLACE_MM = 0.5
 """Images with one number within this distance are copies; at a larger distance the number is ambiguous."""
 
-_TAGS = [
-    "AccessionNumber",
-    "Columns",
-    "ImageOrientationPatient",
-    "ImagePositionPatient",
-    "ImageType",
-    "InstanceNumber",
-    "Modality",
-    "NumberOfFrames",
-    "PixelSpacing",
-    "Rows",
-    "SeriesNumber",
-    "StudyInstanceUID",
-]
+_NUMBER_TAGS = ["AccessionNumber", "InstanceNumber", "SeriesNumber", "StudyInstanceUID"]
+_KIND_TAGS = ["ImageType", "Modality", "NumberOfFrames"]
+_PLACE_TAGS = ["Columns", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows"]
 
 Problem = Literal["no such series", "no such image", "series not named", "not axial", "ambiguous", "not a CT image"]
 
@@ -67,10 +56,6 @@ class _Numbered(NamedTuple):
     entry: _Header
 
 
-def _is_axial(headers: Sequence[_Header]) -> bool:
-    return any(header.z_mm is not None for header in headers)
-
-
 @dataclass
 class StudyTable:
     """The images of a study by series and image number."""
@@ -85,12 +70,15 @@ class StudyTable:
         A reference without series is resolved when the study has exactly one axial CT series.
 
         Args:
-            series: series number; None when the report does not name one.
-            first: image (instance) number.
-            last: last image of a range; None for a single image.
+            series: None when the report does not name one.
+            first, last: image (instance) numbers; ``last`` is None for a single image.
         """
         if series is None:
-            axial = [number for number, images in self.images.items() if any(map(_is_axial, images.values()))]
+            axial = [
+                number
+                for number, images in self.images.items()
+                if any(header.z_mm is not None for headers in images.values() for header in headers)
+            ]
             if len(axial) != 1:
                 return Position(None, None, "series not named")
             series = axial[0]
@@ -150,7 +138,8 @@ class Studies:
         Raises:
             ScanError: if a zip is damaged, encrypted or too large.
         """
-        for header in read_headers(files_below(path) if path.is_dir() else [path], _TAGS, _numbered):
+        tags = _NUMBER_TAGS + _KIND_TAGS + _PLACE_TAGS
+        for header in read_headers(files_below(path) if path.is_dir() else [path], tags, _numbered):
             self._add(header)
 
     def _add(self, header: Header[_Numbered]) -> None:
@@ -163,21 +152,16 @@ class Studies:
         elif path.parent != self.folder and path.is_relative_to(self.folder):
             name = path.relative_to(self.folder).parts[0]
         self.files += 1
-        series, image, entry = numbered.series, numbered.image, numbered.entry
         uid = numbered.study or name or "?"
         self._uids.add(uid)
-        self.everything.images[series][image].append(entry)
-        if name:
-            self._by_name[name].images[series][image].append(entry)
-        for key in {uid, numbered.accession} - {""}:
-            self._by_number[key].images[series][image].append(entry)
+        tables = [self.everything, *(self._by_number[key] for key in {uid, numbered.accession} - {""})]
+        for table in [*tables, self._by_name[name]] if name else tables:
+            table.images[numbered.series][numbered.image].append(numbered.entry)
 
     @property
     def only_study(self) -> StudyTable | None:
         """The study of a folder with exactly one."""
-        if len(self._uids) != 1:
-            return None
-        return self._by_number.get(next(iter(self._uids)))
+        return self._by_number[next(iter(self._uids))] if len(self._uids) == 1 else None
 
     def find(self, identity: str) -> StudyTable | None:
         """The study with this folder or zip name, AccessionNumber or StudyInstanceUID, or None."""
@@ -222,9 +206,6 @@ def _entry(header: pydicom.Dataset) -> _Header:
     if not is_axial(header):
         return _Header(None, "not axial")
     rows, columns = (int(header.get(tag) or 1) for tag in ("Rows", "Columns"))
-    z = (
-        float(position[2])
-        + along_row[2] * float(spacing[1]) * (columns - 1) / 2
-        + along_column[2] * float(spacing[0]) * (rows - 1) / 2
-    )
-    return _Header(float(z), "")
+    half_row = along_row[2] * float(spacing[1]) * (columns - 1) / 2
+    half_column = along_column[2] * float(spacing[0]) * (rows - 1) / 2
+    return _Header(float(position[2] + half_row + half_column), "")

@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from bundle.ctfindings.files.csv_table import Row, Table, TableError
 from bundle.ctfindings.reports.snippets.miner import Snippet, mine_report
 from bundle.ctfindings.reports.snippets.slice_positions import Studies, StudyTable
 
-ID_COLUMNS = (
-    "id",
-    "study_id",
-    "VolumeName",
-    "AccessionNo",
-    "AccessionNumber",
-    "accession",
-    "report_id",
-    "StudyInstanceUID",
-)
-TEXT_COLUMNS = (
-    "Findings_EN",
-    "Impressions_EN",
-    "findings",
-    "impression",
-    "impressions",
-    "report_text",
-    "report",
-    "text",
-    "Befund",
-    "Beurteilung",
-)
-EMPTY_TEXTS = frozenset(["", "not given.", "not given", "nan", "none"])
-"""Cells that mean "no text"; CT-RATE writes "Not given."."""
+_COLUMNS: dict[str, list[str]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 OUTPUT_COLUMNS = ("id", "series", "image", "snippet", "rule", "confidence")
 Z_COLUMN = "z_mm"
@@ -65,7 +44,6 @@ class Counts:
     """Counts over a table.
 
     Attributes:
-        reports: rows read.
         with_snippets: rows with at least one snippet.
         rules: snippets by rule and confidence.
         refused: rejected references by reason.
@@ -83,14 +61,13 @@ def choose_columns(table: Table, id_column: str | None, text_columns: Sequence[s
     Raises:
         TableError: when a given column is missing, or no column has a usual name.
     """
-    identity = table.column(id_column, "the id") if id_column else table.first_of(ID_COLUMNS)
+    identity = table.column(id_column, "the id") if id_column else table.first_of(_COLUMNS["ids"])
     if identity is None:
         raise TableError(table.path, f"no id column found among {', '.join(table.columns)}; name it with --id-column")
     if text_columns:
         texts = [table.column(name, "the text") for name in text_columns]
     else:
-        usual = {name.lower() for name in TEXT_COLUMNS}
-        texts = [name for name in table.columns if name.lower() in usual]
+        texts = [name for name in table.columns if name.lower() in _COLUMNS["texts"]]
     if not texts:
         raise TableError(
             table.path, f"no text column found among {', '.join(table.columns)}; name them with --text-columns"
@@ -110,7 +87,7 @@ def mine_table(
     identities = {row.values[id_column] for row in table.rows}
     for row in table.rows:
         identity = row.values[id_column]
-        texts = [row.values[name] for name in text_columns if row.values[name].lower() not in EMPTY_TEXTS]
+        texts = [row.values[name] for name in text_columns if row.values[name].lower() not in _COLUMNS["empty_texts"]]
         mined = mine_report(texts)
         refused = [RefusedReference(row, identity, each.series, each.image, each.reason) for each in mined.refused]
         kept: list[MinedSnippet] = []

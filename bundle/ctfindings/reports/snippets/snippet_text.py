@@ -5,26 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from bundle.ctfindings.reports.word_lists import read_alternatives
+from bundle.ctfindings.reports.word_lists import ignoring_case, read_alternatives
 
 _WORDS = read_alternatives(__file__)
-_LEAD = re.compile(
-    rf"(?:\s*[,;–-]?\s*\b(?:(?:best |well )?(?:{_WORDS['see']})|{_WORDS['lead_in']})(?=\s|$))+\s*$", re.IGNORECASE
-)
-_PRIOR_TEXT = re.compile(
-    rf"\s*[(,;–-]+\s*(?:and\s+|was\s+|it was\s+)?(?:{_WORDS['prior']})[^,;.()]*(?P<closed>\))?", re.IGNORECASE
-)
-_EMPTY_BRACKET = re.compile(
-    r"\s*[(\[]\s*(?:(?:[,;/:&+–-]|\b(?:and|und|see|siehe|on|in|auf|image|bild|arrow|pfeil)\b)\s*)*[)\]]",
-    re.IGNORECASE,
+_LEAD = ignoring_case(rf"(?:\s*[,;–-]?\s*\b(?:(?:best |well )?(?:{_WORDS['see']})|{_WORDS['lead_in']})(?=\s|$))+\s*$")
+_PRIOR_TEXT = ignoring_case(rf"\s*[(,;–-]+\s*(?:and\s+|was\s+|it was\s+)?(?:{_WORDS['prior']})[^,;.()]*(?P<closed>\))?")
+_EMPTY_BRACKET = ignoring_case(
+    r"\s*[(\[]\s*(?:(?:[,;/:&+–-]|\b(?:and|und|see|siehe|on|in|auf|image|bild|arrow|pfeil)\b)\s*)*[)\]]"
 )
 _BRACKET_EDGE = re.compile(r"([(\[])\s*[,;:/]\s*|\s*[,;:/]\s*([)\]])")
 # "Lungs: 4 mm nodule": the label of a paragraph is not part of the statement; "Lymph nodes: left hilum" keeps its noun.
 _ORGAN = f"(?:{_WORDS['organ']})"
-_LABEL = re.compile(
-    rf"^\W*{_ORGAN}(?:(?:\s*[,/&]\s*|\s+(?:and|und)\s+){_ORGAN}){{0,3}}\s*:+\s*(?=\S+\s+\S)",
-    re.IGNORECASE,
-)
+_LABEL = ignoring_case(rf"^\W*{_ORGAN}(?:(?:\s*[,/&]\s*|\s+(?:and|und)\s+){_ORGAN}){{0,3}}\s*:+\s*(?=\S+\s+\S)")
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _NO_CONTENT = re.compile(_WORDS["no_content"])
 
