@@ -126,9 +126,9 @@ def test_columns_may_be_named(run: Run, tmp_path: Path) -> None:
     ("columns", "arguments", "message"),
     [
         (("id", "findings"), ["--text-columns", "finding"], "did you mean 'findings'"),
-        (("id", "words"), [], "no column is known as a text"),
-        (("number", "findings"), [], "no column is known as an id"),
-        (("id", "findings"), ["--dicom", "absent"], "there is no such folder"),
+        (("id", "words"), [], "no text column found"),
+        (("number", "findings"), [], "no id column found"),
+        (("id", "findings"), ["--dicom", "absent"], "folder not found"),
     ],
 )
 def test_errors_of_use_are_one_line_and_leave_no_file(

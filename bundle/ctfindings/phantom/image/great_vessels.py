@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +44,8 @@ def draw_great_vessels(
     left, right = patient.blood_hu
     aorta, arch = _aorta(rng, patient, heart)
 
-    def tube(line: Sequence[ArrayLike] | NDArray, radii: list[float], hu: float, anatomy: int = MEDIASTINUM) -> NDArray:
+    def tube(line: ArrayLike, radii: list[float], hu: float, anatomy: int = MEDIASTINUM) -> NDArray:
+        line = np.asarray(line, np.float64)
         sizes = np.interp(np.linspace(0, 1, len(line)), np.linspace(0, 1, len(radii)), radii) * s
         points, sizes = tapered_curve(line, sizes, 2.0)
         flat, share = canvas.balls(points, sizes)
