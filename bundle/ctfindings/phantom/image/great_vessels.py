@@ -64,7 +64,8 @@ def draw_great_vessels(
     tube(np.array([[24, 0, 30], [22, -6, -5], [18, -14, -90]]) * s, [11.0], right * 0.6 + 18, BODY)
     azygos = np.array([[8, -46, -80], [9, -46, 60], [12, -42, 110], [24, -12, 118]]) * s
     tube([*azygos, [line_x, 6 * s, 112 * s]], [3.6], right * 0.5 + 20)
-    trunk = [heart.center + np.array([-14, 12, 30]) * s, [-18 * s, 28 * s, 84 * s], [-18 * s, 10 * s, 98 * s]]
+    trunk = np.array([[-14, 12, 30], [-18, 28, 84], [-18, 10, 98]]) * s
+    trunk[0] += heart.center
     tube(trunk, [13.0], right)
     hila = {"right": np.array([46 * s, -14 * s, 86 * s]), "left": np.array([-46 * s, -16 * s, 92 * s])}
     tube([trunk[-1], [6 * s, -2 * s, 94 * s], [26 * s, -8 * s, 92 * s], hila["right"]], [12.0, 8.0], right)
