@@ -19,28 +19,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class BatchAxis:
-    """The axis along which an entry grows with the batch.
-
-    Attributes:
-        axis: Index of the axis.
-        per_scan: Whether it has one row for each scan. Otherwise a part of a batch may have no row at all.
-    """
+    """The axis along which an entry grows with the batch."""
 
     axis: int = 0
-    per_scan: bool = True
+    per_scan: bool = True  # one row for each scan; otherwise a part of a batch may have no row at all
 
 
-PerScan = Annotated[Tensor, BatchAxis()]
-"""Scans along the first axis. Losses that gather rows of all ranks gather along it."""
-
+PerScan = Annotated[Tensor, BatchAxis()]  # Losses that gather rows of all ranks gather along this axis.
 PerScanSecond = Annotated[Tensor, BatchAxis(axis=1)]
-"""Scans along the second axis."""
-
-PerSnippet = Annotated[Tensor, BatchAxis(per_scan=False)]
-"""The snippets of all scans along the first axis."""
-
-Scalar = Annotated[Tensor, None]
-"""One value for the whole batch, the same in every part of it."""
+PerSnippet = Annotated[Tensor, BatchAxis(per_scan=False)]  # The snippets of all scans follow each other.
+Scalar = Annotated[Tensor, None]  # One value for the whole batch, the same in every part of it.
 
 
 class NetworkInputs(TypedDict, total=False):

@@ -118,12 +118,14 @@ def test_weights_follow_the_labels_to_their_device_for_nobody_moves_the_loss() -
     torch.testing.assert_close(loss(logits, labels), expected)
 
 
-def test_values_are_those_of_the_released_code(bundle_root):
+def test_values_and_gradients_are_those_of_the_released_code(bundle_root):
     path = bundle_root.parent / "shared" / "reference" / "radfinder" / "radfinder_golden.npz"
     if not path.is_file():
         pytest.skip("no recorded reference values beside the checkout (../shared/reference/radfinder)")
     golden = np.load(path)
-    image, prompts = (torch.tensor(golden[name], dtype=torch.float64) for name in ("in_pr_img", "in_pr_prompts"))
+    image, prompts = (
+        torch.tensor(golden[name], dtype=torch.float64, requires_grad=True) for name in ("in_pr_img", "in_pr_prompts")
+    )
     labels = torch.tensor(golden["in_pr_labels"]).long()
     loss = DiseasePromptLoss(golden["in_pr_pos_weight"].tolist())
     # All are unit vectors; by wording, scan and question.
@@ -132,3 +134,9 @@ def test_values_are_those_of_the_released_code(bundle_root):
     value = loss(logits[0], labels)
     assert value.item() == pytest.approx(golden["pr_loss_first_only_plain"].item(), rel=1e-5)
     assert golden["pr_all_unknown_is_none"] and loss(logits[0], torch.full_like(labels, -1)).item() == 0
+    # The recorded gradients are those with a weight for each finding, which multiplies the gradient of its logits.
+    (gradient,) = torch.autograd.grad(value, logits)
+    logits.backward(gradient * torch.tensor(golden["in_pr_question_weight"]))
+    for found, name in ((image.grad, "pr_grad_img"), (prompts.grad, "pr_grad_prompts")):
+        assert found is not None
+        np.testing.assert_allclose(found.numpy(), golden[name], atol=1e-5 * abs(golden[name]).max())

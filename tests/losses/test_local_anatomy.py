@@ -122,5 +122,5 @@ def test_smallest_temperature_stays_finite(make_batch):
 
 
 def test_unknown_reduction_is_refused():
-    with pytest.raises(ValueError, match="reduction_over_anatomies: .* got 'none'"):
+    with pytest.raises(ValueError, match=r"reduction_over_anatomies: .* got 'none'"):
         LocalAnatomyLoss("none")  # type: ignore[arg-type]

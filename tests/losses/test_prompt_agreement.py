@@ -1,4 +1,4 @@
-"""PromptAgreementLoss: wordings of one statement attract each other, those of other statements and of its denial repel."""
+"""PromptAgreementLoss: wordings of one statement attract each other, and repel other statements and its denial."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ def test_a_single_draw_gives_zero_without_gradient() -> None:
 
 
 def test_temperature_must_be_positive() -> None:
-    with pytest.raises(ValueError, match="temperature: .* got 0"):
+    with pytest.raises(ValueError, match=r"temperature: .* got 0"):
         PromptAgreementLoss(temperature=0)

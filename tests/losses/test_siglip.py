@@ -92,7 +92,7 @@ def test_scale_and_bias_are_learned_and_saved():
 
 
 def test_a_scale_that_is_no_positive_number_is_refused():
-    with pytest.raises(ValueError, match="scale: .* got 0"):
+    with pytest.raises(ValueError, match=r"scale: .* got 0"):
         SigLIPLoss(scale=0)
 
 

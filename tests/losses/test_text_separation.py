@@ -92,5 +92,5 @@ def test_no_caption_gives_zero():
 
 
 def test_temperature_must_be_positive():
-    with pytest.raises(ValueError, match="temperature: .* got 0"):
+    with pytest.raises(ValueError, match=r"temperature: .* got 0"):
         TextSeparationLoss(temperature=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from traceback import walk_tb
 from types import TracebackType
 from typing import TypeVar
 
@@ -22,12 +23,9 @@ def one_line_errors() -> None:
 
 def _print_and_exit(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     ending = _ending(error)
-    if ending is None:
-        sys.__excepthook__(kind, error, trace)
-    elif isinstance(ending.code, str):
-        print(ending.code, file=sys.stderr)
-    else:
+    if ending is not None:
         raise ending
+    sys.__excepthook__(kind, error, trace)
 
 
 def run_or_exit(task: Callable[..., Result], *args: object) -> Result:
@@ -62,15 +60,8 @@ def input_error(error: BaseException) -> ValueError | None:
     """
     link: BaseException | None = error
     while link is not None:
-        if isinstance(link, ValueError) and _raised_in(link).startswith(f"{_PACKAGE}."):
+        modules = [str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(link.__traceback__)]
+        if isinstance(link, ValueError) and modules and modules[-1].startswith(f"{_PACKAGE}."):
             return link
         link = link.__cause__ or link.__context__
     return None
-
-
-def _raised_in(error: BaseException) -> str:
-    """Name of the module that raised an error."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))

@@ -30,19 +30,17 @@ class AnatomyHeadLoss(_Loss):
     inputs: tuple[str, ...] = ("anatomy_logits", "membership", "anatomy_known")
 
     def forward(self, anatomy_logits: Tensor, membership: Tensor, anatomy_known: Tensor) -> Tensor:
-        """
+        """The mean over the known anatomies of all scans; zero, without gradient, if none is known.
+
         Args:
             anatomy_logits: Logit of each token and anatomy, (B, N, K).
             membership: Whether, or by which share in [0, 1], the token belongs to the anatomy, (B, N, K) bool or float.
             anatomy_known: Anatomies that the mask covers, (B, K) bool; the others do not count.
-
-        Returns:
-            The mean over the known anatomies of all scans; zero, without gradient, if none is known.
         """
         return self.means(anatomy_logits, membership, anatomy_known)[0, 0]
 
     def means(self, anatomy_logits: Tensor, membership: Tensor, anatomy_known: Tensor) -> Tensor:
-        """The loss and its count of known anatomies (``CompositeLoss.condense``), ``[1, 2]``."""
+        """The loss and its count of known anatomies, ``[1, 2]``."""
         if not anatomy_known.any():
             return anatomy_logits.new_zeros(1, 2)
         logits = anatomy_logits.transpose(1, 2)[anatomy_known]

@@ -95,20 +95,17 @@ class CompositeLoss(_Loss):
         Condensed parts, joined along the first axis, give the same ``forward`` as the whole batch and need almost no
         memory.
 
-        Args:
-            outputs: Outputs of the network for the part.
-            targets: Targets of the part.
-
         Returns:
             The outputs that other losses read. For each loss with ``means``, also ``means_of_<name>`` ``[1, T, 2]``,
             its T means with their counts, and ``was_given_<name>`` ``[1]``, whether the part had all of its inputs.
-            Both are absent if the part has nothing to say about the loss.
+            Both are absent if the part lacks inputs that ``means`` needs.
         """
-        weighed = {name: loss for name, loss in self.losses.items() if self.weights[name] > 0}
-        apart = {name: cast(Any, loss) for name, loss in weighed.items() if hasattr(loss, "means")}
-        kept = {key for name, loss in weighed.items() if name not in apart for key in _inputs(loss)}
+        weighed = {name: cast(Any, loss) for name, loss in self.losses.items() if self.weights[name] > 0}
+        kept = {key for loss in weighed.values() if not hasattr(loss, "means") for key in loss.inputs}
         condensed = {key: value for key, value in outputs.items() if key in kept}
-        for name, loss in apart.items():
+        for name, loss in weighed.items():
+            if not hasattr(loss, "means"):
+                continue
             given = _arguments(loss, outputs, targets)
             absent = {key for key, value in given.items() if value is None}
             if absent <= set(getattr(loss, "empty_if_absent", ())):
@@ -118,15 +115,13 @@ class CompositeLoss(_Loss):
         return condensed
 
     def forward(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Tensor:
-        """
+        """The weighted sum, a scalar. If no loss takes part, a zero on which ``backward`` works.
+
         Args:
             outputs: Outputs of the network, absent or None where it had none; or joined parts from ``condense``.
             targets: Targets of the batch, used where ``outputs`` has no entry of that name.
-
-        Returns:
-            The weighted sum, a scalar. If no loss takes part, a zero on which ``backward`` works.
         """
-        anchor = _anchor(outputs)
+        anchor = zero_of(outputs)
         weights = self.current_weights()
         active = [name for name in self.losses if weights[name] > 0]
         arguments = {name: _arguments(self.losses[name], outputs, targets) for name in active}
@@ -150,17 +145,13 @@ class CompositeLoss(_Loss):
         return total
 
 
-def _inputs(loss: nn.Module) -> tuple[str, ...]:
-    return cast(tuple[str, ...], loss.inputs)
-
-
 def _arguments(loss: nn.Module, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a loss by name; None where absent."""
-    return {key: targets.get(key) if outputs.get(key) is None else outputs[key] for key in _inputs(loss)}
+    return {key: targets.get(key) if outputs.get(key) is None else outputs[key] for key in cast(Any, loss).inputs}
 
 
-def _anchor(outputs: Mapping[str, Any]) -> Tensor:
-    """A scalar zero that depends on all outputs; it is a leaf with gradient if no output has one.
+def zero_of(outputs: Mapping[str, Any]) -> Tensor:
+    """A scalar zero that depends on all outputs; a leaf with gradient if no output has one.
 
     It adds empty sums: unlike ``0 * output.sum()`` they stay zero where an output is infinite or NaN.
     """
@@ -168,5 +159,4 @@ def _anchor(outputs: Mapping[str, Any]) -> Tensor:
     connected = [value[None][:0].sum() for value in floating if value.requires_grad]
     if connected and torch.is_grad_enabled():
         return torch.stack(connected).sum()
-    device = floating[0].device if floating else None
-    return torch.zeros((), device=device, requires_grad=torch.is_grad_enabled())
+    return torch.zeros((), device=floating[0].device if floating else None, requires_grad=torch.is_grad_enabled())

@@ -36,13 +36,11 @@ class CrossAnatomyLoss(_Loss):
     gathers = True
 
     def forward(self, temperature_global: Tensor, **rows: Tensor) -> Tensor:
-        """
+        """The mean over pairs and both directions; zero, without gradient, if fewer than two anatomies have a pair.
+
         Args:
             temperature_global: Divides the cosine similarities, a positive scalar.
             rows: Pairs of this rank, the arguments of `gather_pairs`.
-
-        Returns:
-            The mean over pairs and both directions; zero, without gradient, if fewer than two anatomies have a pair.
         """
         pairs = gather_pairs(**rows)
         valid, organ = pairs.valid, pairs.valid.nonzero()[:, 1]

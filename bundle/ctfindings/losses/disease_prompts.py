@@ -44,13 +44,11 @@ class DiseasePromptLoss(_Loss):
         self.register_buffer("pos_weight", None if weights is None else weights.clamp(max=cap), persistent=False)
 
     def forward(self, finding_logits_drawn: Tensor, labels: Tensor) -> Tensor:
-        """
+        """The mean weighted loss over known entries; zero, without gradient, if none is known.
+
         Args:
             finding_logits_drawn: Logit of the drawn positive against the drawn negative wording, (B, C).
             labels: 1 present, 0 absent, -1 unknown, (B, C).
-
-        Returns:
-            The mean weighted loss over known entries; zero, without gradient, if none is known.
 
         Raises:
             ValueError: A label is none of the three, or the weights are those of another number of findings.
@@ -64,7 +62,7 @@ class DiseasePromptLoss(_Loss):
         known = labels != -1
         if not known.any():
             return finding_logits_drawn.new_zeros(())
-        logits = finding_logits_drawn[known]
+        logits, present = finding_logits_drawn[known], labels[known]
         # The trainer moves the network to its device, not the loss.
         weight = None if self.pos_weight is None else self.pos_weight.to(known.device).expand(known.shape)[known]
-        return F.binary_cross_entropy_with_logits(logits, labels[known].to(logits.dtype), pos_weight=weight)
+        return F.binary_cross_entropy_with_logits(logits, present.to(logits.dtype), pos_weight=weight)

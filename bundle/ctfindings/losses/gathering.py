@@ -13,21 +13,13 @@ PAIR_INPUTS: tuple[str, ...] = ("anatomy", "anatomy_valid", "caption", "caption_
 
 
 class AnatomyPairs(NamedTuple):
-    """Images and captions of the anatomies of all ranks' scans.
+    """Images and captions of the anatomies of all ranks' scans."""
 
-    Attributes:
-        anatomy: Unit image embeddings, (B, K, E).
-        caption: Unit text embeddings, (B, K, E).
-        valid: Pairs that have both, (B, K) bool; other rows hold anything.
-        caption_id: Identity of the original caption text, (B, K) integer.
-        caption_normal: Captions that report no abnormality, (B, K) bool.
-    """
-
-    anatomy: Tensor
-    caption: Tensor
-    valid: Tensor
-    caption_id: Tensor
-    caption_normal: Tensor
+    anatomy: Tensor  # (B, K, E): unit image embeddings
+    caption: Tensor  # (B, K, E): unit text embeddings
+    valid: Tensor  # bool (B, K): pairs that have both; other rows hold anything
+    caption_id: Tensor  # integer (B, K): equal for captions of equal text
+    caption_normal: Tensor  # bool (B, K): the caption reports nothing abnormal
 
 
 def gather_pairs(
@@ -48,19 +40,13 @@ def world_size() -> int:
 
 
 def gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Joins tensors over all ranks along their first dimension, in rank order; the identity for one process.
+    """Joins tensors (B, ...) of any dtype over all ranks along B, in rank order; the identity for one process.
 
     Ranks may have different batch sizes. The loss must be a function of the joined rows alone, so that every rank
     computes the same value. The gradient of a rank's own rows is multiplied by the number of ranks:
     ``DistributedDataParallel`` averages over ranks, and the average is then the gradient of one process on the joined
     batch. The gradient of what is not gathered, such as a temperature, is the same on every rank. The backward pass
     communicates nothing.
-
-    Args:
-        tensors: (B, ...) each, with the same B; any dtype.
-
-    Returns:
-        The joined tensors, (sum of B over ranks, ...).
 
     Raises:
         ValueError: The tensors differ in B.
@@ -77,12 +63,7 @@ def gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def true_on_every_rank(flags: list[bool], device: torch.device) -> list[bool]:
-    """Which flags hold on all ranks; the identity for one process.
-
-    Args:
-        flags: Booleans, equally many on every rank.
-        device: Device of the process group's backend.
-    """
+    """Which flags, equally many on every rank, hold on all; ``device`` is that of the process group's backend."""
     if world_size() == 1 or not flags:
         return flags
     agreed = torch.tensor(flags, dtype=torch.uint8, device=device)
@@ -100,11 +81,10 @@ class _GatherRows(torch.autograd.Function):
         padded[: rows.shape[0]] = rows
         gathered = [torch.empty_like(padded) for _ in counts]
         dist.all_gather(gathered, padded)
-        rank = dist.get_rank()
-        ctx.ranks = len(counts)
-        ctx.start, ctx.stop = sum(counts[:rank]), sum(counts[: rank + 1])
+        start = sum(counts[: dist.get_rank()])
+        ctx.ranks, ctx.own = len(counts), slice(start, start + rows.shape[0])
         return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0][ctx.start : ctx.stop] * ctx.ranks, None
+        return gradients[0][ctx.own] * ctx.ranks, None

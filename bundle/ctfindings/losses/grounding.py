@@ -32,25 +32,20 @@ class GroundingLoss(_Loss):
     def forward(
         self, token_logits_drawn: Tensor, finding_tokens: Tensor, anatomy_tokens: Tensor, labels: Tensor
     ) -> Tensor:
-        """
+        """The sum of the two means; zero, without gradient, if no finding takes part.
+
         Args:
             token_logits_drawn: Evidence logit of each token for the drawn wording of each finding, (B, N, C).
             finding_tokens: Tokens that the mask of a finding touches, bool (B, N, C).
             anatomy_tokens: Tokens of the anatomy of each finding, bool (B, N, C); the mask also counts outside of it.
             labels: 1 present, 0 absent, -1 unknown, (B, C).
-
-        Returns:
-            The sum of the two means; zero, without gradient, if no finding takes part.
         """
         return self.means(token_logits_drawn, finding_tokens, anatomy_tokens, labels)[:, 0].sum()
 
     def means(
         self, token_logits_drawn: Tensor, finding_tokens: Tensor | None, anatomy_tokens: Tensor, labels: Tensor
     ) -> Tensor:
-        """The means over misses and false alarms with their counts (``CompositeLoss.condense``), ``[2, 2]``.
-
-        ``finding_tokens`` is None if no scan has a mask.
-        """
+        """The means over misses and false alarms with their counts, ``[2, 2]``; None stands for scans without masks."""
         if finding_tokens is None:
             finding_tokens = torch.zeros_like(anatomy_tokens, dtype=torch.bool)
         present, absent = (labels == 1) & finding_tokens.any(dim=1), labels == 0
@@ -63,5 +58,5 @@ class GroundingLoss(_Loss):
         softplus = F.softplus(token_logits_drawn)
         false_alarm = (softplus * outside).sum(1) / outside.sum(1).clamp(min=1)
         miss = ((softplus - token_logits_drawn) * inside).sum(1) / inside.sum(1).clamp(min=1)
-        means = [miss[present].mean() if present.any() else miss.new_zeros(()), false_alarm[taking_part].mean()]
-        return with_counts(means, [present.sum(), taking_part.sum()])
+        missed = miss[present].mean() if present.any() else miss.new_zeros(())
+        return with_counts([missed, false_alarm[taking_part].mean()], [present.sum(), taking_part.sum()])

@@ -6,10 +6,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
 from bundle.ctfindings.losses.gathering import PAIR_INPUTS, gather_pairs
-from bundle.ctfindings.losses.soft_targets import semantic_matrix, symmetric_cross_entropy
+from bundle.ctfindings.losses.soft_targets import row_normalise, semantic_matrix
 
 
 class LocalAnatomyLoss(_Loss):
@@ -46,13 +47,11 @@ class LocalAnatomyLoss(_Loss):
         self.reduction_over_anatomies = reduction_over_anatomies
 
     def forward(self, temperature: Tensor, **rows: Tensor) -> Tensor:
-        """
+        """The mean or sum over anatomies; zero, without gradient, if no anatomy takes part.
+
         Args:
             temperature: Divides the cosine similarities, a positive scalar.
             rows: Pairs of this rank, the arguments of `gather_pairs`.
-
-        Returns:
-            The mean or sum over anatomies; zero, without gradient, if no anatomy takes part.
         """
         pairs = gather_pairs(**rows)
         terms = []
@@ -62,7 +61,8 @@ class LocalAnatomyLoss(_Loss):
             if positives.all():
                 continue
             similarity = pairs.anatomy[scans, k] @ pairs.caption[scans, k].T / temperature
-            terms.append(symmetric_cross_entropy(similarity, positives))
+            targets = row_normalise(positives, similarity.dtype)
+            terms.append((F.cross_entropy(similarity, targets) + F.cross_entropy(similarity.T, targets)) / 2)
         if not terms:
             return pairs.anatomy.new_zeros(())
         total = torch.stack(terms).sum()

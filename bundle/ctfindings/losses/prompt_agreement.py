@@ -38,12 +38,10 @@ class PromptAgreementLoss(_Loss):
         self.temperature = temperature
 
     def forward(self, prompt_drawn: Tensor) -> Tensor:
-        """
+        """The mean over wordings; zero, without gradient, for a single scan.
+
         Args:
             prompt_drawn: Unit embeddings of the drawn statements and denials, (2, B, C, E).
-
-        Returns:
-            The mean over wordings; zero, without gradient, for a single scan.
         """
         polarities, draws, findings, _ = prompt_drawn.shape
         if draws < 2:

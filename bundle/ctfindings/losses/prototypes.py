@@ -78,15 +78,13 @@ class AnatomyPrototypeLoss(_Loss):
         self.register_buffer("seen", torch.full((anatomies,), kind == "learnable"))
 
     def forward(self, anatomy: Tensor, anatomy_valid: Tensor, caption: Tensor, caption_valid: Tensor) -> Tensor:
-        """
+        """The mean over pairs; zero, without gradient, without a valid pair or while fewer than two prototypes exist.
+
         Args:
             anatomy: Unit image embeddings of the anatomies, (B, K, E); invalid rows may hold anything.
             anatomy_valid: Anatomies in the field of view, (B, K) bool.
             caption: Unit text embeddings of the captions, (B, K, E).
             caption_valid: Anatomies with a caption, (B, K) bool.
-
-        Returns:
-            The mean over pairs; zero, without gradient, without a valid pair or while fewer than two prototypes exist.
         """
         anatomy, caption, valid = gather_rows(anatomy, caption, anatomy_valid & caption_valid)
         organ = valid.nonzero()[:, 1]

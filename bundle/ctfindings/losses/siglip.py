@@ -52,16 +52,14 @@ class SigLIPLoss(_Loss):
     def forward(
         self, scan: Tensor, scan_valid: Tensor, report: Tensor, report_valid: Tensor, report_id: Tensor
     ) -> Tensor:
-        """
+        """The mean over scans with a report; zero, without gradient, if there is none.
+
         Args:
             scan: Unit embeddings of the scans, (B, E); invalid rows may hold anything.
             scan_valid: Scans with an embedding, (B,) bool.
             report: Unit embeddings of the reports, (B, E).
             report_valid: Scans with a report, (B,) bool.
             report_id: Identity of the report text, (B,) integer.
-
-        Returns:
-            The mean over scans with a report; zero, without gradient, if there is none.
         """
         valid = scan_valid & report_valid
         scan, report, valid, report_id = gather_rows(scan, report, valid, report_id)
@@ -72,5 +70,4 @@ class SigLIPLoss(_Loss):
         own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
         counted = own | (report_id[:, None] != report_id)
         # -log sigmoid(z) is softplus(-z).
-        terms = F.softplus(torch.where(own, -logits, logits))
-        return (terms * counted).sum(dim=1).mean()
+        return (F.softplus(torch.where(own, -logits, logits)) * counted).sum(dim=1).mean()

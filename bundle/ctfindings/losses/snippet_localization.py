@@ -51,15 +51,13 @@ class SnippetLocalizationLoss(_Loss):
         self.temperature = temperature
 
     def forward(self, depth: Tensor, depth_mm: Tensor, snippet: Tensor, target_mm: Tensor) -> Tensor:
-        """
+        """The mean over the snippets that point into their scan; zero, without gradient, if there is none.
+
         Args:
             depth: Unit embeddings of the depth bins of each snippet's scan, (S, D, E).
             depth_mm: World z of each bin centre in mm, evenly spaced, NaN where padding, (S, D).
             snippet: Unit embeddings of the snippets, (S, E).
             target_mm: World z of each snippet in mm, (S,).
-
-        Returns:
-            The mean over the snippets that point into their scan; zero, without gradient, if there is none.
         """
         inside = points_into_scan(depth_mm, target_mm)
         if not inside.any():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 def semantic_matrix(text_id: Tensor, normal: Tensor, anatomy: Tensor | None = None) -> Tensor:
@@ -25,17 +24,6 @@ def semantic_matrix(text_id: Tensor, normal: Tensor, anatomy: Tensor | None = No
 
 
 def row_normalise(positives: Tensor, dtype: torch.dtype) -> Tensor:
-    """Spreads each row of (A, A) booleans evenly over its positives, of which it has one at least; rows sum to one."""
+    """Spreads each row of (A, A) booleans evenly over its positives; each row has at least one and sums to one."""
     weights = positives.to(dtype)
     return weights / weights.sum(dim=1, keepdim=True)
-
-
-def symmetric_cross_entropy(similarity: Tensor, positives: Tensor) -> Tensor:
-    """Mean of the image-to-text and the text-to-image cross-entropy against the row-normalised positives.
-
-    Args:
-        similarity: Image rows against text columns, divided by the temperature, (A, A).
-        positives: (A, A) bool, symmetric.
-    """
-    targets = row_normalise(positives, similarity.dtype)
-    return (F.cross_entropy(similarity, targets) + F.cross_entropy(similarity.T, targets)) / 2

@@ -43,13 +43,11 @@ class TextSeparationLoss(_Loss):
         self.temperature = temperature
 
     def forward(self, caption: Tensor, caption_valid: Tensor) -> Tensor:
-        """
+        """The mean over captions; zero, without gradient, if fewer than two anatomies have a caption.
+
         Args:
             caption: Unit text embeddings of the captions, (B, K, E); invalid rows may hold anything.
             caption_valid: Anatomies with a caption, (B, K) bool.
-
-        Returns:
-            The mean over captions; zero, without gradient, if fewer than two anatomies have a caption.
         """
         caption, valid = gather_rows(caption, caption_valid)
         organ = valid.nonzero()[:, 1]

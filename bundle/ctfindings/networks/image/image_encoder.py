@@ -59,13 +59,7 @@ class ImageEncoder(nn.Module):
         ValueError: A token is not a whole number of depth rows.
     """
 
-    def __init__(
-        self,
-        tower: nn.Module,
-        embedding: int = 128,
-        heads: int = 4,
-        depth_patch: int | None = None,
-    ) -> None:
+    def __init__(self, tower: nn.Module, embedding: int = 128, heads: int = 4, depth_patch: int | None = None) -> None:
         super().__init__()
         self.tower = tower
         self.embedding = embedding

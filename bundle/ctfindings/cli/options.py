@@ -1,9 +1,11 @@
-"""Options of ``monai.bundle run``: rejects a misspelt key, a word for a number, and a key without effect."""
+"""Options of the command line: those of ``monai.bundle run`` are checked, ``KEY=VALUE`` of scripts is read."""
 
 from __future__ import annotations
 
+import argparse
 import ast
 import inspect
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -18,11 +20,12 @@ _STEPS = {"init": "initialize", "run": "run", "final": "finalize"}
 
 
 def check_options(arguments: Sequence[str] | None = None) -> None:
-    """Checks the options of the command line against the keys of the configuration files.
+    """Checks the options of ``monai.bundle run`` against the keys of its configuration files.
+
+    Without ``--config_file`` another program is running, and nothing is checked.
 
     Args:
-        arguments: Command-line arguments, by default those of this process. Without ``--config_file`` the program was
-            not started by ``monai.bundle run``, and nothing is checked.
+        arguments: Command-line arguments, by default those of this process.
 
     Raises:
         ValueError: An option is not a key of the files, its value is a word and the files have a number, or nothing
@@ -70,9 +73,8 @@ def _used(content: dict[str, Any], overrides: dict[str, str], steps: Sequence[st
 def _options(arguments: Sequence[str]) -> dict[str, str]:
     """Options as Fire reads them: ``--name value``, ``--name=value`` or ``--name`` for True; ``-`` stands for ``_``."""
     found: dict[str, str] = {}
-    for place, argument in enumerate(arguments):
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
         if match := re.fullmatch(r"--([A-Za-z_+][^=\s]*)(?:=(.*))?", argument, re.DOTALL):
-            following = arguments[place + 1] if place + 1 < len(arguments) else "--"
             separate = "True" if following.startswith("--") else following
             found[match[1].replace("-", "_")] = separate if match[2] is None else match[2]
     return found
@@ -80,9 +82,7 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
 
 def _may_be_number(value: str) -> bool:
     """Whether a value is a number, True, False, None, a reference or an expression. Fire reads ``false`` as a word."""
-    if value.startswith(("$", "@", "%")):
-        return True
-    return isinstance(_value(value), int | float | None)
+    return value.startswith(("$", "@", "%")) or isinstance(_value(value), int | float | None)
 
 
 def _value(value: str) -> Any:
@@ -101,3 +101,18 @@ def _key(name: str) -> str:
 def _files(value: str) -> list[str]:
     """Names in ``file``, or in ``['file', 'file']``."""
     return [str(name) for name in ast.literal_eval(value)] if value.lstrip().startswith("[") else [value]
+
+
+def config_setting(text: str) -> tuple[str, Any]:
+    """Splits ``KEY=VALUE``; the value is read as JSON, or else as text.
+
+    Raises:
+        argparse.ArgumentTypeError: There is no ``=``.
+    """
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value

@@ -1,7 +1,8 @@
-"""Options of the command line that no configuration knows."""
+"""Options of the command line: those that no configuration knows, and ``KEY=VALUE`` of scripts."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import shlex
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.ctfindings.cli.check_options import check_options
+from bundle.ctfindings.cli.options import check_options, config_setting
 
 
 @pytest.fixture
@@ -142,3 +143,10 @@ def test_other_programs_are_left_alone() -> None:
 def test_every_workflow_asks_before_it_runs(bundle_root: Path, name: str) -> None:
     initialize = json.loads((bundle_root / "configs" / f"{name}.json").read_text())["initialize"]
     assert initialize[:2] == ["$cli.one_line_errors()", "$cli.check_options()"]
+
+
+def test_setting_is_json_or_text() -> None:
+    assert config_setting("spacing=[6, 6, 4.5]") == ("spacing", [6, 6, 4.5])
+    assert config_setting("name=a=b") == ("name", "a=b")
+    with pytest.raises(argparse.ArgumentTypeError, match="expected KEY=VALUE, got 'spacing'"):
+        config_setting("spacing")
