@@ -19,6 +19,7 @@ from bundle.ctfindings.sources.preparation.columns import FIELDS
 from bundle.ctfindings.sources.preparation.command_line import (
     add_shared_options,
     add_table_options,
+    given_columns,
     run_source,
     table_settings,
 )
@@ -28,7 +29,7 @@ from bundle.ctfindings.sources.user_table import read_source
 
 def read(options: argparse.Namespace) -> Source:
     """The table with its columns."""
-    return read_source(options.table, options.mapping, dict(options.columns), options.scans)
+    return read_source(options.table, given_columns(options), options.scans)
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from bundle.ctfindings.sources.dicom.source import REPORT_FIELDS, ArchiveOptions
 from bundle.ctfindings.sources.preparation.command_line import (
     add_shared_options,
     add_table_options,
+    given_columns,
     run_source,
     table_settings,
 )
@@ -29,8 +30,7 @@ from bundle.ctfindings.sources.preparation.source import Source
 
 def read(options: argparse.Namespace) -> Source:
     """The archive as the options describe it."""
-    columns = dict(options.columns)
-    chosen = ArchiveOptions(options.reports, options.mapping, columns, options.join, options.salt, options.key)
+    chosen = ArchiveOptions(options.reports, given_columns(options), options.join, options.salt, options.key)
     return read_source(options.archive, chosen, options.output, options.workers)
 
 

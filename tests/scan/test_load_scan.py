@@ -108,6 +108,7 @@ def test_what_itk_and_pynrrd_write_is_read_alike(tmp_path, hu, affine, suffix):
     ("shape", "kind", "read"),
     [
         ((5, 6, 7, 1), "list", True),
+        ((5, 6, 7, 1), None, True),
         ((5, 6, 7, 2), "list", False),
         ((3, 5, 6, 7), "RGB-color", False),
         ((3, 5, 6, 7), "vector", False),
@@ -118,11 +119,14 @@ def test_only_an_nrrd_of_one_3d_scan_is_read(tmp_path, affine, shape, kind, read
     directions, kinds = affine[:3, :3].T, ["domain"] * 3
     directions = np.vstack([directions, [[np.nan] * 3]] if last else [[[np.nan] * 3], directions])
     header = {"space": "RAS", "space directions": directions, "space origin": affine[:3, 3]}
-    header["kinds"] = [*kinds, kind] if last else [kind, *kinds]
+    if kind:
+        header["kinds"] = [*kinds, kind] if last else [kind, *kinds]
     values = np.random.default_rng(0).integers(0, 100, shape).astype(np.int16)
     nrrd.write(str(tmp_path / "a.nrrd"), values, header, index_order="F")
     if read:
-        np.testing.assert_array_equal(read_volume(tmp_path / "a.nrrd").array, values[..., 0])
+        volume = read_volume(tmp_path / "a.nrrd")
+        np.testing.assert_array_equal(volume.array, values[..., 0])
+        np.testing.assert_allclose(volume.affine, affine)
     else:
         with pytest.raises(ScanError, match="expected one 3D scan, found an image of shape"):
             read_volume(tmp_path / "a.nrrd")
@@ -135,7 +139,8 @@ def test_a_metaimage_is_read(tmp_path, hu, affine):
     text = (
         "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nCompressedData = False\n"
         f"TransformMatrix = {' '.join(map(str, direction.ravel()))}\nOffset = {' '.join(map(str, lps[:3, 3]))}\n"
-        f"ElementSpacing = 2 2.5 3\nDimSize = {' '.join(map(str, hu.shape))}\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+        f"ElementSpacing = 2 2.5 3\nDimSize = {' '.join(map(str, hu.shape))}\n"
+        "ElementType = MET_SHORT\nElementDataFile = LOCAL\n"
     )
     (tmp_path / "a.mha").write_bytes(text.encode() + hu.tobytes(order="F"))
     scan = load_scan(tmp_path / "a.mha")
@@ -373,6 +378,12 @@ def truncated_nrrd(folder: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
     return folder / "a.nrrd"
 
 
+def nrrd_packed_with_bzip2(folder: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
+    header = {"space": "RAS", "space directions": affine[:3, :3].T, "space origin": affine[:3, 3], "encoding": "bzip2"}
+    nrrd.write(str(folder / "a.nrrd"), hu, header, index_order="F")
+    return folder / "a.nrrd"
+
+
 def nrrd_without_geometry(folder: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
     nrrd.write(str(folder / "a.nrrd"), hu, {"spacings": [2, 2, 2]}, index_order="F")
     return folder / "a.nrrd"
@@ -511,6 +522,7 @@ def truncated_zip(folder: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
         (text_as_gzip, "truncated or damaged", "copy or download it again"),
         (unknown_format, "unknown format", "give .nii"),
         (truncated_nrrd, "truncated, damaged", "copy or download it again"),
+        (nrrd_packed_with_bzip2, "packed with bzip2", "save it with gzip"),
         (nrrd_without_geometry, "has no affine", "convert it from DICOM again"),
         (nrrd_without_origin, "has no affine", "convert it from DICOM again"),
         (nrrd_in_scanner_axes, "has no affine", "convert it from DICOM again"),

@@ -47,15 +47,13 @@ def _trachea(air: Mask, hu: NDArray[np.float32], voxel: Array) -> Mask:
     """The longest chain of round, gas-filled spots near the middle of the body, from slice to slice downwards."""
     area = float(voxel[0] * voxel[1])
     chains: list[list[tuple[int, Mask, Array, float]]] = []
-    for level in range(air.shape[2] - 1, -1, -1):
+    for level in reversed(range(air.shape[2])):
         spots = _spots(air[:, :, level], hu[:, :, level], area, voxel)
         for chain in [chain for chain in chains if chain[-1][0] == level + 1]:
-            near = [spot for spot in spots if np.linalg.norm((spot[1] - chain[-1][2]) * voxel[:2]) <= MAX_SHIFT_MM]
-            if near:
-                best = min(near, key=lambda spot: float(np.linalg.norm((spot[1] - chain[-1][2]) * voxel[:2])))
-                if best[2] <= 3 * chain[-1][3]:
-                    chain.append((level, *best))
-                    spots = [spot for spot in spots if spot is not best]
+            shifts = [float(np.linalg.norm((spot[1] - chain[-1][2]) * voxel[:2])) for spot in spots]
+            nearest = int(np.argmin(shifts)) if shifts else 0
+            if shifts and shifts[nearest] <= MAX_SHIFT_MM and spots[nearest][2] <= 3 * chain[-1][3]:
+                chain.append((level, *spots.pop(nearest)))
         chains += [[(level, *spot)] for spot in spots]
     result = np.zeros_like(air)
     long = [chain for chain in chains if len(chain) * voxel[2] >= TRACHEA_LENGTH_MM]

@@ -61,8 +61,7 @@ def load_anatomy_mask(
     ignored = [int(label) for label, mask_id in zip(present, ours, strict=True) if label != 0 and mask_id == 0]
     if ignored:
         volume.warnings.append(f"{path}: {len(ignored)} label ids without a mapping were ignored")
-    mapped = ours[np.searchsorted(present, labels)]
-    placed = _on_grid(mapped, volume.affine, reference, path)
+    placed = _on_grid(ours[np.searchsorted(present, labels)], volume.affine, reference, path)
     if not placed.any():
         scan = reference.meta.get("filename_or_obj", "")
         raise ScanError(path, f"does not overlap the scan {scan}; give the mask of this scan")

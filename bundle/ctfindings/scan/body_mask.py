@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import nibabel as nib
@@ -48,39 +48,45 @@ def body_mask(hu: NDArray[Any], affine: Array) -> Mask:
         hu: (X, Y, Z) in HU, axes in any order.
         affine: (4, 4), voxel index to RAS world mm.
     """
-    upright, spacing, from_ras = to_upright(hu, affine)
-    small, factors = pooled(upright, spacing)
-    found = body_region(small, spacing * factors)
-    for level in range(found.shape[2]):
-        found[:, :, level] = ndimage.binary_fill_holes(found[:, :, level])
-    found = enlarged(found, factors, upright.shape)
-    return np.ascontiguousarray(nib.orientations.apply_orientation(found, from_ras))
+    return segment_coarsely(_filled_body, hu, affine)
 
 
-def to_upright(hu: NDArray[Any], affine: Array) -> tuple[NDArray[Any], Array, Array]:
-    """The scan with axes to right, front and head, its voxel size in mm (3,), and the orientation that restores it."""
+def _filled_body(hu: NDArray[np.float32], voxel: Array) -> Mask:
+    body = body_region(hu, voxel)
+    for level in range(body.shape[2]):
+        body[:, :, level] = ndimage.binary_fill_holes(body[:, :, level])
+    return body
+
+
+def segment_coarsely(segment: Callable[[NDArray[np.float32], Array], Mask], hu: NDArray[Any], affine: Array) -> Mask:
+    """The mask, (X, Y, Z), that ``segment`` gives for the pooled upright scan and its voxel size in mm."""
+    upright, spacing = to_upright(hu, affine)
+    small, factors = pooled(upright, spacing, WORKING_MM)
+    found = _enlarged(segment(small, spacing * factors), factors, upright.shape)
+    to_scan = nib.orientations.ornt_transform(
+        nib.orientations.axcodes2ornt("RAS"), nib.orientations.io_orientation(affine)
+    )
+    return np.ascontiguousarray(nib.orientations.apply_orientation(found, to_scan))
+
+
+def to_upright(hu: NDArray[Any], affine: Array) -> tuple[NDArray[Any], Array]:
+    """The scan with axes to right, front and head, and its voxel size in mm (3,)."""
     to_ras = nib.orientations.io_orientation(affine)
-    from_ras = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), to_ras)
     spacing = np.asarray(voxel_spacing(affine))[np.argsort(to_ras[:, 0])]
-    return nib.orientations.apply_orientation(hu, to_ras), spacing, from_ras
+    return nib.orientations.apply_orientation(hu, to_ras), spacing
 
 
-def pooled(
-    hu: NDArray[Any], spacing: Array, working_mm: float = WORKING_MM
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Means of blocks of voxels up to ``working_mm``, and the block size (3,).
-
-    Incomplete blocks at the end repeat the last voxel.
-    """
+def pooled(hu: NDArray[Any], spacing: Array, working_mm: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Means of blocks of voxels up to ``working_mm``, and the block size (3,). The last voxel pads the last blocks."""
     factors = np.maximum(1, np.floor(working_mm / spacing + 1e-3)).astype(np.int64)
     missing = [(0, int(-size % factor)) for size, factor in zip(hu.shape, factors, strict=True)]
-    padded = np.pad(hu, missing, mode="edge") if any(end for _, end in missing) else hu
+    padded = np.pad(hu, missing, mode="edge") if np.any(missing) else hu
     x, y, z = (int(size) for size in np.asarray(padded.shape) // factors)
     blocks = padded.reshape(x, factors[0], y, factors[1], z, factors[2])
     return blocks.mean(axis=(1, 3, 5), dtype=np.float32), factors
 
 
-def enlarged(mask: Mask, factors: NDArray[np.int64], shape: tuple[int, ...]) -> Mask:
+def _enlarged(mask: Mask, factors: NDArray[np.int64], shape: tuple[int, ...]) -> Mask:
     """A mask of the pooled grid on the full grid, with its border between the centres of the pooled voxels."""
     if (factors == 1).all():
         return mask

@@ -6,6 +6,7 @@ markups use LPS, which differs by the sign of x and y. All arithmetic is in floa
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import nibabel as nib
@@ -19,14 +20,7 @@ LPS_TO_RAS: Array = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def as_affine(affine: Any) -> Array:
-    """A ``(4, 4)`` affine, voxel index to world mm, as float64.
-
-    Args:
-        affine: array, tensor or nested list.
-
-    Raises:
-        ValueError: if it is not 4 x 4, not finite or not invertible.
-    """
+    """A ``(4, 4)`` affine, voxel index to world mm, as float64; a ValueError if it is not finite and invertible."""
     matrix = np.asarray(affine, dtype=np.float64)
     if matrix.shape != (4, 4):
         raise ValueError(f"expected an affine of shape (4, 4), got {matrix.shape}")
@@ -75,9 +69,7 @@ def axial_axis_ascends(affine: Any) -> bool:
 
 def box_corners(lower: ArrayLike, upper: ArrayLike) -> Array:
     """The eight corners ``[8, 3]`` of an axis-aligned box given by two opposite corners."""
-    pair = np.stack([np.asarray(lower, dtype=np.float64), np.asarray(upper, dtype=np.float64)])
-    picks = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), axis=-1).reshape(-1, 3)
-    return pair[picks, np.arange(3)]
+    return np.array(list(product(*np.stack([lower, upper], axis=1))), dtype=np.float64)
 
 
 def bounds_mm(affine: Any, lower: ArrayLike, upper: ArrayLike) -> tuple[Array, Array]:

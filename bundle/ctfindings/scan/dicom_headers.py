@@ -45,7 +45,6 @@ class Header(NamedTuple, Generic[Found]):
     """What was found in one file.
 
     Attributes:
-        file: the file.
         content: what ``extract`` returned; None if the file is not DICOM or damaged.
         damage: kind of the error that pydicom raised, empty if none. The message itself may name the patient.
     """
@@ -72,8 +71,8 @@ def read_headers(
         if path.suffix.lower() != ".zip":
             yield _read_header(path, DicomFile(path), tags, extract)
             continue
-        with _opened(path) as archive:
-            for member in _members(archive, path):
+        with _members(path) as (archive, members):
+            for member in members:
                 with archive.open(member) as packed:
                     # Only the header is unpacked: pydicom stops before the pixels.
                     source = io.BufferedReader(packed, 1 << 16)  # type: ignore[type-var]
@@ -98,8 +97,8 @@ def unpacked(files: Iterable[DicomFile]) -> Iterator[list[Path]]:
             paths.append(file.path)
     with tempfile.TemporaryDirectory(prefix="ctfindings_") as folder:
         for path, names in wanted.items():
-            with _opened(path) as archive:
-                for member in _members(archive, path):
+            with _members(path) as (archive, members):
+                for member in members:
                     if "" in names or member.filename in names:
                         paths.append(Path(folder) / f"{len(paths):06d}")
                         with archive.open(member) as packed, paths[-1].open("wb") as plain:
@@ -108,11 +107,13 @@ def unpacked(files: Iterable[DicomFile]) -> Iterator[list[Path]]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip whose errors become a ScanError."""
+def _members(path: Path) -> Iterator[tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]]:
+    """A zip and the files in it, within the limits. Errors of the zip become a ScanError."""
     try:
         with zipfile.ZipFile(path) as archive:
-            yield archive
+            members = [each for each in archive.infolist() if not each.is_dir() and "__MACOSX" not in each.filename]
+            _check_limits(members, path)
+            yield archive, members
     except (zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise ScanError(path, f"is a damaged zip ({error}); copy or download it again", "damaged zip") from error
     except (RuntimeError, NotImplementedError) as error:
@@ -121,9 +122,8 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         ) from error
 
 
-def _members(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipInfo]:
-    """The files in a zip. Python never unpacks more of a member than the size it declares."""
-    members = [each for each in archive.infolist() if not each.is_dir() and "__MACOSX" not in each.filename]
+def _check_limits(members: Sequence[zipfile.ZipInfo], path: Path) -> None:
+    """Python never unpacks more of a member than the size it declares."""
     total, packed = (sum(each.file_size for each in members), sum(each.compress_size for each in members))
     for found, limit, unit in (
         (len(members), MAX_ZIP_MEMBERS, "files"),
@@ -134,7 +134,6 @@ def _members(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipInfo]:
         if found > limit:
             problem = f"unpacks to {found:,.0f} {unit}; at most {limit:,.0f} are allowed. Unpack it and give the folder"
             raise ScanError(path, problem, "zip beyond the limits")
-    return members
 
 
 def _read_header(

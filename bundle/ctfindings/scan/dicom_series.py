@@ -15,7 +15,7 @@ from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.folders import files_below
 from bundle.ctfindings.scan.coordinates import LPS_TO_RAS
 from bundle.ctfindings.scan.dicom_headers import DicomFile, image_type, is_axial, orientation, read_headers, unpacked
-from bundle.ctfindings.scan.volume import Volume
+from bundle.ctfindings.scan.storage import Volume
 
 MIN_IMAGES = 5
 MAX_GAP_MM = 10.0
@@ -32,20 +32,6 @@ class _Image(NamedTuple):
 
     file: Path
     header: pydicom.Dataset
-
-
-class _Kind(NamedTuple):
-    """What the header of a DICOM file describes.
-
-    Attributes:
-        header: without pixels.
-        multi_frame: whether it is a CT with several images in one file.
-        group: series, frame size, spacing and orientation of a plain CT image; None for anything else.
-    """
-
-    header: pydicom.Dataset
-    multi_frame: bool
-    group: tuple[Any, ...] | None
 
 
 def read_dicom(source: Path, path: str | Path) -> Volume:
@@ -68,18 +54,16 @@ def read_dicom_files(files: Sequence[Path], path: str | Path) -> Volume:
     """
     series, damaged = _ct_series(files, path)
     chosen, others = _choose_series(series, path)
-    warnings = damaged + others
     along_row, along_column = orientation(chosen[0].header)
     normal = np.cross(along_row, along_column)
     chosen = sorted(chosen, key=lambda image: float(_position(image.header) @ normal))
     positions = np.stack([_position(image.header) for image in chosen])
-    slices = _read_pixels(chosen, path)
-    slices, step, gaps = _even_slices(slices, positions, normal, path)
+    slices, step, gaps = _even_slices(_read_pixels(chosen, path), positions, normal, path)
     rows, columns = (float(value) for value in chosen[0].header.PixelSpacing)
     affine = np.eye(4)
     affine[:3, :3] = np.stack([along_row * columns, along_column * rows, step], axis=1)
     affine[:3, 3] = positions[0]
-    return Volume(slices.T, LPS_TO_RAS @ affine, "dicom", warnings + gaps)
+    return Volume(slices.T, LPS_TO_RAS @ affine, "dicom", damaged + others + gaps)
 
 
 def _ct_series(files: Sequence[Path], path: str | Path) -> tuple[list[list[_Image]], list[str]]:
@@ -88,17 +72,17 @@ def _ct_series(files: Sequence[Path], path: str | Path) -> tuple[list[list[_Imag
     seen: set[str] = set()
     damaged: Counter[str] = Counter()
     multi_frame = False
-    for file, kind, damage in read_headers((each for each in files if each.suffix.lower() != ".zip"), _TAGS, _kind):
+    for file, content, damage in read_headers((each for each in files if each.suffix.lower() != ".zip"), _TAGS, _kind):
         if damage:
             damaged[damage] += 1
-        if kind is None:
+        if content is None:
             continue
-        multi_frame |= kind.multi_frame
-        identity = str(kind.header.get("SOPInstanceUID") or file.path)
-        if kind.group is None or identity in seen:  # A folder may contain the same image twice.
-            continue
-        seen.add(identity)
-        groups[kind.group].append(_Image(file.path, kind.header))
+        header, frames, group = content
+        multi_frame |= frames > 1
+        identity = str(header.get("SOPInstanceUID") or file.path)
+        if group and identity not in seen:  # A folder may contain the same image twice.
+            seen.add(identity)
+            groups[group].append(_Image(file.path, header))
     damage = f"contains {damaged.total()} DICOM files with a damaged header ({', '.join(damaged)})"
     if not groups and multi_frame:
         raise ScanError(path, "contains multi-frame (enhanced) DICOM; convert it to NIfTI, e.g. with dcm2niix")
@@ -110,19 +94,21 @@ def _ct_series(files: Sequence[Path], path: str | Path) -> tuple[list[list[_Imag
     return series, [f"{path} {damage}, which are ignored"] if damaged else []
 
 
-def _kind(header: pydicom.Dataset) -> _Kind:
-    is_ct = header.get("Modality") == "CT"
-    multi_frame = is_ct and int(header.get("NumberOfFrames") or 1) > 1
+def _kind(header: pydicom.Dataset) -> tuple[pydicom.Dataset, int, tuple[Any, ...]] | None:
+    """Header and frames of a CT, and series, frame size, spacing and orientation of a plain image, else empty."""
+    if header.get("Modality") != "CT":
+        return None
+    frames = int(header.get("NumberOfFrames") or 1)
     counts = {"ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacing": 2}
     plain = all(len(header.get(tag) or ()) == count for tag, count in counts.items())
     sized = header.get("Rows") and header.get("Columns")
-    if not is_ct or not plain or not sized or int(header.get("SamplesPerPixel") or 1) != 1:
-        return _Kind(header, multi_frame, None)
+    if not plain or not sized or int(header.get("SamplesPerPixel") or 1) != 1:
+        return header, frames, ()
     _position(header)  # Raises here, where an error counts as a damaged header.
     direction = tuple(np.round(np.concatenate(orientation(header)), 2))
     spacing = tuple(round(float(value), 4) for value in header.PixelSpacing)
     size = (int(header.Rows), int(header.Columns))
-    return _Kind(header, multi_frame, (str(header.get("SeriesInstanceUID", "")), *size, spacing, direction))
+    return header, frames, (str(header.get("SeriesInstanceUID", "")), *size, spacing, direction)
 
 
 def _split_phases(images: list[_Image]) -> list[list[_Image]]:
@@ -206,17 +192,8 @@ def _even_slices(
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Interpolate slices to even distances if a few are missing or uneven.
 
-    Args:
-        slices: HU (Z, rows, columns), sorted along ``normal``.
-        positions: centres of the first pixels in LPS mm, (Z, 3).
-        normal: unit normal of the slices, (3,).
-        path: name of the study in errors and warnings.
-
-    Returns:
-        The slices; the step from one to the next in LPS mm, (3,); warnings.
-
-    Raises:
-        ScanError: if two images lie at one position, or a gap is too wide to interpolate.
+    Takes slices (Z, rows, columns) sorted along their unit ``normal`` (3,), and the centres of their first pixels in
+    LPS mm, (Z, 3). Returns the slices, the step from one to the next in LPS mm, (3,), and warnings.
     """
     depth = (positions - positions[0]) @ normal
     distances = np.diff(depth)

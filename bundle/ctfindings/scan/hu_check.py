@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from bundle.ctfindings.files.errors import ScanError
-from bundle.ctfindings.scan.storage import Stored
-from bundle.ctfindings.scan.volume import Volume
+from bundle.ctfindings.scan.storage import Stored, Volume
 
 AIR_HU = (-1100.0, -500.0)
 """Room air and lung. Lower values are padding, such as -2000, -3024 or -8192, and are ignored."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,8 +23,7 @@ from bundle.ctfindings.scan.coordinates import LPS_TO_RAS, voxel_spacing
 from bundle.ctfindings.scan.dicom_headers import MAX_TILT_DEGREES
 from bundle.ctfindings.scan.dicom_series import read_dicom
 from bundle.ctfindings.scan.hu_check import to_hu
-from bundle.ctfindings.scan.storage import Stored, stored_from
-from bundle.ctfindings.scan.volume import Volume
+from bundle.ctfindings.scan.storage import Stored, Volume, stored_from
 
 LOWEST_HU = -1024.0
 """Lower values become air: scanners pad outside the reconstructed circle with -2000, -3024 or, in CT-RATE, -8192."""
@@ -79,11 +81,7 @@ def as_metatensor(array: np.ndarray, volume: Volume, path: str | Path) -> MetaTe
 
 
 def read_volume(path: str | Path, stored: Stored | None = None) -> Volume:
-    """Read any supported file as stored, with its geometry, without checking that it is a CT.
-
-    Args:
-        path: a file, or a folder of DICOM.
-        stored: its geometry, if any, replaces the file's. ``to_hu`` applies its slope and intercept.
+    """Read any supported file as stored, without a check that it is a CT. A geometry in ``stored`` replaces the file's.
 
     Raises:
         ScanError: if the file is missing, damaged, of an unknown format, not 3D, without geometry or not finite.
@@ -97,7 +95,8 @@ def read_volume(path: str | Path, stored: Stored | None = None) -> Volume:
     elif name.endswith((".nii", ".nii.gz")):
         volume = _read_nifti(source, path)
     elif name.endswith(".nrrd"):
-        volume = _read_with_itk(source, path, "nrrd")
+        with _with_kinds(source) as readable:
+            volume = _read_with_itk(readable, path, "nrrd")
     elif name.endswith((".mha", ".mhd")):
         volume = _read_with_itk(source, path, "metaimage")
     elif name.endswith(".npz"):
@@ -125,7 +124,7 @@ def _read_nifti(source: Path, path: str | Path) -> Volume:
         raise
     except (EOFError, isal_zlib.error, OSError, ValueError, nib.filebasedimages.ImageFileError) as error:  # type: ignore[misc]
         raise _damaged(path, "NIfTI", error) from error
-    return Volume(_three_axes(array), np.asarray(image.affine, np.float64), "nifti", [])
+    return Volume(array.reshape(array.shape[:3]), np.asarray(image.affine, np.float64), "nifti", [])
 
 
 def _nifti_image(source: Path) -> tuple[nib.Nifti1Image, bytes | None]:
@@ -147,6 +146,20 @@ def _nifti_voxels(image: nib.Nifti1Image, content: bytes | None) -> np.ndarray:
     if len(content) < proxy.offset + int(np.prod(proxy.shape)) * proxy.dtype.itemsize:
         raise EOFError("it ends before its last voxel")
     return np.ndarray(proxy.shape, proxy.dtype, content, proxy.offset, order="F")
+
+
+@contextmanager
+def _with_kinds(source: Path) -> Iterator[Path]:
+    """An NRRD that ITK reads: for shape (X, Y, Z, 1) without ``kinds``, a copy that names its last axis a list."""
+    with source.open("rb") as file:
+        header = file.read(1 << 16).split(b"\n\n")[0]
+    if b"\nkinds:" in header or not re.search(rb"^sizes:(\s+\d+){3}\s+1\s*$", header, re.MULTILINE):
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="ctfindings_") as folder:
+        copy = Path(folder) / "copy.nrrd"
+        copy.write_bytes(source.read_bytes().replace(b"\n\n", b"\nkinds: domain domain domain list\n\n", 1))
+        yield copy
 
 
 def _read_with_itk(source: Path, path: str | Path, source_format: str) -> Volume:
@@ -193,16 +206,15 @@ def _read_npz(source: Path, path: str | Path, stored: Stored) -> Volume:
     """The array ``ct`` of a NumPy archive of Rad-ChestCT. The geometry comes from ``stored``."""
     try:
         with np.load(source, allow_pickle=False) as archive:
-            if "ct" not in archive:
-                found = ", ".join(archive.files) or "none"
-                raise ScanError(path, f"expected an array 'ct', found {found}; give a Rad-ChestCT scan")
-            array = archive["ct"]
-    except ScanError:
-        raise
+            found = archive.files
+            array = archive["ct"] if "ct" in found else None
     except (EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise _damaged(path, ".npz", error) from error
+    if array is None:
+        shown = ", ".join(found) or "none"
+        raise ScanError(path, f"expected an array 'ct', found {shown}; give a Rad-ChestCT scan")
     _check_three_axes(path, array.shape)
-    array = _three_axes(array)
+    array = array.reshape(array.shape[:3])
     affine = stored.affine_of(array.shape)
     if affine is None:
         raise ScanError(
@@ -225,17 +237,8 @@ def _check_three_axes(path: str | Path, shape: Sequence[int]) -> None:
         raise ScanError(path, f"expected one 3D scan, found an image of shape {tuple(int(n) for n in shape)}")
 
 
-def _three_axes(array: np.ndarray) -> np.ndarray:
-    """(X, Y, Z) of an array that passed ``_check_three_axes``."""
-    return array[..., 0] if array.ndim == 4 else array
-
-
 def _check_affine(path: str | Path, volume: Volume) -> None:
-    """Reject a geometry that no CT has; warn of gantry tilt, of missing geometry and of short coverage.
-
-    Raises:
-        ScanError: if the affine is not finite or singular, or its spacing, angles or extents are impossible.
-    """
+    """Reject a geometry that no CT has; warn of gantry tilt, of missing geometry and of short coverage."""
     axes = volume.affine[:3, :3]
     spacing = np.asarray(voxel_spacing(volume.affine))
     low, high = SPACING_MM

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from bundle.ctfindings.scan.airways import central_airways
-from bundle.ctfindings.scan.body_mask import Array, Mask, body_region, enlarged, pooled, to_upright
+from bundle.ctfindings.scan.body_mask import Array, Mask, body_region, pooled, segment_coarsely, to_upright
 
 LUNG_HU = -400.0
 """Half way between inflated lung (-850) and tissue (50), where partial volume puts the border."""
@@ -59,20 +58,12 @@ def lung_mask(hu: NDArray[Any], affine: Array) -> Mask:
         hu: (X, Y, Z) in HU, axes in any order.
         affine: (4, 4), voxel index to RAS world mm.
     """
-    upright, spacing, from_ras = to_upright(hu, affine)
-    small, factors = pooled(upright, spacing)
-    found = enlarged(_lungs(small, spacing * factors), factors, upright.shape)
-    return np.ascontiguousarray(nib.orientations.apply_orientation(found, from_ras))
+    return segment_coarsely(_lungs, hu, affine)
 
 
 def lung_litres(hu: NDArray[Any], affine: Array) -> float:
-    """Approximate lung volume in litres, fast: distinguishes a whole chest from another region.
-
-    Args:
-        hu: (X, Y, Z) in HU, axes in any order.
-        affine: (4, 4), voxel index to RAS world mm.
-    """
-    upright, spacing, _ = to_upright(hu, affine)
+    """Approximate lung volume in litres, fast: distinguishes a whole chest from another region. See ``lung_mask``."""
+    upright, spacing = to_upright(hu, affine)
     small, factors = pooled(upright, spacing, COARSE_MM)
     voxel = spacing * factors
     return float(np.count_nonzero(_lungs(small, voxel)) * voxel.prod() / 1e6)
@@ -204,26 +195,20 @@ def _lung_regions(air: Mask, hu: NDArray[np.float32], voxel: Array) -> Mask:
         values = hu[where][core if core.any() else own]
         if float((values < GAS_HU).mean()) >= GAS_SHARE or np.median(values) > LUNG_HU - 100:
             continue
-        if (
-            kept
-            and sizes[part] < LARGE_SHARE * sizes[kept[0]]
-            and not _lies_between([places[large - 1] for large in kept], where)
-        ):
-            continue
-        kept.append(part)
+        is_large = not kept or sizes[part] >= LARGE_SHARE * sizes[kept[0]]
+        if is_large or _lies_between([places[large - 1] for large in kept], where):
+            kept.append(part)
     return np.isin(parts, kept)
 
 
 def _lies_between(large: Sequence[tuple[slice, ...]], small: tuple[slice, ...]) -> bool:
     """Whether the centre of a box is in the upper two thirds of the box around others; stomach and bowel are below."""
-    for axis in range(3):
-        low, high = min(box[axis].start for box in large), max(box[axis].stop for box in large)
-        middle = (small[axis].start + small[axis].stop) / 2
-        floor = low + (high - low) / 3 if axis == 2 else low
-        # A tumour may separate the apex of a lung from the rest, above it.
-        if middle < floor or (axis < 2 and middle > high):
-            return False
-    return True
+    boxes = np.array([[(side.start, side.stop) for side in box] for box in large], np.float64)
+    low, high = boxes[..., 0].min(axis=0), boxes[..., 1].max(axis=0)
+    low[2] += (high[2] - low[2]) / 3
+    high[2] = np.inf  # A tumour may separate the apex of a lung from the rest, above it.
+    middle = np.mean([(side.start, side.stop) for side in small], axis=1)
+    return bool(((low <= middle) & (middle <= high)).all())
 
 
 def _sides(lungs: Mask, voxel: Array) -> list[Mask]:

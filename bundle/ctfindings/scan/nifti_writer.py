@@ -12,12 +12,6 @@ from numpy.typing import DTypeLike, NDArray
 
 from bundle.ctfindings.files.atomic_write import atomic_path
 
-_DESCRIPTION = 80
-"""Bytes of the NIfTI-1 ``descrip`` field."""
-
-_GZIP = 31
-"""``wbits`` of a gzip stream."""
-
 
 def write_planes(
     path: str | Path,
@@ -36,7 +30,7 @@ def write_planes(
         planes: ``[Y, X]`` along the third axis, channel after channel.
         shape: shape of the volume, ``(X, Y, Z)`` or ``(X, Y, Z, F)``.
         affine: ``(4, 4)``, voxel index to RAS mm.
-        description: free text of the NIfTI header, at most 79 bytes.
+        description: free text of the NIfTI header, at most 79 bytes of ASCII.
         scale: factor by which readers multiply the stored values.
         largest: value that viewers display brightest; 0 lets them choose.
         dtype: type of the planes, uint8 or little-endian int16.
@@ -48,13 +42,13 @@ def write_planes(
     header.set_qform(affine, code=1)
     header.set_xyzt_units("mm")
     header.set_slope_inter(scale, 0)
-    header["descrip"] = description.encode("ascii", "replace")[: _DESCRIPTION - 1]
+    header["descrip"] = description.encode("ascii", "replace")[:79]
     header["cal_max"] = largest
     header["magic"] = b"n+1"
     header["vox_offset"] = 352
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         # Compression was most of the time of an answer; ISA-L takes a fifth of zlib's for the same size.
-        packer = isal_zlib.compressobj(level=1, wbits=_GZIP)
+        packer = isal_zlib.compressobj(level=1, wbits=31)  # 31: a gzip stream.
         file.write(packer.compress(header.binaryblock + b"\0\0\0\0"))
         for plane in planes:
             file.write(packer.compress(np.ascontiguousarray(plane)))

@@ -1,4 +1,4 @@
-"""Rescale and geometry of a scan that a table gives because the file itself lacks them."""
+"""A scan as stored in a file, and the rescale and geometry that a table gives because the file lacks them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,22 @@ from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
+
+
+class Volume(NamedTuple):
+    """A 3D image as stored.
+
+    Attributes:
+        array: voxels (X, Y, Z) in storage order, any number type, with the file's own rescale applied.
+        affine: voxel index to RAS world mm, (4, 4) float64.
+        source_format: nifti, nrrd, metaimage, npz or dicom.
+        warnings: one sentence each.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+    source_format: str
+    warnings: list[str]
 
 
 class Stored(NamedTuple):
@@ -24,7 +40,7 @@ class Stored(NamedTuple):
     intercept: float = 0.0
     affine: tuple[tuple[float, ...], ...] | None = None
     axes: str | None = None
-    spacing_mm: tuple[float, float, float] | None = None
+    spacing_mm: tuple[float, ...] | None = None
 
     @property
     def rescales(self) -> bool:
@@ -55,11 +71,10 @@ def stored_from(entry: Mapping[str, Any] | None) -> Stored:
     Raises:
         ValueError: if it is not a mapping, has an unknown key, or a value is invalid.
     """
-    if entry is not None and not isinstance(entry, Mapping):
+    values = entry or {}
+    if not isinstance(values, Mapping):
         raise ValueError(f"stored: expected a mapping such as {{'intercept': -8192}}, got {entry!r}")
-    values = dict(entry or {})
-    unknown = sorted(set(values) - set(Stored._fields))
-    if unknown:
+    if unknown := sorted(set(values) - set(Stored._fields)):
         raise ValueError(f"stored: unknown key {unknown[0]!r}; choose from {', '.join(Stored._fields)}")
     try:
         slope, intercept = float(values.get("slope", 1)), float(values.get("intercept", 0))
@@ -76,18 +91,11 @@ def stored_from(entry: Mapping[str, Any] | None) -> Stored:
         raise ValueError(f"stored: expected axes such as 'IPL' together with spacing_mm, got axes {axes!r}")
     if spacing is not None and (spacing.shape != (3,) or not (spacing > 0).all()):
         raise ValueError("stored: expected three positive numbers in spacing_mm; correct the datalist")
-    return Stored(
-        slope,
-        intercept,
-        None if affine is None else tuple(tuple(float(value) for value in row) for row in affine),
-        axes,
-        None if spacing is None else (float(spacing[0]), float(spacing[1]), float(spacing[2])),
-    )
+    rows = None if affine is None else tuple(tuple(row) for row in affine.tolist())
+    return Stored(slope, intercept, rows, axes, None if spacing is None else tuple(spacing.tolist()))
 
 
 def _are_axes(axes: Any) -> bool:
     """Whether these are three letters, one of each pair R/L, A/P and S/I."""
-    pairs = ("RL", "AP", "SI")
-    return (
-        isinstance(axes, str) and len(axes) == 3 and all(sum(letter in pair for letter in axes) == 1 for pair in pairs)
-    )
+    pair = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
+    return isinstance(axes, str) and sorted(pair.get(letter, 3) for letter in axes) == [0, 1, 2]

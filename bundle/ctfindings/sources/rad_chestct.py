@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from bundle.ctfindings.files.csv_table import Row, Table, TableError, stream_table
+from bundle.ctfindings.files.csv_table import Row, TableError, stream_table
 from bundle.ctfindings.files.folders import files_below
 from bundle.ctfindings.findings import FINDINGS, LABEL_SETS, Finding
 from bundle.ctfindings.scan.storage import Stored
@@ -83,11 +83,9 @@ def read_source(root: Path, tables: Sequence[Path], labelling: Labelling, all_te
             candidate = Candidate(line, name, "", paths[0], labels=values, stored=STORED.record())
             candidate.split = "test" if all_test else split
             candidates.append(candidate)
-    known = {name.lower() for name in labels}
-    for name in sorted(set(scans) - known):
-        ledger.drop(
-            0, name, "no row of labels", "no table names the scan, and Rad-ChestCT has only labels to learn from"
-        )
+    for name in sorted(set(scans) - {name.lower() for name in labels}):
+        detail = "no table names the scan, and Rad-ChestCT has only labels to learn from"
+        ledger.drop(0, name, "no row of labels", detail)
     mapped = [finding.name for finding in FINDINGS if mapped_abnormalities(finding, labelling)]
     comparable = "(LABEL_SETS radchest16)" if labelling == "standard" else "(not comparable with published numbers)"
     origin = {
@@ -129,7 +127,9 @@ def _rows(path: Path, split: str, labelling: Labelling) -> Iterator[tuple[str, _
     id_column = table.first_of(ID_COLUMNS)
     if id_column is None:
         raise TableError(path, f"has no column {ID_COLUMNS[0]!r} with the names of the scans; add it")
-    columns = _columns(table)
+    columns: dict[str, list[str]] = {}  # Of each abnormality: one per location, or a single one.
+    for column in table.columns:
+        columns.setdefault(column.split("*")[0], []).append(column)
     wanted: list[list[str]] = []
     for finding in FINDINGS:
         abnormalities = mapped_abnormalities(finding, labelling)
@@ -141,14 +141,6 @@ def _rows(path: Path, split: str, labelling: Labelling) -> Iterator[tuple[str, _
     for row in rows:
         name = row.values[id_column].removesuffix(SUFFIX)
         yield name, _Labels(path, row.line, split, [_label(path, row, each) for each in wanted])
-
-
-def _columns(table: Table) -> Mapping[str, list[str]]:
-    """Columns of each abnormality: one per location, or a single one."""
-    columns: dict[str, list[str]] = {}
-    for column in table.columns:
-        columns.setdefault(column.split("*")[0], []).append(column)
-    return columns
 
 
 def _label(path: Path, row: Row, columns: Sequence[str]) -> int:

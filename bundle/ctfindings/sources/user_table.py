@@ -6,55 +6,49 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bundle.ctfindings.files.csv_table import Row, Table, read_table
-from bundle.ctfindings.sources.preparation.columns import (
-    ColumnMapping,
-    fill_from_row,
-    load_mapping,
-    map_columns,
-    value_of,
-)
+from bundle.ctfindings.files.csv_table import Row, read_table
+from bundle.ctfindings.sources.preparation.columns import ColumnMapping, fill_from_row, map_columns, value_of
 from bundle.ctfindings.sources.preparation.source import Candidate, Ledger, Source
 
 SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".zip")
 
 
-def read_source(path: Path, mapping_file: Path | None, columns: Mapping[str, str], scans: Path | None) -> Source:
+def read_source(path: Path, columns: Mapping[str, str], scans: Path | None) -> Source:
     """The studies of a table.
 
     Args:
         path: the table.
-        mapping_file: columns as JSON, see ``load_mapping``.
-        columns: column by field; takes precedence over ``mapping_file``.
+        columns: column by field, see ``map_columns``.
         scans: folder that paths in the table are relative to; None for the folder of the table.
 
     Raises:
         ValueError: if a file or folder is missing, or a column, label or split is invalid.
     """
     table = read_table(path)
-    mapping = map_columns(table, (load_mapping(mapping_file) if mapping_file else {}) | dict(columns))
+    mapping = map_columns(table, columns)
     folder = scans or path.resolve().parent
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; check --scans")
     ledger = Ledger()
-    candidates = _candidates(table, mapping, folder, ledger)
+    candidates = _candidates(mapping, folder, ledger)
     if scans:
-        _notice_unlisted(candidates, table, mapping, folder, ledger)
-    patients = "from the table" if "patient" in mapping.fields else "unknown: each study counts as its own patient"
+        _notice_unlisted(candidates, mapping, folder, ledger)
     origin = {
         "table": f"{path.name}, {len(table.rows)} rows",
         "columns": {**mapping.fields, **{f"label {finding}": column for finding, column in mapping.labels.items()}},
-        "patients": patients,
+        "patients": "from the table"
+        if "patient" in mapping.fields
+        else "unknown: each study counts as its own patient",
         "splits": "from the table if given, else drawn by patient",
     }
     return Source(path, path.stem, "", origin, candidates, ledger)
 
 
-def _candidates(table: Table, mapping: ColumnMapping, folder: Path, ledger: Ledger) -> list[Candidate]:
+def _candidates(mapping: ColumnMapping, folder: Path, ledger: Ledger) -> list[Candidate]:
     """The rows with an existing scan that no other row names. The ledger gets the others, and missing files."""
     scans = _scans_by_name(folder) if "image" not in mapping.fields else {}
     candidates = []
-    for row in table.rows:
+    for row in mapping.table.rows:
         identity = value_of(row, mapping, "id") or _stem(Path(value_of(row, mapping, "image")).name)
         if not identity:
             ledger.drop(row.line, "", "no id", "the row has neither an id nor an image")
@@ -63,11 +57,10 @@ def _candidates(table: Table, mapping: ColumnMapping, folder: Path, ledger: Ledg
         if image is None:
             continue
         candidate = Candidate(row.line, identity, value_of(row, mapping, "patient"), image)
-        fill_from_row(candidate, table, row, mapping, folder, ledger)
+        fill_from_row(candidate, row, mapping, folder, ledger)
         for name in ("anatomy", "finding_masks"):
             if value := value_of(row, mapping, name):
-                mask = (folder / value).resolve()
-                if mask.exists():
+                if (mask := (folder / value).resolve()).exists():
                     candidate.masks[name] = mask
                 else:
                     detail = f"{value} does not exist; the study is kept without it"
@@ -79,7 +72,7 @@ def _candidates(table: Table, mapping: ColumnMapping, folder: Path, ledger: Ledg
 def _stem(name: str) -> str:
     """A file name without the suffix of a scan."""
     suffix = next((each for each in SCAN_SUFFIXES if name.lower().endswith(each)), "")
-    return name[: len(name) - len(suffix)] if suffix else name
+    return name[: len(name) - len(suffix)]
 
 
 def _scans_by_name(folder: Path) -> dict[str, list[Path]]:
@@ -127,15 +120,13 @@ def _unique(candidates: Sequence[Candidate], ledger: Ledger) -> list[Candidate]:
     return kept
 
 
-def _notice_unlisted(
-    candidates: Sequence[Candidate], table: Table, mapping: ColumnMapping, folder: Path, ledger: Ledger
-) -> None:
+def _notice_unlisted(candidates: Sequence[Candidate], mapping: ColumnMapping, folder: Path, ledger: Ledger) -> None:
     """Note the scans directly in ``folder`` that no row names; folders only if the table names no scan by path."""
-    by_path = "image" in mapping.fields
+    by_path, rows = "image" in mapping.fields, mapping.table.rows
     named = {candidate.image for candidate in candidates}
-    named |= {(folder / value_of(row, mapping, "image")).resolve() for row in table.rows if by_path}
+    named |= {(folder / value_of(row, mapping, "image")).resolve() for row in rows if by_path}
     named |= {mask for candidate in candidates for mask in candidate.masks.values()}
-    listed = set() if by_path else {_stem(value_of(row, mapping, "id")) for row in table.rows}
+    listed = set() if by_path else {_stem(value_of(row, mapping, "id")) for row in rows}
     for name, paths in _scans_by_name(folder).items():
         for path in paths:
             if path not in named and name not in listed and not (path.is_dir() and by_path):

@@ -17,7 +17,7 @@ COLUMNS = (
 SIZE_COLUMNS = ("Columns", "Rows", "NumberofSlices")
 
 
-def stored_of(row: Row, geometry: bool = True) -> Stored:
+def stored_of(row: Row, geometry: bool) -> Stored:
     """Rescale and affine of the raw volume of a row.
 
     Voxel (i, j, k) is column i, row j, slice k of the DICOM series. Slices follow the normal of the images, which
@@ -25,7 +25,7 @@ def stored_of(row: Row, geometry: bool = True) -> Stored:
 
     Args:
         row: row of the metadata table.
-        geometry: whether to take the affine from the row, instead of the file's own.
+        geometry: whether to take the affine from the row instead of the file.
 
     Raises:
         ValueError: if a value is missing or not a number.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -25,8 +26,7 @@ from bundle.ctfindings.sources.preparation.columns import read_labels, text_of
 from bundle.ctfindings.sources.preparation.source import Candidate, Ledger, Source
 from bundle.ctfindings.sources.preparation.splits import draw_split
 
-LICENCE = "CT-RATE, CC BY-NC-SA 4.0: not for commercial use, share alike, name the source"
-NAME_COLUMN = "VolumeName"
+NAME_COLUMN, REPORT_COLUMNS = "VolumeName", ("Findings_EN", "Impressions_EN")
 MASK_FOLDERS = ("ts_seg", "ts_total")
 """Folders of segmentations, which have the same file names as the volumes."""
 
@@ -51,11 +51,11 @@ class CtRateOptions(NamedTuple):
         seed: random seed of that draw.
     """
 
-    intensities: Literal["folder", "raw", "hu"] = "folder"
-    geometry: Literal["table", "file"] = "table"
-    reconstructions: Literal["all", "first"] = "all"
-    dev_share: float = 0.05
-    seed: int = 0
+    intensities: Literal["folder", "raw", "hu"]
+    geometry: Literal["table", "file"]
+    reconstructions: Literal["all", "first"]
+    dev_share: float
+    seed: int
 
 
 class _Volume(NamedTuple):
@@ -98,7 +98,7 @@ def read_source(root: Path, tables: Mapping[str, Sequence[Path]], options: CtRat
     skipped = dict(KNOWN_BROKEN)
     for path in found["skip"]:
         skipped |= read_skip_list(path)
-    reports = _index(found["reports"], ("Findings_EN", "Impressions_EN"))
+    reports = _index(found["reports"], REPORT_COLUMNS)
     labels = _index(found["labels"], FINDING_NAMES)
     metadata = _index(found["metadata"], COLUMNS)
     if not metadata.rows and any(volume.raw for volume in volumes):
@@ -111,7 +111,7 @@ def read_source(root: Path, tables: Mapping[str, Sequence[Path]], options: CtRat
     _missing_scans(reports, volumes, ledger)
     raw, share = sum(bool(candidate.stored) for candidate in candidates), f"{options.dev_share:g} (seed {options.seed})"
     origin = {
-        "licence": LICENCE,
+        "licence": "CT-RATE, CC BY-NC-SA 4.0: not for commercial use, share alike, name the source",
         "tables": ", ".join(path.name for purpose in found for path in found[purpose]) or "none",
         "intensities": f"{raw} volumes rescaled by the metadata table, {len(candidates) - raw} already in HU",
         "reconstructions": options.reconstructions,
@@ -131,18 +131,17 @@ def _volumes(files: Sequence[Path], options: CtRateOptions, ledger: Ledger) -> l
     by_name: dict[VolumeName, list[_Volume]] = {}
     for path in files:
         is_mask = any(part in MASK_FOLDERS for part in path.parent.parts)
-        if path.name.endswith(SUFFIX) and not path.name.startswith(".") and not is_mask:
-            name = volume_name(path.name)
-            if name is None:
-                ledger.notice(0, path.name, "not a volume of CT-RATE", "it is not used")
-                continue
-            fixed = any(part.endswith(FIXED) for part in path.parent.parts)
-            raw = options.intensities == "raw" or (options.intensities == "folder" and not fixed)
-            by_name.setdefault(name, []).append(_Volume(name, path, raw))
+        if not path.name.endswith(SUFFIX) or path.name.startswith(".") or is_mask:
+            continue
+        if (name := volume_name(path.name)) is None:
+            ledger.notice(0, path.name, "not a volume of CT-RATE", "it is not used")
+            continue
+        fixed = any(part.endswith(FIXED) for part in path.parent.parts)
+        raw = options.intensities == "raw" or (options.intensities == "folder" and not fixed)
+        by_name.setdefault(name, []).append(_Volume(name, path, raw))
     volumes = []
     for name, same in sorted(by_name.items()):
-        in_hu = [volume for volume in same if not volume.raw]
-        best = in_hu or same
+        best = [volume for volume in same if not volume.raw] or same
         if len(best) > 1:
             folders = ", ".join(str(volume.path.parent) for volume in best)
             ledger.drop(0, name.volume, "two scans of one name", f"in {folders}: remove all but one")
@@ -199,26 +198,23 @@ def _candidate(
     candidate = Candidate(line, name.volume, name.patient, volume.path, examination=name.examination)
     shares = (1 - options.dev_share, options.dev_share, 0.0)
     candidate.split = "test" if name.split == "valid" else draw_split(name.patient, shares, options.seed)
-    row = metadata.rows.get(name.volume)
-    if row is not None:
-        candidate.grid = grid_of(row[1])
+    table, row = metadata.rows.get(name.volume, (None, None))
+    candidate.grid = grid_of(row) if row else None
     if volume.raw:
-        if row is None:
+        if row is None or table is None:
             ledger.drop(line, name.volume, "no row of metadata", "a raw volume cannot be rescaled without it")
             return None
         try:
-            candidate.stored = stored_of(row[1], options.geometry == "table").record()
+            candidate.stored = stored_of(row, options.geometry == "table").record()
         except ValueError as error:
-            ledger.drop(row[1].line, name.volume, "invalid metadata", f"{row[0].path.name}: {error}")
+            ledger.drop(row.line, name.volume, "invalid metadata", f"{table.path.name}: {error}")
             return None
     if name.volume in labels.rows:
         candidate.labels = read_labels(*labels.rows[name.volume], {finding: finding for finding in FINDING_NAMES})
     elif labels.rows:
         ledger.notice(line, name.volume, "no labels", "the study is kept without labels")
     if report is not None:
-        candidate.findings, candidate.impression = (
-            text_of(report.values[column]) for column in ("Findings_EN", "Impressions_EN")
-        )
+        candidate.findings, candidate.impression = (text_of(report.values[column]) for column in REPORT_COLUMNS)
     if not candidate.findings and not candidate.impression:
         ledger.notice(line, name.volume, "no report", "the study is kept without text")
     return candidate
@@ -234,7 +230,7 @@ def _missing_scans(reports: _Tables, volumes: Sequence[_Volume], ledger: Ledger)
     """Put reports without a scan into the ledger; only their number for a split without any scan."""
     there = {volume.name.examination for volume in volumes}
     splits = {volume.name.split for volume in volumes}
-    absent: dict[str, int] = {}
+    absent: Counter[str] = Counter()
     for name, (table, row) in reports.rows.items():
         examination = examination_of(name)
         if not examination:
@@ -244,6 +240,6 @@ def _missing_scans(reports: _Tables, volumes: Sequence[_Volume], ledger: Ledger)
             if (split := examination.split("_")[0]) in splits:
                 ledger.drop(row.line, name, "no such scan", f"{table.path.name}: no volume of this examination")
             else:
-                absent[split] = absent.get(split, 0) + 1
+                absent[split] += 1
     for split, count in absent.items():
         ledger.notice(0, split, "no volume of a split", f"{count} reports of {split} are not used")

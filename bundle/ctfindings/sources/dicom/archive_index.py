@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import pydicom
+from tqdm import tqdm
 
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.folders import files_below
@@ -71,24 +72,20 @@ class Index(NamedTuple):
     damaged: dict[DicomFile, str]
 
 
-def index_archive(root: Path, workers: int) -> Iterator[int | Index]:
-    """Read all headers. Yields the number of files of each finished part, for a progress bar, and the index last.
-
-    Args:
-        root: folder with DICOM files and zips in any layout.
-        workers: number of processes.
-    """
+def index_archive(root: Path, workers: int) -> Index:
+    """Read all headers in a folder with DICOM files and zips in any layout, in ``workers`` processes."""
     files = files_below(root)
     loose = [path for path in files if path.suffix.lower() != ".zip"]
     parts = [loose[start : start + FILES_PER_TASK] for start in range(0, len(loose), FILES_PER_TASK)]
     parts += [[path] for path in files if path.suffix.lower() == ".zip"]
     tasks = {str(number): part for number, part in enumerate(parts)}
     found: dict[str, _Part] = {}
-    for outcome in parallel_map(_read_part, tasks, workers, fatal=Exception):
-        if outcome.problem:
-            raise ValueError(f"{root}: headers cannot be read: {outcome.problem}")
-        found[outcome.key] = outcome.result
-        yield len(tasks[outcome.key])
+    with tqdm(desc="headers", total=len(files), unit="", disable=None) as bar:
+        for outcome in parallel_map(_read_part, tasks, workers, fatal=Exception):
+            if outcome.problem:
+                raise ValueError(f"{root}: headers cannot be read: {outcome.problem}")
+            found[outcome.key] = outcome.result
+            bar.update(len(tasks[outcome.key]))
     parts_in_order = [found[key] for key in tasks]
     studies: dict[str, ArchiveStudy] = {}
     for identity in (each for part in parts_in_order for each in part.identities):
@@ -97,7 +94,7 @@ def index_archive(root: Path, workers: int) -> Iterator[int | Index]:
         study.accessions |= {identity.accession} - {""}
         study.patients |= {identity.patient} - {""}
         study.folders.add(identity.file.path.stem if identity.file.member else identity.file.path.parent.name)
-    yield Index(
+    return Index(
         studies,
         sum(len(part.identities) for part in parts_in_order),
         sum(part.others for part in parts_in_order),

@@ -20,17 +20,9 @@ from bundle.ctfindings.scan.storage import Stored
 VERSION = 1
 """Increased whenever the same files would give another NIfTI, so that older ones are converted again."""
 
-_INT16 = (-32768, 32767)
-
 
 class Conversion(NamedTuple):
-    """A study to convert.
-
-    Attributes:
-        id: name of the study in errors and warnings.
-        files: its DICOM files.
-        target: the NIfTI file to write.
-    """
+    """A study to convert, with its name in errors and warnings, its DICOM files and the NIfTI file to write."""
 
     id: str
     files: Sequence[DicomFile]
@@ -61,7 +53,7 @@ def convert(conversion: Conversion) -> dict[str, Any]:
         own = str(error).startswith(conversion.id)
         problem = _bare(str(error), conversion.id) if own else f"a zip of the study cannot be read ({error.kind})"
         return {"problem": problem, "kind": error.kind, "warnings": []}
-    image = nib.Nifti1Image(np.rint(hu).clip(*_INT16).astype(np.int16), volume.affine)
+    image = nib.Nifti1Image(np.rint(hu).clip(-32768, 32767).astype(np.int16), volume.affine)
     image.header.set_xyzt_units("mm")
     with atomic_path(conversion.target) as temporary:
         nib.save(image, temporary)

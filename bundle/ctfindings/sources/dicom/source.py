@@ -12,18 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from tqdm import tqdm
-
 from bundle.ctfindings.files.atomic_write import atomic_path
-from bundle.ctfindings.files.csv_table import Row, Table, read_table
-from bundle.ctfindings.files.folders import files_below
+from bundle.ctfindings.files.csv_table import Row, read_table
 from bundle.ctfindings.files.journal import resume
 from bundle.ctfindings.sources.dicom.archive_index import ArchiveStudy, Index, index_archive
 from bundle.ctfindings.sources.dicom.convert import Conversion, convert, signature
-from bundle.ctfindings.sources.preparation.columns import ColumnMapping, fill_from_row, load_mapping, map_columns
+from bundle.ctfindings.sources.preparation.columns import ColumnMapping, fill_from_row, map_columns
 from bundle.ctfindings.sources.preparation.source import Candidate, Ledger, Source
 
-SALT, SCANS, JOURNAL = "salt.txt", "scans", "conversions.jsonl"
+SALT, JOURNAL = "salt.txt", "conversions.jsonl"
 DAMAGED = "DICOM files with a damaged header"
 REPORT_FIELDS = ("id", "findings", "impression", "report", "report_file", "split")
 """Fields of a table that describe a study; the archive itself gives the others."""
@@ -35,7 +32,6 @@ class ArchiveOptions(NamedTuple):
 
     Attributes:
         reports: table of reports, labels and splits; None without one.
-        mapping: JSON file of columns, see ``load_mapping``; None without one.
         columns: column by field; the column of "id" joins the table with the studies.
         join: what "id" contains; None tries accession number, StudyInstanceUID and name of the folder or zip.
         salt: file with the secret of the hashes; None keeps one in the output folder.
@@ -43,16 +39,10 @@ class ArchiveOptions(NamedTuple):
     """
 
     reports: Path | None = None
-    mapping: Path | None = None
     columns: Mapping[str, str] = {}
     join: Join | None = None
     salt: Path | None = None
     key: Path | None = None
-
-
-class _Reports(NamedTuple):
-    table: Table
-    mapping: ColumnMapping
 
 
 def read_source(root: Path, options: ArchiveOptions, output: Path, workers: int) -> Source:
@@ -70,8 +60,8 @@ def read_source(root: Path, options: ArchiveOptions, output: Path, workers: int)
     """
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; give the folder of the DICOM archive")
-    reports = _read_reports(options) if options.reports else None
-    index = _index(root, workers)
+    reports = _read_reports(options.reports, options.columns) if options.reports else None
+    index = index_archive(root, workers)
     if not index.studies:
         raise ValueError(f"{root}: contains no DICOM study; give the folder of the DICOM archive")
     salt = _salt(options.salt or output / SALT)
@@ -88,21 +78,23 @@ def read_source(root: Path, options: ArchiveOptions, output: Path, workers: int)
         kinds = ", ".join(sorted(set(index.damaged.values())))
         ledger.notice(0, "", DAMAGED, f"{len(index.damaged)} files ({kinds}); they are not used. --key lists them")
     rows = _join(reports, options.join, index, ids, ledger) if reports else {}
-    usable = {
-        uid: study for uid, study in index.studies.items() if _one_patient(study, ids[uid], rows.get(uid), ledger)
-    }
+    lines = {uid: rows[uid].line if uid in rows else 0 for uid in index.studies}
+    for uid, study in index.studies.items():
+        if len(study.patients) > 1:  # It could be in two splits.
+            detail = f"its headers have {len(study.patients)} patient ids"
+            ledger.drop(lines[uid], ids[uid], "study of two patients", detail)
+    usable = {uid: study for uid, study in index.studies.items() if len(study.patients) <= 1}
     converted = _convert(usable, ids, output, workers)
     candidates = []
     for uid, study in usable.items():
-        row, result = rows.get(uid), converted[ids[uid]]
-        line = row.line if row else 0
+        row, line, result = rows.get(uid), lines[uid], converted[ids[uid]]
         if result["problem"]:
             ledger.drop(line, ids[uid], result["kind"], result["problem"])
             continue
         patient = _hashed(salt, "patient", next(iter(study.patients)), "p") if study.patients else ""
         if not patient:
             ledger.notice(line, ids[uid], "no patient id", "the study counts as its own patient")
-        image = (output / SCANS / f"{ids[uid]}.nii.gz").absolute()
+        image = _target(output, ids[uid]).absolute()
         candidate = Candidate(line, ids[uid], patient, image, warnings=result["warnings"])
         candidate.dicom = sorted({file.path for file in study.files})
         if row and reports:
@@ -117,14 +109,12 @@ def read_source(root: Path, options: ArchiveOptions, output: Path, workers: int)
         "splits": "from the table if given, else drawn by patient",
     }
     if reports:
-        origin["columns"] = ", ".join(f"{name}: {column}" for name, column in reports.mapping.fields.items())
+        origin["columns"] = ", ".join(f"{name}: {column}" for name, column in reports.fields.items())
     return Source(root, "DICOM archive", "", dict(origin), candidates, ledger)
 
 
-def _read_reports(options: ArchiveOptions) -> _Reports:
-    assert options.reports is not None
-    table = read_table(options.reports)
-    given = (load_mapping(options.mapping) if options.mapping else {}) | dict(options.columns)
+def _read_reports(path: Path, given: Mapping[str, str]) -> ColumnMapping:
+    table = read_table(path)
     mapping = map_columns(table, given)
     if "id" not in mapping.fields:
         columns = ", ".join(table.columns)
@@ -132,25 +122,11 @@ def _read_reports(options: ArchiveOptions) -> _Reports:
             f"{table.path}: no column joins it with the studies; give one with --columns id=... ({columns})"
         )
     fields = {name: column for name, column in mapping.fields.items() if name in REPORT_FIELDS}
-    return _Reports(table, ColumnMapping(fields, mapping.labels))
-
-
-def _index(root: Path, workers: int) -> Index:
-    total = len(files_below(root))
-    with tqdm(desc="headers", total=total, unit="", disable=None) as bar:
-        for progress in index_archive(root, workers):
-            if isinstance(progress, Index):
-                return progress
-            bar.update(progress)
-    raise AssertionError("the index comes last")
+    return mapping._replace(fields=fields)
 
 
 def _salt(path: Path) -> bytes:
-    """The secret of the hashes from a file, which is created for its owner alone if missing.
-
-    Raises:
-        ValueError: if the file has fewer than 16 characters.
-    """
+    """The secret of the hashes from a file, which is created for its owner alone if missing."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
@@ -168,60 +144,50 @@ def _hashed(salt: bytes, what: str, value: str, letter: str) -> str:
     return letter + hmac.new(salt, f"{what}\0{value}".encode(), hashlib.sha256).hexdigest()[:16]
 
 
-def _names(study: ArchiveStudy, join: Join) -> set[str]:
-    """Identifiers by which a row may refer to a study."""
-    names = {"accession": study.accessions, "study": {study.uid}, "patient": study.patients, "folder": study.folders}
-    return names[join]
-
-
-def _join(reports: _Reports, join: Join | None, index: Index, ids: Mapping[str, str], ledger: Ledger) -> dict[str, Row]:
+def _join(
+    reports: ColumnMapping, join: Join | None, index: Index, ids: Mapping[str, str], ledger: Ledger
+) -> dict[str, Row]:
     """The row of each study. The ledger gets rows that match no study, several, or one with another row."""
     called: dict[str, set[str]] = {}
     for kind in [join] if join else ("folder", "study", "accession"):
         by_name: dict[str, set[str]] = {}
         for uid, study in index.studies.items():
-            for name in _names(study, kind):
+            names = {"accession": study.accessions, "study": {uid}, "patient": study.patients, "folder": study.folders}
+            for name in names[kind]:
                 by_name.setdefault(name, set()).add(uid)
         called |= by_name  # The accession number takes precedence: it comes last.
-    column = reports.mapping.fields["id"]
+    column = reports.fields["id"]
     joined: dict[str, Row] = {}
     matches = [(row, called.get(row.values[column].removesuffix(".zip"), set())) for row in reports.table.rows]
     times = Counter(next(iter(uids)) for _, uids in matches if len(uids) == 1)
     for row, uids in matches:
+        uid = next(iter(uids), "")
         if not uids:
             ledger.drop(row.line, "", "no such scan", "no study of the archive has the number in this line")
-            continue
-        if len(uids) > 1:
+        elif len(uids) > 1:
             detail = f"{len(uids)} studies have the number in this line"
             ledger.drop(row.line, "", "several studies of one number", detail)
-            continue
-        (uid,) = uids
-        if times[uid] > 1:
+        elif times[uid] > 1:
             ledger.drop(row.line, ids[uid], "study in several rows", "nothing tells which row is right; none is used")
         else:
             joined[uid] = row
     return joined
 
 
-def _one_patient(study: ArchiveStudy, identity: str, row: Row | None, ledger: Ledger) -> bool:
-    """Whether the study belongs to one patient; otherwise it could be in two splits."""
-    if len(study.patients) > 1:
-        detail = f"its headers have {len(study.patients)} patient ids"
-        ledger.drop(row.line if row else 0, identity, "study of two patients", detail)
-    return len(study.patients) <= 1
+def _target(output: Path, identity: str) -> Path:
+    return output / "scans" / f"{identity}.nii.gz"
 
 
 def _convert(
     studies: Mapping[str, ArchiveStudy], ids: Mapping[str, str], output: Path, workers: int
 ) -> dict[str, dict]:
-    folder = output / SCANS
-    tasks = {}
-    for uid, study in studies.items():
-        target = folder / f"{ids[uid]}.nii.gz"
-        tasks[ids[uid]] = (signature(study.files), Conversion(ids[uid], study.files, target))
+    tasks = {
+        ids[uid]: (signature(study.files), Conversion(ids[uid], study.files, _target(output, ids[uid])))
+        for uid, study in studies.items()
+    }
 
     def holds(key: str, result: Mapping) -> bool:
-        return bool(result["problem"]) or (folder / f"{key}.nii.gz").is_file()
+        return bool(result["problem"]) or _target(output, key).is_file()
 
     outcomes = resume(convert, tasks, output / JOURNAL, workers, holds=holds, fatal=Exception, progress="studies")
     return {
@@ -230,21 +196,17 @@ def _convert(
     }
 
 
-def _fill(candidate: Candidate, reports: _Reports, row: Row, ledger: Ledger) -> None:
+def _fill(candidate: Candidate, reports: ColumnMapping, row: Row, ledger: Ledger) -> None:
     """Labels, split and texts of a row. The ledger gets no names of report files: they may identify the patient."""
     own = Ledger()
-    fill_from_row(candidate, reports.table, row, reports.mapping, reports.table.path.resolve().parent, own)
+    fill_from_row(candidate, row, reports, reports.table.path.resolve().parent, own)
     for entry in own.noticed:
         detail = "see this line of the table" if "file" in entry.reason else entry.detail
         ledger.notice(entry.line, entry.id, entry.reason, detail)
 
 
 def _write_key(path: Path, index: Index, ids: Mapping[str, str]) -> None:
-    """Write the study of each hash, and the damaged files, for the owner of the file alone.
-
-    Raises:
-        ValueError: if the file exists with other content. The same content is from a run that was stopped.
-    """
+    """Write the study of each hash, and the damaged files, for the owner of the file alone."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(["id", "StudyInstanceUID", "AccessionNumber", "PatientID", "folder"])
@@ -255,9 +217,9 @@ def _write_key(path: Path, index: Index, ids: Mapping[str, str]) -> None:
     writer.writerows([DAMAGED, "", "", "", str(file.path / file.member)] for file in sorted(index.damaged))
     content = text.getvalue().encode()
     if path.exists():
-        if path.read_bytes() != content:
-            raise ValueError(f"{path}: exists already with other content; choose another --key or remove it")
-        return
+        if path.read_bytes() == content:  # From a run that was stopped.
+            return
+        raise ValueError(f"{path}: exists already with other content; choose another --key or remove it")
     with atomic_path(path) as temporary:
         temporary.touch(mode=0o600)
         temporary.write_bytes(content)

@@ -35,13 +35,14 @@ _LABELS = {
 
 
 class ColumnMapping(NamedTuple):
-    """Column names of a table.
+    """A table and its column names.
 
     Attributes:
         fields: column by field of ``FIELDS``; fields without a column are absent.
         labels: column by finding; a finding without a column is unknown.
     """
 
+    table: Table
     fields: Mapping[str, str]
     labels: Mapping[str, str]
 
@@ -50,7 +51,6 @@ def map_columns(table: Table, given: Mapping[str, str]) -> ColumnMapping:
     """The columns of a table: the given ones, then those with a usual name or the name of a finding.
 
     Args:
-        table: the table.
         given: column by field, or by ``label:FINDING``.
 
     Raises:
@@ -63,8 +63,7 @@ def map_columns(table: Table, given: Mapping[str, str]) -> ColumnMapping:
         if name.startswith("label:"):
             finding = name.removeprefix("label:").strip()
             if finding.lower() not in findings:
-                problem = f"{finding!r} is not a finding; choose from {', '.join(FINDING_NAMES)}"
-                raise TableError(table.path, problem)
+                raise TableError(table.path, f"{finding!r} is not a finding; choose from {', '.join(FINDING_NAMES)}")
             labels[findings[finding.lower()]] = table.column(column, name)
         elif name in FIELDS:
             fields[name] = table.column(column, name)
@@ -76,15 +75,14 @@ def map_columns(table: Table, given: Mapping[str, str]) -> ColumnMapping:
         if name not in fields and found is not None and found not in fields.values():
             fields[name] = found
     for finding in FINDING_NAMES:
-        found = table.first_of([finding])
-        if finding not in labels and found is not None:
+        if finding not in labels and (found := table.first_of([finding])) is not None:
             labels[finding] = found
     if "id" not in fields and "image" not in fields:
         problem = f"has neither an id nor an image; name a column with --columns id=... ({', '.join(table.columns)})"
         raise TableError(table.path, problem)
     if "report" in fields and ("findings" in fields or "impression" in fields):
         fields.pop("report" if "report" not in given else "findings", None)
-    return ColumnMapping(fields, labels)
+    return ColumnMapping(table, fields, labels)
 
 
 def load_mapping(path: Path) -> dict[str, str]:
@@ -104,24 +102,18 @@ def load_mapping(path: Path) -> dict[str, str]:
     return content
 
 
-def fill_from_row(
-    candidate: Candidate, table: Table, row: Row, mapping: ColumnMapping, folder: Path, ledger: Ledger
-) -> None:
-    """Set labels, split and texts of a candidate from a row.
-
-    Args:
-        folder: paths of report files are relative to it.
-        ledger: gets a missing report.
+def fill_from_row(candidate: Candidate, row: Row, mapping: ColumnMapping, folder: Path, ledger: Ledger) -> None:
+    """Set labels, split and texts of a candidate from a row. Paths of report files are relative to ``folder``.
 
     Raises:
         TableError: if a label is not 1, 0, -1 or empty, or a split is unknown.
     """
-    candidate.labels = read_labels(table, row, mapping.labels)
+    candidate.labels = read_labels(mapping.table, row, mapping.labels)
     if word := value_of(row, mapping, "split"):
         candidate.split = split_name(word)
         if candidate.split is None:
             problem = f"line {row.line}: expected a split (training, validation or test), got {word!r}"
-            raise TableError(table.path, problem)
+            raise TableError(mapping.table.path, problem)
     candidate.findings = value_of(row, mapping, "findings") or value_of(row, mapping, "report")
     candidate.impression = value_of(row, mapping, "impression")
     if name := value_of(row, mapping, "report_file"):
@@ -154,14 +146,7 @@ def text_of(value: str) -> str:
 
 
 def read_labels(table: Table, row: Row, columns: Mapping[str, str]) -> list[int]:
-    """1, 0 or -1 (unknown) for each of the 18 findings.
-
-    Args:
-        columns: column by finding; a finding without a column is unknown.
-
-    Raises:
-        TableError: if a value is not 1, 0, -1 or empty.
-    """
+    """1, 0 or -1 (unknown, also without a column) for each of the 18 findings; a TableError for another value."""
     labels = []
     for finding in FINDING_NAMES:
         value = row.values[columns[finding]] if finding in columns else ""

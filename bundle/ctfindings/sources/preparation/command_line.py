@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bundle.ctfindings.sources.preparation.columns import load_mapping
 from bundle.ctfindings.sources.preparation.make_datalist import check_is_new, make_datalist, summary
 from bundle.ctfindings.sources.preparation.source import Source
 from bundle.ctfindings.sources.preparation.splits import DEFAULT_FRACTIONS, check_fractions
@@ -31,7 +32,7 @@ def add_table_options(parser: argparse.ArgumentParser, fields: Sequence[str]) ->
     """Add the options of a source with a table of any columns."""
     add = parser.add_argument
     known = f"fields: {', '.join(fields)}, label:FINDING"
-    add("--columns", type=field_and_column, nargs="+", default=[], metavar="FIELD=COLUMN", help=known)
+    add("--columns", type=_field_and_column, nargs="+", default=[], metavar="FIELD=COLUMN", help=known)
     add("--mapping", type=Path, metavar="JSON", help="the same as a JSON object in a file; --columns takes precedence")
     shares = "shares of training, validation and test (default: 0.8 0.1 0.1)"
     add("--fractions", type=float, nargs=3, default=list(DEFAULT_FRACTIONS), metavar="SHARE", help=shares)
@@ -50,7 +51,12 @@ def table_settings(options: argparse.Namespace) -> DatalistSettings:
     )
 
 
-def field_and_column(text: str) -> tuple[str, str]:
+def given_columns(options: argparse.Namespace) -> dict[str, str]:
+    """Column by field, from --mapping and --columns."""
+    return (load_mapping(options.mapping) if options.mapping else {}) | dict(options.columns)
+
+
+def _field_and_column(text: str) -> tuple[str, str]:
     """FIELD=COLUMN as two texts, for argparse."""
     name, sign, column = text.partition("=")
     if not sign or not name.strip() or not column.strip():

@@ -32,8 +32,8 @@ def data_card(
         ledger: what was left out and noticed.
         origin: facts about the source, such as its tables and columns and the origin of the labels.
     """
-    studies = {split: list(datalist[split]) for split in SPLITS}
-    every = [study for split in SPLITS for study in studies[split]]
+    every = [study for split in SPLITS for study in datalist[split]]
+    studies = {split: datalist[split] for split in SPLITS} | {"all": every}
     known = [facts[study["id"]] for study in every]
     reports = [text for study in every if (text := report_text(study.get("report")))]
     return {
@@ -41,10 +41,9 @@ def data_card(
         "name": datalist["name"],
         "description": datalist["description"],
         "origin": dict(origin),
-        "counts": {split: _counts(studies[split]) for split in SPLITS} | {"all": _counts(every)},
+        "counts": {split: _counts(part) for split, part in studies.items()},
         "prevalence": {
-            finding: {split: _label_counts(studies[split], index) for split in SPLITS}
-            | {"all": _label_counts(every, index)}
+            finding: {split: _label_counts(part, index) for split, part in studies.items()}
             for index, finding in enumerate(FINDING_NAMES)
         },
         "without_auc": {split: _one_sided(studies[split]) for split in SPLITS},

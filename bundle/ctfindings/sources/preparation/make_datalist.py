@@ -27,11 +27,7 @@ DATALIST, CARD, PAGE, LEDGER, JOURNAL = "datalist.json", "data_card.json", "data
 
 
 def check_is_new(folder: Path) -> None:
-    """Check that a folder contains no results.
-
-    Raises:
-        ValueError: if it does, with the first of them.
-    """
+    """Raises a ValueError that names the first of the results in a folder, if it contains any."""
     for name in (DATALIST, CARD, PAGE, LEDGER):
         if (folder / name).exists():
             raise ValueError(f"{folder / name}: exists already; choose another --output or remove it")
@@ -42,14 +38,7 @@ def make_datalist(
 ) -> tuple[Path, dict[str, Any]]:
     """Read every scan once and write the four files. A run that was stopped resumes.
 
-    Args:
-        source: the studies.
-        settings: how the datalist is made.
-        output: folder without results, see ``check_is_new``.
-        workers: number of processes.
-
-    Returns:
-        Path of the datalist, and the data card as a record.
+    Returns the path of the datalist, and the data card as a record. ``output`` must contain no results.
 
     Raises:
         ValueError: if a patient is in two splits, no study is left, or a worker was killed.

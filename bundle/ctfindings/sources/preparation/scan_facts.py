@@ -42,47 +42,40 @@ class ScanFacts:
     problem: str = ""
     kind: str = ""
     format: str = ""
-    shape: tuple[int, ...] = ()
-    spacing_mm: tuple[float, ...] = ()
+    shape: list[int] = field(default_factory=list)
+    spacing_mm: list[float] = field(default_factory=list)
     orientation: str = ""
-    extent_mm: tuple[float, ...] = ()
-    hu: tuple[float, ...] = ()
+    extent_mm: list[float] = field(default_factory=list)
+    hu: list[float] = field(default_factory=list)
     content: str = ""
     warnings: list[str] = field(default_factory=list)
 
 
-def read_facts(path: Path, stored: Mapping[str, Any] | None = None) -> ScanFacts:
-    """Read one scan as training does. An unusable scan has a ``problem`` and raises nothing.
-
-    Args:
-        path: scan file or folder.
-        stored: see ``load_scan``.
-    """
+def _read_facts(task: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
+    """The ``ScanFacts`` of a path and its ``stored``. An unusable scan has a ``problem`` and raises nothing."""
+    path, stored = task
     try:
         scan = load_scan(path, stored)
     except ScanError as error:
-        return ScanFacts(problem=_without_path(str(error), path), kind=error.kind)
+        return asdict(ScanFacts(problem=_without_path(str(error), path), kind=error.kind))
     hu, affine = scan[0].numpy(), np.asarray(scan.affine, np.float64)
     world = np.abs(affine[:3, :3]) @ np.asarray(hu.shape, np.float64)
     sample = hu[tuple(slice(None, None, max(1, size // 64)) for size in hu.shape)]
-    return ScanFacts(
+    facts = ScanFacts(
         format=str(scan.meta["source_format"]),
-        shape=tuple(int(size) for size in hu.shape),
-        spacing_mm=tuple(round(step, 4) for step in voxel_spacing(affine)),
+        shape=list(hu.shape),
+        spacing_mm=[round(step, 4) for step in voxel_spacing(affine)],
         orientation=orientation_code(affine),
-        extent_mm=tuple(round(float(size), 1) for size in world),
-        hu=tuple(round(float(value), 1) for value in np.percentile(sample, HU_PERCENTILES)),
+        extent_mm=[round(float(size), 1) for size in world],
+        hu=[round(float(value), 1) for value in np.percentile(sample, HU_PERCENTILES)],
         content=hashlib.sha256(np.ascontiguousarray(sample).tobytes()).hexdigest()[:16],
         warnings=[_without_path(str(warning), path) for warning in scan.meta["warnings"]],
     )
+    return asdict(facts)
 
 
 def _without_path(message: str, path: Path) -> str:
     return message.replace(f"{path}: ", "").replace(f"{path} ", "").replace(str(path), path.name)
-
-
-def _facts_entry(task: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
-    return asdict(read_facts(*task))
 
 
 def read_all_facts(
@@ -90,25 +83,13 @@ def read_all_facts(
 ) -> Iterator[tuple[Path, ScanFacts]]:
     """Facts of every scan, in any order. Scans in the journal whose files did not change are not read again.
 
-    Args:
-        scans: ``stored`` entry, often empty, by scan file or folder.
-        journal: JSON lines file; created if missing.
-        workers: number of processes.
-
-    Raises:
-        OSError: if the journal cannot be written; what was read stays in it.
+    ``scans`` has the ``stored`` entry, often empty, by scan file or folder.
     """
     tasks = {}
     for path, stored in scans.items():
         state = ":".join(str(number) for number in file_signature(path))
         digest = hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()[:8] if stored else ""
         tasks[str(path)] = (f"{VERSION}:{state}:{digest}", (path, dict(stored)))
-    for outcome in resume(_facts_entry, tasks, journal, workers, fatal=Exception):
-        killed = ScanFacts(problem=outcome.problem, kind="worker killed")
-        yield Path(outcome.key), killed if outcome.problem else _from_json(outcome.result)
-
-
-def _from_json(entry: Mapping[str, Any]) -> ScanFacts:
-    """Facts from the journal, where JSON has lists in place of tuples."""
-    values = {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in entry.items()}
-    return ScanFacts(**values | {"warnings": list(entry["warnings"])})
+    for outcome in resume(_read_facts, tasks, journal, workers, fatal=Exception):
+        facts = outcome.result or {"problem": outcome.problem, "kind": "worker killed"}
+        yield Path(outcome.key), ScanFacts(**facts)

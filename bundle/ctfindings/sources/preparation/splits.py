@@ -18,11 +18,7 @@ _WORDS = {
 
 
 def check_fractions(fractions: Sequence[float]) -> None:
-    """Check the shares of training, validation and test.
-
-    Raises:
-        ValueError: if they are not three numbers from 0 to 1 that add up to 1.
-    """
+    """Raises a ValueError if the shares are not three numbers from 0 to 1 that add up to 1."""
     if len(fractions) != len(SPLITS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         shown = ", ".join(f"{share:g}" for share in fractions)
         raise ValueError(f"split fractions {shown} do not add up to 1; give three, for example 0.8 0.1 0.1")
@@ -31,17 +27,11 @@ def check_fractions(fractions: Sequence[float]) -> None:
 def draw_split(patient: str, fractions: Sequence[float], seed: int = 0) -> str:
     """The split of a patient, a function of patient and seed alone: new patients never move the others.
 
-    Args:
-        patient: identifier that all scans of the patient share.
-        fractions: shares of training, validation and test; kept on average, not exactly.
-        seed: random seed of the draw.
+    ``fractions`` are the shares of training, validation and test, kept on average, not exactly.
     """
     digest = hashlib.sha256(f"{seed}\0{patient}".encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
-    for split, upper in zip(SPLITS, (fractions[0], fractions[0] + fractions[1]), strict=False):
-        if place < upper:
-            return split
-    return SPLITS[-1]
+    return SPLITS[int(place >= fractions[0]) + int(place >= fractions[0] + fractions[1])]
 
 
 def split_name(word: str) -> str | None:

@@ -72,7 +72,7 @@ def drop_copies(candidates: Sequence[Candidate], facts: Mapping[Path, ScanFacts]
     same: dict[tuple[str, tuple[int, ...]], list[Candidate]] = {}
     for candidate in candidates:
         known = facts[candidate.image]
-        same.setdefault((known.content, known.shape), []).append(candidate)
+        same.setdefault((known.content, tuple(known.shape)), []).append(candidate)
     dropped: set[str] = set()
     for copies in same.values():
         several = len({candidate.examination or candidate.id for candidate in copies}) > 1
@@ -86,18 +86,15 @@ def drop_copies(candidates: Sequence[Candidate], facts: Mapping[Path, ScanFacts]
 def study_records(
     candidates: Sequence[Candidate], settings: DatalistSettings, folder: Path, ledger: Ledger
 ) -> Iterator[dict[str, Any]]:
-    """The study record of each candidate, as ``load_datalist`` reads it.
+    """The study record of each candidate, as ``load_datalist`` reads it; paths are relative to its ``folder``.
 
-    Args:
-        candidates: studies with a usable scan.
-        settings: how the datalist is made.
-        folder: folder of the datalist; paths are relative to it where possible.
-        ledger: gets slice references that cannot be resolved.
+    The ledger gets slice references that cannot be resolved.
     """
     for candidate in candidates:
         record: dict[str, Any] = {"id": candidate.id, "patient": pseudonym(patient_of(candidate), settings.seed)}
-        record["image"] = _relative(candidate.image, folder)
-        record |= {name: _relative(path, folder) for name, path in candidate.masks.items()}
+        record |= {
+            name: _relative(path, folder) for name, path in {"image": candidate.image, **candidate.masks}.items()
+        }
         if candidate.stored:
             record["stored"] = candidate.stored
         if candidate.examination:
