@@ -17,7 +17,7 @@ COLUMNS = (
 SIZE_COLUMNS = ("Columns", "Rows", "NumberofSlices")
 
 
-def stored_of(row: Row, geometry: bool) -> Stored:
+def stored_of(row: Row, geometry: bool = True) -> Stored:
     """Rescale and affine of the raw volume of a row.
 
     Voxel (i, j, k) is column i, row j, slice k of the DICOM series. Slices follow the normal of the images, which
