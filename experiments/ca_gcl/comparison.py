@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.harness.page import write_experiment_figures, write_experiment_page, write_results
-from experiments.harness.results import experiment_results
+from experiments.ca_gcl.page import write_experiment_figures, write_experiment_page
+from experiments.ca_gcl.results import experiment_results
+from experiments.harness.page import write_results
 from experiments.harness.runs import Variant
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def compare_variants(
     title: str,
     command: str,
     settings: Mapping[str, Any],
-    resamples: int = 1000,
+    resamples: int,
 ) -> Path:
     """Runs what is missing, writes results, figures and page, and returns the page.
 

@@ -1,5 +1,4 @@
-"""Results of an experiment over seeds: each variant's numbers, differences with paired intervals, and whether
-expectations hold.
+"""Results of the comparison over seeds: numbers of each variant, paired differences, and verdicts on expectations.
 
 Shapes: R resamples, S scans, M statistics.
 """
@@ -19,6 +18,9 @@ from bundle.ctfindings.metrics.bootstrap import Bootstrap, weighted_auc
 from bundle.ctfindings.metrics.classification import FloatArray, macro_average
 from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
 from bundle.ctfindings.metrics.statistic_groups import StatisticGroup, group_record
+
+REFERENCE, TESTED = "fvlm", "ca_gcl"
+"""Variants that the expectations compare."""
 
 MEASURES: dict[str, tuple[str, str]] = {
     "macro_auc": ("scores.macro_auc", "macro AUC"),
@@ -47,10 +49,10 @@ class Expectation:
     """A claim about two variants that the numbers meet or fail.
 
     Attributes:
-        text: the claim.
-        statistic: measures of the tested and of the reference variant, by key of `MEASURES`, to one number per
+        text: The claim.
+        statistic: Measures of the tested and of the reference variant, by key of ``MEASURES``, to one number per
             resample.
-        holds: whether the number meets the claim.
+        holds: Whether the number meets the claim.
     """
 
     text: str
@@ -95,47 +97,41 @@ EXPECTATIONS: tuple[Expectation, ...] = (
         lambda value, low, high: high < 0,
     ),
 )
-"""Of `ca_gcl` against `fvlm`, each over the mean of the seeds."""
+"""Expected of ``ca_gcl`` against ``fvlm``, each over the mean of the seeds."""
 
 
 def experiment_results(
     evaluations: Mapping[str, Mapping[int, Path]],
     titles: Mapping[str, str],
     settings: Mapping[str, Any],
-    reference: str = "fvlm",
-    tested: str = "ca_gcl",
-    resamples: int = 1000,
-    seed: int = 0,
+    resamples: int,
 ) -> dict[str, Any]:
     """The content of ``results.json``.
 
-    Intervals are of the mean over the seeds, by patient: all variants and seeds were scored on the same scans and see
-    the same resamples. The spread over seeds stands beside them.
+    Intervals are bootstrap intervals by patient of the mean over the seeds. All variants and seeds are scored on the
+    same scans and use the same resamples. The SD over the seeds is reported separately.
 
     Args:
-        evaluations: folder of the evaluation of each variant and seed.
-        titles: of the variants.
-        settings: of the experiment, kept in the results.
-        reference: variant the others are compared with.
-        tested: variant the expectations are about.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        evaluations: Folder of the evaluation of each variant and seed.
+        titles: Titles of the variants.
+        settings: Settings of the experiment, kept in the results.
+        resamples: Bootstrap resamples.
 
     Raises:
-        ValueError: runs were scored on different scans.
+        ValueError: Runs were scored on different scans.
     """
     answers = {
         name: {run: Diagnostics.load(path / DIAGNOSTICS_FILE) for run, path in runs.items()}
         for name, runs in evaluations.items()
     }
-    first = next(iter(answers[reference].values()))
+    first = next(iter(answers[REFERENCE].values()))
     for name, runs in answers.items():
         for run, given in runs.items():
             if given.ids.tolist() != first.ids.tolist():
                 raise ValueError(
-                    f"{evaluations[name][run]}: was scored on other scans than {reference}; run both on one datalist"
+                    f"{evaluations[name][run]}: was scored on other scans than {REFERENCE}; run both on one datalist"
                 )
-    bootstrap = Bootstrap(first.patients.tolist(), resamples, seed)
+    bootstrap = Bootstrap(first.patients.tolist(), resamples, seed=0)
     measured = {name: {run: _measures(given) for run, given in runs.items()} for name, runs in answers.items()}
     over_seeds = {name: _mean_over([measured[name][run] for run in runs]) for name, runs in answers.items()}
     unit = np.ones((1, len(bootstrap.patients)))
@@ -154,23 +150,23 @@ def experiment_results(
             for name, runs in answers.items()
         },
         "differences": {
-            name: group_record(_difference(over_seeds[name], over_seeds[reference]), bootstrap)
+            name: group_record(_difference(over_seeds[name], over_seeds[REFERENCE]), bootstrap)
             for name in answers
-            if name != reference
+            if name != REFERENCE
         },
-        "reference": reference,
-        "tested": tested,
+        "reference": REFERENCE,
+        "tested": TESTED,
         "expectations": [],
     }
-    if tested in over_seeds:
+    if TESTED in over_seeds:
         results["expectations"] = [
-            _checked(expectation, over_seeds[tested], over_seeds[reference], bootstrap) for expectation in EXPECTATIONS
+            _checked(expectation, over_seeds[TESTED], over_seeds[REFERENCE], bootstrap) for expectation in EXPECTATIONS
         ]
     return results
 
 
 def _measures(answers: Diagnostics) -> StatisticGroup:
-    """`MEASURES` of one run; NaN where its studies lack the input."""
+    """``MEASURES`` of one run; NaN where its studies lack the input."""
     parts = {**statistic_groups(answers), "scores": _macro_auc(answers)}
     wanted = [statistic.partition(".")[::2] for statistic, _ in MEASURES.values()]
 

@@ -1,0 +1,141 @@
+"""The page of the comparison: its figures, and a Markdown page written from ``results.json`` alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bundle.ctfindings.evaluation.classification_figures import plot_wordings, wording_auc
+from bundle.ctfindings.evaluation.diagnostics import DIAGNOSTICS_FILE, Diagnostics
+from bundle.ctfindings.evaluation.diagnostics_record import collapse_histograms
+from bundle.ctfindings.evaluation.plots import plot_cosine_histograms
+from bundle.ctfindings.files.atomic_write import atomic_path
+from experiments.harness.page import VARIANTS_FIGURE, locked_tower_sentence, write_page
+from experiments.harness.variants_plot import plot_variants
+
+
+def write_experiment_figures(
+    folder: Path, results: Mapping[str, Any], evaluations: Mapping[str, Mapping[int, Path]]
+) -> None:
+    """Writes ``similarity.png``, ``wordings.png`` (first seed) and ``variants.png`` (all seeds).
+
+    Args:
+        folder: Folder of the page.
+        results: Content of ``results.json``, from ``experiment_results``.
+        evaluations: Folder of the evaluation of each variant and seed.
+    """
+    shown = [name for name in ("initial", results["reference"], results["tested"]) if name in evaluations]
+    answers = {name: Diagnostics.load(next(iter(evaluations[name].values())) / DIAGNOSTICS_FILE) for name in shown}
+    with atomic_path(folder / "similarity.png") as path:
+        plot_cosine_histograms({name: collapse_histograms(given) for name, given in answers.items()}, path)
+    compared = [name for name in (results["reference"], results["tested"]) if name in answers]
+    with atomic_path(folder / "wordings.png") as path:
+        plot_wordings({name: wording_auc(answers[name]) for name in compared}, path)
+    with atomic_path(folder / VARIANTS_FIGURE) as path:
+        plot_variants(results, path)
+
+
+def write_experiment_page(folder: Path, title: str, command: str) -> Path:
+    """Writes ``README.md`` from ``results.json`` and, if it exists, ``notes.md``.
+
+    Args:
+        folder: Folder with ``results.json`` and the figures.
+        title: Title of the page.
+        command: Command that produced the results.
+    """
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    reference, tested = results["reference"], results["tested"]
+    seeds = sorted({seed for variant in results["variants"].values() for seed in variant["seeds"]}, key=int)
+    counts = results["settings"].get("studies", {})
+    lines = [
+        f"# {title}",
+        "",
+        "## Experiment",
+        "",
+        "The command below writes the rest of this page from [results.json](results.json).",
+        "",
+        "```",
+        command,
+        "```",
+        "",
+        locked_tower_sentence(results["settings"])
+        + f"Trained on {counts.get('training', '?')} scans, calibrated on {counts.get('validation', '?')}, "
+        f"scored on {results['scans']}; "
+        f"seeds {', '.join(seeds)}. Intervals: 95 % percentile bootstrap by patient of the mean over the seeds, "
+        f"{results['bootstrap']['resamples']} resamples, the same for all variants. The measures are defined in "
+        "[diagnostics.md](../../diagnostics.md).",
+        "",
+        "## Expectations",
+        "",
+        f"Of `{tested}` against `{reference}`.",
+        "",
+        "| expectation | value | interval | |",
+        "|---|---:|:---:|---|",
+        *[
+            f"| {row['text'].replace('|', chr(92) + '|')} | {_cell(row['value'])} "
+            f"| {_interval(row['interval'])} | {_verdict(row['met'])} |"
+            for row in results["expectations"]
+        ],
+        "",
+        "## Variants",
+        "",
+        *[f"- `{name}`: {variant['title']}" for name, variant in results["variants"].items()],
+        "",
+        "Mean over the seeds, SD over the seeds in brackets.",
+        "",
+        "| measure | " + " | ".join(f"`{name}`" for name in results["variants"]) + " |",
+        "|---|" + "---:|" * len(results["variants"]),
+        *[
+            f"| {words.replace('|', chr(92) + '|')} | "
+            + " | ".join(
+                _with_sd(variant["mean"][key], variant["sd_over_seeds"][key])
+                for variant in results["variants"].values()
+            )
+            + " |"
+            for key, words in results["measures"].items()
+        ],
+        "",
+        f"## Differences from `{reference}`",
+        "",
+        "Bold where the interval excludes zero.",
+        "",
+        "| measure | " + " | ".join(f"`{name}`" for name in results["differences"]) + " |",
+        "|---|" + ":---:|" * len(results["differences"]),
+        *[
+            f"| {words} | " + " | ".join(_difference(row, key) for row in results["differences"].values()) + " |"
+            for key, words in results["measures"].items()
+        ],
+        "",
+        "## Figures",
+        "",
+        "![Cosines of text embeddings](similarity.png)",
+        "",
+        "![AUC by wording](wordings.png)",
+        "",
+        f"![Measures by variant, a dot for each seed]({VARIANTS_FIGURE})",
+    ]
+    return write_page(folder, lines)
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}" if abs(value) < 0.1 else f"{value:.3f}"
+
+
+def _interval(limits: list[float | None]) -> str:
+    return f"{_cell(limits[0])} to {_cell(limits[1])}"
+
+
+def _with_sd(value: float | None, spread: float | None) -> str:
+    return _cell(value) + (f" ({_cell(spread)})" if spread is not None else "")
+
+
+def _difference(row: Mapping[str, Any], key: str) -> str:
+    low, high = row[f"{key}_interval"]
+    text = f"{_cell(row[key])} ({_interval([low, high])})"
+    return f"**{text}**" if low is not None and (low > 0 or high < 0) else text
+
+
+def _verdict(met: bool | None) -> str:
+    return "not measured" if met is None else "met" if met else "**not met**"
