@@ -151,7 +151,10 @@ def tiny() -> PublishedCheckpoint:
         "nowhere",
         "no paper",
         "none stated",
-        [MappedTensor("a.weight", (2, 3), "image.a"), MappedTensor("b", (), "scorer.b")],
+        [
+            MappedTensor("a.weight", {(2, 3): Tensor.float}, "image.a"),
+            MappedTensor("b", {(): Tensor.float}, "scorer.b"),
+        ],
         {},
         {},
         "model.",

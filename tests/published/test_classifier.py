@@ -44,12 +44,10 @@ def small_fvlm() -> PublishedClassifier:
     return PublishedClassifier(encoder, FvlmScorer(), TEMPLATES, ORGAN, {"Lung nodule": "Nodule"}).eval()
 
 
-def small_radfinder(progress: bool = False) -> PublishedClassifier:
+def small_radfinder() -> PublishedClassifier:
     torch.manual_seed(0)
     tower = WindowEncoder(window=(8, 8, 4), patch=(4, 4, 2), width=12, depth=2, heads=2, perceptron=16)
-    encoder = RadFinderImageEncoder(
-        tower, ScanCombiner(12, 1, 2, 16), embedding=8, hidden=16, bottleneck=8, progress=progress
-    )
+    encoder = RadFinderImageEncoder(tower, ScanCombiner(12, 1, 2, 16), embedding=8, hidden=16, bottleneck=8)
     scorer = FindingScorer(row_scale=1.0, tokens=False)
     return PublishedClassifier(encoder, scorer, TEMPLATES, dict.fromkeys(FINDING_NAMES, "thorax")).eval()
 
@@ -156,7 +154,7 @@ def test_radfinder_answers_on_the_whole_scan_and_its_maps_lie_on_window_columns(
 
 
 def test_windows_in_one_pass_or_one_by_one_are_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    classifier = small_radfinder(progress=True)
+    classifier = small_radfinder()
     image = image_of((16, 16, 8)).as_tensor()
     with torch.no_grad():
         single = classifier.image.encode_scan(image)

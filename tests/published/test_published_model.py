@@ -41,9 +41,7 @@ def fvlm_like() -> PublishedClassifier:
 def radfinder_like() -> PublishedClassifier:
     torch.manual_seed(0)
     tower = WindowEncoder(window=(8, 8, 8), patch=(4, 4, 4), width=12, depth=1, heads=2, perceptron=16)
-    encoder = RadFinderImageEncoder(
-        tower, ScanCombiner(12, 1, 2, 16), embedding=8, hidden=16, bottleneck=8, progress=False
-    )
+    encoder = RadFinderImageEncoder(tower, ScanCombiner(12, 1, 2, 16), embedding=8, hidden=16, bottleneck=8)
     scorer = FindingScorer(row_scale=1.0, tokens=False)
     templates = {"T3": ("There is {a}.", "There is no {a}."), "T7": ("{a} is present.", "{a} is not present.")}
     return PublishedClassifier(encoder, scorer, templates, dict.fromkeys(FINDING_NAMES, "thorax"))

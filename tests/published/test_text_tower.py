@@ -39,7 +39,7 @@ def test_the_text_of_fvlm_is_the_first_token_without_token_types(cxr_bert: str) 
         "intermediate_size": 16,
         "vocab_size": 200,
     }
-    tower = fvlm_text_tower(cxr_bert, embedding=8, **sizes).eval()
+    tower = fvlm_text_tower(cxr_bert, **sizes).eval()
     for parameter in tower.parameters():
         nn.init.normal_(parameter, std=0.3)
     tower.trunk.embeddings.token_type_embeddings.weight.data.zero_()

@@ -1,39 +1,35 @@
-"""The tensors of a published checkpoint, and their conversion: each one is mapped, dropped by a rule, or an error."""
+"""Conversion of a published checkpoint: each of its tensors is mapped, dropped by a rule, or an error."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-Transform = tuple[tuple[int, ...], Callable[[Tensor], Tensor]]
-"""The shape of a tensor in the published file, and the function that brings it into our layout."""
+Layouts = Mapping[tuple[int, ...], Callable[[Tensor], Tensor]]
+"""Shapes that a tensor may have in the published file, each with the function that brings it into our layout."""
 
 SHOWN = 3
 """Number of tensors that an error names before it counts the rest."""
 
 
-@dataclass(frozen=True)
-class MappedTensor:
-    """A tensor that the published file must contain.
-
-    Attributes:
-        name: Name in the published file.
-        shape: Shape in the published file.
-        target: Name in the bundle checkpoint.
-        transform: Brings the tensor into our layout; None copies it.
-        alternative: A second shape that is accepted, with its own transform.
-    """
+class MappedTensor(NamedTuple):
+    """A tensor ``name`` that the published file must contain, and its name ``target`` in the bundle checkpoint."""
 
     name: str
-    shape: tuple[int, ...]
+    layouts: Layouts
     target: str
-    transform: Callable[[Tensor], Tensor] | None = None
-    alternative: Transform | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The first shape that is accepted."""
+        return next(iter(self.layouts))
 
 
 @dataclass(frozen=True)
@@ -41,11 +37,8 @@ class PublishedCheckpoint:
     """Origin, licence and tensors of a published checkpoint.
 
     Attributes:
-        name: Name of the model.
         source: Where its authors publish it.
-        paper: URL of the paper.
         licence: Licence of the weights, in plain words.
-        mapping: Tensors that are converted.
         dropped: Reason for each pattern of tensor names that are left out; patterns match the whole name.
         added: Tensors of the bundle checkpoint that the published file does not contain.
         prefix: Prefix that all names of the file may have.
@@ -67,8 +60,8 @@ class Converted:
 
     Attributes:
         state: Tensors by name, as ``load_checkpoint`` reads them.
-        source: Origin: model, source, paper, licence, and file and sha256 when read from a file.
-        dropped: Names of the dropped tensors, with the reason.
+        source: model, source, paper and licence; file and sha256 when read from a file.
+        dropped: Reason for each dropped tensor, by name.
     """
 
     state: dict[str, Tensor]
@@ -76,32 +69,34 @@ class Converted:
     dropped: dict[str, str]
 
 
-def map_tensors(
+def read_format(
+    table: Path,
     parts: Mapping[str, nn.Module],
-    names: Mapping[str, str],
+    bank: nn.Module,
     added: Mapping[str, Tensor],
-    transforms: Mapping[str, Transform] | None = None,
-    alternatives: Mapping[str, Transform] | None = None,
-) -> list[MappedTensor]:
-    """Maps every tensor of a network to its name in the published file.
+    layouts: Mapping[str, Layouts],
+) -> PublishedCheckpoint:
+    """The format of a checkpoint, with every tensor of a network mapped to its name in the published file.
 
     Args:
+        table: TOML file with fields of ``PublishedCheckpoint``, and ``names``: patterns of our names and what replaces
+            them, applied in order.
         parts: Parts of the network by their name in the bundle checkpoint; the meta device is enough.
-        names: Regular expressions of our names and what replaces them, applied one after the other.
-        added: Tensors that the file does not contain.
-        transforms: Tensors that the file stores in another layout, by our name.
-        alternatives: Second layouts that are accepted, by our name.
+        bank: Prompt bank of the network, which no published file contains.
+        added: Other tensors that the file does not contain.
+        layouts: Shapes and conversions of the tensors that the file stores in another layout, by our name.
     """
+    fields = tomllib.loads(table.read_text(encoding="utf-8"))
+    names = fields.pop("names")
     mapping = []
     for target, tensor in nn.ModuleDict(dict(parts)).state_dict().items():
-        if target in added:
-            continue
         name = target
         for pattern, replacement in names.items():
             name = re.sub(pattern, replacement, name)
-        shape, transform = (transforms or {}).get(target, (tuple(tensor.shape), None))
-        mapping.append(MappedTensor(name, shape, target, transform, (alternatives or {}).get(target)))
-    return mapping
+        if target not in added:
+            mapping.append(MappedTensor(name, layouts.get(target, {tuple(tensor.shape): Tensor.float}), target))
+    prompts = {f"bank.{name}": value for name, value in bank.state_dict().items()}
+    return PublishedCheckpoint(**fields, mapping=mapping, added={**added, **prompts})
 
 
 def convert_tensors(checkpoint: PublishedCheckpoint, tensors: Mapping[str, Tensor], path: str | Path) -> Converted:
@@ -115,43 +110,35 @@ def convert_tensors(checkpoint: PublishedCheckpoint, tensors: Mapping[str, Tenso
     dropped = _check(checkpoint, tensors, path)
     state = dict(checkpoint.added)
     for entry in checkpoint.mapping:
-        tensor, transform = tensors[entry.name], entry.transform
-        if entry.alternative and tuple(tensor.shape) == entry.alternative[0]:
-            transform = entry.alternative[1]
-        state[entry.target] = (transform(tensor).contiguous() if transform else tensor).float()
+        tensor = tensors[entry.name]
+        state[entry.target] = entry.layouts[tuple(tensor.shape)](tensor).float()
     source = {key: getattr(checkpoint, key) for key in ("source", "paper", "licence")}
     return Converted(state, {"model": checkpoint.name, **source}, dropped)
 
 
 def _check(checkpoint: PublishedCheckpoint, tensors: Mapping[str, Tensor], path: str | Path) -> dict[str, str]:
-    """Names and reasons of the dropped tensors of a file that fits; raises otherwise."""
+    """Reasons for the dropped tensors of a file that fits; raises otherwise."""
     expected = {entry.name: entry for entry in checkpoint.mapping}
     missing = [f"{name} {entry.shape}" for name, entry in expected.items() if name not in tensors]
     dropped, unexpected, reshaped = {}, [], []
     for name, tensor in tensors.items():
         shape = tuple(tensor.shape)
         if name in expected:
-            entry = expected[name]
-            allowed = [entry.shape, *([entry.alternative[0]] if entry.alternative else [])]
-            if shape not in allowed:
+            if shape not in (allowed := expected[name].layouts):
                 reshaped.append(f"{name} has shape {shape}, expected {' or '.join(map(str, allowed))}")
         elif reason := next((why for rule, why in checkpoint.dropped.items() if re.fullmatch(rule, name)), None):
             dropped[name] = reason
         else:
             unexpected.append(f"{name} {shape}")
-    problems = [
-        *([f"missing {_listed(missing)}"] if missing else []),
-        *([f"unexpected {_listed(unexpected)}"] if unexpected else []),
-        *([_listed(reshaped)] if reshaped else []),
-    ]
-    if not problems:
+    groups = {"missing ": missing, "unexpected ": unexpected, "": reshaped}
+    if not any(groups.values()):
         # A sum needs no memory, and is finite where all values are.
-        damaged = [
+        groups["values that are not finite real numbers in "] = [
             name
             for name in expected
             if not tensors[name].is_floating_point() or not bool(tensors[name].sum(dtype=torch.float64).isfinite())
         ]
-        problems = [f"values that are not finite real numbers in {_listed(damaged)}"] if damaged else []
+    problems = [start + _listed(names) for start, names in groups.items() if names]
     if problems:
         raise ValueError(
             f"{path}: not a checkpoint of {checkpoint.name}: {'; '.join(problems)}; "

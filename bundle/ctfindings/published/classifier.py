@@ -1,7 +1,4 @@
-"""A published model as a classifier, with its own prompts and its own anatomy for each finding it scores.
-
-Shapes: T templates, C findings, E embedding.
-"""
+"""A published model as a classifier, with its own prompts and its own anatomy for each finding it scores."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bundle.ctfindings.anatomy import THORAX, anatomy_index
 from bundle.ctfindings.findings import FINDING_NAMES, finding_index
@@ -30,7 +27,7 @@ class PublishedClassifier(ZeroShotClassifier):
         phrases: Text for ``{a}`` where it differs from the name of the finding.
 
     Raises:
-        ValueError: Unknown finding or anatomy, or no templates.
+        ValueError: A finding or anatomy is unknown, or there are no templates.
     """
 
     def __init__(
@@ -54,7 +51,7 @@ class PublishedClassifier(ZeroShotClassifier):
         self.finding_anatomy = torch.tensor([rows.get(column, THORAX) for column in range(len(FINDING_NAMES))])
 
     def prompt_texts(self) -> list[str]:
-        """The prompts in the order of ``bank.prompts`` ``[C, 2, T]``, positive before negative."""
+        """The prompts in the order of ``bank.prompts``: C findings, positive before negative, T templates."""
         return [
             self.templates[name][polarity].format(a=self.phrases.get(finding, finding))
             for finding in FINDING_NAMES
@@ -65,8 +62,7 @@ class PublishedClassifier(ZeroShotClassifier):
     @torch.no_grad()
     def fill_prompts(self, text: TextEncoder) -> None:
         """Encodes the prompts with the text tower of the same checkpoint."""
-        prompts: Tensor = text(self.prompt_texts(), "prompt")
-        self.bank.prompts.copy_(prompts.view(self.bank.prompts.shape))
+        self.bank.prompts.copy_(text(self.prompt_texts(), "prompt").view(self.bank.prompts.shape))
 
     def warnings(self, found: Sequence[bool]) -> list[str]:
         """A line for each missing anatomy, one for the findings that are not scored, and one for the thresholds."""

@@ -1,4 +1,4 @@
-"""Reads a published checkpoint from disk and writes it as a bundle checkpoint."""
+"""Conversion of a published checkpoint file to a bundle checkpoint file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import cast
 
 import torch
 from monai.bundle import ConfigParser
@@ -43,11 +44,11 @@ def convert_to_bundle(
 ) -> tuple[Converted, str]:
     """Converts a published checkpoint and writes it as a bundle checkpoint, completely or not at all.
 
-    The file contains ``model`` (tensors by name) and ``source`` (model, paper, source, licence, file, sha256) as text.
+    The file contains ``model`` and ``source``, the ``state`` and ``source`` of ``Converted``.
 
     Args:
         name: ``fvlm`` or ``radfinder``.
-        checkpoint: Published file or folder.
+        checkpoint: Published file or folder, see ``convert_checkpoint``.
         output: File to write.
         text_encoder: Folder or hub name of the text encoder, for its tokenizer. Without it the prompts are not encoded.
 
@@ -65,8 +66,7 @@ def convert_to_bundle(
     try:
         with atomic_path(output) as temporary:
             torch.save({"model": converted.state, "source": converted.source}, temporary)
-    # torch.save raises RuntimeError when the disk is full.
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: the disk is full.
         reason = " ".join(str(error).split())[:150]
         raise ValueError(f"{output}: cannot be written ({reason}); free some space or use another folder") from error
     return converted, sha256_of(output)
@@ -76,8 +76,8 @@ def convert_checkpoint(checkpoint: PublishedCheckpoint, path: str | Path) -> Con
     """Reads and converts a published checkpoint; nothing in it is executed.
 
     Args:
-        checkpoint: Its format.
-        path: File of ``torch.save``, safetensors file, or folder with safetensors files, in shards or not.
+        checkpoint: Format of the checkpoint.
+        path: File of ``torch.save``, safetensors file, or folder with safetensors files.
 
     Raises:
         ValueError: The file cannot be read, or its tensors do not fit; see ``convert_tensors``.
@@ -97,22 +97,19 @@ def _prompts(name: str, converted: Converted, text_encoder: str) -> Tensor:
     state = {key.removeprefix("text."): value for key, value in converted.state.items() if key.startswith("text.")}
     text.load_state_dict(state, assign=True)
     classifier.fill_prompts(text)
-    prompts: Tensor = classifier.bank.prompts
-    return prompts
+    return cast(Tensor, classifier.bank.prompts)
 
 
 def _files(path: Path) -> list[Path]:
-    """The files of a download."""
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise ValueError(f"{path}: file not found; give the downloaded checkpoint")
     index = path / "model.safetensors.index.json"
     if not index.is_file():
-        files = sorted(path.glob("*.safetensors"))
-        if not files:
-            raise ValueError(f"{path}: contains no .safetensors file; give the download folder or the checkpoint file")
-        return files
+        if files := sorted(path.glob("*.safetensors")):
+            return files
+        raise ValueError(f"{path}: contains no .safetensors file; give the download folder or the checkpoint file")
     try:
         named = {path / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -24,11 +24,11 @@ class PublishedModel:
     """Scores scans as in inference, with the mask of each study if it has one.
 
     Args:
-        network: the published classifier.
-        ckpt_path: its converted checkpoint.
-        text_tower: makes its text tower; called if the checkpoint has no prompt embeddings.
-        preprocessing: image pipeline of the model.
-        device: device of the network.
+        network: Published classifier.
+        ckpt_path: Its converted checkpoint.
+        text_tower: Makes its text tower; called if the checkpoint has no prompt embeddings.
+        preprocessing: Image pipeline of the model.
+        device: Device of the network.
     """
 
     def __init__(
@@ -46,20 +46,16 @@ class PublishedModel:
         self.not_scored = tuple(name for name, wanted in scored if not wanted)
 
     def load(self) -> None:
-        """Loads the checkpoint.
-
-        Raises:
-            ValueError: it does not fit the network.
-        """
+        """Loads the checkpoint; ``ValueError`` if it does not fit the network."""
         self.network.to(self.device).eval()
         load_classifier(self.network, self.ckpt_path, text_tower=self.text_tower)
 
     @torch.inference_mode()
     def score(self, studies: Sequence[dict[str, Any]], name: str) -> ZeroShotScores:
-        """Scores of studies from ``load_datalist``, in their order; `name` labels the progress bar.
+        """Scores of studies from ``load_datalist``, in their order; ``name`` labels the progress bar.
 
         Raises:
-            ValueError: a scan has no mask and the model needs one.
+            ValueError: A scan has no mask and the model needs one.
         """
         logits, template_logits, valid = [], [], []
         for study in tqdm(studies, desc=name, unit="scan"):

@@ -1,6 +1,6 @@
 """Text tower of a published model: its weights come from the checkpoint, only its tokenizer from a folder or the hub.
 
-No code of that folder is executed. Shapes: n texts, L tokens, d width of a token, E embedding.
+Shapes: n texts, L tokens, d width of a token, E embedding.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from bundle.ctfindings.networks.text.text_tower import check_texts
 
+BATCH_SIZE = 16
+"""Texts per pass."""
+
 
 class PublishedTextTower(nn.Module):
     """A transformers encoder with one or two heads, with the interface of ``TextTower``.
@@ -25,12 +28,9 @@ class PublishedTextTower(nn.Module):
             ``snippet``, optionally ``snippet_head``.
         pooling: ``cls`` (first token) or ``last`` token.
         max_tokens: Number of tokens after which a text is cut off.
-        batch_size: Texts per pass.
     """
 
-    def __init__(
-        self, tokenizer: Any, network: nn.ModuleDict, pooling: str, max_tokens: int = 512, batch_size: int = 16
-    ) -> None:
+    def __init__(self, tokenizer: Any, network: nn.ModuleDict, pooling: str, max_tokens: int = 512) -> None:
         super().__init__()
         self.tokenizer = tokenizer
         self.trunk, self.head = network["trunk"], network["head"]
@@ -39,9 +39,7 @@ class PublishedTextTower(nn.Module):
         self.register_buffer(
             "snippet_head_trained", torch.tensor(["snippet_head" in network], dtype=torch.uint8), persistent=False
         )
-        self.pooling = pooling
-        self.max_tokens = max_tokens
-        self.batch_size = batch_size
+        self.pooling, self.max_tokens = pooling, max_tokens
 
     def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Features ``[n, d]`` from hidden states ``[n, L, d]`` and the mask of real tokens ``[n, L]``."""
@@ -56,8 +54,8 @@ class PublishedTextTower(nn.Module):
         device = next(self.trunk.parameters()).device
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         parts = []
-        for start in range(0, len(order), self.batch_size):
-            chunk = [texts[index] for index in order[start : start + self.batch_size]]
+        for start in range(0, len(order), BATCH_SIZE):
+            chunk = [texts[index] for index in order[start : start + BATCH_SIZE]]
             batch = self.tokenizer(
                 chunk, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
             ).to(device)
@@ -77,12 +75,12 @@ class PublishedTextTower(nn.Module):
 
 
 def load_tokenizer(folder: str, vocabulary: int, file: str, kind: type[Any] = AutoTokenizer) -> PreTrainedTokenizerBase:
-    """The tokenizer of a text encoder.
+    """The tokenizer of a text encoder; no code in its folder is executed.
 
     Args:
         folder: Folder or hub name of the encoder.
         vocabulary: Rows of the encoder's embedding table.
-        file: Where the vocabulary is stored, for error messages.
+        file: File of the vocabulary, for error messages.
         kind: Tokenizer class.
 
     Raises:

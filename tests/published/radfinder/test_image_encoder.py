@@ -70,7 +70,7 @@ class Pack:
         model = replace(model, mapping=[entry for entry in model.mapping if not entry.name.startswith("backbone_text")])
         state = convert_tensors(model, published, "formula").state
         with torch.device("meta"):
-            self.image = RadFinderImageEncoder(WindowEncoder(), ScanCombiner(), progress=False)
+            self.image = RadFinderImageEncoder(WindowEncoder(), ScanCombiner())
             self.text_head, self.snippet_head = ProjectionHead(1024), ProjectionHead(1024)
         for prefix, module in (
             ("image.", self.image),

@@ -22,6 +22,9 @@ from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
 from bundle.ctfindings.networks.image.pooling import depth_rows, token_membership
 from bundle.ctfindings.networks.image.vit_tower import VisionTransformerTower
 
+EMBEDDING = 256
+"""Size E of fVLM's shared space."""
+
 ORGANS = ("lung", "heart", "esophagus", "aorta")
 """fVLM's organs in its order: the first rows of ``ANATOMIES``."""
 
@@ -42,13 +45,12 @@ class FvlmImageEncoder(nn.Module):
     def __init__(
         self,
         tower: VisionTransformerTower,
-        embedding: int = 256,
+        embedding: int = EMBEDDING,
         heads: int = 4,
         window: Sequence[int] = (352, 288, 112),
     ) -> None:
         super().__init__()
-        self.tower = tower
-        self.embedding = embedding
+        self.tower, self.embedding = tower, embedding
         self.multiple = tower.multiple
         self.depth_patch = tower.stride[2]
         self.window = tuple(int(size) for size in window)
@@ -67,8 +69,8 @@ class FvlmImageEncoder(nn.Module):
             Features ``[B, O, d]``, undefined for an organ without tokens, and whether it has any, bool ``[B, O]``.
         """
         valid = membership.any(dim=1)
-        forbidden = ~(membership | ~valid.unsqueeze(1)).transpose(1, 2)
         query = self.query.expand(len(tokens), -1, -1)
+        forbidden = (~membership & valid.unsqueeze(1)).transpose(1, 2)
         forbidden = forbidden.repeat_interleave(self.attention.num_heads, dim=0)
         pooled, _ = self.attention(query, tokens, tokens, attn_mask=forbidden, need_weights=False)
         return pooled, valid
@@ -88,21 +90,11 @@ class FvlmImageEncoder(nn.Module):
         values = self.attention.out_proj(F.linear(torch.stack(list(levels)).mean(dim=0), weight, bias))
         return self.project(values.unsqueeze(-2).expand(*values.shape[:-1], len(ORGANS), width))
 
-    def forward(
-        self, image: Tensor, membership: Tensor | None = None, membership_known: Tensor | None = None
-    ) -> ImageEmbedding:
-        """Encodes a batch of windows.
-
-        Args:
-            image: ``[B, 1, X, Y, Z]`` in [0, 1].
-            membership: Tokens of each anatomy from a mask, bool ``[B, N, K]``; all tokens by default.
-            membership_known: Anatomies that the mask covers, bool ``[B, K]``; all by default.
-        """
+    def forward(self, image: Tensor, membership: Tensor | None = None) -> ImageEmbedding:
+        """Encodes windows ``[B, 1, X, Y, Z]`` in [0, 1] with bool membership ``[B, N, K]``, by default all tokens."""
         levels, grids = self.tower(image)
         if membership is None:
             membership = image.new_ones(*levels[0].shape[:2], len(ANATOMIES), dtype=torch.bool)
-        if membership_known is not None:
-            membership = membership & membership_known.unsqueeze(1)
         organs = membership[:, :, : len(ORGANS)]
         pooled, valid = self.pool(torch.cat(levels, dim=1), organs.repeat(1, len(levels), 1))
         rows = self.project(pooled) * valid.unsqueeze(-1)
@@ -166,17 +158,14 @@ class FvlmImageEncoder(nn.Module):
 
 
 class FvlmScorer(nn.Module):
-    """fVLM's logit of a pair of prompts: the difference of their similarities, divided by a temperature.
+    """fVLM's logit of a pair of prompts: the difference of their similarities, divided by a learned temperature.
 
     Its sigmoid is the softmax over both similarities. The logit of a missing organ is ``NOT_SCORED``.
-
-    Args:
-        temperature: The learned temperature, overwritten by the checkpoint.
     """
 
-    def __init__(self, temperature: float = 0.07) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.temperature = nn.Parameter(torch.tensor(temperature))
+        self.temperature = nn.Parameter(torch.tensor(0.07))
 
     def forward(
         self, anatomy: Tensor, anatomy_valid: Tensor, field: Tensor, membership: Tensor, delta: Tensor, rows: Tensor
@@ -199,8 +188,7 @@ def organ_window(mask: Tensor, least: Sequence[int]) -> tuple[slice, ...]:
     """
     window = []
     for axis, minimum in enumerate(least):
-        others = [other for other in range(3) if other != axis]
-        slices = torch.nonzero(mask.any(dim=others[1]).any(dim=others[0]))[:, 0]
+        slices = torch.nonzero(mask.movedim(axis, 0).flatten(1).any(dim=1))
         first, last = int(slices[0]), int(slices[-1])
         size, extent = max(minimum, last - first), mask.shape[axis]
         start = max(0, (first + last) // 2 - size // 2)

@@ -23,7 +23,9 @@ from monai.transforms import (
     Transform,
 )
 
+from bundle.ctfindings.anatomy import ANATOMIES, anatomy_index
 from bundle.ctfindings.data.transforms import LoadScand
+from bundle.ctfindings.published.fvlm.image_encoder import ORGANS
 
 
 def fvlm_pipeline(
@@ -31,29 +33,24 @@ def fvlm_pipeline(
     hu_window: Sequence[float] = (-1150.0, 350.0),
     margin: Sequence[int] = (20, 20, 5),
     least: Sequence[int] = (352, 256, 112),
-    organs: Sequence[int] = (1, 2, 3, 4),
     mapping: Mapping[int, str] | Mapping[str, str] | str = "ctfindings",
 ) -> list[Transform]:
-    """fVLM's transforms for ``Compose``.
+    """fVLM's transforms; they give ``image`` in [0, 1], float32, and ``anatomy``, uint8, both ``[1, X, Y, Z]``.
 
     Args:
         spacing: mm along X, Y, Z. Sizes are rounded down, as published, so the true spacing is slightly larger.
         hu_window: HU that are mapped to 0 and 1.
         margin: Voxels along X, Y, Z around the bounding box of the organs. A scan without a mask is not cropped.
         least: Voxels along X, Y, Z to which a smaller scan is padded with zeros on both sides.
-        organs: Mask ids of the organs.
         mapping: Label ids of the anatomy masks, see ``load_anatomy_mask``.
-
-    Returns:
-        Transforms that give ``image`` [1, X, Y, Z], float32 in [0, 1], and ``anatomy`` [1, X, Y, Z], uint8.
     """
     keys = ("image", "anatomy")
     return [
         LoadScand("image", "anatomy", mapping),
         Orientationd(keys, axcodes="LPS", labels=None, allow_missing_keys=True),
-        ResizedToSpacing(keys, spacing, allow_missing_keys=True),
+        ResizedToSpacing(keys, spacing),
         ScaleIntensityRanged("image", hu_window[0], hu_window[1], 0.0, 1.0, clip=True),
-        CroppedToOrgans(keys, margin, organs, allow_missing_keys=True),
+        CroppedToOrgans(keys, margin),
         SpatialPadd(keys, least, allow_missing_keys=True),
         CastToTyped(keys, (torch.float32, torch.uint8), allow_missing_keys=True),
     ]
@@ -67,8 +64,8 @@ class ResizedToSpacing(MapTransform):
         spacing: mm along X, Y, Z.
     """
 
-    def __init__(self, keys: KeysCollection, spacing: Sequence[float], allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
+    def __init__(self, keys: KeysCollection, spacing: Sequence[float]) -> None:
+        super().__init__(keys, allow_missing_keys=True)
         self.spacing = np.asarray(spacing, float)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -83,20 +80,17 @@ class ResizedToSpacing(MapTransform):
 
 
 class CroppedToOrgans(MapTransform):
-    """Crops image and mask to the bounding box of some labels of the mask; without a mask nothing is cropped.
+    """Crops image and mask to the bounding box of fVLM's organs; without a mask nothing is cropped.
 
     Args:
         keys: Keys of the image and its mask.
         margin: Voxels along X, Y, Z around the box; one less at the far end, as published.
-        organs: Mask ids.
     """
 
-    def __init__(
-        self, keys: KeysCollection, margin: Sequence[int], organs: Sequence[int], allow_missing_keys: bool = False
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
+    def __init__(self, keys: KeysCollection, margin: Sequence[int]) -> None:
+        super().__init__(keys, allow_missing_keys=True)
         self.margin = np.asarray(margin, int)
-        self.organs = torch.tensor(list(organs))
+        self.organs = torch.tensor([ANATOMIES[anatomy_index(organ)].mask_id for organ in ORGANS])
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         study = dict(data)

@@ -8,15 +8,15 @@ from torch import nn
 from transformers import BertConfig, BertModel, BertTokenizer
 from transformers.initialization import no_init_weights
 
+from bundle.ctfindings.published.fvlm.image_encoder import EMBEDDING
 from bundle.ctfindings.published.text_tower import PublishedTextTower, load_tokenizer
 
 
-def fvlm_text_tower(tokenizer: str, embedding: int = 256, **changes: Any) -> PublishedTextTower:
-    """fVLM's text tower; its weights are loaded from a checkpoint.
+def fvlm_text_tower(tokenizer: str, **changes: Any) -> PublishedTextTower:
+    """fVLM's text tower without weights.
 
     Args:
         tokenizer: Folder or hub name of CXR-BERT (``microsoft/BiomedVLP-CXR-BERT-specialized``), for its vocabulary.
-        embedding: Size E of the shared space.
         changes: Keys of ``BertConfig`` that differ from BERT base.
 
     Raises:
@@ -25,11 +25,11 @@ def fvlm_text_tower(tokenizer: str, embedding: int = 256, **changes: Any) -> Pub
     config = BertConfig(**changes)
     # CXR-BERT names its own tokenizer class, which would be remote code; its vocabulary is that of a plain BERT.
     words = load_tokenizer(tokenizer, config.vocab_size, "vocab.txt of CXR-BERT", BertTokenizer)
-    return PublishedTextTower(words, text_network(config, embedding), pooling="cls", max_tokens=384)
+    return PublishedTextTower(words, text_network(config), pooling="cls", max_tokens=384)
 
 
-def text_network(config: BertConfig, embedding: int = 256) -> nn.ModuleDict:
+def text_network(config: BertConfig) -> nn.ModuleDict:
     """The encoder and its head, without weights."""
     with no_init_weights():
         trunk = BertModel(config, add_pooling_layer=False)
-        return nn.ModuleDict({"trunk": trunk, "head": nn.Linear(config.hidden_size, embedding)})
+        return nn.ModuleDict({"trunk": trunk, "head": nn.Linear(config.hidden_size, EMBEDDING)})

@@ -11,19 +11,15 @@ from bundle.ctfindings.networks.image.vit_tower import VisionTransformerTower
 
 
 def tower_to_ras(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of the image tower for scans in RAS+ from those for LPS+: kernel and positions mirrored along X and Y.
+    """Weights for scans in RAS+ from those for LPS+: kernel and positions are mirrored along X and Y.
 
-    Attention is blind to order, so a mirrored scan gives the same tokens at mirrored positions.
+    Attention ignores order, so a mirrored scan gives the same tokens at mirrored positions.
     """
     return {**state, "embed.weight": state["embed.weight"].flip(2, 3), "position": state["position"].flip(2, 3)}
 
 
-def warm_started_fvlm_tower(ckpt_path: str | Path, dropout: float = 0.1) -> VisionTransformerTower:
-    """fVLM's image tower with published weights, for training on scans in RAS+.
-
-    Args:
-        ckpt_path: Checkpoint written by ``scripts/convert_checkpoint.py fvlm``.
-        dropout: Dropout probability.
+def warm_started_fvlm_tower(ckpt_path: str | Path) -> VisionTransformerTower:
+    """fVLM's image tower with the weights of a checkpoint written by ``scripts/convert_checkpoint.py fvlm``.
 
     Raises:
         ValueError: The checkpoint is missing, or is not that of fVLM.
@@ -33,6 +29,6 @@ def warm_started_fvlm_tower(ckpt_path: str | Path, dropout: float = 0.1) -> Visi
     state = {key.removeprefix(prefix): value for key, value in weights if key.startswith(prefix)}
     if "position" not in state:
         raise ValueError(f"{ckpt_path}: no fVLM image tower found; convert one with scripts/convert_checkpoint.py")
-    tower = VisionTransformerTower(dropout=dropout)
+    tower = VisionTransformerTower()
     tower.load_state_dict(tower_to_ras(state))
     return tower

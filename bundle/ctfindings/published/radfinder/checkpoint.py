@@ -1,6 +1,8 @@
-"""The published checkpoint of RadFinder: names, layouts and licence."""
+"""The format of RadFinder's published checkpoint."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -8,23 +10,9 @@ from transformers import Qwen3Config
 
 from bundle.ctfindings.networks.classifier import PromptBank
 from bundle.ctfindings.networks.scoring import FindingScorer
-from bundle.ctfindings.published.checkpoint_format import PublishedCheckpoint, map_tensors
+from bundle.ctfindings.published.checkpoint_format import PublishedCheckpoint, read_format
 from bundle.ctfindings.published.radfinder.image_encoder import radfinder_image_encoder
 from bundle.ctfindings.published.radfinder.text_tower import QWEN3_EMBEDDING, text_network
-
-NAMES = {
-    r"^image\.tower\.embed\.": "backbone_image.patch_embed.proj.",
-    r"^image\.tower\.": "backbone_image.",
-    r"^image\.combiner\.": "feature_comb_image.",
-    r"^image\.retrieval_head\.": "projection_image.",
-    r"^image\.disease_head\.": "projection_image_copy.",
-    r"^scorer\.log_token_scale$": "criterion.t",
-    r"^text\.trunk\.": "backbone_text.",
-    r"^text\.head\.": "projection_text.",
-    r"^text\.snippet_head\.": "projection_text_copy.",
-    r"\.mlp\.linear(\d)\.": r".mlp.fc\1.",
-}
-"""Our names and those of the file."""
 
 
 def radfinder_checkpoint() -> PublishedCheckpoint:
@@ -32,30 +20,14 @@ def radfinder_checkpoint() -> PublishedCheckpoint:
     with torch.device("meta"):
         image, text = radfinder_image_encoder(), text_network(Qwen3Config(**QWEN3_EMBEDDING))
         parts = {"image": image, "scorer": FindingScorer(tokens=False), "text": text}
-    bank = PromptBank(image.embedding)
-    added = {
+    kernel = tuple(image.tower.embed.weight.shape)
+    return read_format(
+        Path(__file__).with_suffix(".toml"),
+        parts,
+        PromptBank(image.embedding),
         # Probabilities are the softmax of two cosines without a temperature.
-        "scorer.log_row_scale": torch.zeros(()),
-        **{f"bank.{name}": value for name, value in bank.state_dict().items()},
-    }
-    kernel = (*image.tower.embed.weight.shape[:4], 8)
-    return PublishedCheckpoint(
-        name="RadFinder",
-        source="https://huggingface.co/lmb-freiburg/radfinder",
-        paper="https://arxiv.org/abs/2603.02026",
-        licence=(
-            "CC BY-NC-SA 4.0: name the authors, no commercial use, pass changes on under the same terms; "
-            "the terms of the data it was trained on apply too"
-        ),
-        mapping=map_tensors(
-            parts, NAMES, added, alternatives={"image.tower.embed.weight": (kernel, fold_patch_kernel)}
-        ),
-        dropped={
-            r"criterion\.b": "the bias of the contrast cancels in the difference of two prompts",
-            r"backbone_text\..*\.lora_[AB]": "the adapter is contained in the weight beside it",
-        },
-        added=added,
-        prefix="model.",
+        added={"scorer.log_row_scale": torch.zeros(())},
+        layouts={"image.tower.embed.weight": {kernel: Tensor.float, (*kernel[:4], 8): fold_patch_kernel}},
     )
 
 

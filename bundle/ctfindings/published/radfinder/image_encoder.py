@@ -1,16 +1,16 @@
 """RadFinder's image encoder: a window encoder, a combiner over the windows of a scan, and heads into the text space.
 
 Ging et al., "Learning to Read Where to Look", MICCAI 2026, https://arxiv.org/abs/2603.02026, on the backbone SPECTRE.
-Written from the published facts of the architecture; parameters keep the published names where possible.
+Written from the published facts of the architecture.
 
-Shapes: B batch, W windows, d width of a token, E embedding, (Hp, Wp, Dp) windows of a scan, S depth positions of a
-window.
+Shapes: B batch, W windows, (Hp, Wp, Dp) windows of a scan, S depth positions of a window, d width of a token, E
+embedding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -25,13 +25,7 @@ from bundle.ctfindings.published.radfinder.rotary_transformer import RotaryTrans
 
 
 class WindowFeatures(NamedTuple):
-    """Features of the windows of a scan, without their patch tokens.
-
-    Attributes:
-        cls: Class tokens, ``[W, d]``.
-        mean: Means of the patch tokens, ``[W, d]``.
-        depth: Means of the patch tokens of each depth position, inferior to superior, ``[W, S, d]``.
-    """
+    """Class tokens ``[W, d]`` of windows, and means of their patch tokens: of all, and by depth ``[W, S, d]``."""
 
     cls: Tensor
     mean: Tensor
@@ -42,9 +36,9 @@ class WindowEncoder(RotaryTransformer):
     """A vision transformer over one window of a scan.
 
     Args:
-        window: Voxels of a window along X, Y, Z.
+        window: Voxels of a window along X, Y, Z, a multiple of ``patch``.
         patch: Voxels of a token along X, Y, Z.
-        width: See ``RotaryTransformer``, as for the other arguments.
+        width: See ``RotaryTransformer`` for this and the other arguments.
     """
 
     def __init__(
@@ -57,8 +51,6 @@ class WindowEncoder(RotaryTransformer):
         perceptron: int = 4320,
     ) -> None:
         super().__init__(width, depth, heads, perceptron, base=1000.0)
-        if any(extent % edge for extent, edge in zip(window, patch, strict=True)):
-            raise ValueError(f"expected a window that is a multiple of patch {tuple(patch)}, found {tuple(window)}")
         self.multiple = (window[0], window[1], window[2])
         self.grid = tuple(extent // edge for extent, edge in zip(window, patch, strict=True))
         # A row of evidence is a window column at a depth position.
@@ -86,26 +78,14 @@ class ScanCombiner(RotaryTransformer):
         self.axis_patch_proj = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor, divisor: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Class token ``[B, d]`` and mixed tokens ``[B, a, b, c, d]`` of projected tokens ``[B, a, b, c, d]``.
-
-        Args:
-            tokens: Projected tokens.
-            divisor: Divisor of the coordinates of the rotary positions along the three axes.
-        """
+        """Class token ``[B, d]`` and mixed tokens ``[B, a, b, c, d]`` of projected ones; ``divisor`` as in ``mix``."""
         grid = tuple(tokens.shape[1:4])
         mixed = self.mix(tokens.flatten(1, 3), grid, divisor)
         return mixed[:, 0], mixed[:, 1:].unflatten(1, grid)
 
 
 class ProjectionHead(nn.Module):
-    """A perceptron of three layers, and a linear map whose rows have a learned length. The output is not normalized.
-
-    Args:
-        features: Width of the input.
-        embedding: Size E of the shared space.
-        hidden: Width of the perceptron.
-        bottleneck: Width before the last map.
-    """
+    """A perceptron of three layers and a linear map with weight norm; the output is not normalized."""
 
     def __init__(self, features: int, embedding: int = 512, hidden: int = 2048, bottleneck: int = 256) -> None:
         super().__init__()
@@ -119,18 +99,16 @@ class ProjectionHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Projects ``[..., features]`` to ``[..., E]``."""
-        projected: Tensor = self.last_layer(self.layers(features))
-        return projected
+        return cast(Tensor, self.last_layer(self.layers(features)))
 
 
 class DepthEmbedding(NamedTuple):
-    """Rows along the body axis, before normalization.
+    """Rows ``[B, S Dp, E]`` along the body axis, not normalized, from these features of the combiner.
 
     Attributes:
-        cls: Class token of the combiner, ``[B, d]``.
+        cls: Class token, ``[B, d]``.
         tokens: A token for each window column and depth position, ``[B, Hp, Wp, S Dp, d]``.
         mean: Their mean over the columns, ``[B, S Dp, d]``.
-        rows: The rows, ``[B, S Dp, E]``.
     """
 
     cls: Tensor
@@ -145,11 +123,8 @@ class RadFinderImageEncoder(nn.Module):
     Args:
         tower: The window encoder.
         combiner: The combiner over its windows.
-        embedding: Size E of the shared space.
-        hidden: Width of the perceptrons of the heads.
-        bottleneck: Width before the last map of the heads.
+        embedding: See ``ProjectionHead``, as for ``hidden`` and ``bottleneck``.
         windows_at_once: Windows per pass of the encoder; more need more memory.
-        progress: Whether to show a progress bar over the windows of a scan.
     """
 
     def __init__(
@@ -160,16 +135,12 @@ class RadFinderImageEncoder(nn.Module):
         hidden: int = 2048,
         bottleneck: int = 256,
         windows_at_once: int = 1,
-        progress: bool = True,
     ) -> None:
         super().__init__()
-        self.tower = tower
-        self.combiner = combiner
-        self.embedding = embedding
+        self.tower, self.combiner, self.embedding = tower, combiner, embedding
         self.multiple = tower.multiple
         self.depth_patch = tower.stride[2]
         self.windows_at_once = windows_at_once
-        self.progress = progress
         self.retrieval_head = ProjectionHead(2 * tower.width, embedding, hidden, bottleneck)
         self.disease_head = ProjectionHead(2 * tower.width, embedding, hidden, bottleneck)
 
@@ -191,8 +162,7 @@ class RadFinderImageEncoder(nn.Module):
         grid = (blocks.shape[0], blocks.shape[1], blocks.shape[2])
         places = list(np.ndindex(*grid))
         parts = []
-        bar = tqdm(range(0, len(places), self.windows_at_once), desc="windows", disable=not self.progress, leave=False)
-        for start in bar:
+        for start in tqdm(range(0, len(places), self.windows_at_once), desc="windows", leave=False):
             chunk = [blocks[place] for place in places[start : start + self.windows_at_once]]
             parts.append(self.tower(torch.stack(chunk).unsqueeze(1)))
         return WindowFeatures(*(torch.cat(feature) for feature in zip(*parts, strict=True))), grid
@@ -205,20 +175,16 @@ class RadFinderImageEncoder(nn.Module):
             mean: Means of their patch tokens, ``[B, Hp, Wp, Dp, d]``.
         """
         projected = self.combiner.patch_proj(torch.cat([cls, mean], dim=-1))
-        mixed: tuple[Tensor, Tensor] = self.combiner(projected, cls.shape[1:4])
-        return mixed
+        return cast(tuple[Tensor, Tensor], self.combiner(projected, cls.shape[1:4]))
 
     def pooled(self, cls: Tensor, tokens: Tensor) -> Tensor:
         """Input of both heads: class token and mean over the windows, ``[B, 2 d]``."""
         return torch.cat([cls, tokens.mean(dim=(1, 2, 3))], dim=-1)
 
     def depth_features(self, depth: Tensor) -> DepthEmbedding:
-        """A row for each depth position of a scan.
+        """A row for each depth position of a scan, from the depth means of its windows ``[B, Hp, Wp, Dp, S, d]``.
 
         The rotary positions are divided by the grid of windows, so those of depth exceed 1.
-
-        Args:
-            depth: Depth means of the windows, ``[B, Hp, Wp, Dp, S, d]``.
         """
         cls, tokens = self.combiner(self.combiner.axis_patch_proj(depth).flatten(3, 4), depth.shape[1:4])
         mean = tokens.mean(dim=(1, 2))
@@ -226,12 +192,9 @@ class RadFinderImageEncoder(nn.Module):
         return DepthEmbedding(cls, tokens, mean, rows)
 
     def encode_scan(self, image: Tensor, anatomy: Tensor | None = None, known: Tensor | None = None) -> ImageEmbedding:
-        """Encodes one scan, window by window. RadFinder has one row for the whole scan, which every anatomy gets.
+        """Encodes one scan ``[1, 1, X, Y, Z]`` in [0, 1] of whole windows; a mask is ignored.
 
-        Args:
-            image: ``[1, 1, X, Y, Z]`` in [0, 1], of whole windows.
-            anatomy: Ignored; RadFinder reads the whole scan.
-            known: Ignored.
+        RadFinder has one row for the whole scan, which every anatomy gets.
         """
         features, grid = self.windows(image)
         cls, mean, depth = (feature.unflatten(0, grid).unsqueeze(0) for feature in features)
@@ -251,16 +214,12 @@ class RadFinderImageEncoder(nn.Module):
             grid=[int(size) for size in along.tokens.shape[1:4]],
         )
 
-    def forward(
-        self, image: Tensor, membership: Tensor | None = None, membership_known: Tensor | None = None
-    ) -> ImageEmbedding:
+    def forward(self, image: Tensor) -> ImageEmbedding:
         """Same as ``encode_scan``; one scan at a time."""
         return self.encode_scan(image)
 
 
-def radfinder_image_encoder(windows_at_once: int = 1, progress: bool = True) -> RadFinderImageEncoder:
-    """RadFinder's image encoder without weights; arguments as for ``RadFinderImageEncoder``."""
+def radfinder_image_encoder(windows_at_once: int = 1) -> RadFinderImageEncoder:
+    """RadFinder's image encoder without weights; ``windows_at_once`` as for ``RadFinderImageEncoder``."""
     with no_init_weights():
-        return RadFinderImageEncoder(
-            WindowEncoder(), ScanCombiner(), windows_at_once=windows_at_once, progress=progress
-        )
+        return RadFinderImageEncoder(WindowEncoder(), ScanCombiner(), windows_at_once=windows_at_once)

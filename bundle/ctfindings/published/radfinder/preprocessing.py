@@ -29,16 +29,13 @@ def radfinder_pipeline(
     window: Sequence[int] = (128, 128, 32),
     mapping: Mapping[int, str] | Mapping[str, str] | str = "ctfindings",
 ) -> list[Transform]:
-    """RadFinder's transforms for ``Compose``.
+    """RadFinder's transforms; they give ``image`` in [0, 1], float32, and ``anatomy``, uint8, both ``[1, X, Y, Z]``.
 
     Args:
         spacing: mm along X, Y, Z.
         hu_window: HU that are mapped to 0 and 1.
         window: Voxels of a window along X, Y, Z.
         mapping: Label ids of the anatomy masks, see ``load_anatomy_mask``.
-
-    Returns:
-        Transforms that give ``image`` [1, X, Y, Z], float32 in [0, 1], and ``anatomy`` [1, X, Y, Z], uint8.
     """
     keys = ("image", "anatomy")
     return [
@@ -49,7 +46,7 @@ def radfinder_pipeline(
             "anatomy", "image", mode="nearest", padding_mode="zeros", dtype=np.float32, allow_missing_keys=True
         ),
         ScaleIntensityRanged("image", hu_window[0], hu_window[1], 0.0, 1.0, clip=True),
-        CroppedToWindows(keys, window, allow_missing_keys=True),
+        CroppedToWindows(keys, window),
         CastToTyped("image", torch.float16),
         CastToTyped(keys, (torch.float32, torch.uint8), allow_missing_keys=True),
     ]
@@ -63,8 +60,8 @@ class CroppedToWindows(MapTransform):
         window: Voxels along X, Y, Z.
     """
 
-    def __init__(self, keys: KeysCollection, window: Sequence[int], allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
+    def __init__(self, keys: KeysCollection, window: Sequence[int]) -> None:
+        super().__init__(keys, allow_missing_keys=True)
         self.window = tuple(int(size) for size in window)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +28,6 @@ class RotaryPosition(nn.Module):
 
     def __init__(self, size: int, base: float) -> None:
         super().__init__()
-        if size % 6:
-            raise ValueError(f"expected heads with a multiple of 6 channels (two halves, three axes), found {size}")
         count = size // 6
         self.register_buffer("periods", base ** (torch.arange(count) / count))
         self.periods: Tensor
@@ -74,8 +73,7 @@ class RotaryAttention(nn.Module):
         query = self.q(tokens).view(batch, count, self.heads, size).transpose(1, 2)
         key, value = self.kv(tokens).view(batch, count, 2, self.heads, size).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(rotate(query, sine, cosine), rotate(key, sine, cosine), value)
-        projected: Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, count, width))
-        return projected
+        return cast(Tensor, self.proj(mixed.transpose(1, 2).reshape(batch, count, width)))
 
 
 class LayerScale(nn.Module):
@@ -105,19 +103,18 @@ class RotaryBlock(nn.Module):
     def forward(self, tokens: Tensor, sine: Tensor, cosine: Tensor) -> Tensor:
         """See ``RotaryAttention``."""
         tokens = tokens + self.ls1(self.attn(self.norm1(tokens), sine, cosine))
-        scaled: Tensor = tokens + self.ls2(self.mlp(self.norm2(tokens)))
-        return scaled
+        return cast(Tensor, tokens + self.ls2(self.mlp(self.norm2(tokens))))
 
 
 class RotaryTransformer(nn.Module):
     """Blocks over tokens on a grid, with a class token.
 
     Args:
-        width: Width of a token.
+        width: Width of a token, a multiple of ``6 * heads``.
         depth: Number of blocks.
         heads: Attention heads.
         perceptron: Width of the perceptron of a block.
-        base: Longest period of the rotary positions.
+        base: Upper bound of the periods of the rotary positions.
     """
 
     def __init__(self, width: int, depth: int, heads: int, perceptron: int, base: float) -> None:
@@ -134,5 +131,4 @@ class RotaryTransformer(nn.Module):
         sine, cosine = self.rope(grid, divisor)
         for block in self.blocks:
             tokens = block(tokens, sine, cosine)
-        normalized: Tensor = self.norm(tokens)
-        return normalized
+        return cast(Tensor, self.norm(tokens))

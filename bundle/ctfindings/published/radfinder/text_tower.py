@@ -26,7 +26,7 @@ QWEN3_EMBEDDING: dict[str, Any] = {
 
 
 def radfinder_text_tower(tokenizer: str, **changes: Any) -> PublishedTextTower:
-    """RadFinder's text tower; its weights are loaded from a checkpoint.
+    """RadFinder's text tower without weights.
 
     Args:
         tokenizer: Folder or hub name of the encoder (``Qwen/Qwen3-Embedding-0.6B``), for its vocabulary.
