@@ -24,8 +24,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from bundle.ctfindings.cli.options import config_setting
 from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.cli.options import config_setting
 from experiments.ca_gcl.comparison import CA_GCL_VARIANTS, compare_variants
 from experiments.harness.locked_image_runs import LockedRuns
 from experiments.harness.runs import (

@@ -30,8 +30,8 @@ sys.path.insert(0, str(ROOT))
 
 from monai.bundle import ConfigParser
 
-from bundle.ctfindings.cli.options import config_setting
 from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.cli.options import config_setting
 from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.evaluation.evaluated_model import SplitScores
 from bundle.ctfindings.evaluation.report_sections import Studies, localization_of, retrieval_of

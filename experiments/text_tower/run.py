@@ -16,8 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from bundle.ctfindings.cli.options import config_setting
 from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.cli.options import config_setting
 from experiments.harness.shown_command import shown_command
 from experiments.text_tower.comparison import compare_text_towers
 
