@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bundle.ctfindings.evaluation.classification_figures import plot_wordings, wording_auc
 from bundle.ctfindings.evaluation.diagnostics import DIAGNOSTICS_FILE, Diagnostics
 from bundle.ctfindings.evaluation.diagnostics_record import collapse_histograms
-from bundle.ctfindings.evaluation.plots import plot_cosine_histograms
+from bundle.ctfindings.evaluation.plots import plot_cosine_histograms, plot_wordings, wording_auc
 from bundle.ctfindings.files.atomic_write import atomic_path
 from experiments.harness.page import VARIANTS_FIGURE, locked_tower_sentence, write_page
 from experiments.harness.variants_plot import plot_variants

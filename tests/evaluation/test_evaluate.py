@@ -23,10 +23,9 @@ from bundle.ctfindings.data.transforms import image_pipeline
 from bundle.ctfindings.evaluation.calibrate import calibrate
 from bundle.ctfindings.evaluation.classification_section import Classification, paraphrase_record
 from bundle.ctfindings.evaluation.diagnostics import Diagnostics
-from bundle.ctfindings.evaluation.evaluate import Evaluation
+from bundle.ctfindings.evaluation.evaluate import Evaluation, write_predictions
 from bundle.ctfindings.evaluation.evaluated_model import LOCALIZED, EvaluatedModel, SplitScores, collect_scores
 from bundle.ctfindings.evaluation.evidence_hits import evidence_record
-from bundle.ctfindings.evaluation.predictions_csv import write_predictions
 from bundle.ctfindings.evaluation.report_sections import ReportRetrieval, SnippetLocalization
 from bundle.ctfindings.findings import FINDING_NAMES, TEMPLATES, finding_index
 from bundle.ctfindings.inference.findings_record import DISCLAIMER

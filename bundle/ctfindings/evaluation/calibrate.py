@@ -19,22 +19,14 @@ from bundle.ctfindings.metrics.thresholds import ThresholdRule, choose_threshold
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was fitted on the calibration studies.
+    """What was fitted on the calibration studies."""
 
-    Attributes:
-        temperature: divides the logits of all findings.
-        scale: scale of Platt scaling, ``[C]``.
-        shift: shift of Platt scaling, ``[C]``.
-        thresholds: thresholds on calibrated probabilities, ``[C]``.
-        template_thresholds: thresholds on the logits of each template, ``[T, C]``.
-        problem: why Platt scaling failed, in which case probabilities are the sigmoid of the logits; None otherwise.
-    """
-
-    temperature: float
-    scale: NDArray[np.float64]
-    shift: NDArray[np.float64]
-    thresholds: NDArray[np.float64]
-    template_thresholds: NDArray[np.float64]
+    temperature: float  # Divides the logits of all findings
+    scale: NDArray[np.float64]  # Scale of Platt scaling, [C]
+    shift: NDArray[np.float64]  # Shift of Platt scaling, [C]
+    thresholds: NDArray[np.float64]  # Thresholds on calibrated probabilities, [C]
+    template_thresholds: NDArray[np.float64]  # Thresholds on the logits of each template, [T, C]
+    # Why Platt scaling failed, in which case probabilities are the sigmoid of the logits; None otherwise
     problem: str | None = None
 
     def probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -46,11 +38,6 @@ def calibrate(scores: ZeroShotScores, split: str, rule: ThresholdRule) -> Calibr
     """Fits temperature, Platt scaling and thresholds on the studies of one split.
 
     An untrained network cannot be calibrated but can be scored; ``problem`` then says why.
-
-    Args:
-        scores: scores of the calibration studies.
-        split: name of the split; the test split is rejected.
-        rule: rule of the thresholds, see ``choose_thresholds``.
 
     Raises:
         ValueError: the split is the test split, or the rule is unknown.

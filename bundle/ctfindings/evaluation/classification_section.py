@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -34,6 +35,7 @@ from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
 class Classification:
     """Scores of the findings, robustness to prompt wording, text-embedding collapse, calibration and evidence.
 
@@ -47,18 +49,12 @@ class Classification:
         export_path: file for the model with its prompt bank, calibration and thresholds; None exports nothing.
     """
 
+    threshold_rule: ThresholdRule = "f1"
+    paraphrases: str | Path | None = None
+    compare: str | Path | None = None
+    export_path: str | Path | None = None
     needs_labels = True
     needs_calibration = True
-
-    def __init__(
-        self,
-        threshold_rule: ThresholdRule = "f1",
-        paraphrases: str | Path | None = None,
-        compare: str | Path | None = None,
-        export_path: str | Path | None = None,
-    ) -> None:
-        self.threshold_rule, self.paraphrases = threshold_rule, paraphrases
-        self.compare, self.export_path = compare, export_path
 
     def __call__(self, run: EvaluationRun) -> str:
         """Adds all numbers, queues the figures and exports the weights.
@@ -68,32 +64,25 @@ class Classification:
         """
         model, scored, record = run.own_model, run.own_scores, run.record
         calibration, answers = self._answers(run, model, run.scores)
-        other = None if self.compare is None else self._other(run, model, self.compare)
+        other, comparison = None, None
+        if self.compare is not None:
+            other = self._other(run, model, self.compare)
+            names = _distinct_names(model.ckpt_path, Path(self.compare))
+            comparison = comparison_record(answers, other, names, run.bootstrap)
         run.probabilities = answers.calibrated
-        found = finding_scores_record(
-            answers.calibrated,
-            scored.template_logits,
-            scored.labels,
-            calibration.thresholds,
-            FINDING_NAMES,
-            model.template_ids,
-            run.bootstrap,
-        )
+        scores = (answers.calibrated, scored.template_logits, scored.labels, calibration.thresholds)
+        found = finding_scores_record(*scores, FINDING_NAMES, model.template_ids, run.bootstrap)
         record["warnings"] += found.pop("warnings")
         record |= found
         record["calibration"] = self._calibration_record(run, calibration)
         record |= diagnostics_record(answers, run.bootstrap)
-        record["comparison"] = None
-        if other is not None and self.compare is not None:
-            names = _distinct_names(model.ckpt_path, Path(self.compare))
-            record["comparison"] = comparison_record(answers, other, names, run.bootstrap)
+        record["comparison"] = comparison
         record["evidence"] = evidence_record(scored, run.studies[run.split], answers.calibrated, calibration.thresholds)
         record["anatomy_head"] = {
             name: number(macro_average(scored.anatomy_dice[:, row])) for row, name in enumerate(ANATOMY_NAMES)
         }
-        record["paraphrases"] = None
-        if self.paraphrases is not None:
-            record["paraphrases"] = paraphrase_record(model.network.text, self.paraphrases)
+        given = self.paraphrases
+        record["paraphrases"] = None if given is None else paraphrase_record(model.network.text, given)
         run.figures.append(partial(_write_figures, record=record, answers=answers, other=other))
         if calibration.problem is not None:
             record["warnings"].append(calibration.problem)
@@ -107,7 +96,6 @@ class Classification:
     def _answers(
         self, run: EvaluationRun, model: EvaluatedModel, scores: Mapping[str, ZeroShotScores]
     ) -> tuple[Calibration, Diagnostics]:
-        """Calibration and answers of a model from its scores by split."""
         split, scored = str(run.calibration_split), cast(SplitScores, scores[run.split])
         calibration = calibrate(scores[split], split, self.threshold_rule)
         studies, seed = run.studies[run.split], run.bootstrap.seed
@@ -146,11 +134,7 @@ def export_weights(path: str | Path, model: VisionLanguageModel, calibration: Ca
 
 
 def paraphrase_record(text: TextTower, path: str | Path) -> dict[str, Any]:
-    """Share of the paraphrases whose own finding ranks first, and each miss with the finding that ranks first.
-
-    Args:
-        text: text tower.
-        path: JSON file of texts by finding.
+    """Share of the paraphrases in a file whose own finding ranks first, and each miss with the one that does.
 
     Raises:
         ValueError: the file is missing or names an unknown finding.
@@ -186,16 +170,14 @@ def paraphrase_record(text: TextTower, path: str | Path) -> dict[str, Any]:
 def format_classification(record: dict[str, Any]) -> str:
     """The table of the findings, and a line each for the macro AUC, evidence, anatomy head and paraphrases."""
     macro, evidence, paraphrases = record["macro"], record["evidence"], record["paraphrases"]
-    by_finding = [
-        f"{row['finding']} {cell(row['hit_rate'])} of {row['true_positives']}" for row in evidence["findings"]
-    ]
+    hits = [f"{row['finding']} {cell(row['hit_rate'])} of {row['true_positives']}" for row in evidence["findings"]]
     lines = [
         format_table(record),
         "",
         f"Macro AUC {cell(macro['auc'])}, lowest {cell(macro['auc_lowest'])}, "
         f"over {macro['findings_with_auc']} findings of {record['scans']} scans.",
         f"Evidence within {evidence['tolerance_mm']:g} mm of the mask: {cell(evidence['hit_rate'])} "
-        f"of {evidence['true_positives']} true positives ({', '.join(by_finding)}).",
+        f"of {evidence['true_positives']} true positives ({', '.join(hits)}).",
         f"Anatomy head Dice: {', '.join(f'{name} {cell(dice)}' for name, dice in record['anatomy_head'].items())}.",
     ]
     if paraphrases is not None:
@@ -204,7 +186,7 @@ def format_classification(record: dict[str, Any]) -> str:
 
 
 def _write_figures(folder: Path, record: dict[str, Any], answers: Diagnostics, other: Diagnostics | None) -> None:
-    from bundle.ctfindings.evaluation.classification_figures import write_classification_figures
+    from bundle.ctfindings.evaluation.plots import write_classification_figures
 
     answers.save(folder / DIAGNOSTICS_FILE)
     write_classification_figures(folder, record, answers, other)

@@ -48,50 +48,29 @@ by shuffled sentences; and the loss of the half."""
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """Answers of a model for the studies of a split.
+    """Answers of a model for the studies of a split."""
 
-    Attributes:
-        ids: study ids, S.
-        patients: numbers in place of the patients' names, S.
-        labels: 1, 0 or -1, ``[S, C]``.
-        logits: logits of the mean over the templates, ``[S, C]``.
-        calibrated: probabilities by Platt scaling, ``[S, C]``.
-        tempered: probabilities by temperature, ``[S, C]``.
-        template_logits: ``[S, T, C]``.
-        wording_logits: logits of the perturbations, ``[S, W, C]``.
-        present_own: decisions of each template at its own thresholds, ``[S, T, C]``.
-        present_reference: decisions of each template at the thresholds of the first template, ``[S, T, C]``.
-        prompts: unit rows of the scoring templates, ``[C, 2, T, E]``, positive before negative.
-        captions: unit rows of the captions, ``[A, E]``.
-        caption_anatomy: anatomy of each caption, ``[A]``.
-        caption_normal: whether a caption is normal, ``[A]``.
-        caption_id: equal for equal captions, ``[A]``.
-        caption_study: index of the study of each caption, ``[A]``.
-        distance: squared distance of a caption to the image row of its anatomy, ``[A]``; NaN if the anatomy is outside
-            the field of view.
-        hits: hits of each study with captions, ``[Q, M]``, columns as in `HITS`.
-        queries: index of these studies, ``[Q]``.
-    """
-
-    ids: NDArray[np.str_]
-    patients: NDArray[np.str_]
-    labels: NDArray[np.int64]
-    logits: FloatArray
-    calibrated: FloatArray
-    tempered: FloatArray
-    template_logits: FloatArray
-    wording_logits: FloatArray
-    present_own: NDArray[np.bool_]
+    ids: NDArray[np.str_]  # Of the studies, S
+    patients: NDArray[np.str_]  # Numbers in place of the patients' names, S
+    labels: NDArray[np.int64]  # 1, 0 or -1, [S, C]
+    logits: FloatArray  # Logits of the mean over the templates, [S, C]
+    calibrated: FloatArray  # Probabilities by Platt scaling, [S, C]
+    tempered: FloatArray  # Probabilities by temperature, [S, C]
+    template_logits: FloatArray  # [S, T, C]
+    wording_logits: FloatArray  # Logits of the perturbations, [S, W, C]
+    present_own: NDArray[np.bool_]  # Decisions of each template at its own thresholds, [S, T, C]
+    # Decisions of each template at the thresholds of the first template, [S, T, C]
     present_reference: NDArray[np.bool_]
-    prompts: FloatArray
-    captions: FloatArray
-    caption_anatomy: NDArray[np.int64]
-    caption_normal: NDArray[np.bool_]
-    caption_id: NDArray[np.int64]
-    caption_study: NDArray[np.int64]
+    prompts: FloatArray  # Unit rows of the scoring templates, [C, 2, T, E], positive before negative
+    captions: FloatArray  # Unit rows of the captions, [A, E]
+    caption_anatomy: NDArray[np.int64]  # Anatomy of each caption, [A]
+    caption_normal: NDArray[np.bool_]  # Whether a caption is normal, [A]
+    caption_id: NDArray[np.int64]  # Equal for equal captions, [A]
+    caption_study: NDArray[np.int64]  # Index of the study of each caption, [A]
+    # Squared distance of a caption to the image row of its anatomy, [A]; NaN if that is outside the field of view
     distance: FloatArray
-    hits: FloatArray
-    queries: NDArray[np.int64]
+    hits: FloatArray  # Hits of each study with captions, [Q, M], columns as in `HITS`
+    queries: NDArray[np.int64]  # Index of these studies, [Q]
 
     def caption_rows(self) -> TextRows:
         """The captions, for the collapse metrics."""
@@ -120,12 +99,9 @@ class Diagnostics:
             if absent:
                 raise ValueError(f"{path}: lacks {', '.join(absent)}; evaluate that checkpoint again with this version")
             arrays = {name: content[name] for name in names}
-        arrays = {
-            name: array.astype(np.float64) if array.dtype == np.float32 else array for name, array in arrays.items()
-        }
-        for name in ("captions", "prompts"):
-            arrays[name] = _unit(arrays[name])
-        return cls(**arrays)
+        for name, array in arrays.items():
+            arrays[name] = array.astype(np.float64) if array.dtype == np.float32 else array
+        return cls(**{**arrays, **{name: _unit(arrays[name]) for name in ("captions", "prompts")}})
 
 
 def diagnose(
@@ -133,12 +109,7 @@ def diagnose(
 ) -> Diagnostics:
     """Collects the answers of a model, and embeds the captions of the studies whole, shortened and shuffled.
 
-    Args:
-        text: text tower of the model.
-        scores: scores of the studies.
-        studies: studies from ``load_datalist`` in the same order.
-        calibration: calibration on other studies.
-        seed: random seed of the shortened and shuffled captions.
+    The studies are in the order of the scores. The seed draws the shortened and shuffled captions.
     """
     valid = np.asarray([[bool(study["captions"].get(name)) for name in ANATOMY_NAMES] for study in studies])
     study, anatomy = np.nonzero(valid)

@@ -35,8 +35,6 @@ WORDING_NAMES = tuple(perturbation.id for perturbation in PERTURBATIONS)
 CAPTIONS_PER_ANATOMY = 500
 """Larger numbers of captions are sampled: pairs grow with the square."""
 
-CALIBRATIONS = ("uncalibrated", "temperature", "platt")
-
 
 def statistic_groups(answers: Diagnostics) -> dict[str, StatisticGroup]:
     """All statistics with an interval, by name of the group; groups whose inputs the studies lack are absent."""
@@ -58,22 +56,14 @@ def statistic_groups(answers: Diagnostics) -> dict[str, StatisticGroup]:
 
 
 def diagnostics_record(answers: Diagnostics, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Numbers on robustness and collapse.
-
-    Args:
-        answers: answers of the model.
-        bootstrap: resamples of the studies.
-
-    Returns:
-        ``wordings``, ``templates_f1``, ``calibration_error``, ``reliability``, ``collapse`` (``captions`` and
-        ``prompts``), ``image_text`` and ``retrieval``; the last two and the captions are None without reports.
+    """``wordings``, ``templates_f1``, ``calibration_error``, ``reliability``, ``collapse`` (``captions`` and
+    ``prompts``), ``image_text`` and ``retrieval``; the last two and the captions are None without reports.
     """
     groups = statistic_groups(answers)
     records = {
         name: group_record(group, bootstrap) for name, group in groups.items() if name not in ("templates", "wordings")
     }
-    retrieval = records.get("retrieval")
-    probabilities = (apply_temperature(answers.logits, 1.0), answers.tempered, answers.calibrated)
+    retrieval, captions = records.get("retrieval"), records.get("captions")
     return {
         "wordings": {
             **spread_record(answers.wording_logits, answers.labels, WORDING_NAMES, bootstrap),
@@ -85,13 +75,9 @@ def diagnostics_record(answers: Diagnostics, bootstrap: Bootstrap) -> dict[str, 
             "reference_threshold": records["templates_f1_reference_threshold"],
         },
         "calibration_error": records["calibration_error"],
-        "reliability": {
-            name: reliability(values, answers.labels) for name, values in zip(CALIBRATIONS, probabilities, strict=True)
-        },
+        "reliability": {name: reliability(values, answers.labels) for name, values in _probabilities(answers).items()},
         "collapse": {
-            "captions": _captions_record(answers.caption_rows(), records["captions"])
-            if "captions" in records
-            else None,
+            "captions": None if captions is None else _captions_record(answers.caption_rows(), captions),
             "prompts": prompts_record(answers.prompts),
         },
         "image_text": records.get("image_text"),
@@ -110,13 +96,7 @@ def diagnostics_record(answers: Diagnostics, bootstrap: Bootstrap) -> dict[str, 
 def comparison_record(
     first: Diagnostics, second: Diagnostics, names: Sequence[str], bootstrap: Bootstrap
 ) -> dict[str, Any]:
-    """First minus second, for all statistics that both have; both see the same resamples of the patients.
-
-    Args:
-        first: answers of one model.
-        second: answers of another model for the same studies.
-        names: names of both models.
-        bootstrap: resamples of the studies.
+    """First minus second, for all statistics that both models have; both see the same resamples of the patients.
 
     Raises:
         ValueError: the models were not scored on the same studies with the same labels.
@@ -126,14 +106,6 @@ def comparison_record(
             f"{names[1]}: was scored on other studies than {names[0]}; evaluate both on the same split of one datalist"
         )
     auc = bootstrap.auc_difference(first.calibrated, second.calibrated, first.labels)
-    rows = [
-        {
-            "finding": name,
-            "difference": number(auc.findings.estimate[c]),
-            "interval": interval_numbers(auc.findings.low[c], auc.findings.high[c]),
-        }
-        for c, name in enumerate(FINDING_NAMES)
-    ]
     return {
         "first": names[0],
         "second": names[1],
@@ -142,7 +114,14 @@ def comparison_record(
             "difference": number(float(auc.macro.estimate)),
             "interval": interval_numbers(auc.macro.low, auc.macro.high),
         },
-        "findings": rows,
+        "findings": [
+            {
+                "finding": name,
+                "difference": number(auc.findings.estimate[c]),
+                "interval": interval_numbers(auc.findings.low[c], auc.findings.high[c]),
+            }
+            for c, name in enumerate(FINDING_NAMES)
+        ],
         "second_collapse": collapse_histograms(second),
         "statistics": compare_groups(statistic_groups(first), statistic_groups(second), bootstrap),
     }
@@ -209,11 +188,17 @@ def _add_pairs(record: dict[str, Any], rows: TextRows, kind: str) -> None:
     record["histogram"] = histogram(cosines)
 
 
+def _probabilities(answers: Diagnostics) -> dict[str, FloatArray]:
+    """Probabilities by calibration, ``[S, C]``."""
+    uncalibrated = apply_temperature(answers.logits, 1.0)
+    return {"uncalibrated": uncalibrated, "temperature": answers.tempered, "platt": answers.calibrated}
+
+
 def _calibration_group(answers: Diagnostics) -> StatisticGroup:
-    probabilities = (apply_temperature(answers.logits, 1.0), answers.tempered, answers.calibrated)
+    probabilities = _probabilities(answers)
 
     def statistic(weights: FloatArray) -> FloatArray:
-        errors = [expected_calibration_error(given, answers.labels, weights) for given in probabilities]
+        errors = [expected_calibration_error(given, answers.labels, weights) for given in probabilities.values()]
         return np.stack([np.nanmean(error, axis=1) for error in errors], axis=1)
 
-    return StatisticGroup(CALIBRATIONS, statistic)
+    return StatisticGroup(tuple(probabilities), statistic)

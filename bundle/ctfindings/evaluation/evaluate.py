@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import platform
 from collections import Counter
@@ -12,13 +13,13 @@ from typing import Any
 import monai
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.special import expit
 
 from bundle.ctfindings import __version__
 from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.evaluation.evaluation_page import write_evaluation_page
 from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun, ScoredModel, Section
-from bundle.ctfindings.evaluation.predictions_csv import write_predictions
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
@@ -102,6 +103,7 @@ class Evaluation:
         return {self.calibration_split: calibration, self.split: scored}
 
     def _settings(self, calibration_split: str | None) -> dict[str, Any]:
+        libraries = {"monai": monai.__version__, "torch": torch.__version__, "numpy": np.__version__}
         return {
             "seed": self.seed,
             "datalist": self.datalist.name,
@@ -110,13 +112,7 @@ class Evaluation:
             "checkpoint_sha256": sha256_of(self.model.ckpt_path),
             **self.model.settings(),
             "exported_sha256": None,
-            "versions": {
-                "ctfindings": __version__,
-                "monai": monai.__version__,
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
+            "versions": {"ctfindings": __version__, **libraries, "python": platform.python_version()},
         }
 
     def _write(self, run: EvaluationRun) -> None:
@@ -134,6 +130,21 @@ class Evaluation:
         with atomic_path(self.output_dir / "metrics.json") as path:
             path.write_text(json.dumps(run.record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         write_evaluation_page(self.output_dir / "report.html", run.record)
+
+
+def write_predictions(
+    path: Path,
+    ids: Sequence[str],
+    probabilities: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    findings: Sequence[str],
+) -> None:
+    """Writes a CSV file with the columns ``id``, ``<finding> probability`` (six digits) and ``<finding> label``."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["id", *(f"{name} probability" for name in findings), *(f"{name} label" for name in findings)])
+        for study, row, known in zip(ids, probabilities, labels, strict=True):
+            table.writerow([study, *(f"{value:.6g}" for value in row), *known.tolist()])
 
 
 def check_patients(calibration: Sequence[dict[str, Any]], scored: Sequence[dict[str, Any]], where: str) -> None:

@@ -44,24 +44,16 @@ LOCALIZED = tuple(index for index, finding in enumerate(FINDINGS) if finding.loc
 
 @dataclass(frozen=True)
 class SplitScores(ZeroShotScores):
-    """Scores of the scans of a split, and their embeddings.
+    """Scores of the scans of a split, and their embeddings."""
 
-    Attributes:
-        wording_logits: logits of each of ``PERTURBATIONS``, ``[S, W, C]``.
-        anatomy: unit image rows of the anatomies, ``[S, K, E]``.
-        peaks_mm: evidence peak of each localized finding, world RAS mm, ``[S, C, 3]``; NaN without a peak.
-        anatomy_dice: Dice of the anatomy head's tokens and those of the mask, ``[S, K]``; NaN without a mask, or if
-            neither has a token.
-        depth: unit depth rows of each study, ``[D, E]``; D differs between scans.
-        depth_mm: world z of the depth rows in mm, NaN for padding, ``[D]`` each.
-    """
-
-    wording_logits: NDArray[np.float64]
-    anatomy: NDArray[np.float64]
+    wording_logits: NDArray[np.float64]  # Logits of each of ``PERTURBATIONS``, [S, W, C]
+    anatomy: NDArray[np.float64]  # Unit image rows of the anatomies, [S, K, E]
+    # Evidence peak of each localized finding, world RAS mm, [S, C, 3]; NaN without a peak
     peaks_mm: NDArray[np.float64]
+    # Dice of the anatomy head's tokens and those of the mask, [S, K]; NaN without a mask, or if neither has a token
     anatomy_dice: NDArray[np.float64]
-    depth: Sequence[Tensor]
-    depth_mm: Sequence[Tensor]
+    depth: Sequence[Tensor]  # Unit depth rows of each study, [D, E]; D differs between scans
+    depth_mm: Sequence[Tensor]  # World z of the depth rows in mm, NaN for padding, [D] each
 
 
 class EvaluatedModel:
@@ -117,27 +109,17 @@ class EvaluatedModel:
 
     def settings(self) -> dict[str, Any]:
         """Settings for the record of an evaluation."""
-        return {
-            "image_parameters": sum(parameter.numel() for parameter in self.network.image.parameters()),
-            "text_parameters": sum(parameter.numel() for parameter in self.network.text.parameters()),
-            "device": self.device.type,
-            "cache_key": self.cache_key,
-        }
+        towers = {"image_parameters": self.network.image, "text_parameters": self.network.text}
+        sizes = {name: sum(part.numel() for part in tower.parameters()) for name, tower in towers.items()}
+        return {**sizes, "device": self.device.type, "cache_key": self.cache_key}
 
 
 def collect_scores(
-    loader: Iterable[dict[str, Any]],
-    model: VisionLanguageModel,
-    device: str | torch.device = "cpu",
-    name: str = "scoring",
+    loader: Iterable[dict[str, Any]], model: VisionLanguageModel, device: str | torch.device = "cpu", name: str = ""
 ) -> SplitScores:
     """Encodes and scores every scan of a loader once; no mask and no report reaches the network.
 
-    Args:
-        loader: batches of studies with ``image`` and the geometry of ``KeepGeometryd``.
-        model: model with its weights loaded.
-        device: device of the model.
-        name: label of the progress bar.
+    The batches need ``image`` and the geometry of ``KeepGeometryd``; `name` labels the progress bar.
     """
     parts: dict[str, list[Any]] = {field.name: [] for field in fields(SplitScores)}
     with torch.no_grad():

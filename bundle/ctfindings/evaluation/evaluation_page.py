@@ -19,12 +19,7 @@ DPI = 150
 
 
 def write_evaluation_page(path: Path, record: dict[str, Any]) -> None:
-    """Writes the page of the sections in a record.
-
-    Args:
-        path: HTML file; the figures in its folder are embedded.
-        record: content of ``metrics.json``.
-    """
+    """Writes the page of the sections in ``metrics.json``; the figures in its folder are embedded."""
     figures = {name: path.with_name(f"{name}.png") for name in FIGURES}
     page = render_page(
         Path(__file__).parent / "templates" / "evaluation.html.jinja",

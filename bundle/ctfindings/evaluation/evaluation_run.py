@@ -16,17 +16,11 @@ from bundle.ctfindings.metrics.published_protocols import ZeroShotScores
 
 
 class ScoredModel(Protocol):
-    """A checkpoint that scores scans: an ``EvaluatedModel`` or a published model.
+    """A checkpoint that scores scans: an ``EvaluatedModel`` or a published model."""
 
-    Attributes:
-        ckpt_path: file with the weights.
-        template_ids: ids of the prompt templates.
-        not_scored: names of the findings without a score.
-    """
-
-    ckpt_path: Path
-    template_ids: tuple[str, ...]
-    not_scored: tuple[str, ...]
+    ckpt_path: Path  # File with the weights
+    template_ids: tuple[str, ...]  # Ids of the prompt templates
+    not_scored: tuple[str, ...]  # Names of the findings without a score
 
     def load(self) -> None: ...
     def score(self, studies: Sequence[dict[str, Any]], name: str) -> ZeroShotScores: ...
@@ -35,31 +29,19 @@ class ScoredModel(Protocol):
 
 @dataclass
 class EvaluationRun:
-    """A scored split, and what the sections have found so far.
-
-    Attributes:
-        model: the model with its weights.
-        split: split that is scored.
-        calibration_split: split of the calibration; None if no section needs it.
-        studies: studies by split.
-        scores: scores by split.
-        bootstrap: resamples of the scored studies.
-        record: content of ``metrics.json``.
-        probabilities: content of ``predictions.csv``, ``[S, C]``.
-        figures: write the files of a section into the output folder.
-        problems: errors that are raised after everything is written.
-    """
+    """A scored split, and what the sections have found so far."""
 
     model: ScoredModel
     split: str
-    calibration_split: str | None
-    studies: dict[str, list[dict[str, Any]]]
-    scores: dict[str, ZeroShotScores]
-    bootstrap: Bootstrap
-    record: dict[str, Any]
-    probabilities: NDArray[np.float64]
+    calibration_split: str | None  # None if no section needs it
+    studies: dict[str, list[dict[str, Any]]]  # By split
+    scores: dict[str, ZeroShotScores]  # By split
+    bootstrap: Bootstrap  # Of the scored studies
+    record: dict[str, Any]  # Content of ``metrics.json``
+    probabilities: NDArray[np.float64]  # Content of ``predictions.csv``, [S, C]
+    # Functions that write the files of a section into the output folder
     figures: list[Callable[[Path], None]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # Errors that are raised after everything is written
 
     @property
     def own_model(self) -> EvaluatedModel:
@@ -81,14 +63,9 @@ class EvaluationRun:
 
 
 class Section(Protocol):
-    """A part of an evaluation. Called with the run, it adds to the record and returns text for the console.
+    """A part of an evaluation. Called with the run, it adds to the record and returns text for the console."""
 
-    Attributes:
-        needs_labels: whether the scored studies must have labels.
-        needs_calibration: whether the studies of the calibration split must be scored.
-    """
-
-    needs_labels: bool
-    needs_calibration: bool
+    needs_labels: bool  # Whether the scored studies must have labels
+    needs_calibration: bool  # Whether the studies of the calibration split must be scored
 
     def __call__(self, run: EvaluationRun) -> str: ...

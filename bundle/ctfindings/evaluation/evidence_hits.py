@@ -24,15 +24,8 @@ def evidence_record(
 ) -> dict[str, Any]:
     """Share of the true positives whose evidence peak lies within `TOLERANCE_MM` of the mask.
 
-    Args:
-        scores: scores of the studies.
-        studies: studies in the same order; those without ``finding_masks`` do not count.
-        probabilities: calibrated, ``[S, C]``.
-        thresholds: ``[C]``.
-
-    Returns:
-        ``tolerance_mm``, ``hit_rate`` and ``true_positives`` of all findings, and ``findings`` with a row for each
-        localized finding.
+    Studies without ``finding_masks`` do not count. Probabilities are calibrated, ``[S, C]``, thresholds ``[C]``. The
+    record has ``tolerance_mm``, ``hit_rate`` and ``true_positives``, and a row of ``findings`` per localized finding.
     """
     distance = np.full(scores.labels.shape, np.nan)
     for row, study in enumerate(studies):
@@ -48,6 +41,7 @@ def evidence_record(
             distance[row, column] = near if (bits & (1 << column)).any() else np.nan
     rate, total = evidence_hit_rate(distance, probabilities, scores.labels, thresholds)
     detected = (scores.labels == 1) & (probabilities >= thresholds) & ~np.isnan(distance)
+    counted, hits = int(detected.sum()), int((detected & (distance <= TOLERANCE_MM)).sum())
     rows = [
         {
             "finding": FINDING_NAMES[column],
@@ -57,8 +51,6 @@ def evidence_record(
         }
         for column in LOCALIZED
     ]
-    counted = int(total[list(LOCALIZED)].sum())
-    hits = sum(round(float(rate[column]) * int(total[column])) for column in LOCALIZED if total[column])
     return {
         "tolerance_mm": TOLERANCE_MM,
         "true_positives": counted,

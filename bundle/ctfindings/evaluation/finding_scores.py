@@ -35,14 +35,8 @@ def finding_scores_record(
 ) -> dict[str, Any]:
     """Scores of the findings as plain numbers, with None where a score is not defined.
 
-    Args:
-        probabilities: [S, C].
-        template_logits: uncalibrated logits of each template, [S, T, C].
-        labels: 1, 0 or -1, [S, C].
-        thresholds: thresholds chosen on other scans, [C].
-        findings: names of the findings, C.
-        templates: names of the templates, T.
-        bootstrap: resamples of the scans.
+    Probabilities and labels (1, 0 or -1) are [S, C], uncalibrated logits of the templates [S, T, C], thresholds that
+    were chosen on other scans [C].
 
     Returns:
         ``findings``: a row for each finding; ``macro``: the mean of each column over the findings that have it;

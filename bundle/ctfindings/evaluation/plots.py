@@ -12,12 +12,63 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from sklearn.metrics import roc_curve
 
+from bundle.ctfindings.evaluation.diagnostics import Diagnostics
+from bundle.ctfindings.evaluation.diagnostics_record import TEMPLATE_NAMES, WORDING_NAMES
 from bundle.ctfindings.evaluation.evaluation_page import DPI
-from bundle.ctfindings.metrics.classification import check_scores, check_thresholds, finding_auc, known_pairs
-from bundle.ctfindings.metrics.text_collapse import PAIR_TITLES
+from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.metrics.classification import (
+    FloatArray,
+    check_scores,
+    check_thresholds,
+    finding_auc,
+    known_pairs,
+)
+from bundle.ctfindings.metrics.text_collapse import PAIR_KINDS, PAIR_TITLES
+from bundle.ctfindings.metrics.wording_spread import auc_by_wording
 
 BLUE, RED, GREY = "#1f5a96", "#b03a2e", "#8a8a8a"
 MODEL_COLOURS = (BLUE, "#c9761a", "#3d7a46")
+
+
+def write_classification_figures(
+    folder: Path, record: dict[str, Any], answers: Diagnostics, other: Diagnostics | None
+) -> None:
+    """Writes all figures of the classification section from ``metrics.json`` and the answers of the model.
+
+    The answers of the model it is compared with are drawn beside them.
+    """
+    comparison, collapse = record["comparison"], record["collapse"]
+    names = (comparison["first"], comparison["second"]) if comparison else ("this model", "")
+    models = {names[0]: answers} if other is None else {names[0]: answers, names[1]: other}
+    captions = {kind: collapse["captions"][kind] for kind in PAIR_KINDS} if collapse["captions"] else {}
+    kinds = {names[0]: {**captions, "polarity": collapse["prompts"]["polarity"]}}
+    if other is not None:
+        kinds[names[1]] = comparison["second_collapse"]
+    thresholds = [row["threshold"] for row in record["findings"]]
+    with atomic_path(folder / "roc.png") as path:
+        plot_roc_grid(answers.calibrated, answers.labels, FINDING_NAMES, path, thresholds)
+    if record["macro"]["auc"] is not None:
+        with atomic_path(folder / "auc.png") as path:
+            plot_auc_by_finding(record, path)
+    with atomic_path(folder / "similarity.png") as path:
+        plot_cosine_histograms(kinds, path)
+    with atomic_path(folder / "wordings.png") as path:
+        plot_wordings({name: wording_auc(given) for name, given in models.items()}, path)
+    with atomic_path(folder / "reliability.png") as path:
+        plot_reliability(record["reliability"], path)
+
+
+def wording_auc(answers: Diagnostics) -> FloatArray:
+    """AUC of every template and perturbation, ``[T + W, C]``."""
+    scores = np.concatenate([answers.template_logits, answers.wording_logits], axis=1)
+    auc: FloatArray = auc_by_wording(scores, answers.labels, np.ones((1, len(answers.ids))))[0]
+    return auc
+
+
+def plot_wordings(auc: dict[str, FloatArray], path: Path) -> None:
+    """The AUC of `wording_auc` by model name, with a line between templates and perturbations."""
+    plot_auc_by_wording([*TEMPLATE_NAMES, *WORDING_NAMES], auc, path, separators=[len(TEMPLATE_NAMES) - 1])
 
 
 def plot_roc_grid(
@@ -27,15 +78,7 @@ def plot_roc_grid(
     path: str | Path,
     thresholds: ArrayLike,
 ) -> None:
-    """Draws the ROC curve of each finding and its operating point.
-
-    Args:
-        probabilities: [S, C].
-        labels: 1, 0 or -1, [S, C].
-        findings: names, C.
-        path: PNG file.
-        thresholds: [C].
-    """
+    """Draws the ROC curve of each finding and its operating point, from probabilities and labels 1, 0 or -1, [S, C]."""
     scores, truth = check_scores(probabilities, labels)
     limits = check_thresholds(thresholds, scores.shape[1])
     auc = finding_auc(scores, truth)
@@ -68,12 +111,7 @@ def plot_roc_grid(
 
 
 def plot_auc_by_finding(record: dict[str, Any], path: str | Path) -> None:
-    """Draws the AUC of each finding with its interval, highest on top, and the mean below.
-
-    Args:
-        record: content of ``metrics.json``, with at least one AUC.
-        path: PNG file.
-    """
+    """Draws the AUC of each finding of ``metrics.json`` (at least one) with its interval, and the mean below."""
     rows = sorted((row for row in record["findings"] if row["auc"] is not None), key=lambda row: row["auc"])
     absent = [row["finding"] for row in record["findings"] if row["auc"] is None]
     names = ["Mean over findings", *(f"{row['finding']} ({row['positives']})" for row in rows)]
@@ -110,10 +148,7 @@ def plot_auc_by_finding(record: dict[str, Any], path: str | Path) -> None:
 def plot_cosine_histograms(models: Mapping[str, Mapping[str, dict[str, Any]]], path: str | Path) -> None:
     """Draws histograms of cosines: kinds of pairs in rows, models in columns.
 
-    Args:
-        models: for each model, the kinds of pairs by key of `PAIR_TITLES`, each with ``histogram``, ``mean``, ``sd``
-            and ``pairs``.
-        path: PNG file.
+    A model has kinds of pairs by key of `PAIR_TITLES`, each with ``histogram``, ``mean``, ``sd`` and ``pairs``.
     """
     kinds = [kind for kind in PAIR_TITLES if any(kind in model for model in models.values())]
     figure = Figure(figsize=(4.6 * len(models) + 0.6, 1.75 * len(kinds) + 0.8), layout="constrained")
@@ -149,11 +184,11 @@ def plot_cosine_histograms(models: Mapping[str, Mapping[str, dict[str, Any]]], p
 def plot_auc_by_wording(
     wordings: Sequence[str], models: Mapping[str, ArrayLike], path: str | Path, separators: Sequence[int]
 ) -> None:
-    """Draws the AUC of every finding and their mean, for each wording and model.
+    """Draws the AUC of every finding and their mean, for each of T wordings and each model.
 
     Args:
-        wordings: names, T.
-        models: AUC of each wording and finding by model name, [T, C]; NaN where not defined.
+        wordings: names of the wordings.
+        models: AUC by model name, [T, C]; NaN where not defined.
         path: PNG file.
         separators: rows after which a line is drawn.
     """
@@ -184,12 +219,7 @@ def plot_auc_by_wording(
 
 
 def plot_reliability(curves: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path) -> None:
-    """Draws observed frequency against predicted probability, and the number of predictions in each bin.
-
-    Args:
-        curves: results of `reliability` by name.
-        path: PNG file.
-    """
+    """Draws the `reliability` curves by name, and the number of predictions in each bin."""
     figure = Figure(figsize=(5.2, 5.4), layout="constrained")
     panel, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")

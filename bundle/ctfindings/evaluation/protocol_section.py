@@ -24,8 +24,7 @@ class PublishedProtocol:
 
     def __call__(self, run: EvaluationRun) -> str:
         """Scores the split by the protocol."""
-        calibration = run.scores.get(run.calibration_split or "")
-        model = run.model
+        model, calibration = run.model, run.scores.get(run.calibration_split or "")
         record = protocol_record(
             self.name, run.scores[run.split], calibration, model.template_ids, run.bootstrap, model.not_scored
         )

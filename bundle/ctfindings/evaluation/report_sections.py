@@ -80,17 +80,9 @@ class SnippetLocalization:
 def retrieval_of(
     scores: SplitScores, studies: Studies, model: ReadsText, bootstrap: Bootstrap, count: int | None = None
 ) -> dict[str, Any] | None:
-    """`report_retrieval` of the studies with a report, by the thorax row of each scan.
+    """`report_retrieval` of the first `count` studies with a report, by the thorax row of each scan.
 
-    Args:
-        scores: scores of the studies.
-        studies: studies in the same order.
-        model: encodes the reports.
-        bootstrap: resamples of the studies.
-        count: number of studies to use, from the first; None for all.
-
-    Returns:
-        The record; None if fewer than two patients have a report.
+    None if fewer than two patients have a report.
     """
     texts = [report_text(study.get("report")) for study in studies]
     rows = [row for row, text in enumerate(texts) if text and scores.anatomy_valid[row, THORAX]][:count]
@@ -107,16 +99,11 @@ def localization_of(
 ) -> dict[str, Any] | None:
     """`depth_record` of the snippets of a split: of all, and of the first of each scan (RadFinder's count).
 
-    Args:
-        scores: scores of the studies.
-        studies: studies in the same order.
-        model: encodes the snippets.
-        bootstrap: resamples of the studies; its seed also draws the random estimate.
-        reword: returns the snippets that replace those of a study; their ``z_mm`` is the truth.
+    The seed of the bootstrap also draws the random estimate. `reword` returns the snippets that replace those of a
+    study; their ``z_mm`` is the truth. None without snippets of at least two patients.
 
     Returns:
-        ``all``, ``first_of_scan``, and ``left_out``, the number of snippets without a ``z_mm`` in their scan; None
-        without snippets of at least two patients.
+        ``all``, ``first_of_scan``, and ``left_out``, the number of snippets without a ``z_mm`` in their scan.
     """
     asked, left_out = [], 0
     for row, study in enumerate(studies):

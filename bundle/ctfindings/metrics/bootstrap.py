@@ -78,24 +78,17 @@ class Bootstrap:
         return {**names, "resamples": self.resamples, "seed": self.seed, "level": LEVEL}
 
     def interval(self, statistic: WeightStatistic) -> Interval:
-        """Interval of a statistic that accepts scan weights.
+        """Interval of a statistic of non-negative scan weights: [R, S] to one value or array a resample, [R, ...].
 
-        Weights avoid the cost of repeated rows in statistics over pairs of texts, and two models can share them: the
-        interval of a difference is that of ``lambda weights: first(weights) - second(weights)``.
-
-        Args:
-            statistic: non-negative weights of the scans [R, S] to one value or array for each resample, [R, ...].
+        Weights avoid repeated rows in statistics over pairs of texts, and two models can share them: the interval of a
+        difference is that of ``lambda weights: first(weights) - second(weights)``.
         """
         estimate = statistic(np.ones((1, len(self.patients))))[0]
         values = statistic(self.weights.astype(np.float64))
         return _percentile_interval(np.asarray(estimate, dtype=np.float64), values)
 
     def row_interval(self, statistic: Callable[..., ArrayLike], arrays: Sequence[ArrayLike]) -> Interval:
-        """Interval of ``statistic(*arrays)``, which is called with the resampled rows of each array.
-
-        Args:
-            statistic: returns a number or an array.
-            arrays: arrays [S, ...].
+        """Interval of the number or array ``statistic(*arrays)``, with the resampled rows of each array [S, ...].
 
         Raises:
             ValueError: an array does not have one row per scan.
@@ -107,23 +100,15 @@ class Bootstrap:
         return _percentile_interval(np.asarray(statistic(*rows), dtype=np.float64), np.stack(values))
 
     def auc(self, scores: ArrayLike, labels: ArrayLike) -> AucIntervals:
-        """Intervals of the AUC. A finding with one class in a resample is left out of the mean of that resample.
+        """Intervals of the AUC of scores [S, C] for labels 1, 0 or -1, [S, C].
 
-        Args:
-            scores: [S, C].
-            labels: 1, 0 or -1, [S, C].
+        A finding with one class in a resample is left out of the mean of that resample.
         """
         self._check_rows(np.asarray(scores))
         return _auc_intervals(finding_auc(scores, labels), weighted_auc(scores, labels, self.weights))
 
     def auc_difference(self, first: ArrayLike, second: ArrayLike, labels: ArrayLike) -> AucIntervals:
-        """Intervals of AUC(first) - AUC(second); both models see the same resamples.
-
-        Args:
-            first: scores of one model [S, C].
-            second: scores of the other model [S, C].
-            labels: 1, 0 or -1, [S, C].
-        """
+        """Intervals of AUC(first) - AUC(second) of the scores of two models, [S, C]; both see the same resamples."""
         self._check_rows(np.asarray(first), np.asarray(second))
         one, two = (weighted_auc(scores, labels, self.weights) for scores in (first, second))
         return _auc_intervals(finding_auc(first, labels) - finding_auc(second, labels), one - two)
@@ -140,11 +125,7 @@ def weighted_auc(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike) -> Fl
     """ROC-AUC of every finding under every set of scan weights, [R, C]; NaN where a class has no weight.
 
     The Mann-Whitney statistic: the weight of the correctly ordered (positive, negative) pairs; a tie counts half.
-
-    Args:
-        scores: [S, C].
-        labels: 1, 0 or -1, [S, C].
-        weights: non-negative weight of each scan in each resample, [R, S].
+    Scores are [S, C], labels 1, 0 or -1, [S, C], and weights not negative, [R, S].
     """
     score, truth = check_scores(scores, labels)
     weight = np.asarray(weights, dtype=np.float64)

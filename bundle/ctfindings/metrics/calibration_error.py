@@ -16,15 +16,12 @@ BINS = 10
 def expected_calibration_error(
     probabilities: ArrayLike, labels: ArrayLike, weights: FloatArray | None = None
 ) -> FloatArray:
-    """Mean gap between predicted probability and observed frequency, weighted by bin count, of each finding.
+    """Mean gap between predicted probability and observed frequency, weighted by bin count; NaN without known labels.
 
     Args:
         probabilities: in [0, 1], [S, C].
         labels: 1, 0 or -1, [S, C].
-        weights: non-negative weight of each scan in each resample, [R, S]; None for all scans once.
-
-    Returns:
-        [C], or [R, C] with weights; NaN without known labels.
+        weights: non-negative weight of each scan in each resample, [R, S]; the result is then [R, C] instead of [C].
 
     Raises:
         ValueError: a probability lies outside [0, 1].
@@ -47,11 +44,7 @@ def expected_calibration_error(
 
 def reliability(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, list[float] | list[int]]:
     """Reliability curve of all findings together: ``probability`` (mean of the bin), ``frequency`` and ``count`` of
-    each bin that is not empty.
-
-    Args:
-        probabilities: in [0, 1], [S, C].
-        labels: 1, 0 or -1, [S, C].
+    each bin that is not empty, from probabilities and labels as above.
 
     Raises:
         ValueError: a probability lies outside [0, 1].

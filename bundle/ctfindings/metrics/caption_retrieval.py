@@ -15,13 +15,7 @@ from bundle.ctfindings.metrics.classification import FloatArray, IntArray
 
 
 def drop_sentences(sentences: Sequence[str], keep: float, generator: np.random.Generator) -> str:
-    """A text with a random share of its sentences in their order, at least one.
-
-    Args:
-        sentences: one or more sentences.
-        keep: share of the sentences to keep, rounded up.
-        generator: draws the sentences.
-    """
+    """A text with a random share of its sentences in their order, rounded up to at least one."""
     count = max(1, math.ceil(keep * len(sentences)))
     kept = np.sort(generator.permutation(len(sentences))[:count])
     return " ".join(sentences[index] for index in kept)
@@ -49,11 +43,9 @@ def report_similarity(
 
 
 def rank_of_own(similarity: ArrayLike, own: ArrayLike | None = None) -> IntArray:
-    """Rank of each query's own item in its row of a similarity matrix, from 1, [Q]; a tie counts against the query.
+    """Rank of each query's own item in its row of a similarity matrix [Q, G], from 1, [Q].
 
-    Args:
-        similarity: [Q, G].
-        own: index of the own item of each query, [Q]; by default query i belongs to item i.
+    A tie counts against the query. `own` is the index of the own items, [Q]; by default query i belongs to item i.
     """
     # Rounded so that equal texts tie whatever the order of summation.
     matrix = np.round(np.asarray(similarity, dtype=np.float64), 9)

@@ -54,17 +54,12 @@ def known_pairs(scores: FloatArray, labels: IntArray, finding: int) -> tuple[Flo
 
 
 def finding_auc(scores: ArrayLike, labels: ArrayLike) -> FloatArray:
-    """Area under the ROC curve of each finding, [C]; NaN if one class is missing.
-
-    Args:
-        scores: any monotone score [S, C].
-        labels: 1, 0 or -1, [S, C].
-    """
+    """Area under the ROC curve of each finding for any monotone score [S, C], [C]; NaN if one class is missing."""
     return _ranking_metric(roc_auc_score, scores, labels)
 
 
 def finding_average_precision(scores: ArrayLike, labels: ArrayLike) -> FloatArray:
-    """Average precision of each finding, [C]; NaN if one class is missing. Arguments as for `finding_auc`."""
+    """Average precision of each finding, [C]; NaN if one class is missing."""
     return _ranking_metric(average_precision_score, scores, labels)
 
 
@@ -86,11 +81,6 @@ def decision_scores(probabilities: ArrayLike, labels: ArrayLike, thresholds: Arr
     ``sensitivity`` TP/(TP+FN), ``specificity`` TN/(TN+FP), ``precision`` TP/(TP+FP), ``f1`` of the class present,
     ``weighted_f1`` over both classes by their counts (CT-CLIP's; it rewards the majority class), ``accuracy``
     (TP+TN)/n (CT-CLIP's) and ``balanced_accuracy``, the mean of sensitivity and specificity (RadFinder's "acc").
-
-    Args:
-        probabilities: [S, C].
-        labels: 1, 0 or -1, [S, C].
-        thresholds: [C].
 
     Raises:
         ValueError: as `check_scores` and `check_thresholds`.

@@ -5,7 +5,7 @@ Shapes: S scans, C findings, X Y Z voxels; n snippets, D depth bins. World coord
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -19,16 +19,15 @@ TOLERANCE_MM = 15.0
 
 
 def evidence_distance(peak_mm: ArrayLike, mask_bits: NDArray[np.integer], bit: int, affine: ArrayLike) -> float:
-    """Distance in mm from a peak to the nearest voxel centre of a mask; 0 if the peak's own voxel is in the mask.
+    """Distance in mm from a peak to the nearest voxel centre of a mask.
+
+    It is 0 if the peak's own voxel is in the mask, and NaN if no voxel has the bit.
 
     Args:
         peak_mm: world position of the evidence peak, [3].
         mask_bits: integer mask with bit i for finding i, [X, Y, Z].
         bit: index of the finding.
         affine: voxel indices to mm RAS, [4, 4].
-
-    Returns:
-        Distance in mm; NaN if no voxel has the bit.
 
     Raises:
         ValueError: the peak is not three finite numbers, or the mask is not an integer volume.
@@ -55,14 +54,8 @@ def evidence_hit_rate(
 ) -> tuple[FloatArray, IntArray]:
     """Share of the true positives of each finding whose evidence peak lies within `TOLERANCE_MM` of the mask.
 
-    Args:
-        distance_mm: `evidence_distance` of each scan and finding, NaN without a mask, [S, C].
-        probabilities: [S, C].
-        labels: 1, 0 or -1, [S, C].
-        thresholds: [C].
-
-    Returns:
-        Rate [C], NaN without true positives that have a distance, and the number of these true positives [C].
+    Returns the rate [C], NaN without true positives that have a distance, and the number of these true positives [C].
+    Distances are those of `evidence_distance`, NaN without a mask; all are [S, C], thresholds [C].
     """
     scores, truth = check_scores(probabilities, labels)
     distance = np.asarray(distance_mm, dtype=np.float64)
@@ -78,19 +71,12 @@ def evidence_hit_rate(
 
 @dataclass(frozen=True)
 class DepthErrors:
-    """Distance in mm between the true depth of each snippet and an estimate, [n] each.
+    """Distance in mm between the true depth of each snippet and an estimate, [n] each."""
 
-    Attributes:
-        model: the most probable depth bin, as in RadFinder.
-        profile: the weighted median of the profile, which minimises the expected error of a correct profile.
-        middle: the middle of the scan's bins.
-        random: a random bin of the scan.
-    """
-
-    model: FloatArray
-    profile: FloatArray
-    middle: FloatArray
-    random: FloatArray
+    model: FloatArray  # The most probable depth bin, as in RadFinder
+    profile: FloatArray  # The weighted median of the profile, which minimises the expected error of a correct profile
+    middle: FloatArray  # The middle of the scan's bins
+    random: FloatArray  # A random bin of the scan
 
 
 def depth_errors(probabilities: ArrayLike, depth_mm: ArrayLike, target_mm: ArrayLike, seed: int = 42) -> DepthErrors:
@@ -102,7 +88,7 @@ def depth_errors(probabilities: ArrayLike, depth_mm: ArrayLike, target_mm: Array
         probabilities: non-negative weight of each depth bin for each snippet, [n, D].
         depth_mm: world z of each bin centre in mm, NaN for padding, [n, D].
         target_mm: true world z of each snippet in mm, [n].
-        seed: random seed of the random estimate.
+        seed: of the random estimate.
 
     Raises:
         ValueError: shapes differ, a snippet has no bin, a value is negative or not finite, or a target lies outside
@@ -140,12 +126,10 @@ def depth_errors(probabilities: ArrayLike, depth_mm: ArrayLike, target_mm: Array
 def depth_record(errors: DepthErrors, bootstrap: Bootstrap) -> dict[str, Any]:
     """Mean and median error, shares within 12 and 24 mm, and the ratio to the middle slice, each with its interval.
 
-    Args:
-        errors: errors of the snippets.
-        bootstrap: resamples of the snippets by patient.
+    The bootstrap resamples the snippets by patient.
     """
     names = ("mae_mm", "median_mm", "within_12_mm", "within_24_mm")
-    guesses = ("model", "profile", "middle", "random")
+    guesses = tuple(field.name for field in fields(DepthErrors))
 
     def scores(*guessed: FloatArray) -> FloatArray:
         of = [[np.mean(error), np.median(error), np.mean(error <= 12), np.mean(error <= 24)] for error in guessed]

@@ -1,7 +1,4 @@
-"""Free-text understanding: rank of the finding that a paraphrase means.
-
-Shapes: P paraphrases, C findings, E embedding.
-"""
+"""Rank of the finding that a paraphrase means. Shapes: P paraphrases, C findings, E embedding."""
 
 from __future__ import annotations
 

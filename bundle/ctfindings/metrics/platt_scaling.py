@@ -76,16 +76,12 @@ def apply_platt(logits: ArrayLike, scale: ArrayLike, shift: ArrayLike) -> FloatA
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
-    """The temperature that minimises the cross-entropy of ``sigmoid(logit / temperature)`` over all findings.
+    """The temperature that minimises the cross-entropy of ``sigmoid(logit / temperature)`` over logits [S, C].
 
     A temperature corrects overconfidence, not a wrong offset: if most logits lie on the wrong side of zero, the best
     temperature is unbounded and the upper end of `TEMPERATURES` is returned. Platt scaling corrects both.
 
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, https://arxiv.org/abs/1706.04599
-
-    Args:
-        logits: uncalibrated scores of the calibration scans [S, C].
-        labels: 1, 0 or -1, [S, C].
 
     Raises:
         ValueError: no label is known.

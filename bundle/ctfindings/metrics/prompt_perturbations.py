@@ -17,13 +17,7 @@ SYNONYMS = 3
 
 @dataclass(frozen=True)
 class Perturbation:
-    """A change of the reference prompts.
-
-    Attributes:
-        id: name in records and figures.
-        change: the change, in words.
-        pair: a finding to its positive and negative prompt.
-    """
+    """A change of the reference prompts: its id, the change in words, and a finding's positive and negative prompt."""
 
     id: str
     change: str

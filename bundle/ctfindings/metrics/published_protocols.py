@@ -28,28 +28,18 @@ OPTIMISTIC = (
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a paper computes its zero-shot table.
-
-    Attributes:
-        name: name of the protocol.
-        source: the paper.
-        template: id of the prompt pair that scores; None for the mean over the templates.
-        label_set: key of ``LABEL_SETS``: the findings in the means.
-        thresholds: "calibration" for Youden's index on the calibration scans; "scored" for CT-CLIP's corner rule on
-            the scored scans.
-        accuracy: "balanced" or "plain".
-        missing_is_zero: whether the score is 0 if the anatomy of a finding is outside the field of view; otherwise
-            the finding is scored on the thorax.
-        larger_of: pairs of findings that the labels do not separate; the first gets the larger score of both.
-    """
+    """How a paper computes its zero-shot table."""
 
     name: str
-    source: str
-    template: str | None
-    label_set: str
+    source: str  # The paper
+    template: str | None  # Id of the prompt pair that scores; None for the mean over the templates
+    label_set: str  # Key of ``LABEL_SETS``: the findings in the means
+    # "calibration" for Youden's index on the calibration scans; "scored" for CT-CLIP's corner rule on the scored scans
     thresholds: Literal["calibration", "scored"]
     accuracy: Literal["balanced", "plain"]
+    # The score is 0 if the anatomy of a finding is outside the field of view; otherwise the thorax row scores it
     missing_is_zero: bool = False
+    # Pairs of findings that the labels do not separate; the first gets the larger score of both
     larger_of: tuple[tuple[str, str], ...] = ()
 
 
@@ -77,23 +67,14 @@ PROTOCOLS: dict[str, Protocol] = {
 
 @dataclass(frozen=True)
 class ZeroShotScores:
-    """Zero-shot scores of the scans of a split, from the images alone.
+    """Zero-shot scores of the scans of a split, from the images alone."""
 
-    Attributes:
-        ids: study ids, S.
-        patients: patient ids, S.
-        labels: 1, 0 or -1, ``[S, C]``.
-        logits: uncalibrated logits of the mean over the templates, ``[S, C]``.
-        template_logits: logits of each template, ``[S, T, C]``.
-        anatomy_valid: anatomies in the field of view, ``[S, K]``.
-    """
-
-    ids: Sequence[str]
-    patients: Sequence[str]
-    labels: NDArray[np.int64]
-    logits: FloatArray
-    template_logits: FloatArray
-    anatomy_valid: NDArray[np.bool_]
+    ids: Sequence[str]  # Study ids, S
+    patients: Sequence[str]  # Patient ids, S
+    labels: NDArray[np.int64]  # 1, 0 or -1, [S, C]
+    logits: FloatArray  # Uncalibrated logits of the mean over the templates, [S, C]
+    template_logits: FloatArray  # Logits of each template, [S, T, C]
+    anatomy_valid: NDArray[np.bool_]  # Anatomies in the field of view, [S, K]
 
 
 def check_protocol(name: str) -> Protocol:
@@ -121,8 +102,8 @@ def protocol_record(
     the others from scaled ones; a scale changes no AUC and no decision at a threshold from a ROC curve.
 
     Args:
-        name: name of the protocol.
-        scored: scores of the scans that are evaluated.
+        name: one of `PROTOCOLS`.
+        scored: scores of the evaluated scans.
         calibration: scores of other scans, for a protocol that chooses thresholds on them.
         templates: ids of the templates, T. A model with one template scores with that one.
         bootstrap: resamples of the scored scans, for the interval of the AUC.
@@ -132,12 +113,13 @@ def protocol_record(
         ValueError: the protocol is unknown, its template is not among those scored, or a scan is in both sets.
     """
     protocol = check_protocol(name)
+    template = None if protocol.template is None else _template(protocol, templates)
     names = [finding for finding in LABEL_SETS[protocol.label_set] if finding not in not_scored]
     left_out = [finding for finding in LABEL_SETS[protocol.label_set] if finding in not_scored]
     columns = [FINDING_NAMES.index(finding) for finding in names]
     probabilities, missing = _probabilities(protocol, scored, templates, columns)
-    labels = scored.labels[:, columns]
-    if protocol.thresholds == "scored":
+    labels, on_scored = scored.labels[:, columns], protocol.thresholds == "scored"
+    if on_scored:
         thresholds = choose_thresholds(probabilities, labels, "corner", names)
     elif calibration is None:
         raise ValueError(f"protocol {name!r} chooses thresholds on calibration scans; give a calibration split")
@@ -150,7 +132,7 @@ def protocol_record(
     accuracy = "balanced_accuracy" if protocol.accuracy == "balanced" else "accuracy"
     shown = (accuracy, "weighted_f1", "precision", "sensitivity", "specificity")
     scores = {"auc": auc.findings.estimate, **{score: by_decision[score] for score in shown}}
-    notes = [OPTIMISTIC] if protocol.thresholds == "scored" else []
+    notes = [OPTIMISTIC] if on_scored else []
     if left_out:
         notes.append(f"the model does not score {', '.join(left_out)}; the means are over {len(names)} findings")
     one_class = [finding for finding, value in zip(names, scores["auc"], strict=True) if np.isnan(value)]
@@ -166,15 +148,11 @@ def protocol_record(
         "protocol": protocol.name,
         "source": protocol.source,
         "scans": len(scored.ids),
-        "prompts": "mean over the templates"
-        if protocol.template is None
-        else f"template {_template(protocol, templates)}",
+        "prompts": "mean over the templates" if template is None else f"template {template}",
         "label_set": protocol.label_set,
         "findings_in_mean": names,
-        "thresholds": "Youden on the calibration scans"
-        if protocol.thresholds == "calibration"
-        else "corner distance on the scored scans",
-        "optimistic": protocol.thresholds == "scored",
+        "thresholds": "corner distance on the scored scans" if on_scored else "Youden on the calibration scans",
+        "optimistic": on_scored,
         "notes": notes,
         "macro": {
             **{column: number(macro_average(values)) for column, values in scores.items()},

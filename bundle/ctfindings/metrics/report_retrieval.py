@@ -29,11 +29,7 @@ _BLOCK = 512
 def retrieval_ranks(queries: ArrayLike, gallery: ArrayLike) -> IntArray:
     """Rank of each query's own item in the gallery, from 1, [N]; query i belongs to item i.
 
-    A tie counts against the query, so embeddings that are all alike rank last, not first.
-
-    Args:
-        queries: unit embeddings, [N, E].
-        gallery: unit embeddings, [N, E].
+    Both are unit embeddings, [N, E]. A tie counts against the query, so embeddings that are all alike rank last.
 
     Raises:
         ValueError: shapes differ, or an embedding is not finite.
@@ -58,12 +54,7 @@ def retrieval_record(queries: ArrayLike, gallery: ArrayLike, bootstrap: Bootstra
     """Recall at `CUTOFFS` with intervals and chance, median and mean rank.
 
     The intervals resample the queries; the pool stays whole, so that a rank keeps its meaning. Cutoffs above N are
-    left out, because their recall is 1 for any model.
-
-    Args:
-        queries: unit embeddings, [N, E]; query i belongs to gallery item i.
-        gallery: unit embeddings, [N, E].
-        bootstrap: resamples of the queries.
+    left out, because their recall is 1 for any model. Arguments as for `retrieval_ranks`.
     """
     ranks = retrieval_ranks(queries, gallery)
     used = [k for k in CUTOFFS if k <= len(ranks)]
@@ -98,15 +89,9 @@ def first_of_each(groups: Sequence[Any]) -> IntArray:
 
 
 def random_partitions(count: int, size: int, seed: int = 42) -> Iterator[IntArray]:
-    """`PARTITIONS` random partitions of N items into P pools; items that do not fill a pool are left out.
+    """`PARTITIONS` random partitions of `count` items into P pools of indices, [P, size].
 
-    Args:
-        count: number of items N.
-        size: items per pool.
-        seed: random seed.
-
-    Yields:
-        Indices of the pools of a partition, [P, size].
+    Items that do not fill a pool are left out.
 
     Raises:
         ValueError: a pool has fewer than two items, or more than there are.
@@ -121,11 +106,7 @@ def random_partitions(count: int, size: int, seed: int = 42) -> Iterator[IntArra
 def pool_recall(queries: ArrayLike, gallery: ArrayLike, size: int, seed: int = 42) -> FloatArray:
     """Mean recall at `POOL_CUTOFFS` over random pools of one size: the protocol of Merlin.
 
-    Args:
-        queries: unit embeddings, [N, E]; query i belongs to gallery item i.
-        gallery: unit embeddings, [N, E].
-        size: items per pool.
-        seed: random seed.
+    Embeddings as for `retrieval_ranks`.
     """
     asked, held = _embeddings(queries, "queries"), _embeddings(gallery, "gallery")
     recalls = []
@@ -186,7 +167,7 @@ def report_retrieval(
         reports: unit embeddings of their reports, [N, E].
         report_ids: identity of each report, N; reconstructions of one examination share theirs.
         labels: 1, 0 or -1, [N, C], for image to image.
-        bootstrap: resamples of the volumes; its seed also draws the random pools.
+        bootstrap: of the volumes; its seed also draws the random pools.
 
     Returns:
         ``pools``: a `retrieval_record` of each direction for ``dup_all`` and ``first_all``; ``random_pools``: mean

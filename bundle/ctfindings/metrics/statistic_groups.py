@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,10 @@ from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
 
 @dataclass(frozen=True)
 class StatisticGroup:
-    """Statistics that are computed together.
+    """Statistics that are computed together."""
 
-    Attributes:
-        names: names of the statistics, M.
-        statistic: scan weights [R, S] to values [R, M].
-    """
-
-    names: tuple[str, ...]
-    statistic: WeightStatistic
+    names: tuple[str, ...]  # Names of the statistics, M
+    statistic: WeightStatistic  # Scan weights [R, S] to values [R, M]
 
 
 def group_record(group: StatisticGroup, bootstrap: Bootstrap) -> dict[str, Any]:
@@ -51,18 +47,15 @@ def compare_groups(
 ) -> list[dict[str, Any]]:
     """Rows ``section, statistic, first, second, difference, interval`` of the statistics that both models have.
 
-    The difference is first - second. Both models see the same resamples, so the variation they share cancels.
-
-    Args:
-        first: groups of one model by name, the ``section`` of a row.
-        second: groups of the other model on the same scans.
-        bootstrap: resamples of these scans.
+    The difference is first - second. Both models see the same resamples, so the variation they share cancels. Groups
+    are given by name, the ``section`` of a row.
     """
     rows = []
     for name in first:
         if name not in second or first[name].names != second[name].names:
             continue
-        held = bootstrap.interval(_all_three(first[name].statistic, second[name].statistic))
+        one, two = first[name].statistic, second[name].statistic
+        held = bootstrap.interval(partial(_with_difference, one, two))
         rows += [
             {
                 "section": name,
@@ -77,9 +70,6 @@ def compare_groups(
     return rows
 
 
-def _all_three(first: WeightStatistic, second: WeightStatistic) -> WeightStatistic:
-    def statistic(weights: FloatArray) -> FloatArray:
-        one, two = first(weights), second(weights)
-        return np.stack([one, two, one - two], axis=1)
-
-    return statistic
+def _with_difference(first: WeightStatistic, second: WeightStatistic, weights: FloatArray) -> FloatArray:
+    one, two = first(weights), second(weights)
+    return np.stack([one, two, one - two], axis=1)

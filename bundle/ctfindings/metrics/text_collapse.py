@@ -44,21 +44,13 @@ SILHOUETTE_TEXTS = 3000
 
 @dataclass(frozen=True)
 class TextRows:
-    """Embedded texts.
+    """Embedded texts."""
 
-    Attributes:
-        embeddings: unit rows [A, E].
-        anatomy: index of the anatomy of each text, [A].
-        normal: whether a text reports no abnormality, [A].
-        text_id: a number that is equal for equal texts, [A].
-        scan: index of the scan of each text, which the bootstrap weights, [A].
-    """
-
-    embeddings: FloatArray
-    anatomy: IntArray
-    normal: BoolArray
-    text_id: IntArray
-    scan: IntArray
+    embeddings: FloatArray  # Unit rows [A, E]
+    anatomy: IntArray  # Index of the anatomy of each text, [A]
+    normal: BoolArray  # Whether a text reports no abnormality, [A]
+    text_id: IntArray  # A number that is equal for equal texts, [A]
+    scan: IntArray  # Index of the scan of each text, which the bootstrap weights, [A]
 
     def __post_init__(self) -> None:
         """
@@ -90,10 +82,6 @@ def pair_blocks(rows: TextRows, kind: str) -> Iterator[tuple[IntArray, IntArray]
 
     A block of "abnormal_abnormal" has the same texts on both sides, so each of its pairs comes twice, and the caller
     leaves out the pairs of a text with itself.
-
-    Args:
-        rows: the texts.
-        kind: one of `PAIR_KINDS`.
     """
     for anatomy in np.unique(rows.anatomy):
         own = rows.anatomy == anatomy
@@ -148,11 +136,8 @@ def histogram(cosines: ArrayLike) -> dict[str, list[float] | list[int]]:
 def text_statistics(rows: TextRows, scan_weights: FloatArray) -> FloatArray:
     """`STATISTICS` of the texts under each set of weights, [R, M]; NaN for a kind without pairs.
 
-    The weight of a pair is the product of the weights of its texts.
-
-    Args:
-        rows: the texts.
-        scan_weights: non-negative weight of each scan in each resample, [R, S]; `TextRows.scan` indexes it.
+    The weight of a pair is the product of the weights of its texts. `TextRows.scan` indexes the scan weights, [R, S],
+    which are not negative.
     """
     weights = np.ascontiguousarray(scan_weights[:, rows.scan], dtype=np.float64)
     single = [
@@ -169,11 +154,7 @@ def effective_rank(embeddings: FloatArray, weight: FloatArray) -> float:
     """Effective rank of the centred texts: exp of the entropy of their normalised singular values.
 
     Roy and Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007. 1 if all texts lie on
-    one line, E if they spread evenly, NaN if they are one point.
-
-    Args:
-        embeddings: [A, E].
-        weight: text weights, [A].
+    one line, E if they spread evenly, NaN if they are one point. Embeddings are [A, E], text weights [A].
     """
     used = weight > 0
     centred = embeddings[used] - np.average(embeddings[used], axis=0, weights=weight[used])
@@ -191,11 +172,7 @@ def uniformity(embeddings: FloatArray, weights: FloatArray) -> FloatArray:
     """Log of the mean of ``exp(-2 |x - y|^2)`` over pairs of texts, [R]; 0 for one point, about -4 for a full sphere.
 
     Wang and Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the
-    Hypersphere", ICML 2020, https://arxiv.org/abs/2005.10242
-
-    Args:
-        embeddings: unit rows [A, E].
-        weights: text weights, [R, A].
+    Hypersphere", ICML 2020, https://arxiv.org/abs/2005.10242. Embeddings are unit rows [A, E], text weights [R, A].
     """
     # |x - y|^2 is 2 - 2 cos for unit rows.
     potential = np.exp(4 * (embeddings @ embeddings.T) - 4)
@@ -215,11 +192,7 @@ def cone(embeddings: FloatArray, weights: FloatArray) -> FloatArray:
 def anatomy_accuracy(rows: TextRows, weight: FloatArray) -> float:
     """Share of texts that are nearer to the centroid of their own anatomy than to any other; NaN with one anatomy.
 
-    A text, with its copies in a resample, is left out of its own centroid.
-
-    Args:
-        rows: the texts.
-        weight: text weights, [A].
+    A text, with its copies in a resample, is left out of its own centroid. Text weights are [A].
     """
     anatomies, own = np.unique(rows.anatomy, return_inverse=True)
     members = np.zeros((len(anatomies), len(own)))

@@ -24,10 +24,7 @@ AUC.
 def auc_by_wording(scores: ArrayLike, labels: ArrayLike, weights: FloatArray) -> FloatArray:
     """ROC-AUC of every wording and finding, [R, T, C]; NaN where a class has no weight.
 
-    Args:
-        scores: [S, T, C].
-        labels: 1, 0 or -1, [S, C].
-        weights: scan weights, [R, S].
+    Scores are [S, T, C], labels 1, 0 or -1, [S, C], and scan weights [R, S].
     """
     array = np.asarray(scores, dtype=np.float64)
     if array.ndim != 3 or (array.shape[0], array.shape[2]) != np.shape(labels) or not array.shape[1]:
@@ -47,12 +44,9 @@ def spread_statistics(auc: FloatArray) -> FloatArray:
 
 
 def f1_by_wording(present: ArrayLike, labels: ArrayLike, weights: FloatArray) -> FloatArray:
-    """Macro F1 of each wording, [R, T]. A finding that is neither present nor called is left out of the mean.
+    """Macro F1 of the decisions of each wording [S, T, C], [R, T].
 
-    Args:
-        present: decisions [S, T, C].
-        labels: 1, 0 or -1, [S, C].
-        weights: scan weights, [R, S].
+    A finding that is neither present nor called is left out of the mean.
     """
     decided, truth = np.asarray(present, dtype=bool), np.asarray(labels)[:, None]
     shape = (len(weights), *decided.shape[1:])
@@ -83,13 +77,7 @@ def f1_group(present: ArrayLike, labels: ArrayLike) -> StatisticGroup:
 
 
 def mean_group(values: ArrayLike, scan: IntArray, names: Sequence[str]) -> StatisticGroup:
-    """Weighted mean of each column of values, such as the hits of queries.
-
-    Args:
-        values: [Q, M].
-        scan: index of the scan of each row, [Q].
-        names: names of the columns, M.
-    """
+    """Weighted mean of each named column of values [Q, M], such as the hits of queries; `scan` of each row, [Q]."""
     array = np.asarray(values, dtype=np.float64)
     return StatisticGroup(
         tuple(names), lambda weights: weights[:, scan] @ array / weights[:, scan].sum(axis=1, keepdims=True)
