@@ -35,8 +35,7 @@ def load_checkpoint(modules: Mapping[str, nn.Module] | nn.Module, path: str | Pa
     names = list(dict.fromkeys(key.partition(".")[0] for key in module.state_dict()))
     part = {key: value for key, value in state.items() if key.partition(".")[0] in names}
     held = {key.partition(".")[0] for key in part}
-    absent = [name for name in names if name not in held]
-    if absent:
+    if absent := [name for name in names if name not in held]:
         raise ValueError(f"{path}: holds no tensors of {', '.join(absent)}; give a checkpoint of this bundle")
     try:
         module.load_state_dict(part, assign=assign)
@@ -73,18 +72,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def save_bundle_weights(path: str | Path, model: nn.Module, bank: nn.Module) -> str:
-    """Writes the weights of a bundle, whole or not at all.
-
-    Args:
-        path: File to write.
-        model: Image-text model.
-        bank: Its prompt bank with calibration and thresholds.
-
-    Returns:
-        SHA-256 of the file.
-    """
-    state = {key: value.cpu() for key, value in model.state_dict().items()}
-    state.update({f"bank.{key}": value.cpu() for key, value in bank.state_dict().items()})
+    """Writes an image-text model and its prompt bank, whole or not at all; returns the SHA-256 of the file."""
+    named = {**model.state_dict(), **{f"bank.{key}": value for key, value in bank.state_dict().items()}}
+    state = {key: value.cpu() for key, value in named.items()}
     with atomic_path(Path(path)) as partial:
         torch.save(state, partial)
     return sha256_of(path)

@@ -18,19 +18,12 @@ from bundle.ctfindings.networks.text.prompts import mean_over_templates
 
 
 class FindingScores(NamedTuple):
-    """Zero-shot answers of a batch of scans.
+    """Zero-shot answers of a batch of scans."""
 
-    Attributes:
-        logits: Logit of the mean over the templates, before calibration, ``[B, C]``.
-        probabilities: Calibrated probabilities, ``[B, C]``.
-        template_logits: Logit of each single template, ``[B, T, C]``.
-        evidence: Evidence in [0, 1] of every token of the finest grid, ``[B, N, C]``.
-    """
-
-    logits: Tensor
-    probabilities: Tensor
-    template_logits: Tensor
-    evidence: Tensor
+    logits: Tensor  # [B, C]: logit of the mean over the templates, before calibration
+    probabilities: Tensor  # [B, C]: calibrated
+    template_logits: Tensor  # [B, T, C]: logit of each single template
+    evidence: Tensor  # [B, N, C]: evidence in [0, 1] of every token of the finest grid
 
 
 class PromptBank(nn.Module):
@@ -38,12 +31,12 @@ class PromptBank(nn.Module):
 
     Args:
         embedding: Size E of the shared space.
-        findings: Number of findings C.
         templates: Number of templates T.
     """
 
-    def __init__(self, embedding: int, findings: int = len(FINDINGS), templates: int = len(TEMPLATES)) -> None:
+    def __init__(self, embedding: int, templates: int = len(TEMPLATES)) -> None:
         super().__init__()
+        findings = len(FINDINGS)
         # Declared here because TorchScript cannot read the class annotations of this file, which are strings.
         self.prompts: Tensor
         self.calibration_scale: Tensor
@@ -56,9 +49,7 @@ class PromptBank(nn.Module):
 
     def deltas(self) -> Tensor:
         """Positive minus negative prompts: the mean over templates first, then each template, ``[C (1 + T), E]``."""
-        mean = mean_over_templates(self.prompts)
-        single = self.prompts.transpose(1, 2)
-        every = torch.cat([mean.unsqueeze(1), single], dim=1)
+        every = torch.cat([mean_over_templates(self.prompts).unsqueeze(1), self.prompts.transpose(1, 2)], dim=1)
         return (every[:, :, 0] - every[:, :, 1]).transpose(0, 1).flatten(0, 1)
 
     def calibrate(self, logits: Tensor) -> Tensor:
@@ -68,10 +59,6 @@ class PromptBank(nn.Module):
 
 class ZeroShotClassifier(nn.Module):
     """Scores the 18 findings of a scan against the frozen prompt bank.
-
-    Args:
-        image: Image encoder.
-        scorer: Scorer trained with it.
 
     Attributes:
         template_ids: Ids of the T templates in the prompt bank.
@@ -98,13 +85,9 @@ class ZeroShotClassifier(nn.Module):
         batch, count = encoded.field.shape[0], self.finding_anatomy.shape[0]
         deltas = self.bank.deltas()
         rows = self.finding_anatomy.repeat(deltas.shape[0] // count)
+        deltas = deltas.expand(batch, -1, -1)
         logits, tokens = self.scorer(
-            encoded.anatomy,
-            encoded.anatomy_valid,
-            encoded.field,
-            encoded.membership,
-            deltas.expand(batch, -1, -1),
-            rows,
+            encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, deltas, rows
         )
         logits = logits.view(batch, -1, count)
         return FindingScores(
@@ -133,7 +116,7 @@ def load_classifier(
         classifier: Classifier, which stays on its device.
         path: Bundle checkpoint.
         text: Text tower, for free text.
-        text_tower: Builds a text tower, if the prompts have to be encoded.
+        text_tower: Builds a text tower if the prompts have to be encoded.
 
     Raises:
         ValueError: The checkpoint does not fit, or lacks prompts and there is no text tower.

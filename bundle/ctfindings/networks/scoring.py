@@ -52,10 +52,7 @@ class FindingScorer(nn.Module):
         """Scores P prompt pairs on each scan.
 
         Args:
-            anatomy: Unit anatomy rows, ``[B, K, E]``.
-            anatomy_valid: Anatomies in the field of view, bool ``[B, K]``.
-            field: Unit token field, ``[B, N, E]``.
-            membership: Anatomies of the tokens, bool ``[B, N, K]``.
+            anatomy, anatomy_valid, field, membership: As in ``ImageEmbedding``.
             delta: Positive minus negative unit prompt embedding, ``[B, P, E]``.
             rows: Index of the anatomy of each pair, ``[P]``.
 

@@ -25,13 +25,7 @@ TEMPERATURE, TEMPERATURE_RANGE = 0.07, (0.001, 0.5)
 
 
 class VisionLanguageModel(nn.Module):
-    """Chest CT and its report in one space.
-
-    Args:
-        image: Image encoder.
-        text: Text tower with the same embedding size.
-        scorer: Turns prompts and embeddings into the logits of the findings.
-    """
+    """Chest CT and its report in one space; both towers have the same embedding size."""
 
     finding_anatomy: Tensor
 
@@ -45,7 +39,7 @@ class VisionLanguageModel(nn.Module):
         self.register_buffer("finding_anatomy", torch.tensor(FINDING_ANATOMY), persistent=False)
 
     def encode_image(self, image: Tensor, anatomy: Tensor | None = None, known: Tensor | None = None) -> ImageEmbedding:
-        """Encodes scans once; every question is then a product with text vectors. See ``ImageEncoder.encode_scan``."""
+        """See ``ImageEncoder.encode_scan``."""
         return self.image.encode_scan(image, anatomy, known)
 
     def encode_text(self, texts: Sequence[str], role: str = "prompt") -> Tensor:
@@ -63,11 +57,7 @@ class VisionLanguageModel(nn.Module):
         snippets: Sequence[Sequence[Mapping[str, Any]]] | None = None,
         affine: Tensor | None = None,
     ) -> NetworkOutputs:
-        """What the losses and the validation read; ``step_keys`` describes all inputs and outputs.
-
-        Args:
-            image: ``[B, 1, X, Y, Z]`` in [0, 1].
-            anatomy, anatomy_known, captions, finding_masks, reports, snippets, affine: see ``NetworkInputs``.
+        """What the losses and the validation read, from an image ``[B, 1, X, Y, Z]`` in [0, 1] and ``NetworkInputs``.
 
         Raises:
             ValueError: Snippets are given without the affine.

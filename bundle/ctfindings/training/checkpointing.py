@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import OneCycleLR
 
 from bundle.ctfindings.files.atomic_write import atomic_path
@@ -55,39 +56,33 @@ class RunCheckpoint:
         self.waited = 0
         self.evaluator = evaluator
         self._validated = 0
-        self._trainer: Engine | None = None
         self.logger = logging.getLogger("ctfindings.run")
-        evaluator.add_event_handler(Events.COMPLETED, self._keep_best)
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler; attach it last, so that the state of an epoch includes its validation."""
         self._trainer = engine
+        self.evaluator.add_event_handler(Events.COMPLETED, self._keep_best)
         engine.add_event_handler(Events.STARTED, self._resume)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._keep_last)
         engine.add_event_handler(Events.COMPLETED, self._warn_without_best)
 
     def _keep_best(self, engine: Engine) -> None:
-        if self._trainer is not None:
-            self._validated = self._trainer.state.epoch
+        self._validated = self._trainer.state.epoch
         value = float(engine.state.metrics[METRIC])
         self.waited += 1
         if value > self.best:
             self.best, self.waited = value, 0
-            self._write("best.pt", {"model": _model_state(self.saved["model"]), METRIC: value})
-        if self.patience is not None and self.waited >= self.patience and self._trainer is not None:
+            self._write("best.pt", {"model": _unwrapped(self.saved["model"]).state_dict(), METRIC: value})
+        if self.patience is not None and self.waited >= self.patience:
             self.logger.info("no better %s in %d validations: the run ends", METRIC, self.waited)
             self._trainer.terminate()
 
     def _keep_last(self, engine: Engine) -> None:
-        if (
-            engine.state.epoch == engine.state.max_epochs
-            and self._validated != engine.state.epoch
-            and isinstance(self.evaluator, Evaluator)
-        ):
-            self.evaluator.run(engine.state.epoch)
-        state = {name: item.state_dict() for name, item in self.saved.items() if name != "model"}
-        state["model"] = _model_state(self.saved["model"])
-        state["trainer"] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
+        epoch = engine.state.epoch
+        if epoch == engine.state.max_epochs != self._validated and isinstance(self.evaluator, Evaluator):
+            self.evaluator.run(epoch)
+        state = {name: _unwrapped(item).state_dict() for name, item in self.saved.items()}
+        state["trainer"] = {"epoch": epoch, "iteration": engine.state.iteration}
         state["best"], state["waited"] = self.best, self.waited
         state["scaler"] = _scaler_state(engine)
         self._write("last.pt", state)
@@ -106,7 +101,7 @@ class RunCheckpoint:
         try:
             for name, item in self.saved.items():
                 planned = {key: vars(item)[key] for key in _LENGTH_OF_SCHEDULE} if isinstance(item, OneCycleLR) else {}
-                (getattr(item, "module", item) if name == "model" else item).load_state_dict(state[name])
+                _unwrapped(item).load_state_dict(state[name])
                 # The schedule of the saved run ends with the epochs of that run, which may have been raised since.
                 vars(item).update(planned)
         except (KeyError, RuntimeError, ValueError) as error:
@@ -144,5 +139,6 @@ def _scaler_state(engine: Engine) -> dict[str, Any]:
     return {} if scaler is None else dict(scaler.state_dict())
 
 
-def _model_state(model: Any) -> dict[str, torch.Tensor]:
-    return getattr(model, "module", model).state_dict()
+def _unwrapped(item: Any) -> Any:
+    """The network inside ``DistributedDataParallel``; anything else as it is."""
+    return item.module if isinstance(item, DistributedDataParallel) else item

@@ -43,9 +43,9 @@ def export_finetuned(
         SHA-256 of the file.
 
     Raises:
-        ValueError: The run has no state.
+        ValueError: The run has neither file.
     """
-    states = [path for path in (Path(run_dir) / "best.pt", Path(run_dir) / "last.pt") if path.is_file()]
+    states = [path for name in ("best.pt", "last.pt") if (path := Path(run_dir) / name).is_file()]
     if not states:
         raise ValueError(f"{run_dir}: holds neither best.pt nor last.pt; train before exporting")
     bank = PromptBank(network.image.embedding)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 
-# Names and values of glibc's malloc.h.
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_MAX = -4
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # Names and values of glibc's malloc.h.
 
 
 def keep_freed_memory() -> bool:
@@ -20,7 +18,5 @@ def keep_freed_memory() -> bool:
     """
     if not sys.platform.startswith("linux"):
         return False
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallopt"):
-        return False
-    return bool(libc.mallopt(_M_MMAP_MAX, 0)) and bool(libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))

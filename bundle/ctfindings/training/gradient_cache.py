@@ -10,6 +10,7 @@ outputs with one row per token to their means before they are kept.
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
@@ -25,6 +26,7 @@ from monai.utils import CommonKeys as Keys
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from bundle.ctfindings.losses.composite import CompositeLoss, zero_of
 from bundle.ctfindings.networks.image.standardization import RunningStandardization
 from bundle.ctfindings.step_keys import batch_axis
 
@@ -80,7 +82,7 @@ class GradientCache:
         self.waiting_dir = waiting_dir
 
     def __call__(self, engine: Engine, group: Iterable[Any]) -> dict[str, Any]:
-        """Runs a step; the micro-batches are collated studies."""
+        """Runs a step on micro-batches of collated studies."""
         trainer = cast(SupervisedTrainer, engine)
         trainer.network.train()
         trainer.optimizer.zero_grad(set_to_none=trainer.optim_set_to_none)
@@ -89,22 +91,24 @@ class GradientCache:
         _share_running_statistics(trainer.network)
         with tempfile.TemporaryDirectory(prefix="step_", dir=self.waiting_dir) as folder:
             parts: list[Path] = []
-            outputs, targets, draws, statistics = [], [], [], []
+            outputs, targets, states = [], [], []
             for batch in group:
                 prepared = trainer.prepare_batch(batch, trainer.state.device, trainer.non_blocking, **trainer.to_kwargs)
                 del batch
                 parts.append(Path(folder) / f"{len(parts)}.pt")
                 torch.save(prepared, parts[-1])
-                draws.append(_random_state(trainer.state.device))
-                statistics.append(_running_statistics(trainer.network))
+                states.append(_state(trainer))
                 with torch.no_grad(), _precision(trainer):
                     outputs.append(_condensed(trainer, _forward(trainer, prepared), prepared[1]))
                 targets.append(prepared[1])
                 del prepared
-            afterwards = _random_state(trainer.state.device)
+            afterwards = _state(trainer)
 
             rows = [len(known["labels"]) for known in targets]
-            joined = _leaves(join_parts(outputs, rows))
+            joined = join_parts(outputs, rows)
+            for value in joined.values():
+                if value is not None and value.is_floating_point():
+                    value.requires_grad_()
             # From here on only the shapes of the parts are needed.
             shapes = [
                 {name: None if value is None else value.to("meta") for name, value in part.items()} for part in outputs
@@ -114,7 +118,7 @@ class GradientCache:
                 loss = trainer.loss_function(joined, join_parts(targets, rows)).mean()
             trainer.state.output = {Keys.PRED: joined, Keys.LOSS: loss}
             trainer.fire_event(IterationEvents.LOSS_COMPLETED)
-            _scaled(trainer, loss).backward()
+            (loss if trainer.scaler is None else trainer.scaler.scale(loss)).backward()
             gradients = {
                 name: value.grad for name, value in joined.items() if value is not None and value.grad is not None
             }
@@ -123,24 +127,22 @@ class GradientCache:
             trainer.state.output = {Keys.LOSS: loss}
             del joined
 
-            for index, (part, draw, gradient) in enumerate(zip(parts, draws, given, strict=True)):
-                _set_random_state(draw, trainer.state.device)
-                _set_running_statistics(trainer.network, statistics[index])
-                last = index == len(parts) - 1
-                with _without_exchange(trainer.network, not last):
+            for part, state, gradient in zip(parts, states, given, strict=True):
+                _restore(trainer, state)
+                with _without_exchange(trainer.network, part != parts[-1]):
                     prepared = torch.load(part, map_location=trainer.state.device, weights_only=True)
                     with _precision(trainer):
                         again = _forward(trainer, prepared)
                         found = _condensed(trainer, again, prepared[1])
                     pairs = [(found[name], value) for name, value in gradient.items() if found[name].requires_grad]
                     # A part whose outputs the loss does not read still takes part in the exchange between ranks.
-                    zero = _zero(again)
+                    zero = zero_of(again)
                     torch.autograd.backward(
                         [*(output for output, _ in pairs), zero],
                         [*(value for _, value in pairs), torch.ones_like(zero)],
                     )
                 del prepared, again, found, pairs, zero
-            _set_random_state(afterwards, trainer.state.device)
+            _restore(trainer, afterwards)
         trainer.fire_event(IterationEvents.BACKWARD_COMPLETED)
         if trainer.scaler is not None:
             trainer.scaler.step(trainer.optimizer)
@@ -155,11 +157,8 @@ def join_parts(parts: Sequence[Mapping[str, Any]], scans: Sequence[int]) -> dict
     """Outputs or targets of the micro-batches as those of the whole batch.
 
     Scalars are the same in all parts. A part without an entry that others have gets zeros for its scans, as a scan
-    without a caption, report or mask does in a batch; an entry that does not count scans gets no rows.
-
-    Args:
-        parts: Entries by name (``step_keys``).
-        scans: Number of scans of each part.
+    without a caption, report or mask does in a batch; an entry that does not count scans gets no rows. ``scans`` is
+    the number of scans of each part.
     """
     joined: dict[str, Tensor | None] = {}
     for name in dict.fromkeys(name for part in parts for name in part):
@@ -180,13 +179,7 @@ def join_parts(parts: Sequence[Mapping[str, Any]], scans: Sequence[int]) -> dict
 def split_gradients(
     gradients: Mapping[str, Tensor], parts: Sequence[Mapping[str, Any]], scans: Sequence[int]
 ) -> list[dict[str, Tensor]]:
-    """The gradients of joined outputs, by part; that of a scalar goes to the first part only.
-
-    Args:
-        gradients: Gradients of entries of ``join_parts``.
-        parts: The parts that were joined.
-        scans: Number of scans of each part.
-    """
+    """The gradients of what ``join_parts`` joined, by part; that of a scalar goes to the first part only."""
     shares: list[dict[str, Tensor]] = [{} for _ in parts]
     for name, gradient in gradients.items():
         if gradient.dim() == 0:
@@ -204,37 +197,17 @@ def split_gradients(
 
 def _forward(trainer: SupervisedTrainer, prepared: tuple[Any, ...]) -> dict[str, Any]:
     image, _, args, inputs = prepared
-    outputs: dict[str, Any] = trainer.inferer(image, trainer.network, *args, **inputs)
-    return outputs
+    return cast(dict[str, Any], trainer.inferer(image, trainer.network, *args, **inputs))
 
 
 def _condensed(trainer: SupervisedTrainer, outputs: dict[str, Any], targets: dict[str, Any]) -> dict[str, Any]:
-    """Outputs of a part with what the loss needs of its tokens; all of them for other losses than ``CompositeLoss``."""
-    condense = getattr(trainer.loss_function, "condense", None)
-    return outputs if condense is None else cast(dict[str, Any], condense(outputs, targets))
-
-
-def _leaves(outputs: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
-    """The outputs as leaves of a new graph."""
-    return {
-        name: value.requires_grad_() if value is not None and value.is_floating_point() else value
-        for name, value in outputs.items()
-    }
-
-
-def _zero(outputs: dict[str, Any]) -> Tensor:
-    """A zero that depends on every output, also when one holds infinity or NaN."""
-    return torch.stack(
-        [value[None][:0].sum() for value in outputs.values() if isinstance(value, Tensor) and value.requires_grad]
-    ).sum()
+    """What the loss reads of the outputs of a part; all of them for other losses than ``CompositeLoss``."""
+    loss = trainer.loss_function
+    return loss.condense(outputs, targets) if isinstance(loss, CompositeLoss) else outputs
 
 
 def _precision(trainer: SupervisedTrainer) -> AbstractContextManager[Any]:
     return torch.autocast(trainer.state.device.type, **trainer.amp_kwargs) if trainer.amp else nullcontext()
-
-
-def _scaled(trainer: SupervisedTrainer, loss: Tensor) -> Tensor:
-    return loss if trainer.scaler is None else trainer.scaler.scale(loss)
 
 
 def _without_exchange(network: nn.Module, active: bool) -> AbstractContextManager[Any]:
@@ -256,22 +229,20 @@ def _standardizations(network: nn.Module) -> list[RunningStandardization]:
     return [module for module in network.modules() if isinstance(module, RunningStandardization)]
 
 
-def _running_statistics(network: nn.Module) -> list[dict[str, Tensor]]:
-    return [
-        {name: value.clone() for name, value in module.state_dict().items()} for module in _standardizations(network)
-    ]
+def _state(trainer: SupervisedTrainer) -> tuple[Tensor, Tensor | None, list[dict[str, Tensor]]]:
+    """Random states of the CPU and of CUDA, and running statistics, which the second pass repeats."""
+    device = trainer.state.device
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return (
+        torch.get_rng_state(),
+        cuda,
+        [copy.deepcopy(item.state_dict()) for item in _standardizations(trainer.network)],
+    )
 
 
-def _set_running_statistics(network: nn.Module, statistics: list[dict[str, Tensor]]) -> None:
-    for module, state in zip(_standardizations(network), statistics, strict=True):
-        module.load_state_dict(state)
-
-
-def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-
-def _set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+def _restore(trainer: SupervisedTrainer, state: tuple[Tensor, Tensor | None, list[dict[str, Tensor]]]) -> None:
     torch.set_rng_state(state[0])
     if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)
+        torch.cuda.set_rng_state(state[1], trainer.state.device)
+    for module, statistics in zip(_standardizations(trainer.network), state[2], strict=True):
+        module.load_state_dict(statistics)

@@ -34,7 +34,6 @@ class EpochSeed:
         self.rank = rank
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler."""
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -59,7 +58,6 @@ class FreezeStandardization:
         self.epochs = epochs
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler."""
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -98,7 +96,6 @@ class MetricLog:
         self.logger = logging.getLogger("ctfindings.validation")
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler."""
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -120,7 +117,6 @@ class LossLog:
         self._sums: dict[str, list[float]] = {}
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)

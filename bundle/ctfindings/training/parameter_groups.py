@@ -13,10 +13,6 @@ def parameter_groups(network: nn.Module, loss: nn.Module) -> list[dict[str, Any]
     The first group are weights of linear layers, convolutions, embeddings and queries. The second are biases,
     parameters with fewer than two dimensions (norms, scales, temperatures) and all parameters of the loss. Weight decay
     on the logarithm of a scale would pull the scale to 1.
-
-    Args:
-        network: Network, possibly in ``DistributedDataParallel``.
-        loss: Loss; its parameters are scales, biases and prototypes.
     """
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []

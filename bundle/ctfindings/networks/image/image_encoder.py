@@ -23,26 +23,15 @@ MARGIN_TOKENS = 1
 
 
 class ImageEmbedding(NamedTuple):
-    """A batch of encoded scans; every question after that is a product with text vectors.
+    """A batch of encoded scans; every question after that is a product with text vectors."""
 
-    Attributes:
-        anatomy: Unit rows of the anatomies, ``[B, K, E]``; zero outside the field of view.
-        anatomy_valid: Anatomies in the field of view, bool ``[B, K]``.
-        depth: Unit rows along the body axis, inferior to superior, ``[B, D, E]``; each ``ImageEncoder.depth_patch``
-            voxels high.
-        field: Unit embedding of every token of the finest grid, ``[B, N, E]``.
-        membership: Tokens that were pooled for each anatomy, bool ``[B, N, K]``.
-        anatomy_logits: Logits of the anatomy head, ``[B, N, K]``.
-        grid: Finest grid of tokens, ``[gx, gy, gz]``.
-    """
-
-    anatomy: Tensor
-    anatomy_valid: Tensor
-    depth: Tensor
-    field: Tensor
-    membership: Tensor
-    anatomy_logits: Tensor
-    grid: list[int]
+    anatomy: Tensor  # [B, K, E]: unit rows of the anatomies, zero outside the field of view
+    anatomy_valid: Tensor  # bool [B, K]: anatomies in the field of view
+    depth: Tensor  # [B, D, E]: unit rows along the body axis, inferior to superior, each depth_patch voxels high
+    field: Tensor  # [B, N, E]: unit embedding of every token of the finest grid
+    membership: Tensor  # bool [B, N, K]: tokens that were pooled for each anatomy
+    anatomy_logits: Tensor  # [B, N, K]: logits of the anatomy head
+    grid: list[int]  # [gx, gy, gz]: finest grid of tokens
 
 
 class ImageEncoder(nn.Module):
@@ -99,27 +88,17 @@ class ImageEncoder(nn.Module):
         grid: list[int] = grids[0]
         anatomy_logits = self.anatomy_head(levels[0])
         members = anatomy_logits > 0
-        if membership is not None:
-            members = (
-                membership
-                if membership_known is None
-                else torch.where(membership_known.unsqueeze(1), membership, members)
-            )
+        if membership is not None and membership_known is not None:
+            members = torch.where(membership_known.unsqueeze(1), membership, members)
+        elif membership is not None:
+            members = membership
         memberships = self.memberships(members, grids)
         members = memberships[0]
         anatomy, valid = self.anatomy_pooling(levels, memberships)
         field = F.normalize(self.field(levels[0]), dim=-1)
         body = members[:, :, self.thorax]
         depth = depth_rows(field, body, grid) if self.depth_stem is None else self.depth_stem(image, field, body, grid)
-        return ImageEmbedding(
-            anatomy=anatomy,
-            anatomy_valid=valid,
-            depth=depth,
-            field=field,
-            membership=members,
-            anatomy_logits=anatomy_logits,
-            grid=grid,
-        )
+        return ImageEmbedding(anatomy, valid, depth, field, members, anatomy_logits, grid)
 
     def memberships(self, members: Tensor, grids: list[list[int]]) -> list[Tensor]:
         """The tokens of each level that are pooled for each anatomy, bool ``[B, N_l, K]``."""

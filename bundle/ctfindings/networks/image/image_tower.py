@@ -14,7 +14,6 @@ from bundle.ctfindings.networks.image.token_statistics import TokenStatistics
 GROUPS = 8
 """Groups of channels that are normalised together. A norm of single channels would lose how much of a chest is air."""
 
-
 STATISTICS_HIDDEN = 256
 """Width of the perceptron on the token statistics."""
 
@@ -111,35 +110,23 @@ class ConvolutionalTower(nn.Module):
     def tokens_of_features(self, features: Tensor) -> Tensor:
         """Tokens of the finest level from their statistics alone, ``[B, N, F]`` to ``[B, N, width]``."""
         tokens: Tensor = self.statistics(features)
-        fused: Tensor = self.fuse(tokens)
-        return tokens + fused
+        return tokens + self.fuse(tokens)
 
 
 def _stem(windows: int, hidden: int, fine: int, patch: int, blocks: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     width = windows
     while patch > 2:
-        layers += [
-            nn.Conv3d(width, hidden, kernel_size=2, stride=2),
-            nn.GELU(),
-            *[_residual(hidden) for _ in range(blocks)],
-        ]
+        halving = nn.Conv3d(width, hidden, kernel_size=2, stride=2)
+        layers += [halving, nn.GELU(), *[_residual(hidden) for _ in range(blocks)]]
         width, patch = hidden, patch // 2
     layers.append(nn.Conv3d(width, fine, kernel_size=2, stride=2))
     return nn.Sequential(*layers).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 
 
 def _residual(channels: int) -> ResidualUnit:
-    return ResidualUnit(
-        3,
-        channels,
-        channels,
-        strides=1,
-        subunits=1,
-        norm=("GROUP", {"num_groups": GROUPS}),
-        act=("GELU", {}),
-        bias=False,
-    )
+    norm = ("GROUP", {"num_groups": GROUPS})
+    return ResidualUnit(3, channels, channels, strides=1, subunits=1, norm=norm, act=("GELU", {}), bias=False)
 
 
 def _grid(features: Tensor) -> list[int]:

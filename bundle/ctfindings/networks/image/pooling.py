@@ -53,12 +53,9 @@ def dilate_membership(membership: Tensor, grid: list[int], tokens: int) -> Tenso
     if tokens == 0:
         return membership
     volume = _as_volume(membership, grid)
-    size = 2 * tokens + 1
     for axis in range(3):
-        kernel = [1, 1, 1]
-        padding = [0, 0, 0]
-        kernel[axis] = size
-        padding[axis] = tokens
+        kernel, padding = [1, 1, 1], [0, 0, 0]
+        kernel[axis], padding[axis] = 2 * tokens + 1, tokens
         volume = F.max_pool3d(volume, kernel, stride=1, padding=padding)
     return volume.flatten(2).transpose(1, 2) > 0.5
 
@@ -72,8 +69,7 @@ def coarsen_membership(membership: Tensor, grid: list[int], coarse: list[int]) -
 
 
 def _as_volume(membership: Tensor, grid: list[int]) -> Tensor:
-    batch, _, anatomies = membership.shape
-    return membership.float().transpose(1, 2).reshape(batch, anatomies, grid[0], grid[1], grid[2])
+    return membership.float().transpose(1, 2).unflatten(2, grid)
 
 
 class AnatomyPooling(nn.Module):
@@ -158,12 +154,10 @@ def extremes(tokens: Tensor, membership: Tensor) -> tuple[Tensor, Tensor]:
         for row in range(membership.shape[2]):
             # Tokens of other anatomies are moved out of reach.
             away = (~membership[:, :, row : row + 1]).to(tokens.dtype) * 1e4
-            chosen.append((tokens - away).argmax(1))
-            chosen.append((tokens + away).argmin(1))
-        index = torch.stack(chosen, 1)
-    found = membership.any(dim=1).unsqueeze(-1)
-    values = tokens.gather(1, index)
-    return values[:, 0::2].masked_fill(~found, 0.0), values[:, 1::2].masked_fill(~found, 0.0)
+            chosen += [(tokens - away).argmax(1), (tokens + away).argmin(1)]
+    absent = ~membership.any(dim=1).unsqueeze(-1)
+    values = tokens.gather(1, torch.stack(chosen, 1))
+    return values[:, 0::2].masked_fill(absent, 0.0), values[:, 1::2].masked_fill(absent, 0.0)
 
 
 def depth_rows(field: Tensor, body: Tensor, grid: list[int]) -> Tensor:

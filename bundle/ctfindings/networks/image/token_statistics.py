@@ -87,11 +87,8 @@ class TokenStatistics(nn.Module):
                 (coarse, 2, self.patch // 2),
                 (_box_mean(coarse), 2, self.patch // 2),
             ):
-                for round_spots in (
-                    roundness(scan, distance, self.directions),
-                    roundness(-scan, distance, self.directions),
-                ):
-                    found.append(F.max_pool3d(round_spots, patch))
+                for signed in (scan, -scan):
+                    found.append(F.max_pool3d(roundness(signed, distance, self.directions), patch))
             return torch.cat(found, dim=1).flatten(2).transpose(1, 2)
 
 

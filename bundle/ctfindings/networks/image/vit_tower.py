@@ -69,12 +69,8 @@ class VisionTransformerTower(nn.Module):
         nn.init.trunc_normal_(self.position, std=0.02, a=-0.04, b=0.04)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
-            [
-                TransformerBlock(
-                    width, perceptron, heads, dropout_rate=dropout, qkv_bias=True, use_flash_attention=True
-                )
-                for _ in range(depth)
-            ]
+            TransformerBlock(width, perceptron, heads, dropout, qkv_bias=True, use_flash_attention=True)
+            for _ in range(depth)
         )
         for block in self.blocks:
             # MONAI 1.6 hands this probability to the attention in evaluation too.
@@ -102,5 +98,4 @@ class VisionTransformerTower(nn.Module):
             tokens = block(tokens)
             if index in self.levels:
                 outputs.append(tokens)
-        levels = [self.norm(tokens)] + outputs
-        return levels, [grid for _ in levels]
+        return [self.norm(tokens)] + outputs, [grid] * (1 + len(outputs))
