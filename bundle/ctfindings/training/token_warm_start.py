@@ -42,16 +42,11 @@ class TokenSample:
     """Tokens of many scans.
 
     A finding whose label is unknown, or that is present without a mask, has no token inside or outside.
-
-    Attributes:
-        features: Token statistics ``[n, F]``, in half precision.
-        inside: Whether the token touches the mask of each finding, bool ``[n, C]``.
-        outside: Whether the token is in the anatomy of each finding, outside its mask, bool ``[n, C]``.
     """
 
-    features: Tensor
-    inside: Tensor
-    outside: Tensor
+    features: Tensor  # [n, F]: token statistics, in half precision
+    inside: Tensor  # bool [n, C]: the token touches the mask of the finding
+    outside: Tensor  # bool [n, C]: the token is in the anatomy of the finding, outside its mask
 
     @cached_property
     def lesions(self) -> dict[int, Tensor]:
@@ -103,9 +98,8 @@ class TokenWarmStart:
         seed: int,
         show: bool,
     ) -> None:
-        self.network = cast(
-            VisionLanguageModel, network.module if isinstance(network, DistributedDataParallel) else network
-        )
+        unwrapped = network.module if isinstance(network, DistributedDataParallel) else network
+        self.network = cast(VisionLanguageModel, unwrapped)
         self.loader = loader
         self.steps = steps
         self.scans = scans
@@ -115,7 +109,6 @@ class TokenWarmStart:
         self.loss = GroundingLoss()
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler."""
         engine.add_event_handler(Events.EPOCH_STARTED(once=1), self)
 
     def __call__(self, engine: Engine) -> None:
@@ -132,10 +125,10 @@ class TokenWarmStart:
         self.network.train()
         generator = torch.Generator().manual_seed(self.seed)
         share = max(1, self.scans // world_size())
+        dataset = getattr(self.loader, "dataset", None)
+        expected = None if dataset is None else min(share, len(dataset) // world_size())
         scans = islice(self._scans(), share)
-        progress = tqdm(
-            scans, "tokens of the scans", self._expected(share), disable=None if self.show else True, unit="scan"
-        )
+        progress = tqdm(scans, "tokens of the scans", expected, disable=None if self.show else True, unit="scan")
         return self._of_all_ranks([part for scan in progress if (part := self._tokens_of(scan, generator)) is not None])
 
     def _tokens_of(
@@ -146,9 +139,8 @@ class TokenWarmStart:
         tower: Any = self.network.image.tower
         with torch.no_grad():
             features = tower.token_features(image)
-            self._standardization()(
-                features.transpose(0, 1), torch.ones(features.shape[1], 1, dtype=torch.bool, device=self.device)
-            )
+            every = torch.ones(features.shape[1], 1, dtype=torch.bool, device=self.device)
+            self._standardization()(features.transpose(0, 1), every)
         if finding_masks is None or anatomy is None:
             return None
         inside = finding_tokens(finding_masks, tower.stride)[0] & (labels == 1)
@@ -184,26 +176,23 @@ class TokenWarmStart:
         standardization.frozen = frozen
         tenth = max(1, self.steps // 10)
         first, last = (sum(part) / len(part) for part in (losses[:tenth], losses[-tenth:]))
-        done = "warm start on %d tokens, %d steps: grounding %.4f, then %.4f"
-        logger.info(done, len(sample.features), self.steps, first, last)
+        tokens = len(sample.features)
+        logger.info("warm start on %d tokens, %d steps: grounding %.4f, then %.4f", tokens, self.steps, first, last)
 
     def _loss(self, drawn: TokenSample) -> Tensor:
         network = self.network
         tokens = cast(Any, network.image.tower).tokens_of_features(drawn.features.unsqueeze(0))
         prompts = drawn_prompts(network.text, 1)
         logits = network.scorer.token_logits(F.normalize(network.image.field(tokens), dim=-1), prompts[0] - prompts[1])
-        loss: Tensor = self.loss(
-            logits, drawn.inside.unsqueeze(0), drawn.outside.unsqueeze(0), drawn.inside.any(0).long().unsqueeze(0)
+        return cast(
+            Tensor, self.loss(logits, drawn.inside[None], drawn.outside[None], drawn.inside.any(0).long()[None])
         )
-        return loss
 
     def _parameters(self) -> list[nn.Parameter]:
         tower: Any = self.network.image.tower
         modules = (tower.statistics, tower.fuse, self.network.image.field, self.network.text.head)
-        return [
-            self.network.scorer.log_token_scale,
-            *(parameter for module in modules for parameter in module.parameters()),
-        ]
+        learned = [parameter for module in modules for parameter in module.parameters()]
+        return [self.network.scorer.log_token_scale, *learned]
 
     def _scans(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor | None]]:
         """Image, labels and masks of each scan of this rank."""
@@ -218,10 +207,6 @@ class TokenWarmStart:
         studies = getattr(getattr(self.loader, "dataset", None), "data", None)
         return studies is None or any(study.get("finding_masks") for study in studies)
 
-    def _expected(self, share: int) -> int | None:
-        dataset = getattr(self.loader, "dataset", None)
-        return None if dataset is None else min(share, len(dataset) // world_size())
-
     def _standardization(self) -> Any:
         return cast(Any, self.network.image.tower).statistics.standardize
 
@@ -229,10 +214,10 @@ class TokenWarmStart:
         if world_size() > 1:
             for buffer in self._standardization().buffers():
                 dist.broadcast(buffer, 0)
-        if not parts:
-            width, findings = self._standardization().mean.shape[1], len(self.network.finding_anatomy)
-            nothing = torch.zeros(0, findings, dtype=torch.bool, device=self.device)
-            parts = [TokenSample(torch.zeros(0, width, dtype=torch.float16, device=self.device), nothing, nothing)]
+        # A rank without masks takes part with no token.
+        width, findings = self._standardization().mean.shape[1], len(self.network.finding_anatomy)
+        nothing = torch.zeros(0, findings, dtype=torch.bool, device=self.device)
+        parts = [*parts, TokenSample(torch.zeros(0, width, dtype=torch.float16, device=self.device), nothing, nothing)]
         joined = [torch.cat([getattr(part, name) for part in parts]) for name in ("features", "inside", "outside")]
         if world_size() > 1:
             # Not every backend gathers booleans.

@@ -35,17 +35,10 @@ def load_encoder(encoder: str, from_scratch: dict[str, Any] | None) -> tuple[Any
         # The configuration may name half precision, in which the shipped weights are stored.
         new = AutoModel.from_config(config, trust_remote_code=False, dtype=torch.float32, **_without_pooler(config))
         return tokenizer, new
+    options: dict[str, Any] = {"trust_remote_code": False, "dtype": torch.float32, "output_loading_info": True}
     with _quiet_transformers():
-        trunk, info = AutoModel.from_pretrained(
-            encoder,
-            config=config,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-            **_without_pooler(config),
-        )
-    missing = sorted(info["missing_keys"])
-    if missing:
+        trunk, info = AutoModel.from_pretrained(encoder, config=config, **options, **_without_pooler(config))
+    if missing := sorted(info["missing_keys"]):
         raise ValueError(
             f"{encoder}: the weights lack {len(missing)} tensors of the encoder, such as {missing[0]}; "
             "give a complete folder"

@@ -14,44 +14,33 @@ from bundle.ctfindings.step_keys import NetworkOutputs
 
 
 def caption_rows(text: TextTower, captions: Sequence[Mapping[str, str]], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit rows of the captions of each scan and their validity.
+    """Unit rows of the captions ``[B, K, E]``, zero without a caption, and their validity, bool ``[B, K]``.
 
     Args:
         text: Text tower.
         captions: For each scan, the captions by the name of their anatomy; at least one.
         like: Anatomy rows ``[B, K, E]``.
-
-    Returns:
-        ``[B, K, E]``, zero without a caption, and bool ``[B, K]``.
     """
-    placed = [
-        (scan, row, given[name])
-        for scan, given in enumerate(captions)
-        for row, name in enumerate(ANATOMY_NAMES)
-        if given.get(name)
-    ]
-    embedded = text([caption for _, _, caption in placed], "anatomy")
-    scans = torch.tensor([scan for scan, _, _ in placed], device=like.device)
-    rows = torch.tensor([row for _, row, _ in placed], device=like.device)
-    return _placed(embedded, (scans, rows), like)
+    named = [(scan, row, name) for scan in range(len(captions)) for row, name in enumerate(ANATOMY_NAMES)]
+    placed = [(scan, row, captions[scan][name]) for scan, row, name in named if captions[scan].get(name)]
+    scans, rows, texts = zip(*placed, strict=True)
+    return _placed(text(texts, "anatomy"), (scans, rows), like)
 
 
 def report_rows(text: TextTower, reports: Sequence[str], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit rows of the reports and their validity.
+    """Unit rows of the reports ``[B, E]``, zero without a report, and their validity, bool ``[B]``.
 
     Args:
         text: Text tower.
         reports: Report of each scan, empty without one; at least one is not.
         like: Rows of the scans ``[B, E]``.
-
-    Returns:
-        ``[B, E]``, zero without a report, and bool ``[B]``.
     """
-    written = torch.tensor([index for index, report in enumerate(reports) if report], device=like.device)
-    return _placed(text([report for report in reports if report], "report"), (written,), like)
+    written = [index for index, report in enumerate(reports) if report]
+    return _placed(text([reports[index] for index in written], "report"), (written,), like)
 
 
-def _placed(embedded: Tensor, index: tuple[Tensor, ...], like: Tensor) -> tuple[Tensor, Tensor]:
+def _placed(embedded: Tensor, places: Sequence[Sequence[int]], like: Tensor) -> tuple[Tensor, Tensor]:
+    index = tuple(torch.tensor(axis, device=like.device) for axis in places)
     valid = torch.zeros(like.shape[:-1], dtype=torch.bool, device=like.device)
     valid[index] = True
     return like.new_zeros(like.shape).index_put(index, embedded.to(like.dtype)), valid

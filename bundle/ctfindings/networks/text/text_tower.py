@@ -44,9 +44,8 @@ class TextHead(nn.Module):
         self.perceptron = nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, embedding))
         nn.init.orthogonal_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
-        last = cast(nn.Linear, self.perceptron[2])
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        for parameter in self.perceptron[2].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, features: Tensor) -> Tensor:
         """``[n, features]`` to unit vectors ``[n, E]``."""
@@ -55,11 +54,7 @@ class TextHead(nn.Module):
 
 
 def check_texts(texts: Sequence[str], role: str) -> None:
-    """Rejects an unknown role and an empty list.
-
-    Raises:
-        ValueError: For either.
-    """
+    """Raises a ValueError for an unknown role or an empty list."""
     if role not in ROLES:
         raise ValueError(f"role {role!r} is unknown; known are {', '.join(ROLES)}")
     if len(texts) == 0:
@@ -99,17 +94,14 @@ class TextTower(nn.Module):
             raise ValueError("a text encoder from scratch must be trained; set trainable_layers to -1")
         self.tokenizer, self.trunk = load_encoder(encoder, from_scratch)
         self.max_tokens = min(MAX_TOKENS, self._longest_text())
-        self.batch_size = BATCH_SIZE
-        self.cache_size = CACHE_SIZE
-        self.snippet_noise = SNIPPET_NOISE
+        self.batch_size, self.cache_size, self.snippet_noise = BATCH_SIZE, CACHE_SIZE, SNIPPET_NOISE
         self._cache: OrderedDict[str, Tensor] = OrderedDict()
         self.frozen = trainable_layers == 0
         self._freeze(trainable_layers)
         self.head = TextHead(int(self.trunk.config.hidden_size), embedding, hidden)
         self.snippet_head = copy.deepcopy(self.head)
-        self.register_buffer(
-            "trunk_digest", encoder_digest(encoder) if self.frozen else torch.zeros(32, dtype=torch.uint8)
-        )
+        digest = encoder_digest(encoder) if self.frozen else torch.zeros(32, dtype=torch.uint8)
+        self.register_buffer("trunk_digest", digest)
         # Without slice references the snippet head is untrained, and localization has to say so.
         self.register_buffer("snippet_head_trained", torch.zeros(1, dtype=torch.uint8))
         self.register_load_state_dict_post_hook(_allow_missing)
@@ -192,11 +184,9 @@ class TextTower(nn.Module):
             self._cache.clear()
 
     def _encode(self, texts: list[str], device: torch.device) -> Tensor:
-        batch = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
-        ).to(device)
-        hidden = self.trunk(**batch).last_hidden_state
-        mask = batch["attention_mask"].unsqueeze(-1)
+        options = {"padding": True, "truncation": True, "max_length": self.max_tokens, "return_tensors": "pt"}
+        batch = self.tokenizer(texts, **options).to(device)
+        hidden, mask = self.trunk(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
         return (hidden * mask).sum(1) / mask.sum(1)
 
     def forward(self, texts: Sequence[str], role: str = "prompt") -> Tensor:
@@ -230,6 +220,5 @@ def _chunks(texts: list[str], size: int) -> Iterator[list[str]]:
 def _allow_missing(module: nn.Module, incompatible) -> None:  # type: ignore[no-untyped-def]
     """Allows a checkpoint without the frozen trunk, and without the mark of a trained snippet head."""
     allowed = ("trunk.", "snippet_head_trained") if module.frozen else ("snippet_head_trained",)
-    incompatible.missing_keys[:] = [
-        key for key in incompatible.missing_keys if not any(part in key for part in allowed)
-    ]
+    missing = incompatible.missing_keys
+    missing[:] = [key for key in missing if not any(part in key for part in allowed)]
