@@ -15,8 +15,6 @@ from bundle.ctfindings.data.transforms import image_pipeline
         {"spacing": (4, 4, 2)},
         {"hu_window": (-1000, 400)},
         {"roi_size": (96, 80, 96)},
-        {"body_threshold_hu": -400},
-        {"margin_mm": 20},
         {"mapping": {7: "aorta"}},
     ],
 )

@@ -80,19 +80,20 @@ def test_a_point_keeps_its_place_in_mm(nifti, affine):
 
 
 def test_the_table_is_cut_off(nifti, affine, body):
-    image = run(nifti, divisible=1, margin_mm=0)
+    image = run(nifti, divisible=1)
     back = (np.asarray(image.affine) @ [0, 0, 0, 1])[1]
     first_body_row = int(np.flatnonzero(body.any((0, 2)))[0])
-    assert (affine @ [0, first_body_row, 0, 1])[1] == pytest.approx(back, abs=4)
+    margin = 12  # 10 mm in whole voxels
+    assert (affine @ [0, first_body_row, 0, 1])[1] == pytest.approx(back + margin, abs=4)
     assert np.linalg.norm(np.asarray(image.affine)[:3, :3], axis=0) == pytest.approx([3, 3, 3])
 
 
 def test_a_body_that_fills_the_scan_is_kept_whole(tmp_path, hu, affine):
     crop = hu[12:52, 14:44]
     nib.save(nib.Nifti1Image(crop, affine), tmp_path / "crop.nii")
-    assert (
-        run(tmp_path / "crop.nii", divisible=1).shape == run(tmp_path / "crop.nii", divisible=1, body_crop=False).shape
-    )
+    image = MetaTensor(torch.from_numpy(crop[None].astype(np.float32)), affine=affine)
+    whole = Spacingd("image", (3.0, 3.0, 3.0))({"image": image})["image"]
+    assert run(tmp_path / "crop.nii", divisible=1).shape == whole.shape
 
 
 def test_the_mask_follows_the_image(tmp_path, nifti, hu, affine):
@@ -206,7 +207,7 @@ def test_the_largest_part_is_the_body():
     image[0, 10:30, 10:30] = 0
     image[0, :, 2] = 100
     image[0, 34:40, 34:40] = 500
-    found = BodyForeground(-300, (3, 3, 3))(image)[0]
+    found = BodyForeground((3, 3, 3))(image)[0]
     np.testing.assert_array_equal(np.flatnonzero(found.any(0).any(1).numpy()), np.arange(10, 30))
     np.testing.assert_array_equal(np.flatnonzero(found.any(1).any(1).numpy()), np.arange(10, 30))
 

@@ -17,9 +17,8 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.data.datalist import load_datalist
-from bundle.ctfindings.data.geometry import KeepGeometryd
 from bundle.ctfindings.data.loaders import cached_dataset, study_loader
-from bundle.ctfindings.data.transforms import image_pipeline
+from bundle.ctfindings.data.transforms import KeepGeometryd, image_pipeline
 from bundle.ctfindings.evaluation.calibrate import calibrate
 from bundle.ctfindings.evaluation.classification_section import Classification, paraphrase_record
 from bundle.ctfindings.evaluation.diagnostics import Diagnostics

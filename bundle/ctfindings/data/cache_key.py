@@ -23,12 +23,7 @@ _OURS = __name__.rsplit(".", 2)[0]
 
 
 def describe_pipeline(steps: Sequence[Transform], key: Any = None) -> dict[str, Any]:
-    """Describes as plain JSON all that the result depends on besides the study.
-
-    Args:
-        steps: deterministic transforms.
-        key: anything else that distinguishes caches.
-    """
+    """Plain JSON of all that the result of deterministic steps depends on, besides the study; ``key`` is added."""
     versions = {"ctfindings": __version__, "monai": monai.__version__, "torch": torch.__version__}
     return {"versions": versions, "key": describe(key), "steps": [describe(step) for step in steps]}
 
@@ -91,14 +86,11 @@ def _object(value: Any, within: tuple[int, ...]) -> dict[str, Any]:
     kind = type(value)
     # Random state does not affect a deterministic step, and differs between runs.
     attributes = {
-        name: part
+        name: describe(part, within)
         for name, part in getattr(value, "__dict__", {}).items()
         if not isinstance(part, np.random.RandomState)
     }
-    described = {
-        "class": f"{kind.__module__}.{kind.__qualname__}",
-        **{name: describe(part, within) for name, part in attributes.items()},
-    }
+    described = {"class": f"{kind.__module__}.{kind.__qualname__}", **attributes}
     if kind.__module__.startswith(f"{_OURS}."):
         described["source"] = hashlib.sha256(inspect.getsource(kind).encode()).hexdigest()[:16]
     return described

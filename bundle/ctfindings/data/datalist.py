@@ -45,16 +45,9 @@ def load_datalist(path: str | Path, split: str, may_be_empty: bool = True) -> li
 
 
 def split_names(path: str | Path) -> list[str]:
-    """Names of the splits of a datalist: its lists of study records.
-
-    Raises:
-        ValueError: if the file is missing or is not a datalist.
-    """
-    names = [
-        name
-        for name, value in _content(Path(path)).items()
-        if isinstance(value, list) and all(isinstance(record, Mapping) for record in value)
-    ]
+    """Names of the splits of a datalist, its lists of study records; ValueError if the file is not a datalist."""
+    lists = {name: value for name, value in _content(Path(path)).items() if isinstance(value, list)}
+    names = [name for name, value in lists.items() if all(isinstance(record, Mapping) for record in value)]
     if not names:
         raise ValueError(f"{path}: has no split; add a list of studies under 'training', 'validation' or 'test'")
     return names
@@ -88,18 +81,18 @@ def _study(record: Mapping[str, Any], path: Path, index: int) -> dict[str, Any]:
 
 
 def check_study(record: Mapping[str, Any], where: str) -> None:
-    """Checks the fields that training reads, except paths.
-
-    Args:
-        record: study record with an ``id``.
-        where: source of the record, such as the path of a datalist; error messages begin with it.
+    """Checks the fields of a study record that training reads, except paths.
 
     Raises:
-        ValueError: if a field is invalid; names the study and the field.
+        ValueError: if a field is invalid; begins with ``where``, and names the study and the field.
     """
     study = record["id"]
     labels = record.get("labels")
-    if labels and not _are_labels(labels):
+    if labels and not (
+        isinstance(labels, list | tuple)
+        and len(labels) == len(FINDING_NAMES)
+        and all(label in (-1, 0, 1) for label in labels)
+    ):
         raise ValueError(
             f"{where}: labels of study {study}: expected {len(FINDING_NAMES)} values of -1, 0 or 1, got {labels}"
         )
@@ -124,14 +117,6 @@ def check_study(record: Mapping[str, Any], where: str) -> None:
             raise ValueError(f"{where}: study {study}: {error}") from error
 
 
-def _are_labels(labels: Any) -> bool:
-    return (
-        isinstance(labels, list | tuple)
-        and len(labels) == len(FINDING_NAMES)
-        and all(label in (-1, 0, 1) for label in labels)
-    )
-
-
 def _is_snippet(snippet: Any) -> bool:
     if not isinstance(snippet, Mapping) or not isinstance(snippet.get("text"), str) or not snippet["text"].strip():
         return False
@@ -141,13 +126,12 @@ def _is_snippet(snippet: Any) -> bool:
 
 def _caption_targets(captions: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Caption texts by anatomy; ``caption_id`` and ``caption_normal``, both (K,), for the losses."""
-    texts = {name: str(captions[name]["text"]) for name in ANATOMY_NAMES if (captions.get(name) or {}).get("text")}
+    given = {name: captions.get(name) or {} for name in ANATOMY_NAMES}
+    texts = {name: str(caption["text"]) for name, caption in given.items() if caption.get("text")}
     return {
         "captions": texts,
         "caption_id": torch.tensor([text_id(texts[name]) if name in texts else 0 for name in ANATOMY_NAMES]),
-        "caption_normal": torch.tensor(
-            [bool((captions.get(name) or {}).get("normal", False)) for name in ANATOMY_NAMES]
-        ),
+        "caption_normal": torch.tensor([bool(caption.get("normal", False)) for caption in given.values()]),
     }
 
 

@@ -42,17 +42,13 @@ def _on_grid(path: str, image: MetaTensor) -> torch.Tensor:
     except (OSError, EOFError, nib.filebasedimages.ImageFileError) as error:
         raise ScanError(path, "cannot be read as a finding mask; write it again as int32 NIfTI") from error
     if bits.ndim != 3 or bits.min() < 0 or bits.max() >= 1 << len(FINDINGS):
-        raise ScanError(
-            path, f"expected a 3D int32 volume in which bit i marks finding i of {len(FINDINGS)}; correct it"
-        )
+        problem = f"expected a 3D int32 volume in which bit i marks finding i of {len(FINDINGS)}; correct it"
+        raise ScanError(path, problem)
     to_grid = np.linalg.inv(np.asarray(image.affine, float)) @ mask.affine  # type: ignore[attr-defined]
     marked = np.argwhere(bits)
     values = bits[tuple(marked.T)]
     index = np.rint(marked @ to_grid[:3, :3].T + to_grid[:3, 3]).astype(int)
     inside = ((index >= 0) & (index < image.shape[1:])).all(axis=1)
     grid = np.zeros(image.shape[1:], np.int32)
-    index, values = index[inside], values[inside]
-    for bit in range(len(FINDINGS)):
-        place = tuple(index[(values >> bit) & 1 == 1].T)
-        grid[place] |= np.int32(1 << bit)
+    np.bitwise_or.at(grid, tuple(index[inside].T), values[inside])
     return torch.from_numpy(grid)[None]

@@ -17,10 +17,9 @@ def join_datalists(parts: Sequence[tuple[str, Path]], output: Path) -> dict[str,
 
     Args:
         parts: split, and the datalist it is taken from. A split that is named several times gets all the studies.
-        output: JSON file to write; its folder is created if missing.
+        output: JSON file to write.
 
-    Returns:
-        Number of studies by split.
+    Returns the number of studies by split.
 
     Raises:
         ValueError: if a split is unknown, unreadable or empty, an id occurs twice, a patient is in two splits, or the
@@ -33,9 +32,8 @@ def join_datalists(parts: Sequence[tuple[str, Path]], output: Path) -> dict[str,
     seen: dict[str, Path] = {}
     for split, datalist in parts:
         if split not in SPLITS:
-            raise ValueError(
-                f"{split!r} is not a split; use one of {', '.join(SPLITS)}, as in test=FOLDER/datalist.json"
-            )
+            known = ", ".join(SPLITS)
+            raise ValueError(f"{split!r} is not a split; use one of {known}, as in test=FOLDER/datalist.json")
         studies = load_datalist(datalist, split, may_be_empty=False)
         records = json.loads(datalist.read_text(encoding="utf-8"))[split]
         for study, record in zip(studies, records, strict=True):
@@ -43,13 +41,11 @@ def join_datalists(parts: Sequence[tuple[str, Path]], output: Path) -> dict[str,
             if name in seen:
                 raise ValueError(f"{datalist}: study {name} is in {seen[name]} already; use each id once")
             if splits_of.setdefault(patient, split) != split:
-                raise ValueError(
-                    f"{datalist}: the patient of study {name} is in {splits_of[patient]} already; use one split"
-                )
+                other = splits_of[patient]
+                raise ValueError(f"{datalist}: the patient of study {name} is in {other} already; use one split")
             seen[name] = datalist
             places = {key: path_from(study[key], output.parent) for key in PATH_KEYS if key in study}
             joined[split].append({**record, **places})
-    output.parent.mkdir(parents=True, exist_ok=True)
     sources = ", ".join(f"{split} of {datalist.parent.name}" for split, datalist in parts)
     content = {"name": output.parent.name, "description": f"Joined: {sources}.", **joined}
     with atomic_path(output) as temporary:

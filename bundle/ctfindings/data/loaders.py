@@ -52,14 +52,10 @@ def fill_cache(datasets: Sequence[CachedStudies], workers: int = 1, scheduler: s
     Returns:
         ``made``, ``kept``, or the reason of the failure, by study id.
     """
-    ids: dict[str, str] = {}
-    tasks = {}
-    for dataset in datasets:
-        for index, study in enumerate(dataset.data):
-            task = dataset.task(index)
-            ids[task.path], tasks[task.path] = study["id"], task
+    entries = [dataset.task(index) for dataset in datasets for index in range(len(dataset))]
+    tasks = {task.path: task for task in entries}
     return {
-        ids[outcome.key]: outcome.problem or outcome.result
+        tasks[outcome.key].study["id"]: outcome.problem or outcome.result
         for outcome in parallel_map(fill, tasks, workers, scheduler, progress="cache")
     }
 
@@ -81,13 +77,8 @@ def collate_studies(studies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     studies = [{**empty, **study} for study in studies]
     for key in sorted({key for study in studies for key in study}):
         values = [study.get(key) for study in studies]
-        tensors = [value for value in values if isinstance(value, torch.Tensor)]
-        if len(tensors) == len(values):
-            batch[key] = torch.stack(
-                [tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor for tensor in tensors]
-            )
-        else:
-            batch[key] = values
+        values = [value.as_tensor() if isinstance(value, MetaTensor) else value for value in values]
+        batch[key] = torch.stack(values) if all(isinstance(value, torch.Tensor) for value in values) else values
     return batch
 
 
@@ -125,8 +116,7 @@ def study_loader(
         dataset: the studies; an empty dataset gives no batches.
         batch_size: studies per batch and rank.
         shuffle: whether to shuffle, and to drop an incomplete last batch unless it is the only one.
-        rank: rank of this process.
-        world_size: number of processes; each gets its own share.
+        rank, world_size: this process and the number of processes; each gets its own share.
 
     Raises:
         ValueError: if ``batch_size`` is below 1.

@@ -45,25 +45,17 @@ class FetchTask(NamedTuple):
 
 
 class CachedStudies(Dataset):
-    """Studies as tensors: deterministic steps run once and are cached, random steps run at every access.
-
-    Args:
-        studies: from ``load_datalist``.
-        deterministic: steps whose result is cached.
-        transform: steps that run at every access.
-        cache_dir: parent of the folder of this pipeline; None computes every scan at every access.
-        cache_key: anything else that distinguishes this cache from others.
-    """
+    """Studies as tensors: ``deterministic`` steps run once and are cached; for the rest see ``cached_dataset``."""
 
     def __init__(
         self,
         studies: Sequence[dict[str, Any]],
         deterministic: Sequence[Transform],
-        transform: Sequence[Transform] = (),
-        cache_dir: str | Path | None = None,
-        cache_key: Any = None,
+        augmentation: Sequence[Transform],
+        cache_dir: str | Path | None,
+        cache_key: Any,
     ) -> None:
-        super().__init__(list(studies), Compose(list(transform)))
+        super().__init__(list(studies), Compose(list(augmentation)))
         self.deterministic = Compose(list(deterministic))
         self.folder: Path | None = None
         if cache_dir is not None:
@@ -79,11 +71,7 @@ class CachedStudies(Dataset):
         return dict(self.transform(fetch(self.task(index))))
 
     def task(self, index: int) -> FetchTask:
-        """The entry of a study, in a form that another process can work on.
-
-        Raises:
-            ValueError: if there is no cache.
-        """
+        """The entry of a study, in a form that another process can work on; ValueError if there is no cache."""
         if self.folder is None:
             raise ValueError("cache_dir: is null, so there is no cache to fill; set a folder")
         study = self.data[index]
@@ -146,11 +134,7 @@ def _made(task: FetchTask) -> dict[str, Any]:
 
 
 def write_entry(path: Path, study: Mapping[str, Any]) -> None:
-    """Writes a study atomically.
-
-    Raises:
-        ValueError: if a field is neither a tensor nor JSON, or the folder cannot be written to.
-    """
+    """Writes a study; ValueError if a field is neither a tensor nor JSON, or the folder cannot be written to."""
     tensors = {
         name: torch.as_tensor(value).contiguous()
         for name, value in study.items()
@@ -166,10 +150,8 @@ def write_entry(path: Path, study: Mapping[str, Any]) -> None:
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(
-            f"{path.parent}: the cache cannot be written ({reason}); free some space, or set another cache_dir"
-        ) from error
+        problem = f"the cache cannot be written ({getattr(error, 'strerror', None) or error})"
+        raise ValueError(f"{path.parent}: {problem}; free some space, or set another cache_dir") from error
 
 
 def read_entry(path: Path) -> dict[str, Any]:

@@ -29,10 +29,9 @@ class SnippetTargetsd(MapTransform):
             placed = [snippet for snippet in study[key] or () if snippet.get("z_mm") is not None]
             low, high = _extent_mm(study["image"])
             inside = [snippet for snippet in placed if low <= snippet["z_mm"] <= high]
-            for reason, count in (
-                ("no z_mm", len(study[key] or ()) - len(placed)),
-                (f"z_mm outside the scan ({low:.0f} to {high:.0f} mm)", len(placed) - len(inside)),
-            ):
+            outside = f"z_mm outside the scan ({low:.0f} to {high:.0f} mm)"
+            left_out = {"no z_mm": len(study[key] or ()) - len(placed), outside: len(placed) - len(inside)}
+            for reason, count in left_out.items():
                 if count:
                     # Without the id of the study, which may be a patient's.
                     logger.warning("a study: %d of its snippets left out: %s", count, reason)

@@ -35,9 +35,8 @@ from bundle.ctfindings.scan.load_scan import load_scan
 
 logger = logging.getLogger(__name__)
 
-
-STORED_KEY = "stored"
-"""Entry of a study record that says how its scan is stored, where the file does not; see ``Stored``."""
+BODY_MARGIN_MM = 10.0
+"""Air kept around the body when the scan is cropped."""
 
 
 def image_pipeline(
@@ -45,9 +44,6 @@ def image_pipeline(
     hu_window: tuple[float, float] = (-1000.0, 1000.0),
     roi_size: Sequence[int] | None = None,
     divisible: Sequence[int] | int = 16,
-    body_crop: bool = True,
-    body_threshold_hu: float = -300.0,
-    margin_mm: float = 10.0,
     mapping: Mapping[int, str] | Mapping[str, str] | str = "ctfindings",
 ) -> list[Transform]:
     """From the path of a scan to the input of the network: HU, RAS, spacing, body crop, HU window, size.
@@ -61,9 +57,6 @@ def image_pipeline(
         roi_size: size of the result in voxels, cropped and padded about the center (training); None pads each axis to
             the next multiple of ``divisible`` (inference).
         divisible: see ``roi_size``; one number for all axes, or one per axis.
-        body_crop: whether to crop the air and the table around the body.
-        body_threshold_hu: HU above which a voxel is body, table or cloth.
-        margin_mm: air kept around the body.
         mapping: label ids of the anatomy masks, see ``load_anatomy_mask``.
 
     Returns:
@@ -71,8 +64,9 @@ def image_pipeline(
         becomes [1, X, Y, Z] uint8 on the same grid, with ``anatomy_known`` (K,) bool.
     """
     keys = ("image", "anatomy")
-    voxel = np.asarray(spacing, float)
-    steps: list[Transform] = [
+    margin = np.ceil(BODY_MARGIN_MM / np.asarray(spacing, float)).astype(int).tolist()
+    select_body = BodyForeground(spacing)
+    return [
         LoadScand("image", "anatomy", mapping, log_warnings=roi_size is not None),
         Orientationd(keys, axcodes="RAS", labels=None, allow_missing_keys=True),
         AveragePoold("image", spacing),
@@ -81,20 +75,13 @@ def image_pipeline(
         ResampleToMatchd(
             "anatomy", "image", mode="nearest", padding_mode="zeros", dtype=np.float32, allow_missing_keys=True
         ),
+        CropForegroundd(keys, "image", select_body, margin=margin, allow_smaller=True, allow_missing_keys=True),
+        ScaleIntensityRanged("image", *hu_window, 0.0, 1.0, clip=True),
+        DivisiblePadd(keys, divisible, allow_missing_keys=True)
+        if roi_size is None
+        else ResizeWithPadOrCropd(keys, roi_size, allow_missing_keys=True),
+        CastToTyped(keys, (torch.float32, torch.uint8), allow_missing_keys=True),
     ]
-    if body_crop:
-        select_body = BodyForeground(body_threshold_hu, spacing)
-        margin = np.ceil(margin_mm / voxel).astype(int).tolist()
-        steps.append(
-            CropForegroundd(keys, "image", select_body, margin=margin, allow_smaller=True, allow_missing_keys=True)
-        )
-    steps.append(ScaleIntensityRanged("image", *hu_window, 0.0, 1.0, clip=True))
-    if roi_size is None:
-        steps.append(DivisiblePadd(keys, divisible, allow_missing_keys=True))
-    else:
-        steps.append(ResizeWithPadOrCropd(keys, roi_size, allow_missing_keys=True))
-    steps.append(CastToTyped(keys, (torch.float32, torch.uint8), allow_missing_keys=True))
-    return steps
 
 
 class LoadScand(MapTransform):
@@ -130,23 +117,21 @@ class LoadScand(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         study = dict(data)
         for key in self.key_iterator(study):
-            image = load_scan(study[key], study.pop(STORED_KEY, None))
+            image = load_scan(study[key], study.pop("stored", None))
             warnings = image.meta["warnings"]
-            if self.anatomy_key is not None and study.get(self.anatomy_key) is not None:
-                path = study[self.anatomy_key]
+            path = study.pop(self.anatomy_key, None)
+            if path is not None:
                 mask, known = load_anatomy_mask(path, self.mapping, image)
                 study[self.anatomy_key] = mask
                 study[f"{self.anatomy_key}_known"] = torch.tensor([name in known for name in ANATOMY_NAMES])
                 # Named by the scan, because outputs give no other path (``warnings_of_scan``).
                 named = f"the anatomy mask of {image.meta['filename_or_obj']}"
                 warnings += [line.replace(str(path), named) for line in mask.meta.pop("warnings")]
-            else:
-                study.pop(self.anatomy_key, None)
             if self.log_warnings:
-                path = str(image.meta["filename_or_obj"])
+                file = str(image.meta["filename_or_obj"])
                 for warning in image.meta.pop("warnings"):
                     # The folders of a scan may name a patient.
-                    logger.warning(warning.replace(path, PurePath(path).name))
+                    logger.warning(warning.replace(file, PurePath(file).name))
             study[key] = image
         return study
 
@@ -199,8 +184,24 @@ class AveragePoold(MapTransform, InvertibleTransform):
             ):
                 source = (torch.arange(int(size)) // int(factor)).clamp(max=values.shape[axis] - 1)
                 values = values.index_select(axis, source)
-            affine = torch.as_tensor(traced[TraceKeys.EXTRA_INFO]["affine"])
-            study[key] = _with_affine(pooled, values, affine)
+            study[key] = _with_affine(pooled, values, torch.as_tensor(traced[TraceKeys.EXTRA_INFO]["affine"]))
+        return study
+
+
+class KeepGeometryd(MapTransform):
+    """Adds the geometry of a scan as tensors, for caches that do not keep the meta of a MetaTensor.
+
+    ``<key>_affine`` (4, 4): voxels of the network's grid to RAS mm. ``<key>_scan_affine`` (4, 4) and
+    ``<key>_scan_shape`` (3,): the scan's own grid.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        study = dict(data)
+        for key in self.key_iterator(study):
+            image: MetaTensor = study[key]
+            study[f"{key}_affine"] = torch.as_tensor(image.affine, dtype=torch.float64)
+            study[f"{key}_scan_affine"] = torch.as_tensor(image.meta["original_affine"], dtype=torch.float64)
+            study[f"{key}_scan_shape"] = torch.as_tensor(image.meta["spatial_shape"], dtype=torch.int64)
         return study
 
 
@@ -211,22 +212,17 @@ def _with_affine(image: MetaTensor, values: torch.Tensor, affine: torch.Tensor) 
 
 
 class BodyForeground:
-    """The body without the table, see ``body_region``; everything if there is none.
+    """The body without the table, see ``body_region``; everything if there is none. ``spacing`` is in mm.
 
     For the ``select_fn`` of ``CropForegroundd``; a class because worker processes need to pickle it.
-
-    Args:
-        threshold_hu: HU above which a voxel is solid.
-        spacing: voxel size in mm along X, Y, Z.
     """
 
-    def __init__(self, threshold_hu: float, spacing: Sequence[float]) -> None:
-        self.threshold_hu = threshold_hu
+    def __init__(self, spacing: Sequence[float]) -> None:
         self.spacing = tuple(spacing)
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """HU [1, X, Y, Z] -> bool [1, X, Y, Z]."""
-        body = body_region(image[0].numpy(), self.spacing, self.threshold_hu)
+        body = body_region(image[0].numpy(), self.spacing)
         return torch.from_numpy(body if body.any() else np.ones_like(body))[None]
 
 
@@ -242,11 +238,7 @@ class RandTranslated(RandomizableTransform, MapTransform):
     """
 
     def __init__(
-        self,
-        keys: KeysCollection,
-        max_voxels: Sequence[int] = (6, 6, 6),
-        prob: float = 0.5,
-        allow_missing_keys: bool = False,
+        self, keys: KeysCollection, max_voxels: Sequence[int], prob: float, allow_missing_keys: bool = False
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
         RandomizableTransform.__init__(self, prob)
@@ -267,13 +259,9 @@ class RandTranslated(RandomizableTransform, MapTransform):
         for key in self.key_iterator(study):
             image = study[key]
             shifted = torch.zeros_like(image)
-            to = tuple(
-                slice(max(step, 0), size + min(step, 0)) for step, size in zip(self.shift, image.shape[1:], strict=True)
-            )
-            of = tuple(
-                slice(max(-step, 0), size - max(step, 0))
-                for step, size in zip(self.shift, image.shape[1:], strict=True)
-            )
+            moves = list(zip(self.shift, image.shape[1:], strict=True))
+            to = (slice(max(step, 0), size + min(step, 0)) for step, size in moves)
+            of = (slice(max(-step, 0), size - max(step, 0)) for step, size in moves)
             shifted[(slice(None), *to)] = image[(slice(None), *of)]
             back = torch.eye(4, dtype=torch.float64)
             back[:3, 3] = -torch.tensor(self.shift, dtype=torch.float64)

@@ -20,8 +20,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bundle.ctfindings.anatomy import THORAX
-from bundle.ctfindings.data.geometry import KeepGeometryd
 from bundle.ctfindings.data.loaders import cached_dataset, study_loader
+from bundle.ctfindings.data.transforms import KeepGeometryd
 from bundle.ctfindings.findings import FINDINGS, TEMPLATES
 from bundle.ctfindings.inference.encoding import token_affine
 from bundle.ctfindings.inference.evidence import locate

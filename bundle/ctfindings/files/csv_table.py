@@ -22,15 +22,10 @@ class TableError(ValueError):
 
 
 class Row(NamedTuple):
-    """One row of a table.
+    """One row of a table."""
 
-    Attributes:
-        line: number of its first line in the file; the header is line 1.
-        values: stripped text by column name.
-    """
-
-    line: int
-    values: dict[str, str]
+    line: int  # number of its first line in the file; the header is line 1
+    values: dict[str, str]  # stripped text by column name
 
 
 class Table(NamedTuple):
@@ -41,18 +36,13 @@ class Table(NamedTuple):
     rows: list[Row]
 
     def column(self, name: str, purpose: str) -> str:
-        """Returns ``name`` if the table has that column.
-
-        Raises:
-            TableError: if it does not; suggests the closest column.
-        """
+        """``name`` if the table has that column, else a TableError that suggests the closest column."""
         if name in self.columns:
             return name
         close = difflib.get_close_matches(name, self.columns, 1, 0.6)
         hint = f"did you mean {close[0]!r}?" if close else "name one of them"
-        raise TableError(
-            self.path, f"has no column {name!r} for {purpose}; its columns are {', '.join(self.columns)}: {hint}"
-        )
+        problem = f"has no column {name!r} for {purpose}; its columns are {', '.join(self.columns)}: {hint}"
+        raise TableError(self.path, problem)
 
     def first_of(self, names: Sequence[str]) -> str | None:
         """First of ``names`` that is a column, ignoring case, or None."""
@@ -75,47 +65,43 @@ def read_table(path: Path) -> Table:
 
 
 def stream_table(path: Path) -> tuple[Table, Iterator[Row]]:
-    """``read_table`` row by row, for tables with thousands of columns.
-
-    Returns:
-        The table without rows, and an iterator over its rows, which may raise a TableError.
-    """
+    """The table without rows, and an iterator over its rows; both raise the errors of ``read_table``."""
     if not path.is_file():
         raise TableError(path, "no such file; check the path")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise TableError(
-            path, f"expected UTF-8, found another encoding (byte {error.start}); save it as CSV UTF-8"
-        ) from error
+        problem = f"expected UTF-8, found another encoding (byte {error.start}); save it as CSV UTF-8"
+        raise TableError(path, problem) from error
     header = text.lstrip().split("\n", 1)[0]
     if not header.strip():
         raise TableError(path, "is empty; a header and rows are expected")
     delimiter = max(_DELIMITERS, key=header.count)
-    csv.field_size_limit(MAX_FIELD_CHARACTERS)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        columns = [name.strip() for name in next(reader)]
-    except csv.Error as error:
-        raise TableError(path, f"line {reader.line_num} is not valid CSV ({error}); check its quotes") from error
+    lines = _lines(path, text, delimiter)
+    columns = [name.strip() for name in next(lines)[1]]
     twice = sorted(name for name, count in Counter(columns).items() if count > 1)
     if twice:
         raise TableError(path, f"has column {twice[0]!r} twice; rename one")
 
     def rows() -> Iterator[Row]:
-        line = reader.line_num + 1
-        try:
-            for fields in reader:
-                if fields and len(fields) != len(columns):
-                    raise TableError(
-                        path,
-                        f"line {line} has {len(fields)} fields, the header {len(columns)}; "
-                        f"put text with {delimiter!r} in quotes",
-                    )
-                if fields:
-                    yield Row(line, {name: value.strip() for name, value in zip(columns, fields, strict=True)})
-                line = reader.line_num + 1
-        except csv.Error as error:
-            raise TableError(path, f"line {reader.line_num} is not valid CSV ({error}); check its quotes") from error
+        for line, fields in lines:
+            if fields and len(fields) != len(columns):
+                problem = f"line {line} has {len(fields)} fields, the header {len(columns)}"
+                raise TableError(path, f"{problem}; put text with {delimiter!r} in quotes")
+            if fields:
+                yield Row(line, {name: value.strip() for name, value in zip(columns, fields, strict=True)})
 
     return Table(path, columns, []), rows()
+
+
+def _lines(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Number of its first line, and fields, of each record."""
+    csv.field_size_limit(MAX_FIELD_CHARACTERS)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
+    try:
+        for fields in reader:
+            yield line, fields
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise TableError(path, f"line {reader.line_num} is not valid CSV ({error}); check its quotes") from error

@@ -8,8 +8,7 @@ from pathlib import Path
 class ScanError(ValueError):
     """File that cannot be used; the message is one line, ``FILE: problem; remedy``.
 
-    Attributes:
-        kind: the problem in a few words, the same for all files that have it, to count by.
+    Its ``kind`` is the problem in a few words, the same for all files that have it, to count by.
     """
 
     def __init__(self, path: str | Path, problem: str, kind: str = "unusable scan") -> None:

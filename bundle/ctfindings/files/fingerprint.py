@@ -13,17 +13,11 @@ from bundle.ctfindings.files.folders import files_below
 
 
 class FileSignature(NamedTuple):
-    """State of some files on disk.
+    """State of some files on disk."""
 
-    Attributes:
-        files: number of files.
-        bytes: total size.
-        newest_ns: latest modification time in ns; 0 without files.
-    """
-
-    files: int
-    bytes: int
-    newest_ns: int
+    files: int  # number of files
+    bytes: int  # total size
+    newest_ns: int  # latest modification time in ns; 0 without files
 
 
 def file_signature(path: str | Path) -> FileSignature:
@@ -37,18 +31,14 @@ def file_signature(path: str | Path) -> FileSignature:
 def signature_of_files(paths: Iterable[Path]) -> FileSignature:
     """State of files, all of which exist."""
     stats = [path.stat() for path in paths]
-    return FileSignature(
-        len(stats), sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)
-    )
+    newest_ns = max((stat.st_mtime_ns for stat in stats), default=0)
+    return FileSignature(len(stats), sum(stat.st_size for stat in stats), newest_ns)
 
 
 def input_signature(paths: Iterable[str | Path | None], *settings: Any) -> str:
-    """Hexadecimal digest that changes with the files and the settings of a task.
+    """Hexadecimal digest that changes with the files, folders and settings of a task; None is an absent input.
 
-    Args:
-        paths: files and folders; None stands for an input that is absent. One that cannot be read counts as unknown:
-            the error belongs to the task that reads it.
-        settings: anything else the result depends on; ``str`` is used for what is not JSON.
+    A path that cannot be read counts as unknown: the error belongs to the task that reads it.
     """
     states: list[Any] = []
     for path in paths:

@@ -10,11 +10,7 @@ from bundle.ctfindings.files.errors import ScanError
 
 
 def walk_folder(folder: str | Path, above: frozenset[str] = frozenset()) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """``os.walk`` from the top, sorted, through links; a folder that is linked into itself is not entered again.
-
-    Args:
-        folder: where to start.
-        above: real paths of the folders above it.
+    """``os.walk`` from the top, sorted, through links; ``above`` are real paths of folders that are not entered again.
 
     Raises:
         ScanError: if a folder is missing or not readable.
@@ -27,9 +23,8 @@ def walk_folder(folder: str | Path, above: frozenset[str] = frozenset()) -> Iter
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise ScanError(
-            folder, f"cannot be read ({error.strerror or error}); check the path and the permissions"
-        ) from error
+        problem = f"cannot be read ({error.strerror or error}); check the path and the permissions"
+        raise ScanError(folder, problem) from error
     subfolders = [entry.name for entry in found if entry.is_dir()]
     yield Path(folder), subfolders, [entry.name for entry in found if entry.is_file()]
     for name in subfolders:

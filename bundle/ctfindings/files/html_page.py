@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 
-def render_page(template: Path, filters: Mapping[str, Callable[..., str]] | None = None, **values: Any) -> str:
-    """Renders a page.
-
-    Args:
-        template: path of the template.
-        filters: template filters by name.
-        values: variables of the template.
-    """
+def render_page(template: Path, **values: Any) -> str:
+    """Renders the template of that path with its variables ``values``."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(template.parent),
         autoescape=True,
@@ -24,5 +17,4 @@ def render_page(template: Path, filters: Mapping[str, Callable[..., str]] | None
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(filters or {})
     return environment.get_template(template.name).render(**values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,9 @@ def resume(
         tasks: signature and argument by key. A result in the journal counts only if the signature is the same, so it
             names all that the result depends on, such as the size and time of the input files.
         journal: JSON lines file; created if missing.
-        workers, scheduler, fatal, progress: see ``parallel_map``.
         holds: whether a journalled result of a key is still valid, for work that leaves files.
 
-    Raises:
-        ValueError: see ``parallel_map``. Finished results stay in the journal.
+    For the other arguments and errors see ``parallel_map``; finished results stay in the journal.
     """
     known = _read(journal)
     remaining: dict[str, Any] = {}
@@ -69,9 +68,7 @@ def _read(journal: Path) -> dict[str, tuple[str, Any]]:
     """Last signature and result of each key; incomplete lines are skipped."""
     known: dict[str, tuple[str, Any]] = {}
     for line in journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else ():
-        try:
+        with suppress(json.JSONDecodeError, KeyError, TypeError):
             entry = json.loads(line)
             known[entry["key"]] = entry["signature"], entry["result"]
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue
     return known

@@ -25,19 +25,12 @@ Run = Callable[[Any], tuple[Any, str]]
 
 
 class Outcome(NamedTuple):
-    """Outcome of one task.
-
-    Attributes:
-        key: key of the task.
-        result: what the function returned; None if it failed.
-        problem: why it failed, in one line; empty if it did not.
-        kept: whether the result comes from the journal of an earlier run.
-    """
+    """Outcome of one task."""
 
     key: str
-    result: Any
-    problem: str = ""
-    kept: bool = False
+    result: Any  # what the function returned; None if it failed
+    problem: str = ""  # why it failed, in one line; empty if it did not
+    kept: bool = False  # whether the result comes from the journal of an earlier run
 
 
 def parallel_map(
@@ -74,14 +67,8 @@ def parallel_map(
         outcomes = (Outcome(key, *run(argument)) for key, argument in tasks.items())
     else:
         outcomes = _in_processes(run, tasks, min(workers, len(tasks)))
-    yield from tqdm(
-        outcomes,
-        desc=progress,
-        total=finished + len(tasks),
-        initial=finished,
-        unit="",
-        disable=None if progress else True,
-    )
+    total, disable = finished + len(tasks), None if progress else True
+    yield from tqdm(outcomes, desc=progress, total=total, initial=finished, unit="", disable=disable)
 
 
 def _guarded(work: Callable[[Any], Any], fatal: type[Exception] | tuple[()], argument: Any) -> tuple[Any, str]:
@@ -98,11 +85,9 @@ def _guarded(work: Callable[[Any], Any], fatal: type[Exception] | tuple[()], arg
 def _cause(error: BaseException) -> BaseException:
     """The ScanError that MONAI wraps in an error of its own; any other error unchanged."""
     link: BaseException | None = error
-    while link is not None:
-        if isinstance(link, ScanError):
-            return link
+    while link is not None and not isinstance(link, ScanError):
         link = link.__cause__ or link.__context__
-    return error
+    return link or error
 
 
 def _in_processes(run: Run, tasks: Mapping[str, Any], workers: int) -> Iterator[Outcome]:
@@ -129,9 +114,8 @@ def _in_processes(run: Run, tasks: Mapping[str, Any], workers: int) -> Iterator[
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Fresh interpreters, which do not import the caller's main module; they share the cores and end with the block."""
     threads = str(max(1, cpu_count() // workers))
-    pool = ProcessPoolExecutor(
-        workers, env=dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
-    )
+    variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    pool = ProcessPoolExecutor(workers, env=dict.fromkeys(variables, threads))
     try:
         yield pool
     except BaseException:
@@ -164,9 +148,8 @@ def _on_dask(run: Run, tasks: Mapping[str, Any], scheduler: str) -> Iterator[Out
     try:
         client = Client(scheduler, timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{scheduler}: no Dask scheduler answers; start one (docs/scaling.md) or check the address"
-        ) from error
+        problem = "no Dask scheduler answers; start one (docs/scaling.md) or check the address"
+        raise ValueError(f"{scheduler}: {problem}") from error
     with client:
         futures = {client.submit(run, argument, pure=False): key for key, argument in tasks.items()}
         for future in as_completed(list(futures)):

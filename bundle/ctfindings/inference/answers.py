@@ -26,30 +26,17 @@ NEAREST_FINDINGS = 5
 
 
 class ScoredAnswer(NamedTuple):
-    """An answer with its scores by token and by depth.
+    """An answer with its scores by token and by depth."""
 
-    Attributes:
-        answer: a finding or a query; it gets its evidence when it is placed in the scan.
-        score: sigmoid of the logit before calibration, 0..1; it ranks scans by one text.
-        token_map: ``[gx, gy, gz]`` in [0, 1], on the CPU; zero outside the answer's anatomy.
-        depth_logits: logits of the depth rows for a query, ``[D]``; None for a finding, and for weights that were not
-            trained on slice references.
-    """
-
-    answer: Answer
-    score: float
-    token_map: Tensor
-    depth_logits: Tensor | None = None
+    answer: Answer  # it gets its evidence when it is placed in the scan
+    score: float  # sigmoid of the logit before calibration, 0..1; it ranks scans by one text
+    token_map: Tensor  # [gx, gy, gz] in [0, 1], on the CPU; zero outside the answer's anatomy
+    depth_logits: Tensor | None = None  # [D] for a query; None for a finding and without training on slice references
 
 
 @torch.inference_mode()
 def score_findings(classifier: ZeroShotClassifier, encoded: ImageEmbedding) -> list[ScoredAnswer]:
-    """The findings that the classifier scores, in table order.
-
-    Args:
-        classifier: with its weights and prompt bank.
-        encoded: one scan, on the device of the classifier.
-    """
+    """The findings that the classifier scores, in table order, for one scan on the device of the classifier."""
     scores = classifier.score(encoded)
     rows = classifier.finding_anatomy.tolist()
     maps = _inside_anatomy(scores.evidence, encoded, rows)
@@ -63,9 +50,9 @@ def score_findings(classifier: ZeroShotClassifier, encoded: ImageEmbedding) -> l
         templates = dict(zip(classifier.template_ids, by_template[:, column].tolist(), strict=True))
         probability, threshold = float(scores.probabilities[0, column]), float(classifier.bank.threshold[column])
         finding = FindingAnswer(
-            name=name,
-            probability=probability,
-            threshold=threshold,
+            name,
+            probability,
+            threshold,
             present=probability >= threshold,
             anatomy=ANATOMY_NAMES[row],
             anatomy_found=found[row],
@@ -80,16 +67,10 @@ def score_findings(classifier: ZeroShotClassifier, encoded: ImageEmbedding) -> l
 def score_queries(
     classifier: ZeroShotClassifier, text: TextTower, encoded: ImageEmbedding, queries: Sequence[str]
 ) -> list[ScoredAnswer]:
-    """Free-text queries about an encoded scan, in the order given.
+    """Queries from ``check_queries`` about one scan, on the device of the classifier, in the order given.
 
     Each text is compared with its denial, as the findings are, in the anatomy of the finding with the nearest prompts.
     The score is the sigmoid of the raw logit: no calibration was fitted for free text.
-
-    Args:
-        classifier: with its weights and prompt bank.
-        text: the text tower of the same checkpoint.
-        encoded: one scan, on the device of the classifier.
-        queries: from ``check_queries``.
     """
     if not queries:
         return []
@@ -125,8 +106,7 @@ def check_queries(queries: Sequence[str] | str) -> list[str]:
     """Queries with single spaces and without duplicates.
 
     Raises:
-        ValueError: for a query that is not text, is empty, has no word or is too long, and for a text that starts like
-            a list but is not one (a quote inside one of its texts).
+        ValueError: for a query that is not text, is empty, has no word, is too long, or starts like a list but is text.
     """
     if isinstance(queries, str) and queries.lstrip().startswith("["):
         raise ValueError(
@@ -143,17 +123,14 @@ def check_queries(queries: Sequence[str] | str) -> list[str]:
         if not any(character.isalpha() for character in text):
             raise ValueError(f"queries: {text[:40]!r} has no word; write for example 'fluid around the lung'")
         if len(text) > MAX_QUERY_CHARACTERS:
-            raise ValueError(
-                f"queries: '{text[:40]}...' has {len(text)} characters; at most {MAX_QUERY_CHARACTERS} are allowed"
-            )
+            problem = f"'{text[:40]}...' has {len(text)} characters"
+            raise ValueError(f"queries: {problem}; at most {MAX_QUERY_CHARACTERS} are allowed")
         texts.append(text)
     return list(dict.fromkeys(texts))
 
 
 def denial(query: str) -> str:
-    """The opposite of a query: ``"Fluid around the lung"`` gives ``"No fluid around the lung"``; ``"COPD"`` keeps its
-    capitals.
-    """
+    """``"Fluid around the lung"`` gives ``"No fluid around the lung"``; ``"COPD"`` keeps its capitals."""
     first = query.split()[0]
     return f"No {query}" if first[1:] != first[1:].lower() else f"No {query[:1].lower()}{query[1:]}"
 

@@ -40,15 +40,13 @@ def scan_records(
     stored_from(stored)
     images, masks = _paths(image), _paths(anatomy)
     if images and masks and len(masks) != len(images):
-        raise ValueError(
-            f"anatomy: {len(masks)} masks were given for {len(images)} scans; give one for each scan, or null"
-        )
+        problem = f"{len(masks)} masks were given for {len(images)} scans"
+        raise ValueError(f"anatomy: {problem}; give one for each scan, or null")
     stems = [scan_stem(str(path)) for path in images]
     for index, stem in enumerate(stems):
         if stem in stems[:index]:
-            raise ValueError(
-                f"{images[index]}: another scan is also named {stem!r} and has the same output folder; run them apart"
-            )
+            problem = f"another scan is also named {stem!r} and has the same output folder"
+            raise ValueError(f"{images[index]}: {problem}; run them apart")
     return [
         {"image": str(path)}
         | ({} if mask is None else {"anatomy": mask})
@@ -65,11 +63,7 @@ def check_request(
     output_dir: str | Path,
     stored: Mapping[str, Any] | None = None,
 ) -> None:
-    """Checks a request before anything is loaded.
-
-    Raises:
-        ValueError: with what is wrong and how to fix it.
-    """
+    """Raises a ValueError with what is wrong in a request, before anything is loaded."""
     if not scan_records(image, anatomy, stored):
         raise ValueError("image: no scan given; add --image SCAN, a NIfTI or NRRD file, or a folder or zip of DICOM")
     check_queries(queries)
@@ -92,12 +86,7 @@ def prepare_study(study: dict[str, Any], *_: Any, **__: Any) -> tuple[MetaTensor
 
 
 class FindingsInferer(Inferer):
-    """Calls the service for one study.
-
-    Args:
-        service: answers the findings and queries.
-        queries: free-text queries.
-    """
+    """Answers the findings and ``queries`` for one study with the service."""
 
     def __init__(self, service: FindingsService, queries: Sequence[str] | str = ()) -> None:
         super().__init__()
@@ -105,21 +94,19 @@ class FindingsInferer(Inferer):
         self.queries = queries
 
     def __call__(self, inputs: Any, network: Any, study: Mapping[str, Any]) -> AnsweredScan:  # type: ignore[override]
-        """Answers the study; ``inputs`` is its image and ``network`` the service's."""
         return self.service.answer(study, self.queries)
 
 
 class FindingsWriter:
-    """Writes record, evidence and report of each scan, and prints the table.
+    """Writes record, evidence and report of each scan into a folder of ``output_dir``, and prints the table.
 
     Args:
-        output_dir: gets a folder for each scan.
-        evidence: findings whose maps go into ``evidence.nii.gz`` and the report: ``present``, ``all`` or ``none``.
-            Queries are included unless it is ``none``.
+        output_dir: parent of the folders.
+        evidence: findings whose maps are written, one of ``EVIDENCE_CHOICES``; queries are included unless ``none``.
     """
 
     def __init__(self, output_dir: str | Path, evidence: str = "present") -> None:
-        self.output_dir = output_dir
+        self.output_dir = Path(output_dir)
         self.evidence = evidence
 
     def attach(self, engine: Engine) -> None:
@@ -134,12 +121,10 @@ class FindingsWriter:
             hu, tokens = scan.as_tensor()[0], answered.encoded.token_affine
             record = write_findings(self.output_dir, answered.record, hu, scan.affine, maps, tokens)
         except OSError as error:
-            raise ValueError(
-                f"{self.output_dir}: results cannot be written there ({error.strerror or error}); "
-                "free some space, or give another output_dir"
-            ) from error
+            problem = f"results cannot be written there ({error.strerror or error})"
+            raise ValueError(f"{self.output_dir}: {problem}; free some space, or give another output_dir") from error
         print(format_findings(record))
-        print(f"Report: {Path(self.output_dir) / scan_stem(record.scan.file) / REPORT_FILE}", flush=True)
+        print(f"Report: {self.output_dir / scan_stem(record.scan.file) / REPORT_FILE}", flush=True)
 
     def _is_shown(self, answer: Answer) -> bool:
         if self.evidence == "none":

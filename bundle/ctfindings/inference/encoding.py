@@ -60,23 +60,14 @@ class TimedPreprocessing(Transform):
 
 @dataclass(frozen=True)
 class EncodedScan:
-    """A scan after its encoding, without its voxels.
+    """A scan after its encoding, without its voxels."""
 
-    Attributes:
-        embedding: output of the image encoder for one scan, on the CPU.
-        scan: identity and geometry of the file.
-        token_affine: token index to RAS mm of the token's centre, ``(4, 4)``.
-        midline_mm: world x of the patient's midline.
-        warnings: from reading the scan, one line each, without the folder of the scan.
-        seconds: time of the stages ``load``, ``preprocess`` and ``encode``.
-    """
-
-    embedding: ImageEmbedding
+    embedding: ImageEmbedding  # of one scan, on the CPU
     scan: ScanInfo
-    token_affine: Array
-    midline_mm: float
-    warnings: Sequence[str]
-    seconds: Mapping[str, float]
+    token_affine: Array  # token index to RAS mm of the token's centre, (4, 4)
+    midline_mm: float  # world x of the patient's midline
+    warnings: Sequence[str]  # from reading the scan, one line each, without the folder of the scan
+    seconds: Mapping[str, float]  # time of the stages load, preprocess and encode
 
     @property
     def grids(self) -> tuple[Array, Array, tuple[int, int, int]]:
@@ -113,12 +104,7 @@ def encode_study(network: ZeroShotClassifier, study: Mapping[str, Any], name: st
 
 
 def token_affine(affine: Array, stride: Sequence[int]) -> Array:
-    """Token index to RAS mm of the token's centre, ``(4, 4)``.
-
-    Args:
-        affine: voxel index of the network's grid to RAS mm, ``(4, 4)``.
-        stride: voxels per token along each axis.
-    """
+    """Token index to RAS mm of the token's centre, ``(4, 4)``, from that of the network's grid and voxels per token."""
     to_voxel = np.diag([*stride, 1.0])
     to_voxel[:3, 3] = [(step - 1) / 2 for step in stride]
     return np.asarray(affine @ to_voxel)

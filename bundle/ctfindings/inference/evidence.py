@@ -28,7 +28,7 @@ MIDLINE_MM = 10.0
 def locate(
     evidence: Any, token_affine: Any, scan_affine: Any, scan_shape: Sequence[int], midline_mm: float | None = None
 ) -> Evidence | None:
-    """Peak, box and slice of one token map.
+    """Peak, box and slice of one token map; None if no token inside the scan is above zero.
 
     The peak is the largest token, moved to the weighted centre of its 3x3x3 neighbourhood. The weights are the values
     above the smallest of the neighbourhood, so an even background has no pull. The box bounds the connected region
@@ -40,9 +40,6 @@ def locate(
         scan_affine: ``(4, 4)``, voxel index of the scan's own grid to RAS mm.
         scan_shape: voxels of the scan along its own three axes.
         midline_mm: world x of the patient's midline; without it the evidence has no side.
-
-    Returns:
-        The evidence, or None if no token inside the scan is above zero.
 
     Raises:
         ValueError: if the map is not three-dimensional or has non-finite values.
@@ -86,9 +83,7 @@ def _centre(scores: Array, peak: NDArray[Any]) -> Array:
     lower, upper = np.maximum(peak - 1, 0), np.minimum(peak + 2, scores.shape)
     block = scores[tuple(slice(a, b) for a, b in zip(lower, upper, strict=True))]
     weights = block - block.min()
-    if weights.sum() <= 0:
-        return peak.astype(np.float64)
-    return lower + np.array(ndimage.center_of_mass(weights))
+    return lower + np.array(ndimage.center_of_mass(weights)) if weights.any() else peak.astype(np.float64)
 
 
 def tokens_in_scan(grid: tuple[int, ...], tokens: Array, scan: Array, shape: NDArray[Any]) -> NDArray[np.bool_]:

@@ -158,14 +158,9 @@ class FindingsRecord:
         return replace(self, findings=findings, queries=queries, evidence_channels=list(keys))
 
     def to_dict(self) -> dict[str, Any]:
-        """The record in plain Python values, floats rounded to six decimals.
-
-        Raises:
-            ValueError: if a number is not finite; the message names the field.
-        """
+        """The record in plain Python values, floats rounded to six decimals; ValueError for one that is not finite."""
         head = {"schema_version": self.schema_version, "disclaimer": self.disclaimer, "created": self.created}
-        plain: dict[str, Any] = _plain({**head, **asdict(self)}, "record")
-        return plain
+        return dict(_plain({**head, **asdict(self)}, "record"))
 
     def to_json(self) -> str:
         """The record as JSON text without NaN or infinity."""
@@ -173,11 +168,7 @@ class FindingsRecord:
 
     @classmethod
     def from_json(cls, text: str) -> FindingsRecord:
-        """Reads ``to_json`` back; tuples come back as lists.
-
-        Raises:
-            ValueError: if the schema has another major version.
-        """
+        """Reads ``to_json`` back, tuples as lists; ValueError if the schema has another major version."""
         data = json.loads(text)
         if str(data["schema_version"]).split(".")[0] != SCHEMA_VERSION.split(".")[0]:
             raise ValueError(

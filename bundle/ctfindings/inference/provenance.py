@@ -16,13 +16,8 @@ METADATA = Path("configs") / "metadata.json"
 def describe_model(bundle_root: str | Path, checkpoint: str | Path, network: str) -> ModelInfo:
     """The model block of a record.
 
-    The metadata names the digest and training data of the shipped weights. Weights converted from a published model
-    name their source themselves. Nothing is known about any others.
-
-    Args:
-        bundle_root: bundle folder, with or without metadata.
-        checkpoint: the weights file.
-        network: name of the image tower.
+    The metadata of the bundle, if there is one, names the digest and training data of the shipped weights. Weights
+    converted from a published model name their source themselves. Nothing is known about any others.
     """
     weights_sha256 = sha256_of(checkpoint)
     metadata = Path(bundle_root) / METADATA

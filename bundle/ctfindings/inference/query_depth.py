@@ -25,15 +25,9 @@ DepthSource = Literal["snippets", "evidence"]
 
 
 def snippet_logits(depth: Tensor, text: TextTower, queries: Sequence[str]) -> Tensor | None:
-    """Cosine of every depth row and query, divided by the temperature of the localization objective, ``[Q, D]``.
+    """Cosine of the unit depth rows of a scan ``[D, E]`` and each query, over the temperature of the loss, ``[Q, D]``.
 
-    Args:
-        depth: unit depth rows of one scan, ``[D, E]``.
-        text: the text tower of the same checkpoint.
-        queries: one or more.
-
-    Returns:
-        None if the weights were not trained on slice references.
+    None if the weights were not trained on slice references.
     """
     if not bool(text.snippet_head_trained):
         return None

@@ -30,17 +30,11 @@ from bundle.ctfindings.networks.text.text_tower import TextTower
 
 @dataclass(frozen=True)
 class AnsweredScan:
-    """A scan with its answers; enough to answer every further query about it.
-
-    Attributes:
-        encoded: the encoding that all answers share.
-        record: the answers as written to ``findings.json``.
-        placed: the answers with their evidence, by key.
-    """
+    """A scan with its answers; enough to answer every further query about it."""
 
     encoded: EncodedScan
-    record: FindingsRecord
-    placed: Mapping[str, ScoredAnswer]
+    record: FindingsRecord  # the answers as written to findings.json
+    placed: Mapping[str, ScoredAnswer]  # the answers with their evidence, by key
 
     @property
     def nbytes(self) -> int:
@@ -51,7 +45,7 @@ class AnsweredScan:
         return sum({part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in tensors}.values())
 
     def write_anatomy(self, path: str | Path) -> None:
-        """Writes the anatomies that the network found on the scan's own grid, as NIfTI with the ids of the table."""
+        """Writes the anatomies that the network found, see ``output.anatomy_map``."""
         embedding = self.encoded.embedding
         write_anatomy(path, embedding.anatomy_logits[0].T.reshape(-1, *embedding.grid), *self.encoded.grids)
 
@@ -115,8 +109,7 @@ class FindingsService:
         Args:
             image: NIfTI, NRRD or MetaImage file, or folder or zip of DICOM.
             name: name of the scan in the record; its file name by default.
-            study: further entries of the study record: ``anatomy``, path of a mask, and ``stored``, see
-                ``bundle.ctfindings.scan.storage.Stored``.
+            study: further entries of the study record: ``anatomy``, path of a mask, and ``stored``, see ``Stored``.
 
         Raises:
             ScanError: if the file cannot be used.
@@ -157,11 +150,7 @@ class FindingsService:
         return AnsweredScan(encoded, record, {each.answer.key: each for each in placed})
 
     def ask(self, scan: AnsweredScan, query: str) -> ScoredAnswer:
-        """Answers a free-text query about a scan from its encoding.
-
-        Raises:
-            ValueError: for a query that cannot be asked.
-        """
+        """Answers a free-text query about a scan from its encoding; ValueError if it cannot be asked."""
         (scored,) = self._ask(scan.encoded, check_queries(query))
         return _place(scored, scan.encoded)
 

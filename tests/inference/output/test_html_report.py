@@ -16,8 +16,8 @@ from PIL import Image
 
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.evidence import locate
-from bundle.ctfindings.inference.output.html_report import WINDOW_OF_FINDING, write_report
-from bundle.ctfindings.inference.output.report_pictures import SOFT_TISSUE, DisplayVolume
+from bundle.ctfindings.inference.output.html_report import write_report
+from bundle.ctfindings.inference.output.report_pictures import SOFT_TISSUE, WINDOW_OF_FINDING, DisplayVolume
 
 
 def page(case, tmp_path) -> str:

@@ -15,9 +15,8 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 from torch import Tensor
 
-from bundle.ctfindings.data.geometry import KeepGeometryd
 from bundle.ctfindings.data.snippet_targets import SnippetTargetsd
-from bundle.ctfindings.data.transforms import RandTranslated, image_pipeline
+from bundle.ctfindings.data.transforms import KeepGeometryd, RandTranslated, image_pipeline
 from bundle.ctfindings.networks.image.depth import TEMPERATURE, DepthStem, depth_logits, depth_positions, depth_profile
 from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
 from bundle.ctfindings.networks.image.pooling import depth_rows
@@ -142,9 +141,7 @@ def test_a_scan_stored_upside_down_gives_the_same_rows_at_the_same_depth(
     make_model: Callable[[], VisionLanguageModel], tmp_path: Path
 ) -> None:
     model = make_model().eval()
-    steps = Compose(
-        [*image_pipeline((4, 4, 3), roi_size=(32, 24, 48), body_crop=False), KeepGeometryd("image"), SnippetTargetsd()]
-    )
+    steps = Compose([*image_pipeline((4, 4, 3), roi_size=(32, 24, 48)), KeepGeometryd("image"), SnippetTargetsd()])
     snippets = [{"text": "a nodule", "z_mm": -340.0}, {"text": "an effusion", "z_mm": -401.0}]
     outputs = []
     for flipped in (False, True):
@@ -162,7 +159,7 @@ def test_a_scan_stored_upside_down_gives_the_same_rows_at_the_same_depth(
 
 
 def test_a_shifted_scan_keeps_its_place_in_the_world(tmp_path: Path) -> None:
-    study = Compose([*image_pipeline((4, 4, 3), roi_size=(32, 24, 48), body_crop=False), KeepGeometryd("image")])(
+    study = Compose([*image_pipeline((4, 4, 3), roi_size=(32, 24, 48)), KeepGeometryd("image")])(
         {"image": stored(tmp_path, False)}
     )
     plain = {"image": study["image"].as_tensor(), "image_affine": study["image_affine"]}

@@ -18,21 +18,13 @@ JOURNAL_FILE = "journal.jsonl"
 
 
 class MaskReport(NamedTuple):
-    """Result of a run.
+    """Result of a run."""
 
-    Attributes:
-        datalist: path of the new datalist.
-        made: number of masks made in this run.
-        kept: number of masks made by earlier runs, of the same scans and from the same source.
-        given: number of studies that keep the mask they have.
-        problems: why a study has no mask, by id.
-    """
-
-    datalist: Path
-    made: int
-    kept: int
-    given: int
-    problems: dict[str, str]
+    datalist: Path  # the new datalist
+    made: int  # masks made in this run
+    kept: int  # masks made by earlier runs, of the same scans and from the same source
+    given: int  # studies that keep the mask they have
+    problems: dict[str, str]  # why a study has no mask, by id
 
 
 def mask_datalist(

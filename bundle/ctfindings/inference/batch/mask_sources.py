@@ -35,32 +35,19 @@ _BODY = ANATOMIES[THORAX].mask_id
 
 
 class MaskSource(NamedTuple):
-    """Program that makes the masks.
+    """Program that makes the masks."""
 
-    Attributes:
-        name: ``totalsegmentator``, ``bundle`` or ``classical``.
-        folder: MONAI bundle for ``bundle``; this bundle, whose weights are used, for ``classical``.
-        fast: whether TotalSegmentator runs at 3 mm.
-    """
-
-    name: str
-    folder: str = ""
-    fast: bool = False
+    name: str  # "totalsegmentator", "bundle" or "classical"
+    folder: str = ""  # MONAI bundle for "bundle"; this bundle, whose weights are used, for "classical"
+    fast: bool = False  # whether TotalSegmentator runs at 3 mm
 
 
 class MaskTask(NamedTuple):
-    """One mask to make.
+    """One mask to make."""
 
-    Attributes:
-        image: path of the scan.
-        stored: entry ``stored`` of its study record.
-        target: path of the mask, ``.nii.gz``.
-        source: see ``MaskSource``.
-    """
-
-    image: str
-    stored: dict[str, Any] | None
-    target: str
+    image: str  # path of the scan
+    stored: dict[str, Any] | None  # entry "stored" of its study record
+    target: str  # path of the mask, .nii.gz
     source: MaskSource
 
 
@@ -73,7 +60,7 @@ def choose_source(
         bundle_root: folder of this bundle.
         bundle: folder of the MONAI bundle ``wholeBody_ct_segmentation``.
         wanted: name of the source, or ``auto``.
-        fast: whether TotalSegmentator runs at 3 mm.
+        fast: see ``MaskSource``.
 
     Raises:
         ValueError: if the requested source is not available.
@@ -95,7 +82,7 @@ def choose_source(
     problem = _totalsegmentator_problem()
     if wanted == "totalsegmentator" and problem:
         raise ValueError(f"source totalsegmentator: {problem}")
-    if wanted == "totalsegmentator" or (wanted == "auto" and not problem):
+    if wanted in ("auto", "totalsegmentator") and not problem:
         return MaskSource("totalsegmentator", fast=fast)
     return MaskSource("classical", str(Path(bundle_root).resolve()))
 
@@ -112,10 +99,7 @@ def _totalsegmentator_problem() -> str:
 
 
 def make_mask(task: MaskTask) -> int:
-    """Writes the anatomy mask of a scan on the scan's own grid, NIfTI uint8 with the ids of ``ANATOMIES``.
-
-    Returns:
-        Size of the file in bytes.
+    """Writes the anatomy mask of a scan on its own grid, NIfTI uint8 with the ids of ``ANATOMIES``; returns its bytes.
 
     Raises:
         ScanError: if the scan cannot be used or the source fails.
@@ -123,9 +107,7 @@ def make_mask(task: MaskTask) -> int:
     scan = load_scan(task.image, task.stored)
     hu, affine = scan[0].numpy(), np.asarray(scan.affine, np.float64)
     body = body_mask(hu, affine)
-    labels = (
-        _classical(task, hu, affine, body) if task.source.name == "classical" else _external(task, scan, hu, affine)
-    )
+    labels = _classical(task, hu, affine, body) if task.source.name == "classical" else _external(task, scan)
     labels[(labels == 0) & body] = _BODY
     image = nib.Nifti1Image(labels, affine)
     image.header["descrip"] = f"ctfindings mask {MASK_VERSION} {task.source.name}".encode()
@@ -161,18 +143,14 @@ def _service(folder: str) -> FindingsService:
     return load_service(folder, text=False)
 
 
-def _external(
-    task: MaskTask, scan: MetaTensor, hu: NDArray[np.float32], affine: NDArray[np.float64]
-) -> NDArray[np.uint8]:
+def _external(task: MaskTask, scan: MetaTensor) -> NDArray[np.uint8]:
     """Mask of another program, which gets the scan as NIfTI in HU whatever the scan's own format is."""
     with tempfile.TemporaryDirectory() as folder:
         given, answers = Path(folder) / "scan.nii.gz", Path(folder) / "answer"
         answers.mkdir()
         # Metal beyond the range would turn into air.
-        range_of_file = np.iinfo(np.int16)
-        nib.save(
-            nib.Nifti1Image(np.rint(hu).clip(range_of_file.min, range_of_file.max).astype(np.int16), affine), given
-        )
+        hu = np.rint(scan[0].numpy()).clip(-(2**15), 2**15 - 1).astype(np.int16)
+        nib.save(nib.Nifti1Image(hu, np.asarray(scan.affine, np.float64)), given)
         if task.source.name == "totalsegmentator":
             command = ["TotalSegmentator", "-i", str(given), "-o", str(answers / "mask.nii.gz"), "--ml", "--quiet"]
             command += ["--fast"] if task.source.fast else []
@@ -187,9 +165,8 @@ def _external(
         masks = sorted(answers.rglob("*.nii.gz"))
         if result.returncode != 0 or len(masks) != 1:
             last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ScanError(
-                task.image, f"{task.source.name} gave no mask ({last[:200]}); run it by hand to see why", "no mask"
-            )
+            problem = f"{task.source.name} gave no mask ({last[:200]}); run it by hand to see why"
+            raise ScanError(task.image, problem, "no mask")
         mask, _ = load_anatomy_mask(masks[0], mapping, scan)
         return mask[0].numpy().copy()
 

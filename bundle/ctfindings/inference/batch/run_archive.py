@@ -41,19 +41,12 @@ class ArchiveTask(NamedTuple):
 
 
 class ArchiveReport(NamedTuple):
-    """Result of a run.
+    """Result of a run."""
 
-    Attributes:
-        summary: path of the table.
-        done: number of scans processed in this run.
-        kept: number of scans finished by earlier runs.
-        problems: reason of each failed scan, by id.
-    """
-
-    summary: Path
-    done: int
-    kept: int
-    problems: dict[str, str]
+    summary: Path  # the table
+    done: int  # scans processed in this run
+    kept: int  # scans finished by earlier runs
+    problems: dict[str, str]  # reason of each failed scan, by id
 
 
 def scans_of(source: Path, splits: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
@@ -132,11 +125,7 @@ def run_archive(
 
 
 def write_findings(task: ArchiveTask) -> None:
-    """Writes the findings record of one scan.
-
-    Raises:
-        ScanError: if the scan cannot be used.
-    """
+    """Writes the findings record of one scan; ScanError if it cannot be used."""
     _service(task.model).answer_file(**task.study).record.save(Path(task.target))
 
 
@@ -154,9 +143,8 @@ def _claim_output(output: Path, model: Model) -> None:
     path = output / RUN_FILE
     if path.is_file():
         if json.loads(path.read_text(encoding="utf-8")) != run:
-            raise ValueError(
-                f"{path}: the results here are of other weights, version or overlays; choose another --output"
-            )
+            problem = "the results here are of other weights, version or overlays"
+            raise ValueError(f"{path}: {problem}; choose another --output")
         return
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,12 @@ from bundle.ctfindings.inference.output.evidence_volume import planes_on_scan
 from bundle.ctfindings.scan.coordinates import Array, as_affine
 from bundle.ctfindings.scan.nifti_writer import write_planes
 
-_SPECIFIC_FIRST = tuple(sorted(range(len(ANATOMIES)), key=lambda row: len(ANATOMIES[row].members)))
+
+def _size(row: int) -> int:
+    return len(ANATOMIES[row].members)
+
+
+_SPECIFIC_FIRST = sorted(range(len(ANATOMIES)), key=_size)
 """Rows of the anatomy table; regions that contain others come last."""
 
 
@@ -31,9 +37,7 @@ def write_anatomy(
     Args:
         path: ends in ``.nii.gz``.
         logits: of the anatomy head, ``[K, gx, gy, gz]``.
-        token_affine: ``(4, 4)``, token index to RAS mm.
-        scan_affine: ``(4, 4)``, voxel index to RAS mm.
-        scan_shape: ``(X, Y, Z)`` of the scan.
+        token_affine, scan_affine, scan_shape: see ``write_evidence``.
 
     Raises:
         ValueError: if the logits are not one map per anatomy.
@@ -52,19 +56,12 @@ def _label_planes(
     logits: list[NDArray[np.float32]], tokens: Array, scan: Array, shape: tuple[int, int, int]
 ) -> Iterator[NDArray[np.uint8]]:
     """The most specific anatomy of each voxel; of equally specific ones, the one with the largest logit."""
-    sizes = [len(ANATOMIES[row].members) for row in _SPECIFIC_FIRST]
     for together in zip(*(planes_on_scan(row, tokens, scan, shape) for row in logits), strict=True):
         labels = np.zeros(together[0].shape, np.uint8)
-        best = np.zeros(together[0].shape, np.float32)
-        free = None
-        for place, row in enumerate(_SPECIFIC_FIRST):
-            if place and sizes[place] > sizes[place - 1]:
-                # A larger region gets only voxels without a smaller one.
-                free = labels == 0
-                best.fill(0)
-            better = together[row] > best
-            if free is not None:
-                better &= free
-            np.maximum(best, together[row], out=best)
-            np.copyto(labels, ANATOMIES[row].mask_id, where=better)
+        for _, rows in groupby(_SPECIFIC_FIRST, key=_size):
+            # A larger region gets only voxels without a smaller one.
+            free, best = labels == 0, np.zeros(labels.shape, np.float32)
+            for row in rows:
+                np.copyto(labels, ANATOMIES[row].mask_id, where=(together[row] > best) & free)
+                np.maximum(best, together[row], out=best)
         yield labels

@@ -39,8 +39,7 @@ def write_evidence(path: str | Path, maps: Any, token_affine: Any, scan_affine: 
     Args:
         path: ends in ``.nii.gz``.
         maps: ``[F, gx, gy, gz]``, values in [0, 1].
-        token_affine: ``(4, 4)``, token index to RAS mm.
-        scan_affine: ``(4, 4)``, voxel index to RAS mm.
+        token_affine, scan_affine: ``(4, 4)``, index of a token and of a voxel to RAS mm.
         scan_shape: ``(X, Y, Z)`` of the scan.
     """
     channels = [as_map(scores).astype(np.float32) for scores in maps]
@@ -54,16 +53,15 @@ def write_evidence(path: str | Path, maps: Any, token_affine: Any, scan_affine: 
 def planes_on_scan(
     scores: NDArray[Any], tokens: Array, scan: Array, shape: tuple[int, int, int]
 ) -> Iterator[NDArray[np.float32]]:
-    """A token map on the scan's grid, as planes ``[Y, X]`` along the third axis, NIfTI's order of voxels.
+    """A token map on the scan's grid, trilinear, zero outside the token grid.
 
     Args:
         scores: ``[gx, gy, gz]``, any finite float32 values.
-        tokens: ``(4, 4)``, token index to RAS mm.
-        scan: ``(4, 4)``, voxel index to RAS mm.
+        tokens, scan: ``(4, 4)``, index of a token and of a voxel to RAS mm.
         shape: ``(X, Y, Z)`` of the scan.
 
     Yields:
-        Trilinear values; zero outside the token grid.
+        Planes ``[Y, X]`` along the third axis, NIfTI's order of voxels.
     """
     to_tokens = np.linalg.inv(tokens) @ scan
     partner = np.argmax(np.abs(to_tokens[:3, :3]), axis=0)

@@ -11,32 +11,10 @@ from typing import Any
 
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.html_page import render_page
-from bundle.ctfindings.inference.findings_record import Answer, FindingAnswer, FindingsRecord
-from bundle.ctfindings.inference.output.report_pictures import (
-    HEAT_FLOOR,
-    LUNG,
-    SOFT_TISSUE,
-    WIDE,
-    DisplayVolume,
-    Window,
-    heat_css,
-)
+from bundle.ctfindings.inference.findings_record import FindingsRecord
+from bundle.ctfindings.inference.output.report_pictures import HEAT_FLOOR, DisplayVolume, display_window, heat_css
 
 _TEMPLATE = Path(__file__).parent / "templates" / "report.html.jinja"
-
-WINDOW_OF_FINDING: dict[str, Window] = {
-    "Medical material": WIDE,
-    "Arterial wall calcification": WIDE,
-    "Coronary artery wall calcification": WIDE,
-    "Pleural effusion": SOFT_TISSUE,
-}
-"""Findings whose display window is not that of their anatomy."""
-
-
-def display_window(answer: Answer) -> Window:
-    """The window of a finding, or of the finding nearest to a query; by default that of the anatomy."""
-    names = [answer.name] if isinstance(answer, FindingAnswer) else [near.name for near in answer.nearest_findings]
-    return WINDOW_OF_FINDING.get(next(iter(names), ""), LUNG if answer.anatomy == "lung" else SOFT_TISSUE)
 
 
 def write_report(
@@ -48,14 +26,12 @@ def write_report(
         path: ends in ``.html``.
         record: the answers.
         hu: the scan ``[X, Y, Z]`` in HU on its own grid, any orientation, tensor or array.
-        affine: ``(4, 4)``, voxel index to RAS mm.
+        affine, token_affine: ``(4, 4)``, index of a voxel and of a token to RAS mm.
         evidence_maps: token map ``[gx, gy, gz]`` by ``answer.key``; without one, the pictures have no heat.
-        token_affine: ``(4, 4)``, token index to RAS mm.
     """
     volume = DisplayVolume(hu, affine)
-    shown: list[Answer] = [*(answer for answer in record.ordered() if answer.present), *record.queries]
     panels: list[dict[str, Any]] = []
-    for answer in shown:
+    for answer in [*(answer for answer in record.ordered() if answer.present), *record.queries]:
         if (place := answer.evidence) is not None:
             drawn = (place, display_window(answer), evidence_maps.get(answer.key), token_affine)
             axial, coronal = volume.picture("axial", *drawn), volume.picture("coronal", *drawn)

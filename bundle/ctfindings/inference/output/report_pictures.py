@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bundle.ctfindings.inference.evidence import as_map
-from bundle.ctfindings.inference.findings_record import Evidence
+from bundle.ctfindings.inference.findings_record import Answer, Evidence, FindingAnswer
 from bundle.ctfindings.inference.output.evidence_volume import sample_evidence
 from bundle.ctfindings.scan.coordinates import (
     Array,
@@ -39,6 +39,14 @@ LUNG = Window("Lung", -600, 1500)
 SOFT_TISSUE = Window("Soft tissue", 40, 400)
 WIDE = Window("Wide", 200, 1400)
 
+WINDOW_OF_FINDING = {
+    "Medical material": WIDE,
+    "Arterial wall calcification": WIDE,
+    "Coronary artery wall calcification": WIDE,
+    "Pleural effusion": SOFT_TISSUE,
+}
+"""Findings whose display window is not that of their anatomy."""
+
 HEAT = np.array([[0.45, 0.08, 0.35], [0.80, 0.20, 0.25], [0.96, 0.48, 0.10], [0.99, 0.75, 0.18], [0.99, 0.98, 0.65]])
 """Anchors of the heat scale, dark to light; lightness rises evenly, so colour-blind readers can use it."""
 HEAT_FLOOR = 0.3
@@ -48,6 +56,10 @@ _HEAT_PIXELS = 176
 _AIR_HU = -400.0
 """Voxels above it count as body when the picture is trimmed."""
 _MARGIN_MM = 12.0
+
+
+Spans = tuple[tuple[int, int], tuple[int, int]]
+"""First and last column, and first and last row, to show."""
 
 
 class Picture(NamedTuple):
@@ -61,6 +73,12 @@ class Picture(NamedTuple):
     peak: tuple[float, float]  # position of the evidence peak (x, y)
     letters: tuple[str, str, str, str]  # patient directions at the left, right, top and bottom edge
     window: Window
+
+
+def display_window(answer: Answer) -> Window:
+    """The window of a finding, or of the finding nearest to a query; by default that of the anatomy."""
+    names = [answer.name] if isinstance(answer, FindingAnswer) else [near.name for near in answer.nearest_findings]
+    return WINDOW_OF_FINDING.get(next(iter(names), ""), LUNG if answer.anatomy == "lung" else SOFT_TISSUE)
 
 
 class DisplayVolume:
@@ -89,9 +107,7 @@ class DisplayVolume:
         """The slice through the peak, trimmed to the body; a coronal one from left to right only.
 
         Args:
-            plane: of the slice.
             place: peak and box to draw.
-            window: display window.
             evidence: token map ``[gx, gy, gz]``; None draws no heat.
             token_affine: ``(4, 4)``, token index to RAS mm.
         """
@@ -129,8 +145,8 @@ class DisplayVolume:
 
     def _body(
         self, pixels: NDArray[Any], axes: tuple[int, int], box_low: Array, box_high: Array, trim_down: bool
-    ) -> tuple[tuple[int, int], tuple[int, int]]:
-        """First and last column and row to show: the body with a margin, never less than the evidence box."""
+    ) -> Spans:
+        """The body with a margin, never less than the evidence box."""
         spans = []
         body = pixels > _AIR_HU
         for axis, filled, trim in ((axes[0], body.mean(axis=0), True), (axes[1], body.mean(axis=1), trim_down)):
@@ -145,14 +161,7 @@ class DisplayVolume:
             spans.append((max(low, 0), min(high, last)))
         return spans[0], spans[1]
 
-    def _heat(
-        self,
-        evidence: Any,
-        token_affine: Any,
-        spans: tuple[tuple[int, int], tuple[int, int]],
-        axes: tuple[int, int, int],
-        index: int,
-    ) -> str:
+    def _heat(self, evidence: Any, token_affine: Any, spans: Spans, axes: tuple[int, int, int], index: int) -> str:
         """The evidence on the same rectangle, coarser than the scan: tokens are large and the browser interpolates."""
         lengths = [(high - low + 1) * self.spacing[axis] for (low, high), axis in zip(spans, axes, strict=False)]
         pixel = max(lengths) / _HEAT_PIXELS
@@ -171,8 +180,7 @@ class DisplayVolume:
 
 def heat_css() -> str:
     """The heat scale as stops of a CSS gradient, from the floor to the peak."""
-    colours = _heat_colours(np.linspace(0, 1, 5)) * 255
-    return ", ".join(f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b in colours)
+    return ", ".join(f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b in HEAT * 255)
 
 
 def _heat_colours(values: NDArray[Any]) -> NDArray[Any]:

@@ -31,12 +31,7 @@ def scan_stem(scan: str | Path) -> str:
 
 
 def write_findings(
-    output_dir: str | Path,
-    record: FindingsRecord,
-    hu: Any,
-    affine: Any,
-    evidence_maps: Mapping[str, Any],
-    token_affine: Any,
+    output_dir: Path, record: FindingsRecord, hu: Any, affine: Any, evidence_maps: Mapping[str, Any], token_affine: Any
 ) -> FindingsRecord:
     """Writes ``output_dir/<scan stem>/`` with the three files.
 
@@ -46,10 +41,8 @@ def write_findings(
     Args:
         output_dir: created if missing.
         record: the answers, with the ``seconds`` of the stages so far; ``write`` and ``total`` are added.
-        hu: the scan ``[X, Y, Z]`` in HU on its own grid.
-        affine: ``(4, 4)``, voxel index to RAS mm.
+        hu, affine, token_affine: see ``write_report``.
         evidence_maps: token map ``[gx, gy, gz]`` in [0, 1] by ``answer.key``; each becomes a channel, in this order.
-        token_affine: ``(4, 4)``, token index to RAS mm.
 
     Returns:
         The record as written, with channels and times.
@@ -62,15 +55,13 @@ def write_findings(
         if key not in {answer.key for answer in record.answers}:
             raise ValueError(f"evidence map {key!r} belongs to no finding or query of the record; use answer.key")
     record = record.with_channels(list(evidence_maps))
-    output = Path(output_dir)
-    output.mkdir(parents=True, exist_ok=True)
-    target = output / scan_stem(record.scan.file)
-    staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=output))
+    output_dir.mkdir(parents=True, exist_ok=True)
+    target = output_dir / scan_stem(record.scan.file)
+    staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=output_dir))
     try:
         if evidence_maps:
-            write_evidence(
-                staging / EVIDENCE_FILE, list(evidence_maps.values()), token_affine, affine, record.scan.shape
-            )
+            maps = list(evidence_maps.values())
+            write_evidence(staging / EVIDENCE_FILE, maps, token_affine, affine, record.scan.shape)
         write_report(staging / REPORT_FILE, record, hu, affine, evidence_maps, token_affine)
         seconds = {stage: value for stage, value in record.seconds.items() if stage not in ("write", "total")}
         seconds["write"] = time.perf_counter() - started
