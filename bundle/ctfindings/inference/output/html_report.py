@@ -11,7 +11,7 @@ from typing import Any
 
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.html_page import render_page
-from bundle.ctfindings.inference.findings_record import FindingsRecord
+from bundle.ctfindings.inference.findings_record import Answer, FindingsRecord
 from bundle.ctfindings.inference.output.report_pictures import HEAT_FLOOR, DisplayVolume, display_window, heat_css
 
 _TEMPLATE = Path(__file__).parent / "templates" / "report.html.jinja"
@@ -30,8 +30,9 @@ def write_report(
         evidence_maps: token map ``[gx, gy, gz]`` by ``answer.key``; without one, the pictures have no heat.
     """
     volume = DisplayVolume(hu, affine)
+    shown: list[Answer] = [*(answer for answer in record.ordered() if answer.present), *record.queries]
     panels: list[dict[str, Any]] = []
-    for answer in [*(answer for answer in record.ordered() if answer.present), *record.queries]:
+    for answer in shown:
         if (place := answer.evidence) is not None:
             drawn = (place, display_window(answer), evidence_maps.get(answer.key), token_affine)
             axial, coronal = volume.picture("axial", *drawn), volume.picture("coronal", *drawn)
