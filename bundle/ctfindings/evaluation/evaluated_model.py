@@ -128,7 +128,8 @@ def collect_scores(
             for field, rows in scorer(batch).items():
                 parts[field].extend(rows)
     lists = ("ids", "patients", "depth", "depth_mm")
-    return SplitScores(**{field: rows if field in lists else np.stack(rows) for field, rows in parts.items()})
+    values: dict[str, Any] = {field: rows if field in lists else np.stack(rows) for field, rows in parts.items()}
+    return SplitScores(**values)
 
 
 def perturbation_deltas(text: TextTower) -> Tensor:
