@@ -15,8 +15,8 @@ from pathlib import Path
 
 from monai.bundle import ConfigParser
 
-from bundle.ctfindings.cli.options import config_setting
 from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.cli.options import config_setting
 from bundle.ctfindings.data.loaders import fill_cache
 from bundle.ctfindings.data.scan_cache import CachedStudies
 

@@ -4,8 +4,8 @@
     python scripts/run_archive.py datalist.json --output results --scheduler tcp://10.0.0.5:8786
 
 To resume a stopped run, run the same command again: finished scans are skipped. Failed scans are listed with their
-reason and do not stop the others. docs/scaling.md describes runs on several machines. Research only: not for any decision about
-a patient.
+reason and do not stop the others. docs/scaling.md describes runs on several machines. Research only: not for any
+decision about a patient.
 """
 
 from __future__ import annotations

@@ -81,8 +81,9 @@ def test_the_exported_network_scores_like_the_network(
 
 def test_metadata_has_what_the_zoo_asks_for(bundle_root: Path) -> None:
     metadata = json.loads((bundle_root / "configs" / "metadata.json").read_text(encoding="utf-8"))
-    required = "schema version monai_version pytorch_version numpy_version required_packages_version task description authors copyright"
-    assert not [key for key in [*required.split(), "network_data_format", "changelog"] if key not in metadata]
+    required = "schema version monai_version pytorch_version numpy_version required_packages_version task description"
+    required += " authors copyright network_data_format changelog"
+    assert not [key for key in required.split() if key not in metadata]
     assert isinstance(metadata["authors"], str)
     tensors = metadata["network_data_format"]
     for tensor in (tensors["inputs"]["image"], tensors["outputs"]["pred"]):

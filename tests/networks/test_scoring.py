@@ -46,7 +46,7 @@ def test_sharpness_leads_from_the_mean_of_the_tokens_to_their_maximum() -> None:
     ]
     assert pooled[0] == pytest.approx(1.5, abs=1e-2) and pooled[2] == pytest.approx(2.0, abs=1e-2)
     assert pooled[0] < pooled[1] < pooled[2]
-    with pytest.raises(ValueError, match="sharpness: .* got 0"):
+    with pytest.raises(ValueError, match=r"sharpness: .* got 0"):
         FindingScorer(sharpness=0)
 
 

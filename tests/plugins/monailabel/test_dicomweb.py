@@ -93,7 +93,9 @@ def test_a_series_of_a_dicomweb_server_is_answered_by_its_uid(
             [finding.probability for finding in wanted.record.findings],
             atol=1e-4,
         )
-        assert answer.params["record"]["scan"]["format"] == "DICOM" and answer.volume().shape == wanted.record.scan.shape
+        assert (
+            answer.params["record"]["scan"]["format"] == "DICOM" and answer.volume().shape == wanted.record.scan.shape
+        )
         assert server.infer("evidence", f"image={uid}", {"query": "fluid"}).status == 200
         unknown = server.infer("findings", "image=1.2.3.4")
         assert unknown.status == 404 and "1.2.3.4" in unknown.params["detail"]
