@@ -79,14 +79,13 @@ def read_reports(
     sections = [_sections(row.values, text_columns) for row in table.rows]
     processes = processes if len(sections) >= _FEW_ROWS else 1
     chunks = {str(start): sections[start : start + _ROWS_PER_TASK] for start in range(0, len(sections), _ROWS_PER_TASK)}
-    done: dict[str, list[ReadReport]] = {}
+    waiting, done = list(chunks), dict[str, list[ReadReport]]()
     for outcome in parallel_map(partial(_read_chunk, uncertain=uncertain), chunks, processes, fatal=Exception):
         if outcome.problem:
             raise ValueError(f"{table.path}: reports cannot be read: {outcome.problem}")
         done[outcome.key] = outcome.result
-        while chunks and (first := next(iter(chunks))) in done:
-            chunks.pop(first)
-            yield from done.pop(first)
+        while waiting and waiting[0] in done:
+            yield from done.pop(waiting.pop(0))
 
 
 def _sections(values: dict[str, str], text_columns: Sequence[str]) -> tuple[str, str]:

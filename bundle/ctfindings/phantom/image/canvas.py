@@ -115,7 +115,7 @@ class Canvas:
         if anatomy is not None:
             self.anatomy[box][share > 0.5] = anatomy
 
-    def fill_box(self, box: Box, share: Floats, hu: float | Floats) -> None:
+    def fill_box(self, box: Box, share: NDArray, hu: float | NDArray) -> None:
         """As ``paint_box``, but denser voxels keep their HU."""
         view = self.hu[box]
         view += share * np.maximum(hu - view, 0)
