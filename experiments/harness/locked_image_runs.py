@@ -16,7 +16,7 @@ from bundle.ctfindings.data.cache_key import describe_pipeline, version_of
 from bundle.ctfindings.data.datalist import SPLITS, load_datalist
 from bundle.ctfindings.data.loaders import cached_dataset, study_loader
 from bundle.ctfindings.data.scan_cache import study_digest
-from bundle.ctfindings.data.transforms import STORED_KEY, KeepGeometryd
+from bundle.ctfindings.data.transforms import KeepGeometryd
 from bundle.ctfindings.evaluation.calibrate import calibrate
 from bundle.ctfindings.evaluation.diagnostics import DIAGNOSTICS_FILE, diagnose
 from bundle.ctfindings.files.atomic_write import atomic_path
@@ -121,7 +121,7 @@ class LockedRuns:
 
     def _path(self, split: str) -> Path:
         """Named by all that the features depend on: the scans, what makes an image of them, and the weights."""
-        names = ("id", "image", STORED_KEY)
+        names = ("id", "image", "stored")
         scans = [study_digest({name: study[name] for name in names if name in study}) for study in self.studies[split]]
         return (
             self.folder

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
+from itertools import zip_longest
 from typing import Any
 
 from monai.bundle import ConfigParser, ReferenceResolver
@@ -73,7 +74,7 @@ def _used(content: dict[str, Any], overrides: dict[str, str], steps: Sequence[st
 def _options(arguments: Sequence[str]) -> dict[str, str]:
     """Options as Fire reads them: ``--name value``, ``--name=value`` or ``--name`` for True; ``-`` stands for ``_``."""
     found: dict[str, str] = {}
-    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue="--"):
         if match := re.fullmatch(r"--([A-Za-z_+][^=\s]*)(?:=(.*))?", argument, re.DOTALL):
             separate = "True" if following.startswith("--") else following
             found[match[1].replace("-", "_")] = separate if match[2] is None else match[2]

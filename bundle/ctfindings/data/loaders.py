@@ -78,7 +78,8 @@ def collate_studies(studies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for key in sorted({key for study in studies for key in study}):
         values = [study.get(key) for study in studies]
         values = [value.as_tensor() if isinstance(value, MetaTensor) else value for value in values]
-        batch[key] = torch.stack(values) if all(isinstance(value, torch.Tensor) for value in values) else values
+        tensors = [value for value in values if isinstance(value, torch.Tensor)]
+        batch[key] = torch.stack(tensors) if len(tensors) == len(values) else values
     return batch
 
 

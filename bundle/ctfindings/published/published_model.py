@@ -12,7 +12,6 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Transform
 from tqdm import tqdm
 
-from bundle.ctfindings.data.transforms import STORED_KEY
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.metrics.published_protocols import ZeroShotScores
 from bundle.ctfindings.networks.classifier import load_classifier
@@ -59,7 +58,7 @@ class PublishedModel:
         """
         logits, template_logits, valid = [], [], []
         for study in tqdm(studies, desc=name, unit="scan"):
-            loaded = self.preprocessing({key: study[key] for key in ("image", "anatomy", STORED_KEY) if key in study})
+            loaded = self.preprocessing({key: study[key] for key in ("image", "anatomy", "stored") if key in study})
             image: MetaTensor = loaded["image"]
             mask = loaded["anatomy"].as_tensor()[None].to(self.device) if "anatomy" in loaded else None
             known = loaded["anatomy_known"][None].to(self.device) if mask is not None else None
