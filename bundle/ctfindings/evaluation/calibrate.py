@@ -1,7 +1,4 @@
-"""Calibration of a model on one split: temperature, Platt scaling and thresholds.
-
-Shapes: S studies, T templates, C findings.
-"""
+"""Temperature, Platt scaling and thresholds from one split. Shapes: S studies, T templates, C findings."""
 
 from __future__ import annotations
 

@@ -28,13 +28,8 @@ from bundle.ctfindings.reports.sentences import split_sentences
 
 DIAGNOSTICS_FILE = "diagnostics.npz"
 BATCH = 64
-
-KEPT_SHARE = 0.5
-"""Share of the sentences that shortened captions keep."""
-
-DRAWS = 2
-"""Random draws of shortened and of shuffled captions; the hits are averaged."""
-
+KEPT_SHARE = 0.5  # Share of the sentences that shortened captions keep
+DRAWS = 2  # Random draws of shortened and of shuffled captions; the hits are averaged
 WITHIN = (1, 5, 10)
 DIRECTIONS = ("report_to_scan", "scan_to_report")
 VARIANTS = ("whole", "half", "shuffled")

@@ -32,8 +32,7 @@ from bundle.ctfindings.metrics.wording_spread import auc_group, f1_group, mean_g
 
 TEMPLATE_NAMES = tuple(template.id for template in TEMPLATES)
 WORDING_NAMES = tuple(perturbation.id for perturbation in PERTURBATIONS)
-CAPTIONS_PER_ANATOMY = 500
-"""Larger numbers of captions are sampled: pairs grow with the square."""
+CAPTIONS_PER_ANATOMY = 500  # Larger numbers of captions are sampled: pairs grow with the square
 
 
 def statistic_groups(answers: Diagnostics) -> dict[str, StatisticGroup]:

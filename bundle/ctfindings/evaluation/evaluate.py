@@ -30,8 +30,7 @@ from bundle.ctfindings.networks.checkpoint import sha256_of
 class Evaluation:
     """Scores a split of a datalist from the images alone and evaluates it in sections.
 
-    Writes ``metrics.json``, ``predictions.csv`` and ``report.html`` and the figures of the sections, and prints a
-    summary.
+    Writes ``metrics.json``, ``predictions.csv``, ``report.html`` and the figures, and prints a summary.
 
     Args:
         model: ``EvaluatedModel``, or a model of ``published``.
@@ -148,11 +147,10 @@ def write_predictions(
 
 
 def check_patients(calibration: Sequence[dict[str, Any]], scored: Sequence[dict[str, Any]], where: str) -> None:
-    """Rejects two splits that share a study or a patient. The message names studies, because a datalist may call
-    patients by name.
+    """Rejects two splits that share a study or a patient.
 
     Raises:
-        ValueError: names a study of each split.
+        ValueError: names a study of each split, not the patient, whose id may be a name.
     """
     check_disjoint((study["id"] for study in calibration), (study["id"] for study in scored))
     first = {study["patient"]: study["id"] for study in calibration}

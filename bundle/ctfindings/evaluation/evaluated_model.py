@@ -38,8 +38,7 @@ from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 
 logger = logging.getLogger(__name__)
 
-LOCALIZED = tuple(index for index, finding in enumerate(FINDINGS) if finding.localized)
-"""Findings whose evidence is compared with masks."""
+LOCALIZED = tuple(index for index, finding in enumerate(FINDINGS) if finding.localized)  # Evidence compared with masks
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,6 @@ class EvaluatedModel:
         network: geometry of the checkpoint.
         ckpt_path: a training checkpoint or ``models/model.pt``.
         preprocessing: image pipeline for whole scans, padded to a size that the network accepts.
-        device: device of the network.
         cache_dir: folder of the preprocessed scans; None disables the cache.
         cache_key: parameters of the pipeline, see ``cached_dataset``.
     """

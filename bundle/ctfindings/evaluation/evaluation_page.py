@@ -14,8 +14,7 @@ from bundle.ctfindings.inference.findings_record import DISCLAIMER
 from bundle.ctfindings.metrics.text_collapse import PAIR_KINDS, PAIR_TITLES
 
 FIGURES = ("auc", "roc", "similarity", "wordings", "reliability")
-DPI = 150
-"""Resolution of the figures."""
+DPI = 150  # Resolution of the figures
 
 
 def write_evaluation_page(path: Path, record: dict[str, Any]) -> None:

@@ -1,7 +1,4 @@
-"""Classification scores of the findings of a split: a record for ``metrics.json`` and a table for the console.
-
-Shapes: S scans, T templates, C findings.
-"""
+"""Scores of the findings for ``metrics.json`` and the console. Shapes: S scans, T templates, C findings."""
 
 from __future__ import annotations
 

@@ -34,10 +34,7 @@ MODEL_COLOURS = (BLUE, "#c9761a", "#3d7a46")
 def write_classification_figures(
     folder: Path, record: dict[str, Any], answers: Diagnostics, other: Diagnostics | None
 ) -> None:
-    """Writes all figures of the classification section from ``metrics.json`` and the answers of the model.
-
-    The answers of the model it is compared with are drawn beside them.
-    """
+    """Writes all figures from ``metrics.json``, the answers of the model and those of the model to compare with."""
     comparison, collapse = record["comparison"], record["collapse"]
     names = (comparison["first"], comparison["second"]) if comparison else ("this model", "")
     models = {names[0]: answers} if other is None else {names[0]: answers, names[1]: other}
@@ -186,11 +183,7 @@ def plot_auc_by_wording(
 ) -> None:
     """Draws the AUC of every finding and their mean, for each of T wordings and each model.
 
-    Args:
-        wordings: names of the wordings.
-        models: AUC by model name, [T, C]; NaN where not defined.
-        path: PNG file.
-        separators: rows after which a line is drawn.
+    AUC are [T, C] by model name, NaN where not defined. A line is drawn after each row of `separators`.
     """
     figure = Figure(figsize=(7.4, (0.2 + 0.17 * len(models)) * len(wordings) + 1.5), layout="constrained")
     panel = figure.subplots()

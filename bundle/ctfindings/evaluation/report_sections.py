@@ -1,7 +1,4 @@
-"""Sections of an evaluation on reports: retrieval of scans, and localization of snippets along the body axis.
-
-Shapes: S studies, D depth rows, n snippets.
-"""
+"""Sections of an evaluation on reports: retrieval of scans, and localization of snippets along the body axis."""
 
 from __future__ import annotations
 
@@ -80,10 +77,7 @@ class SnippetLocalization:
 def retrieval_of(
     scores: SplitScores, studies: Studies, model: ReadsText, bootstrap: Bootstrap, count: int | None = None
 ) -> dict[str, Any] | None:
-    """`report_retrieval` of the first `count` studies with a report, by the thorax row of each scan.
-
-    None if fewer than two patients have a report.
-    """
+    """`report_retrieval` of the first `count` studies with a report, by thorax rows; None below two patients."""
     texts = [report_text(study.get("report")) for study in studies]
     rows = [row for row, text in enumerate(texts) if text and scores.anatomy_valid[row, THORAX]][:count]
     if len({scores.patients[row] for row in rows}) < 2:

@@ -16,8 +16,7 @@ from numpy.typing import ArrayLike
 
 from bundle.ctfindings.metrics.classification import FloatArray, IntArray, check_scores, finding_auc, macro_average
 
-LEVEL = 0.95
-"""Coverage of every interval."""
+LEVEL = 0.95  # Coverage of every interval
 
 WeightStatistic = Callable[[FloatArray], FloatArray]
 
@@ -41,16 +40,10 @@ class AucIntervals:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Resamples of the patients of a set of scans; a statistic that is NaN in a resample leaves that resample out.
+    """Resamples of the patients of a set of scans; a statistic that is NaN in a resample leaves that resample out."""
 
-    Args:
-        patients: the patient of each scan, S identifiers.
-        resamples: number of resamples R.
-        seed: random seed.
-    """
-
-    patients: Sequence[str]
-    resamples: int = 1000
+    patients: Sequence[str]  # The patient of each scan, S
+    resamples: int = 1000  # R
     seed: int = 42
 
     @cached_property
@@ -100,10 +93,7 @@ class Bootstrap:
         return _percentile_interval(np.asarray(statistic(*rows), dtype=np.float64), np.stack(values))
 
     def auc(self, scores: ArrayLike, labels: ArrayLike) -> AucIntervals:
-        """Intervals of the AUC of scores [S, C] for labels 1, 0 or -1, [S, C].
-
-        A finding with one class in a resample is left out of the mean of that resample.
-        """
+        """Intervals of the AUC of scores [S, C]; the mean of a resample is over its findings with both classes."""
         self._check_rows(np.asarray(scores))
         return _auc_intervals(finding_auc(scores, labels), weighted_auc(scores, labels, self.weights))
 

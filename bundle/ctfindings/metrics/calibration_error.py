@@ -1,7 +1,4 @@
-"""Expected calibration error and reliability curve over ten equal bins of [0, 1].
-
-A bin includes its lower edge, the last bin also 1. Shapes: S scans, C findings, R resamples.
-"""
+"""Expected calibration error and reliability curve. Shapes: S scans, C findings, R resamples."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from bundle.ctfindings.metrics.classification import FloatArray, IntArray, check_scores, known_pairs
 
-BINS = 10
+BINS = 10  # Equal bins of [0, 1]; each includes its lower edge, the last also 1
 
 
 def expected_calibration_error(
@@ -18,10 +15,7 @@ def expected_calibration_error(
 ) -> FloatArray:
     """Mean gap between predicted probability and observed frequency, weighted by bin count; NaN without known labels.
 
-    Args:
-        probabilities: in [0, 1], [S, C].
-        labels: 1, 0 or -1, [S, C].
-        weights: non-negative weight of each scan in each resample, [R, S]; the result is then [R, C] instead of [C].
+    Probabilities and labels are [S, C], the result [C]; with non-negative scan weights [R, S] it is [R, C].
 
     Raises:
         ValueError: a probability lies outside [0, 1].
@@ -43,8 +37,7 @@ def expected_calibration_error(
 
 
 def reliability(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, list[float] | list[int]]:
-    """Reliability curve of all findings together: ``probability`` (mean of the bin), ``frequency`` and ``count`` of
-    each bin that is not empty, from probabilities and labels as above.
+    """Reliability curve of all findings: ``probability`` (mean), ``frequency`` and ``count`` of each bin with scans.
 
     Raises:
         ValueError: a probability lies outside [0, 1].

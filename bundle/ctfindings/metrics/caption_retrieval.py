@@ -1,7 +1,4 @@
-"""Retrieval of a scan by the captions of its anatomies, whole or with sentences left out.
-
-Shapes: Q studies, K anatomies, E embedding.
-"""
+"""Retrieval of a scan by the captions of its anatomies. Shapes: Q studies, K anatomies, E embedding."""
 
 from __future__ import annotations
 
@@ -26,11 +23,7 @@ def report_similarity(
 ) -> FloatArray:
     """Mean cosine of a report and a scan over the anatomies that both have, [Q, Q]; -1 if they share none.
 
-    Args:
-        reports: unit caption rows, [Q, K, E].
-        reports_valid: anatomies with a caption, [Q, K].
-        scans: unit image rows, [Q, K, E].
-        scans_valid: anatomies in the field of view, [Q, K].
+    Rows are unit embeddings, [Q, K, E]. Valid anatomies, [Q, K], have a caption or lie in the field of view.
     """
     said, shown = (np.asarray(values, dtype=bool) for values in (reports_valid, scans_valid))
     text = np.where(said[..., None], np.asarray(reports, dtype=np.float64), 0.0)

@@ -1,7 +1,7 @@
 """Classification scores of each finding: ROC-AUC, average precision, and scores of a decision at a threshold.
 
 Shapes: S scans, C findings. Labels are 1 (present), 0 (absent) or -1 (unknown); unknown labels are left out of every
-score. A finding is called present when ``probability >= threshold``. An undefined score is NaN.
+score. An undefined score is NaN.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def macro_auc(scores: ArrayLike, labels: ArrayLike) -> float:
 
 
 def decision_scores(probabilities: ArrayLike, labels: ArrayLike, thresholds: ArrayLike) -> dict[str, FloatArray]:
-    """Scores of the decision at a threshold by name, [C] each; NaN where the denominator is zero.
+    """Scores of the decision ``probability >= threshold`` by name, [C] each; NaN where the denominator is zero.
 
     ``sensitivity`` TP/(TP+FN), ``specificity`` TN/(TN+FP), ``precision`` TP/(TP+FP), ``f1`` of the class present,
     ``weighted_f1`` over both classes by their counts (CT-CLIP's; it rewards the majority class), ``accuracy``

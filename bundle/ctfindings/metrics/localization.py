@@ -14,20 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.classification import FloatArray, IntArray, check_scores, check_thresholds
 
-TOLERANCE_MM = 15.0
-"""Largest distance from the mask that counts as a hit."""
+TOLERANCE_MM = 15.0  # Largest distance from the mask that counts as a hit
 
 
 def evidence_distance(peak_mm: ArrayLike, mask_bits: NDArray[np.integer], bit: int, affine: ArrayLike) -> float:
-    """Distance in mm from a peak to the nearest voxel centre of a mask.
+    """Distance in mm from a world position [3] to the nearest voxel centre of the mask of a finding.
 
-    It is 0 if the peak's own voxel is in the mask, and NaN if no voxel has the bit.
-
-    Args:
-        peak_mm: world position of the evidence peak, [3].
-        mask_bits: integer mask with bit i for finding i, [X, Y, Z].
-        bit: index of the finding.
-        affine: voxel indices to mm RAS, [4, 4].
+    It is 0 if the peak's own voxel is in the mask, and NaN if no voxel has the bit. The integer mask [X, Y, Z] has bit
+    i for finding i; the affine maps voxel indices to mm RAS, [4, 4].
 
     Raises:
         ValueError: the peak is not three finite numbers, or the mask is not an integer volume.
@@ -82,17 +76,12 @@ class DepthErrors:
 def depth_errors(probabilities: ArrayLike, depth_mm: ArrayLike, target_mm: ArrayLike, seed: int = 42) -> DepthErrors:
     """Error of a depth profile and of two estimates without a model.
 
-    RadFinder counts the distance in bins of 12 mm; here it is the distance to the true z.
-
-    Args:
-        probabilities: non-negative weight of each depth bin for each snippet, [n, D].
-        depth_mm: world z of each bin centre in mm, NaN for padding, [n, D].
-        target_mm: true world z of each snippet in mm, [n].
-        seed: of the random estimate.
+    RadFinder counts the distance in bins of 12 mm; here it is the distance to the true z. Probabilities are
+    non-negative weights of the bins, [n, D], depths the world z of their centres, NaN for padding, [n, D], and targets
+    the true world z of the snippets, [n]. The seed draws the random estimate.
 
     Raises:
-        ValueError: shapes differ, a snippet has no bin, a value is negative or not finite, or a target lies outside
-            the bins of its scan.
+        ValueError: shapes differ, a snippet has no bin or lies outside its scan, or a value is negative or not finite.
     """
     score, depth, target = (np.asarray(values, dtype=np.float64) for values in (probabilities, depth_mm, target_mm))
     if score.ndim != 2 or score.shape != depth.shape or target.shape != score.shape[:1]:
@@ -124,10 +113,7 @@ def depth_errors(probabilities: ArrayLike, depth_mm: ArrayLike, target_mm: Array
 
 
 def depth_record(errors: DepthErrors, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Mean and median error, shares within 12 and 24 mm, and the ratio to the middle slice, each with its interval.
-
-    The bootstrap resamples the snippets by patient.
-    """
+    """Mean and median error, shares within 12 and 24 mm, and the ratio to the middle slice, each with its interval."""
     names = ("mae_mm", "median_mm", "within_12_mm", "within_24_mm")
     guesses = tuple(field.name for field in fields(DepthErrors))
 

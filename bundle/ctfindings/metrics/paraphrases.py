@@ -27,12 +27,8 @@ def load_paraphrases(path: str | Path) -> dict[str, list[str]]:
 def rank_of_finding(queries: ArrayLike, bank: ArrayLike, targets: ArrayLike) -> IntArray:
     """Rank of the right finding of each query by cosine similarity, [P]; 1 is best.
 
-    A tie counts against the query, so a collapsed text space ranks last, not first.
-
-    Args:
-        queries: embeddings of the paraphrases, of any length, [P, E].
-        bank: embedding of each finding, [C, E].
-        targets: index of the finding of each paraphrase, [P].
+    A tie counts against the query, so a collapsed text space ranks last, not first. Embeddings of the paraphrases,
+    [P, E], and of the findings, [C, E], may have any length. Targets are the indices of the right findings, [P].
 
     Raises:
         ValueError: shapes do not fit, an embedding is zero or not finite, or a target is not in 0..C-1.

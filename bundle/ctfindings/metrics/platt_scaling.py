@@ -1,7 +1,4 @@
-"""Calibration of logits: Platt scaling of each finding, and one temperature for all findings.
-
-Shapes: S scans, C findings.
-"""
+"""Calibration of logits: Platt scaling by finding, one temperature for all findings. Shapes: S scans, C findings."""
 
 from __future__ import annotations
 
@@ -16,32 +13,21 @@ from sklearn.linear_model import LogisticRegression
 
 from bundle.ctfindings.metrics.classification import FloatArray, IntArray, check_scores, known_pairs
 
-TEMPERATURES = (0.01, 1000.0)
-"""Search range of the temperature."""
+TEMPERATURES = (0.01, 1000.0)  # Search range of the temperature
 
 
 def fit_platt(
     logits: ArrayLike, labels: ArrayLike, names: Sequence[str], l2: float = 1.0
 ) -> tuple[FloatArray, FloatArray]:
-    """Scale and shift of each finding so that ``sigmoid(scale * logit + shift)`` is its probability; scale > 0 keeps
-    the AUC.
+    """Scale and shift, [C] each, for probabilities ``sigmoid(scale * logit + shift)``; scale > 0 keeps the AUC.
 
     First, a slope shared by all findings is fitted (logistic regression with one intercept per finding). Then each
     finding gets its own slope with the penalty ``l2 / 2 * log(scale / shared)^2``, so a finding with few positives
     stays near the shared slope. A finding whose positives do not score above its negatives, or that lacks one class,
-    gets the shared slope. The targets are Platt's smoothed ones, (n+ + 1)/(n+ + 2) and 1/(n- + 2), so perfectly
-    separated scans give a finite slope.
+    gets the shared slope; without any known label its shift is 0, with a warning. The targets are Platt's smoothed
+    ones, (n+ + 1)/(n+ + 2) and 1/(n- + 2), so perfectly separated scans give a finite slope. Logits are [S, C].
 
     Platt, "Probabilistic Outputs for Support Vector Machines", Advances in Large Margin Classifiers, 1999.
-
-    Args:
-        logits: uncalibrated scores of the calibration scans [S, C].
-        labels: 1, 0 or -1, [S, C].
-        names: names of the findings, C; used in warnings.
-        l2: penalty for the distance from the shared slope, not negative.
-
-    Returns:
-        Scale [C] and shift [C]. A finding without any known label has shift 0, with a warning.
 
     Raises:
         ValueError: the logits do not rise with the labels over all findings together.

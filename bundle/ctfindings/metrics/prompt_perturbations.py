@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.findings import FINDING_ANATOMY, TEMPLATES, Finding, fill_template, finding_index
 
-REFERENCE = next(template for template in TEMPLATES if template.id == "T3")
-"""There is {a}. / There is no {a}."""
-
-SYNONYMS = 3
-"""Number of synonyms that are scored; every finding has at least as many."""
+REFERENCE = next(template for template in TEMPLATES if template.id == "T3")  # There is {a}. / There is no {a}.
+SYNONYMS = 3  # Number of synonyms that are scored; every finding has at least as many
 
 
 @dataclass(frozen=True)
@@ -63,6 +60,4 @@ PERTURBATIONS: tuple[Perturbation, ...] = (
         for index in range(SYNONYMS)
     ),
 )
-"""A text encoder that lower-cases cannot see case. The disease prompts of training use the synonyms, not the
-templates.
-"""
+"""A text encoder that lower-cases cannot see case. Training uses the synonyms in disease prompts, not the templates."""

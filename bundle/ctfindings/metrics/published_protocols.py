@@ -1,9 +1,7 @@
 """Published zero-shot protocols: which prompt scores, over which findings, at which threshold.
 
-Two protocols never share a table: RadFinder's "accuracy" is balanced and its thresholds come from other scans; CT-CLIP
-and fVLM report plain accuracy at thresholds chosen on the scored scans themselves.
-
-Shapes: S scans, T templates, C findings, K anatomies.
+Two protocols never share a table: RadFinder reports balanced accuracy at thresholds from other scans; CT-CLIP and fVLM
+report plain accuracy at thresholds from the scored scans. Shapes: S scans, T templates, C findings, K anatomies.
 """
 
 from __future__ import annotations
@@ -101,13 +99,8 @@ def protocol_record(
     The probability is the softmax over the positive and the negative logit. RadFinder computes it from plain cosines,
     the others from scaled ones; a scale changes no AUC and no decision at a threshold from a ROC curve.
 
-    Args:
-        name: one of `PROTOCOLS`.
-        scored: scores of the evaluated scans.
-        calibration: scores of other scans, for a protocol that chooses thresholds on them.
-        templates: ids of the templates, T. A model with one template scores with that one.
-        bootstrap: resamples of the scored scans, for the interval of the AUC.
-        not_scored: findings that the model does not score. The means are over the others, and a note says so.
+    A protocol that chooses its thresholds on other scans needs their scores as `calibration`. A model with one of the T
+    templates scores with that one. The means leave out the findings `not_scored`, and a note says so.
 
     Raises:
         ValueError: the protocol is unknown, its template is not among those scored, or a scan is in both sets.
@@ -193,7 +186,6 @@ def _probabilities(
 
 
 def _template(protocol: Protocol, templates: Sequence[str]) -> str:
-    """The id of the template of the protocol."""
     if protocol.template in templates:
         return str(protocol.template)
     if len(templates) == 1:

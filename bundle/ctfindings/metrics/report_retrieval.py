@@ -1,7 +1,4 @@
-"""Retrieval between whole reports and scans: ranks, recall and mean average precision.
-
-Shapes: Q queries, G gallery items, N volumes, E embedding, C findings. Similarities are cosines of unit embeddings.
-"""
+"""Retrieval between reports and scans by the cosine of embeddings. Shapes: N volumes, E embedding, C findings."""
 
 from __future__ import annotations
 
@@ -19,11 +16,8 @@ CUTOFFS = (1, 5, 10, 50, 100)
 MAP_CUTOFFS = (5, 10, 50)
 POOL_SIZES = (32, 64, 128)
 POOL_CUTOFFS = (1, 8)
-PARTITIONS = 100
-"""Random partitions into pools of one size."""
-
-_BLOCK = 512
-"""Queries compared at a time: memory is that of a block, whatever the size of the pool."""
+PARTITIONS = 100  # Random partitions into pools of one size
+_BLOCK = 512  # Queries compared at a time, to limit the memory of a large pool
 
 
 def retrieval_ranks(queries: ArrayLike, gallery: ArrayLike) -> IntArray:
@@ -53,8 +47,8 @@ def recall_at(ranks: ArrayLike, cutoffs: Sequence[int]) -> FloatArray:
 def retrieval_record(queries: ArrayLike, gallery: ArrayLike, bootstrap: Bootstrap) -> dict[str, Any]:
     """Recall at `CUTOFFS` with intervals and chance, median and mean rank.
 
-    The intervals resample the queries; the pool stays whole, so that a rank keeps its meaning. Cutoffs above N are
-    left out, because their recall is 1 for any model. Arguments as for `retrieval_ranks`.
+    The intervals resample the queries, not the pool, so a rank keeps its meaning. Cutoffs above N are left out,
+    because their recall is 1 for any model.
     """
     ranks = retrieval_ranks(queries, gallery)
     used = [k for k in CUTOFFS if k <= len(ranks)]
@@ -89,9 +83,7 @@ def first_of_each(groups: Sequence[Any]) -> IntArray:
 
 
 def random_partitions(count: int, size: int, seed: int = 42) -> Iterator[IntArray]:
-    """`PARTITIONS` random partitions of `count` items into P pools of indices, [P, size].
-
-    Items that do not fill a pool are left out.
+    """`PARTITIONS` random partitions of `count` items into P pools of indices, [P, size]; the remainder is left out.
 
     Raises:
         ValueError: a pool has fewer than two items, or more than there are.
@@ -104,10 +96,7 @@ def random_partitions(count: int, size: int, seed: int = 42) -> Iterator[IntArra
 
 
 def pool_recall(queries: ArrayLike, gallery: ArrayLike, size: int, seed: int = 42) -> FloatArray:
-    """Mean recall at `POOL_CUTOFFS` over random pools of one size: the protocol of Merlin.
-
-    Embeddings as for `retrieval_ranks`.
-    """
+    """Mean recall at `POOL_CUTOFFS` over random pools of one size: the protocol of Merlin."""
     asked, held = _embeddings(queries, "queries"), _embeddings(gallery, "gallery")
     recalls = []
     for pools in random_partitions(len(asked), size, seed):
@@ -122,12 +111,9 @@ def image_to_image_map(embeddings: ArrayLike, labels: ArrayLike, cutoffs: Sequen
     """Mean average precision of retrieving scans with a finding in common, for each k of `cutoffs`.
 
     The protocol of CT-CLIP and RadFinder: only abnormal scans take part, each queries all others, and a scan is
-    relevant if it shares a positive label. ``AP@k`` is the sum of the precision at the relevant ranks r <= k, over k.
-
-    Args:
-        embeddings: unit embeddings of the scans, [N, E].
-        labels: 1, 0 or -1, [N, C]; unknown counts as absent.
-        cutoffs: NaN is returned for a k above the number of other abnormal scans.
+    relevant if it shares a positive label. ``AP@k`` is the sum of the precision at the relevant ranks r <= k, over k;
+    NaN for a k above the number of other abnormal scans. Embeddings are unit rows [N, E], labels 1, 0 or -1, [N, C];
+    unknown counts as absent.
 
     Raises:
         ValueError: shapes do not fit.
@@ -162,12 +148,8 @@ def report_retrieval(
 ) -> dict[str, Any]:
     """The retrieval numbers of the published tables.
 
-    Args:
-        scans: unit embeddings of the volumes, [N, E].
-        reports: unit embeddings of their reports, [N, E].
-        report_ids: identity of each report, N; reconstructions of one examination share theirs.
-        labels: 1, 0 or -1, [N, C], for image to image.
-        bootstrap: of the volumes; its seed also draws the random pools.
+    Scans and their reports are unit embeddings, [N, E]; reconstructions of one examination share a report id. Labels
+    are 1, 0 or -1, [N, C], for image to image. The seed of the bootstrap also draws the random pools.
 
     Returns:
         ``pools``: a `retrieval_record` of each direction for ``dup_all`` and ``first_all``; ``random_pools``: mean

@@ -1,7 +1,4 @@
-"""Groups of named statistics with intervals, of one model or of the difference of two models on the same scans.
-
-Shapes: R resamples, S scans, M statistics.
-"""
+"""Named statistics with intervals, of a model or the difference of two. Shapes: R resamples, S scans, M statistics."""
 
 from __future__ import annotations
 

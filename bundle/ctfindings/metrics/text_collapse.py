@@ -26,16 +26,12 @@ PAIR_TITLES = {
     "normal_abnormal": "a normal and an abnormal caption of one anatomy",
     "polarity": "positive and negative prompt of one finding",
 }
-"""Titles of the kinds of pairs in figures and pages."""
 
 MOMENTS: tuple[str, ...] = ("mean", "sd", "skewness", "excess_kurtosis", "bimodality", "share_above")
-"""Numbers of the cosines of one kind of pairs; see `cosine_moments`."""
-
 GEOMETRY: tuple[str, ...] = ("effective_rank", "uniformity", "cone", "anatomy_accuracy")
-"""Numbers of all texts together; see the functions of these names."""
+"""Numbers of all texts together, by the functions of these names."""
 
 STATISTICS: tuple[str, ...] = (*(f"{kind}.{moment}" for kind in PAIR_KINDS for moment in MOMENTS), *GEOMETRY)
-"""Names of the columns of `text_statistics`."""
 
 SHARE_ABOVE = 0.9
 HISTOGRAM_BINS = 80
@@ -53,10 +49,7 @@ class TextRows:
     scan: IntArray  # Index of the scan of each text, which the bootstrap weights, [A]
 
     def __post_init__(self) -> None:
-        """
-        Raises:
-            ValueError: the arrays do not have one row per text, or a row is not a unit vector.
-        """
+        """Raises ValueError if the arrays do not have one row per text, or a row is not a unit vector."""
         count = len(self.embeddings)
         columns = (self.anatomy, self.normal, self.text_id, self.scan)
         if self.embeddings.ndim != 2 or any(len(column) != count for column in columns):
@@ -80,8 +73,7 @@ class TextRows:
 def pair_blocks(rows: TextRows, kind: str) -> Iterator[tuple[IntArray, IntArray]]:
     """Indices of the texts on both sides of a kind of pairs, block by block.
 
-    A block of "abnormal_abnormal" has the same texts on both sides, so each of its pairs comes twice, and the caller
-    leaves out the pairs of a text with itself.
+    "abnormal_abnormal" yields each pair twice, and pairs of a text with itself, which the caller leaves out.
     """
     for anatomy in np.unique(rows.anatomy):
         own = rows.anatomy == anatomy
@@ -136,8 +128,7 @@ def histogram(cosines: ArrayLike) -> dict[str, list[float] | list[int]]:
 def text_statistics(rows: TextRows, scan_weights: FloatArray) -> FloatArray:
     """`STATISTICS` of the texts under each set of weights, [R, M]; NaN for a kind without pairs.
 
-    The weight of a pair is the product of the weights of its texts. `TextRows.scan` indexes the scan weights, [R, S],
-    which are not negative.
+    The weight of a pair is the product of the weights of its texts. Scan weights are not negative, [R, S].
     """
     weights = np.ascontiguousarray(scan_weights[:, rows.scan], dtype=np.float64)
     single = [
@@ -216,9 +207,7 @@ def anatomy_accuracy(rows: TextRows, weight: FloatArray) -> float:
 
 
 def anatomy_silhouette(rows: TextRows) -> float:
-    """Mean silhouette of the texts by anatomy under the cosine distance, in -1..1; NaN with fewer than two anatomies.
-    Above `SILHOUETTE_TEXTS` texts are sampled.
-    """
+    """Mean silhouette by anatomy (cosine distance) of at most `SILHOUETTE_TEXTS` texts; NaN with one anatomy."""
     if len(np.unique(rows.anatomy)) < 2 or len(rows.anatomy) <= len(np.unique(rows.anatomy)):
         return float("nan")
     distance = np.clip(1 - rows.embeddings @ rows.embeddings.T, 0, None)
@@ -228,9 +217,7 @@ def anatomy_silhouette(rows: TextRows) -> float:
 
 
 def _kind_statistics(rows: TextRows, kind: str, weights: FloatArray) -> FloatArray:
-    """`MOMENTS` of a kind, [R, 6], from sums of powers about the unweighted mean, which stay accurate if all cosines
-    are alike.
-    """
+    """`MOMENTS` of a kind, [R, 6]; powers about the unweighted mean stay accurate if all cosines are alike."""
     cosines = pair_cosines(rows, kind)
     if not cosines.size:
         return np.full((len(weights), len(MOMENTS)), np.nan)
@@ -247,9 +234,7 @@ def _kind_statistics(rows: TextRows, kind: str, weights: FloatArray) -> FloatArr
 
 
 def _moments(sums: FloatArray, middle: float, above: FloatArray) -> FloatArray:
-    """`MOMENTS` [R, 6] from the sums of the powers 0..4 of ``cosine - middle``, [R, 5], and the weight of the cosines
-    above `SHARE_ABOVE`, [R].
-    """
+    """`MOMENTS` [R, 6] from sums of the powers 0..4 of ``cosine - middle``, [R, 5], and the weight above 0.9, [R]."""
     with np.errstate(divide="ignore", invalid="ignore"):
         first, second, third, fourth = (sums[:, power] / sums[:, 0] for power in range(1, 5))
         variance = np.maximum(second - first**2, 0)

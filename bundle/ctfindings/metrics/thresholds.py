@@ -34,12 +34,8 @@ def choose_thresholds(
 ) -> FloatArray:
     """The threshold of each finding, [C]; 0.5 with a warning if one class is missing.
 
-    Args:
-        probabilities: scores of the calibration scans [S, C].
-        labels: 1, 0 or -1, [S, C].
-        rule: "youden" for the largest Youden index TPR - FPR; "f1" for the largest F1, which calls a rare finding
-            present in fewer scans; "corner" for CT-CLIP's rule, to compare with published tables.
-        names: names of the findings, C; used in warnings.
+    The rule is "youden" for the largest Youden index TPR - FPR; "f1" for the largest F1, which calls a rare finding
+    present in fewer scans; or "corner" for CT-CLIP's, to compare with published tables. The scores are [S, C].
 
     Raises:
         ValueError: the rule is unknown.

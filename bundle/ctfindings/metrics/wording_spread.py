@@ -1,7 +1,4 @@
-"""Spread of AUC and F1 over prompt wordings (templates or perturbations), as functions of scan weights.
-
-Shapes: R resamples, S scans, T wordings, C findings, M statistics.
-"""
+"""Spread of AUC and F1 over templates or perturbations. Shapes: R resamples, S scans, T wordings, C findings."""
 
 from __future__ import annotations
 
@@ -16,16 +13,11 @@ from bundle.ctfindings.metrics.classification import FloatArray, IntArray
 from bundle.ctfindings.metrics.statistic_groups import StatisticGroup, group_record
 
 SPREAD: tuple[str, ...] = ("mean", "sd", "range", "finding_sd")
-"""Mean, SD (n - 1) and range of the macro AUC over the wordings, and the mean over the findings of the SD of their
-AUC.
-"""
+"""Mean, SD (n - 1) and range of the macro AUC over the wordings; mean over the findings of the SD of their AUC."""
 
 
 def auc_by_wording(scores: ArrayLike, labels: ArrayLike, weights: FloatArray) -> FloatArray:
-    """ROC-AUC of every wording and finding, [R, T, C]; NaN where a class has no weight.
-
-    Scores are [S, T, C], labels 1, 0 or -1, [S, C], and scan weights [R, S].
-    """
+    """ROC-AUC [R, T, C] of scores [S, T, C], labels [S, C] and scan weights [R, S]; NaN where a class has no weight."""
     array = np.asarray(scores, dtype=np.float64)
     if array.ndim != 3 or (array.shape[0], array.shape[2]) != np.shape(labels) or not array.shape[1]:
         raise ValueError(f"scores by wording have shape {array.shape}; [scans, wordings, findings] is expected")
@@ -44,10 +36,7 @@ def spread_statistics(auc: FloatArray) -> FloatArray:
 
 
 def f1_by_wording(present: ArrayLike, labels: ArrayLike, weights: FloatArray) -> FloatArray:
-    """Macro F1 of the decisions of each wording [S, T, C], [R, T].
-
-    A finding that is neither present nor called is left out of the mean.
-    """
+    """Macro F1 [R, T] of decisions [S, T, C]; a finding that is neither present nor called is left out of the mean."""
     decided, truth = np.asarray(present, dtype=bool), np.asarray(labels)[:, None]
     shape = (len(weights), *decided.shape[1:])
     right, wrong, missed = (
@@ -85,9 +74,7 @@ def mean_group(values: ArrayLike, scan: IntArray, names: Sequence[str]) -> Stati
 
 
 def spread_record(scores: ArrayLike, labels: ArrayLike, names: Sequence[str], bootstrap: Bootstrap) -> dict[str, Any]:
-    """`auc_group` for JSON: ``ids``, ``macro_auc`` of each wording, `SPREAD`, each with ``_interval``, and ``lowest``
-    and ``highest``.
-    """
+    """`auc_group` for JSON: ``ids``, ``macro_auc`` and `SPREAD` with intervals, ``lowest`` and ``highest``."""
     record = group_record(auc_group(scores, labels, names), bootstrap)
     auc = record.pop("auc")
     macro = [auc[name] for name in names]
