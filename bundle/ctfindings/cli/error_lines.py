@@ -29,11 +29,7 @@ def _print_and_exit(kind: type[BaseException], error: BaseException, trace: Trac
 
 
 def run_or_exit(task: Callable[..., Result], *args: object) -> Result:
-    """Calls ``task(*args)`` for a script; its input errors and Ctrl-C end the script as in ``one_line_errors``.
-
-    Raises:
-        SystemExit: with the line, or with 130 for Ctrl-C.
-    """
+    """Calls ``task(*args)`` for a script; input errors and Ctrl-C become a SystemExit as in ``one_line_errors``."""
     try:
         return task(*args)
     except (Exception, KeyboardInterrupt) as error:

@@ -25,9 +25,6 @@ def check_options(arguments: Sequence[str] | None = None) -> None:
 
     Without ``--config_file`` another program is running, and nothing is checked.
 
-    Args:
-        arguments: Command-line arguments, by default those of this process.
-
     Raises:
         ValueError: An option is not a key of the files, its value is a word and the files have a number, or nothing
             that the workflow runs refers to its key.
@@ -105,11 +102,7 @@ def _files(value: str) -> list[str]:
 
 
 def config_setting(text: str) -> tuple[str, Any]:
-    """Splits ``KEY=VALUE``; the value is read as JSON, or else as text.
-
-    Raises:
-        argparse.ArgumentTypeError: There is no ``=``.
-    """
+    """Splits ``KEY=VALUE``; the value is read as JSON, or else as text. ArgumentTypeError if there is no ``=``."""
     key, separator, value = text.partition("=")
     if not separator:
         raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")

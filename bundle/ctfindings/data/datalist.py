@@ -21,16 +21,9 @@ PATH_KEYS = ("image", "anatomy", "finding_masks")
 
 
 def load_datalist(path: str | Path, split: str, may_be_empty: bool = True) -> list[dict[str, Any]]:
-    """Studies of one split, with absolute paths and every field that training reads.
+    """Studies of one split, such as ``training``, ``validation`` or ``test``, with absolute paths.
 
-    A record needs ``id`` and ``image``. ``patient``, ``anatomy`` (integer mask), ``finding_masks``, ``report``,
-    ``captions``, ``labels``, ``snippets`` and ``stored`` (see ``Stored``) are optional; docs/datalist.md describes
-    them.
-
-    Args:
-        path: JSON file; paths in it are relative to its folder.
-        split: key of the list, such as ``training``, ``validation`` or ``test``.
-        may_be_empty: whether the split may have no study.
+    Paths in the file are relative to its folder. A record needs ``id`` and ``image``; docs/datalist.md has all fields.
 
     Raises:
         ValueError: if the file or split is missing, the split is empty and must not be, or a record is invalid.
@@ -81,11 +74,7 @@ def _study(record: Mapping[str, Any], path: Path, index: int) -> dict[str, Any]:
 
 
 def check_study(record: Mapping[str, Any], where: str) -> None:
-    """Checks the fields of a study record that training reads, except paths.
-
-    Raises:
-        ValueError: if a field is invalid; begins with ``where``, and names the study and the field.
-    """
+    """Checks the fields of a study record that training reads, except paths; its ValueError begins with ``where``."""
     study = record["id"]
     labels = record.get("labels")
     if labels and not (

@@ -19,10 +19,8 @@ class ResampleFindingMaskd(MapTransform):
     """Loads the finding mask of a study onto the grid of its preprocessed image; bit i marks finding i.
 
     Every marked voxel marks the voxel of the grid it falls into, so a small lesion survives a coarse grid. The path
-    under ``finding_masks``, which is optional, becomes int32 [1, X, Y, Z].
-
-    Raises:
-        ScanError: if the file cannot be read or has bits of unknown findings.
+    under ``finding_masks``, which is optional, becomes int32 [1, X, Y, Z]. ScanError if the file cannot be read or has
+    bits of unknown findings.
     """
 
     def __init__(self) -> None:

@@ -13,13 +13,10 @@ from bundle.ctfindings.files.folders import path_from
 
 
 def join_datalists(parts: Sequence[tuple[str, Path]], output: Path) -> dict[str, int]:
-    """Writes a datalist whose splits come from other datalists; its paths are relative to its own folder.
+    """Writes a datalist whose splits come from other datalists; returns the number of studies by split.
 
-    Args:
-        parts: split, and the datalist it is taken from. A split that is named several times gets all the studies.
-        output: JSON file to write.
-
-    Returns the number of studies by split.
+    A part is a split and the datalist it is taken from; a split that is named several times gets all the studies. Paths
+    in the output are relative to its folder.
 
     Raises:
         ValueError: if a split is unknown, unreadable or empty, an id occurs twice, a patient is in two splits, or the

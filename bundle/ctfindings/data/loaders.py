@@ -30,8 +30,7 @@ def cached_dataset(
         studies: from ``load_datalist``.
         preprocessing: the image pipeline, without random steps.
         augmentation: random transforms, which run at every access.
-        cache_dir: parent folder of the caches; None computes every scan at every access. Each pipeline has a subfolder
-            named by the classes and parameters of its steps and the versions of the code, see ``describe``.
+        cache_dir: parent folder of the caches, one per pipeline (see ``describe``); None computes at every access.
         cache_key: anything else that distinguishes this cache from others.
     """
     steps = [
@@ -43,14 +42,9 @@ def cached_dataset(
 
 
 def fill_cache(datasets: Sequence[CachedStudies], workers: int = 1, scheduler: str | None = None) -> dict[str, str]:
-    """Preprocesses the scans that the caches lack, and checks the cached ones.
+    """Preprocesses the scans that the caches lack, and checks the cached ones; for the workers see ``parallel_map``.
 
-    Args:
-        datasets: from ``cached_dataset``.
-        workers, scheduler: see ``parallel_map``.
-
-    Returns:
-        ``made``, ``kept``, or the reason of the failure, by study id.
+    Returns ``made``, ``kept``, or the reason of the failure, by study id.
     """
     entries = [dataset.task(index) for dataset in datasets for index in range(len(dataset))]
     tasks = {task.path: task for task in entries}
@@ -84,11 +78,7 @@ def collate_studies(studies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 class StudyLoader(ThreadDataLoader):
-    """MONAI's loader, whose thread hands on what it raises.
-
-    ``ThreadBuffer`` mistakes an error in its thread for the end of the data, so an unreadable scan would silently end
-    the epoch.
-    """
+    """MONAI's loader, but an error in its thread is raised; ``ThreadBuffer`` takes it for the end of the data."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         failures: list[Exception] = []
@@ -109,18 +99,14 @@ def _until_failure(batches: Iterable[Any], failures: list[Exception]) -> Iterato
 def study_loader(
     dataset: CachedStudies, batch_size: int, shuffle: bool = False, rank: int = 0, world_size: int = 1
 ) -> StudyLoader:
-    """Loader whose thread prepares batches while the network computes.
+    """Loader whose thread prepares batches while the network computes; an empty dataset gives no batches.
 
     The order depends on the sampler's epoch alone (see ``EpochSeed``), so a resumed run sees the same batches.
 
     Args:
-        dataset: the studies; an empty dataset gives no batches.
-        batch_size: studies per batch and rank.
+        batch_size: studies per batch and rank; ValueError below 1.
         shuffle: whether to shuffle, and to drop an incomplete last batch unless it is the only one.
         rank, world_size: this process and the number of processes; each gets its own share.
-
-    Raises:
-        ValueError: if ``batch_size`` is below 1.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")

@@ -1,7 +1,4 @@
-"""Scan cache: preprocessed studies on disk, one memory-mapped file each, in a folder named by the pipeline.
-
-An entry is a safetensors file with the tensors of a study. Its header holds the other fields as JSON, and checksums.
-"""
+"""Scan cache: one memory-mapped safetensors file per study, whose header holds checksums and other fields as JSON."""
 
 from __future__ import annotations
 
@@ -102,11 +99,7 @@ def _preprocessed(study: Mapping[str, Any], steps: Compose) -> dict[str, Any]:
 
 
 def fetch(task: FetchTask) -> dict[str, Any]:
-    """Reads an entry; makes and writes it if it is missing or damaged, and logs the damage.
-
-    Raises:
-        ScanError: if the scan of the study cannot be used.
-    """
+    """Reads an entry; makes it if it is missing or damaged, and logs the damage. ScanError for an unusable scan."""
     kept = _kept(Path(task.path))
     return _made(task) if kept is None else kept
 
@@ -155,11 +148,7 @@ def write_entry(path: Path, study: Mapping[str, Any]) -> None:
 
 
 def read_entry(path: Path) -> dict[str, Any]:
-    """Reads a study; its tensors are mapped from the file, private to this process.
-
-    Raises:
-        DamagedEntry: if the file is truncated or a checksum differs.
-    """
+    """Reads a study, its tensors mapped privately from the file; DamagedEntry if it is short or a checksum differs."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()

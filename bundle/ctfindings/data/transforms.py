@@ -48,20 +48,15 @@ def image_pipeline(
 ) -> list[Transform]:
     """From the path of a scan to the input of the network: HU, RAS, spacing, body crop, HU window, size.
 
-    Every step from orientation on is invertible (``Invertd``), so a map on the network's grid can be resampled onto the
-    scan's grid.
+    ``image`` becomes [1, X, Y, Z] float32 in [0, 1]. ``anatomy``, which is optional, becomes [1, X, Y, Z] uint8 on the
+    same grid, with ``anatomy_known`` (K,) bool. Every step from orientation on is invertible (``Invertd``).
 
     Args:
         spacing: voxel size of the result in mm.
         hu_window: HU that become 0 and 1; values outside are clipped.
         roi_size: size of the result in voxels, cropped and padded about the center (training); None pads each axis to
             the next multiple of ``divisible`` (inference).
-        divisible: see ``roi_size``; one number for all axes, or one per axis.
         mapping: label ids of the anatomy masks, see ``load_anatomy_mask``.
-
-    Returns:
-        Transforms for ``Compose``. ``image`` becomes [1, X, Y, Z] float32 in [0, 1]. ``anatomy``, which is optional,
-        becomes [1, X, Y, Z] uint8 on the same grid, with ``anatomy_known`` (K,) bool.
     """
     keys = ("image", "anatomy")
     margin = np.ceil(BODY_MARGIN_MM / np.asarray(spacing, float)).astype(int).tolist()
@@ -85,7 +80,7 @@ def image_pipeline(
 
 
 class LoadScand(MapTransform):
-    """Loads a scan, and its anatomy mask if there is one, from their paths.
+    """Loads a scan, and its anatomy mask if there is one, from their paths; ScanError if a file cannot be used.
 
     The scan becomes [1, X, Y, Z] float32 HU, the mask [1, X, Y, Z] uint8, and ``<anatomy_key>_known`` (K,) bool tells
     which anatomies the mask has. Warnings about the mask are added to those about the scan. The entry ``stored`` of the
@@ -95,11 +90,7 @@ class LoadScand(MapTransform):
         keys: key of the scan.
         anatomy_key: key of the mask; None loads no mask.
         mapping: label ids of the mask, see ``load_anatomy_mask``.
-        log_warnings: whether warnings are logged instead of kept in the meta. Batches of several scans need this,
-            because torch cannot collate lists of different lengths.
-
-    Raises:
-        ScanError: if a file cannot be used.
+        log_warnings: log warnings instead of keeping them in the meta; torch cannot collate lists of different lengths.
     """
 
     def __init__(
@@ -137,13 +128,10 @@ class LoadScand(MapTransform):
 
 
 class AveragePoold(MapTransform, InvertibleTransform):
-    """Averages blocks of voxels before resampling to a coarser spacing, against aliasing. The affine is updated.
+    """Averages blocks of voxels of [C, X, Y, Z] before resampling to a coarser ``spacing`` in mm, against aliasing.
 
-    Voxels that do not fill a block at the far end of an axis are dropped. The inverse repeats voxels.
-
-    Args:
-        keys: images [C, X, Y, Z].
-        spacing: target spacing in mm along X, Y, Z; blocks have ``floor(target / own spacing)`` voxels.
+    Blocks have ``floor(spacing / own spacing)`` voxels along X, Y, Z. Voxels that do not fill a block at the far end of
+    an axis are dropped. The affine is updated. The inverse repeats voxels.
     """
 
     def __init__(self, keys: KeysCollection, spacing: Sequence[float]) -> None:
@@ -227,14 +215,9 @@ class BodyForeground:
 
 
 class RandTranslated(RandomizableTransform, MapTransform):
-    """Shifts an image and its masks together by whole voxels and fills with zeros.
+    """Shifts images [C, X, Y, Z] of one size together by up to ``max_voxels`` in either direction; fills with zeros.
 
     The affine is updated: that of a ``MetaTensor``, and the tensor ``<key>_affine`` of ``KeepGeometryd``.
-
-    Args:
-        keys: tensors [C, X, Y, Z] of the same size.
-        max_voxels: largest shift in either direction along X, Y, Z.
-        prob: probability of a shift.
     """
 
     def __init__(

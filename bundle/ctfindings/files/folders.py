@@ -10,13 +10,10 @@ from bundle.ctfindings.files.errors import ScanError
 
 
 def walk_folder(folder: str | Path, above: frozenset[str] = frozenset()) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """``os.walk`` from the top, sorted, through links; ``above`` are real paths of folders that are not entered again.
+    """``os.walk`` from the top, sorted, through links: folder, names of subfolders, names of files.
 
-    Raises:
-        ScanError: if a folder is missing or not readable.
-
-    Yields:
-        Folder, names of subfolders, names of files. A subfolder removed from its list is not entered.
+    A subfolder removed from its list is not entered, nor one whose real path is in ``above``. ScanError if a folder is
+    missing or not readable.
     """
     above = above | {os.path.realpath(folder)}
     try:

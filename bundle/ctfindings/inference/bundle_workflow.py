@@ -100,9 +100,7 @@ class FindingsInferer(Inferer):
 class FindingsWriter:
     """Writes record, evidence and report of each scan into a folder of ``output_dir``, and prints the table.
 
-    Args:
-        output_dir: parent of the folders.
-        evidence: findings whose maps are written, one of ``EVIDENCE_CHOICES``; queries are included unless ``none``.
+    ``evidence``, one of ``EVIDENCE_CHOICES``, says whose maps are written; queries are included unless it is ``none``.
     """
 
     def __init__(self, output_dir: str | Path, evidence: str = "present") -> None:

@@ -26,12 +26,11 @@ FORMAT_NAMES = {"nifti": "NIfTI", "nrrd": "NRRD", "metaimage": "MetaImage", "npz
 class TimedPreprocessing(Transform):
     """Image pipeline that also keeps the scan as loaded, measures its time, and warns if the scan shows no whole chest.
 
+    Adds ``scan``, ``[1, X, Y, Z]`` HU on its own grid, and ``seconds`` of the stages ``load`` and ``preprocess``.
+
     Args:
         steps: transforms of the image pipeline; the first one loads the scan.
         min_lung_litres: litres of air-filled lung below which a scan gets a warning; 0 switches the check off.
-
-    Returns (adds to the study):
-        ``scan``, ``[1, X, Y, Z]`` HU on the scan's own grid, and ``seconds`` of the stages ``load`` and ``preprocess``.
     """
 
     def __init__(self, steps: Sequence[Transform], min_lung_litres: float = 0.0) -> None:
@@ -77,13 +76,9 @@ class EncodedScan:
 
 @torch.inference_mode()
 def encode_study(network: ZeroShotClassifier, study: Mapping[str, Any], name: str | None = None) -> EncodedScan:
-    """Encodes one study.
+    """Encodes a study, the output of ``TimedPreprocessing``. Its name in the record is by default its file name.
 
-    Args:
-        network: with its weights, on the device it runs on.
-        study: output of ``TimedPreprocessing``: ``image`` ``[1, X, Y, Z]``, ``scan``, ``seconds``, and the mask
-            ``anatomy`` with ``anatomy_known`` where there is one. Without a mask the anatomy head's prediction is used.
-        name: name of the scan in the record; its file name by default.
+    Without the mask ``anatomy`` and ``anatomy_known``, the anatomy head's prediction is used.
     """
     started = time.perf_counter()
     device = network.finding_anatomy.device

@@ -35,14 +35,11 @@ def locate(
     around the peak that is above half of it, clipped to the scan. Tokens outside the scan (padding) are ignored.
 
     Args:
-        evidence: ``[gx, gy, gz]``, values in [0, 1].
+        evidence: ``[gx, gy, gz]``, values in [0, 1]; ValueError for another shape or non-finite values.
         token_affine: ``(4, 4)``, token index to RAS mm of the token's centre.
         scan_affine: ``(4, 4)``, voxel index of the scan's own grid to RAS mm.
         scan_shape: voxels of the scan along its own three axes.
         midline_mm: world x of the patient's midline; without it the evidence has no side.
-
-    Raises:
-        ValueError: if the map is not three-dimensional or has non-finite values.
     """
     tokens, scan = as_affine(token_affine), as_affine(scan_affine)
     shape = np.asarray(scan_shape, dtype=np.int64)
@@ -95,11 +92,7 @@ def tokens_in_scan(grid: tuple[int, ...], tokens: Array, scan: Array, shape: NDA
 
 
 def as_map(evidence: Any) -> Array:
-    """A token map as float64 ``[gx, gy, gz]``, from an array or a tensor on any device.
-
-    Raises:
-        ValueError: if it has another shape or non-finite values.
-    """
+    """A token map, array or tensor, as float64 ``[gx, gy, gz]``; ValueError for another shape or non-finite values."""
     if isinstance(evidence, torch.Tensor):
         evidence = evidence.detach().cpu().float().numpy()
     scores = np.asarray(evidence, dtype=np.float64)

@@ -39,16 +39,12 @@ def place_depth(
 ) -> tuple[list[DepthScore], DepthSource]:
     """The depth profile of one answer, from inferior to superior, and its source.
 
+    From snippets: each row with its centre in the scan and its probability; they sum to one. From evidence: each layer
+    that reaches into the scan with its largest value, 0..1.
+
     Args:
         logits: of the depth rows, ``[D]``, inferior to superior; None reads the profile from the evidence.
-        evidence: token map of the answer, ``[gx, gy, gz]``.
-        token_affine: ``(4, 4)``, token index to RAS mm of the token's centre.
-        scan_affine: ``(4, 4)``, voxel index of the scan's own grid to RAS mm.
-        scan_shape: voxels of the scan along its own three axes.
-
-    Returns:
-        From snippets: each row with its centre in the scan and its probability; they sum to one. From evidence: each
-        layer that reaches into the scan with its largest value, 0..1.
+        evidence, token_affine, scan_affine, scan_shape: see ``locate``.
     """
     tokens, scan, shape = as_affine(token_affine), as_affine(scan_affine), np.asarray(scan_shape, dtype=np.int64)
     grid = tuple(evidence.shape)

@@ -53,8 +53,7 @@ class AnsweredScan:
 class FindingsService:
     """Findings and free-text answers for chest CT, with the network and weights of a bundle.
 
-    ``configs/inference.json`` builds it; its MONAI handlers, the archive run and MONAI Label call it. Threads may share
-    it. Weights are loaded on first use, the text tower with the first query.
+    ``configs/inference.json`` builds it. Threads may share it. Weights load on first use, the text tower at a query.
 
     Args:
         network: the classifier, on the device it runs on.
@@ -91,11 +90,7 @@ class FindingsService:
         return describe_model(self.bundle_root, self.ckpt_path, type(self.network.image.tower).__name__)
 
     def load(self, text: bool = True) -> None:
-        """Loads the weights, and with ``text`` the text tower, unless they are loaded.
-
-        Raises:
-            ValueError: if the checkpoint or the text encoder is missing or does not fit.
-        """
+        """Loads the weights, and the text tower for ``text``, once; ValueError if one is missing or does not fit."""
         with self._loading:
             if self._loaded and (self._text is not None or not text):
                 return
@@ -104,15 +99,12 @@ class FindingsService:
             self._text, self._loaded = tower, True
 
     def answer_file(self, image: str | Path, name: str | None = None, **study: Any) -> AnsweredScan:
-        """Reads a scan and answers the findings.
+        """Reads a scan and answers the findings; ScanError if the file cannot be used.
 
         Args:
             image: NIfTI, NRRD or MetaImage file, or folder or zip of DICOM.
             name: name of the scan in the record; its file name by default.
             study: further entries of the study record: ``anatomy``, path of a mask, and ``stored``, see ``Stored``.
-
-        Raises:
-            ScanError: if the file cannot be used.
         """
         return self.answer(self.preprocessing({**study, "image": str(image)}), name=name)
 
@@ -121,13 +113,7 @@ class FindingsService:
     ) -> AnsweredScan:
         """Encodes a study, answers the findings and the queries, and places the answers in the scan.
 
-        Args:
-            study: output of ``TimedPreprocessing``.
-            queries: free-text queries.
-            name: name of the scan in the record; its file name by default.
-
-        Raises:
-            ValueError: for a query that cannot be asked, or weights that cannot be loaded.
+        For ``study`` and ``name`` see ``encode_study``. ValueError if a query cannot be asked or weights cannot load.
         """
         texts = check_queries(queries)
         self.load(text=bool(texts))
@@ -166,16 +152,13 @@ class FindingsService:
 def load_service(
     bundle_root: str | Path, ckpt_path: str | Path | None = None, overlays: Sequence[str | Path] = (), text: bool = True
 ) -> FindingsService:
-    """The service of a bundle folder, with its weights loaded.
+    """The service of a bundle folder with its weights; ValueError if a configuration is missing or they do not fit it.
 
     Args:
         bundle_root: folder that holds ``configs/inference.json`` and ``models``.
         ckpt_path: weights; by default those that the configuration names.
         overlays: further configuration files, such as one of ``configs/networks``, relative to ``bundle_root``.
         text: whether to load the text tower as well, which only queries need.
-
-    Raises:
-        ValueError: if a configuration is missing, or the weights do not fit it.
     """
     configs = [Path(bundle_root) / name for name in ("configs/inference.json", *overlays)]
     for config in configs:

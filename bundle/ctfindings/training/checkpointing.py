@@ -26,11 +26,9 @@ class RunCheckpoint:
     """Keeps ``last.pt``, the whole state after the newest epoch, and ``best.pt``, the model with the best validation.
 
     The last epoch is validated here if the validation interval skips it, so that every run has a best model. MONAI's
-    ``CheckpointSaver`` writes in place, so that a run killed during a write loses its newest state, and its
-    ``EarlyStopHandler`` forgets its count when a run is resumed; here both are part of the state.
+    ``CheckpointSaver`` does not write atomically, and its ``EarlyStopHandler`` forgets its count at a resume.
 
     Args:
-        folder: Folder of the run.
         saved: Objects with a state dictionary by name; ``model`` is one of them.
         evaluator: Evaluator whose ``macro_auc`` chooses the best model.
         patience: Validations without a better metric after which the run ends; None never ends it early.

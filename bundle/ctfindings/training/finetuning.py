@@ -16,11 +16,7 @@ logger = logging.getLogger("ctfindings.run")
 
 
 def start_from(network: VisionLanguageModel, ckpt_path: str | Path) -> None:
-    """Loads the weights that training starts from; a resumed run overwrites them with its own.
-
-    Raises:
-        ValueError: The checkpoint does not fit the network.
-    """
+    """Loads the weights that training starts from; a resumed run overwrites them. ValueError if they do not fit."""
     load_checkpoint(network, ckpt_path)
     logger.info("fine-tuning starts from %s", ckpt_path)
 
@@ -31,19 +27,13 @@ def export_finetuned(
     """Writes the best fine-tuned model as a bundle checkpoint, with the prompts as its text tower now embeds them.
 
     Calibration and thresholds are those of the base model, because the few studies of a fine-tuning rarely suffice to
-    fit them; where they do, use ``configs/evaluate.json`` with ``export_path``.
+    fit them; where they do, use ``configs/evaluate.json`` with ``export_path``. Returns the SHA-256 of the file.
 
     Args:
         network: Network of that geometry; its weights are replaced.
-        run_dir: Folder of the run, with ``best.pt`` or, without a validation, ``last.pt``.
+        run_dir: Folder of the run, with ``best.pt`` or, without a validation, ``last.pt``; ValueError for neither.
         base_path: Bundle checkpoint that training started from.
         output: File to write, whole or not at all.
-
-    Returns:
-        SHA-256 of the file.
-
-    Raises:
-        ValueError: The run has neither file.
     """
     states = [path for name in ("best.pt", "last.pt") if (path := Path(run_dir) / name).is_file()]
     if not states:

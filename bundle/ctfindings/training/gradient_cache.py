@@ -32,14 +32,10 @@ from bundle.ctfindings.step_keys import batch_axis
 
 
 class MicroBatches:
-    """Groups the batches of a loader; each group is one optimizer step, and is read while it is used.
+    """Groups ``size`` batches of a loader; each group is one optimizer step, and is read while it is used.
 
-    Args:
-        loader: Loader of the micro-batches.
-        size: Micro-batches of a group. An incomplete group at the end of an epoch is dropped.
-
-    Raises:
-        ValueError: The size is below 1, or the loader has fewer batches than one group.
+    An incomplete group at the end of an epoch is dropped. ValueError if the size is below 1, or the loader has fewer
+    batches than one group.
     """
 
     def __init__(self, loader: Iterable[Any], size: int) -> None:
@@ -70,12 +66,9 @@ class MicroBatches:
 class GradientCache:
     """One optimizer step over a group of micro-batches: ``iteration_update`` of MONAI's ``SupervisedTrainer``.
 
-    Contrastive losses see all scans of the group, and of all ranks where they gather. The scans wait on disk between
-    the two passes. Works with ``DistributedDataParallel``, which exchanges gradients once a step, and with mixed
-    precision (``amp``). A step leaves no state behind.
-
-    Args:
-        waiting_dir: Folder for the waiting scans; None for the system's temporary folder, which should be on a disk.
+    Contrastive losses see all scans of the group, and of all ranks where they gather. The scans wait between the two
+    passes in ``waiting_dir``, by default the system's temporary folder, which should be on a disk. Works with mixed
+    precision (``amp``) and ``DistributedDataParallel``, which exchanges gradients once a step. A step leaves no state.
     """
 
     def __init__(self, waiting_dir: str | Path | None) -> None:

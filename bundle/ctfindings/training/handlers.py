@@ -20,11 +20,7 @@ from bundle.ctfindings.networks.image.standardization import RunningStandardizat
 class EpochSeed:
     """Seeds every epoch by its number, so that a resumed run makes the same random draws as an uninterrupted one.
 
-    Args:
-        seed: Random seed of the run.
-        sampler: Sampler of the training loader.
-        transform: Transforms of the training data.
-        rank: Rank of this process; ranks draw differently.
+    The sampler gets the same seed on every rank; the transforms draw differently on each.
     """
 
     def __init__(self, seed: int, sampler: Any, transform: Any, rank: int) -> None:
@@ -46,12 +42,7 @@ class EpochSeed:
 
 
 class FreezeStandardization:
-    """Freezes ``RunningStandardization`` after some epochs, so that training then sees what inference sees.
-
-    Args:
-        network: Network with such modules.
-        epochs: Epochs that still change the statistics.
-    """
+    """Freezes ``RunningStandardization`` after ``epochs``, so that training then sees what inference sees."""
 
     def __init__(self, network: torch.nn.Module, epochs: int) -> None:
         self.network = network

@@ -83,9 +83,6 @@ class TokenWarmStart:
         loader: Loader of training batches; every rank reads its own share, and all train on all shares.
         steps: Optimizer steps; 0 switches the stage off.
         scans: Largest number of scans to read, over all ranks.
-        device: Device of the network.
-        seed: Random seed of the draws.
-        show: Whether to show progress on a terminal.
     """
 
     def __init__(

@@ -56,14 +56,8 @@ def choose_source(
 ) -> MaskSource:
     """The requested source; for ``auto`` the first available of MONAI bundle, TotalSegmentator and classical mask.
 
-    Args:
-        bundle_root: folder of this bundle.
-        bundle: folder of the MONAI bundle ``wholeBody_ct_segmentation``.
-        wanted: name of the source, or ``auto``.
-        fast: see ``MaskSource``.
-
-    Raises:
-        ValueError: if the requested source is not available.
+    ``bundle`` is the folder of the MONAI bundle ``wholeBody_ct_segmentation``; for ``fast`` see ``MaskSource``.
+    ValueError if the requested source is not available.
     """
     if bundle is not None and wanted in ("auto", "bundle"):
         if not (Path(bundle) / "configs" / "inference.json").is_file():
@@ -101,8 +95,7 @@ def _totalsegmentator_problem() -> str:
 def make_mask(task: MaskTask) -> int:
     """Writes the anatomy mask of a scan on its own grid, NIfTI uint8 with the ids of ``ANATOMIES``; returns its bytes.
 
-    Raises:
-        ScanError: if the scan cannot be used or the source fails.
+    ScanError if the scan cannot be used or the source fails.
     """
     scan = load_scan(task.image, task.stored)
     hu, affine = scan[0].numpy(), np.asarray(scan.affine, np.float64)

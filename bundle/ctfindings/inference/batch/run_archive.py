@@ -50,14 +50,10 @@ class ArchiveReport(NamedTuple):
 
 
 def scans_of(source: Path, splits: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
-    """Study records by id, from a datalist or from the scans below a folder, which are named by their paths.
+    """Study records by id, from the splits of a datalist (default all) or the scans below a folder, named by path.
 
-    Args:
-        source: datalist, or folder with scan files, zips and folders of DICOM.
-        splits: splits of the datalist; all by default.
-
-    Raises:
-        ValueError: if the datalist cannot be used, an id occurs twice, or there is no scan.
+    The folder may hold scan files, zips and folders of DICOM. ValueError if the datalist cannot be used, an id occurs
+    twice, or there is no scan.
     """
     if source.is_dir():
         found = _scans_below(source)
@@ -90,15 +86,11 @@ def run_archive(
 ) -> ArchiveReport:
     """Writes ``output/scans/ID/findings.json`` of every new or changed scan, and ``output/findings.csv`` of all scans.
 
-    The next run tries failed scans again.
-
-    Args:
-        studies: ``image``, and optionally ``anatomy`` and ``stored``, by id.
-        output: new folder, or one with results of the same weights, version and overlays.
-        workers, scheduler: see ``parallel_map``.
+    The next run tries failed scans again. A study has ``image``, and optionally ``anatomy`` and ``stored``. For the
+    workers see ``parallel_map``.
 
     Raises:
-        ValueError: if the output holds results of another model, or the bundle cannot be used.
+        ValueError: if the output holds results of other weights, versions or overlays, or the bundle cannot be used.
     """
     _claim_output(output, model)
     tasks = {}

@@ -29,18 +29,11 @@ _SPECIFIC_FIRST = sorted(range(len(ANATOMIES)), key=_size)
 def write_anatomy(
     path: str | Path, logits: Any, token_affine: Any, scan_affine: Any, scan_shape: Sequence[int]
 ) -> None:
-    """Writes the label map as NIfTI uint8 with the ids of ``anatomy.ANATOMIES``, 0 outside the body.
+    """Writes the label map as NIfTI (``.nii.gz``), uint8 with the ids of ``anatomy.ANATOMIES``, 0 outside the body.
 
-    The logits are interpolated between token centres and cut at zero, so borders are smooth but not finer than
-    tokens. The map shows what the answers were pooled over. It is not a segmentation.
-
-    Args:
-        path: ends in ``.nii.gz``.
-        logits: of the anatomy head, ``[K, gx, gy, gz]``.
-        token_affine, scan_affine, scan_shape: see ``write_evidence``.
-
-    Raises:
-        ValueError: if the logits are not one map per anatomy.
+    The logits of the anatomy head, ``[K, gx, gy, gz]``, are interpolated between token centres and cut at zero, so
+    borders are smooth but not finer than tokens. The map shows what the answers were pooled over. It is not a
+    segmentation. For the affines see ``write_evidence``. ValueError if the logits are not one map per anatomy.
     """
     if len(logits) != len(ANATOMIES):
         raise ValueError(f"expected anatomy logits of {len(ANATOMIES)} maps, got {len(logits)} maps")

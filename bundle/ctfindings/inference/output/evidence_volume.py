@@ -53,15 +53,12 @@ def write_evidence(path: str | Path, maps: Any, token_affine: Any, scan_affine: 
 def planes_on_scan(
     scores: NDArray[Any], tokens: Array, scan: Array, shape: tuple[int, int, int]
 ) -> Iterator[NDArray[np.float32]]:
-    """A token map on the scan's grid, trilinear, zero outside the token grid.
+    """Planes ``[Y, X]`` of a token map along the scan's third axis, trilinear, zero outside the token grid.
 
     Args:
         scores: ``[gx, gy, gz]``, any finite float32 values.
         tokens, scan: ``(4, 4)``, index of a token and of a voxel to RAS mm.
         shape: ``(X, Y, Z)`` of the scan.
-
-    Yields:
-        Planes ``[Y, X]`` along the third axis, NIfTI's order of voxels.
     """
     to_tokens = np.linalg.inv(tokens) @ scan
     partner = np.argmax(np.abs(to_tokens[:3, :3]), axis=0)

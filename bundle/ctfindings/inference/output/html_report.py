@@ -20,11 +20,9 @@ _TEMPLATE = Path(__file__).parent / "templates" / "report.html.jinja"
 def write_report(
     path: str | Path, record: FindingsRecord, hu: Any, affine: Any, evidence_maps: Mapping[str, Any], token_affine: Any
 ) -> None:
-    """Writes the page; the file appears only when complete.
+    """Writes the page, a ``.html`` file that appears only when complete.
 
     Args:
-        path: ends in ``.html``.
-        record: the answers.
         hu: the scan ``[X, Y, Z]`` in HU on its own grid, any orientation, tensor or array.
         affine, token_affine: ``(4, 4)``, index of a voxel and of a token to RAS mm.
         evidence_maps: token map ``[gx, gy, gz]`` by ``answer.key``; without one, the pictures have no heat.

@@ -85,11 +85,8 @@ class DisplayVolume:
     """A scan seen along the axes closest to RAS; views only, no copy.
 
     Args:
-        hu: ``[X, Y, Z]`` in HU on the scan's own grid, in any orientation.
+        hu: ``[X, Y, Z]`` in HU on the scan's own grid, in any orientation; ValueError if it is not three-dimensional.
         affine: ``(4, 4)``, voxel index to RAS mm.
-
-    Raises:
-        ValueError: if the volume is not three-dimensional.
     """
 
     def __init__(self, hu: Any, affine: Any) -> None:

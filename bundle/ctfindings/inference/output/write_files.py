@@ -33,19 +33,15 @@ def scan_stem(scan: str | Path) -> str:
 def write_findings(
     output_dir: Path, record: FindingsRecord, hu: Any, affine: Any, evidence_maps: Mapping[str, Any], token_affine: Any
 ) -> FindingsRecord:
-    """Writes ``output_dir/<scan stem>/`` with the three files.
+    """Writes ``output_dir/<scan stem>/`` with the three files; returns the record as written, with channels and times.
 
     They are written to a folder beside it and moved when all are complete, so after an error the old files are still
     there. Otherwise old files are replaced, and an ``evidence.nii.gz`` that this run does not write is removed.
 
     Args:
-        output_dir: created if missing.
         record: the answers, with the ``seconds`` of the stages so far; ``write`` and ``total`` are added.
         hu, affine, token_affine: see ``write_report``.
         evidence_maps: token map ``[gx, gy, gz]`` in [0, 1] by ``answer.key``; each becomes a channel, in this order.
-
-    Returns:
-        The record as written, with channels and times.
 
     Raises:
         ValueError: if a map belongs to no answer, or a number of the record is not finite.
