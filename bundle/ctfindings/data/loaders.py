@@ -30,7 +30,7 @@ def cached_dataset(
         studies: from ``load_datalist``.
         preprocessing: the image pipeline, without random steps.
         augmentation: random transforms, which run at every access.
-        cache_dir: parent folder of the caches, one per pipeline (see ``describe``); None computes at every access.
+        cache_dir: parent of the caches, one per pipeline (see ``describe``); None computes every scan at every access.
         cache_key: anything else that distinguishes this cache from others.
     """
     steps = [

@@ -148,7 +148,7 @@ def write_entry(path: Path, study: Mapping[str, Any]) -> None:
 
 
 def read_entry(path: Path) -> dict[str, Any]:
-    """Reads a study, its tensors mapped privately from the file; DamagedEntry if it is short or a checksum differs."""
+    """Reads a study, its tensors mapped privately; DamagedEntry if the file is truncated or a checksum differs."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()

@@ -90,7 +90,8 @@ class LoadScand(MapTransform):
         keys: key of the scan.
         anatomy_key: key of the mask; None loads no mask.
         mapping: label ids of the mask, see ``load_anatomy_mask``.
-        log_warnings: log warnings instead of keeping them in the meta; torch cannot collate lists of different lengths.
+        log_warnings: whether warnings are logged instead of kept in the meta. Batches of several scans need this,
+            because torch cannot collate lists of different lengths.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class LoadScand(MapTransform):
 
 
 class AveragePoold(MapTransform, InvertibleTransform):
-    """Averages blocks of voxels of [C, X, Y, Z] before resampling to a coarser ``spacing`` in mm, against aliasing.
+    """Averages blocks of voxels ([C, X, Y, Z]) before resampling to a coarser ``spacing`` in mm, against aliasing.
 
     Blocks have ``floor(spacing / own spacing)`` voxels along X, Y, Z. Voxels that do not fill a block at the far end of
     an axis are dropped. The affine is updated. The inverse repeats voxels.

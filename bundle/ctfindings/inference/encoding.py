@@ -76,9 +76,10 @@ class EncodedScan:
 
 @torch.inference_mode()
 def encode_study(network: ZeroShotClassifier, study: Mapping[str, Any], name: str | None = None) -> EncodedScan:
-    """Encodes a study, the output of ``TimedPreprocessing``. Its name in the record is by default its file name.
+    """Encodes one study, the output of ``TimedPreprocessing``, on the device of the network.
 
-    Without the mask ``anatomy`` and ``anatomy_known``, the anatomy head's prediction is used.
+    Without a mask (``anatomy`` with ``anatomy_known``) the anatomy head's prediction is used. ``name`` is the name of
+    the scan in the record, by default its file name.
     """
     started = time.perf_counter()
     device = network.finding_anatomy.device

@@ -53,7 +53,8 @@ class AnsweredScan:
 class FindingsService:
     """Findings and free-text answers for chest CT, with the network and weights of a bundle.
 
-    ``configs/inference.json`` builds it. Threads may share it. Weights load on first use, the text tower at a query.
+    ``configs/inference.json`` builds it. Threads may share it. Weights are loaded on first use, the text tower with the
+    first query.
 
     Args:
         network: the classifier, on the device it runs on.
@@ -90,7 +91,10 @@ class FindingsService:
         return describe_model(self.bundle_root, self.ckpt_path, type(self.network.image.tower).__name__)
 
     def load(self, text: bool = True) -> None:
-        """Loads the weights, and the text tower for ``text``, once; ValueError if one is missing or does not fit."""
+        """Loads the weights, and with ``text`` the text tower, unless they are loaded.
+
+        ValueError if the checkpoint or the text encoder is missing or does not fit.
+        """
         with self._loading:
             if self._loaded and (self._text is not None or not text):
                 return
@@ -152,7 +156,9 @@ class FindingsService:
 def load_service(
     bundle_root: str | Path, ckpt_path: str | Path | None = None, overlays: Sequence[str | Path] = (), text: bool = True
 ) -> FindingsService:
-    """The service of a bundle folder with its weights; ValueError if a configuration is missing or they do not fit it.
+    """The service of a bundle folder, with its weights loaded.
+
+    ValueError if a configuration is missing, or the weights do not fit it.
 
     Args:
         bundle_root: folder that holds ``configs/inference.json`` and ``models``.

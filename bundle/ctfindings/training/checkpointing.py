@@ -25,8 +25,8 @@ _LENGTH_OF_SCHEDULE = ("total_steps", "_schedule_phases")
 class RunCheckpoint:
     """Keeps ``last.pt``, the whole state after the newest epoch, and ``best.pt``, the model with the best validation.
 
-    The last epoch is validated here if the validation interval skips it, so that every run has a best model. MONAI's
-    ``CheckpointSaver`` does not write atomically, and its ``EarlyStopHandler`` forgets its count at a resume.
+    The last epoch is validated here if the validation interval skips it, so that every run has a best model. Unlike
+    MONAI's ``CheckpointSaver`` and ``EarlyStopHandler``, it writes atomically and keeps its count when resumed.
 
     Args:
         saved: Objects with a state dictionary by name; ``model`` is one of them.

@@ -31,7 +31,7 @@ def export_finetuned(
 
     Args:
         network: Network of that geometry; its weights are replaced.
-        run_dir: Folder of the run, with ``best.pt`` or, without a validation, ``last.pt``; ValueError for neither.
+        run_dir: Run folder with ``best.pt`` or, without a validation, ``last.pt``; ValueError if it has neither.
         base_path: Bundle checkpoint that training started from.
         output: File to write, whole or not at all.
     """

@@ -68,7 +68,8 @@ class GradientCache:
 
     Contrastive losses see all scans of the group, and of all ranks where they gather. The scans wait between the two
     passes in ``waiting_dir``, by default the system's temporary folder, which should be on a disk. Works with mixed
-    precision (``amp``) and ``DistributedDataParallel``, which exchanges gradients once a step. A step leaves no state.
+    precision (``amp``) and ``DistributedDataParallel``, which exchanges gradients once a step. A step leaves no
+    state behind.
     """
 
     def __init__(self, waiting_dir: str | Path | None) -> None:

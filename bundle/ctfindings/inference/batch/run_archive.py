@@ -50,10 +50,10 @@ class ArchiveReport(NamedTuple):
 
 
 def scans_of(source: Path, splits: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
-    """Study records by id, from the splits of a datalist (default all) or the scans below a folder, named by path.
+    """Study records by id, from the splits of a datalist (all by default) or from the scans below a folder.
 
-    The folder may hold scan files, zips and folders of DICOM. ValueError if the datalist cannot be used, an id occurs
-    twice, or there is no scan.
+    The folder may hold scan files, zips and folders of DICOM, whose paths become the ids. ValueError if the datalist
+    cannot be used, an id occurs twice, or there is no scan.
     """
     if source.is_dir():
         found = _scans_below(source)
