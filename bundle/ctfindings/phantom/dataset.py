@@ -39,8 +39,7 @@ def make_case(
 ) -> tuple[Case, NDArray[np.int16], NDArray[np.uint8], NDArray[np.int32], NDArray[np.float64]]:
     """Renders one scan of a data set; the same seed, index and labels give the same scan.
 
-    Args:
-        labels: 18 labels in the order of ``FINDINGS``, exactly what is rendered; drawn at CT-RATE's rates when None.
+    ``labels`` (18, in the order of ``FINDINGS``) are exactly what is rendered; drawn at CT-RATE's rates when None.
 
     Returns:
         The record, the image in HU (X, Y, Z), the anatomy mask (X, Y, Z), the finding bits (X, Y, Z; bit i is finding
@@ -145,13 +144,8 @@ def render_all(
 ) -> list[dict[str, Any]]:
     """Renders the scans that the journal lacks, in several processes, and returns all study records in task order.
 
-    Args:
-        render: writes the scan of a task and returns its study record.
-        tasks: argument of ``render`` by scan name.
-        workers: number of processes; one per core by default.
-
-    Raises:
-        ValueError: if a worker process is killed.
+    ``render`` writes the scan of a task and returns its study record. ``tasks`` are its arguments by scan name.
+    By default there is one process per core. Raises ValueError if a process is killed.
     """
     records: dict[str, dict[str, Any]] = {}
     signed = {name: ("", task) for name, task in tasks.items()}
@@ -168,13 +162,12 @@ def make_dataset(
     """Writes synthetic scans and returns the path of their ``datalist.json``.
 
     A folder that was finished with the same settings is used as it is; one that was begun is completed. The three
-    splits are separate ranges of scan indices, and every scan is another patient.
+    splits are separate ranges of scan indices, and every scan is another patient. Scan ``index`` is a function of
+    ``(seed, index)`` alone.
 
     Args:
-        folder: created when missing.
         training, validation, test: number of scans of each split.
-        seed: scan ``index`` is a function of ``(seed, index)`` alone.
-        workers: processes; one per core by default.
+        workers: number of processes; one per core by default.
         dicom: whether each scan is also written as a DICOM series.
 
     Raises:
@@ -223,12 +216,8 @@ def datalist_or_synthetic(
 ) -> Path:
     """The path of a datalist; without one, rank 0 makes synthetic scans while the other ranks wait for them.
 
-    Args:
-        folder: folder of the synthetic scans, shared by all ranks.
-        counts: number of synthetic training, validation and test scans.
-
-    Raises:
-        ValueError: see ``make_dataset``.
+    All ranks share ``folder``. ``counts`` are the numbers of training, validation and test scans. For errors see
+    ``make_dataset``.
     """
     if datalist:
         return Path(datalist)

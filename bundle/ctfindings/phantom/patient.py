@@ -18,12 +18,10 @@ class Patient:
         blood_hu: attenuation of the blood in HU, (left heart and aorta, right heart and pulmonary arteries).
         rotation: rotation of the body about its long axis in radians.
         offset: shift of the body in the field of view in mm, (2,).
-        extent: size of the field in mm, (3,).
-        spacing: voxel size in mm, (3,).
+        extent, spacing: size of the field and of a voxel in mm, (3,).
         origin: shift of the world origin in mm, (3,).
         noise_hu: standard deviation of the image noise in HU.
         lung_hu: mean attenuation of the aerated lung in HU.
-        table: whether the CT table is in the image.
     """
 
     sex: str

@@ -15,12 +15,9 @@ RESCALE_INTERCEPT = -1024
 
 
 def write_series(folder: Path, case: Case, image: NDArray[np.int16], affine: NDArray[np.float64]) -> None:
-    """Writes one file per axial image; image 1 is the most superior one.
+    """Writes one file per axial image, ``IM0001.dcm`` and so on; image 1 is the most superior one.
 
-    Args:
-        folder: created when missing; files are named ``IM0001.dcm`` and so on.
-        image: HU, (X, Y, Z) in RAS+.
-        affine: voxel index to world RAS mm, (4, 4), without rotation.
+    The image is in HU, (X, Y, Z) in RAS+; the affine, (4, 4) without rotation, maps voxel indices to world RAS mm.
     """
     folder.mkdir(parents=True, exist_ok=True)
     seed = [str(case.seed), case.id]

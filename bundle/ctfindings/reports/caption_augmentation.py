@@ -27,15 +27,13 @@ class RandCaptionsd(RandomizableTransform, MapTransform):
 
     Args:
         keys: key of the captions, a mapping of anatomy names to texts.
-        shuffle_prob: probability that the sentences of a caption are shuffled, drawn for each anatomy.
-        drop_prob: probability that sentences of a caption are omitted, drawn for each anatomy.
+        shuffle_prob, drop_prob: probabilities that sentences are shuffled and omitted, drawn for each anatomy.
         min_keep: lower limit of the share of sentences that remain, drawn uniformly from ``[min_keep, 1]``; one
             sentence always remains.
         prob: probability that a study is augmented.
         versions: number of versions of each caption, the same in every process and run, of which one is drawn: a text
             encoder with a cache reads each version once. 0 makes a new version every time.
-        normal_key: key of the flags ``[K]`` in the order of the anatomy table; without it every caption counts as
-            abnormal.
+        normal_key: key of the flags ``[K]`` in anatomy-table order; without it every caption counts as abnormal.
         allow_missing_keys: whether studies without captions pass unchanged.
 
     Raises:

@@ -22,12 +22,7 @@ _CONTINUES = re.compile(
 
 @dataclass(frozen=True)
 class Caption:
-    """What a report says of one anatomy.
-
-    Attributes:
-        text: its sentences, those of the impression first.
-        normal: whether no sentence states an abnormality of this anatomy.
-    """
+    """The sentences of a report on one anatomy, those of the impression first. It is normal if none states an abnormality."""
 
     text: str
     normal: bool
@@ -39,7 +34,7 @@ class ReadReport:
 
     Attributes:
         labels: 1, 0 or -1 (unknown) for each of the 18 findings, in the order of the finding table.
-        captions: captions by anatomy name; an anatomy that the report does not mention has none.
+        captions: by anatomy name; an anatomy that the report does not mention has none.
         unplaced: sentences without an anatomy that continue no other sentence; only the thorax caption has them.
     """
 

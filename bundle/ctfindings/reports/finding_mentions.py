@@ -24,8 +24,7 @@ _CACHED_SENTENCES = 1 << 16  # Reports repeat their normal sentences word for wo
 def find_mentions(sentence: str, region: str | None = None) -> Mapping[str, Assertion]:
     """Strongest assertion of each finding that a sentence mentions, by CT-RATE name; cached, therefore read-only.
 
-    Args:
-        region: region of ``body_regions`` that holds for a sentence without one.
+    ``region`` of ``body_regions`` holds for a sentence without one.
     """
     lowered = sentence.lower()
     parts: list[Mapping[str, Assertion]] = [

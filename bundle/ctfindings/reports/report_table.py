@@ -26,13 +26,9 @@ _FEW_ROWS = 256  # Below, starting processes takes longer than reading.
 
 @dataclass
 class ReportCounts:
-    """Counts over a table of reports.
+    """Counts over a table of reports: rows without text, labels by (finding, label), captions by (anatomy, normal).
 
-    Attributes:
-        empty: rows without text.
-        labels: number of labels by (finding, label).
-        captions: number of captions by (anatomy, normal).
-        unplaced: number of occurrences of each sentence without an anatomy.
+    ``unplaced`` has the number of occurrences of each sentence without an anatomy.
     """
 
     reports: int = 0
@@ -67,14 +63,10 @@ def output_row(identity: str, report: ReadReport) -> tuple[str | int, ...]:
 def read_reports(
     table: Table, text_columns: Sequence[str], processes: int = 1, uncertain: int = -1
 ) -> Iterator[ReadReport]:
-    """Reads the reports of a table in its order.
+    """Reads the reports of a table in its order, in one process if it has fewer than 256 rows.
 
     A column is an impression if its name contains impression, conclusion, Beurteilung, opinion or summary. The other
-    columns form the findings section.
-
-    Args:
-        processes: number of processes; a table with fewer than 256 rows is read in this one.
-        uncertain: label of a finding that the report only suspects, as for ``read_report``.
+    columns form the findings section. For ``uncertain`` see ``read_report``.
     """
     sections = [_sections(row.values, text_columns) for row in table.rows]
     processes = processes if len(sections) >= _FEW_ROWS else 1

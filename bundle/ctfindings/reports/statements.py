@@ -52,13 +52,10 @@ _FINDS_NORMAL = re.compile(rf"\b(?:{_WORDS['finds_normal']})")
 
 @lru_cache(maxsize=1 << 16)
 def read_statement(sentence: str, region: str | None = None) -> Statement:
-    """Reads one sentence.
+    """Reads one sentence; ``region`` of ``body_regions`` holds for a sentence without one.
 
     A finding of the table makes its own anatomy abnormal; other pathology makes the nearest named region abnormal, or
     ``region`` when the sentence names none. Doubt ("atelectasis?") counts as abnormal; denial and history do not.
-
-    Args:
-        region: region of ``body_regions`` that holds for a sentence without one.
     """
     lowered = sentence.lower()
     mentions = find_mentions(sentence, region)

@@ -23,10 +23,7 @@ MAX_SHIFT_MM = 15.0
 def central_airways(hu: NDArray[np.float32], air: Mask, voxel: Array) -> Mask:
     """Lumen and wall of trachea and main bronchi, (X, Y, Z); empty if the scan shows no trachea.
 
-    Args:
-        hu: (X, Y, Z) in HU, last axis from feet to head.
-        air: (X, Y, Z), air within the body.
-        voxel: voxel size in mm, (3,).
+    Takes HU (X, Y, Z) with the last axis from feet to head, the air within the body (X, Y, Z) and the voxel size in mm.
     """
     trachea = _trachea(air, hu, voxel)
     if not trachea.any():

@@ -33,8 +33,8 @@ def load_anatomy_mask(
         reference: the scan, [1, X, Y, Z].
 
     Returns:
-        The mask on the scan's grid, [1, X, Y, Z] uint8, with the ids of ``anatomy.ANATOMIES`` and 0 elsewhere; and the
-        anatomies that the mapping names. Ids without a mapping are ignored, with a warning in the meta.
+        The mask, [1, X, Y, Z] uint8, with the ids of ``anatomy.ANATOMIES`` and 0 elsewhere; and the anatomies that the
+        mapping names. Ids without a mapping are ignored, with a warning in the meta.
 
     Raises:
         ScanError: if the file cannot be read, contains values that are not integers, negative ids without a mapping or

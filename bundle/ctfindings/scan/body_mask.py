@@ -23,13 +23,7 @@ WORKING_MM = 2.0
 
 
 def body_region(hu: NDArray[Any], voxel_mm: Sequence[float] | Array, threshold_hu: float = BODY_HU) -> Mask:
-    """The largest region above a threshold after opening, (X, Y, Z); empty if no voxel is above it.
-
-    Args:
-        hu: (X, Y, Z) in HU.
-        voxel_mm: voxel size along X, Y, Z.
-        threshold_hu: HU above which a voxel is body, table or cloth.
-    """
+    """The largest region (X, Y, Z) above a threshold in HU, after opening; empty if no voxel is above it."""
     block = 2 * np.maximum(1, np.round(OPENING_MM / 2 / np.asarray(voxel_mm))).astype(int) + 1
     solid = (hu > threshold_hu).view(np.uint8)
     # Voxels outside the scan count as solid, or a body that is cut by the border would be eroded there.
@@ -44,9 +38,7 @@ def body_region(hu: NDArray[Any], voxel_mm: Sequence[float] | Array, threshold_h
 def body_mask(hu: NDArray[Any], affine: Array) -> Mask:
     """The body without the table, (X, Y, Z), with everything it encloses.
 
-    Args:
-        hu: (X, Y, Z) in HU, axes in any order.
-        affine: (4, 4), voxel index to RAS world mm.
+    Takes HU (X, Y, Z), axes in any order, and the affine (4, 4) to RAS world mm.
     """
     return segment_coarsely(_filled_body, hu, affine)
 

@@ -1,7 +1,7 @@
-"""Conversions between voxels and world millimetres, and between RAS and LPS.
+"""Conversions between voxels and world mm, and between RAS and LPS, in float64.
 
-All world coordinates are RAS in mm (x increases to the patient's right, y to anterior, z to superior). DICOM and Slicer
-markups use LPS, which differs by the sign of x and y. All arithmetic is in float64.
+World coordinates are RAS in mm (x increases to the patient's right, y to anterior, z to superior). DICOM and Slicer
+markups use LPS, which differs by the sign of x and y.
 """
 
 from __future__ import annotations

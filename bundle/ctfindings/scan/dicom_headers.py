@@ -42,11 +42,9 @@ class DicomFile(NamedTuple):
 
 
 class Header(NamedTuple, Generic[Found]):
-    """What was found in one file.
+    """What was found in one file: the result of ``extract``, None if the file is not DICOM or damaged.
 
-    Attributes:
-        content: what ``extract`` returned; None if the file is not DICOM or damaged.
-        damage: kind of the error that pydicom raised, empty if none. The message itself may name the patient.
+    ``damage`` is the kind of pydicom's error, empty if none. The message itself may name the patient.
     """
 
     file: DicomFile
@@ -60,7 +58,6 @@ def read_headers(
     """Read the header of every file and, for a path that ends in .zip, of every member of the zip.
 
     Args:
-        paths: files in any order.
         tags: keywords of the elements to read.
         extract: function of the header without pixels. An error it raises counts as damage of the file.
 

@@ -43,11 +43,9 @@ def read_dicom(source: Path, path: str | Path) -> Volume:
 
 
 def read_dicom_files(files: Sequence[Path], path: str | Path) -> Volume:
-    """The longest axial CT series among files.
+    """The longest axial CT series among files; those that are not DICOM are ignored.
 
-    Args:
-        files: any files on disk; those that are not DICOM are ignored.
-        path: name of the study in errors and warnings.
+    ``path`` names the study in errors and warnings.
 
     Raises:
         ScanError: if there is no such series, an image cannot be decoded, or images are missing.

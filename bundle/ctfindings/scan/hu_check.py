@@ -50,9 +50,7 @@ def hu_problem(values: np.ndarray, stored: np.dtype) -> str:
     blood (+300). Without air, the values are windowed or not rescaled. Without tissue, they were rescaled twice. If as
     many voxels as a whole body has are near +1000, the intercept is missing, even if padding looks like air.
 
-    Args:
-        values: (X, Y, Z) float32, finite.
-        stored: number type in the file.
+    Values are (X, Y, Z) float32 and finite; ``stored`` is the number type in the file.
     """
     low, high = float(values.min()), float(values.max())
     if low == high:

@@ -42,9 +42,7 @@ _ITK_TYPES = {
 def load_scan(path: str | Path, stored: Mapping[str, Any] | None = None) -> MetaTensor:
     """Read one chest CT from NIfTI, NRRD, MetaImage, a folder of DICOM or a zip of DICOM.
 
-    Args:
-        path: a file, or a folder of DICOM.
-        stored: rescale and geometry that the file itself lacks, as in the entry ``stored`` of a study (``Stored``).
+    ``stored`` has the rescale and geometry that the file itself lacks; see ``Stored``.
 
     Returns:
         HU, [1, X, Y, Z] float32, axes in storage order, affine to RAS world mm. The meta has ``filename_or_obj``,

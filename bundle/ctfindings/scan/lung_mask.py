@@ -54,9 +54,7 @@ SPLIT_MM = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
 def lung_mask(hu: NDArray[Any], affine: Array) -> Mask:
     """The lungs, (X, Y, Z); empty if the scan shows none.
 
-    Args:
-        hu: (X, Y, Z) in HU, axes in any order.
-        affine: (4, 4), voxel index to RAS world mm.
+    Takes HU (X, Y, Z), axes in any order, and the affine (4, 4) to RAS world mm.
     """
     return segment_coarsely(_lungs, hu, affine)
 

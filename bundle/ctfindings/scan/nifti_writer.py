@@ -23,12 +23,11 @@ def write_planes(
     largest: float = 0.0,
     dtype: DTypeLike = np.uint8,
 ) -> None:
-    """Write a volume. The file appears only when it is complete.
+    """Write a volume. The file, ``.nii.gz``, appears only when it is complete.
 
     Args:
-        path: ends in ``.nii.gz``.
         planes: ``[Y, X]`` along the third axis, channel after channel.
-        shape: shape of the volume, ``(X, Y, Z)`` or ``(X, Y, Z, F)``.
+        shape: ``(X, Y, Z)`` or ``(X, Y, Z, F)``.
         affine: ``(4, 4)``, voxel index to RAS mm.
         description: free text of the NIfTI header, at most 79 bytes of ASCII.
         scale: factor by which readers multiply the stored values.

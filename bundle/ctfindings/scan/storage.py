@@ -10,13 +10,9 @@ import numpy as np
 
 
 class Volume(NamedTuple):
-    """A 3D image as stored.
+    """A 3D image as stored: voxels (X, Y, Z) in storage order, any number type, with the file's own rescale applied.
 
-    Attributes:
-        array: voxels (X, Y, Z) in storage order, any number type, with the file's own rescale applied.
-        affine: voxel index to RAS world mm, (4, 4) float64.
-        source_format: nifti, nrrd, metaimage, npz or dicom.
-        warnings: one sentence each.
+    The affine, (4, 4) float64, maps voxel indices to RAS world mm. The format is nifti, nrrd, metaimage, npz or dicom.
     """
 
     array: np.ndarray
@@ -29,8 +25,7 @@ class Stored(NamedTuple):
     """The entry ``stored`` of a study in a datalist. All values are optional.
 
     Attributes:
-        slope: HU = slope x stored value + intercept; ``load_scan`` applies this once.
-        intercept: see ``slope``.
+        slope, intercept: HU = slope x stored value + intercept; ``load_scan`` applies this once.
         affine: voxel index to RAS world mm, (4, 4), instead of the file's; None keeps the file's.
         axes: directions of the array axes, such as ``IPL``, for files without geometry; the scan is centred at 0.
         spacing_mm: voxel size along these axes.

@@ -46,12 +46,10 @@ def mapped_abnormalities(finding: Finding, labelling: Labelling) -> tuple[str, .
 
 
 def read_source(root: Path, tables: Sequence[Path], labelling: Labelling, all_test: bool) -> Source:
-    """The scans in a folder that a label table names.
+    """The scans in a folder, ``.npz`` at any depth, that a label table names.
 
     Args:
-        root: folder with the ``.npz`` files at any depth.
-        tables: label tables, one per split, with train, valid or test in the file name; empty to find them in ``root``.
-        labelling: see ``mapped_abnormalities``.
+        tables: one per split, with train, valid or test in the file name; empty to find them in ``root``.
         all_test: whether all scans form the test split, as in published evaluations, instead of the publisher's splits.
 
     Raises:

@@ -14,12 +14,9 @@ SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".zip")
 
 
 def read_source(path: Path, columns: Mapping[str, str], scans: Path | None) -> Source:
-    """The studies of a table.
+    """The studies of a table, with its columns as in ``map_columns``.
 
-    Args:
-        path: the table.
-        columns: column by field, see ``map_columns``.
-        scans: folder that paths in the table are relative to; None for the folder of the table.
+    Paths in the table are relative to ``scans``, or to the folder of the table if ``scans`` is None.
 
     Raises:
         ValueError: if a file or folder is missing, or a column, label or split is invalid.

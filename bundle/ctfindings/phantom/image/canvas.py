@@ -92,10 +92,7 @@ class Canvas:
     def ellipsoid(self, center: ArrayLike, radii: ArrayLike, margin: float = 0.0) -> tuple[Box, Floats]:
         """A box around an ellipsoid and the approximate signed distance in mm in it, positive inside.
 
-        Args:
-            center: body mm.
-            radii: semi-axes in mm.
-            margin: how far the box reaches beyond the surface, in mm.
+        Centre and semi-axes are in body mm. The box reaches ``margin`` mm beyond the surface.
         """
         center = np.asarray(center, np.float32)
         radii = np.broadcast_to(np.asarray(radii, np.float32), 3)
@@ -139,9 +136,7 @@ class Canvas:
     def balls(self, points: ArrayLike, radii: ArrayLike) -> tuple[NDArray[np.int64], Floats]:
         """Flat indices and shares of the voxels that a set of balls covers; dense points along a curve make a tube.
 
-        Args:
-            points: body mm, (N, 3).
-            radii: mm, scalar or (N,).
+        Points (N, 3) are in body mm, radii in mm, scalar or (N,).
         """
         index = self.index(points)
         radii = np.broadcast_to(np.asarray(radii, np.float64), (len(index),))
@@ -193,12 +188,9 @@ class Canvas:
         inside: NDArray[np.bool_] | None = None,
         strength: float = 1.0,
     ) -> tuple[NDArray[np.int64], Floats]:
-        """Paints a set of balls; returns their flat voxel indices and shares.
+        """Paints a set of balls as in ``balls``; returns their flat voxel indices and shares.
 
-        Args:
-            points, radii: as for ``balls``.
-            inside: voxels that may be painted, (X, Y, Z); all when None.
-            strength: factor of the shares in painting.
+        Only voxels ``inside`` (X, Y, Z) are painted; all when None. ``strength`` multiplies the shares in painting.
         """
         flat, share = self.balls(points, radii)
         if inside is not None:

@@ -23,12 +23,9 @@ from bundle.ctfindings.phantom.patient import Patient
 
 @dataclass
 class GreatVessels:
-    """Centre lines in body mm.
+    """Centre lines in body mm: points (N, 3) and radii (N,) of the parts of the aorta, and the vena cava superior (N, 3).
 
-    Attributes:
-        aorta: points (N, 3) and radii (N,) of its parts.
-        vena_cava: points of the superior vena cava, (N, 3).
-        hila: the hilum of each side, (3,).
+    ``hila`` has the hilum of each side, (3,).
     """
 
     aorta: dict[str, tuple[NDArray, NDArray]]

@@ -31,10 +31,8 @@ class Heart:
     """The shape of a heart.
 
     Attributes:
-        center: body mm, (3,).
-        radii: half extents in mm, (3,).
-        box: the box that holds it.
-        distance: signed distance in mm to its outer surface in the box, positive inside.
+        center, radii: centre in body mm and half extents in mm, (3,).
+        distance: signed distance in mm to its outer surface in ``box``, positive inside.
         chambers: signed distances in mm to the surfaces of the chambers in the box.
         scale: size relative to the drawing coordinates.
     """

@@ -15,9 +15,7 @@ from bundle.ctfindings.phantom.image.healthy_chest import Chest, lobe_of
 class Drawn:
     """One drawn occurrence of a finding; ``Site`` explains the fields.
 
-    Attributes:
-        region: flat voxel indices of its mask.
-        severity: only where it differs from the severity that was asked for.
+    ``region`` has the flat voxel indices of its mask. ``severity`` is set where it differs from what was asked for.
     """
 
     region: NDArray[np.int64]

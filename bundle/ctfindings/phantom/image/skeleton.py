@@ -13,9 +13,8 @@ def draw_skeleton(
 ) -> None:
     """Draws spine, ribs, sternum, clavicles and scapulae, and the table where there is one.
 
-    Args:
-        cage_x, front, back: half width and depths of the rib cage in mm.
-        taper: scale of the rib cage at each image, (1, 1, Z).
+    ``cage_x``, ``front`` and ``back`` are the half width and depths of the rib cage in mm; ``taper`` is its scale at each
+    image, (1, 1, Z).
     """
     s = patient.size
     marrow = float(np.clip(rng.normal(185 - 1.3 * (patient.age - 55), 30), 70, 300))

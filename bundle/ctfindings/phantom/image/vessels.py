@@ -14,14 +14,9 @@ from bundle.ctfindings.phantom.patient import Patient
 
 @dataclass
 class Spots:
-    """A sample of lung points.
+    """A sample of lung points in body mm, (N, 3), with the depth under the lung surface in mm, side and lobe, all (N,).
 
-    Attributes:
-        points: body mm, (N, 3).
-        depth: depth under the lung surface in mm, (N,).
-        side: ``right`` or ``left``, (N,).
-        lobe: name of the lobe, (N,).
-        height: 0 at the lowest point, 1 at the highest, (N,).
+    ``height`` is 0 at the lowest point and 1 at the highest, (N,).
     """
 
     points: Floats
@@ -33,12 +28,9 @@ class Spots:
 
 @dataclass
 class Branch:
-    """One unbranched course of a tree.
+    """One unbranched course of a tree: its centre line in body mm, (N, 3), about one point per 1.5 mm.
 
-    Attributes:
-        points: centre line, body mm, (N, 3), about one point per 1.5 mm.
-        radii: inner radius in mm at each point, (N,).
-        generation: number of forks between the root and here.
+    ``radii`` are the inner radii in mm, (N,). ``generation`` is the number of forks between the root and here.
     """
 
     points: NDArray
@@ -52,8 +44,7 @@ def grow_tree(targets: NDArray, trunk: Sequence[NDArray], root_mm: float, leaf_m
     Args:
         targets: ends of the branches, body mm, (N, 3).
         trunk: polyline that the tree starts with; branches leave from its last point on.
-        root_mm: radius of the trunk.
-        leaf_mm: radius of the last branches.
+        root_mm, leaf_mm: radii of the trunk and of the last branches.
         step: distance between nodes where a branch may leave, in mm.
     """
     order = np.argsort(np.linalg.norm(targets - trunk[-1], axis=1))
@@ -109,8 +100,7 @@ def draw_bronchi_and_vessels(
 ) -> tuple[list[Branch], tuple[NDArray[np.int64], Floats]]:
     """Draws trachea, bronchi, pulmonary arteries and veins; ``hila`` are in body mm, ``soft`` is soft tissue in HU.
 
-    Returns:
-        The bronchi, and the flat voxel indices and shares of the air in them.
+    Returns the bronchi, and the flat voxel indices and shares of the air in them.
     """
     s = patient.size
     carina = np.array([2 * s, -18 * s, 112 * s])

@@ -39,14 +39,13 @@ class WrittenSnippet:
 
 @dataclass(frozen=True)
 class WrittenSentence:
-    """One sentence of the report.
+    """One sentence of the report, in the section ``findings`` or ``impression``.
 
     Attributes:
         anatomies: names of the anatomies it describes; empty for technique and incidental remarks.
         findings: CT-RATE names of the findings it states positively, uncertain ones included.
         plain: ``text`` without slice reference.
         denied: CT-RATE names of the findings it denies by name.
-        section: ``findings`` or ``impression``.
     """
 
     text: str

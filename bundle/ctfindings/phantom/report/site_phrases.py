@@ -87,11 +87,9 @@ def _coronary(sites: Sequence[Site], rng: np.random.Generator) -> str:
 
 
 def place(domain: str, sites: Sequence[Site], rng: np.random.Generator) -> str:
-    """The place of one or more sites of a finding with its preposition; it may be empty.
+    """The place of one or more sites of a finding with its preposition; several are joined.
 
-    Args:
-        domain: ``lobe``, ``pleura``, ``node``, ``aorta``, ``coronary`` or ``hiatus``; any other has no places.
-        sites: at least one; several are joined.
+    The domains with places are ``lobe``, ``pleura``, ``node``, ``aorta``, ``coronary`` and ``hiatus``; else it is empty.
     """
     if domain == "hiatus":
         return pick(rng, _TABLE["hiatus"])

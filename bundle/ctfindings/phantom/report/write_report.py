@@ -39,12 +39,9 @@ _CONTRADICTED_BY = {"Lung opacity": "Consolidation"}  # "no infiltrate" beside a
 
 @dataclass(frozen=True)
 class Report:
-    """A report with its captions, snippets and the ground truth of each sentence.
+    """A report with its captions by anatomy, a snippet for each slice reference, and the ground truth of each sentence.
 
-    Attributes:
-        captions: captions by anatomy name; an anatomy that the report does not mention has none.
-        snippets: one for each slice reference.
-        sentences: every sentence, the findings section first.
+    An anatomy that the report does not mention has no caption. Sentences of the findings section come first.
     """
 
     findings: str

@@ -31,13 +31,11 @@ class Snippet(NamedTuple):
     """A text and the image it points at.
 
     Attributes:
-        series: number of the series; None when the report does not name one.
+        series: None when the report does not name one.
         image: number of the image; the middle of a range.
         text: the sentence, or the clause of the reference, without references and statements on earlier studies.
-        rule: form of the reference, with ``+list`` or ``+range``; ``inherited`` when the series comes from an earlier
-            sentence.
-        confidence: ``high`` if series and image are in words, ``medium`` if one reading is likely, ``low`` if it needs
-            a check.
+        rule: form of the reference, with ``+list`` or ``+range``; ``inherited`` when the series is of an earlier sentence.
+        confidence: ``high`` if series and image are in words, ``medium`` if one reading is likely, else ``low``.
         first, last: first and last image of the range.
     """
 
@@ -86,13 +84,10 @@ class _Line:
 
 
 def mine_report(texts: Sequence[str]) -> Mined:
-    """Snippets of one report.
+    """Snippets of one report, from its sections in reading order, for example findings and impression.
 
     A named series holds for the following images, also in later sections, until the report names another one. An
     ambiguous reference is rejected.
-
-    Args:
-        texts: the sections in reading order, for example findings and impression.
     """
     sections = [(text, _lines(text, find_references(text))) for text in texts]
     mentions = [mention for _, lines in sections for line in lines for mention in line.mentions]

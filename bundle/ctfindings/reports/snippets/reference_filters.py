@@ -149,10 +149,8 @@ _SIZE_FOLLOWS = ignoring_case(r"\W*(?:\w+\s+){0,2}\d+(?:[.,]\d+)?\s*(?:[x×]\s*\
 def is_of_other_study(sentence: str, start: int, end: int, previous_end: int, next_start: int | None) -> str:
     """Returns "other study" or "prior" for a reference to another study, and "" for one to this scan.
 
-    Args:
-        sentence: text with the reference at ``start:end``.
-        previous_end: end of the previous reference in the sentence; 0 for the first.
-        next_start: start of the next reference; None for the last.
+    The reference is at ``start:end``. ``previous_end`` is the end of the previous reference in the sentence, 0 for the
+    first; ``next_start`` is the start of the next one, None for the last.
     """
     before = sentence[previous_end:start]
     if _OTHER_STUDY.search(before):

@@ -27,8 +27,8 @@ class Reference(NamedTuple):
 
     Attributes:
         start, end: offsets of its first character and after its last one.
-        series: number of the series; None when only images are named.
-        images: the images; empty when only a series is named, as in "all images refer to series 3".
+        series: None when only images are named.
+        images: empty when only a series is named, as in "all images refer to series 3".
         rule: its form. ``image_slash`` and ``bare`` ("Bild 4/86", "3/45") may mean something else: see
             ``reference_filters``.
         colon: whether a colon, not a slash, separates the numbers of a ``bare`` reference.

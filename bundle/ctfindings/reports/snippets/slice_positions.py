@@ -26,12 +26,9 @@ Problem = Literal["no such series", "no such image", "series not named", "not ax
 
 
 class Position(NamedTuple):
-    """Position of an image, or the reason why it is unknown.
+    """World z of the centre of an image in mm, the same in RAS and LPS, or the problem why it is unknown.
 
-    Attributes:
-        z_mm: world z of the centre of the image in mm, the same in RAS and LPS; None with a problem.
-        series: the requested series, or the only axial one if none was requested.
-        problem: empty when ``z_mm`` is known.
+    ``series`` is the requested series, or the only axial one if none was requested.
     """
 
     z_mm: float | None
@@ -65,13 +62,9 @@ class StudyTable:
     )
 
     def position(self, series: int | None, first: int, last: int | None = None) -> Position:
-        """World z of an image, or of the middle of a range.
+        """World z of an image, or of the middle of a range, given by image (instance) numbers.
 
         A reference without series is resolved when the study has exactly one axial CT series.
-
-        Args:
-            series: None when the report does not name one.
-            first, last: image (instance) numbers; ``last`` is None for a single image.
         """
         if series is None:
             axial = [
@@ -104,10 +97,7 @@ class Studies:
     """The studies of a folder by the id of a report.
 
     The id is the name of a folder or zip directly below ``folder``, or the AccessionNumber or StudyInstanceUID of the
-    images in any layout. Only headers are read.
-
-    Raises:
-        ScanError: when the folder is missing.
+    images in any layout. Only headers are read. Raises ScanError when the folder is missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -121,11 +111,7 @@ class Studies:
         self.everything = StudyTable()
 
     def read(self) -> Iterator[Path]:
-        """Reads the headers of all files; yields each path for a progress bar.
-
-        Raises:
-            ScanError: when no file is DICOM.
-        """
+        """Reads all headers; yields each path for a progress bar. Raises ScanError when no file is DICOM."""
         for path in files_below(self.folder):
             self.add(path)
             yield path
@@ -133,11 +119,7 @@ class Studies:
             raise ScanError(self.folder, "contains no DICOM images; give the folder of the DICOM studies")
 
     def add(self, path: Path) -> None:
-        """Reads the headers of one file, of the files of a zip, or of all in a folder.
-
-        Raises:
-            ScanError: if a zip is damaged, encrypted or too large.
-        """
+        """Reads the headers of a file, zip or folder. Raises ScanError if a zip is damaged, encrypted or too large."""
         tags = _NUMBER_TAGS + _KIND_TAGS + _PLACE_TAGS
         for header in read_headers(files_below(path) if path.is_dir() else [path], tags, _numbered):
             self._add(header)
@@ -171,8 +153,7 @@ class Studies:
 def read_files(paths: Sequence[Path]) -> StudyTable:
     """The table of one study from its files, folders or zips.
 
-    Raises:
-        ScanError: when there are no DICOM images, or a zip is damaged.
+    Raises ScanError when there are no DICOM images, or a zip is damaged.
     """
     studies = Studies(paths[0].parent)
     for path in paths:

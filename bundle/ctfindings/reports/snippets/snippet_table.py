@@ -41,13 +41,7 @@ class RefusedReference(NamedTuple):
 
 @dataclass
 class Counts:
-    """Counts over a table.
-
-    Attributes:
-        with_snippets: rows with at least one snippet.
-        rules: snippets by rule and confidence.
-        refused: rejected references by reason.
-    """
+    """Counts over a table: rows with a snippet, snippets by rule and confidence, rejected references by reason."""
 
     reports: int = 0
     with_snippets: int = 0
@@ -80,9 +74,8 @@ def mine_table(
 ) -> Iterator[list[MinedSnippet | RefusedReference]]:
     """The snippets and rejected references of each row; updates ``counts``.
 
-    Args:
-        studies: studies whose headers were read: a snippet then needs a position, and without one it is rejected with
-            the reason. None mines the texts only.
+    With ``studies``, whose headers were read, a snippet without a position is rejected with the reason. None mines the
+    texts only.
     """
     identities = {row.values[id_column] for row in table.rows}
     for row in table.rows:

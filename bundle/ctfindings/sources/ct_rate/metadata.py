@@ -18,14 +18,10 @@ SIZE_COLUMNS = ("Columns", "Rows", "NumberofSlices")
 
 
 def stored_of(row: Row, geometry: bool = True) -> Stored:
-    """Rescale and affine of the raw volume of a row.
+    """Rescale of the raw volume of a row and, with ``geometry``, its affine.
 
     Voxel (i, j, k) is column i, row j, slice k of the DICOM series. Slices follow the normal of the images, which
     points to the head for axial ones. fVLM reconstructs the volumes in the same way.
-
-    Args:
-        row: row of the metadata table.
-        geometry: whether to take the affine from the row instead of the file.
 
     Raises:
         ValueError: if a value is missing or not a number.

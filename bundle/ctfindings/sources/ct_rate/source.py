@@ -46,9 +46,8 @@ class CtRateOptions(NamedTuple):
             folders of version 2 end with ``_fixed``.
         geometry: source of the affine of raw volumes: "table" or "file".
         reconstructions: "all" volumes of an examination, or the "first".
-        dev_share: share of the training patients for the validation split; the publisher's validation patients are the
-            test split.
-        seed: random seed of that draw.
+        dev_share: share of the training patients for validation, drawn with ``seed``. The publisher's validation
+            patients are the test split.
     """
 
     intensities: Literal["folder", "raw", "hu"]
@@ -79,7 +78,6 @@ def read_source(root: Path, tables: Mapping[str, Sequence[Path]], options: CtRat
     Args:
         root: the download with its folders (``dataset/train``, ``dataset/metadata``, ...), or a folder with volumes.
         tables: files by "reports", "labels", "metadata" and "skip"; a missing entry is found at its usual place.
-        options: how to read them.
 
     Raises:
         ValueError: if the folder or a table is missing or invalid, there is no volume, raw volumes have no metadata, or

@@ -23,11 +23,8 @@ KNOWN_BROKEN: Mapping[str, str] = {
 class VolumeName(NamedTuple):
     """The parts of a name such as ``valid_53_a_1``.
 
-    Attributes:
-        split: train or valid.
-        patient: with the split, such as ``valid_53``: numbers start again in each split.
-        examination: such as ``valid_53_a``; a report belongs to an examination.
-        reconstruction: number of the volume within its examination.
+    The patient is ``valid_53``, because numbers start again in each split. Reports belong to the examination
+    ``valid_53_a``. The reconstruction is the number of the volume within its examination.
     """
 
     split: str
@@ -62,7 +59,7 @@ def examination_of(text: str) -> str:
 
 
 def read_skip_list(path: Path) -> dict[str, str]:
-    """Names to skip, with the reason: volumes, examinations or patients, the first word of each line.
+    """Reason by name of a volume, examination or patient to skip. The name is the first word of a line.
 
     Empty lines, lines that start with # and a header are ignored.
 

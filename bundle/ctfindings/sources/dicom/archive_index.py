@@ -23,12 +23,8 @@ _TAGS = ["StudyInstanceUID", "AccessionNumber", "PatientID", "Modality"]
 class ArchiveStudy:
     """The files of one study and the identifiers that join it with a table. All of them identify the patient.
 
-    Attributes:
-        uid: StudyInstanceUID; for files without one, "folder" and their folder or zip.
-        accessions: accession numbers in its headers, normally one.
-        patients: patient ids in its headers, normally one.
-        folders: names of its folders and zips, without paths.
-        files: all of its files, including those that are not CT.
+    ``uid`` is the StudyInstanceUID; for files without one, "folder" and their folder or zip. A study normally has one
+    accession number and one patient id. ``folders`` are names without paths. ``files`` include those that are not CT.
     """
 
     uid: str
@@ -55,10 +51,9 @@ class _Part(NamedTuple):
 
 
 class Index(NamedTuple):
-    """The studies of an archive.
+    """The studies of an archive by StudyInstanceUID.
 
     Attributes:
-        studies: by StudyInstanceUID.
         files: number of readable DICOM files.
         others: number of files that are not DICOM.
         bad_zips: for each zip that cannot be opened, the problem in a few words.

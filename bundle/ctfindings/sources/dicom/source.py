@@ -50,9 +50,7 @@ def read_source(root: Path, options: ArchiveOptions, output: Path, workers: int)
 
     Args:
         root: folder with DICOM files and zips in any layout.
-        options: how to join and de-identify it.
         output: folder for ``scans/ID.nii.gz``, and for ``salt.txt`` unless the options name another.
-        workers: number of processes.
 
     Raises:
         ValueError: if the folder, table, column or salt cannot be used, or there is no study.

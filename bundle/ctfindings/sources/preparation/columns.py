@@ -35,12 +35,7 @@ _LABELS = {
 
 
 class ColumnMapping(NamedTuple):
-    """A table and its column names.
-
-    Attributes:
-        fields: column by field of ``FIELDS``; fields without a column are absent.
-        labels: column by finding; a finding without a column is unknown.
-    """
+    """A table with its columns by field of ``FIELDS`` and by finding. A finding without a column is unknown."""
 
     table: Table
     fields: Mapping[str, str]
@@ -50,8 +45,7 @@ class ColumnMapping(NamedTuple):
 def map_columns(table: Table, given: Mapping[str, str]) -> ColumnMapping:
     """The columns of a table: the given ones, then those with a usual name or the name of a finding.
 
-    Args:
-        given: column by field, or by ``label:FINDING``.
+    The keys of ``given`` are fields or ``label:FINDING``.
 
     Raises:
         TableError: if a field, finding or column is unknown, or the table has neither an id nor an image.

@@ -40,11 +40,7 @@ def add_table_options(parser: argparse.ArgumentParser, fields: Sequence[str]) ->
 
 
 def table_settings(options: argparse.Namespace) -> DatalistSettings:
-    """Settings from the options of a source with a table.
-
-    Raises:
-        ValueError: if the fractions do not add up to 1.
-    """
+    """Settings from the options of a source with a table. Raises ValueError if the fractions do not add up to 1."""
     check_fractions(options.fractions)
     return DatalistSettings(
         tuple(options.fractions), options.seed, options.labels_from_reports, not options.no_snippets

@@ -26,11 +26,7 @@ def data_card(
 ) -> dict[str, Any]:
     """Summarize a datalist by counts and quantiles only: no id, file name or report text.
 
-    Args:
-        datalist: studies by split.
-        facts: facts of each scan by study id.
-        ledger: what was left out and noticed.
-        origin: facts about the source, such as its tables and columns and the origin of the labels.
+    ``facts`` are by study id. ``origin`` describes the source, such as its tables, columns and origin of the labels.
     """
     every = [study for split in SPLITS for study in datalist[split]]
     studies = {split: datalist[split] for split in SPLITS} | {"all": every}

@@ -30,9 +30,7 @@ class ScanFacts:
         problem: why it cannot be used; empty if it can.
         kind: the problem in a few words, to count by.
         format: nifti, nrrd, metaimage, npz or dicom.
-        shape: voxels (X, Y, Z) in storage order.
-        spacing_mm: voxel size in storage order.
-        orientation: axis codes in storage order, such as LPS.
+        shape, spacing_mm, orientation: voxels, voxel size and axis codes such as LPS, in storage order.
         extent_mm: left to right, back to front, bottom to top.
         hu: 1st, 50th and 99th percentile of a sample of the voxels, with values below -1024 counted as air.
         content: hash of the same sample; scans with the same hash and shape are copies.

@@ -24,18 +24,15 @@ class Candidate:
 
     Attributes:
         line: line of the table; 0 without a table.
-        id: name of the study.
         patient: the source's own identifier; empty if unknown.
         image: scan file, or folder or zip of DICOM. All paths are absolute.
-        findings: findings section, or a whole report.
-        impression: impression section.
+        findings, impression: sections of the report; ``findings`` may be a whole report.
         labels: 1, 0 or -1 (unknown) for each of the 18 findings.
         masks: files by ``anatomy`` and ``finding_masks``.
         split: from the source; None to draw one.
         stored: rescale and geometry that the file lacks; see ``Stored``.
         examination: name that the reconstructions of one examination share; empty if the study is the only one.
         grid: expected grid of the scan; None if unknown.
-        warnings: one sentence each.
         dicom: files in which slice references are resolved; empty to use ``image`` if that is DICOM.
     """
 
@@ -56,13 +53,9 @@ class Candidate:
 
 
 class Entry(NamedTuple):
-    """A row or file in the ledger.
+    """A row or file in the ledger. ``line`` is 0 for a file without a row.
 
-    Attributes:
-        line: line of the table; 0 for a file without a row.
-        id: name of the study or file.
-        reason: a few words, the same for all entries of a kind.
-        detail: one sentence.
+    ``reason`` is a few words, the same for all entries of a kind; ``detail`` is one sentence.
     """
 
     line: int
@@ -73,11 +66,9 @@ class Entry(NamedTuple):
 
 @dataclass
 class Ledger:
-    """Everything that one preparation left out or noticed.
+    """What a preparation left out or noticed.
 
-    Attributes:
-        dropped: studies that are not in the datalist.
-        noticed: studies that are, but lack something; and files that are not used.
+    Studies that are not in the datalist are ``dropped``. Studies that lack something and unused files are ``noticed``.
     """
 
     dropped: list[Entry] = field(default_factory=list)
@@ -104,10 +95,8 @@ class Source(NamedTuple):
 
     Attributes:
         place: its table or folder, named in errors.
-        name: name of the data set.
         description: one sentence for the data card.
         origin: facts for the data card, such as columns and the origin of the labels.
-        candidates: its studies.
         ledger: what it left out so far.
     """
 

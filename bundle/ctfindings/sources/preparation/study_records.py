@@ -22,11 +22,9 @@ SPACING_TOLERANCE = 0.02
 class DatalistSettings(NamedTuple):
     """How a datalist is made.
 
-    Attributes:
-        fractions: shares of training, validation and test for patients without a split.
-        seed: random seed of the splits and of the patients' pseudonyms.
-        labels_from_reports: whether findings without a label get one from the report.
-        snippets: whether sentences with a slice reference are extracted if the scan is DICOM.
+    ``fractions`` are the shares of training, validation and test for patients without a split; ``seed`` is for the
+    splits and the pseudonyms. ``labels_from_reports`` fills missing labels from the report. ``snippets`` extracts the
+    sentences with a slice reference if the scan is DICOM.
     """
 
     fractions: tuple[float, ...] = DEFAULT_FRACTIONS
