@@ -144,8 +144,11 @@ def render_all(
 ) -> list[dict[str, Any]]:
     """Renders the scans that the journal lacks, in several processes, and returns all study records in task order.
 
-    ``render`` writes the scan of a task and returns its study record. ``tasks`` are its arguments by scan name.
-    By default there is one process per core. Raises ValueError if a process is killed.
+    ``render`` writes the scan of a task and returns its study record; ``tasks`` has its argument by scan name. There is
+    one process per core by default.
+
+    Raises:
+        ValueError: if a worker process is killed.
     """
     records: dict[str, dict[str, Any]] = {}
     signed = {name: ("", task) for name, task in tasks.items()}
@@ -216,8 +219,10 @@ def datalist_or_synthetic(
 ) -> Path:
     """The path of a datalist; without one, rank 0 makes synthetic scans while the other ranks wait for them.
 
-    All ranks share ``folder``. ``counts`` are the numbers of training, validation and test scans. For errors see
-    ``make_dataset``.
+    All ranks share ``folder``. ``counts`` are the numbers of training, validation and test scans.
+
+    Raises:
+        ValueError: see ``make_dataset``.
     """
     if datalist:
         return Path(datalist)

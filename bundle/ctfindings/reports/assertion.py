@@ -1,9 +1,9 @@
-"""Assertion of a finding in a clause of a report, in lower case: present, absent, uncertain or history.
+"""Assertion of a finding in a clause of a report: present, absent, uncertain or history.
 
 Rules after NegEx (Chapman et al., "A simple algorithm for identifying negated findings and diseases in discharge
 summaries", J Biomed Inform 2001, https://doi.org/10.1006/jbin.2001.1029): the scope of a cue ends with its clause, and
 pseudo-cues look like a negation but deny nothing. Uncertainty is a separate value, as in CheXpert (Irvin et al., AAAI
-2019, https://arxiv.org/abs/1901.07031).
+2019, https://arxiv.org/abs/1901.07031). All texts are in lower case.
 """
 
 from __future__ import annotations

@@ -22,7 +22,10 @@ _CONTINUES = re.compile(
 
 @dataclass(frozen=True)
 class Caption:
-    """The sentences of a report on one anatomy, those of the impression first. It is normal if none states an abnormality."""
+    """The sentences of a report on one anatomy, those of the impression first.
+
+    ``normal`` is true if no sentence states an abnormality of this anatomy.
+    """
 
     text: str
     normal: bool

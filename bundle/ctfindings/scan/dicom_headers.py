@@ -42,9 +42,10 @@ class DicomFile(NamedTuple):
 
 
 class Header(NamedTuple, Generic[Found]):
-    """What was found in one file: the result of ``extract``, None if the file is not DICOM or damaged.
+    """What was found in one file.
 
-    ``damage`` is the kind of pydicom's error, empty if none. The message itself may name the patient.
+    ``content`` is the result of ``extract``; None if the file is not DICOM or damaged. ``damage`` is the kind of error
+    that pydicom raised, empty if none. The message itself may name the patient.
     """
 
     file: DicomFile

@@ -23,9 +23,10 @@ from bundle.ctfindings.phantom.patient import Patient
 
 @dataclass
 class GreatVessels:
-    """Centre lines in body mm: points (N, 3) and radii (N,) of the parts of the aorta, and the vena cava superior (N, 3).
+    """Centre lines in body mm.
 
-    ``hila`` has the hilum of each side, (3,).
+    The parts of the aorta have points (N, 3) and radii (N,). ``vena_cava`` has points of the superior one, (N, 3), and
+    ``hila`` the hilum of each side, (3,).
     """
 
     aorta: dict[str, tuple[NDArray, NDArray]]

@@ -32,7 +32,8 @@ class Heart:
 
     Attributes:
         center, radii: centre in body mm and half extents in mm, (3,).
-        distance: signed distance in mm to its outer surface in ``box``, positive inside.
+        box: the box that holds it.
+        distance: signed distance in mm to its outer surface in the box, positive inside.
         chambers: signed distances in mm to the surfaces of the chambers in the box.
         scale: size relative to the drawing coordinates.
     """

@@ -15,7 +15,7 @@ from bundle.ctfindings.phantom.image.healthy_chest import Chest, lobe_of
 class Drawn:
     """One drawn occurrence of a finding; ``Site`` explains the fields.
 
-    ``region`` has the flat voxel indices of its mask. ``severity`` is set where it differs from what was asked for.
+    ``region`` has the flat voxel indices of its mask. ``severity`` is set only where it differs from the requested one.
     """
 
     region: NDArray[np.int64]

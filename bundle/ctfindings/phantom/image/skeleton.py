@@ -13,7 +13,7 @@ def draw_skeleton(
 ) -> None:
     """Draws spine, ribs, sternum, clavicles and scapulae, and the table where there is one.
 
-    ``cage_x``, ``front`` and ``back`` are the half width and depths of the rib cage in mm; ``taper`` is its scale at each
+    ``cage_x``, ``front`` and ``back`` are half width and depths of the rib cage in mm; ``taper`` is its scale at each
     image, (1, 1, Z).
     """
     s = patient.size

@@ -89,7 +89,7 @@ def _coronary(sites: Sequence[Site], rng: np.random.Generator) -> str:
 def place(domain: str, sites: Sequence[Site], rng: np.random.Generator) -> str:
     """The place of one or more sites of a finding with its preposition; several are joined.
 
-    The domains with places are ``lobe``, ``pleura``, ``node``, ``aorta``, ``coronary`` and ``hiatus``; else it is empty.
+    Domains are ``lobe``, ``pleura``, ``node``, ``aorta``, ``coronary`` and ``hiatus``; any other gives an empty text.
     """
     if domain == "hiatus":
         return pick(rng, _TABLE["hiatus"])

@@ -34,8 +34,9 @@ class Snippet(NamedTuple):
         series: None when the report does not name one.
         image: number of the image; the middle of a range.
         text: the sentence, or the clause of the reference, without references and statements on earlier studies.
-        rule: form of the reference, with ``+list`` or ``+range``; ``inherited`` when the series is of an earlier sentence.
-        confidence: ``high`` if series and image are in words, ``medium`` if one reading is likely, else ``low``.
+        rule: form of the reference, with ``+list`` or ``+range``; ``inherited`` if an earlier sentence has the series.
+        confidence: ``high`` if series and image are in words, ``medium`` if one reading is likely, ``low`` if it needs
+            a check.
         first, last: first and last image of the range.
     """
 

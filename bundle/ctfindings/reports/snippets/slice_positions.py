@@ -26,9 +26,9 @@ Problem = Literal["no such series", "no such image", "series not named", "not ax
 
 
 class Position(NamedTuple):
-    """World z of the centre of an image in mm, the same in RAS and LPS, or the problem why it is unknown.
+    """World z of the centre of an image in mm, the same in RAS and LPS, or the reason why it is unknown.
 
-    ``series`` is the requested series, or the only axial one if none was requested.
+    ``series`` is the requested series, or the only axial one if none was requested. ``problem`` is empty if z is known.
     """
 
     z_mm: float | None
@@ -62,7 +62,7 @@ class StudyTable:
     )
 
     def position(self, series: int | None, first: int, last: int | None = None) -> Position:
-        """World z of an image, or of the middle of a range, given by image (instance) numbers.
+        """World z of an image, or of the middle of a range, by instance numbers.
 
         A reference without series is resolved when the study has exactly one axial CT series.
         """
@@ -97,7 +97,10 @@ class Studies:
     """The studies of a folder by the id of a report.
 
     The id is the name of a folder or zip directly below ``folder``, or the AccessionNumber or StudyInstanceUID of the
-    images in any layout. Only headers are read. Raises ScanError when the folder is missing.
+    images in any layout. Only headers are read.
+
+    Raises:
+        ScanError: when the folder is missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -153,7 +156,8 @@ class Studies:
 def read_files(paths: Sequence[Path]) -> StudyTable:
     """The table of one study from its files, folders or zips.
 
-    Raises ScanError when there are no DICOM images, or a zip is damaged.
+    Raises:
+        ScanError: when there are no DICOM images, or a zip is damaged.
     """
     studies = Studies(paths[0].parent)
     for path in paths:

@@ -59,7 +59,7 @@ def examination_of(text: str) -> str:
 
 
 def read_skip_list(path: Path) -> dict[str, str]:
-    """Reason by name of a volume, examination or patient to skip. The name is the first word of a line.
+    """The volumes, examinations and patients to skip, with the reason. Each line starts with a name.
 
     Empty lines, lines that start with # and a header are ignored.
 

@@ -24,7 +24,7 @@ class ArchiveStudy:
     """The files of one study and the identifiers that join it with a table. All of them identify the patient.
 
     ``uid`` is the StudyInstanceUID; for files without one, "folder" and their folder or zip. A study normally has one
-    accession number and one patient id. ``folders`` are names without paths. ``files`` include those that are not CT.
+    accession number and one patient id. ``folders`` are names without paths; ``files`` include those that are not CT.
     """
 
     uid: str
@@ -51,11 +51,11 @@ class _Part(NamedTuple):
 
 
 class Index(NamedTuple):
-    """The studies of an archive by StudyInstanceUID.
+    """The studies of an archive.
 
     Attributes:
-        files: number of readable DICOM files.
-        others: number of files that are not DICOM.
+        studies: by StudyInstanceUID.
+        files, others: numbers of readable DICOM files and of files that are not DICOM.
         bad_zips: for each zip that cannot be opened, the problem in a few words.
         damaged: kind of error by DICOM file with a damaged header. The name of a file may identify the patient.
     """

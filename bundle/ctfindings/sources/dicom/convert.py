@@ -36,7 +36,7 @@ def signature(files: Sequence[DicomFile]) -> str:
 
 
 def convert(conversion: Conversion) -> dict[str, Any]:
-    """Write the longest axial series of a study, HU as int16.
+    """Write the longest axial series of a study, HU as int16. A study without one has a ``problem`` and raises nothing.
 
     Returns the ``problem`` and its ``kind``, empty if there is none, and ``warnings``, one sentence each.
 

@@ -35,7 +35,7 @@ _LABELS = {
 
 
 class ColumnMapping(NamedTuple):
-    """A table with its columns by field of ``FIELDS`` and by finding. A finding without a column is unknown."""
+    """A table with its columns by field of ``FIELDS`` and by finding; a finding without a column is unknown."""
 
     table: Table
     fields: Mapping[str, str]
@@ -45,7 +45,7 @@ class ColumnMapping(NamedTuple):
 def map_columns(table: Table, given: Mapping[str, str]) -> ColumnMapping:
     """The columns of a table: the given ones, then those with a usual name or the name of a finding.
 
-    The keys of ``given`` are fields or ``label:FINDING``.
+    ``given`` has columns by field, or by ``label:FINDING``.
 
     Raises:
         TableError: if a field, finding or column is unknown, or the table has neither an id nor an image.
