@@ -43,11 +43,7 @@ THORAX: int = ANATOMY_NAMES.index("thorax")
 
 
 def anatomy_index(name: str) -> int:
-    """Row of an anatomy by name.
-
-    Raises:
-        ValueError: when the name is not in the table.
-    """
+    """Row of an anatomy by name; ``ValueError`` if the table does not have it."""
     if name not in ANATOMY_NAMES:
         raise ValueError(f"anatomy {name!r} is unknown; known are {', '.join(ANATOMY_NAMES)}")
     return ANATOMY_NAMES.index(name)

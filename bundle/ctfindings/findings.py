@@ -19,10 +19,9 @@ class Finding:
 
     Attributes:
         name: the column name in CT-RATE's label table.
-        anatomy: name of the anatomy whose embedding row answers for it.
+        anatomy: the anatomy whose embedding row is scored for it.
         localized: whether the finding has a bounded site, so that the position of its evidence can be scored.
-        positive: training prompts that state it, in three registers: presence, radiologist's phrase, image description.
-        negative: training prompts that deny it, in the same order.
+        positive, negative: training prompts that state or deny it: presence, radiologist's phrase, image description.
         synonyms: other noun phrases for it, used in training with ``TRAINING_TEMPLATES``.
         radchestct: Rad-ChestCT abnormalities that make it positive, as in the literature ("standard").
         radchestct_extended: the clinically closer choice, where it differs; not comparable with published numbers.
@@ -89,11 +88,7 @@ FINDING_ANATOMY: tuple[int, ...] = tuple(anatomy_index(finding.anatomy) for find
 
 
 def finding_index(name: str) -> int:
-    """Column of a finding by its CT-RATE name, in any case.
-
-    Raises:
-        ValueError: when the name is not in the table.
-    """
+    """Column of a finding by its CT-RATE name, in any case; ``ValueError`` if the table does not have it."""
     lowered = [known.lower() for known in FINDING_NAMES]
     if name.lower() not in lowered:
         raise ValueError(f"finding {name!r} is unknown; known are {', '.join(FINDING_NAMES)}")
@@ -112,9 +107,8 @@ LABEL_SETS: dict[str, tuple[str, ...]] = {
     "radchest16": _without(*_MERGED_OR_DROPPED_IN_RADCHESTCT),
     "radchest14": _without(*_NO_ORGAN_IN_FVLM, *_MERGED_OR_DROPPED_IN_RADCHESTCT),
 }
-"""Sets of findings that a mean is taken over; report the name of the set with the number. ``ctrate16_fvlm`` omits the
-findings that have no organ in fVLM, ``radchest16`` is CT-CLIP's external protocol, and ``radchest14`` is their
-intersection."""
+"""Sets of findings to average over; report the name of the set with the number. ``radchest16`` is CT-CLIP's external
+protocol, ``radchest14`` its intersection with ``ctrate16_fvlm``."""
 
 
 @cache

@@ -3,9 +3,9 @@
     prepare_batch  -> NetworkInputs  -> VisionLanguageModel.forward -> NetworkOutputs -> CompositeLoss
                    -> Targets ------------------------------------------------------> CompositeLoss
 
-A loss names what it reads in its attribute ``inputs``. The gradient cache joins and splits the entries of micro-batches
-along their batch axis, which the type of an entry names. Shapes: B scans, S snippets, K anatomies, C findings,
-N tokens, D depth rows, E embedding, X Y Z voxels. Rows are unit vectors.
+A loss names what it reads in its attribute ``inputs``. The gradient cache joins and splits micro-batches along the
+batch axis, which the type of an entry names. Rows are unit vectors.
+Shapes: B scans, S snippets, K anatomies, C findings, N tokens, D depth rows, E embedding, X Y Z voxels.
 """
 
 from __future__ import annotations
@@ -54,10 +54,7 @@ class Targets(TypedDict, total=False):
 
 
 class NetworkOutputs(TypedDict, total=False):
-    """What the network gives; written by ``VisionLanguageModel.forward``. An entry without its input is absent or None.
-
-    ``LockedImageModel`` of the experiments writes those that need no token.
-    """
+    """What ``VisionLanguageModel.forward`` writes. An entry without its input is absent or None."""
 
     # Read by local_anatomy, cross_anatomy, anatomy_prototypes; the captions also by text_separation.
     anatomy: PerScan  # float [B, K, E]: image rows of the anatomies, zero where not valid
@@ -95,9 +92,8 @@ class NetworkOutputs(TypedDict, total=False):
 
 
 MEANS_OF, WAS_GIVEN = "means_of_", "was_given_"
-"""Prefixes of what ``CompositeLoss.condense`` writes for a loss: ``means_of_<loss>``, float [P, T, 2], and
-``was_given_<loss>``, bool [P], for P parts of a batch and T means with their counts. Read by ``CompositeLoss.forward``.
-"""
+"""Prefixes of the entries that ``CompositeLoss.condense`` writes for each loss and ``CompositeLoss.forward`` reads:
+float [P, T, 2] and bool [P], for P parts of a batch and T means with their counts."""
 
 
 def _axes(entries: type) -> dict[str, BatchAxis]:

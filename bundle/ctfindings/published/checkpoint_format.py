@@ -15,8 +15,7 @@ from torch import Tensor, nn
 Layouts = Mapping[tuple[int, ...], Callable[[Tensor], Tensor]]
 """Shapes that a tensor may have in the published file, each with the function that brings it into our layout."""
 
-SHOWN = 3
-"""Number of tensors that an error names before it counts the rest."""
+SHOWN = 3  # Tensors that an error names before it counts the rest.
 
 
 class MappedTensor(NamedTuple):
@@ -38,7 +37,6 @@ class PublishedCheckpoint:
 
     Attributes:
         source: Where its authors publish it.
-        licence: Licence of the weights, in plain words.
         dropped: Reason for each pattern of tensor names that are left out; patterns match the whole name.
         added: Tensors of the bundle checkpoint that the published file does not contain.
         prefix: Prefix that all names of the file may have.
@@ -84,7 +82,7 @@ def read_format(
         parts: Parts of the network by their name in the bundle checkpoint; the meta device is enough.
         bank: Prompt bank of the network, which no published file contains.
         added: Other tensors that the file does not contain.
-        layouts: Shapes and conversions of the tensors that the file stores in another layout, by our name.
+        layouts: Layouts of the tensors that the file stores differently, by our name.
     """
     fields = tomllib.loads(table.read_text(encoding="utf-8"))
     names = fields.pop("names")

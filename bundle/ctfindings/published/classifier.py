@@ -20,7 +20,7 @@ class PublishedClassifier(ZeroShotClassifier):
     """Scores the findings with another group's weights, the way that group does.
 
     Args:
-        image: Image encoder; inference calls its ``encode_scan``.
+        image: Image encoder with ``encode_scan``.
         scorer: Turns rows and prompts into logits, like ``FindingScorer``.
         templates: A positive and a negative template by id. ``{a}`` stands for the finding and is filled in verbatim.
         finding_anatomy: Anatomy on which each finding is scored; other findings are not scored.

@@ -23,11 +23,7 @@ _CONFIGS = Path(__file__).resolve().parents[3] / "configs" / "networks"
 
 
 def published_checkpoint(name: str) -> PublishedCheckpoint:
-    """The format of the checkpoint of ``fvlm`` or ``radfinder``.
-
-    Raises:
-        ValueError: Unknown name.
-    """
+    """The checkpoint format of ``fvlm`` or ``radfinder``; ``ValueError`` for another name."""
     if name == "fvlm":
         from bundle.ctfindings.published.fvlm.checkpoint import fvlm_checkpoint
 
@@ -42,18 +38,13 @@ def published_checkpoint(name: str) -> PublishedCheckpoint:
 def convert_to_bundle(
     name: str, checkpoint: str | Path, output: str | Path, text_encoder: str | None = None
 ) -> tuple[Converted, str]:
-    """Converts a published checkpoint and writes it as a bundle checkpoint, completely or not at all.
-
-    The file contains ``model`` and ``source``, the ``state`` and ``source`` of ``Converted``.
+    """Converts a published checkpoint, writes it as a bundle checkpoint, and returns it with the SHA-256 of the file.
 
     Args:
         name: ``fvlm`` or ``radfinder``.
         checkpoint: Published file or folder, see ``convert_checkpoint``.
-        output: File to write.
+        output: File to write, completely or not at all. Its ``model`` is the ``state`` of ``Converted``.
         text_encoder: Folder or hub name of the text encoder, for its tokenizer. Without it the prompts are not encoded.
-
-    Returns:
-        The converted checkpoint, and the SHA-256 of the written file.
 
     Raises:
         ValueError: The checkpoint does not fit the model, there is no tokenizer, or the output cannot be written.
@@ -73,11 +64,7 @@ def convert_to_bundle(
 
 
 def convert_checkpoint(checkpoint: PublishedCheckpoint, path: str | Path) -> Converted:
-    """Reads and converts a published checkpoint; nothing in it is executed.
-
-    Args:
-        checkpoint: Format of the checkpoint.
-        path: File of ``torch.save``, safetensors file, or folder with safetensors files.
+    """Converts a published file of ``torch.save``, safetensors file or folder of them; nothing in it is executed.
 
     Raises:
         ValueError: The file cannot be read, or its tensors do not fit; see ``convert_tensors``.

@@ -27,7 +27,6 @@ class PublishedModel:
         ckpt_path: Its converted checkpoint.
         text_tower: Makes its text tower; called if the checkpoint has no prompt embeddings.
         preprocessing: Image pipeline of the model.
-        device: Device of the network.
     """
 
     def __init__(

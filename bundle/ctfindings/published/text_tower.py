@@ -15,8 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from bundle.ctfindings.networks.text.text_tower import check_texts
 
-BATCH_SIZE = 16
-"""Texts per pass."""
+BATCH_SIZE = 16  # Texts per pass.
 
 
 class PublishedTextTower(nn.Module):
@@ -24,8 +23,7 @@ class PublishedTextTower(nn.Module):
 
     Args:
         tokenizer: Tokenizer of the encoder.
-        network: ``trunk`` (the encoder), ``head`` (features to embeddings, not normalized) and, for the role
-            ``snippet``, optionally ``snippet_head``.
+        network: ``trunk`` (the encoder), ``head`` (features to embeddings, not normalized), perhaps ``snippet_head``.
         pooling: ``cls`` (first token) or ``last`` token.
         max_tokens: Number of tokens after which a text is cut off.
     """
@@ -64,11 +62,7 @@ class PublishedTextTower(nn.Module):
         return torch.cat(parts)[torch.tensor(order, device=device).argsort()]
 
     def forward(self, texts: Sequence[str], role: str = "prompt") -> Tensor:
-        """Unit embeddings ``[n, E]`` of texts in a role, one of ``ROLES``.
-
-        Raises:
-            ValueError: Unknown role, or no texts.
-        """
+        """Unit embeddings ``[n, E]`` of texts in one of ``ROLES``; ``ValueError`` for another role or no texts."""
         check_texts(texts, role)
         head = getattr(self, "snippet_head", self.head) if role == "snippet" else self.head
         return F.normalize(head(self.features(texts)), dim=-1)

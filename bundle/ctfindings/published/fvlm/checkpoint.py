@@ -14,11 +14,8 @@ from bundle.ctfindings.published.checkpoint_format import PublishedCheckpoint, r
 from bundle.ctfindings.published.fvlm.image_encoder import FvlmScorer, fvlm_image_encoder
 from bundle.ctfindings.published.fvlm.text_tower import text_network
 
-WIDTH = 768
-"""Width of a token in both towers."""
-
-PATCH, GRID = (16, 16, 32), (7, 16, 11)
-"""Voxels of a token, and tokens of a scan, along the file's axes Z, Y, X."""
+WIDTH = 768  # Width of a token in both towers.
+PATCH, GRID = (16, 16, 32), (7, 16, 11)  # Voxels of a token, and tokens of a scan, along the file's axes Z, Y, X.
 
 
 def fvlm_checkpoint() -> PublishedCheckpoint:

@@ -22,24 +22,16 @@ from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
 from bundle.ctfindings.networks.image.pooling import depth_rows, token_membership
 from bundle.ctfindings.networks.image.vit_tower import VisionTransformerTower
 
-EMBEDDING = 256
-"""Size E of fVLM's shared space."""
-
-ORGANS = ("lung", "heart", "esophagus", "aorta")
-"""fVLM's organs in its order: the first rows of ``ANATOMIES``."""
-
+EMBEDDING = 256  # Size E of fVLM's shared space.
+ORGANS = ("lung", "heart", "esophagus", "aorta")  # In fVLM's order: the first rows of ``ANATOMIES``.
 NOT_SCORED = -200.0
 """Logit of a finding whose organ is missing. Its probability is 0 in single precision, as in fVLM's evaluation."""
 
 
 class FvlmImageEncoder(nn.Module):
-    """Organ rows and a token field in the text space.
+    """Organ rows and a token field in the text space, from windows of at least ``window`` voxels around the organs.
 
-    Args:
-        tower: The vision transformer.
-        embedding: Size E of the shared space.
-        heads: Attention heads of the organ pooling.
-        window: Minimum voxels along X, Y, Z of the window around an organ.
+    ``heads`` is the number of attention heads of the organ pooling.
     """
 
     def __init__(
@@ -59,14 +51,9 @@ class FvlmImageEncoder(nn.Module):
         self.projections = nn.ModuleList([nn.Linear(tower.width, embedding) for _ in ORGANS])
 
     def pool(self, tokens: Tensor, membership: Tensor) -> tuple[Tensor, Tensor]:
-        """Attention of each organ's query over the organ's tokens.
+        """Attention of each organ's query over the organ's tokens: tokens ``[B, N, d]``, membership ``[B, N, O]``.
 
-        Args:
-            tokens: Tokens of all levels, ``[B, N, d]``.
-            membership: Tokens of each organ, bool ``[B, N, O]``.
-
-        Returns:
-            Features ``[B, O, d]``, undefined for an organ without tokens, and whether it has any, bool ``[B, O]``.
+        Returns features ``[B, O, d]``, undefined for an organ without tokens, and whether it has any, bool ``[B, O]``.
         """
         valid = membership.any(dim=1)
         query = self.query.expand(len(tokens), -1, -1)
@@ -107,11 +94,8 @@ class FvlmImageEncoder(nn.Module):
 
         Args:
             image: ``[1, 1, X, Y, Z]`` in [0, 1], of any size.
-            anatomy: Integer anatomy mask ``[1, 1, X, Y, Z]``.
+            anatomy: Integer anatomy mask ``[1, 1, X, Y, Z]``; ``ValueError`` without it.
             known: Anatomies that the mask covers, bool ``[1, K]``; all by default.
-
-        Raises:
-            ValueError: There is no mask.
         """
         if anatomy is None:
             raise ValueError("anatomy: fVLM cannot find organs by itself; give the mask of the scan: --anatomy MASK")
@@ -180,11 +164,9 @@ class FvlmScorer(nn.Module):
 
 
 def organ_window(mask: Tensor, least: Sequence[int]) -> tuple[slice, ...]:
-    """The window that fVLM's evaluation crops for an organ: around the middle of its box, within the volume.
+    """The window of at least ``least`` voxels that fVLM's evaluation crops around the middle of an organ's box.
 
-    Args:
-        mask: The organ, bool ``[X, Y, Z]`` with at least one voxel.
-        least: Minimum voxels of the window along each axis.
+    The mask of the organ, bool ``[X, Y, Z]``, has at least one voxel; the window lies within the volume.
     """
     window = []
     for axis, minimum in enumerate(least):
@@ -204,13 +186,9 @@ def pad_to_multiple(volume: Tensor, stride: Sequence[int]) -> Tensor:
 
 
 def on_scan_grid(tokens: Tensor, window: Sequence[slice], grid: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """Linear interpolation of the tokens of a window at the token centres of the scan; zero outside the window.
+    """Linear interpolation of a window's tokens ``[gx, gy, gz, E]`` at the token centres of the scan; zero outside.
 
-    Args:
-        tokens: ``[gx, gy, gz, E]``.
-        window: Voxels of the scan that the window covers.
-        grid: Tokens of the scan along each axis.
-        stride: Voxels of a token along each axis.
+    The window is in voxels of the scan, the stride in voxels per token, and the grid in tokens of the scan.
     """
     for axis, (part, count, edge) in enumerate(zip(window, grid, stride, strict=True)):
         size = tokens.shape[axis]

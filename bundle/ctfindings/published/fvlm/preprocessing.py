@@ -57,12 +57,7 @@ def fvlm_pipeline(
 
 
 class ResizedToSpacing(MapTransform):
-    """Resizes to a spacing, with sizes rounded down: the image trilinearly, its mask to the nearest voxel.
-
-    Args:
-        keys: Keys of the image and its mask.
-        spacing: mm along X, Y, Z.
-    """
+    """Resizes an image trilinearly and its mask to the nearest voxel, to a spacing in mm; sizes are rounded down."""
 
     def __init__(self, keys: KeysCollection, spacing: Sequence[float]) -> None:
         super().__init__(keys, allow_missing_keys=True)
@@ -82,9 +77,7 @@ class ResizedToSpacing(MapTransform):
 class CroppedToOrgans(MapTransform):
     """Crops image and mask to the bounding box of fVLM's organs; without a mask nothing is cropped.
 
-    Args:
-        keys: Keys of the image and its mask.
-        margin: Voxels along X, Y, Z around the box; one less at the far end, as published.
+    The margin around the box is in voxels along X, Y, Z, and one less at the far end, as published.
     """
 
     def __init__(self, keys: KeysCollection, margin: Sequence[int]) -> None:

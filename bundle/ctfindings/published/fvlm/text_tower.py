@@ -13,14 +13,10 @@ from bundle.ctfindings.published.text_tower import PublishedTextTower, load_toke
 
 
 def fvlm_text_tower(tokenizer: str, **changes: Any) -> PublishedTextTower:
-    """fVLM's text tower without weights.
+    """fVLM's text tower without weights; ``changes`` are keys of ``BertConfig`` that differ from BERT base.
 
-    Args:
-        tokenizer: Folder or hub name of CXR-BERT (``microsoft/BiomedVLP-CXR-BERT-specialized``), for its vocabulary.
-        changes: Keys of ``BertConfig`` that differ from BERT base.
-
-    Raises:
-        ValueError: There is no vocabulary, or it belongs to another encoder.
+    ``tokenizer`` is a folder or hub name of CXR-BERT (``microsoft/BiomedVLP-CXR-BERT-specialized``), for its
+    vocabulary; ``ValueError`` if there is none or it belongs to another encoder.
     """
     config = BertConfig(**changes)
     # CXR-BERT names its own tokenizer class, which would be remote code; its vocabulary is that of a plain BERT.

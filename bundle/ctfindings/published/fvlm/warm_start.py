@@ -19,11 +19,7 @@ def tower_to_ras(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def warm_started_fvlm_tower(ckpt_path: str | Path) -> VisionTransformerTower:
-    """fVLM's image tower with the weights of a checkpoint written by ``scripts/convert_checkpoint.py fvlm``.
-
-    Raises:
-        ValueError: The checkpoint is missing, or is not that of fVLM.
-    """
+    """fVLM's image tower with the weights of a converted checkpoint; ``ValueError`` if it is missing or not fVLM's."""
     prefix = "image.tower."
     weights = read_checkpoint(Path(ckpt_path)).items()
     state = {key.removeprefix(prefix): value for key, value in weights if key.startswith(prefix)}

@@ -3,8 +3,7 @@
 Ging et al., "Learning to Read Where to Look", MICCAI 2026, https://arxiv.org/abs/2603.02026, on the backbone SPECTRE.
 Written from the published facts of the architecture.
 
-Shapes: B batch, W windows, (Hp, Wp, Dp) windows of a scan, S depth positions of a window, d width of a token, E
-embedding.
+Shapes: B batch, W windows, (Hp, Wp, Dp) windows of a scan, S depths of a window, d width of a token, E embedding.
 """
 
 from __future__ import annotations
@@ -38,7 +37,6 @@ class WindowEncoder(RotaryTransformer):
     Args:
         window: Voxels of a window along X, Y, Z, a multiple of ``patch``.
         patch: Voxels of a token along X, Y, Z.
-        width: See ``RotaryTransformer`` for this and the other arguments.
     """
 
     def __init__(
@@ -118,13 +116,9 @@ class DepthEmbedding(NamedTuple):
 
 
 class RadFinderImageEncoder(nn.Module):
-    """Encodes a scan like RadFinder: windows over the whole scan, a combiner, two heads.
+    """Encodes a scan like RadFinder: windows over the whole scan, a combiner, two heads of type ``ProjectionHead``.
 
-    Args:
-        tower: The window encoder.
-        combiner: The combiner over its windows.
-        embedding: See ``ProjectionHead``, as for ``hidden`` and ``bottleneck``.
-        windows_at_once: Windows per pass of the encoder; more need more memory.
+    ``windows_at_once`` is the number of windows per pass of the tower; more need more memory.
     """
 
     def __init__(
@@ -147,8 +141,7 @@ class RadFinderImageEncoder(nn.Module):
     def windows(self, image: Tensor) -> tuple[WindowFeatures, tuple[int, int, int]]:
         """Features of the windows of one scan ``[1, 1, X, Y, Z]``, the last axis fastest, and the grid of windows.
 
-        Raises:
-            ValueError: An extent is not a multiple of the window.
+        Raises ``ValueError`` if an extent is not a multiple of the window.
         """
         edges, sizes = self.multiple, image.shape[2:]
         if any(size % edge for size, edge in zip(sizes, edges, strict=True)):
@@ -170,9 +163,7 @@ class RadFinderImageEncoder(nn.Module):
     def global_features(self, cls: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         """Class token ``[B, d]`` and tokens ``[B, Hp, Wp, Dp, d]`` of the combiner over windows.
 
-        Args:
-            cls: Class tokens of the windows, ``[B, Hp, Wp, Dp, d]``.
-            mean: Means of their patch tokens, ``[B, Hp, Wp, Dp, d]``.
+        Its inputs, ``[B, Hp, Wp, Dp, d]``, are class tokens of the windows and means of their patch tokens.
         """
         projected = self.combiner.patch_proj(torch.cat([cls, mean], dim=-1))
         return cast(tuple[Tensor, Tensor], self.combiner(projected, cls.shape[1:4]))

@@ -53,12 +53,7 @@ def radfinder_pipeline(
 
 
 class CroppedToWindows(MapTransform):
-    """Crops around the centre to the largest multiple of a window; an axis shorter than a window is zero-padded to it.
-
-    Args:
-        keys: Keys of images [C, X, Y, Z].
-        window: Voxels along X, Y, Z.
-    """
+    """Crops images ``[C, X, Y, Z]`` around the centre to whole windows; a shorter axis is zero-padded to a window."""
 
     def __init__(self, keys: KeysCollection, window: Sequence[int]) -> None:
         super().__init__(keys, allow_missing_keys=True)

@@ -33,11 +33,9 @@ class RotaryPosition(nn.Module):
         self.periods: Tensor
 
     def forward(self, grid: Sequence[int], divisor: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        """Sine and cosine ``[N, size]`` of every token.
+        """Sine and cosine ``[N, size]`` of every token of a grid, the last axis fastest.
 
-        Args:
-            grid: Tokens along the three axes, the last one fastest.
-            divisor: Divisor of the coordinates; the grid by default, which gives coordinates in (-1, 1).
+        The divisor is the grid by default, which gives coordinates in (-1, 1).
         """
         axes = [
             2 * (torch.arange(count, device=self.periods.device) + 0.5) / whole - 1
@@ -109,12 +107,7 @@ class RotaryBlock(nn.Module):
 class RotaryTransformer(nn.Module):
     """Blocks over tokens on a grid, with a class token.
 
-    Args:
-        width: Width of a token, a multiple of ``6 * heads``.
-        depth: Number of blocks.
-        heads: Attention heads.
-        perceptron: Width of the perceptron of a block.
-        base: Upper bound of the periods of the rotary positions.
+    ``width`` is a multiple of ``6 * heads``, ``depth`` counts blocks, ``perceptron`` is the hidden width of a block.
     """
 
     def __init__(self, width: int, depth: int, heads: int, perceptron: int, base: float) -> None:

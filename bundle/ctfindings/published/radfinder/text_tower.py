@@ -26,14 +26,10 @@ QWEN3_EMBEDDING: dict[str, Any] = {
 
 
 def radfinder_text_tower(tokenizer: str, **changes: Any) -> PublishedTextTower:
-    """RadFinder's text tower without weights.
+    """RadFinder's text tower without weights; ``changes`` are keys of ``Qwen3Config`` that differ from the published.
 
-    Args:
-        tokenizer: Folder or hub name of the encoder (``Qwen/Qwen3-Embedding-0.6B``), for its vocabulary.
-        changes: Keys of ``Qwen3Config`` that differ from Qwen3-Embedding-0.6B.
-
-    Raises:
-        ValueError: There is no tokenizer, or it belongs to another encoder.
+    ``tokenizer`` is a folder or hub name of the encoder (``Qwen/Qwen3-Embedding-0.6B``), for its vocabulary;
+    ``ValueError`` if there is none or it belongs to another encoder.
     """
     config = Qwen3Config(**{**QWEN3_EMBEDDING, **changes}, use_cache=False)
     words = load_tokenizer(tokenizer, config.vocab_size, "tokenizer.json of Qwen3-Embedding-0.6B")
