@@ -263,7 +263,7 @@ def test_training_without_a_study_ends_in_one_line(bundle_root: Path, datalist: 
     assert result.returncode == 1 and "Traceback" not in result.stderr + result.stdout
     assert (
         result.stderr.splitlines()[-1]
-        == f"error: {datalist}: split 'training' has no study; add some, or give another datalist"
+        == f"error: {datalist}: split 'training' has no study; add some, or use another datalist"
     )
 
 
