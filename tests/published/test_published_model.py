@@ -157,7 +157,9 @@ def test_scans_that_only_their_record_brings_to_hu_are_scored_as_those_in_hu(dat
 def test_a_published_model_is_scored_by_its_protocol_alone(datalist: Path, tmp_path: Path) -> None:
     network = radfinder_like()
     torch.save({"model": {"bank.prompts": network.bank.prompts}}, tmp_path / "model.pt")
-    model = PublishedModel(network, tmp_path / "model.pt", lambda: None, radfinder_pipeline((4, 4, 4), (8, 8, 8)))  # type: ignore
+    model = PublishedModel(
+        network, tmp_path / "model.pt", lambda: None, radfinder_pipeline(spacing=(4, 4, 4), window=(8, 8, 8))
+    )  # type: ignore
     model.load = lambda: None  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="a published model can be evaluated by PublishedProtocol only"):
         Evaluation(model, datalist, [Classification()], tmp_path / "eval", resamples=20).run()
