@@ -41,7 +41,7 @@ class FindingAnswer:
     """One of the fixed findings."""
 
     name: str  # CT-RATE name of the finding
-    probability: float  # mean over the prompt templates, 0..1
+    probability: float  # calibrated, for the mean embedding of the prompt templates, 0..1
     threshold: float  # probability from which it counts as present
     present: bool
     anatomy: str  # anatomy whose embedding answered
