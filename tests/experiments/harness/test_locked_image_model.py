@@ -75,7 +75,7 @@ def test_each_kind_of_text_gives_the_outputs_of_its_objective(locked: LockedImag
     assert set(snippets) - plain == {"snippet", "target_mm", "depth", "depth_mm"}
     torch.testing.assert_close(snippets["depth"][0], locked.depth_rows(depth)[1])
     assert snippets["depth_mm"].tolist() == [[4.0, 5.0, 6.0, 7.0]]
-    with pytest.raises(ValueError, match="without the depths"):
+    with pytest.raises(ValueError, match="expected depth and depth_mm"):
         locked(features, valid, snippets=[[], [{"text": "here", "z_mm": 5.0}]])
 
 
