@@ -65,7 +65,7 @@ def test_a_scoring_is_read_back_as_it_was_asked(
     def scores(*_: object) -> None:
         raise Scores
 
-    monkeypatch.setattr(script, "load_checkpoint", scores)
+    monkeypatch.setattr(script, "score", scores)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0))
     run = options.work / "radfinder_seed0"
     script.train(run, "radfinder", 0, options)
