@@ -240,7 +240,7 @@ def datalist(tmp_path: Path) -> Path:
     [
         ((), {"text_encoder": "{folder}/encoder"}, "{folder}/encoder: no transformers encoder"),
         ((), {"loss_weights#siglip": 1.0}, "give each loss a weight"),
-        ((), {"batch_size": 0}, "batch_size: 0"),
+        ((), {"batch_size": 0}, "batch_size: expected at least 1, got 0"),
         (("gradient_cache.json",), {"batch_size": 1}, "lower micro_batches or batch_size"),
         (("evaluate.json",), {"text_encoder": "{folder}/encoder"}, "{folder}/encoder: no transformers encoder"),
     ],
