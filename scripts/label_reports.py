@@ -18,12 +18,11 @@ import os
 import time
 from pathlib import Path
 
-from tqdm import tqdm
-
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.cli.error_lines import run_or_exit
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.csv_table import read_table
+from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.reports.report_table import ReportCounts, output_columns, output_row, read_reports
 from bundle.ctfindings.reports.snippets.snippet_table import choose_columns
@@ -42,9 +41,7 @@ def label(options: argparse.Namespace) -> None:
     with atomic_path(options.output) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(output_columns(id_column))
-        for row, report in zip(
-            table.rows, tqdm(reports, desc="reports", total=len(table.rows), unit="", disable=None), strict=True
-        ):
+        for row, report in zip(table.rows, progress_bar(reports, "reports", len(table.rows), unit=""), strict=True):
             counts.add(report)
             writer.writerow(output_row(row.values[id_column], report))
     seconds = time.perf_counter() - started

@@ -16,11 +16,10 @@ import csv
 import random
 from pathlib import Path
 
-from tqdm import tqdm
-
 from bundle.ctfindings.cli.error_lines import run_or_exit
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.csv_table import read_table
+from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.reports.snippets.miner import CONFIDENCES
 from bundle.ctfindings.reports.snippets.slice_positions import Studies
 from bundle.ctfindings.reports.snippets.snippet_table import (
@@ -45,13 +44,13 @@ def mine(options: argparse.Namespace) -> None:
     studies = None
     if options.dicom is not None:
         studies = Studies(options.dicom)
-        for _ in tqdm(studies.read(), desc="DICOM headers", unit=" files", disable=None):
+        for _ in progress_bar(studies.read(), "DICOM headers", unit=" files"):
             pass
     counts = Counts()
     found: list[MinedSnippet] = []
     refused: list[RefusedReference] = []
     rows = mine_table(table, id_column, text_columns, studies, counts)
-    for results in tqdm(rows, desc="reports", total=len(table.rows), unit="", disable=None):
+    for results in progress_bar(rows, "reports", len(table.rows), unit=""):
         for result in results:
             if isinstance(result, MinedSnippet):
                 found.append(result)

@@ -20,12 +20,12 @@ from monai.handlers import LrScheduleHandler
 from monai.utils import set_determinism
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.data.datalist import report_text, text_id
 from bundle.ctfindings.evaluation.evaluated_model import SplitScores, perturbation_deltas
 from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDINGS
 from bundle.ctfindings.networks.image.depth import depth_positions
 from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
@@ -86,7 +86,7 @@ def encode_split(image: ImageEncoder, loader: Iterable[dict[str, Any]], name: st
     ids: list[str] = []
     parts: dict[str, list[NDArray[Any]]] = {"features": [], "valid": [], "depth": [], "depth_mm": []}
     with torch.no_grad():
-        for batch in tqdm(loader, desc=name):
+        for batch in progress_bar(loader, name):
             scans = batch["image"].float()
             pooled = pooled_features(image, scans)
             ids.extend(batch["id"])

@@ -23,10 +23,10 @@ sys.path.insert(0, str(ROOT))
 import nibabel as nib
 import numpy as np
 from scipy.stats import binomtest
-from tqdm import tqdm
 
 from bundle.ctfindings.data.datalist import SPLITS
 from bundle.ctfindings.files.csv_table import Table, read_table
+from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.reports.sentences import split_sentences
 from bundle.ctfindings.reports.snippets.miner import mine_report
 from bundle.ctfindings.reports.snippets.snippet_table import Counts, MinedSnippet, mine_table
@@ -84,7 +84,7 @@ def synthetic(datalist: Path) -> dict[str, Any]:
     """Pairs, texts and z of the synthetic reports, whose snippets are known; z is read from the stored volumes."""
     studies = [study for split in SPLITS for study in json.loads(datalist.read_text(encoding="utf-8"))[split]]
     score, texts, worst_mm = Counter[str](), 0, 0.0
-    for study in tqdm(studies, desc="synthetic reports", disable=None):
+    for study in progress_bar(studies, "synthetic reports"):
         mined = mine_report([study["report"]["findings"], study["report"]["impression"]]).snippets
         truth = study.get("snippets", [])
         got, known = Counter((s.series, s.image) for s in mined), Counter((s["series"], s["image"]) for s in truth)

@@ -194,6 +194,7 @@ def test_two_processes_fine_tune_from_the_given_weights_on_scans_that_one_of_the
     ]
     made = (tmp_path / "synthetic" / "records.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(made) == 6, "one process makes the scans, each of them once"
+    assert done.stderr.count("synthetic scans: 100%") == 1, "a log shows the bar"
 
 
 def in_two_ranks(

@@ -17,11 +17,11 @@ import torch
 from monai.transforms import Transform
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from bundle.ctfindings.anatomy import THORAX
 from bundle.ctfindings.data.loaders import cached_dataset, study_loader
 from bundle.ctfindings.data.transforms import KeepGeometryd
+from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDINGS, TEMPLATES
 from bundle.ctfindings.inference.encoding import token_affine
 from bundle.ctfindings.inference.evidence import locate
@@ -122,7 +122,7 @@ def collect_scores(
     parts: dict[str, list[Any]] = {field.name: [] for field in fields(SplitScores)}
     with torch.no_grad():
         scorer = _ScanScorer(model, device)
-        for batch in tqdm(loader, desc=name, unit="scan"):
+        for batch in progress_bar(loader, name, unit="scan"):
             for field, rows in scorer(batch).items():
                 parts[field].extend(rows)
     lists = ("ids", "patients", "depth", "depth_mm")

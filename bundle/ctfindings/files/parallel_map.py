@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from joblib import cpu_count
 from joblib.externals.loky import FIRST_COMPLETED, BrokenProcessPool, ProcessPoolExecutor, wait
-from tqdm import tqdm
 
 from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.files.progress import progress_bar
 
 CONNECT_SECONDS = 20
 KILLED = "its worker process was killed twice, possibly out of memory; run the command again with fewer workers"
@@ -67,8 +67,7 @@ def parallel_map(
         outcomes = (Outcome(key, *run(argument)) for key, argument in tasks.items())
     else:
         outcomes = _in_processes(run, tasks, min(workers, len(tasks)))
-    total, disable = finished + len(tasks), None if progress else True
-    yield from tqdm(outcomes, desc=progress, total=total, initial=finished, unit="", disable=disable)
+    yield from progress_bar(outcomes, progress, finished + len(tasks), initial=finished, unit="")
 
 
 def _guarded(work: Callable[[Any], Any], fatal: type[Exception] | tuple[()], argument: Any) -> tuple[Any, str]:

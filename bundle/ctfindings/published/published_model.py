@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Transform
-from tqdm import tqdm
 
+from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.metrics.published_protocols import ZeroShotScores
 from bundle.ctfindings.networks.classifier import load_classifier
@@ -56,7 +56,7 @@ class PublishedModel:
             ValueError: A scan has no mask and the model needs one.
         """
         logits, template_logits, valid = [], [], []
-        for study in tqdm(studies, desc=name, unit="scan"):
+        for study in progress_bar(studies, name, unit="scan"):
             loaded = self.preprocessing({key: study[key] for key in ("image", "anatomy", "stored") if key in study})
             image: MetaTensor = loaded["image"]
             mask = loaded["anatomy"].as_tensor()[None].to(self.device) if "anatomy" in loaded else None

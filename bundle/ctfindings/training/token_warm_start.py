@@ -16,9 +16,9 @@ from ignite.engine import Engine, Events
 from monai.utils import evenly_divisible_all_gather
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm.auto import tqdm
 
 from bundle.ctfindings.data.batches import prepare_batch
+from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.losses.gathering import world_size
 from bundle.ctfindings.losses.grounding import GroundingLoss
 from bundle.ctfindings.networks.image.pooling import dilate_membership, finding_tokens, token_membership
@@ -125,7 +125,7 @@ class TokenWarmStart:
         dataset = getattr(self.loader, "dataset", None)
         expected = None if dataset is None else min(share, len(dataset) // world_size())
         scans = islice(self._scans(), share)
-        progress = tqdm(scans, "tokens of the scans", expected, disable=None if self.show else True, unit="scan")
+        progress = progress_bar(scans, "tokens of the scans" if self.show else "", expected, unit="scan")
         return self._of_all_ranks([part for scan in progress if (part := self._tokens_of(scan, generator)) is not None])
 
     def _tokens_of(
@@ -162,7 +162,7 @@ class TokenWarmStart:
         losses: list[float] = []
         with torch.random.fork_rng(devices=[]), self.network.text.frozen_trunk():
             torch.manual_seed(self.seed)
-            for _ in tqdm(range(self.steps), desc="warm start", unit="step", disable=None if self.show else True):
+            for _ in progress_bar(range(self.steps), "warm start" if self.show else "", unit="step"):
                 self.network.zero_grad()
                 loss = self._loss(sample.draw(generator))
                 loss.backward()

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers.initialization import no_init_weights
 
 from bundle.ctfindings.anatomy import ANATOMIES
+from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
 from bundle.ctfindings.published.radfinder.rotary_transformer import RotaryTransformer
 
@@ -155,7 +155,7 @@ class RadFinderImageEncoder(nn.Module):
         grid = (blocks.shape[0], blocks.shape[1], blocks.shape[2])
         places = list(np.ndindex(*grid))
         parts = []
-        for start in tqdm(range(0, len(places), self.windows_at_once), desc="windows", leave=False):
+        for start in progress_bar(range(0, len(places), self.windows_at_once), "windows", leave=False):
             chunk = [blocks[place] for place in places[start : start + self.windows_at_once]]
             parts.append(self.tower(torch.stack(chunk).unsqueeze(1)))
         return WindowFeatures(*(torch.cat(feature) for feature in zip(*parts, strict=True))), grid

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pydicom
-from tqdm import tqdm
 
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.folders import files_below
 from bundle.ctfindings.files.parallel_map import parallel_map
+from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.scan.dicom_headers import DicomFile, read_headers
 
 FILES_PER_TASK = 500
@@ -75,7 +75,7 @@ def index_archive(root: Path, workers: int) -> Index:
     parts += [[path] for path in files if path.suffix.lower() == ".zip"]
     tasks = {str(number): part for number, part in enumerate(parts)}
     found: dict[str, _Part] = {}
-    with tqdm(desc="headers", total=len(files), unit="", disable=None) as bar:
+    with progress_bar(label="headers", total=len(files), unit="") as bar:
         for outcome in parallel_map(_read_part, tasks, workers, fatal=Exception):
             if outcome.problem:
                 raise ValueError(f"{root}: headers cannot be read: {outcome.problem}")

@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from bundle.ctfindings.data.datalist import SPLITS
 from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.sources.preparation.data_card import data_card, render_card
 from bundle.ctfindings.sources.preparation.scan_facts import read_all_facts
 from bundle.ctfindings.sources.preparation.source import Ledger, Source
@@ -47,13 +46,13 @@ def make_datalist(
     drawing = (settings.fractions, settings.seed, source.place)
     assign_splits(candidates, *drawing)  # Finds a patient in two splits before hours of reading.
     reading = read_all_facts({each.image: each.stored for each in candidates}, output / JOURNAL, workers)
-    facts = dict(tqdm(reading, desc="scans", total=len(candidates), unit="", disable=None))
+    facts = dict(progress_bar(reading, "scans", len(candidates), unit=""))
     candidates = drop_copies(drop_unusable(candidates, facts, ledger), facts, ledger)
     if not candidates:
         written = _write_ledger(output, ledger)
         raise ValueError(f"{source.place}: no study is left; {written} says why, remove it before the next run")
     building = study_records(candidates, settings, output, ledger)
-    records = list(tqdm(building, desc="reports", total=len(candidates), unit="", disable=None))
+    records = list(progress_bar(building, "reports", len(candidates), unit=""))
     splits = assign_splits(candidates, *drawing)
     datalist: dict[str, Any] = {"name": source.name, "description": source.description}
     datalist |= {split: [record for record in records if splits[record["id"]] == split] for split in SPLITS}
