@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 
 from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.data.join_datalists import join_datalists
+from tests import commands
 
 
 def write(folder: Path, **splits: list[dict[str, Any]]) -> Path:
@@ -75,18 +75,11 @@ def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
         join_datalists([("test", datalist)], datalist)
 
 
-def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path, bundle_root: Path) -> None:
+def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
     datalist = write(tmp_path / "a", test=[study("t")])
 
     def run(part: str) -> subprocess.CompletedProcess[str]:
-        script = [
-            sys.executable,
-            str(bundle_root / "scripts" / "join_datalists.py"),
-            part,
-            "--output",
-            str(tmp_path / "o.json"),
-        ]
-        return subprocess.run(script, capture_output=True, encoding="utf-8", check=False)
+        return commands.run(["scripts/join_datalists.py", part, "--output", tmp_path / "o.json"])
 
     wrong = run(f"exam={datalist}")
     assert wrong.returncode != 0 and wrong.stderr.strip().splitlines()[-1].endswith("as in test=FOLDER/datalist.json")

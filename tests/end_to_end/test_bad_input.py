@@ -17,6 +17,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from bundle.ctfindings.cli.error_lines import input_error, one_line_errors, run_or_exit
+from tests.commands import run as run_command
 
 SPLITS = ("training", "validation", "test")
 AFFINE = np.diag([4.0, 4.0, 4.0, 1.0])
@@ -181,15 +182,13 @@ def test_an_error_of_the_program_keeps_its_traceback() -> None:
     assert input_error(KeyError("x")) is None
 
 
-def _command(bundle_root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.json", *arguments]
-    return subprocess.run(command, cwd=bundle_root, capture_output=True, encoding="utf-8", check=False)
+INFERENCE = ("-m", "monai.bundle", "run", "--config_file", "configs/inference.json")
 
 
-def test_the_command_ends_with_one_line_and_code_1(bundle_root: Path, untrained_weights: Path, tmp_path: Path) -> None:
+def test_the_command_ends_with_one_line_and_code_1(untrained_weights: Path, tmp_path: Path) -> None:
     path = tmp_path / "none.nii.gz"
-    result = _command(
-        bundle_root, "--image", str(path), "--ckpt_path", str(untrained_weights), "--output_dir", str(tmp_path / "out")
+    result = run_command(
+        [*INFERENCE, "--image", path, "--ckpt_path", untrained_weights, "--output_dir", tmp_path / "out"]
     )
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == f"error: {path}: no such file or folder; check the path"
@@ -198,10 +197,10 @@ def test_the_command_ends_with_one_line_and_code_1(bundle_root: Path, untrained_
 
 
 def test_a_rescale_that_is_a_bare_number_ends_the_command_with_one_line(
-    bundle_root: Path, untrained_weights: Path, tmp_path: Path
+    untrained_weights: Path, tmp_path: Path
 ) -> None:
-    arguments = ["--image", "scan.nii.gz", "--ckpt_path", str(untrained_weights), "--output_dir", str(tmp_path / "out")]
-    result = _command(bundle_root, *arguments, "--stored", "-8192")
+    arguments = ["--image", "scan.nii.gz", "--ckpt_path", untrained_weights, "--output_dir", tmp_path / "out"]
+    result = run_command([*INFERENCE, *arguments, "--stored", "-8192"])
     assert result.returncode == 1 and "Traceback" not in result.stderr + result.stdout
     assert result.stderr.splitlines()[-1] == "error: stored: expected a mapping such as {'intercept': -8192}, got -8192"
 
@@ -210,7 +209,8 @@ def test_the_command_answers(
     bundle_root: Path, untrained_weights: Path, phantom_scan: tuple[Path, Path], tmp_path: Path
 ) -> None:
     arguments = ["--image", str(phantom_scan[0]), "--ckpt_path", str(untrained_weights), "--output_dir", str(tmp_path)]
-    result = _command(bundle_root, *arguments, "--queries", "['fluid around the lung']")
+    command = [sys.executable, *INFERENCE, *arguments, "--queries", "['fluid around the lung']"]
+    result = subprocess.run(command, cwd=bundle_root, capture_output=True, encoding="utf-8", check=False)
     assert result.returncode == 0, result.stderr
     assert sorted(file.name for file in (tmp_path / "scan").iterdir()) == [
         "evidence.nii.gz",
@@ -247,19 +247,19 @@ def datalist(tmp_path: Path) -> Path:
     ids=["text encoder", "loss weights", "batch size", "micro-batches", "evaluation"],
 )
 def test_a_value_that_training_or_evaluation_cannot_use_ends_in_one_line(
-    overlays: tuple[str, ...], keys: dict[str, Any], expected: str, bundle_root: Path, datalist: Path, tmp_path: Path
+    overlays: tuple[str, ...], keys: dict[str, Any], expected: str, datalist: Path, tmp_path: Path
 ) -> None:
     values = {name: value.format(folder=tmp_path) if isinstance(value, str) else value for name, value in keys.items()}
-    result = _workflow(bundle_root, datalist, tmp_path, overlays, values)
+    result = _workflow(datalist, tmp_path, overlays, values)
     assert result.returncode == 1
     last = result.stderr.splitlines()[-1]
     assert last.startswith("error: ") and expected.format(folder=tmp_path) in last
     assert "Traceback" not in result.stderr + result.stdout
 
 
-def test_training_without_a_study_ends_in_one_line(bundle_root: Path, datalist: Path, tmp_path: Path) -> None:
+def test_training_without_a_study_ends_in_one_line(datalist: Path, tmp_path: Path) -> None:
     datalist.write_text(json.dumps({split: [] for split in SPLITS}), encoding="utf-8")
-    result = _workflow(bundle_root, datalist, tmp_path, (), {})
+    result = _workflow(datalist, tmp_path, (), {})
     assert result.returncode == 1 and "Traceback" not in result.stderr + result.stdout
     assert (
         result.stderr.splitlines()[-1]
@@ -281,7 +281,7 @@ def test_an_error_of_the_program_in_a_workflow_keeps_its_traceback(
 
 
 def _workflow(
-    bundle_root: Path, datalist: Path, folder: Path, overlays: tuple[str, ...], keys: dict[str, Any]
+    datalist: Path, folder: Path, overlays: tuple[str, ...], keys: dict[str, Any]
 ) -> subprocess.CompletedProcess[str]:
     """Training, or what the overlays make of it, on the command line."""
     paths = {
@@ -292,8 +292,7 @@ def _workflow(
     }
     (folder / "keys.json").write_text(json.dumps({**paths, **keys}))
     files = [*(f"configs/{name}" for name in ("train.json", *overlays)), str(folder / "keys.json")]
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files)]
-    return subprocess.run(command, cwd=bundle_root, capture_output=True, encoding="utf-8", check=False)
+    return run_command(["-m", "monai.bundle", "run", "--config_file", files])
 
 
 def test_ctrl_c_ends_in_one_line_and_the_code_of_an_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
@@ -306,15 +305,14 @@ def test_ctrl_c_ends_in_one_line_and_the_code_of_an_interrupt(capsys: pytest.Cap
     assert capsys.readouterr().err == "stopped by Ctrl-C\n"
 
 
-def test_ctrl_c_in_a_workflow_ends_in_one_line_and_the_code_of_an_interrupt(bundle_root: Path, tmp_path: Path) -> None:
+def test_ctrl_c_in_a_workflow_ends_in_one_line_and_the_code_of_an_interrupt(tmp_path: Path) -> None:
     workflow = {
         "imports": ["$import bundle.ctfindings.cli as cli", "$import signal"],
         "initialize": ["$cli.one_line_errors()"],
         "run": ["$signal.raise_signal(signal.SIGINT)"],
     }
     (tmp_path / "train.json").write_text(json.dumps(workflow))
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(tmp_path / "train.json")]
-    result = subprocess.run(command, cwd=bundle_root, capture_output=True, encoding="utf-8", check=False)
+    result = run_command(["-m", "monai.bundle", "run", "--config_file", tmp_path / "train.json"])
     assert result.returncode == 130
     assert result.stderr.splitlines()[-1] == "stopped by Ctrl-C"
     assert "Traceback" not in result.stderr + result.stdout

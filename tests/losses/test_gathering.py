@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from bundle.ctfindings.losses.gathering import gather_pairs, gather_rows
 from bundle.ctfindings.losses.local_anatomy import LocalAnatomyLoss
 from bundle.ctfindings.losses.prototypes import AnatomyPrototypeLoss
 from bundle.ctfindings.losses.text_separation import TextSeparationLoss
-from tests.two_processes import in_two_processes
+from tests.commands import run_in_ranks
 
 SCANS, ANATOMIES, WIDTH = 7, 3, 4
 SHARES = {"even": slice(0, 6), "uneven": slice(0, 7)}
@@ -113,7 +114,7 @@ def rank_main(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Tensor]]:
     folder = tmp_path_factory.mktemp("two_processes")
-    in_two_processes(Path(__file__), folder)
+    run_in_ranks([__file__, folder], 2)
     return torch.load(folder / "found.pt")
 
 
@@ -163,4 +164,4 @@ def test_tensors_of_different_batch_size_are_refused():
 
 
 if __name__ == "__main__":
-    rank_main(int(sys.argv[2]), Path(sys.argv[1]))
+    rank_main(int(os.environ["RANK"]), Path(sys.argv[1]))

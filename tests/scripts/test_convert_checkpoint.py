@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import torch
 
 from bundle.ctfindings.networks.checkpoint import read_checkpoint
 from bundle.ctfindings.published.convert import convert_to_bundle, published_checkpoint
+from tests import commands
 
 
 @pytest.fixture(scope="module")
@@ -27,16 +27,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(bundle_root: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(bundle_root / "scripts" / "convert_checkpoint.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return commands.run(["scripts/convert_checkpoint.py", *arguments])
 
 
 def test_the_command_writes_source_and_licence_and_names_what_it_dropped(
     bundle_root: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "fvlm.pt"
-    result = run(bundle_root, "fvlm", checkpoint, output)
+    result = run("fvlm", checkpoint, output)
     assert result.returncode == 0, result.stderr
     assert (
         "licence: none stated" in result.stdout
@@ -58,7 +57,7 @@ def test_a_file_that_does_not_fit_ends_in_one_line_and_writes_nothing(
     del content["model"]["temp"]
     broken = tmp_path / "broken.pth"
     torch.save(content, broken)
-    result = run(bundle_root, "fvlm", broken, tmp_path / "out" / "fvlm.pt")
+    result = run("fvlm", broken, tmp_path / "out" / "fvlm.pt")
     assert result.returncode == 1
     assert (
         result.stderr.strip().splitlines()[-1].startswith(f"error: {broken}: not a checkpoint of fVLM: missing temp ()")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
+
+from tests import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(source: Path, output: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "import_text_encoder.py"), str(source), str(output)]
-    return subprocess.run(
-        command, capture_output=True, encoding="utf-8", timeout=120, env={**os.environ, "HF_HUB_OFFLINE": "1"}
-    )
+    return commands.run(["scripts/import_text_encoder.py", source, output])
 
 
 def test_a_folder_without_an_encoder_is_refused_in_one_line_and_nothing_is_written(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from bundle.ctfindings.files.csv_table import read_table
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.reports.report_table import CAPTION_COLUMNS, ReportCounts, read_reports
+from tests import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = [
@@ -30,8 +30,7 @@ def write(path: Path, repeats: int = 1) -> Path:
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "scripts/label_reports.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
+    return commands.run(["scripts/label_reports.py", *arguments])
 
 
 def test_one_row_for_each_report_with_the_labels_in_order(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ of its own test.
 from __future__ import annotations
 
 import datetime
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ from bundle.ctfindings.losses.snippet_localization import SnippetLocalizationLos
 from bundle.ctfindings.networks import vision_language
 from bundle.ctfindings.networks.image.standardization import RunningStandardization
 from bundle.ctfindings.training.gradient_cache import GradientCache, MicroBatches, join_parts, split_gradients
+from tests.commands import run_in_ranks
 from tests.training.test_token_warm_start import make_batch, make_model
-from tests.two_processes import in_two_processes
 
 SCANS, ANATOMIES, WIDTH, BINS = 12, 2, 5, 6
 
@@ -358,7 +359,7 @@ def rank_main(rank: int, folder: Path) -> None:
 def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where rank 0 left what two processes found."""
     folder = tmp_path_factory.mktemp("ranks")
-    in_two_processes(Path(__file__), folder)
+    run_in_ranks([__file__, folder], 2)
     return folder
 
 
@@ -405,4 +406,4 @@ def test_both_passes_of_two_processes_start_from_the_running_statistics_of_the_f
 
 
 if __name__ == "__main__":
-    rank_main(int(sys.argv[2]), Path(sys.argv[1]))
+    rank_main(int(os.environ["RANK"]), Path(sys.argv[1]))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime
 import math
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from sklearn.metrics import roc_auc_score
 
 from bundle.ctfindings.networks.image.standardization import RunningStandardization
 from bundle.ctfindings.training.handlers import EpochSeed, FreezeStandardization, MacroAuc
+from tests.commands import run_in_ranks
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,19 +127,7 @@ def rank_main(rank: int, folder: Path) -> None:
 
 
 def test_macro_auc_is_of_all_studies_where_ranks_hold_different_numbers_of_them(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(Path(__file__)), str(tmp_path), str(rank)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=240)[0] for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], "\n".join(outputs)
+    run_in_ranks([__file__, tmp_path], 2)
     logits, labels = split_of_seven()
     expected = sum(roc_auc_score(labels[:, c], logits[:, c]) for c in range(2)) / 2
     assert [float((tmp_path / f"found{rank}").read_text()) for rank in range(2)] == pytest.approx(
@@ -148,4 +136,4 @@ def test_macro_auc_is_of_all_studies_where_ranks_hold_different_numbers_of_them(
 
 
 if __name__ == "__main__":
-    rank_main(int(sys.argv[2]), Path(sys.argv[1]))
+    rank_main(int(os.environ["RANK"]), Path(sys.argv[1]))

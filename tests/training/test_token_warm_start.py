@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import functools
 import logging
+import os
 import sys
 import zlib
 from contextlib import nullcontext
@@ -35,7 +36,7 @@ from bundle.ctfindings.networks.text.text_tower import TextTower
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 from bundle.ctfindings.training import token_warm_start
 from bundle.ctfindings.training.token_warm_start import TokenSample, TokenWarmStart
-from tests.two_processes import in_two_processes
+from tests.commands import run_in_ranks
 
 NODULE, EFFUSION = FINDING_NAMES.index("Lung nodule"), FINDING_NAMES.index("Pleural effusion")
 SIDE, EDGE = 16, 4
@@ -219,7 +220,7 @@ def test_a_step_draws_as_many_tokens_of_each_finding_and_each_counts_for_its_fin
 
 
 def test_two_processes_fit_the_same_on_the_tokens_of_both(tmp_path: Path) -> None:
-    in_two_processes(Path(__file__), tmp_path)
+    run_in_ranks([__file__, tmp_path], 2)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     torch.testing.assert_close(first, second, atol=0, rtol=0)
     alone = [TokenWarmStart(make_model(), [make_batch(rank)], **SETTINGS).collect() for rank in range(2)]
@@ -247,4 +248,4 @@ def _process(rank: int, folder: Path) -> None:
 
 if __name__ == "__main__":
     vars(token_warm_start).update(SMALL)
-    _process(int(sys.argv[2]), Path(sys.argv[1]))
+    _process(int(os.environ["RANK"]), Path(sys.argv[1]))

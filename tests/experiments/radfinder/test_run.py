@@ -8,7 +8,6 @@ import argparse
 import importlib
 import json
 import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from bundle.ctfindings.phantom.dataset import make_dataset
+from tests import commands
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +89,12 @@ def test_runs_over_a_locked_tower_make_results_and_a_page(
     script: ModuleType, bundle_root: Path, tmp_path: Path
 ) -> None:
     datalist = make_dataset(tmp_path / "scans", training=3, validation=1, test=11, seed=5, workers=1)
-    command = [sys.executable, str(script.__file__), "--datalist", str(datalist), "--work", str(tmp_path / "work")]
+    command = [str(script.__file__), "--datalist", str(datalist), "--work", str(tmp_path / "work")]
     command += ["--output", str(tmp_path / "out"), "--seeds", "0", "--variants", "siglip", "radfinder", "--epochs", "1"]
     command += ["--locked_image", str(bundle_root / "models" / "model.pt"), "--set", "batch_size=3"]
     small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     command += ["text_trainable_layers=-1", f"text_from_scratch={json.dumps(small)}"]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    done = commands.run(command)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert set(results["variants"]) == {"siglip", "radfinder"} and "localization" not in results["variants"]["siglip"]
