@@ -28,6 +28,7 @@ def batch(scans: int = 3) -> dict:
         "captions": [{"lung": "a nodule"}] * scans,
         "caption_id": torch.zeros(scans, 6, dtype=torch.long),
         "caption_normal": torch.zeros(scans, 6, dtype=torch.bool),
+        "caption_sentences": torch.zeros(scans, 6, 2, dtype=torch.int64),
         "labels": torch.zeros(scans, 18, dtype=torch.long),
         "report": [{"findings": "a nodule"}] * scans,
         "snippets": [[{"text": "a nodule", "z_mm": 3.0}] * 2] * scans,

@@ -1,3 +1,3 @@
-"""CT Findings: zero-shot findings in chest CT, as a MONAI Bundle. For research only, never for diagnosis."""
+"""CT Findings: findings in chest CT by text prompts, as a MONAI Bundle. For research only, never for diagnosis."""
 
 __version__ = "0.1.0"

@@ -49,6 +49,8 @@ class Targets(TypedDict, total=False):
     labels: PerScan  # integer [B, C]: 1 present, 0 absent, -1 unknown. Read by disease_prompts, grounding, MacroAuc
     anatomy_known: PerScan  # bool [B, K]: anatomies that the mask covers. Read by anatomy_head
     caption_id: PerScan  # integer [B, K]: equal for captions of equal text. Read by local_anatomy, cross_anatomy
+    # integer [B, K, M]: identities of the sentences of a caption, 0 where fewer. Read by cross_anatomy, text_separation
+    caption_sentences: PerScan
     caption_normal: PerScan  # bool [B, K]: the caption reports nothing abnormal. Read by local_anatomy, cross_anatomy
     report_id: PerScan  # integer [B]: equal for reports of equal text; from data.prepare_report_batch. Read by siglip
 

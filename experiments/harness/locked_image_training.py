@@ -166,7 +166,7 @@ class LockedBatches:
                 ],
                 **{
                     key: torch.stack([study[key] for study in studies])
-                    for key in ("labels", "caption_id", "caption_normal")
+                    for key in ("labels", "caption_id", "caption_sentences", "caption_normal")
                 },
             }
 
@@ -288,7 +288,7 @@ def _prepare(
         "captions": batch["captions"] if used & ON_CAPTIONS else None,
         "prompts": bool(used & ON_PROMPTS),
     }
-    targets = {key: batch[key] for key in ("labels", "caption_id", "caption_normal")}
+    targets = {key: batch[key] for key in ("labels", "caption_id", "caption_sentences", "caption_normal")}
     if "siglip" in used:
         inputs["reports"] = batch["reports"]
         targets["report_id"] = torch.tensor([text_id(text) for text in batch["reports"]])

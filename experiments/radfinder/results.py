@@ -13,12 +13,8 @@ from experiments.harness.page import VARIANTS_FIGURE, locked_tower_sentence
 from experiments.harness.variants_plot import plot_variants
 
 LOCALIZATIONS = {"localization": "in their own words", "localization_reworded": "reworded"}
-RATIO_AIMS = {"localization": 0.54, "localization_reworded": 0.7}
-"""Largest mean error over that of the middle slice; the first is the paper's (https://arxiv.org/abs/2603.02026), the
-second ours.
-"""
 PAIRS = (("siglip_prompts", "siglip"), ("radfinder", "siglip_prompts"))
-"""What disease prompts add, and what localization costs."""
+"""What disease prompts add, and what localization changes."""
 
 
 def radfinder_summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -97,28 +93,15 @@ def expectations(summary: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
     placed = variants.get("radfinder", {})
     for name, words in LOCALIZATIONS.items():
         if name in placed:
-            entry, aim = placed[name]["mae_of_middle"], RATIO_AIMS[name]
-            text = f"radfinder, snippets {words}: error at most {aim} times that of the middle slice"
-            found.append((text, max(entry["seeds"]) <= aim, _listed(entry["seeds"], "{:.2f}", entry["intervals"])))
-    for name, text, holds in (
-        ("siglip_prompts - siglip", "disease prompts raise the macro AUC over SigLIP alone", lambda low, high: low > 0),
-        (
-            "radfinder - siglip_prompts",
-            "localization leaves the macro AUC within the interval",
-            lambda low, high: low <= 0 <= high,
-        ),
-    ):
-        if name in differences:
-            gaps = differences[name]
-            measured = _listed([gap["macro_auc"] for gap in gaps], "{:+.3f}", [gap["interval"] for gap in gaps])
-            found.append((text, all(holds(*gap["interval"]) for gap in gaps), measured))
-    if "radfinder" in variants and "siglip_prompts" in variants:
-        with_it, without = (variants[name]["recall_at_10"] for name in ("radfinder", "siglip_prompts"))
-        inside = [
-            low <= value <= high for value, (low, high) in zip(with_it["seeds"], without["intervals"], strict=True)
-        ]
-        numbers = f"{_listed(with_it['seeds'], '{:.3f}')} against {_listed(without['seeds'], '{:.3f}')}"
-        found.append(("localization leaves R@10 within the interval", all(inside), numbers))
+            entry = placed[name]["mae_of_middle"]
+            text = f"radfinder, snippets {words}: error below that of the middle slice"
+            below = all(high < 1 for _, high in entry["intervals"])
+            found.append((text, below, _listed(entry["seeds"], "{:.2f}", entry["intervals"])))
+    if "siglip_prompts - siglip" in differences:
+        gaps = differences["siglip_prompts - siglip"]
+        measured = _listed([gap["macro_auc"] for gap in gaps], "{:+.3f}", [gap["interval"] for gap in gaps])
+        text = "disease prompts raise the macro AUC over SigLIP alone"
+        found.append((text, all(gap["interval"][0] > 0 for gap in gaps), measured))
     for name in ("radfinder", "ca_gcl", "unified"):
         if name in variants:
             entry, chance = variants[name]["recall_at_10"], variants[name]["recall_at_10_chance"]

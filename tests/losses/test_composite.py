@@ -153,6 +153,7 @@ def test_all_losses_of_the_package_find_their_inputs_in_a_training_step(make_bat
         "anatomy_known": torch.ones(6, 3, dtype=torch.bool),
         "caption_id": batch["caption_id"],
         "caption_normal": batch["caption_normal"],
+        "caption_sentences": batch["caption_id"][..., None],
         "labels": torch.ones(6, 18, dtype=torch.int64),
     }
     losses = {

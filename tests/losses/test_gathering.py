@@ -57,6 +57,7 @@ def study_batch() -> dict[str, Tensor]:
         "caption_valid": torch.rand(shape, generator=generator) < 0.8,
         "caption_id": torch.randint(2**62, 2**62 + 9, shape, generator=generator),
         "caption_normal": torch.rand(shape, generator=generator) < 0.4,
+        "caption_sentences": torch.randint(0, 9, (*shape, 2), generator=generator),
     }
 
 

@@ -85,6 +85,7 @@ def studies() -> dict[str, Any]:
         "labels": torch.ones(SCANS, 18, dtype=torch.int64),
         "caption_id": torch.arange(SCANS * ANATOMIES).reshape(SCANS, ANATOMIES) // 3,
         "caption_normal": torch.rand(SCANS, ANATOMIES, generator=generator) < 0.3,
+        "caption_sentences": torch.randint(0, 9, (SCANS, ANATOMIES, 2), generator=generator),
         "report_id": torch.arange(SCANS) // 2,
     }
 
@@ -93,7 +94,7 @@ def prepare(batch: dict[str, Any], *_: Any, **__: Any) -> tuple[Tensor, dict[str
     inputs = {name: batch[name] for name in ("report", "has_report", "bins", "snippets")}
     return (
         batch["image"],
-        {name: batch[name] for name in ("labels", "caption_id", "caption_normal", "report_id")},
+        {name: batch[name] for name in ("labels", "caption_id", "caption_sentences", "caption_normal", "report_id")},
         (),
         inputs,
     )

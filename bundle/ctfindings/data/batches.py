@@ -31,10 +31,9 @@ def prepare_batch(
         inputs["finding_masks"] = move(batch["finding_masks"])
     if "captions" in batch:
         inputs["captions"] = batch["captions"]
-    if "caption_id" in batch:
-        targets["caption_id"] = move(batch["caption_id"])
-    if "caption_normal" in batch:
-        targets["caption_normal"] = move(batch["caption_normal"])
+    for name in ("caption_id", "caption_sentences", "caption_normal"):
+        if name in batch:
+            targets[name] = move(batch[name])  # type: ignore[literal-required]
     if "snippets" in batch and isinstance(batch.get("image_affine"), Tensor):
         inputs["snippets"] = [
             [snippet for snippet in given or () if snippet.get("z_mm") is not None] for given in batch["snippets"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from bundle.ctfindings.scan.storage import stored_from
 
 MASK_KEYS = ("anatomy", "finding_masks")
 SPLITS = ("training", "validation", "test")
+CAPTION_SENTENCES = 24  # of a caption that are compared with those of other captions
 PATH_KEYS = ("image", "anatomy", "finding_masks")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 def load_datalist(path: str | Path, split: str, may_be_empty: bool = True) -> list[dict[str, Any]]:
@@ -114,14 +117,22 @@ def _is_snippet(snippet: Any) -> bool:
 
 
 def _caption_targets(captions: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Caption texts by anatomy; ``caption_id`` and ``caption_normal``, both (K,), for the losses."""
+    """Caption texts by anatomy; ``caption_id``, ``caption_normal`` and ``caption_sentences`` for the losses."""
     given = {name: captions.get(name) or {} for name in ANATOMY_NAMES}
     texts = {name: str(caption["text"]) for name, caption in given.items() if caption.get("text")}
     return {
         "captions": texts,
         "caption_id": torch.tensor([text_id(texts[name]) if name in texts else 0 for name in ANATOMY_NAMES]),
+        "caption_sentences": torch.tensor([_sentence_ids(texts.get(name, "")) for name in ANATOMY_NAMES]),
         "caption_normal": torch.tensor([bool(caption.get("normal", False)) for caption in given.values()]),
     }
+
+
+def _sentence_ids(text: str) -> list[int]:
+    """Identities of the first sentences of a text, 0 where it has fewer; the same for any case and final stop."""
+    sentences = _SENTENCE_END.split(text.strip().lower()) if text.strip() else []
+    ids = [text_id(sentence.rstrip(".!?")) for sentence in sentences[:CAPTION_SENTENCES]]
+    return ids + [0] * (CAPTION_SENTENCES - len(ids))
 
 
 def report_text(report: Mapping[str, Any] | None) -> str:

@@ -1,4 +1,4 @@
-"""Section of an evaluation: classification of the findings from calibrated zero-shot scores."""
+"""Section of an evaluation: classification of the findings from calibrated prompt scores."""
 
 from __future__ import annotations
 

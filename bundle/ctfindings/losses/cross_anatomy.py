@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
-from bundle.ctfindings.losses.gathering import PAIR_INPUTS, gather_pairs
+from bundle.ctfindings.losses.gathering import PAIR_INPUTS, gather_pairs, gather_rows
+from bundle.ctfindings.losses.negatives import anatomies_left, other_anatomies
 from bundle.ctfindings.losses.soft_targets import row_normalise, semantic_matrix
 
 
@@ -16,11 +19,17 @@ class CrossAnatomyLoss(_Loss):
 
     CA-GCL, https://arxiv.org/abs/2605.13544; our reading of its abstract, since its equations were not available. All
     valid (scan, anatomy) pairs form one list. Positives are pairs of one anatomy that are the same, both normal, or of
-    equal text. Two anatomies with the same words stay negatives of each other: while their text vectors are equal, such
-    a pair moves image rows along that vector only. `AnatomyPrototypeLoss` is the alternative for small batches.
+    equal text. `AnatomyPrototypeLoss` is the alternative for small batches.
 
     Each positive pair is contrasted with pairs of other anatomies only, so that the loss does not compete with
-    `LocalAnatomyLoss`.
+    `LocalAnatomyLoss`, and not with captions that share a sentence with its own. The caption of the thorax consists of
+    the sentences of the others, so it does not take part.
+
+    Args:
+        excluded: Names of the anatomies that do not take part.
+
+    Raises:
+        ValueError: A name is not in the anatomy table.
 
     Example:
         >>> import torch
@@ -32,19 +41,27 @@ class CrossAnatomyLoss(_Loss):
         0.3133
     """
 
-    inputs: tuple[str, ...] = (*PAIR_INPUTS, "temperature_global")
+    inputs: tuple[str, ...] = (*PAIR_INPUTS, "caption_sentences", "temperature_global")
     gathers = True
 
-    def forward(self, temperature_global: Tensor, **rows: Tensor) -> Tensor:
-        """The mean over pairs and both directions; zero, without gradient, if fewer than two anatomies have a pair.
+    def __init__(self, excluded: Sequence[str] = ("thorax",)) -> None:
+        super().__init__()
+        self.excluded = tuple(excluded)
+
+    def forward(self, temperature_global: Tensor, caption_sentences: Tensor | None = None, **rows: Tensor) -> Tensor:
+        """The mean over pairs with a negative and both directions; zero, without gradient, if there is no negative.
 
         Args:
             temperature_global: Divides the cosine similarities, a positive scalar.
+            caption_sentences: Identities of the sentences of each caption, (B, K, M) integer, 0 where it has fewer;
+                without it, captions of two anatomies are always negatives.
             rows: Pairs of this rank, the arguments of `gather_pairs`.
         """
         pairs = gather_pairs(**rows)
-        valid, organ = pairs.valid, pairs.valid.nonzero()[:, 1]
-        other = organ[:, None] != organ
+        sentences = None if caption_sentences is None else gather_rows(caption_sentences)[0]
+        valid = anatomies_left(pairs.valid, self.excluded)
+        organ = valid.nonzero()[:, 1]
+        other = other_anatomies(organ, None if sentences is None else sentences[valid])
         if not other.any():
             return pairs.anatomy.new_zeros(())
         similarity = pairs.anatomy[valid] @ pairs.caption[valid].T / temperature_global
@@ -59,7 +76,9 @@ def _against_others(similarity: Tensor, weights: Tensor, other: Tensor) -> Tenso
     Args:
         similarity: S, (A, A).
         weights: Row-normalised positives, (A, A).
-        other: Pairs of different anatomies, (A, A) bool, at least one in each row.
+        other: Negatives, (A, A) bool; rows without one are left out.
     """
-    negatives = similarity.masked_fill(~other, -torch.inf).logsumexp(dim=1, keepdim=True)
+    rows = other.any(dim=1)
+    similarity, weights = similarity[rows], weights[rows]
+    negatives = similarity.masked_fill(~other[rows], -torch.inf).logsumexp(dim=1, keepdim=True)
     return (weights * F.softplus(negatives - similarity)).sum(dim=1).mean()

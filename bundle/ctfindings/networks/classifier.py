@@ -1,4 +1,4 @@
-"""The exported zero-shot classifier: an image encoder with a frozen, calibrated prompt bank."""
+"""The exported classifier: an image encoder with a frozen, calibrated prompt bank."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bundle.ctfindings.networks.text.prompts import mean_over_templates
 
 
 class FindingScores(NamedTuple):
-    """Zero-shot answers of a batch of scans."""
+    """Answers for a batch of scans."""
 
     logits: Tensor  # [B, C]: logit of the mean over the templates, before calibration
     probabilities: Tensor  # [B, C]: calibrated

@@ -46,7 +46,7 @@ class CTFindingsApp(MONAILabelApp):
             studies=studies,
             conf=dict(conf),
             name="CT Findings",
-            description="Zero-shot findings in chest CT. Research only; not a medical device, not for diagnosis.",
+            description="Findings in chest CT by text prompts. Research only; not a medical device, not for diagnosis.",
             version=__version__,
         )
 

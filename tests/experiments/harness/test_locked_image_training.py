@@ -41,6 +41,7 @@ def studies() -> list[dict[str, Any]]:
             "patient": f"p{index}",
             "captions": {"heart": captions[index % 2]},
             "caption_id": torch.tensor([0, index % 2 + 1, 0, 0, 0, 0]),
+            "caption_sentences": torch.zeros(6, 1, dtype=torch.int64),
             "caption_normal": torch.tensor([False, index % 2 == 1, False, False, False, False]),
             "labels": torch.full((18,), 1 - index % 2),
             "report": {"findings": captions[index % 2], "impression": ""},
