@@ -1,13 +1,14 @@
 """Published zero-shot protocols: which prompt scores, over which findings, at which threshold.
 
-Two protocols never share a table: RadFinder reports balanced accuracy at thresholds from other scans; CT-CLIP and fVLM
-report plain accuracy at thresholds from the scored scans. Shapes: S scans, T templates, C findings, K anatomies.
+Two protocols never share a table: RadFinder reports balanced accuracy, CT-CLIP and fVLM plain accuracy. All three
+choose their thresholds on the scored scans, which is optimistic; the protocols whose names end in ``-calibrated`` are
+ours and choose them on the calibration scans. Shapes: S scans, T templates, C findings, K anatomies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,8 +18,14 @@ from bundle.ctfindings.findings import FINDING_ANATOMY, FINDING_NAMES, LABEL_SET
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.classification import FloatArray, decision_scores, macro_average
 from bundle.ctfindings.metrics.json_numbers import cell, interval_numbers, number
-from bundle.ctfindings.metrics.thresholds import check_disjoint, choose_thresholds
+from bundle.ctfindings.metrics.thresholds import ThresholdRule, check_disjoint, choose_thresholds
 
+_RULE_WORDS = {
+    "youden": "Youden",
+    "youden_or_none": "Youden",
+    "corner": "corner distance",
+    "corner_smallest": "corner distance",
+}
 OPTIMISTIC = (
     "thresholds were chosen on the scored scans: accuracy, F1, precision, sensitivity and specificity are optimistic"
 )
@@ -32,8 +39,8 @@ class Protocol:
     source: str  # The paper
     template: str | None  # Id of the prompt pair that scores; None for the mean over the templates
     label_set: str  # Key of ``LABEL_SETS``: the findings in the means
-    # "calibration" for Youden's index on the calibration scans; "scored" for CT-CLIP's corner rule on the scored scans
-    thresholds: Literal["calibration", "scored"]
+    thresholds_on: Literal["calibration", "scored"]
+    threshold_rule: ThresholdRule
     accuracy: Literal["balanced", "plain"]
     # The score is 0 if the anatomy of a finding is outside the field of view; otherwise the thorax row scores it
     missing_is_zero: bool = False
@@ -41,25 +48,50 @@ class Protocol:
     larger_of: tuple[tuple[str, str], ...] = ()
 
 
+_RADFINDER = Protocol(
+    name="radfinder",
+    source="https://arxiv.org/abs/2603.02026",
+    template=None,
+    label_set="ctrate18",
+    thresholds_on="scored",
+    threshold_rule="youden_or_none",
+    accuracy="balanced",
+)
+# On Rad-ChestCT, whose labels have one calcification, of the aorta or the coronary arteries.
+_RADCHEST = replace(
+    _RADFINDER,
+    name="radchest",
+    label_set="radchest16",
+    larger_of=(("Arterial wall calcification", "Coronary artery wall calcification"),),
+)
+_FVLM = Protocol(
+    name="fvlm",
+    source="https://arxiv.org/abs/2501.14548",
+    template="T5",
+    label_set="ctrate16_fvlm",
+    thresholds_on="scored",
+    threshold_rule="corner",
+    accuracy="plain",
+    missing_is_zero=True,
+)
+_CT_CLIP = Protocol(
+    name="ct-clip",
+    source="https://arxiv.org/abs/2403.17834",
+    template="T7",
+    label_set="ctrate18",
+    thresholds_on="scored",
+    threshold_rule="corner_smallest",
+    accuracy="plain",
+)
+
+
+def _calibrated(protocol: Protocol) -> Protocol:
+    return replace(protocol, name=f"{protocol.name}-calibrated", thresholds_on="calibration", threshold_rule="youden")
+
+
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
-    for protocol in (
-        Protocol("radfinder", "https://arxiv.org/abs/2603.02026", None, "ctrate18", "calibration", "balanced"),
-        Protocol(
-            "fvlm", "https://arxiv.org/abs/2501.14548", "T5", "ctrate16_fvlm", "scored", "plain", missing_is_zero=True
-        ),
-        Protocol("ct-clip", "https://arxiv.org/abs/2403.17834", "T7", "ctrate18", "scored", "plain"),
-        # RadFinder's on Rad-ChestCT, whose labels have one calcification, of the aorta or the coronary arteries.
-        Protocol(
-            "radchest",
-            "https://arxiv.org/abs/2603.02026",
-            None,
-            "radchest16",
-            "calibration",
-            "balanced",
-            larger_of=(("Arterial wall calcification", "Coronary artery wall calcification"),),
-        ),
-    )
+    for protocol in (_RADFINDER, _calibrated(_RADFINDER), _FVLM, _CT_CLIP, _RADCHEST, _calibrated(_RADCHEST))
 }
 
 
@@ -111,15 +143,15 @@ def protocol_record(
     left_out = [finding for finding in LABEL_SETS[protocol.label_set] if finding in not_scored]
     columns = [FINDING_NAMES.index(finding) for finding in names]
     probabilities, missing = _probabilities(protocol, scored, templates, columns)
-    labels, on_scored = scored.labels[:, columns], protocol.thresholds == "scored"
+    labels, on_scored = scored.labels[:, columns], protocol.thresholds_on == "scored"
     if on_scored:
-        thresholds = choose_thresholds(probabilities, labels, "corner", names)
+        thresholds = choose_thresholds(probabilities, labels, protocol.threshold_rule, names)
     elif calibration is None:
         raise ValueError(f"protocol {name!r} chooses thresholds on calibration scans; give a calibration split")
     else:
         check_disjoint(calibration.ids, scored.ids)
         chosen_on = _probabilities(protocol, calibration, templates, columns)[0]
-        thresholds = choose_thresholds(chosen_on, calibration.labels[:, columns], "youden", names)
+        thresholds = choose_thresholds(chosen_on, calibration.labels[:, columns], protocol.threshold_rule, names)
     auc = bootstrap.auc(probabilities, labels)
     by_decision = decision_scores(probabilities, labels, thresholds)
     accuracy = "balanced_accuracy" if protocol.accuracy == "balanced" else "accuracy"
@@ -144,7 +176,7 @@ def protocol_record(
         "prompts": "mean over the templates" if template is None else f"template {template}",
         "label_set": protocol.label_set,
         "findings_in_mean": names,
-        "thresholds": "corner distance on the scored scans" if on_scored else "Youden on the calibration scans",
+        "thresholds": f"{_RULE_WORDS[protocol.threshold_rule]} on the {protocol.thresholds_on} scans",
         "optimistic": on_scored,
         "notes": notes,
         "macro": {

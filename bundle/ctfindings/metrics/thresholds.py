@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from bundle.ctfindings.metrics.classification import FloatArray, IntArray, check
 
 FALLBACK_THRESHOLD = 0.5
 
-ThresholdRule = Literal["youden", "f1", "corner"]
+ThresholdRule = Literal["youden", "f1", "corner", "corner_smallest", "youden_or_none"]
 
 
 def check_disjoint(calibration_ids: Iterable[str], scored_ids: Iterable[str]) -> None:
@@ -35,7 +36,9 @@ def choose_thresholds(
     """The threshold of each finding, [C]; 0.5 with a warning if one class is missing.
 
     The rule is "youden" for the largest Youden index TPR - FPR; "f1" for the largest F1, which calls a rare finding
-    present in fewer scans; or "corner" for CT-CLIP's, to compare with published tables. The scores are [S, C].
+    present in fewer scans. Three rules are only for comparison with published tables: "corner" (fVLM),
+    "corner_smallest" (CT-CLIP, which takes the smallest of equal thresholds) and "youden_or_none" (RadFinder, which
+    calls no scan positive if a finding is scored worse than chance). The scores are [S, C].
 
     Raises:
         ValueError: the rule is unknown.
@@ -69,6 +72,13 @@ def _youden(score: FloatArray, label: IntArray) -> float:
     return float(candidates[1:][np.argmax(youden)])
 
 
+def _youden_or_none(score: FloatArray, label: IntArray) -> float:
+    """Youden's index over the whole ROC curve, with its first point, at which no scan is positive."""
+    false_positive_rate, true_positive_rate, candidates = roc_curve(label, score, drop_intermediate=False)
+    best = int(np.argmax(np.round(true_positive_rate - false_positive_rate, 12)))
+    return float(candidates[best]) if best else float(np.nextafter(score.max(), np.inf))
+
+
 def _f1(score: FloatArray, label: IntArray) -> float:
     """Among the scores that occur; the largest threshold of a tie."""
     precision, recall, candidates = precision_recall_curve(label, score)
@@ -76,18 +86,25 @@ def _f1(score: FloatArray, label: IntArray) -> float:
     return float(candidates[np.flatnonzero(f1 == f1.max())[-1]])
 
 
-def _corner(score: FloatArray, label: IntArray) -> float:
-    """The value of CT-CLIP's grid of 100 on [0, 1] whose ROC point lies nearest to the top left corner.
+def _corner(score: FloatArray, label: IntArray, tie: int = -1) -> float:
+    """The value of the grid of 100 on [0, 1] whose ROC point lies nearest to the top left corner.
 
-    CT-CLIP decides by ``probability > threshold`` and the largest of equal thresholds wins. The next float above the
-    grid value decides the same by ``>=``. The grid is too coarse for probabilities that crowd around 0.5.
+    The published code decides by ``probability > threshold``. The next float above the grid value decides the same by
+    ``>=``. The grid is too coarse for probabilities that crowd around 0.5. ``tie`` is the index of the threshold that
+    wins among equal ones: the largest for fVLM, the smallest for CT-CLIP.
     """
     grid = np.linspace(0, 1, 100)
     present = score[None, :] > grid[:, None]
     true_positive_rate = present[:, label == 1].mean(axis=1)
     false_positive_rate = present[:, label == 0].mean(axis=1)
     distance = np.round(np.hypot(1 - true_positive_rate, false_positive_rate), 12)
-    return float(np.nextafter(grid[np.flatnonzero(distance == distance.min())[-1]], np.inf))
+    return float(np.nextafter(grid[np.flatnonzero(distance == distance.min())[tie]], np.inf))
 
 
-_RULES: dict[str, Callable[[FloatArray, IntArray], float]] = {"youden": _youden, "f1": _f1, "corner": _corner}
+_RULES: dict[str, Callable[[FloatArray, IntArray], float]] = {
+    "youden": _youden,
+    "f1": _f1,
+    "corner": _corner,
+    "corner_smallest": partial(_corner, tie=0),
+    "youden_or_none": _youden_or_none,
+}
