@@ -116,9 +116,9 @@ def test_fvlm_by_a_protocol_of_18_findings_is_scored_on_its_own_16(datalist: Pat
     assert any("does not score Medical material, Lymphadenopathy" in note for note in record["notes"])
 
 
-def test_radfinder_chooses_thresholds_on_other_scans(datalist: Path, tmp_path: Path) -> None:
+def test_the_calibrated_protocol_chooses_thresholds_on_other_scans(datalist: Path, tmp_path: Path) -> None:
     steps = radfinder_pipeline(spacing=(4, 4, 4), window=(8, 8, 8))
-    record = evaluate(radfinder_like(), steps, datalist, "radfinder", tmp_path)
+    record = evaluate(radfinder_like(), steps, datalist, "radfinder-calibrated", tmp_path)
     found = record["protocol"]
     assert len(found["findings_in_mean"]) == 18 and "balanced_accuracy" in found["macro"] and not found["optimistic"]
     assert record["settings"]["calibration_split"] == "validation"

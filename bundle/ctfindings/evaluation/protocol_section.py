@@ -17,7 +17,7 @@ class PublishedProtocol:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.needs_calibration = check_protocol(name).thresholds == "calibration"
+        self.needs_calibration = check_protocol(name).thresholds_on == "calibration"
 
     def __call__(self, run: EvaluationRun) -> str:
         """Scores the split by the protocol."""
