@@ -36,6 +36,11 @@ def test_the_datalist_has_three_splits_of_different_patients_whose_files_exist(d
             bits = np.asarray(nib.load(datalist.parent / record["finding_masks"]).dataobj)
         seen = [int(bool((bits >> i & 1).any())) for i in range(len(FINDING_NAMES))]
         assert seen == record["labels"]
+        assert set(record["lesions"]) == {
+            name for name, label in zip(FINDING_NAMES, record["labels"], strict=True) if label
+        }
+        for lesion in record["lesions"].values():
+            assert 0 <= lesion["severity"] <= 1 and lesion["lesion_mm"] > 0
         assert record["report"]["findings"]
 
 

@@ -18,6 +18,7 @@ class Site:
         size_mm: largest diameter in mm, None when diffuse.
         count: occurrences that the site stands for.
         center_mm: centre of the rendered mask in world RAS mm.
+        volume_ml: volume of the rendered mask in ml.
     """
 
     finding: str
@@ -28,6 +29,7 @@ class Site:
     size_mm: float | None = None
     count: int = 1
     center_mm: tuple[float, float, float] | None = None
+    volume_ml: float = 0.0
 
 
 @dataclass

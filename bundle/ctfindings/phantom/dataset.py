@@ -21,25 +21,29 @@ from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.journal import resume
 from bundle.ctfindings.findings import FINDING_NAMES, finding_index
 from bundle.ctfindings.phantom.case import Case
+from bundle.ctfindings.phantom.image.acquisition import acquire
 from bundle.ctfindings.phantom.image.draw_findings import draw_findings
 from bundle.ctfindings.phantom.image.healthy_chest import draw_chest
+from bundle.ctfindings.phantom.image.outside_body import draw_surroundings
 from bundle.ctfindings.phantom.patient import sample_patient
 from bundle.ctfindings.phantom.prevalence import sample_labels
 from bundle.ctfindings.phantom.report.write_report import write_report
 from bundle.ctfindings.phantom.write_dicom import write_series
 
 # Raised whenever the same seed gives other images, so that an old folder is not taken for a new one.
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 RECORDS = "records.jsonl"
 VOLUME_FOLDERS = ("images", "anatomy", "finding_masks")
 
 
 def make_case(
-    seed: int, index: int, labels: Sequence[int] | None = None
+    seed: int, index: int, labels: Sequence[int] | None = None, severity: float | None = None
 ) -> tuple[Case, NDArray[np.int16], NDArray[np.uint8], NDArray[np.int32], NDArray[np.float64]]:
     """Renders one scan of a data set; the same seed, index and labels give the same scan.
 
     ``labels`` (18, in the order of ``FINDINGS``) are exactly what is rendered; drawn at CT-RATE's rates when None.
+    Scans of the same seed and index with other labels are of the same patient with the same noise. ``severity``, 0 to
+    1, is that of all findings but the size of the heart; drawn when None.
 
     Returns:
         The record, the image in HU (X, Y, Z), the anatomy mask (X, Y, Z), the finding bits (X, Y, Z; bit i is finding
@@ -56,15 +60,11 @@ def make_case(
             raise ValueError(f"labels: {len(FINDING_NAMES)} values of 0 or 1 are expected, got {list(labels)}")
     patient = sample_patient(rng, latent_age, bool(drawn[finding_index("Cardiomegaly")]))
     chest = draw_chest(rng, patient)
-    sites = draw_findings(rng, chest, drawn)
+    sites = draw_findings(rng, chest, drawn, severity)
     canvas = chest.canvas
-    grain = rng.standard_normal(canvas.shape, np.float32)
-    share = float(rng.uniform(0.2, 0.7))
-    # Neighbours share part of their noise, as after a reconstruction kernel.
-    grain[:-1] += share * grain[1:]
-    grain[:, :-1] += share * grain[:, 1:]
-    grain *= np.float32(patient.noise_hu / (1 + share**2))
-    canvas.hu += grain
+    scanner = np.random.default_rng([seed, index, 2])
+    draw_surroundings(scanner, canvas, patient)
+    acquire(scanner, canvas, patient)
     np.clip(canvas.hu, -1024, 3071, out=canvas.hu)
     image = np.rint(canvas.hu, out=canvas.hu).astype(np.int16)
     case = Case(
@@ -78,7 +78,7 @@ def make_case(
         spacing=tuple(float(step) for step in canvas.spacing),  # type: ignore[arg-type]
         image_count=canvas.shape[2],
         z_bottom_mm=float(canvas.affine[2, 3]),
-        series=int(rng.integers(2, 6)),
+        series=int(scanner.integers(2, 6)),
     )
     return case, image, canvas.anatomy, canvas.bits, canvas.affine
 
@@ -134,9 +134,23 @@ def _write_case(task: tuple[Path, int, int, bool]) -> dict[str, Any]:
         "report": {"findings": report.findings, "impression": report.impression},
         "captions": {region: asdict(caption) for region, caption in report.captions.items()},
         "labels": list(case.labels),
-        "sites": [{**asdict(site), "severity": round(site.severity, 3)} for site in case.sites],
+        "sites": [
+            {**asdict(site), "severity": round(site.severity, 3), "volume_ml": round(site.volume_ml, 3)}
+            for site in case.sites
+        ],
+        "lesions": _lesions(case),
         "snippets": [asdict(snippet) for snippet in report.snippets],
     }
+
+
+def _lesions(case: Case) -> dict[str, dict[str, float]]:
+    """By finding: the severity of its gravest site, and the diameter of a ball of the volume of its largest one."""
+    found: dict[str, dict[str, float]] = {}
+    for site in case.sites:
+        entry = found.setdefault(site.finding, {"severity": 0.0, "lesion_mm": 0.0})
+        entry["severity"] = max(entry["severity"], round(site.severity, 3))
+        entry["lesion_mm"] = max(entry["lesion_mm"], round(float(np.cbrt(6000 * site.volume_ml / np.pi)), 1))
+    return found
 
 
 def render_all(

@@ -7,8 +7,9 @@ import pytest
 
 from bundle.ctfindings.findings import FINDING_NAMES, finding_index
 from bundle.ctfindings.phantom.dataset import make_case
+from bundle.ctfindings.phantom.patient import ENLARGED, sample_patient
 
-# Mean HU in the mask where the finding is dense, fluid, or darker than lung: from the literature on CT values.
+# Median HU in the mask where the finding is dense, fluid, or darker than lung: from the literature on CT values.
 DENSITY = {
     "Medical material": (400, 3071),
     "Arterial wall calcification": (150, 1100),
@@ -35,7 +36,7 @@ def test_a_normal_scan_has_no_finding(healthy: tuple) -> None:
 @pytest.mark.parametrize("name", FINDING_NAMES)
 def test_a_finding_is_drawn_in_its_mask_and_has_a_true_site(name: str, healthy: tuple) -> None:
     finding = finding_index(name)
-    case, image, _, bits, affine = make_case(2, 4, [int(i == finding) for i in range(18)])
+    case, image, _, bits, affine = make_case(2, 4, [int(i == finding) for i in range(18)], severity=0.5)
     mask = bits == 1 << finding
     assert mask.any() and (mask == (bits != 0)).all()
     assert [site.finding for site in case.sites] == [name] * len(case.sites) and case.sites
@@ -46,21 +47,29 @@ def test_a_finding_is_drawn_in_its_mask_and_has_a_true_site(name: str, healthy: 
         assert case.z_of_image(case.image_of_z(site.center_mm[2])) == pytest.approx(site.center_mm[2], abs=0.1)
     if name in DENSITY:
         low, high = DENSITY[name]
-        assert low < image[mask].mean() < high
+        assert low < np.median(image[mask]) < high
     if name != "Cardiomegaly":
         assert np.abs(image[mask].astype(float) - healthy[1][mask]).mean() > 25
 
 
-def test_the_enlarged_heart_is_larger_than_any_normal_one() -> None:
+def heart_ratio(anatomy: np.ndarray) -> float:
+    """Width of the heart by the width of the lungs."""
+    return float(
+        np.ptp(np.flatnonzero((anatomy == 2).any((1, 2)))) / np.ptp(np.flatnonzero((anatomy == 1).any((1, 2))))
+    )
+
+
+def test_the_enlarged_heart_is_larger_and_enlargement_begins_where_normal_size_ends() -> None:
     finding = finding_index("Cardiomegaly")
-    widths: dict[int, list[float]] = {0: [], 1: []}
     for index in range(3):
-        for label in (0, 1):
-            _, _, anatomy, _, _ = make_case(5, index, [label * int(i == finding) for i in range(18)])
-            inside = np.flatnonzero((anatomy == 2).any((1, 2)))
-            body = np.flatnonzero((anatomy == 1).any((1, 2)))
-            widths[label].append(float(np.ptp(inside) / np.ptp(body)))
-    assert min(widths[1]) > max(widths[0])
+        ratios = [
+            heart_ratio(make_case(5, index, [label * int(i == finding) for i in range(18)])[2]) for label in (0, 1)
+        ]
+        assert ratios[0] < ratios[1]
+    rng = np.random.default_rng(0)
+    sizes = {label: [sample_patient(rng, 0, label).heart_ratio for _ in range(300)] for label in (False, True)}
+    assert max(sizes[False]) < ENLARGED <= min(sizes[True])
+    assert min(sizes[True]) - max(sizes[False]) < 0.01
 
 
 def test_pleural_fluid_belongs_to_the_lung_and_lies_at_the_back() -> None:

@@ -20,13 +20,14 @@ class Canvas:
     """Voxels in HU with an anatomy mask and finding bits, and the coordinates to draw them in.
 
     Body coordinates are in mm: x to the patient's right, y to the front, z upwards (RAS), with the origin in the middle
-    of the chest at the height of the diaphragm. The body is turned about z and shifted in the field of view.
+    of the chest at the height of the diaphragm. The body is turned about z and shifted in the field of view, and y
+    follows the curve of the spine.
 
     Attributes:
         hu: attenuation, float32 (X, Y, Z).
         anatomy: mask ids, uint8 (X, Y, Z).
         bits: bit i is set where finding i was drawn, int32 (X, Y, Z).
-        x: body x of each voxel column, (X, Y, 1); ``y`` likewise; ``z`` is (1, 1, Z).
+        x: body x of each voxel column, (X, Y, 1); ``y`` is (X, Y, Z) and ``z`` (1, 1, Z).
         affine: voxel index to world RAS mm, (4, 4).
     """
 
@@ -44,26 +45,34 @@ class Canvas:
         gx = self.corner[0] + np.arange(self.shape[0]) * self.spacing[0] - self.offset[0]
         gy = self.corner[1] + np.arange(self.shape[1]) * self.spacing[1] - self.offset[1]
         self.x = (self.turn[0, 0] * gx[:, None] + self.turn[1, 0] * gy[None, :]).astype(np.float32)[:, :, None]
-        self.y = (self.turn[0, 1] * gx[:, None] + self.turn[1, 1] * gy[None, :]).astype(np.float32)[:, :, None]
         self.z = (self.corner[2] + np.arange(self.shape[2]) * self.spacing[2]).astype(np.float32)[None, None, :]
+        self._kyphosis, self._middle, self._span = patient.kyphosis_mm, 60 * patient.size, 140 * patient.size
+        plane = (self.turn[0, 1] * gx[:, None] + self.turn[1, 1] * gy[None, :]).astype(np.float32)
+        self.y = plane[:, :, None] - self._bend(self.z).astype(np.float32)
         self.voxel = float(np.cbrt(np.prod(self.spacing)))
         self.hu = np.full(self.shape, -1000, np.float32)
         self.anatomy = np.zeros(self.shape, np.uint8)
         self.bits = np.zeros(self.shape, np.int32)
         self._scratch = np.zeros(int(np.prod(self.shape)), np.float32)
 
+    def _bend(self, z: NDArray) -> NDArray:
+        """How far in mm the body is bent forward at heights z in mm; least in the middle of the chest."""
+        share = (z - self._middle) / self._span
+        return self._kyphosis * np.where(share > 0, share, 0.8 * share) ** 2
+
     def index(self, points: ArrayLike) -> NDArray[np.float64]:
         """Voxel indices (N, 3), not rounded, of body points (N, 3) in mm."""
         points = np.asarray(points, np.float64).reshape(-1, 3)
         grid = np.empty_like(points)
-        grid[:, :2] = points[:, :2] @ self.turn.T + self.offset
+        straight = points[:, :2] + np.stack([np.zeros(len(points)), self._bend(points[:, 2])], 1)
+        grid[:, :2] = straight @ self.turn.T + self.offset
         grid[:, 2] = points[:, 2]
         return (grid - self.corner) / self.spacing
 
     def body(self, flat: NDArray[np.int64]) -> Floats:
         """Body coordinates (N, 3) in mm of flat voxel indices (N,)."""
         i, j, k = np.unravel_index(flat, self.shape)
-        return np.stack([self.x[i, j, 0], self.y[i, j, 0], self.z[0, 0, k]], 1)
+        return np.stack([self.x[i, j, 0], self.y[i, j, k], self.z[0, 0, k]], 1)
 
     def center(self, flat: NDArray[np.int64]) -> tuple[float, float, float] | None:
         """World RAS mm of the voxel of a region (flat indices) that is nearest to its centroid; None if it is empty."""
@@ -79,15 +88,17 @@ class Canvas:
         """Slices that hold the body-aligned box ``center`` +- ``radii`` (mm); may be empty at the border."""
         center = np.asarray(center, np.float64)
         radii = np.broadcast_to(np.asarray(radii, np.float64), 3)
-        corners = center + np.array([[sx, sy, sz] for sx in (-1, 1) for sy in (-1, 1) for sz in (-1, 1)]) * radii
-        index = self.index(corners)
-        low = np.clip(np.floor(index.min(0)).astype(int), 0, self.shape)
-        high = np.clip(np.ceil(index.max(0)).astype(int) + 1, 0, self.shape)
-        return slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])
+        low, high = center - radii, center + radii
+        # The body bends least at ``_middle``, so that its box may be reached there.
+        levels = low[2], np.clip(self._middle, low[2], high[2]), high[2]
+        index = self.index([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in levels])
+        first = np.clip(np.floor(index.min(0)).astype(int), 0, self.shape)
+        last = np.clip(np.ceil(index.max(0)).astype(int) + 1, 0, self.shape)
+        return slice(first[0], last[0]), slice(first[1], last[1]), slice(first[2], last[2])
 
     def axes(self, box: Box) -> tuple[Floats, Floats, Floats]:
         """Body x, y and z of a box in mm; the three broadcast to its shape."""
-        return self.x[box[0], box[1]], self.y[box[0], box[1]], self.z[:, :, box[2]]
+        return self.x[box[0], box[1]], self.y[box], self.z[:, :, box[2]]
 
     def ellipsoid(self, center: ArrayLike, radii: ArrayLike, margin: float = 0.0) -> tuple[Box, Floats]:
         """A box around an ellipsoid and the approximate signed distance in mm in it, positive inside.
@@ -100,6 +111,16 @@ class Canvas:
         parts = zip(self.axes(box), center, radii, strict=True)
         x, y, z = (((axis - middle) / radius) ** 2 for axis, middle, radius in parts)
         return box, (1 - np.sqrt(x + y + z)) * np.float32(np.cbrt(np.prod(radii)))
+
+    def capsule(self, start: ArrayLike, end: ArrayLike, radius: float) -> tuple[Box, Floats]:
+        """A box around a capsule between two body points in mm, and the signed distance in mm in it."""
+        start, end = np.asarray(start, np.float64), np.asarray(end, np.float64)
+        box = self.box((start + end) / 2, np.abs(end - start) / 2 + radius + self.voxel)
+        along = ((end - start) / ((end - start) ** 2).sum()).astype(np.float32)
+        x, y, z = (axis - np.float32(begin) for axis, begin in zip(self.axes(box), start, strict=True))
+        share = np.clip(along[0] * x + along[1] * y + along[2] * z, 0, 1)
+        dx, dy, dz = (end - start).astype(np.float32)
+        return box, np.float32(radius) - np.sqrt((x - share * dx) ** 2 + (y - share * dy) ** 2 + (z - share * dz) ** 2)
 
     def coverage(self, distance: Floats) -> Floats:
         """Share of a voxel inside a surface, from the signed distance in mm (positive inside)."""
@@ -198,6 +219,26 @@ class Canvas:
             flat, share = flat[keep], share[keep]
         self.paint(flat, share * np.float32(strength), hu)
         return flat, share
+
+    def splat(self, points: ArrayLike, volumes: NDArray, hu: float, inside: NDArray[np.bool_]) -> None:
+        """Paints things smaller than a voxel by their volume, shared out among the eight voxels around each.
+
+        Points (N, 3) are in body mm, volumes (N,) in mm3. Only voxels ``inside`` (X, Y, Z) are painted.
+        """
+        index = self.index(points)
+        base = np.floor(index).astype(np.int64)
+        keep = ((base >= 0) & (base < np.array(self.shape) - 1)).all(1)
+        base, rest, volumes = base[keep], (index - base)[keep], volumes[keep] / np.prod(self.spacing)
+        corner = (base[:, 0] * self.shape[1] + base[:, 1]) * self.shape[2] + base[:, 2]
+        strides = (self.shape[1] * self.shape[2], self.shape[2], 1)
+        places, weights = [], []
+        for corners in np.ndindex(2, 2, 2):
+            weights.append(volumes * np.prod(np.where(corners, rest, 1 - rest), axis=1))
+            places.append(corner + int(np.dot(corners, strides)))
+        total = np.bincount(np.concatenate(places), np.concatenate(weights), self._scratch.size)
+        flat = np.flatnonzero(total)
+        flat = flat[inside.reshape(-1)[flat]]
+        self.paint(flat, np.minimum(total[flat], 1).astype(np.float32), hu)
 
     def smooth_noise(self, rng: np.random.Generator, scale_mm: float, box: Box | None = None) -> Floats:
         """Noise of unit variance whose grains are about ``scale_mm`` wide, over a box or the whole volume."""

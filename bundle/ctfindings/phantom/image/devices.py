@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from bundle.ctfindings.phantom.image.canvas import BODY, SIDES, Box, curve
 from bundle.ctfindings.phantom.image.healthy_chest import Chest
 from bundle.ctfindings.phantom.image.lung_sampling import Drawn
+from bundle.ctfindings.phantom.image.outside_body import skin_points
 
 Regions = list[NDArray[np.int64]]
 
@@ -22,10 +23,7 @@ def _metal(chest: Chest, points: ArrayLike, radius: float, hu: float) -> NDArray
 
 def _front(chest: Chest, x: float, z: float) -> float:
     """Body y of the skin at the front of the chest, at body x and z, all in mm."""
-    canvas = chest.canvas
-    column = int(np.argmin(np.abs(canvas.z[0, 0] - z)))
-    near = (np.abs(canvas.x[:, :, 0] - x) < 4) & (canvas.anatomy[:, :, column] > 0)
-    return float(canvas.y[:, :, 0][near].max()) if near.any() else 80.0
+    return float(skin_points(chest.canvas, np.array([x]), np.array([z]))[0, 1])
 
 
 def _case_under_skin(
@@ -42,7 +40,7 @@ def _case_under_skin(
 def _streaks(rng: np.random.Generator, chest: Chest, box: Box, center: NDArray) -> None:
     """Mild star of bright and dark rays in the images that cross dense metal."""
     canvas = chest.canvas
-    dx, dy = canvas.x[:, :, 0] - center[0], canvas.y[:, :, 0] - center[1]
+    dx, dy = canvas.x[:, :, 0] - center[0], canvas.y[:, :, (box[2].start + box[2].stop) // 2] - center[1]
     away = np.sqrt(dx**2 + dy**2)
     rays = np.cos(int(rng.integers(5, 9)) * 2 * np.arctan2(dy, dx)) * np.exp(-away / 60) * rng.uniform(50, 140)
     rays *= (canvas.anatomy[:, :, (box[2].start + box[2].stop) // 2] > 0) * np.clip(away / 25 - 0.6, 0, 1)

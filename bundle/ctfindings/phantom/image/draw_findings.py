@@ -38,19 +38,31 @@ RENDERERS: dict[str, Renderer] = {
 }
 
 
-def draw_findings(rng: np.random.Generator, chest: Chest, labels: Sequence[int]) -> list[Site]:
-    """Draws every finding whose label is 1, sets its bits and returns its sites in the order of ``FINDINGS``."""
+def draw_findings(
+    rng: np.random.Generator, chest: Chest, labels: Sequence[int], severity: float | None = None
+) -> list[Site]:
+    """Draws every finding whose label is 1, sets its bits and returns its sites in the order of ``FINDINGS``.
+
+    All have the given severity, 0 to 1; each has its own when None.
+    """
     drawn: dict[str, list[Site]] = {}
     for name, renderer in RENDERERS.items():
         finding = finding_index(name)
         if labels[finding] != 1:
             continue
-        # Few findings are gross and few are hardly visible.
-        severity = float(0.12 + 0.88 * rng.beta(1.6, 1.9))
+        # Slight findings are the most frequent, and few are gross. One too slight to fill a voxel is drawn again.
+        drawn_grade = float(rng.beta(1.15, 1.75))
+        grade = drawn_grade if severity is None else severity
+        parts: list[Drawn] = []
+        while not parts:
+            parts = [each for each in renderer(rng, chest, grade) if len(each.region)]
+            grade = grade if parts else min(grade + 0.2, 1.0)
         drawn[name] = []
-        for each in renderer(rng, chest, severity):
+        for each in parts:
             chest.canvas.mark(finding, each.region)
-            shown = severity if each.severity is None else each.severity
+            shown = grade if each.severity is None else each.severity
             center = chest.canvas.center(each.region)
-            drawn[name].append(Site(name, shown, each.side, each.location, each.kind, each.size_mm, each.count, center))
+            volume = len(each.region) * chest.canvas.voxel**3 / 1000
+            site = Site(name, shown, each.side, each.location, each.kind, each.size_mm, each.count, center, volume)
+            drawn[name].append(site)
     return [site for name in FINDING_NAMES for site in drawn.get(name, [])]

@@ -22,27 +22,36 @@ from bundle.ctfindings.phantom.image.lung_sampling import (
 
 
 def draw_nodules(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:
-    """One to six round or slightly lobulated spots of 6 to 30 mm: solid, ground-glass or calcified."""
+    """One to six round or slightly lobulated spots of 4 to 30 mm: solid, ground-glass or calcified.
+
+    Some hang on a vessel beside a bronchus, and some on the pleura.
+    """
     canvas = chest.canvas
     count = 1 + int(rng.binomial(5, 0.12 + 0.3 * severity))
-    largest = 7 + 23 * severity
+    largest = 4.5 + 25.5 * severity
     for number in range(count):
-        size = float(largest if number == 0 else rng.uniform(5, max(6, 0.7 * largest)))
+        size = float(largest if number == 0 else rng.uniform(4, max(4.5, 0.7 * largest)))
         kind = str(rng.choice(["solid", "ground-glass", "calcified"], p=[0.68, 0.18, 0.14]))
         if kind == "ground-glass":
-            size = max(size, 9.0)
+            size = max(size, 7.0)
         if kind == "calcified":
             size = min(size, 14.0)
-        point = random_point(rng, chest, depth=(0.3 * size, 60))
+        place = rng.random()
+        point = random_point(rng, chest, depth=(0, 0.3 * size) if place < 0.25 else (0.3 * size, 60))
+        if place > 0.8:
+            bronchus = chest.bronchi[int(rng.integers(len(chest.bronchi)))]
+            side, end = ("right" if bronchus.points[-1, 0] > 0 else "left"), bronchus.points[-1]
+            near = chest.spots.points[chest.spots.side == side]
+            point = near[np.linalg.norm(near - end - rng.normal(0, 3, 3), axis=1).argmin()].astype(np.float64)
         box, distance = canvas.ellipsoid(point, size / 2 * rng.uniform(0.85, 1.0, 3), margin=3)
         if size > 9:
             distance = distance + 0.06 * size * canvas.smooth_noise(rng, 0.55 * size, box)
         share = canvas.coverage(distance) * (canvas.anatomy[box] == LUNG)
         if kind == "ground-glass":
             view = canvas.hu[box]
-            view += np.where(view < -450, share * rng.uniform(280, 420), 0).astype(np.float32)
+            view += np.where(view < -450, share * rng.uniform(200, 420), 0).astype(np.float32)
         else:
-            canvas.paint_box(box, share, float(rng.uniform(15, 60) if kind == "solid" else rng.uniform(300, 700)))
+            canvas.paint_box(box, share, float(rng.uniform(0, 70) if kind == "solid" else rng.uniform(300, 700)))
         side = "right" if point[0] > 0 else "left"
         yield Drawn(canvas.flat(box, share > 0.4), side, lobe_at(chest, point), kind, float(round(size)))
 
@@ -54,13 +63,13 @@ def draw_opacity(rng: np.random.Generator, chest: Chest, severity: float) -> Ite
         for _ in range(1 + int(rng.binomial(3, 0.2 + 0.6 * severity))):
             lobe = random_lobe(rng, side, (0.35, 0.15, 0.5))
             point = random_point(rng, chest, side, lobe, depth=(4, 22) if rng.random() < 0.75 else (0, 99))
-            size = rng.uniform(22, 34 + 30 * severity)
+            size = rng.uniform(18, 28 + 36 * severity)
             box, distance = canvas.ellipsoid(point, size / 2 * rng.uniform(0.75, 1.25, 3), margin=10)
             distance = distance + 0.13 * size * canvas.smooth_noise(rng, 12.0, box)
             share = np.clip(distance / 7 + 0.5, 0, 1) * lung_of(chest, side, box)
             grain = 1 + 0.15 * canvas.smooth_noise(rng, 6.0, box)
             view = canvas.hu[box]
-            rise = rng.uniform(200, 300) + 130 * severity
+            rise = rng.uniform(70, 130) + 270 * severity
             view += np.where(view < -350, share * grain * rise, 0).astype(np.float32)
             region = canvas.flat(box, share > 0.5)
             yield Drawn(region, side, lobe_at(chest, point), "ground-glass", span_mm(canvas, region))
@@ -72,7 +81,7 @@ def draw_consolidation(rng: np.random.Generator, chest: Chest, severity: float) 
     for side in random_sides(rng, 0.2 + 0.15 * severity):
         lobe = random_lobe(rng, side, (0.3, 0.2, 0.5))
         point = random_point(rng, chest, side, lobe, depth=(6, 26))
-        size = rng.uniform(26, 34) + 52 * severity
+        size = rng.uniform(14, 22) + 62 * severity
         box, distance = canvas.ellipsoid(point, size / 2 * rng.uniform(0.8, 1.3, 3), margin=8)
         distance = distance + 0.09 * size * canvas.smooth_noise(rng, 13.0, box)
         share = np.clip(distance / 4 + 0.5, 0, 1) * fillable(chest, side, box)
@@ -114,17 +123,17 @@ def draw_atelectasis(rng: np.random.Generator, chest: Chest, severity: float) ->
                 point = random_point(rng, chest, side, lobe, depth=(2, 22), height=(0.05, 0.45))
                 normal = np.array([rng.normal(0, 0.35), rng.normal(0, 0.35), 1.0])
                 normal /= np.linalg.norm(normal)
-                width = rng.uniform(2.6, 3.4) + 3.0 * severity
+                width = rng.uniform(1.4, 2.2) + 4.2 * severity
                 reach = rng.uniform(14, 20 + 12 * severity)
                 dx, dy, dz = x - point[0], y - point[1], z - point[2]
                 plane = np.abs(normal[0] * dx + normal[1] * dy + normal[2] * dz + 0.0025 * (dx**2 + dy**2))
                 disc = np.minimum(width / 2 - plane, reach - np.sqrt(dx**2 + (dy * 1.2) ** 2 + (1.0 * dz) ** 2))
                 share = canvas.coverage(disc.astype(np.float32)) * lung_of(chest, side, box)
                 canvas.fill_box(box, share, 20)
-                parts.append(canvas.flat(box, share > 0.4))
+                parts.append(canvas.flat(box, share > 0.4 * share.max(initial=0)))
         else:
             # The collapsed part lies on the back wall above the diaphragm and narrows towards the hilum.
-            thick = rng.uniform(14, 18) + 36 * severity
+            thick = rng.uniform(8, 12) + 42 * severity
             tall = rng.uniform(40, 60) + 40 * severity
             height = chest.dome[box]
             # Unlike fluid it keeps to the side of the spine and does not follow the wall.
@@ -144,13 +153,13 @@ def draw_pleural_effusion(rng: np.random.Generator, chest: Chest, severity: floa
         box = canvas.box((SIDES[side] * 72 * s, 0, 60 * s), (74 * s, 100 * s, 145 * s))
         y = canvas.axes(box)[1]
         level = severity * rng.uniform(0.85, 1.1)
-        thick = 8 + 38 * level
+        thick = 4 + 42 * level
         tall = (60 + 95 * level) * s
         back = np.clip((-y + (level * 70 - 45) * s) / (45 * s), 0, 1) ** 0.7
         height = np.clip(1.1 - chest.dome[box] / tall, 0, 1) ** 0.6
         distance = (thick * back * height - chest.wall[box]) * np.float32(0.9)
         # A thin layer also lies between lung and diaphragm.
-        distance = np.maximum(distance, (7 * level + 2) * back - chest.dome[box])
+        distance = np.maximum(distance, (7 * level + 1) * back - chest.dome[box])
         share = canvas.coverage(distance.astype(np.float32)) * fillable(chest, side, box)
         canvas.paint_box(box, share, float(rng.uniform(4, 18)), LUNG)
         yield Drawn(canvas.flat(box, share > 0.5), side, None, None, float(round(thick)))

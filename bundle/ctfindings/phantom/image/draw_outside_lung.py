@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 
 from bundle.ctfindings.phantom.image.canvas import AORTA, BODY, ESOPHAGUS, HEART, LUNG, MEDIASTINUM, SIDES
 from bundle.ctfindings.phantom.image.healthy_chest import Chest
-from bundle.ctfindings.phantom.image.lung_sampling import Drawn, span_mm
+from bundle.ctfindings.phantom.image.lung_sampling import Drawn, core, span_mm
+from bundle.ctfindings.phantom.patient import ENLARGED
 
 
 def draw_cardiomegaly(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:
     """The heart was drawn large with the chest; its mask is the finding's."""
     region = np.flatnonzero(chest.canvas.anatomy.reshape(-1) == HEART)
-    share = (chest.patient.heart_scale - 1.3) / 0.3
+    share = (chest.patient.heart_ratio - ENLARGED) / 0.42
     yield Drawn(region, size_mm=span_mm(chest.canvas, region), severity=float(np.clip(share, 0, 1)))
 
 
@@ -24,7 +25,7 @@ def draw_pericardial_effusion(rng: np.random.Generator, chest: Chest, severity: 
     canvas = chest.canvas
     s, box, heart = chest.patient.size, chest.heart.box, chest.heart.distance
     _, y, z = canvas.axes(box)
-    thick = 6 + 15 * severity
+    thick = 3.5 + 17.5 * severity
     front = np.clip((y - chest.heart.center[1]) / chest.heart.radii[1], -1, 1)
     low = 1.0 - 0.25 * front - 0.25 * np.clip((z - chest.heart.center[2]) / 50, -1, 1)
     distance = np.minimum(-heart, heart + thick * low.astype(np.float32))
@@ -40,13 +41,13 @@ def draw_pericardial_effusion(rng: np.random.Generator, chest: Chest, severity: 
 
 
 def draw_arterial_calcification(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:
-    """Plaques: arcs of 4 to 12 mm in the wall of the aorta, most often of the arch."""
+    """Plaques: arcs of 2 to 14 mm in the wall of the aorta, most often of the arch."""
     canvas = chest.canvas
     further = {"descending aorta": 0.35 + 0.6 * severity, "ascending aorta": 0.6 * severity}
     for part in ["aortic arch", *[name for name, share in further.items() if rng.random() < share]]:
         line, radii = chest.vessels.aorta[part]
         visible = np.flatnonzero((line[:, 2] > canvas.z[0, 0, 2]) & (line[:, 2] < canvas.z[0, 0, -3]))
-        count = max(2, int(rng.poisson((3 + 13 * severity) * (1.0 if part == "aortic arch" else 0.7))))
+        count = max(1, int(rng.poisson((1 + 15 * severity) * (1.0 if part == "aortic arch" else 0.7))))
         points, sizes = [], []
         for _ in range(count):
             at = int(rng.choice(visible[1:-1]))
@@ -55,38 +56,38 @@ def draw_arterial_calcification(rng: np.random.Generator, chest: Chest, severity
             across = np.cross(tangent, [0.31, 0.9, 0.2])
             across /= np.linalg.norm(across)
             other = np.cross(tangent, across)
-            arc = rng.uniform(4, 7 + 7 * severity) / radii[at]
+            arc = rng.uniform(2, 4 + 10 * severity) / radii[at]
             angle = rng.uniform(0, 2 * np.pi) + np.linspace(-arc / 2, arc / 2, 8)
             ring = np.cos(angle)[:, None] * across + np.sin(angle)[:, None] * other
-            for slip in np.arange(-1.5, 1.6, 1.5) * (0.6 + severity):
+            for slip in np.arange(-1.5, 1.6, 1.5) * (0.3 + 1.2 * severity):
                 points.append(line[at] + slip * tangent + radii[at] * ring)
-                sizes.append(np.full(8, rng.uniform(1.3, 1.7 + 0.8 * severity)))
-        hu = float(rng.uniform(550, 1000))
+                sizes.append(np.full(8, rng.uniform(0.9, 1.2 + 1.3 * severity)))
+        hu = float(rng.uniform(350, 1100))
         flat, share = canvas.paint_balls(np.concatenate(points), np.concatenate(sizes), hu)
-        yield Drawn(flat[share > 0.35], location=part, count=count)
+        yield Drawn(core(flat, share, 0.4), location=part, count=count)
 
 
 def draw_coronary_calcification(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:
-    """Dense spots of 3 to 10 mm along the coronary arteries, first of all the left anterior descending one."""
+    """Dense spots of 2 to 12 mm along the coronary arteries, first of all the left anterior descending one."""
     canvas = chest.canvas
     names = ["left anterior descending artery"]
     names += [name for name in ("circumflex artery", "right coronary artery") if rng.random() < 0.2 + 0.7 * severity]
     for name in names:
         line = chest.coronaries[name]
-        points, count = [], max(1, int(rng.poisson(2.0 + 4 * severity)))
+        points, count = [], max(1, int(rng.poisson(0.6 + 5.4 * severity)))
         for _ in range(count):
-            length = int(rng.uniform(2, 4 + 5 * severity))
+            length = int(rng.uniform(1, 3 + 6 * severity))
             start = int(rng.integers(4, max(5, int(len(line) * 0.75))))
             points.append(line[start : start + length])
-        radius = rng.uniform(1.7, 2.0 + 0.9 * severity)
-        flat, share = canvas.paint_balls(np.concatenate(points), radius, float(rng.uniform(600, 1200)))
-        yield Drawn(flat[share > 0.35], location=name, count=count)
+        radius = rng.uniform(1.0, 1.3 + 1.6 * severity)
+        flat, share = canvas.paint_balls(np.concatenate(points), radius, float(rng.uniform(350, 1200)))
+        yield Drawn(core(flat, share, 0.4), location=name, count=count)
 
 
 def draw_hiatal_hernia(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:
     """Stomach above the diaphragm behind the heart: a wall around fat, food, or gas over fluid."""
     canvas, s = chest.canvas, chest.patient.size
-    width = (30 + 38 * severity + rng.uniform(-3, 3)) / 2
+    width = (19 + 49 * severity + rng.uniform(-3, 3)) / 2
     radii = np.array([width * rng.uniform(0.95, 1.2), min(width * 0.85, 26), width * rng.uniform(0.9, 1.1)])
     center = [(-8 + rng.uniform(-6, 6)) * s, -46 * s + radii[1] * 0.95, 2 * s + 0.75 * radii[2]]
     box, distance = canvas.ellipsoid(center, radii, margin=4)
@@ -111,7 +112,7 @@ def draw_hiatal_hernia(rng: np.random.Generator, chest: Chest, severity: float) 
 
 
 def draw_lymphadenopathy(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:
-    """Enlarged nodes of 12 to 30 mm, alone or matted, at the stations of the mediastinum and the hila."""
+    """Enlarged nodes of 10 to 32 mm, alone or matted, at the stations of the mediastinum and the hila."""
     canvas, s = chest.canvas, chest.patient.size
     stations: dict[str, list[tuple[str | None, NDArray]]] = {
         "paratracheal": [("right", np.array([17, -4, 136]) * s)],
@@ -126,7 +127,7 @@ def draw_lymphadenopathy(rng: np.random.Generator, chest: Chest, severity: float
         for side, center in stations[str(name)]:
             if name == "hilar" and rng.random() < 0.35 and len(names) > 1:
                 continue
-            largest = float(np.clip(12 + 18 * severity + rng.uniform(-2, 3), 11, 32))
+            largest = float(np.clip(10.5 + 20 * severity + rng.uniform(-0.5, 3), 10, 32))
             count = int(rng.integers(1, 4)) + int(severity > 0.6)
             parts = []
             for number in range(count):

@@ -56,12 +56,15 @@ def draw_great_vessels(
     # Veins first, then arteries over them.
     line_x = 30 * s + rng.normal(0, 2 * s)
     low_cava = [[line_x, 16 * s, 128 * s], [line_x, 10 * s, 96 * s], [line_x, 8 * s, 62 * s]]
-    vena_cava = tube([[20 * s, 12 * s, 190 * s], [24 * s, 18 * s, 160 * s], *low_cava], [6.5, 9.5], right)
-    tube(np.array([[-60, 22, 196], [-28, 30, 168], [4, 30, 155], [24, 20, 148]]) * s, [6.0], right)
-    tube(np.array([[72, 18, 194], [40, 14, 180], [22, 14, 170]]) * s, [6.0], right)
-    tube(np.array([[24, 0, 30], [22, -6, -5], [18, -14, -90]]) * s, [11.0], right * 0.6 + 18, BODY)
+    vena_cava = tube([[20 * s, 12 * s, 190 * s], [24 * s, 18 * s, 160 * s], *low_cava], [6.5, 9.5], patient.inflow_hu)
+    # Contrast comes in from one arm; the vein of the other side is plain.
+    plain = min(right, 60.0 if patient.inflow_hu > right else right)
+    inflow = [patient.inflow_hu, plain] if rng.random() < 0.5 else [plain, patient.inflow_hu]
+    tube(np.array([[-60, 22, 196], [-28, 30, 168], [4, 30, 155], [24, 20, 148]]) * s, [6.0], inflow[0])
+    tube(np.array([[72, 18, 194], [40, 14, 180], [22, 14, 170]]) * s, [6.0], inflow[1])
+    tube(np.array([[24, 0, 30], [22, -6, -5], [18, -14, -90]]) * s, [11.0], min(right * 0.6 + 18, 140.0), BODY)
     azygos = np.array([[8, -46, -80], [9, -46, 60], [12, -42, 110], [24, -12, 118]]) * s
-    tube([*azygos, [line_x, 6 * s, 112 * s]], [3.6], right * 0.5 + 20)
+    tube([*azygos, [line_x, 6 * s, 112 * s]], [3.6], min(right * 0.5 + 20, 130.0))
     trunk = np.array([[-14, 12, 30], [-18, 28, 84], [-18, 10, 98]]) * s
     trunk[0] += heart.center
     tube(trunk, [13.0], right)

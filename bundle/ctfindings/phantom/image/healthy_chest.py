@@ -7,10 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.ctfindings.phantom.image.canvas import BODY, LUNG, MEDIASTINUM, Canvas, Floats
+from bundle.ctfindings.phantom.image.canvas import LUNG, MEDIASTINUM, SIDES, Canvas, Floats
 from bundle.ctfindings.phantom.image.great_vessels import GreatVessels, draw_great_vessels
 from bundle.ctfindings.phantom.image.heart import Heart, coronary_courses, draw_heart, shape_heart
+from bundle.ctfindings.phantom.image.parenchyma import HORIZONTAL_FISSURE, draw_parenchyma, oblique_fissure
 from bundle.ctfindings.phantom.image.skeleton import draw_skeleton
+from bundle.ctfindings.phantom.image.torso import draw_torso, shape_torso
+from bundle.ctfindings.phantom.image.variants import draw_variants
 from bundle.ctfindings.phantom.image.vessels import Branch, Spots, draw_bronchi_and_vessels
 from bundle.ctfindings.phantom.patient import Patient
 
@@ -43,9 +46,10 @@ class Chest:
 
 def lobe_of(points: NDArray, size: float) -> NDArray[np.str_]:
     """Names of the lobes that body points (N, 3) lie in, from the planes of the fissures."""
-    x, y, z = points.T / size
+    x, y, z = points.T
     middle = np.where(x > 0, "middle lobe", "lingula")
-    return np.where(z < 48 - 0.78 * y, "lower lobe", np.where(z < 78, middle, "upper lobe"))
+    upper = np.where(z < HORIZONTAL_FISSURE * size, middle, "upper lobe")
+    return np.where(oblique_fissure(y, z, size) < 0, "lower lobe", upper)
 
 
 def draw_chest(rng: np.random.Generator, patient: Patient) -> Chest:
@@ -54,60 +58,46 @@ def draw_chest(rng: np.random.Generator, patient: Patient) -> Chest:
     s = patient.size
     x, y, z = canvas.x, canvas.y, canvas.z
     soft = float(rng.uniform(42, 58)) + (12 if patient.contrast else 0)
-    fat = float(rng.uniform(-110, -90))
-    apex = 205.0 * s
-
-    # Torso and rib cage are 2D outlines, scaled along z; a distance is (scale - outline) * radius.
-    wide = float(rng.uniform(0.96, 1.04))
-    deep = float(rng.uniform(0.93, 1.08))
-    cage_x, cage_front, cage_back = 130 * s * wide, 74 * s * deep, 88 * s * deep
-    cage_y = np.where(y > 0, cage_front, cage_back)
-    outline = (np.abs(x / cage_x) ** 2.4 + np.abs(y / cage_y) ** 2.4) ** np.float32(1 / 2.4)
-    rise = np.clip((z - 50 * s) / (apex - 50 * s), 0, 1)
-    taper = np.sqrt(np.clip(1 - rise**2.6, 0, 1)) * (1 - 0.05 * np.clip(-z / 60, 0, 1))
-    radius2d = (np.sqrt(x**2 + y**2) / np.maximum(outline, 1e-3)).astype(np.float32)
-    wall = (taper.astype(np.float32) - outline.astype(np.float32)) * radius2d
-
-    muscle = 13 * s + (5 if patient.sex == "M" else 0)
-    front = 0.35 * np.clip(y / 80, -1, 1) * (1 if patient.sex == "F" else 0.3)
-    fat_2d = patient.fat_mm * (0.75 + 0.5 * np.clip(np.abs(x) / cage_x, 0, 1) ** 2 + front)
-    breadth = np.maximum(taper, 0.80 - 0.12 * np.clip((z - 0.92 * apex) / 40, 0, 1)).astype(np.float32)
-    torso = (breadth - outline.astype(np.float32)) * radius2d + muscle
-    skin = torso + fat_2d.astype(np.float32)
-    inside = canvas.coverage(skin)
-    texture = canvas.smooth_noise(rng, 14.0)
-    hu = canvas.hu
-    hu += inside * (fat + 12 * texture + 1000)
-    hu += inside * (skin < 2.2) * (0.5 * (10 - fat))
-    hu += canvas.coverage(torso) * (soft - fat - 18) * np.where(texture > 1.3, 0.45, 1.0).astype(np.float32)
-    canvas.anatomy[skin > 0] = BODY
+    fat = float(rng.uniform(-112, -92))
+    texture = canvas.smooth_noise(rng, 12.0)
+    torso = shape_torso(rng, canvas, patient)
+    draw_torso(rng, canvas, patient, torso, fat, soft, texture)
+    wall = torso.wall
 
     # The thoracic cavity: lungs, between them the mediastinum, below the domes the abdomen.
-    right_top, left_top = 12 * s + rng.uniform(-6, 8), rng.uniform(-6, 6)
+    lift = 26 * s * (0.75 - patient.inspiration)
     domes = [
-        top - 62 * s * (((x - sign * 68 * s) / (74 * s)) ** 2 + ((y + 4 * s) / (100 * s)) ** 2)
-        for top, sign in ((right_top, 1), (left_top, -1))
+        top - 62 * s * ((x - sign * 68 * s) / (74 * s)) ** 2
+        for top, sign in ((12 * s + lift + rng.uniform(-6, 10), 1), (lift + rng.uniform(-8, 8), -1))
     ]
-    saddle = -4 * s - 0.004 * x**2 - 45 * s * np.clip(np.abs(y + 4 * s) / (100 * s), 0, 1.5) ** 2
-    surface = np.maximum(np.maximum(domes[0], domes[1]), saddle)
+    behind = ((y + 4 * s) / (100 * s)) ** 2
+    surface = np.maximum(domes[0], domes[1]) - 62 * s * behind
+    surface = np.maximum(surface, -4 * s - 0.004 * x**2 - 45 * s * np.minimum(behind, 2.25))
     dome = (z - np.maximum(surface, -66 * s)) * np.float32(0.85)
-    profile = np.interp(y / s, [-95, -62, -45, -5, 25, 52, 90], [27, 25, 21, 27, 24, 8, 5]).astype(np.float32) * s
-    profile = profile * float(rng.uniform(0.9, 1.15))
-    gap = profile * (1 + 0.25 * np.clip((z - 140 * s) / (60 * s), 0, 1)).astype(np.float32)
+    # Half the width of the mediastinum by y in mm, from the spine to the sternum.
+    profile = np.interp(np.arange(-130, 131), [-95, -62, -45, -5, 25, 52, 90], [24, 23, 21, 27, 24, 8, 3]).astype(
+        np.float32
+    )
+    profile *= np.float32(s * rng.uniform(0.85, 1.2))
+    gap = profile[np.clip(y / np.float32(s) + 130, 0, 260).astype(np.int16)]
+    gap *= 1 + 0.25 * np.clip((z - 140 * s) / (60 * s), 0, 1)
     lung = np.minimum(np.minimum(wall - 2.0, dome), np.abs(x) - gap)
 
     heart = shape_heart(canvas, patient, wall)
     lung[heart.box] = np.minimum(lung[heart.box], -heart.distance - 1.5)
+    plump = float(rng.uniform(0.5, 1.0)) + 0.012 * patient.fat_mm
+    for sign in SIDES.values():
+        # Fat in the angle between heart and diaphragm.
+        corner = (sign * rng.uniform(38, 58) * s - 8 * s, 50 * s, 2 * s)
+        box, pad = canvas.ellipsoid(corner, np.array([24, 20, 20]) * s * plump * rng.uniform(0.6, 1.1))
+        lung[box] = np.minimum(lung[box], -pad)
 
+    hu = canvas.hu
     cavity = wall > 0
     canvas.anatomy[cavity & (dome > 0)] = MEDIASTINUM
-    hu += canvas.coverage(wall) * (fat + 12 * texture - hu)
+    hu += canvas.coverage(wall) * (fat + 9 * texture - hu)
     _abdomen(rng, canvas, patient, wall, dome, soft)
-    share = canvas.coverage(lung)
-    gravity = np.clip((-y - 5) / 80, -0.9, 1) * float(rng.uniform(15, 45))
-    patchy = canvas.smooth_noise(rng, 32.0)
-    aerated = (patient.lung_hu + gravity).astype(np.float32) + np.float32(9) * patchy + np.float32(7) * texture
-    hu += share * (aerated - hu)
+    draw_parenchyma(rng, canvas, patient, lung, wall, texture)
     canvas.anatomy[lung > 0] = LUNG
 
     draw_heart(rng, canvas, heart, patient.blood_hu, fat, soft)
@@ -115,7 +105,8 @@ def draw_chest(rng: np.random.Generator, patient: Patient) -> Chest:
     lung = np.where(canvas.anatomy == LUNG, lung, np.minimum(lung, -0.5))
     spots = _sample_spots(rng, canvas, lung, s)
     bronchi, lumen = draw_bronchi_and_vessels(rng, canvas, patient, spots, vessels.hila, soft)
-    draw_skeleton(rng, canvas, patient, cage_x, cage_front, cage_back, taper)
+    draw_variants(rng, canvas, patient, vessels, bronchi, soft)
+    draw_skeleton(rng, canvas, patient, torso)
     return Chest(canvas, patient, lung, wall, dome, heart, coronary_courses(heart), vessels, bronchi, lumen, spots)
 
 

@@ -56,20 +56,26 @@ def shape_heart(canvas: Canvas, patient: Patient, wall: Floats) -> Heart:
     x, y, z = canvas.axes(box)
     distance = np.full(tuple(part.stop - part.start for part in box), -99, np.float32)
     chambers: dict[str, Floats] = {}
+    along = [axis[0] * x + axis[1] * y + axis[2] * z for axis in _AXES.astype(np.float32)]
     for name, (shift, semi_axes, oblique) in _CHAMBERS.items():
         at, reach = center + np.array(shift) * scale, np.array(semi_axes) * scale
-        dx, dy, dz = x - at[0], y - at[1], z - at[2]
-        square = sum(
-            ((axis[0] * dx + axis[1] * dy + axis[2] * dz) / length).astype(np.float32) ** 2
-            for axis, length in zip(_AXES if oblique else np.eye(3), reach, strict=True)
+        frame, middle = (along, _AXES @ at) if oblique else ((x, y, z), at)
+        u, v, w = (
+            ((axis - float(here)) / float(half)) ** 2 for axis, here, half in zip(frame, middle, reach, strict=True)
         )
-        chambers[name] = (1 - np.sqrt(square)) * np.float32(np.cbrt(np.prod(reach)))
-        distance = np.maximum(distance, chambers[name])
+        chambers[name] = (1 - np.sqrt(u + v + w)) * np.float32(np.cbrt(np.prod(reach)))
+        distance = _joined(distance, chambers[name], np.float32(7 * scale))
     # In front of the spine, behind the sternum, on the diaphragm.
     distance = np.minimum(distance, wall[box] - 3)
     distance = np.minimum(distance, y + 42 * s)
     distance = np.minimum(distance, 0.8 * (z + 14 * s))
     return Heart(center, radii, box, distance, chambers, scale)
+
+
+def _joined(first: Floats, second: Floats, width: np.float32) -> Floats:
+    """The greater of two distances, with the groove between the two shapes filled over ``width`` mm."""
+    overlap = np.maximum(width - np.abs(first - second), 0)
+    return np.maximum(first, second) + overlap * overlap / (4 * width)
 
 
 def draw_heart(

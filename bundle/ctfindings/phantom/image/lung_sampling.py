@@ -27,6 +27,11 @@ class Drawn:
     severity: float | None = None
 
 
+def core(flat: NDArray[np.int64], share: NDArray, level: float) -> NDArray[np.int64]:
+    """The voxels that are filled to a share of the fullest one; thin things fill no voxel whole."""
+    return flat[share > level * share.max(initial=0)]
+
+
 def span_mm(canvas: Canvas, region: NDArray[np.int64]) -> float | None:
     """Largest extent of a region along a body axis, in whole mm; None for an empty region."""
     if len(region) == 0:

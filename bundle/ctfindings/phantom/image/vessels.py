@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from bundle.ctfindings.phantom.image.canvas import AORTA, LUNG, MEDIASTINUM, SIDES, Canvas, Floats, curve, tapered_curve
 from bundle.ctfindings.phantom.patient import Patient
@@ -38,61 +39,94 @@ class Branch:
     generation: int
 
 
-def grow_tree(targets: NDArray, trunk: Sequence[NDArray], root_mm: float, leaf_mm: float, step: float) -> list[Branch]:
-    """Connects every target to the tree grown so far, near ones first, and sizes the branches by what they supply.
+@dataclass
+class Tree:
+    """A tree of nodes: places in body mm, (N, 3), the number of the node before each, (N,), and -1 for the first."""
 
-    Args:
-        targets: ends of the branches, body mm, (N, 3).
-        trunk: polyline that the tree starts with; branches leave from its last point on.
-        root_mm, leaf_mm: radii of the trunk and of the last branches.
-        step: distance between nodes where a branch may leave, in mm.
-    """
-    order = np.argsort(np.linalg.norm(targets - trunk[-1], axis=1))
-    capacity = len(trunk) + int(sum(np.linalg.norm(targets - trunk[-1], axis=1)) / step) + 3 * len(targets) + 8
-    nodes = np.empty((capacity, 3))
-    path = np.zeros(capacity)
-    parent = np.full(capacity, -1)
-    count = len(trunk)
-    nodes[:count] = trunk
-    parent[1:count] = np.arange(count - 1)
-    first = count - 1
-    for target in targets[order]:
-        away = np.linalg.norm(nodes[first:count] - target, axis=1)
-        start = first + int((away + 0.25 * path[first:count]).argmin())
-        length = np.linalg.norm(target - nodes[start])
-        pieces = max(1, int(length / step))
-        for piece in range(1, pieces + 1):
-            share = 1 / (pieces - piece + 1)
-            previous = start if piece == 1 else count - 1
-            nodes[count] = nodes[previous] + share * (target - nodes[previous])
-            parent[count] = previous
-            path[count] = path[previous] + length / pieces
-            count += 1
-    children: list[list[int]] = [[] for _ in range(count)]
-    for node in range(1, count):
-        children[parent[node]].append(node)
-    supply = np.zeros(count)
-    for node in range(count - 1, -1, -1):
-        supply[node] += not children[node]
-        if node:
-            supply[parent[node]] += supply[node]
-    # Murray's law with the exponent set so that leaf and root have the radii asked for.
-    exponent = np.log(root_mm / leaf_mm) / np.log(max(supply[0], 2))
-    radius = leaf_mm * supply**exponent
-    branches: list[Branch] = []
-    stack = [(child, 0, 0) for child in children[0]]
-    while stack:
-        node, origin, generation = stack.pop()
-        chain = [origin, node]
-        while len(children[node]) == 1:
-            node = children[node][0]
-            chain.append(node)
-        rows = np.array(chain)
-        sizes = radius[rows].copy()
-        sizes[0] = sizes[1]
-        branches.append(Branch(*tapered_curve(nodes[rows], sizes, 1.5), generation))
-        stack += [(child, node, generation + 1) for child in children[node]]
-    return branches
+    nodes: NDArray
+    parent: NDArray
+
+    def grow(self, targets: NDArray, step: float, first: int = 0, batch: int = 2) -> Tree:
+        """The tree with branches to all targets, (M, 3): near ones first, each from the nearest node so far.
+
+        Branches leave from the nodes from number ``first`` on; their nodes are ``step`` mm apart. The first ``batch``
+        of them start together, then twice as many each time.
+        """
+        nodes, parent = self.nodes, self.parent
+        order = targets[np.argsort(np.linalg.norm(targets - nodes[first], axis=1))]
+        begin, size = 0, batch
+        while begin < len(order):
+            ends = order[begin : begin + size]
+            away, start = cKDTree(nodes[first:]).query(ends)
+            start = start + first
+            pieces = np.maximum(1, (away / step).astype(int))
+            row = np.repeat(np.arange(len(ends)), pieces)
+            place = np.arange(len(row)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+            share = ((place + 1) / pieces[row])[:, None]
+            added = nodes[start][row] * (1 - share) + ends[row] * share
+            before = np.where(place == 0, start[row], len(nodes) + np.arange(len(row)) - 1)
+            nodes, parent = np.concatenate([nodes, added]), np.concatenate([parent, before])
+            begin, size = begin + size, 2 * size
+        return Tree(nodes, parent)
+
+    def supply(self) -> NDArray:
+        """The number of ends that each node leads to, (N,)."""
+        count = len(self.parent)
+        inner = np.zeros(count, bool)
+        inner[self.parent[1:]] = True
+        ends = np.where(inner, 0.0, 1.0)
+        for node in range(count - 1, 0, -1):
+            ends[self.parent[node]] += ends[node]
+        return ends
+
+    def radii(self, root_mm: float, leaf_mm: float) -> NDArray:
+        """Radii in mm, (N,), by Murray's law, with the exponent that gives root and ends the radii asked for."""
+        ends = self.supply()
+        return leaf_mm * ends ** (np.log(root_mm / leaf_mm) / np.log(max(ends[0], 2)))
+
+    def tubes(self, radii: NDArray, step: float, first: int = 1) -> tuple[NDArray, NDArray]:
+        """Points every ``step`` mm along the branches, rounded at the nodes, and their radii in mm.
+
+        Only the courses that lead to the nodes from number ``first`` on are given.
+        """
+        nodes, parent = self.nodes, self.parent
+        ahead = np.zeros_like(nodes)
+        np.add.at(ahead, parent[1:], nodes[1:])
+        through = np.bincount(parent[1:], minlength=len(nodes)) == 1
+        through[0] = False
+        smooth = nodes.copy()
+        smooth[through] = 0.5 * nodes[through] + 0.25 * (nodes[parent[through]] + ahead[through])
+        begin, end = smooth[parent[first:]], smooth[first:]
+        pieces = np.maximum(1, np.ceil(np.linalg.norm(end - begin, axis=1) / step)).astype(int)
+        row = np.repeat(np.arange(len(pieces)), pieces)
+        share = (np.arange(len(row)) - np.repeat(np.cumsum(pieces) - pieces, pieces) + 1) / pieces[row]
+        points = begin[row] + share[:, None] * (end - begin)[row]
+        thin = radii[first:]
+        wide = np.minimum(radii[parent[first:]], 1.5 * thin)
+        return points, wide[row] + share * (thin - wide)[row]
+
+    def branches(self, radii: NDArray) -> list[Branch]:
+        """The unbranched courses of the tree."""
+        children: list[list[int]] = [[] for _ in range(len(self.nodes))]
+        for node in range(1, len(self.nodes)):
+            children[self.parent[node]].append(node)
+        found: list[Branch] = []
+        stack = [(child, 0, 0) for child in children[0]]
+        while stack:
+            node, origin, generation = stack.pop()
+            chain = [origin, node]
+            while len(children[node]) == 1:
+                node = children[node][0]
+                chain.append(node)
+            sizes = radii[chain].copy()
+            sizes[0] = sizes[1]
+            found.append(Branch(*tapered_curve(self.nodes[chain], sizes, 1.5), generation))
+            stack += [(child, node, generation + 1) for child in children[node]]
+        return found
+
+
+def _path(points: Sequence[NDArray]) -> Tree:
+    return Tree(np.array(points, np.float64), np.arange(len(points)) - 1)
 
 
 def draw_bronchi_and_vessels(
@@ -100,32 +134,43 @@ def draw_bronchi_and_vessels(
 ) -> tuple[list[Branch], tuple[NDArray[np.int64], Floats]]:
     """Draws trachea, bronchi, pulmonary arteries and veins; ``hila`` are in body mm, ``soft`` is soft tissue in HU.
 
+    Arteries run beside the bronchi and go on to the surface of the lung; veins run between them.
+
     Returns the bronchi, and the flat voxel indices and shares of the air in them.
     """
     s = patient.size
     carina = np.array([2 * s, -18 * s, 112 * s])
-    trachea = np.array([[2 * s, -8 * s, 225 * s], [2 * s, -12 * s, 165 * s], carina])
+    trachea = np.array([[2 * s, -8 * s, 260 * s], [2 * s, -12 * s, 165 * s], carina])
     trachea[:, 0] += rng.normal(0, 3 * s) * np.array([1, 0.5, 0])
     bronchi: list[Branch] = []
-    arteries: list[Branch] = []
-    veins: list[Branch] = []
+    tubes: list[tuple[NDArray, NDArray]] = []
+    fill = float(rng.uniform(0.7, 1.3))
     for side, sign in SIDES.items():
         here = spots.side == side
         points, depth = spots.points[here], spots.depth[here]
+
+        def ends(deepest: float, count: int, points: NDArray = points, depth: NDArray = depth) -> NDArray:
+            return points[rng.permutation(np.flatnonzero(depth > deepest))[:count]].astype(np.float64)
+
         hilum = hila[side] + np.array([0, -6, -4 if side == "left" else 2]) * s
-        inner = rng.permutation(np.flatnonzero(depth > 10))[:34]
-        bronchi += grow_tree(points[inner], [carina, hilum], root_mm=5.8 * s, leaf_mm=1.3, step=9.0)
-        outer = rng.permutation(np.flatnonzero(depth > 3))[:180]
-        trunk = [hila[side], hila[side] + np.array([sign * 10, -4, -12]) * s]
-        arteries += grow_tree(points[outer], trunk, root_mm=8.0 * s, leaf_mm=0.85, step=8.0)
+        airways = _path([carina, hilum]).grow(ends(10, 44), 9.0, first=1)
+        bronchi += airways.branches(airways.radii(5.8 * s, 1.2))
+        beside = hila[side] + np.array([sign * 10, -4, -12]) * s
+        # The arteries take the course of the bronchi, a few millimetres to their side.
+        shifted = airways.nodes[1:] + np.array([sign * 3.5, 2.0, 3.5]) * s
+        shifted[0] = beside
+        arteries = Tree(np.vstack([hila[side], shifted]), airways.parent).grow(ends(2.5, int(700 * fill)), 7.0, first=1)
         low = hila[side] + np.array([-sign * 6, -4, -30]) * s
-        drained = rng.permutation(np.flatnonzero(depth > 4))[:90]
-        trunk = [low - np.array([sign * 14, 0, 4]) * s, low]
-        veins += grow_tree(points[drained], trunk, root_mm=6.0 * s, leaf_mm=0.85, step=9.0)
-    drawn = arteries + veins
-    points, sizes = np.concatenate([b.points for b in drawn]), np.concatenate([b.radii for b in drawn])
+        veins = _path([low - np.array([sign * 14, 0, 4]) * s, low]).grow(ends(3, int(450 * fill)), 8.0, first=1)
+        for tree, root in ((arteries, 8.0), (veins, 7.0)):
+            tubes.append(tree.tubes(tree.radii(root * s, 0.6), 1.5))
+            twigs = tree.grow(ends(1.5, int(1600 * fill)), 8.0, first=len(tree.nodes) // 4, batch=5000)
+            tubes.append(twigs.tubes(np.full(len(twigs.nodes), 0.42), 1.5, first=len(tree.nodes)))
+    points, sizes = (np.concatenate(parts) for parts in zip(*tubes, strict=True))
     inside = (canvas.anatomy == LUNG) | (canvas.anatomy == MEDIASTINUM)
-    canvas.paint_balls(points, sizes, patient.blood_hu[1], inside)
+    thin = sizes < 0.5 * canvas.voxel
+    canvas.splat(points[thin], 1.4 * np.pi * sizes[thin] ** 2, patient.blood_hu[1], inside)
+    canvas.paint_balls(points[~thin], sizes[~thin], patient.blood_hu[1], inside)
 
     tracheal = curve(trachea, 2.0)
     points = np.concatenate([tracheal] + [b.points for b in bronchi])

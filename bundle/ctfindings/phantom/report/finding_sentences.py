@@ -14,7 +14,7 @@ from bundle.ctfindings.phantom.report.phrases import WORDINGS
 from bundle.ctfindings.phantom.report.sentence_frames import FRAMES, GRADES, LEADING_REFERENCE, REGIONS, listed, pick
 from bundle.ctfindings.phantom.report.site_phrases import overall_place, place
 
-LOW_SEVERITY = 0.4
+LOW_SEVERITY = 0.25
 """Below it a report may omit a finding or word it as uncertain."""
 _UNCERTAIN = 0.35
 _REFERENCE = 0.68  # About half of the localised sites get a reference, because joined sentences have none.
