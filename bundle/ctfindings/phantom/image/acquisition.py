@@ -64,7 +64,7 @@ def _blur_motion(rng: np.random.Generator, canvas: Canvas, patient: Patient) -> 
     box = canvas.box((0, 0, 0.5 * (low + high) * s), (140 * s, 100 * s, 0.5 * (high - low) * s))
     axis = int(rng.integers(2))
     shift = int(np.ceil(rng.uniform(2, 6) / canvas.spacing[axis]))
-    sharp, inside = (np.moveaxis(volume[box], axis, 0) for volume in (canvas.hu, canvas.anatomy > 0))
+    sharp, inside = np.moveaxis(canvas.hu[box], axis, 0), np.moveaxis(canvas.anatomy[box] > 0, axis, 0)
     ghost = sharp[:-shift].copy()
     ghost -= sharp[shift:]
     sharp[shift:] += np.float32(0.4) * ghost * (inside[shift:] & inside[:-shift])

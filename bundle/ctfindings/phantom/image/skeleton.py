@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.ctfindings.phantom.image.canvas import AORTA, BODY, LUNG, MEDIASTINUM, SIDES, Canvas, curve
+from bundle.ctfindings.phantom.image.canvas import AORTA, BODY, LUNG, MEDIASTINUM, SIDES, Canvas, Floats, curve
 from bundle.ctfindings.phantom.image.torso import Torso
 from bundle.ctfindings.phantom.patient import Patient
 
@@ -51,7 +51,7 @@ def _draw_spine(rng: np.random.Generator, canvas: Canvas, patient: Patient, marr
         np.where(bone < 2.2, np.float32(0.62 * cortex), np.float32(marrow + 90)),
         BODY,
     )
-    canal = np.sqrt((x / 1.2) ** 2 + (y + 88 * s) ** 2)
+    canal: Floats = np.sqrt((x / 1.2) ** 2 + (y + 88 * s) ** 2).astype(np.float32, copy=False)
     canvas.paint_box(box, canvas.coverage(8.2 * s - canal), 0, BODY)
     canvas.paint_box(box, canvas.coverage(5.0 * s - canal), 38)
 
