@@ -17,7 +17,7 @@ def test_organs_have_their_attenuation(scan: tuple) -> None:
     case, image, anatomy, _, _ = scan
     assert -920 < np.median(image[anatomy == 1]) < -740
     blood = np.median(image[anatomy == 4])
-    assert (130 < blood < 360) if case.contrast else (25 < blood < 70)
+    assert (85 < blood < 430) if case.contrast else (5 < blood < 70)
     assert np.median(image[anatomy == 0]) < -950
     assert image.dtype == np.int16
 

@@ -67,4 +67,4 @@ def _blur_motion(rng: np.random.Generator, canvas: Canvas, patient: Patient) -> 
     sharp, inside = np.moveaxis(canvas.hu[box], axis, 0), np.moveaxis(canvas.anatomy[box] > 0, axis, 0)
     ghost = sharp[:-shift].copy()
     ghost -= sharp[shift:]
-    sharp[shift:] += np.float32(0.4) * ghost * (inside[shift:] & inside[:-shift])
+    sharp[shift:] += np.float32(0.3) * ghost * (inside[shift:] & inside[:-shift])
