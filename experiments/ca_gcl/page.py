@@ -11,7 +11,7 @@ from bundle.ctfindings.evaluation.diagnostics import DIAGNOSTICS_FILE, Diagnosti
 from bundle.ctfindings.evaluation.diagnostics_record import collapse_histograms
 from bundle.ctfindings.evaluation.plots import plot_cosine_histograms, plot_wordings, wording_auc
 from bundle.ctfindings.files.atomic_write import atomic_path
-from experiments.harness.page import VARIANTS_FIGURE, locked_tower_sentence, write_page
+from experiments.harness.page import VARIANTS_FIGURE, locked_tower_sentence, page_head, write_page
 from experiments.harness.variants_plot import plot_variants
 
 
@@ -49,16 +49,7 @@ def write_experiment_page(folder: Path, title: str, command: str) -> Path:
     seeds = sorted({seed for variant in results["variants"].values() for seed in variant["seeds"]}, key=int)
     counts = results["settings"].get("studies", {})
     lines = [
-        f"# {title}",
-        "",
-        "## Experiment",
-        "",
-        "The command below writes the rest of this page from [results.json](results.json).",
-        "",
-        "```",
-        command,
-        "```",
-        "",
+        *page_head(title, command),
         locked_tower_sentence(results["settings"])
         + f"Trained on {counts.get('training', '?')} scans, calibrated on {counts.get('validation', '?')}, "
         f"scored on {results['scans']}; "

@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from bundle.ctfindings.cli.error_lines import run_or_exit
-from bundle.ctfindings.cli.options import config_setting
 from experiments.ca_gcl.comparison import CA_GCL_VARIANTS, compare_variants
+from experiments.harness.command_line import experiment_parser, work_folder
 from experiments.harness.locked_image_runs import LockedRuns
 from experiments.harness.runs import (
     Variant,
@@ -39,35 +39,11 @@ from experiments.harness.shown_command import shown_command
 
 def main() -> None:
     names = [variant.name for variant in CA_GCL_VARIANTS]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--datalist", type=Path, required=True, help="datalist, or its folder")
-    parser.add_argument(
-        "--scans",
-        type=int,
-        nargs=3,
-        metavar=("TRAINING", "VALIDATION", "TEST"),
-        help="first scans of each split (default: all)",
-    )
-    parser.add_argument("--epochs", type=int, default=8, help="epochs of each run (default %(default)s)")
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds, one run each (default %(default)s)"
-    )
+    parser = experiment_parser(__doc__, "ca_gcl_synthetic", seeds=(0, 1, 2))
     parser.add_argument("--variants", nargs="+", choices=names, default=names, help="variants to run (default: all)")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=ROOT / "docs" / "experiments" / "ca_gcl_synthetic",
-        help="folder of the page",
-    )
-    parser.add_argument("--work", type=Path, help="folder for the runs (default: runs/experiments/<name of output>)")
-    parser.add_argument("--cache", type=Path, default=ROOT / "cache", help="preprocessed scans (default %(default)s)")
     parser.add_argument("--locked_image", type=Path, help="weights of a locked image tower, such as models/model.pt")
     parser.add_argument(
         "--title", default="CA-GCL against fVLM on synthetic scans and reports", help="title of the page"
-    )
-    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default %(default)s)")
-    parser.add_argument(
-        "--set", type=config_setting, nargs="+", default=[], metavar="KEY=VALUE", help="config keys of all runs"
     )
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -76,7 +52,7 @@ def main() -> None:
 
 def experiment(options: argparse.Namespace) -> Path:
     """Runs the experiment and returns its page."""
-    work = options.work or ROOT / "runs" / "experiments" / options.output.name
+    work = work_folder(options)
     datalist = reduced_datalist(options.datalist, options.scans, work)
     keys = {"epochs": options.epochs, **dict(options.set)}
     run: Callable[[Variant, int], Path]

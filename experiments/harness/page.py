@@ -14,6 +14,22 @@ NOTES_FILE = "notes.md"
 """Interpretation written by hand; follows the title of the page if the file exists."""
 
 
+def page_head(title: str, command: str) -> list[str]:
+    """The first lines of a page: its title, and the command that wrote its results."""
+    return [
+        f"# {title}",
+        "",
+        "## Experiment",
+        "",
+        "The command below writes the rest of this page from [results.json](results.json).",
+        "",
+        "```",
+        command,
+        "```",
+        "",
+    ]
+
+
 def locked_tower_sentence(settings: Mapping[str, Any]) -> str:
     """The sentence about an image tower that was not trained; empty if the whole model was trained.
 

@@ -35,7 +35,7 @@ from bundle.ctfindings.metrics.text_collapse import (
 from bundle.ctfindings.networks.checkpoint import load_checkpoint
 from bundle.ctfindings.networks.text.text_tower import TextTower
 from bundle.ctfindings.reports.captions import read_report
-from experiments.harness.page import write_page, write_results
+from experiments.harness.page import page_head, write_page, write_results
 
 FINDINGS_COLUMNS = ("Findings_EN", "findings", "report_text")
 IMPRESSION_COLUMNS = ("Impressions_EN", "impression", "impressions")
@@ -249,16 +249,7 @@ def write_collapse_page(folder: Path, results: Mapping[str, Any], title: str, co
         "share_above": "share above 0.9",
     }
     lines = [
-        f"# {title}",
-        "",
-        "## Experiment",
-        "",
-        "The command below writes the rest of this page from [results.json](results.json).",
-        "",
-        "```",
-        command,
-        "```",
-        "",
+        *page_head(title, command),
         f"{results['captions']} captions of {results['reports']} reports ("
         + ", ".join(f"{name} {count}" for name, count in results["by_anatomy"].items())
         + "). Intervals: 95 % percentile bootstrap by report. "

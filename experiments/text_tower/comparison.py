@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.harness.page import write_page, write_results
+from experiments.harness.page import page_head, write_page, write_results
 from experiments.harness.runs import Variant, reduced_datalist, run_variant
 
 TEXT_TOWERS: tuple[Variant, ...] = (
@@ -65,16 +65,7 @@ def compare_text_towers(
 def write_tower_page(output: Path, results: Mapping[str, Any]) -> Path:
     """Writes the results of `compare_text_towers` and ``notes.md`` as ``README.md``, and returns its path."""
     lines = [
-        "# Text towers",
-        "",
-        "## Experiment",
-        "",
-        "The command below writes the rest of this page from [results.json](results.json).",
-        "",
-        "```",
-        results["command"],
-        "```",
-        "",
+        *page_head("Text towers", results["command"]),
         "Paraphrases: the share of `docs/evaluation/paraphrases.json` that ranks its finding first. "
         "Size: tower and heads in half precision, without the vocabulary (0.7 MB).",
         "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import sys
 from pathlib import Path
@@ -87,13 +86,7 @@ def step(network: nn.Module, loss: nn.Module, batch: dict[str, Tensor]) -> dict[
 def rank_main(rank: int, folder: Path) -> None:
     """One of the two processes: its share of the batch, under DistributedDataParallel; rank 0 writes what it found."""
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder / 'rendezvous'}",
-        rank=rank,
-        world_size=2,
-        timeout=datetime.timedelta(seconds=30),
-    )
+    dist.init_process_group("gloo")
     network = nn.parallel.DistributedDataParallel(Towers())
     batch, found = study_batch(), {}
     for shares, rows in SHARES.items():

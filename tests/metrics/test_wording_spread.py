@@ -15,19 +15,9 @@ from bundle.ctfindings.metrics.wording_spread import (
     spread_record,
     spread_statistics,
 )
+from tests.metrics.answers import answers
 
 NAMES = ["A", "B", "C"]
-
-
-def answers(scans: int = 80, noise: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    random = np.random.default_rng(seed)
-    labels = random.integers(0, 2, (scans, 4))
-    scores = (
-        labels[:, None]
-        + random.normal(size=(scans, 1, 4))
-        + noise * random.normal(size=(scans, 3, 4)) * np.asarray([0.1, 1, 2])[:, None]
-    )
-    return scores, labels, [f"p{i // 2}" for i in range(scans)]
 
 
 def test_spread_is_that_of_a_plain_loop() -> None:

@@ -4,7 +4,6 @@ of its own test.
 
 from __future__ import annotations
 
-import datetime
 import os
 import sys
 from pathlib import Path
@@ -334,13 +333,7 @@ def test_a_group_that_cannot_be_filled_is_refused(size: int, message: str) -> No
 def rank_main(rank: int, folder: Path) -> None:
     """One of the two processes: its half of the batch in three micro-batches; rank 0 writes the gradients."""
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder / 'rendezvous'}",
-        rank=rank,
-        world_size=2,
-        timeout=datetime.timedelta(seconds=120),
-    )
+    dist.init_process_group("gloo")
     network, loss = nn.parallel.DistributedDataParallel(Towers(), find_unused_parameters=True), objective()
     mine = [cut(studies(), start, start + 2) for start in range(6 * rank, 6 * rank + 6, 2)]
     found = cached_step(mine, network, loss, folder / f"waiting{rank}")

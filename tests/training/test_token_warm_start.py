@@ -6,7 +6,6 @@ Run as a program, this file is one of the two processes of its own test.
 
 from __future__ import annotations
 
-import datetime
 import functools
 import logging
 import os
@@ -228,13 +227,7 @@ def test_two_processes_fit_the_same_on_the_tokens_of_both(tmp_path: Path) -> Non
 
 
 def _process(rank: int, folder: Path) -> None:
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder / 'meeting'}",
-        rank=rank,
-        world_size=2,
-        timeout=datetime.timedelta(seconds=200),
-    )
+    dist.init_process_group("gloo")
     model = make_model()
     warm = TokenWarmStart(model, [make_batch(rank)], **SETTINGS)
     warm.network.train()

@@ -1,0 +1,47 @@
+"""Options that the experiments on the synthetic scans have in common."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from bundle.ctfindings.cli.options import config_setting
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def experiment_parser(description: str | None, name: str, seeds: Sequence[int]) -> argparse.ArgumentParser:
+    """A parser of what every experiment that trains takes: data, runs, seeds, folders and config keys.
+
+    Args:
+        description: Help text of the script.
+        name: Folder of the page in ``docs/experiments``.
+        seeds: Seeds that run by default.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--datalist", type=Path, required=True, help="datalist, or its folder")
+    parser.add_argument(
+        "--scans",
+        type=int,
+        nargs=3,
+        metavar=("TRAINING", "VALIDATION", "TEST"),
+        help="first scans of each split (default: all)",
+    )
+    parser.add_argument("--epochs", type=int, default=8, help="epochs of each run (default %(default)s)")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=list(seeds), help="seeds, one run each (default %(default)s)"
+    )
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "experiments" / name, help="folder of the page")
+    parser.add_argument("--work", type=Path, help="folder for the runs (default: runs/experiments/<name of output>)")
+    parser.add_argument("--cache", type=Path, default=ROOT / "cache", help="preprocessed scans (default %(default)s)")
+    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default %(default)s)")
+    parser.add_argument(
+        "--set", type=config_setting, nargs="+", default=[], metavar="KEY=VALUE", help="config keys of all runs"
+    )
+    return parser
+
+
+def work_folder(options: argparse.Namespace) -> Path:
+    """The folder for the runs: the one that was given, or one with the name of the page's folder."""
+    return Path(options.work or ROOT / "runs" / "experiments" / options.output.name)
