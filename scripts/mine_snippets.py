@@ -1,8 +1,7 @@
 """Finds report sentences that refer to a slice, such as "6 mm nodule in the lingula (series 3, image 45)".
 
     python scripts/mine_snippets.py reports.csv snippets.csv
-    python scripts/mine_snippets.py reports.csv snippets.csv --id-column AccessionNo --text-columns Befund Beurteilung
-    --dicom archive
+    python scripts/mine_snippets.py reports.csv snippets.csv --dicom archive --text-columns Befund Beurteilung
 
 Writes a row per sentence and slice: id, series, image, snippet, rule, confidence, and with ``--dicom`` the z of the
 slice in mm. Prints counts and a random sample for review: sentences with their line in the table, without ids;

@@ -23,7 +23,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("dist"), help="folder to write to (default: %(default)s)")
     parser.add_argument("--zip", action="store_true", help=f"also write {NAME}.zip beside the folder")
+    parser.add_argument("--replace", action="store_true", help="replace an earlier copy in OUTPUT")
     options = parser.parse_args()
+    targets = [options.output / NAME, *([options.output / f"{NAME}.zip"] if options.zip else [])]
+    if not options.replace and (existing := next((path for path in targets if path.exists()), None)):
+        sys.exit(f"error: {existing}: exists already; add --replace, or choose another --output")
     try:
         folder = package(options.output)
         archive = shutil.make_archive(str(folder), "zip", options.output, NAME) if options.zip else None

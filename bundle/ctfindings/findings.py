@@ -25,6 +25,7 @@ class Finding:
         synonyms: other noun phrases for it, used in training with ``TRAINING_TEMPLATES``.
         radchestct: Rad-ChestCT abnormalities that make it positive, as in the literature ("standard").
         radchestct_extended: the clinically closer choice, where it differs; not comparable with published numbers.
+        dense: whether it consists of calcium or metal, and cannot be seen in a scan whose HU were clipped.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Finding:
     synonyms: tuple[str, ...]
     radchestct: tuple[str, ...]
     radchestct_extended: tuple[str, ...] | None
+    dense: bool = False
 
 
 @dataclass(frozen=True)

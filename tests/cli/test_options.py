@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.ctfindings.cli.options import check_options, config_setting
+from bundle.ctfindings.cli.options import check_device, check_options, config_setting
 
 
 @pytest.fixture
@@ -150,3 +150,30 @@ def test_setting_is_json_or_text() -> None:
     assert config_setting("name=a=b") == ("name", "a=b")
     with pytest.raises(argparse.ArgumentTypeError, match="expected KEY=VALUE, got 'spacing'"):
         config_setting("spacing")
+
+
+def test_a_device_that_is_not_here_is_named_before_anything_is_loaded() -> None:
+    check_device("cpu")
+    with pytest.raises(ValueError, match=r"--device: cuda:99 was asked for, but there .* here; use --device cpu"):
+        check_device("cuda:99")
+    with pytest.raises(ValueError, match="'gpu' is not a device"):
+        check_device("gpu")
+
+
+def test_a_mapping_without_a_mask_is_refused(bundle_root: Path) -> None:
+    options = [
+        "--config_file",
+        str(bundle_root / "configs" / "inference.json"),
+        "--anatomy_mapping",
+        "totalsegmentator",
+    ]
+    with pytest.raises(ValueError, match="--anatomy_mapping has no effect without --anatomy"):
+        check_options(options)
+    check_options([*options, "--anatomy", "mask.nii.gz"])
+
+
+@pytest.mark.parametrize("content", ['{"a": ', "[1, 2]"])
+def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ValueError, match=r"a\.json: (cannot be read as a configuration|expected an object)"):
+        check_options(["--config_file", str(tmp_path / "a.json")])

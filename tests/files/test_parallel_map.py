@@ -24,7 +24,7 @@ needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has 
 
 def _double(number: int) -> int:
     if number == 3:
-        raise ScanError("c.nii.gz", "is no scan; give another")
+        raise ScanError("c.nii.gz", "is no scan; give another", "not-a-scan")
     return 2 * number
 
 
@@ -35,7 +35,7 @@ TASKS = {"a": 1, "b": 2, "c": 3}
 def test_a_scan_that_fails_is_named_and_stops_no_other(workers: int) -> None:
     outcomes = {outcome.key: outcome for outcome in parallel_map(_double, TASKS, workers)}
     assert outcomes["a"][1:3] == (2, "") and outcomes["b"][1:3] == (4, "")
-    assert outcomes["c"][1:3] == (None, "c.nii.gz: is no scan; give another")
+    assert outcomes["c"][1:3] == (None, "c.nii.gz: is no scan; give another [not-a-scan]")
 
 
 def _disk_is_full(number: int) -> int:

@@ -76,7 +76,7 @@ def test_a_zip_beyond_a_limit_is_rejected(
         with pytest.raises(ScanError, match=found) as rejected:
             read()
         assert str(rejected.value).startswith(f"{zipped}: unpacks to ") and "give the folder" in str(rejected.value)
-        assert rejected.value.kind == "zip beyond the limits"
+        assert rejected.value.code == "zip-beyond-limits"
 
 
 def test_a_member_that_is_damaged_or_encrypted_is_one_line(zipped: Path) -> None:

@@ -16,8 +16,8 @@ import pydicom
 import pytest
 
 from bundle.ctfindings.files.errors import ScanError
-from bundle.ctfindings.scan.dicom_series import _even_slices
 from bundle.ctfindings.scan.load_scan import load_scan, read_volume
+from bundle.ctfindings.scan.slice_grid import even_slices
 
 
 def save(path: Path, array: np.ndarray, affine: np.ndarray | None) -> Path:
@@ -233,7 +233,7 @@ def test_the_longest_axial_series_is_taken_and_the_others_named_without_the_pati
     twice = np.concatenate([hu, hu], axis=2)
     write_dicom(tmp_path / "d", twice, affine, number=9, description="Sagittal", orientation=(0, 1, 0, 0, 0, -1))
     write_dicom(
-        tmp_path / "e", twice, affine, number=8, description="MIP", image_type=("DERIVED", "SECONDARY", "AXIAL")
+        tmp_path / "e", twice, affine, number=8, description="MIP", image_type=("DERIVED", "SECONDARY", "AXIAL", "MIP")
     )
     scan = load_scan(tmp_path)
     assert scan.shape[3] == 44
@@ -298,7 +298,7 @@ def test_uneven_slices_are_interpolated_at_their_depth():
     depth = np.array([0.0, 2, 4, 6, 9, 10])
     positions = np.stack([np.zeros(6), np.zeros(6), depth], axis=1)
     slices = np.tile(depth[:, None, None], (1, 2, 2)).astype(np.float32)
-    even, step, warnings = _even_slices(slices, positions, np.array([0.0, 0, 1]), "a")
+    even, step, warnings = even_slices(slices, positions, np.array([0.0, 0, 1]), "a")
     np.testing.assert_allclose(even[:, 0, 0], [0, 2, 4, 6, 8, 10], atol=1e-5)
     assert step[2] == 2 and len(warnings) == 1
 
@@ -518,15 +518,15 @@ def truncated_zip(folder: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
         (missing, "no such file", "check the path"),
         (truncated, "truncated or damaged", "copy or download it again"),
         (truncated_header, "truncated or damaged", "copy or download it again"),
-        (text_as_nifti, "truncated or damaged", "copy or download it again"),
-        (text_as_gzip, "truncated or damaged", "copy or download it again"),
+        (text_as_nifti, "is a gzip of something else than NIfTI", "give the scan itself"),
+        (text_as_gzip, "is a text file, not a scan", "give the scan itself"),
         (unknown_format, "unknown format", "give .nii"),
         (truncated_nrrd, "truncated, damaged", "copy or download it again"),
         (nrrd_packed_with_bzip2, "packed with bzip2", "save it with gzip"),
         (nrrd_without_geometry, "has no affine", "convert it from DICOM again"),
         (nrrd_without_origin, "has no affine", "convert it from DICOM again"),
         (nrrd_in_scanner_axes, "has no affine", "convert it from DICOM again"),
-        (text_as_metaimage, "truncated, damaged", "copy or download it again"),
+        (text_as_metaimage, "is a text file, not a scan", "give the scan itself"),
         (metaimage_without_its_voxels, "truncated, damaged", "with its .raw file"),
         (flat, "found an image of shape (64, 52)", "expected one 3D scan"),
         (one_slice, "shape (64, 52, 1)", "expected one 3D scan"),
@@ -535,7 +535,7 @@ def truncated_zip(folder: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
         (with_infinity, "NaN or infinite", "write it again"),
         (constant, "all voxels are -1000", "expected a CT"),
         (zero_spacing, "expected a spacing of 0.2 to 20 mm, found 2 x 2.5 x", "convert it from DICOM again"),
-        (metres, "expected a spacing of 0.2 to 20 mm, found 200 x 250 x 300 mm", "convert it from DICOM again"),
+        (metres, "expected a spacing of 0.2 to 20 mm, found 200 x 250 x 300 mm", "it seems to be in micrometres"),
         (sheared, "sheared by 50 degrees", "convert it from DICOM again"),
         (without_affine, "has no affine", "convert it from DICOM again"),
         (eight_bit, "expected a CT in HU (air near -1000)", "Was an 8-bit export loaded?"),

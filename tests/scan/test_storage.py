@@ -47,7 +47,7 @@ def test_a_file_in_hu_is_not_rescaled_again(nifti: Path, intercept: int) -> None
         ScanError, match=rf"is already in HU, but its record gives slope 1 and intercept {intercept}"
     ) as refused:
         load_scan(nifti, {"intercept": intercept})
-    assert refused.value.kind == "rescaled twice" and "\n" not in str(refused.value)
+    assert refused.value.code == "rescaled-twice" and "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("intercept", [-1024, -8192])

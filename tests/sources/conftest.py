@@ -28,7 +28,7 @@ class Prepared(NamedTuple):
         """Records by id."""
         return {study["id"]: study for split in ("training", "validation", "test") for study in self.datalist[split]}
 
-    def reasons(self, what: str = "dropped") -> dict[str, str]:
+    def reasons(self, what: str = "left out") -> dict[str, str]:
         """Reason by id."""
         return {entry["id"]: entry["reason"] for entry in self.ledger if entry["what"] == what}
 

@@ -152,7 +152,7 @@ def test_a_scan_in_two_splits_is_refused_and_one_in_two_rows_left_out(
     first.write_text("\n".join([*lines, lines[1], lines[1].replace("trn00001", "trn00002")]))
     result = prepare(SCRIPT, folder, "--labels", first, "--output", tmp_path / "out")
     assert list(result.studies) == ["trn00002"]
-    assert result.card["dropped"]["id in several rows"] == 2
+    assert result.card["left_out"]["id in several rows"] == 2
 
 
 def test_a_label_that_is_none_is_named_by_line_and_column(prepare: Any, tmp_path: Path, folder: Path) -> None:

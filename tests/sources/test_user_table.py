@@ -182,18 +182,18 @@ def test_what_cannot_be_used_is_named_by_row_and_the_rest_is_kept(run: Run, tmp_
     run(write(tmp_path / "t.csv", rows), "--output", tmp_path / "out", "--scans", scans)
     datalist, card, ledger = read(tmp_path / "out")
     assert set(studies_of(datalist)) == {"good", "silent", "masked"}
-    assert card["dropped"] == {
+    assert card["left_out"] == {
         "no such scan": 1,
         "id in several rows": 2,
         "scan in several rows": 2,
-        "unusable scan": 1,
-        "not in HU": 1,
+        "damaged-file": 1,
+        "not-in-hu": 1,
     }
-    assert [entry[:3] for entry in ledger if entry[0] == "dropped" and entry[3] == "id in several rows"] == [
-        ["dropped", "5", "twice"],
-        ["dropped", "6", "twice"],
+    assert [entry[:3] for entry in ledger if entry[0] == "left out" and entry[3] == "id in several rows"] == [
+        ["left out", "5", "twice"],
+        ["left out", "6", "twice"],
     ]
-    noticed = {(entry[2], entry[3]) for entry in ledger if entry[0] == "noticed"}
+    noticed = {(entry[2], entry[3]) for entry in ledger if entry[0] == "flagged"}
     assert {
         ("silent", "no report"),
         ("masked", "no such anatomy file"),
@@ -222,7 +222,7 @@ def test_dicom_studies_get_their_snippets_in_mm(
         "image": 20,
         "z_mm": pytest.approx((affine @ [0, 0, 19, 1])[2]),
     }
-    assert card["noticed"]["snippet: no such image"] == 1
+    assert card["flagged"]["snippet: no such image"] == 1
 
 
 def test_labels_may_be_read_from_the_reports_where_the_table_has_none(run: Run, tmp_path: Path, scans: Path) -> None:
@@ -306,7 +306,7 @@ def test_a_scan_whose_record_changes_is_read_again(tmp_path: Path, scans: Path) 
     path, journal = scans / "s0.nii.gz", tmp_path / "scans.jsonl"
     (as_it_is,) = (facts for _, facts in read_all_facts({path: {}}, journal, workers=1))
     (twice,) = (facts for _, facts in read_all_facts({path: {"intercept": -1024}}, journal, workers=1))
-    assert (as_it_is.problem, twice.kind) == ("", "rescaled twice")
+    assert (as_it_is.problem, twice.kind) == ("", "rescaled-twice")
     assert dict(read_all_facts({path: {}}, journal, workers=1))[path] == as_it_is
 
 

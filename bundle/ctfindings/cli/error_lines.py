@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from traceback import walk_tb
@@ -9,6 +10,9 @@ from types import TracebackType
 from typing import TypeVar
 
 Result = TypeVar("Result")
+
+DEBUG = "CTFINDINGS_DEBUG"
+"""Environment variable: if it is set, input errors keep their traceback, with the error of the library behind them."""
 
 _PACKAGE = __name__.rsplit(".", 2)[0]
 
@@ -23,7 +27,7 @@ def one_line_errors() -> None:
 
 def _print_and_exit(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     ending = _ending(error)
-    if ending is not None:
+    if ending is not None and not os.environ.get(DEBUG):
         raise ending
     sys.__excepthook__(kind, error, trace)
 
@@ -34,7 +38,7 @@ def run_or_exit(task: Callable[..., Result], *args: object) -> Result:
         return task(*args)
     except (Exception, KeyboardInterrupt) as error:
         ending = _ending(error)
-        if ending is None:
+        if ending is None or os.environ.get(DEBUG):
             raise
         raise ending from None
 

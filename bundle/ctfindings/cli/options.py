@@ -11,12 +11,17 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
+import torch
 from monai.bundle import ConfigParser, ReferenceResolver
 from monai.bundle.scripts import run
 
 _OF_MONAI = {name for name in inspect.signature(run).parameters if name != "override"}
+_NEEDS = {"anatomy_mapping": "anatomy"}
+"""Options that say how another one is read."""
+
 _STEPS = {"init": "initialize", "run": "run", "final": "finalize"}
 
 
@@ -33,7 +38,7 @@ def check_options(arguments: Sequence[str] | None = None) -> None:
     if "config_file" not in given:
         return
     files = _files(given["config_file"])
-    content = ConfigParser.load_config_files(files)
+    content = read_configs(files)
     known = {_key(name) for name in content} | _OF_MONAI
     for name, value in given.items():
         if _key(name) not in known | {ConfigParser.meta_key}:
@@ -44,6 +49,9 @@ def check_options(arguments: Sequence[str] | None = None) -> None:
         if isinstance(default, int | float) and not _may_be_number(value):
             wanted = "True or False" if isinstance(default, bool) else "a number"
             raise ValueError(f"--{name}: expected {wanted}, got {value!r}; the configuration has {default}")
+    for name, needed in _NEEDS.items():
+        if name in given and content.get(needed, "") is None and needed not in given:
+            raise ValueError(f"--{name} has no effect without --{needed}; add it, or remove --{name}")
     if {"args_file", "tracking"} & given.keys():  # Either may refer to any key.
         return
     overrides = {name: value for name, value in given.items() if _key(name) not in _OF_MONAI}
@@ -53,6 +61,34 @@ def check_options(arguments: Sequence[str] | None = None) -> None:
         key = f"{ReferenceResolver.normalize_id(name)}::"
         if not any(key.startswith(f"{other}::") or f"{other}::".startswith(key) for other in used):
             raise ValueError(f"--{name} has no effect with {', '.join(files)}; remove it")
+
+
+def read_configs(files: Sequence[str]) -> dict[str, Any]:
+    """The merged content of configuration files; ValueError if one is missing, no JSON or YAML, or no mapping."""
+    for file in files:
+        if not Path(file).is_file():
+            raise ValueError(f"{file}: no such configuration file; check the path and the folder you start in")
+        try:
+            content = ConfigParser.load_config_file(file)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"{file}: cannot be read as a configuration ({reason}); correct the file") from error
+        if not isinstance(content, dict):
+            raise ValueError(
+                f"{file}: expected an object of settings, found {type(content).__name__}; correct the file"
+            )
+    return dict(ConfigParser.load_config_files(files))
+
+
+def check_device(device: object) -> None:
+    """Raises a ValueError if a device is asked for that PyTorch does not know or this machine does not have."""
+    try:
+        asked = torch.device(device)  # type: ignore[arg-type]
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"--device: {device!r} is not a device; use cpu, cuda or cuda:0") from error
+    if asked.type == "cuda" and (asked.index or 0) >= torch.cuda.device_count():
+        found = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.device_count() else "no CUDA"
+        raise ValueError(f"--device: {asked} was asked for, but there is {found} here; use --device cpu")
 
 
 def _used(content: dict[str, Any], overrides: dict[str, str], steps: Sequence[str]) -> set[str]:

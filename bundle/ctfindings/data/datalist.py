@@ -35,6 +35,8 @@ def load_datalist(path: str | Path, split: str, may_be_empty: bool = True) -> li
     content = _content(path)
     if split not in content:
         raise ValueError(f"{path}: no split {split!r}; add a list of studies under that key")
+    if not isinstance(content[split], list):
+        raise ValueError(f"{path}: split {split!r}: expected a list of studies; write it again")
     if not content[split] and not may_be_empty:
         raise ValueError(f"{path}: split {split!r} has no study; add some, or use another datalist")
     return [_study(record, path, index) for index, record in enumerate(content[split])]
@@ -54,7 +56,7 @@ def _content(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: no such datalist; check the path, or make one (docs/datalist.md)")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: expected JSON, found an error ({error}); write it again") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected an object with splits, found {type(content).__name__}; write it again")
@@ -62,6 +64,11 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _study(record: Mapping[str, Any], path: Path, index: int) -> dict[str, Any]:
+    if not isinstance(record, Mapping):
+        raise ValueError(f"{path}: study {index}: expected an object with an id and an image; write it again")
+    for key in PATH_KEYS:
+        if record.get(key) is not None and not isinstance(record[key], str):
+            raise ValueError(f"{path}: study {index}: expected a path as {key!r}, got {record[key]!r}; correct it")
     for key in ("id", "image"):
         if not record.get(key):
             raise ValueError(f"{path}: study {index} has no {key!r}; every study needs an id and an image")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
@@ -13,6 +12,7 @@ from monai.transforms import MapTransform
 
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.findings import FINDINGS
+from bundle.ctfindings.scan.load_scan import read_volume
 
 
 class ResampleFindingMaskd(MapTransform):
@@ -34,15 +34,13 @@ class ResampleFindingMaskd(MapTransform):
 
 
 def _on_grid(path: str, image: MetaTensor) -> torch.Tensor:
-    try:
-        mask = nib.load(path)
-        bits = np.asarray(mask.dataobj).astype(np.int32)  # type: ignore[attr-defined]
-    except (OSError, EOFError, nib.filebasedimages.ImageFileError) as error:
-        raise ScanError(path, "cannot be read as a finding mask; write it again as int32 NIfTI") from error
-    if bits.ndim != 3 or bits.min() < 0 or bits.max() >= 1 << len(FINDINGS):
+    volume = read_volume(path)
+    bits = volume.array
+    if bits.dtype.kind not in "iu" or bits.min() < 0 or bits.max() >= 1 << len(FINDINGS):
         problem = f"expected a 3D int32 volume in which bit i marks finding i of {len(FINDINGS)}; correct it"
-        raise ScanError(path, problem)
-    to_grid = np.linalg.inv(np.asarray(image.affine, float)) @ mask.affine  # type: ignore[attr-defined]
+        raise ScanError(path, problem, "not-a-finding-mask")
+    bits = bits.astype(np.int32)
+    to_grid = np.linalg.inv(np.asarray(image.affine, float)) @ volume.affine
     marked = np.argwhere(bits)
     values = bits[tuple(marked.T)]
     index = np.rint(marked @ to_grid[:3, :3].T + to_grid[:3, 3]).astype(int)

@@ -1,16 +1,41 @@
-"""Error of a scan file that cannot be used."""
+"""Messages about a scan file: one line that names the file, the problem and the remedy, and ends with a short code."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-class ScanError(ValueError):
-    """File that cannot be used; the message is one line, ``FILE: problem; remedy``.
+def coded(path: str | Path, problem: str, code: str) -> str:
+    """``FILE: problem; remedy [code]`` in one line. Each code has a section in ``docs/troubleshooting.md``."""
+    return f"{path}: {' '.join(problem.split())} [{code}]"
 
-    Its ``kind`` is the problem in a few words, the same for all files that have it, to count by.
+
+class ScanError(ValueError):
+    """File that cannot be used, with a message from ``coded``.
+
+    Its ``code`` is the same for all files that have the problem, to count by.
     """
 
-    def __init__(self, path: str | Path, problem: str, kind: str = "unusable scan") -> None:
-        super().__init__(f"{path}: " + " ".join(problem.split()))
-        self.kind = kind
+    def __init__(self, path: str | Path, problem: str, code: str) -> None:
+        super().__init__(coded(path, problem, code))
+        self.code = code
+
+
+@contextmanager
+def library_errors(path: str | Path, problem: str, code: str) -> Iterator[None]:
+    """Every exception of a library in this block becomes a ScanError, with the exception as its cause.
+
+    Put calls of the library into the block and nothing else, so that errors of this package keep their traceback.
+    ``problem`` may contain ``{error}``, which stands for the message of the library.
+    """
+    try:
+        yield
+    except ScanError:
+        raise
+    except MemoryError as error:
+        raise ScanError(path, "needs more memory than is free; use a machine with more", "out-of-memory") from error
+    except Exception as error:
+        shown = (" ".join(str(error).split()) or type(error).__name__)[:200]
+        raise ScanError(path, problem.replace("{error}", shown), code) from error

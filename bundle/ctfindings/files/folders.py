@@ -10,7 +10,7 @@ from bundle.ctfindings.files.errors import ScanError
 
 
 def walk_folder(folder: str | Path, above: frozenset[str] = frozenset()) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """``os.walk`` from the top, sorted, through links: folder, names of subfolders, names of files.
+    """``os.walk`` from the top, sorted, through links, without files of macOS: folder, subfolders, files.
 
     A subfolder removed from its list is not entered, nor one whose real path is in ``above``. ScanError if a folder is
     missing or not readable.
@@ -18,16 +18,21 @@ def walk_folder(folder: str | Path, above: frozenset[str] = frozenset()) -> Iter
     above = above | {os.path.realpath(folder)}
     try:
         with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
+            found = sorted((entry for entry in entries if not is_of_macos(entry.name)), key=lambda entry: entry.name)
     except OSError as error:
         problem = f"cannot be read ({error.strerror or error}); check the path and the permissions"
-        raise ScanError(folder, problem) from error
+        raise ScanError(folder, problem, "unreadable-folder") from error
     subfolders = [entry.name for entry in found if entry.is_dir()]
     yield Path(folder), subfolders, [entry.name for entry in found if entry.is_file()]
     for name in subfolders:
         place = os.path.join(folder, name)
         if os.path.realpath(place) not in above:
             yield from walk_folder(place, above)
+
+
+def is_of_macos(path: str) -> bool:
+    """Whether macOS put an entry beside the files: the folder __MACOSX of a zip, and "._scan.nii.gz"."""
+    return any(name in ("__MACOSX", ".DS_Store") or name.startswith("._") for name in path.split("/"))
 
 
 def files_below(folder: str | Path) -> list[Path]:

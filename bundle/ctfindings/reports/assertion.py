@@ -9,7 +9,11 @@ pseudo-cues look like a negation but deny nothing. Uncertainty is a separate val
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from enum import IntEnum
+from functools import lru_cache
+from typing import NamedTuple
 
 from bundle.ctfindings.reports.word_lists import read_alternatives
 
@@ -24,6 +28,7 @@ class Assertion(IntEnum):
 
 
 _WORDS = read_alternatives(__file__)
+_ANSWERS = ("yes", "present", "positive", *_WORDS["answer_no"].split("|"))
 _SEEN = rf"(?:{_WORDS['seen']})\w*"
 _BE = r"(?:is|are|was|were|be|been|has|have|had|do|does|did|can|could|there)"
 _PREDICATE = re.compile(
@@ -33,7 +38,9 @@ _PREDICATE = re.compile(
 )
 # These always end a clause.
 _HARD = re.compile(
-    r"\s*[;•]\s*|:\s+(?!none|absent|negative|no\b)|\.\s+"
+    rf"\s*[;•]\s*|:\s+(?!(?:{_WORDS['answer_no']}|not?)\b|[-0](?![\w.,]))|\.\s+"
+    # Templates on one line: "Consolidation: no, effusion: yes", "Consolidation: No Effusion: Yes".
+    rf"|(?:{'|'.join(f'(?<=: {word})' for word in _ANSWERS)})(?:\s*[,/|]\s*|\s+(?=(?:[\w/-]+\s+){{0,4}}[\w/-]+\s*:))"
     r"|\s+(?=(?:but|however|although|though|whereas|nevertheless|yet)\b)"
     r"|,?\s+(?=(?:except(?: for)?|apart from|other than|aside from|besides|with the exception of)\b)"
 )
@@ -50,24 +57,34 @@ _PSEUDO_NEGATION = re.compile(
     rf"\b(?:no|without(?: any)?)\s+(?:(?:{_WORDS['change_adjective']})\s+){{0,2}}"
     r"(?:change|difference|progression|regression|interval|alteration|"
     r"(?:increase|decrease)s?(?!\s+in\s+(?:\w+\s+){0,4}(?:thick|densit|calib|diamet)))\w*\b"
-    r"|\bno longer\b|\bnot only\b"
+    rf"|\bno longer\b|\bnot only\b|\b(?:no|without(?: any)?)\s+(?:\w+\s+)?(?:{_WORDS['sure']})\b"
+    r"|:\s*no(?=\s*(?:[,/|]|$))"
     r"|\bno(?:t)? (?:clear(?:ly)?|definite(?:ly)?) (?:border|demarcat|separab|distinguish\w* from)\w*"
 )
-_DIRECTLY_NEGATED = re.compile(r"\b(?:not(?: \w+ly)?|normal) $")
+_DIRECTLY_NEGATED = re.compile(r"\b(?:not(?: (?!only)\w+ly)?|normal) $")
+# "No longer seen is the left pleural effusion", "not seen: effusion", "[ ] effusion": all that follows is denied.
+_INVERTED = re.compile(
+    rf"\W*(?:no longer|not)\s+(?:\w+\s+)?{_SEEN}\s*(?::|\b(?:is|are|was|were)\b)|\W*gone (?:is|are)\b|\s*(?:\[\s?\]|☐)"
+)
 _POST_NEGATION = re.compile(
     rf"\b(?:{_BE}\s+(?:\w+\s+)?not|{_BE}n't|cannot|not)\s+(?:\w+\s+){{0,2}}?{_SEEN}"
     r"|\b(?:is|are|was|were|can be|could be)\s+(?:absent|negative|excluded|ruled out|no longer|removed|withdrawn)\b"
-    rf"|\bbeen (?:removed|withdrawn|excluded)\b|\b(?:{_WORDS['gone']})\b|\(-\)|:\s*(?:none|absent|negative)\b"
+    rf"|\bbeen (?:removed|withdrawn|excluded)\b|\b(?:{_WORDS['gone']})\b|\(-\)"
+    # "Is neither seen on the left nor on the right", "is seen in neither pleural space", "on no side".
+    rf"|\b{_BE}\s+neither\s+{_SEEN}|\b{_SEEN}\s+(?:\w+\s+){{0,2}}?(?:in|on|at|within)\s+(?:neither|none|no)\b"
+    # Templates: "Pleural effusion: No", "Pleural effusion -".
+    rf"|[:=|\t]\s*(?:(?:{_WORDS['answer_no']})\b|[-0](?=\s*(?:[.,;/|]|$)))|\s-+\s*(?:(?:{_WORDS['answer_no']})\b\s*)?\.?\s*$"
 )
 # "Not observed in the previous examination" describes the earlier scan.
 _PSEUDO_POST = re.compile(
     rf"\bnot\s+(?:\w+\s+){{0,2}}?{_SEEN}\s+(?:\w+\s+){{0,3}}?(?:previous|prior|earlier|old|former|last)\b"
+    rf"|(?:\bnot|n't|\bnever)\s+(?:\w+\s+){{0,2}}?(?:{_WORDS['gone']})\b"
     r"|\bnot (?:be )?(?:evaluated|characteri[sz]ed|differentiated|excluded|ruled out)\b"
     r"|\bnot (?:clearly|optimally|fully|completely|significantly|well)\s+\w+"
 )
 _UNCERTAIN = re.compile(
     rf"\b(?:may|might|could|can)\s+(?:also\s+|not\s+)?(?:{_WORDS['doubtful_verb']})\b|\b(?:{_WORDS['doubt']})\b"
-    r"|\b(?:cannot|can not|could not|not) be (?:excluded|ruled out|differentiated)\b"
+    r"|\b(?:cannot|can not|could not|not) (?:be )?(?:excluded|ruled out|differentiated)\b"
 )
 # History up to the next verb: in "the patient, who underwent lobectomy, has an effusion" the effusion is present.
 _HISTORY = re.compile(rf"\b(?:{_WORDS['history']})\b")
@@ -89,7 +106,7 @@ def split_clauses(sentence: str) -> list[tuple[int, int]]:
     start = 0
     for cut in [*_HARD.finditer(sentence), None]:
         end = cut.start() if cut else len(sentence)
-        if cut and cut[0].startswith(":") and sentence.count(" ", start, end) < 2:
+        if cut and cut[0].startswith(":") and (sentence.count(" ", start, end) < 2 or _INVERTED.match(sentence, start)):
             continue  # A heading stays with its statement: "Lymph nodes: enlarged".
         clauses += _soft_clauses(sentence, start, end)
         start = cut.end() if cut else end
@@ -101,8 +118,9 @@ def _soft_clauses(sentence: str, start: int, end: int) -> list[tuple[int, int]]:
     predicates = [match.start() for match in _PREDICATE.finditer(sentence, start, end)]
     if predicates:
         for cut in _SOFT.finditer(sentence, start, end):
-            left = any(start <= predicate < cut.start() for predicate in predicates)
-            right = any(predicate >= cut.end() for predicate in predicates)
+            first = bisect_left(predicates, start)
+            left = first < len(predicates) and predicates[first] < cut.start()
+            right = predicates[-1] >= cut.end()
             if _BARE_VERB.match(sentence, cut.end()) and not _STARTS_STATEMENT.match(sentence, cut.end()):
                 continue
             if left and (right or _STARTS_STATEMENT.match(sentence, cut.end())):
@@ -111,43 +129,87 @@ def _soft_clauses(sentence: str, start: int, end: int) -> list[tuple[int, int]]:
     return [*clauses, (start, end)]
 
 
+class _Cues(NamedTuple):
+    """Positions of the cues in a clause, each found once however many mentions the clause has."""
+
+    inverted: bool
+    negated_from: int  # end of the first negation whose scope is the rest of the clause
+    narrow: Sequence[int]  # ends of those whose scope ends at the next comma or verb
+    denied_until: int  # start of the last negation behind a mention
+    earlier_from: int  # end of the first mention of an earlier scan
+    history: Sequence[int]  # ends
+    predicates: Sequence[int]  # starts
+    commas_and_predicates: Sequence[int]
+    doubt: int  # start of the first cue of doubt
+
+
+_NOWHERE = 1 << 60
+
+
+@lru_cache(maxsize=256)
+def _cues(clause: str) -> _Cues:
+    pseudo = [match.span() for match in _PSEUDO_NEGATION.finditer(clause)]
+    starts = [first for first, _ in pseudo]
+    negated_from, narrow = _NOWHERE, []
+    for cue in _PRE_NEGATION.finditer(clause):
+        last = bisect_right(starts, cue.start()) - 1
+        if last >= 0 and cue.start() < pseudo[last][1]:
+            continue
+        # The scope of "without" ends at the next comma or verb: "nodule without calcification is seen with emphysema".
+        if cue[0] in ("without", "absent", "rather than") and cue.start() > 0:
+            narrow.append(cue.end())
+        else:
+            negated_from = min(negated_from, cue.end())
+    pseudo_post = [match.span() for match in _PSEUDO_POST.finditer(clause)]
+    ends = [end for _, end in pseudo_post]
+    denials = []
+    for cue in _POST_NEGATION.finditer(clause):
+        next_one = bisect_right(ends, cue.start())
+        if next_one == len(ends) or pseudo_post[next_one][0] >= cue.end():
+            denials.append(cue.start())
+    predicates = [match.start() for match in _PREDICATE.finditer(clause)]
+    earlier, doubt = _EARLIER.search(clause), _UNCERTAIN.search(clause)
+    return _Cues(
+        _INVERTED.match(clause) is not None,
+        negated_from,
+        narrow,
+        max(denials, default=-1),
+        earlier.end() if earlier else _NOWHERE,
+        [cue.end() for cue in _HISTORY.finditer(clause)],
+        predicates,
+        sorted([*predicates, *(index for index, letter in enumerate(clause) if letter == ",")]),
+        doubt.start() if doubt else _NOWHERE,
+    )
+
+
 def assertion(clause: str, start: int, end: int) -> Assertion:
     """The assertion of the mention ``clause[start:end]``."""
-    if _negated(clause, start, end):
-        return Assertion.ABSENT
-    if _EARLIER.search(clause, 0, start) or any(
-        not _PREDICATE.search(clause, cue.end(), start) for cue in _HISTORY.finditer(clause, 0, start)
+    cues = _cues(clause)
+    if (
+        cues.inverted
+        or cues.negated_from <= start
+        or end <= cues.denied_until
+        or _reaches(cues.narrow, cues.commas_and_predicates, start)
+        or _DIRECTLY_NEGATED.search(clause, max(0, start - 24), start)
     ):
+        return Assertion.ABSENT
+    if cues.earlier_from <= start or _reaches(cues.history, cues.predicates, start):
         return Assertion.HISTORICAL
-    if _doubted(clause, end):
+    if _doubted(clause, end, cues.doubt):
         return Assertion.UNCERTAIN
     return Assertion.PRESENT
 
 
-def _negated(clause: str, start: int, end: int) -> bool:
-    if _DIRECTLY_NEGATED.search(clause, 0, start):
-        return True
-    pseudo = [match.span() for match in _PSEUDO_NEGATION.finditer(clause)]
-    for cue in _PRE_NEGATION.finditer(clause, 0, start):
-        if any(first <= cue.start() < last for first, last in pseudo):
-            continue
-        between = clause[cue.end() : start]
-        # The scope of "without" ends at the next comma or verb: "nodule without calcification is seen with emphysema".
-        narrow = cue[0] in ("without", "absent", "rather than") and cue.start() > 0
-        if not (narrow and ("," in between or _PREDICATE.search(between))):
-            return True
-    pseudo_post = [match.span() for match in _PSEUDO_POST.finditer(clause)]
-    return any(
-        not any(first < cue.end() and cue.start() < last for first, last in pseudo_post)
-        for cue in _POST_NEGATION.finditer(clause, end)
-    )
+def _reaches(cues: Sequence[int], stops: Sequence[int], start: int) -> bool:
+    """Whether the last of the cues that end before ``start`` has no stop between it and ``start``."""
+    last = bisect_right(cues, start) - 1
+    return last >= 0 and bisect_left(stops, cues[last]) == bisect_left(stops, start)
 
 
-def _doubted(clause: str, end: int) -> bool:
+def _doubted(clause: str, end: int, doubt: int) -> bool:
     """Whether a question mark follows the mention that ends at ``end``, or a cue of doubt precedes or follows it."""
     tail = clause[end : end + 40]
     question = tail.find("?")
     if question >= 0 and not re.search(r"[,(]", tail[:question]):
         return True
-    cue = _UNCERTAIN.search(clause)
-    return cue is not None and cue.start() < end + 40
+    return doubt < end + 40

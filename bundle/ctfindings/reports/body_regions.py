@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -24,8 +25,10 @@ def regions(text: str) -> tuple[tuple[str, int, int], ...]:
 
 def nearest_region(mentions: Sequence[tuple[str, int, int]], start: int, end: int) -> str | None:
     """The region whose words are nearest to ``[start, end)``, the earlier of two; None without mentions."""
+    # Mentions are in order and do not overlap: the nearest one is the last that starts before, or the next one.
+    after = bisect_right(mentions, start, key=lambda mention: mention[1])
     best, distance = None, 10**9
-    for region, first, last in mentions:
+    for region, first, last in mentions[max(0, after - 1) : after + 1]:
         gap = max(first - end, start - last, 0)
         if gap < distance:
             best, distance = region, gap

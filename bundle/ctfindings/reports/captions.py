@@ -11,7 +11,7 @@ from bundle.ctfindings.reports.finding_mentions import LABEL_OF_ASSERTION, carri
 from bundle.ctfindings.reports.sentences import split_sentences
 from bundle.ctfindings.reports.statements import Kind, Statement, read_statement
 
-_EMPTY = re.compile(r"\s*(?:not given|none|n/?a|nan|-+)?\s*\.?\s*", re.IGNORECASE)
+_EMPTY = re.compile(r"(?:not given|none|n/?a|nan|-+)?\s*\.?", re.IGNORECASE)
 # A sentence without a region that continues the sentence before it: "It is stable.", "The largest measures 8 mm."
 _CONTINUES = re.compile(
     r"(?:.*\blumens?\b)|(?:it|its|they|this|these|those|the|such|in addition|also|both|some|most|an?other|one of|"
@@ -82,7 +82,7 @@ def read_report(findings: str, impression: str = "", uncertain: int = -1) -> Rea
 
 
 def _place(text: str, section: str) -> list[_Placed]:
-    if _EMPTY.fullmatch(text):
+    if _EMPTY.fullmatch(text.strip()):
         return []
     result = []
     region: str | None = None

@@ -11,6 +11,7 @@ from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.reports.assertion import Assertion, assertion, split_clauses
 from bundle.ctfindings.reports.body_regions import nearest_region, regions
 from bundle.ctfindings.reports.label_rules import NORMAL_STATEMENTS, RULES
+from bundle.ctfindings.reports.word_lists import plain
 
 LABEL_OF_ASSERTION = {Assertion.ABSENT: 0, Assertion.HISTORICAL: -1, Assertion.UNCERTAIN: -1, Assertion.PRESENT: 1}
 """Label of each assertion. Doubt ("atelectasis?") and history ("status post") leave the label unknown."""
@@ -26,7 +27,7 @@ def find_mentions(sentence: str, region: str | None = None) -> Mapping[str, Asse
 
     ``region`` of ``body_regions`` holds for a sentence without one.
     """
-    lowered = sentence.lower()
+    lowered = plain(sentence)
     parts: list[Mapping[str, Assertion]] = [
         dict.fromkeys(denied, Assertion.ABSENT) for pattern, denied in NORMAL_STATEMENTS if pattern.search(lowered)
     ]
@@ -73,5 +74,5 @@ def to_labels(said: Mapping[str, Assertion], policy: Mapping[Assertion, int]) ->
 
 def carried_region(sentence: str, before: str | None) -> str | None:
     """The region that holds for a following sentence without one: the last region of this sentence, or ``before``."""
-    named = regions(sentence.lower())
+    named = regions(plain(sentence))
     return named[-1][0] if named else before

@@ -24,7 +24,7 @@ _NEW_LINE_STARTS = re.compile(r"\s*(?:[A-ZÄÖÜ\"“(\[]|\d{1,2}[.)](?!\d)|[-�
 
 _KNOWN = {name: frozenset(_TABLE[name]) for name in ("never", "may", "number")}
 _STOP = re.compile(
-    r"(?P<break>\s*\n\s*)"
+    r"(?P<break>(?<!\s)\s*\n\s*)"  # Looking behind keeps long runs of spaces linear.
     r"|(?P<bullet>(?<=\s)(?:[\"“”](?=\s+[A-ZÄÖÜ])|[•·►](?=\s)))"
     r"|(?P<stop>[.!?…]+)(?P<close>[\"'”’»)\]]*)(?=\s|$)"
     r"|(?<=[^\W\d_])(?P<glued>[.?!])(?=[A-ZÄÖÜ][a-zäöüß]|[A-ZÄÖÜ]{2}|\d)"

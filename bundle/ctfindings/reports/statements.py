@@ -13,7 +13,7 @@ from bundle.ctfindings.findings import FINDINGS
 from bundle.ctfindings.reports.assertion import Assertion, assertion, split_clauses
 from bundle.ctfindings.reports.body_regions import REGION_ANATOMY, nearest_region, regions
 from bundle.ctfindings.reports.finding_mentions import clause_mentions, find_mentions
-from bundle.ctfindings.reports.word_lists import read_alternatives
+from bundle.ctfindings.reports.word_lists import plain, read_alternatives
 
 
 class Kind(Enum):
@@ -57,7 +57,7 @@ def read_statement(sentence: str, region: str | None = None) -> Statement:
     A finding of the table makes its own anatomy abnormal; other pathology makes the nearest named region abnormal, or
     ``region`` when the sentence names none. Doubt ("atelectasis?") counts as abnormal; denial and history do not.
     """
-    lowered = sentence.lower()
+    lowered = plain(sentence)
     mentions = find_mentions(sentence, region)
     named = {REGION_ANATOMY[name] for name, _, _ in regions(lowered)}
     abnormal: set[str] = set()

@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from scipy import ndimage
 
 from bundle.ctfindings.anatomy import ANATOMIES, ANATOMY_NAMES, anatomy_index
-from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.files.errors import ScanError, coded
 from bundle.ctfindings.scan.load_scan import as_metatensor, read_volume
 
 MASK_MAPPINGS: dict[str, dict[int, str]] = {
@@ -45,26 +45,29 @@ def load_anatomy_mask(
     labels = volume.array
     if labels.dtype.kind not in "biu":
         if not np.array_equal(labels, np.round(labels)):
-            raise ScanError(
-                path, "contains values that are not integers; give an anatomy mask with one integer id per anatomy"
-            )
+            problem = "contains values that are not integers; give an anatomy mask with one integer id per anatomy"
+            raise ScanError(path, problem, "mask-not-integer")
         labels = labels.astype(np.int64)
     present = np.unique(labels)
     names = _names_of_ids(mapping, present)
     if any(label < 0 and int(label) not in names for label in present):
-        raise ScanError(path, f"contains the negative id {present[0]}; give the anatomy mask, not a scan")
+        raise ScanError(
+            path, f"contains the negative id {present[0]}; give the anatomy mask, not a scan", "mask-negative-id"
+        )
     known = tuple(name for name in ANATOMY_NAMES if name in names.values())
     ids = {label: ANATOMIES[anatomy_index(name)].mask_id for label, name in names.items()}
     ours = np.array([ids.get(int(label), 0) for label in present], np.uint8)
     if not ours.any():
-        raise ScanError(path, f"contains none of the mapped ids {sorted(ids)}; add its ids to the mapping of the mask")
+        problem = f"contains none of the mapped ids {sorted(ids)}; add its ids to the mapping of the mask"
+        raise ScanError(path, problem, "mask-without-mapped-ids")
     ignored = [int(label) for label, mask_id in zip(present, ours, strict=True) if label != 0 and mask_id == 0]
     if ignored:
-        volume.warnings.append(f"{path}: {len(ignored)} label ids without a mapping were ignored")
+        problem = f"{len(ignored)} label ids without a mapping were ignored"
+        volume.warnings.append(coded(path, problem, "mask-ids-ignored"))
     placed = _on_grid(ours[np.searchsorted(present, labels)], volume.affine, reference, path)
     if not placed.any():
         scan = reference.meta.get("filename_or_obj", "")
-        raise ScanError(path, f"does not overlap the scan {scan}; give the mask of this scan")
+        raise ScanError(path, f"does not overlap the scan {scan}; give the mask of this scan", "mask-elsewhere")
     mask = as_metatensor(placed, volume._replace(affine=np.asarray(reference.affine, np.float64)), path)
     return mask, known
 
@@ -88,7 +91,8 @@ def _on_grid(labels: np.ndarray, affine: np.ndarray, reference: MetaTensor, path
     if labels.shape == shape and np.allclose(affine, target, atol=1e-3):
         return np.ascontiguousarray(labels)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
-        raise ScanError(path, "its affine is singular or not finite; write the mask again with the scan's geometry")
+        problem = "its affine is singular or not finite; write the mask again with the scan's geometry"
+        raise ScanError(path, problem, "impossible-affine")
     to_labels = np.linalg.inv(affine) @ target
     return ndimage.affine_transform(
         labels, to_labels[:3, :3], to_labels[:3, 3], shape, order=0, mode="grid-constant", cval=0

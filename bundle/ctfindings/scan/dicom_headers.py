@@ -18,6 +18,8 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.files.folders import is_of_macos
+from bundle.ctfindings.scan.file_format import is_dicom
 
 Found = TypeVar("Found")
 
@@ -109,15 +111,14 @@ def _members(path: Path) -> Iterator[tuple[zipfile.ZipFile, list[zipfile.ZipInfo
     """A zip and the files in it, within the limits. Errors of the zip become a ScanError."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [each for each in archive.infolist() if not each.is_dir() and "__MACOSX" not in each.filename]
+            members = [each for each in archive.infolist() if not each.is_dir() and not is_of_macos(each.filename)]
             _check_limits(members, path)
             yield archive, members
     except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise ScanError(path, f"is a damaged zip ({error}); copy or download it again", "damaged zip") from error
+        raise ScanError(path, f"is a damaged zip ({error}); copy or download it again", "damaged-zip") from error
     except (RuntimeError, NotImplementedError) as error:
-        raise ScanError(
-            path, "is encrypted or packed by an unsupported method; unpack it and give the folder", "encrypted zip"
-        ) from error
+        problem = "is encrypted or packed by an unsupported method; unpack it and give the folder"
+        raise ScanError(path, problem, "encrypted-zip") from error
 
 
 def _check_limits(members: Sequence[zipfile.ZipInfo], path: Path) -> None:
@@ -131,14 +132,20 @@ def _check_limits(members: Sequence[zipfile.ZipInfo], path: Path) -> None:
     ):
         if found > limit:
             problem = f"unpacks to {found:,.0f} {unit}; at most {limit:,.0f} are allowed. Unpack it and give the folder"
-            raise ScanError(path, problem, "zip beyond the limits")
+            raise ScanError(path, problem, "zip-beyond-limits")
 
 
 def _read_header(
     source: Path | io.BufferedReader[Any], file: DicomFile, tags: Sequence[str], extract: Callable[..., Found | None]
 ) -> Header[Found]:
     try:
-        header = pydicom.dcmread(source, stop_before_pixels=True, specific_tags=list(tags))
+        if isinstance(source, Path):
+            with source.open("rb") as start:
+                head = start.read(132)
+        else:
+            head = source.peek(132)[:132]
+        # A forced read also takes files without a preamble.
+        header = pydicom.dcmread(source, stop_before_pixels=True, specific_tags=list(tags), force=is_dicom(head))
         header.decode()  # Otherwise a damaged value raises later, when it is first used.
         return Header(file, extract(header))
     except (InvalidDicomError, EOFError, OSError):

@@ -1,41 +1,37 @@
-"""Reads one CT series in HU from a folder or zip of DICOM: chooses the series, sorts and evenly spaces its slices."""
+"""Reads one CT series in HU from a folder or zip of DICOM: chooses the series that covers the chest best."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-import pydicom
-from pydicom.pixels import get_decoder
 
-from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.files.errors import ScanError, coded
 from bundle.ctfindings.files.folders import files_below
 from bundle.ctfindings.scan.coordinates import LPS_TO_RAS
-from bundle.ctfindings.scan.dicom_headers import DicomFile, image_type, is_axial, orientation, read_headers, unpacked
+from bundle.ctfindings.scan.dicom_headers import DicomFile, image_type, is_axial, orientation, unpacked
+from bundle.ctfindings.scan.dicom_images import Image, Listing, depths, describe, list_images, position
+from bundle.ctfindings.scan.dicom_pixels import read_pixels
+from bundle.ctfindings.scan.slice_grid import SAME_PLACE_MM, even_slices, regular_step
 from bundle.ctfindings.scan.storage import Volume
 
 MIN_IMAGES = 5
-MAX_GAP_MM = 10.0
+CHEST_MM = 300.0
+"""Length of a chest along the body. Of two series that are longer, neither covers it better."""
 
-_TAGS = [
-    "AcquisitionNumber", "Columns", "ImageOrientationPatient", "ImagePositionPatient", "ImageType", "InstanceNumber",
-    "Modality", "NumberOfFrames", "PixelSpacing", "Rows", "SamplesPerPixel", "SeriesInstanceUID", "SeriesNumber",
-    "SOPInstanceUID",
-]  # fmt: skip
+SAME_COVER = 0.9
+"""A series that covers this share of what the longest one covers may be preferred to it."""
 
+MAX_OVERLAP = 0.25
+"""Share of the shorter of two passes that may lie within the other one, for the passes to be joined."""
 
-class _Image(NamedTuple):
-    """One CT image: its file and its header without pixels."""
-
-    file: Path
-    header: pydicom.Dataset
+_PROJECTIONS = {"MIP", "MINIP", "MAXIMUM", "MINIMUM", "PROJECTION IMAGE", "MEAN", "AVERAGE"}
 
 
 def read_dicom(source: Path, path: str | Path) -> Volume:
-    """The longest axial CT series in a folder or a zip; see ``read_dicom_files``."""
+    """The axial CT series in a folder or a zip that covers the chest best; see ``read_dicom_files``."""
     if source.is_dir():
         return read_dicom_files(files_below(source), path)
     with unpacked([DicomFile(source)]) as files:
@@ -43,183 +39,135 @@ def read_dicom(source: Path, path: str | Path) -> Volume:
 
 
 def read_dicom_files(files: Sequence[Path], path: str | Path) -> Volume:
-    """The longest axial CT series among files; those that are not DICOM are ignored.
+    """The axial CT series among files that covers the chest best; files that are not DICOM are ignored.
 
     ``path`` names the study in errors and warnings.
 
     Raises:
         ScanError: if there is no such series, an image cannot be decoded, or images are missing.
     """
-    series, damaged = _ct_series(files, path)
-    chosen, others = _choose_series(series, path)
+    listing = list_images(files)
+    series = [each for images in listing.series for each in _passes(images)]
+    chosen = _choose_series(series, listing, path)
+    warnings = _warnings(chosen, series, listing, path)
     along_row, along_column = orientation(chosen[0].header)
     normal = np.cross(along_row, along_column)
-    chosen = sorted(chosen, key=lambda image: float(_position(image.header) @ normal))
-    positions = np.stack([_position(image.header) for image in chosen])
-    slices, step, gaps = _even_slices(_read_pixels(chosen, path), positions, normal, path)
+    chosen = [chosen[index] for index in np.argsort(depths(chosen), kind="stable")]
+    positions = np.stack([position(image.header) for image in chosen])
+    slices, step, gaps = even_slices(read_pixels(chosen, path), positions, normal, path)
     rows, columns = (float(value) for value in chosen[0].header.PixelSpacing)
     affine = np.eye(4)
     affine[:3, :3] = np.stack([along_row * columns, along_column * rows, step], axis=1)
     affine[:3, 3] = positions[0]
-    return Volume(slices.T, LPS_TO_RAS @ affine, "dicom", damaged + others + gaps)
+    return Volume(slices.T, LPS_TO_RAS @ affine, "dicom", warnings + gaps)
 
 
-def _ct_series(files: Sequence[Path], path: str | Path) -> tuple[list[list[_Image]], list[str]]:
-    """All plain CT images by series, frame size and orientation; and a warning if some headers are damaged."""
-    groups: dict[tuple[Any, ...], list[_Image]] = defaultdict(list)
-    seen: set[str] = set()
-    damaged: Counter[str] = Counter()
-    multi_frame = False
-    for file, content, damage in read_headers((each for each in files if each.suffix.lower() != ".zip"), _TAGS, _kind):
-        if damage:
-            damaged[damage] += 1
-        if content is None:
-            continue
-        header, frames, group = content
-        multi_frame |= frames > 1
-        identity = str(header.get("SOPInstanceUID") or file.path)
-        if group and identity not in seen:  # A folder may contain the same image twice.
-            seen.add(identity)
-            groups[group].append(_Image(file.path, header))
-    damage = f"contains {damaged.total()} DICOM files with a damaged header ({', '.join(damaged)})"
-    if not groups and multi_frame:
-        raise ScanError(path, "contains multi-frame (enhanced) DICOM; convert it to NIfTI, e.g. with dcm2niix")
-    if not groups and damaged:
-        raise ScanError(path, f"{damage} and no CT images; export the series again", "no CT images")
-    if not groups:
-        raise ScanError(path, "contains no CT images in DICOM; give the folder or zip of one CT series", "no CT images")
-    series = [phase for images in groups.values() for phase in _split_phases(images)]
-    return series, [f"{path} {damage}, which are ignored"] if damaged else []
+def _passes(images: list[Image]) -> list[list[Image]]:
+    """Split a series with several images at one position (contrast phases, gating) by acquisition.
 
-
-def _kind(header: pydicom.Dataset) -> tuple[pydicom.Dataset, int, tuple[Any, ...]] | None:
-    """Header and frames of a CT, and series, frame size, spacing and orientation of a plain image, else empty."""
-    if header.get("Modality") != "CT":
-        return None
-    frames = int(header.get("NumberOfFrames") or 1)
-    counts = {"ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacing": 2}
-    plain = all(len(header.get(tag) or ()) == count for tag, count in counts.items())
-    sized = header.get("Rows") and header.get("Columns")
-    if not plain or not sized or int(header.get("SamplesPerPixel") or 1) != 1:
-        return header, frames, ()
-    _position(header)  # Raises here, where an error counts as a damaged header.
-    direction = tuple(np.round(np.concatenate(orientation(header)), 2))
-    spacing = tuple(round(float(value), 4) for value in header.PixelSpacing)
-    size = (int(header.Rows), int(header.Columns))
-    return header, frames, (str(header.get("SeriesInstanceUID", "")), *size, spacing, direction)
-
-
-def _split_phases(images: list[_Image]) -> list[list[_Image]]:
-    """Split a series with several images at one position (contrast phases, gating) by acquisition."""
-    places = {tuple(np.round(_position(image.header), 2)) for image in images}
+    Acquisitions that tile the body, one beginning where another ends, are joined again.
+    """
+    places = {tuple(np.round(position(image.header), 2)) for image in images}
     if len(places) == len(images):
         return [images]
-    phases: dict[str, list[_Image]] = defaultdict(list)
+    by_acquisition: dict[str, list[Image]] = defaultdict(list)
     for image in images:
-        phases[str(image.header.get("AcquisitionNumber"))].append(image)
-    return list(phases.values())
+        by_acquisition[str(image.header.get("AcquisitionNumber"))].append(image)
+    joined: list[list[Image]] = []
+    for one in sorted(by_acquisition.values(), key=lambda part: float(depths(part).min())):
+        if joined and (rest := _continuation(joined[-1], one)):
+            joined[-1] = joined[-1] + rest
+        else:
+            joined.append(one)
+    return joined
 
 
-def _choose_series(series: list[list[_Image]], path: str | Path) -> tuple[list[_Image], list[str]]:
-    """The longest axial series of original images, else of derived ones; and warnings that name the others."""
+def _continuation(lower: list[Image], upper: list[Image]) -> list[Image]:
+    """The images of ``upper`` above ``lower``, if together they are one stack; otherwise none."""
+    if min(len(lower), len(upper)) < 3:
+        return []
+    normal = np.cross(*orientation(lower[0].header))
+    places = [np.stack([position(image.header) for image in each]) for each in (lower, upper)]
+    below, above = (place @ normal for place in places)
+    steps = [regular_step(np.diff(np.sort(depth))) for depth in (below, above)]
+    aside = places[1][0] - places[0][0]
+    if abs(steps[0] - steps[1]) > 0.05 * max(steps) or np.linalg.norm(aside - (aside @ normal) * normal) > 1.0:
+        return []
+    new = above > below.max() + max(0.5 * min(steps), SAME_PLACE_MM)
+    shared = len(upper) - int(new.sum())
+    if not new.any() or shared > MAX_OVERLAP * min(len(lower), len(upper)):
+        return []
+    gap = float(above[new].min() - below.max())
+    return [image for image, is_new in zip(upper, new, strict=True) if is_new] if gap < 1.5 * max(steps) else []
+
+
+def _choose_series(series: list[list[Image]], listing: Listing, path: str | Path) -> list[Image]:
+    """Of the axial series that cover the chest best: an original one, then the one with most images."""
+    if not series:
+        raise _no_images(listing, path)
     axial = [images for images in series if len(images) >= MIN_IMAGES and is_axial(images[0].header)]
-    original = [images for images in axial if not image_type(images[0].header) & {"DERIVED", "SECONDARY"}]
+    if not axial and listing.frames:
+        raise _multi_frame(path)
     if not axial:
-        found = ", ".join(_describe(images) for images in series)
-        raise ScanError(
-            path,
-            f"contains no axial CT series of at least {MIN_IMAGES} images (found: {found}); give an axial chest CT",
-            "no axial CT series",
+        found = ", ".join(describe(images) for images in series)
+        problem = (
+            f"contains no axial CT series of at least {MIN_IMAGES} images (found: {found}); give an axial chest CT"
         )
-    chosen = max(original or axial, key=len)
+        raise ScanError(path, problem, "no-axial-series")
+    usable = [images for images in axial if not image_type(images[0].header) & _PROJECTIONS] or axial
+    cover = [min(float(np.ptp(depths(images))), CHEST_MM) for images in usable]
+    best = [images for images, length in zip(usable, cover, strict=True) if length >= SAME_COVER * max(cover)]
+    chosen = max(best, key=lambda images: (not _is_derived(images), len(images)))
+    if listing.frames > len(chosen):
+        raise _multi_frame(path)
+    return chosen
+
+
+def _no_images(listing: Listing, path: str | Path) -> ScanError:
+    if listing.frames:
+        return _multi_frame(path)
+    if listing.damaged:
+        problem = f"contains {_damaged(listing)} and no CT images; export the series again"
+        return ScanError(path, problem, "no-ct-images")
+    passed_over = f" that can be used ({_passed_over(listing)})" if listing.passed_over else " in DICOM"
+    problem = f"contains no CT images{passed_over}; give the folder or zip of one CT series"
+    return ScanError(path, problem, "no-ct-images")
+
+
+def _multi_frame(path: str | Path) -> ScanError:
+    return ScanError(
+        path, "contains multi-frame (enhanced) DICOM; convert it to NIfTI, e.g. with dcm2niix", "multi-frame"
+    )
+
+
+def _is_derived(images: Sequence[Image]) -> bool:
+    return bool(image_type(images[0].header) & {"DERIVED", "SECONDARY"})
+
+
+def _damaged(listing: Listing) -> str:
+    return f"{listing.damaged.total()} DICOM files with a damaged header ({', '.join(listing.damaged)})"
+
+
+def _passed_over(listing: Listing) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in listing.passed_over.items())
+
+
+def _warnings(chosen: list[Image], series: list[list[Image]], listing: Listing, path: str | Path) -> list[str]:
+    """What was not read of the files, and why."""
     warnings = []
-    others = [_describe(images) for images in series if images is not chosen]
-    if others:
-        warnings.append(
-            f"{path} contains {len(series)} CT series; {_describe(chosen)} was read, not: {', '.join(others)}"
+    if listing.damaged:
+        problem = f"contains {_damaged(listing)}, which are ignored; export the series again"
+        warnings.append(coded(path, problem, "damaged-headers"))
+    if others := [describe(images) for images in series if images is not chosen]:
+        problem = f"contains {len(series)} CT series; {describe(chosen)} was read, not: {', '.join(others)}. "
+        problem += "Give the folder of another one to read that"
+        warnings.append(coded(path, problem, "several-series"))
+    if listing.passed_over:
+        problem = (
+            f"contains images that were not read: {_passed_over(listing)}; convert them if they belong to the scan"
         )
-    if not original:
-        warnings.append(f"{path} contains only derived or secondary images; their processing may affect findings")
-    return chosen, warnings
-
-
-def _describe(images: list[_Image]) -> str:
-    """Series number and image count. The series description is free text and may name the patient."""
-    return f"series {images[0].header.get('SeriesNumber') or '?'} ({len(images)} images)"
-
-
-def _position(header: pydicom.Dataset) -> np.ndarray:
-    """Centre of the first pixel, LPS mm, (3,)."""
-    return np.asarray(header.ImagePositionPatient, np.float64)
-
-
-def _read_pixels(images: list[_Image], path: str | Path) -> np.ndarray:
-    """HU (Z, rows, columns) float32, with the slope and intercept of each image applied once."""
-    header = images[0].header
-    slices = np.empty((len(images), int(header.Rows), int(header.Columns)), np.float32)
-    for index, image in enumerate(images):
-        try:
-            dataset = pydicom.dcmread(image.file)
-            if get_decoder(dataset.file_meta.TransferSyntaxUID).is_available:
-                slope, intercept = (
-                    float(dataset.get(tag, default)) for tag, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))
-                )
-                np.multiply(dataset.pixel_array, np.float32(slope), out=slices[index], casting="unsafe")
-                slices[index] += np.float32(intercept)
-            else:
-                slices[index] = _read_pixels_with_gdcm(image.file)
-        except (AttributeError, EOFError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
-            number = image.header.get("InstanceNumber")
-            raise ScanError(
-                path, f"image {number} of {_describe(images)} cannot be decoded ({error}); export the series again"
-            ) from error
-    return slices
-
-
-def _read_pixels_with_gdcm(file: Path) -> np.ndarray:
-    """HU (rows, columns). For JPEG Lossless, which pydicom needs plug-ins for; GDCM applies the rescale itself."""
-    import itk
-
-    reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(FileName=str(file), ImageIO=itk.GDCMImageIO.New())
-    reader.Update()
-    return np.array(itk.array_view_from_image(reader.GetOutput()))[0]
-
-
-def _even_slices(
-    slices: np.ndarray, positions: np.ndarray, normal: np.ndarray, path: str | Path
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Interpolate slices to even distances if a few are missing or uneven.
-
-    Takes slices (Z, rows, columns) sorted along their unit ``normal`` (3,), and the centres of their first pixels in
-    LPS mm, (Z, 3). Returns the slices, the step from one to the next in LPS mm, (3,), and warnings.
-    """
-    depth = (positions - positions[0]) @ normal
-    distances = np.diff(depth)
-    typical = float(np.median(distances))
-    direction = (positions[-1] - positions[0]) / depth[-1] if depth[-1] > 0 else normal
-    if distances.min() < 0.01:
-        raise ScanError(
-            path, "two images of the series lie at the same position; export one phase or reconstruction only"
-        )
-    if np.abs(positions - positions[0] - depth[:, None] * direction).max() > 1.0:
-        raise ScanError(path, "the images of the series do not lie on one line; export one acquisition only")
-    tolerance = max(0.05 * typical, 0.05)
-    if np.abs(distances - typical).max() <= tolerance:
-        return slices, direction * depth[-1] / (len(depth) - 1), []
-    widest = int(distances.argmax())
-    if distances[widest] > max(MAX_GAP_MM, 1.5 * typical):
-        around = f"between z = {positions[widest][2]:.1f} and {positions[widest + 1][2]:.1f} mm"
-        raise ScanError(
-            path,
-            f"images are missing: a gap of {distances[widest]:.1f} mm {around}; export the whole series",
-            "missing slices",
-        )
-    even = np.arange(int(np.floor(depth[-1] / typical + 1e-3)) + 1) * typical
-    place = np.interp(even, depth, np.arange(len(depth)))
-    below = np.minimum(place.astype(int), len(depth) - 2)
-    weight = (place - below).astype(np.float32)[:, None, None]
-    filled = slices[below]
-    filled += weight * (slices[below + 1] - filled)
-    spread = f"slices lie {distances.min():.1f} to {distances.max():.1f} mm apart"
-    warning = f"{path}: {spread}; missing ones were interpolated at {typical:.1f} mm"
-    return filled, direction * typical, [warning]
+        warnings.append(coded(path, problem, "images-not-read"))
+    if _is_derived(chosen):
+        problem = "contains no original series of this length; the processing of derived images may affect findings"
+        warnings.append(coded(path, problem, "derived-images"))
+    return warnings

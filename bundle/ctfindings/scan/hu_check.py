@@ -7,7 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.findings import FINDINGS
 from bundle.ctfindings.scan.storage import Stored, Volume
+
+LOWEST_HU = -1024.0
+"""Lower values become air: scanners pad outside the reconstructed circle with -2000, -3024 or, in CT-RATE, -8192."""
 
 AIR_HU = (-1100.0, -500.0)
 """Room air and lung. Lower values are padding, such as -2000, -3024 or -8192, and are ignored."""
@@ -19,6 +23,10 @@ DENSE_HU = (600.0, 2000.0)
 """Cortical bone and metal, a few percent of a chest; soft tissue if an intercept of -1024 is missing."""
 
 
+CLIPPED_BELOW_HU = 1000.0
+"""A scan whose values end lower, at a value that many voxels share, was clipped to a window."""
+
+
 def to_hu(path: str | Path, volume: Volume, stored: Stored) -> np.ndarray:
     """HU (X, Y, Z) float32: the values of a volume with the rescale of ``stored`` applied once.
 
@@ -28,7 +36,7 @@ def to_hu(path: str | Path, volume: Volume, stored: Stored) -> np.ndarray:
     values = np.asarray(volume.array, dtype=np.float32)
     if not stored.rescales:
         if problem := hu_problem(values, volume.array.dtype):
-            raise ScanError(path, problem, "not in HU")
+            raise ScanError(path, problem, "not-in-hu")
         return values
     rescaled = values * np.float32(stored.slope) + np.float32(stored.intercept)
     if problem := hu_problem(rescaled, np.dtype(np.float32)):
@@ -37,9 +45,9 @@ def to_hu(path: str | Path, volume: Volume, stored: Stored) -> np.ndarray:
             raise ScanError(
                 path,
                 f"is already in HU, but its record gives {asked}, which would rescale it twice; remove them",
-                "rescaled twice",
+                "rescaled-twice",
             )
-        raise ScanError(path, f"after {asked} of its record, {problem}", "not in HU")
+        raise ScanError(path, f"after {asked} of its record, {problem}", "not-in-hu")
     return rescaled
 
 
@@ -74,3 +82,20 @@ def hu_problem(values: np.ndarray, stored: np.dtype) -> str:
     if (beyond := float((sample > 4000).mean())) > 0.02:
         return f"{expected} {100 * beyond:.0f} % of the voxels are above 4000: was signed padding read as unsigned?"
     return ""
+
+
+def clipped_at(hu: np.ndarray) -> float | None:
+    """The HU at which a scan (X, Y, Z) was clipped, for example 400 for -1000..400; None if it was not.
+
+    In a measured scan hardly two voxels share the highest value. After clipping, all bone and metal has it.
+    """
+    top = float(hu.max())
+    if top >= CLIPPED_BELOW_HU:
+        return None
+    at_top, just_below = np.count_nonzero(hu == top), np.count_nonzero(hu > top - 25) / 25
+    return top if at_top >= max(50, 1e-4 * hu.size) and at_top > 5 * (just_below - at_top / 25) else None
+
+
+def unseen_when_clipped(bound: float) -> list[str]:
+    """The findings that a scan clipped at ``bound`` HU cannot show."""
+    return [finding.name for finding in FINDINGS if finding.dense and bound < CLIPPED_BELOW_HU]

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
+
+from bundle.ctfindings.files.errors import ScanError
+
+MAX_VOXELS = 2**30
+"""A CT of 1024 x 1024 x 1024 voxels; in HU it takes 4 GiB."""
 
 
 class Volume(NamedTuple):
@@ -94,3 +100,32 @@ def _are_axes(axes: Any) -> bool:
     """Whether these are three letters, one of each pair R/L, A/P and S/I."""
     pair = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
     return isinstance(axes, str) and sorted(pair.get(letter, 3) for letter in axes) == [0, 1, 2]
+
+
+def check_shape(path: str | Path, shape: Sequence[int]) -> tuple[int, ...]:
+    """Three axes, without further axes of length 1. ScanError for a single slice, a colour volume or a time series."""
+    sizes = tuple(int(size) for size in shape)
+    if len(sizes) < 3 or any(size != 1 for size in sizes[3:]) or min(sizes[:3]) < 2:
+        raise ScanError(path, f"expected one 3D scan, found an image of shape {sizes}; give one 3D scan", "not-3d")
+    return sizes[:3]
+
+
+def check_size(path: str | Path, shape: Sequence[int], itemsize: int, start: float, first: int, held: int) -> None:
+    """Reject a header that the file cannot fulfil, before memory is reserved for its voxels.
+
+    Args:
+        itemsize: bytes of a voxel.
+        start, first: byte at which the header lets the voxels start, and the first byte behind the header.
+        held: most bytes that the file can hold, unpacked.
+    """
+    sizes = " x ".join(map(str, shape))
+    voxels = float(np.prod(np.asarray(shape, np.float64)))
+    if not (start >= first and float(start).is_integer()):
+        problem = f"its header lets the voxels start at byte {start:g}, expected {first} or more"
+        raise ScanError(path, f"{problem}; convert it from DICOM again", "header-contradicts-file")
+    if start + voxels * itemsize > held:
+        problem = f"its header says {sizes} voxels of {itemsize} bytes, more than the file holds: it is truncated or"
+        raise ScanError(path, f"{problem} damaged; copy or download it again", "damaged-file")
+    if voxels > MAX_VOXELS:
+        problem = f"has {sizes} voxels; at most {MAX_VOXELS:,} are allowed. Crop or resample it"
+        raise ScanError(path, problem, "too-large")

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bundle.ctfindings.files.csv_table import Row, read_table
+from bundle.ctfindings.scan.file_format import SCAN_SUFFIXES, is_scan_name
 from bundle.ctfindings.sources.preparation.columns import ColumnMapping, fill_from_row, map_columns, value_of
 from bundle.ctfindings.sources.preparation.source import Candidate, Ledger, Source
-
-SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".zip")
 
 
 def read_source(path: Path, columns: Mapping[str, str], scans: Path | None) -> Source:
@@ -76,7 +75,7 @@ def _scans_by_name(folder: Path) -> dict[str, list[Path]]:
     """Scan files and folders directly in ``folder``, by their name without suffix."""
     found: dict[str, list[Path]] = {}
     for item in sorted(folder.iterdir()):
-        if (item.is_dir() or item.name.lower().endswith(SCAN_SUFFIXES)) and not item.name.startswith("."):
+        if (item.is_dir() or is_scan_name(item.name)) and not item.name.startswith(".") and item.name != "__MACOSX":
             found.setdefault(_stem(item.name), []).append(item.resolve())
     return found
 

@@ -158,8 +158,8 @@ def test_a_volume_in_hu_where_the_table_asks_for_a_rescale_is_refused(
     download.volume("valid_1_a_1")
     download.volume("valid_2_a_1", intercept, hu=True)
     result = prepare(SCRIPT, download.tables(), "--output", tmp_path / "out")
-    assert result.reasons() == {"valid_2_a_1": "rescaled twice"}
-    (entry,) = (entry for entry in result.ledger if entry["what"] == "dropped")
+    assert result.reasons() == {"valid_2_a_1": "rescaled-twice"}
+    (entry,) = (entry for entry in result.ledger if entry["what"] == "left out")
     assert f"is already in HU, but its record gives slope 1 and intercept {intercept}" in entry["detail"]
 
 
@@ -167,7 +167,7 @@ def test_a_raw_volume_in_a_fixed_folder_is_refused(prepare: Any, tmp_path: Path,
     download.volume("valid_1_a_1", fixed=True)
     download.volume("valid_2_a_1", fixed=True, hu=False)
     result = prepare(SCRIPT, download.tables(), "--output", tmp_path / "out")
-    assert result.reasons() == {"valid_2_a_1": "not in HU"}
+    assert result.reasons() == {"valid_2_a_1": "not-in-hu"}
 
 
 def test_a_folder_that_is_a_link_to_another_disk_is_read(prepare: Any, tmp_path: Path, download: Download) -> None:
@@ -266,7 +266,7 @@ def test_what_cannot_be_used_is_named_and_the_source_is_left_alone(
     result = prepare(SCRIPT, root, "--output", tmp_path / "out")
     assert set(result.studies) == {"train_1_a_1", "train_5_a_1", "train_7_a_1"}
     assert result.reasons() == {
-        "train_1_a_2": "unusable scan",
+        "train_1_a_2": "damaged-file",
         "train_2_a_1": "invalid metadata",
         "train_3_a_1": "no row of metadata",
         "train_4_a_1": "rows that contradict each other",
@@ -278,8 +278,8 @@ def test_what_cannot_be_used_is_named_and_the_source_is_left_alone(
         "train_10_a_1": "two scans of one name",
         "train_99_a_1": "no such scan",
     }
-    assert result.card["dropped"]["copy of another scan"] == 3
-    noticed = {(entry["id"], entry["reason"]) for entry in result.ledger if entry["what"] == "noticed"}
+    assert result.card["left_out"]["copy of another scan"] == 3
+    noticed = {(entry["id"], entry["reason"]) for entry in result.ledger if entry["what"] == "flagged"}
     assert {
         ("train_5_a_1", "raw and fixed volume"),
         ("train_5_a_1", "no report"),
@@ -412,4 +412,4 @@ def test_the_real_tables_meet_their_volumes(
         name: float(rows[name]["RescaleIntercept"]) for name in result.studies
     }
     assert all(study["report"]["findings"] and study["captions"] for study in result.studies.values())
-    assert result.card["dropped"]["no such scan"] == 996 - len({name.rsplit("_", 1)[0] for name in result.studies})
+    assert result.card["left_out"]["no such scan"] == 996 - len({name.rsplit("_", 1)[0] for name in result.studies})

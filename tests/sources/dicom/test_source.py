@@ -81,10 +81,10 @@ def test_studies_become_scans_and_reports_are_joined_by_accession(
     # Image 20 is the 20th slice from below, at 19 steps of 12 mm.
     assert study["snippets"] == [{"text": "A nodule.", "series": 3, "image": 20, "z_mm": pytest.approx(228.0)}]
     assert len(result.studies) == 2 and result.card["counts"]["all"]["patients"] == 1
-    assert [(entry["line"], entry["id"], entry["reason"]) for entry in result.ledger if entry["what"] == "dropped"] == [
-        ("3", "", "no such scan")
-    ]
-    assert result.card["noticed"] == {"no report": 1}
+    assert [
+        (entry["line"], entry["id"], entry["reason"]) for entry in result.ledger if entry["what"] == "left out"
+    ] == [("3", "", "no such scan")]
+    assert result.card["flagged"] == {"no report": 1}
     values = []
     for split in ("training", "validation", "test"):
         for loaded in load_datalist(tmp_path / "out" / "datalist.json", split):
@@ -109,8 +109,8 @@ def test_no_name_number_or_date_is_in_outputs_or_on_the_terminal(
         [{"accession": "ACC77", "report_file": "ACC77.txt"}, {"accession": "ACC99", "report_file": ""}],
     )
     result = prepare(SCRIPT, archive, "--reports", table, "--output", tmp_path / "out")
-    assert len(result.studies) == 1 and sorted(result.card["dropped"]) == ["missing slices", "no such scan"]
-    assert result.card["noticed"]["scan with a warning"] == 1
+    assert len(result.studies) == 1 and sorted(result.card["left_out"]) == ["missing-slices", "no such scan"]
+    assert result.card["flagged"]["scan with a warning"] == 1
     secrets = ("Doe", "Jane", "4711", "ACC77", "ACC78", "ACC99", uid, "20240315", "19560231", "Elsewhere", "Roe")
     # The datalist's table and archive are named by the user; what stands in them is not.
     texts = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "out").glob("*") if path.is_file()}
@@ -138,7 +138,7 @@ def test_the_longest_axial_original_series_is_taken(
         and "series 3 (24 images) was read, not: " in warnings[0]
         and "series 7 (24 images)" in warnings[0]
     )
-    assert result.card["dropped"] == {"no axial CT series": 1}
+    assert result.card["left_out"] == {"no-axial-series": 1}
 
 
 def test_a_tilted_gantry_is_kept_in_the_geometry_and_noticed(
@@ -167,7 +167,7 @@ def test_zips_read_as_folders_and_damaged_ones_are_counted(
     result = prepare(SCRIPT, archive, "--reports", table, "--join", "folder", "--output", tmp_path / "out")
     (study,) = result.studies.values()
     assert study["snippets"][0]["z_mm"] == pytest.approx(48.0)
-    assert result.card["noticed"] == {"files that are not DICOM": 1, "zips that cannot be opened": 1}
+    assert result.card["flagged"] == {"files that are not DICOM": 1, "zips that cannot be opened": 1}
 
 
 def test_files_with_a_damaged_header_are_counted_and_named_by_the_key_alone(
@@ -178,7 +178,7 @@ def test_files_with_a_damaged_header_are_counted_and_named_by_the_key_alone(
     assert content.count(b"\x08\x00\x60\x00CS") == 1
     last.write_bytes(content.replace(b"\x08\x00\x60\x00CS", b"\x08\x00\x60\x00C\xff"))
     result = prepare(SCRIPT, archive, "--output", tmp_path / "out", "--key", tmp_path / "key.csv")
-    assert len(result.studies) == 1 and result.card["noticed"] == {"DICOM files with a damaged header": 1}
+    assert len(result.studies) == 1 and result.card["flagged"] == {"DICOM files with a damaged header": 1}
     assert last.name not in (tmp_path / "out" / "ledger.csv").read_text() + json.dumps(result.card)
     with (tmp_path / "key.csv").open(newline="") as file:
         assert [row["folder"] for row in csv.DictReader(file)] == ["Doe_Jane", str(last)]
@@ -200,7 +200,7 @@ def test_rows_and_studies_that_do_not_match_one_to_one_are_named_by_line(
     result = prepare(
         SCRIPT, archive, "--reports", write_reports(tmp_path / "r.csv", rows), "--output", tmp_path / "out"
     )
-    assert [(entry["line"], entry["reason"]) for entry in result.ledger if entry["what"] == "dropped"] == [
+    assert [(entry["line"], entry["reason"]) for entry in result.ledger if entry["what"] == "left out"] == [
         ("3", "several studies of one number"),
         ("4", "study in several rows"),
         ("5", "study in several rows"),
@@ -313,6 +313,6 @@ def test_both_real_series_are_prepared(prepare: Any, tmp_path: Path, archive: Pa
     for path in sorted((shared_data / "dicom").glob("*.zip")):
         (archive / path.name).symlink_to(path)
     result = prepare(SCRIPT, archive, "--output", tmp_path / "out")
-    assert len(result.studies) == 2 and result.card["dropped"] == {}
+    assert len(result.studies) == 2 and result.card["left_out"] == {}
     entries = [json.loads(line)["result"] for line in (tmp_path / "out" / "scans.jsonl").read_text().splitlines()]
     assert [512, 512, 134] in [entry["shape"] for entry in entries]

@@ -159,7 +159,7 @@ def _external(task: MaskTask, scan: MetaTensor) -> NDArray[np.uint8]:
         if result.returncode != 0 or len(masks) != 1:
             last = (result.stderr.strip().splitlines() or ["no message"])[-1]
             problem = f"{task.source.name} gave no mask ({last[:200]}); run it by hand to see why"
-            raise ScanError(task.image, problem, "no mask")
+            raise ScanError(task.image, problem, "no-mask")
         mask, _ = load_anatomy_mask(masks[0], mapping, scan)
         return mask[0].numpy().copy()
 

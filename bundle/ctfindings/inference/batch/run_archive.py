@@ -13,15 +13,14 @@ from bundle.ctfindings import __version__
 from bundle.ctfindings.data.datalist import load_datalist, split_names
 from bundle.ctfindings.files.atomic_write import atomic_path, safe_name
 from bundle.ctfindings.files.fingerprint import input_signature
-from bundle.ctfindings.files.folders import walk_folder
 from bundle.ctfindings.files.journal import resume
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.output.write_files import RECORD_FILE
 from bundle.ctfindings.inference.service import FindingsService, load_service
 from bundle.ctfindings.networks.checkpoint import sha256_of
+from bundle.ctfindings.scan.scan_listing import scans_below
 
 SUMMARY_FILE, RUN_FILE, JOURNAL_FILE, SCANS_FOLDER = "findings.csv", "run.json", "journal.jsonl", "scans"
-SCAN_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".zip")
 
 
 class Model(NamedTuple):
@@ -56,7 +55,7 @@ def scans_of(source: Path, splits: tuple[str, ...] = ()) -> dict[str, dict[str, 
     cannot be used, an id occurs twice, or there is no scan.
     """
     if source.is_dir():
-        found = _scans_below(source)
+        found = {key: {"image": str(path)} for key, path in scans_below(source).items()}
     else:
         found = {}
         for study in (study for name in splits or split_names(source) for study in load_datalist(source, name)):
@@ -65,19 +64,6 @@ def scans_of(source: Path, splits: tuple[str, ...] = ()) -> dict[str, dict[str, 
             found[study["id"]] = {key: study[key] for key in ("image", "anatomy", "stored") if key in study}
     if not found:
         raise ValueError(f"{source}: holds no scan; give a datalist, or a folder with NIfTI, NRRD, MetaImage or DICOM")
-    return found
-
-
-def _scans_below(folder: Path) -> dict[str, dict[str, Any]]:
-    """A subfolder whose files are not scan files counts as one DICOM series."""
-    found: dict[str, dict[str, Any]] = {}
-    for place, subfolders, files in walk_folder(folder):
-        scans = [name for name in files if name.lower().endswith(SCAN_SUFFIXES)]
-        for name in scans:
-            found[(place / name).relative_to(folder).as_posix()] = {"image": str(place / name)}
-        if files and not scans and place != folder:
-            found[place.relative_to(folder).as_posix()] = {"image": str(place)}
-            subfolders.clear()
     return found
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -110,17 +112,17 @@ def _lines(text: str, references: Sequence[Reference]) -> list[_Line]:
     """The sentences of a section. A full stop inside a reference ("Se. 3, Im. 45") does not end a sentence."""
     if not references:
         return []
-    masked = text
+    masked = list(text)
     for reference in references:
         inside = re.sub(r"[.\n]", " ", text[reference.start : reference.end])
-        masked = masked[: reference.start] + inside + masked[reference.end :]
-    lines = [_Line(sentence.start, sentence.end, []) for sentence in split_sentences(masked)]
+        masked[reference.start : reference.end] = inside
+    lines = [_Line(sentence.start, sentence.end, []) for sentence in split_sentences("".join(masked))]
+    starts = [line.start for line in lines]
     for reference in references:
-        for line in lines:
-            if line.start <= reference.start < line.end:
-                line.mentions.append(_Mention(reference, series=reference.series, rule=reference.rule))
-                line.end = max(line.end, reference.end)
-                break
+        line = lines[max(0, bisect_right(starts, reference.start) - 1)]
+        if line.start <= reference.start < line.end:
+            line.mentions.append(_Mention(reference, series=reference.series, rule=reference.rule))
+            line.end = max(line.end, reference.end)
     return lines
 
 
@@ -153,11 +155,11 @@ def _refuse(text: str, lines: Sequence[_Line]) -> None:
 def _settle_slashes(mentions: Sequence[_Mention]) -> None:
     """ "Bild 4/86" is series 4, image 86; "image 86/232" is image 86 of 232, also when the total repeats."""
     slashed = [mention for mention in mentions if mention.rule == "image_slash"]
-    totals = [mention.reference.images[0].first for mention in slashed]
+    totals = Counter(mention.reference.images[0].first for mention in slashed)
     for mention in slashed:
         series, total = mention.reference.series or 0, mention.reference.images[0].first
         mention.confidence = "medium"
-        if totals.count(total) > 1 or 15 < series < 100:
+        if totals[total] > 1 or 15 < series < 100:
             mention.series, mention.rule = None, "image_only"
             images = (Span(series, series),)
             mention.reference = mention.reference._replace(series=None, images=images, rule="image_only")
@@ -211,10 +213,11 @@ def _collect(text: str, line: _Line, previous: _Line | None, mined: Mined) -> No
     if not kept:
         return
     groups = _groups(text, kept)
+    sentence = _words(text, line.start, line.end, line)
     for group, (start, end) in zip(groups, _clauses(text, line, groups), strict=True):
         snippet = _words(text, start, end, line)
         if not has_content(snippet):
-            snippet = _words(text, line.start, line.end, line)
+            snippet = sentence
         if not has_content(snippet) and previous is not None:
             snippet = _words(text, previous.start, previous.end, previous)
         for mention in group:
@@ -257,5 +260,8 @@ def _clauses(text: str, line: _Line, groups: Sequence[Sequence[_Mention]]) -> li
 
 def _words(text: str, start: int, end: int, line: _Line) -> str:
     """A part of a sentence without references; rejected dates and numbers stay."""
-    removed = [each.reference for each in line.mentions if each.refused not in ("date", "time", "number")]
+    first = bisect_left(line.mentions, start, key=lambda each: each.reference.start)
+    last = bisect_left(line.mentions, end, key=lambda each: each.reference.start)
+    within = line.mentions[max(0, first - 1) : last]
+    removed = [each.reference for each in within if each.refused not in ("date", "time", "number")]
     return without_stretches(text, start, end, [(reference.start, reference.end) for reference in removed])

@@ -18,6 +18,9 @@ class Judgement(NamedTuple):
     reason: str = ""
 
 
+LOOK_BACK = 600
+"""Characters in front of a reference that may speak of it; a report without full stops stays linear in time."""
+
 _ACCEPTED = Judgement("accepted")
 
 _WORDS = {name: f"(?:{words})" for name, words in read_alternatives(__file__).items()}
@@ -71,15 +74,18 @@ def judge_numbers(text: str, reference: Reference) -> Judgement:
 
 def _enclosed(text: str, reference: Reference) -> bool:
     """Whether a short bracket contains the reference: "(3/45)", "(see 3/45)", "(6 mm, 3/45)"."""
-    opened = max(text.rfind("(", 0, reference.start), text.rfind("[", 0, reference.start))
-    closed = min(end for end in (text.find(")", reference.end), text.find("]", reference.end), len(text)) if end >= 0)
+    first, last = max(0, reference.start - 80), reference.end + 80
+    opened = max(text.rfind("(", first, reference.start), text.rfind("[", first, reference.start))
+    closed = [text.find(")", reference.end, last), text.find("]", reference.end, last), len(text)]
+    closed = min(end for end in closed if end >= 0)
     near = opened >= 0 and closed < len(text) and closed - opened <= 80
     return near and re.search(r"[)\]]", text[opened : reference.start]) is None
 
 
 def _sentence_before(text: str, position: int) -> str:
-    """The text before ``position`` back to a full stop."""
-    start = max(text.rfind(". ", 0, position), text.rfind("\n", 0, position))
+    """The text before ``position`` back to a full stop, at most ``LOOK_BACK`` characters."""
+    first = max(0, position - LOOK_BACK)
+    start = max(text.rfind(". ", first, position), text.rfind("\n", first, position), first - 1)
     return text[start + 1 : position]
 
 

@@ -105,7 +105,7 @@ class Studies:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise ScanError(folder, "folder not found; give the folder of the DICOM studies")
+            raise ScanError(folder, "folder not found; give the folder of the DICOM studies", "no-dicom-images")
         self.folder = folder
         self.files = 0
         self._by_name: dict[str, StudyTable] = defaultdict(StudyTable)
@@ -119,7 +119,9 @@ class Studies:
             self.add(path)
             yield path
         if not self.files:
-            raise ScanError(self.folder, "contains no DICOM images; give the folder of the DICOM studies")
+            raise ScanError(
+                self.folder, "contains no DICOM images; give the folder of the DICOM studies", "no-dicom-images"
+            )
 
     def add(self, path: Path) -> None:
         """Reads the headers of a file, zip or folder. Raises ScanError if a zip is damaged, encrypted or too large."""
@@ -163,7 +165,7 @@ def read_files(paths: Sequence[Path]) -> StudyTable:
     for path in paths:
         studies.add(path)
     if not studies.files:
-        raise ScanError(paths[0], "contains no DICOM images; give the folder of the DICOM study")
+        raise ScanError(paths[0], "contains no DICOM images; give the folder of the DICOM study", "no-dicom-images")
     return studies.everything
 
 

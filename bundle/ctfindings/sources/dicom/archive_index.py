@@ -111,7 +111,7 @@ def _read_part(paths: Sequence[Path]) -> _Part:
                 uid = identity[0] or f"folder {file.path if file.member else file.path.parent}"
                 part.identities.append(_Identity(file, uid, *identity[1:]))
     except ScanError as error:  # A zip is a part of its own.
-        part.bad_zips.append(error.kind)
+        part.bad_zips.append(error.code)
     return part._replace(others=others)
 
 

@@ -50,8 +50,8 @@ def convert(conversion: Conversion) -> dict[str, Any]:
     except ScanError as error:
         # The error of a zip names the zip and its members, which may identify the patient.
         own = str(error).startswith(conversion.id)
-        problem = _bare(str(error), conversion.id) if own else f"a zip of the study cannot be read ({error.kind})"
-        return {"problem": problem, "kind": error.kind, "warnings": []}
+        problem = _bare(str(error), conversion.id) if own else f"a zip of the study cannot be read ({error.code})"
+        return {"problem": problem, "kind": error.code, "warnings": []}
     image = nib.Nifti1Image(np.rint(hu).clip(-32768, 32767).astype(np.int16), volume.affine)
     image.header.set_xyzt_units("mm")
     with atomic_path(conversion.target) as temporary:

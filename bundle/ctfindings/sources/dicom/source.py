@@ -198,7 +198,7 @@ def _fill(candidate: Candidate, reports: ColumnMapping, row: Row, ledger: Ledger
     """Labels, split and texts of a row. The ledger gets no names of report files: they may identify the patient."""
     own = Ledger()
     fill_from_row(candidate, row, reports, reports.table.path.resolve().parent, own)
-    for entry in own.noticed:
+    for entry in own.flagged:
         detail = "see this line of the table" if "file" in entry.reason else entry.detail
         ledger.notice(entry.line, entry.id, entry.reason, detail)
 

@@ -45,6 +45,7 @@ def make_datalist(
     candidates, ledger = list(source.candidates), source.ledger
     drawing = (settings.fractions, settings.seed, source.place)
     assign_splits(candidates, *drawing)  # Finds a patient in two splits before hours of reading.
+    print(f"{len(candidates)} studies; each scan is read once", flush=True)
     reading = read_all_facts({each.image: each.stored for each in candidates}, output / JOURNAL, workers)
     facts = dict(progress_bar(reading, "scans", len(candidates), unit=""))
     candidates = drop_copies(drop_unusable(candidates, facts, ledger), facts, ledger)
@@ -72,8 +73,8 @@ def _write_ledger(folder: Path, ledger: Ledger) -> Path:
     with atomic_path(folder / LEDGER) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["what", "line", "id", "reason", "detail"])
-        writer.writerows(["dropped", *entry] for entry in ledger.dropped)
-        writer.writerows(["noticed", *entry] for entry in ledger.noticed)
+        writer.writerows(["left out", *entry] for entry in ledger.left_out)
+        writer.writerows(["flagged", *entry] for entry in ledger.flagged)
     return folder / LEDGER
 
 
@@ -84,11 +85,13 @@ def _json(content: Mapping[str, Any]) -> str:
 def summary(card: Mapping[str, Any]) -> Iterator[str]:
     """Counts by split and by reason, line by line, for a terminal."""
     yield f"{'':<20}" + "".join(f"{split:>12}" for split in (*SPLITS, "all"))
-    for name in card["counts"]["all"]:
+    for name, of_all in card["counts"]["all"].items():
+        if name == "examinations" and of_all == card["counts"]["all"]["studies"]:
+            continue
         yield f"{name:<20}" + "".join(f"{card['counts'][split][name]:>12}" for split in (*SPLITS, "all"))
     for split in SPLITS:
         if not card["counts"][split]["studies"]:
             yield f"warning: {split} has no study"
-    for kind in ("dropped", "noticed"):
+    for kind in ("left_out", "flagged"):
         for reason, count in card[kind].items():
-            yield f"{kind}: {reason:<40}{count:>6}"
+            yield f"{kind.replace('_', ' ')}: {reason:<40}{count:>6}"

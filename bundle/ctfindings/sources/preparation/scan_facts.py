@@ -55,7 +55,7 @@ def _read_facts(task: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
     try:
         scan = load_scan(path, stored)
     except ScanError as error:
-        return asdict(ScanFacts(problem=_without_path(str(error), path), kind=error.kind))
+        return asdict(ScanFacts(problem=_without_path(str(error), path), kind=error.code))
     hu, affine = scan[0].numpy(), np.asarray(scan.affine, np.float64)
     world = np.abs(affine[:3, :3]) @ np.asarray(hu.shape, np.float64)
     sample = hu[tuple(slice(None, None, max(1, size // 64)) for size in hu.shape)]

@@ -66,27 +66,27 @@ class Entry(NamedTuple):
 
 @dataclass
 class Ledger:
-    """What a preparation left out or noticed.
+    """What a preparation left out or flagged.
 
-    Studies that are not in the datalist are ``dropped``. Studies that lack something and unused files are ``noticed``.
+    Studies that are not in the datalist are ``left_out``. Studies that lack something and unused files are ``flagged``.
     """
 
-    dropped: list[Entry] = field(default_factory=list)
-    noticed: list[Entry] = field(default_factory=list)
+    left_out: list[Entry] = field(default_factory=list)
+    flagged: list[Entry] = field(default_factory=list)
 
     def drop(self, line: int, identity: str, reason: str, detail: str) -> None:
         """Record a study that is left out."""
-        self.dropped.append(Entry(line, identity, reason, detail))
+        self.left_out.append(Entry(line, identity, reason, detail))
 
     def notice(self, line: int, identity: str, reason: str, detail: str) -> None:
         """Record a problem that does not exclude a study."""
-        self.noticed.append(Entry(line, identity, reason, detail))
+        self.flagged.append(Entry(line, identity, reason, detail))
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Number of entries by reason, the most frequent first."""
         return {
             name: dict(Counter(entry.reason for entry in entries).most_common())
-            for name, entries in (("dropped", self.dropped), ("noticed", self.noticed))
+            for name, entries in (("left_out", self.left_out), ("flagged", self.flagged))
         }
 
 

@@ -1,0 +1,99 @@
+"""Decodes the images of one DICOM series to HU, with the rescale of each image applied once and padding as air."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.pixels import get_decoder
+from pydicom.uid import ImplicitVRLittleEndian
+from scipy import ndimage
+
+from bundle.ctfindings.files.errors import ScanError, library_errors
+from bundle.ctfindings.scan.dicom_images import Image, describe
+from bundle.ctfindings.scan.hu_check import LOWEST_HU
+
+TISSUE_LIKE_HU = (-900.0, 3071.0)
+"""A padding value in this range is also a value of the patient: only what touches the border of an image is padding."""
+
+
+def read_pixels(images: Sequence[Image], path: str | Path) -> np.ndarray:
+    """HU (Z, rows, columns) float32, with the slope and intercept of each image.
+
+    An element that is empty counts as absent, as slope 1 and intercept 0.
+
+    Raises:
+        ScanError: if an image cannot be decoded, or has no rescale although others have one.
+    """
+    header = images[0].header
+    slices = np.empty((len(images), int(header.Rows), int(header.Columns)), np.float32)
+    without, rescaled = [], False
+    for index, image in enumerate(images):
+        name = f"image {image.header.get('InstanceNumber')} of {describe(images)}"
+        problem = f"{name} cannot be decoded ({{error}}); export the series again"
+        with library_errors(path, problem, "undecodable-image"):
+            dataset = pydicom.dcmread(image.file, force=True)
+            if "TransferSyntaxUID" not in dataset.file_meta:
+                dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+            told = [dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")]
+            slope, intercept = (
+                default if value in (None, "") else float(value) for value, default in zip(told, (1, 0), strict=True)
+            )
+            if decodes := get_decoder(dataset.file_meta.TransferSyntaxUID).is_available:
+                pixels = dataset.pixel_array
+            else:
+                pixels = _read_pixels_with_gdcm(image.file)
+            padding = _padding(dataset)
+        if pixels.shape != slices.shape[1:] or not np.isfinite([slope, intercept]).all() or slope == 0:
+            shown = f"shape {pixels.shape}, slope {slope:g}, intercept {intercept:g}"
+            raise ScanError(path, problem.replace("{error}", shown), "undecodable-image")
+        hu = slices[index]
+        np.multiply(pixels, np.float32(slope if decodes else 1), out=hu, casting="unsafe")
+        if decodes:
+            hu += np.float32(intercept)
+        if padding is not None:
+            _replace_padding(
+                hu, *sorted(np.float32(value) * np.float32(slope) + np.float32(intercept) for value in padding)
+            )
+        if (slope, intercept) != (1, 0):
+            rescaled = True
+        elif None in told or "" in told:
+            without.append(name)
+    if without and rescaled:
+        problem = f"{without[0]} has no rescale slope and intercept, others have; export the series again"
+        raise ScanError(path, problem, "rescale-missing")
+    return slices
+
+
+def _read_pixels_with_gdcm(file: Path) -> np.ndarray:
+    """HU (rows, columns). For JPEG Lossless, which pydicom needs plug-ins for; GDCM applies the rescale itself."""
+    import itk
+
+    itk.Object.SetGlobalWarningDisplay(False)
+    reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(FileName=str(file), ImageIO=itk.GDCMImageIO.New())
+    reader.Update()
+    return np.array(itk.array_view_from_image(reader.GetOutput()))[0]
+
+
+def _padding(dataset: pydicom.Dataset) -> tuple[int, int] | None:
+    """The stored values, from and to, that fill an image outside the reconstruction; None without them."""
+    value = dataset.get("PixelPaddingValue")
+    if value in (None, "") or dataset.BitsAllocated not in (8, 16, 32):
+        return None
+    kind = np.dtype(f"{'i' if dataset.get('PixelRepresentation') else 'u'}{dataset.BitsAllocated // 8}")
+    limit = dataset.get("PixelPaddingRangeLimit")
+    # Often written in the other signedness: 63536 stands for -2000.
+    first, last = (int(np.int64(each).astype(kind)) for each in (value, value if limit in (None, "") else limit))
+    return min(first, last), max(first, last)
+
+
+def _replace_padding(hu: np.ndarray, first: float, last: float) -> None:
+    """Sets the padding of an image (rows, columns) to air, in place."""
+    padded = (hu >= first) & (hu <= last)
+    if last > TISSUE_LIKE_HU[0] and first < TISSUE_LIKE_HU[1] and padded.any():
+        regions, _ = ndimage.label(padded)
+        outside = np.unique(np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]]))
+        padded = np.isin(regions, outside[outside > 0])
+    hu[padded] = LOWEST_HU

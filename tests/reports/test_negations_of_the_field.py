@@ -1,0 +1,85 @@
+"""Negations of templates and of loose prose, words of typographic characters, and reports without full stops."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.reports.captions import read_report
+from bundle.ctfindings.reports.snippets.miner import mine_report
+
+EFFUSION, CONSOLIDATION, NODULE, MATERIAL = "Pleural effusion", "Consolidation", "Lung nodule", "Medical material"
+DENIED = (
+    "Pleural effusion: No", "Pleural effusion:No", "Left pleural effusion: not seen", "Pleural effusion = No",
+    "Pleural effusion | none", "Pleural effusion: Nil", "Pleural effusion: 0", "Pleural effusion -",
+    "[ ] Pleural effusion",
+    "Pleural effusion \u2013 none", "Pleural effusion (\u2212)", "Pleural effusion: absent bilaterally",
+    "PLEURAL EFFUSION: NO EVIDENCE", "Pleural effusion isn\u2019t seen.", "A pleural effusion wasn\u2018t detected.",
+    "Pleural effusion is neither seen on the left nor right.", "Effusion is seen in neither pleural space.",
+    "Pleural effusion is present on neither side.", "Effusion is seen in none of the pleural spaces.",
+    "No longer seen is the left pleural effusion.", "No longer visible: pleural effusion.",
+    "Not seen is a pleural effusion.", "Gone is the pleural effusion.", "The pleural effusion is no longer seen.",
+    "Nowhere is there an effusion.", "There is nothing to suggest pleural effusion.", "Pleural effusion ruled out.",
+    "Pleural effusion fails to be seen.", "Pleural effusion has been ruled out.",
+)  # fmt: skip
+STATED = (
+    "Pleural effusion: yes", "Pleural effusion: small, left", "Pleural effusion (+)", "[x] Pleural effusion",
+    "There is no doubt about the pleural effusion.", "Without doubt there is a pleural effusion.",
+    "There is no question that a pleural effusion is present.", "No improvement in the pleural effusion.",
+    "No resolution of the pleural effusion.", "The pleural effusion hasn\u2019t resolved.",
+    "Pleural effusion cannot be denied.", "No evidence against pleural effusion.",
+    "Not only pleural effusion but also consolidation is seen.", "Hydro-pneumothorax on the left.",
+)  # fmt: skip
+
+
+def label(text: str, finding: str) -> int:
+    return read_report(text).labels[FINDING_NAMES.index(finding)]
+
+
+@pytest.mark.parametrize("text", DENIED)
+def test_denied(text: str) -> None:
+    assert label(text, EFFUSION) == 0
+
+
+@pytest.mark.parametrize("text", STATED)
+def test_stated(text: str) -> None:
+    assert label(text, EFFUSION) == 1
+
+
+@pytest.mark.parametrize("text", ["Pleural effusion not excluded.", "Pleural effusion: possible", "Pleural effusion?"])
+def test_in_doubt(text: str) -> None:
+    assert label(text, EFFUSION) == -1
+
+
+@pytest.mark.parametrize(
+    ("text", "finding", "expected"),
+    [
+        ("Pleural effusion: no, consolidation: yes", CONSOLIDATION, 1),
+        ("Consolidation: yes, pleural effusion: no", CONSOLIDATION, 1),
+        ("Consolidation: yes, pleural effusion: no", EFFUSION, 0),
+        ("Consolidation: No Nodule: No Pleural effusion: Yes", EFFUSION, 1),
+        ("Consolidation: No Nodule: No Pleural effusion: Yes", NODULE, 0),
+        ("- Consolidation: No\n- Nodule: No\n- Pleural effusion: Yes", EFFUSION, 1),
+        ("No: pleural effusion, consolidation", CONSOLIDATION, 0),
+        ("The nodule is neither calcified nor cavitated.", NODULE, 1),
+        ("Port-a-cath tip in the SVC.", MATERIAL, 1),
+        ("PORT\u2011A\u2011CATH tip in the SVC.", MATERIAL, 1),
+        ("Pace-maker is seen.", MATERIAL, 1),
+        ("Ground\u2011glass opacity.", "Lung opacity", 1),
+        ("Cardio-megaly.", "Cardiomegaly", 1),
+    ],
+)
+def test_each_answer_of_a_template_counts_for_its_own_finding(text: str, finding: str, expected: int) -> None:
+    assert label(text, finding) == expected
+
+
+@pytest.mark.parametrize("words", ["nodule ", "no nodule, ", "nodule 3/45 and ", "nodule (3/45, "])
+def test_a_report_of_20000_words_without_a_full_stop_is_read_in_linear_time(words: str) -> None:
+    text = words * (20_000 // len(words.split()))
+    started = time.process_time()
+    read_report(text)
+    mine_report([text])
+    # A second or two; two hours where the time grows with the square of the length.
+    assert time.process_time() - started < 30

@@ -1,0 +1,86 @@
+"""NRRD and MetaImage of the field: number types that ITK is not built for, and headers that contradict the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nrrd
+import numpy as np
+import pytest
+
+from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.scan.load_scan import load_scan, read_volume
+
+
+def metaimage(path: Path, array: np.ndarray, kind: str = "MET_SHORT", **fields: str) -> Path:
+    """A .mha of HU in RAS; ``fields`` replace those of the header, an empty one is left out."""
+    header = {
+        "ObjectType": "Image",
+        "NDims": "3",
+        "BinaryData": "True",
+        "BinaryDataByteOrderMSB": "False",
+        "CompressedData": "False",
+        "TransformMatrix": "-1 0 0 0 -1 0 0 0 1",
+        "Offset": "60 60 -60",
+        "ElementSpacing": "2 2.5 3",
+        "DimSize": " ".join(map(str, array.shape)),
+        "ElementType": kind,
+    } | fields
+    header["ElementDataFile"] = "LOCAL"  # The voxels follow this line.
+    text = "".join(f"{name} = {value}\n" for name, value in header.items() if value)
+    path.write_bytes(text.encode() + array.tobytes(order="F"))
+    return path
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("MET_LONG_LONG", "<i8"), ("MET_INT", "<i4"), ("MET_DOUBLE", "<f8")])
+def test_hu_in_any_number_type_are_read_alike(tmp_path, hu, kind, dtype):
+    scan = load_scan(metaimage(tmp_path / "a.mha", hu.astype(dtype), kind))
+    np.testing.assert_array_equal(scan[0].numpy(), np.maximum(hu, -1024))
+
+
+def test_signed_bytes_are_refused_as_no_hu(tmp_path, hu):
+    with pytest.raises(ScanError, match="expected a CT in HU"):
+        load_scan(metaimage(tmp_path / "a.mha", np.clip(hu // 10, -128, 127).astype("i1"), "MET_CHAR"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"DimSize": "64 52 40"}, "header-contradicts-file"),
+        ({"DimSize": "60 52 44"}, "header-contradicts-file"),
+        ({"DimSize": "64 52 4400"}, "damaged-file"),
+        ({"DimSize": "64000 64000 64000"}, "damaged-file"),
+        ({"HeaderSize": "8000"}, "header-contradicts-file"),
+        ({"ElementType": "MET_NOTHING"}, "damaged-file"),
+        ({"DimSize": "64 2288", "NDims": "2"}, "not-3d"),
+        ({"ElementNumberOfChannels": "3"}, "not-3d"),
+    ],
+)
+def test_a_metaimage_whose_header_cannot_be_is_refused(tmp_path, hu, fields, code):
+    with pytest.raises(ScanError) as refused:
+        load_scan(metaimage(tmp_path / "a.mha", hu, **fields))
+    assert refused.value.code == code and "\n" not in str(refused.value)
+
+
+def test_a_metaimage_without_directions_is_read_with_a_warning(tmp_path, hu):
+    (warning,) = load_scan(metaimage(tmp_path / "a.mha", hu, TransformMatrix="")).meta["warnings"]
+    assert "has no TransformMatrix" in warning
+
+
+@pytest.mark.parametrize(
+    ("sizes", "code"), [("64 52 40", "header-contradicts-file"), ("64 52 9999999", "damaged-file")]
+)
+def test_an_nrrd_whose_header_cannot_be_is_refused(tmp_path, hu, affine, sizes, code):
+    header = {"space": "RAS", "space directions": affine[:3, :3].T, "space origin": affine[:3, 3], "encoding": "raw"}
+    nrrd.write(str(tmp_path / "a.nrrd"), hu, header, index_order="F")
+    content = (tmp_path / "a.nrrd").read_bytes().replace(b"sizes: 64 52 44", f"sizes: {sizes}".encode())
+    (tmp_path / "a.nrrd").write_bytes(content)
+    with pytest.raises(ScanError) as refused:
+        read_volume(tmp_path / "a.nrrd")
+    assert refused.value.code == code
+
+
+def test_an_nrrd_header_with_its_data_file_is_read(tmp_path, hu, affine):
+    header = {"space": "RAS", "space directions": affine[:3, :3].T, "space origin": affine[:3, 3], "encoding": "gzip"}
+    nrrd.write(str(tmp_path / "a.nhdr"), hu, header, detached_header=True, index_order="F")
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.nhdr").array, hu)
