@@ -34,8 +34,8 @@ from experiments.harness.page import write_results
 from experiments.snippet_miner.labelled_sentences import Score, load_labelled_sentences, score_sentences
 from experiments.snippet_miner.volume_slices import VolumeSlices
 
-LABELLED = ROOT / "tests" / "data" / "snippets" / "labelled_sentences.tsv"
-REAL_REFERENCES = ROOT / "tests" / "data" / "snippets" / "real_references.tsv"
+LABELLED = ROOT / "tests" / "reports" / "snippets" / "labelled_sentences.tsv"
+REAL_REFERENCES = ROOT / "tests" / "reports" / "snippets" / "real_references.tsv"
 REAL_REPORTS = ROOT.parent / "shared" / "data" / "reports"
 REAL_TABLES = (
     (

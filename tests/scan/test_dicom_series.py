@@ -173,7 +173,7 @@ def test_a_padding_value_like_tissue_is_padding_only_at_the_border(tmp_path, hu,
         pixels = image.pixel_array.copy()
         pixels[:6, :6] = pixels[20, 30] = 1024 + 40
         image.PixelData = pixels.tobytes()
-        image.PixelPaddingValue = 1024 + 40
+        image.add_new("PixelPaddingValue", "US", 1024 + 40)
 
     edit(folder, pad)
     scan = load_scan(folder)[0].numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import shutil
 import struct
 import tempfile
@@ -15,6 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import pydicom
+import pydicom.config
 from pydicom.errors import InvalidDicomError
 
 from bundle.ctfindings.files.errors import ScanError
@@ -32,8 +34,12 @@ MAX_ZIP_RATIO = 250.0
 MAX_TILT_DEGREES = 30.0
 """Largest gantry tilt of an axial image."""
 
+# pydicom prints what it then raises, or mends.
+logging.getLogger("pydicom").setLevel(logging.ERROR)
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+
 _DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, struct.error)
-"""What pydicom raises for a value that it cannot decode, or that does not fit its tag."""
+"""What a value raises that does not fit its tag."""
 
 
 class DicomFile(NamedTuple):
@@ -138,18 +144,22 @@ def _check_limits(members: Sequence[zipfile.ZipInfo], path: Path) -> None:
 def _read_header(
     source: Path | io.BufferedReader[Any], file: DicomFile, tags: Sequence[str], extract: Callable[..., Found | None]
 ) -> Header[Found]:
+    started_well = False
     try:
         if isinstance(source, Path):
             with source.open("rb") as start:
-                head = start.read(132)
+                started_well = is_dicom(start.read(132))
         else:
-            head = source.peek(132)[:132]
+            started_well = is_dicom(source.peek(132)[:132])
         # A forced read also takes files without a preamble.
-        header = pydicom.dcmread(source, stop_before_pixels=True, specific_tags=list(tags), force=is_dicom(head))
+        header = pydicom.dcmread(source, stop_before_pixels=True, specific_tags=list(tags), force=started_well)
         header.decode()  # Otherwise a damaged value raises later, when it is first used.
-        return Header(file, extract(header))
-    except (InvalidDicomError, EOFError, OSError):
+    except InvalidDicomError:
         return Header(file, None)
+    except Exception as error:  # pydicom raises errors of many kinds.
+        return Header(file, None, type(error).__name__ if started_well else "")
+    try:
+        return Header(file, extract(header))
     except _DAMAGE as error:
         return Header(file, None, type(error).__name__)
 

@@ -79,7 +79,7 @@ def _unpacked_start(source: Path) -> bytes | None:
     try:
         with igzip.open(source) as file:
             return bytes(file.read(4096))
-    except (EOFError, OSError, isal_zlib.error):
+    except (EOFError, OSError, isal_zlib.error):  # type: ignore[misc]
         return None
 
 

@@ -88,13 +88,6 @@ def test_a_datalist_gives_masks_and_storage_along(tmp_path: Path) -> None:
     assert list(scans_of(path, ("test",))) == ["b"]
 
 
-def test_a_folder_of_dicom_is_one_scan(tmp_path: Path) -> None:
-    for number in (1, 2):
-        (tmp_path / "patient" / "series").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "patient" / "series" / f"IM{number}").touch()
-    assert list(scans_of(tmp_path)) == ["patient/series"]
-
-
 def test_a_folder_without_scans_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no scan"):
         scans_of(tmp_path)

@@ -160,3 +160,26 @@ def test_coronary_is_not_coronal() -> None:
 
 def test_text_without_references_gives_nothing() -> None:
     assert mine_report(["", "No nodule. Heart size is normal."]) == Mined([], [])
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "Severity (18/25), ground glass in both lungs.",
+        "Total severity index (17/20), consolidation.",
+        "Collateral score (11/20), occlusion.",
+        "Nodule with diameters (13/45).",
+        "Samples (5/32) were positive.",
+        "Lung window (1500/600) shows a nodule.",
+        "The image 2 weeks ago showed a nodule.",
+        "The series 3 months ago showed no nodule.",
+        "Schweregrad (18/25), Milchglas beidseits.",
+    ],
+)
+def test_numbers_of_scores_measurements_and_times_are_no_references(sentence: str) -> None:
+    assert mine_report([sentence]).snippets == []
+
+
+@pytest.mark.parametrize("sentence", ["Nodule on the lung window (3/45).", "Enlarged lymph nodes (4/112)."])
+def test_a_bracket_behind_a_window_or_a_node_may_be_a_reference(sentence: str) -> None:
+    assert len(mine_report([sentence]).snippets) == 1

@@ -29,6 +29,8 @@ _WORDS = {name: f"(?:{words})" for name, words in read_alternatives(__file__).it
 _NUMBERED = "|".join(_WORDS[name] for name in ("level", "score", "place_or_id", "pressure"))
 _WORD_BEFORE = ignoring_case(rf"(?<![^\W_])(?:{_NUMBERED})\b[\s.:]*$")
 _MORE_OF_THEM = ignoring_case(rf"(?<![^\W_]){_WORDS['level']}\W*\s\d[\d/,.\s]*(?:and|und|&|,|bis)?\s*$|\d\.?\s?$")
+_MEASURED_BEFORE = ignoring_case(rf"(?<![^\W_])(?:{_WORDS['measured']})\s*[(\[]\s*$")
+_WINDOW_BEFORE = ignoring_case(r"(?:window\w*|fenster)[\s(\[:]*$")
 _WORD_AFTER = ignoring_case(rf"\s*{_WORDS['counted']}")
 # In front of a month and a year: a treatment within 44 characters, or a study or "since" directly before it.
 _TREATMENT = ignoring_case(rf"{_WORDS['treatment']}[^().]{{0,44}}[\s(]*$")
@@ -50,6 +52,8 @@ def judge_numbers(text: str, reference: Reference) -> Judgement:
     before, after = text[max(0, reference.start - 64) : reference.start], text[reference.end : reference.end + 24]
     enclosed = _enclosed(text, reference)
     if _WORD_BEFORE.search(before) or _MORE_OF_THEM.search(before) or _WORD_AFTER.match(after):
+        return Judgement("refused", "number")
+    if _MEASURED_BEFORE.search(before) or (image % 50 == 0 and series % 50 == 0 and _WINDOW_BEFORE.search(before)):
         return Judgement("refused", "number")
     if text[reference.start] == "0" or re.search(r"[/:]\s?0", text[reference.start : reference.end]) or series == 0:
         return Judgement("refused", "date")
@@ -76,8 +80,8 @@ def _enclosed(text: str, reference: Reference) -> bool:
     """Whether a short bracket contains the reference: "(3/45)", "(see 3/45)", "(6 mm, 3/45)"."""
     first, last = max(0, reference.start - 80), reference.end + 80
     opened = max(text.rfind("(", first, reference.start), text.rfind("[", first, reference.start))
-    closed = [text.find(")", reference.end, last), text.find("]", reference.end, last), len(text)]
-    closed = min(end for end in closed if end >= 0)
+    ends = (text.find(")", reference.end, last), text.find("]", reference.end, last), len(text))
+    closed = min(end for end in ends if end >= 0)
     near = opened >= 0 and closed < len(text) and closed - opened <= 80
     return near and re.search(r"[)\]]", text[opened : reference.start]) is None
 
