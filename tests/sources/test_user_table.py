@@ -186,7 +186,7 @@ def test_what_cannot_be_used_is_named_by_row_and_the_rest_is_kept(run: Run, tmp_
         "no such scan": 1,
         "id in several rows": 2,
         "scan in several rows": 2,
-        "damaged-file": 1,
+        "wrong-content": 1,
         "not-in-hu": 1,
     }
     assert [entry[:3] for entry in ledger if entry[0] == "left out" and entry[3] == "id in several rows"] == [

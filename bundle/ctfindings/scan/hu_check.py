@@ -23,8 +23,8 @@ DENSE_HU = (600.0, 2000.0)
 """Cortical bone and metal, a few percent of a chest; soft tissue if an intercept of -1024 is missing."""
 
 
-CLIPPED_BELOW_HU = 1000.0
-"""A scan whose values end lower, at a value that many voxels share, was clipped to a window."""
+CLIPPED_HU = (100.0, 1000.0)
+"""A scan whose values end between these, at a value that many voxels share, was clipped to a window."""
 
 
 def to_hu(path: str | Path, volume: Volume, stored: Stored) -> np.ndarray:
@@ -90,12 +90,11 @@ def clipped_at(hu: np.ndarray) -> float | None:
     In a measured scan hardly two voxels share the highest value. After clipping, all bone and metal has it.
     """
     top = float(hu.max())
-    if top >= CLIPPED_BELOW_HU:
+    if not CLIPPED_HU[0] <= top < CLIPPED_HU[1]:
         return None
     at_top, just_below = np.count_nonzero(hu == top), np.count_nonzero(hu > top - 25) / 25
     return top if at_top >= max(50, 1e-4 * hu.size) and at_top > 5 * (just_below - at_top / 25) else None
 
 
-def unseen_when_clipped(bound: float) -> list[str]:
-    """The findings that a scan clipped at ``bound`` HU cannot show."""
-    return [finding.name for finding in FINDINGS if finding.dense and bound < CLIPPED_BELOW_HU]
+UNSEEN_WHEN_CLIPPED = tuple(finding.name for finding in FINDINGS if finding.dense)
+"""The findings that a clipped scan cannot show."""

@@ -16,7 +16,7 @@ from bundle.ctfindings.scan.coordinates import voxel_spacing
 from bundle.ctfindings.scan.dicom_headers import MAX_TILT_DEGREES
 from bundle.ctfindings.scan.dicom_series import read_dicom
 from bundle.ctfindings.scan.file_format import file_format
-from bundle.ctfindings.scan.hu_check import LOWEST_HU, clipped_at, to_hu, unseen_when_clipped
+from bundle.ctfindings.scan.hu_check import LOWEST_HU, UNSEEN_WHEN_CLIPPED, clipped_at, to_hu
 from bundle.ctfindings.scan.itk_reader import read_metaimage, read_nrrd
 from bundle.ctfindings.scan.nifti_reader import read_nifti
 from bundle.ctfindings.scan.storage import Stored, Volume, check_shape, stored_from
@@ -55,8 +55,9 @@ def load_scan(path: str | Path, stored: Mapping[str, Any] | None = None) -> Meta
     if not hu.flags.writeable or np.shares_memory(hu, volume.array):
         hu = hu.copy(order="K")
     np.maximum(hu, LOWEST_HU, out=hu)
-    unseen = [] if (bound := clipped_at(hu)) is None else unseen_when_clipped(bound)
-    if unseen:
+    unseen: list[str] = []
+    if (bound := clipped_at(hu)) is not None:
+        unseen = list(UNSEEN_WHEN_CLIPPED)
         problem = f"its values were clipped at {bound:g} HU, so denser tissue cannot be seen; not assessed: "
         problem += f"{', '.join(unseen)}. Export the CT without a window"
         volume.warnings.append(coded(path, problem, "clipped-values"))

@@ -55,7 +55,9 @@ _NUMBER = r"\d{1,4}(?!\d)"
 _WORD_START = r"(?<![^\W_])"
 
 # These make a number a size, a dose or part of a decimal.
-_UNIT = r"(?:mm|cm|m|µm|ml|cc|hu|he|gy|mgy|kv|kvp|mas|ma|mmhg|ms|s|sec|sek|min|days?|weeks?|months?|years?|tagen?|wochen?|monaten?|jahren?|g|kg|l|%|°|[x×]\s*\d|[x×])(?![^\W_])"
+_TIME = r"(?:days?|weeks?|months?|years?|tagen?|wochen?|monaten?|jahren?)"
+_MEASURE = r"(?:mm|cm|m|µm|ml|cc|hu|he|gy|mgy|kv|kvp|mas|ma|mmhg|ms|s|sec|sek|min|g|kg|l|%|°|[x×]\s*\d|[x×])"
+_UNIT = rf"(?:{_TIME}|{_MEASURE})(?![^\W_])"
 _NO_QUANTITY = rf"(?!\d)(?!\.\d)(?!,\d(?!\d))(?!,\d+\s*{_UNIT})(?!\s*-?{_UNIT})(?!\s*[%°×])"
 
 # Between a series and its image: "series 3, image 45", "Serie 3 im Bild 45", "series 3 (lung window), image 45",
