@@ -80,10 +80,10 @@ def read_configs(files: Sequence[str]) -> dict[str, Any]:
     return dict(ConfigParser.load_config_files(files))
 
 
-def check_device(device: object) -> None:
+def check_device(device: str | torch.device) -> None:
     """Raises a ValueError if a device is asked for that PyTorch does not know or this machine does not have."""
     try:
-        asked = torch.device(device)  # type: ignore[arg-type]
+        asked = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"--device: {device!r} is not a device; use cpu, cuda or cuda:0") from error
     if asked.type == "cuda" and (asked.index or 0) >= torch.cuda.device_count():

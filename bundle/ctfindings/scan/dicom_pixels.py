@@ -54,9 +54,10 @@ def read_pixels(images: Sequence[Image], path: str | Path) -> np.ndarray:
         if decodes:
             hu += np.float32(intercept)
         if padding is not None:
-            _replace_padding(
-                hu, *sorted(np.float32(value) * np.float32(slope) + np.float32(intercept) for value in padding)
+            first, last = sorted(
+                float(np.float32(value) * np.float32(slope) + np.float32(intercept)) for value in padding
             )
+            _replace_padding(hu, first, last)
         if (slope, intercept) != (1, 0):
             rescaled = True
         elif None in told or "" in told:

@@ -82,7 +82,7 @@ def _voxels(file: BinaryIO, start: int, shape: tuple[int, ...], dtype: np.dtype)
     """The voxels from ``start`` in file order, and whether the file goes on behind them."""
     file.seek(start)
     array = np.empty(shape, dtype, order="F")
-    target = memoryview(array.T.reshape(-1).view(np.uint8))
+    target = array.T.reshape(-1).view(np.uint8).data
     filled = 0
     while filled < len(target):
         count = file.readinto(target[filled:])  # type: ignore[attr-defined]
@@ -121,8 +121,8 @@ def _placement(header: Any, shape: tuple[int, ...], path: str | Path) -> tuple[n
     apart = float(np.linalg.norm(first - second, axis=1).max())
     if apart <= PLACEMENT_TOLERANCE_MM:
         return affine, []
-    told = " and ".join(f"{name} (code {code}, {orientation_code(matrix)})" for name, (code, matrix) in places.items())
-    problem = f"{told} place the scan {apart:.0f} mm apart; the {chosen} was used, as ITK and 3D Slicer do"
+    both = " and ".join(f"{name} (code {code}, {orientation_code(matrix)})" for name, (code, matrix) in places.items())
+    problem = f"{both} place the scan {apart:.0f} mm apart; the {chosen} was used, as ITK and 3D Slicer do"
     return affine, [coded(path, f"{problem}. Check left and right, and positions in mm", "sform-and-qform-differ")]
 
 
