@@ -18,7 +18,7 @@ import numpy as np
 import pydicom
 import torch
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from bundle.ctfindings.cli.error_lines import input_error
 from bundle.ctfindings.cli.options import read_configs
@@ -86,7 +86,7 @@ def _dicom(path: Path) -> None:
         image.file_meta = FileMetaDataset()
         image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID = CTImageStorage
-        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID = f"1.2.3.{z + 1}"
+        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID = UID(f"1.2.3.{z + 1}")
         image.Modality, image.SeriesInstanceUID, image.SeriesNumber = "CT", "1.2.3", 3
         image.InstanceNumber, image.AcquisitionNumber, image.ImageType = z + 1, 1, ["ORIGINAL", "PRIMARY", "AXIAL"]
         image.ImagePositionPatient, image.ImageOrientationPatient = [-48, -40, -18 + 6 * z], [1, 0, 0, 0, 1, 0]

@@ -191,7 +191,7 @@ def test_the_command_ends_with_one_line_and_code_1(untrained_weights: Path, tmp_
         [*INFERENCE, "--image", path, "--ckpt_path", untrained_weights, "--output_dir", tmp_path / "out"]
     )
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1] == f"error: {path}: no such file or folder; check the path"
+    assert result.stderr.splitlines()[-1] == f"error: {path}: no such file or folder; check the path [no-such-file]"
     assert "Traceback" not in result.stderr + result.stdout and "terminating" not in result.stderr + result.stdout
     assert not (tmp_path / "out").exists()
 
