@@ -4,14 +4,14 @@
         --features phantom1=FOLDER phantom2=FOLDER real=FOLDER --output FOLDER --draw phantom1 phantom2
 
 ``render.py`` makes folders of synthetic scans and ``encode.py`` folders of features. ``results.json`` receives the
-numbers of all groups, and ``comparison.png`` shows those of ``--draw``, all by default.
+numbers of all groups and ``README.md`` shows them; ``comparison.png`` shows the groups of ``--draw``, all by default.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from experiments.harness.page import page_head, write_page, write_results
+from experiments.harness.shown_command import shown_command
 from experiments.phantom_realism.encoder_distances import frechet_distances, read_features, residuals, way_to
 from experiments.phantom_realism.image_statistics import BINS, PATCH, image_statistics
 
@@ -43,11 +45,55 @@ def summary(values: list[float]) -> dict[str, float]:
     return {"min": float(np.min(values)), "median": float(np.median(values)), "max": float(np.max(values))}
 
 
-def measure(scans: dict[str, Path]) -> dict[str, dict[str, Any]]:
+def _shown(value: dict[str, float] | float) -> str:
+    """Median and range, or a number, with three digits."""
+    if isinstance(value, dict):
+        return f"{value['median']:.3g} ({value['min']:.3g} to {value['max']:.3g})"
+    return f"{value:.3g}"
+
+
+def _table(corner: str, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A Markdown table with a line for each row and the columns of the first one."""
+    columns = list(next(iter(rows.values())))
+    lines = [f"| {corner} | {' | '.join(columns)} |", f"|---{'|---:' * len(columns)}|"]
+    return [*lines, *(f"| {name} | {' | '.join(_shown(row[key]) for key in columns)} |" for name, row in rows.items())]
+
+
+def page(results: Mapping[str, Any]) -> list[str]:
+    """The lines of the page: the picture, and a table for each kind of number."""
+    curves = ("histogram", "noise_power")
+    statistics = {
+        name: {key: value for key, value in row.items() if key not in curves}
+        for name, row in results["image_statistics"].items()
+    }
+    lines = [*page_head("How much the synthetic scans resemble scans of patients", results["command"])]
+    lines += ["![Slices, histograms and noise of synthetic scans](comparison.png)", ""]
+    lines += ["Statistics of the voxels, median (range) over the scans:", "", *_table("group", statistics), ""]
+    if "residual_of_20_components" not in results:
+        return lines
+    encoded = ", ".join(f"{name} {count}" for name, count in results["scans_encoded"].items())
+    lines += [f"Features of Astra, scans of each group: {encoded}.", ""]
+    for name, row in results["residual_of_20_components"].items():
+        title = f"Residual of 20 principal components {name.replace('_', ' ')}, median (range):"
+        lines += [title, "", *_table("group", {key: {"residual": value} for key, value in row.items()}), ""]
+    lines += [
+        "Frechet distance of draws of three and four scans:",
+        "",
+        *_table("group", results["frechet_distance"]),
+        "",
+    ]
+    way = {name: {"place": value} for name, value in results.get("way_from_phantom1_to_real", {}).items()}
+    if way:
+        lines += ["Place on the way from the mean of phantom 1 (0) to that of the real scans (1):", ""]
+        lines += [*_table("group", way), ""]
+    return lines
+
+
+def measure(scans: dict[str, Path], limit: int | None = None) -> dict[str, dict[str, Any]]:
     """By group: ``summary`` of every statistic of its scans, and the mean of histogram and noise power."""
     found: dict[str, dict[str, Any]] = {}
     for name, folder in scans.items():
-        rows = [image_statistics(path) for path in sorted(folder.glob("*.nii.gz"))]
+        rows = [image_statistics(path) for path in sorted(folder.glob("*.nii.gz"))[:limit]]
         curves = ("histogram", "noise_power")
         found[name] = {"scans": len(rows)}
         found[name] |= {key: summary([row[key] for row in rows]) for key in rows[0] if key not in curves}  # type: ignore[misc]
@@ -86,32 +132,37 @@ def draw(scans: dict[str, Path], measured: dict[str, dict[str, Any]], path: Path
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scans", type=group, nargs="+", default=[], metavar="NAME=FOLDER")
+    parser.add_argument("--scans", type=group, nargs="+", required=True, metavar="NAME=FOLDER")
     parser.add_argument("--features", type=group, nargs="+", default=[], metavar="NAME=FOLDER")
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "experiments" / "phantom_realism")
+    parser.add_argument("--limit", type=int, help="number of scans of a group whose voxels are measured")
     parser.add_argument("--draw", nargs="+", help="groups that the picture shows")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     scans, folders = dict(options.scans), dict(options.features)
-    measured = measure(scans)
-    content: dict[str, Any] = {"image_statistics": measured}
+    results: dict[str, Any] = {"command": shown_command(sys.argv, {"--output": None})}
+    results["image_statistics"] = measure(scans, options.limit)
     if folders:
         features = {name: read_features(folder) for name, folder in folders.items()}
-        content["scans_encoded"] = {name: len(values) for name, values in features.items()}
-        content["residual_of_20_components"] = {}
-        for reference in [name for name in features if name.startswith("phantom")]:
-            others = {name: values for name, values in features.items() if name != reference}
-            values = residuals(features[reference], others)
-            content["residual_of_20_components"][f"fitted_on_{reference}"] = {
-                name: summary(numbers) for name, numbers in values.items()
+        results["scans_encoded"] = {name: len(values) for name, values in features.items()}
+        results["residual_of_20_components"] = {
+            f"fitted_on_{name}": {
+                key: summary(values)
+                for key, values in residuals(
+                    features[name], {other: features[other] for other in features if other != name}
+                ).items()
             }
-        content["frechet_distance"] = frechet_distances(features)
+            for name in ("phantom1", "phantom2")
+            if name in features
+        }
+        results["frechet_distance"] = frechet_distances(features)
         if {"phantom1", "real"} <= set(features):
-            content["way_from_phantom1_to_real"] = way_to(features["phantom1"], features["real"], features)
-    (options.output / "results.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            ways = way_to(features["phantom1"], features["real"], features)
+            results["way_from_phantom1_to_real"] = {name: summary(values) for name, values in ways.items()}
     shown = {name: folder for name, folder in scans.items() if not options.draw or name in options.draw}
-    if shown:
-        draw(shown, measured, options.output / "comparison.png")
+    draw(shown, results["image_statistics"], options.output / "comparison.png")
+    write_results(options.output, results)
+    write_page(options.output, page(results))
 
 
 if __name__ == "__main__":
