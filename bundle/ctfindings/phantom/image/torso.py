@@ -134,16 +134,16 @@ def _draw_arms(rng: np.random.Generator, canvas: Canvas, patient: Patient, fat: 
             end = np.array([sign * rng.uniform(115, 160) * s, rng.uniform(-10, 40) * s, 330 * s])
         else:
             shoulder[2] -= 14 * s
-            gap = torso_gap(patient)
-            end = np.array([sign * (176 * s + gap), rng.uniform(-30, 10) * s, -90 * s])
+            # Arms beside the trunk stand off for the fat of both.
+            end = np.array([sign * (176 * s + 1.5 * patient.fat_mm), rng.uniform(-30, 10) * s, -90 * s])
         radius = (34 + 6 * (patient.muscle - 1)) * s
-        for reach, value, inner in (
-            (radius + 0.7 * patient.fat_mm, fat, 0.0),
-            (radius, soft, 0.0),
-            (13.0 * s, float(rng.uniform(700, 1100)), 0.0),
-            (9.0 * s, float(rng.uniform(-20, 150)), 0.0),
+        for reach, value in (
+            (radius + 0.7 * patient.fat_mm, fat),
+            (radius, soft),
+            (13.0 * s, float(rng.uniform(700, 1100))),
+            (9.0 * s, float(rng.uniform(-20, 150))),
         ):
-            box, distance = canvas.capsule(shoulder, end, reach - inner)
+            box, distance = canvas.capsule(shoulder, end, reach)
             share = canvas.coverage(distance)
             if value == fat:
                 share *= canvas.anatomy[box] == 0
@@ -152,8 +152,3 @@ def _draw_arms(rng: np.random.Generator, canvas: Canvas, patient: Patient, fat: 
         box, head = canvas.ellipsoid(shoulder, 23 * s, margin=2)
         canvas.paint_box(box, canvas.coverage(head), float(rng.uniform(450, 800)), BODY)
         canvas.paint_box(box, canvas.coverage(head - 2.5), float(rng.uniform(120, 260)))
-
-
-def torso_gap(patient: Patient) -> float:
-    """How far arms beside the trunk stand off for the fat of both, in mm."""
-    return 1.5 * patient.fat_mm
