@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.model_selection import KFold
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 COMPONENTS = 20
@@ -21,11 +21,10 @@ def read_features(folder: Path) -> Features:
     return np.stack([np.load(path)["features"] for path in sorted(folder.glob("*.npz"))])
 
 
-def residual(model: object, features: Features) -> NDArray[np.float64]:
+def residual(model: Pipeline, features: Features) -> NDArray[np.float64]:
     """Norm of what the principal components leave of the standardised features, (N,)."""
-    scaler, components = model  # type: ignore[misc]
-    standard = scaler.transform(features)
-    return np.linalg.norm(standard - components.inverse_transform(components.transform(standard)), axis=1)
+    standard = model[0].transform(features)
+    return np.linalg.norm(standard - model[1].inverse_transform(model[1].transform(standard)), axis=1)
 
 
 def residuals(reference: Features, others: dict[str, Features], folds: int = 5) -> dict[str, list[float]]:
