@@ -5,11 +5,13 @@
 
 ``render.py`` makes folders of synthetic scans and ``encode.py`` folders of features. ``results.json`` receives the
 numbers of all groups and ``README.md`` shows them; ``comparison.png`` shows the groups of ``--draw``, all by default.
+``--scans`` and ``--features`` may come in separate runs: each replaces its own part of ``results.json``.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,11 +66,13 @@ def page(results: Mapping[str, Any]) -> list[str]:
     curves = ("histogram", "noise_power")
     statistics = {
         name: {key: value for key, value in row.items() if key not in curves}
-        for name, row in results["image_statistics"].items()
+        for name, row in results.get("image_statistics", {}).items()
     }
-    lines = [*page_head("How much the synthetic scans resemble scans of patients", results["command"])]
-    lines += ["![Slices, histograms and noise of synthetic scans](comparison.png)", ""]
-    lines += ["Statistics of the voxels, median (range) over the scans:", "", *_table("group", statistics), ""]
+    title = "How much the synthetic scans resemble scans of patients"
+    lines = page_head(title, "\n".join(dict.fromkeys(results["commands"].values())))
+    if statistics:
+        lines += ["![Slices, histograms and noise of synthetic scans](comparison.png)", ""]
+        lines += ["Statistics of the voxels, median (range) over the scans:", "", *_table("group", statistics), ""]
     if "residual_of_20_components" not in results:
         return lines
     encoded = ", ".join(f"{name} {count}" for name, count in results["scans_encoded"].items())
@@ -132,7 +136,7 @@ def draw(scans: dict[str, Path], measured: dict[str, dict[str, Any]], path: Path
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scans", type=group, nargs="+", required=True, metavar="NAME=FOLDER")
+    parser.add_argument("--scans", type=group, nargs="+", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--features", type=group, nargs="+", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "experiments" / "phantom_realism")
     parser.add_argument("--limit", type=int, help="number of scans of a group whose voxels are measured")
@@ -140,9 +144,16 @@ def main() -> None:
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     scans, folders = dict(options.scans), dict(options.features)
-    results: dict[str, Any] = {"command": shown_command(sys.argv, {"--output": None})}
-    results["image_statistics"] = measure(scans, options.limit)
+    path = options.output / "results.json"
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"commands": {}}
+    command = shown_command(sys.argv, {"--output": None})
+    if scans:
+        results["commands"]["scans"] = command
+        results["image_statistics"] = measure(scans, options.limit)
+        shown = {name: folder for name, folder in scans.items() if not options.draw or name in options.draw}
+        draw(shown, results["image_statistics"], options.output / "comparison.png")
     if folders:
+        results["commands"]["features"] = command
         features = {name: read_features(folder) for name, folder in folders.items()}
         results["scans_encoded"] = {name: len(values) for name, values in features.items()}
         results["residual_of_20_components"] = {
@@ -159,8 +170,6 @@ def main() -> None:
         if {"phantom1", "real"} <= set(features):
             ways = way_to(features["phantom1"], features["real"], features)
             results["way_from_phantom1_to_real"] = {name: summary(values) for name, values in ways.items()}
-    shown = {name: folder for name, folder in scans.items() if not options.draw or name in options.draw}
-    draw(shown, results["image_statistics"], options.output / "comparison.png")
     write_results(options.output, results)
     write_page(options.output, page(results))
 

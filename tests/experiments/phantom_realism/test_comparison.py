@@ -68,7 +68,7 @@ def test_the_page_shows_the_numbers_of_the_results() -> None:
     spread = {"min": 1.25, "median": 2.5, "max": 3.75}
     statistics = {"scans": 2, "lung_median": spread, "histogram": [0.1], "noise_power": [1.0]}
     results = {
-        "command": "python experiments/phantom_realism/compare.py",
+        "commands": {"scans": "python experiments/phantom_realism/compare.py"},
         "image_statistics": {"phantom1": statistics},
         "scans_encoded": {"phantom1": 2, "real": 7},
         "residual_of_20_components": {"fitted_on_phantom1": {"held_out": spread, "real": spread}},
