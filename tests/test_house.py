@@ -42,7 +42,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
     "losses": _TABLES,
     "metrics": _TABLES | {"files"},
     "data": _SCAN | {"reports"},
-    "sources": _SCAN | {"reports", "data"},
+    "sources": _SCAN | {"reports", "data", "phantom"},
     "training": _MIDDLE | {"inference", "evaluation"},
     "inference": _MIDDLE,
     "evaluation": _MIDDLE | {"inference"},

@@ -23,6 +23,15 @@ class Canvas:
     of the chest at the height of the diaphragm. The body is turned about z and shifted in the field of view, and y
     follows the curve of the spine.
 
+    Args:
+        spacing: size of a voxel in mm, (3,).
+        shape: number of voxels along X, Y, Z.
+        corner: body mm of the centre of the first voxel, for a body that is neither turned nor bent, (3,).
+        origin: world RAS mm of the origin of the body, (3,).
+        rotation: of the body about its long axis in radians.
+        offset: shift of the body in the field of view in mm, (2,).
+        kyphosis_mm, middle_mm, span_mm: how far the body is bent forward ``span_mm`` above the height ``middle_mm``.
+
     Attributes:
         hu: attenuation, float32 (X, Y, Z).
         anatomy: mask ids, uint8 (X, Y, Z).
@@ -31,22 +40,31 @@ class Canvas:
         affine: voxel index to world RAS mm, (4, 4).
     """
 
-    def __init__(self, patient: Patient) -> None:
-        self.spacing = np.array(patient.spacing, np.float64)
-        self.shape = tuple(round(extent / step) for extent, step in zip(patient.extent, patient.spacing, strict=True))
-        extent = np.array(self.shape) * self.spacing
-        # The lowest image lies a little under the costophrenic angles.
-        self.corner = np.array([-extent[0] / 2, -extent[1] / 2, -68.0 * patient.size - 8.0]) + self.spacing / 2
-        cosine, sine = np.cos(patient.rotation), np.sin(patient.rotation)
+    def __init__(
+        self,
+        spacing: ArrayLike,
+        shape: tuple[int, ...],
+        corner: ArrayLike,
+        origin: ArrayLike,
+        rotation: float = 0.0,
+        offset: tuple[float, float] = (0.0, 0.0),
+        kyphosis_mm: float = 0.0,
+        middle_mm: float = 0.0,
+        span_mm: float = 1.0,
+    ) -> None:
+        self.spacing = np.array(spacing, np.float64)
+        self.shape = shape
+        self.corner = np.array(corner, np.float64)
+        cosine, sine = np.cos(rotation), np.sin(rotation)
         self.turn = np.array([[cosine, -sine], [sine, cosine]])
-        self.offset = np.array(patient.offset)
+        self.offset = np.array(offset)
         self.affine = np.diag([*self.spacing, 1.0])
-        self.affine[:3, 3] = np.array(patient.origin) + self.corner
+        self.affine[:3, 3] = np.array(origin) + self.corner
         gx = self.corner[0] + np.arange(self.shape[0]) * self.spacing[0] - self.offset[0]
         gy = self.corner[1] + np.arange(self.shape[1]) * self.spacing[1] - self.offset[1]
         self.x = (self.turn[0, 0] * gx[:, None] + self.turn[1, 0] * gy[None, :]).astype(np.float32)[:, :, None]
         self.z = (self.corner[2] + np.arange(self.shape[2]) * self.spacing[2]).astype(np.float32)[None, None, :]
-        self._kyphosis, self._middle, self._span = patient.kyphosis_mm, 60 * patient.size, 140 * patient.size
+        self._kyphosis, self._middle, self._span = kyphosis_mm, middle_mm, span_mm
         plane = (self.turn[0, 1] * gx[:, None] + self.turn[1, 1] * gy[None, :]).astype(np.float32)
         self.y = plane[:, :, None] - self._bend(self.z).astype(np.float32)
         self.voxel = float(np.cbrt(np.prod(self.spacing)))
@@ -54,6 +72,17 @@ class Canvas:
         self.anatomy = np.zeros(self.shape, np.uint8)
         self.bits = np.zeros(self.shape, np.int32)
         self._scratch = np.zeros(int(np.prod(self.shape)), np.float32)
+
+    @classmethod
+    def of_patient(cls, patient: Patient) -> Canvas:
+        """An empty field of view of a synthetic patient."""
+        shape = tuple(round(extent / step) for extent, step in zip(patient.extent, patient.spacing, strict=True))
+        spacing, s = np.array(patient.spacing, np.float64), patient.size
+        extent = np.array(shape) * spacing
+        # The lowest image lies a little under the costophrenic angles.
+        corner = np.array([-extent[0] / 2, -extent[1] / 2, -68.0 * s - 8.0]) + spacing / 2
+        position = (patient.origin, patient.rotation, patient.offset)
+        return cls(spacing, shape, corner, *position, patient.kyphosis_mm, 60 * s, 140 * s)
 
     def _bend(self, z: NDArray) -> NDArray:
         """How far in mm the body is bent forward at heights z in mm; least in the middle of the chest."""

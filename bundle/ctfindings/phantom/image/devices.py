@@ -48,7 +48,7 @@ def _streaks(rng: np.random.Generator, chest: Chest, box: Box, center: NDArray) 
 
 
 def _pacemaker(rng: np.random.Generator, chest: Chest, side: str) -> Regions:
-    s, sign, cava = chest.patient.size, SIDES[side], chest.vessels.vena_cava
+    s, sign, cava = chest.size, SIDES[side], chest.vessels.vena_cava
     center, box, region = _case_under_skin(chest, sign, 78 * s, 150 * s, (26, 8, 24), 2800.0)
     regions = [region]
     entry = [center + [-sign * 20, -8, 24], np.array([sign * 34, 22, 184]) * s]
@@ -62,7 +62,7 @@ def _pacemaker(rng: np.random.Generator, chest: Chest, side: str) -> Regions:
 
 
 def _catheter(rng: np.random.Generator, chest: Chest, side: str) -> Regions:
-    s, sign, cava = chest.patient.size, SIDES[side], chest.vessels.vena_cava
+    s, sign, cava = chest.size, SIDES[side], chest.vessels.vena_cava
     entry = np.array([sign * 55, 20, 200] if rng.random() < 0.5 else [sign * 28, 8, 222]) * s
     end = int(rng.uniform(0.7, 1.0) * (len(cava) - 1))
     regions = [_metal(chest, curve([entry, cava[0] + [0, 0, 4], *cava[3:end:8], cava[end]]), 1.6, 1700.0)]
@@ -75,7 +75,7 @@ def _catheter(rng: np.random.Generator, chest: Chest, side: str) -> Regions:
 
 
 def _sternal_wires(rng: np.random.Generator, chest: Chest, side: str) -> Regions:
-    s = chest.patient.size
+    s = chest.size
     angle = np.linspace(0, 2 * np.pi, 60)
     regions = []
     for level in np.linspace(60, 160, int(rng.integers(5, 8))) * s:
@@ -87,7 +87,7 @@ def _sternal_wires(rng: np.random.Generator, chest: Chest, side: str) -> Regions
 
 
 def _chest_tube(rng: np.random.Generator, chest: Chest, side: str) -> Regions:
-    canvas, s = chest.canvas, chest.patient.size
+    canvas, s = chest.canvas, chest.size
     points = chest.spots.points[(chest.spots.side == side) & (chest.spots.depth < 10)].astype(np.float64)
     # From the wall at the side to the apex, along the lung surface.
     inlet = points[np.abs(points - np.array([SIDES[side] * 125, 0, 50]) * s).sum(1).argmin()]
@@ -100,8 +100,8 @@ def _chest_tube(rng: np.random.Generator, chest: Chest, side: str) -> Regions:
 
 
 def _clips(rng: np.random.Generator, chest: Chest, side: str) -> Regions:
-    s = chest.patient.size
-    centers = chest.vessels.hila[side] + rng.normal(0, 1, (int(rng.integers(6, 15)), 3)) * np.array([10, 9, 26]) * s
+    s = chest.size
+    centers = chest.hila[side] + rng.normal(0, 1, (int(rng.integers(6, 15)), 3)) * np.array([10, 9, 26]) * s
     headings = rng.normal(0, 1, centers.shape)
     headings /= np.linalg.norm(headings, axis=1, keepdims=True)
     ends = zip(centers - 3 * headings, centers + 3 * headings, strict=True)

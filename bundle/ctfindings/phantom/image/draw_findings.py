@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +12,10 @@ from bundle.ctfindings.phantom.case import Site
 from bundle.ctfindings.phantom.image import draw_lung_densities, draw_lung_structure, draw_outside_lung
 from bundle.ctfindings.phantom.image.devices import draw_medical_material
 from bundle.ctfindings.phantom.image.healthy_chest import Chest
+from bundle.ctfindings.phantom.image.lung_field import LungField
 from bundle.ctfindings.phantom.image.lung_sampling import Drawn
 
-Renderer = Callable[[np.random.Generator, Chest, float], Iterator[Drawn]]
+Renderer = Callable[[np.random.Generator, Any, float], Iterator[Drawn]]
 
 # Drawn in this order: what fills air comes over what changes it, and dense things come last.
 RENDERERS: dict[str, Renderer] = {
@@ -46,23 +48,30 @@ def draw_findings(
     All have the given severity, 0 to 1; each has its own when None.
     """
     drawn: dict[str, list[Site]] = {}
-    for name, renderer in RENDERERS.items():
-        finding = finding_index(name)
-        if labels[finding] != 1:
+    for name in RENDERERS:
+        if labels[finding_index(name)] != 1:
             continue
-        # Slight findings are the most frequent, and few are gross. One too slight to fill a voxel is drawn again.
-        drawn_grade = float(rng.beta(1.15, 1.75))
-        grade = drawn_grade if severity is None else severity
-        parts: list[Drawn] = []
-        while not parts:
-            parts = [each for each in renderer(rng, chest, grade) if len(each.region)]
-            grade = grade if parts else min(grade + 0.2, 1.0)
-        drawn[name] = []
-        for each in parts:
-            chest.canvas.mark(finding, each.region)
-            shown = grade if each.severity is None else each.severity
-            center = chest.canvas.center(each.region)
-            volume = len(each.region) * chest.canvas.voxel**3 / 1000
-            site = Site(name, shown, each.side, each.location, each.kind, each.size_mm, each.count, center, volume)
-            drawn[name].append(site)
+        # Slight findings are the most frequent, and few are gross.
+        grade = float(rng.beta(1.15, 1.75))
+        drawn[name] = draw_finding(rng, chest, name, grade if severity is None else severity)
     return [site for name in FINDING_NAMES for site in drawn.get(name, [])]
+
+
+def draw_finding(rng: np.random.Generator, field: LungField, name: str, severity: float) -> list[Site]:
+    """Draws one finding, sets its bits and returns its sites. One too slight to fill a voxel is drawn again, graver.
+
+    Args:
+        field: a synthetic chest; the lungs alone for findings of the lung and the pleura.
+    """
+    parts: list[Drawn] = []
+    while not parts:
+        parts = [each for each in RENDERERS[name](rng, field, severity) if len(each.region)]
+        severity = severity if parts else min(severity + 0.2, 1.0)
+    sites = []
+    for each in parts:
+        field.canvas.mark(finding_index(name), each.region)
+        shown = severity if each.severity is None else each.severity
+        center = field.canvas.center(each.region)
+        volume = len(each.region) * field.canvas.voxel**3 / 1000
+        sites.append(Site(name, shown, each.side, each.location, each.kind, each.size_mm, each.count, center, volume))
+    return sites

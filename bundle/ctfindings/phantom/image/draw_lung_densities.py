@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from bundle.ctfindings.phantom.image.canvas import LUNG, SIDES, curve
-from bundle.ctfindings.phantom.image.healthy_chest import Chest
+from bundle.ctfindings.phantom.image.lung_field import LungField
 from bundle.ctfindings.phantom.image.lung_sampling import (
     Drawn,
     fillable,
@@ -21,7 +21,7 @@ from bundle.ctfindings.phantom.image.lung_sampling import (
 )
 
 
-def draw_nodules(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:
+def draw_nodules(rng: np.random.Generator, chest: LungField, severity: float) -> Iterator[Drawn]:
     """One to six round or slightly lobulated spots of 4 to 30 mm: solid, ground-glass or calcified.
 
     Some hang on a vessel beside a bronchus, and some on the pleura.
@@ -38,7 +38,7 @@ def draw_nodules(rng: np.random.Generator, chest: Chest, severity: float) -> Ite
             size = min(size, 14.0)
         place = rng.random()
         point = random_point(rng, chest, depth=(0, 0.3 * size) if place < 0.25 else (0.3 * size, 60))
-        if place > 0.8:
+        if place > 0.8 and chest.bronchi:
             bronchus = chest.bronchi[int(rng.integers(len(chest.bronchi)))]
             side, end = ("right" if bronchus.points[-1, 0] > 0 else "left"), bronchus.points[-1]
             near = chest.spots.points[chest.spots.side == side]
@@ -56,7 +56,7 @@ def draw_nodules(rng: np.random.Generator, chest: Chest, severity: float) -> Ite
         yield Drawn(canvas.flat(box, share > 0.4), side, lobe_at(chest, point), kind, float(round(size)))
 
 
-def draw_opacity(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:
+def draw_opacity(rng: np.random.Generator, chest: LungField, severity: float) -> Iterator[Drawn]:
     """Ground-glass patches with blurred edges of 20 to 60 mm, mostly under the pleura; vessels stay visible."""
     canvas = chest.canvas
     for side in random_sides(rng, 0.35 + 0.4 * severity):
@@ -75,9 +75,9 @@ def draw_opacity(rng: np.random.Generator, chest: Chest, severity: float) -> Ite
             yield Drawn(region, side, lobe_at(chest, point), "ground-glass", span_mm(canvas, region))
 
 
-def draw_consolidation(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:
+def draw_consolidation(rng: np.random.Generator, chest: LungField, severity: float) -> Iterator[Drawn]:
     """Airless lung of a segment or lobe up to the fissure and the pleura, crossed by air-filled bronchi."""
-    canvas, s = chest.canvas, chest.patient.size
+    canvas, s = chest.canvas, chest.size
     for side in random_sides(rng, 0.2 + 0.15 * severity):
         lobe = random_lobe(rng, side, (0.3, 0.2, 0.5))
         point = random_point(rng, chest, side, lobe, depth=(6, 26))
@@ -89,13 +89,13 @@ def draw_consolidation(rng: np.random.Generator, chest: Chest, severity: float) 
         _, y, z = canvas.axes(box)
         lower = z < 48 * s - 0.78 * y
         share = share * (lower if lobe == "lower lobe" else ~lower)
-        target = rng.uniform(28, 50) + 12 * canvas.smooth_noise(rng, 10.0, box) + (25 if chest.patient.contrast else 0)
+        target = rng.uniform(28, 50) + 12 * canvas.smooth_noise(rng, 10.0, box) + (25 if chest.contrast else 0)
         canvas.fill_box(box, share, target)
         region = canvas.flat(box, share > 0.5)
         # Air bronchograms: further airways are drawn, and the bronchi that cross the filling get their air back.
         inside = np.zeros(canvas.shape, bool)
         inside.reshape(-1)[region] = True
-        hub = chest.vessels.hila[side]
+        hub = chest.hila[side]
         airways = []
         for _ in range(int(4 + 6 * severity)):
             tip = point + rng.normal(0, 0.28 * size, 3)
@@ -108,9 +108,9 @@ def draw_consolidation(rng: np.random.Generator, chest: Chest, severity: float) 
         yield Drawn(region, side, lobe, None, span_mm(canvas, region))
 
 
-def draw_atelectasis(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:
+def draw_atelectasis(rng: np.random.Generator, chest: LungField, severity: float) -> Iterator[Drawn]:
     """Collapsed lung: bands of 3 to 6 mm at the bases, or a dependent wedge with a straight border and no air in it."""
-    canvas, s = chest.canvas, chest.patient.size
+    canvas, s = chest.canvas, chest.size
     for side in random_sides(rng, 0.35 + 0.2 * severity):
         parts = []
         kind = "wedge" if rng.random() < 0.15 + 0.6 * severity else "linear"
@@ -140,15 +140,15 @@ def draw_atelectasis(rng: np.random.Generator, chest: Chest, severity: float) ->
             back = np.clip((-y - 12 * s) / (30 * s), 0, 1) * np.clip(1.25 - (np.abs(x) - 22 * s) / (52 * s), 0, 1.2)
             distance = thick * back * np.clip(1.15 - height / tall, 0, 1) - chest.wall[box]
             share = canvas.coverage(distance * np.float32(0.9)) * fillable(chest, side, box) * (height < tall)
-            canvas.fill_box(box, share, rng.uniform(35, 60) + (30 if chest.patient.contrast else 0))
+            canvas.fill_box(box, share, rng.uniform(35, 60) + (30 if chest.contrast else 0))
             parts.append(canvas.flat(box, share > 0.5))
         region = np.unique(np.concatenate(parts))
         yield Drawn(region, side, lobe, kind, span_mm(canvas, region), len(parts))
 
 
-def draw_pleural_effusion(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:
+def draw_pleural_effusion(rng: np.random.Generator, chest: LungField, severity: float) -> Iterator[Drawn]:
     """Fluid along the back wall and the base of a patient who lies on the back. The anatomy mask counts it as lung."""
-    canvas, s = chest.canvas, chest.patient.size
+    canvas, s = chest.canvas, chest.size
     for side in random_sides(rng, 0.5):
         box = canvas.box((SIDES[side] * 72 * s, 0, 60 * s), (74 * s, 100 * s, 145 * s))
         y = canvas.axes(box)[1]

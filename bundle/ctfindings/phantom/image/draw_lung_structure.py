@@ -8,7 +8,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from bundle.ctfindings.phantom.image.canvas import LUNG, curve
-from bundle.ctfindings.phantom.image.healthy_chest import Chest
+from bundle.ctfindings.phantom.image.lung_field import LungField
 from bundle.ctfindings.phantom.image.lung_sampling import (
     Drawn,
     core,
@@ -20,12 +20,12 @@ from bundle.ctfindings.phantom.image.lung_sampling import (
 )
 
 
-def draw_emphysema(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:
+def draw_emphysema(rng: np.random.Generator, chest: LungField, severity: float) -> Iterator[Drawn]:
     """Centrilobular holes of 4 to 12 mm, mainly in the upper lobes, or paraseptal bullae; the lung around is darker."""
     canvas, spots = chest.canvas, chest.spots
     kind = str(rng.choice(["centrilobular", "paraseptal"], p=[0.75, 0.25]))
     upper = spots.height + rng.normal(0, 0.12, len(spots.height)) > 0.62 - 0.45 * severity
-    fade = np.clip((canvas.z - (110 - 120 * severity) * chest.patient.size) / 60, 0.25, 1).astype(np.float32)
+    fade = np.clip((canvas.z - (110 - 120 * severity) * chest.size) / 60, 0.25, 1).astype(np.float32)
     view = canvas.hu
     lung = canvas.anatomy == LUNG
     view -= (lung & (view < -600)) * fade * np.float32(5 + 47 * severity)
@@ -45,7 +45,7 @@ def draw_emphysema(rng: np.random.Generator, chest: Chest, severity: float) -> I
     yield Drawn(core(flat, share, 0.5), "bilateral", "upper lobe" if severity < 0.7 else None, kind)
 
 
-def draw_mosaic(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:
+def draw_mosaic(rng: np.random.Generator, chest: LungField, severity: float) -> Iterator[Drawn]:
     """Sharp geographic regions of dark (-920 HU) beside bright (-760 HU) lung, on both sides."""
     canvas = chest.canvas
     field = canvas.smooth_noise(rng, float(rng.uniform(15, 22)))
@@ -56,14 +56,14 @@ def draw_mosaic(rng: np.random.Generator, chest: Chest, severity: float) -> Iter
     yield Drawn(np.flatnonzero((air & (share > 0.5)).reshape(-1)), "bilateral")
 
 
-def draw_fibrosis(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:
+def draw_fibrosis(rng: np.random.Generator, chest: LungField, severity: float) -> Iterator[Drawn]:
     """Scars at the apex, or reticulation and honeycombing under the pleura of the bases, with distorted strands."""
     canvas, spots = chest.canvas, chest.spots
     kind = str(rng.choice(["scar", "reticulation", "honeycombing"], p=[0.45, 0.33, 0.22]))
     apical = kind == "scar" or rng.random() < 0.15
     for side in random_sides(rng, 0.6):
         height = (0.72, 1.0) if apical else (0.0, 0.38)
-        hub = chest.vessels.hila[side]
+        hub = chest.hila[side]
         lines = []
         strands = int((4 + 32 * severity) if kind == "scar" else (10 + 76 * severity))
         focus = random_point(rng, chest, side, depth=(4, 16), height=height)
@@ -94,7 +94,7 @@ def draw_fibrosis(rng: np.random.Generator, chest: Chest, severity: float) -> It
         yield Drawn(region, side, "apex" if apical else "base", kind, span_mm(canvas, region))
 
 
-def draw_peribronchial(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:
+def draw_peribronchial(rng: np.random.Generator, chest: LungField, severity: float) -> Iterator[Drawn]:
     """Bronchial walls of the second to fourth generation thickened by 1 to 4 mm; the lumen keeps its width."""
     canvas = chest.canvas
     branches = [b for b in chest.bronchi if 1 <= b.generation <= 5 + int(3 * severity) and b.radii.max() > 1.2]
@@ -105,7 +105,7 @@ def draw_peribronchial(rng: np.random.Generator, chest: Chest, severity: float) 
     yield Drawn(core(flat, share, 0.4), "bilateral")
 
 
-def draw_bronchiectasis(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:
+def draw_bronchiectasis(rng: np.random.Generator, chest: LungField, severity: float) -> Iterator[Drawn]:
     """Clusters of bronchi widened to 5 to 14 mm, as tubes or as strings of cysts, in one or two lobes."""
     canvas = chest.canvas
     kind = str(rng.choice(["cylindrical", "cystic"], p=[0.6, 0.4]))
@@ -115,7 +115,7 @@ def draw_bronchiectasis(rng: np.random.Generator, chest: Chest, severity: float)
         lines, widths = [], []
         for _ in range(int(2 + 7 * severity)):
             tip = focus + rng.normal(0, 1, 3) * 13 * (0.8 + 0.5 * severity)
-            start = 0.45 * chest.vessels.hila[side] + 0.55 * tip + rng.normal(0, 3, 3)
+            start = 0.45 * chest.hila[side] + 0.55 * tip + rng.normal(0, 3, 3)
             line = curve([start, 0.5 * (start + tip) + rng.normal(0, 4, 3), tip], 1.5)
             radius = np.full(len(line), (5 + 8 * severity * rng.uniform(0.7, 1.1)) / 2)
             if kind == "cystic":
@@ -129,7 +129,7 @@ def draw_bronchiectasis(rng: np.random.Generator, chest: Chest, severity: float)
         yield Drawn(region, side, lobe, kind, span_mm(canvas, region), len(lines))
 
 
-def draw_septal(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:
+def draw_septal(rng: np.random.Generator, chest: LungField, severity: float) -> Iterator[Drawn]:
     """A net of polygons 15 to 22 mm wide with lines of 1 to 4 mm, towards the bases and the pleura."""
     canvas = chest.canvas
     heights = chest.spots.points[:, 2]

@@ -23,7 +23,7 @@ def draw_cardiomegaly(rng: np.random.Generator, chest: Chest, severity: float) -
 def draw_pericardial_effusion(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:
     """A shell of fluid around the heart, thicker at the back and below, where the fluid gathers."""
     canvas = chest.canvas
-    s, box, heart = chest.patient.size, chest.heart.box, chest.heart.distance
+    s, box, heart = chest.size, chest.heart.box, chest.heart.distance
     _, y, z = canvas.axes(box)
     thick = 3.5 + 17.5 * severity
     front = np.clip((y - chest.heart.center[1]) / chest.heart.radii[1], -1, 1)
@@ -86,7 +86,7 @@ def draw_coronary_calcification(rng: np.random.Generator, chest: Chest, severity
 
 def draw_hiatal_hernia(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:
     """Stomach above the diaphragm behind the heart: a wall around fat, food, or gas over fluid."""
-    canvas, s = chest.canvas, chest.patient.size
+    canvas, s = chest.canvas, chest.size
     width = (19 + 49 * severity + rng.uniform(-3, 3)) / 2
     radii = np.array([width * rng.uniform(0.95, 1.2), min(width * 0.85, 26), width * rng.uniform(0.9, 1.1)])
     center = [(-8 + rng.uniform(-6, 6)) * s, -46 * s + radii[1] * 0.95, 2 * s + 0.75 * radii[2]]
@@ -113,16 +113,16 @@ def draw_hiatal_hernia(rng: np.random.Generator, chest: Chest, severity: float) 
 
 def draw_lymphadenopathy(rng: np.random.Generator, chest: Chest, severity: float) -> Iterator[Drawn]:
     """Enlarged nodes of 10 to 32 mm, alone or matted, at the stations of the mediastinum and the hila."""
-    canvas, s = chest.canvas, chest.patient.size
+    canvas, s = chest.canvas, chest.size
     stations: dict[str, list[tuple[str | None, NDArray]]] = {
         "paratracheal": [("right", np.array([17, -4, 136]) * s)],
         "subcarinal": [(None, np.array([3, -24, 90]) * s)],
-        "hilar": [(side, chest.vessels.hila[side] + np.array([4 * sign, -6, -10])) for side, sign in SIDES.items()],
+        "hilar": [(side, chest.hila[side] + np.array([4 * sign, -6, -10])) for side, sign in SIDES.items()],
         "prevascular": [("left", np.array([-16, 36, 118]) * s)],
     }
     number_of_stations = int(rng.integers(1, 3)) + int(severity > 0.5) + int(severity > 0.8)
     names = rng.choice(list(stations), size=number_of_stations, replace=False)
-    hu = float(rng.uniform(65, 95) if chest.patient.contrast else rng.uniform(30, 48))
+    hu = float(rng.uniform(65, 95) if chest.contrast else rng.uniform(30, 48))
     for name in names:
         for side, center in stations[str(name)]:
             if name == "hilar" and rng.random() < 0.35 and len(names) > 1:

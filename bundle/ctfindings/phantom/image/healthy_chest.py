@@ -10,51 +10,28 @@ from numpy.typing import NDArray
 from bundle.ctfindings.phantom.image.canvas import LUNG, MEDIASTINUM, SIDES, Canvas, Floats
 from bundle.ctfindings.phantom.image.great_vessels import GreatVessels, draw_great_vessels
 from bundle.ctfindings.phantom.image.heart import Heart, coronary_courses, draw_heart, shape_heart
-from bundle.ctfindings.phantom.image.parenchyma import HORIZONTAL_FISSURE, draw_parenchyma, oblique_fissure
+from bundle.ctfindings.phantom.image.lung_field import LungField, sample_spots
+from bundle.ctfindings.phantom.image.parenchyma import draw_parenchyma
 from bundle.ctfindings.phantom.image.skeleton import draw_skeleton
 from bundle.ctfindings.phantom.image.torso import draw_torso, shape_torso
 from bundle.ctfindings.phantom.image.variants import draw_variants
-from bundle.ctfindings.phantom.image.vessels import Branch, Spots, draw_bronchi_and_vessels
+from bundle.ctfindings.phantom.image.vessels import draw_bronchi_and_vessels
 from bundle.ctfindings.phantom.patient import Patient
 
 
 @dataclass
-class Chest:
-    """A drawn chest and the geometry that findings need.
+class Chest(LungField):
+    """A drawn chest and the geometry that findings need; ``coronaries`` are centre lines in body mm."""
 
-    Attributes:
-        lung: signed distance to the lung surface in mm, positive inside, approximate, (X, Y, Z).
-        wall: depth under the inner chest wall in mm, (X, Y, Z).
-        dome: height over the diaphragm in mm, (X, Y, Z).
-        coronaries: centre lines in body mm.
-        lumen: flat voxel indices and shares of the air in the bronchi.
-        spots: sample of lung points to place findings at.
-    """
-
-    canvas: Canvas
     patient: Patient
-    lung: Floats
-    wall: Floats
-    dome: Floats
     heart: Heart
     coronaries: dict[str, NDArray]
     vessels: GreatVessels
-    bronchi: list[Branch]
-    lumen: tuple[NDArray[np.int64], Floats]
-    spots: Spots
-
-
-def lobe_of(points: NDArray, size: float) -> NDArray[np.str_]:
-    """Names of the lobes that body points (N, 3) lie in, from the planes of the fissures."""
-    x, y, z = points.T
-    middle = np.where(x > 0, "middle lobe", "lingula")
-    upper = np.where(z < HORIZONTAL_FISSURE * size, middle, "upper lobe")
-    return np.where(oblique_fissure(y, z, size) < 0, "lower lobe", upper)
 
 
 def draw_chest(rng: np.random.Generator, patient: Patient) -> Chest:
     """Draws a chest without findings; the heart's size is the patient's ``heart_scale``."""
-    canvas = Canvas(patient)
+    canvas = Canvas.of_patient(patient)
     s = patient.size
     x, y, z = canvas.x, canvas.y, canvas.z
     soft = float(rng.uniform(42, 58)) + (12 if patient.contrast else 0)
@@ -103,11 +80,12 @@ def draw_chest(rng: np.random.Generator, patient: Patient) -> Chest:
     draw_heart(rng, canvas, heart, patient.blood_hu, fat, soft)
     vessels = draw_great_vessels(rng, canvas, patient, heart, soft)
     lung = np.where(canvas.anatomy == LUNG, lung, np.minimum(lung, -0.5))
-    spots = _sample_spots(rng, canvas, lung, s)
+    spots = sample_spots(rng, canvas, lung, s)
     bronchi, lumen = draw_bronchi_and_vessels(rng, canvas, patient, spots, vessels.hila, soft)
     draw_variants(rng, canvas, patient, vessels, bronchi, soft)
     draw_skeleton(rng, canvas, patient, torso)
-    return Chest(canvas, patient, lung, wall, dome, heart, coronary_courses(heart), vessels, bronchi, lumen, spots)
+    field = (canvas, s, patient.contrast, lung, wall, dome, vessels.hila, bronchi, lumen, spots)
+    return Chest(*field, patient, heart, coronary_courses(heart), vessels)
 
 
 def _abdomen(
@@ -136,17 +114,3 @@ def _abdomen(
             canvas.paint_box(low, canvas.coverage(gas), -960)
     crus = np.minimum(3.0 - np.abs(dome[low] + 1.5), edge)
     canvas.paint_box(low, canvas.coverage(crus) * np.float32(0.7), soft)
-
-
-def _sample_spots(rng: np.random.Generator, canvas: Canvas, lung: Floats, size: float) -> Spots:
-    """Draws 12,000 points at least 1.5 mm under the lung surface."""
-    flat = rng.choice(np.flatnonzero(lung.reshape(-1) > 1.5), 12000)
-    points = canvas.body(flat)
-    heights = points[:, 2]
-    return Spots(
-        points=points,
-        depth=lung.reshape(-1)[flat],
-        side=np.where(points[:, 0] > 0, "right", "left"),
-        lobe=lobe_of(points, size),
-        height=((heights - heights.min()) / (heights.max() - heights.min())).astype(np.float32),
-    )

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.ctfindings.phantom.image.canvas import LUNG, Box, Canvas
-from bundle.ctfindings.phantom.image.healthy_chest import Chest, lobe_of
+from bundle.ctfindings.phantom.image.lung_field import LungField, lobe_of
 
 
 @dataclass
@@ -42,7 +42,7 @@ def span_mm(canvas: Canvas, region: NDArray[np.int64]) -> float | None:
 
 def random_point(
     rng: np.random.Generator,
-    chest: Chest,
+    chest: LungField,
     side: str | None = None,
     lobe: str | None = None,
     depth: tuple[float, float] = (0, 99),
@@ -74,23 +74,23 @@ def random_lobe(rng: np.random.Generator, side: str, shares: tuple[float, float,
     return str(rng.choice(["upper lobe", middle_lobe(side), "lower lobe"], p=shares))
 
 
-def lobe_at(chest: Chest, point: NDArray) -> str:
+def lobe_at(chest: LungField, point: NDArray) -> str:
     """The lobe of a point in body mm."""
-    return str(lobe_of(point[None], chest.patient.size)[0])
+    return str(lobe_of(point[None], chest.size)[0])
 
 
-def lung_of(chest: Chest, side: str, box: Box | None = None) -> NDArray[np.bool_]:
+def lung_of(chest: LungField, side: str, box: Box | None = None) -> NDArray[np.bool_]:
     """Voxels of the aerated lung of a side, in a box or in the whole volume."""
     box = box or (slice(None), slice(None), slice(None))
     return (chest.canvas.anatomy[box] == LUNG) & of_side(chest, side, box)
 
 
-def of_side(chest: Chest, side: str, box: Box) -> NDArray[np.bool_]:
+def of_side(chest: LungField, side: str, box: Box) -> NDArray[np.bool_]:
     """Voxel columns of a box on a side of the body."""
     return (chest.canvas.x[box[0], box[1]] > 0) == (side == "right")
 
 
-def fillable(chest: Chest, side: str, box: Box) -> NDArray[np.bool_]:
+def fillable(chest: LungField, side: str, box: Box) -> NDArray[np.bool_]:
     """Lung of a side with the half-filled voxels of its surface: no air remains between a filling and the wall."""
     surface = (chest.lung[box] > -0.7 * chest.canvas.voxel) & (chest.canvas.hu[box] < -150)
     return ((chest.canvas.anatomy[box] == LUNG) | surface) & of_side(chest, side, box)
