@@ -12,8 +12,7 @@ from bundle.ctfindings.phantom.hybrid import (
     EDGE_MM,
     HYBRID_FINDINGS,
     ORGAN_FINDINGS,
-    Hybrid,
-    insert_finding,
+    HybridBase,
     noise_like,
     noise_of,
     upright,
@@ -40,14 +39,15 @@ def scan() -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     return (hu + noise).astype(np.float32), anatomy
 
 
-def inserted(scan: tuple[NDArray, NDArray], finding: str, seed: int = 3, severity: float = 0.7) -> Hybrid:
-    return insert_finding(*scan[:1], AFFINE, scan[1], finding, seed, severity)
+@pytest.fixture(scope="module")
+def base(scan) -> HybridBase:
+    return HybridBase(scan[0], AFFINE, scan[1])
 
 
 @pytest.mark.parametrize("finding", [*HYBRID_FINDINGS, *ORGAN_FINDINGS])
-def test_a_finding_changes_the_scan_where_its_mask_is_and_little_besides(scan, finding: str) -> None:
+def test_a_finding_changes_the_scan_where_its_mask_is_and_little_besides(scan, base, finding: str) -> None:
     hu, anatomy = scan
-    made = inserted(scan, finding)
+    made = base.insert(finding, 3, 0.7)
     assert made.mask.any() and made.sites and made.hu.dtype == np.int16
     changed = np.abs(made.hu - hu) > 1
     if finding not in DIFFUSE:
@@ -59,21 +59,21 @@ def test_a_finding_changes_the_scan_where_its_mask_is_and_little_besides(scan, f
     np.testing.assert_array_equal(made.hu[outside], np.rint(hu[outside]))
 
 
-def test_the_same_seed_gives_the_same_scan_and_another_one_another(scan) -> None:
-    first, second, third = (inserted(scan, "Lung nodule", seed) for seed in (3, 3, 4))
+def test_the_same_seed_gives_the_same_scan_and_another_one_another(base) -> None:
+    first, second, third = (base.insert("Lung nodule", seed, 0.7) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first.hu, second.hu)
     assert (first.hu != third.hu).any()
 
 
-def test_what_is_drawn_has_the_noise_of_the_scan(scan) -> None:
-    made = inserted(scan, "Pleural effusion", severity=1.0)
+def test_what_is_drawn_has_the_noise_of_the_scan(base) -> None:
+    made = base.insert("Pleural effusion", 3, 1.0)
     inner = ndimage.binary_erosion(made.mask, iterations=2)
     assert inner.sum() > 200
     assert made.hu[inner].std() == pytest.approx(SD, rel=0.2)
 
 
-def test_the_centre_of_a_site_is_in_the_world_of_the_scan(scan) -> None:
-    made = inserted(scan, "Consolidation")
+def test_the_centre_of_a_site_is_in_the_world_of_the_scan(base) -> None:
+    made = base.insert("Consolidation", 3, 0.7)
     index = np.linalg.inv(AFFINE) @ [*made.sites[0].center_mm, 1]
     assert made.mask[tuple(np.rint(index[:3]).astype(int))]
     right = made.sites[0].side == "right"
@@ -84,7 +84,7 @@ def test_noise_is_measured_with_its_correlation_and_made_again() -> None:
     white = np.random.default_rng(1).normal(0, 1, (40, 40, 30))
     for share, expected in ((0.0, 0.0), (0.3, 0.6 / 1.18)):
         grain = ndimage.convolve1d(white, np.array([share, 1, share]), 2)
-        found = noise_of((50 + 15 * grain / grain.std()).astype(np.float32), np.ones(3))
+        found = noise_of((50 + 15 * grain / grain.std()).astype(np.float32))
         assert found.sd == pytest.approx(15, rel=0.05)
         assert found.correlation[2] == pytest.approx(expected, abs=0.05)
         again = noise_like(np.random.default_rng(2), white.shape, found)
@@ -94,18 +94,18 @@ def test_noise_is_measured_with_its_correlation_and_made_again() -> None:
 
 
 def test_a_scan_without_soft_tissue_gets_no_noise() -> None:
-    assert noise_of(np.full((8, 8, 8), -900, np.float32), np.ones(3)).sd == 0
+    assert noise_of(np.full((8, 8, 8), -900, np.float32)).sd == 0
 
 
-def test_what_cannot_be_drawn_is_an_error(scan) -> None:
+def test_what_cannot_be_drawn_is_an_error(scan, base) -> None:
     hu, anatomy = scan
     with pytest.raises(ValueError, match="finding 'Cardiomegaly': expected one of Lung nodule"):
-        insert_finding(hu, AFFINE, anatomy, "Cardiomegaly", 0, 0.5)
+        base.insert("Cardiomegaly", 0, 0.5)
     with pytest.raises(ValueError, match="no lung was found; give a mask"):
-        insert_finding(hu, AFFINE, np.zeros_like(anatomy), "Lung nodule", 0, 0.5)
+        HybridBase(hu, AFFINE, np.zeros_like(anatomy))
     lungs = np.where(anatomy == LUNG, LUNG, 0)
     with pytest.raises(ValueError, match="Arterial wall calcification: its organ is not in the anatomy mask"):
-        insert_finding(hu, AFFINE, lungs, "Arterial wall calcification", 0, 0.5)
+        HybridBase(hu, AFFINE, lungs).insert("Arterial wall calcification", 0, 0.5)
 
 
 def test_upright_axes_keep_the_place_of_every_voxel() -> None:

@@ -66,7 +66,7 @@ def test_normal_scans_have_negatives_and_a_second_run_makes_nothing(
     datalist, _ = make_hybrids(one, tmp_path, settings)
     twin, nodule = json.loads(datalist.read_text(encoding="utf-8"))["test"]
     assert set(twin["labels"]) == {0} and sum(nodule["labels"]) == 1
-    monkeypatch.setattr(hybrid_scans, "insert_finding", None)
+    monkeypatch.setattr(hybrid_scans, "HybridBase", None)
     assert make_hybrids(one, tmp_path, settings)[0] == datalist
 
 

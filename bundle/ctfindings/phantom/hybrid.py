@@ -49,15 +49,8 @@ class Hybrid(NamedTuple):
     sites: list[Site]  # as of the phantom, ``center_mm`` in RAS mm
 
 
-def insert_finding(
-    hu: NDArray[Any],
-    affine: NDArray[np.float64],
-    anatomy: NDArray[np.integer],
-    finding: str,
-    seed: Sequence[int] | int,
-    severity: float,
-) -> Hybrid:
-    """Draws a finding into a scan; the same arguments always give the same scan.
+class HybridBase:
+    """A scan that findings are drawn into.
 
     What is drawn replaces a share of each voxel, and with it the same share of its noise, which is put back. The share
     is measured: the finding is drawn a second time into the scan with 1 HU added, and what remains of the addition
@@ -66,44 +59,68 @@ def insert_finding(
     Args:
         hu: HU (X, Y, Z), axes to right, front and head, as ``upright`` gives it.
         affine: voxel index to RAS mm, (4, 4).
-        anatomy: mask ids of ``anatomy.toml``, the same grid: the lungs, and the organ for ``ORGAN_FINDINGS``.
-        finding: one of ``HYBRID_FINDINGS`` or ``ORGAN_FINDINGS``.
-        seed: of everything that is drawn.
-        severity: 0 (barely visible) to 1 (gross).
+        anatomy: mask ids of ``anatomy.toml``, the same grid: the lungs, and the organs for ``ORGAN_FINDINGS``.
 
     Raises:
-        ValueError: if the finding cannot be drawn into a scan, or a lung is missing.
+        ValueError: if a lung is missing.
     """
-    if finding not in (*HYBRID_FINDINGS, *ORGAN_FINDINGS):
-        raise ValueError(f"finding {finding!r}: expected one of {', '.join((*HYBRID_FINDINGS, *ORGAN_FINDINGS))}")
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    field, box = lungs_of_scan(np.random.default_rng(seed), hu, spacing, anatomy == LUNG)
-    canvas = field.canvas
-    base, lungs = canvas.hu.copy(), canvas.anatomy.copy()
-    drawn: list[Floats] = []
-    sites: list[Site] = []
-    for raised in (1.0, 0.0):
-        canvas.hu[:], canvas.anatomy[:], canvas.bits[:] = base + np.float32(raised), lungs, 0
-        rng = np.random.default_rng([*np.atleast_1d(seed), 1])
-        if finding in ORGAN_FINDINGS:
-            sites = _calcify(rng, canvas, anatomy[box] == ORGAN_FINDINGS[finding], finding, severity)
-        else:
-            sites = draw_finding(rng, field, finding, severity)
-        drawn.append(canvas.hu.copy())
-    found = (canvas.bits >> finding_index(finding) & 1).astype(np.uint8)
-    changed = np.abs(drawn[1] - base) > 0.5
-    if finding not in DIFFUSE:
-        # A layer that ends on the chest wall would leave a trace of partial volume along the whole wall.
-        changed &= ndimage.maximum_filter(found, 1 + 2 * np.ceil(EDGE_MM / spacing).astype(int)) > 0
-    kept = np.clip(drawn[0] - drawn[1], 0, 1)
-    grain = noise_like(np.random.default_rng([*np.atleast_1d(seed), 2]), base.shape, noise_of(base, spacing))
-    result = drawn[1] + np.where(changed, np.sqrt(1 - kept**2), 0) * grain
-    whole = np.rint(hu).astype(np.int16)
-    whole[box] = np.clip(np.rint(result), -1024, 3071).astype(np.int16)
-    whole[box][~changed] = np.rint(base[~changed]).astype(np.int16)
-    mask = np.zeros(hu.shape, bool)
-    mask[box] = found
-    return Hybrid(whole, mask, [_in_world(site, canvas, affine, box) for site in sites])
+
+    def __init__(self, hu: NDArray[Any], affine: NDArray[np.float64], anatomy: NDArray[np.integer]) -> None:
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        self.hu = np.rint(hu).astype(np.int16)
+        self.affine = affine
+        self.field, self.box = lungs_of_scan(np.random.default_rng(0), hu, spacing, anatomy == LUNG)
+        self.organs = anatomy[self.box]
+        self._before = self.field.canvas.hu.copy()
+        self._lungs = self.field.canvas.anatomy.copy()
+        self.noise = noise_of(self._before)
+
+    def insert(self, finding: str, seed: Sequence[int] | int, severity: float) -> Hybrid:
+        """The scan with a finding; the same arguments always give the same scan.
+
+        Args:
+            finding: one of ``HYBRID_FINDINGS`` or ``ORGAN_FINDINGS``.
+            seed: of everything that is drawn.
+            severity: 0 (barely visible) to 1 (gross).
+
+        Raises:
+            ValueError: if the finding cannot be drawn into a scan, or its organ is not in the mask.
+        """
+        if finding not in (*HYBRID_FINDINGS, *ORGAN_FINDINGS):
+            raise ValueError(f"finding {finding!r}: expected one of {', '.join((*HYBRID_FINDINGS, *ORGAN_FINDINGS))}")
+        canvas, base, parts = self.field.canvas, self._before, np.atleast_1d(seed)
+        drawn: list[Floats] = []
+        sites: list[Site] = []
+        for raised in (1.0, 0.0):
+            canvas.hu[:], canvas.anatomy[:], canvas.bits[:] = base + np.float32(raised), self._lungs, 0
+            rng = np.random.default_rng([*parts, 1])
+            if finding in ORGAN_FINDINGS:
+                sites = _calcify(rng, canvas, self.organs == ORGAN_FINDINGS[finding], finding, severity)
+            else:
+                sites = draw_finding(rng, self.field, finding, severity)
+            drawn.append(canvas.hu.copy())
+        found = (canvas.bits >> finding_index(finding) & 1).astype(np.uint8)
+        changed = np.abs(drawn[1] - base) > 0.5
+        if finding not in DIFFUSE:
+            # A layer that ends on the chest wall would leave a trace of partial volume along the whole wall.
+            changed &= ndimage.maximum_filter(found, 1 + 2 * np.ceil(EDGE_MM / canvas.spacing).astype(int)) > 0
+        kept = np.clip(drawn[0] - drawn[1], 0, 1)
+        grain = noise_like(np.random.default_rng([*parts, 2]), base.shape, self.noise)
+        result = np.clip(drawn[1] + np.sqrt(1 - kept**2) * grain, -1024, 3071)
+        hu = self.hu.copy()
+        hu[self.box][changed] = np.rint(result[changed]).astype(np.int16)
+        mask = np.zeros(hu.shape, bool)
+        mask[self.box] = found
+        return Hybrid(hu, mask, [self._in_world(site) for site in sites])
+
+    def _in_world(self, site: Site) -> Site:
+        """A site with its centre in the world of the scan; the canvas has the body's own."""
+        if site.center_mm is None:
+            return site
+        canvas = self.field.canvas
+        index = (np.array(site.center_mm) - canvas.affine[:3, 3]) / canvas.spacing
+        world = self.affine[:3, :3] @ (index + [part.start for part in self.box]) + self.affine[:3, 3]
+        return replace(site, center_mm=tuple(round(float(value), 1) for value in world))
 
 
 def upright(hu: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.float64]]:
@@ -112,7 +129,7 @@ def upright(hu: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[Any]
     return to_upright(hu, affine)[0], affine @ nib.orientations.inv_ornt_aff(turn, hu.shape)
 
 
-def noise_of(hu: Floats, spacing: NDArray[np.float64]) -> Noise:
+def noise_of(hu: Floats) -> Noise:
     """The noise of a scan, from what a local mean leaves of its soft tissue; none where there is no such tissue."""
     tissue = (hu > TISSUE_HU[0]) & (hu < TISSUE_HU[1])
     tissue = ndimage.binary_erosion(tissue, np.ones((5, 5, 1), bool))
@@ -165,12 +182,3 @@ def _calcify(
     canvas.mark(finding_index(finding), region)
     volume = len(region) * canvas.voxel**3 / 1000
     return [Site(finding, severity, count=count, center_mm=canvas.center(region), volume_ml=volume)]
-
-
-def _in_world(site: Site, canvas: Canvas, affine: NDArray[np.float64], box: tuple[slice, ...]) -> Site:
-    """A site with its centre in the world of the scan; the canvas has the body's own."""
-    if site.center_mm is None:
-        return site
-    index = (np.array(site.center_mm) - canvas.affine[:3, 3]) / canvas.spacing + [part.start for part in box]
-    world = affine[:3, :3] @ index + affine[:3, 3]
-    return replace(site, center_mm=tuple(round(float(value), 1) for value in world))

@@ -18,7 +18,7 @@ from bundle.ctfindings.files.fingerprint import input_signature
 from bundle.ctfindings.files.journal import resume
 from bundle.ctfindings.findings import FINDING_NAMES, finding_index
 from bundle.ctfindings.phantom.dataset import write_nifti
-from bundle.ctfindings.phantom.hybrid import HYBRID_FINDINGS, ORGAN_FINDINGS, insert_finding, upright
+from bundle.ctfindings.phantom.hybrid import HYBRID_FINDINGS, ORGAN_FINDINGS, HybridBase, upright
 from bundle.ctfindings.phantom.image.canvas import LUNG
 from bundle.ctfindings.scan.anatomy_mask import load_anatomy_mask
 from bundle.ctfindings.scan.load_scan import load_scan
@@ -116,9 +116,10 @@ def _make(task: _Task) -> list[dict[str, Any]]:
         anatomy = upright(np.asarray(mask[0]), np.asarray(scan.affine))[0]
     if ANATOMY_NAMES[0] not in named:
         anatomy = np.where((anatomy == 0) & lung_mask(hu, affine), LUNG, anatomy)
+    base = HybridBase(hu, affine, anatomy)
     unknown = 0 if settings.normal else -1
     twin = [unknown] * len(FINDING_NAMES)
-    write_nifti(folder / "images" / f"{task.name}.nii.gz", np.rint(hu).astype(np.int16), affine)
+    write_nifti(folder / "images" / f"{task.name}.nii.gz", base.hu, affine)
     hybrids = []
     for finding in settings.findings:
         index = finding_index(finding)
@@ -126,7 +127,7 @@ def _make(task: _Task) -> list[dict[str, Any]]:
         for copy in range(settings.per_finding):
             seed = (settings.seed, task.number, index, copy)
             severity = float(np.random.default_rng(seed).beta(1.15, 1.75))
-            made = insert_finding(hu, affine, anatomy, finding, seed, severity)
+            made = base.insert(finding, seed, severity)
             name = f"{task.name}_{finding.lower().replace(' ', '_')}_{copy}"
             write_nifti(folder / "images" / f"{name}.nii.gz", made.hu, affine)
             bits = (made.mask * np.int32(1 << index)).astype(np.int32)
