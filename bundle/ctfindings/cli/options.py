@@ -12,17 +12,24 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from monai.bundle import ConfigParser, ReferenceResolver
-from monai.bundle.scripts import run
+if TYPE_CHECKING:
+    import torch
 
-_OF_MONAI = {name for name in inspect.signature(run).parameters if name != "override"}
 _NEEDS = {"anatomy_mapping": "anatomy"}
 """Options that say how another one is read."""
 
 _STEPS = {"init": "initialize", "run": "run", "final": "finalize"}
+
+
+# PyTorch and MONAI take seconds to import, and a script that only reads its arguments needs neither.
+
+
+def _options_of_monai() -> set[str]:
+    from monai.bundle.scripts import run
+
+    return {name for name in inspect.signature(run).parameters if name != "override"}
 
 
 def check_options(arguments: Sequence[str] | None = None) -> None:
@@ -37,9 +44,12 @@ def check_options(arguments: Sequence[str] | None = None) -> None:
     given = _options(sys.argv[1:] if arguments is None else arguments)
     if "config_file" not in given:
         return
+    from monai.bundle import ConfigParser, ReferenceResolver
+
+    of_monai = _options_of_monai()
     files = _files(given["config_file"])
     content = read_configs(files)
-    known = {_key(name) for name in content} | _OF_MONAI
+    known = {_key(name) for name in content} | of_monai
     for name, value in given.items():
         if _key(name) not in known | {ConfigParser.meta_key}:
             near = get_close_matches(_key(name), known, n=1)
@@ -54,7 +64,7 @@ def check_options(arguments: Sequence[str] | None = None) -> None:
             raise ValueError(f"--{name} has no effect without --{needed}; add it, or remove --{name}")
     if {"args_file", "tracking"} & given.keys():  # Either may refer to any key.
         return
-    overrides = {name: value for name, value in given.items() if _key(name) not in _OF_MONAI}
+    overrides = {name: value for name, value in given.items() if _key(name) not in of_monai}
     steps = [given.get(f"{step}_id", name) for step, name in _STEPS.items()]
     used = _used(content, overrides, ["imports", *steps])
     for name in overrides:
@@ -65,6 +75,8 @@ def check_options(arguments: Sequence[str] | None = None) -> None:
 
 def read_configs(files: Sequence[str]) -> dict[str, Any]:
     """The merged content of configuration files; ValueError if one is missing, no JSON or YAML, or no mapping."""
+    from monai.bundle import ConfigParser
+
     for file in files:
         if not Path(file).is_file():
             raise ValueError(f"{file}: no such configuration file; check the path and the folder you start in")
@@ -82,6 +94,8 @@ def read_configs(files: Sequence[str]) -> dict[str, Any]:
 
 def check_device(device: str | torch.device) -> None:
     """Raises a ValueError if a device is asked for that PyTorch does not know or this machine does not have."""
+    import torch
+
     try:
         asked = torch.device(device)
     except (RuntimeError, TypeError) as error:
@@ -93,6 +107,8 @@ def check_device(device: str | torch.device) -> None:
 
 def _used(content: dict[str, Any], overrides: dict[str, str], steps: Sequence[str]) -> set[str]:
     """Keys that the steps of the workflow refer to, directly or through other keys, with their separators as ``::``."""
+    from monai.bundle import ConfigParser, ReferenceResolver
+
     parser = ConfigParser(content)
     parser.update({name: _value(value) for name, value in overrides.items()})
     parser.resolve_macro_and_relative_ids()

@@ -112,8 +112,10 @@ class FindingsWriter:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: SupervisedEvaluator) -> None:
-        scan: MetaTensor = engine.state.batch["scan"]
-        answered: AnsweredScan = engine.state.output["pred"]
+        self.write(engine.state.batch["scan"], engine.state.output["pred"])
+
+    def write(self, scan: MetaTensor, answered: AnsweredScan) -> None:
+        """Writes and prints the answers of one scan; ValueError if they cannot be written."""
         maps = {key: each.token_map for key, each in answered.placed.items() if self._is_shown(each.answer)}
         try:
             hu, tokens = scan.as_tensor()[0], answered.encoded.token_affine

@@ -154,7 +154,11 @@ class FindingsService:
 
 
 def load_service(
-    bundle_root: str | Path, ckpt_path: str | Path | None = None, overlays: Sequence[str | Path] = (), text: bool = True
+    bundle_root: str | Path,
+    ckpt_path: str | Path | None = None,
+    overlays: Sequence[str | Path] = (),
+    text: bool = True,
+    device: str | None = None,
 ) -> FindingsService:
     """The service of a bundle folder, with its weights loaded.
 
@@ -165,6 +169,7 @@ def load_service(
         ckpt_path: weights; by default those that the configuration names.
         overlays: further configuration files, such as one of ``configs/networks``, relative to ``bundle_root``.
         text: whether to load the text tower as well, which only queries need.
+        device: of PyTorch; by default that of the configuration.
     """
     configs = [Path(bundle_root) / name for name in ("configs/inference.json", *overlays)]
     for config in configs:
@@ -173,6 +178,8 @@ def load_service(
     parser = ConfigParser()
     parser.read_config([str(config) for config in configs])
     parser["bundle_root"] = str(bundle_root)
+    if device is not None:
+        parser["device"] = device
     if ckpt_path is not None:
         parser["ckpt_path"] = str(ckpt_path)
     service: FindingsService = parser.get_parsed_content("service")

@@ -58,7 +58,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         ValueError: The file is missing or is not a dictionary of tensors.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: no such checkpoint; train one, or give its path as ckpt_path")
+        raise ValueError(f"{path}: no such checkpoint; start in the root folder of the bundle, or give its path as ckpt_path")
     try:
         state = load_mapped(path)
     except Exception as error:

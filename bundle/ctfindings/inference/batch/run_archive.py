@@ -98,7 +98,7 @@ def run_archive(
         kept += outcome.kept
         if outcome.problem:
             problems[outcome.key] = outcome.problem
-    summary = _write_summary(output / SUMMARY_FILE, {key: task.target for key, (_, task) in tasks.items()}, problems)
+    summary = write_summary(output / SUMMARY_FILE, {key: task.target for key, (_, task) in tasks.items()}, problems)
     return ArchiveReport(summary, len(tasks) - kept - len(problems), kept, problems)
 
 
@@ -128,7 +128,7 @@ def _claim_output(output: Path, model: Model) -> None:
         temporary.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
 
 
-def _write_summary(path: Path, records: Mapping[str, str], problems: Mapping[str, str]) -> Path:
+def write_summary(path: Path, records: Mapping[str, str], problems: Mapping[str, str]) -> Path:
     """One row per scan: id, status, reason, number of warnings, probability and verdict of each finding."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         verdicts = [f"{name} present" for name in FINDING_NAMES]

@@ -1,0 +1,75 @@
+"""Findings of chest CT scans on the command line: ``ct-findings SCAN... -o OUT -q "free text"``.
+
+The same service as ``monai.bundle run --config_file configs/inference.json``. The arguments are checked before PyTorch
+and MONAI are imported, so that a mistake is reported at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import os
+import warnings
+from pathlib import Path
+
+from bundle.ctfindings.cli.error_lines import DEBUG, run_or_exit
+
+ROOT = Path(__file__).resolve().parents[2]
+
+DESCRIPTION = """Find 18 findings, and what you ask for in words, in chest CT scans. Research only: not a diagnosis.
+
+  ct-findings scan.nii.gz -o results
+  ct-findings scans/ "more/*.nii.gz" list.csv -o results -q "fluid around the lung" -q "air outside the lung"
+
+Each scan gets a folder with findings.json, evidence.nii.gz and report.html; findings.csv has one row per scan. A scan
+that cannot be used is listed with its reason and does not stop the others. docs/troubleshooting.md explains the codes.
+"""
+
+
+def main() -> None:
+    """Entry point of the console script ``ct-findings`` and of ``python -m bundle.ctfindings``."""
+    parser = argparse.ArgumentParser("ct-findings", None, DESCRIPTION)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    scans = "NIfTI, NRRD or MetaImage file, folder or zip of DICOM, folder of scans, glob, or CSV with a column image"
+    add("scans", nargs="+", metavar="SCAN", help=scans)
+    add("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the results")
+    add("-q", "--query", action="append", default=[], metavar="TEXT", help="free text to look for; may be repeated")
+    shown = "whose evidence maps are written (default: %(default)s)"
+    add("--evidence", choices=("present", "all", "none"), default="present", help=shown)
+    add("--device", help="cpu, cuda or cuda:0 (default: cuda if there is one)")
+    add("--bundle", type=Path, default=ROOT, metavar="ROOT", help="folder with configs and models (default: this one)")
+    add("--ckpt_path", type=Path, help="checkpoint (default: that of the bundle)")
+    add("--debug", action="store_true", help="show the error of the library behind a message")
+    options = parser.parse_args()
+    for scan in options.scans:
+        if not os.path.exists(scan) and not glob.glob(scan):
+            parser.error(f"{scan}: no such file or folder; check the path")
+    if not (options.bundle / "configs" / "inference.json").is_file():
+        parser.error(f"{options.bundle}: has no configs/inference.json; give the root folder of the bundle as --bundle")
+    if options.debug:
+        os.environ[DEBUG] = "1"
+    run_or_exit(_run, options)
+
+
+def _run(options: argparse.Namespace) -> None:
+    warnings.filterwarnings("ignore")
+    # Imported here: PyTorch and MONAI take seconds.
+    from bundle.ctfindings.cli.options import check_device
+    from bundle.ctfindings.inference.batch.many_scans import expand_scans, find_in_scans
+    from bundle.ctfindings.inference.bundle_workflow import check_request
+    from bundle.ctfindings.inference.service import load_service
+
+    if options.device is not None:
+        check_device(options.device)
+    scans = expand_scans(options.scans)
+    check_request(str(scans[0].path), None, options.query, options.evidence, options.output)
+    service = load_service(options.bundle, options.ckpt_path, text=bool(options.query), device=options.device)
+    summary, problems = find_in_scans(service, scans, options.output, options.query, options.evidence)
+    print(summary)
+    if problems:
+        raise SystemExit(f"error: {len(problems)} of {len(scans)} scans could not be used; {summary} gives the reasons")
+
+
+if __name__ == "__main__":
+    main()
