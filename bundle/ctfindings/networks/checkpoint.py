@@ -58,7 +58,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         ValueError: The file is missing or is not a dictionary of tensors.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: no such checkpoint; start in the root folder of the bundle, or give its path as ckpt_path")
+        remedy = "start in the root folder of the bundle, or give its path as ckpt_path"
+        raise ValueError(f"{path}: no such checkpoint; {remedy}")
     try:
         state = load_mapped(path)
     except Exception as error:
