@@ -71,7 +71,9 @@ def describe(service: FindingsService, path: Path) -> dict[str, Any]:
         row["shown"] = answer.get("status", "present" if answer["present"] else "absent")
         if (place := answer["evidence"]) is not None:
             row["to_body_mm"] = distance_mm(place["peak_mm"], regions["thorax"], affine)
-            row["to_anatomy_mm"] = distance_mm(place["peak_mm"], regions[answer["anatomy"]], affine)
+            # Without its anatomy, the whole scan answers.
+            answered_by = answer["anatomy"] if answer["anatomy_found"] else "thorax"
+            row["to_anatomy_mm"] = distance_mm(place["peak_mm"], regions[answered_by], affine)
             box = place["box_mm"]
             row["box_litres"] = None if box is None else float(np.prod(np.subtract(box[1], box[0])) / 1e6)
             row |= {key: place[key] for key in ("peak_mm", "side", "region", "extent", "share") if key in place}

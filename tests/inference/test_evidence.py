@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bundle.ctfindings.inference.evidence import locate
+from bundle.ctfindings.inference.evidence import Region, locate
 from bundle.ctfindings.scan.coordinates import voxel_spacing, world_to_voxel
 from tests.inference.scan_grids import GRID, ORIENTATIONS, SCAN, SHAPE, TARGET, TOKENS, blob, scan_grid
 
@@ -40,18 +40,26 @@ def test_box_bounds_the_region_above_half_of_the_peak_and_no_other() -> None:
     np.testing.assert_allclose(found.box_mm, [[-25, -3, 157.5], [-1, 9, 169.5]])
 
 
-def test_peak_and_box_do_not_leave_the_scan() -> None:
-    tokens = TOKENS.copy()
-    tokens[:3, 3] -= 24  # two tokens of padding at the lower side
+def test_a_peak_is_not_pulled_to_where_the_map_is_zero() -> None:
     scores = np.zeros(GRID)
-    scores[0, 0, 0] = 1.0  # in the padding
-    scores[1, 2, 2] = 0.5  # reaches into the scan with its upper x half
-    tokens[0, 3] += 6
-    found = locate(scores, tokens, SCAN, SHAPE)
-    assert found is not None and found.peak_score == 0.5
-    voxel = world_to_voxel(found.peak_mm, SCAN)
-    assert (voxel >= 0).all() and (voxel <= np.array(SHAPE) - 1).all()
-    assert found.box_mm[0][0] == pytest.approx(-61)  # outer face of the first voxel
+    scores[3, 4, 5] = 0.9
+    scores[5, 4, 5], scores[4, 3, 4] = 0.8, 0.85  # the centre of the three lies at a token that is zero
+    found = locate(scores, TOKENS, SCAN, SHAPE)
+    assert found is not None and found.peak_score == 0.9
+    voxel = np.rint(world_to_voxel(found.peak_mm, TOKENS)).astype(int)
+    assert scores[tuple(voxel)] > 0
+
+
+def test_evidence_over_more_than_a_third_of_the_lung_is_diffuse_and_has_a_share_and_no_box() -> None:
+    scores, lung = np.zeros(GRID), np.zeros(GRID, bool)
+    lung[1:9, 1:8, 1:9] = True
+    scores[1:5, 1:8, 1:9] = 0.8  # half of the lung
+    litres = float(lung.sum()) * 12**3 / 1e6
+    found = locate(scores, TOKENS, SCAN, SHAPE, region=Region(lung, litres))
+    assert found is not None and (found.extent, found.box_mm) == ("diffuse", None)
+    assert found.share == pytest.approx(0.5)
+    focal = locate(scores, TOKENS, SCAN, SHAPE, region=Region(lung, 2 * litres))
+    assert focal is not None and focal.extent == "focal" and focal.box_mm is not None
 
 
 @pytest.mark.parametrize(("x", "side"), [(30.0, "right"), (-30.0, "left"), (2.0, "midline")])
@@ -64,5 +72,5 @@ def test_an_empty_map_has_no_evidence_and_a_broken_one_is_refused() -> None:
     assert locate(np.zeros(GRID), TOKENS, SCAN, SHAPE) is None
     with pytest.raises(ValueError, match="non-finite"):
         locate(np.full(GRID, np.nan), TOKENS, SCAN, SHAPE)
-    with pytest.raises(ValueError, match="gx, gy, gz"):
+    with pytest.raises(ValueError, match="x, y, z"):
         locate(np.zeros((2, *GRID)), TOKENS, SCAN, SHAPE)

@@ -20,8 +20,8 @@ def test_json_reads_back_to_the_same_record(case) -> None:
 def test_json_has_the_documented_fields(case) -> None:
     data = json.loads(case.record.to_json())
     assert list(data) == [
-        "schema_version", "disclaimer", "created", "scan", "model", "findings", "queries", "warnings",
-        "seconds", "evidence_channels",
+        "schema_version", "disclaimer", "created", "scan", "model", "findings", "queries", "domain", "notice",
+        "warnings", "seconds", "evidence_channels",
     ]  # fmt: skip
     assert "Research only. Not a diagnosis" in data["disclaimer"]
     assert data["scan"]["file"] == "scan <b>.nii.gz"

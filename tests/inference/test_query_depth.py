@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from bundle.ctfindings.inference.findings_record import DepthScore, FindingsRecord
-from bundle.ctfindings.inference.query_depth import best_depth, place_depth, snippet_logits
+from bundle.ctfindings.inference.query_depth import best_depth, evidence_profile, snippet_logits, snippet_profile
 
 TOKENS = np.array([[16.0, 0, 0, -100], [0, 16, 0, -80], [0, 0, 12, -400], [0, 0, 0, 1]])
 """Tokens of 16 x 16 x 12 mm whose lowest layer is centred at z = -400 mm."""
 
-MAP = torch.zeros(4, 4, 5)
+GRID = (4, 4, 5)
 SCAN = np.array([[2.0, 0, 0, -108], [0, 2, 0, -88], [0, 0, 3, -392], [0, 0, 0, 1]])
 """Voxels of 2 x 2 x 3 mm; slices from -393.5 to -345.5 mm: the lowest token layer is padding, the highest lies half
 outside.
@@ -35,8 +35,7 @@ class Tower:
 
 
 def test_rows_are_placed_in_the_world_and_padding_is_left_out() -> None:
-    profile, source = place_depth(torch.tensor([9.0, 0.0, 2.0, 0.0, 0.0]), MAP, TOKENS, SCAN, SHAPE)
-    assert source == "snippets"
+    profile = snippet_profile(torch.tensor([9.0, 0.0, 2.0, 0.0, 0.0]), GRID, TOKENS, SCAN, SHAPE)
     assert [level.z_mm for level in profile] == pytest.approx([-388, -376, -364, -352])
     weights = np.exp([0, 2, 0, 0])
     assert [level.score for level in profile] == pytest.approx(weights / weights.sum())
@@ -44,7 +43,7 @@ def test_rows_are_placed_in_the_world_and_padding_is_left_out() -> None:
 
 
 def test_rows_thinner_than_a_token_share_its_layer_evenly() -> None:
-    profile, _ = place_depth(torch.zeros(20), MAP, TOKENS, SCAN, SHAPE)
+    profile = snippet_profile(torch.zeros(20), GRID, TOKENS, SCAN, SHAPE)
     # Rows of 3 mm: the layer from -394 to -382 mm has its rows at -392.5, -389.5, -386.5 and -383.5.
     assert [level.z_mm for level in profile][:4] == pytest.approx([-392.5, -389.5, -386.5, -383.5])
     assert len(profile) == 16 and sum(level.score for level in profile) == pytest.approx(1)
@@ -53,26 +52,18 @@ def test_rows_thinner_than_a_token_share_its_layer_evenly() -> None:
 def test_a_scan_stored_upside_down_has_the_same_profile() -> None:
     flipped = SCAN @ np.array([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, 15], [0, 0, 0, 1]])
     logits = torch.arange(5.0)
-    assert place_depth(logits, MAP, TOKENS, flipped, SHAPE) == place_depth(logits, MAP, TOKENS, SCAN, SHAPE)
+    assert snippet_profile(logits, GRID, TOKENS, flipped, SHAPE) == snippet_profile(logits, GRID, TOKENS, SCAN, SHAPE)
 
 
 def test_without_slice_references_in_training_the_evidence_answers() -> None:
-    evidence = MAP.clone()
-    evidence[1, 2, 3] = 0.7
     assert snippet_logits(torch.eye(3), Tower(0), ["a", "b"]) is None  # type: ignore[arg-type]
-    profile, source = place_depth(None, evidence, TOKENS, SCAN, SHAPE)
-    assert source == "evidence" and best_depth(profile) == pytest.approx(-364)
-    assert best_depth(place_depth(None, MAP, TOKENS, SCAN, SHAPE)[0]) is None and best_depth([]) is None
-
-
-def test_the_profile_of_evidence_is_in_mm_from_inferior_to_superior_and_leaves_padding_out() -> None:
-    tokens = np.diag([10.0, 10.0, 10.0, 1.0])
-    tokens[2, 3] = -20  # layers at -20, -10, 0, 10, 20 mm
-    scores = np.zeros((2, 2, 5))
-    scores[1, 0, 3], scores[0, 0, 0] = 0.7, 0.9
-    scan = np.array([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, 14], [0, 0, 0, 1]])  # 14 mm downwards to -5 mm
-    profile, _ = place_depth(None, scores, tokens, scan, (11, 11, 20))
-    assert [(level.z_mm, level.score) for level in profile] == [(-10.0, 0.0), (0.0, 0.0), (10.0, 0.7)]
+    evidence = torch.zeros(GRID)
+    assert best_depth(evidence_profile(evidence, TOKENS)) is None and best_depth([]) is None
+    evidence[1, 2, 3], evidence[0, 0, 0] = 0.7, 0.2
+    profile = evidence_profile(evidence, TOKENS)
+    assert [level.z_mm for level in profile] == pytest.approx([-400, -388, -376, -364, -352])
+    assert [level.score for level in profile] == pytest.approx([0.2, 0, 0, 0.7, 0])
+    assert best_depth(profile) == pytest.approx(-364)
 
 
 def test_logits_are_cosines_over_the_temperature() -> None:

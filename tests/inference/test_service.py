@@ -11,8 +11,7 @@ import pytest
 
 from bundle.ctfindings.inference.output.evidence_volume import write_evidence
 from bundle.ctfindings.inference.output.slicer_markups import write_markups
-from bundle.ctfindings.inference.query_depth import place_depth
-from bundle.ctfindings.inference.service import AnsweredScan, FindingsService, load_service
+from bundle.ctfindings.inference.service import AnsweredScan, FindingsService, load_service, place_depth
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +33,7 @@ def test_evidence_of_a_finding_is_that_of_the_record(scan: AnsweredScan) -> None
     for finding in scan.record.findings[::5]:
         answer = scan.placed[finding.name]
         assert answer.answer == finding
-        depth, _ = place_depth(answer.depth_logits, answer.token_map, *scan.encoded.grids)
+        depth, _ = place_depth(answer, scan.encoded)
         assert max(level.score for level in depth) == pytest.approx(
             finding.evidence.peak_score if finding.evidence else 0
         )
@@ -58,7 +57,9 @@ def test_a_question_that_cannot_be_asked_is_refused(
 
 
 def test_maps_are_on_the_grid_of_the_scan(scan: AnsweredScan, phantom_scan: tuple[Path, Path], tmp_path: Path) -> None:
-    write_evidence(tmp_path / "heat.nii.gz", [scan.placed["Cardiomegaly"].token_map], *scan.encoded.grids)
+    write_evidence(
+        tmp_path / "heat.nii.gz", [scan.encoded.evidence_map(scan.placed["Cardiomegaly"])], *scan.encoded.grids
+    )
     scan.write_anatomy(tmp_path / "anatomy.nii.gz")
     image = nib.load(phantom_scan[0])
     for name in ("heat", "anatomy"):

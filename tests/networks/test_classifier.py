@@ -104,4 +104,4 @@ def test_bank_and_scales_are_in_the_checkpoint_and_the_finding_table_is_not(clas
         "bank.threshold",
         "scorer.log_row_scale",
     } <= keys
-    assert {key.split(".")[0] for key in keys} == {"image", "scorer", "bank"}
+    assert {key.split(".")[0] for key in keys} == {"image", "scorer", "bank", "domain"}

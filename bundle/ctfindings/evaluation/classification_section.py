@@ -28,6 +28,7 @@ from bundle.ctfindings.metrics.published_protocols import ZeroShotScores
 from bundle.ctfindings.metrics.thresholds import ThresholdRule
 from bundle.ctfindings.networks.checkpoint import save_bundle_weights
 from bundle.ctfindings.networks.classifier import PromptBank
+from bundle.ctfindings.networks.domain import Domain
 from bundle.ctfindings.networks.text.prompts import mean_over_templates, template_bank
 from bundle.ctfindings.networks.text.text_tower import TextTower
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
@@ -89,7 +90,9 @@ class Classification:
         if self.export_path is not None and calibration.problem is not None:
             run.problems.append(f"{self.export_path}: not exported; the model is {calibration.problem}")
         elif self.export_path is not None:
-            record["settings"]["exported_sha256"] = export_weights(self.export_path, model.network, calibration)
+            record["settings"]["exported_sha256"] = export_weights(
+                self.export_path, model.network, calibration, model.domain
+            )
             logger.info("%s: exported with prompt bank, calibration and thresholds", self.export_path)
         return format_classification(record)
 
@@ -122,15 +125,15 @@ class Classification:
         }
 
 
-def export_weights(path: str | Path, model: VisionLanguageModel, calibration: Calibration) -> str:
-    """Writes the model and its calibrated prompt bank, the weights that ship with the bundle. Returns their SHA-256."""
+def export_weights(path: str | Path, model: VisionLanguageModel, calibration: Calibration, domain: Domain) -> str:
+    """Writes the model with its calibrated prompt bank and its domain, as the bundle ships it; returns the SHA-256."""
     bank = PromptBank(model.image.embedding)
     with torch.no_grad():
         bank.prompts.copy_(template_bank(model.text))
     bank.calibration_scale.copy_(torch.from_numpy(calibration.scale))
     bank.calibration_shift.copy_(torch.from_numpy(calibration.shift))
     bank.threshold.copy_(torch.from_numpy(calibration.thresholds))
-    return save_bundle_weights(path, model, bank)
+    return save_bundle_weights(path, model, bank, domain)
 
 
 def paraphrase_record(text: TextTower, path: str | Path) -> dict[str, Any]:

@@ -18,23 +18,27 @@ from monai.transforms import Transform
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bundle.ctfindings.anatomy import THORAX
+from bundle.ctfindings.data.chest_regions import ChestRegionsd
 from bundle.ctfindings.data.loaders import cached_dataset, study_loader
 from bundle.ctfindings.data.transforms import KeepGeometryd
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDINGS, TEMPLATES
 from bundle.ctfindings.inference.encoding import token_affine
 from bundle.ctfindings.inference.evidence import locate
+from bundle.ctfindings.inference.regions import body_tokens, find_regions
 from bundle.ctfindings.metrics.prompt_perturbations import PERTURBATIONS
 from bundle.ctfindings.metrics.published_protocols import ZeroShotScores
 from bundle.ctfindings.networks.checkpoint import load_checkpoint
 from bundle.ctfindings.networks.classifier import ZeroShotClassifier
+from bundle.ctfindings.networks.domain import Domain, domain_features, load_domain
 from bundle.ctfindings.networks.image.depth import depth_positions
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
 from bundle.ctfindings.networks.image.pooling import token_membership
+from bundle.ctfindings.networks.scoring import answering_rows
 from bundle.ctfindings.networks.text.prompts import template_bank
 from bundle.ctfindings.networks.text.text_tower import TextTower
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
+from bundle.ctfindings.scan.lung_mask import ChestRegions
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +51,7 @@ class SplitScores(ZeroShotScores):
 
     wording_logits: NDArray[np.float64]  # Logits of each of ``PERTURBATIONS``, [S, W, C]
     anatomy: NDArray[np.float64]  # Unit image rows of the anatomies, [S, K, E]
+    domain_features: NDArray[np.float64]  # See ``networks.domain``, [S, K, F]
     # Evidence peak of each localized finding, world RAS mm, [S, C, 3]; NaN without a peak
     peaks_mm: NDArray[np.float64]
     # Dice of the anatomy head's tokens and those of the mask, [S, K]; NaN without a mask, or if neither has a token
@@ -80,6 +85,7 @@ class EvaluatedModel:
     ) -> None:
         self.network, self.ckpt_path, self.device = network, Path(ckpt_path), torch.device(device)
         self.preprocessing, self.cache_dir, self.cache_key = list(preprocessing), cache_dir, cache_key
+        self.domain = Domain()
 
     def load(self) -> None:
         """Loads the checkpoint.
@@ -89,6 +95,7 @@ class EvaluatedModel:
         """
         logger.info("%s: evaluated weights", self.ckpt_path)
         load_checkpoint(self.network, self.ckpt_path)
+        self.domain = load_domain(self.ckpt_path)
         self.network.to(self.device).eval()
 
     def with_checkpoint(self, path: str | Path) -> EvaluatedModel:
@@ -100,7 +107,8 @@ class EvaluatedModel:
 
     def score(self, studies: Sequence[dict[str, Any]], name: str) -> SplitScores:
         """Scores of studies from ``load_datalist``, in their order; `name` labels the progress bar."""
-        steps = [*self.preprocessing, KeepGeometryd("image")]
+        load, *preprocess = self.preprocessing
+        steps = [load, ChestRegionsd("image"), *preprocess, KeepGeometryd("image")]
         dataset = cached_dataset(studies, steps, (), self.cache_dir, ["geometry", self.cache_key])
         # Whole scans differ in size, so each is a batch of its own.
         return collect_scores(study_loader(dataset, batch_size=1), self.network, self.device, name)
@@ -151,7 +159,15 @@ class _ScanScorer:
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
         image = batch["image"].to(self.device).float()
-        encoded = self.image(image)
+        tokens = [token_affine(affine.numpy(), self.stride) for affine in batch["image_affine"]]
+        grid = [size // step for size, step in zip(image.shape[2:], self.stride, strict=True)]
+        chests = [
+            ChestRegions(labels[0].numpy(), affine.numpy())
+            for labels, affine in zip(batch["regions"], batch["regions_affine"], strict=True)
+        ]
+        inside = [body_tokens(chest, affine, grid) for chest, affine in zip(chests, tokens, strict=True)]
+        body = torch.from_numpy(np.stack(inside)).flatten(1).to(self.device)
+        encoded = self.image(image, body=body)
         scores = self.classifier.score(encoded)
         depth_mm = depth_positions(batch["image_affine"].to(self.device), image, self.image.depth_patch)
         return {
@@ -163,7 +179,8 @@ class _ScanScorer:
             "wording_logits": self._perturbed(encoded).double().cpu().numpy(),
             "anatomy": encoded.anatomy.double().cpu().numpy(),
             "anatomy_valid": encoded.anatomy_valid.cpu().numpy(),
-            "peaks_mm": self._peaks(batch, encoded, scores.evidence),
+            "domain_features": domain_features(image, encoded, self.stride, body).double().cpu().numpy(),
+            "peaks_mm": self._peaks(batch, encoded, scores.evidence, chests, tokens),
             "anatomy_dice": self._dice(batch, (encoded.anatomy_logits > 0).cpu()),
             "depth": list(encoded.depth.cpu()),
             "depth_mm": list(depth_mm.cpu()),
@@ -177,20 +194,25 @@ class _ScanScorer:
         )
         return logits.view(batch, len(PERTURBATIONS), -1)
 
-    def _peaks(self, batch: Mapping[str, Any], encoded: ImageEmbedding, evidence: Tensor) -> NDArray[np.float64]:
-        """Of the evidence within the anatomy of each finding, or the thorax if the scan does not show it."""
-        rows = self.classifier.finding_anatomy
-        rows = torch.where(encoded.anatomy_valid[:, rows], rows, THORAX)
-        members = encoded.membership.gather(2, rows.unsqueeze(1).expand(-1, encoded.membership.shape[1], -1))
-        members = members | ~members.any(dim=1, keepdim=True)
-        inside = (evidence * members).float().cpu().numpy()
-        peaks = np.full((len(inside), inside.shape[2], 3), np.nan)
-        for study, maps in enumerate(inside):
-            affine = token_affine(batch["image_affine"][study].numpy(), self.stride)
+    def _peaks(
+        self,
+        batch: Mapping[str, Any],
+        encoded: ImageEmbedding,
+        evidence: Tensor,
+        chests: Sequence[ChestRegions],
+        tokens: Sequence[NDArray[np.float64]],
+    ) -> NDArray[np.float64]:
+        """Of the evidence within the region of the anatomy that answers, as in inference."""
+        rows = answering_rows(encoded.anatomy_valid, self.classifier.finding_anatomy).tolist()
+        peaks = np.full((len(chests), evidence.shape[2], 3), np.nan)
+        for study, chest in enumerate(chests):
+            regions = find_regions(chest, encoded, study, tokens[study])
+            maps = evidence[study].float().cpu().numpy().T.reshape(-1, *encoded.grid)
             scan_affine = batch["image_scan_affine"][study].numpy()
             scan_shape = batch["image_scan_shape"][study].tolist()
             for finding in LOCALIZED:
-                found = locate(maps[:, finding].reshape(encoded.grid), affine, scan_affine, scan_shape)
+                confined = regions.confine(maps[finding], rows[study][finding])
+                found = locate(confined, regions.affine, scan_affine, scan_shape)
                 if found is not None:
                     peaks[study, finding] = found.peak_mm
         return peaks

@@ -57,7 +57,11 @@ class EvaluationRun:
     @property
     def own_scores(self) -> SplitScores:
         """The scores of the split, if the model is one of this bundle."""
-        scores = self.scores[self.split]
+        return self.own_scores_of(self.split)
+
+    def own_scores_of(self, split: str) -> SplitScores:
+        """The scores of one of the splits, if the model is one of this bundle."""
+        scores = self.scores[split]
         assert isinstance(scores, SplitScores)
         return scores
 

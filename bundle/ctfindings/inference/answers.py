@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX
+from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.findings_record import Answer, FindingAnswer, NearestFinding, QueryAnswer
 from bundle.ctfindings.inference.query_depth import snippet_logits
 from bundle.ctfindings.networks.classifier import ZeroShotClassifier
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
+from bundle.ctfindings.networks.scoring import answering_rows
 from bundle.ctfindings.networks.text.text_tower import TextTower
 
 MAX_QUERY_CHARACTERS = 300
@@ -30,7 +31,8 @@ class ScoredAnswer(NamedTuple):
 
     answer: Answer  # it gets its evidence when it is placed in the scan
     score: float  # sigmoid of the logit before calibration, 0..1; it ranks scans by one text
-    token_map: Tensor  # [gx, gy, gz] in [0, 1], on the CPU; zero outside the answer's anatomy
+    token_map: Tensor  # [gx, gy, gz] in [0, 1], on the CPU, of all tokens
+    row: int  # anatomy that answered; the evidence lies in its region
     depth_logits: Tensor | None = None  # [D] for a query; None for a finding and without training on slice references
 
 
@@ -39,7 +41,8 @@ def score_findings(classifier: ZeroShotClassifier, encoded: ImageEmbedding) -> l
     """The findings that the classifier scores, in table order, for one scan on the device of the classifier."""
     scores = classifier.score(encoded)
     rows = classifier.finding_anatomy.tolist()
-    maps = _inside_anatomy(scores.evidence, encoded, rows)
+    used = answering_rows(encoded.anatomy_valid, classifier.finding_anatomy)[0].tolist()
+    maps = _token_maps(scores.evidence, encoded)
     by_template = classifier.bank.calibrate(scores.template_logits)[0].double().cpu()
     found = encoded.anatomy_valid[0].tolist()
     raw = torch.sigmoid(scores.logits)[0].tolist()
@@ -59,7 +62,7 @@ def score_findings(classifier: ZeroShotClassifier, encoded: ImageEmbedding) -> l
             template_spread=template_spread(templates),
             template_probabilities=templates,
         )
-        answers.append(ScoredAnswer(finding, raw[column], maps[column]))
+        answers.append(ScoredAnswer(finding, raw[column], maps[column], used[column]))
     return answers
 
 
@@ -78,16 +81,17 @@ def score_queries(
     similarity = positive @ F.normalize(classifier.bank.prompts[:, 0].mean(dim=1), dim=-1).T
     scored = torch.tensor(classifier.scored, device=similarity.device)
     nearest = similarity.masked_fill(~scored, float("-inf")).topk(NEAREST_FINDINGS, dim=1)
-    rows = classifier.finding_anatomy[nearest.indices[:, 0]].tolist()
+    anatomy = classifier.finding_anatomy[nearest.indices[:, 0]]
+    rows, used = anatomy.tolist(), answering_rows(encoded.anatomy_valid, anatomy)[0].tolist()
     logits, tokens = classifier.scorer(
         encoded.anatomy,
         encoded.anatomy_valid,
         encoded.field,
         encoded.membership,
         (positive - negative).unsqueeze(0),
-        torch.tensor(rows, device=positive.device),
+        anatomy,
     )
-    maps = _inside_anatomy(torch.sigmoid(tokens), encoded, rows)
+    maps = _token_maps(torch.sigmoid(tokens), encoded)
     depth_logits = snippet_logits(encoded.depth[0], text, queries)
     scores, found = torch.sigmoid(logits[0]).tolist(), encoded.anatomy_valid[0].tolist()
     answers = []
@@ -98,7 +102,7 @@ def score_queries(
         ]
         answer = QueryAnswer(query, score, ANATOMY_NAMES[row], found[row], nearest_findings=near)
         depth = None if depth_logits is None else depth_logits[index].cpu()
-        answers.append(ScoredAnswer(answer, score, maps[index], depth))
+        answers.append(ScoredAnswer(answer, score, maps[index], used[index], depth))
     return answers
 
 
@@ -142,9 +146,6 @@ def template_spread(probabilities: Mapping[str, float]) -> dict[str, float]:
     return {"mean": float(mean), "sd": float(sd), "min": float(least), "max": float(most)}
 
 
-def _inside_anatomy(evidence: Tensor, encoded: ImageEmbedding, rows: Sequence[int]) -> Tensor:
-    """Evidence ``[1, N, P]`` as maps ``[P, gx, gy, gz]``, zero outside the tokens that were pooled for each answer."""
-    used = [row if encoded.anatomy_valid[0, row] else THORAX for row in rows]
-    members = encoded.membership[0][:, used]
-    members = members | ~members.any(dim=0, keepdim=True)
-    return (evidence[0] * members).T.reshape(len(used), *encoded.grid).cpu()
+def _token_maps(evidence: Tensor, encoded: ImageEmbedding) -> Tensor:
+    """Evidence ``[1, N, P]`` as maps ``[P, gx, gy, gz]``."""
+    return evidence[0].T.reshape(-1, *encoded.grid).cpu()

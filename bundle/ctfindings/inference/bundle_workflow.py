@@ -116,10 +116,11 @@ class FindingsWriter:
 
     def write(self, scan: MetaTensor, answered: AnsweredScan) -> None:
         """Writes and prints the answers of one scan; ValueError if they cannot be written."""
-        maps = {key: each.token_map for key, each in answered.placed.items() if self._is_shown(each.answer)}
+        shown = {key: each for key, each in answered.placed.items() if self._is_shown(each.answer)}
+        maps = {key: answered.encoded.evidence_map(each) for key, each in shown.items()}
         try:
-            hu, tokens = scan.as_tensor()[0], answered.encoded.token_affine
-            record = write_findings(self.output_dir, answered.record, hu, scan.affine, maps, tokens)
+            hu, grid = scan.as_tensor()[0], answered.encoded.regions.affine
+            record = write_findings(self.output_dir, answered.record, hu, scan.affine, maps, grid)
         except OSError as error:
             problem = f"results cannot be written there ({error.strerror or error})"
             raise ValueError(f"{self.output_dir}: {problem}; free some space, or give another output_dir") from error

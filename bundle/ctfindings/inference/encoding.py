@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,49 +13,44 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Transform
+from numpy.typing import NDArray
 from torch import Tensor
 
-from bundle.ctfindings.inference.findings_record import ScanInfo
+from bundle.ctfindings.anatomy import ANATOMY_NAMES
+from bundle.ctfindings.data.chest_regions import ChestRegionsd
+from bundle.ctfindings.inference.answers import ScoredAnswer
+from bundle.ctfindings.inference.findings_record import AnatomyDomain, DomainAnswer, ScanInfo
+from bundle.ctfindings.inference.regions import GivenMask, Regions, body_tokens, find_regions
 from bundle.ctfindings.networks.classifier import ZeroShotClassifier
+from bundle.ctfindings.networks.domain import Domain, domain_features
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
 from bundle.ctfindings.scan.coordinates import Array, as_affine, orientation_code, voxel_spacing, voxel_to_world
-from bundle.ctfindings.scan.lung_mask import lung_litres
+from bundle.ctfindings.scan.lung_mask import ChestRegions
 
 FORMAT_NAMES = {"nifti": "NIfTI", "nrrd": "NRRD", "metaimage": "MetaImage", "npz": "NumPy", "dicom": "DICOM"}
 
 
 class TimedPreprocessing(Transform):
-    """Image pipeline that also keeps the scan as loaded, measures its time, and warns if the scan shows no whole chest.
+    """Image pipeline that also keeps the scan as loaded, finds its body and lungs, and measures its time.
 
-    Adds ``scan``, ``[1, X, Y, Z]`` HU on its own grid, and ``seconds`` of the stages ``load`` and ``preprocess``.
+    Adds ``scan``, ``[1, X, Y, Z]`` HU on its own grid, ``regions`` (see ``ChestRegionsd``), and ``seconds`` of the
+    stages ``load`` and ``preprocess``.
 
     Args:
         steps: transforms of the image pipeline; the first one loads the scan.
-        min_lung_litres: litres of air-filled lung below which a scan gets a warning; 0 switches the check off.
     """
 
-    def __init__(self, steps: Sequence[Transform], min_lung_litres: float = 0.0) -> None:
-        self.min_lung_litres = min_lung_litres
+    def __init__(self, steps: Sequence[Transform]) -> None:
         self.load = steps[0]
-        self.preprocess = Compose(list(steps[1:]))
+        self.preprocess = Compose([ChestRegionsd("image"), *steps[1:]])
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         started = time.perf_counter()
         loaded = self.load(data)
         loaded_at = time.perf_counter()
         study, scan = self.preprocess(loaded), loaded["image"]
-        if self.min_lung_litres > 0:
-            self._check_chest(scan)
         seconds = {"load": loaded_at - started, "preprocess": time.perf_counter() - loaded_at}
         return {**study, "scan": scan, "seconds": seconds}
-
-    def _check_chest(self, scan: MetaTensor) -> None:
-        litres = lung_litres(scan.as_tensor()[0].numpy(), scan.affine.numpy())
-        if litres < self.min_lung_litres:
-            scan.meta["warnings"].append(
-                f"{scan.meta['filename_or_obj']}: shows {litres:.1f} litres of air-filled lung, less than the "
-                f"{self.min_lung_litres:g} of a whole chest; findings outside the field of view cannot be seen"
-            )
 
 
 @dataclass(frozen=True)
@@ -64,14 +60,20 @@ class EncodedScan:
     embedding: ImageEmbedding  # of one scan, on the CPU
     scan: ScanInfo
     token_affine: Array  # token index to RAS mm of the token's centre, (4, 4)
+    regions: Regions  # where the answers may look
+    domain: DomainAnswer | None  # whether the scan is like the training scans; None if the weights do not know
     midline_mm: float  # world x of the patient's midline
     warnings: Sequence[str]  # from reading the scan, one line each, without the folder of the scan
     seconds: Mapping[str, float]  # time of the stages load, preprocess and encode
 
     @property
     def grids(self) -> tuple[Array, Array, tuple[int, int, int]]:
-        """Affines of the tokens and of the scan, to RAS mm, and the shape of the scan."""
-        return self.token_affine, as_affine(self.scan.affine), self.scan.shape
+        """Affines of the regions and of the scan, to RAS mm, and the shape of the scan."""
+        return self.regions.affine, as_affine(self.scan.affine), self.scan.shape
+
+    def evidence_map(self, scored: ScoredAnswer) -> NDArray[np.float32]:
+        """The evidence of an answer on the grid of the regions, zero outside its anatomy and a margin."""
+        return self.regions.confine(scored.token_map.numpy(), scored.row)
 
 
 @torch.inference_mode()
@@ -85,18 +87,26 @@ def encode_study(network: ZeroShotClassifier, study: Mapping[str, Any], name: st
     device = network.finding_anatomy.device
     image: MetaTensor = study["image"]
     mask, known = (_batch(study[key], device) if key in study else None for key in ("anatomy", "anatomy_known"))
-    embedding = moved(network.image.encode_scan(_batch(image, device).float(), mask, known), torch.device("cpu"))
+    affine = as_affine(image.affine)
+    stride: Sequence[int] = network.image.tower.stride  # type: ignore[assignment]
+    tokens = token_affine(affine, stride)
+    grid = [-(-size // step) for size, step in zip(image.shape[1:], stride, strict=True)]
+    chest = ChestRegions(study["regions"][0].numpy(), as_affine(study["regions_affine"]))
+    body = torch.from_numpy(body_tokens(chest, tokens, grid)).flatten()[None].to(device)
+    voxels = _batch(image, device).float()
+    encoded = network.image.encode_scan(voxels, mask, known, body)
+    domain = _domain(network.domain, voxels, encoded, stride, body)
+    embedding = moved(encoded, torch.device("cpu"))
+    regions = find_regions(chest, embedding, 0, tokens, None if mask is None else _given_mask(study))
     seconds = {**study["seconds"], "encode": time.perf_counter() - started}
     scan: MetaTensor = study["scan"]
     file = scan.meta["filename_or_obj"]
     info = describe_scan(name or file, FORMAT_NAMES[scan.meta["source_format"]], scan.shape[1:], scan.affine)
-    affine = as_affine(image.affine)
     # The pipeline crops to the body and pads evenly, so the centre of the network's grid is the body's midline.
     centre = voxel_to_world([(size - 1) / 2 for size in image.shape[1:]], affine)
-    tokens = token_affine(affine, network.image.tower.stride)  # type: ignore[arg-type]
     # The folders of a path may name a patient.
     warnings = [str(line).replace(str(file), info.file) for line in scan.meta["warnings"]]
-    return EncodedScan(embedding, info, tokens, float(centre[0]), warnings, seconds)
+    return EncodedScan(embedding, info, tokens, regions, domain, float(centre[0]), warnings, seconds)
 
 
 def token_affine(affine: Array, stride: Sequence[int]) -> Array:
@@ -121,6 +131,28 @@ def moved(embedding: ImageEmbedding, device: torch.device) -> ImageEmbedding:
     """The embedding on another device."""
     parts: list[Any] = [part.to(device) if isinstance(part, Tensor) else part for part in embedding]
     return ImageEmbedding(*parts)
+
+
+def _domain(
+    domain: Domain, image: Tensor, encoded: ImageEmbedding, stride: Sequence[int], body: Tensor
+) -> DomainAnswer | None:
+    if not domain.fitted:
+        return None
+    score, by_anatomy = domain.score(domain_features(image, encoded, stride, body)[0])
+    anatomies = {}
+    for name, own, limit in zip(ANATOMY_NAMES, by_anatomy.tolist(), domain.anatomy_threshold.tolist(), strict=True):
+        if math.isfinite(own) and math.isfinite(limit):
+            anatomies[name] = AnatomyDomain(own, limit, own <= limit)
+    threshold = float(domain.threshold)
+    if not anatomies:
+        # Nothing of a chest was found.
+        return DomainAnswer(None, threshold, False, {})
+    return DomainAnswer(float(score), threshold, float(score) <= threshold, anatomies)
+
+
+def _given_mask(study: Mapping[str, Any]) -> GivenMask:
+    mask: MetaTensor = study["anatomy"]
+    return GivenMask(mask.as_tensor()[0].numpy(), study["anatomy_known"].numpy(), as_affine(mask.affine))
 
 
 def _batch(tensor: Tensor, device: torch.device) -> Tensor:

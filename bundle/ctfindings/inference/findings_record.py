@@ -12,7 +12,7 @@ from typing import Any
 
 from bundle.ctfindings.files.atomic_write import atomic_path
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 DISCLAIMER = (
     "Research only. Not a diagnosis. "
     "The probabilities come from a model that has no regulatory clearance and must not be used for patient care."
@@ -27,12 +27,16 @@ class Evidence:
 
     peak_mm: Point  # strongest point, world RAS in mm
     peak_score: float  # value of the token map there, 0..1
-    box_mm: tuple[Point, Point]  # (min, max) corners in RAS mm of the region around the peak that is above half of it
+    # (min, max) corners in RAS mm of the part around the peak that is above half of it; None if it is diffuse
+    box_mm: tuple[Point, Point] | None
     slice_index: int  # slice of the peak, counted from 0 in the file's own order along slice_axis
     slice_axis: int  # voxel axis of the file closest to superior-inferior, 0..2
     image: int  # the same slice counted from 1 at the most superior slice, as a reader scrolls
     z_mm: float  # world z in mm of that slice below the peak
     side: str | None = None  # "left", "right" or "midline" of the patient; None without a midline
+    extent: str = "focal"  # "diffuse" if the box would have more than a third of the lung
+    share: float | None = None  # share of the anatomy in that part, 0..1
+    place: str | None = None  # the place in words, such as "right lower zone"
     channel: int | None = None  # channel of evidence.nii.gz with the map; None if it was not written
 
 
@@ -43,12 +47,18 @@ class FindingAnswer:
     name: str  # CT-RATE name of the finding
     probability: float  # calibrated, for the mean embedding of the prompt templates, 0..1
     threshold: float  # probability from which it counts as present
-    present: bool
+    present: bool | None  # None if it was not assessed
     anatomy: str  # anatomy whose embedding answered
     anatomy_found: bool = True  # False if the anatomy is outside the field of view; the answer is then unreliable
     template_spread: Mapping[str, float] = field(default_factory=dict)  # mean, sd, min and max over the templates
     template_probabilities: Mapping[str, float] = field(default_factory=dict)  # by template id, T1..T7
     evidence: Evidence | None = None  # None without a positive map
+    not_assessed: str | None = None  # why the finding was not assessed
+
+    @property
+    def result(self) -> str:
+        """``present``, ``not present`` or ``not assessed``."""
+        return "not assessed" if self.present is None else "present" if self.present else "not present"
 
     @property
     def key(self) -> str:
@@ -109,6 +119,25 @@ class ScanInfo:
 
 
 @dataclass(frozen=True)
+class AnatomyDomain:
+    """How far one anatomy is from that of the training scans."""
+
+    score: float  # 1 is that of a typical scan that was held out of the training
+    threshold: float  # score above which it is outside
+    inside: bool
+
+
+@dataclass(frozen=True)
+class DomainAnswer:
+    """How far the scan is from the scans that the weights were trained on."""
+
+    score: float | None  # root mean square over the anatomies; None if the scan shows none of them
+    threshold: float  # score above which the scan is outside the domain
+    inside: bool
+    anatomy: Mapping[str, AnatomyDomain]  # by name, those that the scan shows
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """The model that answered."""
 
@@ -128,6 +157,8 @@ class FindingsRecord:
     model: ModelInfo
     findings: Sequence[FindingAnswer]  # in table order
     queries: Sequence[QueryAnswer] = ()  # in the order asked
+    domain: DomainAnswer | None = None  # None if the weights hold no domain
+    notice: str | None = None  # what a reader has to know before the findings; None if there is nothing
     warnings: Sequence[str] = ()  # one line each, for the reader
     seconds: Mapping[str, float] = field(
         default_factory=dict
@@ -144,7 +175,9 @@ class FindingsRecord:
 
     def ordered(self) -> list[FindingAnswer]:
         """Findings for a reader: present ones first, then by falling probability."""
-        return sorted(self.findings, key=lambda answer: (not answer.present, -answer.probability))
+        return sorted(
+            self.findings, key=lambda answer: (not answer.present, answer.present is None, -answer.probability)
+        )
 
     def with_channels(self, keys: Sequence[str]) -> FindingsRecord:
         """A copy whose evidence names its channel, the position of its key in ``keys``."""
@@ -181,6 +214,9 @@ class FindingsRecord:
             query["depth"] = [DepthScore(**level) for level in query["depth"]]
         data["findings"] = [FindingAnswer(**answer) for answer in data["findings"]]
         data["queries"] = [QueryAnswer(**answer) for answer in data["queries"]]
+        if domain := data.get("domain"):
+            anatomy = {name: AnatomyDomain(**own) for name, own in domain["anatomy"].items()}
+            data["domain"] = DomainAnswer(**{**domain, "anatomy": anatomy})
         return cls(**{**data, "scan": ScanInfo(**data["scan"]), "model": ModelInfo(**data["model"])})
 
     def save(self, path: str | Path) -> None:

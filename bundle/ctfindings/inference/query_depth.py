@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bundle.ctfindings.inference.evidence import as_map, tokens_in_scan
+from bundle.ctfindings.inference.evidence import as_map
 from bundle.ctfindings.inference.findings_record import DepthScore
 from bundle.ctfindings.networks.image.depth import depth_logits, depth_profile
 from bundle.ctfindings.networks.text.text_tower import TextTower
@@ -34,33 +34,31 @@ def snippet_logits(depth: Tensor, text: TextTower, queries: Sequence[str]) -> Te
     return depth_logits(depth, text(queries, "snippet"))
 
 
-def place_depth(
-    logits: Tensor | None, evidence: Any, token_affine: Any, scan_affine: Any, scan_shape: Sequence[int]
-) -> tuple[list[DepthScore], DepthSource]:
-    """The depth profile of one answer, from inferior to superior, and its source.
-
-    From snippets: each row with its centre in the scan and its probability; they sum to one. From evidence: each layer
-    that reaches into the scan with its largest value, 0..1.
+def snippet_profile(
+    logits: Tensor, grid: Sequence[int], token_affine: Any, scan_affine: Any, scan_shape: Sequence[int]
+) -> list[DepthScore]:
+    """The probability of each depth row with its centre in the scan, inferior to superior; they sum to one.
 
     Args:
-        logits: of the depth rows, ``[D]``, inferior to superior; None reads the profile from the evidence.
-        evidence, token_affine, scan_affine, scan_shape: see ``locate``.
+        logits: of the depth rows, ``[D]``, inferior to superior.
+        grid: tokens along X, Y, Z.
+        token_affine, scan_affine: ``(4, 4)``, token index and voxel index of the scan's own grid to RAS mm.
+        scan_shape: voxels of the scan along its own three axes.
     """
-    tokens, scan, shape = as_affine(token_affine), as_affine(scan_affine), np.asarray(scan_shape, dtype=np.int64)
-    grid = tuple(evidence.shape)
-    if logits is None:
-        scores = as_map(evidence)
-        tokens_inside = tokens_in_scan(scores.shape, tokens, scan, shape)
-        strongest = np.where(tokens_inside, scores, 0.0).max(axis=(0, 1))
-        inside, heights = tokens_inside.any(axis=(0, 1)), _heights(np.arange(grid[2]), grid, tokens)
-        return sorted(_profile(heights[inside], strongest[inside]), key=lambda level: level.z_mm), "evidence"
-    rows = len(logits)
+    rows, size = len(logits), tuple(grid)
     # A row is a token, or an even part of one.
-    heights = _heights((np.arange(rows) + 0.5) * grid[2] / rows - 0.5, grid, tokens)
-    lower, upper = bounds_mm(scan, (0, 0, 0), shape - 1)
+    heights = _heights((np.arange(rows) + 0.5) * size[2] / rows - 0.5, size, as_affine(token_affine))
+    lower, upper = bounds_mm(as_affine(scan_affine), (0, 0, 0), np.asarray(scan_shape) - 1)
     inside = (heights >= lower[2]) & (heights <= upper[2])
     probabilities = depth_profile(logits.double().cpu(), torch.from_numpy(np.where(inside, heights, np.nan))).numpy()
-    return _profile(heights[inside], probabilities[inside]), "snippets"
+    return _profile(heights[inside], probabilities[inside])
+
+
+def evidence_profile(evidence: Any, map_affine: Any) -> list[DepthScore]:
+    """The largest value of each layer of a map of ``locate``, ``[x, y, z]``, inferior to superior."""
+    scores = as_map(evidence)
+    heights = _heights(np.arange(scores.shape[2]), scores.shape, as_affine(map_affine))
+    return _profile(heights, scores.max(axis=(0, 1)))
 
 
 def best_depth(profile: Sequence[DepthScore]) -> float | None:

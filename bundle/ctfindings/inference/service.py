@@ -18,12 +18,13 @@ from torch import Tensor
 
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.answers import ScoredAnswer, check_queries, score_findings, score_queries
+from bundle.ctfindings.inference.assessment import Assessment
 from bundle.ctfindings.inference.encoding import EncodedScan, encode_study, moved
 from bundle.ctfindings.inference.evidence import locate
-from bundle.ctfindings.inference.findings_record import FindingsRecord, ModelInfo, QueryAnswer
+from bundle.ctfindings.inference.findings_record import DepthScore, FindingsRecord, ModelInfo, QueryAnswer
 from bundle.ctfindings.inference.output.anatomy_map import write_anatomy
 from bundle.ctfindings.inference.provenance import describe_model, training_warnings
-from bundle.ctfindings.inference.query_depth import best_depth, place_depth
+from bundle.ctfindings.inference.query_depth import DepthSource, best_depth, evidence_profile, snippet_profile
 from bundle.ctfindings.networks.classifier import ZeroShotClassifier, load_classifier
 from bundle.ctfindings.networks.text.text_tower import TextTower
 
@@ -41,13 +42,14 @@ class AnsweredScan:
         """Memory of the tensors in bytes."""
         tensors = [part for part in self.encoded.embedding if isinstance(part, Tensor)]
         tensors += [answer.token_map for answer in self.placed.values()]
+        regions = self.encoded.regions
         # Maps are views of one tensor, which stays in memory as a whole.
-        return sum({part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in tensors}.values())
+        storages = {part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in tensors}
+        return sum(storages.values()) + regions.inside.nbytes + regions.near.nbytes
 
     def write_anatomy(self, path: str | Path) -> None:
         """Writes the anatomies that the network found, see ``output.anatomy_map``."""
-        embedding = self.encoded.embedding
-        write_anatomy(path, embedding.anatomy_logits[0].T.reshape(-1, *embedding.grid), *self.encoded.grids)
+        write_anatomy(path, self.encoded.regions.inside, *self.encoded.grids)
 
 
 class FindingsService:
@@ -62,6 +64,9 @@ class FindingsService:
         preprocessing: ``TimedPreprocessing``.
         ckpt_path: weights of the network and the text tower.
         bundle_root: bundle folder; its metadata says what the shipped weights were trained on.
+        min_lung_litres: litres of air-filled lung below which a scan gets a warning; 0 for none.
+        outside_domain: what happens to the findings of a scan that is unlike the training scans: ``withhold`` says of
+            none that it is present or not, ``warn`` only warns; ValueError for another word.
     """
 
     def __init__(
@@ -71,7 +76,10 @@ class FindingsService:
         preprocessing: Transform,
         ckpt_path: str | Path,
         bundle_root: str | Path,
+        min_lung_litres: float = 0.0,
+        outside_domain: str = "withhold",
     ) -> None:
+        self.assessment = Assessment(min_lung_litres, outside_domain)
         self.network = network
         self.text_tower = text_tower
         self.preprocessing = preprocessing
@@ -127,16 +135,24 @@ class FindingsService:
         scored_at = time.perf_counter()
         placed = [_place(answer, encoded) for answer in scored]
         seconds = {"score": scored_at - encoded_at, "evidence": time.perf_counter() - scored_at}
-        answers = [each.answer for each in placed]
+        answers = [self.assessment.of(each.answer, encoded) for each in placed]
         found = encoded.embedding.anatomy_valid[0].tolist()
         record = FindingsRecord(
             scan=encoded.scan,
             model=self.model,
             findings=[answer for answer in answers if not isinstance(answer, QueryAnswer)],
             queries=[answer for answer in answers if isinstance(answer, QueryAnswer)],
-            warnings=[*training_warnings(self.model), *encoded.warnings, *self.network.warnings(found)],
+            domain=encoded.domain,
+            notice=self.assessment.notice(encoded.domain),
+            warnings=[
+                *training_warnings(self.model),
+                *encoded.warnings,
+                *self.assessment.warnings(encoded),
+                *self.network.warnings(found),
+            ],
             seconds={**encoded.seconds, **seconds},
         )
+        placed = [each._replace(answer=answer) for each, answer in zip(placed, answers, strict=True)]
         return AnsweredScan(encoded, record, {each.answer.key: each for each in placed})
 
     def ask(self, scan: AnsweredScan, query: str) -> ScoredAnswer:
@@ -187,10 +203,21 @@ def load_service(
     return service
 
 
+def place_depth(scored: ScoredAnswer, encoded: EncodedScan) -> tuple[list[DepthScore], DepthSource]:
+    """The depth profile of one answer, from inferior to superior, and its source."""
+    if scored.depth_logits is None:
+        return evidence_profile(encoded.evidence_map(scored), encoded.regions.affine), "evidence"
+    _, affine, shape = encoded.grids
+    grid = encoded.embedding.grid
+    return snippet_profile(scored.depth_logits, grid, encoded.token_affine, affine, shape), "snippets"
+
+
 def _place(scored: ScoredAnswer, encoded: EncodedScan) -> ScoredAnswer:
     """The answer with its evidence on the scan's own grid; a query also with its depth profile."""
-    answer = dataclasses.replace(scored.answer, evidence=locate(scored.token_map, *encoded.grids, encoded.midline_mm))
+    found = encoded.evidence_map(scored)
+    evidence = locate(found, *encoded.grids, encoded.midline_mm, encoded.regions.region(scored.row))
+    answer = dataclasses.replace(scored.answer, evidence=evidence)
     if isinstance(answer, QueryAnswer):
-        depth, source = place_depth(scored.depth_logits, scored.token_map, *encoded.grids)
+        depth, source = place_depth(scored, encoded)
         answer = dataclasses.replace(answer, depth=depth, depth_source=source, z_mm=best_depth(depth))
     return scored._replace(answer=answer)

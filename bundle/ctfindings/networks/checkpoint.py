@@ -12,12 +12,15 @@ from torch import Tensor, nn
 
 from bundle.ctfindings.files.atomic_write import atomic_path
 
+OPTIONAL_PARTS = ("domain",)
+"""Parts that checkpoints of earlier versions, converted ones and training checkpoints lack."""
+
 
 def load_checkpoint(modules: Mapping[str, nn.Module] | nn.Module, path: str | Path, assign: bool = False) -> None:
     """Loads the parts of a checkpoint that belong to the given modules; all their tensors must be in the file.
 
-    A bundle checkpoint holds ``image.*``, ``text.*``, ``scorer.*`` and ``bank.*``; a training checkpoint holds the same
-    under the key ``model``.
+    A bundle checkpoint holds ``image.*``, ``text.*``, ``scorer.*``, ``bank.*`` and ``domain.*``; a training checkpoint
+    holds the first three under the key ``model``.
 
     Args:
         modules: A module, or modules by the prefix of their tensors (``{"text": tower}``).
@@ -35,7 +38,7 @@ def load_checkpoint(modules: Mapping[str, nn.Module] | nn.Module, path: str | Pa
     names = list(dict.fromkeys(key.partition(".")[0] for key in module.state_dict()))
     part = {key: value for key, value in state.items() if key.partition(".")[0] in names}
     held = {key.partition(".")[0] for key in part}
-    if absent := [name for name in names if name not in held]:
+    if absent := [name for name in names if name not in held and name not in OPTIONAL_PARTS]:
         raise ValueError(f"{path}: holds no tensors of {', '.join(absent)}; give a checkpoint of this bundle")
     try:
         module.load_state_dict(part, assign=assign)
@@ -72,9 +75,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
-def save_bundle_weights(path: str | Path, model: nn.Module, bank: nn.Module) -> str:
-    """Writes an image-text model and its prompt bank, whole or not at all; returns the SHA-256 of the file."""
-    named = {**model.state_dict(), **{f"bank.{key}": value for key, value in bank.state_dict().items()}}
+def save_bundle_weights(path: str | Path, model: nn.Module, bank: nn.Module, domain: nn.Module | None = None) -> str:
+    """Writes an image-text model, its prompt bank and its domain, whole or not at all; returns the file's SHA-256."""
+    named = dict(model.state_dict())
+    for prefix, part in (("bank", bank), ("domain", domain)):
+        named |= {f"{prefix}.{key}": value for key, value in part.state_dict().items()} if part is not None else {}
     state = {key: value.cpu() for key, value in named.items()}
     with atomic_path(Path(path)) as partial:
         torch.save(state, partial)

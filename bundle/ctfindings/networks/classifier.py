@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX
 from bundle.ctfindings.findings import FINDING_ANATOMY, FINDING_NAMES, FINDINGS, TEMPLATES
 from bundle.ctfindings.networks.checkpoint import load_checkpoint
+from bundle.ctfindings.networks.domain import Domain
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding, ImageEncoder
 from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.networks.text.prompts import mean_over_templates
@@ -70,6 +71,7 @@ class ZeroShotClassifier(nn.Module):
         self.image = image
         self.scorer = scorer
         self.bank = PromptBank(image.embedding)
+        self.domain = Domain()
         self.template_ids = tuple(template.id for template in TEMPLATES)
         self.scored = (True,) * len(FINDINGS)
         self.finding_anatomy: Tensor

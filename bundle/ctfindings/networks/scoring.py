@@ -10,6 +10,19 @@ from torch import Tensor, nn
 from bundle.ctfindings.anatomy import THORAX
 
 
+def answering_rows(anatomy_valid: Tensor, rows: Tensor, thorax: int = THORAX) -> Tensor:
+    """The anatomy that answers each question: its own, or the thorax where that is outside the field of view.
+
+    Args:
+        anatomy_valid: Anatomies in the field of view, bool ``[B, K]``.
+        rows: Index of the anatomy of each question, ``[P]``.
+
+    Returns:
+        Index of the anatomy that answers, ``[B, P]``.
+    """
+    return torch.where(anatomy_valid[:, rows], rows.unsqueeze(0), torch.full_like(rows, thorax).unsqueeze(0))
+
+
 class FindingScorer(nn.Module):
     """Logit of a pair of prompts: ``d = s (row . delta) + log(mean_n exp(r z_n)) / r`` with ``delta = positive -
     negative``.
@@ -59,8 +72,7 @@ class FindingScorer(nn.Module):
         Returns:
             Logits ``[B, P]`` and token logits ``[B, N, P]``.
         """
-        found = anatomy_valid[:, rows]
-        used = torch.where(found, rows.unsqueeze(0), torch.full_like(found, self.thorax, dtype=rows.dtype))
+        used = answering_rows(anatomy_valid, rows, self.thorax)
         index = used.unsqueeze(-1).expand(-1, -1, anatomy.shape[-1])
         row_logits = (anatomy.gather(1, index) * delta).sum(-1) * self.log_row_scale.exp()
         z = self.token_logits(field, delta)

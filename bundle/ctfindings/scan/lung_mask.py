@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
+import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -37,6 +38,8 @@ COARSE_MM = 8.0
 """Coarse enough to be fast, fine enough for the volume of the lungs."""
 SMOOTHING_MM = 1.0
 """Standard deviation of the Gaussian filter against noise."""
+TISSUE, LUNG, OTHER_AIR = 1, 2, 3
+"""Labels of ``ChestRegions``: soft tissue and bone, air-filled lung, and air elsewhere in the body."""
 MIN_LUNG_ML = 30.0
 """Smaller regions are gas pockets, or corners of the lung that closing adds anyway."""
 LARGE_SHARE = 0.1
@@ -59,12 +62,33 @@ def lung_mask(hu: NDArray[Any], affine: Array) -> Mask:
     return segment_coarsely(_lungs, hu, affine)
 
 
-def lung_litres(hu: NDArray[Any], affine: Array) -> float:
-    """Approximate lung volume in litres, fast: distinguishes a whole chest from another region. See ``lung_mask``."""
+class ChestRegions(NamedTuple):
+    """Body and lungs on a coarse upright grid inside the scan, with voxels of at most ``COARSE_MM``."""
+
+    labels: NDArray[np.uint8]  # (X, Y, Z): 0 outside the body, else one of ``TISSUE``, ``LUNG`` and ``OTHER_AIR``
+    affine: Array  # (4, 4), voxel of this grid to RAS world mm
+
+    @property
+    def litres(self) -> float:
+        """Volume of the air-filled lungs."""
+        return float(np.count_nonzero(self.labels == LUNG) * abs(np.linalg.det(self.affine[:3, :3])) / 1e6)
+
+
+def chest_regions(hu: NDArray[Any], affine: Array) -> ChestRegions:
+    """Body and lungs, fast; see ``lung_mask`` for arguments and method."""
     upright, spacing = to_upright(hu, affine)
     small, factors = pooled(upright, spacing, COARSE_MM)
     voxel = spacing * factors
-    return float(np.count_nonzero(_lungs(small, voxel)) * voxel.prod() / 1e6)
+    lungs = _lungs(small, voxel)
+    body = body_region(small, voxel) | lungs
+    for level in range(body.shape[2]):
+        body[:, :, level] = ndimage.binary_fill_holes(body[:, :, level])
+    labels = np.where(body, np.where(small < LUNG_HU, OTHER_AIR, TISSUE), 0).astype(np.uint8)
+    labels[lungs] = LUNG
+    to_block = np.diag([*factors, 1.0])
+    to_block[:3, 3] = (factors - 1) / 2
+    to_upright_grid = nib.orientations.inv_ornt_aff(nib.orientations.io_orientation(affine), hu.shape)
+    return ChestRegions(labels, np.asarray(affine @ to_upright_grid @ to_block, np.float64))
 
 
 def _lungs(hu: NDArray[np.float32], voxel: Array) -> Mask:

@@ -16,8 +16,7 @@ from bundle.ctfindings.inference.answers import ScoredAnswer, check_queries
 from bundle.ctfindings.inference.findings_record import QueryAnswer
 from bundle.ctfindings.inference.output.evidence_volume import write_evidence
 from bundle.ctfindings.inference.output.slicer_markups import write_markups
-from bundle.ctfindings.inference.query_depth import place_depth
-from bundle.ctfindings.inference.service import AnsweredScan
+from bundle.ctfindings.inference.service import AnsweredScan, place_depth
 
 from .errors import UsageError
 from .scan_service import ScanService
@@ -98,7 +97,7 @@ class EvidenceTask(_Task):
         if request.get("output") != "json":
             file = _result_file(".nii.gz")
             with _removed_on_error(file):
-                write_evidence(file, [placed.token_map], *scan.encoded.grids)
+                write_evidence(file, [scan.encoded.evidence_map(placed)], *scan.encoded.grids)
         return file, {**params, "seconds": seconds}
 
     def _question(self, request: Mapping[str, Any]) -> Callable[[AnsweredScan], ScoredAnswer]:
@@ -145,7 +144,7 @@ class ScanTask(_Task):
 def _evidence_params(scan: AnsweredScan, placed: ScoredAnswer) -> dict[str, Any]:
     """The answer in plain, finite values; without evidence, its place is None."""
     answer, place = placed.answer, placed.answer.evidence
-    depth, source = place_depth(placed.depth_logits, placed.token_map, *scan.encoded.grids)
+    depth, source = place_depth(placed, scan.encoded)
     return {
         "text": answer.text if isinstance(answer, QueryAnswer) else answer.name,
         "probability": None if isinstance(answer, QueryAnswer) else answer.probability,
@@ -159,7 +158,7 @@ def _evidence_params(scan: AnsweredScan, placed: ScoredAnswer) -> dict[str, Any]
         "slice_axis": None if place is None else place.slice_axis,
         "image": None if place is None else place.image,
         "side": None if place is None else place.side,
-        "box_mm": None if place is None else [list(corner) for corner in place.box_mm],
+        "box_mm": None if place is None or place.box_mm is None else [list(corner) for corner in place.box_mm],
     }
 
 

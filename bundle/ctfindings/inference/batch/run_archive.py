@@ -142,6 +142,6 @@ def write_summary(path: Path, records: Mapping[str, str], problems: Mapping[str,
             row: dict[str, Any] = {"id": key, "status": "done", "warnings": len(record["warnings"])}
             for answer in record["findings"]:
                 row[answer["name"]] = f"{answer['probability']:.4f}"
-                row[f"{answer['name']} present"] = int(answer["present"])
+                row[f"{answer['name']} present"] = "" if answer["present"] is None else int(answer["present"])
             writer.writerow(row)
     return path

@@ -10,6 +10,7 @@ WIDTH = 100
 """Longest line, in characters."""
 
 _NAME, _ANATOMY = 38, 12
+_VERDICTS = {True: "YES", False: "no", None: "not assessed"}
 
 
 def format_findings(record: FindingsRecord) -> str:
@@ -44,7 +45,7 @@ def format_findings(record: FindingsRecord) -> str:
 def _answer_row(answer: Answer) -> str:
     if isinstance(answer, FindingAnswer):
         label, number = answer.name, answer.probability
-        threshold, present = f"{answer.threshold:.2f}", "YES" if answer.present else "no"
+        threshold, present = f"{answer.threshold:.2f}", _VERDICTS[answer.present]
         place = answer.evidence if answer.present else None
     else:
         label, number, threshold, present, place = answer.text, answer.score, "", "", answer.evidence

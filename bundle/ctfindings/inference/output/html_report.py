@@ -41,6 +41,7 @@ def write_report(
         record=record,
         findings=record.ordered(),
         present=[answer for answer in record.findings if answer.present],
+        not_assessed=[answer for answer in record.findings if answer.present is None],
         without_anatomy=[answer for answer in record.answers if not answer.anatomy_found],
         panels=panels,
         anchors={panel["answer"].key: panel["anchor"] for panel in panels},

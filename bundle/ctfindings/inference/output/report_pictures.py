@@ -69,7 +69,7 @@ class Picture(NamedTuple):
     height: float
     image: str  # data URI of the grey slice
     heat: str | None  # data URI of the transparent evidence layer; None without a map
-    box: tuple[float, float, float, float]  # outline of the evidence box (x, y, width, height)
+    box: tuple[float, float, float, float] | None  # outline of the evidence box (x, y, width, height)
     peak: tuple[float, float]  # position of the evidence peak (x, y)
     letters: tuple[str, str, str, str]  # patient directions at the left, right, top and bottom edge
     window: Window
@@ -111,7 +111,7 @@ class DisplayVolume:
         across, down, through = (0, 1, 2) if plane == "axial" else (0, 2, 1)
         peak = np.clip(world_to_voxel(place.peak_mm, self.affine), 0, np.array(self.hu.shape) - 1)
         index = round(float(peak[through]))
-        corners = world_to_voxel(box_corners(*place.box_mm), self.affine)
+        corners = world_to_voxel(box_corners(*(place.box_mm or (place.peak_mm, place.peak_mm))), self.affine)
         box_low, box_high = corners.min(axis=0), corners.max(axis=0)
 
         # [down, across]: both axes grow to the patient's right or upwards, so the display flips both.
@@ -134,7 +134,7 @@ class DisplayVolume:
             height=height,
             image=_data_uri(Image.fromarray(np.ascontiguousarray(grey)), "JPEG", quality=90),
             heat=None if evidence is None else self._heat(evidence, token_affine, spans, axes, index),
-            box=(float(left), float(top), float(right - left), float(bottom - top)),
+            box=place.box_mm and (float(left), float(top), float(right - left), float(bottom - top)),
             peak=position(peak),
             letters=("R", "L", "A", "P") if plane == "axial" else ("R", "L", "S", "I"),
             window=window,

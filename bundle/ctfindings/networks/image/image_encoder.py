@@ -66,7 +66,11 @@ class ImageEncoder(nn.Module):
         self.depth_stem = None if self.depth_patch == stride[2] else DepthStem(stride, self.depth_patch, embedding)
 
     def forward(
-        self, image: Tensor, membership: Tensor | None = None, membership_known: Tensor | None = None
+        self,
+        image: Tensor,
+        membership: Tensor | None = None,
+        membership_known: Tensor | None = None,
+        body: Tensor | None = None,
     ) -> ImageEmbedding:
         """Encodes a batch of scans.
 
@@ -74,6 +78,7 @@ class ImageEncoder(nn.Module):
             image: ``[B, 1, X, Y, Z]`` in [0, 1].
             membership: Tokens of each anatomy by a mask, bool ``[B, N, K]``; None uses the prediction of the head.
             membership_known: Anatomies that the mask covers, bool ``[B, K]``; the head answers for the others.
+            body: Tokens inside the body, bool ``[B, N]``; the head answers for no others. None for all.
 
         Raises:
             ValueError: An extent is not a multiple of the tower's.
@@ -88,6 +93,8 @@ class ImageEncoder(nn.Module):
         grid: list[int] = grids[0]
         anatomy_logits = self.anatomy_head(levels[0])
         members = anatomy_logits > 0
+        if body is not None:
+            members = members & body.unsqueeze(-1)
         if membership is not None and membership_known is not None:
             members = torch.where(membership_known.unsqueeze(1), membership, members)
         elif membership is not None:
@@ -105,14 +112,21 @@ class ImageEncoder(nn.Module):
         grown = dilate_membership(members, grids[0], self.margin_tokens)
         return [coarsen_membership(grown, grids[0], grid) for grid in grids]
 
-    def encode_scan(self, image: Tensor, anatomy: Tensor | None = None, known: Tensor | None = None) -> ImageEmbedding:
+    def encode_scan(
+        self,
+        image: Tensor,
+        anatomy: Tensor | None = None,
+        known: Tensor | None = None,
+        body: Tensor | None = None,
+    ) -> ImageEmbedding:
         """Encodes scans at inference; encoders with windows or crops of their own have this method too.
 
         Args:
             image: ``[B, 1, X, Y, Z]`` in [0, 1].
             anatomy: Integer anatomy mask ``[B, 1, X, Y, Z]``; None uses the prediction of the anatomy head.
             known: Anatomies that the mask covers, bool ``[B, K]``; None for all.
+            body: Tokens inside the body, bool ``[B, N]``; None for all.
         """
         membership = None if anatomy is None else token_membership(anatomy, self.tower.stride)  # type: ignore[arg-type]
-        encoded: ImageEmbedding = self(image, membership, known)
+        encoded: ImageEmbedding = self(image, membership, known, body)
         return encoded

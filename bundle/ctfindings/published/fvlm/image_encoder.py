@@ -87,7 +87,13 @@ class FvlmImageEncoder(nn.Module):
         rows = self.project(pooled) * valid.unsqueeze(-1)
         return self._embedding(rows, valid, self.token_rows(levels), membership, grids[0])
 
-    def encode_scan(self, image: Tensor, anatomy: Tensor | None = None, known: Tensor | None = None) -> ImageEmbedding:
+    def encode_scan(
+        self,
+        image: Tensor,
+        anatomy: Tensor | None = None,
+        known: Tensor | None = None,
+        body: Tensor | None = None,
+    ) -> ImageEmbedding:
         """Encodes one scan like fVLM's evaluation: a window for each organ, without the other organs in its mask.
 
         The token field of the windows is interpolated linearly onto one grid over the scan.
@@ -96,6 +102,7 @@ class FvlmImageEncoder(nn.Module):
             image: ``[1, 1, X, Y, Z]`` in [0, 1], of any size.
             anatomy: Integer anatomy mask ``[1, 1, X, Y, Z]``; ``ValueError`` without it.
             known: Anatomies that the mask covers, bool ``[1, K]``; all by default.
+            body: Ignored.
         """
         if anatomy is None:
             raise ValueError("anatomy: fVLM cannot find organs by itself; give the mask of the scan: --anatomy MASK")

@@ -182,8 +182,14 @@ class RadFinderImageEncoder(nn.Module):
         rows = self.disease_head(torch.cat([cls.unsqueeze(1).expand(-1, mean.shape[1], -1), mean], dim=-1))
         return DepthEmbedding(cls, tokens, mean, rows)
 
-    def encode_scan(self, image: Tensor, anatomy: Tensor | None = None, known: Tensor | None = None) -> ImageEmbedding:
-        """Encodes one scan ``[1, 1, X, Y, Z]`` in [0, 1] of whole windows; a mask is ignored.
+    def encode_scan(
+        self,
+        image: Tensor,
+        anatomy: Tensor | None = None,
+        known: Tensor | None = None,
+        body: Tensor | None = None,
+    ) -> ImageEmbedding:
+        """Encodes one scan ``[1, 1, X, Y, Z]`` in [0, 1] of whole windows; masks are ignored.
 
         RadFinder has one row for the whole scan, which every anatomy gets.
         """

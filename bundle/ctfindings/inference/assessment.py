@@ -1,0 +1,64 @@
+"""Whether a finding can be assessed: the scan has to be like the training scans and to show the anatomy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from bundle.ctfindings.inference.encoding import EncodedScan
+from bundle.ctfindings.inference.findings_record import Answer, DomainAnswer, FindingAnswer
+
+OUTSIDE_DOMAIN_CHOICES = ("withhold", "warn")
+NO_LUNG_LITRES = 0.3
+"""With less air-filled lung, findings of the lung are not assessed."""
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """The rules of a service; for the arguments see ``FindingsService``."""
+
+    min_lung_litres: float = 0.0
+    outside_domain: str = "withhold"
+
+    def __post_init__(self) -> None:
+        if self.outside_domain not in OUTSIDE_DOMAIN_CHOICES:
+            choices = " or ".join(OUTSIDE_DOMAIN_CHOICES)
+            raise ValueError(f"outside_domain: expected {choices}, got {self.outside_domain!r}")
+
+    def of(self, answer: Answer, scan: EncodedScan) -> Answer:
+        """The answer; a finding that cannot be assessed is neither present nor absent, and says why."""
+        if not isinstance(answer, FindingAnswer) or (reason := self._obstacle(answer, scan)) is None:
+            return answer
+        return replace(answer, present=None, not_assessed=reason)
+
+    def _obstacle(self, answer: FindingAnswer, scan: EncodedScan) -> str | None:
+        if scan.domain is not None and not scan.domain.inside and self.outside_domain == "withhold":
+            return "the scan is unlike the training scans"
+        if not answer.anatomy_found:
+            return f"{answer.anatomy} was not found in the scan"
+        if answer.anatomy == "lung" and scan.regions.lung_litres < NO_LUNG_LITRES:
+            return f"the scan shows {scan.regions.lung_litres:.1f} litres of air-filled lung"
+        return None
+
+    def notice(self, domain: DomainAnswer | None) -> str | None:
+        """What a reader of a scan outside the domain has to know first; None for other scans."""
+        if domain is None or domain.inside:
+            return None
+        distance = "" if domain.score is None else f" (distance {domain.score:.2f}, limit {domain.threshold:.2f})"
+        start = f"Outside the domain: this scan is unlike the scans that the model was trained on{distance}."
+        if self.outside_domain == "withhold":
+            return f"{start} No finding is assessed; the probabilities are not reliable."
+        return f"{start} The findings are not reliable."
+
+    def warnings(self, scan: EncodedScan) -> Sequence[str]:
+        """A line if the scan shows no whole chest, and one if the weights do not know their domain."""
+        lines = []
+        litres = scan.regions.lung_litres
+        if litres < self.min_lung_litres:
+            lines.append(
+                f"{scan.scan.file}: shows {litres:.1f} litres of air-filled lung, less than the "
+                f"{self.min_lung_litres:g} of a whole chest; findings outside the field of view cannot be seen"
+            )
+        if scan.domain is None:
+            lines.append("domain: not available; these weights do not know whether a scan is like their training scans")
+        return lines

@@ -1,0 +1,161 @@
+"""Where answers may look: the body and each anatomy in it, on the coarse grid of ``ChestRegions``.
+
+Shapes: K anatomies, gx gy gz tokens, x y z voxels of the coarse grid, X Y Z voxels of the network's grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bundle.ctfindings.anatomy import ANATOMIES, anatomy_index
+from bundle.ctfindings.inference.evidence import Region
+from bundle.ctfindings.inference.output.evidence_volume import planes_on_scan
+from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
+from bundle.ctfindings.scan.coordinates import Array, voxel_spacing, voxel_to_world, world_to_voxel
+from bundle.ctfindings.scan.lung_mask import LUNG as LUNG_LABEL
+from bundle.ctfindings.scan.lung_mask import TISSUE, ChestRegions
+
+MARGIN_MM = 10.0
+"""Evidence may lie this far outside its anatomy, within the body: findings of the lung reach the chest wall."""
+DENSE_MM = 16.0
+DENSE_ML = 300.0
+"""Lung without air, which no threshold finds: at least ``DENSE_ML`` of tissue that the network calls lung, farther than
+``DENSE_MM`` from air-filled lung."""
+
+LUNG, THORAX = anatomy_index("lung"), anatomy_index("thorax")
+ORGANS = [anatomy_index(name) for name in ("heart", "esophagus", "aorta")]
+
+
+class GivenMask(NamedTuple):
+    """An anatomy mask that came with the scan."""
+
+    ids: NDArray[Any]  # [X, Y, Z]
+    known: NDArray[np.bool_]  # [K]
+    affine: Array  # (4, 4), voxel to RAS mm
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The anatomies of a scan within its body."""
+
+    inside: NDArray[np.bool_]  # [K, x, y, z]
+    near: NDArray[np.bool_]  # [K, x, y, z]: with a margin of at most ``MARGIN_MM``
+    affine: Array  # (4, 4), voxel to RAS mm
+    reached: NDArray[np.bool_]  # [K, gx, gy, gz]: tokens that reach into ``near``
+    tokens: Array  # (4, 4), token index to RAS mm of the token's centre
+    lung_litres: float  # air-filled lung
+
+    def region(self, row: int) -> Region:
+        """An anatomy, for ``locate``."""
+        inside = self.inside[row]
+        voxel_litres = float(abs(np.linalg.det(self.affine[:3, :3])) / 1e6)
+        return Region(inside, self.lung_litres or float(inside.sum()) * voxel_litres)
+
+    def confine(self, scores: NDArray[np.float32], row: int) -> NDArray[np.float32]:
+        """A token map ``[gx, gy, gz]`` on the coarse grid, ``[x, y, z]``, zero outside the margin of an anatomy.
+
+        Tokens that do not reach into the margin count as zero, so that they do not bleed into it.
+        """
+        near = self.near[row]
+        return _on_grid(scores * self.reached[row], self.tokens, self.affine, near.shape) * near
+
+
+def find_regions(
+    chest: ChestRegions, encoded: ImageEmbedding, scan: int, tokens: Array, given: GivenMask | None = None
+) -> Regions:
+    """The anatomies of one scan of a batch, within its body.
+
+    The lung is the air-filled lung and large parts without air; the other anatomies are those of the anatomy head
+    without the lung. An anatomy that a given mask knows is that of the mask.
+
+    Args:
+        chest: body and lungs of the scan.
+        encoded: the batch.
+        scan: its index in the batch.
+        tokens: ``(4, 4)``, token index to RAS mm of the token's centre.
+    """
+    labels, affine = chest
+    # Within -8..8: a single very sure token would push the border far into its neighbours.
+    logits = encoded.anatomy_logits[scan].clamp(-8, 8).T.reshape(-1, *encoded.grid).cpu().numpy()
+    members = encoded.membership[scan].T.reshape(-1, *encoded.grid).cpu().numpy()
+    body, air_filled = labels > 0, labels == LUNG_LABEL
+    points = _centres(labels.shape, affine)
+    index = np.clip(np.rint(world_to_voxel(points, tokens)).astype(int), 0, np.asarray(logits.shape[1:]) - 1)
+    nearest = tuple(np.moveaxis(index, -1, 0))
+    scores = np.stack([_on_grid(row, tokens, affine, labels.shape) for row in logits])
+    inside = body & (scores > 0)
+    for row in ORGANS:
+        # Organs exclude each other; one too thin for the interpolation has its tokens.
+        inside[row] &= scores[row] >= scores[ORGANS].max(axis=0)
+        if not inside[row].any():
+            inside[row] = body & (logits[row] > 0)[nearest]
+            inside[[other for other in ORGANS if other < row]] &= ~inside[row]
+    if not logits.any():
+        inside = body & members[(slice(None), *nearest)]
+    inside[[row for row in range(len(ANATOMIES)) if row != LUNG]] &= ~air_filled
+    inside[THORAX] = body
+    voxel = np.asarray(voxel_spacing(affine))
+    if air_filled.any():
+        inside[LUNG] = air_filled | _dense_lung(inside[LUNG] & (labels == TISSUE), air_filled, voxel)
+    if given is not None:
+        ids = _mask_on(points, given)
+        for row in np.flatnonzero(given.known):
+            inside[row] = np.isin(ids, ANATOMIES[row].members) & body
+    # Steps of one voxel along the axes on which that is within the margin.
+    cross = ndimage.generate_binary_structure(3, 1)
+    for axis in np.flatnonzero(voxel > MARGIN_MM):
+        cross &= np.moveaxis(np.array([[[False]], [[True]], [[False]]]), 0, axis)
+    near = np.stack([ndimage.binary_dilation(region, cross) for region in inside]) & body
+    reached = np.zeros(logits.shape, bool)
+    for row, margin in enumerate(near):
+        reached[(row, *index[margin].T)] = True
+    return Regions(inside, near, affine, reached, tokens, chest.litres)
+
+
+def body_tokens(chest: ChestRegions, tokens: Array, grid: Sequence[int]) -> NDArray[np.bool_]:
+    """Tokens that reach into the body, bool ``[gx, gy, gz]``; all of them if no body was found."""
+    labels, affine = chest
+    if not labels.any():
+        return np.ones(tuple(grid), bool)
+    found = np.zeros(tuple(grid), bool)
+    last = np.asarray(grid) - 1
+    index = np.rint(world_to_voxel(voxel_to_world(np.argwhere(labels > 0), affine), tokens)).astype(int)
+    found[tuple(index[((index >= 0) & (index <= last)).all(axis=1)].T)] = True
+    # Tokens that are smaller than a voxel of the coarse grid.
+    voxels = np.rint(world_to_voxel(_centres(found.shape, tokens), affine)).astype(int)
+    inside = ((voxels >= 0) & (voxels < labels.shape)).all(axis=-1)
+    voxels = np.clip(voxels, 0, np.asarray(labels.shape) - 1)
+    result: NDArray[np.bool_] = found | (inside & (labels[tuple(np.moveaxis(voxels, -1, 0))] > 0))
+    return result
+
+
+def _dense_lung(tissue: NDArray[np.bool_], lung: NDArray[np.bool_], voxel: Array) -> NDArray[np.bool_]:
+    far = tissue & (ndimage.distance_transform_edt(~lung, sampling=voxel) > DENSE_MM)
+    parts, count = ndimage.label(far)
+    litres = np.bincount(parts.ravel(), minlength=count + 1) * voxel.prod() / 1000
+    litres[0] = 0
+    return np.isin(parts, np.flatnonzero(litres >= DENSE_ML))
+
+
+def _mask_on(points: Array, given: GivenMask) -> NDArray[Any]:
+    voxels = np.rint(world_to_voxel(points, given.affine)).astype(int)
+    inside = ((voxels >= 0) & (voxels < given.ids.shape)).all(axis=-1)
+    ids = given.ids[tuple(np.moveaxis(np.clip(voxels, 0, np.asarray(given.ids.shape) - 1), -1, 0))]
+    return np.where(inside, ids, 0)
+
+
+def _on_grid(scores: NDArray[np.float32], tokens: Array, affine: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """A token map, trilinear, on the coarse grid ``[x, y, z]``."""
+    x, y, z = shape
+    return np.stack(list(planes_on_scan(scores, tokens, affine, (x, y, z)))).transpose(2, 1, 0)
+
+
+def _centres(shape: tuple[int, ...], affine: Array) -> Array:
+    """World points ``[x, y, z, 3]`` of the voxels of a grid."""
+    return voxel_to_world(np.moveaxis(np.indices(shape), 0, -1), affine)

@@ -1,0 +1,70 @@
+"""Which findings of a scan can be assessed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bundle.ctfindings.inference.assessment import Assessment
+from bundle.ctfindings.inference.findings_record import DomainAnswer, FindingAnswer, QueryAnswer
+
+NODULE = FindingAnswer("Lung nodule", 0.9, 0.4, True, "lung")
+OUTSIDE = DomainAnswer(3.1, 1.5, False, {})
+
+
+def scan(litres: float = 5.0, domain: DomainAnswer | None = None) -> Any:
+    info = SimpleNamespace(file="scan.nii.gz")
+    return SimpleNamespace(regions=SimpleNamespace(lung_litres=litres), domain=domain, scan=info)
+
+
+def test_outside_the_domain_no_finding_is_present_or_absent_and_its_probability_stays() -> None:
+    for present in (True, False):
+        answer = Assessment().of(replace(NODULE, present=present), scan(domain=OUTSIDE))
+        assert isinstance(answer, FindingAnswer) and answer.present is None and answer.result == "not assessed"
+        assert answer.probability == 0.9 and answer.not_assessed == "the scan is unlike the training scans"
+
+
+def test_a_scan_inside_the_domain_or_without_one_is_answered() -> None:
+    for domain in (None, replace(OUTSIDE, inside=True)):
+        assert Assessment().of(NODULE, scan(domain=domain)) is NODULE
+        assert Assessment().notice(domain) is None
+
+
+def test_who_only_wants_a_warning_gets_the_findings_and_the_notice() -> None:
+    warn = Assessment(outside_domain="warn")
+    assert warn.of(NODULE, scan(domain=OUTSIDE)) is NODULE
+    notice = str(warn.notice(OUTSIDE))
+    assert notice.startswith("Outside the domain") and "distance 3.10, limit 1.50" in notice
+
+
+def test_a_finding_whose_anatomy_is_not_in_the_scan_is_not_assessed() -> None:
+    hernia = FindingAnswer("Hiatal hernia", 0.9, 0.4, True, "esophagus", anatomy_found=False)
+    answer = Assessment().of(hernia, scan())
+    assert isinstance(answer, FindingAnswer) and answer.not_assessed == "esophagus was not found in the scan"
+
+
+def test_without_air_filled_lung_only_findings_of_the_lung_are_not_assessed() -> None:
+    answer = Assessment().of(NODULE, scan(litres=0.0))
+    assert isinstance(answer, FindingAnswer) and answer.not_assessed == "the scan shows 0.0 litres of air-filled lung"
+    heart = replace(NODULE, name="Cardiomegaly", anatomy="heart")
+    assert Assessment().of(heart, scan(litres=0.0)) is heart
+
+
+def test_a_query_has_no_threshold_and_stays_as_it_is() -> None:
+    query = QueryAnswer("fluid", 0.6, "lung", anatomy_found=False)
+    assert Assessment().of(query, scan(litres=0.0, domain=OUTSIDE)) is query
+
+
+def test_little_lung_and_a_missing_domain_are_warned_of() -> None:
+    little, unknown = Assessment(min_lung_litres=1.5).warnings(scan(litres=0.8))
+    assert little.startswith("scan.nii.gz: shows 0.8 litres of air-filled lung, less than the 1.5 of a whole chest")
+    assert unknown.startswith("domain: not available")
+    assert Assessment().warnings(scan(litres=0.8, domain=OUTSIDE)) == []
+
+
+def test_an_unknown_way_with_scans_outside_is_rejected() -> None:
+    with pytest.raises(ValueError, match="outside_domain: expected withhold or warn, got 'hide'"):
+        Assessment(outside_domain="hide")
