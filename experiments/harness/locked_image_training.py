@@ -267,6 +267,7 @@ def score_locked(model: LockedImageModel, split: LockedSplit, studies: Sequence[
         wording_logits=joined["wording"],
         anatomy=joined["anatomy"],
         anatomy_valid=split.valid,
+        domain_features=np.full((count, len(ANATOMIES), 0), np.nan),
         peaks_mm=np.full((count, len(FINDINGS), 3), np.nan),
         anatomy_dice=np.full((count, len(ANATOMIES)), np.nan),
         depth=list(depth),

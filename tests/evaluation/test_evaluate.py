@@ -18,12 +18,18 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.data.loaders import cached_dataset, study_loader
-from bundle.ctfindings.data.transforms import KeepGeometryd, image_pipeline
+from bundle.ctfindings.data.transforms import image_pipeline
 from bundle.ctfindings.evaluation.calibrate import calibrate
 from bundle.ctfindings.evaluation.classification_section import Classification, paraphrase_record
 from bundle.ctfindings.evaluation.diagnostics import Diagnostics
 from bundle.ctfindings.evaluation.evaluate import Evaluation, write_predictions
-from bundle.ctfindings.evaluation.evaluated_model import LOCALIZED, EvaluatedModel, SplitScores, collect_scores
+from bundle.ctfindings.evaluation.evaluated_model import (
+    LOCALIZED,
+    EvaluatedModel,
+    SplitScores,
+    collect_scores,
+    whole_scan_steps,
+)
 from bundle.ctfindings.evaluation.evidence_hits import evidence_record
 from bundle.ctfindings.evaluation.report_sections import ReportRetrieval, SnippetLocalization
 from bundle.ctfindings.findings import FINDING_NAMES, TEMPLATES, finding_index
@@ -103,7 +109,7 @@ def captions_of(number: int) -> dict[str, dict[str, Any]]:
 
 def loader_of(datalist: Path, split: str) -> Any:
     return study_loader(
-        cached_dataset(load_datalist(datalist, split), [*image_pipeline(SPACING), KeepGeometryd("image")]), batch_size=1
+        cached_dataset(load_datalist(datalist, split), whole_scan_steps(image_pipeline(SPACING))), batch_size=1
     )
 
 
@@ -346,6 +352,7 @@ def made_up_scores(**changes: Any) -> SplitScores:
         "wording_logits": np.zeros((studies, len(PERTURBATIONS), C)),
         "anatomy": np.zeros((studies, len(ANATOMY_NAMES), 4)),
         "anatomy_valid": np.ones((studies, len(ANATOMY_NAMES)), dtype=bool),
+        "domain_features": np.zeros((studies, len(ANATOMY_NAMES), 2)),
         "peaks_mm": np.zeros((studies, C, 3)),
         "anatomy_dice": np.zeros((studies, len(ANATOMY_NAMES))),
         "depth": [torch.zeros(1, 4)] * studies,
@@ -436,6 +443,8 @@ def made_up_batch(mask: torch.Tensor | None) -> dict[str, Any]:
         "image_affine": affine,
         "image_scan_affine": affine,
         "image_scan_shape": torch.tensor([[16, 16, 16]]),
+        "regions": torch.ones(1, 1, 8, 8, 8, dtype=torch.uint8),
+        "regions_affine": torch.diag(torch.tensor([8.0, 8, 8, 1], dtype=torch.float64))[None],
     }
     if mask is not None:
         batch |= {"anatomy": mask, "anatomy_known": torch.ones(1, len(ANATOMY_NAMES), dtype=torch.bool)}

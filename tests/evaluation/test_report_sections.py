@@ -56,6 +56,7 @@ def scored() -> tuple[SplitScores, list[dict[str, Any]]]:
         wording_logits=np.zeros((STUDIES, len(PERTURBATIONS), C)),
         anatomy=anatomy,
         anatomy_valid=np.ones((STUDIES, len(ANATOMY_NAMES)), dtype=bool),
+        domain_features=np.zeros((STUDIES, len(ANATOMY_NAMES), 2)),
         peaks_mm=np.zeros((STUDIES, C, 3)),
         anatomy_dice=np.zeros((STUDIES, len(ANATOMY_NAMES))),
         depth=[depth] * STUDIES,

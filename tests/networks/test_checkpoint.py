@@ -53,7 +53,8 @@ def test_classifier_and_text_tower_take_their_parts_of_a_bundle_checkpoint(
         *classifier.state_dict().items(),
         *((f"text.{key}", value) for key, value in text.state_dict().items()),
     ]:
-        assert torch.equal(tensor, stored[name]), name
+        # These weights were written without a domain.
+        assert torch.equal(tensor, stored[name]) if not name.startswith("domain.") else tensor.numel() == 0, name
 
 
 def test_whole_model_is_restored_with_its_temperatures(weights: Path, make_model: Build) -> None:

@@ -107,8 +107,7 @@ class EvaluatedModel:
 
     def score(self, studies: Sequence[dict[str, Any]], name: str) -> SplitScores:
         """Scores of studies from ``load_datalist``, in their order; `name` labels the progress bar."""
-        load, *preprocess = self.preprocessing
-        steps = [load, ChestRegionsd("image"), *preprocess, KeepGeometryd("image")]
+        steps = whole_scan_steps(self.preprocessing)
         dataset = cached_dataset(studies, steps, (), self.cache_dir, ["geometry", self.cache_key])
         # Whole scans differ in size, so each is a batch of its own.
         return collect_scores(study_loader(dataset, batch_size=1), self.network, self.device, name)
@@ -120,12 +119,18 @@ class EvaluatedModel:
         return {**sizes, "device": self.device.type, "cache_key": self.cache_key}
 
 
+def whole_scan_steps(preprocessing: Sequence[Transform]) -> list[Transform]:
+    """The image pipeline with everything that ``collect_scores`` reads."""
+    load, *others = preprocessing
+    return [load, ChestRegionsd("image"), *others, KeepGeometryd("image")]
+
+
 def collect_scores(
     loader: Iterable[dict[str, Any]], model: VisionLanguageModel, device: str | torch.device = "cpu", name: str = ""
 ) -> SplitScores:
     """Encodes and scores every scan of a loader once; no mask and no report reaches the network.
 
-    The batches need ``image`` and the geometry of ``KeepGeometryd``; `name` labels the progress bar.
+    The batches come from ``whole_scan_steps``; `name` labels the progress bar.
     """
     parts: dict[str, list[Any]] = {field.name: [] for field in fields(SplitScores)}
     with torch.no_grad():

@@ -51,9 +51,13 @@ class Regions:
     tokens: Array  # (4, 4), token index to RAS mm of the token's centre
     lung_litres: float  # air-filled lung
 
+    def answering(self, row: int) -> int:
+        """The anatomy itself, or the thorax if none of it lies in the body."""
+        return row if self.inside[row].any() else THORAX
+
     def region(self, row: int) -> Region:
         """An anatomy, for ``locate``."""
-        inside = self.inside[row]
+        inside = self.inside[self.answering(row)]
         voxel_litres = float(abs(np.linalg.det(self.affine[:3, :3])) / 1e6)
         return Region(inside, self.lung_litres or float(inside.sum()) * voxel_litres)
 
@@ -62,6 +66,7 @@ class Regions:
 
         Tokens that do not reach into the margin count as zero, so that they do not bleed into it.
         """
+        row = self.answering(row)
         near = self.near[row]
         return _on_grid(scores * self.reached[row], self.tokens, self.affine, near.shape) * near
 
