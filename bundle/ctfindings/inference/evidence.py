@@ -76,7 +76,7 @@ def locate(
 
     centre = _centre(scores, peak)
     if scores[tuple(np.rint(centre).astype(int))] <= 0:
-        centre = peak
+        centre = peak.astype(np.float64)
     voxel = np.clip(world_to_voxel(voxel_to_world(centre, grid), scan), 0, shape - 1)
     peak_mm = voxel_to_world(voxel, scan)
     axis = axial_axis(scan)

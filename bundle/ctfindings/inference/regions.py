@@ -110,7 +110,7 @@ def find_regions(
         inside[LUNG] = air_filled | _dense_lung(inside[LUNG] & (labels == TISSUE), air_filled, voxel)
     if given is not None:
         ids = _mask_on(points, given)
-        for row in np.flatnonzero(given.known):
+        for row in np.flatnonzero(given.known).tolist():
             inside[row] = np.isin(ids, ANATOMIES[row].members) & body
     # Steps of one voxel along the axes on which that is within the margin.
     cross = ndimage.generate_binary_structure(3, 1)
