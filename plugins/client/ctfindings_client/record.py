@@ -227,7 +227,7 @@ def _row(finding: Mapping[str, Any], shape: Sequence[int] | None) -> Row:
         spread=(float(spread.get("min", probability)), float(spread.get("max", probability))),
         side="" if evidence is None else str(evidence["side"] or ""),
         peak_mm=None if evidence is None else _point([*evidence["peak_mm"][:2], evidence["z_mm"]]),
-        box_mm=None if evidence is None else (_point(evidence["box_mm"][0]), _point(evidence["box_mm"][1])),
+        box_mm=None if evidence is None or (box := evidence["box_mm"]) is None else (_point(box[0]), _point(box[1])),
         image=None if evidence is None else evidence.get("image"),
         images=None if axis is None or shape is None else int(shape[axis]),
     )
