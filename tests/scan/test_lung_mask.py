@@ -11,7 +11,7 @@ import pytest
 from bundle.ctfindings.findings import FINDING_NAMES, finding_index
 from bundle.ctfindings.phantom.dataset import make_case
 from bundle.ctfindings.scan.load_scan import load_scan, read_volume
-from bundle.ctfindings.scan.lung_mask import lung_litres, lung_mask
+from bundle.ctfindings.scan.lung_mask import chest_regions, lung_mask
 
 WANTED_DICE = 0.95
 
@@ -35,8 +35,8 @@ def test_lungs_of_a_synthetic_scan_are_found(chest: tuple) -> None:
 def test_the_volume_is_that_of_the_mask_without_making_it(chest: tuple) -> None:
     hu, lungs, affine = chest
     litres = np.count_nonzero(lungs) * abs(np.linalg.det(affine[:3, :3])) / 1e6
-    assert lung_litres(hu, affine) == pytest.approx(litres, rel=0.05)
-    assert lung_litres(np.full((40, 40, 30), 40.0, np.float32), np.diag([4.0, 4, 5, 1])) == 0
+    assert chest_regions(hu, affine).litres == pytest.approx(litres, rel=0.05)
+    assert chest_regions(np.full((40, 40, 30), 40.0, np.float32), np.diag([4.0, 4, 5, 1])).litres == 0
 
 
 def test_order_and_direction_of_the_axes_do_not_matter(chest: tuple) -> None:
