@@ -5,7 +5,8 @@
 
 A loss names what it reads in its attribute ``inputs``. The gradient cache joins and splits micro-batches along the
 batch axis, which the type of an entry names. Rows are unit vectors.
-Shapes: B scans, S snippets, O observations of all reports, Q pathology queries, K anatomies, C findings, N tokens, D depth rows, E embedding, X Y Z voxels.
+Shapes: B scans, S snippets, O observations of all reports, Q pathology queries, K anatomies, C findings, N tokens,
+D depth rows, E embedding, X Y Z voxels.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def prepare_report_batch(
 def prepare_unmasked_batch(
     batch: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **_: Any
 ) -> tuple[Tensor, Targets, tuple, NetworkInputs]:
-    """``prepare_batch`` without masks, for objectives that learn from reports alone, and to validate as a user would."""
+    """``prepare_batch`` without masks, for objectives that learn from reports alone and for their validation."""
     return prepare_batch({key: value for key, value in batch.items() if key not in MASK_KEYS}, device, non_blocking)
 
 

@@ -50,9 +50,10 @@ def as_observations(
     sentence_anatomy: Tensor,
     gather: bool = False,
 ) -> Observations:
-    """The entries of a step (see ``step_keys``) in single precision; with ``gather`` those of all ranks."""
-    scans: tuple[Tensor, ...] = (pathology.float(), pathology_valid, pathology_anatomy, sentence_count)
-    texts: tuple[Tensor, ...] = (sentence.float(), sentence_id, sentence_normal, sentence_anatomy)
+    """The entries of a step (see ``step_keys``) in single precision or better; with ``gather`` those of all ranks."""
+    kind = torch.promote_types(pathology.dtype, torch.float32)
+    scans: tuple[Tensor, ...] = (pathology.to(kind), pathology_valid, pathology_anatomy, sentence_count)
+    texts: tuple[Tensor, ...] = (sentence.to(kind), sentence_id, sentence_normal, sentence_anatomy)
     if gather:
         scans, texts = gather_rows(*scans), gather_rows(*texts)
     owner = torch.arange(len(scans[0]), device=scans[3].device).repeat_interleave(scans[3])

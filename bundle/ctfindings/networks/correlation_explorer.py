@@ -154,7 +154,9 @@ class CorrelationExplorer(nn.Module):
         """Correlations ``[B, m, m]`` from queries and the observations of each scan, ``[B, s, E]`` where given."""
         if dropped is not None:
             given = given & ~dropped.unsqueeze(1)
-        keys = torch.cat([self.no_report.expand(len(texts), 1, -1).to(query.dtype), self.read(texts).to(query.dtype)], 1)
+        keys = torch.cat(
+            [self.no_report.expand(len(texts), 1, -1).to(query.dtype), self.read(texts).to(query.dtype)], 1
+        )
         allowed = torch.cat([~given.any(dim=1, keepdim=True), given], dim=1).unsqueeze(1)
         for block in self.blocks:
             query, _ = block(query, keys, allowed)
@@ -162,7 +164,7 @@ class CorrelationExplorer(nn.Module):
         return correlations(self.project(query).float(), counted)
 
     def targets(self, image: Tensor, index: Tensor, counted: Tensor) -> Tensor:
-        """The correlations to predict, ``[B, m, m]``, of tokens ``[B, m]`` of images, of which bool ``[B, m]`` count."""
+        """The correlations to predict, ``[B, m, m]``, of tokens ``[B, m]`` of which bool ``[B, m]`` count."""
         with torch.no_grad():
             blocks = _blocks(image, self.stride)
             blocks = blocks.gather(1, index.unsqueeze(2).expand(-1, -1, blocks.shape[2])).float()

@@ -87,9 +87,7 @@ class RandObservationsd(Randomizable, MapTransform):
         draw: whether to draw them anew at each access; otherwise the first ones are taken, as in validation.
     """
 
-    def __init__(
-        self, keys: KeysCollection = "report", abnormal: int = 12, normal: int = 4, draw: bool = True
-    ) -> None:
+    def __init__(self, keys: KeysCollection = "report", abnormal: int = 12, normal: int = 4, draw: bool = True) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys=True)
         self.limits = {False: abnormal, True: normal}
         self.draw = draw

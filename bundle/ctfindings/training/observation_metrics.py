@@ -27,7 +27,7 @@ class ObservationMetrics(Metric):
     - ``alignment``: minus the alignment loss of a batch. Chooses the best model, so larger is better.
     - ``alignment_gap``: the same minus that with the scans of a batch exchanged; 0 for a model that reads no image.
     - ``effective_queries``: exponential of the entropy of the use of the queries by abnormal sentences.
-    - ``cce``, ``cce_shuffled``, ``cce_without_report``: correlation loss with the report, that of another scan, and none.
+    - ``cce``, ``cce_shuffled``, ``cce_without_report``: correlation loss with its own, another and no report.
     - ``cce_gap``: (shuffled - true) / without report, with its 95 % interval over scans, ``_low`` and ``_high``.
 
     Args:
@@ -68,7 +68,9 @@ class ObservationMetrics(Metric):
 
     def compute(self) -> dict[str, float]:
         """The numbers, the same on every rank."""
-        aligned, used, correlated = (np.array(_of_all_ranks(rows)) for rows in (self._aligned, self._used, self._correlated))
+        aligned, used, correlated = (
+            np.array(_of_all_ranks(rows)) for rows in (self._aligned, self._used, self._correlated)
+        )
         found: dict[str, float] = {}
         if len(aligned):
             own, exchanged = aligned.mean(axis=0)

@@ -124,7 +124,9 @@ class ImageEncoder(nn.Module):
         anatomy_logits = self.anatomy_head(levels[0])
         if self.body_threshold is not None:
             inside = body_tokens(image, self.stride, self.body_threshold).unsqueeze(2)
-            anatomy_logits = torch.where(inside, BODY_LOGIT, -BODY_LOGIT).to(anatomy_logits.dtype).expand_as(anatomy_logits)
+            anatomy_logits = (
+                torch.where(inside, BODY_LOGIT, -BODY_LOGIT).to(anatomy_logits.dtype).expand_as(anatomy_logits)
+            )
         members = anatomy_logits > 0
         if membership is not None and membership_known is not None:
             members = torch.where(membership_known.unsqueeze(1), membership, members)

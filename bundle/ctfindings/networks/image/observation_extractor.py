@@ -43,8 +43,13 @@ class CrossAttentionBlock(nn.Module):
         )
 
     def forward(self, query: Tensor, key: Tensor, allowed: Tensor, kept: int = 0) -> tuple[Tensor, Tensor]:
-        """Queries ``[B, Q, w]``, keys ``[B, N, w]`` and which of them each query sees, bool ``[B, Q, N]`` or
-        ``[B, 1, N]``, at least one; ``kept`` as in ``Attention``. Returns the queries and their attention ``[B, Q, N]``.
+        """The queries after the block, ``[B, Q, w]``, and their attention to the keys, ``[B, Q, N]``.
+
+        Args:
+            query: ``[B, Q, w]``.
+            key: ``[B, N, w]``.
+            allowed: Keys that each query sees, at least one, bool ``[B, Q, N]`` or ``[B, 1, N]``.
+            kept: See ``Attention``.
         """
         if self.mutual is not None:
             own = self.normalize_mutual(query)
