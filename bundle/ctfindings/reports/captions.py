@@ -48,7 +48,7 @@ class ReadReport:
 
 @dataclass(frozen=True)
 class PlacedSentence:
-    """A sentence with its anatomies; ``lost`` when none was found. ``region`` is the last that the text before named."""
+    """A sentence with its anatomies; ``lost`` when none was found. ``region`` is the last one named before."""
 
     text: str
     section: str
