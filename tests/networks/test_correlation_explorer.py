@@ -23,7 +23,9 @@ GRID, TOKENS = [8, 8, 8], 512
 def explorer_of(**settings: Any) -> CorrelationExplorer:
     torch.manual_seed(0)
     tower = convolutional_tower()
-    return CorrelationExplorer(tower, 8, (4, 4, 3), (-1000, 1000), **{"positions": 40, "heads": 2, "width": 16, **settings})
+    return CorrelationExplorer(
+        tower, 8, (4, 4, 3), (-1000, 1000), **{"positions": 40, "heads": 2, "width": 16, **settings}
+    )
 
 
 def inputs_of(scans: int = 2, sentences: int = 3) -> dict[str, Any]:

@@ -45,7 +45,10 @@ def test_a_sentence_with_several_findings_is_divided_into_its_clauses() -> None:
 
 
 def test_two_normal_parts_of_the_chest_wall_are_on_no_common_anatomy() -> None:
-    assert [observation.anatomy for observation in read_observations("No rib fracture. Breasts are normal.")] == [-1, -1]
+    assert [observation.anatomy for observation in read_observations("No rib fracture. Breasts are normal.")] == [
+        -1,
+        -1,
+    ]
 
 
 def test_equal_texts_count_once_and_are_equal_but_for_case_blanks_and_full_stop() -> None:

@@ -15,11 +15,14 @@ from bundle.ctfindings.networks.image.pooling import body_tokens
 from tests.networks.conftest import convolutional_tower, transformer_tower
 
 SPACING = (4, 4, 3)
+READINGS: list[dict[str, Any]] = [{}, {"pool": 1}, {"localized": "organ"}, {"localized": "topk", "kept": 3}]
 
 
 def encoder_of(tower: Any, **settings: Any) -> ImageEncoder:
     torch.manual_seed(1)
-    return ImageEncoder(tower, embedding=8, heads=2, pathology=ObservationExtractor(tower, 8, SPACING, **settings)).eval()
+    return ImageEncoder(
+        tower, embedding=8, heads=2, pathology=ObservationExtractor(tower, 8, SPACING, **settings)
+    ).eval()
 
 
 def membership_of(tokens: int, scans: int = 1) -> Tensor:
@@ -31,13 +34,19 @@ def membership_of(tokens: int, scans: int = 1) -> Tensor:
 
 
 @pytest.mark.parametrize("tower", [convolutional_tower, transformer_tower], ids=["convolutional", "transformer"])
-@pytest.mark.parametrize("settings", [{}, {"pool": 1}, {"localized": "organ"}, {"localized": "topk", "kept": 3}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"pool": 1}, {"localized": "organ"}, {"localized": "topk", "kept": 3}], ids=str
+)
 def test_every_tower_gets_unit_rows_and_attention_that_sums_to_one(tower: Any, settings: dict[str, Any]) -> None:
     encoder = encoder_of(tower(), heads=2, **settings)
     with torch.no_grad():
         encoded = encoder(torch.rand(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0)))
     valid = encoded.pathology_valid
-    assert encoded.pathology.shape == (2, 16, 8) and encoded.pathology_attention.shape == (2, 16, encoded.field.shape[1])
+    assert encoded.pathology.shape == (2, 16, 8) and encoded.pathology_attention.shape == (
+        2,
+        16,
+        encoded.field.shape[1],
+    )
     torch.testing.assert_close(encoded.pathology.norm(dim=2), valid.float())
     torch.testing.assert_close(encoded.pathology_attention.sum(2), valid.float())
 
@@ -107,7 +116,7 @@ def test_gradients_are_finite_in_half_precision() -> None:
     assert tokens.grad is not None and tokens.grad.isfinite().all() and tokens.grad.any()
 
 
-@pytest.mark.parametrize("settings", [{}, {"localized": "organ"}, {"localized": "topk", "kept": 3}], ids=str)
+@pytest.mark.parametrize("settings", READINGS, ids=str)
 def test_the_extractor_compiles_to_torchscript(settings: dict[str, Any]) -> None:
     encoder = encoder_of(convolutional_tower(), heads=2, **settings)
     image = torch.rand(1, 1, 16, 8, 16, generator=torch.Generator().manual_seed(0))
