@@ -31,6 +31,7 @@ from monai.engines import SupervisedTrainer
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.phantom.dataset import make_dataset
 from bundle.ctfindings.reports.caption_augmentation import RandCaptionsd
+from bundle.ctfindings.reports.observations import RandObservationsd, read_observations
 from experiments.benchmarks.measurement import write_record
 
 PRESETS: dict[str, tuple[str | None, dict[str, Any], str]] = {
@@ -61,15 +62,20 @@ def trainer_of(preset: str, datalist: Path, cache: Path) -> SupervisedTrainer:
 
 
 def read_versions(parser: ConfigParser, trainer: SupervisedTrainer) -> None:
-    """Encodes every version of every caption, where their number is limited."""
-    found = [step for step in parser.get_parsed_content("augmentation") if isinstance(step, RandCaptionsd)]
+    """Encodes every version of every caption, where their number is limited, and every observation."""
+    steps = parser.get_parsed_content("augmentation")
+    studies = parser.get_parsed_content("training_studies")
     texts = [
         step.version(text, name, bool(study["caption_normal"][ANATOMY_NAMES.index(name)]), number)
-        for step in found
-        for study in parser.get_parsed_content("training_studies")
+        for step in steps
+        if isinstance(step, RandCaptionsd)
+        for study in studies
         for name, text in study["captions"].items()
         for number in range(step.versions)
     ]
+    if any(isinstance(step, RandObservationsd) for step in steps):
+        reports = [(study["report"]["findings"], study["report"]["impression"]) for study in studies]
+        texts += [observation.text for report in reports for observation in read_observations(*report)]
     if texts:
         cast(Any, trainer.network).text.features(texts)
 

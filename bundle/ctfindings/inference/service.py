@@ -21,6 +21,7 @@ from bundle.ctfindings.inference.answers import ScoredAnswer, check_queries, sco
 from bundle.ctfindings.inference.encoding import EncodedScan, encode_study, moved
 from bundle.ctfindings.inference.evidence import locate
 from bundle.ctfindings.inference.findings_record import FindingsRecord, ModelInfo, QueryAnswer
+from bundle.ctfindings.inference.observations import observed_statements
 from bundle.ctfindings.inference.output.anatomy_map import write_anatomy
 from bundle.ctfindings.inference.provenance import describe_model, training_warnings
 from bundle.ctfindings.inference.query_depth import best_depth, place_depth
@@ -123,7 +124,8 @@ class FindingsService:
         self.load(text=bool(texts))
         encoded = encode_study(self.network, study, name)
         encoded_at = time.perf_counter()
-        scored = score_findings(self.network, moved(encoded.embedding, self.device)) + self._ask(encoded, texts)
+        embedding = moved(encoded.embedding, self.device)
+        scored = score_findings(self.network, embedding) + self._ask(encoded, texts)
         scored_at = time.perf_counter()
         placed = [_place(answer, encoded) for answer in scored]
         seconds = {"score": scored_at - encoded_at, "evidence": time.perf_counter() - scored_at}
@@ -134,6 +136,7 @@ class FindingsService:
             model=self.model,
             findings=[answer for answer in answers if not isinstance(answer, QueryAnswer)],
             queries=[answer for answer in answers if isinstance(answer, QueryAnswer)],
+            observations=observed_statements(self.network, embedding, *encoded.grids, encoded.midline_mm),
             warnings=[*training_warnings(self.model), *encoded.warnings, *self.network.warnings(found)],
             seconds={**encoded.seconds, **seconds},
         )
