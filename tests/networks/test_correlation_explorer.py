@@ -116,6 +116,12 @@ def test_half_of_the_positions_lie_in_the_organs_that_the_report_calls_abnormal(
     assert counted.all() and all(len(set(row.tolist())) == 40 for row in index)
     shares = (index < 100).float().mean(1)
     assert shares[0] < 0.45 and shares[1] >= 0.5
+    # An organ of a few tokens gives all of them, and the body the rest.
+    inputs["membership"][:, 3:, 0] = False
+    inputs["membership"][:, 400:, THORAX] = False
+    body = inputs["membership"][:, :, THORAX]
+    index, counted = explorer._draw(body, inputs["membership"], inputs["abnormal"], None)
+    assert counted.all() and {0, 1, 2} <= set(index[1].tolist())
 
 
 def test_scans_without_body_or_without_report_do_not_count() -> None:

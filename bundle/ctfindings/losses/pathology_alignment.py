@@ -155,7 +155,8 @@ class PathologyAlignmentLoss(_Loss):
         Args:
             rows: Rows of this rank, the arguments of `as_observations`.
         """
-        return self.value(as_observations(**rows, gather=True))
+        with torch.autocast(rows["pathology"].device.type, enabled=False):
+            return self.value(as_observations(**rows, gather=True))
 
     def value(self, rows: Observations) -> Tensor:
         """The loss of some scans and their sentences."""

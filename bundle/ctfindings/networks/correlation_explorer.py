@@ -142,10 +142,9 @@ class CorrelationExplorer(nn.Module):
         named = torch.where(named.any(dim=1, keepdim=True), named, body)
         count = min(self.positions, body.shape[1])
         first = key.masked_fill(~named, -1.0).topk(count // 2, dim=1).indices
-        taken = torch.zeros_like(body).scatter(1, first, True)
+        preferred = torch.zeros_like(body).scatter(1, first, True) & named
         # Tokens outside the body fill up a scan that has too few, and do not count.
-        rest = (key - body.logical_not().float()).masked_fill(taken, -2.0).topk(count - count // 2, dim=1).indices
-        index = torch.cat([first, rest], dim=1)
+        index = (key + preferred.float() - body.logical_not().float()).topk(count, dim=1).indices
         return index, body.gather(1, index)
 
     def _predict(
@@ -160,14 +159,14 @@ class CorrelationExplorer(nn.Module):
         allowed = torch.cat([~given.any(dim=1, keepdim=True), given], dim=1).unsqueeze(1)
         for block in self.blocks:
             query, _ = block(query, keys, allowed)
-        # In single precision: a correlation is a small difference.
-        return correlations(self.project(query).float(), counted)
+        return correlations(self.project(query), counted)
 
     def targets(self, image: Tensor, index: Tensor, counted: Tensor) -> Tensor:
         """The correlations to predict, ``[B, m, m]``, of tokens ``[B, m]`` of which bool ``[B, m]`` count."""
-        with torch.no_grad():
-            blocks = _blocks(image, self.stride)
-            blocks = blocks.gather(1, index.unsqueeze(2).expand(-1, -1, blocks.shape[2])).float()
+        # In single precision, which counts the pairs of positions exactly.
+        with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
+            blocks = _blocks(image.float(), self.stride)
+            blocks = blocks.gather(1, index.unsqueeze(2).expand(-1, -1, blocks.shape[2]))
             low, high = self.hu_window
             tissue = torch.bucketize(blocks.mean(dim=2) * (high - low) + low, self.limits_hu)
             classes = F.one_hot(tissue, len(self.limits_hu) + 1).to(torch.float32)
@@ -199,12 +198,14 @@ def standardised(features: Tensor, counted: Tensor) -> Tensor:
 def correlations(features: Tensor, counted: Tensor, unit: bool = True) -> Tensor:
     """Products of the centred rows ``[B, m, F]``, ``[B, m, m]``: of unit rows, or else divided by F.
 
-    Rows are centred over the positions that count, bool ``[B, m]``.
+    Rows are centred over the positions that count, bool ``[B, m]``. In single precision: a correlation is a small
+    difference.
     """
-    inside = counted.unsqueeze(2).to(features.dtype)
-    centred = features - (features * inside).sum(1, keepdim=True) / inside.sum(1, keepdim=True).clamp(min=1)
-    rows = F.normalize(centred, dim=-1) if unit else centred / features.shape[2] ** 0.5
-    return rows @ rows.transpose(1, 2)
+    with torch.autocast(features.device.type, enabled=False):
+        features, inside = features.float(), counted.unsqueeze(2).float()
+        centred = features - (features * inside).sum(1, keepdim=True) / inside.sum(1, keepdim=True).clamp(min=1)
+        rows = F.normalize(centred, dim=-1) if unit else centred / features.shape[2] ** 0.5
+        return rows @ rows.transpose(1, 2)
 
 
 def pair_weights(members: Tensor, hidden: Tensor, counted: Tensor) -> Tensor:
