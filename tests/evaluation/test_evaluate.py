@@ -369,7 +369,10 @@ def test_pathology_queries_get_the_least_weight_with_the_best_macro_auc_of_the_c
     np.testing.assert_allclose(added.template_logits[:, 2, 0], 5 * observed)
     np.testing.assert_allclose(added.wording_logits[:, 1, 0], 5 * observed)
     assert fit_observation_weight(made_up_scores()) == 0, "a model without queries"
-    assert fit_observation_weight(made_up_scores(observed=scores.observed, observed_wordings=observed)) == 0, "no gain"
+    assert (
+        fit_observation_weight(made_up_scores(observed=scores.observed, observed_wordings=scores.observed_wordings))
+        == 0
+    ), "no gain"
 
 
 def test_thresholds_are_cut_on_calibrated_probabilities() -> None:

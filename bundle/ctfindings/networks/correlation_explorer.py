@@ -55,6 +55,8 @@ class CorrelationExplorer(nn.Module):
         ValueError: The target is unknown.
     """
 
+    limits_hu: Tensor
+
     def __init__(
         self,
         tower: nn.Module,

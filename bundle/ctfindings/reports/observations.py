@@ -101,6 +101,6 @@ class RandObservationsd(Randomizable, MapTransform):
             found = read_observations(str(report.get("findings") or ""), str(report.get("impression") or ""))
             for normal, limit in self.limits.items():
                 kind = [observation for observation in found if observation.normal is normal]
-                order = self.R.permutation(len(kind)) if self.draw else range(len(kind))
+                order = list(self.R.permutation(len(kind)) if self.draw else range(len(kind)))
                 study["observations"] += [kind[index] for index in order[:limit]]
         return study

@@ -144,9 +144,11 @@ def test_the_body_without_a_mask_lies_between_its_walls() -> None:
     expected[1:5, 1:5] = True
     assert torch.equal(body, expected), "the dark middle counts, the air around does not"
     encoder = ImageEncoder(convolutional_tower(), embedding=8, heads=2, body_threshold=0.25).eval()
+    scan = torch.cat([image, image], dim=2)[:, :, :16, :8].repeat(1, 1, 1, 1, 4)
     with torch.no_grad():
-        encoded = encoder(torch.cat([image, image], dim=2)[:, :, :16, :8].repeat(1, 1, 1, 1, 4))
+        encoded, scripted = encoder(scan), torch.jit.script(encoder)(scan)
     assert torch.equal(encoded.membership, encoded.membership[:, :, :1].expand_as(encoded.membership))
+    assert torch.equal(scripted.membership, encoded.membership) and 0 < encoded.membership.float().mean() < 1
 
 
 @pytest.mark.parametrize("wrong", [{"localized": "lung"}, {"localized": "organ", "queries": 4}], ids=str)

@@ -83,6 +83,7 @@ class ImageEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.body_threshold = body_threshold
+        self.body_logit = BODY_LOGIT
         self.tower = tower
         self.embedding = embedding
         # Attributes, because TorchScript reads no globals.
@@ -125,7 +126,9 @@ class ImageEncoder(nn.Module):
         if self.body_threshold is not None:
             inside = body_tokens(image, self.stride, self.body_threshold).unsqueeze(2)
             anatomy_logits = (
-                torch.where(inside, BODY_LOGIT, -BODY_LOGIT).to(anatomy_logits.dtype).expand_as(anatomy_logits)
+                torch.where(inside, self.body_logit, -self.body_logit)
+                .to(anatomy_logits.dtype)
+                .expand_as(anatomy_logits)
             )
         members = anatomy_logits > 0
         if membership is not None and membership_known is not None:

@@ -85,7 +85,7 @@ def body_tokens(image: Tensor, stride: list[int], threshold: float) -> Tensor:
     inside = torch.ones_like(tissue)
     for axis in (2, 3):
         before = torch.cummax(tissue, axis)[0]
-        after = torch.cummax(tissue.flip(axis), axis)[0].flip(axis)
+        after = torch.cummax(tissue.flip([axis]), axis)[0].flip([axis])
         inside = inside * before * after
     return inside.flatten(1) > 0
 
