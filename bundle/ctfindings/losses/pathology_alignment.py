@@ -31,7 +31,7 @@ class Observations(NamedTuple):
     pathology: Tensor  # (B, Q, E): unit rows; invalid ones may hold anything
     valid: Tensor  # bool (B, Q): queries that see a token
     anatomy: Tensor  # integer (B, Q): anatomy that a query is confined to, -1 for none
-    count: Tensor  # integer (B,): sentences of each scan
+    written: Tensor  # integer (B,): sentences of each scan
     owner: Tensor  # integer (S,): scan of each sentence
     sentence: Tensor  # (S, E): unit text rows
     text: Tensor  # integer (S,): identity of the text
@@ -57,7 +57,8 @@ def as_observations(
     if gather:
         scans, texts = gather_rows(*scans), gather_rows(*texts)
     owner = torch.arange(len(scans[0]), device=scans[3].device).repeat_interleave(scans[3])
-    return Observations(*scans, owner, *texts)
+    (rows, valid, anatomy, written), (embedded, text, normal, place) = scans, texts
+    return Observations(rows, valid, anatomy, written, owner, embedded, text, normal, place)
 
 
 class PathologyAlignmentLoss(_Loss):
@@ -185,7 +186,7 @@ class PathologyAlignmentLoss(_Loss):
         allowed = rows.valid[:, None] & own
         # A sentence on an anatomy without a query of its own is answered by all.
         allowed = torch.where(allowed.any(dim=2, keepdim=True), allowed, rows.valid[:, None])
-        shares = match_sentences(cosine, allowed, rows.count, self.matching, self.match_temperature)
+        shares = match_sentences(cosine, allowed, rows.written, self.matching, self.match_temperature)
         return shares, cosine
 
     def _norm(self, rows: Observations, shares: Tensor) -> Tensor:
