@@ -11,7 +11,10 @@ from torch import nn
 
 import bundle.ctfindings.losses as losses
 from bundle.ctfindings.data.batches import prepare_report_batch
+from bundle.ctfindings.networks.correlation_explorer import CorrelationExplorer
+from bundle.ctfindings.networks.image.observation_extractor import ObservationExtractor
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
+from bundle.ctfindings.reports.observations import Observation
 from bundle.ctfindings.step_keys import NetworkInputs, NetworkOutputs, Targets, batch_axis
 from tests.networks.conftest import encoder, make_image, make_model  # noqa: F401
 
@@ -32,6 +35,7 @@ def batch(scans: int = 3) -> dict:
         "labels": torch.zeros(scans, 18, dtype=torch.long),
         "report": [{"findings": "a nodule"}] * scans,
         "snippets": [[{"text": "a nodule", "z_mm": 3.0}] * 2] * scans,
+        "observations": [[Observation("a nodule", 0, False), Observation("a heart", 1, True)]] * scans,
         "image_affine": torch.eye(4, dtype=torch.float64).expand(scans, 4, 4),
     }
 
@@ -45,6 +49,9 @@ def test_a_step_writes_every_key_along_the_axis_it_is_said_to_have(
     make_model: Callable[[], VisionLanguageModel],  # noqa: F811
 ) -> None:
     scans, model = 3, make_model()
+    tower = model.image.tower
+    model.image.pathology = ObservationExtractor(tower, 8, (4, 4, 3), heads=2)
+    model.correlation = CorrelationExplorer(tower, 8, (4, 4, 3), (-1000, 1000))
     image, targets, _, inputs = prepare_report_batch(batch(scans))
     assert set(inputs) == set(get_type_hints(NetworkInputs))
     assert set(targets) == set(get_type_hints(Targets))

@@ -5,7 +5,8 @@
 
 A loss names what it reads in its attribute ``inputs``. The gradient cache joins and splits micro-batches along the
 batch axis, which the type of an entry names. Rows are unit vectors.
-Shapes: B scans, S snippets, K anatomies, C findings, N tokens, D depth rows, E embedding, X Y Z voxels.
+Shapes: B scans, S snippets, O observations of all reports, Q pathology queries, K anatomies, C findings, N tokens,
+D depth rows, E embedding, X Y Z voxels.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class BatchAxis:
 PerScan = Annotated[Tensor, BatchAxis()]  # Losses that gather rows of all ranks gather along this axis.
 PerScanSecond = Annotated[Tensor, BatchAxis(axis=1)]
 PerSnippet = Annotated[Tensor, BatchAxis(per_scan=False)]  # The snippets of all scans follow each other.
+PerObservation = PerSnippet  # So do the observations; Targets.sentence_count tells how many belong to each scan.
 Scalar = Annotated[Tensor, None]  # One value for the whole batch, the same in every part of it.
 
 
@@ -40,6 +42,7 @@ class NetworkInputs(TypedDict, total=False):
     captions: Sequence[Mapping[str, str]]  # B mappings: caption by the name of its anatomy
     reports: Sequence[str]  # B texts, "" without a report; written by data.prepare_report_batch
     snippets: Sequence[Sequence[Mapping[str, Any]]]  # B lists of sentences that name a slice: text, z_mm
+    observations: Sequence[Sequence[Mapping[str, Any]]]  # B lists of observations: text, anatomy, normal
     affine: PerScan  # float [B, 4, 4]: voxel index of the image to RAS mm; needed with snippets
 
 
@@ -53,6 +56,12 @@ class Targets(TypedDict, total=False):
     caption_sentences: PerScan
     caption_normal: PerScan  # bool [B, K]: the caption reports nothing abnormal. Read by local_anatomy, cross_anatomy
     report_id: PerScan  # integer [B]: equal for reports of equal text; from data.prepare_report_batch. Read by siglip
+
+    # Observations of the reports. Read by pathology_alignment.
+    sentence_count: PerScan  # integer [B]: observations of each scan
+    sentence_id: PerObservation  # integer [O]: equal for observations of equal text but for case, blanks and full stop
+    sentence_normal: PerObservation  # bool [O]: denies an abnormality, or calls an anatomy normal
+    sentence_anatomy: PerObservation  # integer [O]: row of the anatomy table, -1 for none or several
 
 
 class NetworkOutputs(TypedDict, total=False):
@@ -77,6 +86,19 @@ class NetworkOutputs(TypedDict, total=False):
     target_mm: PerSnippet  # float [S]: world z of the slice that a snippet names
     depth: PerSnippet  # float [S, D, E]: depth rows of the snippet's scan, inferior to superior
     depth_mm: PerSnippet  # float [S, D]: their world z, NaN where padding
+
+    # Read by pathology_alignment.
+    pathology: PerScan  # float [B, Q, E]: image rows of the pathology queries, zero where not valid
+    pathology_valid: PerScan  # bool [B, Q]: queries that see a token
+    pathology_anatomy: PerScan  # integer [B, Q]: anatomy that a query is confined to, -1 for none
+    sentence: PerObservation  # float [O, E]: text rows of the observations
+
+    # Read by correlation_exploration, and in evaluation mode by ObservationMetrics. For m token positions of each scan.
+    correlation: PerScan  # float [B, m, m]: as predicted with the report
+    correlation_target: PerScan  # float [B, m, m]
+    correlation_weight: PerScan  # float [B, m, m]: 0 for pairs that do not count
+    correlation_shuffled: PerScan  # float [B, m, m]: as predicted with the report of another scan
+    correlation_without_report: PerScan  # float [B, m, m]: as predicted without a report
 
     # Read by anatomy_head.
     anatomy_logits: PerScan  # float [B, N, K]: logit of each token to belong to an anatomy

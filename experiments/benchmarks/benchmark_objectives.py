@@ -1,6 +1,8 @@
-"""Cost of the objectives: seconds of a training step with the local objective, the global ones and augmented captions.
+"""Cost of the objectives: seconds of a training step with the local objective, the global ones, augmented captions,
+the default objectives, and these with PLACE.
 
-    python experiments/benchmarks/benchmark_objectives.py [--scans 48] [--rounds 3] [--output benchmark_objectives.json]
+    python experiments/benchmarks/benchmark_objectives.py [--scans 48] [--rounds 3] [--presets local default ...]
+        [--output benchmark_objectives.json]
 
 Every preset trains on the same synthetic scans with the network, batch and loader of ``configs/train.json``. Presets
 alternate, one epoch each; the shortest epoch of each counts, after a first one that fills the caches. A frozen text
@@ -15,6 +17,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,22 +31,26 @@ from monai.engines import SupervisedTrainer
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.phantom.dataset import make_dataset
 from bundle.ctfindings.reports.caption_augmentation import RandCaptionsd
+from bundle.ctfindings.reports.observations import RandObservationsd, read_observations
 from experiments.benchmarks.measurement import write_record
 
-PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
-    "local": ("fvlm", {}),
-    "local and global": ("ca_gcl", {"caption_augmentation_prob": 0.0}),
-    "local and global, augmented": ("ca_gcl", {}),
-    "local and global, augmented, new captions": ("ca_gcl", {"caption_versions": 0}),
+PRESETS: dict[str, tuple[str | None, dict[str, Any], str]] = {
+    "local": ("fvlm", {}, "local"),
+    "local and global": ("ca_gcl", {"caption_augmentation_prob": 0.0}, "local"),
+    "local and global, augmented": ("ca_gcl", {}, "local"),
+    "local and global, augmented, new captions": ("ca_gcl", {"caption_versions": 0}, "local"),
+    "default": (None, {}, "default"),
+    "default and PLACE": ("place_on_default", {}, "default"),
 }
-"""Overlay in ``configs/objectives`` and keys of each preset."""
+"""Overlay in ``configs/objectives`` and keys of each preset, and the preset that its time is divided by."""
 
 
 def trainer_of(preset: str, datalist: Path, cache: Path) -> SupervisedTrainer:
     """The trainer of a preset without handlers: no validation, no checkpoints, no logs."""
-    overlay, own = PRESETS[preset]
+    overlay, own, _ = PRESETS[preset]
+    configs = ROOT / "configs"
     parser = ConfigParser()
-    parser.read_config([str(ROOT / "configs" / "train.json"), str(ROOT / "configs" / "objectives" / f"{overlay}.json")])
+    parser.read_config([configs / "train.json", *([configs / "objectives" / f"{overlay}.json"] if overlay else [])])
     parser.update(
         {"bundle_root": str(ROOT), "datalist": str(datalist), "cache_dir": str(cache), "train#handlers": [], **own}
     )
@@ -55,15 +62,20 @@ def trainer_of(preset: str, datalist: Path, cache: Path) -> SupervisedTrainer:
 
 
 def read_versions(parser: ConfigParser, trainer: SupervisedTrainer) -> None:
-    """Encodes every version of every caption, where their number is limited."""
-    found = [step for step in parser.get_parsed_content("augmentation") if isinstance(step, RandCaptionsd)]
+    """Encodes every version of every caption, where their number is limited, and every observation."""
+    steps = parser.get_parsed_content("augmentation")
+    studies = parser.get_parsed_content("training_studies")
     texts = [
         step.version(text, name, bool(study["caption_normal"][ANATOMY_NAMES.index(name)]), number)
-        for step in found
-        for study in parser.get_parsed_content("training_studies")
+        for step in steps
+        if isinstance(step, RandCaptionsd)
+        for study in studies
         for name, text in study["captions"].items()
         for number in range(step.versions)
     ]
+    if any(isinstance(step, RandObservationsd) for step in steps):
+        reports = [(study["report"]["findings"], study["report"]["impression"]) for study in studies]
+        texts += [observation.text for report in reports for observation in read_observations(*report)]
     if texts:
         cast(Any, trainer.network).text.features(texts)
 
@@ -78,14 +90,14 @@ def one_epoch(trainer: SupervisedTrainer) -> float:
     return (time.perf_counter() - started) / trainer.state.epoch_length
 
 
-def measure(scans: int, rounds: int) -> dict[str, Any]:
-    """Seconds of a step by preset, and ratios to the local objective."""
+def measure(scans: int, rounds: int, presets: Sequence[str] = tuple(PRESETS)) -> dict[str, Any]:
+    """Seconds of a step by preset, and ratios to the preset that each is compared with."""
     with tempfile.TemporaryDirectory() as folder:
         datalist = make_dataset(Path(folder) / "scans", training=scans, validation=0, test=0, seed=0)
-        trainers = {preset: trainer_of(preset, datalist, Path(folder) / "cache") for preset in PRESETS}
+        trainers = {preset: trainer_of(preset, datalist, Path(folder) / "cache") for preset in presets}
         for trainer in trainers.values():
             one_epoch(trainer)
-        times: dict[str, list[float]] = {preset: [] for preset in PRESETS}
+        times: dict[str, list[float]] = {preset: [] for preset in presets}
         for _ in range(rounds):
             for preset, trainer in trainers.items():
                 times[preset].append(one_epoch(trainer))
@@ -95,7 +107,7 @@ def measure(scans: int, rounds: int) -> dict[str, Any]:
         "rounds": rounds,
         "seconds": seconds,
         "of each round": times,
-        "ratios": {preset: value / seconds["local"] for preset, value in seconds.items()},
+        "ratios": {preset: value / seconds[PRESETS[preset][2]] for preset, value in seconds.items()},
     }
 
 
@@ -104,8 +116,11 @@ def main() -> None:
     parser.add_argument("--scans", type=int, default=48, help="scans of an epoch (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="timed epochs of each preset (default %(default)s)")
     parser.add_argument("--output", type=Path, help="write the numbers to this JSON file")
+    parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=list(PRESETS), help="default all")
     options = parser.parse_args()
-    record = measure(options.scans, options.rounds)
+    if missing := {PRESETS[preset][2] for preset in options.presets} - set(options.presets):
+        parser.error(f"--presets: the ratios also need {', '.join(sorted(missing))}")
+    record = measure(options.scans, options.rounds, options.presets)
     for preset, seconds in record["seconds"].items():
         print(f"{preset:<44}{seconds:>8.2f} s a step{record['ratios'][preset]:>8.3f}")
     write_record(options.output, record)

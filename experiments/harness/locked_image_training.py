@@ -23,7 +23,7 @@ from torch import Tensor
 
 from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.data.datalist import report_text, text_id
-from bundle.ctfindings.evaluation.evaluated_model import SplitScores, perturbation_deltas
+from bundle.ctfindings.evaluation.evaluated_model import SplitScores, perturbation_pairs
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDINGS
@@ -248,7 +248,8 @@ def score_locked(model: LockedImageModel, split: LockedSplit, studies: Sequence[
     with torch.no_grad():
         templates = model.template_deltas()
         # The text side of a wording is all that is read of the model there.
-        wordings = perturbation_deltas(model.text).view(-1, len(FINDINGS), templates.shape[2])
+        positive, negative = perturbation_pairs(model.text)
+        wordings = (positive - negative).view(-1, len(FINDINGS), templates.shape[2])
         for start in range(0, len(studies), SCORED_AT_ONCE):
             features = torch.from_numpy(split.features[start : start + SCORED_AT_ONCE])
             valid = torch.from_numpy(split.valid[start : start + SCORED_AT_ONCE])

@@ -28,6 +28,7 @@ SMALL = {
     "warm_start_steps": 3,
     "val_interval": 1,
 }
+PLACE_LOSSES = {"pathology_alignment", "correlation_exploration"}
 REPORT_LOSSES = {"siglip", "snippet_localization", "disease_prompts", "anatomy_head"}
 
 
@@ -63,11 +64,22 @@ def test_objectives_on_reports_take_part(
 ) -> None:
     workflow = train(bundle_root, datalist, cache, tmp_path, f"objectives/{objective}.json", epochs=1)
     loss, optimizer = (workflow.parser.get_parsed_content(name) for name in ("loss", "optimizer"))
-    others = {"local_anatomy", "cross_anatomy", "text_separation", "grounding"} if objective == "unified" else set()
+    unified = {"local_anatomy", "cross_anatomy", "text_separation", "grounding"} | PLACE_LOSSES
+    others = unified if objective == "unified" else set()
     assert REPORT_LOSSES | others <= set(loss.last)
     assert loss.losses["siglip"].bias.item() != -10, "scale and bias are trained"
     assert optimizer.param_groups[1]["weight_decay"] == 0
     assert workflow.parser.get_parsed_content("network").text.snippet_head_trained.item() == 1
+
+
+def test_place_takes_part_beside_labels_and_masks_with_the_gradient_cache(
+    bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path
+) -> None:
+    overlays = ("objectives/place_on_default.json", "gradient_cache.json")
+    workflow = train(bundle_root, datalist, cache, tmp_path, *overlays, micro_batches=2, epochs=1)
+    assert {"disease_prompts", "grounding"} | PLACE_LOSSES <= set(workflow.parser.get_parsed_content("loss").last)
+    metrics = workflow.parser.get_parsed_content("validate#evaluator").state.metrics
+    assert {"macro_auc", "alignment", "alignment_gap", "effective_queries", "cce", "cce_gap_low"} <= set(metrics)
 
 
 def test_gradient_caching_trains_and_goes_on_where_it_stopped(

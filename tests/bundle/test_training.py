@@ -244,3 +244,28 @@ def test_a_scan_that_is_not_there_ends_the_run_in_one_line_that_names_it(
         workflow_of(bundle_root, keys_of(bundle_root, broken, cache, tmp_path, epochs=1)).run()
     assert re.fullmatch(r".*gone\.nii\.gz: no such file or folder.*", str(input_error(caught.value)))
     assert not (tmp_path / "last.pt").exists()
+
+
+def test_place_learns_from_reports_alone(bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path) -> None:
+    """Labels and masks removed from the datalist change no bit of the trained model."""
+    content = json.loads(datalist.read_text(encoding="utf-8"))
+    for split in ("training", "validation", "test"):
+        for study in content[split]:
+            for key in ("labels", "anatomy", "finding_masks"):
+                study.pop(key, None)
+            study["image"] = str(datalist.parent / study["image"])
+    bare = tmp_path / "datalist.json"
+    bare.write_text(json.dumps(content), encoding="utf-8")
+    states = []
+    for name, studies in (("labelled", datalist), ("bare", bare)):
+        keys = keys_of(bundle_root, studies, cache, tmp_path / name, epochs=1, val_interval=1)
+        workflow = workflow_of(bundle_root, keys, "objectives/place.json")
+        workflow.run()
+        assert {"pathology_alignment", "correlation_exploration"} <= set(
+            workflow.parser.get_parsed_content("loss").last
+        )
+        states.append(torch.load(tmp_path / name / "best.pt", weights_only=True))
+    assert states[0]["alignment"] == states[1]["alignment"]
+    assert "correlation.hidden" in states[0]["model"] and "image.pathology.query" in states[0]["model"]
+    for name, tensor in states[0]["model"].items():
+        assert torch.equal(tensor, states[1]["model"][name]), name

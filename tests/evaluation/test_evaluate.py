@@ -19,7 +19,7 @@ from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.data.loaders import cached_dataset, study_loader
 from bundle.ctfindings.data.transforms import image_pipeline
-from bundle.ctfindings.evaluation.calibrate import calibrate
+from bundle.ctfindings.evaluation.calibrate import calibrate, fit_observation_weight
 from bundle.ctfindings.evaluation.classification_section import Classification, paraphrase_record
 from bundle.ctfindings.evaluation.diagnostics import Diagnostics
 from bundle.ctfindings.evaluation.evaluate import Evaluation, write_predictions
@@ -359,6 +359,27 @@ def made_up_scores(**changes: Any) -> SplitScores:
         "depth_mm": [torch.zeros(1)] * studies,
     }
     return SplitScores(**{**values, **changes})
+
+
+def test_pathology_queries_get_the_least_weight_with_the_best_macro_auc_of_the_calibration_split() -> None:
+    # -3 + w exceeds 3 - w from w = 5 of the weights that are tried.
+    logits, observed = np.array([0.0, -3.0, 3.0, 0.0]), np.array([1.0, 1.0, -1.0, -1.0])
+    scores = made_up_scores(
+        logits=np.tile(logits[:, None], (1, C)),
+        observed=np.tile(observed[:, None, None], (1, 1 + T, C)),
+        observed_wordings=np.tile(observed[:, None, None], (1, len(PERTURBATIONS), C)),
+    )
+    weight = fit_observation_weight(scores)
+    assert weight == 5
+    added = scores.with_observations(weight)
+    np.testing.assert_allclose(added.logits[:, 0], [5, 2, -2, -5])
+    np.testing.assert_allclose(added.template_logits[:, 2, 0], 5 * observed)
+    np.testing.assert_allclose(added.wording_logits[:, 1, 0], 5 * observed)
+    assert fit_observation_weight(made_up_scores()) == 0, "a model without queries"
+    assert (
+        fit_observation_weight(made_up_scores(observed=scores.observed, observed_wordings=scores.observed_wordings))
+        == 0
+    ), "no gain"
 
 
 def test_thresholds_are_cut_on_calibrated_probabilities() -> None:

@@ -17,6 +17,7 @@ from bundle.ctfindings.losses.composite import CompositeLoss
 from bundle.ctfindings.losses.cross_anatomy import CrossAnatomyLoss
 from bundle.ctfindings.losses.gathering import gather_pairs, gather_rows
 from bundle.ctfindings.losses.local_anatomy import LocalAnatomyLoss
+from bundle.ctfindings.losses.pathology_alignment import PathologyAlignmentLoss
 from bundle.ctfindings.losses.prototypes import AnatomyPrototypeLoss
 from bundle.ctfindings.losses.text_separation import TextSeparationLoss
 from tests.commands import run_in_ranks
@@ -38,9 +39,21 @@ class Towers(nn.Module):
         self.temperature_global = nn.Parameter(torch.tensor(0.2, dtype=torch.float64))
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Any]:
+        rows = F.normalize(self.image(batch["scan"]), dim=-1)
+        caption = F.normalize(self.text(batch["report"]), dim=-1) if "report" in batch else None
+        said = batch["caption_valid"]
         return {
-            "anatomy": F.normalize(self.image(batch["scan"]), dim=-1),
-            "caption": F.normalize(self.text(batch["report"]), dim=-1) if "report" in batch else None,
+            "anatomy": rows,
+            "caption": caption,
+            # The anatomies as queries, and the captions as observations.
+            "pathology": rows,
+            "pathology_valid": batch["anatomy_valid"],
+            "pathology_anatomy": torch.full(said.shape, -1),
+            "sentence": None if caption is None else caption[said],
+            "sentence_count": said.sum(1),
+            "sentence_id": batch["caption_id"][said],
+            "sentence_normal": batch["caption_normal"][said],
+            "sentence_anatomy": said.nonzero()[:, 1],
             "temperature": self.temperature.clone(),
             "temperature_global": self.temperature_global.clone(),
         }
@@ -66,6 +79,7 @@ def objectives() -> dict[str, nn.Module]:
         "cross": CrossAnatomyLoss(),
         "separation": TextSeparationLoss(),
         "learnable prototypes": AnatomyPrototypeLoss(ANATOMIES, 6, "learnable").double(),
+        "observations": PathologyAlignmentLoss().double(),
         "moving prototypes": AnatomyPrototypeLoss(ANATOMIES, 6, "ema").double(),
     }
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from bundle.ctfindings.findings import FINDING_ANATOMY
 from bundle.ctfindings.networks.classifier import ZeroShotClassifier
+from bundle.ctfindings.networks.image.observation_extractor import ObservationExtractor
+from bundle.ctfindings.networks.observation_scoring import observation_logits
 from bundle.ctfindings.networks.text.prompts import template_bank
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 
@@ -105,3 +107,59 @@ def test_bank_and_scales_are_in_the_checkpoint_and_the_finding_table_is_not(clas
         "scorer.log_row_scale",
     } <= keys
     assert {key.split(".")[0] for key in keys} == {"image", "scorer", "bank", "domain"}
+
+
+def observing(model: VisionLanguageModel) -> ZeroShotClassifier:
+    """The classifier of the model with pathology queries."""
+    torch.manual_seed(3)
+    model.image.pathology = ObservationExtractor(model.image.tower, 8, (4, 4, 3), queries=5, heads=2)
+    classifier = ZeroShotClassifier(model.image, model.scorer).eval()
+    with torch.no_grad():
+        classifier.bank.prompts.copy_(template_bank(model.text))
+    return classifier
+
+
+@torch.no_grad()
+def test_pathology_queries_add_the_difference_to_statement_and_denial_of_one_answer(
+    model: VisionLanguageModel, scans: Tensor
+) -> None:
+    classifier = observing(model)
+    encoded = classifier.image(scans)
+    without = classifier.score(encoded).logits
+    classifier.bank.observation_weight.fill_(4.0)
+    added = classifier.score(encoded).logits - without
+    prompts = torch.nn.functional.normalize(classifier.bank.prompts.mean(2), dim=-1)
+    for scan in range(2):
+        for finding in (0, 7):
+            rows, (positive, negative) = encoded.pathology[scan], prompts[finding]
+            shares = torch.softmax(rows @ positive / 0.1, 0)
+            answer = torch.nn.functional.normalize((shares[:, None] * rows).sum(0), dim=0)
+            expected = 4 * (answer @ positive - answer @ negative)
+            assert added[scan, finding].item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+@torch.no_grad()
+def test_a_scan_without_a_valid_query_gets_nothing_added() -> None:
+    rows = torch.nn.functional.normalize(torch.randn(2, 3, 8), dim=-1)
+    valid = torch.tensor([[True, False, True], [False] * 3])
+    positive, negative = torch.randn(4, 8), torch.randn(4, 8)
+    found = observation_logits(rows, valid, positive, negative)
+    torch.testing.assert_close(found[:1], observation_logits(rows[:1, [0, 2]], valid[:1, [0, 2]], positive, negative))
+    assert not found[1].any()
+    assert observation_logits(rows[:, :0], valid[:, :0], positive, negative).tolist() == [[0.0] * 4] * 2
+
+
+@torch.no_grad()
+def test_the_exported_classifier_observes_as_the_eager_one(model: VisionLanguageModel, scans: Tensor) -> None:
+    classifier = observing(model)
+    classifier.bank.observation_weight.fill_(4.0)
+    scripted = torch.jit.script(classifier)
+    torch.testing.assert_close(scripted(scans), classifier(scans), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(scripted.image(scans).pathology, classifier.image(scans).pathology, atol=1e-5, rtol=1e-4)
+
+
+def test_only_models_with_queries_store_their_weight(
+    model: VisionLanguageModel, classifier: ZeroShotClassifier
+) -> None:
+    assert "bank.observation_weight" not in classifier.state_dict()
+    assert "bank.observation_weight" in observing(model).state_dict()

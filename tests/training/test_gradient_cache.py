@@ -22,6 +22,7 @@ from bundle.ctfindings.losses.anatomy_head import AnatomyHeadLoss
 from bundle.ctfindings.losses.composite import CompositeLoss
 from bundle.ctfindings.losses.grounding import GroundingLoss
 from bundle.ctfindings.losses.local_anatomy import LocalAnatomyLoss
+from bundle.ctfindings.losses.pathology_alignment import PathologyAlignmentLoss
 from bundle.ctfindings.losses.siglip import SigLIPLoss
 from bundle.ctfindings.losses.snippet_localization import SnippetLocalizationLoss
 from bundle.ctfindings.networks import vision_language
@@ -52,6 +53,10 @@ class Towers(nn.Module):
             "anatomy_valid": torch.ones(rows.shape[:2], dtype=torch.bool),
             "temperature": self.log_temperature.exp(),
             "membership": None,
+            # The anatomies as queries.
+            "pathology": rows,
+            "pathology_valid": torch.ones(rows.shape[:2], dtype=torch.bool),
+            "pathology_anatomy": torch.full(rows.shape[:2], -1),
         }
         if has_report.any():
             written = F.normalize(self.text(report), dim=-1) * has_report[:, None, None]
@@ -61,6 +66,15 @@ class Towers(nn.Module):
                 "scan_valid": has_report | True,
                 "report": written[:, 0],
                 "report_valid": has_report,
+            }
+            # A report has one or two observations.
+            count = has_report * (1 + (report[:, 0, 0] > 0).long())
+            outputs |= {
+                "sentence": written[torch.arange(ANATOMIES) < count[:, None]],
+                "sentence_count": count,
+                "sentence_id": (report[:, :, 0] * 1e6).long()[torch.arange(ANATOMIES) < count[:, None]],
+                "sentence_normal": torch.zeros(int(count.sum()), dtype=torch.bool),
+                "sentence_anatomy": torch.full((int(count.sum()),), -1),
             }
         places = [(scan, place) for scan, given in enumerate(snippets) for place in given]
         if places:
@@ -104,8 +118,9 @@ def objective() -> CompositeLoss:
         "local": LocalAnatomyLoss(),
         "siglip": SigLIPLoss(scale=2.0, bias=-1.0),
         "localization": SnippetLocalizationLoss(),
+        "observations": PathologyAlignmentLoss(),
     }
-    return CompositeLoss(losses, {"local": 1.0, "siglip": 0.5, "localization": 2.0})
+    return CompositeLoss(losses, {"local": 1.0, "siglip": 0.5, "localization": 2.0, "observations": 0.5})
 
 
 def cut(batch: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
@@ -173,7 +188,7 @@ def test_gradients_are_those_of_the_whole_batch(tmp_path: Path, size: int) -> No
     parts = [cut(studies(), start, start + size) for start in range(0, SCANS, size)]
     found = cached_step(parts, Towers(), objective(), tmp_path)
     assert set(found) == set(expected) and expected["text.weight"].abs().max() > 1e-2
-    assert {"log_temperature", "losses.siglip.bias", "losses.siglip.log_scale"} <= set(found)
+    assert {"log_temperature", "losses.siglip.bias", "losses.observations.log_temperature"} <= set(found)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5)
 
@@ -361,7 +376,8 @@ def loss_of_ranks(halves: list[dict[str, Tensor | None]], targets: dict[str, Ten
     """The contrastive losses see the scans of both ranks; localization is the mean over ranks of each one's own
     snippets.
     """
-    whole = CompositeLoss({"local": LocalAnatomyLoss(), "siglip": loss.losses["siglip"]}, {"local": 1.0, "siglip": 0.5})
+    joined = {name: loss.losses[name] for name in ("local", "siglip", "observations")}
+    whole = CompositeLoss(joined, {name: loss.weights[name] for name in joined})
     total: Tensor = whole(join_parts(halves, [6, 6]), targets)
     for half in halves:
         total = total + SnippetLocalizationLoss()(

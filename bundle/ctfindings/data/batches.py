@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bundle.ctfindings.data.datalist import report_text, text_id
+from bundle.ctfindings.data.datalist import MASK_KEYS, report_text, text_id
+from bundle.ctfindings.reports.observations import normalise
 from bundle.ctfindings.step_keys import NetworkInputs, Targets
 
 
@@ -34,6 +35,14 @@ def prepare_batch(
     for name in ("caption_id", "caption_sentences", "caption_normal"):
         if name in batch:
             targets[name] = move(batch[name])  # type: ignore[literal-required]
+    if "observations" in batch:
+        # As plain mappings, which the gradient cache can keep in a file.
+        inputs["observations"] = [[item._asdict() for item in given] for given in batch["observations"]]
+        every = [item for given in batch["observations"] for item in given]
+        targets["sentence_count"] = move([len(given) for given in batch["observations"]])
+        targets["sentence_id"] = move([text_id(normalise(item.text)) for item in every]).long()
+        targets["sentence_normal"] = move([item.normal for item in every]).bool()
+        targets["sentence_anatomy"] = move([item.anatomy for item in every]).long()
     if "snippets" in batch and isinstance(batch.get("image_affine"), Tensor):
         inputs["snippets"] = [
             [snippet for snippet in given or () if snippet.get("z_mm") is not None] for given in batch["snippets"]
@@ -52,6 +61,13 @@ def prepare_report_batch(
         identity = torch.tensor([text_id(text) for text in inputs["reports"]])
         targets["report_id"] = identity.to(device, non_blocking=non_blocking)
     return image, targets, args, inputs
+
+
+def prepare_unmasked_batch(
+    batch: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **_: Any
+) -> tuple[Tensor, Targets, tuple, NetworkInputs]:
+    """``prepare_batch`` without masks, for objectives that learn from reports alone and for their validation."""
+    return prepare_batch({key: value for key, value in batch.items() if key not in MASK_KEYS}, device, non_blocking)
 
 
 def prepare_image_batch(

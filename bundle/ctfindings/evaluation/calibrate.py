@@ -8,10 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bundle.ctfindings.evaluation.evaluated_model import SplitScores
 from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.metrics.classification import finding_auc, macro_average
 from bundle.ctfindings.metrics.platt_scaling import apply_platt, fit_platt, fit_temperature
 from bundle.ctfindings.metrics.published_protocols import ZeroShotScores
 from bundle.ctfindings.metrics.thresholds import ThresholdRule, choose_thresholds
+
+OBSERVATION_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
+"""Weights that are tried for the pathology queries, whose answer is a difference of cosines."""
 
 
 @dataclass(frozen=True)
@@ -63,3 +68,16 @@ def calibrate(scores: ZeroShotScores, split: str, rule: ThresholdRule) -> Calibr
         template_thresholds=np.stack(of_templates),
         problem=problem,
     )
+
+
+def fit_observation_weight(scores: SplitScores) -> float:
+    """The weight of the pathology queries with the highest macro AUC on the calibration studies, the least of equals.
+
+    0 for a model without queries, and where they do not help.
+    """
+    best, chosen = -np.inf, 0.0
+    for weight in OBSERVATION_WEIGHTS if scores.observed is not None and scores.observed.any() else ():
+        reached = macro_average(finding_auc(scores.with_observations(weight).logits, scores.labels))
+        if reached > best:
+            best, chosen = reached, weight
+    return chosen

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
-from bundle.ctfindings.evaluation.calibrate import Calibration, calibrate
+from bundle.ctfindings.evaluation.calibrate import Calibration, calibrate, fit_observation_weight
 from bundle.ctfindings.evaluation.diagnostics import DIAGNOSTICS_FILE, Diagnostics, diagnose
 from bundle.ctfindings.evaluation.diagnostics_record import comparison_record, diagnostics_record
 from bundle.ctfindings.evaluation.evaluated_model import EvaluatedModel, SplitScores
@@ -63,7 +63,9 @@ class Classification:
         Raises:
             ValueError: the model is a published one, or the model to compare with was scored on other studies.
         """
-        model, scored, record = run.own_model, run.own_scores, run.record
+        model, record = run.own_model, run.record
+        weight, run.scores = _with_observations(run, run.scores)
+        scored = run.own_scores
         calibration, answers = self._answers(run, model, run.scores)
         other, comparison = None, None
         if self.compare is not None:
@@ -75,7 +77,7 @@ class Classification:
         found = finding_scores_record(*scores, FINDING_NAMES, model.template_ids, run.bootstrap)
         record["warnings"] += found.pop("warnings")
         record |= found
-        record["calibration"] = self._calibration_record(run, calibration)
+        record["calibration"] = self._calibration_record(run, calibration) | {"observation_weight": weight}
         record |= diagnostics_record(answers, run.bootstrap)
         record["comparison"] = comparison
         record["evidence"] = evidence_record(scored, run.studies[run.split], answers.calibrated, calibration.thresholds)
@@ -91,7 +93,7 @@ class Classification:
             run.problems.append(f"{self.export_path}: not exported; the model is {calibration.problem}")
         elif self.export_path is not None:
             record["settings"]["exported_sha256"] = export_weights(
-                self.export_path, model.network, calibration, model.domain
+                self.export_path, model.network, calibration, model.domain, weight
             )
             logger.info("%s: exported with prompt bank, calibration and thresholds", self.export_path)
         return format_classification(record)
@@ -110,7 +112,7 @@ class Classification:
             return Diagnostics.load(Path(path) / DIAGNOSTICS_FILE)
         other = model.with_checkpoint(path)
         scores = {split: other.score(studies, split) for split, studies in run.studies.items()}
-        return self._answers(run, other, scores)[1]
+        return self._answers(run, other, _with_observations(run, scores)[1])[1]
 
     def _calibration_record(self, run: EvaluationRun, fitted: Calibration) -> dict[str, Any]:
         scores = run.scores[str(run.calibration_split)]
@@ -125,10 +127,26 @@ class Classification:
         }
 
 
-def export_weights(path: str | Path, model: VisionLanguageModel, calibration: Calibration, domain: Domain) -> str:
+def _with_observations(
+    run: EvaluationRun, scores: Mapping[str, ZeroShotScores]
+) -> tuple[float, dict[str, ZeroShotScores]]:
+    """Adds the answers of pathology queries, with the weight that suits the calibration split; it is returned too."""
+    own = cast(Mapping[str, SplitScores], scores)
+    weight = fit_observation_weight(own[str(run.calibration_split)])
+    return weight, {split: found.with_observations(weight) for split, found in own.items()}
+
+
+def export_weights(
+    path: str | Path,
+    model: VisionLanguageModel,
+    calibration: Calibration,
+    domain: Domain,
+    observation_weight: float = 0.0,
+) -> str:
     """Writes the model with its calibrated prompt bank and its domain, as the bundle ships it; returns the SHA-256."""
-    bank = PromptBank(model.image.embedding)
+    bank = PromptBank(model.image.embedding, observes=model.image.pathology is not None)
     with torch.no_grad():
+        bank.observation_weight.fill_(observation_weight)
         bank.prompts.copy_(template_bank(model.text))
     bank.calibration_scale.copy_(torch.from_numpy(calibration.scale))
     bank.calibration_shift.copy_(torch.from_numpy(calibration.shift))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from bundle.ctfindings.networks.domain import Domain, domain_features, load_doma
 from bundle.ctfindings.networks.image.depth import depth_positions
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
 from bundle.ctfindings.networks.image.pooling import token_membership
+from bundle.ctfindings.networks.observation_scoring import observation_logits
 from bundle.ctfindings.networks.scoring import answering_rows
 from bundle.ctfindings.networks.text.prompts import template_bank
 from bundle.ctfindings.networks.text.text_tower import TextTower
@@ -58,6 +59,20 @@ class SplitScores(ZeroShotScores):
     anatomy_dice: NDArray[np.float64]
     depth: Sequence[Tensor]  # Unit depth rows of each study, [D, E]; D differs between scans
     depth_mm: Sequence[Tensor]  # World z of the depth rows in mm, NaN for padding, [D] each
+    # What the pathology queries answer to the mean of the templates and to each template, [S, 1 + T, C]
+    observed: NDArray[np.float64] | None = None
+    observed_wordings: NDArray[np.float64] | None = None  # The same for ``PERTURBATIONS``, [S, W, C]
+
+    def with_observations(self, weight: float) -> SplitScores:
+        """The scores with the answers of the pathology queries added to the logits."""
+        if self.observed is None or self.observed_wordings is None or weight == 0:
+            return self
+        return replace(
+            self,
+            logits=self.logits + weight * self.observed[:, 0],
+            template_logits=self.template_logits + weight * self.observed[:, 1:],
+            wording_logits=self.wording_logits + weight * self.observed_wordings,
+        )
 
 
 class EvaluatedModel:
@@ -143,12 +158,12 @@ def collect_scores(
     return SplitScores(**values)
 
 
-def perturbation_deltas(text: TextTower) -> Tensor:
-    """Positive minus negative embedding of every finding in every perturbation, ``[W C, E]``."""
+def perturbation_pairs(text: TextTower) -> tuple[Tensor, Tensor]:
+    """Positive and negative embedding of every finding in every perturbation, ``[W C, E]`` each."""
     pairs = [perturbation.pair(finding) for perturbation in PERTURBATIONS for finding in FINDINGS]
     embedded: Tensor = text([pair[0] for pair in pairs] + [pair[1] for pair in pairs], "prompt")
     positive, negative = embedded.chunk(2)
-    return positive - negative
+    return positive, negative
 
 
 class _ScanScorer:
@@ -160,7 +175,7 @@ class _ScanScorer:
         self.stride: tuple[int, int, int] = tuple(model.image.tower.stride)  # type: ignore[assignment,arg-type]
         self.classifier = ZeroShotClassifier(model.image, model.scorer).to(device)
         self.classifier.bank.prompts.copy_(template_bank(model.text))
-        self.deltas = perturbation_deltas(model.text)
+        self.perturbed = perturbation_pairs(model.text)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
         image = batch["image"].to(self.device).float()
@@ -189,11 +204,17 @@ class _ScanScorer:
             "anatomy_dice": self._dice(batch, (encoded.anatomy_logits > 0).cpu()),
             "depth": list(encoded.depth.cpu()),
             "depth_mm": list(depth_mm.cpu()),
+            "observed": self._observed(encoded, *self.classifier.bank.pairs().unbind(0)),
+            "observed_wordings": self._observed(encoded, *self.perturbed),
         }
+
+    def _observed(self, encoded: ImageEmbedding, positive: Tensor, negative: Tensor) -> NDArray[np.float64]:
+        logits = observation_logits(encoded.pathology, encoded.pathology_valid, positive, negative)
+        return logits.view(len(logits), -1, len(FINDINGS)).double().cpu().numpy()
 
     def _perturbed(self, encoded: ImageEmbedding) -> Tensor:
         batch, rows = len(encoded.field), self.classifier.finding_anatomy.repeat(len(PERTURBATIONS))
-        deltas = self.deltas.expand(batch, -1, -1)
+        deltas = (self.perturbed[0] - self.perturbed[1]).expand(batch, -1, -1)
         logits, _ = self.classifier.scorer(
             encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, deltas, rows
         )

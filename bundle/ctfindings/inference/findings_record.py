@@ -106,6 +106,18 @@ Answer = FindingAnswer | QueryAnswer
 
 
 @dataclass(frozen=True)
+class ObservedStatement:
+    """What one pathology query of a model that has them found. Not calibrated, and without a threshold of its own."""
+
+    query: int  # number of the query, from 0
+    statement: str  # text of the finding that fits best
+    finding: str  # CT-RATE name of that finding
+    similarity: float  # cosine of the query's row and the statement
+    support: float  # the same minus that with the denial; above 0
+    evidence: Evidence | None = None  # peak and box of its attention, divided by its maximum
+
+
+@dataclass(frozen=True)
 class ScanInfo:
     """The scan as stored. Apart from the name of the file it says nothing about the patient's identity."""
 
@@ -159,6 +171,7 @@ class FindingsRecord:
     queries: Sequence[QueryAnswer] = ()  # in the order asked
     domain: DomainAnswer | None = None  # None if the weights hold no domain
     notice: str | None = None  # what a reader has to know before the findings; None if there is nothing
+    observations: Sequence[ObservedStatement] = ()  # of pathology queries, by falling support; see PLACE
     warnings: Sequence[str] = ()  # one line each, for the reader
     seconds: Mapping[str, float] = field(
         default_factory=dict
@@ -193,7 +206,11 @@ class FindingsRecord:
     def to_dict(self) -> dict[str, Any]:
         """The record in plain Python values, floats rounded to six decimals; ValueError for one that is not finite."""
         head = {"schema_version": self.schema_version, "disclaimer": self.disclaimer, "created": self.created}
-        return dict(_plain({**head, **asdict(self)}, "record"))
+        record = {**head, **asdict(self)}
+        if not self.observations:
+            # Most models have no pathology queries.
+            del record["observations"]
+        return dict(_plain(record, "record"))
 
     def to_json(self) -> str:
         """The record as JSON text without NaN or infinity."""
@@ -207,7 +224,7 @@ class FindingsRecord:
             raise ValueError(
                 f"expected a findings record of schema {SCHEMA_VERSION}, got schema {data['schema_version']}"
             )
-        for answer in (*data["findings"], *data["queries"]):
+        for answer in (*data["findings"], *data["queries"], *data.get("observations", ())):
             answer["evidence"] = answer["evidence"] and Evidence(**answer["evidence"])
         for query in data["queries"]:
             query["nearest_findings"] = [NearestFinding(**near) for near in query["nearest_findings"]]
@@ -217,6 +234,7 @@ class FindingsRecord:
         if domain := data.get("domain"):
             anatomy = {name: AnatomyDomain(**own) for name, own in domain["anatomy"].items()}
             data["domain"] = DomainAnswer(**{**domain, "anatomy": anatomy})
+        data["observations"] = [ObservedStatement(**observed) for observed in data.get("observations", ())]
         return cls(**{**data, "scan": ScanInfo(**data["scan"]), "model": ModelInfo(**data["model"])})
 
     def save(self, path: str | Path) -> None:

@@ -22,6 +22,7 @@ from bundle.ctfindings.inference.assessment import Assessment
 from bundle.ctfindings.inference.encoding import EncodedScan, encode_study, moved
 from bundle.ctfindings.inference.evidence import locate
 from bundle.ctfindings.inference.findings_record import DepthScore, FindingsRecord, ModelInfo, QueryAnswer
+from bundle.ctfindings.inference.observations import observed_statements
 from bundle.ctfindings.inference.output.anatomy_map import write_anatomy
 from bundle.ctfindings.inference.provenance import describe_model, training_warnings
 from bundle.ctfindings.inference.query_depth import DepthSource, best_depth, evidence_profile, snippet_profile
@@ -131,7 +132,8 @@ class FindingsService:
         self.load(text=bool(texts))
         encoded = encode_study(self.network, study, name)
         encoded_at = time.perf_counter()
-        scored = score_findings(self.network, moved(encoded.embedding, self.device)) + self._ask(encoded, texts)
+        embedding = moved(encoded.embedding, self.device)
+        scored = score_findings(self.network, embedding) + self._ask(encoded, texts)
         scored_at = time.perf_counter()
         placed = [_place(answer, encoded) for answer in scored]
         seconds = {"score": scored_at - encoded_at, "evidence": time.perf_counter() - scored_at}
@@ -142,6 +144,7 @@ class FindingsService:
             model=self.model,
             findings=[answer for answer in answers if not isinstance(answer, QueryAnswer)],
             queries=[answer for answer in answers if isinstance(answer, QueryAnswer)],
+            observations=observed_statements(self.network, embedding, *encoded.grids, encoded.midline_mm),
             domain=encoded.domain,
             notice=self.assessment.notice(encoded.domain),
             warnings=[

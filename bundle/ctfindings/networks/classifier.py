@@ -14,6 +14,7 @@ from bundle.ctfindings.findings import FINDING_ANATOMY, FINDING_NAMES, FINDINGS,
 from bundle.ctfindings.networks.checkpoint import load_checkpoint
 from bundle.ctfindings.networks.domain import Domain
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding, ImageEncoder
+from bundle.ctfindings.networks.observation_scoring import observation_logits
 from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.networks.text.prompts import mean_over_templates
 
@@ -33,9 +34,10 @@ class PromptBank(nn.Module):
     Args:
         embedding: Size E of the shared space.
         templates: Number of templates T.
+        observes: Whether the image encoder has pathology queries, whose weight is then stored too.
     """
 
-    def __init__(self, embedding: int, templates: int = len(TEMPLATES)) -> None:
+    def __init__(self, embedding: int, templates: int = len(TEMPLATES), observes: bool = False) -> None:
         super().__init__()
         findings = len(FINDINGS)
         # Declared here because TorchScript cannot read the class annotations of this file, which are strings.
@@ -47,11 +49,14 @@ class PromptBank(nn.Module):
         self.register_buffer("calibration_scale", torch.ones(findings))
         self.register_buffer("calibration_shift", torch.zeros(findings))
         self.register_buffer("threshold", torch.full((findings,), 0.5))
+        # How much the pathology queries add to a logit, fitted on calibration scans.
+        self.observation_weight: Tensor
+        self.register_buffer("observation_weight", torch.zeros(()), persistent=observes)
 
-    def deltas(self) -> Tensor:
-        """Positive minus negative prompts: the mean over templates first, then each template, ``[C (1 + T), E]``."""
+    def pairs(self) -> Tensor:
+        """Positive and negative prompts: the mean over templates first, then each template, ``[2, C (1 + T), E]``."""
         every = torch.cat([mean_over_templates(self.prompts).unsqueeze(1), self.prompts.transpose(1, 2)], dim=1)
-        return (every[:, :, 0] - every[:, :, 1]).transpose(0, 1).flatten(0, 1)
+        return every.permute(2, 1, 0, 3).flatten(1, 2)
 
     def calibrate(self, logits: Tensor) -> Tensor:
         """Logits ``[..., C]`` to calibrated probabilities."""
@@ -70,7 +75,7 @@ class ZeroShotClassifier(nn.Module):
         super().__init__()
         self.image = image
         self.scorer = scorer
-        self.bank = PromptBank(image.embedding)
+        self.bank = PromptBank(image.embedding, observes=getattr(image, "pathology", None) is not None)
         self.domain = Domain()
         self.template_ids = tuple(template.id for template in TEMPLATES)
         self.scored = (True,) * len(FINDINGS)
@@ -85,12 +90,15 @@ class ZeroShotClassifier(nn.Module):
     def score(self, encoded: ImageEmbedding) -> FindingScores:
         """Scores all findings with all templates on encoded scans."""
         batch, count = encoded.field.shape[0], self.finding_anatomy.shape[0]
-        deltas = self.bank.deltas()
-        rows = self.finding_anatomy.repeat(deltas.shape[0] // count)
-        deltas = deltas.expand(batch, -1, -1)
+        pairs = self.bank.pairs()
+        rows = self.finding_anatomy.repeat(pairs.shape[1] // count)
+        deltas = (pairs[0] - pairs[1]).expand(batch, -1, -1)
         logits, tokens = self.scorer(
             encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, deltas, rows
         )
+        if encoded.pathology.shape[1] > 0:
+            observed = observation_logits(encoded.pathology, encoded.pathology_valid, pairs[0], pairs[1])
+            logits = logits + self.bank.observation_weight * observed
         logits = logits.view(batch, -1, count)
         return FindingScores(
             logits=logits[:, 0],

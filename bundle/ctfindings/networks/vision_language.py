@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX
 from bundle.ctfindings.findings import FINDING_ANATOMY
+from bundle.ctfindings.networks.correlation_explorer import CorrelationExplorer
 from bundle.ctfindings.networks.image.depth import depth_positions
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding, ImageEncoder
 from bundle.ctfindings.networks.image.pooling import finding_tokens, token_membership
 from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.networks.text.prompts import drawn_prompts, mean_over_templates, template_bank
-from bundle.ctfindings.networks.text.text_rows import caption_rows, report_rows, snippet_rows
+from bundle.ctfindings.networks.text.text_rows import caption_rows, observation_rows, report_rows, snippet_rows
 from bundle.ctfindings.networks.text.text_tower import TextTower
 from bundle.ctfindings.step_keys import NetworkOutputs
 
@@ -25,13 +26,27 @@ TEMPERATURE, TEMPERATURE_RANGE = 0.07, (0.001, 0.5)
 
 
 class VisionLanguageModel(nn.Module):
-    """Chest CT and its report in one space; both towers have the same embedding size."""
+    """Chest CT and its report in one space; both towers have the same embedding size.
+
+    Args:
+        image: Image encoder.
+        text: Text tower.
+        scorer: Scorer of the findings.
+        correlation: Decoder of the proxy task of PLACE; inference does without.
+    """
 
     finding_anatomy: Tensor
 
-    def __init__(self, image: ImageEncoder, text: TextTower, scorer: FindingScorer) -> None:
+    def __init__(
+        self,
+        image: ImageEncoder,
+        text: TextTower,
+        scorer: FindingScorer,
+        correlation: CorrelationExplorer | None = None,
+    ) -> None:
         super().__init__()
         self.image = image
+        self.correlation = correlation
         self.text = text
         self.scorer = scorer
         self.log_temperature = nn.Parameter(torch.tensor(math.log(TEMPERATURE)))
@@ -56,6 +71,7 @@ class VisionLanguageModel(nn.Module):
         reports: Sequence[str] | None = None,
         snippets: Sequence[Sequence[Mapping[str, Any]]] | None = None,
         affine: Tensor | None = None,
+        observations: Sequence[Sequence[Mapping[str, Any]]] | None = None,
     ) -> NetworkOutputs:
         """What the losses and the validation read, from an image ``[B, 1, X, Y, Z]`` in [0, 1] and ``NetworkInputs``.
 
@@ -83,6 +99,18 @@ class VisionLanguageModel(nn.Module):
                 raise ValueError("snippets need the affine of the image, because their depth is in world mm")
             depth_mm = depth_positions(affine, image, self.image.depth_patch)
             outputs.update(snippet_rows(self.text, snippets, encoded.depth, depth_mm))
+        if self.image.pathology is not None:
+            outputs["pathology"], outputs["pathology_valid"] = encoded.pathology, encoded.pathology_valid
+            outputs["pathology_anatomy"] = self.image.pathology.query_anatomy.expand(len(image), -1)
+        if observations is not None and any(observations):
+            outputs["sentence"] = observation_rows(self.text, observations)
+            if self.correlation is not None:
+                count = torch.tensor([len(given) for given in observations], device=image.device)
+                abnormal = _abnormal_anatomies(observations).to(image.device)
+                field, sentence = encoded.field, outputs["sentence"]
+                outputs.update(
+                    self.correlation(image, field, encoded.membership, encoded.grid, sentence, count, abnormal)
+                )
         if self.training:
             outputs["prompt_drawn"] = drawn = drawn_prompts(self.text, image.shape[0])
             deltas = drawn[0] - drawn[1]
@@ -101,6 +129,16 @@ class VisionLanguageModel(nn.Module):
         else:
             outputs["logits"] = logits
         return outputs
+
+
+def _abnormal_anatomies(observations: Sequence[Sequence[Mapping[str, Any]]]) -> Tensor:
+    """Anatomies of which each report states an abnormality, bool ``[B, K]``."""
+    named = torch.zeros(len(observations), len(ANATOMY_NAMES), dtype=torch.bool)
+    for scan, given in enumerate(observations):
+        for observation in given:
+            if not observation["normal"] and observation["anatomy"] >= 0:
+                named[scan, observation["anatomy"]] = True
+    return named
 
 
 def temperature(log_temperature: Tensor) -> Tensor:

@@ -47,11 +47,12 @@ class ReadReport:
 
 
 @dataclass(frozen=True)
-class _Placed:
-    """A sentence with its anatomies; ``lost`` when none was found."""
+class PlacedSentence:
+    """A sentence with its anatomies; ``lost`` when none was found. ``region`` is the last one named before."""
 
     text: str
     section: str
+    region: str | None
     anatomies: tuple[str, ...]
     statement: Statement
     lost: bool
@@ -74,14 +75,19 @@ def read_report(findings: str, impression: str = "", uncertain: int = -1) -> Rea
     """
     if uncertain not in (-1, 0, 1):
         raise ValueError(f"uncertain: expected 1, 0 or -1, got {uncertain!r}")
-    placed = _place(impression, "impression") + _place(findings, "findings")
+    placed = place_sentences(findings, impression)
     unplaced = [sentence.text for sentence in placed if sentence.lost]
     said = strongest(sentence.statement.mentions for sentence in placed)
     policy = {**LABEL_OF_ASSERTION, Assertion.UNCERTAIN: uncertain}
     return ReadReport(to_labels(said, policy), _captions(placed), unplaced)
 
 
-def _place(text: str, section: str) -> list[_Placed]:
+def place_sentences(findings: str, impression: str = "") -> list[PlacedSentence]:
+    """The sentences of a report with their anatomies, those of the impression first."""
+    return _place(impression, "impression") + _place(findings, "findings")
+
+
+def _place(text: str, section: str) -> list[PlacedSentence]:
     if _EMPTY.fullmatch(text.strip()):
         return []
     result = []
@@ -94,7 +100,7 @@ def _place(text: str, section: str) -> list[_Placed]:
         if not anatomies and statement.kind is not Kind.REMARK:
             continues = before and (_CONTINUES.match(sentence.text) is not None)
             anatomies, lost = (before, False) if continues else (("thorax",), not _is_heading(sentence.text))
-        result.append(_Placed(sentence.text, section, anatomies, statement, lost))
+        result.append(PlacedSentence(sentence.text, section, region, anatomies, statement, lost))
         region = carried_region(sentence.text, region)
         before = anatomies or before
     return result
@@ -104,7 +110,7 @@ def _is_heading(sentence: str) -> bool:
     return sentence.endswith(":") and len(sentence.split()) <= 4
 
 
-def _captions(placed: list[_Placed]) -> dict[str, Caption]:
+def _captions(placed: list[PlacedSentence]) -> dict[str, Caption]:
     spoken = [each for each in placed if each.statement.kind is not Kind.REMARK and not _is_heading(each.text)]
     captions = {}
     for name in ANATOMY_NAMES:
@@ -119,7 +125,7 @@ def _captions(placed: list[_Placed]) -> dict[str, Caption]:
     return captions
 
 
-def _of_thorax(spoken: list[_Placed]) -> list[_Placed]:
+def _of_thorax(spoken: list[PlacedSentence]) -> list[PlacedSentence]:
     """The impression, or without one the abnormal findings, and the sentences on the thorax."""
     impression = [each for each in spoken if each.section == "impression"]
     if impression:
@@ -127,7 +133,7 @@ def _of_thorax(spoken: list[_Placed]) -> list[_Placed]:
     return [each for each in spoken if "thorax" in each.anatomies or each.statement.kind is Kind.ABNORMAL]
 
 
-def _abnormal_for(anatomy: str, sentence: _Placed) -> bool:
+def _abnormal_for(anatomy: str, sentence: PlacedSentence) -> bool:
     """Whether a sentence makes an anatomy abnormal. One without an anatomy counts for those that it continues."""
     statement = sentence.statement
     if statement.kind is not Kind.ABNORMAL:

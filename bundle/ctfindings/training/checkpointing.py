@@ -15,9 +15,6 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from bundle.ctfindings.files.atomic_write import atomic_path
 
-METRIC = "macro_auc"
-"""The metric that chooses the best model; larger is better."""
-
 _LENGTH_OF_SCHEDULE = ("total_steps", "_schedule_phases")
 """What ``OneCycleLR`` derives from the number of steps."""
 
@@ -30,10 +27,11 @@ class RunCheckpoint:
 
     Args:
         saved: Objects with a state dictionary by name; ``model`` is one of them.
-        evaluator: Evaluator whose ``macro_auc`` chooses the best model.
+        evaluator: Evaluator whose metric chooses the best model.
         patience: Validations without a better metric after which the run ends; None never ends it early.
         resume: Whether to resume from an existing ``last.pt``.
         primary: Whether this process writes (rank 0).
+        metric: Metric that chooses the best model; larger is better.
     """
 
     def __init__(
@@ -44,6 +42,7 @@ class RunCheckpoint:
         patience: int | None = None,
         resume: bool = True,
         primary: bool = True,
+        metric: str = "macro_auc",
     ) -> None:
         self.folder = Path(folder)
         self.saved = dict(saved)
@@ -53,6 +52,7 @@ class RunCheckpoint:
         self.best = float("-inf")
         self.waited = 0
         self.evaluator = evaluator
+        self.metric = metric
         self._validated = 0
         self.logger = logging.getLogger("ctfindings.run")
 
@@ -66,13 +66,13 @@ class RunCheckpoint:
 
     def _keep_best(self, engine: Engine) -> None:
         self._validated = self._trainer.state.epoch
-        value = float(engine.state.metrics[METRIC])
+        value = float(engine.state.metrics[self.metric])
         self.waited += 1
         if value > self.best:
             self.best, self.waited = value, 0
-            self._write("best.pt", {"model": _unwrapped(self.saved["model"]).state_dict(), METRIC: value})
+            self._write("best.pt", {"model": _unwrapped(self.saved["model"]).state_dict(), self.metric: value})
         if self.patience is not None and self.waited >= self.patience:
-            self.logger.info("no better %s in %d validations: the run ends", METRIC, self.waited)
+            self.logger.info("no better %s in %d validations: the run ends", self.metric, self.waited)
             self._trainer.terminate()
 
     def _keep_last(self, engine: Engine) -> None:
@@ -120,7 +120,7 @@ class RunCheckpoint:
             ended = (
                 "the run in %s ended after epoch %d, with no better %s in %d validations; raise patience to train on"
             )
-            self.logger.info(ended, folder, epoch, METRIC, self.waited)
+            self.logger.info(ended, folder, epoch, self.metric, self.waited)
             engine.terminate()
         else:
             self.logger.info("resuming after epoch %d of %s", epoch, path)

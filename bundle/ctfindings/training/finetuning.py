@@ -38,7 +38,7 @@ def export_finetuned(
     states = [path for name in ("best.pt", "last.pt") if (path := Path(run_dir) / name).is_file()]
     if not states:
         raise ValueError(f"{run_dir}: holds neither best.pt nor last.pt; train before exporting")
-    bank = PromptBank(network.image.embedding)
+    bank = PromptBank(network.image.embedding, observes=network.image.pathology is not None)
     load_checkpoint({"bank": bank}, base_path)
     load_checkpoint(network, states[0])
     network.eval()

@@ -85,7 +85,7 @@ class GradientCache:
         _share_running_statistics(trainer.network)
         with tempfile.TemporaryDirectory(prefix="step_", dir=self.waiting_dir) as folder:
             parts: list[Path] = []
-            outputs, targets, states = [], [], []
+            outputs, targets, states, rows = [], [], [], []
             for batch in group:
                 prepared = trainer.prepare_batch(batch, trainer.state.device, trainer.non_blocking, **trainer.to_kwargs)
                 del batch
@@ -95,10 +95,10 @@ class GradientCache:
                 with torch.no_grad(), _precision(trainer):
                     outputs.append(_condensed(trainer, _forward(trainer, prepared), prepared[1]))
                 targets.append(prepared[1])
+                rows.append(len(prepared[0]))
                 del prepared
             afterwards = _state(trainer)
 
-            rows = [len(known["labels"]) for known in targets]
             joined = join_parts(outputs, rows)
             for value in joined.values():
                 if value is not None and value.is_floating_point():

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from bundle.ctfindings.anatomy import ANATOMIES, THORAX
 from bundle.ctfindings.networks.image.depth import DepthStem
+from bundle.ctfindings.networks.image.observation_extractor import ObservationExtractor
 from bundle.ctfindings.networks.image.pooling import (
     AnatomyPooling,
+    body_tokens,
     coarsen_membership,
     depth_rows,
     dilate_membership,
@@ -20,6 +22,10 @@ from bundle.ctfindings.networks.image.pooling import (
 
 MARGIN_TOKENS = 1
 """Tokens by which an anatomy grows before it is pooled, so that findings at its border count."""
+
+
+BODY_LOGIT = 10.0
+"""Logit of the anatomies where the body is found by its intensity."""
 
 
 class ImageEmbedding(NamedTuple):
@@ -32,6 +38,21 @@ class ImageEmbedding(NamedTuple):
     membership: Tensor  # bool [B, N, K]: tokens that were pooled for each anatomy
     anatomy_logits: Tensor  # [B, N, K]: logits of the anatomy head
     grid: list[int]  # [gx, gy, gz]: finest grid of tokens
+    # Q is 0 without an extractor of observations.
+    pathology: Tensor  # [B, Q, E]: unit rows of the pathology queries, zero where not valid
+    pathology_valid: Tensor  # bool [B, Q]: queries that see a token
+    pathology_attention: Tensor  # [B, Q, N]: attention of each query over the tokens of the finest grid
+
+
+def no_observations(rows: Tensor, tokens: int) -> dict[str, Tensor]:
+    """The observations in the ``ImageEmbedding`` of an encoder without queries, from rows ``[B, K, E]``; Q is 0."""
+    none = rows[:, :0]
+    valid = none.new_zeros(none.shape[:2], dtype=torch.bool)
+    return {
+        "pathology": none,
+        "pathology_valid": valid,
+        "pathology_attention": none.new_zeros(none.shape[0], 0, tokens),
+    }
 
 
 class ImageEncoder(nn.Module):
@@ -43,13 +64,26 @@ class ImageEncoder(nn.Module):
         embedding: Size E of the shared space.
         heads: Attention heads of the anatomy pooling.
         depth_patch: Voxels of a depth row along Z, a divisor of the token's, see ``DepthStem``; the token's by default.
+        pathology: Extractor of observations, as PLACE has one.
+        body_threshold: Intensity that separates tissue from air. If given, no mask is needed in training: without one,
+            every anatomy is the body as ``body_tokens`` finds it, and not what the anatomy head predicts.
 
     Raises:
         ValueError: A token is not a whole number of depth rows.
     """
 
-    def __init__(self, tower: nn.Module, embedding: int = 128, heads: int = 4, depth_patch: int | None = None) -> None:
+    def __init__(
+        self,
+        tower: nn.Module,
+        embedding: int = 128,
+        heads: int = 4,
+        depth_patch: int | None = None,
+        pathology: ObservationExtractor | None = None,
+        body_threshold: float | None = None,
+    ) -> None:
         super().__init__()
+        self.body_threshold = body_threshold
+        self.body_logit = BODY_LOGIT
         self.tower = tower
         self.embedding = embedding
         # Attributes, because TorchScript reads no globals.
@@ -62,8 +96,10 @@ class ImageEncoder(nn.Module):
         self.anatomy_pooling = AnatomyPooling(width, embedding, heads=heads)
         self.field = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, embedding))
         stride: tuple[int, int, int] = tower.stride  # type: ignore[assignment]
+        self.stride = list(stride)
         self.depth_patch = stride[2] if depth_patch is None else depth_patch
         self.depth_stem = None if self.depth_patch == stride[2] else DepthStem(stride, self.depth_patch, embedding)
+        self.pathology = pathology
 
     def forward(
         self,
@@ -92,6 +128,13 @@ class ImageEncoder(nn.Module):
         levels, grids = self.tower(image)
         grid: list[int] = grids[0]
         anatomy_logits = self.anatomy_head(levels[0])
+        if self.body_threshold is not None:
+            inside = body_tokens(image, self.stride, self.body_threshold).unsqueeze(2)
+            anatomy_logits = (
+                torch.where(inside, self.body_logit, -self.body_logit)
+                .to(anatomy_logits.dtype)
+                .expand_as(anatomy_logits)
+            )
         members = anatomy_logits > 0
         if body is not None:
             members = members & body.unsqueeze(-1)
@@ -105,7 +148,12 @@ class ImageEncoder(nn.Module):
         field = F.normalize(self.field(levels[0]), dim=-1)
         body = members[:, :, self.thorax]
         depth = depth_rows(field, body, grid) if self.depth_stem is None else self.depth_stem(image, field, body, grid)
-        return ImageEmbedding(anatomy, valid, depth, field, members, anatomy_logits, grid)
+        if self.pathology is not None:
+            rows, seen, attention = self.pathology(levels[0], members, grid)
+        else:
+            absent = no_observations(anatomy, field.shape[1])
+            rows, seen, attention = absent["pathology"], absent["pathology_valid"], absent["pathology_attention"]
+        return ImageEmbedding(anatomy, valid, depth, field, members, anatomy_logits, grid, rows, seen, attention)
 
     def memberships(self, members: Tensor, grids: list[list[int]]) -> list[Tensor]:
         """The tokens of each level that are pooled for each anatomy, bool ``[B, N_l, K]``."""

@@ -72,6 +72,24 @@ def _as_volume(membership: Tensor, grid: list[int]) -> Tensor:
     return membership.float().transpose(1, 2).unflatten(2, grid)
 
 
+def body_tokens(image: Tensor, stride: list[int], threshold: float) -> Tensor:
+    """Tokens inside the body without a mask, bool ``[B, N]`` in C order of the grid: those that lie between tokens
+    brighter than ``threshold`` along X and along Y, so that the lungs count.
+
+    Args:
+        image: ``[B, 1, X, Y, Z]`` in [0, 1].
+        stride: Voxels of a token along X, Y, Z.
+        threshold: Intensity of soft tissue at least, in the units of the image.
+    """
+    tissue = (F.avg_pool3d(image, stride) > threshold).to(torch.int32)
+    inside = torch.ones_like(tissue)
+    for axis in (2, 3):
+        before = torch.cummax(tissue, axis)[0]
+        after = torch.cummax(tissue.flip([axis]), axis)[0].flip([axis])
+        inside = inside * before * after
+    return inside.flatten(1) > 0
+
+
 class AnatomyPooling(nn.Module):
     """One embedding row per anatomy, from the common features of its tokens and from their extremes.
 

@@ -1,4 +1,5 @@
-"""The texts of a batch as embeddings, laid out like the rows of its scans: captions, reports, snippets."""
+"""The texts of a batch as embeddings, laid out like the rows of its scans: captions, reports, snippets,
+observations."""
 
 from __future__ import annotations
 
@@ -65,3 +66,8 @@ def snippet_rows(
         "depth": depth[scans],
         "depth_mm": depth_mm[scans],
     }
+
+
+def observation_rows(text: TextTower, observations: Sequence[Sequence[Mapping[str, Any]]]) -> Tensor:
+    """Unit rows of the observations of all scans, one after the other, ``[O, E]``; there is at least one."""
+    return text([str(observation["text"]) for given in observations for observation in given], "sentence")

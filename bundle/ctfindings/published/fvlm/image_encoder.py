@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
 from bundle.ctfindings.anatomy import ANATOMIES
-from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
+from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding, no_observations
 from bundle.ctfindings.networks.image.pooling import depth_rows, token_membership
 from bundle.ctfindings.networks.image.vit_tower import VisionTransformerTower
 
@@ -145,6 +145,7 @@ class FvlmImageEncoder(nn.Module):
             membership=membership,
             anatomy_logits=torch.zeros(membership.shape, device=field.device),
             grid=grid,
+            **no_observations(rows, field.shape[1]),
         )
 
 

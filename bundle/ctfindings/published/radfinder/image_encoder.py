@@ -19,7 +19,7 @@ from transformers.initialization import no_init_weights
 
 from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.files.progress import progress_bar
-from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
+from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding, no_observations
 from bundle.ctfindings.published.radfinder.rotary_transformer import RotaryTransformer
 
 
@@ -201,14 +201,16 @@ class RadFinderImageEncoder(nn.Module):
         own = torch.cat([along.cls[:, None, None, None].expand_as(along.tokens), along.tokens], dim=-1)
         field = F.normalize(self.disease_head(own), dim=-1).flatten(1, 3)
         members = torch.ones(1, field.shape[1], len(ANATOMIES), dtype=torch.bool, device=image.device)
+        anatomy = disease.unsqueeze(1).expand(-1, len(ANATOMIES), -1)
         return ImageEmbedding(
-            anatomy=disease.unsqueeze(1).expand(-1, len(ANATOMIES), -1),
+            anatomy=anatomy,
             anatomy_valid=members[:, 0],
             depth=F.normalize(along.rows, dim=-1),
             field=field,
             membership=members,
             anatomy_logits=torch.zeros(members.shape, device=image.device),
             grid=[int(size) for size in along.tokens.shape[1:4]],
+            **no_observations(anatomy, field.shape[1]),
         )
 
     def forward(self, image: Tensor) -> ImageEmbedding:

@@ -1,0 +1,60 @@
+"""The correlation objective: are the correlations among patches of a scan those that its report lets expect?"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.modules.loss import _Loss
+
+from bundle.ctfindings.losses.means import with_counts
+
+
+class CorrelationExplorationLoss(_Loss):
+    """Smooth L1 distance of predicted and true correlations among the patches of a scan.
+
+    The cross-modal correlation exploration of PLACE (Wang et al., https://arxiv.org/abs/2506.10573), our reading of its
+    abstract, since its equations were not available. ``CorrelationExplorer`` predicts the correlations and has the
+    targets. Patches are compared within a scan only, so nothing is gathered over ranks.
+
+    Args:
+        beta: Difference at which the loss turns from quadratic to linear.
+
+    Raises:
+        ValueError: Beta is not positive.
+
+    Example:
+        >>> import torch
+        >>> found, weight = torch.zeros(1, 2, 2), 1 - torch.eye(2)[None]
+        >>> round(CorrelationExplorationLoss()(found, found + 0.05, weight).item(), 4)
+        0.0125
+    """
+
+    inputs: tuple[str, ...] = ("correlation", "correlation_target", "correlation_weight")
+
+    def __init__(self, beta: float = 0.1) -> None:
+        super().__init__()
+        if not beta > 0:
+            raise ValueError(f"beta: expected a positive number, got {beta}")
+        self.beta = beta
+
+    def forward(self, correlation: Tensor, correlation_target: Tensor, correlation_weight: Tensor) -> Tensor:
+        """The mean over the scans that have a pair; zero, without gradient, if none has.
+
+        Args:
+            correlation, correlation_target: Predicted and true correlation of each pair, (B, m, m).
+            correlation_weight: Weight of each pair, (B, m, m); 0 for pairs that do not count.
+        """
+        return self.means(correlation, correlation_target, correlation_weight)[0, 0]
+
+    def means(self, correlation: Tensor, correlation_target: Tensor, correlation_weight: Tensor) -> Tensor:
+        """The loss and its count of scans, ``[1, 2]``."""
+        counted = correlation_weight.sum(dim=(1, 2)) > 0
+        if not counted.any():
+            return correlation.new_zeros(1, 2)
+        losses = self.of_scans(correlation[counted], correlation_target[counted], correlation_weight[counted])
+        return with_counts([losses.mean()], [counted.sum()])
+
+    def of_scans(self, correlation: Tensor, correlation_target: Tensor, correlation_weight: Tensor) -> Tensor:
+        """The loss of each scan, (B,); NaN without a pair."""
+        distance = F.smooth_l1_loss(correlation, correlation_target, reduction="none", beta=self.beta)
+        return (distance * correlation_weight).sum(dim=(1, 2)) / correlation_weight.sum(dim=(1, 2))

@@ -1,0 +1,245 @@
+"""Pathology observations of a scan: learned queries over its tokens, each of which gives one row in the text space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX
+from bundle.ctfindings.networks.image.standardization import RunningStandardization
+
+ORGAN_QUERIES = {"lung": 8, "heart": 2, "esophagus": 1, "aorta": 1, "mediastinum": 2, "thorax": 2}
+"""Queries of each anatomy with ``localized="organ"``."""
+
+WAVELENGTHS_MM = (40.0, 640.0)
+"""Shortest and longest wavelength of the position code, about two pooled tokens and twice a chest."""
+
+WIDEST = 256
+"""Largest default width of the queries."""
+
+
+class CrossAttentionBlock(nn.Module):
+    """A transformer block of queries: self-attention (if asked), cross-attention, perceptron, normalised before each.
+
+    Args:
+        width: Width of queries and keys.
+        heads: Attention heads.
+        mutual: Whether the queries also attend to each other.
+    """
+
+    def __init__(self, width: int, heads: int, mutual: bool = True) -> None:
+        super().__init__()
+        self.heads = heads
+        self.mutual = Attention(width, heads) if mutual else None
+        self.normalize_mutual = nn.LayerNorm(width)
+        self.cross = Attention(width, heads)
+        self.normalize_cross = nn.LayerNorm(width)
+        self.perceptron = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, query: Tensor, key: Tensor, allowed: Tensor, kept: int = 0) -> tuple[Tensor, Tensor]:
+        """The queries after the block, ``[B, Q, w]``, and their attention to the keys, ``[B, Q, N]``.
+
+        Args:
+            query: ``[B, Q, w]``.
+            key: ``[B, N, w]``.
+            allowed: Keys that each query sees, at least one, bool ``[B, Q, N]`` or ``[B, 1, N]``.
+            kept: See ``Attention``.
+        """
+        if self.mutual is not None:
+            own = self.normalize_mutual(query)
+            everyone = torch.ones(query.shape[0], 1, query.shape[1], dtype=torch.bool, device=query.device)
+            query = query + self.mutual(own, own, everyone, 0)[0]
+        found, attention = self.cross(self.normalize_cross(query), key, allowed, kept)
+        query = query + found
+        return query + self.perceptron(query), attention
+
+
+class Attention(nn.Module):
+    """Multi-head attention that returns its weights, and can keep the best keys of each query only."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, query: Tensor, key: Tensor, allowed: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+        """Arguments as in ``CrossAttentionBlock``; ``kept`` above 0 masks all but so many keys, by the mean score over
+        the heads. The returned attention is the mean over the heads; it sums to 1 over the keys.
+        """
+        batch, queries, width = query.shape
+        size = width // self.heads
+        q = self.query(query).view(batch, queries, self.heads, size).transpose(1, 2)
+        k = self.key(key).view(batch, -1, self.heads, size).transpose(1, 2)
+        v = self.value(key).view(batch, -1, self.heads, size).transpose(1, 2)
+        # In single precision: a scan may have ten thousand tokens.
+        scores = (q @ k.transpose(2, 3)).float() / math.sqrt(size)
+        scores = scores.masked_fill(~allowed.unsqueeze(1), float("-inf"))
+        if 0 < kept < key.shape[1]:
+            mean = scores.mean(1)
+            # Of fewer allowed keys than are kept, all stay: the least of the kept is then minus infinity.
+            least = mean.topk(kept, dim=2).values[:, :, kept - 1 :]
+            scores = scores.masked_fill((mean < least).unsqueeze(1), float("-inf"))
+        weights = torch.softmax(scores, dim=-1)
+        found = (weights.to(v.dtype) @ v).transpose(1, 2).reshape(batch, queries, width)
+        return self.output(found), weights.mean(1)
+
+
+class ObservationExtractor(nn.Module):
+    """The visual pathology observation extractor of PLACE (Wang et al., https://arxiv.org/abs/2506.10573).
+
+    Our reading of its abstract, whose equations were not available: Q learned queries attend to each other and to the
+    localised tokens of the scan, and each gives one unit row in the text space. Tokens are pooled before, by mean and
+    maximum, so that a finding of one token survives. As in ``AnatomyPooling``, the features of the rows are
+    standardised over the training scans, because most of a row is the same in every scan.
+
+    Args:
+        tower: Image tower, for the width and size of its tokens.
+        embedding: Size E of the shared space.
+        spacing: Voxel size in mm along X, Y, Z.
+        queries: Number of queries Q; with ``localized="organ"`` the sum of ``ORGAN_QUERIES``.
+        layers: Transformer blocks of the queries.
+        width: Width of the queries; by default that of the tokens, but at most ``WIDEST``.
+        heads: Attention heads.
+        localized: What a query attends to: "all" tokens of the body, those of its "organ", or its "topk" best ones.
+        kept: Tokens that each query keeps with ``localized="topk"``.
+        pool: Tokens along each axis that are pooled to one; 1 for towers with large tokens.
+
+    Raises:
+        ValueError: ``localized`` is unknown, or the queries do not match those of the organs.
+    """
+
+    def __init__(
+        self,
+        tower: nn.Module,
+        embedding: int,
+        spacing: Sequence[float],
+        queries: int = 16,
+        layers: int = 2,
+        width: int | None = None,
+        heads: int = 4,
+        localized: str = "all",
+        kept: int = 64,
+        pool: int = 2,
+    ) -> None:
+        super().__init__()
+        if localized not in ("all", "organ", "topk"):
+            raise ValueError(f"localized: expected 'all', 'organ' or 'topk', got {localized!r}")
+        if localized == "organ" and queries != sum(ORGAN_QUERIES.values()):
+            raise ValueError(f"queries: with localized 'organ' expected {sum(ORGAN_QUERIES.values())}, got {queries}")
+        tokens: int = tower.width  # type: ignore[assignment]
+        stride: Sequence[int] = tower.stride  # type: ignore[assignment]
+        width = min(tokens, WIDEST) if width is None else width
+        self.pool = pool
+        self.kept = kept if localized == "topk" else 0
+        self.thorax = THORAX
+        self.step_mm = [float(edge * size) for edge, size in zip(stride, spacing, strict=True)]
+        self.width = width
+        # Attributes, because TorchScript reads no globals.
+        self.shortest_mm, self.longest_mm = WAVELENGTHS_MM
+        self.reduce = nn.Sequential(nn.LayerNorm(2 * tokens), nn.Linear(2 * tokens, width))
+        self.query = nn.Parameter(torch.empty(queries, width))
+        nn.init.orthogonal_(self.query)
+        self.blocks = nn.ModuleList(CrossAttentionBlock(width, heads) for _ in range(layers))
+        self.normalize = nn.LayerNorm(width)
+        self.standardize = RunningStandardization(queries, width)
+        self.project = nn.Linear(width, embedding)
+        organs = [ANATOMY_NAMES.index(name) for name, count in ORGAN_QUERIES.items() for _ in range(count)]
+        # Declared here because TorchScript cannot read the class annotations of this file, which are strings.
+        self.query_anatomy: Tensor
+        anatomy = torch.tensor(organs) if localized == "organ" else torch.full((queries,), -1)
+        self.register_buffer("query_anatomy", anatomy, persistent=False)
+
+    def forward(self, tokens: Tensor, membership: Tensor, grid: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """The observations of scans.
+
+        Args:
+            tokens: Tokens of the finest level, ``[B, N, d]``.
+            membership: Anatomies of the tokens, bool ``[B, N, K]``; thorax is the body.
+            grid: ``[gx, gy, gz]``.
+
+        Returns:
+            Unit rows ``[B, Q, E]``, zero where not valid; validity, bool ``[B, Q]``: the query sees a token; and the
+            attention of each query over the tokens, ``[B, Q, N]``, which sums to 1, or to 0 where not valid.
+        """
+        batch = tokens.shape[0]
+        cells, members, coarse = self._pooled(tokens, membership, grid)
+        body = members[:, :, self.thorax]
+        places = cell_centres(coarse, [self.pool * step for step in self.step_mm], body)
+        x = self.reduce(cells) + position_code(places, self.width, self.shortest_mm, self.longest_mm).to(tokens.dtype)
+        # Without an anatomy of its own, a query sees the body.
+        seen = torch.where(self.query_anatomy < 0, torch.full_like(self.query_anatomy, self.thorax), self.query_anatomy)
+        allowed = members[:, :, seen].transpose(1, 2)
+        valid = allowed.any(dim=2)
+        allowed = allowed | ~valid.unsqueeze(2)
+        rows = self.query.unsqueeze(0).expand(batch, -1, -1)
+        attention = torch.zeros(batch, self.query.shape[0], x.shape[1], device=x.device)
+        for block in self.blocks:
+            rows, attention = block(rows, x, allowed, self.kept)
+        rows = F.normalize(self.project(self.standardize(self.normalize(rows), valid)), dim=-1)
+        attention = self._unpooled(attention * valid.unsqueeze(2), membership[:, :, self.thorax], grid, coarse)
+        return rows * valid.unsqueeze(2), valid, attention
+
+    def _pooled(self, tokens: Tensor, membership: Tensor, grid: list[int]) -> tuple[Tensor, Tensor, list[int]]:
+        """Mean and maximum over the body tokens of each cell, ``[B, M, 2 d]``; membership of the cells; their grid."""
+        pool = self.pool
+        body = membership[:, :, self.thorax].unsqueeze(2)
+        inside = body.to(tokens.dtype)
+        if pool == 1:
+            return torch.cat([tokens, tokens], dim=2) * inside, membership, grid
+        volume = _volume(tokens * inside, grid)
+        share = F.avg_pool3d(_volume(inside, grid), pool, ceil_mode=True)
+        mean = F.avg_pool3d(volume, pool, ceil_mode=True) / share.clamp(min=1e-6)
+        highest = F.max_pool3d(_volume(tokens.masked_fill(~body, -1e4), grid), pool, ceil_mode=True)
+        coarse = [mean.shape[2], mean.shape[3], mean.shape[4]]
+        cells = torch.cat([mean, highest], dim=1) * (share > 0)
+        members = F.max_pool3d(_volume(membership.to(torch.float32), grid), pool, ceil_mode=True) > 0.5
+        return cells.flatten(2).transpose(1, 2), members.flatten(2).transpose(1, 2), coarse
+
+    def _unpooled(self, attention: Tensor, body: Tensor, grid: list[int], coarse: list[int]) -> Tensor:
+        """Attention of the cells, ``[B, Q, M]``, spread evenly over the body tokens of each, ``[B, Q, N]``."""
+        if self.pool == 1:
+            return attention
+        pool = self.pool
+        inside = _volume(body.unsqueeze(2).to(attention.dtype), grid)
+        # Without a body token in a cell its attention is zero or, in a scan without a body, spread over its tokens.
+        inside = torch.where(inside.flatten(1).sum(1).view(-1, 1, 1, 1, 1) > 0, inside, torch.ones_like(inside))
+        count = F.avg_pool3d(inside, pool, ceil_mode=True, divisor_override=1).clamp(min=1)
+        share = attention.view(attention.shape[0], attention.shape[1], coarse[0], coarse[1], coarse[2]) / count
+        spread = share.repeat_interleave(pool, 2).repeat_interleave(pool, 3).repeat_interleave(pool, 4)
+        return (spread[:, :, : grid[0], : grid[1], : grid[2]] * inside).flatten(2)
+
+
+def cell_centres(grid: list[int], step_mm: list[float], body: Tensor) -> Tensor:
+    """Distance of the cells of a grid from the middle of the body in mm, ``[B, M, 3]``.
+
+    Args:
+        grid: ``[gx, gy, gz]``.
+        step_mm: Distance of two cells along X, Y, Z.
+        body: Cells inside the body, bool ``[B, M]``.
+    """
+    axes = [torch.arange(grid[axis], device=body.device, dtype=torch.float32) * step_mm[axis] for axis in range(3)]
+    x, y, z = torch.meshgrid(axes[0], axes[1], axes[2], indexing="ij")
+    places = torch.stack([x.flatten(), y.flatten(), z.flatten()], dim=1).unsqueeze(0)
+    inside = body.unsqueeze(2).to(torch.float32)
+    return places - (places * inside).sum(1, keepdim=True) / inside.sum(1, keepdim=True).clamp(min=1)
+
+
+def position_code(places_mm: Tensor, width: int, shortest_mm: float, longest_mm: float) -> Tensor:
+    """Sine and cosine of places ``[B, M, 3]`` at wavelengths between two limits, ``[B, M, width]``; the rest is 0."""
+    count = max(1, width // 6)
+    waves = torch.linspace(math.log(shortest_mm), math.log(longest_mm), count, device=places_mm.device).exp()
+    angles = (places_mm.unsqueeze(3) * (2 * math.pi) / waves).flatten(2)
+    return F.pad(torch.cat([angles.sin(), angles.cos()], dim=2), [0, width - 6 * count])
+
+
+def _volume(tokens: Tensor, grid: list[int]) -> Tensor:
+    return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], grid[0], grid[1], grid[2])

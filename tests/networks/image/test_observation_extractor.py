@@ -1,0 +1,158 @@
+"""The extractor of observations: what its queries see, on every tower, and that it exports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX
+from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
+from bundle.ctfindings.networks.image.observation_extractor import Attention, ObservationExtractor
+from bundle.ctfindings.networks.image.pooling import body_tokens
+from tests.networks.conftest import convolutional_tower, transformer_tower
+
+SPACING = (4, 4, 3)
+READINGS: list[dict[str, Any]] = [{}, {"pool": 1}, {"localized": "organ"}, {"localized": "topk", "kept": 3}]
+
+
+def encoder_of(tower: Any, **settings: Any) -> ImageEncoder:
+    torch.manual_seed(1)
+    return ImageEncoder(
+        tower, embedding=8, heads=2, pathology=ObservationExtractor(tower, 8, SPACING, **settings)
+    ).eval()
+
+
+def membership_of(tokens: int, scans: int = 1) -> Tensor:
+    """Everything is thorax, and the first half of the tokens lung."""
+    members = torch.zeros(scans, tokens, len(ANATOMY_NAMES), dtype=torch.bool)
+    members[:, :, THORAX] = True
+    members[:, : tokens // 2, 0] = True
+    return members
+
+
+@pytest.mark.parametrize("tower", [convolutional_tower, transformer_tower], ids=["convolutional", "transformer"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"pool": 1}, {"localized": "organ"}, {"localized": "topk", "kept": 3}], ids=str
+)
+def test_every_tower_gets_unit_rows_and_attention_that_sums_to_one(tower: Any, settings: dict[str, Any]) -> None:
+    encoder = encoder_of(tower(), heads=2, **settings)
+    with torch.no_grad():
+        encoded = encoder(torch.rand(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0)))
+    valid = encoded.pathology_valid
+    assert encoded.pathology.shape == (2, 16, 8) and encoded.pathology_attention.shape == (
+        2,
+        16,
+        encoded.field.shape[1],
+    )
+    torch.testing.assert_close(encoded.pathology.norm(dim=2), valid.float())
+    torch.testing.assert_close(encoded.pathology_attention.sum(2), valid.float())
+
+
+def test_a_query_of_an_organ_sees_that_organ_alone_and_is_not_valid_without_it() -> None:
+    tower = convolutional_tower()
+    extractor = encoder_of(tower, heads=2, localized="organ", pool=1).pathology
+    assert extractor is not None
+    with torch.no_grad():
+        rows, valid, attention = extractor(torch.randn(1, 64, 12), membership_of(64), [4, 4, 4])
+    organs = [ANATOMY_NAMES[index] for index in extractor.query_anatomy.tolist()]
+    assert {name: organs.count(name) for name in ("lung", "heart", "thorax")} == {"lung": 8, "heart": 2, "thorax": 2}
+    lung = torch.tensor([name == "lung" for name in organs])
+    assert attention[0, lung, :32].sum() == pytest.approx(8) and not attention[0, lung, 32:].any()
+    assert [name for name, seen in zip(organs, valid[0].tolist(), strict=True) if not seen] == [
+        name for name in organs if name not in ("lung", "thorax")
+    ]
+    assert not rows[~valid].any() and not attention[~valid].any()
+
+
+def test_the_best_tokens_of_a_query_take_all_of_its_attention() -> None:
+    torch.manual_seed(0)
+    attention = Attention(8, heads=2)
+    query, key, allowed = torch.randn(1, 2, 8), torch.randn(1, 20, 8), torch.ones(1, 1, 20, dtype=torch.bool)
+    _, weights = attention(query, key, allowed, 5)
+    assert (weights > 0).sum(2).tolist() == [[5, 5]]
+    # With fewer allowed keys than are kept, all of those count.
+    allowed[:, :, 3:] = False
+    _, weights = attention(query, key, allowed, 5)
+    assert (weights > 0).sum(2).tolist() == [[3, 3]] and not weights[:, :, 3:].any()
+
+
+@pytest.mark.parametrize("grid", [[4, 4, 4], [3, 5, 2]], ids=str)
+def test_a_scan_without_body_gives_zero_rows_and_finite_gradients(grid: list[int]) -> None:
+    extractor = encoder_of(convolutional_tower(), heads=2).pathology
+    assert extractor is not None
+    count = grid[0] * grid[1] * grid[2]
+    tokens = torch.randn(2, count, 12).requires_grad_()
+    members = membership_of(count, scans=2)
+    members[1] = False
+    rows, valid, attention = extractor.train()(tokens, members, grid)
+    (rows[0, :, 0].sum() + rows[1].sum()).backward()
+    assert valid[0].all() and not valid[1].any() and not rows[1].any() and not attention[1].any()
+    assert tokens.grad is not None and tokens.grad.isfinite().all() and not tokens.grad[1].any()
+
+
+def test_tokens_outside_the_body_change_nothing() -> None:
+    extractor = encoder_of(convolutional_tower(), heads=2).pathology
+    assert extractor is not None
+    members = membership_of(64)
+    members[:, 40:] = False
+    tokens = torch.randn(1, 64, 12)
+    changed = torch.cat([tokens[:, :40], 100 * torch.randn(1, 24, 12)], dim=1)
+    with torch.no_grad():
+        first, second = (extractor(given, members, [4, 4, 4]) for given in (tokens, changed))
+    torch.testing.assert_close(first[0], second[0])
+    assert not first[2][:, :, 40:].any()
+
+
+def test_gradients_are_finite_in_half_precision() -> None:
+    extractor = encoder_of(convolutional_tower(), heads=2).pathology
+    assert extractor is not None
+    tokens = torch.randn(1, 64, 12).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        rows, _, _ = extractor.train()(tokens, membership_of(64), [4, 4, 4])
+        rows[..., 0].sum().backward()
+    assert tokens.grad is not None and tokens.grad.isfinite().all() and tokens.grad.any()
+
+
+@pytest.mark.parametrize("settings", READINGS, ids=str)
+def test_the_extractor_compiles_to_torchscript(settings: dict[str, Any]) -> None:
+    encoder = encoder_of(convolutional_tower(), heads=2, **settings)
+    image = torch.rand(1, 1, 16, 8, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found, expected = torch.jit.script(encoder)(image), encoder(image)
+    assert expected.pathology.any()
+    torch.testing.assert_close(found.pathology, expected.pathology, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.pathology_attention, expected.pathology_attention, atol=1e-5, rtol=1e-4)
+
+
+def test_an_encoder_without_queries_has_no_observation() -> None:
+    encoder = ImageEncoder(convolutional_tower(), embedding=8, heads=2).eval()
+    with torch.no_grad():
+        encoded = encoder(torch.rand(2, 1, 8, 8, 8))
+    assert encoded.pathology.shape == (2, 0, 8) and encoded.pathology_attention.shape == (2, 0, 64)
+    assert not any("pathology" in name for name in encoder.state_dict())
+
+
+def test_the_body_without_a_mask_lies_between_its_walls() -> None:
+    image = torch.zeros(1, 1, 12, 12, 2)
+    image[:, :, 2:10, 2:10] = 0.5
+    image[:, :, 4:8, 4:8] = 0.1
+    body = body_tokens(image, [2, 2, 2], 0.25).view(6, 6)
+    expected = torch.zeros(6, 6, dtype=torch.bool)
+    expected[1:5, 1:5] = True
+    assert torch.equal(body, expected), "the dark middle counts, the air around does not"
+    encoder = ImageEncoder(convolutional_tower(), embedding=8, heads=2, body_threshold=0.25).eval()
+    scan = torch.cat([image, image], dim=2)[:, :, :16, :8].repeat(1, 1, 1, 1, 4)
+    with torch.no_grad():
+        encoded, scripted = encoder(scan), torch.jit.script(encoder)(scan)
+    assert torch.equal(encoded.membership, encoded.membership[:, :, :1].expand_as(encoded.membership))
+    assert torch.equal(scripted.anatomy_logits, encoded.anatomy_logits)
+    assert encoded.anatomy_logits.unique().tolist() == [-10, 10]
+
+
+@pytest.mark.parametrize("wrong", [{"localized": "lung"}, {"localized": "organ", "queries": 4}], ids=str)
+def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        ObservationExtractor(convolutional_tower(), 8, SPACING, **wrong)
