@@ -103,7 +103,7 @@ def noisy(hu: Volume, _: NDArray[Any], rng: np.random.Generator) -> Volume:
     return hu + grain / grain.std() * np.float32(rng.uniform(40, 120))
 
 
-def damaged(hu: Volume, _: NDArray[Any], rng: np.random.Generator) -> Volume:
+def damaged(hu: Volume, anatomy: NDArray[Any], rng: np.random.Generator) -> Volume:
     """Three to seven slabs of two to seven slices that hold one value."""
     result = hu.copy()
     for _ in range(rng.integers(3, 8)):
@@ -126,7 +126,8 @@ def abdominal(hu: Volume, _: NDArray[Any], rng: np.random.Generator) -> Volume:
 
 def arterial(hu: Volume, anatomy: NDArray[Any], rng: np.random.Generator) -> Volume:
     """Heart and aorta brighter by 150 to 300 HU, as in an arterial phase."""
-    return hu + np.isin(anatomy, (2, 4)) * np.float32(rng.uniform(150, 300))
+    brighter: Volume = (hu + np.isin(anatomy, (2, 4)) * np.float32(rng.uniform(150, 300))).astype(np.float32)
+    return brighter
 
 
 def scaled(hu: Volume, _: NDArray[Any], rng: np.random.Generator) -> Volume:

@@ -110,7 +110,8 @@ def draw(scans: dict[str, Path], measured: dict[str, dict[str, Any]], path: Path
     matplotlib.use("Agg")
     rows = SHOWN * len(scans)
     figure = plt.figure(figsize=(15, 2.5 * rows + 3.6), layout="constrained")
-    slices, curves = figure.subfigures(2, 1, height_ratios=[2.5 * rows, 3.6])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[2.5 * rows, 3.6])
+    slices, curves = parts
     axes = slices.subplots(rows, 6)
     for row, (name, number) in enumerate((name, number) for name in scans for number in range(SHOWN)):
         files = sorted(scans[name].glob("*.nii.gz"))

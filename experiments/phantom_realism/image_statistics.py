@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -24,7 +25,7 @@ def image_statistics(path: Path) -> dict[str, float | list[float]]:
     """Histogram, lung texture, dense voxels and noise power of a scan in HU."""
     image = nib.as_closest_canonical(nib.load(path))
     native = np.asarray(image.dataobj, np.float32)
-    resampled = Spacing(GRID_MM)(MetaTensor(native[None], affine=image.affine))
+    resampled: Any = Spacing(GRID_MM)(MetaTensor(native[None], affine=image.affine))
     volume, affine = resampled[0].numpy(), resampled.affine.numpy().astype(float)
     lungs = ndimage.binary_erosion(lung_mask(volume, affine), iterations=2)
     mean = ndimage.uniform_filter(volume, 3)
@@ -48,11 +49,11 @@ def noise_power(volume: NDArray[np.float32]) -> NDArray[np.float64]:
 
     The frequencies are 1 to ``PATCH // 2`` periods in a patch; the last is the highest that the voxels hold.
     """
-    found = []
+    found: list[Any] = []
     for level in range(2, volume.shape[2], 3):
         plane = volume[:, :, level]
         size = np.array(plane.shape) // PATCH * PATCH
-        patches = plane[: size[0], : size[1]].reshape(size[0] // PATCH, PATCH, size[1] // PATCH, PATCH)
+        patches: Any = plane[: size[0], : size[1]].reshape(size[0] // PATCH, PATCH, size[1] // PATCH, PATCH)
         patches = patches.transpose(0, 2, 1, 3).reshape(-1, PATCH, PATCH)
         found.append(patches[((patches > -150) & (patches < 300)).all((1, 2)) & (patches.std((1, 2)) < 60)])
     chosen = np.concatenate(found)

@@ -130,7 +130,7 @@ class FindingsWriter:
     def _is_shown(self, answer: Answer) -> bool:
         if self.evidence == "none":
             return False
-        return self.evidence == "all" or not isinstance(answer, FindingAnswer) or answer.present
+        return self.evidence == "all" or not isinstance(answer, FindingAnswer) or bool(answer.present)
 
 
 def _paths(value: str | Sequence[str | None] | None) -> list[str | None]:

@@ -57,7 +57,7 @@ def snippet_profile(
 def evidence_profile(evidence: Any, map_affine: Any) -> list[DepthScore]:
     """The largest value of each layer of a map of ``locate``, ``[x, y, z]``, inferior to superior."""
     scores = as_map(evidence)
-    heights = _heights(np.arange(scores.shape[2]), scores.shape, as_affine(map_affine))
+    heights = _heights(np.arange(scores.shape[2], dtype=np.float64), scores.shape, as_affine(map_affine))
     return _profile(heights, scores.max(axis=(0, 1)))
 
 

@@ -120,7 +120,8 @@ class HybridBase:
         canvas = self.field.canvas
         index = (np.array(site.center_mm) - canvas.affine[:3, 3]) / canvas.spacing
         world = self.affine[:3, :3] @ (index + [part.start for part in self.box]) + self.affine[:3, 3]
-        return replace(site, center_mm=tuple(round(float(value), 1) for value in world))
+        x, y, z = (round(float(value), 1) for value in world)
+        return replace(site, center_mm=(x, y, z))
 
 
 def upright(hu: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.float64]]:

@@ -110,7 +110,8 @@ def _make(task: _Task) -> list[dict[str, Any]]:
     settings, folder = task.settings, Path(task.folder)
     scan = load_scan(task.image, task.stored)
     hu, affine = upright(np.asarray(scan[0]), np.asarray(scan.affine))
-    anatomy, named = np.zeros(hu.shape, np.uint8), ()
+    anatomy = np.zeros(hu.shape, np.uint8)
+    named: tuple[str, ...] = ()
     if task.anatomy is not None:
         mask, named = load_anatomy_mask(task.anatomy, settings.anatomy_mapping, scan)
         anatomy = upright(np.asarray(mask[0]), np.asarray(scan.affine))[0]
