@@ -36,7 +36,6 @@ class Evidence:
     side: str | None = None  # "left", "right" or "midline" of the patient; None without a midline
     extent: str = "focal"  # "diffuse" if the box would have more than a third of the lung
     share: float | None = None  # share of the anatomy in that part, 0..1
-    place: str | None = None  # the place in words, such as "right lower zone"
     channel: int | None = None  # channel of evidence.nii.gz with the map; None if it was not written
 
 

@@ -40,6 +40,7 @@ class Row:
         box_mm: corners of the evidence, RAS.
         image: slice of the evidence counted from 1 at the most superior one; None without evidence.
         images: how many slices the scan has; None when the record does not say.
+        not_assessed: why the finding is neither present nor absent; empty if it was assessed.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Row:
     box_mm: tuple[tuple[float, float, float], tuple[float, float, float]] | None
     image: int | None = None
     images: int | None = None
+    not_assessed: str = ""
 
     @property
     def place(self) -> str:
@@ -67,7 +69,7 @@ class Row:
     def cells(self) -> tuple[str, ...]:
         """Text of the columns."""
         name = self.name if self.reliable else f"{self.name} †"
-        present = "present" if self.present else "-"
+        present = "not assessed" if self.not_assessed else "present" if self.present else "-"
         numbers = (f"{self.probability:.2f}", f"{self.threshold:.2f}")
         return (name, *numbers, present, self.anatomy, self.place, _image(self.image, self.images))
 
@@ -78,6 +80,8 @@ class Row:
         lines = [
             f"{self.name}: {self.probability:.2f}, between {low:.2f} and {high:.2f} over the wordings of the question."
         ]
+        if self.not_assessed:
+            lines.append(f"Not assessed: {self.not_assessed}.")
         if not self.reliable:
             lines.append(f"† The scan does not show the anatomy '{self.anatomy}': this answer is unreliable.")
         return " ".join([*lines, NOTICE])
@@ -136,21 +140,23 @@ class Record:
             numbers = [f"{value:.4f}" for value in (row.probability, row.threshold)]
             spread = [f"{value:.4f}" for value in row.spread]
             images = ["" if number is None else number for number in (row.image, row.images)]
-            start = [row.name, *numbers, int(row.present), row.anatomy, int(row.reliable)]
+            start = [row.name, *numbers, "" if row.not_assessed else int(row.present), row.anatomy, int(row.reliable)]
             writer.writerow([*start, *spread, row.side, *place, *images, NOTICE])
         return file.getvalue()
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the reader should know, one line each."""
-        return tuple(str(line) for line in self.data.get("warnings", ()))
+        """What the reader should know, one line each; first, if the scan is outside the domain of the weights."""
+        notice = self.data.get("notice")
+        return (*([str(notice)] if notice else []), *(str(line) for line in self.data.get("warnings", ())))
 
     @property
     def summary(self) -> str:
         """One line: how many findings, and of which model."""
         model, count = self.data["model"], sum(row.present for row in self.rows)
         weights = f"{model['bundle']} {model['version']}, weights {model['weights_sha256'][:8]}"
-        return f"{count} of {len(self.rows)} findings present. {weights}."
+        unknown = sum(bool(row.not_assessed) for row in self.rows)
+        return f"{count} of {len(self.rows)} findings present{f', {unknown} not assessed' * bool(unknown)}. {weights}."
 
 
 def ordered(rows: Sequence[Row], column: int | None = None, descending: bool = False) -> list[Row]:
@@ -230,6 +236,7 @@ def _row(finding: Mapping[str, Any], shape: Sequence[int] | None) -> Row:
         box_mm=None if evidence is None or (box := evidence["box_mm"]) is None else (_point(box[0]), _point(box[1])),
         image=None if evidence is None else evidence.get("image"),
         images=None if axis is None or shape is None else int(shape[axis]),
+        not_assessed=str(finding.get("not_assessed") or ""),
     )
 
 

@@ -22,6 +22,7 @@ def format_findings(record: FindingsRecord) -> str:
         f"Scan   {shorten(_printable(scan.file), WIDTH - 7, placeholder='...')}",
         f"       {scan.format}, {size} voxels, {spacing} mm, {scan.orientation}",
         f"Model  {model.bundle} {model.version}, {model.network}, weights {model.weights_sha256[:12]}",
+        *(wrap(record.notice, WIDTH) if record.notice else ()),
         "",
         _row("Finding", "prob", "thresh", "present", "anatomy", "z mm", "image"),
         "-" * WIDTH,
