@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import signal
 import socket
 import sys
 import tempfile
@@ -75,6 +76,7 @@ def _become(words: list[str], variables: dict[str, str], out: str, err: str) -> 
         file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         os.dup2(file, stream)
         os.close(file)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # test workers ignore Ctrl-C, and a fork inherits that
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(ROOT)

@@ -136,7 +136,7 @@ def test_warnings_are_logged_in_training_and_batches_collate(tmp_path, nifti, hu
     batch = list_data_collate([pipeline({"image": str(path)}) for path in (nifti, tmp_path / "short.nii")])
     assert batch["image"].shape == (2, 1, 48, 48, 48)
     assert [record.getMessage() for record in caplog.records] == [
-        "short.nii: covers only 60 mm along the body; findings elsewhere cannot be seen"
+        "short.nii: covers only 60 mm along the body; findings elsewhere cannot be seen [short-cover]"
     ]
 
 

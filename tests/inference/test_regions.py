@@ -34,7 +34,7 @@ def encoded(**boxes: tuple[slice, ...]) -> Any:
     for name, box in boxes.items():
         logits[(0, *box, anatomy_index(name))] = 4.0
     flat = logits.flatten(1, 3)
-    return ImageEmbedding(*[torch.zeros(1)] * 4, flat > 0, flat, list(GRID))
+    return ImageEmbedding(*[torch.zeros(1)] * 4, flat > 0, flat, list(GRID), *[torch.zeros(1)] * 3)
 
 
 EVERYWHERE = (slice(None),) * 3

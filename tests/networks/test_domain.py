@@ -30,7 +30,7 @@ def test_features_are_those_of_the_anatomy_within_the_body() -> None:
     image, field = torch.rand(1, 1, 8, 4, 4, generator=generator), torch.rand(1, 2, 3, generator=generator)
     logits = torch.full((1, 2, len(ANATOMIES)), -1.0)
     logits[0, :, 0], logits[0, 1, 1] = 1.0, 1.0
-    encoded = ImageEmbedding(*[torch.zeros(1)] * 3, field, logits > 0, logits, [2, 1, 1])
+    encoded = ImageEmbedding(*[torch.zeros(1)] * 3, field, logits > 0, logits, [2, 1, 1], *[torch.zeros(1)] * 3)
     found = domain_features(image, encoded, (4, 4, 4), torch.tensor([[True, False]]))[0]
     assert found.shape == (len(ANATOMIES), 5 * 5 + 1 + 3)
     torch.testing.assert_close(found[0, -3:], field[0, 0])

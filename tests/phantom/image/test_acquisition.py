@@ -23,7 +23,7 @@ def patient() -> Patient:
 @pytest.fixture
 def canvas(patient: Patient) -> Canvas:
     """A cylinder of water."""
-    canvas = Canvas(patient)
+    canvas = Canvas.of_patient(patient)
     inside = np.hypot(canvas.x, canvas.y) < 70
     canvas.hu[inside] = 0
     canvas.anatomy[inside] = BODY

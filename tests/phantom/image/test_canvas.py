@@ -15,7 +15,7 @@ from bundle.ctfindings.phantom.patient import sample_patient
 def canvas() -> Canvas:
     patient = sample_patient(np.random.default_rng(0), 0.0, False)
     small = replace(patient, extent=(90.0, 90.0, 120.0), spacing=(3.0, 3.0, 4.0), kyphosis_mm=20.0, offset=(4.0, -3.0))
-    return Canvas(small)
+    return Canvas.of_patient(small)
 
 
 def test_body_places_and_voxels_are_inverse_in_a_bent_and_turned_body(canvas: Canvas) -> None:

@@ -266,7 +266,7 @@ def test_what_cannot_be_used_is_named_and_the_source_is_left_alone(
     result = prepare(SCRIPT, root, "--output", tmp_path / "out")
     assert set(result.studies) == {"train_1_a_1", "train_5_a_1", "train_7_a_1"}
     assert result.reasons() == {
-        "train_1_a_2": "damaged-file",
+        "train_1_a_2": "wrong-content",
         "train_2_a_1": "invalid metadata",
         "train_3_a_1": "no row of metadata",
         "train_4_a_1": "rows that contradict each other",
