@@ -140,5 +140,5 @@ def test_ctrl_c_is_for_the_process_that_waits(tmp_path: Path, seconds: float) ->
     assert run.stdout is not None and run.stdout.readline() == "begun\n"
     time.sleep(seconds)
     os.killpg(run.pid, signal.SIGINT)
-    output, errors = run.communicate(timeout=20)
+    output, errors = run.communicate(timeout=60)
     assert (output, errors, run.returncode) == ("stopped\n", "", 0)
