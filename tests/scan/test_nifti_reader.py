@@ -87,7 +87,7 @@ def test_a_colour_image_is_refused(tmp_path, hu, affine):
         ("a.nii", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "run git lfs pull"),
         ("a.nii.gz", b"BZh91AY&SY", "is packed with bzip2"),
         ("a.nrrd", bytes(range(256)) * 4, "of no format that can be read"),
-        ("a.nii.gz", gzip.compress(b"NRRD0004\ntype: short\n"), "is a gzip of a nrrd file"),
+        ("a.nii.gz", gzip.compress(b"NRRD0004\ntype: short\n", mtime=0), "is a gzip of a nrrd file"),
         ("a.png", b"\x89PNG\r\n\x1a\n", "unknown format"),
     ],
 )
