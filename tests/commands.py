@@ -76,7 +76,7 @@ def _become(words: list[str], variables: dict[str, str], out: str, err: str) -> 
         file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         os.dup2(file, stream)
         os.close(file)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # test workers ignore Ctrl-C, and a fork inherits that
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(ROOT)

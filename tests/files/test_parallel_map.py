@@ -114,7 +114,8 @@ def test_the_workers_of_a_dask_cluster_do_the_work() -> None:
 
 
 _STOPPED = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if the tests are a background job of a shell
 sys.path.insert(0, sys.argv[1])
 from bundle.ctfindings.files.parallel_map import parallel_map
 if __name__ == "__main__":
