@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -10,14 +11,15 @@ import pytest
 
 from bundle.ctfindings.inference.assessment import Assessment
 from bundle.ctfindings.inference.findings_record import DomainAnswer, FindingAnswer, QueryAnswer
+from bundle.ctfindings.scan.hu_check import UNSEEN_WHEN_CLIPPED
 
 NODULE = FindingAnswer("Lung nodule", 0.9, 0.4, True, "lung")
 OUTSIDE = DomainAnswer(3.1, 1.5, False, {})
 
 
-def scan(litres: float = 5.0, domain: DomainAnswer | None = None) -> Any:
+def scan(litres: float = 5.0, domain: DomainAnswer | None = None, unseen: Sequence[str] = ()) -> Any:
     info = SimpleNamespace(file="scan.nii.gz")
-    return SimpleNamespace(regions=SimpleNamespace(lung_litres=litres), domain=domain, scan=info)
+    return SimpleNamespace(regions=SimpleNamespace(lung_litres=litres), domain=domain, scan=info, unseen=unseen)
 
 
 def test_outside_the_domain_no_finding_is_present_or_absent_and_its_probability_stays() -> None:
@@ -51,6 +53,13 @@ def test_without_air_filled_lung_only_findings_of_the_lung_are_not_assessed() ->
     assert isinstance(answer, FindingAnswer) and answer.not_assessed == "the scan shows 0.0 litres of air-filled lung"
     heart = replace(NODULE, name="Cardiomegaly", anatomy="heart")
     assert Assessment().of(heart, scan(litres=0.0)) is heart
+
+
+def test_a_finding_that_clipped_values_cannot_show_is_not_assessed() -> None:
+    calcium = replace(NODULE, name="Arterial wall calcification", anatomy="aorta")
+    answer = Assessment().of(calcium, scan(unseen=UNSEEN_WHEN_CLIPPED))
+    assert isinstance(answer, FindingAnswer) and str(answer.not_assessed).startswith("the values of the scan were clip")
+    assert Assessment().of(NODULE, scan(unseen=UNSEEN_WHEN_CLIPPED)) is NODULE
 
 
 def test_a_query_has_no_threshold_and_stays_as_it_is() -> None:

@@ -34,6 +34,8 @@ class Assessment:
     def _obstacle(self, answer: FindingAnswer, scan: EncodedScan) -> str | None:
         if scan.domain is not None and not scan.domain.inside and self.outside_domain == "withhold":
             return "the scan is unlike the training scans"
+        if answer.name in scan.unseen:
+            return "the values of the scan were clipped below the density of this finding"
         if not answer.anatomy_found:
             return f"{answer.anatomy} was not found in the scan"
         if answer.anatomy == "lung" and scan.regions.lung_litres < NO_LUNG_LITRES:

@@ -64,6 +64,7 @@ class EncodedScan:
     domain: DomainAnswer | None  # whether the scan is like the training scans; None if the weights do not know
     midline_mm: float  # world x of the patient's midline
     warnings: Sequence[str]  # from reading the scan, one line each, without the folder of the scan
+    unseen: Sequence[str]  # findings that the values of the file cannot show
     seconds: Mapping[str, float]  # time of the stages load, preprocess and encode
 
     @property
@@ -106,7 +107,8 @@ def encode_study(network: ZeroShotClassifier, study: Mapping[str, Any], name: st
     centre = voxel_to_world([(size - 1) / 2 for size in image.shape[1:]], affine)
     # The folders of a path may name a patient.
     warnings = [str(line).replace(str(file), info.file) for line in scan.meta["warnings"]]
-    return EncodedScan(embedding, info, tokens, regions, domain, float(centre[0]), warnings, seconds)
+    unseen = scan.meta["not_assessed"]
+    return EncodedScan(embedding, info, tokens, regions, domain, float(centre[0]), warnings, unseen, seconds)
 
 
 def token_affine(affine: Array, stride: Sequence[int]) -> Array:

@@ -248,6 +248,7 @@ def test_what_cannot_be_used_is_named_and_the_source_is_left_alone(
     copied = download.volume("train_8_a_1")
     for name in ("train_9_a_1", "train_8_a_2"):
         download.volume(name).write_bytes(copied.read_bytes())
+    download.label("train_9_a_1")
     double = download.root / "dataset" / "train" / "again" / "train_10_a_1.nii.gz"
     double.parent.mkdir()
     double.write_bytes(download.volume("train_10_a_1").read_bytes())

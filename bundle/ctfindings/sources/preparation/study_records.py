@@ -64,8 +64,7 @@ def _difference(expected: Grid, known: ScanFacts) -> str:
 def drop_copies(candidates: Sequence[Candidate], facts: Mapping[Path, ScanFacts], ledger: Ledger) -> list[Candidate]:
     """The candidates without copies of the same voxels.
 
-    Within one examination the first copy is kept. Of several examinations none is kept: they have different reports,
-    so all but one are wrong, and they may be in different splits.
+    Of copies with the same report and labels the first is kept. Of others none is kept: all but one are wrong.
     """
     same: dict[tuple[str, tuple[int, ...]], list[Candidate]] = {}
     for candidate in candidates:
@@ -73,8 +72,8 @@ def drop_copies(candidates: Sequence[Candidate], facts: Mapping[Path, ScanFacts]
         same.setdefault((known.content, tuple(known.shape)), []).append(candidate)
     dropped: set[str] = set()
     for copies in same.values():
-        several = len({candidate.examination or candidate.id for candidate in copies}) > 1
-        for candidate in copies if several else copies[1:]:
+        said = {(candidate.findings, candidate.impression, tuple(candidate.labels)) for candidate in copies}
+        for candidate in copies if len(said) > 1 else copies[1:]:
             others = ", ".join(other.id for other in copies if other is not candidate)
             ledger.drop(candidate.line, candidate.id, "copy of another scan", f"has the same voxels as {others}")
             dropped.add(candidate.id)
