@@ -37,6 +37,7 @@ def main() -> None:
     add("-q", "--query", action="append", default=[], metavar="TEXT", help="free text to look for; may be repeated")
     shown = "whose evidence maps are written (default: %(default)s)"
     add("--evidence", choices=("present", "all", "none"), default="present", help=shown)
+    add("--draft-report", action="store_true", help="also write draft_report.txt and show it in report.html")
     add("--device", help="cpu, cuda or cuda:0 (default: cuda if there is one)")
     add("--bundle", type=Path, default=ROOT, metavar="ROOT", help="folder with configs and models (default: this one)")
     add("--ckpt_path", type=Path, help="checkpoint (default: that of the bundle)")
@@ -65,7 +66,9 @@ def _run(options: argparse.Namespace) -> None:
     scans = expand_scans(options.scans)
     check_request(str(scans[0].path), None, options.query, options.evidence, options.output)
     service = load_service(options.bundle, options.ckpt_path, text=bool(options.query), device=options.device)
-    summary, problems = find_in_scans(service, scans, options.output, options.query, options.evidence)
+    summary, problems = find_in_scans(
+        service, scans, options.output, options.query, options.evidence, options.draft_report
+    )
     print(summary)
     if problems:
         raise SystemExit(f"error: {len(problems)} of {len(scans)} scans could not be used; {summary} gives the reasons")

@@ -101,11 +101,13 @@ class FindingsWriter:
     """Writes record, evidence and report of each scan into a folder of ``output_dir``, and prints the table.
 
     ``evidence``, one of ``EVIDENCE_CHOICES``, says whose maps are written; queries are included unless it is ``none``.
+    ``draft_report`` says whether a draft report is written too.
     """
 
-    def __init__(self, output_dir: str | Path, evidence: str = "present") -> None:
+    def __init__(self, output_dir: str | Path, evidence: str = "present", draft_report: bool = False) -> None:
         self.output_dir = Path(output_dir)
         self.evidence = evidence
+        self.draft_report = draft_report
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler."""
@@ -120,7 +122,7 @@ class FindingsWriter:
         maps = {key: answered.encoded.evidence_map(each) for key, each in shown.items()}
         try:
             hu, grid = scan.as_tensor()[0], answered.encoded.regions.affine
-            record = write_findings(self.output_dir, answered.record, hu, scan.affine, maps, grid)
+            record = write_findings(self.output_dir, answered.record, hu, scan.affine, maps, grid, self.draft_report)
         except OSError as error:
             problem = f"results cannot be written there ({error.strerror or error})"
             raise ValueError(f"{self.output_dir}: {problem}; free some space, or give another output_dir") from error

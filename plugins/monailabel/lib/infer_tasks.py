@@ -14,6 +14,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.inference.answers import ScoredAnswer, check_queries
 from bundle.ctfindings.inference.findings_record import QueryAnswer
+from bundle.ctfindings.inference.output.draft_report import format_draft
 from bundle.ctfindings.inference.output.evidence_volume import write_evidence
 from bundle.ctfindings.inference.output.slicer_markups import write_markups
 from bundle.ctfindings.inference.service import AnsweredScan, place_depth
@@ -39,7 +40,7 @@ class _Task(InferTask):
 
 
 class FindingsTask(_Task):
-    """The anatomies as a label map, and the whole findings record."""
+    """The anatomies as a label map, the whole findings record, and its draft report as text."""
 
     def __init__(self, service: ScanService) -> None:
         super().__init__(
@@ -53,7 +54,8 @@ class FindingsTask(_Task):
             file = _result_file(".nii.gz")
             with _removed_on_error(file):
                 scan.write_anatomy(file)
-        return file, {"record": scan.record.to_dict(), "label_names": LABEL_NAMES}
+        record, draft = scan.record.to_dict(), format_draft(scan.record)
+        return file, {"record": record, "draft_report": draft, "label_names": LABEL_NAMES}
 
 
 class FindingsPointsTask(_Task):

@@ -8,8 +8,8 @@ import pytest
 from bundle.ctfindings.inference.output.write_files import scan_stem, write_findings
 
 
-def write(case, folder):
-    return write_findings(folder, case.record, case.hu, case.affine, case.maps, case.token_affine)
+def write(case, folder, draft=False):
+    return write_findings(folder, case.record, case.hu, case.affine, case.maps, case.token_affine, draft)
 
 
 def test_one_folder_per_scan_with_the_three_files(case, tmp_path) -> None:
@@ -46,11 +46,15 @@ def test_a_failure_leaves_what_was_there_before(case, tmp_path, monkeypatch, ste
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_evidence_of_an_earlier_run_does_not_stay(case, tmp_path) -> None:
-    write(case, tmp_path)
+def test_evidence_and_draft_of_an_earlier_run_do_not_stay(case, tmp_path) -> None:
+    folder = tmp_path / "scan <b>"
+    write(case, tmp_path, draft=True)
+    assert {"evidence.nii.gz", "draft_report.txt"} <= {path.name for path in folder.iterdir()}
+    assert "Draft report" in (folder / "report.html").read_text(encoding="utf-8")
     case.maps = {}
     write(case, tmp_path)
-    assert not (tmp_path / "scan <b>" / "evidence.nii.gz").exists()
+    assert sorted(path.name for path in folder.iterdir()) == ["findings.json", "report.html"]
+    assert "Draft report" not in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_map_without_an_answer_is_refused(case, tmp_path) -> None:

@@ -72,6 +72,7 @@ def test_findings_are_the_record_and_the_anatomies_on_the_grid_of_the_scan(
     np.testing.assert_allclose(probabilities(record), expected(answered["first"]), atol=1e-4)
     assert record["scan"]["file"] == "first.nii.gz" and "not a diagnosis" in record["disclaimer"].lower()
     assert answer.params["label_names"] == {anatomy.name: anatomy.mask_id for anatomy in ANATOMIES}
+    assert answer.params["draft_report"].startswith("DRAFT REPORT") and "first.nii.gz" in answer.params["draft_report"]
     scan, anatomy = nib.load(scans["first"]), answer.volume()
     assert anatomy.shape == scan.shape
     np.testing.assert_allclose(anatomy.affine, scan.affine, atol=1e-4)

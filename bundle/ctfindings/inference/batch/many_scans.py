@@ -73,6 +73,7 @@ def find_in_scans(
     output: Path,
     queries: Sequence[str] = (),
     evidence: str = "present",
+    draft_report: bool = False,
 ) -> tuple[Path, dict[str, str]]:
     """Writes the files of each scan and ``output/findings.csv``; a scan that cannot be used stops no other.
 
@@ -98,7 +99,8 @@ def find_in_scans(
             answered = service.answer(study, queries)
             if written is not None:
                 written.result()
-            written = writer.submit(FindingsWriter(output / scan.place, evidence).write, study["scan"], answered)
+            files = FindingsWriter(output / scan.place, evidence, draft_report)
+            written = writer.submit(files.write, study["scan"], answered)
         if written is not None:
             written.result()
     records = {str(scan.path): str(output / scan.place / scan_stem(scan.path) / RECORD_FILE) for scan in scans}

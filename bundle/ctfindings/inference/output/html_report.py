@@ -12,13 +12,20 @@ from typing import Any
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.html_page import render_page
 from bundle.ctfindings.inference.findings_record import Answer, FindingsRecord
+from bundle.ctfindings.inference.output.draft_report import compose_report
 from bundle.ctfindings.inference.output.report_pictures import HEAT_FLOOR, DisplayVolume, display_window, heat_css
 
 _TEMPLATE = Path(__file__).parent / "templates" / "report.html.jinja"
 
 
 def write_report(
-    path: str | Path, record: FindingsRecord, hu: Any, affine: Any, evidence_maps: Mapping[str, Any], token_affine: Any
+    path: str | Path,
+    record: FindingsRecord,
+    hu: Any,
+    affine: Any,
+    evidence_maps: Mapping[str, Any],
+    token_affine: Any,
+    draft: bool = False,
 ) -> None:
     """Writes the page, a ``.html`` file that appears only when complete.
 
@@ -26,6 +33,7 @@ def write_report(
         hu: the scan ``[X, Y, Z]`` in HU on its own grid, any orientation, tensor or array.
         affine, token_affine: ``(4, 4)``, index of a voxel and of a token to RAS mm.
         evidence_maps: token map ``[gx, gy, gz]`` by ``answer.key``; without one, the pictures have no heat.
+        draft: whether the page shows the draft report.
     """
     volume = DisplayVolume(hu, affine)
     shown: list[Answer] = [*(answer for answer in record.ordered() if answer.present), *record.queries]
@@ -43,6 +51,7 @@ def write_report(
         present=[answer for answer in record.findings if answer.present],
         not_assessed=[answer for answer in record.findings if answer.present is None],
         without_anatomy=[answer for answer in record.answers if not answer.anatomy_found],
+        draft=compose_report(record.findings) if draft else None,
         panels=panels,
         anchors={panel["answer"].key: panel["anchor"] for panel in panels},
         heat=heat_css(),
