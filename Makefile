@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 VIEWER := .venv-viewer
 
 .DEFAULT_GOAL := help
-.PHONY: help env slicer viewer demo test lint format clean distclean
+.PHONY: help env slicer viewer astra demo test lint format clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,8 @@ env: $(STAMP) ## create .venv and install the tested versions (does nothing when
 slicer: $(VENV)/.slicer ## add 3D Slicer's core to .venv, for the tests of plugins/slicer (1 GB)
 
 viewer: $(VIEWER)/.installed ## create .venv-viewer for plugins/viewer (1.1 GB; does nothing when nothing changed)
+
+astra: models/astra.pt ## install Astra's image encoder (MIT, 187 MB) and convert it to models/astra.pt
 
 demo: $(STAMP) ## findings for an example scan with the shipped weights
 	$(BIN)/python scripts/demo.py
@@ -68,6 +70,10 @@ $(STAMP): pyproject.toml constraints.txt
 $(VENV)/.slicer: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[slicer]'
 	@touch $@
+
+models/astra.pt: $(STAMP)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[astra]'
+	$(BIN)/python scripts/convert_checkpoint.py astra $@
 
 # trame-slicer pins another slicer-core than the tests of plugins/slicer use. Drawing also needs libegl1 libgl1 libosmesa6 libxt6
 # libxrender1 libglu1-mesa of the system.

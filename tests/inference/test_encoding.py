@@ -41,9 +41,10 @@ def test_the_scan_is_encoded_once(service: FindingsService, monkeypatch: pytest.
     assert len(calls) == 1
 
 
-def test_the_midline_is_the_centre_of_the_body_crop(service: FindingsService) -> None:
+def test_the_midline_is_the_middle_of_the_body_and_not_of_the_image(service: FindingsService) -> None:
     encoded = encode_study(service.network, study_of("scan.nii.gz"))
-    assert encoded.midline_mm == pytest.approx(-100 + 4 * 15.5)
+    # 16 voxels of 8 mm; the image has its middle at -38.
+    assert encoded.midline_mm == pytest.approx(-100 + 8 * 7.5)
     assert list(encoded.seconds) == ["load", "encode"]
 
 

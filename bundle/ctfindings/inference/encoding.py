@@ -103,12 +103,20 @@ def encode_study(network: ZeroShotClassifier, study: Mapping[str, Any], name: st
     scan: MetaTensor = study["scan"]
     file = scan.meta["filename_or_obj"]
     info = describe_scan(name or file, FORMAT_NAMES[scan.meta["source_format"]], scan.shape[1:], scan.affine)
-    # The pipeline crops to the body and pads evenly, so the centre of the network's grid is the body's midline.
-    centre = voxel_to_world([(size - 1) / 2 for size in image.shape[1:]], affine)
     # The folders of a path may name a patient.
     warnings = [str(line).replace(str(file), info.file) for line in scan.meta["warnings"]]
     unseen = scan.meta["not_assessed"]
-    return EncodedScan(embedding, info, tokens, regions, domain, float(centre[0]), warnings, unseen, seconds)
+    midline = _midline(chest, image.shape[1:], affine)
+    return EncodedScan(embedding, info, tokens, regions, domain, midline, warnings, unseen, seconds)
+
+
+def _midline(chest: ChestRegions, shape: Sequence[int], affine: Array) -> float:
+    """World x of the middle of the body's extent; that of the network's grid if no body was found."""
+    found = np.argwhere(chest.labels > 0)
+    if not len(found):
+        return float(voxel_to_world([(size - 1) / 2 for size in shape], affine)[0])
+    x = voxel_to_world(found, chest.affine)[:, 0]
+    return float(x.min() + x.max()) / 2
 
 
 def token_affine(affine: Array, stride: Sequence[int]) -> Array:

@@ -5,6 +5,7 @@ from bundle.ctfindings.networks.correlation_explorer import CorrelationExplorer
 from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
 from bundle.ctfindings.networks.image.image_tower import ConvolutionalTower
 from bundle.ctfindings.networks.image.observation_extractor import ObservationExtractor
+from bundle.ctfindings.networks.image.resnet_tower import ResNetTower
 from bundle.ctfindings.networks.image.vit_tower import VisionTransformerTower
 from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.networks.text.text_tower import TextTower
@@ -16,6 +17,7 @@ __all__ = [
     "FindingScorer",
     "ImageEncoder",
     "ObservationExtractor",
+    "ResNetTower",
     "TextTower",
     "VisionLanguageModel",
     "VisionTransformerTower",

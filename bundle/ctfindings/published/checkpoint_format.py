@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ class PublishedCheckpoint:
         dropped: Reason for each pattern of tensor names that are left out; patterns match the whole name.
         added: Tensors of the bundle checkpoint that the published file does not contain.
         prefix: Prefix that all names of the file may have.
+        without_prefix: Reason to drop the tensors without the prefix from a file that has it; without a reason a prefix
+            counts only if all names have it.
     """
 
     name: str
@@ -50,6 +52,7 @@ class PublishedCheckpoint:
     dropped: Mapping[str, str]
     added: Mapping[str, Tensor]
     prefix: str = ""
+    without_prefix: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,16 +88,27 @@ def read_format(
         layouts: Layouts of the tensors that the file stores differently, by our name.
     """
     fields = tomllib.loads(table.read_text(encoding="utf-8"))
-    names = fields.pop("names")
+    prompts = {f"bank.{name}": value for name, value in bank.state_dict().items()}
+    return format_of(fields, parts, {**added, **prompts}, layouts)
+
+
+def format_of(
+    fields: Mapping[str, Any],
+    parts: Mapping[str, nn.Module],
+    added: Mapping[str, Tensor] | None = None,
+    layouts: Mapping[str, Layouts] | None = None,
+) -> PublishedCheckpoint:
+    """``read_format`` from the fields of the table, for a file that becomes a part of a model without a prompt bank."""
+    added, layouts = added or {}, layouts or {}
+    named = {key: value for key, value in fields.items() if key != "names"}
     mapping = []
     for target, tensor in nn.ModuleDict(dict(parts)).state_dict().items():
         name = target
-        for pattern, replacement in names.items():
+        for pattern, replacement in fields["names"].items():
             name = re.sub(pattern, replacement, name)
         if target not in added:
             mapping.append(MappedTensor(name, layouts.get(target, {tuple(tensor.shape): Tensor.float}), target))
-    prompts = {f"bank.{name}": value for name, value in bank.state_dict().items()}
-    return PublishedCheckpoint(**fields, mapping=mapping, added={**added, **prompts})
+    return PublishedCheckpoint(**named, mapping=mapping, added=added)
 
 
 def convert_tensors(checkpoint: PublishedCheckpoint, tensors: Mapping[str, Tensor], path: str | Path) -> Converted:
@@ -103,9 +117,12 @@ def convert_tensors(checkpoint: PublishedCheckpoint, tensors: Mapping[str, Tenso
     Raises:
         ValueError: A tensor is missing, unexpected, of another shape, or not finite.
     """
-    if checkpoint.prefix and all(name.startswith(checkpoint.prefix) for name in tensors):
-        tensors = {name.removeprefix(checkpoint.prefix): tensor for name, tensor in tensors.items()}
-    dropped = _check(checkpoint, tensors, path)
+    others: dict[str, str] = {}
+    prefixed = [name for name in tensors if checkpoint.prefix and name.startswith(checkpoint.prefix)]
+    if prefixed and (checkpoint.without_prefix or len(prefixed) == len(tensors)):
+        others = {name: checkpoint.without_prefix for name in tensors if not name.startswith(checkpoint.prefix)}
+        tensors = {name.removeprefix(checkpoint.prefix): tensors[name] for name in prefixed}
+    dropped = others | _check(checkpoint, tensors, path)
     state = dict(checkpoint.added)
     for entry in checkpoint.mapping:
         tensor = tensors[entry.name]
@@ -134,7 +151,8 @@ def _check(checkpoint: PublishedCheckpoint, tensors: Mapping[str, Tensor], path:
         groups["values that are not finite real numbers in "] = [
             name
             for name in expected
-            if not tensors[name].is_floating_point() or not bool(tensors[name].sum(dtype=torch.float64).isfinite())
+            if not (tensors[name].is_floating_point() or name.endswith("num_batches_tracked"))
+            or not bool(tensors[name].sum(dtype=torch.float64).isfinite())
         ]
     problems = [start + _listed(names) for start, names in groups.items() if names]
     if problems:

