@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.stats import norm
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
-from bundle.ctfindings.metrics.bootstrap import Bootstrap, weighted_auc
+from bundle.ctfindings.metrics.bootstrap import Bootstrap, weighted_auc, weighted_average_precision
 from bundle.ctfindings.metrics.classification import finding_auc, macro_auc
 
 
@@ -136,3 +136,17 @@ def test_an_interval_over_weights_is_that_over_resampled_rows() -> None:
     assert (float(weighted.estimate), float(weighted.low), float(weighted.high)) == pytest.approx(
         (float(rows.estimate), float(rows.low), float(rows.high))
     )
+
+
+def test_weighted_average_precision_agrees_with_scikit_learn_sample_weights() -> None:
+    random = np.random.default_rng(3)
+    labels = random.integers(0, 2, (60, 2))
+    labels[::7, 1] = -1
+    scores = random.integers(0, 12, (60, 2)) / 12  # with ties
+    weights = random.integers(0, 3, (5, 60))
+    known = [labels[:, finding] >= 0 for finding in range(2)]
+    expected = [
+        [average_precision_score(labels[k, f], scores[k, f], sample_weight=w[k]) for f, k in enumerate(known)]
+        for w in weights
+    ]
+    np.testing.assert_allclose(weighted_average_precision(scores, labels, weights), expected, atol=1e-12)

@@ -25,7 +25,7 @@ def write_evaluation_page(path: Path, record: dict[str, Any]) -> None:
         {"cell": _cell, "limits": _limits},
         record=record,
         disclaimer=DISCLAIMER,
-        figures={name: _embedded(file) for name, file in figures.items() if file.is_file()},
+        figures={name: embedded_figure(file) for name, file in figures.items() if file.is_file()},
         pair_titles=PAIR_TITLES,
         pair_kinds=PAIR_KINDS,
     )
@@ -33,7 +33,7 @@ def write_evaluation_page(path: Path, record: dict[str, Any]) -> None:
         temporary.write_text(page, encoding="utf-8")
 
 
-def _embedded(path: Path) -> dict[str, str | int]:
+def embedded_figure(path: Path) -> dict[str, str | int]:
     """A figure as a data URI, and its width in CSS pixels at which its text has the size of the page's."""
     with Image.open(path) as image:
         width = round(image.width / DPI * 110)

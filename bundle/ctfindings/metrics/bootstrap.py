@@ -117,6 +117,33 @@ def weighted_auc(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike) -> Fl
     The Mann-Whitney statistic: the weight of the correctly ordered (positive, negative) pairs; a tie counts half.
     Scores are [S, C], labels 1, 0 or -1, [S, C], and weights not negative, [R, S].
     """
+
+    def auc(positive: FloatArray, negative: FloatArray) -> FloatArray:
+        below = np.cumsum(negative, axis=1) - negative / 2
+        return np.asarray((positive * below).sum(axis=1) / (positive.sum(axis=1) * negative.sum(axis=1)))
+
+    return _by_score(auc, scores, labels, weights)
+
+
+def weighted_average_precision(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike) -> FloatArray:
+    """Average precision of every finding under every set of scan weights, [R, C]; NaN where a class has no weight.
+
+    As in scikit-learn, the precision at each score is weighted with the recall that is gained there. For the shapes see
+    ``weighted_auc``.
+    """
+
+    def precision(positive: FloatArray, negative: FloatArray) -> FloatArray:
+        above, called = (np.cumsum(part[:, ::-1], axis=1)[:, ::-1] for part in (positive, positive + negative))
+        at_score = np.divide(above, called, out=np.zeros_like(above), where=called > 0)
+        return np.asarray((positive * at_score).sum(axis=1) / positive.sum(axis=1))
+
+    return _by_score(precision, scores, labels, weights)
+
+
+def _by_score(
+    statistic: Callable[[FloatArray, FloatArray], FloatArray], scores: ArrayLike, labels: ArrayLike, weights: ArrayLike
+) -> FloatArray:
+    """A statistic of the weights of the positives and of the negatives at each score in rising order, [R, C]."""
     score, truth = check_scores(scores, labels)
     weight = np.asarray(weights, dtype=np.float64)
     result = np.full((weight.shape[0], score.shape[1]), np.nan)
@@ -129,9 +156,8 @@ def weighted_auc(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike) -> Fl
         starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
         positive = np.add.reduceat(weight[:, order] * (truth[order, finding] == 1), starts, axis=1)
         negative = np.add.reduceat(weight[:, order] * (truth[order, finding] == 0), starts, axis=1)
-        below = np.cumsum(negative, axis=1) - negative / 2
-        pairs = positive.sum(axis=1) * negative.sum(axis=1)
-        np.divide((positive * below).sum(axis=1), pairs, out=result[:, finding], where=pairs > 0)
+        both = (positive.sum(axis=1) > 0) & (negative.sum(axis=1) > 0)
+        result[both, finding] = statistic(positive[both], negative[both])
     return result
 
 

@@ -1,0 +1,9 @@
+"""Downstream tasks on the image encoder of a checkpoint, at fractions of the labels."""
+
+from bundle.ctfindings.downstream.classification import Classification
+from bundle.ctfindings.downstream.encoded_scans import ScanEncoder
+from bundle.ctfindings.downstream.encoder_tuning import EncoderTuning
+from bundle.ctfindings.downstream.retrieval import Retrieval
+from bundle.ctfindings.downstream.task_run import TaskRun
+
+__all__ = ["Classification", "EncoderTuning", "Retrieval", "ScanEncoder", "TaskRun"]

@@ -1,0 +1,155 @@
+"""Retrieval between scans and reports, both ways: by the scan and its report, and by its pathology rows and sentences.
+
+Shapes: S scans with a report, N distinct sentences, Q pathology queries, E embedding.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bundle.ctfindings.anatomy import THORAX
+from bundle.ctfindings.data.datalist import report_text
+from bundle.ctfindings.downstream.encoded_scans import Rows, ScanEncoder
+from bundle.ctfindings.downstream.task_run import Results, Studies, Table, format_value
+from bundle.ctfindings.metrics.bootstrap import Bootstrap
+from bundle.ctfindings.metrics.classification import FloatArray
+from bundle.ctfindings.metrics.label_retrieval import label_precision
+from bundle.ctfindings.metrics.report_retrieval import first_of_each, retrieval_ranks, retrieval_record
+from bundle.ctfindings.networks.observation_scoring import observation_answers
+from bundle.ctfindings.reports.observations import Observation, normalise, read_observations
+
+DIRECTIONS = ("image_to_text", "text_to_image")
+
+
+class Retrieval:
+    """Ranks reports by scans and scans by reports of the test split. Nothing is trained.
+
+    ``global`` compares the thorax row with the report. ``set``, for a model with pathology queries, is the weighted
+    mean over the sentences of a report of the cosine of each with the answer of the queries to it, as in
+    ``PathologyAlignmentLoss``: our reading of PLACE (https://arxiv.org/abs/2506.10573).
+
+    Args:
+        normal_weight: weight of a normal sentence in ``set``; abnormal ones have 1.
+    """
+
+    name = "retrieval"
+
+    def __init__(self, normal_weight: float = 0.5) -> None:
+        self.normal_weight = normal_weight
+
+    def check(self, studies: dict[str, Studies]) -> None:
+        """ValueError if fewer than two patients of the test split have a report."""
+        if len({study["patient"] for study in studies["test"] if report_text(study.get("report"))}) < 2:
+            raise ValueError("retrieval: the test split has reports of fewer than two patients; add a 'report' to them")
+
+    def run(self, encoder: ScanEncoder, studies: dict[str, Studies], bootstrap: Bootstrap) -> Results:
+        """Scores every scan against every report."""
+        written = [index for index, study in enumerate(studies["test"]) if report_text(study.get("report"))]
+        asked = [studies["test"][index] for index in written]
+        rows = encoder.encode(asked, "test")
+        similarity = {"global": _global_score(encoder, rows, asked)}
+        warnings = []
+        if rows["pathology"].shape[1]:
+            similarity["set"], problems = self._set_score(encoder, rows, asked)
+            warnings += problems
+        else:
+            warnings.append("retrieval: this model has no pathology queries, so there is no score 'set'")
+        if blind := [
+            study["id"] for study, seen in zip(asked, rows["anatomy_valid"][:, THORAX], strict=True) if not seen
+        ]:
+            warnings.append(f"{blind[0]} and {len(blind) - 1} more: no body was found; their scans rank at random")
+        texts = [report_text(study["report"]) for study in asked]
+        pools = {"dup_all": np.arange(len(asked)), "first_all": first_of_each(texts)}
+        labels = np.stack([study["labels"].numpy() for study in asked])
+        chosen = bootstrap.of(written)
+        found = {
+            score: {pool: _both_ways(values[np.ix_(at, at)], labels[at], chosen.of(at)) for pool, at in pools.items()}
+            for score, values in similarity.items()
+        }
+        ids = [str(study["id"]) for study in asked]
+        files = {"predictions.csv": lambda path: _write_ranks(path, ids, similarity)}
+        return Results({"encoder": "frozen", "retrieval": found}, _tables(found), files, warnings)
+
+    def _set_score(self, encoder: ScanEncoder, rows: Rows, studies: Studies) -> tuple[FloatArray, list[str]]:
+        """Of each scan and each report, ``[S, S]``; a report without an observation scores 0 with every scan."""
+        reports = [
+            read_observations(str(study["report"].get("findings") or ""), str(study["report"].get("impression") or ""))
+            for study in studies
+        ]
+        texts = list(dict.fromkeys(normalise(item.text) for said in reports for item in said))
+        if not texts:
+            raise ValueError("retrieval: no report of the test split has an observation; is it written in English?")
+        place = {text: column for column, text in enumerate(texts)}
+        weight = np.zeros((len(studies), len(texts)))
+        for row, said in enumerate(reports):
+            for item in said:
+                weight[row, place[normalise(item.text)]] = self._weight(item)
+        weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-12)
+        with torch.no_grad():
+            sentences = encoder.network.encode_text(texts, "sentence").cpu()
+        scored = np.stack([_answered(rows, scan, sentences) for scan in range(len(studies))])
+        silent = [str(study["id"]) for study, said in zip(studies, reports, strict=True) if not said]
+        lines = [f"{silent[0]} and {len(silent) - 1} more: no observation in the report; it scores 0"] if silent else []
+        return scored @ weight.T, lines
+
+    def _weight(self, observation: Observation) -> float:
+        return self.normal_weight if observation.normal else 1.0
+
+
+def _answered(rows: Rows, scan: int, sentences: Tensor) -> FloatArray:
+    """Cosine of each sentence with the answer of the queries of a scan, ``[N]``."""
+    own = slice(scan, scan + 1)
+    answers, _ = observation_answers(rows["pathology"][own], rows["pathology_valid"][own], sentences)
+    return (answers[0] * sentences).sum(dim=1).double().numpy()
+
+
+def _global_score(encoder: ScanEncoder, rows: Rows, studies: Studies) -> FloatArray:
+    with torch.no_grad():
+        reports = encoder.network.encode_text([report_text(study["report"]) for study in studies], "report").cpu()
+    return (rows["anatomy"][:, THORAX].double() @ reports.double().T).numpy()
+
+
+def _both_ways(similarity: FloatArray, labels: Any, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Recall, median rank and precision by label set of a pool; rows of the matrix are scans, columns reports."""
+    record = {}
+    for direction, scores in zip(DIRECTIONS, (similarity, similarity.T), strict=True):
+        # With the unit matrix as the gallery, the product of the two is the matrix of scores itself.
+        record[direction] = retrieval_record(scores, np.eye(len(scores)), bootstrap)
+        record[direction]["precision"] = label_precision(scores, labels, bootstrap)
+    return record
+
+
+def _tables(found: dict[str, Any]) -> list[Table]:
+    tables = []
+    for pool in ("dup_all", "first_all"):
+        rows = []
+        for score, pools in found.items():
+            for direction, record in pools[pool].items():
+                recall, equal = record["recall"], record["precision"]["equal"]
+                cells = [format_value(recall.get(k)) for k in ("1", "5", "10", "50")]
+                jaccard = record["precision"]["jaccard"]
+                cells += [f"{record['median_rank']:g}", format_value(equal.get("5")), format_value(jaccard.get("5"))]
+                rows.append([score, direction.replace("_", " "), *cells])
+        size = found["global"][pool]["image_to_text"]["pool"]
+        columns = ["score", "direction", "R@1", "R@5", "R@10", "R@50", "median rank", "P@5 equal", "P@5 Jaccard"]
+        tables.append(Table(f"Retrieval, {pool} ({size})", columns, rows))
+    return tables
+
+
+def _write_ranks(path: Path, ids: list[str], similarity: dict[str, FloatArray]) -> None:
+    """Ranks in the pool ``dup_all``, and the report that each score puts first."""
+    unit = np.eye(len(ids))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["id", *(f"{score} {name}" for score in similarity for name in (*DIRECTIONS, "first report"))])
+        columns: list[Any] = []
+        for scores in similarity.values():
+            columns += [retrieval_ranks(scores, unit), retrieval_ranks(scores.T, unit)]
+            columns += [[ids[best] for best in scores.argmax(axis=1)]]
+        table.writerows(zip(ids, *columns, strict=True))

@@ -1,0 +1,87 @@
+"""The probe learns what the rows hold, at every fraction, and says what it cannot learn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from bundle.ctfindings.downstream.classification import Classification
+from bundle.ctfindings.downstream.encoder_tuning import known_label_loss
+from bundle.ctfindings.downstream.task_run import TaskRun
+from tests.downstream.conftest import LabelEncoder
+
+
+def run(datalist: Path, task: Classification, encoder: LabelEncoder | None = None, **options) -> dict:
+    return TaskRun(task, encoder or LabelEncoder(), datalist, datalist.parent / "out", resamples=20, **options).run()
+
+
+def test_the_probe_learns_more_from_more_labels_and_chance_without_information(datalist: Path, capsys) -> None:
+    task = Classification(["anatomy"], fractions=[25, 100], seeds=[0, 1], inverse_penalties=[0.01, 1])
+    record = run(datalist, task)
+    few, every = (record["macro"][percent]["auroc"] for percent in ("25", "100"))
+    assert every["value"] > few["value"] > 0.7 and every["interval"][0] < every["value"] < every["interval"][1]
+    assert len(record["auroc_by_seed"]["25"]) == 2 and len(record["auroc_by_seed"]["100"]) == 1
+    assert record["zero_shot"]["auroc"]["value"] == 0.5
+    # The rows of the field are zero.
+    blind = run(datalist, Classification(["field"], fractions=[100], inverse_penalties=[1]))
+    assert blind["macro"]["100"]["auroc"]["value"] == 0.5
+    assert "Mean over" in capsys.readouterr().out
+
+
+def test_metrics_predictions_figure_and_page_are_written(datalist: Path) -> None:
+    record = run(datalist, Classification(["anatomy"], fractions=[50, 100], seeds=[0], inverse_penalties=[1]))
+    folder = datalist.parent / "out"
+    names = ["auroc_by_fraction.png", "metrics.json", "predictions_100.csv", "predictions_50.csv", "report.html"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert json.loads((folder / "metrics.json").read_text(encoding="utf-8")) == record
+    assert len((folder / "predictions_50.csv").read_text(encoding="utf-8").splitlines()) == 41
+    assert "data:image/png" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_finding_that_a_fraction_leaves_without_positives_is_named_and_left_out(datalist: Path) -> None:
+    content = json.loads(datalist.read_text(encoding="utf-8"))
+    for study in content["training"]:
+        study["labels"][3] = 0
+    datalist.write_text(json.dumps(content), encoding="utf-8")
+    record = run(datalist, Classification(["anatomy"], fractions=[100], inverse_penalties=[1]))
+    assert "Pericardial effusion" not in record["findings"] and len(record["findings"]) == 17
+    (line,) = record["warnings"]
+    assert line.startswith("100 % of the labels (seed 0, 80 scans): not both classes of Pericardial effusion;")
+
+
+def test_a_fraction_that_leaves_no_finding_is_refused_before_a_scan_is_read(datalist: Path) -> None:
+    class Unread(LabelEncoder):
+        def encode(self, studies, name=""):
+            raise AssertionError("a scan was read")
+
+    with pytest.raises(ValueError, match=r"classification: 1 % of the labels \(seed 0, 1 scans\) leave no finding"):
+        run(datalist, Classification(fractions=[1]), Unread())
+    assert not (datalist.parent / "out").exists()
+
+
+def test_patients_of_two_splits_are_refused(datalist: Path) -> None:
+    content = json.loads(datalist.read_text(encoding="utf-8"))
+    content["test"][0]["patient"] = content["training"][0]["patient"]
+    datalist.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match="share a patient"):
+        run(datalist, Classification())
+
+
+def test_features_that_the_encoder_lacks_are_refused(datalist: Path) -> None:
+    with pytest.raises(ValueError, match="this encoder has no pathology"):
+        run(datalist, Classification(["pathology"]), LabelEncoder(queries=0))
+    with pytest.raises(ValueError, match="features: expected some of anatomy, pathology, field, got 'voxels'"):
+        run(datalist, Classification(["voxels"]))
+
+
+def test_unknown_labels_take_no_part_in_the_loss() -> None:
+    logits = torch.tensor([[2.0, -1.0], [0.5, 3.0]], requires_grad=True)
+    labels = torch.tensor([[1, -1], [-1, -1]])
+    loss = known_label_loss(logits, labels)
+    loss.backward()
+    assert torch.isclose(loss, torch.log1p(torch.exp(torch.tensor(-2.0))))
+    assert (logits.grad != 0).tolist() == [[True, False], [False, False]]
+    assert known_label_loss(logits, torch.full((2, 2), -1)) == 0
