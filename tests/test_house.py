@@ -46,6 +46,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
     "training": _MIDDLE | {"inference", "evaluation"},
     "inference": _MIDDLE,
     "evaluation": _MIDDLE | {"inference"},
+    "downstream": _MIDDLE | {"inference", "evaluation"},
     "published": _MIDDLE | {"inference", "evaluation"},
     "cli": _SCAN,
 }

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from bundle.ctfindings.downstream.retrieval import Retrieval
 from bundle.ctfindings.downstream.task_run import TaskRun
@@ -31,6 +32,17 @@ def test_a_model_without_pathology_queries_has_the_global_score_only_and_says_so
     record = run(datalist, LabelEncoder(queries=0))
     assert list(record["retrieval"]) == ["global"]
     assert record["warnings"] == ["retrieval: this model has no pathology queries, so there is no score 'set'"]
+
+
+def test_a_scan_outside_every_organ_is_named(datalist: Path) -> None:
+    class Blind(LabelEncoder):
+        def encode(self, studies, name=""):
+            rows = super().encode(studies, name)
+            rows["anatomy_valid"] = torch.ones(len(studies), 6, dtype=torch.bool)
+            rows["anatomy_valid"][2] = False
+            return rows
+
+    assert run(datalist, Blind(queries=0))["warnings"][1] == "no body was found in test-2: their rows are zero"
 
 
 def test_ranks_of_every_scan_are_written(datalist: Path) -> None:

@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bundle.ctfindings.downstream.encoded_scans import Rows, ScanEncoder, scan_features
+from bundle.ctfindings.downstream.encoded_scans import Rows, ScanEncoder, scan_features, unseen_scans
 from bundle.ctfindings.downstream.encoder_tuning import EncoderTuning
 from bundle.ctfindings.downstream.label_fractions import label_fractions
 from bundle.ctfindings.downstream.task_run import Results, Studies, Table, format_value
@@ -96,6 +96,7 @@ class Classification:
             raise ValueError("classification: no finding has both classes in every subset; use larger fractions")
         columns = np.flatnonzero(usable)
         frozen = {split: encoder.encode(listed, split) for split, listed in studies.items()} if not self.tuning else {}
+        lines += [line for split, listed in studies.items() if frozen for line in unseen_scans(listed, frozen[split])]
         middle = list(subsets)[len(subsets) // 2]
         rows = frozen or self._tuned(encoder, studies, subsets[middle])
         penalty = self._choose(rows, labels, subsets[middle], columns)

@@ -5,6 +5,7 @@ Shapes: S scans, K anatomies, Q pathology queries, C findings, E embedding.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,24 @@ Rows = dict[str, Tensor]
 FEATURES = ("anatomy", "pathology", "field")
 
 
+class _Model:
+    """The parts of a model that encode a scan; without ``__dict__``, so that the cache key does not read them."""
+
+    __slots__ = ("deltas", "image", "scorer")
+
+    def __init__(self, image: ImageEncoder, scorer: nn.Module, deltas: Tensor) -> None:
+        self.image, self.scorer, self.deltas = image, scorer, deltas
+
+    def digest(self) -> str:
+        """SHA-256 of the architecture, the weights and the prompts; the attributes of libraries differ between runs."""
+        found = hashlib.sha256(str(self.image).encode())
+        tensors = {**self.image.state_dict(), **self.scorer.state_dict(), "deltas": self.deltas}
+        for name, value in tensors.items():
+            found.update(name.encode())
+            found.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
+
+
 class EncodeRowsd(MapTransform):
     """Replaces a preprocessed scan by its rows; the study then holds ``id`` and the rows only.
 
@@ -45,20 +64,22 @@ class EncodeRowsd(MapTransform):
 
     def __init__(self, image: ImageEncoder, scorer: nn.Module, deltas: Tensor) -> None:
         super().__init__("image")
-        self.image, self.scorer, self.deltas = image, scorer, deltas
+        self.model = _Model(image, scorer, deltas)
+        self.weights = self.model.digest()
 
     @torch.no_grad()
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        device = self.deltas.device
+        encoder, deltas = self.model.image, self.model.deltas
+        device = deltas.device
         image = data["image"].as_tensor()[None].to(device).float()
-        stride: Sequence[int] = self.image.stride
+        stride: Sequence[int] = encoder.stride
         grid = [size // step for size, step in zip(image.shape[2:], stride, strict=True)]
         chest = ChestRegions(data["regions"][0].numpy(), data["regions_affine"].numpy())
         inside = body_tokens(chest, token_affine(data["image_affine"].numpy(), stride), grid)
-        encoded: ImageEmbedding = self.image(image, body=torch.from_numpy(inside).flatten()[None].to(device))
+        encoded: ImageEmbedding = encoder(image, body=torch.from_numpy(inside).flatten()[None].to(device))
         anatomies = torch.tensor(FINDING_ANATOMY, device=device)
-        zero_shot, _ = self.scorer(
-            encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, self.deltas[None], anatomies
+        zero_shot, _ = self.model.scorer(
+            encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, deltas[None], anatomies
         )
         rows = {
             "anatomy": encoded.anatomy,
@@ -93,6 +114,12 @@ def scan_features(rows: Rows | ImageEmbedding, features: Sequence[str]) -> Tenso
     if row.shape[1] == 0:
         raise ValueError(f"features: this encoder has no {' or '.join(features) or 'features'}; add 'anatomy'")
     return row
+
+
+def unseen_scans(studies: Sequence[Mapping[str, Any]], rows: Rows) -> list[str]:
+    """A line that names the scans in which the encoder found no body, whose rows are zero; none if it always did."""
+    unseen = [str(s["id"]) for s, seen in zip(studies, rows["anatomy_valid"][:, THORAX], strict=True) if not seen]
+    return [f"no body was found in {', '.join(unseen)}: their rows are zero"] if unseen else []
 
 
 class ScanEncoder:
@@ -130,8 +157,7 @@ class ScanEncoder:
         with torch.no_grad():
             prompts = mean_over_templates(template_bank(self.network.text))
         deltas = (prompts[:, 0] - prompts[:, 1]).to(self.device)
-        # The key of the cache holds the weights, which must not require a gradient.
-        self.network.eval().requires_grad_(False)
+        self.network.eval()
         step = EncodeRowsd(self.network.image, self.network.scorer, deltas)
         bare = [{key: study[key] for key in ("id", "image", "stored") if key in study} for study in studies]
         steps = [*whole_scan_steps(self.preprocessing), step]

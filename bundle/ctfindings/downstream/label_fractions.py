@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 CANDIDATES = 50
-"""Patients that are compared at each step of the draw."""
+"""Largest number of patients that are compared at each step of the draw; of few patients, a fifth."""
 
 
 def label_fractions(studies: Sequence[dict[str, Any]], percents: Sequence[float], seed: int) -> dict[float, list[int]]:
     """Indices of the studies in the subset of each percentage; a smaller subset lies in every larger one.
 
     Patients are put in an order in which every prefix has about the prevalence of each finding that all studies have:
-    the next one is the best of ``CANDIDATES`` that are drawn at random. A subset is a prefix, of at least one patient.
+    the next one is the best of up to ``CANDIDATES`` that are drawn at random. A subset is a prefix, of at least one patient.
 
     Raises:
         ValueError: a percentage is not in (0, 100].
@@ -40,9 +40,10 @@ def _balanced_order(studies: Sequence[dict[str, Any]], random: np.random.Generat
     sizes = np.array([len(group) for group in groups], dtype=float)
     prevalence = positive.mean(axis=0)
     remaining = list(random.permutation(len(groups)))
+    candidates = min(CANDIDATES, 1 + len(groups) // 5)
     order, drawn, scans = [], np.zeros(positive.shape[1]), 0.0
     while remaining:
-        near = np.array(remaining[:CANDIDATES])
+        near = np.array(remaining[:candidates])
         expected = prevalence * (scans + sizes[near])[:, None]
         excess = (drawn + found[near] - expected) ** 2 / np.maximum(prevalence, 1e-9)
         place = int(excess.sum(axis=1).argmin())
@@ -50,6 +51,6 @@ def _balanced_order(studies: Sequence[dict[str, Any]], random: np.random.Generat
         order.append(groups[patient])
         drawn, scans = drawn + found[patient], scans + sizes[patient]
         # The others of this step are not always the first ones of the next.
-        shift = min(len(remaining), CANDIDATES - 1)
+        shift = min(len(remaining), candidates - 1)
         remaining = remaining[shift:] + remaining[:shift]
     return order

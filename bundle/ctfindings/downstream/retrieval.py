@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bundle.ctfindings.anatomy import THORAX
 from bundle.ctfindings.data.datalist import report_text
-from bundle.ctfindings.downstream.encoded_scans import Rows, ScanEncoder
+from bundle.ctfindings.downstream.encoded_scans import Rows, ScanEncoder, unseen_scans
 from bundle.ctfindings.downstream.task_run import Results, Studies, Table, format_value
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.classification import FloatArray
@@ -60,10 +60,7 @@ class Retrieval:
             warnings += problems
         else:
             warnings.append("retrieval: this model has no pathology queries, so there is no score 'set'")
-        if blind := [
-            study["id"] for study, seen in zip(asked, rows["anatomy_valid"][:, THORAX], strict=True) if not seen
-        ]:
-            warnings.append(f"{blind[0]} and {len(blind) - 1} more: no body was found; their scans rank at random")
+        warnings += unseen_scans(asked, rows)
         texts = [report_text(study["report"]) for study in asked]
         pools = {"dup_all": np.arange(len(asked)), "first_all": first_of_each(texts)}
         labels = np.stack([study["labels"].numpy() for study in asked])
