@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import json
 import logging
+import threading
 import types
 from collections.abc import Mapping, Sequence, Set
 from pathlib import PurePath
@@ -84,11 +85,11 @@ def _function(function: types.FunctionType, within: tuple[int, ...]) -> dict[str
 
 def _object(value: Any, within: tuple[int, ...]) -> dict[str, Any]:
     kind = type(value)
-    # Random state does not affect a deterministic step, and differs between runs.
+    # Random state does not affect a deterministic step and differs between runs; MONAI adds thread-local state in use.
     attributes = {
         name: describe(part, within)
         for name, part in getattr(value, "__dict__", {}).items()
-        if not isinstance(part, np.random.RandomState)
+        if not isinstance(part, np.random.RandomState | threading.local)
     }
     described = {"class": f"{kind.__module__}.{kind.__qualname__}", **attributes}
     if kind.__module__.startswith(f"{_OURS}."):

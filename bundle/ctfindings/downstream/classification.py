@@ -173,7 +173,8 @@ class Classification:
         self, logits: dict[float, list[FloatArray]], labels: IntArray, columns: IntArray, bootstrap: Bootstrap
     ) -> tuple[dict[str, Any], list[Table]]:
         truth = labels[:, columns]
-        macro, findings = {}, {}
+        macro: dict[str, Any] = {}
+        findings: dict[str, Any] = {}
         for percent, given in logits.items():
             macro[f"{percent:g}"] = _macro(given, truth, bootstrap)
             for metric, statistic in METRICS.items():

@@ -159,7 +159,9 @@ class ScanEncoder:
         deltas = (prompts[:, 0] - prompts[:, 1]).to(self.device)
         self.network.eval()
         step = EncodeRowsd(self.network.image, self.network.scorer, deltas)
-        bare = [{key: study[key] for key in ("id", "image", "stored") if key in study} for study in studies]
+        bare: list[dict[str, Any]] = [
+            {key: study[key] for key in ("id", "image", "stored") if key in study} for study in studies
+        ]
         steps = [*whole_scan_steps(self.preprocessing), step]
         encoded = CachedStudies(bare, steps, (), self.cache_dir, ["rows", self.cache_key])
         scans = [encoded[index] for index in progress_bar(range(len(bare)), name, unit="scan")]

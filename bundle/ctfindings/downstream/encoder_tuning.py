@@ -46,7 +46,8 @@ class EncoderTuning:
         """An encoder that was trained on the studies; the given one stays as it is."""
         tuned = copy.copy(encoder)
         tuned.network = copy.deepcopy(encoder.network)
-        bare = [{key: study[key] for key in ("id", "image", "stored", "labels") if key in study} for study in studies]
+        kept = ("id", "image", "stored", "labels")
+        bare: list[dict[str, Any]] = [{key: study[key] for key in kept if key in study} for study in studies]
         dataset = cached_dataset(bare, self.preprocessing, (), self.cache_dir, self.cache_key)
         model = ProbedEncoder(tuned.network.image, features).to(encoder.device)
         with torch.no_grad():

@@ -15,7 +15,7 @@ def label_fractions(studies: Sequence[dict[str, Any]], percents: Sequence[float]
     """Indices of the studies in the subset of each percentage; a smaller subset lies in every larger one.
 
     Patients are put in an order in which every prefix has about the prevalence of each finding that all studies have:
-    the next one is the best of up to ``CANDIDATES`` that are drawn at random. A subset is a prefix, of at least one patient.
+    the next one is the best of up to ``CANDIDATES`` that are drawn at random. A subset is a prefix.
 
     Raises:
         ValueError: a percentage is not in (0, 100].
