@@ -85,3 +85,16 @@ def test_unknown_labels_take_no_part_in_the_loss() -> None:
     assert torch.isclose(loss, torch.log1p(torch.exp(torch.tensor(-2.0))))
     assert (logits.grad != 0).tolist() == [[True, False], [False, False]]
     assert known_label_loss(logits, torch.full((2, 2), -1)) == 0
+
+
+def test_a_tuned_encoder_is_trained_once_for_each_subset(datalist: Path) -> None:
+    tuned_on = []
+
+    def tuning(encoder, studies, features):
+        tuned_on.append(len(studies))
+        return encoder
+
+    task = Classification(["anatomy"], fractions=[50, 100], seeds=[0, 1], inverse_penalties=[1], tuning=tuning)
+    record = run(datalist, task)
+    assert sorted(tuned_on) == [40, 40, 80]
+    assert record["encoder"] == "tuned" and "zero_shot" not in record

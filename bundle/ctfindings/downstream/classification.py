@@ -28,7 +28,7 @@ from bundle.ctfindings.downstream.task_run import Results, Studies, Table, forma
 from bundle.ctfindings.evaluation.evaluate import write_predictions
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.metrics.bootstrap import Bootstrap, Interval, weighted_auc, weighted_average_precision
-from bundle.ctfindings.metrics.classification import FloatArray, IntArray, macro_auc
+from bundle.ctfindings.metrics.classification import FloatArray, IntArray, macro_auc, macro_average
 from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
 
 METRICS: dict[str, Callable[..., FloatArray]] = {"auroc": weighted_auc, "auprc": weighted_average_precision}
@@ -98,13 +98,13 @@ class Classification:
         frozen = {split: encoder.encode(listed, split) for split, listed in studies.items()} if not self.tuning else {}
         lines += [line for split, listed in studies.items() if frozen for line in unseen_scans(listed, frozen[split])]
         middle = list(subsets)[len(subsets) // 2]
-        rows = frozen or self._tuned(encoder, studies, subsets[middle])
-        penalty = self._choose(rows, labels, subsets[middle], columns)
+        middle_rows = frozen or self._tuned(encoder, studies, subsets[middle])
+        penalty = self._choose(middle_rows, labels, subsets[middle], columns)
         logits: dict[float, list[FloatArray]] = {percent: [] for percent in self.fractions}
-        for (percent, _), subset in subsets.items():
-            rows = frozen or self._tuned(encoder, studies, subset)
+        for drawn, subset in subsets.items():
+            rows = middle_rows if frozen or drawn == middle else self._tuned(encoder, studies, subset)
             fitted = self._probe(rows, labels["training"], subset, columns, penalty)
-            logits[percent].append(fitted(rows["test"]))
+            logits[drawn[0]].append(fitted(rows["test"]))
         record, tables = self._score(logits, labels["test"], columns, bootstrap)
         record |= {"inverse_penalty": penalty, "features": self.features, "encoder": self._encoder}
         record["subsets"] = [{"percent": p, "seed": seed, "scans": len(at)} for (p, seed), at in subsets.items()]
@@ -223,11 +223,14 @@ def _mean_over(
 
 
 def _macro(given: Sequence[FloatArray], labels: IntArray, bootstrap: Bootstrap) -> dict[str, Any]:
-    """The mean over findings and draws of each metric; a finding that a resample lacks is left out of it."""
+    """The mean over findings and draws of each metric."""
     record = {}
     for metric, statistic in METRICS.items():
         mean = _mean_over(given, labels, statistic)
-        record[metric] = _entry(bootstrap.interval(lambda weights, mean=mean: np.nanmean(mean(weights), axis=1)))  # type: ignore[misc]
+        # A finding without both classes in a resample is left out of it.
+        record[metric] = _entry(
+            bootstrap.interval(lambda weights, mean=mean: np.array([macro_average(row) for row in mean(weights)]))  # type: ignore[misc]
+        )
     return record
 
 

@@ -46,6 +46,7 @@ class EncoderTuning:
         """An encoder that was trained on the studies; the given one stays as it is."""
         tuned = copy.copy(encoder)
         tuned.network = copy.deepcopy(encoder.network)
+        tuned.cache_dir = None  # No other run has these weights.
         kept = ("id", "image", "stored", "labels")
         bare: list[dict[str, Any]] = [{key: study[key] for key in kept if key in study} for study in studies]
         dataset = cached_dataset(bare, self.preprocessing, (), self.cache_dir, self.cache_key)
