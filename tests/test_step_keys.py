@@ -36,6 +36,8 @@ def batch(scans: int = 3) -> dict:
         "report": [{"findings": "a nodule"}] * scans,
         "snippets": [[{"text": "a nodule", "z_mm": 3.0}] * 2] * scans,
         "observations": [[Observation("a nodule", 0, False), Observation("a heart", 1, True)]] * scans,
+        "third_stage": torch.ones(scans, 2, 4, 2, 4),
+        "fourth_stage": torch.ones(scans, 2, 2, 1, 2),
         "image_affine": torch.eye(4, dtype=torch.float64).expand(scans, 4, 4),
     }
 
@@ -55,6 +57,8 @@ def test_a_step_writes_every_key_along_the_axis_it_is_said_to_have(
     image, targets, _, inputs = prepare_report_batch(batch(scans))
     assert set(inputs) == set(get_type_hints(NetworkInputs))
     assert set(targets) == set(get_type_hints(Targets))
+    # The small tower has no cached outputs; tests/published/astra trains on them.
+    inputs = {name: value for name, value in inputs.items() if not name.endswith("_stage")}
     outputs = {**model.train()(image, **inputs), **model.eval()(image, **inputs)}
     assert set(outputs) == set(get_type_hints(NetworkOutputs))
     for name, value in {**targets, **outputs}.items():

@@ -44,6 +44,8 @@ class NetworkInputs(TypedDict, total=False):
     snippets: Sequence[Sequence[Mapping[str, Any]]]  # B lists of sentences that name a slice: text, z_mm
     observations: Sequence[Sequence[Mapping[str, Any]]]  # B lists of observations: text, anatomy, normal
     affine: PerScan  # float [B, 4, 4]: voxel index of the image to RAS mm; needed with snippets
+    third_stage: PerScan  # float [B, C3, ...]: cached output of a frozen tower, instead of its forward; with the next
+    fourth_stage: PerScan  # float [B, C4, ...]
 
 
 class Targets(TypedDict, total=False):

@@ -11,6 +11,9 @@ from bundle.ctfindings.data.datalist import MASK_KEYS, report_text, text_id
 from bundle.ctfindings.reports.observations import normalise
 from bundle.ctfindings.step_keys import NetworkInputs, Targets
 
+STAGES = ("third", "fourth")
+"""Cached outputs of a frozen tower, see ``NetworkInputs``."""
+
 
 def prepare_batch(
     batch: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **_: Any
@@ -30,6 +33,8 @@ def prepare_batch(
         inputs["anatomy_known"] = targets["anatomy_known"] = move(batch["anatomy_known"])
     if isinstance(batch.get("finding_masks"), Tensor):
         inputs["finding_masks"] = move(batch["finding_masks"])
+    if isinstance(batch.get("third_stage"), Tensor):
+        inputs["third_stage"], inputs["fourth_stage"] = (move(batch[f"{which}_stage"]).float() for which in STAGES)
     if "captions" in batch:
         inputs["captions"] = batch["captions"]
     for name in ("caption_id", "caption_sentences", "caption_normal"):
@@ -75,3 +80,11 @@ def prepare_image_batch(
 ) -> tuple[Tensor, Targets]:
     """The image alone with its labels, to score a scan as a user would, without mask and report."""
     return prepare_batch(batch, device, non_blocking)[:2]
+
+
+def prepare_token_batch(
+    batch: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **_: Any
+) -> tuple[Tensor, Targets, tuple, NetworkInputs]:
+    """``prepare_image_batch`` with the cached outputs of a frozen tower, so that validation runs no encoder either."""
+    stages = {f"{which}_stage": batch[f"{which}_stage"] for which in STAGES}
+    return prepare_batch({"image": batch["image"], "labels": batch["labels"], **stages}, device, non_blocking)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from monai.data import DistributedSampler, MetaTensor, ThreadBuffer, ThreadDataLoader
-from monai.transforms import CastToTyped, EnsureTyped, Transform
+from monai.transforms import CastToTyped, EnsureTyped, Randomizable, Transform
 from torch.utils.data import DataLoader
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
@@ -32,7 +32,15 @@ def cached_dataset(
         augmentation: random transforms, which run at every access.
         cache_dir: parent of the caches, one per pipeline (see ``describe``); None computes every scan at every access.
         cache_key: anything else that distinguishes this cache from others.
+
+    Raises:
+        ValueError: tokens of the images are cached, and a random transform would change the images.
     """
+    changing = [type(step).__name__ for step in augmentation if isinstance(step, Randomizable)]
+    if changing and any(getattr(step, "encodes", False) for step in preprocessing):
+        raise ValueError(
+            f"augmentation: {changing[0]} changes the scan, but its tokens are cached; set augmentation to []"
+        )
     steps = [
         *preprocessing,
         CastToTyped(["image"], torch.float16),

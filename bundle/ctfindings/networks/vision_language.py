@@ -72,6 +72,8 @@ class VisionLanguageModel(nn.Module):
         snippets: Sequence[Sequence[Mapping[str, Any]]] | None = None,
         affine: Tensor | None = None,
         observations: Sequence[Sequence[Mapping[str, Any]]] | None = None,
+        third_stage: Tensor | None = None,
+        fourth_stage: Tensor | None = None,
     ) -> NetworkOutputs:
         """What the losses and the validation read, from an image ``[B, 1, X, Y, Z]`` in [0, 1] and ``NetworkInputs``.
 
@@ -80,7 +82,12 @@ class VisionLanguageModel(nn.Module):
         """
         stride: tuple[int, int, int] = self.image.tower.stride  # type: ignore[assignment]
         membership = None if anatomy is None else token_membership(anatomy, stride)
-        encoded: ImageEmbedding = self.image(image, membership, anatomy_known)
+        encoded: ImageEmbedding
+        if third_stage is None:
+            encoded = self.image(image, membership, anatomy_known)
+        else:
+            levels, grids = self.image.tower.tokens(third_stage, fourth_stage)  # type: ignore[operator]
+            encoded = self.image.encode_levels(image, levels, grids, membership, anatomy_known)
         outputs: NetworkOutputs = {
             "anatomy": encoded.anatomy,
             "anatomy_valid": encoded.anatomy_valid,

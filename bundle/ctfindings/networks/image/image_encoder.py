@@ -126,6 +126,18 @@ class ImageEncoder(nn.Module):
                 f"{self.multiple[0]}, {self.multiple[1]} and {self.multiple[2]} voxels"
             )
         levels, grids = self.tower(image)
+        return self.encode_levels(image, levels, grids, membership, membership_known, body)
+
+    def encode_levels(
+        self,
+        image: Tensor,
+        levels: list[Tensor],
+        grids: list[list[int]],
+        membership: Tensor | None = None,
+        membership_known: Tensor | None = None,
+        body: Tensor | None = None,
+    ) -> ImageEmbedding:
+        """``forward`` from the tokens and grids of the tower, which may come from a cache."""
         grid: list[int] = grids[0]
         anatomy_logits = self.anatomy_head(levels[0])
         if self.body_threshold is not None:

@@ -1,0 +1,71 @@
+"""Encodes all scans of a datalist once with Astra's frozen encoder, so that training of a head needs no encoder.
+
+    python scripts/encode_scans.py data/mine/datalist.json --workers 2
+
+The splits training and validation are encoded in half precision into the cache that configs/networks/astra_frozen.json
+reads. Encoded scans are checked and kept, so run the same command again to resume a stopped run. Weights: make astra.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+from collections import Counter
+from pathlib import Path
+
+from monai.bundle import ConfigParser
+
+from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.data.loaders import fill_cache
+from bundle.ctfindings.data.scan_cache import CachedStudies
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = [ROOT / "configs" / name for name in ("train.json", "networks/astra.json", "networks/astra_frozen.json")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("datalist", help="datalist with the splits training and validation")
+    parser.add_argument("--weights", help="converted checkpoint (default: models/astra.pt)")
+    parser.add_argument("--cache-dir", help="parent of the caches (default: cache)")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes, 2.5 GB each (default: 1)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="address of a Dask scheduler (docs/scaling.md)")
+    options = parser.parse_args()
+    config = ConfigParser()
+    config.read_config([str(path) for path in CONFIGS])
+    named = {"datalist": options.datalist, "frozen_weights": options.weights, "cache_dir": options.cache_dir}
+    for key, value in {"bundle_root": str(ROOT), **named}.items():
+        if value is not None:
+            config[key] = value
+    datasets = run_or_exit(_datasets, config)
+    scans = sum(len(dataset) for dataset in datasets)
+    folder = Path(str(datasets[0].folder))
+    free = shutil.disk_usage(folder).free
+    expected = scans * _bytes_per_scan(config["resized_to"], config["border"])
+    print(
+        f"{folder}: {scans} scans, {expected / 1e9:.1f} GB when complete, masks not counted; {free / 1e9:.1f} GB free"
+    )
+    outcome = run_or_exit(fill_cache, datasets, options.workers, options.scheduler)
+    counts = Counter(what if what in ("made", "kept") else "failed" for what in outcome.values())
+    print(f"{counts['made']} scans encoded, {counts['kept']} already encoded, {counts['failed']} failed")
+    failures = [(study, problem) for study, problem in sorted(outcome.items()) if problem not in ("made", "kept")]
+    for study, problem in failures:
+        print(f"failed: {study}: {problem}")
+    if failures:
+        raise SystemExit(f"error: {len(failures)} of {len(outcome)} scans could not be encoded; fix the problems above")
+
+
+def _datasets(config: ConfigParser) -> list[CachedStudies]:
+    return [config.get_parsed_content(f"{part}#dataset") for part in ("train", "validate")]
+
+
+def _bytes_per_scan(size: list[int], border: list[int]) -> int:
+    """Image, third and fourth stage in half precision."""
+    image = math.prod(voxels + 2 * edge for voxels, edge in zip(size, border, strict=True))
+    third = 1024 * math.prod(voxels // (2 * edge) for voxels, edge in zip(size, border, strict=True))
+    return 2 * (image + third + third // 4)
+
+
+if __name__ == "__main__":
+    main()
