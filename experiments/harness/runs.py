@@ -84,12 +84,25 @@ def reduced_datalist(datalist: str | Path, counts: Sequence[int] | None, folder:
     return target.resolve()
 
 
-def run_variant(
-    variant: Variant, seed: int, datalist: Path, folder: Path, keys: Mapping[str, Any], resamples: int = 200
-) -> Path:
-    """Trains and evaluates a variant with a seed, unless that is done, and returns the folder of the evaluation.
+@dataclass(frozen=True)
+class Run:
+    """The training of a variant, or its initial weights.
 
-    The last epoch is evaluated, so that all variants have the same number of steps and no epoch is selected.
+    Attributes:
+        folder: Folder of the run.
+        configs: Config files; later ones override earlier ones.
+        keys: Config keys over those.
+        checkpoint: The last epoch, so that all variants have the same number of steps and no epoch is selected.
+    """
+
+    folder: Path
+    configs: list[str]
+    keys: Mapping[str, Any]
+    checkpoint: Path
+
+
+def train_variant(variant: Variant, seed: int, datalist: Path, folder: Path, keys: Mapping[str, Any]) -> Run:
+    """Trains a variant with a seed, unless that is done.
 
     Args:
         variant: Variant to train.
@@ -97,13 +110,11 @@ def run_variant(
         datalist: JSON file.
         folder: Folder of the experiment; the run goes to ``<name>_seed<seed>`` in it.
         keys: Config keys of all runs, such as ``epochs``.
-        resamples: Bootstrap resamples of the evaluation of the run.
 
     Raises:
-        ValueError: The folder contains a run with other settings, or a command failed.
+        ValueError: The folder contains a run with other settings, or the command failed.
     """
     run = folder / f"{variant.name}_seed{seed}"
-    evaluation = run / "evaluation"
     settings = {
         "overlays": list(variant.overlays),
         "keys": {**keys, **variant.keys},
@@ -111,11 +122,10 @@ def run_variant(
         "datalist": split_digests(datalist),
     }
     claim_run(run, settings)
-    if (evaluation / DIAGNOSTICS_FILE).is_file() and (evaluation / "metrics.json").is_file():
-        logger.info("%s: is done", run)
-        return evaluation
     configs = [str(ROOT / "configs" / name) for name in ("train.json", *variant.overlays)]
+    # No early stopping: all variants need the same number of steps.
     given = {
+        "patience": None,
         "bundle_root": str(ROOT),
         "datalist": str(datalist),
         "output_dir": str(run),
@@ -123,16 +133,34 @@ def run_variant(
         **keys,
         **variant.keys,
     }
-    # No early stopping: all variants need the same number of steps.
-    given = {"patience": None, **given}
-    checkpoint = run / "last.pt"
-    if variant.trained:
-        _bundle_run(configs, given, run / "train.log")
-    else:
-        checkpoint = run / "initial.pt"
-        write_initial_weights(configs, given, checkpoint)
-    paths = {"ckpt_path": str(checkpoint), "eval_dir": str(evaluation), "resamples": resamples}
-    _bundle_run([*configs, str(ROOT / "configs" / "evaluate.json")], {**given, **paths}, run / "evaluate.log")
+    trained, done = Run(run, configs, given, run / ("last.pt" if variant.trained else "initial.pt")), run / "trained"
+    if not done.is_file():
+        if variant.trained:
+            _bundle_run(configs, given, run / "train.log")
+        else:
+            write_initial_weights(configs, given, trained.checkpoint)
+        done.touch()
+    return trained
+
+
+def run_variant(
+    variant: Variant, seed: int, datalist: Path, folder: Path, keys: Mapping[str, Any], resamples: int = 200
+) -> Path:
+    """Trains and evaluates a variant with a seed, unless that is done, and returns the folder of the evaluation.
+
+    For the other arguments and the errors see ``train_variant``.
+
+    Args:
+        resamples: Bootstrap resamples of the evaluation.
+    """
+    run = train_variant(variant, seed, datalist, folder, keys)
+    evaluation = run.folder / "evaluation"
+    if (evaluation / DIAGNOSTICS_FILE).is_file() and (evaluation / "metrics.json").is_file():
+        logger.info("%s: is done", run.folder)
+        return evaluation
+    paths = {"ckpt_path": str(run.checkpoint), "eval_dir": str(evaluation), "resamples": resamples}
+    configs = [*run.configs, str(ROOT / "configs" / "evaluate.json")]
+    _bundle_run(configs, {**run.keys, **paths}, run.folder / "evaluate.log")
     return evaluation
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.losses.prompt_agreement import PromptAgreementLoss
 
 
@@ -45,3 +46,16 @@ def test_a_single_draw_gives_zero_without_gradient() -> None:
 def test_temperature_must_be_positive() -> None:
     with pytest.raises(ValueError, match=r"temperature: .* got 0"):
         PromptAgreementLoss(temperature=0)
+
+
+def test_wordings_of_excluded_findings_take_no_part() -> None:
+    drawn = torch.randn(2, 3, len(FINDING_NAMES), 8, requires_grad=True)
+    PromptAgreementLoss(excluded=["Lung nodule"])(drawn).backward()
+    assert drawn.grad is not None
+    moved = drawn.grad.abs().sum(dim=(0, 1, 3)) > 0
+    assert [name for name, each in zip(FINDING_NAMES, moved.tolist(), strict=True) if not each] == ["Lung nodule"]
+
+
+def test_an_unknown_finding_cannot_be_excluded() -> None:
+    with pytest.raises(ValueError, match="excluded: expected names of findings, got 'Nodule'"):
+        PromptAgreementLoss(excluded=["Nodule"])

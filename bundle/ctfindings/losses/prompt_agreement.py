@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
+
+from bundle.ctfindings.findings import FINDING_NAMES
 
 
 class PromptAgreementLoss(_Loss):
@@ -18,9 +22,10 @@ class PromptAgreementLoss(_Loss):
 
     Args:
         temperature: Divides the cosine similarity.
+        excluded: Names of findings whose wordings take no part.
 
     Raises:
-        ValueError: The temperature is not positive.
+        ValueError: The temperature is not positive, or there is no finding of a name.
 
     Example:
         >>> import torch
@@ -31,8 +36,13 @@ class PromptAgreementLoss(_Loss):
 
     inputs: tuple[str, ...] = ("prompt_drawn",)
 
-    def __init__(self, temperature: float = 0.1) -> None:
+    def __init__(self, temperature: float = 0.1, excluded: Sequence[str] = ()) -> None:
         super().__init__()
+        if unknown := sorted(set(excluded) - set(FINDING_NAMES)):
+            raise ValueError(f"excluded: expected names of findings, got {unknown[0]!r}")
+        self.findings = (
+            [index for index, name in enumerate(FINDING_NAMES) if name not in excluded] if excluded else None
+        )
         if temperature <= 0:
             raise ValueError(f"temperature: expected a positive number, got {temperature}")
         self.temperature = temperature
@@ -43,6 +53,8 @@ class PromptAgreementLoss(_Loss):
         Args:
             prompt_drawn: Unit embeddings of the drawn statements and denials, (2, B, C, E).
         """
+        if self.excludes:
+            prompt_drawn = prompt_drawn[:, :, self.kept]
         polarities, draws, findings, _ = prompt_drawn.shape
         if draws < 2:
             return prompt_drawn.new_zeros(())
