@@ -71,9 +71,7 @@ def names_finding(sentence: str, findings: Sequence[str]) -> bool:
     )
 
 
-def _study(
-    study: Mapping[str, Any], folder: Path, held_out: Sequence[str], regime: Regime, cut: bool
-) -> dict[str, Any]:
+def _study(study: Mapping[str, Any], folder: Path, held_out: Sequence[str], regime: Regime) -> dict[str, Any]:
     placed = {key: str((folder / value).resolve()) if key in PATH_KEYS else value for key, value in study.items()}
     if not held_out:
         return placed

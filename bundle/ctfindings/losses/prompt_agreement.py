@@ -40,9 +40,8 @@ class PromptAgreementLoss(_Loss):
         super().__init__()
         if unknown := sorted(set(excluded) - set(FINDING_NAMES)):
             raise ValueError(f"excluded: expected names of findings, got {unknown[0]!r}")
-        self.findings = (
-            [index for index, name in enumerate(FINDING_NAMES) if name not in excluded] if excluded else None
-        )
+        self.kept = [index for index, name in enumerate(FINDING_NAMES) if name not in excluded]
+        self.excludes = bool(excluded)
         if temperature <= 0:
             raise ValueError(f"temperature: expected a positive number, got {temperature}")
         self.temperature = temperature
