@@ -72,7 +72,9 @@ def names_finding(sentence: str, findings: Sequence[str]) -> bool:
 
 
 def _study(study: Mapping[str, Any], folder: Path, held_out: Sequence[str], regime: Regime) -> dict[str, Any]:
-    placed = {key: str((folder / value).resolve()) if key in PATH_KEYS else value for key, value in study.items()}
+    placed: dict[str, Any] = {
+        key: str((folder / value).resolve()) if key in PATH_KEYS else value for key, value in study.items()
+    }
     if not held_out:
         return placed
     labels = zip(FINDING_NAMES, placed["labels"], strict=True)
