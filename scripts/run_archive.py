@@ -42,10 +42,15 @@ def main() -> None:
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="address of a Dask scheduler whose workers are used instead"
     )
+    parser.add_argument(
+        "--dicom_dir", type=Path, metavar="DIR", help="also write DICOM objects of DICOM scans, in DIR/ID"
+    )
+    parser.add_argument("--anonymous", action="store_true", help="no patient and study attributes in DICOM objects")
     options = parser.parse_args()
     studies = run_or_exit(scans_of, options.source, tuple(options.splits))
     model = Model(str(ROOT), str(options.ckpt_path.resolve()), tuple(options.overlays))
-    report = run_or_exit(run_archive, studies, options.output, model, options.workers, options.scheduler)
+    arguments = (options.workers, options.scheduler, options.dicom_dir, options.anonymous)
+    report = run_or_exit(run_archive, studies, options.output, model, *arguments)
     print(f"{report.done} scans done, {report.kept} kept from earlier runs, {len(report.problems)} failed")
     for reason, count in Counter(report.problems.values()).most_common(20):
         print(f"failed: {count} x {reason}")

@@ -65,7 +65,7 @@ def write_dicom() -> WriteDicom:
         orientation: Sequence[float] = (1, 0, 0, 0, 1, 0),
     ) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
-        series = generate_uid()
+        series, study, frame = generate_uid(), generate_uid(), generate_uid()
         # DICOM rows run to the left and columns to the back: the first pixel is the right front one.
         for z in np.random.default_rng(0).permutation(hu.shape[2]) if keep is None else keep:
             pixels = hu[::-1, ::-1, z].T
@@ -75,7 +75,8 @@ def write_dicom() -> WriteDicom:
             meta.TransferSyntaxUID = ExplicitVRLittleEndian
             image = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
             image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
-            image.PatientName, image.PatientID = "Doe^Jane", "4711"
+            image.PatientName, image.PatientID, image.PatientSex = "Doe^Jane", "4711", "F"
+            image.StudyInstanceUID, image.FrameOfReferenceUID, image.StudyDate = study, frame, "20200229"
             image.Modality, image.SeriesInstanceUID, image.SeriesNumber = "CT", series, number
             image.SeriesDescription, image.ImageType, image.InstanceNumber = description, list(image_type), int(z) + 1
             image.ImagePositionPatient = [float(value) for value in first]

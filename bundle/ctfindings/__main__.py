@@ -38,6 +38,8 @@ def main() -> None:
     shown = "whose evidence maps are written (default: %(default)s)"
     add("--evidence", choices=("present", "all", "none"), default="present", help=shown)
     add("--draft-report", action="store_true", help="also write draft_report.txt and show it in report.html")
+    add("--dicom_dir", type=Path, metavar="DIR", help="also write DICOM objects of DICOM scans there")
+    add("--anonymous", action="store_true", help="no patient and study attributes in DICOM objects")
     add("--device", help="cpu, cuda or cuda:0 (default: cuda if there is one)")
     add("--bundle", type=Path, default=ROOT, metavar="ROOT", help="folder with configs and models (default: this one)")
     add("--ckpt_path", type=Path, help="checkpoint (default: that of the bundle)")
@@ -64,11 +66,12 @@ def _run(options: argparse.Namespace) -> None:
     if options.device is not None:
         check_device(options.device)
     scans = expand_scans(options.scans)
-    check_request(str(scans[0].path), None, options.query, options.evidence, options.output)
-    service = load_service(options.bundle, options.ckpt_path, text=bool(options.query), device=options.device)
-    summary, problems = find_in_scans(
-        service, scans, options.output, options.query, options.evidence, options.draft_report
+    check_request(
+        str(scans[0].path), None, options.query, options.evidence, options.output, dicom_dir=options.dicom_dir
     )
+    service = load_service(options.bundle, options.ckpt_path, text=bool(options.query), device=options.device)
+    files = (options.draft_report, options.dicom_dir, options.anonymous)
+    summary, problems = find_in_scans(service, scans, options.output, options.query, options.evidence, *files)
     print(summary)
     if problems:
         raise SystemExit(f"error: {len(problems)} of {len(scans)} scans could not be used; {summary} gives the reasons")

@@ -14,6 +14,7 @@ class Anatomy:
 
     Attributes:
         name: the region as it is written in captions and records.
+        code: its code value, scheme and meaning in DICOM.
         mask_id: its value in the integer anatomy mask ``[1, X, Y, Z]``; 0 is outside the body.
         members: the mask values that make up the region; a region may contain others (thorax is the whole body).
         totalsegmentator: class ids of the TotalSegmentator v2 ``total`` task that belong to ``mask_id``.
@@ -21,6 +22,7 @@ class Anatomy:
     """
 
     name: str
+    code: tuple[str, str, str]
     mask_id: int
     members: tuple[int, ...]
     totalsegmentator: tuple[int, ...]

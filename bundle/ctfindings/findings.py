@@ -19,6 +19,7 @@ class Finding:
 
     Attributes:
         name: the column name in CT-RATE's label table.
+        code: its code value, scheme and meaning in DICOM.
         anatomy: the anatomy whose embedding row is scored for it.
         localized: whether the finding has a bounded site, so that the position of its evidence can be scored.
         positive, negative: training prompts that state or deny it: presence, radiologist's phrase, image description.
@@ -29,6 +30,7 @@ class Finding:
     """
 
     name: str
+    code: tuple[str, str, str]
     anatomy: str
     localized: bool
     positive: tuple[str, str, str]
@@ -66,6 +68,7 @@ def _registers(texts: dict[str, str]) -> tuple[str, str, str]:
 
 
 def _finding(
+    code: list[str],
     positive: dict[str, str],
     negative: dict[str, str],
     synonyms: list[str],
@@ -73,7 +76,9 @@ def _finding(
     radchestct_extended: list[str] | None = None,
     **fields: Any,
 ) -> Finding:
+    value, scheme, meaning = code
     return Finding(
+        code=(value, scheme, meaning),
         positive=_registers(positive),
         negative=_registers(negative),
         synonyms=tuple(synonyms),

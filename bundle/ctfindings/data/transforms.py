@@ -90,8 +90,8 @@ class LoadScand(MapTransform):
         keys: key of the scan.
         anatomy_key: key of the mask; None loads no mask.
         mapping: label ids of the mask, see ``load_anatomy_mask``.
-        log_warnings: whether warnings are logged, and they and ``not_assessed`` are not kept in the meta. Batches of
-            several scans need this, because torch cannot collate lists of different lengths.
+        log_warnings: whether warnings are logged, and they, ``not_assessed`` and ``source_images`` are not kept in the
+            meta. Batches of several scans need this, because torch cannot collate lists of different lengths.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class LoadScand(MapTransform):
                 named = f"the anatomy mask of {image.meta['filename_or_obj']}"
                 warnings += [line.replace(str(path), named) for line in mask.meta.pop("warnings")]
             if self.log_warnings:
-                del image.meta["not_assessed"]
+                del image.meta["not_assessed"], image.meta["source_images"]
                 file = str(image.meta["filename_or_obj"])
                 for warning in image.meta.pop("warnings"):
                     # The folders of a scan may name a patient.

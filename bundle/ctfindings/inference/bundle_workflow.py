@@ -62,6 +62,7 @@ def check_request(
     evidence: str,
     output_dir: str | Path,
     stored: Mapping[str, Any] | None = None,
+    dicom_dir: str | Path | None = None,
 ) -> None:
     """Raises a ValueError with what is wrong in a request, before anything is loaded."""
     if not scan_records(image, anatomy, stored):
@@ -69,9 +70,10 @@ def check_request(
     check_queries(queries)
     if evidence not in EVIDENCE_CHOICES:
         raise ValueError(f"evidence: expected one of {', '.join(EVIDENCE_CHOICES)}, got {evidence!r}")
-    existing = next(parent for parent in [Path(output_dir), *Path(output_dir).absolute().parents] if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ValueError(f"{output_dir}: results cannot be written there; give a writable folder as output_dir")
+    for name, folder in (("output_dir", output_dir), ("dicom_dir", dicom_dir or output_dir)):
+        existing = next(parent for parent in [Path(folder), *Path(folder).absolute().parents] if parent.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise ValueError(f"{folder}: results cannot be written there; give a writable folder as {name}")
 
 
 def one_scan(batch: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -101,13 +103,23 @@ class FindingsWriter:
     """Writes record, evidence and report of each scan into a folder of ``output_dir``, and prints the table.
 
     ``evidence``, one of ``EVIDENCE_CHOICES``, says whose maps are written; queries are included unless it is ``none``.
-    ``draft_report`` says whether a draft report is written too.
+    ``draft_report`` says whether a draft report is written too. With ``dicom_dir``, DICOM objects of a DICOM scan are
+    written into a folder of it; ``anonymous`` leaves the patient and study attributes out.
     """
 
-    def __init__(self, output_dir: str | Path, evidence: str = "present", draft_report: bool = False) -> None:
+    def __init__(
+        self,
+        output_dir: str | Path,
+        evidence: str = "present",
+        draft_report: bool = False,
+        dicom_dir: str | Path | None = None,
+        anonymous: bool = False,
+    ) -> None:
         self.output_dir = Path(output_dir)
         self.evidence = evidence
         self.draft_report = draft_report
+        self.dicom_dir = Path(dicom_dir) if dicom_dir else None
+        self.anonymous = anonymous
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler."""
@@ -128,11 +140,48 @@ class FindingsWriter:
             raise ValueError(f"{self.output_dir}: {problem}; free some space, or give another output_dir") from error
         print(format_findings(record))
         print(f"Report: {self.output_dir / scan_stem(record.scan.file) / REPORT_FILE}", flush=True)
+        if self.dicom_dir is not None:
+            folder = self.dicom_dir / scan_stem(record.scan.file)
+            print(write_dicom_of(answered, scan.meta["filename_or_obj"], folder, maps, self.anonymous), flush=True)
 
     def _is_shown(self, answer: Answer) -> bool:
         if self.evidence == "none":
             return False
         return self.evidence == "all" or not isinstance(answer, FindingAnswer) or bool(answer.present)
+
+
+def write_dicom_of(
+    answered: AnsweredScan, path: str, folder: Path, maps: Mapping[str, Any], anonymous: bool = False
+) -> str:
+    """Writes the DICOM objects of a scan; returns one line that says where they are, or why there are none.
+
+    For the arguments see ``write_dicom``. ScanError if the scan cannot be read again, ValueError if they cannot be
+    written.
+    """
+    if answered.encoded.source is None:
+        reason = f"the scan is {answered.encoded.scan.format} without DICOM headers"
+        if answered.encoded.scan.format == "DICOM":
+            reason = "its images have no identifiers of their own (SeriesInstanceUID, SOPInstanceUID)"
+        return f"DICOM: none; {reason}, so results cannot refer to a patient, study or image"
+    # highdicom takes a second to import.
+    from bundle.ctfindings.inference.output.dicom.write_dicom import write_dicom
+
+    regions = answered.encoded.regions
+    try:
+        files = write_dicom(
+            folder,
+            Path(path),
+            answered.record,
+            answered.encoded.source,
+            regions.inside,
+            maps,
+            regions.affine,
+            anonymous,
+        )
+    except OSError as error:
+        problem = f"DICOM results cannot be written there ({error.strerror or error})"
+        raise ValueError(f"{folder}: {problem}; free some space, or give another dicom_dir") from error
+    return f"DICOM: {folder} ({len(files)} objects)"
 
 
 def _paths(value: str | Sequence[str | None] | None) -> list[str | None]:

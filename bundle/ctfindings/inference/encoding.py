@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from torch import Tensor
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.data.chest_regions import ChestRegionsd
 from bundle.ctfindings.inference.answers import ScoredAnswer
-from bundle.ctfindings.inference.findings_record import AnatomyDomain, DomainAnswer, ScanInfo
+from bundle.ctfindings.inference.findings_record import AnatomyDomain, DomainAnswer, Evidence, ScanInfo
 from bundle.ctfindings.inference.regions import GivenMask, Regions, body_tokens, find_regions
 from bundle.ctfindings.networks.classifier import ZeroShotClassifier
 from bundle.ctfindings.networks.domain import Domain, domain_features
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
 from bundle.ctfindings.scan.coordinates import Array, as_affine, orientation_code, voxel_spacing, voxel_to_world
 from bundle.ctfindings.scan.lung_mask import ChestRegions
+from bundle.ctfindings.scan.storage import SourceImages
 
 FORMAT_NAMES = {"nifti": "NIfTI", "nrrd": "NRRD", "metaimage": "MetaImage", "npz": "NumPy", "dicom": "DICOM"}
 
@@ -66,11 +67,20 @@ class EncodedScan:
     warnings: Sequence[str]  # from reading the scan, one line each, without the folder of the scan
     unseen: Sequence[str]  # findings that the values of the file cannot show
     seconds: Mapping[str, float]  # time of the stages load, preprocess and encode
+    source: SourceImages | None = None  # the DICOM images of the slices
 
     @property
     def grids(self) -> tuple[Array, Array, tuple[int, int, int]]:
         """Affines of the regions and of the scan, to RAS mm, and the shape of the scan."""
         return self.regions.affine, as_affine(self.scan.affine), self.scan.shape
+
+    def on_source(self, evidence: Evidence | None) -> Evidence | None:
+        """The evidence with the DICOM image of its slice, if the scan has one."""
+        if evidence is None or self.source is None:
+            return evidence
+        index = evidence.slice_index
+        number = self.source.instance_numbers[index]
+        return replace(evidence, sop_instance_uid=self.source.sop_uids[index], instance_number=number)
 
     def evidence_map(self, scored: ScoredAnswer) -> NDArray[np.float32]:
         """The evidence of an answer on the grid of the regions, zero outside its anatomy and a margin."""
@@ -102,12 +112,14 @@ def encode_study(network: ZeroShotClassifier, study: Mapping[str, Any], name: st
     seconds = {**study["seconds"], "encode": time.perf_counter() - started}
     scan: MetaTensor = study["scan"]
     file = scan.meta["filename_or_obj"]
-    info = describe_scan(name or file, FORMAT_NAMES[scan.meta["source_format"]], scan.shape[1:], scan.affine)
+    source: SourceImages | None = scan.meta["source_images"]
+    uid = source and source.series_uid
+    info = describe_scan(name or file, FORMAT_NAMES[scan.meta["source_format"]], scan.shape[1:], scan.affine, uid)
     # The folders of a path may name a patient.
     warnings = [str(line).replace(str(file), info.file) for line in scan.meta["warnings"]]
     unseen = scan.meta["not_assessed"]
     midline = _midline(chest, image.shape[1:], affine)
-    return EncodedScan(embedding, info, tokens, regions, domain, midline, warnings, unseen, seconds)
+    return EncodedScan(embedding, info, tokens, regions, domain, midline, warnings, unseen, seconds, source)
 
 
 def _midline(chest: ChestRegions, shape: Sequence[int], affine: Array) -> float:
@@ -126,14 +138,17 @@ def token_affine(affine: Array, stride: Sequence[int]) -> Array:
     return np.asarray(affine @ to_voxel)
 
 
-def describe_scan(file: str | Path, format: str, shape: Sequence[int], affine: Any) -> ScanInfo:
+def describe_scan(
+    file: str | Path, format: str, shape: Sequence[int], affine: Any, series_instance_uid: str | None = None
+) -> ScanInfo:
     """Geometry of a scan from its shape ``(X, Y, Z)`` and affine (RAS mm); only the name of the path is kept."""
     matrix = as_affine(affine)
     spacing = voxel_spacing(matrix)
     x, y, z = (int(size) for size in shape)
     extent = (x * spacing[0], y * spacing[1], z * spacing[2])
+    orientation = orientation_code(matrix)
     return ScanInfo(
-        Path(file).name, format, (x, y, z), spacing, orientation_code(matrix), matrix.tolist(), extent_mm=extent
+        Path(file).name, format, (x, y, z), spacing, orientation, matrix.tolist(), extent, series_instance_uid
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from bundle.ctfindings.files.atomic_write import atomic_path
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 DISCLAIMER = (
     "Research only. Not a diagnosis. "
     "The probabilities come from a model that has no regulatory clearance and must not be used for patient care."
@@ -37,6 +37,8 @@ class Evidence:
     extent: str = "focal"  # "diffuse" if the box would have more than a third of the lung
     share: float | None = None  # share of the anatomy in that part, 0..1
     channel: int | None = None  # channel of evidence.nii.gz with the map; None if it was not written
+    sop_instance_uid: str | None = None  # DICOM image of that slice; None without a DICOM series
+    instance_number: int | None = None  # its instance number, as a PACS shows it
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class ScanInfo:
     orientation: str  # directions in which the axes increase, for example "LPS"
     affine: Sequence[Sequence[float]]  # voxel to world RAS mm, 4x4
     extent_mm: Point  # shape times spacing
+    series_instance_uid: str | None = None  # of the DICOM series that was read; None for another format
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,10 @@ class FindingsService:
             model=self.model,
             findings=[answer for answer in answers if not isinstance(answer, QueryAnswer)],
             queries=[answer for answer in answers if isinstance(answer, QueryAnswer)],
-            observations=observed_statements(self.network, embedding, *encoded.grids, encoded.midline_mm),
+            observations=[
+                dataclasses.replace(observed, evidence=encoded.on_source(observed.evidence))
+                for observed in observed_statements(self.network, embedding, *encoded.grids, encoded.midline_mm)
+            ],
             domain=encoded.domain,
             notice=self.assessment.notice(encoded.domain),
             warnings=[
@@ -219,7 +222,7 @@ def _place(scored: ScoredAnswer, encoded: EncodedScan) -> ScoredAnswer:
     """The answer with its evidence on the scan's own grid; a query also with its depth profile."""
     found = encoded.evidence_map(scored)
     evidence = locate(found, *encoded.grids, encoded.midline_mm, encoded.regions.region(scored.row))
-    answer = dataclasses.replace(scored.answer, evidence=evidence)
+    answer = dataclasses.replace(scored.answer, evidence=encoded.on_source(evidence))
     if isinstance(answer, QueryAnswer):
         depth, source = place_depth(scored, encoded)
         answer = dataclasses.replace(answer, depth=depth, depth_source=source, z_mm=best_depth(depth))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pydicom
 
 from bundle.ctfindings.files.errors import ScanError, coded
 from bundle.ctfindings.files.folders import files_below
@@ -15,7 +16,7 @@ from bundle.ctfindings.scan.dicom_headers import DicomFile, image_type, is_axial
 from bundle.ctfindings.scan.dicom_images import Image, Listing, depths, describe, list_images, position
 from bundle.ctfindings.scan.dicom_pixels import read_pixels
 from bundle.ctfindings.scan.slice_grid import SAME_PLACE_MM, even_slices, regular_step
-from bundle.ctfindings.scan.storage import Volume
+from bundle.ctfindings.scan.storage import SourceImages, Volume
 
 MIN_IMAGES = 5
 CHEST_MM = 300.0
@@ -59,7 +60,20 @@ def read_dicom_files(files: Sequence[Path], path: str | Path) -> Volume:
     affine = np.eye(4)
     affine[:3, :3] = np.stack([along_row * columns, along_column * rows, step], axis=1)
     affine[:3, 3] = positions[0]
-    return Volume(slices.T, LPS_TO_RAS @ affine, "dicom", warnings + gaps)
+    depth = (positions - positions[0]) @ normal
+    even = np.arange(len(slices)) * (step @ normal)
+    nearest = [chosen[int(np.abs(depth - place).argmin())].header for place in even]
+    return Volume(slices.T, LPS_TO_RAS @ affine, "dicom", warnings + gaps, _source_images(nearest))
+
+
+def _source_images(headers: Sequence[pydicom.Dataset]) -> SourceImages | None:
+    """The images by their identifiers; None if the series or an image has none, or several images share one."""
+    series = str(headers[0].get("SeriesInstanceUID") or "")
+    uids = tuple(str(header.get("SOPInstanceUID") or "") for header in headers)
+    if not series or not all(uids) or len(set(uids)) < len({id(header) for header in headers}):
+        return None
+    numbers = (str(header.get("InstanceNumber") or "") for header in headers)
+    return SourceImages(series, uids, tuple(int(number) if number.isdecimal() else None for number in numbers))
 
 
 def _passes(images: list[Image]) -> list[list[Image]]:

@@ -40,7 +40,8 @@ def load_scan(path: str | Path, stored: Mapping[str, Any] | None = None) -> Meta
     Returns:
         HU, [1, X, Y, Z] float32, axes in storage order, affine to RAS world mm. The meta has ``filename_or_obj``,
         ``source_format``, ``warnings`` (list of str), ``not_assessed`` (names of the findings that the stored values
-        cannot show), ``spatial_shape`` and ``original_affine``.
+        cannot show), ``source_images`` (``SourceImages`` of a DICOM series, otherwise None), ``spatial_shape`` and
+        ``original_affine``.
 
     Raises:
         ScanError: if the file is missing, damaged, not a 3D image, or not a CT in HU.
@@ -63,6 +64,7 @@ def load_scan(path: str | Path, stored: Mapping[str, Any] | None = None) -> Meta
         volume.warnings.append(coded(path, problem, "clipped-values"))
     scan = as_metatensor(hu, volume, path)
     scan.meta["not_assessed"] = unseen
+    scan.meta["source_images"] = volume.source_images
     return scan
 
 

@@ -15,16 +15,26 @@ MAX_VOXELS = 2**30
 """A CT of 1024 x 1024 x 1024 voxels; in HU it takes 4 GiB."""
 
 
+class SourceImages(NamedTuple):
+    """The DICOM images of a scan: one for each slice of its third axis, the nearest one if slices were interpolated."""
+
+    series_uid: str
+    sop_uids: tuple[str, ...]
+    instance_numbers: tuple[int | None, ...]
+
+
 class Volume(NamedTuple):
     """A 3D image as stored: voxels (X, Y, Z) in storage order, any number type, with the file's own rescale applied.
 
     The affine, (4, 4) float64, maps voxel indices to RAS world mm. The format is nifti, nrrd, metaimage, npz or dicom.
+    Only a DICOM series has source images.
     """
 
     array: np.ndarray
     affine: np.ndarray
     source_format: str
     warnings: list[str]
+    source_images: SourceImages | None = None
 
 
 class Stored(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 import time
@@ -143,8 +144,17 @@ class ScanTask(_Task):
         return file, {"disclaimer": "Research only. Not a diagnosis."}
 
 
+_OF_THE_ANSWER = ("anatomy", "anatomy_found", "threshold", "present", "not_assessed", "nearest_findings")
+"""Entries of an answer in the record that its answer over HTTP repeats; null where the record has none."""
+
+
 def _evidence_params(scan: AnsweredScan, placed: ScoredAnswer) -> dict[str, Any]:
     """The answer in plain, finite values; without evidence, its place is None."""
+    # The record's own form of the answer: plain values, rounded as there.
+    record = dataclasses.replace(scan.record, findings=[], queries=[])
+    query = isinstance(placed.answer, QueryAnswer)
+    told = dataclasses.replace(record, **{"queries" if query else "findings": [placed.answer]}).to_dict()
+    shared = told["queries" if query else "findings"][0]
     answer, place = placed.answer, placed.answer.evidence
     depth, source = place_depth(placed, scan.encoded)
     return {
@@ -160,6 +170,12 @@ def _evidence_params(scan: AnsweredScan, placed: ScoredAnswer) -> dict[str, Any]
         "slice_axis": None if place is None else place.slice_axis,
         "image": None if place is None else place.image,
         "side": None if place is None else place.side,
+        "extent": None if place is None else place.extent,
+        "share": None if place is None else place.share,
+        "sop_instance_uid": None if place is None else place.sop_instance_uid,
+        "instance_number": None if place is None else place.instance_number,
+        **{key: shared.get(key) for key in _OF_THE_ANSWER},
+        **{key: told[key] for key in ("notice", "warnings", "disclaimer")},
         "box_mm": None if place is None or place.box_mm is None else [list(corner) for corner in place.box_mm],
     }
 

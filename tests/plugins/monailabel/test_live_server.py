@@ -118,6 +118,11 @@ def test_evidence_of_a_finding_is_that_of_the_record(server: LiveServer) -> None
     finding = next(finding for finding in record["findings"] if finding["name"] == "Pleural effusion")
     answer = server.infer("evidence", "image=first", {"finding": "Pleural effusion"})
     assert answer.params["probability"] == pytest.approx(finding["probability"], abs=1e-5)
+    for key in ("anatomy", "anatomy_found", "threshold", "present", "not_assessed"):
+        assert answer.params[key] == finding[key], key
+    for key in ("notice", "warnings", "disclaimer"):
+        assert answer.params[key] == record[key], key
+    assert answer.params["nearest_findings"] is None
     for key in ("peak_mm", "z_mm", "slice_index", "box_mm"):
         assert (answer.params[key] is None) == (finding["evidence"][key] is None), key
         if answer.params[key] is not None:
@@ -128,6 +133,8 @@ def test_evidence_of_free_text_is_a_heat_map_with_its_depth(server: LiveServer, 
     answer = server.infer("evidence", "image=first", {"query": QUERY})
     params, heat = answer.params, answer.values()
     assert params["text"] == QUERY and params["probability"] is None and 0 <= params["score"] <= 1
+    assert params["present"] is None and params["disclaimer"].startswith("Research only")
+    assert len(params["nearest_findings"]) == 5 and params["anatomy_found"] in (True, False)
     scan = nib.load(scans["first"])
     assert heat.shape == scan.shape and heat.dtype.kind == "f" and heat.min() >= 0 and heat.max() <= 1
     heights = [layer["z_mm"] for layer in params["depth"]]

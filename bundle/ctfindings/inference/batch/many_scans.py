@@ -74,6 +74,8 @@ def find_in_scans(
     queries: Sequence[str] = (),
     evidence: str = "present",
     draft_report: bool = False,
+    dicom_dir: Path | None = None,
+    anonymous: bool = False,
 ) -> tuple[Path, dict[str, str]]:
     """Writes the files of each scan and ``output/findings.csv``; a scan that cannot be used stops no other.
 
@@ -99,7 +101,8 @@ def find_in_scans(
             answered = service.answer(study, queries)
             if written is not None:
                 written.result()
-            files = FindingsWriter(output / scan.place, evidence, draft_report)
+            dicom = dicom_dir and dicom_dir / scan.place
+            files = FindingsWriter(output / scan.place, evidence, draft_report, dicom, anonymous)
             written = writer.submit(files.write, study["scan"], answered)
         if written is not None:
             written.result()

@@ -15,6 +15,7 @@ from bundle.ctfindings.files.atomic_write import atomic_path, safe_name
 from bundle.ctfindings.files.fingerprint import input_signature
 from bundle.ctfindings.files.journal import resume
 from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.inference.bundle_workflow import write_dicom_of
 from bundle.ctfindings.inference.output.write_files import RECORD_FILE
 from bundle.ctfindings.inference.service import FindingsService, load_service
 from bundle.ctfindings.networks.checkpoint import sha256_of
@@ -32,11 +33,13 @@ class Model(NamedTuple):
 
 
 class ArchiveTask(NamedTuple):
-    """One scan: its study record, the path of its findings record, and the model."""
+    """One scan: its study record, the path of its findings record, the model, and the folder of its DICOM objects."""
 
     study: Mapping[str, Any]
     target: str
     model: Model
+    dicom: str | None = None
+    anonymous: bool = False
 
 
 class ArchiveReport(NamedTuple):
@@ -68,12 +71,19 @@ def scans_of(source: Path, splits: tuple[str, ...] = ()) -> dict[str, dict[str, 
 
 
 def run_archive(
-    studies: Mapping[str, Mapping[str, Any]], output: Path, model: Model, workers: int = 1, scheduler: str | None = None
+    studies: Mapping[str, Mapping[str, Any]],
+    output: Path,
+    model: Model,
+    workers: int = 1,
+    scheduler: str | None = None,
+    dicom_dir: Path | None = None,
+    anonymous: bool = False,
 ) -> ArchiveReport:
     """Writes ``output/scans/ID/findings.json`` of every new or changed scan, and ``output/findings.csv`` of all scans.
 
     The next run tries failed scans again. A study has ``image``, and optionally ``anatomy`` and ``stored``. For the
-    workers see ``parallel_map``.
+    workers see ``parallel_map``. With ``dicom_dir``, the DICOM objects of a DICOM scan are in ``dicom_dir/ID/``, and
+    ``anonymous`` leaves patient and study attributes out; a scan that was finished otherwise is done again.
 
     Raises:
         ValueError: if the output holds results of other weights, versions or overlays, or the bundle cannot be used.
@@ -82,8 +92,10 @@ def run_archive(
     tasks = {}
     for key, study in studies.items():
         target = (output / SCANS_FOLDER / safe_name(key) / RECORD_FILE).resolve()
-        signature = input_signature([study["image"], study.get("anatomy")], study.get("stored"))
-        tasks[key] = (signature, ArchiveTask(study, str(target), model))
+        dicom = str((dicom_dir / safe_name(key)).resolve()) if dicom_dir else None
+        settings = {"stored": study.get("stored"), "dicom": dicom, "anonymous": anonymous}
+        signature = input_signature([study["image"], study.get("anatomy")], settings if dicom else study.get("stored"))
+        tasks[key] = (signature, ArchiveTask(study, str(target), model, dicom, anonymous))
     problems: dict[str, str] = {}
     kept = 0
     for outcome in resume(
@@ -103,8 +115,13 @@ def run_archive(
 
 
 def write_findings(task: ArchiveTask) -> None:
-    """Writes the findings record of one scan; ScanError if it cannot be used."""
-    _service(task.model).answer_file(**task.study).record.save(Path(task.target))
+    """Writes the findings record and the DICOM objects of one scan; ScanError if it cannot be used."""
+    answered = _service(task.model).answer_file(**task.study)
+    if task.dicom and answered.encoded.source is not None:
+        present = [each for each in answered.placed.values() if getattr(each.answer, "present", False)]
+        maps = {each.answer.key: answered.encoded.evidence_map(each) for each in present}
+        write_dicom_of(answered, str(task.study["image"]), Path(task.dicom), maps, task.anonymous)
+    answered.record.save(Path(task.target))
 
 
 @lru_cache(maxsize=1)

@@ -37,14 +37,16 @@ def write_anatomy(path: str | Path, inside: Any, map_affine: Any, scan_affine: A
     x, y, z = (int(size) for size in scan_shape)
     scan = as_affine(scan_affine)
     maps = [np.asarray(region, np.float32) for region in inside]
-    planes = _label_planes(maps, as_affine(map_affine), scan, (x, y, z))
+    planes = label_planes(maps, as_affine(map_affine), scan, (x, y, z))
     write_planes(path, planes, (x, y, z), scan, "anatomies 1..6 of the network")
 
 
-def _label_planes(
+def label_planes(
     regions: list[NDArray[np.float32]], grid: Array, scan: Array, shape: tuple[int, int, int]
 ) -> Iterator[NDArray[np.uint8]]:
-    """The most specific anatomy of each voxel; of equally specific ones, the one that covers more of it."""
+    """Planes ``[Y, X]`` of mask ids: the most specific anatomy of each voxel; of equally specific ones, the one that
+    covers more of it.
+    """
     for together in zip(*(planes_on_scan(row, grid, scan, shape) for row in regions), strict=True):
         labels = np.zeros(together[0].shape, np.uint8)
         for _, rows in groupby(_SPECIFIC_FIRST, key=_size):

@@ -1,0 +1,1 @@
+"""Results as DICOM objects: a structured report and segmentations."""

@@ -1,0 +1,119 @@
+"""The anatomies and the evidence as DICOM segmentations on the source images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pydicom
+from highdicom import AlgorithmIdentificationSequence
+from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
+from highdicom.sr import CodedConcept
+from numpy.typing import NDArray
+
+from bundle.ctfindings.anatomy import ANATOMIES
+from bundle.ctfindings.inference.findings_record import FindingAnswer, FindingsRecord
+from bundle.ctfindings.inference.output.anatomy_map import label_planes
+from bundle.ctfindings.inference.output.dicom import codes
+from bundle.ctfindings.inference.output.dicom.source_headers import derived_uid
+from bundle.ctfindings.inference.output.dicom.structured_report import MANUFACTURER, SERIES_DESCRIPTION
+from bundle.ctfindings.inference.output.evidence_volume import planes_on_scan
+from bundle.ctfindings.scan.coordinates import as_affine
+
+EVIDENCE_FROM = 0.5
+"""A voxel belongs to the region of the evidence from this share of the peak of its map."""
+
+
+def segmentations(
+    record: FindingsRecord,
+    headers: Sequence[pydicom.Dataset],
+    regions: Any,
+    maps: Mapping[str, Any],
+    map_affine: Any,
+    settings: str,
+    series_number: int,
+) -> list[Segmentation]:
+    """One object with the anatomies that were found, and one for each map; a scan without any has none.
+
+    Args:
+        record: the answers.
+        headers: of the source images of the slices, by ``source_headers``.
+        regions: anatomies, bool ``[K, x, y, z]``.
+        maps: evidence ``[x, y, z]`` in [0, 1] by ``answer.key``.
+        map_affine: ``(4, 4)``, voxel of regions and maps to RAS mm.
+        settings: text from which the UIDs are derived.
+        series_number: of the new series.
+    """
+    grid, scan, shape = as_affine(map_affine), as_affine(record.scan.affine), record.scan.shape
+    floats = [np.asarray(region, np.float32) for region in regions]
+    labels = np.stack(list(label_planes(floats, grid, scan, shape)))
+    found = [anatomy for anatomy in ANATOMIES if (labels == anatomy.mask_id).any()]
+    ids = np.zeros(len(ANATOMIES) + 1, np.uint8)
+    ids[[anatomy.mask_id for anatomy in found]] = np.arange(1, len(found) + 1)
+    # A label map is of anatomies that exclude each other.
+    segments = [
+        _segment(number, anatomy.name, codes.ANATOMICAL_STRUCTURE, codes.anatomy_code(anatomy.name), record)
+        for number, anatomy in enumerate(found, start=1)
+    ]
+    objects = [("anatomies", segments, ids[labels])] if found else []
+    answers = {answer.key: answer for answer in record.answers}
+    for key, scores in maps.items():
+        answer, values = answers[key], np.asarray(scores, np.float32)
+        code = codes.finding_code(answer.name) if isinstance(answer, FindingAnswer) else codes.QUERY
+        cut = EVIDENCE_FROM * float(values.max())
+        planes = planes_on_scan(values, grid, scan, shape)
+        region = np.stack([plane > max(cut, 1e-6) for plane in planes]).astype(np.uint8)
+        if region.any():
+            objects.append((key, [_segment(1, key, codes.EVIDENCE, code, record)], region))
+    return [
+        _object(number, name, segments, planes, record, headers, settings, series_number)
+        for number, (name, segments, planes) in enumerate(objects, start=1)
+    ]
+
+
+def _object(
+    number: int,
+    name: str,
+    segments: Sequence[SegmentDescription],
+    planes: NDArray[np.uint8],
+    record: FindingsRecord,
+    headers: Sequence[pydicom.Dataset],
+    settings: str,
+    series_number: int,
+) -> Segmentation:
+    """A segmentation of planes ``[Z, Y, X]``, one for each source image."""
+    once = {str(header.SOPInstanceUID): index for index, header in enumerate(headers)}
+    result = Segmentation(
+        [headers[index] for index in once.values()],
+        planes[list(once.values())],
+        SegmentationTypeValues.BINARY,
+        segments,
+        derived_uid("segmentation series", settings),
+        series_number,
+        derived_uid("segmentation", settings, name),
+        number,
+        MANUFACTURER,
+        record.model.bundle,
+        record.model.version,
+        record.model.weights_sha256[:16],
+        content_description=name[:64],
+        content_label="ANATOMIES" if name == "anatomies" else "EVIDENCE",
+        series_description=SERIES_DESCRIPTION,
+    )
+    organization = derived_uid("dimensions", settings, name)
+    for item in [*result.DimensionOrganizationSequence, *result.DimensionIndexSequence]:
+        item.DimensionOrganizationUID = organization
+    return result
+
+
+def _segment(
+    number: int, label: str, category: CodedConcept, type_: CodedConcept, record: FindingsRecord
+) -> SegmentDescription:
+    algorithm = AlgorithmIdentificationSequence(
+        record.model.bundle,
+        codes.ARTIFICIAL_INTELLIGENCE,
+        record.model.version,
+        parameters={"weights": record.model.weights_sha256},
+    )
+    return SegmentDescription(number, label[:64], category, type_, SegmentAlgorithmTypeValues.AUTOMATIC, algorithm)

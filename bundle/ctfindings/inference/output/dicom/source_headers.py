@@ -1,0 +1,82 @@
+"""The headers of the source images, which say to which patient and study the results belong."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import pydicom
+from pydicom.uid import CTImageStorage
+
+from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.files.folders import files_below
+from bundle.ctfindings.scan.dicom_headers import read_headers
+from bundle.ctfindings.scan.storage import SourceImages
+
+_PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientAge", "PatientSize", "PatientWeight")
+_STUDY = ("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyDescription")
+_IMAGE = (
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "Modality",
+    "InstanceNumber", "Rows", "Columns", "PixelSpacing", "SliceThickness", "ImagePositionPatient",
+    "ImageOrientationPatient",
+)  # fmt: skip
+
+
+def derived_uid(*parts: str) -> str:
+    """The same UID for the same texts: below 2.25, from a version 5 UUID."""
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, '|'.join(parts)).int}"
+
+
+def source_headers(
+    path: Path, images: SourceImages, thickness_mm: float, anonymous: bool = False
+) -> list[pydicom.Dataset]:
+    """Headers of the images of the slices, in their order, with patient and study attributes and without pixels.
+
+    Args:
+        path: the folder, file or zip that was read.
+        images: the images of the slices.
+        thickness_mm: slice thickness of an image that does not say its own.
+        anonymous: whether patient and study attributes are empty, and the study gets another UID.
+
+    Raises:
+        ScanError: if an image is no longer there.
+    """
+    files = files_below(path) if path.is_dir() else [path]
+    wanted, found = set(images.sop_uids), {}
+    tags = [*_IMAGE, *_PATIENT, *_STUDY, "SpecificCharacterSet"]
+    for _, header, _ in read_headers(files, tags, lambda header: header):
+        if header is not None and (uid := str(header.get("SOPInstanceUID", ""))) in wanted:
+            found[uid] = header
+    if missing := wanted - found.keys():
+        problem = f"{len(missing)} of its images are gone or changed since they were read; run it again"
+        raise ScanError(path, problem, "images-changed")
+    for header in found.values():
+        _complete(header, thickness_mm, anonymous)
+    return [found[uid] for uid in images.sop_uids]
+
+
+def _complete(header: pydicom.Dataset, thickness_mm: float, anonymous: bool) -> None:
+    """Adds what every result needs, and removes what an anonymous one may not have."""
+    series = str(header.SeriesInstanceUID)
+    for name in (*_PATIENT[:4], *_STUDY[:5]):
+        if anonymous or name not in header:
+            setattr(header, name, None)
+    if anonymous:
+        for name in (*_PATIENT[4:], _STUDY[5]):
+            if name in header:
+                delattr(header, name)
+    if anonymous or not header.get("StudyInstanceUID"):
+        header.StudyInstanceUID = derived_uid("study", series)
+    for name, value in (
+        ("SOPClassUID", CTImageStorage),
+        ("FrameOfReferenceUID", derived_uid("frame of reference", series)),
+        ("SliceThickness", round(thickness_mm, 4)),
+    ):
+        if not header.get(name):
+            setattr(header, name, value)
+
+
+def unique(headers: Sequence[pydicom.Dataset]) -> list[pydicom.Dataset]:
+    """Each image once, in order; slices that were interpolated may share one."""
+    return list({str(header.SOPInstanceUID): header for header in headers}.values())

@@ -1,0 +1,107 @@
+"""The findings as a DICOM structured report: TID 1500, one measurement group for each finding and query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pydicom
+from highdicom import sr
+from highdicom.sr.value_types import TextContentItem
+
+from bundle.ctfindings.inference.findings_record import Answer, Evidence, FindingAnswer, FindingsRecord
+from bundle.ctfindings.inference.output.dicom import codes
+from bundle.ctfindings.inference.output.dicom.source_headers import derived_uid, unique
+
+SERIES_DESCRIPTION = "CT Findings (research only)"
+MANUFACTURER = "CT Findings"
+
+
+def structured_report(
+    record: FindingsRecord, headers: Sequence[pydicom.Dataset], settings: str, series_number: int
+) -> sr.Comprehensive3DSR:
+    """The report of one scan.
+
+    The notice, the warnings and the disclaimer are comments of the report; why a finding was not assessed is a comment
+    of its group. Measurements refer to the image of the slice with the peak of the evidence.
+
+    Args:
+        record: the answers.
+        headers: of the source images, by ``source_headers``.
+        settings: text from which the UIDs are derived.
+        series_number: of the new series.
+    """
+    images = {str(header.SOPInstanceUID): header for header in unique(headers)}
+    algorithm = sr.AlgorithmIdentification(
+        record.model.bundle,
+        record.model.version,
+        [f"weights SHA-256 {record.model.weights_sha256}", f"network {record.model.network}"],
+        family=codes.ARTIFICIAL_INTELLIGENCE,
+    )
+    observer = sr.DeviceObserverIdentifyingAttributes(
+        derived_uid("device", record.model.weights_sha256),
+        name=record.model.bundle,
+        manufacturer_name=MANUFACTURER,
+        model_name=record.model.network,
+        serial_number=record.model.weights_sha256[:16],
+    )
+    report = sr.MeasurementReport(
+        sr.ObservationContext(sr.ObserverContext(pydicom.sr.codedict.codes.DCM.Device, observer)),
+        codes.CT_OF_CHEST,
+        [_group(answer, images, algorithm, settings) for answer in record.answers],
+        title=pydicom.sr.codedict.codes.DCM.ImagingMeasurementReport,
+    )
+    for text in [record.disclaimer, *([record.notice] if record.notice else []), *record.warnings]:
+        report[0].ContentSequence.append(_comment(text))
+    document = sr.Comprehensive3DSR(
+        list(images.values()),
+        report[0],
+        derived_uid("report series", settings),
+        series_number,
+        derived_uid("report", settings),
+        1,
+        MANUFACTURER,
+        is_complete=True,
+        series_description=SERIES_DESCRIPTION,
+    )
+    return document
+
+
+def _group(
+    answer: Answer, images: Mapping[str, pydicom.Dataset], algorithm: sr.AlgorithmIdentification, settings: str
+) -> sr.MeasurementsAndQualitativeEvaluations:
+    finding = isinstance(answer, FindingAnswer)
+    side = answer.evidence and codes.SIDES.get(answer.evidence.side or "")
+    source = _image(answer.evidence, images)
+    values = (
+        [(codes.PROBABILITY, answer.probability), (codes.THRESHOLD, answer.threshold)]
+        if isinstance(answer, FindingAnswer)
+        else [(codes.SCORE, answer.score)]
+    )
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        sr.TrackingIdentifier(derived_uid("tracking", settings, answer.key), answer.key),
+        finding_type=codes.finding_code(answer.name) if isinstance(answer, FindingAnswer) else codes.QUERY,
+        algorithm_id=algorithm,
+        finding_sites=[sr.FindingSite(codes.anatomy_code(answer.anatomy), laterality=side)],
+        measurements=[
+            sr.Measurement(name, round(value, 6), codes.NO_UNIT, referenced_images=source) for name, value in values
+        ],
+        qualitative_evaluations=[sr.QualitativeEvaluation(codes.PRESENCE, codes.RESULTS[answer.result])]
+        if isinstance(answer, FindingAnswer)
+        else None,
+    )
+    if finding and answer.not_assessed:
+        group[0].ContentSequence.append(_comment(f"Not assessed: {answer.not_assessed}"))
+    return group
+
+
+def _image(
+    evidence: Evidence | None, images: Mapping[str, pydicom.Dataset]
+) -> list[sr.SourceImageForMeasurement] | None:
+    if evidence is None or evidence.sop_instance_uid is None:
+        return None
+    header = images[evidence.sop_instance_uid]
+    return [sr.SourceImageForMeasurement(header.SOPClassUID, header.SOPInstanceUID)]
+
+
+def _comment(text: str) -> TextContentItem:
+    return TextContentItem(codes.COMMENT, text, sr.RelationshipTypeValues.CONTAINS)

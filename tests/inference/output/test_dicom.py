@@ -1,0 +1,166 @@
+"""DICOM results: what they say, on which grid they lie, and that the same scan and weights give the same objects."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+import pydicom
+import pytest
+
+from bundle.ctfindings.anatomy import ANATOMIES
+from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.inference.encoding import describe_scan
+from bundle.ctfindings.inference.evidence import locate
+from bundle.ctfindings.inference.findings_record import FindingAnswer, FindingsRecord, ModelInfo, QueryAnswer
+from bundle.ctfindings.inference.output.dicom.write_dicom import write_dicom
+from bundle.ctfindings.scan.load_scan import load_scan
+
+LUNG, HEART = 0, 1
+
+
+class Written:
+    """A DICOM series with a fabricated record: a lung nodule with evidence, and a finding that was not assessed."""
+
+    def __init__(self, folder: Path) -> None:
+        scan = load_scan(folder)
+        self.path, self.source, self.affine, self.shape = (
+            folder,
+            scan.meta["source_images"],
+            scan.affine,
+            scan.shape[1:],
+        )
+        # Regions and maps on the scan's own grid, so that no interpolation is between them and the objects.
+        self.regions = np.zeros((len(ANATOMIES), *self.shape), bool)
+        self.regions[LUNG, 2:8, 3:9, 1:6] = True
+        self.regions[HEART, 9:12, 3:9, 2:5] = True
+        self.map = np.zeros(self.shape, np.float32)
+        self.map[4:6, 4:6, 3] = 0.8
+        place = locate(self.map, self.affine, self.affine, self.shape, midline_mm=-1000.0)
+        assert place is not None
+        index = place.slice_index
+        sop, number = self.source.sop_uids[index], self.source.instance_numbers[index]
+        place = dataclasses.replace(place, sop_instance_uid=sop, instance_number=number)
+        found = FindingAnswer("Lung nodule", 0.75, 0.5, True, "lung", evidence=place)
+        unknown = FindingAnswer("Cardiomegaly", 0.4, 0.5, None, "heart", not_assessed="the heart was not found")
+        self.record = FindingsRecord(
+            describe_scan(folder, "DICOM", self.shape, self.affine, self.source.series_uid),
+            ModelInfo("chest", "0.1.0", "ab" * 32, "Tower"),
+            [found, unknown],
+            [QueryAnswer("fluid around the lung", 0.6, "lung")],
+            warnings=["a warning"],
+        )
+
+    def write(self, folder: Path, **settings: Any) -> dict[str, pydicom.Dataset]:
+        maps = {"Lung nodule": self.map}
+        files = write_dicom(folder, self.path, self.record, self.source, self.regions, maps, self.affine, **settings)
+        return {file.stem: pydicom.dcmread(file) for file in files}
+
+
+@pytest.fixture
+def series(tmp_path, hu, affine, write_dicom) -> Written:
+    return Written(write_dicom(tmp_path / "scan", hu, affine))
+
+
+def items(content: pydicom.Dataset, name: str) -> list[pydicom.Dataset]:
+    """Items of a report by the meaning of their concept, at any depth."""
+    found = []
+    for item in content.get("ContentSequence", []):
+        if item.ConceptNameCodeSequence[0].CodeMeaning == name:
+            found.append(item)
+        found += items(item, name)
+    return found
+
+
+def test_the_report_has_value_threshold_verdict_and_place_of_each_finding(series, tmp_path) -> None:
+    report = series.write(tmp_path / "out")["report"]
+    nodule, heart, query = items(report, "Measurement Group")
+    assert [float(items(nodule, name)[0].MeasuredValueSequence[0].NumericValue) for name in (
+        "Probability", "Threshold Value")] == [0.75, 0.5]  # fmt: skip
+    assert items(nodule, "Presence")[0].ConceptCodeSequence[0].CodeMeaning == "Present"
+    assert items(nodule, "Finding Site")[0].ConceptCodeSequence[0].CodeValue == "39607008"
+    assert items(nodule, "Laterality")[0].ConceptCodeSequence[0].CodeMeaning == "Right"
+    (image,) = items(items(nodule, "Probability")[0], "Source of Measurement")
+    referenced = image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+    headers = [pydicom.dcmread(file) for file in series.path.iterdir()]
+    (shown,) = [header for header in headers if header.SOPInstanceUID == referenced]
+    assert float(shown.ImagePositionPatient[2]) == pytest.approx(series.record.findings[0].evidence.z_mm)
+    assert shown.InstanceNumber == series.record.findings[0].evidence.instance_number
+    assert items(heart, "Presence")[0].ConceptCodeSequence[0].CodeMeaning == "Not assessed"
+    assert items(heart, "Finding")[0].ConceptCodeSequence[0].CodeValue == "8186001"
+    assert [item.TextValue for item in items(heart, "Comment")] == ["Not assessed: the heart was not found"]
+    assert not items(query, "Presence") and items(query, "Tracking Identifier")[0].TextValue.endswith("the lung")
+    comments = [item.TextValue for item in report.ContentSequence if "TextValue" in item]
+    assert comments[-2:] == [series.record.disclaimer, "a warning"]
+    parameters = [item.TextValue for item in items(nodule, "Algorithm Parameters")]
+    assert f"weights SHA-256 {'ab' * 32}" in parameters
+    assert report.PatientName == "Doe^Jane" and report.StudyInstanceUID == headers[0].StudyInstanceUID
+
+
+def test_segmentations_lie_on_the_voxels_of_the_scan(series, tmp_path) -> None:
+    series.write(tmp_path / "out")
+    for name, expected in (
+        ("anatomies", [series.regions[LUNG], series.regions[HEART]]),
+        ("evidence-1", [series.map > 0.4]),
+    ):
+        read = hd.seg.segread(tmp_path / "out" / f"{name}.dcm")
+        planes = read.get_pixels_by_source_instance(list(series.source.sop_uids), ignore_spatial_locations=True)
+        assert planes.shape[3] == len(expected)
+        for segment, region in enumerate(expected):
+            np.testing.assert_array_equal(planes[..., segment], region.transpose(2, 1, 0))
+
+
+def test_uids_depend_on_scan_weights_and_verdicts_only(series, tmp_path) -> None:
+    first, again = series.write(tmp_path / "a"), series.write(tmp_path / "b")
+    assert {name: each.SOPInstanceUID for name, each in first.items()} == {
+        name: each.SOPInstanceUID for name, each in again.items()
+    }
+    series.record = dataclasses.replace(series.record, model=ModelInfo("chest", "0.1.0", "cd" * 32, "Tower"))
+    other = series.write(tmp_path / "a")
+    assert not {each.SOPInstanceUID for each in first.values()} & {each.SOPInstanceUID for each in other.values()}
+
+
+def test_anonymous_results_have_nothing_of_patient_and_study(series, tmp_path) -> None:
+    named = series.write(tmp_path / "named")
+    anonymous = series.write(tmp_path / "out", anonymous=True)
+    for each in anonymous.values():
+        assert not each.PatientName and not each.PatientID and not each.StudyDate
+        assert each.StudyInstanceUID != named["report"].StudyInstanceUID
+    for file in (tmp_path / "out").iterdir():
+        assert b"Doe" not in file.read_bytes() and b"4711" not in file.read_bytes()
+
+
+def test_evidence_of_an_earlier_run_does_not_stay(series, tmp_path) -> None:
+    series.write(tmp_path / "out")
+    (tmp_path / "out" / "evidence-7.dcm").write_bytes(b"old")
+    series.write(tmp_path / "out")
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "anatomies.dcm", "evidence-1.dcm", "report.dcm"
+    ]  # fmt: skip
+
+
+def test_results_never_lie_among_the_images_of_the_scan(series) -> None:
+    before = sorted(series.path.iterdir())
+    with pytest.raises(ScanError, match="give another dicom_dir"):
+        series.write(series.path)
+    assert sorted(series.path.iterdir()) == before
+
+
+def test_images_that_are_gone_are_named(series, tmp_path) -> None:
+    next(series.path.iterdir()).unlink()
+    with pytest.raises(ScanError, match="1 of its images are gone"):
+        series.write(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy of Debian's dicom3tools")
+def test_dciodvfy_finds_no_error(series, tmp_path) -> None:
+    series.write(tmp_path / "out")
+    for file in (tmp_path / "out").iterdir():
+        said = subprocess.run(["dciodvfy", str(file)], capture_output=True, encoding="utf-8", check=False).stderr
+        assert not [line for line in said.splitlines() if line.startswith("Error")], file.name
