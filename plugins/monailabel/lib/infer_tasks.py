@@ -150,12 +150,8 @@ _OF_THE_ANSWER = ("anatomy", "anatomy_found", "threshold", "present", "not_asses
 
 def _evidence_params(scan: AnsweredScan, placed: ScoredAnswer) -> dict[str, Any]:
     """The answer in plain, finite values; without evidence, its place is None."""
-    # The record's own form of the answer: plain values, rounded as there.
-    record = dataclasses.replace(scan.record, findings=[], queries=[])
-    query = isinstance(placed.answer, QueryAnswer)
-    told = dataclasses.replace(record, **{"queries" if query else "findings": [placed.answer]}).to_dict()
-    shared = told["queries" if query else "findings"][0]
     answer, place = placed.answer, placed.answer.evidence
+    told, shared = scan.record.to_dict(), dataclasses.asdict(answer)
     depth, source = place_depth(placed, scan.encoded)
     return {
         "text": answer.text if isinstance(answer, QueryAnswer) else answer.name,

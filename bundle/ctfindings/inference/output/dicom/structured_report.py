@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import pydicom
 from highdicom import sr
 from highdicom.sr.value_types import TextContentItem
+from pydicom.sr.codedict import codes as DCM_CODES
 
 from bundle.ctfindings.inference.findings_record import Answer, Evidence, FindingAnswer, FindingsRecord
 from bundle.ctfindings.inference.output.dicom import codes
@@ -45,10 +46,10 @@ def structured_report(
         serial_number=record.model.weights_sha256[:16],
     )
     report = sr.MeasurementReport(
-        sr.ObservationContext(sr.ObserverContext(pydicom.sr.codedict.codes.DCM.Device, observer)),
+        sr.ObservationContext(sr.ObserverContext(DCM_CODES.DCM.Device, observer)),
         codes.CT_OF_CHEST,
         [_group(answer, images, algorithm, settings) for answer in record.answers],
-        title=pydicom.sr.codedict.codes.DCM.ImagingMeasurementReport,
+        title=DCM_CODES.DCM.ImagingMeasurementReport,
     )
     for text in [record.disclaimer, *([record.notice] if record.notice else []), *record.warnings]:
         report[0].ContentSequence.append(_comment(text))
@@ -69,8 +70,7 @@ def structured_report(
 def _group(
     answer: Answer, images: Mapping[str, pydicom.Dataset], algorithm: sr.AlgorithmIdentification, settings: str
 ) -> sr.MeasurementsAndQualitativeEvaluations:
-    finding = isinstance(answer, FindingAnswer)
-    side = answer.evidence and codes.SIDES.get(answer.evidence.side or "")
+    side = codes.SIDES.get(answer.evidence.side or "") if answer.evidence else None
     source = _image(answer.evidence, images)
     values = (
         [(codes.PROBABILITY, answer.probability), (codes.THRESHOLD, answer.threshold)]
@@ -89,7 +89,7 @@ def _group(
         if isinstance(answer, FindingAnswer)
         else None,
     )
-    if finding and answer.not_assessed:
+    if isinstance(answer, FindingAnswer) and answer.not_assessed:
         group[0].ContentSequence.append(_comment(f"Not assessed: {answer.not_assessed}"))
     return group
 
