@@ -19,7 +19,8 @@ def study_of(path: str, *warnings: str) -> dict[str, Any]:
     affine = torch.diag(torch.tensor([4.0, 4.0, 3.0, 1.0], dtype=torch.float64))
     affine[:3, 3] = torch.tensor([-100.0, -50.0, 20.0])
     voxels = torch.rand(1, 32, 32, 48, generator=torch.Generator().manual_seed(0))
-    meta = {"filename_or_obj": path, "source_format": "nifti", "warnings": list(warnings), "not_assessed": {}}
+    meta: dict[str, Any] = {"filename_or_obj": path, "source_format": "nifti", "warnings": list(warnings)}
+    meta |= {"not_assessed": [], "source_images": None}
     scan = MetaTensor(torch.zeros(1, 4, 4, 4), affine=torch.eye(4), meta=meta)
     image = MetaTensor(voxels, affine=affine)
     regions = {"regions": torch.ones(1, 16, 16, 24, dtype=torch.uint8), "regions_affine": affine @ torch.diag(DOUBLE)}
