@@ -92,7 +92,7 @@ class Retrieval:
             sentences = encoder.network.encode_text(texts, "sentence").cpu()
         scored = np.stack([_answered(rows, scan, sentences) for scan in range(len(studies))])
         silent = [str(study["id"]) for study, said in zip(studies, reports, strict=True) if not said]
-        lines = [f"{silent[0]} and {len(silent) - 1} more: no observation in the report; it scores 0"] if silent else []
+        lines = [f"reports without an observation, which score 0: {len(silent)}, first {silent[0]}"] if silent else []
         return scored @ weight.T, lines
 
     def _weight(self, observation: Observation) -> float:
