@@ -93,5 +93,5 @@ def test_an_output_that_cannot_be_written_is_named(
 
 
 def test_an_unknown_model_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected fvlm or radfinder"):
+    with pytest.raises(ValueError, match="expected one of fvlm, radfinder, astra, merlin"):
         published_checkpoint("clip")

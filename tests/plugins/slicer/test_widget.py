@@ -125,6 +125,17 @@ def _rests(panel: Any) -> Callable[[], bool]:
     return lambda: panel.job is None and not panel.timer.active
 
 
+def _find_focal(panel: Any, volume: Any, answer: BundleAnswer) -> None:
+    """Finds, and chooses a finding whose evidence has a box: diffuse evidence has none."""
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.findButton.emit("clicked(bool)", False)
+    _until(panel, _rests(panel))
+    focal = {entry["name"] for entry in answer.record["findings"] if (entry["evidence"] or {}).get("box_mm")}
+    rows = [cells[0] for cells in panel.ui.findingsTable.texts()]
+    panel.ui.findingsTable.selectRow(next(row for row, name in enumerate(rows) if name in focal))
+    _until(panel, _rests(panel))
+
+
 def test_at_first_only_connecting_is_possible(panel: Any) -> None:
     enabled = {
         name for name in ("connectButton", "findButton", "askButton", "exportButton", "chartButton", "cancelButton")
@@ -379,14 +390,12 @@ def _drawn(volume: Any) -> set[str]:
 
 
 def test_choosing_another_scan_shows_it_without_the_markings_of_the_first(
-    panel: Any, program: Program, volume: Any, second: Any, axial: Any
+    panel: Any, program: Program, volume: Any, second: Any, axial: Any, bundle_answer: BundleAnswer
 ) -> None:
     from ctfindings_client import heat
 
     composite = program.scene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
-    panel.ui.volumeSelector.setCurrentNode(volume)
-    panel.ui.findButton.emit("clicked(bool)", False)
-    _until(panel, _rests(panel))
+    _find_focal(panel, volume, bundle_answer)
     panel.ui.anatomyCheckBox.checked = False
     panel.ui.anatomyCheckBox.emit("toggled(bool)", False)
     drawn = _drawn(volume)
@@ -483,12 +492,10 @@ def test_lists_of_scans_offer_neither_heat_maps_nor_label_maps(panel: Any, volum
     )
 
 
-def test_boxes_show_and_hide_what_they_name(panel: Any, volume: Any) -> None:
+def test_boxes_show_and_hide_what_they_name(panel: Any, volume: Any, bundle_answer: BundleAnswer) -> None:
     from ctfindings_client import anatomy, heat, nodes, points
 
-    panel.ui.volumeSelector.setCurrentNode(volume)
-    panel.ui.findButton.emit("clicked(bool)", False)
-    _until(panel, _rests(panel))
+    _find_focal(panel, volume, bundle_answer)
     for box, role in (
         ("anatomyCheckBox", anatomy.ROLE),
         ("pointsCheckBox", points.ROLE),

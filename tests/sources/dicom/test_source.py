@@ -47,7 +47,7 @@ def add_study(archive: Path, chest: np.ndarray, write_dicom: WriteDicom) -> AddS
         uid = uid or generate_uid()
         for file in place.iterdir():
             image = pydicom.dcmread(file)
-            if "StudyInstanceUID" in image:
+            if "AccessionNumber" in image:
                 continue
             image.StudyInstanceUID, image.AccessionNumber, image.PatientID = uid, accession, patient
             image.PatientName, image.PatientBirthDate, image.StudyDate = "Doe^Jane", "19560231", "20240315"
