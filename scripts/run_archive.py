@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.files.folders import check_outside
 from bundle.ctfindings.inference.batch.run_archive import Model, run_archive, scans_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,6 +48,8 @@ def main() -> None:
     )
     parser.add_argument("--anonymous", action="store_true", help="no patient and study attributes in DICOM objects")
     options = parser.parse_args()
+    if options.dicom_dir is not None:
+        run_or_exit(check_outside, options.dicom_dir, "--dicom_dir", [options.source])
     studies = run_or_exit(scans_of, options.source, tuple(options.splits))
     model = Model(str(ROOT), str(options.ckpt_path.resolve()), tuple(options.overlays))
     arguments = (options.workers, options.scheduler, options.dicom_dir, options.anonymous)

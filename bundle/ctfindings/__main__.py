@@ -59,12 +59,15 @@ def _run(options: argparse.Namespace) -> None:
     warnings.filterwarnings("ignore")
     # Imported here: PyTorch and MONAI take seconds.
     from bundle.ctfindings.cli.options import check_device
+    from bundle.ctfindings.files.folders import check_outside
     from bundle.ctfindings.inference.batch.many_scans import expand_scans, find_in_scans
     from bundle.ctfindings.inference.bundle_workflow import check_request
     from bundle.ctfindings.inference.service import load_service
 
     if options.device is not None:
         check_device(options.device)
+    if options.dicom_dir is not None:
+        check_outside(options.dicom_dir, "--dicom_dir", options.scans)
     scans = expand_scans(options.scans)
     check_request(
         str(scans[0].path), None, options.query, options.evidence, options.output, dicom_dir=options.dicom_dir

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bundle.ctfindings.files.errors import ScanError
-from bundle.ctfindings.files.folders import files_below, walk_folder
+from bundle.ctfindings.files.folders import check_outside, files_below, walk_folder
 
 
 @pytest.fixture
@@ -45,3 +45,12 @@ def test_a_folder_taken_out_of_the_list_is_not_entered(linked: Path) -> None:
 def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ScanError, match="gone: cannot be read"):
         files_below(tmp_path / "gone")
+
+
+def test_results_may_not_lie_in_a_folder_that_is_read(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for inside in (scans, scans / "out"):
+        with pytest.raises(ValueError, match=r"--dicom_dir: .* whose scans are read; give a folder outside of it"):
+            check_outside(inside, "--dicom_dir", [scans])
+    check_outside(tmp_path / "out", "--dicom_dir", [scans, tmp_path / "scan.nii.gz"])

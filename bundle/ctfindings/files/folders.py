@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bundle.ctfindings.files.errors import ScanError
@@ -47,3 +47,11 @@ def path_from(path: str | Path, folder: Path) -> str:
         return Path(os.path.relpath(path, folder.resolve())).as_posix()
     except ValueError:
         return Path(os.path.abspath(path)).as_posix()
+
+
+def check_outside(folder: str | Path, option: str, inputs: Iterable[str | Path]) -> None:
+    """ValueError if results would be written into a folder that is read: the next run would read them as scans."""
+    place = os.path.realpath(folder)
+    for given in inputs:
+        if os.path.isdir(given) and Path(place).is_relative_to(os.path.realpath(given)):
+            raise ValueError(f"{option}: {folder} lies in {given}, whose scans are read; give a folder outside of it")

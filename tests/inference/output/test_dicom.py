@@ -92,6 +92,7 @@ def test_the_report_has_value_threshold_verdict_and_place_of_each_finding(series
     assert float(shown.ImagePositionPatient[2]) == pytest.approx(series.record.findings[0].evidence.z_mm)
     assert shown.InstanceNumber == series.record.findings[0].evidence.instance_number
     assert items(heart, "Presence")[0].ConceptCodeSequence[0].CodeMeaning == "Not assessed"
+    assert not items(heart, "Laterality") and not items(query, "Laterality")
     assert items(heart, "Finding")[0].ConceptCodeSequence[0].CodeValue == "8186001"
     assert [item.TextValue for item in items(heart, "Comment")] == ["Not assessed: the heart was not found"]
     assert not items(query, "Presence") and items(query, "Tracking Identifier")[0].TextValue.endswith("the lung")

@@ -70,7 +70,10 @@ def structured_report(
 def _group(
     answer: Answer, images: Mapping[str, pydicom.Dataset], algorithm: sr.AlgorithmIdentification, settings: str
 ) -> sr.MeasurementsAndQualitativeEvaluations:
-    side = codes.SIDES.get(answer.evidence.side or "") if answer.evidence else None
+    # Only the lung is paired, and only a focal finding that was assessed has a side.
+    sided = isinstance(answer, FindingAnswer) and answer.present is not None and answer.anatomy == "lung"
+    focal = answer.evidence if sided and answer.evidence and answer.evidence.extent == "focal" else None
+    side = codes.SIDES.get(focal.side or "") if focal else None
     source = _image(answer.evidence, images)
     values = (
         [(codes.PROBABILITY, answer.probability), (codes.THRESHOLD, answer.threshold)]
