@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from bundle.ctfindings.cli.error_lines import run_or_exit
 from experiments.ca_gcl.comparison import CA_GCL_VARIANTS, compare_variants
-from experiments.harness.command_line import experiment_parser, work_folder
+from experiments.harness.command_line import SHOWN_FOLDERS, experiment_parser, work_folder
 from experiments.harness.locked_image_runs import LockedRuns
 from experiments.harness.runs import (
     Variant,
@@ -64,14 +64,13 @@ def experiment(options: argparse.Namespace) -> Path:
     else:
         run = LockedRuns(options.locked_image, datalist, work, keys)
         image_weights = run.image_weights
-    replaced = {"--datalist": "FOLDER", "--output": None, "--work": None, "--cache": None}
     return compare_variants(
         [variant for variant in CA_GCL_VARIANTS if variant.name in options.variants],
         options.seeds,
         run,
         options.output,
         options.title,
-        shown_command(sys.argv, replaced),
+        shown_command(sys.argv, SHOWN_FOLDERS),
         {"studies": split_sizes(datalist), "keys": keys, "locked_image": image_weights},
         options.resamples,
     )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bundle.ctfindings.cli.options import config_setting
 
 ROOT = Path(__file__).resolve().parents[2]
+
+SHOWN_FOLDERS: Mapping[str, str | None] = {"--datalist": "FOLDER", "--output": None, "--work": None, "--cache": None}
+"""How a page shows the options of ``experiment_parser`` that name folders, see ``shown_command``."""
 
 
 def experiment_parser(description: str | None, name: str, seeds: Sequence[int]) -> argparse.ArgumentParser:
@@ -45,3 +49,8 @@ def experiment_parser(description: str | None, name: str, seeds: Sequence[int]) 
 def work_folder(options: argparse.Namespace) -> Path:
     """The folder for the runs: the one that was given, or one with the name of the page's folder."""
     return Path(options.work or ROOT / "runs" / "experiments" / options.output.name)
+
+
+def training_keys(options: argparse.Namespace) -> dict[str, Any]:
+    """Config keys of all runs: epochs, the cache of preprocessed scans, and those of ``--set``."""
+    return {"epochs": options.epochs, "cache_dir": str(options.cache.resolve()), **dict(options.set)}

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from bundle.ctfindings.cli.error_lines import run_or_exit
-from experiments.harness.command_line import experiment_parser, work_folder
+from experiments.harness.command_line import SHOWN_FOLDERS, experiment_parser, training_keys, work_folder
 from experiments.harness.runs import Variant, reduced_datalist, split_sizes
 from experiments.harness.shown_command import shown_command
 from experiments.leave_findings_out.held_out import FOLDS, REGIMES, withhold
@@ -47,9 +47,9 @@ def experiment(options: argparse.Namespace) -> Path:
         raise ValueError(f"--folds: expected numbers from 0 to {len(FOLDS) - 1}, got {wrong[0]}")
     work = work_folder(options)
     datalist = reduced_datalist(options.datalist, options.scans, work)
-    keys = {"epochs": options.epochs, "cache_dir": str(options.cache.resolve()), **dict(options.set)}
+    keys = training_keys(options)
     overlays = (f"objectives/{options.preset}",) if options.preset else ()
-    command = shown_command(sys.argv, {"--datalist": "FOLDER", "--output": None, "--work": None, "--cache": None})
+    command = shown_command(sys.argv, SHOWN_FOLDERS)
     settings = {
         "studies": split_sizes(datalist),
         "keys": {key: value for key, value in keys.items() if key != "cache_dir"},

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from bundle.ctfindings.cli.error_lines import run_or_exit
-from experiments.harness.command_line import experiment_parser, work_folder
+from experiments.harness.command_line import SHOWN_FOLDERS, experiment_parser, training_keys, work_folder
 from experiments.harness.shown_command import shown_command
 from experiments.text_tower.comparison import compare_text_towers
 
@@ -25,8 +25,8 @@ def main() -> None:
     parser = experiment_parser(__doc__, "text_tower", seeds=(0,))
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    keys = {"epochs": options.epochs, "cache_dir": str(options.cache.resolve()), **dict(options.set)}
-    command = shown_command(sys.argv, {"--datalist": "FOLDER", "--output": None, "--work": None, "--cache": None})
+    keys = training_keys(options)
+    command = shown_command(sys.argv, SHOWN_FOLDERS)
     arguments = (
         options.seeds,
         options.datalist,
