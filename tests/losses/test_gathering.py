@@ -101,6 +101,16 @@ def rank_main(rank: int, folder: Path) -> None:
     """One of the two processes: its share of the batch, under DistributedDataParallel; rank 0 writes what it found."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
+    # The networks are gone when the group ends: one that outlives it frees the group while it holds the interpreter's
+    # lock, which a thread of the group may be waiting for.
+    found = steps_of_rank(rank)
+    if rank == 0:
+        torch.save(found, folder / "found.pt")
+    dist.destroy_process_group()
+
+
+def steps_of_rank(rank: int) -> dict[str, dict[str, Tensor]]:
+    """What one of the two processes finds, by the name of the step."""
     network = nn.parallel.DistributedDataParallel(Towers())
     batch, found = study_batch(), {}
     for shares, rows in SHARES.items():
@@ -114,9 +124,7 @@ def rank_main(rank: int, folder: Path) -> None:
     mixed = nn.parallel.DistributedDataParallel(Towers(), find_unused_parameters=True)
     found["one rank without captions"] = step(mixed, composite, without_report)
     found["ranks"] = {"joined": gather_rows(torch.full((rank + 1, 2), rank), torch.full((rank + 1,), rank == 1))[0]}
-    if rank == 0:
-        torch.save(found, folder / "found.pt")
-    dist.destroy_process_group()
+    return found
 
 
 @pytest.fixture(scope="module")

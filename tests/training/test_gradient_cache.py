@@ -349,19 +349,25 @@ def rank_main(rank: int, folder: Path) -> None:
     """One of the two processes: its half of the batch in three micro-batches; rank 0 writes the gradients."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    network, loss = nn.parallel.DistributedDataParallel(Towers(), find_unused_parameters=True), objective()
     mine = [cut(studies(), start, start + 2) for start in range(6 * rank, 6 * rank + 6, 2)]
-    found = cached_step(mine, network, loss, folder / f"waiting{rank}")
-    standardized = nn.parallel.DistributedDataParallel(StandardizedTowers(), find_unused_parameters=True)
-    # As after a step in which each rank counted its own scans.
-    standardized.module.standardize.mean += rank
-    found_standardized = cached_step(mine, standardized, objective(), folder / f"waiting{rank}")
+    # The networks are gone when the group ends: one that outlives it frees the group while it holds the interpreter's
+    # lock, which a thread of the group may be waiting for.
+    found = [step_of_rank(towers, mine, rank, folder) for towers in (Towers(), StandardizedTowers())]
     if rank == 0:
-        torch.save(found, folder / "found.pt")
-        torch.save(found_standardized, folder / "standardized.pt")
+        torch.save(found[0], folder / "found.pt")
+        torch.save(found[1], folder / "standardized.pt")
     # Neither leaves before the other is done: a rank that is alone waits for ever.
     dist.barrier()
     dist.destroy_process_group()
+
+
+def step_of_rank(towers: Towers, mine: list[Any], rank: int, folder: Path) -> dict[str, Tensor]:
+    """The gradients of one process."""
+    network = nn.parallel.DistributedDataParallel(towers, find_unused_parameters=True)
+    if isinstance(towers, StandardizedTowers):
+        # As after a step in which each rank counted its own scans: the wrapper has sent the buffers of rank 0 by now.
+        towers.standardize.mean += rank
+    return cached_step(mine, network, objective(), folder / f"waiting{rank}")
 
 
 @pytest.fixture(scope="module")
