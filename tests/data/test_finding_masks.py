@@ -14,10 +14,14 @@ from bundle.ctfindings.data.finding_masks import ResampleFindingMaskd
 from bundle.ctfindings.files.errors import ScanError
 
 
-def image_of(spacing: float = 4.0, size: int = 10, origin: float = 0.0) -> MetaTensor:
+def image_of(spacing: float = 4.0, size: int = 10, origin: float = 0.0, scan_origin: float = 0.0) -> MetaTensor:
+    """A part of a scan of 40 voxels along each axis."""
     affine = torch.diag(torch.tensor([spacing, spacing, spacing, 1.0], dtype=torch.float64))
     affine[:3, 3] = origin
-    return MetaTensor(torch.zeros(1, size, size, size), affine=affine)
+    scan = affine.clone()
+    scan[:3, 3] = scan_origin
+    meta = {"original_affine": scan, "spatial_shape": np.array([40, 40, 40])}
+    return MetaTensor(torch.zeros(1, size, size, size), affine=affine, meta=meta)
 
 
 def mask_of(folder: Path, bits: np.ndarray, affine: np.ndarray) -> str:
@@ -53,6 +57,12 @@ def test_what_lies_outside_the_image_is_left_out(tmp_path: Path) -> None:
         {"finding_masks": mask_of(tmp_path, bits, np.diag([4.0, 4, 4, 1])), "image": image_of(origin=100.0)}
     )
     assert voxels["finding_masks"].sum() == 0
+
+
+def test_a_mask_of_another_place_is_refused(tmp_path: Path) -> None:
+    path = mask_of(tmp_path, np.ones((4, 4, 4)), np.diag([4.0, 4, 4, 1]))
+    with pytest.raises(ScanError, match=r"masks\.nii\.gz: does not overlap the scan"):
+        ResampleFindingMaskd()({"finding_masks": path, "image": image_of(origin=200.0, scan_origin=200.0)})
 
 
 def test_a_study_without_masks_stays_as_it_is() -> None:

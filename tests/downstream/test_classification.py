@@ -21,13 +21,14 @@ def run(datalist: Path, task: Classification, encoder: LabelEncoder | None = Non
 def test_the_probe_learns_more_from_more_labels_and_chance_without_information(datalist: Path, capsys) -> None:
     task = Classification(["anatomy"], fractions=[25, 100], seeds=[0, 1], inverse_penalties=[0.01, 1])
     record = run(datalist, task)
-    few, every = (record["macro"][percent]["auroc"] for percent in ("25", "100"))
+    few, every = (record["fractions"][percent]["auroc"]["macro"] for percent in ("25", "100"))
     assert every["value"] > few["value"] > 0.7 and every["interval"][0] < every["value"] < every["interval"][1]
-    assert len(record["auroc_by_seed"]["25"]) == 2 and len(record["auroc_by_seed"]["100"]) == 1
-    assert record["zero_shot"]["auroc"]["value"] == 0.5
+    assert len(few["by_seed"]["values"]) == 2 and len(every["by_seed"]["values"]) == 1
+    assert few["by_seed"]["interval"][0] < few["value"] and every["by_seed"]["interval"] == [None, None]
+    assert record["zero_shot"]["auroc"]["macro"]["value"] == 0.5
     # The rows of the field are zero.
     blind = run(datalist, Classification(["field"], fractions=[100], inverse_penalties=[1]))
-    assert blind["macro"]["100"]["auroc"]["value"] == 0.5
+    assert blind["fractions"]["100"]["auroc"]["macro"]["value"] == 0.5
     assert "Mean over" in capsys.readouterr().out
 
 
@@ -47,9 +48,10 @@ def test_a_finding_that_a_fraction_leaves_without_positives_is_named_and_left_ou
         study["labels"][3] = 0
     datalist.write_text(json.dumps(content), encoding="utf-8")
     record = run(datalist, Classification(["anatomy"], fractions=[100], inverse_penalties=[1]))
-    assert "Pericardial effusion" not in record["findings"] and len(record["findings"]) == 17
+    findings = record["fractions"]["100"]["auroc"]["classes"]
+    assert "Pericardial effusion" not in findings and len(findings) == 17
     (line,) = record["warnings"]
-    assert line.startswith("100 % of the labels (seed 0, 80 scans): not both classes of Pericardial effusion;")
+    assert line.startswith("100 % of the labels (seed 0, 80 scans): without both labels: Pericardial effusion;")
 
 
 def test_a_fraction_that_leaves_no_finding_is_refused_before_a_scan_is_read(datalist: Path) -> None:
@@ -57,7 +59,7 @@ def test_a_fraction_that_leaves_no_finding_is_refused_before_a_scan_is_read(data
         def encode(self, studies, name=""):
             raise AssertionError("a scan was read")
 
-    with pytest.raises(ValueError, match=r"classification: 1 % of the labels \(seed 0, 1 scans\) leave no finding"):
+    with pytest.raises(ValueError, match=r"classification: 1 % of the labels \(seed 0, 1 scans\) leave no class"):
         run(datalist, Classification(fractions=[1]), Unread())
     assert not (datalist.parent / "out").exists()
 

@@ -18,9 +18,10 @@ from bundle.ctfindings.findings import FINDINGS
 
 @pytest.fixture(scope="module")
 def encoder(bundle_root: Path, untrained_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> ScanEncoder:
-    """The encoder of the retrieval task, with the random weights of the tests and a cache of its own."""
+    """The encoder of the tasks, with the random weights of the tests and a cache of its own."""
     parser = ConfigParser()
-    parser.read_config([bundle_root / "configs" / name for name in ("train.json", "downstream/retrieval.json")])
+    names = ("train.json", "downstream/task.json", "downstream/retrieval.json")
+    parser.read_config([bundle_root / "configs" / name for name in names])
     cache = str(tmp_path_factory.mktemp("cache"))
     parser.update({"bundle_root": str(bundle_root), "cache_dir": cache, "ckpt_path": str(untrained_weights)})
     encoder: ScanEncoder = parser.get_parsed_content("scan_encoder")

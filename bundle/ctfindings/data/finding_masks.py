@@ -19,8 +19,8 @@ class ResampleFindingMaskd(MapTransform):
     """Loads the finding mask of a study onto the grid of its preprocessed image; bit i marks finding i.
 
     Every marked voxel marks the voxel of the grid it falls into, so a small lesion survives a coarse grid. The path
-    under ``finding_masks``, which is optional, becomes int32 [1, X, Y, Z]. ScanError if the file cannot be read or has
-    bits of unknown findings.
+    under ``finding_masks``, which is optional, becomes int32 [1, X, Y, Z]. ScanError if it cannot be read, has bits
+    of unknown findings, or marks nothing within the scan.
     """
 
     def __init__(self) -> None:
@@ -43,6 +43,11 @@ def _on_grid(path: str, image: MetaTensor) -> torch.Tensor:
     to_grid = np.linalg.inv(np.asarray(image.affine, float)) @ volume.affine
     marked = np.argwhere(bits)
     values = bits[tuple(marked.T)]
+    scan = np.linalg.inv(np.asarray(image.meta["original_affine"], float)) @ volume.affine
+    in_scan = marked @ scan[:3, :3].T + scan[:3, 3]
+    if len(marked) and not ((in_scan > -1) & (in_scan < image.meta["spatial_shape"])).all(axis=1).any():
+        problem = f"does not overlap the scan {image.meta.get('filename_or_obj', '')}; give the mask of this scan"
+        raise ScanError(path, problem, "mask-elsewhere")
     index = np.rint(marked @ to_grid[:3, :3].T + to_grid[:3, 3]).astype(int)
     inside = ((index >= 0) & (index < image.shape[1:])).all(axis=1)
     grid = np.zeros(image.shape[1:], np.int32)

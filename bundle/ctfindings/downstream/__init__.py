@@ -4,6 +4,7 @@ from bundle.ctfindings.downstream.classification import Classification
 from bundle.ctfindings.downstream.encoded_scans import ScanEncoder
 from bundle.ctfindings.downstream.encoder_tuning import EncoderTuning
 from bundle.ctfindings.downstream.retrieval import Retrieval
+from bundle.ctfindings.downstream.segmentation import Segmentation
 from bundle.ctfindings.downstream.task_run import TaskRun
 
-__all__ = ["Classification", "EncoderTuning", "Retrieval", "ScanEncoder", "TaskRun"]
+__all__ = ["Classification", "EncoderTuning", "Retrieval", "ScanEncoder", "Segmentation", "TaskRun"]

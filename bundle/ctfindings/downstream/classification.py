@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
@@ -23,13 +21,13 @@ from sklearn.preprocessing import StandardScaler
 
 from bundle.ctfindings.downstream.encoded_scans import Rows, ScanEncoder, scan_features, unseen_scans
 from bundle.ctfindings.downstream.encoder_tuning import EncoderTuning
-from bundle.ctfindings.downstream.label_fractions import label_fractions
-from bundle.ctfindings.downstream.task_run import Results, Studies, Table, format_value
+from bundle.ctfindings.downstream.label_fractions import Subsets, draw_subsets, usable_classes
+from bundle.ctfindings.downstream.result_numbers import drawn_metric, format_seeds, format_value, plot_by_fraction
+from bundle.ctfindings.downstream.task_run import Results, Studies, Table
 from bundle.ctfindings.evaluation.evaluate import write_predictions
 from bundle.ctfindings.findings import FINDING_NAMES
-from bundle.ctfindings.metrics.bootstrap import Bootstrap, Interval, weighted_auc, weighted_average_precision
-from bundle.ctfindings.metrics.classification import FloatArray, IntArray, macro_auc, macro_average
-from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
+from bundle.ctfindings.metrics.bootstrap import Bootstrap, weighted_auc, weighted_average_precision
+from bundle.ctfindings.metrics.classification import FloatArray, IntArray, macro_auc
 
 METRICS: dict[str, Callable[..., FloatArray]] = {"auroc": weighted_auc, "auprc": weighted_average_precision}
 
@@ -65,35 +63,23 @@ class Classification:
                 raise ValueError(
                     f"classification: no finding of the {split} split is both present and absent; add labels"
                 )
-        for (percent, seed), subset in self._subsets(studies["training"]).items():
-            if not _both_classes(_labels([studies["training"][index] for index in subset])).any():
-                problem = (
-                    f"{percent:g} % of the labels (seed {seed}, {len(subset)} scans) leave no finding with both classes"
-                )
-                raise ValueError(f"classification: {problem}; use larger fractions")
+        self._usable(studies)
 
-    def _subsets(self, training: Studies) -> dict[tuple[float, int], list[int]]:
-        """Indices by fraction and seed; all labels are drawn once."""
-        drawn = {seed: label_fractions(training, self.fractions, seed) for seed in self.seeds}
-        return {
-            (percent, seed): drawn[seed][percent]
-            for percent in self.fractions
-            for seed in (self.seeds[:1] if percent == 100 else self.seeds)
-        }
+    def _usable(self, studies: dict[str, Studies]) -> tuple[Subsets, NDArray[np.bool_], list[str]]:
+        """Subsets, the findings that every one of them and the test split can score, and the warnings."""
+        subsets = draw_subsets(studies["training"], self.fractions, self.seeds)
+        labels = _labels(studies["training"])
+        known = {drawn: _both_classes(labels[subset]) for drawn, subset in subsets.items()}
+        usable, lines = usable_classes(self.name, subsets, known, FINDING_NAMES, "both labels")
+        usable = usable & _both_classes(_labels(studies["test"]))
+        if not usable.any():
+            raise ValueError("classification: no finding has both labels in every subset and in the test split")
+        return subsets, usable, lines
 
     def run(self, encoder: ScanEncoder, studies: dict[str, Studies], bootstrap: Bootstrap) -> Results:
         """Trains a probe on every subset and scores the test split."""
-        subsets = self._subsets(studies["training"])
+        subsets, usable, lines = self._usable(studies)
         labels = {split: _labels(listed) for split, listed in studies.items()}
-        lines, usable = [], _both_classes(labels["test"])
-        for (percent, seed), subset in subsets.items():
-            known = _both_classes(labels["training"][subset])
-            if missing := [name for name, here in zip(FINDING_NAMES, known, strict=True) if not here]:
-                where = f"{percent:g} % of the labels (seed {seed}, {len(subset)} scans)"
-                lines.append(f"{where}: not both classes of {', '.join(missing)}; left out at every fraction")
-            usable &= known
-        if not usable.any():
-            raise ValueError("classification: no finding has both classes in every subset; use larger fractions")
         columns = np.flatnonzero(usable)
         frozen = {split: encoder.encode(listed, split) for split, listed in studies.items()} if not self.tuning else {}
         lines += [line for split, listed in studies.items() if frozen for line in unseen_scans(listed, frozen[split])]
@@ -105,15 +91,15 @@ class Classification:
             rows = middle_rows if frozen or drawn == middle else self._tuned(encoder, studies, subset)
             fitted = self._probe(rows, labels["training"], subset, columns, penalty)
             logits[drawn[0]].append(fitted(rows["test"]))
-        record, tables = self._score(logits, labels["test"], columns, bootstrap)
+        names = [FINDING_NAMES[column] for column in columns]
+        record, tables = self._score(logits, labels["test"][:, columns], names, bootstrap)
         record |= {"inverse_penalty": penalty, "features": self.features, "encoder": self._encoder}
         record["subsets"] = [{"percent": p, "seed": seed, "scans": len(at)} for (p, seed), at in subsets.items()]
         if frozen:
             zero_shot = frozen["test"]["zero_shot"].double().numpy()[:, columns]
-            record["zero_shot"] = _macro([zero_shot], labels["test"][:, columns], bootstrap)
-            tables[0].rows.insert(0, ["zero-shot", *map(format_value, record["zero_shot"].values()), "-"])  # type: ignore[attr-defined]
+            record["zero_shot"] = _metrics([zero_shot], labels["test"][:, columns], names, bootstrap)
+            tables[0].rows.insert(0, ["zero-shot", *_cells(record["zero_shot"]), "-"])  # type: ignore[attr-defined]
         ids = [str(study["id"]) for study in studies["test"]]
-        names = [FINDING_NAMES[column] for column in columns]
         files: dict[str, Callable[[Path], None]] = {
             f"predictions_{percent:g}.csv": partial(
                 write_predictions,
@@ -124,7 +110,13 @@ class Classification:
             )
             for percent, given in logits.items()
         }
-        files["auroc_by_fraction.png"] = partial(_plot, record=record)
+        files["auroc_by_fraction.png"] = partial(
+            plot_by_fraction,
+            by_fraction={percent: found["auroc"]["macro"] for percent, found in record["fractions"].items()},
+            ylabel="macro AUROC",
+            label="probe",
+            line=("zero-shot", record["zero_shot"]["auroc"]["macro"]["value"]) if frozen else None,
+        )
         return Results(record, tables, files, lines)
 
     @property
@@ -170,41 +162,22 @@ class Classification:
         return logits
 
     def _score(
-        self, logits: dict[float, list[FloatArray]], labels: IntArray, columns: IntArray, bootstrap: Bootstrap
+        self, logits: dict[float, list[FloatArray]], truth: IntArray, names: Sequence[str], bootstrap: Bootstrap
     ) -> tuple[dict[str, Any], list[Table]]:
-        truth = labels[:, columns]
-        macro: dict[str, Any] = {}
-        findings: dict[str, Any] = {}
-        for percent, given in logits.items():
-            macro[f"{percent:g}"] = _macro(given, truth, bootstrap)
-            for metric, statistic in METRICS.items():
-                found = bootstrap.interval(_mean_over(given, truth, statistic))
-                for place, column in enumerate(columns):
-                    entry = findings.setdefault(FINDING_NAMES[column], {}).setdefault(f"{percent:g}", {})
-                    entry[metric] = _entry(found, place)
-        by_seed = {
-            f"{percent:g}": [number(macro_auc(each, truth)) for each in given] for percent, given in logits.items()
-        }
+        found = {f"{percent:g}": _metrics(given, truth, names, bootstrap) for percent, given in logits.items()}
         rows = [
-            [
-                f"{percent} %",
-                *map(format_value, entry.values()),
-                ", ".join(f"{value:.3f}" for value in by_seed[percent]),
-            ]
-            for percent, entry in macro.items()
+            [f"{percent} %", *_cells(entry), format_seeds(entry["auroc"]["macro"]["by_seed"])]
+            for percent, entry in found.items()
         ]
-        summary = Table(
-            f"Mean over {len(columns)} findings, {self._encoder} encoder",
-            ["labels", "AUROC", "AUPRC", "AUROC by seed"],
-            rows,
-        )
+        title = f"Mean over {len(names)} findings, {self._encoder} encoder"
+        summary = Table(title, ["labels", "AUROC", "AUPRC", "AUROC by seed"], rows)
         largest = f"{self.fractions[-1]:g}"
         each = [
-            [name, str(int((truth[:, place] == 1).sum())), *(format_value(findings[name][largest][m]) for m in METRICS)]
-            for place, name in enumerate(findings)
+            [name, str(int(positive)), *(format_value(found[largest][metric]["classes"][name]) for metric in METRICS)]
+            for name, positive in zip(names, (truth == 1).sum(axis=0), strict=True)
         ]
         detail = Table(f"By finding, {largest} % of the labels", ["finding", "positive", "AUROC", "AUPRC"], each)
-        return {"macro": macro, "auroc_by_seed": by_seed, "findings": findings}, [summary, detail]
+        return {"fractions": found}, [summary, detail]
 
 
 def _labels(studies: Studies) -> IntArray:
@@ -215,46 +188,15 @@ def _both_classes(labels: IntArray) -> NDArray[np.bool_]:
     return np.asarray((labels == 1).any(axis=0) & (labels == 0).any(axis=0))
 
 
-def _mean_over(
-    given: Sequence[FloatArray], labels: IntArray, statistic: Callable[..., FloatArray]
-) -> Callable[[FloatArray], FloatArray]:
-    """The mean over the draws, ``[R, C]``, of a statistic of scan weights ``[R, S]``."""
-    return lambda weights: np.mean([statistic(each, labels, weights) for each in given], axis=0)
+def _metrics(
+    given: Sequence[FloatArray], truth: IntArray, names: Sequence[str], bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """Each metric over the draws, by finding and as their mean."""
+    return {
+        metric: drawn_metric([partial(statistic, logits, truth) for logits in given], names, bootstrap)
+        for metric, statistic in METRICS.items()
+    }
 
 
-def _macro(given: Sequence[FloatArray], labels: IntArray, bootstrap: Bootstrap) -> dict[str, Any]:
-    """The mean over findings and draws of each metric."""
-    record = {}
-    for metric, statistic in METRICS.items():
-        mean = _mean_over(given, labels, statistic)
-        # A finding without both classes in a resample is left out of it.
-        record[metric] = _entry(
-            bootstrap.interval(lambda weights, mean=mean: np.array([macro_average(row) for row in mean(weights)]))  # type: ignore[misc]
-        )
-    return record
-
-
-def _entry(found: Interval, place: int | tuple[()] = ()) -> dict[str, Any]:
-    limits = interval_numbers(found.low[place], found.high[place])
-    return {"value": number(float(found.estimate[place])), "interval": limits}
-
-
-def _plot(path: Path, record: dict[str, Any]) -> None:
-    """Macro AUROC by fraction with its interval, the draws as points, and the zero-shot score as a line."""
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    names = list(record["macro"])
-    value = np.array([record["macro"][name]["auroc"]["value"] for name in names])
-    limits = np.array([record["macro"][name]["auroc"]["interval"] for name in names]).T
-    axes.errorbar(range(len(names)), value, np.abs(limits - value), fmt="o-", color="#1f5a96", capsize=4, label="probe")
-    for place, name in enumerate(names):
-        drawn = record["auroc_by_seed"][name]
-        axes.plot([place] * len(drawn), drawn, "x", color="#8a8a8a", label="draws" if place == 0 else None)
-    if "zero_shot" in record:
-        axes.axhline(record["zero_shot"]["auroc"]["value"], color="#b03a2e", linestyle="--", label="zero-shot")
-    axes.set_xticks(range(len(names)), [f"{name} %" for name in names])
-    axes.set_xlabel("training patients with labels")
-    axes.set_ylabel("macro AUROC")
-    axes.legend(frameon=False)
-    figure.savefig(path, format="png", dpi=150)
+def _cells(found: dict[str, Any]) -> list[str]:
+    return [format_value(found[metric]["macro"]) for metric in METRICS]

@@ -31,21 +31,23 @@ Rows = dict[str, Tensor]
 FEATURES = ("anatomy", "pathology", "field")
 
 
-class _Model:
-    """The parts of a model that encode a scan; without ``__dict__``, so that the cache key does not read them."""
+class FrozenParts:
+    """Modules and tensors of a model; without ``__dict__``, so that the cache key reads their digest only."""
 
-    __slots__ = ("deltas", "image", "scorer")
+    __slots__ = ("parts",)
 
-    def __init__(self, image: ImageEncoder, scorer: nn.Module, deltas: Tensor) -> None:
-        self.image, self.scorer, self.deltas = image, scorer, deltas
+    def __init__(self, *parts: nn.Module | Tensor) -> None:
+        self.parts: tuple[Any, ...] = parts
 
     def digest(self) -> str:
-        """SHA-256 of the architecture, the weights and the prompts; the attributes of libraries differ between runs."""
-        found = hashlib.sha256(str(self.image).encode())
-        tensors = {**self.image.state_dict(), **self.scorer.state_dict(), "deltas": self.deltas}
-        for name, value in tensors.items():
-            found.update(name.encode())
-            found.update(value.detach().cpu().contiguous().numpy().tobytes())
+        """SHA-256 of the architecture and the weights; the attributes of libraries differ between runs."""
+        found = hashlib.sha256()
+        for part in self.parts:
+            tensors = {"": part} if isinstance(part, Tensor) else part.state_dict()
+            found.update(b"" if isinstance(part, Tensor) else str(part).encode())
+            for name, value in tensors.items():
+                found.update(name.encode())
+                found.update(value.detach().cpu().contiguous().numpy().tobytes())
         return found.hexdigest()
 
 
@@ -64,12 +66,12 @@ class EncodeRowsd(MapTransform):
 
     def __init__(self, image: ImageEncoder, scorer: nn.Module, deltas: Tensor) -> None:
         super().__init__("image")
-        self.model = _Model(image, scorer, deltas)
+        self.model = FrozenParts(image, scorer, deltas)
         self.weights = self.model.digest()
 
     @torch.no_grad()
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        encoder, deltas = self.model.image, self.model.deltas
+        encoder, scorer, deltas = self.model.parts
         device = deltas.device
         image = data["image"].as_tensor()[None].to(device).float()
         stride: Sequence[int] = encoder.stride
@@ -78,7 +80,7 @@ class EncodeRowsd(MapTransform):
         inside = body_tokens(chest, token_affine(data["image_affine"].numpy(), stride), grid)
         encoded: ImageEmbedding = encoder(image, body=torch.from_numpy(inside).flatten()[None].to(device))
         anatomies = torch.tensor(FINDING_ANATOMY, device=device)
-        zero_shot, _ = self.model.scorer(
+        zero_shot, _ = scorer(
             encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, deltas[None], anatomies
         )
         rows = {

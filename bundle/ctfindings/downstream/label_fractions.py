@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+Subsets = dict[tuple[float, int], list[int]]
+"""Indices of training studies by percentage and seed."""
 
 CANDIDATES = 50
 """Largest number of patients that are compared at each step of the draw; of few patients, a fifth."""
@@ -27,6 +31,46 @@ def label_fractions(studies: Sequence[dict[str, Any]], percents: Sequence[float]
     return {
         percent: sorted(index for patient in order[:count] for index in patient) for percent, count in counts.items()
     }
+
+
+def draw_subsets(
+    studies: Sequence[dict[str, Any]], percents: Sequence[float], seeds: Sequence[int], repeat_all: bool = False
+) -> Subsets:
+    """``label_fractions`` for each seed; all studies occur once, or once a seed if training itself is random."""
+    drawn = {seed: label_fractions(studies, percents, seed) for seed in seeds}
+    return {
+        (percent, seed): drawn[seed][percent]
+        for percent in sorted(percents)
+        for seed in (seeds if repeat_all or percent < 100 else seeds[:1])
+    }
+
+
+def usable_classes(
+    task: str, subsets: Subsets, known: Mapping[tuple[float, int], NDArray[np.bool_]], names: Sequence[str], need: str
+) -> tuple[NDArray[np.bool_], list[str]]:
+    """The classes that every subset can teach, bool ``[C]``, and a line for each subset that lacks some.
+
+    Args:
+        task: name of the task, for its messages.
+        subsets: from ``draw_subsets``.
+        known: classes that each subset can teach, bool ``[C]``.
+        names: names of the classes.
+        need: what a class needs, such as "a positive scan".
+
+    Raises:
+        ValueError: no class remains.
+    """
+    lines, usable = [], np.ones(len(names), dtype=bool)
+    for drawn, subset in subsets.items():
+        where = f"{drawn[0]:g} % of the labels (seed {drawn[1]}, {len(subset)} scans)"
+        if not known[drawn].any():
+            raise ValueError(f"{task}: {where} leave no class with {need}; use larger fractions")
+        if missing := [name for name, here in zip(names, known[drawn], strict=True) if not here]:
+            lines.append(f"{where}: without {need}: {', '.join(missing)}; left out at every fraction")
+        usable &= known[drawn]
+    if not usable.any():
+        raise ValueError(f"{task}: no class has {need} in every subset; use larger fractions")
+    return usable, lines
 
 
 def _balanced_order(studies: Sequence[dict[str, Any]], random: np.random.Generator) -> list[list[int]]:

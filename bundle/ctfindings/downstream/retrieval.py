@@ -16,7 +16,8 @@ from torch import Tensor
 from bundle.ctfindings.anatomy import THORAX
 from bundle.ctfindings.data.datalist import report_text
 from bundle.ctfindings.downstream.encoded_scans import Rows, ScanEncoder, unseen_scans
-from bundle.ctfindings.downstream.task_run import Results, Studies, Table, format_value
+from bundle.ctfindings.downstream.result_numbers import format_value
+from bundle.ctfindings.downstream.task_run import Results, Studies, Table
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.classification import FloatArray
 from bundle.ctfindings.metrics.label_retrieval import label_precision

@@ -131,12 +131,3 @@ class TaskRun:
         )
         with atomic_path(self.output_dir / "report.html") as path:
             path.write_text(page, encoding="utf-8")
-
-
-def format_value(entry: dict[str, Any] | None) -> str:
-    """``value`` and ``interval`` of an entry for a table."""
-    if entry is None or entry["value"] is None:
-        return "-"
-    low, high = entry["interval"]
-    limits = "" if low is None or high is None else f" ({low:.3f} to {high:.3f})"
-    return f"{entry['value']:.3f}{limits}"

@@ -1,0 +1,265 @@
+"""Semantic segmentation: a decoder on the token levels of the encoder, at fractions of the labels.
+
+Shapes: S scans, C classes, X Y Z voxels of the network's grid.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.transforms import Transform
+from numpy.typing import NDArray
+
+from bundle.ctfindings.data.finding_masks import ResampleFindingMaskd
+from bundle.ctfindings.data.loaders import cached_dataset, study_loader
+from bundle.ctfindings.data.scan_cache import CachedStudies
+from bundle.ctfindings.data.transforms import KeepGeometryd
+from bundle.ctfindings.downstream.decoder_training import (
+    OverlapScores,
+    evaluate_segmenter,
+    segmentation_batch,
+    train_segmenter,
+)
+from bundle.ctfindings.downstream.encoded_scans import ScanEncoder
+from bundle.ctfindings.downstream.label_fractions import Subsets, draw_subsets, usable_classes
+from bundle.ctfindings.downstream.result_numbers import (
+    drawn_metric,
+    format_seeds,
+    format_value,
+    plot_by_fraction,
+    scan_means,
+)
+from bundle.ctfindings.downstream.scan_pictures import Picture, draw_pictures
+from bundle.ctfindings.downstream.segmentation_targets import SegmentationClasses
+from bundle.ctfindings.downstream.task_run import Results, Studies, Table
+from bundle.ctfindings.downstream.token_levels import EncodeLevelsd, Segmenter, level_strides
+from bundle.ctfindings.files.atomic_write import safe_name
+from bundle.ctfindings.metrics.bootstrap import Bootstrap
+from bundle.ctfindings.metrics.classification import FloatArray
+from bundle.ctfindings.networks.image.segmentation_decoder import SegmentationDecoder
+from bundle.ctfindings.scan.coordinates import voxel_spacing
+
+METRICS = ("dice", "nsd", "false_positive_scans")
+STUDY_KEYS = ("id", "image", "stored", "anatomy", "finding_masks", "labels")
+
+
+class Segmentation:
+    """Dice, NSD and false positives of masks of anatomies and findings.
+
+    Args:
+        classes: see ``SegmentationClasses``.
+        preprocessing: image pipeline of training, to scans of one size.
+        fractions: percentages of the training patients whose masks are used.
+        seeds: seeds of the draws of these patients and of the decoder; numbers are means over the draws.
+        tuned: whether the tower is trained with the decoder.
+        epochs, steps, patience: see ``train_segmenter``.
+        batch_size: scans of a step.
+        learning_rate, tuning_rate: of the decoder and of a tuned tower, with AdamW.
+        tolerance_mm: distance within which surfaces agree, for NSD.
+        pictures: test scans that are shown, and whose masks are written.
+        cache_dir, cache_key: see ``cached_dataset``.
+    """
+
+    name = "segmentation"
+
+    def __init__(
+        self,
+        classes: str | Sequence[str],
+        preprocessing: Sequence[Transform],
+        fractions: Sequence[float] = (5, 25, 100),
+        seeds: Sequence[int] = (0, 1, 2),
+        tuned: bool = False,
+        epochs: int = 16,
+        steps: int = 25,
+        patience: int = 4,
+        batch_size: int = 4,
+        learning_rate: float = 0.002,
+        tuning_rate: float = 0.0003,
+        tolerance_mm: float = 8.0,
+        pictures: int = 3,
+        cache_dir: str | None = None,
+        cache_key: Any = None,
+    ) -> None:
+        self.classes, self.preprocessing = SegmentationClasses(classes), list(preprocessing)
+        self.fractions, self.seeds, self.tuned = sorted(fractions), list(seeds), tuned
+        self.epochs, self.steps, self.patience, self.batch_size = epochs, steps, patience, batch_size
+        self.learning_rate, self.tuning_rate, self.tolerance_mm = learning_rate, tuning_rate, tolerance_mm
+        self.pictures, self.cache_dir, self.cache_key = pictures, cache_dir, cache_key
+
+    def check(self, studies: dict[str, Studies]) -> None:
+        """ValueError if no class has a mask in every subset, and in the validation and the test split."""
+        self._usable(studies)
+
+    def _usable(self, studies: dict[str, Studies]) -> tuple[Subsets, list[str], list[str]]:
+        """Subsets, the names of the classes that are learned and scored, and the warnings."""
+        subsets = draw_subsets(studies["training"], self.fractions, self.seeds, repeat_all=True)
+        stated = {split: np.stack([self.classes.stated(s) for s in listed]) for split, listed in studies.items()}
+        known = {drawn: stated["training"][subset].any(axis=0) for drawn, subset in subsets.items()}
+        usable, lines = usable_classes(self.name, subsets, known, self.classes.names, "a mask")
+        for split in ("validation", "test"):
+            here = stated[split].any(axis=0)
+            if missing := [n for n, masked in zip(self.classes.names, here, strict=True) if not masked]:
+                lines.append(f"the {split} split: without a mask: {', '.join(missing)}; left out")
+            usable &= here
+        if not usable.any():
+            raise ValueError(
+                "segmentation: no class has masks in all splits; add 'anatomy' or 'finding_masks', or other classes"
+            )
+        return subsets, [name for name, kept in zip(self.classes.names, usable, strict=True) if kept], lines
+
+    def run(self, encoder: ScanEncoder, studies: dict[str, Studies], bootstrap: Bootstrap) -> Results:
+        """Trains a decoder on every subset and scores the test split."""
+        subsets, names, lines = self._usable(studies)
+        classes = SegmentationClasses(names)
+        stated = np.stack([classes.stated(study) for study in studies["test"]])
+        # The scans with most findings, or the first ones: chosen by their masks, not by what was predicted.
+        shown = np.argsort(-stated.sum(axis=1), kind="stable")[: self.pictures].tolist()
+        drawn: dict[float, list[dict[str, FloatArray]]] = {percent: [] for percent in self.fractions}
+        validated = {}
+        for (percent, seed), subset in subsets.items():
+            segmenter, validated[percent, seed] = self._train(encoder, studies, subset, classes, seed)
+            scores = OverlapScores(self.tolerance_mm, shown)
+            loader = study_loader(self._whole_scans(encoder, studies["test"]), 1)
+            evaluate_segmenter(segmenter, loader, segmentation_batch(classes), encoder.device, scores).run()
+            drawn[percent].append(scores.scores())
+        record, tables = self._score(drawn, stated, names, bootstrap)
+        record |= {"encoder": "tuned" if self.tuned else "frozen", "tolerance_mm": self.tolerance_mm}
+        record["subsets"] = [
+            {"percent": p, "seed": seed, "scans": len(at), "validation_dice": validated[p, seed]}
+            for (p, seed), at in subsets.items()
+        ]
+        ids = [str(study["id"]) for study in studies["test"]]
+        files: dict[str, Callable[[Path], None]] = {
+            f"predictions_{percent:g}.csv": partial(_write_scores, ids=ids, names=names, draws=draws)
+            for percent, draws in drawn.items()
+        }
+        # The masks of the last draw, which had all labels.
+        pictures = []
+        for place, kept in zip(sorted(shown), scores.kept, strict=True):
+            spacing = voxel_spacing(kept["affine"])
+            pictures.append(Picture(ids[place], kept["image"], kept["truth"], kept["predicted"], spacing))
+            files[f"masks/{safe_name(ids[place])}.nii.gz"] = partial(
+                _write_masks, masks=kept["predicted"], affine=kept["affine"]
+            )
+        files["masks.png"] = partial(draw_pictures, pictures=pictures, names=names)
+        files["dice_by_fraction.png"] = partial(
+            plot_by_fraction,
+            by_fraction={percent: found["dice"]["macro"] for percent, found in record["fractions"].items()},
+            ylabel="mean Dice",
+            label="decoder",
+            line=None,
+        )
+        return Results(record, tables, files, lines)
+
+    def _train(
+        self,
+        encoder: ScanEncoder,
+        studies: dict[str, Studies],
+        subset: Sequence[int],
+        classes: SegmentationClasses,
+        seed: int,
+    ) -> tuple[Segmenter, float]:
+        """A segmenter that was trained on a subset, and its Dice on the validation split."""
+        torch.manual_seed(seed)
+        tower = encoder.network.image.tower
+        decoder = SegmentationDecoder(tower.width, level_strides(tower), len(classes.names))  # type: ignore[arg-type]
+        segmenter = Segmenter(copy.deepcopy(tower) if self.tuned else tower, decoder).to(encoder.device)
+        groups = [{"params": list(decoder.parameters()), "lr": self.learning_rate}]
+        if self.tuned:
+            groups.append({"params": list(segmenter.tower.parameters()), "lr": self.tuning_rate})
+        crops = self._scans(encoder, [studies["training"][index] for index in subset], self.preprocessing)
+        dice = train_segmenter(
+            segmenter,
+            groups,
+            study_loader(crops, self.batch_size, shuffle=True),
+            study_loader(self._whole_scans(encoder, studies["validation"]), 1),
+            segmentation_batch(classes),
+            encoder.device,
+            self.epochs,
+            self.steps,
+            self.patience,
+        )
+        return segmenter, dice
+
+    def _whole_scans(self, encoder: ScanEncoder, studies: Studies) -> CachedStudies:
+        return self._scans(encoder, studies, encoder.preprocessing)
+
+    def _scans(self, encoder: ScanEncoder, studies: Studies, preprocessing: Sequence[Transform]) -> CachedStudies:
+        """Scans with their masks on the grid of the network, and the token levels of a frozen tower."""
+        bare = [{key: study[key] for key in STUDY_KEYS if key in study} for study in studies]
+        steps: list[Transform] = [*preprocessing, ResampleFindingMaskd(), KeepGeometryd("image")]
+        if not self.tuned:
+            steps.append(EncodeLevelsd(encoder.network.image.tower))
+        return cached_dataset(bare, steps, (), self.cache_dir, ["levels", self.cache_key])
+
+    def _score(
+        self,
+        drawn: dict[float, list[dict[str, FloatArray]]],
+        stated: NDArray[np.bool_],
+        names: Sequence[str],
+        bootstrap: Bootstrap,
+    ) -> tuple[dict[str, Any], list[Table]]:
+        found = {
+            f"{percent:g}": {
+                metric: drawn_metric(
+                    [partial(scan_means, _values(scores, metric)) for scores in draws], names, bootstrap
+                )
+                for metric in METRICS
+            }
+            for percent, draws in drawn.items()
+        }
+        rows = [
+            [
+                f"{percent} %",
+                *(format_value(entry[m]["macro"]) for m in METRICS),
+                format_seeds(entry["dice"]["macro"]["by_seed"]),
+            ]
+            for percent, entry in found.items()
+        ]
+        state = "tuned" if self.tuned else "frozen"
+        columns = ["labels", "Dice", f"NSD at {self.tolerance_mm:g} mm", "scans with a false positive", "Dice by seed"]
+        largest = f"{self.fractions[-1]:g}"
+        each = [
+            [name, str(int(count)), *(format_value(found[largest][metric]["classes"][name]) for metric in METRICS)]
+            for name, count in zip(names, stated.sum(axis=0), strict=True)
+        ]
+        title = f"By class, {largest} % of the labels"
+        return {"classes": list(names), "fractions": found}, [
+            Table(f"Mean over {len(names)} classes, {state} encoder", columns, rows),
+            Table(title, ["class", "scans with a mask", *columns[1:4]], each),
+        ]
+
+
+def _values(scores: dict[str, FloatArray], metric: str) -> FloatArray:
+    """A value of each scan and class, NaN where it is not defined, ``[S, C]``."""
+    if metric != "false_positive_scans":
+        return scores[metric]
+    absent = scores["known"] & (scores["truth_ml"] == 0)
+    return np.where(absent, scores["predicted_ml"] > 0, np.nan)
+
+
+def _write_scores(path: Path, ids: Sequence[str], names: Sequence[str], draws: Sequence[dict[str, FloatArray]]) -> None:
+    """Volumes and overlaps of each test scan and class, means over the draws; an undefined value is empty."""
+    columns = ("truth_ml", "predicted_ml", "dice", "nsd")
+    values = {column: np.mean([draw[column] for draw in draws], axis=0) for column in columns}
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["id", "class", *columns])
+        for row, id_ in enumerate(ids):
+            for place, name in enumerate(names):
+                cells = [values[column][row, place] for column in columns]
+                table.writerow([id_, name, *("" if np.isnan(cell) else f"{cell:.4f}" for cell in cells)])
+
+
+def _write_masks(path: Path, masks: NDArray[np.bool_], affine: FloatArray) -> None:
+    """Predicted masks ``[C, X, Y, Z]`` as bits in the order of the classes."""
+    bits = (masks.astype(np.int32) << np.arange(len(masks))[:, None, None, None]).sum(axis=0).astype(np.int32)
+    nib.save(nib.Nifti1Image(bits, affine), path)
