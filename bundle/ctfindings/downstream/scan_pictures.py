@@ -28,7 +28,7 @@ def draw_pictures(
     path: Path, pictures: Sequence[Picture], names: Sequence[str], predicted_as: str = "predicted"
 ) -> None:
     """The axial slice of each scan with most of the rarest mask: masks as solid, predictions as dashed outlines."""
-    figure = Figure(figsize=(4.2 * len(pictures), 4.6), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(pictures), 5.2), layout="constrained")
     FigureCanvasAgg(figure)
     colours = matplotlib.colormaps["tab10"].colors
     seen: set[int] = set()
