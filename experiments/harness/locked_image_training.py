@@ -270,6 +270,7 @@ def score_locked(model: LockedImageModel, split: LockedSplit, studies: Sequence[
         anatomy_valid=split.valid,
         domain_features=np.full((count, len(ANATOMIES), 0), np.nan),
         peaks_mm=np.full((count, len(FINDINGS), 3), np.nan),
+        random_mm=np.full((count, len(FINDINGS), 1, 3), np.nan),
         anatomy_dice=np.full((count, len(ANATOMIES)), np.nan),
         depth=list(depth),
         depth_mm=list(torch.from_numpy(split.depth_mm)),

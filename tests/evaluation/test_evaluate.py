@@ -244,7 +244,7 @@ def test_the_page_is_self_contained_and_says_it_is_research(evaluated: Path) -> 
     page = (evaluated / "report.html").read_text(encoding="utf-8")
     assert DISCLAIMER in page
     assert "<script" not in page and "http://" not in page and "https://" not in page
-    assert page.count('src="data:image/png;base64,') == 5
+    assert page.count('src="data:image/png;base64,') == 6
     assert all(name in page for name in FINDING_NAMES)
 
 
@@ -354,6 +354,7 @@ def made_up_scores(**changes: Any) -> SplitScores:
         "anatomy_valid": np.ones((studies, len(ANATOMY_NAMES)), dtype=bool),
         "domain_features": np.zeros((studies, len(ANATOMY_NAMES), 2)),
         "peaks_mm": np.zeros((studies, C, 3)),
+        "random_mm": np.zeros((studies, C, 4, 3)),
         "anatomy_dice": np.zeros((studies, len(ANATOMY_NAMES))),
         "depth": [torch.zeros(1, 4)] * studies,
         "depth_mm": [torch.zeros(1)] * studies,
@@ -441,10 +442,14 @@ def test_evidence_counts_true_positives_with_a_mask(tmp_path: Path) -> None:
     peaks[:, EFFUSION] = [[10, 10, 10], [10, 10, 40], [10, 10, 10], [10, 10, 10]]
     probabilities = np.zeros((4, C))
     probabilities[:, EFFUSION] = [0.9, 0.9, 0.1, 0.9]  # the third is not detected, the fourth has no mask
-    record = evidence_record(made_up_scores(labels=labels, peaks_mm=peaks), studies, probabilities, np.full(C, 0.5))
+    random = np.full((4, C, 4, 3), 10.0)
+    random[:, :, 0, 2] = 40  # one of four random places is too far
+    scores = made_up_scores(labels=labels, peaks_mm=peaks, random_mm=random)
+    record = evidence_record(scores, studies, probabilities, np.full(C, 0.5))
     row = next(row for row in record["findings"] if row["finding"] == "Pleural effusion")
-    assert row == {"finding": "Pleural effusion", "true_positives": 2, "hit_rate": 0.5, "median_distance_mm": 15.0}
-    assert (record["hit_rate"], record["true_positives"]) == (0.5, 2)
+    rates = {"hit_rate": 0.5, "random_hit_rate": 0.75}
+    assert row == {"finding": "Pleural effusion", "true_positives": 2, **rates, "median_distance_mm": 15.0}
+    assert (record["hit_rate"], record["random_hit_rate"], record["true_positives"]) == (0.5, 0.75, 2)
     assert len(record["findings"]) == len(LOCALIZED)
 
     peaks[1, EFFUSION] = np.nan
@@ -495,6 +500,8 @@ def test_peaks_are_world_coordinates_of_the_scan(setup: Setup) -> None:
     lower, upper = np.array([-110, -100, -300]), np.array([120, 90, -300 + 15 * 12])
     peaks = scores.peaks_mm[:, LOCALIZED]
     assert ((peaks >= lower - 1e-6) & (peaks <= upper + 1e-6)).all()
+    random = scores.random_mm[:, LOCALIZED]
+    assert ((random >= lower - 10) & (random <= upper + 10)).all() and random.std(axis=2).min() > 1
 
 
 class NameReader:

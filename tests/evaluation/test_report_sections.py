@@ -58,6 +58,7 @@ def scored() -> tuple[SplitScores, list[dict[str, Any]]]:
         anatomy_valid=np.ones((STUDIES, len(ANATOMY_NAMES)), dtype=bool),
         domain_features=np.zeros((STUDIES, len(ANATOMY_NAMES), 2)),
         peaks_mm=np.zeros((STUDIES, C, 3)),
+        random_mm=np.zeros((STUDIES, C, 1, 3)),
         anatomy_dice=np.zeros((STUDIES, len(ANATOMY_NAMES))),
         depth=[depth] * STUDIES,
         depth_mm=[depth_mm] * STUDIES,

@@ -150,3 +150,13 @@ def test_weighted_average_precision_agrees_with_scikit_learn_sample_weights() ->
         for w in weights
     ]
     np.testing.assert_allclose(weighted_average_precision(scores, labels, weights), expected, atol=1e-12)
+
+
+def test_a_perfect_auc_has_the_exact_limit_of_its_smaller_class() -> None:
+    """Three patients with the finding, two scans each, and five without: 0.025^(1/3), whatever the resamples say."""
+    patients = ["a", "a", "b", "b", "c", "c", "d", "e", "f", "g", "h"]
+    labels = np.asarray([1] * 6 + [0] * 5)[:, None]
+    right = Bootstrap(patients, resamples=50).auc(labels * 1.0, labels).findings
+    wrong = Bootstrap(patients, resamples=50).auc(labels * -1.0, labels).findings
+    assert (right.low[0], right.high[0]) == (pytest.approx(0.025 ** (1 / 3)), 1.0)
+    assert (wrong.low[0], wrong.high[0]) == (0.0, pytest.approx(1 - 0.025 ** (1 / 3)))

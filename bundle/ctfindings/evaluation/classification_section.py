@@ -198,7 +198,8 @@ def format_classification(record: dict[str, Any]) -> str:
         f"Macro AUC {cell(macro['auc'])}, lowest {cell(macro['auc_lowest'])}, "
         f"over {macro['findings_with_auc']} findings of {record['scans']} scans.",
         f"Evidence within {evidence['tolerance_mm']:g} mm of the mask: {cell(evidence['hit_rate'])} "
-        f"of {evidence['true_positives']} true positives ({', '.join(hits)}).",
+        f"of {evidence['true_positives']} true positives ({', '.join(hits)}); "
+        f"random places in the anatomy {cell(evidence['random_hit_rate'])}.",
         f"Anatomy head Dice: {', '.join(f'{name} {cell(dice)}' for name, dice in record['anatomy_head'].items())}.",
     ]
     if paraphrases is not None:

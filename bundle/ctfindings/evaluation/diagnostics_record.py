@@ -12,7 +12,7 @@ from bundle.ctfindings.evaluation.diagnostics import DRAWS, HITS, KEPT_SHARE, Di
 from bundle.ctfindings.findings import FINDING_ANATOMY, FINDING_NAMES, TEMPLATES
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.calibration_error import expected_calibration_error, reliability
-from bundle.ctfindings.metrics.classification import FloatArray
+from bundle.ctfindings.metrics.classification import FloatArray, finding_auc
 from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
 from bundle.ctfindings.metrics.platt_scaling import apply_temperature
 from bundle.ctfindings.metrics.prompt_perturbations import PERTURBATIONS
@@ -32,6 +32,7 @@ from bundle.ctfindings.metrics.wording_spread import auc_group, f1_group, mean_g
 
 TEMPLATE_NAMES = tuple(template.id for template in TEMPLATES)
 WORDING_NAMES = tuple(perturbation.id for perturbation in PERTURBATIONS)
+C = len(FINDING_NAMES)
 CAPTIONS_PER_ANATOMY = 500  # Larger numbers of captions are sampled: pairs grow with the square
 
 
@@ -55,8 +56,9 @@ def statistic_groups(answers: Diagnostics) -> dict[str, StatisticGroup]:
 
 
 def diagnostics_record(answers: Diagnostics, bootstrap: Bootstrap) -> dict[str, Any]:
-    """``wordings``, ``templates_f1``, ``calibration_error``, ``reliability``, ``collapse`` (``captions`` and
-    ``prompts``), ``image_text`` and ``retrieval``; the last two and the captions are None without reports.
+    """``wordings``, ``templates_f1``, ``calibration_error``, ``reliability``, ``prompt_by_label``, ``collapse``
+    (``captions`` and ``prompts``), ``image_text`` and ``retrieval``; the last two and the captions are None without
+    reports.
     """
     groups = statistic_groups(answers)
     records = {
@@ -75,6 +77,7 @@ def diagnostics_record(answers: Diagnostics, bootstrap: Bootstrap) -> dict[str, 
         },
         "calibration_error": records["calibration_error"],
         "reliability": {name: reliability(values, answers.labels) for name, values in _probabilities(answers).items()},
+        "prompt_by_label": prompt_by_label(answers),
         "collapse": {
             "captions": None if captions is None else _captions_record(answers.caption_rows(), captions),
             "prompts": prompts_record(answers.prompts),
@@ -89,6 +92,19 @@ def diagnostics_record(answers: Diagnostics, bootstrap: Bootstrap) -> dict[str, 
             "chance_r1": 1 / len(answers.queries),
             **retrieval,
         },
+    }
+
+
+def prompt_by_label(answers: Diagnostics) -> dict[str, Any]:
+    """AUC of the prompts of each finding for the labels of each finding, and how many findings their own prompt ranks
+    best of all.
+    """
+    auc = np.stack([finding_auc(answers.logits[:, [prompt] * C], answers.labels) for prompt in range(C)])
+    defined = np.flatnonzero(~np.isnan(auc).any(axis=0))
+    return {
+        "auc": [[number(value) for value in row] for row in auc],
+        "own_prompt_first": int((auc[:, defined].argmax(axis=0) == defined).sum()),
+        "findings": len(defined),
     }
 
 

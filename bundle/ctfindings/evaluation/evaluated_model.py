@@ -1,6 +1,6 @@
 """A checkpoint of the image-text model and the scores it gives to scans, from the images alone.
 
-Shapes: S studies, T templates, W perturbations, C findings, K anatomies, D depth rows, E embedding.
+Shapes: S studies, T templates, W perturbations, C findings, K anatomies, D depth rows, E embedding, R random places.
 """
 
 from __future__ import annotations
@@ -39,10 +39,12 @@ from bundle.ctfindings.networks.scoring import answering_rows
 from bundle.ctfindings.networks.text.prompts import template_bank
 from bundle.ctfindings.networks.text.text_tower import TextTower
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
+from bundle.ctfindings.scan.coordinates import voxel_to_world
 from bundle.ctfindings.scan.lung_mask import ChestRegions
 
 logger = logging.getLogger(__name__)
 
+RANDOM_PLACES = 32  # R: random places in the anatomy that answers, for each localized finding of a scan
 LOCALIZED = tuple(index for index, finding in enumerate(FINDINGS) if finding.localized)  # Evidence compared with masks
 
 
@@ -55,6 +57,8 @@ class SplitScores(ZeroShotScores):
     domain_features: NDArray[np.float64]  # See ``networks.domain``, [S, K, F]
     # Evidence peak of each localized finding, world RAS mm, [S, C, 3]; NaN without a peak
     peaks_mm: NDArray[np.float64]
+    # Random places in the anatomy that answers, with which peaks are compared, [S, C, R, 3]; NaN without a peak
+    random_mm: NDArray[np.float64]
     # Dice of the anatomy head's tokens and those of the mask, [S, K]; NaN without a mask, or if neither has a token
     anatomy_dice: NDArray[np.float64]
     depth: Sequence[Tensor]  # Unit depth rows of each study, [D, E]; D differs between scans
@@ -189,6 +193,7 @@ class _ScanScorer:
         body = torch.from_numpy(np.stack(inside)).flatten(1).to(self.device)
         encoded = self.image(image, body=body)
         scores = self.classifier.score(encoded)
+        peaks_mm, random_mm = self._places(batch, encoded, scores.evidence, chests, tokens)
         depth_mm = depth_positions(batch["image_affine"].to(self.device), image, self.image.depth_patch)
         return {
             "ids": batch["id"],
@@ -200,7 +205,8 @@ class _ScanScorer:
             "anatomy": encoded.anatomy.double().cpu().numpy(),
             "anatomy_valid": encoded.anatomy_valid.cpu().numpy(),
             "domain_features": domain_features(image, encoded, self.stride, body).double().cpu().numpy(),
-            "peaks_mm": self._peaks(batch, encoded, scores.evidence, chests, tokens),
+            "peaks_mm": peaks_mm,
+            "random_mm": random_mm,
             "anatomy_dice": self._dice(batch, (encoded.anatomy_logits > 0).cpu()),
             "depth": list(encoded.depth.cpu()),
             "depth_mm": list(depth_mm.cpu()),
@@ -220,28 +226,32 @@ class _ScanScorer:
         )
         return logits.view(batch, len(PERTURBATIONS), -1)
 
-    def _peaks(
+    def _places(
         self,
         batch: Mapping[str, Any],
         encoded: ImageEmbedding,
         evidence: Tensor,
         chests: Sequence[ChestRegions],
         tokens: Sequence[NDArray[np.float64]],
-    ) -> NDArray[np.float64]:
-        """Of the evidence within the region of the anatomy that answers, as in inference."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Peaks of the evidence within the region of the anatomy that answers, as in inference, and random places."""
         rows = answering_rows(encoded.anatomy_valid, self.classifier.finding_anatomy).tolist()
         peaks = np.full((len(chests), evidence.shape[2], 3), np.nan)
+        random = np.full((*peaks.shape[:2], RANDOM_PLACES, 3), np.nan)
+        generator = np.random.default_rng(0)
         for study, chest in enumerate(chests):
             regions = find_regions(chest, encoded, study, tokens[study])
             maps = evidence[study].float().cpu().numpy().T.reshape(-1, *encoded.grid)
             scan_affine = batch["image_scan_affine"][study].numpy()
             scan_shape = batch["image_scan_shape"][study].tolist()
             for finding in LOCALIZED:
-                confined = regions.confine(maps[finding], rows[study][finding])
-                found = locate(confined, regions.affine, scan_affine, scan_shape)
-                if found is not None:
+                row = rows[study][finding]
+                found = locate(regions.confine(maps[finding], row), regions.affine, scan_affine, scan_shape)
+                inside = np.argwhere(regions.region(row).inside)
+                if found is not None and len(inside):
                     peaks[study, finding] = found.peak_mm
-        return peaks
+                    random[study, finding] = voxel_to_world(generator.choice(inside, RANDOM_PLACES), regions.affine)
+        return peaks, random
 
     def _dice(self, batch: Mapping[str, Any], predicted: Tensor) -> NDArray[np.float64]:
         if not isinstance(batch.get("anatomy"), Tensor):

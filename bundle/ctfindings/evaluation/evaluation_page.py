@@ -8,12 +8,13 @@ from typing import Any
 
 from PIL import Image
 
+from bundle.ctfindings.evaluation.subgroups import TITLES
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.html_page import render_page
 from bundle.ctfindings.inference.findings_record import DISCLAIMER
 from bundle.ctfindings.metrics.text_collapse import PAIR_KINDS, PAIR_TITLES
 
-FIGURES = ("auc", "roc", "similarity", "wordings", "reliability")
+FIGURES = ("auc", "roc", "prompts", "similarity", "wordings", "reliability")
 DPI = 150  # Resolution of the figures
 
 
@@ -25,6 +26,7 @@ def write_evaluation_page(path: Path, record: dict[str, Any]) -> None:
         {"cell": _cell, "limits": _limits},
         record=record,
         disclaimer=DISCLAIMER,
+        group_titles=TITLES,
         figures={name: embedded_figure(file) for name, file in figures.items() if file.is_file()},
         pair_titles=PAIR_TITLES,
         pair_kinds=PAIR_KINDS,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
-from bundle.ctfindings.metrics.calibration_error import expected_calibration_error
+from bundle.ctfindings.metrics.calibration_error import brier_score, calibration_slope, expected_calibration_error
 from bundle.ctfindings.metrics.classification import (
     check_scores,
     check_thresholds,
@@ -52,6 +52,8 @@ def finding_scores_record(
         "average_precision": finding_average_precision(scores, truth),
         **decision_scores(scores, truth, limits),
         "ece": expected_calibration_error(scores, truth),
+        "brier": brier_score(scores, truth),
+        "calibration_slope": calibration_slope(scores, truth),
     }
     positives, known = (truth == 1).sum(axis=0), (truth >= 0).sum(axis=0)
     spread = sd_over_wordings(auc_by_wording(template_logits, truth, np.ones((1, len(truth)))))[0]

@@ -48,6 +48,8 @@ def write_classification_figures(
     if record["macro"]["auc"] is not None:
         with atomic_path(folder / "auc.png") as path:
             plot_auc_by_finding(record, path)
+    with atomic_path(folder / "prompts.png") as path:
+        plot_prompt_by_label(record["prompt_by_label"]["auc"], FINDING_NAMES, path)
     with atomic_path(folder / "similarity.png") as path:
         plot_cosine_histograms(kinds, path)
     with atomic_path(folder / "wordings.png") as path:
@@ -139,6 +141,27 @@ def plot_auc_by_finding(record: dict[str, Any], path: str | Path) -> None:
     panel.tick_params(axis="x", labelsize=8)
     if absent:
         figure.text(0.01, 0.005, "No AUC (one class only): " + ", ".join(absent), fontsize=7, color=GREY)
+    _write(figure, path)
+
+
+def plot_prompt_by_label(auc: Sequence[Sequence[float | None]], findings: Sequence[str], path: str | Path) -> None:
+    """Draws the AUC of the prompts of each finding (rows) for the labels of each finding (columns)."""
+    values = np.asarray(auc, dtype=np.float64)
+    figure = Figure(figsize=(8.2, 7.0), layout="constrained")
+    panel = figure.subplots()
+    shown = panel.imshow(values, cmap="RdBu_r", vmin=0, vmax=1)
+    for (row, column), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            style: dict[str, Any] = {"color": "white" if abs(value - 0.5) > 0.35 else "black", "fontsize": 6}
+            panel.text(column, row, f"{value:.2f}", ha="center", va="center", **style)
+    names, places = list(findings), range(len(findings))
+    panel.set_xticks(places, names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7.5)
+    panel.set_yticks(places, names, fontsize=7.5)
+    panel.set_xlabel("labels of", fontsize=9)
+    panel.set_ylabel("prompts of", fontsize=9)
+    bar = figure.colorbar(shown, shrink=0.6)
+    bar.set_label("ROC-AUC", fontsize=8.5)
+    bar.ax.tick_params(labelsize=7.5)
     _write(figure, path)
 
 

@@ -91,7 +91,7 @@ def locate(
         slice_axis=axis,
         image=int(shape[axis]) - index if axial_axis_ascends(scan) else index + 1,
         z_mm=float(voxel_to_world(on_slice, scan)[2]),
-        side=None if midline_mm is None else _side(float(peak_mm[0]) - midline_mm),
+        side=None if midline_mm is None else side_of(float(peak_mm[0]) - midline_mm),
         extent="diffuse" if diffuse else "focal",
         share=None if anatomy is None else float((part & anatomy).sum() / anatomy.sum()),
     )
@@ -121,7 +121,8 @@ def _point(values: Array) -> Point:
     return x, y, z
 
 
-def _side(from_midline_mm: float) -> str:
+def side_of(from_midline_mm: float) -> str:
+    """Side of the patient, "midline" within ``MIDLINE_MM`` of it; the distance is positive to the right."""
     if abs(from_midline_mm) < MIDLINE_MM:
         return "midline"
     return "right" if from_midline_mm > 0 else "left"

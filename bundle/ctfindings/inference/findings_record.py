@@ -12,7 +12,7 @@ from typing import Any
 
 from bundle.ctfindings.files.atomic_write import atomic_path
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 DISCLAIMER = (
     "Research only. Not a diagnosis. "
     "The probabilities come from a model that has no regulatory clearance and must not be used for patient care."
@@ -34,6 +34,7 @@ class Evidence:
     image: int  # the same slice counted from 1 at the most superior slice, as a reader scrolls
     z_mm: float  # world z in mm of that slice below the peak
     side: str | None = None  # "left", "right" or "midline" of the patient; None without a midline
+    region: str | None = None  # such as "right lower zone" or "aortic arch"; None if it is diffuse or has no name
     extent: str = "focal"  # "diffuse" if the box would have more than a third of the lung
     share: float | None = None  # share of the anatomy in that part, 0..1
     channel: int | None = None  # channel of evidence.nii.gz with the map; None if it was not written

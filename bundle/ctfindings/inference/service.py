@@ -26,6 +26,7 @@ from bundle.ctfindings.inference.observations import observed_statements
 from bundle.ctfindings.inference.output.anatomy_map import write_anatomy
 from bundle.ctfindings.inference.provenance import describe_model, training_warnings
 from bundle.ctfindings.inference.query_depth import DepthSource, best_depth, evidence_profile, snippet_profile
+from bundle.ctfindings.inference.region_names import region_name
 from bundle.ctfindings.networks.classifier import ZeroShotClassifier, load_classifier
 from bundle.ctfindings.networks.text.text_tower import TextTower
 
@@ -222,6 +223,9 @@ def _place(scored: ScoredAnswer, encoded: EncodedScan) -> ScoredAnswer:
     """The answer with its evidence on the scan's own grid; a query also with its depth profile."""
     found = encoded.evidence_map(scored)
     evidence = locate(found, *encoded.grids, encoded.midline_mm, encoded.regions.region(scored.row))
+    if evidence is not None and evidence.extent == "focal":
+        named = region_name(evidence.peak_mm, scored.row, encoded.regions, encoded.midline_mm)
+        evidence = dataclasses.replace(evidence, region=named)
     answer = dataclasses.replace(scored.answer, evidence=encoded.on_source(evidence))
     if isinstance(answer, QueryAnswer):
         depth, source = place_depth(scored, encoded)

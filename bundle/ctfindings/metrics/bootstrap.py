@@ -93,9 +93,22 @@ class Bootstrap:
         return _percentile_interval(np.asarray(statistic(*rows), dtype=np.float64), np.stack(values))
 
     def auc(self, scores: ArrayLike, labels: ArrayLike) -> AucIntervals:
-        """Intervals of the AUC of scores [S, C]; the mean of a resample is over its findings with both classes."""
+        """Intervals of the AUC of scores [S, C]; the mean of a resample is over its findings with both classes.
+
+        An AUC of 0 or 1 is the same in every resample. Its interval has the exact (Clopper-Pearson) limit instead: with
+        n patients in the smaller class, n independent pairs of a positive and a negative are all in the same order.
+        """
         self._check_rows(np.asarray(scores))
-        return _auc_intervals(finding_auc(scores, labels), weighted_auc(scores, labels, self.weights))
+        found = _auc_intervals(finding_auc(scores, labels), weighted_auc(scores, labels, self.weights))
+        patients, truth = np.asarray(self.patients, dtype=str), np.asarray(labels)
+        for finding in np.flatnonzero(np.isin(found.findings.estimate, (0.0, 1.0))):
+            classes = [np.unique(patients[truth[:, finding] == label]).size for label in (0, 1)]
+            limit = ((1 - LEVEL) / 2) ** (1 / min(classes))
+            if found.findings.estimate[finding] == 1:
+                found.findings.low[finding] = limit
+            else:
+                found.findings.high[finding] = 1 - limit
+        return found
 
     def auc_difference(self, first: ArrayLike, second: ArrayLike, labels: ArrayLike) -> AucIntervals:
         """Intervals of AUC(first) - AUC(second) of the scores of two models, [S, C]; both see the same resamples."""

@@ -1,12 +1,18 @@
-"""Expected calibration error and reliability curve. Shapes: S scans, C findings, R resamples."""
+"""Expected calibration error, Brier score, calibration slope and reliability curve.
+
+Shapes: S scans, C findings, R resamples.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import logit
+from sklearn.linear_model import LogisticRegression
 
 from bundle.ctfindings.metrics.classification import FloatArray, IntArray, check_scores, known_pairs
 
+SMALLEST = 1e-6  # Probabilities are moved this far from 0 and 1 before their logit is taken
 BINS = 10  # Equal bins of [0, 1]; each includes its lower edge, the last also 1
 
 
@@ -34,6 +40,46 @@ def expected_calibration_error(
         gap = np.abs((weight * (score - label)) @ in_bin).sum(axis=1)
         np.divide(gap, total, out=result[:, finding], where=total > 0)
     return result[0] if weights is None else result
+
+
+def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
+    """Mean squared difference of predicted probability and label, [C]; NaN without known labels.
+
+    Probabilities and labels are [S, C].
+
+    Raises:
+        ValueError: a probability lies outside [0, 1].
+    """
+    scores, truth = _check_probabilities(probabilities, labels)
+    known = truth >= 0
+    total = known.sum(axis=0)
+    result = np.full(scores.shape[1], np.nan)
+    np.divide((known * (scores - truth) ** 2).sum(axis=0), total, out=result, where=total > 0)
+    return result
+
+
+def calibration_slope(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
+    """Slope of the logistic regression of the labels on the logits of the probabilities, [C].
+
+    1 is calibrated; below 1 the probabilities are too extreme. NaN where a class is missing or the classes are
+    separated, so that the slope has no limit. Cox, Biometrika 45 (1958); for clinical predictions Van Calster et al.,
+    J Clin Epidemiol 74 (2016). Probabilities and labels are [S, C].
+
+    Raises:
+        ValueError: a probability lies outside [0, 1].
+    """
+    scores, truth = _check_probabilities(probabilities, labels)
+    result = np.full(scores.shape[1], np.nan)
+    for finding in range(scores.shape[1]):
+        score, label = known_pairs(scores, truth, finding)
+        positive, negative = score[label == 1], score[label == 0]
+        if not positive.size or not negative.size:
+            continue
+        if positive.min() >= negative.max() or negative.min() >= positive.max():
+            continue
+        logits = logit(np.clip(score, SMALLEST, 1 - SMALLEST))
+        result[finding] = LogisticRegression(C=np.inf, max_iter=1000).fit(logits[:, None], label).coef_[0, 0]
+    return result
 
 
 def reliability(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, list[float] | list[int]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
 
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.classification import FloatArray, IntArray, check_scores, check_thresholds
@@ -17,30 +18,31 @@ from bundle.ctfindings.metrics.classification import FloatArray, IntArray, check
 TOLERANCE_MM = 15.0  # Largest distance from the mask that counts as a hit
 
 
-def evidence_distance(peak_mm: ArrayLike, mask_bits: NDArray[np.integer], bit: int, affine: ArrayLike) -> float:
-    """Distance in mm from a world position [3] to the nearest voxel centre of the mask of a finding.
+def evidence_distance(points_mm: ArrayLike, mask_bits: NDArray[np.integer], bit: int, affine: ArrayLike) -> FloatArray:
+    """Distance in mm from world positions [..., 3] to the nearest voxel centre of the mask of a finding, [...].
 
-    It is 0 if the peak's own voxel is in the mask, and NaN if no voxel has the bit. The integer mask [X, Y, Z] has bit
-    i for finding i; the affine maps voxel indices to mm RAS, [4, 4].
+    It is 0 if a position's own voxel is in the mask, and NaN if no voxel has the bit. The integer mask [X, Y, Z] has
+    bit i for finding i; the affine maps voxel indices to mm RAS, [4, 4].
 
     Raises:
-        ValueError: the peak is not three finite numbers, or the mask is not an integer volume.
+        ValueError: the positions are not three finite numbers each, or the mask is not an integer volume.
     """
-    peak = np.asarray(peak_mm, dtype=np.float64)
-    if peak.shape != (3,) or not np.isfinite(peak).all():
-        raise ValueError(f"an evidence peak must be three finite coordinates in mm; got {peak.tolist()}")
+    points = np.asarray(points_mm, dtype=np.float64)
+    if points.shape[-1:] != (3,) or not np.isfinite(points).all():
+        raise ValueError(f"an evidence peak must be three finite coordinates in mm; got {points.tolist()}")
     mask = np.asarray(mask_bits)
     if mask.ndim != 3 or not np.issubdtype(mask.dtype, np.integer):
         raise ValueError(f"a finding mask must be an integer volume [X, Y, Z]; got {mask.dtype} {mask.shape}")
     matrix = np.asarray(affine, dtype=np.float64)
-    own = np.rint(np.linalg.solve(matrix[:3, :3], peak - matrix[:3, 3])).astype(np.int64)
-    if (own >= 0).all() and (own < mask.shape).all() and (int(mask[tuple(own)]) >> bit) & 1:
-        return 0.0
     voxels = np.argwhere(mask & (1 << bit))
     if not len(voxels):
-        return float("nan")
-    centres = voxels @ matrix[:3, :3].T + matrix[:3, 3]
-    return float(np.sqrt(((centres - peak) ** 2).sum(axis=1).min()))
+        return np.full(points.shape[:-1], np.nan)
+    distance, _ = cKDTree(voxels @ matrix[:3, :3].T + matrix[:3, 3]).query(points)
+    own = np.rint((points - matrix[:3, 3]) @ np.linalg.inv(matrix[:3, :3]).T).astype(np.int64)
+    within = ((own >= 0) & (own < mask.shape)).all(axis=-1)
+    bits = mask[tuple(np.moveaxis(np.clip(own, 0, np.asarray(mask.shape) - 1), -1, 0))]
+    result: FloatArray = np.where(within & ((bits >> bit) & 1 == 1), 0.0, distance)
+    return result
 
 
 def evidence_hit_rate(

@@ -41,6 +41,7 @@ class Row:
         image: slice of the evidence counted from 1 at the most superior one; None without evidence.
         images: how many slices the scan has; None when the record does not say.
         not_assessed: why the finding is neither present nor absent; empty if it was assessed.
+        region: name of the place, such as ``left lower zone``; empty without one.
     """
 
     name: str
@@ -56,14 +57,16 @@ class Row:
     image: int | None = None
     images: int | None = None
     not_assessed: str = ""
+    region: str = ""
 
     @property
     def place(self) -> str:
-        """Side and height as Slicer's slice views name it, such as ``left, I 9 mm``; empty without evidence."""
+        """Region or side, and height as Slicer's slice views name it, such as ``left lower zone, I 9 mm``."""
         if self.peak_mm is None:
             return ""
+        where = self.region or self.side
         height = _height(self.peak_mm[2])
-        return f"{self.side}, {height}" if self.side else height
+        return f"{where}, {height}" if where else height
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -232,6 +235,7 @@ def _row(finding: Mapping[str, Any], shape: Sequence[int] | None) -> Row:
         reliable=bool(finding["anatomy_found"]),
         spread=(float(spread.get("min", probability)), float(spread.get("max", probability))),
         side="" if evidence is None else str(evidence["side"] or ""),
+        region="" if evidence is None else str(evidence.get("region") or ""),
         peak_mm=None if evidence is None else _point([*evidence["peak_mm"][:2], evidence["z_mm"]]),
         box_mm=None if evidence is None or (box := evidence["box_mm"]) is None else (_point(box[0]), _point(box[1])),
         image=None if evidence is None else evidence.get("image"),

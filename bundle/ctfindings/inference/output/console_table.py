@@ -9,7 +9,7 @@ from bundle.ctfindings.inference.findings_record import Answer, FindingAnswer, F
 WIDTH = 100
 """Longest line, in characters."""
 
-_NAME, _ANATOMY = 38, 12
+_NAME, _PLACE = 36, 21
 _VERDICTS = {True: "YES", False: "no", None: "not assessed"}
 
 
@@ -24,12 +24,12 @@ def format_findings(record: FindingsRecord) -> str:
         f"Model  {model.bundle} {model.version}, {model.network}, weights {model.weights_sha256[:12]}",
         *(wrap(record.notice, WIDTH) if record.notice else ()),
         "",
-        _row("Finding", "prob", "thresh", "present", "anatomy", "z mm", "image"),
+        _row("Finding", "prob", "thresh", "present", "anatomy, place", "z mm", "image"),
         "-" * WIDTH,
     ]
     lines += [_answer_row(answer) for answer in record.ordered()]
     if record.queries:
-        lines += ["", _row("Query", "score", "", "", "anatomy", "z mm", "image"), "-" * WIDTH]
+        lines += ["", _row("Query", "score", "", "", "anatomy, place", "z mm", "image"), "-" * WIDTH]
         lines += [_answer_row(answer) for answer in record.queries]
     if any(not answer.anatomy_found for answer in record.answers):
         lines += ["", "* anatomy not found in the scan; the answer is unreliable"]
@@ -55,7 +55,7 @@ def _answer_row(answer: Answer) -> str:
         f"{number:.2f}",
         threshold,
         present,
-        answer.anatomy,
+        (place and place.region) or answer.anatomy,
         f"{place.z_mm:.1f}" if place else "",
         str(place.image) if place else "",
     )
@@ -66,5 +66,5 @@ def _printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
-def _row(name: str, probability: str, threshold: str, present: str, anatomy: str, z_mm: str, image: str) -> str:
-    return f"{name:<{_NAME}} {probability:>6} {threshold:>7}  {present:<8} {anatomy:<{_ANATOMY}} {z_mm:>9} {image:>7}"
+def _row(name: str, probability: str, threshold: str, present: str, where: str, z_mm: str, image: str) -> str:
+    return f"{name:<{_NAME}} {probability:>6} {threshold:>6}  {present:<8} {where:<{_PLACE}} {z_mm:>7} {image:>6}"

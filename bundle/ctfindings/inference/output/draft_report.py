@@ -69,9 +69,13 @@ def _of_anatomy(answers: Sequence[FindingAnswer]) -> list[str]:
 
 
 def _phrase(answer: FindingAnswer) -> str:
-    """The finding and the side of its strongest evidence, which does not say that the other side is free of it."""
-    side = answer.evidence.side if answer.evidence and answer.evidence.extent == "focal" else None
-    return f"{answer.name}, strongest {side}" if side else answer.name
+    """The finding and the place of its strongest evidence, which does not say that other places are free of it."""
+    place = answer.evidence if answer.evidence and answer.evidence.extent == "focal" else None
+    if place is None:
+        return answer.name
+    if place.region:
+        return f"{answer.name}, strongest in the {place.region}"
+    return f"{answer.name}, strongest {place.side}" if place.side else answer.name
 
 
 def _sentence(answer: FindingAnswer) -> str:

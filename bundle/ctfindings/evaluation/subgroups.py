@@ -1,0 +1,134 @@
+"""Section of an evaluation: AUC by severity and size of a finding, and by columns of the study records.
+
+Shapes: S scans, C findings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun
+from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.metrics.bootstrap import Bootstrap
+from bundle.ctfindings.metrics.json_numbers import cell, interval_numbers, number
+
+SEVERITY, SIZE = "severity", "lesion_mm"
+EDGES: dict[str, tuple[float, ...]] = {SEVERITY: (0, 1 / 3, 2 / 3, 1), SIZE: (0, 10, 20, 40, np.inf)}
+"""Limits of the groups; each includes its lower one, the last also its upper one."""
+TITLES = {SEVERITY: "severity", SIZE: "size in mm"}
+MOST_GROUPS = 10
+
+
+@dataclass(frozen=True)
+class Subgroups:
+    """AUC of each finding in groups of the scored scans.
+
+    Groups of ``severity`` (0 to 1) and ``lesion_mm`` (diameter) are of positive scans, each against all negative scans;
+    both come from ``lesions`` of the study records, as synthetic scans have it. Groups by a column of the study records
+    are of scans. The mean is over the findings that have both classes in a group, so groups with other findings do not
+    compare; ``findings`` has each one's.
+
+    Args:
+        columns: fields of the study records, such as ``sex``; studies without one belong to no group.
+    """
+
+    columns: Sequence[str] = ()
+    needs_labels = True
+    needs_calibration = False
+
+    def __call__(self, run: EvaluationRun) -> str:
+        """Adds ``subgroups``, a list of rows with ``by``, ``group``, ``scans``, ``auc`` and the AUC of each finding.
+
+        Raises:
+            ValueError: a column has more than ``MOST_GROUPS`` values, or values that are no text, number or flag.
+        """
+        studies, scores = run.studies[run.split], run.scores[run.split]
+        rows = []
+        for by in EDGES:
+            for group, labels in _lesion_groups(by, studies, scores.labels):
+                rows.append(_row(by, group, labels, (labels == 1).any(axis=1), run.probabilities, run.bootstrap))
+        for by in self.columns:
+            for group, member in _column_groups(by, studies):
+                labels = np.where(member[:, None], scores.labels, -1)
+                rows.append(_row(by, group, labels, member, run.probabilities, run.bootstrap))
+        run.record["subgroups"] = rows
+        return "\n".join(_lines(rows))
+
+
+def _lesion_groups(
+    by: str, studies: Sequence[Mapping[str, Any]], labels: NDArray[np.int64]
+) -> list[tuple[str, NDArray[np.int64]]]:
+    """Labels of each group: positives outside it are unknown. None if no study says how grave or large a finding is."""
+    values = np.full(labels.shape, np.nan)
+    for row, study in enumerate(studies):
+        for column, name in enumerate(FINDING_NAMES):
+            values[row, column] = (study.get("lesions") or {}).get(name, {}).get(by, np.nan)
+    values[labels != 1] = np.nan
+    if np.isnan(values).all():
+        return []
+    groups, edges = [], EDGES[by]
+    for low, high in pairwise(edges):
+        inside = (values >= low) & ((values < high) | (values == edges[-1]))
+        name = f"{low:.2g} to {high:.2g}" if np.isfinite(high) else f"{low:.2g} or more"
+        groups.append((name, np.where((labels == 1) & ~inside, -1, labels)))
+    return groups
+
+
+def _column_groups(by: str, studies: Sequence[Mapping[str, Any]]) -> list[tuple[str, NDArray[np.bool_]]]:
+    values = [study.get(by) for study in studies]
+    known = [value for value in values if value is not None]
+    if not all(isinstance(value, str | int | float) for value in known):
+        raise ValueError(f"subgroups: expected text or numbers as {by!r} of the study records; remove it from the list")
+    distinct = sorted(set(known), key=str)
+    if len(distinct) > MOST_GROUPS:
+        raise ValueError(
+            f"subgroups: {by!r} has {len(distinct)} different values, at most {MOST_GROUPS} are compared; "
+            "write a column of groups, or remove it from the list"
+        )
+    return [(str(group), np.asarray([value == group for value in values])) for group in distinct]
+
+
+def _row(
+    by: str,
+    group: str,
+    labels: NDArray[np.int64],
+    member: NDArray[np.bool_],
+    probabilities: NDArray[np.float64],
+    bootstrap: Bootstrap,
+) -> dict[str, Any]:
+    auc = bootstrap.auc(probabilities, labels)
+    positives = (labels == 1).sum(axis=0)
+    return {
+        "by": by,
+        "group": group,
+        "scans": int(member.sum()),
+        "positives": int(positives.sum()),
+        "auc": number(auc.macro.estimate),
+        "auc_interval": interval_numbers(auc.macro.low, auc.macro.high),
+        "findings": {
+            name: {
+                "positives": int(positives[column]),
+                "auc": number(auc.findings.estimate[column]),
+                "auc_interval": interval_numbers(auc.findings.low[column], auc.findings.high[column]),
+            }
+            for column, name in enumerate(FINDING_NAMES)
+            if not np.isnan(auc.findings.estimate[column])
+        },
+    }
+
+
+def _lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not rows:
+        return []
+    lines = ["", "| by | group | scans | positive labels | findings | mean AUC | interval |", "|---|---|" + "---:|" * 5]
+    for row in rows:
+        interval = " - ".join(cell(limit) for limit in row["auc_interval"])
+        cells = [TITLES.get(row["by"], row["by"]), row["group"], row["scans"], row["positives"], len(row["findings"])]
+        lines.append(f"| {' | '.join(map(str, [*cells, cell(row['auc']), interval]))} |")
+    return lines
