@@ -19,8 +19,8 @@ from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.json_numbers import cell, interval_numbers, number
 
 SEVERITY, SIZE = "severity", "lesion_mm"
-EDGES: dict[str, tuple[float, ...]] = {SEVERITY: (0, 1 / 3, 2 / 3, 1), SIZE: (0, 10, 20, 40, np.inf)}
-"""Limits of the groups; each includes its lower one, the last also its upper one."""
+LESIONS: Mapping[str, tuple[float, ...]] = {SEVERITY: (1 / 3, 2 / 3), SIZE: (10, 20, 40)}
+"""Limits between the groups of positive scans; a value at a limit belongs to the group above it."""
 TITLES = {SEVERITY: "severity", SIZE: "size in mm"}
 MOST_GROUPS = 10
 
@@ -35,10 +35,11 @@ class Subgroups:
     compare; ``findings`` has each one's.
 
     Args:
-        columns: fields of the study records, such as ``sex``; studies without one belong to no group.
+        columns: fields of the study records, such as ``sex``, and the limits between groups of their numbers; with None
+            each value is a group. Studies without a field belong to no group.
     """
 
-    columns: Sequence[str] = ()
+    columns: Mapping[str, Sequence[float] | None]
     needs_labels = True
     needs_calibration = False
 
@@ -46,15 +47,15 @@ class Subgroups:
         """Adds ``subgroups``, a list of rows with ``by``, ``group``, ``scans``, ``auc`` and the AUC of each finding.
 
         Raises:
-            ValueError: a column has more than ``MOST_GROUPS`` values, or values that are no text, number or flag.
+            ValueError: a column without limits has more than ``MOST_GROUPS`` values, or a value is no text or number.
         """
         studies, scores = run.studies[run.split], run.scores[run.split]
         rows = []
-        for by in EDGES:
-            for group, labels in _lesion_groups(by, studies, scores.labels):
+        for by, limits in LESIONS.items():
+            for group, labels in _lesion_groups(by, limits, studies, scores.labels):
                 rows.append(_row(by, group, labels, (labels == 1).any(axis=1), run.probabilities, run.bootstrap))
-        for by in self.columns:
-            for group, member in _column_groups(by, studies):
+        for by, given in self.columns.items():
+            for group, member in _column_groups(by, given, studies):
                 labels = np.where(member[:, None], scores.labels, -1)
                 rows.append(_row(by, group, labels, member, run.probabilities, run.bootstrap))
         run.record["subgroups"] = rows
@@ -62,7 +63,7 @@ class Subgroups:
 
 
 def _lesion_groups(
-    by: str, studies: Sequence[Mapping[str, Any]], labels: NDArray[np.int64]
+    by: str, limits: Sequence[float], studies: Sequence[Mapping[str, Any]], labels: NDArray[np.int64]
 ) -> list[tuple[str, NDArray[np.int64]]]:
     """Labels of each group: positives outside it are unknown. None if no study says how grave or large a finding is."""
     values = np.full(labels.shape, np.nan)
@@ -70,28 +71,36 @@ def _lesion_groups(
         for column, name in enumerate(FINDING_NAMES):
             values[row, column] = (study.get("lesions") or {}).get(name, {}).get(by, np.nan)
     values[labels != 1] = np.nan
-    if np.isnan(values).all():
-        return []
-    groups, edges = [], EDGES[by]
-    for low, high in pairwise(edges):
-        inside = (values >= low) & ((values < high) | (values == edges[-1]))
-        name = f"{low:.2g} to {high:.2g}" if np.isfinite(high) else f"{low:.2g} or more"
-        groups.append((name, np.where((labels == 1) & ~inside, -1, labels)))
-    return groups
+    return [(group, np.where((labels == 1) & ~member, -1, labels)) for group, member in _ranges(values, limits)]
 
 
-def _column_groups(by: str, studies: Sequence[Mapping[str, Any]]) -> list[tuple[str, NDArray[np.bool_]]]:
+def _column_groups(
+    by: str, limits: Sequence[float] | None, studies: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, NDArray[np.bool_]]]:
     values = [study.get(by) for study in studies]
     known = [value for value in values if value is not None]
-    if not all(isinstance(value, str | int | float) for value in known):
-        raise ValueError(f"subgroups: expected text or numbers as {by!r} of the study records; remove it from the list")
+    kind, names = (str | int | float, "text or numbers") if limits is None else (int | float, "numbers")
+    if not all(isinstance(value, kind) for value in known):
+        raise ValueError(f"subgroups: expected {names} as {by!r} of the study records; remove it from the list")
+    if limits is not None:
+        return _ranges(np.asarray([np.nan if value is None else float(value) for value in values]), limits)
     distinct = sorted(set(known), key=str)
     if len(distinct) > MOST_GROUPS:
         raise ValueError(
             f"subgroups: {by!r} has {len(distinct)} different values, at most {MOST_GROUPS} are compared; "
-            "write a column of groups, or remove it from the list"
+            "give limits between groups, or remove it from the list"
         )
     return [(str(group), np.asarray([value == group for value in values])) for group in distinct]
+
+
+def _ranges(values: NDArray[np.float64], limits: Sequence[float]) -> list[tuple[str, NDArray[np.bool_]]]:
+    """The groups of values between limits, with their names; none if no value is known."""
+    if np.isnan(values).all():
+        return []
+    group = np.where(np.isnan(values), -1, np.searchsorted(limits, values, side="right"))
+    said = [f"{limit:.2g}" for limit in limits]
+    names = [f"below {said[0]}", *(f"{low} to {high}" for low, high in pairwise(said)), f"{said[-1]} or more"]
+    return [(name, group == index) for index, name in enumerate(names)]
 
 
 def _row(

@@ -42,6 +42,8 @@ class Case:
         spacing: voxel size in mm, (3,).
         image_count: number of axial images; image 1 is the most superior one.
         z_bottom_mm: world z of the centre of the lowest axial image, in mm.
+        noise_hu: standard deviation of the image noise in the middle of the chest.
+        table, arms_up: whether a table is drawn, and whether the arms lie beside the head.
         series: series number of the axial reconstruction.
     """
 
@@ -52,6 +54,9 @@ class Case:
     sex: str = "F"
     age: int = 60
     contrast: bool = False
+    noise_hu: float = 20.0
+    table: bool = True
+    arms_up: bool = True
     spacing: tuple[float, float, float] = (2.5, 2.5, 3.0)
     image_count: int = 100
     z_bottom_mm: float = 0.0
