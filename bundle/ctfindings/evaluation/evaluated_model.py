@@ -44,7 +44,7 @@ from bundle.ctfindings.scan.lung_mask import ChestRegions
 
 logger = logging.getLogger(__name__)
 
-RANDOM_PLACES = 32  # R: random places in the anatomy that answers, for each localized finding of a scan
+RANDOM_PLACES = 32  # R: random places in the anatomy that answers, for each finding of a scan
 LOCALIZED = tuple(index for index, finding in enumerate(FINDINGS) if finding.localized)  # Evidence compared with masks
 
 
@@ -55,7 +55,7 @@ class SplitScores(ZeroShotScores):
     wording_logits: NDArray[np.float64]  # Logits of each of ``PERTURBATIONS``, [S, W, C]
     anatomy: NDArray[np.float64]  # Unit image rows of the anatomies, [S, K, E]
     domain_features: NDArray[np.float64]  # See ``networks.domain``, [S, K, F]
-    # Evidence peak of each localized finding, world RAS mm, [S, C, 3]; NaN without a peak
+    # Evidence peak of each finding, world RAS mm, [S, C, 3]; NaN without a peak
     peaks_mm: NDArray[np.float64]
     # Random places in the anatomy that answers, with which peaks are compared, [S, C, R, 3]; NaN without a peak
     random_mm: NDArray[np.float64]
@@ -244,8 +244,7 @@ class _ScanScorer:
             maps = evidence[study].float().cpu().numpy().T.reshape(-1, *encoded.grid)
             scan_affine = batch["image_scan_affine"][study].numpy()
             scan_shape = batch["image_scan_shape"][study].tolist()
-            for finding in LOCALIZED:
-                row = rows[study][finding]
+            for finding, row in enumerate(rows[study]):
                 found = locate(regions.confine(maps[finding], row), regions.affine, scan_affine, scan_shape)
                 inside = np.argwhere(regions.region(row).inside)
                 if found is not None and len(inside):

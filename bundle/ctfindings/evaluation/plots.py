@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_curve
 
+from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.evaluation.diagnostics import Diagnostics
 from bundle.ctfindings.evaluation.diagnostics_record import TEMPLATE_NAMES, WORDING_NAMES
 from bundle.ctfindings.evaluation.evaluation_page import DPI
 from bundle.ctfindings.files.atomic_write import atomic_path
-from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.findings import FINDING_ANATOMY, FINDING_NAMES, finding_index
+from bundle.ctfindings.inference.output.report_pictures import DisplayVolume, window_of
 from bundle.ctfindings.metrics.classification import (
     FloatArray,
     check_scores,
@@ -26,6 +28,8 @@ from bundle.ctfindings.metrics.classification import (
 )
 from bundle.ctfindings.metrics.text_collapse import PAIR_KINDS, PAIR_TITLES
 from bundle.ctfindings.metrics.wording_spread import auc_by_wording
+from bundle.ctfindings.scan.coordinates import world_to_voxel
+from bundle.ctfindings.scan.load_scan import load_scan
 
 BLUE, RED, GREY = "#1f5a96", "#b03a2e", "#8a8a8a"
 MODEL_COLOURS = (BLUE, "#c9761a", "#3d7a46")
@@ -252,6 +256,42 @@ def plot_reliability(curves: Mapping[str, Mapping[str, Sequence[float]]], path: 
     for each in (panel, counts):
         each.tick_params(labelsize=8)
         each.spines[["top", "right"]].set_visible(False)
+    _write(figure, path)
+
+
+def plot_errors(
+    rows: Sequence[Mapping[str, Any]],
+    studies: Sequence[Mapping[str, Any]],
+    places: Sequence[NDArray[np.float64]],
+    path: str | Path,
+) -> None:
+    """Draws the axial slice of each row of ``errors`` in ``metrics.json``, with its place marked; E rows.
+
+    Places are world RAS mm, [3] each; one with NaN shows the middle slice. Display is radiological.
+    """
+    columns = min(4, len(rows))
+    lines = -(-len(rows) // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.6 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for panel in panels:
+        panel.set_axis_off()
+    for panel, row, study, place in zip(panels, rows, studies, places, strict=False):
+        scan = load_scan(study["image"], study.get("stored"))
+        shown = DisplayVolume(scan[0], scan.affine)
+        known = not np.isnan(place).any()
+        voxel = world_to_voxel(place, shown.affine) if known else (np.asarray(shown.hu.shape) - 1) / 2
+        at = np.clip(np.rint(voxel), 0, np.asarray(shown.hu.shape) - 1).astype(int)
+        window = window_of(row["finding"], ANATOMY_NAMES[FINDING_ANATOMY[finding_index(row["finding"])]])
+        low, high = window.level - window.width / 2, window.level + window.width / 2
+        # Columns grow to the patient's right and rows to the front, so both axes are turned.
+        aspect = float(shown.spacing[1] / shown.spacing[0])
+        panel.imshow(shown.hu[:, :, at[2]].T, cmap="gray", vmin=low, vmax=high, origin="lower", aspect=aspect)
+        panel.invert_xaxis()
+        if known:
+            panel.plot(at[0], at[1], "+", color="#f0a030", markersize=11, markeredgewidth=1)
+        title = f"{row['finding']}\n{row['error']}, {row['probability']:.2f} (threshold {row['threshold']:.2f})"
+        panel.set_title(title, fontsize=7, loc="left")
+        panel.text(0.02, 0.02, row["study"], fontsize=5.5, color="white", transform=panel.transAxes)
     _write(figure, path)
 
 

@@ -78,7 +78,12 @@ class Picture(NamedTuple):
 def display_window(answer: Answer) -> Window:
     """The window of a finding, or of the finding nearest to a query; by default that of the anatomy."""
     names = [answer.name] if isinstance(answer, FindingAnswer) else [near.name for near in answer.nearest_findings]
-    return WINDOW_OF_FINDING.get(next(iter(names), ""), LUNG if answer.anatomy == "lung" else SOFT_TISSUE)
+    return window_of(next(iter(names), ""), answer.anatomy)
+
+
+def window_of(finding: str, anatomy: str) -> Window:
+    """The window of a finding, by default that of the anatomy."""
+    return WINDOW_OF_FINDING.get(finding, LUNG if anatomy == "lung" else SOFT_TISSUE)
 
 
 class DisplayVolume:
