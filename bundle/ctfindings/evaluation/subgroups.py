@@ -118,7 +118,7 @@ def _row(
         "group": group,
         "scans": int(member.sum()),
         "positives": int(positives.sum()),
-        "auc": number(auc.macro.estimate),
+        "auc": number(float(auc.macro.estimate)),
         "auc_interval": interval_numbers(auc.macro.low, auc.macro.high),
         "findings": {
             name: {
