@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from dicomweb_client.session_utils import create_session_from_user_pass
@@ -12,16 +13,20 @@ from monailabel.datastore.dicom import DICOMwebClientX
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.tasks.activelearning.first import First
+from monailabel.tasks.activelearning.random import Random
 
 from bundle.ctfindings import __version__
 
-from .datastores import FolderDatastore, SeriesDatastore
+from .datastores import FolderDatastore, SeriesDatastore, records_folder
 from .infer_tasks import EvidenceTask, FindingsPointsTask, FindingsTask, ScanTask
 from .logs import SERVER_LOG
 from .options import Options
 from .scan_service import ScanService
-from .session_store import UPLOADS, remove_expired
+from .session_store import remove_expired
+from .temporary import TEMPORARY, remove_older
 from .train_task import FineTuning
 
 logger = logging.getLogger(SERVER_LOG)
@@ -62,20 +67,25 @@ class CTFindingsApp(MONAILabelApp):
     def init_trainers(self) -> dict[str, TrainTask]:
         return {"findings": FineTuning(self.options)}
 
+    def init_strategies(self) -> dict[str, Strategy]:
+        return {"random": Random(), "first": First()}
+
     def init_datastore(self) -> Datastore:
         if self.studies.startswith(("http://", "https://")):
             self.studies = self.studies.rstrip("/").strip()
             return self.init_remote_datastore()
+        studies = Path(self.studies).resolve()
+        records = records_folder(self.options, studies)
         try:
             return FolderDatastore(
-                self.studies,
+                records,
+                images_dir="." if self.options.writable else str(studies),
                 extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
                 auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
-                read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
             )
         except ValueError as error:
             raise ValueError(
-                f"{self.studies}/datastore_v2.json: cannot be read; restore it, or move it away to start anew"
+                f"{records}/datastore_v2.json: cannot be read; restore it, or move it away to start anew"
             ) from error
 
     def _init_dicomweb_datastore(self) -> Datastore:
@@ -96,15 +106,15 @@ class CTFindingsApp(MONAILabelApp):
 
     def cleanup_sessions(self) -> None:
         """Called by MONAI Label when the server starts and every five minutes, by a thread that an error would end."""
-        if self._sessions is None:
-            return
+        work, seconds = self.options.work, 3600 * self.options.limits.keep_hours
         try:
-            removed = remove_expired(self._sessions, self.options.work / UPLOADS)
+            removed = remove_expired(self._sessions) if self._sessions is not None else 0
+            removed += sum(remove_older(work / name, seconds) for name in (TEMPORARY, "dicomweb"))
         except Exception:
             logger.exception("expired scans could not be looked for")
             return
         if removed:
-            logger.info("%d expired scans were removed", removed)
+            logger.info("%d expired scans or files were removed", removed)
 
     def info(self) -> dict[str, Any]:
         return {**super().info(), "disclaimer": "Research only. Not a diagnosis."}

@@ -4,6 +4,7 @@ files there.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -28,8 +29,9 @@ from monailabel.interfaces.exception import ImageNotFoundException
 
 from bundle.ctfindings.files.atomic_write import atomic_path
 
-from .errors import UsageError
 from .logs import SERVER_LOG
+from .options import Options
+from .usage_error import UsageError
 
 logger = logging.getLogger(SERVER_LOG)
 
@@ -41,8 +43,26 @@ READ_ONLY = (
 _UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
 
 
+def records_folder(options: Options, studies: Path) -> Path:
+    """Where labels and study records of a folder of scans are kept: in ``work``, or with ``--writable`` in it."""
+    if options.writable:
+        return studies
+    return options.work / "datastores" / hashlib.sha256(str(studies).encode()).hexdigest()[:16]
+
+
 class FolderDatastore(LocalDatastore):
-    """MONAI Label's folder of scans, which writes each file whole or not at all."""
+    """MONAI Label's folder of scans, which writes each file whole or not at all.
+
+    Args:
+        datastore_path: folder of labels and study records.
+        images_dir: folder of the scans; the same by default.
+        settings: see ``LocalDatastore``.
+    """
+
+    def __init__(self, datastore_path: str | Path, images_dir: str = ".", **settings: Any) -> None:
+        super().__init__(str(datastore_path), images_dir=images_dir, **settings)
+        if self._auto_reload and images_dir != ".":  # The other folder is watched already.
+            self._observer.schedule(self._handler, path=images_dir)
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         own_id, extension = self._to_id(os.path.basename(image_filename))
@@ -113,6 +133,7 @@ class SeriesDatastore(DICOMWebDatastore):
         with lock:
             if not folder.is_dir():
                 self._fetch(image_id, folder)
+            os.utime(folder)  # A series that is used stays.
         return str(folder)
 
     def list_images(self) -> list[str]:
@@ -186,4 +207,4 @@ class SeriesDatastore(DICOMWebDatastore):
 
 def _copy(source: str, target: Path) -> None:
     with atomic_path(target) as temporary:
-        shutil.copy(source, temporary)
+        shutil.copyfile(source, temporary)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Generic, Protocol, TypeVar
 
+from .admission import Admission
+
 
 class Sized(Protocol):
     """A value that knows its memory."""
@@ -26,25 +28,33 @@ class EncodingCache(Generic[Value]):
 
     Args:
         max_bytes: of all values together. A single larger value is answered but not kept.
-        at_once: how many values are made at a time; the rest wait, so that the memory for making them is bounded too.
+        admission: how many values are made at a time, and how many requests may wait for one, so that the memory and
+            threads for making them are bounded too.
     """
 
-    def __init__(self, max_bytes: int, at_once: int = 1) -> None:
+    def __init__(self, max_bytes: int, admission: Admission | None = None) -> None:
         self.max_bytes = max_bytes
         self.encoded = 0
         self._kept: OrderedDict[Hashable, Value] = OrderedDict()
         self._in_flight: dict[Hashable, Future[Value]] = {}
         self._lock = threading.Lock()
-        self._slots = threading.BoundedSemaphore(at_once)
+        self._admission = admission or Admission()
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """The value of a key; made by the first that asks, while others that ask for it wait for the same.
 
-        An error reaches all of them and is not kept: the next one to ask tries again.
+        An error reaches all of them and is not kept: the next one to ask tries again. UsageError if too many wait.
         """
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
+                return self._kept[key]
+        with self._admission.place():
+            return self._made(key, make)
+
+    def _made(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        with self._lock:
+            if key in self._kept:  # Made while this request came here.
                 return self._kept[key]
             future = self._in_flight.get(key)
             first = future is None
@@ -52,7 +62,7 @@ class EncodingCache(Generic[Value]):
                 future = self._in_flight[key] = Future()
         if first:
             try:
-                with self._slots:
+                with self._admission.slot():
                     value = make()
             except BaseException as error:
                 with self._lock:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
+import traceback
 import uuid
+from collections.abc import Mapping
 
 import requests
 from fastapi import FastAPI, Request
@@ -16,24 +18,15 @@ from monailabel.interfaces.exception import (
     MONAILabelError,
     MONAILabelException,
 )
+from starlette.exceptions import HTTPException
 
 from .logs import SERVER_LOG
+from .usage_error import UsageError
 
 logger = logging.getLogger(SERVER_LOG)
 
-
-class UsageError(Exception):
-    """A request that cannot be answered.
-
-    Args:
-        status: of HTTP, 4xx; 502 when a server behind this one failed, 507 when the disk is full.
-        sentence: what was wrong, and what would be right.
-    """
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
-        self.sentence = " ".join(sentence.split())
+UPLOAD_SCOPE = "ctfindings.upload"
+"""Key of a request's scope: whether its body may hold a scan."""
 
 
 def answer_errors(app: FastAPI) -> None:
@@ -41,26 +34,36 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(UsageError)
     async def usage(request: Request, error: UsageError) -> JSONResponse:
-        return _sentence(error.status, error.sentence)
+        return sentence(error.status, error.sentence)
+
+    @app.exception_handler(HTTPException)
+    async def routing(request: Request, error: HTTPException) -> JSONResponse:
+        """Starlette's own, which says only "Not Found"; those of MONAI Label and of the body have their words."""
+        if error.status_code == 413:
+            return sentence(413, request.app.state.limits.bodysentence(request.scope.get(UPLOAD_SCOPE, False)))
+        if error.status_code in (404, 405) and error.detail in ("Not Found", "Method Not Allowed"):
+            problem = "this address is no part of the interface" if error.status_code == 404 else "wrong method"
+            return sentence(error.status_code, f"{problem}; /openapi.json lists the addresses and methods")
+        return sentence(error.status_code, str(error.detail), error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def validation(request: Request, error: RequestValidationError) -> JSONResponse:
         problems = [
             f"{'.'.join(str(part) for part in problem['loc'][1:])}: {problem['msg']}" for problem in error.errors()
         ]
-        return _sentence(422, f"the request cannot be read: {'; '.join(problems)[:300]}")
+        return sentence(422, f"the request cannot be read: {'; '.join(problems)[:300]}")
 
     @app.exception_handler(MONAILabelException)
     async def monailabel(request: Request, error: MONAILabelException) -> JSONResponse:
         if isinstance(error, ImageNotFoundException | LabelNotFoundException):
-            return _sentence(404, error.msg)
+            return sentence(404, error.msg)
         by_user = error.error in (MONAILabelError.INVALID_INPUT, MONAILabelError.APP_INIT_ERROR)
-        return _sentence(400, error.msg) if by_user else _internal(error)
+        return sentence(400, error.msg) if by_user else _internal(error)
 
     @app.exception_handler(requests.RequestException)
     async def behind(request: Request, error: requests.RequestException) -> JSONResponse:
         logger.error("a server behind this one failed: %s", type(error).__name__)
-        return _sentence(
+        return sentence(
             502,
             f"the DICOMweb server or the realm of the users did not answer ({type(error).__name__}); is it running?",
         )
@@ -69,7 +72,7 @@ def answer_errors(app: FastAPI) -> None:
     async def system(request: Request, error: OSError) -> JSONResponse:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             logger.error("no space left for the answer or upload")
-            return _sentence(507, "no space is left on the server's disk; ask its administrator, then try again")
+            return sentence(507, "no space is left on the server's disk; ask its administrator, then try again")
         return _internal(error)
 
     @app.exception_handler(Exception)
@@ -77,12 +80,16 @@ def answer_errors(app: FastAPI) -> None:
         return _internal(error)
 
 
-def _sentence(status: int, sentence: str) -> JSONResponse:
-    return JSONResponse({"detail": sentence}, status_code=status)
+def sentence(status: int, text: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """An error as every client expects it; a busy server says when to come back."""
+    wait = {"Retry-After": "10"} if status == 503 else {}
+    return JSONResponse({"detail": text}, status_code=status, headers={**wait, **(headers or {})})
 
 
 def _internal(error: Exception) -> JSONResponse:
     """A fault of the program: the log has the traceback under the number that the client gets."""
     number = uuid.uuid4().hex[:8]
-    logger.error("internal error %s", number, exc_info=error)
-    return _sentence(500, f"internal error {number}; the server's log says more under this number")
+    # Without the message of the error, which may repeat what the client sent.
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("internal error %s: %s\n%s", number, type(error).__name__, frames)
+    return sentence(500, f"internal error {number}; the server's log says more under this number")

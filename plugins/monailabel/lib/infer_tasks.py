@@ -14,14 +14,14 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.inference.answers import ScoredAnswer, check_queries
-from bundle.ctfindings.inference.findings_record import QueryAnswer
+from bundle.ctfindings.inference.findings_record import FindingsRecord, QueryAnswer
 from bundle.ctfindings.inference.output.draft_report import format_draft
 from bundle.ctfindings.inference.output.evidence_volume import write_evidence
 from bundle.ctfindings.inference.output.slicer_markups import write_markups
 from bundle.ctfindings.inference.service import AnsweredScan, place_depth
 
-from .errors import UsageError
 from .scan_service import ScanService
+from .usage_error import UsageError
 
 LABEL_NAMES = {anatomy.name: anatomy.mask_id for anatomy in ANATOMIES}
 
@@ -39,6 +39,15 @@ class _Task(InferTask):
     def is_valid(self) -> bool:
         return True
 
+    def dicom_seg(
+        self, request: Mapping[str, Any], scan: AnsweredScan, record: FindingsRecord, maps: Mapping[str, Any]
+    ) -> str:
+        """File of a DICOM segmentation of the anatomies, or with a map of its evidence."""
+        file = _result_file(".dcm")
+        with _removed_on_error(file):
+            self.service.write_segmentation(request["image"], file, scan, record, maps)
+        return file
+
 
 class FindingsTask(_Task):
     """The anatomies as a label map, the whole findings record, and its draft report as text."""
@@ -51,7 +60,9 @@ class FindingsTask(_Task):
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
         scan = self.service.answered(request["image"])
         file = None
-        if request.get("output") != "json":
+        if request.get("output") == "dicom_seg":
+            file = self.dicom_seg(request, scan, scan.record, {})
+        elif request.get("output") != "json":
             file = _result_file(".nii.gz")
             with _removed_on_error(file):
                 scan.write_anatomy(file)
@@ -69,6 +80,8 @@ class FindingsPointsTask(_Task):
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
         scan = self.service.answered(request["image"])
+        if request.get("output") == "dicom_seg":
+            raise UsageError(400, "output=dicom_seg: ask the model 'findings' or 'evidence', whose answers are regions")
         present = {answer.name: answer.probability for answer in scan.record.ordered() if answer.present}
         file = None
         if request.get("output") != "json":
@@ -97,7 +110,11 @@ class EvidenceTask(_Task):
         params = _evidence_params(scan, placed)
         seconds = time.perf_counter() - started
         file = None
-        if request.get("output") != "json":
+        if request.get("output") == "dicom_seg":
+            queries = [placed.answer] if isinstance(placed.answer, QueryAnswer) else []
+            record = dataclasses.replace(scan.record, queries=queries)
+            file = self.dicom_seg(request, scan, record, {placed.answer.key: scan.encoded.evidence_map(placed)})
+        elif request.get("output") != "json":
             file = _result_file(".nii.gz")
             with _removed_on_error(file):
                 write_evidence(file, [scan.encoded.evidence_map(placed)], *scan.encoded.grids)
@@ -136,8 +153,8 @@ class ScanTask(_Task):
         super().__init__(service, InferType.OTHERS, {}, "The scan in HU, as the other models see it.")
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        if request.get("output") == "json":
-            raise UsageError(400, "the model 'scan' answers with a file only; ask for output=image or all")
+        if request.get("output") in ("json", "dicom_seg"):
+            raise UsageError(400, "the model 'scan' answers with a NIfTI file only; ask for output=image or all")
         file = _result_file(".nii.gz")
         with _removed_on_error(file):
             self.service.write_scan(request["image"], file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .errors import UsageError
+from .usage_error import UsageError
 
 
 def json_object(field: str, text: str, example: str) -> dict[str, Any]:

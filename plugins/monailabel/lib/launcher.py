@@ -7,17 +7,25 @@ import importlib.util
 import json
 import logging
 import logging.config
+import multiprocessing
 import os
 import socket
 import sys
 import tempfile
 from collections.abc import Sequence
+from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .compatibility import provide_storage_uids
+from .key_file import key_from
+from .logs import log_config
 from .options import KEYS, Options, use_bundle
 from .scan_files import SCAN_SUFFIXES
+from .temporary import TEMPORARY, claim_work
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 APP_DIR = Path(__file__).resolve().parent.parent
 
@@ -33,45 +41,66 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     try:
         options = _check(args)
+        key = key_from(Path(args.api_key) if args.api_key else options.work / "api_key")
+        lock = claim_work(options.work)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
     print("Loading the server and the model ...", flush=True)
     _set_environment(args, options)
     use_bundle(options.bundle)
     provide_storage_uids()
+    multiprocessing.set_forkserver_preload(["lib.reader", "itk", "bundle.ctfindings.inference.encoding"])
+    forkserver.ensure_running()  # It imports what reads scans, beside this process.
 
     import uvicorn
-    from monailabel.config import settings
-    from monailabel.interfaces.utils.app import app_instance
 
-    from .logs import log_config
-    from .server import create_server
+    from .loading import LoadingServer, Progress
 
+    authenticated = os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() in ("1", "true", "yes", "on")
+    required = not authenticated and (args.require_key or (args.host not in LOOPBACK and not args.insecure))
     warnings = [
-        _exposure(args.host, settings.MONAI_LABEL_AUTH_ENABLE, args.ssl_certfile is not None),
+        _exposure(args.host, required or authenticated, args.ssl_certfile is not None),
         _readable_by_others(options.work),
+        _labels_left(args, options),
     ]
     for warning in filter(None, warnings):
         print(f"warning: {warning}", file=sys.stderr, flush=True)
-    server = create_server(_allowed_hosts(args))
+    if required:
+        print(f"Clients need the key in {args.api_key or options.work / 'api_key'}", flush=True)
+
+    def load(tell: Progress) -> ASGIApp:
+        from monailabel.interfaces.utils.app import app_instance
+
+        from .server import create_server
+
+        server = create_server(_allowed_hosts(args), options.limits, key, required)
+        # MONAI Label's timer says in six lines that it has started, and sets its own level when it does.
+        logging.getLogger("timeloop").addFilter(lambda record: args.verbose or record.levelno >= logging.WARNING)
+        tell("model")
+        app = app_instance()
+        _ = app.service.findings
+        app.server_mode(True)
+        app.on_init_complete()
+        return server
+
     logging.config.dictConfig(log_config(options.work / "server.log", args.verbose))
-    # MONAI Label's timer says in six lines that it has started, and sets its own level when it does.
-    logging.getLogger("timeloop").addFilter(lambda record: args.verbose or record.levelno >= logging.WARNING)
-    try:
-        # Before the server listens: what is wrong with scans, configuration or weights is said in one line.
-        _ = app_instance().service.findings
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"error: {' '.join(str(error).split())}") from None
-    uvicorn.run(
-        server,
+    config = uvicorn.Config(
+        loading := LoadingServer(load, options.work / TEMPORARY),
         host=args.host,
         port=args.port,
         access_log=False,
         log_config=None,
         ssl_keyfile=args.ssl_keyfile,
         ssl_certfile=args.ssl_certfile,
+        limit_concurrency=int(options.limits.connections),
         timeout_graceful_shutdown=10,
     )
+    try:
+        loading.run(config)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {' '.join(str(error).split())}") from None
+    finally:
+        lock.release()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,6 +116,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--conf", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help=keys)
     parser.add_argument("--ssl-keyfile", help="key for HTTPS")
     parser.add_argument("--ssl-certfile", help="certificate for HTTPS")
+    parser.add_argument("--writable", action="store_true", help="scans may be added to and removed from the folder")
+    parser.add_argument(
+        "--api-key", metavar="FILE", help="file with the key of the server; api_key of the work folder by default"
+    )
+    parser.add_argument("--require-key", action="store_true", help="ask for the key on this machine, too")
+    parser.add_argument("--insecure", action="store_true", help="serve other machines without a key")
     parser.add_argument(
         "--verbose",
         action="store_true",
@@ -99,17 +134,16 @@ def _check(args: argparse.Namespace) -> Options:
     """Everything that can be refused before the libraries are loaded."""
     if importlib.util.find_spec("monailabel") is None:
         raise ValueError("MONAI Label is not installed; see docs/administrator.md for the two commands")
+    if args.writable:
+        args.conf.append(("writable", "true"))
     options = Options.of(dict(args.conf))
     if not args.studies.startswith(("http://", "https://")):
         if not Path(args.studies).is_dir():
             raise ValueError(
                 f"--studies {args.studies}: no such folder; give a folder of scans, or the address of a DICOMweb server"
             )
-        _check_writable(
-            f"--studies {args.studies}",
-            Path(args.studies),
-            "labels are kept there; give a folder of links to the scans",
-        )
+        if args.writable:
+            _check_writable(f"--studies {args.studies}", Path(args.studies), "start without --writable")
     if not 1 <= args.port <= 65535:
         raise ValueError(f"--port {args.port}: a port is a number from 1 to 65535")
     _check_address(args.host, args.port)
@@ -163,6 +197,13 @@ def _exposure(host: str, authentication: bool, encryption: bool) -> str | None:
     )
 
 
+def _labels_left(args: argparse.Namespace, options: Options) -> str | None:
+    """A note about labels that an earlier version, or a writable server, kept beside the scans."""
+    if options.writable or not (Path(args.studies) / "datastore_v2.json").is_file():
+        return None
+    return f"--studies {args.studies}: the labels and study records in it are not used; --writable uses them"
+
+
 def _check_address(host: str, port: int) -> None:
     """Refuses an address that cannot be listened on, before the seconds that loading takes."""
     try:
@@ -190,7 +231,7 @@ def _set_environment(args: argparse.Namespace, options: Options) -> None:
         "MONAI_LABEL_SERVER_PORT": str(args.port),
         # Loading the app must not load lib a second time: classes of errors would no longer be the same.
         "MONAI_LABEL_RELOAD_APP_LIB": "false",
-        "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(APP_DIR)])),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(options.bundle), str(APP_DIR), os.environ.get("PYTHONPATH")])),
     }
     defaults: dict[str, Any] = {
         "MONAI_LABEL_DATASTORE_FILE_EXT": json.dumps([f"*{suffix}" for suffix in SCAN_SUFFIXES]),

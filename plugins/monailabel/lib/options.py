@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .limits import MEANINGS, Limits
+
 OWN_BUNDLE = Path(__file__).resolve().parents[3]
 """The repository that holds this app is a bundle."""
 
@@ -19,6 +21,8 @@ KEYS = {
     "overlays": "further configuration files of the bundle, separated by commas, such as configs/networks/base.json",
     "cache_mb": "memory for encoded scans in MB, 512 by default",
     "work": "folder for sessions, DICOM cache, logs and training runs; runs/monailabel of the bundle by default",
+    "writable": "set by --writable",
+    **MEANINGS,
 }
 
 
@@ -31,6 +35,8 @@ class Options:
     overlays: tuple[str, ...]
     cache_bytes: int
     work: Path
+    writable: bool
+    limits: Limits
 
     @staticmethod
     def of(conf: Mapping[str, Any]) -> Options:
@@ -57,6 +63,8 @@ class Options:
             overlays=tuple(name.strip() for name in str(conf.get("overlays") or "").split(",") if name.strip()),
             cache_bytes=int(megabytes * 1e6),
             work=Path(conf.get("work") or bundle / "runs" / "monailabel").resolve(),
+            writable=str(conf.get("writable", "")).lower() == "true",
+            limits=Limits.of(conf),
         )
 
 

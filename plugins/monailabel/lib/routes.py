@@ -11,8 +11,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,13 +26,15 @@ from requests_toolbelt import MultipartEncoder
 
 from bundle.ctfindings.files.atomic_write import atomic_path
 
+from .api_key import is_reader
 from .datastores import SeriesDatastore
-from .errors import UsageError
+from .disclosure import disclosed
 from .json_fields import json_object
 from .logs import SERVER_LOG
 from .roles import ADMIN, USER
-from .scan_files import SCAN_SUFFIXES, scan_suffix
-from .session_store import UPLOADS, is_session_id
+from .session_store import is_session_id
+from .uploads import received, saved, suffix_of
+from .usage_error import UsageError
 
 logger = logging.getLogger(SERVER_LOG)
 
@@ -41,6 +42,8 @@ router = APIRouter()
 
 _RESERVED = ("model", "image", "label", "session", "output", "description", "save_label", "label_tag")
 """What ``params`` may not say: it would name files of the server, or another model."""
+
+_MEDIA = {".mrk.json": "application/json", ".nii.gz": "application/gzip", ".dcm": "application/dicom"}
 
 
 @router.post("/infer/{model}", dependencies=[USER])
@@ -57,11 +60,9 @@ def infer(
     app = app_instance()
     if model not in app._infers:
         raise UsageError(404, f"model {model[:64]!r} is unknown; known are {', '.join(app._infers)}")
-    if output == "dicom_seg":
-        raise UsageError(400, "output=dicom_seg is not served; ask for image, json or all")
     request: dict[str, Any] = {**_params(params), "model": model, "output": output or "all"}
     if file is not None:
-        with _received(file) as path:
+        with received(file) as path:
             request["image"] = str(path)
             return _answer(app, request, output, background)
     if session_id:
@@ -82,27 +83,24 @@ def create_session(files: Annotated[list[UploadFile], File()], expiry: int = 0) 
     sessions = app.sessions()
     if sessions is None:
         raise UsageError(403, "sessions are switched off on this server")
-    uploads = app.options.work / UPLOADS
-    uploads.mkdir(parents=True, exist_ok=True)
-    received = Path(tempfile.mkdtemp(dir=uploads))
+    folder = Path(tempfile.mkdtemp(prefix="upload-"))
     session_id = str(uuid.uuid4())
     try:
         # Names of the client's files say nothing here, and may say who the patient is.
         if len(files) == 1:
-            scan = received / f"scan{_suffix(files[0])}"
-            _save(files[0], scan)
+            scan = saved(files[0], folder / f"scan{suffix_of(files[0])}")
         else:
-            scan = received / "series"
+            scan = folder / "series"
             scan.mkdir()
             for number, upload in enumerate(files):
-                _save(upload, scan / f"{number:06d}.dcm")
+                saved(upload, scan / f"{number:06d}.dcm")
         _, session = sessions.add_session(str(scan), expiry, session_id=session_id)
     except BaseException:
         sessions.pop(session_id, None)
         shutil.rmtree(Path(sessions.store_path) / session_id, ignore_errors=True)
         raise
     finally:
-        shutil.rmtree(received, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     return {
         "session_id": session_id,
         "session_info": {"name": session.name, "create_ts": session.create_ts, "expiry": session.expiry},
@@ -110,22 +108,40 @@ def create_session(files: Annotated[list[UploadFile], File()], expiry: int = 0) 
 
 
 @router.post("/train/{model}", dependencies=[ADMIN])
-def train(model: str, params: dict[str, Any] | None = None, run_sync: bool = False, enqueue: bool = False) -> Any:
+def train(
+    request: Request,
+    model: str,
+    params: dict[str, Any] | None = None,
+    run_sync: bool = False,
+    enqueue: bool = False,
+) -> Any:
     """Starts the fine-tuning of a model in a process of its own."""
     app = app_instance()
     if model not in app._trainers:
         raise UsageError(404, f"model {model[:64]!r} cannot be trained; known are {', '.join(app._trainers)}")
     app._trainers[model].check(params or {}, app.datastore())
-    return stock_train.run_model(model, params, run_sync, enqueue)
+    return disclosed(stock_train.run_model(model, params, run_sync, enqueue), is_reader(request))
 
 
 @router.delete("/train/", dependencies=[ADMIN])
-def stop_training() -> Any:
+def stop_training(request: Request) -> Any:
     """Ends a running fine-tuning; what it finished stays."""
     stopped = stock_train.stop()
     if stopped is None:
         raise UsageError(404, "no training is running")
-    return stopped
+    return disclosed(stopped, is_reader(request))
+
+
+@router.get("/health")
+def health() -> dict[str, str]:
+    """Whether the process answers; it does while it loads, too."""
+    return {"status": "alive"}
+
+
+@router.get("/ready")
+def ready() -> dict[str, str]:
+    """Whether scans are answered; 503 with what is being loaded until then."""
+    return {"status": "ready"}
 
 
 @router.get("/", include_in_schema=False)
@@ -179,32 +195,6 @@ def _session_image(app: Any, session_id: str) -> str:
     return str(session.image)
 
 
-@contextmanager
-def _received(upload: UploadFile) -> Iterator[Path]:
-    """A file that was sent along, for this request only."""
-    folder = Path(tempfile.mkdtemp(prefix="ctfindings_"))
-    try:
-        path = folder / f"scan{_suffix(upload)}"
-        _save(upload, path)
-        yield path
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _suffix(upload: UploadFile) -> str:
-    suffix = scan_suffix(upload.filename or "")
-    if suffix is None:
-        raise UsageError(
-            422, f"the upload is of no known format; send {', '.join(SCAN_SUFFIXES)}, or the files of a DICOM series"
-        )
-    return suffix
-
-
-def _save(upload: UploadFile, path: Path) -> None:
-    with path.open("wb") as file:
-        shutil.copyfileobj(upload.file, file, 1 << 20)
-
-
 def _answer(app: Any, request: dict[str, Any], output: str | None, background: BackgroundTasks) -> Response:
     started = time.perf_counter()
     model = request["model"]
@@ -220,9 +210,8 @@ def _response(model: str, path: str | None, params: dict[str, Any], output: str 
     """Params alone, the file alone, or both as multipart, which is what MONAI Label's clients expect."""
     if path is None or output == "json":
         return JSONResponse(params)
-    suffix = ".mrk.json" if path.endswith(".mrk.json") else ".nii.gz"
-    media = "application/json" if suffix == ".mrk.json" else "application/gzip"
-    if output == "image":
+    suffix, media = next((end, kind) for end, kind in _MEDIA.items() if path.endswith(end))
+    if output in ("image", "dicom_seg"):
         return FileResponse(path, media_type=media, filename=f"{model}{suffix}")
     content = Path(path).read_bytes()
     fields: dict[str, Sequence[Any]] = {

@@ -8,20 +8,20 @@ import dataclasses
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.inference.findings_record import FindingsRecord
 from bundle.ctfindings.inference.service import AnsweredScan, FindingsService, load_service
-from bundle.ctfindings.scan.load_scan import load_scan
-from bundle.ctfindings.scan.nifti_writer import write_planes
 
+from .admission import Admission
 from .encoding_cache import EncodingCache
-from .errors import UsageError
 from .logs import SERVER_LOG
 from .options import Options
+from .reader import Reader, check_mask, check_scan, preprocess, write_hu, write_segmentation
 from .scan_identity import ScanIdentity, signature_of
+from .usage_error import UsageError
 
 logger = logging.getLogger(SERVER_LOG)
 
@@ -41,7 +41,10 @@ class ScanService:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.cache: EncodingCache[AnsweredScan] = EncodingCache(options.cache_bytes)
+        limits = options.limits
+        self.admission = Admission(int(limits.readers), int(limits.waiting))
+        self.reader = Reader(limits)
+        self.cache: EncodingCache[AnsweredScan] = EncodingCache(options.cache_bytes, self.admission)
         self._identity = ScanIdentity()
         self._loading = threading.Lock()
         self._findings: FindingsService | None = None
@@ -54,7 +57,7 @@ class ScanService:
                 self._findings = load_service(self.options.bundle, self.options.checkpoint, self.options.overlays)
             return self._findings
 
-    def versions(self) -> dict[str, object]:
+    def versions(self) -> Mapping[str, object]:
         """What a client compares with its own: interface, bundle and weights."""
         model = self.findings.model
         return {"api": API, "bundle_version": model.version, "weights_sha256": model.weights_sha256}
@@ -63,7 +66,7 @@ class ScanService:
         """A scan with its answers; encoded on the first request, and cached.
 
         Raises:
-            UsageError: when the scan cannot be read, or changed while it was read.
+            UsageError: when the scan cannot be read within the limits, or changed while it was read.
         """
         path = Path(path)
         findings = self.findings
@@ -76,14 +79,12 @@ class ScanService:
 
         def encode() -> AnsweredScan:
             started = time.perf_counter()
-            try:
-                scan = findings.answer_file(path, SAFE_NAME)
-            except ScanError as error:
-                raise UsageError(422, str(error).replace(str(path), path.name)) from error
+            study = self.reader.run(preprocess, path, findings.preprocessing)
             if signature_of(path) != signature:
                 raise UsageError(
                     409, f"{path.name}: the scan changed while it was read; wait until it is written, then ask again"
                 )
+            scan = findings.answer(study, name=SAFE_NAME)
             logger.info("scan %s encoded in %.2f s", digest[:8], time.perf_counter() - started)
             return scan
 
@@ -92,17 +93,34 @@ class ScanService:
         return dataclasses.replace(scan, record=dataclasses.replace(scan.record, scan=info))
 
     def write_scan(self, path: str | Path, file: str | Path) -> None:
-        """Writes a scan as the bundle reads it: NIfTI, int16 in HU, on the grid that maps and masks lie on.
+        """Writes a scan as the bundle reads it, see ``reader.write_hu``; UsageError when it cannot be read."""
+        with self.admission.place(), self.admission.slot():
+            self.reader.run(write_hu, Path(path), str(file))
+
+    def write_segmentation(
+        self, path: str | Path, file: str, scan: AnsweredScan, record: FindingsRecord, maps: Mapping[str, Any]
+    ) -> None:
+        """Writes the anatomies of a scan, or the evidence of its one map, as DICOM segmentation.
 
         Raises:
-            UsageError: when the scan cannot be read.
+            UsageError: for a scan that is no DICOM series, or an answer without a region.
         """
-        path = Path(path)
-        try:
-            scan = load_scan(path)
-        except ScanError as error:
-            raise UsageError(422, str(error).replace(str(path), path.name)) from error
-        limits = np.iinfo(np.int16)
-        hu = scan.as_tensor()[0].round_().clamp_(limits.min, limits.max).numpy().astype("<i2", copy=False)
-        planes = (np.ascontiguousarray(hu[:, :, k].T) for k in range(hu.shape[2]))
-        write_planes(file, planes, hu.shape, scan.affine.numpy(), "scan in HU", dtype="<i2")
+        encoded = scan.encoded
+        if encoded.source is None:
+            problem = f"output=dicom_seg refers to DICOM images, and this scan is {record.scan.format}"
+            raise UsageError(400, f"{problem}; ask for output=image")
+        regions = encoded.regions
+        with self.admission.place(), self.admission.slot():
+            self.reader.run(
+                write_segmentation, Path(path), file, record, encoded.source, regions.inside, maps, regions.affine
+            )
+
+    def check_scan(self, path: Path) -> None:
+        """Refuses a file that is no chest CT with a UsageError."""
+        with self.admission.place(), self.admission.slot():
+            self.reader.run(check_scan, path)
+
+    def check_mask(self, path: Path, scan: Path) -> None:
+        """Refuses a file that is no anatomy mask on the grid of its scan with a UsageError."""
+        with self.admission.place(), self.admission.slot():
+            self.reader.run(check_mask, path, scan)

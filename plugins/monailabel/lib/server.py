@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI
 from monailabel.config import settings
 from monailabel.endpoints import login
-from monailabel.interfaces.utils.app import app_instance
+from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from .api_key import KeyBackend, refuse_key
+from .bodies import BodyMiddleware
 from .compatibility import check_tokens_with_named_algorithms
-from .errors import UsageError, answer_errors
+from .errors import answer_errors
+from .limits import Limits
+from .names import check_names
 from .origins import OriginMiddleware
 from .routes import router
 from .stock_routes import router as stock_router
 
-_NAMES = ("image", "id", "label", "tag")
-"""Query parameters that become names of files."""
 
-
-def create_server(allowed_hosts: Sequence[str]) -> FastAPI:
+def create_server(
+    allowed_hosts: Sequence[str], limits: Limits | None = None, key: str = "", key_required: bool = False
+) -> FastAPI:
     """The application that uvicorn serves.
 
     MONAI Label's own application is not used: its inference blocks every other request, it answers an unknown image
@@ -31,40 +33,33 @@ def create_server(allowed_hosts: Sequence[str]) -> FastAPI:
 
     Args:
         allowed_hosts: names in the ``Host`` header that are served; ``*`` for all.
+        limits: on requests; the defaults without.
+        key: of the server, unused if MONAI Label's authentication is on.
+        key_required: whether nobody is served without the key.
     """
+    limits = limits or Limits()
     app = FastAPI(
         title="CT Findings",
         openapi_url="/openapi.json",
         docs_url=None,
         redoc_url=None,
-        lifespan=_lifespan,
-        dependencies=[Depends(_refuse_paths)],
+        dependencies=[Depends(check_names)],
+        max_body_size=limits.upload_bytes,
+        form_limits={"max_files": int(limits.upload_files), "max_fields": 20, "max_part_size": limits.request_bytes},
     )
+    app.state.limits = limits
     check_tokens_with_named_algorithms()
     app.include_router(router)
     app.include_router(stock_router)
     if settings.MONAI_LABEL_AUTH_ENABLE:
         app.include_router(login.router)
     answer_errors(app)
+    app.add_middleware(BodyMiddleware, limits=limits)
+    if not settings.MONAI_LABEL_AUTH_ENABLE:
+        app.add_middleware(AuthenticationMiddleware, backend=KeyBackend(key, key_required), on_error=refuse_key)
     origins = [str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS]
     if origins:
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(OriginMiddleware, allowed=origins)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(allowed_hosts))
     return app
-
-
-@asynccontextmanager
-async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
-    app = app_instance()
-    app.server_mode(True)
-    app.on_init_complete()
-    yield
-
-
-def _refuse_paths(request: Request) -> None:
-    """Ids become names of files in MONAI Label; one with a path in it would reach outside the datastore."""
-    for name in _NAMES:
-        for value in request.query_params.getlist(name):
-            if "/" in value or "\\" in value or "\0" in value or value.startswith("."):
-                raise UsageError(400, f"{name}: an id holds no path")

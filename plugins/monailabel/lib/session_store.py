@@ -15,9 +15,6 @@ from .logs import SERVER_LOG
 
 logger = logging.getLogger(SERVER_LOG)
 
-UPLOADS = "uploads"
-"""Folder in ``work`` that holds a scan until all of it has arrived."""
-
 
 def is_session_id(text: str) -> bool:
     """Whether a text has the form of a session's id, and so can name no other folder."""
@@ -27,9 +24,8 @@ def is_session_id(text: str) -> bool:
         return False
 
 
-def remove_expired(sessions: Sessions, uploads: Path) -> int:
-    """Removes sessions that have not been used for as long as they were to live, and uploads that a stopped server left
-    half received.
+def remove_expired(sessions: Sessions) -> int:
+    """Removes sessions that have not been used for as long as they were to live, and returns their number.
 
     A session whose record is missing or torn goes when its folder has not changed for the time that a session lives, so
     that one that is being made stays. MONAI Label's own cleaning stops at such a session, and does nothing before the
@@ -37,21 +33,16 @@ def remove_expired(sessions: Sessions, uploads: Path) -> int:
 
     Args:
         sessions: of the running server; its folder may hold those of servers before.
-        uploads: folder of uploads that are being received.
-
-    Returns:
-        How many sessions and uploads were removed.
     """
     now = time.time()
     store = Path(sessions.store_path)
     expired = [folder for folder in _folders(store) if is_session_id(folder.name) and _end_of(folder, sessions) < now]
-    abandoned = [folder for folder in _folders(uploads) if _changed(folder) + sessions.expiry < now]
-    for folder in (*expired, *abandoned):
+    for folder in expired:
         sessions.pop(folder.name, None)
         shutil.rmtree(folder, ignore_errors=True)
         if folder.exists():
             logger.error("an expired scan could not be removed from %s; remove it by hand", folder.parent.name)
-    return len(expired) + len(abandoned)
+    return len(expired)
 
 
 def _folders(parent: Path) -> list[Path]:

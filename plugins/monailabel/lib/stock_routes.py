@@ -8,21 +8,26 @@ and which write files of their own.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, UploadFile
-from fastapi.background import BackgroundTasks
+from fastapi import APIRouter, File, Form, Request, UploadFile
 from monailabel.endpoints import activelearning, datastore, session, train
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.utils.app import app_instance
 
-from .datastores import SeriesDatastore
-from .errors import UsageError
+from .api_key import is_reader
+from .datastores import READ_ONLY, SeriesDatastore
+from .disclosure import disclosed
 from .json_fields import json_object
+from .names import is_id
 from .roles import ADMIN, ANNOTATOR, USER
+from .scan_files import scan_suffix
 from .session_store import is_session_id
 from .train_task import STUDY, check_taught
+from .uploads import received
+from .usage_error import UsageError
 
 router = APIRouter()
 
@@ -34,29 +39,39 @@ def info() -> Any:
 
 
 @router.get("/datastore/", dependencies=[USER])
-def scans(output: datastore.ResultType | None = None) -> Any:
+def scans(request: Request, output: datastore.ResultType | None = None) -> Any:
     """Counts of scans and labels, or with ``output=all`` each of them."""
-    return datastore.datastore(output)
+    return disclosed(datastore.datastore(output), is_reader(request))
 
 
 @router.put("/datastore/", include_in_schema=False)
 @router.put("/datastore/image")
 def add_image(
-    background: BackgroundTasks,
     file: Annotated[UploadFile, File()],
     image: str | None = None,
     params: Annotated[str, Form()] = "{}",
     user: User = ANNOTATOR,
 ) -> Any:
-    """Adds a scan to the folder."""
-    json_object("params", params, '{"source": "trial"}')
-    return datastore.add_image(background, image, params, file, user.username)
+    """Adds a scan to the folder, if the server was started with ``--writable``."""
+    app = app_instance()
+    info = json_object("params", params, '{"source": "trial"}')
+    _check_writable(app)
+    image_id = image or str(file.filename or "")
+    image_id = image_id.removesuffix(scan_suffix(image_id) or "")
+    if not image_id or not is_id(image_id):
+        raise UsageError(400, "image: give an id of letters, digits, '.', '_' and '-'")
+    if image_id in app.datastore().list_images():
+        raise UsageError(409, f"image {image_id!r} is in the datastore, and is not overwritten; give another id")
+    with received(file) as path:
+        app.service.check_scan(path)
+        return {"image": app.datastore().add_image(image_id, str(path), {**info, "user": user.username})}
 
 
 @router.delete("/datastore/", include_in_schema=False)
 @router.delete("/datastore/image")
 def remove_image(id: str, user: User = ADMIN) -> Any:
-    """Removes a scan with its labels."""
+    """Removes a scan with its labels, if the server was started with ``--writable``."""
+    _check_writable(app_instance())
     return datastore.remove_image(id, user.username)
 
 
@@ -75,9 +90,9 @@ def download_image(image: str) -> Any:
 
 
 @router.get("/datastore/image/info", dependencies=[USER])
-def image_info(image: str) -> Any:
+def image_info(request: Request, image: str) -> Any:
     """What is known of a scan."""
-    return datastore.get_image_info(image)
+    return disclosed(datastore.get_image_info(image), is_reader(request))
 
 
 @router.put("/datastore/image/info")
@@ -91,16 +106,26 @@ def update_image_info(image: str, info: Annotated[str, Form()] = "{}", user: Use
 
 @router.put("/datastore/label")
 def save_label(
-    background: BackgroundTasks,
     image: str,
     label: Annotated[UploadFile, File()],
     params: Annotated[str, Form()] = "{}",
     tag: str = DefaultLabelTag.FINAL.value,
     user: User = ANNOTATOR,
 ) -> Any:
-    """Keeps a label of a scan."""
-    json_object("params", params, '{"label_info": []}')
-    return datastore.save_label(background, image, params, tag, label, user.username)
+    """Keeps an anatomy mask of a scan, on its grid."""
+    app = app_instance()
+    info = json_object("params", params, '{"label_info": []}')
+    if isinstance(app.datastore(), SeriesDatastore):
+        raise UsageError(400, READ_ONLY)
+    if not is_id(tag):
+        raise UsageError(400, "tag: give letters, digits, '.', '_' and '-', such as final")
+    if image not in app.datastore().list_images():
+        raise UsageError(404, f"image {image!r} is not in the datastore; GET /datastore/?output=all lists what is")
+    with received(label) as path:
+        app.service.check_mask(path, Path(app.datastore().get_image_uri(image)))
+        saved = app.datastore().save_label(image, str(path), tag, {**info, "user": user.username})
+    app.on_save_label(image, saved)
+    return {"image": image, "label": saved}
 
 
 @router.delete("/datastore/label")
@@ -122,9 +147,9 @@ def download_label(label: str, tag: str) -> Any:
 
 
 @router.get("/datastore/label/info", dependencies=[USER])
-def label_info(label: str, tag: str) -> Any:
+def label_info(request: Request, label: str, tag: str) -> Any:
     """What is known of a label."""
-    return datastore.get_label_info(label, tag)
+    return disclosed(datastore.get_label_info(label, tag), is_reader(request))
 
 
 @router.put("/datastore/label/info")
@@ -138,7 +163,8 @@ def update_label_info(label: str, tag: str, info: Annotated[str, Form()] = "{}",
 def get_session(session_id: str, update_ts: bool = False, image: bool = False) -> Any:
     """Whether an uploaded scan is still kept."""
     _check_session(session_id)
-    return session.get_session(session_id, update_ts, image)
+    found = session.get_session(session_id, update_ts, image)
+    return found if image else disclosed(found, reader=False)
 
 
 @router.delete("/session/{session_id}", dependencies=[USER])
@@ -149,15 +175,22 @@ def remove_session(session_id: str) -> Any:
 
 
 @router.post("/activelearning/{strategy}")
-def next_sample(strategy: str, params: dict[str, Any] | None = None, user: User = USER) -> Any:
-    """A scan without a label."""
-    return activelearning.sample(strategy, params, user.username)
+def next_sample(request: Request, strategy: str, params: dict[str, Any] | None = None, user: User = USER) -> Any:
+    """A scan without a label: the first by id, or a random one."""
+    return disclosed(activelearning.sample(strategy, params, user.username), is_reader(request))
 
 
 @router.get("/train/", dependencies=[USER])
-def training_status(all: bool = False, check_if_running: bool = False) -> Any:
+def training_status(request: Request, all: bool = False, check_if_running: bool = False) -> Any:
     """How far a fine-tuning is."""
-    return train.status(all, check_if_running)
+    return disclosed(train.status(all, check_if_running), is_reader(request))
+
+
+def _check_writable(app: Any) -> None:
+    if isinstance(app.datastore(), SeriesDatastore):
+        raise UsageError(400, READ_ONLY)
+    if not app.options.writable:
+        raise UsageError(403, "the folder of scans is read-only here; the administrator can start with --writable")
 
 
 def _refuse_series() -> None:

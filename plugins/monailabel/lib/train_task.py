@@ -22,8 +22,8 @@ from bundle.ctfindings.data.datalist import PATH_KEYS, check_study
 from bundle.ctfindings.files.atomic_write import atomic_path
 
 from .datastores import READ_ONLY, SeriesDatastore
-from .errors import UsageError
 from .options import Options
+from .usage_error import UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class FineTuning(TrainTask):
         self.check(request, datastore)
         settings = _settings(request)
         run = self.options.work / "training" / time.strftime("%Y%m%d_%H%M%S")
-        run.mkdir(parents=True)
+        (run / "tmp").mkdir(parents=True)
         counts = self._write_datalist(run / "datalist.json", datastore, settings["val_split"])
         keys: dict[str, Any] = {
             "bundle_root": str(self.options.bundle),
@@ -142,7 +142,7 @@ class FineTuning(TrainTask):
         with subprocess.Popen(
             command,
             cwd=self.options.bundle,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(run / "tmp")},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from plugins.monailabel.lib.compatibility import provide_storage_uids
-from plugins.monailabel.lib.errors import UsageError
+from plugins.monailabel.lib.usage_error import UsageError
 
 provide_storage_uids()
 from monailabel.config import settings  # noqa: E402

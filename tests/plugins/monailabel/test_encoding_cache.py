@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from plugins.monailabel.lib.admission import Admission
 from plugins.monailabel.lib.encoding_cache import EncodingCache
+from plugins.monailabel.lib.usage_error import UsageError
 
 
 @dataclass
@@ -37,7 +39,7 @@ def test_what_many_ask_for_at_once_is_made_once() -> None:
 
 
 def test_values_of_different_keys_are_not_mixed() -> None:
-    cache: EncodingCache[Value] = EncodingCache(25, at_once=2)
+    cache: EncodingCache[Value] = EncodingCache(25, Admission(2))
     names = [f"scan {number % 7}" for number in range(200)]
     with ThreadPoolExecutor(8) as threads:
         values = list(threads.map(lambda name: cache.get(name, lambda: Value(name)), names))
@@ -73,7 +75,7 @@ def test_an_error_reaches_the_one_who_asked_and_is_not_kept() -> None:
 
 
 def test_only_as_many_are_made_at_a_time_as_allowed() -> None:
-    cache: EncodingCache[Value] = EncodingCache(1000, at_once=2)
+    cache: EncodingCache[Value] = EncodingCache(1000, Admission(2))
     running, most, lock = [0], [0], threading.Lock()
     both = threading.Barrier(2, timeout=10)
 
@@ -89,3 +91,26 @@ def test_only_as_many_are_made_at_a_time_as_allowed() -> None:
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(lambda name: cache.get(name, lambda: make(name)), "abcdef"))
     assert most[0] == 2
+
+
+def test_who_finds_no_place_to_wait_is_told_to_come_back_and_what_is_kept_is_answered_meanwhile() -> None:
+    cache: EncodingCache[Value] = EncodingCache(1000, Admission(1, waiting=1))
+    cache.get("kept", lambda: Value("kept"))
+    started, release = threading.Event(), threading.Event()
+
+    def make() -> Value:
+        started.set()
+        release.wait(10)
+        return Value("slow")
+
+    with ThreadPoolExecutor(2) as threads:
+        waiting = [threads.submit(cache.get, name, make) for name in ("a", "b")]
+        assert started.wait(10)
+        while cache._admission._places._value:
+            threading.Event().wait(0.01)
+        with pytest.raises(UsageError, match="try again") as refused:
+            cache.get("c", make)
+        assert refused.value.status == 503
+        assert cache.get("kept", make).name == "kept"
+        release.set()
+        assert [future.result(10).name for future in waiting] == ["slow", "slow"]

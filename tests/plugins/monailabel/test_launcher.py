@@ -8,12 +8,15 @@ import runpy
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from plugins.monailabel.lib.key_file import key_from
 from plugins.monailabel.lib.launcher import _allowed_hosts, _check, _exposure, _parser, _readable_by_others, main
 from plugins.monailabel.lib.options import Options
+from plugins.monailabel.lib.temporary import claim_work
 from tests.plugins.monailabel.live_server import free_port
 
 
@@ -31,6 +34,8 @@ from tests.plugins.monailabel.live_server import free_port
             "configs/nothing.json: no such file",
         ),
         (["--studies", ".", "--ssl-keyfile", "key.pem"], "belong together"),
+        (["--studies", ".", "--conf", "upload_mb", "-1"], "upload_mb: '-1' is no positive number; it is the largest"),
+        (["--studies", ".", "--api-key", __file__], "others may read it; chmod 600"),
     ],
 )
 def test_what_cannot_start_is_refused_in_one_line(
@@ -77,7 +82,7 @@ def test_folders_that_cannot_be_written_to_are_refused_in_one_line(tmp_path: Pat
     file.write_bytes(b"")
     for arguments, words in [
         (
-            ["--studies", str(closed), "--conf", "work", str(tmp_path / "work")],
+            ["--studies", str(closed), "--writable", "--conf", "work", str(tmp_path / "work")],
             f"--studies {closed}: cannot be written to",
         ),
         (
@@ -165,6 +170,7 @@ def test_what_only_loading_shows_is_one_line_too(
         command += ["--conf", "overlays", "configs/networks/base.json"]
     else:
         (studies / "datastore_v2.json").write_text("{")
+        command += ["--writable"]
     run = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=600, cwd=tmp_path)
     lines = run.stderr.splitlines()
     named = str(untrained_weights) if fault == "weights" else "datastore_v2.json"
@@ -185,3 +191,36 @@ def test_ctrl_c_while_the_libraries_load_ends_without_a_traceback(
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(folder / "start_server.py"), run_name="__main__")
     assert ended.value.code == 130
+
+
+def test_a_new_key_is_for_its_owner_only_and_stays(tmp_path: Path) -> None:
+    file = tmp_path / "api_key"
+    key = key_from(file)
+    assert len(key) >= 32 and file.stat().st_mode & 0o777 == 0o600
+    assert key_from(file) == key
+    file.write_text("short\n")
+    with pytest.raises(ValueError, match="16 or more"):
+        key_from(file)
+
+
+def test_the_temporary_folder_is_emptied_at_start_and_belongs_to_one_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", tempfile.gettempdir())
+    monkeypatch.setenv("TMPDIR", "")
+    before = os.umask(0o022)
+    left = tmp_path / "tmp" / "upload-x" / "scan.nii.gz"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"voxels")
+    try:
+        lock = claim_work(tmp_path)
+        assert not list((tmp_path / "tmp").iterdir())
+        with tempfile.NamedTemporaryFile() as file:
+            assert Path(file.name).parent == tmp_path / "tmp" and Path(file.name).stat().st_mode & 0o077 == 0
+        (tmp_path / "new").touch()
+        assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
+        with pytest.raises(ValueError, match="another server uses this folder"):
+            claim_work(tmp_path)
+        lock.release()
+    finally:
+        os.umask(before)

@@ -20,7 +20,8 @@ provide_storage_uids()
 from monailabel.utils.sessions import Sessions  # noqa: E402
 
 from plugins.monailabel.lib import application  # noqa: E402
-from plugins.monailabel.lib.session_store import UPLOADS, is_session_id  # noqa: E402
+from plugins.monailabel.lib.limits import Limits  # noqa: E402
+from plugins.monailabel.lib.session_store import is_session_id  # noqa: E402
 
 HOUR = 3600
 
@@ -28,7 +29,8 @@ HOUR = 3600
 @pytest.fixture
 def app(tmp_path: Path) -> Any:
     """What a server that was just started knows: the folder, and no session."""
-    return SimpleNamespace(_sessions=Sessions(str(tmp_path / "sessions"), HOUR), options=SimpleNamespace(work=tmp_path))
+    options = SimpleNamespace(work=tmp_path, limits=Limits(keep_hours=1))
+    return SimpleNamespace(_sessions=Sessions(str(tmp_path / "sessions"), HOUR), options=options)
 
 
 def clean_up(app: Any) -> None:
@@ -88,8 +90,9 @@ def test_a_session_in_use_stays_although_its_record_could_not_be_written(app: An
     assert not folder.exists() and folder.name not in app._sessions
 
 
-def test_an_upload_that_a_stopped_server_left_goes(app: Any, tmp_path: Path) -> None:
-    old, young = tmp_path / UPLOADS / "old", tmp_path / UPLOADS / "young"
+@pytest.mark.parametrize("kept", ["tmp", "dicomweb"])
+def test_temporary_files_and_fetched_series_go_after_their_time(app: Any, tmp_path: Path, kept: str) -> None:
+    old, young = tmp_path / kept / "old", tmp_path / kept / "young"
     for folder in (old, young):
         folder.mkdir(parents=True)
         (folder / "scan.nii.gz").write_bytes(b"voxels")

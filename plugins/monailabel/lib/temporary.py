@@ -1,0 +1,53 @@
+"""Temporary files of the server: all in one folder of ``work``, for its owner only, and never left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+TEMPORARY = "tmp"
+"""Folder in ``work`` for uploads that are being received, answers that are being sent, and files of libraries."""
+
+
+def claim_work(work: Path) -> FileLock:
+    """Makes ``work/tmp`` the empty temporary folder of this process and its children, which write for the owner only.
+
+    Returns:
+        The lock of the folder; it is held until the process ends.
+
+    Raises:
+        ValueError: if another server uses the folder.
+    """
+    os.umask(0o077)
+    lock = FileLock(work / ".server.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ValueError(f"--conf work: {work}: another server uses this folder; give another one") from None
+    folder = work / TEMPORARY
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+    return lock
+
+
+def remove_older(folder: Path, seconds: float) -> int:
+    """Removes the entries of a folder that nobody has changed for so long, and returns their number."""
+    removed = 0
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        try:
+            if entry.lstat().st_mtime + seconds > time.time():
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+            removed += 1
+        except OSError:  # Removed by the request it belongs to, or it stays for the next time.
+            continue
+    return removed
