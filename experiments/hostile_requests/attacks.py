@@ -75,7 +75,7 @@ def attacks(scan: bytes) -> dict[str, Attack]:
         "body of 10 GB, announced": announced("/session/", 10_000_000_000),
         "body that is not announced and does not end": call("POST", "/train/findings", data=endless()),
         "body that never arrives": announced("/session/", 1000),
-        "noise instead of HTTP": raw(noise(1)[:5000]),
+        "noise instead of HTTP": raw(noise(1)[:5000] + b"\r\n\r\n"),
         "header of 200 KB": call("GET", "/info/", headers={"X-Long": "x" * 200_000}),
         "session of 6000 files": session_of(6000),
     }
@@ -127,7 +127,9 @@ def raw(sent: bytes) -> Attack:
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=SECONDS) as client:
             client.sendall(sent)
-            answer = client.recv(65536).decode("latin-1")
+            answer = ""
+            while not answer.partition("\r\n\r\n")[2] and (part := client.recv(65536)):
+                answer += part.decode("latin-1")
         return int((answer.split() or ["", "0"])[1]), answer.partition("\r\n\r\n")[2]
 
     return attack

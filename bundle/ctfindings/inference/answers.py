@@ -5,6 +5,7 @@ Shapes: T templates, C findings, K anatomies, N tokens, P answers, D depth rows,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -68,12 +69,17 @@ def score_findings(classifier: ZeroShotClassifier, encoded: ImageEmbedding) -> l
 
 @torch.inference_mode()
 def score_queries(
-    classifier: ZeroShotClassifier, text: TextTower, encoded: ImageEmbedding, queries: Sequence[str]
+    classifier: ZeroShotClassifier,
+    text: TextTower,
+    encoded: ImageEmbedding,
+    queries: Sequence[str],
+    unrelated: Tensor | None = None,
 ) -> list[ScoredAnswer]:
     """Queries from ``check_queries`` about one scan, on the device of the classifier, in the order given.
 
     Each text is compared with its denial, as the findings are, in the anatomy of the finding with the nearest prompts.
-    The score is the sigmoid of the raw logit: no calibration was fitted for free text.
+    The score is the sigmoid of the raw logit: no calibration was fitted for free text. Its percentile is among the
+    scores of ``unrelated`` texts, from ``differences``, in the same anatomy of the same scan.
     """
     if not queries:
         return []
@@ -92,6 +98,7 @@ def score_queries(
         anatomy,
     )
     maps = _token_maps(torch.sigmoid(tokens), encoded)
+    shares = None if unrelated is None else _percentiles(classifier, encoded, unrelated, anatomy, logits[0])
     depth_logits = snippet_logits(encoded.depth[0], text, queries)
     scores, found = torch.sigmoid(logits[0]).tolist(), encoded.anatomy_valid[0].tolist()
     answers = []
@@ -100,10 +107,30 @@ def score_queries(
             NearestFinding(FINDING_NAMES[column], similar)
             for column, similar in zip(nearest.indices[index].tolist(), nearest.values[index].tolist(), strict=True)
         ]
-        answer = QueryAnswer(query, score, ANATOMY_NAMES[row], found[row], nearest_findings=near)
+        share = None if shares is None else shares[index]
+        answer = QueryAnswer(query, score, ANATOMY_NAMES[row], found[row], nearest_findings=near, percentile=share)
         depth = None if depth_logits is None else depth_logits[index].cpu()
         answers.append(ScoredAnswer(answer, score, maps[index], used[index], depth))
     return answers
+
+
+@torch.inference_mode()
+def differences(text: TextTower, texts: Sequence[str]) -> Tensor:
+    """Embeddings of texts minus those of their denials, ``[n, E]``."""
+    positive, negative = text([*texts, *(denial(each) for each in texts)], "prompt").chunk(2)
+    return positive - negative
+
+
+def _percentiles(
+    classifier: ZeroShotClassifier, encoded: ImageEmbedding, unrelated: Tensor, anatomy: Tensor, logits: Tensor
+) -> list[float]:
+    """Share of the unrelated texts ``[n, E]`` whose logit is below each of ``logits`` ``[P]`` in its anatomy."""
+    below = {}
+    for row in anatomy.unique():
+        rows = row.expand(len(unrelated))
+        parts = (encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership)
+        below[int(row)] = classifier.scorer(*parts, unrelated.unsqueeze(0), rows)[0][0]
+    return [float((below[row] < logit).float().mean()) for row, logit in zip(anatomy.tolist(), logits, strict=True)]
 
 
 def check_queries(queries: Sequence[str] | str) -> list[str]:
@@ -124,7 +151,7 @@ def check_queries(queries: Sequence[str] | str) -> list[str]:
         text = " ".join(query.split())
         if not text:
             raise ValueError("queries: one of them is empty; write what to look for, such as 'fluid around the lung'")
-        if not any(character.isalpha() for character in text):
+        if not re.search(r"[^\W\d_]{2}", text):
             raise ValueError(f"queries: {text[:40]!r} has no word; write for example 'fluid around the lung'")
         if len(text) > MAX_QUERY_CHARACTERS:
             problem = f"'{text[:40]}...' has {len(text)} characters"

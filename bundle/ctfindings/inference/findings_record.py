@@ -97,6 +97,10 @@ class QueryAnswer:
     depth: Sequence[DepthScore] = ()  # profile along the body axis, inferior to superior
     depth_source: str | None = None  # "snippets" (probability of depth rows) or "evidence" (strongest token of a layer)
     z_mm: float | None = None  # world z in mm of the highest score of the profile; None without one
+    asked: str = ""  # text that was scored; another one than ``text`` if that is a negation
+    percentile: float | None = None  # share of unrelated texts whose score on this scan is lower, 0..1
+    meaning: str = ""  # what the score is worth, in words
+    hints: Sequence[str] = ()  # how to ask better, one sentence each
 
     @property
     def key(self) -> str:

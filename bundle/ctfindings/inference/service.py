@@ -17,7 +17,13 @@ from monai.transforms import Transform
 from torch import Tensor
 
 from bundle.ctfindings.findings import FINDING_NAMES
-from bundle.ctfindings.inference.answers import ScoredAnswer, check_queries, score_findings, score_queries
+from bundle.ctfindings.inference.answers import (
+    ScoredAnswer,
+    check_queries,
+    differences,
+    score_findings,
+    score_queries,
+)
 from bundle.ctfindings.inference.assessment import Assessment
 from bundle.ctfindings.inference.encoding import EncodedScan, encode_study, moved
 from bundle.ctfindings.inference.evidence import locate
@@ -26,6 +32,7 @@ from bundle.ctfindings.inference.observations import observed_statements
 from bundle.ctfindings.inference.output.anatomy_map import write_anatomy
 from bundle.ctfindings.inference.provenance import describe_model, training_warnings
 from bundle.ctfindings.inference.query_depth import DepthSource, best_depth, evidence_profile, snippet_profile
+from bundle.ctfindings.inference.query_reading import UNRELATED, QueryReading, in_words, read_query
 from bundle.ctfindings.inference.region_names import region_name
 from bundle.ctfindings.networks.classifier import ZeroShotClassifier, load_classifier
 from bundle.ctfindings.networks.text.text_tower import TextTower
@@ -90,6 +97,7 @@ class FindingsService:
         self.device: torch.device = network.finding_anatomy.device
         self.findings = [name for name, scored in zip(FINDING_NAMES, network.scored, strict=True) if scored]
         self._text: TextTower | None = None
+        self._unrelated: Tensor | None = None  # [n, E], of the texts that queries are compared with
         self._loaded = False
         self._loading = threading.Lock()
         # The text tower keeps what it computed, which is not made for threads.
@@ -134,17 +142,21 @@ class FindingsService:
         encoded = encode_study(self.network, study, name)
         encoded_at = time.perf_counter()
         embedding = moved(encoded.embedding, self.device)
-        scored = score_findings(self.network, embedding) + self._ask(encoded, texts)
+        readings = [read_query(text) for text in texts]
+        scored = score_findings(self.network, embedding) + self._ask(encoded, readings)
         scored_at = time.perf_counter()
         placed = [_place(answer, encoded) for answer in scored]
         seconds = {"score": scored_at - encoded_at, "evidence": time.perf_counter() - scored_at}
         answers = [self.assessment.of(each.answer, encoded) for each in placed]
+        findings = [answer for answer in answers if not isinstance(answer, QueryAnswer)]
+        asked = [answer for answer in answers if isinstance(answer, QueryAnswer)]
+        queries = [in_words(reading, answer, findings) for reading, answer in zip(readings, asked, strict=True)]
         found = encoded.embedding.anatomy_valid[0].tolist()
         record = FindingsRecord(
             scan=encoded.scan,
             model=self.model,
-            findings=[answer for answer in answers if not isinstance(answer, QueryAnswer)],
-            queries=[answer for answer in answers if isinstance(answer, QueryAnswer)],
+            findings=findings,
+            queries=queries,
             observations=[
                 dataclasses.replace(observed, evidence=encoded.on_source(observed.evidence))
                 for observed in observed_statements(self.network, embedding, *encoded.grids, encoded.midline_mm)
@@ -159,21 +171,32 @@ class FindingsService:
             ],
             seconds={**encoded.seconds, **seconds},
         )
-        placed = [each._replace(answer=answer) for each, answer in zip(placed, answers, strict=True)]
+        placed = [each._replace(answer=answer) for each, answer in zip(placed, record.answers, strict=True)]
         return AnsweredScan(encoded, record, {each.answer.key: each for each in placed})
 
     def ask(self, scan: AnsweredScan, query: str) -> ScoredAnswer:
         """Answers a free-text query about a scan from its encoding; ValueError if it cannot be asked."""
-        (scored,) = self._ask(scan.encoded, check_queries(query))
-        return _place(scored, scan.encoded)
+        readings = [read_query(text) for text in check_queries(query)]
+        (scored,) = self._ask(scan.encoded, readings)
+        placed = _place(scored, scan.encoded)
+        assert isinstance(placed.answer, QueryAnswer)
+        return placed._replace(answer=in_words(readings[0], placed.answer, scan.record.findings))
 
-    def _ask(self, encoded: EncodedScan, texts: Sequence[str]) -> list[ScoredAnswer]:
-        if not texts:
+    def _ask(self, encoded: EncodedScan, readings: Sequence[QueryReading]) -> list[ScoredAnswer]:
+        if not readings:
             return []
         self.load()
         assert self._text is not None
+        asked = [reading.asked for reading in readings]
         with self._asking:
-            return score_queries(self.network, self._text, moved(encoded.embedding, self.device), texts)
+            if self._unrelated is None:
+                self._unrelated = differences(self._text, UNRELATED)
+            embedding = moved(encoded.embedding, self.device)
+            scored = score_queries(self.network, self._text, embedding, asked, self._unrelated)
+        return [
+            answer if reading.meaningful else _without_meaning(answer)
+            for reading, answer in zip(readings, scored, strict=True)
+        ]
 
 
 def load_service(
@@ -217,6 +240,13 @@ def place_depth(scored: ScoredAnswer, encoded: EncodedScan) -> tuple[list[DepthS
     _, affine, shape = encoded.grids
     grid = encoded.embedding.grid
     return snippet_profile(scored.depth_logits, grid, encoded.token_affine, affine, shape), "snippets"
+
+
+def _without_meaning(scored: ScoredAnswer) -> ScoredAnswer:
+    """The answer to a text whose score means nothing: zero everywhere."""
+    assert isinstance(scored.answer, QueryAnswer)
+    answer = dataclasses.replace(scored.answer, score=0.0, percentile=None, nearest_findings=())
+    return ScoredAnswer(answer, 0.0, torch.zeros_like(scored.token_map), scored.row)
 
 
 def _place(scored: ScoredAnswer, encoded: EncodedScan) -> ScoredAnswer:

@@ -71,6 +71,7 @@ class Evidence:
         box_mm: (min, max) corners of the region around it, RAS.
         image: that slice counted from 1 at the most superior one; None without a peak.
         images: how many slices the scan has.
+        meaning: what the score of a free text is worth, in words; empty for a finding.
     """
 
     text: str
@@ -83,3 +84,4 @@ class Evidence:
     box_mm: tuple[tuple[float, float, float], tuple[float, float, float]] | None
     image: int | None = None
     images: int | None = None
+    meaning: str = ""

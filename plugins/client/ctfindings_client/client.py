@@ -297,6 +297,7 @@ def _evidence(params: Mapping[str, Any], heat: np.ndarray, affine: np.ndarray) -
         box_mm=None if box is None else (_point(box[0]), _point(box[1])),
         image=None if image is None else int(image),
         images=None if axis is None else heat.shape[2 - int(axis)],
+        meaning=" ".join([str(params.get("meaning") or ""), *map(str, params.get("hints") or ())]).strip(),
     )
 
 

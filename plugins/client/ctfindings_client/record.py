@@ -193,7 +193,12 @@ def next_order(column: int, current: int | None, descending: bool) -> tuple[int,
 
 
 def evidence_line(
-    text: str, probability: float | None, z_mm: float | None, image: int | None = None, images: int | None = None
+    text: str,
+    probability: float | None,
+    z_mm: float | None,
+    image: int | None = None,
+    images: int | None = None,
+    meaning: str = "",
 ) -> str:
     """What an answer says, in a line, such as ``Hernia 0.80: strongest at I 9 mm, image 86 of 144.``
 
@@ -203,12 +208,13 @@ def evidence_line(
         z_mm: height of the evidence; None when nothing in the scan answers.
         image: slice of the evidence, counted from 1 at the most superior one.
         images: how many slices the scan has.
+        meaning: what the score of a free text is worth; empty for a finding.
     """
     if z_mm is None:
-        return f"{text}: nothing in this scan speaks for it."
+        return f"{text}: {meaning or 'nothing in this scan speaks for it.'}"
     sure = "" if probability is None else f" {probability:.2f}"
     slice_shown = "" if image is None else f", image {_image(image, images)}"
-    return f"{text}{sure}: strongest at {_height(z_mm)}{slice_shown}."
+    return f"{text}{sure}: strongest at {_height(z_mm)}{slice_shown}. {meaning}".strip()
 
 
 def _height(z_mm: float) -> str:

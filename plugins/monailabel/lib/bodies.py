@@ -1,6 +1,6 @@
-"""Bodies of requests: a size that is announced is refused at once, and one that never arrives is given up.
+"""Bodies of requests: one that is too large is refused, at once if it says so, and one that never arrives is given up.
 
-FastAPI itself counts the bytes of a body whose size is not announced.
+FastAPI can limit bodies, too, but answers without a sentence.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .errors import UPLOAD_SCOPE, sentence
+from .errors import sentence
 from .limits import Limits
 
 _UPLOADS = ("/session", "/infer", "/datastore")
@@ -19,7 +19,7 @@ _UPLOADS = ("/session", "/infer", "/datastore")
 
 
 class BodyMiddleware:
-    """Refuses a body that is announced as too large, and waits no longer than ``upload_seconds`` for all of it.
+    """Refuses a body larger than the limit of its address, and waits at most ``upload_seconds`` for all of it.
 
     Args:
         app: that is protected.
@@ -34,25 +34,28 @@ class BodyMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        upload = scope[UPLOAD_SCOPE] = scope["path"].startswith(_UPLOADS)
+        upload = scope["path"].startswith(_UPLOADS)
         announced = Headers(scope=scope).get("content-length", "0")
         largest = self.limits.upload_bytes if upload else self.limits.request_bytes
         if not announced.isdigit() or int(announced) > largest:
             await sentence(413, self.limits.body_sentence(upload))(scope, receive, send)
             return
         deadline = asyncio.get_running_loop().time() + self.limits.upload_seconds
-        arrived = False
+        arrived, size = False, 0
 
         async def receive_in_time() -> Message:
-            nonlocal arrived
+            nonlocal arrived, size
             if arrived:  # What follows is that the client leaves, which may take as long as the answer.
                 return await receive()
             try:
                 async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
-                problem = f"the body of the request did not arrive within {self.limits.upload_seconds:g} s; send it"
+                problem = f"the body of the request did not arrive within {self.limits.upload_seconds:g} s; send it again"
                 raise HTTPException(408, problem) from None
+            size += len(message.get("body", b""))
+            if size > largest:
+                raise HTTPException(413, self.limits.body_sentence(upload))
             arrived = message["type"] != "http.request" or not message.get("more_body", False)
             return message
 

@@ -25,9 +25,6 @@ from .usage_error import UsageError
 
 logger = logging.getLogger(SERVER_LOG)
 
-UPLOAD_SCOPE = "ctfindings.upload"
-"""Key of a request's scope: whether its body may hold a scan."""
-
 
 def answer_errors(app: FastAPI) -> None:
     """Registers an answer for every error that can reach the server."""
@@ -38,9 +35,7 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def routing(request: Request, error: HTTPException) -> JSONResponse:
-        """Starlette's own, which says only "Not Found"; those of MONAI Label and of the body have their words."""
-        if error.status_code == 413:
-            return sentence(413, request.app.state.limits.bodysentence(request.scope.get(UPLOAD_SCOPE, False)))
+        """Starlette's own, which says only "Not Found"; those of MONAI Label have their words."""
         if error.status_code in (404, 405) and error.detail in ("Not Found", "Method Not Allowed"):
             problem = "this address is no part of the interface" if error.status_code == 404 else "wrong method"
             return sentence(error.status_code, f"{problem}; /openapi.json lists the addresses and methods")

@@ -161,7 +161,18 @@ class ScanTask(_Task):
         return file, {"disclaimer": "Research only. Not a diagnosis."}
 
 
-_OF_THE_ANSWER = ("anatomy", "anatomy_found", "threshold", "present", "not_assessed", "nearest_findings")
+_OF_THE_ANSWER = (
+    "anatomy",
+    "anatomy_found",
+    "threshold",
+    "present",
+    "not_assessed",
+    "nearest_findings",
+    "asked",
+    "percentile",
+    "meaning",
+    "hints",
+)
 """Entries of an answer in the record that its answer over HTTP repeats; null where the record has none."""
 
 

@@ -166,9 +166,7 @@ def _check_file(path: Path, limits: Limits) -> None:
         head = file.read(MAX_HEADER_BYTES).replace(b"\r\n", b"\n")
     text = head.partition(b"\n\n" if head.startswith(b"NRRD") else b"\0")
     if _ELSEWHERE.search(text[0]) or (head.startswith(b"NRRD") and not text[1]):
-        problem = (
-            "its header names another file for its voxels, or does not end; send header and voxels in one file"
-        )
+        problem = "its header names another file for its voxels, or does not end; send header and voxels in one file"
         raise ScanError(path, problem, "wrong-content")
     if head.startswith(b"\x1f\x8b"):
         try:

@@ -44,7 +44,6 @@ def create_server(
         docs_url=None,
         redoc_url=None,
         dependencies=[Depends(check_names)],
-        max_body_size=limits.upload_bytes,
         form_limits={"max_files": int(limits.upload_files), "max_fields": 20, "max_part_size": limits.request_bytes},
     )
     app.state.limits = limits

@@ -363,7 +363,8 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         evidence = self.logic.show_evidence(volume, answer)
         self.onVisibility()
         z_mm = None if evidence.peak_mm is None else evidence.peak_mm[2]
-        line = evidence_line(evidence.text, evidence.probability, z_mm, evidence.image, evidence.images)
+        place = (z_mm, evidence.image, evidence.images)
+        line = evidence_line(evidence.text, evidence.probability, *place, evidence.meaning)
         self.ui.statusLabel.text = f"{line} {NOTICE}"
         self.enable()
 

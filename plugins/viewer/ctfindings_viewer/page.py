@@ -69,6 +69,7 @@ def initial_state(state: Any, address: str) -> None:
             "sort_descending": False,
             "warnings": [],
             "query": "",
+            "meaning": "",
             "curve": None,
             "heat_of": "",
             "opacity": heat.DEFAULT_OPACITY,
@@ -279,6 +280,7 @@ def _question(viewer: Any) -> None:
                 variant="tonal",
                 id="ask",
             )
+        html.Div("{{ meaning }}", v_if="meaning", classes="ct-small ct-meaning", id="meaning")
         with html.Div(v_if="curve", classes="ct-chart", id="depth"):
             html.Div("Depth profile: {{ curve.text }}", classes="ct-small ct-chart-title", title=("curve.text",))
             html.Div(

@@ -68,9 +68,9 @@ def depth_curve(text: str, depth: Sequence[tuple[float, float]], shown_mm: float
 
     Returns:
         ``line`` and ``area`` (points of SVG), ``mark`` (x, y) of the shown height or None, and the texts of both ends.
-        None without a profile.
+        None without a profile above zero.
     """
-    if len(depth) < 2:
+    if len(depth) < 2 or max(score for _, score in depth) <= 0:
         return None
     low, high = depth[0][0], depth[-1][0]
     top = max(max(score for _, score in depth), 1e-9)

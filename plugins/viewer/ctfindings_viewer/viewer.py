@@ -305,7 +305,8 @@ class Viewer:
     def show_evidence_state(self, evidence: Evidence | None) -> None:
         """What the page says of an answer; None empties it."""
         self.evidence = evidence
-        self.state.heat_of = "" if evidence is None else evidence.text
+        self.state.heat_of = "" if evidence is None or not evidence.strongest else evidence.text
+        self.state.meaning = "" if evidence is None else evidence.meaning
         self.state.curve = None
         if evidence is not None:
             z_mm = None if evidence.peak_mm is None else evidence.peak_mm[2]

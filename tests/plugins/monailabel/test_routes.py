@@ -26,6 +26,8 @@ from plugins.monailabel.lib.datastores import FolderDatastore, SeriesDatastore  
 from plugins.monailabel.lib.server import create_server  # noqa: E402
 
 UID = "1.2.840.10008.1"
+KEY = "the key of this server"
+READER = {"Authorization": f"Bearer {KEY}"}
 
 
 class Archive:
@@ -59,7 +61,7 @@ def served(datastore: Any, monkeypatch: pytest.MonkeyPatch) -> TestClient:
         _trainers={},
     )
     monkeypatch.setitem(apps, f"{settings.MONAI_LABEL_APP_DIR}{settings.MONAI_LABEL_STUDIES}", app)
-    return TestClient(create_server(["*"]), raise_server_exceptions=False, headers={"Host": "127.0.0.1:8000"})
+    return TestClient(create_server(["*"], key=KEY), raise_server_exceptions=False, headers={"Host": "127.0.0.1:8000"})
 
 
 @pytest.fixture
@@ -241,7 +243,11 @@ def test_a_whole_study_record_is_kept(folder: TestClient) -> None:
     assert (
         folder.put("/datastore/image/info?image=case1", data={"info": json.dumps({"study": study})}).status_code == 200
     )
-    assert folder.get("/datastore/image/info?image=case1").json()["study"] == study
+    shown = folder.get("/datastore/image/info?image=case1", headers=READER).json()
+    assert shown["study"] == study and shown["name"] == "case1.nii.gz" and "path" not in shown
+    for path in ("image/info?image=case1", "?output=all"):
+        assert "Clear lungs." not in folder.get(f"/datastore/{path}").text
+    assert "Clear lungs." not in folder.post("/activelearning/first").text
     assert (
         folder.put("/datastore/image/info?image=nobody", data={"info": json.dumps({"study": study})}).status_code == 404
     )

@@ -30,7 +30,9 @@ def format_findings(record: FindingsRecord) -> str:
     lines += [_answer_row(answer) for answer in record.ordered()]
     if record.queries:
         lines += ["", _row("Query", "score", "", "", "anatomy, place", "z mm", "image"), "-" * WIDTH]
-        lines += [_answer_row(answer) for answer in record.queries]
+        for answer in record.queries:
+            said = " ".join([answer.meaning, *answer.hints]).strip()
+            lines += [_answer_row(answer), *wrap(_printable(said), WIDTH, initial_indent="  ", subsequent_indent="  ")]
     if any(not answer.anatomy_found for answer in record.answers):
         lines += ["", "* anatomy not found in the scan; the answer is unreliable"]
     lines.append("")

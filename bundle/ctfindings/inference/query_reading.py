@@ -1,0 +1,155 @@
+"""Free text in words: how a query is asked, what its score is worth on a scan, and when it is worth nothing.
+
+The score of a free text is not calibrated, and every text has one. So it is compared with what the same model says of
+unrelated texts on the same scan, in the same anatomy.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bundle.ctfindings.inference.findings_record import FindingAnswer, QueryAnswer
+from bundle.ctfindings.reports import assertion
+from bundle.ctfindings.reports.word_lists import plain, read_alternatives
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_TRAINED_ON = ("findings.toml", "anatomy.toml", "phantom/report/phrases.toml", "phantom/report/sentence_frames.toml",
+               "phantom/report/site_phrases.toml")  # fmt: skip
+
+UNRELATED: tuple[str, ...] = tuple(_TABLE["unrelated"])
+"""Texts that say nothing about a chest."""
+
+STRONG, WEAK = 0.95, 0.8
+"""A query stands out from this share of the unrelated texts on, and hardly stands out from the second on."""
+
+IMPLAUSIBLE = 0.5
+"""Words are nonsense if at most this share of their letters, three at a time, occurs in words that are known."""
+
+_CUES = read_alternatives(assertion.__file__)
+_LEAD = r"(?:there (?:is|are|was|were) )?"
+_OF = r"(?:\s+(?:any|evidence|signs?|suspicion|indication)\b(?:\s+(?:of|for)\b)?)*"
+_NEGATED = (
+    re.compile(rf"{_LEAD}(?:{_CUES['pre_negation']}|not){_OF}\s+(?P<asked>.+)"),
+    re.compile(rf"(?P<asked>.+?)[\s,:]+(?:(?:is|are|was|were)\s+)?(?:absent|negative|not\s+(?:{_CUES['seen']})\w*|no)"),
+)
+
+
+class QueryReading(NamedTuple):
+    """How a free text is read."""
+
+    text: str  # as it was written
+    asked: str  # what is asked of the model: without a negation
+    hints: tuple[str, ...]  # one sentence each, for the reader
+    meaningful: bool  # False if its score means nothing
+
+    @property
+    def negated(self) -> bool:
+        """Whether the text denies what is asked."""
+        return self.asked != self.text
+
+
+def read_query(text: str) -> QueryReading:
+    """Reads one query of ``check_queries``."""
+    lowered = plain(text).rstrip(" .!?")
+    match = next((found for pattern in _NEGATED if (found := pattern.fullmatch(lowered))), None)
+    asked = text if match is None else text[match.start("asked") : match.end("asked")]
+    hints = [] if match is None else [f"A negation is not understood well, so it is asked as '{asked}'."]
+    words = re.findall(r"[^\W\d_]+", plain(asked))
+    unknown = [word for word in words if not _is_known(word)]
+    if language := _language(words, unknown):
+        hints.append(
+            f"It seems to be {language}; write English, the language of the texts that the model was trained on."
+        )
+        return QueryReading(text, asked, tuple(hints), False)
+    content = [word for word in words if word not in _TABLE["function"]]
+    if not content or (unknown and len(unknown) == len(content) and _plausible(unknown) <= IMPLAUSIBLE):
+        hints.append(
+            "None of its words is a word of radiology; write what to look for, such as 'fluid around the lung'."
+        )
+        return QueryReading(text, asked, tuple(hints), False)
+    if unknown:
+        shown = ", ".join(f"'{word}'" for word in dict.fromkeys(unknown))
+        hints.append(f"The model may not know {shown}: not among the words of its training texts.")
+    return QueryReading(text, asked, tuple(hints), True)
+
+
+def in_words(reading: QueryReading, answer: QueryAnswer, findings: Sequence[FindingAnswer]) -> QueryAnswer:
+    """The answer with what it is worth in one or two sentences.
+
+    Args:
+        reading: of its text.
+        answer: to what was asked.
+        findings: of the same scan.
+    """
+    if not reading.meaningful:
+        meaning = "The score means nothing, and no place is shown."
+        return replace(answer, text=reading.text, asked=reading.asked, meaning=meaning, hints=reading.hints)
+    share = answer.percentile or 0.0
+    count = f"stronger than {round(share * len(UNRELATED))} of {len(UNRELATED)} unrelated texts on this scan"
+    word = "Stands out" if share >= STRONG else "Hardly stands out" if share >= WEAK else "Does not stand out"
+    sentences = [f"{word}: {count}."]
+    if reading.negated:
+        against = (
+            "speaks against" if share >= STRONG else "agrees with" if share < WEAK else "neither confirms nor refutes"
+        )
+        sentences.append(f"That {against} '{reading.text}'.")
+    if answer.nearest_findings:
+        name = answer.nearest_findings[0].name
+        found = next((each for each in findings if each.name == name), None)
+        verdict = "" if found is None else f" ({found.result}, probability {found.probability:.2f})"
+        sentences.append(f"Nearest finding: {name}{verdict}.")
+    return replace(answer, text=reading.text, asked=reading.asked, meaning=" ".join(sentences), hints=reading.hints)
+
+
+@cache
+def _known_words() -> frozenset[str]:
+    """Words of the tables that training texts are made of, of radiology, and those that say nothing alone."""
+    texts = [tomllib.loads((_PACKAGE / name).read_text(encoding="utf-8")) for name in _TRAINED_ON]
+    return frozenset([*_words(texts), *_TABLE["radiology"], *_TABLE["function"]])
+
+
+@cache
+def _triples() -> frozenset[str]:
+    return frozenset(part for word in _known_words() if len(word) > 2 for part in _split(word))
+
+
+def _split(word: str) -> list[str]:
+    """The word with its ends marked, three characters at a time."""
+    marked = f"^{word}$"
+    return [marked[index : index + 3] for index in range(len(word))]
+
+
+def _plausible(words: Sequence[str]) -> float:
+    parts = [part for word in words for part in _split(word)]
+    return sum(part in _triples() for part in parts) / len(parts)
+
+
+def _is_known(word: str) -> bool:
+    """Whether a word or its singular is known."""
+    stems = [word, word.removesuffix("s"), word.removesuffix("es"), f"{word.removesuffix('ies')}y", f"{word}s"]
+    return any(stem in _known_words() for stem in stems)
+
+
+def _language(words: Sequence[str], unknown: Sequence[str]) -> str:
+    """A language other than English that the words are of; empty if they are of none."""
+    if any(ord(letter) > 0x24F for word in words for letter in word):
+        return "written in another alphabet"
+    counts = {name: sum(word in listed for word in words) for name, listed in _TABLE["languages"].items()}
+    name, most = max(counts.items(), key=lambda item: item[1])
+    return name if most and most >= len(words) - len(unknown) else ""
+
+
+def _words(value: Any) -> Iterator[str]:
+    """The words of all texts in a TOML table."""
+    if isinstance(value, str):
+        yield from re.findall(r"[a-z]+", value.lower())
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _words(each)

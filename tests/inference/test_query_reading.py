@@ -1,0 +1,100 @@
+"""Free text in words: negations, nonsense and other languages are noticed, and a score says what it is worth."""
+
+from __future__ import annotations
+
+import pytest
+
+from bundle.ctfindings.findings import FINDINGS
+from bundle.ctfindings.inference.findings_record import FindingAnswer, NearestFinding, QueryAnswer
+from bundle.ctfindings.inference.query_reading import UNRELATED, in_words, read_query
+
+FOUND = FindingAnswer("Pleural effusion", 0.82, 0.5, True, "lung", True, {}, {})
+
+
+def answer(text: str, percentile: float | None) -> QueryAnswer:
+    return QueryAnswer(text, 0.7, "lung", nearest_findings=[NearestFinding(FOUND.name, 0.9)], percentile=percentile)
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("No pleural effusion", "pleural effusion"),
+        ("no evidence of pleural effusion", "pleural effusion"),
+        ("There is no pneumothorax.", "pneumothorax."),
+        ("Without any sign of consolidation", "consolidation"),
+        ("not an enlarged heart", "an enlarged heart"),
+        ("free of nodules", "nodules"),
+        ("Pleural effusion is not seen", "Pleural effusion"),
+        ("Pleural effusion: no", "Pleural effusion"),
+        ("Pericardial effusion absent", "Pericardial effusion"),
+    ],
+)
+def test_a_negation_is_asked_as_what_it_denies(text: str, asked: str) -> None:
+    reading = read_query(text)
+    assert (reading.text, reading.asked.rstrip(".")) == (text, asked.rstrip(".")) and reading.negated
+    assert reading.meaningful and "negation" in reading.hints[0]
+
+
+@pytest.mark.parametrize("text", ["nodule", "non-calcified nodule", "fluid around the left lung", "normal heart size"])
+def test_other_texts_are_asked_as_they_are_and_need_no_hint(text: str) -> None:
+    assert read_query(text) == (text, text, (), True)
+
+
+def test_every_text_of_the_finding_table_is_meaningful_and_known() -> None:
+    for finding in FINDINGS:
+        for text in (finding.name, *finding.synonyms, *finding.positive):
+            reading = read_query(text)
+            assert reading.meaningful and not any("may not know" in hint for hint in reading.hints), text
+
+
+@pytest.mark.parametrize("text", ["asdf qwerty zxcv", "xkcd", "the of", "hjkl uiop", "kjsdhf in the wxyz"])
+def test_nonsense_is_no_question(text: str) -> None:
+    reading = read_query(text)
+    assert not reading.meaningful and "None of its words" in reading.hints[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Pleuraerguss links", "German"),
+        ("kein Nachweis eines Rundherds", "German"),
+        ("épanchement du poumon gauche", "French"),
+        ("derrame en el pulmón izquierdo", "Spanish"),
+        ("versamento a sinistra", "Italian"),
+        ("sol akciğer", "Turkish"),
+        ("胸水", "another alphabet"),
+    ],
+)
+def test_another_language_is_named(text: str, language: str) -> None:
+    reading = read_query(text)
+    assert not reading.meaningful and language in reading.hints[-1] and "write English" in reading.hints[-1]
+
+
+@pytest.mark.parametrize("text", ["sarcoidosis", "thymolipoma", "a red bicycle in the lung", "crazy paving pattern"])
+def test_words_that_are_not_known_are_named_and_still_asked(text: str) -> None:
+    assert read_query(text).meaningful
+    hints = {word: read_query(word).hints for word in ("thymolipoma", "pneumoconiosis of miners")}
+    assert "'thymolipoma'" in hints["thymolipoma"][0] and "'miners'" in hints["pneumoconiosis of miners"][0]
+
+
+@pytest.mark.parametrize(
+    ("percentile", "words"), [(1.0, "Stands out"), (0.95, "Stands out"), (0.9, "Hardly"), (0.5, "Does not stand out")]
+)
+def test_a_score_is_told_against_unrelated_texts(percentile: float, words: str) -> None:
+    said = in_words(read_query("fluid around the lung"), answer("fluid around the lung", percentile), [FOUND])
+    assert said.meaning.startswith(f"{words}")
+    assert f"stronger than {round(percentile * len(UNRELATED))} of {len(UNRELATED)}" in said.meaning
+    assert "Nearest finding: Pleural effusion (present, probability 0.82)." in said.meaning
+
+
+@pytest.mark.parametrize(("percentile", "words"), [(1.0, "speaks against"), (0.5, "agrees with"), (0.9, "neither")])
+def test_a_negation_is_answered_with_what_speaks_for_it(percentile: float, words: str) -> None:
+    said = in_words(read_query("no effusion"), answer("effusion", percentile), [FOUND])
+    assert (said.text, said.asked) == ("no effusion", "effusion") and f"{words}" in said.meaning
+    assert said.key == "query: no effusion"
+
+
+def test_unrelated_texts_are_many_and_of_no_chest() -> None:
+    assert len(set(UNRELATED)) == len(UNRELATED) == 100
+    words = {word for text in UNRELATED for word in text.split()}
+    assert not words & {"lung", "heart", "chest", "effusion", "nodule", "ct", "scan", "left", "right"}
