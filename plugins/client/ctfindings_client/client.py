@@ -69,16 +69,25 @@ class Client:
         Raises:
             ServerError: when it refuses, or when the password would travel in the clear.
         """
-        if not is_private(self.address):
-            raise ServerError(
-                f"{self.address}: a password is only sent over https; ask who runs the server for an https address"
-            )
+        self._check_private("a password")
         form = urlencode({"username": user, "password": password, "grant_type": "password"}).encode("ascii")
         reply = self._request(
             "POST", "/auth/token", [form], "application/x-www-form-urlencoded", seconds=_CONNECT_SECONDS
         )
         self.token = str(_json(reply).get("access_token") or "")
         return self.token
+
+    def use_key(self, key: str) -> str:
+        """The key of the server as token of every request; ServerError when it would travel in the clear."""
+        self._check_private("a key")
+        self.token = key
+        return key
+
+    def _check_private(self, secret: str) -> None:
+        if not is_private(self.address):
+            raise ServerError(
+                f"{self.address}: {secret} is only sent over https; ask who runs the server for an https address"
+            )
 
     def connect(self) -> ServerInfo:
         """What the server is.

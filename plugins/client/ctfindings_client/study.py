@@ -71,12 +71,14 @@ class Studies:
     def ask_connection(
         self, user: str = "", password: str = ""
     ) -> Callable[[Cancellation, Progress], tuple[str, ServerInfo]]:
-        """Work that signs in, where a user is given, and says what the server is: (token, server)."""
+        """Work that signs in, where a user is given, and says what the server is: (token, server). A password without a
+        user is the key of the server.
+        """
         address, token = self.address, self.token
 
         def work(cancellation: Cancellation, progress: Progress) -> tuple[str, ServerInfo]:
             client = Client(address, token, cancellation, progress)
-            new_token = client.sign_in(user, password) if user else token
+            new_token = client.sign_in(user, password) if user else client.use_key(password) if password else token
             return new_token, client.connect()
 
         return work

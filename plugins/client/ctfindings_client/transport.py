@@ -269,7 +269,7 @@ def _refusal(response: http.client.HTTPResponse, body: bytes, address: str) -> s
     if isinstance(detail, str) and detail and status not in (401, 403):
         return f"The server says: {detail}"
     known = {
-        401: "the server asks for a user name and a password",
+        401: "the server asks for a user name and a password, or for its key alone",
         403: "the server does not allow this for the user that is signed in",
         404: "the server does not know this request; is it MONAI Label with the CT Findings app?",
         413: "the scan is larger than the server, or a proxy before it, accepts",

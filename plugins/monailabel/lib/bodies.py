@@ -51,8 +51,8 @@ class BodyMiddleware:
                 async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
-                problem = f"the body of the request did not arrive within {self.limits.upload_seconds:g} s; send it again"
-                raise HTTPException(408, problem) from None
+                problem = f"the body of the request did not arrive within {self.limits.upload_seconds:g} s"
+                raise HTTPException(408, f"{problem}; send it again") from None
             size += len(message.get("body", b""))
             if size > largest:
                 raise HTTPException(413, self.limits.body_sentence(upload))

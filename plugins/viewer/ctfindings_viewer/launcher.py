@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ctfindings_client.formats import SCAN_SUFFIXES, scan_suffix
-from ctfindings_client.transport import LOOPBACK, ServerError, clean_address
+from ctfindings_client.transport import LOOPBACK, ServerError, clean_address, is_private
 
 FAREWELL_SECONDS = 2.0
 """How long the viewer waits at its end for the server to hear that an uploaded scan is no longer needed."""
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     try:
         check(args)
+        key = args.api_key.read_text(encoding="utf-8").strip() if args.api_key else ""
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
     if args.host not in LOOPBACK:
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     server = get_server("CT Findings", client_type="vue3")
     protect(server, args.host)
-    viewer = Viewer(server, clean_address(args.server))
+    viewer = Viewer(server, clean_address(args.server), key)
     viewer.start(args.scan)
     shown_host = "127.0.0.1" if args.host in LOOPBACK else args.host
     print(f"CT Findings viewer: http://{shown_host}:{args.port}/ (research only, not a diagnosis)")
@@ -78,6 +79,11 @@ def check(args: argparse.Namespace) -> None:
         clean_address(args.server)
     except ServerError as error:
         raise ValueError(f"--server: {error}") from None
+    if args.api_key is not None:
+        if not args.api_key.is_file():
+            raise ValueError(f"--api-key {args.api_key}: no such file; the server keeps its key in work/api_key")
+        if not is_private(args.server):
+            raise ValueError(f"--server {args.server}: a key is only sent over https; give an https address")
     if not 1 <= args.port <= 65535:
         raise ValueError(f"--port {args.port}: a port is a number from 1 to 65535")
     if args.scan is not None:
@@ -117,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         "--host", default="127.0.0.1", help="address to listen on; 127.0.0.1, this machine only, by default"
     )
     parser.add_argument("--port", type=int, default=8080, help="8080 by default")
+    parser.add_argument("--api-key", type=Path, metavar="FILE", help="file with the key of that server")
     parser.add_argument("--scan", type=Path, help=f"scan to open: {', '.join(SCAN_SUFFIXES)}")
     parser.add_argument("--open-browser", action="store_true", help="open the page in the default browser")
     return parser

@@ -30,12 +30,14 @@ class Viewer:
     Args:
         server: the trame server.
         address: of the CT Findings server.
+        key: of that server; sent to no other.
     """
 
-    def __init__(self, server: Any, address: str) -> None:
+    def __init__(self, server: Any, address: str, key: str = "") -> None:
         self.server, self.state = server, server.state
         self.studies = Studies()
         self.studies.address = address
+        self.keys = {address: key}
         self.record: Record | None = None
         self.job: Any = None  # a Job while one runs
         self.job_started = 0.0
@@ -82,10 +84,11 @@ class Viewer:
             self.state.consent = False
             self.studies.forget()
         self.studies.address, self.state.remote_line = address, texts.remote_line(address)
+        self.studies.token = self.keys.get(address, "")
         self.state.server_error, self.state.server_line = "", "Connecting ..."
 
         def work(cancellation: Cancellation, progress: Progress) -> tuple[str, list[str]]:
-            client = Client(self.studies.address, "", cancellation, progress)
+            client = Client(self.studies.address, self.studies.token, cancellation, progress)
             return str(client.connect()), client.images()
 
         def done(answer: tuple[str, list[str]]) -> None:
@@ -110,7 +113,7 @@ class Viewer:
             return
 
         def work(cancellation: Cancellation, progress: Progress) -> Scan:
-            return Client(self.studies.address, "", cancellation, progress).scan(image=image)
+            return Client(self.studies.address, self.studies.token, cancellation, progress).scan(image=image)
 
         self.open(work, image, lambda volume: self.studies.server_has(volume, image=image))
 
@@ -124,7 +127,7 @@ class Viewer:
 
         def work(cancellation: Cancellation, progress: Progress) -> Scan:
             nonlocal session
-            client = Client(self.studies.address, "", cancellation, progress)
+            client = Client(self.studies.address, self.studies.token, cancellation, progress)
             session = client.upload_file(content, sent_as)
             self.studies.uploaded(session)
             return client.scan(session)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import resource
 import socket
@@ -11,6 +12,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import requests
 
@@ -19,6 +21,8 @@ from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.service import AnsweredScan, load_service
 from bundle.ctfindings.networks.checkpoint import sha256_of
+from bundle.ctfindings.phantom.dataset import make_case
+from bundle.ctfindings.phantom.write_dicom import write_series
 from tests.plugins.monailabel.live_server import Answer, LiveServer
 
 QUERY = "fluid around the left lung"
@@ -134,6 +138,7 @@ def test_evidence_of_free_text_is_a_heat_map_with_its_depth(server: LiveServer, 
     params, heat = answer.params, answer.values()
     assert params["text"] == QUERY and params["probability"] is None and 0 <= params["score"] <= 1
     assert params["present"] is None and params["disclaimer"].startswith("Research only")
+    assert params["asked"] == QUERY and 0 <= params["percentile"] <= 1 and "unrelated texts" in params["meaning"]
     assert len(params["nearest_findings"]) == 5 and params["anatomy_found"] in (True, False)
     scan = nib.load(scans["first"])
     assert heat.shape == scan.shape and heat.dtype.kind == "f" and heat.min() >= 0 and heat.max() <= 1
@@ -149,6 +154,16 @@ def test_evidence_of_free_text_is_a_heat_map_with_its_depth(server: LiveServer, 
     strongest = heat.max(axis=(0, 1))[slices]
     np.testing.assert_allclose(strongest, scores, atol=0.02)
     assert np.corrcoef(scores, strongest)[0, 1] > 0.8
+
+
+def test_nonsense_has_no_score_and_no_place_and_a_negation_is_asked_as_what_it_denies(server: LiveServer) -> None:
+    nonsense = server.infer("evidence", "image=first", {"query": "asdf qwerty zxcv"})
+    assert nonsense.params["score"] == 0 and nonsense.params["peak_mm"] is None and not nonsense.values().any()
+    assert "means nothing" in nonsense.params["meaning"] and "None of its words" in nonsense.params["hints"][0]
+    denied = server.infer("evidence", "image=first", {"query": f"no {QUERY}"}, output="json").params
+    asked = server.infer("evidence", "image=first", {"query": QUERY}, output="json").params
+    assert (denied["text"], denied["asked"]) == (f"no {QUERY}", QUERY)
+    assert denied["score"] == asked["score"] and denied["peak_mm"] == asked["peak_mm"]
 
 
 def test_a_second_question_does_not_encode_the_scan_again(server: LiveServer) -> None:
@@ -215,7 +230,7 @@ def test_corrupt_uploads_are_refused_and_leave_nothing(server: LiveServer, scans
     assert_refused(server.infer("findings", f"session_id={session}"), 422, "scan.nii.gz")
     response = requests.put(f"{server.url}/session/", files={"files": ("virus.exe", b"MZ")}, timeout=60)
     assert response.status_code == 422 and "format" in response.json()["detail"]
-    assert not list((server.work / "uploads").iterdir())
+    assert not server.left()
 
 
 def test_other_routes_of_monai_label_answer_in_sentences_too(server: LiveServer) -> None:
@@ -236,6 +251,65 @@ def test_other_routes_of_monai_label_answer_in_sentences_too(server: LiveServer)
         requests.post(f"{server.url}/activelearning/random", timeout=60).json()["id"]
         in server.get("/datastore/?output=all").json()["objects"]
     )
+
+
+def test_the_folder_of_scans_is_only_read(server: LiveServer, studies: Path) -> None:
+    before = {path.name: path.read_bytes() for path in studies.iterdir()}
+    file = {"file": ("x.nii.gz", before["second.nii.gz"])}
+    for refused in (
+        requests.put(f"{server.url}/datastore/image?image=third", files=file, timeout=60),
+        requests.put(f"{server.url}/datastore/image?image=first", files={"file": ("x.nii.gz", b"1234567")}, timeout=60),
+        requests.delete(f"{server.url}/datastore/image?id=first", timeout=60),
+    ):
+        assert refused.status_code == 403 and "--writable" in refused.json()["detail"]
+    assert {path.name: path.read_bytes() for path in studies.iterdir()} == before and not server.left()
+
+
+def test_a_label_is_kept_if_it_is_an_anatomy_mask_on_the_grid_of_its_scan(server: LiveServer, studies: Path) -> None:
+    scan = nib.load(studies / "second.nii.gz")
+    mask = np.ones(scan.shape, np.uint8)
+
+    def saved(array: np.ndarray, affine: np.ndarray) -> requests.Response:
+        label = {"label": ("x.nii", nib.Nifti1Image(array, affine).to_bytes())}
+        return requests.put(f"{server.url}/datastore/label?image=second&tag=final", files=label, timeout=120)
+
+    moved = scan.affine + np.array([[0, 0, 0, 5.0], [0] * 4, [0] * 4, [0] * 4])
+    for array, affine, words in (
+        (mask[:-1], scan.affine, "its grid"),
+        (mask, moved, "lies elsewhere"),
+        (mask * 200, scan.affine, "mapped ids"),
+        (mask / np.float32(3), scan.affine, "integers"),
+    ):
+        answer = saved(array, affine)
+        assert answer.status_code == 422 and words in answer.json()["detail"]
+    assert server.get("/datastore/label?label=second&tag=final").status_code == 404
+    assert saved(mask, scan.affine).json() == {"image": "second", "label": "second"}
+    kept = server.get("/datastore/label?label=second&tag=final").content
+    np.testing.assert_array_equal(np.asarray(nib.Nifti1Image.from_bytes(kept).dataobj), mask)
+    assert requests.post(f"{server.url}/activelearning/first", timeout=60).json()["id"] == "copy_of_first"
+    assert requests.delete(f"{server.url}/datastore/label?id=second&tag=final", timeout=60).status_code == 200
+
+
+def test_a_dicom_segmentation_lies_on_the_images_of_the_series(server: LiveServer, tmp_path: Path) -> None:
+    case, hu, _, _, affine = make_case(seed=7, index=0)
+    write_series(tmp_path, case, hu[::2, ::2].astype(np.int16), affine @ np.diag([2.0, 2.0, 1.0, 1.0]))
+    session = f"session_id={server.upload(*((path.name, path.read_bytes()) for path in sorted(tmp_path.iterdir())))}"
+    names = {str(pydicom.dcmread(path).SOPInstanceUID) for path in tmp_path.iterdir()}
+    for model, params, label in (
+        ("findings", None, "ANATOMIES"),
+        ("evidence", {"finding": "Pleural effusion"}, "EVIDENCE"),
+        ("evidence", {"query": QUERY}, "EVIDENCE"),
+    ):
+        data = None if params is None else {"params": json.dumps(params)}
+        answer = requests.post(f"{server.url}/infer/{model}?{session}&output=dicom_seg", data=data, timeout=300)
+        assert answer.status_code == 200 and answer.headers["content-type"] == "application/dicom", answer.text
+        segmentation = pydicom.dcmread(io.BytesIO(answer.content))
+        assert segmentation.Modality == "SEG" and segmentation.ContentLabel == label
+        series = segmentation.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+        assert {str(each.ReferencedSOPInstanceUID) for each in series} <= names
+    for model, target in (("findings", "image=first"), ("findings_points", session), ("scan", session)):
+        assert server.infer(model, target, output="dicom_seg").status == 400
+    assert not server.left()
 
 
 def test_web_pages_of_others_are_not_served(server: LiveServer) -> None:
@@ -273,14 +347,10 @@ def test_a_disk_that_takes_no_more_loses_nothing(server: LiveServer, scans: dict
     try:
         upload = requests.put(f"{server.url}/session/", files={"files": ("y.nii", content)}, timeout=120)
         assert upload.status_code == 507 and "disk" in upload.json()["detail"]
-        image = requests.put(
-            f"{server.url}/datastore/image?image=second", files={"file": ("y.nii.gz", content)}, timeout=120
-        )
-        assert image.status_code == 507
         assert server.infer("evidence", f"session_id={session}", {"query": QUERY}, output="json").status == 200
     finally:
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
-    assert not list((server.work / "uploads").iterdir())
+    assert not server.left()
     assert server.infer("evidence", f"session_id={session}", {"query": QUERY}).file == before.file
     assert server.infer("findings", "image=second", output="json").status == 200
 

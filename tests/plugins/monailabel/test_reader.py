@@ -1,0 +1,91 @@
+"""The process that reads a scan: killed at its limits, and its errors are those of the one that asked."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bundle.ctfindings.files.errors import ScanError
+from plugins.monailabel.lib.limits import Limits
+from plugins.monailabel.lib.reader import Reader, check_scan
+from plugins.monailabel.lib.usage_error import UsageError
+
+SCAN = Path("scans/case1.nii.gz")
+
+
+def spin(path: Path, limits: Limits) -> None:
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        file.write(b"voxels")
+    while True:
+        pass
+
+
+def eat(path: Path, limits: Limits) -> int:
+    return int(np.ones(2_000_000_000, np.uint8).sum())
+
+
+def die(path: Path, limits: Limits) -> None:
+    os._exit(3)
+
+
+def refuse(path: Path, limits: Limits) -> None:
+    raise ScanError(path, "is no CT", "no-ct")
+
+
+def fail(path: Path, limits: Limits) -> None:
+    raise KeyError("a bug about Doe John")
+
+
+def double(path: Path, limits: Limits, number: int) -> int:
+    print("Doe John")
+    return 2 * number
+
+
+@pytest.fixture
+def reader(bundle_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Reader:
+    monkeypatch.setenv("PYTHONPATH", str(bundle_root))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    multiprocessing.set_forkserver_preload(["plugins.monailabel.lib.reader"])
+    return Reader(Limits(read_seconds=10, read_mb=1500))
+
+
+def test_work_is_done_in_another_process_that_is_ended_at_its_limits(
+    reader: Reader, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert reader.run(double, SCAN, 21) == 42
+    assert "Doe" not in capfd.readouterr().out
+    started = time.monotonic()
+    for work, status, words in (
+        (spin, 413, "case1.nii.gz: reading it took longer than 10 s and was ended"),
+        (eat, 413, "case1.nii.gz: reading it needs more than 1500 MB"),
+        (die, 413, "case1.nii.gz"),
+        (refuse, 422, "case1.nii.gz: is no CT [no-ct]"),
+    ):
+        with pytest.raises(UsageError) as refused:
+            reader.run(work, SCAN)
+        assert refused.value.status == status and refused.value.sentence.startswith(words)
+    with pytest.raises(RuntimeError, match="KeyError") as bug:
+        reader.run(fail, SCAN)
+    assert "Doe" not in str(bug.value)
+    assert time.monotonic() - started < 60
+    assert not multiprocessing.active_children() and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.nrrd", b"NRRD0004\ntype: short\ndata file: /etc/passwd\n\n"),
+        ("a.nrrd", b"NRRD0004\n" + b"# comment\n" * 10_000 + b"data file: /etc/passwd\n\n"),
+        ("a.mha", b"ObjectType = Image\nNDims = 3\nDimSize = 9 9 9\nElementDataFile = /etc/passwd\n"),
+    ],
+)
+def test_a_header_cannot_name_a_file_of_the_server(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ScanError, match="names another file"):
+        check_scan(tmp_path / name, Limits())
