@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import tomllib
 from pathlib import Path
@@ -19,13 +20,14 @@ import nibabel as nib
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.query_reading import STRONG, WEAK
 from bundle.ctfindings.inference.service import load_service
 from bundle.ctfindings.phantom.dataset import make_case
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:

@@ -87,8 +87,8 @@ def call(method: str, path: str, **keys: Any) -> Attack:
     def attack(url: str) -> tuple[int, str]:
         try:
             answer = requests.request(method, url + path, timeout=SECONDS, **keys)
-        except requests.ConnectionError:  # The server hung up before all of the body was sent.
-            return 0, "the connection was closed"
+        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
+            return 0, "the server closed the connection before all of the body was sent"
         return answer.status_code, answer.text
 
     return attack

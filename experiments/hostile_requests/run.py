@@ -26,12 +26,14 @@ import nibabel as nib
 import numpy as np
 import psutil
 import requests
-from attacks import MARK, attacks
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
 
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.phantom.dataset import make_case
+from experiments.hostile_requests.attacks import MARK, attacks
 
-ROOT = Path(__file__).resolve().parents[2]
 CONF = {"read_seconds": "30", "upload_seconds": "20"}
 """Shorter than the defaults, so that the run ends soon."""
 QUERIES = ("fluid around the left lung", "calcified aorta")

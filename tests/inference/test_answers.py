@@ -13,10 +13,12 @@ from bundle.ctfindings.findings import FINDING_NAMES, fill_template
 from bundle.ctfindings.inference.answers import (
     check_queries,
     denial,
+    differences,
     score_findings,
     score_queries,
     template_spread,
 )
+from bundle.ctfindings.inference.findings_record import QueryAnswer
 from bundle.ctfindings.inference.service import FindingsService
 from bundle.ctfindings.networks.classifier import ZeroShotClassifier, anatomy_warnings
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
@@ -64,6 +66,25 @@ def test_a_template_asked_as_a_query_gets_the_logit_of_that_template(
     assert scored.answer.nearest_findings[0].name == "Hiatal hernia"
     expected = torch.sigmoid(service.network.score(encoded).template_logits[0, 0, column])
     assert scored.score == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_the_percentile_is_the_share_of_unrelated_texts_with_a_lower_score_in_the_same_anatomy(
+    service: FindingsService, encoded: ImageEmbedding
+) -> None:
+    text, query = service._text, "fluid around the lung"
+    assert text is not None
+    others = ["a red bicycle", "boiled potatoes", "the train is late", "a wooden chair"]
+    unrelated = differences(text, others)
+    (scored,) = score_queries(service.network, text, encoded, [query], unrelated)
+    parts = (encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership)
+    row = torch.tensor([ANATOMY_NAMES.index(scored.answer.anatomy)])
+    alone = [float(torch.sigmoid(service.network.scorer(*parts, each[None, None], row)[0])) for each in unrelated]
+    assert isinstance(scored.answer, QueryAnswer)
+    assert scored.answer.percentile == sum(score < scored.score for score in alone) / 4
+    # A text that is no different from its denial has the score 0.5.
+    (scored,) = score_queries(service.network, text, encoded, [query], torch.zeros(3, unrelated.shape[1]))
+    assert isinstance(scored.answer, QueryAnswer)
+    assert scored.answer.percentile == (1.0 if scored.score > 0.5 else 0.0)
 
 
 def test_the_thorax_answers_for_an_anatomy_that_was_not_found(classifier: ZeroShotClassifier, image: Tensor) -> None:

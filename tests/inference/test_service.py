@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bundle.ctfindings.inference.findings_record import QueryAnswer
 from bundle.ctfindings.inference.output.evidence_volume import write_evidence
 from bundle.ctfindings.inference.output.slicer_markups import write_markups
 from bundle.ctfindings.inference.service import AnsweredScan, FindingsService, load_service, place_depth
@@ -46,6 +47,20 @@ def test_a_question_is_answered_as_in_a_run_of_the_bundle(
     (asked,) = service.answer(study, ["fluid around the left lung"]).record.queries
     placed = service.ask(scan, "  fluid around  the left lung ")
     assert placed.answer == asked and placed.score == asked.score
+
+
+def test_nonsense_has_no_score_no_place_and_no_depth(service: FindingsService, scan: AnsweredScan) -> None:
+    placed = service.ask(scan, "asdf qwerty zxcv")
+    answer = placed.answer
+    assert isinstance(answer, QueryAnswer) and answer.text == "asdf qwerty zxcv"
+    assert (answer.score, answer.percentile, answer.evidence, answer.z_mm) == (0.0, None, None, None)
+    assert not placed.token_map.any() and not answer.nearest_findings and "means nothing" in answer.meaning
+
+
+def test_a_negation_is_answered_by_what_it_denies(service: FindingsService, scan: AnsweredScan) -> None:
+    denied, asked = service.ask(scan, "No fluid around the left lung"), service.ask(scan, "fluid around the left lung")
+    assert (denied.score, denied.answer.evidence) == (asked.score, asked.answer.evidence)
+    assert denied.answer.key == "query: No fluid around the left lung"
 
 
 @pytest.mark.parametrize(("query", "words"), [("", "empty"), ("x" * 301, "301 characters")])

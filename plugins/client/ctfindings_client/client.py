@@ -97,6 +97,14 @@ class Client:
         """
         return check_server(_json(self._request("GET", "/info/", seconds=_CONNECT_SECONDS)), self.address)
 
+    def check_alive(self) -> None:
+        """Raises a ServerError when nothing answers at the address any more; a server that is busy is alive."""
+        try:
+            self._request("GET", "/health", seconds=_CONNECT_SECONDS)
+        except ServerError as error:
+            if error.status == 0:
+                raise
+
     def upload(self, scan: Scan) -> str:
         """Sends a scan and returns the server's session for it."""
         self.progress("packing", None)

@@ -49,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _set_environment(args, options)
     use_bundle(options.bundle)
     provide_storage_uids()
-    multiprocessing.set_forkserver_preload(["lib.reader", "itk", "bundle.ctfindings.inference.encoding"])
+    multiprocessing.set_forkserver_preload(
+        ["lib.reader", "itk", "bundle.ctfindings.inference.output.dicom.segmentation"]
+    )
     forkserver.ensure_running()  # It imports what reads scans, beside this process.
 
     import uvicorn

@@ -39,7 +39,7 @@ class Limits:
     upload_seconds: float = 600
     unpacked_mb: float = 4096
     member_mb: float = 1024
-    ratio: float = 100
+    ratio: float = 250
     read_seconds: float = 120
     read_mb: float = 3072
     network_mvoxels: float = 64

@@ -125,7 +125,7 @@ def write_segmentation(
     map_affine: Any,
 ) -> None:
     """Writes the evidence of a map, or without one the anatomies, as DICOM segmentation; see ``segmentations``."""
-    # It needs highdicom, which nothing else here does.
+    # They need highdicom, which nothing else here does; the fork server has imported it.
     from bundle.ctfindings.inference.output.dicom.segmentation import segmentations
     from bundle.ctfindings.inference.output.dicom.source_headers import source_headers
     from bundle.ctfindings.inference.output.dicom.write_dicom import SEGMENTATION_SERIES, settings_text

@@ -22,6 +22,8 @@ from . import page, texts, uploads
 from .scene import VIEWS, Scene, without_warnings
 
 POLL_SECONDS = 0.1
+ALIVE_SECONDS = 5.0
+"""How often the page looks whether the server is still there."""
 
 
 class Viewer:
@@ -69,8 +71,30 @@ class Viewer:
             )
 
         create_task(begin())
+        create_task(self._follow_server())
 
     # --- server and scan
+
+    async def _follow_server(self) -> None:
+        """Keeps the line about the server true: says when it is gone, and connects again when it is back."""
+        lost = ""
+        while True:
+            await asyncio.sleep(ALIVE_SECONDS)
+            address = self.studies.address
+            if self.job is not None or not (self.state.connected or address == lost):
+                continue
+            try:
+                await asyncio.to_thread(Client(address, self.studies.token).check_alive)
+            except ServerError as error:
+                if self.state.connected and self.job is None and address == self.studies.address:
+                    lost = address
+                    with self.state:
+                        self.refuse_server(error)
+            else:
+                if address == lost and self.job is None and address == self.studies.address:
+                    lost = ""
+                    with self.state:
+                        self.on_connect(address)
 
     def on_connect(self, address: str, then: Callable[[], None] | None = None) -> None:
         """Tests an address, compares versions, and lists the server's scans."""

@@ -39,7 +39,7 @@ def refuse(path: Path, limits: Limits) -> None:
 
 
 def fail(path: Path, limits: Limits) -> None:
-    raise KeyError("a bug about Doe John")
+    raise KeyError(str(path))
 
 
 def double(path: Path, limits: Limits, number: int) -> int:
@@ -51,8 +51,8 @@ def double(path: Path, limits: Limits, number: int) -> int:
 def reader(bundle_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Reader:
     monkeypatch.setenv("PYTHONPATH", str(bundle_root))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    multiprocessing.set_forkserver_preload(["plugins.monailabel.lib.reader"])
-    return Reader(Limits(read_seconds=10, read_mb=1500))
+    multiprocessing.set_forkserver_preload([__name__])
+    return Reader(Limits(read_seconds=20, read_mb=1500))
 
 
 def test_work_is_done_in_another_process_that_is_ended_at_its_limits(
@@ -62,7 +62,7 @@ def test_work_is_done_in_another_process_that_is_ended_at_its_limits(
     assert "Doe" not in capfd.readouterr().out
     started = time.monotonic()
     for work, status, words in (
-        (spin, 413, "case1.nii.gz: reading it took longer than 10 s and was ended"),
+        (spin, 413, "case1.nii.gz: reading it took longer than 20 s and was ended"),
         (eat, 413, "case1.nii.gz: reading it needs more than 1500 MB"),
         (die, 413, "case1.nii.gz"),
         (refuse, 422, "case1.nii.gz: is no CT [no-ct]"),
@@ -72,8 +72,8 @@ def test_work_is_done_in_another_process_that_is_ended_at_its_limits(
         assert refused.value.status == status and refused.value.sentence.startswith(words)
     with pytest.raises(RuntimeError, match="KeyError") as bug:
         reader.run(fail, SCAN)
-    assert "Doe" not in str(bug.value)
-    assert time.monotonic() - started < 60
+    assert "case1" not in str(bug.value)
+    assert time.monotonic() - started < 120
     assert not multiprocessing.active_children() and not list(tmp_path.iterdir())
 
 

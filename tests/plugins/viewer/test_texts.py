@@ -85,9 +85,8 @@ def test_the_curve_runs_from_inferior_to_superior_and_its_top_is_its_maximum() -
     assert (curve["low"], curve["shown"], curve["high"]) == ("I 10.0 mm", "S 5.0 mm", "S 10.0 mm")
 
 
-def test_a_curve_of_nothing_stays_on_the_ground() -> None:
-    curve = texts.depth_curve("fluid", [(-10.0, 0.0), (10.0, 0.0)], None)
-    assert curve is not None and curve["line"] == "6.0,78.0 394.0,78.0" and curve["mark"] is None
+def test_nothing_has_no_curve() -> None:
+    assert texts.depth_curve("asdf", [(-10.0, 0.0), (10.0, 0.0)], None) is None
     assert texts.depth_curve("fluid", [(0.0, 1.0)], 0.0) is None
 
 
