@@ -180,9 +180,27 @@ def test_signing_in_gives_the_token_that_later_requests_carry(server: StandInSer
         Client(server.address).sign_in("ann", "wrong")
 
 
-def test_a_password_is_not_sent_in_the_clear() -> None:
-    with pytest.raises(ServerError, match="only sent over https"):
-        Client("http://pacs.example.org:8000").sign_in("ann", "s&cret")
+def test_the_key_of_a_server_is_sent_with_every_request(server: StandInServer) -> None:
+    server.token = "t0ken"
+    client = Client(server.address)
+    assert client.use_key("t0ken") == "t0ken"
+    client.connect()
+
+
+def test_a_password_or_key_is_not_sent_in_the_clear() -> None:
+    client = Client("http://pacs.example.org:8000")
+    with pytest.raises(ServerError, match="a password is only sent over https"):
+        client.sign_in("ann", "s&cret")
+    with pytest.raises(ServerError, match="a key is only sent over https"):
+        client.use_key("t0ken")
+    assert client.token == ""
+
+
+def test_a_server_that_is_gone_is_not_alive_and_one_that_refuses_is(server: StandInServer) -> None:
+    server.token = "t0ken"
+    Client(server.address).check_alive()
+    with pytest.raises(ServerError, match="no server answers"):
+        Client("http://127.0.0.1:9").check_alive()
 
 
 def test_a_job_hands_over_its_outcome_and_nothing_after_cancel(server: StandInServer, scan: Scan) -> None:

@@ -27,7 +27,14 @@ def options(**changes: Any) -> argparse.Namespace:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     return argparse.Namespace(
-        **{"server": "http://127.0.0.1:8000", "host": "127.0.0.1", "port": port, "scan": None, **changes}
+        **{
+            "server": "http://127.0.0.1:8000",
+            "host": "127.0.0.1",
+            "port": port,
+            "scan": None,
+            "api_key": None,
+            **changes,
+        }
     )
 
 
@@ -66,6 +73,8 @@ def test_a_viewer_that_other_machines_reach_is_warned_of(
         ({"server": "ftp://x"}, "--server: .*no server address"),
         ({"port": 70000}, "--port 70000"),
         ({"scan": Path("nowhere.nii.gz")}, "no such file"),
+        ({"api_key": Path("nowhere")}, "--api-key nowhere: no such file"),
+        ({"api_key": Path(__file__), "server": "http://pacs.example.org:8000"}, "a key is only sent over https"),
     ],
 )
 @pytest.mark.usefixtures("installed")
