@@ -84,10 +84,13 @@ def test_a_score_is_told_against_unrelated_texts(percentile: float, words: str) 
     said = in_words(read_query("fluid around the lung"), answer("fluid around the lung", percentile), [FOUND])
     assert said.meaning.startswith(f"{words}")
     assert f"stronger than {round(percentile * len(UNRELATED))} of {len(UNRELATED)}" in said.meaning
+    assert ("does not rule it out" in said.meaning) == (percentile < 0.95)
     assert "Nearest finding: Pleural effusion (present, probability 0.82)." in said.meaning
 
 
-@pytest.mark.parametrize(("percentile", "words"), [(1.0, "speaks against"), (0.5, "agrees with"), (0.9, "neither")])
+@pytest.mark.parametrize(
+    ("percentile", "words"), [(1.0, "speaks against"), (0.5, "does not decide"), (0.9, "does not decide")]
+)
 def test_a_negation_is_answered_with_what_speaks_for_it(percentile: float, words: str) -> None:
     said = in_words(read_query("no effusion"), answer("effusion", percentile), [FOUND])
     assert (said.text, said.asked) == ("no effusion", "effusion") and f"{words}" in said.meaning

@@ -94,12 +94,9 @@ def in_words(reading: QueryReading, answer: QueryAnswer, findings: Sequence[Find
     share = answer.percentile or 0.0
     count = f"stronger than {round(share * len(UNRELATED))} of {len(UNRELATED)} unrelated texts on this scan"
     word = "Stands out" if share >= STRONG else "Hardly stands out" if share >= WEAK else "Does not stand out"
-    sentences = [f"{word}: {count}."]
+    sentences = [f"{word}: {count}{'' if share >= STRONG else ', which does not rule it out'}."]
     if reading.negated:
-        against = (
-            "speaks against" if share >= STRONG else "agrees with" if share < WEAK else "neither confirms nor refutes"
-        )
-        sentences.append(f"That {against} '{reading.text}'.")
+        sentences.append(f"That {'speaks against' if share >= STRONG else 'does not decide'} '{reading.text}'.")
     if answer.nearest_findings:
         name = answer.nearest_findings[0].name
         found = next((each for each in findings if each.name == name), None)
