@@ -194,6 +194,7 @@ def _evidence_params(scan: AnsweredScan, placed: ScoredAnswer) -> dict[str, Any]
         "slice_axis": None if place is None else place.slice_axis,
         "image": None if place is None else place.image,
         "side": None if place is None else place.side,
+        "region": None if place is None else place.region,
         "extent": None if place is None else place.extent,
         "share": None if place is None else place.share,
         "sop_instance_uid": None if place is None else place.sop_instance_uid,
