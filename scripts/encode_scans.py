@@ -1,9 +1,10 @@
-"""Encodes all scans of a datalist once with Astra's frozen encoder, so that training of a head needs no encoder.
+"""Encodes all scans of a datalist once with Astra's frozen encoder, so that adaptation needs no encoder.
 
     python scripts/encode_scans.py data/mine/datalist.json --workers 2
 
-The splits training and validation are encoded in half precision into the cache that configs/networks/astra_frozen.json
-reads. Encoded scans are checked and kept, so run the same command again to resume a stopped run. Weights: make astra.
+The scans are encoded in half precision into the cache that configs/adapt.json with configs/networks/astra.json reads;
+labels may change afterwards. Encoded scans are checked and kept, so run the same command again to resume a stopped run.
+Weights: make astra.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from pathlib import Path
 
 from monai.bundle import ConfigParser
 
+from bundle.ctfindings.adaptation import EncodedStudies
 from bundle.ctfindings.cli.error_lines import run_or_exit
-from bundle.ctfindings.data.loaders import fill_cache
-from bundle.ctfindings.data.scan_cache import CachedStudies
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = [ROOT / "configs" / name for name in ("train.json", "networks/astra.json", "networks/astra_frozen.json")]
+CONFIGS = [ROOT / "configs" / name for name in ("adapt.json", "networks/astra.json")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("datalist", help="datalist with the splits training and validation")
+    parser.add_argument("datalist", help="datalist with labels or without")
+    parser.add_argument("--splits", nargs="+", default=["training"], help="splits to encode (default: training)")
     parser.add_argument("--weights", help="converted checkpoint (default: models/astra.pt)")
     parser.add_argument("--cache-dir", help="parent of the caches (default: cache)")
     parser.add_argument("--workers", type=int, default=1, help="number of processes, 2.5 GB each (default: 1)")
@@ -34,19 +35,16 @@ def main() -> None:
     options = parser.parse_args()
     config = ConfigParser()
     config.read_config([str(path) for path in CONFIGS])
-    named = {"datalist": options.datalist, "frozen_weights": options.weights, "cache_dir": options.cache_dir}
-    for key, value in {"bundle_root": str(ROOT), **named}.items():
-        if value is not None:
+    for key, value in {"bundle_root": str(ROOT), "frozen_weights": options.weights, **vars(options)}.items():
+        if key in config and value is not None:
             config[key] = value
-    datasets = run_or_exit(_datasets, config)
-    scans = sum(len(dataset) for dataset in datasets)
-    folder = Path(str(datasets[0].folder))
+    encoded: EncodedStudies = run_or_exit(config.get_parsed_content, "encoded")
+    studies = run_or_exit(encoded.studies)
+    folder = Path(str(encoded.dataset(studies).folder))
     free = shutil.disk_usage(folder).free
-    expected = scans * _bytes_per_scan(config["resized_to"], config["border"])
-    print(
-        f"{folder}: {scans} scans, {expected / 1e9:.1f} GB when complete, masks not counted; {free / 1e9:.1f} GB free"
-    )
-    outcome = run_or_exit(fill_cache, datasets, options.workers, options.scheduler)
+    expected = len(studies) * _bytes_per_scan(config["resized_to"], config["border"])
+    print(f"{folder}: {len(studies)} scans, {expected / 1e9:.1f} GB when complete; {free / 1e9:.1f} GB free")
+    outcome = run_or_exit(encoded.fill, studies)
     counts = Counter(what if what in ("made", "kept") else "failed" for what in outcome.values())
     print(f"{counts['made']} scans encoded, {counts['kept']} already encoded, {counts['failed']} failed")
     failures = [(study, problem) for study, problem in sorted(outcome.items()) if problem not in ("made", "kept")]
@@ -54,10 +52,6 @@ def main() -> None:
         print(f"failed: {study}: {problem}")
     if failures:
         raise SystemExit(f"error: {len(failures)} of {len(outcome)} scans could not be encoded; fix the problems above")
-
-
-def _datasets(config: ConfigParser) -> list[CachedStudies]:
-    return [config.get_parsed_content(f"{part}#dataset") for part in ("train", "validate")]
 
 
 def _bytes_per_scan(size: list[int], border: list[int]) -> int:

@@ -47,6 +47,7 @@ _MAY_IMPORT: dict[str, set[str]] = {
     "inference": _MIDDLE,
     "evaluation": _MIDDLE | {"inference"},
     "downstream": _MIDDLE | {"inference", "evaluation"},
+    "adaptation": _MIDDLE | {"inference", "evaluation", "training"},
     "published": _MIDDLE | {"inference", "evaluation"},
     "cli": _SCAN,
 }

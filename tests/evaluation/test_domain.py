@@ -55,3 +55,13 @@ def test_too_few_training_scans_give_no_domain_and_a_warning(caplog: pytest.LogC
     with caplog.at_level(logging.WARNING):
         assert not fit_domain(scans(3, 1), scans(30, 2), outside_share=0.01).fitted
     assert "3 training scans are too few for a domain; at least 5 are needed" in caplog.text
+
+
+def test_scans_of_one_patient_are_left_out_together() -> None:
+    random = np.random.default_rng(0)
+    patients = random.normal(size=(15, 1, 1, 4)).repeat(4, axis=1)
+    scans = (patients + 0.05 * random.normal(size=(15, 4, 1, 4))).reshape(60, 1, 4)
+    new = np.random.default_rng(1).normal(size=(500, 1, 4))
+    for groups, low, high in (([str(index // 4) for index in range(60)], 0, 0.06), (None, 0.15, 1)):
+        domain = fit_domain(scans, scans[:0], 0.01, groups)
+        assert low <= (domain_scores(domain, new) > float(domain.threshold)).mean() <= high

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bundle.ctfindings.networks.checkpoint import load_checkpoint, save_bundle_weights
+from bundle.ctfindings.networks.checkpoint import load_checkpoint, read_checkpoint, save_bundle_weights
 from bundle.ctfindings.networks.classifier import PromptBank, ZeroShotClassifier
 from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
 from bundle.ctfindings.networks.image.image_tower import ConvolutionalTower
@@ -168,3 +168,15 @@ def test_file_that_is_no_archive_of_torch_is_refused(make_model: Build, tmp_path
     path = tmp_path / "notes.pt"
     path.write_text("these are not weights")
     assert "cannot be read as a checkpoint" in _refusal(lambda: load_checkpoint(make_model(), path), path)
+
+
+def test_large_weights_that_bfloat16_holds_take_half_the_space_and_load_unchanged(tmp_path: Path) -> None:
+    model, bank = torch.nn.Linear(256, 256), torch.nn.Linear(256, 256, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(model.weight.bfloat16())
+    save_bundle_weights(tmp_path / "model.pt", model, bank)
+    stored = read_checkpoint(tmp_path / "model.pt")
+    assert stored["weight"].dtype == torch.bfloat16 and stored["bank.weight"].dtype == torch.float32
+    loaded = torch.nn.Linear(256, 256)
+    loaded.load_state_dict({name: stored[name] for name in ("weight", "bias")})
+    assert loaded.weight.dtype == torch.float32 and torch.equal(loaded.weight, model.weight)

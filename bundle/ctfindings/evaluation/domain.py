@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.covariance import LedoitWolf
-from sklearn.model_selection import KFold
+from sklearn.model_selection import GroupKFold
 
 from bundle.ctfindings.data.datalist import load_datalist, split_names
 from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun
@@ -80,12 +80,16 @@ class DomainSection:
         )
 
 
-def fit_domain(training: Features, held_out: Features, outside_share: float) -> Domain:
+def fit_domain(
+    training: Features, held_out: Features, outside_share: float, patients: Sequence[str] | None = None
+) -> Domain:
     """The domain of training scans ``[S, K, F]``; empty for fewer than ``LEAST_SCANS``.
 
     Covariances are shrunk (Ledoit and Wolf, https://doi.org/10.1016/S0047-259X(03)00096-4), so that a few scans are
     enough. The threshold is the conformal quantile of the held-out scans ``[S, K, F]``: of new scans like these, at
-    most ``outside_share`` are outside, or one in their number plus one if that is more.
+    most ``outside_share`` are outside, or one in their number plus one if that is more. With fewer than
+    ``LEAST_HELD_OUT`` of them, training scans that a fit without them scores count too; ``patients`` names the patient
+    of each, whose scans are left out together.
     """
     domain = Domain()
     if len(training) < LEAST_SCANS:
@@ -94,7 +98,9 @@ def fit_domain(training: Features, held_out: Features, outside_share: float) -> 
     _fit(domain, training)
     distances = [_distances(domain, held_out)]
     if len(held_out) < LEAST_HELD_OUT:
-        for fitted_on, left_out in KFold(min(FOLDS, len(training)), shuffle=True, random_state=0).split(training):
+        groups = list(range(len(training))) if patients is None else list(patients)
+        folds = GroupKFold(min(FOLDS, len(set(groups))), shuffle=True, random_state=0)
+        for fitted_on, left_out in folds.split(training, groups=groups):
             without = Domain()
             _fit(without, training[fitted_on])
             distances.append(_distances(without, training[left_out]))

@@ -97,7 +97,7 @@ def score_queries(
         (positive - negative).unsqueeze(0),
         anatomy,
     )
-    maps = _token_maps(torch.sigmoid(tokens), encoded)
+    maps = _token_maps(classifier.scorer.evidence(tokens), encoded)
     shares = None if unrelated is None else _percentiles(classifier, encoded, unrelated, anatomy, logits[0])
     depth_logits = snippet_logits(encoded.depth[0], text, queries)
     scores, found = torch.sigmoid(logits[0]).tolist(), encoded.anatomy_valid[0].tolist()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from bundle.ctfindings.inference.encoding import EncodedScan
 from bundle.ctfindings.inference.findings_record import Answer, DomainAnswer, FindingAnswer
+from bundle.ctfindings.networks.classifier import NO_THRESHOLD
 
 OUTSIDE_DOMAIN_CHOICES = ("withhold", "warn")
 NO_LUNG_LITRES = 0.3
@@ -34,6 +35,8 @@ class Assessment:
     def _obstacle(self, answer: FindingAnswer, scan: EncodedScan) -> str | None:
         if scan.domain is not None and not scan.domain.inside and self.outside_domain == "withhold":
             return "the scan is unlike the training scans"
+        if answer.threshold >= NO_THRESHOLD:
+            return "the weights were fitted on too few scans with and without this finding"
         if answer.name in scan.unseen:
             return "the values of the scan were clipped below the density of this finding"
         if not answer.anatomy_found:

@@ -15,6 +15,9 @@ from bundle.ctfindings.files.atomic_write import atomic_path
 OPTIONAL_PARTS = ("domain",)
 """Parts that checkpoints of earlier versions, converted ones and training checkpoints lack."""
 
+LARGE = 2**16
+"""Values of a tensor from which it is stored in bfloat16 if that loses nothing."""
+
 
 def load_checkpoint(modules: Mapping[str, nn.Module] | nn.Module, path: str | Path, assign: bool = False) -> None:
     """Loads the parts of a checkpoint that belong to the given modules; all their tensors must be in the file.
@@ -80,10 +83,20 @@ def save_bundle_weights(path: str | Path, model: nn.Module, bank: nn.Module, dom
     named = dict(model.state_dict())
     for prefix, part in (("bank", bank), ("domain", domain)):
         named |= {f"{prefix}.{key}": value for key, value in part.state_dict().items()} if part is not None else {}
-    state = {key: value.cpu() for key, value in named.items()}
+    state = compact({key: value.cpu() for key, value in named.items()})
     with atomic_path(Path(path)) as partial:
         torch.save(state, partial)
     return sha256_of(path)
+
+
+def compact(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, large ones in bfloat16 where that changes no value: published weights that were stored so."""
+    result = dict(state)
+    for key, value in state.items():
+        if value.dtype == torch.float32 and value.numel() >= LARGE:
+            short = value.bfloat16()
+            result[key] = short if torch.equal(short.float(), value) else value
+    return result
 
 
 def read_source(path: str | Path) -> dict[str, str] | None:

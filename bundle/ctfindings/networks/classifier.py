@@ -18,6 +18,9 @@ from bundle.ctfindings.networks.observation_scoring import observation_logits
 from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.networks.text.prompts import mean_over_templates
 
+NO_THRESHOLD = 2.0
+"""The threshold of a finding that a checkpoint does not assess, because no threshold could be fitted."""
+
 
 class FindingScores(NamedTuple):
     """Answers for a batch of scans."""
@@ -104,7 +107,7 @@ class ZeroShotClassifier(nn.Module):
             logits=logits[:, 0],
             probabilities=self.bank.calibrate(logits[:, 0]),
             template_logits=logits[:, 1:],
-            evidence=torch.sigmoid(tokens[:, :, :count]),
+            evidence=self.scorer.evidence(tokens[:, :, :count]),
         )
 
     def warnings(self, found: Sequence[bool]) -> list[str]:

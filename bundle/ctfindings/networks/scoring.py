@@ -55,6 +55,10 @@ class FindingScorer(nn.Module):
         self.log_row_scale = nn.Parameter(torch.tensor(math.log(row_scale)))
         self.log_token_scale = nn.Parameter(torch.tensor(math.log(token_scale)))
 
+    def evidence(self, token_logits: Tensor) -> Tensor:
+        """Evidence in [0, 1] of token logits; zero everywhere if the scale of the token term is zero."""
+        return torch.sigmoid(token_logits) * (self.log_token_scale.exp() > 0)
+
     def token_logits(self, field: Tensor, delta: Tensor) -> Tensor:
         """``[B, N, E]`` and ``[B, P, E]`` to the logits of every token, ``[B, N, P]``."""
         return torch.bmm(field, delta.transpose(1, 2)) * self.log_token_scale.exp()

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bundle.ctfindings.files.atomic_write import atomic_path
-from bundle.ctfindings.networks.checkpoint import load_mapped, sha256_of
+from bundle.ctfindings.networks.checkpoint import load_mapped, sha256_of, compact
 from bundle.ctfindings.published.checkpoint_format import Converted, PublishedCheckpoint, convert_tensors
 
 _CONFIGS = Path(__file__).resolve().parents[3] / "configs" / "networks"
@@ -69,7 +69,9 @@ def convert_to_bundle(
         converted.state["bank.prompts"] = _prompts(name, converted, text_encoder)
     try:
         with atomic_path(output) as temporary:
-            torch.save({"model": converted.state, "source": converted.source}, temporary)
+            # The larger models use the tensors of the file as they are.
+            state = compact(converted.state) if name in ("astra", "merlin") else converted.state
+            torch.save({"model": state, "source": converted.source}, temporary)
     except (OSError, RuntimeError) as error:  # RuntimeError: the disk is full.
         reason = " ".join(str(error).split())[:150]
         raise ValueError(f"{output}: cannot be written ({reason}); free some space or use another folder") from error

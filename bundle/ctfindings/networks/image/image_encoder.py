@@ -139,14 +139,7 @@ class ImageEncoder(nn.Module):
     ) -> ImageEmbedding:
         """``forward`` from the tokens and grids of the tower, which may come from a cache."""
         grid: list[int] = grids[0]
-        anatomy_logits = self.anatomy_head(levels[0])
-        if self.body_threshold is not None:
-            inside = body_tokens(image, self.stride, self.body_threshold).unsqueeze(2)
-            anatomy_logits = (
-                torch.where(inside, self.body_logit, -self.body_logit)
-                .to(anatomy_logits.dtype)
-                .expand_as(anatomy_logits)
-            )
+        anatomy_logits = self.anatomy_logits(image, levels[0])
         members = anatomy_logits > 0
         if body is not None:
             members = members & body.unsqueeze(-1)
@@ -166,6 +159,15 @@ class ImageEncoder(nn.Module):
             absent = no_observations(anatomy, field.shape[1])
             rows, seen, attention = absent["pathology"], absent["pathology_valid"], absent["pathology_attention"]
         return ImageEmbedding(anatomy, valid, depth, field, members, anatomy_logits, grid, rows, seen, attention)
+
+    def anatomy_logits(self, image: Tensor, tokens: Tensor) -> Tensor:
+        """Logits ``[B, N, K]`` of the anatomies of the finest tokens ``[B, N, d]``, by the head or by intensity."""
+        logits: Tensor = self.anatomy_head(tokens)
+        if self.body_threshold is None:
+            return logits
+        inside = body_tokens(image, self.stride, self.body_threshold).unsqueeze(2)
+        found = torch.where(inside, self.body_logit, -self.body_logit).to(logits.dtype)
+        return found.expand_as(logits)
 
     def memberships(self, members: Tensor, grids: list[list[int]]) -> list[Tensor]:
         """The tokens of each level that are pooled for each anatomy, bool ``[B, N_l, K]``."""

@@ -135,6 +135,11 @@ class AnatomyPooling(nn.Module):
 
     def pool(self, levels: list[Tensor], memberships: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Standardised features of the rows, ``[B, K, 3 d]``, and validity; arguments as in ``forward``."""
+        features, valid = self.features(levels, memberships)
+        return self.standardize(features, valid), valid
+
+    def features(self, levels: list[Tensor], memberships: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """``pool`` before the standardisation."""
         membership = torch.cat(memberships, dim=1)
         tokens = self.normalize(torch.cat(levels, dim=1))
         batch, count, width = tokens.shape
@@ -148,7 +153,7 @@ class AnatomyPooling(nn.Module):
         common = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
         common = self.level(self.output(common.transpose(1, 2).reshape(batch, anatomies, width)))
         highest, lowest = extremes(tokens[:, : levels[0].shape[1]], memberships[0])
-        return self.standardize(torch.cat([common, highest, lowest], dim=2), valid), valid
+        return torch.cat([common, highest, lowest], dim=2), valid
 
 
 def project_rows(pooled: Tensor, valid: Tensor, projection: Tensor, bias: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from bundle.ctfindings.networks.checkpoint import read_checkpoint, sha256_of
+from bundle.ctfindings.networks.checkpoint import read_checkpoint, read_source, sha256_of
 from bundle.ctfindings.networks.image.resnet_tower import ResNetTower
 from bundle.ctfindings.published.astra.checkpoint import frozen_tower
 
@@ -19,7 +19,7 @@ class FrozenTokensd(MapTransform):
     """Adds ``third_stage`` and ``fourth_stage`` of an image ``[1, X, Y, Z]``, see ``ResNetTower.features``, in half.
 
     Args:
-        ckpt_path: Converted checkpoint of Astra or Merlin; its digest is part of the key of the cache.
+        ckpt_path: Converted checkpoint of Astra or Merlin; the digest of its weights is part of the key of the cache.
 
     Raises:
         ValueError: The checkpoint is missing or has no such network.
@@ -31,14 +31,24 @@ class FrozenTokensd(MapTransform):
     def __init__(self, ckpt_path: str | Path) -> None:
         super().__init__("image")
         read_checkpoint(Path(ckpt_path))
-        self.ckpt_path = str(ckpt_path)
-        self.digest = sha256_of(ckpt_path)
+        self.weights = _Weights(str(ckpt_path))
+        # The file is large; its note of the published file it was made of identifies the weights without reading it.
+        self.digest = (read_source(ckpt_path) or {}).get("sha256") or sha256_of(ckpt_path)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         study = dict(data)
         image: MetaTensor = study["image"]
-        third, fourth = _tower(self.ckpt_path).features(image.as_tensor()[None].float())
+        third, fourth = _tower(self.weights.path).features(image.as_tensor()[None].float())
         return {**study, "third_stage": third[0].half().contiguous(), "fourth_stage": fourth[0].half().contiguous()}
+
+
+class _Weights:
+    """The place of the weights, which the key of the cache leaves out, because this class has no ``__dict__``."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str) -> None:
+        self.path = path
 
 
 @lru_cache(maxsize=1)

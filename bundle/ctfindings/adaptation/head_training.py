@@ -1,0 +1,219 @@
+"""Training of the head on held tokens, and the choice of its regularisation by cross-validation.
+
+Shapes: S scans, B scans of a batch, K anatomies, C findings, W wordings of a finding, E embedding.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold
+from torch import Tensor, nn
+
+from bundle.ctfindings.adaptation.held_scans import HeldScans
+from bundle.ctfindings.data.datalist import label_balance
+from bundle.ctfindings.files.progress import progress_bar
+from bundle.ctfindings.findings import FINDING_ANATOMY, FINDINGS, training_wordings
+from bundle.ctfindings.losses.disease_prompts import DiseasePromptLoss
+from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
+from bundle.ctfindings.networks.image.pooling import project_rows
+from bundle.ctfindings.networks.scoring import FindingScorer
+from bundle.ctfindings.networks.text.prompts import mean_over_templates, template_bank
+from bundle.ctfindings.networks.text.text_tower import TextTower
+from bundle.ctfindings.training.parameter_groups import parameter_groups
+
+TRAINED: dict[str, tuple[str, ...]] = {
+    "linear_probe": ("projection", "bias"),
+    "prompt_head": ("projection", "bias", "field.", "scorer."),
+}
+"""Parameters that each kind of head trains, by the start of their name."""
+
+
+WORDINGS = 16
+"""Training wordings of each finding, spread over its list; to encode all takes longer than the training."""
+
+
+class Head(nn.Module):
+    """What is trained between the tokens of a frozen tower and the logits: the rows, the token field and the scorer."""
+
+    def __init__(self, image: ImageEncoder, scorer: FindingScorer) -> None:
+        super().__init__()
+        self.projection, self.bias = image.anatomy_pooling.projection, image.anatomy_pooling.bias
+        self.field, self.scorer = image.field, scorer
+        self.finding_anatomy: Tensor
+        self.register_buffer("finding_anatomy", torch.tensor(FINDING_ANATOMY), persistent=False)
+
+    def forward(self, pooled: Tensor, valid: Tensor, tokens: Tensor, members: Tensor, deltas: Tensor) -> Tensor:
+        """Logits ``[B, C]`` from a batch of ``HeldScans`` and positive minus negative prompts ``[B, C, E]``."""
+        rows = project_rows(pooled, valid, self.projection, self.bias)
+        # Without a token term, the tokens do not matter.
+        tokens = tokens if float(self.scorer.log_token_scale.detach().exp()) > 0 else tokens[:, :1]
+        field = F.normalize(self.field(tokens), dim=-1)
+        logits: Tensor = self.scorer(rows, valid, field, members[:, : tokens.shape[1]], deltas, self.finding_anatomy)[0]
+        return logits
+
+
+class Prompts:
+    """Positive minus negative embeddings of a frozen text tower: of the training wordings, and of the templates."""
+
+    def __init__(self, text: TextTower) -> None:
+        self.wordings = []
+        with torch.no_grad():
+            for finding in FINDINGS:
+                every = list(dict.fromkeys(training_wordings(finding)))
+                positive, negative = zip(*every[:: -(-len(every) // WORDINGS)], strict=True)
+                self.wordings.append(text(positive, "prompt") - text(negative, "prompt"))  # [W, E]
+            bank = mean_over_templates(template_bank(text))
+        self.templates = bank[:, 0] - bank[:, 1]  # [C, E]
+
+    def drawn(self, batch: int, random: np.random.Generator) -> Tensor:
+        """A training wording for each scan and finding, ``[B, C, E]``."""
+        return torch.stack([given[random.integers(len(given), size=batch)] for given in self.wordings], dim=1)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What cross-validation chose."""
+
+    weight_decay: float
+    steps: int
+    logits: NDArray[np.float64]  # Of each scan, by the head that did not see its patient, [S, C]
+    losses: dict[float, list[float]]  # Mean held-out loss by weight decay, at each validation
+
+
+class HeadTraining:
+    """Trains a head with ``DiseasePromptLoss`` and AdamW; weight decay and steps come from cross-validation.
+
+    The folds are by patient. Attention and statistics of the pooled features are those of all scans and use no label.
+
+    Args:
+        kind: ``linear_probe`` trains a linear map of the pooled features of each anatomy into the text space, without
+            the token term, so it has no evidence; ``prompt_head`` trains the token field and the scales too.
+        weight_decays: Values of which cross-validation chooses one.
+        steps: Largest number of steps; early stopping chooses fewer.
+        validate_every: Steps between two validations on the held-out patients.
+        batch_size: Scans of a step.
+        learning_rate: Of AdamW.
+        folds: Number of folds; fewer if there are fewer patients.
+        pos_weight_cap: See ``DiseasePromptLoss``.
+        seed: Random seed of the order of the scans, the wordings and the folds.
+
+    Raises:
+        ValueError: The kind is unknown.
+    """
+
+    def __init__(
+        self,
+        kind: str = "prompt_head",
+        weight_decays: Sequence[float] = (0.01, 1.0),
+        steps: int = 120,
+        validate_every: int = 20,
+        batch_size: int = 8,
+        learning_rate: float = 0.002,
+        folds: int = 5,
+        pos_weight_cap: float = 20.0,
+        seed: int = 0,
+    ) -> None:
+        if kind not in TRAINED:
+            raise ValueError(f"head: expected one of {', '.join(TRAINED)}, got {kind!r}")
+        self.kind, self.weight_decays = kind, list(weight_decays)
+        self.steps, self.validate_every, self.batch_size = steps, validate_every, batch_size
+        self.learning_rate, self.folds, self.pos_weight_cap, self.seed = learning_rate, folds, pos_weight_cap, seed
+
+    def prepare(self, head: Head) -> None:
+        """Switches the token term off for a linear probe, and chooses the parameters that are trained."""
+        if self.kind == "linear_probe":
+            nn.init.constant_(head.scorer.log_token_scale, float("-inf"))
+        for name, parameter in head.named_parameters():
+            parameter.requires_grad_(name.startswith(TRAINED[self.kind]))
+
+    def choose(self, head: Head, scans: HeldScans, labels: Tensor, patients: Sequence[str], prompts: Prompts) -> Choice:
+        """The weight decay and the number of steps with the lowest loss on the patients that a head did not see."""
+        folds = min(self.folds, len(set(patients)))
+        if folds < 2:
+            raise ValueError("adaptation needs scans of two patients at least, for cross-validation; add scans")
+        splits = list(
+            GroupKFold(folds, shuffle=True, random_state=self.seed).split(np.arange(len(labels)), groups=patients)
+        )
+        count = self.steps // self.validate_every
+        logits = {decay: np.zeros((count, *labels.shape)) for decay in self.weight_decays}
+        bar = progress_bar(None, "cross-validation", len(splits) * len(self.weight_decays), unit="head")
+        for decay in self.weight_decays:
+            for trained, held_out in splits:
+                own = copy.deepcopy(head)
+                for step in self._steps(own, scans, labels, trained, prompts, decay, count * self.validate_every):
+                    if step % self.validate_every == 0:
+                        found = score(own, scans, held_out, prompts, self.batch_size)
+                        logits[decay][step // self.validate_every - 1, held_out] = found
+                bar.update()
+        bar.close()
+        loss = self._loss(labels)
+        losses = {
+            decay: [float(loss(torch.from_numpy(each), labels)) for each in found] for decay, found in logits.items()
+        }
+        decay = min(losses, key=lambda each: min(losses[each]))
+        best = int(np.argmin(losses[decay]))
+        return Choice(decay, (best + 1) * self.validate_every, logits[decay][best], losses)
+
+    def fit(self, head: Head, scans: HeldScans, labels: Tensor, prompts: Prompts, choice: Choice) -> None:
+        """Trains the head on all scans, as chosen."""
+        every = np.arange(len(labels))
+        steps = self._steps(head, scans, labels, every, prompts, choice.weight_decay, choice.steps)
+        for _ in progress_bar(steps, "training", choice.steps, unit="step"):
+            pass
+
+    def settings(self) -> dict[str, Any]:
+        """The settings for a JSON record."""
+        return dict(vars(self))
+
+    def _loss(self, labels: Tensor) -> DiseasePromptLoss:
+        return DiseasePromptLoss(label_balance([{"labels": row} for row in labels]), self.pos_weight_cap)
+
+    def _steps(
+        self,
+        head: Head,
+        scans: HeldScans,
+        labels: Tensor,
+        trained: NDArray[np.int64],
+        prompts: Prompts,
+        weight_decay: float,
+        steps: int,
+    ) -> Iterator[int]:
+        """Trains, and yields the number of each step, counted from one."""
+        loss, random = self._loss(labels[torch.from_numpy(trained)]), np.random.default_rng(self.seed)
+        groups = parameter_groups(head, loss)
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=weight_decay)
+        order: Iterator[NDArray[np.int64]] = iter(())
+        for step in range(1, steps + 1):
+            batch = next(order, None)
+            if batch is None:
+                order = _batches(random.permutation(trained), self.batch_size)
+                batch = next(order)
+            optimizer.zero_grad()
+            logits = head(*scans.batch(batch), prompts.drawn(len(batch), random))
+            loss(logits, labels[torch.from_numpy(batch)]).backward()
+            optimizer.step()
+            yield step
+
+
+@torch.no_grad()
+def score(
+    head: Head, scans: HeldScans, chosen: NDArray[np.int64], prompts: Prompts, batch_size: int
+) -> NDArray[np.float64]:
+    """Logits of the mean over the templates, as at inference, ``[S, C]``."""
+    found = [
+        head(*scans.batch(batch), prompts.templates.expand(len(batch), -1, -1)).double().numpy()
+        for batch in _batches(chosen, batch_size)
+    ]
+    return np.concatenate(found)
+
+
+def _batches(scans: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    return (scans[start : start + size] for start in range(0, len(scans), size))

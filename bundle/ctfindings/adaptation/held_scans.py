@@ -1,0 +1,108 @@
+"""Tokens of a frozen tower inside the anatomies of each scan, held in memory.
+
+Shapes: S scans, B scans of a batch, N tokens, K anatomies, d width of a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
+
+from bundle.ctfindings.adaptation.frozen_tower import frozen_levels
+from bundle.ctfindings.data.scan_cache import CachedStudies
+from bundle.ctfindings.files.progress import progress_bar
+from bundle.ctfindings.inference.encoding import token_affine
+from bundle.ctfindings.inference.regions import body_tokens
+from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
+from bundle.ctfindings.networks.image.resnet_tower import joined_tokens
+from bundle.ctfindings.networks.image.standardization import RunningStandardization
+from bundle.ctfindings.scan.lung_mask import ChestRegions
+
+PCA_TOKENS = 20_000
+"""Tokens of all scans together on which the principal components are fitted."""
+
+
+@dataclass
+class HeldScans:
+    """What the head reads of each scan; scans differ in the number of tokens."""
+
+    pooled: Tensor  # Standardised features of the anatomies, [S, K, 3 d]
+    valid: Tensor  # bool [S, K]
+    tokens: list[Tensor]  # Finest tokens that some anatomy has, half, [n, d]
+    memberships: list[Tensor]  # bool [n, K]
+
+    def batch(self, scans: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Pooled features, validity, tokens ``[B, N, d]`` and membership; padded by tokens of no anatomy."""
+        rows = torch.from_numpy(scans)
+        tokens, members = (_padded([part[scan] for scan in scans]) for part in (self.tokens, self.memberships))
+        return self.pooled[rows], self.valid[rows], tokens.float(), members
+
+
+def hold_scans(image: ImageEncoder, dataset: CachedStudies) -> HeldScans:
+    """The tokens of cached scans in the anatomies that inference would give them, without masks."""
+    rows, tokens, inside = [], [], []
+    for index in progress_bar(range(len(dataset)), "tokens", unit="scan"):
+        study = dataset[index]
+        with torch.no_grad():
+            levels, grids = frozen_levels(image.tower, study)
+            members = image.anatomy_logits(study["image"][None].float(), levels[0]) > 0
+            members = members & scan_body(study, image.stride, grids[0]).unsqueeze(-1)
+            memberships = image.memberships(members, grids)
+            rows.append(image.anatomy_pooling.features(levels, memberships))
+        used = memberships[0][0].any(dim=1)
+        tokens.append(levels[0][0][used].half())
+        inside.append(memberships[0][0][used])
+    pooled, valid = (torch.cat(parts) for parts in zip(*rows, strict=True))
+    return HeldScans(_standardized(image.anatomy_pooling.standardize, pooled, valid), valid, tokens, inside)
+
+
+def _standardized(standardize: RunningStandardization, pooled: Tensor, valid: Tensor) -> Tensor:
+    """The features after the statistics were set to those of the scans; these use no label."""
+    counted = valid.unsqueeze(-1).to(pooled.dtype)
+    known = counted.sum(0).clamp(min=1)
+    standardize.mean.copy_((pooled * counted).sum(0) / known)
+    standardize.variance.copy_(((pooled - standardize.mean) ** 2 * counted).sum(0) / known)
+    standardize.batches.fill_(1)
+    with torch.no_grad():
+        standardized: Tensor = standardize.eval()(pooled, valid)
+    return standardized
+
+
+def scan_body(study: Mapping[str, Any], stride: Sequence[int], grid: Sequence[int]) -> Tensor:
+    """Tokens of a cached scan that reach into the body, as inference finds them, bool ``[1, N]``."""
+    chest = ChestRegions(study["regions"][0].numpy(), study["regions_affine"].numpy())
+    tokens = token_affine(study["image_affine"].numpy(), stride)
+    return torch.from_numpy(body_tokens(chest, tokens, grid)).flatten()[None]
+
+
+def fit_reduction(tower: nn.Module, dataset: CachedStudies, stride: Sequence[int], seed: int) -> float:
+    """Fits the linear map of a ``ResNetTower`` to whitened principal components of body tokens; uses no label.
+
+    Returns:
+        The share of the variance of the tokens that the components explain.
+    """
+    random, rows = np.random.default_rng(seed), []
+    for index in progress_bar(range(len(dataset)), "principal components", unit="scan"):
+        study = dataset[index]
+        tokens, grid = joined_tokens(*(study[f"{which}_stage"][None].float() for which in ("third", "fourth")))
+        inside = np.flatnonzero(scan_body(study, stride, grid)[0].numpy())
+        drawn = random.permutation(inside)[: PCA_TOKENS // len(dataset)]
+        rows.append(tokens[0, torch.from_numpy(drawn)].numpy())
+    reduce: nn.Linear = tower.reduce  # type: ignore[assignment]
+    fitted = PCA(reduce.out_features, svd_solver="randomized", random_state=seed).fit(np.concatenate(rows))
+    weight = torch.from_numpy(fitted.components_ / np.sqrt(fitted.explained_variance_)[:, None])
+    with torch.no_grad():
+        reduce.weight.copy_(weight)
+        reduce.bias.copy_(-weight @ torch.from_numpy(fitted.mean_).to(weight.dtype))
+    return float(fitted.explained_variance_ratio_.sum())
+
+
+def _padded(parts: Sequence[Tensor]) -> Tensor:
+    return nn.utils.rnn.pad_sequence(list(parts), batch_first=True)

@@ -1,0 +1,210 @@
+"""Adaptation: scans with labels become a checkpoint that inference serves, fitted on patients that it did not see."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from bundle.ctfindings.adaptation import Adaptation, EncodedStudies, FrozenLevelsd, HeadTraining, head_training
+from bundle.ctfindings.adaptation.head_training import Head, Prompts, score
+from bundle.ctfindings.adaptation.held_scans import HeldScans, fit_reduction, hold_scans
+from bundle.ctfindings.data.transforms import image_pipeline
+from bundle.ctfindings.findings import FINDINGS, TEMPLATES, Finding, fill_template, finding_index
+from bundle.ctfindings.inference.answers import score_findings
+from bundle.ctfindings.inference.assessment import Assessment
+from bundle.ctfindings.inference.encoding import TimedPreprocessing, encode_study
+from bundle.ctfindings.networks.classifier import NO_THRESHOLD, ZeroShotClassifier, load_classifier
+from bundle.ctfindings.networks.scoring import FindingScorer
+from bundle.ctfindings.networks.vision_language import VisionLanguageModel
+from tests import commands
+from tests.networks.conftest import encoder, make_image, make_model  # noqa: F401
+
+NODULE, UNKNOWN = finding_index("Lung nodule"), finding_index("Hiatal hernia")
+Make = Callable[[], VisionLanguageModel]
+
+
+@pytest.fixture(scope="session")
+def datalist(tmp_path_factory: pytest.TempPathFactory, hu: np.ndarray, affine: np.ndarray) -> Path:
+    """Twelve scans of twelve patients, half of them with a dense ball in a lung, and a file that is no scan."""
+    folder, random = tmp_path_factory.mktemp("scans"), np.random.default_rng(0)
+    x, y, z = np.meshgrid(*(np.arange(size) for size in hu.shape), indexing="ij")
+    studies = []
+    for index in range(12):
+        volume = hu + random.normal(0, 10, hu.shape)
+        labels = [-1] * len(FINDINGS)
+        labels[NODULE] = index % 2
+        if index % 2:
+            centre = (20 + random.integers(-3, 4), 28, 22 + random.integers(-5, 6))
+            volume[(x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2 < 30] = 1000
+        nib.save(nib.Nifti1Image(volume.astype(np.int16), affine), folder / f"{index}.nii.gz")
+        studies.append({"id": str(index), "image": f"{index}.nii.gz", "labels": labels})
+    (folder / "bad.nii.gz").write_bytes(b"no scan")
+    studies.append({"id": "bad", "image": "bad.nii.gz", "labels": [-1] * len(FINDINGS)})
+    (folder / "datalist.json").write_text(json.dumps({"training": studies}))
+    return folder / "datalist.json"
+
+
+def _templates_of(finding: Finding) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (fill_template(each.positive, finding.name), fill_template(each.negative, finding.name)) for each in TEMPLATES
+    )
+
+
+def pipeline() -> list[Any]:
+    return image_pipeline((6, 6, 6), (-1000, 1000), divisible=8)
+
+
+def encoded_studies(datalist: Path, weights: Path, cache: Path, tower: torch.nn.Module) -> EncodedStudies:
+    return EncodedStudies(datalist, ["training"], pipeline(), FrozenLevelsd(tower, weights), cache, "test")
+
+
+@pytest.fixture
+def weights(make_model: Make, tmp_path: Path) -> Path:  # noqa: F811
+    """A bundle checkpoint of the small model with random weights."""
+    torch.save(make_model().state_dict(), tmp_path / "frozen.pt")
+    return tmp_path / "frozen.pt"
+
+
+@pytest.mark.parametrize("kind", ["linear_probe", "prompt_head"])
+def test_the_adapted_checkpoint_answers_as_the_head_that_was_trained(
+    kind: str,
+    make_model: Make,  # noqa: F811
+    weights: Path,
+    datalist: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # An untrained text tower does not know that a wording and a template mean the same.
+    monkeypatch.setattr(head_training, "training_wordings", _templates_of)
+    network = make_model()
+    network.image.body_threshold = 0.3  # The untrained anatomy head would depend on the rounding of the cache.
+    encoded = encoded_studies(datalist, weights, tmp_path / "cache", make_model().image.tower)
+    training = HeadTraining(kind, weight_decays=[0.01], steps=40, validate_every=20, folds=3, learning_rate=0.01)
+    before = {name: value.clone() for name, value in network.image.tower.state_dict().items()}
+    record = Adaptation(encoded, network, weights, weights, training, tmp_path / "out", least_patients=3).run()
+    assert record == json.loads((tmp_path / "out" / "adaptation.json").read_text())
+    assert list(record["failed"]) == ["bad"] and record["scans"] == 12 and record["steps"] in (20, 40)
+    assert [row["finding"] for row in record["findings"] if row["assessed"]] == ["Lung nodule"]
+    assert all(torch.equal(value, before[name]) for name, value in network.image.tower.state_dict().items())
+
+    # Inference on a file gives the logits of the head on held tokens: same body, same anatomies, same prompts.
+    studies = [study for study in encoded.studies() if study["id"] != "bad"]
+    held = hold_scans(network.image, encoded.dataset(studies))
+    logits = score(Head(network.image, network.scorer), held, np.arange(12), Prompts(network.text), 4)
+    image = make_model().image
+    image.body_threshold = 0.3
+    classifier = ZeroShotClassifier(image, FindingScorer()).eval()
+    load_classifier(classifier, tmp_path / "out" / "model.pt")
+    study = encode_study(classifier, TimedPreprocessing(pipeline())({"image": studies[1]["image"]}))
+    np.testing.assert_allclose(classifier.score(study.embedding).logits[0].detach().numpy(), logits[1], atol=0.05)
+    assert logits.std() > 0.1
+
+    # The domain is that of these scans, and a finding without labels is not assessed.
+    assert study.domain is not None and study.domain.inside and record["domain"]["scans"] == 12
+    answers = [Assessment().of(answer.answer, study) for answer in score_findings(classifier, study.embedding)]
+    assert answers[UNKNOWN].threshold == NO_THRESHOLD and answers[UNKNOWN].present is None  # type: ignore[union-attr]
+    assert "too few scans" in str(answers[UNKNOWN].not_assessed)  # type: ignore[union-attr]
+    assert answers[NODULE].threshold <= 1  # type: ignore[union-attr]
+
+
+def test_labels_may_change_without_encoding_again(
+    make_model: Make,  # noqa: F811
+    weights: Path,
+    datalist: Path,
+    tmp_path: Path,
+) -> None:
+    encoded = encoded_studies(datalist, weights, tmp_path / "cache", make_model().image.tower)
+    studies = encoded.studies()[:2]
+    assert set(encoded.fill(studies).values()) == {"made"}
+    corrected = [{**study, "labels": -study["labels"], "report": {"findings": "Normal."}} for study in studies]
+    assert set(encoded.fill(corrected).values()) == {"kept"}
+
+
+def held_scans(patients: int, scans: int) -> HeldScans:
+    """Features are noise around a vector of the patient, so that only a patient who is known is predictable."""
+    random = torch.Generator().manual_seed(0)
+    of_patient = torch.randn(patients, 1, 36, generator=random).repeat_interleave(scans, dim=0)
+    pooled = of_patient + 0.1 * torch.randn(patients * scans, 6, 36, generator=random)
+    valid, members = torch.ones(len(pooled), 6, dtype=torch.bool), torch.ones(5, 6, dtype=torch.bool)
+    tokens = torch.randn(len(pooled), 5, 12, generator=random).half()
+    return HeldScans(pooled, valid, list(tokens), [members] * len(pooled))
+
+
+def fixed_prompts() -> Any:
+    """The same prompts for all findings."""
+    deltas = torch.nn.functional.normalize(torch.ones(len(FINDINGS), 8), dim=-1)
+    return SimpleNamespace(templates=deltas, drawn=lambda batch, random: deltas.expand(batch, -1, -1))
+
+
+def test_held_out_logits_come_from_heads_that_did_not_see_the_patient(
+    make_model: Make,  # noqa: F811
+) -> None:
+    model, scans = make_model(), held_scans(12, 3)
+    labels = torch.tensor([index % 2 for index in range(12)]).repeat_interleave(3)[:, None].repeat(1, len(FINDINGS))
+    patients = [str(index // 3) for index in range(36)]
+    training = HeadTraining("linear_probe", [0.0], steps=60, validate_every=60, folds=4, learning_rate=0.02)
+    head, prompts = Head(model.image, model.scorer), fixed_prompts()
+    training.prepare(head)
+    choice = training.choose(head, scans, labels, patients, prompts)
+    by_scan = training.choose(head, scans, labels, [str(index) for index in range(36)], prompts)
+    truth = labels[:, NODULE].numpy()
+    assert roc_auc_score(truth, by_scan.logits[:, NODULE]) > 0.95  # The patient is recognised.
+    assert roc_auc_score(truth, choice.logits[:, NODULE]) < 0.8
+
+
+def test_early_stopping_takes_the_steps_and_the_weight_decay_of_the_lowest_loss(make_model: Make) -> None:  # noqa: F811
+    model = make_model()
+    labels = torch.tensor([0, 1] * 4)[:, None].repeat(1, len(FINDINGS))
+    training = HeadTraining("linear_probe", [0.0, 1.0], steps=30, validate_every=10, folds=2, learning_rate=0.05)
+    head = Head(model.image, model.scorer)
+    choice = training.choose(head, held_scans(8, 1), labels, [str(index) for index in range(8)], fixed_prompts())
+    assert {decay: len(found) for decay, found in choice.losses.items()} == {0.0: 3, 1.0: 3}
+    assert choice.losses[choice.weight_decay][choice.steps // 10 - 1] == min(map(min, choice.losses.values()))
+
+
+def test_the_reduction_gives_uncorrelated_tokens_of_variance_one() -> None:
+    from bundle.ctfindings.networks.image.resnet_tower import ResNetTower, joined_tokens
+
+    random = torch.Generator().manual_seed(0)
+    tower = ResNetTower(3, blocks=(1, 1, 1, 1), channels=(2, 2, 2, 2))
+    mixing = torch.randn(8, 8, generator=random)
+    stages = []
+    for _ in range(20):
+        third = torch.einsum("cd,dxyz->cxyz", mixing, torch.randn(8, 3, 3, 3, generator=random)) + 5
+        stages.append({"third_stage": third, "fourth_stage": torch.randn(8, 2, 2, 2, generator=random)})
+    body = {"regions": torch.zeros(1, 2, 2, 2), "regions_affine": torch.eye(4), "image_affine": torch.eye(4)}
+    dataset = [{**stage, **body} for stage in stages]
+    explained = fit_reduction(tower, dataset, tower.stride, seed=0)  # type: ignore[arg-type]
+    with torch.no_grad():
+        tokens = torch.cat([tower.tokens(*(part[None] for part in stage.values()))[0][0][0] for stage in stages])
+    np.testing.assert_allclose(np.cov(tokens.numpy().T), np.eye(3), atol=0.1)
+    every = torch.cat([joined_tokens(*(part[None] for part in stage.values()))[0][0] for stage in stages])
+    variances = np.linalg.eigvalsh(np.cov(every.numpy().T))
+    assert explained == pytest.approx(variances[-3:].sum() / variances.sum(), abs=0.02)
+
+
+def test_without_enough_labelled_patients_nothing_is_encoded(make_model: Make, weights: Path, datalist: Path) -> None:  # noqa: F811
+    encoded = encoded_studies(datalist, weights, datalist.parent / "unused", make_model().image.tower)
+    adaptation = Adaptation(encoded, make_model(), weights, weights, HeadTraining(), datalist.parent, least_patients=7)
+    with pytest.raises(ValueError, match="no finding has 7 patients with it"):
+        adaptation.run()
+
+
+def test_weights_of_another_tower_are_refused_in_one_line(make_model: Make, tmp_path: Path) -> None:  # noqa: F811
+    torch.save({"image.field.0.weight": torch.zeros(2)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"other\.pt: holds no weights of this image tower"):
+        FrozenLevelsd(make_model().image.tower, tmp_path / "other.pt")
+
+
+def test_the_command_without_a_datalist_says_so_in_one_line() -> None:
+    result = commands.run(["-m", "monai.bundle", "run", "--config_file", "configs/adapt.json"])
+    assert result.returncode != 0 and "add --datalist" in result.stderr.strip().splitlines()[-1]
