@@ -204,7 +204,7 @@ class Adaptation:
         counts = np.array(
             [[len(set(patients[labels[:, column] == value])) for value in (0, 1)] for column in range(labels.shape[1])]
         )
-        usable: NDArray[np.bool_] = (counts >= self.least_patients).all(axis=1)
+        usable: NDArray[np.bool_] = np.asarray((counts >= self.least_patients).all(axis=1))
         if not usable.any():
             raise ValueError(
                 f"{self.encoded.datalist}: no finding has {self.least_patients} patients with it and as many without; "

@@ -79,7 +79,7 @@ class FrozenLevelsd(MapTransform):
             f"level_{index}": level[0].T.unflatten(1, grid).half().contiguous()
             for index, (level, grid) in enumerate(zip(levels, grids, strict=True))
         }
-        return {**data, **found}
+        return {**dict(data), **found}
 
 
 class _Held:

@@ -50,13 +50,16 @@ class Head(nn.Module):
         self.finding_anatomy: Tensor
         self.register_buffer("finding_anatomy", torch.tensor(FINDING_ANATOMY), persistent=False)
 
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the logits have a token term."""
+        return float(self.scorer.log_token_scale.detach().exp()) > 0
+
     def forward(self, pooled: Tensor, valid: Tensor, tokens: Tensor, members: Tensor, deltas: Tensor) -> Tensor:
         """Logits ``[B, C]`` from a batch of ``HeldScans`` and positive minus negative prompts ``[B, C, E]``."""
         rows = project_rows(pooled, valid, self.projection, self.bias)
-        # Without a token term, the tokens do not matter.
-        tokens = tokens if float(self.scorer.log_token_scale.detach().exp()) > 0 else tokens[:, :1]
         field = F.normalize(self.field(tokens), dim=-1)
-        logits: Tensor = self.scorer(rows, valid, field, members[:, : tokens.shape[1]], deltas, self.finding_anatomy)[0]
+        logits: Tensor = self.scorer(rows, valid, field, members, deltas, self.finding_anatomy)[0]
         return logits
 
 
@@ -197,7 +200,7 @@ class HeadTraining:
                 order = _batches(random.permutation(trained), self.batch_size)
                 batch = next(order)
             optimizer.zero_grad()
-            logits = head(*scans.batch(batch), prompts.drawn(len(batch), random))
+            logits = head(*scans.batch(batch, head.reads_tokens), prompts.drawn(len(batch), random))
             loss(logits, labels[torch.from_numpy(batch)]).backward()
             optimizer.step()
             yield step
@@ -209,7 +212,7 @@ def score(
 ) -> NDArray[np.float64]:
     """Logits of the mean over the templates, as at inference, ``[S, C]``."""
     found = [
-        head(*scans.batch(batch), prompts.templates.expand(len(batch), -1, -1)).double().numpy()
+        head(*scans.batch(batch, head.reads_tokens), prompts.templates.expand(len(batch), -1, -1)).double().numpy()
         for batch in _batches(chosen, batch_size)
     ]
     return np.concatenate(found)

@@ -38,10 +38,13 @@ class HeldScans:
     tokens: list[Tensor]  # Finest tokens that some anatomy has, half, [n, d]
     memberships: list[Tensor]  # bool [n, K]
 
-    def batch(self, scans: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pooled features, validity, tokens ``[B, N, d]`` and membership; padded by tokens of no anatomy."""
-        rows = torch.from_numpy(scans)
-        tokens, members = (_padded([part[scan] for scan in scans]) for part in (self.tokens, self.memberships))
+    def batch(self, scans: NDArray[np.int64], with_tokens: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Pooled features, validity, tokens ``[B, N, d]`` and membership; padded by tokens of no anatomy.
+
+        Without tokens, only the first one of each scan is given.
+        """
+        rows, last = torch.from_numpy(scans), None if with_tokens else 1
+        tokens, members = (_padded([part[scan][:last] for scan in scans]) for part in (self.tokens, self.memberships))
         return self.pooled[rows], self.valid[rows], tokens.float(), members
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bundle.ctfindings.files.atomic_write import atomic_path
-from bundle.ctfindings.networks.checkpoint import load_mapped, sha256_of, compact
+from bundle.ctfindings.networks.checkpoint import compact, load_mapped, sha256_of
 from bundle.ctfindings.published.checkpoint_format import Converted, PublishedCheckpoint, convert_tensors
 
 _CONFIGS = Path(__file__).resolve().parents[3] / "configs" / "networks"
