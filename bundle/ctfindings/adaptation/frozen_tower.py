@@ -75,11 +75,11 @@ class FrozenLevelsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         image = data["image"].as_tensor()[None].float()
         levels, grids = self.held.tower(image)
-        found = {
+        found: dict[Hashable, Any] = {
             f"level_{index}": level[0].T.unflatten(1, grid).half().contiguous()
             for index, (level, grid) in enumerate(zip(levels, grids, strict=True))
         }
-        return {**dict(data), **found}
+        return {**data, **found}
 
 
 class _Held:
