@@ -130,7 +130,9 @@ def _percentiles(
         rows = row.expand(len(unrelated))
         parts = (encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership)
         below[int(row)] = classifier.scorer(*parts, unrelated.unsqueeze(0), rows)[0][0]
-    return [float((below[row] < logit).float().mean()) for row, logit in zip(anatomy.tolist(), logits, strict=True)]
+    return [
+        int((below[row] < logit).sum()) / len(unrelated) for row, logit in zip(anatomy.tolist(), logits, strict=True)
+    ]
 
 
 def check_queries(queries: Sequence[str] | str) -> list[str]:

@@ -148,10 +148,14 @@ class Record:
         return file.getvalue()
 
     @property
+    def notice(self) -> str:
+        """What a reader has to know before the findings, such as that the scan is outside the domain; or nothing."""
+        return str(self.data.get("notice") or "")
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What the reader should know, one line each; first, if the scan is outside the domain of the weights."""
-        notice = self.data.get("notice")
-        return (*([str(notice)] if notice else []), *(str(line) for line in self.data.get("warnings", ())))
+        return (*([self.notice] if self.notice else []), *(str(line) for line in self.data.get("warnings", ())))
 
     @property
     def summary(self) -> str:

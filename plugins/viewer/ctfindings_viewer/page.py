@@ -67,6 +67,7 @@ def initial_state(state: Any, address: str) -> None:
             "selected": "",
             "sort_column": -1,
             "sort_descending": False,
+            "notice": "",
             "warnings": [],
             "query": "",
             "meaning": "",
@@ -217,6 +218,7 @@ def _server_and_scan(viewer: Any) -> None:
 
 
 def _table(viewer: Any) -> None:
+    html.Div("{{ notice }}", v_if="notice", classes="ct-banner", id="notice", raw_attrs=['role="alert"'])
     with html.Div(classes="ct-block ct-table-block"):
         with html.Table(classes="ct-table", v_if="rows.length", id="findings"):
             with html.Thead(), html.Tr():

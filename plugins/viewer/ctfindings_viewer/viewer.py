@@ -306,7 +306,8 @@ class Viewer:
         """Fills the table, present findings first; None empties it."""
         self.record, self.order = record, (None, False)
         self.state.selected = ""
-        self.state.warnings = [] if record is None else list(record.warnings)
+        self.state.notice = "" if record is None else record.notice
+        self.state.warnings = [] if record is None else [line for line in record.warnings if line != record.notice]
         self.show_rows()
         if record is not None:
             self.state.status = record.summary

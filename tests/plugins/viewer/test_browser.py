@@ -9,10 +9,12 @@ import io
 import os
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -353,6 +355,41 @@ def test_a_server_that_is_gone_is_said_in_words(page: Page, server: LiveServer) 
     page.until(lambda: page.text("#server-line").startswith("Connected"), "the viewer did not connect again")
 
 
+def test_a_server_that_dies_is_noticed_while_the_page_rests_and_connected_again_when_it_is_back(
+    page: Page, server: LiveServer
+) -> None:
+    """A gate stands between the viewer and the server, and is closed and opened again."""
+    port = free_port()
+
+    def gate() -> ThreadingHTTPServer:
+        class Gate(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                answer = server.get(self.path)
+                self.send_response(answer.status_code)
+                self.end_headers()
+                self.wfile.write(answer.content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        opened = ThreadingHTTPServer(("127.0.0.1", port), Gate)
+        threading.Thread(target=opened.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return opened
+
+    for opening in range(2):
+        opened = gate()
+        if opening == 0:
+            page.set("address", f"http://127.0.0.1:{port}")
+            page.click("#connect")
+        page.until(lambda: page.text("#server-line").startswith("Connected"), "the viewer did not connect")
+        opened.shutdown()
+        opened.server_close()
+        page.until(lambda: "no server answers there" in page.text("#server-line"), "the end was not noticed")
+    page.set("address", server.url)
+    page.click("#connect")
+    page.until(lambda: page.text("#server-line").startswith("Connected"), "the viewer did not connect again")
+
+
 def test_pages_of_other_sites_are_refused(viewer: str) -> None:
     assert (
         requests.get(viewer + "/index.html", headers={"Origin": "https://evil.example.org"}, timeout=30).status_code
@@ -369,6 +406,34 @@ def test_pages_of_other_sites_are_refused(viewer: str) -> None:
         requests.get(viewer + "/ws", headers={**upgrade, "Origin": "https://evil.example.org"}, timeout=30).status_code
         == 403
     )
+
+
+@pytest.mark.parametrize(
+    ("query", "words", "placed"),
+    [
+        (QUERY, ["unrelated texts on this scan", "Nearest finding: "], True),
+        ("no pleural effusion", ["'no pleural effusion'", "it is asked as 'pleural effusion'"], True),
+        ("asdf qwerty zxcv", ["The score means nothing", "None of its words"], False),
+        ("Pleuraerguss links", ["The score means nothing", "It seems to be German"], False),
+    ],
+)
+def test_a_free_text_is_told_in_words_and_nonsense_shows_no_place(
+    page: Page, query: str, words: list[str], placed: bool, tmp_path: Path
+) -> None:
+    if page.state("scan_name") != "synthetic" or not page.state("has_scan"):
+        page.set("scan_id", "synthetic")
+        page.until(lambda: page.state("has_scan"), "the scan did not open")
+    page.set("show_anatomy", False)
+    page.set("show_box", False)
+    page.set("query", query)
+    page.click("#ask")
+    page.until(lambda: page.text("#status").startswith(f"{query}: "), "the free text had no answer")
+    for word in words:
+        assert word in page.text("#meaning")
+    assert bool(page.driver.find_elements(By.CSS_SELECTOR, "#depth")) == placed
+    assert (heat_coloured(page.settled("axial")).mean() > 0.001) == placed
+    if keep := os.environ.get("CTFINDINGS_KEEP_PICTURES"):
+        page.driver.save_screenshot(str(Path(keep) / f"{query.replace(' ', '_')}.png"))
 
 
 def test_the_picture_of_the_docs(page: Page, server: LiveServer, tmp_path: Path) -> None:
