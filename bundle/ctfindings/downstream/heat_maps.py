@@ -1,0 +1,88 @@
+"""Scans as heat maps of findings, from the prompts alone: each is made once, and kept on disk by the weights.
+
+Shapes: C findings, N tokens, gx gy gz grid of tokens, X Y Z voxels of the network's grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.transforms import MapTransform
+from torch import Tensor
+
+from bundle.ctfindings.downstream.encoded_scans import FrozenParts
+from bundle.ctfindings.findings import FINDING_ANATOMY
+from bundle.ctfindings.inference.encoding import token_affine
+from bundle.ctfindings.inference.regions import body_tokens
+from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
+from bundle.ctfindings.networks.observation_scoring import MATCH_TEMPERATURE, observation_answers
+from bundle.ctfindings.networks.scoring import answering_rows
+from bundle.ctfindings.networks.text.prompts import mean_over_templates, template_bank
+from bundle.ctfindings.networks.vision_language import VisionLanguageModel
+from bundle.ctfindings.scan.lung_mask import ChestRegions
+
+MAPS = ("field", "attention", "answer")
+
+
+class EncodeHeatd(MapTransform):
+    """Adds ``heat_MAP`` for each of ``MAPS`` that the model has, ``inside`` and ``token_affine`` to a study.
+
+    - ``field`` [C, gx, gy, gz]: logit of each token for the prompts of the finding.
+    - ``attention``: attention of the pathology queries, each with its share in the answer to the statement; the largest
+      of a scan is the sigmoid of how much the answer supports the statement rather than its denial.
+    - ``answer``: cosine of each token with that answer.
+    - ``inside`` bool [C, gx, gy, gz]: tokens of the anatomy of the finding, as the encoder finds it, within the body.
+
+    The two maps of the queries are our reading of PLACE (https://arxiv.org/abs/2506.10573).
+
+    Args:
+        network: model, on its device.
+        findings: columns of the finding table.
+        device: of the model.
+    """
+
+    def __init__(self, network: VisionLanguageModel, findings: Sequence[int], device: torch.device) -> None:
+        super().__init__("image")
+        with torch.no_grad():
+            prompts = mean_over_templates(template_bank(network.text)).to(device)[list(findings)]
+        rows = torch.tensor(FINDING_ANATOMY, device=device)[list(findings)]
+        self.model = FrozenParts(network.image, network.scorer, prompts, rows)
+        self.weights = self.model.digest()
+
+    @torch.no_grad()
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        encoder, scorer, prompts, rows = self.model.parts
+        image = data["image"].as_tensor()[None].to(prompts.device).float()
+        grid = [size // step for size, step in zip(image.shape[2:], encoder.stride, strict=True)]
+        tokens = token_affine(data["image_affine"].numpy(), encoder.stride)
+        chest = ChestRegions(data["regions"][0].numpy(), data["regions_affine"].numpy())
+        body = torch.from_numpy(body_tokens(chest, tokens, grid)).flatten()[None].to(prompts.device)
+        encoded: ImageEmbedding = encoder(image, body=body)
+        answering = answering_rows(encoded.anatomy_valid, rows)[0]
+        inside = (encoded.membership[0, :, answering] & body.T).T
+        delta = prompts[:, 0] - prompts[:, 1]
+        maps = {"field": scorer.token_logits(encoded.field, delta[None])[0].T}
+        if encoded.pathology.shape[1]:
+            maps |= query_maps(encoded, prompts)
+        heat = {f"heat_{name}": value.unflatten(1, grid).half().cpu() for name, value in maps.items()}
+        kept = {key: data[key] for key in ("id", "image", "finding_masks", "image_affine", "labels") if key in data}
+        return {
+            **kept,
+            **heat,
+            "inside": inside.unflatten(1, grid).cpu(),
+            "token_affine": torch.from_numpy(tokens),
+        }
+
+
+def query_maps(encoded: ImageEmbedding, prompts: Tensor) -> dict[str, Tensor]:
+    """The maps ``attention`` and ``answer`` of one scan, ``[C, N]``, for unit prompts ``[C, 2, E]``."""
+    answers, shares = observation_answers(encoded.pathology, encoded.pathology_valid, prompts[:, 0])
+    attention = shares[0] @ encoded.pathology_attention[0].flatten(1)
+    support = (answers[0] * (prompts[:, 0] - prompts[:, 1])).sum(dim=1, keepdim=True)
+    relative = attention / attention.amax(dim=1, keepdim=True).clamp(min=1e-12)
+    return {
+        "attention": relative * torch.sigmoid(support / MATCH_TEMPERATURE),
+        "answer": answers[0] @ encoded.field[0].T,
+    }
