@@ -39,7 +39,7 @@ from bundle.ctfindings.metrics.detection import (
 )
 from bundle.ctfindings.scan.coordinates import voxel_spacing
 
-QUANTILES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+QUANTILES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995)
 """Of the heat within the anatomy over the validation scans: the thresholds of which one is chosen."""
 
 STUDY_KEYS = ("id", "image", "stored", "finding_masks", "labels")
@@ -129,7 +129,8 @@ class Detection:
             given = [scan for scan in range(len(split.scans)) if split.known[scan, place]]
             score = AveragePrecision(detections, [each.boxes for each in split.lesions[place]], self.overlaps[:1])
             scores.append(score.of(np.array(given))[0])
-        return float(thresholds[int(np.argmax(scores))])
+        # Of equal ones the highest, which gives the fewest detections.
+        return float(thresholds[len(scores) - 1 - int(np.argmax(scores[::-1]))])
 
     def _score(
         self, test: _Split, name: str, place: int, detections: Sequence[Detections], bootstrap: Bootstrap
