@@ -16,8 +16,8 @@ import torch
 from monai.data import MetaTensor
 from torch import nn
 
-from bundle.ctfindings.downstream.decoder_training import KnownMaskLoss, OverlapScores
 from bundle.ctfindings.downstream.segmentation import Segmentation
+from bundle.ctfindings.downstream.segmentation_scores import KnownMaskLoss, OverlapScores
 from bundle.ctfindings.downstream.segmentation_targets import SegmentationClasses
 from bundle.ctfindings.downstream.task_run import TaskRun
 from bundle.ctfindings.downstream.token_levels import level_strides

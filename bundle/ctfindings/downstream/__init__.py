@@ -4,8 +4,18 @@ from bundle.ctfindings.downstream.classification import Classification
 from bundle.ctfindings.downstream.detection import Detection
 from bundle.ctfindings.downstream.encoded_scans import ScanEncoder
 from bundle.ctfindings.downstream.encoder_tuning import EncoderTuning
+from bundle.ctfindings.downstream.report_generation import ReportGeneration
 from bundle.ctfindings.downstream.retrieval import Retrieval
 from bundle.ctfindings.downstream.segmentation import Segmentation
 from bundle.ctfindings.downstream.task_run import TaskRun
 
-__all__ = ["Classification", "Detection", "EncoderTuning", "Retrieval", "ScanEncoder", "Segmentation", "TaskRun"]
+__all__ = [
+    "Classification",
+    "Detection",
+    "EncoderTuning",
+    "ReportGeneration",
+    "Retrieval",
+    "ScanEncoder",
+    "Segmentation",
+    "TaskRun",
+]

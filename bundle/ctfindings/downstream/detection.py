@@ -164,7 +164,7 @@ class Detection:
         if not lesions.voxels:
             return [np.nan] * 3
         cells = np.argwhere(scan.inside[place])
-        near = (distances_mm(scan.in_mm(cells), lesions) <= self.tolerance_mm).any(axis=1)
+        near = np.asarray((distances_mm(scan.in_mm(cells), lesions) <= self.tolerance_mm).any(axis=1))
         heat = scan.heat[name][place][scan.inside[place]]
         middle = np.linalg.norm(cells - cells.mean(axis=0), axis=1).argmin()
         return [float(near[heat.argmax()]), float(near.mean()), float(near[middle])]
@@ -181,7 +181,8 @@ class Detection:
                 for box in detections[row].boxes:
                     ends = np.linalg.inv(scan.affine) @ np.column_stack([box.reshape(2, 3), [1, 1]]).T
                     low, high = np.sort(np.rint(ends[:3].T + 0.5).astype(int), axis=0)
-                    marked[(place, *map(slice, low, high))] = True
+                    (x, y, z), (last_x, last_y, last_z) = low.tolist(), high.tolist()
+                    marked[place, x:last_x, y:last_y, z:last_z] = True
             pictures.append(Picture(ids[row], scan.image, scan.masks, marked, voxel_spacing(scan.affine)))
         return pictures
 

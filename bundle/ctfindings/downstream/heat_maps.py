@@ -66,8 +66,12 @@ class EncodeHeatd(MapTransform):
         maps = {"field": scorer.token_logits(encoded.field, delta[None])[0].T}
         if encoded.pathology.shape[1]:
             maps |= query_maps(encoded, prompts)
-        heat = {f"heat_{name}": value.unflatten(1, grid).half().cpu() for name, value in maps.items()}
-        kept = {key: data[key] for key in ("id", "image", "finding_masks", "image_affine", "labels") if key in data}
+        heat: dict[Hashable, Any] = {
+            f"heat_{name}": value.unflatten(1, grid).half().cpu() for name, value in maps.items()
+        }
+        kept: dict[Hashable, Any] = {
+            key: data[key] for key in ("id", "image", "finding_masks", "image_affine", "labels") if key in data
+        }
         return {
             **kept,
             **heat,

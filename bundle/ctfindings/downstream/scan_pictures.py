@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
+
+STYLES: tuple[Literal["solid", "dashed"], ...] = ("solid", "dashed")
+"""Outlines of masks, and of predictions."""
 
 
 class Picture(NamedTuple):
@@ -30,27 +32,30 @@ def draw_pictures(
     """The axial slice of each scan with most of the rarest mask: masks as solid, predictions as dashed outlines."""
     figure = Figure(figsize=(4.2 * len(pictures), 5.2), layout="constrained")
     FigureCanvasAgg(figure)
-    colours = matplotlib.colormaps["tab10"].colors
     seen: set[int] = set()
     for axes, picture in zip(np.ravel(figure.subplots(1, len(pictures), squeeze=False)), pictures, strict=True):
         height = _shown_slice(picture.truth)
         axes.imshow(_radiological(picture.image[:, :, height]), cmap="gray", vmin=0, vmax=1, origin="lower")
         for place in range(len(names)):
-            for mask, style in ((picture.truth, "solid"), (picture.predicted, "dashed")):
+            for mask, style in zip((picture.truth, picture.predicted), STYLES, strict=True):
                 flat = _radiological(mask[place, :, :, height])
                 if flat.any():
                     seen.add(place)
-                    axes.contour(flat, levels=[0.5], colors=[colours[place % 10]], linestyles=style, linewidths=1.2)
+                    axes.contour(flat, levels=[0.5], colors=[_colour(place)], linestyles=style, linewidths=1.2)
         axes.set_aspect(picture.spacing[1] / picture.spacing[0])
         axes.set_title(f"{picture.title}, slice {height + 1} from below", fontsize=9)
         axes.set_axis_off()
-    lines = [Line2D([], [], color=colours[place % 10], label=names[place]) for place in sorted(seen)]
+    lines = [Line2D([], [], color=_colour(place), label=names[place]) for place in sorted(seen)]
     lines += [
         Line2D([], [], color="black", linestyle=style, label=label)
-        for style, label in (("solid", "mask"), ("dashed", predicted_as))
+        for style, label in zip(STYLES, ("mask", predicted_as), strict=True)
     ]
     figure.legend(handles=lines, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
     figure.savefig(path, format="png", dpi=150)
+
+
+def _colour(place: int) -> str:
+    return f"C{place % 10}"
 
 
 def _shown_slice(truth: NDArray[np.bool_]) -> int:

@@ -22,12 +22,7 @@ from bundle.ctfindings.data.finding_masks import ResampleFindingMaskd
 from bundle.ctfindings.data.loaders import cached_dataset, study_loader
 from bundle.ctfindings.data.scan_cache import CachedStudies
 from bundle.ctfindings.data.transforms import KeepGeometryd
-from bundle.ctfindings.downstream.decoder_training import (
-    OverlapScores,
-    evaluate_segmenter,
-    segmentation_batch,
-    train_segmenter,
-)
+from bundle.ctfindings.downstream.best_training import train_best
 from bundle.ctfindings.downstream.encoded_scans import ScanEncoder
 from bundle.ctfindings.downstream.label_fractions import Subsets, draw_subsets, usable_classes
 from bundle.ctfindings.downstream.result_numbers import (
@@ -38,6 +33,12 @@ from bundle.ctfindings.downstream.result_numbers import (
     scan_means,
 )
 from bundle.ctfindings.downstream.scan_pictures import Picture, draw_pictures
+from bundle.ctfindings.downstream.segmentation_scores import (
+    KnownMaskLoss,
+    OverlapScores,
+    evaluate_segmenter,
+    segmentation_batch,
+)
 from bundle.ctfindings.downstream.segmentation_targets import SegmentationClasses
 from bundle.ctfindings.downstream.task_run import Results, Studies, Table
 from bundle.ctfindings.downstream.token_levels import EncodeLevelsd, Segmenter, level_strides
@@ -60,7 +61,7 @@ class Segmentation:
         fractions: percentages of the training patients whose masks are used.
         seeds: seeds of the draws of these patients and of the decoder; numbers are means over the draws.
         tuned: whether the tower is trained with the decoder.
-        epochs, steps, patience: see ``train_segmenter``.
+        epochs, steps, patience: see ``train_best``.
         batch_size: scans of a step.
         learning_rate, tuning_rate: of the decoder and of a tuned tower, with AdamW.
         tolerance_mm: distance within which surfaces agree, for NSD.
@@ -102,10 +103,10 @@ class Segmentation:
         """Subsets, the names of the classes that are learned and scored, and the warnings."""
         subsets = draw_subsets(studies["training"], self.fractions, self.seeds, repeat_all=True)
         stated = {split: np.stack([self.classes.stated(s) for s in listed]) for split, listed in studies.items()}
-        known = {drawn: stated["training"][subset].any(axis=0) for drawn, subset in subsets.items()}
+        known = {drawn: np.asarray(stated["training"][subset].any(axis=0)) for drawn, subset in subsets.items()}
         usable, lines = usable_classes(self.name, subsets, known, self.classes.names, "a mask")
         for split in ("validation", "test"):
-            here = stated[split].any(axis=0)
+            here = np.asarray(stated[split].any(axis=0))
             if missing := [n for n, masked in zip(self.classes.names, here, strict=True) if not masked]:
                 lines.append(f"the {split} split: without a mask: {', '.join(missing)}; left out")
             usable &= here
@@ -176,13 +177,17 @@ class Segmentation:
         if self.tuned:
             groups.append({"params": list(segmenter.tower.parameters()), "lr": self.tuning_rate})
         crops = self._scans(encoder, [studies["training"][index] for index in subset], self.preprocessing)
-        dice = train_segmenter(
+        prepare = segmentation_batch(classes)
+        validation = study_loader(self._whole_scans(encoder, studies["validation"]), 1)
+        dice = train_best(
             segmenter,
             groups,
             study_loader(crops, self.batch_size, shuffle=True),
-            study_loader(self._whole_scans(encoder, studies["validation"]), 1),
-            segmentation_batch(classes),
+            evaluate_segmenter(segmenter, validation, prepare, encoder.device, OverlapScores()),
+            prepare,
+            KnownMaskLoss(),
             encoder.device,
+            "dice",
             self.epochs,
             self.steps,
             self.patience,

@@ -29,6 +29,7 @@ class Table:
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    page_only: bool = False  # not for a console: it has long texts
 
     def text(self) -> str:
         """The table for a console."""
@@ -110,7 +111,7 @@ class TaskRun:
             **results.metrics,
         }
         self._write(record, results)
-        print("\n\n".join([*(table.text() for table in results.tables), *results.warnings]))
+        print("\n\n".join([*(table.text() for table in results.tables if not table.page_only), *results.warnings]))
         print(f"Page: {self.output_dir / 'report.html'}")
         return record
 

@@ -46,7 +46,7 @@ class EncodeLevelsd(MapTransform):
 
 def levels_of(batch: Mapping[str, Any]) -> list[Tensor]:
     """The levels that ``EncodeLevelsd`` added to each study of a batch, finest first; none without it."""
-    found = []
+    found: list[Tensor] = []
     while f"level_{len(found)}" in batch:
         found.append(batch[f"level_{len(found)}"])
     return found

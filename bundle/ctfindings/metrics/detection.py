@@ -121,8 +121,8 @@ class AveragePrecision:
         only = (self.limits[0], self.limits[0], 1.0)
         self.metric = COCOMetric(["lesion"], self.limits, only, [MAX_DETECTIONS], per_class=False)
         self.results = matching_batch(
-            box_iou,
-            self.metric.iou_thresholds,
+            box_iou,  # type: ignore[arg-type]
+            self.metric.iou_thresholds.tolist(),
             [each.boxes for each in found],
             [np.zeros(len(each.scores), dtype=int) for each in found],
             [each.scores for each in found],

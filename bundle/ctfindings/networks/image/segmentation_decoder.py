@@ -34,7 +34,7 @@ class SegmentationDecoder(nn.Module):
         self.fuse = nn.ModuleList(
             [UnetrUpBlock(3, channels, channels, 3, ratio, norm, res_block=True) for ratio in ratios]
         )
-        *steps, last = _steps(strides[0]) or [[1, 1, 1]]
+        *steps, last = _steps(strides[0]) or [(1, 1, 1)]
         refine: list[nn.Module] = []
         for step in steps:
             wide, channels = channels, max(channels // 2, GROUPS)
@@ -63,10 +63,12 @@ def token_volumes(levels: Sequence[Tensor], grids: Sequence[Sequence[int]]) -> l
     return [level.transpose(1, 2).unflatten(2, list(grid)) for level, grid in zip(levels, grids, strict=True)]
 
 
-def _steps(stride: Sequence[int]) -> list[list[int]]:
+def _steps(stride: Sequence[int]) -> list[tuple[int, int, int]]:
     """Factors of each step from the tokens to the voxels: the smallest prime factor that remains along each axis."""
-    rest, steps = [int(size) for size in stride], []
+    rest = [int(size) for size in stride]
+    steps: list[tuple[int, int, int]] = []
     while max(rest) > 1:
-        steps.append([next((f for f in range(2, size + 1) if size % f == 0), 1) for size in rest])
-        rest = [size // factor for size, factor in zip(rest, steps[-1], strict=True)]
+        x, y, z = (next((f for f in range(2, size + 1) if size % f == 0), 1) for size in rest)
+        steps.append((x, y, z))
+        rest = [size // factor for size, factor in zip(rest, (x, y, z), strict=True)]
     return steps

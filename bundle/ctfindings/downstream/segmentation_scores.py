@@ -1,8 +1,7 @@
-"""Training and evaluation of a segmentation decoder with Ignite engines. Shapes: B scans, C classes, X Y Z voxels."""
+"""Loss, scores and evaluation of a segmentation decoder. Shapes: B scans, C classes, X Y Z voxels."""
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,8 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.engines import SupervisedEvaluator, SupervisedTrainer
-from monai.handlers import EarlyStopHandler, ValidationHandler
+from monai.engines import SupervisedEvaluator
 from monai.losses import DiceFocalLoss
 from monai.metrics import compute_dice, compute_surface_dice
 from torch import Tensor, nn
@@ -68,7 +66,7 @@ class OverlapScores:
         self.rows, self.kept = {}, []
 
     def _collect(self, engine: Engine) -> None:
-        output = engine.state.output
+        output: Any = engine.state.output
         logits, targets = output["pred"], output["label"]
         predicted, truth = (logits > 0).float(), targets["masks"]
         spacing = voxel_spacing(targets["affine"][0].cpu().numpy())
@@ -120,56 +118,3 @@ def evaluate_segmenter(
     )
     scores.attach(evaluator)
     return evaluator
-
-
-def train_segmenter(
-    segmenter: Segmenter,
-    parameters: Sequence[dict[str, Any]],
-    training: StudyLoader,
-    validation: StudyLoader,
-    prepare: PrepareBatch,
-    device: torch.device,
-    epochs: int,
-    steps: int,
-    patience: int,
-) -> float:
-    """Trains until the Dice of the validation split stops rising, and leaves the best weights in the segmenter.
-
-    Args:
-        segmenter: changed in place.
-        parameters: groups of AdamW with their learning rates; what they do not name stays as it is.
-        training, validation: batches of scans of one size, and single scans.
-        prepare: from ``segmentation_batch``.
-        device: where to train.
-        epochs: largest number of validations.
-        steps: steps between two validations, at every fraction of the labels.
-        patience: validations without a better Dice before training stops.
-
-    Returns:
-        The best Dice of the validation split.
-    """
-    evaluator = evaluate_segmenter(segmenter, validation, prepare, device, OverlapScores())
-    trainer = SupervisedTrainer(
-        device=device,
-        max_epochs=epochs,
-        epoch_length=steps,
-        train_data_loader=training,
-        network=segmenter,
-        optimizer=torch.optim.AdamW(parameters),
-        loss_function=KnownMaskLoss(),
-        prepare_batch=prepare,
-        train_handlers=[ValidationHandler(1, evaluator)],
-        decollate=False,
-    )
-    EarlyStopHandler(patience, lambda engine: engine.state.metrics["dice"], trainer).attach(evaluator)
-    best: dict[str, Any] = {"dice": -1.0}
-
-    def keep(engine: Engine) -> None:
-        if engine.state.metrics["dice"] > best["dice"]:
-            best.update(dice=engine.state.metrics["dice"], weights=copy.deepcopy(segmenter.state_dict()))
-
-    evaluator.add_event_handler(Events.COMPLETED, keep)
-    trainer.add_event_handler(Events.EPOCH_STARTED, lambda engine: training.sampler.set_epoch(engine.state.epoch))  # type: ignore[attr-defined]
-    trainer.run()
-    segmenter.load_state_dict(best["weights"])
-    return float(best["dice"])
