@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from bundle.ctfindings.cli.error_lines import run_or_exit
-from bundle.ctfindings.files.folders import check_outside
+from bundle.ctfindings.files.folders import check_outside, check_writable
 from bundle.ctfindings.inference.batch.run_archive import Model, run_archive, scans_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,7 +28,7 @@ def main() -> None:
         "--output",
         type=Path,
         required=True,
-        help="folder for scans/ID/findings.json, findings.csv, run.json and journal.jsonl",
+        help="folder for scans/FOLDER/findings.json, findings.csv, run.json and journal.jsonl",
     )
     parser.add_argument(
         "--splits", nargs="+", default=[], metavar="SPLIT", help="splits of the datalist (default: all)"
@@ -44,12 +44,13 @@ def main() -> None:
         "--scheduler", metavar="ADDRESS", help="address of a Dask scheduler whose workers are used instead"
     )
     parser.add_argument(
-        "--dicom_dir", type=Path, metavar="DIR", help="also write DICOM objects of DICOM scans, in DIR/ID"
+        "--dicom_dir", type=Path, metavar="DIR", help="also write DICOM objects of DICOM scans, in DIR/FOLDER"
     )
     parser.add_argument("--anonymous", action="store_true", help="no patient and study attributes in DICOM objects")
     options = parser.parse_args()
     if options.dicom_dir is not None:
         run_or_exit(check_outside, options.dicom_dir, "--dicom_dir", [options.source])
+    run_or_exit(check_writable, options.output, "--output")
     studies = run_or_exit(scans_of, options.source, tuple(options.splits))
     model = Model(str(ROOT), str(options.ckpt_path.resolve()), tuple(options.overlays))
     arguments = (options.workers, options.scheduler, options.dicom_dir, options.anonymous)
@@ -57,6 +58,8 @@ def main() -> None:
     print(f"{report.done} scans done, {report.kept} kept from earlier runs, {len(report.problems)} failed")
     for reason, count in Counter(report.problems.values()).most_common(20):
         print(f"failed: {count} x {reason}")
+    for reason, count in Counter(report.without_dicom.values()).most_common(20):
+        print(f"no DICOM objects: {count} x {reason}")
     print(report.summary)
     if report.problems:
         raise SystemExit(

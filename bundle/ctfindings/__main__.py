@@ -1,6 +1,6 @@
 """Findings of chest CT scans on the command line: ``ct-findings SCAN... -o OUT -q "free text"``.
 
-The same service as ``monai.bundle run --config_file configs/inference.json``. The arguments are checked before PyTorch
+It runs the steps of ``configs/inference.json``, as ``monai.bundle run`` does. The arguments are checked before PyTorch
 and MONAI are imported, so that a mistake is reported at once.
 """
 
@@ -13,8 +13,10 @@ import warnings
 from pathlib import Path
 
 from bundle.ctfindings.cli.error_lines import DEBUG, run_or_exit
+from bundle.ctfindings.files.folders import check_writable
 
 ROOT = Path(__file__).resolve().parents[2]
+CONFIG = Path("configs", "inference.json")
 
 DESCRIPTION = """Find 18 findings, and what you ask for in words, in chest CT scans. Research only: not a diagnosis.
 
@@ -48,7 +50,7 @@ def main() -> None:
     for scan in options.scans:
         if not os.path.exists(scan) and not glob.glob(scan):
             parser.error(f"{scan}: no such file or folder; check the path")
-    if not (options.bundle / "configs" / "inference.json").is_file():
+    if not (options.bundle / CONFIG).is_file():
         parser.error(f"{options.bundle}: has no configs/inference.json; give the root folder of the bundle as --bundle")
     if options.debug:
         os.environ[DEBUG] = "1"
@@ -56,28 +58,28 @@ def main() -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    check_writable(options.output, "-o")
     warnings.filterwarnings("ignore")
     # Imported here: PyTorch and MONAI take seconds.
-    from bundle.ctfindings.cli.options import check_device
-    from bundle.ctfindings.files.folders import check_outside
-    from bundle.ctfindings.inference.batch.many_scans import expand_scans, find_in_scans
-    from bundle.ctfindings.inference.bundle_workflow import check_request
-    from bundle.ctfindings.inference.service import load_service
+    from monai.bundle import ConfigParser
 
-    if options.device is not None:
-        check_device(options.device)
-    if options.dicom_dir is not None:
-        check_outside(options.dicom_dir, "--dicom_dir", options.scans)
-    scans = expand_scans(options.scans)
-    check_request(
-        str(scans[0].path), None, options.query, options.evidence, options.output, dicom_dir=options.dicom_dir
-    )
-    service = load_service(options.bundle, options.ckpt_path, text=bool(options.query), device=options.device)
-    files = (options.draft_report, options.dicom_dir, options.anonymous)
-    summary, problems = find_in_scans(service, scans, options.output, options.query, options.evidence, *files)
-    print(summary)
-    if problems:
-        raise SystemExit(f"error: {len(problems)} of {len(scans)} scans could not be used; {summary} gives the reasons")
+    settings = {
+        "bundle_root": str(options.bundle),
+        "image": options.scans,
+        "queries": options.query,
+        "evidence": options.evidence,
+        "draft_report": options.draft_report,
+        "output_dir": str(options.output),
+        "dicom_dir": options.dicom_dir and str(options.dicom_dir),
+        "anonymous": options.anonymous,
+        "ckpt_path": options.ckpt_path and str(options.ckpt_path),
+        "device": options.device,
+    }
+    parser = ConfigParser()
+    parser.read_config(str(options.bundle / CONFIG))
+    parser.update({key: value for key, value in settings.items() if value is not None})
+    for steps in ("initialize", "run"):
+        parser.get_parsed_content(steps)
 
 
 if __name__ == "__main__":

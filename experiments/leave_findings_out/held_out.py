@@ -13,7 +13,7 @@ from bundle.ctfindings.findings import FINDING_NAMES, FINDINGS
 from bundle.ctfindings.reports.captions import read_report
 from bundle.ctfindings.reports.finding_mentions import clause_mentions
 from bundle.ctfindings.reports.sentences import split_sentences
-from bundle.ctfindings.reports.word_lists import plain
+from bundle.ctfindings.reports.plain_text import plain
 
 Regime = Literal["unseen", "unlabelled"]
 REGIMES: dict[Regime, str] = {

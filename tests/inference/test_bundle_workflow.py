@@ -1,37 +1,105 @@
-"""The parts of the inference workflow: the request, and where the results are written."""
+"""Many scans in one run of the inference workflow: they are read ahead, and one bad scan stops no other."""
 
 from __future__ import annotations
 
+import csv
+import json
+import shutil
+import threading
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from ignite.engine import Engine
+from monai.data import Dataset
 
-from bundle.ctfindings.inference.bundle_workflow import FindingsWriter, scan_records
+from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.inference.bundle_workflow import FindingsInferer, FindingsWriter, ReadAhead, check_request
 from bundle.ctfindings.inference.service import FindingsService
+
+
+def run(service: FindingsService, scans: list[Path], writer: FindingsWriter) -> None:
+    records = [{"image": str(path), "folder": path.name.removesuffix(".nii.gz")} for path in scans]
+    studies = ReadAhead(Dataset(records, service.preprocessing))
+    inferer = FindingsInferer(service, ["fluid around the lung"])
+
+    def step(engine: Engine, study: Any) -> dict[str, Any]:
+        return {"pred": inferer(None, None, study)}
+
+    engine = Engine(step)
+    writer.attach(engine)
+    engine.run(studies, epoch_length=len(studies))
+
+
+def test_a_bad_scan_is_listed_with_its_reason_and_the_others_are_written(
+    service: FindingsService, phantom_scan: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans = [tmp_path / name for name in ("one.nii.gz", "bad.nii.gz", "two.nii.gz")]
+    for path in scans[::2]:
+        shutil.copy(phantom_scan[0], path)
+    scans[1].write_text("no scan")
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match=r"1 of 3 scans could not be used; .*findings.csv gives the reasons"):
+        run(service, scans, FindingsWriter(out, dicom_dir=tmp_path / "dicom"))
+    with (out / "findings.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows] == ["done", "failed", "done"]
+    assert "[wrong-content]" in rows[1]["reason"]
+    for row, name in ((rows[0], "one"), (rows[2], "two")):
+        assert {file.name for file in (out / name).iterdir()} >= {"findings.json", "report.html"}
+        record = json.loads((out / name / "findings.json").read_text(encoding="utf-8"))
+        assert row["query: fluid around the lung"] == f"{record['queries'][0]['score']:.4f}"
+        assert row["notice"] == (record["notice"] or "")
+    assert not (out / "bad").exists()
+    assert capsys.readouterr().out.count("DICOM: none; the scan is NIfTI without DICOM headers") == 2
+
+
+def test_a_single_bad_scan_is_its_own_error_and_leaves_nothing(service: FindingsService, tmp_path: Path) -> None:
+    with pytest.raises(ScanError, match="no such file or folder"):
+        run(service, [tmp_path / "gone.nii.gz"], FindingsWriter(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_results_that_cannot_be_written_are_one_line_that_names_the_folder(
     service: FindingsService, phantom_scan: tuple[Path, Path], tmp_path: Path
 ) -> None:
     (tmp_path / "output").write_text("a file where the folder should be")
-    study = service.preprocessing({"image": str(phantom_scan[0])})
-    engine = SimpleNamespace(state=SimpleNamespace(batch=study, output={"pred": service.answer(study)}))
     with pytest.raises(ValueError, match=r"output: results cannot be written there \(.*\); free some space"):
-        FindingsWriter(tmp_path / "output")(engine)  # type: ignore[arg-type]
+        run(service, [phantom_scan[0]], FindingsWriter(tmp_path / "output"))
 
 
-def test_scans_and_masks_pair() -> None:
-    assert scan_records("a.nii") == [{"image": "a.nii"}]
-    assert scan_records(["a.nii", "b.nii"], [None, "m.nii"]) == [
-        {"image": "a.nii"},
-        {"image": "b.nii", "anatomy": "m.nii"},
-    ]
-    assert scan_records("a.nii", stored={"intercept": -8192}) == [{"image": "a.nii", "stored": {"intercept": -8192}}]
-    assert scan_records(None) == []
-    with pytest.raises(ValueError, match="1 masks were given for 2 scans"):
-        scan_records(["a.nii", "b.nii"], "m.nii")
-    with pytest.raises(ValueError, match=r"stored: expected a mapping such as .*, got -8192"):
-        scan_records("a.nii", stored=-8192)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="same output folder"):
-        scan_records(["x/a.nii", "y/a.nii.gz"])
+def test_the_next_scan_is_read_while_the_one_before_is_used() -> None:
+    second_is_read = threading.Event()
+
+    def read(study: dict[str, int]) -> dict[str, int]:
+        if study["number"] == 1:
+            second_is_read.set()
+        return study
+
+    studies = ReadAhead(Dataset([{"number": 0}, {"number": 1}, {"number": 2}], read))
+    for study in studies:
+        if study["number"] == 0:
+            assert second_is_read.wait(10)
+    assert len(studies) == 3
+
+
+def test_an_error_of_the_program_is_not_taken_for_a_bad_scan() -> None:
+    def fail(_: Any) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(RuntimeError, match="applying transform"):
+        list(ReadAhead(Dataset([{}], fail)))
+
+
+def test_results_lie_outside_the_scans_and_where_files_can_be_written(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    (tmp_path / "file").touch()
+    record = [{"image": str(scans)}]
+    with pytest.raises(ValueError, match=r"output_dir: .* whose scans are read; give a folder outside of it"):
+        check_request(str(scans), record, [], "present", scans / "out")
+    with pytest.raises(ValueError, match=r"dicom_dir: .* whose scans are read"):
+        check_request(str(scans), record, [], "present", tmp_path / "out", scans)
+    with pytest.raises(ValueError, match=r"output_dir: .*file is a file; give a folder"):
+        check_request(str(scans), record, [], "present", tmp_path / "file" / "out")
+    check_request(str(scans), record, [], "present", tmp_path / "out", tmp_path / "dicom")

@@ -23,6 +23,17 @@ DENIED = (
     "Not seen is a pleural effusion.", "Gone is the pleural effusion.", "The pleural effusion is no longer seen.",
     "Nowhere is there an effusion.", "There is nothing to suggest pleural effusion.", "Pleural effusion ruled out.",
     "Pleural effusion fails to be seen.", "Pleural effusion has been ruled out.",
+    "Pleural effusion (no)", "Pleural effusion? No.", "Is there a pleural effusion? No.", "Q: Pleural effusion? A: No",
+    "Pleural effusion: N", "Pleural effusion:\nNo\n", "Pleural effusion ..... absent", "Pleural effusion => none",
+    '"pleural effusion": "no"', "pleural_effusion: no", "Pleural effusion: \u00abNo\u00bb", "# Pleural effusion\nnone",
+    "Pleural effusion: \u2718", "[x] Emphysema [ ] Pleural effusion", "\u2611 Emphysema \u2610 Pleural effusion",
+    "Pleural effusion\uff1ano", "<p>Pleural effusion: no</p>", "**Pleural effusion:** no",
+    "Nil pleural effusion.", "Pleural effusion nil.", "Pleural effusion, none.", "Pleural effusion is lacking.",
+    "The pleural effusion has cleared.", "Pleural effusion no longer seen.", "Pleural effusion can no longer be seen.",
+    "Pleural effusion can\u2019t be seen.", "Pleural effusion isn't there.", "Pleural effusion has not developed.",
+    "Resolved is the pleural effusion.", "Resolved pleural effusion.", "Excluded: pleural effusion.",
+    "CT excludes pleural effusion.", "Effusion-free pleural spaces.", "Not a single effusion is seen.",
+    "Pleural spaces: clear.", "Fails to reveal pleural effusion.", "We did not find pleural effusion.",
 )  # fmt: skip
 STATED = (
     "Pleural effusion: yes", "Pleural effusion: small, left", "Pleural effusion (+)", "[x] Pleural effusion",
@@ -31,6 +42,15 @@ STATED = (
     "No resolution of the pleural effusion.", "The pleural effusion hasn\u2019t resolved.",
     "Pleural effusion cannot be denied.", "No evidence against pleural effusion.",
     "Not only pleural effusion but also consolidation is seen.", "Hydro-pneumothorax on the left.",
+    "Pleural effusion? Yes.", "Pleural effusion: Y", "Pleural effusion: \u2713", "Pleural effusion: no change",
+    "Pleural effusion: no significant change", "Partial resolution of the pleural effusion.",
+    "Near complete resolution of the pleural effusion.", "No enlargement of the pleural effusion.",
+    "The pleural effusion is no longer increasing.", "Pleural effusion, not previously seen.",
+    "No surprise: the pleural effusion persists.", "No less than 2 litres of pleural effusion.",
+    "There is no reason to drain the pleural effusion.", "No comparison, pleural effusion on the left.",
+    "No pneumothorax, small pleural effusion on the left.", "No finding save for a pleural effusion.",
+    "The pleural effusion has not cleared.", "Pleural e\ufb00usion.", "Pleural ef\u00adfusion.", "Pleural effu-\nsion.",
+    "\uff30\uff4c\uff45\uff55\uff52\uff41\uff4c effusion", "Pleural effusion\u3002No nodule\u3002",
 )  # fmt: skip
 
 
@@ -48,7 +68,16 @@ def test_stated(text: str) -> None:
     assert label(text, EFFUSION) == 1
 
 
-@pytest.mark.parametrize("text", ["Pleural effusion not excluded.", "Pleural effusion: possible", "Pleural effusion?"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Pleural effusion not excluded.",
+        "Pleural effusion: possible",
+        "Pleural effusion?",
+        "Pleural effusion: n/a",
+        "Pleural effusion: not assessed",
+    ],
+)
 def test_in_doubt(text: str) -> None:
     assert label(text, EFFUSION) == -1
 
@@ -62,6 +91,17 @@ def test_in_doubt(text: str) -> None:
         ("Consolidation: No Nodule: No Pleural effusion: Yes", EFFUSION, 1),
         ("Consolidation: No Nodule: No Pleural effusion: Yes", NODULE, 0),
         ("- Consolidation: No\n- Nodule: No\n- Pleural effusion: Yes", EFFUSION, 1),
+        ("Emphysema (+), consolidation (-)", "Emphysema", 1),
+        ("Emphysema (+), consolidation (-)", CONSOLIDATION, 0),
+        ("Pleural effusion | no | Consolidation | yes", CONSOLIDATION, 1),
+        ("Pleural effusion\tno\nConsolidation\tyes", EFFUSION, 0),
+        ("1) Consolidation: No 2) Nodule: Yes", NODULE, 1),
+        ("Lymph nodes are not pathologically enlarged.", "Lymphadenopathy", 0),
+        ("None of the lymph nodes is enlarged.", "Lymphadenopathy", 0),
+        ("Non-dilated bronchi.", "Bronchiectasis", 0),
+        ("The heart is nonenlarged.", "Cardiomegaly", 0),
+        ("Noncalcified nodule.", NODULE, 1),
+        ("Hickman line in place.", MATERIAL, 1),
         ("No: pleural effusion, consolidation", CONSOLIDATION, 0),
         ("The nodule is neither calcified nor cavitated.", NODULE, 1),
         ("Port-a-cath tip in the SVC.", MATERIAL, 1),
@@ -75,7 +115,18 @@ def test_each_answer_of_a_template_counts_for_its_own_finding(text: str, finding
     assert label(text, finding) == expected
 
 
-@pytest.mark.parametrize("words", ["nodule ", "no nodule, ", "nodule 3/45 and ", "nodule (3/45, "])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "nodule: no ",
+        "[ ] nodule ",
+        "effusion ..... no ",
+        "nodule ",
+        "no nodule, ",
+        "nodule 3/45 and ",
+        "nodule (3/45, ",
+    ],
+)
 def test_a_report_of_20000_words_without_a_full_stop_is_read_in_linear_time(words: str) -> None:
     text = words * (20_000 // len(words.split()))
     started = time.process_time()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from bundle.ctfindings.scan.file_format import scan_stem
 from bundle.ctfindings.scan.scan_listing import scans_below
 
 
@@ -33,3 +36,11 @@ def test_folders_of_dicom_are_listed_beside_scan_files_and_below_a_dicomdir(tmp_
 def test_a_folder_that_is_itself_a_series_is_one_scan(tmp_path: Path) -> None:
     touch(tmp_path / "series" / "IM1", content=DICOM)
     assert scans_below(tmp_path / "series") == {"series": tmp_path / "series"}
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("a/b/x.nii.gz", "x"), ("x.NRRD", "x"), ("dicom_folder", "dicom_folder"), ("y.1.zip", "y.1"), ("..", "scan")],
+)
+def test_stem_is_the_name_without_the_format(name: str, stem: str) -> None:
+    assert scan_stem(name) == stem

@@ -31,7 +31,7 @@ def test_an_archive(
 ) -> None:
     for name in ("a.nii.gz", "b.nii.gz"):
         (tmp_path / name).touch()
-    report = archive.ArchiveReport(tmp_path / "findings.csv", 2 - len(problems), 0, problems)
+    report = archive.ArchiveReport(tmp_path / "findings.csv", 2 - len(problems), 0, problems, {})
     monkeypatch.setattr(archive, "run_archive", lambda *_: report)
     arguments: tuple[Any, ...] = (bundle_root, monkeypatch, "run_archive.py", tmp_path, "--output", tmp_path / "out")
     if problems:

@@ -55,3 +55,12 @@ def check_outside(folder: str | Path, option: str, inputs: Iterable[str | Path])
     for given in inputs:
         if os.path.isdir(given) and Path(place).is_relative_to(os.path.realpath(given)):
             raise ValueError(f"{option}: {folder} lies in {given}, whose scans are read; give a folder outside of it")
+
+
+def check_writable(folder: str | Path, option: str) -> None:
+    """ValueError if no file can be written into a folder, which need not exist yet."""
+    existing = next(parent for parent in [Path(folder), *Path(folder).absolute().parents] if parent.exists())
+    if not existing.is_dir():
+        raise ValueError(f"{option}: {existing} is a file; give a folder for the results")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"{option}: {folder} cannot be written; give a folder that you may write to")

@@ -21,3 +21,9 @@ def progress_bar(items: Any = None, label: str = "", total: int | None = None, *
     """
     seconds = 0.1 if sys.stderr.isatty() else SECONDS_BETWEEN_LINES_OF_A_LOG
     return tqdm(items, label, total, disable=not label, mininterval=seconds, maxinterval=seconds, **options)
+
+
+def say(text: str) -> None:
+    """Prints text on standard output, above the progress bar if there is one."""
+    tqdm.write(text)
+    sys.stdout.flush()

@@ -1,12 +1,12 @@
-"""From one scan to its findings record: encode, answer, place."""
+"""From scans to their findings records: encode, answer, place."""
 
+from bundle.ctfindings.inference.batch.scan_list import scan_records
 from bundle.ctfindings.inference.bundle_workflow import (
     FindingsInferer,
     FindingsWriter,
+    ReadAhead,
     check_request,
-    one_scan,
     prepare_study,
-    scan_records,
 )
 from bundle.ctfindings.inference.encoding import TimedPreprocessing
 from bundle.ctfindings.inference.service import FindingsService
@@ -15,9 +15,9 @@ __all__ = [
     "FindingsInferer",
     "FindingsService",
     "FindingsWriter",
+    "ReadAhead",
     "TimedPreprocessing",
     "check_request",
-    "one_scan",
     "prepare_study",
     "scan_records",
 ]

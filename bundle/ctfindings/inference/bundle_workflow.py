@@ -1,110 +1,122 @@
-"""The parts of ``configs/inference.json`` around the service: request, batch, inferer and writer."""
+"""The parts of ``configs/inference.json`` around the service: request, reader, inferer and writer."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
-from monai.data import MetaTensor
+from monai.data import Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer
 
+from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.files.folders import check_outside, check_writable
+from bundle.ctfindings.files.progress import progress_bar, say
 from bundle.ctfindings.inference.answers import check_queries
+from bundle.ctfindings.inference.batch.scan_list import paths_of
+from bundle.ctfindings.inference.encoding import EncodedScan
 from bundle.ctfindings.inference.findings_record import Answer, FindingAnswer
 from bundle.ctfindings.inference.output.console_table import format_findings
-from bundle.ctfindings.inference.output.write_files import REPORT_FILE, scan_stem, write_findings
+from bundle.ctfindings.inference.output.summary_table import SUMMARY_FILE, write_summary
+from bundle.ctfindings.inference.output.write_files import RECORD_FILE, REPORT_FILE, write_findings
 from bundle.ctfindings.inference.service import AnsweredScan, FindingsService
-from bundle.ctfindings.scan.storage import stored_from
 
 EVIDENCE_CHOICES = ("present", "all", "none")
 
 
-def scan_records(
-    image: str | Sequence[str] | None,
-    anatomy: str | Sequence[str | None] | None = None,
-    stored: Mapping[str, Any] | None = None,
-) -> list[dict[str, Any]]:
-    """Study records ``{"image": path, "anatomy": path, "stored": entry}`` of a request, one per scan.
-
-    Args:
-        image: path of a scan, or of several. None gives no record, so that the workflow can be built without a scan.
-        anatomy: path of its anatomy mask, or one (or None) per scan.
-        stored: how the scans become HU, if the files do not say so; see ``bundle.ctfindings.scan.storage.Stored``.
-
-    Raises:
-        ValueError: if masks and scans do not pair, two scans share an output folder, or ``stored`` is invalid.
-    """
-    stored_from(stored)
-    images, masks = _paths(image), _paths(anatomy)
-    if images and masks and len(masks) != len(images):
-        problem = f"{len(masks)} masks were given for {len(images)} scans"
-        raise ValueError(f"anatomy: {problem}; give one for each scan, or null")
-    stems = [scan_stem(str(path)) for path in images]
-    for index, stem in enumerate(stems):
-        if stem in stems[:index]:
-            problem = f"another scan is also named {stem!r} and has the same output folder"
-            raise ValueError(f"{images[index]}: {problem}; run them apart")
-    return [
-        {"image": str(path)}
-        | ({} if mask is None else {"anatomy": mask})
-        | ({"stored": dict(stored)} if stored else {})
-        for path, mask in zip(images, masks or [None] * len(images), strict=True)
-    ]
-
-
 def check_request(
     image: str | Sequence[str] | None,
-    anatomy: str | Sequence[str | None] | None,
+    scans: Sequence[Mapping[str, Any]],
     queries: Sequence[str] | str,
     evidence: str,
     output_dir: str | Path,
-    stored: Mapping[str, Any] | None = None,
     dicom_dir: str | Path | None = None,
 ) -> None:
-    """Raises a ValueError with what is wrong in a request, before anything is loaded."""
-    if not scan_records(image, anatomy, stored):
-        raise ValueError("image: no scan given; add --image SCAN, a NIfTI or NRRD file, or a folder or zip of DICOM")
+    """Raises a ValueError with what is wrong in a request for ``scans``, the records of ``image``."""
+    if not scans:
+        given = "a scan file, a folder or zip of DICOM, a folder of scans, a glob, a CSV table, or a list of these"
+        raise ValueError(f"image: no scan given; add --image SCAN, {given}")
     check_queries(queries)
     if evidence not in EVIDENCE_CHOICES:
         raise ValueError(f"evidence: expected one of {', '.join(EVIDENCE_CHOICES)}, got {evidence!r}")
-    for name, folder in (("output_dir", output_dir), ("dicom_dir", dicom_dir or output_dir)):
-        existing = next(parent for parent in [Path(folder), *Path(folder).absolute().parents] if parent.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-            raise ValueError(f"{folder}: results cannot be written there; give a writable folder as {name}")
+    for option, folder in (("output_dir", output_dir), ("dicom_dir", dicom_dir)):
+        if folder is not None:
+            check_writable(folder, option)
+            check_outside(folder, option, [*paths_of(image), *(scan["image"] for scan in scans)])
 
 
-def one_scan(batch: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Collates a batch of one study without copying it."""
-    (study,) = batch
-    return study
+class ReadAhead:
+    """Preprocessed studies, one at a time: the next one is read while the one before is answered and written.
+
+    A scan that cannot be used comes as its record with a ``problem``, the ScanError.
+
+    Args:
+        dataset: study records with ``TimedPreprocessing``.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __iter__(self) -> Iterator[Mapping[Any, Any]]:
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(self._read, 0)
+            for index in range(len(self)):
+                study = ahead.result()
+                if index + 1 < len(self):
+                    ahead = reader.submit(self._read, index + 1)
+                yield study
+
+    def _read(self, index: int) -> Mapping[Any, Any]:
+        try:
+            study: Mapping[Any, Any] = self.dataset[index]
+        except Exception as error:
+            # MONAI wraps what a transform raises.
+            link: BaseException | None = error
+            while link is not None and not isinstance(link, ScanError):
+                link = link.__cause__ or link.__context__
+            if link is None:
+                raise
+            return {**self.dataset.data[index], "problem": link}
+        return study
 
 
-def prepare_study(study: dict[str, Any], *_: Any, **__: Any) -> tuple[MetaTensor, None, tuple, dict[str, Any]]:
+def prepare_study(study: dict[str, Any], *_: Any, **__: Any) -> tuple[Any, None, tuple, dict[str, Any]]:
     """A study for MONAI's evaluator: its image as input, all of it as an argument of the inferer."""
     return study["image"], None, (), {"study": study}
 
 
 class FindingsInferer(Inferer):
-    """Answers the findings and ``queries`` for one study with the service."""
+    """Answers the findings and ``queries`` for one study with the service; None for a scan that cannot be used."""
 
     def __init__(self, service: FindingsService, queries: Sequence[str] | str = ()) -> None:
         super().__init__()
         self.service = service
         self.queries = queries
 
-    def __call__(self, inputs: Any, network: Any, study: Mapping[str, Any]) -> AnsweredScan:  # type: ignore[override]
-        return self.service.answer(study, self.queries)
+    def __call__(  # type: ignore[override]
+        self, inputs: Any, network: Any, study: Mapping[str, Any]
+    ) -> AnsweredScan | None:
+        return None if "problem" in study else self.service.answer(study, self.queries)
 
 
 class FindingsWriter:
-    """Writes record, evidence and report of each scan into a folder of ``output_dir``, and prints the table.
+    """Writes record, evidence and report of each scan into its folder below ``output_dir``, and prints the table.
 
-    ``evidence``, one of ``EVIDENCE_CHOICES``, says whose maps are written; queries are included unless it is ``none``.
-    ``draft_report`` says whether a draft report is written too. With ``dicom_dir``, DICOM objects of a DICOM scan are
-    written into a folder of it; ``anonymous`` leaves the patient and study attributes out.
+    Files are written while the next scan is answered. At the end ``findings.csv`` has one row per scan. A scan that
+    cannot be used stops no other; it is an error at the end.
+
+    Args:
+        output_dir: folder of the results.
+        evidence: one of ``EVIDENCE_CHOICES``, whose maps are written; queries are included unless it is ``none``.
+        draft_report: whether a draft report is written too.
+        dicom_dir: folder for DICOM objects of DICOM scans.
+        anonymous: leaves the patient and study attributes out of them.
     """
 
     def __init__(
@@ -120,29 +132,70 @@ class FindingsWriter:
         self.draft_report = draft_report
         self.dicom_dir = Path(dicom_dir) if dicom_dir else None
         self.anonymous = anonymous
+        self._thread = ThreadPoolExecutor(1)
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler."""
+        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+
+    def _start(self, engine: Engine) -> None:
+        total = engine.state.epoch_length or 0
+        self._bar = progress_bar(label="scans" if total > 1 else "", total=total)
+        self._records: dict[str, Path] = {}
+        self._problems: dict[str, ScanError] = {}
+        self._writing: tuple[str, Future[None]] | None = None
 
     def __call__(self, engine: SupervisedEvaluator) -> None:
-        self.write(engine.state.batch["scan"], engine.state.output["pred"])
+        study, answered = engine.state.batch, engine.state.output["pred"]
+        self._wait()
+        path = str(study["image"] if answered is None else study["scan"].meta["filename_or_obj"])
+        self._records[path] = self.output_dir / study["folder"] / RECORD_FILE
+        if answered is None:
+            self._problems[path] = study["problem"]
+        else:
+            self._writing = path, self._thread.submit(self.write, study["scan"], answered, study["folder"])
+        self._bar.update()
 
-    def write(self, scan: MetaTensor, answered: AnsweredScan) -> None:
+    def _wait(self) -> None:
+        if self._writing is not None:
+            path, writing = self._writing
+            self._writing = None
+            try:
+                writing.result()
+            except ScanError as error:
+                self._problems[path] = error
+
+    def _finish(self, engine: Engine) -> None:
+        self._wait()
+        self._bar.close()
+        problems = self._problems
+        if problems and len(self._records) == 1:
+            raise next(iter(problems.values()))
+        lines = {path: str(problem) for path, problem in problems.items()}
+        summary = write_summary(self.output_dir / SUMMARY_FILE, self._records, lines)
+        say("\n".join([*lines.values(), f"Table: {summary}"]))
+        if problems:
+            counts = f"{len(problems)} of {len(self._records)} scans could not be used"
+            raise ValueError(f"{counts}; {summary} gives the reasons")
+
+    def write(self, scan: MetaTensor, answered: AnsweredScan, folder: str) -> None:
         """Writes and prints the answers of one scan; ValueError if they cannot be written."""
         shown = {key: each for key, each in answered.placed.items() if self._is_shown(each.answer)}
         maps = {key: answered.encoded.evidence_map(each) for key, each in shown.items()}
+        target = self.output_dir / folder
         try:
             hu, grid = scan.as_tensor()[0], answered.encoded.regions.affine
-            record = write_findings(self.output_dir, answered.record, hu, scan.affine, maps, grid, self.draft_report)
+            record = write_findings(target, answered.record, hu, scan.affine, maps, grid, self.draft_report)
         except OSError as error:
             problem = f"results cannot be written there ({error.strerror or error})"
-            raise ValueError(f"{self.output_dir}: {problem}; free some space, or give another output_dir") from error
-        print(format_findings(record))
-        print(f"Report: {self.output_dir / scan_stem(record.scan.file) / REPORT_FILE}", flush=True)
+            raise ValueError(f"{self.output_dir}: {problem}; free some space, or choose another folder") from error
+        lines = [format_findings(record), f"Report: {target / REPORT_FILE}"]
         if self.dicom_dir is not None:
-            folder = self.dicom_dir / scan_stem(record.scan.file)
-            print(write_dicom_of(answered, scan.meta["filename_or_obj"], folder, maps, self.anonymous), flush=True)
+            source = scan.meta["filename_or_obj"]
+            lines.append(write_dicom_of(answered, source, self.dicom_dir / folder, maps, self.anonymous))
+        say("\n".join(lines))
 
     def _is_shown(self, answer: Answer) -> bool:
         if self.evidence == "none":
@@ -158,11 +211,9 @@ def write_dicom_of(
     For the arguments see ``write_dicom``. ScanError if the scan cannot be read again, ValueError if they cannot be
     written.
     """
-    if answered.encoded.source is None:
-        reason = f"the scan is {answered.encoded.scan.format} without DICOM headers"
-        if answered.encoded.scan.format == "DICOM":
-            reason = "its images have no identifiers of their own (SeriesInstanceUID, SOPInstanceUID)"
-        return f"DICOM: none; {reason}, so results cannot refer to a patient, study or image"
+    if reason := why_no_dicom(answered.encoded):
+        return f"DICOM: none; {reason}"
+    assert answered.encoded.source is not None
     # highdicom takes a second to import.
     from bundle.ctfindings.inference.output.dicom.write_dicom import write_dicom
 
@@ -180,10 +231,15 @@ def write_dicom_of(
         )
     except OSError as error:
         problem = f"DICOM results cannot be written there ({error.strerror or error})"
-        raise ValueError(f"{folder}: {problem}; free some space, or give another dicom_dir") from error
+        raise ValueError(f"{folder}: {problem}; free some space, or choose another folder") from error
     return f"DICOM: {folder} ({len(files)} objects)"
 
 
-def _paths(value: str | Sequence[str | None] | None) -> list[str | None]:
-    several = value if isinstance(value, list | tuple) else [] if value is None else [value]
-    return [None if path is None else str(path) for path in several]
+def why_no_dicom(scan: EncodedScan) -> str | None:
+    """Why the results of a scan cannot refer to a patient, study or image in DICOM; None if they can."""
+    if scan.source is not None:
+        return None
+    reason = f"the scan is {scan.scan.format} without DICOM headers"
+    if scan.scan.format == "DICOM":
+        reason = "its images have no identifiers of their own (SeriesInstanceUID, SOPInstanceUID)"
+    return f"{reason}, so results cannot refer to a patient, study or image"

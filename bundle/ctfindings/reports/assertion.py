@@ -36,13 +36,16 @@ _PREDICATE = re.compile(
     r"|there\s+(?:is|are|was|were)\b|increased\b|decreased\b|shows?\b|demonstrates?\b|is\b|are\b|was\b|were\b|has\b"
     r"|have\b)"
 )
+_NO_LIST = r"(?:(?!\bn?or\b)[^,;.])*"
 # These always end a clause.
 _HARD = re.compile(
     rf"\s*[;•]\s*|:\s+(?!(?:{_WORDS['answer_no']}|not?)\b|[-0](?![\w.,]))|\.\s+"
     # Templates on one line: "Consolidation: no, effusion: yes", "Consolidation: No Effusion: Yes".
-    rf"|(?:{'|'.join(f'(?<=: {word})' for word in _ANSWERS)})(?:\s*[,/|]\s*|\s+(?=(?:[\w/-]+\s+){{0,4}}[\w/-]+\s*:))"
+    rf"|(?:{'|'.join(f'(?<=: {word})' for word in _ANSWERS)})(?:\s*[,/|]\s*|\s+(?=(?:[\w/)-]+\s+){{0,4}}[\w/-]+\s*:))"
     r"|\s+(?=(?:but|however|although|though|whereas|nevertheless|yet)\b)"
-    r"|,?\s+(?=(?:except(?: for)?|apart from|other than|aside from|besides|with the exception of)\b)"
+    r"|,?\s+(?=(?:except(?: for)?|apart from|other than|aside from|besides|with the exception of|save for)\b)"
+    # Telegram style: "No pneumothorax, small effusion on the left".
+    rf"|,\s+(?=(?:{_WORDS['amount']})\b{_NO_LIST}\b(?:left|right|bilateral|lobe)\b{_NO_LIST}\.?\s*$)"
 )
 # These end a clause when both sides have a predicate, or when the right side starts a statement.
 _SOFT = re.compile(r",\s+(?:and\s+)?|\s+and\s+|\s+while\s+|\s+-\s+")
@@ -57,26 +60,38 @@ _PSEUDO_NEGATION = re.compile(
     rf"\b(?:no|without(?: any)?)\s+(?:(?:{_WORDS['change_adjective']})\s+){{0,2}}"
     r"(?:change|difference|progression|regression|interval|alteration|"
     r"(?:increase|decrease)s?(?!\s+in\s+(?:\w+\s+){0,4}(?:thick|densit|calib|diamet)))\w*\b"
+    # "No enlargement of the nodule", "partial resolution of the effusion".
+    r"|\bno (?:more|less|fewer) than\b|\bno (?:reason|need|comparison)\b|\bnever[- ]smok"
+    r"|\bno (?:enlargement|growth) of (?:\w+ ){0,3}(?:nodul|mass|lesion|effus|consolid)"
+    r"|\b(?:incomplete|partial|near(?:ly)?|almost|slow|ongoing|some)(?: complete)? (?:resolution|disappearance) of"
     rf"|\bno longer\b|\bnot only\b|\b(?:no|without(?: any)?)\s+(?:\w+\s+)?(?:{_WORDS['sure']})\b"
     r"|:\s*no(?=\s*(?:[,/|]|$))"
     r"|\bno(?:t)? (?:clear(?:ly)?|definite(?:ly)?) (?:border|demarcat|separab|distinguish\w* from)\w*"
 )
-_DIRECTLY_NEGATED = re.compile(r"\b(?:not(?: (?!only)\w+ly)?|normal) $")
+_DIRECTLY_NEGATED = re.compile(
+    r"\b(?:(?:not(?: (?!only)\w+ly)?|normal) |non[- ]?(?:(?:enlarged|dilated|thickened|pathologic\w*) )?)$"
+)
 # "No longer seen is the left pleural effusion", "not seen: effusion", "[ ] effusion": all that follows is denied.
 _INVERTED = re.compile(
-    rf"\W*(?:no longer|not)\s+(?:\w+\s+)?{_SEEN}\s*(?::|\b(?:is|are|was|were)\b)|\W*gone (?:is|are)\b|\s*(?:\[\s?\]|☐)"
+    rf"\W*(?:no longer|not)\s+(?:\w+\s+)?{_SEEN}\s*(?::|\b(?:is|are|was|were)\b)|\s*\[\s?\]"
+    r"|\W*(?:gone|resolved) (?:is|are)\b|\W*(?:excluded|resolved)(?::|(?: \w+){1,3}\W*$)"
 )
 _POST_NEGATION = re.compile(
     rf"\b(?:{_BE}\s+(?:\w+\s+)?not|{_BE}n't|cannot|not)\s+(?:\w+\s+){{0,2}}?{_SEEN}"
-    r"|\b(?:is|are|was|were|can be|could be)\s+(?:absent|negative|excluded|ruled out|no longer|removed|withdrawn)\b"
+    r"|\b(?:is|are|was|were|can be|could be)\s+(?:absent|negative|excluded|ruled out|removed|withdrawn)\b"
+    r"|\b(?:is|are|was|were)\s+no longer\b(?!\s+(?:grow|increas|enlarg|progress))"
+    rf"|\bno longer\s+(?:be\s+)?(?:\w+\s+)?{_SEEN}|-free\b|\bfree(?=\s*(?:[.,;]|$))"
+    r"|,\s*(?:no|none|nil|absent)\s*\.?\s*$"
     rf"|\bbeen (?:removed|withdrawn|excluded)\b|\b(?:{_WORDS['gone']})\b|\(-\)"
     # "Is neither seen on the left nor on the right", "is seen in neither pleural space", "on no side".
     rf"|\b{_BE}\s+neither\s+{_SEEN}|\b{_SEEN}\s+(?:\w+\s+){{0,2}}?(?:in|on|at|within)\s+(?:neither|none|no)\b"
-    # Templates: "Pleural effusion: No", "Pleural effusion -".
-    rf"|[:=|\t]\s*(?:(?:{_WORDS['answer_no']})\b|[-0](?=\s*(?:[.,;/|]|$)))|\s-+\s*(?:(?:{_WORDS['answer_no']})\b\s*)?\.?\s*$"
+    # Templates: "Pleural effusion: No", "Pleural effusion -", but not "Pleural effusion: no change".
+    rf"|[:=|\t]\s*(?:(?:{_WORDS['answer_no']})\b(?!\s+(?:\w+\s+)?(?:change|difference|progression|regression)\b)"
+    rf"|[-0](?=\s*(?:[.,;/|]|$)))|\s-+\s*(?:(?:{_WORDS['answer_no']})\b\s*)?\.?\s*$"
 )
 # "Not observed in the previous examination" describes the earlier scan.
 _PSEUDO_POST = re.compile(
+    rf"\bnot\s+(?:previously|formerly|earlier)\s+{_SEEN}|"
     rf"\bnot\s+(?:\w+\s+){{0,2}}?{_SEEN}\s+(?:\w+\s+){{0,3}}?(?:previous|prior|earlier|old|former|last)\b"
     rf"|(?:\bnot|n't|\bnever)\s+(?:\w+\s+){{0,2}}?(?:{_WORDS['gone']})\b"
     r"|\bnot (?:be )?(?:evaluated|characteri[sz]ed|differentiated|excluded|ruled out)\b"

@@ -11,7 +11,7 @@ from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.reports.assertion import Assertion, assertion, split_clauses
 from bundle.ctfindings.reports.body_regions import nearest_region, regions
 from bundle.ctfindings.reports.label_rules import NORMAL_STATEMENTS, RULES
-from bundle.ctfindings.reports.word_lists import plain
+from bundle.ctfindings.reports.plain_text import plain
 
 LABEL_OF_ASSERTION = {Assertion.ABSENT: 0, Assertion.HISTORICAL: -1, Assertion.UNCERTAIN: -1, Assertion.PRESENT: 1}
 """Label of each assertion. Doubt ("atelectasis?") and history ("status post") leave the label unknown."""

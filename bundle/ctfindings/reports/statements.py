@@ -13,7 +13,8 @@ from bundle.ctfindings.findings import FINDINGS
 from bundle.ctfindings.reports.assertion import Assertion, assertion, split_clauses
 from bundle.ctfindings.reports.body_regions import REGION_ANATOMY, nearest_region, regions
 from bundle.ctfindings.reports.finding_mentions import clause_mentions, find_mentions
-from bundle.ctfindings.reports.word_lists import plain, read_alternatives
+from bundle.ctfindings.reports.plain_text import plain
+from bundle.ctfindings.reports.word_lists import read_alternatives
 
 
 class Kind(Enum):

@@ -1,4 +1,4 @@
-"""What the report rules match: lists of words in TOML files, patterns that ignore case, and plain text."""
+"""What the report rules match: lists of words in TOML files, and patterns that ignore case."""
 
 from __future__ import annotations
 
@@ -16,18 +16,3 @@ def read_alternatives(module_file: str) -> dict[str, str]:
 def ignoring_case(pattern: str) -> re.Pattern[str]:
     """A compiled pattern that ignores case."""
     return re.compile(pattern, re.IGNORECASE)
-
-
-_PLAIN = str.maketrans(
-    {
-        **dict.fromkeys("\u2018\u2019\u201b\u02bc\u00b4`", "'"),
-        **dict.fromkeys("\u201c\u201d\u201e", '"'),
-        **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"),
-        **dict.fromkeys("\u00a0\u2007\u202f\u2009", " "),
-    }
-)
-
-
-def plain(text: str) -> str:
-    """``text`` in lower case with typographic apostrophes, quotation marks, hyphens and spaces as in ASCII."""
-    return text.lower().translate(_PLAIN)

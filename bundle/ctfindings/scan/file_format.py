@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -16,6 +17,8 @@ SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip")
 MAX_PACKING = 1100
 """Largest ratio of unpacked to packed size that deflate reaches, about 1030, with a margin."""
 
+_STEM_ENDS = re.compile(rf"({'|'.join(map(re.escape, (*SCAN_SUFFIXES, '.dcm')))})$", re.IGNORECASE)
+
 _PACKED = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7-Zip", b"Rar!": "RAR"}
 _HEADER_SIZES = {348, 540}
 
@@ -23,6 +26,13 @@ _HEADER_SIZES = {348, 540}
 def is_scan_name(name: str) -> bool:
     """Whether a file name has the suffix of a scan."""
     return name.lower().endswith(SCAN_SUFFIXES)
+
+
+def scan_stem(scan: str | Path) -> str:
+    """Name of a scan's folder of results: its file name without the suffix of its format."""
+    name = _STEM_ENDS.sub("", Path(scan).name)
+    # Dots alone would be a path.
+    return name if name.strip(". ") else "scan"
 
 
 def file_format(source: Path, path: str | Path) -> str:

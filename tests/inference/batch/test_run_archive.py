@@ -45,7 +45,7 @@ def test_every_scan_has_a_record_and_a_row_and_a_second_run_does_what_is_missing
     assert (report.done, report.kept, list(report.problems)) == (2, 0, ["broken.nii.gz"])
     rows = rows_of(report.summary)
     assert rows["broken.nii.gz"]["status"] == "failed" and "broken.nii.gz" in rows["broken.nii.gz"]["reason"]
-    records = sorted((tmp_path / "scans").glob("*/findings.json"))
+    records = sorted((tmp_path / "scans").glob("**/findings.json"))
     assert len(records) == 2
     os.umask(umask := os.umask(0o077))
     for path in records:
@@ -83,8 +83,8 @@ def test_a_datalist_gives_masks_and_storage_along(tmp_path: Path) -> None:
         )
     )
     assert scans_of(path) == {
-        "a": {"image": str(tmp_path / "a.nii.gz"), "stored": stored},
-        "b": {"image": str(tmp_path / "b.nii.gz")},
+        "a": {"image": str(tmp_path / "a.nii.gz"), "stored": stored, "folder": "a"},
+        "b": {"image": str(tmp_path / "b.nii.gz"), "folder": "b"},
     }
     assert list(scans_of(path, ("test",))) == ["b"]
 

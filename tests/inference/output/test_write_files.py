@@ -5,11 +5,12 @@ import json
 import nibabel as nib
 import pytest
 
-from bundle.ctfindings.inference.output.write_files import scan_stem, write_findings
+from bundle.ctfindings.inference.output.write_files import write_findings
 
 
 def write(case, folder, draft=False):
-    return write_findings(folder, case.record, case.hu, case.affine, case.maps, case.token_affine, draft)
+    target = folder / "scan <b>"
+    return write_findings(target, case.record, case.hu, case.affine, case.maps, case.token_affine, draft)
 
 
 def test_one_folder_per_scan_with_the_three_files(case, tmp_path) -> None:
@@ -62,11 +63,3 @@ def test_a_map_without_an_answer_is_refused(case, tmp_path) -> None:
     with pytest.raises(ValueError, match="Lung nodul"):
         write(case, tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("name", "stem"),
-    [("a/b/x.nii.gz", "x"), ("x.NRRD", "x"), ("dicom_folder", "dicom_folder"), ("y.1.zip", "y.1"), ("..", "scan")],
-)
-def test_stem_is_the_name_without_the_format(name, stem) -> None:
-    assert scan_stem(name) == stem

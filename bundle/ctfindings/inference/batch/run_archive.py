@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping
 from functools import lru_cache
@@ -13,15 +12,16 @@ from bundle.ctfindings import __version__
 from bundle.ctfindings.data.datalist import load_datalist, split_names
 from bundle.ctfindings.files.atomic_write import atomic_path, safe_name
 from bundle.ctfindings.files.fingerprint import input_signature
+from bundle.ctfindings.files.folders import check_outside, check_writable
 from bundle.ctfindings.files.journal import resume
-from bundle.ctfindings.findings import FINDING_NAMES
-from bundle.ctfindings.inference.bundle_workflow import write_dicom_of
+from bundle.ctfindings.inference.batch.scan_list import list_scans
+from bundle.ctfindings.inference.bundle_workflow import why_no_dicom, write_dicom_of
+from bundle.ctfindings.inference.output.summary_table import SUMMARY_FILE, write_summary
 from bundle.ctfindings.inference.output.write_files import RECORD_FILE
 from bundle.ctfindings.inference.service import FindingsService, load_service
 from bundle.ctfindings.networks.checkpoint import sha256_of
-from bundle.ctfindings.scan.scan_listing import scans_below
 
-SUMMARY_FILE, RUN_FILE, JOURNAL_FILE, SCANS_FOLDER = "findings.csv", "run.json", "journal.jsonl", "scans"
+RUN_FILE, JOURNAL_FILE, SCANS_FOLDER = "run.json", "journal.jsonl", "scans"
 
 
 class Model(NamedTuple):
@@ -36,9 +36,9 @@ class ArchiveTask(NamedTuple):
     """One scan: its study record, the path of its findings record, the model, and the folder of its DICOM objects."""
 
     study: Mapping[str, Any]
-    target: str
+    target: Path
     model: Model
-    dicom: str | None = None
+    dicom: Path | None = None
     anonymous: bool = False
 
 
@@ -49,22 +49,25 @@ class ArchiveReport(NamedTuple):
     done: int  # scans processed in this run
     kept: int  # scans finished by earlier runs
     problems: dict[str, str]  # reason of each failed scan, by id
+    without_dicom: dict[str, str]  # why a scan has no DICOM objects, by id, if they were asked for
 
 
 def scans_of(source: Path, splits: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
     """Study records by id, from the splits of a datalist (all by default) or from the scans below a folder.
 
-    The folder may hold scan files, zips and folders of DICOM, whose paths become the ids. ValueError if the datalist
-    cannot be used, an id occurs twice, or there is no scan.
+    The folder may hold scan files, zips and folders of DICOM, whose paths become the ids. ``folder`` of a record is
+    where its results are, see ``list_scans``. ValueError if the datalist cannot be used, an id occurs twice, or there
+    is no scan.
     """
     if source.is_dir():
-        found = {key: {"image": str(path)} for key, path in scans_below(source).items()}
+        found = {each.name: {"image": str(each.path), "folder": str(each.folder)} for each in list_scans([source])}
     else:
         found = {}
         for study in (study for name in splits or split_names(source) for study in load_datalist(source, name)):
             if study["id"] in found:
                 raise ValueError(f"{source}: id {study['id']!r} occurs twice; give each study its own id")
-            found[study["id"]] = {key: study[key] for key in ("image", "anatomy", "stored") if key in study}
+            record = {key: study[key] for key in ("image", "anatomy", "stored") if key in study}
+            found[study["id"]] = {**record, "folder": safe_name(study["id"])}
     if not found:
         raise ValueError(f"{source}: holds no scan; give a datalist, or a folder with NIfTI, NRRD, MetaImage or DICOM")
     return found
@@ -79,24 +82,30 @@ def run_archive(
     dicom_dir: Path | None = None,
     anonymous: bool = False,
 ) -> ArchiveReport:
-    """Writes ``output/scans/ID/findings.json`` of every new or changed scan, and ``output/findings.csv`` of all scans.
+    """Writes the findings record of every new or changed scan, and ``output/findings.csv`` of all scans.
 
-    The next run tries failed scans again. A study has ``image``, and optionally ``anatomy`` and ``stored``. For the
-    workers see ``parallel_map``. With ``dicom_dir``, the DICOM objects of a DICOM scan are in ``dicom_dir/ID/``, and
-    ``anonymous`` leaves patient and study attributes out; a scan that was finished otherwise is done again.
+    The next run tries failed scans again. A study has ``image`` and ``folder``, and optionally ``anatomy`` and
+    ``stored``; its record is ``output/scans/FOLDER/findings.json``. For the workers see ``parallel_map``. With
+    ``dicom_dir``, the DICOM objects of a DICOM scan are in ``dicom_dir/FOLDER/``, and ``anonymous`` leaves patient and
+    study attributes out; a scan that was finished otherwise is done again.
 
     Raises:
-        ValueError: if the output holds results of other weights, versions or overlays, or the bundle cannot be used.
+        ValueError: if the output holds results of other weights, versions or overlays, the bundle cannot be used, or
+            ``dicom_dir`` lies in a scan.
     """
+    if dicom_dir is not None:
+        check_writable(dicom_dir, "--dicom_dir")
+        check_outside(dicom_dir, "--dicom_dir", [study["image"] for study in studies.values()])
     _claim_output(output, model)
     tasks = {}
     for key, study in studies.items():
-        target = (output / SCANS_FOLDER / safe_name(key) / RECORD_FILE).resolve()
-        dicom = str((dicom_dir / safe_name(key)).resolve()) if dicom_dir else None
-        settings = {"stored": study.get("stored"), "dicom": dicom, "anonymous": anonymous}
+        target = (output / SCANS_FOLDER / study["folder"] / RECORD_FILE).resolve()
+        dicom = (dicom_dir / study["folder"]).resolve() if dicom_dir else None
+        settings = {"stored": study.get("stored"), "dicom": str(dicom), "anonymous": anonymous}
         signature = input_signature([study["image"], study.get("anatomy")], settings if dicom else study.get("stored"))
-        tasks[key] = (signature, ArchiveTask(study, str(target), model, dicom, anonymous))
+        tasks[key] = (signature, ArchiveTask(study, target, model, dicom, anonymous))
     problems: dict[str, str] = {}
+    without_dicom: dict[str, str] = {}
     kept = 0
     for outcome in resume(
         write_findings,
@@ -104,24 +113,31 @@ def run_archive(
         output / JOURNAL_FILE,
         workers,
         scheduler,
-        holds=lambda key, _: Path(tasks[key][1].target).is_file(),
+        holds=lambda key, _: tasks[key][1].target.is_file(),
         progress="scans",
     ):
         kept += outcome.kept
         if outcome.problem:
             problems[outcome.key] = outcome.problem
+        elif outcome.result:
+            without_dicom[outcome.key] = outcome.result
     summary = write_summary(output / SUMMARY_FILE, {key: task.target for key, (_, task) in tasks.items()}, problems)
-    return ArchiveReport(summary, len(tasks) - kept - len(problems), kept, problems)
+    return ArchiveReport(summary, len(tasks) - kept - len(problems), kept, problems, without_dicom)
 
 
-def write_findings(task: ArchiveTask) -> None:
-    """Writes the findings record and the DICOM objects of one scan; ScanError if it cannot be used."""
+def write_findings(task: ArchiveTask) -> str | None:
+    """Writes the findings record and the DICOM objects of one scan; ScanError if it cannot be used.
+
+    Returns why there are no DICOM objects, if they were asked for.
+    """
     answered = _service(task.model).answer_file(**task.study)
-    if task.dicom and answered.encoded.source is not None:
+    without_dicom = why_no_dicom(answered.encoded) if task.dicom else None
+    if task.dicom and not without_dicom:
         present = [each for each in answered.placed.values() if getattr(each.answer, "present", False)]
         maps = {each.answer.key: answered.encoded.evidence_map(each) for each in present}
-        write_dicom_of(answered, str(task.study["image"]), Path(task.dicom), maps, task.anonymous)
-    answered.record.save(Path(task.target))
+        write_dicom_of(answered, str(task.study["image"]), task.dicom, maps, task.anonymous)
+    answered.record.save(task.target)
+    return without_dicom
 
 
 @lru_cache(maxsize=1)
@@ -143,22 +159,3 @@ def _claim_output(output: Path, model: Model) -> None:
         return
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
-
-
-def write_summary(path: Path, records: Mapping[str, str], problems: Mapping[str, str]) -> Path:
-    """One row per scan: id, status, reason, number of warnings, probability and verdict of each finding."""
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        verdicts = [f"{name} present" for name in FINDING_NAMES]
-        writer = csv.DictWriter(file, ["id", "status", "reason", "warnings", *FINDING_NAMES, *verdicts], "")
-        writer.writeheader()
-        for key, target in records.items():
-            if key in problems:
-                writer.writerow({"id": key, "status": "failed", "reason": problems[key]})
-                continue
-            record = json.loads(Path(target).read_text(encoding="utf-8"))
-            row: dict[str, Any] = {"id": key, "status": "done", "warnings": len(record["warnings"])}
-            for answer in record["findings"]:
-                row[answer["name"]] = f"{answer['probability']:.4f}"
-                row[f"{answer['name']} present"] = "" if answer["present"] is None else int(answer["present"])
-            writer.writerow(row)
-    return path

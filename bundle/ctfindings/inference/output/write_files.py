@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -22,18 +21,9 @@ EVIDENCE_FILE = "evidence.nii.gz"
 REPORT_FILE = "report.html"
 DRAFT_FILE = "draft_report.txt"
 
-_SUFFIX = re.compile(r"\.(nii\.gz|nii|nrrd|nhdr|zip|dcm|mha|mhd)$", re.IGNORECASE)
-
-
-def scan_stem(scan: str | Path) -> str:
-    """Name of a scan's folder: its file name without the format's suffix."""
-    name = _SUFFIX.sub("", Path(scan).name)
-    # Dots alone would be a path.
-    return name if name.strip(". ") else "scan"
-
 
 def write_findings(
-    output_dir: Path,
+    target: Path,
     record: FindingsRecord,
     hu: Any,
     affine: Any,
@@ -41,7 +31,7 @@ def write_findings(
     token_affine: Any,
     draft: bool = False,
 ) -> FindingsRecord:
-    """Writes ``output_dir/<scan stem>/`` with its files; returns the record as written, with channels and times.
+    """Writes the folder ``target`` with its files; returns the record as written, with channels and times.
 
     They are written to a folder beside it and moved when all are complete, so after an error the old files are still
     there. Otherwise old files are replaced, and evidence or a draft that this run does not write is removed.
@@ -60,9 +50,8 @@ def write_findings(
         if key not in {answer.key for answer in record.answers}:
             raise ValueError(f"evidence map {key!r} belongs to no finding or query of the record; use answer.key")
     record = record.with_channels(list(evidence_maps))
-    output_dir.mkdir(parents=True, exist_ok=True)
-    target = output_dir / scan_stem(record.scan.file)
-    staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=output_dir))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
     try:
         if evidence_maps:
             maps = list(evidence_maps.values())

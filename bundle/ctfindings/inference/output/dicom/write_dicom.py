@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.inference.findings_record import FindingsRecord
 from bundle.ctfindings.inference.output.dicom.segmentation import segmentations
 from bundle.ctfindings.inference.output.dicom.source_headers import source_headers
@@ -53,10 +52,8 @@ def write_dicom(
         anonymous: leaves patient and study attributes out.
 
     Raises:
-        ScanError: if the images of the series are no longer there, or ``folder`` is the scan itself.
+        ScanError: if the images of the series are no longer there.
     """
-    if folder.resolve() == path.resolve():
-        raise ScanError(path, "the results would lie among its images; give another dicom_dir", "results-in-scan")
     headers = source_headers(path, source, record.scan.spacing_mm[2], anonymous)
     settings = settings_text(record, source, maps, anonymous)
     folder.parent.mkdir(parents=True, exist_ok=True)

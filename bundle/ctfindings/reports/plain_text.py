@@ -1,0 +1,76 @@
+"""Report text in plain form: typographic characters as in ASCII, answers of templates as ``finding: answer``."""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+
+from bundle.ctfindings.reports.word_lists import ignoring_case
+
+_ASCII = str.maketrans(
+    {
+        **dict.fromkeys("\u2018\u2019\u201a\u201b\u02bc\u00b4`", "'"),
+        **dict.fromkeys("\u201c\u201d\u201e\u00ab\u00bb", '"'),
+        **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"),
+        **dict.fromkeys("\u2610\u25a1\u25a2", "[ ]"),
+        **dict.fromkeys("\u2611\u2612\u25a0", "[x]"),
+        **dict.fromkeys("\u2713\u2714", "yes"),
+        **dict.fromkeys("\u2717\u2718", "no"),
+        **dict.fromkeys("\u00a1\u00bf", ""),
+        "\u3002": ". ",
+        "\u3001": ", ",
+    }
+)
+_ANSWER = r"(?:yes|no|none|nil|absent|present|positive|negative|true|false)"
+_TEMPLATES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (ignoring_case(pattern), replacement)
+    for pattern, replacement in (
+        (r"</?[a-z][^<>\n]{0,200}>", "\n"),  # markup
+        (r"\*\*|__", ""),
+        (rf"([:=-][ \t]*)[\"']({_ANSWER})[\"']", r"\1\2"),
+        (rf"(?<![ \t])[ \t]*(?:=>|->|>>|\u2192)[ \t]*({_ANSWER})\b", r": \1"),
+        (r"(\w)-[ \t]*\n[ \t]*(?=[a-z])", r"\1"),  # a word divided at the end of a line
+        (r"(?<=[a-z])_(?=[a-z])", " "),
+        (r"(?<=[^\n])(?<![ \t])[ \t]*(\[[ \tx]?\])", r"\n\1"),  # each box of a form on its own line
+        (r"\(\+\)", ": yes"),
+        (r"\(-\)", ": no"),
+        (rf'"([\w ]+)"[ \t]*:[ \t]*"?({_ANSWER})\b"?', r"\1: \2"),
+        (rf"(?<![ \t])[ \t]*[(\[][ \t]*({_ANSWER})[ \t]*[)\]]", r": \1"),
+        (rf"\?[ \t]*(?:a(?:nswer)?[ \t]*:|[-:])?[ \t\"']*({_ANSWER})\b", r": \1"),  # "Effusion? No."
+        (rf"(?<![ \t.])[ \t]*\.{{3,}}[ \t]*({_ANSWER})\b", r": \1"),  # "Effusion ..... no"
+        (rf"(?<=\w):?[ \t]*\n[ \t]*({_ANSWER})[ \t]*\.?[ \t]*(?=\n|$)", r": \1."),  # on a line of its own
+        (rf"(?<![ \t])[ \t]*[|\t][ \t]*({_ANSWER})[ \t]*(?:\||(?=\n|$))", r": \1; "),
+        (r":[ \t]*y(?=[ \t]*(?:[.,;|/\n]|$))(?!/)", ": yes"),
+        (r":[ \t]*n(?=[ \t]*(?:[.,;|\n]|$))", ": no"),
+    )
+)
+_SHORT_NOT = re.compile(r"\b(\w+?)n't\b")
+_WHOLE = {"ca": "can", "wo": "will", "ai": "is"}
+
+
+def _in_ascii(text: str) -> str:
+    if text.isascii():
+        return text
+    text = "".join(sign for sign in text if unicodedata.category(sign) != "Cf").translate(_ASCII)
+    return unicodedata.normalize("NFKC", text).translate(_ASCII)
+
+
+def normalized(text: str) -> str:
+    """A report with typographic characters as in ASCII and template answers in one form.
+
+    Ligatures, full-width letters and spaces become plain ones, invisible characters are removed, words divided at the
+    end of a line are joined, and "Effusion? No", "Effusion (no)" and "Effusion | no |" become "Effusion: no".
+    """
+    text = _in_ascii(html.unescape(text))
+    for pattern, replacement in _TEMPLATES:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def plain(text: str) -> str:
+    """``text`` in ASCII where it can be, in lower case, with "not" written out: "isn't" becomes "is not"."""
+    text = _in_ascii(text).lower()
+    if "n't" in text:
+        text = _SHORT_NOT.sub(lambda match: f"{_WHOLE.get(match[1], match[1])} not", text)
+    return re.sub(r"\bnon(?=enlarged|dilated|thickened|pathologic)", "non-", text)
