@@ -12,8 +12,8 @@ from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.findings import FINDING_NAMES, FINDINGS
 from bundle.ctfindings.reports.captions import read_report
 from bundle.ctfindings.reports.finding_mentions import clause_mentions
-from bundle.ctfindings.reports.sentences import split_sentences
 from bundle.ctfindings.reports.plain_text import plain
+from bundle.ctfindings.reports.sentences import split_sentences
 
 Regime = Literal["unseen", "unlabelled"]
 REGIMES: dict[Regime, str] = {

@@ -232,3 +232,10 @@ def test_what_identifies_a_patient_is_in_no_message(tmp_path, hu, affine, write_
     with pytest.raises(ScanError) as refused:
         load_scan(folder)
     assert "Doe" not in str(refused.value) and "4711" not in str(refused.value)
+
+
+def test_an_image_whose_number_of_rows_is_no_number_counts_as_damaged(tmp_path, hu, affine, write_dicom):
+    folder = write_dicom(tmp_path / "a", hu, affine)
+    edit(folder, lambda image, _: setattr(image, "Rows", [image.Rows, 1]), lambda number: number == 1)
+    (warning,) = load_scan(folder).meta["warnings"]
+    assert "1 DICOM files with a damaged header (TypeError)" in warning

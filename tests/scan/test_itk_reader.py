@@ -84,3 +84,21 @@ def test_an_nrrd_header_with_its_data_file_is_read(tmp_path, hu, affine):
     header = {"space": "RAS", "space directions": affine[:3, :3].T, "space origin": affine[:3, 3], "encoding": "gzip"}
     nrrd.write(str(tmp_path / "a.nhdr"), hu, header, detached_header=True, index_order="F")
     np.testing.assert_array_equal(read_volume(tmp_path / "a.nhdr").array, hu)
+
+
+@pytest.mark.parametrize("named", ["gone.raw", "/etc/passwd", "../secret.raw", "LIST", "a_%02d.raw 1 44 1"])
+def test_voxels_are_read_only_from_a_file_beside_the_header(tmp_path, hu, named):
+    (tmp_path / "secret.raw").write_bytes(hu.tobytes(order="F"))
+    (tmp_path / "scan").mkdir()
+    header = metaimage(tmp_path / "scan" / "a.mha", hu).read_bytes()
+    (tmp_path / "scan" / "a.mhd").write_bytes(header.partition(b"LOCAL")[0] + f"{named}\n".encode())
+    with pytest.raises(ScanError, match=r"not beside it; put both into one folder \[no-data-file\]"):
+        load_scan(tmp_path / "scan" / "a.mhd")
+    text = f"NRRD0004\ntype: short\ndimension: 3\nspace: ras\nsizes: {' '.join(map(str, hu.shape))}\nencoding: raw\n"
+    text += "space directions: (2,0,0) (0,2.5,0) (0,0,3)\nspace origin: (0,0,0)\nendian: little\n"
+    (tmp_path / "scan" / "a.nhdr").write_text(f"{text}data file: {named}\n\n")
+    with pytest.raises(ScanError, match=r"\[no-data-file\]"):
+        load_scan(tmp_path / "scan" / "a.nhdr")
+    (tmp_path / "scan" / "a.nhdr").write_text(f"{text}data file: beside.raw\n\n")
+    (tmp_path / "secret.raw").rename(tmp_path / "scan" / "beside.raw")
+    np.testing.assert_array_equal(load_scan(tmp_path / "scan" / "a.nhdr")[0].numpy(), np.maximum(hu, -1024))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import locale
+import os
 import struct
 import zipfile
 from collections.abc import Callable
@@ -527,7 +528,7 @@ def truncated_zip(folder: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
         (nrrd_without_origin, "has no affine", "convert it from DICOM again"),
         (nrrd_in_scanner_axes, "has no affine", "convert it from DICOM again"),
         (text_as_metaimage, "is a text file, not a scan", "give the scan itself"),
-        (metaimage_without_its_voxels, "truncated, damaged", "with its .raw file"),
+        (metaimage_without_its_voxels, "none.raw", "put both into one folder"),
         (flat, "found an image of shape (64, 52)", "expected one 3D scan"),
         (one_slice, "shape (64, 52, 1)", "expected one 3D scan"),
         (time_series, "shape (64, 52, 44, 2)", "expected one 3D scan"),
@@ -602,3 +603,10 @@ def test_a_real_file_that_is_not_in_hu_is_refused(shared_data, name):
 def test_a_real_series_of_jpeg_2000_is_read_and_its_short_cover_noted(shared_data):
     scan = load_scan(shared_data / "dicom" / "ts_example_20_slices.zip")
     assert scan.shape == (1, 512, 512, 20) and "covers only 40 mm" in scan.meta["warnings"][0]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.nii")
+    with pytest.raises(ScanError, match="is a pipe or device"):
+        load_scan(tmp_path / "a.nii")

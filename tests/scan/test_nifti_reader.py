@@ -152,3 +152,10 @@ def test_clipped_values_are_named_with_the_findings_that_cannot_be_seen(tmp_path
     assert f"clipped at {high} HU" in warning
     wanted = ["Medical material", "Arterial wall calcification", "Coronary artery wall calcification"]
     assert scan.meta["not_assessed"] == wanted and all(name in warning for name in wanted)
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Pair, nib.Nifti2Pair])
+def test_the_header_of_a_pair_is_named(tmp_path, hu, affine, kind):
+    nib.save(kind(hu, affine), tmp_path / "a.hdr")
+    with pytest.raises(ScanError, match=r"\[header-of-a-pair\]"):
+        load_scan(tmp_path / "a.hdr")

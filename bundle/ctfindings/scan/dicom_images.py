@@ -84,7 +84,8 @@ def _kind(header: pydicom.Dataset) -> tuple[pydicom.Dataset, int, str] | None:
     """Header and frames of an image, and why it is passed over, empty for a plain CT image; None without an image."""
     if not header.get("Rows") or not header.get("Columns"):
         return None
-    frames = int(header.get("NumberOfFrames") or 1)
+    # A value that is not a number raises here, where it counts as a damaged header.
+    frames, _, _ = (int(value) for value in (header.get("NumberOfFrames") or 1, header.Rows, header.Columns))
     if header.get("Modality") != "CT":
         return header, 0, "not CT"
     if frames > 1:
@@ -93,7 +94,6 @@ def _kind(header: pydicom.Dataset) -> tuple[pydicom.Dataset, int, str] | None:
         return header, frames, "colour"
     if any(len(header.get(tag) or ()) != count for tag, count in _COUNTS.items()):
         return header, frames, "without position, orientation or pixel spacing"
-    # A value that is not a number raises here, where it counts as a damaged header.
     place, (row, column) = position(header), orientation(header)
     spacing = [float(value) for value in header.PixelSpacing]
     lengths = [np.linalg.norm(row), np.linalg.norm(column), np.linalg.norm(np.cross(row, column))]

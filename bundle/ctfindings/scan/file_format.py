@@ -41,6 +41,8 @@ def file_format(source: Path, path: str | Path) -> str:
     Raises:
         ScanError: if the file is empty, unreadable or none of these; the message says what it is instead.
     """
+    if not source.is_file():
+        raise ScanError(path, "is a pipe or device, not a file; write it to a file first", "unreadable-file")
     try:
         with source.open("rb") as file:
             head = file.read(4096)

@@ -31,7 +31,9 @@ def read_nrrd(source: Path, path: str | Path) -> Volume:
     if not {"space directions", "space origin"} <= header.keys() or header.get("space", "").lower() not in _NRRD_SPACES:
         problem = "has no affine (space, space directions and space origin are needed); convert it from DICOM again"
         raise ScanError(path, problem, "no-affine")
-    raw = header.get("encoding", "").lower() == "raw" and not {"data file", "datafile", "line skip"} & header.keys()
+    detached = header.get("data file", header.get("datafile"))
+    _check_data_file(source, path, detached)
+    raw = header.get("encoding", "").lower() == "raw" and detached is None and "line skip" not in header
     with _with_kinds(source, header) as readable:
         return _read(readable, path, "nrrd", header["header bytes"] if raw else None, header.get("byte skip", "0"))
 
@@ -40,7 +42,9 @@ def read_metaimage(source: Path, path: str | Path) -> Volume:
     """A MetaImage file, or a .mhd header with its .raw file; for errors see ``_read``."""
     header = _header(source, b"ElementDataFile", rb"^(\w+)\s*=\s*(.*?)\s*$")
     is_raw = header.get("BinaryData", "").lower() == "true" and header.get("CompressedData", "").lower() != "true"
-    raw = is_raw and header.get("ElementDataFile") == "LOCAL"
+    local = header.get("ElementDataFile", "").upper() == "LOCAL"
+    _check_data_file(source, path, None if local else header.get("ElementDataFile"))
+    raw = is_raw and local
     volume = _read(source, path, "metaimage", header["header bytes"] if raw else None, header.get("HeaderSize", "0"))
     if not {"TransformMatrix", "Rotation", "Orientation"} & header.keys():
         problem = "has no TransformMatrix, so left and right, top and bottom may be wrong; convert it from DICOM again"
@@ -57,6 +61,15 @@ def _header(source: Path, end: bytes, line: bytes) -> dict[str, str]:
     stop = len(head) if stop < 0 else stop + len(end) if end.isspace() else head.find(b"\n", stop) + 1
     found = {key.decode("latin-1"): value.decode("latin-1") for key, value in re.findall(line, head[:stop], re.M)}
     return {**found, "header bytes": str(stop)}
+
+
+def _check_data_file(source: Path, path: str | Path, name: str | None) -> None:
+    """Reject a header whose voxels are in a file that is not below its folder: it could be any file of this machine."""
+    if name is None:
+        return
+    if Path(name).is_absolute() or ".." in Path(name).parts or not (source.parent / name).is_file():
+        problem = f"its voxels are in the file {name!r}, which is not beside it; put both into one folder"
+        raise ScanError(path, problem, "no-data-file")
 
 
 @contextmanager

@@ -48,6 +48,9 @@ def read_nifti(source: Path, path: str | Path) -> Volume:
         if not is_nifti(head):
             problem = "is a gzip of something else than NIfTI; give the scan itself"
             raise ScanError(path, problem, "wrong-content")
+        if head[344:347] == b"ni1" or head[4:7] == b"ni2":
+            problem = "is the header of a pair of files (.hdr and .img); convert both to one .nii.gz file"
+            raise ScanError(path, problem, "header-of-a-pair")
         with library_errors(
             path, "its NIfTI header is invalid ({error}); convert it from DICOM again", "invalid-header"
         ):

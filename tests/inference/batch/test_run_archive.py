@@ -90,5 +90,5 @@ def test_a_datalist_gives_masks_and_storage_along(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_scans_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no scan"):
+    with pytest.raises(ValueError, match="names no scan"):
         scans_of(tmp_path)
