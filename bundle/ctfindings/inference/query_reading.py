@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from bundle.ctfindings.inference.findings_record import FindingAnswer, QueryAnswer
 from bundle.ctfindings.reports import assertion
-from bundle.ctfindings.reports.word_lists import plain, read_alternatives
+from bundle.ctfindings.reports.plain_text import plain
+from bundle.ctfindings.reports.word_lists import read_alternatives
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
