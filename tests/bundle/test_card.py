@@ -18,6 +18,7 @@ NO_KNOBS = {
         "imports",
         "bundle_root",
         "datalist_path",
+        "scans",
         "training_studies",
         "validation_studies",
         "cache_key",

@@ -107,7 +107,7 @@ def test_a_missing_anatomy_is_named_with_the_findings_it_affects(classifier: Zer
     assert anatomy_warnings([True] * len(ANATOMY_NAMES)) == []
 
 
-@pytest.mark.parametrize("query", ["", "  ", "...", "\N{LUNGS} 12", "x" * 301, 7, None])
+@pytest.mark.parametrize("query", ["", "  ", "...", "\N{LUNGS} 12", "q", "a 1 b", "x" * 301, 7, None])
 def test_a_query_that_cannot_be_asked_is_refused(query: Any) -> None:
     with pytest.raises(ValueError, match="queries"):
         check_queries([query])

@@ -121,6 +121,9 @@ def test_uids_depend_on_scan_weights_and_verdicts_only(series, tmp_path) -> None
     assert {name: each.SOPInstanceUID for name, each in first.items()} == {
         name: each.SOPInstanceUID for name, each in again.items()
     }
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), "two runs differ"
+    assert first["report"].ContentDate == first["report"].StudyDate
     series.record = dataclasses.replace(series.record, model=ModelInfo("chest", "0.1.0", "cd" * 32, "Tower"))
     other = series.write(tmp_path / "a")
     assert not {each.SOPInstanceUID for each in first.values()} & {each.SOPInstanceUID for each in other.values()}

@@ -50,6 +50,23 @@ def test_a_diffuse_finding_has_a_share_and_no_side() -> None:
     assert draft.impression == ["Emphysema."]
 
 
+def test_evidence_in_a_small_part_of_the_anatomy_is_not_called_diffuse() -> None:
+    (one,) = (a for a in answers({FINDING_NAMES.index("Emphysema"): 0.8}) if a.present)
+    spread = replace(one, evidence=replace(PLACE, extent="diffuse", share=0.05))
+    assert compose_report([spread]).findings["lung"] == [
+        "Emphysema, 5% of the lung, image 61 (z -96 mm), probability 0.80."
+    ]
+
+
+def test_anatomies_that_say_the_same_share_a_line_and_limits_start_with_a_capital(case) -> None:
+    reason = "the scan is unlike the training scans"
+    every = [replace(a, present=None, not_assessed=reason) for a in answers({})]
+    warnings = ["domain: not known", f"{case.record.scan.file}: is short"]
+    text = format_draft(replace(case.record, findings=every, warnings=warnings))
+    assert text.count(f"Not assessed: {reason}.") == 1
+    assert text.splitlines()[-2:] == ["Domain: not known", f"{case.record.scan.file}: is short"]
+
+
 def test_what_was_not_assessed_is_neither_stated_nor_denied() -> None:
     reason = "the scan is unlike the training scans"
     every = [replace(a, present=None, not_assessed=reason) for a in answers({0: 0.9, 5: 0.9})]
@@ -83,5 +100,5 @@ def test_the_text_is_marked_as_a_draft_and_holds_notice_and_warnings(case) -> No
     text = format_draft(replace(case.record, notice="Outside the domain."))
     assert text.splitlines()[0].startswith("DRAFT REPORT") and "Research only. Not a diagnosis." in text
     assert text.index("Outside the domain.") < text.index("FINDINGS") < text.index("IMPRESSION") < text.index("LIMITS")
-    assert "a <i>warning</i>" in text and "Hiatal hernia" in text and "unreliable" in text
+    assert "A <i>warning</i>" in text and "Hiatal hernia" in text and "unreliable" in text
     assert case.record.queries[0].text not in text

@@ -59,10 +59,10 @@ def scans_of(source: Path, splits: tuple[str, ...] = ()) -> dict[str, dict[str, 
     where its results are, see ``list_scans``. ValueError if the datalist cannot be used, an id occurs twice, or there
     is no scan.
     """
+    found: dict[str, dict[str, Any]] = {}
     if source.is_dir():
         found = {each.name: {"image": str(each.path), "folder": str(each.folder)} for each in list_scans([source])}
     else:
-        found = {}
         for study in (study for name in splits or split_names(source) for study in load_datalist(source, name)):
             if study["id"] in found:
                 raise ValueError(f"{source}: id {study['id']!r} occurs twice; give each study its own id")

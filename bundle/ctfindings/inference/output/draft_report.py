@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
+from bundle.ctfindings.inference.evidence import DIFFUSE_SHARE
 from bundle.ctfindings.inference.findings_record import FindingAnswer, FindingsRecord
 
 NOT_ASSESSED = "Not assessed"
@@ -50,10 +51,15 @@ def format_draft(record: FindingsRecord) -> str:
         lines += [record.notice, ""]
     model = record.model
     lines += [f"Scan: {_line(record.scan.file)}", f"Made: {record.created} by {model.bundle} {model.version}", ""]
-    lines += ["FINDINGS", *(f"{name.capitalize()}: {' '.join(said)}" for name, said in draft.findings.items()), ""]
+    # Anatomies with the same sentences share a line.
+    alike: dict[str, list[str]] = {}
+    for name, said in draft.findings.items():
+        alike.setdefault(" ".join(said), []).append(name)
+    lines += ["FINDINGS", *(f"{', '.join(names).capitalize()}: {said}" for said, names in alike.items()), ""]
     lines += ["IMPRESSION", *(f"{number}. {said}" for number, said in enumerate(draft.impression, start=1)), ""]
     lines += ["LIMITS", f"The model answers for {len(record.findings)} findings. Nothing else of the scan was read."]
-    lines += [_line(warning) for warning in record.warnings]
+    file = record.scan.file
+    lines += [_line(line if line.startswith(file) else line[:1].upper() + line[1:]) for line in record.warnings]
     return "\n".join(lines) + "\n"
 
 
@@ -83,7 +89,9 @@ def _sentence(answer: FindingAnswer) -> str:
     parts = [_phrase(answer)]
     if place := answer.evidence:
         if place.extent == "diffuse":
-            parts.append("diffuse" if place.share is None else f"diffuse, {place.share:.0%} of the {answer.anatomy}")
+            # Evidence in a small part of the anatomy may still lie far apart.
+            parts += ["diffuse"] if place.share is None or place.share > DIFFUSE_SHARE else []
+            parts += [] if place.share is None else [f"{place.share:.0%} of the {answer.anatomy}"]
         parts.append(f"image {place.image} (z {place.z_mm:.0f} mm)")
     parts.append(f"probability {answer.probability:.2f}")
     unreliable = "" if answer.anatomy_found else f"; unreliable, because {answer.anatomy} was not found in the scan"

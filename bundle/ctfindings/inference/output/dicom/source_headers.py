@@ -23,6 +23,9 @@ _IMAGE = (
 )  # fmt: skip
 
 
+NO_DATE = "19000101"
+
+
 def derived_uid(*parts: str) -> str:
     """The same UID for the same texts: below 2.25, from a version 5 UUID."""
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, '|'.join(parts)).int}"
@@ -75,6 +78,20 @@ def _complete(header: pydicom.Dataset, thickness_mm: float, anonymous: bool) -> 
     ):
         if not header.get(name):
             setattr(header, name, value)
+
+
+def set_date(result: pydicom.Dataset, source: pydicom.Dataset) -> None:
+    """Dates a result like the study of its source; ``NO_DATE`` if that has no date, as in an anonymous result.
+
+    The day of the run is no property of the patient's study, and would make two runs differ.
+    """
+    date, time = str(source.get("StudyDate") or NO_DATE), str(source.get("StudyTime") or "000000")
+    for kind in ("Content", "InstanceCreation", "Series"):
+        for name, value in ((f"{kind}Date", date), (f"{kind}Time", time)):
+            if name in result:
+                setattr(result, name, value)
+    for equipment in result.get("ContributingEquipmentSequence", []):
+        equipment.ContributionDateTime = f"{date}{time}"
 
 
 def unique(headers: Sequence[pydicom.Dataset]) -> list[pydicom.Dataset]:

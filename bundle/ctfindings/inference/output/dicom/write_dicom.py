@@ -12,7 +12,7 @@ from typing import Any
 
 from bundle.ctfindings.inference.findings_record import FindingsRecord
 from bundle.ctfindings.inference.output.dicom.segmentation import segmentations
-from bundle.ctfindings.inference.output.dicom.source_headers import source_headers
+from bundle.ctfindings.inference.output.dicom.source_headers import set_date, source_headers
 from bundle.ctfindings.inference.output.dicom.structured_report import structured_report
 from bundle.ctfindings.scan.storage import SourceImages
 
@@ -41,7 +41,7 @@ def write_dicom(
 ) -> list[Path]:
     """Writes the objects into ``folder`` when all are complete, over those of an earlier run; returns their files.
 
-    The same scan, weights and settings give the same UIDs, so a PACS keeps one copy.
+    The same scan, weights and settings give the same UIDs and dates, so a PACS keeps one copy.
 
     Args:
         folder: of this scan.
@@ -60,10 +60,12 @@ def write_dicom(
     staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
     try:
         report = structured_report(record, headers, settings, REPORT_SERIES)
+        set_date(report, headers[0])
         report.save_as(staging / "report.dcm", enforce_file_format=True)
         objects = segmentations(record, headers, regions, maps, map_affine, settings, SEGMENTATION_SERIES)
         for number, segmentation in enumerate(objects):
             name = "anatomies" if segmentation.ContentLabel == "ANATOMIES" else f"evidence-{number}"
+            set_date(segmentation, headers[0])
             segmentation.save_as(staging / f"{name}.dcm", enforce_file_format=True)
         folder.mkdir(exist_ok=True)
         for old in folder.glob("evidence-*.dcm"):
