@@ -66,7 +66,7 @@ def scans_of(source: Path, splits: tuple[str, ...] = ()) -> dict[str, dict[str, 
         for study in (study for name in splits or split_names(source) for study in load_datalist(source, name)):
             if study["id"] in found:
                 raise ValueError(f"{source}: id {study['id']!r} occurs twice; give each study its own id")
-            record = {key: study[key] for key in ("image", "anatomy", "stored") if key in study}
+            record: dict[str, Any] = {key: study[key] for key in ("image", "anatomy", "stored") if key in study}
             found[study["id"]] = {**record, "folder": safe_name(study["id"])}
     if not found:
         raise ValueError(f"{source}: holds no scan; give a datalist, or a folder with NIfTI, NRRD, MetaImage or DICOM")
