@@ -26,7 +26,7 @@ class LoadingServer:
 
     Args:
         load: makes the application, in a thread; it is given a function that is told what is being loaded.
-        temporary: folder that is emptied when the server ends.
+        temporary: folder of the files of requests, which are removed when the server ends.
     """
 
     def __init__(self, load: Callable[[Progress], ASGIApp], temporary: Path) -> None:
@@ -72,7 +72,11 @@ class LoadingServer:
         assert message["type"] == "lifespan.shutdown"
         for reader in multiprocessing.active_children():
             reader.kill()
-        shutil.rmtree(self.temporary, ignore_errors=True)
+        for entry in self.temporary.iterdir():
+            if entry.is_file():
+                entry.unlink(missing_ok=True)
+            elif not entry.name.startswith("pymp-"):  # The standard library's own, which it removes when it ends.
+                shutil.rmtree(entry, ignore_errors=True)
         await send({"type": "lifespan.shutdown.complete"})
 
     def _tell(self, doing: str) -> None:

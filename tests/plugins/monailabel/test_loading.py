@@ -1,0 +1,43 @@
+"""The server while it loads and when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from plugins.monailabel.lib.loading import LoadingServer
+
+
+def server(tmp_path: Path) -> LoadingServer:
+    return LoadingServer(lambda tell: None, tmp_path)  # type: ignore[arg-type, return-value]
+
+
+def test_it_is_alive_and_says_what_it_loads(tmp_path: Path) -> None:
+    client = TestClient(server(tmp_path))
+    assert client.get("/health").json() == {"status": "alive"}
+    for path in ("/ready", "/info/"):
+        answer = client.get(path)
+        assert answer.status_code == 503 and "loads its libraries" in answer.json()["detail"]
+        assert answer.headers["Retry-After"] == "3"
+
+
+def test_the_files_of_requests_are_removed_when_it_ends(tmp_path: Path) -> None:
+    for name in ("pymp-1", "upload-1", "read-1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"voxels")
+    (tmp_path / "ctfindings_map.nii.gz").write_bytes(b"voxels")
+    messages = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+    sent: list[str] = []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    asyncio.run(server(tmp_path)({"type": "lifespan"}, receive, send))
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert [path.name for path in tmp_path.iterdir()] == ["pymp-1"], "multiprocessing removes its own"
