@@ -1,0 +1,124 @@
+"""Tests of PLACE that can fail: does a model observe pathology, or only texts, organs and positions?
+
+Shapes: B scans, Q queries, S sentences of all scans, N tokens, E embedding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bundle.ctfindings.losses.pathology_alignment import Observations, PathologyAlignmentLoss
+from bundle.ctfindings.metrics.bootstrap import Bootstrap
+from bundle.ctfindings.networks.observation_scoring import observation_answers
+
+CANDIDATES = 8
+"""Sentences on one organ among which a scan has to find its own."""
+
+
+def owner_gap(loss: PathologyAlignmentLoss, rows: Observations) -> float:
+    """Loss with the scans exchanged minus the loss with the own ones; 0 or less refutes that images are read."""
+    exchanged = rows._replace(
+        pathology=rows.pathology.roll(1, 0), valid=rows.valid.roll(1, 0), anatomy=rows.anatomy.roll(1, 0)
+    )
+    return float(loss.value(exchanged) - loss.value(rows))
+
+
+def similarity(rows: Observations) -> Tensor:
+    """Cosine of each sentence with the answer of each scan to it, ``[B, S]``."""
+    answers, _ = observation_answers(rows.pathology, rows.valid, rows.sentence)
+    return (answers * rows.sentence).sum(dim=2)
+
+
+def recall_within_organ(rows: Observations, seed: int = 0) -> NDArray[np.float64]:
+    """Whether each abnormal sentence is the best of ``CANDIDATES`` on its organ for its own scan, 0 or 1, ``[n]``.
+
+    The others are abnormal sentences of other texts on the same organ, drawn from other scans. Sentences with fewer
+    candidates are left out. Chance is 1 / ``CANDIDATES``.
+    """
+    scores, rng, hits = similarity(rows), np.random.default_rng(seed), []
+    for own in torch.nonzero(~rows.normal & (rows.place >= 0)).flatten().tolist():
+        scan = int(rows.owner[own])
+        said = set(rows.text[rows.owner == scan].tolist())
+        alike = (rows.place == rows.place[own]) & ~rows.normal & (rows.owner != scan)
+        others = [index for index in torch.nonzero(alike).flatten().tolist() if int(rows.text[index]) not in said]
+        if len(others) >= CANDIDATES - 1:
+            drawn = rng.choice(others, CANDIDATES - 1, replace=False)
+            hits.append(float(scores[scan, own] > scores[scan, drawn].max()))
+    return np.array(hits)
+
+
+def attention_hits(
+    attention: Tensor, valid: Tensor, pathology: Tensor, statement: Tensor, lesion: Tensor, organ: Tensor, seed: int = 0
+) -> dict[str, float] | None:
+    """Where the attention of the query that matches a statement is highest in one scan, and where those of controls.
+
+    Args:
+        attention: Of all queries, ``[Q, N]``.
+        valid: bool ``[Q]``.
+        pathology: Rows of the queries, ``[Q, E]``.
+        statement: Unit row of the statement of the finding, ``[E]``.
+        lesion: Tokens within the tolerance of the finding, bool ``[N]``.
+        organ: Tokens of the anatomy of the finding, bool ``[N]``.
+        seed: Of the other query.
+
+    Returns:
+        ``matched``: 1 if the highest token of the best-matching query is in the lesion; ``other``: the same for another
+        valid query; ``organ``: the share of the organ that the lesion takes, which a random token of the organ hits.
+        None without a lesion in the organ, or with fewer than two valid queries.
+    """
+    queries = torch.nonzero(valid).flatten()
+    if len(queries) < 2 or not (lesion & organ).any():
+        return None
+    best = queries[(pathology[queries] @ statement).argmax()]
+    rest = queries[queries != best]
+    other = rest[int(np.random.default_rng(seed).integers(len(rest)))]
+    return {
+        "matched": float(lesion[attention[best].argmax()]),
+        "other": float(lesion[attention[other].argmax()]),
+        "organ": float((lesion & organ).sum() / organ.sum()),
+    }
+
+
+def counterfactual_rank(before: Tensor, after: Tensor, removed: int) -> float:
+    """Rank of the removed finding among those whose support falls when it is no longer drawn; 1 falls most.
+
+    Args:
+        before, after: Support of each finding in the scan with and without the lesion, ``[C]``.
+        removed: Index of the finding.
+    """
+    fall = before - after
+    return float((fall > fall[removed]).sum() + 1)
+
+
+def query_collapse(pathology: Tensor, use: Tensor) -> dict[str, float]:
+    """How many queries a model has in effect.
+
+    Args:
+        pathology: Rows of the queries of valid scans, ``[B, Q, E]``.
+        use: How much abnormal sentences use each query, ``[Q]``.
+
+    Returns:
+        ``effective``: exponential of the entropy of the use; ``cosine``: mean of two queries of a scan; ``rank``:
+        dimensions that hold 99 % of the energy of all rows.
+    """
+    share = (use / use.sum()).clamp(min=1e-12)
+    queries = pathology.shape[1]
+    alike = (pathology @ pathology.transpose(1, 2)).sum(dim=(1, 2)) - pathology.square().sum(dim=(1, 2))
+    energy = torch.linalg.svdvals(pathology.flatten(0, 1).double()).square()
+    return {
+        "effective": float(torch.exp(-(share * share.log()).sum())),
+        "cosine": float((alike / max(1, queries * (queries - 1))).mean()),
+        "rank": float(torch.searchsorted(energy.cumsum(0) / energy.sum(), 0.99) + 1),
+    }
+
+
+def verdict(values: NDArray[np.float64], above: float, patients: list[str], resamples: int = 1000) -> dict[str, Any]:
+    """Mean of values by scan with its 95 % interval by patient, and whether the interval lies above a number."""
+    interval = Bootstrap(patients, resamples).row_interval(np.mean, [values])
+    low, high = float(interval.low), float(interval.high)
+    return {"value": float(interval.estimate), "interval": [low, high], "above": above, "passed": low > above}
