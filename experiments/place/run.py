@@ -154,7 +154,7 @@ class Observer:
     @torch.no_grad()
     def counterfactuals(self, studies: Sequence[Mapping[str, Any]], seed: int) -> list[float]:
         """Rank of a finding by the fall of its support when the same scan is rendered without it, for some scans."""
-        ranks = []
+        ranks: list[float] = []
         for study in studies:
             present = [finding for finding in LOCALIZED if study["labels"][finding] == 1]
             if present and len(ranks) < COUNTERFACTUALS:
