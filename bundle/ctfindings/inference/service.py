@@ -150,13 +150,13 @@ class FindingsService:
         answers = [self.assessment.of(each.answer, encoded) for each in placed]
         findings = [answer for answer in answers if not isinstance(answer, QueryAnswer)]
         asked = [answer for answer in answers if isinstance(answer, QueryAnswer)]
-        queries = [in_words(reading, answer, findings) for reading, answer in zip(readings, asked, strict=True)]
+        replies = [in_words(reading, answer, findings) for reading, answer in zip(readings, asked, strict=True)]
         found = encoded.embedding.anatomy_valid[0].tolist()
         record = FindingsRecord(
             scan=encoded.scan,
             model=self.model,
             findings=findings,
-            queries=queries,
+            queries=replies,
             observations=[
                 dataclasses.replace(observed, evidence=encoded.on_source(observed.evidence))
                 for observed in observed_statements(self.network, embedding, *encoded.grids, encoded.midline_mm)

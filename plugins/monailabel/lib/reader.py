@@ -6,6 +6,7 @@ fork server, which has the imports ready, so it starts in milliseconds and begin
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import pickle
@@ -17,12 +18,13 @@ import traceback
 from collections.abc import Callable, Hashable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from nibabel.spatialimages import SpatialImage
 
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.inference.findings_record import FindingsRecord
@@ -170,8 +172,8 @@ def _check_file(path: Path, limits: Limits) -> None:
         raise ScanError(path, problem, "wrong-content")
     if head.startswith(b"\x1f\x8b"):
         try:
-            header = nib.load(path).header
-            unpacked = int(np.prod(header.get_data_shape(), dtype=float)) * header.get_data_dtype().itemsize
+            header = cast(SpatialImage, nib.load(path)).header
+            unpacked = math.prod(map(int, header.get_data_shape())) * header.get_data_dtype().itemsize
         except Exception:  # The reader says what is wrong with it; nibabel raises errors of many kinds.
             return
         limits.check_size(path, unpacked)
