@@ -244,7 +244,7 @@ def test_the_page_is_self_contained_and_says_it_is_research(evaluated: Path) -> 
     page = (evaluated / "report.html").read_text(encoding="utf-8")
     assert DISCLAIMER in page
     assert "<script" not in page and "http://" not in page and "https://" not in page
-    assert page.count('src="data:image/png;base64,') == 7
+    assert page.count('src="data:image/png;base64,') == 6
     assert all(name in page for name in FINDING_NAMES)
 
 

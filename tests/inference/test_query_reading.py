@@ -101,3 +101,16 @@ def test_unrelated_texts_are_many_and_of_no_chest() -> None:
     assert len(set(UNRELATED)) == len(UNRELATED) == 100
     words = {word for text in UNRELATED for word in text.split()}
     assert not words & {"lung", "heart", "chest", "effusion", "nodule", "ct", "scan", "left", "right"}
+
+
+@pytest.mark.parametrize("text", ["COPD", "GGO in the left lung", "TB"])
+def test_an_abbreviation_is_asked_with_a_hint_to_write_it_out(text: str) -> None:
+    reading = read_query(text)
+    assert reading.meaningful and reading.asked == text
+    assert all(hint.endswith("write abbreviations out.") for hint in reading.hints)
+
+
+def test_nothing_is_said_of_a_scan_outside_the_domain() -> None:
+    said = in_words(read_query("no effusion"), answer("effusion", 0.99), [FOUND], withheld=True)
+    assert said.meaning is not None and said.meaning.startswith("Not assessed: the scan is unlike the training scans")
+    assert (said.text, said.asked, said.percentile) == ("no effusion", "effusion", 0.99)

@@ -32,8 +32,12 @@ class Assessment:
             return answer
         return replace(answer, present=None, not_assessed=reason)
 
+    def withholds(self, scan: EncodedScan) -> bool:
+        """Whether nothing is said of a scan, because it is outside the domain of the weights."""
+        return scan.domain is not None and not scan.domain.inside and self.outside_domain == "withhold"
+
     def _obstacle(self, answer: FindingAnswer, scan: EncodedScan) -> str | None:
-        if scan.domain is not None and not scan.domain.inside and self.outside_domain == "withhold":
+        if self.withholds(scan):
             return "the scan is unlike the training scans"
         if answer.threshold >= NO_THRESHOLD:
             return "the weights were fitted on too few scans with and without this finding"

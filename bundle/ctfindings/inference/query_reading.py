@@ -33,6 +33,7 @@ STRONG, WEAK = 0.95, 0.8
 IMPLAUSIBLE = 0.5
 """Words are nonsense if at most this share of their letters, three at a time, occurs in words that are known."""
 
+_ABBREVIATION = re.compile(r"\b[A-Z]{2,5}\b")
 _CUES = read_alternatives(assertion.__file__)
 _LEAD = r"(?:there (?:is|are|was|were) )?"
 _OF = r"(?:\s+(?:any|evidence|signs?|suspicion|indication)\b(?:\s+(?:of|for)\b)?)*"
@@ -70,27 +71,35 @@ def read_query(text: str) -> QueryReading:
         )
         return QueryReading(text, asked, tuple(hints), False)
     content = [word for word in words if word not in _TABLE["function"]]
-    if not content or (unknown and len(unknown) == len(content) and _plausible(unknown) <= IMPLAUSIBLE):
+    short = _ABBREVIATION.search(asked) is not None
+    if not content or (not short and unknown and len(unknown) == len(content) and _plausible(unknown) <= IMPLAUSIBLE):
         hints.append(
             "None of its words is a word of radiology; write what to look for, such as 'fluid around the lung'."
         )
         return QueryReading(text, asked, tuple(hints), False)
     if unknown:
         shown = ", ".join(f"'{word}'" for word in dict.fromkeys(unknown))
-        hints.append(f"The model may not know {shown}: not among the words of its training texts.")
+        hint = f"The model may not know {shown}: not among the words of its training texts"
+        hints.append(f"{hint}; write abbreviations out." if short else f"{hint}.")
     return QueryReading(text, asked, tuple(hints), True)
 
 
-def in_words(reading: QueryReading, answer: QueryAnswer, findings: Sequence[FindingAnswer]) -> QueryAnswer:
+def in_words(
+    reading: QueryReading, answer: QueryAnswer, findings: Sequence[FindingAnswer], withheld: bool = False
+) -> QueryAnswer:
     """The answer with what it is worth in one or two sentences.
 
     Args:
         reading: of its text.
         answer: to what was asked.
         findings: of the same scan.
+        withheld: whether the scan is outside the domain of the weights, so that the score says nothing about it.
     """
     if not reading.meaningful:
         meaning = "The score means nothing, and no place is shown."
+        return replace(answer, text=reading.text, asked=reading.asked, meaning=meaning, hints=reading.hints)
+    if withheld:
+        meaning = "Not assessed: the scan is unlike the training scans, so the score says nothing about it."
         return replace(answer, text=reading.text, asked=reading.asked, meaning=meaning, hints=reading.hints)
     share = answer.percentile or 0.0
     count = f"stronger than {round(share * len(UNRELATED))} of {len(UNRELATED)} unrelated texts on this scan"

@@ -150,7 +150,8 @@ class FindingsService:
         answers = [self.assessment.of(each.answer, encoded) for each in placed]
         findings = [answer for answer in answers if not isinstance(answer, QueryAnswer)]
         asked = [answer for answer in answers if isinstance(answer, QueryAnswer)]
-        replies = [in_words(reading, answer, findings) for reading, answer in zip(readings, asked, strict=True)]
+        withheld = self.assessment.withholds(encoded)
+        replies = [in_words(*pair, findings, withheld) for pair in zip(readings, asked, strict=True)]
         found = encoded.embedding.anatomy_valid[0].tolist()
         record = FindingsRecord(
             scan=encoded.scan,
@@ -180,7 +181,8 @@ class FindingsService:
         (scored,) = self._ask(scan.encoded, readings)
         placed = _place(scored, scan.encoded)
         assert isinstance(placed.answer, QueryAnswer)
-        return placed._replace(answer=in_words(readings[0], placed.answer, scan.record.findings))
+        withheld = self.assessment.withholds(scan.encoded)
+        return placed._replace(answer=in_words(readings[0], placed.answer, scan.record.findings, withheld))
 
     def _ask(self, encoded: EncodedScan, readings: Sequence[QueryReading]) -> list[ScoredAnswer]:
         if not readings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.util
 import os
 import shutil
 import tempfile
@@ -29,6 +30,8 @@ def claim_work(work: Path) -> FileLock:
         lock.acquire(blocking=False)
     except Timeout:
         raise ValueError(f"--conf work: {work}: another server uses this folder; give another one") from None
+    # The sockets between processes stay in the temporary folder of the system: a path has at most 107 characters there.
+    multiprocessing.util.get_temp_dir()
     folder = work / TEMPORARY
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from bundle.ctfindings.inference.findings_record import Answer, FindingAnswer, F
 WIDTH = 100
 """Longest line, in characters."""
 
-_NAME, _PLACE = 36, 21
+_NAME, _PLACE = 36, 20
 _VERDICTS = {True: "YES", False: "no", None: "not assessed"}
 
 
@@ -69,4 +69,4 @@ def _printable(text: str) -> str:
 
 
 def _row(name: str, probability: str, threshold: str, present: str, where: str, z_mm: str, image: str) -> str:
-    return f"{name:<{_NAME}} {probability:>6} {threshold:>6}  {present:<8} {where:<{_PLACE}} {z_mm:>7} {image:>6}"
+    return f"{name:<{_NAME}} {probability:>6} {threshold:>6}  {present:<12} {where:<{_PLACE}} {z_mm:>7} {image:>6}"

@@ -159,6 +159,10 @@ class FvlmScorer(nn.Module):
         super().__init__()
         self.temperature = nn.Parameter(torch.tensor(0.07))
 
+    def evidence(self, token_logits: Tensor) -> Tensor:
+        """Evidence in [0, 1] of token logits."""
+        return torch.sigmoid(token_logits)
+
     def forward(
         self, anatomy: Tensor, anatomy_valid: Tensor, field: Tensor, membership: Tensor, delta: Tensor, rows: Tensor
     ) -> tuple[Tensor, Tensor]:
