@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -90,13 +91,19 @@ def test_written_file_has_the_digest_that_is_returned_and_leaves_no_other(make_m
     assert "bank.prompts" in keys and "text.trunk_digest" in keys and not [key for key in keys if ".trunk." in key]
 
 
+def test_the_same_weights_are_the_same_file(make_model: Build, tmp_path: Path) -> None:
+    model, bank = make_model(), PromptBank(EMBEDDING)
+    digests = {save_bundle_weights(tmp_path / name, model, bank) for name in ("one.pt", "two.pt")}
+    assert len(digests) == 1
+
+
 def test_two_processes_may_write_the_same_file(
     make_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, model, bank = tmp_path / "model.pt", make_model(), PromptBank(EMBEDDING)
     save, others = torch.save, iter([lambda: save_bundle_weights(path, model, bank)])
 
-    def save_while_another_does(state: object, file: Path) -> None:
+    def save_while_another_does(state: object, file: BinaryIO) -> None:
         save(state, file)
         next(others, lambda: None)()
 
@@ -106,8 +113,8 @@ def test_two_processes_may_write_the_same_file(
 
 
 def test_a_write_that_failed_leaves_nothing(make_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full_disk(state: object, path: Path) -> None:
-        path.write_bytes(b"half")
+    def full_disk(state: object, file: BinaryIO) -> None:
+        file.write(b"half")
         raise OSError("no space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)

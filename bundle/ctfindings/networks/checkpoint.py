@@ -84,8 +84,9 @@ def save_bundle_weights(path: str | Path, model: nn.Module, bank: nn.Module, dom
     for prefix, part in (("bank", bank), ("domain", domain)):
         named |= {f"{prefix}.{key}": value for key, value in part.state_dict().items()} if part is not None else {}
     state = compact({key: value.cpu() for key, value in named.items()})
-    with atomic_path(Path(path)) as partial:
-        torch.save(state, partial)
+    # Into an open file: PyTorch writes the name of a path into the file, and that of the partial file is random.
+    with atomic_path(Path(path)) as partial, partial.open("wb") as file:
+        torch.save(state, file)
     return sha256_of(path)
 
 
