@@ -70,8 +70,13 @@ class LiveServer:
         return self.log.read_text(encoding="utf-8").count(" encoded in ")
 
     def left(self) -> list[str]:
-        """Temporary files that no request needs any more."""
-        return [path.name for path in (self.work / "tmp").rglob("*") if path.is_file()]
+        """Temporary files that no request needs any more; those of the last one go within moments of its answer."""
+        deadline = time.monotonic() + 10
+        while True:
+            found = [path.name for path in (self.work / "tmp").rglob("*") if path.is_file()]
+            if not found or time.monotonic() > deadline:
+                return found
+            time.sleep(0.1)
 
     def memory_mb(self) -> float:
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
