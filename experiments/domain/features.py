@@ -18,12 +18,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bundle.ctfindings.data.datalist import load_datalist
-from bundle.ctfindings.inference.encoding import token_affine
-from bundle.ctfindings.inference.regions import body_tokens
+from bundle.ctfindings.inference.encoding import scan_body
 from bundle.ctfindings.inference.service import FindingsService, load_service
 from bundle.ctfindings.networks.domain import domain_features
-from bundle.ctfindings.scan.coordinates import as_affine
-from bundle.ctfindings.scan.lung_mask import ChestRegions
 from experiments.domain.real_chests import SCANS
 
 NOT_CHESTS = ("ts_example_ct_3mm", "crlm-ct-1004_ct_1p5x1p5x5", "ts_aorta_cta_crop_1p5", "ts_cardiac_cta_crop_1p5")
@@ -74,10 +71,8 @@ def features_of(service: FindingsService, scan: MetaTensor) -> NDArray[np.float3
     image: MetaTensor = study["image"]
     encoder = service.network.image
     stride: tuple[int, int, int] = encoder.tower.stride  # type: ignore[assignment]
-    chest = ChestRegions(study["regions"][0].numpy(), as_affine(study["regions_affine"]))
     grid = [size // step for size, step in zip(image.shape[1:], stride, strict=True)]
-    inside = body_tokens(chest, token_affine(as_affine(image.affine), stride), grid)
-    body, voxels = torch.from_numpy(inside).flatten()[None], image.as_tensor()[None].float()
+    body, voxels = scan_body(study, image.affine, stride, grid), image.as_tensor()[None].float()
     encoded = encoder.encode_scan(voxels, body=body)
     features = domain_features(voxels, encoded, stride, body)
     return torch.cat([features, encoded.anatomy], dim=2)[0].numpy()

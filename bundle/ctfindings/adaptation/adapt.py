@@ -21,20 +21,21 @@ from torch import Tensor, nn
 from bundle.ctfindings import __version__
 from bundle.ctfindings.adaptation.frozen_tower import frozen_levels, load_frozen
 from bundle.ctfindings.adaptation.head_training import Head, HeadTraining, Prompts
-from bundle.ctfindings.adaptation.held_scans import fit_reduction, hold_scans, scan_body
-from bundle.ctfindings.data.datalist import load_datalist
+from bundle.ctfindings.adaptation.held_scans import fit_reduction, hold_scans
+from bundle.ctfindings.data.datalist import bare_studies, load_datalist
 from bundle.ctfindings.data.loaders import cached_dataset, fill_cache
 from bundle.ctfindings.data.scan_cache import CachedStudies
-from bundle.ctfindings.evaluation.calibrate import Calibration
+from bundle.ctfindings.evaluation.calibrate import Calibration, fit_scaling
 from bundle.ctfindings.evaluation.classification_section import export_weights
 from bundle.ctfindings.evaluation.domain import domain_scores, fit_domain
 from bundle.ctfindings.evaluation.evaluated_model import whole_scan_steps
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDING_NAMES, TEMPLATES
+from bundle.ctfindings.inference.encoding import scan_body
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.json_numbers import cell, interval_numbers, number
-from bundle.ctfindings.metrics.platt_scaling import apply_platt, fit_platt, fit_temperature
+from bundle.ctfindings.metrics.platt_scaling import apply_platt, fit_temperature
 from bundle.ctfindings.metrics.thresholds import ThresholdRule, choose_thresholds
 from bundle.ctfindings.networks.checkpoint import sha256_of
 from bundle.ctfindings.networks.classifier import NO_THRESHOLD
@@ -90,8 +91,7 @@ class EncodedStudies:
 
     def dataset(self, studies: Studies) -> CachedStudies:
         """The cached scans of studies, in their order."""
-        bare: Studies = [{key: study[key] for key in ("id", "image", "stored") if key in study} for study in studies]
-        return cached_dataset(bare, self.steps, (), self.cache_dir, self.cache_key)
+        return cached_dataset(bare_studies(studies), self.steps, (), self.cache_dir, self.cache_key)
 
     def fill(self, studies: Studies) -> dict[str, str]:
         """Encodes the scans that the cache lacks; ``made``, ``kept`` or the reason of a failure, by study id."""
@@ -221,7 +221,7 @@ class Adaptation:
             study = dataset[index]
             voxels = study["image"][None].float()
             levels, grids = frozen_levels(encoder.tower, study)
-            body = scan_body(study, encoder.stride, grids[0])
+            body = scan_body(study, study["image_affine"], encoder.stride, grids[0])
             encoded = encoder.encode_levels(voxels, levels, grids, body=body)
             rows.append(domain_features(voxels, encoded, encoder.stride, body)[0].double().numpy())
         return np.stack(rows)
@@ -294,14 +294,9 @@ def _calibration(
     logits: NDArray[np.float64], labels: NDArray[np.int64], usable: NDArray[np.bool_], rule: ThresholdRule
 ) -> Calibration:
     """Platt scaling and thresholds of the held-out logits; no threshold where a finding is not assessed."""
-    problem = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Findings without labels are named in the table.
-        try:
-            scale, shift = fit_platt(logits, labels, FINDING_NAMES)
-        except ValueError as error:
-            problem = f"not calibrated: {error}"
-            scale, shift = np.ones(len(usable)), np.zeros(len(usable))
+        scale, shift, problem = fit_scaling(logits, labels)
         thresholds = choose_thresholds(apply_platt(logits, scale, shift), labels, rule, FINDING_NAMES)
     thresholds[~usable] = NO_THRESHOLD
     unused = np.zeros((len(TEMPLATES), len(usable)))

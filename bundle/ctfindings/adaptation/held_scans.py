@@ -5,9 +5,8 @@ Shapes: S scans, B scans of a batch, N tokens, K anatomies, d width of a token.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +17,10 @@ from torch import Tensor, nn
 from bundle.ctfindings.adaptation.frozen_tower import frozen_levels
 from bundle.ctfindings.data.scan_cache import CachedStudies
 from bundle.ctfindings.files.progress import progress_bar
-from bundle.ctfindings.inference.encoding import token_affine
-from bundle.ctfindings.inference.regions import body_tokens
+from bundle.ctfindings.inference.encoding import scan_body
 from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
 from bundle.ctfindings.networks.image.resnet_tower import joined_tokens
 from bundle.ctfindings.networks.image.standardization import RunningStandardization
-from bundle.ctfindings.scan.lung_mask import ChestRegions
 
 PCA_TOKENS = 20_000
 """Tokens of all scans together on which the principal components are fitted."""
@@ -56,7 +53,7 @@ def hold_scans(image: ImageEncoder, dataset: CachedStudies) -> HeldScans:
         with torch.no_grad():
             levels, grids = frozen_levels(image.tower, study)
             members = image.anatomy_logits(study["image"][None].float(), levels[0]) > 0
-            members = members & scan_body(study, image.stride, grids[0]).unsqueeze(-1)
+            members = members & scan_body(study, study["image_affine"], image.stride, grids[0]).unsqueeze(-1)
             memberships = image.memberships(members, grids)
             rows.append(image.anatomy_pooling.features(levels, memberships))
         used = memberships[0][0].any(dim=1)
@@ -78,13 +75,6 @@ def _standardized(standardize: RunningStandardization, pooled: Tensor, valid: Te
     return standardized
 
 
-def scan_body(study: Mapping[str, Any], stride: Sequence[int], grid: Sequence[int]) -> Tensor:
-    """Tokens of a cached scan that reach into the body, as inference finds them, bool ``[1, N]``."""
-    chest = ChestRegions(study["regions"][0].numpy(), study["regions_affine"].numpy())
-    tokens = token_affine(study["image_affine"].numpy(), stride)
-    return torch.from_numpy(body_tokens(chest, tokens, grid)).flatten()[None]
-
-
 def fit_reduction(tower: nn.Module, dataset: CachedStudies, stride: Sequence[int], seed: int) -> float:
     """Fits the linear map of a ``ResNetTower`` to whitened principal components of body tokens; uses no label.
 
@@ -95,7 +85,7 @@ def fit_reduction(tower: nn.Module, dataset: CachedStudies, stride: Sequence[int
     for index in progress_bar(range(len(dataset)), "principal components", unit="scan"):
         study = dataset[index]
         tokens, grid = joined_tokens(*(study[f"{which}_stage"][None].float() for which in ("third", "fourth")))
-        inside = np.flatnonzero(scan_body(study, stride, grid)[0].numpy())
+        inside = np.flatnonzero(scan_body(study, study["image_affine"], stride, grid)[0].numpy())
         drawn = random.permutation(inside)[: PCA_TOKENS // len(dataset)]
         rows.append(tokens[0, torch.from_numpy(drawn)].numpy())
     reduce: nn.Linear = tower.reduce  # type: ignore[assignment]

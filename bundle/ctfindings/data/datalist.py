@@ -142,6 +142,11 @@ def _sentence_ids(text: str) -> list[int]:
     return ids + [0] * (CAPTION_SENTENCES - len(ids))
 
 
+def bare_studies(studies: Sequence[Mapping[str, Any]], *more: str) -> list[dict[str, Any]]:
+    """The studies with their scans and ``more`` alone, so that a cache does not depend on the rest of their records."""
+    return [{key: study[key] for key in ("id", "image", "stored", *more) if key in study} for study in studies]
+
+
 def report_text(report: Mapping[str, Any] | None) -> str:
     """Findings and impression as one text; empty without a report."""
     parts = [str((report or {}).get(section) or "").strip() for section in ("findings", "impression")]

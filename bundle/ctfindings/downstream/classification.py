@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from bundle.ctfindings.downstream.encoded_scans import Rows, ScanEncoder, scan_features, unseen_scans
 from bundle.ctfindings.downstream.encoder_tuning import EncoderTuning
-from bundle.ctfindings.downstream.label_fractions import Subsets, draw_subsets, usable_classes
+from bundle.ctfindings.downstream.label_fractions import Subsets, draw_subsets, subset_rows, usable_classes
 from bundle.ctfindings.downstream.result_numbers import drawn_metric, format_seeds, format_value, plot_by_fraction
 from bundle.ctfindings.downstream.task_run import Results, Studies, Table
 from bundle.ctfindings.evaluation.evaluate import write_predictions
@@ -94,7 +94,7 @@ class Classification:
         names = [FINDING_NAMES[column] for column in columns]
         record, tables = self._score(logits, labels["test"][:, columns], names, bootstrap)
         record |= {"inverse_penalty": penalty, "features": self.features, "encoder": self._encoder}
-        record["subsets"] = [{"percent": p, "seed": seed, "scans": len(at)} for (p, seed), at in subsets.items()]
+        record["subsets"] = subset_rows(subsets)
         if frozen:
             zero_shot = frozen["test"]["zero_shot"].double().numpy()[:, columns]
             record["zero_shot"] = _metrics([zero_shot], labels["test"][:, columns], names, bootstrap)

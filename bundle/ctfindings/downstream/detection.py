@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bundle.ctfindings.data.datalist import bare_studies
 from bundle.ctfindings.data.finding_masks import ResampleFindingMaskd
 from bundle.ctfindings.data.scan_cache import CachedStudies
 from bundle.ctfindings.downstream.encoded_scans import ScanEncoder
@@ -37,12 +38,10 @@ from bundle.ctfindings.metrics.detection import (
     froc_score,
     lesions_of,
 )
-from bundle.ctfindings.scan.coordinates import voxel_spacing
+from bundle.ctfindings.scan.coordinates import voxel_spacing, voxel_to_world, world_to_voxel
 
 QUANTILES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995)
 """Of the heat within the anatomy over the validation scans: the thresholds of which one is chosen."""
-
-STUDY_KEYS = ("id", "image", "stored", "finding_masks", "labels")
 
 
 class Detection:
@@ -179,8 +178,8 @@ class Detection:
             marked = np.zeros((len(detected), *shape), bool)
             for place, detections in detected.items():
                 for box in detections[row].boxes:
-                    ends = np.linalg.inv(scan.affine) @ np.column_stack([box.reshape(2, 3), [1, 1]]).T
-                    low, high = np.sort(np.rint(ends[:3].T + 0.5).astype(int), axis=0)
+                    ends = world_to_voxel(box.reshape(2, 3), scan.affine)
+                    low, high = np.sort(np.rint(ends + 0.5).astype(int), axis=0)
                     (x, y, z), (last_x, last_y, last_z) = low.tolist(), high.tolist()
                     marked[place, x:last_x, y:last_y, z:last_z] = True
             pictures.append(Picture(ids[row], scan.image, scan.masks, marked, voxel_spacing(scan.affine)))
@@ -227,14 +226,14 @@ class _Scan:
 
     def in_mm(self, cells: NDArray[np.int64]) -> FloatArray:
         """Centres of tokens by index, ``[n, 3]``."""
-        return np.asarray(cells @ self.tokens[:3, :3].T + self.tokens[:3, 3])
+        return voxel_to_world(cells, self.tokens)
 
 
 class _Split:
     """The scans of a split, and the lesions of each finding."""
 
     def __init__(self, encoder: ScanEncoder, studies: Studies, columns: Sequence[int], name: str) -> None:
-        bare = [{key: study[key] for key in STUDY_KEYS if key in study} for study in studies]
+        bare = bare_studies(studies, "finding_masks", "labels")
         encoder.network.eval()
         heat = EncodeHeatd(encoder.network, columns, encoder.device)
         steps = [*whole_scan_steps(encoder.preprocessing), ResampleFindingMaskd(), heat]

@@ -15,17 +15,16 @@ from monai.transforms import MapTransform, Transform
 from torch import Tensor, nn
 
 from bundle.ctfindings.anatomy import THORAX
+from bundle.ctfindings.data.datalist import bare_studies
 from bundle.ctfindings.data.scan_cache import CachedStudies
 from bundle.ctfindings.evaluation.evaluated_model import whole_scan_steps
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDING_ANATOMY
-from bundle.ctfindings.inference.encoding import token_affine
-from bundle.ctfindings.inference.regions import body_tokens
+from bundle.ctfindings.inference.encoding import scan_body
 from bundle.ctfindings.networks.checkpoint import load_checkpoint
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding, ImageEncoder
 from bundle.ctfindings.networks.text.prompts import mean_over_templates, template_bank
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
-from bundle.ctfindings.scan.lung_mask import ChestRegions
 
 Rows = dict[str, Tensor]
 FEATURES = ("anatomy", "pathology", "field")
@@ -76,9 +75,8 @@ class EncodeRowsd(MapTransform):
         image = data["image"].as_tensor()[None].to(device).float()
         stride: Sequence[int] = encoder.stride
         grid = [size // step for size, step in zip(image.shape[2:], stride, strict=True)]
-        chest = ChestRegions(data["regions"][0].numpy(), data["regions_affine"].numpy())
-        inside = body_tokens(chest, token_affine(data["image_affine"].numpy(), stride), grid)
-        encoded: ImageEmbedding = encoder(image, body=torch.from_numpy(inside).flatten()[None].to(device))
+        body = scan_body(data, data["image_affine"], stride, grid)  # type: ignore[arg-type]
+        encoded: ImageEmbedding = encoder(image, body=body.to(device))
         anatomies = torch.tensor(FINDING_ANATOMY, device=device)
         zero_shot, _ = scorer(
             encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, deltas[None], anatomies
@@ -161,9 +159,7 @@ class ScanEncoder:
         deltas = (prompts[:, 0] - prompts[:, 1]).to(self.device)
         self.network.eval()
         step = EncodeRowsd(self.network.image, self.network.scorer, deltas)
-        bare: list[dict[str, Any]] = [
-            {key: study[key] for key in ("id", "image", "stored") if key in study} for study in studies
-        ]
+        bare = bare_studies(studies)
         steps = [*whole_scan_steps(self.preprocessing), step]
         encoded = CachedStudies(bare, steps, (), self.cache_dir, ["rows", self.cache_key])
         scans = [encoded[index] for index in progress_bar(range(len(bare)), name, unit="scan")]

@@ -13,6 +13,7 @@ from monai.transforms import Transform
 from torch import Tensor, nn
 
 from bundle.ctfindings.data.batches import prepare_image_batch
+from bundle.ctfindings.data.datalist import bare_studies
 from bundle.ctfindings.data.loaders import cached_dataset, study_loader
 from bundle.ctfindings.downstream.encoded_scans import ScanEncoder, scan_features
 from bundle.ctfindings.findings import FINDING_NAMES
@@ -47,9 +48,9 @@ class EncoderTuning:
         tuned = copy.copy(encoder)
         tuned.network = copy.deepcopy(encoder.network)
         tuned.cache_dir = None  # No other run has these weights.
-        kept = ("id", "image", "stored", "labels")
-        bare: list[dict[str, Any]] = [{key: study[key] for key in kept if key in study} for study in studies]
-        dataset = cached_dataset(bare, self.preprocessing, (), self.cache_dir, self.cache_key)
+        dataset = cached_dataset(
+            bare_studies(studies, "labels"), self.preprocessing, (), self.cache_dir, self.cache_key
+        )
         model = ProbedEncoder(tuned.network.image, features).to(encoder.device)
         with torch.no_grad():
             model(dataset[0]["image"][None].to(encoder.device).float())  # The head gets its size.

@@ -14,14 +14,12 @@ from torch import Tensor
 
 from bundle.ctfindings.downstream.encoded_scans import FrozenParts
 from bundle.ctfindings.findings import FINDING_ANATOMY
-from bundle.ctfindings.inference.encoding import token_affine
-from bundle.ctfindings.inference.regions import body_tokens
+from bundle.ctfindings.inference.encoding import scan_body, token_affine
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
 from bundle.ctfindings.networks.observation_scoring import MATCH_TEMPERATURE, observation_answers
 from bundle.ctfindings.networks.scoring import answering_rows
 from bundle.ctfindings.networks.text.prompts import mean_over_templates, template_bank
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
-from bundle.ctfindings.scan.lung_mask import ChestRegions
 
 MAPS = ("field", "attention", "answer")
 
@@ -57,8 +55,7 @@ class EncodeHeatd(MapTransform):
         image = data["image"].as_tensor()[None].to(prompts.device).float()
         grid = [size // step for size, step in zip(image.shape[2:], encoder.stride, strict=True)]
         tokens = token_affine(data["image_affine"].numpy(), encoder.stride)
-        chest = ChestRegions(data["regions"][0].numpy(), data["regions_affine"].numpy())
-        body = torch.from_numpy(body_tokens(chest, tokens, grid)).flatten()[None].to(prompts.device)
+        body = scan_body(data, data["image_affine"], encoder.stride, grid).to(prompts.device)  # type: ignore[arg-type]
         encoded: ImageEmbedding = encoder(image, body=body)
         answering = answering_rows(encoded.anatomy_valid, rows)[0]
         inside = (encoded.membership[0, :, answering] & body.T).T

@@ -45,6 +45,11 @@ def draw_subsets(
     }
 
 
+def subset_rows(subsets: Subsets) -> list[dict[str, Any]]:
+    """Percentage, seed and number of scans of each subset, for ``metrics.json``."""
+    return [{"percent": p, "seed": seed, "scans": len(drawn)} for (p, seed), drawn in subsets.items()]
+
+
 def usable_classes(
     task: str, subsets: Subsets, known: Mapping[tuple[float, int], NDArray[np.bool_]], names: Sequence[str], need: str
 ) -> tuple[NDArray[np.bool_], list[str]]:

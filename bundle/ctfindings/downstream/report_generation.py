@@ -25,7 +25,7 @@ from bundle.ctfindings.data.datalist import report_text
 from bundle.ctfindings.downstream.best_training import train_best
 from bundle.ctfindings.downstream.encoded_scans import Rows, ScanEncoder, unseen_scans
 from bundle.ctfindings.downstream.encoder_tuning import EncoderTuning
-from bundle.ctfindings.downstream.label_fractions import Subsets, draw_subsets
+from bundle.ctfindings.downstream.label_fractions import Subsets, draw_subsets, subset_rows
 from bundle.ctfindings.downstream.report_decoder import (
     PieceVocabulary,
     ReportDecoder,
@@ -130,7 +130,7 @@ class ReportGeneration:
                     given[method][percent].append(write(encoder, rows, training, studies, seed))
         record, tables = self._score(given, studies["test"], bootstrap.of(kept))
         record |= {"encoder": "tuned" if self.tuning else "frozen", "crg_floor": CRG_FLOOR}
-        record["subsets"] = [{"percent": p, "seed": seed, "scans": len(at)} for (p, seed), at in subsets.items()]
+        record["subsets"] = subset_rows(subsets)
         ids = [str(study["id"]) for study in studies["test"]]
         texts = [_text(study) for study in studies["test"]]
         files: dict[str, Callable[[Path], None]] = {

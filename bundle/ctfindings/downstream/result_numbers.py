@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from scipy.stats import t as student_t
 
+from bundle.ctfindings.evaluation.evaluation_page import DPI
 from bundle.ctfindings.evaluation.plots import BLUE, GREY, RED
 from bundle.ctfindings.metrics.bootstrap import LEVEL, Bootstrap, Interval
 from bundle.ctfindings.metrics.classification import FloatArray, macro_average
@@ -104,4 +105,4 @@ def plot_by_fraction(
     axes.set_xlabel("training patients with labels")
     axes.set_ylabel(ylabel)
     axes.legend(frameon=False)
-    figure.savefig(path, format="png", dpi=150)
+    figure.savefig(path, format="png", dpi=DPI)

@@ -18,13 +18,14 @@ import torch
 from monai.transforms import Transform
 from numpy.typing import NDArray
 
+from bundle.ctfindings.data.datalist import bare_studies
 from bundle.ctfindings.data.finding_masks import ResampleFindingMaskd
 from bundle.ctfindings.data.loaders import cached_dataset, study_loader
 from bundle.ctfindings.data.scan_cache import CachedStudies
 from bundle.ctfindings.data.transforms import KeepGeometryd
 from bundle.ctfindings.downstream.best_training import train_best
 from bundle.ctfindings.downstream.encoded_scans import ScanEncoder
-from bundle.ctfindings.downstream.label_fractions import Subsets, draw_subsets, usable_classes
+from bundle.ctfindings.downstream.label_fractions import Subsets, draw_subsets, subset_rows, usable_classes
 from bundle.ctfindings.downstream.result_numbers import (
     drawn_metric,
     format_seeds,
@@ -49,7 +50,6 @@ from bundle.ctfindings.networks.image.segmentation_decoder import SegmentationDe
 from bundle.ctfindings.scan.coordinates import voxel_spacing
 
 METRICS = ("dice", "nsd", "false_positive_scans")
-STUDY_KEYS = ("id", "image", "stored", "anatomy", "finding_masks", "labels")
 
 
 class Segmentation:
@@ -134,8 +134,7 @@ class Segmentation:
         record, tables = self._score(drawn, stated, names, bootstrap)
         record |= {"encoder": "tuned" if self.tuned else "frozen", "tolerance_mm": self.tolerance_mm}
         record["subsets"] = [
-            {"percent": p, "seed": seed, "scans": len(at), "validation_dice": validated[p, seed]}
-            for (p, seed), at in subsets.items()
+            {**row, "validation_dice": dice} for row, dice in zip(subset_rows(subsets), validated.values(), strict=True)
         ]
         ids = [str(study["id"]) for study in studies["test"]]
         files: dict[str, Callable[[Path], None]] = {
@@ -199,7 +198,7 @@ class Segmentation:
 
     def _scans(self, encoder: ScanEncoder, studies: Studies, preprocessing: Sequence[Transform]) -> CachedStudies:
         """Scans with their masks on the grid of the network, and the token levels of a frozen tower."""
-        bare = [{key: study[key] for key in STUDY_KEYS if key in study} for study in studies]
+        bare = bare_studies(studies, "anatomy", "finding_masks", "labels")
         steps: list[Transform] = [*preprocessing, ResampleFindingMaskd(), KeepGeometryd("image")]
         if not self.tuned:
             steps.append(EncodeLevelsd(encoder.network.image.tower))

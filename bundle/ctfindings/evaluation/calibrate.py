@@ -46,12 +46,7 @@ def calibrate(scores: ZeroShotScores, split: str, rule: ThresholdRule) -> Calibr
     """
     if split.strip().lower() in ("test", "testing"):
         raise ValueError(f"calibration_split: thresholds may not be chosen on the split {split!r}; use 'validation'")
-    problem = None
-    try:
-        scale, shift = fit_platt(scores.logits, scores.labels, FINDING_NAMES)
-    except ValueError as error:
-        problem = f"not calibrated: {error}"
-        scale, shift = np.ones(scores.labels.shape[1]), np.zeros(scores.labels.shape[1])
+    scale, shift, problem = fit_scaling(scores.logits, scores.labels)
     with warnings.catch_warnings():
         # The mean over the templates has the same labels and gives the same warning.
         warnings.simplefilter("ignore")
@@ -68,6 +63,16 @@ def calibrate(scores: ZeroShotScores, split: str, rule: ThresholdRule) -> Calibr
         template_thresholds=np.stack(of_templates),
         problem=problem,
     )
+
+
+def fit_scaling(
+    logits: NDArray[np.float64], labels: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], str | None]:
+    """Platt scaling of logits ``[S, C]``: scale and shift ``[C]``; where it fails, 1 and 0 and the reason."""
+    try:
+        return *fit_platt(logits, labels, FINDING_NAMES), None
+    except ValueError as error:
+        return np.ones(labels.shape[1]), np.zeros(labels.shape[1]), f"not calibrated: {error}"
 
 
 def fit_observation_weight(scores: SplitScores) -> float:

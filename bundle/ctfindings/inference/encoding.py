@@ -138,6 +138,19 @@ def token_affine(affine: Array, stride: Sequence[int]) -> Array:
     return np.asarray(affine @ to_voxel)
 
 
+def scan_body(study: Mapping[str, Any], affine: Any, stride: Sequence[int], grid: Sequence[int]) -> Tensor:
+    """Tokens of a preprocessed scan that reach into the body, bool ``[1, N]``.
+
+    Args:
+        study: with ``regions`` and ``regions_affine``, see ``ChestRegionsd``.
+        affine: ``(4, 4)``, voxel of the network's grid to RAS mm.
+        stride: voxels per token.
+        grid: tokens along each axis.
+    """
+    chest = ChestRegions(study["regions"][0].numpy(), as_affine(study["regions_affine"]))
+    return torch.from_numpy(body_tokens(chest, token_affine(as_affine(affine), stride), grid)).flatten()[None]
+
+
 def describe_scan(
     file: str | Path, format: str, shape: Sequence[int], affine: Any, series_instance_uid: str | None = None
 ) -> ScanInfo:
