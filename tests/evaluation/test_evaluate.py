@@ -20,7 +20,7 @@ from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.data.loaders import cached_dataset, study_loader
 from bundle.ctfindings.data.transforms import image_pipeline
 from bundle.ctfindings.evaluation.calibrate import calibrate, fit_observation_weight
-from bundle.ctfindings.evaluation.classification_section import Classification, paraphrase_record
+from bundle.ctfindings.evaluation.classification_section import Classification
 from bundle.ctfindings.evaluation.diagnostics import Diagnostics
 from bundle.ctfindings.evaluation.evaluate import Evaluation, write_predictions
 from bundle.ctfindings.evaluation.evaluated_model import (
@@ -502,33 +502,3 @@ def test_peaks_are_world_coordinates_of_the_scan(setup: Setup) -> None:
     assert ((peaks >= lower - 1e-6) & (peaks <= upper + 1e-6)).all()
     random = scores.random_mm[:, LOCALIZED]
     assert ((random >= lower - 10) & (random <= upper + 10)).all() and random.std(axis=2).min() > 1
-
-
-class NameReader:
-    """A text tower that knows the names of the findings, and that a big heart is cardiomegaly."""
-
-    def __call__(self, texts: list[str], role: str) -> torch.Tensor:
-        assert role == "prompt"
-        rows = []
-        for text in texts:
-            named = [index for index, name in enumerate(FINDING_NAMES) if name.lower() in text.lower()]
-            rows.append(named[0] if named else finding_index("Cardiomegaly"))
-        return torch.eye(C)[rows]
-
-
-def test_paraphrases_are_ranked_among_the_positive_prompts(tmp_path: Path) -> None:
-    path = tmp_path / "paraphrases.json"
-    path.write_text(
-        json.dumps(
-            {"_about": "x", "Cardiomegaly": ["big heart"], "Emphysema": ["emphysema here", "holes", "destroyed lung"]}
-        )
-    )
-    record = paraphrase_record(NameReader(), path)  # type: ignore[arg-type]
-    assert (record["paraphrases"], record["accuracy"]) == (4, 0.5)
-    assert [(miss["text"], miss["nearest"]) for miss in record["missed"]] == [
-        ("holes", "Cardiomegaly"),
-        ("destroyed lung", "Cardiomegaly"),
-    ]
-    path.write_text(json.dumps({"Broken rib": ["a crack"]}))
-    with pytest.raises(ValueError, match="Broken rib"):
-        paraphrase_record(NameReader(), path)  # type: ignore[arg-type]

@@ -81,8 +81,16 @@ def test_snippets_are_found_in_mm_and_those_without_a_place_are_counted() -> Non
     assert record is not None and record["left_out"] == 2
     assert record["all"]["snippets"] == 2 * (STUDIES - 2) and record["first_of_scan"]["snippets"] == STUDIES - 2
     assert record["all"]["model"]["mae_mm"]["value"] == 0 and record["all"]["middle"]["mae_mm"]["value"] > 20
+    assert record["all"]["other_scan"]["mae_mm"]["value"] == 0, "all scans have the same rows"
+    assert "text_only" not in record["all"]
     line = format_localization(record)
     assert "20 snippets: mean error 0.0 mm" in line and "2 left out" in line
+
+
+def test_words_are_taught_by_other_patients() -> None:
+    record = localization_of(*scored(), Reader(), BOOTSTRAP, known=scored())
+    assert record is not None and record["all"]["text_only"]["mae_mm"]["value"] < 20
+    assert "words alone" in format_localization(record)
 
 
 def test_reworded_snippets_are_asked_in_place_of_the_own() -> None:

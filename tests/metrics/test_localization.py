@@ -80,13 +80,13 @@ def profiles() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_depth_errors_by_hand() -> None:
     errors = depth_errors(*profiles())
-    assert errors.model.tolist() == [0, 33, 38]
+    assert errors["model"].tolist() == [0, 33, 38]
     # Half of 1.2 is reached at 24 mm; half of 0.8 at 36 mm (0.3 lies below); all of 1.0 at 48 mm.
-    assert errors.profile.tolist() == [0, 33, 38]
-    assert errors.middle.tolist() == [0, 15, 14]
+    assert errors["profile"].tolist() == [0, 33, 38]
+    assert errors["middle"].tolist() == [0, 15, 14]
     assert all(
         error in abs(row[~np.isnan(row)] - target)
-        for error, row, target in zip(errors.random, *profiles()[1:], strict=True)
+        for error, row, target in zip(errors["random"], *profiles()[1:], strict=True)
     )
 
 
@@ -95,13 +95,13 @@ def test_the_profile_is_halved_where_two_peaks_are_weighed() -> None:
     lies up to 36 mm.
     """
     errors = depth_errors([[0.4, 0, 0, 0.3, 0.3]], [[0.0, 12, 24, 36, 48]], [40.0])
-    assert (errors.model[0], errors.profile[0]) == (40, 4)
+    assert (errors["model"][0], errors["profile"][0]) == (40, 4)
 
 
 def test_padding_is_never_the_answer() -> None:
     scores, depth, target = profiles()
     errors = depth_errors(np.where(np.isnan(depth), np.inf, scores), depth, target)
-    assert errors.model.tolist() == errors.profile.tolist() == [0, 33, 38]
+    assert errors["model"].tolist() == errors["profile"].tolist() == [0, 33, 38]
 
 
 def test_baselines_are_those_of_evenly_spread_targets() -> None:
@@ -109,8 +109,8 @@ def test_baselines_are_those_of_evenly_spread_targets() -> None:
     depth = np.tile(12.0 * np.arange(24), (24 * 400, 1))
     target = np.repeat(12.0 * np.arange(24), 400)
     errors = depth_errors(np.zeros_like(depth), depth, target)
-    assert errors.middle.mean() == pytest.approx(24 * 12 / 4)
-    assert errors.random.mean() == pytest.approx((24**2 - 1) / (3 * 24) * 12, rel=0.03)
+    assert errors["middle"].mean() == pytest.approx(24 * 12 / 4)
+    assert errors["random"].mean() == pytest.approx((24**2 - 1) / (3 * 24) * 12, rel=0.03)
 
 
 def test_depth_record_by_hand() -> None:

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from bundle.ctfindings.findings import FINDING_NAMES
-from bundle.ctfindings.metrics.paraphrases import load_paraphrases, paraphrase_accuracy, rank_of_finding
+from bundle.ctfindings.metrics.paraphrases import (
+    content_words,
+    highest_overlap,
+    load_paraphrases,
+    novelty_band,
+    paraphrase_accuracy,
+    rank_of_finding,
+)
 
 PARAPHRASES = Path(__file__).parents[2] / "docs" / "evaluation" / "paraphrases.json"
 
@@ -27,6 +34,14 @@ def test_accuracy_is_the_share_within_the_first_ranks() -> None:
     assert paraphrase_accuracy([1, 2, 1, 7]) == 0.5
     assert paraphrase_accuracy([1, 2, 1, 7], within=3) == 0.75
     assert np.isnan(paraphrase_accuracy([]))
+
+
+def test_overlap_is_that_of_content_words() -> None:
+    assert content_words("There are Nodules in the lung.") == {"nodule", "lung"}
+    others = [content_words("a nodule"), content_words("nodules of the left lung")]
+    assert highest_overlap("Lung nodule", others) == pytest.approx(2 / 3)
+    assert highest_overlap("the", [frozenset()]) == highest_overlap("nodule", []) == 0
+    assert [novelty_band(overlap) for overlap in (0.19, 0.2, 0.5, 1)] == ["novel", "related", *["near duplicate"] * 2]
 
 
 def test_embeddings_that_cannot_be_ranked_are_refused() -> None:

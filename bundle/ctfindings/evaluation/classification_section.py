@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
@@ -20,17 +19,15 @@ from bundle.ctfindings.evaluation.evaluated_model import EvaluatedModel, SplitSc
 from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun
 from bundle.ctfindings.evaluation.evidence_hits import evidence_record
 from bundle.ctfindings.evaluation.finding_scores import finding_scores_record, format_table
-from bundle.ctfindings.findings import FINDING_NAMES, finding_index
+from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.metrics.classification import finding_auc, macro_average
 from bundle.ctfindings.metrics.json_numbers import cell, number
-from bundle.ctfindings.metrics.paraphrases import load_paraphrases, paraphrase_accuracy, rank_of_finding
 from bundle.ctfindings.metrics.published_protocols import ZeroShotScores
 from bundle.ctfindings.metrics.thresholds import ThresholdRule
 from bundle.ctfindings.networks.checkpoint import save_bundle_weights
 from bundle.ctfindings.networks.classifier import PromptBank
 from bundle.ctfindings.networks.domain import Domain
-from bundle.ctfindings.networks.text.prompts import mean_over_templates, template_bank
-from bundle.ctfindings.networks.text.text_tower import TextTower
+from bundle.ctfindings.networks.text.prompts import template_bank
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 
 logger = logging.getLogger(__name__)
@@ -44,14 +41,12 @@ class Classification:
 
     Args:
         threshold_rule: how thresholds are chosen on the calibration split, see ``choose_thresholds``.
-        paraphrases: JSON file of texts by finding, see ``load_paraphrases``; None skips them.
         compare: another checkpoint of the same network, or the folder of an earlier evaluation on the same split (of
             any network), to compare with by a paired bootstrap; None skips the comparison.
         export_path: file for the model with its prompt bank, calibration and thresholds; None exports nothing.
     """
 
     threshold_rule: ThresholdRule = "f1"
-    paraphrases: str | Path | None = None
     compare: str | Path | None = None
     export_path: str | Path | None = None
     needs_labels = True
@@ -84,8 +79,6 @@ class Classification:
         record["anatomy_head"] = {
             name: number(macro_average(scored.anatomy_dice[:, row])) for row, name in enumerate(ANATOMY_NAMES)
         }
-        given = self.paraphrases
-        record["paraphrases"] = None if given is None else paraphrase_record(model.network.text, given)
         run.figures.append(partial(_write_figures, record=record, answers=answers, other=other))
         if calibration.problem is not None:
             record["warnings"].append(calibration.problem)
@@ -154,43 +147,9 @@ def export_weights(
     return save_bundle_weights(path, model, bank, domain)
 
 
-def paraphrase_record(text: TextTower, path: str | Path) -> dict[str, Any]:
-    """Share of the paraphrases in a file whose own finding ranks first, and each miss with the one that does.
-
-    Raises:
-        ValueError: the file is missing or names an unknown finding.
-    """
-    pairs = [(finding_index(name), query) for name, queries in load_paraphrases(path).items() for query in queries]
-    with torch.no_grad():
-        bank = mean_over_templates(template_bank(text))[:, 0].double().cpu().numpy()
-        queries = text([query for _, query in pairs], "prompt").double().cpu().numpy()
-    targets = np.asarray([target for target, _ in pairs])
-    ranks = rank_of_finding(queries, bank, targets)
-    nearest = (queries @ bank.T).argmax(axis=1)
-    return {
-        "file": Path(path).name,
-        "paraphrases": len(pairs),
-        "accuracy": number(paraphrase_accuracy(ranks)),
-        "accuracy_within_3": number(paraphrase_accuracy(ranks, 3)),
-        "findings": [
-            {
-                "finding": name,
-                "paraphrases": int((targets == column).sum()),
-                "accuracy": number(paraphrase_accuracy(ranks[targets == column])),
-            }
-            for column, name in enumerate(FINDING_NAMES)
-        ],
-        "missed": [
-            {"text": query, "finding": FINDING_NAMES[target], "rank": int(rank), "nearest": FINDING_NAMES[near]}
-            for (target, query), rank, near in zip(pairs, ranks, nearest, strict=True)
-            if rank > 1
-        ],
-    }
-
-
 def format_classification(record: dict[str, Any]) -> str:
-    """The table of the findings, and a line each for the macro AUC, evidence, anatomy head and paraphrases."""
-    macro, evidence, paraphrases = record["macro"], record["evidence"], record["paraphrases"]
+    """The table of the findings, and a line each for the macro AUC, evidence and anatomy head."""
+    macro, evidence = record["macro"], record["evidence"]
     hits = [f"{row['finding']} {cell(row['hit_rate'])} of {row['true_positives']}" for row in evidence["findings"]]
     lines = [
         format_table(record),
@@ -202,8 +161,6 @@ def format_classification(record: dict[str, Any]) -> str:
         f"random places in the anatomy {cell(evidence['random_hit_rate'])}.",
         f"Anatomy head Dice: {', '.join(f'{name} {cell(dice)}' for name, dice in record['anatomy_head'].items())}.",
     ]
-    if paraphrases is not None:
-        lines.append(f"Paraphrases: {cell(paraphrases['accuracy'])} of {paraphrases['paraphrases']} rank first.")
     return "\n".join(lines)
 
 

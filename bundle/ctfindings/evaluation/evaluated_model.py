@@ -22,10 +22,12 @@ from bundle.ctfindings.data.chest_regions import ChestRegionsd
 from bundle.ctfindings.data.loaders import cached_dataset, study_loader
 from bundle.ctfindings.data.transforms import KeepGeometryd
 from bundle.ctfindings.files.progress import progress_bar
-from bundle.ctfindings.findings import FINDINGS, TEMPLATES
+from bundle.ctfindings.findings import FINDINGS, TEMPLATES, finding_index
+from bundle.ctfindings.inference.answers import read_questions
 from bundle.ctfindings.inference.encoding import token_affine
 from bundle.ctfindings.inference.evidence import locate
 from bundle.ctfindings.inference.regions import body_tokens, find_regions
+from bundle.ctfindings.metrics.paraphrases import load_paraphrases
 from bundle.ctfindings.metrics.prompt_perturbations import PERTURBATIONS
 from bundle.ctfindings.metrics.published_protocols import ZeroShotScores
 from bundle.ctfindings.networks.checkpoint import load_checkpoint
@@ -63,6 +65,7 @@ class SplitScores(ZeroShotScores):
     anatomy_dice: NDArray[np.float64]
     depth: Sequence[Tensor]  # Unit depth rows of each study, [D, E]; D differs between scans
     depth_mm: Sequence[Tensor]  # World z of the depth rows in mm, NaN for padding, [D] each
+    query_logits: NDArray[np.float64] | None = None  # Raw logits of the queries, [S, P]
     # What the pathology queries answer to the mean of the templates and to each template, [S, 1 + T, C]
     observed: NDArray[np.float64] | None = None
     observed_wordings: NDArray[np.float64] | None = None  # The same for ``PERTURBATIONS``, [S, W, C]
@@ -88,6 +91,10 @@ class EvaluatedModel:
         preprocessing: image pipeline for whole scans, padded to a size that the network accepts.
         cache_dir: folder of the preprocessed scans; None disables the cache.
         cache_key: parameters of the pipeline, see ``cached_dataset``.
+        paraphrases: JSON file of texts by finding, see ``load_paraphrases``, each asked of every scan; None for none.
+
+    Raises:
+        ValueError: The paraphrases are missing, or of an unknown finding.
     """
 
     template_ids = tuple(template.id for template in TEMPLATES)
@@ -101,7 +108,10 @@ class EvaluatedModel:
         device: str | torch.device = "cpu",
         cache_dir: str | Path | None = None,
         cache_key: Any = None,
+        paraphrases: str | Path | None = None,
     ) -> None:
+        given = {} if paraphrases is None else load_paraphrases(paraphrases)
+        self.paraphrases = [(finding_index(name), text) for name, texts in given.items() for text in texts]
         self.network, self.ckpt_path, self.device = network, Path(ckpt_path), torch.device(device)
         self.preprocessing, self.cache_dir, self.cache_key = list(preprocessing), cache_dir, cache_key
         self.domain = Domain()
@@ -129,7 +139,8 @@ class EvaluatedModel:
         steps = whole_scan_steps(self.preprocessing)
         dataset = cached_dataset(studies, steps, (), self.cache_dir, ["geometry", self.cache_key])
         # Whole scans differ in size, so each is a batch of its own.
-        return collect_scores(study_loader(dataset, batch_size=1), self.network, self.device, name)
+        queries = [text for _, text in self.paraphrases]
+        return collect_scores(study_loader(dataset, batch_size=1), self.network, self.device, name, queries)
 
     def settings(self) -> dict[str, Any]:
         """Settings for the record of an evaluation."""
@@ -145,15 +156,19 @@ def whole_scan_steps(preprocessing: Sequence[Transform]) -> list[Transform]:
 
 
 def collect_scores(
-    loader: Iterable[dict[str, Any]], model: VisionLanguageModel, device: str | torch.device = "cpu", name: str = ""
+    loader: Iterable[dict[str, Any]],
+    model: VisionLanguageModel,
+    device: str | torch.device = "cpu",
+    name: str = "",
+    queries: Sequence[str] = (),
 ) -> SplitScores:
     """Encodes and scores every scan of a loader once; no mask and no report reaches the network.
 
-    The batches come from ``whole_scan_steps``; `name` labels the progress bar.
+    The batches come from ``whole_scan_steps``; `name` labels the progress bar. `queries` are asked of every scan.
     """
     parts: dict[str, list[Any]] = {field.name: [] for field in fields(SplitScores)}
     with torch.no_grad():
-        scorer = _ScanScorer(model, device)
+        scorer = _ScanScorer(model, device, queries)
         for batch in progress_bar(loader, name, unit="scan"):
             for field, rows in scorer(batch).items():
                 parts[field].extend(rows)
@@ -173,13 +188,14 @@ def perturbation_pairs(text: TextTower) -> tuple[Tensor, Tensor]:
 class _ScanScorer:
     """A batch of scans to the rows of `SplitScores`."""
 
-    def __init__(self, model: VisionLanguageModel, device: str | torch.device) -> None:
+    def __init__(self, model: VisionLanguageModel, device: str | torch.device, queries: Sequence[str]) -> None:
         model.to(device).eval()
         self.device, self.image = device, model.image
         self.stride: tuple[int, int, int] = tuple(model.image.tower.stride)  # type: ignore[assignment,arg-type]
         self.classifier = ZeroShotClassifier(model.image, model.scorer).to(device)
         self.classifier.bank.prompts.copy_(template_bank(model.text))
         self.perturbed = perturbation_pairs(model.text)
+        self.questions = read_questions(self.classifier, model.text, queries) if queries else None
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
         image = batch["image"].to(self.device).float()
@@ -210,9 +226,15 @@ class _ScanScorer:
             "anatomy_dice": self._dice(batch, (encoded.anatomy_logits > 0).cpu()),
             "depth": list(encoded.depth.cpu()),
             "depth_mm": list(depth_mm.cpu()),
+            "query_logits": self._asked(encoded),
             "observed": self._observed(encoded, *self.classifier.bank.pairs().unbind(0)),
             "observed_wordings": self._observed(encoded, *self.perturbed),
         }
+
+    def _asked(self, encoded: ImageEmbedding) -> NDArray[np.float64]:
+        if self.questions is None:
+            return np.zeros((len(encoded.field), 0))
+        return self.questions.scores(self.classifier, encoded)[0].double().cpu().numpy()
 
     def _observed(self, encoded: ImageEmbedding, positive: Tensor, negative: Tensor) -> NDArray[np.float64]:
         logits = observation_logits(encoded.pathology, encoded.pathology_valid, positive, negative)

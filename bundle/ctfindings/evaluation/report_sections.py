@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -14,9 +16,10 @@ from bundle.ctfindings.anatomy import THORAX
 from bundle.ctfindings.data.datalist import report_text
 from bundle.ctfindings.evaluation.evaluated_model import SplitScores
 from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun
+from bundle.ctfindings.evaluation.snippet_controls import shares_by_other_scan, shares_by_text
 from bundle.ctfindings.losses.snippet_localization import points_into_scan
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
-from bundle.ctfindings.metrics.localization import depth_errors, depth_record
+from bundle.ctfindings.metrics.localization import at_share_of_height, depth_errors, depth_record, share_of_height
 from bundle.ctfindings.metrics.report_retrieval import first_of_each, report_retrieval
 from bundle.ctfindings.networks.image.depth import depth_logits, depth_profile
 
@@ -63,9 +66,10 @@ class SnippetLocalization:
     needs_calibration = False
 
     def __call__(self, run: EvaluationRun) -> str:
-        """Localizes the snippets of the studies."""
-        studies, network = run.studies[run.split], run.own_model.network
-        record = localization_of(run.own_scores, studies, network, run.bootstrap)
+        """Localizes the snippets of the studies; where the calibration split is scored, it teaches ``text_only``."""
+        studies, network, split = run.studies[run.split], run.own_model.network, run.calibration_split
+        known = None if split is None else (run.own_scores_of(split), run.studies[split])
+        record = localization_of(run.own_scores, studies, network, run.bootstrap, known=known)
         run.record["localization"] = record
         if record is None:
             return "Localization: skipped; it needs snippets with a z_mm of at least 2 patients."
@@ -88,17 +92,72 @@ def retrieval_of(
     return report_retrieval(scores.anatomy[rows, THORAX], reports, used, scores.labels[rows], bootstrap.of(rows))
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """The snippets of a split that have a place in their scan, n."""
+
+    scans: list[int]  # Row of the scan of each
+    texts: list[str]
+    target_mm: NDArray[np.float64]
+    left_out: int  # Snippets without a place
+
+    def depth_mm(self, scores: SplitScores) -> NDArray[np.float64]:
+        """World z of the depth rows of the scans, [n, D], NaN for padding."""
+        rows = [scores.depth_mm[row] for row in self.scans]
+        return pad_sequence(rows, batch_first=True, padding_value=torch.nan).numpy()
+
+
 def localization_of(
-    scores: SplitScores, studies: Studies, model: ReadsText, bootstrap: Bootstrap, reword: Rewording | None = None
+    scores: SplitScores,
+    studies: Studies,
+    model: ReadsText,
+    bootstrap: Bootstrap,
+    reword: Rewording | None = None,
+    known: tuple[SplitScores, Studies] | None = None,
 ) -> dict[str, Any] | None:
     """`depth_record` of the snippets of a split: of all, and of the first of each scan (RadFinder's count).
 
-    The seed of the bootstrap also draws the random estimate. `reword` returns the snippets that replace those of a
-    study; their ``z_mm`` is the truth. None without snippets of at least two patients.
+    Beside the estimates of `depth_errors`, ``other_scan`` is where the next scan of another patient has the snippet,
+    and ``text_only`` what its words say to a regression fitted on the snippets of other patients.
+
+    Args:
+        scores: Scores of the split.
+        studies: Studies of the split.
+        model: Encodes the snippets.
+        bootstrap: Bootstrap of the split; its seed also draws the random estimate.
+        reword: Returns the snippets that replace those of a study; their ``z_mm`` is the truth.
+        known: Scores and studies of other patients, for ``text_only``; left out if None, or without two snippets.
 
     Returns:
-        ``all``, ``first_of_scan``, and ``left_out``, the number of snippets without a ``z_mm`` in their scan.
+        ``all``, ``first_of_scan``, and ``left_out``, the number of snippets without a ``z_mm`` in their scan. None
+        without snippets of at least two patients.
     """
+    asked = _asked(scores, studies, reword)
+    patients = [scores.patients[row] for row in asked.scans]
+    if len(set(patients)) < 2:
+        return None
+    with torch.no_grad():
+        embedded = model.encode_text(asked.texts, "snippet").cpu()
+    rows = [scores.depth[row] for row in asked.scans]
+    depth_mm = asked.depth_mm(scores)
+    logits = depth_logits(pad_sequence(rows, batch_first=True), embedded[:, None])[:, 0]
+    profile = depth_profile(logits, torch.from_numpy(depth_mm)).numpy()
+    other = shares_by_other_scan(embedded, patients, rows, [scores.depth_mm[row] for row in asked.scans])
+    shares = {"other_scan": other}
+    taught = None if known is None else _asked(*known)
+    if known is not None and taught is not None and len(taught.texts) > 1:
+        heights = share_of_height(taught.target_mm, taught.depth_mm(known[0]))
+        shares["text_only"] = shares_by_text(taught.texts, heights, asked.texts)
+    controls = {name: np.abs(at_share_of_height(share, depth_mm) - asked.target_mm) for name, share in shares.items()}
+    record: dict[str, Any] = {"left_out": asked.left_out}
+    for name, chosen in (("all", np.arange(len(patients))), ("first_of_scan", first_of_each(asked.scans))):
+        errors = depth_errors(profile[chosen], depth_mm[chosen], asked.target_mm[chosen], bootstrap.seed)
+        errors |= {control: error[chosen] for control, error in controls.items()}
+        record[name] = depth_record(errors, bootstrap.of([asked.scans[place] for place in chosen]))
+    return record
+
+
+def _asked(scores: SplitScores, studies: Studies, reword: Rewording | None = None) -> _Asked:
     asked, left_out = [], 0
     for row, study in enumerate(studies):
         snippets = study.get("snippets") or ()
@@ -108,27 +167,18 @@ def localization_of(
         inside = points_into_scan(scores.depth_mm[row].expand(len(placed), -1), target_mm).tolist()
         asked += [(row, snippet) for snippet, kept in zip(placed, inside, strict=True) if kept]
         left_out += len(given) - sum(inside)
-    scans = [row for row, _ in asked]
-    if len({scores.patients[row] for row in scans}) < 2:
-        return None
-    with torch.no_grad():
-        embedded = model.encode_text([str(snippet["text"]) for _, snippet in asked], "snippet").cpu()
-    depth = pad_sequence([scores.depth[row] for row in scans], batch_first=True)
-    depth_mm = pad_sequence([scores.depth_mm[row] for row in scans], batch_first=True, padding_value=torch.nan)
-    profile = depth_profile(depth_logits(depth, embedded[:, None])[:, 0], depth_mm).numpy()
     target = np.asarray([float(snippet["z_mm"]) for _, snippet in asked])
-    record: dict[str, Any] = {"left_out": left_out}
-    for name, chosen in (("all", np.arange(len(asked))), ("first_of_scan", first_of_each(scans))):
-        errors = depth_errors(profile[chosen], depth_mm.numpy()[chosen], target[chosen], bootstrap.seed)
-        record[name] = depth_record(errors, bootstrap.of([scans[place] for place in chosen]))
-    return record
+    return _Asked([row for row, _ in asked], [str(snippet["text"]) for _, snippet in asked], target, left_out)
 
 
 def format_localization(record: dict[str, Any]) -> str:
     """A record of `localization_of` as one line."""
-    errors = {guess: record["all"][guess]["mae_mm"]["value"] for guess in ("model", "profile", "middle", "random")}
+    errors = {
+        guess: found.get("mae_mm", {}).get("value") for guess, found in record["all"].items() if isinstance(found, dict)
+    }
+    words = f", words alone {errors['text_only']:.1f}" if "text_only" in errors else ""
     return (
         f"Localization of {record['all']['snippets']} snippets: mean error {errors['model']:.1f} mm "
         f"({errors['profile']:.1f} by the median of the profile), middle slice {errors['middle']:.1f}, "
-        f"random {errors['random']:.1f}; {record['left_out']} left out."
+        f"random {errors['random']:.1f}, another scan {errors['other_scan']:.1f}{words}; {record['left_out']} left out."
     )

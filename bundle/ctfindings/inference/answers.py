@@ -67,6 +67,32 @@ def score_findings(classifier: ZeroShotClassifier, encoded: ImageEmbedding) -> l
     return answers
 
 
+class Questions(NamedTuple):
+    """Free texts as embeddings, and the anatomy that each asks of."""
+
+    delta: Tensor  # [P, E]: embedding of the text minus that of its denial
+    nearest: Tensor  # [P, NEAREST_FINDINGS]: findings with the nearest prompts, the nearest first
+    similarity: Tensor  # [P, NEAREST_FINDINGS]: theirs to the text
+    anatomy: Tensor  # [P]: anatomy of the nearest finding
+
+    def scores(self, classifier: ZeroShotClassifier, encoded: ImageEmbedding) -> tuple[Tensor, Tensor]:
+        """Logits ``[B, P]`` and token logits ``[B, N, P]`` of the texts on encoded scans."""
+        parts = (encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership)
+        scored: tuple[Tensor, Tensor] = classifier.scorer(
+            *parts, self.delta.expand(len(encoded.field), -1, -1), self.anatomy
+        )
+        return scored
+
+
+def read_questions(classifier: ZeroShotClassifier, text: TextTower, queries: Sequence[str]) -> Questions:
+    """Each text is compared with its denial, in the anatomy of the scored finding with the nearest prompts."""
+    bank = F.normalize(classifier.bank.prompts[:, 0].mean(dim=1), dim=-1)
+    positive, negative = text([*queries, *(denial(query) for query in queries)], "prompt").chunk(2)
+    scored = torch.tensor(classifier.scored, device=positive.device)
+    similarity, nearest = (positive @ bank.T).masked_fill(~scored, float("-inf")).topk(NEAREST_FINDINGS, dim=1)
+    return Questions(positive - negative, nearest, similarity, classifier.finding_anatomy[nearest[:, 0]])
+
+
 @torch.inference_mode()
 def score_queries(
     classifier: ZeroShotClassifier,
@@ -83,20 +109,10 @@ def score_queries(
     """
     if not queries:
         return []
-    positive, negative = text([*queries, *(denial(query) for query in queries)], "prompt").chunk(2)
-    similarity = positive @ F.normalize(classifier.bank.prompts[:, 0].mean(dim=1), dim=-1).T
-    scored = torch.tensor(classifier.scored, device=similarity.device)
-    nearest = similarity.masked_fill(~scored, float("-inf")).topk(NEAREST_FINDINGS, dim=1)
-    anatomy = classifier.finding_anatomy[nearest.indices[:, 0]]
+    questions = read_questions(classifier, text, queries)
+    anatomy = questions.anatomy
     rows, used = anatomy.tolist(), answering_rows(encoded.anatomy_valid, anatomy)[0].tolist()
-    logits, tokens = classifier.scorer(
-        encoded.anatomy,
-        encoded.anatomy_valid,
-        encoded.field,
-        encoded.membership,
-        (positive - negative).unsqueeze(0),
-        anatomy,
-    )
+    logits, tokens = questions.scores(classifier, encoded)
     maps = _token_maps(classifier.scorer.evidence(tokens), encoded)
     shares = None if unrelated is None else _percentiles(classifier, encoded, unrelated, anatomy, logits[0])
     depth_logits = snippet_logits(encoded.depth[0], text, queries)
@@ -105,7 +121,9 @@ def score_queries(
     for index, (query, score, row) in enumerate(zip(queries, scores, rows, strict=True)):
         near = [
             NearestFinding(FINDING_NAMES[column], similar)
-            for column, similar in zip(nearest.indices[index].tolist(), nearest.values[index].tolist(), strict=True)
+            for column, similar in zip(
+                questions.nearest[index].tolist(), questions.similarity[index].tolist(), strict=True
+            )
         ]
         share = None if shares is None else shares[index]
         answer = QueryAnswer(query, score, ANATOMY_NAMES[row], found[row], nearest_findings=near, percentile=share)

@@ -5,7 +5,7 @@ Shapes: S scans, C findings, X Y Z voxels; n snippets, D depth bins. World coord
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -65,22 +65,16 @@ def evidence_hit_rate(
     return rate, total
 
 
-@dataclass(frozen=True)
-class DepthErrors:
-    """Distance in mm between the true depth of each snippet and an estimate, [n] each."""
+def depth_errors(
+    probabilities: ArrayLike, depth_mm: ArrayLike, target_mm: ArrayLike, seed: int = 42
+) -> dict[str, FloatArray]:
+    """Error of a depth profile in mm, and of two estimates without a model, [n] each.
 
-    model: FloatArray  # The most probable depth bin, as in RadFinder
-    profile: FloatArray  # The weighted median of the profile, which minimises the expected error of a correct profile
-    middle: FloatArray  # The middle of the scan's bins
-    random: FloatArray  # A random bin of the scan
-
-
-def depth_errors(probabilities: ArrayLike, depth_mm: ArrayLike, target_mm: ArrayLike, seed: int = 42) -> DepthErrors:
-    """Error of a depth profile and of two estimates without a model.
-
-    RadFinder counts the distance in bins of 12 mm; here it is the distance to the true z. Probabilities are
-    non-negative weights of the bins, [n, D], depths the world z of their centres, NaN for padding, [n, D], and targets
-    the true world z of the snippets, [n]. The seed draws the random estimate.
+    ``model`` is the most probable depth bin, as in RadFinder; ``profile`` the weighted median of the profile, which
+    minimises the expected error of a correct profile; ``middle`` the middle of the bins of the scan, and ``random`` a
+    random bin of it. RadFinder counts the distance in bins of 12 mm; here it is the distance to the true z.
+    Probabilities are non-negative weights of the bins, [n, D], depths the world z of their centres, NaN for padding,
+    [n, D], and targets the true world z of the snippets, [n]. The seed draws the random estimate.
 
     Raises:
         ValueError: shapes differ, a snippet has no bin or lies outside its scan, or a value is negative or not finite.
@@ -104,36 +98,73 @@ def depth_errors(probabilities: ArrayLike, depth_mm: ArrayLike, target_mm: Array
             f"snippet {row} lies at {target[row]:.1f} mm, its scan reaches from {low[row]:.1f} to {high[row]:.1f}; "
             "leave it out"
         )
-    best = np.take_along_axis(depth, np.where(real, score, -np.inf).argmax(axis=1)[:, None], axis=1)[:, 0]
     generator = np.random.default_rng(seed)
-    chance = np.array([generator.choice(row[own]) for row, own in zip(depth, real, strict=True)])
-    halves = np.array(
-        [_weighted_median(row[own], weight[own]) for row, weight, own in zip(depth, score, real, strict=True)]
-    )
-    guesses = (best, halves, (low + high) / 2, chance)
-    return DepthErrors(*(np.abs(guess - target) for guess in guesses))
+    guesses = {
+        "model": _most_probable(score, depth),
+        "profile": _weighted_medians(score, depth),
+        "middle": (low + high) / 2,
+        "random": np.array([generator.choice(row[own]) for row, own in zip(depth, real, strict=True)]),
+    }
+    return {name: np.abs(guess - target) for name, guess in guesses.items()}
 
 
-def depth_record(errors: DepthErrors, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Mean and median error, shares within 12 and 24 mm, and the ratio to the middle slice, each with its interval."""
+def share_of_height(z_mm: ArrayLike, depth_mm: ArrayLike) -> FloatArray:
+    """World z as a share of the height of a scan, 0 for its lowest and 1 for its highest depth bin.
+
+    Positions are [n], the world z of the bins [n, D], NaN for padding. A scan with one bin has 0.
+    """
+    depth = np.asarray(depth_mm, dtype=np.float64)
+    low, high = np.nanmin(depth, axis=1), np.nanmax(depth, axis=1)
+    share: FloatArray = (np.asarray(z_mm, dtype=np.float64) - low) / np.maximum(high - low, 1e-6)
+    return share
+
+
+def at_share_of_height(share: ArrayLike, depth_mm: ArrayLike) -> FloatArray:
+    """The inverse of `share_of_height`, kept within the scan, [n]."""
+    depth = np.asarray(depth_mm, dtype=np.float64)
+    low, high = np.nanmin(depth, axis=1), np.nanmax(depth, axis=1)
+    z_mm: FloatArray = low + np.clip(np.asarray(share, dtype=np.float64), 0, 1) * (high - low)
+    return z_mm
+
+
+def depth_record(errors: Mapping[str, FloatArray], bootstrap: Bootstrap) -> dict[str, Any]:
+    """Mean and median error, shares within 12 and 24 mm, and the ratio to the middle slice, each with its interval.
+
+    Errors are those of `depth_errors`, and of further estimates of the same snippets.
+    """
     names = ("mae_mm", "median_mm", "within_12_mm", "within_24_mm")
-    guesses = tuple(field.name for field in fields(DepthErrors))
+    guesses = tuple(errors)
 
     def scores(*guessed: FloatArray) -> FloatArray:
-        of = [[np.mean(error), np.median(error), np.mean(error <= 12), np.mean(error <= 24)] for error in guessed]
-        middle = of[guesses.index("middle")][0]
+        of = {
+            guess: [np.mean(error), np.median(error), np.mean(error <= 12), np.mean(error <= 24)]
+            for guess, error in zip(guesses, guessed, strict=True)
+        }
+        middle = of["middle"][0]
         # A resample whose snippets all lie in the middle has no ratio.
-        ratios = [error[0] / middle if middle > 0 else np.nan for error in of[:2]]
-        return np.asarray([*np.ravel(of), *ratios])
+        ratios = [of[guess][0] / middle if middle > 0 else np.nan for guess in ("model", "profile")]
+        return np.asarray([*np.ravel(list(of.values())), *ratios])
 
-    found = bootstrap.row_interval(scores, [getattr(errors, guess) for guess in guesses])
+    found = bootstrap.row_interval(scores, list(errors.values()))
     rows = np.stack([found.estimate, found.low, found.high], axis=1).tolist()
     entries = [{"value": value, "interval": [low, high]} for value, low, high in rows]
-    record: dict[str, Any] = {"snippets": len(errors.model), "patients": len(set(bootstrap.patients))}
+    record: dict[str, Any] = {"snippets": len(errors["model"]), "patients": len(set(bootstrap.patients))}
     for place, guess in enumerate(guesses):
         record[guess] = dict(zip(names, entries[4 * place : 4 * place + 4], strict=True))
     record["mae_of_middle"], record["profile_mae_of_middle"] = entries[-2:]
     return record
+
+
+def _most_probable(score: FloatArray, depth: FloatArray) -> FloatArray:
+    """The depth [n] of the most probable bin."""
+    place = np.where(np.isnan(depth), -np.inf, score).argmax(axis=1)[:, None]
+    best: FloatArray = np.take_along_axis(depth, place, axis=1)[:, 0]
+    return best
+
+
+def _weighted_medians(score: FloatArray, depth: FloatArray) -> FloatArray:
+    real = ~np.isnan(depth)
+    return np.array([_weighted_median(z[own], weight[own]) for z, weight, own in zip(depth, score, real, strict=True)])
 
 
 def _weighted_median(values: FloatArray, weights: FloatArray) -> float:

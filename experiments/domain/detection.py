@@ -1,11 +1,15 @@
-"""Domain features of synthetic scans, of altered ones, and of real ones, in one NumPy archive for ``measure``.
+"""How well the domain score of the shipped weights tells scans unlike the training scans from held-out ones.
 
-Usage: python -m experiments.domain.features DATALIST REAL_FOLDER OUT.npz [--ckpt_path model.pt]
+Usage: python -m experiments.domain.detection DATALIST REAL_FOLDER OUT.json [--ckpt_path model.pt]
+
+The held-out scans are the test split of DATALIST. Groups that they are compared with: whole real chests, other real
+scans, and altered copies of the first held-out scans.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +22,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bundle.ctfindings.data.datalist import load_datalist
-from bundle.ctfindings.inference.encoding import scan_body
+from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.inference.encoding import encode_study
 from bundle.ctfindings.inference.service import FindingsService, load_service
-from bundle.ctfindings.networks.domain import domain_features
+from bundle.ctfindings.metrics.bootstrap import Bootstrap
+from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
 from experiments.domain.real_chests import SCANS
 
 NOT_CHESTS = ("ts_example_ct_3mm", "crlm-ct-1004_ct_1p5x1p5x5", "ts_aorta_cta_crop_1p5", "ts_cardiac_cta_crop_1p5")
@@ -35,24 +41,57 @@ def main() -> None:
     parser.add_argument("real", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--ckpt_path", type=Path, default=Path("models/model.pt"))
-    parser.add_argument("--altered", type=int, default=25, help="test scans of which altered ones are made")
+    parser.add_argument("--held_out", type=int, default=100, help="first scans of the test split")
+    parser.add_argument("--altered", type=int, default=25, help="first of these of which altered copies are made")
     options = parser.parse_args()
     service = load_service(".", options.ckpt_path, text=False)
-    found: dict[str, Any] = {}
-    for split in ("training", "validation", "test"):
-        studies = load_datalist(options.datalist, split)
-        found[split] = stacked(features_of(service, loaded(service, study["image"])) for study in studies)
-        print(split, len(studies), flush=True)
-    found["real chests"] = stacked(
-        features_of(service, loaded(service, options.real / f"{name}.nii.gz")) for name in SCANS
-    )
-    found["real, no whole chest"] = stacked(
-        features_of(service, loaded(service, options.real / f"{name}.nii.gz")) for name in NOT_CHESTS
-    )
-    for name, alter in ALTERATIONS.items():
-        found[name] = stacked(altered(service, options.datalist, options.altered, alter))
-        print(name, flush=True)
-    np.savez_compressed(options.out, **found)
+    studies = load_datalist(options.datalist, "test")[: options.held_out]
+    held_out = [score(service, loaded(service, study["image"])) for study in studies]
+    limit = float(service.network.domain.threshold)
+    result: dict[str, Any] = {
+        "weights_sha256": service.model.weights_sha256,
+        "threshold": limit,
+        "held_out": summary(held_out, limit),
+        "groups": {},
+    }
+    real = {"whole chests of patients": SCANS, "other scans of patients": NOT_CHESTS}
+    groups: dict[str, Iterator[float]] = {
+        name: (score(service, loaded(service, options.real / f"{scan}.nii.gz")) for scan in scans)
+        for name, scans in real.items()
+    } | {name: altered(service, studies[: options.altered], alter) for name, alter in ALTERATIONS.items()}
+    for name, found in groups.items():
+        scores = list(found)
+        result["groups"][name] = summary(scores, limit) | auroc(scores, held_out)
+        print(name, result["groups"][name], flush=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(options.out) as path:
+        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def summary(scores: list[float], limit: float) -> dict[str, Any]:
+    return {
+        "scans": len(scores),
+        "median": number(float(np.median(scores))),
+        "lowest": number(min(scores)),
+        "highest": number(max(scores)),
+        "outside": number(float(np.mean(np.asarray(scores) > limit))),
+    }
+
+
+def auroc(scores: list[float], held_out: list[float]) -> dict[str, Any]:
+    """AUROC of a group against the held-out scans, with an interval by scan."""
+    rows = np.asarray([*scores, *held_out])[:, None]
+    labels = np.r_[np.ones(len(scores), dtype=np.int64), np.zeros(len(held_out), dtype=np.int64)][:, None]
+    found = Bootstrap([str(row) for row in range(len(rows))], seed=0).auc(rows, labels).findings
+    return {"auroc": number(found.estimate[0]), "auroc_interval": interval_numbers(found.low[0], found.high[0])}
+
+
+def score(service: FindingsService, scan: MetaTensor) -> float:
+    """The domain score of a loaded scan."""
+    study = service.preprocessing.preprocess({"image": scan})  # type: ignore[attr-defined]
+    domain = encode_study(service.network, study).domain
+    assert domain is not None and domain.score is not None
+    return domain.score
 
 
 def loaded(service: FindingsService, path: str | Path) -> MetaTensor:
@@ -60,36 +99,17 @@ def loaded(service: FindingsService, path: str | Path) -> MetaTensor:
     return scan
 
 
-def stacked(rows: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:
-    return np.stack(list(rows))
-
-
-@torch.inference_mode()
-def features_of(service: FindingsService, scan: MetaTensor) -> NDArray[np.float32]:
-    """Domain features and rows of one loaded scan, ``[K, F + E]``."""
-    study = service.preprocessing.preprocess({"image": scan})  # type: ignore[attr-defined]
-    image: MetaTensor = study["image"]
-    encoder = service.network.image
-    stride: tuple[int, int, int] = encoder.tower.stride  # type: ignore[assignment]
-    grid = [size // step for size, step in zip(image.shape[1:], stride, strict=True)]
-    body, voxels = scan_body(study, image.affine, stride, grid), image.as_tensor()[None].float()
-    encoded = encoder.encode_scan(voxels, body=body)
-    features = domain_features(voxels, encoded, stride, body)
-    return torch.cat([features, encoded.anatomy], dim=2)[0].numpy()
-
-
 def altered(
     service: FindingsService,
-    datalist: Path,
-    count: int,
+    studies: list[dict[str, Any]],
     alter: Callable[[Volume, NDArray[Any], np.random.Generator], Volume],
-) -> Iterator[NDArray[np.float32]]:
-    for index, study in enumerate(load_datalist(datalist, "test")[:count]):
+) -> Iterator[float]:
+    for index, study in enumerate(studies):
         scan = loaded(service, study["image"])
         anatomy = np.asarray(nib.load(study["anatomy"]).dataobj)  # type: ignore[attr-defined]
         hu = alter(scan.as_tensor()[0].numpy(), anatomy, np.random.default_rng([5, index]))
         volume = torch.from_numpy(np.ascontiguousarray(hu, np.float32))[None]
-        yield features_of(service, MetaTensor(volume, affine=scan.affine, meta=dict(scan.meta)))
+        yield score(service, MetaTensor(volume, affine=scan.affine, meta=dict(scan.meta)))
 
 
 def noisy(hu: Volume, _: NDArray[Any], rng: np.random.Generator) -> Volume:

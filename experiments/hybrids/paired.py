@@ -1,0 +1,107 @@
+"""Do findings that are drawn into real chests raise their own score? Hybrid scans against their unaltered twins.
+
+Usage: python -m experiments.hybrids.paired REAL_FOLDER OUT.json --work FOLDER --weights phantom1=OLD.pt
+    phantom2=models/model.pt
+
+The hybrids of the real chests are made in ``--work`` and kept there. For each finding and weights: the paired AUC,
+which is the share of hybrids with a higher probability than the twin of the same patient (chance 0.5), and the AUC of
+all hybrids against all twins, which other findings and patients blur; intervals by patient.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from bundle.ctfindings.data.datalist import SPLITS, load_datalist
+from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.progress import progress_bar
+from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.inference.service import load_service
+from bundle.ctfindings.metrics.bootstrap import Bootstrap
+from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
+from bundle.ctfindings.phantom.hybrid import HYBRID_FINDINGS
+from bundle.ctfindings.sources.hybrid_scans import HybridSettings, make_hybrids
+from experiments.domain.real_chests import SCANS
+
+SIZES_MM = (0, 20, 40, float("inf"))
+"""Limits of the groups by diameter of a sphere of the finding's volume."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--weights", nargs="+", required=True, metavar="NAME=FILE")
+    parser.add_argument("--per_finding", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    bases = {name: {"image": str(options.folder / f"{name}.nii.gz")} for name in SCANS}
+    settings = HybridSettings(per_finding=options.per_finding, seed=options.seed)
+    datalist, problems = make_hybrids(bases, options.work, settings)
+    studies = [study for split in SPLITS for study in load_datalist(datalist, split)]
+    result: dict[str, Any] = {"bases": len(SCANS), "problems": len(problems), **settings._asdict(), "weights": {}}
+    sizes = {study["id"]: diameter_mm(study["finding_masks"]) for study in studies if "twin" in study}
+    for name, _, path in (given.partition("=") for given in options.weights):
+        service = load_service(".", path, text=False)
+        scores = {}
+        for study in progress_bar(studies, name, unit="scan"):
+            answers = service.answer_file(study["image"]).record.findings
+            scores[study["id"]] = {answer.name: answer.probability for answer in answers}
+        result["weights"][name] = {"weights_sha256": service.model.weights_sha256, **compare(studies, scores, sizes)}
+        print(name, json.dumps(result["weights"][name], indent=1), flush=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(options.out) as path_out:
+        path_out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def diameter_mm(mask: str) -> float:
+    """Diameter of a sphere with the volume of a finding mask."""
+    image: Any = nib.load(mask)
+    volume = np.count_nonzero(np.asarray(image.dataobj)) * abs(np.linalg.det(image.affine[:3, :3]))
+    return float((6 * volume / np.pi) ** (1 / 3))
+
+
+def compare(
+    studies: list[dict[str, Any]], scores: dict[str, dict[str, float]], sizes: dict[str, float]
+) -> dict[str, Any]:
+    """The paired and the plain AUC of each finding, and the paired AUC by size over all findings."""
+    twins = {study["id"]: study for study in studies if "twin" not in study}
+    wins: dict[str, list[tuple[str, float]]] = defaultdict(list)
+    rows = {}
+    for finding in HYBRID_FINDINGS:
+        drawn = [s for s in studies if "twin" in s and s["labels"][FINDING_NAMES.index(finding)] == 1]
+        won = []
+        for study in drawn:
+            with_it, without = scores[study["id"]][finding], scores[study["twin"]][finding]
+            won.append((study["patient"], (with_it > without) + (with_it == without) / 2))
+            size = sizes[study["id"]]
+            limit = next(limit for limit in SIZES_MM[1:] if size < limit)
+            wins[f"below {limit:g} mm" if np.isfinite(limit) else f"{SIZES_MM[-2]:g} mm and more"].append(won[-1])
+        both = [*drawn, *twins.values()]
+        labels = np.array([[int("twin" in study)] for study in both])
+        plain = Bootstrap([study["patient"] for study in both], seed=0).auc(
+            np.array([[scores[study["id"]][finding]] for study in both]), labels
+        )
+        interval = interval_numbers(plain.findings.low[0], plain.findings.high[0])
+        rows[finding] = {**paired(won), "auc": number(plain.findings.estimate[0]), "auc_interval": interval}
+    return {"findings": rows, "sizes": {group: paired(won) for group, won in sorted(wins.items())}}
+
+
+def paired(won: list[tuple[str, float]]) -> dict[str, Any]:
+    """Mean of the comparisons with an interval by patient."""
+    values = np.array([value for _, value in won])
+    found = Bootstrap([patient for patient, _ in won], seed=0).row_interval(np.mean, [values])
+    interval = interval_numbers(found.low, found.high)
+    return {"hybrids": len(won), "paired_auc": number(float(found.estimate)), "paired_auc_interval": interval}
+
+
+if __name__ == "__main__":
+    main()
