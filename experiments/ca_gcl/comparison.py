@@ -27,6 +27,11 @@ CA_GCL_VARIANTS: tuple[Variant, ...] = (
         "prototypes instead of the global objective, with text augmentation",
         ("objectives/ca_gcl_prototypes.json",),
     ),
+    Variant(
+        "ca_gcl_product",
+        "a product of anatomy and disease, with text augmentation",
+        ("objectives/ca_gcl_product.json",),
+    ),
 )
 """Comparison and ablation of CA-GCL; `fvlm` is the reference."""
 

@@ -128,7 +128,8 @@ def test_a_run_ended_by_a_signal_goes_on_as_if_it_had_not_been(
 
 
 @pytest.mark.parametrize(
-    "overlay", ["objectives/fvlm.json", "objectives/ca_gcl.json", "objectives/ca_gcl_prototypes.json"]
+    "overlay",
+    [f"objectives/{name}.json" for name in ("fvlm", "ca_gcl", "ca_gcl_prototypes", "ca_gcl_product")],
 )
 def test_objectives_train(overlay: str, bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path) -> None:
     workflow = workflow_of(
@@ -137,7 +138,7 @@ def test_objectives_train(overlay: str, bundle_root: Path, datalist: Path, cache
     workflow.run()
     losses = workflow.parser.get_parsed_content("loss").last
     assert "disease_prompts" not in losses and "local_anatomy" in losses
-    assert ("cross_anatomy" in losses) == (overlay == "objectives/ca_gcl.json")
+    assert ("cross_anatomy" in losses) == (overlay in ("objectives/ca_gcl.json", "objectives/ca_gcl_product.json"))
     assert ("anatomy_prototypes" in losses) == (overlay == "objectives/ca_gcl_prototypes.json")
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
+from bundle.ctfindings.losses.embedding_part import check_dimensions, embedding_part
 from bundle.ctfindings.losses.gathering import PAIR_INPUTS, gather_pairs, gather_rows
 from bundle.ctfindings.losses.negatives import anatomies_left, other_anatomies
 from bundle.ctfindings.losses.soft_targets import row_normalise, semantic_matrix
@@ -27,9 +28,10 @@ class CrossAnatomyLoss(_Loss):
 
     Args:
         excluded: Names of the anatomies that do not take part.
+        dimensions: First and end of the part of the embedding that is contrasted; None for the whole.
 
     Raises:
-        ValueError: A name is not in the anatomy table.
+        ValueError: A name is not in the anatomy table, or the part is none.
 
     Example:
         >>> import torch
@@ -44,9 +46,10 @@ class CrossAnatomyLoss(_Loss):
     inputs: tuple[str, ...] = (*PAIR_INPUTS, "caption_sentences", "temperature_global")
     gathers = True
 
-    def __init__(self, excluded: Sequence[str] = ("thorax",)) -> None:
+    def __init__(self, excluded: Sequence[str] = ("thorax",), dimensions: Sequence[int] | None = None) -> None:
         super().__init__()
         self.excluded = tuple(excluded)
+        self.dimensions = check_dimensions(dimensions)
 
     def forward(self, temperature_global: Tensor, caption_sentences: Tensor | None = None, **rows: Tensor) -> Tensor:
         """The mean over pairs with a negative and both directions; zero, without gradient, if there is no negative.
@@ -64,7 +67,8 @@ class CrossAnatomyLoss(_Loss):
         other = other_anatomies(organ, None if sentences is None else sentences[valid])
         if not other.any():
             return pairs.anatomy.new_zeros(())
-        similarity = pairs.anatomy[valid] @ pairs.caption[valid].T / temperature_global
+        image, text = (embedding_part(rows[valid], self.dimensions) for rows in (pairs.anatomy, pairs.caption))
+        similarity = image @ text.T / temperature_global
         positives = semantic_matrix(pairs.caption_id[valid], pairs.caption_normal[valid], organ)
         weights = row_normalise(positives, similarity.dtype)
         return (_against_others(similarity, weights, other) + _against_others(similarity.T, weights, other)) / 2

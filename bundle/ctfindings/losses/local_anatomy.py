@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
+from bundle.ctfindings.losses.embedding_part import check_dimensions, embedding_part
 from bundle.ctfindings.losses.gathering import PAIR_INPUTS, gather_pairs
 from bundle.ctfindings.losses.soft_targets import row_normalise, semantic_matrix
 
@@ -23,9 +25,10 @@ class LocalAnatomyLoss(_Loss):
 
     Args:
         reduction_over_anatomies: "mean" over the anatomies that take part, or "sum" as in fVLM.
+        dimensions: First and end of the part of the embedding that is contrasted; None for the whole.
 
     Raises:
-        ValueError: The reduction is neither.
+        ValueError: The reduction is neither, or the part is none.
 
     Example:
         >>> import torch
@@ -40,8 +43,11 @@ class LocalAnatomyLoss(_Loss):
     inputs: tuple[str, ...] = (*PAIR_INPUTS, "temperature")
     gathers = True
 
-    def __init__(self, reduction_over_anatomies: Literal["sum", "mean"] = "mean") -> None:
+    def __init__(
+        self, reduction_over_anatomies: Literal["sum", "mean"] = "mean", dimensions: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
+        self.dimensions = check_dimensions(dimensions)
         if reduction_over_anatomies not in ("sum", "mean"):
             raise ValueError(f"reduction_over_anatomies: expected 'sum' or 'mean', got {reduction_over_anatomies!r}")
         self.reduction_over_anatomies = reduction_over_anatomies
@@ -54,13 +60,14 @@ class LocalAnatomyLoss(_Loss):
             rows: Pairs of this rank, the arguments of `gather_pairs`.
         """
         pairs = gather_pairs(**rows)
+        image, text = (embedding_part(rows, self.dimensions) for rows in (pairs.anatomy, pairs.caption))
         terms = []
         for k in range(pairs.valid.shape[1]):
             scans = pairs.valid[:, k]
             positives = semantic_matrix(pairs.caption_id[scans, k], pairs.caption_normal[scans, k])
             if positives.all():
                 continue
-            similarity = pairs.anatomy[scans, k] @ pairs.caption[scans, k].T / temperature
+            similarity = image[scans, k] @ text[scans, k].T / temperature
             targets = row_normalise(positives, similarity.dtype)
             terms.append((F.cross_entropy(similarity, targets) + F.cross_entropy(similarity.T, targets)) / 2)
         if not terms:

@@ -7,6 +7,7 @@ from bundle.ctfindings.networks.image.image_tower import ConvolutionalTower
 from bundle.ctfindings.networks.image.observation_extractor import ObservationExtractor
 from bundle.ctfindings.networks.image.resnet_tower import ResNetTower
 from bundle.ctfindings.networks.image.vit_tower import VisionTransformerTower
+from bundle.ctfindings.networks.product_embedding import ProductEmbedding
 from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.networks.text.text_tower import TextTower
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
@@ -17,6 +18,7 @@ __all__ = [
     "FindingScorer",
     "ImageEncoder",
     "ObservationExtractor",
+    "ProductEmbedding",
     "ResNetTower",
     "TextTower",
     "VisionLanguageModel",

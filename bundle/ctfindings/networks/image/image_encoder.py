@@ -19,6 +19,7 @@ from bundle.ctfindings.networks.image.pooling import (
     dilate_membership,
     token_membership,
 )
+from bundle.ctfindings.networks.product_embedding import ProductEmbedding
 
 MARGIN_TOKENS = 1
 """Tokens by which an anatomy grows before it is pooled, so that findings at its border count."""
@@ -67,6 +68,7 @@ class ImageEncoder(nn.Module):
         pathology: Extractor of observations, as PLACE has one.
         body_threshold: Intensity that separates tissue from air. If given, no mask is needed in training: without one,
             every anatomy is the body as ``body_tokens`` finds it, and not what the anatomy head predicts.
+        parts: Splits the rows and the token field into parts; None leaves them whole.
 
     Raises:
         ValueError: A token is not a whole number of depth rows.
@@ -80,8 +82,10 @@ class ImageEncoder(nn.Module):
         depth_patch: int | None = None,
         pathology: ObservationExtractor | None = None,
         body_threshold: float | None = None,
+        parts: ProductEmbedding | None = None,
     ) -> None:
         super().__init__()
+        self.parts = nn.Identity() if parts is None else parts
         self.body_threshold = body_threshold
         self.body_logit = BODY_LOGIT
         self.tower = tower
@@ -150,7 +154,7 @@ class ImageEncoder(nn.Module):
         memberships = self.memberships(members, grids)
         members = memberships[0]
         anatomy, valid = self.anatomy_pooling(levels, memberships)
-        field = F.normalize(self.field(levels[0]), dim=-1)
+        anatomy, field = self.parts(anatomy), self.parts(F.normalize(self.field(levels[0]), dim=-1))
         body = members[:, :, self.thorax]
         depth = depth_rows(field, body, grid) if self.depth_stem is None else self.depth_stem(image, field, body, grid)
         if self.pathology is not None:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bundle.ctfindings.networks.product_embedding import ProductEmbedding
 from bundle.ctfindings.networks.text.pretrained_encoder import encoder_digest, load_encoder
 
 ROLES = ("report", "anatomy", "prompt", "sentence", "snippet")
@@ -73,6 +74,7 @@ class TextTower(nn.Module):
         hidden: Width of the perceptron of the heads.
         trainable_layers: Number of last layers of the trunk to train; -1 trains the whole trunk.
         from_scratch: Configuration keys of a new trunk without pretrained weights.
+        parts: Splits the embeddings into parts; None leaves them whole.
 
     Raises:
         ValueError: The encoder is missing or lacks weights, or a new trunk is frozen.
@@ -88,8 +90,10 @@ class TextTower(nn.Module):
         hidden: int = 256,
         trainable_layers: int = 0,
         from_scratch: dict[str, Any] | None = None,
+        parts: ProductEmbedding | None = None,
     ) -> None:
         super().__init__()
+        self.parts = nn.Identity() if parts is None else parts
         if from_scratch is not None and trainable_layers == 0:
             raise ValueError("a text encoder from scratch must be trained; set trainable_layers to -1")
         self.tokenizer, self.trunk = load_encoder(encoder, from_scratch)
@@ -197,12 +201,15 @@ class TextTower(nn.Module):
         """
         check_texts(texts, role)
         features = self.features(texts)
+        embedded: Tensor
         if role != "snippet":
-            return self.head(features)
+            embedded = self.parts(self.head(features))
+            return embedded
         if not self.training:
-            return self.snippet_head(features)
+            embedded = self.parts(self.snippet_head(features))
+            return embedded
         spread = self.snippet_noise * features.std(dim=1, keepdim=True)
-        embedded: Tensor = self.snippet_head(features + spread * torch.randn_like(features))
+        embedded = self.parts(self.snippet_head(features + spread * torch.randn_like(features)))
         if embedded.requires_grad:
             embedded.register_hook(self._note_training)
         return embedded
