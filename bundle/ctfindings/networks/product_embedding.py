@@ -32,6 +32,7 @@ class ProductEmbedding(nn.Module):
         if not 0 <= anatomy_weight < 1:
             raise ValueError(f"anatomy_weight: expected a number from 0 to below 1, got {anatomy_weight}")
         self.anatomy_dimensions, self.anatomy_weight = anatomy_dimensions, anatomy_weight
+        self.parts: Tensor
         # Part of the checkpoint: with other parts, its vectors would mean something else.
         self.register_buffer("parts", torch.tensor([float(anatomy_dimensions), anatomy_weight]))
 
