@@ -14,6 +14,7 @@ from bundle.ctfindings.reports.sentences import split_sentences
 from bundle.ctfindings.reports.snippets.reference_filters import (
     COMPARISON_HEADING,
     PRIOR_LABEL,
+    Judgement,
     is_of_other_study,
     judge_numbers,
     shows_other_plane,
@@ -140,6 +141,12 @@ def _refuse(text: str, lines: Sequence[_Line]) -> None:
             behind = line.mentions[number + 1].reference.start - line.start if number + 1 < len(line.mentions) else None
             if reference.rule == "bare":
                 judgement = judge_numbers(text, reference)
+                if (
+                    judgement.verdict == "accepted"
+                    and number
+                    and _next_date(text, line.mentions[number - 1], reference)
+                ):
+                    judgement = Judgement("refused", "date")
                 mention.refused = judgement.reason
                 mention.confidence = "low" if judgement.verdict == "weak" else "medium"
                 if judgement.verdict == "refused":
@@ -148,8 +155,16 @@ def _refuse(text: str, lines: Sequence[_Line]) -> None:
                 mention.refused, mention.confidence = "prior", "high"
             elif other := is_of_other_study(sentence, start, end, before, behind):
                 mention.refused, mention.confidence = other, "high"
+            elif any(span.first == 1 and span.last > WIDE_RANGE for span in reference.images):
+                mention.refused, mention.confidence = "number", "high"  # "images 1 to 412" are all of a series.
             elif reference.images and shows_other_plane(text, reference):
                 mention.refused, mention.confidence = "plane", "high"
+
+
+def _next_date(text: str, previous: _Mention, reference: Reference) -> bool:
+    """Whether a pair of numbers goes on a list of months: "cycles (2/22) and (5/22)"."""
+    joined = _JOINING.fullmatch(text[previous.reference.end : reference.start].strip("()[] "))
+    return previous.refused == "date" and joined is not None and reference.images[0].first <= 31
 
 
 def _settle_slashes(mentions: Sequence[_Mention]) -> None:
@@ -170,7 +185,7 @@ def _settle_weak(mentions: Sequence[_Mention]) -> None:
     certain = [mention for mention in mentions if not mention.refused and mention.reference.images]
     known = {mention.series for mention in certain} - {None}
     for mention in mentions:
-        weak = mention.rule == "bare" and mention.confidence == "low" and mention.refused == "number"
+        weak = mention.rule == "bare" and mention.confidence == "low" and mention.refused in ("number", "date")
         if weak and mention.series in known:
             mention.refused = ""
 

@@ -26,10 +26,10 @@ _ACCEPTED = Judgement("accepted")
 _WORDS = {name: f"(?:{words})" for name, words in read_alternatives(__file__).items()}
 
 
-_NUMBERED = "|".join(_WORDS[name] for name in ("level", "score", "place_or_id", "pressure"))
+_NUMBERED = "|".join(_WORDS[name] for name in ("level", "score", "value", "place_or_id", "pressure"))
 _WORD_BEFORE = ignoring_case(rf"(?<![^\W_])(?:{_NUMBERED})\b[\s.:]*$")
 _MORE_OF_THEM = ignoring_case(rf"(?<![^\W_]){_WORDS['level']}\W*\s\d[\d/,.\s]*(?:and|und|&|,|bis)?\s*$|\d\.?\s?$")
-_MEASURED_BEFORE = ignoring_case(rf"(?<![^\W_])(?:{_WORDS['measured']})\s*[(\[]\s*$")
+_MEASURED_BEFORE = ignoring_case(rf"(?<![^\W_])(?:{_WORDS['measured']}|{_WORDS['value']})\s*[(\[]\s*$")
 _WINDOW_BEFORE = ignoring_case(r"(?:window\w*|fenster)[\s(\[:]*$")
 _WORD_AFTER = ignoring_case(rf"\s*{_WORDS['counted']}")
 # In front of a month and a year: a treatment within 44 characters, or a study or "since" directly before it.
@@ -41,6 +41,7 @@ _SINCE = ignoring_case(
 _SPOKEN = ignoring_case(
     rf"\b(?:{_WORDS['spoken']}|uhr|[ap]\.?m\.?)(?![^\W_])|\b(?:time|at|um|gegen|clock|started|beginn|ende)\W*$"
 )
+_SEEN = ignoring_case(rf"(?<![^\W_]){_WORDS['seen']}(?![^\W_])")
 _SET_OFF = ignoring_case(r"(?:[,;:–-]|\b(?:on|in|at|auf|see|siehe|and|und|mm|cm))\s*$")
 _TOLD = re.compile(r"[^\W\d_]{3,}")
 _DELIMITED = re.compile(r"\s*(?:$|[,;.)\]]|\b(?:and|und|&)\s*\d)")
@@ -66,10 +67,13 @@ def judge_numbers(text: str, reference: Reference) -> Judgement:
         clock = series <= 24 and image <= 59
         if clock and (_SPOKEN.search(_sentence_before(text, reference.start)) or _SPOKEN.match(after.strip())):
             return Judgement("refused", "time")
-        return _ACCEPTED if enclosed and (not clock or image > 12) else Judgement("weak", "number")
+        clock = clock and (image <= 12 or not _SEEN.search(_sentence_of(text, reference)))
+        return _ACCEPTED if enclosed and not clock else Judgement("weak", "number")
     usual = series <= 30 or (series >= 200 and series % 100 <= 20)  # Scanners count from 1 or in hundreds (201, 602).
     if max(series, image) <= 12 or not usual:
         return Judgement("weak" if enclosed else "refused", "number")
+    if year and not _SEEN.search(_sentence_of(text, reference)):
+        return Judgement("weak", "date")
     if enclosed:
         return _ACCEPTED
     told = len(_TOLD.findall(_sentence_before(text, reference.start))) > 1 and _SET_OFF.search(before)
@@ -91,6 +95,13 @@ def _sentence_before(text: str, position: int) -> str:
     first = max(0, position - LOOK_BACK)
     start = max(text.rfind(". ", first, position), text.rfind("\n", first, position), first - 1)
     return text[start + 1 : position]
+
+
+def _sentence_of(text: str, reference: Reference) -> str:
+    end = text.find(". ", reference.end, reference.end + LOOK_BACK)
+    return (
+        _sentence_before(text, reference.start) + text[reference.end : end if end >= 0 else reference.end + LOOK_BACK]
+    )
 
 
 _PLANE, _VIEW, _MODALITY, _STUDY = (_WORDS[name] for name in ("plane", "view", "modality", "study"))
@@ -141,6 +152,9 @@ _NOW = ignoring_case(
     r"(?<![^\W_])(?:now|currently|current|today|aktuell\w*|jetzt|heute|nunmehr|derzeit\w*)(?![^\W_])|;"
 )
 _PRESENT_VERB = ignoring_case(rf"(?<![^\W_]){_WORDS['present_verb']}(?![^\W_])")
+# "In 2019, the lesion was seen on"; not "in 2019 a lobe was removed, clips".
+_WAS_SEEN = ignoring_case(rf"(?<![^\W_]){_WORDS['past_verb']}(?![^\W_])[^,;]*$")
+_WAS_LARGE = ignoring_case(rf"(?<![^\W_]){_WORDS['past_verb']}(?:\s+\w+){{0,2}}\s+\d+(?:[.,]\d+)?\s*[mc]m")
 _STATE = ignoring_case(rf"(?<![^\W_]){_WORDS['state']}(?![^\W_])")
 _DESCRIBED = ignoring_case(rf"\s+{_WORDS['described']}(?=\s+(?!on\b|in\b|at\b|auf\b)\w)")
 _GONE = ignoring_case(r"resolved|no longer|not (?:seen|visible)|disappeared|nicht mehr|rückgebildet")
@@ -152,7 +166,11 @@ _ATTACHED = ignoring_case(
     r"(?:(?:the|a|an|der|dem|den)\s+)?(?=\w)"
 )
 _DATED = ignoring_case(rf"\s*[,)]?\s*(?:from|of|dated|vom|aus)\s+(?:the\s+|dem\s+)?{_DATE}")
-_ON_DATE = ignoring_case(rf"(?<![^\W_])(?:am|on|im|in)\s+{_DATE}(?![^\W_])")
+_ON_DATE = ignoring_case(rf"(?<![^\W_])(?:am|on|im|in)\s+(?:jahre?\s+|the year\s+)?{_DATE}(?![^\W_])")
+# Between two references: "(series 5, image 60), present since 2018 (series 3, image 58)".
+_BACK_TO = ignoring_case(
+    rf"\W*(?:\w+\s+){{0,2}}(?:since|in|from|on|already|seit|bereits|am|im|von|vom)\s+{_DATE}(?:\s+\w+)?\W*"
+)
 _SIZE_FOLLOWS = ignoring_case(r"\W*(?:\w+\s+){0,2}\d+(?:[.,]\d+)?\s*(?:[x×]\s*\d|mm|cm)")
 
 
@@ -175,6 +193,12 @@ def is_of_other_study(sentence: str, start: int, end: int, previous_end: int, ne
     for cue in (*_COMPARING.finditer(before), *_ON_DATE.finditer(before)):
         if _still_speaking_of_it(before, cue, comparing=True):
             return "prior"
+    if any(_WAS_SEEN.search(before, cue.end()) for cue in _ON_DATE.finditer(before)):
+        return "prior"
+    if previous_end and _BACK_TO.fullmatch(before):
+        return "prior"
+    if _PRESENT_VERB.search(sentence, 0, previous_end) and _WAS_LARGE.search(before):
+        return "prior"  # "is 11 mm (series 2, image 44) and was 9 mm (series 3, image 41)"
     attached = _ATTACHED.match(sentence, end)
     behind = attached and (_PRIOR.match(sentence, attached.end()) or _DATED.match(sentence, end))
     if not behind or _SIZE_FOLLOWS.match(sentence, behind.end()):

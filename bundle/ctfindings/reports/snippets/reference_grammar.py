@@ -58,7 +58,9 @@ _WORD_START = r"(?<![^\W_])"
 _TIME = r"(?:days?|weeks?|months?|years?|tagen?|wochen?|monaten?|jahren?)"
 _MEASURE = r"(?:mm|cm|m|µm|ml|cc|hu|he|gy|mgy|kv|kvp|mas|ma|mmhg|ms|s|sec|sek|min|g|kg|l|%|°|[x×]\s*\d|[x×])"
 _UNIT = rf"(?:{_TIME}|{_MEASURE})(?![^\W_])"
-_NO_QUANTITY = rf"(?!\d)(?!\.\d)(?!,\d(?!\d))(?!,\d+\s*{_UNIT})(?!\s*-?{_UNIT})(?!\s*[%°×])"
+_NO_QUANTITY = (
+    rf"(?!\s?/\s?\d+(?:[.,]\d+)?\s*{_UNIT})(?!\d)(?!\.\d)(?!,\d(?!\d))(?!,\d+\s*{_UNIT})(?!\s*-?{_UNIT})(?!\s*[%°×])"
+)
 
 # Between a series and its image: "series 3, image 45", "Serie 3 im Bild 45", "series 3 (lung window), image 45",
 # "series 3 - image 45".
@@ -97,7 +99,8 @@ _RANGE = ignoring_case(
 _FOLLOWING = re.compile(r"\s?ff?\.?(?![^\W_])")
 _QUANTITY_FOLLOWS = ignoring_case(rf"(?!{_NO_QUANTITY})")
 _SIZE_FOLLOWS = ignoring_case(r"(?=\d|\.\d|,\d(?!\d)|\s*(?:mm|cm|[x×]\s*\d))")
-_TOTAL = ignoring_case(rf"\s*(?:of|von|out of)\s*{_NUMBER}{_NO_QUANTITY}(?!\s*[/:])")
+# Not a year: "image 41 of 2022".
+_TOTAL = ignoring_case(rf"\s*(?:of|von|out of)\s*(?!(?:199|20[0-3])\d(?!\d)){_NUMBER}{_NO_QUANTITY}(?!\s*[/:])")
 _SLASH_NUMBER = ignoring_case(rf"\s?/\s?(?P<number>{_NUMBER})(?!\s?/){_NO_QUANTITY}")
 _COMMA_ITEM = re.compile(r"\s*[,;+]\s*(?=\d)")
 _AND_ITEM = ignoring_case(r"\s*,?\s*(?:&|\b(?:and|und|u\.|or|oder)(?=\s))\s*(?=\d)")
@@ -107,6 +110,7 @@ _ITEM_ENDS = ignoring_case(
 )
 _LIST_ENDS = ignoring_case(r"\s*(?:$|[,;.)\]]|\b(?:and|und)\b)")
 _BETWEEN_TWO = ignoring_case(r"(?<![^\W_])(?:between|zwischen)(?:\s+(?:the|den))?\s*$")
+_AND_IMAGE = ignoring_case(rf"\s+(?:and|und)\s+(?:{_IMAGE}|{_SECTION}){_TO_NUMBER}(?P<number>{_NUMBER})")
 _COUNTED = ignoring_case(r"(?:number of|anzahl(?: der)?|total(?: of)?|gesamt\w*|\bof \d+)\s*$")
 _OPENED = ignoring_case(r"[(\[]\s*(?:see|siehe|s\.|e\.g\.,?|z\.\s?b\.)?\s*$")
 _CLOSED = re.compile(r"\s*[)\]]")
@@ -177,8 +181,10 @@ def _from_image(text: str, at: int) -> Reference | None:
     if not parsed:
         return None
     images, end = parsed
-    if len(images) == 2 and _BETWEEN_TWO.search(text, max(0, at - 24), at):
-        images = (Span(images[0].first, images[1].last),)
+    if _BETWEEN_TWO.search(text, max(0, at - 24), at):
+        if len(images) == 1 and (other := _AND_IMAGE.match(text, end)):
+            images, end = (*images, Span(int(other["number"]), int(other["number"]))), other.end()
+        images = (Span(images[0].first, images[-1].last),)
     linked, loose = _LINK.match(text, end), _LOOSE_LINK.match(text, end)
     for link in (linked, loose):
         series = link and _SERIES_HEAD.match(text, link.end())
