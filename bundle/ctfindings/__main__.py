@@ -47,9 +47,8 @@ def main() -> None:
     add("--ckpt_path", type=Path, help="checkpoint (default: that of the bundle)")
     add("--debug", action="store_true", help="show the error of the library behind a message")
     options = parser.parse_args()
-    for scan in options.scans:
-        if not os.path.exists(scan) and not glob.glob(scan):
-            parser.error(f"{scan}: no such file or folder; check the path")
+    if not any(os.path.exists(scan) or glob.glob(scan, recursive=True) for scan in options.scans):
+        parser.error(f"{options.scans[0]}: no such file or folder; check the path")
     if not (options.bundle / CONFIG).is_file():
         parser.error(f"{options.bundle}: has no configs/inference.json; give the root folder of the bundle as --bundle")
     if options.debug:

@@ -22,6 +22,13 @@ SMALL = {
     "image_tower#channels": [16, 8, 16, 16],
     "image_tower#width": 16,
     "image_tower#blocks": [1, 1, 1, 1],
+    "text_trainable_layers": -1,
+    "text_from_scratch": {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    },
     "batch_size": 2,
     "epochs": 4,
     "warm_start_steps": 100,
@@ -127,7 +134,7 @@ STAGES = {
     "training": Stage(
         _train,
         _trained,
-        "TensorBoard curves: the steps of the epoch that was stopped are logged twice, with equal values",
+        "TensorBoard curves: the steps of the epoch that was stopped are logged twice",
     ),
     "cache": Stage(_fill_cache, _cached, "nothing"),
     "archive": Stage(

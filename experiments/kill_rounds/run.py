@@ -87,17 +87,18 @@ def kill_round(
     """One round: kills, the run that finishes, and the numbers of it that differ from `whole`."""
     with tempfile.TemporaryDirectory() as folder:
         output, log = Path(folder, "output"), Path(folder, "log")
-        kills = []
+        kills, left = [], seconds
         while len(kills) < KILLS:
-            killed, after = run_command(stage.command(data, output), log, rng.uniform(0, SHARE * seconds))
+            killed, after = run_command(stage.command(data, output), log, rng.uniform(0, SHARE * left))
             if not killed:  # What was finished before the last kill left less to do than was drawn.
                 break
+            left = max(left - after, seconds / 4)
             kills.append({"after_seconds": round(after, 2), "files": _files(output)})
         run_command(stage.command(data, output), log)
         found = stage.numbers(output)
         differing = sorted(key for key in whole.keys() | found.keys() if whole.get(key) != found.get(key))
-        left = [path.relative_to(output).as_posix() for path in output.rglob(".*partial*")]
-        return {"kills": kills, "differing": differing, "leftover_files": left}
+        partial = [path.relative_to(output).as_posix() for path in output.rglob(".*partial*")]
+        return {"kills": kills, "differing": differing, "leftover_files": partial}
 
 
 def _files(folder: Path) -> int:
@@ -152,8 +153,8 @@ def page_lines(content: dict[str, Any]) -> list[str]:
     lines += [
         f"{content['scans']} synthetic scans, a small network, one thread. Each round kills the command up to {KILLS} "
         "times with SIGKILL at random moments; then a run finishes, and its numbers are compared bit for bit with "
-        "those of a run that was not stopped. A moment may lie after the end of a run that had little left to do, so some "
-        "rounds have fewer kills.",
+        "those of a run that was not stopped. A moment may lie after the end of a run that had little left to do, so "
+        "some rounds have fewer kills.",
         "",
         "| command | rounds | kills | numbers compared | rounds with a difference | partial files left | may differ |",
         "|---|---:|---:|---:|---:|---:|---|",

@@ -1,12 +1,19 @@
-"""The command ``ct-findings``: mistakes are reported before PyTorch and MONAI are imported."""
+"""The command ``ct-findings``: mistakes are reported before PyTorch and MONAI are imported, and DICOM becomes DICOM."""
 
 from __future__ import annotations
 
+import csv
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pydicom
 import pytest
+
+from tests.commands import run
+from tests.small_scan import WriteDicom
 
 
 @pytest.mark.parametrize(
@@ -26,3 +33,27 @@ def test_a_mistake_is_reported_before_anything_heavy_is_imported(
     assert result.returncode in (1, 2) and expected in result.stderr.splitlines()[-1]
     imported = {line.rpartition("|")[2].strip().split(".")[0] for line in result.stderr.splitlines() if "|" in line}
     assert "bundle" in imported and not imported & {"torch", "monai", "numpy"}
+
+
+def test_a_dicom_scan_gets_its_objects_and_a_wrong_path_beside_it_is_named_at_the_end(
+    write_dicom: WriteDicom, hu: np.ndarray, affine: np.ndarray, tmp_path: Path
+) -> None:
+    series = write_dicom(tmp_path / "series", hu, affine)
+    out, objects = tmp_path / "out", tmp_path / "objects"
+    wrong = [tmp_path / "gone.nii.gz", tmp_path / "**" / "*.nrrd"]
+    done = run(["-m", "bundle.ctfindings", series, *wrong, "-o", out, "-q", "fluid", "--dicom_dir", objects])
+    assert done.returncode == 1, done.stderr
+    last = f"error: 2 of 3 scans could not be used; {out / 'findings.csv'} gives the reasons"
+    assert done.stderr.splitlines()[-1] == last
+    assert "terminating due to exception" not in done.stderr
+    with (out / "findings.csv").open(encoding="utf-8", newline="") as file:
+        rows = {Path(row["id"]).name: row for row in csv.DictReader(file)}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "series": "done", "gone.nii.gz": "failed", "*.nrrd": "failed"
+    }  # fmt: skip
+    source = pydicom.dcmread(next(series.iterdir()), stop_before_pixels=True)
+    written = [pydicom.dcmread(path, stop_before_pixels=True) for path in (objects / "series").rglob("*.dcm")]
+    assert {"SR", "SEG"} <= {each.Modality for each in written}
+    assert {each.StudyInstanceUID for each in written} == {source.StudyInstanceUID}
+    record = json.loads((out / "series" / "findings.json").read_text(encoding="utf-8"))
+    assert record["scan"]["format"] == "DICOM"

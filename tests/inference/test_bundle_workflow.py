@@ -49,6 +49,7 @@ def test_a_bad_scan_is_listed_with_its_reason_and_the_others_are_written(
         assert {file.name for file in (out / name).iterdir()} >= {"findings.json", "report.html"}
         record = json.loads((out / name / "findings.json").read_text(encoding="utf-8"))
         assert row["query: fluid around the lung"] == f"{record['queries'][0]['score']:.4f}"
+        assert row["query: fluid around the lung percentile"] == str(record["queries"][0]["percentile"])
         assert row["notice"] == (record["notice"] or "")
     assert not (out / "bad").exists()
     assert capsys.readouterr().out.count("DICOM: none; the scan is NIfTI without DICOM headers") == 2

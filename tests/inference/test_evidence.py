@@ -50,7 +50,7 @@ def test_a_peak_is_not_pulled_to_where_the_map_is_zero() -> None:
     assert scores[tuple(voxel)] > 0
 
 
-def test_evidence_over_more_than_a_third_of_the_lung_is_diffuse_and_has_a_share_and_no_box() -> None:
+def test_evidence_in_a_large_box_has_a_share_and_no_box_and_is_diffuse_only_if_it_fills_the_lung() -> None:
     scores, lung = np.zeros(GRID), np.zeros(GRID, bool)
     lung[1:9, 1:8, 1:9] = True
     scores[1:5, 1:8, 1:9] = 0.8  # half of the lung
@@ -58,6 +58,10 @@ def test_evidence_over_more_than_a_third_of_the_lung_is_diffuse_and_has_a_share_
     found = locate(scores, TOKENS, SCAN, SHAPE, region=Region(lung, litres))
     assert found is not None and (found.extent, found.box_mm) == ("diffuse", None)
     assert found.share == pytest.approx(0.5)
+    scores[2:4, 2:7, 2:8] = 0
+    shell = locate(scores, TOKENS, SCAN, SHAPE, region=Region(lung, litres), diffuse_share=0.4)
+    assert shell is not None and (shell.extent, shell.box_mm) == ("scattered", None)
+    assert shell.share == pytest.approx(0.5 * (1 - 60 / 224))
     focal = locate(scores, TOKENS, SCAN, SHAPE, region=Region(lung, 2 * litres))
     assert focal is not None and focal.extent == "focal" and focal.box_mm is not None
 

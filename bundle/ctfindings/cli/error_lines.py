@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -20,9 +21,11 @@ _PACKAGE = __name__.rsplit(".", 2)[0]
 def one_line_errors() -> None:
     """Makes every uncaught input error of this process one line on stderr, with exit code 1; Ctrl-C, with code 130.
 
-    Call it first in a workflow (``initialize``). Other errors keep their traceback.
+    Call it first in a workflow (``initialize``). Other errors keep their traceback. Ignite logs the message of every
+    error that ends a run; it is not repeated.
     """
     sys.excepthook = _print_and_exit
+    logging.getLogger("ignite.engine.engine").setLevel(logging.CRITICAL)
 
 
 def _print_and_exit(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -51,7 +51,7 @@ def check_request(
 class ReadAhead:
     """Preprocessed studies, one at a time: the next one is read while the one before is answered and written.
 
-    A scan that cannot be used comes as its record with a ``problem``, the ScanError.
+    A scan that cannot be used comes as its record with a ``problem``, the error that says why.
 
     Args:
         dataset: study records with ``TimedPreprocessing``.
@@ -73,6 +73,8 @@ class ReadAhead:
                 yield study
 
     def _read(self, index: int) -> Mapping[Any, Any]:
+        if "problem" in self.dataset.data[index]:
+            return dict(self.dataset.data[index])
         try:
             study: Mapping[Any, Any] = self.dataset[index]
         except Exception as error:
@@ -144,7 +146,7 @@ class FindingsWriter:
         total = engine.state.epoch_length or 0
         self._bar = progress_bar(label="scans" if total > 1 else "", total=total)
         self._records: dict[str, Path] = {}
-        self._problems: dict[str, ScanError] = {}
+        self._problems: dict[str, ValueError] = {}
         self._writing: tuple[str, Future[None]] | None = None
 
     def __call__(self, engine: SupervisedEvaluator) -> None:

@@ -24,7 +24,7 @@ from bundle.ctfindings.scan.coordinates import (
 MIDLINE_MM = 10.0
 """A peak closer than this to the midline is called "midline"."""
 DIFFUSE_SHARE = 1 / 3
-"""Evidence whose box has more than this share of the lung is diffuse: a box would say nothing about the place."""
+"""Evidence whose box has more than this share of the lung has no box, which would say nothing about the place."""
 
 
 class Region(NamedTuple):
@@ -41,13 +41,15 @@ def locate(
     scan_shape: Sequence[int],
     midline_mm: float | None = None,
     region: Region | None = None,
+    diffuse_share: float = DIFFUSE_SHARE,
 ) -> Evidence | None:
     """Peak, box and slice of one map inside the scan; None if it has no value above zero.
 
     The peak is the largest voxel of the map, moved to the weighted centre of its 3x3x3 neighbourhood unless the map is
     zero there. The weights are the values above the smallest of the neighbourhood, so an even background has no pull.
     The box bounds the connected part around the peak that is above half of it, clipped to the scan. A part whose box
-    has more than ``DIFFUSE_SHARE`` of ``Region.litres`` is diffuse and gets no box.
+    has more than ``diffuse_share`` of ``Region.litres`` gets no box: it is diffuse if it has more than that share of
+    the anatomy too, and scattered otherwise.
 
     Args:
         evidence: ``[x, y, z]``, values in [0, 1]; ValueError for another shape or non-finite values.
@@ -55,7 +57,8 @@ def locate(
         scan_affine: ``(4, 4)``, voxel index of the scan's own grid to RAS mm.
         scan_shape: voxels of the scan along its own three axes.
         midline_mm: world x of the patient's midline; without it the evidence has no side.
-        region: the anatomy that answered; without it, the evidence has no share, and is never diffuse.
+        region: the anatomy that answered; without it, the evidence has no share, and is always focal.
+        diffuse_share: share of the volume, 0 to 1.
     """
     grid, scan = as_affine(map_affine), as_affine(scan_affine)
     shape = np.asarray(scan_shape, dtype=np.int64)
@@ -71,8 +74,10 @@ def locate(
     lower, upper = bounds_mm(grid, inside.min(axis=0), inside.max(axis=0))
     scan_lower, scan_upper = bounds_mm(scan, (0, 0, 0), shape - 1)
     lower, upper = np.clip(lower, scan_lower, scan_upper), np.clip(upper, scan_lower, scan_upper)
-    diffuse = region is not None and float(np.prod(upper - lower)) / 1e6 > DIFFUSE_SHARE * region.litres
+    wide = region is not None and float(np.prod(upper - lower)) / 1e6 > diffuse_share * region.litres
     anatomy = None if region is None or not region.inside.any() else region.inside
+    share = None if anatomy is None else float((part & anatomy).sum() / anatomy.sum())
+    spread = "diffuse" if share is None or share > diffuse_share else "scattered"
 
     centre = _centre(scores, peak)
     if scores[tuple(np.rint(centre).astype(int))] <= 0:
@@ -86,14 +91,14 @@ def locate(
     return Evidence(
         peak_mm=_point(peak_mm),
         peak_score=peak_score,
-        box_mm=None if diffuse else (_point(lower), _point(upper)),
+        box_mm=None if wide else (_point(lower), _point(upper)),
         slice_index=index,
         slice_axis=axis,
         image=int(shape[axis]) - index if axial_axis_ascends(scan) else index + 1,
         z_mm=float(voxel_to_world(on_slice, scan)[2]),
         side=None if midline_mm is None else side_of(float(peak_mm[0]) - midline_mm),
-        extent="diffuse" if diffuse else "focal",
-        share=None if anatomy is None else float((part & anatomy).sum() / anatomy.sum()),
+        extent=spread if wide else "focal",
+        share=share,
     )
 
 

@@ -27,15 +27,15 @@ class Evidence:
 
     peak_mm: Point  # strongest point, world RAS in mm
     peak_score: float  # value of the token map there, 0..1
-    # (min, max) corners in RAS mm of the part around the peak that is above half of it; None if it is diffuse
+    # (min, max) corners in RAS mm of the part around the peak that is above half of it; None unless it is focal
     box_mm: tuple[Point, Point] | None
     slice_index: int  # slice of the peak, counted from 0 in the file's own order along slice_axis
     slice_axis: int  # voxel axis of the file closest to superior-inferior, 0..2
     image: int  # the same slice counted from 1 at the most superior slice, as a reader scrolls
     z_mm: float  # world z in mm of that slice below the peak
     side: str | None = None  # "left", "right" or "midline" of the patient; None without a midline
-    region: str | None = None  # such as "right lower zone" or "aortic arch"; None if it is diffuse or has no name
-    extent: str = "focal"  # "diffuse" if the box would have more than a third of the lung
+    region: str | None = None  # such as "right lower zone" or "aortic arch"; None unless it is focal and has a name
+    extent: str = "focal"  # "diffuse" or "scattered" if the box would be too large, see ``evidence.locate``
     share: float | None = None  # share of the anatomy in that part, 0..1
     channel: int | None = None  # channel of evidence.nii.gz with the map; None if it was not written
     sop_instance_uid: str | None = None  # DICOM image of that slice; None without a DICOM series

@@ -26,7 +26,7 @@ from bundle.ctfindings.inference.answers import (
 )
 from bundle.ctfindings.inference.assessment import Assessment
 from bundle.ctfindings.inference.encoding import EncodedScan, encode_study, moved
-from bundle.ctfindings.inference.evidence import locate
+from bundle.ctfindings.inference.evidence import DIFFUSE_SHARE, locate
 from bundle.ctfindings.inference.findings_record import DepthScore, FindingsRecord, ModelInfo, QueryAnswer
 from bundle.ctfindings.inference.observations import observed_statements
 from bundle.ctfindings.inference.output.anatomy_map import write_anatomy
@@ -76,6 +76,7 @@ class FindingsService:
         min_lung_litres: litres of air-filled lung below which a scan gets a warning; 0 for none.
         outside_domain: what happens to the findings of a scan that is unlike the training scans: ``withhold`` says of
             none that it is present or not, ``warn`` only warns; ValueError for another word.
+        diffuse_share: share of the lung above which evidence gets no box, see ``locate``.
     """
 
     def __init__(
@@ -87,7 +88,9 @@ class FindingsService:
         bundle_root: str | Path,
         min_lung_litres: float = 0.0,
         outside_domain: str = "withhold",
+        diffuse_share: float = DIFFUSE_SHARE,
     ) -> None:
+        self.diffuse_share = diffuse_share
         self.assessment = Assessment(min_lung_litres, outside_domain)
         self.network = network
         self.text_tower = text_tower
@@ -145,7 +148,7 @@ class FindingsService:
         readings = [read_query(text) for text in texts]
         scored = score_findings(self.network, embedding) + self._ask(encoded, readings)
         scored_at = time.perf_counter()
-        placed = [_place(answer, encoded) for answer in scored]
+        placed = [self._place(answer, encoded) for answer in scored]
         seconds = {"score": scored_at - encoded_at, "evidence": time.perf_counter() - scored_at}
         answers = [self.assessment.of(each.answer, encoded) for each in placed]
         findings = [answer for answer in answers if not isinstance(answer, QueryAnswer)]
@@ -179,7 +182,7 @@ class FindingsService:
         """Answers a free-text query about a scan from its encoding; ValueError if it cannot be asked."""
         readings = [read_query(text) for text in check_queries(query)]
         (scored,) = self._ask(scan.encoded, readings)
-        placed = _place(scored, scan.encoded)
+        placed = self._place(scored, scan.encoded)
         assert isinstance(placed.answer, QueryAnswer)
         withheld = self.assessment.withholds(scan.encoded)
         return placed._replace(answer=in_words(readings[0], placed.answer, scan.record.findings, withheld))
@@ -199,6 +202,20 @@ class FindingsService:
             answer if reading.meaningful else _without_meaning(answer)
             for reading, answer in zip(readings, scored, strict=True)
         ]
+
+    def _place(self, scored: ScoredAnswer, encoded: EncodedScan) -> ScoredAnswer:
+        """The answer with its evidence on the scan's own grid; a query also with its depth profile."""
+        found = encoded.evidence_map(scored)
+        region = encoded.regions.region(scored.row)
+        evidence = locate(found, *encoded.grids, encoded.midline_mm, region, self.diffuse_share)
+        if evidence is not None and evidence.extent == "focal":
+            named = region_name(evidence.peak_mm, scored.row, encoded.regions, encoded.midline_mm)
+            evidence = dataclasses.replace(evidence, region=named)
+        answer = dataclasses.replace(scored.answer, evidence=encoded.on_source(evidence))
+        if isinstance(answer, QueryAnswer):
+            depth, source = place_depth(scored, encoded)
+            answer = dataclasses.replace(answer, depth=depth, depth_source=source, z_mm=best_depth(depth))
+        return scored._replace(answer=answer)
 
 
 def load_service(
@@ -249,17 +266,3 @@ def _without_meaning(scored: ScoredAnswer) -> ScoredAnswer:
     assert isinstance(scored.answer, QueryAnswer)
     answer = dataclasses.replace(scored.answer, score=0.0, percentile=None, nearest_findings=())
     return ScoredAnswer(answer, 0.0, torch.zeros_like(scored.token_map), scored.row)
-
-
-def _place(scored: ScoredAnswer, encoded: EncodedScan) -> ScoredAnswer:
-    """The answer with its evidence on the scan's own grid; a query also with its depth profile."""
-    found = encoded.evidence_map(scored)
-    evidence = locate(found, *encoded.grids, encoded.midline_mm, encoded.regions.region(scored.row))
-    if evidence is not None and evidence.extent == "focal":
-        named = region_name(evidence.peak_mm, scored.row, encoded.regions, encoded.midline_mm)
-        evidence = dataclasses.replace(evidence, region=named)
-    answer = dataclasses.replace(scored.answer, evidence=encoded.on_source(evidence))
-    if isinstance(answer, QueryAnswer):
-        depth, source = place_depth(scored, encoded)
-        answer = dataclasses.replace(answer, depth=depth, depth_source=source, z_mm=best_depth(depth))
-    return scored._replace(answer=answer)

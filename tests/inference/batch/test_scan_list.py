@@ -40,10 +40,17 @@ def test_a_name_of_dots_alone_and_one_outside_the_table_stay_inside_the_output(t
     assert [scan.folder.as_posix() for scan in list_scans([tmp_path / "lists" / "list.csv"])] == ["a", "scan"]
 
 
-def test_an_argument_that_names_no_scan_is_named(tmp_path: Path) -> None:
-    for argument in (tmp_path, tmp_path / "*.nii"):
-        with pytest.raises(ValueError, match="names no scan"):
-            list_scans([argument])
+def test_an_argument_that_names_no_scan_is_named_and_stops_no_other(tmp_path: Path) -> None:
+    touch(tmp_path / "a.nii")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "list.csv").write_text("note\nx\n")
+    wrong = {"empty": "names no scan", "*.nrrd": "names no scan", "list.csv": "the scans"}
+    for name, problem in wrong.items():
+        with pytest.raises(ValueError, match=problem):
+            list_scans([tmp_path / name])
+    records = scan_records([str(tmp_path / name) for name in ("a.nii", *wrong)])
+    assert [Path(each["image"]).name for each in records] == ["a.nii", *wrong]
+    assert ["problem" in each for each in records] == [False, True, True, True]
 
 
 def test_a_missing_file_is_left_to_its_reader(tmp_path: Path) -> None:

@@ -42,20 +42,13 @@ def test_place_and_order_are_those_of_the_record() -> None:
     assert draft.impression == ["Pleural effusion, strongest left.", "Lung nodule, strongest left."]
 
 
-def test_a_diffuse_finding_has_a_share_and_no_side() -> None:
+@pytest.mark.parametrize(("extent", "share"), [("diffuse", 0.42), ("scattered", 0.05)])
+def test_a_finding_without_a_box_has_a_share_and_no_side(extent: str, share: float) -> None:
     (one,) = (a for a in answers({FINDING_NAMES.index("Emphysema"): 0.8}) if a.present)
-    diffuse = replace(one, evidence=replace(PLACE, extent="diffuse", share=0.417))
-    draft = compose_report([diffuse])
-    assert draft.findings == {"lung": ["Emphysema, diffuse, 42% of the lung, image 61 (z -96 mm), probability 0.80."]}
+    draft = compose_report([replace(one, evidence=replace(PLACE, extent=extent, share=share))])
+    place = f"{extent}, {share:.0%} of the lung, image 61 (z -96 mm)"
+    assert draft.findings == {"lung": [f"Emphysema, {place}, probability 0.80."]}
     assert draft.impression == ["Emphysema."]
-
-
-def test_evidence_in_a_small_part_of_the_anatomy_is_not_called_diffuse() -> None:
-    (one,) = (a for a in answers({FINDING_NAMES.index("Emphysema"): 0.8}) if a.present)
-    spread = replace(one, evidence=replace(PLACE, extent="diffuse", share=0.05))
-    assert compose_report([spread]).findings["lung"] == [
-        "Emphysema, 5% of the lung, image 61 (z -96 mm), probability 0.80."
-    ]
 
 
 def test_anatomies_that_say_the_same_share_a_line_and_limits_start_with_a_capital(case) -> None:

@@ -73,6 +73,9 @@ def test_a_scan_without_findings_still_gives_a_report(case, tmp_path) -> None:
     record = dataclasses.replace(case.record, findings=absent, queries=[])
     write_report(tmp_path / "r.html", record, case.hu, case.affine, {}, case.token_affine)
     assert "No finding is at or above its threshold" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    record = dataclasses.replace(record, findings=[dataclasses.replace(answer, present=None) for answer in absent])
+    write_report(tmp_path / "r.html", record, case.hu, case.affine, {}, case.token_affine)
+    assert "<h2>No finding was assessed</h2>" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("code", ["RAS", "LPS", "PIR", "SAL"])

@@ -24,28 +24,32 @@ class Scan(NamedTuple):
     path: Path
     name: str
     folder: Path
+    problem: ValueError | None = None  # Why this argument names no scan
 
 
 def list_scans(given: Sequence[str | Path]) -> list[Scan]:
     """The scans that arguments name: files, folders and zips of DICOM, folders of scans, globs, and CSV tables.
 
     The results of ``a/scan.nii.gz`` in a folder that was given are in ``a/scan``. Scans that would share a folder get
-    one below the name of their own folder, or with the suffix of their file.
+    one below the name of their own folder, or with the suffix of their file. One of several arguments that names no
+    scan, or is a table without a column of scans, is listed with its ``problem``.
 
     Raises:
-        ValueError: if an argument names no scan, or a table has no column of scans.
+        ValueError: if the only argument names no scan, or is a table without a column of scans.
     """
     names: dict[Path, str] = {}
+    problems: dict[Path, ValueError] = {}
     for argument in map(str, given):
-        matches = [argument] if os.path.exists(argument) else sorted(glob.glob(argument, recursive=True))
-        found = {path: name for match in matches for path, name in _scans_of(Path(match))}
-        if not found and not glob.has_magic(argument) and not os.path.isdir(argument):
-            found = {Path(argument): Path(argument).name}  # Its reader says what is wrong.
-        if not found:
-            raise ValueError(f"{argument}: names no scan; give NIfTI, NRRD, MetaImage, DICOM, or a folder of them")
+        try:
+            found = _scans_named(argument)
+        except ValueError as error:
+            if len(given) == 1:
+                raise
+            found = {Path(argument): Path(argument).name}
+            problems[Path(argument)] = error
         names |= {path: name for path, name in found.items() if path not in names}
     folders = _folders(names)
-    return [Scan(path, name, folders[path]) for path, name in names.items()]
+    return [Scan(path, name, folders[path], problems.get(path)) for path, name in names.items()]
 
 
 def scan_records(
@@ -55,6 +59,8 @@ def scan_records(
 ) -> list[dict[str, Any]]:
     """Study records of a request, one per scan: ``image``, ``folder``, and ``anatomy`` and ``stored`` if given.
 
+    The record of an argument that names no scan has a ``problem``.
+
     Args:
         image: what names the scans, see ``list_scans``. None gives no record, so that the workflow can be built
             without a scan.
@@ -62,7 +68,7 @@ def scan_records(
         stored: how the scans become HU, if the files do not say so; see ``bundle.ctfindings.scan.storage.Stored``.
 
     Raises:
-        ValueError: if an argument names no scan, masks and scans do not pair, or ``stored`` is invalid.
+        ValueError: if the only argument names no scan, masks and scans do not pair, or ``stored`` is invalid.
     """
     stored_from(stored)
     scans, masks = list_scans(paths_of(image)), paths_of(anatomy)
@@ -73,6 +79,7 @@ def scan_records(
         {"image": str(scan.path), "folder": str(scan.folder)}
         | ({} if mask is None else {"anatomy": mask})
         | ({"stored": dict(stored)} if stored else {})
+        | ({"problem": scan.problem} if scan.problem else {})
         for scan, mask in zip(scans, masks or [None] * len(scans), strict=True)
     ]
 
@@ -81,6 +88,17 @@ def paths_of(value: Any) -> list[Any]:
     """One path or several, as a list of text; None in the list stays None."""
     several = value if isinstance(value, list | tuple) else [] if value is None else [value]
     return [None if path is None else str(path) for path in several]
+
+
+def _scans_named(argument: str) -> dict[Path, str]:
+    """The scans that one argument names, and their paths inside it."""
+    matches = [argument] if os.path.exists(argument) else sorted(glob.glob(argument, recursive=True))
+    found = {path: name for match in matches for path, name in _scans_of(Path(match))}
+    if not found and not glob.has_magic(argument) and not os.path.isdir(argument):
+        found = {Path(argument): Path(argument).name}  # Its reader says what is wrong.
+    if not found:
+        raise ValueError(f"{argument}: names no scan; give NIfTI, NRRD, MetaImage, DICOM, or a folder of them")
+    return found
 
 
 def _scans_of(path: Path) -> list[tuple[Path, str]]:

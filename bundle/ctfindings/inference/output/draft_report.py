@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
-from bundle.ctfindings.inference.evidence import DIFFUSE_SHARE
 from bundle.ctfindings.inference.findings_record import FindingAnswer, FindingsRecord
 
 NOT_ASSESSED = "Not assessed"
@@ -88,9 +87,8 @@ def _sentence(answer: FindingAnswer) -> str:
     """The finding, its place, its probability, and a mark if the record calls the answer unreliable."""
     parts = [_phrase(answer)]
     if place := answer.evidence:
-        if place.extent == "diffuse":
-            # Evidence in a small part of the anatomy may still lie far apart.
-            parts += ["diffuse"] if place.share is None or place.share > DIFFUSE_SHARE else []
+        if place.extent != "focal":
+            parts += [place.extent]
             parts += [] if place.share is None else [f"{place.share:.0%} of the {answer.anatomy}"]
         parts.append(f"image {place.image} (z {place.z_mm:.0f} mm)")
     parts.append(f"probability {answer.probability:.2f}")

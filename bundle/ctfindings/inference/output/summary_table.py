@@ -18,7 +18,8 @@ def write_summary(path: Path, records: Mapping[str, Path], problems: Mapping[str
     """Writes the table of scans, given by their ids; returns its path.
 
     A row has id, status (``done`` or ``failed``), reason of a failure, domain (``inside`` or ``outside`` that of the
-    weights, or empty), notice, number of warnings, probability and verdict of each finding, and score of each query.
+    weights, or empty), notice, number of warnings, probability and verdict of each finding, and score and percentile of
+    each query.
     """
     rows = []
     for key, record_file in records.items():
@@ -33,7 +34,9 @@ def write_summary(path: Path, records: Mapping[str, Path], problems: Mapping[str
         for answer in record["findings"]:
             row[answer["name"]] = f"{answer['probability']:.4f}"
             row[f"{answer['name']} present"] = "" if answer["present"] is None else int(answer["present"])
-        row |= {f"query: {answer['text']}": f"{answer['score']:.4f}" for answer in record["queries"]}
+        for answer in record["queries"]:
+            row[f"query: {answer['text']}"] = f"{answer['score']:.4f}"
+            row[f"query: {answer['text']} percentile"] = answer["percentile"]
         rows.append(row)
     columns = ["id", "status", "reason", "domain", "notice", "warnings", *FINDING_NAMES]
     columns += [f"{name} present" for name in FINDING_NAMES]
