@@ -87,7 +87,8 @@ def kill_round(
     """One round: kills, the run that finishes, and the numbers of it that differ from `whole`."""
     with tempfile.TemporaryDirectory() as folder:
         output, log = Path(folder, "output"), Path(folder, "log")
-        kills, left = [], seconds
+        kills: list[dict[str, Any]] = []
+        left = seconds
         while len(kills) < KILLS:
             killed, after = run_command(stage.command(data, output), log, rng.uniform(0, SHARE * left))
             if not killed:  # What was finished before the last kill left less to do than was drawn.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import nrrd
@@ -36,6 +37,30 @@ def metaimage(path: Path, array: np.ndarray, kind: str = "MET_SHORT", **fields: 
 def test_hu_in_any_number_type_are_read_alike(tmp_path, hu, kind, dtype):
     scan = load_scan(metaimage(tmp_path / "a.mha", hu.astype(dtype), kind))
     np.testing.assert_array_equal(scan[0].numpy(), np.maximum(hu, -1024))
+
+
+@pytest.mark.parametrize(
+    ("damage", "size", "code"),
+    [
+        (lambda voxels, packed: packed, 0, None),
+        (lambda voxels, packed: packed[:999] + b"\0" + packed[1000:], 0, "damaged-file"),
+        (lambda voxels, packed: packed[:-1000], 0, "damaged-file"),
+        (lambda voxels, packed: packed, -1000, "damaged-file"),
+        (lambda voxels, packed: zlib.compress(voxels[:-5000]), 0, "damaged-file"),
+        (lambda voxels, packed: zlib.compress(2 * voxels), 0, "header-contradicts-file"),
+    ],
+)
+def test_packed_voxels_are_read_whole_or_refused(tmp_path, hu, damage, size, code):
+    voxels = hu.tobytes(order="F")
+    packed = damage(voxels, zlib.compress(voxels))
+    path = metaimage(tmp_path / "a.mha", hu, CompressedData="True", CompressedDataSize=str(len(packed) + size))
+    path.write_bytes(path.read_bytes().replace(voxels, packed))
+    if code is None:
+        np.testing.assert_array_equal(load_scan(path)[0].numpy(), np.maximum(hu, -1024))
+    else:
+        with pytest.raises(ScanError) as refused:
+            load_scan(path)
+        assert refused.value.code == code
 
 
 def test_signed_bytes_are_refused_as_no_hu(tmp_path, hu):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from isal import isal_zlib
 
 from bundle.ctfindings.files.errors import ScanError, coded, library_errors
 from bundle.ctfindings.scan.coordinates import LPS_TO_RAS
@@ -44,8 +45,13 @@ def read_metaimage(source: Path, path: str | Path) -> Volume:
     is_raw = header.get("BinaryData", "").lower() == "true" and header.get("CompressedData", "").lower() != "true"
     local = header.get("ElementDataFile", "").upper() == "LOCAL"
     _check_data_file(source, path, None if local else header.get("ElementDataFile"))
-    raw = is_raw and local
-    volume = _read(source, path, "metaimage", header["header bytes"] if raw else None, header.get("HeaderSize", "0"))
+    raw = header["header bytes"] if is_raw and local else None
+    packed = None
+    if header.get("CompressedData", "").lower() == "true":
+        size = header.get("CompressedDataSize", "" if not local else "0")
+        file, first = (source, header["header bytes"]) if local else (source.parent / header["ElementDataFile"], "0")
+        packed = file, int(first), int(size) if size.isdecimal() else file.stat().st_size
+    volume = _read(source, path, "metaimage", raw, header.get("HeaderSize", "0"), packed)
     if not {"TransformMatrix", "Rotation", "Orientation"} & header.keys():
         problem = "has no TransformMatrix, so left and right, top and bottom may be wrong; convert it from DICOM again"
         volume.warnings.append(coded(path, problem, "no-own-geometry"))
@@ -84,12 +90,21 @@ def _with_kinds(source: Path, header: dict[str, str]) -> Iterator[Path]:
         yield copy
 
 
-def _read(source: Path, path: str | Path, source_format: str, start: str | None, skip: str) -> Volume:
+def _read(
+    source: Path,
+    path: str | Path,
+    source_format: str,
+    start: str | None,
+    skip: str,
+    packed: tuple[Path, int, int] | None = None,
+) -> Volume:
     """The voxels as stored, in LPS converted to RAS.
 
     Args:
         start: byte at which the voxels start, for a file whose voxels are neither packed nor in a file of their own.
         skip: bytes that the header skips there.
+        packed: the file with packed voxels, the byte at which they start, and their number of bytes. ITK takes damaged
+            ones without an error.
 
     Raises:
         ScanError: if ITK cannot read the file, it is not one 3D image of numbers, or its header does not fit its size.
@@ -112,6 +127,10 @@ def _read(source: Path, path: str | Path, source_format: str, start: str | None,
         held = source.stat().st_size
         _check_rest(path, held - int(start), int(np.prod(shape)) * itemsize, skip)
     check_size(path, shape, itemsize, 0, 0, held)
+    if packed is not None:
+        with library_errors(path, problem, "damaged-file"):
+            rest = _unpacked_size(*packed, int(np.prod(shape)) * itemsize)
+        _check_rest(path, rest, int(np.prod(shape)) * itemsize, "0")
     with library_errors(path, problem, "damaged-file"):
         # ITK is not built for images of 8-bit signed or 64-bit integers; float64 holds their values.
         image_type = itk.Image[getattr(itk, _ITK_TYPES.get(component, "D")), 3]
@@ -123,6 +142,22 @@ def _read(source: Path, path: str | Path, source_format: str, start: str | None,
         affine[:3, 3] = np.asarray(image.GetOrigin())
         array: Any = itk.array_from_image(image).T
     return Volume(array, LPS_TO_RAS @ affine, source_format, [])
+
+
+def _unpacked_size(file: Path, start: int, length: int, wanted: int) -> int:
+    """Bytes that a zlib stream in a file unpacks to; an error if it is damaged, or has fewer than are wanted."""
+    size, stream = 0, isal_zlib.decompressobj(wbits=15)
+    with file.open("rb") as packed:
+        packed.seek(start)
+        while not stream.eof:
+            piece = stream.unconsumed_tail or packed.read(min(length, 1 << 16))
+            length -= 0 if stream.unconsumed_tail else len(piece)
+            if not piece:
+                raise EOFError("its packed voxels end early")
+            size += len(stream.decompress(piece, 1 << 24))
+    if size < wanted:
+        raise EOFError("its packed voxels end early")
+    return size
 
 
 def _check_rest(path: str | Path, rest: int, wanted: int, skip: str) -> None:
