@@ -22,6 +22,7 @@ from scipy.stats import rankdata
 
 from bundle.ctfindings.anatomy import anatomy_index
 from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.inference.findings_record import QueryAnswer
 from bundle.ctfindings.inference.service import AnsweredScan, FindingsService, load_service
 from bundle.ctfindings.scan.coordinates import voxel_to_world, world_to_voxel
 
@@ -62,7 +63,7 @@ def describe(service: FindingsService, folder: Path, scan: str, mask: str, value
     tumour = nib.affines.apply_affine(image.affine, inside)  # type: ignore[attr-defined]
     rows = []
     for placed in answered.placed.values():
-        named = getattr(placed.answer, "name", None) or getattr(placed.answer, "query", None)
+        named = placed.answer.text if isinstance(placed.answer, QueryAnswer) else placed.answer.name
         if named not in (FINDING, QUERY):
             continue
         peak = placed.answer.evidence
