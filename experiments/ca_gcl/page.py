@@ -11,6 +11,7 @@ from bundle.ctfindings.evaluation.diagnostics import DIAGNOSTICS_FILE, Diagnosti
 from bundle.ctfindings.evaluation.diagnostics_record import collapse_histograms
 from bundle.ctfindings.evaluation.plots import plot_cosine_histograms, plot_wordings, wording_auc
 from bundle.ctfindings.files.atomic_write import atomic_path
+from experiments.ca_gcl.results import PRIMARY
 from experiments.harness.page import VARIANTS_FIGURE, locked_tower_sentence, page_head, write_page
 from experiments.harness.variants_plot import plot_variants
 
@@ -53,8 +54,9 @@ def write_experiment_page(folder: Path, title: str, command: str) -> Path:
         locked_tower_sentence(results["settings"])
         + f"Trained on {counts.get('training', '?')} scans, calibrated on {counts.get('validation', '?')}, "
         f"scored on {results['scans']}; "
-        f"seeds {', '.join(seeds)}. Intervals: 95 % percentile bootstrap by patient of the mean over the seeds, "
-        f"{results['bootstrap']['resamples']} resamples, the same for all variants. The measures are defined in "
+        f"seeds {', '.join(seeds)}. Intervals: 95 % percentile bootstrap "
+        f"by {results['bootstrap']['unit']} of the mean over the seeds, {results['bootstrap']['resamples']} resamples, "
+        "the same for all variants. The measures are defined in "
         "[diagnostics.md](../../diagnostics.md).",
         "",
         "## Expectations",
@@ -89,7 +91,8 @@ def write_experiment_page(folder: Path, title: str, command: str) -> Path:
         "",
         f"## Differences from `{reference}`",
         "",
-        "Bold where the interval excludes zero.",
+        f"Primary outcomes: {' and '.join(results['measures'][key] for key in PRIMARY)}, bold where their interval "
+        "excludes zero. The others are described, not tested.",
         "",
         "| measure | " + " | ".join(f"`{name}`" for name in results["differences"]) + " |",
         "|---|" + ":---:|" * len(results["differences"]),
@@ -124,7 +127,7 @@ def _with_sd(value: float | None, spread: float | None) -> str:
 def _difference(row: Mapping[str, Any], key: str) -> str:
     low, high = row[f"{key}_interval"]
     text = f"{_cell(row[key])} ({_interval([low, high])})"
-    return f"**{text}**" if low is not None and (low > 0 or high < 0) else text
+    return f"**{text}**" if key in PRIMARY and low is not None and (low > 0 or high < 0) else text
 
 
 def _verdict(met: bool | None) -> str:
