@@ -20,8 +20,10 @@ from monailabel.tasks.activelearning.random import Random
 
 from bundle.ctfindings import __version__
 
-from .datastores import FolderDatastore, SeriesDatastore, records_folder
+from .corrections import CorrectionStore
+from .datastores import SeriesDatastore, corrections_folder, folder_datastore
 from .infer_tasks import EvidenceTask, FindingsPointsTask, FindingsTask, ScanTask
+from .least_sure import LeastSure
 from .logs import SERVER_LOG
 from .options import Options
 from .scan_service import ScanService
@@ -46,6 +48,7 @@ class CTFindingsApp(MONAILabelApp):
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         self.options = Options.of(conf)
         self.service = ScanService(self.options)
+        self.corrections = CorrectionStore(corrections_folder(self.options, studies))
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -65,28 +68,16 @@ class CTFindingsApp(MONAILabelApp):
         }
 
     def init_trainers(self) -> dict[str, TrainTask]:
-        return {"findings": FineTuning(self.options)}
+        return {"findings": FineTuning(self.options, self.corrections)}
 
     def init_strategies(self) -> dict[str, Strategy]:
-        return {"random": Random(), "first": First()}
+        return {"random": Random(), "first": First(), "least_sure": LeastSure(self.service, self.corrections)}
 
     def init_datastore(self) -> Datastore:
         if self.studies.startswith(("http://", "https://")):
             self.studies = self.studies.rstrip("/").strip()
             return self.init_remote_datastore()
-        studies = Path(self.studies).resolve()
-        records = records_folder(self.options, studies)
-        try:
-            return FolderDatastore(
-                records,
-                images_dir="." if self.options.writable else str(studies),
-                extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
-                auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
-            )
-        except ValueError as error:
-            raise ValueError(
-                f"{records}/datastore_v2.json: cannot be read; restore it, or move it away to start anew"
-            ) from error
+        return folder_datastore(self.options, Path(self.studies))
 
     def _init_dicomweb_datastore(self) -> Datastore:
         """Without what MONAI Label does besides: it downloads a tool for DICOM SEG, which this app does not write."""

@@ -37,7 +37,7 @@ logger = logging.getLogger(SERVER_LOG)
 
 READ_ONLY = (
     "the DICOMweb server is read-only here: it accepts no scans, labels or study records; "
-    "fine-tuning needs a folder of scans"
+    "PUT /corrections/ keeps what a reader says of a series"
 )
 
 _UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
@@ -47,7 +47,37 @@ def records_folder(options: Options, studies: Path) -> Path:
     """Where labels and study records of a folder of scans are kept: in ``work``, or with ``--writable`` in it."""
     if options.writable:
         return studies
-    return options.work / "datastores" / hashlib.sha256(str(studies).encode()).hexdigest()[:16]
+    return options.work / "datastores" / _short_digest(str(studies))
+
+
+def corrections_folder(options: Options, studies: str) -> Path:
+    """Where the corrections of a folder of scans, or of a DICOMweb server, are kept: in ``work``."""
+    remote = studies.startswith(("http://", "https://"))
+    return options.work / "corrections" / _short_digest(studies.rstrip("/") if remote else str(Path(studies).resolve()))
+
+
+def folder_datastore(options: Options, studies: Path, read_only: bool = False) -> FolderDatastore:
+    """The datastore of a folder of scans; ValueError if its records cannot be read.
+
+    Args:
+        options: of the app.
+        studies: the folder.
+        read_only: whether the scans are those that the records name, without a look at the folder.
+    """
+    studies = studies.resolve()
+    records = records_folder(options, studies)
+    try:
+        return FolderDatastore(
+            records,
+            images_dir="." if options.writable else str(studies),
+            extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
+            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD and not read_only,
+            read_only=read_only,
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"{records}/datastore_v2.json: cannot be read; restore it, or move it away to start anew"
+        ) from error
 
 
 class FolderDatastore(LocalDatastore):
@@ -208,3 +238,7 @@ class SeriesDatastore(DICOMWebDatastore):
 def _copy(source: str, target: Path) -> None:
     with atomic_path(target) as temporary:
         shutil.copyfile(source, temporary)
+
+
+def _short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .train_task import STUDY
+from .taught_studies import STUDY
 
 
 def disclosed(content: Any, reader: bool) -> Any:

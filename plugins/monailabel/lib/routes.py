@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import tempfile
 import time
@@ -18,21 +17,17 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.background import BackgroundTasks
 from fastapi.responses import FileResponse, JSONResponse, Response
-from monailabel.datastore.local import LocalDatastore
 from monailabel.endpoints import train as stock_train
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.others.generic import remove_file
 from requests_toolbelt import MultipartEncoder
 
-from bundle.ctfindings.files.atomic_write import atomic_path
-
 from .api_key import is_reader
-from .datastores import SeriesDatastore
 from .disclosure import disclosed
 from .json_fields import json_object
 from .logs import SERVER_LOG
 from .roles import ADMIN, USER
-from .session_store import is_session_id
+from .scan_paths import scan_path
 from .uploads import received, saved, suffix_of
 from .usage_error import UsageError
 
@@ -65,12 +60,7 @@ def infer(
         with received(file) as path:
             request["image"] = str(path)
             return _answer(app, request, output, background)
-    if session_id:
-        request["image"] = _session_image(app, session_id)
-    elif image:
-        request["image"] = _datastore_image(app, image)
-    else:
-        raise UsageError(400, "no scan was named; give image=ID, session_id=ID, or send a file")
+    request["image"] = scan_path(app, image, session_id)
     return _answer(app, request, output, background)
 
 
@@ -157,42 +147,6 @@ def about(request: Request) -> dict[str, str]:
 def _params(text: str) -> dict[str, Any]:
     params = json_object("params", text, '{"query": "fluid around the lung"}')
     return {key: value for key, value in params.items() if key not in _RESERVED}
-
-
-def _datastore_image(app: Any, image: str) -> str:
-    datastore = app.datastore()
-    if (
-        isinstance(datastore, LocalDatastore)
-        and not isinstance(datastore, SeriesDatastore)
-        and image not in datastore.list_images()
-    ):
-        raise UsageError(
-            404, f"image {image[:100]!r} is not in the datastore; GET /datastore/?output=all lists what is"
-        )
-    path = str(datastore.get_image_uri(image))
-    if not os.path.exists(path):
-        raise UsageError(404, f"image {image[:100]!r} was removed from the datastore")
-    return path
-
-
-def _session_image(app: Any, session_id: str) -> str:
-    sessions = app.sessions()
-    session = None
-    if sessions is not None and is_session_id(session_id):
-        session = sessions.get_session(session_id, update_ts=False)
-    if session is None:
-        raise UsageError(404, "the session is unknown or has expired; upload the scan again")
-    session.last_access_ts = int(time.time())
-    # MONAI Label writes this file in place; a full disk would empty it, and the session with it.
-    meta = Path(sessions.store_path) / session_id / "meta.info"
-    try:
-        with atomic_path(meta) as temporary:
-            temporary.write_text(session.to_str(), encoding="utf-8")
-    except OSError as error:
-        logger.warning(
-            "the time of use of a session could not be written (%s); it may expire early", type(error).__name__
-        )
-    return str(session.image)
 
 
 def _answer(app: Any, request: dict[str, Any], output: str | None, background: BackgroundTasks) -> Response:

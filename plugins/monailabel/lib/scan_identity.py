@@ -46,6 +46,12 @@ class ScanIdentity:
                     self._known.popitem(last=False)
         return known
 
+    def known(self, path: Path) -> str | None:
+        """The digest of a path without reading it; None if it was never computed, or the files changed since."""
+        with self._lock:
+            known = self._known.get(str(path))
+        return known[1] if known is not None and path.exists() and signature_of(path) == known[0] else None
+
 
 def signature_of(path: Path) -> Signature:
     """What tells, without reading it, that a file or the files of a folder have changed."""

@@ -16,11 +16,12 @@ from bundle.ctfindings.inference.findings_record import FindingsRecord
 from bundle.ctfindings.inference.service import AnsweredScan, FindingsService, load_service
 
 from .admission import Admission
+from .doubt import Doubt, doubt_of
 from .encoding_cache import EncodingCache
 from .logs import SERVER_LOG
 from .options import Options
 from .reader import Reader, check_mask, check_scan, preprocess, write_hu, write_segmentation
-from .scan_identity import ScanIdentity, signature_of
+from .scan_identity import ScanIdentity, Signature, signature_of
 from .usage_error import UsageError
 
 logger = logging.getLogger(SERVER_LOG)
@@ -46,6 +47,7 @@ class ScanService:
         self.reader = Reader(limits)
         self.cache: EncodingCache[AnsweredScan] = EncodingCache(options.cache_bytes, self.admission)
         self._identity = ScanIdentity()
+        self._doubts: dict[str, Doubt] = {}  # by the digest of the scan
         self._loading = threading.Lock()
         self._findings: FindingsService | None = None
 
@@ -62,6 +64,15 @@ class ScanService:
         model = self.findings.model
         return {"api": API, "bundle_version": model.version, "weights_sha256": model.weights_sha256}
 
+    def digest(self, path: Path) -> str:
+        """SHA-256 of the content of a scan; UsageError when it cannot be opened."""
+        return self._known(path)[1]
+
+    def doubt(self, path: Path) -> Doubt | None:
+        """How unsure the model is of a scan that it has answered; None if it has not, or the files changed since."""
+        digest = self._identity.known(path)
+        return None if digest is None else self._doubts.get(digest)
+
     def answered(self, path: str | Path) -> AnsweredScan:
         """A scan with its answers; encoded on the first request, and cached.
 
@@ -70,12 +81,7 @@ class ScanService:
         """
         path = Path(path)
         findings = self.findings
-        try:
-            signature, digest = self._identity.digest(path)
-        except OSError as error:
-            raise UsageError(
-                404, f"{path.name}: the scan cannot be opened; it was removed, or the server may not read it"
-            ) from error
+        signature, digest = self._known(path)
 
         def encode() -> AnsweredScan:
             started = time.perf_counter()
@@ -89,8 +95,17 @@ class ScanService:
             return scan
 
         scan = self.cache.get((digest, findings.model.weights_sha256), encode)
+        self._doubts[digest] = doubt_of(scan.record)
         info = dataclasses.replace(scan.record.scan, file=path.name)
         return dataclasses.replace(scan, record=dataclasses.replace(scan.record, scan=info))
+
+    def _known(self, path: Path) -> tuple[Signature, str]:
+        try:
+            return self._identity.digest(path)
+        except OSError as error:
+            raise UsageError(
+                404, f"{path.name}: the scan cannot be opened; it was removed, or the server may not read it"
+            ) from error
 
     def write_scan(self, path: str | Path, file: str | Path) -> None:
         """Writes a scan as the bundle reads it, see ``reader.write_hu``; UsageError when it cannot be read."""

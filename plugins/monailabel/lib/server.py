@@ -14,6 +14,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from .api_key import KeyBackend, refuse_key
 from .bodies import BodyMiddleware
 from .compatibility import check_tokens_with_named_algorithms
+from .correction_routes import router as correction_router
 from .errors import answer_errors
 from .limits import Limits
 from .names import check_names
@@ -50,6 +51,7 @@ def create_server(
     check_tokens_with_named_algorithms()
     app.include_router(router)
     app.include_router(stock_router)
+    app.include_router(correction_router)
     if settings.MONAI_LABEL_AUTH_ENABLE:
         app.include_router(login.router)
     answer_errors(app)

@@ -25,7 +25,7 @@ from .names import is_id
 from .roles import ADMIN, ANNOTATOR, USER
 from .scan_files import scan_suffix
 from .session_store import is_session_id
-from .train_task import STUDY, check_taught
+from .taught_studies import STUDY, check_taught
 from .uploads import received
 from .usage_error import UsageError
 

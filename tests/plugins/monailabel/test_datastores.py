@@ -20,7 +20,6 @@ from monailabel.config import settings  # noqa: E402
 
 from plugins.monailabel.lib.application import CTFindingsApp  # noqa: E402
 from plugins.monailabel.lib.datastores import SeriesDatastore  # noqa: E402
-from plugins.monailabel.lib.train_task import FineTuning  # noqa: E402
 from tests.plugins.monailabel.live_server import free_port  # noqa: E402
 
 
@@ -57,11 +56,6 @@ def test_a_series_is_fetched_once_and_its_lock_is_forgotten(datastore: Fetching)
         datastore.may_end.set()
         assert len({each.result() for each in asked}) == 1
     assert datastore.fetched == 1 and not datastore._fetching
-
-
-def test_fine_tuning_says_that_it_needs_a_folder(datastore: Fetching) -> None:
-    with pytest.raises(UsageError, match="needs a folder of scans"):
-        FineTuning(SimpleNamespace()).check({}, datastore)  # type: ignore[arg-type]
 
 
 def test_a_server_that_is_down_is_told_within_the_time_that_clients_wait(

@@ -12,11 +12,14 @@ import pytest
 import requests
 import torch
 
+from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.service import load_service
 from bundle.ctfindings.phantom.dataset import make_case
 from tests.plugins.monailabel.live_server import running
 
 STUDIES = 4
+CORRECTED = "case2"
+"""Taught by a reader's corrections, the others by study records."""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,18 @@ def test_a_group_fine_tunes_on_the_studies_of_its_server(
     with running(bundle_root, folder, tmp_path / "work", [("checkpoint", str(untrained_weights))]) as server:
         too_few = requests.post(f"{server.url}/train/findings", json={}, timeout=60)
         assert too_few.status_code == 400 and "0 scans" in too_few.json()["detail"]
+        key = {"Authorization": f"Bearer {(tmp_path / 'work' / 'api_key').read_text().strip()}"}
+        said = {name: {"present": bool(value)} for name, value in zip(FINDING_NAMES, labels[CORRECTED], strict=True)}
+        del said[FINDING_NAMES[0]]
+        assert (
+            requests.put(
+                f"{server.url}/corrections/?image={CORRECTED}", json={"findings": said}, headers=key, timeout=60
+            ).status_code
+            == 200
+        )
         for name, values in labels.items():
+            if name == CORRECTED:
+                continue
             study = {
                 "labels": values,
                 "captions": {"lung": {"text": "Clear lungs.", "normal": True}},
@@ -72,6 +86,10 @@ def test_a_group_fine_tunes_on_the_studies_of_its_server(
     assert {Path(study["image"]).parent for study in datalist["training"]} == {folder.resolve()}, (
         "paths come from the datastore alone"
     )
+    (corrected,) = (
+        study for split in ("training", "validation") for study in datalist[split] if study["id"] == CORRECTED
+    )
+    assert corrected["labels"] == [-1, *labels[CORRECTED][1:]], "what the reader said is what training reads"
     before = torch.load(untrained_weights, weights_only=True)
     after = torch.load(model, weights_only=True)
     assert before.keys() == after.keys()

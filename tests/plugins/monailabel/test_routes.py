@@ -50,15 +50,18 @@ class Archive:
         return [{"0020000E": {"vr": "UI", "Value": [UID]}, "0020000D": {"vr": "UI", "Value": ["1.2"]}}]
 
 
-def served(datastore: Any, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+def served(datastore: Any, monkeypatch: pytest.MonkeyPatch, **more: Any) -> TestClient:
     app = SimpleNamespace(
-        datastore=lambda: datastore,
-        info=lambda: {"datastore": datastore.status()},
-        sessions=lambda: None,
-        server_mode=lambda _: None,
-        on_init_complete=lambda: None,
-        on_save_label=lambda *_: None,
-        _trainers={},
+        **{
+            "datastore": lambda: datastore,
+            "info": lambda: {"datastore": datastore.status()},
+            "sessions": lambda: None,
+            "server_mode": lambda _: None,
+            "on_init_complete": lambda: None,
+            "on_save_label": lambda *_: None,
+            "_trainers": {},
+            **more,
+        }
     )
     monkeypatch.setitem(apps, f"{settings.MONAI_LABEL_APP_DIR}{settings.MONAI_LABEL_STUDIES}", app)
     return TestClient(create_server(["*"], key=KEY), raise_server_exceptions=False, headers={"Host": "127.0.0.1:8000"})
@@ -195,7 +198,7 @@ def test_labels_and_study_records_of_a_series_are_refused_in_words(
         series.put(f"/datastore/image?image={UID}", files={"file": ("x.nii.gz", b"voxels")}),
         series.put(f"/datastore/image/info?image={UID}", data=info),
     ):
-        assert answer.status_code == 400 and "needs a folder" in answer.json()["detail"]
+        assert answer.status_code == 400 and "PUT /corrections/" in answer.json()["detail"]
     assert sorted(tmp_path.rglob("*")) == before and not archive.searches
     assert series.get(f"/datastore/label?label={UID}&tag=final").status_code == 404 and not archive.searches
 

@@ -1,0 +1,189 @@
+"""What readers say of the answers: for each finding present or absent and where, for each scan a report. One JSON file
+a scan, with a copy of the voxels of a scan that no folder of the server keeps.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bundle.ctfindings.files.atomic_write import atomic_path, safe_name
+from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.inference.findings_record import FindingsRecord, ScanInfo
+
+from .usage_error import UsageError
+
+SCHEMA_VERSION = "1.0"
+LONGEST_REPORT = 20_000
+LONGEST_READER = 64
+"""In characters."""
+
+_FIELDS = ("reader", "findings", "report")
+_FINDING_FIELDS = ("present", "place_mm")
+
+
+class CorrectionStore:
+    """The corrections of the scans of one server. Threads may share it.
+
+    Args:
+        folder: of the files; made with the first correction.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = threading.Lock()
+
+    def read(self, scan_id: str) -> dict[str, Any]:
+        """The record of a scan; without findings and report if nobody corrected it."""
+        try:
+            return dict(json.loads(self._file(scan_id).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return {"schema_version": SCHEMA_VERSION, "scan": scan_id, "findings": {}, "report": None}
+
+    def has(self, scan_id: str) -> bool:
+        """Whether a scan was corrected."""
+        return self._file(scan_id).is_file()
+
+    def all(self) -> list[dict[str, Any]]:
+        """The records of all corrected scans, by the name of their file."""
+        return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("[!.]*.json"))]
+
+    def kept_scan(self, scan_id: str) -> Path:
+        """Where the voxels of a scan are kept that no folder of the server has."""
+        return self.folder / "scans" / f"{safe_name(scan_id)}.nii.gz"
+
+    def change(
+        self,
+        scan_id: str,
+        change: Mapping[str, Any],
+        answer: FindingsRecord,
+        keep: Callable[[Path], None] | None = None,
+    ) -> dict[str, Any]:
+        """Changes what a request names, and returns the whole record. What is taken back is no longer kept.
+
+        Args:
+            scan_id: of the scan.
+            change: ``findings`` by name, each ``{"present", "place_mm"}`` or None to take it back; ``report``, empty to
+                take it back; ``reader``.
+            answer: what the model says of the scan, which is kept with each correction.
+            keep: writes the voxels of the scan to a path, if no folder of the server has them.
+
+        Raises:
+            UsageError: says what is wrong with the change.
+        """
+        check_change(change, answer.scan)
+        said = {
+            "reader": " ".join(str(change.get("reader") or "").split()),
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "weights_sha256": answer.model.weights_sha256,
+        }
+        answers = {each.name: each for each in answer.findings}
+        with self._lock:
+            record = self.read(scan_id)
+            for name, value in (change.get("findings") or {}).items():
+                record["findings"].pop(name, None)
+                if value is not None:
+                    model = answers[name]
+                    record["findings"][name] = {
+                        "present": value["present"],
+                        "place_mm": value.get("place_mm"),
+                        "model": {"present": model.present, "probability": round(float(model.probability), 6)},
+                        **said,
+                    }
+            if "report" in change:
+                text = str(change["report"] or "").strip()
+                record["report"] = {"text": text, **said} if text else None
+            self._write(scan_id, record, keep)
+        return record
+
+    def _write(self, scan_id: str, record: Mapping[str, Any], keep: Callable[[Path], None] | None) -> None:
+        """The copy of the scan first: a record never stands without its scan."""
+        file, scan = self._file(scan_id), self.kept_scan(scan_id)
+        if not record["findings"] and record["report"] is None:
+            file.unlink(missing_ok=True)
+            scan.unlink(missing_ok=True)
+            return
+        if keep is not None and not scan.is_file():
+            with atomic_path(scan) as temporary:
+                keep(temporary)
+        with atomic_path(file) as temporary:
+            temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+
+    def _file(self, scan_id: str) -> Path:
+        return self.folder / f"{safe_name(scan_id)}.json"
+
+
+def check_change(change: Mapping[str, Any], scan: ScanInfo) -> None:
+    """Refuses a change that is not of the form of ``CorrectionStore.change``, or names a place outside the scan.
+
+    Raises:
+        UsageError: 400, says what is wrong and what would be right.
+    """
+    _check_fields("the correction", change, _FIELDS)
+    reader, findings, report = (change.get(name) for name in _FIELDS)
+    if reader is not None and not (isinstance(reader, str) and len(reader) <= LONGEST_READER and reader.isprintable()):
+        raise UsageError(400, f"reader: expected a name of at most {LONGEST_READER} printable characters")
+    if report is not None and not (isinstance(report, str) and len(report) <= LONGEST_REPORT):
+        raise UsageError(400, f"report: expected a text of at most {LONGEST_REPORT:,} characters")
+    if findings is not None and not isinstance(findings, Mapping):
+        raise UsageError(400, 'findings: expected an object such as {"Lung nodule": {"present": true}}')
+    for name, value in (findings or {}).items():
+        if name not in FINDING_NAMES:
+            raise UsageError(400, f"finding {str(name)[:100]!r} is unknown; known are {', '.join(FINDING_NAMES)}")
+        if value is not None:
+            _check_finding(name, value, scan)
+
+
+def agreement(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How often readers agree with the model, by finding in table order.
+
+    ``confirmed``: model and reader say present; ``rejected``: the model alone; ``added``: the reader alone, also where
+    the model did not assess the finding; ``both_absent``: neither; ``placed``: the reader set the place.
+    """
+    rows = []
+    for name in FINDING_NAMES:
+        given = [record["findings"][name] for record in records if name in record["findings"]]
+        pairs = [(bool(each["model"]["present"]), each["present"]) for each in given]
+        rows.append(
+            {
+                "finding": name,
+                "confirmed": pairs.count((True, True)),
+                "rejected": pairs.count((True, False)),
+                "added": pairs.count((False, True)),
+                "both_absent": pairs.count((False, False)),
+                "placed": sum(each["place_mm"] is not None for each in given),
+            }
+        )
+    return rows
+
+
+def _check_finding(name: str, value: Any, scan: ScanInfo) -> None:
+    if not isinstance(value, Mapping) or not isinstance(value.get("present"), bool):
+        raise UsageError(400, f'{name}: expected {{"present": true}} or {{"present": false}}, or null to take it back')
+    _check_fields(name, value, _FINDING_FIELDS)
+    place = value.get("place_mm")
+    if place is None:
+        return
+    if not value["present"]:
+        raise UsageError(400, f"{name}: an absent finding has no place; leave place_mm out")
+    if not isinstance(place, list) or len(place) != 3 or not all(map(_is_coordinate, place)):
+        raise UsageError(400, f"{name}: place_mm: expected three numbers, x, y and z in mm of world RAS")
+    voxel = (np.linalg.inv(np.array(scan.affine)) @ [*place, 1.0])[:3]
+    if (voxel < -0.5).any() or (voxel > np.array(scan.shape) - 0.5).any():
+        raise UsageError(400, f"{name}: place_mm {place} lies outside the scan; give a point in mm of world RAS in it")
+
+
+def _is_coordinate(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e5
+
+
+def _check_fields(where: str, value: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    unknown = sorted(set(value) - set(known))
+    if unknown:
+        raise UsageError(400, f"{where}: unknown field {unknown[0][:100]!r}; known are {', '.join(known)}")

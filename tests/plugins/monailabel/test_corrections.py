@@ -1,0 +1,253 @@
+"""Corrections of readers: kept whole with who, when and weights, refused in words, and read by the next training and by
+active learning.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from monai.bundle import ConfigParser
+from starlette.testclient import TestClient
+
+from bundle.ctfindings.data.datalist import load_datalist
+from bundle.ctfindings.findings import FINDING_NAMES, finding_index
+from bundle.ctfindings.inference.findings_record import (
+    DomainAnswer,
+    FindingAnswer,
+    FindingsRecord,
+    ModelInfo,
+    ScanInfo,
+)
+from plugins.monailabel.lib.compatibility import provide_storage_uids
+
+provide_storage_uids()
+from plugins.monailabel.lib.corrections import CorrectionStore  # noqa: E402
+from plugins.monailabel.lib.datastores import FolderDatastore  # noqa: E402
+from plugins.monailabel.lib.doubt import doubt_of  # noqa: E402
+from plugins.monailabel.lib.least_sure import LeastSure  # noqa: E402
+from plugins.monailabel.lib.options import OWN_BUNDLE, Options  # noqa: E402
+from plugins.monailabel.lib.taught_studies import taught_studies, write_datalist  # noqa: E402
+from plugins.monailabel.lib.train_task import FineTuning  # noqa: E402
+from plugins.monailabel.lib.usage_error import UsageError  # noqa: E402
+from tests.plugins.monailabel.test_routes import READER, served  # noqa: E402
+
+NODULE, EFFUSION, HERNIA = "Lung nodule", "Pleural effusion", "Hiatal hernia"
+AFFINE = [[-1.0, 0, 0, 50], [0, 2, 0, -80], [0, 0, 3, -100], [0, 0, 0, 1]]
+WEIGHTS = "a" * 64
+
+
+def answer(probability: float = 0.1, inside: bool = True, **others: float) -> FindingsRecord:
+    """A record of a scan of 100 x 80 x 60 voxels; findings by their first word in lower case have other numbers."""
+    findings = [
+        FindingAnswer(name, value := others.get(name.split()[0].lower(), probability), 0.5, value >= 0.5, "lung")
+        for name in FINDING_NAMES
+    ]
+    scan = ScanInfo("scan", "NIfTI", (100, 80, 60), (1, 2, 3), "LAS", AFFINE, (100, 160, 180))
+    domain = DomainAnswer(1.0 if inside else 5.0, 2.0, inside, {})
+    return FindingsRecord(scan, ModelInfo("b", "1", WEIGHTS, "n"), findings, domain=domain)
+
+
+class Service:
+    """Answers without a network: ``answers`` by the name of the file; others cannot be read."""
+
+    def __init__(self) -> None:
+        self.answers = {"case1.nii.gz": answer(pleural=0.9, hiatal=0.8)}
+        self.asked: list[str] = []
+
+    def answered(self, path: Any) -> Any:
+        self.asked.append(Path(path).name)
+        if Path(path).name not in self.answers:
+            raise UsageError(422, "cannot be read")
+        return SimpleNamespace(record=self.answers[Path(path).name])
+
+    def doubt(self, path: Path) -> Any:
+        return doubt_of(self.answers[path.name]) if path.name in self.asked and path.name in self.answers else None
+
+    def digest(self, path: Path) -> str:
+        return "0123456789abcdef" * 4
+
+    def write_scan(self, path: Path, file: Path) -> None:
+        file.write_bytes(b"voxels without a header")
+
+
+@pytest.fixture
+def datastore(tmp_path: Path) -> FolderDatastore:
+    (tmp_path / "scans").mkdir()
+    for name in ("case1", "case2", "case3", "case4"):
+        (tmp_path / "scans" / f"{name}.nii.gz").write_bytes(b"voxels")
+    return FolderDatastore(str(tmp_path / "scans"), extensions=["*.nii.gz"])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CorrectionStore:
+    return CorrectionStore(tmp_path / "corrections")
+
+
+@pytest.fixture
+def client(datastore: FolderDatastore, store: CorrectionStore, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    session = SimpleNamespace(image="/upload/case1.nii.gz", last_access_ts=0, to_str=lambda: "{}")
+    sessions = SimpleNamespace(get_session=lambda *_, **__: session, store_path=str(store.folder.parent / "sessions"))
+    return served(datastore, monkeypatch, corrections=store, service=Service(), sessions=lambda: sessions)
+
+
+def put(client: TestClient, change: Any, target: str = "image=case1", **keys: Any) -> Any:
+    return client.put(f"/corrections/?{target}", json=change, headers=READER, **keys)
+
+
+def test_a_correction_is_kept_with_reader_time_and_weights_and_the_next_training_reads_it(
+    client: TestClient, datastore: FolderDatastore, store: CorrectionStore, tmp_path: Path
+) -> None:
+    place = [10.0, 20.0, -40.0]
+    findings = {EFFUSION: {"present": True}, HERNIA: {"present": False}, NODULE: {"present": True, "place_mm": place}}
+    sent = {"reader": "A. Reader", "findings": findings, "report": "Left pleural effusion. No hiatal hernia."}
+    kept = put(client, sent).json()
+    assert client.get("/corrections/?image=case1", headers=READER).json() == kept == store.read("case1")
+    assert [path.name for path in store.folder.iterdir()] == ["case1.json"], "one file a scan, and nothing half-written"
+    nodule = kept["findings"][NODULE]
+    assert (nodule["reader"], nodule["weights_sha256"]) == ("A. Reader", WEIGHTS) and nodule["time"].endswith("+00:00")
+    assert nodule["model"] == {"present": False, "probability": 0.1} and nodule["place_mm"] == place
+
+    datastore.update_image_info("case2", {"study": {"labels": [0] * 18, "patient": "P2"}})
+    datastore.update_image_info("case3", {"study": {"labels": [1] * 18}})
+    put(client, {"findings": {NODULE: {"present": False}}}, "image=case3")  # case3 cannot be read: refused, not kept
+    counts = write_datalist(tmp_path / "lists" / "datalist.json", taught_studies(datastore, store), 0.3)
+    assert counts == {"training": 2, "validation": 1}
+    read = [study for split in counts for study in load_datalist(tmp_path / "lists" / "datalist.json", split)]
+    by_id = {study["id"]: study for study in read}
+    assert set(by_id) == {"case1", "case2", "case3"}
+    corrected = by_id["case1"]
+    expected = [-1] * 18
+    expected[finding_index(EFFUSION)], expected[finding_index(HERNIA)], expected[finding_index(NODULE)] = 1, 0, 1
+    assert corrected["labels"].tolist() == expected and corrected["image"] == datastore.get_image_uri("case1")
+    assert corrected["report"]["findings"].startswith("Left pleural") and "effusion" in corrected["captions"]["lung"]
+    assert corrected["sites"] == [{"finding": NODULE, "center_mm": place}]
+    assert [snippet["z_mm"] for snippet in corrected["snippets"]] == [-40.0]
+    assert by_id["case2"]["labels"].tolist() == [0] * 18 and by_id["case2"]["patient"] == "P2"
+
+
+def test_a_change_keeps_what_it_does_not_name_and_what_is_taken_back_is_gone(
+    client: TestClient, store: CorrectionStore
+) -> None:
+    put(client, {"findings": {NODULE: {"present": True}}, "report": "A nodule."})
+    kept = put(client, {"findings": {HERNIA: {"present": False}}}).json()
+    assert set(kept["findings"]) == {NODULE, HERNIA} and kept["report"]["text"] == "A nodule."
+    kept = put(client, {"findings": {NODULE: None}, "report": ""}).json()
+    assert set(kept["findings"]) == {HERNIA} and kept["report"] is None
+    put(client, {"findings": {HERNIA: None}})
+    assert not store.has("case1") and list(store.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"findings": {"Appendicitis": {"present": True}}}, "finding 'Appendicitis' is unknown"),
+        ({"findings": {NODULE: {"present": 1}}}, 'Lung nodule: expected {"present": true}'),
+        ({"findings": {NODULE: "yes"}}, 'Lung nodule: expected {"present": true}'),
+        ({"findings": [NODULE]}, "findings: expected an object"),
+        ({"findings": {NODULE: {"present": True, "size": 3}}}, "unknown field 'size'; known are present, place_mm"),
+        ({"findings": {NODULE: {"present": True, "place_mm": [50.6, 0, 0]}}}, "lies outside the scan"),
+        ({"findings": {NODULE: {"present": True, "place_mm": [0, 0, 80.0]}}}, "lies outside the scan"),
+        ({"findings": {NODULE: {"present": True, "place_mm": [0, 0]}}}, "expected three numbers"),
+        ({"findings": {NODULE: {"present": True, "place_mm": [0, 0, 10**400]}}}, "expected three numbers"),
+        ({"findings": {NODULE: {"present": True, "place_mm": [0, 0, math.nan]}}}, "expected three numbers"),
+        ({"findings": {NODULE: {"present": False, "place_mm": [0, 0, 0]}}}, "an absent finding has no place"),
+        ({"report": "x" * 20_001}, "at most 20,000 characters"),
+        ({"report": ["x"]}, "report: expected a text"),
+        ({"reader": "a\nb"}, "reader: expected a name"),
+        ({"patient": "Doe"}, "unknown field 'patient'; known are reader, findings, report"),
+    ],
+)
+def test_a_correction_that_cannot_be_is_refused_in_words(
+    client: TestClient, store: CorrectionStore, change: Any, words: str
+) -> None:
+    content = json.dumps(change).encode()
+    refused = client.put(
+        "/corrections/?image=case1", content=content, headers={**READER, "Content-Type": "application/json"}
+    )
+    assert refused.status_code == 400 and words in refused.json()["detail"]
+    assert not store.folder.exists()
+
+
+def test_corrections_need_the_key_and_a_scan_that_there_is(client: TestClient, store: CorrectionStore) -> None:
+    put(client, {"report": "Clear lungs."})
+    for refused in (
+        client.get("/corrections/?image=case1"),
+        client.get("/corrections/agreement"),
+        client.put("/corrections/?image=case1", json={"report": "x"}),
+    ):
+        assert refused.status_code == 401 and "key" in refused.json()["detail"] and "Clear" not in refused.text
+    assert put(client, {"report": "x"}, "image=nobody").status_code == 404
+    assert put(client, {"report": "x"}, "").status_code == 400
+    assert put(client, [1]).status_code == 422
+    assert store.read("case1")["report"]["text"] == "Clear lungs."
+
+
+def test_an_uploaded_scan_is_kept_with_its_first_correction_and_goes_with_the_last(
+    client: TestClient, store: CorrectionStore, datastore: FolderDatastore
+) -> None:
+    target = "session_id=12345678-1234-4234-8234-123456789abc"
+    kept = put(client, {"findings": {NODULE: {"present": True}}}, target).json()
+    scan = store.kept_scan(kept["scan"])
+    assert scan.read_bytes() == b"voxels without a header" and scan.parent.parent == store.folder
+    (study,) = taught_studies(datastore, store)
+    assert (study["id"], study["image"]) == ("upload-0123456789abcdef", str(scan))
+    assert client.get(f"/corrections/?{target}", headers=READER).json() == kept
+    put(client, {"findings": {NODULE: None}}, target)
+    assert not scan.exists() and taught_studies(datastore, store) == []
+
+
+def test_agreement_counts_by_finding_what_was_confirmed_rejected_and_added(client: TestClient) -> None:
+    said = {EFFUSION: {"present": True}, HERNIA: {"present": False}, NODULE: {"present": True, "place_mm": [0, 0, 0]}}
+    put(client, {"findings": {**said, "Emphysema": {"present": False}}})
+    content = client.get("/corrections/agreement", headers=READER).json()
+    rows = {row.pop("finding"): row for row in content["findings"]}
+    none = {"confirmed": 0, "rejected": 0, "added": 0, "both_absent": 0, "placed": 0}
+    assert content["scans"] == 1 and len(rows) == 18 and rows["Atelectasis"] == none
+    assert rows[EFFUSION] == {**none, "confirmed": 1} and rows[HERNIA] == {**none, "rejected": 1}
+    assert rows[NODULE] == {**none, "added": 1, "placed": 1} and rows["Emphysema"] == {**none, "both_absent": 1}
+
+
+def test_the_least_sure_scan_is_offered_those_outside_the_domain_first_and_none_that_is_corrected(
+    datastore: FolderDatastore, store: CorrectionStore
+) -> None:
+    service = Service()
+    service.answers |= {f"case{n}.nii.gz": answer(p, n != 3) for n, p in ((2, 0.45), (3, 0.01))}
+    strategy = LeastSure(service, store)  # type: ignore[arg-type]
+    first = strategy({"encode": 1}, datastore)
+    assert first is not None and (first["id"], first["compared"], first["waiting"]) == ("case1", 1, 3)
+    found = strategy({}, datastore)  # case4 cannot be read
+    assert found is not None and (found["id"], found["outside_domain"], found["compared"]) == ("case3", True, 3)
+    store.change("case3", {"report": "x"}, answer())
+    found = strategy({}, datastore)
+    assert found is not None and found["id"] == "case2" and service.asked.count("case4.nii.gz") == 1
+    assert found["entropy"] == pytest.approx(-0.45 * np.log2(0.45) - 0.55 * np.log2(0.55), abs=1e-5)
+    for name in ("case1", "case2"):
+        store.change(name, {"report": "x"}, answer())
+    assert strategy({}, datastore) is None
+    with pytest.raises(UsageError, match="encode: 'x' is no number"):
+        strategy({"encode": "x"}, datastore)
+
+
+@pytest.mark.parametrize(
+    ("overlays", "first", "used"),
+    [
+        ("", "configs/train.json", {"epochs": 2, "batch_size": 3, "learning_rate": 0.1}),
+        ("configs/networks/astra.json", "configs/adapt.json", {"splits": ["training", "validation"]}),
+    ],
+)
+def test_a_frozen_tower_gets_an_adapted_head_and_others_are_fine_tuned(
+    overlays: str, first: str, used: dict[str, Any], tmp_path: Path, store: CorrectionStore
+) -> None:
+    training = FineTuning(Options.of({"work": str(tmp_path), "overlays": overlays}), store)
+    settings = {"max_epochs": 2, "batch_size": 8, "learning_rate": 0.1, "val_split": 0.2}
+    configs, keys = training.workflow(tmp_path / "run", settings, 3)
+    assert configs[0] == first and {key: keys[key] for key in used} == used
+    parser = ConfigParser()
+    parser.read_config([str(OWN_BUNDLE / name) for name in configs])
+    assert set(keys) <= set(parser.get()), "every key is one of the workflow"
