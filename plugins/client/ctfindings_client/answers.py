@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from ctfindings_client.corrections import Corrections
 from ctfindings_client.record import Record
 
 
@@ -48,12 +49,14 @@ class Findings:
         labels: anatomy label map ``(K, J, I)``.
         affine: of the label map, to RAS mm.
         label_names: label value by the name of its anatomy.
+        corrections: what readers said of the scan.
     """
 
     record: Record
     labels: np.ndarray
     affine: np.ndarray
     label_names: Mapping[str, int]
+    corrections: Corrections = field(default_factory=Corrections)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ctfindings_client import multipart, nifti
 from ctfindings_client.answers import Evidence, Findings, Scan, ServerInfo
+from ctfindings_client.corrections import Corrections, agreement_rows
 from ctfindings_client.record import Record
 from ctfindings_client.transport import (
     Cancellation,
@@ -178,6 +179,38 @@ class Client:
             raise ServerError(
                 f"{self.address}: the answer about '{finding or query}' is not complete ({error!r})"
             ) from error
+
+    def corrections(self, session: str = "", *, image: str = "") -> Corrections:
+        """What readers said of a scan; with its ``problem`` where the server keeps none, or wants its key for it."""
+        try:
+            return self._corrections("GET", session, image)
+        except ServerError as error:
+            if error.status in (401, 403):
+                return Corrections(problem="To correct the answers, connect with the key of the server.")
+            if error.status == 404:
+                return Corrections(problem="This server keeps no corrections; update it.")
+            raise
+
+    def correct(self, change: Mapping[str, Any], session: str = "", *, image: str = "") -> Corrections:
+        """Says something of a scan, see ``corrections.finding_change``; gives all that the server now keeps of it."""
+        return self._corrections("PUT", session, image, change)
+
+    def agreement(self) -> list[list[str]]:
+        """How often readers agree with the model; rows of ``corrections.AGREEMENT_COLUMNS``."""
+        reply = self._request("GET", "/corrections/agreement", seconds=_CONNECT_SECONDS)
+        try:
+            return agreement_rows(_json(reply))
+        except ValueError as error:
+            raise ServerError(f"{self.address}: {error}") from error
+
+    def _corrections(self, method: str, session: str, image: str, change: Any = None) -> Corrections:
+        path = f"/corrections/?{urlencode({'image': image} if image else {'session_id': session})}"
+        blocks = [] if change is None else [json.dumps(change).encode("utf-8")]
+        reply = self._request(method, path, blocks, "application/json" if blocks else "")
+        try:
+            return Corrections.parse(_json(reply))
+        except ValueError as error:
+            raise ServerError(f"{self.address}: {error}") from error
 
     def _infer(self, model: str, session: str, image: str, params: Mapping[str, str]) -> tuple[dict[str, Any], bytes]:
         path = f"/infer/{model}?{urlencode({'image': image} if image else {'session_id': session})}"

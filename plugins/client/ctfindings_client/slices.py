@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+import numpy as np
 import slicer
 import vtk
 
@@ -50,6 +51,19 @@ def jump(point: tuple[float, float, float]) -> None:
     crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
     if crosshair is not None:
         crosshair.SetCrosshairRAS(*point)
+
+
+def here() -> tuple[float, float, float] | None:
+    """The point in RAS mm that all slice views show; None where their planes do not meet in one."""
+    normals, origins = [], []
+    for index in range(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSliceNode")):
+        to_ras = slicer.mrmlScene.GetNthNodeByClass(index, "vtkMRMLSliceNode").GetSliceToRAS()
+        normals.append([to_ras.GetElement(row, 2) for row in range(3)])
+        origins.append([to_ras.GetElement(row, 3) for row in range(3)])
+    if np.linalg.matrix_rank(np.array(normals).reshape(-1, 3)) < 3:
+        return None
+    x, y, z = np.linalg.lstsq(np.array(normals), (np.array(normals) * origins).sum(axis=1), rcond=None)[0]
+    return round(float(x), 2), round(float(y), 2), round(float(z), 2)
 
 
 def _shows(view: Any, point: tuple[float, float, float]) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import slicer
@@ -18,6 +19,7 @@ import slicer.util
 from ctfindings_client import anatomy, depth, heat, nodes, points, slices, tables
 from ctfindings_client.answers import Evidence, Findings, Scan, ServerInfo
 from ctfindings_client.client import Client, with_session
+from ctfindings_client.corrections import Corrections
 from ctfindings_client.record import Record, Row
 from ctfindings_client.transport import Cancellation, Progress, ServerError
 
@@ -89,7 +91,12 @@ class Studies:
         Raises:
             ValueError: when the volume cannot be sent.
         """
-        return self._ask(volume, lambda client, session, image: client.findings(session, image=image), check=True)
+
+        def ask(client: Client, session: str, image: str) -> Findings:
+            findings = client.findings(session, image=image)
+            return replace(findings, corrections=client.corrections(session, image=image))
+
+        return self._ask(volume, ask, check=True)
 
     def ask_evidence(
         self, volume: Any, *, finding: str = "", query: str = ""
@@ -102,6 +109,19 @@ class Studies:
         return self._ask(
             volume, lambda client, session, image: client.evidence(session, image=image, finding=finding, query=query)
         )
+
+    def ask_correction(self, volume: Any, change: Mapping[str, Any]) -> Callable[[Cancellation, Progress], Corrections]:
+        """Work that has the server keep what a reader says of a volume, and gives all that it keeps.
+
+        Raises:
+            ValueError: when the volume cannot be sent.
+        """
+        return self._ask(volume, lambda client, session, image: client.correct(change, session, image=image))
+
+    def ask_agreement(self) -> Callable[[Cancellation, Progress], list[list[str]]]:
+        """Work that gets how often readers agree with the model."""
+        address, token = self.address, self.token
+        return lambda cancellation, progress: Client(address, token, cancellation, progress).agreement()
 
     def show_findings(self, volume: Any, findings: Findings) -> Record:
         """Puts anatomy, table, points and record of an answer into the scene, in place of an earlier answer."""

@@ -65,21 +65,26 @@ def write_datalist(path: Path, studies: Sequence[Study], share: float) -> dict[s
     Args:
         path: file to write.
         studies: records of a datalist.
-        share: of the patients that are held out for validation.
+        share: of the patients that are held out for validation; none for 0, else at least one.
+
+    Raises:
+        UsageError: if there are too few studies or patients.
     """
     patients = sorted(
         {_patient(study) for study in studies}, key=lambda patient: hashlib.sha256(patient.encode()).hexdigest()
     )
-    if len(patients) < 2:
+    if not studies:
+        raise UsageError(400, "no scan has a correction, a study record or a final label; add some")
+    if share and len(patients) < 2:
         raise UsageError(400, "all studies are of one patient; validation needs another")
-    held_out = set(patients[: min(max(1, round(share * len(patients))), len(patients) - 1)])
+    held_out = set(patients[: min(max(1, round(share * len(patients))), len(patients) - 1)] if share else ())
     splits: dict[str, Any] = {
         "training": [study for study in studies if _patient(study) not in held_out],
         "validation": [study for study in studies if _patient(study) in held_out],
         "test": [],
     }
     counts = {name: len(splits[name]) for name in ("training", "validation")}
-    if counts["training"] < 2:
+    if share and counts["training"] < 2:
         raise UsageError(400, "fewer than 2 studies are left for training; lower val_split, or add studies")
     content = {"name": "datastore", "description": "studies and corrections of the server", **splits}
     with atomic_path(path) as temporary:

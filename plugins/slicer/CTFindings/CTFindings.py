@@ -24,11 +24,13 @@ from slicer.ScriptedLoadableModule import (
 )
 
 from ctfindings_client import anatomy, depth, export, heat, nodes, points, tables
+from ctfindings_client.corrections import Corrections
 from ctfindings_client.job import STAGES, Job
 from ctfindings_client.record import NOTICE, Record, Row, evidence_line
 from ctfindings_client.study import Studies
 from ctfindings_client.transport import Cancellation, Progress, ServerError, clean_address, is_local, is_private
 from CTFindingsLib import selftest
+from CTFindingsLib.corrections_panel import CorrectionsPanel
 from CTFindingsLib.findings_table import FindingsTable
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8000"
@@ -49,12 +51,9 @@ class CTFindings(ScriptedLoadableModule):
         self.parent.contributors = ["CT Findings developers"]
         self.parent.helpText = (
             "Scores 18 findings of a chest CT with a vision-language model, shows where each is seen, and answers free "
-            "text. "
-            f"Needs a MONAI Label server with the CT Findings app. <b>{NOTICE}</b>"
+            f"text. Needs a MONAI Label server with the CT Findings app. <b>{NOTICE}</b>"
         )
-        self.parent.acknowledgementText = (
-            "Built on MONAI, MONAI Label and 3D Slicer. The findings are those of CT-RATE."
-        )
+        self.parent.acknowledgementText = "Built on MONAI, MONAI Label and 3D Slicer, with the findings of CT-RATE."
 
 
 class CTFindingsLogic(ScriptedLoadableModuleLogic, Studies):
@@ -88,6 +87,7 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         panel.setMRMLScene(slicer.mrmlScene)
         self.logic = CTFindingsLogic()
         self.table = FindingsTable(self.ui.findingsTable, self.onFindingChosen)
+        self.corrections = CorrectionsPanel(self)
         self.timer = qt.QTimer()
         self.timer.setInterval(POLL_MILLISECONDS)
         self.timer.connect("timeout()", self.onTimer)
@@ -147,6 +147,7 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
 
         def done(answer: Any) -> None:
             self.showRecord(self.logic.show_findings(volume, answer))
+            self.corrections.show(answer.corrections)
             self.onVisibility()
             if self.table.rows and self.table.rows[0].present:
                 self.table.select(0)
@@ -156,6 +157,7 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
     def onFindingChosen(self, row: Row) -> None:
         """Moves the views to a finding at once, then asks the server for its heat map."""
         volume = self.volume
+        self.corrections.choose(row.name)
         self.logic.go_to(volume, row)
         self.onVisibility()
         if row.peak_mm is None:
@@ -251,11 +253,10 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
             return
         try:
             with slicer.util.WaitCursor():
-                folder = export.export(self.ui.exportPathLineEdit.currentPath, self.record)
+                line = f"Exported to {export.export(self.ui.exportPathLineEdit.currentPath, self.record)}"
         except export.ExportError as error:
-            self.ui.statusLabel.text = str(error)
-        else:
-            self.ui.statusLabel.text = f"Exported to {folder}"
+            line = str(error)
+        self.ui.statusLabel.text = line
 
     def onSceneClose(self, _caller: Any = None, _event: Any = None) -> None:
         """Drops what belongs to a scene that is being closed, also on the server."""
@@ -353,6 +354,8 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         """Fills the table; None empties it."""
         self.record = record
         self.table.fill(() if record is None else record.rows)
+        self.corrections.finding = ""
+        self.corrections.show(Corrections())
         self.ui.warningsLabel.text = "" if record is None else "\n".join(record.warnings)
         if record is not None:
             self.ui.statusLabel.text = record.summary
@@ -377,6 +380,7 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         self.ui.findButton.enabled = chosen and not busy
         self.ui.askButton.enabled = chosen and not busy
         self.ui.exportButton.enabled = self.record is not None and not busy
+        self.corrections.enable()
         self.ui.chartButton.enabled = chosen and not busy and nodes.find(self.volume, depth.CHART_ROLE) is not None
 
 

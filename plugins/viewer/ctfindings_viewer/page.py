@@ -102,6 +102,7 @@ def build(server: Any, layout: Any, viewer: Any) -> None:
                 with html.Div(classes="ct-panel"):
                     _server_and_scan(viewer)
                     _table(viewer)
+                    viewer.correction_block.build()
                     _question(viewer)
                 with html.Div(classes="ct-right"):
                     _display_bar()
@@ -256,7 +257,7 @@ def _table(viewer: Any) -> None:
                                 html.Div(classes="ct-bar-fill", style=("{width: row.percent + '%'}",))
                                 html.Div(classes="ct-bar-mark", style=("{left: row.threshold_percent + '%'}",))
                     else:
-                        html.Td(f"{{{{ row.cells[{index}] }}}}")
+                        html.Td(("{{ row.mark }}" if index == 0 else "") + f"{{{{ row.cells[{index}] }}}}")
         html.Div("The table of the 18 findings appears here.", v_else=True, classes="ct-hollow")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,13 +15,24 @@ CHART_WIDTH, CHART_HEIGHT = 400.0, 84.0
 _MARGIN = 6.0
 
 
-def table_rows(rows: Sequence[Row], column: int | None = None, descending: bool = False) -> list[dict[str, Any]]:
-    """Rows of the table as the page wants them, in the order of a column of ``COLUMNS``; without one present findings
-    come first.
+def table_rows(
+    rows: Sequence[Row],
+    column: int | None = None,
+    descending: bool = False,
+    mark: Callable[[str], str] = lambda name: "",
+) -> list[dict[str, Any]]:
+    """Rows of the table as the page wants them.
+
+    Args:
+        rows: of the record.
+        column: of ``COLUMNS``, whose order they have; without one present findings come first.
+        descending: whether that order falls.
+        mark: sign before the name of a finding.
     """
     return [
         {
             "name": row.name,
+            "mark": mark(row.name),
             "cells": list(row.cells),
             "percent": round(100 * row.probability, 1),
             "threshold_percent": round(100 * row.threshold, 1),

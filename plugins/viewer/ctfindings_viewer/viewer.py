@@ -11,6 +11,7 @@ from typing import Any
 from ctfindings_client import anatomy, heat, points
 from ctfindings_client.answers import Evidence, Scan
 from ctfindings_client.client import Client
+from ctfindings_client.corrections import Corrections
 from ctfindings_client.formats import scan_suffix
 from ctfindings_client.job import Job, Work
 from ctfindings_client.record import Record, evidence_line, next_order
@@ -19,6 +20,7 @@ from ctfindings_client.transport import Cancellation, Progress, ServerError, cle
 from trame_server.utils.asynchronous import create_task
 
 from . import page, texts, uploads
+from .correction_block import CorrectionBlock
 from .scene import VIEWS, Scene, without_warnings
 
 POLL_SECONDS = 0.1
@@ -46,6 +48,7 @@ class Viewer:
         self.evidence: Evidence | None = None
         self.order: tuple[int | None, bool] = (None, False)
         page.initial_state(self.state, address)
+        self.correction_block = CorrectionBlock(self)
         with without_warnings():
             self.scene = Scene(server, page.decorate_view, self.on_moved)
             page.build(server, self.scene.layout, self)
@@ -136,8 +139,9 @@ class Viewer:
         if not image:
             return
 
-        def work(cancellation: Cancellation, progress: Progress) -> Scan:
-            return Client(self.studies.address, self.studies.token, cancellation, progress).scan(image=image)
+        def work(cancellation: Cancellation, progress: Progress) -> tuple[Scan, Corrections]:
+            client = Client(self.studies.address, self.studies.token, cancellation, progress)
+            return client.scan(image=image), client.corrections(image=image)
 
         self.open(work, image, lambda volume: self.studies.server_has(volume, image=image))
 
@@ -149,25 +153,30 @@ class Viewer:
         sent_as = "scan" + scan_suffix(name)
         session = ""
 
-        def work(cancellation: Cancellation, progress: Progress) -> Scan:
+        def work(cancellation: Cancellation, progress: Progress) -> tuple[Scan, Corrections]:
             nonlocal session
             client = Client(self.studies.address, self.studies.token, cancellation, progress)
             session = client.upload_file(content, sent_as)
             self.studies.uploaded(session)
-            return client.scan(session)
+            return client.scan(session), client.corrections(session)
 
         self.open(work, name, lambda volume: self.studies.server_has(volume, session=session))
 
     def open(self, work: Work, name: str, note: Callable[[Any], None]) -> None:
-        """Gets the voxels of a scan and shows them; an earlier scan is first removed, also from the server."""
+        """Gets the voxels of a scan, with what readers said of it, and shows them; an earlier scan is first removed,
+        also from the server.
+        """
         self.studies.forget()
         self.show_record(None)
+        self.correction_block.show(Corrections())
         self.show_evidence_state(None)
         self.scene.clear()
         self.state.scan_name, self.state.has_scan = name, False
 
-        def done(scan: Scan) -> None:
+        def done(answer: tuple[Scan, Corrections]) -> None:
+            scan, corrections = answer
             note(self.scene.open(scan, "scan"))
+            self.correction_block.show(corrections)
             self.state.has_scan = True
             self.state.status = "Press Find."
             self.on_moved()
@@ -190,6 +199,7 @@ class Viewer:
 
         def done(answer: Any) -> None:
             self.show_record(self.studies.show_findings(volume, answer))
+            self.correction_block.show(answer.corrections)
             self.show_evidence_state(None)
             self.scene.show_surfaces(answer)
             self.on_visibility()
@@ -206,6 +216,7 @@ class Viewer:
         if row is None or volume is None:
             return
         self.state.selected = name
+        self.correction_block.show_finding()
         self.studies.go_to(volume, row)
         self.show_evidence_state(None)
         self.on_visibility()
@@ -316,7 +327,8 @@ class Viewer:
         """The rows in their order."""
         column, descending = self.order
         self.state.sort_column, self.state.sort_descending = -1 if column is None else column, descending
-        self.state.rows = [] if self.record is None else texts.table_rows(self.record.rows, column, descending)
+        mark = self.correction_block.corrections.mark
+        self.state.rows = [] if self.record is None else texts.table_rows(self.record.rows, column, descending, mark)
 
     def on_sort(self, column: int) -> None:
         """Sorts the table by a column; a second click turns the order around."""

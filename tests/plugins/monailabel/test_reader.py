@@ -8,11 +8,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from bundle.ctfindings.files.errors import ScanError
+from plugins.monailabel.lib.compatibility import provide_storage_uids
 from plugins.monailabel.lib.limits import Limits
+from plugins.monailabel.lib.options import Options
 from plugins.monailabel.lib.reader import Reader, check_scan
 from plugins.monailabel.lib.usage_error import UsageError
 
@@ -89,3 +92,36 @@ def test_a_header_cannot_name_a_file_of_the_server(name: str, content: bytes, tm
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ScanError, match="names another file"):
         check_scan(tmp_path / name, Limits())
+
+
+@pytest.mark.usefixtures("reader")
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        (b"abc", "truncated or damaged"),
+        (nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)).to_bytes(), "its grid"),
+    ],
+    ids=["three bytes", "another grid"],
+)
+def test_no_training_starts_on_a_label_that_is_no_mask(
+    scans: dict[str, Path], tmp_path: Path, label: bytes, words: str
+) -> None:
+    """Such a label never comes through the server, but a folder may hold one from before."""
+    provide_storage_uids()
+    from plugins.monailabel.lib.corrections import CorrectionStore
+    from plugins.monailabel.lib.datastores import FolderDatastore
+    from plugins.monailabel.lib.train_task import FineTuning
+
+    folder, file = tmp_path / "scans", tmp_path / "label.nii"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        (folder / f"{name}.nii.gz").write_bytes(scans["first"].read_bytes())
+    datastore = FolderDatastore(str(folder), extensions=["*.nii.gz", "*.nii"])
+    for name in ("a", "b"):
+        datastore.update_image_info(name, {"study": {"labels": [1] * 18}})
+    file.write_bytes(label)
+    datastore.save_label("c", str(file), "final", {})
+    training = FineTuning(Options.of({"work": str(tmp_path / "work")}), CorrectionStore(tmp_path / "none"))
+    with pytest.raises(UsageError, match=f"c.nii: .*{words}"):
+        training({}, datastore)
+    assert not (tmp_path / "work").exists()

@@ -20,6 +20,7 @@ CLASSES: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"text": "", "placeholderText": "", "maxLength": 32767, "echoMode": "QLineEdit::Normal"},
         {"returnPressed()"},
     ),
+    "QPlainTextEdit": ({"plainText": "", "placeholderText": ""}, {"textChanged()"}),
     "QPushButton": ({"text": ""}, {"clicked(bool)"}),
     "QCheckBox": ({"text": "", "checked": False}, {"toggled(bool)"}),
     "QLabel": ({"text": "", "wordWrap": False, "buddy": ""}, set()),

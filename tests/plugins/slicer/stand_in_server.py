@@ -36,6 +36,7 @@ class StandInServer:
         gate: answers of ``/infer`` wait until it is set.
         token: that requests must carry; empty for none.
         points: file of the model ``findings_points``.
+        corrections: what readers said, of the one scan there is.
     """
 
     def __init__(self, findings: tuple[dict, bytes], evidence: Callable[[dict], tuple[dict, bytes]]) -> None:
@@ -52,6 +53,7 @@ class StandInServer:
         self.gate.set()
         self.token = ""
         self.points = b""
+        self.corrections: dict[str, Any] = {"findings": {}, "report": None}
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -128,12 +130,22 @@ class StandInServer:
                 200,
                 *_json({"name": "scans", "objects": {name: {"image": {}, "labels": {}} for name in self.images}}),
             )
+        if parts.path == "/corrections/agreement":
+            counts = {"confirmed": 1, "rejected": 0, "added": 2, "both_absent": 0, "placed": 0}
+            return (
+                200,
+                *_json({"findings": [{"finding": "Hernia", **counts}, {"finding": "X", **dict.fromkeys(counts, 0)}]}),
+            )
         keys = parse_qs(parts.query)
         image, session = keys.get("image", [""])[0], keys.get("session_id", [""])[0]
         if image and image not in self.images:
             return (404, *_json({"detail": f"image {image} is not in the datastore"}))
         if not image and session not in self.sessions:
             return (404, *_json({"detail": f"session {session} is unknown"}))
+        if parts.path == "/corrections/":
+            if method == "PUT":
+                self._correct(json.loads(body))
+            return (200, *_json(self.corrections))
         self.gate.wait()
         params = json.loads(_form(headers, body)["params"][1])
         if parts.path == "/infer/scan":
@@ -142,6 +154,15 @@ class StandInServer:
             return (200, *_multipart({}, self.points, "findings.mrk.json"))
         answer = self.findings if parts.path == "/infer/findings" else self.evidence(params)
         return (200, *_multipart(*answer))
+
+    def _correct(self, change: dict[str, Any]) -> None:
+        said = {"reader": change["reader"], "time": "2026-11-29T13:00:00+00:00"}
+        for name, value in change.get("findings", {}).items():
+            self.corrections["findings"].pop(name, None)
+            if value is not None:
+                self.corrections["findings"][name] = {**value, **said}
+        if "report" in change:
+            self.corrections["report"] = {"text": change["report"], **said}
 
 
 def _json(value: Any) -> tuple[str, bytes]:

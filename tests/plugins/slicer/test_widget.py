@@ -21,7 +21,10 @@ from tests.plugins.slicer.stand_in_qt import CLASSES, COMMON
 from tests.plugins.slicer.stand_in_server import StandInServer
 
 UI = MODULE_FOLDER / "Resources" / "UI" / "CTFindings.ui"
-SOURCE = (MODULE_FOLDER / "CTFindings.py").read_text(encoding="utf-8")
+SOURCE = "\n".join(
+    (MODULE_FOLDER / name).read_text(encoding="utf-8")
+    for name in ("CTFindings.py", "CTFindingsLib/corrections_panel.py")
+)
 
 
 def _named(tag: str = "widget") -> dict[str, str]:
@@ -70,6 +73,7 @@ def test_everything_that_takes_the_keyboard_has_a_name_and_its_turn() -> None:
     root = ET.parse(UI).getroot()
     takes = {
         "QLineEdit",
+        "QPlainTextEdit",
         "QPushButton",
         "QCheckBox",
         "QTableWidget",
@@ -527,3 +531,51 @@ def test_export_names_the_folder_or_the_reason(
     (folder,) = tmp_path.iterdir()
     assert panel.ui.statusLabel.text == f"Exported to {folder}"
     assert (folder / "scene.mrb").stat().st_size > 0
+
+
+def test_a_reader_confirms_rejects_places_and_reports_and_sees_it_again(
+    panel: Any, program: Program, volume: Any, axial: Any, server: StandInServer, bundle_answer: BundleAnswer
+) -> None:
+    def press(button: str) -> None:
+        assert getattr(panel.ui, button).enabled, button
+        getattr(panel.ui, button).emit("clicked(bool)", False)
+        _until(panel, _rests(panel))
+
+    assert not panel.ui.confirmButton.enabled and not panel.ui.saveReportButton.enabled
+    _find_focal(panel, volume, bundle_answer)
+    name, kept = panel.corrections.finding, server.corrections["findings"]
+    assert panel.ui.verdictLabel.text == f"{name}: not read yet."
+    panel.ui.readerLineEdit.text = "A. Reader"
+    press("placeButton")
+    assert "do not meet" in panel.ui.verdictLabel.text and not kept
+    for view, orientation, offset in (("Green", "Coronal", -20.0), ("Yellow", "Sagittal", 30.0)):
+        node = program.scene.AddNewNodeByClass("vtkMRMLSliceNode", view)
+        node.SetOrientation(orientation)
+        node.SetSliceOffset(offset)
+    panel.ui.reportTextEdit.plainText = "Not saved yet."
+    press("placeButton")
+    assert kept[name]["present"] and kept[name]["reader"] == "A. Reader"
+    assert kept[name]["place_mm"] == pytest.approx([30.0, -20.0, axial.GetSliceOffset()], abs=0.01)
+    press("confirmButton")
+    assert kept[name]["place_mm"][:2] == [30.0, -20.0], "a confirmation keeps the place"
+    assert panel.ui.verdictLabel.text.startswith(f"{name}: present, A. Reader, 2026-11-29, at R 30, P 20, ")
+    assert panel.ui.reportTextEdit.plainText == "Not saved yet." and server.corrections["report"] is None
+    press("saveReportButton")
+    assert server.corrections["report"]["text"] == "Not saved yet."
+
+    panel.ui.findButton.emit("clicked(bool)", False)
+    _until(panel, _rests(panel))
+    assert f"✓ {name}" in [cells[0].removesuffix(" †") for cells in panel.ui.findingsTable.texts()]
+    assert panel.ui.reportTextEdit.plainText == "Not saved yet."
+    other = panel.corrections.finding
+    press("rejectButton")
+    assert kept[other] == {"present": False, "reader": "A. Reader", "time": kept[other]["time"]}
+    press("takeBackButton")
+    assert other not in kept
+    press("agreementButton")
+    assert panel.ui.agreementLabel.text == "Hernia: 1 confirmed, 0 rejected, 2 added, 0 both absent"
+
+    server.failures["/corrections/"] = (401, b"{}")
+    panel.ui.findButton.emit("clicked(bool)", False)
+    _until(panel, _rests(panel))
+    assert not panel.ui.confirmButton.enabled and "with the key of the server" in panel.ui.verdictLabel.text

@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ import requests
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from bundle.ctfindings.data.datalist import load_datalist
+from bundle.ctfindings.findings import finding_index
 from tests.plugins.monailabel.live_server import LiveServer, free_port, running
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
@@ -119,10 +122,15 @@ class Page:
 
 
 @pytest.fixture(scope="module")
-def server(phantom_scan: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    studies = tmp_path_factory.mktemp("studies")
+def studies(phantom_scan: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("studies")
     image = nib.load(phantom_scan[0])
-    nib.save(nib.Nifti1Image(np.asarray(image.dataobj).astype(np.int16), image.affine), studies / "synthetic.nii.gz")
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj).astype(np.int16), image.affine), folder / "synthetic.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(studies: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     with running(ROOT, studies, tmp_path_factory.mktemp("server"), []) as live:
         yield live
 
@@ -162,7 +170,8 @@ def viewing(server: LiveServer, log: Path, *options: str) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def viewer(server: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a viewer that is connected to the server."""
-    with viewing(server, tmp_path_factory.mktemp("viewer") / "output.txt") as address:
+    key = ("--api-key", str(server.work / "api_key"))
+    with viewing(server, tmp_path_factory.mktemp("viewer") / "output.txt", *key) as address:
         yield address
 
 
@@ -209,6 +218,13 @@ def height(text: str) -> float:
     """``I 9.0 mm`` as -9.0."""
     side, value, _ = text.split()
     return float(value) * (1 if side == "S" else -1)
+
+
+def slice_centre(page: Page) -> list[float]:
+    """Where the slice views meet, in RAS mm, as their corners say."""
+    sides = {"L": -1, "P": -1, "I": -1}
+    places = [page.text(f"#place-{name}").split() for name in ("sagittal", "coronal", "axial")]
+    return [sides.get(side, 1) * float(value) for side, value, _ in places]
 
 
 def test_from_a_scan_of_the_server_to_findings_heat_and_free_text(page: Page, server: LiveServer) -> None:
@@ -293,6 +309,54 @@ def test_the_keyboard_opens_a_finding_asks_in_free_text_and_connects(page: Page)
     page.set("server_line", "")
     page.driver.find_element(By.CSS_SELECTOR, ".ct-address input").send_keys(Keys.ENTER)
     page.until(lambda: page.text("#server-line").startswith("Connected"), "Return after an address did nothing")
+
+
+def test_what_a_reader_corrects_is_in_the_datalist_of_the_next_training_and_shown_when_the_scan_is_opened_again(
+    page: Page, server: LiveServer, studies: Path
+) -> None:
+    def press(selector: str, holds: Callable[[], bool]) -> None:
+        page.click(selector)
+        page.until(lambda: not page.state("busy") and holds(), f"{selector} did nothing")
+
+    if page.state("scan_name") != "synthetic" or not page.names():
+        page.set("scan_id", "synthetic")
+        page.until(lambda: page.text("#status") == "Press Find.", "the scan did not open")
+        press("#find", lambda: "strongest at" in page.text("#status"))
+    press("#findings tbody tr:nth-child(1)", lambda: page.state("selected") == page.names()[0])
+    confirmed, rejected = page.names()[:2]
+    page.set("reader", "A. Reader")
+    press("#confirm", lambda: page.text("#verdict").startswith(f"{confirmed}: present, A. Reader, "))
+    press("#set-place", lambda: " mm." in page.text("#verdict"))
+    place = slice_centre(page)
+    press("#findings tbody tr:nth-child(2)", lambda: page.state("selected") == rejected)
+    press("#reject", lambda: page.text("#verdict").startswith(f"{rejected}: absent, A. Reader, "))
+    page.driver.find_element(By.ID, "report").send_keys("A report of the scan.")
+    press("#save-report", lambda: page.state("report_saved") == "A report of the scan.")
+    press("#show-agreement", lambda: "Confirmed" in page.text("#agreement"))
+    rows = [row.text for row in page.driver.find_elements(By.CSS_SELECTOR, "#agreement tbody tr")]
+    assert sorted(rows) == sorted([f"{confirmed} 1 0 0 0", f"{rejected} 0 1 0 0"])
+    press("#show-agreement", lambda: page.state("agreement") is None)
+
+    listed = server.work / "datalist.json"
+    conf = ["--studies", str(studies), "--conf", "work", str(server.work)]
+    script = str(ROOT / "plugins" / "monailabel" / "export_corrections.py")
+    exported = subprocess.run([sys.executable, script, str(listed), *conf, "--val-split", "0"], check=False)
+    assert exported.returncode == 0
+    (study,) = load_datalist(listed, "training")
+    assert [study["labels"][finding_index(name)] for name in (confirmed, rejected)] == [1, 0]
+    assert study["labels"].tolist().count(-1) == 16 and study["image"] == str(studies / "synthetic.nii.gz")
+    assert study["report"]["findings"] == "A report of the scan."
+    assert study["sites"] == [{"finding": confirmed, "center_mm": pytest.approx(place, abs=0.06)}]
+
+    page.set("scan_id", None)
+    page.set("scan_id", "synthetic")
+    page.until(lambda: page.text("#status") == "Press Find.", "the scan did not open again")
+    assert page.state("report") == "A report of the scan."
+    press("#find", lambda: "strongest at" in page.text("#status"))
+    assert page.names()[:2] == [f"✓ {confirmed}", f"✗ {rejected}"]
+    press("#take-back", lambda: page.text("#verdict") == f"{confirmed}: not read yet.")
+    press("#findings tbody tr:nth-child(2)", lambda: page.state("selected") == rejected)
+    press("#take-back", lambda: page.text("#verdict") == f"{rejected}: not read yet.")
 
 
 def test_all_of_the_scan_is_shown_again_at_the_same_slice(page: Page) -> None:

@@ -37,6 +37,7 @@ class FindingsTable:
         self._rows: list[Row] = []
         self._column: int | None = None
         self._descending = False
+        self._mark: Callable[[str], str] = lambda name: ""
         widget.setColumnCount(len(COLUMNS))
         widget.setHorizontalHeaderLabels(list(COLUMNS))
         widget.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
@@ -62,6 +63,12 @@ class FindingsTable:
         selected = self._selected()
         self._show(ordered(self._rows, column, self._descending), "" if selected is None else selected.name)
 
+    def mark(self, mark: Callable[[str], str]) -> None:
+        """Puts a sign before the names of findings; the selection stays."""
+        self._mark = mark
+        selected = self._selected()
+        self._show(self._rows, "" if selected is None else selected.name)
+
     def select(self, index: int) -> None:
         """Selects a row as if it was clicked."""
         self._widget.selectRow(index)
@@ -73,7 +80,8 @@ class FindingsTable:
         self._widget.setRowCount(len(self._rows))
         for index, row in enumerate(self._rows):
             for column, text in enumerate(row.cells):
-                item = qt.QTableWidgetItem("" if column == _BAR else text)
+                sign = self._mark(row.name) if column == 0 else ""
+                item = qt.QTableWidgetItem("" if column == _BAR else sign + text)
                 item.setToolTip(row.hint)
                 if row.present:
                     font = item.font()

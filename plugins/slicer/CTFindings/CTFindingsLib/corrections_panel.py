@@ -1,0 +1,105 @@
+"""The part of the panel where a reader corrects the answers: verdict and place of the selected finding, report of the
+scan, and how often readers agree with the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ctfindings_client import slices
+from ctfindings_client.corrections import AGREEMENT_COLUMNS, Corrections, finding_change
+
+
+class CorrectionsPanel:
+    """Wires the section *Corrections* of the panel.
+
+    Args:
+        widget: of the module, with its user interface, its volume and its questions to the server.
+    """
+
+    def __init__(self, widget: Any) -> None:
+        self.widget, self.ui = widget, widget.ui
+        self.corrections = Corrections()
+        self.finding = ""
+        self.ui.confirmButton.connect("clicked(bool)", self.onConfirm)
+        self.ui.rejectButton.connect("clicked(bool)", self.onReject)
+        self.ui.takeBackButton.connect("clicked(bool)", self.onTakeBack)
+        self.ui.placeButton.connect("clicked(bool)", self.onPlace)
+        self.ui.saveReportButton.connect("clicked(bool)", self.onReport)
+        self.ui.agreementButton.connect("clicked(bool)", self.onAgreement)
+
+    def show(self, corrections: Corrections) -> None:
+        """Shows what the server keeps of the scan."""
+        self.corrections = corrections
+        self.ui.reportTextEdit.plainText = corrections.report
+        self.widget.table.mark(corrections.mark)
+        self.choose(self.finding)
+
+    def choose(self, finding: str) -> None:
+        """The finding that the buttons speak of; empty for none."""
+        self.finding = finding
+        self.ui.verdictLabel.text = self.corrections.line(finding)
+        self.enable()
+
+    def enable(self) -> None:
+        """Which buttons can be pressed."""
+        ready = self.widget.record is not None and self.widget.job is None and not self.corrections.problem
+        self.ui.confirmButton.enabled = ready and bool(self.finding)
+        self.ui.rejectButton.enabled = ready and bool(self.finding)
+        self.ui.takeBackButton.enabled = ready and bool(self.finding)
+        self.ui.placeButton.enabled = ready and bool(self.finding)
+        self.ui.saveReportButton.enabled = ready
+        self.ui.agreementButton.enabled = ready
+
+    def onConfirm(self, _checked: bool = False) -> None:
+        """The scan has the selected finding; a place that was set stays."""
+        self._send(finding_change(self.finding, True, self.corrections.place(self.finding), self._reader()))
+
+    def onReject(self, _checked: bool = False) -> None:
+        """The scan does not have the selected finding."""
+        self._send(finding_change(self.finding, False, None, self._reader()))
+
+    def onTakeBack(self, _checked: bool = False) -> None:
+        """Forgets what was said of the selected finding."""
+        self._send(finding_change(self.finding, None))
+
+    def onPlace(self, _checked: bool = False) -> None:
+        """The selected finding is where the slice views meet."""
+        place = slices.here()
+        if place is None:
+            self.ui.verdictLabel.text = "The slice views do not meet in one point; show three directions."
+            return
+        self._send(finding_change(self.finding, True, place, self._reader()))
+
+    def onReport(self, _checked: bool = False) -> None:
+        """Keeps the report of the scan; an empty one is forgotten."""
+        self._send({"reader": self._reader(), "report": self.ui.reportTextEdit.plainText})
+
+    def onAgreement(self, _checked: bool = False) -> None:
+        """Shows how often readers agree with the model."""
+
+        def done(rows: list[list[str]]) -> None:
+            counts = [f"{row[0]}: {', '.join(map(_count, row[1:], AGREEMENT_COLUMNS[1:]))}" for row in rows]
+            self.ui.agreementLabel.text = "\n".join(counts) or "No finding was read yet."
+
+        self.widget.ask(self.widget.volume, self.widget.logic.ask_agreement, done)
+
+    def _reader(self) -> str:
+        return str(self.ui.readerLineEdit.text).strip()
+
+    def _send(self, change: Mapping[str, Any]) -> None:
+        volume, unsaved = self.widget.volume, self.ui.reportTextEdit.plainText
+
+        def done(corrections: Corrections) -> None:
+            self.show(corrections)
+            if "report" not in change:
+                self.ui.reportTextEdit.plainText = unsaved
+            self.ui.statusLabel.text = "Saved on the server."
+
+        if self.widget.maySend():
+            self.widget.ask(volume, lambda: self.widget.logic.ask_correction(volume, change), done)
+
+
+def _count(number: str, title: str) -> str:
+    return f"{number} {title.lower()}"

@@ -1,0 +1,166 @@
+"""The part of the page where a reader corrects the answers: verdict and place of the selected finding, report of the
+scan, and how often readers agree with the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ctfindings_client import slices
+from ctfindings_client.corrections import AGREEMENT_COLUMNS, Corrections, finding_change
+from trame.widgets import html
+from trame.widgets import vuetify3 as v
+
+_FIELD: dict[str, Any] = {"density": "compact", "hide_details": True, "variant": "outlined"}
+_OFF = "busy || !!correction_problem"
+_NO_FINDING = f"{_OFF} || !selected"
+
+
+class CorrectionBlock:
+    """What its buttons do, and what it shows.
+
+    Args:
+        viewer: with the scan, the questions to the server, and the table.
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        self.viewer, self.state = viewer, viewer.state
+        self.corrections = Corrections()
+        self.state.update(
+            {
+                "reader": "",
+                "report": "",
+                "report_saved": "",
+                "verdict": "",
+                "verdict_place": False,
+                "correction_problem": "",
+                "agreement": None,
+            }
+        )
+
+    def build(self) -> None:
+        """Adds the elements to the page that is being built."""
+        with html.Div(classes="ct-block", v_if="has_scan", id="corrections"):
+            with html.Div(classes="ct-line"):
+                for name, said, hint in (
+                    ("Confirm", "true", "The scan has the selected finding"),
+                    ("Reject", "false", "The scan does not have the selected finding"),
+                    ("Take back", "null", "Forget what was said of the selected finding"),
+                ):
+                    v.VBtn(
+                        name,
+                        title=hint,
+                        click=(self.on_verdict, f"[{said}]"),
+                        disabled=(_NO_FINDING,),
+                        variant="tonal",
+                        size="small",
+                        id=name.lower().replace(" ", "-"),
+                    )
+                v.VBtn(
+                    "Set place here",
+                    title="The selected finding is where the three slice views meet",
+                    click=self.on_place,
+                    disabled=(_NO_FINDING,),
+                    variant="tonal",
+                    size="small",
+                    id="set-place",
+                )
+                v.VTextField(v_model="reader", label="Reader", maxlength=64, __properties=["maxlength"], **_FIELD)
+            with html.Div(classes="ct-line"):
+                html.Span("{{ correction_problem || verdict }}", classes="ct-small", id="verdict")
+                v.VBtn(
+                    "Go there", click=self.on_go, v_if="verdict_place", variant="text", size="x-small", id="go-there"
+                )
+            with html.Div(classes="ct-line"):
+                v.VTextarea(
+                    v_model="report",
+                    label="Report of this scan",
+                    rows=2,
+                    no_resize=True,
+                    disabled=("!!correction_problem",),
+                    id="report",
+                    **_FIELD,
+                )
+                v.VBtn(
+                    "Save",
+                    title="Keep the report on the server",
+                    click=(self.on_report, "[report]"),
+                    disabled=(f"{_OFF} || report === report_saved",),
+                    variant="tonal",
+                    id="save-report",
+                )
+            v.VBtn(
+                "Agreement of readers and model",
+                click=self.on_agreement,
+                disabled=(_OFF,),
+                variant="text",
+                size="small",
+                id="show-agreement",
+            )
+            self._build_agreement()
+
+    def show(self, corrections: Corrections) -> None:
+        """Shows what the server keeps of the scan."""
+        self.corrections = corrections
+        self.state.correction_problem = corrections.problem
+        self.state.report = self.state.report_saved = corrections.report
+        self.show_finding()
+        self.viewer.show_rows()
+
+    def show_finding(self) -> None:
+        """What was said of the selected finding."""
+        name = self.state.selected
+        self.state.verdict = self.corrections.line(name)
+        self.state.verdict_place = self.corrections.place(name) is not None
+
+    def on_verdict(self, present: bool | None) -> None:
+        """Keeps that the scan has, or has not, the selected finding; None forgets it. A place that was set stays."""
+        name = self.state.selected
+        self._send(finding_change(name, present, self.corrections.place(name) if present else None, self.state.reader))
+
+    def on_place(self) -> None:
+        """Keeps that the selected finding is where the slice views meet."""
+        self._send(finding_change(self.state.selected, True, slices.here(), self.state.reader))
+
+    def on_go(self) -> None:
+        """Moves the views to the place that a reader set."""
+        place = self.corrections.place(self.state.selected)
+        if place is not None:
+            slices.jump(place)
+
+    def on_report(self, text: str) -> None:
+        """Keeps the report of the scan; an empty one is forgotten."""
+        self._send({"reader": self.state.reader, "report": text})
+
+    def on_agreement(self) -> None:
+        """Shows how often readers agree with the model, or hides it."""
+        if self.state.agreement is not None:
+            self.state.agreement = None
+            return
+
+        def done(rows: list[list[str]]) -> None:
+            self.state.agreement = rows
+
+        self.viewer.ask(self.viewer.studies.ask_agreement, done)
+
+    def _send(self, change: Mapping[str, Any]) -> None:
+        volume, unsaved = self.viewer.scene.volume, self.state.report
+
+        def done(corrections: Corrections) -> None:
+            self.show(corrections)
+            if "report" not in change:
+                self.state.report = unsaved
+            self.state.agreement = None
+            self.state.status = "Saved on the server."
+
+        self.viewer.ask(lambda: self.viewer.studies.ask_correction(volume, change), done)
+
+    def _build_agreement(self) -> None:
+        with html.Table(classes="ct-table", v_if="agreement && agreement.length", id="agreement"):
+            with html.Thead(), html.Tr():
+                for title in AGREEMENT_COLUMNS:
+                    html.Th(title, scope="col")
+            with html.Tbody(), html.Tr(v_for="row in agreement", key="row[0]"):
+                html.Td("{{ cell }}", v_for="(cell, index) in row", key="index")
+        html.Div("No finding was read yet.", v_if="agreement && !agreement.length", classes="ct-small")
