@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,48 @@ class ServerInfo:
 
     def __str__(self) -> str:
         return f"CT Findings {self.bundle_version}, weights {self.weights_sha256[:8]}"
+
+
+@dataclass(frozen=True)
+class ListedScan:
+    """A scan in the list of a server.
+
+    Attributes:
+        id: its name there.
+        date: of its file, ISO 8601; empty if not known.
+        present: number of present findings; None if the model was not asked yet.
+        outside_domain: whether the scan is outside the domain of the weights.
+        corrected: whether a reader corrected it.
+    """
+
+    id: str
+    date: str
+    present: int | None
+    outside_domain: bool
+    corrected: bool
+
+    @classmethod
+    def parse(cls, entry: Mapping[str, Any]) -> ListedScan:
+        """Reads an entry of the server's list."""
+        present = entry["present"]
+        return cls(
+            str(entry["id"]),
+            str(entry["date"] or ""),
+            None if present is None else int(present),
+            bool(entry["outside_domain"]),
+            bool(entry["corrected"]),
+        )
+
+    @property
+    def line(self) -> str:
+        """Date and state, such as ``2026-11-29, 3 findings present, corrected``."""
+        if self.present is None:
+            state = "not asked yet"
+        elif self.outside_domain:
+            state = "outside the domain"
+        else:
+            state = f"{self.present} finding{'s' * (self.present != 1)} present"
+        return ", ".join(filter(None, [self.date, state, "corrected" * self.corrected]))
 
 
 @dataclass(frozen=True)
@@ -75,6 +118,7 @@ class Evidence:
         image: that slice counted from 1 at the most superior one; None without a peak.
         images: how many slices the scan has.
         meaning: what the score of a free text is worth, in words; empty for a finding.
+        where: region or side of the patient; empty if the answer names none.
     """
 
     text: str
@@ -88,3 +132,4 @@ class Evidence:
     image: int | None = None
     images: int | None = None
     meaning: str = ""
+    where: str = ""

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 import numpy as np
 
 from ctfindings_client import multipart, nifti
-from ctfindings_client.answers import Evidence, Findings, Scan, ServerInfo
+from ctfindings_client.answers import Evidence, Findings, ListedScan, Scan, ServerInfo
 from ctfindings_client.corrections import Corrections, agreement_rows
 from ctfindings_client.record import Record
 from ctfindings_client.transport import (
@@ -123,11 +123,13 @@ class Client:
             raise ServerError(f"{self.address}: the server took the scan but named no session for it")
         return session
 
-    def images(self) -> list[str]:
-        """Ids of the scans that the server has, sorted."""
-        reply = self._request("GET", "/datastore/?output=all", seconds=_CONNECT_SECONDS)
-        images = _json(reply).get("objects")
-        return sorted(str(name) for name in images) if isinstance(images, dict) else []
+    def scans(self) -> list[ListedScan]:
+        """The scans that the server has, by id."""
+        reply = self._request("GET", "/datastore/scans", seconds=_CONNECT_SECONDS)
+        try:
+            return [ListedScan.parse(entry) for entry in json.loads(reply.body)]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ServerError(f"{self.address}: the list of scans cannot be read ({error!r})") from error
 
     def scan(self, session: str = "", *, image: str = "") -> Scan:
         """The voxels of an uploaded scan, or of one that the server has as ``image``, as the server reads them."""
@@ -348,6 +350,7 @@ def _evidence(params: Mapping[str, Any], heat: np.ndarray, affine: np.ndarray) -
         image=None if image is None else int(image),
         images=None if axis is None else heat.shape[2 - int(axis)],
         meaning=" ".join([str(params.get("meaning") or ""), *map(str, params.get("hints") or ())]).strip(),
+        where=str(params.get("region") or params.get("side") or ""),
     )
 
 

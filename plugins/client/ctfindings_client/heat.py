@@ -19,7 +19,9 @@ DEFAULT_FLOOR = 0.5
 """Part of the strongest value below which nothing is drawn; at one half the heat ends where the box does."""
 
 # The scale of the bundle's report: lightness rises evenly, so it reads without colour vision.
-_ANCHORS = ((0.45, 0.08, 0.35), (0.80, 0.20, 0.25), (0.96, 0.48, 0.10), (0.99, 0.75, 0.18), (0.99, 0.98, 0.65))
+ANCHORS = ((0.45, 0.08, 0.35), (0.80, 0.20, 0.25), (0.96, 0.48, 0.10), (0.99, 0.75, 0.18), (0.99, 0.98, 0.65))
+"""Colours from the lowest value that is drawn to the strongest, red, green and blue, 0..1."""
+
 _COLOURS = 256
 _STRONGEST = "CTFindings.strongest"
 
@@ -98,8 +100,8 @@ def _colours(volume: Any) -> Any:
     node = nodes.make(volume, COLOUR_ROLE, "vtkMRMLColorTableNode", "CT Findings heat")
     node.SetTypeToUser()
     node.SetNumberOfColors(_COLOURS)
-    position = np.linspace(0, len(_ANCHORS) - 1, _COLOURS)
-    parts = [np.interp(position, range(len(_ANCHORS)), channel) for channel in zip(*_ANCHORS)]
+    position = np.linspace(0, len(ANCHORS) - 1, _COLOURS)
+    parts = [np.interp(position, range(len(ANCHORS)), channel) for channel in zip(*ANCHORS)]
     for index, (red, green, blue) in enumerate(zip(*parts)):
         node.SetColor(index, str(index), float(red), float(green), float(blue), 1)
     node.SaveWithSceneOn()

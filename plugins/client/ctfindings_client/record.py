@@ -61,12 +61,8 @@ class Row:
 
     @property
     def place(self) -> str:
-        """Region or side, and height as Slicer's slice views name it, such as ``left lower zone, I 9 mm``."""
-        if self.peak_mm is None:
-            return ""
-        where = self.region or self.side
-        height = _height(self.peak_mm[2])
-        return f"{where}, {height}" if where else height
+        """Region or side; without them the height as Slicer's slice views name it, such as ``I 9 mm``."""
+        return "" if self.peak_mm is None else self.region or self.side or _height(self.peak_mm[2])
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -153,6 +149,11 @@ class Record:
         return str(self.data.get("notice") or "")
 
     @property
+    def outside_domain(self) -> bool:
+        """Whether the scan is outside the domain of the weights."""
+        return not (self.data.get("domain") or {}).get("inside", True)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What the reader should know, one line each; first, if the scan is outside the domain of the weights."""
         return (*([self.notice] if self.notice else []), *(str(line) for line in self.data.get("warnings", ())))
@@ -203,8 +204,9 @@ def evidence_line(
     image: int | None = None,
     images: int | None = None,
     meaning: str = "",
+    where: str = "",
 ) -> str:
-    """What an answer says, in a line, such as ``Hernia 0.80: strongest at I 9 mm, image 86 of 144.``
+    """What an answer says, in a line, such as ``Hernia 0.80: strongest at left lower zone, image 86 of 144.``
 
     Args:
         text: finding or query.
@@ -213,12 +215,13 @@ def evidence_line(
         image: slice of the evidence, counted from 1 at the most superior one.
         images: how many slices the scan has.
         meaning: what the score of a free text is worth; empty for a finding.
+        where: region or side; the line names the height without it.
     """
     if z_mm is None:
         return f"{text}: {meaning or 'nothing in this scan speaks for it.'}"
     sure = "" if probability is None else f" {probability:.2f}"
     slice_shown = "" if image is None else f", image {_image(image, images)}"
-    return f"{text}{sure}: strongest at {_height(z_mm)}{slice_shown}. {meaning}".strip()
+    return f"{text}{sure}: strongest at {where or _height(z_mm)}{slice_shown}. {meaning}".strip()
 
 
 def _height(z_mm: float) -> str:

@@ -1,7 +1,10 @@
-"""Routes of the corrections. They hold the texts of reports, so all of them need the key of the server."""
+"""Routes of the corrections, which need the key of the server because they hold the texts of reports; and the list of
+scans, which says where there are some.
+"""
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,6 +59,31 @@ def agreements(request: Request) -> dict[str, Any]:
     _check_reader(request)
     records = app_instance().corrections.all()
     return {"scans": len(records), "findings": agreement(records)}
+
+
+@router.get("/datastore/scans", dependencies=[USER])
+def scan_list() -> list[dict[str, Any]]:
+    """The scans, each with the day of its file, what the model said since the server started, and whether a reader
+    corrected it. Of a series only the last is known, because a look at it would fetch it.
+    """
+    app = app_instance()
+    datastore = app.datastore()
+    remote = isinstance(datastore, SeriesDatastore)
+    listed = []
+    for image in sorted(datastore.list_images()):
+        path = None if remote else Path(datastore.get_image_uri(image))
+        there = path is not None and path.exists()
+        doubt = app.service.doubt(path) if there else None
+        listed.append(
+            {
+                "id": image,
+                "date": date.fromtimestamp(path.stat().st_mtime).isoformat() if there else None,
+                "present": None if doubt is None else doubt.present,
+                "outside_domain": None if doubt is None else doubt.outside_domain,
+                "corrected": app.corrections.has(image),
+            }
+        )
+    return listed
 
 
 def _check_reader(request: Request) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bundle.ctfindings.inference.findings_record import FindingsRecord
 
@@ -19,10 +19,12 @@ class Doubt:
         outside_domain: whether the scan is unlike those that the weights were trained on.
         entropy: of the decisions present or absent, mean over the findings with a threshold, in bits: 1 where each
             probability is its threshold, 0 where all are sure.
+        present: number of present findings; not compared.
     """
 
     outside_domain: bool
     entropy: float
+    present: int = field(default=0, compare=False)
 
 
 def doubt_of(record: FindingsRecord) -> Doubt:
@@ -34,7 +36,8 @@ def doubt_of(record: FindingsRecord) -> Doubt:
         if answer.anatomy_found and 0 < answer.threshold < 1
     ]
     mean = sum(entropies) / len(entropies) if entropies else 0.0
-    return Doubt(domain is not None and not domain.inside, mean)
+    present = sum(bool(answer.present) for answer in record.findings)
+    return Doubt(domain is not None and not domain.inside, mean, present)
 
 
 def _logit(probability: float) -> float:

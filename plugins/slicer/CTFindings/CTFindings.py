@@ -111,9 +111,7 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         self.onVolumeChanged(self.volume)
 
     def cleanup(self) -> None:
-        """Ends what runs and has the server delete what was uploaded; Slicer calls it when the module is closed or
-        reloaded.
-        """
+        """Ends what runs and has the server delete uploads; Slicer calls it when it closes or reloads the module."""
         self.drop()
         self.removeObservers()
         self.logic.farewell(FAREWELL_SECONDS)
@@ -367,7 +365,7 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         self.onVisibility()
         z_mm = None if evidence.peak_mm is None else evidence.peak_mm[2]
         place = (z_mm, evidence.image, evidence.images)
-        line = evidence_line(evidence.text, evidence.probability, *place, evidence.meaning)
+        line = evidence_line(evidence.text, evidence.probability, *place, evidence.meaning, evidence.where)
         self.ui.statusLabel.text = f"{line} {NOTICE}"
         self.enable()
 

@@ -152,6 +152,7 @@ class CorrectionBlock:
             if "report" not in change:
                 self.state.report = unsaved
             self.state.agreement = None
+            self.viewer.show_list(corrected=bool(corrections.findings or corrections.report))
             self.state.status = "Saved on the server."
 
         self.viewer.ask(lambda: self.viewer.studies.ask_correction(volume, change), done)

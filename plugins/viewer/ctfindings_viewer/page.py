@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ctfindings_client import heat
 from ctfindings_client.formats import SCAN_SUFFIXES
 from ctfindings_client.record import COLUMNS, NOTICE
 from trame.ui.vuetify3 import VAppLayout
@@ -19,7 +18,8 @@ from trame_slicer.app.ui.slider import Slider
 from trame_slicer.views import SliceView
 
 from . import texts
-from .scene import VIEWS, WINDOWS, show_all
+from .display_bar import AMBER
+from .scene import VIEWS, show_all
 
 STYLE = Path(__file__).with_name("page.css")
 TITLES = {"Axial": "Axial", "Coronal": "Coronal", "Sagittal": "Sagittal", "ThreeD": "3D"}
@@ -28,7 +28,6 @@ EDGES = {"Axial": "RLAP", "Coronal": "RLSI", "Sagittal": "APSI"}
 # The dialog of a browser compares only what follows the last dot.
 ACCEPTED = ",".join([".gz", *(suffix for suffix in SCAN_SUFFIXES if suffix.count(".") == 1)])
 _BAR = COLUMNS.index("Probability")
-AMBER = "#e9a23b"
 # Vue takes an empty text for true.
 _BUSY = "busy || (!!remote_line && !consent)"
 _PLAIN: dict[str, Any] = {"density": "compact", "hide_details": True}
@@ -72,12 +71,6 @@ def initial_state(state: Any, address: str) -> None:
             "query": "",
             "meaning": "",
             "curve": None,
-            "heat_of": "",
-            "opacity": heat.DEFAULT_OPACITY,
-            "window": "Mediastinum",
-            "show_anatomy": True,
-            "show_points": False,
-            "show_box": True,
             **{place_key(name): "" for name in VIEWS},
         }
     )
@@ -105,7 +98,7 @@ def build(server: Any, layout: Any, viewer: Any) -> None:
                     viewer.correction_block.build()
                     _question(viewer)
                 with html.Div(classes="ct-right"):
-                    _display_bar()
+                    viewer.display_bar.build()
                     with html.Div(classes="ct-views"):
                         layout.initialize_layout_grid(page)
                         html.Div(
@@ -304,28 +297,3 @@ def _question(viewer: Any) -> None:
                 html.Span("{{ curve.low }}")
                 html.Span("{{ curve.shown }}", classes="ct-curve-shown")
                 html.Span("{{ curve.high }}")
-
-
-def _display_bar() -> None:
-    with html.Div(classes="ct-display"):
-        with v.VBtnToggle(
-            v_model="window", mandatory=True, density="compact", variant="outlined", divided=True, classes="ct-windows"
-        ):
-            for name, (width, level) in WINDOWS.items():
-                v.VBtn(name, value=name, size="small", title=f"width {width:.0f}, level {level:.0f} HU")
-        html.Span("Heat map", classes="ct-small ct-gap")
-        v.VSlider(
-            v_model="opacity",
-            min=0,
-            max=1,
-            step=0.05,
-            density="compact",
-            hide_details=True,
-            classes="ct-opacity",
-            color=AMBER,
-            id="opacity",
-        )
-        html.Span("{{ Math.round(100 * opacity) }} %", classes="ct-small ct-percent")
-        for name, label in (("show_anatomy", "Anatomy outlines"), ("show_box", "Box"), ("show_points", "Points")):
-            v.VCheckbox(v_model=name, label=label, density="compact", hide_details=True, classes="ct-check", id=name)
-        html.Span("{{ heat_of }}", classes="ct-small ct-heat-of", title=("heat_of",))

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import slicer
+import slicer.util
 from ctfindings_client import anatomy, nodes, slices
 from ctfindings_client.answers import Findings, Scan
 from trame_slicer.core import LayoutManager, SlicerApp
@@ -122,6 +124,16 @@ class Scene:
             to_ras = self.program.scene.GetNodeByID(view.get_view_node_id()).GetSliceToRAS()
             found[name] = float(to_ras.GetElement(VIEWS[name], 3))
         return found
+
+    def hu(self) -> int | None:
+        """HU of the voxel where the slice views meet; None outside the scan."""
+        place = slices.here()
+        if self.volume is None or place is None:
+            return None
+        i, j, k = np.rint(np.linalg.inv(nodes.affine_of(self.volume)) @ [*place, 1.0])[:3].astype(int)
+        voxels = slicer.util.arrayFromVolume(self.volume)
+        inside = all(0 <= index < size for index, size in zip((k, j, i), voxels.shape, strict=True))
+        return int(voxels[k, j, i]) if inside else None
 
     def draw(self) -> None:
         """Draws all views anew; a change of opacity or window alone does not reach them."""

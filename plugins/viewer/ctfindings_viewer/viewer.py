@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ctfindings_client import anatomy, heat, points
-from ctfindings_client.answers import Evidence, Scan
+from ctfindings_client.answers import Evidence, ListedScan, Scan
 from ctfindings_client.client import Client
 from ctfindings_client.corrections import Corrections
 from ctfindings_client.formats import scan_suffix
@@ -21,6 +21,7 @@ from trame_server.utils.asynchronous import create_task
 
 from . import page, texts, uploads
 from .correction_block import CorrectionBlock
+from .display_bar import DisplayBar
 from .scene import VIEWS, Scene, without_warnings
 
 POLL_SECONDS = 0.1
@@ -42,6 +43,7 @@ class Viewer:
         self.studies = Studies()
         self.studies.address = address
         self.keys = {address: key}
+        self.listed: list[ListedScan] = []
         self.record: Record | None = None
         self.job: Any = None  # a Job while one runs
         self.job_started = 0.0
@@ -49,20 +51,13 @@ class Viewer:
         self.order: tuple[int | None, bool] = (None, False)
         page.initial_state(self.state, address)
         self.correction_block = CorrectionBlock(self)
+        self.display_bar = DisplayBar(self)
         with without_warnings():
             self.scene = Scene(server, page.decorate_view, self.on_moved)
             page.build(server, self.scene.layout, self)
         uploads.serve(server, self.on_upload)
-        watched = {
-            "scan_id": self.on_scan_chosen,
-            "opacity": self.on_opacity,
-            "window": self.on_window,
-            "show_anatomy": self.on_visibility,
-            "show_points": self.on_visibility,
-            "show_box": self.on_visibility,
-        }
-        for name, slot in watched.items():
-            self.state.change(name)(lambda _slot=slot, **_: _slot())
+        self.display_bar.watch()
+        self.state.change("scan_id")(lambda **_: self.on_scan_chosen())
 
     def start(self, scan: Path | None) -> None:
         """Connects as soon as the page is served, and opens a scan where one is given."""
@@ -114,12 +109,14 @@ class Viewer:
         self.studies.token = self.keys.get(address, "")
         self.state.server_error, self.state.server_line = "", "Connecting ..."
 
-        def work(cancellation: Cancellation, progress: Progress) -> tuple[str, list[str]]:
+        def work(cancellation: Cancellation, progress: Progress) -> tuple[str, list[ListedScan]]:
             client = Client(self.studies.address, self.studies.token, cancellation, progress)
-            return str(client.connect()), client.images()
+            return str(client.connect()), client.scans()
 
-        def done(answer: tuple[str, list[str]]) -> None:
-            self.state.server_line, self.state.scans = f"Connected: {answer[0]}", answer[1]
+        def done(answer: tuple[str, list[ListedScan]]) -> None:
+            self.state.server_line = f"Connected: {answer[0]}"
+            self.listed = answer[1]
+            self.show_list()
             self.state.connected = True
             if self.record is None:
                 self.state.status = "" if self.scene.volume is not None else "Choose a scan."
@@ -128,9 +125,17 @@ class Viewer:
 
         self.run(work, done, self.refuse_server)
 
+    def show_list(self, **changes: Any) -> None:
+        """The list of scans; ``changes`` are what is now known of the one that is open."""
+        image = self.state.scan_id
+        self.listed = [replace(scan, **changes) if scan.id == image else scan for scan in self.listed]
+        self.state.scans = [
+            {"title": scan.id, "value": scan.id, "props": {"subtitle": scan.line}} for scan in self.listed
+        ]
+
     def refuse_server(self, error: Exception) -> None:
         """Says why there is no connection."""
-        self.state.connected, self.state.scans = False, []
+        self.state.connected, self.state.scans, self.listed = False, [], []
         self.state.server_line, self.state.server_error = "", str(error)
 
     def on_scan_chosen(self) -> None:
@@ -201,8 +206,10 @@ class Viewer:
             self.show_record(self.studies.show_findings(volume, answer))
             self.correction_block.show(answer.corrections)
             self.show_evidence_state(None)
+            present = sum(row.present for row in answer.record.rows)
+            self.show_list(present=present, outside_domain=answer.record.outside_domain)
             self.scene.show_surfaces(answer)
-            self.on_visibility()
+            self.display_bar.on_visibility()
             first = texts.table_rows(self.record.rows)[0] if self.record is not None and self.record.rows else None
             if first is not None and first["present"]:
                 self.on_finding_chosen(first["name"])
@@ -217,9 +224,10 @@ class Viewer:
             return
         self.state.selected = name
         self.correction_block.show_finding()
+        self.display_bar.follow(row)
         self.studies.go_to(volume, row)
         self.show_evidence_state(None)
-        self.on_visibility()
+        self.display_bar.on_visibility()
         self.on_moved()
         if row.peak_mm is None:
             self.drop()
@@ -228,6 +236,14 @@ class Viewer:
         self.ask(
             lambda: self.studies.ask_evidence(volume, finding=name), lambda answer: self.show_evidence(volume, answer)
         )
+
+    def step(self, rows: int) -> None:
+        """Goes to the finding so many rows below the selected one; from none, to the first or last."""
+        names = [row["name"] for row in self.state.rows]
+        if names:
+            first = 0 if rows > 0 else -1
+            at = names.index(self.state.selected) + rows if self.state.selected in names else first
+            self.on_finding_chosen(names[at % len(names)])
 
     def on_ask(self, text: str | None) -> None:
         """Takes the views to what answers a free text."""
@@ -339,19 +355,19 @@ class Viewer:
         """Shows heat map, box, depth profile and views of an answer."""
         evidence = self.studies.show_evidence(volume, answer)
         self.show_evidence_state(evidence)
-        self.on_visibility()
+        self.display_bar.on_visibility()
         self.on_moved()
 
     def show_evidence_state(self, evidence: Evidence | None) -> None:
         """What the page says of an answer; None empties it."""
         self.evidence = evidence
-        self.state.heat_of = "" if evidence is None or not evidence.strongest else evidence.text
+        self.display_bar.show_heat(evidence)
         self.state.meaning = "" if evidence is None else evidence.meaning
         self.state.curve = None
         if evidence is not None:
             z_mm = None if evidence.peak_mm is None else evidence.peak_mm[2]
             self.state.status = evidence_line(
-                evidence.text, evidence.probability, z_mm, evidence.image, evidence.images
+                evidence.text, evidence.probability, z_mm, evidence.image, evidence.images, where=evidence.where
             )
             self.show_curve()
 
@@ -372,18 +388,5 @@ class Viewer:
             return
         for name, millimetres in self.scene.places().items():
             self.state[page.place_key(name)] = texts.position(VIEWS[name], millimetres)
+        self.state.hu = self.scene.hu()
         self.show_curve()
-
-    def on_opacity(self) -> None:
-        """Opacity of the heat map."""
-        self.studies.set_opacity(float(self.state.opacity))
-        self.scene.draw()
-
-    def on_window(self) -> None:
-        """Width and level of the scan."""
-        self.scene.set_window(self.state.window)
-
-    def on_visibility(self) -> None:
-        """Shows and hides anatomies, points and box."""
-        for role, name in ((anatomy.ROLE, "show_anatomy"), (points.ROLE, "show_points"), (heat.BOX_ROLE, "show_box")):
-            self.scene.set_visible(role, bool(self.state[name]))

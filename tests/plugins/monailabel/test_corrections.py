@@ -213,6 +213,16 @@ def test_agreement_counts_by_finding_what_was_confirmed_rejected_and_added(clien
     assert rows[NODULE] == {**none, "added": 1, "placed": 1} and rows["Emphysema"] == {**none, "both_absent": 1}
 
 
+def test_the_list_says_what_the_model_found_and_what_was_corrected(client: TestClient, tmp_path: Path) -> None:
+    listed = client.get("/datastore/scans").json()
+    assert [scan["id"] for scan in listed] == ["case1", "case2", "case3", "case4"]
+    assert {(scan["present"], scan["outside_domain"], scan["corrected"]) for scan in listed} == {(None, None, False)}
+    put(client, {"report": "x"})
+    listed = client.get("/datastore/scans").json()
+    assert str(tmp_path) not in str(listed) and len(listed[0]["date"]) == 10
+    assert (listed[0]["present"], listed[0]["outside_domain"], listed[0]["corrected"]) == (2, False, True)
+
+
 def test_the_least_sure_scan_is_offered_those_outside_the_domain_first_and_none_that_is_corrected(
     datastore: FolderDatastore, store: CorrectionStore
 ) -> None:

@@ -125,11 +125,9 @@ class StandInServer:
             if method == "DELETE":
                 self.sessions.pop(session, None)
             return (200, *_json({})) if known else (404, *_json({"detail": "Session Not Found"}))
-        if parts.path == "/datastore/":
-            return (
-                200,
-                *_json({"name": "scans", "objects": {name: {"image": {}, "labels": {}} for name in self.images}}),
-            )
+        if parts.path == "/datastore/scans":
+            known = {"date": "2026-11-29", "present": None, "outside_domain": None, "corrected": False}
+            return (200, *_json([{"id": name, **known} for name in self.images]))
         if parts.path == "/corrections/agreement":
             counts = {"confirmed": 1, "rejected": 0, "added": 2, "both_absent": 0, "placed": 0}
             return (

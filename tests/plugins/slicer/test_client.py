@@ -62,7 +62,10 @@ def test_scans_that_the_server_has_are_listed_given_and_asked_about_without_an_u
 ) -> None:
     server.images = {"second": b"", "first": bundle_answer.scan.read_bytes()}
     client = Client(server.address)
-    assert client.images() == ["first", "second"]
+    assert [(scan.id, scan.line) for scan in client.scans()] == [
+        ("first", "2026-11-29, not asked yet"),
+        ("second", "2026-11-29, not asked yet"),
+    ]
     scan = client.scan(image="first")
     np.testing.assert_array_equal(scan.array.T, bundle_answer.hu)
     np.testing.assert_allclose(scan.affine, bundle_answer.affine, atol=1e-4)

@@ -55,7 +55,7 @@ def test_a_column_orders_the_rows() -> None:
 def test_rows_carry_bar_threshold_and_cells() -> None:
     shown = next(shown for shown in texts.table_rows(ROWS) if shown["name"] == "Atelectasis")
     assert (shown["percent"], shown["threshold_percent"], shown["present"]) == (40.0, 50.0, False)
-    assert shown["cells"] == ["Atelectasis", "0.40", "0.50", "-", "lung", "left, I 9 mm", "86 of 144"]
+    assert shown["cells"] == ["Atelectasis", "0.40", "0.50", "-", "lung", "left", "86 of 144"]
     (read,) = texts.table_rows([row("Hernia", 0.8, 0.1)], mark=lambda name: f"read {name}: ")
     assert read["mark"] == "read Hernia: "
     (unreliable,) = texts.table_rows([row("Hernia", 0.8, 0.1, reliable=False)])

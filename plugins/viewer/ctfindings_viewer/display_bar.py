@@ -1,0 +1,135 @@
+"""The bar over the views: window, heat map with its scale, what is shown, HU, and the keys that do the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ctfindings_client import anatomy, heat, points
+from ctfindings_client.answers import Evidence
+from ctfindings_client.record import Row
+from trame.widgets import html
+from trame.widgets import vuetify3 as v
+
+from .scene import WINDOWS
+
+AMBER = "#e9a23b"
+SOFT_TISSUE = "Mediastinum"
+IN_SOFT_TISSUE = ("Pleural effusion",)
+"""Findings of the lung that are read in the window of the mediastinum."""
+
+KEYS = "Keys: n and p next and previous finding, 1 to 3 window, h heat map"
+_SCALE = ", ".join(f"rgb({', '.join(str(round(255 * part)) for part in colour)})" for colour in heat.ANCHORS)
+_SCRIPTS = "ctfindings_keys"
+
+
+class DisplayBar:
+    """What its switches and keys do.
+
+    Args:
+        viewer: with the scene, the table, and the questions to the server.
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        self.viewer, self.state = viewer, viewer.state
+        self.shown_opacity = heat.DEFAULT_OPACITY
+        self.state.update(
+            {
+                "opacity": heat.DEFAULT_OPACITY,
+                "window": SOFT_TISSUE,
+                "show_anatomy": True,
+                "show_points": False,
+                "show_box": True,
+                "heat_of": "",
+                "hu": None,
+                "key": "",
+            }
+        )
+
+    def watch(self) -> None:
+        """Follows the switches, and has the page tell the keys that are pressed."""
+        watched = {"opacity": self.on_opacity, "window": self.on_window, "key": self.on_key}
+        watched |= dict.fromkeys(("show_anatomy", "show_points", "show_box"), self.on_visibility)
+        for name, slot in watched.items():
+            self.state.change(name)(lambda _slot=slot, **_: _slot())
+        folder = str(Path(__file__).with_name("static"))
+        self.viewer.server.enable_module({"serve": {_SCRIPTS: folder}, "scripts": [f"{_SCRIPTS}/keys.js"]})
+
+    def build(self) -> None:
+        """Adds the bar to the page that is being built."""
+        with html.Div(classes="ct-display", title=KEYS):
+            with v.VBtnToggle(
+                v_model="window",
+                mandatory=True,
+                density="compact",
+                variant="outlined",
+                divided=True,
+                classes="ct-windows",
+            ):
+                for name, (width, level) in WINDOWS.items():
+                    v.VBtn(name, value=name, size="small", title=f"width {width:.0f}, level {level:.0f} HU")
+            html.Span("Heat map", classes="ct-small ct-gap")
+            v.VSlider(
+                v_model="opacity",
+                min=0,
+                max=1,
+                step=0.05,
+                density="compact",
+                hide_details=True,
+                classes="ct-opacity",
+                color=AMBER,
+                id="opacity",
+            )
+            html.Span("{{ Math.round(100 * opacity) }} %", classes="ct-small ct-percent")
+            for name, label in (("show_anatomy", "Anatomy outlines"), ("show_box", "Box"), ("show_points", "Points")):
+                v.VCheckbox(
+                    v_model=name, label=label, density="compact", hide_details=True, classes="ct-check", id=name
+                )
+            html.Span(
+                "{{ hu === null ? '' : hu + ' HU' }}",
+                classes="ct-small ct-hu",
+                title="HU of the voxel where the slice views meet",
+                id="hu",
+            )
+            html.Span("{{ heat_of }}", classes="ct-small ct-heat-of", title=("heat_of",))
+            with html.Span(
+                v_if="heat_of", classes="ct-small ct-legend", title="Half of the maximum of this heat map to it"
+            ):
+                html.Span("half")
+                html.Span(classes="ct-scale", style=f"background: linear-gradient(to right, {_SCALE})")
+                html.Span("max")
+
+    def show_heat(self, evidence: Evidence | None) -> None:
+        """Names what the heat map shows; None for no heat map."""
+        self.state.heat_of = "" if evidence is None or not evidence.strongest else evidence.text
+
+    def follow(self, row: Row) -> None:
+        """Sets the window in which a finding is read."""
+        lung = row.anatomy == "lung" and row.name not in IN_SOFT_TISSUE
+        self.state.window = "Lung" if lung else SOFT_TISSUE
+        self.on_window()
+
+    def on_key(self) -> None:
+        """Does what a key stands for; the page sends it with the time, so that it can be pressed twice."""
+        key = str(self.state.key).split(" ")[0]
+        if key in ("n", "p"):
+            self.viewer.step(1 if key == "n" else -1)
+        elif key == "h":
+            self.state.opacity = 0.0 if self.state.opacity else self.shown_opacity
+        elif key in "123"[: len(WINDOWS)] and key:
+            self.state.window = list(WINDOWS)[int(key) - 1]
+
+    def on_opacity(self) -> None:
+        """Opacity of the heat map."""
+        self.shown_opacity = float(self.state.opacity) or self.shown_opacity
+        self.viewer.studies.set_opacity(float(self.state.opacity))
+        self.viewer.scene.draw()
+
+    def on_window(self) -> None:
+        """Width and level of the scan."""
+        self.viewer.scene.set_window(self.state.window)
+
+    def on_visibility(self) -> None:
+        """Shows and hides anatomies, points and box."""
+        for role, name in ((anatomy.ROLE, "show_anatomy"), (points.ROLE, "show_points"), (heat.BOX_ROLE, "show_box")):
+            self.viewer.scene.set_visible(role, bool(self.state[name]))
