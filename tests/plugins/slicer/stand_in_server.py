@@ -127,7 +127,7 @@ class StandInServer:
             return (200, *_json({})) if known else (404, *_json({"detail": "Session Not Found"}))
         if parts.path == "/datastore/scans":
             known = {"date": "2026-11-29", "present": None, "outside_domain": None, "corrected": False}
-            return (200, *_json([{"id": name, **known} for name in self.images]))
+            return (200, *_json([{"id": name, **known} for name in sorted(self.images)]))
         if parts.path == "/corrections/agreement":
             counts = {"confirmed": 1, "rejected": 0, "added": 2, "both_absent": 0, "placed": 0}
             return (

@@ -527,3 +527,8 @@ def test_the_picture_of_the_docs(page: Page, server: LiveServer, tmp_path: Path)
     told.add_text("weights", str(record_of(server)["model"]["weights_sha256"]))
     picture.save(target, optimize=True, pnginfo=told)
     assert target.stat().st_size > 50_000
+    if folder := os.environ.get("CTFINDINGS_KEEP_PICTURES"):
+        for width, height in ((1440, 900), (1920, 1080), (1024, 768)):
+            page.driver.set_window_size(width, height)
+            page.settled("axial")
+            page.driver.save_screenshot(str(Path(folder) / f"viewer_{width}x{height}.png"))
