@@ -72,12 +72,13 @@ def scan_list() -> list[dict[str, Any]]:
     listed = []
     for image in sorted(datastore.list_images()):
         path = None if remote else Path(datastore.get_image_uri(image))
-        there = path is not None and path.exists()
-        doubt = app.service.doubt(path) if there else None
+        if path is not None and not path.exists():
+            continue  # Removed since the folder was listed.
+        doubt = None if path is None else app.service.doubt(path)
         listed.append(
             {
                 "id": image,
-                "date": date.fromtimestamp(path.stat().st_mtime).isoformat() if there else None,
+                "date": None if path is None else date.fromtimestamp(path.stat().st_mtime).isoformat(),
                 "present": None if doubt is None else doubt.present,
                 "outside_domain": None if doubt is None else doubt.outside_domain,
                 "corrected": app.corrections.has(image),
