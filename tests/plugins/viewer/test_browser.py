@@ -1,6 +1,6 @@
 """The viewer in headless Chromium, over a server that runs with the shipped weights, on a synthetic scan.
 
-``CTFINDINGS_KEEP_SCREENSHOT=1`` writes the picture of docs/viewer.md anew; ``CTFINDINGS_KEEP_PICTURES=DIR`` keeps others
+``CTFINDINGS_KEEP_SCREENSHOT=1`` writes the picture of docs/viewer.md anew; ``CTFINDINGS_KEEP_PICTURES=DIR`` keeps more
 in a folder.
 """
 
