@@ -73,7 +73,7 @@ def test_cells_say_what_the_finding_is() -> None:
         "0.30",
         "present",
         "lung",
-        "left, S 3 mm",
+        "left",
         "86 of 144",
     )
     absent = _entry(present=False, evidence=None, anatomy_found=False)

@@ -551,14 +551,14 @@ def test_a_reader_confirms_rejects_places_and_reports_and_sees_it_again(
     for view, orientation, offset in (("Green", "Coronal", -20.0), ("Yellow", "Sagittal", 30.0)):
         node = program.scene.AddNewNodeByClass("vtkMRMLSliceNode", view)
         node.SetOrientation(orientation)
-        node.SetSliceOffset(offset)
+        node.SetSliceOffset(offset)  # of the sagittal view towards the left
     panel.ui.reportTextEdit.plainText = "Not saved yet."
     press("placeButton")
     assert kept[name]["present"] and kept[name]["reader"] == "A. Reader"
-    assert kept[name]["place_mm"] == pytest.approx([30.0, -20.0, axial.GetSliceOffset()], abs=0.01)
+    assert kept[name]["place_mm"] == pytest.approx([-30.0, -20.0, axial.GetSliceOffset()], abs=0.01)
     press("confirmButton")
-    assert kept[name]["place_mm"][:2] == [30.0, -20.0], "a confirmation keeps the place"
-    assert panel.ui.verdictLabel.text.startswith(f"{name}: present, A. Reader, 2026-11-29, at R 30, P 20, ")
+    assert kept[name]["place_mm"][:2] == [-30.0, -20.0], "a confirmation keeps the place"
+    assert panel.ui.verdictLabel.text.startswith(f"{name}: present, A. Reader, 2026-11-29, at L 30, P 20, ")
     assert panel.ui.reportTextEdit.plainText == "Not saved yet." and server.corrections["report"] is None
     press("saveReportButton")
     assert server.corrections["report"]["text"] == "Not saved yet."
