@@ -91,8 +91,12 @@ def kill_round(
         left = seconds
         while len(kills) < KILLS:
             killed, after = run_command(stage.command(data, output), log, rng.uniform(0, SHARE * left))
-            if not killed:  # What was finished before the last kill left less to do than was drawn.
+            if not killed and kills:  # What was finished before the last kill left less to do than was drawn.
                 break
+            if not killed:  # The run was faster than the one that was timed.
+                shutil.rmtree(output)
+                left /= 2
+                continue
             left = max(left - after, seconds / 4)
             kills.append({"after_seconds": round(after, 2), "files": _files(output)})
         run_command(stage.command(data, output), log)
@@ -120,16 +124,14 @@ def run(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         data = prepare(Path(folder))
-        for index, (name, stage) in enumerate(STAGES.items()):
-            if name not in options.stages:
-                continue
-            output = Path(folder, "whole")
+        for name in options.stages:
+            stage, output = STAGES[name], Path(folder, "whole")
             _, seconds = run_command(stage.command(data, output), Path(folder, "log"))
             whole = stage.numbers(output)
             shutil.rmtree(output)
             rounds = []
             for number in range(options.rounds):
-                rng = np.random.default_rng([options.seed, index, number])
+                rng = np.random.default_rng([options.seed, list(STAGES).index(name), number])
                 rounds.append(kill_round(stage, data, whole, seconds, rng))
                 print(f"{name}, round {number + 1}: {rounds[-1]}", flush=True)
             stages[name] = {
@@ -138,10 +140,10 @@ def run(options: argparse.Namespace) -> None:
                 "may_differ": stage.free,
                 "rounds": rounds,
             }
-    content = {"version": __version__, "seed": options.seed, "scans": sum(SCANS), "stages": stages}
-    if options.output:
-        write_results(options.output, content)
-        write_page(options.output, page_lines(content))
+            content = {"version": __version__, "seed": options.seed, "scans": sum(SCANS), "stages": stages}
+            if options.output:
+                write_results(options.output, content)
+                write_page(options.output, page_lines(content))
     wrong = [name for name, stage in stages.items() if any(each["differing"] for each in stage["rounds"])]
     if wrong:
         raise SystemExit(f"error: {', '.join(wrong)}: a resumed run wrote other numbers; see differing in the results")
