@@ -2,10 +2,10 @@
 
     python experiments/benchmarks/benchmark_start.py [--scans 10] [--output docs/evaluation/benchmark_start.json]
 
-Imports: ``python -X importtime`` of ``import monai.bundle`` and of ``ct-findings`` on one scan with a query. Own imports
-are the modules of the second that the first does not import, also given by package. Scans: synthetic chest CTs in one
-command; the wall time from start to exit is compared with the sum of the stages that findings.json records. The targets
-are 2 s of own imports, and 2.0 times the work.
+Imports: ``python -X importtime`` of ``import monai.bundle``, and of ``ct-findings`` on one scan with a query. Own
+imports are the modules of the second that the first does not import, also given by package. Scans: synthetic chest CTs
+in one command; the wall time from start to exit is compared with the sum of the stages that findings.json records. The
+targets are 2 s of own imports, and 2.0 times the work.
 """
 
 from __future__ import annotations

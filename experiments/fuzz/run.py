@@ -80,7 +80,8 @@ def run(options: argparse.Namespace) -> None:
         "failures": failures,
     }
     if options.output:
-        write_results(options.output, content)
+        name = f"results_seed{options.seed}.json" if options.seed else "results.json"
+        write_results(options.output, content, name)
     if failures or slowest > SECONDS or memory > GIGABYTES:
         raise SystemExit(f"error: {len(failures)} of {len(tasks)} cases failed, the first: {failures[:1]}")
 
@@ -90,7 +91,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=10_000, help="number of mutated files (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="first seed (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="number of processes (default: %(default)s)")
-    parser.add_argument("--output", type=Path, help="folder for results.json")
+    parser.add_argument("--output", type=Path, help="folder for results.json, or results_seedN.json")
     run_or_exit(run, parser.parse_args())
 
 

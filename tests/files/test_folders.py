@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.folders import check_outside, files_below, walk_folder
 
@@ -31,6 +32,16 @@ def linked(tmp_path: Path) -> Path:
 def test_links_to_folders_are_followed_and_files_keep_their_names(linked: Path) -> None:
     found = [path.relative_to(linked).as_posix() for path in files_below(linked)]
     assert found == ["a/one.nii.gz", "a/two.nii.gz", "b/deep/blob"]
+
+
+def test_what_a_killed_process_left_is_not_listed(tmp_path: Path) -> None:
+    (tmp_path / ".partial-abc").mkdir()
+    (tmp_path / ".partial-abc" / "evidence.nii.gz").touch()
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "scan.nii.gz") as partial:
+        partial.touch()
+        left = partial.rename(partial.with_name(partial.name.replace("scan", "other")))
+        raise KeyboardInterrupt
+    assert left.is_file() and files_below(tmp_path) == []
 
 
 def test_a_folder_taken_out_of_the_list_is_not_entered(linked: Path) -> None:

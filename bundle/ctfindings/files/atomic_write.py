@@ -28,6 +28,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def is_partial(name: str) -> bool:
+    """Whether a file or folder is what a killed process left of an atomic write; it may be deleted."""
+    return re.match(r"\.(?:[0-9a-f]{16}\.partial\.|partial-)", name) is not None
+
+
 def safe_name(text: str) -> str:
     """File name for an id of any characters: the id itself if valid, else its valid part and a digest."""
     plain = re.sub(r"[^\w.-]+", "_", text)[:80].strip(".")

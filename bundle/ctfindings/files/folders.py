@@ -6,19 +6,22 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from bundle.ctfindings.files.atomic_write import is_partial
 from bundle.ctfindings.files.errors import ScanError
 
 
 def walk_folder(folder: str | Path, above: frozenset[str] = frozenset()) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """``os.walk`` from the top, sorted, through links, without files of macOS: folder, subfolders, files.
+    """``os.walk`` from the top, sorted, through links: folder, subfolders, files.
 
+    Files of macOS, and those that a killed process left unfinished, are not listed.
     A subfolder removed from its list is not entered, nor one whose real path is in ``above``. ScanError if a folder is
     missing or not readable.
     """
     above = above | {os.path.realpath(folder)}
     try:
         with os.scandir(folder) as entries:
-            found = sorted((entry for entry in entries if not is_of_macos(entry.name)), key=lambda entry: entry.name)
+            kept = (entry for entry in entries if not is_of_macos(entry.name) and not is_partial(entry.name))
+            found = sorted(kept, key=lambda entry: entry.name)
     except OSError as error:
         problem = f"cannot be read ({error.strerror or error}); check the path and the permissions"
         raise ScanError(folder, problem, "unreadable-folder") from error
