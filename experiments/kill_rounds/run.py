@@ -5,12 +5,13 @@
 Each round starts a command on a few synthetic scans, ends it twice with SIGKILL at a random moment, and lets the third
 start finish. Its numbers must be those of a run that was not stopped, bit for bit. The commands run in forks of a
 process that has imported the libraries, so that the moments lie in the work and not in the imports. Writes results.json
-and README.md.
+and README.md after each command; commands that are not run keep their results.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import runpy
@@ -110,20 +111,24 @@ def _files(folder: Path) -> int:
     return sum(path.is_file() for path in folder.rglob("[!.]*"))
 
 
-def prepare(folder: Path) -> Data:
-    """Synthetic scans, a checkpoint trained on them, and the cache of the training."""
+def prepare(folder: Path, trained: bool) -> Data:
+    """Synthetic scans, and if asked for a checkpoint trained on them and the cache of the training."""
     datalist = make_dataset(folder / "scans", *SCANS, seed=0, workers=1)
     data = Data(datalist, folder / "cache", folder / "trained" / "run" / "best.pt")
-    run_command(STAGES["training"].command(data, folder / "trained"), folder / "log")
+    if trained:
+        run_command(STAGES["training"].command(data, folder / "trained"), folder / "log")
     return data
 
 
 def run(options: argparse.Namespace) -> None:
     """Runs the rounds and writes the results."""
-    stages: dict[str, Any] = {}
+    known = options.output and options.output / "results.json"
+    stages: dict[str, Any] = (
+        json.loads(known.read_text(encoding="utf-8"))["stages"] if known and known.is_file() else {}
+    )
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        data = prepare(Path(folder))
+        data = prepare(Path(folder), trained="evaluation" in options.stages)
         for name in options.stages:
             stage, output = STAGES[name], Path(folder, "whole")
             _, seconds = run_command(stage.command(data, output), Path(folder, "log"))

@@ -12,6 +12,7 @@ from bundle.ctfindings.reports.snippets.miner import mine_report
 
 EFFUSION, CONSOLIDATION, NODULE, MATERIAL = "Pleural effusion", "Consolidation", "Lung nodule", "Medical material"
 DENIED = (
+    "Pleural effusion: [ ] yes [x] no", "Pleural effusion [x] no [ ] yes", "Unlikely to represent pleural effusion.",
     "Pleural effusion: No", "Pleural effusion:No", "Left pleural effusion: not seen", "Pleural effusion = No",
     "Pleural effusion | none", "Pleural effusion: Nil", "Pleural effusion: 0", "Pleural effusion -",
     "[ ] Pleural effusion",
@@ -36,6 +37,8 @@ DENIED = (
     "Pleural spaces: clear.", "Fails to reveal pleural effusion.", "We did not find pleural effusion.",
 )  # fmt: skip
 STATED = (
+    "Pleural effusion: [x] yes [ ] no", "There can be no doubt about a pleural effusion.",
+    "Near-complete resolution of the pleural effusion.", "Pleural effusion, not seen before.",
     "Pleural effusion: yes", "Pleural effusion: small, left", "Pleural effusion (+)", "[x] Pleural effusion",
     "There is no doubt about the pleural effusion.", "Without doubt there is a pleural effusion.",
     "There is no question that a pleural effusion is present.", "No improvement in the pleural effusion.",
@@ -76,6 +79,8 @@ def test_stated(text: str) -> None:
         "Pleural effusion?",
         "Pleural effusion: n/a",
         "Pleural effusion: not assessed",
+        "Pleural effusion n/a",
+        "Pleural effusion: not evaluable.",
     ],
 )
 def test_in_doubt(text: str) -> None:

@@ -63,7 +63,7 @@ _PSEUDO_NEGATION = re.compile(
     # "No enlargement of the nodule", "partial resolution of the effusion".
     r"|\bno (?:more|less|fewer) than\b|\bno (?:reason|need|comparison)\b|\bnever[- ]smok"
     r"|\bno (?:enlargement|growth) of (?:\w+ ){0,3}(?:nodul|mass|lesion|effus|consolid)"
-    r"|\b(?:incomplete|partial|near(?:ly)?|almost|slow|ongoing|some)(?: complete)? (?:resolution|disappearance) of"
+    r"|\b(?:incomplete|partial|near(?:ly)?|almost|slow|ongoing|some)(?:[- ]complete)? (?:resolution|disappearance) of"
     rf"|\bno longer\b|\bnot only\b|\b(?:no|without(?: any)?)\s+(?:\w+\s+)?(?:{_WORDS['sure']})\b"
     r"|:\s*no(?=\s*(?:[,/|]|$))"
     r"|\bno(?:t)? (?:clear(?:ly)?|definite(?:ly)?) (?:border|demarcat|separab|distinguish\w* from)\w*"
@@ -92,13 +92,13 @@ _POST_NEGATION = re.compile(
 # "Not observed in the previous examination" describes the earlier scan.
 _PSEUDO_POST = re.compile(
     rf"\bnot\s+(?:previously|formerly|earlier)\s+{_SEEN}|"
-    rf"\bnot\s+(?:\w+\s+){{0,2}}?{_SEEN}\s+(?:\w+\s+){{0,3}}?(?:previous|prior|earlier|old|former|last)\b"
+    rf"\bnot\s+(?:\w+\s+){{0,2}}?{_SEEN}\s+(?:\w+\s+){{0,3}}?(?:previous|prior|earlier|old|former|last|before)\b"
     rf"|(?:\bnot|n't|\bnever)\s+(?:\w+\s+){{0,2}}?(?:{_WORDS['gone']})\b"
     r"|\bnot (?:be )?(?:evaluated|characteri[sz]ed|differentiated|excluded|ruled out)\b"
     r"|\bnot (?:clearly|optimally|fully|completely|significantly|well)\s+\w+"
 )
 _UNCERTAIN = re.compile(
-    rf"\b(?:may|might|could|can)\s+(?:also\s+|not\s+)?(?:{_WORDS['doubtful_verb']})\b|\b(?:{_WORDS['doubt']})\b"
+    rf"\b(?:may|might|could|can)\s+(?:also\s+|not\s+)?(?:{_WORDS['doubtful_verb']})\b(?!\s+no\b)|\b(?:{_WORDS['doubt']})\b"
     r"|\b(?:cannot|can not|could not|not) (?:be )?(?:excluded|ruled out|differentiated)\b"
 )
 # History up to the next verb: in "the patient, who underwent lobectomy, has an effusion" the effusion is present.

@@ -32,6 +32,8 @@ _TEMPLATES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"(?<![ \t])[ \t]*(?:=>|->|>>|\u2192)[ \t]*({_ANSWER})\b", r": \1"),
         (r"(\w)-[ \t]*\n[ \t]*(?=[a-z])", r"\1"),  # a word divided at the end of a line
         (r"(?<=[a-z])_(?=[a-z])", " "),
+        (r"(?<![ \t:]):?[ \t]*\[x\][ \t]*(yes|no)[ \t]*\[[ \t]?\][ \t]*(?:yes|no)\b", r": \1"),
+        (r"(?<![ \t:]):?[ \t]*\[[ \t]?\][ \t]*(?:yes|no)[ \t]*\[x\][ \t]*(yes|no)\b", r": \1"),
         (r"(?<=[^\n])(?<![ \t])[ \t]*(\[[ \tx]?\])", r"\n\1"),  # each box of a form on its own line
         (r"\(\+\)", ": yes"),
         (r"\(-\)", ": no"),
