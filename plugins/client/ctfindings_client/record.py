@@ -206,7 +206,7 @@ def evidence_line(
     meaning: str = "",
     where: str = "",
 ) -> str:
-    """What an answer says, in a line, such as ``Hernia 0.80: strongest at left lower zone, image 86 of 144.``
+    """What an answer says, in a line, such as ``Hernia 0.80: strongest at image 86 of 144, left lower zone.``
 
     Args:
         text: finding or query.
@@ -220,8 +220,9 @@ def evidence_line(
     if z_mm is None:
         return f"{text}: {meaning or 'nothing in this scan speaks for it.'}"
     sure = "" if probability is None else f" {probability:.2f}"
-    slice_shown = "" if image is None else f", image {_image(image, images)}"
-    return f"{text}{sure}: strongest at {where or _height(z_mm)}{slice_shown}. {meaning}".strip()
+    shown = "" if image is None else f"image {_image(image, images)}"
+    place = ", ".join(filter(None, [shown, where] if where else [_height(z_mm), shown]))
+    return f"{text}{sure}: strongest at {place}. {meaning}".strip()
 
 
 def _height(z_mm: float) -> str:

@@ -36,12 +36,13 @@ class CorrectionBlock:
                 "verdict_place": False,
                 "correction_problem": "",
                 "agreement": None,
+                "report_open": False,
             }
         )
 
     def build(self) -> None:
         """Adds the elements to the page that is being built."""
-        with html.Div(classes="ct-block", v_if="has_scan", id="corrections"):
+        with html.Div(classes="ct-block ct-corrections", v_if="has_scan", id="corrections"):
             with html.Div(classes="ct-line"):
                 for name, said, hint in (
                     ("Confirm", "true", "The scan has the selected finding"),
@@ -66,45 +67,61 @@ class CorrectionBlock:
                     size="small",
                     id="set-place",
                 )
-                v.VTextField(v_model="reader", label="Reader", maxlength=64, __properties=["maxlength"], **_FIELD)
-            with html.Div(classes="ct-line"):
-                html.Span("{{ correction_problem || verdict }}", classes="ct-small", id="verdict")
+                v.VBtn(
+                    "Report",
+                    title="Report of the scan, name of the reader, agreement",
+                    click="report_open = !report_open",
+                    variant="tonal",
+                    size="small",
+                    id="open-report",
+                )
+            with html.Div(classes="ct-small"):
+                html.Span("{{ correction_problem || verdict }}", id="verdict")
                 v.VBtn(
                     "Go there", click=self.on_go, v_if="verdict_place", variant="text", size="x-small", id="go-there"
                 )
-            with html.Div(classes="ct-line"):
-                v.VTextarea(
-                    v_model="report",
-                    label="Report of this scan",
-                    rows=2,
-                    no_resize=True,
-                    disabled=("!!correction_problem",),
-                    id="report",
-                    **_FIELD,
-                )
-                v.VBtn(
-                    "Save",
-                    title="Keep the report on the server",
-                    click=(self.on_report, "[report]"),
-                    disabled=(f"{_OFF} || report === report_saved",),
-                    variant="tonal",
-                    id="save-report",
-                )
+            with html.Div(v_if="report_open"):
+                self._build_report()
+
+    def _build_report(self) -> None:
+        with html.Div(classes="ct-line"):
+            v.VTextarea(
+                v_model="report",
+                label="Report of this scan",
+                rows=2,
+                no_resize=True,
+                disabled=("!!correction_problem",),
+                id="report",
+                **_FIELD,
+            )
             v.VBtn(
-                "Agreement of readers and model",
+                "Save",
+                title="Keep the report on the server",
+                click=(self.on_report, "[report]"),
+                disabled=(f"{_OFF} || report === report_saved",),
+                variant="tonal",
+                id="save-report",
+            )
+        with html.Div(classes="ct-line"):
+            v.VTextField(
+                v_model="reader", label="Name of the reader", maxlength=64, __properties=["maxlength"], **_FIELD
+            )
+            v.VBtn(
+                "Agreement",
+                title="How often readers agree with the model, over all scans",
                 click=self.on_agreement,
                 disabled=(_OFF,),
-                variant="text",
-                size="small",
+                variant="tonal",
                 id="show-agreement",
             )
-            self._build_agreement()
+        self._build_agreement()
 
     def show(self, corrections: Corrections) -> None:
         """Shows what the server keeps of the scan."""
         self.corrections = corrections
         self.state.correction_problem = corrections.problem
         self.state.report = self.state.report_saved = corrections.report
+        self.state.report_open = bool(corrections.report) or self.state.report_open
         self.show_finding()
         self.viewer.show_rows()
 

@@ -80,8 +80,7 @@ class DisplayBar:
                 color=AMBER,
                 id="opacity",
             )
-            html.Span("{{ Math.round(100 * opacity) }} %", classes="ct-small ct-percent")
-            for name, label in (("show_anatomy", "Anatomy outlines"), ("show_box", "Box"), ("show_points", "Points")):
+            for name, label in (("show_anatomy", "Anatomy"), ("show_box", "Box"), ("show_points", "Points")):
                 v.VCheckbox(
                     v_model=name, label=label, density="compact", hide_details=True, classes="ct-check", id=name
                 )
@@ -91,9 +90,11 @@ class DisplayBar:
                 title="HU of the voxel where the slice views meet",
                 id="hu",
             )
-            html.Span("{{ heat_of }}", classes="ct-small ct-heat-of", title=("heat_of",))
             with html.Span(
-                v_if="heat_of", classes="ct-small ct-legend", title="Half of the maximum of this heat map to it"
+                v_if="heat_of",
+                classes="ct-small ct-legend",
+                title=("heat_of + ': colours run from half of its own maximum to the maximum'",),
+                id="legend",
             ):
                 html.Span("half")
                 html.Span(classes="ct-scale", style=f"background: linear-gradient(to right, {_SCALE})")

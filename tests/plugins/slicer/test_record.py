@@ -99,7 +99,7 @@ def test_an_answer_is_said_in_a_line() -> None:
     assert evidence_line("Hernia", 0.8, -9.0) == "Hernia 0.80: strongest at I 9 mm."
     assert evidence_line("fluid", None, 9.0, 86, 144) == "fluid: strongest at S 9 mm, image 86 of 144."
     line = evidence_line("Hernia", 0.8, -9.0, 86, 144, where="left lower zone")
-    assert line == "Hernia 0.80: strongest at left lower zone, image 86 of 144."
+    assert line == "Hernia 0.80: strongest at image 86 of 144, left lower zone."
 
 
 def test_a_first_click_shows_large_values_first_and_a_second_turns_the_order() -> None:

@@ -331,6 +331,7 @@ def test_what_a_reader_corrects_is_in_the_datalist_of_the_next_training_and_show
     place = slice_centre(page)
     press("#findings tbody tr:nth-child(2)", lambda: page.state("selected") == rejected)
     press("#reject", lambda: page.text("#verdict").startswith(f"{rejected}: absent, A. Reader, "))
+    press("#open-report", lambda: page.state("report_open"))
     page.driver.find_element(By.ID, "report").send_keys("A report of the scan.")
     press("#save-report", lambda: page.state("report_saved") == "A report of the scan.")
     press("#show-agreement", lambda: "Confirmed" in page.text("#agreement"))
