@@ -319,10 +319,13 @@ def test_what_a_reader_corrects_is_in_the_datalist_of_the_next_training_and_show
         page.click(selector)
         page.until(lambda: not page.state("busy") and holds(), f"{selector} did nothing")
 
-    if page.state("scan_name") != "synthetic" or not page.names():
+    def open_and_find() -> None:
+        page.set("scan_id", None)
         page.set("scan_id", "synthetic")
         page.until(lambda: page.text("#status") == "Press Find.", "the scan did not open")
         press("#find", lambda: "strongest at" in page.text("#status"))
+
+    open_and_find()
     press("#findings tbody tr:nth-child(1)", lambda: page.state("selected") == page.names()[0])
     confirmed, rejected = page.names()[:2]
     page.set("reader", "A. Reader")
@@ -332,6 +335,7 @@ def test_what_a_reader_corrects_is_in_the_datalist_of_the_next_training_and_show
     press("#findings tbody tr:nth-child(2)", lambda: page.state("selected") == rejected)
     press("#reject", lambda: page.text("#verdict").startswith(f"{rejected}: absent, A. Reader, "))
     press("#open-report", lambda: page.state("report_open"))
+    page.click("#report")  # as soon as it is drawn
     page.driver.find_element(By.ID, "report").send_keys("A report of the scan.")
     press("#save-report", lambda: page.state("report_saved") == "A report of the scan.")
     press("#show-agreement", lambda: "Confirmed" in page.text("#agreement"))
@@ -350,15 +354,16 @@ def test_what_a_reader_corrects_is_in_the_datalist_of_the_next_training_and_show
     assert study["report"]["findings"] == "A report of the scan."
     assert study["sites"] == [{"finding": confirmed, "center_mm": pytest.approx(place, abs=0.06)}]
 
-    page.set("scan_id", None)
-    page.set("scan_id", "synthetic")
-    page.until(lambda: page.text("#status") == "Press Find.", "the scan did not open again")
+    open_and_find()
     assert page.state("report") == "A report of the scan."
-    press("#find", lambda: "strongest at" in page.text("#status"))
     assert page.names()[:2] == [f"✓ {confirmed}", f"✗ {rejected}"]
     press("#take-back", lambda: page.text("#verdict") == f"{confirmed}: not read yet.")
     press("#findings tbody tr:nth-child(2)", lambda: page.state("selected") == rejected)
     press("#take-back", lambda: page.text("#verdict") == f"{rejected}: not read yet.")
+    page.set("report", "")
+    press("#save-report", lambda: page.state("report_saved") == "")
+    press("#open-report", lambda: not page.state("report_open"))
+    page.set("scan_id", None)  # so that it can be chosen again
 
 
 def test_all_of_the_scan_is_shown_again_at_the_same_slice(page: Page) -> None:
