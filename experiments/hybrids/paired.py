@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,8 @@ def compare(
             with_it, without = scores[study["id"]][finding], scores[study["twin"]][finding]
             won.append((study["patient"], (with_it > without) + (with_it == without) / 2))
             size = sizes[study["id"]]
-            limit = next(limit for limit in SIZES_MM[1:] if size < limit)
-            wins[f"below {limit:g} mm" if np.isfinite(limit) else f"{SIZES_MM[-2]:g} mm and more"].append(won[-1])
+            low, high = next((low, high) for low, high in pairwise(SIZES_MM) if size < high)
+            wins[f"{low:g} to {high:g} mm"].append(won[-1])
         both = [*drawn, *twins.values()]
         labels = np.array([[int("twin" in study)] for study in both])
         plain = Bootstrap([study["patient"] for study in both], seed=0).auc(

@@ -88,7 +88,7 @@ def test_the_adapted_checkpoint_answers_as_the_head_that_was_trained(
     network = make_model()
     network.image.body_threshold = 0.3  # The untrained anatomy head would depend on the rounding of the cache.
     encoded = encoded_studies(datalist, weights, tmp_path / "cache", make_model().image.tower)
-    training = HeadTraining(kind, weight_decays=[0.01], steps=40, validate_every=20, folds=3, learning_rate=0.01)
+    training = HeadTraining(kind, weight_decays=[0.01], steps=40, validate_every=20, folds=3, learning_rates=[0.01])
     before = {name: value.clone() for name, value in network.image.tower.state_dict().items()}
     record = Adaptation(encoded, network, weights, weights, training, tmp_path / "out", least_patients=3).run()
     assert record == json.loads((tmp_path / "out" / "adaptation.json").read_text())
@@ -151,7 +151,7 @@ def test_held_out_logits_come_from_heads_that_did_not_see_the_patient(
     model, scans = make_model(), held_scans(12, 3)
     labels = torch.tensor([index % 2 for index in range(12)]).repeat_interleave(3)[:, None].repeat(1, len(FINDINGS))
     patients = [str(index // 3) for index in range(36)]
-    training = HeadTraining("linear_probe", [0.0], steps=60, validate_every=60, folds=4, learning_rate=0.02)
+    training = HeadTraining("linear_probe", [0.0], steps=60, validate_every=60, folds=4, learning_rates=[0.02])
     head, prompts = Head(model.image, model.scorer), fixed_prompts()
     training.prepare(head)
     choice = training.choose(head, scans, labels, patients, prompts)
@@ -161,14 +161,17 @@ def test_held_out_logits_come_from_heads_that_did_not_see_the_patient(
     assert roc_auc_score(truth, choice.logits[:, NODULE]) < 0.8
 
 
-def test_early_stopping_takes_the_steps_and_the_weight_decay_of_the_lowest_loss(make_model: Make) -> None:  # noqa: F811
+def test_the_steps_and_the_setting_of_the_lowest_loss_are_taken(make_model: Make) -> None:  # noqa: F811
     model = make_model()
     labels = torch.tensor([0, 1] * 4)[:, None].repeat(1, len(FINDINGS))
-    training = HeadTraining("linear_probe", [0.0, 1.0], steps=30, validate_every=10, folds=2, learning_rate=0.05)
+    training = HeadTraining("linear_probe", [0.0, 1.0], 30, validate_every=10, folds=2, learning_rates=[0.001, 0.05])
     head = Head(model.image, model.scorer)
     choice = training.choose(head, held_scans(8, 1), labels, [str(index) for index in range(8)], fixed_prompts())
-    assert {decay: len(found) for decay, found in choice.losses.items()} == {0.0: 3, 1.0: 3}
-    assert choice.losses[choice.weight_decay][choice.steps // 10 - 1] == min(map(min, choice.losses.values()))
+    assert {setting: len(found) for setting, found in choice.losses.items()} == {
+        (decay, rate): 3 for decay in (0.0, 1.0) for rate in (0.001, 0.05)
+    }
+    chosen = choice.losses[choice.weight_decay, choice.learning_rate]
+    assert chosen[choice.steps // 10 - 1] == min(map(min, choice.losses.values()))
 
 
 def test_the_reduction_gives_uncorrelated_tokens_of_variance_one() -> None:

@@ -185,8 +185,12 @@ class Adaptation:
             "new_head": new,
             "explained_variance": explained,
             "weight_decay": choice.weight_decay,
+            "learning_rate": choice.learning_rate,
             "steps": choice.steps,
-            "losses": {str(decay): found for decay, found in choice.losses.items()},
+            "losses": [
+                {"weight_decay": decay, "learning_rate": rate, "losses": found}
+                for (decay, rate), found in choice.losses.items()
+            ],
             "domain": _domain_record(domain, features),
             **self._scores(choice.logits, labels.numpy(), patients, usable, calibration),
         }
@@ -273,7 +277,8 @@ def format_record(record: dict[str, Any]) -> str:
     lines += [
         "",
         f"Mean AUC {cell(macro['auc'])} in cross-validation by patient: {record['scans']} scans of "
-        f"{record['patients']} patients, {record['steps']} steps, weight decay {record['weight_decay']:g}.",
+        f"{record['patients']} patients, {record['steps']} steps, weight decay {record['weight_decay']:g}, "
+        f"learning rate {record['learning_rate']:g}.",
         "Domain: not available." if domain is None else f"Domain: threshold {cell(domain['threshold'])}.",
     ]
     return "\n".join(lines)

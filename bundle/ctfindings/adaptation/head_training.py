@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -86,13 +87,17 @@ class Choice:
     """What cross-validation chose."""
 
     weight_decay: float
+    learning_rate: float
     steps: int
     logits: NDArray[np.float64]  # Of each scan, by the head that did not see its patient, [S, C]
-    losses: dict[float, list[float]]  # Mean held-out loss by weight decay, at each validation
+    # Mean held-out loss at each validation, by weight decay and learning rate
+    losses: dict[tuple[float, float], list[float]]
 
 
 class HeadTraining:
-    """Trains a head with ``DiseasePromptLoss`` and AdamW; weight decay and steps come from cross-validation.
+    """Trains a head with ``DiseasePromptLoss`` and AdamW.
+
+    Weight decay, learning rate and number of steps come from cross-validation.
 
     The folds are by patient. Attention and statistics of the pooled features are those of all scans and use no label.
 
@@ -103,7 +108,7 @@ class HeadTraining:
         steps: Largest number of steps; early stopping chooses fewer.
         validate_every: Steps between two validations on the held-out patients.
         batch_size: Scans of a step.
-        learning_rate: Of AdamW.
+        learning_rates: Values of which cross-validation chooses one.
         folds: Number of folds; fewer if there are fewer patients.
         pos_weight_cap: See ``DiseasePromptLoss``.
         seed: Random seed of the order of the scans, the wordings and the folds.
@@ -117,18 +122,18 @@ class HeadTraining:
         kind: str = "prompt_head",
         weight_decays: Sequence[float] = (0.01, 1.0),
         steps: int = 120,
-        validate_every: int = 20,
+        validate_every: int = 5,
         batch_size: int = 8,
-        learning_rate: float = 0.002,
+        learning_rates: Sequence[float] = (0.0003, 0.002),
         folds: int = 5,
         pos_weight_cap: float = 20.0,
         seed: int = 0,
     ) -> None:
         if kind not in TRAINED:
             raise ValueError(f"head: expected one of {', '.join(TRAINED)}, got {kind!r}")
-        self.kind, self.weight_decays = kind, list(weight_decays)
+        self.kind, self.weight_decays, self.learning_rates = kind, list(weight_decays), list(learning_rates)
         self.steps, self.validate_every, self.batch_size = steps, validate_every, batch_size
-        self.learning_rate, self.folds, self.pos_weight_cap, self.seed = learning_rate, folds, pos_weight_cap, seed
+        self.folds, self.pos_weight_cap, self.seed = folds, pos_weight_cap, seed
 
     def prepare(self, head: Head) -> None:
         """Switches the token term off for a linear probe, and chooses the parameters that are trained."""
@@ -138,7 +143,7 @@ class HeadTraining:
             parameter.requires_grad_(name.startswith(TRAINED[self.kind]))
 
     def choose(self, head: Head, scans: HeldScans, labels: Tensor, patients: Sequence[str], prompts: Prompts) -> Choice:
-        """The weight decay and the number of steps with the lowest loss on the patients that a head did not see."""
+        """What has the lowest loss on the patients that a head did not see."""
         folds = min(self.folds, len(set(patients)))
         if folds < 2:
             raise ValueError("adaptation needs scans of two patients at least, for cross-validation; add scans")
@@ -146,29 +151,32 @@ class HeadTraining:
             GroupKFold(folds, shuffle=True, random_state=self.seed).split(np.arange(len(labels)), groups=patients)
         )
         count = self.steps // self.validate_every
-        logits = {decay: np.zeros((count, *labels.shape)) for decay in self.weight_decays}
-        bar = progress_bar(None, "cross-validation", len(splits) * len(self.weight_decays), unit="head")
-        for decay in self.weight_decays:
+        grid = list(product(self.weight_decays, self.learning_rates))
+        logits = {setting: np.zeros((count, *labels.shape)) for setting in grid}
+        bar = progress_bar(None, "cross-validation", len(splits) * len(grid), unit="head")
+        for setting in grid:
             for trained, held_out in splits:
                 own = copy.deepcopy(head)
-                for step in self._steps(own, scans, labels, trained, prompts, decay, count * self.validate_every):
+                for step in self._steps(own, scans, labels, trained, prompts, *setting, count * self.validate_every):
                     if step % self.validate_every == 0:
                         found = score(own, scans, held_out, prompts, self.batch_size)
-                        logits[decay][step // self.validate_every - 1, held_out] = found
+                        logits[setting][step // self.validate_every - 1, held_out] = found
                 bar.update()
         bar.close()
         loss = self._loss(labels)
         losses = {
-            decay: [float(loss(torch.from_numpy(each), labels)) for each in found] for decay, found in logits.items()
+            setting: [float(loss(torch.from_numpy(each), labels)) for each in found]
+            for setting, found in logits.items()
         }
-        decay = min(losses, key=lambda each: min(losses[each]))
-        best = int(np.argmin(losses[decay]))
-        return Choice(decay, (best + 1) * self.validate_every, logits[decay][best], losses)
+        setting = min(losses, key=lambda each: min(losses[each]))
+        best = int(np.argmin(losses[setting]))
+        return Choice(*setting, (best + 1) * self.validate_every, logits[setting][best], losses)
 
     def fit(self, head: Head, scans: HeldScans, labels: Tensor, prompts: Prompts, choice: Choice) -> None:
         """Trains the head on all scans, as chosen."""
         every = np.arange(len(labels))
-        steps = self._steps(head, scans, labels, every, prompts, choice.weight_decay, choice.steps)
+        setting = choice.weight_decay, choice.learning_rate
+        steps = self._steps(head, scans, labels, every, prompts, *setting, choice.steps)
         for _ in progress_bar(steps, "training", choice.steps, unit="step"):
             pass
 
@@ -187,12 +195,13 @@ class HeadTraining:
         trained: NDArray[np.int64],
         prompts: Prompts,
         weight_decay: float,
+        learning_rate: float,
         steps: int,
     ) -> Iterator[int]:
         """Trains, and yields the number of each step, counted from one."""
         loss, random = self._loss(labels[torch.from_numpy(trained)]), np.random.default_rng(self.seed)
         groups = parameter_groups(head, loss)
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay)
         order: Iterator[NDArray[np.int64]] = iter(())
         for step in range(1, steps + 1):
             batch = next(order, None)
