@@ -89,7 +89,7 @@ def auroc(scores: list[float], held_out: list[float]) -> dict[str, Any]:
 def score(service: FindingsService, scan: MetaTensor) -> float:
     """The domain score of a loaded scan."""
     study = service.preprocessing.preprocess({"image": scan})  # type: ignore[attr-defined]
-    domain = encode_study(service.network, {**study, "seconds": {}}).domain
+    domain = encode_study(service.network, {**study, "scan": scan, "seconds": {}}).domain
     assert domain is not None and domain.score is not None
     return domain.score
 
