@@ -23,7 +23,7 @@ from bundle.ctfindings.anatomy import THORAX
 from bundle.ctfindings.evaluation.evaluation_page import DPI
 from bundle.ctfindings.evaluation.plots import BLUE, RED
 from bundle.ctfindings.findings import FINDING_ANATOMY, FINDING_NAMES
-from bundle.ctfindings.metrics.bootstrap import Bootstrap
+from bundle.ctfindings.metrics.bootstrap import Bootstrap, Interval, weighted_auc
 from bundle.ctfindings.metrics.classification import FloatArray, finding_auc
 from experiments.harness.page import page_head, write_page, write_results
 from experiments.leave_findings_out.held_out import FOLDS, REGIMES
@@ -133,6 +133,7 @@ def _macro(
         own = [row for row in rows if (row["regime"], row["seed"]) == (regime, seed)]
         means = {key: float(np.mean([row[key] for row in own if row[key] is not None] or [np.nan])) for key in MEASURES}
         low, high = float(interval.low), float(interval.high)
+        gain = _above_swapped(runs, resamples)
         above = sum(row["held_out"] > row["swapped"] for row in own)
         result.append(
             {
@@ -141,10 +142,27 @@ def _macro(
                 "findings": len(own),
                 "interval": [low, high],
                 "above_swapped": above,
+                "gain": float(gain.estimate),
+                "gain_interval": [float(gain.low), float(gain.high)],
                 **{key: value if np.isfinite(value) else None for key, value in means.items()},
             }
         )
     return result
+
+
+def _above_swapped(runs: Sequence[Mapping[str, Any]], resamples: int) -> Interval:
+    """AUC of the own prompts minus that of the prompts of another, mean over the findings that were left out."""
+    pairs = [(run["scores"], *each) for run in runs for each in _swapped(FOLDS[run["fold"]]).items()]
+
+    def statistic(weights: FloatArray) -> FloatArray:
+        gains = []
+        for scores, own, others in pairs:
+            truth = np.repeat(scores.labels[:, [own]], 1 + len(others), axis=1)
+            auc = weighted_auc(scores.logits[:, [own, *others]], truth, weights)
+            gains.append(auc[:, 0] - auc[:, 1:].mean(axis=1))
+        return np.asarray(np.nanmean(gains, axis=0))
+
+    return Bootstrap(runs[0]["scores"].patients.tolist(), resamples).interval(statistic)
 
 
 def _plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -194,13 +212,14 @@ def _lines(results: Mapping[str, Any]) -> list[str]:
     if not results["rows"]:
         return [*lines, "No run has finished yet."]
     lines += [f"![AUC of each finding, taught and left out]({FIGURE})", ""]
-    heads = ["taught", "left out", "interval", "prompts of another", "probe", "above another's"]
-    lines += [f"| regime | seed | findings | {' | '.join(heads)} |", "|---|" + "---:|" * 8]
+    heads = ["taught", "left out", "interval", "prompts of another", "own minus another", "probe", "above another's"]
+    lines += [f"| regime | seed | findings | {' | '.join(heads)} |", "|---|" + "---:|" * 9]
     for row in results["macro"]:
-        low, high = row["interval"]
+        (low, high), (least, most) = row["interval"], row["gain_interval"]
         lines.append(
             f"| {row['regime']} | {row['seed']} | {row['findings']} | {_cell(row['supervised'])} "
-            f"| {_cell(row['held_out'])} | {low:.3f} to {high:.3f} | {_cell(row['swapped'])} | {_cell(row['probe'])} "
+            f"| {_cell(row['held_out'])} | {low:.3f} to {high:.3f} | {_cell(row['swapped'])} "
+            f"| {row['gain']:.3f} ({least:.3f} to {most:.3f}) | {_cell(row['probe'])} "
             f"| {row['above_swapped']} of {row['findings']} |"
         )
     lines += ["", "| finding | regime | seed | positives | taught | left out | prompts of another | probe |"]

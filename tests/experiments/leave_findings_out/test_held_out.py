@@ -93,4 +93,6 @@ def test_the_page_compares_left_out_findings_with_their_controls(tmp_path: Path)
     assert 0.5 < row["swapped"] + 0.2 < row["held_out"] < row["supervised"]
     (macro,) = results["macro"]
     assert macro["findings"] == 3 and macro["interval"][0] < macro["held_out"] < macro["interval"][1]
+    assert macro["gain"] == pytest.approx(macro["held_out"] - macro["swapped"])
+    assert macro["gain_interval"][0] < macro["gain"] < macro["gain_interval"][1]
     assert (tmp_path / "auc.png").is_file() and "| Pleural effusion | unseen | 0 |" in page.read_text()
