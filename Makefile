@@ -49,21 +49,18 @@ clean: ## remove caches of the tools; data, runs and results stay
 distclean: clean ## remove .venv and .venv-viewer as well
 	rm -rf $(VENV) $(VIEWER)
 
-# torch comes first and alone: its index may differ from that of everything else. Byte code is written afterwards, on all cores,
-# where pip would use one; compileall fails on files that packages ship for other Python versions, hence "|| true".
+# torch comes first and alone: its index may differ from that of everything else. Python writes byte code at the first import.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("make: %s is Python %d.%d; CT Findings needs 3.11 or newer. Name another: make PYTHON=python3.11 env" % (sys.executable, sys.version_info[0], sys.version_info[1]))'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) has no venv module; install it (Debian and Ubuntu: apt-get install python3-venv) and try again" >&2; exit 1; }
-	@echo "Installing into $(VENV): a few minutes the first time."
+	@echo "Installing into $(VENV): a few minutes and 3 GB the first time (more with CUDA)."
 	$(PYTHON) -m venv $(VENV)
-	@echo "1 of 4: PyTorch"
+	@echo "1 of 3: PyTorch"
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	@echo "2 of 4: MONAI, transformers and the rest"
+	@echo "2 of 3: MONAI, transformers and the rest"
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[test,dev,label,cluster]'
-	@echo "3 of 4: MONAI Label"
+	@echo "3 of 3: MONAI Label"
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --no-deps monailabel pydicom-seg
-	@echo "4 of 4: byte code"
-	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 
 # Its wheel pins vtk; nothing else of .venv changes. Drawing without a screen also needs libegl1, libgl1 and libxrender1 of the system.

@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import glob
 import os
+import sys
 import warnings
 from pathlib import Path
 
 from bundle.ctfindings.cli.error_lines import DEBUG, run_or_exit
+from bundle.ctfindings.cli.queries import check_queries
 from bundle.ctfindings.files.folders import check_writable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +60,8 @@ def main() -> None:
 
 def _run(options: argparse.Namespace) -> None:
     check_writable(options.output, "-o")
+    check_queries(options.query)
+    print("loading ...", file=sys.stderr, flush=True)
     warnings.filterwarnings("ignore")
     # Imported here: PyTorch and MONAI take seconds.
     from monai.bundle import ConfigParser

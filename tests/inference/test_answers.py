@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +9,6 @@ from torch import Tensor
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.findings import FINDING_NAMES, fill_template
 from bundle.ctfindings.inference.answers import (
-    check_queries,
     denial,
     differences,
     score_findings,
@@ -105,23 +102,6 @@ def test_a_missing_anatomy_is_named_with_the_findings_it_affects(classifier: Zer
     expected = f"heart was not found in the scan: {affected} were scored"
     assert any(line.startswith(expected) for line in classifier.warnings(encoded.anatomy_valid[0].tolist()))
     assert anatomy_warnings([True] * len(ANATOMY_NAMES)) == []
-
-
-@pytest.mark.parametrize("query", ["", "  ", "...", "\N{LUNGS} 12", "q", "a 1 b", "x" * 301, 7, None])
-def test_a_query_that_cannot_be_asked_is_refused(query: Any) -> None:
-    with pytest.raises(ValueError, match="queries"):
-        check_queries([query])
-
-
-@pytest.mark.parametrize("written", ["['fluid", "['the patient's heart']", " [fluid, air"])
-def test_a_list_of_queries_that_cannot_be_read_is_refused_and_not_asked_as_a_text(written: str) -> None:
-    with pytest.raises(ValueError, match="cannot be read as a list"):
-        check_queries(written)
-
-
-def test_queries_are_asked_once() -> None:
-    assert check_queries(["fluid", " fluid ", "air"]) == ["fluid", "air"]
-    assert check_queries("fluid around the lung") == ["fluid around the lung"]
 
 
 @pytest.mark.parametrize(

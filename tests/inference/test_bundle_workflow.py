@@ -61,6 +61,29 @@ def test_a_single_bad_scan_is_its_own_error_and_leaves_nothing(service: Findings
     assert not (tmp_path / "out").exists()
 
 
+def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
+    """Two scans that cannot be used, and Ctrl-C at the third: the table has the two."""
+
+    def step(engine: Engine, study: dict[str, Any]) -> dict[str, Any]:
+        if study["image"] == "three":
+            raise KeyboardInterrupt
+        return {"pred": None}
+
+    studies = [
+        {"image": name, "folder": name, "problem": ScanError(name, "empty", "no-file")}
+        for name in ("one", "two", "three")
+    ]
+    engine = Engine(step)
+    FindingsWriter(tmp_path / "out").attach(engine)
+    with pytest.raises(KeyboardInterrupt):
+        engine.run(studies)
+    with (tmp_path / "out" / "findings.csv").open(encoding="utf-8", newline="") as file:
+        assert [(row["id"], row["reason"][:10]) for row in csv.DictReader(file)] == [
+            ("one", "one: empty"),
+            ("two", "two: empty"),
+        ]
+
+
 def test_results_that_cannot_be_written_are_one_line_that_names_the_folder(
     service: FindingsService, phantom_scan: tuple[Path, Path], tmp_path: Path
 ) -> None:

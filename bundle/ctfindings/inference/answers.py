@@ -5,7 +5,6 @@ Shapes: T templates, C findings, K anatomies, N tokens, P answers, D depth rows,
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -23,7 +22,6 @@ from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
 from bundle.ctfindings.networks.scoring import answering_rows
 from bundle.ctfindings.networks.text.text_tower import TextTower
 
-MAX_QUERY_CHARACTERS = 300
 NEAREST_FINDINGS = 5
 
 
@@ -151,33 +149,6 @@ def _percentiles(
     return [
         int((below[row] < logit).sum()) / len(unrelated) for row, logit in zip(anatomy.tolist(), logits, strict=True)
     ]
-
-
-def check_queries(queries: Sequence[str] | str) -> list[str]:
-    """Queries with single spaces and without duplicates.
-
-    Raises:
-        ValueError: for a query that is not text, is empty, has no word, is too long, or starts like a list but is text.
-    """
-    if isinstance(queries, str) and queries.lstrip().startswith("["):
-        raise ValueError(
-            f"queries: {queries[:40]!r} cannot be read as a list; "
-            "write \"['fluid around the lung','air']\", or one text alone"
-        )
-    texts = []
-    for query in [queries] if isinstance(queries, str) else queries:
-        if not isinstance(query, str):
-            raise ValueError(f"queries: expected text such as \"['fluid around the lung']\", got {query!r}")
-        text = " ".join(query.split())
-        if not text:
-            raise ValueError("queries: one of them is empty; write what to look for, such as 'fluid around the lung'")
-        if not re.search(r"[^\W\d_]{2}", text):
-            raise ValueError(f"queries: {text[:40]!r} has no word; write for example 'fluid around the lung'")
-        if len(text) > MAX_QUERY_CHARACTERS:
-            problem = f"'{text[:40]}...' has {len(text)} characters"
-            raise ValueError(f"queries: {problem}; at most {MAX_QUERY_CHARACTERS} are allowed")
-        texts.append(text)
-    return list(dict.fromkeys(texts))
 
 
 def denial(query: str) -> str:

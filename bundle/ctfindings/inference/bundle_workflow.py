@@ -12,10 +12,10 @@ from monai.data import Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer
 
+from bundle.ctfindings.cli.queries import check_queries
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.folders import check_outside, check_writable
 from bundle.ctfindings.files.progress import progress_bar, say
-from bundle.ctfindings.inference.answers import check_queries
 from bundle.ctfindings.inference.batch.scan_list import paths_of
 from bundle.ctfindings.inference.encoding import EncodedScan
 from bundle.ctfindings.inference.findings_record import Answer, FindingAnswer
@@ -141,6 +141,7 @@ class FindingsWriter:
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self._finish)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._stop)
 
     def _start(self, engine: Engine) -> None:
         total = engine.state.epoch_length or 0
@@ -175,12 +176,24 @@ class FindingsWriter:
         problems = self._problems
         if problems and len(self._records) == 1:
             raise next(iter(problems.values()))
-        lines = {path: str(problem) for path, problem in problems.items()}
-        summary = write_summary(self.output_dir / SUMMARY_FILE, self._records, lines)
-        say("\n".join([*lines.values(), f"Table: {summary}"]))
+        summary = self._write_summary()
         if problems:
             counts = f"{len(problems)} of {len(self._records)} scans could not be used"
             raise ValueError(f"{counts}; {summary} gives the reasons")
+
+    def _stop(self, engine: Engine, error: BaseException) -> None:
+        """After Ctrl-C, the table has the scans that were done."""
+        if isinstance(error, KeyboardInterrupt) and self._records:
+            self._wait()
+            self._bar.close()
+            self._write_summary()
+        raise error
+
+    def _write_summary(self) -> Path:
+        lines = {path: str(problem) for path, problem in self._problems.items()}
+        summary = write_summary(self.output_dir / SUMMARY_FILE, self._records, lines)
+        say("\n".join([*lines.values(), f"Table: {summary}"]))
+        return summary
 
     def write(self, scan: MetaTensor, answered: AnsweredScan, folder: str) -> None:
         """Writes and prints the answers of one scan; ValueError if they cannot be written."""

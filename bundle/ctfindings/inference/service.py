@@ -16,10 +16,10 @@ from monai.bundle import ConfigParser
 from monai.transforms import Transform
 from torch import Tensor
 
+from bundle.ctfindings.cli.queries import check_queries
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.answers import (
     ScoredAnswer,
-    check_queries,
     differences,
     score_findings,
     score_queries,

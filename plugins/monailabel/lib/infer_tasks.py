@@ -13,7 +13,8 @@ from typing import Any
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from bundle.ctfindings.anatomy import ANATOMIES
-from bundle.ctfindings.inference.answers import ScoredAnswer, check_queries
+from bundle.ctfindings.cli.queries import check_queries
+from bundle.ctfindings.inference.answers import ScoredAnswer
 from bundle.ctfindings.inference.findings_record import FindingsRecord, QueryAnswer
 from bundle.ctfindings.inference.output.draft_report import format_draft
 from bundle.ctfindings.inference.output.evidence_volume import write_evidence
