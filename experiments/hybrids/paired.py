@@ -25,7 +25,7 @@ from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.service import load_service
-from bundle.ctfindings.metrics.bootstrap import Bootstrap
+from bundle.ctfindings.metrics.bootstrap import LEVEL, Bootstrap
 from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
 from bundle.ctfindings.phantom.hybrid import HYBRID_FINDINGS
 from bundle.ctfindings.sources.hybrid_scans import HybridSettings, make_hybrids
@@ -97,10 +97,16 @@ def compare(
 
 
 def paired(won: list[tuple[str, float]]) -> dict[str, Any]:
-    """Mean of the comparisons with an interval by patient."""
+    """Mean of the comparisons with an interval by patient; with the exact limit if every patient agrees."""
     values = np.array([value for _, value in won])
     found = Bootstrap([patient for patient, _ in won], seed=0).row_interval(np.mean, [values])
-    interval = interval_numbers(found.low, found.high)
+    low, high = float(found.low), float(found.high)
+    limit = ((1 - LEVEL) / 2) ** (1 / len({patient for patient, _ in won}))
+    if low == high == 1:
+        low = limit
+    elif low == high == 0:
+        high = 1 - limit
+    interval = interval_numbers(low, high)
     return {"hybrids": len(won), "paired_auc": number(float(found.estimate)), "paired_auc_interval": interval}
 
 
