@@ -52,7 +52,7 @@ class CorrectionBlock:
                     v.VBtn(
                         name,
                         title=hint,
-                        click=(self.on_verdict, f"[{said}]"),
+                        click=(self.on_verdict, f"[{said}, reader]"),
                         disabled=(_NO_FINDING,),
                         variant="tonal",
                         size="small",
@@ -61,7 +61,7 @@ class CorrectionBlock:
                 v.VBtn(
                     "Set place here",
                     title="The selected finding is where the three slice views meet",
-                    click=self.on_place,
+                    click=(self.on_place, "[reader]"),
                     disabled=(_NO_FINDING,),
                     variant="tonal",
                     size="small",
@@ -97,7 +97,7 @@ class CorrectionBlock:
             v.VBtn(
                 "Save",
                 title="Keep the report on the server",
-                click=(self.on_report, "[report]"),
+                click=(self.on_report, "[report, reader]"),
                 disabled=(f"{_OFF} || report === report_saved",),
                 variant="tonal",
                 id="save-report",
@@ -131,14 +131,14 @@ class CorrectionBlock:
         self.state.verdict = self.corrections.line(name)
         self.state.verdict_place = self.corrections.place(name) is not None
 
-    def on_verdict(self, present: bool | None) -> None:
+    def on_verdict(self, present: bool | None, reader: str) -> None:
         """Keeps that the scan has, or has not, the selected finding; None forgets it. A place that was set stays."""
         name = self.state.selected
-        self._send(finding_change(name, present, self.corrections.place(name) if present else None, self.state.reader))
+        self._send(finding_change(name, present, self.corrections.place(name) if present else None, reader))
 
-    def on_place(self) -> None:
+    def on_place(self, reader: str) -> None:
         """Keeps that the selected finding is where the slice views meet."""
-        self._send(finding_change(self.state.selected, True, slices.here(), self.state.reader))
+        self._send(finding_change(self.state.selected, True, slices.here(), reader))
 
     def on_go(self) -> None:
         """Moves the views to the place that a reader set."""
@@ -146,9 +146,9 @@ class CorrectionBlock:
         if place is not None:
             slices.jump(place)
 
-    def on_report(self, text: str) -> None:
+    def on_report(self, text: str, reader: str) -> None:
         """Keeps the report of the scan; an empty one is forgotten."""
-        self._send({"reader": self.state.reader, "report": text})
+        self._send({"reader": reader, "report": text})
 
     def on_agreement(self) -> None:
         """Shows how often readers agree with the model, or hides it."""
