@@ -14,8 +14,8 @@ import warnings
 from pathlib import Path
 
 from bundle.ctfindings.cli.error_lines import DEBUG, run_or_exit
-from bundle.ctfindings.cli.queries import check_queries
 from bundle.ctfindings.files.folders import check_writable
+from bundle.ctfindings.reports.queries import check_queries
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = Path("configs", "inference.json")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import atomic_path, remove_partials
 
 
 def test_two_writers_of_one_file_do_not_share_a_temporary_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,3 +19,11 @@ def test_two_writers_of_one_file_do_not_share_a_temporary_name(tmp_path: Path, m
         first.write_text("first")
         second.write_text("second")
     assert target.read_text() == "first" and list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_killed_process_left_of_a_file_is_removed(tmp_path: Path) -> None:
+    names = [".0123456789abcdef.partial.last.pt", ".0123456789abcdef.partial.best.pt", "last.pt", ".a.partial.last.pt"]
+    for name in names:
+        (tmp_path / name).touch()
+    remove_partials(tmp_path / "last.pt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])

@@ -33,6 +33,14 @@ def is_partial(name: str) -> bool:
     return re.match(r"\.(?:[0-9a-f]{16}\.partial\.|partial-)", name) is not None
 
 
+def remove_partials(path: str | Path) -> None:
+    """Deletes what killed processes left of atomic writes of a path; no process may be writing it."""
+    target = Path(path)
+    for left in target.parent.glob(f".*.partial.{target.name}"):
+        if is_partial(left.name):
+            left.unlink(missing_ok=True)
+
+
 def safe_name(text: str) -> str:
     """File name for an id of any characters: the id itself if valid, else its valid part and a digest."""
     plain = re.sub(r"[^\w.-]+", "_", text)[:80].strip(".")

@@ -12,7 +12,6 @@ from monai.data import Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer
 
-from bundle.ctfindings.cli.queries import check_queries
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.folders import check_outside, check_writable
 from bundle.ctfindings.files.progress import progress_bar, say
@@ -23,6 +22,7 @@ from bundle.ctfindings.inference.output.console_table import format_findings
 from bundle.ctfindings.inference.output.summary_table import SUMMARY_FILE, write_summary
 from bundle.ctfindings.inference.output.write_files import RECORD_FILE, REPORT_FILE, write_findings
 from bundle.ctfindings.inference.service import AnsweredScan, FindingsService
+from bundle.ctfindings.reports.queries import check_queries
 
 EVIDENCE_CHOICES = ("present", "all", "none")
 

@@ -16,7 +16,6 @@ from monai.bundle import ConfigParser
 from monai.transforms import Transform
 from torch import Tensor
 
-from bundle.ctfindings.cli.queries import check_queries
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.answers import (
     ScoredAnswer,
@@ -36,6 +35,7 @@ from bundle.ctfindings.inference.query_reading import UNRELATED, QueryReading, i
 from bundle.ctfindings.inference.region_names import region_name
 from bundle.ctfindings.networks.classifier import ZeroShotClassifier, load_classifier
 from bundle.ctfindings.networks.text.text_tower import TextTower
+from bundle.ctfindings.reports.queries import check_queries
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from monai.engines import Evaluator
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import OneCycleLR
 
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import atomic_path, remove_partials
 
 _LENGTH_OF_SCHEDULE = ("total_steps", "_schedule_phases")
 """What ``OneCycleLR`` derives from the number of steps."""
@@ -93,6 +93,9 @@ class RunCheckpoint:
 
     def _resume(self, engine: Engine) -> None:
         path = self.folder / "last.pt"
+        if self.primary:
+            for name in ("last.pt", "best.pt"):
+                remove_partials(self.folder / name)
         if not self.resume or not path.is_file():
             return
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -13,13 +13,13 @@ from typing import Any
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from bundle.ctfindings.anatomy import ANATOMIES
-from bundle.ctfindings.cli.queries import check_queries
 from bundle.ctfindings.inference.answers import ScoredAnswer
 from bundle.ctfindings.inference.findings_record import FindingsRecord, QueryAnswer
 from bundle.ctfindings.inference.output.draft_report import format_draft
 from bundle.ctfindings.inference.output.evidence_volume import write_evidence
 from bundle.ctfindings.inference.output.slicer_markups import write_markups
 from bundle.ctfindings.inference.service import AnsweredScan, place_depth
+from bundle.ctfindings.reports.queries import check_queries
 
 from .scan_service import ScanService
 from .usage_error import UsageError

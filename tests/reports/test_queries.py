@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bundle.ctfindings.cli.queries import check_queries
+from bundle.ctfindings.reports.queries import check_queries
 
 
 @pytest.mark.parametrize("query", ["", "  ", "...", "\N{LUNGS} 12", "q", "a 1 b", "x" * 301, 7, None])
