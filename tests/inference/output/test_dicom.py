@@ -144,7 +144,7 @@ def test_evidence_of_an_earlier_run_does_not_stay(series, tmp_path) -> None:
     (tmp_path / "out" / "evidence-7.dcm").write_bytes(b"old")
     series.write(tmp_path / "out")
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
-        "anatomies.dcm", "evidence-1.dcm", "report.dcm"
+        "anatomies.dcm", "capture.dcm", "evidence-1.dcm", "report.dcm"
     ]  # fmt: skip
 
 

@@ -96,7 +96,7 @@ def run_archive(
     if dicom_dir is not None:
         check_writable(dicom_dir, "--dicom_dir")
         check_outside(dicom_dir, "--dicom_dir", [study["image"] for study in studies.values()])
-    _claim_output(output, model)
+    claim_output(output, model)
     tasks = {}
     for key, study in studies.items():
         target = (output / SCANS_FOLDER / study["folder"] / RECORD_FILE).resolve()
@@ -146,16 +146,20 @@ def _service(model: Model) -> FindingsService:
     return load_service(model.bundle_root, model.ckpt_path, model.overlays, text=False)
 
 
-def _claim_output(output: Path, model: Model) -> None:
-    """Records the model in a new output folder; rejects a folder with results of another model."""
+def claim_output(output: Path, model: Model) -> str:
+    """Records the model in a new output folder; returns the SHA-256 of its weights.
+
+    ValueError if there is no checkpoint, or the folder has results of another model.
+    """
     if not Path(model.ckpt_path).is_file():
         raise ValueError(f"{model.ckpt_path}: no such checkpoint; check --ckpt_path")
-    run = {"version": __version__, "weights_sha256": sha256_of(model.ckpt_path), "overlays": list(model.overlays)}
+    weights = sha256_of(model.ckpt_path)
+    run = {"version": __version__, "weights_sha256": weights, "overlays": list(model.overlays)}
     path = output / RUN_FILE
-    if path.is_file():
-        if json.loads(path.read_text(encoding="utf-8")) != run:
-            problem = "the results here are of other weights, version or overlays"
-            raise ValueError(f"{path}: {problem}; choose another --output")
-        return
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+    if not path.is_file():
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+    elif json.loads(path.read_text(encoding="utf-8")) != run:
+        problem = "the results here are of other weights, version or overlays"
+        raise ValueError(f"{path}: {problem}; choose another --output")
+    return weights

@@ -124,7 +124,7 @@ class DisplayVolume:
         pixels = self.hu[:, :, index].T if through == 2 else self.hu[:, index, :].T
         spans = self._body(pixels, (across, down), box_low, box_high, trim_down=plane == "axial")
         (a0, a1), (d0, d1) = spans
-        grey = _window(pixels[d0 : d1 + 1, a0 : a1 + 1], window)[::-1, ::-1]
+        grey = window_grey(pixels[d0 : d1 + 1, a0 : a1 + 1], window)[::-1, ::-1]
         step_a, step_d = self.spacing[across], self.spacing[down]
 
         def position(voxel: Array) -> tuple[float, float]:
@@ -198,7 +198,8 @@ def _heat_png(values: NDArray[Any]) -> str:
     return _data_uri(Image.fromarray(rgba), "PNG", compress_level=6)
 
 
-def _window(pixels: NDArray[Any], window: Window) -> NDArray[np.uint8]:
+def window_grey(pixels: NDArray[Any], window: Window) -> NDArray[np.uint8]:
+    """Grey values 0 to 255 of HU in a display window; NaN is black."""
     low = window.level - window.width / 2
     grey = (pixels.astype(np.float32) - low) * (255 / window.width)
     return np.clip(np.nan_to_num(grey), 0, 255).astype(np.uint8)

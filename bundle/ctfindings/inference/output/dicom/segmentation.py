@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from bundle.ctfindings.inference.output.dicom import codes
 from bundle.ctfindings.inference.output.dicom.source_headers import derived_uid
 from bundle.ctfindings.inference.output.dicom.structured_report import MANUFACTURER, SERIES_DESCRIPTION
 from bundle.ctfindings.inference.output.evidence_volume import planes_on_scan
-from bundle.ctfindings.scan.coordinates import as_affine
+from bundle.ctfindings.scan.coordinates import Array, as_affine
 
 EVIDENCE_FROM = 0.5
 """A voxel belongs to the region of the evidence from this share of the peak of its map."""
@@ -33,8 +33,9 @@ def segmentations(
     map_affine: Any,
     settings: str,
     series_number: int,
-) -> list[Segmentation]:
-    """One object with the anatomies that were found, and one for each map; a scan without any has none.
+    wanted: Collection[str] = ("anatomies", "evidence"),
+) -> dict[str, Segmentation]:
+    """``anatomies`` with those that were found, and ``evidence-N`` for map N; a scan without any has none.
 
     Args:
         record: the answers.
@@ -44,32 +45,41 @@ def segmentations(
         map_affine: ``(4, 4)``, voxel of regions and maps to RAS mm.
         settings: text from which the UIDs are derived.
         series_number: of the new series.
+        wanted: what is made; the UIDs do not depend on it.
     """
     grid, scan, shape = as_affine(map_affine), as_affine(record.scan.affine), record.scan.shape
-    floats = [np.asarray(region, np.float32) for region in regions]
-    labels = np.stack(list(label_planes(floats, grid, scan, shape)))
-    found = [anatomy for anatomy in ANATOMIES if (labels == anatomy.mask_id).any()]
-    ids = np.zeros(len(ANATOMIES) + 1, np.uint8)
-    ids[[anatomy.mask_id for anatomy in found]] = np.arange(1, len(found) + 1)
-    # A label map is of anatomies that exclude each other.
-    segments = [
-        _segment(number, anatomy.name, codes.ANATOMICAL_STRUCTURE, codes.anatomy_code(anatomy.name), record)
-        for number, anatomy in enumerate(found, start=1)
-    ]
-    objects = [("anatomies", segments, ids[labels])] if found else []
+    objects: dict[str, tuple[str, list[SegmentDescription], NDArray[np.uint8]]] = {}
+    if "anatomies" in wanted:
+        floats = [np.asarray(region, np.float32) for region in regions]
+        labels = np.stack(list(label_planes(floats, grid, scan, shape)))
+        found = [anatomy for anatomy in ANATOMIES if (labels == anatomy.mask_id).any()]
+        ids = np.zeros(len(ANATOMIES) + 1, np.uint8)
+        ids[[anatomy.mask_id for anatomy in found]] = np.arange(1, len(found) + 1)
+        # A label map is of anatomies that exclude each other.
+        segments = [
+            _segment(number, anatomy.name, codes.ANATOMICAL_STRUCTURE, codes.anatomy_code(anatomy.name), record)
+            for number, anatomy in enumerate(found, start=1)
+        ]
+        if found:
+            objects["anatomies"] = "anatomies", segments, ids[labels]
     answers = {answer.key: answer for answer in record.answers}
-    for key, scores in maps.items():
-        answer, values = answers[key], np.asarray(scores, np.float32)
+    for number, (key, scores) in enumerate(maps.items() if "evidence" in wanted else (), start=1):
+        answer = answers[key]
         code = codes.finding_code(answer.name) if isinstance(answer, FindingAnswer) else codes.QUERY
-        cut = EVIDENCE_FROM * float(values.max())
-        planes = planes_on_scan(values, grid, scan, shape)
-        region = np.stack([plane > max(cut, 1e-6) for plane in planes]).astype(np.uint8)
+        region = np.stack(list(evidence_planes(scores, grid, scan, shape))).astype(np.uint8)
         if region.any():
-            objects.append((key, [_segment(1, key, codes.EVIDENCE, code, record)], region))
-    return [
-        _object(number, name, segments, planes, record, headers, settings, series_number)
-        for number, (name, segments, planes) in enumerate(objects, start=1)
-    ]
+            objects[f"evidence-{number}"] = key, [_segment(1, key, codes.EVIDENCE, code, record)], region
+    return {
+        name: _object(number, *content, record, headers, settings, series_number)
+        for number, (name, content) in enumerate(objects.items(), start=1)
+    }
+
+
+def evidence_planes(scores: Any, grid: Array, scan: Array, shape: tuple[int, int, int]) -> Iterator[NDArray[np.bool_]]:
+    """Planes ``[Y, X]`` of the scan's third axis: where a map ``[x, y, z]`` is above ``EVIDENCE_FROM`` of its peak."""
+    values = np.asarray(scores, np.float32)
+    cut = max(EVIDENCE_FROM * float(values.max()), 1e-6)
+    return (plane > cut for plane in planes_on_scan(values, grid, scan, shape))
 
 
 def _object(

@@ -10,7 +10,6 @@ import pydicom
 from pydicom.uid import CTImageStorage
 
 from bundle.ctfindings.files.errors import ScanError
-from bundle.ctfindings.files.folders import files_below
 from bundle.ctfindings.scan.dicom_headers import read_headers
 from bundle.ctfindings.scan.storage import SourceImages
 
@@ -32,12 +31,15 @@ def derived_uid(*parts: str) -> str:
 
 
 def source_headers(
-    path: Path, images: SourceImages, thickness_mm: float, anonymous: bool = False
+    path: Path, files: Sequence[Path], images: SourceImages, thickness_mm: float, anonymous: bool = False
 ) -> list[pydicom.Dataset]:
     """Headers of the images of the slices, in their order, with patient and study attributes and without pixels.
 
+    ``filename`` of a header is the path of its image.
+
     Args:
-        path: the folder, file or zip that was read.
+        path: the folder, file or zip that was read, for messages.
+        files: the files in it.
         images: the images of the slices.
         thickness_mm: slice thickness of an image that does not say its own.
         anonymous: whether patient and study attributes are empty, and the study gets another UID.
@@ -45,7 +47,6 @@ def source_headers(
     Raises:
         ScanError: if an image is no longer there.
     """
-    files = files_below(path) if path.is_dir() else [path]
     wanted, found = set(images.sop_uids), {}
     tags = [*_IMAGE, *_PATIENT, *_STUDY, "SpecificCharacterSet"]
     for _, header, _ in read_headers(files, tags, lambda header: header):
@@ -86,8 +87,9 @@ def set_date(result: pydicom.Dataset, source: pydicom.Dataset) -> None:
     The day of the run is no property of the patient's study, and would make two runs differ.
     """
     date, time = str(source.get("StudyDate") or NO_DATE), str(source.get("StudyTime") or "000000")
-    for kind in ("Content", "InstanceCreation", "Series"):
-        for name, value in ((f"{kind}Date", date), (f"{kind}Time", time)):
+    names = [(f"{kind}Date", f"{kind}Time") for kind in ("Content", "InstanceCreation", "Series")]
+    for pair in [*names, ("DateOfSecondaryCapture", "TimeOfSecondaryCapture")]:
+        for name, value in zip(pair, (date, time), strict=True):
             if name in result:
                 setattr(result, name, value)
     for equipment in result.get("ContributingEquipmentSequence", []):

@@ -1,4 +1,4 @@
-"""Writes the DICOM results of one scan: ``report.dcm``, ``anatomies.dcm`` and one file for each map of the evidence."""
+"""The DICOM results of one scan: ``report``, ``anatomies``, one ``evidence-N`` for each map, and ``capture``."""
 
 from __future__ import annotations
 
@@ -6,17 +6,24 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import pydicom
+
+from bundle.ctfindings.files.folders import files_below
 from bundle.ctfindings.inference.findings_record import FindingsRecord
+from bundle.ctfindings.inference.output.dicom.secondary_capture import secondary_capture
 from bundle.ctfindings.inference.output.dicom.segmentation import segmentations
 from bundle.ctfindings.inference.output.dicom.source_headers import set_date, source_headers
 from bundle.ctfindings.inference.output.dicom.structured_report import structured_report
+from bundle.ctfindings.scan.dicom_headers import DicomFile, unpacked
 from bundle.ctfindings.scan.storage import SourceImages
 
-REPORT_SERIES, SEGMENTATION_SERIES = 9100, 9101
+KINDS = ("report", "anatomies", "evidence", "capture")
+REPORT_SERIES, SEGMENTATION_SERIES, CAPTURE_SERIES = 9100, 9101, 9102
 """Numbers of the new series; those of a scanner are lower."""
 
 
@@ -27,6 +34,47 @@ def settings_text(record: FindingsRecord, source: SourceImages, maps: Mapping[st
     model = record.model
     parts = [*source, model.weights_sha256, model.version, model.network, verdicts, queries, list(maps), anonymous]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def dicom_objects(
+    path: Path,
+    record: FindingsRecord,
+    source: SourceImages,
+    regions: Any,
+    maps: Mapping[str, Any],
+    map_affine: Any,
+    anonymous: bool = False,
+    wanted: Collection[str] = KINDS,
+) -> dict[str, pydicom.Dataset]:
+    """The objects of one scan by the stem of their file: ``report``, ``anatomies``, ``evidence-N`` and ``capture``.
+
+    The same scan, weights and settings give the same UIDs and dates, so a PACS keeps one copy.
+
+    Args:
+        path: the DICOM folder, file or zip that was read.
+        record: the answers.
+        source: the images of the slices.
+        regions, maps, map_affine: see ``segmentations``.
+        anonymous: leaves patient and study attributes out.
+        wanted: some of ``KINDS``.
+
+    Raises:
+        ScanError: if the images of the series are no longer there.
+    """
+    settings = settings_text(record, source, maps, anonymous)
+    files = files_below(path) if path.is_dir() else [path]
+    with unpacked(map(DicomFile, files)) if path.suffix.lower() == ".zip" else nullcontext(files) as images:
+        headers = source_headers(path, images, source, record.scan.spacing_mm[2], anonymous)
+        objects: dict[str, pydicom.Dataset] = {}
+        if "report" in wanted:
+            objects["report"] = structured_report(record, headers, settings, REPORT_SERIES)
+        if "anatomies" in wanted or "evidence" in wanted:
+            objects |= segmentations(record, headers, regions, maps, map_affine, settings, SEGMENTATION_SERIES, wanted)
+        if "capture" in wanted:
+            objects["capture"] = secondary_capture(record, headers, maps, map_affine, settings, CAPTURE_SERIES)
+        for each in objects.values():
+            set_date(each, headers[0])
+    return objects
 
 
 def write_dicom(
@@ -41,32 +89,14 @@ def write_dicom(
 ) -> list[Path]:
     """Writes the objects into ``folder`` when all are complete, over those of an earlier run; returns their files.
 
-    The same scan, weights and settings give the same UIDs and dates, so a PACS keeps one copy.
-
-    Args:
-        folder: of this scan.
-        path: the DICOM folder, file or zip that was read.
-        record: the answers.
-        source: the images of the slices.
-        regions, maps, map_affine: see ``segmentations``.
-        anonymous: leaves patient and study attributes out.
-
-    Raises:
-        ScanError: if the images of the series are no longer there.
+    For the other arguments and errors see ``dicom_objects``.
     """
-    headers = source_headers(path, source, record.scan.spacing_mm[2], anonymous)
-    settings = settings_text(record, source, maps, anonymous)
+    objects = dicom_objects(path, record, source, regions, maps, map_affine, anonymous)
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
     try:
-        report = structured_report(record, headers, settings, REPORT_SERIES)
-        set_date(report, headers[0])
-        report.save_as(staging / "report.dcm", enforce_file_format=True)
-        objects = segmentations(record, headers, regions, maps, map_affine, settings, SEGMENTATION_SERIES)
-        for number, segmentation in enumerate(objects):
-            name = "anatomies" if segmentation.ContentLabel == "ANATOMIES" else f"evidence-{number}"
-            set_date(segmentation, headers[0])
-            segmentation.save_as(staging / f"{name}.dcm", enforce_file_format=True)
+        for name, each in objects.items():
+            each.save_as(staging / f"{name}.dcm", enforce_file_format=True)
         folder.mkdir(exist_ok=True)
         for old in folder.glob("evidence-*.dcm"):
             old.unlink()

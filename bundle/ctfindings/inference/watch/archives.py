@@ -1,0 +1,151 @@
+"""Where new CT series are: a folder of DICOM files in any layout, or a DICOMweb server."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import pydicom
+from pydicom.datadict import tag_for_keyword
+
+from bundle.ctfindings.files.folders import files_below
+from bundle.ctfindings.inference.watch.connections import answering, dicomweb_client
+from bundle.ctfindings.scan.dicom_headers import read_headers
+from bundle.ctfindings.scan.dicom_series import MIN_IMAGES
+
+
+class Series(NamedTuple):
+    """A series by its SeriesInstanceUID, its study, a text that changes when images are added, and the seconds since
+    then as far as they are known.
+    """
+
+    uid: str
+    study: str
+    state: str
+    age: float = 0.0
+
+
+def search_from(texts: Sequence[str]) -> dict[str, str]:
+    """Value by keyword from texts such as ``Modality=CT``; ValueError if one is not of that form."""
+    search = dict(text.partition("=")[::2] for text in texts)
+    for keyword, value in search.items():
+        if tag_for_keyword(keyword) is None or not value:
+            problem = f"expected KEYWORD=VALUE with a DICOM keyword, got {keyword!r}"
+            raise ValueError(f"--search: {problem}; an example is Modality=CT")
+    return search
+
+
+class Archive(Protocol):
+    """A place of series."""
+
+    def listed(self) -> list[Series]:
+        """The series that the search finds and that have at least ``MIN_IMAGES`` images."""
+
+    def fetch(self, series: Series, folder: Path) -> None:
+        """Puts the images of a series into an empty folder."""
+
+
+class FolderArchive:
+    """The series among the files of a folder. The header of a file is read once while the program runs.
+
+    Args:
+        folder: DICOM files in any layout. Zips are not opened.
+        search: value by keyword that the header of a series must have; ``*`` and ``?`` are wildcards.
+    """
+
+    def __init__(self, folder: Path, search: Mapping[str, str]) -> None:
+        self.folder, self.search = folder, search
+        self._known: dict[Path, tuple[tuple[int, int], tuple[str, str] | None]] = {}
+        self._files: dict[str, list[Path]] = {}
+
+    def listed(self) -> list[Series]:
+        """ScanError if the folder cannot be read."""
+        known, self._known = self._known, {}
+        files: dict[str, list[Path]] = defaultdict(list)
+        states: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        changed: dict[str, float] = defaultdict(float)
+        studies: dict[str, str] = {}
+        for path in files_below(self.folder):
+            try:
+                stat = path.stat()
+            except OSError:
+                continue  # It was moved away since it was listed.
+            state = stat.st_size, stat.st_mtime_ns
+            before, identity = known.get(path, (None, None))
+            if before != state:
+                (header,) = read_headers(
+                    [path], ["StudyInstanceUID", "SeriesInstanceUID", *self.search], self._identity
+                )
+                identity = header.content
+            self._known[path] = state, identity
+            if identity is not None:
+                uid, studies[identity[0]] = identity
+                files[uid].append(path)
+                states[uid].append(state)
+                # The time of a copy, where the modification time may be that of the original.
+                changed[uid] = max(changed[uid], stat.st_ctime)
+        self._files = dict(files)
+        return [
+            Series(
+                uid,
+                studies[uid],
+                f"{len(each)}:{sum(size for size, _ in each)}:{max(when for _, when in each)}",
+                time.time() - changed[uid],
+            )
+            for uid, each in states.items()
+            if len(each) >= MIN_IMAGES
+        ]
+
+    def fetch(self, series: Series, folder: Path) -> None:
+        """The images as links; nothing is copied."""
+        for number, path in enumerate(self._files[series.uid]):
+            os.symlink(path.resolve(), folder / f"{number:06d}.dcm")
+
+    def _identity(self, header: pydicom.Dataset) -> tuple[str, str] | None:
+        uid = str(header.get("SeriesInstanceUID") or "")
+        found = all(fnmatchcase(str(header.get(name) or ""), value) for name, value in self.search.items())
+        return (uid, str(header.get("StudyInstanceUID") or "")) if uid and found else None
+
+
+class DicomWebArchive:
+    """The series of a DICOMweb server.
+
+    Args:
+        url: of the service, such as ``http://127.0.0.1:8042/dicom-web``.
+        search: QIDO-RS filter by keyword, such as ``{"Modality": "CT"}``.
+    """
+
+    def __init__(self, url: str, search: Mapping[str, str]) -> None:
+        self.client, self.search = dicomweb_client(url), dict(search)
+
+    def listed(self) -> list[Series]:
+        """Unreachable if the server does not answer."""
+        with answering():
+            found = self.client.search_for_series(
+                search_filters=self.search, fields=["NumberOfSeriesRelatedInstances"], get_remaining=True
+            )
+        series = [
+            Series(_value(each, "0020000E"), _value(each, "0020000D"), _value(each, "00201209")) for each in found
+        ]
+        return [each for each in series if int(each.state or 0) >= MIN_IMAGES]
+
+    def fetch(self, series: Series, folder: Path) -> None:
+        """ValueError if fewer images arrive than were listed, Unreachable if the server does not answer."""
+        kept = (("application/dicom", "*"),)  # As they are stored, without decompression.
+        with answering():
+            count = 0
+            for image in self.client.iter_series(series.study, series.uid, media_types=kept):
+                count += 1
+                image.save_as(folder / f"{count:06d}.dcm", enforce_file_format=True)
+        if count < int(series.state):
+            raise ValueError(f"{count} of {series.state} images arrived; it is fetched again later")
+
+
+def _value(found: Mapping[str, Any], tag: str) -> str:
+    values = found.get(tag, {}).get("Value") or [""]
+    return str(values[0])

@@ -1,0 +1,241 @@
+"""Takes new series of an archive, answers each once, delivers the results, and writes the worklist.
+
+A series is finished when its line is in the journal. Its folder of results is named by a digest of the series, its
+images and the weights, and the findings record is written into it last, so a run that is killed at any point repeats at
+most the step it was in: results that are complete are not made again, and objects that arrived are not sent again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pydicom
+
+from bundle.ctfindings.files.journal import resume
+from bundle.ctfindings.files.progress import say
+from bundle.ctfindings.inference.batch.run_archive import JOURNAL_FILE, ArchiveTask, Model, claim_output
+from bundle.ctfindings.inference.findings_record import FindingsRecord
+from bundle.ctfindings.inference.output.worklist import Entry, write_worklist
+from bundle.ctfindings.inference.output.write_files import RECORD_FILE
+from bundle.ctfindings.inference.watch.archives import Archive, Series
+from bundle.ctfindings.inference.watch.connections import Unreachable
+from bundle.ctfindings.inference.watch.delivery import Delivery
+
+RESULTS, FETCHED, LOCK = "results", ".fetched", ".lock"
+LONGEST_WAIT = 600.0
+"""Seconds: longest pause between two attempts to reach a server."""
+LONGEST_HOLD = 86400.0
+"""Seconds: longest pause between two attempts at a series that failed."""
+ATTEMPTS = 5
+"""Attempts to reach a server before a single pass gives up."""
+
+
+class Pace(NamedTuple):
+    """Times of a watcher in seconds.
+
+    Attributes:
+        poll: between two passes; also the first pause after a failure, which doubles with each further one.
+        quiet: for how long the images of a series must not have changed before it is taken.
+    """
+
+    poll: float = 30.0
+    quiet: float = 60.0
+
+
+class _Failure(NamedTuple):
+    """What went wrong with a series in that state, after how many attempts, and when the next one is due."""
+
+    state: str
+    problem: str
+    attempts: int
+    due: float
+
+
+class Watcher:
+    """Watches one archive.
+
+    Args:
+        archive: where the series are.
+        delivery: where the results go; None leaves them in the output folder.
+        address: of the delivery; results are delivered again to another one.
+        output: folder of the results, of the journal and of the worklist. One watcher uses it at a time.
+        model: bundle and weights.
+        find: writes the findings record and DICOM objects of a task, and returns why there are no objects.
+        pace: its times.
+        first: findings that come first in the worklist.
+
+    Raises:
+        ValueError: if another watcher uses the output, or it holds results of other weights.
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        delivery: Delivery | None,
+        address: str,
+        output: Path,
+        model: Model,
+        find: Callable[[ArchiveTask], str | None],
+        pace: Pace,
+        first: Sequence[str] = (),
+    ) -> None:
+        self.archive, self.delivery, self.address, self.output = archive, delivery, address, output
+        self.model, self.find, self.pace, self.first = model, find, pace, first
+        output.mkdir(parents=True, exist_ok=True)
+        self._lock = (output / LOCK).open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(
+                f"{output}: another watcher uses this folder; stop it, or give another --output"
+            ) from error
+        self.weights = claim_output(output, model)
+        shutil.rmtree(output / FETCHED, ignore_errors=True)
+        (output / FETCHED).mkdir()
+        self._seen: dict[str, tuple[str, float]] = {}  # state of a series, and since when
+        self._failed: dict[str, _Failure] = {}
+
+    def watch(self, once: bool = False) -> int:
+        """Passes until it is stopped, or with ``once`` until no series is waiting; returns how many failed.
+
+        Raises:
+            Unreachable: with ``once``, if a server does not answer ``ATTEMPTS`` times.
+        """
+        silent = 0
+        while True:
+            try:
+                entries = self.run_pass()
+                silent, pause = 0, self.pace.poll
+            except Unreachable as error:
+                silent += 1
+                if once and silent >= ATTEMPTS:
+                    raise
+                pause = min(max(self.pace.poll, 1.0) * 2 ** (silent - 1), LONGEST_WAIT)
+                _log(f"{error}; next attempt in {pause:.0f} s")
+            else:
+                waiting = [entry for entry in entries if entry.status == "waiting"]
+                if once and not waiting:
+                    return sum(entry.status == "failed" for entry in entries)
+                if once:
+                    pause = max(self.pace.quiet, 0.1)
+            time.sleep(pause)
+
+    def close(self) -> None:
+        """Lets another watcher use the output."""
+        self._lock.close()
+
+    def run_pass(self) -> list[Entry]:
+        """Looks once, and finishes every series that is ready; returns the worklist.
+
+        Raises:
+            Unreachable: if a server does not answer. What is finished is in the worklist.
+        """
+        listed = {series.uid: series for series in self.archive.listed()}
+        self._seen = {
+            uid: seen
+            if (seen := self._seen.get(uid)) and seen[0] == series.state
+            else (series.state, time.monotonic() - series.age)
+            for uid, series in listed.items()
+        }
+        tasks = {uid: (json.dumps([series.state, self.address]), series) for uid, series in listed.items()}
+        entries = {uid: self._unfinished(series) for uid, series in listed.items()}
+        self._ready = {uid for uid, series in listed.items() if self._is_due(series)}
+        try:
+            for outcome in resume(
+                self._finish,
+                tasks,
+                self.output / JOURNAL_FILE,
+                holds=lambda _, result: (self.output / result["folder"] / RECORD_FILE).is_file(),
+                fatal=(Unreachable, OSError),
+            ):
+                series = listed[outcome.key]
+                if not outcome.problem:
+                    entries[series.uid] = Entry(**outcome.result)
+                    self._failed.pop(series.uid, None)
+                elif series.uid in self._ready:
+                    self._fail(series, outcome.problem)
+                    entries[series.uid] = self._unfinished(series)
+        except OSError as error:
+            problem = f"results cannot be written ({error.strerror or type(error).__name__})"
+            raise ValueError(f"{self.output}: {problem}; free some space, then start again") from error
+        finally:
+            ordered = write_worklist(self.output, list(entries.values()), self.first)
+        return ordered
+
+    def _finish(self, series: Series) -> dict[str, Any]:
+        """The worklist entry of a series, after its results are written and delivered."""
+        if series.uid not in self._ready:
+            raise ValueError("not in this pass")
+        started = time.perf_counter()
+        content = json.dumps([series.uid, series.state, self.weights])
+        folder = self.output / RESULTS / hashlib.sha256(content.encode()).hexdigest()[:16]
+        if not (folder / RECORD_FILE).is_file():
+            with tempfile.TemporaryDirectory(dir=self.output / FETCHED) as temporary:
+                images = Path(temporary) / series.uid
+                images.mkdir()
+                self.archive.fetch(series, images)
+                task = ArchiveTask({"image": str(images)}, folder / RECORD_FILE, self.model, folder)
+                try:
+                    self.find(task)
+                except ValueError as error:
+                    raise ValueError(str(error).replace(f"{images}: ", "").replace(str(images), "the series")) from None
+        record = FindingsRecord.from_json((folder / RECORD_FILE).read_text(encoding="utf-8"))
+        files = sorted(folder.glob("*.dcm"))
+        sent = self.delivery.send(files) if self.delivery and files else 0
+        present = [answer for answer in record.ordered() if answer.present]
+        seconds = time.perf_counter() - started
+        _log(f"{name_in_log(series.uid)}: {len(present)} findings, {len(files)} objects, {sent} sent, {seconds:.1f} s")
+        return Entry(
+            series.uid,
+            series.study,
+            "done",
+            notice=record.notice or "",
+            present={answer.name: answer.probability for answer in present},
+            folder=folder.relative_to(self.output).as_posix(),
+            objects=len(files),
+            **_study_of(files),
+        )._asdict()
+
+    def _is_due(self, series: Series) -> bool:
+        failure = self._failed.get(series.uid)
+        if failure and failure.state == series.state:
+            return time.monotonic() >= failure.due
+        return time.monotonic() - self._seen[series.uid][1] >= self.pace.quiet
+
+    def _fail(self, series: Series, problem: str) -> None:
+        before = self._failed.get(series.uid)
+        attempts = 1 + (before.attempts if before and before.state == series.state else 0)
+        pause = min(self.pace.poll * 2**attempts, LONGEST_HOLD)
+        self._failed[series.uid] = _Failure(series.state, problem, attempts, time.monotonic() + pause)
+        _log(f"{name_in_log(series.uid)}: {problem}")
+
+    def _unfinished(self, series: Series) -> Entry:
+        failure = self._failed.get(series.uid)
+        if failure and failure.state == series.state:
+            return Entry(series.uid, series.study, "failed", failure.problem)
+        return Entry(series.uid, series.study, "waiting")
+
+
+def name_in_log(uid: str) -> str:
+    """What a series is called in the log: the first eight digits of the SHA-256 of its UID."""
+    return f"series {hashlib.sha256(uid.encode()).hexdigest()[:8]}"
+
+
+def _study_of(files: Sequence[Path]) -> dict[str, str]:
+    """Date and accession number of the study, by which a PACS finds it."""
+    if not files:
+        return {}
+    header = pydicom.dcmread(files[0], stop_before_pixels=True, specific_tags=["StudyDate", "AccessionNumber"])
+    return {"date": str(header.get("StudyDate") or ""), "accession": str(header.get("AccessionNumber") or "")}
+
+
+def _log(line: str) -> None:
+    say(f"{time.strftime('%H:%M:%S')} {line}")

@@ -1,0 +1,227 @@
+"""The watcher with a fabricated service: every series is answered and delivered once, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+
+from bundle.ctfindings.inference.batch.run_archive import ArchiveTask, Model
+from bundle.ctfindings.inference.encoding import describe_scan
+from bundle.ctfindings.inference.findings_record import FindingAnswer, FindingsRecord, ModelInfo
+from bundle.ctfindings.inference.output.dicom.source_headers import derived_uid
+from bundle.ctfindings.inference.watch.archives import FolderArchive, search_from
+from bundle.ctfindings.inference.watch.connections import Unreachable, check_address
+from bundle.ctfindings.inference.watch.watcher import Pace, Watcher
+
+SEARCH = {"Modality": "CT"}
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing catches it."""
+
+
+class Service:
+    """Writes two objects and a record for each series; it can be killed, and one series may be unusable."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.killed_after: str = ""
+        self.unusable: set[str] = set()
+
+    def __call__(self, task: ArchiveTask) -> None:
+        images = Path(task.study["image"])
+        self.calls[images.name] += 1
+        if images.name in self.unusable:
+            raise ValueError(f"{images}: holds no chest; give another one [not-a-chest]")
+        source = pydicom.dcmread(next(images.iterdir()), stop_before_pixels=True)
+        assert task.dicom is not None
+        task.dicom.mkdir(parents=True, exist_ok=True)
+        for name in ("capture", "report"):
+            source.SOPInstanceUID = derived_uid(name, images.name)
+            source.save_as(task.dicom / f"{name}.dcm")
+            self.step(f"{name} written")
+        answer = FindingAnswer("Lung nodule", 0.75, 0.5, True, "lung")
+        scan = describe_scan(images, "DICOM", (2, 2, 2), np.eye(4), images.name)
+        FindingsRecord(scan, ModelInfo("chest", "0.1.0", "ab", "Tower"), [answer]).save(task.target)
+        self.step("record written")
+
+    def step(self, name: str) -> None:
+        if self.killed_after == name:
+            self.killed_after = ""
+            raise Killed
+
+
+class Receiver:
+    """Keeps how often each object arrived; it may be away, or kill the watcher after an object or after all."""
+
+    def __init__(self) -> None:
+        self.arrived: Counter[str] = Counter()
+        self.away = 0
+        self.killed_after: int | None = None
+
+    def send(self, files: Sequence[Path]) -> int:
+        if self.away:
+            self.away -= 1
+            raise Unreachable("the DICOMweb server does not answer")
+        uids = [str(pydicom.dcmread(file).SOPInstanceUID) for file in files]
+        missing = [uid for uid in uids if uid not in self.arrived]
+        for number, uid in enumerate(missing, start=1):
+            self.arrived[uid] += 1
+            if self.killed_after == number:
+                self.killed_after = None
+                raise Killed
+        return len(missing)
+
+
+@pytest.fixture
+def incoming(tmp_path: Path, hu: np.ndarray, affine: np.ndarray, write_dicom: Callable[..., Path]) -> Path:
+    """Two series in one folder whose name is that of the patient, and a file that is no DICOM."""
+    folder = tmp_path / "Doe^Jane"
+    for number in (1, 2):
+        write_dicom(folder, hu[:8, :8, :6], affine, number=number)
+    (folder / "notes.txt").write_text("nothing")
+    return folder
+
+
+class Setup:
+    """What stays when a watcher is killed."""
+
+    def __init__(self, incoming: Path, output: Path, weights: Path) -> None:
+        self.incoming, self.output = incoming, output
+        self.service, self.receiver = Service(), Receiver()
+        self.model = Model(".", str(weights))
+
+    def start(self, pace: Pace = Pace(0.0, 0.0), **settings: Any) -> Watcher:  # noqa: B008
+        archive = FolderArchive(self.incoming, SEARCH)
+        return Watcher(archive, self.receiver, "there", self.output, self.model, self.service, pace, **settings)
+
+    def rows(self) -> list[dict[str, str]]:
+        with (self.output / "worklist.csv").open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def setup(incoming: Path, tmp_path: Path) -> Setup:
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    return Setup(incoming, tmp_path / "output", tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("step", ["capture written", "report written", "record written", "first sent", "all sent"])
+def test_a_killed_watcher_loses_nothing_and_sends_nothing_twice(setup: Setup, step: str) -> None:
+    setup.service.killed_after = step
+    setup.receiver.killed_after = {"first sent": 1, "all sent": 2}.get(step)
+    watcher = setup.start()
+    with pytest.raises(Killed):
+        watcher.watch(once=True)
+    watcher.close()
+    watcher = setup.start()
+    assert watcher.watch(once=True) == 0
+    assert len(setup.receiver.arrived) == 4 and set(setup.receiver.arrived.values()) == {1}
+    repeated = step in ("capture written", "report written")
+    assert sorted(setup.service.calls.values()) == [1, 1 + repeated], "complete results are not made again"
+    assert [row["status"] for row in setup.rows()] == ["done", "done"]
+    assert not list((setup.output / ".fetched").iterdir())
+    calls = setup.service.calls.total()
+    watcher.watch(once=True)
+    assert setup.service.calls.total() == calls
+
+
+def test_a_bad_series_stops_no_other_and_waits_longer_each_time(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    watcher = setup.start(Pace(10.0, 0.0))
+    bad = min(series.uid for series in watcher.archive.listed())
+    setup.service.unusable = {bad}
+    assert [entry.status for entry in watcher.run_pass()] == ["done", "failed"]
+    assert setup.rows()[1]["reason"] == "holds no chest; give another one [not-a-chest]"
+    for seconds, calls in ((19.0, 1), (2.0, 2), (38.0, 2), (3.0, 3)):
+        now += seconds
+        watcher.run_pass()
+        assert setup.service.calls[bad] == calls
+    setup.service.unusable = set()
+    newest = setup.incoming / "new"
+    image = next(file for file in setup.incoming.iterdir() if file.read_bytes().find(bad.encode()) > 0)
+    newest.write_bytes(image.read_bytes())
+    assert [entry.status for entry in watcher.run_pass()] == ["done", "done"], "new images are tried at once"
+
+
+def test_a_server_that_is_away_is_asked_again_after_growing_pauses(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    setup.receiver.away = 3
+    watcher = setup.start()
+    assert watcher.watch(once=True) == 0
+    assert pauses == [1.0, 2.0, 4.0]
+    assert set(setup.service.calls.values()) == {1} and len(setup.receiver.arrived) == 4
+    said = capsys.readouterr().out
+    assert said.count("does not answer; next attempt in") == 3
+    assert "Doe" not in said and "4711" not in said and str(setup.incoming) not in said
+    watcher.close()
+    setup.receiver.away = 99
+    with pytest.raises(Unreachable):
+        Watcher(
+            watcher.archive, setup.receiver, "elsewhere", setup.output, setup.model, setup.service, Pace(0, 0)
+        ).watch(once=True)
+    assert [row["status"] for row in setup.rows()] == ["waiting", "waiting"], "another receiver gets them again"
+
+
+def test_a_series_is_taken_when_no_image_has_come_for_a_while(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher = setup.start(Pace(1.0, 100.0))
+    clock = os.times().elapsed
+    monkeypatch.setattr("time.monotonic", lambda: clock)
+    assert [entry.status for entry in watcher.run_pass()] == ["waiting", "waiting"]
+    clock += 101
+    assert [entry.status for entry in watcher.run_pass()] == ["done", "done"]
+
+
+def test_one_watcher_uses_an_output_at_a_time(setup: Setup) -> None:
+    first = setup.start()
+    with pytest.raises(ValueError, match="another watcher uses this folder"):
+        setup.start()
+    first.close()
+    setup.start().close()
+
+
+def test_series_of_a_mixed_folder_are_told_apart_and_searched(setup: Setup, tmp_path: Path) -> None:
+    archive = FolderArchive(setup.incoming, {"SeriesNumber": "2", "SeriesDescription": "Ch*"})
+    (series,) = archive.listed()
+    target = tmp_path / "fetched"
+    target.mkdir()
+    archive.fetch(series, target)
+    headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in target.iterdir()]
+    assert len(headers) == 6 and {str(header.SeriesInstanceUID) for header in headers} == {series.uid}
+    assert not FolderArchive(setup.incoming, {"Modality": "MR"}).listed()
+    for wrong in ("CT", "Modalty=CT"):
+        with pytest.raises(ValueError, match="KEYWORD=VALUE"):
+            search_from([wrong])
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("http://127.0.0.1:8042/dicom-web", ""),
+        ("dicom://PACS@localhost:4242", ""),
+        ("https://pacs.example.org/dicom-web", ""),
+        ("http://pacs.example.org/dicom-web", "not encrypted"),
+        ("dicom://PACS@10.0.0.5:104", "not encrypted"),
+        ("ftp://127.0.0.1", "expected http"),
+    ],
+)
+def test_results_leave_this_machine_encrypted_only(address: str, problem: str) -> None:
+    if not problem:
+        check_address(address, "--send", insecure=False)
+        return
+    with pytest.raises(ValueError, match=problem):
+        check_address(address, "--send", insecure=False)
+    if "encrypted" in problem:
+        check_address(address, "--send", insecure=True)
