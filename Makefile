@@ -58,7 +58,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "1 of 3: PyTorch"
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	@echo "2 of 3: MONAI, transformers and the rest"
-	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[test,dev,label,cluster]'
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[test,dev,label,cluster,archive]'
 	@echo "3 of 3: MONAI Label"
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --no-deps monailabel pydicom-seg
 	@touch $@

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from bundle.ctfindings.cli.error_lines import run_or_exit
 from bundle.ctfindings.files.folders import check_outside, check_writable
+from bundle.ctfindings.files.worker import Worker
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.batch.run_archive import Model, write_findings
 from bundle.ctfindings.inference.watch.archives import DicomWebArchive, FolderArchive, search_from
 from bundle.ctfindings.inference.watch.connections import check_address
 from bundle.ctfindings.inference.watch.delivery import StoreDelivery, StowDelivery
 from bundle.ctfindings.inference.watch.watcher import Pace, Watcher
-from bundle.ctfindings.inference.watch.worker import Worker
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from bundle.ctfindings.inference.output.slicer_markups import write_markups
 from bundle.ctfindings.inference.service import AnsweredScan, place_depth
 from bundle.ctfindings.reports.queries import check_queries
 
+from .dicom_outputs import DICOM_OUTPUTS
 from .scan_service import ScanService
 from .usage_error import UsageError
 
@@ -40,13 +41,20 @@ class _Task(InferTask):
     def is_valid(self) -> bool:
         return True
 
-    def dicom_seg(
-        self, request: Mapping[str, Any], scan: AnsweredScan, record: FindingsRecord, maps: Mapping[str, Any]
+    def dicom(
+        self,
+        request: Mapping[str, Any],
+        segment: str,
+        scan: AnsweredScan,
+        record: FindingsRecord,
+        placed: Iterable[ScoredAnswer],
     ) -> str:
-        """File of a DICOM segmentation of the anatomies, or with a map of its evidence."""
-        file = _result_file(".dcm")
+        """File of the DICOM output that is asked for, with the maps of the placed answers."""
+        output = request["output"]
+        file = _result_file(DICOM_OUTPUTS[output])
+        maps = {each.answer.key: scan.encoded.evidence_map(each) for each in placed}
         with _removed_on_error(file):
-            self.service.write_segmentation(request["image"], file, scan, record, maps)
+            self.service.write_dicom(request["image"], file, output, segment, scan, record, maps)
         return file
 
 
@@ -61,8 +69,9 @@ class FindingsTask(_Task):
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
         scan = self.service.answered(request["image"])
         file = None
-        if request.get("output") == "dicom_seg":
-            file = self.dicom_seg(request, scan, scan.record, {})
+        if request.get("output") in DICOM_OUTPUTS:
+            present = [each for each in scan.placed.values() if getattr(each.answer, "present", False)]
+            file = self.dicom(request, "anatomies", scan, scan.record, present)
         elif request.get("output") != "json":
             file = _result_file(".nii.gz")
             with _removed_on_error(file):
@@ -81,8 +90,8 @@ class FindingsPointsTask(_Task):
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
         scan = self.service.answered(request["image"])
-        if request.get("output") == "dicom_seg":
-            raise UsageError(400, "output=dicom_seg: ask the model 'findings' or 'evidence', whose answers are regions")
+        if (output := request.get("output")) in DICOM_OUTPUTS:
+            raise UsageError(400, f"output={output}: ask the model 'findings' or 'evidence', which answer in DICOM")
         present = {answer.name: answer.probability for answer in scan.record.ordered() if answer.present}
         file = None
         if request.get("output") != "json":
@@ -111,10 +120,10 @@ class EvidenceTask(_Task):
         params = _evidence_params(scan, placed)
         seconds = time.perf_counter() - started
         file = None
-        if request.get("output") == "dicom_seg":
+        if request.get("output") in DICOM_OUTPUTS:
             queries = [placed.answer] if isinstance(placed.answer, QueryAnswer) else []
             record = dataclasses.replace(scan.record, queries=queries)
-            file = self.dicom_seg(request, scan, record, {placed.answer.key: scan.encoded.evidence_map(placed)})
+            file = self.dicom(request, "evidence", scan, record, [placed])
         elif request.get("output") != "json":
             file = _result_file(".nii.gz")
             with _removed_on_error(file):
@@ -154,7 +163,7 @@ class ScanTask(_Task):
         super().__init__(service, InferType.OTHERS, {}, "The scan in HU, as the other models see it.")
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        if request.get("output") in ("json", "dicom_seg"):
+        if request.get("output") == "json" or request.get("output") in DICOM_OUTPUTS:
             raise UsageError(400, "the model 'scan' answers with a NIfTI file only; ask for output=image or all")
         file = _result_file(".nii.gz")
         with _removed_on_error(file):

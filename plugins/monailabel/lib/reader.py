@@ -15,7 +15,7 @@ import resource
 import signal
 import tempfile
 import traceback
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, cast
@@ -27,12 +27,10 @@ from monai.data import MetaTensor
 from nibabel.spatialimages import SpatialImage
 
 from bundle.ctfindings.files.errors import ScanError
-from bundle.ctfindings.inference.findings_record import FindingsRecord
 from bundle.ctfindings.scan.anatomy_mask import load_anatomy_mask
 from bundle.ctfindings.scan.itk_reader import MAX_HEADER_BYTES
 from bundle.ctfindings.scan.load_scan import load_scan, read_volume
 from bundle.ctfindings.scan.nifti_writer import write_planes
-from bundle.ctfindings.scan.storage import SourceImages
 
 from .limits import Limits
 from .usage_error import UsageError
@@ -114,31 +112,6 @@ def write_hu(path: Path, limits: Limits, file: str) -> None:
     hu = scan.as_tensor()[0].round_().clamp_(bounds.min, bounds.max).numpy().astype("<i2", copy=False)
     planes = (np.ascontiguousarray(hu[:, :, k].T) for k in range(hu.shape[2]))
     write_planes(file, planes, hu.shape, scan.affine.numpy(), "scan in HU", dtype="<i2")
-
-
-def write_segmentation(
-    path: Path,
-    limits: Limits,
-    file: str,
-    record: FindingsRecord,
-    source: SourceImages,
-    regions: Any,
-    maps: Mapping[str, Any],
-    map_affine: Any,
-) -> None:
-    """Writes the evidence of a map, or without one the anatomies, as DICOM segmentation; see ``segmentations``."""
-    # They need highdicom, which nothing else here does; the fork server has imported it.
-    from bundle.ctfindings.inference.output.dicom.segmentation import segmentations
-    from bundle.ctfindings.inference.output.dicom.source_headers import source_headers
-    from bundle.ctfindings.inference.output.dicom.write_dicom import SEGMENTATION_SERIES, settings_text
-
-    headers = source_headers(path, source, record.scan.spacing_mm[2])
-    settings = settings_text(record, source, maps, anonymous=False)
-    objects = segmentations(record, headers, regions, maps, map_affine, settings, SEGMENTATION_SERIES)
-    wanted = [each for each in objects if (each.ContentLabel == "ANATOMIES") != bool(maps)]
-    if not wanted:
-        raise UsageError(404, f"{path.name}: the answer has no region; ask for output=json")
-    wanted[0].save_as(file, enforce_file_format=True)
 
 
 def check_scan(path: Path, limits: Limits) -> None:

@@ -23,6 +23,7 @@ from monailabel.utils.others.generic import remove_file
 from requests_toolbelt import MultipartEncoder
 
 from .api_key import is_reader
+from .dicom_outputs import DICOM_OUTPUTS
 from .disclosure import disclosed
 from .json_fields import json_object
 from .logs import SERVER_LOG
@@ -38,7 +39,12 @@ router = APIRouter()
 _RESERVED = ("model", "image", "label", "session", "output", "description", "save_label", "label_tag")
 """What ``params`` may not say: it would name files of the server, or another model."""
 
-_MEDIA = {".mrk.json": "application/json", ".nii.gz": "application/gzip", ".dcm": "application/dicom"}
+_MEDIA = {
+    ".mrk.json": "application/json",
+    ".nii.gz": "application/gzip",
+    ".dcm": "application/dicom",
+    ".zip": "application/zip",
+}
 
 
 @router.post("/infer/{model}", dependencies=[USER])
@@ -49,7 +55,7 @@ def infer(
     session_id: str = "",
     params: Annotated[str, Form()] = "{}",
     file: Annotated[UploadFile | None, File()] = None,
-    output: Literal["json", "image", "all", "dicom_seg"] | None = None,
+    output: Literal["json", "image", "all", "dicom_seg", "dicom_sr", "dicom_sc", "dicom"] | None = None,
 ) -> Response:
     """Answers of one model for one scan: of the datastore, of a session, or sent along."""
     app = app_instance()
@@ -165,7 +171,7 @@ def _response(model: str, path: str | None, params: dict[str, Any], output: str 
     if path is None or output == "json":
         return JSONResponse(params)
     suffix, media = next((end, kind) for end, kind in _MEDIA.items() if path.endswith(end))
-    if output in ("image", "dicom_seg"):
+    if output == "image" or output in DICOM_OUTPUTS:
         return FileResponse(path, media_type=media, filename=f"{model}{suffix}")
     content = Path(path).read_bytes()
     fields: dict[str, Sequence[Any]] = {

@@ -12,15 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bundle.ctfindings.inference.bundle_workflow import why_no_dicom
 from bundle.ctfindings.inference.findings_record import FindingsRecord
 from bundle.ctfindings.inference.service import AnsweredScan, FindingsService, load_service
 
 from .admission import Admission
+from .dicom_outputs import write_objects
 from .doubt import Doubt, doubt_of
 from .encoding_cache import EncodingCache
 from .logs import SERVER_LOG
 from .options import Options
-from .reader import Reader, check_mask, check_scan, preprocess, write_hu, write_segmentation
+from .reader import Reader, check_mask, check_scan, preprocess, write_hu
 from .scan_identity import ScanIdentity, Signature, signature_of
 from .usage_error import UsageError
 
@@ -112,23 +114,28 @@ class ScanService:
         with self.admission.place(), self.admission.slot():
             self.reader.run(write_hu, Path(path), str(file))
 
-    def write_segmentation(
-        self, path: str | Path, file: str, scan: AnsweredScan, record: FindingsRecord, maps: Mapping[str, Any]
+    def write_dicom(
+        self,
+        path: str | Path,
+        file: str,
+        output: str,
+        segment: str,
+        scan: AnsweredScan,
+        record: FindingsRecord,
+        maps: Mapping[str, Any],
     ) -> None:
-        """Writes the anatomies of a scan, or the evidence of its one map, as DICOM segmentation.
+        """Writes answers as DICOM, see ``dicom_outputs.write_objects``.
 
         Raises:
             UsageError: for a scan that is no DICOM series, or an answer without a region.
         """
         encoded = scan.encoded
         if encoded.source is None:
-            problem = f"output=dicom_seg refers to DICOM images, and this scan is {record.scan.format}"
-            raise UsageError(400, f"{problem}; ask for output=image")
+            raise UsageError(400, f"output={output}: {why_no_dicom(encoded)}; ask for output=json")
         regions = encoded.regions
+        content = (record, encoded.source, regions.inside, maps, regions.affine)
         with self.admission.place(), self.admission.slot():
-            self.reader.run(
-                write_segmentation, Path(path), file, record, encoded.source, regions.inside, maps, regions.affine
-            )
+            self.reader.run(write_objects, Path(path), file, output, segment, *content)
 
     def check_scan(self, path: Path) -> None:
         """Refuses a file that is no chest CT with a UsageError."""

@@ -4,11 +4,7 @@ installed.
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,70 +13,51 @@ import pydicom
 import pytest
 import requests
 
+from bundle.ctfindings.inference.batch.run_archive import Model
 from bundle.ctfindings.inference.service import load_service
+from bundle.ctfindings.inference.watch.archives import DicomWebArchive
+from bundle.ctfindings.inference.watch.connections import Unreachable
+from bundle.ctfindings.inference.watch.delivery import StoreDelivery, StowDelivery
+from bundle.ctfindings.inference.watch.watcher import Pace, Watcher
 from bundle.ctfindings.phantom.dataset import make_case
 from bundle.ctfindings.phantom.write_dicom import write_series
-from tests.plugins.monailabel.live_server import free_port, running
-
-PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+from experiments.watch_archive.orthanc import Orthanc, is_installed, running_orthanc
+from tests.inference.watch.fabricated import Killed, Service
+from tests.plugins.monailabel.live_server import running
 
 pytestmark = pytest.mark.skipif(
-    shutil.which("Orthanc") is None or not PLUGIN.exists(),
+    not is_installed(),
     reason="Orthanc with its DICOMweb plug-in is not installed (apt-get install orthanc orthanc-dicomweb)",
 )
 
 
+@pytest.fixture(scope="module")
+def server_of_images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    with running_orthanc(tmp_path_factory.mktemp("orthanc")) as server:
+        yield server
+
+
 @pytest.fixture
-def orthanc(tmp_path: Path) -> Iterator[str]:
-    port = free_port()
-    config = {
-        "Name": "test",
-        "HttpPort": port,
-        "DicomServerEnabled": False,
-        "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": False,
-        "StorageDirectory": str(tmp_path / "storage"),
-        "IndexDirectory": str(tmp_path / "storage"),
-        "Plugins": [str(PLUGIN)],
-        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
-    }
-    (tmp_path / "orthanc.json").write_text(json.dumps(config))
-    with (tmp_path / "orthanc.txt").open("wb") as log:
-        process = subprocess.Popen(["Orthanc", str(tmp_path / "orthanc.json")], stdout=log, stderr=log)
-        try:
-            url = f"http://127.0.0.1:{port}"
-            deadline = time.monotonic() + 120
-            while True:
-                try:
-                    requests.get(f"{url}/system", timeout=10).raise_for_status()
-                    break
-                except requests.RequestException:
-                    assert process.poll() is None and time.monotonic() < deadline, (
-                        tmp_path / "orthanc.txt"
-                    ).read_text()[-2000:]
-                    time.sleep(0.2)
-            yield url
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
+def orthanc(server_of_images: Orthanc) -> Orthanc:
+    """The server without images."""
+    for study in requests.get(f"{server_of_images.url}/studies", timeout=60).json():
+        requests.delete(f"{server_of_images.url}/studies/{study}", timeout=60).raise_for_status()
+    return server_of_images
 
 
 @pytest.mark.slow
 def test_a_series_of_a_dicomweb_server_is_answered_by_its_uid(
-    orthanc: str, bundle_root: Path, untrained_weights: Path, tmp_path: Path
+    orthanc: Orthanc, bundle_root: Path, untrained_weights: Path, tmp_path: Path
 ) -> None:
     case, hu, _, _, affine = make_case(seed=7, index=2)
     coarse = np.ascontiguousarray(hu[::3, ::3].astype(np.int16))
     folder = tmp_path / "series"
     wide = replace(case, spacing=(case.spacing[0] * 3, case.spacing[1] * 3, case.spacing[2]))
     write_series(folder, wide, coarse, affine @ np.diag([3.0, 3.0, 1.0, 1.0]))
-    for file in sorted(folder.iterdir()):
-        requests.post(f"{orthanc}/instances", data=file.read_bytes(), timeout=60).raise_for_status()
+    orthanc.upload(folder)
     uid = str(pydicom.dcmread(next(folder.iterdir()), stop_before_pixels=True).SeriesInstanceUID)
 
-    with running(
-        bundle_root, f"{orthanc}/dicom-web", tmp_path / "work", [("checkpoint", str(untrained_weights))]
-    ) as server:
+    with running(bundle_root, orthanc.dicomweb, tmp_path / "work", [("checkpoint", str(untrained_weights))]) as server:
         assert server.get("/info/").json()["datastore"]["total"] == 1
         assert list(server.get("/datastore/?output=all").json()["objects"]) == [uid], (
             "a series is listed before it was fetched"
@@ -106,10 +83,49 @@ def test_a_series_of_a_dicomweb_server_is_answered_by_its_uid(
         assert label.status_code == 400 and "read-only" in label.json()["detail"]
         training = requests.post(f"{server.url}/train/findings", json={}, timeout=60)
         assert training.status_code == 400 and "0 scans have a correction" in training.json()["detail"]
-        assert len(requests.get(f"{orthanc}/series", timeout=60).json()) == 1, "nothing was written to the archive"
+        assert len(requests.get(f"{orthanc.url}/series", timeout=60).json()) == 1, "nothing was written to the archive"
         cached = [
             path.name
             for path in (tmp_path / "work" / "dicomweb").glob("*/*")
             if path.is_dir() and path.name != "labels"
         ]
         assert cached == [uid], "no half series is left in the cache"
+
+
+def test_a_watcher_sends_results_back_once(
+    orthanc: Orthanc, tmp_path: Path, hu: np.ndarray, affine: np.ndarray, write_dicom: Callable[..., Path]
+) -> None:
+    for number in (1, 2):
+        orthanc.upload(write_dicom(tmp_path / str(number), hu[:8, :8, :6], affine, number=number))
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    sent: list[int] = []
+
+    class KilledAfterSending(StowDelivery):
+        def send(self, files: Sequence[Path]) -> int:
+            sent.append(super().send(files))
+            if len(sent) == 1:
+                raise Killed
+            return sent[-1]
+
+    def start() -> Watcher:
+        archive, delivery = DicomWebArchive(orthanc.dicomweb, {"Modality": "CT"}), KilledAfterSending(orthanc.dicomweb)
+        model = Model(".", str(tmp_path / "model.pt"))
+        return Watcher(archive, delivery, orthanc.dicomweb, tmp_path / "output", model, Service(), Pace(0.0, 0.0))
+
+    watcher = start()
+    with pytest.raises(Killed):
+        watcher.watch(once=True)
+    watcher.close()
+    assert start().watch(once=True) == 0
+    assert sent == [2, 0, 2], "what arrived before the kill is not sent again"
+
+    def instances() -> int:
+        return int(requests.get(f"{orthanc.url}/statistics", timeout=60).json()["CountInstances"])
+
+    assert instances() == 2 * 6 + 4
+    files = sorted((tmp_path / "output").glob("results/*/*.dcm"))
+    assert StoreDelivery(f"dicom://ORTHANC@127.0.0.1:{orthanc.dicom_port}").send(files) == 4
+    assert instances() == 2 * 6 + 4, "the same object by C-STORE is no second copy"
+    for gone in (StoreDelivery("dicom://ORTHANC@127.0.0.1:1"), StowDelivery("http://127.0.0.1:1/dicom-web")):
+        with pytest.raises(Unreachable):
+            gone.send(files)

@@ -6,6 +6,7 @@ import io
 import json
 import resource
 import socket
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -307,8 +308,19 @@ def test_a_dicom_segmentation_lies_on_the_images_of_the_series(server: LiveServe
         assert segmentation.Modality == "SEG" and segmentation.ContentLabel == label
         series = segmentation.ReferencedSeriesSequence[0].ReferencedInstanceSequence
         assert {str(each.ReferencedSOPInstanceUID) for each in series} <= names
+    answer = requests.post(f"{server.url}/infer/findings?{session}&output=dicom", timeout=300)
+    assert answer.headers["content-type"] == "application/zip", answer.text
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as objects:
+        kinds = {name: pydicom.dcmread(io.BytesIO(objects.read(name))) for name in objects.namelist()}
+    assert {"report.dcm", "anatomies.dcm", "capture.dcm"} <= set(kinds)
+    for output, name, modality in (("dicom_sr", "report.dcm", "SR"), ("dicom_sc", "capture.dcm", "OT")):
+        answer = requests.post(f"{server.url}/infer/findings?{session}&output={output}", timeout=300)
+        single = pydicom.dcmread(io.BytesIO(answer.content))
+        assert (single.Modality, single.SOPInstanceUID) == (modality, kinds[name].SOPInstanceUID)
     for model, target in (("findings", "image=first"), ("findings_points", session), ("scan", session)):
         assert server.infer(model, target, output="dicom_seg").status == 400
+    refused = server.infer("findings", "image=first", output="dicom").params["detail"]
+    assert "the scan is NIfTI without DICOM headers" in refused
     assert not server.left()
 
 

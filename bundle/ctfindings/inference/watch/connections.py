@@ -30,7 +30,7 @@ def answering() -> Iterator[None]:
     try:
         yield
     except requests.HTTPError as error:
-        status = error.response.status_code
+        status = 0 if error.response is None else error.response.status_code
         if status in AWAY:
             raise Unreachable(f"the DICOMweb server is not available (status {status})") from error
         if status in (401, 403):

@@ -71,9 +71,8 @@ def secondary_capture(
         patient_orientation=("L", "P"),
         series_description=SERIES_DESCRIPTION,
     )
-    result.PatientOrientation = result.Laterality = (
-        None  # The picture as a whole has none; each key image has its letters.
-    )
+    for name in ("PatientOrientation", "Laterality"):  # The page has none; each key image has its letters.
+        setattr(result, name, None)
     result.BurnedInAnnotation = "NO"
     return result
 
@@ -95,13 +94,13 @@ def _page(record: FindingsRecord, tiles: Sequence[tuple[Answer, Image.Image]]) -
     draw.text((WIDTH - MARGIN, MARGIN + 6), f"weights {model.weights_sha256[:16]}", _SOFT, font, anchor="ra")
     for number, line in enumerate(lines):
         draw.text((MARGIN, MARGIN + 36 + 22 * number), line, _NOTICE if line in (record.notice or "") else _INK, font)
-    header = ("Finding", "Probability", "Threshold", "Result", "Strongest evidence")
-    rows: list[tuple[Sequence[str], str]] = [(header, _SOFT)]
+    titles = ("Finding", "Probability", "Threshold", "Result", "Strongest evidence")
+    rows: list[tuple[Sequence[str], str]] = [(titles, _SOFT)]
     for answer in record.ordered():
         threshold = "-" if answer.threshold > 1 else f"{answer.threshold:.2f}"
         place = _place(answer.evidence) if answer.present else ""
-        texts = (answer.name, f"{answer.probability:.2f}", threshold, answer.result, place)
-        rows.append((texts, _PRESENT if answer.present else _INK if answer.present is False else _SOFT))
+        cells = (answer.name, f"{answer.probability:.2f}", threshold, answer.result, place)
+        rows.append((cells, _PRESENT if answer.present else _INK if answer.present is False else _SOFT))
     for query in record.queries:
         name = query.text if len(query.text) < 44 else query.text[:42] + "..."
         rows.append(((name, f"score {query.score:.2f}", "-", "free text", _place(query.evidence)), _INK))

@@ -1,4 +1,4 @@
-"""The process that answers series: what ends it costs one series."""
+"""A process for calls that may crash or stall: what ends it costs one call."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from bundle.ctfindings.inference.watch.worker import Worker
+from bundle.ctfindings.files.worker import Worker
 
 
-def test_a_series_that_kills_or_stalls_the_process_fails_alone() -> None:
-    with pytest.raises(ValueError, match="ended the process"):
+def test_a_call_that_kills_or_stalls_the_process_fails_alone() -> None:
+    with pytest.raises(ValueError, match="ended its process"):
         Worker(os._exit, 600)(1)
     with pytest.raises(ValueError, match="took longer than 0"):
         Worker(time.sleep, 0.2)(5)

@@ -1,4 +1,4 @@
-"""One process that reads and answers series. It is started once, and replaced when a series kills or stalls it."""
+"""One process for calls that may crash or stall. It is started once, and replaced when a call kills or stalls it."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Worker:
             result, problem = executor.submit(_call, self.work, argument).result(self.seconds)
         except TimeoutError as error:
             executor.shutdown(kill_workers=True)
-            raise ValueError(f"took longer than {self.seconds:g} s and was ended; raise --series_seconds") from error
+            raise ValueError(f"took longer than {self.seconds:g} s and was ended") from error
         except BrokenProcessPool as error:
-            raise ValueError("ended the process that read it, possibly out of memory") from error
+            raise ValueError("ended its process, possibly out of memory") from error
         if problem:
             raise ValueError(problem)
         return result

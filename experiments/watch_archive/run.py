@@ -1,0 +1,154 @@
+"""A watcher of Orthanc that is killed with -9 at random points: every series has its results once.
+
+    python experiments/watch_archive/run.py --output docs/experiments/watch_archive/results.json
+
+Makes small synthetic DICOM series, stores them in Orthanc on the loopback, and starts scripts/watch_archive.py with the
+shipped weights again and again: ten times it is killed at a random moment after it has begun to work, then it may end.
+Counted at the end: the objects of each series in Orthanc against the files that the watcher wrote, the objects that
+Orthanc received although it had them, and the errors of dciodvfy. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import requests
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.phantom.dataset import make_case
+from bundle.ctfindings.phantom.write_dicom import write_series
+from experiments.watch_archive.orthanc import Orthanc, running_orthanc
+
+COARSER = (3, 3, 4)
+"""Every how many voxels of a synthetic scan are kept along each axis, so that a series is answered in seconds."""
+
+
+def make_series(folder: Path, count: int, seed: int) -> None:
+    """Writes synthetic series of different patients, each in a folder of its own."""
+    for index in range(count):
+        case, hu, _, _, affine = make_case(seed=seed, index=index)
+        x, y, z = COARSER
+        coarse = np.ascontiguousarray(hu[::x, ::y, ::z].astype(np.int16))
+        spacing = (case.spacing[0] * x, case.spacing[1] * y, case.spacing[2] * z)
+        coarse_case = replace(case, spacing=spacing, image_count=coarse.shape[2])
+        write_series(folder / f"series{index:02d}", coarse_case, coarse, affine @ np.diag([*COARSER, 1.0]))
+
+
+def phase(output: Path) -> str:
+    """What the watcher was doing when it was killed, by what it left."""
+    journal = output / "journal.jsonl"
+    finished = journal.read_text(encoding="utf-8") if journal.is_file() else ""
+    for folder in (output / "results").glob("*"):
+        if folder.name not in finished:
+            return "delivering" if (folder / "findings.json").is_file() else "writing results"
+    if any((output / ".fetched").glob("*/*")):
+        return "fetching or answering"
+    return "between two series"
+
+
+def run_watcher(server: Orthanc, output: Path, kill_after: float | None) -> tuple[str, str]:
+    """Starts the watcher; kills it that many seconds after it began to work. Returns its output and the phase."""
+    command = [sys.executable, str(ROOT / "scripts" / "watch_archive.py"), server.dicomweb, "--send", "back", "--once"]
+    command += ["--output", str(output), "--quiet", "0", "--poll", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", cwd=ROOT)
+    if kill_after is not None:
+        while process.poll() is None and not any((output / ".fetched").glob("*/*")):
+            time.sleep(0.02)
+        time.sleep(kill_after)
+        process.send_signal(signal.SIGKILL)
+    said, _ = process.communicate()
+    return said, phase(output)
+
+
+def check(server: Orthanc, output: Path, folder: Path) -> dict[str, Any]:
+    """Objects in Orthanc against those of the results, and what dciodvfy says of those that Orthanc gives back."""
+    with (output / "worklist.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    wrong, errors, kinds = [], [], Counter()
+    for row in rows:
+        wanted = {
+            str(pydicom.dcmread(path).SOPInstanceUID): path.stem for path in (output / row["folder"]).glob("*.dcm")
+        }
+        query = {"Level": "Instance", "Query": {"StudyInstanceUID": row["study"]}, "Expand": True}
+        found = requests.post(f"{server.url}/tools/find", json=query, timeout=60).json()
+        received = {}
+        for instance in found:
+            path = folder / f"{instance['ID']}.dcm"
+            path.write_bytes(requests.get(f"{server.url}/instances/{instance['ID']}/file", timeout=60).content)
+            header = pydicom.dcmread(path, stop_before_pixels=True)
+            if header.Modality != "CT":
+                received[str(header.SOPInstanceUID)] = header.Modality
+                said = subprocess.run(
+                    ["dciodvfy", str(path)], capture_output=True, encoding="utf-8", check=False
+                ).stderr
+                errors += [line for line in said.splitlines() if line.startswith("Error")]
+        by_kind = Counter(received.values())
+        kinds += by_kind
+        if set(received) != set(wanted) or by_kind["SR"] != 1 or by_kind["OT"] != 1 or not by_kind["SEG"]:
+            wrong.append({"series": row["series"], "received": dict(by_kind), "written": sorted(wanted.values())})
+    return {
+        "series": len(rows),
+        "done": sum(row["status"] == "done" for row in rows),
+        "series_with_wrong_objects": wrong,
+        "objects": dict(kinds),
+        "dciodvfy_errors": errors,
+        "objects_received_again": server.log.read_text(errors="replace").lower().count("already stored"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="JSON file of the results")
+    parser.add_argument("--series", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--longest", type=float, default=12.0, help="longest time of work before a kill, in seconds")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    if shutil.which("dciodvfy") is None:
+        raise SystemExit("error: dciodvfy is missing; install Debian's package dicom3tools")
+    drawn = random.Random(options.seed)
+    with tempfile.TemporaryDirectory(prefix="ctfindings_") as temporary:
+        folder = Path(temporary)
+        make_series(folder / "series", options.series, options.seed)
+        (folder / "received").mkdir()
+        with running_orthanc(folder) as server:
+            server.upload(folder / "series")
+            kills = []
+            for _ in range(options.kills):
+                seconds = drawn.uniform(0, options.longest)
+                _, reached = run_watcher(server, folder / "output", seconds)
+                done = (folder / "output" / "journal.jsonl").is_file() and len(
+                    (folder / "output" / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+                )
+                kills.append({"after_seconds": round(seconds, 2), "phase": reached, "series_finished": int(done)})
+                print(json.dumps(kills[-1]), flush=True)
+            said, _ = run_watcher(server, folder / "output", None)
+            print(said)
+            again, _ = run_watcher(server, folder / "output", None)
+            result = check(server, folder / "output", folder / "received")
+    result |= {"seed": options.seed, "kills": kills, "lines_of_a_further_run": len(again.splitlines())}
+    with atomic_path(options.output) as path:
+        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

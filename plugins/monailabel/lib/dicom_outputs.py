@@ -1,0 +1,55 @@
+"""Answers as DICOM objects on the images of the scan: segmentation, structured report, secondary capture, or all."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from bundle.ctfindings.inference.findings_record import FindingsRecord
+from bundle.ctfindings.scan.storage import SourceImages
+
+from .limits import Limits
+from .usage_error import UsageError
+
+DICOM_OUTPUTS = {"dicom_seg": ".dcm", "dicom_sr": ".dcm", "dicom_sc": ".dcm", "dicom": ".zip"}
+"""Suffix of the file by value of ``output``."""
+
+
+def write_objects(
+    path: Path,
+    limits: Limits,
+    file: str,
+    output: str,
+    segment: str,
+    record: FindingsRecord,
+    source: SourceImages,
+    regions: Any,
+    maps: Mapping[str, Any],
+    map_affine: Any,
+) -> None:
+    """Writes what ``output`` asks for into ``file``; a function for ``Reader``. The UIDs are those of ``--dicom_dir``.
+
+    Args:
+        segment: ``anatomies`` or ``evidence``, what ``dicom_seg`` shows.
+        record, source, regions, maps, map_affine: see ``dicom_objects``.
+
+    Raises:
+        UsageError: if an answer without a region is asked for as a segmentation.
+    """
+    # It needs highdicom, which nothing else here does; the fork server has imported it.
+    from bundle.ctfindings.inference.output.dicom.write_dicom import KINDS, dicom_objects
+
+    wanted = {"dicom_seg": [segment], "dicom_sr": ["report"], "dicom_sc": ["capture"], "dicom": KINDS}[output]
+    objects = dicom_objects(path, record, source, regions, maps, map_affine, wanted=wanted)
+    if not objects:
+        raise UsageError(404, f"{path.name}: the answer has no region; ask for output=json")
+    if output != "dicom":
+        next(iter(objects.values())).save_as(file, enforce_file_format=True)
+        return
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, each in objects.items():
+            each.save_as(content := BytesIO(), enforce_file_format=True)
+            archive.writestr(f"{name}.dcm", content.getvalue())
