@@ -48,9 +48,9 @@ def main() -> None:
     parser.add_argument(
         "--search",
         nargs="+",
-        default=["Modality=CT"],
+        default=[],
         metavar="KEYWORD=VALUE",
-        help="series that are taken (default: %(default)s), such as Modality=CT BodyPartExamined=CHEST",
+        help="CT series that are taken, such as BodyPartExamined=CHEST (default: all)",
     )
     parser.add_argument(
         "--first",

@@ -20,7 +20,7 @@ def resume(
     scheduler: str | None = None,
     *,
     holds: Callable[[str, Any], bool] = lambda key, result: True,
-    fatal: type[Exception] | tuple[()] = (),
+    fatal: type[Exception] | tuple[type[Exception], ...] = (),
     progress: str = "",
 ) -> Iterator[Outcome]:
     """``parallel_map`` that appends each result to a journal and skips the tasks whose results are in it.

@@ -39,7 +39,7 @@ def parallel_map(
     workers: int = 1,
     scheduler: str | None = None,
     *,
-    fatal: type[Exception] | tuple[()] = (),
+    fatal: type[Exception] | tuple[type[Exception], ...] = (),
     progress: str = "",
     finished: int = 0,
 ) -> Iterator[Outcome]:
@@ -70,7 +70,9 @@ def parallel_map(
     yield from progress_bar(outcomes, progress, finished + len(tasks), initial=finished, unit="")
 
 
-def _guarded(work: Callable[[Any], Any], fatal: type[Exception] | tuple[()], argument: Any) -> tuple[Any, str]:
+def _guarded(
+    work: Callable[[Any], Any], fatal: type[Exception] | tuple[type[Exception], ...], argument: Any
+) -> tuple[Any, str]:
     try:
         return work(argument), ""
     except fatal:

@@ -50,7 +50,8 @@ def incoming(tmp_path: Path, hu: np.ndarray, affine: np.ndarray, write_dicom: Ca
     folder = tmp_path / "Doe^Jane"
     for number in (1, 2):
         write_dicom(folder, hu[:8, :8, :6], affine, number=number)
-    (folder / "notes.txt").write_text("nothing")
+    for name in ("notes.txt", "old.zip"):
+        (folder / name).write_text("nothing")
     return folder
 
 
@@ -164,6 +165,7 @@ def test_series_of_a_mixed_folder_are_told_apart_and_searched(setup: Setup, tmp_
     headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in target.iterdir()]
     assert len(headers) == 6 and {str(header.SeriesInstanceUID) for header in headers} == {series.uid}
     assert not FolderArchive(setup.incoming, {"Modality": "MR"}).listed()
+    assert search_from(["BodyPartExamined=CHEST"]) == {"Modality": "CT", "BodyPartExamined": "CHEST"}
     for wrong in ("CT", "Modalty=CT"):
         with pytest.raises(ValueError, match="KEYWORD=VALUE"):
             search_from([wrong])

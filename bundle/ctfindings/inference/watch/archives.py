@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, Protocol
 import pydicom
 from pydicom.datadict import tag_for_keyword
 
+from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.folders import files_below
-from bundle.ctfindings.inference.watch.connections import answering, dicomweb_client
+from bundle.ctfindings.inference.watch.connections import Unreachable, answering, dicomweb_client
 from bundle.ctfindings.scan.dicom_headers import read_headers
 from bundle.ctfindings.scan.dicom_series import MIN_IMAGES
 
@@ -31,8 +32,8 @@ class Series(NamedTuple):
 
 
 def search_from(texts: Sequence[str]) -> dict[str, str]:
-    """Value by keyword from texts such as ``Modality=CT``; ValueError if one is not of that form."""
-    search = dict(text.partition("=")[::2] for text in texts)
+    """Value by keyword from texts such as ``BodyPartExamined=CHEST``, and CT; ValueError if one is not of that form."""
+    search = {"Modality": "CT"} | dict(text.partition("=")[::2] for text in texts)
     for keyword, value in search.items():
         if tag_for_keyword(keyword) is None or not value:
             problem = f"expected KEYWORD=VALUE with a DICOM keyword, got {keyword!r}"
@@ -64,13 +65,20 @@ class FolderArchive:
         self._files: dict[str, list[Path]] = {}
 
     def listed(self) -> list[Series]:
-        """ScanError if the folder cannot be read."""
+        """Unreachable if the folder, or one in it, cannot be read."""
         known, self._known = self._known, {}
         files: dict[str, list[Path]] = defaultdict(list)
         states: dict[str, list[tuple[int, int]]] = defaultdict(list)
         changed: dict[str, float] = defaultdict(float)
         studies: dict[str, str] = {}
-        for path in files_below(self.folder):
+        try:
+            paths = files_below(self.folder)
+        except ScanError as error:
+            problem = "the folder, or one in it, cannot be read; check the path and the permissions"
+            raise Unreachable(problem) from error
+        for path in paths:
+            if path.suffix.lower() == ".zip":
+                continue
             try:
                 stat = path.stat()
             except OSError:
@@ -124,11 +132,14 @@ class DicomWebArchive:
         self.client, self.search = dicomweb_client(url), dict(search)
 
     def listed(self) -> list[Series]:
-        """Unreachable if the server does not answer."""
-        with answering():
-            found = self.client.search_for_series(
-                search_filters=self.search, fields=["NumberOfSeriesRelatedInstances"], get_remaining=True
-            )
+        """Unreachable if the server does not answer with a list."""
+        try:
+            with answering():
+                found = self.client.search_for_series(
+                    search_filters=self.search, fields=["NumberOfSeriesRelatedInstances"], get_remaining=True
+                )
+        except ValueError as error:
+            raise Unreachable(str(error)) from error
         series = [
             Series(_value(each, "0020000E"), _value(each, "0020000D"), _value(each, "00201209")) for each in found
         ]

@@ -48,9 +48,8 @@ def dicomweb_client(url: str) -> Any:
         raise ValueError(
             "DICOMweb needs dicomweb-client, which is not installed: pip install -e '.[archive]'"
         ) from error
-    client = DICOMwebClient(url)
+    client = DICOMwebClient(url, timeout=SECONDS)
     client.set_http_retry_params(retry=False)  # The watcher waits and tries again itself.
-    client._timeout = SECONDS
     return client
 
 

@@ -98,7 +98,9 @@ class Watcher:
                 f"{output}: another watcher uses this folder; stop it, or give another --output"
             ) from error
         self.weights = claim_output(output, model)
-        shutil.rmtree(output / FETCHED, ignore_errors=True)
+        # What a killed watcher left names patients.
+        for left in [output / FETCHED, *(output / RESULTS).glob(".partial-*")]:
+            shutil.rmtree(left, ignore_errors=True)
         (output / FETCHED).mkdir()
         self._seen: dict[str, tuple[str, float]] = {}  # state of a series, and since when
         self._failed: dict[str, _Failure] = {}
