@@ -3,9 +3,9 @@
     python experiments/watch_archive/run.py --output docs/experiments/watch_archive/results.json
 
 Makes small synthetic DICOM series, stores them in Orthanc on the loopback, and starts scripts/watch_archive.py with the
-shipped weights again and again: ten times it is killed at a random moment after it has begun to work, then it may end.
-Counted at the end: the objects of each series in Orthanc against the files that the watcher wrote, the objects that
-Orthanc received although it had them, and the errors of dciodvfy. Linux only.
+shipped weights again and again: ten times it is killed at a random moment after zero to two further series, then it may
+end. Counted at the end: the objects of each series in Orthanc against the files that the watcher wrote, the objects
+that Orthanc received although it had them, and the errors of dciodvfy. Linux only.
 """
 
 from __future__ import annotations
@@ -52,30 +52,43 @@ def make_series(folder: Path, count: int, seed: int) -> None:
         write_series(folder / f"series{index:02d}", coarse_case, coarse, affine @ np.diag([*COARSER, 1.0]))
 
 
+def finished(output: Path) -> int:
+    """Number of series in the journal."""
+    journal = output / "journal.jsonl"
+    return len(journal.read_bytes().splitlines()) if journal.is_file() else 0
+
+
 def phase(output: Path) -> str:
     """What the watcher was doing when it was killed, by what it left."""
-    journal = output / "journal.jsonl"
-    finished = journal.read_text(encoding="utf-8") if journal.is_file() else ""
+    journal = (output / "journal.jsonl").read_text(encoding="utf-8") if finished(output) else ""
     for folder in (output / "results").glob("*"):
-        if folder.name not in finished:
+        if folder.name not in journal:
             return "delivering" if (folder / "findings.json").is_file() else "writing results"
-    if any((output / ".fetched").glob("*/*")):
-        return "fetching or answering"
-    return "between two series"
+    return "fetching or answering" if any((output / ".fetched").glob("*/*")) else "between two series"
 
 
-def run_watcher(server: Orthanc, output: Path, kill_after: float | None) -> tuple[str, str]:
-    """Starts the watcher; kills it that many seconds after it began to work. Returns its output and the phase."""
+def run_watcher(server: Orthanc, output: Path, kill: tuple[int, float] | None) -> str:
+    """Runs the watcher; returns what it printed.
+
+    ``kill`` is a number of series and a time in seconds: the watcher is killed that long after it finished so many
+    series, or for 0 after it began to write results.
+    """
     command = [sys.executable, str(ROOT / "scripts" / "watch_archive.py"), server.dicomweb, "--send", "back", "--once"]
     command += ["--output", str(output), "--quiet", "0", "--poll", "1"]
+
+    def written() -> set[Path]:
+        return set((output / "results").glob("*"))
+
+    before, known = finished(output), written()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", cwd=ROOT)
-    if kill_after is not None:
-        while process.poll() is None and not any((output / ".fetched").glob("*/*")):
+    if kill is not None:
+        count, seconds = kill
+        while process.poll() is None and (finished(output) - before < count or (not count and written() <= known)):
             time.sleep(0.02)
-        time.sleep(kill_after)
+        time.sleep(seconds)
         process.send_signal(signal.SIGKILL)
     said, _ = process.communicate()
-    return said, phase(output)
+    return str(said)
 
 
 def check(server: Orthanc, output: Path, folder: Path) -> dict[str, Any]:
@@ -119,7 +132,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="JSON file of the results")
     parser.add_argument("--series", type=int, default=20)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--longest", type=float, default=12.0, help="longest time of work before a kill, in seconds")
+    parser.add_argument("--longest", type=float, default=5.0, help="longest time from a step to a kill, in seconds")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if shutil.which("dciodvfy") is None:
@@ -132,18 +145,16 @@ def main() -> None:
         with running_orthanc(folder) as server:
             server.upload(folder / "series")
             kills = []
+            output = folder / "output"
             for _ in range(options.kills):
-                seconds = drawn.uniform(0, options.longest)
-                _, reached = run_watcher(server, folder / "output", seconds)
-                done = (folder / "output" / "journal.jsonl").is_file() and len(
-                    (folder / "output" / "journal.jsonl").read_text(encoding="utf-8").splitlines()
-                )
-                kills.append({"after_seconds": round(seconds, 2), "phase": reached, "series_finished": int(done)})
+                kill = drawn.randrange(3), drawn.uniform(0, options.longest)
+                run_watcher(server, output, kill)
+                reached = {"phase": phase(output), "series_finished": finished(output)}
+                kills.append({"after_series": kill[0], "and_seconds": round(kill[1], 2), **reached})
                 print(json.dumps(kills[-1]), flush=True)
-            said, _ = run_watcher(server, folder / "output", None)
-            print(said)
-            again, _ = run_watcher(server, folder / "output", None)
-            result = check(server, folder / "output", folder / "received")
+            print(run_watcher(server, output, None), flush=True)
+            again = run_watcher(server, output, None)
+            result = check(server, output, folder / "received")
     result |= {"seed": options.seed, "kills": kills, "lines_of_a_further_run": len(again.splitlines())}
     with atomic_path(options.output) as path:
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

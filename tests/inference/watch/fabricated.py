@@ -32,6 +32,7 @@ class Service:
         if images.name in self.unusable:
             raise ValueError(f"{images}: holds no chest; give another one [not-a-chest]")
         source = pydicom.dcmread(next(images.iterdir()), stop_before_pixels=True)
+        source.SeriesInstanceUID, source.Modality = derived_uid("results", images.name), "OT"
         assert task.dicom is not None
         task.dicom.mkdir(parents=True, exist_ok=True)
         for name in ("capture", "report"):
