@@ -95,12 +95,13 @@ def check(server: Orthanc, output: Path, folder: Path) -> dict[str, Any]:
     """Objects in Orthanc against those of the results, and what dciodvfy says of those that Orthanc gives back."""
     with (output / "worklist.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    wrong, errors, kinds = [], [], Counter()
+    wrong, errors = [], []
+    kinds: Counter[str] = Counter()
     for row in rows:
         wanted = {
             str(pydicom.dcmread(path).SOPInstanceUID): path.stem for path in (output / row["folder"]).glob("*.dcm")
         }
-        query = {"Level": "Instance", "Query": {"StudyInstanceUID": row["study"]}, "Expand": True}
+        query: dict[str, Any] = {"Level": "Instance", "Query": {"StudyInstanceUID": row["study"]}, "Expand": True}
         found = requests.post(f"{server.url}/tools/find", json=query, timeout=60).json()
         received = {}
         for instance in found:
