@@ -48,7 +48,7 @@ def segmentations(
         wanted: what is made; the UIDs do not depend on it.
     """
     grid, scan, shape = as_affine(map_affine), as_affine(record.scan.affine), record.scan.shape
-    objects: dict[str, tuple[str, list[SegmentDescription], NDArray[np.uint8]]] = {}
+    objects: dict[str, tuple[int, str, list[SegmentDescription], NDArray[np.uint8]]] = {}
     if "anatomies" in wanted:
         floats = [np.asarray(region, np.float32) for region in regions]
         labels = np.stack(list(label_planes(floats, grid, scan, shape)))
@@ -61,18 +61,15 @@ def segmentations(
             for number, anatomy in enumerate(found, start=1)
         ]
         if found:
-            objects["anatomies"] = "anatomies", segments, ids[labels]
+            objects["anatomies"] = 1, "anatomies", segments, ids[labels]
     answers = {answer.key: answer for answer in record.answers}
-    for number, (key, scores) in enumerate(maps.items() if "evidence" in wanted else (), start=1):
+    for number, (key, scores) in enumerate(maps.items() if "evidence" in wanted else (), start=2):
         answer = answers[key]
         code = codes.finding_code(answer.name) if isinstance(answer, FindingAnswer) else codes.QUERY
         region = np.stack(list(evidence_planes(scores, grid, scan, shape))).astype(np.uint8)
         if region.any():
-            objects[f"evidence-{number}"] = key, [_segment(1, key, codes.EVIDENCE, code, record)], region
-    return {
-        name: _object(number, *content, record, headers, settings, series_number)
-        for number, (name, content) in enumerate(objects.items(), start=1)
-    }
+            objects[f"evidence-{number - 1}"] = number, key, [_segment(1, key, codes.EVIDENCE, code, record)], region
+    return {name: _object(*content, record, headers, settings, series_number) for name, content in objects.items()}
 
 
 def evidence_planes(scores: Any, grid: Array, scan: Array, shape: tuple[int, int, int]) -> Iterator[NDArray[np.bool_]]:
