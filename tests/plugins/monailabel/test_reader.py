@@ -98,7 +98,7 @@ def test_a_header_cannot_name_a_file_of_the_server(name: str, content: bytes, tm
 @pytest.mark.parametrize(
     ("label", "words"),
     [
-        (b"abc", "truncated or damaged"),
+        (b"abc", "is a text file, not a scan"),
         (nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)).to_bytes(), "its grid"),
     ],
     ids=["three bytes", "another grid"],

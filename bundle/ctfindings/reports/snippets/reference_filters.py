@@ -197,7 +197,8 @@ def is_of_other_study(sentence: str, start: int, end: int, previous_end: int, ne
         return "prior"
     if previous_end and _BACK_TO.fullmatch(before):
         return "prior"
-    if _PRESENT_VERB.search(sentence, 0, previous_end) and _WAS_LARGE.search(before):
+    spoken_from = max(0, previous_end - LOOK_BACK)
+    if _WAS_LARGE.search(before) and _PRESENT_VERB.search(sentence, spoken_from, previous_end):
         return "prior"  # "is 11 mm (series 2, image 44) and was 9 mm (series 3, image 41)"
     attached = _ATTACHED.match(sentence, end)
     behind = attached and (_PRIOR.match(sentence, attached.end()) or _DATED.match(sentence, end))
