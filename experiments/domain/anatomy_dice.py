@@ -6,7 +6,6 @@ Usage: python -m experiments.domain.anatomy_dice REAL_FOLDER OUT.json [--ckpt_pa
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +16,10 @@ import numpy as np
 from nibabel.processing import resample_from_to
 
 from bundle.ctfindings.anatomy import ANATOMIES, anatomy_index
-from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.inference.service import load_service
 from bundle.ctfindings.scan.load_scan import load_scan
 from bundle.ctfindings.scan.lung_mask import lung_mask
+from experiments.harness.page import write_results
 
 MASKS: dict[str, tuple[str, str, Sequence[int] | None]] = {
     "imlab_id001_ct_128x128x64": ("imlab_id001_lungmask_128x128x64", "lung", None),
@@ -59,9 +58,7 @@ def main() -> None:
         rows.append(row)
         print(row, flush=True)
     result = {"weights_sha256": service.model.weights_sha256, "scans": rows}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(options.out) as path:
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_results(options.out.parent, result, options.out.name)
 
 
 def dice(one: Any, two: Any) -> float:

@@ -9,7 +9,6 @@ scans, and altered copies of the first held-out scans.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bundle.ctfindings.data.datalist import load_datalist
-from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.inference.encoding import encode_study
 from bundle.ctfindings.inference.service import FindingsService, load_service
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
 from experiments.domain.real_chests import SCANS
+from experiments.harness.page import write_results
 
 NOT_CHESTS = ("ts_example_ct_3mm", "crlm-ct-1004_ct_1p5x1p5x5", "ts_aorta_cta_crop_1p5", "ts_cardiac_cta_crop_1p5")
 """Abdomen, abdomen with lung bases, and crops of angiographies, of shared/data."""
@@ -63,9 +62,7 @@ def main() -> None:
         scores = list(found)
         result["groups"][name] = summary(scores, limit) | auroc(scores, held_out)
         print(name, result["groups"][name], flush=True)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(options.out) as path:
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_results(options.out.parent, result, options.out.name)
 
 
 def summary(scores: list[float], limit: float) -> dict[str, Any]:

@@ -10,7 +10,6 @@ refute.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,10 @@ from scipy.spatial import cKDTree
 from scipy.stats import rankdata
 
 from bundle.ctfindings.anatomy import anatomy_index
-from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.inference.findings_record import QueryAnswer
 from bundle.ctfindings.inference.service import AnsweredScan, FindingsService, load_service
 from bundle.ctfindings.scan.coordinates import voxel_to_world, world_to_voxel
+from experiments.harness.page import write_results
 
 TUMOURS = {
     "nsclc_lung1-001_ct_1p5x1p5x3": ("nsclc_lung1-001_rtstruct_1p5x1p5x3", 4),
@@ -49,9 +48,7 @@ def main() -> None:
         result[name] = {"weights_sha256": service.model.weights_sha256, "answers": rows}
         for row in rows:
             print(name, row, flush=True)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(options.out) as path_out:
-        path_out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_results(options.out.parent, result, options.out.name)
 
 
 def describe(service: FindingsService, folder: Path, scan: str, mask: str, value: int) -> list[dict[str, Any]]:

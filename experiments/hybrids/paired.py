@@ -21,7 +21,6 @@ import nibabel as nib
 import numpy as np
 
 from bundle.ctfindings.data.datalist import SPLITS, load_datalist
-from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.service import load_service
@@ -30,6 +29,7 @@ from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
 from bundle.ctfindings.phantom.hybrid import HYBRID_FINDINGS
 from bundle.ctfindings.sources.hybrid_scans import HybridSettings, make_hybrids
 from experiments.domain.real_chests import SCANS
+from experiments.harness.page import write_results
 
 SIZES_MM = (0, 20, 40, float("inf"))
 """Limits of the groups by diameter of a sphere of the finding's volume."""
@@ -58,9 +58,7 @@ def main() -> None:
             scores[study["id"]] = {answer.name: answer.probability for answer in answers}
         result["weights"][name] = {"weights_sha256": service.model.weights_sha256, **compare(studies, scores, sizes)}
         print(name, json.dumps(result["weights"][name], indent=1), flush=True)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(options.out) as path_out:
-        path_out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_results(options.out.parent, result, options.out.name)
 
 
 def diameter_mm(mask: str) -> float:

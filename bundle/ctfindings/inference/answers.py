@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
@@ -20,6 +19,7 @@ from bundle.ctfindings.inference.query_depth import snippet_logits
 from bundle.ctfindings.networks.classifier import ZeroShotClassifier
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
 from bundle.ctfindings.networks.scoring import answering_rows
+from bundle.ctfindings.networks.text.prompts import mean_over_templates
 from bundle.ctfindings.networks.text.text_tower import TextTower
 
 NEAREST_FINDINGS = 5
@@ -84,8 +84,8 @@ class Questions(NamedTuple):
 
 def read_questions(classifier: ZeroShotClassifier, text: TextTower, queries: Sequence[str]) -> Questions:
     """Each text is compared with its denial, in the anatomy of the scored finding with the nearest prompts."""
-    bank = F.normalize(classifier.bank.prompts[:, 0].mean(dim=1), dim=-1)
-    positive, negative = text([*queries, *(denial(query) for query in queries)], "prompt").chunk(2)
+    bank = mean_over_templates(classifier.bank.prompts)[:, 0]
+    positive, negative = _with_denials(text, queries)
     scored = torch.tensor(classifier.scored, device=positive.device)
     similarity, nearest = (positive @ bank.T).masked_fill(~scored, float("-inf")).topk(NEAREST_FINDINGS, dim=1)
     return Questions(positive - negative, nearest, similarity, classifier.finding_anatomy[nearest[:, 0]])
@@ -133,8 +133,14 @@ def score_queries(
 @torch.inference_mode()
 def differences(text: TextTower, texts: Sequence[str]) -> Tensor:
     """Embeddings of texts minus those of their denials, ``[n, E]``."""
-    positive, negative = text([*texts, *(denial(each) for each in texts)], "prompt").chunk(2)
+    positive, negative = _with_denials(text, texts)
     return positive - negative
+
+
+def _with_denials(text: TextTower, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Embeddings of texts, and of their denials, ``[n, E]`` each."""
+    positive, negative = text([*texts, *(denial(each) for each in texts)], "prompt").chunk(2)
+    return positive, negative
 
 
 def _percentiles(

@@ -16,6 +16,7 @@ import numpy as np
 from bundle.ctfindings.files.atomic_write import atomic_path, safe_name
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.findings_record import FindingsRecord, ScanInfo
+from bundle.ctfindings.scan.coordinates import world_to_voxel
 
 from .usage_error import UsageError
 
@@ -174,7 +175,7 @@ def _check_finding(name: str, value: Any, scan: ScanInfo) -> None:
         raise UsageError(400, f"{name}: an absent finding has no place; leave place_mm out")
     if not isinstance(place, list) or len(place) != 3 or not all(map(_is_coordinate, place)):
         raise UsageError(400, f"{name}: place_mm: expected three numbers, x, y and z in mm of world RAS")
-    voxel = (np.linalg.inv(np.array(scan.affine)) @ [*place, 1.0])[:3]
+    voxel = world_to_voxel(place, np.array(scan.affine))
     if (voxel < -0.5).any() or (voxel > np.array(scan.shape) - 0.5).any():
         raise UsageError(400, f"{name}: place_mm {place} lies outside the scan; give a point in mm of world RAS in it")
 
