@@ -66,6 +66,14 @@ def test_training_asks_drawn_wordings_and_not_the_scoring_prompts(
     assert not torch.equal(model(scans)["finding_logits_drawn"], outputs["finding_logits_drawn"])
 
 
+def test_without_drawn_prompts_a_training_step_encodes_no_wording(
+    model: VisionLanguageModel, scans: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "draws_prompts", False)
+    monkeypatch.setattr(model.text, "features", lambda texts: pytest.fail(f"encodes {texts}"))
+    assert set(model.train()(scans)) == ALWAYS
+
+
 def test_mask_decides_which_anatomies_are_there(model: VisionLanguageModel, scans: Tensor, mask: Tensor) -> None:
     outputs = model(scans, mask)
     assert torch.equal(outputs["membership"], token_membership(mask, (2, 2, 2)))

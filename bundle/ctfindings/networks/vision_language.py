@@ -33,6 +33,8 @@ class VisionLanguageModel(nn.Module):
         text: Text tower.
         scorer: Scorer of the findings.
         correlation: Decoder of the proxy task of PLACE; inference does without.
+        draws_prompts: Whether a training step scores drawn wordings of the findings, which costs a pass of the text
+            encoder for each new wording. Objectives that read reports alone do without.
     """
 
     finding_anatomy: Tensor
@@ -43,10 +45,12 @@ class VisionLanguageModel(nn.Module):
         text: TextTower,
         scorer: FindingScorer,
         correlation: CorrelationExplorer | None = None,
+        draws_prompts: bool = True,
     ) -> None:
         super().__init__()
         self.image = image
         self.correlation = correlation
+        self.draws_prompts = draws_prompts
         self.text = text
         self.scorer = scorer
         self.log_temperature = nn.Parameter(torch.tensor(math.log(TEMPERATURE)))
@@ -118,6 +122,8 @@ class VisionLanguageModel(nn.Module):
                 outputs.update(
                     self.correlation(image, field, encoded.membership, encoded.grid, sentence, count, abnormal)
                 )
+        if self.training and not self.draws_prompts:
+            return outputs
         if self.training:
             outputs["prompt_drawn"] = drawn = drawn_prompts(self.text, image.shape[0])
             deltas = drawn[0] - drawn[1]
