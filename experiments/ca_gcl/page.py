@@ -12,6 +12,7 @@ from bundle.ctfindings.evaluation.diagnostics_record import collapse_histograms
 from bundle.ctfindings.evaluation.plots import plot_cosine_histograms, plot_wordings, wording_auc
 from bundle.ctfindings.files.atomic_write import atomic_path
 from experiments.ca_gcl.results import PRIMARY
+from experiments.harness.cells import cell, difference_cell, interval_cell, with_sd
 from experiments.harness.page import VARIANTS_FIGURE, locked_tower_sentence, page_head, write_page
 from experiments.harness.variants_plot import plot_variants
 
@@ -66,8 +67,8 @@ def write_experiment_page(folder: Path, title: str, command: str) -> Path:
         "| expectation | value | interval | |",
         "|---|---:|:---:|---|",
         *[
-            f"| {row['text'].replace('|', chr(92) + '|')} | {_cell(row['value'])} "
-            f"| {_interval(row['interval'])} | {_verdict(row['met'])} |"
+            f"| {row['text'].replace('|', chr(92) + '|')} | {cell(row['value'])} "
+            f"| {interval_cell(row['interval'])} | {_verdict(row['met'])} |"
             for row in results["expectations"]
         ],
         "",
@@ -82,8 +83,7 @@ def write_experiment_page(folder: Path, title: str, command: str) -> Path:
         *[
             f"| {words.replace('|', chr(92) + '|')} | "
             + " | ".join(
-                _with_sd(variant["mean"][key], variant["sd_over_seeds"][key])
-                for variant in results["variants"].values()
+                with_sd(variant["mean"][key], variant["sd_over_seeds"][key]) for variant in results["variants"].values()
             )
             + " |"
             for key, words in results["measures"].items()
@@ -97,7 +97,9 @@ def write_experiment_page(folder: Path, title: str, command: str) -> Path:
         "| measure | " + " | ".join(f"`{name}`" for name in results["differences"]) + " |",
         "|---|" + ":---:|" * len(results["differences"]),
         *[
-            f"| {words} | " + " | ".join(_difference(row, key) for row in results["differences"].values()) + " |"
+            f"| {words} | "
+            + " | ".join(difference_cell(row, key, PRIMARY) for row in results["differences"].values())
+            + " |"
             for key, words in results["measures"].items()
         ],
         "",
@@ -110,24 +112,6 @@ def write_experiment_page(folder: Path, title: str, command: str) -> Path:
         f"![Measures by variant, a dot for each seed]({VARIANTS_FIGURE})",
     ]
     return write_page(folder, lines)
-
-
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}" if abs(value) < 0.1 else f"{value:.3f}"
-
-
-def _interval(limits: list[float | None]) -> str:
-    return f"{_cell(limits[0])} to {_cell(limits[1])}"
-
-
-def _with_sd(value: float | None, spread: float | None) -> str:
-    return _cell(value) + (f" ({_cell(spread)})" if spread is not None else "")
-
-
-def _difference(row: Mapping[str, Any], key: str) -> str:
-    low, high = row[f"{key}_interval"]
-    text = f"{_cell(row[key])} ({_interval([low, high])})"
-    return f"**{text}**" if key in PRIMARY and low is not None and (low > 0 or high < 0) else text
 
 
 def _verdict(met: bool | None) -> str:

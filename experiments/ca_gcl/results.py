@@ -5,7 +5,7 @@ Shapes: R resamples, S scans, M statistics.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from bundle.ctfindings.metrics.bootstrap import Bootstrap, weighted_auc
 from bundle.ctfindings.metrics.classification import FloatArray, macro_average
 from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
 from bundle.ctfindings.metrics.statistic_groups import StatisticGroup, group_record
+from experiments.harness.over_seeds import difference, mean_over_seeds, variant_record
 
 REFERENCE, TESTED = "fvlm", "ca_gcl"
 """Variants that the expectations compare."""
@@ -142,24 +143,17 @@ def experiment_results(
                 )
     bootstrap = Bootstrap(first.patients.tolist(), resamples, seed=0)
     measured = {name: {run: _measures(given) for run, given in runs.items()} for name, runs in answers.items()}
-    over_seeds = {name: _mean_over([measured[name][run] for run in runs]) for name, runs in answers.items()}
-    unit = np.ones((1, len(bootstrap.patients)))
+    over_seeds = {name: mean_over_seeds(list(runs.values())) for name, runs in measured.items()}
     results: dict[str, Any] = {
         "settings": dict(settings),
         "scans": len(bootstrap.patients),
         "bootstrap": {**bootstrap.settings(), "unit": "patient and seed"},
         "measures": {key: words for key, (_, words) in MEASURES.items()},
         "variants": {
-            name: {
-                "title": titles[name],
-                "seeds": {str(run): _values(measured[name][run], unit) for run in runs},
-                "sd_over_seeds": _sd_over_seeds([_values(measured[name][run], unit) for run in runs]),
-                "mean": group_record(over_seeds[name], bootstrap),
-            }
-            for name, runs in answers.items()
+            name: variant_record(titles[name], runs, over_seeds[name], bootstrap) for name, runs in measured.items()
         },
         "differences": {
-            name: group_record(_difference(over_seeds[name], over_seeds[REFERENCE]), bootstrap)
+            name: group_record(difference(over_seeds[name], over_seeds[REFERENCE]), bootstrap)
             for name in answers
             if name != REFERENCE
         },
@@ -202,36 +196,6 @@ def _macro_auc(answers: Diagnostics) -> StatisticGroup:
     return StatisticGroup(("macro_auc",), statistic)
 
 
-def _mean_over(runs: Sequence[StatisticGroup]) -> StatisticGroup:
-    """The mean over the runs; over as many runs drawn with replacement where the patients are drawn too."""
-
-    def statistic(weights: FloatArray) -> FloatArray:
-        values = np.stack([run.statistic(weights) for run in runs])
-        if len(weights) == 1:
-            return np.asarray(values.mean(axis=0))
-        drawn = np.random.default_rng(0).integers(len(runs), size=(len(runs), len(weights)))
-        return np.asarray(values[drawn, np.arange(len(weights))].mean(axis=0))
-
-    return StatisticGroup(runs[0].names, _remembered(statistic))
-
-
-def _difference(first: StatisticGroup, second: StatisticGroup) -> StatisticGroup:
-    return StatisticGroup(first.names, lambda weights: first.statistic(weights) - second.statistic(weights))
-
-
-def _remembered(statistic: Callable[[FloatArray], FloatArray]) -> Callable[[FloatArray], FloatArray]:
-    """Keeps the values by the shape and content of the weights: every comparison draws the same resamples."""
-    kept: dict[tuple[tuple[int, ...], bytes], FloatArray] = {}
-
-    def remember(weights: FloatArray) -> FloatArray:
-        key = (weights.shape, weights.tobytes())
-        if key not in kept:
-            kept[key] = statistic(weights)
-        return kept[key]
-
-    return remember
-
-
 def _checked(
     expectation: Expectation, tested: StatisticGroup, reference: StatisticGroup, bootstrap: Bootstrap
 ) -> dict[str, Any]:
@@ -243,16 +207,3 @@ def _checked(
     value, low, high = (float(part) for part in (interval.estimate, interval.low, interval.high))
     met = bool(expectation.holds(value, low, high)) if np.isfinite(value) else None
     return {"text": expectation.text, "value": number(value), "interval": interval_numbers(low, high), "met": met}
-
-
-def _values(section: StatisticGroup, unit: FloatArray) -> dict[str, float | None]:
-    return {name: number(value) for name, value in zip(section.names, section.statistic(unit)[0], strict=True)}
-
-
-def _sd_over_seeds(values: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """SD (n - 1) over the seeds of each measure; None with one seed."""
-    spread: dict[str, float | None] = {}
-    for name in MEASURES:
-        known = [value[name] for value in values if value[name] is not None]
-        spread[name] = float(np.std(np.asarray(known, dtype=np.float64), ddof=1)) if len(known) > 1 else None
-    return spread

@@ -69,6 +69,8 @@ def reduced_datalist(datalist: str | Path, counts: Sequence[int] | None, folder:
         return path.resolve()
     content = json.loads(path.read_text(encoding="utf-8"))
     reduced: dict[str, Any] = {"name": f"{content.get('name', path.stem)}, reduced"}
+    if "parameters" in content:
+        reduced["parameters"] = content["parameters"]
     for split, count in zip(SPLITS, counts, strict=True):
         if len(content.get(split, ())) < count:
             raise ValueError(
@@ -136,7 +138,7 @@ def train_variant(variant: Variant, seed: int, datalist: Path, folder: Path, key
     trained, done = Run(run, configs, given, run / ("last.pt" if variant.trained else "initial.pt")), run / "trained"
     if not done.is_file():
         if variant.trained:
-            _bundle_run(configs, given, run / "train.log")
+            bundle_run(configs, given, run / "train.log")
         else:
             write_initial_weights(configs, given, trained.checkpoint)
         done.touch()
@@ -160,7 +162,7 @@ def run_variant(
         return evaluation
     paths = {"ckpt_path": str(run.checkpoint), "eval_dir": str(evaluation), "resamples": resamples}
     configs = [*run.configs, str(ROOT / "configs" / "evaluate.json")]
-    _bundle_run(configs, {**run.keys, **paths}, run.folder / "evaluate.log")
+    bundle_run(configs, {**run.keys, **paths}, run.folder / "evaluate.log")
     return evaluation
 
 
@@ -197,7 +199,7 @@ def write_initial_weights(configs: Sequence[str], keys: Mapping[str, Any], path:
         torch.save({"model": network.state_dict()}, temporary)
 
 
-def _bundle_run(configs: Sequence[str], keys: Mapping[str, Any], log: Path) -> None:
+def bundle_run(configs: Sequence[str], keys: Mapping[str, Any], log: Path) -> None:
     """Runs ``python -m monai.bundle run`` in its own process, with the output in a file."""
     overrides = log.with_suffix(".json")
     overrides.write_text(json.dumps(dict(keys), indent=2) + "\n", encoding="utf-8")

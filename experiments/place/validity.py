@@ -5,13 +5,14 @@ Shapes: B scans, Q queries, S sentences of all scans, N tokens, E embedding.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.losses.pathology_alignment import Observations, PathologyAlignmentLoss
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.networks.observation_scoring import observation_answers
@@ -34,13 +35,14 @@ def similarity(rows: Observations) -> Tensor:
     return (answers * rows.sentence).sum(dim=2)
 
 
-def recall_within_organ(rows: Observations, seed: int = 0) -> NDArray[np.float64]:
-    """Whether each abnormal sentence is the best of ``CANDIDATES`` on its organ for its own scan, 0 or 1, ``[n]``.
+def recall_within_organ(rows: Observations, seed: int = 0) -> list[tuple[int, float]]:
+    """Whether each abnormal sentence is the best of ``CANDIDATES`` on its organ for its own scan: the scan, and 0 or 1.
 
     The others are abnormal sentences of other texts on the same organ, drawn from other scans. Sentences with fewer
     candidates are left out. Chance is 1 / ``CANDIDATES``.
     """
-    scores, rng, hits = similarity(rows), np.random.default_rng(seed), []
+    scores, rng = similarity(rows), np.random.default_rng(seed)
+    hits: list[tuple[int, float]] = []
     for own in torch.nonzero(~rows.normal & (rows.place >= 0)).flatten().tolist():
         scan = int(rows.owner[own])
         said = set(rows.text[rows.owner == scan].tolist())
@@ -48,8 +50,8 @@ def recall_within_organ(rows: Observations, seed: int = 0) -> NDArray[np.float64
         others = [index for index in torch.nonzero(alike).flatten().tolist() if int(rows.text[index]) not in said]
         if len(others) >= CANDIDATES - 1:
             drawn = rng.choice(others, CANDIDATES - 1, replace=False)
-            hits.append(float(scores[scan, own] > scores[scan, drawn].max()))
-    return np.array(hits)
+            hits.append((scan, float(scores[scan, own] > scores[scan, drawn].max())))
+    return hits
 
 
 def attention_hits(
@@ -117,8 +119,57 @@ def query_collapse(pathology: Tensor, use: Tensor) -> dict[str, float]:
     }
 
 
-def verdict(values: NDArray[np.float64], above: float, patients: list[str], resamples: int = 1000) -> dict[str, Any]:
-    """Mean of values by scan with its 95 % interval by patient, and whether the interval lies above a number."""
-    interval = Bootstrap(patients, resamples).row_interval(np.mean, [values])
+def verdict(
+    values: Sequence[float], units: Sequence[Any], above: float, resamples: int = 1000
+) -> dict[str, Any] | None:
+    """Mean of values with its 95 % interval, and whether that lies above a number; None with fewer than two units.
+
+    Args:
+        values: of scans, sentences or batches.
+        units: what is drawn: values of one unit, such as the sentences of a scan, are drawn together.
+        above: the number.
+        resamples: of the bootstrap.
+    """
+    if len(set(units)) < 2:
+        return None
+    interval = Bootstrap([str(unit) for unit in units], resamples).row_interval(np.mean, [values])
     low, high = float(interval.low), float(interval.high)
-    return {"value": float(interval.estimate), "interval": [low, high], "above": above, "passed": low > above}
+    return {
+        "value": float(interval.estimate),
+        "interval": [low, high],
+        "above": above,
+        "units": len(set(units)),
+        "passed": low > above,
+    }
+
+
+def verdicts(found: Mapping[str, Any], queries: int) -> dict[str, Any]:
+    """The tests of a run, each with what was found, the limit, and whether it passed; None where it does not apply."""
+    collapse, correlation = found["collapse"], found["correlation"]
+    attention, scans = found["attention"], [hit["scan"] for hit in found["attention"]]
+    ranks, half = found["counterfactual_ranks"], len(FINDING_NAMES) / 2
+    recall = found["recall_within_organ"]
+    return {
+        "owner gap above 0": verdict(found["owner_gap"], range(len(found["owner_gap"])), 0.0),
+        "recall within an organ above chance": verdict(
+            [hit for _, hit in recall], [scan for scan, _ in recall], 1 / CANDIDATES
+        ),
+        "attention above another query": verdict([hit["matched"] - hit["other"] for hit in attention], scans, 0.0),
+        "attention above a random token of the organ": verdict(
+            [hit["matched"] - hit["organ"] for hit in attention], scans, 0.0
+        ),
+        "the removed finding falls more than the median one": verdict(
+            [half - rank for rank in ranks], range(len(ranks)), 0.0
+        ),
+        "queries in effect above a quarter": None
+        if collapse is None
+        else {
+            **collapse,
+            "passed": collapse["effective"] > queries / 4
+            and collapse["cosine"] < 0.5
+            and collapse["rank"] > queries / 4,
+        },
+        "correlations need the report": None
+        if correlation is None
+        else {**correlation, "passed": correlation.get("cce_gap_low", 0) > 0 and correlation["cce_gap"] > 0.01},
+    }

@@ -108,12 +108,17 @@ def test_a_map_of_the_lesions_finds_them_and_a_fixed_place_does_not(lesions: Pat
 def test_detections_pictures_and_page_are_written(lesions: Path) -> None:
     run(lesions, pictures=1)
     folder = lesions.parent / "out"
-    names = ["detections_attention.csv", "detections_field.csv", "lesions.png", "metrics.json", "report.html"]
+    tables = ["detections_attention.csv", "detections_field.csv", "pointing.csv"]
+    names = sorted([*tables, "lesions.png", "metrics.json", "report.html"])
     assert sorted(path.name for path in folder.iterdir()) == names
     with (folder / "detections_field.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     first = next(row for row in rows if row["id"] == "test0")
     assert float(first["score"]) > 1 and float(first["peak_x_mm"]) == 38 and float(first["box_low_x_mm"]) == 30
+    with (folder / "pointing.csv").open(encoding="utf-8") as file:
+        pointed = [float(row["pointing"]) for row in csv.DictReader(file) if row["map"] == "field"]
+    found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["maps"]["field"]["Lung nodule"]
+    assert len(pointed) == found["scans_with_lesion"] and np.mean(pointed) == found["pointing"]["value"]
 
 
 def test_a_positive_scan_without_a_mask_takes_no_part(lesions: Path) -> None:

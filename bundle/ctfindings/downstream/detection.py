@@ -31,7 +31,6 @@ from bundle.ctfindings.metrics.classification import FloatArray
 from bundle.ctfindings.metrics.detection import (
     AveragePrecision,
     Detections,
-    Lesions,
     detect,
     distances_mm,
     froc_hits,
@@ -42,6 +41,17 @@ from bundle.ctfindings.scan.coordinates import voxel_spacing, voxel_to_world, wo
 
 QUANTILES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995)
 """Of the heat within the anatomy over the validation scans: the thresholds of which one is chosen."""
+
+
+DETECTION_COLUMNS = (
+    *("id", "finding", "score", *(f"peak_{axis}_mm" for axis in "xyz")),
+    *(f"box_{end}_{axis}_mm" for end in ("low", "high") for axis in "xyz"),
+)
+"""Columns of ``detections_MAP.csv``; peak and box in mm of world RAS."""
+
+POINTING = ("pointing", "pointing_chance", "pointing_centre")
+"""Of a scan with a lesion: whether the largest heat is within the tolerance of it; the share of the anatomy's tokens
+that are; and whether the middle of the anatomy is."""
 
 
 class Detection:
@@ -97,20 +107,24 @@ class Detection:
         ids = [str(study["id"]) for study in studies["test"]]
         found: dict[str, dict[str, Any]] = {name: {} for name in test.maps}
         written: dict[str, list[list[Any]]] = {name: [] for name in test.maps}
+        pointed: list[list[Any]] = []
         detected: dict[int, list[Detections]] = {}
         for place, column in enumerate(columns):
             for name in test.maps:
                 threshold = self._choose(validation, name, place)
                 detections = test.detections(name, place, threshold)
-                score = self._score(test, name, place, detections, bootstrap)
+                pointing = np.array([self._pointing(test, row, name, place) for row in range(len(ids))])
+                score = self._score(test, place, detections, pointing, bootstrap)
+                pointed += _pointed(ids, FINDING_NAMES[column], name, pointing)
                 found[name][FINDING_NAMES[column]] = {"threshold": threshold, **score}
                 written[name] += _rows(ids, FINDING_NAMES[column], detections)
                 if name == test.maps[0]:
                     detected[place] = detections
         record = {"encoder": "frozen", "tolerance_mm": self.tolerance_mm, "overlaps": self.overlaps, "maps": found}
         files: dict[str, Callable[[Path], None]] = {
-            f"detections_{name}.csv": partial(_write, rows=rows) for name, rows in written.items()
+            f"detections_{name}.csv": partial(_write, rows=[DETECTION_COLUMNS, *rows]) for name, rows in written.items()
         }
+        files["pointing.csv"] = partial(_write, rows=[["id", "finding", "map", *POINTING], *pointed])
         pictures = self._pictures(test, ids, detected)
         names = [FINDING_NAMES[column] for column in columns]
         files["lesions.png"] = partial(
@@ -132,7 +146,12 @@ class Detection:
         return float(thresholds[len(scores) - 1 - int(np.argmax(scores[::-1]))])
 
     def _score(
-        self, test: _Split, name: str, place: int, detections: Sequence[Detections], bootstrap: Bootstrap
+        self,
+        test: _Split,
+        place: int,
+        detections: Sequence[Detections],
+        pointing: FloatArray,
+        bootstrap: Bootstrap,
     ) -> dict[str, Any]:
         """Every number of a finding and a map, with intervals by patient."""
         lesions, known = test.lesions[place], np.flatnonzero(test.known[:, place])
@@ -146,20 +165,18 @@ class Detection:
 
         ranked = bootstrap.of(known).row_interval(froc, [known])
         clean = np.where(test.known[:, place] & (counts == 0), [len(each.scores) for each in detections], np.nan)
-        pointing = np.array([self._pointing(scan, name, place, lesions[row]) for row, scan in enumerate(test.scans)])
         columns = np.column_stack([pointing, clean])
         means = bootstrap.interval(lambda weights: scan_means(columns, weights))
-        names = ("pointing", "pointing_chance", "pointing_centre", "false_positives_per_clean_scan")
+        names = (*POINTING, "false_positives_per_clean_scan")
         record = {key: patient_entry(means, row) for row, key in enumerate(names)}
         record["froc"] = patient_entry(ranked, 0)
         for row, overlap in enumerate(self.overlaps, start=1):
             record[f"ap_{overlap:g}"] = patient_entry(ranked, row)
         return {"lesions": int(counts[known].sum()), "scans_with_lesion": int((counts[known] > 0).sum()), **record}
 
-    def _pointing(self, scan: _Scan, name: str, place: int, lesions: Lesions) -> list[float]:
-        """Whether the largest heat is within the tolerance of a lesion; the share of the anatomy's tokens that are; and
-        whether the middle of the anatomy is. NaN for a scan without a lesion.
-        """
+    def _pointing(self, test: _Split, row: int, name: str, place: int) -> list[float]:
+        """``POINTING`` of a scan; NaN without a lesion."""
+        scan, lesions = test.scans[row], test.lesions[place][row]
         if not lesions.voxels:
             return [np.nan] * 3
         cells = np.argwhere(scan.inside[place])
@@ -261,10 +278,14 @@ def _rows(ids: Sequence[str], finding: str, detections: Sequence[Detections]) ->
     ]
 
 
-def _write(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-    """Every detection of the test split, with its peak and box in mm of world RAS."""
-    places = [f"peak_{axis}_mm" for axis in "xyz"] + [
-        f"box_{end}_{axis}_mm" for end in ("low", "high") for axis in "xyz"
+def _pointed(ids: Sequence[str], finding: str, name: str, pointing: FloatArray) -> list[list[Any]]:
+    return [
+        [id_, finding, name, *(f"{value:.4f}" for value in values)]
+        for id_, values in zip(ids, pointing, strict=True)
+        if not np.isnan(values).any()
     ]
+
+
+def _write(path: Path, rows: Sequence[Sequence[Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["id", "finding", "score", *places], *rows])
+        csv.writer(file).writerows(rows)

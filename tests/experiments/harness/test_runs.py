@@ -24,7 +24,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str,
             (Path(keys["eval_dir"]) / "diagnostics.npz").touch()
             (Path(keys["eval_dir"]) / "metrics.json").write_text("{}")
 
-    monkeypatch.setattr(experiments, "_bundle_run", run)
+    monkeypatch.setattr(experiments, "bundle_run", run)
     return calls
 
 

@@ -49,10 +49,10 @@ def test_only_a_model_that_reads_the_image_loses_when_scans_are_exchanged() -> N
 
 
 def test_a_scan_finds_its_sentence_among_those_on_the_organ_only_if_it_shows_it() -> None:
-    assert recall_within_organ(observations(seen=True)).tolist() == [1.0] * SCANS
+    assert recall_within_organ(observations(seen=True)) == [(scan, 1.0) for scan in range(SCANS)]
     organ_only = observations(seen=False)
     organ_only = organ_only._replace(pathology=organ_only.sentence.mean(0).expand(SCANS, QUERIES, WIDTH))
-    assert recall_within_organ(organ_only).mean() < 0.4
+    assert np.mean([hit for _, hit in recall_within_organ(organ_only)]) < 0.4
     few = observations(seen=True)._replace(place=torch.arange(SCANS))
     assert len(recall_within_organ(few)) == 0, "no other sentence on the same organ"
 
@@ -80,5 +80,16 @@ def test_equal_queries_are_one_and_orthogonal_ones_are_many() -> None:
 
 
 def test_a_verdict_passes_when_its_interval_lies_above_the_number() -> None:
-    values, patients = np.array([1.0, 1, 1, 0.8]), ["a", "b", "c", "d"]
-    assert verdict(values, 0.5, patients)["passed"] and not verdict(values, 0.95, patients)["passed"]
+    values, scans = [1.0, 1, 1, 0.8], [0, 1, 2, 3]
+    low, high = (verdict(values, scans, above) for above in (0.5, 0.95))
+    assert low is not None and high is not None and low["passed"] and not high["passed"]
+    assert verdict(values, [0] * 4, 0.5) is None, "values of one scan are no sample"
+
+
+def test_values_of_one_scan_are_drawn_together() -> None:
+    rng = np.random.default_rng(0)
+    apart = verdict([float(value) for value in rng.normal(size=40)], range(40), 0.0)
+    together = verdict([float(value) for value in rng.normal(size=10).repeat(4)], np.arange(10).repeat(4).tolist(), 0.0)
+    assert apart is not None and together is not None
+    widths = [held["interval"][1] - held["interval"][0] for held in (apart, together)]
+    assert widths[1] > 1.4 * widths[0]

@@ -1,0 +1,175 @@
+"""Reads a trained run on the test studies, for the tests of PLACE that can fail."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from monai.transforms import Compose
+from torch import Tensor
+
+from bundle.ctfindings.data.batches import prepare_unmasked_batch
+from bundle.ctfindings.data.datalist import load_datalist
+from bundle.ctfindings.data.loaders import cached_dataset, study_loader
+from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.findings import FINDING_ANATOMY, FINDINGS
+from bundle.ctfindings.losses.correlation_exploration import CorrelationExplorationLoss
+from bundle.ctfindings.losses.pathology_alignment import PathologyAlignmentLoss, as_observations
+from bundle.ctfindings.networks.checkpoint import load_checkpoint
+from bundle.ctfindings.networks.image.pooling import dilate_membership, finding_tokens, token_membership
+from bundle.ctfindings.networks.observation_scoring import observation_logits
+from bundle.ctfindings.networks.text.prompts import mean_over_templates, template_bank
+from bundle.ctfindings.networks.vision_language import VisionLanguageModel
+from bundle.ctfindings.phantom.dataset import make_case, write_nifti
+from bundle.ctfindings.reports.observations import RandObservationsd
+from bundle.ctfindings.training.observation_metrics import correlation_gap
+from experiments.harness.runs import Run
+from experiments.place.validity import (
+    attention_hits,
+    counterfactual_rank,
+    owner_gap,
+    query_collapse,
+    recall_within_organ,
+)
+
+OBSERVED_FILE = "observed.json"
+
+LOCALIZED = tuple(index for index, finding in enumerate(FINDINGS) if finding.localized)
+"""Findings with a place, whose lesions attention is compared with."""
+
+SCANS_OF_A_BATCH, COUNTERFACTUALS = 4, 20
+"""Scans that are contrasted with each other, and scans that are rendered again without one of their lesions."""
+
+
+def observed_run(run: Run, datalist: Path) -> dict[str, Any]:
+    """What the tests of ``validity`` read of a run on the test split, computed unless that is done."""
+    path = run.folder / OBSERVED_FILE
+    if not path.is_file():
+        content = json.loads(datalist.read_text(encoding="utf-8"))
+        observer = Observer(run)
+        found = observer.of(load_datalist(datalist, "test"))
+        drawn = content.get("parameters", {}).get("seed")
+        found["counterfactual_ranks"] = [] if drawn is None else observer.counterfactuals(content["test"], drawn)
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
+
+
+class Observer:
+    """A trained run, read on the test studies without masks, as a user would.
+
+    Args:
+        run: the run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        parser = ConfigParser()
+        parser.read_config(list(run.configs))
+        parser.update(dict(run.keys))
+        self.network: VisionLanguageModel = parser.get_parsed_content("network_def").eval()
+        load_checkpoint(self.network, run.checkpoint)
+        self.pipeline = parser.get_parsed_content("image_pipeline")
+        self.preprocessing = parser.get_parsed_content("preprocessing")
+        self.cache: dict[str, Any] = {
+            "cache_dir": parser.get_parsed_content("cache_dir"),
+            "cache_key": parser.get_parsed_content("cache_key"),
+        }
+        self.loss = PathologyAlignmentLoss()
+        with torch.no_grad():
+            self.prompts = mean_over_templates(template_bank(self.network.text))
+
+    @torch.no_grad()
+    def of(self, studies: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """What the tests of ``validity`` read: numbers of each batch, sentence or lesion, and those of all scans."""
+        augmentation = [RandObservationsd(draw=False)]
+        dataset = cached_dataset(studies, self.preprocessing, augmentation, **self.cache)
+        gaps, hits, correlated, rows, used = [], [], [], [], []
+        start = 0
+        for batch in study_loader(dataset, batch_size=SCANS_OF_A_BATCH):
+            image, targets, _, inputs = prepare_unmasked_batch(batch)
+            known = {**targets, **self.network(image, **inputs)}
+            if "sentence" in known:
+                observed = as_observations(**{name: known[name] for name in self.loss.inputs})
+                gaps.append(owner_gap(self.loss, observed))
+                used.append(self.loss.use(observed))
+                rows.append(observed)
+            if "correlation" in known:
+                of_scans = CorrelationExplorationLoss().of_scans
+                names = ("correlation", "correlation_shuffled", "correlation_without_report")
+                target, weight = known["correlation_target"], known["correlation_weight"]
+                correlated += torch.stack([of_scans(known[name], target, weight) for name in names], 1).tolist()
+            hits += self._attention(batch, image, start)
+            start += len(image)
+        joined = _joined(rows)
+        complete = [losses for losses in correlated if np.isfinite(losses).all()]
+        return {
+            "owner_gap": gaps,
+            "recall_within_organ": recall_within_organ(joined),
+            "attention": hits,
+            "collapse": query_collapse(joined.pathology[joined.valid.all(dim=1)], torch.stack(used).sum(dim=0)),
+            "correlation": correlation_gap(np.array(complete)) if complete else None,
+        }
+
+    def _attention(self, batch: Mapping[str, Any], image: Tensor, start: int) -> list[dict[str, float]]:
+        """Of every localized finding with a mask in a batch, see ``attention_hits``; ``scan`` is counted from start."""
+        if not isinstance(batch.get("finding_masks"), Tensor):
+            return []
+        encoded, stride = self.network.image(image), self.network.image.tower.stride
+        grid = encoded.grid
+        lesions = dilate_membership(finding_tokens(batch["finding_masks"], stride), grid, 1)  # type: ignore[arg-type]
+        organs = token_membership(batch["anatomy"], stride)  # type: ignore[arg-type]
+        found = [
+            (start + scan, hit)
+            for scan in range(len(image))
+            for finding in LOCALIZED
+            if batch["labels"][scan, finding] == 1
+            and (
+                hit := attention_hits(
+                    encoded.pathology_attention[scan],
+                    encoded.pathology_valid[scan],
+                    encoded.pathology[scan],
+                    self.prompts[finding, 0],
+                    lesions[scan, :, finding],
+                    organs[scan, :, FINDING_ANATOMY[finding]],
+                )
+            )
+            is not None
+        ]
+        return [{"scan": scan, **hit} for scan, hit in found]
+
+    @torch.no_grad()
+    def counterfactuals(self, studies: Sequence[Mapping[str, Any]], seed: int) -> list[float]:
+        """Rank of a finding by the fall of its support when the same scan is rendered without it, for some scans."""
+        ranks: list[float] = []
+        for study in studies:
+            present = [finding for finding in LOCALIZED if study["labels"][finding] == 1]
+            if present and len(ranks) < COUNTERFACTUALS:
+                index, labels = int(study["id"].rpartition("_")[2]), [int(label) for label in study["labels"]]
+                without = [0 if finding == present[0] else label for finding, label in enumerate(labels)]
+                before, after = (self._support(seed, index, given) for given in (labels, without))
+                ranks.append(counterfactual_rank(before, after, present[0]))
+        return ranks
+
+    def _support(self, seed: int, index: int, labels: Sequence[int]) -> Tensor:
+        """Support of each finding in a scan that is rendered with given labels, ``[C]``."""
+        _, hu, _, _, affine = make_case(seed, index, labels)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "scan.nii.gz"
+            write_nifti(path, hu, affine)
+            image = Compose(self.pipeline)({"image": path})["image"].as_tensor()[None].float()
+        encoded = self.network.image(image)
+        return observation_logits(encoded.pathology, encoded.pathology_valid, self.prompts[:, 0], self.prompts[:, 1])[0]
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """The observations of all batches as those of one."""
+    starts = np.cumsum([0, *(len(part.written) for part in parts)])
+    shifted = [part._replace(owner=part.owner + int(start)) for part, start in zip(parts, starts, strict=False)]
+    return type(parts[0])(*(torch.cat(columns) for columns in zip(*shifted, strict=True)))

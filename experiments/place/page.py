@@ -1,0 +1,121 @@
+"""The page of the comparison, written from ``results.json`` alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bundle.ctfindings.files.atomic_write import atomic_path
+from experiments.harness.cells import cell, difference_cell, interval_cell, with_sd
+from experiments.harness.page import VARIANTS_FIGURE, page_head, write_page, write_results
+from experiments.harness.variants_plot import plot_variants
+
+
+def write_results_and_page(folder: Path, results: Mapping[str, Any], command: str) -> Path:
+    """Writes ``results.json``, the figure and ``README.md``, and returns the page.
+
+    Args:
+        folder: Folder of the page.
+        results: From ``place_results``.
+        command: Command that produced the results.
+    """
+    write_results(folder, results)
+    with atomic_path(folder / VARIANTS_FIGURE) as path:
+        plot_variants(results, path)
+    return write_place_page(folder, command)
+
+
+def write_place_page(folder: Path, command: str) -> Path:
+    """Writes ``README.md`` from ``results.json`` and, if it exists, ``notes.md``."""
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    counts, reference, variants = results["settings"]["studies"], results["reference"], results["variants"]
+    lines = [
+        *page_head("PLACE on synthetic scans: what each part adds", command),
+        f"Trained on {counts['training']} scans, calibrated on {counts['validation']}, scored on {results['scans']}. "
+        f"Intervals: 95 % percentile bootstrap by {results['bootstrap']['unit']} of the mean over the seeds, "
+        f"{results['bootstrap']['resamples']} resamples, the same for all variants. PLACE here is our reading of the "
+        "abstract ([place.md](../../place.md)). The reports are written by a grammar, so matching sentences is close "
+        "to matching labels, and gains of the alignment are upper bounds.",
+        "",
+        "## Variants",
+        "",
+        *[f"- `{name}`: {row['title']}; seeds {', '.join(row['seeds'])}" for name, row in variants.items()],
+        "",
+        "Mean over the seeds, SD over the seeds in brackets. Pointing is the share of lesions that the peak of a map "
+        "hits within 15 mm; Dice is that of a small decoder on the frozen tower.",
+        "",
+        "| measure | " + " | ".join(f"`{name}`" for name in variants) + " |",
+        "|---|" + "---:|" * len(variants),
+        *[
+            f"| {words} | "
+            + " | ".join(with_sd(row["mean"][key], row["sd_over_seeds"][key]) for row in variants.values())
+            + " |"
+            for key, words in results["measures"].items()
+        ],
+        "",
+        f"## `{reference}` minus a variant",
+        "",
+        "On the seeds that both have. Outcomes that were named beforehand, where the part is expected to help, are "
+        "bold if their interval excludes zero. The others are described, not tested.",
+        "",
+        "| without | named beforehand | difference | verdict |",
+        "|---|---|:---:|---|",
+        *[
+            f"| {variants[name]['title']} | {results['measures'][key]} | {difference_cell(row, key, row['own'])} "
+            f"| {_gain(row[f'{key}_interval'])} |"
+            for name, row in results["differences"].items()
+            for key in row["own"]
+        ],
+        "",
+        "| measure | " + " | ".join(f"`{name}`" for name in results["differences"]) + " |",
+        "|---|" + ":---:|" * len(results["differences"]),
+        *[
+            f"| {words} | "
+            + " | ".join(difference_cell(row, key, row["own"]) for row in results["differences"].values())
+            + " |"
+            for key, words in results["measures"].items()
+        ],
+        "",
+        "## Does it observe pathology?",
+        "",
+        "Tests that could refute it, by variant and seed ([validity.py](../../../experiments/place/validity.py)).",
+        "",
+        "| test | variant | seed | value | interval | limit | |",
+        "|---|---|---:|---:|:---:|---:|---|",
+        *_tests(variants),
+        "",
+        "## Figure",
+        "",
+        f"![Measures by variant, a dot for each seed]({VARIANTS_FIGURE})",
+    ]
+    return write_page(folder, lines)
+
+
+def _gain(limits: list[float | None]) -> str:
+    low, high = limits
+    if low is None or high is None:
+        return "not measured"
+    return "helps" if low > 0 else "**harms**" if high < 0 else "no gain shown"
+
+
+def _tests(variants: Mapping[str, Any]) -> list[str]:
+    names = dict.fromkeys(name for row in variants.values() for tests in row["tests"].values() for name in tests or {})
+    return [
+        f"| {name} | `{variant}` | {seed} | {_numbers(tests[name])} "
+        f"| {'passed' if tests[name]['passed'] else '**refuted**'} |"
+        for name in names
+        for variant, row in variants.items()
+        for seed, tests in row["tests"].items()
+        if tests and tests.get(name)
+    ]
+
+
+def _numbers(test: Mapping[str, Any]) -> str:
+    """Value, interval and limit of a test."""
+    if "value" in test:
+        return f"{cell(test['value'])} | {interval_cell(test['interval'])} | {cell(test['above'])}"
+    if "effective" in test:
+        return f"{test['effective']:.1f} used, cosine {cell(test['cosine'])}, rank {test['rank']:g} | - | -"
+    return f"{cell(test['cce_gap'])} | {interval_cell([test.get('cce_gap_low'), test.get('cce_gap_high')])} | 0.0100"

@@ -1,0 +1,93 @@
+"""The comparison finds the part that helps, and the page states what the results hold."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.place import results as module
+from experiments.place.page import write_results_and_page
+from experiments.place.results import Finished, place_results
+from experiments.place.tasks import MASKED
+
+SCANS, IDS = 30, [f"s{row}" for row in range(30)]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+
+
+def finished(folder: Path, found: float, hit: float, seed: int) -> Finished:
+    """A run that finds a share of the reports and hits a share of the nodules; it has no map ``answer``."""
+    rng = np.random.default_rng(seed)
+    ranks = np.where(rng.random(SCANS) < found, 1, 50)
+    write(
+        folder / "retrieval" / "predictions.csv",
+        [
+            {"id": name, "global image_to_text": 5, "set image_to_text": rank}
+            for name, rank in zip(IDS, ranks, strict=True)
+        ],
+    )
+    pointing = [
+        {
+            "id": name,
+            "finding": MASKED[0],
+            "map": "field",
+            "pointing": float(rng.random() < hit),
+            "pointing_chance": 0.1,
+        }
+        for name in IDS
+    ]
+    write(folder / "detection" / "pointing.csv", pointing)
+    masks = [{"id": name, "class": MASKED[0], "dice": "" if row % 2 else 0.5} for row, name in enumerate(IDS)]
+    write(folder / "segmentation" / "predictions_100.csv", masks)
+    (folder / "metrics.json").write_text(json.dumps({"calibration": {"observation_weight": 2.0}}))
+    test = {"value": 0.2, "interval": [-0.1, 0.5], "above": 0.0, "units": 30, "passed": False}
+    return Finished("a variant", folder, folder, {"owner gap above 0": test})
+
+
+@pytest.fixture
+def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    labels = np.random.default_rng(0).integers(0, 2, (SCANS, 3))
+    scored = SimpleNamespace(ids=np.array(IDS), patients=np.array(IDS), labels=labels, logits=labels * 1.0)
+    monkeypatch.setattr(module.Diagnostics, "load", lambda path: scored)
+    runs = {
+        "place": {seed: finished(tmp_path / f"place{seed}", 0.9, 0.5, seed) for seed in (0, 1)},
+        "no_alignment": {0: finished(tmp_path / "no_alignment", 0.2, 0.5, 0)},
+    }
+    return place_results(runs, {"studies": {"training": 9, "validation": 3}}, resamples=80)
+
+
+def test_a_part_is_compared_on_the_seeds_that_both_have(compared: dict[str, Any]) -> None:
+    found = compared["differences"]["no_alignment"]
+    assert found["seeds"] == [0] and found["own"] == ["retrieval_set", "pointing_answer"]
+    assert found["retrieval_set"] > 0.4 and found["retrieval_set_interval"][0] > 0
+    assert found["pointing_field"] == 0 and found["dice"] == 0, (
+        "the same scans are hit, and the scans without a mask left out"
+    )
+    assert found["pointing_answer"] is None, "no run has this map"
+    assert compared["variants"]["place"]["mean"]["macro_auc"] == 1.0
+    assert compared["variants"]["place"]["sd_over_seeds"]["retrieval_set"] >= 0
+
+
+def test_the_page_states_verdicts_and_what_was_not_measured(compared: dict[str, Any], tmp_path: Path) -> None:
+    page = write_results_and_page(tmp_path / "page", compared, "python x.py").read_text(encoding="utf-8")
+    assert "| a variant | scan finds its report, R@10, score set | **0." in page and "| helps |" in page
+    assert "| pointing, map answer | - | not measured |" in page
+    assert "| owner gap above 0 | `place` | 1 | 0.200 | -0.100 to 0.500 | 0.0000 | **refuted** |" in page
+    assert (tmp_path / "page" / "variants.png").is_file()
+
+
+def test_other_scans_are_refused(compared: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected place, the reference"):
+        place_results({}, {}, resamples=10)
