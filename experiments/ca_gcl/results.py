@@ -19,6 +19,8 @@ from bundle.ctfindings.metrics.bootstrap import Bootstrap, weighted_auc
 from bundle.ctfindings.metrics.classification import FloatArray, macro_average
 from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
 from bundle.ctfindings.metrics.statistic_groups import StatisticGroup, group_record
+from bundle.ctfindings.metrics.wording_spread import auc_group
+from experiments.ca_gcl.held_out_templates import LOGITS_FILE, TEMPLATES
 from experiments.harness.over_seeds import difference, mean_over_seeds, variant_record
 
 REFERENCE, TESTED = "fvlm", "ca_gcl"
@@ -27,6 +29,8 @@ REFERENCE, TESTED = "fvlm", "ca_gcl"
 MEASURES: dict[str, tuple[str, str]] = {
     "macro_auc": ("scores.macro_auc", "macro AUC"),
     "template_sd": ("templates.sd", "SD of macro AUC over templates"),
+    "held_out_sd": ("held_out.sd", f"SD of macro AUC over {len(TEMPLATES)} held-out templates"),
+    "held_out_mean": ("held_out.mean", "mean of macro AUC over these templates"),
     "wording_sd": ("wordings.sd", "SD of macro AUC over perturbations"),
     "cross_mean": ("captions.cross_anatomy.mean", "mean cosine, captions of two anatomies"),
     "cross_sd": ("captions.cross_anatomy.sd", "SD of these cosines"),
@@ -46,7 +50,7 @@ MEASURES: dict[str, tuple[str, str]] = {
 """What the page shows: key, statistic as ``section.name``, and words."""
 
 
-PRIMARY = ("macro_auc", "template_sd")
+PRIMARY = ("macro_auc", "held_out_sd")
 """Outcomes that were named beforehand; the page marks no other difference."""
 
 LEAST_MEAN_COSINE = -1 / (len(ANATOMY_NAMES) - 1)
@@ -96,6 +100,11 @@ EXPECTATIONS: tuple[Expectation, ...] = (
         lambda value, low, high: high < 0,
     ),
     Expectation(
+        "The same over the held-out templates.",
+        lambda new, old: new["held_out_sd"] - 0.5 * old["held_out_sd"],
+        lambda value, low, high: high < 0,
+    ),
+    Expectation(
         "Macro AUC is not lower by 0.01 or more: the interval ends above -0.01.",
         lambda new, old: new["macro_auc"] - old["macro_auc"],
         lambda value, low, high: low > -0.01,
@@ -142,7 +151,10 @@ def experiment_results(
                     f"{evaluations[name][run]}: was scored on other scans than {REFERENCE}; run both on one datalist"
                 )
     bootstrap = Bootstrap(first.patients.tolist(), resamples, seed=0)
-    measured = {name: {run: _measures(given) for run, given in runs.items()} for name, runs in answers.items()}
+    measured = {
+        name: {run: _measures(given, evaluations[name][run] / LOGITS_FILE) for run, given in runs.items()}
+        for name, runs in answers.items()
+    }
     over_seeds = {name: mean_over_seeds(list(runs.values())) for name, runs in measured.items()}
     results: dict[str, Any] = {
         "settings": dict(settings),
@@ -168,9 +180,13 @@ def experiment_results(
     return results
 
 
-def _measures(answers: Diagnostics) -> StatisticGroup:
-    """``MEASURES`` of one run; NaN where its studies lack the input."""
+def _measures(answers: Diagnostics, held_out: Path) -> StatisticGroup:
+    """``MEASURES`` of one run; NaN where it lacks the input."""
     parts = {**statistic_groups(answers), "scores": _macro_auc(answers)}
+    if held_out.is_file():
+        with np.load(held_out, allow_pickle=False) as content:
+            names = [f"H{row + 1}" for row in range(len(TEMPLATES))]
+            parts["held_out"] = auc_group(content["logits"], answers.labels, names)
     wanted = [statistic.partition(".")[::2] for statistic, _ in MEASURES.values()]
 
     def statistic(weights: FloatArray) -> FloatArray:

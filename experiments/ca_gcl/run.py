@@ -59,7 +59,11 @@ def experiment(options: argparse.Namespace) -> Path:
     image_weights = None
     if options.locked_image is None:
         run = partial(
-            run_variant, datalist=datalist, folder=work, keys={**keys, "cache_dir": str(options.cache.resolve())}
+            run_variant,
+            datalist=datalist,
+            folder=work,
+            keys={**keys, "cache_dir": str(options.cache.resolve())},
+            evaluation_overlays=[Path(__file__).with_name("evaluate.json")],
         )
     else:
         run = LockedRuns(options.locked_image, datalist, work, keys)

@@ -146,7 +146,13 @@ def train_variant(variant: Variant, seed: int, datalist: Path, folder: Path, key
 
 
 def run_variant(
-    variant: Variant, seed: int, datalist: Path, folder: Path, keys: Mapping[str, Any], resamples: int = 200
+    variant: Variant,
+    seed: int,
+    datalist: Path,
+    folder: Path,
+    keys: Mapping[str, Any],
+    resamples: int = 200,
+    evaluation_overlays: Sequence[Path] = (),
 ) -> Path:
     """Trains and evaluates a variant with a seed, unless that is done, and returns the folder of the evaluation.
 
@@ -154,6 +160,7 @@ def run_variant(
 
     Args:
         resamples: Bootstrap resamples of the evaluation.
+        evaluation_overlays: Config files over ``evaluate.json``.
     """
     run = train_variant(variant, seed, datalist, folder, keys)
     evaluation = run.folder / "evaluation"
@@ -161,7 +168,7 @@ def run_variant(
         logger.info("%s: is done", run.folder)
         return evaluation
     paths = {"ckpt_path": str(run.checkpoint), "eval_dir": str(evaluation), "resamples": resamples}
-    configs = [*run.configs, str(ROOT / "configs" / "evaluate.json")]
+    configs = [*run.configs, str(ROOT / "configs" / "evaluate.json"), *map(str, evaluation_overlays)]
     bundle_run(configs, {**run.keys, **paths}, run.folder / "evaluate.log")
     return evaluation
 
