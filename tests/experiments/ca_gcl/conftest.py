@@ -11,6 +11,8 @@ import pytest
 from bundle.ctfindings.evaluation.diagnostics import HITS, Diagnostics
 from bundle.ctfindings.findings import FINDING_NAMES, TEMPLATES
 from bundle.ctfindings.metrics.prompt_perturbations import PERTURBATIONS
+from experiments.ca_gcl.held_out_templates import LOGITS_FILE
+from experiments.ca_gcl.held_out_templates import TEMPLATES as TEMPLATES_HELD_OUT
 from experiments.ca_gcl.results import experiment_results
 
 C, T, W, SCANS, WIDTH = len(FINDING_NAMES), len(TEMPLATES), len(PERTURBATIONS), 24, 8
@@ -65,9 +67,10 @@ def evaluations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[int,
     for name in NAMES:
         for seed in (0, 1):
             path = folder / f"{name}{seed}"
-            answers(name == "fvlm", seed, *((4.0, 0.6) if name == "fvlm" else (0.05, 0.1))).save(
-                path / "diagnostics.npz"
-            )
+            given = answers(name == "fvlm", seed, *((4.0, 0.6) if name == "fvlm" else (0.05, 0.1)))
+            given.save(path / "diagnostics.npz")
+            repeated = np.resize(given.template_logits.transpose(1, 0, 2), (len(TEMPLATES_HELD_OUT), SCANS, C))
+            np.savez(path / LOGITS_FILE, logits=repeated.transpose(1, 0, 2))
             made[name][seed] = path
     return made
 
