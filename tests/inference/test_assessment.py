@@ -1,4 +1,4 @@
-"""Which findings of a scan can be assessed."""
+"""Which findings and queries of a scan can be assessed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bundle.ctfindings.inference.assessment import Assessment
-from bundle.ctfindings.inference.findings_record import DomainAnswer, FindingAnswer, QueryAnswer
+from bundle.ctfindings.inference.findings_record import DomainAnswer, FindingAnswer, NearestFinding, QueryAnswer
 from bundle.ctfindings.scan.hu_check import UNSEEN_WHEN_CLIPPED
 
 NODULE = FindingAnswer("Lung nodule", 0.9, 0.4, True, "lung")
@@ -62,9 +62,20 @@ def test_a_finding_that_clipped_values_cannot_show_is_not_assessed() -> None:
     assert Assessment().of(NODULE, scan(unseen=UNSEEN_WHEN_CLIPPED)) is NODULE
 
 
-def test_a_query_has_no_threshold_and_stays_as_it_is() -> None:
-    query = QueryAnswer("fluid", 0.6, "lung", anatomy_found=False)
-    assert Assessment().of(query, scan(litres=0.0, domain=OUTSIDE)) is query
+def test_a_query_is_not_assessed_where_its_nearest_finding_is_not_and_its_score_stays() -> None:
+    query = QueryAnswer("fluid", 0.6, "lung", nearest_findings=[NearestFinding("Pleural effusion", 0.8)], percentile=0.9)
+    calcium = replace(query, nearest_findings=[NearestFinding("Arterial wall calcification", 0.8)])
+    for asked, given, reason in (
+        (query, scan(domain=OUTSIDE), "the scan is unlike the training scans"),
+        (replace(query, anatomy_found=False), scan(), "lung was not found in the scan"),
+        (query, scan(litres=0.0), "the scan shows 0.0 litres of air-filled lung"),
+        (calcium, scan(unseen=UNSEEN_WHEN_CLIPPED), "the values of the scan were clipped below the density"),
+    ):
+        answer = Assessment().of(asked, given)
+        assert isinstance(answer, QueryAnswer) and str(answer.not_assessed).startswith(reason)
+        assert (answer.score, answer.percentile, answer.result) == (0.6, None, "not assessed")
+    assert Assessment().of(query, scan(unseen=UNSEEN_WHEN_CLIPPED)) is query
+    assert Assessment(outside_domain="warn").of(query, scan(domain=OUTSIDE)) is query
 
 
 def test_little_lung_and_a_missing_domain_are_warned_of() -> None:

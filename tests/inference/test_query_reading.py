@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bundle.ctfindings.findings import FINDINGS
@@ -111,6 +113,7 @@ def test_an_abbreviation_is_asked_with_a_hint_to_write_it_out(text: str) -> None
 
 
 def test_nothing_is_said_of_a_scan_outside_the_domain() -> None:
-    said = in_words(read_query("no effusion"), answer("effusion", 0.99), [FOUND], withheld=True)
+    outside = replace(answer("effusion", 0.99), not_assessed="the scan is unlike the training scans", percentile=None)
+    said = in_words(read_query("no effusion"), outside, [FOUND])
     assert said.meaning is not None and said.meaning.startswith("Not assessed: the scan is unlike the training scans")
-    assert (said.text, said.asked, said.percentile) == ("no effusion", "effusion", 0.99)
+    assert (said.text, said.asked, said.percentile) == ("no effusion", "effusion", None)

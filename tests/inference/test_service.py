@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle.ctfindings.inference.findings_record import QueryAnswer
+from bundle.ctfindings.inference.findings_record import DomainAnswer, QueryAnswer
 from bundle.ctfindings.inference.output.evidence_volume import write_evidence
 from bundle.ctfindings.inference.output.slicer_markups import write_markups
 from bundle.ctfindings.inference.service import AnsweredScan, FindingsService, load_service, place_depth
@@ -55,6 +56,17 @@ def test_nonsense_has_no_score_no_place_and_no_depth(service: FindingsService, s
     assert isinstance(answer, QueryAnswer) and answer.text == "asdf qwerty zxcv"
     assert (answer.score, answer.percentile, answer.evidence, answer.z_mm) == (0.0, None, None, None)
     assert not placed.token_map.any() and not answer.nearest_findings and "means nothing" in answer.meaning
+
+
+def test_a_query_about_a_scan_outside_the_domain_keeps_its_score_and_has_no_place(
+    service: FindingsService, scan: AnsweredScan
+) -> None:
+    unlike = replace(scan, encoded=replace(scan.encoded, domain=DomainAnswer(3.1, 1.5, False, {})))
+    placed, inside = service.ask(unlike, "fluid around the left lung"), service.ask(scan, "fluid around the left lung")
+    answer = placed.answer
+    assert isinstance(answer, QueryAnswer) and answer.not_assessed and answer.meaning.startswith("Not assessed: ")
+    assert (answer.evidence, answer.z_mm, answer.percentile) == (None, None, None) and not placed.token_map.any()
+    assert answer.score == inside.score and inside.answer.evidence is not None
 
 
 def test_a_negation_is_answered_by_what_it_denies(service: FindingsService, scan: AnsweredScan) -> None:

@@ -1,4 +1,4 @@
-"""Whether a finding can be assessed: the scan has to be like the training scans and to show the anatomy."""
+"""Whether an answer can be given: the scan has to be like the training scans and to show the anatomy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bundle.ctfindings.networks.classifier import NO_THRESHOLD
 
 OUTSIDE_DOMAIN_CHOICES = ("withhold", "warn")
 NO_LUNG_LITRES = 0.3
-"""With less air-filled lung, findings of the lung are not assessed."""
+"""With less air-filled lung, nothing of the lung is assessed."""
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,25 @@ class Assessment:
             raise ValueError(f"outside_domain: expected {choices}, got {self.outside_domain!r}")
 
     def of(self, answer: Answer, scan: EncodedScan) -> Answer:
-        """The answer; a finding that cannot be assessed is neither present nor absent, and says why."""
-        if not isinstance(answer, FindingAnswer) or (reason := self._obstacle(answer, scan)) is None:
+        """The answer; one that cannot be given says why, and a finding is then neither present nor absent."""
+        if (reason := self._obstacle(answer, scan)) is None:
             return answer
-        return replace(answer, present=None, not_assessed=reason)
+        if isinstance(answer, FindingAnswer):
+            return replace(answer, present=None, not_assessed=reason)
+        return replace(answer, percentile=None, not_assessed=reason)
 
     def withholds(self, scan: EncodedScan) -> bool:
         """Whether nothing is said of a scan, because it is outside the domain of the weights."""
         return scan.domain is not None and not scan.domain.inside and self.outside_domain == "withhold"
 
-    def _obstacle(self, answer: FindingAnswer, scan: EncodedScan) -> str | None:
+    def _obstacle(self, answer: Answer, scan: EncodedScan) -> str | None:
+        """A query is judged by its nearest finding, which says the anatomy too."""
         if self.withholds(scan):
             return "the scan is unlike the training scans"
-        if answer.threshold >= NO_THRESHOLD:
+        if isinstance(answer, FindingAnswer) and answer.threshold >= NO_THRESHOLD:
             return "the weights were fitted on too few scans with and without this finding"
-        if answer.name in scan.unseen:
+        name = answer.name if isinstance(answer, FindingAnswer) else answer.nearest_findings[0].name
+        if name in scan.unseen:
             return "the values of the scan were clipped below the density of this finding"
         if not answer.anatomy_found:
             return f"{answer.anatomy} was not found in the scan"

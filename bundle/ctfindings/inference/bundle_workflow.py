@@ -215,7 +215,7 @@ class FindingsWriter:
     def _is_shown(self, answer: Answer) -> bool:
         if self.evidence == "none":
             return False
-        return self.evidence == "all" or not isinstance(answer, FindingAnswer) or bool(answer.present)
+        return self.evidence == "all" or bool(answer.present if isinstance(answer, FindingAnswer) else answer.evidence)
 
 
 def write_dicom_of(

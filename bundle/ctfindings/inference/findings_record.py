@@ -100,6 +100,12 @@ class QueryAnswer:
     asked: str = ""  # text that was scored; another one than ``text`` if that is a negation
     percentile: float | None = None  # share of unrelated texts whose score on this scan is lower, 0..1
     meaning: str = ""  # what the score is worth, in words
+    not_assessed: str | None = None  # why the score says nothing about this scan; it then has no place either
+
+    @property
+    def result(self) -> str:
+        """``free text`` or ``not assessed``: a score has no threshold."""
+        return "not assessed" if self.not_assessed else "free text"
     hints: Sequence[str] = ()  # how to ask better, one sentence each
 
     @property

@@ -84,22 +84,19 @@ def read_query(text: str) -> QueryReading:
     return QueryReading(text, asked, tuple(hints), True)
 
 
-def in_words(
-    reading: QueryReading, answer: QueryAnswer, findings: Sequence[FindingAnswer], withheld: bool = False
-) -> QueryAnswer:
+def in_words(reading: QueryReading, answer: QueryAnswer, findings: Sequence[FindingAnswer]) -> QueryAnswer:
     """The answer with what it is worth in one or two sentences.
 
     Args:
         reading: of its text.
         answer: to what was asked.
         findings: of the same scan.
-        withheld: whether the scan is outside the domain of the weights, so that the score says nothing about it.
     """
     if not reading.meaningful:
         meaning = "The score means nothing, and no place is shown."
         return replace(answer, text=reading.text, asked=reading.asked, meaning=meaning, hints=reading.hints)
-    if withheld:
-        meaning = "Not assessed: the scan is unlike the training scans, so the score says nothing about it."
+    if answer.not_assessed:
+        meaning = f"Not assessed: {answer.not_assessed}, so the score says nothing about it."
         return replace(answer, text=reading.text, asked=reading.asked, meaning=meaning, hints=reading.hints)
     share = answer.percentile or 0.0
     count = f"stronger than {round(share * len(UNRELATED))} of {len(UNRELATED)} unrelated texts on this scan"

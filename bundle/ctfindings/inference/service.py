@@ -146,16 +146,16 @@ class FindingsService:
         encoded_at = time.perf_counter()
         embedding = moved(encoded.embedding, self.device)
         readings = [read_query(text) for text in texts]
-        scored = score_findings(self.network, embedding) + self._ask(encoded, readings)
+        found = score_findings(self.network, embedding)
+        assessed = [each._replace(answer=self.assessment.of(each.answer, encoded)) for each in found]
+        scored = assessed + self._ask(encoded, readings)
         scored_at = time.perf_counter()
         placed = [self._place(answer, encoded) for answer in scored]
         seconds = {"score": scored_at - encoded_at, "evidence": time.perf_counter() - scored_at}
-        answers = [self.assessment.of(each.answer, encoded) for each in placed]
+        answers = [each.answer for each in placed]
         findings = [answer for answer in answers if not isinstance(answer, QueryAnswer)]
         asked = [answer for answer in answers if isinstance(answer, QueryAnswer)]
-        withheld = self.assessment.withholds(encoded)
-        replies = [in_words(*pair, findings, withheld) for pair in zip(readings, asked, strict=True)]
-        found = encoded.embedding.anatomy_valid[0].tolist()
+        replies = [in_words(*pair, findings) for pair in zip(readings, asked, strict=True)]
         record = FindingsRecord(
             scan=encoded.scan,
             model=self.model,
@@ -171,7 +171,7 @@ class FindingsService:
                 *training_warnings(self.model),
                 *encoded.warnings,
                 *self.assessment.warnings(encoded),
-                *self.network.warnings(found),
+                *self.network.warnings(encoded.embedding.anatomy_valid[0].tolist()),
             ],
             seconds={**encoded.seconds, **seconds},
         )
@@ -184,8 +184,7 @@ class FindingsService:
         (scored,) = self._ask(scan.encoded, readings)
         placed = self._place(scored, scan.encoded)
         assert isinstance(placed.answer, QueryAnswer)
-        withheld = self.assessment.withholds(scan.encoded)
-        return placed._replace(answer=in_words(readings[0], placed.answer, scan.record.findings, withheld))
+        return placed._replace(answer=in_words(readings[0], placed.answer, scan.record.findings))
 
     def _ask(self, encoded: EncodedScan, readings: Sequence[QueryReading]) -> list[ScoredAnswer]:
         if not readings:
@@ -198,10 +197,17 @@ class FindingsService:
                 self._unrelated = differences(self._text, UNRELATED)
             embedding = moved(encoded.embedding, self.device)
             scored = score_queries(self.network, self._text, embedding, asked, self._unrelated)
-        return [
-            answer if reading.meaningful else _without_meaning(answer)
-            for reading, answer in zip(readings, scored, strict=True)
-        ]
+        return [self._worth(*pair, encoded) for pair in zip(scored, readings, strict=True)]
+
+    def _worth(self, scored: ScoredAnswer, reading: QueryReading, encoded: EncodedScan) -> ScoredAnswer:
+        """The answer to a query; one that means nothing, or says nothing about this scan, has no place."""
+        assert isinstance(scored.answer, QueryAnswer)
+        nothing = torch.zeros_like(scored.token_map)
+        if not reading.meaningful:
+            answer = dataclasses.replace(scored.answer, score=0.0, percentile=None, nearest_findings=())
+            return ScoredAnswer(answer, 0.0, nothing, scored.row)
+        assessed = self.assessment.of(scored.answer, encoded)
+        return scored if assessed is scored.answer else ScoredAnswer(assessed, scored.score, nothing, scored.row)
 
     def _place(self, scored: ScoredAnswer, encoded: EncodedScan) -> ScoredAnswer:
         """The answer with its evidence on the scan's own grid; a query also with its depth profile."""
@@ -259,10 +265,3 @@ def place_depth(scored: ScoredAnswer, encoded: EncodedScan) -> tuple[list[DepthS
     _, affine, shape = encoded.grids
     grid = encoded.embedding.grid
     return snippet_profile(scored.depth_logits, grid, encoded.token_affine, affine, shape), "snippets"
-
-
-def _without_meaning(scored: ScoredAnswer) -> ScoredAnswer:
-    """The answer to a text whose score means nothing: zero everywhere."""
-    assert isinstance(scored.answer, QueryAnswer)
-    answer = dataclasses.replace(scored.answer, score=0.0, percentile=None, nearest_findings=())
-    return ScoredAnswer(answer, 0.0, torch.zeros_like(scored.token_map), scored.row)

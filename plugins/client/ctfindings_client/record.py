@@ -36,9 +36,9 @@ class Row:
         reliable: False when the scan does not show that anatomy.
         spread: lowest and highest probability over the wordings of the question.
         side: of the patient, or empty.
-        peak_mm: point of the evidence, RAS, on the slice to show; None without evidence.
+        peak_mm: point of the evidence, RAS, on the slice to show; None without evidence and if it was not assessed.
         box_mm: corners of the evidence, RAS.
-        image: slice of the evidence counted from 1 at the most superior one; None without evidence.
+        image: slice of the evidence counted from 1 at the most superior one; None without a peak.
         images: how many slices the scan has; None when the record does not say.
         not_assessed: why the finding is neither present nor absent; empty if it was assessed.
         region: name of the place, such as ``left lower zone``; empty without one.
@@ -73,6 +73,11 @@ class Row:
         return (name, *numbers, present, self.anatomy, self.place, _image(self.image, self.images))
 
     @property
+    def obstacle(self) -> str:
+        """Why the finding was not assessed, as a sentence; empty if it was."""
+        return f"Not assessed: {self.not_assessed}." if self.not_assessed else ""
+
+    @property
     def hint(self) -> str:
         """What the table says when the mouse rests on the row."""
         low, high = self.spread
@@ -80,7 +85,7 @@ class Row:
             f"{self.name}: {self.probability:.2f}, between {low:.2f} and {high:.2f} over the wordings of the question."
         ]
         if self.not_assessed:
-            lines.append(f"Not assessed: {self.not_assessed}.")
+            lines.append(self.obstacle)
         if not self.reliable:
             lines.append(f"† The scan does not show the anatomy '{self.anatomy}': this answer is unreliable.")
         return " ".join([*lines, NOTICE])
@@ -236,7 +241,7 @@ def _image(image: int | None, images: int | None) -> str:
 
 
 def _row(finding: Mapping[str, Any], shape: Sequence[int] | None) -> Row:
-    evidence = finding["evidence"]
+    evidence = None if finding.get("not_assessed") else finding["evidence"]
     axis = None if evidence is None else evidence.get("slice_axis")
     spread = finding.get("template_spread") or {}
     probability = float(finding["probability"])

@@ -160,7 +160,7 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         self.onVisibility()
         if row.peak_mm is None:
             self.drop()
-            self.ui.statusLabel.text = evidence_line(row.name, row.probability, None)
+            self.ui.statusLabel.text = evidence_line(row.name, row.probability, None, meaning=row.obstacle)
         elif self.maySend():
             self.ask(
                 volume,

@@ -231,7 +231,7 @@ class Viewer:
         self.on_moved()
         if row.peak_mm is None:
             self.drop()
-            self.state.status = evidence_line(name, row.probability, None)
+            self.state.status = evidence_line(name, row.probability, None, meaning=row.obstacle)
             return
         self.ask(
             lambda: self.studies.ask_evidence(volume, finding=name), lambda answer: self.show_evidence(volume, answer)

@@ -51,7 +51,8 @@ def _answer_row(answer: Answer) -> str:
         threshold, present = f"{answer.threshold:.2f}", _VERDICTS[answer.present]
         place = answer.evidence if answer.present else None
     else:
-        label, number, threshold, present, place = answer.text, answer.score, "", "", answer.evidence
+        label, number, threshold, place = answer.text, answer.score, "", answer.evidence
+        present = _VERDICTS[None] if answer.not_assessed else ""
     return _row(
         shorten(_printable(label), _NAME - 2, placeholder="...") + ("" if answer.anatomy_found else " *"),
         f"{number:.2f}",

@@ -103,7 +103,8 @@ def _page(record: FindingsRecord, tiles: Sequence[tuple[Answer, Image.Image]]) -
         rows.append((cells, _PRESENT if answer.present else _INK if answer.present is False else _SOFT))
     for query in record.queries:
         name = query.text if len(query.text) < 44 else query.text[:42] + "..."
-        rows.append(((name, f"score {query.score:.2f}", "-", "free text", _place(query.evidence)), _INK))
+        cells = (name, f"score {query.score:.2f}", "-", query.result, _place(query.evidence))
+        rows.append((cells, _SOFT if query.not_assessed else _INK))
     for number, (texts, colour) in enumerate(rows):
         for x, text in zip(_COLUMNS, texts, strict=True):
             draw.text((x, top + ROW * number), text, colour, font)

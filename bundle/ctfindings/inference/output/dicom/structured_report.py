@@ -74,7 +74,7 @@ def _group(
     sided = isinstance(answer, FindingAnswer) and answer.present is not None and answer.anatomy == "lung"
     focal = answer.evidence if sided and answer.evidence and answer.evidence.extent == "focal" else None
     side = codes.SIDES.get(focal.side or "") if focal else None
-    source = _image(answer.evidence, images)
+    source = None if answer.not_assessed else _image(answer.evidence, images)
     values = (
         [(codes.PROBABILITY, answer.probability), (codes.THRESHOLD, answer.threshold)]
         if isinstance(answer, FindingAnswer)
@@ -89,10 +89,10 @@ def _group(
             sr.Measurement(name, round(value, 6), codes.NO_UNIT, referenced_images=source) for name, value in values
         ],
         qualitative_evaluations=[sr.QualitativeEvaluation(codes.PRESENCE, codes.RESULTS[answer.result])]
-        if isinstance(answer, FindingAnswer)
+        if answer.result in codes.RESULTS
         else None,
     )
-    if isinstance(answer, FindingAnswer) and answer.not_assessed:
+    if answer.not_assessed:
         group[0].ContentSequence.append(_comment(f"Not assessed: {answer.not_assessed}"))
     return group
 
