@@ -15,8 +15,8 @@ from pathlib import Path
 
 from bundle.ctfindings.cli.error_lines import run_or_exit
 from bundle.ctfindings.sources.preparation.command_line import add_shared_options, run_source
+from bundle.ctfindings.sources.preparation.datalist_settings import DatalistSettings
 from bundle.ctfindings.sources.preparation.source import Source
-from bundle.ctfindings.sources.preparation.study_records import DatalistSettings
 from bundle.ctfindings.sources.rad_chestct import read_source
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,11 +29,25 @@ from tests.small_scan import WriteDicom
 def test_a_mistake_is_reported_before_anything_heavy_is_imported(
     bundle_root: Path, arguments: list[str], expected: str
 ) -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "bundle.ctfindings", *arguments]
-    result = subprocess.run(command, cwd=bundle_root, capture_output=True, encoding="utf-8", check=False)
-    assert result.returncode in (1, 2) and expected in result.stderr.splitlines()[-1]
-    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in result.stderr.splitlines() if "|" in line}
-    assert "bundle" in imported and not imported & {"torch", "monai", "numpy"}
+    line, imported = refusal(bundle_root, "-m", "bundle.ctfindings", *arguments)
+    assert expected in line and not imported & {"torch", "monai", "numpy"}
+
+
+def test_a_missing_table_is_reported_before_pytorch_and_monai_are_imported(bundle_root: Path, tmp_path: Path) -> None:
+    line, imported = refusal(bundle_root, "scripts/prepare_csv.py", "gone.csv", "--output", str(tmp_path / "out"))
+    assert line == "error: gone.csv: no such file; check the path" and not imported & {"torch", "monai"}
+
+
+def refusal(folder: Path, *arguments: str) -> tuple[str, set[str]]:
+    """Last line of a command that fails, and the packages that it imported."""
+    command = [sys.executable, "-X", "importtime", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False)
+    assert result.returncode in (1, 2)
+    lines = result.stderr.splitlines()
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in lines if "|" in line}
+    assert "bundle" in imported
+    return lines[-1], imported
 
 
 def test_a_dicom_scan_gets_its_objects_and_a_wrong_path_beside_it_is_named_at_the_end(

@@ -63,7 +63,9 @@ def test_a_finding_that_clipped_values_cannot_show_is_not_assessed() -> None:
 
 
 def test_a_query_is_not_assessed_where_its_nearest_finding_is_not_and_its_score_stays() -> None:
-    query = QueryAnswer("fluid", 0.6, "lung", nearest_findings=[NearestFinding("Pleural effusion", 0.8)], percentile=0.9)
+    query = QueryAnswer(
+        "fluid", 0.6, "lung", nearest_findings=[NearestFinding("Pleural effusion", 0.8)], percentile=0.9
+    )
     calcium = replace(query, nearest_findings=[NearestFinding("Arterial wall calcification", 0.8)])
     for asked, given, reason in (
         (query, scan(domain=OUTSIDE), "the scan is unlike the training scans"),

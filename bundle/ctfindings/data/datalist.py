@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.scan.storage import stored_from
@@ -77,6 +75,8 @@ def _study(record: Mapping[str, Any], path: Path, index: int) -> dict[str, Any]:
         if record.get(key):
             study[key] = str(path.parent / record[key])
     check_study(record, str(path))
+    import torch  # Not above: it takes a second, and the preparing scripts check their arguments first.
+
     study["labels"] = torch.tensor(record.get("labels") or [-1] * len(FINDING_NAMES))
     study["patient"] = str(record["id"] if record.get("patient") in (None, "") else record["patient"])
     study.update(_caption_targets(record.get("captions") or {}))
@@ -127,6 +127,8 @@ def _caption_targets(captions: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     """Caption texts by anatomy; ``caption_id``, ``caption_normal`` and ``caption_sentences`` for the losses."""
     given = {name: captions.get(name) or {} for name in ANATOMY_NAMES}
     texts = {name: str(caption["text"]) for name, caption in given.items() if caption.get("text")}
+    import torch
+
     return {
         "captions": texts,
         "caption_id": torch.tensor([text_id(texts[name]) if name in texts else 0 for name in ANATOMY_NAMES]),
@@ -160,6 +162,8 @@ def text_id(text: str) -> int:
 
 def label_balance(studies: Sequence[Mapping[str, Any]]) -> list[float]:
     """Negatives per positive of each finding among known labels; 1 for a finding without positives."""
+    import torch
+
     labels = torch.stack([study["labels"] for study in studies])
     positive, negative = (labels == 1).sum(0), (labels == 0).sum(0)
     return [float(no) / float(yes) if yes else 1.0 for yes, no in zip(positive, negative, strict=True)]

@@ -106,6 +106,7 @@ class QueryAnswer:
     def result(self) -> str:
         """``free text`` or ``not assessed``: a score has no threshold."""
         return "not assessed" if self.not_assessed else "free text"
+
     hints: Sequence[str] = ()  # how to ask better, one sentence each
 
     @property

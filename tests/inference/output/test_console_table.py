@@ -16,5 +16,9 @@ def test_console_shows_present_findings_first_in_lines_that_fit(case) -> None:
 
 def test_a_query_that_was_not_assessed_has_no_place(case) -> None:
     told = dataclasses.replace(case.record.queries[0], text="fluid", evidence=None, not_assessed="unlike")
-    (row,) = [row for row in format_findings(dataclasses.replace(case.record, queries=[told])).splitlines() if row[:5] == "fluid"]
+    (row,) = [
+        row
+        for row in format_findings(dataclasses.replace(case.record, queries=[told])).splitlines()
+        if row[:5] == "fluid"
+    ]
     assert row.split() == ["fluid", "0.60", "not", "assessed", "lung"]

@@ -103,6 +103,17 @@ def test_the_report_has_value_threshold_verdict_and_place_of_each_finding(series
     assert report.PatientName == "Doe^Jane" and report.StudyInstanceUID == headers[0].StudyInstanceUID
 
 
+def test_each_object_is_a_series_that_a_viewer_can_list(series, tmp_path) -> None:
+    written = series.write(tmp_path / "out")
+    assert len({each.SeriesInstanceUID for each in written.values()}) == len(written) == 4
+    assert {name: (each.SeriesNumber, each.SeriesDescription) for name, each in written.items()} == {
+        "report": (9100, "CT Findings: report (research only)"),
+        "capture": (9101, "CT Findings: table and key images (research only)"),
+        "anatomies": (9102, "CT Findings: anatomies (research only)"),
+        "evidence-1": (9103, "CT Findings: Lung nodule (research only)"),
+    }
+
+
 def test_segmentations_lie_on_the_voxels_of_the_scan(series, tmp_path) -> None:
     series.write(tmp_path / "out")
     for name, expected in (
@@ -153,6 +164,14 @@ def test_images_that_are_gone_are_named(series, tmp_path) -> None:
     with pytest.raises(ScanError, match="1 of its images are gone"):
         series.write(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(shutil.which("dsrdump") is None, reason="needs dsrdump of Debian's dcmtk")
+def test_dsrdump_reads_the_report(series, tmp_path) -> None:
+    series.write(tmp_path / "out")
+    command = ["dsrdump", str(tmp_path / "out" / "report.dcm")]
+    said = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+    assert not said.stderr and "Lung nodule" in said.stdout
 
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy of Debian's dicom3tools")

@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bundle.ctfindings.sources.preparation.columns import load_mapping
-from bundle.ctfindings.sources.preparation.make_datalist import check_is_new, make_datalist, summary
+from bundle.ctfindings.sources.preparation.datalist_settings import DatalistSettings, check_is_new
 from bundle.ctfindings.sources.preparation.source import Source
 from bundle.ctfindings.sources.preparation.splits import DEFAULT_FRACTIONS, check_fractions
-from bundle.ctfindings.sources.preparation.study_records import DatalistSettings
 
 
 def add_shared_options(parser: argparse.ArgumentParser, reports: bool = True) -> None:
@@ -76,6 +75,9 @@ def run_source(
         source = read(options)
         name, description = options.name or source.name, options.description or source.description
         source = source._replace(name=name, description=description)
+        # Imported here: MONAI takes seconds, and a mistake in the arguments or tables was found by now.
+        from bundle.ctfindings.sources.preparation.make_datalist import make_datalist, summary
+
         datalist, card = make_datalist(source, chosen, options.output, options.workers)
     except OSError as error:
         raise ValueError(

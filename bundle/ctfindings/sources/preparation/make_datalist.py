@@ -12,24 +12,18 @@ from bundle.ctfindings.data.datalist import SPLITS
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.sources.preparation.data_card import data_card, render_card
+from bundle.ctfindings.sources.preparation.datalist_settings import (
+    CARD,
+    DATALIST,
+    JOURNAL,
+    LEDGER,
+    PAGE,
+    DatalistSettings,
+)
 from bundle.ctfindings.sources.preparation.scan_facts import read_all_facts
 from bundle.ctfindings.sources.preparation.source import Ledger, Source
 from bundle.ctfindings.sources.preparation.splits import assign_splits
-from bundle.ctfindings.sources.preparation.study_records import (
-    DatalistSettings,
-    drop_copies,
-    drop_unusable,
-    study_records,
-)
-
-DATALIST, CARD, PAGE, LEDGER, JOURNAL = "datalist.json", "data_card.json", "data_card.html", "ledger.csv", "scans.jsonl"
-
-
-def check_is_new(folder: Path) -> None:
-    """Raises a ValueError that names the first of the results in a folder, if it contains any."""
-    for name in (DATALIST, CARD, PAGE, LEDGER):
-        if (folder / name).exists():
-            raise ValueError(f"{folder / name}: exists already; choose another --output or remove it")
+from bundle.ctfindings.sources.preparation.study_records import drop_copies, drop_unusable, study_records
 
 
 def make_datalist(

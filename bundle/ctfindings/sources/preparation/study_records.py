@@ -5,32 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bundle.ctfindings.files.folders import path_from
 from bundle.ctfindings.reports.captions import read_report
 from bundle.ctfindings.reports.snippets.miner import mine_report
 from bundle.ctfindings.reports.snippets.slice_positions import read_files
+from bundle.ctfindings.sources.preparation.datalist_settings import DatalistSettings
 from bundle.ctfindings.sources.preparation.scan_facts import ScanFacts
 from bundle.ctfindings.sources.preparation.source import Candidate, Grid, Ledger
-from bundle.ctfindings.sources.preparation.splits import DEFAULT_FRACTIONS, patient_of, pseudonym
+from bundle.ctfindings.sources.preparation.splits import patient_of, pseudonym
 
 SPACING_TOLERANCE = 0.02
 """Relative difference allowed between the voxel size of a file and that of its table."""
-
-
-class DatalistSettings(NamedTuple):
-    """How a datalist is made.
-
-    ``fractions`` are the shares of training, validation and test for patients without a split; ``seed`` is for the
-    splits and the pseudonyms. ``labels_from_reports`` fills missing labels from the report. ``snippets`` extracts the
-    sentences with a slice reference if the scan is DICOM.
-    """
-
-    fractions: tuple[float, ...] = DEFAULT_FRACTIONS
-    seed: int = 0
-    labels_from_reports: bool = False
-    snippets: bool = True
 
 
 def drop_unusable(candidates: Sequence[Candidate], facts: Mapping[Path, ScanFacts], ledger: Ledger) -> list[Candidate]:

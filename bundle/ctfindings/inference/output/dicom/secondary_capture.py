@@ -17,14 +17,16 @@ from scipy import ndimage
 from bundle.ctfindings.inference.findings_record import Answer, Evidence, FindingsRecord
 from bundle.ctfindings.inference.output.dicom.segmentation import evidence_planes
 from bundle.ctfindings.inference.output.dicom.source_headers import derived_uid
-from bundle.ctfindings.inference.output.dicom.structured_report import MANUFACTURER, SERIES_DESCRIPTION
+from bundle.ctfindings.inference.output.dicom.structured_report import MANUFACTURER, series_description
 from bundle.ctfindings.inference.output.report_pictures import display_window, window_grey
 from bundle.ctfindings.scan.coordinates import as_affine
 from bundle.ctfindings.scan.dicom_images import Image as SourceImage
 from bundle.ctfindings.scan.dicom_pixels import read_pixels
 
-WIDTH, ROW, MARGIN, TILE, TILES = 1240, 26, 24, 286, 4
-"""Pixels: of the picture, a row of the table, the margin and a key image; and the number of key images in a row."""
+WIDTH, ROW, MARGIN, CORNERS, TILE, TILES = 1240, 26, 24, 84, 286, 4
+"""Pixels: of the picture, a row of the table, the margin at the sides, the margin above and below, where viewers write
+into the corners, and a key image; and the number of key images in a row.
+"""
 
 _INK, _SOFT, _PRESENT, _OUTLINE, _NOTICE = "#e8edf2", "#93a1ae", "#ffb454", (255, 140, 26), "#ff7b72"
 _COLUMNS = (MARGIN, 420, 560, 690, 860)
@@ -69,7 +71,7 @@ def secondary_capture(
         1,
         MANUFACTURER,
         patient_orientation=("L", "P"),
-        series_description=SERIES_DESCRIPTION,
+        series_description=series_description("table and key images"),
     )
     for name in ("PatientOrientation", "Laterality"):  # The page has none; each key image has its letters.
         setattr(result, name, None)
@@ -84,16 +86,16 @@ def _page(record: FindingsRecord, tiles: Sequence[tuple[Answer, Image.Image]]) -
         notes.append(f"{len(record.warnings)} warnings about this scan and the weights: see the structured report.")
     font, bold = ImageFont.load_default(16), ImageFont.load_default(24)
     lines = [line for note in notes for line in _wrapped(note, font, WIDTH - 2 * MARGIN)]
-    top = 2 * MARGIN + 30 + len(lines) * 22
+    top = CORNERS + 54 + len(lines) * 22
     table = top + (len(record.findings) + len(record.queries) + 2) * ROW
     heights = [max(tile.height for _, tile in row) + 54 for row in _rows(tiles)]
-    page = Image.new("RGB", (WIDTH, table + sum(heights) + MARGIN))
+    page = Image.new("RGB", (WIDTH, table + sum(heights) + CORNERS))
     draw = ImageDraw.Draw(page)
     model = record.model
-    draw.text((MARGIN, MARGIN), f"CT Findings {model.version}: research only", _INK, bold)
-    draw.text((WIDTH - MARGIN, MARGIN + 6), f"weights {model.weights_sha256[:16]}", _SOFT, font, anchor="ra")
+    draw.text((MARGIN, CORNERS), f"CT Findings {model.version}: research only", _INK, bold)
+    draw.text((WIDTH - MARGIN, CORNERS + 6), f"weights {model.weights_sha256[:16]}", _SOFT, font, anchor="ra")
     for number, line in enumerate(lines):
-        draw.text((MARGIN, MARGIN + 36 + 22 * number), line, _NOTICE if line in (record.notice or "") else _INK, font)
+        draw.text((MARGIN, CORNERS + 36 + 22 * number), line, _NOTICE if line in (record.notice or "") else _INK, font)
     titles = ("Finding", "Probability", "Threshold", "Result", "Strongest evidence")
     rows: list[tuple[Sequence[str], str]] = [(titles, _SOFT)]
     for answer in record.ordered():

@@ -17,7 +17,7 @@ from bundle.ctfindings.inference.findings_record import FindingAnswer, FindingsR
 from bundle.ctfindings.inference.output.anatomy_map import label_planes
 from bundle.ctfindings.inference.output.dicom import codes
 from bundle.ctfindings.inference.output.dicom.source_headers import derived_uid
-from bundle.ctfindings.inference.output.dicom.structured_report import MANUFACTURER, SERIES_DESCRIPTION
+from bundle.ctfindings.inference.output.dicom.structured_report import MANUFACTURER, series_description
 from bundle.ctfindings.inference.output.evidence_volume import planes_on_scan
 from bundle.ctfindings.scan.coordinates import Array, as_affine
 
@@ -37,6 +37,8 @@ def segmentations(
 ) -> dict[str, Segmentation]:
     """``anatomies`` with those that were found, and ``evidence-N`` for map N; a scan without any has none.
 
+    Each is a series of its own, because viewers list series and OHIF opens only one segmentation of a series.
+
     Args:
         record: the answers.
         headers: of the source images of the slices, by ``source_headers``.
@@ -44,7 +46,7 @@ def segmentations(
         maps: evidence ``[x, y, z]`` in [0, 1] by ``answer.key``.
         map_affine: ``(4, 4)``, voxel of regions and maps to RAS mm.
         settings: text from which the UIDs are derived.
-        series_number: of the new series.
+        series_number: of the first new series.
         wanted: what is made; the UIDs do not depend on it.
     """
     grid, scan, shape = as_affine(map_affine), as_affine(record.scan.affine), record.scan.shape
@@ -61,14 +63,14 @@ def segmentations(
             for number, anatomy in enumerate(found, start=1)
         ]
         if found:
-            objects["anatomies"] = 1, "anatomies", segments, ids[labels]
+            objects["anatomies"] = 0, "anatomies", segments, ids[labels]
     answers = {answer.key: answer for answer in record.answers}
-    for number, (key, scores) in enumerate(maps.items() if "evidence" in wanted else (), start=2):
+    for number, (key, scores) in enumerate(maps.items() if "evidence" in wanted else (), start=1):
         answer = answers[key]
         code = codes.finding_code(answer.name) if isinstance(answer, FindingAnswer) else codes.QUERY
         region = np.stack(list(evidence_planes(scores, grid, scan, shape))).astype(np.uint8)
         if region.any():
-            objects[f"evidence-{number - 1}"] = number, key, [_segment(1, key, codes.EVIDENCE, code, record)], region
+            objects[f"evidence-{number}"] = number, key, [_segment(1, key, codes.EVIDENCE, code, record)], region
     return {name: _object(*content, record, headers, settings, series_number) for name, content in objects.items()}
 
 
@@ -96,17 +98,17 @@ def _object(
         planes[list(once.values())],
         SegmentationTypeValues.BINARY,
         segments,
-        derived_uid("segmentation series", settings),
-        series_number,
+        derived_uid("segmentation series", settings, name),
+        series_number + number,
         derived_uid("segmentation", settings, name),
-        number,
+        1,
         MANUFACTURER,
         record.model.bundle,
         record.model.version,
         record.model.weights_sha256[:16],
         content_description=name[:64],
         content_label="ANATOMIES" if name == "anatomies" else "EVIDENCE",
-        series_description=SERIES_DESCRIPTION,
+        series_description=series_description(name),
     )
     organization = derived_uid("dimensions", settings, name)
     for item in [*result.DimensionOrganizationSequence, *result.DimensionIndexSequence]:

@@ -13,8 +13,12 @@ from bundle.ctfindings.inference.findings_record import Answer, Evidence, Findin
 from bundle.ctfindings.inference.output.dicom import codes
 from bundle.ctfindings.inference.output.dicom.source_headers import derived_uid, unique
 
-SERIES_DESCRIPTION = "CT Findings (research only)"
 MANUFACTURER = "CT Findings"
+
+
+def series_description(content: str) -> str:
+    """Name of a series in the list of a viewer, of at most 64 characters."""
+    return f"CT Findings: {content[:34]} (research only)"
 
 
 def structured_report(
@@ -62,7 +66,7 @@ def structured_report(
         1,
         MANUFACTURER,
         is_complete=True,
-        series_description=SERIES_DESCRIPTION,
+        series_description=series_description("report"),
     )
     return document
 

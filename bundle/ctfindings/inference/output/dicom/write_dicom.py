@@ -23,8 +23,8 @@ from bundle.ctfindings.scan.dicom_headers import DicomFile, unpacked
 from bundle.ctfindings.scan.storage import SourceImages
 
 KINDS = ("report", "anatomies", "evidence", "capture")
-REPORT_SERIES, SEGMENTATION_SERIES, CAPTURE_SERIES = 9100, 9101, 9102
-"""Numbers of the new series; those of a scanner are lower."""
+REPORT_SERIES, CAPTURE_SERIES, SEGMENTATION_SERIES = 9100, 9101, 9102
+"""Numbers of the new series; those of a scanner are lower. Segmentations count on."""
 
 
 def settings_text(record: FindingsRecord, source: SourceImages, maps: Mapping[str, Any], anonymous: bool) -> str:
