@@ -99,6 +99,7 @@ class NetworkOutputs(TypedDict, total=False):
     correlation: PerScan  # float [B, m, m]: as predicted with the report
     correlation_target: PerScan  # float [B, m, m]
     correlation_weight: PerScan  # float [B, m, m]: 0 for pairs that do not count
+    variance_hinge: PerScan  # float [B]: how far the token field is below a floor of variance; 0 without a teacher
     correlation_shuffled: PerScan  # float [B, m, m]: as predicted with the report of another scan
     correlation_without_report: PerScan  # float [B, m, m]: as predicted without a report
 

@@ -91,9 +91,11 @@ def test_gradient_caching_trains_and_goes_on_where_it_stopped(
             datalist,
             cache,
             tmp_path / folder,
-            "objectives/radfinder.json",
+            "objectives/unified.json",
             "gradient_cache.json",
             micro_batches=2,
+            correlation_target="teacher",
+            teacher_momentum=0.5,
             **keys,
         )
         return torch.load(tmp_path / folder / "last.pt", weights_only=True)
@@ -106,9 +108,12 @@ def test_gradient_caching_trains_and_goes_on_where_it_stopped(
     assert stopped["trainer"]["epoch"] == 1
     resumed = run("stopped")
     assert resumed["trainer"] == whole["trainer"]
-    for name in ("loss.losses.siglip.bias", "text.snippet_head.linear.weight", "image.field.1.weight"):
+    average = "teacher.average.module.field.1.weight"
+    for name in ("loss.losses.siglip.bias", "text.snippet_head.linear.weight", "image.field.1.weight", average):
         found, expected = (
             (state["loss"][name[5:]] if name.startswith("loss.") else state["model"][name])
             for state in (resumed, whole)
         )
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert whole["model"]["teacher.average.n_averaged"] == 4, "once a step, not once a micro-batch"
+    assert not torch.equal(whole["model"][average], whole["model"]["image.field.1.weight"])

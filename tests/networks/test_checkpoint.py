@@ -12,8 +12,10 @@ import torch
 
 from bundle.ctfindings.networks.checkpoint import load_checkpoint, read_checkpoint, save_bundle_weights
 from bundle.ctfindings.networks.classifier import PromptBank, ZeroShotClassifier
+from bundle.ctfindings.networks.correlation_explorer import CorrelationExplorer
 from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
 from bundle.ctfindings.networks.image.image_tower import ConvolutionalTower
+from bundle.ctfindings.networks.image.token_teacher import TokenTeacher
 from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.networks.text.text_tower import TextTower
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
@@ -68,6 +70,23 @@ def test_whole_model_is_restored_with_its_temperatures(weights: Path, make_model
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
+def test_what_only_training_reads_is_not_exported_and_starts_anew(make_model: Build, tmp_path: Path) -> None:
+    def taught() -> VisionLanguageModel:
+        bare = make_model()
+        explorer = CorrelationExplorer(bare.image.tower, EMBEDDING, (4, 4, 3), (-1000, 1000), target="teacher")
+        return VisionLanguageModel(bare.image, bare.text, bare.scorer, explorer, teacher=TokenTeacher(bare.image))
+
+    model, path = taught(), tmp_path / "model.pt"
+    with torch.no_grad():
+        model.image.field[1].weight.fill_(2.0)
+        model.correlation.hidden.fill_(2.0)
+    save_bundle_weights(path, model, PromptBank(EMBEDDING))
+    assert {key.partition(".")[0] for key in read_checkpoint(path)}.isdisjoint({"correlation", "teacher"})
+    loaded = taught()
+    load_checkpoint(loaded, path)
+    assert (loaded.image.field[1].weight == 2).all() and not loaded.correlation.hidden.any()
+
+
 def test_training_checkpoint_of_ignite_holds_the_model_below_a_key(
     make_model: Build, tmp_path: Path, prefix: str
 ) -> None:

@@ -9,12 +9,9 @@ import torch
 from torch import Tensor
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX
-from bundle.ctfindings.networks.correlation_explorer import (
-    CorrelationExplorer,
-    correlations,
-    pair_weights,
-    standardised,
-)
+from bundle.ctfindings.losses.correlation_exploration import CorrelationExplorationLoss
+from bundle.ctfindings.networks.correlation_explorer import CorrelationExplorer, pair_weights
+from bundle.ctfindings.networks.correlation_targets import correlations, standardised, variance_hinge
 from tests.networks.conftest import convolutional_tower
 
 GRID, TOKENS = [8, 8, 8], 512
@@ -155,6 +152,43 @@ def test_other_targets_are_finite_and_symmetric(target: str) -> None:
     found = explorer_of(target=target).eval()(**inputs_of())["correlation_target"]
     assert found.isfinite().all()
     torch.testing.assert_close(found, found.transpose(1, 2))
+
+
+def test_a_teacher_gives_the_target_without_gradient() -> None:
+    inputs, explorer = inputs_of(), explorer_of(target="teacher").eval()
+    explorer.pair_means.mean.zero_()
+    taught = torch.randn(2, TOKENS, 8, requires_grad=True)
+    outputs = explorer(**inputs, taught=taught)
+    assert not outputs["correlation_target"].requires_grad
+    index, counted = explorer._draw(
+        inputs["membership"][:, :, THORAX], inputs["membership"], inputs["abnormal"], torch.Generator().manual_seed(0)
+    )
+    rows = torch.stack([scan[chosen] for scan, chosen in zip(taught.detach(), index, strict=True)])
+    torch.testing.assert_close(outputs["correlation_target"], correlations(standardised(rows, counted), counted))
+
+
+def test_the_variance_floor_punishes_a_constant_teacher() -> None:
+    """Its correlations are all zero, and so are those of a field that is constant too: a solution but for the floor."""
+    inputs, explorer = inputs_of(), explorer_of(target="teacher").eval()
+    loss = CorrelationExplorationLoss()
+    apart, same = inputs["field"], torch.nn.functional.normalize(torch.ones_like(inputs["field"]), dim=-1)
+    values = {}
+    for name, field in (("apart", apart), ("same", same)):
+        outputs = explorer(**{**inputs, "field": field}, taught=field)
+        outputs["correlation"] = outputs["correlation_target"]
+        values[name] = loss(**{key: outputs[key] for key in loss.inputs}).item()
+    assert not explorer(**inputs, taught=same)["correlation_target"].any()
+    assert values["same"] == pytest.approx(0.99), "1 - the root of 1e-4"
+    assert 0 < values["apart"] < 0.15
+    assert explorer_of().eval()(**inputs)["variance_hinge"].tolist() == [0, 0], "fixed targets need no floor"
+
+
+def test_the_variance_hinge_by_hand() -> None:
+    """Two channels of unit rows times the root of 2: standard deviations 1 and 0. Positions that do not count hide."""
+    rows = torch.tensor([[[0.6, 0.8], [-0.6, 0.8], [0.6, 0.8], [-0.6, 0.8], [0.0, -1.0]]])
+    counted = torch.tensor([[True, True, True, True, False]])
+    expected = (1 - (2 * 0.36 + 1e-4) ** 0.5 + 1 - 0.01) / 2
+    assert variance_hinge(rows, counted).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_an_unknown_target_is_refused() -> None:

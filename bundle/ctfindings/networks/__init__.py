@@ -6,6 +6,7 @@ from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
 from bundle.ctfindings.networks.image.image_tower import ConvolutionalTower
 from bundle.ctfindings.networks.image.observation_extractor import ObservationExtractor
 from bundle.ctfindings.networks.image.resnet_tower import ResNetTower
+from bundle.ctfindings.networks.image.token_teacher import TokenTeacher
 from bundle.ctfindings.networks.image.vit_tower import VisionTransformerTower
 from bundle.ctfindings.networks.product_embedding import ProductEmbedding
 from bundle.ctfindings.networks.scoring import FindingScorer
@@ -21,6 +22,7 @@ __all__ = [
     "ProductEmbedding",
     "ResNetTower",
     "TextTower",
+    "TokenTeacher",
     "VisionLanguageModel",
     "VisionTransformerTower",
     "ZeroShotClassifier",

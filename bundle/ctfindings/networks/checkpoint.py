@@ -15,6 +15,9 @@ from bundle.ctfindings.files.atomic_write import atomic_path
 OPTIONAL_PARTS = ("domain",)
 """Parts that checkpoints of earlier versions, converted ones and training checkpoints lack."""
 
+TRAINING_PARTS = ("correlation", "teacher")
+"""Parts that only training reads. The files that ``save_bundle_weights`` writes lack them, and they then start anew."""
+
 LARGE = 2**16
 """Values of a tensor from which it is stored in bfloat16 if that loses nothing."""
 
@@ -41,7 +44,9 @@ def load_checkpoint(modules: Mapping[str, nn.Module] | nn.Module, path: str | Pa
     names = list(dict.fromkeys(key.partition(".")[0] for key in module.state_dict()))
     part = {key: value for key, value in state.items() if key.partition(".")[0] in names}
     held = {key.partition(".")[0] for key in part}
-    if absent := [name for name in names if name not in held and name not in OPTIONAL_PARTS]:
+    anew = {key: value for key, value in module.state_dict().items() if key.partition(".")[0] in TRAINING_PARTS}
+    part = {key: value for key, value in anew.items() if key.partition(".")[0] not in held} | part
+    if absent := [name for name in names if name not in held and name not in OPTIONAL_PARTS + TRAINING_PARTS]:
         raise ValueError(f"{path}: holds no tensors of {', '.join(absent)}; give a checkpoint of this bundle")
     try:
         module.load_state_dict(part, assign=assign)
@@ -79,8 +84,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def save_bundle_weights(path: str | Path, model: nn.Module, bank: nn.Module, domain: nn.Module | None = None) -> str:
-    """Writes an image-text model, its prompt bank and its domain, whole or not at all; returns the file's SHA-256."""
-    named = dict(model.state_dict())
+    """Writes an image-text model, its prompt bank and its domain, whole or not at all; returns the file's SHA-256.
+
+    ``TRAINING_PARTS`` are left out.
+    """
+    named = {key: value for key, value in model.state_dict().items() if key.partition(".")[0] not in TRAINING_PARTS}
     for prefix, part in (("bank", bank), ("domain", domain)):
         named |= {f"{prefix}.{key}": value for key, value in part.state_dict().items()} if part is not None else {}
     state = compact({key: value.cpu() for key, value in named.items()})

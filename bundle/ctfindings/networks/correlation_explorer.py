@@ -9,6 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bundle.ctfindings.anatomy import THORAX
+from bundle.ctfindings.networks.correlation_targets import (
+    TISSUE_LIMITS_HU,
+    correlations,
+    intensity_statistics,
+    patch_voxels,
+    standardised,
+    variance_hinge,
+)
 from bundle.ctfindings.networks.image.hounsfield_windows import CHEST_WINDOWS, HounsfieldWindows
 from bundle.ctfindings.networks.image.observation_extractor import (
     WAVELENGTHS_MM,
@@ -19,8 +27,7 @@ from bundle.ctfindings.networks.image.observation_extractor import (
 from bundle.ctfindings.networks.image.standardization import RunningStandardization
 from bundle.ctfindings.step_keys import NetworkOutputs
 
-TISSUE_LIMITS_HU = (-850.0, -500.0, -200.0, -20.0, 80.0, 200.0)
-"""Limits between the tissue classes of a patch, by its mean HU; for scans without contrast agent."""
+TARGETS = ("residual", "raw", "covariance", "classes", "teacher")
 
 VALIDATION_SEED = 0
 """Seed of the patches that are compared in evaluation mode."""
@@ -34,15 +41,17 @@ class CorrelationExplorer(nn.Module):
     report states an abnormality, and half of all are hidden. The target is the correlation of intensity statistics of
     the patches: mean, standard deviation and maximum in each HU window, standardised over the positions. Most of it
     follows from the tissue of two patches alone, so by default the mean over pairs of the same tissue classes is
-    subtracted, and the remainder needs the report or the context.
+    subtracted, and the remainder needs the report or the context. A teacher, a slow copy of the image tower, may give
+    the features of the patches instead; then the outputs tell how evenly the token field uses its channels, because a
+    constant teacher would be a solution.
 
     Args:
         tower: Image tower, for the size of its tokens.
         embedding: Size E of the shared space.
         spacing: Voxel size in mm along X, Y, Z.
         hu_window: HU range that the pipeline maps to [0, 1].
-        target: "residual" correlation; "raw" correlation; "covariance" without unit rows; or "classes", whether two
-            patches are of the same tissue class.
+        target: "residual" correlation; "raw" correlation; "covariance" without unit rows; "classes", whether two
+            patches are of the same tissue class; or "teacher", the residual correlation of the teacher's tokens.
         positions: Number of positions m.
         hidden_share: Share of hidden positions.
         drop: Probability that the report is hidden from the prediction, which so learns to do without.
@@ -73,8 +82,8 @@ class CorrelationExplorer(nn.Module):
         heads: int = 4,
     ) -> None:
         super().__init__()
-        if target not in ("residual", "raw", "covariance", "classes"):
-            raise ValueError(f"target: expected 'residual', 'raw', 'covariance' or 'classes', got {target!r}")
+        if target not in TARGETS:
+            raise ValueError(f"target: expected one of {', '.join(TARGETS)}, got {target!r}")
         self.target = target
         self.positions, self.hidden_share, self.drop, self.sees_image = positions, hidden_share, drop, sees_image
         self.stride: tuple[int, int, int] = tower.stride  # type: ignore[assignment]
@@ -101,6 +110,7 @@ class CorrelationExplorer(nn.Module):
         sentence: Tensor,
         sentence_count: Tensor,
         abnormal: Tensor,
+        taught: Tensor | None = None,
     ) -> NetworkOutputs:
         """What ``CorrelationExplorationLoss`` reads; in evaluation mode also the predictions of its controls.
 
@@ -112,23 +122,26 @@ class CorrelationExplorer(nn.Module):
             sentence: Text rows of the observations of all scans, ``[S, E]``; no gradient reaches them.
             sentence_count: Observations of each scan, ``[B]``.
             abnormal: Anatomies of which the report states an abnormality, bool ``[B, K]``.
+            taught: Token field of the teacher, ``[B, N, E]``, for the target "teacher".
         """
         generator = None if self.training else torch.Generator().manual_seed(VALIDATION_SEED)
         body = membership[:, :, THORAX]
         index, counted = self._draw(body, membership, abnormal, generator)
         hidden = (torch.rand(index.shape, generator=generator) < self.hidden_share).to(index.device)
-        members = membership.gather(1, index.unsqueeze(2).expand(-1, -1, membership.shape[2]))
-        places = cell_centres(grid, self.step_mm, body).gather(1, index.unsqueeze(2).expand(-1, -1, 3))
+        members = _at(membership, index)
+        places = _at(cell_centres(grid, self.step_mm, body), index)
 
-        seen = self.see(field.gather(1, index.unsqueeze(2).expand(-1, -1, field.shape[2])))
+        tokens = _at(field, index)
+        seen = self.see(tokens)
         seen = torch.where(hidden.unsqueeze(2) | (not self.sees_image), self.hidden.to(seen.dtype), seen)
         query = seen + position_code(places, self.width, *WAVELENGTHS_MM).to(seen.dtype)
         texts, given = _by_scan(sentence.detach(), sentence_count)
         dropped = (torch.rand(len(image)) < self.drop).to(given.device) if self.training else None
         outputs: NetworkOutputs = {
             "correlation": self._predict(query, counted, texts, given, dropped),
-            "correlation_target": self.targets(image, index, counted),
+            "correlation_target": self.targets(image, index, counted, taught),
             "correlation_weight": pair_weights(members, hidden, counted & (sentence_count > 0).unsqueeze(1)),
+            "variance_hinge": field.new_zeros(len(field)) if taught is None else variance_hinge(tokens, counted),
         }
         if not self.training:
             outputs["correlation_without_report"] = self._predict(query, counted, texts, given & False)
@@ -163,21 +176,22 @@ class CorrelationExplorer(nn.Module):
             query, _ = block(query, keys, allowed)
         return correlations(self.project(query), counted)
 
-    def targets(self, image: Tensor, index: Tensor, counted: Tensor) -> Tensor:
-        """The correlations to predict, ``[B, m, m]``, of tokens ``[B, m]`` of which bool ``[B, m]`` count."""
+    def targets(self, image: Tensor, index: Tensor, counted: Tensor, taught: Tensor | None = None) -> Tensor:
+        """The correlations to predict, ``[B, m, m]``, of tokens ``[B, m]`` of which bool ``[B, m]`` count.
+
+        ``taught`` are the tokens of the teacher, ``[B, N, E]``, for the target "teacher".
+        """
         # In single precision, which counts the pairs of positions exactly.
         with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
-            blocks = _blocks(image.float(), self.stride)
-            blocks = blocks.gather(1, index.unsqueeze(2).expand(-1, -1, blocks.shape[2]))
+            voxels = patch_voxels(image.float(), self.stride, index)
             low, high = self.hu_window
-            tissue = torch.bucketize(blocks.mean(dim=2) * (high - low) + low, self.limits_hu)
+            tissue = torch.bucketize(voxels.mean(dim=2) * (high - low) + low, self.limits_hu)
             classes = F.one_hot(tissue, len(self.limits_hu) + 1).to(torch.float32)
             if self.target == "classes":
                 return correlations(classes, counted)
-            ramps = self.windows(blocks[:, None, :, :, None]).squeeze(4)
-            statistics = torch.cat([ramps.mean(3), ramps.std(3), ramps.amax(3)], dim=1).transpose(1, 2)
-            target = correlations(standardised(statistics, counted), counted, self.target != "covariance")
-            if self.target != "residual":
+            features = intensity_statistics(voxels, self.windows) if taught is None else _at(taught.float(), index)
+            target = correlations(standardised(features, counted), counted, self.target != "covariance")
+            if self.target in ("raw", "covariance"):
                 return target
             pairs = classes * counted.unsqueeze(2)
             apart = 1 - torch.eye(index.shape[1], device=image.device)
@@ -186,28 +200,6 @@ class CorrelationExplorer(nn.Module):
             self.pair_means((total / count.clamp(min=1)).flatten(1).unsqueeze(2), count.flatten(1) > 0)
             mean = self.pair_means.mean.view(classes.shape[2], classes.shape[2])
             return target - classes @ mean @ classes.transpose(1, 2)
-
-
-def standardised(features: Tensor, counted: Tensor) -> Tensor:
-    """Features ``[B, m, F]`` with mean 0 and standard deviation 1 over the positions that count, bool ``[B, m]``."""
-    inside = counted.unsqueeze(2).to(features.dtype)
-    number = inside.sum(1, keepdim=True).clamp(min=1)
-    centred = features - (features * inside).sum(1, keepdim=True) / number
-    spread = ((centred.square() * inside).sum(1, keepdim=True) / number).sqrt()
-    return torch.where(spread > 1e-5, centred / spread.clamp(min=1e-5), torch.zeros_like(centred))
-
-
-def correlations(features: Tensor, counted: Tensor, unit: bool = True) -> Tensor:
-    """Products of the centred rows ``[B, m, F]``, ``[B, m, m]``: of unit rows, or else divided by F.
-
-    Rows are centred over the positions that count, bool ``[B, m]``. In single precision: a correlation is a small
-    difference.
-    """
-    with torch.autocast(features.device.type, enabled=False):
-        features, inside = features.float(), counted.unsqueeze(2).float()
-        centred = features - (features * inside).sum(1, keepdim=True) / inside.sum(1, keepdim=True).clamp(min=1)
-        rows = F.normalize(centred, dim=-1) if unit else centred / features.shape[2] ** 0.5
-        return rows @ rows.transpose(1, 2)
 
 
 def pair_weights(members: Tensor, hidden: Tensor, counted: Tensor) -> Tensor:
@@ -225,15 +217,13 @@ def pair_weights(members: Tensor, hidden: Tensor, counted: Tensor) -> Tensor:
     return weight * pairs * (1 - torch.eye(members.shape[1], device=members.device))
 
 
+def _at(rows: Tensor, index: Tensor) -> Tensor:
+    """The rows ``[B, N, F]`` of tokens ``[B, m]``, ``[B, m, F]``."""
+    return rows.gather(1, index.unsqueeze(2).expand(-1, -1, rows.shape[2]))
+
+
 def _by_scan(sentence: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
     """Rows ``[S, E]`` of all scans by scan, ``[B, s, E]``, and which of them exist, bool ``[B, s]``."""
     given = torch.arange(int(count.max()), device=count.device) < count.unsqueeze(1)
     texts = sentence.new_zeros(*given.shape, sentence.shape[1])
     return texts.masked_scatter(given.unsqueeze(2), sentence), given
-
-
-def _blocks(image: Tensor, stride: tuple[int, int, int]) -> Tensor:
-    """The voxels of each token, ``[B, 1, X, Y, Z]`` to ``[B, N, V]``, tokens in C order of the grid."""
-    x, y, z = stride
-    blocks = image[:, 0].unflatten(3, (-1, z)).unflatten(2, (-1, y)).unflatten(1, (-1, x))
-    return blocks.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(1, 3)

@@ -15,6 +15,7 @@ from bundle.ctfindings.networks.correlation_explorer import CorrelationExplorer
 from bundle.ctfindings.networks.image.depth import depth_positions
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding, ImageEncoder
 from bundle.ctfindings.networks.image.pooling import finding_tokens, token_membership
+from bundle.ctfindings.networks.image.token_teacher import TokenTeacher
 from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.networks.text.prompts import drawn_prompts, mean_over_templates, template_bank
 from bundle.ctfindings.networks.text.text_rows import caption_rows, observation_rows, report_rows, snippet_rows
@@ -35,6 +36,10 @@ class VisionLanguageModel(nn.Module):
         correlation: Decoder of the proxy task of PLACE; inference does without.
         draws_prompts: Whether a training step scores drawn wordings of the findings, which costs a pass of the text
             encoder for each new wording. Objectives that read reports alone do without.
+        teacher: Teacher of the proxy task; needed by its target "teacher" and by no other.
+
+    Raises:
+        ValueError: The proxy task has no teacher and needs one, or has one and does not need it.
     """
 
     finding_anatomy: Tensor
@@ -46,8 +51,12 @@ class VisionLanguageModel(nn.Module):
         scorer: FindingScorer,
         correlation: CorrelationExplorer | None = None,
         draws_prompts: bool = True,
+        teacher: TokenTeacher | None = None,
     ) -> None:
         super().__init__()
+        if (teacher is not None) != (correlation is not None and correlation.target == "teacher"):
+            raise ValueError("a teacher is needed by the target 'teacher' of the proxy task, and by no other")
+        self.teacher = teacher
         self.image = image
         self.correlation = correlation
         self.draws_prompts = draws_prompts
@@ -118,9 +127,10 @@ class VisionLanguageModel(nn.Module):
             if self.correlation is not None:
                 count = torch.tensor([len(given) for given in observations], device=image.device)
                 abnormal = _abnormal_anatomies(observations).to(image.device)
-                field, sentence = encoded.field, outputs["sentence"]
+                taught = None if self.teacher is None else self.teacher(image, third_stage, fourth_stage)
+                field, members, grid = encoded.field, encoded.membership, encoded.grid
                 outputs.update(
-                    self.correlation(image, field, encoded.membership, encoded.grid, sentence, count, abnormal)
+                    self.correlation(image, field, members, grid, outputs["sentence"], count, abnormal, taught)
                 )
         if self.training and not self.draws_prompts:
             return outputs

@@ -4,7 +4,14 @@ from bundle.ctfindings.training.checkpointing import RunCheckpoint
 from bundle.ctfindings.training.finetuning import export_finetuned, start_from
 from bundle.ctfindings.training.glibc_allocator import keep_freed_memory
 from bundle.ctfindings.training.gradient_cache import GradientCache, MicroBatches
-from bundle.ctfindings.training.handlers import EpochSeed, FreezeStandardization, LossLog, MacroAuc, MetricLog
+from bundle.ctfindings.training.handlers import (
+    EpochSeed,
+    FreezeStandardization,
+    LossLog,
+    MacroAuc,
+    MetricLog,
+    UpdateTeacher,
+)
 from bundle.ctfindings.training.observation_metrics import ObservationMetrics
 from bundle.ctfindings.training.parameter_groups import parameter_groups
 from bundle.ctfindings.training.token_warm_start import TokenWarmStart
@@ -20,6 +27,7 @@ __all__ = [
     "ObservationMetrics",
     "RunCheckpoint",
     "TokenWarmStart",
+    "UpdateTeacher",
     "export_finetuned",
     "keep_freed_memory",
     "parameter_groups",

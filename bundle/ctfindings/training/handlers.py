@@ -11,6 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.metrics import EpochMetric
 from monai.utils import evenly_divisible_all_gather, set_determinism
+from torch.nn.parallel import DistributedDataParallel
 
 from bundle.ctfindings.losses.composite import CompositeLoss
 from bundle.ctfindings.metrics.classification import macro_auc
@@ -55,6 +56,25 @@ class FreezeStandardization:
         for module in self.network.modules():
             if isinstance(module, RunningStandardization):
                 module.frozen = engine.state.epoch > self.epochs
+
+
+class UpdateTeacher:
+    """Moves the teacher of a network once before every step, also with the gradient cache; does nothing without one.
+
+    Before the first step it becomes the network, as a warm start or a checkpoint left it. Every rank moves its copy
+    alike, because all have the same weights between two steps.
+    """
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        self.network = network
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        network: Any = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
+        if network.teacher is not None:
+            network.teacher.update(network.image)
 
 
 class MacroAuc(EpochMetric):
