@@ -171,8 +171,9 @@ def test_running_statistics_change_in_half_of_the_epochs_and_at_least_in_one(
 def test_torchrun_trains_in_two_processes(bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path) -> None:
     keys = keys_of(bundle_root, datalist, cache, tmp_path, epochs=1, val_interval=1, correlation_target="teacher")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    overlays = ("objectives/place_on_default.json", "multi_gpu_train.json")
     done = subprocess.run(
-        [*torchrun, *command_of(bundle_root, keys, tmp_path, "objectives/place_on_default.json", "multi_gpu_train.json")],
+        [*torchrun, *command_of(bundle_root, keys, tmp_path, *overlays)],
         cwd=bundle_root, capture_output=True, encoding="utf-8", timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

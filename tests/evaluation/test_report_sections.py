@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,26 @@ def test_snippets_are_found_in_mm_and_those_without_a_place_are_counted() -> Non
 def test_words_are_taught_by_other_patients() -> None:
     record = localization_of(*scored(), Reader(), BOOTSTRAP, known=scored())
     assert record is not None and record["all"]["text_only"]["mae_mm"]["value"] < 20
-    assert "words alone" in format_localization(record)
+    # No snippet states a finding, so the prior is the mean height of all.
+    assert record["all"]["finding_and_side"]["mae_mm"]["value"] > 20
+    line = format_localization(record)
+    assert "words alone" in line and "mean of the finding and side" in line
+    assert "one_lobe" not in record, "no snippet names a lobe"
+
+
+def test_snippets_that_name_one_lobe_are_compared_with_its_middle() -> None:
+    """Lungs from 0 to 108 mm: the lower third has its middle at 18 mm. Rows 1 and 2 lie at 12 and 24 mm."""
+    scores, studies = scored()
+    scores = replace(scores, lung_mm=np.tile([0.0, 108.0], (STUDIES, 1)))
+    studies[0]["snippets"] = [{"text": "row 1 lower lobe", "z_mm": 12.0}, {"text": "row 2", "z_mm": 24.0}]
+    studies[1]["snippets"] = [{"text": "row 2 lower lobe", "z_mm": 24.0}]
+    record = localization_of(scores, studies, Reader(), BOOTSTRAP)
+    assert record is not None
+    found = record["one_lobe"]
+    assert (found["snippets"], found["patients"]) == (2, 2)
+    assert found["lobe"]["mae_mm"]["value"] == 6 and found["model"]["mae_mm"]["value"] == 0
+    assert "lobe" not in record["all"]
+    assert "2 that name one lobe: 0.0 mm, middle of that third of the lungs 6.0." in format_localization(record)
 
 
 def test_reworded_snippets_are_asked_in_place_of_the_own() -> None:

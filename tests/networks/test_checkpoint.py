@@ -69,7 +69,6 @@ def test_whole_model_is_restored_with_its_temperatures(weights: Path, make_model
     assert model.log_temperature == stored["log_temperature"]
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
 def test_what_only_training_reads_is_not_exported_and_starts_anew(make_model: Build, tmp_path: Path) -> None:
     def taught() -> VisionLanguageModel:
         bare = make_model()
@@ -87,6 +86,7 @@ def test_what_only_training_reads_is_not_exported_and_starts_anew(make_model: Bu
     assert (loaded.image.field[1].weight == 2).all() and not loaded.correlation.hidden.any()
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
 def test_training_checkpoint_of_ignite_holds_the_model_below_a_key(
     make_model: Build, tmp_path: Path, prefix: str
 ) -> None:

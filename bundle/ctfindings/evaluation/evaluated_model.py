@@ -42,7 +42,7 @@ from bundle.ctfindings.networks.text.prompts import template_bank
 from bundle.ctfindings.networks.text.text_tower import TextTower
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 from bundle.ctfindings.scan.coordinates import voxel_to_world
-from bundle.ctfindings.scan.lung_mask import ChestRegions
+from bundle.ctfindings.scan.lung_mask import LUNG, ChestRegions
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +66,7 @@ class SplitScores(ZeroShotScores):
     depth: Sequence[Tensor]  # Unit depth rows of each study, [D, E]; D differs between scans
     depth_mm: Sequence[Tensor]  # World z of the depth rows in mm, NaN for padding, [D] each
     query_logits: NDArray[np.float64] | None = None  # Raw logits of the queries, [S, P]
+    lung_mm: NDArray[np.float64] | None = None  # World z of the ends of the air-filled lungs, [S, 2]; NaN without any
     # What the pathology queries answer to the mean of the templates and to each template, [S, 1 + T, C]
     observed: NDArray[np.float64] | None = None
     observed_wordings: NDArray[np.float64] | None = None  # The same for ``PERTURBATIONS``, [S, W, C]
@@ -185,6 +186,11 @@ def perturbation_pairs(text: TextTower) -> tuple[Tensor, Tensor]:
     return positive, negative
 
 
+def _lung_ends(chest: ChestRegions) -> NDArray[np.float64]:
+    z_mm = voxel_to_world(np.argwhere(chest.labels == LUNG), chest.affine)[:, 2]
+    return np.asarray([z_mm.min(), z_mm.max()] if len(z_mm) else [np.nan, np.nan])
+
+
 class _ScanScorer:
     """A batch of scans to the rows of `SplitScores`."""
 
@@ -227,6 +233,7 @@ class _ScanScorer:
             "depth": list(encoded.depth.cpu()),
             "depth_mm": list(depth_mm.cpu()),
             "query_logits": self._asked(encoded),
+            "lung_mm": [_lung_ends(chest) for chest in chests],
             "observed": self._observed(encoded, *self.classifier.bank.pairs().unbind(0)),
             "observed_wordings": self._observed(encoded, *self.perturbed),
         }

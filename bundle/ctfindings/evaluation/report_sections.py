@@ -16,7 +16,13 @@ from bundle.ctfindings.anatomy import THORAX
 from bundle.ctfindings.data.datalist import report_text
 from bundle.ctfindings.evaluation.evaluated_model import SplitScores
 from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun
-from bundle.ctfindings.evaluation.snippet_controls import shares_by_other_scan, shares_by_text
+from bundle.ctfindings.evaluation.snippet_controls import (
+    lobe_named,
+    middle_of_lobe,
+    shares_by_finding_and_side,
+    shares_by_other_scan,
+    shares_by_text,
+)
 from bundle.ctfindings.losses.snippet_localization import points_into_scan
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.localization import at_share_of_height, depth_errors, depth_record, share_of_height
@@ -66,7 +72,7 @@ class SnippetLocalization:
     needs_calibration = False
 
     def __call__(self, run: EvaluationRun) -> str:
-        """Localizes the snippets of the studies; where the calibration split is scored, it teaches ``text_only``."""
+        """Localizes the snippets of the studies; the calibration split, where it is scored, teaches the controls."""
         studies, network, split = run.studies[run.split], run.own_model.network, run.calibration_split
         known = None if split is None else (run.own_scores_of(split), run.studies[split])
         record = localization_of(run.own_scores, studies, network, run.bootstrap, known=known)
@@ -106,6 +112,15 @@ class _Asked:
         rows = [scores.depth_mm[row] for row in self.scans]
         return pad_sequence(rows, batch_first=True, padding_value=torch.nan).numpy()
 
+    def lobes_mm(self, scores: SplitScores) -> NDArray[np.float64]:
+        """World z of the middle of the lobe that each names, [n]; NaN if it does not name one, or without lungs."""
+        middles = np.full(len(self.texts), np.nan)
+        for place, (row, text) in enumerate(zip(self.scans, self.texts, strict=True)):
+            lobe = lobe_named(text)
+            if lobe is not None and scores.lung_mm is not None:
+                middles[place] = middle_of_lobe(lobe, scores.lung_mm[row])
+        return middles
+
 
 def localization_of(
     scores: SplitScores,
@@ -117,8 +132,10 @@ def localization_of(
 ) -> dict[str, Any] | None:
     """`depth_record` of the snippets of a split: of all, and of the first of each scan (RadFinder's count).
 
-    Beside the estimates of `depth_errors`, ``other_scan`` is where the next scan of another patient has the snippet,
-    and ``text_only`` what its words say to a regression fitted on the snippets of other patients.
+    Beside the estimates of `depth_errors`, ``other_scan`` is where the next scan of another patient has the snippet.
+    From the snippets of other patients, ``text_only`` is what its words say to a regression, and ``finding_and_side``
+    the mean of those that state the same. For snippets that name one lobe, ``lobe`` is the middle of the third of the
+    lungs of the scan that stands for it.
 
     Args:
         scores: Scores of the split.
@@ -126,11 +143,13 @@ def localization_of(
         model: Encodes the snippets.
         bootstrap: Bootstrap of the split; its seed also draws the random estimate.
         reword: Returns the snippets that replace those of a study; their ``z_mm`` is the truth.
-        known: Scores and studies of other patients, for ``text_only``; left out if None, or without two snippets.
+        known: Scores and studies of other patients, for ``text_only`` and ``finding_and_side``, which are left out if
+            it is None, or has less than two snippets.
 
     Returns:
-        ``all``, ``first_of_scan``, and ``left_out``, the number of snippets without a ``z_mm`` in their scan. None
-        without snippets of at least two patients.
+        ``all``, ``first_of_scan``, ``one_lobe`` (snippets that name one lobe, if two patients have some), and
+        ``left_out``, the number of snippets without a ``z_mm`` in their scan. None without snippets of at least two
+        patients.
     """
     asked = _asked(scores, studies, reword)
     patients = [scores.patients[row] for row in asked.scans]
@@ -148,11 +167,18 @@ def localization_of(
     if known is not None and taught is not None and len(taught.texts) > 1:
         heights = share_of_height(taught.target_mm, taught.depth_mm(known[0]))
         shares["text_only"] = shares_by_text(taught.texts, heights, asked.texts)
+        shares["finding_and_side"] = shares_by_finding_and_side(taught.texts, heights, asked.texts)
     controls = {name: np.abs(at_share_of_height(share, depth_mm) - asked.target_mm) for name, share in shares.items()}
+    lobe = np.abs(asked.lobes_mm(scores) - asked.target_mm)
+    in_lobe = np.flatnonzero(np.isfinite(lobe))
     record: dict[str, Any] = {"left_out": asked.left_out}
-    for name, chosen in (("all", np.arange(len(patients))), ("first_of_scan", first_of_each(asked.scans))):
+    parts = {"all": np.arange(len(patients)), "first_of_scan": first_of_each(asked.scans), "one_lobe": in_lobe}
+    for name, chosen in parts.items():
+        if len({patients[place] for place in chosen}) < 2:
+            continue
         errors = depth_errors(profile[chosen], depth_mm[chosen], asked.target_mm[chosen], bootstrap.seed)
-        errors |= {control: error[chosen] for control, error in controls.items()}
+        guesses = {**controls, "lobe": lobe} if name == "one_lobe" else controls
+        errors |= {guess: error[chosen] for guess, error in guesses.items()}
         record[name] = depth_record(errors, bootstrap.of([asked.scans[place] for place in chosen]))
     return record
 
@@ -176,9 +202,23 @@ def format_localization(record: dict[str, Any]) -> str:
     errors = {
         guess: found.get("mae_mm", {}).get("value") for guess, found in record["all"].items() if isinstance(found, dict)
     }
-    words = f", words alone {errors['text_only']:.1f}" if "text_only" in errors else ""
+    words = "".join(
+        f", {label} {errors[key]:.1f}"
+        for key, label in (("text_only", "words alone"), ("finding_and_side", "mean of the finding and side"))
+        if key in errors
+    )
     return (
         f"Localization of {record['all']['snippets']} snippets: mean error {errors['model']:.1f} mm "
         f"({errors['profile']:.1f} by the median of the profile), middle slice {errors['middle']:.1f}, "
         f"random {errors['random']:.1f}, another scan {errors['other_scan']:.1f}{words}; {record['left_out']} left out."
+        + _within_lobes(record.get("one_lobe"))
+    )
+
+
+def _within_lobes(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    model, lobe = (found[guess]["mae_mm"]["value"] for guess in ("model", "lobe"))
+    return (
+        f" Of the {found['snippets']} that name one lobe: {model:.1f} mm, middle of that third of the lungs {lobe:.1f}."
     )

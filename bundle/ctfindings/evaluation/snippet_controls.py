@@ -5,7 +5,8 @@ A localization that is no better than these has not looked at the scan. Shapes: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
@@ -17,8 +18,19 @@ from torch import Tensor
 from bundle.ctfindings.metrics.classification import FloatArray
 from bundle.ctfindings.metrics.localization import share_of_height
 from bundle.ctfindings.networks.image.depth import depth_logits
+from bundle.ctfindings.reports.assertion import Assertion
+from bundle.ctfindings.reports.finding_mentions import find_mentions
 
 PENALTIES = tuple(10.0**power for power in range(-2, 4))
+
+LOBES = ("lower", "middle", "upper")
+"""Lobes by the third of the lungs that stands for them, from below. The lingula is read as the middle lobe."""
+
+_SIDE = re.compile(r"\b(?:left|right|both|bilateral)")
+# "upper and lower lobes" names two.
+_LOBE = re.compile(
+    r"\b(lower|middle|upper)\b(?=(?:[ ,/]+(?:and|or|lower|middle|upper)\b)*[ ]+lob(?:es?|ar)\b)|\b(lingul)"
+)
 
 
 def shares_by_text(known: Sequence[str], shares: FloatArray, texts: Sequence[str]) -> FloatArray:
@@ -31,6 +43,43 @@ def shares_by_text(known: Sequence[str], shares: FloatArray, texts: Sequence[str
     )
     predicted: FloatArray = model.fit(list(known), shares).predict(list(texts))
     return predicted
+
+
+def shares_by_finding_and_side(known: Sequence[str], shares: FloatArray, texts: Sequence[str]) -> FloatArray:
+    """Mean share of the texts of other patients that state the same findings on the same side, [n].
+
+    The report reader says what a text states. Where no known text has the side, the mean of the findings counts, and
+    where none has the findings, that of all texts.
+    """
+    groups: dict[Hashable, list[float]] = {}
+    for text, share in zip(known, shares.tolist(), strict=True):
+        for group in _groups(text):
+            groups.setdefault(group, []).append(share)
+    nearest = [next(groups[group] for group in _groups(text) if group in groups) for text in texts]
+    return np.asarray([np.mean(group) for group in nearest])
+
+
+def _groups(text: str) -> tuple[Hashable, ...]:
+    """The groups that a text belongs to, the narrowest first."""
+    findings = frozenset(name for name, said in find_mentions(text).items() if said is Assertion.PRESENT)
+    sides = frozenset(_SIDE.findall(text.lower()))
+    either = frozenset({"left", "right"}) if sides & {"both", "bilateral"} else sides
+    return (findings, either), findings, None
+
+
+def lobe_named(text: str) -> str | None:
+    """The one of ``LOBES`` that a text names; None if it names several, or none."""
+    named = {lobe or "middle" for lobe, _ in _LOBE.findall(text.lower())}
+    return named.pop() if len(named) == 1 else None
+
+
+def middle_of_lobe(lobe: str, lung_mm: FloatArray) -> float:
+    """World z of the middle of the third of the lungs that stands for a lobe.
+
+    No mask here knows the lobes. ``lung_mm`` is the world z of the lowest and highest point of both lungs, [2].
+    """
+    low, high = lung_mm.tolist()
+    return float(low + (LOBES.index(lobe) + 0.5) / len(LOBES) * (high - low))
 
 
 def shares_by_other_scan(
