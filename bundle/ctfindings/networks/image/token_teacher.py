@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -41,9 +43,10 @@ class TokenTeacher(nn.Module):
             image: ``[B, 1, X, Y, Z]`` in [0, 1].
             third_stage, fourth_stage: Cached output of a frozen tower, which is read instead.
         """
-        tower, field = self.average.module["tower"], self.average.module["field"]
+        path: Any = self.average.module
+        tower = path["tower"]
         levels, _ = tower(image) if third_stage is None else tower.tokens(third_stage, fourth_stage)
-        return F.normalize(field(levels[0]), dim=-1)
+        return F.normalize(path["field"](levels[0]), dim=-1)
 
 
 def _path(image: ImageEncoder) -> nn.ModuleDict:
