@@ -96,6 +96,7 @@ def test_gradient_caching_trains_and_goes_on_where_it_stopped(
             micro_batches=2,
             correlation_target="teacher",
             teacher_momentum=0.5,
+            correlation_hidden_in="input",
             **keys,
         )
         return torch.load(tmp_path / folder / "last.pt", weights_only=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX
 from bundle.ctfindings.losses.correlation_exploration import CorrelationExplorationLoss
 from bundle.ctfindings.networks.correlation_explorer import CorrelationExplorer, pair_weights
-from bundle.ctfindings.networks.correlation_targets import correlations, standardised, variance_hinge
+from bundle.ctfindings.networks.correlation_targets import correlations, patch_voxels, standardised, variance_hinge
 from tests.networks.conftest import convolutional_tower
 
 GRID, TOKENS = [8, 8, 8], 512
@@ -38,6 +38,7 @@ def inputs_of(scans: int = 2, sentences: int = 3) -> dict[str, Any]:
         "sentence": torch.nn.functional.normalize(torch.randn(scans * sentences, 8, generator=generator), dim=-1),
         "sentence_count": torch.full((scans,), sentences),
         "abnormal": torch.zeros(scans, len(ANATOMY_NAMES), dtype=torch.bool),
+        "encode": torch.nn.Identity(),
     }
 
 
@@ -191,6 +192,38 @@ def test_the_variance_hinge_by_hand() -> None:
     assert variance_hinge(rows, counted).item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_an_unknown_target_is_refused() -> None:
+@pytest.mark.parametrize("hidden_in", ["tokens", "input"])
+def test_patches_that_are_hidden_in_the_input_reach_no_other_token(hidden_in: str) -> None:
+    """Tokens that see their neighbours, as those of a tower do."""
+    project = torch.nn.Conv3d(1, 8, kernel_size=6, stride=2, padding=2)
+    passes = []
+
+    def encode(image: Tensor) -> Tensor:
+        passes.append(image)
+        return torch.nn.functional.normalize(project(image).flatten(2).transpose(1, 2), dim=-1)
+
+    inputs, explorer = inputs_of(), explorer_of(hidden_in=hidden_in).eval()
+    inputs["image"] = (inputs["image"] + 0.01).requires_grad_()
+    outputs = explorer(**{**inputs, "field": encode(inputs["image"]), "encode": encode})
+    outputs["correlation"].square().sum().backward()
+    weight = outputs["correlation_weight"]
+    index, _ = explorer._draw(
+        inputs["membership"][:, :, THORAX], inputs["membership"], inputs["abnormal"], torch.Generator().manual_seed(0)
+    )
+    # Only a pair of two positions that are not hidden has no weight.
+    hidden = (weight > 0).sum(2) == 39
+    assert 20 < hidden.sum() < 60
+    gradient = patch_voxels(inputs["image"].grad, (2, 2, 2), index).abs().amax(2)
+    assert (gradient[~hidden] > 0).all()
+    assert gradient[hidden].any() == (hidden_in == "tokens")
+    if hidden_in == "input":
+        blank = patch_voxels(passes[1], (2, 2, 2), index)
+        assert (blank[hidden] == 0).all() and (blank[~hidden] > 0).all()
+        assert (passes[1] == 0).sum() == 8 * hidden.sum()
+
+
+def test_what_is_unknown_is_refused() -> None:
     with pytest.raises(ValueError, match="target"):
         explorer_of(target="rgb")
+    with pytest.raises(ValueError, match="hidden_in"):
+        explorer_of(hidden_in="report")

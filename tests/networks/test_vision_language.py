@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bundle.ctfindings.anatomy import THORAX, anatomy_index
+from bundle.ctfindings.networks.correlation_explorer import CorrelationExplorer
 from bundle.ctfindings.networks.image.pooling import token_membership
 from bundle.ctfindings.networks.text.prompts import mean_over_templates, template_bank
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel, temperature
@@ -222,3 +223,18 @@ def test_snippets_are_blurred_in_training_alone(model: VisionLanguageModel) -> N
         assert torch.equal(model.encode_text(["a nodule"], "prompt"), model.encode_text(["a nodule"], "prompt"))
         model.text.snippet_noise = 0.0
         torch.testing.assert_close(model.encode_text(["a nodule"], "snippet"), first)
+
+
+def test_the_pass_over_a_masked_image_changes_no_running_statistics(
+    make_model: Callable[[], VisionLanguageModel], scans: Tensor
+) -> None:
+    observations = [[{"text": "a nodule", "anatomy": 0, "normal": False}]] * len(scans)
+    means = []
+    for hidden_in in ("tokens", "input"):
+        model = make_model().train()
+        model.correlation = CorrelationExplorer(model.image.tower, 8, (4, 4, 3), (-1000, 1000), hidden_in=hidden_in)
+        assert "correlation" in model(scans, observations=observations)
+        statistics = model.image.tower.statistics.standardize
+        assert statistics.batches.item() == 1 and not statistics.frozen
+        means.append(statistics.mean)
+    assert torch.equal(*means)

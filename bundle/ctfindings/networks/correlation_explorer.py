@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +55,9 @@ class CorrelationExplorer(nn.Module):
             patches are of the same tissue class; or "teacher", the residual correlation of the teacher's tokens.
         positions: Number of positions m.
         hidden_share: Share of hidden positions.
+        hidden_in: Where they are hidden. "tokens": a learned vector replaces their tokens; those of their neighbours
+            saw their voxels. "input": the tower also runs on the image with their voxels at 0, and the prediction
+            reads the tokens of that pass.
         drop: Probability that the report is hidden from the prediction, which so learns to do without.
         sees_image: Whether the prediction reads the tokens; otherwise it reads the report alone, as a control.
         width: Width of the decoder.
@@ -61,7 +65,7 @@ class CorrelationExplorer(nn.Module):
         heads: Attention heads.
 
     Raises:
-        ValueError: The target is unknown.
+        ValueError: The target or ``hidden_in`` is unknown.
     """
 
     limits_hu: Tensor
@@ -75,6 +79,7 @@ class CorrelationExplorer(nn.Module):
         target: str = "residual",
         positions: int = 256,
         hidden_share: float = 0.5,
+        hidden_in: str = "tokens",
         drop: float = 0.1,
         sees_image: bool = True,
         width: int = 64,
@@ -84,7 +89,9 @@ class CorrelationExplorer(nn.Module):
         super().__init__()
         if target not in TARGETS:
             raise ValueError(f"target: expected one of {', '.join(TARGETS)}, got {target!r}")
-        self.target = target
+        if hidden_in not in ("tokens", "input"):
+            raise ValueError(f"hidden_in: expected 'tokens' or 'input', got {hidden_in!r}")
+        self.target, self.hidden_in = target, hidden_in
         self.positions, self.hidden_share, self.drop, self.sees_image = positions, hidden_share, drop, sees_image
         self.stride: tuple[int, int, int] = tower.stride  # type: ignore[assignment]
         self.step_mm = [float(edge * size) for edge, size in zip(self.stride, spacing, strict=True)]
@@ -110,6 +117,7 @@ class CorrelationExplorer(nn.Module):
         sentence: Tensor,
         sentence_count: Tensor,
         abnormal: Tensor,
+        encode: Callable[[Tensor], Tensor],
         taught: Tensor | None = None,
     ) -> NetworkOutputs:
         """What ``CorrelationExplorationLoss`` reads; in evaluation mode also the predictions of its controls.
@@ -122,6 +130,7 @@ class CorrelationExplorer(nn.Module):
             sentence: Text rows of the observations of all scans, ``[S, E]``; no gradient reaches them.
             sentence_count: Observations of each scan, ``[B]``.
             abnormal: Anatomies of which the report states an abnormality, bool ``[B, K]``.
+            encode: Gives the token field of an image, for ``hidden_in`` "input".
             taught: Token field of the teacher, ``[B, N, E]``, for the target "teacher".
         """
         generator = None if self.training else torch.Generator().manual_seed(VALIDATION_SEED)
@@ -131,8 +140,10 @@ class CorrelationExplorer(nn.Module):
         members = _at(membership, index)
         places = _at(cell_centres(grid, self.step_mm, body), index)
 
-        tokens = _at(field, index)
-        seen = self.see(tokens)
+        tokens = read = _at(field, index)
+        if self.hidden_in == "input":
+            read = _at(encode(_masked(image, index, hidden, grid)), index)
+        seen = self.see(read)
         seen = torch.where(hidden.unsqueeze(2) | (not self.sees_image), self.hidden.to(seen.dtype), seen)
         query = seen + position_code(places, self.width, *WAVELENGTHS_MM).to(seen.dtype)
         texts, given = _by_scan(sentence.detach(), sentence_count)
@@ -220,6 +231,13 @@ def pair_weights(members: Tensor, hidden: Tensor, counted: Tensor) -> Tensor:
 def _at(rows: Tensor, index: Tensor) -> Tensor:
     """The rows ``[B, N, F]`` of tokens ``[B, m]``, ``[B, m, F]``."""
     return rows.gather(1, index.unsqueeze(2).expand(-1, -1, rows.shape[2]))
+
+
+def _masked(image: Tensor, index: Tensor, hidden: Tensor, grid: list[int]) -> Tensor:
+    """The image with 0, air, in the voxels of the tokens ``[B, m]`` that are hidden, bool ``[B, m]``."""
+    cells = hidden.new_zeros(len(image), math.prod(grid)).scatter(1, index, hidden).view(-1, 1, *grid)
+    voxels = F.interpolate(cells.to(image.dtype), size=image.shape[2:], mode="nearest")
+    return image.masked_fill(voxels > 0, 0.0)
 
 
 def _by_scan(sentence: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from bundle.ctfindings.networks.correlation_explorer import CorrelationExplorer
 from bundle.ctfindings.networks.image.depth import depth_positions
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding, ImageEncoder
 from bundle.ctfindings.networks.image.pooling import finding_tokens, token_membership
+from bundle.ctfindings.networks.image.standardization import frozen_statistics
 from bundle.ctfindings.networks.image.token_teacher import TokenTeacher
 from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.networks.text.prompts import drawn_prompts, mean_over_templates, template_bank
@@ -130,7 +131,9 @@ class VisionLanguageModel(nn.Module):
                 taught = None if self.teacher is None else self.teacher(image, third_stage, fourth_stage)
                 field, members, grid = encoded.field, encoded.membership, encoded.grid
                 outputs.update(
-                    self.correlation(image, field, members, grid, outputs["sentence"], count, abnormal, taught)
+                    self.correlation(
+                        image, field, members, grid, outputs["sentence"], count, abnormal, self._masked_field, taught
+                    )
                 )
         if self.training and not self.draws_prompts:
             return outputs
@@ -152,6 +155,12 @@ class VisionLanguageModel(nn.Module):
         else:
             outputs["logits"] = logits
         return outputs
+
+    def _masked_field(self, image: Tensor) -> Tensor:
+        """Token field of an image with masked patches, ``[B, N, E]``, which no running statistics count."""
+        with frozen_statistics(self.image):
+            levels, _ = self.image.tower(image)
+            return self.image.token_field(levels[0])
 
 
 def _abnormal_anatomies(observations: Sequence[Sequence[Mapping[str, Any]]]) -> Tensor:

@@ -154,7 +154,7 @@ class ImageEncoder(nn.Module):
         memberships = self.memberships(members, grids)
         members = memberships[0]
         anatomy, valid = self.anatomy_pooling(levels, memberships)
-        anatomy, field = self.parts(anatomy), self.parts(F.normalize(self.field(levels[0]), dim=-1))
+        anatomy, field = self.parts(anatomy), self.token_field(levels[0])
         body = members[:, :, self.thorax]
         depth = depth_rows(field, body, grid) if self.depth_stem is None else self.depth_stem(image, field, body, grid)
         if self.pathology is not None:
@@ -163,6 +163,11 @@ class ImageEncoder(nn.Module):
             absent = no_observations(anatomy, field.shape[1])
             rows, seen, attention = absent["pathology"], absent["pathology_valid"], absent["pathology_attention"]
         return ImageEmbedding(anatomy, valid, depth, field, members, anatomy_logits, grid, rows, seen, attention)
+
+    def token_field(self, tokens: Tensor) -> Tensor:
+        """Unit embeddings ``[B, N, E]`` of the finest tokens ``[B, N, d]``."""
+        field: Tensor = self.parts(F.normalize(self.field(tokens), dim=-1))
+        return field
 
     def anatomy_logits(self, image: Tensor, tokens: Tensor) -> Tensor:
         """Logits ``[B, N, K]`` of the anatomies of the finest tokens ``[B, N, d]``, by the head or by intensity."""

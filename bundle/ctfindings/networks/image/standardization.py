@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
+
+
+@contextmanager
+def frozen_statistics(network: nn.Module) -> Iterator[None]:
+    """Freezes the running statistics of a network, for a pass that should not count."""
+    changing = [item for item in network.modules() if isinstance(item, RunningStandardization) and not item.frozen]
+    for item in changing:
+        item.frozen = True
+    try:
+        yield
+    finally:
+        for item in changing:
+            item.frozen = False
 
 
 class RunningStandardization(nn.Module):
