@@ -184,7 +184,7 @@ class CorrelationExplorer(nn.Module):
         )
         allowed = torch.cat([~given.any(dim=1, keepdim=True), given], dim=1).unsqueeze(1)
         for block in self.blocks:
-            query, _ = block(query, keys, allowed)
+            query = block(query, keys, allowed)
         return correlations(self.project(query), counted)
 
     def targets(self, image: Tensor, index: Tensor, counted: Tensor, taught: Tensor | None = None) -> Tensor:

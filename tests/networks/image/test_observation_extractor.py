@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX
 from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
-from bundle.ctfindings.networks.image.observation_extractor import Attention, ObservationExtractor
+from bundle.ctfindings.networks.image.observation_extractor import AttentionWeights, ObservationExtractor
 from bundle.ctfindings.networks.image.pooling import body_tokens
 from tests.networks.conftest import convolutional_tower, transformer_tower
 
@@ -69,14 +70,14 @@ def test_a_query_of_an_organ_sees_that_organ_alone_and_is_not_valid_without_it()
 
 def test_the_best_tokens_of_a_query_take_all_of_its_attention() -> None:
     torch.manual_seed(0)
-    attention = Attention(8, heads=2)
+    look = AttentionWeights(8, heads=2)
     query, key, allowed = torch.randn(1, 2, 8), torch.randn(1, 20, 8), torch.ones(1, 1, 20, dtype=torch.bool)
-    _, weights = attention(query, key, allowed, 5)
-    assert (weights > 0).sum(2).tolist() == [[5, 5]]
+    weights = look(query, key, allowed, 5)
+    assert (weights > 0).sum(3).tolist() == [[[5, 5]] * 2]
     # With fewer allowed keys than are kept, all of those count.
     allowed[:, :, 3:] = False
-    _, weights = attention(query, key, allowed, 5)
-    assert (weights > 0).sum(2).tolist() == [[3, 3]] and not weights[:, :, 3:].any()
+    weights = look(query, key, allowed, 5)
+    assert (weights > 0).sum(3).tolist() == [[[3, 3]] * 2] and not weights[:, :, :, 3:].any()
 
 
 @pytest.mark.parametrize("grid", [[4, 4, 4], [3, 5, 2]], ids=str)
@@ -106,6 +107,26 @@ def test_tokens_outside_the_body_change_nothing() -> None:
     assert not first[2][:, :, 40:].any()
 
 
+def test_training_tells_scans_apart_that_differ_a_little() -> None:
+    torch.manual_seed(0)
+    scans, count = 12, 216
+    extractor = encoder_of(convolutional_tower(), heads=2).pathology
+    assert extractor is not None
+    tokens = torch.randn(1, count, 12) + 0.1 * torch.randn(scans, 1, 12)
+    stated = F.normalize(torch.randn(scans, 8), dim=1)
+    optimizer = torch.optim.AdamW(extractor.parameters(), lr=0.002)
+    for step in range(120):
+        drawn = torch.arange(4) + 4 * (step % 3)
+        rows, _, _ = extractor.train()(tokens[drawn], membership_of(count, scans=4), [6, 6, 6])
+        F.cross_entropy((rows @ stated[drawn].T).amax(dim=1) / 0.1, torch.arange(4)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    with torch.no_grad():
+        rows, _, _ = extractor.eval()(tokens, membership_of(count, scans), [6, 6, 6])
+    alike = torch.einsum("aqe,bqe->qab", rows, rows)[:, ~torch.eye(scans, dtype=torch.bool)]
+    assert alike.mean() < 0.7, "the rows of all scans are the same"
+
+
 def test_gradients_are_finite_in_half_precision() -> None:
     extractor = encoder_of(convolutional_tower(), heads=2).pathology
     assert extractor is not None
@@ -121,6 +142,7 @@ def test_the_extractor_compiles_to_torchscript(settings: dict[str, Any]) -> None
     encoder = encoder_of(convolutional_tower(), heads=2, **settings)
     image = torch.rand(1, 1, 16, 8, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
+        encoder.anatomy_head.bias.fill_(10)  # every token is body
         found, expected = torch.jit.script(encoder)(image), encoder(image)
     assert expected.pathology.any()
     torch.testing.assert_close(found.pathology, expected.pathology, atol=1e-5, rtol=1e-4)

@@ -42,55 +42,71 @@ class CrossAttentionBlock(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
 
-    def forward(self, query: Tensor, key: Tensor, allowed: Tensor, kept: int = 0) -> tuple[Tensor, Tensor]:
-        """The queries after the block, ``[B, Q, w]``, and their attention to the keys, ``[B, Q, N]``.
+    def forward(self, query: Tensor, key: Tensor, allowed: Tensor, kept: int = 0) -> Tensor:
+        """The queries after the block, ``[B, Q, w]``.
 
         Args:
             query: ``[B, Q, w]``.
             key: ``[B, N, w]``.
             allowed: Keys that each query sees, at least one, bool ``[B, Q, N]`` or ``[B, 1, N]``.
-            kept: See ``Attention``.
+            kept: See ``AttentionWeights``.
         """
         if self.mutual is not None:
             own = self.normalize_mutual(query)
             everyone = torch.ones(query.shape[0], 1, query.shape[1], dtype=torch.bool, device=query.device)
-            query = query + self.mutual(own, own, everyone, 0)[0]
-        found, attention = self.cross(self.normalize_cross(query), key, allowed, kept)
-        query = query + found
-        return query + self.perceptron(query), attention
+            query = query + self.mutual(own, own, everyone, 0)
+        query = query + self.cross(self.normalize_cross(query), key, allowed, kept)
+        found: Tensor = query + self.perceptron(query)
+        return found
 
 
-class Attention(nn.Module):
-    """Multi-head attention that returns its weights, and can keep the best keys of each query only."""
+class AttentionWeights(nn.Module):
+    """Multi-head attention of queries to keys, which can keep the best keys of each query only."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.output = nn.Linear(width, width)
 
-    def forward(self, query: Tensor, key: Tensor, allowed: Tensor, kept: int) -> tuple[Tensor, Tensor]:
-        """Arguments as in ``CrossAttentionBlock``; ``kept`` above 0 masks all but so many keys, by the mean score over
-        the heads. The returned attention is the mean over the heads; it sums to 1 over the keys.
+    def forward(self, query: Tensor, key: Tensor, allowed: Tensor, kept: int) -> Tensor:
+        """Weights ``[B, heads, Q, N]`` that sum to 1 over the keys, in single precision.
+
+        Arguments as in ``CrossAttentionBlock``; ``kept`` above 0 masks all but so many keys, by the mean score over the
+        heads.
         """
-        batch, queries, width = query.shape
-        size = width // self.heads
-        q = self.query(query).view(batch, queries, self.heads, size).transpose(1, 2)
-        k = self.key(key).view(batch, -1, self.heads, size).transpose(1, 2)
-        v = self.value(key).view(batch, -1, self.heads, size).transpose(1, 2)
+        q = self.split(self.query(query))
+        k = self.split(self.key(key))
         # In single precision: a scan may have ten thousand tokens.
-        scores = (q @ k.transpose(2, 3)).float() / math.sqrt(size)
+        scores = (q @ k.transpose(2, 3)).float() / math.sqrt(q.shape[3])
         scores = scores.masked_fill(~allowed.unsqueeze(1), float("-inf"))
         if 0 < kept < key.shape[1]:
             mean = scores.mean(1)
             # Of fewer allowed keys than are kept, all stay: the least of the kept is then minus infinity.
             least = mean.topk(kept, dim=2).values[:, :, kept - 1 :]
             scores = scores.masked_fill((mean < least).unsqueeze(1), float("-inf"))
-        weights = torch.softmax(scores, dim=-1)
-        found = (weights.to(v.dtype) @ v).transpose(1, 2).reshape(batch, queries, width)
-        return self.output(found), weights.mean(1)
+        return torch.softmax(scores, dim=-1)
+
+    def split(self, rows: Tensor) -> Tensor:
+        """The rows of each head, ``[B, heads, n, width / heads]``."""
+        return rows.view(rows.shape[0], -1, self.heads, rows.shape[2] // self.heads).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Multi-head attention that returns what it finds."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.weights = AttentionWeights(width, heads)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, query: Tensor, key: Tensor, allowed: Tensor, kept: int) -> Tensor:
+        """What each query finds, ``[B, Q, width]``; arguments as in ``AttentionWeights``."""
+        weights = self.weights(query, key, allowed, kept)
+        v = self.weights.split(self.value(key))
+        found: Tensor = self.output((weights.to(v.dtype) @ v).transpose(1, 2).flatten(2))
+        return found
 
 
 class ObservationExtractor(nn.Module):
@@ -98,15 +114,18 @@ class ObservationExtractor(nn.Module):
 
     Our reading of its abstract, whose equations were not available: Q learned queries attend to each other and to the
     localised tokens of the scan, and each gives one unit row in the text space. Tokens are pooled before, by mean and
-    maximum, so that a finding of one token survives. As in ``AnatomyPooling``, the features of the rows are
-    standardised over the training scans, because most of a row is the same in every scan.
+    maximum, so that a finding of one token survives.
+
+    A row is read from the tokens themselves, averaged with the attention of its query, and not from the query after the
+    blocks: that is nearly the same in every scan, and moves faster in training than scans differ. As in
+    ``AnatomyPooling``, the averages are standardised over the training scans. A learned offset tells the queries apart.
 
     Args:
         tower: Image tower, for the width and size of its tokens.
         embedding: Size E of the shared space.
         spacing: Voxel size in mm along X, Y, Z.
         queries: Number of queries Q; with ``localized="organ"`` the sum of ``ORGAN_QUERIES``.
-        layers: Transformer blocks of the queries.
+        layers: Attention layers: transformer blocks of the queries, and the one that reads the rows.
         width: Width of the queries; by default that of the tokens, but at most ``WIDEST``.
         heads: Attention heads.
         localized: What a query attends to: "all" tokens of the body, those of its "organ", or its "topk" best ones.
@@ -148,10 +167,13 @@ class ObservationExtractor(nn.Module):
         self.reduce = nn.Sequential(nn.LayerNorm(2 * tokens), nn.Linear(2 * tokens, width))
         self.query = nn.Parameter(torch.empty(queries, width))
         nn.init.orthogonal_(self.query)
-        self.blocks = nn.ModuleList(CrossAttentionBlock(width, heads) for _ in range(layers))
+        self.blocks = nn.ModuleList(CrossAttentionBlock(width, heads) for _ in range(layers - 1))
         self.normalize = nn.LayerNorm(width)
-        self.standardize = RunningStandardization(queries, width)
-        self.project = nn.Linear(width, embedding)
+        self.look = AttentionWeights(width, heads)
+        self.standardize = RunningStandardization(queries, 2 * tokens)
+        self.project = nn.Linear(2 * tokens, embedding)
+        # Of about the length of the projection, so that neither hides the other.
+        self.offset = nn.Parameter(torch.randn(queries, embedding) / 2)
         organs = [ANATOMY_NAMES.index(name) for name, count in ORGAN_QUERIES.items() for _ in range(count)]
         # Declared here because TorchScript cannot read the class annotations of this file, which are strings.
         self.query_anatomy: Tensor
@@ -177,14 +199,16 @@ class ObservationExtractor(nn.Module):
         x = self.reduce(cells) + position_code(places, self.width, self.shortest_mm, self.longest_mm).to(tokens.dtype)
         # Without an anatomy of its own, a query sees the body.
         seen = torch.where(self.query_anatomy < 0, torch.full_like(self.query_anatomy, self.thorax), self.query_anatomy)
-        allowed = members[:, :, seen].transpose(1, 2)
+        # A cell without body has no tokens to read, also where an organ is said to be there.
+        allowed = (members[:, :, seen] & (body | ~body.any(dim=1, keepdim=True)).unsqueeze(2)).transpose(1, 2)
         valid = allowed.any(dim=2)
         allowed = allowed | ~valid.unsqueeze(2)
         rows = self.query.unsqueeze(0).expand(batch, -1, -1)
-        attention = torch.zeros(batch, self.query.shape[0], x.shape[1], device=x.device)
         for block in self.blocks:
-            rows, attention = block(rows, x, allowed, self.kept)
-        rows = F.normalize(self.project(self.standardize(self.normalize(rows), valid)), dim=-1)
+            rows = block(rows, x, allowed, self.kept)
+        attention = self.look(self.normalize(rows), x, allowed, self.kept).mean(dim=1)
+        read = attention.to(cells.dtype) @ cells
+        rows = F.normalize(self.project(self.standardize(read, valid)) + self.offset, dim=-1)
         attention = self._unpooled(attention * valid.unsqueeze(2), membership[:, :, self.thorax], grid, coarse)
         return rows * valid.unsqueeze(2), valid, attention
 
