@@ -34,10 +34,11 @@ class ListedScan:
 
     Attributes:
         id: its name there.
-        date: of its file, ISO 8601; empty if not known.
+        date: of its file, or of the study of a DICOM series, ISO 8601; empty if not known.
         present: number of present findings; None if the model was not asked yet.
         outside_domain: whether the scan is outside the domain of the weights.
         corrected: whether a reader corrected it.
+        description: of a DICOM series; empty without one.
     """
 
     id: str
@@ -45,6 +46,7 @@ class ListedScan:
     present: int | None
     outside_domain: bool
     corrected: bool
+    description: str = ""
 
     @classmethod
     def parse(cls, entry: Mapping[str, Any]) -> ListedScan:
@@ -56,18 +58,25 @@ class ListedScan:
             None if present is None else int(present),
             bool(entry["outside_domain"]),
             bool(entry["corrected"]),
+            str(entry.get("description") or ""),
         )
 
     @property
+    def title(self) -> str:
+        """Description of the series, or the name."""
+        return self.description or self.id
+
+    @property
     def line(self) -> str:
-        """Date and state, such as ``2026-11-29, 3 findings present, corrected``."""
+        """Date and state, such as ``2026-11-29, 3 findings present, corrected``, and the name if the title has none."""
         if self.present is None:
             state = "not asked yet"
         elif self.outside_domain:
             state = "outside the domain"
         else:
             state = f"{self.present} finding{'s' * (self.present != 1)} present"
-        return ", ".join(filter(None, [self.date, state, "corrected" * self.corrected]))
+        name = self.id if self.description else ""
+        return ", ".join(filter(None, [self.date, state, "corrected" * self.corrected, name]))
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,8 @@ def agreements(request: Request) -> dict[str, Any]:
 @router.get("/datastore/scans", dependencies=[USER])
 def scan_list() -> list[dict[str, Any]]:
     """The scans, each with the day of its file, what the model said since the server started, and whether a reader
-    corrected it. Of a series only the last is known, because a look at it would fetch it.
+    corrected it. Of a series the description, the day of the study and whether it was corrected are known, because a
+    look at it would fetch it; names of patients are not asked for.
     """
     app = app_instance()
     datastore = app.datastore()
@@ -75,16 +76,22 @@ def scan_list() -> list[dict[str, Any]]:
         if path is not None and not path.exists():
             continue  # Removed since the folder was listed.
         doubt = None if path is None else app.service.doubt(path)
+        description, day = datastore.about(image) if path is None else ("", _day(path))
         listed.append(
             {
                 "id": image,
-                "date": None if path is None else date.fromtimestamp(path.stat().st_mtime).isoformat(),
+                "description": description or None,
+                "date": day or None,
                 "present": None if doubt is None else doubt.present,
                 "outside_domain": None if doubt is None else doubt.outside_domain,
                 "corrected": app.corrections.has(image),
             }
         )
     return listed
+
+
+def _day(path: Path) -> str:
+    return date.fromtimestamp(path.stat().st_mtime).isoformat()
 
 
 def _check_reader(request: Request) -> None:

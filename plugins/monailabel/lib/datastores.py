@@ -144,7 +144,7 @@ class SeriesDatastore(DICOMWebDatastore):
         # A lock lives as long as somebody fetches the series, or waits for it.
         self._fetching: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._fetching_lock = threading.Lock()
-        self._listed: tuple[float, list[str]] | None = None
+        self._listed: tuple[float, dict[str, tuple[str, str]]] | None = None
         super().__init__(
             client=client, search_filter=dict(search_filter), cache_path=cache_path or None, convert_to_nifti=False
         )
@@ -181,9 +181,17 @@ class SeriesDatastore(DICOMWebDatastore):
                 raise UsageError(
                     502, f"the DICOMweb server did not list its series ({type(error).__name__}); is it running?"
                 ) from error
-            listed = (time.monotonic(), [str(series["0020000E"]["Value"][0]) for series in found])
+            about = {
+                _value(series, "0020000E"): (_value(series, "0008103E"), _value(series, "00080020")) for series in found
+            }
+            listed = (time.monotonic(), about)
             self._listed = listed
         return list(listed[1])
+
+    def about(self, image_id: str) -> tuple[str, str]:
+        """SeriesDescription and StudyDate (ISO 8601) of a listed series, empty where the server names none."""
+        description, day = (self._listed or (0.0, {}))[1].get(image_id, ("", ""))
+        return description, f"{day[:4]}-{day[4:6]}-{day[6:8]}" if len(day) == 8 and day.isdigit() else ""
 
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         """None: MONAI Label's own answer reads every segmentation of the DICOMweb server, one at a time."""
@@ -242,3 +250,8 @@ def _copy(source: str, target: Path) -> None:
 
 def _short_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _value(series: Mapping[str, Any], tag: str) -> str:
+    """The first value of an element in DICOM JSON, or an empty text."""
+    return str((series.get(tag, {}).get("Value") or [""])[0] or "")

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ctfindings_client import slices
+from ctfindings_client import points, slices
 from ctfindings_client.corrections import AGREEMENT_COLUMNS, Corrections, finding_change
 from trame.widgets import html
 from trame.widgets import vuetify3 as v
@@ -117,8 +117,11 @@ class CorrectionBlock:
         self._build_agreement()
 
     def show(self, corrections: Corrections) -> None:
-        """Shows what the server keeps of the scan."""
+        """Shows what the server keeps of the scan, and marks the places that readers set in the views."""
         self.corrections = corrections
+        if (volume := self.viewer.scene.volume) is not None:
+            points.show_corrected(volume, corrections)
+            self.viewer.scene.draw()
         self.state.correction_problem = corrections.problem
         self.state.report = self.state.report_saved = corrections.report
         self.state.report_open = bool(corrections.report) or self.state.report_open

@@ -1,4 +1,4 @@
-"""The bar over the views: window, heat map with its scale, what is shown, HU, and the keys that do the same."""
+"""The bar over the views: window, heat map with its scale, what is shown, HU, a distance, and keys for the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOFT_TISSUE = "Mediastinum"
 IN_SOFT_TISSUE = ("Pleural effusion",)
 """Findings of the lung that are read in the window of the mediastinum."""
 
-KEYS = "Keys: n and p next and previous finding, 1 to 3 window, h heat map"
+KEYS = "Keys: n and p next and previous finding, 1 to 3 window, h heat map, d distance"
 _SCALE = ", ".join(f"rgb({', '.join(str(round(255 * part)) for part in colour)})" for colour in heat.ANCHORS)
 _SCRIPTS = "ctfindings_keys"
 
@@ -42,6 +42,8 @@ class DisplayBar:
                 "show_box": True,
                 "heat_of": "",
                 "hu": None,
+                "measuring": False,
+                "distance": None,
                 "key": "",
             }
         )
@@ -90,6 +92,16 @@ class DisplayBar:
                 title="HU of the voxel where the slice views meet",
                 id="hu",
             )
+            v.VBtn(
+                "{{ distance === null ? 'Distance' : distance + ' mm' }}",
+                click=self.on_distance,
+                disabled=("!has_scan",),
+                color=("measuring ? 'primary' : undefined",),
+                variant="tonal",
+                size="small",
+                title="Click two points of a slice view; press again to remove the distance",
+                id="distance",
+            )
             with html.Span(
                 v_if="heat_of",
                 classes="ct-small ct-legend",
@@ -115,10 +127,27 @@ class DisplayBar:
         key = str(self.state.key).split(" ")[0]
         if key in ("n", "p"):
             self.viewer.step(1 if key == "n" else -1)
+        elif key == "d":
+            self.on_distance()
         elif key == "h":
             self.state.opacity = 0.0 if self.state.opacity else self.shown_opacity
         elif key in "123"[: len(WINDOWS)] and key:
             self.state.window = list(WINDOWS)[int(key) - 1]
+
+    def on_distance(self) -> None:
+        """Begins a distance, or removes the one that is there."""
+        if self.viewer.scene.volume is None:
+            return
+        if self.state.measuring:
+            self.viewer.scene.stop_measuring()
+        else:
+            self.viewer.scene.measure(self.show_distance)
+        self.state.measuring, self.state.distance = not self.state.measuring, None
+
+    def show_distance(self, millimetres: float | None) -> None:
+        """Shows a length; None for none yet."""
+        with self.state:
+            self.state.distance = None if millimetres is None else round(millimetres, 1)
 
     def on_opacity(self) -> None:
         """Opacity of the heat map."""

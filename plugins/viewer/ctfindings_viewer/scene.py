@@ -24,6 +24,7 @@ VIEWS = {"Axial": 2, "Coronal": 1, "Sagittal": 0}
 """Slice views, with the axis of RAS that they look along."""
 
 THREE_D = "ThreeD"
+DISTANCE_ROLE = "distance"
 
 WINDOWS = {"Lung": (1500.0, -600.0), "Mediastinum": (400.0, 40.0), "Bone": (1800.0, 400.0)}
 """Width and level in HU."""
@@ -134,6 +135,32 @@ class Scene:
         voxels = slicer.util.arrayFromVolume(self.volume)
         inside = all(0 <= index < size for index, size in zip((k, j, i), voxels.shape, strict=True))
         return int(voxels[k, j, i]) if inside else None
+
+    def measure(self, changed: Callable[[float | None], None]) -> None:
+        """Begins a distance: the next two clicks in a slice view set its ends. An earlier one is removed.
+
+        Args:
+            changed: called with the length in mm while it is drawn; with None as long as it has one end.
+        """
+        self.stop_measuring()
+        line = nodes.make(self.volume, DISTANCE_ROLE, "vtkMRMLMarkupsLineNode", "Distance")
+        line.CreateDefaultDisplayNodes()
+        line.GetDisplayNode().SetTextScale(2.5)
+        line.GetDisplayNode().SetSelectedColor(0.45, 0.8, 1.0)
+
+        def moved(*_: Any) -> None:
+            changed(line.GetLineLengthWorld() if line.GetNumberOfControlPoints() > 1 else None)
+
+        for event in (line.PointModifiedEvent, line.PointPositionDefinedEvent):
+            line.AddObserver(event, moved)
+        self.program.markups_logic.place_node(line)
+
+    def stop_measuring(self) -> None:
+        """Removes the distance."""
+        self.program.markups_logic.disable_place_mode()
+        if self.volume is not None:
+            nodes.remove(self.volume, DISTANCE_ROLE)
+        self.draw()
 
     def draw(self) -> None:
         """Draws all views anew; a change of opacity or window alone does not reach them."""

@@ -130,7 +130,7 @@ class Viewer:
         image = self.state.scan_id
         self.listed = [replace(scan, **changes) if scan.id == image else scan for scan in self.listed]
         self.state.scans = [
-            {"title": scan.id, "value": scan.id, "props": {"subtitle": scan.line}} for scan in self.listed
+            {"title": scan.title, "value": scan.id, "props": {"subtitle": scan.line}} for scan in self.listed
         ]
 
     def refuse_server(self, error: Exception) -> None:
@@ -175,6 +175,8 @@ class Viewer:
         self.show_record(None)
         self.correction_block.show(Corrections())
         self.show_evidence_state(None)
+        self.state.measuring, self.state.distance = False, None
+        self.scene.stop_measuring()
         self.scene.clear()
         self.state.scan_name, self.state.has_scan = name, False
 

@@ -31,7 +31,7 @@ READER = {"Authorization": f"Bearer {KEY}"}
 
 
 class Archive:
-    """A DICOMweb server with one series, which can be slow or gone, and takes nothing."""
+    """A DICOMweb server with one series of a patient, which can be slow or gone, and takes nothing."""
 
     base_url = "http://127.0.0.1/dicom-web"
 
@@ -47,7 +47,13 @@ class Archive:
         assert self.may_answer.wait(60)
         if self.error is not None:
             raise self.error
-        return [{"0020000E": {"vr": "UI", "Value": [UID]}, "0020000D": {"vr": "UI", "Value": ["1.2"]}}]
+        described = {
+            "0008103E": {"vr": "LO", "Value": ["Chest, axial"]},
+            "00080020": {"vr": "DA", "Value": ["20260102"]},
+        }
+        patient = {"00100010": {"vr": "PN", "Value": [{"Alphabetic": "Doe^Jane"}]}}
+        uids = {"0020000E": {"vr": "UI", "Value": [UID]}, "0020000D": {"vr": "UI", "Value": ["1.2"]}}
+        return [{**uids, **described, **patient}]
 
 
 def served(datastore: Any, monkeypatch: pytest.MonkeyPatch, **more: Any) -> TestClient:
@@ -161,6 +167,18 @@ def test_segmentations_of_the_archive_are_not_searched_for(series: TestClient, a
     assert list(series.get("/datastore/?output=all").json()["objects"]) == [UID]
     assert series.get("/datastore/?output=train").json() == []
     assert archive.searches == [{"Modality": "CT"}], "listed once, and kept"
+
+
+def test_a_series_is_listed_by_its_description_and_day_and_without_the_patient(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datastore = SeriesDatastore(archive, {"Modality": "CT"}, str(tmp_path))
+    client = served(datastore, monkeypatch, corrections=SimpleNamespace(has=lambda image: False))
+    answer = client.get("/datastore/scans")
+    assert "Doe" not in answer.text
+    (listed,) = answer.json()
+    assert (listed["id"], listed["description"], listed["date"]) == (UID, "Chest, axial", "2026-01-02")
+    assert datastore.about("1.2.3") == ("", "")
 
 
 @pytest.mark.parametrize("path", ["/info/", "/datastore/?output=all"])

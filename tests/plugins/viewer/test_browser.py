@@ -36,6 +36,7 @@ selenium = pytest.importorskip("selenium", reason="selenium is not installed")
 pytest.importorskip("monailabel", reason="MONAI Label is not installed")
 
 from selenium import webdriver  # noqa: E402
+from selenium.webdriver import ActionChains  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
@@ -215,6 +216,11 @@ def heat_coloured(view: np.ndarray) -> np.ndarray:
     return view[..., 0] - view[..., 2] > 60
 
 
+def corrected_colour(view: np.ndarray) -> np.ndarray:
+    """Pixels of the green of a place that a reader set."""
+    return view[..., 1] - np.maximum(view[..., 0], view[..., 2]) > 60
+
+
 def height(text: str) -> float:
     """``I 9.0 mm`` as -9.0."""
     side, value, _ = text.split()
@@ -330,7 +336,9 @@ def test_what_a_reader_corrects_is_in_the_datalist_of_the_next_training_and_show
     confirmed, rejected = page.names()[:2]
     page.set("reader", "A. Reader")
     press("#confirm", lambda: page.text("#verdict").startswith(f"{confirmed}: present, A. Reader, "))
+    assert not corrected_colour(page.view("axial")).any()
     press("#set-place", lambda: " mm." in page.text("#verdict"))
+    page.until(lambda: bool(corrected_colour(page.view("axial")).any()), "the place is not marked")
     place = slice_centre(page)
     press("#findings tbody tr:nth-child(2)", lambda: page.state("selected") == rejected)
     press("#reject", lambda: page.text("#verdict").startswith(f"{rejected}: absent, A. Reader, "))
@@ -364,6 +372,25 @@ def test_what_a_reader_corrects_is_in_the_datalist_of_the_next_training_and_show
     press("#save-report", lambda: page.state("report_saved") == "")
     press("#open-report", lambda: not page.state("report_open"))
     page.set("scan_id", None)  # so that it can be chosen again
+
+
+def test_two_clicks_measure_a_distance_in_mm_that_grows_with_the_pixels_between_them(page: Page) -> None:
+    script = "return document.querySelector('#place-axial').closest('.layout-grid-item')"
+    view = page.driver.execute_script(script)
+
+    def measured(pixels: int) -> float:
+        page.click("#distance")
+        page.until(lambda: bool(page.state("measuring")), "no distance began")
+        for offset in (0, pixels):
+            ActionChains(page.driver).move_to_element_with_offset(view, offset, 0).pause(0.5).click().perform()
+        page.until(lambda: page.text("#distance").endswith("mm"), "no distance is shown")
+        length = float(page.state("distance"))
+        page.driver.find_element(By.TAG_NAME, "body").send_keys("d")
+        page.until(lambda: page.state("distance") is None and not page.state("measuring"), "it was not removed")
+        return length
+
+    short, long = measured(60), measured(120)
+    assert short > 5 and long == pytest.approx(2 * short, rel=0.05)
 
 
 def test_all_of_the_scan_is_shown_again_at_the_same_slice(page: Page) -> None:
