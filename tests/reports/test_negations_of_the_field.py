@@ -35,6 +35,10 @@ DENIED = (
     "Resolved is the pleural effusion.", "Resolved pleural effusion.", "Excluded: pleural effusion.",
     "CT excludes pleural effusion.", "Effusion-free pleural spaces.", "Not a single effusion is seen.",
     "Pleural spaces: clear.", "Fails to reveal pleural effusion.", "We did not find pleural effusion.",
+    "w/o pleural effusion", "Neg. for pleural effusion", "Ruled out pleural effusion.", "Pleural effusion\tN",
+    "Failed to demonstrate pleural effusion.", "Negative: consolidation, pleural effusion.",
+    "Pleural effusion was drained and no longer present.", "There is nothing suspicious for pleural effusion.",
+    "Pleural effusion [ ]  Consolidation [x]",
 )  # fmt: skip
 STATED = (
     "Pleural effusion: [x] yes [ ] no", "There can be no doubt about a pleural effusion.",
@@ -81,6 +85,11 @@ def test_stated(text: str) -> None:
         "Pleural effusion: not assessed",
         "Pleural effusion n/a",
         "Pleural effusion: not evaluable.",
+        "Cannot exclude pleural effusion.",
+        "?pleural effusion on the left",
+        "If a pleural effusion develops, repeat the examination.",
+        "Indication: evaluate for pleural effusion. Findings: clear lungs.",
+        "INDICATION:\nPneumonia.\nEvaluate for pleural effusion.\n\nFINDINGS:\nClear lungs.",
     ],
 )
 def test_in_doubt(text: str) -> None:
@@ -108,6 +117,12 @@ def test_in_doubt(text: str) -> None:
         ("Noncalcified nodule.", NODULE, 1),
         ("Hickman line in place.", MATERIAL, 1),
         ("No: pleural effusion, consolidation", CONSOLIDATION, 0),
+        ("Pleural effusion [ ]  Consolidation [x]", CONSOLIDATION, 1),
+        ("Technique: without contrast. There is a pleural effusion.", EFFUSION, 1),
+        ("Technique:\nThere is a pleural effusion.", EFFUSION, 1),
+        ("No LN enlargement.", "Lymphadenopathy", 0),
+        ("Normal heart size.", "Cardiomegaly", 0),
+        ("Upper normal heart size, cardiomegaly.", "Cardiomegaly", 1),
         ("The nodule is neither calcified nor cavitated.", NODULE, 1),
         ("Port-a-cath tip in the SVC.", MATERIAL, 1),
         ("PORT\u2011A\u2011CATH tip in the SVC.", MATERIAL, 1),

@@ -52,7 +52,9 @@ _SOFT = re.compile(r",\s+(?:and\s+)?|\s+and\s+|\s+while\s+|\s+-\s+")
 _STARTS_STATEMENT = re.compile(rf"(?:{_WORDS['statement_start']})")
 
 # A verb without a subject continues the statement: "the effusion, which was seen before, was not detected".
-_BARE_VERB = re.compile(rf"(?:{_BE}\s+|cannot\b|not\b|show|demonstrat|regress|disappear|resolv|consist|continu|remain)")
+_BARE_VERB = re.compile(
+    rf"(?:{_BE}\s+|cannot\b|not\b|no longer\b|show|demonstrat|regress|disappear|resolv|consist|continu|remain)"
+)
 
 _PRE_NEGATION = re.compile(rf"\b(?:{_WORDS['pre_negation']})\b")
 # "No change in the nodule" and "no increase in size" deny a change; "no increase in wall thickness" denies the finding.
@@ -74,7 +76,8 @@ _DIRECTLY_NEGATED = re.compile(
 # "No longer seen is the left pleural effusion", "not seen: effusion", "[ ] effusion": all that follows is denied.
 _INVERTED = re.compile(
     rf"\W*(?:no longer|not)\s+(?:\w+\s+)?{_SEEN}\s*(?::|\b(?:is|are|was|were)\b)|\s*\[\s?\]"
-    r"|\W*(?:gone|resolved) (?:is|are)\b|\W*(?:excluded|resolved)(?::|(?: \w+){1,3}\W*$)"
+    r"|\W*(?:gone|resolved) (?:is|are)\b|\W*(?:excluded|resolved|ruled out)(?::|(?: \w+){1,3}\W*$)"
+    r"|\W*(?:negative|absent):\s"
 )
 _POST_NEGATION = re.compile(
     rf"\b(?:{_BE}\s+(?:\w+\s+)?not|{_BE}n't|cannot|not)\s+(?:\w+\s+){{0,2}}?{_SEEN}"
@@ -100,7 +103,10 @@ _PSEUDO_POST = re.compile(
 _UNCERTAIN = re.compile(
     rf"\b(?:may|might|could|can)\s+(?:also\s+|not\s+)?(?:{_WORDS['doubtful_verb']})\b(?!\s+no\b)|\b(?:{_WORDS['doubt']})\b"
     r"|\b(?:cannot|can not|could not|not) (?:be )?(?:excluded|ruled out|differentiated)\b"
+    r"|\b(?:cannot|can not|could not|unable to|not able to) (?:\w+ly )?(?:exclude|rule out)\b"
 )
+# A question mark in front of a mention, "?consolidation", and a condition: "if an effusion develops".
+_DOUBT_BEFORE = re.compile(r"(?:(?:^|[\s(])\?\s?(?:[\w-]+\s){0,2}|^\W*(?:if|in case of)\b[^,;]*)$")
 # History up to the next verb: in "the patient, who underwent lobectomy, has an effusion" the effusion is present.
 _HISTORY = re.compile(rf"\b(?:{_WORDS['history']})\b")
 # An earlier scan, for the whole clause; "compared with the previous examination" describes this one.
@@ -210,7 +216,7 @@ def assertion(clause: str, start: int, end: int) -> Assertion:
         return Assertion.ABSENT
     if cues.earlier_from <= start or _reaches(cues.history, cues.predicates, start):
         return Assertion.HISTORICAL
-    if _doubted(clause, end, cues.doubt):
+    if _DOUBT_BEFORE.search(clause, max(0, start - 60), start) or _doubted(clause, end, cues.doubt):
         return Assertion.UNCERTAIN
     return Assertion.PRESENT
 

@@ -9,7 +9,7 @@ from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.reports.assertion import Assertion
 from bundle.ctfindings.reports.finding_mentions import LABEL_OF_ASSERTION, carried_region, strongest, to_labels
 from bundle.ctfindings.reports.plain_text import normalized
-from bundle.ctfindings.reports.sentences import split_sentences
+from bundle.ctfindings.reports.sentences import finding_sentences
 from bundle.ctfindings.reports.statements import Kind, Statement, read_statement
 
 _EMPTY = re.compile(r"(?:not given|none|n/?a|nan|-+)?\s*\.?", re.IGNORECASE)
@@ -94,7 +94,7 @@ def _place(text: str, section: str) -> list[PlacedSentence]:
     result = []
     region: str | None = None
     before: tuple[str, ...] = ()
-    for sentence in split_sentences(normalized(text)):
+    for sentence in finding_sentences(normalized(text)):
         statement = read_statement(sentence.text, region)
         anatomies = statement.anatomies
         lost = False

@@ -27,6 +27,9 @@ _TEMPLATES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (ignoring_case(pattern), replacement)
     for pattern, replacement in (
         (r"</?[a-z][^<>\n]{0,200}>", "\n"),  # markup
+        (r"\bw/o\b", "without"),
+        (r"\bneg\.?(?=[ \t]+for\b)", "negative"),
+        (r"\bln(s?)\b(?=[ \t]+(?:enlarge|\w+megal|swell|patho|size|up to))", r"lymph node\1"),
         (r"\*\*|__", ""),
         (rf"([:=-][ \t]*)[\"']({_ANSWER})[\"']", r"\1\2"),
         (rf"(?<![ \t])[ \t]*(?:=>|->|>>|\u2192)[ \t]*({_ANSWER})\b", r": \1"),
@@ -45,8 +48,13 @@ _TEMPLATES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"(?<![ \t])[ \t]*[|\t][ \t]*({_ANSWER})[ \t]*(?:\||(?=\n|$))", r": \1; "),
         (r":[ \t]*y(?=[ \t]*(?:[.,;|/\n]|$))(?!/)", ": yes"),
         (r":[ \t]*n(?=[ \t]*(?:[.,;|\n]|$))", ": no"),
+        (r"[ \t]*[|\t][ \t]*y[ \t]*(?=\||\n|$)", ": yes; "),
+        (r"[ \t]*[|\t][ \t]*n[ \t]*(?=\||\n|$)", ": no; "),
     )
 )
+# A line of a form whose boxes stand behind the names: "Emphysema [ ]  Consolidation [x]".
+_BOXES_BEHIND = re.compile(r"^(?![ \t]*\[)(?:[^\[\]\n]+\[[ \txX]?\])+[ \t]*$", re.MULTILINE)
+_BOX = re.compile(r"([^\[\]\n]+?):?[ \t]*\[([ \txX]?)\][ \t]*")
 _SHORT_NOT = re.compile(r"\b(\w+?)n't\b")
 _WHOLE = {"ca": "can", "wo": "will", "ai": "is"}
 
@@ -65,9 +73,14 @@ def normalized(text: str) -> str:
     end of a line are joined, and "Effusion? No", "Effusion (no)" and "Effusion | no |" become "Effusion: no".
     """
     text = _in_ascii(html.unescape(text))
+    text = _BOXES_BEHIND.sub(lambda line: _BOX.sub(_answered, line[0]), text)
     for pattern, replacement in _TEMPLATES:
         text = pattern.sub(replacement, text)
     return text
+
+
+def _answered(box: re.Match[str]) -> str:
+    return f"{box[1].strip()}: {'yes' if box[2].strip() else 'no'}.\n"
 
 
 def plain(text: str) -> str:

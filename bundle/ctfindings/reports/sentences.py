@@ -19,6 +19,9 @@ class Sentence(NamedTuple):
 _TABLE: dict[str, list[str]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 _AFTER_ORDINAL = re.compile(rf"(?:bis|und|oder|u\.|-|–)?\s*(?:\d{{1,2}}\.\s*)?(?:{'|'.join(_TABLE['after_ordinal'])})")
 _HEADING = re.compile(rf"(?:{'|'.join(_TABLE['sections'])})\s*(?::|$)", re.IGNORECASE)
+_REQUEST = re.compile(rf"(?:{'|'.join(_TABLE['requests'])})\s*:", re.IGNORECASE)
+_ON_LINE = re.compile(r"[ \t]*[^\s]")
+_BELOW = re.compile(rf"\s*(?:\S.*\n)+?(?=[ \t]*\n\s*\S|(?:{'|'.join(_TABLE['sections'])})\s*:)", re.IGNORECASE)
 _MARKER = re.compile(r"\s*(?:\(?\d{1,2}[.)](?!\d)|[-–•*·►]+(?=\s)|[\"“”]\s|\(?[a-z]\)(?=\s))\s*")
 _NEW_LINE_STARTS = re.compile(r"\s*(?:[A-ZÄÖÜ\"“(\[]|\d{1,2}[.)](?!\d)|[-–•*·►]\s)")
 
@@ -56,6 +59,32 @@ def split_sentences(text: str) -> list[Sentence]:
             start = _close(text, start, match.start() if match["bullet"] else match.end(), sentences)
     _close(text, start, len(text), sentences)
     return sentences
+
+
+def finding_sentences(text: str) -> list[Sentence]:
+    """The sentences of ``split_sentences`` that may say what was found.
+
+    Below a heading such as "Indication:" the next sentence of its line is left out, or the paragraph of its own that
+    another one or a heading follows.
+    """
+    kept: list[Sentence] = []
+    left_out_to, next_too = 0, False
+    for sentence in split_sentences(text):
+        if _HEADING.fullmatch(sentence.text):
+            request = _REQUEST.fullmatch(sentence.text) is not None
+            next_too = request and _ON_LINE.match(text, sentence.end) is not None
+            left_out_to = _paragraph_end(text, sentence.end) if request and not next_too else 0
+        elif next_too or sentence.start < left_out_to:
+            next_too = False
+            continue
+        kept.append(sentence)
+    return kept
+
+
+def _paragraph_end(text: str, start: int) -> int:
+    """Where the paragraph below a heading ends; 0 for the last one."""
+    below = _BELOW.match(text, start)
+    return below.end() if below else 0
 
 
 def _close(text: str, start: int, end: int, sentences: list[Sentence]) -> int:

@@ -29,7 +29,7 @@ def show_corrected(volume: Any, corrections: Corrections) -> None:
     nodes.remove(volume, CORRECTED_ROLE)
     placed = [(verdict.place_mm, name) for name, verdict in corrections.findings.items() if verdict.place_mm]
     if placed:
-        marks = [(place, f"✓ {name}", corrections.line(name)) for place, name in placed]
+        marks = [(place, name, corrections.line(name)) for place, name in placed]
         _show(volume, CORRECTED_ROLE, f"Corrected places in {volume.GetName()}", marks, (0.35, 0.85, 0.55))
 
 

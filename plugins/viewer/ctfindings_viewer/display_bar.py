@@ -93,13 +93,13 @@ class DisplayBar:
                 id="hu",
             )
             v.VBtn(
-                "{{ distance === null ? 'Distance' : distance + ' mm' }}",
+                icon="mdi-ruler",
                 click=self.on_distance,
                 disabled=("!has_scan",),
-                color=("measuring ? 'primary' : undefined",),
-                variant="tonal",
-                size="small",
-                title="Click two points of a slice view; press again to remove the distance",
+                color=(f"measuring ? '{AMBER}' : undefined",),
+                variant="text",
+                size="x-small",
+                title=("distance === null ? 'Distance: click two points of a slice view' : distance + ' mm; remove'",),
                 id="distance",
             )
             with html.Span(

@@ -147,6 +147,7 @@ class Scene:
         line.CreateDefaultDisplayNodes()
         line.GetDisplayNode().SetTextScale(2.5)
         line.GetDisplayNode().SetSelectedColor(0.45, 0.8, 1.0)
+        line.GetDisplayNode().SetVisibility3D(False)
 
         def moved(*_: Any) -> None:
             changed(line.GetLineLengthWorld() if line.GetNumberOfControlPoints() > 1 else None)

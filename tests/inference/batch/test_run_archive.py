@@ -10,10 +10,12 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from bundle.ctfindings.inference.batch.run_archive import Model, run_archive, scans_of
 from bundle.ctfindings.phantom.dataset import make_case, write_nifti
+from tests.small_scan import WriteDicom
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,23 @@ def test_every_scan_has_a_record_and_a_row_and_a_second_run_does_what_is_missing
     records[0].parent.rmdir()
     assert run_archive(scans_of(scans), tmp_path, model)[1:3] == (1, 1)
     assert records[1].stat().st_mtime_ns == before[records[1]], "a finished scan is not done again"
+
+
+def test_a_dicom_scan_gets_its_objects_and_another_the_reason_why_it_has_none(
+    scans: Path, tmp_path: Path, model: Model, write_dicom: WriteDicom, hu: np.ndarray, affine: np.ndarray
+) -> None:
+    write_dicom(tmp_path / "mixed" / "series", hu, affine)
+    (tmp_path / "mixed" / "one.nii.gz").symlink_to(scans / "one.nii.gz")
+    objects = tmp_path / "objects"
+    for kept in (0, 2):
+        report = run_archive(scans_of(tmp_path / "mixed"), tmp_path / "out", model, dicom_dir=objects, anonymous=True)
+        assert (report.kept, report.problems) == (kept, {})
+        assert {Path(key).name for key in report.without_dicom} == {"one.nii.gz"}
+    assert {path.name for path in objects.iterdir()} == {"series"}
+    written = {path.stem: pydicom.dcmread(path, stop_before_pixels=True) for path in (objects / "series").iterdir()}
+    assert {"report", "capture"} <= written.keys() and not any(each.PatientName for each in written.values())
+    with pytest.raises(ValueError, match="--dicom_dir"):
+        run_archive(scans_of(tmp_path / "mixed"), tmp_path / "out", model, dicom_dir=tmp_path / "mixed" / "series")
 
 
 def test_findings_of_other_weights_are_not_mixed(
