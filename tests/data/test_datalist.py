@@ -30,6 +30,18 @@ def test_a_study_without_labels_has_unknown_labels(tmp_path: Path) -> None:
     assert study["labels"].tolist() == [-1] * 18
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-8"])
+def test_a_datalist_that_windows_wrote_is_read_and_a_number_is_an_id(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "datalist.json"
+    path.write_bytes(
+        json.dumps({"training": [{"id": 0, "image": "größe.nii.gz"}]}, ensure_ascii=False)
+        .replace(",", ",\r\n")
+        .encode(encoding)
+    )
+    (study,) = load_datalist(path, "training")
+    assert (study["id"], study["patient"], Path(study["image"]).name) == ("0", "0", "größe.nii.gz")
+
+
 def test_equal_captions_have_equal_ids_whatever_the_anatomy(tmp_path: Path) -> None:
     captions = {"lung": {"text": "Unremarkable.", "normal": True}, "heart": {"text": "Unremarkable.", "normal": True}}
     study = load_datalist(write(tmp_path, {"id": "a", "image": "a.nii", "captions": captions}), "training")[0]

@@ -6,6 +6,7 @@ import csv
 import json
 import runpy
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.sources.preparation.scan_facts import read_all_facts
+from bundle.ctfindings.sources.user_table import read_source
 
 Run = Callable[..., None]
 SHAPE = (64, 52, 44)
@@ -323,3 +325,27 @@ def test_the_page_loads_nothing_and_escapes_what_it_shows(run: Run, tmp_path: Pa
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert "://" not in page and "src=" not in page
     assert "Research only" in page
+
+
+def test_backslashes_and_accents_of_another_system_name_the_same_file_and_a_wrong_path_drops_its_row_only(
+    tmp_path: Path,
+) -> None:
+    for name in (unicodedata.normalize("NFD", "Müller/größe.nii.gz"), "a.nii.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    cells = {
+        "windows": ".\\a.nii.gz",
+        "macos": "Müller\\größe.nii.gz",
+        "long": "x" * 5000,
+        "nul": "a\0b.nii.gz",
+        "": "",
+    }
+    table = write(tmp_path / "table.csv", [{"id": name, "image": cell} for name, cell in cells.items()])
+    source = read_source(table, {}, None)
+    assert {each.id: each.image.name for each in source.candidates} == {
+        "windows": "a.nii.gz", "macos": unicodedata.normalize("NFD", "größe.nii.gz")
+    }  # fmt: skip
+    assert [entry.reason for entry in source.ledger.left_out] == ["no such scan", "no such scan", "no id"]
+    listed = write(tmp_path / "ids.csv", [{"id": "größe", "findings": "Clear."}])
+    (found,) = read_source(listed, {}, tmp_path / unicodedata.normalize("NFD", "Müller")).candidates
+    assert found.image.exists()

@@ -53,7 +53,7 @@ def _content(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path}: no such datalist; check the path, or make one (docs/datalist.md)")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes())  # of bytes, because it knows UTF-8 with a mark, UTF-16 and UTF-32
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: expected JSON, found an error ({error}); write it again") from error
     if not isinstance(content, dict):
@@ -68,8 +68,11 @@ def _study(record: Mapping[str, Any], path: Path, index: int) -> dict[str, Any]:
         if record.get(key) is not None and not isinstance(record[key], str):
             raise ValueError(f"{path}: study {index}: expected a path as {key!r}, got {record[key]!r}; correct it")
     for key in ("id", "image"):
-        if not record.get(key):
+        if record.get(key) in (None, ""):
             raise ValueError(f"{path}: study {index} has no {key!r}; every study needs an id and an image")
+    if not isinstance(record["id"], str | int):
+        raise ValueError(f"{path}: study {index}: expected a text as 'id', got {record['id']!r}; correct it")
+    record = {**record, "id": str(record["id"])}
     study = {key: value for key, value in record.items() if key not in PATH_KEYS}
     for key in PATH_KEYS:
         if record.get(key):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,7 +57,7 @@ def _candidates(mapping: ColumnMapping, folder: Path, ledger: Ledger) -> list[Ca
         fill_from_row(candidate, row, mapping, folder, ledger)
         for name in ("anatomy", "finding_masks"):
             if value := value_of(row, mapping, name):
-                if (mask := (folder / value).resolve()).exists():
+                if mask := _existing(folder, value):
                     candidate.masks[name] = mask
                 else:
                     detail = f"{value} does not exist; the study is kept without it"
@@ -65,8 +66,24 @@ def _candidates(mapping: ColumnMapping, folder: Path, ledger: Ledger) -> list[Ca
     return _unique(candidates, ledger)
 
 
+def _existing(folder: Path, value: str) -> Path | None:
+    """The file or folder that a cell names, also with backslashes (Windows) or with accents apart from their letters
+    (macOS); None without one.
+    """
+    forms = [unicodedata.normalize(form, value.replace("\\", "/")) for form in ("NFC", "NFD")]
+    for written in [value, *forms] if value else []:
+        try:
+            path = (folder / written).resolve()
+            if path.exists():
+                return path
+        except (OSError, ValueError):  # too long for a name, or with a NUL
+            continue
+    return None
+
+
 def _stem(name: str) -> str:
-    """A file name without the suffix of a scan."""
+    """A file name without the suffix of a scan, its accents as part of their letters."""
+    name = unicodedata.normalize("NFC", name)
     suffix = next((each for each in SCAN_SUFFIXES if name.lower().endswith(each)), "")
     return name[: len(name) - len(suffix)]
 
@@ -85,8 +102,7 @@ def _image(
 ) -> Path | None:
     if "image" in mapping.fields:
         value = value_of(row, mapping, "image")
-        image = (folder / value).resolve()
-        if value and image.exists():
+        if image := _existing(folder, value):
             return image
         ledger.drop(row.line, identity, "no such scan", f"{value or 'an empty cell'}: no such file or folder")
         return None
@@ -120,7 +136,7 @@ def _notice_unlisted(candidates: Sequence[Candidate], mapping: ColumnMapping, fo
     """Note the scans directly in ``folder`` that no row names; folders only if the table names no scan by path."""
     by_path, rows = "image" in mapping.fields, mapping.table.rows
     named = {candidate.image for candidate in candidates}
-    named |= {(folder / value_of(row, mapping, "image")).resolve() for row in rows if by_path}
+    named |= {path for row in rows if by_path and (path := _existing(folder, value_of(row, mapping, "image")))}
     named |= {mask for candidate in candidates for mask in candidate.masks.values()}
     listed = set() if by_path else {_stem(value_of(row, mapping, "id")) for row in rows}
     for name, paths in _scans_by_name(folder).items():
