@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ctfindings_client import points, slices
+from ctfindings_client import slices
 from ctfindings_client.corrections import AGREEMENT_COLUMNS, Corrections, finding_change
 
 
@@ -30,10 +30,8 @@ class CorrectionsPanel:
         self.ui.agreementButton.connect("clicked(bool)", self.onAgreement)
 
     def show(self, corrections: Corrections) -> None:
-        """Shows what the server keeps of the scan, and marks the places that readers set in the views."""
+        """Shows what the server keeps of the scan."""
         self.corrections = corrections
-        if self.widget.volume is not None:
-            points.show_corrected(self.widget.volume, corrections)
         self.ui.reportTextEdit.plainText = corrections.report
         self.widget.table.mark(corrections.mark)
         self.choose(self.finding)
