@@ -10,6 +10,8 @@ from traceback import walk_tb
 from types import TracebackType
 from typing import TypeVar
 
+from bundle.ctfindings.files.causes import causes
+
 Result = TypeVar("Result")
 
 DEBUG = "CTFINDINGS_DEBUG"
@@ -61,10 +63,8 @@ def input_error(error: BaseException) -> ValueError | None:
     An input error is a ValueError that this package raised: all of these name the input and the remedy. A ValueError
     that a library raised is an error of the program.
     """
-    link: BaseException | None = error
-    while link is not None:
+    for link in causes(error):
         modules = [str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(link.__traceback__)]
         if isinstance(link, ValueError) and modules and modules[-1].startswith(f"{_PACKAGE}."):
             return link
-        link = link.__cause__ or link.__context__
     return None

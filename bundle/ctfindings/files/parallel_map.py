@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from joblib import cpu_count
 from joblib.externals.loky import FIRST_COMPLETED, BrokenProcessPool, ProcessPoolExecutor, wait
 
+from bundle.ctfindings.files.causes import causes
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.progress import progress_bar
 
@@ -78,17 +79,9 @@ def _guarded(
     except fatal:
         raise
     except Exception as error:
-        cause = _cause(error)
+        cause = next((link for link in causes(error) if isinstance(link, ScanError)), error)
         kind = "" if isinstance(cause, ValueError) else f"{type(cause).__name__}: "
         return None, " ".join(f"{kind}{cause}".split())
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The ScanError that MONAI wraps in an error of its own; any other error unchanged."""
-    link: BaseException | None = error
-    while link is not None and not isinstance(link, ScanError):
-        link = link.__cause__ or link.__context__
-    return link or error
 
 
 def _in_processes(run: Run, tasks: Mapping[str, Any], workers: int) -> Iterator[Outcome]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from joblib.externals.loky import BrokenProcessPool, get_reusable_executor
 
+from bundle.ctfindings.files.causes import causes
 from bundle.ctfindings.files.errors import ScanError
 
 
@@ -62,11 +63,9 @@ def _call(work: Callable[[Any], Any], argument: Any) -> tuple[Any, str]:
     try:
         return work(argument), ""
     except Exception as error:
-        link: BaseException | None = error
-        while link is not None:
+        for link in causes(error):
             if isinstance(link, ScanError):
                 return None, str(link)
             if isinstance(link, OSError):
                 return None, f"cannot be read or written ({link.strerror or type(link).__name__})"
-            link = link.__cause__ or link.__context__
         return None, f"an error of the program ({type(error).__name__})"

@@ -12,6 +12,7 @@ from monai.data import Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer
 
+from bundle.ctfindings.files.causes import causes
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.folders import check_outside, check_writable
 from bundle.ctfindings.files.progress import progress_bar, say
@@ -78,13 +79,10 @@ class ReadAhead:
         try:
             study: Mapping[Any, Any] = self.dataset[index]
         except Exception as error:
-            # MONAI wraps what a transform raises.
-            link: BaseException | None = error
-            while link is not None and not isinstance(link, ScanError):
-                link = link.__cause__ or link.__context__
-            if link is None:
+            problem = next((link for link in causes(error) if isinstance(link, ScanError)), None)
+            if problem is None:
                 raise
-            return {**self.dataset.data[index], "problem": link}
+            return {**self.dataset.data[index], "problem": problem}
         return study
 
 
