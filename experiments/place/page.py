@@ -30,7 +30,7 @@ def write_results_and_page(folder: Path, results: Mapping[str, Any], command: st
 def write_place_page(folder: Path, command: str) -> Path:
     """Writes ``README.md`` from ``results.json`` and, if it exists, ``notes.md``."""
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    counts, reference, variants = results["settings"]["studies"], results["reference"], results["variants"]
+    counts, variants = results["settings"]["studies"], results["variants"]
     lines = [
         *page_head("PLACE on synthetic scans: what each part adds", command),
         f"Trained on {counts['training']} scans, calibrated on {counts['validation']}, scored on {results['scans']}. "
@@ -55,29 +55,7 @@ def write_place_page(folder: Path, command: str) -> Path:
             for key, words in results["measures"].items()
         ],
         "",
-        f"## `{reference}` minus a variant",
-        "",
-        "On the seeds that both have. Outcomes that were named beforehand, where the part is expected to help, are "
-        "bold if their interval excludes zero. The others are described, not tested.",
-        "",
-        "| without | named beforehand | difference | verdict |",
-        "|---|---|:---:|---|",
-        *[
-            f"| {variants[name]['title']} | {results['measures'][key]} | {difference_cell(row, key, row['own'])} "
-            f"| {_gain(row[f'{key}_interval'])} |"
-            for name, row in results["differences"].items()
-            for key in row["own"]
-        ],
-        "",
-        "| measure | " + " | ".join(f"`{name}`" for name in results["differences"]) + " |",
-        "|---|" + ":---:|" * len(results["differences"]),
-        *[
-            f"| {words} | "
-            + " | ".join(difference_cell(row, key, row["own"]) for row in results["differences"].values())
-            + " |"
-            for key, words in results["measures"].items()
-        ],
-        "",
+        *_differences(results),
         "## Does it observe pathology?",
         "",
         "Tests that could refute it, by variant and seed ([validity.py](../../../experiments/place/validity.py)).",
@@ -91,6 +69,36 @@ def write_place_page(folder: Path, command: str) -> Path:
         f"![Measures by variant, a dot for each seed]({VARIANTS_FIGURE})",
     ]
     return write_page(folder, lines)
+
+
+def _differences(results: Mapping[str, Any]) -> list[str]:
+    """The section of the differences; empty with the reference alone."""
+    differences, measures, variants = results["differences"], results["measures"], results["variants"]
+    if not differences:
+        return []
+    return [
+        f"## `{results['reference']}` minus a variant",
+        "",
+        "On the seeds that both have. Outcomes that were named beforehand, where the part is expected to help, are "
+        "bold if their interval excludes zero. The others are described, not tested.",
+        "",
+        "| without | named beforehand | difference | verdict |",
+        "|---|---|:---:|---|",
+        *[
+            f"| {variants[name]['title']} | {measures[key]} | {difference_cell(row, key, row['own'])} "
+            f"| {_gain(row[f'{key}_interval'])} |"
+            for name, row in differences.items()
+            for key in row["own"]
+        ],
+        "",
+        "| measure | " + " | ".join(f"`{name}`" for name in differences) + " |",
+        "|---|" + ":---:|" * len(differences),
+        *[
+            f"| {words} | " + " | ".join(difference_cell(row, key, row["own"]) for row in differences.values()) + " |"
+            for key, words in measures.items()
+        ],
+        "",
+    ]
 
 
 def _gain(limits: list[float | None]) -> str:

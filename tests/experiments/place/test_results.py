@@ -86,6 +86,8 @@ def test_the_page_states_verdicts_and_what_was_not_measured(compared: dict[str, 
     assert "| pointing, map answer | - | not measured |" in page
     assert "| owner gap above 0 | `place` | 1 | 0.200 | -0.100 to 0.500 | 0.0000 | **refuted** |" in page
     assert (tmp_path / "page" / "variants.png").is_file()
+    alone = write_results_and_page(tmp_path / "alone", {**compared, "differences": {}}, "python x.py").read_text()
+    assert "minus a variant" in page and "minus a variant" not in alone
 
 
 def test_other_scans_are_refused(compared: dict[str, Any]) -> None:

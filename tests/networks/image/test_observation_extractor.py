@@ -94,6 +94,19 @@ def test_a_scan_without_body_gives_zero_rows_and_finite_gradients(grid: list[int
     assert tokens.grad is not None and tokens.grad.isfinite().all() and not tokens.grad[1].any()
 
 
+def test_the_peak_of_the_attention_is_in_the_cell_that_is_attended_to_most() -> None:
+    extractor = encoder_of(convolutional_tower(), heads=2).pathology
+    assert extractor is not None
+    body = torch.ones(4, 4, 4, dtype=torch.bool)
+    body[:2, :2, :2] = False
+    body[0, 0, 0] = True  # the only body token of its cell
+    cells = torch.full((1, 1, 8), 0.1)
+    cells[0, 0, 0], cells[0, 0, 7] = 0.2, 0.3
+    found = extractor._unpooled(cells, body.view(1, 64), [4, 4, 4], [2, 2, 2]).view(4, 4, 4)
+    assert found.sum() == pytest.approx(1) and not found[~body].any()
+    torch.testing.assert_close(found[2:, 2:, 2:], found.max().expand(2, 2, 2))
+
+
 def test_tokens_outside_the_body_change_nothing() -> None:
     extractor = encoder_of(convolutional_tower(), heads=2).pathology
     assert extractor is not None

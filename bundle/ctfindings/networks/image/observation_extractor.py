@@ -229,17 +229,21 @@ class ObservationExtractor(nn.Module):
         return cells.flatten(2).transpose(1, 2), members.flatten(2).transpose(1, 2), coarse
 
     def _unpooled(self, attention: Tensor, body: Tensor, grid: list[int], coarse: list[int]) -> Tensor:
-        """Attention of the cells, ``[B, Q, M]``, spread evenly over the body tokens of each, ``[B, Q, N]``."""
+        """Attention of the cells, ``[B, Q, M]``, as that of the body tokens, ``[B, Q, N]``; it sums to 1 again.
+
+        All body tokens of a cell get its attention. Divided among them, the few tokens of a cell at the skin would be
+        the peak.
+        """
         if self.pool == 1:
             return attention
         pool = self.pool
         inside = _volume(body.unsqueeze(2).to(attention.dtype), grid)
         # Without a body token in a cell its attention is zero or, in a scan without a body, spread over its tokens.
         inside = torch.where(inside.flatten(1).sum(1).view(-1, 1, 1, 1, 1) > 0, inside, torch.ones_like(inside))
-        count = F.avg_pool3d(inside, pool, ceil_mode=True, divisor_override=1).clamp(min=1)
-        share = attention.view(attention.shape[0], attention.shape[1], coarse[0], coarse[1], coarse[2]) / count
-        spread = share.repeat_interleave(pool, 2).repeat_interleave(pool, 3).repeat_interleave(pool, 4)
-        return (spread[:, :, : grid[0], : grid[1], : grid[2]] * inside).flatten(2)
+        spread = attention.view(attention.shape[0], attention.shape[1], coarse[0], coarse[1], coarse[2])
+        spread = spread.repeat_interleave(pool, 2).repeat_interleave(pool, 3).repeat_interleave(pool, 4)
+        spread = (spread[:, :, : grid[0], : grid[1], : grid[2]] * inside).flatten(2)
+        return spread / spread.sum(dim=2, keepdim=True).clamp(min=1e-12)
 
 
 def cell_centres(grid: list[int], step_mm: list[float], body: Tensor) -> Tensor:
