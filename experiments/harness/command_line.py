@@ -25,13 +25,7 @@ def experiment_parser(description: str | None, name: str, seeds: Sequence[int]) 
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datalist", type=Path, required=True, help="datalist, or its folder")
-    parser.add_argument(
-        "--scans",
-        type=int,
-        nargs=3,
-        metavar=("TRAINING", "VALIDATION", "TEST"),
-        help="first scans of each split (default: all)",
-    )
+    add_split_counts(parser, "--scans", "(default: all)")
     parser.add_argument("--epochs", type=int, default=8, help="epochs of each run (default %(default)s)")
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=list(seeds), help="seeds, one run each (default %(default)s)"
@@ -44,6 +38,12 @@ def experiment_parser(description: str | None, name: str, seeds: Sequence[int]) 
         "--set", type=config_setting, nargs="+", default=[], metavar="KEY=VALUE", help="config keys of all runs"
     )
     return parser
+
+
+def add_split_counts(parser: argparse.ArgumentParser, option: str, words: str) -> None:
+    """An option for the number of scans of each split, as ``reduced_datalist`` takes it; words end its help."""
+    help_text = f"first scans of each split {words}"
+    parser.add_argument(option, type=int, nargs=3, metavar=("TRAINING", "VALIDATION", "TEST"), help=help_text)
 
 
 def work_folder(options: argparse.Namespace) -> Path:

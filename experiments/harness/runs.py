@@ -163,12 +163,26 @@ def run_variant(
         evaluation_overlays: Config files over ``evaluate.json``.
     """
     run = train_variant(variant, seed, datalist, folder, keys)
+    return evaluate_run(run, resamples, evaluation_overlays)
+
+
+def evaluate_run(run: Run, resamples: int, overlays: Sequence[Path] = ()) -> Path:
+    """Evaluates a run, unless that is done, and returns the folder of the evaluation.
+
+    Args:
+        run: The run.
+        resamples: Bootstrap resamples of the evaluation.
+        overlays: Config files over ``evaluate.json``.
+
+    Raises:
+        ValueError: The command failed.
+    """
     evaluation = run.folder / "evaluation"
     if (evaluation / DIAGNOSTICS_FILE).is_file() and (evaluation / "metrics.json").is_file():
         logger.info("%s: is done", run.folder)
         return evaluation
     paths = {"ckpt_path": str(run.checkpoint), "eval_dir": str(evaluation), "resamples": resamples}
-    configs = [*run.configs, str(ROOT / "configs" / "evaluate.json"), *map(str, evaluation_overlays)]
+    configs = [*run.configs, str(ROOT / "configs" / "evaluate.json"), *map(str, overlays)]
     bundle_run(configs, {**run.keys, **paths}, run.folder / "evaluate.log")
     return evaluation
 

@@ -20,8 +20,14 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from bundle.ctfindings.cli.error_lines import run_or_exit
-from experiments.harness.command_line import SHOWN_FOLDERS, experiment_parser, training_keys, work_folder
-from experiments.harness.runs import Variant, reduced_datalist, run_variant, split_sizes, train_variant
+from experiments.harness.command_line import (
+    SHOWN_FOLDERS,
+    add_split_counts,
+    experiment_parser,
+    training_keys,
+    work_folder,
+)
+from experiments.harness.runs import Variant, evaluate_run, reduced_datalist, split_sizes, train_variant
 from experiments.harness.shown_command import shown_command
 from experiments.place.observer import observed_run
 from experiments.place.page import write_results_and_page
@@ -65,8 +71,8 @@ def experiment(options: argparse.Namespace) -> Path:
     # Seed by seed, so that a command that is stopped early leaves complete comparisons.
     for seed in options.seeds:
         for variant in (variant for variant in VARIANTS if variant.name in options.variants):
-            evaluation = run_variant(variant, seed, datalist, work, keys, options.resamples)
             run = train_variant(variant, seed, datalist, work, keys)
+            evaluation = evaluate_run(run, options.resamples)
             tasks = run_tasks(run, for_tasks, seed, options.resamples)
             observes = variant.overlays == OVERLAY
             queries = int(variant.keys.get("pathology_queries", QUERIES))
@@ -81,13 +87,7 @@ def main() -> None:
     parser = experiment_parser(__doc__, "place", seeds=(0, 1, 2))
     names = [variant.name for variant in VARIANTS]
     parser.add_argument("--variants", nargs="+", choices=names, default=names, help="variants to run (default: all)")
-    parser.add_argument(
-        "--task_scans",
-        type=int,
-        nargs=3,
-        metavar=("TRAINING", "VALIDATION", "TEST"),
-        help="first scans of each split for the downstream tasks (default: all); keep the whole test split",
-    )
+    add_split_counts(parser, "--task_scans", "for the downstream tasks (default: all); keep the whole test split")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     print(run_or_exit(experiment, options))

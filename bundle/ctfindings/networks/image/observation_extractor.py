@@ -33,7 +33,6 @@ class CrossAttentionBlock(nn.Module):
 
     def __init__(self, width: int, heads: int, mutual: bool = True) -> None:
         super().__init__()
-        self.heads = heads
         self.mutual = Attention(width, heads) if mutual else None
         self.normalize_mutual = nn.LayerNorm(width)
         self.cross = Attention(width, heads)
