@@ -19,18 +19,10 @@ from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.data.loaders import cached_dataset, study_loader
 from bundle.ctfindings.data.transforms import image_pipeline
-from bundle.ctfindings.evaluation.calibrate import calibrate, fit_observation_weight
 from bundle.ctfindings.evaluation.classification_section import Classification
 from bundle.ctfindings.evaluation.diagnostics import Diagnostics
 from bundle.ctfindings.evaluation.evaluate import Evaluation, write_predictions
-from bundle.ctfindings.evaluation.evaluated_model import (
-    LOCALIZED,
-    EvaluatedModel,
-    SplitScores,
-    collect_scores,
-    whole_scan_steps,
-)
-from bundle.ctfindings.evaluation.evidence_hits import evidence_record
+from bundle.ctfindings.evaluation.evaluated_model import LOCALIZED, EvaluatedModel, collect_scores, whole_scan_steps
 from bundle.ctfindings.evaluation.report_sections import ReportRetrieval, SnippetLocalization
 from bundle.ctfindings.findings import FINDING_NAMES, TEMPLATES, finding_index
 from bundle.ctfindings.inference.findings_record import DISCLAIMER
@@ -340,81 +332,13 @@ def test_a_split_that_cannot_be_scored_is_named_in_one_line(setup: Setup, tmp_pa
     assert "\n" not in str(error.value)
 
 
-def made_up_scores(**changes: Any) -> SplitScores:
-    studies = 4
-    labels = np.tile([[1], [1], [0], [0]], (1, C))
-    values: dict[str, Any] = {
-        "ids": [f"s{i}" for i in range(studies)],
-        "patients": [f"p{i}" for i in range(studies)],
-        "labels": labels,
-        "logits": np.tile([[2.0], [1.0], [-1.0], [-2.0]], (1, C)),
-        "template_logits": np.zeros((studies, T, C)),
-        "wording_logits": np.zeros((studies, len(PERTURBATIONS), C)),
-        "anatomy": np.zeros((studies, len(ANATOMY_NAMES), 4)),
-        "anatomy_valid": np.ones((studies, len(ANATOMY_NAMES)), dtype=bool),
-        "domain_features": np.zeros((studies, len(ANATOMY_NAMES), 2)),
-        "peaks_mm": np.zeros((studies, C, 3)),
-        "random_mm": np.zeros((studies, C, 4, 3)),
-        "anatomy_dice": np.zeros((studies, len(ANATOMY_NAMES))),
-        "depth": [torch.zeros(1, 4)] * studies,
-        "depth_mm": [torch.zeros(1)] * studies,
-    }
-    return SplitScores(**{**values, **changes})
-
-
-def test_pathology_queries_get_the_least_weight_with_the_best_macro_auc_of_the_calibration_split() -> None:
-    # -3 + w exceeds 3 - w from w = 5 of the weights that are tried.
-    logits, observed = np.array([0.0, -3.0, 3.0, 0.0]), np.array([1.0, 1.0, -1.0, -1.0])
-    scores = made_up_scores(
-        logits=np.tile(logits[:, None], (1, C)),
-        observed=np.tile(observed[:, None, None], (1, 1 + T, C)),
-        observed_wordings=np.tile(observed[:, None, None], (1, len(PERTURBATIONS), C)),
-    )
-    weight = fit_observation_weight(scores)
-    assert weight == 5
-    added = scores.with_observations(weight)
-    np.testing.assert_allclose(added.logits[:, 0], [5, 2, -2, -5])
-    np.testing.assert_allclose(added.template_logits[:, 2, 0], 5 * observed)
-    np.testing.assert_allclose(added.wording_logits[:, 1, 0], 5 * observed)
-    assert fit_observation_weight(made_up_scores()) == 0, "a model without queries"
-    assert (
-        fit_observation_weight(made_up_scores(observed=scores.observed, observed_wordings=scores.observed_wordings))
-        == 0
-    ), "no gain"
-
-
-def test_thresholds_are_cut_on_calibrated_probabilities() -> None:
-    calibration = calibrate(made_up_scores(), "validation", "youden")
-    # Youden's largest threshold without an error is the lowest positive.
-    np.testing.assert_allclose(calibration.thresholds, 1 / (1 + np.exp(-(calibration.scale * 1.0 + calibration.shift))))
-
-
 def test_predictions_are_one_table_that_keeps_small_probabilities(tmp_path: Path) -> None:
-    write_predictions(
-        tmp_path / "predictions.csv",
-        ["a"],
-        np.array([[2.5e-9, 0.25]]),
-        np.array([[0, -1]]),
-        ["Emphysema", "Lung nodule"],
-    )
-    assert (tmp_path / "predictions.csv").read_text().splitlines() == [
+    file, probabilities = tmp_path / "predictions.csv", np.array([[2.5e-9, 0.25]])
+    write_predictions(file, ["a"], probabilities, np.array([[0, -1]]), ["Emphysema", "Lung nodule"])
+    assert file.read_text().splitlines() == [
         "id,Emphysema probability,Lung nodule probability,Emphysema label,Lung nodule label",
         "a,2.5e-09,0.25,0,-1",
     ]
-
-
-def test_calibration_on_the_test_split_is_refused() -> None:
-    with pytest.raises(ValueError, match="'test'"):
-        calibrate(made_up_scores(), "test", "f1")
-
-
-def test_a_finding_without_both_classes_is_named_once_and_not_for_each_template() -> None:
-    labels = made_up_scores().labels.copy()
-    labels[:, 0] = 0
-    with pytest.warns(UserWarning) as caught:
-        calibrate(made_up_scores(labels=labels), "validation", "f1")
-    told = [str(warning.message) for warning in caught if FINDING_NAMES[0] in str(warning.message)]
-    assert len(told) == 1
 
 
 def test_a_network_that_learned_nothing_is_scored_but_not_exported(setup: Setup, tmp_path: Path) -> None:
@@ -426,36 +350,6 @@ def test_a_network_that_learned_nothing_is_scored_but_not_exported(setup: Setup,
     assert not (tmp_path / "model.pt").exists()
     record = read_strictly(tmp_path / "worse" / "metrics.json")
     assert record["macro"]["auc"] == 1.0 and "not calibrated" in record["warnings"][-1]
-
-
-def test_evidence_counts_true_positives_with_a_mask(tmp_path: Path) -> None:
-    """A 2 mm grid with the effusion in voxel (5, 5, 5), at 10 mm: hit at 0 mm, miss at 30 mm, then two that do not
-    count.
-    """
-    bits = np.zeros((12, 12, 12), dtype=np.int32)
-    bits[5, 5, 5] = 1 << EFFUSION
-    nib.save(nib.Nifti1Image(bits, np.diag([2.0, 2, 2, 1])), tmp_path / "bits.nii.gz")
-    studies = [{"finding_masks": str(tmp_path / "bits.nii.gz")}] * 3 + [{}]
-    labels = np.zeros((4, C), dtype=np.int64)
-    labels[:, EFFUSION] = 1
-    peaks = np.full((4, C, 3), np.nan)
-    peaks[:, EFFUSION] = [[10, 10, 10], [10, 10, 40], [10, 10, 10], [10, 10, 10]]
-    probabilities = np.zeros((4, C))
-    probabilities[:, EFFUSION] = [0.9, 0.9, 0.1, 0.9]  # the third is not detected, the fourth has no mask
-    random = np.full((4, C, 4, 3), 10.0)
-    random[:, :, 0, 2] = 40  # one of four random places is too far
-    scores = made_up_scores(labels=labels, peaks_mm=peaks, random_mm=random)
-    record = evidence_record(scores, studies, probabilities, np.full(C, 0.5))
-    row = next(row for row in record["findings"] if row["finding"] == "Pleural effusion")
-    rates = {"hit_rate": 0.5, "random_hit_rate": 0.75}
-    assert row == {"finding": "Pleural effusion", "true_positives": 2, **rates, "median_distance_mm": 15.0}
-    assert (record["hit_rate"], record["random_hit_rate"], record["true_positives"]) == (0.5, 0.75, 2)
-    assert len(record["findings"]) == len(LOCALIZED)
-
-    peaks[1, EFFUSION] = np.nan
-    lost = evidence_record(made_up_scores(labels=labels, peaks_mm=peaks), studies, probabilities, np.full(C, 0.5))
-    assert (lost["hit_rate"], lost["true_positives"]) == (0.5, 2), "a finding without a peak is a miss"
-    json.dumps(lost, allow_nan=False)
 
 
 def made_up_batch(mask: torch.Tensor | None) -> dict[str, Any]:
