@@ -164,7 +164,7 @@ def test_imports_point_down(path: Path) -> None:
         if parts[0] in ("scripts", "experiments", "plugins", "tests"):
             wrong.append(name)
         elif parts[:2] == ["bundle", "ctfindings"] and len(parts) > 2 and room in _MAY_IMPORT:
-            # A name that is no room, such as __version__, belongs to the package itself.
+            # A name that is not a room, such as __version__, belongs to the package itself.
             is_room = (PACKAGE / parts[2]).is_dir() or (PACKAGE / f"{parts[2]}.py").is_file()
             if is_room and parts[2] != room and parts[2] not in _MAY_IMPORT[room]:
                 wrong.append(name)

@@ -34,7 +34,7 @@ Make = Callable[[], VisionLanguageModel]
 
 @pytest.fixture(scope="session")
 def datalist(tmp_path_factory: pytest.TempPathFactory, hu: np.ndarray, affine: np.ndarray) -> Path:
-    """Twelve scans of twelve patients, half of them with a dense ball in a lung, and a file that is no scan."""
+    """Twelve scans of twelve patients, half of them with a dense ball in a lung, and a file that is not a scan."""
     folder, random = tmp_path_factory.mktemp("scans"), np.random.default_rng(0)
     x, y, z = np.meshgrid(*(np.arange(size) for size in hu.shape), indexing="ij")
     studies = []

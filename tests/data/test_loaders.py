@@ -19,7 +19,7 @@ from bundle.ctfindings.scan.load_scan import load_scan
 
 
 class Source:
-    """Counts how often a scan is read; the count is no parameter of the pipeline, so it is not the object's own."""
+    """Counts how often a scan is read; the count is not a parameter of the pipeline, so it is not the object's own."""
 
     def __init__(self) -> None:
         self.name = id(self)

@@ -37,7 +37,7 @@ def nodule(severity: float, size: float) -> dict[str, Any]:
 
 def test_grave_and_large_lesions_are_each_compared_with_all_negatives() -> None:
     studies = [nodule(0.1, 5), nodule(0.2, 10), nodule(0.9, 45), {}, nodule(1.0, 60)]
-    run = run_of(studies, [0.3, 0.6, 0.9, 0.5, 0.1], [1, 1, 1, 0, 0])  # the last is no positive, whatever it says
+    run = run_of(studies, [0.3, 0.6, 0.9, 0.5, 0.1], [1, 1, 1, 0, 0])  # the last does not count as positive
     Subgroups({})(run)
     found = {(row["by"], row["group"]): (row["positives"], row["auc"]) for row in run.record["subgroups"]}
     assert found["severity", "below 0.33"] == (2, 0.75)

@@ -1,4 +1,4 @@
-"""What is no chest CT in HU with a geometry is refused in one line, with the file, the problem and the remedy."""
+"""What is not a chest CT in HU with a geometry is refused in one line, with the file, the problem and the remedy."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ NODULE, EFFUSION = "Lung nodule", "Pleural effusion"
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory: pytest.TempPathFactory, phantom_scan: tuple[Path, Path]) -> dict[str, dict[str, str]]:
-    """A synthetic scan with its mask, the same without, and a file that is no scan."""
+    """A synthetic scan with its mask, the same without, and a file that is not a scan."""
     folder = tmp_path_factory.mktemp("scans")
     (folder / "notes.nii.gz").write_text("no scan")
     image, anatomy = (str(path) for path in phantom_scan)

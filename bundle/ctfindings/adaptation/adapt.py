@@ -49,7 +49,7 @@ Studies = list[dict[str, Any]]
 
 
 class EncodedStudies:
-    """The scans of a datalist, encoded once by a frozen tower and cached; labels are no part of the cache.
+    """The scans of a datalist, encoded once by a frozen tower and cached; labels are not part of the cache.
 
     Args:
         datalist: JSON file with the splits.

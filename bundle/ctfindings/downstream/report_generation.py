@@ -125,7 +125,7 @@ class ReportGeneration:
             for method in self.methods:
                 write: Callable[..., list[str]] = getattr(self, f"_{method}")
                 with python_warnings.catch_warnings():
-                    # One label of a small validation split is no news at every draw.
+                    # ``choose_thresholds`` warns of findings with one label only, which would repeat at every draw.
                     python_warnings.simplefilter("ignore")
                     given[method][percent].append(write(encoder, rows, training, studies, seed))
         record, tables = self._score(given, studies["test"], bootstrap.of(kept))

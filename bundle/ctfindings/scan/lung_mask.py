@@ -234,7 +234,7 @@ def _lies_between(large: Sequence[tuple[slice, ...]], small: tuple[slice, ...]) 
 
 
 def _sides(lungs: Mask, voxel: Array) -> list[Mask]:
-    """Right and left lung separately, so that the space between them is no hole; one mask if they do not separate."""
+    """Right and left lung, so that the space between them is not filled; one mask if they cannot be separated."""
     total = int(lungs.sum())
     if total == 0:
         return []

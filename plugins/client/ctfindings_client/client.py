@@ -94,7 +94,7 @@ class Client:
         """What the server is.
 
         Raises:
-            ServerError: when it is not there, is no CT Findings server, or speaks another interface than this module.
+            ServerError: when it does not answer, is not a CT Findings server, or has another version of the interface.
         """
         return check_server(_json(self._request("GET", "/info/", seconds=_CONNECT_SECONDS)), self.address)
 
@@ -147,7 +147,7 @@ class Client:
         return True
 
     def delete(self, session: str) -> None:
-        """Has the server delete an uploaded scan; one that it no longer has is no error."""
+        """Has the server delete an uploaded scan; one that it no longer has is not an error."""
         try:
             self._request("DELETE", f"/session/{quote(session, safe='')}", seconds=_CONNECT_SECONDS)
         except ServerError as error:

@@ -102,7 +102,7 @@ def decode_stored(content: bytes) -> Stored:
     """The volume of a ``.nii`` or ``.nii.gz``, without scaling it.
 
     Raises:
-        ValueError: when it is no NIfTI-1 file of one volume, has no orientation, or is cut short.
+        ValueError: when it is not a NIfTI-1 file of one volume, has no orientation, or is cut short.
     """
     if content[:2] == b"\x1f\x8b":
         try:

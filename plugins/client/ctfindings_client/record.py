@@ -134,7 +134,7 @@ class Record:
 
     @property
     def csv(self) -> str:
-        """The table as CSV, present findings first; the last column repeats that this is no diagnosis."""
+        """The table as CSV, present findings first; the last column repeats that this is not a diagnosis."""
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         head = ["finding", "probability", "threshold", "present", "anatomy", "anatomy_found"]

@@ -95,7 +95,7 @@ def clean_address(address: str) -> str:
     ``http`` where no scheme is given.
 
     Raises:
-        ServerError: when it is no address of a web server.
+        ServerError: when it is not an address of a web server.
     """
     text = address.strip().rstrip("/")
     if text and "://" not in text:
@@ -120,7 +120,7 @@ def is_local(address: str) -> bool:
     here is, too.
 
     Raises:
-        ServerError: when it is no address.
+        ServerError: when it is not an address.
     """
     return urlsplit(clean_address(address)).hostname in LOOPBACK
 
@@ -129,7 +129,7 @@ def is_private(address: str) -> bool:
     """Whether what is sent to an address cannot be read on the way: it is encrypted or stays on this computer.
 
     Raises:
-        ServerError: when it is no address.
+        ServerError: when it is not an address.
     """
     return is_local(address) or urlsplit(clean_address(address)).scheme == "https"
 

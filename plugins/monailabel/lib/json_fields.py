@@ -17,7 +17,7 @@ def json_object(field: str, text: str, example: str) -> dict[str, Any]:
         example: an object that would do.
 
     Raises:
-        UsageError: when it is no JSON object.
+        UsageError: when it is not a JSON object.
     """
     try:
         content = json.loads(text or "{}")

@@ -51,7 +51,7 @@ class Limits:
 
     @staticmethod
     def of(conf: Mapping[str, Any]) -> Limits:
-        """The limits of ``--conf``; ValueError for a value that is no positive number."""
+        """The limits of ``--conf``; ValueError for a value that is not a positive number."""
         values = {}
         for name in {each.name for each in fields(Limits)} & set(conf):
             try:

@@ -16,7 +16,7 @@ class OriginMiddleware:
     """Refuses a request that a page of another site has sent, before anything is done for it.
 
     Without permission of CORS a page cannot read the answer, but the request would have been carried out. Programs that
-    are no browsers send no ``Origin``.
+    are not browsers send no ``Origin``.
 
     Args:
         app: that is protected.

@@ -115,13 +115,13 @@ def write_hu(path: Path, limits: Limits, file: str) -> None:
 
 
 def check_scan(path: Path, limits: Limits) -> None:
-    """Refuses a file that is no chest CT."""
+    """Refuses a file that is not a chest CT."""
     _check_file(path, limits)
     load_scan(path)
 
 
 def check_mask(path: Path, limits: Limits, scan_path: Path) -> None:
-    """Refuses a file that is no anatomy mask on the grid of its scan."""
+    """Refuses a file that is not an anatomy mask on the grid of its scan."""
     _check_file(path, limits)
     scan, mask = load_scan(scan_path), read_volume(path)
     if mask.array.shape != tuple(scan.shape[1:]) or not np.allclose(

@@ -127,7 +127,7 @@ class ScanService:
         """Writes answers as DICOM, see ``dicom_outputs.write_objects``.
 
         Raises:
-            UsageError: for a scan that is no DICOM series, or an answer without a region.
+            UsageError: for a scan that is not a DICOM series, or an answer without a region.
         """
         encoded = scan.encoded
         if encoded.source is None:
@@ -138,11 +138,11 @@ class ScanService:
             self.reader.run(write_objects, Path(path), file, output, segment, *content)
 
     def check_scan(self, path: Path) -> None:
-        """Refuses a file that is no chest CT with a UsageError."""
+        """Refuses a file that is not a chest CT with a UsageError."""
         with self.admission.place(), self.admission.slot():
             self.reader.run(check_scan, path)
 
     def check_mask(self, path: Path, scan: Path) -> None:
-        """Refuses a file that is no anatomy mask on the grid of its scan with a UsageError."""
+        """Refuses a file that is not an anatomy mask on the grid of its scan with a UsageError."""
         with self.admission.place(), self.admission.slot():
             self.reader.run(check_mask, path, scan)

@@ -124,7 +124,7 @@ class FineTuning(TrainTask):
         return studies
 
     def _check_masks(self, studies: Sequence[Study]) -> None:
-        """Refuses to train on a label that is no mask: a folder may hold some that never came through the server."""
+        """Refuses to train on a label that is not a mask: a folder may hold some that never came through the server."""
         reader = Reader(self.options.limits)
         for study in studies:
             if "anatomy" in study:

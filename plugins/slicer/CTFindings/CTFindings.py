@@ -278,7 +278,7 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         server before.
         """
         address = self.ui.serverLineEdit.text.strip() or DEFAULT_ADDRESS
-        with contextlib.suppress(ServerError):  # what is no address is refused when it is used
+        with contextlib.suppress(ServerError):  # what is not an address is refused when it is used
             address = clean_address(address)
         if address != self.logic.address:
             self.drop()

@@ -33,7 +33,7 @@ def chest() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def datalist(tmp_path: Path, chest: tuple) -> Path:
-    """One scan without a mask, one with, and one that is no scan."""
+    """One scan without a mask, one with, and one that is not a scan."""
     hu, anatomy, affine = chest
     folder = tmp_path / "data"
     folder.mkdir()

@@ -46,7 +46,7 @@ class Receiver:
 
 @pytest.fixture
 def incoming(tmp_path: Path, hu: np.ndarray, affine: np.ndarray, write_dicom: Callable[..., Path]) -> Path:
-    """Two series in one folder whose name is that of the patient, and a file that is no DICOM."""
+    """Two series in one folder whose name is that of the patient, and a file that is not DICOM."""
     folder = tmp_path / "Doe^Jane"
     for number in (1, 2):
         write_dicom(folder, hu[:8, :8, :6], affine, number=number)

@@ -71,7 +71,7 @@ def test_padding_has_no_position_also_after_intensity_augmentation() -> None:
     image = noise(4, 4, 16)
     image[..., :4] = 0
     image[..., 12:] = 0
-    image[..., 12] = 0.5 * image[..., 5]  # a row that the scan only begins in is no padding
+    image[..., 12] = 0.5 * image[..., 5]  # a row that the scan only begins in is not padding
     rows = depth_positions(affine_of(), 1.05 * image + 0.01, 4)
     assert rows.isnan().tolist() == [[True, False, False, False]]
 

@@ -212,7 +212,7 @@ def uploads(server: LiveServer) -> list[Path]:
 
 
 def heat_coloured(view: np.ndarray) -> np.ndarray:
-    """Pixels that are no shade of grey but of the heat's colours: red well above blue."""
+    """Pixels that are not grey but of the heat's colours: red well above blue."""
     return view[..., 0] - view[..., 2] > 60
 
 

@@ -84,7 +84,7 @@ def _complete(header: pydicom.Dataset, thickness_mm: float, anonymous: bool) -> 
 def set_date(result: pydicom.Dataset, source: pydicom.Dataset) -> None:
     """Dates a result like the study of its source; ``NO_DATE`` if that has no date, as in an anonymous result.
 
-    The day of the run is no property of the patient's study, and would make two runs differ.
+    The day of the run is not a property of the patient's study, and would make two runs differ.
     """
     date, time = str(source.get("StudyDate") or NO_DATE), str(source.get("StudyTime") or "000000")
     names = [(f"{kind}Date", f"{kind}Time") for kind in ("Content", "InstanceCreation", "Series")]
