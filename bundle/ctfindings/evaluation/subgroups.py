@@ -47,7 +47,7 @@ class Subgroups:
         """Adds ``subgroups``, a list of rows with ``by``, ``group``, ``scans``, ``auc`` and the AUC of each finding.
 
         Raises:
-            ValueError: a column without limits has more than ``MOST_GROUPS`` values, or a value is neither text nor number.
+            ValueError: a column without limits has more than ``MOST_GROUPS`` values, or one is not text or a number.
         """
         studies, scores = run.studies[run.split], run.scores[run.split]
         rows = []

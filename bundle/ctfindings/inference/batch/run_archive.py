@@ -57,7 +57,7 @@ def scans_of(source: Path, splits: tuple[str, ...] = ()) -> dict[str, dict[str, 
 
     The folder may hold scan files, zips and folders of DICOM, whose paths become the ids. ``folder`` of a record is
     where its results are, see ``list_scans``. ValueError if the datalist cannot be used, an id occurs twice, or there
-    is not a scan.
+    is no scan.
     """
     found: dict[str, dict[str, Any]] = {}
     if source.is_dir():
