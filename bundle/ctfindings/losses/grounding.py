@@ -13,11 +13,19 @@ from bundle.ctfindings.losses.means import with_counts
 class GroundingLoss(_Loss):
     """Token-wise cross-entropy between the evidence of a finding and its mask, inside the finding's anatomy.
 
-    The mean of ``softplus(-z)`` over the tokens of the mask, averaged over the findings that are present, plus the mean
-    of ``softplus(z)`` over the anatomy's other tokens, averaged over the findings that are present or absent. Tokens
-    inside and outside a lesion therefore have equal weight for any size of the lesion and any rate of the finding. A
-    scan with the finding but without its mask, or with an unknown label, does not take part. This objective is ours;
-    none of the papers has masks of findings. Each rank takes the means over its own scans and findings.
+    The mean of ``softplus(-z)`` over the tokens of the mask, averaged over the findings that are present, plus ``w``
+    times the mean of ``softplus(z)`` over the anatomy's other tokens, averaged over the findings that are present or
+    absent. The balance of tokens inside and outside a lesion is therefore the same for any size of the lesion and any
+    rate of the finding. A scan is scored by its strongest tokens: among thousands, few false alarms hide a small
+    lesion, so a weight above 1 ranks scans better. A scan with the finding but without its mask, or with an unknown
+    label, does not take part. This objective is ours; none of the papers has masks of findings. Each rank takes the
+    means over its own scans and findings.
+
+    Args:
+        false_alarm_weight: w.
+
+    Raises:
+        ValueError: The weight is not positive.
 
     Example:
         >>> import torch
@@ -28,6 +36,12 @@ class GroundingLoss(_Loss):
 
     inputs: tuple[str, ...] = ("token_logits_drawn", "finding_tokens", "anatomy_tokens", "labels")
     empty_if_absent = ("finding_tokens",)
+
+    def __init__(self, false_alarm_weight: float = 1.0) -> None:
+        super().__init__()
+        if not false_alarm_weight > 0:
+            raise ValueError(f"false_alarm_weight: expected a positive number, got {false_alarm_weight}")
+        self.false_alarm_weight = false_alarm_weight
 
     def forward(
         self, token_logits_drawn: Tensor, finding_tokens: Tensor, anatomy_tokens: Tensor, labels: Tensor
@@ -45,7 +59,7 @@ class GroundingLoss(_Loss):
     def means(
         self, token_logits_drawn: Tensor, finding_tokens: Tensor | None, anatomy_tokens: Tensor, labels: Tensor
     ) -> Tensor:
-        """The means over misses and false alarms with their counts, ``[2, 2]``; None stands for scans without masks."""
+        """The means over misses and false alarms, weighted, with their counts, ``[2, 2]``; None: scans without masks."""
         if finding_tokens is None:
             finding_tokens = torch.zeros_like(anatomy_tokens, dtype=torch.bool)
         present, absent = (labels == 1) & finding_tokens.any(dim=1), labels == 0
@@ -59,4 +73,5 @@ class GroundingLoss(_Loss):
         false_alarm = (softplus * outside).sum(1) / outside.sum(1).clamp(min=1)
         miss = ((softplus - token_logits_drawn) * inside).sum(1) / inside.sum(1).clamp(min=1)
         missed = miss[present].mean() if present.any() else miss.new_zeros(())
-        return with_counts([missed, false_alarm[taking_part].mean()], [present.sum(), taking_part.sum()])
+        false_alarms = self.false_alarm_weight * false_alarm[taking_part].mean()
+        return with_counts([missed, false_alarms], [present.sum(), taking_part.sum()])

@@ -83,6 +83,7 @@ class TokenWarmStart:
         loader: Loader of training batches; every rank reads its own share, and all train on all shares.
         steps: Optimizer steps; 0 switches the stage off.
         scans: Largest number of scans to read, over all ranks.
+        false_alarm_weight: See ``GroundingLoss``.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class TokenWarmStart:
         device: str | torch.device,
         seed: int,
         show: bool,
+        false_alarm_weight: float = 1.0,
     ) -> None:
         unwrapped = network.module if isinstance(network, DistributedDataParallel) else network
         self.network = cast(VisionLanguageModel, unwrapped)
@@ -103,7 +105,7 @@ class TokenWarmStart:
         self.device = torch.device(device)
         self.seed = seed
         self.show = show
-        self.loss = GroundingLoss()
+        self.loss = GroundingLoss(false_alarm_weight)
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_STARTED(once=1), self)
