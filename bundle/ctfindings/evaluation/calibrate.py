@@ -15,7 +15,7 @@ from bundle.ctfindings.metrics.platt_scaling import apply_platt, fit_platt, fit_
 from bundle.ctfindings.metrics.published_protocols import ZeroShotScores
 from bundle.ctfindings.metrics.thresholds import ThresholdRule, choose_thresholds
 
-OBSERVATION_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
+OBSERVATION_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
 """Weights that are tried for the pathology queries, whose answer is a difference of cosines."""
 
 

@@ -182,9 +182,9 @@ class CorrelationExplorer(nn.Module):
         keys = torch.cat(
             [self.no_report.expand(len(texts), 1, -1).to(query.dtype), self.read(texts).to(query.dtype)], 1
         )
-        allowed = torch.cat([~given.any(dim=1, keepdim=True), given], dim=1).unsqueeze(1)
+        seen = torch.cat([~given.any(dim=1, keepdim=True), given], dim=1).unsqueeze(1)
         for block in self.blocks:
-            query = block(query, keys, allowed)
+            query = block(query, keys, seen)
         return correlations(self.project(query), counted)
 
     def targets(self, image: Tensor, index: Tensor, counted: Tensor, taught: Tensor | None = None) -> Tensor:

@@ -80,6 +80,16 @@ def test_the_best_tokens_of_a_query_take_all_of_its_attention() -> None:
     assert (weights > 0).sum(3).tolist() == [[[3, 3]] * 2] and not weights[:, :, :, 3:].any()
 
 
+def test_a_cell_counts_by_its_share_of_body() -> None:
+    torch.manual_seed(0)
+    look = AttentionWeights(8, heads=2)
+    query, key = torch.randn(1, 2, 8), torch.randn(1, 6, 8)
+    share = torch.tensor([[[1.0, 1.0, 0.5, 0.25, 0.0, 1.0]]])
+    weights, even = look(query, key, share, 0), look(query, key, torch.ones(1, 1, 6), 0)
+    expected = even * share.unsqueeze(1)
+    torch.testing.assert_close(weights, expected / expected.sum(3, keepdim=True))
+
+
 @pytest.mark.parametrize("grid", [[4, 4, 4], [3, 5, 2]], ids=str)
 def test_a_scan_without_body_gives_zero_rows_and_finite_gradients(grid: list[int]) -> None:
     extractor = encoder_of(convolutional_tower(), heads=2).pathology

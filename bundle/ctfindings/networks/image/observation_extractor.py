@@ -41,20 +41,13 @@ class CrossAttentionBlock(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
 
-    def forward(self, query: Tensor, key: Tensor, allowed: Tensor, kept: int = 0) -> Tensor:
-        """The queries after the block, ``[B, Q, w]``.
-
-        Args:
-            query: ``[B, Q, w]``.
-            key: ``[B, N, w]``.
-            allowed: Keys that each query sees, at least one, bool ``[B, Q, N]`` or ``[B, 1, N]``.
-            kept: See ``AttentionWeights``.
-        """
+    def forward(self, query: Tensor, key: Tensor, share: Tensor, kept: int = 0) -> Tensor:
+        """The queries after the block, ``[B, Q, w]``; arguments as in ``AttentionWeights``."""
         if self.mutual is not None:
             own = self.normalize_mutual(query)
-            everyone = torch.ones(query.shape[0], 1, query.shape[1], dtype=torch.bool, device=query.device)
+            everyone = torch.ones(query.shape[0], 1, query.shape[1], device=query.device)
             query = query + self.mutual(own, own, everyone, 0)
-        query = query + self.cross(self.normalize_cross(query), key, allowed, kept)
+        query = query + self.cross(self.normalize_cross(query), key, share, kept)
         found: Tensor = query + self.perceptron(query)
         return found
 
@@ -68,20 +61,24 @@ class AttentionWeights(nn.Module):
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
 
-    def forward(self, query: Tensor, key: Tensor, allowed: Tensor, kept: int) -> Tensor:
+    def forward(self, query: Tensor, key: Tensor, share: Tensor, kept: int) -> Tensor:
         """Weights ``[B, heads, Q, N]`` that sum to 1 over the keys, in single precision.
 
-        Arguments as in ``CrossAttentionBlock``; ``kept`` above 0 masks all but so many keys, by the mean score over the
-        heads.
+        Args:
+            query: ``[B, Q, w]``.
+            key: ``[B, N, w]``.
+            share: What each key counts, at least 0 and above 0 for at least one, ``[B, Q, N]`` or ``[B, 1, N]``. A key
+                with half the share gets half the weight, and one with 0 is not seen.
+            kept: Keys that each query keeps, by the mean score over the heads; 0 keeps all.
         """
         q = self.split(self.query(query))
         k = self.split(self.key(key))
         # In single precision: a scan may have ten thousand tokens.
         scores = (q @ k.transpose(2, 3)).float() / math.sqrt(q.shape[3])
-        scores = scores.masked_fill(~allowed.unsqueeze(1), float("-inf"))
+        scores = scores + share.to(torch.float32).log().unsqueeze(1)
         if 0 < kept < key.shape[1]:
             mean = scores.mean(1)
-            # Of fewer allowed keys than are kept, all stay: the least of the kept is then minus infinity.
+            # Of fewer seen keys than are kept, all stay: the least of the kept is then minus infinity.
             least = mean.topk(kept, dim=2).values[:, :, kept - 1 :]
             scores = scores.masked_fill((mean < least).unsqueeze(1), float("-inf"))
         return torch.softmax(scores, dim=-1)
@@ -100,9 +97,9 @@ class Attention(nn.Module):
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, query: Tensor, key: Tensor, allowed: Tensor, kept: int) -> Tensor:
+    def forward(self, query: Tensor, key: Tensor, share: Tensor, kept: int) -> Tensor:
         """What each query finds, ``[B, Q, width]``; arguments as in ``AttentionWeights``."""
-        weights = self.weights(query, key, allowed, kept)
+        weights = self.weights(query, key, share, kept)
         v = self.weights.split(self.value(key))
         found: Tensor = self.output((weights.to(v.dtype) @ v).transpose(1, 2).flatten(2))
         return found
@@ -192,32 +189,35 @@ class ObservationExtractor(nn.Module):
             attention of each query over the tokens, ``[B, Q, N]``, which sums to 1, or to 0 where not valid.
         """
         batch = tokens.shape[0]
-        cells, members, coarse = self._pooled(tokens, membership, grid)
+        cells, members, share, coarse = self._pooled(tokens, membership, grid)
         body = members[:, :, self.thorax]
         places = cell_centres(coarse, [self.pool * step for step in self.step_mm], body)
         x = self.reduce(cells) + position_code(places, self.width, self.shortest_mm, self.longest_mm).to(tokens.dtype)
         # Without an anatomy of its own, a query sees the body.
         seen = torch.where(self.query_anatomy < 0, torch.full_like(self.query_anatomy, self.thorax), self.query_anatomy)
-        # A cell without body has no tokens to read, also where an organ is said to be there.
-        allowed = (members[:, :, seen] & (body | ~body.any(dim=1, keepdim=True)).unsqueeze(2)).transpose(1, 2)
-        valid = allowed.any(dim=2)
-        allowed = allowed | ~valid.unsqueeze(2)
+        # A cell counts by its share of body, whose tokens it has; one at the skin would stand out with the few it has.
+        share = torch.where(body.any(dim=1, keepdim=True), share, torch.ones_like(share))
+        share = (members[:, :, seen] * share.unsqueeze(2)).transpose(1, 2)
+        valid = (share > 0).any(dim=2)
+        share = torch.where(valid.unsqueeze(2), share, torch.ones_like(share))
         rows = self.query.unsqueeze(0).expand(batch, -1, -1)
         for block in self.blocks:
-            rows = block(rows, x, allowed, self.kept)
-        attention = self.look(self.normalize(rows), x, allowed, self.kept).mean(dim=1)
+            rows = block(rows, x, share, self.kept)
+        attention = self.look(self.normalize(rows), x, share, self.kept).mean(dim=1)
         read = attention.to(cells.dtype) @ cells
         rows = F.normalize(self.project(self.standardize(read, valid)) + self.offset, dim=-1)
         attention = self._unpooled(attention * valid.unsqueeze(2), membership[:, :, self.thorax], grid, coarse)
         return rows * valid.unsqueeze(2), valid, attention
 
-    def _pooled(self, tokens: Tensor, membership: Tensor, grid: list[int]) -> tuple[Tensor, Tensor, list[int]]:
-        """Mean and maximum over the body tokens of each cell, ``[B, M, 2 d]``; membership of the cells; their grid."""
+    def _pooled(self, tokens: Tensor, membership: Tensor, grid: list[int]) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+        """Mean and maximum over the body tokens of each cell, ``[B, M, 2 d]``; membership of the cells, ``[B, M, K]``;
+        share of body, ``[B, M]``; and their grid.
+        """
         pool = self.pool
         body = membership[:, :, self.thorax].unsqueeze(2)
         inside = body.to(tokens.dtype)
         if pool == 1:
-            return torch.cat([tokens, tokens], dim=2) * inside, membership, grid
+            return torch.cat([tokens, tokens], dim=2) * inside, membership, inside.squeeze(2), grid
         volume = _volume(tokens * inside, grid)
         share = F.avg_pool3d(_volume(inside, grid), pool, ceil_mode=True)
         mean = F.avg_pool3d(volume, pool, ceil_mode=True) / share.clamp(min=1e-6)
@@ -225,7 +225,7 @@ class ObservationExtractor(nn.Module):
         coarse = [mean.shape[2], mean.shape[3], mean.shape[4]]
         cells = torch.cat([mean, highest], dim=1) * (share > 0)
         members = F.max_pool3d(_volume(membership.to(torch.float32), grid), pool, ceil_mode=True) > 0.5
-        return cells.flatten(2).transpose(1, 2), members.flatten(2).transpose(1, 2), coarse
+        return cells.flatten(2).transpose(1, 2), members.flatten(2).transpose(1, 2), share.flatten(1), coarse
 
     def _unpooled(self, attention: Tensor, body: Tensor, grid: list[int], coarse: list[int]) -> Tensor:
         """Attention of the cells, ``[B, Q, M]``, as that of the body tokens, ``[B, Q, N]``; it sums to 1 again.
