@@ -14,7 +14,7 @@ from bundle.ctfindings.training.handlers import (
 )
 from bundle.ctfindings.training.observation_metrics import ObservationMetrics
 from bundle.ctfindings.training.parameter_groups import parameter_groups
-from bundle.ctfindings.training.token_warm_start import TokenWarmStart
+from bundle.ctfindings.training.token_warm_start import TokenWarmStart, warm_started_parameters
 
 __all__ = [
     "EpochSeed",
@@ -32,4 +32,5 @@ __all__ = [
     "keep_freed_memory",
     "parameter_groups",
     "start_from",
+    "warm_started_parameters",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -97,8 +97,7 @@ class TokenWarmStart:
         show: bool,
         false_alarm_weight: float = 1.0,
     ) -> None:
-        unwrapped = network.module if isinstance(network, DistributedDataParallel) else network
-        self.network = cast(VisionLanguageModel, unwrapped)
+        self.network = _unwrapped(network)
         self.loader = loader
         self.steps = steps
         self.scans = scans
@@ -154,7 +153,7 @@ class TokenWarmStart:
 
     def fit(self, sample: TokenSample) -> None:
         """Trains the network on a sample, the same on every rank."""
-        optimizer = torch.optim.Adam(self._parameters(), lr=LEARNING_RATE)
+        optimizer = torch.optim.Adam(_trained(self.network), lr=LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, LEARNING_RATE, total_steps=self.steps + 1, pct_start=0.1
         )
@@ -187,12 +186,6 @@ class TokenWarmStart:
             Tensor, self.loss(logits, drawn.inside[None], drawn.outside[None], drawn.inside.any(0).long()[None])
         )
 
-    def _parameters(self) -> list[nn.Parameter]:
-        tower: Any = self.network.image.tower
-        modules = (tower.statistics, tower.fuse, self.network.image.field, self.network.text.head)
-        learned = [parameter for module in modules for parameter in module.parameters()]
-        return [self.network.scorer.log_token_scale, *learned]
-
     def _scans(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Tensor | None]]:
         """Image, labels and masks of each scan of this rank."""
         for batch in self.loader:
@@ -224,6 +217,26 @@ class TokenWarmStart:
             joined = [evenly_divisible_all_gather(column, True) for column in numbers]
         sample = TokenSample(joined[0], joined[1].bool(), joined[2].bool())
         return sample if sample.inside.any() else None
+
+
+def warm_started_parameters(network: nn.Module, studies: Iterable[Mapping[str, Any]]) -> list[nn.Parameter]:
+    """The parameters that ``TokenWarmStart`` trains; none if the tower or the training studies give it nothing to read.
+
+    They are good when the first epoch begins, and lose what they know at the rate at which the others learn.
+    """
+    model = _unwrapped(network)
+    masked = any(study.get("finding_masks") and study.get("anatomy") for study in studies)
+    return _trained(model) if masked and hasattr(model.image.tower, "token_features") else []
+
+
+def _unwrapped(network: nn.Module) -> VisionLanguageModel:
+    return cast(VisionLanguageModel, network.module if isinstance(network, DistributedDataParallel) else network)
+
+
+def _trained(network: VisionLanguageModel) -> list[nn.Parameter]:
+    tower: Any = network.image.tower
+    modules = (tower.statistics, tower.fuse, network.image.field, network.text.head)
+    return [network.scorer.log_token_scale, *(parameter for module in modules for parameter in module.parameters())]
 
 
 def _sample(inside: Tensor, outside: Tensor, generator: torch.Generator) -> Tensor:
