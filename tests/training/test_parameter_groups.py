@@ -41,6 +41,19 @@ def test_weights_alone_decay(wrapped: bool) -> None:
     assert {id(value) for value in kept["params"]} == {id(value) for value in expected}
 
 
+def test_slow_parameters_have_a_rate_of_their_own_and_decay_as_the_others() -> None:
+    network, loss = Small(), SigLIPLoss()
+    groups = parameter_groups(network, loss, slow=network.linear.parameters(), slow_rate=0.01)
+    optimizer = torch.optim.AdamW(groups, lr=0.1, weight_decay=0.5)
+    weight, bias = network.linear.weight, network.linear.bias
+    settings = {id(value): group for group in optimizer.param_groups for value in group["params"]}
+    assert (settings[id(weight)]["lr"], settings[id(weight)]["weight_decay"]) == (0.01, 0.5)
+    assert (settings[id(bias)]["lr"], settings[id(bias)]["weight_decay"]) == (0.01, 0.0)
+    assert settings[id(network.norm.weight)]["lr"] == 0.1
+    trained = [value for value in [*network.parameters(), *loss.parameters()] if value.requires_grad]
+    assert settings.keys() == {id(value) for value in trained}
+
+
 def test_a_temperature_without_gradient_stays_where_it_is() -> None:
     network = Small()
     optimizer = torch.optim.AdamW(parameter_groups(network, nn.Identity()), lr=0.1, weight_decay=0.5)

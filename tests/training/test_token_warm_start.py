@@ -34,7 +34,7 @@ from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.networks.text.text_tower import TextTower
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 from bundle.ctfindings.training import token_warm_start
-from bundle.ctfindings.training.token_warm_start import TokenSample, TokenWarmStart
+from bundle.ctfindings.training.token_warm_start import TokenSample, TokenWarmStart, warm_started_parameters
 from tests.commands import run_in_ranks
 
 NODULE, EFFUSION = FINDING_NAMES.index("Lung nodule"), FINDING_NAMES.index("Pleural effusion")
@@ -192,6 +192,17 @@ def test_a_finding_without_its_mask_gives_no_token_beside_it() -> None:
     sample = TokenWarmStart(make_model(), [batch], **SETTINGS).collect()
     assert sample is not None
     assert sample.outside[:, NODULE].any() and not sample.outside[:, EFFUSION].any()
+
+
+def test_the_parameters_that_it_trains_are_those_it_names() -> None:
+    model, masked = make_model(), [{"finding_masks": "a.nii.gz", "anatomy": "b.nii.gz"}]
+    named = {id(parameter) for parameter in warm_started_parameters(model, masked)}
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    run(TokenWarmStart(model, [make_batch(0)], **SETTINGS))
+    changed = {id(value) for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert changed and changed == named
+    assert not warm_started_parameters(model, [{"finding_masks": "a.nii.gz"}])
+    assert not warm_started_parameters(make_model(statistics=False), masked)
 
 
 def test_scans_are_not_read_where_no_study_has_a_mask_of_findings(monkeypatch: pytest.MonkeyPatch) -> None:
