@@ -59,7 +59,7 @@ class GroundingLoss(_Loss):
     def means(
         self, token_logits_drawn: Tensor, finding_tokens: Tensor | None, anatomy_tokens: Tensor, labels: Tensor
     ) -> Tensor:
-        """The means over misses and false alarms, weighted, with their counts, ``[2, 2]``; None: scans without masks."""
+        """The means over misses and weighted false alarms with their counts, ``[2, 2]``; None: scans without masks."""
         if finding_tokens is None:
             finding_tokens = torch.zeros_like(anatomy_tokens, dtype=torch.bool)
         present, absent = (labels == 1) & finding_tokens.any(dim=1), labels == 0
