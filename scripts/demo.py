@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -58,9 +59,15 @@ def main() -> int:
     print("\n" + comparison(case, record))
     print("\n" + MISSES)
     print(f"\nOpen {folder / 'report.html'} in a browser to see the slices. For your own scan:\n")
-    example = "python -m monai.bundle run --config_file configs/inference.json --image SCAN"
+    example = f"{python_shown()} -m monai.bundle run --config_file configs/inference.json --image SCAN"
     print(f"    {example} --queries \"['fluid around the lung']\"")
     return 0
+
+
+def python_shown() -> str:
+    """This Python as a command of the repository root: the environment need not be active."""
+    python = Path(sys.executable)
+    return shlex.quote(str(python.relative_to(ROOT) if python.is_relative_to(ROOT) else python))
 
 
 def comparison(case: Case, record: dict) -> str:

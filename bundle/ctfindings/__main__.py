@@ -41,12 +41,13 @@ def main() -> None:
     add("-q", "--query", action="append", default=[], metavar="TEXT", help="free text to look for; may be repeated")
     shown = "whose evidence maps are written (default: %(default)s)"
     add("--evidence", choices=("present", "all", "none"), default="present", help=shown)
-    add("--draft-report", action="store_true", help="also write draft_report.txt and show it in report.html")
-    add("--dicom_dir", type=Path, metavar="DIR", help="also write DICOM objects of DICOM scans there")
+    drafted = "also write draft_report.txt and show it in report.html"
+    add("--draft-report", "--draft_report", action="store_true", help=drafted)
+    add("--dicom_dir", "--dicom-dir", type=Path, metavar="DIR", help="also write DICOM objects of DICOM scans there")
     add("--anonymous", action="store_true", help="no patient and study attributes in DICOM objects")
     add("--device", help="cpu, cuda or cuda:0 (default: cuda if there is one)")
     add("--bundle", type=Path, default=ROOT, metavar="ROOT", help="folder with configs and models (default: this one)")
-    add("--ckpt_path", type=Path, help="checkpoint (default: that of the bundle)")
+    add("--ckpt_path", "--ckpt-path", type=Path, help="checkpoint (default: that of the bundle)")
     add("--debug", action="store_true", help="show the error of the library behind a message")
     options = parser.parse_args()
     if not any(os.path.exists(scan) or glob.glob(scan, recursive=True) for scan in options.scans):

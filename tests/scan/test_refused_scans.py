@@ -150,6 +150,10 @@ def eight_bit_as_float(folder: Path, hu: np.ndarray, affine: np.ndarray) -> Path
     return save(folder / "a.nii.gz", np.clip((hu + 1000) / 5, 0, 255).astype(np.float32), affine)
 
 
+def label_map(folder: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
+    return save(folder / "a.nii.gz", (np.arange(hu.size).reshape(hu.shape) % 5).astype(np.int16), affine)
+
+
 def not_rescaled(folder: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
     return save(folder / "a.nii.gz", (hu + 1024).astype(np.int16), affine)
 
@@ -220,7 +224,8 @@ def truncated_zip(folder: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
         (sheared, "sheared by 50 degrees", "convert it from DICOM again"),
         (without_affine, "has no affine", "convert it from DICOM again"),
         (eight_bit, "expected a CT in HU (air near -1000)", "Was an 8-bit export loaded?"),
-        (eight_bit_as_float, "expected a CT in HU (air near -1000)", "Was an 8-bit export loaded?"),
+        (eight_bit_as_float, "expected a CT in HU (air near -1000)", "8-bit export loaded? Give the original CT."),
+        (label_map, "found values in 0..4", "Is it a label map? Give the original CT."),
         (not_rescaled, "expected a CT in HU", "slope and intercept left out?"),
         (windowed, "found values in -160..240", "a windowed image"),
         (rescaled_twice, "expected a CT in HU", "was HU rescaled twice?"),

@@ -63,6 +63,12 @@ class FindingAnswer:
         return "not assessed" if self.present is None else "present" if self.present else "not present"
 
     @property
+    def numbers(self) -> tuple[str, str]:
+        """Probability and threshold with two digits, or up to four where they would look equal and are not."""
+        pairs = [(f"{self.probability:.{digits}f}", f"{self.threshold:.{digits}f}") for digits in (2, 3, 4)]
+        return next((pair for pair in pairs if pair[0] != pair[1]), pairs[0])
+
+    @property
     def key(self) -> str:
         """Name of this answer's map."""
         return self.name

@@ -19,6 +19,11 @@ AIR_HU = (-1100.0, -500.0)
 TISSUE_HU = (-200.0, 300.0)
 """From fat to enhanced blood."""
 
+MOST_LABELS = 128
+"""Segmentation tools have up to 120 labels; an 8-bit export reaches higher values."""
+
+REMEDY = "Give the original CT."
+
 DENSE_HU = (600.0, 2000.0)
 """Cortical bone and metal, a few percent of a chest; soft tissue if an intercept of -1024 is missing."""
 
@@ -65,22 +70,25 @@ def hu_problem(values: np.ndarray, stored: np.dtype) -> str:
         return f"expected a CT, found that all voxels are {low:g}; export the scan again"
     expected = f"expected a CT in HU (air near -1000), found values in {low:g}..{high:g}."
     if stored == np.uint8 or (low >= 0 and high <= 255):
-        return f"{expected} Was an 8-bit export loaded?"
+        labels = high < MOST_LABELS and bool((values == np.rint(values)).all())
+        return f"{expected} {'Is it a label map?' if labels else 'Was an 8-bit export loaded?'} {REMEDY}"
     sample = values[tuple(slice(None, None, max(1, size // 128)) for size in values.shape)]
     air, tissue, dense = (
         float(((sample > least) & (sample < most)).mean()) for least, most in (AIR_HU, TISSUE_HU, DENSE_HU)
     )
     if air < 0.005 and float(np.median(sample)) < AIR_HU[0]:
-        return f"{expected} Most voxels lie far below air: was HU rescaled twice?"
+        return f"{expected} Most voxels lie far below air: was HU rescaled twice? {REMEDY}"
     if air < 0.005:
-        return f"{expected} Is it a label map, a windowed image, or were slope and intercept left out?"
+        return f"{expected} Is it a label map, a windowed image, or were slope and intercept left out? {REMEDY}"
     if dense > 0.12:
         share = f"{100 * dense:.0f} % of the voxels are in 600..2000"
-        return f"{expected} {share}: was an intercept of -1024 left out?"
+        return f"{expected} {share}: was an intercept of -1024 left out? {REMEDY}"
     if tissue < 0.03:
-        return f"{expected} {100 * tissue:.1f} % of the voxels are soft tissue (-200..300): was HU rescaled twice?"
+        share = f"{100 * tissue:.1f} % of the voxels are soft tissue (-200..300)"
+        return f"{expected} {share}: was HU rescaled twice? {REMEDY}"
     if (beyond := float((sample > 4000).mean())) > 0.02:
-        return f"{expected} {100 * beyond:.0f} % of the voxels are above 4000: was signed padding read as unsigned?"
+        share = f"{100 * beyond:.0f} % of the voxels are above 4000"
+        return f"{expected} {share}: was signed padding read as unsigned? {REMEDY}"
     return ""
 
 

@@ -61,16 +61,21 @@ class Row:
 
     @property
     def place(self) -> str:
-        """Region or side; without them the height as Slicer's slice views name it, such as ``I 9 mm``."""
-        return "" if self.peak_mm is None else self.region or self.side or _height(self.peak_mm[2])
+        """Region or side; without them the height as Slicer's slice views name it, such as ``I 9 mm``. Empty if the
+        finding is not present.
+        """
+        return self.region or self.side or _height(self.peak_mm[2]) if self.present and self.peak_mm else ""
 
     @property
     def cells(self) -> tuple[str, ...]:
         """Text of the columns."""
         name = self.name if self.reliable else f"{self.name} †"
         present = "not assessed" if self.not_assessed else "present" if self.present else "-"
-        numbers = (f"{self.probability:.2f}", f"{self.threshold:.2f}")
-        return (name, *numbers, present, self.anatomy, self.place, _image(self.image, self.images))
+        pairs = [(f"{self.probability:.{digits}f}", f"{self.threshold:.{digits}f}") for digits in (2, 3, 4)]
+        # More digits where two would look equal, as in the bundle's own tables.
+        numbers = next((pair for pair in pairs if pair[0] != pair[1]), pairs[0])
+        image = _image(self.image, self.images) if self.present else ""
+        return (name, *numbers, present, self.anatomy, self.place, image)
 
     @property
     def obstacle(self) -> str:
@@ -185,8 +190,8 @@ def ordered(rows: Sequence[Row], column: int | None = None, descending: bool = F
         lambda row: row.threshold,
         lambda row: row.present,
         lambda row: row.anatomy,
-        lambda row: float("-inf") if row.peak_mm is None else row.peak_mm[2],
-        lambda row: float("inf") if row.image is None else row.image,
+        lambda row: row.peak_mm[2] if row.place else float("-inf"),
+        lambda row: row.image if row.present and row.image is not None else float("inf"),
     )
     return sorted(by_reading, key=keys[column], reverse=descending)
 

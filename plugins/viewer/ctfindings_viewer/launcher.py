@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             flush=True,
         )
 
+    print("Loading the viewer ...", flush=True)
     draw_without_a_screen()
 
     from trame.app import get_server

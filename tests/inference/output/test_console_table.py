@@ -14,6 +14,20 @@ def test_console_shows_present_findings_first_in_lines_that_fit(case) -> None:
     assert "\x1b" not in text
 
 
+def test_a_probability_just_below_its_threshold_does_not_look_like_it(case) -> None:
+    for probability, threshold, shown in (
+        (0.4, 0.5, ["0.40", "0.50"]),
+        (0.1062, 0.1138, ["0.106", "0.114"]),
+        (0.11013, 0.11048, ["0.1101", "0.1105"]),
+        (0.11, 0.11, ["0.11", "0.11"]),
+    ):
+        answer = dataclasses.replace(case.record.findings[0], probability=probability, threshold=threshold)
+        text = format_findings(dataclasses.replace(case.record, findings=[answer]))
+        (row,) = [line for line in text.splitlines() if line.startswith(answer.name)]
+        assert [cell for cell in row.split() if cell.startswith("0.")] == shown
+        assert len(row) <= WIDTH
+
+
 def test_a_query_that_was_not_assessed_has_no_place(case) -> None:
     told = dataclasses.replace(case.record.queries[0], text="fluid", evidence=None, not_assessed="unlike")
     (row,) = [

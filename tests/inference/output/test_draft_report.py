@@ -46,7 +46,7 @@ def test_place_and_order_are_those_of_the_record() -> None:
 def test_a_finding_without_a_box_has_a_share_and_no_side(extent: str, share: float) -> None:
     (one,) = (a for a in answers({FINDING_NAMES.index("Emphysema"): 0.8}) if a.present)
     draft = compose_report([replace(one, evidence=replace(PLACE, extent=extent, share=share))])
-    place = f"{extent}, {share:.0%} of the lung, image 61 (z -96 mm)"
+    place = f"evidence {extent} over {share:.0%} of the lung, image 61 (z -96 mm)"
     assert draft.findings == {"lung": [f"Emphysema, {place}, probability 0.80."]}
     assert draft.impression == ["Emphysema."]
 
@@ -56,7 +56,7 @@ def test_anatomies_that_say_the_same_share_a_line_and_limits_start_with_a_capita
     every = [replace(a, present=None, not_assessed=reason) for a in answers({})]
     warnings = ["domain: not known", f"{case.record.scan.file}: is short"]
     text = format_draft(replace(case.record, findings=every, warnings=warnings))
-    assert text.count(f"Not assessed: {reason}.") == 1
+    assert text.count(f" (each): Not assessed: {reason}.") == 1
     assert text.splitlines()[-2:] == ["Domain: not known", f"{case.record.scan.file}: is short"]
 
 

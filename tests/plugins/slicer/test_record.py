@@ -61,7 +61,7 @@ def test_every_column_sorts_all_rows_both_ways(record: Record, column: int) -> N
     if COLUMNS[column] == "Image":
         images = [int(key.split(" of ")[0]) for key in keys if key]
         assert images == sorted(images) and keys[len(images) :] == [""] * (len(keys) - len(images))
-    heights = [float("-inf") if row.peak_mm is None else row.peak_mm[2] for row in falling]
+    heights = [row.peak_mm[2] if row.place and row.peak_mm else float("-inf") for row in falling]
     if COLUMNS[column] == "Place":
         assert heights == sorted(heights, reverse=True)
 
@@ -76,8 +76,8 @@ def test_cells_say_what_the_finding_is() -> None:
         "left",
         "86 of 144",
     )
-    absent = _entry(present=False, evidence=None, anatomy_found=False)
-    assert _record(absent).rows[0].cells == ("Emphysema †", "0.40", "0.30", "-", "lung", "", "")
+    absent = _entry(present=False, probability=0.1062, threshold=0.1138, anatomy_found=False)
+    assert _record(absent).rows[0].cells == ("Emphysema †", "0.106", "0.114", "-", "lung", "", "")
 
 
 def test_a_record_without_the_shape_of_its_scan_names_the_image_alone() -> None:

@@ -57,13 +57,15 @@ def test_a_viewer_that_other_machines_reach_is_warned_of(
     class Checked(Exception):
         pass
 
-    def stop() -> None:
+    def stop() -> None:  # the libraries load after this
         raise Checked
 
     monkeypatch.setattr(launcher, "draw_without_a_screen", stop)
     with pytest.raises(Checked):
         launcher.main(["--host", host, "--port", str(options().port)])
-    line = capsys.readouterr().err
+    said = capsys.readouterr()
+    line = said.err
+    assert said.out == "Loading the viewer ...\n"
     assert line.startswith(f"warning: --host {host}: ") and "without password" in line if warned else line == ""
 
 

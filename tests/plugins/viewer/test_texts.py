@@ -49,13 +49,13 @@ def test_present_findings_come_first_then_the_more_probable_ones() -> None:
 def test_a_column_orders_the_rows() -> None:
     assert names(COLUMNS.index("Finding"), False) == ["Atelectasis", "Emphysema", "Hernia", "Lung nodule"]
     assert names(COLUMNS.index("Probability"), True) == ["Emphysema", "Hernia", "Atelectasis", "Lung nodule"]
-    assert names(COLUMNS.index("Place"), True) == ["Lung nodule", "Hernia", "Atelectasis", "Emphysema"]
+    assert names(COLUMNS.index("Place"), True) == ["Lung nodule", "Hernia", "Emphysema", "Atelectasis"]
 
 
 def test_rows_carry_bar_threshold_and_cells() -> None:
     shown = next(shown for shown in texts.table_rows(ROWS) if shown["name"] == "Atelectasis")
     assert (shown["percent"], shown["threshold_percent"], shown["present"]) == (40.0, 50.0, False)
-    assert shown["cells"] == ["Atelectasis", "0.40", "0.50", "-", "lung", "left", "86 of 144"]
+    assert shown["cells"] == ["Atelectasis", "0.40", "0.50", "-", "lung", "", ""], "an absent finding has no place"
     (read,) = texts.table_rows([row("Hernia", 0.8, 0.1)], mark=lambda name: f"read {name}: ")
     assert read["mark"] == "read Hernia: "
     (unreliable,) = texts.table_rows([row("Hernia", 0.8, 0.1, reliable=False)])

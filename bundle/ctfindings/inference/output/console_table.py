@@ -47,15 +47,15 @@ def format_findings(record: FindingsRecord) -> str:
 
 def _answer_row(answer: Answer) -> str:
     if isinstance(answer, FindingAnswer):
-        label, number = answer.name, answer.probability
-        threshold, present = f"{answer.threshold:.2f}", _VERDICTS[answer.present]
+        label, present = answer.name, _VERDICTS[answer.present]
+        number, threshold = answer.numbers
         place = answer.evidence if answer.present else None
     else:
-        label, number, threshold, place = answer.text, answer.score, "", answer.evidence
+        label, number, threshold, place = answer.text, f"{answer.score:.2f}", "", answer.evidence
         present = _VERDICTS[None] if answer.not_assessed else ""
     return _row(
         shorten(_printable(label), _NAME - 2, placeholder="...") + ("" if answer.anatomy_found else " *"),
-        f"{number:.2f}",
+        number,
         threshold,
         present,
         (place and place.region) or answer.anatomy,

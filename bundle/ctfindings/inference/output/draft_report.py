@@ -54,7 +54,8 @@ def format_draft(record: FindingsRecord) -> str:
     alike: dict[str, list[str]] = {}
     for name, said in draft.findings.items():
         alike.setdefault(" ".join(said), []).append(name)
-    lines += ["FINDINGS", *(f"{', '.join(names).capitalize()}: {said}" for said, names in alike.items()), ""]
+    titles = {said: ", ".join(names).capitalize() + " (each)" * (len(names) > 1) for said, names in alike.items()}
+    lines += ["FINDINGS", *(f"{title}: {said}" for said, title in titles.items()), ""]
     lines += ["IMPRESSION", *(f"{number}. {said}" for number, said in enumerate(draft.impression, start=1)), ""]
     lines += ["LIMITS", f"The model answers for {len(record.findings)} findings. Nothing else of the scan was read."]
     file = record.scan.file
@@ -88,8 +89,8 @@ def _sentence(answer: FindingAnswer) -> str:
     parts = [_phrase(answer)]
     if place := answer.evidence:
         if place.extent != "focal":
-            parts += [place.extent]
-            parts += [] if place.share is None else [f"{place.share:.0%} of the {answer.anatomy}"]
+            share = "" if place.share is None else f" over {place.share:.0%} of the {answer.anatomy}"
+            parts.append(f"evidence {place.extent}{share}")
         parts.append(f"image {place.image} (z {place.z_mm:.0f} mm)")
     parts.append(f"probability {answer.probability:.2f}")
     unreliable = "" if answer.anatomy_found else f"; unreliable, because {answer.anatomy} was not found in the scan"

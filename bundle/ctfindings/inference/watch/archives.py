@@ -42,7 +42,13 @@ def search_from(texts: Sequence[str]) -> dict[str, str]:
 
 
 class Archive(Protocol):
-    """A place of series."""
+    """A place of series.
+
+    Attributes:
+        ignored: files without a SeriesInstanceUID in the last list, which belong to no series.
+    """
+
+    ignored: int
 
     def listed(self) -> list[Series]:
         """The series that the search finds and that have at least ``MIN_IMAGES`` images."""
@@ -60,7 +66,7 @@ class FolderArchive:
     """
 
     def __init__(self, folder: Path, search: Mapping[str, str]) -> None:
-        self.folder, self.search = folder, search
+        self.folder, self.search, self.ignored = folder, search, 0
         self._known: dict[Path, tuple[tuple[int, int], tuple[str, str] | None]] = {}
         self._files: dict[str, list[Path]] = {}
 
@@ -97,6 +103,8 @@ class FolderArchive:
                 states[uid].append(state)
                 # The time of a copy, where the modification time may be that of the original.
                 changed[uid] = max(changed[uid], stat.st_ctime)
+        self.ignored = len(files.pop("", []))
+        states.pop("", None)
         self._files = dict(files)
         return [
             Series(
@@ -115,9 +123,10 @@ class FolderArchive:
             os.symlink(path.resolve(), folder / f"{number:06d}.dcm")
 
     def _identity(self, header: pydicom.Dataset) -> tuple[str, str] | None:
-        uid = str(header.get("SeriesInstanceUID") or "")
+        """Series, empty if the header names none, and study of a file that the search finds."""
         found = all(fnmatchcase(str(header.get(name) or ""), value) for name, value in self.search.items())
-        return (uid, str(header.get("StudyInstanceUID") or "")) if uid and found else None
+        series, study = (str(header.get(name) or "") for name in ("SeriesInstanceUID", "StudyInstanceUID"))
+        return (series, study) if found else None
 
 
 class DicomWebArchive:
@@ -129,7 +138,7 @@ class DicomWebArchive:
     """
 
     def __init__(self, url: str, search: Mapping[str, str]) -> None:
-        self.client, self.search = dicomweb_client(url), dict(search)
+        self.client, self.search, self.ignored = dicomweb_client(url), dict(search), 0
 
     def listed(self) -> list[Series]:
         """Unreachable if the server does not answer with a list."""

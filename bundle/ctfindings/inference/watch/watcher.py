@@ -28,6 +28,7 @@ from bundle.ctfindings.inference.output.write_files import RECORD_FILE
 from bundle.ctfindings.inference.watch.archives import Archive, Series
 from bundle.ctfindings.inference.watch.connections import Unreachable
 from bundle.ctfindings.inference.watch.delivery import Delivery
+from bundle.ctfindings.scan.dicom_series import MIN_IMAGES
 
 RESULTS, FETCHED, LOCK = "results", ".fetched", ".lock"
 LONGEST_WAIT = 600.0
@@ -104,6 +105,7 @@ class Watcher:
         (output / FETCHED).mkdir()
         self._seen: dict[str, tuple[str, float]] = {}  # state of a series, and since when
         self._failed: dict[str, _Failure] = {}
+        self._ignored = 0
 
     def watch(self, once: bool = False) -> int:
         """Passes until it is stopped, or with ``once`` until no series is waiting; returns how many failed.
@@ -124,6 +126,8 @@ class Watcher:
                 _log(f"{error}; next attempt in {pause:.0f} s")
             else:
                 waiting = [entry for entry in entries if entry.status == "waiting"]
+                if once and not entries:
+                    _log(f"no CT series of at least {MIN_IMAGES} images found that the search takes")
                 if once and not waiting:
                     return sum(entry.status == "failed" for entry in entries)
                 if once:
@@ -141,6 +145,9 @@ class Watcher:
             Unreachable: if a server does not answer. What is finished is in the worklist.
         """
         listed = {series.uid: series for series in self.archive.listed()}
+        if self.archive.ignored != self._ignored:
+            self._ignored = self.archive.ignored
+            _log(f"{self._ignored} files without SeriesInstanceUID ignored")
         self._seen = {
             uid: seen
             if (seen := self._seen.get(uid)) and seen[0] == series.state

@@ -109,7 +109,7 @@ def _bar(row: Row) -> Any:
     bar = qt.QProgressBar()
     bar.setRange(0, 100)
     bar.setValue(round(100 * row.probability))
-    bar.setFormat(f"{row.probability:.2f}")
+    bar.setFormat(row.cells[_BAR])
     bar.setStyleSheet(_PRESENT_STYLE if row.present else _ABSENT_STYLE)
     bar.setToolTip(row.hint)
     bar.setAttribute(qt.Qt.WA_TransparentForMouseEvents, True)  # a click on the bar selects its row

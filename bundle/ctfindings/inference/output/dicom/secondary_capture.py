@@ -99,9 +99,9 @@ def _page(record: FindingsRecord, tiles: Sequence[tuple[Answer, Image.Image]]) -
     titles = ("Finding", "Probability", "Threshold", "Result", "Strongest evidence")
     rows: list[tuple[Sequence[str], str]] = [(titles, _SOFT)]
     for answer in record.ordered():
-        threshold = "-" if answer.threshold > 1 else f"{answer.threshold:.2f}"
+        probability, threshold = answer.numbers
         place = _place(answer.evidence) if answer.present else ""
-        cells = (answer.name, f"{answer.probability:.2f}", threshold, answer.result, place)
+        cells = (answer.name, probability, "-" if answer.threshold > 1 else threshold, answer.result, place)
         rows.append((cells, _PRESENT if answer.present else _INK if answer.present is False else _SOFT))
     for query in record.queries:
         name = query.text if len(query.text) < 44 else query.text[:42] + "..."
