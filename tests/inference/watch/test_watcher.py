@@ -164,11 +164,23 @@ def test_series_of_a_mixed_folder_are_told_apart_and_searched(setup: Setup, tmp_
     archive.fetch(series, target)
     headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in target.iterdir()]
     assert len(headers) == 6 and {str(header.SeriesInstanceUID) for header in headers} == {series.uid}
-    assert not FolderArchive(setup.incoming, {"Modality": "MR"}).listed()
+    assert not FolderArchive(setup.incoming, {"Modality": "MR"}).listed() and not archive.ignored
     assert search_from(["BodyPartExamined=CHEST"]) == {"Modality": "CT", "BodyPartExamined": "CHEST"}
     for wrong in ("CT", "Modalty=CT"):
         with pytest.raises(ValueError, match="KEYWORD=VALUE"):
             search_from([wrong])
+
+
+def test_a_folder_without_a_series_says_so_and_counts_what_was_ignored(
+    setup: Setup, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in setup.incoming.glob("*_*"):
+        header = pydicom.dcmread(file)
+        header.SeriesInstanceUID = ""
+        header.save_as(file)
+    assert setup.start().watch(once=True) == 0
+    said = capsys.readouterr().out
+    assert "12 files without SeriesInstanceUID ignored" in said and "no CT series of at least 5 images found" in said
 
 
 @pytest.mark.parametrize(
