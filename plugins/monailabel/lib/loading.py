@@ -73,10 +73,10 @@ class LoadingServer:
         for reader in multiprocessing.active_children():
             reader.kill()
         for entry in self.temporary.iterdir():
-            if entry.is_file():
-                entry.unlink(missing_ok=True)
-            elif not entry.name.startswith("pymp-"):  # The standard library's own, which it removes when it ends.
+            if entry.is_dir():
                 shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
         await send({"type": "lifespan.shutdown.complete"})
 
     def _tell(self, doing: str) -> None:

@@ -25,7 +25,7 @@ def test_it_is_alive_and_says_what_it_loads(tmp_path: Path) -> None:
 
 
 def test_the_files_of_requests_are_removed_when_it_ends(tmp_path: Path) -> None:
-    for name in ("pymp-1", "upload-1", "read-1"):
+    for name in ("upload-1", "read-1"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_bytes(b"voxels")
     (tmp_path / "ctfindings_map.nii.gz").write_bytes(b"voxels")
@@ -40,4 +40,4 @@ def test_the_files_of_requests_are_removed_when_it_ends(tmp_path: Path) -> None:
 
     asyncio.run(server(tmp_path)({"type": "lifespan"}, receive, send))
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
-    assert [path.name for path in tmp_path.iterdir()] == ["pymp-1"], "multiprocessing removes its own"
+    assert not list(tmp_path.iterdir())
