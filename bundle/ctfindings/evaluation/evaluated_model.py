@@ -241,19 +241,17 @@ class _ScanScorer:
     def _asked(self, encoded: ImageEmbedding) -> NDArray[np.float64]:
         if self.questions is None:
             return np.zeros((len(encoded.field), 0))
-        return self.questions.scores(self.classifier, encoded)[0].double().cpu().numpy()
+        logits, _ = self.classifier.pair_logits(encoded, self.questions.delta, self.questions.anatomy)
+        return logits.double().cpu().numpy()
 
     def _observed(self, encoded: ImageEmbedding, positive: Tensor, negative: Tensor) -> NDArray[np.float64]:
         logits = observation_logits(encoded.pathology, encoded.pathology_valid, positive, negative)
         return logits.view(len(logits), -1, len(FINDINGS)).double().cpu().numpy()
 
     def _perturbed(self, encoded: ImageEmbedding) -> Tensor:
-        batch, rows = len(encoded.field), self.classifier.finding_anatomy.repeat(len(PERTURBATIONS))
-        deltas = (self.perturbed[0] - self.perturbed[1]).expand(batch, -1, -1)
-        logits, _ = self.classifier.scorer(
-            encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, deltas, rows
-        )
-        return logits.view(batch, len(PERTURBATIONS), -1)
+        rows = self.classifier.finding_anatomy.repeat(len(PERTURBATIONS))
+        logits, _ = self.classifier.pair_logits(encoded, self.perturbed[0] - self.perturbed[1], rows)
+        return logits.view(len(logits), len(PERTURBATIONS), -1)
 
     def _places(
         self,

@@ -73,14 +73,6 @@ class Questions(NamedTuple):
     similarity: Tensor  # [P, NEAREST_FINDINGS]: theirs to the text
     anatomy: Tensor  # [P]: anatomy of the nearest finding
 
-    def scores(self, classifier: ZeroShotClassifier, encoded: ImageEmbedding) -> tuple[Tensor, Tensor]:
-        """Logits ``[B, P]`` and token logits ``[B, N, P]`` of the texts on encoded scans."""
-        parts = (encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership)
-        scored: tuple[Tensor, Tensor] = classifier.scorer(
-            *parts, self.delta.expand(len(encoded.field), -1, -1), self.anatomy
-        )
-        return scored
-
 
 def read_questions(classifier: ZeroShotClassifier, text: TextTower, queries: Sequence[str]) -> Questions:
     """Each text is compared with its denial, in the anatomy of the scored finding with the nearest prompts."""
@@ -110,7 +102,7 @@ def score_queries(
     questions = read_questions(classifier, text, queries)
     anatomy = questions.anatomy
     rows, used = anatomy.tolist(), answering_rows(encoded.anatomy_valid, anatomy)[0].tolist()
-    logits, tokens = questions.scores(classifier, encoded)
+    logits, tokens = classifier.pair_logits(encoded, questions.delta, anatomy)
     maps = _token_maps(classifier.scorer.evidence(tokens), encoded)
     shares = None if unrelated is None else _percentiles(classifier, encoded, unrelated, anatomy, logits[0])
     depth_logits = snippet_logits(encoded.depth[0], text, queries)
@@ -147,13 +139,12 @@ def _percentiles(
     classifier: ZeroShotClassifier, encoded: ImageEmbedding, unrelated: Tensor, anatomy: Tensor, logits: Tensor
 ) -> list[float]:
     """Share of the unrelated texts ``[n, E]`` whose logit is below each of ``logits`` ``[P]`` in its anatomy."""
-    below = {}
-    for row in anatomy.unique():
-        rows = row.expand(len(unrelated))
-        parts = (encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership)
-        below[int(row)] = classifier.scorer(*parts, unrelated.unsqueeze(0), rows)[0][0]
+    others = {
+        int(row): classifier.pair_logits(encoded, unrelated, row.expand(len(unrelated)))[0][0]
+        for row in anatomy.unique()
+    }
     return [
-        int((below[row] < logit).sum()) / len(unrelated) for row, logit in zip(anatomy.tolist(), logits, strict=True)
+        int((others[row] < logit).sum()) / len(unrelated) for row, logit in zip(anatomy.tolist(), logits, strict=True)
     ]
 
 

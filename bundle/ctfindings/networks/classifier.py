@@ -92,23 +92,37 @@ class ZeroShotClassifier(nn.Module):
 
     def score(self, encoded: ImageEmbedding) -> FindingScores:
         """Scores all findings with all templates on encoded scans."""
-        batch, count = encoded.field.shape[0], self.finding_anatomy.shape[0]
+        count = self.finding_anatomy.shape[0]
         pairs = self.bank.pairs()
         rows = self.finding_anatomy.repeat(pairs.shape[1] // count)
-        deltas = (pairs[0] - pairs[1]).expand(batch, -1, -1)
-        logits, tokens = self.scorer(
-            encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, deltas, rows
-        )
+        logits, tokens = self.pair_logits(encoded, pairs[0] - pairs[1], rows)
         if encoded.pathology.shape[1] > 0:
             observed = observation_logits(encoded.pathology, encoded.pathology_valid, pairs[0], pairs[1])
             logits = logits + self.bank.observation_weight * observed
-        logits = logits.view(batch, -1, count)
+        logits = logits.view(logits.shape[0], -1, count)
         return FindingScores(
             logits=logits[:, 0],
             probabilities=self.bank.calibrate(logits[:, 0]),
             template_logits=logits[:, 1:],
             evidence=self.scorer.evidence(tokens[:, :, :count]),
         )
+
+    def pair_logits(self, encoded: ImageEmbedding, delta: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores the same P pairs of prompts on every scan, before calibration.
+
+        Args:
+            encoded: Encoded scans.
+            delta: Positive minus negative prompt, ``[P, E]``.
+            rows: Index of the anatomy of each pair, ``[P]``.
+
+        Returns:
+            Logits ``[B, P]`` and token logits ``[B, N, P]``.
+        """
+        deltas = delta.expand(encoded.field.shape[0], -1, -1)
+        logits, tokens = self.scorer(
+            encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, deltas, rows
+        )
+        return logits, tokens
 
     def warnings(self, found: Sequence[bool]) -> list[str]:
         """See ``anatomy_warnings``."""
