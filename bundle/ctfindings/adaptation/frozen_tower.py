@@ -58,6 +58,8 @@ class FrozenLevelsd(MapTransform):
     encodes = True
     """Random transforms of the image after this step would not reach the tokens; ``cached_dataset`` refuses them."""
 
+    not_in_cache_key = ("tower",)
+
     def __init__(self, tower: nn.Module, ckpt_path: str | Path) -> None:
         super().__init__("image")
         state = read_checkpoint(Path(ckpt_path))
@@ -69,26 +71,17 @@ class FrozenLevelsd(MapTransform):
                 f"{ckpt_path}: holds no weights of this image tower; give those of its configuration"
             ) from error
         self.digest, self.geometry = sha256_of(ckpt_path), str(tower)
-        self.held = _Held(tower.eval())
+        self.tower = tower.eval()
 
     @torch.no_grad()
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         image = data["image"].as_tensor()[None].float()
-        levels, grids = self.held.tower(image)
+        levels, grids = self.tower(image)
         found: dict[Hashable, Any] = {
             f"level_{index}": level[0].T.unflatten(1, grid).half().contiguous()
             for index, (level, grid) in enumerate(zip(levels, grids, strict=True))
         }
         return {**data, **found}
-
-
-class _Held:
-    """A tower that the description of the cache does not visit: it has no ``__dict__``."""
-
-    __slots__ = ("tower",)
-
-    def __init__(self, tower: nn.Module) -> None:
-        self.tower = tower
 
 
 def frozen_levels(tower: nn.Module, study: Mapping[str, Any]) -> tuple[list[Tensor], list[list[int]]]:

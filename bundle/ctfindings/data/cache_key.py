@@ -38,7 +38,8 @@ def describe(value: Any, within: tuple[int, ...] = ()) -> Any:
     """Describes a value as plain JSON, the same in every process: objects by class and attributes, functions by code.
 
     Classes of this package add a digest of their source. Functions and modules that they call are not included: if you
-    change these so that scans come out differently, raise the version of the package or empty the caches.
+    change these so that scans come out differently, raise the version of the package or empty the caches. A class that
+    holds a network has its digest as an attribute, and names the attributes to leave out in ``not_in_cache_key``.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -89,7 +90,8 @@ def _object(value: Any, within: tuple[int, ...]) -> dict[str, Any]:
     attributes = {
         name: describe(part, within)
         for name, part in getattr(value, "__dict__", {}).items()
-        if not isinstance(part, np.random.RandomState | threading.local)
+        if name not in getattr(kind, "not_in_cache_key", ())
+        and not isinstance(part, np.random.RandomState | threading.local)
     }
     described = {"class": f"{kind.__module__}.{kind.__qualname__}", **attributes}
     if kind.__module__.startswith(f"{_OURS}."):

@@ -30,24 +30,19 @@ Rows = dict[str, Tensor]
 FEATURES = ("anatomy", "pathology", "field")
 
 
-class FrozenParts:
-    """Modules and tensors of a model; without ``__dict__``, so that the cache key reads their digest only."""
+def weights_digest(*parts: nn.Module | Tensor) -> str:
+    """SHA-256 of the architecture and the weights of modules, and of tensors.
 
-    __slots__ = ("parts",)
-
-    def __init__(self, *parts: nn.Module | Tensor) -> None:
-        self.parts: tuple[Any, ...] = parts
-
-    def digest(self) -> str:
-        """SHA-256 of the architecture and the weights; the attributes of libraries differ between runs."""
-        found = hashlib.sha256()
-        for part in self.parts:
-            tensors = {"": part} if isinstance(part, Tensor) else part.state_dict()
-            found.update(b"" if isinstance(part, Tensor) else str(part).encode())
-            for name, value in tensors.items():
-                found.update(name.encode())
-                found.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return found.hexdigest()
+    A cache key takes it for the modules themselves, because attributes that libraries add to them differ between runs.
+    """
+    found = hashlib.sha256()
+    for part in parts:
+        tensors = {"": part} if isinstance(part, Tensor) else part.state_dict()
+        found.update(b"" if isinstance(part, Tensor) else str(part).encode())
+        for name, value in tensors.items():
+            found.update(name.encode())
+            found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 class EncodeRowsd(MapTransform):
@@ -63,23 +58,23 @@ class EncodeRowsd(MapTransform):
         deltas: positive minus negative prompt of each finding, [C, E].
     """
 
+    not_in_cache_key = ("encoder", "scorer", "deltas")
+
     def __init__(self, image: ImageEncoder, scorer: nn.Module, deltas: Tensor) -> None:
         super().__init__("image")
-        self.model = FrozenParts(image, scorer, deltas)
-        self.weights = self.model.digest()
+        self.encoder, self.scorer, self.deltas = image, scorer, deltas
+        self.weights = weights_digest(image, scorer, deltas)
 
     @torch.no_grad()
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        encoder, scorer, deltas = self.model.parts
-        device = deltas.device
+        device, stride = self.deltas.device, self.encoder.stride
         image = data["image"].as_tensor()[None].to(device).float()
-        stride: Sequence[int] = encoder.stride
         grid = [size // step for size, step in zip(image.shape[2:], stride, strict=True)]
         body = scan_body(data, data["image_affine"], stride, grid)  # type: ignore[arg-type]
-        encoded: ImageEmbedding = encoder(image, body=body.to(device))
+        encoded: ImageEmbedding = self.encoder(image, body=body.to(device))
         anatomies = torch.tensor(FINDING_ANATOMY, device=device)
-        zero_shot, _ = scorer(
-            encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, deltas[None], anatomies
+        zero_shot, _ = self.scorer(
+            encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, self.deltas[None], anatomies
         )
         rows = {
             "anatomy": encoded.anatomy,

@@ -12,7 +12,7 @@ import torch
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from bundle.ctfindings.downstream.encoded_scans import FrozenParts
+from bundle.ctfindings.downstream.encoded_scans import weights_digest
 from bundle.ctfindings.findings import FINDING_ANATOMY
 from bundle.ctfindings.inference.encoding import scan_body, token_affine
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
@@ -41,28 +41,30 @@ class EncodeHeatd(MapTransform):
         device: of the model.
     """
 
+    not_in_cache_key = ("encoder", "scorer", "prompts", "rows")
+
     def __init__(self, network: VisionLanguageModel, findings: Sequence[int], device: torch.device) -> None:
         super().__init__("image")
         with torch.no_grad():
-            prompts = mean_over_templates(template_bank(network.text)).to(device)[list(findings)]
-        rows = torch.tensor(FINDING_ANATOMY, device=device)[list(findings)]
-        self.model = FrozenParts(network.image, network.scorer, prompts, rows)
-        self.weights = self.model.digest()
+            self.prompts = mean_over_templates(template_bank(network.text)).to(device)[list(findings)]
+        self.rows = torch.tensor(FINDING_ANATOMY, device=device)[list(findings)]
+        self.encoder, self.scorer = network.image, network.scorer
+        self.weights = weights_digest(self.encoder, self.scorer, self.prompts, self.rows)
 
     @torch.no_grad()
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        encoder, scorer, prompts, rows = self.model.parts
-        image = data["image"].as_tensor()[None].to(prompts.device).float()
-        grid = [size // step for size, step in zip(image.shape[2:], encoder.stride, strict=True)]
-        tokens = token_affine(data["image_affine"].numpy(), encoder.stride)
-        body = scan_body(data, data["image_affine"], encoder.stride, grid).to(prompts.device)  # type: ignore[arg-type]
-        encoded: ImageEmbedding = encoder(image, body=body)
-        answering = answering_rows(encoded.anatomy_valid, rows)[0]
+        device, stride = self.prompts.device, self.encoder.stride
+        image = data["image"].as_tensor()[None].to(device).float()
+        grid = [size // step for size, step in zip(image.shape[2:], stride, strict=True)]
+        tokens = token_affine(data["image_affine"].numpy(), stride)
+        body = scan_body(data, data["image_affine"], stride, grid).to(device)  # type: ignore[arg-type]
+        encoded: ImageEmbedding = self.encoder(image, body=body)
+        answering = answering_rows(encoded.anatomy_valid, self.rows)[0]
         inside = (encoded.membership[0, :, answering] & body.T).T
-        delta = prompts[:, 0] - prompts[:, 1]
-        maps = {"field": scorer.token_logits(encoded.field, delta[None])[0].T}
+        delta = self.prompts[:, 0] - self.prompts[:, 1]
+        maps = {"field": self.scorer.token_logits(encoded.field, delta[None])[0].T}
         if encoded.pathology.shape[1]:
-            maps |= query_maps(encoded, prompts)
+            maps |= query_maps(encoded, self.prompts)
         heat: dict[Hashable, Any] = {
             f"heat_{name}": value.unflatten(1, grid).half().cpu() for name, value in maps.items()
         }

@@ -9,7 +9,7 @@ import torch
 from monai.transforms import MapTransform
 from torch import Tensor, nn
 
-from bundle.ctfindings.downstream.encoded_scans import FrozenParts
+from bundle.ctfindings.downstream.encoded_scans import weights_digest
 from bundle.ctfindings.networks.image.segmentation_decoder import SegmentationDecoder, token_volumes
 
 
@@ -31,16 +31,16 @@ class EncodeLevelsd(MapTransform):
         tower: tower of the frozen encoder, on its device.
     """
 
+    not_in_cache_key = ("tower",)
+
     def __init__(self, tower: nn.Module) -> None:
         super().__init__("image")
-        self.model = FrozenParts(tower)
-        self.weights = self.model.digest()
+        self.tower, self.weights = tower, weights_digest(tower)
 
     @torch.no_grad()
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        (tower,) = self.model.parts
-        image = data["image"].as_tensor()[None].to(next(tower.parameters()).device).float()
-        volumes = token_volumes(*tower(image))
+        image = data["image"].as_tensor()[None].to(next(self.tower.parameters()).device).float()
+        volumes = token_volumes(*self.tower(image))
         return {**data, **{f"level_{place}": value[0].half().cpu() for place, value in enumerate(volumes)}}
 
 

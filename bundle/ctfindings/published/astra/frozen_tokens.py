@@ -28,27 +28,20 @@ class FrozenTokensd(MapTransform):
     encodes = True
     """Random transforms of the image after this step would not reach the tokens; ``cached_dataset`` refuses them."""
 
+    not_in_cache_key = ("ckpt_path",)
+
     def __init__(self, ckpt_path: str | Path) -> None:
         super().__init__("image")
         read_checkpoint(Path(ckpt_path))
-        self.weights = _Weights(str(ckpt_path))
+        self.ckpt_path = str(ckpt_path)
         # The file is large; its note of the published file it was made of identifies the weights without reading it.
         self.digest = (read_source(ckpt_path) or {}).get("sha256") or sha256_of(ckpt_path)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         study = dict(data)
         image: MetaTensor = study["image"]
-        third, fourth = _tower(self.weights.path).features(image.as_tensor()[None].float())
+        third, fourth = _tower(self.ckpt_path).features(image.as_tensor()[None].float())
         return {**study, "third_stage": third[0].half().contiguous(), "fourth_stage": fourth[0].half().contiguous()}
-
-
-class _Weights:
-    """The place of the weights, which the key of the cache leaves out, because this class has no ``__dict__``."""
-
-    __slots__ = ("path",)
-
-    def __init__(self, path: str) -> None:
-        self.path = path
 
 
 @lru_cache(maxsize=1)
