@@ -226,22 +226,11 @@ def write_dicom_of(
     """
     if reason := why_no_dicom(answered.encoded):
         return f"DICOM: none; {reason}"
-    assert answered.encoded.source is not None
     # highdicom takes a second to import.
     from bundle.ctfindings.inference.output.dicom.write_dicom import write_dicom
 
-    regions = answered.encoded.regions
     try:
-        files = write_dicom(
-            folder,
-            Path(path),
-            answered.record,
-            answered.encoded.source,
-            regions.inside,
-            maps,
-            regions.affine,
-            anonymous,
-        )
+        files = write_dicom(folder, Path(path), answered.dicom_answers(maps), anonymous)
     except OSError as error:
         problem = f"DICOM results cannot be written there ({error.strerror or error})"
         raise ValueError(f"{folder}: {problem}; free some space, or choose another folder") from error

@@ -29,6 +29,7 @@ from bundle.ctfindings.inference.evidence import DIFFUSE_SHARE, locate
 from bundle.ctfindings.inference.findings_record import DepthScore, FindingsRecord, ModelInfo, QueryAnswer
 from bundle.ctfindings.inference.observations import observed_statements
 from bundle.ctfindings.inference.output.anatomy_map import write_anatomy
+from bundle.ctfindings.inference.output.dicom.scan_answers import ScanAnswers
 from bundle.ctfindings.inference.provenance import describe_model, training_warnings
 from bundle.ctfindings.inference.query_depth import DepthSource, best_depth, evidence_profile, snippet_profile
 from bundle.ctfindings.inference.query_reading import UNRELATED, QueryReading, in_words, read_query
@@ -55,6 +56,12 @@ class AnsweredScan:
         # Maps are views of one tensor, which stays in memory as a whole.
         storages = {part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in tensors}
         return sum(storages.values()) + regions.inside.nbytes + regions.near.nbytes
+
+    def dicom_answers(self, maps: Mapping[str, Any]) -> ScanAnswers:
+        """What the DICOM objects of a scan that was read from DICOM show, with evidence by ``answer.key``."""
+        regions, source = self.encoded.regions, self.encoded.source
+        assert source is not None
+        return ScanAnswers(self.record, source, regions.inside, maps, regions.affine)
 
     def write_anatomy(self, path: str | Path) -> None:
         """Writes the anatomies that the network found, see ``output.anatomy_map``."""

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
-from bundle.ctfindings.inference.findings_record import FindingsRecord
-from bundle.ctfindings.scan.storage import SourceImages
+from bundle.ctfindings.inference.output.dicom.scan_answers import ScanAnswers
 
 from .limits import Limits
 from .usage_error import UsageError
@@ -18,23 +15,12 @@ DICOM_OUTPUTS = {"dicom_seg": ".dcm", "dicom_sr": ".dcm", "dicom_sc": ".dcm", "d
 """Suffix of the file by value of ``output``."""
 
 
-def write_objects(
-    path: Path,
-    limits: Limits,
-    file: str,
-    output: str,
-    segment: str,
-    record: FindingsRecord,
-    source: SourceImages,
-    regions: Any,
-    maps: Mapping[str, Any],
-    map_affine: Any,
-) -> None:
+def write_objects(path: Path, limits: Limits, file: str, output: str, segment: str, answers: ScanAnswers) -> None:
     """Writes what ``output`` asks for into ``file``; a function for ``Reader``. The UIDs are those of ``--dicom_dir``.
 
     Args:
         segment: ``anatomies`` or ``evidence``, what ``dicom_seg`` shows.
-        record, source, regions, maps, map_affine: see ``dicom_objects``.
+        answers: answers about the scan at ``path``.
 
     Raises:
         UsageError: if an answer without a region is asked for as a segmentation.
@@ -43,7 +29,7 @@ def write_objects(
     from bundle.ctfindings.inference.output.dicom.write_dicom import KINDS, dicom_objects
 
     wanted = {"dicom_seg": [segment], "dicom_sr": ["report"], "dicom_sc": ["capture"], "dicom": KINDS}[output]
-    objects = dicom_objects(path, record, source, regions, maps, map_affine, wanted=wanted)
+    objects = dicom_objects(path, answers, wanted=wanted)
     if not objects:
         raise UsageError(404, f"{path.name}: the answer has no region; ask for output=json")
     if output != "dicom":

@@ -14,7 +14,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.inference.answers import ScoredAnswer
-from bundle.ctfindings.inference.findings_record import FindingsRecord, QueryAnswer
+from bundle.ctfindings.inference.findings_record import QueryAnswer
 from bundle.ctfindings.inference.output.draft_report import format_draft
 from bundle.ctfindings.inference.output.evidence_volume import write_evidence
 from bundle.ctfindings.inference.output.slicer_markups import write_markups
@@ -42,19 +42,14 @@ class _Task(InferTask):
         return True
 
     def dicom(
-        self,
-        request: Mapping[str, Any],
-        segment: str,
-        scan: AnsweredScan,
-        record: FindingsRecord,
-        placed: Iterable[ScoredAnswer],
+        self, request: Mapping[str, Any], segment: str, scan: AnsweredScan, placed: Iterable[ScoredAnswer]
     ) -> str:
         """File of the DICOM output that is asked for, with the maps of the placed answers."""
         output = request["output"]
         file = _result_file(DICOM_OUTPUTS[output])
         maps = {each.answer.key: scan.encoded.evidence_map(each) for each in placed}
         with _removed_on_error(file):
-            self.service.write_dicom(request["image"], file, output, segment, scan, record, maps)
+            self.service.write_dicom(request["image"], file, output, segment, scan, maps)
         return file
 
 
@@ -71,7 +66,7 @@ class FindingsTask(_Task):
         file = None
         if request.get("output") in DICOM_OUTPUTS:
             present = [each for each in scan.placed.values() if getattr(each.answer, "present", False)]
-            file = self.dicom(request, "anatomies", scan, scan.record, present)
+            file = self.dicom(request, "anatomies", scan, present)
         elif request.get("output") != "json":
             file = _result_file(".nii.gz")
             with _removed_on_error(file):
@@ -122,8 +117,8 @@ class EvidenceTask(_Task):
         file = None
         if request.get("output") in DICOM_OUTPUTS:
             queries = [placed.answer] if isinstance(placed.answer, QueryAnswer) else []
-            record = dataclasses.replace(scan.record, queries=queries)
-            file = self.dicom(request, "evidence", scan, record, [placed])
+            asked = dataclasses.replace(scan, record=dataclasses.replace(scan.record, queries=queries))
+            file = self.dicom(request, "evidence", asked, [placed])
         elif request.get("output") != "json":
             file = _result_file(".nii.gz")
             with _removed_on_error(file):

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from bundle.ctfindings.inference.bundle_workflow import why_no_dicom
-from bundle.ctfindings.inference.findings_record import FindingsRecord
 from bundle.ctfindings.inference.service import AnsweredScan, FindingsService, load_service
 
 from .admission import Admission
@@ -115,27 +114,17 @@ class ScanService:
             self.reader.run(write_hu, Path(path), str(file))
 
     def write_dicom(
-        self,
-        path: str | Path,
-        file: str,
-        output: str,
-        segment: str,
-        scan: AnsweredScan,
-        record: FindingsRecord,
-        maps: Mapping[str, Any],
+        self, path: str | Path, file: str, output: str, segment: str, scan: AnsweredScan, maps: Mapping[str, Any]
     ) -> None:
         """Writes answers as DICOM, see ``dicom_outputs.write_objects``.
 
         Raises:
             UsageError: for a scan that is not a DICOM series, or an answer without a region.
         """
-        encoded = scan.encoded
-        if encoded.source is None:
-            raise UsageError(400, f"output={output}: {why_no_dicom(encoded)}; ask for output=json")
-        regions = encoded.regions
-        content = (record, encoded.source, regions.inside, maps, regions.affine)
+        if reason := why_no_dicom(scan.encoded):
+            raise UsageError(400, f"output={output}: {reason}; ask for output=json")
         with self.admission.place(), self.admission.slot():
-            self.reader.run(write_objects, Path(path), file, output, segment, *content)
+            self.reader.run(write_objects, Path(path), file, output, segment, scan.dicom_answers(maps))
 
     def check_scan(self, path: Path) -> None:
         """Refuses a file that is not a chest CT with a UsageError."""

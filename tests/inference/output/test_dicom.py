@@ -18,6 +18,7 @@ from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.inference.encoding import describe_scan
 from bundle.ctfindings.inference.evidence import locate
 from bundle.ctfindings.inference.findings_record import FindingAnswer, FindingsRecord, ModelInfo, QueryAnswer
+from bundle.ctfindings.inference.output.dicom.scan_answers import ScanAnswers
 from bundle.ctfindings.inference.output.dicom.write_dicom import write_dicom
 from bundle.ctfindings.scan.load_scan import load_scan
 
@@ -56,9 +57,11 @@ class Written:
             warnings=["a warning"],
         )
 
+    def answers(self) -> ScanAnswers:
+        return ScanAnswers(self.record, self.source, self.regions, {"Lung nodule": self.map}, self.affine)
+
     def write(self, folder: Path, **settings: Any) -> dict[str, pydicom.Dataset]:
-        maps = {"Lung nodule": self.map}
-        files = write_dicom(folder, self.path, self.record, self.source, self.regions, maps, self.affine, **settings)
+        files = write_dicom(folder, self.path, self.answers(), **settings)
         return {file.stem: pydicom.dcmread(file) for file in files}
 
 

@@ -19,9 +19,8 @@ def test_an_object_is_the_same_alone_and_in_the_zip(
     tmp_path: Path, hu: np.ndarray, affine: np.ndarray, write_dicom: WriteDicom
 ) -> None:
     scan = Written(write_dicom(tmp_path / "scan", hu, affine))
-    content = (scan.record, scan.source, scan.regions, {"Lung nodule": scan.map}, scan.affine)
     file = tmp_path / "answer"
-    write_objects(scan.path, Limits(), str(file), "dicom", "evidence", *content)
+    write_objects(scan.path, Limits(), str(file), "dicom", "evidence", scan.answers())
     with zipfile.ZipFile(file) as archive:
         objects = {name: pydicom.dcmread(io.BytesIO(archive.read(name))) for name in archive.namelist()}
     assert sorted(objects) == ["anatomies.dcm", "capture.dcm", "evidence-1.dcm", "report.dcm"]
@@ -31,5 +30,5 @@ def test_an_object_is_the_same_alone_and_in_the_zip(
         ("dicom_seg", "evidence", "evidence-1"),
         ("dicom_seg", "anatomies", "anatomies"),
     ):
-        write_objects(scan.path, Limits(), str(file), output, segment, *content)
+        write_objects(scan.path, Limits(), str(file), output, segment, scan.answers())
         assert pydicom.dcmread(file) == objects[f"{name}.dcm"]

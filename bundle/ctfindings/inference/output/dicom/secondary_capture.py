@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from bundle.ctfindings.inference.findings_record import Answer, Evidence, FindingsRecord
+from bundle.ctfindings.inference.output.dicom.scan_answers import ScanAnswers
 from bundle.ctfindings.inference.output.dicom.segmentation import evidence_planes
 from bundle.ctfindings.inference.output.dicom.source_headers import derived_uid
 from bundle.ctfindings.inference.output.dicom.structured_report import MANUFACTURER, series_description
@@ -33,29 +34,23 @@ _COLUMNS = (MARGIN, 420, 560, 690, 860)
 
 
 def secondary_capture(
-    record: FindingsRecord,
-    headers: Sequence[pydicom.Dataset],
-    maps: Mapping[str, Any],
-    map_affine: Any,
-    settings: str,
-    series_number: int,
+    answers: ScanAnswers, headers: Sequence[pydicom.Dataset], settings: str, series_number: int
 ) -> SCImage:
     """The picture of one scan, RGB, without patient data in its pixels.
 
     Args:
-        record: the answers.
+        answers: the answers; the outlines of the evidence are drawn.
         headers: of the source images of the slices, by ``source_headers``; their files are read again.
-        maps: evidence ``[x, y, z]`` in [0, 1] by ``answer.key``, whose outline is drawn.
-        map_affine: ``(4, 4)``, voxel of the maps to RAS mm.
         settings: text from which the UIDs are derived.
         series_number: of the new series.
 
     Raises:
         ScanError: if a key image cannot be decoded.
     """
+    record = answers.record
     shown = [answer for answer in record.ordered() if answer.present] + list(record.queries)
     tiles = [
-        (answer, _tile(answer, answer.evidence, record, headers, maps.get(answer.key), map_affine))
+        (answer, _tile(answer, answer.evidence, answers, headers))
         for answer in shown
         if answer.evidence and answer.evidence.sop_instance_uid
     ]
@@ -151,10 +146,8 @@ def _image_name(evidence: Evidence | None) -> str:
 def _tile(
     answer: Answer,
     evidence: Evidence,
-    record: FindingsRecord,
+    answers: ScanAnswers,
     headers: Sequence[pydicom.Dataset],
-    scores: Any,
-    map_affine: Any,
 ) -> Image.Image:
     """The source image of the peak in the window of its finding, ``TILE`` pixels wide, with an outline and letters."""
     header = headers[evidence.slice_index]
@@ -164,8 +157,9 @@ def _tile(
     rows, columns = (float(value) for value in header.PixelSpacing)
     size = TILE, max(round(TILE * grey.shape[0] * rows / (grey.shape[1] * columns)), 1)
     tile = Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR).convert("RGB")
-    if scores is not None:
-        planes = evidence_planes(scores, as_affine(map_affine), as_affine(record.scan.affine), record.scan.shape)
+    if (scores := answers.maps.get(answer.key)) is not None:
+        scan = answers.record.scan
+        planes = evidence_planes(scores, as_affine(answers.affine), as_affine(scan.affine), scan.shape)
         region = next(islice(planes, evidence.slice_index, None))
         tile = _outlined(tile, region)
     draw, font = ImageDraw.Draw(tile), ImageFont.load_default(14)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.inference.findings_record import FindingAnswer, FindingsRecord
 from bundle.ctfindings.inference.output.anatomy_map import label_planes
 from bundle.ctfindings.inference.output.dicom import codes
+from bundle.ctfindings.inference.output.dicom.scan_answers import ScanAnswers
 from bundle.ctfindings.inference.output.dicom.source_headers import derived_uid
 from bundle.ctfindings.inference.output.dicom.structured_report import MANUFACTURER, series_description
 from bundle.ctfindings.inference.output.evidence_volume import planes_on_scan
@@ -26,11 +27,8 @@ EVIDENCE_FROM = 0.5
 
 
 def segmentations(
-    record: FindingsRecord,
+    answers: ScanAnswers,
     headers: Sequence[pydicom.Dataset],
-    regions: Any,
-    maps: Mapping[str, Any],
-    map_affine: Any,
     settings: str,
     series_number: int,
     wanted: Collection[str] = ("anatomies", "evidence"),
@@ -40,19 +38,17 @@ def segmentations(
     Each is a series of its own, because viewers list series and OHIF opens only one segmentation of a series.
 
     Args:
-        record: the answers.
+        answers: the answers.
         headers: of the source images of the slices, by ``source_headers``.
-        regions: anatomies, bool ``[K, x, y, z]``.
-        maps: evidence ``[x, y, z]`` in [0, 1] by ``answer.key``.
-        map_affine: ``(4, 4)``, voxel of regions and maps to RAS mm.
         settings: text from which the UIDs are derived.
         series_number: of the first new series.
         wanted: what is made; the UIDs do not depend on it.
     """
-    grid, scan, shape = as_affine(map_affine), as_affine(record.scan.affine), record.scan.shape
-    objects: dict[str, tuple[int, str, list[SegmentDescription], NDArray[np.uint8]]] = {}
+    record = answers.record
+    grid, scan, shape = as_affine(answers.affine), as_affine(record.scan.affine), record.scan.shape
+    objects: dict[str, Segmentation] = {}
     if "anatomies" in wanted:
-        floats = [np.asarray(region, np.float32) for region in regions]
+        floats = [np.asarray(region, np.float32) for region in answers.regions]
         labels = np.stack(list(label_planes(floats, grid, scan, shape)))
         found = [anatomy for anatomy in ANATOMIES if (labels == anatomy.mask_id).any()]
         ids = np.zeros(len(ANATOMIES) + 1, np.uint8)
@@ -63,15 +59,18 @@ def segmentations(
             for number, anatomy in enumerate(found, start=1)
         ]
         if found:
-            objects["anatomies"] = 0, "anatomies", segments, ids[labels]
-    answers = {answer.key: answer for answer in record.answers}
-    for number, (key, scores) in enumerate(maps.items() if "evidence" in wanted else (), start=1):
-        answer = answers[key]
+            objects["anatomies"] = _object("anatomies", segments, ids[labels], record, headers, settings, series_number)
+    by_key = {answer.key: answer for answer in record.answers}
+    for number, (key, scores) in enumerate(answers.maps.items() if "evidence" in wanted else (), start=1):
+        answer = by_key[key]
         code = codes.finding_code(answer.name) if isinstance(answer, FindingAnswer) else codes.QUERY
         region = np.stack(list(evidence_planes(scores, grid, scan, shape))).astype(np.uint8)
         if region.any():
-            objects[f"evidence-{number}"] = number, key, [_segment(1, key, codes.EVIDENCE, code, record)], region
-    return {name: _object(*content, record, headers, settings, series_number) for name, content in objects.items()}
+            segments = [_segment(1, key, codes.EVIDENCE, code, record)]
+            objects[f"evidence-{number}"] = _object(
+                key, segments, region, record, headers, settings, series_number + number
+            )
+    return objects
 
 
 def evidence_planes(scores: Any, grid: Array, scan: Array, shape: tuple[int, int, int]) -> Iterator[NDArray[np.bool_]]:
@@ -82,7 +81,6 @@ def evidence_planes(scores: Any, grid: Array, scan: Array, shape: tuple[int, int
 
 
 def _object(
-    number: int,
     name: str,
     segments: Sequence[SegmentDescription],
     planes: NDArray[np.uint8],
@@ -99,7 +97,7 @@ def _object(
         SegmentationTypeValues.BINARY,
         segments,
         derived_uid("segmentation series", settings, name),
-        series_number + number,
+        series_number,
         derived_uid("segmentation", settings, name),
         1,
         MANUFACTURER,

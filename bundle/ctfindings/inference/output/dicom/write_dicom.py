@@ -6,29 +6,28 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import pydicom
 
 from bundle.ctfindings.files.folders import files_below
-from bundle.ctfindings.inference.findings_record import FindingsRecord
+from bundle.ctfindings.inference.output.dicom.scan_answers import ScanAnswers
 from bundle.ctfindings.inference.output.dicom.secondary_capture import secondary_capture
 from bundle.ctfindings.inference.output.dicom.segmentation import segmentations
 from bundle.ctfindings.inference.output.dicom.source_headers import set_date, source_headers
 from bundle.ctfindings.inference.output.dicom.structured_report import structured_report
 from bundle.ctfindings.scan.dicom_headers import DicomFile, unpacked
-from bundle.ctfindings.scan.storage import SourceImages
 
 KINDS = ("report", "anatomies", "evidence", "capture")
 REPORT_SERIES, CAPTURE_SERIES, SEGMENTATION_SERIES = 9100, 9101, 9102
 """Numbers of the new series; those of a scanner are lower. Segmentations count on."""
 
 
-def settings_text(record: FindingsRecord, source: SourceImages, maps: Mapping[str, Any], anonymous: bool) -> str:
+def settings_text(answers: ScanAnswers, anonymous: bool) -> str:
     """What the UIDs depend on: scan, weights, version, verdicts, queries, written maps and whether it is anonymous."""
+    record, source, maps = answers.record, answers.source, answers.maps
     verdicts = [[answer.name, answer.result] for answer in record.findings]
     queries = [query.text for query in record.queries]
     model = record.model
@@ -37,14 +36,7 @@ def settings_text(record: FindingsRecord, source: SourceImages, maps: Mapping[st
 
 
 def dicom_objects(
-    path: Path,
-    record: FindingsRecord,
-    source: SourceImages,
-    regions: Any,
-    maps: Mapping[str, Any],
-    map_affine: Any,
-    anonymous: bool = False,
-    wanted: Collection[str] = KINDS,
+    path: Path, answers: ScanAnswers, anonymous: bool = False, wanted: Collection[str] = KINDS
 ) -> dict[str, pydicom.Dataset]:
     """The objects of one scan by the stem of their file: ``report``, ``anatomies``, ``evidence-N`` and ``capture``.
 
@@ -52,46 +44,35 @@ def dicom_objects(
 
     Args:
         path: the DICOM folder, file or zip that was read.
-        record: the answers.
-        source: the images of the slices.
-        regions, maps, map_affine: see ``segmentations``.
+        answers: the answers about it.
         anonymous: leaves patient and study attributes out.
         wanted: some of ``KINDS``.
 
     Raises:
         ScanError: if the images of the series are no longer there.
     """
-    settings = settings_text(record, source, maps, anonymous)
+    settings = settings_text(answers, anonymous)
     files = files_below(path) if path.is_dir() else [path]
     with unpacked(map(DicomFile, files)) if path.suffix.lower() == ".zip" else nullcontext(files) as images:
-        headers = source_headers(path, images, source, record.scan.spacing_mm[2], anonymous)
+        headers = source_headers(path, images, answers.source, answers.record.scan.spacing_mm[2], anonymous)
         objects: dict[str, pydicom.Dataset] = {}
         if "report" in wanted:
-            objects["report"] = structured_report(record, headers, settings, REPORT_SERIES)
+            objects["report"] = structured_report(answers.record, headers, settings, REPORT_SERIES)
         if "anatomies" in wanted or "evidence" in wanted:
-            objects |= segmentations(record, headers, regions, maps, map_affine, settings, SEGMENTATION_SERIES, wanted)
+            objects |= segmentations(answers, headers, settings, SEGMENTATION_SERIES, wanted)
         if "capture" in wanted:
-            objects["capture"] = secondary_capture(record, headers, maps, map_affine, settings, CAPTURE_SERIES)
+            objects["capture"] = secondary_capture(answers, headers, settings, CAPTURE_SERIES)
         for each in objects.values():
             set_date(each, headers[0])
     return objects
 
 
-def write_dicom(
-    folder: Path,
-    path: Path,
-    record: FindingsRecord,
-    source: SourceImages,
-    regions: Any,
-    maps: Mapping[str, Any],
-    map_affine: Any,
-    anonymous: bool = False,
-) -> list[Path]:
+def write_dicom(folder: Path, path: Path, answers: ScanAnswers, anonymous: bool = False) -> list[Path]:
     """Writes the objects into ``folder`` when all are complete, over those of an earlier run; returns their files.
 
     For the other arguments and errors see ``dicom_objects``.
     """
-    objects = dicom_objects(path, record, source, regions, maps, map_affine, anonymous)
+    objects = dicom_objects(path, answers, anonymous)
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
     try:
