@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from bundle.ctfindings.downstream.best_training import BestTraining
 from bundle.ctfindings.downstream.report_decoder import (
     END,
     PADDING,
@@ -45,8 +46,12 @@ class Writer(LabelEncoder):
         return rows
 
 
+TRAINING = BestTraining(epochs=4, steps=40, patience=4, batch_size=16, learning_rate=0.005)
+
+
 def run(datalist: Path, tokenizer: Any, **options: Any) -> dict[str, Any]:
     settings: dict[str, Any] = {
+        "training": TRAINING,
         "fractions": [100],
         "seeds": [0],
         "methods": ["random", "nearest", "composed", "oracle"],
@@ -68,8 +73,7 @@ def test_rows_that_state_the_findings_give_good_reports_and_random_ones_are_near
 
 
 def test_a_decoder_learns_to_write_what_the_rows_state(datalist: Path, tokenizer: Any) -> None:
-    options = {"epochs": 4, "steps": 40, "batch_size": 16, "learning_rate": 0.005, "longest": 48, "width": 48}
-    record = run(datalist, tokenizer, methods=["random", "decoder"], **options)
+    record = run(datalist, tokenizer, methods=["random", "decoder"], longest=48, width=48)
     found = {method: record["methods"][method]["100"]["f1_micro"]["macro"]["value"] for method in ("random", "decoder")}
     assert found["decoder"] > found["random"] + 0.1
     with (datalist.parent / "out" / "reports_decoder_100.csv").open(encoding="utf-8") as file:
@@ -114,7 +118,7 @@ def test_a_fraction_of_one_report_and_an_unknown_method_are_refused(datalist: Pa
     with pytest.raises(ValueError, match=r"report_generation: 1 % of the labels \(seed 0\) leave one report"):
         run(datalist, tokenizer, fractions=[1])
     with pytest.raises(ValueError, match=r"methods: expected some of random, nearest, .* got 'llm'"):
-        ReportGeneration(["llm"])
+        ReportGeneration(TRAINING, ["llm"])
 
 
 def test_texts_survive_the_vocabulary_and_padding_does_not_count(tokenizer: Any) -> None:

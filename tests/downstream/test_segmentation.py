@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from monai.data import MetaTensor
 from torch import nn
 
+from bundle.ctfindings.downstream.best_training import BestTraining
 from bundle.ctfindings.downstream.segmentation import Segmentation
 from bundle.ctfindings.downstream.segmentation_scores import KnownMaskLoss, OverlapScores
 from bundle.ctfindings.downstream.segmentation_targets import SegmentationClasses
@@ -81,9 +83,12 @@ def masked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield path
 
 
+TRAINING = BestTraining(epochs=2, steps=12, patience=4, batch_size=4, learning_rate=0.01)
+
+
 def task(**options: Any) -> Segmentation:
-    settings: dict[str, Any] = {"fractions": [50, 100], "seeds": [0, 1], "epochs": 2, "steps": 12, "pictures": 2}
-    return Segmentation(["heart"], [DrawScan()], **{**settings, "learning_rate": 0.01, **options})
+    settings: dict[str, Any] = {"training": TRAINING, "fractions": [50, 100], "seeds": [0, 1], "pictures": 2}
+    return Segmentation(["heart"], [DrawScan()], **{**settings, **options})
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +119,8 @@ def test_masks_scores_pictures_and_page_are_written(record: dict, masked: Path) 
 def test_a_tuned_tower_is_a_copy(masked: Path) -> None:
     encoder = ToyEncoder()
     before = encoder.network.image.tower.weight.detach().clone()
-    options = {"fractions": [100], "seeds": [0], "epochs": 1, "steps": 2, "tuned": True}
+    training = replace(TRAINING, epochs=1, steps=2)
+    options = {"training": training, "fractions": [100], "seeds": [0], "tuning_rate": 0.0003}
     TaskRun(task(**options), encoder, masked, masked.parent / "tuned", resamples=5).run()
     assert torch.equal(encoder.network.image.tower.weight, before)
 
@@ -125,7 +131,7 @@ def test_a_class_without_a_mask_is_named_or_refused_before_a_scan_is_read(masked
         split: [{**study, "patient": study["id"], "labels": torch.tensor(study["labels"])} for study in listed]
         for split, listed in content.items()
     }
-    options = {"preprocessing": [], "fractions": [100], "seeds": [0]}
+    options = {"preprocessing": [], "training": TRAINING, "fractions": [100], "seeds": [0]}
     _, names, lines = Segmentation(["Heart", "lung nodule"], **options)._usable(studies)
     assert names == ["heart"]
     assert lines[0] == "100 % of the labels (seed 0, 6 scans): without a mask: Lung nodule; left out at every fraction"

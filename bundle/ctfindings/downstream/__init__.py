@@ -1,5 +1,6 @@
 """Downstream tasks on the image encoder of a checkpoint, at fractions of the labels."""
 
+from bundle.ctfindings.downstream.best_training import BestTraining
 from bundle.ctfindings.downstream.classification import Classification
 from bundle.ctfindings.downstream.detection import Detection
 from bundle.ctfindings.downstream.encoded_scans import ScanEncoder
@@ -10,6 +11,7 @@ from bundle.ctfindings.downstream.segmentation import Segmentation
 from bundle.ctfindings.downstream.task_run import TaskRun
 
 __all__ = [
+    "BestTraining",
     "Classification",
     "Detection",
     "EncoderTuning",

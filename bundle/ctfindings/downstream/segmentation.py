@@ -23,7 +23,7 @@ from bundle.ctfindings.data.finding_masks import ResampleFindingMaskd
 from bundle.ctfindings.data.loaders import cached_dataset, study_loader
 from bundle.ctfindings.data.scan_cache import CachedStudies
 from bundle.ctfindings.data.transforms import KeepGeometryd
-from bundle.ctfindings.downstream.best_training import train_best
+from bundle.ctfindings.downstream.best_training import BestTraining
 from bundle.ctfindings.downstream.encoded_scans import ScanEncoder
 from bundle.ctfindings.downstream.label_fractions import Subsets, draw_subsets, subset_rows, usable_classes
 from bundle.ctfindings.downstream.result_numbers import (
@@ -58,12 +58,10 @@ class Segmentation:
     Args:
         classes: see ``SegmentationClasses``.
         preprocessing: image pipeline of training, to scans of one size.
+        training: training of the decoder.
         fractions: percentages of the training patients whose masks are used.
         seeds: seeds of the draws of these patients and of the decoder; numbers are means over the draws.
-        tuned: whether the tower is trained with the decoder.
-        epochs, steps, patience: see ``train_best``.
-        batch_size: scans of a step.
-        learning_rate, tuning_rate: of the decoder and of a tuned tower, with AdamW.
+        tuning_rate: learning rate of the tower, which is trained with the decoder; None leaves it frozen.
         tolerance_mm: distance within which surfaces agree, for NSD.
         pictures: test scans that are shown, and whose masks are written.
         cache_dir, cache_key: see ``cached_dataset``.
@@ -75,25 +73,23 @@ class Segmentation:
         self,
         classes: str | Sequence[str],
         preprocessing: Sequence[Transform],
+        training: BestTraining,
         fractions: Sequence[float] = (5, 25, 100),
         seeds: Sequence[int] = (0, 1, 2),
-        tuned: bool = False,
-        epochs: int = 16,
-        steps: int = 25,
-        patience: int = 4,
-        batch_size: int = 4,
-        learning_rate: float = 0.002,
-        tuning_rate: float = 0.0003,
+        tuning_rate: float | None = None,
         tolerance_mm: float = 8.0,
         pictures: int = 3,
         cache_dir: str | None = None,
         cache_key: Any = None,
     ) -> None:
         self.classes, self.preprocessing = SegmentationClasses(classes), list(preprocessing)
-        self.fractions, self.seeds, self.tuned = sorted(fractions), list(seeds), tuned
-        self.epochs, self.steps, self.patience, self.batch_size = epochs, steps, patience, batch_size
-        self.learning_rate, self.tuning_rate, self.tolerance_mm = learning_rate, tuning_rate, tolerance_mm
+        self.training, self.fractions, self.seeds = training, sorted(fractions), list(seeds)
+        self.tuning_rate, self.tolerance_mm = tuning_rate, tolerance_mm
         self.pictures, self.cache_dir, self.cache_key = pictures, cache_dir, cache_key
+
+    @property
+    def _encoder(self) -> str:
+        return "frozen" if self.tuning_rate is None else "tuned"
 
     def check(self, studies: dict[str, Studies]) -> None:
         """ValueError if no class has a mask in every subset, and in the validation and the test split."""
@@ -132,7 +128,7 @@ class Segmentation:
             evaluate_segmenter(segmenter, loader, segmentation_batch(classes), encoder.device, scores).run()
             drawn[percent].append(scores.scores())
         record, tables = self._score(drawn, stated, names, bootstrap)
-        record |= {"encoder": "tuned" if self.tuned else "frozen", "tolerance_mm": self.tolerance_mm}
+        record |= {"encoder": self._encoder, "tolerance_mm": self.tolerance_mm}
         record["subsets"] = [
             {**row, "validation_dice": dice} for row, dice in zip(subset_rows(subsets), validated.values(), strict=True)
         ]
@@ -171,27 +167,17 @@ class Segmentation:
         torch.manual_seed(seed)
         tower = encoder.network.image.tower
         decoder = SegmentationDecoder(tower.width, level_strides(tower), len(classes.names))  # type: ignore[arg-type]
-        segmenter = Segmenter(copy.deepcopy(tower) if self.tuned else tower, decoder).to(encoder.device)
-        groups = [{"params": list(decoder.parameters()), "lr": self.learning_rate}]
-        if self.tuned:
+        segmenter = Segmenter(tower if self.tuning_rate is None else copy.deepcopy(tower), decoder).to(encoder.device)
+        groups = [{"params": list(decoder.parameters()), "lr": self.training.learning_rate}]
+        if self.tuning_rate is not None:
             groups.append({"params": list(segmenter.tower.parameters()), "lr": self.tuning_rate})
         crops = self._scans(encoder, [studies["training"][index] for index in subset], self.preprocessing)
-        prepare = segmentation_batch(classes)
+        loader = study_loader(crops, self.training.batch_size, shuffle=True)
         validation = study_loader(self._whole_scans(encoder, studies["validation"]), 1)
-        dice = train_best(
-            segmenter,
-            groups,
-            study_loader(crops, self.batch_size, shuffle=True),
-            evaluate_segmenter(segmenter, validation, prepare, encoder.device, OverlapScores()),
-            prepare,
-            KnownMaskLoss(),
-            encoder.device,
-            "dice",
-            self.epochs,
-            self.steps,
-            self.patience,
+        evaluator = evaluate_segmenter(
+            segmenter, validation, segmentation_batch(classes), encoder.device, OverlapScores()
         )
-        return segmenter, dice
+        return segmenter, self.training.run(evaluator, groups, loader, KnownMaskLoss(), "dice")
 
     def _whole_scans(self, encoder: ScanEncoder, studies: Studies) -> CachedStudies:
         return self._scans(encoder, studies, encoder.preprocessing)
@@ -200,7 +186,7 @@ class Segmentation:
         """Scans with their masks on the grid of the network, and the token levels of a frozen tower."""
         bare = bare_studies(studies, "anatomy", "finding_masks", "labels")
         steps: list[Transform] = [*preprocessing, ResampleFindingMaskd(), KeepGeometryd("image")]
-        if not self.tuned:
+        if self.tuning_rate is None:
             steps.append(EncodeLevelsd(encoder.network.image.tower))
         return cached_dataset(bare, steps, (), self.cache_dir, ["levels", self.cache_key])
 
@@ -228,7 +214,6 @@ class Segmentation:
             ]
             for percent, entry in found.items()
         ]
-        state = "tuned" if self.tuned else "frozen"
         columns = ["labels", "Dice", f"NSD at {self.tolerance_mm:g} mm", "scans with a false positive", "Dice by seed"]
         largest = f"{self.fractions[-1]:g}"
         each = [
@@ -237,7 +222,7 @@ class Segmentation:
         ]
         title = f"By class, {largest} % of the labels"
         return {"classes": list(names), "fractions": found}, [
-            Table(f"Mean over {len(names)} classes, {state} encoder", columns, rows),
+            Table(f"Mean over {len(names)} classes, {self._encoder} encoder", columns, rows),
             Table(title, ["class", "scans with a mask", *columns[1:4]], each),
         ]
 
