@@ -24,7 +24,6 @@ PACKAGE = ROOT / "bundle" / "ctfindings"
 _HOMES = "|".join(["home", "root", "Users", "work", "mnt", "opt", "srv", "media"])
 _MACHINE_PATH = re.compile(rf"(?<![\w.:/}}~-])/(?:{_HOMES})/[\w.-]|[A-Z]:\\{{1,2}}Users")
 
-# What each room of the package may import from the package; rooms that are not named may import all of them.
 # What each room of the package may import from the package, besides itself and the version.
 _TABLES = {"anatomy", "findings", "step_keys"}
 _BASE = _TABLES | {"files"}

@@ -13,9 +13,10 @@ import torch
 from monai.bundle import ConfigParser
 
 from bundle.ctfindings.data.cache_key import describe_pipeline, version_of
-from bundle.ctfindings.data.datalist import SPLITS, load_datalist
+from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.data.loaders import cached_dataset, study_loader
 from bundle.ctfindings.data.scan_cache import study_digest
+from bundle.ctfindings.data.study_record import SPLITS
 from bundle.ctfindings.data.transforms import KeepGeometryd
 from bundle.ctfindings.evaluation.calibrate import calibrate
 from bundle.ctfindings.evaluation.diagnostics import DIAGNOSTICS_FILE, diagnose

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bundle.ctfindings.anatomy import ANATOMIES
-from bundle.ctfindings.data.datalist import report_text, text_id
+from bundle.ctfindings.data.datalist import label_rows
+from bundle.ctfindings.data.study_record import report_text, text_id
 from bundle.ctfindings.evaluation.evaluated_model import SplitScores, perturbation_pairs
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.progress import progress_bar
@@ -262,7 +263,7 @@ def score_locked(model: LockedImageModel, split: LockedSplit, studies: Sequence[
     return SplitScores(
         ids=[str(study["id"]) for study in studies],
         patients=[str(study["patient"]) for study in studies],
-        labels=np.stack([study["labels"].numpy() for study in studies]),
+        labels=label_rows(studies),
         logits=joined["template"][:, 0],
         template_logits=joined["template"][:, 1:],
         wording_logits=joined["wording"],

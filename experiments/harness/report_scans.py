@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bundle.ctfindings.data.datalist import SPLITS
+from bundle.ctfindings.data.study_record import SPLITS
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.csv_table import Row, Table, TableError, read_table
 from bundle.ctfindings.findings import FINDING_NAMES

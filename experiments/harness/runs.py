@@ -20,7 +20,7 @@ from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 
 from bundle.ctfindings.data.cache_key import version_of
-from bundle.ctfindings.data.datalist import PATH_KEYS, SPLITS
+from bundle.ctfindings.data.study_record import PATH_KEYS, SPLITS
 from bundle.ctfindings.evaluation.diagnostics import DIAGNOSTICS_FILE
 from bundle.ctfindings.files.atomic_write import atomic_path
 

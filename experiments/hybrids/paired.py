@@ -20,7 +20,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from bundle.ctfindings.data.datalist import SPLITS, load_datalist
+from bundle.ctfindings.data.datalist import load_datalist
+from bundle.ctfindings.data.study_record import SPLITS
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.service import load_service

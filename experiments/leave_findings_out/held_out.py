@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from bundle.ctfindings.data.datalist import PATH_KEYS
+from bundle.ctfindings.data.study_record import PATH_KEYS
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.findings import FINDING_NAMES, FINDINGS
 from bundle.ctfindings.reports.captions import read_report

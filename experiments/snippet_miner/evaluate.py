@@ -24,7 +24,7 @@ import nibabel as nib
 import numpy as np
 from scipy.stats import binomtest
 
-from bundle.ctfindings.data.datalist import SPLITS
+from bundle.ctfindings.data.study_record import SPLITS
 from bundle.ctfindings.files.csv_table import Table, read_table
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.reports.sentences import split_sentences

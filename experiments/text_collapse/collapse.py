@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
-from bundle.ctfindings.data.datalist import load_datalist, text_id
+from bundle.ctfindings.data.datalist import load_datalist
+from bundle.ctfindings.data.study_record import text_id
 from bundle.ctfindings.evaluation.diagnostics import embed_texts
 from bundle.ctfindings.evaluation.plots import plot_cosine_histograms
 from bundle.ctfindings.files.atomic_write import atomic_path

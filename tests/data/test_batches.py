@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from bundle.ctfindings.data.batches import prepare_batch, prepare_image_batch, prepare_report_batch
-from bundle.ctfindings.data.datalist import text_id
 from bundle.ctfindings.data.loaders import collate_studies
+from bundle.ctfindings.data.study_record import text_id
 
 
 def studies() -> list[dict[str, Any]]:

@@ -12,8 +12,9 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.ctfindings.data.datalist import load_datalist, report_text, text_id
+from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.data.snippet_targets import SnippetTargetsd
+from bundle.ctfindings.data.study_record import report_text, text_id
 
 
 def image(step: float = 3.0) -> MetaTensor:

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from monai.transforms import MapTransform, Transform
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from bundle.ctfindings import __version__
 from bundle.ctfindings.adaptation.frozen_tower import frozen_levels, load_frozen
 from bundle.ctfindings.adaptation.head_training import Head, HeadTraining, Prompts
 from bundle.ctfindings.adaptation.held_scans import fit_reduction, hold_scans
-from bundle.ctfindings.data.datalist import bare_studies, load_datalist
+from bundle.ctfindings.data.datalist import bare_studies, label_rows, load_datalist
 from bundle.ctfindings.data.loaders import cached_dataset, fill_cache
 from bundle.ctfindings.data.scan_cache import CachedStudies
 from bundle.ctfindings.evaluation.calibrate import Calibration, fit_scaling
@@ -152,7 +152,7 @@ class Adaptation:
         for name, problem in failed.items():
             logger.warning("%s: left out: %s", name, problem)
         studies = [study for study in studies if study["id"] not in failed]
-        usable, labels = self._usable(studies), _labels(studies)
+        usable, labels = self._usable(studies), torch.from_numpy(label_rows(studies))
         labels[:, ~torch.from_numpy(usable)] = -1
         patients = [study["patient"] for study in studies]
         dataset, image = self.encoded.dataset(studies), self.network.image
@@ -204,7 +204,7 @@ class Adaptation:
 
     def _usable(self, studies: Studies) -> NDArray[np.bool_]:
         """Findings with enough patients with and without them, [C]; ValueError if there is none."""
-        labels, patients = _labels(studies).numpy(), np.array([study["patient"] for study in studies])
+        labels, patients = label_rows(studies), np.array([study["patient"] for study in studies])
         counts = np.array(
             [[len(set(patients[labels[:, column] == value])) for value in (0, 1)] for column in range(labels.shape[1])]
         )
@@ -282,10 +282,6 @@ def format_record(record: dict[str, Any]) -> str:
         "Domain: not available." if domain is None else f"Domain: threshold {cell(domain['threshold'])}.",
     ]
     return "\n".join(lines)
-
-
-def _labels(studies: Studies) -> Tensor:
-    return torch.stack([study["labels"] for study in studies])
 
 
 def _start_pooling(pooling: nn.Module) -> None:

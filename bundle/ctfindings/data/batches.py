@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bundle.ctfindings.data.datalist import MASK_KEYS, report_text, text_id
+from bundle.ctfindings.data.study_record import MASK_KEYS, report_text, text_id
 from bundle.ctfindings.reports.observations import normalise
 from bundle.ctfindings.step_keys import NetworkInputs, Targets
 

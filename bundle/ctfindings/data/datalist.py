@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle.ctfindings.anatomy import ANATOMY_NAMES
-from bundle.ctfindings.findings import FINDING_NAMES
-from bundle.ctfindings.scan.storage import stored_from
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
-MASK_KEYS = ("anatomy", "finding_masks")
-SPLITS = ("training", "validation", "test")
+from bundle.ctfindings.anatomy import ANATOMY_NAMES
+from bundle.ctfindings.data.study_record import PATH_KEYS, check_study, text_id
+from bundle.ctfindings.findings import FINDING_NAMES
+
 CAPTION_SENTENCES = 24  # of a caption that are compared with those of other captions
-PATH_KEYS = ("image", "anatomy", "finding_masks")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -78,60 +77,16 @@ def _study(record: Mapping[str, Any], path: Path, index: int) -> dict[str, Any]:
         if record.get(key):
             study[key] = str(path.parent / record[key])
     check_study(record, str(path))
-    import torch  # Not above: it takes a second, and the preparing scripts check their arguments first.
-
     study["labels"] = torch.tensor(record.get("labels") or [-1] * len(FINDING_NAMES))
     study["patient"] = str(record["id"] if record.get("patient") in (None, "") else record["patient"])
     study.update(_caption_targets(record.get("captions") or {}))
     return study
 
 
-def check_study(record: Mapping[str, Any], where: str) -> None:
-    """Checks the fields of a study record that training reads, except paths; its ValueError begins with ``where``."""
-    study = record["id"]
-    labels = record.get("labels")
-    if labels and not (
-        isinstance(labels, list | tuple)
-        and len(labels) == len(FINDING_NAMES)
-        and all(label in (-1, 0, 1) for label in labels)
-    ):
-        raise ValueError(
-            f"{where}: labels of study {study}: expected {len(FINDING_NAMES)} values of -1, 0 or 1, got {labels}"
-        )
-    for name in ("report", "captions"):
-        if record.get(name) and not isinstance(record[name], Mapping):
-            raise ValueError(
-                f"{where}: {name} of study {study}: expected an object; see the study record in docs/datalist.md"
-            )
-    for anatomy, caption in (record.get("captions") or {}).items():
-        if caption and not isinstance(caption, Mapping):
-            raise ValueError(f"{where}: caption of {anatomy} of study {study}: expected an object with a text")
-    snippets = record.get("snippets") or ()
-    for snippet in snippets if isinstance(snippets, list | tuple) else [snippets]:
-        if not _is_snippet(snippet):
-            raise ValueError(
-                f"{where}: snippet of study {study}: expected a text, and z_mm in mm or null, got {snippet}"
-            )
-    if record.get("stored"):
-        try:
-            stored_from(record["stored"])
-        except ValueError as error:
-            raise ValueError(f"{where}: study {study}: {error}") from error
-
-
-def _is_snippet(snippet: Any) -> bool:
-    if not isinstance(snippet, Mapping) or not isinstance(snippet.get("text"), str) or not snippet["text"].strip():
-        return False
-    z_mm = snippet.get("z_mm")
-    return z_mm is None or (isinstance(z_mm, int | float) and math.isfinite(z_mm))
-
-
 def _caption_targets(captions: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Caption texts by anatomy; ``caption_id``, ``caption_normal`` and ``caption_sentences`` for the losses."""
     given = {name: captions.get(name) or {} for name in ANATOMY_NAMES}
     texts = {name: str(caption["text"]) for name, caption in given.items() if caption.get("text")}
-    import torch
-
     return {
         "captions": texts,
         "caption_id": torch.tensor([text_id(texts[name]) if name in texts else 0 for name in ANATOMY_NAMES]),
@@ -152,21 +107,13 @@ def bare_studies(studies: Sequence[Mapping[str, Any]], *more: str) -> list[dict[
     return [{key: study[key] for key in ("id", "image", "stored", *more) if key in study} for study in studies]
 
 
-def report_text(report: Mapping[str, Any] | None) -> str:
-    """Findings and impression as one text; empty without a report."""
-    parts = [str((report or {}).get(section) or "").strip() for section in ("findings", "impression")]
-    return " ".join(part for part in parts if part)
-
-
-def text_id(text: str) -> int:
-    """63-bit hash of a text."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+def label_rows(studies: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
+    """The labels of studies, ``[S, C]``: 1 present, 0 absent, -1 unknown."""
+    return np.stack([np.asarray(study["labels"], dtype=np.int64) for study in studies])
 
 
 def label_balance(studies: Sequence[Mapping[str, Any]]) -> list[float]:
     """Negatives per positive of each finding among known labels; 1 for a finding without positives."""
-    import torch
-
-    labels = torch.stack([study["labels"] for study in studies])
+    labels = label_rows(studies)
     positive, negative = (labels == 1).sum(0), (labels == 0).sum(0)
     return [float(no) / float(yes) if yes else 1.0 for yes, no in zip(positive, negative, strict=True)]

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle.ctfindings.data.datalist import PATH_KEYS, SPLITS, load_datalist
+from bundle.ctfindings.data.datalist import load_datalist
+from bundle.ctfindings.data.study_record import PATH_KEYS, SPLITS
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.folders import path_from
 

@@ -12,8 +12,8 @@ from monai.transforms import CastToTyped, EnsureTyped, Randomizable, Transform
 from torch.utils.data import DataLoader
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
-from bundle.ctfindings.data.datalist import MASK_KEYS
 from bundle.ctfindings.data.scan_cache import CachedStudies, fill
+from bundle.ctfindings.data.study_record import MASK_KEYS
 from bundle.ctfindings.files.parallel_map import parallel_map
 
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from bundle.ctfindings.data.cache_key import describe_pipeline, version_of
-from bundle.ctfindings.data.datalist import PATH_KEYS
+from bundle.ctfindings.data.study_record import PATH_KEYS
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.fingerprint import FileSignature, file_signature

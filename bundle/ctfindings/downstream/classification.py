@@ -19,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from bundle.ctfindings.data.datalist import label_rows
 from bundle.ctfindings.downstream.encoded_scans import Rows, ScanEncoder, scan_features, unseen_scans
 from bundle.ctfindings.downstream.encoder_tuning import EncoderTuning
 from bundle.ctfindings.downstream.label_fractions import Subsets, draw_subsets, subset_rows, usable_classes
@@ -59,7 +60,7 @@ class Classification:
     def check(self, studies: dict[str, Studies]) -> None:
         """ValueError if a split has no finding with both classes, or a fraction leaves none."""
         for split, listed in studies.items():
-            if not _both_classes(_labels(listed)).any():
+            if not _both_classes(label_rows(listed)).any():
                 raise ValueError(
                     f"classification: no finding of the {split} split is both present and absent; add labels"
                 )
@@ -68,10 +69,10 @@ class Classification:
     def _usable(self, studies: dict[str, Studies]) -> tuple[Subsets, NDArray[np.bool_], list[str]]:
         """Subsets, the findings that every one of them and the test split can score, and the warnings."""
         subsets = draw_subsets(studies["training"], self.fractions, self.seeds)
-        labels = _labels(studies["training"])
+        labels = label_rows(studies["training"])
         known = {drawn: _both_classes(labels[subset]) for drawn, subset in subsets.items()}
         usable, lines = usable_classes(self.name, subsets, known, FINDING_NAMES, "both labels")
-        usable = usable & _both_classes(_labels(studies["test"]))
+        usable = usable & _both_classes(label_rows(studies["test"]))
         if not usable.any():
             raise ValueError("classification: no finding has both labels in every subset and in the test split")
         return subsets, usable, lines
@@ -79,7 +80,7 @@ class Classification:
     def run(self, encoder: ScanEncoder, studies: dict[str, Studies], bootstrap: Bootstrap) -> Results:
         """Trains a probe on every subset and scores the test split."""
         subsets, usable, lines = self._usable(studies)
-        labels = {split: _labels(listed) for split, listed in studies.items()}
+        labels = {split: label_rows(listed) for split, listed in studies.items()}
         columns = np.flatnonzero(usable)
         frozen = {split: encoder.encode(listed, split) for split, listed in studies.items()} if not self.tuning else {}
         lines += [line for split, listed in studies.items() if frozen for line in unseen_scans(listed, frozen[split])]
@@ -178,10 +179,6 @@ class Classification:
         ]
         detail = Table(f"By finding, {largest} % of the labels", ["finding", "positive", "AUROC", "AUPRC"], each)
         return {"fractions": found}, [summary, detail]
-
-
-def _labels(studies: Studies) -> IntArray:
-    return np.stack([study["labels"].numpy() for study in studies])
 
 
 def _both_classes(labels: IntArray) -> NDArray[np.bool_]:

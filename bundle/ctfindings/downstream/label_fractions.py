@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bundle.ctfindings.data.datalist import label_rows
+
 Subsets = dict[tuple[float, int], list[int]]
 """Indices of training studies by percentage and seed."""
 
@@ -83,7 +85,7 @@ def _balanced_order(studies: Sequence[dict[str, Any]], random: np.random.Generat
     patients: dict[str, list[int]] = {}
     for index, study in enumerate(studies):
         patients.setdefault(study["patient"], []).append(index)
-    positive = np.stack([np.asarray(study["labels"]) == 1 for study in studies]).astype(float)
+    positive = (label_rows(studies) == 1).astype(float)
     groups = list(patients.values())
     found = np.stack([positive[group].sum(axis=0) for group in groups])
     sizes = np.array([len(group) for group in groups], dtype=float)

@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX
-from bundle.ctfindings.data.datalist import report_text
-from bundle.ctfindings.downstream.best_training import train_best
+from bundle.ctfindings.data.datalist import label_rows
+from bundle.ctfindings.data.study_record import report_text
+from bundle.ctfindings.downstream.best_training import BestTraining
 from bundle.ctfindings.downstream.encoded_scans import Rows, ScanEncoder, unseen_scans
 from bundle.ctfindings.downstream.encoder_tuning import EncoderTuning
 from bundle.ctfindings.downstream.label_fractions import Subsets, draw_subsets, subset_rows
@@ -55,14 +56,12 @@ class ReportGeneration:
     """Labels that the report reader finds in generated reports, and overlap of words with the written ones.
 
     Args:
+        training: training of the decoder.
         methods: of ``METHODS``. ``random`` is a training report drawn at random and ``oracle`` the one whose labels are
             nearest to the true ones: the floor and the ceiling of ``nearest``.
         fractions: percentages of the training patients whose reports are used.
         seeds: seeds of the draws of these patients, of random reports and of the decoder.
         tuning: fine-tunes the encoder on the labels of each subset first; None leaves it frozen.
-        epochs, steps, patience: see ``train_best``.
-        batch_size: reports of a step.
-        learning_rate: of the decoder, with AdamW.
         layers, width: of the decoder.
         longest: word pieces of a generated report at most.
     """
@@ -71,24 +70,20 @@ class ReportGeneration:
 
     def __init__(
         self,
+        training: BestTraining,
         methods: Sequence[str] = METHODS,
         fractions: Sequence[float] = (5, 25, 100),
         seeds: Sequence[int] = (0, 1, 2),
         tuning: EncoderTuning | None = None,
-        epochs: int = 20,
-        steps: int = 50,
-        patience: int = 4,
-        batch_size: int = 8,
-        learning_rate: float = 0.001,
         layers: int = 2,
         width: int = 256,
         longest: int = 256,
     ) -> None:
         if unknown := [method for method in methods if method not in METHODS]:
             raise ValueError(f"methods: expected some of {', '.join(METHODS)}, got {unknown[0]!r}")
-        self.methods, self.fractions, self.seeds, self.tuning = list(methods), sorted(fractions), list(seeds), tuning
-        self.epochs, self.steps, self.patience, self.batch_size = epochs, steps, patience, batch_size
-        self.learning_rate, self.layers, self.width, self.longest = learning_rate, layers, width, longest
+        self.training, self.methods, self.fractions = training, list(methods), sorted(fractions)
+        self.seeds, self.tuning = list(seeds), tuning
+        self.layers, self.width, self.longest = layers, width, longest
 
     def check(self, studies: dict[str, Studies]) -> None:
         """ValueError if a split or a subset has no report, or the test split has one patient with a report."""
@@ -98,7 +93,7 @@ class ReportGeneration:
         for split in ("training", "validation"):
             if not written[split]:
                 raise ValueError(f"report_generation: the {split} split has no report; add a 'report' to its studies")
-        if not (np.stack([study["labels"].numpy() for study in written["test"]]) == 1).any():
+        if not (label_rows(written["test"]) == 1).any():
             raise ValueError("report_generation: the test split has no positive label; add 'labels' to its studies")
         for (percent, seed), subset in self._subsets(written["training"]).items():
             if len(subset) < 2:
@@ -169,7 +164,7 @@ class ReportGeneration:
     def _oracle(
         self, _: ScanEncoder, rows: dict[str, Rows], training: Studies, studies: dict[str, Studies], seed: int
     ) -> list[str]:
-        known, asked = (np.stack([s["labels"].numpy() == 1 for s in given]) for given in (training, studies["test"]))
+        known, asked = (label_rows(given) == 1 for given in (training, studies["test"]))
         return [_text(training[int((known != labels).sum(axis=1).argmin())]) for labels in asked]
 
     def _nearest(
@@ -187,7 +182,7 @@ class ReportGeneration:
     ) -> list[str]:
         """Draft reports of the findings whose zero-shot score reaches the threshold of the best F1 on validation."""
         scores = {split: expit(rows[split]["zero_shot"].double().numpy()) for split in ("validation", "test")}
-        labels = np.stack([study["labels"].numpy() for study in studies["validation"]])
+        labels = label_rows(studies["validation"])
         thresholds = choose_thresholds(scores["validation"], labels, "f1", FINDING_NAMES)
         seen = rows["test"]["anatomy_valid"]
         return [
@@ -216,7 +211,7 @@ class ReportGeneration:
         loaders: dict[str, Any] = {
             split: DataLoader(
                 listed,  # type: ignore[arg-type]  # a list is a dataset
-                self.batch_size,
+                self.training.batch_size,
                 shuffle=split == "training",
                 collate_fn=collate_reports,
                 generator=torch.Generator().manual_seed(seed),
@@ -235,28 +230,16 @@ class ReportGeneration:
             },
             decollate=False,
         )
-        groups = [{"params": list(network.parameters()), "lr": self.learning_rate}]
-        train_best(
-            network,
-            groups,
-            loaders["training"],
-            evaluator,
-            prepare_reports,
-            next_piece_loss,
-            encoder.device,
-            "likelihood",
-            self.epochs,
-            self.steps,
-            self.patience,
-        )
+        groups = [{"params": list(network.parameters()), "lr": self.training.learning_rate}]
+        self.training.run(evaluator, groups, loaders["training"], next_piece_loss, "likelihood")
         network.eval()
-        chunks = given["test"].to(encoder.device).split(self.batch_size)
+        chunks = given["test"].to(encoder.device).split(self.training.batch_size)
         return [vocabulary.decode(places) for chunk in chunks for places in network.write(chunk)]
 
     def _score(
         self, given: dict[str, dict[float, list[list[str]]]], test: Studies, bootstrap: Bootstrap
     ) -> tuple[dict[str, Any], list[Table]]:
-        labels, texts = np.stack([study["labels"].numpy() for study in test]), [_text(study) for study in test]
+        labels, texts = label_rows(test), [_text(study) for study in test]
         found: dict[str, dict[str, Any]] = {}
         for method, by_percent in given.items():
             for percent, draws in by_percent.items():

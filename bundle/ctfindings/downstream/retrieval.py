@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from bundle.ctfindings.anatomy import THORAX
-from bundle.ctfindings.data.datalist import report_text
+from bundle.ctfindings.data.datalist import label_rows
+from bundle.ctfindings.data.study_record import report_text
 from bundle.ctfindings.downstream.encoded_scans import Rows, ScanEncoder, unseen_scans
 from bundle.ctfindings.downstream.result_numbers import format_value
 from bundle.ctfindings.downstream.task_run import Results, Studies, Table
@@ -64,7 +65,7 @@ class Retrieval:
         warnings += unseen_scans(asked, rows)
         texts = [report_text(study["report"]) for study in asked]
         pools = {"dup_all": np.arange(len(asked)), "first_all": first_of_each(texts)}
-        labels = np.stack([study["labels"].numpy() for study in asked])
+        labels = label_rows(asked)
         chosen = bootstrap.of(written)
         found = {
             score: {pool: _both_ways(values[np.ix_(at, at)], labels[at], chosen.of(at)) for pool, at in pools.items()}

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from bundle.ctfindings.anatomy import THORAX
-from bundle.ctfindings.data.datalist import report_text
+from bundle.ctfindings.data.study_record import report_text
 from bundle.ctfindings.evaluation.evaluated_model import SplitScores
 from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun
 from bundle.ctfindings.evaluation.snippet_controls import (

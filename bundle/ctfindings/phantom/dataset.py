@@ -16,7 +16,7 @@ import numpy as np
 from joblib import cpu_count
 from numpy.typing import NDArray
 
-from bundle.ctfindings.data.datalist import SPLITS
+from bundle.ctfindings.data.study_record import SPLITS
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.journal import resume
 from bundle.ctfindings.findings import FINDING_NAMES, finding_index

@@ -11,6 +11,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Transform
 
+from bundle.ctfindings.data.datalist import label_rows
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.metrics.published_protocols import ZeroShotScores
@@ -72,7 +73,7 @@ class PublishedModel:
         return ZeroShotScores(
             ids=[study["id"] for study in studies],
             patients=[study["patient"] for study in studies],
-            labels=np.stack([np.asarray(study["labels"], dtype=np.int64) for study in studies]),
+            labels=label_rows(studies),
             logits=np.stack(logits),
             template_logits=np.stack(template_logits),
             anatomy_valid=np.stack(valid),

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
-from bundle.ctfindings.data.datalist import SPLITS
+from bundle.ctfindings.data.study_record import SPLITS
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.fingerprint import input_signature
 from bundle.ctfindings.files.journal import resume

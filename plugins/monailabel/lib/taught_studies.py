@@ -13,7 +13,7 @@ from typing import Any
 
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
-from bundle.ctfindings.data.datalist import PATH_KEYS, check_study
+from bundle.ctfindings.data.study_record import PATH_KEYS, check_study
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.findings import FINDING_NAMES, FINDINGS
 from bundle.ctfindings.reports.captions import read_report

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.ctfindings.data.datalist import SPLITS
+from bundle.ctfindings.data.study_record import SPLITS
 from bundle.ctfindings.sources.preparation.source import Candidate
 from bundle.ctfindings.sources.preparation.splits import (
     DEFAULT_FRACTIONS,

@@ -7,7 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bundle.ctfindings.data.datalist import PATH_KEYS, load_datalist, split_names
+from bundle.ctfindings.data.datalist import load_datalist, split_names
+from bundle.ctfindings.data.study_record import PATH_KEYS
 from bundle.ctfindings.files.atomic_write import atomic_path, safe_name
 from bundle.ctfindings.files.fingerprint import file_signature
 from bundle.ctfindings.files.folders import path_from

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bundle.ctfindings.data.datalist import SPLITS, report_text
+from bundle.ctfindings.data.study_record import SPLITS, report_text
 from bundle.ctfindings.files.html_page import render_page
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.sources.preparation.scan_facts import HU_PERCENTILES, ScanFacts

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bundle.ctfindings.data.datalist import SPLITS
+from bundle.ctfindings.data.study_record import SPLITS
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.sources.preparation.data_card import data_card, render_card

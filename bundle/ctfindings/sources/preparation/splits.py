@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from bundle.ctfindings.data.datalist import SPLITS
+from bundle.ctfindings.data.study_record import SPLITS
 from bundle.ctfindings.sources.preparation.source import Candidate
 
 DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
