@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -46,6 +45,7 @@ from experiments.harness.locked_image_training import score_locked
 from experiments.harness.page import VARIANTS_FIGURE, write_page, write_results
 from experiments.harness.runs import (
     Variant,
+    bundle_run,
     claim_run,
     reduced_datalist,
     split_digests,
@@ -78,11 +78,13 @@ def train(run: Path, variant: str, seed: int, options: argparse.Namespace) -> No
     """Trains one variant with one seed below ``run``; does nothing when it is done.
 
     Raises:
-        ValueError: the folder holds a run with other settings.
+        ValueError: the folder holds a run with other settings, or the command failed.
     """
     overlays, changes = list(VARIANTS[variant].overlays), VARIANTS[variant].keys
     asked = {**options.keys, **changes}
     claim_run(run, {"overlays": overlays, "keys": asked, "seed": seed, "datalist": split_digests(options.datalist)})
+    if (run / "done").exists():
+        return
     keys = {
         "bundle_root": str(ROOT),
         "datalist": str(options.datalist.resolve()),
@@ -91,17 +93,7 @@ def train(run: Path, variant: str, seed: int, options: argparse.Namespace) -> No
         "seed": seed,
         **asked,
     }
-    (run / "keys.json").write_text(json.dumps(keys, indent=2) + "\n")
-    if (run / "done").exists():
-        return
-    files = [*(str(ROOT / "configs" / name) for name in ("train.json", *overlays)), str(run / "keys.json")]
-    with (run / "train.log").open("a") as log:
-        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files)]
-        done = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, check=False)
-    if done.returncode != 0:
-        raise SystemExit(
-            f"error: {run}: training ended with code {done.returncode}; see train.log there; run again to resume"
-        )
+    bundle_run([str(ROOT / "configs" / name) for name in ("train.json", *overlays)], keys, run / "train.log")
     (run / "done").touch()
 
 
@@ -111,7 +103,7 @@ def score(
     """The best checkpoint of a run on the test studies."""
     parser = ConfigParser()
     names = ("train.json", *VARIANTS[variant].overlays, "evaluate.json")
-    parser.read_config([*(str(ROOT / "configs" / name) for name in names), str(run / "keys.json")])
+    parser.read_config([*(str(ROOT / "configs" / name) for name in names), str(run / "train.json")])
     parser.update({"ckpt_path": str(run / "best.pt"), "cache_dir": str(options.work / "cache")})
     model = parser.get_parsed_content("evaluated_model")
     model.load()
