@@ -14,10 +14,13 @@ import json
 import sys
 import tempfile
 import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +31,35 @@ from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.query_reading import STRONG, WEAK
 from bundle.ctfindings.inference.service import load_service
 from bundle.ctfindings.phantom.dataset import make_case
+
+Answer = tuple[float, float, bool]
+"""Percentile and score of a text on a scan, and whether the scan has its finding."""
+
+
+def stand_out(percentiles: NDArray[np.float64]) -> dict[str, float]:
+    """How many answers there are, and the shares that stand out and that do not."""
+    return {
+        "pairs": len(percentiles),
+        "stands_out": round(float((percentiles >= STRONG).mean()), 3),
+        "does_not": round(float((percentiles < WEAK).mean()), 3),
+    }
+
+
+def by_finding(rows: Mapping[str, Sequence[Answer]], texts: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Counts and AUC of each finding; the AUC is None if all scans have it, or none."""
+    found = {}
+    for name, answers in rows.items():
+        percentiles, scores, labels = zip(*answers, strict=True)
+        both = 0 < sum(labels) < len(labels)
+        found[name] = {
+            "text": texts[name],
+            "present": sum(labels),
+            "stands_out_present": sum(share >= STRONG and label for share, _, label in answers),
+            "stands_out_absent": sum(share >= STRONG and not label for share, _, label in answers),
+            "auc_percentile": round(float(roc_auc_score(labels, percentiles)), 3) if both else None,
+            "auc_score": round(float(roc_auc_score(labels, scores)), 3) if both else None,
+        }
+    return found
 
 
 def main() -> None:
@@ -40,7 +72,7 @@ def main() -> None:
     lay, unrelated, nonsense = texts["findings"], texts["other"]["unrelated"], texts["other"]["nonsense"]
     assert set(lay) == set(FINDING_NAMES)
     service = load_service(ROOT)
-    rows: dict[str, list[tuple[float, float, bool]]] = {name: [] for name in lay}
+    rows: dict[str, list[Answer]] = {name: [] for name in lay}
     others: list[float] = []
     silent = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -58,44 +90,21 @@ def main() -> None:
             print(f"{index + 1} of {args.scans}", flush=True)
     pairs = [row for finding in rows.values() for row in finding]
     shares, present = np.array([row[0] for row in pairs]), np.array([row[2] for row in pairs])
-    by_finding = {}
-    for name, finding in rows.items():
-        labels = [row[2] for row in finding]
-        both = 0 < sum(labels) < len(labels)
-        by_finding[name] = {
-            "text": lay[name],
-            "present": sum(labels),
-            "stands_out_present": sum(row[0] >= STRONG and row[2] for row in finding),
-            "stands_out_absent": sum(row[0] >= STRONG and not row[2] for row in finding),
-            "auc_percentile": round(float(roc_auc_score(labels, [row[0] for row in finding])), 3) if both else None,
-            "auc_score": round(float(roc_auc_score(labels, [row[1] for row in finding])), 3) if both else None,
-        }
+    findings = by_finding(rows, lay)
     mean = {
-        key: round(float(np.mean([each[key] for each in by_finding.values() if each[key] is not None])), 3)
+        key: round(float(np.mean([each[key] for each in findings.values() if each[key] is not None])), 3)
         for key in ("auc_percentile", "auc_score")
     }
     result = {
         "scans": args.scans,
         "seed": args.seed,
         "weights_sha256": service.model.weights_sha256,
-        "present": {
-            "pairs": int(present.sum()),
-            "stands_out": round(float((shares[present] >= STRONG).mean()), 3),
-            "does_not": round(float((shares[present] < WEAK).mean()), 3),
-        },
-        "absent": {
-            "pairs": int((~present).sum()),
-            "stands_out": round(float((shares[~present] >= STRONG).mean()), 3),
-            "does_not": round(float((shares[~present] < WEAK).mean()), 3),
-        },
-        "unrelated": {
-            "pairs": len(others),
-            "stands_out": round(float((np.array(others) >= STRONG).mean()), 3),
-            "does_not": round(float((np.array(others) < WEAK).mean()), 3),
-        },
+        "present": stand_out(shares[present]),
+        "absent": stand_out(shares[~present]),
+        "unrelated": stand_out(np.array(others)),
         "nonsense": {"pairs": len(nonsense) * args.scans, "without_score_and_place": silent},
         "mean_auc": mean,
-        "findings": by_finding,
+        "findings": findings,
     }
     with atomic_path(args.output) as temporary:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
