@@ -58,17 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from .loading import LoadingServer, Progress
 
-    authenticated = os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() in ("1", "true", "yes", "on")
-    required = not authenticated and (args.require_key or (args.host not in LOOPBACK and not args.insecure))
-    warnings = [
-        _exposure(args.host, required or authenticated, args.ssl_certfile is not None),
-        _readable_by_others(options.work),
-        _labels_left(args, options),
-    ]
-    for warning in filter(None, warnings):
-        print(f"warning: {warning}", file=sys.stderr, flush=True)
-    if required:
-        print(f"Clients need the key in {args.api_key or options.work / 'api_key'}", flush=True)
+    required = _requires_key(args, options)
 
     def load(tell: Progress) -> ASGIApp:
         from monailabel.interfaces.utils.app import app_instance
@@ -103,6 +93,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"error: {' '.join(str(error).split())}") from None
     finally:
         lock.release()
+
+
+def _requires_key(args: argparse.Namespace, options: Options) -> bool:
+    """Whether clients need the key; prints where it is, and the warnings about what is not protected."""
+    authenticated = os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() in ("1", "true", "yes", "on")
+    required = not authenticated and (args.require_key or (args.host not in LOOPBACK and not args.insecure))
+    warnings = [
+        _exposure(args.host, required or authenticated, args.ssl_certfile is not None),
+        _readable_by_others(options.work),
+        _labels_left(args, options),
+    ]
+    for warning in filter(None, warnings):
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
+    if required:
+        print(f"Clients need the key in {args.api_key or options.work / 'api_key'}", flush=True)
+    return bool(required)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -30,7 +30,6 @@ ACCEPTED = ",".join([".gz", *(suffix for suffix in SCAN_SUFFIXES if suffix.count
 _BAR = COLUMNS.index("Probability")
 # Vue takes an empty text for true.
 _BUSY = "busy || (!!remote_line && !consent)"
-_PLAIN: dict[str, Any] = {"density": "compact", "hide_details": True}
 _COMPACT: dict[str, Any] = {"density": "compact", "hide_details": True, "variant": "outlined"}
 # trame drops, without a word, what a widget does not list.
 _RETURN: dict[str, Any] = {"__events": [("keydown_enter", "keydown.enter")]}
@@ -93,7 +92,10 @@ def build(server: Any, layout: Any, viewer: Any) -> None:
                 html.Span("{{ scan_name }}", classes="ct-scan-name", title=("scan_name",))
             with html.Div(classes="ct-body"):
                 with html.Div(classes="ct-panel"):
-                    _server_and_scan(viewer)
+                    with html.Div(classes="ct-block"):
+                        _server(viewer)
+                        _scan(viewer)
+                        _status()
                     _table(viewer)
                     viewer.correction_block.build()
                     _question(viewer)
@@ -134,81 +136,86 @@ def decorate_view(server: Any, view_id: str, view: Any) -> None:
             )
 
 
-def _server_and_scan(viewer: Any) -> None:
-    with html.Div(classes="ct-block"):
-        with html.Div(classes="ct-line"):
-            v.VTextField(
-                v_model="address",
-                label="Server",
-                keydown_enter=(viewer.on_connect, _TYPED),
-                classes="ct-address",
-                **_RETURN,
-                **_COMPACT,
-            )
-            v.VBtn("Connect", click=(viewer.on_connect, "[address]"), disabled=("busy",), variant="tonal", id="connect")
-        v.VCheckbox(
-            v_model="consent",
-            v_if="remote_line",
-            label=("remote_line",),
-            density="compact",
-            hide_details=True,
-            classes="ct-consent",
-            id="consent",
+def _server(viewer: Any) -> None:
+    with html.Div(classes="ct-line"):
+        v.VTextField(
+            v_model="address",
+            label="Server",
+            keydown_enter=(viewer.on_connect, _TYPED),
+            classes="ct-address",
+            **_RETURN,
+            **_COMPACT,
         )
-        html.Div(
-            "{{ server_error || server_line }}",
-            classes=("server_error ? 'ct-small ct-error' : 'ct-small'",),
-            id="server-line",
+        v.VBtn("Connect", click=(viewer.on_connect, "[address]"), disabled=("busy",), variant="tonal", id="connect")
+    v.VCheckbox(
+        v_model="consent",
+        v_if="remote_line",
+        label=("remote_line",),
+        density="compact",
+        hide_details=True,
+        classes="ct-consent",
+        id="consent",
+    )
+    html.Div(
+        "{{ server_error || server_line }}",
+        classes=("server_error ? 'ct-small ct-error' : 'ct-small'",),
+        id="server-line",
+    )
+
+
+def _scan(viewer: Any) -> None:
+    with html.Div(classes="ct-line"):
+        v.VSelect(
+            v_model="scan_id",
+            items=("scans",),
+            label=("scans.length || !connected ? 'Scan of the server' : 'The server has no scans'",),
+            disabled=("!connected || busy || !scans.length",),
+            id="scan-select",
+            **_COMPACT,
         )
-        with html.Div(classes="ct-line"):
-            v.VSelect(
-                v_model="scan_id",
-                items=("scans",),
-                label=("scans.length || !connected ? 'Scan of the server' : 'The server has no scans'",),
-                disabled=("!connected || busy || !scans.length",),
-                id="scan-select",
-                **_COMPACT,
+        with v.VBtn(
+            "Open file",
+            disabled=(f"!connected || {_BUSY}",),
+            variant="tonal",
+            click="trame.refs.file.click()",
+            id="open-file",
+        ):
+            html.Input(
+                type="file",
+                ref="file",
+                accept=ACCEPTED,
+                click="$event.stopPropagation()",
+                style="display: none",
+                id="file",
             )
-            with v.VBtn(
-                "Open file",
-                disabled=(f"!connected || {_BUSY}",),
-                variant="tonal",
-                click="trame.refs.file.click()",
-                id="open-file",
-            ):
-                html.Input(
-                    type="file",
-                    ref="file",
-                    accept=ACCEPTED,
-                    click="$event.stopPropagation()",
-                    style="display: none",
-                    id="file",
-                )
-        with html.Div(classes="ct-line"):
-            v.VBtn(
-                "Find",
-                click=viewer.on_find,
-                disabled=(f"!has_scan || {_BUSY}",),
-                color=AMBER,
-                classes="ct-find",
-                id="find",
-            )
-            v.VBtn("Cancel", click=viewer.on_cancel, disabled=("!busy",), variant="tonal", id="cancel")
-        v.VProgressLinear(
-            model_value=("part || 0",),
-            indeterminate=("busy && part === null",),
-            active=("busy",),
-            height=3,
+    with html.Div(classes="ct-line"):
+        v.VBtn(
+            "Find",
+            click=viewer.on_find,
+            disabled=(f"!has_scan || {_BUSY}",),
             color=AMBER,
-            absolute=False,
+            classes="ct-find",
+            id="find",
         )
-        html.Div(
-            "{{ status }}",
-            classes=("failed ? 'ct-status ct-error' : 'ct-status'",),
-            id="status",
-            raw_attrs=['role="status"'],
-        )
-        html.Div("{{ line }}", v_for="line in warnings", key="line", classes="ct-small ct-warning")
+        v.VBtn("Cancel", click=viewer.on_cancel, disabled=("!busy",), variant="tonal", id="cancel")
+
+
+def _status() -> None:
+    v.VProgressLinear(
+        model_value=("part || 0",),
+        indeterminate=("busy && part === null",),
+        active=("busy",),
+        height=3,
+        color=AMBER,
+        absolute=False,
+    )
+    html.Div(
+        "{{ status }}",
+        classes=("failed ? 'ct-status ct-error' : 'ct-status'",),
+        id="status",
+        raw_attrs=['role="status"'],
+    )
+    html.Div("{{ line }}", v_for="line in warnings", key="line", classes="ct-small ct-warning")
 
 
 def _table(viewer: Any) -> None:
