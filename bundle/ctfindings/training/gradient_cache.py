@@ -98,44 +98,11 @@ class GradientCache:
                 rows.append(len(prepared[0]))
                 del prepared
             afterwards = _state(trainer)
-
-            joined = join_parts(outputs, rows)
-            for value in joined.values():
-                if value is not None and value.is_floating_point():
-                    value.requires_grad_()
-            # From here on only the shapes of the parts are needed.
-            shapes = [
-                {name: None if value is None else value.to("meta") for name, value in part.items()} for part in outputs
-            ]
-            del outputs
-            with _precision(trainer):
-                loss = trainer.loss_function(joined, join_parts(targets, rows)).mean()
-            trainer.state.output = {Keys.PRED: joined, Keys.LOSS: loss}
-            trainer.fire_event(IterationEvents.LOSS_COMPLETED)
-            (loss if trainer.scaler is None else trainer.scaler.scale(loss)).backward()
-            gradients = {
-                name: value.grad for name, value in joined.items() if value is not None and value.grad is not None
-            }
-            given = split_gradients(gradients, shapes, rows)
-            loss = loss.detach()
-            trainer.state.output = {Keys.LOSS: loss}
-            del joined
-
-            for part, state, gradient in zip(parts, states, given, strict=True):
+            gradients = _output_gradients(trainer, outputs, targets, rows)
+            for part, state, gradient in zip(parts, states, gradients, strict=True):
                 _restore(trainer, state)
                 with _without_exchange(trainer.network, part != parts[-1]):
-                    prepared = torch.load(part, map_location=trainer.state.device, weights_only=True)
-                    with _precision(trainer):
-                        again = _forward(trainer, prepared)
-                        found = _condensed(trainer, again, prepared[1])
-                    pairs = [(found[name], value) for name, value in gradient.items() if found[name].requires_grad]
-                    # A part whose outputs the loss does not read still takes part in the exchange between ranks.
-                    zero = zero_of(again)
-                    torch.autograd.backward(
-                        [*(output for output, _ in pairs), zero],
-                        [*(value for _, value in pairs), torch.ones_like(zero)],
-                    )
-                del prepared, again, found, pairs, zero
+                    _backpropagate(trainer, part, gradient)
             _restore(trainer, afterwards)
         trainer.fire_event(IterationEvents.BACKWARD_COMPLETED)
         if trainer.scaler is not None:
@@ -187,6 +154,41 @@ def split_gradients(
             if value is not None:
                 share[name] = piece
     return shares
+
+
+def _output_gradients(
+    trainer: SupervisedTrainer, outputs: list[dict[str, Any]], targets: Sequence[Mapping[str, Any]], rows: Sequence[int]
+) -> list[dict[str, Tensor]]:
+    """The gradient of the loss of the whole batch with respect to the outputs of each part, which are freed."""
+    joined = join_parts(outputs, rows)
+    for value in joined.values():
+        if value is not None and value.is_floating_point():
+            value.requires_grad_()
+    # From here on only the shapes of the parts are needed.
+    shapes = [{name: None if value is None else value.to("meta") for name, value in part.items()} for part in outputs]
+    outputs.clear()
+    with _precision(trainer):
+        loss = trainer.loss_function(joined, join_parts(targets, rows)).mean()
+    trainer.state.output = {Keys.PRED: joined, Keys.LOSS: loss}
+    trainer.fire_event(IterationEvents.LOSS_COMPLETED)
+    (loss if trainer.scaler is None else trainer.scaler.scale(loss)).backward()
+    trainer.state.output = {Keys.LOSS: loss.detach()}
+    gradients = {name: value.grad for name, value in joined.items() if value is not None and value.grad is not None}
+    return split_gradients(gradients, shapes, rows)
+
+
+def _backpropagate(trainer: SupervisedTrainer, part: Path, gradient: Mapping[str, Tensor]) -> None:
+    """The second pass of one part, from the gradient of its outputs."""
+    prepared = torch.load(part, map_location=trainer.state.device, weights_only=True)
+    with _precision(trainer):
+        outputs = _forward(trainer, prepared)
+        found = _condensed(trainer, outputs, prepared[1])
+    pairs = [(found[name], value) for name, value in gradient.items() if found[name].requires_grad]
+    # A part whose outputs the loss does not read still takes part in the exchange between ranks.
+    zero = zero_of(outputs)
+    torch.autograd.backward(
+        [*(output for output, _ in pairs), zero], [*(value for _, value in pairs), torch.ones_like(zero)]
+    )
 
 
 def _forward(trainer: SupervisedTrainer, prepared: tuple[Any, ...]) -> dict[str, Any]:
