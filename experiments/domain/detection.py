@@ -24,7 +24,7 @@ from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.inference.encoding import encode_study
 from bundle.ctfindings.inference.service import FindingsService, load_service
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
-from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
+from bundle.ctfindings.metrics.json_numbers import number
 from experiments.domain.real_chests import SCANS
 from experiments.harness.page import write_results
 
@@ -80,7 +80,7 @@ def auroc(scores: list[float], held_out: list[float]) -> dict[str, Any]:
     rows = np.asarray([*scores, *held_out])[:, None]
     labels = np.r_[np.ones(len(scores), dtype=np.int64), np.zeros(len(held_out), dtype=np.int64)][:, None]
     found = Bootstrap([str(row) for row in range(len(rows))], seed=0).auc(rows, labels).findings
-    return {"auroc": number(found.estimate[0]), "auroc_interval": interval_numbers(found.low[0], found.high[0])}
+    return {"auroc": number(found.estimate[0]), "auroc_interval": found.limits(0)}
 
 
 def score(service: FindingsService, scan: MetaTensor) -> float:

@@ -90,7 +90,7 @@ def compare(
         plain = Bootstrap([study["patient"] for study in both], seed=0).auc(
             np.array([[scores[study["id"]][finding]] for study in both]), labels
         )
-        interval = interval_numbers(plain.findings.low[0], plain.findings.high[0])
+        interval = plain.findings.limits(0)
         rows[finding] = {**paired(won), "auc": number(plain.findings.estimate[0]), "auc_interval": interval}
     return {"findings": rows, "sizes": {group: paired(won) for group, won in sorted(wins.items())}}
 

@@ -34,7 +34,7 @@ from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDING_NAMES, TEMPLATES
 from bundle.ctfindings.inference.encoding import scan_body
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
-from bundle.ctfindings.metrics.json_numbers import cell, interval_numbers, number
+from bundle.ctfindings.metrics.json_numbers import cell, number
 from bundle.ctfindings.metrics.platt_scaling import apply_platt, fit_temperature
 from bundle.ctfindings.metrics.thresholds import ThresholdRule, choose_thresholds
 from bundle.ctfindings.networks.checkpoint import sha256_of
@@ -253,12 +253,12 @@ class Adaptation:
             if name in place:
                 at = place[name]
                 row["auc"] = number(float(found.findings.estimate[at]))
-                row["interval"] = interval_numbers(found.findings.low[at], found.findings.high[at])
+                row["interval"] = found.findings.limits(at)
                 row["threshold"] = float(calibration.thresholds[column])
             rows.append(row)
         macro = {
             "auc": number(float(found.macro.estimate)),
-            "interval": interval_numbers(found.macro.low[()], found.macro.high[()]),
+            "interval": found.macro.limits(),
         }
         return {"findings": rows, "macro": macro, "bootstrap": bootstrap.settings(), "calibration": calibration.problem}
 

@@ -13,7 +13,7 @@ from bundle.ctfindings.findings import FINDING_ANATOMY, FINDING_NAMES, TEMPLATES
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.calibration_error import expected_calibration_error, reliability
 from bundle.ctfindings.metrics.classification import FloatArray, finding_auc
-from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
+from bundle.ctfindings.metrics.json_numbers import number
 from bundle.ctfindings.metrics.platt_scaling import apply_temperature
 from bundle.ctfindings.metrics.prompt_perturbations import PERTURBATIONS
 from bundle.ctfindings.metrics.statistic_groups import StatisticGroup, compare_groups, group_record
@@ -127,13 +127,13 @@ def comparison_record(
         "studies": len(first.ids),
         "macro_auc": {
             "difference": number(float(auc.macro.estimate)),
-            "interval": interval_numbers(auc.macro.low, auc.macro.high),
+            "interval": auc.macro.limits(),
         },
         "findings": [
             {
                 "finding": name,
                 "difference": number(auc.findings.estimate[c]),
-                "interval": interval_numbers(auc.findings.low[c], auc.findings.high[c]),
+                "interval": auc.findings.limits(c),
             }
             for c, name in enumerate(FINDING_NAMES)
         ],

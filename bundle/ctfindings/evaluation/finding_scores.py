@@ -17,7 +17,7 @@ from bundle.ctfindings.metrics.classification import (
     finding_average_precision,
     macro_average,
 )
-from bundle.ctfindings.metrics.json_numbers import cell, interval_numbers, number
+from bundle.ctfindings.metrics.json_numbers import cell, number
 from bundle.ctfindings.metrics.wording_spread import auc_by_wording, sd_over_wordings, spread_record
 
 
@@ -61,7 +61,7 @@ def finding_scores_record(
     return {
         "macro": {
             **{column: number(macro_average(values)) for column, values in columns.items()},
-            "auc_interval": interval_numbers(auc.macro.low, auc.macro.high),
+            "auc_interval": auc.macro.limits(),
             "auc_lowest": float(defined.min()) if defined.size else None,
             "findings_with_auc": int(defined.size),
         },
@@ -73,7 +73,7 @@ def finding_scores_record(
                 "prevalence": number(positives[index] / known[index]) if known[index] else None,
                 "threshold": float(limits[index]),
                 **{column: number(values[index]) for column, values in columns.items()},
-                "auc_interval": interval_numbers(auc.findings.low[index], auc.findings.high[index]),
+                "auc_interval": auc.findings.limits(index),
                 "auc_sd_over_templates": number(spread[index]),
             }
             for index, name in enumerate(findings)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun
 from bundle.ctfindings.findings import FINDING_NAMES, FINDINGS, training_wordings
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
-from bundle.ctfindings.metrics.json_numbers import cell, interval_numbers, number
+from bundle.ctfindings.metrics.json_numbers import cell, number
 from bundle.ctfindings.metrics.paraphrases import (
     NOVELTY_BANDS,
     content_words,
@@ -102,13 +102,13 @@ def image_record(
     found = bootstrap.auc(logits, truth).findings
     rows = []
     for place, (target, query) in enumerate(asked):
-        values = interval_numbers(found.low[place], found.high[place])
+        values = found.limits(place)
         asking = {"text": query, "finding": FINDING_NAMES[target], "overlap": number(overlaps[place])}
         rows.append({**asking, "band": str(bands[place]), "auc": number(found.estimate[place]), "auc_interval": values})
     means = {}
     for band in NOVELTY_BANDS:
         of = np.flatnonzero(bands == band)
         mean = bootstrap.auc(logits[:, of], truth[:, of]).macro
-        limits = interval_numbers(mean.low, mean.high)
+        limits = mean.limits()
         means[band] = {"paraphrases": len(of), "auc": number(float(mean.estimate)), "auc_interval": limits}
     return {"bands": means, "images": rows}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
-from bundle.ctfindings.metrics.json_numbers import cell, interval_numbers, number
+from bundle.ctfindings.metrics.json_numbers import cell, number
 
 SEVERITY, SIZE = "severity", "lesion_mm"
 LESIONS: Mapping[str, tuple[float, ...]] = {SEVERITY: (1 / 3, 2 / 3), SIZE: (10, 20, 40)}
@@ -119,12 +119,12 @@ def _row(
         "scans": int(member.sum()),
         "positives": int(positives.sum()),
         "auc": number(float(auc.macro.estimate)),
-        "auc_interval": interval_numbers(auc.macro.low, auc.macro.high),
+        "auc_interval": auc.macro.limits(),
         "findings": {
             name: {
                 "positives": int(positives[column]),
                 "auc": number(auc.findings.estimate[column]),
-                "auc_interval": interval_numbers(auc.findings.low[column], auc.findings.high[column]),
+                "auc_interval": auc.findings.limits(column),
             }
             for column, name in enumerate(FINDING_NAMES)
             if not np.isnan(auc.findings.estimate[column])

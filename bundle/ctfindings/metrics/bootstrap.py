@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bundle.ctfindings.metrics.classification import FloatArray, IntArray, check_scores, finding_auc, macro_average
+from bundle.ctfindings.metrics.json_numbers import interval_numbers
 
 LEVEL = 0.95  # Coverage of every interval
 
@@ -28,6 +29,10 @@ class Interval:
     estimate: FloatArray
     low: FloatArray
     high: FloatArray
+
+    def limits(self, *place: int) -> list[float | None]:
+        """Both limits at an index for a JSON record, None where they are not defined."""
+        return interval_numbers(self.low[place], self.high[place])
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.classification import FloatArray
-from bundle.ctfindings.metrics.json_numbers import interval_numbers
 
 JACCARD = 0.5  # Least overlap of the positive findings of two items that agree
 CUTOFFS = (1, 5, 10)
@@ -55,7 +54,7 @@ def _precision(relevant: NDArray[np.bool_], cutoffs: Sequence[int], bootstrap: B
     return {
         str(k): {
             "value": float(found.estimate[i]),
-            "interval": interval_numbers(found.low[i], found.high[i]),
+            "interval": found.limits(i),
             "chance": chance,
         }
         for i, k in enumerate(cutoffs)

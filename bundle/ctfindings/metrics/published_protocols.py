@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bundle.ctfindings.findings import FINDING_ANATOMY, FINDING_NAMES, LABEL_SETS
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.classification import FloatArray, decision_scores, macro_average
-from bundle.ctfindings.metrics.json_numbers import cell, interval_numbers, number
+from bundle.ctfindings.metrics.json_numbers import cell, number
 from bundle.ctfindings.metrics.thresholds import ThresholdRule, check_disjoint, choose_thresholds
 
 _RULE_WORDS = {
@@ -181,7 +181,7 @@ def protocol_record(
         "notes": notes,
         "macro": {
             **{column: number(macro_average(values)) for column, values in scores.items()},
-            "auc_interval": interval_numbers(auc.macro.low, auc.macro.high),
+            "auc_interval": auc.macro.limits(),
         },
         "findings": [
             {"finding": name, "threshold": float(thresholds[row])}

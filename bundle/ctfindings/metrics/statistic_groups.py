@@ -11,7 +11,7 @@ import numpy as np
 
 from bundle.ctfindings.metrics.bootstrap import Bootstrap, WeightStatistic
 from bundle.ctfindings.metrics.classification import FloatArray
-from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
+from bundle.ctfindings.metrics.json_numbers import number
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def group_record(group: StatisticGroup, bootstrap: Bootstrap) -> dict[str, Any]:
         for part in path:
             place = place.setdefault(part, {})
         place[last] = number(interval.estimate[column])
-        place[f"{last}_interval"] = interval_numbers(interval.low[column], interval.high[column])
+        place[f"{last}_interval"] = interval.limits(column)
     return record
 
 
@@ -60,7 +60,7 @@ def compare_groups(
                 "first": number(held.estimate[0, column]),
                 "second": number(held.estimate[1, column]),
                 "difference": number(held.estimate[2, column]),
-                "interval": interval_numbers(held.low[2, column], held.high[2, column]),
+                "interval": held.limits(2, column),
             }
             for column, statistic in enumerate(first[name].names)
         ]
