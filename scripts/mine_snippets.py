@@ -11,13 +11,11 @@ slice in mm. Prints counts and a random sample for review: sentences with their 
 from __future__ import annotations
 
 import argparse
-import csv
 import random
 from pathlib import Path
 
 from bundle.ctfindings.cli.error_lines import run_or_exit
-from bundle.ctfindings.files.atomic_write import atomic_path
-from bundle.ctfindings.files.csv_table import read_table
+from bundle.ctfindings.files.csv_table import read_table, write_table
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.reports.snippets.miner import CONFIDENCES
 from bundle.ctfindings.reports.snippets.slice_positions import Studies
@@ -56,13 +54,13 @@ def mine(options: argparse.Namespace) -> None:
             else:
                 refused.append(result)
     if options.refused is not None:
-        write(
+        write_table(
             options.refused,
             REFUSED_COLUMNS,
             [(each.id, each.row.line, shown(each.series), each.image, each.reason) for each in refused],
         )
     columns = OUTPUT_COLUMNS if studies is None else (*OUTPUT_COLUMNS, Z_COLUMN)
-    write(options.output, columns, [output_row(each, studies is not None) for each in found])
+    write_table(options.output, columns, [output_row(each, studies is not None) for each in found])
     print(f"{options.input}: id {id_column}; text {', '.join(text_columns)}")
     print_counts(counts, len(found))
     if studies is not None and counts.refused["no such study"]:
@@ -87,14 +85,6 @@ def output_row(found: MinedSnippet, with_z: bool) -> tuple[object, ...]:
     snippet = found.snippet
     row = (found.id, shown(snippet.series), snippet.image, snippet.text, snippet.rule, snippet.confidence)
     return (*row, f"{found.z_mm:.2f}") if with_z else row
-
-
-def write(path: Path, columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
-    """Writes a table, completely or not at all."""
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(rows)
 
 
 def print_counts(counts: Counts, snippets: int) -> None:

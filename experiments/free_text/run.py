@@ -26,7 +26,7 @@ from sklearn.metrics import roc_auc_score
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import write_text
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.query_reading import STRONG, WEAK
 from bundle.ctfindings.inference.service import load_service
@@ -106,8 +106,7 @@ def main() -> None:
         "mean_auc": mean,
         "findings": findings,
     }
-    with atomic_path(args.output) as temporary:
-        temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    write_text(args.output, json.dumps(result, indent=1))
     print(json.dumps({key: value for key, value in result.items() if key != "findings"}))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import write_text
 
 VARIANTS_FIGURE = "variants.png"
 NOTES_FILE = "notes.md"
@@ -47,8 +47,7 @@ def locked_tower_sentence(settings: Mapping[str, Any]) -> str:
 
 def write_results(folder: Path, results: Mapping[str, Any], name: str = "results.json") -> None:
     """Writes the results of an experiment, from which its page is written, as JSON."""
-    with atomic_path(folder / name) as temporary:
-        temporary.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(folder / name, json.dumps(results, indent=2, allow_nan=False) + "\n")
 
 
 def write_page(folder: Path, lines: Sequence[str]) -> Path:
@@ -57,6 +56,5 @@ def write_page(folder: Path, lines: Sequence[str]) -> Path:
     noted = ["", notes.read_text(encoding="utf-8").strip()] if notes.is_file() else []
     written = [lines[0], *noted, *lines[1:]]
     page = folder / "README.md"
-    with atomic_path(page) as temporary:
-        temporary.write_text("\n".join(written) + "\n", encoding="utf-8")
+    write_text(page, "\n".join(written) + "\n")
     return page

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bundle.ctfindings.data.study_record import SPLITS
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import write_text
 from bundle.ctfindings.files.csv_table import Row, Table, TableError, read_table
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.phantom.dataset import (
@@ -105,8 +105,7 @@ def make_report_scans(
         raise ValueError(f"{folder}: contains scans of other reports or settings; use another folder or delete it")
     for part in VOLUME_FOLDERS:
         (folder / part).mkdir(parents=True, exist_ok=True)
-    with atomic_path(begun) as temporary:
-        temporary.write_text(json.dumps(settings), encoding="utf-8")
+    write_text(begun, json.dumps(settings))
     chosen = [index for index in range(len(reports)) if index in split_of]
     tasks = {f"report_{index:06d}": (folder, seed, index, reports[index]) for index in chosen}
     records = render_all(_render, tasks, folder / RECORDS, workers)
@@ -117,8 +116,7 @@ def make_report_scans(
     }
     for split in SPLITS:
         content[split] = [record for index, record in zip(chosen, records, strict=True) if split_of[index] == split]
-    with atomic_path(folder / "datalist.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_text(folder / "datalist.json", json.dumps(content, indent=1))
     return folder / "datalist.json"
 
 

@@ -22,7 +22,7 @@ from monai.utils import set_determinism
 from bundle.ctfindings.data.cache_key import version_of
 from bundle.ctfindings.data.study_record import PATH_KEYS, SPLITS
 from bundle.ctfindings.evaluation.diagnostics import DIAGNOSTICS_FILE
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import atomic_path, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +81,7 @@ def reduced_datalist(datalist: str | Path, counts: Sequence[int] | None, folder:
             for study in content[split][:count]
         ]
     target = Path(folder) / "datalist.json"
-    with atomic_path(target) as temporary:
-        temporary.write_text(json.dumps(reduced), encoding="utf-8")
+    write_text(target, json.dumps(reduced))
     return target.resolve()
 
 
@@ -196,8 +195,7 @@ def claim_run(run: Path, settings: Mapping[str, Any]) -> None:
     path = run / SETTINGS_FILE
     text = json.dumps(settings, indent=2) + "\n"
     if not path.is_file():
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(path, text)
     elif json.loads(path.read_text(encoding="utf-8")) != json.loads(text):
         raise ValueError(f"{run}: contains a run with other settings; use another folder or remove this one")
 

@@ -30,7 +30,7 @@ import requests
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import write_text
 from bundle.ctfindings.phantom.dataset import make_case
 from experiments.hostile_requests.attacks import MARK, attacks
 
@@ -195,8 +195,7 @@ def main() -> None:
             "load_average": round(os.getloadavg()[0], 1),
         },
     }
-    with atomic_path(args.output) as temporary:
-        temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    write_text(args.output, json.dumps(result, indent=1))
     print(json.dumps({key: value for key, value in result.items() if key != "attacks"}, indent=1))
 
 

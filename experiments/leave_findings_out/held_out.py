@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bundle.ctfindings.data.study_record import PATH_KEYS
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import write_text
 from bundle.ctfindings.findings import FINDING_NAMES, FINDINGS
 from bundle.ctfindings.reports.captions import read_report
 from bundle.ctfindings.reports.finding_mentions import clause_mentions
@@ -53,8 +53,7 @@ def withhold(datalist: Path, held_out: Sequence[str], regime: Regime, output: Pa
         for split, studies in content.items()
         if isinstance(studies, list)
     }
-    with atomic_path(output) as temporary:
-        temporary.write_text(json.dumps({"name": f"without {', '.join(held_out)}", **reduced}), encoding="utf-8")
+    write_text(output, json.dumps({"name": f"without {', '.join(held_out)}", **reduced}))
     return output.resolve()
 
 

@@ -34,7 +34,7 @@ from bundle.ctfindings.cli.options import config_setting
 from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.evaluation.evaluated_model import SplitScores
 from bundle.ctfindings.evaluation.report_sections import Studies, localization_of, retrieval_of
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import atomic_path, write_text
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.paraphrases import load_paraphrases
 from bundle.ctfindings.networks.checkpoint import sha256_of
@@ -163,8 +163,7 @@ def result_of(variant: str, seed: int, options: argparse.Namespace, runs: Locked
         studies = runs.studies["test"]
         record = record_of(model, score_locked(model, runs.encoded["test"], studies), studies, options)
     record = {"variant": variant, "asked": asked, "seed": seed, **record}
-    with atomic_path(result) as path:
-        path.write_text(json.dumps(record))
+    write_text(result, json.dumps(record))
     return record
 
 

@@ -32,7 +32,7 @@ import requests
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import write_text
 from bundle.ctfindings.phantom.dataset import make_case
 from bundle.ctfindings.phantom.write_dicom import write_series
 from experiments.watch_archive.orthanc import Orthanc, running_orthanc
@@ -157,8 +157,7 @@ def main() -> None:
             again = run_watcher(server, output, None)
             result = check(server, output, folder / "received")
     result |= {"seed": options.seed, "kills": kills, "lines_of_a_further_run": len(again.splitlines())}
-    with atomic_path(options.output) as path:
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_text(options.output, json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 

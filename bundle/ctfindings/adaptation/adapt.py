@@ -29,7 +29,7 @@ from bundle.ctfindings.evaluation.calibrate import Calibration, fit_scaling
 from bundle.ctfindings.evaluation.classification_section import export_weights
 from bundle.ctfindings.evaluation.domain import domain_scores, fit_domain
 from bundle.ctfindings.evaluation.evaluated_model import whole_scan_steps
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import write_text
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDING_NAMES, TEMPLATES
 from bundle.ctfindings.inference.encoding import scan_body
@@ -194,8 +194,7 @@ class Adaptation:
             "domain": _domain_record(domain, features),
             **self._scores(choice.logits, labels.numpy(), patients, usable, calibration),
         }
-        with atomic_path(self.output_dir / "adaptation.json") as temporary:
-            temporary.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(self.output_dir / "adaptation.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
         print(format_record(record))
         if calibration.problem:
             raise ValueError(f"{path}: not written; the head is {calibration.problem}; add labelled scans")

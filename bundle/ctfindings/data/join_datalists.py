@@ -9,7 +9,7 @@ from typing import Any
 
 from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.data.study_record import PATH_KEYS, SPLITS
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import write_text
 from bundle.ctfindings.files.folders import path_from
 
 
@@ -46,6 +46,5 @@ def join_datalists(parts: Sequence[tuple[str, Path]], output: Path) -> dict[str,
             joined[split].append({**record, **places})
     sources = ", ".join(f"{split} of {datalist.parent.name}" for split, datalist in parts)
     content = {"name": output.parent.name, "description": f"Joined: {sources}.", **joined}
-    with atomic_path(output) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(output, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return {split: len(records) for split, records in joined.items()}

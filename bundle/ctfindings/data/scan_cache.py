@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from bundle.ctfindings.data.cache_key import describe_pipeline, version_of
 from bundle.ctfindings.data.study_record import PATH_KEYS
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import atomic_path, write_text
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.fingerprint import FileSignature, file_signature
 
@@ -59,8 +59,7 @@ class CachedStudies(Dataset):
             description = describe_pipeline(deterministic, cache_key)
             self.folder = Path(cache_dir) / version_of(description)
             if not (self.folder / PIPELINE_FILE).is_file():
-                with atomic_path(self.folder / PIPELINE_FILE) as temporary:
-                    temporary.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+                write_text(self.folder / PIPELINE_FILE, json.dumps(description, indent=1) + "\n")
 
     def _transform(self, index: int) -> dict[str, Any]:
         if self.folder is None:

@@ -5,7 +5,6 @@ Shapes: S scans, C findings, M maps.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from bundle.ctfindings.downstream.result_numbers import format_value, patient_en
 from bundle.ctfindings.downstream.scan_pictures import Picture, draw_pictures
 from bundle.ctfindings.downstream.task_run import Results, Studies, Table
 from bundle.ctfindings.evaluation.evaluated_model import whole_scan_steps
+from bundle.ctfindings.files.csv_table import write_table
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDING_NAMES, finding_index
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
@@ -122,9 +122,10 @@ class Detection:
                     detected[place] = detections
         record = {"encoder": "frozen", "tolerance_mm": self.tolerance_mm, "overlaps": self.overlaps, "maps": found}
         files: dict[str, Callable[[Path], None]] = {
-            f"detections_{name}.csv": partial(_write, rows=[DETECTION_COLUMNS, *rows]) for name, rows in written.items()
+            f"detections_{name}.csv": partial(write_table, columns=DETECTION_COLUMNS, rows=rows)
+            for name, rows in written.items()
         }
-        files["pointing.csv"] = partial(_write, rows=[["id", "finding", "map", *POINTING], *pointed])
+        files["pointing.csv"] = partial(write_table, columns=["id", "finding", "map", *POINTING], rows=pointed)
         pictures = self._pictures(test, ids, detected)
         names = [FINDING_NAMES[column] for column in columns]
         files["lesions.png"] = partial(
@@ -284,8 +285,3 @@ def _pointed(ids: Sequence[str], finding: str, name: str, pointing: FloatArray) 
         for id_, values in zip(ids, pointing, strict=True)
         if not np.isnan(values).any()
     ]
-
-
-def _write(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)

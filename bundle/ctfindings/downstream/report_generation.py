@@ -5,7 +5,6 @@ Shapes: S scans, C findings, E embedding.
 
 from __future__ import annotations
 
-import csv
 import warnings as python_warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -37,6 +36,7 @@ from bundle.ctfindings.downstream.report_decoder import (
 )
 from bundle.ctfindings.downstream.result_numbers import drawn_metric, format_seeds, format_value, plot_by_fraction
 from bundle.ctfindings.downstream.task_run import Results, Studies, Table
+from bundle.ctfindings.files.csv_table import write_table
 from bundle.ctfindings.findings import FINDING_ANATOMY, FINDING_NAMES
 from bundle.ctfindings.inference.findings_record import FindingAnswer
 from bundle.ctfindings.inference.output.draft_report import compose_report
@@ -129,7 +129,9 @@ class ReportGeneration:
         ids = [str(study["id"]) for study in studies["test"]]
         texts = [_text(study) for study in studies["test"]]
         files: dict[str, Callable[[Path], None]] = {
-            f"reports_{method}_{percent:g}.csv": partial(_write, ids=ids, written=texts, generated=draws[0])
+            f"reports_{method}_{percent:g}.csv": partial(
+                write_table, columns=["id", "written", "generated"], rows=list(zip(ids, texts, draws[0], strict=True))
+            )
             for method, by_percent in given.items()
             for percent, draws in by_percent.items()
         }
@@ -322,8 +324,3 @@ def _unusable(studies: dict[str, Studies]) -> list[str]:
         if silent:
             lines.append(f"{split} reports without an observation: {len(silent)}, first {silent[0]}")
     return lines
-
-
-def _write(path: Path, ids: Sequence[str], written: Sequence[str], generated: Sequence[str]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["id", "written", "generated"], *zip(ids, written, generated, strict=True)])

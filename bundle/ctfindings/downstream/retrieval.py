@@ -5,7 +5,6 @@ Shapes: S scans with a report, N distinct sentences, Q pathology queries, E embe
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from bundle.ctfindings.data.study_record import report_text
 from bundle.ctfindings.downstream.encoded_scans import Rows, ScanEncoder, unseen_scans
 from bundle.ctfindings.downstream.result_numbers import format_value
 from bundle.ctfindings.downstream.task_run import Results, Studies, Table
+from bundle.ctfindings.files.csv_table import write_table
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.classification import FloatArray
 from bundle.ctfindings.metrics.label_retrieval import label_precision
@@ -144,11 +144,9 @@ def _tables(found: dict[str, Any]) -> list[Table]:
 def _write_ranks(path: Path, ids: list[str], similarity: dict[str, FloatArray]) -> None:
     """Ranks in the pool ``dup_all``, and the report that each score puts first."""
     unit = np.eye(len(ids))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["id", *(f"{score} {name}" for score in similarity for name in (*DIRECTIONS, "first report"))])
-        columns: list[Any] = []
-        for scores in similarity.values():
-            columns += [retrieval_ranks(scores, unit), retrieval_ranks(scores.T, unit)]
-            columns += [[ids[best] for best in scores.argmax(axis=1)]]
-        table.writerows(zip(ids, *columns, strict=True))
+    columns: list[Any] = []
+    for scores in similarity.values():
+        columns += [retrieval_ranks(scores, unit), retrieval_ranks(scores.T, unit)]
+        columns += [[ids[best] for best in scores.argmax(axis=1)]]
+    names = [f"{score} {name}" for score in similarity for name in (*DIRECTIONS, "first report")]
+    write_table(path, ["id", *names], zip(ids, *columns, strict=True))

@@ -6,7 +6,6 @@ Shapes: S scans, C classes, X Y Z voxels of the network's grid.
 from __future__ import annotations
 
 import copy
-import csv
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -44,6 +43,7 @@ from bundle.ctfindings.downstream.segmentation_targets import SegmentationClasse
 from bundle.ctfindings.downstream.task_run import Results, Studies, Table
 from bundle.ctfindings.downstream.token_levels import EncodeLevelsd, Segmenter, level_strides
 from bundle.ctfindings.files.atomic_write import safe_name
+from bundle.ctfindings.files.csv_table import write_table
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.classification import FloatArray
 from bundle.ctfindings.networks.image.segmentation_decoder import SegmentationDecoder
@@ -239,13 +239,13 @@ def _write_scores(path: Path, ids: Sequence[str], names: Sequence[str], draws: S
     """Volumes and overlaps of each test scan and class, means over the draws; an undefined value is empty."""
     columns = ("truth_ml", "predicted_ml", "dice", "nsd")
     values = {column: np.mean([draw[column] for draw in draws], axis=0) for column in columns}
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["id", "class", *columns])
-        for row, id_ in enumerate(ids):
-            for place, name in enumerate(names):
-                cells = [values[column][row, place] for column in columns]
-                table.writerow([id_, name, *("" if np.isnan(cell) else f"{cell:.4f}" for cell in cells)])
+    cells = np.stack([values[column] for column in columns], axis=2)
+    rows = [
+        [id_, name, *("" if np.isnan(cell) else f"{cell:.4f}" for cell in cells[row, place])]
+        for row, id_ in enumerate(ids)
+        for place, name in enumerate(names)
+    ]
+    write_table(path, ["id", "class", *columns], rows)
 
 
 def _write_masks(path: Path, masks: NDArray[np.bool_], affine: FloatArray) -> None:

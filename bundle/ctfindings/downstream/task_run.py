@@ -14,7 +14,7 @@ from bundle.ctfindings.data.study_record import SPLITS
 from bundle.ctfindings.downstream.encoded_scans import ScanEncoder
 from bundle.ctfindings.evaluation.evaluate import check_patients
 from bundle.ctfindings.evaluation.evaluation_page import embedded_figure
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import atomic_path, write_text
 from bundle.ctfindings.files.html_page import render_page
 from bundle.ctfindings.inference.findings_record import DISCLAIMER
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
@@ -121,8 +121,7 @@ class TaskRun:
         for name, write in results.files.items():
             with atomic_path(self.output_dir / name) as path:
                 write(path)
-        with atomic_path(self.output_dir / "metrics.json") as path:
-            path.write_text(content, encoding="utf-8")
+        write_text(self.output_dir / "metrics.json", content)
         figures = [self.output_dir / name for name in results.files if name.endswith(".png")]
         page = render_page(
             Path(__file__).parent / "templates" / "downstream.html.jinja",
@@ -131,5 +130,4 @@ class TaskRun:
             figures={figure.stem.replace("_", " "): embedded_figure(figure) for figure in figures},
             disclaimer=DISCLAIMER,
         )
-        with atomic_path(self.output_dir / "report.html") as path:
-            path.write_text(page, encoding="utf-8")
+        write_text(self.output_dir / "report.html", page)

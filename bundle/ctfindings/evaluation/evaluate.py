@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import platform
 from collections import Counter
@@ -20,7 +19,8 @@ from bundle.ctfindings import __version__
 from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.evaluation.evaluation_page import write_evaluation_page
 from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun, ScoredModel, Section
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import write_text
+from bundle.ctfindings.files.csv_table import write_table
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.thresholds import check_disjoint
@@ -126,8 +126,7 @@ class Evaluation:
         )
         for write in run.figures:
             write(self.output_dir)
-        with atomic_path(self.output_dir / "metrics.json") as path:
-            path.write_text(json.dumps(run.record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(self.output_dir / "metrics.json", json.dumps(run.record, indent=2, allow_nan=False) + "\n")
         write_evaluation_page(self.output_dir / "report.html", run.record)
 
 
@@ -139,11 +138,12 @@ def write_predictions(
     findings: Sequence[str],
 ) -> None:
     """Writes a CSV file with the columns ``id``, ``<finding> probability`` (six digits) and ``<finding> label``."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["id", *(f"{name} probability" for name in findings), *(f"{name} label" for name in findings)])
-        for study, row, known in zip(ids, probabilities, labels, strict=True):
-            table.writerow([study, *(f"{value:.6g}" for value in row), *known.tolist()])
+    columns = ["id", *(f"{name} probability" for name in findings), *(f"{name} label" for name in findings)]
+    rows = (
+        [study, *(f"{value:.6g}" for value in row), *known.tolist()]
+        for study, row, known in zip(ids, probabilities, labels, strict=True)
+    )
+    write_table(path, columns, rows)
 
 
 def check_patients(calibration: Sequence[dict[str, Any]], scored: Sequence[dict[str, Any]], where: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from bundle.ctfindings.evaluation.subgroups import TITLES
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import write_text
 from bundle.ctfindings.files.html_page import render_page
 from bundle.ctfindings.inference.findings_record import DISCLAIMER
 from bundle.ctfindings.metrics.text_collapse import PAIR_KINDS, PAIR_TITLES
@@ -31,8 +31,7 @@ def write_evaluation_page(path: Path, record: dict[str, Any]) -> None:
         pair_titles=PAIR_TITLES,
         pair_kinds=PAIR_KINDS,
     )
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def embedded_figure(path: Path) -> dict[str, str | int]:

@@ -1,4 +1,4 @@
-"""Reads CSV tables with comma, semicolon or tab; finds columns by name and reports errors by line."""
+"""CSV tables: reads them with comma, semicolon or tab, finds columns by name, reports errors by line; writes them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import csv
 import difflib
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from bundle.ctfindings.files.atomic_write import atomic_path
 
 MAX_FIELD_CHARACTERS = 10_000_000
 _DELIMITERS = ",;\t"
@@ -62,6 +64,14 @@ def read_table(path: Path) -> Table:
     if not table.rows:
         raise TableError(path, "has no rows; expected a header and rows")
     return table
+
+
+def write_table(path: str | Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Writes a CSV file in UTF-8 with a header, complete or not at all."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def stream_table(path: Path) -> tuple[Table, Iterator[Row]]:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import write_text
 
 SCHEMA_VERSION = "1.3"
 DISCLAIMER = (
@@ -260,8 +260,7 @@ class FindingsRecord:
     def save(self, path: str | Path) -> None:
         """Writes the JSON atomically."""
         text = self.to_json()
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(path, text)
 
 
 def _plain(value: Any, where: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,7 +12,8 @@ import numpy as np
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.data.study_record import SPLITS
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import write_text
+from bundle.ctfindings.files.csv_table import write_table
 from bundle.ctfindings.files.fingerprint import input_signature
 from bundle.ctfindings.files.journal import resume
 from bundle.ctfindings.findings import FINDING_NAMES, finding_index
@@ -96,12 +96,9 @@ def make_hybrids(
         for record in records.get(key, ()):
             patient = pseudonym(key, settings.seed)
             content[draw_split(patient, settings.fractions, settings.seed)].append({**record, "patient": patient})
-    with atomic_path(folder / BASES) as path, path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("name", "scan", "problem"))
-        writer.writerows((task.name, key, problems.get(key, "")) for key, (_, task) in tasks.items())
-    with atomic_path(folder / DATALIST) as path:
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    rows = ((task.name, key, problems.get(key, "")) for key, (_, task) in tasks.items())
+    write_table(folder / BASES, ["name", "scan", "problem"], rows)
+    write_text(folder / DATALIST, json.dumps(content, indent=1) + "\n")
     return folder / DATALIST, problems
 
 

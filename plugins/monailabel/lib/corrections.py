@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bundle.ctfindings.files.atomic_write import atomic_path, safe_name
+from bundle.ctfindings.files.atomic_write import atomic_path, safe_name, write_text
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.findings_record import FindingsRecord, ScanInfo
 from bundle.ctfindings.scan.coordinates import world_to_voxel
@@ -113,8 +113,7 @@ class CorrectionStore:
         if keep is not None and not scan.is_file():
             with atomic_path(scan) as temporary:
                 keep(temporary)
-        with atomic_path(file) as temporary:
-            temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+        write_text(file, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False))
 
     def _file(self, scan_id: str) -> Path:
         return self.folder / f"{safe_name(scan_id)}.json"

@@ -10,7 +10,7 @@ from typing import Any
 
 from monailabel.datastore.local import LocalDatastore
 
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import write_text
 
 from .datastores import SeriesDatastore
 from .logs import SERVER_LOG
@@ -60,8 +60,7 @@ def _session_image(app: Any, session_id: str) -> str:
     # MONAI Label writes this file in place; a full disk would empty it, and the session with it.
     meta = Path(sessions.store_path) / session_id / "meta.info"
     try:
-        with atomic_path(meta) as temporary:
-            temporary.write_text(session.to_str(), encoding="utf-8")
+        write_text(meta, session.to_str())
     except OSError as error:
         logger.warning(
             "the time of use of a session could not be written (%s); it may expire early", type(error).__name__

@@ -14,7 +14,7 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from bundle.ctfindings.data.study_record import PATH_KEYS, check_study
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import write_text
 from bundle.ctfindings.findings import FINDING_NAMES, FINDINGS
 from bundle.ctfindings.reports.captions import read_report
 
@@ -87,8 +87,7 @@ def write_datalist(path: Path, studies: Sequence[Study], share: float) -> dict[s
     if share and counts["training"] < 2:
         raise UsageError(400, "fewer than 2 studies are left for training; lower val_split, or add studies")
     content = {"name": "datastore", "description": "studies and corrections of the server", **splits}
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1))
     return counts
 
 

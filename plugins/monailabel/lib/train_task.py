@@ -16,7 +16,7 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import write_text
 
 from .corrections import CorrectionStore
 from .options import Options
@@ -76,8 +76,7 @@ class FineTuning(TrainTask):
         (run / "tmp").mkdir(parents=True)
         counts = write_datalist(run / "datalist.json", studies, settings["val_split"])
         configs, keys = self.workflow(run, settings, counts["training"])
-        with atomic_path(run / "settings.json") as temporary:
-            temporary.write_text(json.dumps(keys, indent=1), encoding="utf-8")
+        write_text(run / "settings.json", json.dumps(keys, indent=1))
         self._run(run, configs)
         model = run / "model.pt"
         return {

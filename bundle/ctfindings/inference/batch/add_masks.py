@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from bundle.ctfindings.data.datalist import load_datalist, split_names
 from bundle.ctfindings.data.study_record import PATH_KEYS
-from bundle.ctfindings.files.atomic_write import atomic_path, safe_name
+from bundle.ctfindings.files.atomic_write import safe_name, write_text
 from bundle.ctfindings.files.fingerprint import file_signature
 from bundle.ctfindings.files.folders import path_from
 from bundle.ctfindings.files.journal import resume
@@ -79,8 +79,7 @@ def mask_datalist(
         for key in PATH_KEYS:
             if record.get(key):
                 record[key] = path_from(record[key], output)
-    with atomic_path(target) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(target, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return MaskReport(target, len(tasks) - kept - len(problems), kept, len(records) - len(tasks), problems)
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from bundle.ctfindings import __version__
 from bundle.ctfindings.data.datalist import load_datalist, split_names
-from bundle.ctfindings.files.atomic_write import atomic_path, safe_name
+from bundle.ctfindings.files.atomic_write import safe_name, write_text
 from bundle.ctfindings.files.fingerprint import input_signature
 from bundle.ctfindings.files.folders import check_outside, check_writable
 from bundle.ctfindings.files.journal import resume
@@ -157,8 +157,7 @@ def claim_output(output: Path, model: Model) -> str:
     run = {"version": __version__, "weights_sha256": weights, "overlays": list(model.overlays)}
     path = output / RUN_FILE
     if not path.is_file():
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(run, indent=1) + "\n")
     elif json.loads(path.read_text(encoding="utf-8")) != run:
         problem = "the results here are of other weights, version or overlays"
         raise ValueError(f"{path}: {problem}; choose another --output")

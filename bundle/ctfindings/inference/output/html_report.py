@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import write_text
 from bundle.ctfindings.files.html_page import render_page
 from bundle.ctfindings.inference.findings_record import Answer, FindingsRecord
 from bundle.ctfindings.inference.output.draft_report import compose_report
@@ -57,5 +57,4 @@ def write_report(
         heat=heat_css(),
         heat_floor=HEAT_FLOOR,
     )
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(path, page)

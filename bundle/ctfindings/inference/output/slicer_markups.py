@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import write_text
 from bundle.ctfindings.inference.findings_record import FindingsRecord
 from bundle.ctfindings.scan.coordinates import ras_to_lps
 
@@ -52,5 +52,4 @@ def markups(record: FindingsRecord) -> dict[str, Any]:
 
 def write_markups(path: str | Path, record: FindingsRecord) -> None:
     """Writes the file; Slicer expects a name that ends in ``.mrk.json``."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(markups(record), indent=1, allow_nan=False), encoding="utf-8")
+    write_text(path, json.dumps(markups(record), indent=1, allow_nan=False))

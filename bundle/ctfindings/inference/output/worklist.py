@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import write_text
+from bundle.ctfindings.files.csv_table import write_table
 from bundle.ctfindings.files.html_page import render_page
 from bundle.ctfindings.inference.findings_record import DISCLAIMER
 
@@ -53,15 +53,8 @@ def write_worklist(output: Path, entries: Sequence[Entry], first: Sequence[str] 
 
     ordered = sorted(entries, key=order)
     columns = ["status", "findings", "notice", "reason", "date", "accession", "study", "series", "folder", "objects"]
-    with (
-        atomic_path(output / "worklist.csv") as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for entry in ordered:
-            writer.writerow([entry.found if name == "findings" else getattr(entry, name) for name in columns])
+    rows = [[each.found if name == "findings" else getattr(each, name) for name in columns] for each in ordered]
+    write_table(output / "worklist.csv", columns, rows)
     page = render_page(_TEMPLATE, entries=ordered, disclaimer=DISCLAIMER, first=first)
-    with atomic_path(output / "worklist.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(output / "worklist.html", page)
     return ordered

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bundle.ctfindings.files.atomic_write import staging_folder
 from bundle.ctfindings.inference.findings_record import FindingsRecord
 from bundle.ctfindings.inference.output.draft_report import format_draft
 from bundle.ctfindings.inference.output.evidence_volume import write_evidence
@@ -50,9 +49,7 @@ def write_findings(
         if key not in {answer.key for answer in record.answers}:
             raise ValueError(f"evidence map {key!r} belongs to no finding or query of the record; use answer.key")
     record = record.with_channels(list(evidence_maps))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
-    try:
+    with staging_folder(target) as staging:
         if evidence_maps:
             maps = list(evidence_maps.values())
             write_evidence(staging / EVIDENCE_FILE, maps, token_affine, affine, record.scan.shape)
@@ -71,6 +68,4 @@ def write_findings(
                 (target / name).unlink(missing_ok=True)
         for file in sorted(staging.iterdir()):
             os.replace(file, target / file.name)
-    finally:
-        shutil.rmtree(staging)
     return record

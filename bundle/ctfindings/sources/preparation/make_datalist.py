@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bundle.ctfindings.data.study_record import SPLITS
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import write_text
+from bundle.ctfindings.files.csv_table import write_table
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.sources.preparation.data_card import data_card, render_card
 from bundle.ctfindings.sources.preparation.datalist_settings import (
@@ -58,17 +58,13 @@ def make_datalist(
     card = data_card(datalist, {candidate.id: facts[candidate.image] for candidate in candidates}, ledger, origin)
     _write_ledger(output, ledger)
     for name, text in {CARD: _json(card), PAGE: render_card(card), DATALIST: _json(datalist)}.items():
-        with atomic_path(output / name) as temporary:  # The datalist is last: if it exists, the others are complete.
-            temporary.write_text(text, encoding="utf-8")
+        write_text(output / name, text)  # The datalist is last: if it exists, the others are complete.
     return output / DATALIST, card
 
 
 def _write_ledger(folder: Path, ledger: Ledger) -> Path:
-    with atomic_path(folder / LEDGER) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["what", "line", "id", "reason", "detail"])
-        writer.writerows(["left out", *entry] for entry in ledger.left_out)
-        writer.writerows(["flagged", *entry] for entry in ledger.flagged)
+    rows = [("left out", *entry) for entry in ledger.left_out] + [("flagged", *entry) for entry in ledger.flagged]
+    write_table(folder / LEDGER, ["what", "line", "id", "reason", "detail"], rows)
     return folder / LEDGER
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Collection
 from contextlib import nullcontext
 from pathlib import Path
 
 import pydicom
 
+from bundle.ctfindings.files.atomic_write import staging_folder
 from bundle.ctfindings.files.folders import files_below
 from bundle.ctfindings.inference.output.dicom.scan_answers import ScanAnswers
 from bundle.ctfindings.inference.output.dicom.secondary_capture import secondary_capture
@@ -73,14 +72,10 @@ def write_dicom(folder: Path, path: Path, answers: ScanAnswers, anonymous: bool 
     For the other arguments and errors see ``dicom_objects``.
     """
     objects = dicom_objects(path, answers, anonymous)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
-    try:
+    with staging_folder(folder) as staging:
         for name, each in objects.items():
             each.save_as(staging / f"{name}.dcm", enforce_file_format=True)
         folder.mkdir(exist_ok=True)
         for old in folder.glob("evidence-*.dcm"):
             old.unlink()
         return [file.replace(folder / file.name) for file in sorted(staging.iterdir())]
-    finally:
-        shutil.rmtree(staging)
