@@ -22,6 +22,7 @@ from bundle.ctfindings.downstream.report_decoder import (
     next_piece_loss,
 )
 from bundle.ctfindings.downstream.report_generation import ReportGeneration
+from bundle.ctfindings.downstream.report_methods import DecoderReports
 from bundle.ctfindings.downstream.task_run import TaskRun
 from tests.downstream.conftest import LabelEncoder
 
@@ -51,7 +52,7 @@ TRAINING = BestTraining(epochs=4, steps=40, patience=4, batch_size=16, learning_
 
 def run(datalist: Path, tokenizer: Any, **options: Any) -> dict[str, Any]:
     settings: dict[str, Any] = {
-        "training": TRAINING,
+        "decoder": DecoderReports(TRAINING, width=48, longest=48),
         "fractions": [100],
         "seeds": [0],
         "methods": ["random", "nearest", "composed", "oracle"],
@@ -73,7 +74,7 @@ def test_rows_that_state_the_findings_give_good_reports_and_random_ones_are_near
 
 
 def test_a_decoder_learns_to_write_what_the_rows_state(datalist: Path, tokenizer: Any) -> None:
-    record = run(datalist, tokenizer, methods=["random", "decoder"], longest=48, width=48)
+    record = run(datalist, tokenizer, methods=["random", "decoder"])
     found = {method: record["methods"][method]["100"]["f1_micro"]["macro"]["value"] for method in ("random", "decoder")}
     assert found["decoder"] > found["random"] + 0.1
     with (datalist.parent / "out" / "reports_decoder_100.csv").open(encoding="utf-8") as file:
@@ -118,7 +119,7 @@ def test_a_fraction_of_one_report_and_an_unknown_method_are_refused(datalist: Pa
     with pytest.raises(ValueError, match=r"report_generation: 1 % of the labels \(seed 0\) leave one report"):
         run(datalist, tokenizer, fractions=[1])
     with pytest.raises(ValueError, match=r"methods: expected some of random, nearest, .* got 'llm'"):
-        ReportGeneration(TRAINING, ["llm"])
+        ReportGeneration(DecoderReports(TRAINING), ["llm"])
 
 
 def test_texts_survive_the_vocabulary_and_padding_does_not_count(tokenizer: Any) -> None:

@@ -6,6 +6,7 @@ from bundle.ctfindings.downstream.detection import Detection
 from bundle.ctfindings.downstream.encoded_scans import ScanEncoder
 from bundle.ctfindings.downstream.encoder_tuning import EncoderTuning
 from bundle.ctfindings.downstream.report_generation import ReportGeneration
+from bundle.ctfindings.downstream.report_methods import DecoderReports
 from bundle.ctfindings.downstream.retrieval import Retrieval
 from bundle.ctfindings.downstream.segmentation import Segmentation
 from bundle.ctfindings.downstream.task_run import TaskRun
@@ -13,6 +14,7 @@ from bundle.ctfindings.downstream.task_run import TaskRun
 __all__ = [
     "BestTraining",
     "Classification",
+    "DecoderReports",
     "Detection",
     "EncoderTuning",
     "ReportGeneration",
