@@ -56,7 +56,7 @@ def test_a_dicom_scan_gets_its_objects_and_a_wrong_path_beside_it_is_named_at_th
     series = write_dicom(tmp_path / "series", hu, affine)
     out, objects = tmp_path / "out", tmp_path / "objects"
     wrong = [tmp_path / "gone.nii.gz", tmp_path / "**" / "*.nrrd"]
-    done = run(["-m", "bundle.ctfindings", series, *wrong, "-o", out, "-q", "fluid", "--dicom_dir", objects])
+    done = run(["-m", "bundle.ctfindings", series, *wrong, "-o", out, "-q", "fluid", "--dicom-dir", objects])
     assert done.returncode == 1, done.stderr
     last = f"error: 2 of 3 scans could not be used; {out / 'findings.csv'} gives the reasons"
     assert done.stderr.splitlines()[-1] == last

@@ -7,10 +7,11 @@ import json
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.data import Dataset
 
 from bundle.ctfindings.files.errors import ScanError
@@ -52,7 +53,11 @@ def test_a_bad_scan_is_listed_with_its_reason_and_the_others_are_written(
         assert row["query: fluid around the lung percentile"] == str(record["queries"][0]["percentile"])
         assert row["notice"] == (record["notice"] or "")
     assert not (out / "bad").exists()
-    assert capsys.readouterr().out.count("DICOM: none; the scan is NIfTI without DICOM headers") == 2
+    said = capsys.readouterr()
+    assert said.out.count("DICOM: none; the scan is NIfTI without DICOM headers") == 2
+    written = sum((out / name / "evidence.nii.gz").exists() for name in ("one", "two"))
+    assert said.out.count("Evidence: no evidence.nii.gz, because") == 2 - written
+    assert "3/3" in said.err
 
 
 def test_a_single_bad_scan_is_its_own_error_and_leaves_nothing(service: FindingsService, tmp_path: Path) -> None:
@@ -105,6 +110,43 @@ def test_the_next_scan_is_read_while_the_one_before_is_used() -> None:
         if study["number"] == 0:
             assert second_is_read.wait(10)
     assert len(studies) == 3
+
+
+def test_nobody_waits_for_a_scan_that_is_still_read_after_ctrl_c() -> None:
+    go_on = threading.Event()
+
+    def read(study: dict[str, int]) -> dict[str, int]:
+        assert study["number"] == 0 or go_on.wait(10)
+        return study
+
+    studies = iter(ReadAhead(Dataset([{"number": 0}, {"number": 1}, {"number": 2}], read)))
+    next(studies)
+    late = threading.Timer(2.0, go_on.set)
+    late.start()
+    studies.close()  # type: ignore[attr-defined]
+    assert not go_on.is_set()
+    late.cancel()
+    go_on.set()
+
+
+def test_a_scan_is_counted_when_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, go_on, counted = FindingsWriter(tmp_path), threading.Event(), []
+    monkeypatch.setattr(writer, "write", lambda *_: go_on.wait(10))
+
+    def step(engine: Engine, study: dict[str, Any]) -> dict[str, Any]:
+        return {"pred": SimpleNamespace()}
+
+    def look(engine: Engine) -> None:
+        counted.append(writer._bar.n)
+        go_on.set()
+
+    engine = Engine(step)
+    writer.attach(engine)
+    engine.add_event_handler(Events.ITERATION_COMPLETED, look)
+    monkeypatch.setattr(writer, "_write_summary", lambda: tmp_path)
+    scans = {name: SimpleNamespace(meta={"filename_or_obj": name}) for name in ("one", "two")}
+    engine.run([{"scan": scan, "folder": name} for name, scan in scans.items()])
+    assert (counted[0], writer._bar.n) == (0, 2)
 
 
 def test_an_error_of_the_program_is_not_taken_for_a_bad_scan() -> None:

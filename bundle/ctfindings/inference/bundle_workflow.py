@@ -21,7 +21,12 @@ from bundle.ctfindings.inference.encoding import EncodedScan
 from bundle.ctfindings.inference.findings_record import Answer, FindingAnswer
 from bundle.ctfindings.inference.output.console_table import format_findings
 from bundle.ctfindings.inference.output.summary_table import SUMMARY_FILE, write_summary
-from bundle.ctfindings.inference.output.write_files import RECORD_FILE, REPORT_FILE, write_findings
+from bundle.ctfindings.inference.output.write_files import (
+    EVIDENCE_FILE,
+    RECORD_FILE,
+    REPORT_FILE,
+    write_findings,
+)
 from bundle.ctfindings.inference.service import AnsweredScan, FindingsService
 from bundle.ctfindings.reports.queries import check_queries
 
@@ -65,13 +70,17 @@ class ReadAhead:
         return len(self.dataset)
 
     def __iter__(self) -> Iterator[Mapping[Any, Any]]:
-        with ThreadPoolExecutor(1) as reader:
+        reader = ThreadPoolExecutor(1)
+        try:
             ahead = reader.submit(self._read, 0)
             for index in range(len(self)):
                 study = ahead.result()
                 if index + 1 < len(self):
                     ahead = reader.submit(self._read, index + 1)
                 yield study
+        finally:
+            # After Ctrl-C nobody waits for a scan that is still being read.
+            reader.shutdown(wait=False, cancel_futures=True)
 
     def _read(self, index: int) -> Mapping[Any, Any]:
         if "problem" in self.dataset.data[index]:
@@ -155,9 +164,9 @@ class FindingsWriter:
         self._records[path] = self.output_dir / study["folder"] / RECORD_FILE
         if answered is None:
             self._problems[path] = study["problem"]
+            self._bar.update()
         else:
-            self._writing = path, self._thread.submit(self.write, study["scan"], answered, study["folder"])
-        self._bar.update()
+            self._writing = path, self._thread.submit(self._write, study["scan"], answered, study["folder"])
 
     def _wait(self) -> None:
         if self._writing is not None:
@@ -193,6 +202,13 @@ class FindingsWriter:
         say("\n".join([*lines.values(), f"Table: {summary}"]))
         return summary
 
+    def _write(self, scan: MetaTensor, answered: AnsweredScan, folder: str) -> None:
+        """Writes one scan and counts it: the bar is full when the last table is printed."""
+        try:
+            self.write(scan, answered, folder)
+        finally:
+            self._bar.update()
+
     def write(self, scan: MetaTensor, answered: AnsweredScan, folder: str) -> None:
         """Writes and prints the answers of one scan; ValueError if they cannot be written."""
         shown = {key: each for key, each in answered.placed.items() if self._is_shown(each.answer)}
@@ -205,6 +221,8 @@ class FindingsWriter:
             problem = f"results cannot be written there ({error.strerror or error})"
             raise ValueError(f"{self.output_dir}: {problem}; free some space, or choose another folder") from error
         lines = [format_findings(record), f"Report: {target / REPORT_FILE}"]
+        if not maps and self.evidence != "none":
+            lines.append(f"Evidence: no {EVIDENCE_FILE}, because no finding is present and no query has a place")
         if self.dicom_dir is not None:
             source = scan.meta["filename_or_obj"]
             lines.append(write_dicom_of(answered, source, self.dicom_dir / folder, maps, self.anonymous))

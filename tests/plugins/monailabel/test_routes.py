@@ -20,6 +20,7 @@ from plugins.monailabel.lib.compatibility import provide_storage_uids
 provide_storage_uids()
 from monailabel.config import settings  # noqa: E402
 from monailabel.interfaces.utils.app import apps  # noqa: E402
+from monailabel.utils.async_tasks.task import AsyncTask  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
 
 from plugins.monailabel.lib.datastores import FolderDatastore, SeriesDatastore  # noqa: E402
@@ -249,6 +250,15 @@ def test_a_study_record_that_training_could_not_read_is_refused_when_it_is_sent(
         answer.status_code == 400 and words in answer.json()["detail"] and answer.json()["detail"].startswith("info: ")
     )
     assert "study" not in folder.get("/datastore/image/info?image=case1").json()
+
+
+def test_a_second_training_is_refused_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AsyncTask, "run", lambda *_, **__: (None, "++++++++++ Train Task is Already Running"))
+    trainers = {"findings": SimpleNamespace(check=lambda *_: None)}
+    client = served(FolderDatastore(str(tmp_path)), monkeypatch, _trainers=trainers)
+    answer = client.post("/train/findings", json={})
+    assert answer.status_code == 429
+    assert answer.json()["detail"] == "a training is already running; wait for it, or stop it with DELETE /train/"
 
 
 def test_a_whole_study_record_is_kept(folder: TestClient) -> None:
