@@ -17,17 +17,19 @@ from pathlib import Path
 from bundle.ctfindings.cli.error_lines import run_or_exit
 from bundle.ctfindings.inference.batch.run_archive import scans_of
 from bundle.ctfindings.phantom.hybrid import HYBRID_FINDINGS, ORGAN_FINDINGS
-from bundle.ctfindings.sources.hybrid_scans import HybridSettings, make_hybrids
+from bundle.ctfindings.sources.hybrid_scans import HybridSettings, make_hybrids, summary
 
 
 def make(options: argparse.Namespace) -> None:
-    """Makes the scans and prints where they are and what failed."""
+    """Makes the scans and prints what failed, the counts by split, and the path of the datalist."""
     settings = HybridSettings(
         options.findings, options.per_finding, options.normal, options.anatomy_mapping, options.seed, options.split
     )
     datalist, problems = make_hybrids(scans_of(options.input), options.output, settings, options.workers)
     for scan, problem in problems.items():
         print(f"warning: {scan}: {problem}", file=sys.stderr)
+    for line in summary(datalist):
+        print(line)
     print(datalist)
 
 

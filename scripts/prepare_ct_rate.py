@@ -34,7 +34,12 @@ def read(options: argparse.Namespace) -> Source:
 
 def settings(options: argparse.Namespace) -> DatalistSettings:
     """CT-RATE has its own splits, and no DICOM headers to resolve slice references."""
-    return DatalistSettings(seed=options.seed, labels_from_reports=options.labels_from_reports, snippets=False)
+    return DatalistSettings(
+        seed=options.seed,
+        labels_from_reports=options.labels_from_reports,
+        snippets=False,
+        unmentioned_absent=options.unmentioned_absent,
+    )
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 
 from bundle.ctfindings.cli.error_lines import DEBUG, run_or_exit
-from bundle.ctfindings.files.folders import check_writable
+from bundle.ctfindings.files.folders import check_outside, check_writable
 from bundle.ctfindings.reports.queries import check_queries
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +60,10 @@ def main() -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    check_writable(options.output, "-o")
+    for option, folder in (("-o", options.output), ("--dicom_dir", options.dicom_dir)):
+        if folder is not None:
+            check_writable(folder, option)
+            check_outside(folder, option, options.scans)
     check_queries(options.query)
     print("loading ...", file=sys.stderr, flush=True)
     warnings.filterwarnings("ignore")

@@ -23,6 +23,7 @@ from tests.small_scan import WriteDicom
         (["none.nii.gz", "-o", "out"], "none.nii.gz: no such file or folder; check the path"),
         (["configs", "-o", "out", "--bundle", "docs"], "give the root folder of the bundle as --bundle"),
         (["configs", "-o", "README.md"], "-o: README.md is a file; give a folder for the results"),
+        (["configs", "-o", "configs/out"], "-o: configs/out lies in configs, whose scans are read; give a folder"),
         (["configs"], "the following arguments are required: -o/--output"),
     ],
 )

@@ -63,8 +63,23 @@ def test_a_misspelt_option_is_refused(files: str, option: str, remedy: str) -> N
 def test_a_word_in_the_place_of_a_number_is_refused(files: str) -> None:
     with pytest.raises(ValueError, match=r"--epochs: expected a number, got 'many'; the configuration has 2"):
         check_options(["run", "--config_file", files, "--epochs", "many"])
-    with pytest.raises(ValueError, match=r"--resume: expected True or False, got 'false'; the configuration has True"):
+    with pytest.raises(ValueError, match=r"--resume: expected True or False \(with a capital.*, got 'false'"):
         check_options(["run", "--config_file", files, "--resume", "false"])
+
+
+@pytest.mark.parametrize("value", ["64", "[64,64]", "large"])
+def test_a_list_with_a_number_for_each_axis_keeps_its_length(bundle_root: Path, value: str) -> None:
+    files = ["--config_file", shipped(bundle_root, "train", "networks/base")]
+    with pytest.raises(ValueError, match=r"--roi_size: expected a list of 3 numbers, got .* has \[240, 176, 112\]"):
+        check_options([*files, f"--roi_size={value}"])
+    check_options([*files, "--roi_size", "[64,64,64]", "--spacing=(4,4,3)", "--shift_voxels=@roi_size"])
+
+
+def test_a_list_of_choices_may_have_another_length_but_is_a_list(bundle_root: Path) -> None:
+    files = ["--config_file", shipped(bundle_root, "adapt"), "--datalist", "d.json"]
+    check_options([*files, "--weight_decays", "[0.01]"])
+    with pytest.raises(ValueError, match=r"--weight_decays: expected a list of numbers, got '0.01'"):
+        check_options([*files, "--weight_decays", "0.01"])
 
 
 @pytest.mark.parametrize("value", ["3", "0.5", "-1", "1e-3", "True", "None", "$2 * 3", "@other", "%other.json::epochs"])

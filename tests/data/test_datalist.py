@@ -76,9 +76,11 @@ def test_an_empty_split_is_refused_where_studies_are_needed(tmp_path: Path) -> N
         load_datalist(write(tmp_path), "training", may_be_empty=False)
 
 
-def test_missing_file_damaged_file_and_missing_split_are_refused(tmp_path: Path) -> None:
+def test_missing_file_folder_damaged_file_and_missing_split_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such datalist; check the path"):
         load_datalist(tmp_path / "none.json", "training")
+    with pytest.raises(ValueError, match="is a folder; give the JSON file of a datalist"):
+        load_datalist(tmp_path, "training")
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(ValueError, match="expected JSON"):
         load_datalist(tmp_path / "bad.json", "training")

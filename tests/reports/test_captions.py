@@ -95,7 +95,7 @@ def test_a_sentence_without_an_anatomy_is_reported_and_kept_with_the_thorax() ->
 
 @pytest.mark.parametrize("empty", ["", "  ", "Not given.", "nan", "None"])
 def test_an_empty_report_has_no_captions_and_no_labels(empty: str) -> None:
-    report = read_report(empty, empty)
+    report = read_report(empty, empty, unmentioned=0)
     assert (report.captions, report.labels) == ({}, [-1] * 18)
 
 
@@ -110,6 +110,12 @@ def test_the_label_of_a_doubt_is_an_argument(uncertain: int) -> None:
         read_report("Emphysema cannot be excluded.", uncertain=uncertain).labels[FINDING_NAMES.index("Emphysema")]
         == uncertain
     )
+
+
+def test_the_label_of_a_finding_without_a_mention_is_an_argument() -> None:
+    told = read_report("Emphysema cannot be excluded. Hiatal hernia.", unmentioned=0).labels
+    labels = dict(zip(FINDING_NAMES, told, strict=True))
+    assert (labels["Emphysema"], labels["Hiatal hernia"], labels["Lung nodule"]) == (-1, 1, 0)
 
 
 def test_another_label_for_a_doubt_is_refused() -> None:

@@ -13,7 +13,7 @@ import pytest
 from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.findings import finding_index
 from bundle.ctfindings.sources import hybrid_scans
-from bundle.ctfindings.sources.hybrid_scans import HybridSettings, make_hybrids
+from bundle.ctfindings.sources.hybrid_scans import HybridSettings, make_hybrids, summary
 
 NODULE, EFFUSION = "Lung nodule", "Pleural effusion"
 
@@ -42,6 +42,15 @@ def test_one_bad_file_ends_nothing_and_is_named(made: tuple[Path, dict[str, str]
     assert list(problems) == ["notes"] and "notes.nii.gz" in problems["notes"]
     with (datalist.parent / "bases.csv").open(encoding="utf-8") as file:
         assert [row["scan"] for row in csv.DictReader(file)] == ["Doe^Jane", "other", "notes"]
+
+
+def test_counts_are_shown_by_split_and_an_empty_split_is_named(made: tuple[Path, dict[str, str]]) -> None:
+    lines = [" ".join(line.split()) for line in summary(made[0])]
+    counts = ["studies 6 0 0", f"{NODULE} 2 0 0", f"{EFFUSION} 2 0 0"]
+    assert lines[:4] == ["training validation test", *counts]
+    assert [line.split(";")[0] for line in lines[4:]] == [
+        f"warning: {split} has no study" for split in ("validation", "test")
+    ]
 
 
 def test_hybrids_stand_beside_their_twin_with_masks_and_labels(made: tuple[Path, dict[str, str]]) -> None:

@@ -227,7 +227,9 @@ def test_dicom_studies_get_their_snippets_in_mm(
     assert card["flagged"]["snippet: no such image"] == 1
 
 
-def test_labels_may_be_read_from_the_reports_where_the_table_has_none(run: Run, tmp_path: Path, scans: Path) -> None:
+def test_labels_may_be_read_from_the_reports_where_the_table_has_none(
+    run: Run, tmp_path: Path, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [
         {
             "id": "s0",
@@ -240,6 +242,15 @@ def test_labels_may_be_read_from_the_reports_where_the_table_has_none(run: Run, 
     labels = studies_of(read(tmp_path / "out")[0])["s0"]["labels"]
     assert labels[FINDING_NAMES.index("Pleural effusion")] == 1
     assert labels[FINDING_NAMES.index("Consolidation")] == 1  # the table wins
+    one_sided = "Pleural effusion, Consolidation"
+    assert f"warning: no training study is known to be without {one_sided}: training" in capsys.readouterr().out
+    assert f"from their labels: {one_sided}." in (tmp_path / "out" / "data_card.html").read_text(encoding="utf-8")
+
+    both = ["--labels-from-reports", "--unmentioned-absent"]
+    run(tmp_path / "t.csv", "--output", tmp_path / "closed", "--scans", scans, *both)
+    datalist, card, _ = read(tmp_path / "closed")
+    assert sorted(studies_of(datalist)["s0"]["labels"]) == [0] * 16 + [1, 1]
+    assert card["origin"]["labels"] == "table, else report, not mentioned counts as absent"
 
 
 @pytest.mark.parametrize(
@@ -256,6 +267,7 @@ def test_labels_may_be_read_from_the_reports_where_the_table_has_none(run: Run, 
         ([{"id": "a", "image": "s0.nii.gz"}], ["--columns", "label:Pneumonia=id"], "'Pneumonia' is not a finding"),
         ([{"id": "a", "image": "s0.nii.gz"}], ["--columns", "colour=id"], "'colour' is not a field"),
         ([{"id": "a", "image": "s0.nii.gz"}], ["--fractions", "0.5", "0.1", "0.1"], "do not add up to 1"),
+        ([{"id": "a", "image": "s0.nii.gz"}], ["--unmentioned-absent"], "no effect without --labels-from-reports"),
         (
             [
                 {"id": "a", "image": "s0.nii.gz", "patient": "p", "split": "train"},

@@ -70,9 +70,13 @@ def test_a_finding_with_one_class_and_unknown_labels_are_left_out() -> None:
     assert macro_of(logits, labels) == 1.0
 
 
-def test_macro_auc_is_a_half_when_nothing_can_be_scored() -> None:
-    value = macro_of(torch.zeros(3, 2), torch.ones(3, 2, dtype=torch.long))
+def test_macro_auc_is_a_half_when_nothing_can_be_scored_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    value = macro_of(torch.zeros(3, 2), torch.tensor([[1, 0], [1, -1], [1, 0]]))
     assert value == 0.5 and not math.isnan(value)
+    assert "macro_auc is undefined" in caplog.text
+    caplog.clear()
+    macro_of(torch.zeros(3, 2), torch.tensor([[1, 0], [1, 1], [1, 0]]))
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("start", [0, 2])

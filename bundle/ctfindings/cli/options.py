@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _NEEDS = {"anatomy_mapping": "anatomy"}
 """Options that say how another one is read."""
 
+_FIXED_LENGTHS = {"spacing", "roi_size", "hu_window", "shift_voxels", "synthetic_counts"}
+"""Lists with a number for each axis, limit or split; others, such as ``learning_rates``, may have any length."""
+
 _STEPS = {"init": "initialize", "run": "run", "final": "finalize"}
 
 
@@ -38,8 +41,8 @@ def check_options(arguments: Sequence[str] | None = None) -> None:
     Without ``--config_file`` another program is running, and nothing is checked.
 
     Raises:
-        ValueError: An option is not a key of the files, its value is a word and the files have a number, or nothing
-            that the workflow runs refers to its key.
+        ValueError: An option is not a key of the files, its value cannot stand for that of the files (a word for a
+            number, a number for a list), or nothing that the workflow runs refers to its key.
     """
     given = _options(sys.argv[1:] if arguments is None else arguments)
     if "config_file" not in given:
@@ -56,8 +59,7 @@ def check_options(arguments: Sequence[str] | None = None) -> None:
             remedy = f"did you mean --{near[0]}?" if near else "the options are the top-level keys of these files"
             raise ValueError(f"--{name}: not a key of the configuration files; {remedy}")
         default = content.get(name)
-        if isinstance(default, int | float) and not _may_be_number(value):
-            wanted = "True or False" if isinstance(default, bool) else "a number"
+        if wanted := _wanted(name, value, default):
             raise ValueError(f"--{name}: expected {wanted}, got {value!r}; the configuration has {default}")
     for name, needed in _NEEDS.items():
         if name in given and content.get(needed, "") is None and needed not in given:
@@ -130,9 +132,18 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _may_be_number(value: str) -> bool:
-    """Whether a value is a number, True, False, None, a reference or an expression. Fire reads ``false`` as a word."""
-    return value.startswith(("$", "@", "%")) or isinstance(_value(value), int | float | None)
+def _wanted(name: str, value: str, default: Any) -> str:
+    """What a value should be, by the default of its key; empty if it may be right. Fire reads ``false`` as a word."""
+    read = _value(value)
+    if read is None or value.startswith(("$", "@", "%")):
+        return ""
+    if isinstance(default, int | float) and not isinstance(read, int | float):
+        return "True or False (with a capital letter)" if isinstance(default, bool) else "a number"
+    if isinstance(default, list) and default and all(isinstance(each, int | float) for each in default):
+        length = len(default) if name in _FIXED_LENGTHS else None
+        if not isinstance(read, list | tuple) or length not in (None, len(read)):
+            return f"a list of {length} numbers" if length else "a list of numbers"
+    return ""
 
 
 def _value(value: str) -> Any:

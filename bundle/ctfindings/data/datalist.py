@@ -49,6 +49,8 @@ def split_names(path: str | Path) -> list[str]:
 
 
 def _content(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; give the JSON file of a datalist (docs/datalist.md)")
     if not path.is_file():
         raise ValueError(f"{path}: no such datalist; check the path, or make one (docs/datalist.md)")
     try:

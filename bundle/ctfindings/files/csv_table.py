@@ -37,12 +37,12 @@ class Table(NamedTuple):
     columns: list[str]
     rows: list[Row]
 
-    def column(self, name: str, purpose: str) -> str:
-        """``name`` if the table has that column, else a TableError that suggests the closest column."""
+    def column(self, name: str, purpose: str, remedy: str = "") -> str:
+        """``name`` if the table has that column, else a TableError with the remedy, or with the closest column."""
         if name in self.columns:
             return name
         close = difflib.get_close_matches(name, self.columns, 1, 0.6)
-        hint = f"did you mean {close[0]!r}?" if close else "name one of them"
+        hint = remedy or (f"did you mean {close[0]!r}?" if close else "name one of them")
         problem = f"has no column {name!r} for {purpose}; its columns are {', '.join(self.columns)}: {hint}"
         raise TableError(self.path, problem)
 

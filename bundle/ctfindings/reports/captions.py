@@ -59,7 +59,7 @@ class PlacedSentence:
     lost: bool
 
 
-def read_report(findings: str, impression: str = "", uncertain: int = -1) -> ReadReport:
+def read_report(findings: str, impression: str = "", uncertain: int = -1, unmentioned: int = -1) -> ReadReport:
     """Reads a report by rules, without a language model.
 
     The caption of an anatomy has its sentences of the impression and then of the findings section, each once, as in
@@ -70,6 +70,7 @@ def read_report(findings: str, impression: str = "", uncertain: int = -1) -> Rea
     Args:
         findings: the findings section, or a whole report; "Not given." counts as empty.
         uncertain: label of a finding that the report only suspects: 1, 0 or -1.
+        unmentioned: label of a finding that the report does not mention; an empty report leaves it -1.
 
     Raises:
         ValueError: when ``uncertain`` is not 1, 0 or -1.
@@ -80,7 +81,7 @@ def read_report(findings: str, impression: str = "", uncertain: int = -1) -> Rea
     unplaced = [sentence.text for sentence in placed if sentence.lost]
     said = strongest(sentence.statement.mentions for sentence in placed)
     policy = {**LABEL_OF_ASSERTION, Assertion.UNCERTAIN: uncertain}
-    return ReadReport(to_labels(said, policy), _captions(placed), unplaced)
+    return ReadReport(to_labels(said, policy, unmentioned if placed else -1), _captions(placed), unplaced)
 
 
 def place_sentences(findings: str, impression: str = "") -> list[PlacedSentence]:

@@ -67,9 +67,9 @@ def strongest(mentions: Iterable[Mapping[str, Assertion]]) -> dict[str, Assertio
     return said
 
 
-def to_labels(said: Mapping[str, Assertion], policy: Mapping[Assertion, int]) -> list[int]:
-    """The 18 labels in the order of the finding table: 1, 0, or -1 without a mention or a certain one."""
-    return [policy[said[name]] if name in said else -1 for name in FINDING_NAMES]
+def to_labels(said: Mapping[str, Assertion], policy: Mapping[Assertion, int], unmentioned: int = -1) -> list[int]:
+    """The 18 labels in the order of the finding table: by ``policy``, or ``unmentioned`` without a mention."""
+    return [policy[said[name]] if name in said else unmentioned for name in FINDING_NAMES]
 
 
 def carried_region(sentence: str, before: str | None) -> str | None:

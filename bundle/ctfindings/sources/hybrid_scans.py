@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,6 +101,23 @@ def make_hybrids(
     write_table(folder / BASES, ["name", "scan", "problem"], rows)
     write_text(folder / DATALIST, json.dumps(content, indent=1) + "\n")
     return folder / DATALIST, problems
+
+
+def summary(datalist: Path) -> Iterator[str]:
+    """Studies and drawn findings by split, and a warning for each split without a study, as lines for a terminal."""
+    content = json.loads(datalist.read_text(encoding="utf-8"))
+    drawn = {
+        split: Counter(FINDING_NAMES[study["labels"].index(1)] for study in content[split] if "twin" in study)
+        for split in SPLITS
+    }
+    yield f"{'':<36}" + "".join(f"{split:>12}" for split in SPLITS)
+    yield f"{'studies':<36}" + "".join(f"{len(content[split]):>12}" for split in SPLITS)
+    for name in FINDING_NAMES:
+        if any(drawn[split][name] for split in SPLITS):
+            yield f"{name:<36}" + "".join(f"{drawn[split][name]:>12}" for split in SPLITS)
+    for split in SPLITS:
+        if not content[split]:
+            yield f"warning: {split} has no study; give more scans, or other shares as --split"
 
 
 def _make(task: _Task) -> list[dict[str, Any]]:

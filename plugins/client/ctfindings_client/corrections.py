@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-AGREEMENT_COLUMNS = ("Finding", "Confirmed", "Rejected", "Added", "Both absent")
-"""Columns of the table of agreement; ``Added`` is what the reader saw and the model did not call present."""
+AGREEMENT_COLUMNS = ("Finding", "Confirmed", "Rejected", "Added", "Both absent", "Not assessed")
+"""Columns of the table of agreement; ``Added`` is what the reader saw and the model called absent."""
 
-_COUNTS = ("confirmed", "rejected", "added", "both_absent")
+_COUNTS = ("confirmed", "rejected", "added", "both_absent", "not_assessed")
 _AXES = ("RL", "AP", "SI")
 
 Place = Optional[tuple[float, float, float]]

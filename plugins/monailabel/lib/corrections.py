@@ -143,13 +143,13 @@ def check_change(change: Mapping[str, Any], scan: ScanInfo) -> None:
 def agreement(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """How often readers agree with the model, by finding in table order.
 
-    ``confirmed``: model and reader say present; ``rejected``: the model alone; ``added``: the reader alone, also where
-    the model did not assess the finding; ``both_absent``: neither; ``placed``: the reader set the place.
+    ``confirmed``: model and reader say present; ``rejected``: the model alone; ``added``: the reader alone;
+    ``both_absent``: neither; ``not_assessed``: the model did not say; ``placed``: the reader set the place.
     """
     rows = []
     for name in FINDING_NAMES:
         given = [record["findings"][name] for record in records if name in record["findings"]]
-        pairs = [(bool(each["model"]["present"]), each["present"]) for each in given]
+        pairs = [(each["model"]["present"], each["present"]) for each in given]
         rows.append(
             {
                 "finding": name,
@@ -157,6 +157,7 @@ def agreement(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "rejected": pairs.count((True, False)),
                 "added": pairs.count((False, True)),
                 "both_absent": pairs.count((False, False)),
+                "not_assessed": sum(model is None for model, _ in pairs),
                 "placed": sum(each["place_mm"] is not None for each in given),
             }
         )

@@ -44,7 +44,7 @@ def test_an_argument_that_names_no_scan_is_named_and_stops_no_other(tmp_path: Pa
     touch(tmp_path / "a.nii")
     (tmp_path / "empty").mkdir()
     (tmp_path / "list.csv").write_text("note\nx\n")
-    wrong = {"empty": "names no scan", "*.nrrd": "names no scan", "list.csv": "the scans"}
+    wrong = {"empty": "names no scan", "*.nrrd": "names no scan", "list.csv": "rename that of the scans to image"}
     for name, problem in wrong.items():
         with pytest.raises(ValueError, match=problem):
             list_scans([tmp_path / name])

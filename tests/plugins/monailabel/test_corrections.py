@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -202,15 +203,21 @@ def test_an_uploaded_scan_is_kept_with_its_first_correction_and_goes_with_the_la
     assert not scan.exists() and taught_studies(datastore, store) == []
 
 
-def test_agreement_counts_by_finding_what_was_confirmed_rejected_and_added(client: TestClient) -> None:
+def test_agreement_counts_by_finding_what_was_confirmed_rejected_and_added(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = answer(pleural=0.9, hiatal=0.8)
+    silent = [replace(each, present=None) if each.name == "Bronchiectasis" else each for each in record.findings]
+    monkeypatch.setattr(Service, "answered", lambda *_: SimpleNamespace(record=replace(record, findings=silent)))
     said = {EFFUSION: {"present": True}, HERNIA: {"present": False}, NODULE: {"present": True, "place_mm": [0, 0, 0]}}
-    put(client, {"findings": {**said, "Emphysema": {"present": False}}})
+    put(client, {"findings": {**said, "Emphysema": {"present": False}, "Bronchiectasis": {"present": True}}})
     content = client.get("/corrections/agreement", headers=READER).json()
     rows = {row.pop("finding"): row for row in content["findings"]}
-    none = {"confirmed": 0, "rejected": 0, "added": 0, "both_absent": 0, "placed": 0}
+    none = {"confirmed": 0, "rejected": 0, "added": 0, "both_absent": 0, "not_assessed": 0, "placed": 0}
     assert content["scans"] == 1 and len(rows) == 18 and rows["Atelectasis"] == none
     assert rows[EFFUSION] == {**none, "confirmed": 1} and rows[HERNIA] == {**none, "rejected": 1}
     assert rows[NODULE] == {**none, "added": 1, "placed": 1} and rows["Emphysema"] == {**none, "both_absent": 1}
+    assert rows["Bronchiectasis"] == {**none, "not_assessed": 1}, "the model neither agrees nor misses"
 
 
 def test_the_list_says_what_the_model_found_and_what_was_corrected(client: TestClient, tmp_path: Path) -> None:

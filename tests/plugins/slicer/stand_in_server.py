@@ -129,7 +129,7 @@ class StandInServer:
             known = {"date": "2026-11-29", "present": None, "outside_domain": None, "corrected": False}
             return (200, *_json([{"id": name, **known} for name in sorted(self.images)]))
         if parts.path == "/corrections/agreement":
-            counts = {"confirmed": 1, "rejected": 0, "added": 2, "both_absent": 0, "placed": 0}
+            counts = {"confirmed": 1, "rejected": 0, "added": 2, "both_absent": 0, "not_assessed": 0, "placed": 0}
             return (
                 200,
                 *_json({"findings": [{"finding": "Hernia", **counts}, {"finding": "X", **dict.fromkeys(counts, 0)}]}),

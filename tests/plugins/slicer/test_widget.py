@@ -573,7 +573,7 @@ def test_a_reader_confirms_rejects_places_and_reports_and_sees_it_again(
     press("takeBackButton")
     assert other not in kept
     press("agreementButton")
-    assert panel.ui.agreementLabel.text == "Hernia: 1 confirmed, 0 rejected, 2 added, 0 both absent"
+    assert panel.ui.agreementLabel.text == "Hernia: 1 confirmed, 0 rejected, 2 added, 0 both absent, 0 not assessed"
 
     server.failures["/corrections/"] = (401, b"{}")
     panel.ui.findButton.emit("clicked(bool)", False)

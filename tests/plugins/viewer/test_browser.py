@@ -348,7 +348,7 @@ def test_what_a_reader_corrects_is_in_the_datalist_of_the_next_training_and_show
     press("#save-report", lambda: page.state("report_saved") == "A report of the scan.")
     press("#show-agreement", lambda: "Confirmed" in page.text("#agreement"))
     rows = [row.text for row in page.driver.find_elements(By.CSS_SELECTOR, "#agreement tbody tr")]
-    assert sorted(rows) == sorted([f"{confirmed} 1 0 0 0", f"{rejected} 0 1 0 0"])
+    assert sorted(rows) == sorted([f"{confirmed} 1 0 0 0 0", f"{rejected} 0 1 0 0 0"])
     press("#show-agreement", lambda: page.state("agreement") is None)
 
     listed = server.work / "datalist.json"

@@ -104,7 +104,8 @@ def _scans_named(argument: str) -> dict[Path, str]:
 def _scans_of(path: Path) -> list[tuple[Path, str]]:
     if path.suffix.lower() == ".csv":
         table = read_table(path)
-        column = table.first_of(IMAGE_COLUMNS) or table.column("image", "the scans")
+        remedy = "rename that of the scans to image"
+        column = table.first_of(IMAGE_COLUMNS) or table.column("image", "the scans", remedy)
         listed = [Path(row.values[column]) for row in table.rows if row.values[column]]
         return [
             (path.parent / scan, scan.name if scan.is_absolute() or ".." in scan.parts else scan.as_posix())

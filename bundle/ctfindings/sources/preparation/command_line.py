@@ -22,6 +22,8 @@ def add_shared_options(parser: argparse.ArgumentParser, reports: bool = True) ->
     if reports:
         labels = "read labels that the tables leave unknown from the reports"
         add("--labels-from-reports", action="store_true", help=labels)
+        absent = "with it: a finding that a report does not mention is absent (docs/report_labels.md names the risk)"
+        add("--unmentioned-absent", action="store_true", help=absent)
     add("--workers", type=int, default=os.cpu_count() or 1, help="processes that read scans (default: one per core)")
     add("--name", help="name of the data set")
     add("--description", help="one sentence for the data card")
@@ -42,7 +44,11 @@ def table_settings(options: argparse.Namespace) -> DatalistSettings:
     """Settings from the options of a source with a table. Raises ValueError if the fractions do not add up to 1."""
     check_fractions(options.fractions)
     return DatalistSettings(
-        tuple(options.fractions), options.seed, options.labels_from_reports, not options.no_snippets
+        tuple(options.fractions),
+        options.seed,
+        options.labels_from_reports,
+        not options.no_snippets,
+        options.unmentioned_absent,
     )
 
 
@@ -71,6 +77,8 @@ def run_source(
     """
     check_is_new(options.output)
     chosen = settings(options)
+    if chosen.unmentioned_absent and not chosen.labels_from_reports:
+        raise ValueError("--unmentioned-absent has no effect without --labels-from-reports; add it")
     try:
         source = read(options)
         name, description = options.name or source.name, options.description or source.description

@@ -43,6 +43,7 @@ def data_card(
             for index, finding in enumerate(FINDING_NAMES)
         },
         "without_auc": {split: _one_sided(studies[split]) for split in SPLITS},
+        "never_absent": _never_absent(studies["training"]),
         "scans": {
             "format": dict(Counter(each.format for each in known).most_common()),
             "orientation": dict(Counter(each.orientation for each in known).most_common()),
@@ -90,6 +91,12 @@ def _one_sided(studies: Sequence[Mapping[str, Any]]) -> list[str]:
     """Findings without an AUC in a split: known there, but never present or never absent."""
     counts = {finding: _label_counts(studies, index) for index, finding in enumerate(FINDING_NAMES)}
     return [finding for finding, each in counts.items() if (each["present"] == 0) != (each["absent"] == 0)]
+
+
+def _never_absent(studies: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Findings that a study has and none is known to be without; ``label_balance`` gives their positives no weight."""
+    counts = {finding: _label_counts(studies, index) for index, finding in enumerate(FINDING_NAMES)}
+    return [finding for finding, each in counts.items() if each["present"] and not each["absent"]]
 
 
 def _quantiles(values: Sequence[float]) -> list[float]:

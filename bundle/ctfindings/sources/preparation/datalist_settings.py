@@ -14,14 +14,16 @@ class DatalistSettings(NamedTuple):
     """How a datalist is made.
 
     ``fractions`` are the shares of training, validation and test for patients without a split; ``seed`` is for the
-    splits and the pseudonyms. ``labels_from_reports`` fills missing labels from the report. ``snippets`` extracts the
-    sentences with a slice reference if the scan is DICOM.
+    splits and the pseudonyms. ``labels_from_reports`` fills missing labels from the report, with
+    ``unmentioned_absent`` also those of findings that it does not mention. ``snippets`` extracts the sentences with a
+    slice reference if the scan is DICOM.
     """
 
     fractions: tuple[float, ...] = DEFAULT_FRACTIONS
     seed: int = 0
     labels_from_reports: bool = False
     snippets: bool = True
+    unmentioned_absent: bool = False
 
 
 def check_is_new(folder: Path) -> None:

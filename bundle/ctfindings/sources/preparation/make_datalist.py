@@ -51,10 +51,12 @@ def make_datalist(
     splits = assign_splits(candidates, *drawing)
     datalist: dict[str, Any] = {"name": source.name, "description": source.description}
     datalist |= {split: [record for record in records if splits[record["id"]] == split] for split in SPLITS}
-    labels = "report" if settings.labels_from_reports else "none"
+    labels = ["report"] if settings.labels_from_reports else []
     if any(label != -1 for candidate in candidates for label in candidate.labels):
-        labels = source.origin.get("labels", "table") + (", else report" if settings.labels_from_reports else "")
-    origin = source.origin | {"labels": labels, "captions": "read from the reports by rules"}
+        labels = [source.origin.get("labels", "table"), *(f"else {name}" for name in labels)]
+    if settings.unmentioned_absent:
+        labels.append("not mentioned counts as absent")
+    origin = source.origin | {"labels": ", ".join(labels) or "none", "captions": "read from the reports by rules"}
     card = data_card(datalist, {candidate.id: facts[candidate.image] for candidate in candidates}, ledger, origin)
     _write_ledger(output, ledger)
     for name, text in {CARD: _json(card), PAGE: render_card(card), DATALIST: _json(datalist)}.items():
@@ -82,6 +84,11 @@ def summary(card: Mapping[str, Any]) -> Iterator[str]:
     for split in SPLITS:
         if not card["counts"][split]["studies"]:
             yield f"warning: {split} has no study"
+    if never := card["never_absent"]:
+        yield (
+            f"warning: no training study is known to be without {', '.join(never)}: training learns nothing from the "
+            "labels of these findings (docs/report_labels.md)"
+        )
     for kind in ("left_out", "flagged"):
         for reason, count in card[kind].items():
             yield f"{kind.replace('_', ' ')}: {reason:<40}{count:>6}"

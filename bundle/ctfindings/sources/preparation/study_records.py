@@ -86,7 +86,8 @@ def study_records(
         labels = list(candidate.labels)
         if candidate.findings or candidate.impression:
             record["report"] = {"findings": candidate.findings, "impression": candidate.impression}
-            read = read_report(candidate.findings, candidate.impression)
+            unmentioned = 0 if settings.unmentioned_absent else -1
+            read = read_report(candidate.findings, candidate.impression, unmentioned=unmentioned)
             if read.captions:
                 record["captions"] = {anatomy: asdict(caption) for anatomy, caption in read.captions.items()}
             if settings.labels_from_reports:
