@@ -255,7 +255,7 @@ def test_from_a_scan_of_the_server_to_findings_heat_and_free_text(page: Page, se
         next(f for f in present[1:] if abs(f["evidence"]["z_mm"] - present[0]["evidence"]["z_mm"]) > 5),
     )
     at_first = page.settled("axial")
-    assert heat_coloured(at_first).mean() > 0.005, "no heat over the axial view"
+    assert heat_coloured(at_first).mean() > heat_coloured(before).mean() + 0.001, "no heat over the axial view"
     assert height(page.text("#place-axial")) == pytest.approx(first["evidence"]["z_mm"], abs=0.06)
     page.click(f"#findings tbody tr:nth-child({page.names().index(other['name']) + 1})")
     said = f"{other['name']} {other['probability']:.2f}: strongest at"
@@ -265,9 +265,9 @@ def test_from_a_scan_of_the_server_to_findings_heat_and_free_text(page: Page, se
     assert (np.abs(at_other - at_first).max(axis=-1) > 30).mean() > 0.01, "the view did not move"
 
     page.set("opacity", 0.0)
-    page.until(lambda: heat_coloured(page.view("axial")).mean() < 0.001, "heat without opacity is still drawn")
+    page.until(lambda: heat_coloured(page.view("axial")).mean() < 0.0005, "heat without opacity is still drawn")
     page.set("opacity", 0.5)
-    page.until(lambda: heat_coloured(page.view("axial")).mean() > 0.005, "the heat did not come back")
+    page.until(lambda: heat_coloured(page.view("axial")).mean() > 0.001, "the heat did not come back")
 
     asked = server.infer("evidence", "image=synthetic", {"query": QUERY}, output="json").params
     page.driver.find_element(By.CSS_SELECTOR, "input#query").send_keys(QUERY)
@@ -440,9 +440,8 @@ def test_the_end_of_the_viewer_deletes_the_scan_that_it_had_uploaded(
             time.sleep(0.1)
         assert len(uploads(server)) == 1
     assert not uploads(server)
-    assert (tmp_path / "output.txt").read_text(encoding="utf-8").splitlines()[1:] == [], (
-        "the terminal holds more than the address"
-    )
+    said = (tmp_path / "output.txt").read_text(encoding="utf-8").splitlines()
+    assert said[0] == "Loading the viewer ..." and len(said) == 2, "the terminal holds more than that and the address"
 
 
 def test_a_server_that_is_gone_is_said_in_words(page: Page, server: LiveServer) -> None:
