@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import OneCycleLR
 
 from bundle.ctfindings.files.atomic_write import atomic_path, remove_partials
+from bundle.ctfindings.training.unwrapped import unwrapped
 
 _LENGTH_OF_SCHEDULE = ("total_steps", "_schedule_phases")
 """What ``OneCycleLR`` derives from the number of steps."""
@@ -70,7 +70,7 @@ class RunCheckpoint:
         self.waited += 1
         if value > self.best:
             self.best, self.waited = value, 0
-            self._write("best.pt", {"model": _unwrapped(self.saved["model"]).state_dict(), self.metric: value})
+            self._write("best.pt", {"model": unwrapped(self.saved["model"]).state_dict(), self.metric: value})
         if self.patience is not None and self.waited >= self.patience:
             self.logger.info("no better %s in %d validations: the run ends", self.metric, self.waited)
             self._trainer.terminate()
@@ -79,7 +79,7 @@ class RunCheckpoint:
         epoch = engine.state.epoch
         if epoch == engine.state.max_epochs != self._validated and isinstance(self.evaluator, Evaluator):
             self.evaluator.run(epoch)
-        state = {name: _unwrapped(item).state_dict() for name, item in self.saved.items()}
+        state = {name: unwrapped(item).state_dict() for name, item in self.saved.items()}
         state["trainer"] = {"epoch": epoch, "iteration": engine.state.iteration}
         state["best"], state["waited"] = self.best, self.waited
         state["scaler"] = _scaler_state(engine)
@@ -102,7 +102,7 @@ class RunCheckpoint:
         try:
             for name, item in self.saved.items():
                 planned = {key: vars(item)[key] for key in _LENGTH_OF_SCHEDULE} if isinstance(item, OneCycleLR) else {}
-                _unwrapped(item).load_state_dict(state[name])
+                unwrapped(item).load_state_dict(state[name])
                 # The schedule of the saved run ends with the epochs of that run, which may have been raised since.
                 vars(item).update(planned)
         except (KeyError, RuntimeError, ValueError) as error:
@@ -138,8 +138,3 @@ def _scaler_state(engine: Engine) -> dict[str, Any]:
     """State of the gradient scaler of mixed precision; empty without one."""
     scaler = getattr(engine, "scaler", None)
     return {} if scaler is None else dict(scaler.state_dict())
-
-
-def _unwrapped(item: Any) -> Any:
-    """The network inside ``DistributedDataParallel``; anything else as it is."""
-    return item.module if isinstance(item, DistributedDataParallel) else item

@@ -11,11 +11,11 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.metrics import EpochMetric
 from monai.utils import evenly_divisible_all_gather, set_determinism
-from torch.nn.parallel import DistributedDataParallel
 
 from bundle.ctfindings.losses.composite import CompositeLoss
 from bundle.ctfindings.metrics.classification import macro_auc
 from bundle.ctfindings.networks.image.standardization import RunningStandardization
+from bundle.ctfindings.training.unwrapped import unwrapped
 
 
 class EpochSeed:
@@ -72,7 +72,7 @@ class UpdateTeacher:
         engine.add_event_handler(Events.ITERATION_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        network: Any = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
+        network = unwrapped(self.network)
         if network.teacher is not None:
             network.teacher.update(network.image)
 

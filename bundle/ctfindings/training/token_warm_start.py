@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from ignite.engine import Engine, Events
 from monai.utils import evenly_divisible_all_gather
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from bundle.ctfindings.data.batches import prepare_batch
 from bundle.ctfindings.files.progress import progress_bar
@@ -24,6 +23,7 @@ from bundle.ctfindings.losses.grounding import GroundingLoss
 from bundle.ctfindings.networks.image.pooling import dilate_membership, finding_tokens, token_membership
 from bundle.ctfindings.networks.text.prompts import drawn_prompts
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
+from bundle.ctfindings.training.unwrapped import unwrapped
 
 logger = logging.getLogger("ctfindings.warm_start")
 
@@ -97,7 +97,7 @@ class TokenWarmStart:
         show: bool,
         false_alarm_weight: float = 1.0,
     ) -> None:
-        self.network = _unwrapped(network)
+        self.network: VisionLanguageModel = unwrapped(network)
         self.loader = loader
         self.steps = steps
         self.scans = scans
@@ -195,9 +195,9 @@ class TokenWarmStart:
                 yield image[row : row + 1], targets["labels"][row], masks[0], masks[1]
 
     def _has_masks(self) -> bool:
-        """Whether some study has masks of findings; True if the loader does not tell."""
+        """Whether some study has what a sample needs; True if the loader does not tell."""
         studies = getattr(getattr(self.loader, "dataset", None), "data", None)
-        return studies is None or any(study.get("finding_masks") for study in studies)
+        return studies is None or _masked(studies)
 
     def _standardization(self) -> Any:
         return cast(Any, self.network.image.tower).statistics.standardize
@@ -224,13 +224,13 @@ def warm_started_parameters(network: nn.Module, studies: Iterable[Mapping[str, A
 
     They are good when the first epoch begins, and lose what they know at the rate at which the others learn.
     """
-    model = _unwrapped(network)
-    masked = any(study.get("finding_masks") and study.get("anatomy") for study in studies)
-    return _trained(model) if masked and hasattr(model.image.tower, "token_features") else []
+    model: VisionLanguageModel = unwrapped(network)
+    return _trained(model) if _masked(studies) and hasattr(model.image.tower, "token_features") else []
 
 
-def _unwrapped(network: nn.Module) -> VisionLanguageModel:
-    return cast(VisionLanguageModel, network.module if isinstance(network, DistributedDataParallel) else network)
+def _masked(studies: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether some study has masks of findings and of anatomies."""
+    return any(study.get("finding_masks") and study.get("anatomy") for study in studies)
 
 
 def _trained(network: VisionLanguageModel) -> list[nn.Parameter]:
