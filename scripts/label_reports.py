@@ -13,15 +13,14 @@ diagnosis. docs/report_labels.md has the accuracy and the limits.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.cli.error_lines import run_or_exit
-from bundle.ctfindings.files.atomic_write import atomic_path
-from bundle.ctfindings.files.csv_table import read_table
+from bundle.ctfindings.files.csv_table import read_table, write_table
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.reports.report_table import ReportCounts, output_columns, output_row, read_reports
@@ -38,12 +37,13 @@ def label(options: argparse.Namespace) -> None:
     id_column, text_columns = choose_columns(table, options.id_column, named)
     counts = ReportCounts()
     reports = read_reports(table, text_columns, options.processes, options.uncertain)
-    with atomic_path(options.output) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(output_columns(id_column))
+
+    def rows() -> Iterator[tuple[str | int, ...]]:
         for row, report in zip(table.rows, progress_bar(reports, "reports", len(table.rows), unit=""), strict=True):
             counts.add(report)
-            writer.writerow(output_row(row.values[id_column], report))
+            yield output_row(row.values[id_column], report)
+
+    write_table(options.output, output_columns(id_column), rows())
     seconds = time.perf_counter() - started
     print(f"{options.input}: id {id_column}; text {', '.join(text_columns)}")
     print(f"{counts.reports} reports in {seconds:.1f} s; {counts.empty} of them without text\n")

@@ -27,7 +27,7 @@ from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastor
 from monailabel.datastore.utils.dicom import dicom_web_download_series
 from monailabel.interfaces.exception import ImageNotFoundException
 
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import atomic_path, write_text
 
 from .logs import SERVER_LOG
 from .options import Options
@@ -121,9 +121,8 @@ class FolderDatastore(LocalDatastore):
     def _update_datastore_file(self, lock: bool = True) -> None:
         with FileLock(self._lock_file) if lock else nullcontext():
             self._ignore_event_config = True
-            with atomic_path(self._datastore_config_path) as temporary:
-                content = self._datastore.model_dump(exclude={"base_path"})
-                temporary.write_text(json.dumps(content, indent=2, default=str), encoding="utf-8")
+            content = self._datastore.model_dump(exclude={"base_path"})
+            write_text(self._datastore_config_path, json.dumps(content, indent=2, default=str))
             self._config_ts = os.stat(self._datastore_config_path).st_mtime
 
 
