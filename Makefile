@@ -70,7 +70,7 @@ $(VENV)/.slicer: $(STAMP)
 
 models/astra.pt: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[astra]'
-	$(BIN)/python scripts/convert_checkpoint.py astra $@
+	$(BIN)/python scripts/convert_checkpoint.py astra
 
 # trame-slicer pins another slicer-core than the tests of plugins/slicer use. Drawing also needs libegl1 libgl1 libosmesa6 libxt6
 # libxrender1 libglu1-mesa of the system.

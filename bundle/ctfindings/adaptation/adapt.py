@@ -9,7 +9,7 @@ import json
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from bundle.ctfindings.adaptation.adaptation_record import domain_record, format
 from bundle.ctfindings.adaptation.encoded_studies import EncodedStudies, Studies
 from bundle.ctfindings.adaptation.frozen_tower import frozen_levels, load_frozen
 from bundle.ctfindings.adaptation.head_training import Head, HeadTraining, Prompts
-from bundle.ctfindings.adaptation.held_scans import fit_reduction, hold_scans
+from bundle.ctfindings.adaptation.held_scans import HeldScans, fit_reduction, hold_scans
 from bundle.ctfindings.data.datalist import label_rows
 from bundle.ctfindings.data.scan_cache import CachedStudies
 from bundle.ctfindings.evaluation.calibrate import Calibration, fit_scaling
@@ -40,6 +40,18 @@ from bundle.ctfindings.networks.image.resnet_tower import ResNetTower
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 
 logger = logging.getLogger("ctfindings.adapt")
+
+
+class Start(NamedTuple):
+    """What a training starts from."""
+
+    head: Head
+    scans: HeldScans
+    prompts: Prompts
+    studies: Studies  # Those that could be encoded, in the order of ``scans``
+    failed: dict[str, str]  # The reason, by study id
+    new: bool  # Whether the head is new, because the checkpoint holds a tower only
+    explained_variance: float | None  # Of the principal components of a ``ResNetTower`` under a new head
 
 
 class Adaptation:
@@ -89,26 +101,16 @@ class Adaptation:
         """
         studies = self.encoded.studies()
         self._usable(studies)
-        new = load_frozen(self.network, self.text_weights, self.frozen_weights)
-        self.network.eval()
-        failed = self._encode(studies)
-        studies = [study for study in studies if study["id"] not in failed]
+        start = self.start(studies)
+        studies, head, scans, prompts = start.studies, start.head, start.scans, start.prompts
         usable, labels = self._usable(studies), torch.from_numpy(label_rows(studies))
         labels[:, ~torch.from_numpy(usable)] = -1
         patients = [study["patient"] for study in studies]
-        dataset, image = self.encoded.dataset(studies), self.network.image
-        explained = None
-        if new:
-            _start_pooling(image.anatomy_pooling)
-            if isinstance(image.tower, ResNetTower):
-                explained = fit_reduction(image.tower, dataset, image.stride, self.seed)
-        scans, prompts = hold_scans(image, dataset), Prompts(self.network.text)
-        head = Head(image, self.network.scorer)
         self.training.prepare(head)
         choice = self.training.choose(head, scans, labels, patients, prompts)
         self.training.fit(head, scans, labels, prompts, choice)
         calibration = _calibration(choice.logits, labels.numpy(), usable, self.threshold_rule)
-        features = self._domain_features(dataset)
+        features = self._domain_features(self.encoded.dataset(studies))
         domain = fit_domain(features, features[:0], self.outside_share, patients)
         path = self.output_dir / "model.pt"
         digest = None if calibration.problem else export_weights(path, self.network, calibration, domain)
@@ -121,10 +123,10 @@ class Adaptation:
             "frozen_weights": {"file": self.frozen_weights.name, "sha256": sha256_of(self.frozen_weights)},
             "scans": len(studies),
             "patients": len(set(patients)),
-            "failed": failed,
+            "failed": start.failed,
             "training": self.training.settings(),
-            "new_head": new,
-            "explained_variance": explained,
+            "new_head": start.new,
+            "explained_variance": start.explained_variance,
             "weight_decay": choice.weight_decay,
             "learning_rate": choice.learning_rate,
             "steps": choice.steps,
@@ -141,6 +143,21 @@ class Adaptation:
             raise ValueError(f"{path}: not written; the head is {calibration.problem}; add labelled scans")
         print(f"Checkpoint: {path}")
         return record
+
+    def start(self, studies: Studies) -> Start:
+        """Encodes studies, and loads the frozen weights and the head that is trained on them; uses no label."""
+        new = load_frozen(self.network, self.text_weights, self.frozen_weights)
+        self.network.eval()
+        failed = self._encode(studies)
+        studies = [study for study in studies if study["id"] not in failed]
+        dataset, image = self.encoded.dataset(studies), self.network.image
+        explained = None
+        if new:
+            _start_pooling(image.anatomy_pooling)
+            if isinstance(image.tower, ResNetTower):
+                explained = fit_reduction(image.tower, dataset, image.stride, self.seed)
+        scans, prompts = hold_scans(image, dataset), Prompts(self.network.text)
+        return Start(Head(image, self.network.scorer), scans, prompts, studies, failed, new, explained)
 
     def _encode(self, studies: Studies) -> dict[str, str]:
         """Encodes the scans; the reason of each failure, by study id."""

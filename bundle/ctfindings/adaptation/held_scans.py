@@ -35,6 +35,12 @@ class HeldScans:
     tokens: list[Tensor]  # Finest tokens that some anatomy has, half, [n, d]
     memberships: list[Tensor]  # bool [n, K]
 
+    def of(self, scans: NDArray[np.int64]) -> HeldScans:
+        """Some of the scans, by index."""
+        rows = torch.from_numpy(scans)
+        parts = ([part[scan] for scan in scans] for part in (self.tokens, self.memberships))
+        return HeldScans(self.pooled[rows], self.valid[rows], *parts)
+
     def batch(self, scans: NDArray[np.int64], with_tokens: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Pooled features, validity, tokens ``[B, N, d]`` and membership; padded by tokens of no anatomy.
 
