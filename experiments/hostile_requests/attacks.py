@@ -52,7 +52,7 @@ def attacks(scan: bytes) -> dict[str, Attack]:
         "NIfTI with an affine of NaN": infer(lambda: header((60, 60, 60), float("nan")) + b"\0" * 432_000, ".nii"),
         "NRRD whose voxels are a file of the server": infer(lambda: NRRD, ".nrrd"),
         "MetaImage whose voxels are a file of the server": infer(lambda: METAIMAGE, ".mha"),
-        "upload that is no scan": infer(lambda: b"MZ", ".exe"),
+        "upload that is not a scan": infer(lambda: b"MZ", ".exe"),
         "seven bytes over an original": put("/datastore/image?image=first", "file", b"1234567", ".nii.gz"),
         "a file over the server's own": put("/datastore/image?image=datastore_v2", "file", b"{}", ".json"),
         "removal of an original": call("DELETE", "/datastore/image?id=first"),

@@ -11,6 +11,7 @@ from bundle.ctfindings.files.atomic_write import atomic_path
 from experiments.harness.cells import cell, difference_cell, interval_cell, with_sd
 from experiments.harness.page import VARIANTS_FIGURE, page_head, write_page, write_results
 from experiments.harness.variants_plot import plot_variants
+from experiments.place.real_tumours import NAME as REAL_TUMOURS
 
 
 def write_results_and_page(folder: Path, results: Mapping[str, Any], command: str) -> Path:
@@ -67,8 +68,35 @@ def write_place_page(folder: Path, command: str) -> Path:
         "## Figure",
         "",
         f"![Measures by variant, a dot for each seed]({VARIANTS_FIGURE})",
+        *_real_tumours(folder),
     ]
     return write_page(folder, lines)
+
+
+def _real_tumours(folder: Path) -> list[str]:
+    """The section of the real scans; empty if the experiment had none."""
+    path = folder / f"{REAL_TUMOURS}.json"
+    if not path.is_file():
+        return []
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return [
+        "",
+        "## Real scans with a tumour",
+        "",
+        f"Attention of the query that is nearest to the statement of *{found['finding'].lower()}*. The percentile is "
+        "the mean over the tumour's tokens among those of the body by attention (0.5 is chance). Three scans decide "
+        "nothing.",
+        "",
+        "| scan | percentile of the tumour | peak to tumour, mm | random token, mm |",
+        "|---|---:|---:|---:|",
+        *[
+            f"| {row['scan']} | {row['percentile']:.2f} | {row['peak_to_tumour_mm']:.0f} "
+            f"| {row['random_to_tumour_mm']:.0f} |"
+            for row in found["scans"]
+        ],
+        "",
+        f"![Attention in colour, outline of the tumour in cyan]({REAL_TUMOURS}.png)",
+    ]
 
 
 def _differences(results: Mapping[str, Any]) -> list[str]:

@@ -29,8 +29,9 @@ from experiments.harness.command_line import (
 )
 from experiments.harness.runs import Variant, evaluate_run, reduced_datalist, split_sizes, train_variant
 from experiments.harness.shown_command import shown_command
-from experiments.place.observer import observed_run
+from experiments.place.observer import Observer, observed_run
 from experiments.place.page import write_results_and_page
+from experiments.place.real_tumours import look_at_tumours
 from experiments.place.results import REFERENCE, Finished, place_results
 from experiments.place.tasks import run_tasks
 from experiments.place.validity import verdicts
@@ -77,9 +78,13 @@ def experiment(options: argparse.Namespace) -> Path:
             observes = variant.overlays == OVERLAY
             queries = int(variant.keys.get("pathology_queries", QUERIES))
             tests = verdicts(observed_run(run, datalist), queries) if observes else None
+            if options.real is not None and variant.name == REFERENCE and seed == options.seeds[0]:
+                look_at_tumours(Observer(run), options.real, options.output)
             finished.setdefault(variant.name, {})[seed] = Finished(variant.title, evaluation, tasks, tests)
             results = place_results(finished, settings, options.resamples)
-            page = write_results_and_page(options.output, results, shown_command(sys.argv, SHOWN_FOLDERS))
+            page = write_results_and_page(
+                options.output, results, shown_command(sys.argv, {**SHOWN_FOLDERS, "--real": "REAL"})
+            )
     return page
 
 
@@ -87,6 +92,7 @@ def main() -> None:
     parser = experiment_parser(__doc__, "place", seeds=(0, 1, 2))
     names = [variant.name for variant in VARIANTS]
     parser.add_argument("--variants", nargs="+", choices=names, default=names, help="variants to run (default: all)")
+    parser.add_argument("--real", type=Path, help="folder of real scans with tumours, see real_tumours.py")
     add_split_counts(parser, "--task_scans", "for the downstream tasks (default: all); keep the whole test split")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

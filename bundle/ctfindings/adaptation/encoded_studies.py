@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,8 @@ class EncodedStudies:
         studies = [study for split in self.splits for study in load_datalist(self.datalist, split)]
         if not studies:
             raise ValueError(f"{self.datalist}: no study in {', '.join(self.splits)}; add some, or name other splits")
-        names = [study["id"] for study in studies]
-        if twice := [name for name in names if names.count(name) > 1]:
+        counts = Counter(study["id"] for study in studies)
+        if twice := [name for name, count in counts.items() if count > 1]:
             raise ValueError(f"{self.datalist}: study {twice[0]} occurs twice; list each study once")
         return studies
 

@@ -31,7 +31,7 @@ class CrossAnatomyLoss(_Loss):
         dimensions: First and end of the part of the embedding that is contrasted; None for the whole.
 
     Raises:
-        ValueError: A name is not in the anatomy table, or the part is none.
+        ValueError: A name is not in the anatomy table, or the part is unknown.
 
     Example:
         >>> import torch

@@ -51,7 +51,7 @@ class DiseasePromptLoss(_Loss):
             labels: 1 present, 0 absent, -1 unknown, (B, C).
 
         Raises:
-            ValueError: A label is none of the three, or the weights are those of another number of findings.
+            ValueError: A label is not 1, 0 or -1, or the weights are those of another number of findings.
         """
         allowed = (labels == 1) | (labels == 0) | (labels == -1)
         if not allowed.all():

@@ -28,7 +28,7 @@ class LocalAnatomyLoss(_Loss):
         dimensions: First and end of the part of the embedding that is contrasted; None for the whole.
 
     Raises:
-        ValueError: The reduction is neither, or the part is none.
+        ValueError: The reduction or the part is unknown.
 
     Example:
         >>> import torch

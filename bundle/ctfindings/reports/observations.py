@@ -84,7 +84,7 @@ class RandObservationsd(Randomizable, MapTransform):
         keys: key of the report, a mapping with ``findings`` and ``impression``; optional in a study.
         abnormal, normal: largest number of abnormal and of normal observations of a study; a report has a few of the
             first and many of the second, which other reports repeat word for word.
-        draw: whether to draw them anew at each access; otherwise the first ones are taken, as in validation.
+        draw: whether to draw them again at each access; otherwise the first ones are taken, as in validation.
     """
 
     def __init__(self, keys: KeysCollection = "report", abnormal: int = 12, normal: int = 4, draw: bool = True) -> None:

@@ -109,7 +109,7 @@ class RunCheckpoint:
             raise ValueError(
                 f"{path}: belongs to a run with other settings; choose another output_dir, or set resume to false"
             ) from error
-        # MONAI's trainer makes its scaler anew at the start. A run without amp, or on the CPU, saves no state of it.
+        # MONAI's trainer creates a new scaler at the start. A run without amp, or on the CPU, saves no state of it.
         if state.get("scaler") and _scaler_state(engine):
             engine.scaler.load_state_dict(state["scaler"])  # type: ignore[attr-defined]
         engine.state.epoch = state["trainer"]["epoch"]

@@ -49,7 +49,7 @@ class Client:
         progress: told what the client is doing.
 
     Raises:
-        ServerError: when the address is none.
+        ServerError: when the address is not valid.
     """
 
     def __init__(

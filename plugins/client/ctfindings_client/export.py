@@ -33,7 +33,7 @@ def export(folder: str, record: Record, now: datetime | None = None) -> Path:
     """
     parent = Path(folder).expanduser().absolute()
     if not folder.strip() or not parent.is_dir():
-        raise ExportError(f"'{folder}' is no folder; choose an existing one to export into")
+        raise ExportError(f"'{folder}' is not a folder; choose an existing one to export into")
     target = parent / f"ctfindings-{now or datetime.now():%Y%m%d-%H%M%S}"
     if target.exists():
         raise ExportError(f"{target} exists already; export again in a second")

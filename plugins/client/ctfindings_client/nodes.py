@@ -23,7 +23,7 @@ def find(volume: Any, role: str) -> Any:
 
 
 def make(volume: Any, role: str, node_class: str, name: str, *, listed: bool = True) -> Any:
-    """The node of a volume with a role, made when there is none; named anew either way.
+    """The node of a volume with a role, created if missing; gets its name in both cases.
 
     Args:
         volume: the scan.

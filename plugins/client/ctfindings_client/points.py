@@ -40,7 +40,7 @@ def _show(
     marks: list[tuple[tuple[float, float, float], str, str]],
     colour: tuple[float, float, float],
 ) -> Any:
-    """The point list of a role, made anew: place, label and description of each point."""
+    """The point list of a role, created again: place, label and description of each point."""
     nodes.remove(volume, role)
     node = nodes.make(volume, role, "vtkMRMLMarkupsFiducialNode", name)
     node.CreateDefaultDisplayNodes()

@@ -79,7 +79,7 @@ class Cancellation:
             raise Cancelled("cancelled")
 
     def watch(self, connection: http.client.HTTPConnection | None) -> None:
-        """The connection that ``cancel`` closes; None when there is none any more."""
+        """The connection that ``cancel`` closes; None once it is closed."""
         with self._lock:
             self._connection = connection
         if connection is not None:

@@ -76,7 +76,7 @@ def folder_datastore(options: Options, studies: Path, read_only: bool = False) -
         )
     except ValueError as error:
         raise ValueError(
-            f"{records}/datastore_v2.json: cannot be read; restore it, or move it away to start anew"
+            f"{records}/datastore_v2.json: cannot be read; restore it, or move it away to start with an empty one"
         ) from error
 
 
@@ -166,7 +166,7 @@ class SeriesDatastore(DICOMWebDatastore):
         return str(folder)
 
     def list_images(self) -> list[str]:
-        """SeriesInstanceUID of every series that the search finds; asked for anew after
+        """SeriesInstanceUID of every series that the search finds; asked for again after
         ``MONAI_LABEL_DICOMWEB_CACHE_EXPIRY`` seconds.
 
         Raises:

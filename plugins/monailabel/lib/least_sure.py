@@ -41,7 +41,7 @@ class LeastSure(Strategy):
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         limit = request.get("encode", NEW_SCANS)
         if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= 100:
-            raise UsageError(400, f"encode: {str(limit)[:40]!r} is no number from 0 to 100")
+            raise UsageError(400, f"encode: expected a number from 0 to 100, got {str(limit)[:40]!r}")
         images = sorted(image for image in datastore.get_unlabeled_images() if not self._corrections.has(image))
         doubts = {image: self._known(image, datastore) for image in images if image not in self._unreadable}
         for image in [image for image, doubt in doubts.items() if doubt is None][:limit]:

@@ -56,7 +56,7 @@ class Options:
         except ValueError:
             megabytes = -1.0
         if not 1 <= megabytes <= 1_000_000:
-            raise ValueError(f"--conf cache_mb: {conf['cache_mb']!r} is no number of MB from 1 on")
+            raise ValueError(f"--conf cache_mb: expected a number of MB of at least 1, got {conf['cache_mb']!r}")
         return Options(
             bundle=bundle,
             checkpoint=Path(conf["checkpoint"]).resolve() if conf.get("checkpoint") else None,

@@ -1,4 +1,4 @@
-"""Which scan is this? The SHA-256 of its content, computed anew only when the files have changed."""
+"""Which scan is this? The SHA-256 of its content, computed again only when the files have changed."""
 
 from __future__ import annotations
 

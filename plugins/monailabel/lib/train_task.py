@@ -161,6 +161,6 @@ def _settings(params: Mapping[str, Any]) -> dict[str, float]:
     for name, (low, high) in _LIMITS.items():
         value = params.get(name, settings[name])
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise UsageError(400, f"{name}: {value!r} is no number from {low:g} to {high:g}")
+            raise UsageError(400, f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")
         settings[name] = value
     return settings

@@ -164,7 +164,7 @@ class Scene:
         self.draw()
 
     def draw(self) -> None:
-        """Draws all views anew; a change of opacity or window alone does not reach them."""
+        """Draws all views again; a change of opacity or window alone does not reach them."""
         for view in self.program.view_manager.get_views():
             view.schedule_render()
 

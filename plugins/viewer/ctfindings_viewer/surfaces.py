@@ -46,7 +46,7 @@ def show(volume: Any, labels: np.ndarray, affine: np.ndarray, label_names: Mappi
 
 
 def _add_display(node: Any, colour: tuple[int, int, int], opacity: float) -> None:
-    """Everything is set before the node sees its display: each later change would draw the surface anew."""
+    """Everything is set before the node sees its display: each later change would draw the surface again."""
     display = slicer.vtkMRMLModelDisplayNode()
     display.SetColor(*(part / 255 for part in colour))
     display.SetOpacity(opacity)

@@ -247,7 +247,7 @@ def test_the_least_sure_scan_is_offered_those_outside_the_domain_first_and_none_
     for name in ("case1", "case2"):
         store.change(name, {"report": "x"}, answer())
     assert strategy({}, datastore) is None
-    with pytest.raises(UsageError, match="encode: 'x' is no number"):
+    with pytest.raises(UsageError, match="encode: expected a number from 0 to 100, got 'x'"):
         strategy({"encode": "x"}, datastore)
 
 

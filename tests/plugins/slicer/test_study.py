@@ -306,7 +306,7 @@ def test_export_into_a_missing_folder_is_refused(studies: Any, volume: Any, tmp_
     from ctfindings_client import export
 
     record = studies.show_findings(volume, _run(studies.ask_findings(volume)))
-    with pytest.raises(export.ExportError, match="is no folder"):
+    with pytest.raises(export.ExportError, match="is not a folder"):
         export.export(str(tmp_path / "missing"), record)
 
 

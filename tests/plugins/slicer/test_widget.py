@@ -274,11 +274,11 @@ def test_the_interface_lives_while_the_server_works_and_cancel_drops_the_answer(
 
 
 def test_errors_of_the_server_are_shown_in_a_line(panel: Any, volume: Any, server: StandInServer) -> None:
-    server.failures["/infer/"] = (400, b'{"detail": "this is no chest CT"}')
+    server.failures["/infer/"] = (400, b'{"detail": "this is not a chest CT"}')
     panel.ui.volumeSelector.setCurrentNode(volume)
     panel.ui.findButton.emit("clicked(bool)", False)
     _until(panel, _rests(panel))
-    assert panel.ui.statusLabel.text == "The server says: this is no chest CT"
+    assert panel.ui.statusLabel.text == "The server says: this is not a chest CT"
     assert panel.ui.findButton.enabled
 
 
@@ -525,7 +525,7 @@ def test_export_names_the_folder_or_the_reason(
     _until(panel, _rests(panel))
     panel.ui.exportPathLineEdit.currentPath = str(tmp_path / "missing")
     panel.ui.exportButton.emit("clicked(bool)", False)
-    assert "is no folder" in panel.ui.statusLabel.text
+    assert "is not a folder" in panel.ui.statusLabel.text
     panel.ui.exportPathLineEdit.currentPath = str(tmp_path)
     panel.ui.exportButton.emit("clicked(bool)", False)
     (folder,) = tmp_path.iterdir()

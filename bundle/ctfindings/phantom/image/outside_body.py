@@ -1,4 +1,4 @@
-"""What lies around a patient and is no finding: the table, electrodes and wires on the skin, metal of clothing."""
+"""What lies around a patient and is not a finding: the table, electrodes and wires on the skin, metal of clothing."""
 
 from __future__ import annotations
 
