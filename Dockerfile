@@ -4,6 +4,8 @@
 FROM python:3.11.11-slim-bookworm AS viewer
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 ENV PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 HOME=/tmp
+# Not pinned: Debian keeps only the newest version of a package, so a pinned one soon cannot be installed.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libegl1 libgl1 libglu1-mesa libosmesa6 libxrender1 libxt6 \
     && rm -rf /var/lib/apt/lists/* \

@@ -46,14 +46,19 @@ class Written:
         assert place is not None
         index = place.slice_index
         sop, number = self.source.sop_uids[index], self.source.instance_numbers[index]
-        place = dataclasses.replace(place, sop_instance_uid=sop, instance_number=number)
+        place = dataclasses.replace(place, sop_instance_uid=sop, instance_number=number, region="right lower zone")
         found = FindingAnswer("Lung nodule", 0.75, 0.5, True, "lung", evidence=place)
-        unknown = FindingAnswer("Cardiomegaly", 0.4, 0.5, None, "heart", not_assessed="the heart was not found")
+        reason = "the heart was not found"
+        unknown = FindingAnswer("Cardiomegaly", 0.4, 0.5, None, "heart", evidence=place, not_assessed=reason)
         self.record = FindingsRecord(
             describe_scan(folder, "DICOM", self.shape, self.affine, self.source.series_uid),
             ModelInfo("chest", "0.1.0", "ab" * 32, "Tower"),
             [found, unknown],
-            [QueryAnswer("fluid around the lung", 0.6, "lung")],
+            [
+                QueryAnswer(
+                    "fluid around the lung", 0.6, "lung", evidence=dataclasses.replace(place, region="left hilum")
+                )
+            ],
             warnings=["a warning"],
         )
 
@@ -88,6 +93,10 @@ def test_the_report_has_value_threshold_verdict_and_place_of_each_finding(series
     assert items(nodule, "Presence")[0].ConceptCodeSequence[0].CodeMeaning == "Present"
     assert items(nodule, "Finding Site")[0].ConceptCodeSequence[0].CodeValue == "39607008"
     assert items(nodule, "Laterality")[0].ConceptCodeSequence[0].CodeMeaning == "Right"
+    said = [
+        [item.TextValue for item in items(each, "Place of the strongest evidence")] for each in (nodule, heart, query)
+    ]
+    assert said == [["right lower zone"], [], ["left hilum"]], "what was not assessed has no place"
     (image,) = items(items(nodule, "Probability")[0], "Source of Measurement")
     referenced = image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
     headers = [pydicom.dcmread(file) for file in series.path.iterdir()]
@@ -175,6 +184,7 @@ def test_dsrdump_reads_the_report(series, tmp_path) -> None:
     command = ["dsrdump", str(tmp_path / "out" / "report.dcm")]
     said = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
     assert not said.stderr and "Lung nodule" in said.stdout
+    assert 'TEXT:(,,"Place of the strongest evidence")="right lower zone"' in said.stdout
 
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy of Debian's dicom3tools")

@@ -27,7 +27,8 @@ def structured_report(
     """The report of one scan.
 
     The notice, the warnings and the disclaimer are comments of the report; why a finding was not assessed is a comment
-    of its group. Measurements refer to the image of the slice with the peak of the evidence.
+    of its group. The region of the evidence is a text of the group. Measurements refer to the image of the slice with
+    the peak of the evidence.
 
     Args:
         record: the answers.
@@ -56,7 +57,7 @@ def structured_report(
         title=DCM_CODES.DCM.ImagingMeasurementReport,
     )
     for text in [record.disclaimer, *([record.notice] if record.notice else []), *record.warnings]:
-        report[0].ContentSequence.append(_comment(text))
+        report[0].ContentSequence.append(_text(codes.COMMENT, text))
     document = sr.Comprehensive3DSR(
         list(images.values()),
         report[0],
@@ -97,7 +98,9 @@ def _group(
         else None,
     )
     if answer.not_assessed:
-        group[0].ContentSequence.append(_comment(f"Not assessed: {answer.not_assessed}"))
+        group[0].ContentSequence.append(_text(codes.COMMENT, f"Not assessed: {answer.not_assessed}"))
+    elif answer.evidence and answer.evidence.region:
+        group[0].ContentSequence.append(_text(codes.PLACE, answer.evidence.region))
     return group
 
 
@@ -110,5 +113,5 @@ def _image(
     return [sr.SourceImageForMeasurement(header.SOPClassUID, header.SOPInstanceUID)]
 
 
-def _comment(text: str) -> TextContentItem:
-    return TextContentItem(codes.COMMENT, text, sr.RelationshipTypeValues.CONTAINS)
+def _text(concept: sr.CodedConcept, text: str) -> TextContentItem:
+    return TextContentItem(concept, text, sr.RelationshipTypeValues.CONTAINS)
