@@ -20,13 +20,14 @@ from monailabel.interfaces.exception import (
 )
 from starlette.exceptions import HTTPException
 
+from .limits import Limits
 from .logs import SERVER_LOG
 from .usage_error import UsageError
 
 logger = logging.getLogger(SERVER_LOG)
 
 
-def answer_errors(app: FastAPI) -> None:
+def answer_errors(app: FastAPI, limits: Limits) -> None:
     """Registers an answer for every error that can reach the server."""
 
     @app.exception_handler(UsageError)
@@ -41,6 +42,8 @@ def answer_errors(app: FastAPI) -> None:
             return sentence(error.status_code, f"{problem}; /openapi.json lists the addresses and methods")
         if error.status_code == 429:  # MONAI Label's own message names no remedy.
             return sentence(429, "a training is already running; wait for it, or stop it with DELETE /train/")
+        if error.status_code == 400 and "exceeded maximum size" in str(error.detail):  # Starlette's, of a form.
+            return sentence(413, limits.field_sentence)
         return sentence(error.status_code, str(error.detail), error.headers)
 
     @app.exception_handler(RequestValidationError)

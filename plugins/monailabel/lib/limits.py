@@ -77,6 +77,12 @@ class Limits:
         largest, name = (f"{self.upload_mb:g} MB", "upload_mb") if upload else (f"{self.request_kb:g} KB", "request_kb")
         return f"the request is larger than {largest}; send a smaller one, or ask the administrator to raise {name}"
 
+    @property
+    def field_sentence(self) -> str:
+        """What a client is told whose form has a text that is too large."""
+        problem = f"a field of the form is larger than {self.request_kb:g} KB"
+        return f"{problem}; send a smaller one, or ask the administrator to raise request_kb"
+
     def check_zip(self, path: Path) -> None:
         """Refuses a zip by its directory, before anything is unpacked; Python unpacks no more than that declares.
 

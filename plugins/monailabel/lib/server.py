@@ -54,7 +54,7 @@ def create_server(
     app.include_router(correction_router)
     if settings.MONAI_LABEL_AUTH_ENABLE:
         app.include_router(login.router)
-    answer_errors(app)
+    answer_errors(app, limits)
     app.add_middleware(BodyMiddleware, limits=limits)
     if not settings.MONAI_LABEL_AUTH_ENABLE:
         app.add_middleware(AuthenticationMiddleware, backend=KeyBackend(key, key_required), on_error=refuse_key)

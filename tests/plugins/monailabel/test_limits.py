@@ -49,6 +49,14 @@ def test_a_body_that_grows_too_large_is_refused() -> None:
     assert answer.status_code == 413 and "0.1 MB" in answer.json()["detail"]
 
 
+def test_a_field_of_a_form_that_is_too_large_is_refused_with_its_limit() -> None:
+    answer = client().post("/infer/findings?image=a", files={"params": (None, "x" * 20_000)})
+    assert answer.status_code == 413
+    assert answer.json()["detail"] == (
+        "a field of the form is larger than 10 KB; send a smaller one, or ask the administrator to raise request_kb"
+    )
+
+
 @pytest.mark.parametrize(
     ("path", "words"),
     [
