@@ -24,32 +24,23 @@ PACKAGE = ROOT / "bundle" / "ctfindings"
 _HOMES = "|".join(["home", "root", "Users", "work", "mnt", "opt", "srv", "media"])
 _MACHINE_PATH = re.compile(rf"(?<![\w.:/}}~-])/(?:{_HOMES})/[\w.-]|[A-Z]:\\{{1,2}}Users")
 
-# What each room of the package may import from the package, besides itself and the version.
-_TABLES = {"anatomy", "findings", "step_keys"}
-_BASE = _TABLES | {"files"}
-_SCAN = _BASE | {"scan"}
-_MIDDLE = _SCAN | {"networks", "losses", "metrics", "data", "sources", "phantom", "reports"}
-_MAY_IMPORT: dict[str, set[str]] = {
-    "anatomy": set(),
-    "step_keys": set(),
-    "findings": {"anatomy"},
-    "files": set(),
-    "scan": _BASE,
-    "reports": _SCAN,
-    "phantom": _SCAN | {"reports", "data"},
-    "networks": _TABLES | {"files"},
-    "losses": _TABLES,
-    "metrics": _TABLES | {"files"},
-    "data": _SCAN | {"reports"},
-    "sources": _SCAN | {"reports", "data", "phantom"},
-    "training": _MIDDLE | {"inference", "evaluation"},
-    "inference": _MIDDLE,
-    "evaluation": _MIDDLE | {"inference"},
-    "downstream": _MIDDLE | {"inference", "evaluation"},
-    "adaptation": _MIDDLE | {"inference", "evaluation", "training"},
-    "published": _MIDDLE | {"inference", "evaluation"},
-    "cli": _SCAN,
-}
+MAP = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def _allowed_imports() -> dict[str, set[str]]:
+    """What each subpackage may import from the package, by the table of import rules in docs/architecture.md."""
+    rules = MAP.split("## Import rules")[1].split("\n## ")[0]
+    direct: dict[str, list[str]] = {}
+    for importing, imported in re.findall(r"^  \| (`.+`) \| (.+) \|$", rules, re.MULTILINE):
+        direct |= dict.fromkeys(re.findall(r"`(\w+)`", importing), re.findall(r"`(\w+)`", imported))
+
+    def with_imports(name: str) -> set[str]:
+        return {name}.union(*(with_imports(each) for each in direct.get(name, ())))
+
+    return {name: with_imports(name) - {name} for name in direct}
+
+
+_MAY_IMPORT = _allowed_imports()
 
 
 def _tracked() -> list[Path]:
@@ -69,8 +60,8 @@ def _name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def _room(path: Path) -> str:
-    """The room of the package that a file belongs to; empty for the package's own ``__init__.py``."""
+def _subpackage(path: Path) -> str:
+    """The subpackage or module of the package that a file belongs to; empty for the package's own ``__init__.py``."""
     first = path.relative_to(PACKAGE).parts[0]
     return "" if first == "__init__.py" else first.removesuffix(".py")
 
@@ -154,31 +145,51 @@ def test_public_functions_and_classes_have_docstrings(path: Path) -> None:
     assert not missing, "\n".join(missing)
 
 
+def test_every_subpackage_has_its_imports_in_the_table() -> None:
+    assert {_subpackage(path) for path in _package_files()} - {""} == set(_MAY_IMPORT)
+    # Read from the table: directly, and through what is imported.
+    assert _MAY_IMPORT["data"] == {"reports", "scan", "files", "findings", "anatomy", "step_keys"}
+    assert not _MAY_IMPORT["files"]
+
+
 @pytest.mark.parametrize("path", _package_files(), ids=_name)
 def test_imports_point_down(path: Path) -> None:
-    room = _room(path)
+    subpackage = _subpackage(path)
+    # Names that are not in the table, such as __version__, belong to the package itself.
+    forbidden = set(_MAY_IMPORT) - _MAY_IMPORT.get(subpackage, set(_MAY_IMPORT)) - {subpackage}
     wrong = []
     for name in _imports(path):
         parts = name.split(".")
-        if parts[0] in ("scripts", "experiments", "plugins", "tests"):
+        outside = parts[0] in ("scripts", "experiments", "plugins", "tests")
+        if outside or (parts[:2] == ["bundle", "ctfindings"] and len(parts) > 2 and parts[2] in forbidden):
             wrong.append(name)
-        elif parts[:2] == ["bundle", "ctfindings"] and len(parts) > 2 and room in _MAY_IMPORT:
-            # A name that is not a room, such as __version__, belongs to the package itself.
-            is_room = (PACKAGE / parts[2]).is_dir() or (PACKAGE / f"{parts[2]}.py").is_file()
-            if is_room and parts[2] != room and parts[2] not in _MAY_IMPORT[room]:
-                wrong.append(name)
     assert not wrong, f"{_name(path)} may not import {', '.join(wrong)}"
 
 
 def test_published_models_are_loaded_only_when_a_config_names_them() -> None:
-    """No other room imports `published`, and importing the package and its rooms loads none of their encoders."""
-    importers = [
-        _name(path)
-        for path in _package_files()
-        if _room(path) != "published" and any(name.startswith("bundle.ctfindings.published") for name in _imports(path))
-    ]
-    assert not importers, "\n".join(importers)
+    """No other subpackage imports `published`, and importing it loads none of its encoders."""
+    assert not [name for name, allowed in _MAY_IMPORT.items() if "published" in allowed]
     assert not _imports(PACKAGE / "published" / "__init__.py")
+
+
+def test_subpackages_export_only_what_configs_name() -> None:
+    configs = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "configs").rglob("*.json"))
+    exported = {
+        f"{'.'.join(path.relative_to(PACKAGE).parts[:-1])}.{name.rpartition('.')[2]}"
+        for path in _package_files()
+        if path.name == "__init__.py"
+        for name in _imports(path)
+    }
+    assert len(exported) > 50
+    assert not [name for name in exported if not re.search(rf"\b{re.escape(name)}\b", configs)]
+
+
+def test_clients_of_the_server_import_nothing_of_the_package() -> None:
+    clients = tuple(f"plugins/{name}/" for name in ("client", "slicer", "viewer"))
+    files = [path for path in _tracked() if path.suffix == ".py" and _name(path).startswith(clients)]
+    assert len(files) > 20
+    importing = re.compile(r"^\s*(?:from|import) bundle\b", re.MULTILINE)
+    assert not [_name(path) for path in files if importing.search(path.read_text(encoding="utf-8"))]
 
 
 def test_nobody_imports_experiments_or_scripts() -> None:
@@ -254,21 +265,34 @@ def test_bundle_stays_small() -> None:
     assert bundle <= 80e6, f"the bundle has {bundle / 1e6:.1f} MB, at most 80 are allowed"
 
 
-def test_the_map_names_every_room_and_only_files_that_exist() -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    tracked = ["/" + _name(path) for path in _tracked()]
-    named = set(re.findall(r"`([\w./-]+\.(?:py|toml))`", page))
-    assert len(named) > 50
-    assert not [name for name in named if not any(path.endswith("/" + name) for path in tracked)]
-    rooms = {_room(path) for path in _package_files()} - {""}
-    assert not [room for room in rooms if not re.search(rf"^  {room}[/.]", page, re.MULTILINE)]
+def test_the_map_names_every_subpackage_and_only_files_that_exist() -> None:
+    missing, named = [], 0
+    for line in MAP.splitlines():
+        before = [PACKAGE]  # where a name without a folder may lie
+        for name in re.findall(r"`([\w./-]+\.(?:py|toml)|[\w./-]+/(?:[\w-]+\.json)?)`", line):
+            folder, _, file = name.rpartition("/")
+            places = [ROOT / folder, PACKAGE / folder] if folder else before
+            before = [*places, PACKAGE]
+            named += 1
+            if not any((place / file).exists() for place in places):
+                missing.append(name)
+    assert not missing
+    assert named > 200
+    assert not [name for name in _MAY_IMPORT if not re.search(rf"^  (?:.*, )?{name}[/.]", MAP, re.MULTILINE)]
 
 
-def test_the_way_of_a_scan_enters_no_room_twice() -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    way = page.split("## The way of a scan")[1].split("## ")[0]
-    rooms = re.findall(r"^\| `(\w+)/` \|", way, re.MULTILINE)
-    assert {"scan", "data", "networks", "inference"} <= set(rooms) and len(rooms) == len(set(rooms))
+def test_the_path_of_a_scan_enters_no_subpackage_twice() -> None:
+    path = MAP.split("## The path of a scan through the code")[1].split("## ")[0]
+    subpackages = re.findall(r"^\| `(\w+)/` \|", path, re.MULTILINE)
+    assert {"scan", "data", "networks", "inference"} <= set(subpackages)
+    assert len(subpackages) == len(set(subpackages))
+
+
+def _anchors(page: Path) -> set[str]:
+    """Anchors that GitHub gives the headings of a page."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = [re.sub(r"\]\([^)]*\)", "", heading) for heading in re.findall(r"^#+ (.+)$", prose, re.MULTILINE)]
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
 def test_links_of_the_documents_lead_somewhere() -> None:
@@ -277,8 +301,11 @@ def test_links_of_the_documents_lead_somewhere() -> None:
         if path.suffix != ".md":
             continue
         for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
-            local = target.split("#")[0]
-            if local and not re.match(r"[a-z]+:", local) and not (path.parent / local).exists():
+            if re.match(r"[a-z]+:", target):
+                continue
+            local, _, anchor = target.partition("#")
+            page = path.parent / local if local else path
+            if not page.exists() or (anchor and page.suffix == ".md" and anchor not in _anchors(page)):
                 broken.append(f"{_name(path)}: {target}")
     assert not broken, "\n".join(broken)
 

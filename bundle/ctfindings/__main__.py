@@ -20,7 +20,7 @@ from bundle.ctfindings.reports.queries import check_queries
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = Path("configs", "inference.json")
 
-DESCRIPTION = """Find 18 findings, and what you ask for in words, in chest CT scans. Research only: not a diagnosis.
+DESCRIPTION = """Find 18 findings, and what you ask for as text, in chest CT scans. Research only: not a diagnosis.
 
   ct-findings scan.nii.gz -o results
   ct-findings scans/ "more/*.nii.gz" list.csv -o results -q "fluid around the lung" -q "air outside the lung"

@@ -1,4 +1,4 @@
-"""Free text in words: negations, nonsense and other languages are noticed, and a score says what it is worth."""
+"""Free-text queries: negations, nonsense and other languages are noticed, and a score says what it is worth."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def image_pipeline(
     """From the path of a scan to the input of the network: HU, RAS, spacing, body crop, HU window, size.
 
     ``image`` becomes [1, X, Y, Z] float32 in [0, 1]. ``anatomy``, which is optional, becomes [1, X, Y, Z] uint8 on the
-    same grid, with ``anatomy_known`` (K,) bool. Every step from orientation on is invertible (``Invertd``).
+    same grid, with ``anatomy_known`` (K,) bool. Every spatial step is invertible (``Invertd``).
 
     Args:
         spacing: voxel size of the result in mm.

@@ -106,7 +106,7 @@ def encode_study(network: ZeroShotClassifier, study: Mapping[str, Any], name: st
     body = torch.from_numpy(body_tokens(chest, tokens, grid)).flatten()[None].to(device)
     voxels = _batch(image, device).float()
     encoded = network.image.encode_scan(voxels, mask, known, body)
-    domain = _domain(network.domain, voxels, encoded, stride, body)
+    domain = _domain_answer(network.domain, voxels, encoded, stride, body)
     embedding = moved(encoded, torch.device("cpu"))
     regions = find_regions(chest, embedding, 0, tokens, None if mask is None else _given_mask(study))
     seconds = {**study["seconds"], "encode": time.perf_counter() - started}
@@ -171,7 +171,7 @@ def moved(embedding: ImageEmbedding, device: torch.device) -> ImageEmbedding:
     return ImageEmbedding(*parts)
 
 
-def _domain(
+def _domain_answer(
     domain: Domain, image: Tensor, encoded: ImageEmbedding, stride: Sequence[int], body: Tensor
 ) -> DomainAnswer | None:
     if not domain.fitted:

@@ -1,4 +1,4 @@
-"""Free text in words: how a query is asked, what its score is worth on a scan, and when it is worth nothing.
+"""Free-text queries: how a query is asked, what its score is worth on a scan, and when it is worth nothing.
 
 The score of a free text is not calibrated, and every text has one. So it is compared with what the same model says of
 unrelated texts on the same scan, in the same anatomy.

@@ -54,7 +54,7 @@ class SnippetLocalizationLoss(_Loss):
         """The mean over the snippets that point into their scan; zero, without gradient, if there is none.
 
         Args:
-            depth: Unit embeddings of the depth bins of each snippet's scan, (S, D, E).
+            depth: Unit depth rows (bins) of each snippet's scan, (S, D, E).
             depth_mm: World z of each bin centre in mm, evenly spaced, NaN where padding, (S, D).
             snippet: Unit embeddings of the snippets, (S, E).
             target_mm: World z of each snippet in mm, (S,).

@@ -1,6 +1,6 @@
 """Localization in mm: from an evidence peak to the mask of a finding, and from a depth profile to a slice.
 
-Shapes: S scans, C findings, X Y Z voxels; n snippets, D depth bins. World coordinates are mm in RAS.
+Shapes: S scans, C findings, X Y Z voxels; n snippets, D depth rows (bins). World coordinates are mm in RAS.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ OPTIONAL_PARTS = ("domain",)
 """Parts that checkpoints of earlier versions, converted ones and training checkpoints lack."""
 
 TRAINING_PARTS = ("correlation", "teacher")
-"""Parts that only training reads. The files that ``save_bundle_weights`` writes lack them; they then start from their initial values."""
+"""Parts that only training reads. Files of ``save_bundle_weights`` lack them; they then keep their initial values."""
 
 LARGE = 2**16
 """Values of a tensor from which it is stored in bfloat16 if that loses nothing."""
