@@ -273,3 +273,20 @@ def test_place_learns_from_reports_alone(bundle_root: Path, datalist: Path, cach
     assert "correlation.hidden" in states[0]["model"] and "image.pathology.query" in states[0]["model"]
     for name, tensor in states[0]["model"].items():
         assert torch.equal(tensor, states[1]["model"][name]), name
+
+
+@pytest.mark.parametrize("preset", ["place", "place_on_default"])
+def test_place_refuses_reports_without_an_observation_before_it_trains(
+    bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path, preset: str
+) -> None:
+    content = json.loads(datalist.read_text(encoding="utf-8"))
+    for study in [*content["training"], *content["validation"]]:
+        study["image"] = str(datalist.parent / study["image"])
+        study.pop("anatomy", None), study.pop("finding_masks", None)
+    for study in content["validation"]:
+        study["report"] = {"findings": "Unauffälliger Befund."}
+    (tmp_path / "datalist.json").write_text(json.dumps(content), encoding="utf-8")
+    keys = keys_of(bundle_root, tmp_path / "datalist.json", cache, tmp_path / "run", epochs=1)
+    with pytest.raises(RuntimeError) as caught:
+        workflow_of(bundle_root, keys, f"objectives/{preset}.json")
+    assert str(input_error(caught.value)).startswith("validation: no report states an observation")

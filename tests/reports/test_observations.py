@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
-from bundle.ctfindings.reports.observations import Observation, RandObservationsd, normalise, read_observations
+from bundle.ctfindings.reports.observations import (
+    Observation,
+    RandObservationsd,
+    check_observations,
+    normalise,
+    read_observations,
+)
 
 LUNG, HEART = ANATOMY_NAMES.index("lung"), ANATOMY_NAMES.index("heart")
 
@@ -73,3 +79,11 @@ def test_a_step_draws_a_few_normal_and_most_abnormal_observations() -> None:
         "A nodule of 4 mm in the left upper lobe.",
     ]
     assert RandObservationsd()({"id": "x"})["observations"] == []
+
+
+def test_studies_from_whose_reports_nothing_can_be_learned_are_refused() -> None:
+    read = {"report": {"findings": "There is a nodule in the right upper lobe."}}
+    unread = {"report": {"findings": "Rundherd im rechten Oberlappen."}}
+    check_observations(training=[unread, {"report": None}, {}, read], validation=[])
+    with pytest.raises(ValueError, match=r"validation: no report states an observation .* give English reports"):
+        check_observations(training=[read], validation=[unread, {"report": None}, {}])

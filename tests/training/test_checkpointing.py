@@ -52,6 +52,11 @@ def test_resumed_losses_equal_those_of_a_run_that_was_not_stopped(tmp_path: Path
     assert first + second == whole
 
 
+def test_a_metric_that_the_validation_lacks_is_refused_with_those_that_it_has(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="selection_metric: the validation has no 'auc'; choose one of macro_auc"):
+        Run(tmp_path, metric="auc").run(1)
+
+
 def test_a_complete_run_is_not_trained_again(tmp_path: Path) -> None:
     Run(tmp_path).run(2)
     again = Run(tmp_path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,6 +77,29 @@ def _row(anatomies: tuple[str, ...], normal: bool) -> int:
     return -1 if normal and row == THORAX else row
 
 
+def check_observations(**splits: Sequence[Mapping[str, Any]]) -> None:
+    """Refuses studies from whose reports nothing could be learned.
+
+    Args:
+        splits: Studies by name of their split; an empty split is passed over.
+
+    Raises:
+        ValueError: No report of a split states an observation that the rules read.
+    """
+    for split, studies in splits.items():
+        if studies and not any(_read(study.get("report")) for study in studies):
+            raise ValueError(
+                f"{split}: no report states an observation that the rules can read, and PLACE learns from them alone; "
+                "give English reports (docs/datalist.md), or choose another objective"
+            )
+
+
+def _read(report: Mapping[str, Any] | None) -> tuple[Observation, ...]:
+    """The observations of the report of a study; without a report there are none."""
+    given = report or {}
+    return read_observations(str(given.get("findings") or ""), str(given.get("impression") or ""))
+
+
 class RandObservationsd(Randomizable, MapTransform):
     """Draws observations of each report: adds ``observations``, a list of ``Observation``, to the study.
 
@@ -97,8 +120,7 @@ class RandObservationsd(Randomizable, MapTransform):
         study = dict(data)
         study["observations"] = []
         for key in self.key_iterator(study):
-            report = study[key] or {}
-            found = read_observations(str(report.get("findings") or ""), str(report.get("impression") or ""))
+            found = _read(study[key])
             for normal, limit in self.limits.items():
                 kind = [observation for observation in found if observation.normal is normal]
                 order = list(self.R.permutation(len(kind)) if self.draw else range(len(kind)))

@@ -66,6 +66,9 @@ class RunCheckpoint:
 
     def _keep_best(self, engine: Engine) -> None:
         self._validated = self._trainer.state.epoch
+        if self.metric not in engine.state.metrics:
+            known = ", ".join(sorted(engine.state.metrics))
+            raise ValueError(f"selection_metric: the validation has no {self.metric!r}; choose one of {known}")
         value = float(engine.state.metrics[self.metric])
         self.waited += 1
         if value > self.best:
