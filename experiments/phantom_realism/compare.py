@@ -4,7 +4,8 @@
         --features phantom1=FOLDER phantom2=FOLDER real=FOLDER --output FOLDER --draw phantom1 phantom2
 
 ``render.py`` makes folders of synthetic scans and ``encode.py`` folders of features. ``results.json`` receives the
-numbers of all groups and ``README.md`` shows them; ``comparison.png`` shows the groups of ``--draw``, all by default.
+numbers of all groups and ``README.md`` shows them; ``comparison.png`` shows slices of the groups of ``--draw``, all by
+default, and their curves beside those of ``real``.
 ``--scans`` and ``--features`` may come in separate runs: each replaces its own part of ``results.json``.
 """
 
@@ -106,7 +107,7 @@ def measure(scans: dict[str, Path], limit: int | None = None) -> dict[str, dict[
 
 
 def draw(scans: dict[str, Path], measured: dict[str, dict[str, Any]], path: Path) -> None:
-    """Slices of the first scans of each group, and the curves of all."""
+    """Slices of the first scans of each group, and the curves of the groups that were measured."""
     matplotlib.use("Agg")
     rows = SHOWN * len(scans)
     figure = plt.figure(figsize=(15, 2.5 * rows + 3.6), layout="constrained")
@@ -125,13 +126,13 @@ def draw(scans: dict[str, Path], measured: dict[str, dict[str, Any]], path: Path
             axis.axis("off")
         axes[row, 0].set_title(name, fontsize=9, loc="left")
     histogram, power = curves.subplots(1, 2)
-    for name in scans:
+    for name in measured:
         histogram.semilogy(BINS[:-1] + 10, measured[name]["histogram"], label=name)
         power.plot(np.arange(1, PATCH // 2 + 1) / PATCH, measured[name]["noise_power"], label=name, marker="o")
     histogram.set(xlabel="HU", ylabel="density of voxels", title="all voxels")
     power.set(xlabel="frequency in plane (1 / voxel)", ylabel="noise power (HU²)", title="noise in soft tissue")
     histogram.legend()
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=64, pil_kwargs={"optimize": True})
     plt.close(figure)
 
 
@@ -152,7 +153,8 @@ def main() -> None:
         results["commands"]["scans"] = command
         results["image_statistics"] = measure(scans, options.limit)
         shown = {name: folder for name, folder in scans.items() if not options.draw or name in options.draw}
-        draw(shown, results["image_statistics"], options.output / "comparison.png")
+        curves = {name: row for name, row in results["image_statistics"].items() if name in shown or name == "real"}
+        draw(shown, curves, options.output / "comparison.png")
     if folders:
         results["commands"]["features"] = command
         features = {name: read_features(folder) for name, folder in folders.items()}
