@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -125,24 +126,22 @@ class Observer:
         grid = encoded.grid
         lesions = dilate_membership(finding_tokens(batch["finding_masks"], stride), grid, 1)  # type: ignore[arg-type]
         organs = token_membership(batch["anatomy"], stride)  # type: ignore[arg-type]
-        found = [
-            (start + scan, hit)
-            for scan in range(len(image))
-            for finding in LOCALIZED
-            if batch["labels"][scan, finding] == 1
-            and (
-                hit := attention_hits(
-                    encoded.pathology_attention[scan],
-                    encoded.pathology_valid[scan],
-                    encoded.pathology[scan],
-                    self.prompts[finding, 0],
-                    lesions[scan, :, finding],
-                    organs[scan, :, FINDING_ANATOMY[finding]],
-                )
+        found = []
+        for scan, finding in product(range(len(image)), LOCALIZED):
+            if batch["labels"][scan, finding] != 1:
+                continue
+            without = torch.nonzero(batch["labels"][:, finding] == 0).flatten().tolist()
+            hit = attention_hits(
+                encoded.pathology_attention[scan],
+                encoded.pathology_valid[scan],
+                encoded.pathology[scan],
+                self.prompts[finding, 0],
+                lesions[scan, :, finding],
+                organs[scan, :, FINDING_ANATOMY[finding]],
+                encoded.pathology_attention[without[0]] if without else None,
             )
-            is not None
-        ]
-        return [{"scan": scan, **hit} for scan, hit in found]
+            found += [] if hit is None else [{"scan": start + scan, **hit}]
+        return found
 
     @torch.no_grad()
     def counterfactuals(self, studies: Sequence[Mapping[str, Any]], seed: int) -> list[float]:

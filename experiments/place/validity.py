@@ -55,7 +55,14 @@ def recall_within_organ(rows: Observations, seed: int = 0) -> list[tuple[int, fl
 
 
 def attention_hits(
-    attention: Tensor, valid: Tensor, pathology: Tensor, statement: Tensor, lesion: Tensor, organ: Tensor, seed: int = 0
+    attention: Tensor,
+    valid: Tensor,
+    pathology: Tensor,
+    statement: Tensor,
+    lesion: Tensor,
+    organ: Tensor,
+    lesion_free: Tensor | None = None,
+    seed: int = 0,
 ) -> dict[str, float] | None:
     """Where the attention of the query that matches a statement is highest in one scan, and where those of controls.
 
@@ -66,11 +73,13 @@ def attention_hits(
         statement: Unit row of the statement of the finding, ``[E]``.
         lesion: Tokens within the tolerance of the finding, bool ``[N]``.
         organ: Tokens of the anatomy of the finding, bool ``[N]``.
+        lesion_free: Attention of all queries in a scan without the finding, on the same grid, ``[Q, N]``.
         seed: Of the other query.
 
     Returns:
         ``matched``: 1 if the highest token of the best-matching query is in the lesion; ``other``: the same for another
-        valid query; ``organ``: the share of the organ that the lesion takes, which a random token of the organ hits.
+        valid query; ``organ``: the share of the organ that the lesion takes, which a random token of the organ hits;
+        ``lesion_free``: the same query in the scan without the finding, at the place of the lesion, if that is given.
         None without a lesion in the organ, or with fewer than two valid queries.
     """
     queries = torch.nonzero(valid).flatten()
@@ -79,11 +88,12 @@ def attention_hits(
     best = queries[(pathology[queries] @ statement).argmax()]
     rest = queries[queries != best]
     other = rest[int(np.random.default_rng(seed).integers(len(rest)))]
-    return {
+    hits = {
         "matched": float(lesion[attention[best].argmax()]),
         "other": float(lesion[attention[other].argmax()]),
         "organ": float((lesion & organ).sum() / organ.sum()),
     }
+    return hits if lesion_free is None else {**hits, "lesion_free": float(lesion[lesion_free[best].argmax()])}
 
 
 def counterfactual_rank(before: Tensor, after: Tensor, removed: int) -> float:
@@ -147,6 +157,7 @@ def verdicts(found: Mapping[str, Any], queries: int) -> dict[str, Any]:
     """The tests of a run, each with what was found, the limit, and whether it passed; None where it does not apply."""
     collapse, correlation = found["collapse"], found["correlation"]
     attention, scans = found["attention"], [hit["scan"] for hit in found["attention"]]
+    paired = [hit for hit in attention if "lesion_free" in hit]
     ranks, half = found["counterfactual_ranks"], len(FINDING_NAMES) / 2
     recall = found["recall_within_organ"]
     return {
@@ -157,6 +168,12 @@ def verdicts(found: Mapping[str, Any], queries: int) -> dict[str, Any]:
         "attention above another query": verdict([hit["matched"] - hit["other"] for hit in attention], scans, 0.0),
         "attention above a random token of the organ": verdict(
             [hit["matched"] - hit["organ"] for hit in attention], scans, 0.0
+        ),
+        "attention above the same query in a lesion-free scan": verdict(
+            [hit["matched"] - hit["lesion_free"] for hit in paired], [hit["scan"] for hit in paired], 0.0
+        ),
+        "the removed finding falls most": verdict(
+            [float(rank == 1) for rank in ranks], range(len(ranks)), 1 / len(FINDING_NAMES)
         ),
         "the removed finding falls more than the median one": verdict(
             [half - rank for rank in ranks], range(len(ranks)), 0.0

@@ -64,6 +64,8 @@ def test_the_attention_of_the_matching_query_is_compared_with_another_and_with_c
     attention[1, 4] = attention[0, 7] = attention[2, 8] = 1.0
     found = attention_hits(attention, torch.ones(3, dtype=torch.bool), rows, statement, lesion, organ)
     assert found == {"matched": 1.0, "other": 0.0, "organ": pytest.approx(0.1)}
+    again = attention_hits(attention, torch.ones(3, dtype=torch.bool), rows, statement, lesion, organ, attention)
+    assert again == {**found, "lesion_free": 1.0}, "a query that looks at the place in any scan"
     assert attention_hits(attention, torch.ones(3, dtype=torch.bool), rows, statement, ~organ, organ) is None
 
 
