@@ -18,6 +18,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.model_selection import GroupKFold
 
 from bundle.ctfindings.data.datalist import load_datalist, split_names
+from bundle.ctfindings.evaluation.evaluated_model import EvaluatedModel
 from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun
 from bundle.ctfindings.metrics.json_numbers import cell, number
 from bundle.ctfindings.networks.domain import Domain
@@ -60,8 +61,8 @@ class DomainSection:
         if not domain.fitted and self.training_split in split_names(Path(self.datalist)):
             training = load_datalist(self.datalist, self.training_split)[: self.scans]
             held_out = run.own_scores_of(str(run.calibration_split)).domain_features
-            features = model.score(training, self.training_split).domain_features
-            domain = model.domain = fit_domain(features, held_out, self.outside_share)
+            scores = model.score(training, self.training_split)
+            domain = model.domain = fit_domain(scores.domain_features, held_out, self.outside_share, scores.patients)
         if not domain.fitted:
             run.record["domain"] = None
             return "Domain: not available."
@@ -80,10 +81,25 @@ class DomainSection:
         )
 
 
+def domain_of_studies(
+    model: EvaluatedModel,
+    training: Sequence[dict[str, Any]],
+    held_out: Sequence[dict[str, Any]],
+    outside_share: float,
+) -> Domain:
+    """The domain of a loaded model whose training scans are known, see ``fit_domain``; empty if they are too few."""
+    if len(training) < LEAST_SCANS:
+        none = np.zeros((len(training), 0, 0))
+        return fit_domain(none, none, outside_share)
+    scores = model.score(training, "domain")
+    apart = model.score(held_out, "domain, limit").domain_features if held_out else scores.domain_features[:0]
+    return fit_domain(scores.domain_features, apart, outside_share, scores.patients)
+
+
 def fit_domain(
     training: Features, held_out: Features, outside_share: float, patients: Sequence[str] | None = None
 ) -> Domain:
-    """The domain of training scans ``[S, K, F]``; empty for fewer than ``LEAST_SCANS``.
+    """The domain of training scans ``[S, K, F]``; empty for fewer than ``LEAST_SCANS``, or if they give no limit.
 
     Covariances are shrunk (Ledoit and Wolf, https://doi.org/10.1016/S0047-259X(03)00096-4), so that a few scans are
     enough. The threshold is the conformal quantile of the held-out scans ``[S, K, F]``: of new scans like these, at
@@ -91,14 +107,13 @@ def fit_domain(
     ``LEAST_HELD_OUT`` of them, training scans that a fit without them scores count too; ``patients`` names the patient
     of each, whose scans are left out together.
     """
-    domain = Domain()
     if len(training) < LEAST_SCANS:
-        logger.warning("%d training scans are too few for a domain; at least %d are needed", len(training), LEAST_SCANS)
-        return domain
+        return _no_domain(f"{len(training)} training scans are too few for a domain; at least {LEAST_SCANS} are needed")
+    domain = Domain()
     _fit(domain, training)
     distances = [_distances(domain, held_out)]
-    if len(held_out) < LEAST_HELD_OUT:
-        groups = list(range(len(training))) if patients is None else list(patients)
+    groups = list(range(len(training))) if patients is None else list(patients)
+    if len(held_out) < LEAST_HELD_OUT and len(set(groups)) > 1:
         folds = GroupKFold(min(FOLDS, len(set(groups))), shuffle=True, random_state=0)
         for fitted_on, left_out in folds.split(training, groups=groups):
             without = Domain()
@@ -108,6 +123,8 @@ def fit_domain(
     typical = np.array(
         [np.median(column[~np.isnan(column)]) if (~np.isnan(column)).any() else np.nan for column in apart.T]
     )
+    if np.isnan(typical).all():
+        return _no_domain(f"{len(training)} training scans of {len(set(groups))} patients give no limit")
     domain.precision /= torch.from_numpy(typical**2)[:, None, None]
     apart = apart / typical
     scores = np.sqrt(np.nanmean(apart**2, axis=1))
@@ -115,6 +132,11 @@ def fit_domain(
     domain.anatomy_threshold = torch.tensor([_conformal_quantile(column, outside_share) for column in apart.T])
     domain.scans = torch.tensor(float(len(training)))
     return domain.float()
+
+
+def _no_domain(reason: str) -> Domain:
+    logger.warning("domain: unknown; %s", reason)
+    return Domain()
 
 
 def domain_scores(domain: Domain, features: Features) -> NDArray[np.float64]:

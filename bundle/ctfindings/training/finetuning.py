@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from bundle.ctfindings.evaluation.domain import domain_of_studies
+from bundle.ctfindings.evaluation.evaluated_model import EvaluatedModel
 from bundle.ctfindings.networks.checkpoint import load_checkpoint, save_bundle_weights
 from bundle.ctfindings.networks.classifier import PromptBank
 from bundle.ctfindings.networks.text.prompts import template_bank
@@ -22,28 +26,45 @@ def start_from(network: VisionLanguageModel, ckpt_path: str | Path) -> None:
 
 
 def export_finetuned(
-    network: VisionLanguageModel, run_dir: str | Path, base_path: str | Path, output: str | Path
+    model: EvaluatedModel,
+    run_dir: str | Path,
+    base_path: str | Path,
+    output: str | Path,
+    training: Sequence[dict[str, Any]],
+    held_out: Sequence[dict[str, Any]] = (),
+    outside_share: float = 0.01,
 ) -> str:
-    """Writes the best fine-tuned model as a bundle checkpoint, with the prompts as its text tower now embeds them.
+    """Writes the best fine-tuned model as a bundle checkpoint, with its prompts and the domain of its scans.
 
-    Calibration and thresholds are those of the base model, because the few studies of a fine-tuning rarely suffice to
-    fit them; where they do, use ``configs/evaluate.json`` with ``export_path``. Returns the SHA-256 of the file.
+    Prompts are as its text tower now embeds them. The domain is fitted anew, because that of the base model describes
+    other scans in the features of another network. Too few scans give none, and a warning. Calibration and thresholds
+    are those of the base model, because the few studies of a fine-tuning rarely suffice to fit them; where they do,
+    use ``configs/evaluate.json`` with ``export_path``. Returns the SHA-256 of the file.
 
     Args:
-        network: Network of that geometry; its weights are replaced.
+        model: Network of that geometry, and how it sees whole scans; its weights are replaced.
         run_dir: Run folder with ``best.pt`` or, without a validation, ``last.pt``; ValueError if it has neither.
         base_path: Bundle checkpoint that training started from.
         output: File to write, whole or not at all.
+        training: Studies that the domain is fitted on.
+        held_out: Studies that training did not fit; they set the limit of the domain.
+        outside_share: See ``fit_domain``.
     """
     states = [path for name in ("best.pt", "last.pt") if (path := Path(run_dir) / name).is_file()]
     if not states:
         raise ValueError(f"{run_dir}: holds neither best.pt nor last.pt; train before exporting")
+    network = model.network
     bank = PromptBank(network.image.embedding, observes=network.image.pathology is not None)
     load_checkpoint({"bank": bank}, base_path)
     load_checkpoint(network, states[0])
     network.eval()
     with torch.no_grad():
         bank.prompts.copy_(template_bank(network.text))
-    digest = save_bundle_weights(output, network, bank)
+    domain = domain_of_studies(model, training, held_out, outside_share)
+    digest = save_bundle_weights(output, network, bank, domain if domain.fitted else None)
     logger.info("fine-tuned weights written to %s", output)
+    if domain.fitted:
+        logger.info("domain: %d training scans, limit %.2f", int(domain.scans), float(domain.threshold))
+    else:
+        logger.warning("domain: unknown; these weights give findings for scans unlike the training scans too")
     return digest

@@ -17,6 +17,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 
 from bundle.ctfindings.files.atomic_write import write_text
+from bundle.ctfindings.networks.domain import load_domain
 
 from .corrections import CorrectionStore
 from .options import Options
@@ -79,9 +80,13 @@ class FineTuning(TrainTask):
         write_text(run / "settings.json", json.dumps(keys, indent=1))
         self._run(run, configs)
         model = run / "model.pt"
+        domain = load_domain(model)
+        if not domain.fitted:
+            logger.warning("%s: domain unknown; it gives findings for scans unlike its training scans too", model.name)
         return {
             "model": str(model),
             "weights_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+            "domain": {"scans": int(domain.scans), "threshold": float(domain.threshold)} if domain.fitted else None,
             **counts,
             **settings,
         }
