@@ -165,8 +165,8 @@ class Record:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the reader should know, one line each; first, if the scan is outside the domain of the weights."""
-        return (*([self.notice] if self.notice else []), *(str(line) for line in self.data.get("warnings", ())))
+        """What the reader should know besides the notice, one line each."""
+        return tuple(str(line) for line in self.data.get("warnings", ()))
 
     @property
     def summary(self) -> str:

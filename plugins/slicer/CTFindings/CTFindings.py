@@ -1,5 +1,4 @@
-"""3D Slicer module CT Findings: what the model sees in a chest CT, how sure it is, and where. Research only, not a
-diagnosis.
+"""3D Slicer module CT Findings: what the model sees in a chest CT, how sure it is, and where. No diagnosis.
 
 The panel is ``Resources/UI/CTFindings.ui``. ``ctfindings_client`` holds everything that needs no Qt; the widget
 below only wires it.
@@ -354,6 +353,8 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         self.table.fill(() if record is None else record.rows)
         self.corrections.finding = ""
         self.corrections.show(Corrections())
+        self.ui.bannerLabel.text = "" if record is None else record.notice
+        self.ui.bannerLabel.visible = bool(self.ui.bannerLabel.text)
         self.ui.warningsLabel.text = "" if record is None else "\n".join(record.warnings)
         if record is not None:
             self.ui.statusLabel.text = record.summary

@@ -336,7 +336,7 @@ class Viewer:
         self.record, self.order = record, (None, False)
         self.state.selected = ""
         self.state.notice = "" if record is None else record.notice
-        self.state.warnings = [] if record is None else [line for line in record.warnings if line != record.notice]
+        self.state.warnings = [] if record is None else list(record.warnings)
         self.show_rows()
         if record is not None:
             self.state.status = record.summary

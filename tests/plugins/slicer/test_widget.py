@@ -105,6 +105,22 @@ def test_the_notice_is_on_the_panel_and_always_visible() -> None:
     assert "noticeLabel" not in SOURCE
 
 
+def test_a_scan_outside_the_domain_shows_a_banner_and_any_other_none(panel: Any, bundle_answer: BundleAnswer) -> None:
+    from ctfindings_client.record import Record
+
+    notice = "Outside the domain: this scan is unlike the scans that the model was trained on."
+    label = next(each for each in ET.parse(UI).getroot().iter("widget") if each.attrib["name"] == "bannerLabel")
+    style = next(each[0].text or "" for each in label.iter("property") if each.attrib["name"] == "styleSheet")
+    assert "bold" in style and "background: #7a4b12" in style, "the colours of the viewer's banner"
+    assert not panel.ui.bannerLabel.visible
+    panel.showRecord(Record.parse({**bundle_answer.record, "notice": notice, "warnings": ["little lung"]}))
+    assert panel.ui.bannerLabel.visible and panel.ui.bannerLabel.text == notice
+    assert panel.ui.warningsLabel.text == "little lung"
+    for record in (Record.parse({**bundle_answer.record, "notice": None}), None):
+        panel.showRecord(record)
+        assert not panel.ui.bannerLabel.visible and panel.ui.bannerLabel.text == ""
+
+
 @pytest.fixture
 def panel(program: Program, server: StandInServer) -> Any:
     import CTFindings
