@@ -21,7 +21,8 @@ class Term:
     Attributes:
         code: SNOMED CT concept, as in the terminology lists of Slicer.
         meaning: its name there.
-        colour: red, green, blue, 0..255; Slicer's recommendation for the concept where it has one.
+        colour: red, green, blue, 0..255. Not the recommendations of Slicer, whose lung, heart, esophagus and aorta are
+            shades of brown and red that outlines, and the heat map, cannot be told from.
         shown: whether the segment is visible at first.
         note: what the label leaves out, for the segment's name.
     """
@@ -36,12 +37,12 @@ class Term:
 # A label map gives each voxel one label: the mediastinum is what remains of it, and the thorax what remains of the
 # body.
 TERMS: Mapping[str, Term] = {
-    "lung": Term("39607008", "Lung", (197, 165, 145)),
-    "heart": Term("80891009", "Heart", (206, 110, 84)),
-    "esophagus": Term("32849002", "Esophagus", (211, 171, 143)),
-    "aorta": Term("15825003", "Aorta", (224, 97, 76)),
-    "mediastinum": Term("72410000", "Mediastinum", (255, 244, 209), note="other parts"),
-    "thorax": Term("51185008", "Thorax", (177, 122, 101), shown=False, note="other parts"),
+    "lung": Term("39607008", "Lung", (86, 180, 233)),
+    "heart": Term("80891009", "Heart", (255, 130, 190)),
+    "esophagus": Term("32849002", "Esophagus", (40, 210, 150)),
+    "aorta": Term("15825003", "Aorta", (150, 110, 255)),
+    "mediastinum": Term("72410000", "Mediastinum", (225, 230, 235), note="other parts"),
+    "thorax": Term("51185008", "Thorax", (140, 150, 165), shown=False, note="other parts"),
 }
 
 _LIST = "Segmentation category and type - 3D Slicer General Anatomy list"

@@ -102,6 +102,7 @@ class Findings:
         affine: of the label map, to RAS mm.
         label_names: label value by the name of its anatomy.
         corrections: what readers said of the scan.
+        draft: report that the server's program composed from the record; empty if it sent none.
     """
 
     record: Record
@@ -109,6 +110,7 @@ class Findings:
     affine: np.ndarray
     label_names: Mapping[str, int]
     corrections: Corrections = field(default_factory=Corrections)
+    draft: str = ""
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,8 @@ class Client:
             record = Record.parse(params["record"])
         except ValueError as error:
             raise ServerError(f"{self.address}: {error}") from error
-        return Findings(record, array, affine, {str(name): int(value) for name, value in names.items()})
+        label_names = {str(name): int(value) for name, value in names.items()}
+        return Findings(record, array, affine, label_names, draft=str(params.get("draft_report") or ""))
 
     def evidence(self, session: str = "", *, image: str = "", finding: str = "", query: str = "") -> Evidence:
         """Where a finding of the table, or a free text, is seen in an uploaded scan, or in one that the server has as

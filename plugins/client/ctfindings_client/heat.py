@@ -14,7 +14,9 @@ HEAT_ROLE = "heat"
 BOX_ROLE = "box"
 COLOUR_ROLE = "heat colours"
 
-DEFAULT_OPACITY = 0.5
+DEFAULT_OPACITY = 0.35
+"""Of the map over the scan, which keeps the other 65 % of its contrast."""
+
 DEFAULT_FLOOR = 0.5
 """Part of the strongest value below which nothing is drawn; at one half the heat ends where the box does."""
 

@@ -27,12 +27,15 @@ from ctfindings_client.corrections import Corrections
 from ctfindings_client.job import STAGES, Job
 from ctfindings_client.record import NOTICE, Record, Row, evidence_line
 from ctfindings_client.study import Studies
-from ctfindings_client.transport import Cancellation, Progress, ServerError, clean_address, is_local, is_private
+from ctfindings_client.transport import Cancellation, Progress, ServerError, clean_address
 from CTFindingsLib import selftest
+from CTFindingsLib.consent import Consent
 from CTFindingsLib.corrections_panel import CorrectionsPanel
 from CTFindingsLib.findings_table import FindingsTable
+from CTFindingsLib.i18n import _, translate
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8000"
+HELP_ADDRESS = "https://github.com/Project-MONAI/MONAILabel"
 ADDRESS_SETTING = "CTFindings/serverAddress"
 POLL_MILLISECONDS = 100
 FAREWELL_SECONDS = 2.0
@@ -44,15 +47,15 @@ class CTFindings(ScriptedLoadableModule):
 
     def __init__(self, parent: Any) -> None:
         ScriptedLoadableModule.__init__(self, parent)
-        self.parent.title = "CT Findings"
-        self.parent.categories = ["Quantification"]
+        self.parent.title = _("CT Findings")
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Quantification")]
         self.parent.dependencies = []
         self.parent.contributors = ["CT Findings developers"]
-        self.parent.helpText = (
+        self.parent.helpText = _(
             "Scores 18 findings of a chest CT with a vision-language model, shows where each is seen, and answers free "
-            f"text. Needs a MONAI Label server with the CT Findings app. <b>{NOTICE}</b>"
-        )
-        self.parent.acknowledgementText = "Built on MONAI, MONAI Label and 3D Slicer, with the findings of CT-RATE."
+            'text. Needs a <a href="{server}">MONAI Label</a> server with the CT Findings app. <b>{notice}</b>'
+        ).format(server=HELP_ADDRESS, notice=NOTICE)
+        self.parent.acknowledgementText = _("Built on MONAI, MONAI Label and 3D Slicer, with the findings of CT-RATE.")
 
 
 class CTFindingsLogic(ScriptedLoadableModuleLogic, Studies):
@@ -75,7 +78,7 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         self.job: Job | None = None
         self.job_started = 0.0
         self.line_before = ""
-        self.allowed_addresses: set[str] = set()
+        self.consent = Consent()
 
     def setup(self) -> None:
         """Builds the panel; Slicer calls it when the module is opened first."""
@@ -123,12 +126,12 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
     def onConnect(self, _checked: bool = False) -> None:
         """Tests the address, signs in where a user is named, and compares versions."""
         self.takeAddress()
-        self.ui.serverStatusLabel.text = "Connecting ..."
+        self.ui.serverStatusLabel.text = _("Connecting ...")
         work = self.logic.ask_connection(self.ui.userLineEdit.text.strip(), self.ui.passwordLineEdit.text)
 
         def done(answer: Any) -> None:
             self.logic.token, server = answer
-            self.ui.serverStatusLabel.text = f"Connected: {server}"
+            self.ui.serverStatusLabel.text = _("Connected: {server}").format(server=server)
 
         def failed(error: Exception) -> None:
             self.ui.serverStatusLabel.text = str(error)
@@ -143,7 +146,7 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
             return
 
         def done(answer: Any) -> None:
-            self.showRecord(self.logic.show_findings(volume, answer))
+            self.showRecord(self.logic.show_findings(volume, answer), answer.draft)
             self.corrections.show(answer.corrections)
             self.onVisibility()
             if self.table.rows and self.table.rows[0].present:
@@ -184,7 +187,7 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         """Ends what runs; what it would have shown is dropped."""
         if self.job is not None:
             self.drop()
-            self.ui.statusLabel.text = "Cancelled."
+            self.ui.statusLabel.text = _("Cancelled.")
 
     def onTimer(self) -> None:
         """Shows progress, and the outcome once there is one."""
@@ -199,7 +202,7 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         seconds = time.monotonic() - self.job_started
         self.ui.progressBar.setRange(0, 0 if part is None else 100)
         self.ui.progressBar.setValue(0 if part is None else round(100 * part))
-        self.ui.statusLabel.text = f"{STAGES[stage]} ({seconds:.0f} s) ..."
+        self.ui.statusLabel.text = _("{stage} ({seconds:.0f} s) ...").format(stage=STAGES[stage], seconds=seconds)
 
     def onVolumeChanged(self, volume: Any) -> None:
         """Shows a scan with what the scene already holds about it, and nothing of another one."""
@@ -211,7 +214,7 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         except ValueError as error:
             record, text = None, str(error)
         else:
-            text = "Choose a scan." if volume is None else "Press Find."
+            text = _("Choose a scan.") if volume is None else _("Press Find.")
         self.showRecord(record)
         self.onVisibility()
         if record is None:
@@ -250,7 +253,8 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
             return
         try:
             with slicer.util.WaitCursor():
-                line = f"Exported to {export.export(self.ui.exportPathLineEdit.currentPath, self.record)}"
+                folder = export.export(self.ui.exportPathLineEdit.currentPath, self.record)
+                line = _("Exported to {folder}").format(folder=folder)
         except export.ExportError as error:
             line = str(error)
         self.ui.statusLabel.text = line
@@ -283,24 +287,16 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
             self.drop()
             self.logic.forget()
             self.logic.address, self.logic.token = address, ""
-            self.ui.serverStatusLabel.text = "Not connected"
+            self.ui.serverStatusLabel.text = _("Not connected")
         slicer.app.settings().setValue(ADDRESS_SETTING, address)
 
     def maySend(self) -> bool:
         """Asks once for each server outside this computer whether the scan may be sent there."""
-        address = self.logic.address
         try:
-            if is_local(address) or address in self.allowed_addresses:
-                return True
+            return self.consent.given(self.logic.address)
         except ServerError as error:
             self.ui.statusLabel.text = str(error)
             return False
-        text = f"The voxels of the scan will be sent to {address}. Its name, header and other data stay here. Send it?"
-        if not is_private(address):
-            text += " The connection is NOT encrypted."
-        if slicer.util.confirmOkCancelDisplay(text, windowTitle="CT Findings"):
-            self.allowed_addresses.add(address)
-        return address in self.allowed_addresses
 
     def ask(self, volume: Any, prepare: Callable[[], Any], show: Callable[[Any], None]) -> None:
         """Runs a question about a scan; the answer is dropped when the scan has gone meanwhile."""
@@ -347,11 +343,11 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         self.timer.stop()
         self.enable()
 
-    def showRecord(self, record: Record | None) -> None:
-        """Fills the table; None empties it."""
+    def showRecord(self, record: Record | None, draft: str = "") -> None:
+        """Fills the table; None empties it. The draft is that of the server, empty if it sent none."""
         self.record = record
         self.table.fill(() if record is None else record.rows)
-        self.corrections.finding = ""
+        self.corrections.finding, self.corrections.draft = "", draft
         self.corrections.show(Corrections())
         self.ui.bannerLabel.text = "" if record is None else record.notice
         self.ui.bannerLabel.visible = bool(self.ui.bannerLabel.text)

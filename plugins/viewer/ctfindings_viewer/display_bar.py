@@ -18,7 +18,13 @@ SOFT_TISSUE = "Mediastinum"
 IN_SOFT_TISSUE = ("Pleural effusion",)
 """Findings of the lung that are read in the window of the mediastinum."""
 
-KEYS = "Keys: n and p next and previous finding, 1 to 3 window, h heat map, d distance"
+KEYS = (
+    "Keys: n and p next and previous finding, N and P next and previous scan of the server, f find, "
+    "arrows scroll the view under the mouse, 1 to 3 window, h heat map, d distance"
+)
+_STEPS = {"ArrowUp": 1, "ArrowRight": 1, "ArrowDown": -1, "ArrowLeft": -1}
+"""Slices towards the head, the front or the right side of the patient."""
+
 _SCALE = ", ".join(f"rgb({', '.join(str(round(255 * part)) for part in colour)})" for colour in heat.ANCHORS)
 _SCRIPTS = "ctfindings_keys"
 
@@ -37,7 +43,7 @@ class DisplayBar:
             {
                 "opacity": heat.DEFAULT_OPACITY,
                 "window": SOFT_TISSUE,
-                "show_anatomy": True,
+                "show_anatomy": False,
                 "show_points": False,
                 "show_box": True,
                 "heat_of": "",
@@ -55,7 +61,9 @@ class DisplayBar:
         for name, slot in watched.items():
             self.state.change(name)(lambda _slot=slot, **_: _slot())
         folder = str(Path(__file__).with_name("static"))
-        self.viewer.server.enable_module({"serve": {_SCRIPTS: folder}, "scripts": [f"{_SCRIPTS}/keys.js"]})
+        self.viewer.server.enable_module(
+            {"serve": {_SCRIPTS: folder}, "scripts": [f"{_SCRIPTS}/{name}.js" for name in ("keys", "draft")]}
+        )
 
     def build(self) -> None:
         """Adds the bar to the page that is being built."""
@@ -82,7 +90,7 @@ class DisplayBar:
                 color=AMBER,
                 id="opacity",
             )
-            for name, label in (("show_anatomy", "Anatomy"), ("show_box", "Box"), ("show_points", "Points")):
+            for name, label in (("show_anatomy", "Outlines"), ("show_box", "Box"), ("show_points", "Points")):
                 v.VCheckbox(
                     v_model=name, label=label, density="compact", hide_details=True, classes="ct-check", id=name
                 )
@@ -124,15 +132,34 @@ class DisplayBar:
 
     def on_key(self) -> None:
         """Does what a key stands for; the page sends it with the time, so that it can be pressed twice."""
-        key = str(self.state.key).split(" ")[0]
+        key, view = [*str(self.state.key).split(" "), ""][:2]
         if key in ("n", "p"):
             self.viewer.step(1 if key == "n" else -1)
+        elif key in ("N", "P"):
+            self.open_next(1 if key == "N" else -1)
+        elif key == "f":
+            if not self.state.busy:
+                self.viewer.on_find()
+        elif key in _STEPS:
+            self.viewer.scene.step(view, _STEPS[key])
         elif key == "d":
             self.on_distance()
         elif key == "h":
             self.state.opacity = 0.0 if self.state.opacity else self.shown_opacity
         elif key in "123"[: len(WINDOWS)] and key:
             self.state.window = list(WINDOWS)[int(key) - 1]
+
+    def open_next(self, scans: int) -> None:
+        """Opens the scan so many places below the open one in the server's list; from none, the first or last."""
+        names = [scan.id for scan in self.viewer.listed]
+        if not names:
+            return
+        first = 0 if scans > 0 else len(names) - 1
+        at = names.index(self.state.scan_id) + scans if self.state.scan_id in names else first
+        if 0 <= at < len(names):
+            self.state.scan_id = names[at]
+        else:
+            self.state.status = f"This is the {'last' if scans > 0 else 'first'} scan of the server's list."
 
     def on_distance(self) -> None:
         """Begins a distance, or removes the one that is there."""
@@ -160,6 +187,6 @@ class DisplayBar:
         self.viewer.scene.set_window(self.state.window)
 
     def on_visibility(self) -> None:
-        """Shows and hides anatomies, points and box."""
+        """Shows and hides outlines of the anatomies, points and box."""
         for role, name in ((anatomy.ROLE, "show_anatomy"), (points.ROLE, "show_points"), (heat.BOX_ROLE, "show_box")):
             self.viewer.scene.set_visible(role, bool(self.state[name]))

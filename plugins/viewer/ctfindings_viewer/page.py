@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ctfindings_client.anatomy import TERMS
 from ctfindings_client.formats import SCAN_SUFFIXES
 from ctfindings_client.record import COLUMNS, NOTICE
 from trame.ui.vuetify3 import VAppLayout
@@ -50,6 +51,7 @@ def initial_state(state: Any, address: str) -> None:
             "address": address,
             "server_line": "Not connected",
             "server_error": "",
+            "server_open": True,
             "connected": False,
             "remote_line": texts.remote_line(address),
             "consent": False,
@@ -70,6 +72,8 @@ def initial_state(state: Any, address: str) -> None:
             "query": "",
             "meaning": "",
             "curve": None,
+            "draft": "",
+            "draft_open": False,
             **{place_key(name): "" for name in VIEWS},
         }
     )
@@ -97,6 +101,7 @@ def build(server: Any, layout: Any, viewer: Any) -> None:
                         _scan(viewer)
                         _status()
                     _table(viewer)
+                    _draft()
                     viewer.correction_block.build()
                     _question(viewer)
                 with html.Div(classes="ct-right"):
@@ -114,7 +119,13 @@ def decorate_view(server: Any, view_id: str, view: Any) -> None:
     with html.Div(classes="ct-corner"):
         html.Span(TITLES[name], classes=f"ct-view-name ct-{name.lower()}")
         if isinstance(view, SliceView):
-            html.Span(f"{{{{ {place_key(name)} }}}}", v_if="has_scan", classes="ct-place", id=f"place-{name.lower()}")
+            html.Span(
+                f"{{{{ {place_key(name)} }}}}",
+                v_if="has_scan",
+                classes="ct-place",
+                id=f"place-{name.lower()}",
+                raw_attrs=[f'data-view="{name}"'],
+            )
     v.VBtn(
         icon="mdi-fit-to-screen-outline",
         size="x-small",
@@ -134,10 +145,14 @@ def decorate_view(server: Any, view_id: str, view: Any) -> None:
                 track_size=2,
                 color="#8fa3b5",
             )
+    else:
+        with html.Div(v_if="rows.length", classes="ct-colours", id="anatomy-colours"):
+            for term in filter(lambda each: each.shown, TERMS.values()):
+                html.Span(term.meaning, style=f"color: rgb{term.colour}")
 
 
 def _server(viewer: Any) -> None:
-    with html.Div(classes="ct-line"):
+    with html.Div(classes="ct-line", v_show="server_open"):
         v.VTextField(
             v_model="address",
             label="Server",
@@ -156,11 +171,20 @@ def _server(viewer: Any) -> None:
         classes="ct-consent",
         id="consent",
     )
-    html.Div(
-        "{{ server_error || server_line }}",
-        classes=("server_error ? 'ct-small ct-error' : 'ct-small'",),
-        id="server-line",
-    )
+    with html.Div(classes="ct-fold"):
+        html.Div(
+            "{{ server_error || server_line }}",
+            classes=("server_error ? 'ct-small ct-error' : 'ct-small'",),
+            id="server-line",
+        )
+        v.VBtn(
+            "Change server",
+            v_if="!server_open",
+            click="server_open = true",
+            variant="text",
+            size="x-small",
+            id="change-server",
+        )
 
 
 def _scan(viewer: Any) -> None:
@@ -188,7 +212,6 @@ def _scan(viewer: Any) -> None:
                 style="display: none",
                 id="file",
             )
-    with html.Div(classes="ct-line"):
         v.VBtn(
             "Find",
             click=viewer.on_find,
@@ -259,6 +282,21 @@ def _table(viewer: Any) -> None:
                     else:
                         html.Td(("{{ row.mark }}" if index == 0 else "") + f"{{{{ row.cells[{index}] }}}}")
         html.Div("The table of the 18 findings appears here.", v_else=True, classes="ct-hollow")
+
+
+def _draft() -> None:
+    with html.Div(classes="ct-block", v_if="draft", id="draft-block"):
+        with html.Div(classes="ct-fold"):
+            html.Button(
+                "{{ draft_open ? '▾' : '▸' }} Draft report: research only, not read by a radiologist",
+                click="draft_open = !draft_open",
+                type="button",
+                classes="ct-sort",
+                id="open-draft",
+                raw_attrs=[':aria-expanded="draft_open"'],
+            )
+            v.VBtn("Copy", title="Copy the draft", variant="tonal", size="small", id="copy-draft")
+        html.Pre("{{ draft }}", v_if="draft_open", classes="ct-draft", id="draft")
 
 
 def _question(viewer: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import slicer
 import slicer.util
-from ctfindings_client import anatomy, nodes, slices
+from ctfindings_client import nodes, slices
 from ctfindings_client.answers import Findings, Scan
 from trame_slicer.core import LayoutManager, SlicerApp
 from trame_slicer.rca_view import register_rca_factories
@@ -108,13 +108,12 @@ class Scene:
             view.reset_view()
 
     def set_visible(self, role: str, visible: bool) -> None:
-        """Shows or hides what has a role: the points, the box, or the anatomies, which have surfaces besides."""
+        """Shows or hides what has a role: the points, the box, or the outlines of the anatomies in the slice views."""
         if self.volume is None:
             return
-        also = [surfaces.ROLE + name for name in anatomy.TERMS] if role == anatomy.ROLE else []
-        for node in (nodes.find(self.volume, each) for each in (role, *also)):
-            if node is not None and node.GetDisplayNode() is not None:
-                node.GetDisplayNode().SetVisibility(visible)
+        node = nodes.find(self.volume, role)
+        if node is not None and node.GetDisplayNode() is not None:
+            node.GetDisplayNode().SetVisibility(visible)
         self.draw()
 
     def places(self) -> dict[str, float]:
@@ -173,6 +172,14 @@ class Scene:
         for view in self.program.view_manager.get_slice_views():
             if view.get_singleton_tag() == "Axial":
                 view.set_slice_value(z_mm)
+
+    def step(self, name: str, slices_up: int) -> None:
+        """Moves a slice view, or without one of that name the axial one, by slices along its axis of RAS."""
+        views = {view.get_singleton_tag(): view for view in self.program.view_manager.get_slice_views()}
+        view = views.get(name, views["Axial"])
+        if self.volume is not None:
+            low, high = view.get_slice_range()
+            view.set_slice_value(min(max(view.get_slice_value() + slices_up * view.get_slice_step(), low), high))
 
     @contextmanager
     def _batch(self) -> Iterator[None]:

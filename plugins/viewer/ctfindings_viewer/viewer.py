@@ -117,7 +117,7 @@ class Viewer:
             self.state.server_line = f"Connected: {answer[0]}"
             self.listed = answer[1]
             self.show_list()
-            self.state.connected = True
+            self.state.connected, self.state.server_open = True, False
             if self.record is None:
                 self.state.status = "" if self.scene.volume is not None else "Choose a scan."
             if then is not None:
@@ -135,7 +135,7 @@ class Viewer:
 
     def refuse_server(self, error: Exception) -> None:
         """Says why there is no connection."""
-        self.state.connected, self.state.scans, self.listed = False, [], []
+        self.state.connected, self.state.scans, self.listed, self.state.server_open = False, [], [], True
         self.state.server_line, self.state.server_error = "", str(error)
 
     def on_scan_chosen(self) -> None:
@@ -206,6 +206,7 @@ class Viewer:
 
         def done(answer: Any) -> None:
             self.show_record(self.studies.show_findings(volume, answer))
+            self.state.draft = answer.draft
             self.correction_block.show(answer.corrections)
             self.show_evidence_state(None)
             present = sum(row.present for row in answer.record.rows)
@@ -334,7 +335,7 @@ class Viewer:
     def show_record(self, record: Record | None) -> None:
         """Fills the table, present findings first; None empties it."""
         self.record, self.order = record, (None, False)
-        self.state.selected = ""
+        self.state.selected = self.state.draft = ""
         self.state.notice = "" if record is None else record.notice
         self.state.warnings = [] if record is None else list(record.warnings)
         self.show_rows()

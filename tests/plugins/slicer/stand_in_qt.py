@@ -246,6 +246,17 @@ class Timer:
             self._slot()
 
 
+class Clipboard:
+    """QClipboard."""
+
+    def __init__(self) -> None:
+        self.copied = ""
+
+    def setText(self, text: str) -> None:
+        self.copied = text
+
+
+CLIPBOARD = Clipboard()
 _MADE: dict[str, Callable[[str], Widget]] = {
     "QProgressBar": ProgressBar,
     "qMRMLNodeComboBox": NodeComboBox,
@@ -285,6 +296,7 @@ def install() -> None:
         "QAbstractItemView": modes,
         "Qt": SimpleNamespace(WA_TransparentForMouseEvents="WA_TransparentForMouseEvents"),
     }
+    members |= {"QApplication": SimpleNamespace(clipboard=lambda: CLIPBOARD)}
     members |= {"QTableWidgetItem": Item, "QProgressBar": ProgressBar, "QTimer": Timer}
     for name, value in members.items():
         setattr(qt, name, value)

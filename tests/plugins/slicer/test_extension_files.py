@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -50,11 +52,31 @@ def test_packaged_client_needs_only_its_own_folder(packaged: Path) -> None:
 
 def test_metadata_of_the_extension_is_complete() -> None:
     text = (EXTENSION / "CMakeLists.txt").read_text(encoding="utf-8")
-    for key in ("HOMEPAGE", "CATEGORY", "CONTRIBUTORS", "DESCRIPTION", "ICONURL", "SCREENSHOTURLS", "DEPENDS"):
+    for key in ("CATEGORY", "CONTRIBUTORS", "DESCRIPTION", "DEPENDS"):
         assert re.search(rf'^set\(EXTENSION_{key} "[^"]+"\)$', text, re.MULTILINE), key
     assert "Research only" in text
-    entry = json.loads((EXTENSION / "CTFindings.json").read_text(encoding="utf-8"))
-    assert {
+    assert (EXTENSION / "LICENSE.txt").read_bytes() == (EXTENSION.parents[1] / "LICENSE").read_bytes()
+
+
+def test_no_file_names_an_address_that_does_not_exist() -> None:
+    files = [path for path in EXTENSION.rglob("*") if path.suffix in {".txt", ".py", ".ui", ".md", ".json", ".toml"}]
+    assert len(files) > 8 and not [path for path in files if "example.org" in path.read_text(encoding="utf-8")]
+
+
+def test_a_packaged_extension_names_the_repository_that_is_given(bundle_root: Path, tmp_path: Path) -> None:
+    script = [sys.executable, str(bundle_root / "scripts" / "package_slicer_extension.py"), "--output", str(tmp_path)]
+    wrong = subprocess.run([*script, "--repository", "SlicerCTFindings"], capture_output=True, encoding="utf-8")
+    assert wrong.returncode == 1 and "expected https://github.com/OWNER/NAME, got 'SlicerCTFindings'" in wrong.stderr
+    home = "https://github.com/owner/SlicerCTFindings"
+    subprocess.run([*script, "--repository", home], check=True, capture_output=True)
+    text = (tmp_path / "SlicerCTFindings" / "CMakeLists.txt").read_text(encoding="utf-8")
+    stated = dict(re.findall(r'^set\(EXTENSION_(\w+) "([^"]+)"\)$', text, re.MULTILINE))
+    assert stated["HOMEPAGE"] == home
+    raw = "https://raw.githubusercontent.com/owner/SlicerCTFindings/main/"
+    for key in ("ICONURL", "SCREENSHOTURLS"):
+        assert stated[key].startswith(raw) and (EXTENSION / stated[key].removeprefix(raw)).is_file()
+    entry = json.loads((tmp_path / "CTFindings.json").read_text(encoding="utf-8"))
+    assert set(entry) == {
         "$schema",
         "category",
         "scm_url",
@@ -62,9 +84,42 @@ def test_metadata_of_the_extension_is_complete() -> None:
         "build_subdirectory",
         "build_dependencies",
         "tier",
-    } == set(entry)
-    assert f'EXTENSION_CATEGORY "{entry["category"]}"' in text
-    assert (EXTENSION / "LICENSE").read_bytes() == (EXTENSION.parents[1] / "LICENSE").read_bytes()
+    }
+    assert (entry["category"], entry["scm_url"]) == (stated["CATEGORY"], f"{home}.git")
+
+
+@pytest.mark.parametrize("translates", [True, False])
+def test_texts_are_translated_where_slicer_can(monkeypatch: pytest.MonkeyPatch, translates: bool) -> None:
+    slicer = ModuleType("slicer.i18n")
+    if translates:
+        slicer.tr, slicer.translate = lambda text: f"[{text}]", lambda context, text: f"{context}: {text}"
+    monkeypatch.setitem(sys.modules, "slicer", SimpleNamespace(i18n=slicer, __path__=[]))
+    monkeypatch.setitem(sys.modules, "slicer.i18n", slicer)
+    i18n = runpy.run_path(str(MODULE_FOLDER / "CTFindingsLib" / "i18n.py"))
+    said = (i18n["_"]("Press Find."), i18n["translate"]("context", "Quantification"))
+    assert said == (("[Press Find.]", "context: Quantification") if translates else ("Press Find.", "Quantification"))
+
+
+@pytest.mark.parametrize("path", sorted(MODULE_FOLDER.rglob("*.py")), ids=_name)
+def test_what_the_user_reads_goes_through_the_translation(path: Path) -> None:
+    """A text of the module that is shown is an argument of ``_``, without values in it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    arguments = [call.args[0] for call in calls if call.func.id == "_"]
+    assert all(isinstance(each, ast.Constant) for each in arguments), "the translation needs the text itself"
+    translated = {id(each) for each in arguments} | {id(call.args[-1]) for call in calls if call.func.id == "translate"}
+    translated |= {id(call.args[0]) for call in calls if call.func.id == "translate"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and _shown(node.targets[0]):
+            texts = [each for each in ast.walk(node.value) if isinstance(each, ast.Constant)]
+            bare = [each.value for each in texts if id(each) not in translated and isinstance(each.value, str)]
+            bare = [text for text in bare if re.search("[A-Za-z]{2}", text)]
+            assert not bare, f"{_name(path)}:{node.lineno}"
+
+
+def _shown(target: ast.expr) -> bool:
+    shown = {"text", "line", "title", "categories", "helpText", "acknowledgementText"}
+    return (target.attr if isinstance(target, ast.Attribute) else getattr(target, "id", "")) in shown
 
 
 @pytest.mark.parametrize(
@@ -78,12 +133,6 @@ def test_icons_are_128_pixels_square_with_transparent_corners(path: Path) -> Non
     image = Image.open(path)
     assert image.size == (128, 128) and image.mode == "RGBA"
     assert image.getpixel((0, 0))[3] == 0 and image.getpixel((64, 64))[3] == 255
-
-
-def test_addresses_of_the_extension_point_to_files_that_exist() -> None:
-    text = (EXTENSION / "CMakeLists.txt").read_text(encoding="utf-8")
-    files = re.findall(r"SlicerCTFindings/([\w/]+\.png)", text)
-    assert files and all((EXTENSION / name).is_file() for name in files)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=_name)

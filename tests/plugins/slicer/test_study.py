@@ -73,6 +73,18 @@ def test_every_anatomy_has_a_term() -> None:
     assert tuple(TERMS) == ANATOMY_NAMES
 
 
+def test_outlines_have_colours_that_are_told_from_each_other_and_from_the_heat() -> None:
+    pytest.importorskip("slicer", reason="slicer-core is not installed (make slicer)")
+    from ctfindings_client import heat
+    from ctfindings_client.anatomy import TERMS
+
+    outlines = np.array([term.colour for term in TERMS.values() if term.shown], float)
+    warm = 255 * np.array(heat.ANCHORS)
+    for index, colour in enumerate(outlines):
+        others = np.concatenate([outlines[:index], warm])
+        assert np.linalg.norm(others - colour, axis=1).min() > 70, list(TERMS)[index]
+
+
 def test_points_stand_at_the_evidence_of_the_present_findings(
     studies: Any, volume: Any, bundle_answer: BundleAnswer
 ) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.plugins.slicer.conftest import QUERY, BundleAnswer
 from tests.plugins.slicer.program import MODULE_FOLDER, Program
-from tests.plugins.slicer.stand_in_qt import CLASSES, COMMON
+from tests.plugins.slicer.stand_in_qt import CLASSES, CLIPBOARD, COMMON
 from tests.plugins.slicer.stand_in_server import StandInServer
 
 UI = MODULE_FOLDER / "Resources" / "UI" / "CTFindings.ui"
@@ -416,10 +416,8 @@ def test_choosing_another_scan_shows_it_without_the_markings_of_the_first(
 
     composite = program.scene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
     _find_focal(panel, volume, bundle_answer)
-    panel.ui.anatomyCheckBox.checked = False
-    panel.ui.anatomyCheckBox.emit("toggled(bool)", False)
     drawn = _drawn(volume)
-    assert drawn == {"points", "box"}
+    assert drawn == {"points", "box"}, "outlines are off at first"
 
     panel.ui.volumeSelector.setCurrentNode(second)
     assert composite.GetBackgroundVolumeID() == second.GetID()
@@ -516,6 +514,8 @@ def test_boxes_show_and_hide_what_they_name(panel: Any, volume: Any, bundle_answ
     from ctfindings_client import anatomy, heat, nodes, points
 
     _find_focal(panel, volume, bundle_answer)
+    panel.ui.anatomyCheckBox.checked = True
+    panel.ui.anatomyCheckBox.emit("toggled(bool)", True)
     for box, role in (
         ("anatomyCheckBox", anatomy.ROLE),
         ("pointsCheckBox", points.ROLE),
@@ -547,6 +547,25 @@ def test_export_names_the_folder_or_the_reason(
     (folder,) = tmp_path.iterdir()
     assert panel.ui.statusLabel.text == f"Exported to {folder}"
     assert (folder / "scene.mrb").stat().st_size > 0
+
+
+def test_a_draft_report_is_copied_if_the_server_sent_one(panel: Any, volume: Any, server: StandInServer) -> None:
+    def find() -> None:
+        panel.ui.findButton.emit("clicked(bool)", False)
+        _until(panel, _rests(panel))
+
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    find()
+    assert not panel.ui.copyDraftButton.enabled, "this server sent none"
+    server.findings = ({**server.findings[0], "draft_report": "DRAFT REPORT\nNot a diagnosis."}, server.findings[1])
+    server.failures["/corrections/"] = (401, b"{}")
+    find()
+    assert panel.ui.copyDraftButton.enabled, "it needs no key"
+    panel.ui.copyDraftButton.emit("clicked(bool)", False)
+    assert CLIPBOARD.copied == "DRAFT REPORT\nNot a diagnosis."
+    assert panel.ui.statusLabel.text.startswith("The draft report was copied.")
+    panel.ui.volumeSelector.setCurrentNode(None)
+    assert not panel.ui.copyDraftButton.enabled
 
 
 def test_a_reader_confirms_rejects_places_and_reports_and_sees_it_again(

@@ -1,7 +1,7 @@
 """The viewer in headless Chromium, over a server that runs with the shipped weights, on a synthetic scan.
 
-``CTFINDINGS_KEEP_SCREENSHOT=1`` writes the picture of docs/viewer.md anew; ``CTFINDINGS_KEEP_PICTURES=DIR`` keeps more
-in a folder.
+``CTFINDINGS_KEEP_SCREENSHOT=1`` writes the pictures of docs/viewer.md again; ``CTFINDINGS_KEEP_PICTURES=DIR`` keeps
+others in a folder.
 """
 
 from __future__ import annotations
@@ -46,6 +46,16 @@ PYTHON = ROOT / ".venv-viewer" / "bin" / "python"
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 START_SECONDS, ANSWER_SECONDS = 300, 120
 QUERY = "fluid around the lung"
+# Width, height, picture in docs/images, and rows of the table that must be in sight.
+SIZES = ((1440, 900, "viewer", 18), (1920, 1080, "viewer_1920x1080", 18), (1024, 768, "viewer_1024x768", 18))
+ROWS_IN_SIGHT = """
+const whole = document.querySelector('.ct-panel').getBoundingClientRect();
+const block = document.querySelector('.ct-table-block').getBoundingClientRect();
+const shown = document.querySelector('.ct-corrections').getBoundingClientRect();
+const bottom = Math.min(whole.bottom, block.bottom, shown.top + 1);
+return [...document.querySelectorAll('#findings tbody tr')].filter((row) =>
+  row.getBoundingClientRect().bottom <= bottom).length;
+"""
 
 pytestmark = [
     pytest.mark.slow,
@@ -127,7 +137,9 @@ class Page:
 def studies(phantom_scan: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("studies")
     image = nib.load(phantom_scan[0])
-    nib.save(nib.Nifti1Image(np.asarray(image.dataobj).astype(np.int16), image.affine), folder / "synthetic.nii.gz")
+    hu = np.asarray(image.dataobj).astype(np.int16)
+    nib.save(nib.Nifti1Image(hu, image.affine), folder / "synthetic.nii.gz")
+    nib.save(nib.Nifti1Image(hu + np.int16(1), image.affine), folder / "another.nii.gz")
     return folder
 
 
@@ -213,7 +225,12 @@ def uploads(server: LiveServer) -> list[Path]:
 
 def heat_coloured(view: np.ndarray) -> np.ndarray:
     """Pixels that are not grey but of the heat's colours: red well above blue."""
-    return view[..., 0] - view[..., 2] > 60
+    return view[..., 0] - view[..., 2] > 40
+
+
+def outlined(view: np.ndarray) -> np.ndarray:
+    """Pixels of the blue and violet that outline lung and aorta."""
+    return view[..., 2] - view[..., 0] > 60
 
 
 def corrected_colour(view: np.ndarray) -> np.ndarray:
@@ -247,6 +264,9 @@ def test_from_a_scan_of_the_server_to_findings_heat_and_free_text(page: Page, se
     page.until(lambda: len(page.names()) == 18, "the table did not fill")
     assert page.names()[: len(present)] == [finding["name"] for finding in present], "present findings come first"
     page.until(lambda: "strongest at" in page.text("#status"), "the first finding was not shown")
+    assert page.state("show_anatomy") is False and not outlined(page.settled("axial")).any()
+    page.set("show_anatomy", True)
+    page.until(lambda: outlined(page.view("axial")).mean() > 0.001, "the outlines are not drawn")
     page.set("show_anatomy", False)
     page.set("show_box", False)
 
@@ -264,8 +284,14 @@ def test_from_a_scan_of_the_server_to_findings_heat_and_free_text(page: Page, se
     at_other = page.settled("axial")
     assert (np.abs(at_other - at_first).max(axis=-1) > 30).mean() > 0.01, "the view did not move"
 
+    heated = heat_coloured(at_other)
     page.set("opacity", 0.0)
     page.until(lambda: heat_coloured(page.view("axial")).mean() < 0.0005, "heat without opacity is still drawn")
+    inside = heated[:, 1:] & heated[:, :-1]
+    with_heat, without = (
+        np.abs(np.diff(view.mean(axis=-1), axis=1))[inside].mean() for view in (at_other, page.settled("axial"))
+    )
+    assert with_heat > 0.6 * without > 0, "the heat hides the scan below it"
     page.set("opacity", 0.5)
     page.until(lambda: heat_coloured(page.view("axial")).mean() > 0.001, "the heat did not come back")
 
@@ -313,9 +339,74 @@ def test_the_keyboard_opens_a_finding_asks_in_free_text_and_connects(page: Page)
         lambda: page.text("#status").startswith("air around the heart: "), "Return after a free text did nothing"
     )
     assert query.get_attribute("maxlength") == "300"
+    assert not page.driver.find_element(By.CSS_SELECTOR, ".ct-address").is_displayed(), "the address is not folded away"
+    page.click("#change-server")
+    page.until(page.driver.find_element(By.CSS_SELECTOR, ".ct-address").is_displayed, "the address cannot be opened")
     page.set("server_line", "")
     page.driver.find_element(By.CSS_SELECTOR, ".ct-address input").send_keys(Keys.ENTER)
     page.until(lambda: page.text("#server-line").startswith("Connected"), "Return after an address did nothing")
+    page.until(lambda: not page.state("server_open"), "the address did not fold away again")
+
+
+def test_arrow_keys_scroll_the_view_under_the_mouse_or_the_axial_one(page: Page) -> None:
+    body = page.driver.find_element(By.TAG_NAME, "body")
+    spacing = 3.0
+
+    def pressed(key: str, view: str) -> float:
+        before, sides = page.text(f"#place-{view}"), {"I": -1, "P": -1, "L": -1}
+        body.send_keys(key)
+        page.until(lambda: page.text(f"#place-{view}") != before, f"{key!r} did not move the {view} view")
+        (side, value, _), (old_side, old, _) = page.text(f"#place-{view}").split(), before.split()
+        return sides.get(side, 1) * float(value) - sides.get(old_side, 1) * float(old)
+
+    ActionChains(page.driver).move_to_element(page.driver.find_element(By.CSS_SELECTOR, ".ct-title")).perform()
+    page.settled("axial")
+    up = pressed(Keys.ARROW_UP, "axial")
+    assert 0 < up <= spacing and pressed(Keys.ARROW_DOWN, "axial") == pytest.approx(-up, abs=0.11)
+    axial = page.text("#place-axial")
+    coronal = page.driver.execute_script("return document.querySelector('#place-coronal').closest('.layout-grid-item')")
+    ActionChains(page.driver).move_to_element(coronal).perform()
+    assert pressed(Keys.ARROW_LEFT, "coronal") < 0 and page.text("#place-axial") == axial
+    place = page.text("#place-coronal")
+    page.driver.find_element(By.ID, "query").send_keys(Keys.ARROW_UP, "N")
+    time.sleep(1)
+    assert page.text("#place-coronal") == place and page.state("scan_id") == "synthetic", "a field's keys are its own"
+
+
+def test_the_draft_report_is_unfolded_and_copied(page: Page, server: LiveServer) -> None:
+    sent = str(server.infer("findings", "image=synthetic", output="json").params["draft_report"])
+    assert "research only" in page.text("#open-draft") and not page.driver.find_elements(By.ID, "draft")
+    page.click("#open-draft")
+    page.until(lambda: page.text("#draft").split() == sent.split(), "the draft is not shown")
+    page.driver.execute_cdp_cmd(
+        "Browser.grantPermissions",
+        {"origin": page.address, "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]},
+    )
+    page.click("#copy-draft")
+    page.until(lambda: page.text("#status").startswith("The draft report was copied."), "nothing was said")
+    read = "const done = arguments[0]; navigator.clipboard.readText().then(done, (error) => done(String(error)))"
+    assert page.driver.execute_async_script(read) == sent
+    assert "Not a diagnosis" in sent or "not a diagnosis" in sent, "the copy does not say what it is worth"
+    page.click("#open-draft")
+    page.until(lambda: not page.driver.find_elements(By.ID, "draft"), "the draft does not fold away")
+
+
+def test_keys_open_the_next_scan_of_the_server_and_find(page: Page) -> None:
+    body = page.driver.find_element(By.TAG_NAME, "body")
+
+    def pressed(key: str, scan: str) -> None:
+        body.send_keys(key)
+        page.until(lambda: page.text(".ct-scan-name") == scan and page.state("has_scan"), f"{key} did not open {scan}")
+
+    pressed("P", "another")
+    assert not page.names() and not page.driver.find_elements(By.ID, "draft-block")
+    body.send_keys("P")
+    page.until(lambda: "first scan" in page.text("#status"), "the end of the list was not said")
+    pressed("N", "synthetic")
+    body.send_keys("N")
+    page.until(lambda: "last scan" in page.text("#status"), "the end of the list was not said")
+    body.send_keys("f")
+    page.until(lambda: "strongest at" in page.text("#status") and not page.state("busy"), "f did not find")
 
 
 def test_what_a_reader_corrects_is_in_the_datalist_of_the_next_training_and_shown_when_the_scan_is_opened_again(
@@ -445,6 +536,7 @@ def test_the_end_of_the_viewer_deletes_the_scan_that_it_had_uploaded(
 
 
 def test_a_server_that_is_gone_is_said_in_words(page: Page, server: LiveServer) -> None:
+    page.click("#change-server")
     page.set("address", f"http://127.0.0.1:{free_port()}")
     page.click("#connect")
     page.until(lambda: "no server answers there" in page.text("#server-line"), "nothing was said")
@@ -479,6 +571,7 @@ def test_a_server_that_dies_is_noticed_while_the_page_rests_and_connected_again_
     for opening in range(2):
         opened = gate()
         if opening == 0:
+            page.click("#change-server")
             page.set("address", f"http://127.0.0.1:{port}")
             page.click("#connect")
         # The list of scans is the last thing that it asks for; until then, the line may be that of the server before.
@@ -542,26 +635,28 @@ def test_a_free_text_is_told_in_words_and_nonsense_shows_no_place(
         page.driver.save_screenshot(str(Path(keep) / f"{query.replace(' ', '_')}.png"))
 
 
-def test_the_picture_of_the_docs(page: Page, server: LiveServer, tmp_path: Path) -> None:
-    """All of the page as a reader sees it; where it is not kept, it is still drawn and must not be empty."""
+def test_the_pictures_of_the_docs(page: Page, server: LiveServer, tmp_path: Path) -> None:
+    """All of the page as a reader sees it; where they are not kept, they are still drawn and must not be empty."""
+    page.set("scan_id", None)
     page.set("scan_id", "synthetic")
     page.until(lambda: page.text("#status") == "Press Find.", "the scan did not open")
-    page.set("show_anatomy", True)
     page.set("show_box", True)
+    page.set("query", "")
     page.click("#find")
     page.until(lambda: "strongest at" in page.text("#status"), "no finding was shown")
-    drawn = [page.settled(name) for name in ("axial", "coronal", "sagittal")]
-    assert all(view.std() > 20 for view in drawn)
     keep = os.environ.get("CTFINDINGS_KEEP_SCREENSHOT") == "1"
-    target = ROOT / "docs" / "images" / "viewer.png" if keep else tmp_path / "viewer.png"
-    time.sleep(2)
-    picture = Image.open(io.BytesIO(page.driver.get_screenshot_as_png())).convert("RGB")
     told = PngInfo()
     told.add_text("weights", str(record_of(server)["model"]["weights_sha256"]))
-    picture.save(target, optimize=True, pnginfo=told)
-    assert target.stat().st_size > 50_000
-    if folder := os.environ.get("CTFINDINGS_KEEP_PICTURES"):
-        for width, height in ((1440, 900), (1920, 1080), (1024, 768)):
-            page.driver.set_window_size(width, height)
-            page.settled("axial")
-            page.driver.save_screenshot(str(Path(folder) / f"viewer_{width}x{height}.png"))
+    for width, height, name, rows in SIZES:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        page.set("show_anatomy", name != "viewer")  # one picture as it is at first, and the others with outlines
+        drawn = [page.settled(view) for view in ("axial", "coronal", "sagittal")]
+        assert all(view.std() > 20 for view in drawn)
+        assert page.driver.execute_script(ROWS_IN_SIGHT) >= rows, "too little of the table is in sight"
+        assert page.driver.execute_script("return document.documentElement.scrollWidth") == width, "it is cut"
+        target = (ROOT / "docs" / "images" if keep else tmp_path) / f"{name}.png"
+        picture = Image.open(io.BytesIO(page.driver.get_screenshot_as_png())).convert("RGB")
+        drawing = picture.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        drawing.save(target, optimize=True, pnginfo=told)
+        assert picture.size == (width, height) and 50_000 < target.stat().st_size < 300_000

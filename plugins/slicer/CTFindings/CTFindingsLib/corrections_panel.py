@@ -7,8 +7,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import qt
+
 from ctfindings_client import slices
 from ctfindings_client.corrections import AGREEMENT_COLUMNS, Corrections, finding_change
+from CTFindingsLib.i18n import _
 
 
 class CorrectionsPanel:
@@ -21,12 +24,13 @@ class CorrectionsPanel:
     def __init__(self, widget: Any) -> None:
         self.widget, self.ui = widget, widget.ui
         self.corrections = Corrections()
-        self.finding = ""
+        self.finding = self.draft = ""
         self.ui.confirmButton.connect("clicked(bool)", self.onConfirm)
         self.ui.rejectButton.connect("clicked(bool)", self.onReject)
         self.ui.takeBackButton.connect("clicked(bool)", self.onTakeBack)
         self.ui.placeButton.connect("clicked(bool)", self.onPlace)
         self.ui.saveReportButton.connect("clicked(bool)", self.onReport)
+        self.ui.copyDraftButton.connect("clicked(bool)", self.onCopyDraft)
         self.ui.agreementButton.connect("clicked(bool)", self.onAgreement)
 
     def show(self, corrections: Corrections) -> None:
@@ -51,6 +55,7 @@ class CorrectionsPanel:
         self.ui.placeButton.enabled = ready and bool(self.finding)
         self.ui.saveReportButton.enabled = ready
         self.ui.agreementButton.enabled = ready
+        self.ui.copyDraftButton.enabled = bool(self.draft)
 
     def onConfirm(self, _checked: bool = False) -> None:
         """The scan has the selected finding; a place that was set stays."""
@@ -68,7 +73,7 @@ class CorrectionsPanel:
         """The selected finding is where the slice views meet."""
         place = slices.here()
         if place is None:
-            self.ui.verdictLabel.text = "The slice views do not meet in one point; show three directions."
+            self.ui.verdictLabel.text = _("The slice views do not meet in one point; show three directions.")
             return
         self._send(finding_change(self.finding, True, place, self._reader()))
 
@@ -76,12 +81,17 @@ class CorrectionsPanel:
         """Keeps the report of the scan; an empty one is forgotten."""
         self._send({"reader": self._reader(), "report": self.ui.reportTextEdit.plainText})
 
+    def onCopyDraft(self, _checked: bool = False) -> None:
+        """Puts the draft report of the server on the clipboard."""
+        qt.QApplication.clipboard().setText(self.draft)
+        self.ui.statusLabel.text = _("The draft report was copied. Research only: read and correct it.")
+
     def onAgreement(self, _checked: bool = False) -> None:
         """Shows how often readers agree with the model."""
 
         def done(rows: list[list[str]]) -> None:
             counts = [f"{row[0]}: {', '.join(map(_count, row[1:], AGREEMENT_COLUMNS[1:]))}" for row in rows]
-            self.ui.agreementLabel.text = "\n".join(counts) or "No finding was read yet."
+            self.ui.agreementLabel.text = "\n".join(counts) or _("No finding was read yet.")
 
         self.widget.ask(self.widget.volume, self.widget.logic.ask_agreement, done)
 
@@ -95,7 +105,7 @@ class CorrectionsPanel:
             self.show(corrections)
             if "report" not in change:
                 self.ui.reportTextEdit.plainText = unsaved
-            self.ui.statusLabel.text = "Saved on the server."
+            self.ui.statusLabel.text = _("Saved on the server.")
 
         if self.widget.maySend():
             self.widget.ask(volume, lambda: self.widget.logic.ask_correction(volume, change), done)
