@@ -146,7 +146,7 @@ def domain_scores(domain: Domain, features: Features) -> NDArray[np.float64]:
 
 
 def _fit(domain: Domain, training: Features) -> None:
-    """Mean and precision of each anatomy that at least ``LEAST_SCANS`` scans show; NaN for the others."""
+    """Mean and precision of each anatomy; NaN if fewer than ``LEAST_SCANS - 1`` show it, as a fit may leave one out."""
     _, anatomies, features = training.shape
     mean = np.full((anatomies, features), np.nan)
     precision = np.full((anatomies, features, features), np.nan)
