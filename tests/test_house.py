@@ -111,6 +111,11 @@ def test_no_file_without_a_subject() -> None:
     assert not [_name(path) for path in _tracked() if path.name in nameless]
 
 
+def test_files_of_the_package_are_short() -> None:
+    """Long tables are TOML files."""
+    assert not {_name(path): size for path in _package_files() if (size := len(path.read_bytes().splitlines())) > 400}
+
+
 def test_output_of_other_programs_is_read_as_utf_8_whatever_the_locale() -> None:
     by_locale = re.compile(r"\b(text|universal_newlines)=Tr" + "ue")
     assert not [

@@ -90,7 +90,7 @@ class MacroAuc(EpochMetric):
         )
         if not ((labels == 1).any(0) & (labels == 0).any(0)).any():
             logging.getLogger("ctfindings.validation").warning(
-                "macro_auc is undefined and stands at 0.5, because no finding is both present and absent in the "
+                "macro_auc is undefined and reported as 0.5, because no finding is both present and absent in the "
                 "validation split: best.pt is not chosen by it; add studies with and without a finding to that split"
             )
         return _macro_auc(logits, labels)

@@ -286,7 +286,7 @@ def check_server(info: Mapping[str, Any], address: str) -> ServerInfo:
     """
     models = info.get("models")
     if not isinstance(models, dict):
-        raise ServerError(f"{address}: this is no MONAI Label server")
+        raise ServerError(f"{address}: this is not a MONAI Label server")
     missing = [name for name in MODELS if name not in models]
     if missing:
         served = ", ".join(sorted(models)) or "none"
@@ -313,7 +313,7 @@ def _json(reply: Reply) -> dict[str, Any]:
     try:
         value = json.loads(reply.body.decode("utf-8"))
     except ValueError as error:
-        raise ServerError("what answers there is no MONAI Label server: its answer is not JSON") from error
+        raise ServerError("what answers there is not a MONAI Label server: its answer is not JSON") from error
     return value if isinstance(value, dict) else {}
 
 

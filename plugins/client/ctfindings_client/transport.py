@@ -111,7 +111,7 @@ def clean_address(address: str) -> str:
     except ValueError:
         usable = False
     if not usable or parts.netloc.endswith(":") or parts.username or parts.query or parts.fragment:
-        raise ServerError(f"'{address.strip()}' is no server address; an example is http://127.0.0.1:8000")
+        raise ServerError(f"'{address.strip()}' is not a server address; an example is http://127.0.0.1:8000")
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path}"
 
 

@@ -38,7 +38,7 @@ def answer_errors(app: FastAPI, limits: Limits) -> None:
     async def routing(request: Request, error: HTTPException) -> JSONResponse:
         """Starlette's own, which says only "Not Found"; those of MONAI Label have their words."""
         if error.status_code in (404, 405) and error.detail in ("Not Found", "Method Not Allowed"):
-            problem = "this address is no part of the interface" if error.status_code == 404 else "wrong method"
+            problem = "this address is not part of the interface" if error.status_code == 404 else "wrong method"
             return sentence(error.status_code, f"{problem}; /openapi.json lists the addresses and methods")
         if error.status_code == 429:  # MONAI Label's own message names no remedy.
             return sentence(429, "a training is already running; wait for it, or stop it with DELETE /train/")

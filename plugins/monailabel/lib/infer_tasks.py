@@ -133,7 +133,7 @@ class EvidenceTask(_Task):
         findings = self.service.findings
         for name, value in (("query", query), ("finding", finding)):
             if value is not None and not isinstance(value, str | list):
-                raise UsageError(400, f"{name}: {str(value)[:40]!r} is no text")
+                raise UsageError(400, f"{name}: expected a text, got {str(value)[:40]!r}")
         if isinstance(query, str) and query.strip():
             text = query
             try:

@@ -22,7 +22,7 @@ def json_object(field: str, text: str, example: str) -> dict[str, Any]:
     try:
         content = json.loads(text or "{}")
     except (json.JSONDecodeError, RecursionError) as error:
-        raise UsageError(400, f"{field}: is no valid JSON; give an object such as {example}") from error
+        raise UsageError(400, f"{field}: is not valid JSON; give an object such as {example}") from error
     if not isinstance(content, dict):
-        raise UsageError(400, f"{field}: is no JSON object; give one such as {example}")
+        raise UsageError(400, f"{field}: is not a JSON object; give one such as {example}")
     return content

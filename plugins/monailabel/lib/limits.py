@@ -59,7 +59,9 @@ class Limits:
             except ValueError:
                 values[name] = -1.0
             if not 0 < values[name] <= 1e9:
-                raise ValueError(f"--conf {name}: {conf[name]!r} is no positive number; it is the {MEANINGS[name]}")
+                raise ValueError(
+                    f"--conf {name}: expected a positive number, got {conf[name]!r}; it is the {MEANINGS[name]}"
+                )
         return Limits(**values)
 
     @property

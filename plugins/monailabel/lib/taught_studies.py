@@ -102,7 +102,7 @@ def check_taught(image: str, study: Any) -> None:
         UsageError: says what is wrong with it.
     """
     if not isinstance(study, Mapping):
-        raise UsageError(400, f"info: {STUDY} is no object; give one with any of {', '.join(_FIELDS)}")
+        raise UsageError(400, f"info: {STUDY} is not an object; give one with any of {', '.join(_FIELDS)}")
     unknown = sorted(set(study) - {*_FIELDS, *_PASSED_OVER})
     if unknown:
         raise UsageError(

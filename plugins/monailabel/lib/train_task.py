@@ -53,7 +53,7 @@ class FineTuning(TrainTask):
 
     def __init__(self, options: Options, corrections: CorrectionStore) -> None:
         super().__init__(
-            "Trains the findings on corrected scans. The server goes on with its weights; the new ones are a file."
+            "Trains the findings on corrected scans. The server keeps its weights; the new ones are a file."
         )
         self.options = options
         self.corrections = corrections

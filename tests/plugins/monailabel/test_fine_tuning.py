@@ -95,5 +95,5 @@ def test_a_group_fine_tunes_on_the_studies_of_its_server(
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[key], after[key]) for key in after if key.startswith("image."))
     tuned = load_service(bundle_root, model, text=False)
-    assert tuned.model.weights_sha256 != served, "the server goes on with the weights it was started with"
+    assert tuned.model.weights_sha256 != served, "the server keeps the weights it was started with"
     assert len(tuned.answer_file(folder / "case0.nii.gz").record.findings) == 18

@@ -34,7 +34,10 @@ from tests.plugins.monailabel.live_server import free_port
             "configs/nothing.json: no such file",
         ),
         (["--studies", ".", "--ssl-keyfile", "key.pem"], "belong together"),
-        (["--studies", ".", "--conf", "upload_mb", "-1"], "upload_mb: '-1' is no positive number; it is the largest"),
+        (
+            ["--studies", ".", "--conf", "upload_mb", "-1"],
+            "upload_mb: expected a positive number, got '-1'; it is the largest",
+        ),
         (["--studies", ".", "--api-key", __file__], "others may read it; chmod 600"),
     ],
 )

@@ -228,9 +228,9 @@ def test_labels_and_study_records_of_a_series_are_refused_in_words(
 @pytest.mark.parametrize(
     ("info", "words"),
     [
-        ('{"study": {', "no valid JSON"),
-        ("[1]", "no JSON object"),
-        ('{"study": [0, 1]}', "study is no object"),
+        ('{"study": {', "not valid JSON"),
+        ("[1]", "not a JSON object"),
+        ('{"study": [0, 1]}', "study is not an object"),
         ('{"study": {"label": [0]}}', "unknown field 'label'; known are patient, report, captions, labels, snippets"),
         (json.dumps({"study": {"labels": [0] * 17}}), "labels of study case1: expected 18 values"),
         (json.dumps({"study": {"labels": [2] * 18}}), "labels of study case1: expected 18 values"),

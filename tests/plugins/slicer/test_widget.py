@@ -334,7 +334,7 @@ def test_what_is_no_address_is_refused_before_anything_is_sent(panel: Any, progr
     panel.ui.serverLineEdit.text = "ftp://server"
     panel.ui.findButton.emit("clicked(bool)", False)
     assert panel.job is None and program.questions == []
-    assert "'ftp://server' is no server address" in panel.ui.statusLabel.text
+    assert "'ftp://server' is not a server address" in panel.ui.statusLabel.text
 
 
 def test_an_answer_that_the_scene_refuses_is_a_line_and_the_panel_goes_on(

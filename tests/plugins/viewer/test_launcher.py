@@ -72,7 +72,7 @@ def test_a_viewer_that_other_machines_reach_is_warned_of(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"server": "ftp://x"}, "--server: .*no server address"),
+        ({"server": "ftp://x"}, "--server: .*not a server address"),
         ({"port": 70000}, "--port 70000"),
         ({"scan": Path("nowhere.nii.gz")}, "no such file"),
         ({"api_key": Path("nowhere")}, "--api-key nowhere: no such file"),
