@@ -9,11 +9,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from bundle.ctfindings.inference.findings_record import DomainAnswer, QueryAnswer
 from bundle.ctfindings.inference.output.evidence_volume import write_evidence
 from bundle.ctfindings.inference.output.slicer_markups import write_markups
-from bundle.ctfindings.inference.service import AnsweredScan, FindingsService, load_service, place_depth
+from bundle.ctfindings.inference.query_depth import depth_profile
+from bundle.ctfindings.inference.service import AnsweredScan, FindingsService, load_service
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +37,24 @@ def test_evidence_of_a_finding_is_that_of_the_record(scan: AnsweredScan) -> None
     for finding in scan.record.findings[::5]:
         answer = scan.placed[finding.name]
         assert answer.answer == finding
-        depth, _ = place_depth(answer, scan.encoded)
+        depth = depth_profile(scan.encoded.evidence_map(answer), scan.encoded.regions.affine)
         assert max(level.score for level in depth) == pytest.approx(
             finding.evidence.peak_score if finding.evidence else 0
         )
+
+
+def test_profile_and_jump_of_a_question_agree_whatever_slice_references_taught(
+    service: FindingsService, scan: AnsweredScan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.load()
+    monkeypatch.setattr(service._text, "snippet_head_trained", torch.tensor(True))
+    for text in ("nodule in the left upper lobe", "fluid around the lung", "enlarged heart"):
+        answer = service.ask(scan, text).answer
+        assert isinstance(answer, QueryAnswer) and answer.evidence is not None
+        best = max(answer.depth, key=lambda level: level.score)
+        layer = answer.depth[1].z_mm - answer.depth[0].z_mm
+        assert best.score == pytest.approx(answer.evidence.peak_score)
+        assert answer.z_mm == answer.evidence.z_mm and abs(best.z_mm - answer.z_mm) <= layer
 
 
 def test_a_question_is_answered_as_in_a_run_of_the_bundle(

@@ -1,6 +1,6 @@
 """From an encoded scan to its answers: the findings of the table and free-text queries, each with a token map.
 
-Shapes: T templates, C findings, K anatomies, N tokens, P answers, D depth rows, E embedding.
+Shapes: T templates, C findings, K anatomies, N tokens, P answers, E embedding.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from torch import Tensor
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.findings_record import Answer, FindingAnswer, NearestFinding, QueryAnswer
-from bundle.ctfindings.inference.query_depth import snippet_logits
 from bundle.ctfindings.networks.classifier import ZeroShotClassifier
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
 from bundle.ctfindings.networks.scoring import answering_rows
@@ -26,13 +25,12 @@ NEAREST_FINDINGS = 5
 
 
 class ScoredAnswer(NamedTuple):
-    """An answer with its scores by token and by depth."""
+    """An answer with its scores by token."""
 
     answer: Answer  # it gets its evidence when it is placed in the scan
     score: float  # sigmoid of the logit before calibration, 0..1; it ranks scans by one text
     token_map: Tensor  # [gx, gy, gz] in [0, 1], on the CPU, of all tokens
     row: int  # anatomy that answered; the evidence lies in its region
-    depth_logits: Tensor | None = None  # [D] for a query; None for a finding and without training on slice references
 
 
 @torch.inference_mode()
@@ -105,7 +103,6 @@ def score_queries(
     logits, tokens = classifier.pair_logits(encoded, questions.delta, anatomy)
     maps = _token_maps(classifier.scorer.evidence(tokens), encoded)
     shares = None if unrelated is None else _percentiles(classifier, encoded, unrelated, anatomy, logits[0])
-    depth_logits = snippet_logits(encoded.depth[0], text, queries)
     scores, found = torch.sigmoid(logits[0]).tolist(), encoded.anatomy_valid[0].tolist()
     answers = []
     for index, (query, score, row) in enumerate(zip(queries, scores, rows, strict=True)):
@@ -117,8 +114,7 @@ def score_queries(
         ]
         share = None if shares is None else shares[index]
         answer = QueryAnswer(query, score, ANATOMY_NAMES[row], found[row], nearest_findings=near, percentile=share)
-        depth = None if depth_logits is None else depth_logits[index].cpu()
-        answers.append(ScoredAnswer(answer, score, maps[index], used[index], depth))
+        answers.append(ScoredAnswer(answer, score, maps[index], used[index]))
     return answers
 
 

@@ -101,8 +101,7 @@ class QueryAnswer:
     evidence: Evidence | None = None  # None without a positive map
     nearest_findings: Sequence[NearestFinding] = ()  # findings with the nearest prompts
     depth: Sequence[DepthScore] = ()  # profile along the body axis, inferior to superior
-    depth_source: str | None = None  # "snippets" (probability of depth rows) or "evidence" (strongest token of a layer)
-    z_mm: float | None = None  # world z in mm of the highest score of the profile; None without one
+    z_mm: float | None = None  # world z in mm of the evidence, in the layer with the highest score; None without it
     asked: str = ""  # text that was scored; another one than ``text`` if that is a negation
     percentile: float | None = None  # share of unrelated texts whose score on this scan is lower, 0..1
     meaning: str = ""  # what the score is worth, in words

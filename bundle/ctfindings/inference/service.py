@@ -26,12 +26,12 @@ from bundle.ctfindings.inference.answers import (
 from bundle.ctfindings.inference.assessment import Assessment
 from bundle.ctfindings.inference.encoding import EncodedScan, encode_study, moved
 from bundle.ctfindings.inference.evidence import DIFFUSE_SHARE, locate
-from bundle.ctfindings.inference.findings_record import DepthScore, FindingsRecord, ModelInfo, QueryAnswer
+from bundle.ctfindings.inference.findings_record import FindingsRecord, ModelInfo, QueryAnswer
 from bundle.ctfindings.inference.observations import observed_statements
 from bundle.ctfindings.inference.output.anatomy_map import write_anatomy
 from bundle.ctfindings.inference.output.dicom.scan_answers import ScanAnswers
 from bundle.ctfindings.inference.provenance import describe_model, training_warnings
-from bundle.ctfindings.inference.query_depth import DepthSource, best_depth, evidence_profile, snippet_profile
+from bundle.ctfindings.inference.query_depth import depth_profile
 from bundle.ctfindings.inference.query_reading import UNRELATED, QueryReading, in_words, read_query
 from bundle.ctfindings.inference.region_names import region_name
 from bundle.ctfindings.networks.classifier import ZeroShotClassifier, load_classifier
@@ -226,8 +226,8 @@ class FindingsService:
             evidence = dataclasses.replace(evidence, region=named)
         answer = dataclasses.replace(scored.answer, evidence=encoded.on_source(evidence))
         if isinstance(answer, QueryAnswer):
-            depth, source = place_depth(scored, encoded)
-            answer = dataclasses.replace(answer, depth=depth, depth_source=source, z_mm=best_depth(depth))
+            z_mm = None if evidence is None else evidence.z_mm
+            answer = dataclasses.replace(answer, depth=depth_profile(found, encoded.regions.affine), z_mm=z_mm)
         return scored._replace(answer=answer)
 
 
@@ -263,12 +263,3 @@ def load_service(
     service: FindingsService = parser.get_parsed_content("service")
     service.load(text)
     return service
-
-
-def place_depth(scored: ScoredAnswer, encoded: EncodedScan) -> tuple[list[DepthScore], DepthSource]:
-    """The depth profile of one answer, from inferior to superior, and its source."""
-    if scored.depth_logits is None:
-        return evidence_profile(encoded.evidence_map(scored), encoded.regions.affine), "evidence"
-    _, affine, shape = encoded.grids
-    grid = encoded.embedding.grid
-    return snippet_profile(scored.depth_logits, grid, encoded.token_affine, affine, shape), "snippets"

@@ -18,7 +18,8 @@ from bundle.ctfindings.inference.findings_record import QueryAnswer
 from bundle.ctfindings.inference.output.draft_report import format_draft
 from bundle.ctfindings.inference.output.evidence_volume import write_evidence
 from bundle.ctfindings.inference.output.slicer_markups import write_markups
-from bundle.ctfindings.inference.service import AnsweredScan, place_depth
+from bundle.ctfindings.inference.query_depth import depth_profile
+from bundle.ctfindings.inference.service import AnsweredScan
 from bundle.ctfindings.reports.queries import check_queries
 
 from .dicom_outputs import DICOM_OUTPUTS
@@ -185,13 +186,12 @@ def _evidence_params(scan: AnsweredScan, placed: ScoredAnswer) -> dict[str, Any]
     """The answer in plain, finite values; without evidence, its place is None."""
     answer, place = placed.answer, placed.answer.evidence
     told, shared = scan.record.to_dict(), dataclasses.asdict(answer)
-    depth, source = place_depth(placed, scan.encoded)
+    depth = depth_profile(scan.encoded.evidence_map(placed), scan.encoded.regions.affine)
     return {
         "text": answer.text if isinstance(answer, QueryAnswer) else answer.name,
         "probability": None if isinstance(answer, QueryAnswer) else answer.probability,
         "score": placed.score,
         "depth": [{"z_mm": level.z_mm, "score": level.score} for level in depth],
-        "depth_source": source,
         "z_mm": None if place is None else place.z_mm,
         "peak_mm": None if place is None else list(place.peak_mm),
         "peak_score": None if place is None else place.peak_score,
