@@ -12,6 +12,7 @@ from bundle.ctfindings.phantom.hybrid import (
     EDGE_MM,
     HYBRID_FINDINGS,
     ORGAN_FINDINGS,
+    PART_SOLID,
     HybridBase,
     noise_like,
     noise_of,
@@ -78,6 +79,21 @@ def test_the_centre_of_a_site_is_in_the_world_of_the_scan(base) -> None:
     assert made.mask[tuple(np.rint(index[:3]).astype(int))]
     right = made.sites[0].side == "right"
     assert (made.sites[0].center_mm[0] > 0) == right
+
+
+def test_a_part_solid_nodule_is_a_solid_core_in_ground_glass(scan) -> None:
+    base = HybridBase(scan[0], AFFINE, scan[1])
+    assert base.field.part_solid == PART_SOLID
+    base.field.part_solid = 0.68
+    hybrids = [base.insert("Lung nodule", seed, 1.0) for seed in range(4)]
+    found = [(made, site) for made in hybrids for site in made.sites]
+    made, largest = max((each for each in found if each[1].kind == "part-solid"), key=lambda each: each[1].size_mm or 0)
+    assert largest.size_mm is not None and largest.size_mm >= 20
+    voxels = np.argwhere(made.mask)
+    away = np.linalg.norm(voxels * SPACING + AFFINE[:3, 3] - np.array(largest.center_mm), axis=1) / largest.size_mm
+    values = made.hu[tuple(voxels.T)]
+    assert -100 < np.median(values[away < 0.12]) < 120
+    assert -750 < np.median(values[(away > 0.36) & (away < 0.5)]) < -350
 
 
 def test_noise_is_measured_with_its_correlation_and_made_again() -> None:

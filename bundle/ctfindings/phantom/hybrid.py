@@ -32,6 +32,8 @@ EDGE_MM = 12.0
 """Every other finding changes nothing further from its mask."""
 TISSUE_HU = (-30.0, 130.0)
 """Soft tissue, in which the noise of a scan is measured."""
+PART_SOLID = 0.12
+"""Share of the drawn nodules that are part-solid; the synthetic scans have none."""
 
 
 class Noise(NamedTuple):
@@ -70,6 +72,7 @@ class HybridBase:
         self.hu = np.rint(hu).astype(np.int16)
         self.affine = affine
         self.field, self.box = lungs_of_scan(np.random.default_rng(0), hu, spacing, anatomy == LUNG)
+        self.field.part_solid = PART_SOLID
         self.organs = anatomy[self.box]
         self._before = self.field.canvas.hu.copy()
         self._lungs = self.field.canvas.anatomy.copy()

@@ -22,17 +22,20 @@ from bundle.ctfindings.phantom.image.lung_sampling import (
 
 
 def draw_nodules(rng: np.random.Generator, chest: LungField, severity: float) -> Iterator[Drawn]:
-    """One to six round or slightly lobulated spots of 4 to 30 mm: solid, ground-glass or calcified.
+    """One to six round or slightly lobulated spots of 4 to 30 mm: solid, ground-glass, part-solid or calcified.
 
-    Some hang on a vessel beside a bronchus, and some on the pleura.
+    A part-solid one is a solid core of half its width in ground glass. Some hang on a vessel beside a bronchus, and
+    some on the pleura.
     """
     canvas = chest.canvas
     count = 1 + int(rng.binomial(5, 0.12 + 0.3 * severity))
     largest = 4.5 + 25.5 * severity
     for number in range(count):
         size = float(largest if number == 0 else rng.uniform(4, max(4.5, 0.7 * largest)))
-        kind = str(rng.choice(["solid", "ground-glass", "calcified"], p=[0.68, 0.18, 0.14]))
-        if kind == "ground-glass":
+        kinds, shares = ["part-solid", "solid", "ground-glass", "calcified"], [chest.part_solid, 0.68, 0.18, 0.14]
+        shares[1] -= chest.part_solid
+        kind = str(rng.choice(kinds, p=shares))
+        if kind in ("ground-glass", "part-solid"):
             size = max(size, 7.0)
         if kind == "calcified":
             size = min(size, 14.0)
@@ -47,9 +50,11 @@ def draw_nodules(rng: np.random.Generator, chest: LungField, severity: float) ->
         if size > 9:
             distance = distance + 0.06 * size * canvas.smooth_noise(rng, 0.55 * size, box)
         share = canvas.coverage(distance) * (canvas.anatomy[box] == LUNG)
-        if kind == "ground-glass":
+        if kind in ("ground-glass", "part-solid"):
             view = canvas.hu[box]
             view += np.where(view < -450, share * rng.uniform(200, 420), 0).astype(np.float32)
+            if kind == "part-solid":
+                canvas.paint_box(box, share * canvas.coverage(distance - np.float32(0.25 * size)), 30.0)
         else:
             canvas.paint_box(box, share, float(rng.uniform(0, 70) if kind == "solid" else rng.uniform(300, 700)))
         side = "right" if point[0] > 0 else "left"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ class LungField:
         bronchi: courses of the bronchi; may be empty.
         lumen: flat voxel indices and shares of the air in the bronchi.
         spots: sample of lung points to place findings at.
+        part_solid: share of the nodules that are part-solid.
     """
 
     canvas: Canvas
@@ -40,6 +41,7 @@ class LungField:
     bronchi: list[Branch]
     lumen: tuple[NDArray[np.int64], Floats]
     spots: Spots
+    part_solid: float = field(default=0.0, kw_only=True)
 
 
 def lobe_of(points: NDArray, size: float) -> NDArray[np.str_]:
