@@ -61,8 +61,9 @@ class DomainSection:
         if not domain.fitted and self.training_split in split_names(Path(self.datalist)):
             training = load_datalist(self.datalist, self.training_split)[: self.scans]
             held_out = run.own_scores_of(str(run.calibration_split)).domain_features
-            scores = model.score(training, self.training_split)
-            domain = model.domain = fit_domain(scores.domain_features, held_out, self.outside_share, scores.patients)
+            known = model.score(training, self.training_split)
+            domain = fit_domain(known.domain_features, held_out, self.outside_share, known.patients)
+            model.domain = domain
         if not domain.fitted:
             run.record["domain"] = None
             return "Domain: not available."
