@@ -52,6 +52,14 @@ def test_resumed_losses_equal_those_of_a_run_that_was_not_stopped(tmp_path: Path
     assert first + second == whole
 
 
+def test_both_checkpoints_hold_all_validations_also_after_resuming(tmp_path: Path) -> None:
+    metrics = (0.5, 0.9, 0.7, 0.8)
+    Run(tmp_path, metrics).run(2)
+    Run(tmp_path, metrics).run(4)
+    best, last = (torch.load(tmp_path / name, weights_only=True)["validations"] for name in ("best.pt", "last.pt"))
+    assert last == [{"epoch": epoch, "macro_auc": value} for epoch, value in enumerate(metrics, 1)] and best == last[:2]
+
+
 def test_a_metric_that_the_validation_lacks_is_refused_with_those_that_it_has(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="selection_metric: the validation has no 'auc'; choose one of macro_auc"):
         Run(tmp_path, metric="auc").run(1)

@@ -14,7 +14,7 @@ from bundle.ctfindings.files.html_page import render_page
 from bundle.ctfindings.inference.findings_record import DISCLAIMER
 from bundle.ctfindings.metrics.text_collapse import PAIR_KINDS, PAIR_TITLES
 
-FIGURES = ("auc", "roc", "prompts", "similarity", "wordings", "reliability", "errors")
+FIGURES = ("auc", "roc", "prompts", "similarity", "wordings", "reliability", "errors", "training")
 DPI = 150  # Resolution of the figures
 
 

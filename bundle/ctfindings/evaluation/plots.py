@@ -110,7 +110,7 @@ def plot_roc_grid(
         )
     figure.supxlabel("1 - specificity", fontsize=9)
     figure.supylabel("sensitivity", fontsize=9)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def plot_auc_by_finding(record: dict[str, Any], path: str | Path) -> None:
@@ -145,7 +145,7 @@ def plot_auc_by_finding(record: dict[str, Any], path: str | Path) -> None:
     panel.tick_params(axis="x", labelsize=8)
     if absent:
         figure.text(0.01, 0.005, "No AUC (one class only): " + ", ".join(absent), fontsize=7, color=GREY)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def plot_prompt_by_label(auc: Sequence[Sequence[float | None]], findings: Sequence[str], path: str | Path) -> None:
@@ -166,7 +166,7 @@ def plot_prompt_by_label(auc: Sequence[Sequence[float | None]], findings: Sequen
     bar = figure.colorbar(shown, shrink=0.6)
     bar.set_label("ROC-AUC", fontsize=8.5)
     bar.ax.tick_params(labelsize=7.5)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def plot_cosine_histograms(models: Mapping[str, Mapping[str, dict[str, Any]]], path: str | Path) -> None:
@@ -202,7 +202,7 @@ def plot_cosine_histograms(models: Mapping[str, Mapping[str, dict[str, Any]]], p
                 text += f"\nskew {record['skewness']:.1f}, excess kurtosis {record['excess_kurtosis']:.1f}"
             panel.text(0.01, 0.99, text, transform=panel.transAxes, fontsize=7.5, color=GREY, va="top")
     figure.supxlabel("cosine similarity of text embeddings", fontsize=9)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def plot_auc_by_wording(
@@ -235,7 +235,7 @@ def plot_auc_by_wording(
     panel.tick_params(axis="x", labelsize=8)
     if len(models) > 1:
         figure.legend(loc="outside upper left", fontsize=9, ncols=2, frameon=False)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def plot_reliability(curves: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path) -> None:
@@ -256,7 +256,7 @@ def plot_reliability(curves: Mapping[str, Mapping[str, Sequence[float]]], path: 
     for each in (panel, counts):
         each.tick_params(labelsize=8)
         each.spines[["top", "right"]].set_visible(False)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def plot_errors(
@@ -292,7 +292,7 @@ def plot_errors(
         title = f"{row['finding']}\n{row['error']}, {row['probability']:.2f} (threshold {row['threshold']:.2f})"
         panel.set_title(title, fontsize=7, loc="left")
         panel.text(0.02, 0.02, row["study"], fontsize=5.5, color="white", transform=panel.transAxes)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def _wrap(name: str, width: int = 20) -> str:
@@ -303,6 +303,7 @@ def _wrap(name: str, width: int = 20) -> str:
     return f"{first}\n{' '.join(words)}"
 
 
-def _write(figure: Figure, path: str | Path) -> None:
+def write_figure(figure: Figure, path: str | Path) -> None:
+    """Writes a figure as a PNG at the resolution of the page."""
     FigureCanvasAgg(figure)
     figure.savefig(path, format="png", dpi=DPI)

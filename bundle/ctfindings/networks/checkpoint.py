@@ -118,6 +118,12 @@ def read_source(path: str | Path) -> dict[str, str] | None:
     return {str(key): str(value) for key, value in source.items()} if isinstance(source, dict) else None
 
 
+def read_validations(path: str | Path) -> list[dict[str, float]]:
+    """Metrics of each validation of a training, as ``RunCheckpoint`` keeps them; empty for other checkpoints."""
+    content = load_mapped(path)
+    return list(content.get("validations", ())) if isinstance(content, dict) else []
+
+
 def sha256_of(path: str | Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
@@ -21,6 +22,8 @@ _LENGTH_OF_SCHEDULE = ("total_steps", "_schedule_phases")
 
 class RunCheckpoint:
     """Keeps ``last.pt``, the whole state after the newest epoch, and ``best.pt``, the model with the best validation.
+
+    Both hold the metrics of all validations so far, ``validations``.
 
     The last epoch is validated here if the validation interval skips it, so that every run has a best model. Unlike
     MONAI's ``CheckpointSaver`` and ``EarlyStopHandler``, it writes atomically and keeps its count when resumed.
@@ -51,6 +54,7 @@ class RunCheckpoint:
         self.patience = patience
         self.best = float("-inf")
         self.waited = 0
+        self.validations: list[dict[str, float]] = []
         self.evaluator = evaluator
         self.metric = metric
         self._validated = 0
@@ -70,10 +74,13 @@ class RunCheckpoint:
             known = ", ".join(sorted(engine.state.metrics))
             raise ValueError(f"selection_metric: the validation has no {self.metric!r}; choose one of {known}")
         value = float(engine.state.metrics[self.metric])
+        numbers = {name: float(number) for name, number in engine.state.metrics.items() if np.ndim(number) == 0}
+        self.validations.append({"epoch": self._validated, **numbers})
         self.waited += 1
         if value > self.best:
             self.best, self.waited = value, 0
-            self._write("best.pt", {"model": unwrapped(self.saved["model"]).state_dict(), self.metric: value})
+            state = {"model": unwrapped(self.saved["model"]).state_dict(), self.metric: value}
+            self._write("best.pt", {**state, "validations": self.validations})
         if self.patience is not None and self.waited >= self.patience:
             self.logger.info("no better %s in %d validations: the run ends", self.metric, self.waited)
             self._trainer.terminate()
@@ -84,7 +91,7 @@ class RunCheckpoint:
             self.evaluator.run(epoch)
         state = {name: unwrapped(item).state_dict() for name, item in self.saved.items()}
         state["trainer"] = {"epoch": epoch, "iteration": engine.state.iteration}
-        state["best"], state["waited"] = self.best, self.waited
+        state["best"], state["waited"], state["validations"] = self.best, self.waited, self.validations
         state["scaler"] = _scaler_state(engine)
         self._write("last.pt", state)
 
@@ -117,7 +124,7 @@ class RunCheckpoint:
             engine.scaler.load_state_dict(state["scaler"])  # type: ignore[attr-defined]
         engine.state.epoch = state["trainer"]["epoch"]
         engine.state.iteration = state["trainer"]["iteration"]
-        self.best, self.waited = state["best"], state["waited"]
+        self.best, self.waited, self.validations = state["best"], state["waited"], state["validations"]
         folder, epoch = self.folder, engine.state.epoch
         if engine.state.max_epochs is not None and epoch >= engine.state.max_epochs:
             self.logger.info("the run in %s is complete (%d epochs); raise epochs to train on", folder, epoch)
