@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -15,6 +16,8 @@ import torch
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.service import load_service
 from bundle.ctfindings.phantom.dataset import make_case
+from plugins.monailabel.lib.compatibility import provide_storage_uids
+from plugins.monailabel.lib.options import Options
 from tests.plugins.monailabel.live_server import running
 
 STUDIES = 4
@@ -35,6 +38,30 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, li
         )
         labels[f"case{index}"] = [int(value) for value in case.labels]
     return folder, labels
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_the_result_of_a_training_names_the_domain_of_its_weights(
+    fitted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provide_storage_uids()
+    from plugins.monailabel.lib.corrections import CorrectionStore
+    from plugins.monailabel.lib.train_task import FineTuning
+
+    def train(run: Path, configs: Sequence[str]) -> None:
+        state = {"image.weight": torch.zeros(1)}
+        if fitted:
+            state |= {f"domain.{name}": torch.ones(6, 2) for name in ("mean", "precision", "anatomy_threshold")}
+            state |= {"domain.threshold": torch.tensor(1.5), "domain.scans": torch.tensor(7.0)}
+        torch.save(state, run / "model.pt")
+
+    training = FineTuning(Options.of({"work": str(tmp_path)}), CorrectionStore(tmp_path / "none"))
+    studies = [{"id": str(case), "patient": str(case), "image": f"{case}.nii.gz"} for case in range(8)]
+    monkeypatch.setattr(training, "_studies", lambda datastore: studies)
+    monkeypatch.setattr(training, "_run", train)
+    result = training({}, None)  # type: ignore[arg-type]
+    assert result["domain"] == ({"scans": 7, "threshold": 1.5} if fitted else None)
+    assert json.loads(json.dumps(result)) == result
 
 
 @pytest.mark.slow
