@@ -38,7 +38,7 @@ def plot_learning_curve(results: Mapping[str, Any], path: Path) -> None:
         panel.set_title(title, fontsize=9, loc="left")
         panel.grid(axis="y", color="#e3e3e3", linewidth=0.6)
         panel.spines[["top", "right"]].set_visible(False)
-    panel.legend(fontsize=8, frameon=False, loc="lower right")
+    panel.legend(fontsize=8, frameon=False, loc="upper right")
     FigureCanvasAgg(figure)
     with atomic_path(path) as written:
         figure.savefig(written, format="png", dpi=DPI)
