@@ -19,6 +19,7 @@ from monai.bundle import ConfigParser
 
 from bundle.ctfindings.adaptation import EncodedStudies
 from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.cli.options import at_least
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = [ROOT / "configs" / name for name in ("adapt.json", "networks/astra.json")]
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("--splits", nargs="+", default=["training"], help="splits to encode (default: training)")
     parser.add_argument("--weights", help="converted checkpoint (default: models/astra.pt)")
     parser.add_argument("--cache-dir", help="parent of the caches (default: cache)")
-    parser.add_argument("--workers", type=int, default=1, help="number of processes, 2.5 GB each (default: 1)")
+    parser.add_argument("--workers", type=at_least(1), default=1, help="number of processes, 2.5 GB each (default: 1)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="address of a Dask scheduler (docs/scaling.md)")
     options = parser.parse_args()
     config = ConfigParser()

@@ -13,6 +13,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TOLERANCE = 1e-4
 """Largest accepted difference of a probability."""
 
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
 Network = Callable[[Tensor], Tensor]
 
 
@@ -44,6 +47,9 @@ def main() -> None:
     parser.add_argument("--ckpt-path", help="weights (default: those of the configuration)")
     parser.add_argument("--repeats", type=int, default=5, help="timed passes (default %(default)s)")
     options = parser.parse_args()
+    if "onnx" in options.formats and (missing := [name for name in ONNX_PACKAGES if find_spec(name) is None]):
+        remedy = "install them: pip install -e '.[export]', or add --formats ts"
+        raise SystemExit(f"error: ONNX needs {', '.join(missing)}; {remedy}")
 
     config = ConfigParser()
     config.read_config(options.config_file)

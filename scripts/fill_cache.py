@@ -16,7 +16,7 @@ from pathlib import Path
 from monai.bundle import ConfigParser
 
 from bundle.ctfindings.cli.error_lines import run_or_exit
-from bundle.ctfindings.cli.options import config_setting
+from bundle.ctfindings.cli.options import at_least, config_setting
 from bundle.ctfindings.data.loaders import fill_cache
 from bundle.ctfindings.data.scan_cache import CachedStudies
 
@@ -38,7 +38,7 @@ def main() -> None:
         help="other config keys, with values as in JSON: --set roi_size=[96,80,96]",
     )
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="number of processes (default: one per core)"
+        "--workers", type=at_least(1), default=os.cpu_count() or 1, help="number of processes (default: one per core)"
     )
     parser.add_argument(
         "--scheduler",

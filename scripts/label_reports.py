@@ -20,6 +20,7 @@ from pathlib import Path
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.cli.options import at_least
 from bundle.ctfindings.files.csv_table import read_table, write_table
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDING_NAMES
@@ -91,10 +92,13 @@ def main() -> None:
         help="label of an uncertain finding (default %(default)s)",
     )
     parser.add_argument(
-        "--processes", type=int, default=os.cpu_count() or 1, help="number of processes (default: one per core)"
+        "--processes", type=at_least(1), default=os.cpu_count() or 1, help="number of processes (default: one per core)"
     )
     parser.add_argument(
-        "--show", type=int, default=10, help="number of sentences without an anatomy to print (default %(default)s)"
+        "--show",
+        type=at_least(0),
+        default=10,
+        help="number of sentences without an anatomy to print (default %(default)s)",
     )
     options = parser.parse_args()
     try:

@@ -15,6 +15,7 @@ import os
 from pathlib import Path
 
 from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.cli.options import at_least
 from bundle.ctfindings.inference.batch.add_masks import mask_datalist
 from bundle.ctfindings.inference.batch.mask_sources import choose_source
 
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("--fast", action="store_true", help="TotalSegmentator at 3 mm")
     parser.add_argument("--replace", action="store_true", help="replace the masks that studies have")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="number of processes (default: one per core)"
+        "--workers", type=at_least(1), default=os.cpu_count() or 1, help="number of processes (default: one per core)"
     )
     parser.add_argument(
         "--scheduler",
@@ -43,6 +44,8 @@ def main() -> None:
         help="address of a Dask scheduler whose workers make the masks (docs/scaling.md)",
     )
     options = parser.parse_args()
+    if options.fast and options.source in ("bundle", "classical"):
+        parser.error(f"--fast is an option of TotalSegmentator and has no effect with --source {options.source}")
     source = run_or_exit(choose_source, ROOT, options.bundle, options.source, options.fast)
     print(f"source: {source.name}")
     report = run_or_exit(

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.cli.options import at_least
 from bundle.ctfindings.inference.batch.run_archive import scans_of
 from bundle.ctfindings.phantom.hybrid import HYBRID_FINDINGS, ORGAN_FINDINGS
 from bundle.ctfindings.sources.hybrid_scans import HybridSettings, make_hybrids, summary
@@ -64,7 +65,7 @@ def main() -> None:
         metavar=("TRAINING", "VALIDATION", "TEST"),
         help="shares of the scans (default 0.6 0.2 0.2)",
     )
-    parser.add_argument("--workers", type=int, default=1, help="number of processes (default %(default)s)")
+    parser.add_argument("--workers", type=at_least(1), default=1, help="number of processes (default %(default)s)")
     run_or_exit(make, parser.parse_args())
 
 

@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.cli.options import at_least
 from bundle.ctfindings.phantom.dataset import make_dataset
 
 
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--validation", type=int, default=120, help="validation scans (default %(default)s)")
     parser.add_argument("--test", type=int, default=300, help="test scans (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the scans (default %(default)s)")
-    parser.add_argument("--workers", type=int, help="number of processes (default: one per core)")
+    parser.add_argument("--workers", type=at_least(1), help="number of processes (default: one per core)")
     parser.add_argument("--dicom", action="store_true", help="also write each scan as a DICOM series")
     options = parser.parse_args()
     counts = (options.training, options.validation, options.test)

@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.cli.options import at_least
 from bundle.ctfindings.files.folders import check_outside, check_writable
 from bundle.ctfindings.inference.batch.run_archive import Model, run_archive, scans_of
 
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument(
         "--overlays", nargs="+", default=[], metavar="JSON", help="overlay configs, such as configs/networks/base.json"
     )
-    parser.add_argument("--workers", type=int, default=1, help="number of processes (default: %(default)s)")
+    parser.add_argument("--workers", type=at_least(1), default=1, help="number of processes (default: %(default)s)")
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="address of a Dask scheduler whose workers are used instead"
     )
@@ -48,9 +49,10 @@ def main() -> None:
     )
     parser.add_argument("--anonymous", action="store_true", help="no patient and study attributes in DICOM objects")
     options = parser.parse_args()
-    if options.dicom_dir is not None:
-        run_or_exit(check_outside, options.dicom_dir, "--dicom_dir", [options.source])
-    run_or_exit(check_writable, options.output, "--output")
+    for option, folder in (("--output", options.output), ("--dicom_dir", options.dicom_dir)):
+        if folder is not None:
+            run_or_exit(check_writable, folder, option)
+            run_or_exit(check_outside, folder, option, [options.source])
     studies = run_or_exit(scans_of, options.source, tuple(options.splits))
     model = Model(str(ROOT), str(options.ckpt_path.resolve()), tuple(options.overlays))
     arguments = (options.workers, options.scheduler, options.dicom_dir, options.anonymous)

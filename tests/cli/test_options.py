@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.ctfindings.cli.options import check_device, check_options, config_setting
+from bundle.ctfindings.cli.options import at_least, check_device, check_options, config_setting
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_keys_of_every_file_parts_of_them_and_monais_own_options_pass(files: str
         "--run_id",
         "run",
     ]
-    check_options(["run", "--config_file", files, *options, "--logging-file", "l.conf", "--epochs", "-1"])
+    check_options(["run", "--config_file", files, *options, "--logging-file", "l.conf", "--micro_batches", "-1"])
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,26 @@ def test_a_list_of_choices_may_have_another_length_but_is_a_list(bundle_root: Pa
 def test_numbers_and_expressions_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: str, value: str) -> None:
     (tmp_path / "other.json").write_text(json.dumps({"epochs": 3}))
     monkeypatch.chdir(tmp_path)
-    check_options(["run", "--config_file", files, f"--epochs={value}"])
+    check_options(["run", "--config_file", files, f"--micro_batches={value}"])
+
+
+@pytest.mark.parametrize(
+    ("configs", "option", "problem"),
+    [
+        ("train", "--epochs=-1", "--epochs: expected at least 1, got '-1'"),
+        ("train evaluate", "--resamples=-5", "--resamples: expected at least 1, got '-5'"),
+        ("train downstream/task downstream/classification", "--encoder=forzen", "frozen or tuned, got 'forzen'"),
+        ("adapt", "--folds=1", "--folds: expected at least 2, got '1'"),
+        ("inference", "--min_lung_litres=-3", "--min_lung_litres: expected at least 0"),
+        ("inference", "--diffuse_share=7", "--diffuse_share: expected 0 to 1, got '7'"),
+    ],
+)
+def test_a_value_outside_its_range_or_choices_is_refused(
+    bundle_root: Path, configs: str, option: str, problem: str
+) -> None:
+    files = shipped(bundle_root, *configs.split())
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        check_options(["--config_file", files, option])
 
 
 def test_an_option_without_a_value_is_true(files: str) -> None:
@@ -192,3 +211,10 @@ def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path, content: s
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(ValueError, match=r"a\.json: (cannot be read as a configuration|expected an object)"):
         check_options(["--config_file", str(tmp_path / "a.json")])
+
+
+def test_a_whole_number_of_a_script_has_a_least_value() -> None:
+    assert at_least(0)("0") == 0 and at_least(1)("12") == 12
+    for text in ("0", "-3", "2.5", "many"):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"expected a whole number of at least 1, got '{text}'"):
+            at_least(1)(text)

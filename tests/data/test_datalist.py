@@ -111,3 +111,24 @@ def test_label_balance_counts_known_labels_only() -> None:
 def test_a_study_of_an_unknown_patient_is_a_patient_of_its_own(tmp_path: Path, patient: dict) -> None:
     studies = load_datalist(write(tmp_path, *({"id": name, "image": "a.nii", **patient} for name in "ab")), "training")
     assert [study["patient"] for study in studies] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"id": "a"}, "training and test share study a; every study belongs to one split"),
+        ({"id": "b", "patient": "Doe"}, r"training and test share a patient \(studies a and b\)"),
+    ],
+)
+def test_a_study_or_patient_in_training_and_in_test_is_refused(tmp_path: Path, other: dict, message: str) -> None:
+    studies = {"training": [{"id": "a", "patient": "Doe", "image": "a.nii.gz"}], "test": [{"image": "b", **other}]}
+    (tmp_path / "datalist.json").write_text(json.dumps(studies))
+    with pytest.raises(ValueError, match=message) as error:
+        load_datalist(tmp_path / "datalist.json", "training", apart_from=("validation", "test"))
+    assert "Doe" not in str(error.value), "a datalist may call a patient by name"
+
+
+def test_a_study_that_occurs_twice_in_a_split_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, {"id": "1", "image": "a.nii.gz"}, {"id": 1, "image": "b.nii.gz"})
+    with pytest.raises(ValueError, match="study 1 occurs twice in split 'training'; list each study once"):
+        load_datalist(path, "training")

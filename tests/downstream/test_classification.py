@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from bundle.ctfindings.downstream.classification import Classification
+from bundle.ctfindings.downstream.classification import Classification, _metrics
 from bundle.ctfindings.downstream.encoder_tuning import known_label_loss
 from bundle.ctfindings.downstream.task_run import TaskRun
+from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from tests.downstream.conftest import LabelEncoder
+
+
+class Unread(LabelEncoder):
+    def encode(self, studies, name=""):
+        raise AssertionError("a scan was read")
 
 
 def run(datalist: Path, task: Classification, encoder: LabelEncoder | None = None, **options) -> dict:
@@ -55,10 +62,6 @@ def test_a_finding_that_a_fraction_leaves_without_positives_is_named_and_left_ou
 
 
 def test_a_fraction_that_leaves_no_finding_is_refused_before_a_scan_is_read(datalist: Path) -> None:
-    class Unread(LabelEncoder):
-        def encode(self, studies, name=""):
-            raise AssertionError("a scan was read")
-
     with pytest.raises(ValueError, match=r"classification: 1 % of the labels \(seed 0, 1 scans\) leave no class"):
         run(datalist, Classification(fractions=[1]), Unread())
     assert not (datalist.parent / "out").exists()
@@ -75,8 +78,6 @@ def test_patients_of_two_splits_are_refused(datalist: Path) -> None:
 def test_features_that_the_encoder_lacks_are_refused(datalist: Path) -> None:
     with pytest.raises(ValueError, match="this encoder has no pathology"):
         run(datalist, Classification(["pathology"]), LabelEncoder(queries=0))
-    with pytest.raises(ValueError, match="features: expected some of anatomy, pathology, field, got 'voxels'"):
-        run(datalist, Classification(["voxels"]))
 
 
 def test_unknown_labels_take_no_part_in_the_loss() -> None:
@@ -100,3 +101,19 @@ def test_a_tuned_encoder_is_trained_once_for_each_subset(datalist: Path) -> None
     record = run(datalist, task)
     assert sorted(tuned_on) == [40, 40, 80]
     assert record["encoder"] == "tuned" and "zero_shot" not in record
+
+
+def test_a_perfect_auroc_has_the_exact_limit_of_its_smaller_class() -> None:
+    truth = np.array([[1, 0, 0, 0, 1, 0]]).T
+    found = _metrics([truth * 1.0], truth, ["Emphysema"], Bootstrap([*"abcdef"], resamples=20))["auroc"]
+    for entry in (found["classes"]["Emphysema"], found["macro"]):
+        assert (entry["value"], entry["interval"]) == (1, [pytest.approx(0.025 ** (1 / 2)), 1])
+
+
+def test_an_empty_or_misspelt_choice_is_refused_before_a_scan_is_read(datalist: Path) -> None:
+    with pytest.raises(ValueError, match="features: expected some of anatomy, pathology, field, got 'anatomyy'"):
+        Classification(["anatomyy"])
+    with pytest.raises(ValueError, match=r"features: .* got none"):
+        Classification([])
+    with pytest.raises(ValueError, match="subset_seeds: expected at least one, got none"):
+        run(datalist, Classification(seeds=[]), Unread())

@@ -97,6 +97,9 @@ def test_a_map_of_the_lesions_finds_them_and_a_fixed_place_does_not(lesions: Pat
     seen, fixed = maps["field"]["Lung nodule"], maps["attention"]["Lung nodule"]
     assert (seen["lesions"], seen["scans_with_lesion"]) == (4, 4)
     assert seen["pointing"]["value"] == seen["froc"]["value"] == 1.0 and fixed["pointing"]["value"] == 0.0
+    # Four patients with a lesion: the exact limits of 4 of 4 and of 0 of 4.
+    assert seen["pointing"]["interval"] == [pytest.approx(0.025 ** (1 / 4)), 1]
+    assert fixed["pointing"]["interval"] == [0, pytest.approx(1 - 0.025 ** (1 / 4))]
     assert seen["ap_0.1"]["value"] == pytest.approx(1.0) and fixed["froc"]["value"] < 0.5
     # The box of a token of 4 x 4 x 4 voxels around 2 x 2 x 2: an overlap of 1/8.
     assert seen["ap_0.3"]["value"] == 0.0

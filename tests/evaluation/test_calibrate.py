@@ -13,6 +13,7 @@ from bundle.ctfindings.evaluation.calibrate import calibrate, fit_observation_we
 from bundle.ctfindings.evaluation.evaluated_model import SplitScores
 from bundle.ctfindings.findings import FINDING_NAMES, TEMPLATES
 from bundle.ctfindings.metrics.prompt_perturbations import PERTURBATIONS
+from bundle.ctfindings.networks.classifier import NO_THRESHOLD
 
 C, T = len(FINDING_NAMES), len(TEMPLATES)
 
@@ -71,10 +72,12 @@ def test_calibration_on_the_test_split_is_refused() -> None:
         calibrate(made_up_scores(), "test", "f1")
 
 
-def test_a_finding_without_both_classes_is_named_once_and_not_for_each_template() -> None:
+def test_a_finding_without_both_classes_has_no_threshold_and_is_named_once_and_not_for_each_template() -> None:
     labels = made_up_scores().labels.copy()
     labels[:, 0] = 0
     with pytest.warns(UserWarning) as caught:
-        calibrate(made_up_scores(labels=labels), "validation", "f1")
+        calibration = calibrate(made_up_scores(labels=labels), "validation", "f1")
+    assert calibration.thresholds[0] == NO_THRESHOLD and (calibration.thresholds[1:] < 1).all()
     told = [str(warning.message) for warning in caught if FINDING_NAMES[0] in str(warning.message)]
-    assert len(told) == 1
+    (line,) = told
+    assert line.startswith(f"no threshold can be fitted for findings without both classes: {FINDING_NAMES[0]} (4 scans")

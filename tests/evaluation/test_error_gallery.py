@@ -14,6 +14,7 @@ from PIL import Image
 from bundle.ctfindings.evaluation.error_gallery import ErrorGallery, worst_errors
 from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun
 from bundle.ctfindings.findings import FINDING_NAMES, finding_index
+from bundle.ctfindings.networks.classifier import NO_THRESHOLD
 
 C = len(FINDING_NAMES)
 NODULE, EFFUSION = finding_index("Lung nodule"), finding_index("Pleural effusion")
@@ -27,6 +28,7 @@ def test_each_scan_and_each_kind_of_error_is_shown_once_the_farthest_first() -> 
     assert worst_errors(probabilities, labels, np.array([0.5, 0.5]), 12) == [(0, 0), (1, 1), (3, 1)]
     assert worst_errors(probabilities, labels, np.array([0.5, 0.5]), 2) == [(0, 0), (1, 1)]
     assert worst_errors(probabilities, labels, np.array([0.96, 0.85]), 0) == []
+    assert worst_errors(probabilities, labels, np.array([0.5, NO_THRESHOLD]), 12) == [(0, 0)]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from bundle.ctfindings.evaluation.finding_scores import finding_scores_record, format_table
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
+from bundle.ctfindings.networks.classifier import NO_THRESHOLD
 
 FINDINGS = ["Cardiomegaly", "Emphysema", "Lymphadenopathy"]
 
@@ -42,6 +43,13 @@ def test_a_finding_without_positives_is_none_and_named_in_the_warnings() -> None
     assert (row["auc"], row["auc_interval"], row["sensitivity"]) == (None, [None, None], None)
     assert record["warnings"] == ["Lymphadenopathy: 0 of 60 known labels are positive; AUC is not defined"]
     assert record["macro"]["findings_with_auc"] == 2
+
+
+def test_a_finding_without_a_threshold_has_an_auc_but_no_scores_of_decisions() -> None:
+    record = finding_scores_record(**split() | {"thresholds": [NO_THRESHOLD, 0.6, 0.7]})
+    row, other = record["findings"][:2]
+    assert row["auc"] > 0.5 and (row["sensitivity"], row["specificity"], row["f1"]) == (None, None, None)
+    assert record["macro"]["sensitivity"] == other["sensitivity"]
 
 
 def test_rows_and_means_are_those_of_scikit_learn() -> None:

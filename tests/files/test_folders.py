@@ -8,7 +8,7 @@ import pytest
 
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.errors import ScanError
-from bundle.ctfindings.files.folders import check_outside, files_below, walk_folder
+from bundle.ctfindings.files.folders import check_outside, check_writable, files_below, walk_folder
 
 
 @pytest.fixture
@@ -65,3 +65,11 @@ def test_results_may_not_lie_in_a_folder_that_is_read(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"--dicom_dir: .* whose scans are read; give a folder outside of it"):
             check_outside(inside, "--dicom_dir", [scans])
     check_outside(tmp_path / "out", "--dicom_dir", [scans, tmp_path / "scan.nii.gz"])
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system has no /proc")
+def test_a_folder_in_which_no_file_can_be_made_is_refused_even_to_root(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--output: /proc/results cannot be written"):
+        check_writable("/proc/results", "--output")
+    check_writable(tmp_path / "new" / "results", "--output")
+    assert list(tmp_path.iterdir()) == []

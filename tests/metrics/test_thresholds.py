@@ -105,5 +105,5 @@ def test_f1_calls_a_rare_finding_present_less_often_than_youden() -> None:
 
 
 def test_unknown_rule_is_refused() -> None:
-    with pytest.raises(ValueError, match="threshold rule 'best' is unknown; choose one of youden, f1, corner"):
+    with pytest.raises(ValueError, match=r"threshold_rule: expected one of youden, f1, corner, .*, got 'best'"):
         choose_thresholds(PROBABILITIES, np.ones_like(PROBABILITIES), "best", NAMES)  # type: ignore[arg-type]

@@ -190,6 +190,15 @@ def test_checkpoint_without_a_text_tower_is_refused_where_one_is_needed(weights:
     assert "holds no tensors of text;" in _refusal(lambda: load_checkpoint({"text": text}, weights), weights)
 
 
+def test_a_training_checkpoint_is_not_used_for_inference(tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    torch.save({"model": {"image.weight": torch.zeros(2, 2), "image.bias": torch.zeros(2)}}, path)
+    parts = {"image": torch.nn.Linear(2, 2), "bank": torch.nn.Linear(2, 2)}
+    assert "is a training checkpoint" in _refusal(lambda: load_checkpoint(parts, path), path)
+    parts["scorer"] = torch.nn.Linear(2, 2)
+    assert "holds no tensors of bank, scorer" in _refusal(lambda: load_checkpoint(parts, path), path)
+
+
 def test_file_that_is_no_archive_of_torch_is_refused(make_model: Build, tmp_path: Path) -> None:
     path = tmp_path / "notes.pt"
     path.write_text("these are not weights")

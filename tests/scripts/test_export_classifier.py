@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +51,13 @@ def test_torchscript(script: dict[str, Any], network: torch.nn.Module, tmp_path:
 )
 def test_onnx(script: dict[str, Any], network: torch.nn.Module, tmp_path: Path) -> None:
     check(script, network, script["export_onnx"](network, torch.rand(1, 1, 48, 32, 64), tmp_path / "model.onnx"))
+
+
+def test_a_missing_package_is_named_before_anything_is_exported(
+    bundle_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["export_classifier.py", str(tmp_path / "out")])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"error: ONNX needs onnx, onnxscript, onnxruntime; .*pip install -e"):
+        runpy.run_path(str(bundle_root / "scripts" / "export_classifier.py"), run_name="__main__")
+    assert not (tmp_path / "out").exists()

@@ -29,17 +29,21 @@ def test_an_archive(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
     for name in ("a.nii.gz", "b.nii.gz"):
-        (tmp_path / name).touch()
+        (scans / name).touch()
     report = archive.ArchiveReport(tmp_path / "findings.csv", 2 - len(problems), 0, problems, {})
     monkeypatch.setattr(archive, "run_archive", lambda *_: report)
-    arguments: tuple[Any, ...] = (bundle_root, monkeypatch, "run_archive.py", tmp_path, "--output", tmp_path / "out")
+    arguments: tuple[Any, ...] = (bundle_root, monkeypatch, "run_archive.py", scans, "--output", tmp_path / "out")
     if problems:
         with pytest.raises(SystemExit, match="error: 1 of 2 scans could not be used"):
             run(*arguments)
     else:
         run(*arguments)
     assert f"{2 - len(problems)} scans done" in capsys.readouterr().out, "the summary comes first"
+    with pytest.raises(SystemExit, match=r"error: --output: .* whose scans are read"):
+        run(bundle_root, monkeypatch, "run_archive.py", scans, "--output", scans / "out")
 
 
 @pytest.mark.parametrize("second", ["made", "b.nii.gz: is damaged"])

@@ -32,7 +32,7 @@ from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDING_NAMES, TEMPLATES
 from bundle.ctfindings.inference.encoding import scan_body
 from bundle.ctfindings.metrics.platt_scaling import apply_platt, fit_temperature
-from bundle.ctfindings.metrics.thresholds import ThresholdRule, choose_thresholds
+from bundle.ctfindings.metrics.thresholds import ThresholdRule, check_rule, choose_thresholds
 from bundle.ctfindings.networks.checkpoint import sha256_of
 from bundle.ctfindings.networks.classifier import NO_THRESHOLD
 from bundle.ctfindings.networks.domain import domain_features
@@ -87,6 +87,7 @@ class Adaptation:
         least_patients: int = 3,
         seed: int = 0,
     ) -> None:
+        check_rule(threshold_rule)
         self.encoded, self.network, self.training = encoded, network, training
         self.text_weights, self.frozen_weights = Path(text_weights), Path(frozen_weights)
         self.output_dir, self.threshold_rule, self.outside_share = Path(output_dir), threshold_rule, outside_share

@@ -8,9 +8,10 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from itertools import zip_longest
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,16 @@ _NEEDS = {"anatomy_mapping": "anatomy"}
 
 _FIXED_LENGTHS = {"spacing", "roi_size", "hu_window", "shift_voxels", "synthetic_counts"}
 """Lists with a number for each axis, limit or split; others, such as ``learning_rates``, may have any length."""
+
+_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("epochs", "tuning_epochs", "decoder_epochs", "batch_size", "resamples"), (1, inf)),
+    "folds": (2, inf),
+    "min_lung_litres": (0, inf),
+    "diffuse_share": (0, 1),
+}
+"""Smallest and largest value of numbers that would fail late or mean nothing."""
+
+_CHOICES = {"encoder": ("frozen", "tuned")}
 
 _STEPS = {"init": "initialize", "run": "run", "final": "finalize"}
 
@@ -139,6 +150,11 @@ def _wanted(name: str, value: str, default: Any) -> str:
         return ""
     if isinstance(default, int | float) and not isinstance(read, int | float):
         return "True or False (with a capital letter)" if isinstance(default, bool) else "a number"
+    low, high = _RANGES.get(name, (-inf, inf))
+    if isinstance(read, int | float) and not low <= read <= high:
+        return f"at least {low:g}" if high == inf else f"{low:g} to {high:g}"
+    if read not in _CHOICES.get(name, (read,)):
+        return " or ".join(_CHOICES[name])
     if isinstance(default, list) and default and all(isinstance(each, int | float) for each in default):
         length = len(default) if name in _FIXED_LENGTHS else None
         if not isinstance(read, list | tuple) or length not in (None, len(read)):
@@ -162,6 +178,17 @@ def _key(name: str) -> str:
 def _files(value: str) -> list[str]:
     """Names in ``file``, or in ``['file', 'file']``."""
     return [str(name) for name in ast.literal_eval(value)] if value.lstrip().startswith("[") else [value]
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A type of ``argparse``: a whole number that is not smaller. ArgumentTypeError for another text."""
+
+    def number(text: str) -> int:
+        if not re.fullmatch(r"[+-]?\d+", text) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
+        return int(text)
+
+    return number
 
 
 def config_setting(text: str) -> tuple[str, Any]:

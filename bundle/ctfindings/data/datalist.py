@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,22 @@ CAPTION_SENTENCES = 24  # of a caption that are compared with those of other cap
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
-def load_datalist(path: str | Path, split: str, may_be_empty: bool = True) -> list[dict[str, Any]]:
+def load_datalist(
+    path: str | Path, split: str, may_be_empty: bool = True, apart_from: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Studies of one split, such as ``training``, ``validation`` or ``test``, with absolute paths.
 
     Paths in the file are relative to its folder. A record needs ``id`` and ``image``; docs/datalist.md has all fields.
 
+    Args:
+        path: JSON file.
+        split: name of the split.
+        may_be_empty: whether the split may have no study.
+        apart_from: splits that may have no study and no patient in common with it, as far as the file has them.
+
     Raises:
-        ValueError: if the file or split is missing, the split is empty and must not be, or a record is invalid.
+        ValueError: if the file or split is missing, the split is empty and must not be, a record is invalid, or a study
+            occurs twice.
     """
     path = Path(path)
     content = _content(path)
@@ -36,7 +46,28 @@ def load_datalist(path: str | Path, split: str, may_be_empty: bool = True) -> li
         raise ValueError(f"{path}: split {split!r}: expected a list of studies; write it again")
     if not content[split] and not may_be_empty:
         raise ValueError(f"{path}: split {split!r} has no study; add some, or use another datalist")
-    return [_study(record, path, index) for index, record in enumerate(content[split])]
+    studies = [_study(record, path, index) for index, record in enumerate(content[split])]
+    if twice := [study for study, count in Counter(study["id"] for study in studies).items() if count > 1]:
+        raise ValueError(f"{path}: study {twice[0]} occurs twice in split {split!r}; list each study once")
+    for other in apart_from:
+        if content.get(other):
+            check_patients(studies, load_datalist(path, other), f"{path}: {split} and {other}")
+    return studies
+
+
+def check_patients(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], where: str) -> None:
+    """Rejects two splits that share a study or a patient.
+
+    Raises:
+        ValueError: names a study of each split, not the patient, whose id may be a name.
+    """
+    ids, patients = {study["id"] for study in first}, {study["patient"]: study["id"] for study in first}
+    for study in second:
+        if study["id"] in ids:
+            raise ValueError(f"{where} share study {study['id']}; every study belongs to one split")
+        if study["patient"] in patients:
+            shared = f"studies {patients[study['patient']]} and {study['id']}"
+            raise ValueError(f"{where} share a patient ({shared}); every patient belongs to one split")
 
 
 def split_names(path: str | Path) -> list[str]:

@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bundle.ctfindings.data.datalist import label_rows
-from bundle.ctfindings.downstream.encoded_scans import Rows, ScanEncoder, scan_features, unseen_scans
+from bundle.ctfindings.downstream.encoded_scans import Rows, ScanEncoder, check_features, scan_features, unseen_scans
 from bundle.ctfindings.downstream.encoder_tuning import EncoderTuning
 from bundle.ctfindings.downstream.label_fractions import Subsets, draw_subsets, subset_rows, usable_classes
 from bundle.ctfindings.downstream.result_numbers import drawn_metric, format_seeds, format_value, plot_by_fraction
@@ -54,6 +54,7 @@ class Classification:
         inverse_penalties: Sequence[float] = (0.0001, 0.001, 0.01, 0.1, 1),
         tuning: EncoderTuning | None = None,
     ) -> None:
+        check_features(features)
         self.features, self.fractions, self.seeds = list(features), sorted(fractions), list(seeds)
         self.inverse_penalties, self.tuning = list(inverse_penalties), tuning
 
@@ -189,8 +190,11 @@ def _metrics(
     given: Sequence[FloatArray], truth: IntArray, names: Sequence[str], bootstrap: Bootstrap
 ) -> dict[str, Any]:
     """Each metric over the draws, by finding and as their mean."""
+    trials = {"auroc": bootstrap.smaller_class(truth)}
     return {
-        metric: drawn_metric([partial(statistic, logits, truth) for logits in given], names, bootstrap)
+        metric: drawn_metric(
+            [partial(statistic, logits, truth) for logits in given], names, bootstrap, trials.get(metric)
+        )
         for metric, statistic in METRICS.items()
     }
 

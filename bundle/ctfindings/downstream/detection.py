@@ -26,7 +26,7 @@ from bundle.ctfindings.evaluation.evaluated_model import whole_scan_steps
 from bundle.ctfindings.files.csv_table import write_table
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDING_NAMES, finding_index
-from bundle.ctfindings.metrics.bootstrap import Bootstrap
+from bundle.ctfindings.metrics.bootstrap import Bootstrap, exact_at_ends
 from bundle.ctfindings.metrics.classification import FloatArray
 from bundle.ctfindings.metrics.detection import (
     AveragePrecision,
@@ -167,7 +167,10 @@ class Detection:
         ranked = bootstrap.of(known).row_interval(froc, [known])
         clean = np.where(test.known[:, place] & (counts == 0), [len(each.scores) for each in detections], np.nan)
         columns = np.column_stack([pointing, clean])
-        means = bootstrap.interval(lambda weights: scan_means(columns, weights))
+        # Whether a place is right is a trial of each patient with a lesion; the other columns are shares and counts.
+        patients = len({bootstrap.patients[scan] for scan in np.flatnonzero(~np.isnan(pointing[:, 0]))})
+        trials = [0 if name == "pointing_chance" else patients for name in POINTING]
+        means = exact_at_ends(bootstrap.interval(lambda weights: scan_means(columns, weights)), [*trials, 0])
         names = (*POINTING, "false_positives_per_clean_scan")
         record = {key: patient_entry(means, row) for row, key in enumerate(names)}
         record["froc"] = patient_entry(ranked, 0)

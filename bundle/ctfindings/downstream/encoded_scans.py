@@ -95,19 +95,25 @@ def _field_statistics(encoded: ImageEmbedding) -> Tensor:
     return torch.cat([mean, largest * body.any(dim=1)], dim=1)
 
 
+def check_features(features: Sequence[str]) -> None:
+    """ValueError if there is no feature, or one that is not in ``FEATURES``."""
+    if not features or (unknown := [name for name in features if name not in FEATURES]):
+        got = repr(unknown[0]) if features else "none"
+        raise ValueError(f"features: expected some of {', '.join(FEATURES)}, got {got}")
+
+
 def scan_features(rows: Rows | ImageEmbedding, features: Sequence[str]) -> Tensor:
     """One vector a scan from its rows, ``[S, F]``.
 
     Raises:
-        ValueError: a feature is unknown, or the encoder has none of them.
+        ValueError: as ``check_features``, or the encoder has none of the features.
     """
-    if unknown := [name for name in features if name not in FEATURES]:
-        raise ValueError(f"features: expected some of {', '.join(FEATURES)}, got {unknown[0]!r}")
+    check_features(features)
     if isinstance(rows, ImageEmbedding):
         rows = {"anatomy": rows.anatomy, "pathology": rows.pathology, "field": _field_statistics(rows)}
-    row = torch.cat([rows[name].flatten(1) for name in features], dim=1) if features else torch.zeros(0, 0)
+    row = torch.cat([rows[name].flatten(1) for name in features], dim=1)
     if row.shape[1] == 0:
-        raise ValueError(f"features: this encoder has no {' or '.join(features) or 'features'}; add 'anatomy'")
+        raise ValueError(f"features: this encoder has no {' or '.join(features)}; add 'anatomy'")
     return row
 
 

@@ -38,7 +38,13 @@ def label_fractions(studies: Sequence[dict[str, Any]], percents: Sequence[float]
 def draw_subsets(
     studies: Sequence[dict[str, Any]], percents: Sequence[float], seeds: Sequence[int], repeat_all: bool = False
 ) -> Subsets:
-    """``label_fractions`` for each seed; all studies occur once, or once a seed if training itself is random."""
+    """``label_fractions`` for each seed; all studies occur once, or once a seed if training itself is random.
+
+    ValueError if there is no percentage or no seed, or a percentage is not in (0, 100].
+    """
+    for option, given in (("fractions", percents), ("subset_seeds", seeds)):
+        if not given:
+            raise ValueError(f"{option}: expected at least one, got none")
     drawn = {seed: label_fractions(studies, percents, seed) for seed in seeds}
     return {
         (percent, seed): drawn[seed][percent]

@@ -17,8 +17,8 @@ from scipy.stats import t as student_t
 
 from bundle.ctfindings.evaluation.evaluation_page import DPI
 from bundle.ctfindings.evaluation.plots import BLUE, GREY, RED
-from bundle.ctfindings.metrics.bootstrap import LEVEL, Bootstrap, Interval
-from bundle.ctfindings.metrics.classification import FloatArray, macro_average
+from bundle.ctfindings.metrics.bootstrap import LEVEL, Bootstrap, Interval, exact_at_ends
+from bundle.ctfindings.metrics.classification import FloatArray, IntArray, macro_average
 from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
 
 
@@ -45,7 +45,10 @@ def scan_means(values: FloatArray, weights: FloatArray) -> FloatArray:
 
 
 def drawn_metric(
-    draws: Sequence[Callable[[FloatArray], FloatArray]], names: Sequence[str], bootstrap: Bootstrap
+    draws: Sequence[Callable[[FloatArray], FloatArray]],
+    names: Sequence[str],
+    bootstrap: Bootstrap,
+    trials: IntArray | None = None,
 ) -> dict[str, Any]:
     """The mean over draws of a metric: ``macro`` over its classes, and ``classes``, with intervals by patient and seed.
 
@@ -53,6 +56,7 @@ def drawn_metric(
         draws: for each draw, the metric of each class from scan weights, ``[R, S]`` to ``[R, C]``.
         names: names of the classes; one that is not defined in a resample is left out of the macro average of it.
         bootstrap: resamples of the scans.
+        trials: of each class, for the exact limit of a value of 0 or 1, see ``exact_at_ends``.
     """
 
     def mean(weights: FloatArray) -> FloatArray:
@@ -62,6 +66,8 @@ def drawn_metric(
     single = [draw(every)[0] for draw in draws]
     classes = bootstrap.interval(mean)
     macro = bootstrap.interval(lambda weights: np.array([macro_average(row) for row in mean(weights)]))
+    if trials is not None:
+        classes, macro = exact_at_ends(classes, trials), exact_at_ends(macro, trials.min())
     return {
         "macro": patient_entry(macro) | {"by_seed": seed_entry([macro_average(values) for values in single])},
         "classes": {

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bundle.ctfindings import __version__
-from bundle.ctfindings.data.datalist import load_datalist
+from bundle.ctfindings.data.datalist import check_patients, load_datalist
 from bundle.ctfindings.data.study_record import SPLITS
 from bundle.ctfindings.downstream.encoded_scans import ScanEncoder
-from bundle.ctfindings.evaluation.evaluate import check_patients
 from bundle.ctfindings.evaluation.evaluation_page import embedded_figure
 from bundle.ctfindings.files.atomic_write import atomic_path, write_text
 from bundle.ctfindings.files.html_page import render_page

@@ -14,6 +14,7 @@ from bundle.ctfindings.metrics.classification import finding_auc, macro_average
 from bundle.ctfindings.metrics.platt_scaling import apply_platt, fit_platt, fit_temperature
 from bundle.ctfindings.metrics.published_protocols import ZeroShotScores
 from bundle.ctfindings.metrics.thresholds import ThresholdRule, choose_thresholds
+from bundle.ctfindings.networks.classifier import NO_THRESHOLD
 
 OBSERVATION_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
 """Weights that are tried for the pathology queries, whose answer is a difference of cosines."""
@@ -26,7 +27,7 @@ class Calibration:
     temperature: float  # Divides the logits of all findings
     scale: NDArray[np.float64]  # Scale of Platt scaling, [C]
     shift: NDArray[np.float64]  # Shift of Platt scaling, [C]
-    thresholds: NDArray[np.float64]  # Thresholds on calibrated probabilities, [C]
+    thresholds: NDArray[np.float64]  # Thresholds on calibrated probabilities, [C]; NO_THRESHOLD if none can be fitted
     template_thresholds: NDArray[np.float64]  # Thresholds on the logits of each template, [T, C]
     # Why Platt scaling failed, in which case probabilities are the sigmoid of the logits; None otherwise
     problem: str | None = None
@@ -59,7 +60,7 @@ def calibrate(scores: ZeroShotScores, split: str, rule: ThresholdRule) -> Calibr
         temperature=fit_temperature(scores.logits, scores.labels),
         scale=scale,
         shift=shift,
-        thresholds=choose_thresholds(calibrated, scores.labels, rule, FINDING_NAMES),
+        thresholds=choose_thresholds(calibrated, scores.labels, rule, FINDING_NAMES, NO_THRESHOLD),
         template_thresholds=np.stack(of_templates),
         problem=problem,
     )

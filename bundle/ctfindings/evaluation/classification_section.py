@@ -23,7 +23,7 @@ from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.metrics.classification import finding_auc, macro_average
 from bundle.ctfindings.metrics.json_numbers import cell, number
 from bundle.ctfindings.metrics.published_protocols import ZeroShotScores
-from bundle.ctfindings.metrics.thresholds import ThresholdRule
+from bundle.ctfindings.metrics.thresholds import ThresholdRule, check_rule
 from bundle.ctfindings.networks.checkpoint import save_bundle_weights
 from bundle.ctfindings.networks.classifier import PromptBank
 from bundle.ctfindings.networks.domain import Domain
@@ -51,6 +51,11 @@ class Classification:
     export_path: str | Path | None = None
     needs_labels = True
     needs_calibration = True
+
+    def __post_init__(self) -> None:
+        check_rule(self.threshold_rule)
+        if self.compare is not None and not Path(self.compare).exists():
+            raise ValueError(f"compare: {self.compare}: no such checkpoint or folder of an evaluation; check the path")
 
     def __call__(self, run: EvaluationRun) -> str:
         """Adds all numbers, queues the figures and exports the weights.

@@ -17,6 +17,7 @@ from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun
 from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.metrics.json_numbers import number
+from bundle.ctfindings.networks.classifier import NO_THRESHOLD
 from bundle.ctfindings.scan.coordinates import voxel_to_world
 
 MISSED, FALSE_ALARM = "missed", "false alarm"
@@ -68,10 +69,10 @@ def worst_errors(
 ) -> list[tuple[int, int]]:
     """Scan and finding of the errors farthest from their labels, see ``ErrorGallery``.
 
-    Probabilities and labels are ``[S, C]``, thresholds ``[C]``.
+    Probabilities and labels are ``[S, C]``, thresholds ``[C]``; a finding with NO_THRESHOLD has no errors.
     """
     present = probabilities >= thresholds
-    wrong = (labels >= 0) & (present != (labels == 1))
+    wrong = (labels >= 0) & (present != (labels == 1)) & (thresholds < NO_THRESHOLD)
     distance = np.where(wrong, np.abs(probabilities - labels), -1.0)
     chosen: list[tuple[int, int]] = []
     scans, kinds = set(), set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,13 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from bundle.ctfindings import __version__
-from bundle.ctfindings.data.datalist import load_datalist
+from bundle.ctfindings.data.datalist import check_patients, load_datalist
 from bundle.ctfindings.evaluation.evaluation_page import write_evaluation_page
 from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun, ScoredModel, Section
 from bundle.ctfindings.files.atomic_write import write_text
 from bundle.ctfindings.files.csv_table import write_table
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
-from bundle.ctfindings.metrics.thresholds import check_disjoint
 from bundle.ctfindings.networks.checkpoint import sha256_of
 
 
@@ -146,26 +144,8 @@ def write_predictions(
     write_table(path, columns, rows)
 
 
-def check_patients(calibration: Sequence[dict[str, Any]], scored: Sequence[dict[str, Any]], where: str) -> None:
-    """Rejects two splits that share a study or a patient.
-
-    Raises:
-        ValueError: names a study of each split, not the patient, whose id may be a name.
-    """
-    check_disjoint((study["id"] for study in calibration), (study["id"] for study in scored))
-    first = {study["patient"]: study["id"] for study in calibration}
-    for study in scored:
-        if study["patient"] in first:
-            shared = f"studies {first[study['patient']]} and {study['id']}"
-            raise ValueError(f"{where} share a patient ({shared}); every patient belongs to one split")
-
-
 def _read_split(datalist: Path, split: str, needs_labels: bool) -> list[dict[str, Any]]:
     studies = load_datalist(datalist, split)
     if needs_labels and not any((study["labels"] >= 0).any() for study in studies):
         raise ValueError(f"{datalist}: no study of split {split!r} has labels; evaluation needs labels in both splits")
-    ids = Counter(study["id"] for study in studies)
-    twice = [study for study, count in ids.items() if count > 1]
-    if twice:
-        raise ValueError(f"{datalist}: study {twice[0]} occurs twice in split {split!r}; list each study once")
     return studies

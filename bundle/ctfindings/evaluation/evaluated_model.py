@@ -123,8 +123,8 @@ class EvaluatedModel:
         Raises:
             ValueError: it does not fit the network.
         """
-        logger.info("%s: evaluated weights", self.ckpt_path)
         load_checkpoint(self.network, self.ckpt_path)
+        logger.info("%s: evaluated weights", self.ckpt_path)
         self.domain = load_domain(self.ckpt_path)
         self.network.to(self.device).eval()
 

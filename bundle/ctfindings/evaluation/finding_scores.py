@@ -19,6 +19,7 @@ from bundle.ctfindings.metrics.classification import (
 )
 from bundle.ctfindings.metrics.json_numbers import cell, number
 from bundle.ctfindings.metrics.wording_spread import auc_by_wording, sd_over_wordings, spread_record
+from bundle.ctfindings.networks.classifier import NO_THRESHOLD
 
 
 def finding_scores_record(
@@ -33,7 +34,7 @@ def finding_scores_record(
     """Scores of the findings as plain numbers, with None where a score is not defined.
 
     Probabilities and labels (1, 0 or -1) are [S, C], uncalibrated logits of the templates [S, T, C], thresholds that
-    were chosen on other scans [C].
+    were chosen on other scans [C]; a finding with NO_THRESHOLD has no scores of decisions.
 
     Returns:
         ``findings``: a row for each finding; ``macro``: the mean of each column over the findings that have it;
@@ -47,10 +48,11 @@ def finding_scores_record(
     if len(findings) != scores.shape[1]:
         raise ValueError(f"expected a name for each of {scores.shape[1]} findings, found {len(findings)}")
     auc = bootstrap.auc(scores, truth)
+    decisions = decision_scores(scores, truth, limits)
     columns = {
         "auc": auc.findings.estimate,
         "average_precision": finding_average_precision(scores, truth),
-        **decision_scores(scores, truth, limits),
+        **{name: np.where(limits < NO_THRESHOLD, values, np.nan) for name, values in decisions.items()},
         "ece": expected_calibration_error(scores, truth),
         "brier": brier_score(scores, truth),
         "calibration_slope": calibration_slope(scores, truth),
@@ -95,7 +97,7 @@ def format_table(record: dict[str, Any]) -> str:
     ]
     mean = {**record["macro"], "finding": "**mean**", "n": record["scans"], "positives": ""}
     for row in [*record["findings"], mean]:
-        interval = " - ".join(cell(limit) for limit in row["auc_interval"])
+        interval = "-" if None in row["auc_interval"] else " - ".join(map(cell, row["auc_interval"]))
         scores = [cell(row[column]) for column in ("average_precision", "sensitivity", "specificity", "f1", "ece")]
         cells = [row["finding"], str(row["n"]), str(row["positives"]), cell(row["auc"]), interval, *scores]
         lines.append(f"| {' | '.join(cells)} |")

@@ -28,6 +28,7 @@ from bundle.ctfindings.metrics.classification import (
 )
 from bundle.ctfindings.metrics.text_collapse import PAIR_KINDS, PAIR_TITLES
 from bundle.ctfindings.metrics.wording_spread import auc_by_wording
+from bundle.ctfindings.networks.classifier import NO_THRESHOLD
 from bundle.ctfindings.scan.coordinates import world_to_voxel
 from bundle.ctfindings.scan.load_scan import load_scan
 
@@ -104,7 +105,8 @@ def plot_roc_grid(
         false_positive_rate, true_positive_rate, _ = roc_curve(label, score)
         panel.plot(false_positive_rate, true_positive_rate, color=BLUE, linewidth=1.4)
         present = score >= limits[index]
-        panel.plot(present[label == 0].mean(), present[label == 1].mean(), "o", color=RED, markersize=4.5)
+        if limits[index] < NO_THRESHOLD:
+            panel.plot(present[label == 0].mean(), present[label == 1].mean(), "o", color=RED, markersize=4.5)
         panel.text(
             0.98, 0.04, f"AUC {auc[index]:.2f}\n{label.sum()} of {label.size}", ha="right", va="bottom", fontsize=7
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from bundle.ctfindings.files.atomic_write import is_partial
 from bundle.ctfindings.files.errors import ScanError
@@ -65,5 +66,10 @@ def check_writable(folder: str | Path, option: str) -> None:
     existing = next(parent for parent in [Path(folder), *Path(folder).absolute().parents] if parent.exists())
     if not existing.is_dir():
         raise ValueError(f"{option}: {existing} is a file; give a folder for the results")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise ValueError(f"{option}: {folder} cannot be written; give a folder that you may write to")
+    try:
+        # Permissions alone do not tell: root may write everywhere, but /proc and a read-only disk hold no new file.
+        with TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        problem = f"{folder} cannot be written ({error.strerror or error}); give a folder that you may write to"
+        raise ValueError(f"{option}: {problem}") from error

@@ -105,15 +105,15 @@ class Bootstrap:
         """
         self._check_rows(np.asarray(scores))
         found = _auc_intervals(finding_auc(scores, labels), weighted_auc(scores, labels, self.weights))
+        return replace(found, findings=exact_at_ends(found.findings, self.smaller_class(labels)))
+
+    def smaller_class(self, labels: ArrayLike) -> IntArray:
+        """How many patients the smaller class of each finding has, from labels 1, 0 or -1 [S, C]; [C]."""
         patients, truth = np.asarray(self.patients, dtype=str), np.asarray(labels)
-        for finding in np.flatnonzero(np.isin(found.findings.estimate, (0.0, 1.0))):
-            classes = [np.unique(patients[truth[:, finding] == label]).size for label in (0, 1)]
-            limit = ((1 - LEVEL) / 2) ** (1 / min(classes))
-            if found.findings.estimate[finding] == 1:
-                found.findings.low[finding] = limit
-            else:
-                found.findings.high[finding] = 1 - limit
-        return found
+        columns = range(truth.shape[1])
+        return np.array(
+            [min(np.unique(patients[truth[:, column] == label]).size for label in (0, 1)) for column in columns]
+        )
 
     def auc_difference(self, first: ArrayLike, second: ArrayLike, labels: ArrayLike) -> AucIntervals:
         """Intervals of AUC(first) - AUC(second) of the scores of two models, [S, C]; both see the same resamples."""
@@ -127,6 +127,18 @@ class Bootstrap:
                 raise ValueError(
                     f"an array of shape {array.shape} does not have one row for each of the {len(self.patients)} scans"
                 )
+
+
+def exact_at_ends(found: Interval, trials: ArrayLike) -> Interval:
+    """The interval with the exact (Clopper-Pearson) limit where the estimate is 0 or 1, the same in every resample.
+
+    ``trials`` are the independent trials of each estimate, all with the same result; 0 leaves its interval as it is.
+    """
+    counts = np.asarray(trials)
+    limit = ((1 - LEVEL) / 2) ** (1 / np.maximum(counts, 1))
+    low = np.where((found.estimate == 1) & (counts > 0), limit, found.low)
+    high = np.where((found.estimate == 0) & (counts > 0), 1 - limit, found.high)
+    return replace(found, low=low, high=high)
 
 
 def weighted_auc(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike) -> FloatArray:

@@ -30,10 +30,20 @@ def check_disjoint(calibration_ids: Iterable[str], scored_ids: Iterable[str]) ->
             raise ValueError(f"scan {scan} is in the calibration set and in the scored set; use disjoint sets")
 
 
+def check_rule(rule: str) -> None:
+    """ValueError if a rule of ``choose_thresholds`` is unknown."""
+    if rule not in _RULES:
+        raise ValueError(f"threshold_rule: expected one of {', '.join(_RULES)}, got {rule!r}")
+
+
 def choose_thresholds(
-    probabilities: ArrayLike, labels: ArrayLike, rule: ThresholdRule, names: Sequence[str]
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    rule: ThresholdRule,
+    names: Sequence[str],
+    fallback: float = FALLBACK_THRESHOLD,
 ) -> FloatArray:
-    """The threshold of each finding, [C]; 0.5 with a warning if one class is missing.
+    """The threshold of each finding, [C]; ``fallback`` with a warning if one class is missing.
 
     The rule is "youden" for the largest Youden index TPR - FPR; "f1" for the largest F1, which calls a rare finding
     present in fewer scans. Three rules are only for comparison with published tables: "corner" (fVLM),
@@ -43,10 +53,9 @@ def choose_thresholds(
     Raises:
         ValueError: the rule is unknown.
     """
-    if rule not in _RULES:
-        raise ValueError(f"threshold rule {rule!r} is unknown; choose one of {', '.join(_RULES)}")
+    check_rule(rule)
     scores, truth = check_scores(probabilities, labels)
-    result = np.full(scores.shape[1], FALLBACK_THRESHOLD)
+    result = np.full(scores.shape[1], fallback)
     one_class = []
     for finding in range(scores.shape[1]):
         score, label = known_pairs(scores, truth, finding)
@@ -56,10 +65,8 @@ def choose_thresholds(
             one_class.append(f"{names[finding]} ({label.size} scans with a known label)")
     if one_class:
         # One warning for all findings: 18 findings by seven templates would bury the rest of the output.
-        warnings.warn(
-            f"threshold {FALLBACK_THRESHOLD} is used for findings without both classes: {', '.join(one_class)}",
-            stacklevel=2,
-        )
+        used = f"threshold {fallback:g} is used" if fallback <= 1 else "no threshold can be fitted"
+        warnings.warn(f"{used} for findings without both classes: {', '.join(one_class)}", stacklevel=2)
     return result
 
 

@@ -47,6 +47,9 @@ def load_checkpoint(modules: Mapping[str, nn.Module] | nn.Module, path: str | Pa
     anew = {key: value for key, value in module.state_dict().items() if key.partition(".")[0] in TRAINING_PARTS}
     part = {key: value for key, value in anew.items() if key.partition(".")[0] not in held} | part
     if absent := [name for name in names if name not in held and name not in OPTIONAL_PARTS + TRAINING_PARTS]:
+        if absent == ["bank"]:
+            remedy = "export it with configs/evaluate.json and --export_path (docs/train_on_your_data.md)"
+            raise ValueError(f"{path}: is a training checkpoint, without prompts and thresholds; {remedy}")
         raise ValueError(f"{path}: holds no tensors of {', '.join(absent)}; give a checkpoint of this bundle")
     try:
         module.load_state_dict(part, assign=assign)

@@ -92,16 +92,16 @@ def stored_from(entry: Mapping[str, Any] | None) -> Stored:
         affine = None if values.get("affine") is None else np.asarray(values["affine"], np.float64)
         spacing = None if values.get("spacing_mm") is None else np.asarray(values["spacing_mm"], np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"stored: expected numbers ({error}); correct the datalist") from error
+        raise ValueError(f"stored: expected numbers ({error}); correct it") from error
     axes = values.get("axes")
     if not np.isfinite([slope, intercept]).all() or slope <= 0:
         raise ValueError(f"stored: expected a positive slope and an intercept, got {slope:g} and {intercept:g}")
     if affine is not None and (affine.shape != (4, 4) or not np.isfinite(affine).all()):
-        raise ValueError("stored: expected a 4 x 4 affine of finite numbers; correct the datalist")
+        raise ValueError("stored: expected a 4 x 4 affine of finite numbers; correct it")
     if (axes is None) != (spacing is None) or (axes is not None and not _are_axes(axes)):
         raise ValueError(f"stored: expected axes such as 'IPL' together with spacing_mm, got axes {axes!r}")
     if spacing is not None and (spacing.shape != (3,) or not (spacing > 0).all()):
-        raise ValueError("stored: expected three positive numbers in spacing_mm; correct the datalist")
+        raise ValueError("stored: expected three positive numbers in spacing_mm; correct it")
     rows = None if affine is None else tuple(tuple(row) for row in affine.tolist())
     return Stored(slope, intercept, rows, axes, None if spacing is None else tuple(spacing.tolist()))
 

@@ -90,6 +90,13 @@ def test_findings_of_other_weights_are_not_mixed(
         run_archive({}, tmp_path, model._replace(ckpt_path=str(untrained_weights)))
 
 
+def test_weights_that_cannot_be_loaded_do_not_claim_the_folder(scans: Path, tmp_path: Path, model: Model) -> None:
+    (tmp_path / "notes.md").write_text("no weights")
+    with pytest.raises(ValueError, match=r"notes\.md: cannot be read as a checkpoint"):
+        run_archive(scans_of(scans), tmp_path / "out", model._replace(ckpt_path=str(tmp_path / "notes.md")))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_datalist_gives_masks_and_storage_along(tmp_path: Path) -> None:
     path = tmp_path / "datalist.json"
     stored = {"slope": 1, "intercept": -8192}
@@ -111,3 +118,5 @@ def test_a_datalist_gives_masks_and_storage_along(tmp_path: Path) -> None:
 def test_a_folder_without_scans_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="names no scan"):
         scans_of(tmp_path)
+    with pytest.raises(ValueError, match="nothing: no such file or folder; check the path"):
+        scans_of(tmp_path / "nothing")

@@ -13,6 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from bundle.ctfindings.inference.batch import run_archive
 from bundle.ctfindings.inference.batch.run_archive import Model
 from bundle.ctfindings.inference.watch.archives import FolderArchive, search_from
 from bundle.ctfindings.inference.watch.connections import Unreachable, check_address
@@ -73,7 +74,8 @@ class Setup:
 
 
 @pytest.fixture
-def setup(incoming: Path, tmp_path: Path) -> Setup:
+def setup(incoming: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setup:
+    monkeypatch.setattr(run_archive, "load_service", lambda *_, **__: None)  # The stand-in for the service needs none.
     (tmp_path / "model.pt").write_bytes(b"weights")
     return Setup(incoming, tmp_path / "output", tmp_path / "model.pt")
 

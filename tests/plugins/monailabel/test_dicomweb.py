@@ -13,6 +13,7 @@ import pydicom
 import pytest
 import requests
 
+from bundle.ctfindings.inference.batch import run_archive
 from bundle.ctfindings.inference.batch.run_archive import Model
 from bundle.ctfindings.inference.service import load_service
 from bundle.ctfindings.inference.watch.archives import DicomWebArchive
@@ -93,8 +94,14 @@ def test_a_series_of_a_dicomweb_server_is_answered_by_its_uid(
 
 
 def test_a_watcher_sends_results_back_once(
-    orthanc: Orthanc, tmp_path: Path, hu: np.ndarray, affine: np.ndarray, write_dicom: Callable[..., Path]
+    orthanc: Orthanc,
+    tmp_path: Path,
+    hu: np.ndarray,
+    affine: np.ndarray,
+    write_dicom: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(run_archive, "load_service", lambda *_, **__: None)  # The stand-in for the service needs none.
     for number in (1, 2):
         orthanc.upload(write_dicom(tmp_path / str(number), hu[:8, :8, :6], affine, number=number))
     (tmp_path / "model.pt").write_bytes(b"weights")

@@ -49,6 +49,16 @@ def test_what_is_not_there_is_named(archive: Path) -> None:
     assert read(archive).find("scan_2") is None
 
 
+def test_a_series_that_is_not_ct_is_named_whatever_the_image(archive: Path) -> None:
+    for file in (archive / "scan_1").iterdir():
+        header = pydicom.dcmread(file)
+        header.Modality = "RTSTRUCT"
+        header.save_as(file)
+    study = read(archive).find("scan_1")
+    assert study is not None
+    assert study.position(3, 10).problem == study.position(3, 400).problem == "not a CT image"
+
+
 def test_an_image_with_a_damaged_header_is_passed_over(archive: Path) -> None:
     (file,) = (archive / "scan_1").glob("*_010")
     content = file.read_bytes()

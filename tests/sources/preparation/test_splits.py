@@ -35,9 +35,16 @@ def test_an_empty_share_gets_nobody() -> None:
     assert {draw_split(str(number), (1.0, 0.0, 0.0)) for number in range(500)} == {"training"}
 
 
-@pytest.mark.parametrize("fractions", [(0.8, 0.1), (0.8, 0.1, 0.2), (1.2, -0.1, -0.1)])
-def test_shares_that_are_no_parts_of_one_are_refused(fractions: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="do not add up to 1"):
+@pytest.mark.parametrize(
+    ("fractions", "problem"),
+    [
+        ((0.8, 0.1), "do not add up to 1"),
+        ((0.8, 0.1, 0.2), "do not add up to 1"),
+        ((-1, 1, 1), "have a negative value"),
+    ],
+)
+def test_shares_that_are_no_parts_of_one_are_refused(fractions: tuple[float, ...], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
         check_fractions(fractions)
 
 

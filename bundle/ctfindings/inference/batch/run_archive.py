@@ -56,9 +56,11 @@ def scans_of(source: Path, splits: tuple[str, ...] = ()) -> dict[str, dict[str, 
     """Study records by id, from the splits of a datalist (all by default) or from the scans below a folder.
 
     The folder may hold scan files, zips and folders of DICOM, whose paths become the ids. ``folder`` of a record is
-    where its results are, see ``list_scans``. ValueError if the datalist cannot be used, an id occurs twice, or there
-    is no scan.
+    where its results are, see ``list_scans``. ValueError if there is no such file or folder, the datalist cannot be
+    used, an id occurs twice, or there is no scan.
     """
+    if not source.exists():
+        raise ValueError(f"{source}: no such file or folder; check the path")
     found: dict[str, dict[str, Any]] = {}
     if source.is_dir():
         found = {each.name: {"image": str(each.path), "folder": str(each.folder)} for each in list_scans([source])}
@@ -147,9 +149,9 @@ def _service(model: Model) -> FindingsService:
 
 
 def claim_output(output: Path, model: Model) -> str:
-    """Records the model in a new output folder; returns the SHA-256 of its weights.
+    """Records a model that can be loaded in a new output folder; returns the SHA-256 of its weights.
 
-    ValueError if there is no checkpoint, or the folder has results of another model.
+    ValueError if the checkpoint or the bundle cannot be used, or the folder has results of another model.
     """
     if not Path(model.ckpt_path).is_file():
         raise ValueError(f"{model.ckpt_path}: no such checkpoint; check --ckpt_path")
@@ -157,6 +159,7 @@ def claim_output(output: Path, model: Model) -> str:
     run = {"version": __version__, "weights_sha256": weights, "overlays": list(model.overlays)}
     path = output / RUN_FILE
     if not path.is_file():
+        load_service(model.bundle_root, model.ckpt_path, model.overlays, text=False)
         write_text(path, json.dumps(run, indent=1) + "\n")
     elif json.loads(path.read_text(encoding="utf-8")) != run:
         problem = "the results here are of other weights, version or overlays"

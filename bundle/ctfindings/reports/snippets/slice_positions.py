@@ -86,8 +86,11 @@ class StudyTable:
     def _z(self, series: int | None, image: int) -> tuple[float, Problem | Literal[""]]:
         found = self.images[series].get(image, [])
         places = [header.z_mm for header in found if header.z_mm is not None]
-        if not places:
-            return 0.0, found[0].problem if found else "no such image"
+        if found and not places:
+            return 0.0, found[0].problem
+        if not found:
+            problems = {header.problem for headers in self.images[series].values() for header in headers}
+            return 0.0, "not a CT image" if problems == {"not a CT image"} else "no such image"
         if max(places) - min(places) > SAME_PLACE_MM:
             return 0.0, "ambiguous"
         return places[0], ""

@@ -21,7 +21,8 @@ def check_fractions(fractions: Sequence[float]) -> None:
     """Raises a ValueError if the shares are not three numbers from 0 to 1 that add up to 1."""
     if len(fractions) != len(SPLITS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         shown = ", ".join(f"{share:g}" for share in fractions)
-        raise ValueError(f"split fractions {shown} do not add up to 1; give three, for example 0.8 0.1 0.1")
+        problem = "have a negative value" if min(fractions, default=0) < 0 else "do not add up to 1"
+        raise ValueError(f"split fractions {shown} {problem}; give three, for example 0.8 0.1 0.1")
 
 
 def draw_split(patient: str, fractions: Sequence[float], seed: int = 0) -> str:
