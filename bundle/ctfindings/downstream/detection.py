@@ -168,7 +168,7 @@ class Detection:
         clean = np.where(test.known[:, place] & (counts == 0), [len(each.scores) for each in detections], np.nan)
         columns = np.column_stack([pointing, clean])
         # Whether a place is right is a trial of each patient with a lesion; the other columns are shares and counts.
-        patients = len({bootstrap.patients[scan] for scan in np.flatnonzero(~np.isnan(pointing[:, 0]))})
+        patients = np.unique(np.asarray(bootstrap.patients)[~np.isnan(pointing[:, 0])]).size
         trials = [0 if name == "pointing_chance" else patients for name in POINTING]
         means = exact_at_ends(bootstrap.interval(lambda weights: scan_means(columns, weights)), [*trials, 0])
         names = (*POINTING, "false_positives_per_clean_scan")
