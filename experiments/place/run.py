@@ -55,8 +55,10 @@ def experiment(options: argparse.Namespace) -> Path:
     """Runs what is missing, writes the results after each run, and returns the page.
 
     Raises:
-        ValueError: A run failed, or the datalist has too few scans.
+        ValueError: A run failed, the datalist has too few scans, or the reference is not among the variants.
     """
+    if REFERENCE not in options.variants:
+        raise ValueError(f"--variants: expected {REFERENCE}, with which the others are compared, among them")
     work = work_folder(options)
     datalist = reduced_datalist(options.datalist, options.scans, work)
     # The segmentation decoder keeps the encoded scans of its training in memory.
