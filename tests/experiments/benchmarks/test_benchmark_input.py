@@ -16,8 +16,9 @@ def test_an_epoch_is_measured_without_the_warm_start(
 ) -> None:
     script = runpy.run_path(str(bundle_root / "experiments" / "benchmarks" / "benchmark_input.py"))
     datalist = tmp_path / "datalist.json"
-    study = {"id": "a", "image": "a.nii.gz", "anatomy": "b.nii.gz", "finding_masks": "c.nii.gz"}
-    datalist.write_text(json.dumps({"training": [study] * 4, "validation": [study]}))
+    files = {"image": "a.nii.gz", "anatomy": "b.nii.gz", "finding_masks": "c.nii.gz"}
+    studies = [{"id": name, **files} for name in "abcde"]
+    datalist.write_text(json.dumps({"training": studies[:4], "validation": studies[4:]}))
     steps: list[int] = []
     attach = TokenWarmStart.attach
     monkeypatch.setattr(TokenWarmStart, "attach", lambda self, engine: (steps.append(self.steps), attach(self, engine)))

@@ -149,7 +149,7 @@ def test_heat_is_8_bits_however_it_is_stored(
 @pytest.mark.parametrize(
     ("info", "message"),
     [
-        ({"detail": "x"}, "no MONAI Label server"),
+        ({"detail": "x"}, "not a MONAI Label server"),
         ({"models": {"spleen": {}}}, "no model findings and evidence .it has: spleen."),
         ({"models": {"findings": {"config": CONFIG}}}, "no model evidence"),
         (
