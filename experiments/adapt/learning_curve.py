@@ -68,11 +68,12 @@ def experiment(options: argparse.Namespace) -> None:
     }
     for source in options.sources:
         started = time.perf_counter()
-        adaptation, weights = source_of(source, options)
+        parser = config_of(source, options)
+        adaptation: Adaptation = parser.get_parsed_content("adaptation")
         start = adaptation.start(adaptation.encoded.studies())
         if source == "hu":
-            window = ConfigParser(ConfigParser.load_config_file(ROOT / "configs/adapt.json"))["hu_window"]
-            head, scans = hu_head(start.head, start.scans, adaptation.encoded.dataset(start.studies), window)
+            dataset = adaptation.encoded.dataset(start.studies)
+            head, scans = hu_head(start.head, start.scans, dataset, parser["hu_window"])
             start = start._replace(head=head, scans=scans)
         encoded = time.perf_counter()
         adaptation.training.prepare(start.head)
@@ -84,7 +85,7 @@ def experiment(options: argparse.Namespace) -> None:
         results["bootstrap"] = bootstrap.settings()
         results["sources"][source] = {
             "title": SOURCES[source],
-            "weights_sha256": weights,
+            "weights_sha256": None if source in ("random", "hu") else sha256_of(adaptation.frozen_weights),
             "scans": len(patients),
             "patients": len(set(patients)),
             "seconds": {"encode": encoded - started, "adapt": time.perf_counter() - encoded},
@@ -103,8 +104,8 @@ def experiment(options: argparse.Namespace) -> None:
             print(source, row["scans"], row["paired"]["mean"], row["auc"]["mean"], flush=True)
 
 
-def source_of(source: str, options: argparse.Namespace) -> tuple[Adaptation, str | None]:
-    """The adaptation of ``adapt.json`` for a source of features, and the SHA-256 of its weights."""
+def config_of(source: str, options: argparse.Namespace) -> ConfigParser:
+    """``adapt.json`` for a source of features."""
     parser = ConfigParser()
     overlays = ["networks/astra.json"] if source == "astra" else []
     parser.read_config([str(ROOT / "configs" / name) for name in ("adapt.json", *overlays)])
@@ -127,8 +128,7 @@ def source_of(source: str, options: argparse.Namespace) -> tuple[Adaptation, str
         tower = parser.get_parsed_content("image_tower")
         torch.save({f"image.tower.{name}": value for name, value in tower.state_dict().items()}, path)
         parser.update({"frozen_weights": str(path)})
-    adaptation: Adaptation = parser.get_parsed_content("adaptation")
-    return adaptation, None if source in ("random", "hu") else sha256_of(adaptation.frozen_weights)
+    return parser
 
 
 def held_out_logits(

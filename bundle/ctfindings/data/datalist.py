@@ -42,16 +42,14 @@ def load_datalist(
     content = _content(path)
     if split not in content:
         raise ValueError(f"{path}: no split {split!r}; add a list of studies under that key")
-    if not isinstance(content[split], list):
-        raise ValueError(f"{path}: split {split!r}: expected a list of studies; write it again")
-    if not content[split] and not may_be_empty:
+    studies = _studies(content, split, path)
+    if not studies and not may_be_empty:
         raise ValueError(f"{path}: split {split!r} has no study; add some, or use another datalist")
-    studies = [_study(record, path, index) for index, record in enumerate(content[split])]
     if twice := [study for study, count in Counter(study["id"] for study in studies).items() if count > 1]:
         raise ValueError(f"{path}: study {twice[0]} occurs twice in split {split!r}; list each study once")
     for other in apart_from:
         if content.get(other):
-            check_patients(studies, load_datalist(path, other), f"{path}: {split} and {other}")
+            check_patients(studies, _studies(content, other, path), f"{path}: {split} and {other}")
     return studies
 
 
@@ -91,6 +89,12 @@ def _content(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected an object with splits, found {type(content).__name__}; write it again")
     return content
+
+
+def _studies(content: Mapping[str, Any], split: str, path: Path) -> list[dict[str, Any]]:
+    if not isinstance(content[split], list):
+        raise ValueError(f"{path}: split {split!r}: expected a list of studies; write it again")
+    return [_study(record, path, index) for index, record in enumerate(content[split])]
 
 
 def _study(record: Mapping[str, Any], path: Path, index: int) -> dict[str, Any]:

@@ -61,9 +61,7 @@ class DomainSection:
         if not domain.fitted and self.training_split in split_names(Path(self.datalist)):
             training = load_datalist(self.datalist, self.training_split)[: self.scans]
             held_out = run.own_scores_of(str(run.calibration_split)).domain_features
-            known = model.score(training, self.training_split)
-            domain = fit_domain(known.domain_features, held_out, self.outside_share, known.patients)
-            model.domain = domain
+            domain = model.domain = domain_of_studies(model, training, held_out, self.outside_share)
         if not domain.fitted:
             run.record["domain"] = None
             return "Domain: not available."
@@ -83,17 +81,11 @@ class DomainSection:
 
 
 def domain_of_studies(
-    model: EvaluatedModel,
-    training: Sequence[dict[str, Any]],
-    held_out: Sequence[dict[str, Any]],
-    outside_share: float,
+    model: EvaluatedModel, training: Sequence[dict[str, Any]], held_out: Features | None, outside_share: float
 ) -> Domain:
-    """The domain of a loaded model whose training scans are known, see ``fit_domain``; empty if they are too few."""
-    if len(training) < LEAST_SCANS:
-        none = np.zeros((len(training), 0, 0))
-        return fit_domain(none, none, outside_share)
+    """The domain of a loaded model from its training scans and the features of others, see ``fit_domain``."""
     scores = model.score(training, "domain")
-    apart = model.score(held_out, "domain, limit").domain_features if held_out else scores.domain_features[:0]
+    apart = scores.domain_features[:0] if held_out is None else held_out
     return fit_domain(scores.domain_features, apart, outside_share, scores.patients)
 
 

@@ -24,6 +24,7 @@ from bundle.ctfindings.inference.answers import (
     score_queries,
 )
 from bundle.ctfindings.inference.assessment import Assessment
+from bundle.ctfindings.inference.depth_profile import depth_profile
 from bundle.ctfindings.inference.encoding import EncodedScan, encode_study, moved
 from bundle.ctfindings.inference.evidence import DIFFUSE_SHARE, locate
 from bundle.ctfindings.inference.findings_record import FindingsRecord, ModelInfo, QueryAnswer
@@ -31,7 +32,6 @@ from bundle.ctfindings.inference.observations import observed_statements
 from bundle.ctfindings.inference.output.anatomy_map import write_anatomy
 from bundle.ctfindings.inference.output.dicom.scan_answers import ScanAnswers
 from bundle.ctfindings.inference.provenance import describe_model, training_warnings
-from bundle.ctfindings.inference.query_depth import depth_profile
 from bundle.ctfindings.inference.query_reading import UNRELATED, QueryReading, in_words, read_query
 from bundle.ctfindings.inference.region_names import region_name
 from bundle.ctfindings.networks.classifier import ZeroShotClassifier, load_classifier

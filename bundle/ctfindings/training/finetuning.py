@@ -36,7 +36,7 @@ def export_finetuned(
 ) -> str:
     """Writes the best fine-tuned model as a bundle checkpoint, with its prompts and the domain of its scans.
 
-    Prompts are as its text tower now embeds them. The domain is fitted anew, because that of the base model describes
+    Prompts are as its text tower now embeds them. The domain is fitted again, because that of the base model describes
     other scans in the features of another network. Too few scans give none, and a warning. Calibration and thresholds
     are those of the base model, because the few studies of a fine-tuning rarely suffice to fit them; where they do,
     use ``configs/evaluate.json`` with ``export_path``. Returns the SHA-256 of the file.
@@ -60,7 +60,8 @@ def export_finetuned(
     network.eval()
     with torch.no_grad():
         bank.prompts.copy_(template_bank(network.text))
-    domain = domain_of_studies(model, training, held_out, outside_share)
+    apart = model.score(held_out, "domain, limit").domain_features if held_out else None
+    domain = domain_of_studies(model, training, apart, outside_share)
     digest = save_bundle_weights(output, network, bank, domain if domain.fitted else None)
     logger.info("fine-tuned weights written to %s", output)
     if domain.fitted:

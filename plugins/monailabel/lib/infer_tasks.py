@@ -14,11 +14,11 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.inference.answers import ScoredAnswer
+from bundle.ctfindings.inference.depth_profile import depth_profile
 from bundle.ctfindings.inference.findings_record import QueryAnswer
 from bundle.ctfindings.inference.output.draft_report import format_draft
 from bundle.ctfindings.inference.output.evidence_volume import write_evidence
 from bundle.ctfindings.inference.output.slicer_markups import write_markups
-from bundle.ctfindings.inference.query_depth import depth_profile
 from bundle.ctfindings.inference.service import AnsweredScan
 from bundle.ctfindings.reports.queries import check_queries
 

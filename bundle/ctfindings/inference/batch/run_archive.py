@@ -159,7 +159,7 @@ def claim_output(output: Path, model: Model) -> str:
     run = {"version": __version__, "weights_sha256": weights, "overlays": list(model.overlays)}
     path = output / RUN_FILE
     if not path.is_file():
-        load_service(model.bundle_root, model.ckpt_path, model.overlays, text=False)
+        _service(model)
         write_text(path, json.dumps(run, indent=1) + "\n")
     elif json.loads(path.read_text(encoding="utf-8")) != run:
         problem = "the results here are of other weights, version or overlays"

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from bundle.ctfindings.inference.depth_profile import depth_profile
 from bundle.ctfindings.inference.evidence import locate
 from bundle.ctfindings.inference.findings_record import DepthScore, FindingsRecord
-from bundle.ctfindings.inference.query_depth import depth_profile
 
 TOKENS = np.array([[16.0, 0, 0, -100], [0, 16, 0, -80], [0, 0, 12, -400], [0, 0, 0, 1]])
 """Tokens of 16 x 16 x 12 mm whose lowest layer is centred at z = -400 mm."""
