@@ -75,7 +75,9 @@ def test_a_scan_without_findings_still_gives_a_report(case, tmp_path) -> None:
     assert "No finding is at or above its threshold" in (tmp_path / "r.html").read_text(encoding="utf-8")
     record = dataclasses.replace(record, findings=[dataclasses.replace(answer, present=None) for answer in absent])
     write_report(tmp_path / "r.html", record, case.hu, case.affine, {}, case.token_affine)
-    assert "<h2>No finding was assessed</h2>" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<h2>No finding was assessed</h2>" in page
+    assert "No assessed finding is at or above its threshold" in page and ">No finding is at" not in page
 
 
 @pytest.mark.parametrize("code", ["RAS", "LPS", "PIR", "SAL"])
