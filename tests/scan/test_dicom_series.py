@@ -108,7 +108,7 @@ def test_of_two_series_of_equal_cover_the_original_one_is_read(tmp_path, hu, aff
     assert load_scan(tmp_path).shape == (1, 64, 52, 42)
 
 
-def enhanced(image: pydicom.Dataset, frames: int) -> None:
+def multi_frame(image: pydicom.Dataset, frames: int) -> None:
     image.SeriesInstanceUID = image.SOPInstanceUID = generate_uid()
     image.NumberOfFrames = frames
     image.PixelData = image.PixelData * frames
@@ -117,12 +117,12 @@ def enhanced(image: pydicom.Dataset, frames: int) -> None:
 @pytest.mark.parametrize("frames", [3, 60])
 def test_a_multi_frame_image_beside_slices_is_named_or_refused(tmp_path, hu, affine, write_dicom, frames):
     write_dicom(tmp_path / "a", hu, affine, keep=range(12, 30))
-    edit(write_dicom(tmp_path / "b", hu, affine, keep=[0]), lambda image, _: enhanced(image, frames))
+    edit(write_dicom(tmp_path / "b", hu, affine, keep=[0]), lambda image, _: multi_frame(image, frames))
     if frames > 18:
-        with pytest.raises(ScanError, match=r"multi-frame .* convert it to NIfTI"):
+        with pytest.raises(ScanError, match=r"multi-frame image of another kind .* export it as Enhanced CT"):
             load_scan(tmp_path)
     else:
-        assert "1 multi-frame (enhanced)" in " ".join(load_scan(tmp_path).meta["warnings"])
+        assert "1 multi-frame of another kind than Enhanced CT" in " ".join(load_scan(tmp_path).meta["warnings"])
 
 
 @pytest.mark.parametrize(

@@ -78,9 +78,13 @@ class EncodedScan:
         """The evidence with the DICOM image of its slice, if the scan has one."""
         if evidence is None or self.source is None:
             return evidence
-        index = evidence.slice_index
-        number = self.source.instance_numbers[index]
-        return replace(evidence, sop_instance_uid=self.source.sop_uids[index], instance_number=number)
+        index, source = evidence.slice_index, self.source
+        return replace(
+            evidence,
+            sop_instance_uid=source.sop_uids[index],
+            instance_number=source.instance_numbers[index],
+            frame_number=source.frame_numbers[index],
+        )
 
     def evidence_map(self, scored: ScoredAnswer) -> NDArray[np.float32]:
         """The evidence of an answer on the grid of the regions, zero outside its anatomy and a margin."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from bundle.ctfindings.files.atomic_write import write_text
 
-SCHEMA_VERSION = "1.3"
+SCHEMA_VERSION = "1.4"
 DISCLAIMER = (
     "Research only. Not a diagnosis. "
     "The probabilities come from a model that has no regulatory clearance and must not be used for patient care."
@@ -40,6 +40,7 @@ class Evidence:
     channel: int | None = None  # channel of evidence.nii.gz with the map; None if it was not written
     sop_instance_uid: str | None = None  # DICOM image of that slice; None without a DICOM series
     instance_number: int | None = None  # its instance number, as a PACS shows it
+    frame_number: int | None = None  # frame of an Enhanced CT that is the slice, from 1; None if the image is one slice
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pydicom
 
-from bundle.ctfindings.scan.dicom_headers import orientation, read_headers
+from bundle.ctfindings.scan.dicom_frames import ENHANCED_CT, FRAME_TAGS, frame_headers
+from bundle.ctfindings.scan.dicom_headers import image_type, orientation, read_headers
 
 SPACING_TOLERANCE = 1e-3
 """Relative difference of pixel spacing within a series; header jitter is below 1e-4."""
@@ -21,26 +22,28 @@ COSINE_TOLERANCE = 5e-3
 _TAGS = [
     "AcquisitionNumber", "Columns", "ImageOrientationPatient", "ImagePositionPatient", "ImageType", "InstanceNumber",
     "Modality", "NumberOfFrames", "PixelSpacing", "Rows", "SamplesPerPixel", "SeriesInstanceUID", "SeriesNumber",
-    "SOPInstanceUID",
+    "SOPClassUID", "SOPInstanceUID", *FRAME_TAGS,
 ]  # fmt: skip
+OTHER_MULTI_FRAME = "multi-frame of another kind than Enhanced CT"
 _COUNTS = {"ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacing": 2}
 
 
 class Image(NamedTuple):
-    """One CT image: its file and its header without pixels."""
+    """One CT image, or a frame of an Enhanced CT: its file, its header without pixels, and the frame, counted from 1."""
 
     file: Path
     header: pydicom.Dataset
+    frame: int | None = None
 
 
 class Listing(NamedTuple):
     """The images among files.
 
     Attributes:
-        series: images of equal size, spacing and orientation of each series.
+        series: images of equal size, spacing and orientation of each series; of frames also of equal type.
         passed_over: number of images by the reason that they are in no series.
         damaged: number of files with a damaged header by the kind of error.
-        frames: frames of the largest multi-frame image, 0 without one.
+        frames: frames of the largest multi-frame image that is no Enhanced CT, 0 without one.
     """
 
     series: list[list[Image]]
@@ -56,50 +59,59 @@ def list_images(files: Sequence[Path]) -> Listing:
     passed_over: Counter[str] = Counter()
     damaged: Counter[str] = Counter()
     most_frames = 0
-    for file, content, damage in read_headers((each for each in files if each.suffix.lower() != ".zip"), _TAGS, _kind):
+    loose = (each for each in files if each.suffix.lower() != ".zip")
+    for file, content, damage in read_headers(loose, _TAGS, _candidates):
         if damage:
             damaged[damage] += 1
-        if content is None:
-            continue
-        header, frames, reason = content
-        most_frames = max(most_frames, frames if frames > 1 else 0)
-        # Some anonymizers give all images one UID.
-        identity = (str(header.get("SOPInstanceUID") or file.path), tuple(header.get("ImagePositionPatient") or ()))
-        if not reason and identity in seen:
-            reason = "copies"
-        if reason:
-            passed_over[reason] += 1
-            continue
-        seen.add(identity)
-        series = groups[str(header.get("SeriesInstanceUID", "")), int(header.Rows), int(header.Columns)]
-        alike = next((images for images in series if _is_alike(images[0].header, header)), None)
-        if alike is None:
-            alike = []
-            series.append(alike)
-        alike.append(Image(file.path, header))
+        for header, frame, reason in content or ():
+            if reason == OTHER_MULTI_FRAME:
+                most_frames = max(most_frames, int(header.NumberOfFrames))
+            # Some anonymizers give all images one UID.
+            name = str(header.get("SOPInstanceUID") or file.path)
+            identity = (name, frame, tuple(header.get("ImagePositionPatient") or ()))
+            if not reason and identity in seen:
+                reason = "copies"
+            if reason:
+                passed_over[reason] += 1
+                continue
+            seen.add(identity)
+            kind = frozenset(image_type(header)) if frame else None
+            series = groups[str(header.get("SeriesInstanceUID", "")), int(header.Rows), int(header.Columns), kind]
+            alike = next((images for images in series if _is_alike(images[0].header, header)), None)
+            if alike is None:
+                alike = []
+                series.append(alike)
+            alike.append(Image(file.path, header, frame))
     return Listing([images for series in groups.values() for images in series], passed_over, damaged, most_frames)
 
 
-def _kind(header: pydicom.Dataset) -> tuple[pydicom.Dataset, int, str] | None:
-    """Header and frames of an image, and why it is passed over, empty for a plain CT image; None without an image."""
+def _candidates(header: pydicom.Dataset) -> list[tuple[pydicom.Dataset, int | None, str]] | None:
+    """The image of a file, or each of its frames, with the reason it is passed over, empty if it is not; None without
+    an image.
+    """
     if not header.get("Rows") or not header.get("Columns"):
         return None
     # A value that is not a number raises here, where it counts as a damaged header.
     frames, _, _ = (int(value) for value in (header.get("NumberOfFrames") or 1, header.Rows, header.Columns))
     if header.get("Modality") != "CT":
-        return header, 0, "not CT"
-    if frames > 1:
-        return header, frames, "multi-frame (enhanced)"
+        return [(header, None, "not CT")]
+    if header.get("SOPClassUID") in ENHANCED_CT:
+        return [(each, number, _problem(each)) for number, each in enumerate(frame_headers(header), start=1)]
+    return [(header, None, OTHER_MULTI_FRAME if frames > 1 else _problem(header))]
+
+
+def _problem(header: pydicom.Dataset) -> str:
+    """Why an image cannot be a slice; empty if it can."""
     if int(header.get("SamplesPerPixel") or 1) != 1:
-        return header, frames, "colour"
+        return "colour"
     if any(len(header.get(tag) or ()) != count for tag, count in _COUNTS.items()):
-        return header, frames, "without position, orientation or pixel spacing"
+        return "without position, orientation or pixel spacing"
     place, (row, column) = position(header), orientation(header)
     spacing = [float(value) for value in header.PixelSpacing]
     lengths = [np.linalg.norm(row), np.linalg.norm(column), np.linalg.norm(np.cross(row, column))]
     if not np.isfinite(place).all() or not np.allclose(lengths, 1, atol=0.01) or not min(spacing) > 0:
-        return header, frames, "with an impossible position, orientation or pixel spacing"
-    return header, frames, ""
+        return "with an impossible position, orientation or pixel spacing"
+    return ""
 
 
 def _is_alike(first: pydicom.Dataset, second: pydicom.Dataset) -> bool:
@@ -127,4 +139,5 @@ def depths(images: Sequence[Image]) -> np.ndarray:
 
 def describe(images: Sequence[Image]) -> str:
     """Series number and image count. The series description is free text and may name the patient."""
-    return f"series {images[0].header.get('SeriesNumber') or '?'} ({len(images)} images)"
+    unit = "images" if images[0].frame is None else "frames"
+    return f"series {images[0].header.get('SeriesNumber') or '?'} ({len(images)} {unit})"

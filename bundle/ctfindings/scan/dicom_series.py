@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pydicom
 
 from bundle.ctfindings.files.errors import ScanError, coded
 from bundle.ctfindings.files.folders import files_below
@@ -16,7 +15,7 @@ from bundle.ctfindings.scan.dicom_headers import DicomFile, image_type, is_axial
 from bundle.ctfindings.scan.dicom_images import Image, Listing, depths, describe, list_images, position
 from bundle.ctfindings.scan.dicom_pixels import read_pixels
 from bundle.ctfindings.scan.slice_grid import SAME_PLACE_MM, even_slices, regular_step
-from bundle.ctfindings.scan.storage import SourceImages, Volume
+from bundle.ctfindings.scan.storage import MAX_VOXELS, SourceImages, Volume
 
 MIN_IMAGES = 5
 CHEST_MM = 300.0
@@ -28,7 +27,10 @@ SAME_COVER = 0.9
 MAX_OVERLAP = 0.25
 """Share of the shorter of two passes that may lie within the other one, for the passes to be joined."""
 
-_PROJECTIONS = {"MIP", "MINIP", "MAXIMUM", "MINIMUM", "PROJECTION IMAGE", "MEAN", "AVERAGE"}
+_PROJECTIONS = {
+    "MIP", "MINIP", "MAXIMUM", "MINIMUM", "PROJECTION IMAGE", "MEAN", "AVERAGE", "MAX_IP", "MIN_IP", "VOLUME_RENDER",
+    "SURFACE_RENDER",
+}  # fmt: skip
 
 
 def read_dicom(source: Path, path: str | Path) -> Volume:
@@ -42,58 +44,73 @@ def read_dicom(source: Path, path: str | Path) -> Volume:
 def read_dicom_files(files: Sequence[Path], path: str | Path) -> Volume:
     """The axial CT series among files that covers the chest best; files that are not DICOM are ignored.
 
-    ``path`` names the study in errors and warnings.
+    The frames of an Enhanced CT are read as the images of a series are. ``path`` names the study in errors and
+    warnings.
 
     Raises:
-        ScanError: if there is no such series, an image cannot be decoded, or images are missing.
+        ScanError: if there is no such series, it is too large, an image cannot be decoded, or images are missing.
     """
     listing = list_images(files)
     series = [each for images in listing.series for each in _passes(images)]
     chosen = _choose_series(series, listing, path)
     warnings = _warnings(chosen, series, listing, path)
-    along_row, along_column = orientation(chosen[0].header)
+    header = chosen[0].header
+    if len(chosen) * int(header.Rows) * int(header.Columns) > MAX_VOXELS:
+        problem = f"has {header.Columns} x {header.Rows} x {len(chosen)} voxels; at most {MAX_VOXELS:,} are allowed"
+        raise ScanError(path, f"{problem}. Export fewer images, or crop or resample it", "too-large")
+    along_row, along_column = orientation(header)
     normal = np.cross(along_row, along_column)
     chosen = [chosen[index] for index in np.argsort(depths(chosen), kind="stable")]
     positions = np.stack([position(image.header) for image in chosen])
     slices, step, gaps = even_slices(read_pixels(chosen, path), positions, normal, path)
-    rows, columns = (float(value) for value in chosen[0].header.PixelSpacing)
+    rows, columns = (float(value) for value in header.PixelSpacing)
     affine = np.eye(4)
     affine[:3, :3] = np.stack([along_row * columns, along_column * rows, step], axis=1)
     affine[:3, 3] = positions[0]
     depth = (positions - positions[0]) @ normal
     even = np.arange(len(slices)) * (step @ normal)
-    nearest = [chosen[int(np.abs(depth - place).argmin())].header for place in even]
+    nearest = [chosen[int(np.abs(depth - place).argmin())] for place in even]
     return Volume(slices.T, LPS_TO_RAS @ affine, "dicom", warnings + gaps, _source_images(nearest))
 
 
-def _source_images(headers: Sequence[pydicom.Dataset]) -> SourceImages | None:
+def _source_images(images: Sequence[Image]) -> SourceImages | None:
     """The images by their identifiers; None if the series or an image has none, or several images share one."""
-    series = str(headers[0].get("SeriesInstanceUID") or "")
-    uids = tuple(str(header.get("SOPInstanceUID") or "") for header in headers)
-    if not series or not all(uids) or len(set(uids)) < len({id(header) for header in headers}):
+    series = str(images[0].header.get("SeriesInstanceUID") or "")
+    uids = tuple(str(image.header.get("SOPInstanceUID") or "") for image in images)
+    frames = tuple(image.frame for image in images)
+    distinct = len({id(image.header) for image in images})
+    if not series or not all(uids) or len(set(zip(uids, frames, strict=True))) < distinct:
         return None
-    numbers = (str(header.get("InstanceNumber") or "") for header in headers)
-    return SourceImages(series, uids, tuple(int(number) if number.isdecimal() else None for number in numbers))
+    numbers = (str(image.header.get("InstanceNumber") or "") for image in images)
+    return SourceImages(series, uids, tuple(int(number) if number.isdecimal() else None for number in numbers), frames)
 
 
 def _passes(images: list[Image]) -> list[list[Image]]:
-    """Split a series with several images at one position (contrast phases, gating) by acquisition.
+    """Split a series by stack, and by acquisition where several images lie at one position (contrast phases, gating).
 
-    Acquisitions that tile the body, one beginning where another ends, are joined again.
+    Parts that tile the body, one beginning where another ends, are joined again.
     """
-    places = {tuple(np.round(position(image.header), 2)) for image in images}
-    if len(places) == len(images):
-        return [images]
-    by_acquisition: dict[str, list[Image]] = defaultdict(list)
-    for image in images:
-        by_acquisition[str(image.header.get("AcquisitionNumber"))].append(image)
     joined: list[list[Image]] = []
-    for one in sorted(by_acquisition.values(), key=lambda part: float(depths(part).min())):
+    parts = [part for stack in _split(images, "StackID") for part in _phases(stack)]
+    for one in sorted(parts, key=lambda part: float(depths(part).min())):
         if joined and (rest := _continuation(joined[-1], one)):
             joined[-1] = joined[-1] + rest
         else:
             joined.append(one)
     return joined
+
+
+def _phases(images: list[Image]) -> list[list[Image]]:
+    places = {tuple(np.round(position(image.header), 2)) for image in images}
+    return [images] if len(places) == len(images) else _split(images, "AcquisitionNumber", "TemporalPositionIndex")
+
+
+def _split(images: list[Image], *keywords: str) -> list[list[Image]]:
+    """Images with equal values of some elements, in order of their first one."""
+    parts: dict[tuple[str, ...], list[Image]] = defaultdict(list)
+    for image in images:
+        parts[tuple(str(image.header.get(keyword)) for keyword in keywords)].append(image)
+    return list(parts.values())
 
 
 def _continuation(lower: list[Image], upper: list[Image]) -> list[Image]:
@@ -122,13 +139,16 @@ def _choose_series(series: list[list[Image]], listing: Listing, path: str | Path
     axial = [images for images in series if len(images) >= MIN_IMAGES and is_axial(images[0].header)]
     if not axial and listing.frames:
         raise _multi_frame(path)
+    if not axial and [images[0].file for images in series] == [Path(path)]:
+        problem = "is a single DICOM file; give the folder or a zip of the whole series"
+        raise ScanError(path, problem, "single-dicom-file")
     if not axial:
         found = ", ".join(describe(images) for images in series)
         problem = (
             f"contains no axial CT series of at least {MIN_IMAGES} images (found: {found}); give an axial chest CT"
         )
         raise ScanError(path, problem, "no-axial-series")
-    usable = [images for images in axial if not image_type(images[0].header) & _PROJECTIONS] or axial
+    usable = [images for images in axial if not _is_projection(images[0])] or axial
     cover = [min(float(np.ptp(depths(images))), CHEST_MM) for images in usable]
     best = [images for images, length in zip(usable, cover, strict=True) if length >= SAME_COVER * max(cover)]
     chosen = max(best, key=lambda images: (not _is_derived(images), len(images)))
@@ -149,9 +169,13 @@ def _no_images(listing: Listing, path: str | Path) -> ScanError:
 
 
 def _multi_frame(path: str | Path) -> ScanError:
-    return ScanError(
-        path, "contains multi-frame (enhanced) DICOM; convert it to NIfTI, e.g. with dcm2niix", "multi-frame"
-    )
+    problem = "contains a multi-frame image of another kind than Enhanced CT, whose frames have no known position"
+    return ScanError(path, f"{problem}; export it as Enhanced CT or as single images", "multi-frame")
+
+
+def _is_projection(image: Image) -> bool:
+    kinds = image_type(image.header) | {str(image.header.get("VolumeBasedCalculationTechnique"))}
+    return bool(kinds & _PROJECTIONS)
 
 
 def _is_derived(images: Sequence[Image]) -> bool:

@@ -36,7 +36,7 @@ def scan_stem(scan: str | Path) -> str:
 
 
 def file_format(source: Path, path: str | Path) -> str:
-    """``dicom`` (a zip of it), ``npz``, ``nifti``, ``nrrd`` or ``metaimage``, whatever the name of the file is.
+    """``dicom`` (a file or zip of it), ``npz``, ``nifti``, ``nrrd`` or ``metaimage``, whatever the name of the file is.
 
     Raises:
         ScanError: if the file is empty, unreadable or none of these; the message says what it is instead.
@@ -56,6 +56,8 @@ def file_format(source: Path, path: str | Path) -> str:
         raise ScanError(path, f"is a gzip of a {_named_format(inner)} file; unpack it with gunzip", "packed")
     if found := "nifti" if is_nifti(head) else _named_format(head):
         return found
+    if is_dicom(head):
+        return "dicom"
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "npz" if source.suffix.lower() == ".npz" or _holds_arrays(source) else "dicom"
     raise _not_a_scan(source, path, head)
@@ -99,9 +101,6 @@ def _not_a_scan(source: Path, path: str | Path, head: bytes) -> ScanError:
     """What a file is that starts like no scan."""
     if not head:
         return ScanError(path, "is empty (0 bytes); copy or download it again", "wrong-content")
-    if is_dicom(head):
-        problem = "is a single DICOM file; give the folder or a zip of the whole series"
-        return ScanError(path, problem, "single-dicom-file")
     if packing := next((name for start, name in _PACKED.items() if head.startswith(start)), ""):
         return ScanError(path, f"is packed with {packing}; unpack it first", "packed")
     if not is_scan_name(source.name) and source.suffix.lower() != ".npz":

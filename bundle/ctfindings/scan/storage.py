@@ -16,11 +16,15 @@ MAX_VOXELS = 2**30
 
 
 class SourceImages(NamedTuple):
-    """The DICOM images of a scan: one for each slice of its third axis, the nearest one if slices were interpolated."""
+    """The DICOM images of a scan: one for each slice of its third axis, the nearest one if slices were interpolated.
+
+    A slice of an Enhanced CT is a frame of its image, counted from 1; other images have no frame number.
+    """
 
     series_uid: str
     sop_uids: tuple[str, ...]
     instance_numbers: tuple[int | None, ...]
+    frame_numbers: tuple[int | None, ...]
 
 
 class Volume(NamedTuple):

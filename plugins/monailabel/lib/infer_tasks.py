@@ -204,6 +204,7 @@ def _evidence_params(scan: AnsweredScan, placed: ScoredAnswer) -> dict[str, Any]
         "share": None if place is None else place.share,
         "sop_instance_uid": None if place is None else place.sop_instance_uid,
         "instance_number": None if place is None else place.instance_number,
+        "frame_number": None if place is None else place.frame_number,
         **{key: shared.get(key) for key in _OF_THE_ANSWER},
         **{key: told[key] for key in ("notice", "warnings", "disclaimer")},
         "box_mm": None if place is None or place.box_mm is None else [list(corner) for corner in place.box_mm],

@@ -15,12 +15,14 @@ import pytest
 
 from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.files.errors import ScanError
-from bundle.ctfindings.inference.encoding import describe_scan
+from bundle.ctfindings.inference.encoding import EncodedScan, describe_scan
 from bundle.ctfindings.inference.evidence import locate
 from bundle.ctfindings.inference.findings_record import FindingAnswer, FindingsRecord, ModelInfo, QueryAnswer
 from bundle.ctfindings.inference.output.dicom.scan_answers import ScanAnswers
 from bundle.ctfindings.inference.output.dicom.write_dicom import write_dicom
 from bundle.ctfindings.scan.load_scan import load_scan
+from bundle.ctfindings.scan.storage import SourceImages
+from tests.enhanced_ct import images_of, write_enhanced
 
 LUNG, HEART = 0, 1
 
@@ -44,9 +46,8 @@ class Written:
         self.map[4:6, 4:6, 3] = 0.8
         place = locate(self.map, self.affine, self.affine, self.shape, midline_mm=-1000.0)
         assert place is not None
-        index = place.slice_index
-        sop, number = self.source.sop_uids[index], self.source.instance_numbers[index]
-        place = dataclasses.replace(place, sop_instance_uid=sop, instance_number=number, region="right lower zone")
+        # Of the encoded scan, only its source is read here.
+        place = dataclasses.replace(EncodedScan.on_source(self, place), region="right lower zone")
         found = FindingAnswer("Lung nodule", 0.75, 0.5, True, "lung", evidence=place)
         reason = "the heart was not found"
         unknown = FindingAnswer("Cardiomegaly", 0.4, 0.5, None, "heart", evidence=place, not_assessed=reason)
@@ -75,6 +76,44 @@ def series(tmp_path, hu, affine, write_dicom) -> Written:
     return Written(write_dicom(tmp_path / "scan", hu, affine))
 
 
+@pytest.fixture(params=["images", "frames", "parts"])
+def any_series(request, tmp_path, series) -> Written:
+    """Single images, an Enhanced CT with a localizer as its first frame, or two parts of a concatenation."""
+    if request.param == "images":
+        return series
+    images = images_of(series.path)
+    if request.param == "frames":
+        localizer = pydicom.dcmread(next(series.path.iterdir()))
+        localizer.ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
+        write_enhanced(tmp_path / "enhanced" / "a", [localizer, *images])
+    else:
+        for number, part in enumerate((images[:3], images[3:]), start=1):
+            write_enhanced(
+                tmp_path / "enhanced" / str(number),
+                part,
+                ConcatenationUID="1.2.3",
+                InConcatenationNumber=number,
+                InstanceNumber=number,
+            )
+    return Written(tmp_path / "enhanced")
+
+
+def position_of(folder: Path, reference: pydicom.Dataset) -> tuple[pydicom.Dataset, float]:
+    """The image that an item refers to, and the z of its referenced frame, or of itself."""
+    (image,) = [
+        image
+        for image in map(pydicom.dcmread, folder.iterdir())
+        if image.SOPInstanceUID == reference.ReferencedSOPInstanceUID
+    ]
+    assert image.SOPClassUID == reference.ReferencedSOPClassUID
+    place = image
+    if "NumberOfFrames" in image:
+        place = image.PerFrameFunctionalGroupsSequence[reference.ReferencedFrameNumber - 1].PlanePositionSequence[0]
+    else:
+        assert "ReferencedFrameNumber" not in reference
+    return image, float(place.ImagePositionPatient[2])
+
+
 def items(content: pydicom.Dataset, name: str) -> list[pydicom.Dataset]:
     """Items of a report by the meaning of their concept, at any depth."""
     found = []
@@ -85,7 +124,8 @@ def items(content: pydicom.Dataset, name: str) -> list[pydicom.Dataset]:
     return found
 
 
-def test_the_report_has_value_threshold_verdict_and_place_of_each_finding(series, tmp_path) -> None:
+def test_the_report_has_value_threshold_verdict_and_place_of_each_finding(any_series, tmp_path) -> None:
+    series = any_series
     report = series.write(tmp_path / "out")["report"]
     nodule, heart, query = items(report, "Measurement Group")
     assert [float(items(nodule, name)[0].MeasuredValueSequence[0].NumericValue) for name in (
@@ -98,11 +138,13 @@ def test_the_report_has_value_threshold_verdict_and_place_of_each_finding(series
     ]
     assert said == [["right lower zone"], [], ["left hilum"]], "what was not assessed has no place"
     (image,) = items(items(nodule, "Probability")[0], "Source of Measurement")
-    referenced = image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
-    headers = [pydicom.dcmread(file) for file in series.path.iterdir()]
-    (shown,) = [header for header in headers if header.SOPInstanceUID == referenced]
-    assert float(shown.ImagePositionPatient[2]) == pytest.approx(series.record.findings[0].evidence.z_mm)
-    assert shown.InstanceNumber == series.record.findings[0].evidence.instance_number
+    reference, place = image.ReferencedSOPSequence[0], series.record.findings[0].evidence
+    shown, z_mm = position_of(series.path, reference)
+    assert z_mm == pytest.approx(place.z_mm) == -300 + 3 * 3
+    assert shown.InstanceNumber == place.instance_number
+    assert reference.get("ReferencedFrameNumber") == place.frame_number
+    evidence = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert {item.ReferencedSOPInstanceUID for item in evidence} == set(series.source.sop_uids)
     assert items(heart, "Presence")[0].ConceptCodeSequence[0].CodeMeaning == "Not assessed"
     assert not items(heart, "Laterality") and not items(query, "Laterality")
     assert items(heart, "Finding")[0].ConceptCodeSequence[0].CodeValue == "8186001"
@@ -112,7 +154,7 @@ def test_the_report_has_value_threshold_verdict_and_place_of_each_finding(series
     assert comments[-2:] == [series.record.disclaimer, "a warning"]
     parameters = [item.TextValue for item in items(nodule, "Algorithm Parameters")]
     assert f"weights SHA-256 {'ab' * 32}" in parameters
-    assert report.PatientName == "Doe^Jane" and report.StudyInstanceUID == headers[0].StudyInstanceUID
+    assert report.PatientName == "Doe^Jane" and report.StudyInstanceUID == shown.StudyInstanceUID
 
 
 def test_each_object_is_a_series_that_a_viewer_can_list(series, tmp_path) -> None:
@@ -126,14 +168,33 @@ def test_each_object_is_a_series_that_a_viewer_can_list(series, tmp_path) -> Non
     }
 
 
-def test_segmentations_lie_on_the_voxels_of_the_scan(series, tmp_path) -> None:
+def planes_of(segmentation: hd.seg.Segmentation, source: SourceImages) -> np.ndarray:
+    """Planes of the slices, in their order, by the references of the segmentation to images or frames."""
+    if source.frame_numbers[0] is None:
+        return segmentation.get_pixels_by_source_instance(list(source.sop_uids), ignore_spatial_locations=True)
+    # Planes without a region are not stored.
+    options = {"ignore_spatial_locations": True, "assert_missing_frames_are_empty": True}
+    return np.concatenate(
+        [
+            segmentation.get_pixels_by_source_frame(uid, [frame], **options)
+            for uid, frame in zip(source.sop_uids, source.frame_numbers, strict=True)
+        ]
+    )
+
+
+def test_segmentations_lie_on_the_voxels_of_the_scan(any_series, tmp_path) -> None:
+    series = any_series
     series.write(tmp_path / "out")
     for name, expected in (
         ("anatomies", [series.regions[LUNG], series.regions[HEART]]),
         ("evidence-1", [series.map > 0.4]),
     ):
         read = hd.seg.segread(tmp_path / "out" / f"{name}.dcm")
-        planes = read.get_pixels_by_source_instance(list(series.source.sop_uids), ignore_spatial_locations=True)
+        for item in read.PerFrameFunctionalGroupsSequence:
+            _, z_mm = position_of(series.path, item.DerivationImageSequence[0].SourceImageSequence[0])
+            assert z_mm == item.PlanePositionSequence[0].ImagePositionPatient[2]
+        assert {item.ReferencedSOPInstanceUID for item in read.SourceImageSequence} == set(series.source.sop_uids)
+        planes = planes_of(read, series.source)
         assert planes.shape[3] == len(expected)
         for segment, region in enumerate(expected):
             np.testing.assert_array_equal(planes[..., segment], region.transpose(2, 1, 0))
@@ -179,7 +240,8 @@ def test_images_that_are_gone_are_named(series, tmp_path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("dsrdump") is None, reason="needs dsrdump of Debian's dcmtk")
-def test_dsrdump_reads_the_report(series, tmp_path) -> None:
+def test_dsrdump_reads_the_report(any_series, tmp_path) -> None:
+    series = any_series
     series.write(tmp_path / "out")
     command = ["dsrdump", str(tmp_path / "out" / "report.dcm")]
     said = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
@@ -188,8 +250,8 @@ def test_dsrdump_reads_the_report(series, tmp_path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy of Debian's dicom3tools")
-def test_dciodvfy_finds_no_error(series, tmp_path) -> None:
-    series.write(tmp_path / "out")
+def test_dciodvfy_finds_no_error(any_series, tmp_path) -> None:
+    any_series.write(tmp_path / "out")
     for file in (tmp_path / "out").iterdir():
         said = subprocess.run(["dciodvfy", str(file)], capture_output=True, encoding="utf-8", check=False).stderr
         assert not [line for line in said.splitlines() if line.startswith("Error")], file.name

@@ -139,6 +139,8 @@ def _place(evidence: Evidence | None) -> str:
 def _image_name(evidence: Evidence | None) -> str:
     if evidence is None:
         return ""
+    if evidence.frame_number is not None:
+        return f"frame {evidence.frame_number}, z {evidence.z_mm:.0f} mm"
     number = evidence.image if evidence.instance_number is None else evidence.instance_number
     return f"image {number}, z {evidence.z_mm:.0f} mm"
 
@@ -152,7 +154,7 @@ def _tile(
     """The source image of the peak in the window of its finding, ``TILE`` pixels wide, with an outline and letters."""
     header = headers[evidence.slice_index]
     file = Path(str(header.filename))
-    (hu,) = read_pixels([SourceImage(file, header)], file.name)
+    (hu,) = read_pixels([SourceImage(file, header, evidence.frame_number)], file.name)
     grey = window_grey(hu, display_window(answer))
     rows, columns = (float(value) for value in header.PixelSpacing)
     size = TILE, max(round(TILE * grey.shape[0] * rows / (grey.shape[1] * columns)), 1)

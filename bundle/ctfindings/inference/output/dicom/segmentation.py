@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,16 +11,18 @@ from highdicom import AlgorithmIdentificationSequence
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
 from highdicom.sr import CodedConcept
 from numpy.typing import NDArray
+from pydicom.uid import CTImageStorage
 
 from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.inference.findings_record import FindingAnswer, FindingsRecord
 from bundle.ctfindings.inference.output.anatomy_map import label_planes
 from bundle.ctfindings.inference.output.dicom import codes
 from bundle.ctfindings.inference.output.dicom.scan_answers import ScanAnswers
-from bundle.ctfindings.inference.output.dicom.source_headers import derived_uid
+from bundle.ctfindings.inference.output.dicom.source_headers import derived_uid, unique
 from bundle.ctfindings.inference.output.dicom.structured_report import MANUFACTURER, series_description
 from bundle.ctfindings.inference.output.evidence_volume import planes_on_scan
 from bundle.ctfindings.scan.coordinates import Array, as_affine
+from bundle.ctfindings.scan.dicom_frames import ENHANCED_CT
 
 EVIDENCE_FROM = 0.5
 """A voxel belongs to the region of the evidence from this share of the peak of its map."""
@@ -59,7 +61,9 @@ def segmentations(
             for number, anatomy in enumerate(found, start=1)
         ]
         if found:
-            objects["anatomies"] = _object("anatomies", segments, ids[labels], record, headers, settings, series_number)
+            objects["anatomies"] = _object(
+                "anatomies", segments, ids[labels], answers, headers, settings, series_number
+            )
     by_key = {answer.key: answer for answer in record.answers}
     for number, (key, scores) in enumerate(answers.maps.items() if "evidence" in wanted else (), start=1):
         answer = by_key[key]
@@ -68,7 +72,7 @@ def segmentations(
         if region.any():
             segments = [_segment(1, key, codes.EVIDENCE, code, record)]
             objects[f"evidence-{number}"] = _object(
-                key, segments, region, record, headers, settings, series_number + number
+                key, segments, region, answers, headers, settings, series_number + number
             )
     return objects
 
@@ -84,15 +88,25 @@ def _object(
     name: str,
     segments: Sequence[SegmentDescription],
     planes: NDArray[np.uint8],
-    record: FindingsRecord,
+    answers: ScanAnswers,
     headers: Sequence[pydicom.Dataset],
     settings: str,
     series_number: int,
 ) -> Segmentation:
     """A segmentation of planes ``[Z, Y, X]``, one for each source image."""
-    once = {str(header.SOPInstanceUID): index for index, header in enumerate(headers)}
+    record, source = answers.record, answers.source
+    once = {image: index for index, image in enumerate(zip(source.sop_uids, source.frame_numbers, strict=True))}
+    images = [headers[index] for index in once.values()]
+    frames = {}
+    if images[0].SOPClassUID in ENHANCED_CT:
+        singles = [_as_single_image(header, frame) for header, (_, frame) in zip(images, once, strict=True)]
+        frames = {
+            str(single.SOPInstanceUID): (header, frame)
+            for single, header, (_, frame) in zip(singles, images, once, strict=True)
+        }
+        images = singles
     result = Segmentation(
-        [headers[index] for index in once.values()],
+        images,
         planes[list(once.values())],
         SegmentationTypeValues.BINARY,
         segments,
@@ -111,7 +125,38 @@ def _object(
     organization = derived_uid("dimensions", settings, name)
     for item in [*result.DimensionOrganizationSequence, *result.DimensionIndexSequence]:
         item.DimensionOrganizationUID = organization
+    if frames:
+        _refer_to_frames(result, frames)
     return result
+
+
+def _as_single_image(header: pydicom.Dataset, frame: int | None) -> pydicom.Dataset:
+    """The header of a frame with a UID of its own.
+
+    highdicom takes frames only if they are all frames of one image, of one orientation, each at a place of its own: no
+    image with a localizer or two phases, and no part of a concatenation.
+    """
+    single = pydicom.Dataset()
+    single.update(header)
+    single.add_new("SOPClassUID", "UI", CTImageStorage)
+    single.add_new("SOPInstanceUID", "UI", derived_uid("frame", str(header.SOPInstanceUID), str(frame)))
+    return single
+
+
+def _refer_to_frames(result: Segmentation, frames: Mapping[str, tuple[pydicom.Dataset, int | None]]) -> None:
+    """References to the UIDs of frames become references to a frame of its image."""
+    for item in result.PerFrameFunctionalGroupsSequence:
+        for image in item.DerivationImageSequence[0].SourceImageSequence:
+            if found := frames.get(image.ReferencedSOPInstanceUID):  # Segments of one plane share the item.
+                header, image.ReferencedFrameNumber = found
+                image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
+    references = []
+    for header in unique([header for header, _ in frames.values()]):
+        references.append(pydicom.Dataset())
+        references[-1].ReferencedSOPClassUID = header.SOPClassUID
+        references[-1].ReferencedSOPInstanceUID = header.SOPInstanceUID
+    result.SourceImageSequence = references
+    result.ReferencedSeriesSequence[0].ReferencedInstanceSequence = references
 
 
 def _segment(

@@ -10,6 +10,7 @@ import pydicom
 from pydicom.uid import CTImageStorage
 
 from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.scan.dicom_frames import ENHANCED_CT, FRAME_TAGS, frame_headers
 from bundle.ctfindings.scan.dicom_headers import read_headers
 from bundle.ctfindings.scan.storage import SourceImages
 
@@ -18,7 +19,7 @@ _STUDY = ("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhys
 _IMAGE = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "Modality",
     "InstanceNumber", "Rows", "Columns", "PixelSpacing", "SliceThickness", "ImagePositionPatient",
-    "ImageOrientationPatient",
+    "ImageOrientationPatient", "NumberOfFrames", *FRAME_TAGS,
 )  # fmt: skip
 
 
@@ -35,7 +36,7 @@ def source_headers(
 ) -> list[pydicom.Dataset]:
     """Headers of the images of the slices, in their order, with patient and study attributes and without pixels.
 
-    ``filename`` of a header is the path of its image.
+    A frame of an Enhanced CT has a header as a single image has. ``filename`` of a header is the path of its image.
 
     Args:
         path: the folder, file or zip that was read, for messages.
@@ -47,17 +48,26 @@ def source_headers(
     Raises:
         ScanError: if an image is no longer there.
     """
-    wanted, found = set(images.sop_uids), {}
+    wanted = set(zip(images.sop_uids, images.frame_numbers, strict=True))
+    found: dict[tuple[str, int | None], pydicom.Dataset] = {}
     tags = [*_IMAGE, *_PATIENT, *_STUDY, "SpecificCharacterSet"]
-    for _, header, _ in read_headers(files, tags, lambda header: header):
-        if header is not None and (uid := str(header.get("SOPInstanceUID", ""))) in wanted:
-            found[uid] = header
+    for file, headers, _ in read_headers(files, tags, _by_frame):
+        for frame, header in (headers or {}).items():
+            if (image := (str(header.get("SOPInstanceUID", "")), frame)) in wanted:
+                header.filename = str(file.path)
+                found[image] = header
     if missing := wanted - found.keys():
         problem = f"{len(missing)} of its images are gone or changed since they were read; run it again"
         raise ScanError(path, problem, "images-changed")
     for header in found.values():
         _complete(header, thickness_mm, anonymous)
-    return [found[uid] for uid in images.sop_uids]
+    return [found[image] for image in zip(images.sop_uids, images.frame_numbers, strict=True)]
+
+
+def _by_frame(header: pydicom.Dataset) -> dict[int | None, pydicom.Dataset]:
+    if header.get("SOPClassUID") in ENHANCED_CT:
+        return dict(enumerate(frame_headers(header), start=1))
+    return {None: header}
 
 
 def _complete(header: pydicom.Dataset, thickness_mm: float, anonymous: bool) -> None:

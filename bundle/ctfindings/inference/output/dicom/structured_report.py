@@ -27,8 +27,8 @@ def structured_report(
     """The report of one scan.
 
     The notice, the warnings and the disclaimer are comments of the report; why a finding was not assessed is a comment
-    of its group. The region of the evidence is a text of the group. Measurements refer to the image of the slice with
-    the peak of the evidence.
+    of its group. The region of the evidence is a text of the group. Measurements refer to the image, or the frame, of the
+    slice with the peak of the evidence.
 
     Args:
         record: the answers.
@@ -110,7 +110,8 @@ def _image(
     if evidence is None or evidence.sop_instance_uid is None:
         return None
     header = images[evidence.sop_instance_uid]
-    return [sr.SourceImageForMeasurement(header.SOPClassUID, header.SOPInstanceUID)]
+    frames = None if evidence.frame_number is None else [evidence.frame_number]
+    return [sr.SourceImageForMeasurement(header.SOPClassUID, header.SOPInstanceUID, frames)]
 
 
 def _text(concept: sr.CodedConcept, text: str) -> TextContentItem:
