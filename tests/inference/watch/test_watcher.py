@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from pydicom.uid import CTImageStorage
 
 from bundle.ctfindings.inference.batch import run_archive
 from bundle.ctfindings.inference.batch.run_archive import Model
 from bundle.ctfindings.inference.watch.archives import FolderArchive, search_from
 from bundle.ctfindings.inference.watch.connections import Unreachable, check_address
 from bundle.ctfindings.inference.watch.watcher import Pace, Watcher
+from tests.enhanced_ct import write_enhanced
 from tests.inference.watch.fabricated import Killed, Service
 
 SEARCH = {"Modality": "CT"}
@@ -182,7 +184,21 @@ def test_a_folder_without_a_series_says_so_and_counts_what_was_ignored(
         header.save_as(file)
     assert setup.start().watch(once=True) == 0
     said = capsys.readouterr().out
-    assert "12 files without SeriesInstanceUID ignored" in said and "no CT series of at least 5 images found" in said
+    assert "12 files without SeriesInstanceUID ignored" in said and "no CT series of at least 5 images or frames found" in said
+
+
+def test_an_enhanced_ct_is_a_series_of_its_frames(setup: Setup, tmp_path: Path) -> None:
+    images = [pydicom.dcmread(file) for file in setup.incoming.glob("*_*")][:5]
+    folder = tmp_path / "enhanced"
+    whole = write_enhanced(folder / "whole", images, SeriesInstanceUID="1.2.3")
+    write_enhanced(folder / "short", images[:4], SeriesInstanceUID="1.2.4")
+    write_enhanced(folder / "other", images, SeriesInstanceUID="1.2.5", SOPClassUID=CTImageStorage)
+    archive = FolderArchive(folder, SEARCH)
+    (series,) = archive.listed()
+    assert series.uid == "1.2.3"
+    (tmp_path / "fetched").mkdir()
+    archive.fetch(series, tmp_path / "fetched")
+    assert [file.resolve() for file in (tmp_path / "fetched").iterdir()] == [whole]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,9 @@ from bundle.ctfindings.inference.watch.delivery import StoreDelivery, StowDelive
 from bundle.ctfindings.inference.watch.watcher import Pace, Watcher
 from bundle.ctfindings.phantom.dataset import make_case
 from bundle.ctfindings.phantom.write_dicom import write_series
+from bundle.ctfindings.scan.load_scan import load_scan
 from experiments.watch_archive.orthanc import Orthanc, is_installed, running_orthanc
+from tests.enhanced_ct import images_of, write_enhanced
 from tests.inference.watch.fabricated import Killed, Service
 from tests.plugins.monailabel.live_server import running
 
@@ -91,6 +93,21 @@ def test_a_series_of_a_dicomweb_server_is_answered_by_its_uid(
             if path.is_dir() and path.name != "labels"
         ]
         assert cached == [uid], "no half series is left in the cache"
+
+
+def test_an_enhanced_ct_of_a_dicomweb_server_is_listed_and_fetched(
+    orthanc: Orthanc, tmp_path: Path, hu: np.ndarray, affine: np.ndarray, write_dicom: Callable[..., Path]
+) -> None:
+    single = write_dicom(tmp_path / "single", hu, affine)
+    write_enhanced(tmp_path / "upload" / "whole", images_of(single), SeriesInstanceUID="1.2.3")
+    write_enhanced(tmp_path / "upload" / "short", images_of(single)[:4], SeriesInstanceUID="1.2.4")
+    orthanc.upload(tmp_path / "upload")
+    archive = DicomWebArchive(orthanc.dicomweb, {"Modality": "CT"})
+    (series,) = archive.listed()
+    assert series.uid == "1.2.3" and archive.listed() == [series]
+    (tmp_path / "fetched").mkdir()
+    archive.fetch(series, tmp_path / "fetched")
+    np.testing.assert_array_equal(np.asarray(load_scan(tmp_path / "fetched")), np.asarray(load_scan(single)))
 
 
 def test_a_watcher_sends_results_back_once(

@@ -21,7 +21,9 @@ from pydicom.uid import generate_uid
 from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.data.transforms import LoadScand
 from bundle.ctfindings.findings import finding_index
+from bundle.ctfindings.scan.dicom_headers import DicomFile
 from bundle.ctfindings.sources.dicom import convert as dicom_convert
+from tests.enhanced_ct import images_of, write_enhanced
 
 SCRIPT = "prepare_dicom.py"
 AFFINE = np.diag([9.0, 9.0, 12.0, 1.0])
@@ -95,6 +97,21 @@ def test_studies_become_scans_and_reports_are_joined_by_accession(
             np.testing.assert_allclose(ras.affine, AFFINE, atol=1e-4)
     assert sorted(values) == [1, 2]
     assert {path: path.read_bytes() for path in archive.rglob("*") if path.is_file()} == before
+
+
+def test_an_enhanced_ct_converts_as_its_single_images(
+    tmp_path: Path, chest: np.ndarray, write_dicom: WriteDicom
+) -> None:
+    folder = write_dicom(tmp_path / "single", chest, AFFINE)
+    enhanced = write_enhanced(tmp_path / "enhanced", images_of(folder))
+    converted = []
+    for name, files in (("a", list(folder.iterdir())), ("b", [enhanced])):
+        target = tmp_path / f"{name}.nii.gz"
+        wanted = dicom_convert.Conversion(name, [DicomFile(file) for file in files], target)
+        assert dicom_convert.convert(wanted) == {"problem": "", "kind": "", "warnings": []}
+        converted.append(nib.load(target))
+    np.testing.assert_array_equal(*(image.get_fdata() for image in converted))
+    np.testing.assert_array_equal(*(image.affine for image in converted))
 
 
 def test_no_name_number_or_date_is_in_outputs_or_on_the_terminal(

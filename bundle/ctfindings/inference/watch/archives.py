@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,6 +16,7 @@ from pydicom.datadict import tag_for_keyword
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.folders import files_below
 from bundle.ctfindings.inference.watch.connections import Unreachable, answering, dicomweb_client
+from bundle.ctfindings.scan.dicom_frames import ENHANCED_CT
 from bundle.ctfindings.scan.dicom_headers import read_headers
 from bundle.ctfindings.scan.dicom_series import MIN_IMAGES
 
@@ -51,10 +52,26 @@ class Archive(Protocol):
     ignored: int
 
     def listed(self) -> list[Series]:
-        """The series that the search finds and that have at least ``MIN_IMAGES`` images."""
+        """The series that the search finds and that have at least ``MIN_IMAGES`` images, or frames of Enhanced CT."""
 
     def fetch(self, series: Series, folder: Path) -> None:
         """Puts the images of a series into an empty folder."""
+
+
+_TAGS = ("SeriesInstanceUID", "StudyInstanceUID", "SOPClassUID", "NumberOfFrames")
+
+
+class _Identity(NamedTuple):
+    """Series, empty if the header names none, study, and number of slices of a file."""
+
+    series: str
+    study: str
+    slices: int
+
+
+def _slices(kind: str, frames: str) -> int:
+    """Slices of an image by its SOPClassUID and NumberOfFrames."""
+    return int(frames or 1) if kind in ENHANCED_CT else 1
 
 
 class FolderArchive:
@@ -67,7 +84,7 @@ class FolderArchive:
 
     def __init__(self, folder: Path, search: Mapping[str, str]) -> None:
         self.folder, self.search, self.ignored = folder, search, 0
-        self._known: dict[Path, tuple[tuple[int, int], tuple[str, str] | None]] = {}
+        self._known: dict[Path, tuple[tuple[int, int], _Identity | None]] = {}
         self._files: dict[str, list[Path]] = {}
 
     def listed(self) -> list[Series]:
@@ -77,6 +94,7 @@ class FolderArchive:
         states: dict[str, list[tuple[int, int]]] = defaultdict(list)
         changed: dict[str, float] = defaultdict(float)
         studies: dict[str, str] = {}
+        slices: Counter[str] = Counter()
         try:
             paths = files_below(self.folder)
         except ScanError as error:
@@ -92,13 +110,13 @@ class FolderArchive:
             state = stat.st_size, stat.st_mtime_ns
             before, identity = known.get(path, (None, None))
             if before != state:
-                (header,) = read_headers(
-                    [path], ["StudyInstanceUID", "SeriesInstanceUID", *self.search], self._identity
-                )
+                (header,) = read_headers([path], [*_TAGS, *self.search], self._identity)
                 identity = header.content
             self._known[path] = state, identity
             if identity is not None:
-                uid, studies[identity[0]] = identity
+                uid = identity.series
+                studies[uid] = identity.study
+                slices[uid] += identity.slices
                 files[uid].append(path)
                 states[uid].append(state)
                 # The time of a copy, where the modification time may be that of the original.
@@ -114,7 +132,7 @@ class FolderArchive:
                 time.time() - changed[uid],
             )
             for uid, each in states.items()
-            if len(each) >= MIN_IMAGES
+            if slices[uid] >= MIN_IMAGES
         ]
 
     def fetch(self, series: Series, folder: Path) -> None:
@@ -122,11 +140,11 @@ class FolderArchive:
         for number, path in enumerate(self._files[series.uid]):
             os.symlink(path.resolve(), folder / f"{number:06d}.dcm")
 
-    def _identity(self, header: pydicom.Dataset) -> tuple[str, str] | None:
-        """Series, empty if the header names none, and study of a file that the search finds."""
+    def _identity(self, header: pydicom.Dataset) -> _Identity | None:
+        """None for a file that the search does not find."""
         found = all(fnmatchcase(str(header.get(name) or ""), value) for name, value in self.search.items())
-        series, study = (str(header.get(name) or "") for name in ("SeriesInstanceUID", "StudyInstanceUID"))
-        return (series, study) if found else None
+        series, study, kind, frames = (str(header.get(name) or "") for name in _TAGS)
+        return _Identity(series, study, _slices(kind, frames)) if found else None
 
 
 class DicomWebArchive:
@@ -139,6 +157,7 @@ class DicomWebArchive:
 
     def __init__(self, url: str, search: Mapping[str, str]) -> None:
         self.client, self.search, self.ignored = dicomweb_client(url), dict(search), 0
+        self._counted: dict[Series, int] = {}
 
     def listed(self) -> list[Series]:
         """Unreachable if the server does not answer with a list."""
@@ -147,12 +166,14 @@ class DicomWebArchive:
                 found = self.client.search_for_series(
                     search_filters=self.search, fields=["NumberOfSeriesRelatedInstances"], get_remaining=True
                 )
+                series = [
+                    Series(_value(each, "0020000E"), _value(each, "0020000D"), _value(each, "00201209"))
+                    for each in found
+                ]
+                self._counted = {each: self._number_of_slices(each) for each in series}
         except ValueError as error:
             raise Unreachable(str(error)) from error
-        series = [
-            Series(_value(each, "0020000E"), _value(each, "0020000D"), _value(each, "00201209")) for each in found
-        ]
-        return [each for each in series if int(each.state or 0) >= MIN_IMAGES]
+        return [each for each in series if self._counted[each] >= MIN_IMAGES]
 
     def fetch(self, series: Series, folder: Path) -> None:
         """ValueError if fewer images arrive than were listed, Unreachable if the server does not answer."""
@@ -164,6 +185,17 @@ class DicomWebArchive:
                 image.save_as(folder / f"{count:06d}.dcm", enforce_file_format=True)
         if count < int(series.state):
             raise ValueError(f"{count} of {series.state} images arrived; it is fetched again later")
+
+
+    def _number_of_slices(self, series: Series) -> int:
+        """Of a series with few images, the images are asked once how many frames they have."""
+        images = int(series.state or 0)
+        if images >= MIN_IMAGES:
+            return images
+        if series in self._counted:
+            return self._counted[series]
+        found = self.client.search_for_instances(series.study, series.uid, fields=["NumberOfFrames"])
+        return sum(_slices(_value(each, "00080016"), _value(each, "00280008")) for each in found)
 
 
 def _value(found: Mapping[str, Any], tag: str) -> str:

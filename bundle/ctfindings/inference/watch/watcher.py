@@ -127,7 +127,7 @@ class Watcher:
             else:
                 waiting = [entry for entry in entries if entry.status == "waiting"]
                 if once and not entries:
-                    _log(f"no CT series of at least {MIN_IMAGES} images found that the search takes")
+                    _log(f"no CT series of at least {MIN_IMAGES} images or frames found that the search takes")
                 if once and not waiting:
                     return sum(entry.status == "failed" for entry in entries)
                 if once:

@@ -17,7 +17,7 @@ from bundle.ctfindings.scan.dicom_series import read_dicom_files
 from bundle.ctfindings.scan.hu_check import to_hu
 from bundle.ctfindings.scan.storage import Stored
 
-VERSION = 1
+VERSION = 2
 """Increased whenever the same files would give another NIfTI, so that older ones are converted again."""
 
 
