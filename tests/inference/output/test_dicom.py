@@ -223,6 +223,15 @@ def test_anonymous_results_have_nothing_of_patient_and_study(series, tmp_path) -
         assert b"Doe" not in file.read_bytes()
 
 
+def test_a_name_of_one_part_is_not_printed(series, tmp_path, recwarn) -> None:
+    for file in series.path.iterdir():
+        image = pydicom.dcmread(file)
+        image.PatientName = "Doe"
+        image.save_as(file)
+    assert series.write(tmp_path / "out")["report"].PatientName == "Doe"
+    assert not [warning for warning in recwarn if "Doe" in str(warning.message)]
+
+
 def test_evidence_of_an_earlier_run_does_not_stay(series, tmp_path) -> None:
     series.write(tmp_path / "out")
     (tmp_path / "out" / "evidence-7.dcm").write_bytes(b"old")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Collection
 from contextlib import nullcontext
 from pathlib import Path
@@ -52,7 +53,9 @@ def dicom_objects(
     """
     settings = settings_text(answers, anonymous)
     files = files_below(path) if path.is_dir() else [path]
-    with unpacked(map(DicomFile, files)) if path.suffix.lower() == ".zip" else nullcontext(files) as images:
+    zipped = path.suffix.lower() == ".zip"
+    with unpacked(map(DicomFile, files)) if zipped else nullcontext(files) as images, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The string")  # highdicom prints a patient's name that has one part.
         headers = source_headers(path, images, answers.source, answers.record.scan.spacing_mm[2], anonymous)
         objects: dict[str, pydicom.Dataset] = {}
         if "report" in wanted:
