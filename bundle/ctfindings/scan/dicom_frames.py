@@ -1,4 +1,4 @@
-"""The frames of an Enhanced CT image, each as the header that a single image would have, so that one reader serves both.
+"""The frames of an Enhanced CT image, each with the header that a single image would have: one reader serves both.
 
 DICOM PS3.3, Multi-frame Functional Groups Module: what all frames share is in one item, what a frame has of its own in
 an item of that frame.

@@ -29,7 +29,7 @@ _COUNTS = {"ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacin
 
 
 class Image(NamedTuple):
-    """One CT image, or a frame of an Enhanced CT: its file, its header without pixels, and the frame, counted from 1."""
+    """One CT image, or a frame of an Enhanced CT: its file, header without pixels, and number of the frame, from 1."""
 
     file: Path
     header: pydicom.Dataset

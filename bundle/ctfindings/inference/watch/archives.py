@@ -186,7 +186,6 @@ class DicomWebArchive:
         if count < int(series.state):
             raise ValueError(f"{count} of {series.state} images arrived; it is fetched again later")
 
-
     def _number_of_slices(self, series: Series) -> int:
         """Of a series with few images, the images are asked once how many frames they have."""
         images = int(series.state or 0)
