@@ -27,8 +27,8 @@ def structured_report(
     """The report of one scan.
 
     The notice, the warnings and the disclaimer are comments of the report; why a finding was not assessed is a comment
-    of its group. The region of the evidence is a text of the group. Measurements refer to the image or frame of the slice
-    with the peak of the evidence.
+    of its group. The region of the evidence is a text of the group. Measurements refer to the image or frame that has
+    the peak of the evidence.
 
     Args:
         record: the answers.
