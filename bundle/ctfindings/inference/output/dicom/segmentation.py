@@ -22,7 +22,6 @@ from bundle.ctfindings.inference.output.dicom.source_headers import derived_uid,
 from bundle.ctfindings.inference.output.dicom.structured_report import MANUFACTURER, series_description
 from bundle.ctfindings.inference.output.evidence_volume import planes_on_scan
 from bundle.ctfindings.scan.coordinates import Array, as_affine
-from bundle.ctfindings.scan.dicom_frames import ENHANCED_CT
 
 EVIDENCE_FROM = 0.5
 """A voxel belongs to the region of the evidence from this share of the peak of its map."""
@@ -97,14 +96,11 @@ def _object(
     record, source = answers.record, answers.source
     once = {image: index for index, image in enumerate(zip(source.sop_uids, source.frame_numbers, strict=True))}
     images = [headers[index] for index in once.values()]
-    frames = {}
-    if images[0].SOPClassUID in ENHANCED_CT:
-        singles = [_as_single_image(header, frame) for header, (_, frame) in zip(images, once, strict=True)]
-        frames = {
-            str(single.SOPInstanceUID): (header, frame)
-            for single, header, (_, frame) in zip(singles, images, once, strict=True)
-        }
-        images = singles
+    frames: dict[str, tuple[pydicom.Dataset, int]] = {}
+    for index, (_, frame) in enumerate(once):
+        if frame is not None:
+            header, images[index] = images[index], _as_single_image(images[index], frame)
+            frames[str(images[index].SOPInstanceUID)] = header, frame
     result = Segmentation(
         images,
         planes[list(once.values())],
@@ -130,7 +126,7 @@ def _object(
     return result
 
 
-def _as_single_image(header: pydicom.Dataset, frame: int | None) -> pydicom.Dataset:
+def _as_single_image(header: pydicom.Dataset, frame: int) -> pydicom.Dataset:
     """The header of a frame with a UID of its own.
 
     highdicom takes frames only if they are all frames of one image, of one orientation, each at a place of its own: no
@@ -143,7 +139,7 @@ def _as_single_image(header: pydicom.Dataset, frame: int | None) -> pydicom.Data
     return single
 
 
-def _refer_to_frames(result: Segmentation, frames: Mapping[str, tuple[pydicom.Dataset, int | None]]) -> None:
+def _refer_to_frames(result: Segmentation, frames: Mapping[str, tuple[pydicom.Dataset, int]]) -> None:
     """References to the UIDs of frames become references to a frame of its image."""
     for item in result.PerFrameFunctionalGroupsSequence:
         for image in item.DerivationImageSequence[0].SourceImageSequence:
