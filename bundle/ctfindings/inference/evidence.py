@@ -68,15 +68,15 @@ def locate(
     if peak_score <= 0:
         return None
 
-    parts, _ = ndimage.label(scores > 0.5 * peak_score)
-    part = parts == parts[tuple(peak)]
-    inside = np.argwhere(part)
-    lower, upper = bounds_mm(grid, inside.min(axis=0), inside.max(axis=0))
+    around, part = _part_around(scores > 0.5 * peak_score, peak)
+    lower, upper = bounds_mm(grid, [side.start for side in around], [side.stop - 1 for side in around])
     scan_lower, scan_upper = bounds_mm(scan, (0, 0, 0), shape - 1)
     lower, upper = np.clip(lower, scan_lower, scan_upper), np.clip(upper, scan_lower, scan_upper)
     wide = region is not None and float(np.prod(upper - lower)) / 1e6 > diffuse_share * region.litres
     anatomy = None if region is None or not region.inside.any() else region.inside
-    share = None if anatomy is None else float((part & anatomy).sum() / anatomy.sum())
+    share = None
+    if anatomy is not None:
+        share = float((part & anatomy[around]).sum() / anatomy.sum())
     spread = "diffuse" if share is None or share > diffuse_share else "scattered"
 
     centre = _centre(scores, peak)
@@ -100,6 +100,17 @@ def locate(
         extent=spread if wide else "focal",
         share=share,
     )
+
+
+def _part_around(mask: NDArray[np.bool_], voxel: NDArray[Any]) -> tuple[tuple[slice, ...], NDArray[np.bool_]]:
+    """The connected part of a mask that contains a voxel: its bounding box, and the part within the box."""
+    (whole,) = ndimage.find_objects(mask.view(np.uint8))
+    start = [side.start for side in whole]
+    parts, _ = ndimage.label(mask[whole])
+    number = int(parts[tuple(voxel - start)])
+    box = ndimage.find_objects(parts)[number - 1]
+    around = tuple(slice(first + side.start, first + side.stop) for first, side in zip(start, box, strict=True))
+    return around, parts[box] == number
 
 
 def _centre(scores: Array, peak: NDArray[Any]) -> Array:

@@ -11,8 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.inference.evidence import side_of
-from bundle.ctfindings.inference.regions import LUNG, Regions
-from bundle.ctfindings.scan.coordinates import voxel_to_world
+from bundle.ctfindings.inference.regions import Regions
 
 THIRDS = ("lower", "middle", "upper")
 ARCH_MM = 35.0
@@ -38,8 +37,8 @@ def region_name(point_mm: ArrayLike, row: int, regions: Regions, midline_mm: flo
     name = ANATOMY_NAMES[regions.answering(row)]
     side = side_of(x - midline_mm)
     if name == "aorta":
-        return _part_of_aorta(_points(regions, row), y, z)
-    lungs = _points(regions, LUNG)
+        return _part_of_aorta(regions.points_mm(row), y, z)
+    lungs = regions.lung_mm
     if not len(lungs):
         return None
     if name == "lung":
@@ -50,11 +49,6 @@ def region_name(point_mm: ArrayLike, row: int, regions: Regions, midline_mm: flo
         third = _third(lungs, z)
         return f"{side} hilum" if third == "middle" and abs(x - midline_mm) > HILUM_MM else f"{third} mediastinum"
     return f"{_third(lungs, z)} esophagus" if name == "esophagus" else None
-
-
-def _points(regions: Regions, row: int) -> NDArray[np.float64]:
-    """World positions of the voxels of an anatomy, ``[n, 3]``."""
-    return voxel_to_world(np.argwhere(regions.inside[row]), regions.affine)
 
 
 def _third(points: NDArray[np.float64], z: float) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from scipy import ndimage
 
 from bundle.ctfindings.anatomy import ANATOMIES, anatomy_index
 from bundle.ctfindings.inference.evidence import Region
-from bundle.ctfindings.inference.output.evidence_volume import planes_on_scan
+from bundle.ctfindings.inference.output.evidence_volume import map_on_scan
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
 from bundle.ctfindings.scan.coordinates import Array, voxel_spacing, voxel_to_world, world_to_voxel
 from bundle.ctfindings.scan.lung_mask import LUNG as LUNG_LABEL
@@ -55,6 +56,15 @@ class Regions:
         """The anatomy itself, or the thorax if none of it lies in the body."""
         return row if self.inside[row].any() else THORAX
 
+    def points_mm(self, row: int) -> Array:
+        """World positions of the voxels of an anatomy, ``[n, 3]``."""
+        return voxel_to_world(np.argwhere(self.inside[row]), self.affine)
+
+    @cached_property
+    def lung_mm(self) -> Array:
+        """``points_mm`` of the lungs."""
+        return self.points_mm(LUNG)
+
     def region(self, row: int) -> Region:
         """An anatomy, for ``locate``."""
         inside = self.inside[self.answering(row)]
@@ -68,7 +78,7 @@ class Regions:
         """
         row = self.answering(row)
         near = self.near[row]
-        return _on_grid(scores * self.reached[row], self.tokens, self.affine, near.shape) * near
+        return map_on_scan(scores * self.reached[row], self.tokens, self.affine, near.shape) * near
 
 
 def find_regions(
@@ -93,7 +103,7 @@ def find_regions(
     points = _centres(labels.shape, affine)
     index = np.clip(np.rint(world_to_voxel(points, tokens)).astype(int), 0, np.asarray(logits.shape[1:]) - 1)
     nearest = tuple(np.moveaxis(index, -1, 0))
-    scores = np.stack([_on_grid(row, tokens, affine, labels.shape) for row in logits])
+    scores = np.stack([map_on_scan(row, tokens, affine, labels.shape) for row in logits])
     inside = body & (scores > 0)
     for row in ORGANS:
         # Organs exclude each other; one too thin for the interpolation has its tokens.
@@ -153,12 +163,6 @@ def _mask_on(points: Array, given: GivenMask) -> NDArray[Any]:
     inside = ((voxels >= 0) & (voxels < given.ids.shape)).all(axis=-1)
     ids = given.ids[tuple(np.moveaxis(np.clip(voxels, 0, np.asarray(given.ids.shape) - 1), -1, 0))]
     return np.where(inside, ids, 0)
-
-
-def _on_grid(scores: NDArray[np.float32], tokens: Array, affine: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """A token map, trilinear, on the coarse grid ``[x, y, z]``."""
-    x, y, z = shape
-    return np.stack(list(planes_on_scan(scores, tokens, affine, (x, y, z)))).transpose(2, 1, 0)
 
 
 def _centres(shape: tuple[int, ...], affine: Array) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bundle.ctfindings.scan.body_mask import Array, Mask
+from bundle.ctfindings.scan.body_mask import IN_SLICE, Array, Mask
 
 TRACHEA_MM2 = (40.0, 800.0)
 """Cross-section of the lumen: 7 to 32 mm in diameter, with tolerance for partial volume."""
@@ -42,10 +42,10 @@ def central_airways(hu: NDArray[np.float32], air: Mask, voxel: Array) -> Mask:
 
 def _trachea(air: Mask, hu: NDArray[np.float32], voxel: Array) -> Mask:
     """The longest chain of round, gas-filled spots near the middle of the body, from slice to slice downwards."""
-    area = float(voxel[0] * voxel[1])
+    spots_of = _spots(air, hu, voxel)
     chains: list[list[tuple[int, Mask, Array, float]]] = []
     for level in reversed(range(air.shape[2])):
-        spots = _spots(air[:, :, level], hu[:, :, level], area, voxel)
+        spots = spots_of[level]
         for chain in [chain for chain in chains if chain[-1][0] == level + 1]:
             shifts = [float(np.linalg.norm((spot[1] - chain[-1][2]) * voxel[:2])) for spot in spots]
             nearest = int(np.argmin(shifts)) if shifts else 0
@@ -60,21 +60,24 @@ def _trachea(air: Mask, hu: NDArray[np.float32], voxel: Array) -> Mask:
     return result
 
 
-def _spots(air: Mask, hu: NDArray[np.float32], area: float, voxel: Array) -> list[tuple[Mask, Array, float]]:
-    """Round gas-filled spots of the size of a trachea in one slice: mask, centre in voxels, area in mm2."""
-    parts, _ = ndimage.label(air)
-    spots = []
-    for part, where in enumerate(ndimage.find_objects(parts), start=1):
-        spot = parts[where] == part
-        size = float(spot.sum()) * area
+def _spots(air: Mask, hu: NDArray[np.float32], voxel: Array) -> list[list[tuple[Mask, Array, float]]]:
+    """Round gas-filled spots of the size of a trachea in each slice: mask, centre in voxels, area in mm2."""
+    parts, _ = ndimage.label(air, IN_SLICE)
+    areas = np.bincount(parts.ravel()) * voxel[0] * voxel[1]
+    places = ndimage.find_objects(parts)
+    spots: list[list[tuple[Mask, Array, float]]] = [[] for _ in range(air.shape[2])]
+    for part in 1 + np.flatnonzero((areas[1:] >= TRACHEA_MM2[0]) & (areas[1:] <= TRACHEA_MM2[1])):
+        *where, plane = places[part - 1]
+        level, area = plane.start, float(areas[part])
+        spot = parts[*where, level] == part
         extent = np.asarray(spot.shape) * voxel[:2]
         # A disc fills 0.79 of the square around it.
-        round_enough = extent.max() <= 2.5 * extent.min() and size >= 0.5 * extent.prod()
-        if not TRACHEA_MM2[0] <= size <= TRACHEA_MM2[1] or not round_enough or hu[where][spot].min() > -800:
+        round_enough = extent.max() <= 2.5 * extent.min() and area >= 0.5 * extent.prod()
+        if not round_enough or hu[*where, level][spot].min() > -800:
             continue
-        whole = np.zeros_like(air)
-        whole[where] = spot
+        whole = np.zeros(air.shape[:2], bool)
+        whole[tuple(where)] = spot
         centre = np.array(ndimage.center_of_mass(whole))
-        if abs(centre / air.shape - 0.5).max() < 0.3:
-            spots.append((whole, centre, size))
+        if abs(centre / whole.shape - 0.5).max() < 0.3:
+            spots[level].append((whole, centre, area))
     return spots

@@ -20,6 +20,8 @@ OPENING_MM = 6.0
 """A table, a blanket or a cable is thinner than this, or separate from the body."""
 WORKING_MM = 2.0
 """Smaller voxels are averaged up to this size: finer than the walls that matter, and fast."""
+IN_SLICE = np.pad(ndimage.generate_binary_structure(2, 1)[..., None], [(0, 0), (0, 0), (1, 1)])
+"""Neighbours within an axial slice, (3, 3, 3)."""
 
 
 def body_region(hu: NDArray[Any], voxel_mm: Sequence[float] | Array, threshold_hu: float = BODY_HU) -> Mask:
@@ -44,10 +46,13 @@ def body_mask(hu: NDArray[Any], affine: Array) -> Mask:
 
 
 def _filled_body(hu: NDArray[np.float32], voxel: Array) -> Mask:
-    body = body_region(hu, voxel)
-    for level in range(body.shape[2]):
-        body[:, :, level] = ndimage.binary_fill_holes(body[:, :, level])
-    return body
+    return filled_slices(body_region(hu, voxel))
+
+
+def filled_slices(mask: Mask) -> Mask:
+    """The mask with what it encloses in each axial slice, (X, Y, Z)."""
+    filled: Mask = ndimage.binary_fill_holes(mask, IN_SLICE)
+    return filled
 
 
 def segment_coarsely(segment: Callable[[NDArray[np.float32], Array], Mask], hu: NDArray[Any], affine: Array) -> Mask:
@@ -73,9 +78,13 @@ def pooled(hu: NDArray[Any], spacing: Array, working_mm: float) -> tuple[NDArray
     factors = np.maximum(1, np.floor(working_mm / spacing + 1e-3)).astype(np.int64)
     missing = [(0, int(-size % factor)) for size, factor in zip(hu.shape, factors, strict=True)]
     padded = np.pad(hu, missing, mode="edge") if np.any(missing) else hu
-    x, y, z = (int(size) for size in np.asarray(padded.shape) // factors)
-    blocks = padded.reshape(x, factors[0], y, factors[1], z, factors[2])
-    return blocks.mean(axis=(1, 3, 5), dtype=np.float32), factors
+    means = padded
+    # The axis with the longest stride first: its sums run along memory.
+    for axis in np.argsort(padded.strides)[::-1]:
+        if factors[axis] > 1:
+            blocks = (*means.shape[:axis], means.shape[axis] // factors[axis], factors[axis], *means.shape[axis + 1 :])
+            means = means.reshape(blocks).mean(axis=axis + 1, dtype=np.float32)
+    return means.astype(np.float32, copy=False), factors
 
 
 def _enlarged(mask: Mask, factors: NDArray[np.int64], shape: tuple[int, ...]) -> Mask:

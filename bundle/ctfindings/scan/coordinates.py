@@ -6,6 +6,7 @@ markups use LPS, which differs by the sign of x and y.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -58,7 +59,12 @@ def orientation_code(affine: Any) -> str:
 
 def axial_axis(affine: Any) -> int:
     """The voxel axis closest to superior-inferior; its slices are axial."""
-    return int(np.argmax(nib.orientations.io_orientation(as_affine(affine))[:, 0] == 2))
+    return _axial_axis(as_affine(affine).tobytes())
+
+
+@lru_cache(maxsize=8)
+def _axial_axis(affine: bytes) -> int:
+    return int(np.argmax(nib.orientations.io_orientation(np.frombuffer(affine).reshape(4, 4))[:, 0] == 2))
 
 
 def axial_axis_ascends(affine: Any) -> bool:

@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bundle.ctfindings.scan.airways import central_airways
-from bundle.ctfindings.scan.body_mask import Array, Mask, body_region, pooled, segment_coarsely, to_upright
+from bundle.ctfindings.scan.body_mask import (
+    IN_SLICE,
+    Array,
+    Mask,
+    body_region,
+    filled_slices,
+    pooled,
+    segment_coarsely,
+    to_upright,
+)
 
 LUNG_HU = -400.0
 """Half way between inflated lung (-850) and tissue (50), where partial volume puts the border."""
@@ -80,9 +89,7 @@ def chest_regions(hu: NDArray[Any], affine: Array) -> ChestRegions:
     small, factors = pooled(upright, spacing, COARSE_MM)
     voxel = spacing * factors
     lungs = _lungs(small, voxel)
-    body = body_region(small, voxel) | lungs
-    for level in range(body.shape[2]):
-        body[:, :, level] = ndimage.binary_fill_holes(body[:, :, level])
+    body = filled_slices(body_region(small, voxel) | lungs)
     labels = np.where(body, np.where(small < LUNG_HU, OTHER_AIR, TISSUE), 0).astype(np.uint8)
     labels[lungs] = LUNG
     to_block = np.diag([*factors, 1.0])
@@ -135,27 +142,25 @@ def _air_around_the_body(air: Mask, hu: NDArray[np.float32], voxel: Array) -> Ma
     for axis in (0, 1):
         on_sides += np.logical_or.accumulate(body, axis=axis)
         on_sides += np.flip(np.logical_or.accumulate(np.flip(body, axis), axis=axis), axis)
-    outside = np.zeros_like(air)
-    levels = range(air.shape[2])
-    for level in levels:
-        parts, touching = _parts_at_the_side(air[:, :, level])
-        if len(touching):
-            medians = np.asarray(ndimage.median(hu[:, :, level], parts, touching))
-            enclosed = np.asarray(ndimage.mean(on_sides[:, :, level] >= 2, parts, touching))
-            outside[:, :, level] = np.isin(parts, touching[(medians < GAS_HU) | (enclosed < 0.5)])
+    parts, _ = ndimage.label(air, IN_SLICE)
+    sizes = np.bincount(parts.ravel())
+
+    def share(mask: Mask) -> Array:
+        return np.bincount(parts[mask], minlength=len(sizes)) / sizes
+
+    at_side = np.zeros(len(sizes), bool)
+    for side in (parts[0], parts[-1], parts[:, 0], parts[:, -1]):
+        at_side[side] = True
+    at_side[0] = False
+    is_outside = at_side & ((share(hu < GAS_HU) > 0.5) | (share(on_sides >= 2) < 0.5))
+    outside = is_outside[parts]
     # Air directly above or below outside air is outside as well.
+    levels = range(air.shape[2])
     for level, neighbour in [*pairwise(levels), *pairwise(reversed(levels))]:
-        parts, touching = _parts_at_the_side(air[:, :, neighbour] & ~outside[:, :, neighbour])
-        if len(touching):
-            shared = np.asarray(ndimage.mean(outside[:, :, level], parts, touching))
-            outside[:, :, neighbour] |= np.isin(parts, touching[shared > 0.5])
+        own = parts[:, :, neighbour]
+        is_outside |= at_side & (np.bincount(own[outside[:, :, level]], minlength=len(sizes)) > sizes / 2)
+        outside[:, :, neighbour] = is_outside[own]
     return outside
-
-
-def _parts_at_the_side(air: Mask) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Connected parts of one slice, numbered from 1, and the numbers of those that touch its edge."""
-    parts, _ = ndimage.label(air)
-    return parts, np.setdiff1d(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]), 0)
 
 
 def _gas_of(airways: Mask, hu: NDArray[np.float32]) -> float:
@@ -252,9 +257,10 @@ def _sides(lungs: Mask, voxel: Array) -> list[Mask]:
         across, along = abs(centres[0, 0] - centres[1, 0]), np.linalg.norm(centres[0, 1:] - centres[1, 1:])
         if across < along:
             continue
-        nearest = ndimage.distance_transform_edt(
-            ~np.isin(parts, [left, right]), sampling=voxel, return_distances=False, return_indices=True
-        )
+        pair = np.isin(parts, [left, right])
+        if not (lungs & ~pair).any():
+            return [parts == left, parts == right]
+        nearest = ndimage.distance_transform_edt(~pair, sampling=voxel, return_distances=False, return_indices=True)
         owner = parts[tuple(nearest)]
         return [lungs & (owner == left), lungs & (owner == right)]
     return [lungs]
@@ -264,13 +270,10 @@ def _filled(lung: Mask, voxel: Array) -> Mask:
     """The lung with the vessels, nodules and consolidation it surrounds, and with gaps in its outline closed."""
     closed = ndimage.binary_fill_holes(_closed(lung, CLOSING_MM, voxel))
     limit = HOLE_MM2 / float(voxel[0] * voxel[1])
-    for level in range(closed.shape[2]):
-        plane = closed[:, :, level]
-        if plane.any():
-            holes, count = ndimage.label(ndimage.binary_fill_holes(plane) & ~plane)
-            small = 1 + np.flatnonzero(np.bincount(holes.ravel(), minlength=count + 1)[1:] <= limit)
-            plane |= np.isin(holes, small)
-    return closed
+    holes, _ = ndimage.label(filled_slices(closed) & ~closed, IN_SLICE)
+    small = np.bincount(holes.ravel()) <= limit
+    small[0] = False
+    return closed | small[holes]
 
 
 def _closed(mask: Mask, radius_mm: float, voxel: Array) -> Mask:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bundle.ctfindings.inference.output.evidence_volume import planes_on_scan, sample_evidence, write_evidence
+from bundle.ctfindings.inference.output.evidence_volume import map_on_scan, planes_on_scan, sample_evidence, write_evidence
 from bundle.ctfindings.scan.coordinates import voxel_to_world, world_to_voxel
 from tests.inference.scan_grids import GRID, ORIENTATIONS, SCAN, SHAPE, TARGET, TOKENS, blob, scan_grid
 
@@ -75,3 +75,11 @@ def test_a_failure_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ZeroDivisionError):
         write_evidence(tmp_path / "e.nii.gz", [blob(TARGET)], TOKENS, SCAN, SHAPE)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", ORIENTATIONS)
+def test_the_whole_map_is_that_of_its_planes(code: str) -> None:
+    affine, shape = scan_grid(code)
+    scores = np.random.default_rng(0).random(GRID, np.float32)
+    whole = map_on_scan(scores, TOKENS, affine, shape)
+    np.testing.assert_allclose(whole, on_scan(scores, affine, shape), atol=1e-6)

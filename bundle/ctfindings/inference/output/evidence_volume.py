@@ -50,6 +50,17 @@ def write_evidence(path: str | Path, maps: Any, token_affine: Any, scan_affine: 
     write_planes(path, planes, shape, scan, "token evidence 0..1", scale=1 / 255, largest=1.0)
 
 
+def map_on_scan(scores: NDArray[Any], tokens: Array, scan: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """A token map on a small grid at once, ``[X, Y, Z]``; see ``planes_on_scan``."""
+    x, y, z = shape
+    parallel = _parallel(scores, tokens, scan, shape)
+    if parallel is None:
+        return np.stack(list(planes_on_scan(scores, tokens, scan, (x, y, z)))).transpose(2, 1, 0)
+    ordered, (across_x, across_y, across_z) = parallel
+    found: NDArray[np.float32] = across_y @ np.tensordot(across_x, ordered @ across_z.T, 1)
+    return found
+
+
 def planes_on_scan(
     scores: NDArray[Any], tokens: Array, scan: Array, shape: tuple[int, int, int]
 ) -> Iterator[NDArray[np.float32]]:
@@ -60,20 +71,13 @@ def planes_on_scan(
         tokens, scan: ``(4, 4)``, index of a token and of a voxel to RAS mm.
         shape: ``(X, Y, Z)`` of the scan.
     """
-    to_tokens = np.linalg.inv(tokens) @ scan
-    partner = np.argmax(np.abs(to_tokens[:3, :3]), axis=0)
-    off_axis = np.abs(to_tokens[:3, :3]) * np.asarray(shape)
-    off_axis[partner, np.arange(3)] = 0
-    if len(set(partner.tolist())) == 3 and off_axis.max() < _SEPARABLE_TOKENS:
-        # The axes of scan and tokens are parallel: trilinear interpolation is three small matrix products.
-        ordered = scores.transpose(tuple(partner))
-        across_x, across_y, across_z = (
-            _line_weights(shape[axis], float(to_tokens[token, axis]), float(to_tokens[token, 3]), scores.shape[token])
-            for axis, token in enumerate(partner)
-        )
-        for k in range(shape[2]):
-            yield across_y @ (ordered @ across_z[k]).T @ across_x.T
+    parallel = _parallel(scores, tokens, scan, shape)
+    if parallel is not None:
+        ordered, (across_x, across_y, across_z) = parallel
+        for weights in across_z:
+            yield across_y @ (ordered @ weights).T @ across_x.T
         return
+    to_tokens = np.linalg.inv(tokens) @ scan
     volume = torch.from_numpy(np.ascontiguousarray(scores, dtype=np.float32))
     along_x, along_y, along_z = (
         torch.from_numpy((np.arange(count)[:, None] * to_tokens[:3, axis]).astype(np.float32))
@@ -95,6 +99,28 @@ def _interpolate(scores: torch.Tensor, coordinates: torch.Tensor) -> torch.Tenso
     ).reshape(-1)
     beyond = ((coordinates - (size - 1) / 2).abs() > size / 2 + _EDGE).any(dim=-1)
     return values.masked_fill_(beyond, 0.0)
+
+
+def _parallel(
+    scores: NDArray[Any], tokens: Array, scan: Array, shape: Sequence[int]
+) -> tuple[NDArray[Any], list[NDArray[np.float32]]] | None:
+    """If the axes of tokens and scan are parallel, trilinear interpolation is three small matrix products.
+
+    Returns:
+        The token map with axes in the order of the scan's, and a matrix ``[voxels, tokens]`` for each axis of the scan;
+        None if the axes are oblique.
+    """
+    to_tokens = np.linalg.inv(tokens) @ scan
+    partner = np.argmax(np.abs(to_tokens[:3, :3]), axis=0)
+    off_axis = np.abs(to_tokens[:3, :3]) * np.asarray(shape)
+    off_axis[partner, np.arange(3)] = 0
+    if len(set(partner.tolist())) < 3 or off_axis.max() >= _SEPARABLE_TOKENS:
+        return None
+    lines = [
+        _line_weights(shape[axis], float(to_tokens[token, axis]), float(to_tokens[token, 3]), scores.shape[token])
+        for axis, token in enumerate(partner)
+    ]
+    return scores.transpose(tuple(partner)), lines
 
 
 def _line_weights(count: int, step: float, start: float, size: int) -> NDArray[np.float32]:
