@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import numpy as np
 import pytest
+import torch
 from monai.transforms import Lambdad
 
 from bundle.ctfindings.data.cache_key import describe_pipeline, version_of
@@ -37,3 +41,9 @@ def test_functions_differ_by_their_code_and_by_what_they_close_over() -> None:
 
     versions = [version_of(describe_pipeline([made])) for made in (step(1), step(2), other(1), step(1))]
     assert len({*versions}) == 3 and versions[0] == versions[3]
+
+
+def test_functions_of_other_libraries_differ_by_name_and_arguments() -> None:
+    called = [torch.relu, torch.neg, torch.Tensor.abs, torch.Tensor.neg, np.exp, np.log, partial(torch.clip, min=0)]
+    called += [partial(torch.clip, min=1), partial(torch.sub, 1)]
+    assert len({version_of(describe_pipeline([Lambdad("image", each)])) for each in called}) == len(called)

@@ -21,6 +21,12 @@ def test_delimiter_is_that_of_the_header(tmp_path: Path, delimiter: str) -> None
     ]
 
 
+def test_empty_lines_above_the_header_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("\n \nid,text\n1,a\n")
+    table = read_table(tmp_path / "t.csv")
+    assert [(row.line, row.values) for row in table.rows] == [(4, {"id": "1", "text": "a"})]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

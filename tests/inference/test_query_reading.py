@@ -29,6 +29,8 @@ def answer(text: str, percentile: float | None) -> QueryAnswer:
         ("Pleural effusion is not seen", "Pleural effusion"),
         ("Pleural effusion: no", "Pleural effusion"),
         ("Pericardial effusion absent", "Pericardial effusion"),
+        ("There isn't any COPD", "COPD"),
+        ("Doesn\u2019t show a ﬁlling defect", "a filling defect"),
     ],
 )
 def test_a_negation_is_asked_as_what_it_denies(text: str, asked: str) -> None:

@@ -127,3 +127,36 @@ def test_voxels_are_read_only_from_a_file_beside_the_header(tmp_path, hu, named)
     (tmp_path / "scan" / "a.nhdr").write_text(f"{text}data file: beside.raw\n\n")
     (tmp_path / "secret.raw").rename(tmp_path / "scan" / "beside.raw")
     np.testing.assert_array_equal(load_scan(tmp_path / "scan" / "a.nhdr")[0].numpy(), np.maximum(hu, -1024))
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "ElementDataFile = ../secret.raw",
+        "ElementDataFile: ../secret.raw\n",
+        " ElementDataFile = ../secret.raw\n",
+        "Comment = ElementDataFile\nElementDataFile = ../secret.raw\n",
+        "Comment = " + 70_000 * "x" + "\nElementDataFile = ../secret.raw\n",
+    ],
+)
+def test_no_spelling_of_a_metaimage_header_leads_out_of_its_folder(tmp_path, hu, last):
+    (tmp_path / "secret.raw").write_bytes(hu.tobytes(order="F"))
+    (tmp_path / "scan").mkdir()
+    header = metaimage(tmp_path / "scan" / "a.mha", hu).read_bytes().partition(b"ElementDataFile")[0]
+    (tmp_path / "scan" / "a.mhd").write_bytes(header + last.encode())
+    with pytest.raises(ScanError, match=r"beside it|does not say where|more than 65,536"):
+        load_scan(tmp_path / "scan" / "a.mhd")
+
+
+@pytest.mark.parametrize("last", ["Data File: ../secret.raw\n", f"#{70_000 * 'x'}\ndata file: ../secret.raw\n"])
+def test_no_spelling_of_an_nrrd_header_leads_out_of_its_folder(tmp_path, hu, last):
+    (tmp_path / "secret.raw").write_bytes(hu.tobytes(order="F"))
+    (tmp_path / "scan").mkdir()
+    text = f"NRRD0004\nType: short\nDimension: 3\nSpace: RAS\nSizes: {' '.join(map(str, hu.shape))}\nEncoding: raw\n"
+    text += "Space Directions: (2,0,0) (0,2.5,0) (0,0,3)\nSpace Origin: (0,0,0)\nEndian: little\n"
+    (tmp_path / "scan" / "a.nhdr").write_text(text + last)
+    with pytest.raises(ScanError, match=r"beside it|more than 65,536"):
+        load_scan(tmp_path / "scan" / "a.nhdr")
+    (tmp_path / "scan" / "a.nhdr").write_text(f"{text}Data File: near.raw\n")
+    (tmp_path / "secret.raw").rename(tmp_path / "scan" / "near.raw")
+    np.testing.assert_array_equal(load_scan(tmp_path / "scan" / "a.nhdr")[0].numpy(), np.maximum(hu, -1024))

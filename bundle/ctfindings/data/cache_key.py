@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import hashlib
 import inspect
 import json
@@ -67,6 +68,10 @@ def describe(value: Any, within: tuple[int, ...] = ()) -> Any:
         return _function(value, within)
     if isinstance(value, types.MethodType):
         return [describe(value.__func__, within), describe(value.__self__, within)]
+    if isinstance(value, functools.partial):
+        return [describe(part, within) for part in (value.func, value.args, value.keywords)]
+    if isinstance(value, types.BuiltinFunctionType | types.MethodDescriptorType | np.ufunc):
+        return f"{getattr(value, '__module__', None)}.{getattr(value, '__qualname__', value.__name__)}"
     return _object(value, within)
 
 

@@ -88,7 +88,7 @@ def stream_table(path: Path) -> tuple[Table, Iterator[Row]]:
         raise TableError(path, "is empty; a header and rows are expected")
     delimiter = max(_DELIMITERS, key=header.count)
     lines = _lines(path, text, delimiter)
-    columns = [name.strip() for name in next(lines)[1]]
+    columns = [name.strip() for name in next(fields for _, fields in lines if any(map(str.strip, fields)))]
     twice = sorted(name for name, count in Counter(columns).items() if count > 1)
     if twice:
         raise TableError(path, f"has column {twice[0]!r} twice; rename one")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from bundle.ctfindings.inference.findings_record import FindingAnswer, QueryAnswer
 from bundle.ctfindings.reports import assertion
-from bundle.ctfindings.reports.plain_text import plain
+from bundle.ctfindings.reports.plain_text import plain, spelled_out
 from bundle.ctfindings.reports.word_lists import read_alternatives
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -38,8 +38,8 @@ _CUES = read_alternatives(assertion.__file__)
 _LEAD = r"(?:there (?:is|are|was|were) )?"
 _OF = r"(?:\s+(?:any|evidence|signs?|suspicion|indication)\b(?:\s+(?:of|for)\b)?)*"
 _NEGATED = (
-    re.compile(rf"{_LEAD}(?:{_CUES['pre_negation']}|not){_OF}\s+(?P<asked>.+)"),
-    re.compile(rf"(?P<asked>.+?)[\s,:]+(?:(?:is|are|was|were)\s+)?(?:absent|negative|not\s+(?:{_CUES['seen']})\w*|no)"),
+    rf"{_LEAD}(?:{_CUES['pre_negation']}|not){_OF}\s+(?P<asked>.+)",
+    rf"(?P<asked>.+?)[\s,:]+(?:(?:is|are|was|were)\s+)?(?:absent|negative|not\s+(?:{_CUES['seen']})\w*|no)",
 )
 
 
@@ -59,9 +59,9 @@ class QueryReading(NamedTuple):
 
 def read_query(text: str) -> QueryReading:
     """Reads one query of ``check_queries``."""
-    lowered = plain(text).rstrip(" .!?")
-    match = next((found for pattern in _NEGATED if (found := pattern.fullmatch(lowered))), None)
-    asked = text if match is None else text[match.start("asked") : match.end("asked")]
+    said = spelled_out(text).rstrip(" .!?")
+    match = next((found for each in _NEGATED if (found := re.fullmatch(each, said, re.IGNORECASE))), None)
+    asked = text if match is None else match["asked"]
     hints = [] if match is None else [f"A negation is not understood well, so it is asked as '{asked}'."]
     words = re.findall(r"[^\W\d_]+", plain(asked))
     unknown = [word for word in words if not _is_known(word)]

@@ -55,7 +55,8 @@ _TEMPLATES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 # A line of a form whose boxes stand behind the names: "Emphysema [ ]  Consolidation [x]".
 _BOXES_BEHIND = re.compile(r"^(?![ \t]*\[)(?:[^\[\]\n]+\[[ \txX]?\])+[ \t]*$", re.MULTILINE)
 _BOX = re.compile(r"([^\[\]\n]+?):?[ \t]*\[([ \txX]?)\][ \t]*")
-_SHORT_NOT = re.compile(r"\b(\w+?)n't\b")
+_SHORT_NOT = re.compile(r"\b(\w+?)n't\b", re.IGNORECASE)
+_JOINED_NON = re.compile(r"\bnon(?=enlarged|dilated|thickened|pathologic)", re.IGNORECASE)
 _WHOLE = {"ca": "can", "wo": "will", "ai": "is"}
 
 
@@ -84,8 +85,13 @@ def _answered(box: re.Match[str]) -> str:
 
 
 def plain(text: str) -> str:
-    """``text`` in ASCII where it can be, in lower case, with "not" written out: "isn't" becomes "is not"."""
-    text = _in_ascii(text).lower()
-    if "n't" in text:
-        text = _SHORT_NOT.sub(lambda match: f"{_WHOLE.get(match[1], match[1])} not", text)
-    return re.sub(r"\bnon(?=enlarged|dilated|thickened|pathologic)", "non-", text)
+    """``spelled_out`` in lower case."""
+    return spelled_out(text).lower()
+
+
+def spelled_out(text: str) -> str:
+    """``text`` in ASCII where it can be, with "not" written out: "isn't" becomes "is not"."""
+    text = _in_ascii(text)
+    if "'" in text:
+        text = _SHORT_NOT.sub(lambda match: f"{_WHOLE.get(match[1].lower(), match[1])} not", text)
+    return _JOINED_NON.sub("non-", text)

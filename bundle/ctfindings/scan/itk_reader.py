@@ -28,7 +28,8 @@ _ITK_TYPES = {
 
 def read_nrrd(source: Path, path: str | Path) -> Volume:
     """An NRRD file, or a .nhdr header with its data file; for errors see ``_read``."""
-    header = _header(source, b"\n\n", rb"^([\w ]+?):=?\s*(.*?)\s*$")
+    fields = _header(source, path, b"\n\n", rb"^([\w ]+?):=?\s*(.*?)\s*$")
+    header = {key.lower(): value for key, value in fields.items()}
     if not {"space directions", "space origin"} <= header.keys() or header.get("space", "").lower() not in _NRRD_SPACES:
         problem = "has no affine (space, space directions and space origin are needed); convert it from DICOM again"
         raise ScanError(path, problem, "no-affine")
@@ -41,10 +42,13 @@ def read_nrrd(source: Path, path: str | Path) -> Volume:
 
 def read_metaimage(source: Path, path: str | Path) -> Volume:
     """A MetaImage file, or a .mhd header with its .raw file; for errors see ``_read``."""
-    header = _header(source, b"ElementDataFile", rb"^(\w+)\s*=\s*(.*?)\s*$")
+    header = _header(source, path, b"ElementDataFile", rb"^(\w+)\s*=\s*(.*?)\s*$")
+    if "ElementDataFile" not in header:
+        problem = "its header does not say where the voxels are (ElementDataFile = ...); convert it from DICOM again"
+        raise ScanError(path, problem, "no-data-file")
     is_raw = header.get("BinaryData", "").lower() == "true" and header.get("CompressedData", "").lower() != "true"
-    local = header.get("ElementDataFile", "").upper() == "LOCAL"
-    _check_data_file(source, path, None if local else header.get("ElementDataFile"))
+    local = header["ElementDataFile"].upper() == "LOCAL"
+    _check_data_file(source, path, None if local else header["ElementDataFile"])
     raw = header["header bytes"] if is_raw and local else None
     packed = None
     if header.get("CompressedData", "").lower() == "true":
@@ -58,13 +62,18 @@ def read_metaimage(source: Path, path: str | Path) -> Volume:
     return volume
 
 
-def _header(source: Path, end: bytes, line: bytes) -> dict[str, str]:
+def _header(source: Path, path: str | Path, end: bytes, line: bytes) -> dict[str, str]:
     """The fields of a text header, and as ``header bytes`` its length."""
     with source.open("rb") as file:
-        head = file.read(MAX_HEADER_BYTES)
+        head, rest = file.read(MAX_HEADER_BYTES), file.read(1)
     head = head.replace(b"\r\n", b"\n") if end == b"\n\n" and b"\r\n\r\n" in head else head
-    stop = head.find(end)
-    stop = len(head) if stop < 0 else stop + len(end) if end.isspace() else head.find(b"\n", stop) + 1
+    at = head.find(end)
+    stop = at + len(end) if at < 0 or end.isspace() else head.find(b"\n", at) + 1
+    if at < 0 or stop == 0:
+        if rest:
+            problem = f"its header has more than {MAX_HEADER_BYTES:,} bytes; convert it from DICOM again"
+            raise ScanError(path, problem, "damaged-file")
+        stop = len(head)
     found = {key.decode("latin-1"): value.decode("latin-1") for key, value in re.findall(line, head[:stop], re.M)}
     return {**found, "header bytes": str(stop)}
 

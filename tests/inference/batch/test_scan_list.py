@@ -34,6 +34,12 @@ def test_results_lie_as_the_scans_do_in_their_folder(tmp_path: Path) -> None:
     assert files == ["x/scan", "y/scan"]
 
 
+def test_no_two_scans_share_a_folder(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("x/p/a.nii.gz", "y/p/a.nii.gz", "z/a-2.nii.gz")]
+    touch(*paths)
+    assert [scan.folder.as_posix() for scan in list_scans(paths)] == ["a-1", "a-3", "a-2"]
+
+
 def test_a_name_of_dots_alone_and_one_outside_the_table_stay_inside_the_output(tmp_path: Path) -> None:
     touch(tmp_path / "a.nii", tmp_path / "lists" / "...nii")
     (tmp_path / "lists" / "list.csv").write_text(f"path\n../a.nii\n{tmp_path / 'lists' / '...nii'}\n")

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bundle.ctfindings.inference.output.evidence_volume import map_on_scan, planes_on_scan, sample_evidence, write_evidence
+from bundle.ctfindings.inference.output.evidence_volume import (
+    map_on_scan,
+    planes_on_scan,
+    sample_evidence,
+    write_evidence,
+)
 from bundle.ctfindings.scan.coordinates import voxel_to_world, world_to_voxel
 from tests.inference.scan_grids import GRID, ORIENTATIONS, SCAN, SHAPE, TARGET, TOKENS, blob, scan_grid
 

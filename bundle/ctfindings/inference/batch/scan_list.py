@@ -6,6 +6,7 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,9 +127,12 @@ def _folders(names: Mapping[Path, str]) -> dict[Path, Path]:
         lambda path: Path(names[path]).parent / scan_stem(path),
         lambda path: Path(path.absolute().parent.name, scan_stem(path)),
         lambda path: Path(path.absolute().parent.name, path.name),
-        lambda path: Path(f"{scan_stem(path)}-{list(names).index(path) + 1}"),
     ):
         wanted = {path: choice(path) for path in names if path not in folders}
         times = Counter([*wanted.values(), *folders.values()])
         folders |= {path: folder for path, folder in wanted.items() if times[folder] == 1}
+    for position, path in enumerate(names, start=1):
+        if path not in folders:
+            numbered = (Path(f"{scan_stem(path)}-{number}") for number in count(position))
+            folders[path] = next(folder for folder in numbered if folder not in folders.values())
     return folders
