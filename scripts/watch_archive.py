@@ -3,6 +3,7 @@
     python scripts/watch_archive.py /data/incoming --output results
     python scripts/watch_archive.py http://127.0.0.1:8042/dicom-web --output results --send back
     python scripts/watch_archive.py /data/incoming --output results --send dicom://PACS@127.0.0.1:4242 --once
+    python scripts/watch_archive.py /data/incoming --output results --scheduler tcp://10.0.0.5:8786
 
 Each new CT series gets a structured report, segmentations and a secondary capture, and a line in worklist.csv and
 worklist.html. To resume a stopped watcher, run the same command again: nothing is done or sent twice.
@@ -13,11 +14,12 @@ from __future__ import annotations
 
 import argparse
 import os
+from functools import partial
 from pathlib import Path
 
 from bundle.ctfindings.cli.error_lines import run_or_exit
 from bundle.ctfindings.files.folders import check_outside, check_writable
-from bundle.ctfindings.files.worker import Worker
+from bundle.ctfindings.files.worker import Worker, call_here
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.batch.run_archive import Model, write_findings
 from bundle.ctfindings.inference.watch.archives import DicomWebArchive, FolderArchive, search_from
@@ -64,6 +66,11 @@ def main() -> None:
         "--series_seconds", type=float, default=900, help="longest time for one series (default: %(default)s)"
     )
     parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="address of a Dask scheduler whose workers answer the series (docs/watch_archive.md)",
+    )
+    parser.add_argument(
         "--ckpt_path", type=Path, default=ROOT / "models" / "model.pt", help="checkpoint (default: that of the bundle)"
     )
     parser.add_argument(
@@ -95,16 +102,18 @@ def watch(options: argparse.Namespace) -> int:
     if address:
         delivery = StoreDelivery(address) if address.startswith("dicom:") else StowDelivery(address)
     model = Model(str(ROOT), str(options.ckpt_path.resolve()), tuple(options.overlays))
-    worker = Worker(write_findings, options.series_seconds)
+    seconds = options.series_seconds
+    find = partial(call_here, write_findings, seconds) if options.scheduler else Worker(write_findings, seconds)
     watcher = Watcher(
         archive,
         delivery,
         address,
         options.output.resolve(),
         model,
-        worker,
+        find,
         Pace(options.poll, options.quiet),
         options.first,
+        options.scheduler,
     )
     return watcher.watch(options.once)
 

@@ -36,25 +36,33 @@ def resume(
 
     For the other arguments and errors see ``parallel_map``; finished results stay in the journal.
     """
-    known = _read(journal)
-    remaining: dict[str, Any] = {}
-    kept: list[Outcome] = []
-    for key, (signature, argument) in tasks.items():
-        before, result = known.get(key, (None, None))
-        if before == signature and holds(key, result):
-            kept.append(Outcome(key, result, kept=True))
-        else:
-            remaining[key] = argument
-    yield from kept
+    kept = finished({key: signature for key, (signature, _) in tasks.items()}, journal, holds)
+    for key, result in kept.items():
+        yield Outcome(key, result, kept=True)
+    remaining = {key: argument for key, (_, argument) in tasks.items() if key not in kept}
     for outcome in parallel_map(
         work, remaining, workers, scheduler, fatal=fatal, progress=progress, finished=len(kept)
     ):
         if not outcome.problem:
-            _append(journal, {"key": outcome.key, "signature": tasks[outcome.key][0], "result": outcome.result})
+            append(journal, outcome.key, tasks[outcome.key][0], outcome.result)
         yield outcome
 
 
-def _append(journal: Path, entry: dict[str, Any]) -> None:
+def finished(
+    signatures: Mapping[str, str], journal: Path, holds: Callable[[str, Any], bool] = lambda key, result: True
+) -> dict[str, Any]:
+    """Results in a journal by key, of the keys whose signature is the same and whose result is still valid."""
+    known = _read(journal)
+    return {
+        key: known[key][1]
+        for key, signature in signatures.items()
+        if key in known and known[key][0] == signature and holds(key, known[key][1])
+    }
+
+
+def append(journal: Path, key: str, signature: str, result: Any) -> None:
+    """Adds a result to a journal."""
+    entry = {"key": key, "signature": signature, "result": result}
     journal.parent.mkdir(parents=True, exist_ok=True)
     with journal.open("ab+") as file:
         if file.tell():

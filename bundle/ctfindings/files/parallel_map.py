@@ -21,6 +21,11 @@ from bundle.ctfindings.files.progress import progress_bar
 CONNECT_SECONDS = 20
 KILLED = "its worker process was killed twice, possibly out of memory; run the command again with fewer workers"
 
+
+class NoScheduler(ValueError):
+    """The Dask scheduler does not answer, or no longer."""
+
+
 Run = Callable[[Any], tuple[Any, str]]
 """Result and problem of an argument, see ``Outcome``."""
 
@@ -59,10 +64,11 @@ def parallel_map(
         finished: tasks that an earlier run finished, for the progress bar.
 
     Raises:
-        ValueError: if Dask is not installed or the scheduler does not answer.
+        ValueError: if Dask is not installed.
+        NoScheduler: if the scheduler does not answer, or goes away meanwhile.
     """
     run = partial(_guarded, work, fatal)
-    if scheduler is not None:
+    if scheduler is not None and tasks:
         outcomes = _on_dask(run, tasks, scheduler)
     elif workers <= 1 or len(tasks) <= 1:
         outcomes = (Outcome(key, *run(argument)) for key, argument in tasks.items())
@@ -143,10 +149,12 @@ def _on_dask(run: Run, tasks: Mapping[str, Any], scheduler: str) -> Iterator[Out
         client = Client(scheduler, timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         problem = "no Dask scheduler answers; start one (docs/scaling.md) or check the address"
-        raise ValueError(f"{scheduler}: {problem}") from error
+        raise NoScheduler(f"{scheduler}: {problem}") from error
     with client:
         futures = {client.submit(run, argument, pure=False): key for key, argument in tasks.items()}
         for future in as_completed(list(futures)):
+            if future.cancelled():
+                raise NoScheduler(f"{scheduler}: the Dask scheduler went away; start it and the command again")
             killed = isinstance(future.exception(), KilledWorker)
             yield Outcome(futures.pop(future), *((None, KILLED) if killed else future.result()))
             future.release()

@@ -1,4 +1,4 @@
-"""One process for calls that may crash or stall. It is started once, and replaced when a call kills or stalls it."""
+"""Calls that may crash or stall: in one process, which is replaced when a call kills or stalls it, or on a cluster."""
 
 from __future__ import annotations
 
@@ -44,6 +44,25 @@ class Worker:
         if problem:
             raise ValueError(problem)
         return result
+
+
+def call_here(work: Callable[[Any], Any], seconds: float, argument: Any) -> Any:
+    """What the function returns, and errors as those of ``Worker``, in this process; one that takes too long ends it.
+
+    For a worker of a cluster, which is replaced.
+    """
+    timer = threading.Timer(seconds, os._exit, [1])
+    timer.daemon = True
+    timer.start()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result, problem = _call(work, argument)
+    finally:
+        timer.cancel()
+    if problem:
+        raise ValueError(problem)
+    return result
 
 
 def _start(parent: int) -> None:

@@ -106,7 +106,7 @@ def test_an_enhanced_ct_of_a_dicomweb_server_is_listed_and_fetched(
     (series,) = archive.listed()
     assert series.uid == "1.2.3" and archive.listed() == [series]
     (tmp_path / "fetched").mkdir()
-    archive.fetch(series, tmp_path / "fetched")
+    archive.fetching(series)(tmp_path / "fetched")
     np.testing.assert_array_equal(np.asarray(load_scan(tmp_path / "fetched")), np.asarray(load_scan(single)))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -54,8 +55,8 @@ class Archive(Protocol):
     def listed(self) -> list[Series]:
         """The series that the search finds and that have at least ``MIN_IMAGES`` images, or frames of Enhanced CT."""
 
-    def fetch(self, series: Series, folder: Path) -> None:
-        """Puts the images of a series into an empty folder."""
+    def fetching(self, series: Series) -> Callable[[Path], None]:
+        """What puts the images of a series into an empty folder, on any machine that reaches the archive."""
 
 
 _TAGS = ("SeriesInstanceUID", "StudyInstanceUID", "SOPClassUID", "NumberOfFrames")
@@ -135,16 +136,20 @@ class FolderArchive:
             if slices[uid] >= MIN_IMAGES
         ]
 
-    def fetch(self, series: Series, folder: Path) -> None:
+    def fetching(self, series: Series) -> Callable[[Path], None]:
         """The images as links; nothing is copied."""
-        for number, path in enumerate(self._files[series.uid]):
-            os.symlink(path.resolve(), folder / f"{number:06d}.dcm")
+        return partial(_link, [path.resolve() for path in self._files[series.uid]])
 
     def _identity(self, header: pydicom.Dataset) -> _Identity | None:
         """None for a file that the search does not find."""
         found = all(fnmatchcase(str(header.get(name) or ""), value) for name, value in self.search.items())
         series, study, kind, frames = (str(header.get(name) or "") for name in _TAGS)
         return _Identity(series, study, _slices(kind, frames)) if found else None
+
+
+def _link(images: Sequence[Path], folder: Path) -> None:
+    for number, image in enumerate(images):
+        os.symlink(image, folder / f"{number:06d}.dcm")
 
 
 class DicomWebArchive:
@@ -156,7 +161,7 @@ class DicomWebArchive:
     """
 
     def __init__(self, url: str, search: Mapping[str, str]) -> None:
-        self.client, self.search, self.ignored = dicomweb_client(url), dict(search), 0
+        self.url, self.client, self.search, self.ignored = url, dicomweb_client(url), dict(search), 0
         self._counted: dict[Series, int] = {}
 
     def listed(self) -> list[Series]:
@@ -175,16 +180,9 @@ class DicomWebArchive:
             raise Unreachable(str(error)) from error
         return [each for each in series if self._counted[each] >= MIN_IMAGES]
 
-    def fetch(self, series: Series, folder: Path) -> None:
+    def fetching(self, series: Series) -> Callable[[Path], None]:
         """ValueError if fewer images arrive than were listed, Unreachable if the server does not answer."""
-        kept = (("application/dicom", "*"),)  # As they are stored, without decompression.
-        with answering():
-            count = 0
-            for image in self.client.iter_series(series.study, series.uid, media_types=kept):
-                count += 1
-                image.save_as(folder / f"{count:06d}.dcm", enforce_file_format=True)
-        if count < int(series.state):
-            raise ValueError(f"{count} of {series.state} images arrived; it is fetched again later")
+        return partial(_download, self.url, series)
 
     def _number_of_slices(self, series: Series) -> int:
         """Of a series with few images, the images are asked once how many frames they have."""
@@ -195,6 +193,17 @@ class DicomWebArchive:
             return self._counted[series]
         found = self.client.search_for_instances(series.study, series.uid, fields=["NumberOfFrames"])
         return sum(_slices(_value(each, "00080016"), _value(each, "00280008")) for each in found)
+
+
+def _download(url: str, series: Series, folder: Path) -> None:
+    kept = (("application/dicom", "*"),)  # As they are stored, without decompression.
+    with answering():
+        count = 0
+        for image in dicomweb_client(url).iter_series(series.study, series.uid, media_types=kept):
+            count += 1
+            image.save_as(folder / f"{count:06d}.dcm", enforce_file_format=True)
+    if count < int(series.state):
+        raise ValueError(f"{count} of {series.state} images arrived; it is fetched again later")
 
 
 def _value(found: Mapping[str, Any], tag: str) -> str:

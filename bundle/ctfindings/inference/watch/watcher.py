@@ -1,8 +1,9 @@
 """Takes new series of an archive, answers each once, delivers the results, and writes the worklist.
 
 A series is finished when its line is in the journal. Its folder of results is named by a digest of the series, its
-images and the weights, and the findings record is written into it last, so a run that is killed at any point repeats at
-most the step it was in: results that are complete are not made again, and objects that arrived are not sent again.
+images and the weights, and appears when they are complete, so a run that is killed at any point repeats at most the
+step it was in: results that are complete are not made again, and objects that arrived are not sent again. Series may be
+answered on a cluster; this process alone delivers results and writes journal and worklist.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pydicom
 
-from bundle.ctfindings.files.journal import resume
+from bundle.ctfindings.files.atomic_write import staging_folder
+from bundle.ctfindings.files.journal import append, finished
+from bundle.ctfindings.files.parallel_map import NoScheduler, parallel_map
 from bundle.ctfindings.files.progress import say
 from bundle.ctfindings.inference.batch.run_archive import JOURNAL_FILE, ArchiveTask, Model, claim_output
 from bundle.ctfindings.inference.findings_record import FindingsRecord
@@ -28,6 +30,7 @@ from bundle.ctfindings.inference.output.write_files import RECORD_FILE
 from bundle.ctfindings.inference.watch.archives import Archive, Series
 from bundle.ctfindings.inference.watch.connections import Unreachable
 from bundle.ctfindings.inference.watch.delivery import Delivery
+from bundle.ctfindings.inference.watch.series_task import SeriesTask, answer_series
 from bundle.ctfindings.scan.dicom_series import MIN_IMAGES
 
 RESULTS, FETCHED, LOCK = "results", ".fetched", ".lock"
@@ -69,9 +72,10 @@ class Watcher:
         address: of the delivery; results are delivered again to another one.
         output: folder of the results, of the journal and of the worklist. One watcher uses it at a time.
         model: bundle and weights.
-        find: writes the findings record and DICOM objects of a task, and returns why there are no objects.
+        find: writes the findings record and DICOM objects of a task; pickled for a cluster.
         pace: its times.
         first: findings that come first in the worklist.
+        scheduler: address of a Dask scheduler whose workers answer the series; None for this process.
 
     Raises:
         ValueError: if another watcher uses the output, or it holds results of other weights.
@@ -87,9 +91,10 @@ class Watcher:
         find: Callable[[ArchiveTask], str | None],
         pace: Pace,
         first: Sequence[str] = (),
+        scheduler: str | None = None,
     ) -> None:
         self.archive, self.delivery, self.address, self.output = archive, delivery, address, output
-        self.model, self.find, self.pace, self.first = model, find, pace, first
+        self.model, self.find, self.pace, self.first, self.scheduler = model, find, pace, first, scheduler
         output.mkdir(parents=True, exist_ok=True)
         self._lock = (output / LOCK).open("w")
         try:
@@ -99,10 +104,6 @@ class Watcher:
                 f"{output}: another watcher uses this folder; stop it, or give another --output"
             ) from error
         self.weights = claim_output(output, model)
-        # What a killed watcher left names patients.
-        for left in [output / FETCHED, *(output / RESULTS).glob(".partial-*")]:
-            shutil.rmtree(left, ignore_errors=True)
-        (output / FETCHED).mkdir()
         self._seen: dict[str, tuple[str, float]] = {}  # state of a series, and since when
         self._failed: dict[str, _Failure] = {}
         self._ignored = 0
@@ -144,6 +145,7 @@ class Watcher:
         Raises:
             Unreachable: if a server does not answer. What is finished is in the worklist.
         """
+        self._remove_leftovers()
         listed = {series.uid: series for series in self.archive.listed()}
         if self.archive.ignored != self._ignored:
             self._ignored = self.archive.ignored
@@ -154,53 +156,70 @@ class Watcher:
             else (series.state, time.monotonic() - series.age)
             for uid, series in listed.items()
         }
-        tasks = {uid: (json.dumps([series.state, self.address]), series) for uid, series in listed.items()}
-        entries = {uid: self._unfinished(series) for uid, series in listed.items()}
-        self._ready = {uid for uid, series in listed.items() if self._is_due(series)}
+        signatures = {uid: json.dumps([series.state, self.address]) for uid, series in listed.items()}
+        journal = self.output / JOURNAL_FILE
+        kept = finished(signatures, journal, lambda _, result: (self.output / result["folder"] / RECORD_FILE).is_file())
+        entries = {
+            uid: Entry(**kept[uid]) if uid in kept else self._unfinished(series) for uid, series in listed.items()
+        }
+        due = {uid: self._task(series) for uid, series in listed.items() if uid not in kept and self._is_due(series)}
+        fatal = (Unreachable, OSError)
         try:
-            for outcome in resume(
-                self._finish,
-                tasks,
-                self.output / JOURNAL_FILE,
-                holds=lambda _, result: (self.output / result["folder"] / RECORD_FILE).is_file(),
-                fatal=(Unreachable, OSError),
-            ):
-                series = listed[outcome.key]
+            for answered in parallel_map(answer_series, due, scheduler=self.scheduler, fatal=fatal):
+                uid, series = answered.key, listed[answered.key]
+                outcome = answered
+                if not answered.problem:  # A map of one series, which turns errors into a problem.
+                    (outcome,) = parallel_map(self._deliver, {uid: (series, answered.result)}, fatal=fatal)
                 if not outcome.problem:
-                    entries[series.uid] = Entry(**outcome.result)
-                    self._failed.pop(series.uid, None)
-                elif series.uid in self._ready:
+                    append(journal, uid, signatures[uid], outcome.result)
+                    entries[uid] = Entry(**outcome.result)
+                    self._failed.pop(uid, None)
+                else:
                     self._fail(series, outcome.problem)
-                    entries[series.uid] = self._unfinished(series)
+                    entries[uid] = self._unfinished(series)
+        except NoScheduler as error:
+            raise Unreachable(str(error)) from error
         except OSError as error:
             problem = f"results cannot be written ({error.strerror or type(error).__name__})"
             raise ValueError(f"{self.output}: {problem}; free some space, then start again") from error
         finally:
             ordered = write_worklist(self.output, list(entries.values()), self.first)
+        self._remove_leftovers()
         return ordered
 
-    def _finish(self, series: Series) -> dict[str, Any]:
-        """The worklist entry of a series, after its results are written and delivered."""
-        if series.uid not in self._ready:
-            raise ValueError("not in this pass")
-        started = time.perf_counter()
+    def _remove_leftovers(self) -> None:
+        """Removes what killed processes left, which names patients.
+
+        It is moved away first: a worker that outlived its watcher then fails, where it would answer half a series.
+        """
+        leftovers = [
+            *self.output.glob(".partial-*"),
+            self.output / FETCHED,
+            *(self.output / RESULTS).glob(".partial-*"),
+        ]
+        with staging_folder(self.output / RESULTS) as trash:
+            for left in leftovers:
+                with suppress(FileNotFoundError):
+                    left.rename(trash / left.name)
+        (self.output / FETCHED).mkdir()
+
+    def _folder(self, series: Series) -> Path:
         content = json.dumps([series.uid, series.state, self.weights])
-        folder = self.output / RESULTS / hashlib.sha256(content.encode()).hexdigest()[:16]
-        if not (folder / RECORD_FILE).is_file():
-            with tempfile.TemporaryDirectory(dir=self.output / FETCHED) as temporary:
-                images = Path(temporary) / series.uid
-                images.mkdir()
-                self.archive.fetch(series, images)
-                task = ArchiveTask({"image": str(images)}, folder / RECORD_FILE, self.model, folder)
-                try:
-                    self.find(task)
-                except ValueError as error:
-                    raise ValueError(str(error).replace(f"{images}: ", "").replace(str(images), "the series")) from None
+        return self.output / RESULTS / hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def _task(self, series: Series) -> SeriesTask:
+        fetch = self.archive.fetching(series)
+        return SeriesTask(series.uid, fetch, self.output / FETCHED, self._folder(series), self.model, self.find)
+
+    def _deliver(self, answered: tuple[Series, float]) -> dict[str, Any]:
+        """The worklist entry of a series and the seconds it took, after its results are delivered."""
+        started, (series, seconds) = time.perf_counter(), answered
+        folder = self._folder(series)
         record = FindingsRecord.from_json((folder / RECORD_FILE).read_text(encoding="utf-8"))
         files = sorted(folder.glob("*.dcm"))
         sent = self.delivery.send(files) if self.delivery and files else 0
         present = [answer for answer in record.ordered() if answer.present]
-        seconds = time.perf_counter() - started
+        seconds += time.perf_counter() - started
         _log(f"{name_in_log(series.uid)}: {len(present)} findings, {len(files)} objects, {sent} sent, {seconds:.1f} s")
         return Entry(
             series.uid,

@@ -1,0 +1,71 @@
+"""The results of one series, made in this process or on a worker of a cluster."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from bundle.ctfindings.files.atomic_write import staging_folder
+from bundle.ctfindings.inference.batch.run_archive import ArchiveTask, Model
+from bundle.ctfindings.inference.output.write_files import RECORD_FILE
+
+
+class SeriesTask(NamedTuple):
+    """A series to answer.
+
+    Attributes:
+        uid: its SeriesInstanceUID.
+        fetch: puts its images into a folder.
+        fetched: folder of temporary folders for images.
+        folder: of its results. It appears when they are complete.
+        model: bundle and weights.
+        find: writes the findings record and DICOM objects of a task; ValueError if the scan cannot be used.
+    """
+
+    uid: str
+    fetch: Callable[[Path], None]
+    fetched: Path
+    folder: Path
+    model: Model
+    find: Callable[[ArchiveTask], str | None]
+
+    def __repr__(self) -> str:
+        """Without names: Dask logs the arguments of a call that failed."""
+        return "SeriesTask(...)"
+
+
+def answer_series(task: SeriesTask) -> float:
+    """Writes the results of a series, unless they are there; returns the seconds it took.
+
+    Several processes may answer a series, if one of them was taken for dead: the results of the first one stay.
+    """
+    started, before = time.perf_counter(), os.umask(0o077)  # Results are data of patients.
+    try:
+        if not (task.folder / RECORD_FILE).is_file():
+            _write_results(task)
+    finally:
+        os.umask(before)
+    return time.perf_counter() - started
+
+
+def _write_results(task: SeriesTask) -> None:
+    if task.folder.is_dir():
+        shutil.rmtree(task.folder)  # Somebody removed its record.
+    with tempfile.TemporaryDirectory(dir=task.fetched) as temporary, staging_folder(task.folder) as staging:
+        images, results = Path(temporary) / task.uid, staging / "results"
+        images.mkdir()
+        task.fetch(images)
+        try:
+            task.find(ArchiveTask({"image": str(images)}, results / RECORD_FILE, task.model, results))
+        except ValueError as error:
+            raise ValueError(str(error).replace(f"{images}: ", "").replace(str(images), "the series")) from None
+        try:
+            results.rename(task.folder)
+        except OSError:
+            if not (task.folder / RECORD_FILE).is_file():
+                raise
