@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.ctfindings.inference.depth_profile import depth_profile
-from bundle.ctfindings.inference.evidence import locate
+from bundle.ctfindings.inference.evidence import depth_profile, locate
 from bundle.ctfindings.inference.findings_record import DepthScore, FindingsRecord
 
 TOKENS = np.array([[16.0, 0, 0, -100], [0, 16, 0, -80], [0, 0, 12, -400], [0, 0, 0, 1]])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.ctfindings.inference.depth_profile import depth_profile
+from bundle.ctfindings.inference.evidence import depth_profile
 from bundle.ctfindings.inference.findings_record import DomainAnswer, QueryAnswer
 from bundle.ctfindings.inference.output.evidence_volume import write_evidence
 from bundle.ctfindings.inference.output.slicer_markups import write_markups

@@ -1,4 +1,4 @@
-"""Evidence: from a map to its peak, box, slice, side and extent in the scan."""
+"""Evidence: from a map to its peak, box, slice, side, extent and depth profile in the scan."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bundle.ctfindings.inference.findings_record import Evidence, Point
+from bundle.ctfindings.inference.findings_record import DepthScore, Evidence, Point
 from bundle.ctfindings.scan.coordinates import (
     Array,
     as_affine,
@@ -100,6 +100,20 @@ def locate(
         extent=spread if wide else "focal",
         share=share,
     )
+
+
+def depth_profile(evidence: Any, map_affine: Any) -> list[DepthScore]:
+    """The largest value of each layer of a map of ``locate``, inferior to superior.
+
+    A layer has the world z of its middle. The maximum is the layer of the peak, where viewers jump.
+    """
+    scores = as_map(evidence)
+    x, y, layers = scores.shape
+    levels = np.arange(layers, dtype=np.float64)
+    middle = [np.full(layers, (size - 1) / 2) for size in (x, y)]
+    heights = voxel_to_world(np.stack([*middle, levels], axis=-1), map_affine)[:, 2]
+    strongest = scores.max(axis=(0, 1))
+    return [DepthScore(float(z_mm), float(score)) for z_mm, score in zip(heights, strongest, strict=True)]
 
 
 def _part_around(mask: NDArray[np.bool_], voxel: NDArray[Any]) -> tuple[tuple[slice, ...], NDArray[np.bool_]]:

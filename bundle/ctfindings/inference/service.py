@@ -24,9 +24,8 @@ from bundle.ctfindings.inference.answers import (
     score_queries,
 )
 from bundle.ctfindings.inference.assessment import Assessment
-from bundle.ctfindings.inference.depth_profile import depth_profile
 from bundle.ctfindings.inference.encoding import EncodedScan, encode_study, moved
-from bundle.ctfindings.inference.evidence import DIFFUSE_SHARE, locate
+from bundle.ctfindings.inference.evidence import DIFFUSE_SHARE, depth_profile, locate
 from bundle.ctfindings.inference.findings_record import FindingsRecord, ModelInfo, QueryAnswer
 from bundle.ctfindings.inference.observations import observed_statements
 from bundle.ctfindings.inference.output.anatomy_map import write_anatomy
@@ -225,9 +224,9 @@ class FindingsService:
             named = region_name(evidence.peak_mm, scored.row, encoded.regions, encoded.midline_mm)
             evidence = dataclasses.replace(evidence, region=named)
         answer = dataclasses.replace(scored.answer, evidence=encoded.on_source(evidence))
-        if isinstance(answer, QueryAnswer):
-            z_mm = None if evidence is None else evidence.z_mm
-            answer = dataclasses.replace(answer, depth=depth_profile(found, encoded.regions.affine), z_mm=z_mm)
+        if isinstance(answer, QueryAnswer) and evidence is not None:
+            depth = depth_profile(found, encoded.regions.affine)
+            answer = dataclasses.replace(answer, depth=depth, z_mm=evidence.z_mm)
         return scored._replace(answer=answer)
 
 

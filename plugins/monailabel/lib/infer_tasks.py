@@ -14,7 +14,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.inference.answers import ScoredAnswer
-from bundle.ctfindings.inference.depth_profile import depth_profile
+from bundle.ctfindings.inference.evidence import depth_profile
 from bundle.ctfindings.inference.findings_record import QueryAnswer
 from bundle.ctfindings.inference.output.draft_report import format_draft
 from bundle.ctfindings.inference.output.evidence_volume import write_evidence

@@ -16,6 +16,7 @@ from PIL import Image
 
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.evidence import locate
+from bundle.ctfindings.inference.findings_record import DomainAnswer, ObservedStatement
 from bundle.ctfindings.inference.output.html_report import write_report
 from bundle.ctfindings.inference.output.report_pictures import SOFT_TISSUE, WINDOW_OF_FINDING, DisplayVolume
 
@@ -58,6 +59,24 @@ def test_tensors_of_monai_are_taken_as_they_are(case, tmp_path) -> None:
     maps = {key: torch.tensor(scores, requires_grad=True) for key, scores in case.maps.items()}
     write_report(tmp_path / "tensor.html", case.record, hu, hu.affine, maps, torch.from_numpy(case.token_affine))
     assert (tmp_path / "tensor.html").read_text(encoding="utf-8") == page(case, tmp_path)
+
+
+def test_observations_of_pathology_queries_are_listed_with_their_place(case, tmp_path) -> None:
+    assert "pathology queries" not in page(case, tmp_path)
+    place = case.record.findings[1].evidence
+    statements = ["There is Lung nodule <1>.", "There is Emphysema."]
+    observed = [ObservedStatement(0, statements[0], "Lung nodule", 0.41, 0.23, place)]
+    observed.append(ObservedStatement(7, statements[1], "Emphysema", 0.4, 0.1))
+    case.record = dataclasses.replace(case.record, observations=observed)
+    table = page(case, tmp_path).partition('aria-label="Observations"')[2].partition("</section>")[0]
+    assert [html.unescape(name) for name in re.findall(r'class="name">(.*?)</td>', table)] == statements
+    assert f"image {place.image}" in table and "0.23" in table
+
+
+def test_outside_the_domain_no_probability_is_called_calibrated(case, tmp_path) -> None:
+    assert "Probability is calibrated" in page(case, tmp_path)
+    case.record = dataclasses.replace(case.record, domain=DomainAnswer(3.0, 1.6, False, {}))
+    assert "Probability is calibrated" not in page(case, tmp_path)
 
 
 def test_a_query_whose_anatomy_was_not_found_is_named_in_the_warnings(case, tmp_path) -> None:
