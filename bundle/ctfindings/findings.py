@@ -13,6 +13,10 @@ from bundle.ctfindings.anatomy import anatomy_index
 _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
+REGISTERS = ("presence", "phrase", "image")
+"""How a training prompt speaks: it states the presence, says a radiologist's phrase, or describes the image."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One of the 18 findings.
@@ -22,7 +26,7 @@ class Finding:
         code: its code value, scheme and meaning in DICOM.
         anatomy: the anatomy whose embedding row is scored for it.
         localized: whether the finding has a bounded site, so that the position of its evidence can be scored.
-        positive, negative: training prompts that state or deny it: presence, radiologist's phrase, image description.
+        positive, negative: training prompts that state or deny it, one for each of ``REGISTERS``.
         synonyms: other noun phrases for it, used in training with ``TRAINING_TEMPLATES``.
         radchestct: Rad-ChestCT abnormalities that make it positive, as in the literature ("standard").
         radchestct_extended: the clinically closer choice, where it differs; not comparable with published numbers.
@@ -37,7 +41,7 @@ class Finding:
     negative: tuple[str, str, str]
     synonyms: tuple[str, ...]
     radchestct: tuple[str, ...]
-    radchestct_extended: tuple[str, ...] | None
+    radchestct_extended: tuple[str, ...] | None = None
     dense: bool = False
 
 
@@ -63,29 +67,14 @@ def fill_template(template: str, phrase: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _registers(texts: dict[str, str]) -> tuple[str, str, str]:
-    return texts["presence"], texts["phrase"], texts["image"]
+def _frozen(value: Any) -> Any:
+    """Lists of the table as tuples, and prompts by register as the tuple of them."""
+    listed = [value[register] for register in REGISTERS] if isinstance(value, dict) else value
+    return tuple(listed) if isinstance(listed, list) else listed
 
 
-def _finding(
-    code: list[str],
-    positive: dict[str, str],
-    negative: dict[str, str],
-    synonyms: list[str],
-    radchestct: list[str],
-    radchestct_extended: list[str] | None = None,
-    **fields: Any,
-) -> Finding:
-    value, scheme, meaning = code
-    return Finding(
-        code=(value, scheme, meaning),
-        positive=_registers(positive),
-        negative=_registers(negative),
-        synonyms=tuple(synonyms),
-        radchestct=tuple(radchestct),
-        radchestct_extended=None if radchestct_extended is None else tuple(radchestct_extended),
-        **fields,
-    )
+def _finding(**entry: Any) -> Finding:
+    return Finding(**{name: _frozen(value) for name, value in entry.items()})
 
 
 FINDINGS: tuple[Finding, ...] = tuple(_finding(**entry) for entry in _TABLE["finding"])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.transforms import MapTransform, Transform
 
-from bundle.ctfindings.data.datalist import bare_studies, load_datalist
+from bundle.ctfindings.data.datalist import bare_studies, load_studies
 from bundle.ctfindings.data.loaders import cached_dataset, fill_cache
 from bundle.ctfindings.data.scan_cache import CachedStudies
 from bundle.ctfindings.evaluation.evaluated_model import whole_scan_steps
@@ -50,12 +49,9 @@ class EncodedStudies:
 
     def studies(self) -> Studies:
         """The studies of all splits; ValueError if there is none, or an id occurs twice."""
-        studies = [study for split in self.splits for study in load_datalist(self.datalist, split)]
+        studies = load_studies(self.datalist, self.splits)
         if not studies:
             raise ValueError(f"{self.datalist}: no study in {', '.join(self.splits)}; add some, or name other splits")
-        counts = Counter(study["id"] for study in studies)
-        if twice := [name for name, count in counts.items() if count > 1]:
-            raise ValueError(f"{self.datalist}: study {twice[0]} occurs twice; list each study once")
         return studies
 
     def dataset(self, studies: Studies) -> CachedStudies:

@@ -10,7 +10,7 @@ from traceback import walk_tb
 from types import TracebackType
 from typing import TypeVar
 
-from bundle.ctfindings.files.causes import causes
+from bundle.ctfindings.files.errors import causes
 
 Result = TypeVar("Result")
 

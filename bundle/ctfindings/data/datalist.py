@@ -53,6 +53,14 @@ def load_datalist(
     return studies
 
 
+def load_studies(path: str | Path, splits: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The studies of several splits, by default of all; no two may share an id. For errors see ``load_datalist``."""
+    studies = [study for split in splits or split_names(path) for study in load_datalist(path, split)]
+    if twice := [study for study, count in Counter(study["id"] for study in studies).items() if count > 1]:
+        raise ValueError(f"{path}: id {twice[0]!r} occurs in two splits; give each study its own id")
+    return studies
+
+
 def check_patients(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], where: str) -> None:
     """Rejects two splits that share a study or a patient.
 

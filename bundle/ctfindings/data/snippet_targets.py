@@ -7,8 +7,9 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
-from monai.data import MetaTensor
 from monai.transforms import MapTransform
+
+from bundle.ctfindings.scan.coordinates import bounds_mm
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,8 @@ class SnippetTargetsd(MapTransform):
         study = dict(data)
         for key in self.key_iterator(study):
             placed = [snippet for snippet in study[key] or () if snippet.get("z_mm") is not None]
-            low, high = _extent_mm(study["image"])
+            meta = study["image"].meta  # of the loaded scan, at the outer faces of its voxels
+            (*_, low), (*_, high) = bounds_mm(meta["original_affine"], (0, 0, 0), np.subtract(meta["spatial_shape"], 1))
             inside = [snippet for snippet in placed if low <= snippet["z_mm"] <= high]
             outside = f"z_mm outside the scan ({low:.0f} to {high:.0f} mm)"
             left_out = {"no z_mm": len(study[key] or ()) - len(placed), outside: len(placed) - len(inside)}
@@ -37,12 +39,3 @@ class SnippetTargetsd(MapTransform):
                     logger.warning("a study: %d of its snippets left out: %s", count, reason)
             study[key] = [{"text": snippet["text"], "z_mm": float(snippet["z_mm"])} for snippet in inside]
         return study
-
-
-def _extent_mm(image: MetaTensor) -> tuple[float, float]:
-    """Lowest and highest world z in mm of the loaded scan, at the outer faces of its voxels."""
-    affine = np.asarray(image.meta["original_affine"], dtype=np.float64)
-    shape = np.asarray(image.meta["spatial_shape"], dtype=np.float64)
-    faces = np.stack([np.full(3, -0.5), shape - 0.5])
-    z = np.sort(affine[2, :3] * faces, axis=0).sum(axis=1) + affine[2, 3]
-    return float(z[0]), float(z[1])

@@ -1,4 +1,7 @@
-"""Messages about a scan file: one line that names the file, the problem and the remedy, and ends with a short code."""
+"""Errors: one line that names the file, the problem and the remedy, and ends with a short code; and their causes.
+
+MONAI, Ignite and process pools wrap what a component raises.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,19 @@ class ScanError(ValueError):
     def __init__(self, path: str | Path, problem: str, code: str) -> None:
         super().__init__(coded(path, problem, code))
         self.code = code
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error itself, then the one that it was raised from or while handling, and so on."""
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def scan_error_in(error: BaseException) -> ScanError | None:
+    """The first ScanError among the causes of an error."""
+    return next((link for link in causes(error) if isinstance(link, ScanError)), None)
 
 
 @contextmanager

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 from joblib import cpu_count
 from joblib.externals.loky import FIRST_COMPLETED, BrokenProcessPool, ProcessPoolExecutor, wait
 
-from bundle.ctfindings.files.causes import causes
-from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.files.errors import scan_error_in
 from bundle.ctfindings.files.progress import progress_bar
 
 CONNECT_SECONDS = 20
@@ -85,7 +84,7 @@ def _guarded(
     except fatal:
         raise
     except Exception as error:
-        cause = next((link for link in causes(error) if isinstance(link, ScanError)), error)
+        cause = scan_error_in(error) or error
         kind = "" if isinstance(cause, ValueError) else f"{type(cause).__name__}: "
         return None, " ".join(f"{kind}{cause}".split())
 

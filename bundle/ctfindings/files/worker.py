@@ -11,8 +11,7 @@ from typing import Any
 
 from joblib.externals.loky import BrokenProcessPool, get_reusable_executor
 
-from bundle.ctfindings.files.causes import causes
-from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.files.errors import ScanError, causes
 
 
 class Worker:

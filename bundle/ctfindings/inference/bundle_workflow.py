@@ -12,8 +12,7 @@ from monai.data import Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer
 
-from bundle.ctfindings.files.causes import causes
-from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.files.errors import ScanError, scan_error_in
 from bundle.ctfindings.files.folders import check_outside, check_writable
 from bundle.ctfindings.files.progress import progress_bar, say
 from bundle.ctfindings.inference.batch.scan_list import paths_of
@@ -88,8 +87,7 @@ class ReadAhead:
         try:
             study: Mapping[Any, Any] = self.dataset[index]
         except Exception as error:
-            problem = next((link for link in causes(error) if isinstance(link, ScanError)), None)
-            if problem is None:
+            if (problem := scan_error_in(error)) is None:
                 raise
             return {**self.dataset.data[index], "problem": problem}
         return study

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bundle.ctfindings.losses.composite import CompositeLoss, zero_of
-from bundle.ctfindings.networks.image.standardization import RunningStandardization
+from bundle.ctfindings.networks.image.standardization import standardizations
 from bundle.ctfindings.step_keys import batch_axis
 
 
@@ -216,13 +216,9 @@ def _share_running_statistics(network: nn.Module) -> None:
     ``DistributedDataParallel`` does so in the first forward pass only, which would be too late.
     """
     if isinstance(network, DistributedDataParallel):
-        for module in _standardizations(network):
+        for module in standardizations(network):
             for buffer in module.buffers():
                 dist.broadcast(buffer, 0)
-
-
-def _standardizations(network: nn.Module) -> list[RunningStandardization]:
-    return [module for module in network.modules() if isinstance(module, RunningStandardization)]
 
 
 def _state(trainer: SupervisedTrainer) -> tuple[Tensor, Tensor | None, list[dict[str, Tensor]]]:
@@ -232,7 +228,7 @@ def _state(trainer: SupervisedTrainer) -> tuple[Tensor, Tensor | None, list[dict
     return (
         torch.get_rng_state(),
         cuda,
-        [copy.deepcopy(item.state_dict()) for item in _standardizations(trainer.network)],
+        [copy.deepcopy(item.state_dict()) for item in standardizations(trainer.network)],
     )
 
 
@@ -240,5 +236,5 @@ def _restore(trainer: SupervisedTrainer, state: tuple[Tensor, Tensor | None, lis
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1], trainer.state.device)
-    for module, statistics in zip(_standardizations(trainer.network), state[2], strict=True):
+    for module, statistics in zip(standardizations(trainer.network), state[2], strict=True):
         module.load_state_dict(statistics)

@@ -14,7 +14,7 @@ from monai.utils import evenly_divisible_all_gather, set_determinism
 
 from bundle.ctfindings.losses.composite import CompositeLoss
 from bundle.ctfindings.metrics.classification import macro_auc
-from bundle.ctfindings.networks.image.standardization import RunningStandardization
+from bundle.ctfindings.networks.image.standardization import standardizations
 from bundle.ctfindings.training.unwrapped import unwrapped
 
 
@@ -53,9 +53,8 @@ class FreezeStandardization:
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        for module in self.network.modules():
-            if isinstance(module, RunningStandardization):
-                module.frozen = engine.state.epoch > self.epochs
+        for module in standardizations(self.network):
+            module.frozen = engine.state.epoch > self.epochs
 
 
 class UpdateTeacher:

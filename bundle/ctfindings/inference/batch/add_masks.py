@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bundle.ctfindings.data.datalist import load_datalist, split_names
+from bundle.ctfindings.data.datalist import load_studies, split_names
 from bundle.ctfindings.data.study_record import PATH_KEYS
 from bundle.ctfindings.files.atomic_write import safe_name, write_text
 from bundle.ctfindings.files.fingerprint import file_signature
@@ -90,14 +89,9 @@ def mask_file(study: str) -> str:
 
 def _records(datalist: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The content of a datalist, and its records with absolute paths, which are parts of the content."""
-    splits = split_names(datalist)
-    for split in splits:
-        load_datalist(datalist, split)
+    load_studies(datalist)
     content = json.loads(datalist.read_text(encoding="utf-8"))
-    records: list[dict[str, Any]] = [record for split in splits for record in content[split]]
-    name, count = Counter(record["id"] for record in records).most_common(1)[0] if records else ("", 0)
-    if count > 1:
-        raise ValueError(f"{datalist}: id {name!r} occurs {count} times; give each study its own id")
+    records: list[dict[str, Any]] = [record for split in split_names(datalist) for record in content[split]]
     for record in records:
         for key in PATH_KEYS:
             if record.get(key):

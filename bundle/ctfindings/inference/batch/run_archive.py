@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bundle.ctfindings import __version__
-from bundle.ctfindings.data.datalist import load_datalist, split_names
+from bundle.ctfindings.data.datalist import load_studies
 from bundle.ctfindings.files.atomic_write import safe_name, write_text
 from bundle.ctfindings.files.fingerprint import input_signature
 from bundle.ctfindings.files.folders import check_outside, check_writable
@@ -65,9 +65,7 @@ def scans_of(source: Path, splits: tuple[str, ...] = ()) -> dict[str, dict[str, 
     if source.is_dir():
         found = {each.name: {"image": str(each.path), "folder": str(each.folder)} for each in list_scans([source])}
     else:
-        for study in (study for name in splits or split_names(source) for study in load_datalist(source, name)):
-            if study["id"] in found:
-                raise ValueError(f"{source}: id {study['id']!r} occurs twice; give each study its own id")
+        for study in load_studies(source, splits):
             record: dict[str, Any] = {key: study[key] for key in ("image", "anatomy", "stored") if key in study}
             found[study["id"]] = {**record, "folder": safe_name(study["id"])}
     if not found:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.csv_table import write_table
 from bundle.ctfindings.findings import FINDING_NAMES
 
 SUMMARY_FILE = "findings.csv"
@@ -41,8 +40,5 @@ def write_summary(path: Path, records: Mapping[str, Path], problems: Mapping[str
     columns = ["id", "status", "reason", "domain", "notice", "warnings", *FINDING_NAMES]
     columns += [f"{name} present" for name in FINDING_NAMES]
     columns += dict.fromkeys(name for row in rows for name in row if name.startswith("query: "))
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, "")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(path, columns, ([row.get(name, "") for name in columns] for row in rows))
     return path

@@ -9,10 +9,15 @@ import torch
 from torch import Tensor, nn
 
 
+def standardizations(network: nn.Module) -> list[RunningStandardization]:
+    """The standardisations in a network."""
+    return [module for module in network.modules() if isinstance(module, RunningStandardization)]
+
+
 @contextmanager
 def frozen_statistics(network: nn.Module) -> Iterator[None]:
     """Freezes the running statistics of a network, for a pass that should not count."""
-    changing = [item for item in network.modules() if isinstance(item, RunningStandardization) and not item.frozen]
+    changing = [item for item in standardizations(network) if not item.frozen]
     for item in changing:
         item.frozen = True
     try:
