@@ -187,6 +187,23 @@ def test_zips_read_as_folders_and_damaged_ones_are_counted(
     assert result.card["flagged"] == {"files that are not DICOM": 1, "zips that cannot be opened": 1}
 
 
+def test_a_slice_is_looked_up_in_its_own_study_of_a_zip(
+    prepare: Any, tmp_path: Path, archive: Path, add_study: AddStudy
+) -> None:
+    places = [add_study("short", "A1", keep=range(4, 20)), add_study("long", "A2", shift=1)]
+    with zipfile.ZipFile(archive / "both.zip", "w") as packed:
+        for place in places:
+            for file in place.iterdir():
+                packed.write(file, f"{place.name}/{file.name}")
+            shutil.rmtree(place)
+    text = "A scar (series 3, image 23). A nodule (series 3, image 5)."
+    table = write_reports(tmp_path / "r.csv", [{"id": "A1", "report": text}])
+    result = prepare(SCRIPT, archive, "--reports", table, "--output", tmp_path / "out")
+    (study,) = (each for each in result.studies.values() if "report" in each)
+    assert [snippet["image"] for snippet in study["snippets"]] == [5]  # Image 23 is one of the other study.
+    assert result.card["flagged"]["snippet: no such image"] == 1
+
+
 def test_files_with_a_damaged_header_are_counted_and_named_by_the_key_alone(
     prepare: Any, tmp_path: Path, archive: Path, add_study: AddStudy
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -13,7 +13,7 @@ import pydicom
 
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.folders import files_below
-from bundle.ctfindings.scan.dicom_headers import Header, image_type, is_axial, orientation, read_headers
+from bundle.ctfindings.scan.dicom_headers import DicomFile, Header, image_type, is_axial, orientation, read_headers
 
 SAME_PLACE_MM = 0.5
 """Images with one number within this distance are copies; at a larger distance the number is ambiguous."""
@@ -126,11 +126,16 @@ class Studies:
                 self.folder, "contains no DICOM images; give the folder of the DICOM studies", "no-dicom-images"
             )
 
-    def add(self, path: Path) -> None:
-        """Reads the headers of a file, zip or folder. Raises ScanError if a zip is damaged, encrypted or too large."""
+    def add(self, path: Path, members: Collection[str] = ()) -> None:
+        """Reads the headers of a file, folder or zip, or only of these members of a zip.
+
+        Raises:
+            ScanError: if a zip is damaged, encrypted or too large.
+        """
         tags = _NUMBER_TAGS + _KIND_TAGS + _PLACE_TAGS
         for header in read_headers(files_below(path) if path.is_dir() else [path], tags, _numbered):
-            self._add(header)
+            if not members or header.file.member in members:
+                self._add(header)
 
     def _add(self, header: Header[_Numbered]) -> None:
         numbered, path = header.content, header.file.path
@@ -158,17 +163,22 @@ class Studies:
         return self._by_name.get(identity) or self._by_number.get(identity)
 
 
-def read_files(paths: Sequence[Path]) -> StudyTable:
-    """The table of one study from its files, folders or zips.
+def read_files(files: Sequence[DicomFile]) -> StudyTable:
+    """The table of one study from its files, or from a folder or zip without other studies.
 
     Raises:
         ScanError: when there are no DICOM images, or a zip is damaged.
     """
-    studies = Studies(paths[0].parent)
-    for path in paths:
-        studies.add(path)
+    members: dict[Path, set[str]] = defaultdict(set)
+    for file in files:
+        members[file.path] |= {file.member} - {""}
+    studies = Studies(files[0].path.parent)
+    for path, wanted in members.items():
+        studies.add(path, wanted)
     if not studies.files:
-        raise ScanError(paths[0], "contains no DICOM images; give the folder of the DICOM study", "no-dicom-images")
+        raise ScanError(
+            files[0].path, "contains no DICOM images; give the folder of the DICOM study", "no-dicom-images"
+        )
     return studies.everything
 
 

@@ -94,7 +94,7 @@ def read_source(root: Path, options: ArchiveOptions, output: Path, workers: int)
             ledger.notice(line, ids[uid], "no patient id", "the study counts as its own patient")
         image = _target(output, ids[uid]).absolute()
         candidate = Candidate(line, ids[uid], patient, image, warnings=result["warnings"])
-        candidate.dicom = sorted({file.path for file in study.files})
+        candidate.dicom = study.files
         if row and reports:
             _fill(candidate, reports, row, ledger)
         elif reports:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.scan.dicom_headers import DicomFile
 
 
 class Grid(NamedTuple):
@@ -49,7 +50,7 @@ class Candidate:
     examination: str = ""
     grid: Grid | None = None
     warnings: list[str] = field(default_factory=list)
-    dicom: Sequence[Path] = ()
+    dicom: Sequence[DicomFile] = ()
 
 
 class Entry(NamedTuple):

@@ -11,6 +11,7 @@ from bundle.ctfindings.files.folders import path_from
 from bundle.ctfindings.reports.captions import read_report
 from bundle.ctfindings.reports.snippets.miner import mine_report
 from bundle.ctfindings.reports.snippets.slice_positions import read_files
+from bundle.ctfindings.scan.dicom_headers import DicomFile
 from bundle.ctfindings.sources.preparation.datalist_settings import DatalistSettings
 from bundle.ctfindings.sources.preparation.scan_facts import ScanFacts
 from bundle.ctfindings.sources.preparation.source import Candidate, Grid, Ledger
@@ -111,7 +112,7 @@ def _snippets(candidate: Candidate, ledger: Ledger) -> list[dict[str, Any]]:
     if not (candidate.dicom or is_dicom):
         return []
     mined = mine_report([text for text in (candidate.findings, candidate.impression) if text])
-    table = read_files(candidate.dicom or [candidate.image]) if mined.snippets else None
+    table = read_files(candidate.dicom or [DicomFile(candidate.image)]) if mined.snippets else None
     records = []
     for snippet in mined.snippets:
         place = table.position(snippet.series, snippet.first, snippet.last) if table else None
