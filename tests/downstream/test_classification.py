@@ -67,6 +67,19 @@ def test_a_fraction_that_leaves_no_finding_is_refused_before_a_scan_is_read(data
     assert not (datalist.parent / "out").exists()
 
 
+def test_a_validation_split_that_scores_no_finding_of_the_others_is_refused_before_a_scan_is_read(
+    datalist: Path,
+) -> None:
+    content = json.loads(datalist.read_text(encoding="utf-8"))
+    for split, column in (("training", 0), ("validation", 1), ("test", 0)):
+        for index, study in enumerate(content[split]):
+            study["labels"] = [-1] * 18
+            study["labels"][column] = index % 2
+    datalist.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match="no finding has both labels in every subset and in the validation split"):
+        run(datalist, Classification(fractions=[100]), Unread())
+
+
 def test_patients_of_two_splits_are_refused(datalist: Path) -> None:
     content = json.loads(datalist.read_text(encoding="utf-8"))
     content["test"][0]["patient"] = content["training"][0]["patient"]

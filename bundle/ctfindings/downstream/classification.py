@@ -68,14 +68,18 @@ class Classification:
         self._usable(studies)
 
     def _usable(self, studies: dict[str, Studies]) -> tuple[Subsets, NDArray[np.bool_], list[str]]:
-        """Subsets, the findings that every one of them and the test split can score, and the warnings."""
+        """Subsets, the findings that every one of them can teach and the test split can score, and the warnings."""
         subsets = draw_subsets(studies["training"], self.fractions, self.seeds)
         labels = label_rows(studies["training"])
         known = {drawn: _both_classes(labels[subset]) for drawn, subset in subsets.items()}
         usable, lines = usable_classes(self.name, subsets, known, FINDING_NAMES, "both labels")
         usable = usable & _both_classes(label_rows(studies["test"]))
-        if not usable.any():
-            raise ValueError("classification: no finding has both labels in every subset and in the test split")
+        validated = usable & _both_classes(label_rows(studies["validation"]))
+        for split, scored in (("test", usable), ("validation", validated)):
+            if not scored.any():
+                raise ValueError(
+                    f"classification: no finding has both labels in every subset and in the {split} split; add labels"
+                )
         return subsets, usable, lines
 
     def run(self, encoder: ScanEncoder, studies: dict[str, Studies], bootstrap: Bootstrap) -> Results:
