@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
-from bundle.ctfindings.evaluation.domain import domain_scores, fit_domain
+from bundle.ctfindings.evaluation.domain import domain_of_studies, domain_scores, fit_domain
+from bundle.ctfindings.evaluation.evaluated_model import EvaluatedModel
 
 
 def scans(count: int, seed: int, shift: float = 0.0) -> np.ndarray:
@@ -55,6 +57,13 @@ def test_too_few_training_scans_give_no_domain_and_a_warning(caplog: pytest.LogC
     with caplog.at_level(logging.WARNING):
         assert not fit_domain(scans(3, 1), scans(30, 2), outside_share=0.01).fitted
     assert "3 training scans are too few for a domain; at least 5 are needed" in caplog.text
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_too_few_training_scans_are_not_scored(count: int, caplog: pytest.LogCaptureFixture) -> None:
+    model = Mock(spec=EvaluatedModel)
+    assert not domain_of_studies(model, [{}] * count, scans(30, 2), outside_share=0.01).fitted
+    assert not model.score.called and f"{count} training scans are too few for a domain" in caplog.text
 
 
 def test_scans_of_one_patient_are_left_out_together() -> None:

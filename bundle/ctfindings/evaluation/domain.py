@@ -84,6 +84,8 @@ def domain_of_studies(
     model: EvaluatedModel, training: Sequence[dict[str, Any]], held_out: Features | None, outside_share: float
 ) -> Domain:
     """The domain of a loaded model from its training scans and the features of others, see ``fit_domain``."""
+    if len(training) < LEAST_SCANS:
+        return _too_few(len(training))
     scores = model.score(training, "domain")
     apart = scores.domain_features[:0] if held_out is None else held_out
     return fit_domain(scores.domain_features, apart, outside_share, scores.patients)
@@ -101,7 +103,7 @@ def fit_domain(
     of each, whose scans are left out together.
     """
     if len(training) < LEAST_SCANS:
-        return _no_domain(f"{len(training)} training scans are too few for a domain; at least {LEAST_SCANS} are needed")
+        return _too_few(len(training))
     domain = Domain()
     _fit(domain, training)
     distances = [_distances(domain, held_out)]
@@ -125,6 +127,10 @@ def fit_domain(
     domain.anatomy_threshold = torch.tensor([_conformal_quantile(column, outside_share) for column in apart.T])
     domain.scans = torch.tensor(float(len(training)))
     return domain.float()
+
+
+def _too_few(count: int) -> Domain:
+    return _no_domain(f"{count} training scans are too few for a domain; at least {LEAST_SCANS} are needed")
 
 
 def _no_domain(reason: str) -> Domain:
