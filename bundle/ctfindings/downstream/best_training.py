@@ -50,6 +50,9 @@ class BestTraining:
 
         Returns:
             The best value of the metric.
+
+        Raises:
+            ValueError: the metric was not defined at any validation.
         """
         network = evaluator.network
         trainer = SupervisedTrainer(
@@ -76,5 +79,8 @@ class BestTraining:
         if hasattr(sampler, "set_epoch"):
             trainer.add_event_handler(Events.EPOCH_STARTED, lambda engine: sampler.set_epoch(engine.state.epoch))
         trainer.run()
+        if "weights" not in best:
+            rate = f"lower the learning rate ({self.learning_rate:g})"
+            raise ValueError(f"training: {metric} is not a number at any validation; {rate}")
         network.load_state_dict(best["weights"])
         return float(best["value"])
