@@ -80,6 +80,7 @@ def test_without_groups_there_is_no_table() -> None:
         (range(11), None, "11 different values"),
         ([["F"], "M"], None, "text or numbers"),
         (["thin", 3.0], [2.0], "expected numbers"),
+        ([30, 60], [], "'sex' has an empty list of limits; give limits, or null"),
     ],
 )
 def test_a_column_that_makes_no_groups_is_refused(values: Any, limits: list[float] | None, message: str) -> None:

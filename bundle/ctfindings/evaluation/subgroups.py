@@ -47,7 +47,8 @@ class Subgroups:
         """Adds ``subgroups``, a list of rows with ``by``, ``group``, ``scans``, ``auc`` and the AUC of each finding.
 
         Raises:
-            ValueError: a column without limits has more than ``MOST_GROUPS`` values, or one is not text or a number.
+            ValueError: a column without limits has more than ``MOST_GROUPS`` values, one is not text or a number, or a
+                list of limits is empty.
         """
         studies, scores = run.studies[run.split], run.scores[run.split]
         rows = []
@@ -77,6 +78,8 @@ def _lesion_groups(
 def _column_groups(
     by: str, limits: Sequence[float] | None, studies: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, NDArray[np.bool_]]]:
+    if limits is not None and not limits:
+        raise ValueError(f"subgroups: {by!r} has an empty list of limits; give limits, or null to compare each value")
     values = [study.get(by) for study in studies]
     known = [value for value in values if value is not None]
     kind, names = (str | int | float, "text or numbers") if limits is None else (int | float, "numbers")
