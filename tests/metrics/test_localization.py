@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
@@ -122,6 +124,15 @@ def test_depth_record_by_hand() -> None:
     assert record["mae_of_middle"]["value"] == record["profile_mae_of_middle"]["value"] == pytest.approx(71 / 29)
     low, high = record["model"]["mae_mm"]["interval"]
     assert 0 <= low < 71 / 3 < high <= 38
+
+
+def test_snippets_that_all_lie_in_the_middle_have_no_ratio_to_it() -> None:
+    depth = np.array([[0.0, 12, 24], [0, 12, 24]])
+    errors = depth_errors([[0.9, 0.1, 0], [0, 1, 0]], depth, [12.0, 12.0])
+    record = depth_record(errors, Bootstrap(["a", "b"], resamples=20))
+    assert record["mae_of_middle"] == record["profile_mae_of_middle"] == {"value": None, "interval": [None, None]}
+    assert record["model"]["mae_mm"]["value"] == 6
+    json.dumps(record, allow_nan=False)
 
 
 def test_depths_that_cannot_be_scored_are_refused() -> None:

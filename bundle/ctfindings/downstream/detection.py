@@ -19,7 +19,7 @@ from bundle.ctfindings.data.finding_masks import ResampleFindingMaskd
 from bundle.ctfindings.data.scan_cache import CachedStudies
 from bundle.ctfindings.downstream.encoded_scans import ScanEncoder
 from bundle.ctfindings.downstream.heat_maps import MAPS, EncodeHeatd
-from bundle.ctfindings.downstream.result_numbers import format_value, patient_entry, scan_means
+from bundle.ctfindings.downstream.result_numbers import format_value, scan_means
 from bundle.ctfindings.downstream.scan_pictures import Picture, draw_pictures
 from bundle.ctfindings.downstream.task_run import Results, Studies, Table
 from bundle.ctfindings.evaluation.evaluated_model import whole_scan_steps
@@ -172,10 +172,10 @@ class Detection:
         trials = [0 if name == "pointing_chance" else patients for name in POINTING]
         means = exact_at_ends(bootstrap.interval(lambda weights: scan_means(columns, weights)), [*trials, 0])
         names = (*POINTING, "false_positives_per_clean_scan")
-        record = {key: patient_entry(means, row) for row, key in enumerate(names)}
-        record["froc"] = patient_entry(ranked, 0)
+        record = {key: means.entry(row) for row, key in enumerate(names)}
+        record["froc"] = ranked.entry(0)
         for row, overlap in enumerate(self.overlaps, start=1):
-            record[f"ap_{overlap:g}"] = patient_entry(ranked, row)
+            record[f"ap_{overlap:g}"] = ranked.entry(row)
         return {"lesions": int(counts[known].sum()), "scans_with_lesion": int((counts[known] > 0).sum()), **record}
 
     def _pointing(self, test: _Split, row: int, name: str, place: int) -> list[float]:

@@ -17,15 +17,9 @@ from scipy.stats import t as student_t
 
 from bundle.ctfindings.evaluation.evaluation_page import DPI
 from bundle.ctfindings.evaluation.plots import BLUE, GREY, RED
-from bundle.ctfindings.metrics.bootstrap import LEVEL, Bootstrap, Interval, exact_at_ends
+from bundle.ctfindings.metrics.bootstrap import LEVEL, Bootstrap, exact_at_ends
 from bundle.ctfindings.metrics.classification import FloatArray, IntArray, macro_average
 from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
-
-
-def patient_entry(found: Interval, place: int | tuple[()] = ()) -> dict[str, Any]:
-    """Value and interval by patient."""
-    limits = interval_numbers(found.low[place], found.high[place])
-    return {"value": number(float(found.estimate[place])), "interval": limits}
 
 
 def seed_entry(values: Sequence[float]) -> dict[str, Any]:
@@ -69,9 +63,9 @@ def drawn_metric(
     if trials is not None:
         classes, macro = exact_at_ends(classes, trials), exact_at_ends(macro, trials.min())
     return {
-        "macro": patient_entry(macro) | {"by_seed": seed_entry([macro_average(values) for values in single])},
+        "macro": macro.entry() | {"by_seed": seed_entry([macro_average(values) for values in single])},
         "classes": {
-            name: patient_entry(classes, place) | {"by_seed": seed_entry([float(values[place]) for values in single])}
+            name: classes.entry(place) | {"by_seed": seed_entry([float(values[place]) for values in single])}
             for place, name in enumerate(names)
         },
     }

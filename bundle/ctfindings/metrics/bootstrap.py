@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bundle.ctfindings.metrics.classification import FloatArray, IntArray, check_scores, finding_auc, macro_average
-from bundle.ctfindings.metrics.json_numbers import interval_numbers
+from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
 
 LEVEL = 0.95  # Coverage of every interval
 
@@ -33,6 +33,10 @@ class Interval:
     def limits(self, *place: int) -> list[float | None]:
         """Both limits at an index for a JSON record, None where they are not defined."""
         return interval_numbers(self.low[place], self.high[place])
+
+    def entry(self, *place: int) -> dict[str, Any]:
+        """Value and interval at an index for a JSON record."""
+        return {"value": number(float(self.estimate[place])), "interval": self.limits(*place)}
 
 
 @dataclass(frozen=True)

@@ -51,11 +51,4 @@ def _precision(relevant: NDArray[np.bool_], cutoffs: Sequence[int], bootstrap: B
     at: FloatArray = np.stack([relevant[:, :k].mean(axis=1) for k in cutoffs], axis=1)
     found = bootstrap.interval(lambda weights: weights @ at / weights.sum(axis=1, keepdims=True))
     chance = float(relevant.mean())
-    return {
-        str(k): {
-            "value": float(found.estimate[i]),
-            "interval": found.limits(i),
-            "chance": chance,
-        }
-        for i, k in enumerate(cutoffs)
-    }
+    return {str(k): found.entry(i) | {"chance": chance} for i, k in enumerate(cutoffs)}

@@ -130,7 +130,8 @@ def at_share_of_height(share: ArrayLike, depth_mm: ArrayLike) -> FloatArray:
 def depth_record(errors: Mapping[str, FloatArray], bootstrap: Bootstrap) -> dict[str, Any]:
     """Mean and median error, shares within 12 and 24 mm, and the ratio to the middle slice, each with its interval.
 
-    Errors are those of `depth_errors`, and of further estimates of the same snippets.
+    The ratio is None if all snippets lie in the middle. Errors are those of `depth_errors`, and of further estimates of
+    the same snippets.
     """
     names = ("mae_mm", "median_mm", "within_12_mm", "within_24_mm")
     guesses = tuple(errors)
@@ -146,8 +147,7 @@ def depth_record(errors: Mapping[str, FloatArray], bootstrap: Bootstrap) -> dict
         return np.asarray([*np.ravel(list(of.values())), *ratios])
 
     found = bootstrap.row_interval(scores, list(errors.values()))
-    rows = np.stack([found.estimate, found.low, found.high], axis=1).tolist()
-    entries = [{"value": value, "interval": [low, high]} for value, low, high in rows]
+    entries = [found.entry(place) for place in range(found.estimate.size)]
     record: dict[str, Any] = {"snippets": len(errors["model"]), "patients": len(set(bootstrap.patients))}
     for place, guess in enumerate(guesses):
         record[guess] = dict(zip(names, entries[4 * place : 4 * place + 4], strict=True))

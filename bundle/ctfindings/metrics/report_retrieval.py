@@ -57,14 +57,7 @@ def retrieval_record(queries: ArrayLike, gallery: ArrayLike, bootstrap: Bootstra
     return {
         "pool": len(ranks),
         "patients": len(set(bootstrap.patients)),
-        "recall": {
-            str(k): {
-                "value": float(recall.estimate[i]),
-                "interval": [float(recall.low[i]), float(recall.high[i])],
-                "chance": k / len(ranks),
-            }
-            for i, k in enumerate(used)
-        },
+        "recall": {str(k): recall.entry(i) | {"chance": k / len(ranks)} for i, k in enumerate(used)},
         "median_rank": float(np.median(ranks)),
         "mean_rank": float(ranks.mean()),
     }
