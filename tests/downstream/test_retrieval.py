@@ -54,6 +54,14 @@ def test_ranks_of_every_scan_are_written(datalist: Path) -> None:
     assert all(1 <= int(row["set image_to_text"]) <= 40 for row in rows)
 
 
+def test_reports_that_all_say_the_same_have_no_pool_of_first_reports(datalist: Path) -> None:
+    content = json.loads(datalist.read_text(encoding="utf-8"))
+    for study in content["test"]:
+        study["report"] = {"findings": "The lungs are clear.", "impression": ""}
+    datalist.write_text(json.dumps(content), encoding="utf-8")
+    assert list(run(datalist, LabelEncoder(queries=0))["retrieval"]["global"]) == ["dup_all"]
+
+
 def test_a_test_split_without_reports_is_refused_before_a_scan_is_read(datalist: Path) -> None:
     content = json.loads(datalist.read_text(encoding="utf-8"))
     for study in content["test"]:

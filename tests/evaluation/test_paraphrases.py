@@ -29,7 +29,10 @@ class NameReader:
 def test_paraphrases_are_ranked_among_the_positive_prompts() -> None:
     asked = [(HEART, "big heart"), *((EMPHYSEMA, text) for text in ("emphysema here", "holes", "destroyed lung"))]
     record = text_record(NameReader(), asked)  # type: ignore[arg-type]
-    assert (record["paraphrases"], record["accuracy"]) == (4, 0.5)
+    assert (record["paraphrases"], record["accuracy"], record["accuracy_within_3"]) == (4, 0.5, 0.5)
+    by_finding = {row["finding"]: (row["paraphrases"], row["accuracy"]) for row in record["findings"]}
+    assert by_finding["Cardiomegaly"] == (1, 1.0) and by_finding["Emphysema"] == (3, pytest.approx(1 / 3))
+    assert by_finding["Atelectasis"] == (0, None)
     assert [(miss["text"], miss["nearest"]) for miss in record["missed"]] == [
         ("holes", "Cardiomegaly"),
         ("destroyed lung", "Cardiomegaly"),

@@ -21,8 +21,7 @@ from bundle.ctfindings.downstream.task_run import Results, Studies, Table
 from bundle.ctfindings.files.csv_table import write_table
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.classification import FloatArray
-from bundle.ctfindings.metrics.label_retrieval import label_precision
-from bundle.ctfindings.metrics.report_retrieval import first_of_each, retrieval_ranks, retrieval_record
+from bundle.ctfindings.metrics.retrieval import label_precision, rank_of_own, retrieval_pools, retrieval_record
 from bundle.ctfindings.networks.observation_scoring import observation_answers
 from bundle.ctfindings.reports.observations import Observation, normalise, read_observations
 
@@ -63,10 +62,8 @@ class Retrieval:
         else:
             warnings.append("retrieval: this model has no pathology queries, so there is no score 'set'")
         warnings += unseen_scans(asked, rows)
-        texts = [report_text(study["report"]) for study in asked]
-        pools = {"dup_all": np.arange(len(asked)), "first_all": first_of_each(texts)}
-        labels = label_rows(asked)
-        chosen = bootstrap.of(written)
+        labels, chosen = label_rows(asked), bootstrap.of(written)
+        pools = retrieval_pools([report_text(study["report"]) for study in asked], chosen.patients)
         found = {
             score: {pool: _both_ways(values[np.ix_(at, at)], labels[at], chosen.of(at)) for pool, at in pools.items()}
             for score, values in similarity.items()
@@ -118,15 +115,14 @@ def _both_ways(similarity: FloatArray, labels: Any, bootstrap: Bootstrap) -> dic
     """Recall, median rank and precision by label set of a pool; rows of the matrix are scans, columns reports."""
     record = {}
     for direction, scores in zip(DIRECTIONS, (similarity, similarity.T), strict=True):
-        # With the unit matrix as the gallery, the product of the two is the matrix of scores itself.
-        record[direction] = retrieval_record(scores, np.eye(len(scores)), bootstrap)
+        record[direction] = retrieval_record(scores, bootstrap)
         record[direction]["precision"] = label_precision(scores, labels, bootstrap)
     return record
 
 
 def _tables(found: dict[str, Any]) -> list[Table]:
     tables = []
-    for pool in ("dup_all", "first_all"):
+    for pool in found["global"]:
         rows = []
         for score, pools in found.items():
             for direction, record in pools[pool].items():
@@ -143,10 +139,8 @@ def _tables(found: dict[str, Any]) -> list[Table]:
 
 def _write_ranks(path: Path, ids: list[str], similarity: dict[str, FloatArray]) -> None:
     """Ranks in the pool ``dup_all``, and the report that each score puts first."""
-    unit = np.eye(len(ids))
     columns: list[Any] = []
     for scores in similarity.values():
-        columns += [retrieval_ranks(scores, unit), retrieval_ranks(scores.T, unit)]
-        columns += [[ids[best] for best in scores.argmax(axis=1)]]
+        columns += [rank_of_own(scores), rank_of_own(scores.T), [ids[best] for best in scores.argmax(axis=1)]]
     names = [f"{score} {name}" for score in similarity for name in (*DIRECTIONS, "first report")]
     write_table(path, ["id", *names], zip(ids, *columns, strict=True))

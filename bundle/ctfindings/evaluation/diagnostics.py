@@ -18,9 +18,9 @@ from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.evaluation.calibrate import Calibration
 from bundle.ctfindings.evaluation.evaluated_model import SplitScores
 from bundle.ctfindings.files.atomic_write import atomic_path
-from bundle.ctfindings.metrics.caption_retrieval import drop_sentences, rank_of_own, report_similarity
 from bundle.ctfindings.metrics.classification import FloatArray
 from bundle.ctfindings.metrics.platt_scaling import apply_temperature
+from bundle.ctfindings.metrics.retrieval import drop_sentences, rank_of_own, report_similarity
 from bundle.ctfindings.metrics.text_collapse import TextRows
 from bundle.ctfindings.networks.text.prompts import template_bank
 from bundle.ctfindings.networks.text.text_tower import TextTower

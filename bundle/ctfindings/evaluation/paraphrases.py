@@ -21,9 +21,8 @@ from bundle.ctfindings.metrics.paraphrases import (
     content_words,
     highest_overlap,
     novelty_band,
-    paraphrase_accuracy,
-    rank_of_finding,
 )
+from bundle.ctfindings.metrics.retrieval import rank_of_own, recall_at
 from bundle.ctfindings.networks.text.prompts import mean_over_templates, template_bank
 from bundle.ctfindings.networks.text.text_tower import TextTower
 
@@ -61,20 +60,20 @@ def text_record(text: TextTower, asked: Sequence[tuple[int, str]]) -> dict[str, 
     with torch.no_grad():
         bank = mean_over_templates(template_bank(text))[:, 0].double().cpu().numpy()
         queries = text([query for _, query in asked], "prompt").double().cpu().numpy()
-    targets = np.asarray([target for target, _ in asked])
-    ranks = rank_of_finding(queries, bank, targets)
-    nearest = (queries @ bank.T).argmax(axis=1)
+    targets, similarity = np.asarray([target for target, _ in asked]), queries @ bank.T
+    ranks, nearest = rank_of_own(similarity, targets), similarity.argmax(axis=1)
+    first, within_3 = recall_at(ranks, (1, 3)).tolist()
     return {
         "paraphrases": len(asked),
-        "accuracy": number(paraphrase_accuracy(ranks)),
-        "accuracy_within_3": number(paraphrase_accuracy(ranks, 3)),
+        "accuracy": first,
+        "accuracy_within_3": within_3,
         "findings": [
             {
                 "finding": name,
-                "paraphrases": int((targets == column).sum()),
-                "accuracy": number(paraphrase_accuracy(ranks[targets == column])),
+                "paraphrases": int(own.sum()),
+                "accuracy": float(recall_at(ranks[own], (1,))[0]) if own.any() else None,
             }
-            for column, name in enumerate(FINDING_NAMES)
+            for name, own in ((name, targets == column) for column, name in enumerate(FINDING_NAMES))
         ],
         "missed": [
             {"text": query, "finding": FINDING_NAMES[target], "rank": int(rank), "nearest": FINDING_NAMES[near]}

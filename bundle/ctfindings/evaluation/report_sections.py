@@ -26,7 +26,7 @@ from bundle.ctfindings.evaluation.snippet_controls import (
 from bundle.ctfindings.losses.snippet_localization import points_into_scan
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.localization import at_share_of_height, depth_errors, depth_record, share_of_height
-from bundle.ctfindings.metrics.report_retrieval import first_of_each, report_retrieval
+from bundle.ctfindings.metrics.retrieval import first_of_each, report_retrieval
 from bundle.ctfindings.networks.image.depth import depth_logits, depth_profile
 
 Studies = Sequence[Mapping[str, Any]]
