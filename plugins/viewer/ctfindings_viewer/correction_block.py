@@ -12,7 +12,8 @@ from ctfindings_client.corrections import AGREEMENT_COLUMNS, Corrections, findin
 from trame.widgets import html
 from trame.widgets import vuetify3 as v
 
-_FIELD: dict[str, Any] = {"density": "compact", "hide_details": True, "variant": "outlined"}
+from .fields import COMPACT
+
 _OFF = "busy || !!correction_problem"
 _NO_FINDING = f"{_OFF} || !selected"
 
@@ -92,7 +93,7 @@ class CorrectionBlock:
                 no_resize=True,
                 disabled=("!!correction_problem",),
                 id="report",
-                **_FIELD,
+                **COMPACT,
             )
             v.VBtn(
                 "Save",
@@ -104,7 +105,7 @@ class CorrectionBlock:
             )
         with html.Div(classes="ct-line"):
             v.VTextField(
-                v_model="reader", label="Name of the reader", maxlength=64, __properties=["maxlength"], **_FIELD
+                v_model="reader", label="Name of the reader", maxlength=64, __properties=["maxlength"], **COMPACT
             )
             v.VBtn(
                 "Agreement",

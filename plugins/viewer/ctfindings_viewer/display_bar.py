@@ -1,11 +1,11 @@
-"""The bar over the views: window, heat map with its scale, what is shown, HU, a distance, and keys for the same."""
+"""The bar over the views: window, heat map with its scale, what is shown, a distance, and keys for the same."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from ctfindings_client import anatomy, heat, points
+from ctfindings_client import heat, points
 from ctfindings_client.answers import Evidence
 from ctfindings_client.record import Row
 from trame.widgets import html
@@ -20,7 +20,8 @@ IN_SOFT_TISSUE = ("Pleural effusion",)
 
 KEYS = (
     "Keys: n and p next and previous finding, N and P next and previous scan of the server, f find, "
-    "arrows scroll the view under the mouse, 1 to 3 window, h heat map, d distance"
+    "arrows scroll the view under the mouse, 1 to 3 window, h heat map, d distance. "
+    "Drag with the right mouse button for width and level, turn the wheel with Ctrl to zoom"
 )
 _STEPS = {"ArrowUp": 1, "ArrowRight": 1, "ArrowDown": -1, "ArrowLeft": -1}
 """Slices towards the head, the front or the right side of the patient."""
@@ -47,7 +48,6 @@ class DisplayBar:
                 "show_points": False,
                 "show_box": True,
                 "heat_of": "",
-                "hu": None,
                 "measuring": False,
                 "distance": None,
                 "key": "",
@@ -94,12 +94,6 @@ class DisplayBar:
                 v.VCheckbox(
                     v_model=name, label=label, density="compact", hide_details=True, classes="ct-check", id=name
                 )
-            html.Span(
-                "{{ hu === null ? '' : hu + ' HU' }}",
-                classes="ct-small ct-hu",
-                title="HU of the voxel where the slice views meet",
-                id="hu",
-            )
             v.VBtn(
                 icon="mdi-ruler",
                 click=self.on_distance,
@@ -126,8 +120,7 @@ class DisplayBar:
 
     def follow(self, row: Row) -> None:
         """Sets the window in which a finding is read."""
-        lung = row.anatomy == "lung" and row.name not in IN_SOFT_TISSUE
-        self.state.window = "Lung" if lung else SOFT_TISSUE
+        self.state.window = window_of(row)
         self.on_window()
 
     def on_key(self) -> None:
@@ -183,10 +176,25 @@ class DisplayBar:
         self.viewer.scene.draw()
 
     def on_window(self) -> None:
-        """Width and level of the scan."""
-        self.viewer.scene.set_window(self.state.window)
+        """Width and level by their name; those that the mouse has set have none."""
+        if self.state.window:
+            self.viewer.scene.set_window(*WINDOWS[self.state.window])
+            self.viewer.readout.show_window()
+
+    def show_window(self) -> None:
+        """Names the width and level that the mouse has set; without a name, a click or key brings each one back."""
+        with self.state:
+            window = self.viewer.scene.window
+            self.state.window = next((name for name, values in WINDOWS.items() if values == window), "")
+            self.viewer.readout.show_window()
 
     def on_visibility(self) -> None:
         """Shows and hides outlines of the anatomies, points and box."""
-        for role, name in ((anatomy.ROLE, "show_anatomy"), (points.ROLE, "show_points"), (heat.BOX_ROLE, "show_box")):
+        self.viewer.scene.show_outlines(bool(self.state.show_anatomy))
+        for role, name in ((points.ROLE, "show_points"), (heat.BOX_ROLE, "show_box")):
             self.viewer.scene.set_visible(role, bool(self.state[name]))
+
+
+def window_of(row: Row) -> str:
+    """Name of the window in which a finding is read."""
+    return "Lung" if row.anatomy == "lung" and row.name not in IN_SOFT_TISSUE else SOFT_TISSUE

@@ -20,7 +20,10 @@ from trame_slicer.views import SliceView
 
 from . import texts
 from .display_bar import AMBER
-from .scene import VIEWS, show_all
+from .fields import COMPACT, RETURN, TYPED
+from .key_images import source
+from .readout import place_key
+from .scene import show_all
 
 STYLE = Path(__file__).with_name("page.css")
 TITLES = {"Axial": "Axial", "Coronal": "Coronal", "Sagittal": "Sagittal", "ThreeD": "3D"}
@@ -31,16 +34,6 @@ ACCEPTED = ",".join([".gz", *(suffix for suffix in SCAN_SUFFIXES if suffix.count
 _BAR = COLUMNS.index("Probability")
 # Vue takes an empty text for true.
 _BUSY = "busy || (!!remote_line && !consent)"
-_COMPACT: dict[str, Any] = {"density": "compact", "hide_details": True, "variant": "outlined"}
-# trame drops, without a word, what a widget does not list.
-_RETURN: dict[str, Any] = {"__events": [("keydown_enter", "keydown.enter")]}
-# What stands in a field goes with the call: the state of the page follows the last keys a little later.
-_TYPED = "[$event.target.value]"
-
-
-def place_key(view: str) -> str:
-    """Name in the state of the place of a slice view."""
-    return f"place_{view.lower()}"
 
 
 def initial_state(state: Any, address: str) -> None:
@@ -69,12 +62,8 @@ def initial_state(state: Any, address: str) -> None:
             "sort_descending": False,
             "notice": "",
             "warnings": [],
-            "query": "",
-            "meaning": "",
-            "curve": None,
             "draft": "",
             "draft_open": False,
-            **{place_key(name): "" for name in VIEWS},
         }
     )
 
@@ -103,9 +92,10 @@ def build(server: Any, layout: Any, viewer: Any) -> None:
                     _table(viewer)
                     _draft()
                     viewer.correction_block.build()
-                    _question(viewer)
+                    viewer.question_block.build()
                 with html.Div(classes="ct-right"):
                     viewer.display_bar.build()
+                    viewer.key_images.build()
                     with html.Div(classes="ct-views"):
                         layout.initialize_layout_grid(page)
                         html.Div(
@@ -113,8 +103,10 @@ def build(server: Any, layout: Any, viewer: Any) -> None:
                         )
 
 
-def decorate_view(server: Any, view_id: str, view: Any) -> None:
-    """Puts name and place over a view, the letters of its edges, and a slider through the slices."""
+def decorate_view(viewer: Any, server: Any, view_id: str, view: Any) -> None:
+    """Puts name and place over a view, the letters of its edges, what is under the mouse, and a slider through the
+    slices.
+    """
     name = view.get_singleton_tag()
     with html.Div(classes="ct-corner"):
         html.Span(TITLES[name], classes=f"ct-view-name ct-{name.lower()}")
@@ -137,6 +129,7 @@ def decorate_view(server: Any, view_id: str, view: Any) -> None:
     if isinstance(view, SliceView):
         for letter, edge in zip(EDGES[name], ("left", "right", "top", "bottom"), strict=True):
             html.Span(letter, v_if="has_scan", classes=f"ct-edge ct-edge-{edge}")
+        viewer.readout.build(name)
         with html.Div(v_if="has_scan", classes="ct-slider"):
             Slider(
                 connect_slice_view_slider_to_state(server, view),
@@ -156,10 +149,10 @@ def _server(viewer: Any) -> None:
         v.VTextField(
             v_model="address",
             label="Server",
-            keydown_enter=(viewer.on_connect, _TYPED),
+            keydown_enter=(viewer.on_connect, TYPED),
             classes="ct-address",
-            **_RETURN,
-            **_COMPACT,
+            **RETURN,
+            **COMPACT,
         )
         v.VBtn("Connect", click=(viewer.on_connect, "[address]"), disabled=("busy",), variant="tonal", id="connect")
     v.VCheckbox(
@@ -195,7 +188,7 @@ def _scan(viewer: Any) -> None:
             label=("scans.length || !connected ? 'Scan of the server' : 'The server has no scans'",),
             disabled=("!connected || busy || !scans.length",),
             id="scan-select",
-            **_COMPACT,
+            **COMPACT,
         )
         with v.VBtn(
             "Open file",
@@ -262,14 +255,14 @@ def _table(viewer: Any) -> None:
                 html.Tr(
                     v_for="row in rows",
                     key="row.name",
-                    title=("row.hint",),
+                    title=("row.name === selected ? row.hint : undefined",),
                     click=(viewer.on_finding_chosen, "[row.name]"),
                     classes=(
                         "{'ct-present': row.present, 'ct-selected': row.name === selected, 'ct-unsure': !row.reliable}",
                     ),
                     tabindex="0",
                     keydown_enter=(viewer.on_finding_chosen, "[row.name]"),
-                    **_RETURN,
+                    **RETURN,
                 ),
             ):
                 for index in range(len(COLUMNS)):
@@ -281,6 +274,17 @@ def _table(viewer: Any) -> None:
                                 html.Div(classes="ct-bar-mark", style=("{left: row.threshold_percent + '%'}",))
                     else:
                         html.Td(("{{ row.mark }}" if index == 0 else "") + f"{{{{ row.cells[{index}] }}}}")
+                # Beside the row; the selected one is in the views already, and must not be covered.
+                with v.VTooltip(
+                    activator="parent",
+                    location="end",
+                    open_delay=400,
+                    max_width=256,
+                    disabled=("row.name === selected",),
+                    content_class="ct-peek",
+                ):
+                    html.Img(v_if="row.placed", src=(source("row.name"),), classes="ct-peek-picture", alt="")
+                    html.Div("{{ row.hint }}")
         html.Div("The table of the 18 findings appears here.", v_else=True, classes="ct-hollow")
 
 
@@ -297,48 +301,3 @@ def _draft() -> None:
             )
             v.VBtn("Copy", title="Copy the draft", variant="tonal", size="small", id="copy-draft")
         html.Pre("{{ draft }}", v_if="draft_open", classes="ct-draft", id="draft")
-
-
-def _question(viewer: Any) -> None:
-    with html.Div(classes="ct-block"):
-        with html.Div(classes="ct-line"):
-            v.VTextField(
-                v_model="query",
-                label="Ask in your own words",
-                placeholder="fluid around the lung",
-                maxlength=300,
-                __properties=["maxlength"],
-                keydown_enter=(viewer.on_ask, _TYPED),
-                disabled=("!has_scan",),
-                id="query",
-                **_RETURN,
-                **_COMPACT,
-            )
-            v.VBtn(
-                "Ask",
-                click=(viewer.on_ask, "[query]"),
-                disabled=("!has_scan || busy || !query",),
-                variant="tonal",
-                id="ask",
-            )
-        html.Div("{{ meaning }}", v_if="meaning", classes="ct-small ct-meaning", id="meaning")
-        with html.Div(v_if="curve", classes="ct-chart", id="depth"):
-            html.Div("Depth profile: {{ curve.text }}", classes="ct-small ct-chart-title", title=("curve.text",))
-            html.Div(
-                f"""<svg viewBox="0 0 {texts.CHART_WIDTH:.0f} {texts.CHART_HEIGHT:.0f}" preserveAspectRatio="none"
-                    class="ct-curve">
-                <polygon :points="curve.area" class="ct-curve-area"></polygon>
-                <polyline :points="curve.line" class="ct-curve-line" vector-effect="non-scaling-stroke"></polyline>
-                <line v-if="curve.mark" :x1="curve.mark[0]" :x2="curve.mark[0]" y1="0" y2="{texts.CHART_HEIGHT:.0f}"
-                    class="ct-curve-mark" vector-effect="non-scaling-stroke"></line></svg>""",
-                classes="ct-curve-frame",
-                title="Click to move the axial view to a height",
-                click=(
-                    viewer.on_curve,
-                    "[$event.offsetX / $event.currentTarget.clientWidth]",
-                ),
-            )
-            with html.Div(classes="ct-curve-ends"):
-                html.Span("{{ curve.low }}")
-                html.Span("{{ curve.shown }}", classes="ct-curve-shown")
-                html.Span("{{ curve.high }}")

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import slicer
 import slicer.util
-from ctfindings_client import nodes, slices
+import vtk
+from ctfindings_client import anatomy, nodes, slices
 from ctfindings_client.answers import Findings, Scan
 from trame_slicer.core import LayoutManager, SlicerApp
 from trame_slicer.rca_view import register_rca_factories
@@ -29,6 +30,9 @@ DISTANCE_ROLE = "distance"
 WINDOWS = {"Lung": (1500.0, -600.0), "Mediastinum": (400.0, 40.0), "Bone": (1800.0, 400.0)}
 """Width and level in HU."""
 
+Point = tuple[float, float, float]
+"""In RAS mm."""
+
 
 class Scene:
     """A Slicer without its windows, drawn into the page.
@@ -37,12 +41,23 @@ class Scene:
         server: the trame server.
         decorate: adds the page's own elements over a view: (server, id of the view, view).
         moved: called after the views moved or were resized.
+        pointed: called when the mouse moves over a slice view, or leaves it.
+        windowed: called when width and level of the window change.
     """
 
-    def __init__(self, server: Any, decorate: Callable[[Any, str, Any], None], moved: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        server: Any,
+        decorate: Callable[[Any, str, Any], None],
+        moved: Callable[[], None],
+        pointed: Callable[[], None],
+        windowed: Callable[[], None],
+    ) -> None:
         self.program = SlicerApp()
         self.volume: Any = None
-        self.window = "Mediastinum"
+        self.answer: Findings | None = None
+        self.window = WINDOWS["Mediastinum"]
+        self.windowed = windowed
         # What the extension's code expects of the program around it.
         slicer.mrmlScene = self.program.scene
         slicer.app = SimpleNamespace(applicationLogic=lambda: self.program.app_logic)
@@ -55,6 +70,9 @@ class Scene:
             view.renderer().SetUseDepthPeeling(False)
         for view in self.program.view_manager.get_slice_views():
             view.modified.connect(lambda _view: moved())
+            _drag_to_window(view)
+        self.crosshair = self.program.scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+        self.crosshair.AddObserver(self.crosshair.CursorPositionModifiedEvent, lambda *_: pointed())
 
     def open(self, scan: Scan, name: str) -> Any:
         """Shows another scan in place of the one that is there, with everything that belongs to it.
@@ -73,7 +91,8 @@ class Scene:
             volume.CreateDefaultDisplayNodes()
             volume.GetDisplayNode().SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
         self.volume = volume
-        self.set_window(self.window)
+        self.set_window(*self.window)
+        volume.GetDisplayNode().AddObserver(vtk.vtkCommand.ModifiedEvent, self._note_window)
         slices.overlay(volume, None, 0.0)
         self.program.display_manager.reset_views()
         return volume
@@ -87,28 +106,44 @@ class Scene:
         self.program.scene.RemoveNode(self.volume)
         if display is not None:
             self.program.scene.RemoveNode(display)
-        self.volume = None
+        self.volume, self.answer = None, None
 
-    def set_window(self, name: str) -> None:
-        """Width and level of the scan, by a name of ``WINDOWS``."""
-        self.window = name
+    def set_window(self, width: float, level: float) -> None:
+        """Width and level of the slice views in HU."""
+        self.window = width, level
         if self.volume is not None:
             display = self.volume.GetDisplayNode()
             display.AutoWindowLevelOff()
-            display.SetWindowLevel(*WINDOWS[name])
+            display.SetWindowLevel(width, level)
             self.draw()
 
+    def _note_window(self, display: Any, _event: str) -> None:
+        """Keeps the width and level that the mouse has set, also for the next scan."""
+        window = display.GetWindow(), display.GetLevel()
+        if window != self.window:
+            self.window = window
+            self.windowed()
+
     def show_surfaces(self, findings: Findings) -> None:
-        """Shows the anatomies of an answer in the 3D view, from the front. 2D views keep the outlines of the
-        segmentation.
-        """
+        """Shows the anatomies of an answer in the 3D view, from the front."""
+        self.answer = findings
+        nodes.find(self.volume, anatomy.ROLE).GetDisplayNode().SetVisibility(False)
         with self._batch():
             surfaces.show(self.volume, findings.labels, findings.affine, findings.label_names)
         for view in self.program.view_manager.get_threed_views():
             view.reset_view()
 
+    def show_outlines(self, visible: bool) -> None:
+        """Shows or hides the outlines of the anatomies in the slice views; they are made when they are first shown."""
+        if self.volume is None or self.answer is None:
+            return
+        if not surfaces.set_visible(self.volume, surfaces.OUTLINES, visible) and visible:
+            of = self.answer
+            surfaces.show(self.volume, of.labels, of.affine, of.label_names, surfaces.OUTLINES)
+        self.draw()
+
     def set_visible(self, role: str, visible: bool) -> None:
-        """Shows or hides what has a role: the points, the box, or the outlines of the anatomies in the slice views."""
+        """Shows or hides what has a role: the points or the box."""
         if self.volume is None:
             return
         node = nodes.find(self.volume, role)
@@ -125,11 +160,16 @@ class Scene:
             found[name] = float(to_ras.GetElement(VIEWS[name], 3))
         return found
 
-    def hu(self) -> int | None:
-        """HU of the voxel where the slice views meet; None outside the scan."""
-        place = slices.here()
-        if self.volume is None or place is None:
+    def pointed_at(self) -> tuple[str, Point] | None:
+        """The slice view under the mouse, and the place there in RAS mm; None if the mouse is over none."""
+        place, in_view = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
+        if self.volume is None or not self.crosshair.GetCursorPositionRAS(place):
             return None
+        node = self.crosshair.GetCursorPositionXYZ(in_view)
+        return None if node is None else (node.GetSingletonTag(), (place[0], place[1], place[2]))
+
+    def hu(self, place: Point) -> int | None:
+        """HU of the voxel at a place in RAS mm; None outside the scan."""
         i, j, k = np.rint(np.linalg.inv(nodes.affine_of(self.volume)) @ [*place, 1.0])[:3].astype(int)
         voxels = slicer.util.arrayFromVolume(self.volume)
         inside = all(0 <= index < size for index, size in zip((k, j, i), voxels.shape, strict=True))
@@ -188,6 +228,31 @@ class Scene:
             yield
         finally:
             self.program.scene.EndState(slicer.vtkMRMLScene.BatchProcessState)
+
+
+def _drag_to_window(view: Any) -> None:
+    """Lets a drag with the right button set width and level, as reading rooms do. Slicer zooms with it; the wheel with
+    Ctrl still does.
+    """
+    bars = view.get_displayable_manager_by_class("vtkMRMLScalarBarDisplayableManager")
+    window = bars.GetWindowLevelWidget()
+    window.SetForegroundVolumeEditable(False)  # the heat map
+    window.SetEventTranslationClickAndDrag(
+        window.WidgetStateIdle,
+        vtk.vtkCommand.RightButtonPressEvent,
+        vtk.vtkEvent.NoModifier,
+        window.WidgetStateAdjustWindowLevel,
+        window.WidgetEventAlwaysOnAdjustWindowLevelStart,
+        window.WidgetEventAlwaysOnAdjustWindowLevelEnd,
+    )
+    crosshair = view.get_displayable_manager_by_class("vtkMRMLCrosshairDisplayableManager")
+    slices_widget = crosshair.GetSliceIntersectionWidget()
+    slices_widget.SetEventTranslation(
+        slices_widget.WidgetStateIdle,
+        vtk.vtkCommand.RightButtonPressEvent,
+        vtk.vtkEvent.NoModifier,
+        slices_widget.WidgetEventNone,
+    )
 
 
 def show_all(view: Any) -> None:

@@ -38,6 +38,7 @@ def table_rows(
             "threshold_percent": round(100 * row.threshold, 1),
             "present": row.present,
             "reliable": row.reliable,
+            "placed": row.peak_mm is not None,
             "hint": row.hint,
         }
         for row in ordered(rows, column, descending)
@@ -68,7 +69,9 @@ def remote_line(address: str) -> str:
     return f"Send scans to {address}? A file goes there whole, with its header; its name stays here.{open_line}"
 
 
-def depth_curve(text: str, depth: Sequence[tuple[float, float]], shown_mm: float | None) -> dict[str, Any] | None:
+def depth_curve(
+    text: str, depth: Sequence[tuple[float, float]], shown_mm: float | None, image_at: Callable[[float], str]
+) -> dict[str, Any] | None:
     """A depth profile as a drawing of ``CHART_WIDTH`` by ``CHART_HEIGHT``: inferior left, zero at the bottom, its own
     maximum at the top.
 
@@ -76,6 +79,7 @@ def depth_curve(text: str, depth: Sequence[tuple[float, float]], shown_mm: float
         text: finding or query.
         depth: (z in mm, score) from inferior to superior.
         shown_mm: height that the views show; None without one.
+        image_at: names the image at a height in mm.
 
     Returns:
         ``line`` and ``area`` (points of SVG), ``mark`` (x, y) of the shown height or None, and the texts of both ends.
@@ -102,9 +106,9 @@ def depth_curve(text: str, depth: Sequence[tuple[float, float]], shown_mm: float
         "line": " ".join(points),
         "area": f"{across(low):.1f},{floor:.1f} {' '.join(points)} {across(high):.1f},{floor:.1f}",
         "mark": mark,
-        "shown": "" if shown_mm is None else position(2, shown_mm),
-        "low": position(2, low),
-        "high": position(2, high),
+        "shown": "" if shown_mm is None else image_at(shown_mm),
+        "low": image_at(low),
+        "high": image_at(high),
     }
 
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,11 @@ from trame_server.utils.asynchronous import create_task
 from . import page, texts, uploads
 from .correction_block import CorrectionBlock
 from .display_bar import DisplayBar
-from .scene import VIEWS, Scene, without_warnings
+from .key_images import KeyImages
+from .places import Places
+from .question_block import QuestionBlock
+from .readout import Readout
+from .scene import Scene, without_warnings
 
 POLL_SECONDS = 0.1
 ALIVE_SECONDS = 5.0
@@ -47,15 +52,24 @@ class Viewer:
         self.record: Record | None = None
         self.job: Any = None  # a Job while one runs
         self.job_started = 0.0
-        self.evidence: Evidence | None = None
         self.order: tuple[int | None, bool] = (None, False)
         page.initial_state(self.state, address)
         self.correction_block = CorrectionBlock(self)
         self.display_bar = DisplayBar(self)
+        self.readout = Readout(self)
+        self.key_images = KeyImages(self)
+        self.question_block = QuestionBlock(self)
         with without_warnings():
-            self.scene = Scene(server, page.decorate_view, self.on_moved)
+            self.scene = Scene(
+                server,
+                partial(page.decorate_view, self),
+                self.on_moved,
+                self.readout.show_mouse,
+                self.display_bar.show_window,
+            )
             page.build(server, self.scene.layout, self)
         uploads.serve(server, self.on_upload)
+        self.key_images.serve()
         self.display_bar.watch()
         self.state.change("scan_id")(lambda **_: self.on_scan_chosen())
 
@@ -172,6 +186,7 @@ class Viewer:
         also from the server.
         """
         self.studies.forget()
+        self.readout.places = None
         self.show_record(None)
         self.correction_block.show(Corrections())
         self.show_evidence_state(None)
@@ -186,6 +201,7 @@ class Viewer:
             self.correction_block.show(corrections)
             self.state.has_scan = True
             self.state.status = "Press Find."
+            self.readout.show_window()
             self.on_moved()
 
         def failed(error: Exception) -> None:
@@ -205,6 +221,7 @@ class Viewer:
             return
 
         def done(answer: Any) -> None:
+            self.readout.places = Places(answer.labels, answer.affine, answer.label_names)
             self.show_record(self.studies.show_findings(volume, answer))
             self.state.draft = answer.draft
             self.correction_block.show(answer.corrections)
@@ -247,18 +264,6 @@ class Viewer:
             first = 0 if rows > 0 else -1
             at = names.index(self.state.selected) + rows if self.state.selected in names else first
             self.on_finding_chosen(names[at % len(names)])
-
-    def on_ask(self, text: str | None) -> None:
-        """Takes the views to what answers a free text."""
-        volume, query = self.scene.volume, " ".join(str(text or "").split())
-        if volume is None or not query:
-            return
-
-        def done(answer: Any) -> None:
-            self.state.selected = ""
-            self.show_evidence(volume, answer)
-
-        self.ask(lambda: self.studies.ask_evidence(volume, query=query), done)
 
     def ask(self, prepare: Callable[[], Work], done: Callable[[Any], None]) -> None:
         """Runs a question about the scan."""
@@ -339,6 +344,7 @@ class Viewer:
         self.state.notice = "" if record is None else record.notice
         self.state.warnings = [] if record is None else list(record.warnings)
         self.show_rows()
+        self.key_images.show()
         if record is not None:
             self.state.status = record.summary
 
@@ -363,33 +369,17 @@ class Viewer:
 
     def show_evidence_state(self, evidence: Evidence | None) -> None:
         """What the page says of an answer; None empties it."""
-        self.evidence = evidence
         self.display_bar.show_heat(evidence)
-        self.state.meaning = "" if evidence is None else evidence.meaning
-        self.state.curve = None
+        self.question_block.show(evidence)
         if evidence is not None:
             z_mm = None if evidence.peak_mm is None else evidence.peak_mm[2]
             self.state.status = evidence_line(
                 evidence.text, evidence.probability, z_mm, evidence.image, evidence.images, where=evidence.where
             )
-            self.show_curve()
-
-    def show_curve(self) -> None:
-        """The depth profile, with a mark where the axial view stands."""
-        if self.evidence is not None:
-            z = self.scene.places().get("Axial")
-            self.state.curve = texts.depth_curve(self.evidence.text, self.evidence.depth, z)
-
-    def on_curve(self, across: float) -> None:
-        """Moves the axial view to a height of the depth profile: 0 its left, 1 its right edge."""
-        if self.evidence is not None and len(self.evidence.depth) > 1:
-            self.scene.set_height(texts.height_at(self.evidence.depth, float(across)))
 
     def on_moved(self) -> None:
         """Names where the views stand."""
         if not hasattr(self, "scene") or self.scene.volume is None:
             return
-        for name, millimetres in self.scene.places().items():
-            self.state[page.place_key(name)] = texts.position(VIEWS[name], millimetres)
-        self.state.hu = self.scene.hu()
-        self.show_curve()
+        self.readout.show_standing()
+        self.question_block.show_curve()
