@@ -49,7 +49,12 @@ class KeyImages:
 
     def build(self) -> None:
         """Adds the strip to the page that is being built."""
-        with html.Div(classes="ct-strip", id="key-images"):
+        with html.Div(
+            classes="ct-strip",
+            id="key-images",
+            wheel="$event.currentTarget.scrollLeft += $event.deltaY",
+            __events=["wheel"],
+        ):
             html.Span(f"{{{{ rows.length ? '{_NONE}' : '{_EMPTY}' }}}}", v_if="!key_images.length", classes="ct-small")
             with html.Button(
                 v_for="shown in key_images",

@@ -280,6 +280,7 @@ def _table(viewer: Any) -> None:
                     location="end",
                     open_delay=400,
                     max_width=256,
+                    eager=("false",),  # a picture is drawn when it is looked at
                     disabled=("row.name === selected",),
                     content_class="ct-peek",
                 ):

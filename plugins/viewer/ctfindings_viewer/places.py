@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .surfaces import thinned
-
 MIDLINE_MM = 10.0
 """A place closer than this to the midline has no side, as in the record of findings."""
 SPACING_MM = 5.0
@@ -81,3 +79,11 @@ def image_number(place: Sequence[float], affine: np.ndarray, shape: Sequence[int
     if not 0 <= index < images:
         return ""
     return f"image {images - index if affine[2, axis] > 0 else index + 1} of {images}"
+
+
+def thinned(labels: np.ndarray, affine: np.ndarray, spacing_mm: float) -> tuple[np.ndarray, np.ndarray]:
+    """Every n-th voxel along each axis, so that voxels lie at least about this far apart, and the affine of those."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    steps = [max(1, round(spacing_mm / millimetres)) for millimetres in spacing]
+    along_i, along_j, along_k = steps
+    return labels[::along_k, ::along_j, ::along_i], affine @ np.diag([*steps, 1.0])

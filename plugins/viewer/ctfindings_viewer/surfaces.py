@@ -15,6 +15,8 @@ from ctfindings_client import nodes
 from ctfindings_client.anatomy import TERMS
 from vtk.util.numpy_support import numpy_to_vtk
 
+from .places import thinned
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -88,14 +90,6 @@ def _add_display(node: Any, colour: tuple[int, int, int], opacity: float, kind: 
     display.SetScalarRange(0, 1)
     slicer.mrmlScene.AddNode(display)
     node.SetAndObserveDisplayNodeID(display.GetID())
-
-
-def thinned(labels: np.ndarray, affine: np.ndarray, spacing_mm: float) -> tuple[np.ndarray, np.ndarray]:
-    """Every n-th voxel along each axis, so that voxels lie at least about this far apart, and the affine of those."""
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    steps = [max(1, round(spacing_mm / millimetres)) for millimetres in spacing]
-    along_i, along_j, along_k = steps
-    return labels[::along_k, ::along_j, ::along_i], affine @ np.diag([*steps, 1.0])
 
 
 def surface(mask: np.ndarray, affine: np.ndarray) -> Any:

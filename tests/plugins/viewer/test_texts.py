@@ -79,17 +79,17 @@ def test_places_are_named_as_slicer_names_them(axis: int, millimetres: float, te
 
 
 def test_the_curve_runs_from_inferior_to_superior_and_its_top_is_its_maximum() -> None:
-    curve = texts.depth_curve("fluid", [(-10.0, 0.0), (0.0, 0.5), (10.0, 0.25)], 5.0)
+    curve = texts.depth_curve("fluid", [(-10.0, 0.0), (0.0, 0.5), (10.0, 0.25)], 5.0, lambda z: f"at {z:.0f}")
     assert curve is not None
     # 400 x 84 with a margin of 6: the middle is at 200, zero at 78, the maximum at 6, half of it at 42.
     assert curve["line"] == "6.0,78.0 200.0,6.0 394.0,42.0"
     assert curve["mark"] == [297.0, 24.0], "half way between the last two levels, on the line between them"
-    assert (curve["low"], curve["shown"], curve["high"]) == ("I 10.0 mm", "S 5.0 mm", "S 10.0 mm")
+    assert (curve["low"], curve["shown"], curve["high"]) == ("at -10", "at 5", "at 10")
 
 
 def test_nothing_has_no_curve() -> None:
-    assert texts.depth_curve("asdf", [(-10.0, 0.0), (10.0, 0.0)], None) is None
-    assert texts.depth_curve("fluid", [(0.0, 1.0)], 0.0) is None
+    assert texts.depth_curve("asdf", [(-10.0, 0.0), (10.0, 0.0)], None, str) is None
+    assert texts.depth_curve("fluid", [(0.0, 1.0)], 0.0, str) is None
 
 
 @pytest.mark.parametrize(("across", "height"), [(0.5, 0.0), (0.0, -10.0), (1.0, 10.0), (103 / 400, -5.0)])

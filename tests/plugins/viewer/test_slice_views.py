@@ -1,0 +1,219 @@
+"""The slice views: keys, mouse, window, what is under the mouse, a distance."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+pytest.importorskip("selenium", reason="selenium is not installed")
+pytest.importorskip("monailabel", reason="MONAI Label is not installed")
+
+from selenium.webdriver import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from tests.plugins.viewer.browser import MODULES, NEEDS, PYTHON, Page, heat_coloured, slice_centre
+
+pytestmark = NEEDS
+
+
+def test_arrow_keys_scroll_the_view_under_the_mouse_or_the_axial_one(found: Page, studies: Path) -> None:
+    page = found
+    body = page.driver.find_element(By.TAG_NAME, "body")
+
+    def pressed(key: str, view: str) -> float:
+        """How far a key moves a view, in mm."""
+        before, axis = page.text(f"#place-{view}"), ["sagittal", "coronal", "axial"].index(view)
+        old = slice_centre(page, studies / "synthetic.nii.gz")[axis]
+        body.send_keys(key)
+        page.until(lambda: page.text(f"#place-{view}") != before, f"{key!r} did not move the {view} view")
+        return slice_centre(page, studies / "synthetic.nii.gz")[axis] - old
+
+    ActionChains(page.driver).move_to_element(page.driver.find_element(By.CSS_SELECTOR, ".ct-title")).perform()
+    page.settled("axial")
+    spacing = float(nib.load(studies / "synthetic.nii.gz").header.get_zooms()[2])
+    assert pressed(Keys.ARROW_UP, "axial") == pytest.approx(spacing, rel=1e-3)
+    assert pressed(Keys.ARROW_DOWN, "axial") == pytest.approx(-spacing, rel=1e-3)
+    axial = page.text("#place-axial")
+    ActionChains(page.driver).move_to_element(page.element("coronal")).perform()
+    assert pressed(Keys.ARROW_LEFT, "coronal") < 0 and page.text("#place-axial") == axial
+    place = page.text("#place-coronal")
+    page.driver.find_element(By.ID, "query").send_keys(Keys.ARROW_UP, "N")
+    time.sleep(1)
+    assert page.text("#place-coronal") == place and page.state("scan_id") == "synthetic", "a field's keys are its own"
+
+
+def test_two_clicks_measure_a_distance_in_mm_that_grows_with_the_pixels_between_them(found: Page) -> None:
+    page = found
+    view = page.element("axial")
+
+    def measured(pixels: int) -> float:
+        page.click("#distance")
+        page.until(lambda: bool(page.state("measuring")), "no distance began")
+        for offset in (0, pixels):
+            ActionChains(page.driver).move_to_element_with_offset(view, offset, 0).pause(0.5).click().perform()
+        page.until(lambda: page.state("distance") is not None, "no distance is measured")
+        length = float(page.state("distance"))
+        page.driver.find_element(By.TAG_NAME, "body").send_keys("d")
+        page.until(lambda: page.state("distance") is None and not page.state("measuring"), "it was not removed")
+        return length
+
+    short, long = measured(60), measured(120)
+    assert short > 5 and long == pytest.approx(2 * short, rel=0.05)
+
+
+def test_all_of_the_scan_is_shown_again_at_the_same_slice(found: Page) -> None:
+    page = found
+    first = page.state("rows")[0]["name"]
+    page.click("#findings tbody tr:first-child")
+    page.until(lambda: page.text("#status").startswith(f"{first} ") and not page.state("busy"), "no answer to a click")
+    place = page.text("#place-axial")
+    reset = page.driver.find_element(
+        By.XPATH, "//*[@id='place-axial']/ancestor::*[contains(@class, 'layout-grid-item')]//button[@title='Show all']"
+    )
+    reset.click()
+    time.sleep(3)
+    assert page.text("#place-axial") == place
+
+
+def drag(page: Page, view: str, right: int, down: int) -> None:
+    """Drags over a view with the right mouse button."""
+    actions = ActionChains(page.driver)
+    mouse = actions.w3c_actions.pointer_action
+    mouse.move_to(page.element(view)).pointer_down(button=2)
+    for _ in range(5):
+        mouse.move_by(right // 5, down // 5)
+    mouse.pointer_up(button=2)
+    actions.perform()
+
+
+def test_a_drag_with_the_right_button_sets_the_window_of_all_slice_views_and_a_key_brings_the_named_one_back(
+    found: Page,
+) -> None:
+    page = found
+    body = page.driver.find_element(By.TAG_NAME, "body")
+    body.send_keys("1")
+    page.until(lambda: page.text("#window-axial") == "W 1500\nL -600", "the key did not set the window of the lung")
+    before = page.settled("coronal")
+    heat = heat_coloured(before).mean()
+
+    def window() -> tuple[float, float]:
+        (_, width), (_, level) = (line.split() for line in page.text("#window-coronal").splitlines())
+        return float(width), float(level)
+
+    drag(page, "axial", 50, 0)
+    page.until(lambda: window()[0] > 1600, "a drag to the right did not widen the window")
+    assert window()[1] == -600, "a drag to the right changed the level"
+    drag(page, "axial", 0, 50)
+    page.until(lambda: window()[1] < -700, "a drag downwards did not lower the level")
+    assert page.text("#window-axial") == page.text("#window-sagittal") == page.text("#window-coronal")
+    assert page.state("window") == "", "the drag left the name of another window"
+    dragged = page.settled("coronal")
+    assert (np.abs(dragged - before).max(axis=-1) > 20).mean() > 0.2, "the coronal view kept its window"
+    assert heat_coloured(dragged).mean() == pytest.approx(heat, rel=0.5), "the drag changed the heat map"
+    body.send_keys("1")
+    page.until(lambda: window() == (1500, -600) and page.state("window") == "Lung", "the key brought nothing back")
+    again = page.settled("coronal")
+    assert (np.abs(again - before).max(axis=-1) > 10).mean() < 0.01, "the view is not as before"
+
+
+def test_hu_zone_and_image_under_the_mouse_are_those_of_what_is_drawn_there(found: Page) -> None:
+    page = found
+    page.driver.find_element(By.TAG_NAME, "body").send_keys("1")  # lung: black is -1350, white 150 HU
+    page.set("opacity", 0.0)
+    page.set("show_box", False)
+    page.set("show_anatomy", False)
+    picture = page.settled("axial").mean(axis=-1)
+    _, _, width, height = page.box("axial")
+
+    def even(low: float, high: float, first: int, last: int) -> tuple[int, int]:
+        """A pixel (column, row) between two columns with such greys around it."""
+        around = np.lib.stride_tricks.sliding_window_view(picture[:, first:last], (15, 15))
+        rows, columns = np.nonzero(((around > low) & (around < high)).all(axis=(2, 3)))
+        middle = len(rows) // 2
+        return int(columns[middle]) + first + 7, int(rows[middle]) + 7
+
+    half = picture.shape[1] // 2
+    for low, high, first, last, zone in ((72, 125, half, 2 * half, "left"), (225, 254, 0, half, "")):
+        column, row = even(low, high, first, last)
+        # The picture of a view leaves out 30 columns and 45 rows at each edge.
+        right, down = column + 30 - width // 2, row + 45 - height // 2
+        ActionChains(page.driver).move_to_element_with_offset(page.element("axial"), right - 1, down).move_by_offset(
+            1, 0
+        ).pause(1).perform()
+        page.until(lambda: page.text("#mouse-axial") != "", "nothing is said of the place")
+        hu, words, image = page.text("#mouse-axial").splitlines()
+        drawn = -1350 + picture[row, column] / 255 * 1500
+        assert float(hu.removesuffix(" HU")) == pytest.approx(drawn, abs=60)
+        assert image == page.text("#place-axial")
+        assert words.startswith(zone) and words.endswith(" zone") == bool(zone)
+
+    numbers = []
+    for down in (-40, 40):
+        ActionChains(page.driver).move_to_element_with_offset(page.element("coronal"), 0, down).pause(1).perform()
+        page.until(lambda: "image" in page.text("#mouse-coronal"), "nothing is said of the coronal view")
+        numbers.append(int(page.text("#mouse-coronal").split()[-3]))
+    assert numbers[0] < numbers[1], "images are not counted from the head"
+    assert not page.text("#mouse-axial"), "the view that the mouse has left still says something"
+    page.set("opacity", 0.35)
+    page.set("show_box", True)
+
+
+def test_outlines_of_lung_and_heart_have_their_own_colours(found: Page) -> None:
+    page = found
+    page.set("show_anatomy", False)
+
+    def drawn() -> tuple[float, float]:
+        """Share of the lung's blue and of the heart's pink."""
+        red, green, blue = np.moveaxis(page.settled("axial"), -1, 0)
+        return float((blue - red > 60).mean()), float(((red - green > 60) & (blue - green > 20)).mean())
+
+    first = page.state("rows")[0]["name"]
+    page.click("#findings tbody tr:first-child")
+    page.until(lambda: page.text("#status").startswith(f"{first} ") and not page.state("busy"), "no answer to a click")
+    page.set("opacity", 0.0)
+    assert drawn() == (0.0, 0.0)
+    page.set("show_anatomy", True)
+    page.until(lambda: min(drawn()) > 0.001, "an outline is missing")
+    page.set("show_anatomy", False)
+    page.until(lambda: drawn() == (0.0, 0.0), "an outline remained")
+    page.set("opacity", 0.35)
+
+
+BALL = """
+import json
+import numpy as np
+from ctfindings_viewer.surfaces import surface
+from vtk import vtkMassProperties
+from vtk.util.numpy_support import vtk_to_numpy
+
+k, j, i = np.ogrid[:41, :41, :41]
+affine = np.diag([2.0, 2.0, 2.0, 1.0])
+affine[:3, 3] = -40.0
+ball = surface((i - 20) ** 2 + (j - 20) ** 2 + (k - 20) ** 2 <= 15**2, affine)
+measured = vtkMassProperties()
+measured.SetInputData(ball)
+radii = np.linalg.norm(vtk_to_numpy(ball.GetPoints().GetData()), axis=1)
+print(json.dumps([float(radii.min()), float(radii.max()), measured.GetSurfaceArea()]))
+"""
+
+
+def test_the_surface_of_a_ball_has_no_steps() -> None:
+    done = subprocess.run(
+        [str(PYTHON), "-c", BALL],
+        capture_output=True,
+        check=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": MODULES},
+    )
+    least, most, area = json.loads(done.stdout.splitlines()[-1])
+    assert least > 28 and most < 32, "more than a voxel of 2 mm from the radius of 30 mm"
+    # The sides of voxels would have half as much again.
+    assert area == pytest.approx(4 * np.pi * 30**2, rel=0.05)
