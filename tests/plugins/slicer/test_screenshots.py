@@ -88,7 +88,7 @@ def test_views_of_the_most_probable_finding(
 
 @pytest.mark.parametrize("name", ["slicer_views.png", "viewer.png", "viewer_1920x1080.png", "viewer_1024x768.png"])
 def test_pictures_show_the_shipped_weights(bundle_root: Path, name: str) -> None:
-    """If this fails, make them again as the docstrings of this file and of tests/plugins/viewer/test_pictures.py say."""
+    """If this fails, make them again: see the docstrings of this file and of tests/plugins/viewer/test_pictures.py."""
     from PIL import Image
 
     shipped = hashlib.sha256((bundle_root / "models" / "model.pt").read_bytes()).hexdigest()
