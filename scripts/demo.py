@@ -15,14 +15,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.phantom.case import Case
-from bundle.ctfindings.phantom.dataset import make_case, write_nifti
+from bundle.ctfindings.phantom.dataset import write_nifti
+from bundle.ctfindings.phantom.example import RENDERED, example_case
 
 ROOT = Path(__file__).resolve().parent.parent
 
-SEED, INDEX = 99, 0
-RENDERED = ("Cardiomegaly", "Coronary artery wall calcification", "Lung nodule", "Pleural effusion")
 QUERIES = ["fluid around the lung", "a heart that is too large"]
 OUTPUT = Path("output") / "demo"
 MISSES = """Misses and false alarms are expected: the thresholds are chosen for the best F1, and the weights learned
@@ -33,7 +31,7 @@ def main() -> int:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     scan = OUTPUT / "example.nii.gz"
     (ROOT / OUTPUT).mkdir(parents=True, exist_ok=True)
-    case, image, _, _, affine = make_case(SEED, INDEX, [int(name in RENDERED) for name in FINDING_NAMES])
+    case, image, affine = example_case()
     write_nifti(ROOT / scan, image, affine)
     print(f"{scan}: a synthetic chest CT with {', '.join(RENDERED).lower()}\n", flush=True)
 

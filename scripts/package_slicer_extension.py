@@ -1,8 +1,8 @@
-"""Packages the 3D Slicer extension: the module with its client code in one folder.
+"""Packages the 3D Slicer extension: the module with its client code and a synthetic scan in one folder.
 
-    python scripts/package_slicer_extension.py
-    python scripts/package_slicer_extension.py --output dist --zip
-    python scripts/package_slicer_extension.py --repository https://github.com/OWNER/SlicerCTFindings
+    .venv/bin/python scripts/package_slicer_extension.py
+    .venv/bin/python scripts/package_slicer_extension.py --output dist --zip
+    .venv/bin/python scripts/package_slicer_extension.py --repository https://github.com/OWNER/SlicerCTFindings
 
 Writes OUTPUT/SlicerCTFindings, a complete extension. Add its subfolder CTFindings to Slicer's additional module paths,
 or push the folder to a repository of its own for the Extensions Index. With --repository, its CMakeLists.txt names that
@@ -18,9 +18,13 @@ import shutil
 import sys
 from pathlib import Path
 
+from bundle.ctfindings.phantom.dataset import write_nifti
+from bundle.ctfindings.phantom.example import example_case
+
 ROOT = Path(__file__).resolve().parent.parent
 
 NAME = "SlicerCTFindings"
+SAMPLE = Path("CTFindings") / "Resources" / "SampleData" / "synthetic_chest_ct.nii.gz"
 BRANCH = "main"
 SCHEMA = (
     "https://raw.githubusercontent.com/Slicer/Slicer/main/Schemas/slicer-extension-catalog-entry-schema-v1.0.1.json#"
@@ -53,7 +57,8 @@ def main() -> None:
 
 
 def package(output: Path) -> Path:
-    """Copies the extension and the client code to ``output / "SlicerCTFindings"``, replacing an earlier copy.
+    """Copies the extension and the client code to ``output / "SlicerCTFindings"``, replacing an earlier copy, and
+    renders the scan of its entry in Sample Data.
 
     Returns:
         The folder.
@@ -65,6 +70,9 @@ def package(output: Path) -> Path:
     shutil.copytree(ROOT / "plugins" / "slicer", folder, ignore=left_out)
     client = ROOT / "plugins" / "client" / "ctfindings_client"
     shutil.copytree(client, folder / "CTFindings" / client.name, ignore=left_out)
+    _, image, affine = example_case()
+    (folder / SAMPLE).parent.mkdir()
+    write_nifti(folder / SAMPLE, image, affine)
     return folder
 
 

@@ -28,7 +28,7 @@ from ctfindings_client.job import STAGES, Job
 from ctfindings_client.record import NOTICE, Record, Row, evidence_line
 from ctfindings_client.study import Studies
 from ctfindings_client.transport import Cancellation, Progress, ServerError, clean_address
-from CTFindingsLib import selftest
+from CTFindingsLib import sample_data, selftest
 from CTFindingsLib.consent import Consent
 from CTFindingsLib.corrections_panel import CorrectionsPanel
 from CTFindingsLib.findings_table import FindingsTable
@@ -56,6 +56,7 @@ class CTFindings(ScriptedLoadableModule):
             'text. Needs a <a href="{server}">MONAI Label</a> server with the CT Findings app. <b>{notice}</b>'
         ).format(server=HELP_ADDRESS, notice=NOTICE)
         self.parent.acknowledgementText = _("Built on MONAI, MONAI Label and 3D Slicer, with the findings of CT-RATE.")
+        slicer.app.connect("startupCompleted()", sample_data.register)
 
 
 class CTFindingsLogic(ScriptedLoadableModuleLogic, Studies):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes.util
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -91,6 +92,15 @@ def bundle_answer(
     heat = nib.load(output / "scan" / "evidence.nii.gz").get_fdata(dtype=np.float32)
     maps = {key: np.ascontiguousarray(heat[..., channel]) for channel, key in enumerate(record["evidence_channels"])}
     return BundleAnswer(scan, np.asarray(image.dataobj), image.affine, labels, record, maps)
+
+
+@pytest.fixture(scope="session")
+def packaged(bundle_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The extension as scripts/package_slicer_extension.py writes it, with the client code and the scan."""
+    output = tmp_path_factory.mktemp("packaged")
+    command = [sys.executable, str(bundle_root / "scripts" / "package_slicer_extension.py"), "--output", str(output)]
+    subprocess.run(command, check=True, capture_output=True)
+    return output / "SlicerCTFindings"
 
 
 @pytest.fixture

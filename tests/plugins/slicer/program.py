@@ -38,6 +38,7 @@ class Program:
         self.charts: list[Any] = []
         self.questions: list[str] = []
         self.consent = True
+        self._waiting: list[Any] = []
         self.scene = slicer.vtkMRMLScene()
         self.application_logic = slicer.vtkSlicerApplicationLogic()
         self.application_logic.SetMRMLScene(self.scene)
@@ -73,6 +74,7 @@ class Program:
 
         slicer.mrmlScene = self.scene
         slicer.app = SimpleNamespace(
+            connect=self._connect,
             applicationLogic=lambda: self.application_logic,
             settings=lambda: SimpleNamespace(setValue=self.settings.__setitem__, value=self.settings.get),
         )
@@ -100,6 +102,15 @@ class Program:
         slicer.mrmlScene = slicer.app = slicer.modules = None
         self._cache.cleanup()
         gc.collect()
+
+    def finish_start(self) -> None:
+        """Calls what waits for the end of Slicer's start."""
+        for slot in self._waiting:
+            slot()
+
+    def _connect(self, signal: str, slot: Any) -> None:
+        assert signal == "startupCompleted()", signal
+        self._waiting.append(slot)
 
     def _confirm(self, text: str, **_: Any) -> bool:
         self.questions.append(text)

@@ -21,15 +21,6 @@ EXTENSION = MODULE_FOLDER.parent
 SOURCES = sorted([*MODULE_FOLDER.rglob("*.py"), *(PLUGINS / "client" / "ctfindings_client").rglob("*.py")])
 
 
-@pytest.fixture(scope="module")
-def packaged(bundle_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The extension as scripts/package_slicer_extension.py writes it, with the client code."""
-    output = tmp_path_factory.mktemp("packaged")
-    command = [sys.executable, str(bundle_root / "scripts" / "package_slicer_extension.py"), "--output", str(output)]
-    subprocess.run(command, check=True, capture_output=True)
-    return output / "SlicerCTFindings"
-
-
 def _name(path: Path) -> str:
     return path.relative_to(PLUGINS).as_posix()
 
@@ -37,7 +28,7 @@ def _name(path: Path) -> str:
 def test_every_file_of_the_packaged_module_is_installed(packaged: Path) -> None:
     module = packaged / "CTFindings"
     text = (module / "CMakeLists.txt").read_text(encoding="utf-8").replace("${MODULE_NAME}", "CTFindings")
-    listed = set(re.findall(r"^  ([\w/]+\.(?:py|png|ui))$", text, re.MULTILINE))
+    listed = set(re.findall(r"^  ([\w/]+\.(?:py|png|ui|nii\.gz))$", text, re.MULTILINE))
     files = [*module.rglob("*.py"), *(module / "Resources").rglob("*.*")]
     assert listed == {path.relative_to(module).as_posix() for path in files}
 
@@ -147,7 +138,7 @@ def test_sources_run_on_the_oldest_python_of_slicer(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=_name)
 def test_sources_need_nothing_that_slicer_lacks(path: Path) -> None:
-    own = {"ctfindings_client", "CTFindingsLib", "slicer", "vtk", "numpy"}
+    own = {"ctfindings_client", "CTFindingsLib", "slicer", "vtk", "numpy", "SampleData"}
     qt = {"qt"} if path.parent.name != "ctfindings_client" else set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
