@@ -162,11 +162,13 @@ class Scene:
 
     def pointed_at(self) -> tuple[str, Point] | None:
         """The slice view under the mouse, and the place there in RAS mm; None if the mouse is over none."""
-        place, in_view = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
-        if self.volume is None or not self.crosshair.GetCursorPositionRAS(place):
-            return None
+        in_view = [0.0, 0.0, 0.0]
         node = self.crosshair.GetCursorPositionXYZ(in_view)
-        return None if node is None else (node.GetSingletonTag(), (place[0], place[1], place[2]))
+        if self.volume is None or node is None:
+            return None
+        # The crosshair keeps the place of the last move of the mouse, though the view may show another slice by now.
+        x, y, z, _ = node.GetXYToRAS().MultiplyPoint((*in_view[:2], 0.0, 1.0))
+        return node.GetSingletonTag(), (x, y, z)
 
     def hu(self, place: Point) -> int | None:
         """HU of the voxel at a place in RAS mm; None outside the scan."""

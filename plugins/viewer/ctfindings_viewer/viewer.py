@@ -382,4 +382,5 @@ class Viewer:
         if not hasattr(self, "scene") or self.scene.volume is None:
             return
         self.readout.show_standing()
+        self.readout.show_mouse()
         self.question_block.show_curve()

@@ -106,11 +106,16 @@ class Page:
             f"return document.querySelector('#place-{view}').closest('.layout-grid-item')"
         )
 
-    def open_and_find(self) -> None:
-        """Opens the synthetic scan of the server and asks for its findings."""
+    def open(self) -> None:
+        """Opens the synthetic scan of the server, also if it is open."""
         self.set("scan_id", None)
+        time.sleep(0.5)  # two changes at once would arrive as none
         self.set("scan_id", "synthetic")
         self.until(lambda: self.text("#status") == "Press Find.", "the scan did not open")
+
+    def open_and_find(self) -> None:
+        """Opens the synthetic scan of the server and asks for its findings."""
+        self.open()
         self.click("#find")
         self.until(
             lambda: not self.state("busy") and "strongest at" in self.text("#status"), "the finding was not shown"

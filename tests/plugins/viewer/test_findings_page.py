@@ -28,9 +28,7 @@ def test_from_a_scan_of_the_server_to_findings_heat_and_free_text(page: Page, se
     record = record_of(server)
     present = sorted((f for f in record["findings"] if f["present"]), key=lambda f: -f["probability"])
     assert page.text(".ct-notice") == "Research only. Not a diagnosis."
-    page.set("scan_id", None)
-    page.set("scan_id", "synthetic")
-    page.until(lambda: page.text("#status") == "Press Find.", "the scan did not open")
+    page.open()
     before = page.settled("axial")
     assert before.std() > 20, "the axial view is empty"
 

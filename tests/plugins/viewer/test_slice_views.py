@@ -155,6 +155,15 @@ def test_hu_zone_and_image_under_the_mouse_are_those_of_what_is_drawn_there(foun
         assert image == page.text("#place-axial")
         assert words.startswith(zone) and words.endswith(" zone") == bool(zone)
 
+    body = page.driver.find_element(By.TAG_NAME, "body")
+    body.send_keys(Keys.ARROW_UP)
+    page.until(lambda: page.text("#place-axial") != image, "the key did not move the view")
+    page.until(
+        lambda: page.text("#mouse-axial").splitlines()[-1] == page.text("#place-axial"), "another slice is named"
+    )
+    body.send_keys(Keys.ARROW_DOWN)
+    page.until(lambda: page.text("#place-axial") == image, "the key did not move the view back")
+
     numbers = []
     for down in (-40, 40):
         ActionChains(page.driver).move_to_element_with_offset(page.element("coronal"), 0, down).pause(1).perform()
