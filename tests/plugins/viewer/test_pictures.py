@@ -40,6 +40,10 @@ SCROLLED = """
 return [...document.querySelectorAll('.ct-page, .ct-page *')].filter((one) =>
   ['auto', 'scroll'].includes(getComputedStyle(one).overflowY) && one.scrollHeight > one.clientHeight + 1).length;
 """
+CUT = """
+return [...document.querySelectorAll('#findings :is(td, th button), .ct-key-name')].filter((one) =>
+  one.scrollWidth > one.clientWidth).map((one) => one.innerText);
+"""
 COLLIDING = """
 const texts = [...document.querySelectorAll(
   '.ct-view-name, .ct-place, .ct-edge, .ct-window, .ct-colours, .ct-reset, .ct-key')];
@@ -64,6 +68,7 @@ def test_the_pictures_of_the_docs(page: Page, server: LiveServer, tmp_path: Path
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         page.set("show_anatomy", name != "viewer")  # one picture as it is at first, and the others with outlines
+        page.settled("axial")  # has its new size
         for fit in page.driver.find_elements(By.CSS_SELECTOR, ".ct-reset"):
             fit.click()  # as a scan is shown when it is opened in a window of this size
         drawn = [page.settled(view) for view in ("axial", "coronal", "sagittal")]
@@ -71,6 +76,7 @@ def test_the_pictures_of_the_docs(page: Page, server: LiveServer, tmp_path: Path
         assert page.driver.execute_script(ROWS_IN_SIGHT) >= rows, "too little of the table is in sight"
         assert page.driver.execute_script("return document.documentElement.scrollWidth") == width, "it is cut"
         assert page.driver.execute_script(SCROLLED) <= (width < 1270), "more scroll bars than the panel's at 1024"
+        assert page.driver.execute_script(CUT) == [], "texts are cut"
         assert page.driver.execute_script(COLLIDING) == [], "texts over the views cover each other"
         target = (ROOT / "docs" / "images" if keep else tmp_path) / f"{name}.png"
         picture = Image.open(io.BytesIO(page.driver.get_screenshot_as_png())).convert("RGB")
