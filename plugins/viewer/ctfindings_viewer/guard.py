@@ -57,6 +57,8 @@ def protect(server: Any, bound_to: str) -> None:
         response.headers.setdefault("Content-Security-Policy", POLICY)
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
         response.headers.setdefault("Referrer-Policy", "no-referrer")
+        # A page of another site can ask for a picture without an Origin; the browser must not show it there.
+        response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
 
     def on_bind(bound: Any) -> None:
         bound.app.middlewares.append(guard)

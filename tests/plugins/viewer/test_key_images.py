@@ -111,6 +111,7 @@ def test_key_images_of_an_earlier_answer_and_of_no_finding_are_refused(found: Pa
     now, name = found.state("answers"), found.names()[0]
     answer = requests.get(address, params={"of": now, "finding": name}, timeout=30)
     assert answer.status_code == 200 and answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin", "other sites may show it"
     assert np.asarray(Image.open(io.BytesIO(answer.content))).std() > 20, "the picture is empty"
     for of, finding in ((now - 1, name), (now, "Hangnail")):
         assert requests.get(address, params={"of": of, "finding": finding}, timeout=30).status_code == 404
