@@ -24,6 +24,7 @@ class Finding:
     Attributes:
         name: the column name in CT-RATE's label table.
         code: its code value, scheme and meaning in DICOM.
+        radlex: its RadLex id and preferred name; None without a verified one.
         anatomy: the anatomy whose embedding row is scored for it.
         localized: whether the finding has a bounded site, so that the position of its evidence can be scored.
         positive, negative: training prompts that state or deny it, one for each of ``REGISTERS``.
@@ -43,6 +44,7 @@ class Finding:
     radchestct: tuple[str, ...]
     radchestct_extended: tuple[str, ...] | None = None
     dense: bool = False
+    radlex: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)

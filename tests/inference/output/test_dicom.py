@@ -149,6 +149,10 @@ def test_the_report_has_value_threshold_verdict_and_place_of_each_finding(any_se
     assert not items(heart, "Laterality") and not items(query, "Laterality")
     assert items(heart, "Finding")[0].ConceptCodeSequence[0].CodeValue == "8186001"
     assert [item.TextValue for item in items(heart, "Comment")] == ["Not assessed: the heart was not found"]
+    (kind,) = items(nodule, "Finding")[0].ConceptCodeSequence
+    (radlex,) = kind.EquivalentCodeSequence
+    assert (kind.CodeValue, radlex.CodeValue, radlex.CodingSchemeDesignator) == ("LUNG_NODULE", "RID50149", "RADLEX")
+    assert "EquivalentCodeSequence" not in items(heart, "Finding")[0].ConceptCodeSequence[0], "RadLex has none"
     assert not items(query, "Presence") and items(query, "Tracking Identifier")[0].TextValue.endswith("the lung")
     comments = [item.TextValue for item in report.ContentSequence if "TextValue" in item]
     assert comments[-2:] == [series.record.disclaimer, "a warning"]

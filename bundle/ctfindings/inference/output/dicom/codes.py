@@ -1,4 +1,4 @@
-"""Coded concepts of the results: SNOMED CT and DICOM where they have the concept, otherwise our scheme 99CTF."""
+"""Coded concepts of the results: SNOMED CT and DICOM where they have the concept, otherwise our scheme 99CTF; findings also RadLex."""
 
 from __future__ import annotations
 
@@ -32,8 +32,13 @@ ARTIFICIAL_INTELLIGENCE = CodedConcept("123110", "DCM", "Artificial Intelligence
 
 
 def finding_code(name: str) -> CodedConcept:
-    """The code of a finding, by its CT-RATE name."""
-    return CodedConcept(*FINDINGS[finding_index(name)].code)
+    """The code of a finding, by its CT-RATE name, with its RadLex code as an equivalent one."""
+    finding = FINDINGS[finding_index(name)]
+    concept = CodedConcept(*finding.code)
+    if finding.radlex:
+        rid, meaning = finding.radlex
+        concept.EquivalentCodeSequence = [CodedConcept(rid, "RADLEX", meaning)]
+    return concept
 
 
 def anatomy_code(name: str) -> CodedConcept:
