@@ -1,4 +1,4 @@
-"""Coded concepts of the results: SNOMED CT and DICOM where they have the concept, otherwise our scheme 99CTF; findings also RadLex."""
+"""Coded concepts of the results: SNOMED CT and DICOM where they have the concept, otherwise 99CTF, our own; RadLex."""
 
 from __future__ import annotations
 
