@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -10,14 +11,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
+from monai.transforms import Transform
 from torch import Tensor
 
 from bundle.ctfindings.inference.encoding import token_affine
 from bundle.ctfindings.networks.image.resnet_tower import ResNetTower, joined_tokens
 from bundle.ctfindings.published.astra.checkpoint import installed_weights
-from bundle.ctfindings.published.astra.preprocessing import astra_pipeline
+from bundle.ctfindings.published.astra.preprocessing import astra_pipeline, merlin_pipeline
 from tests.published.conftest import assert_same_in_orientation, run
 from tests.published.reference_packs import assert_recorded, pack_folder
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @cache
@@ -103,11 +108,32 @@ def test_the_tokens_that_a_cube_changes_surround_its_place_in_mm(
 
 
 @pytest.mark.parametrize("codes", ["SPL", "LAS"])
-def test_a_scan_gives_the_same_in_every_orientation(scan: tuple[Path, Path], tmp_path: Path, codes: str) -> None:
-    assert_same_in_orientation(astra_pipeline(size=(48, 48, 32)), scan, codes, tmp_path)
+@pytest.mark.parametrize("pipeline", [astra_pipeline, merlin_pipeline])
+def test_a_scan_gives_the_same_in_every_orientation(
+    scan: tuple[Path, Path], tmp_path: Path, pipeline: Callable[..., list[Transform]], codes: str
+) -> None:
+    assert_same_in_orientation(pipeline(size=(48, 48, 32)), scan, codes, tmp_path)
 
 
-def test_a_scan_is_cropped_to_what_is_above_air_and_resized_with_its_affine(scan: tuple[Path, Path]) -> None:
+def test_merlin_sees_a_box_of_fixed_size_in_mm_about_the_middle_of_the_scan(scan: tuple[Path, Path]) -> None:
+    parser = ConfigParser()
+    parser.read_config(str(ROOT / "configs" / "networks" / "merlin.json"))
+    parser.update({"bundle_root": str(ROOT), "network_size": [64, 96, 32]})
+    study = run(parser.get_parsed_content("image_pipeline"), *scan)
+    image = study["image"]
+    assert image.shape == (1, 80, 112, 40) and study["anatomy"].shape == image.shape
+    np.testing.assert_allclose(np.diag(image.affine)[:3], [1.5, 1.5, 3], rtol=1e-6)
+    middle = image.affine.numpy() @ [39.5, 55.5, 19.5, 1]
+    file = nib.load(scan[0])
+    apart = np.abs(middle[:3] - (file.affine @ [29.5, 24.5, 19.5, 1])[:3])
+    np.testing.assert_array_less(apart, np.array([1.5, 1.5, 3]) / 2 + 0.01)
+    # 100 mm of tissue along X are wider than the box; along Y the scan of 100 mm is padded with zeros to 144 mm.
+    inner = image.as_tensor()[0, 8:-8, 8:-8, 4:-4]
+    assert inner[:, 48, 16].min() > 0.5 and inner[:, :14].max() == 0 and inner[:, -14:].max() == 0
+    assert float(inner[32, 48, 16]) == pytest.approx((40 + 3 * 29.5 + 2 * 24.5 + 20 + 1000) / 2000, abs=2e-3)
+
+
+def test_a_scan_is_network_size_what_is_above_air_and_resized_with_its_affine(scan: tuple[Path, Path]) -> None:
     study = run(astra_pipeline(size=(25, 20, 20)), *scan)
     # Tissue spans 50 x 40 x 40 voxels of 2 x 2 x 3 mm: 100 x 80 x 120 mm become 25 x 20 x 20 voxels.
     image = study["image"]

@@ -1,4 +1,4 @@
-"""Astra's preprocessing: cropped to what is brighter than air, resized to one size; the spacing differs by scan."""
+"""The preprocessing of Astra and of Merlin, whose networks are the same."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from monai.transforms import (
     Orientationd,
     ResampleToMatchd,
     Resized,
+    ResizeWithPadOrCropd,
     ScaleIntensityRanged,
+    Spacingd,
     Transform,
 )
 
 from bundle.ctfindings.data.transforms import LoadScand
+
+KEYS = ("image", "anatomy")
 
 
 def astra_pipeline(
@@ -27,9 +31,10 @@ def astra_pipeline(
     mapping: Mapping[int, str] | Mapping[str, str] | str = "ctfindings",
     log_warnings: bool = False,
 ) -> list[Transform]:
-    """Astra's transforms; they give ``image`` in [0, 1], float32, and ``anatomy``, uint8, both ``[1, X, Y, Z]``.
+    """Astra's transforms: cropped to what is brighter than air, resized to one size; the spacing differs by scan.
 
-    The affine follows every step, so that a token has its place in mm however a scan was stretched.
+    They give ``image`` in [0, 1], float32, and ``anatomy``, uint8, both ``[1, X, Y, Z]``. The affine follows every
+    step, so that a token has its place in mm however a scan was stretched.
 
     Args:
         size: Voxels along X, Y, Z that the network sees, whatever the field of view.
@@ -38,18 +43,54 @@ def astra_pipeline(
         mapping: Label ids of the anatomy masks, see ``load_anatomy_mask``.
         log_warnings: Whether warnings about a scan are logged instead of kept with it, as batches of scans need.
     """
-    keys = ("image", "anatomy")
-    return [
-        LoadScand("image", "anatomy", mapping, log_warnings),
-        Orientationd(keys, axcodes="RAS", labels=None, allow_missing_keys=True),
+    resized = [
         CropForegroundd("image", "image", BrighterThan(hu_window[0]), allow_smaller=True),
         Resized("image", size, mode="area"),
+    ]
+    return _pipeline(resized, [], hu_window, border, mapping, log_warnings)
+
+
+def merlin_pipeline(
+    spacing: Sequence[float] = (1.5, 1.5, 3.0),
+    size: Sequence[int] = (224, 224, 160),
+    hu_window: Sequence[float] = (-1000.0, 1000.0),
+    border: Sequence[int] = (8, 8, 4),
+    mapping: Mapping[int, str] | Mapping[str, str] | str = "ctfindings",
+    log_warnings: bool = False,
+) -> list[Transform]:
+    """Merlin's transforms: resampled to one spacing, then padded with zeros and cropped about the center.
+
+    What lies outside of the crop, by default 336 x 336 x 480 mm, is not seen. For the results and the other arguments
+    see ``astra_pipeline``.
+
+    Args:
+        spacing: Voxel size in mm along X, Y, Z.
+    """
+    resampled = [Spacingd("image", spacing, mode="bilinear", padding_mode="border", dtype=np.float32)]
+    cropped = [ResizeWithPadOrCropd(KEYS, size, allow_missing_keys=True)]
+    return _pipeline(resampled, cropped, hu_window, border, mapping, log_warnings)
+
+
+def _pipeline(
+    geometry: Sequence[Transform],
+    after_scaling: Sequence[Transform],
+    hu_window: Sequence[float],
+    border: Sequence[int],
+    mapping: Mapping[int, str] | Mapping[str, str] | str,
+    log_warnings: bool,
+) -> list[Transform]:
+    """The steps that both have around those of the image's geometry before and after its values are scaled."""
+    return [
+        LoadScand("image", "anatomy", mapping, log_warnings),
+        Orientationd(KEYS, axcodes="RAS", labels=None, allow_missing_keys=True),
+        *geometry,
         ResampleToMatchd(
             "anatomy", "image", mode="nearest", padding_mode="zeros", dtype=np.float32, allow_missing_keys=True
         ),
         ScaleIntensityRanged("image", hu_window[0], hu_window[1], 0.0, 1.0, clip=True),
-        BorderPadd(keys, border, allow_missing_keys=True),
-        CastToTyped(keys, (torch.float32, torch.uint8), allow_missing_keys=True),
+        *after_scaling,
+        BorderPadd(KEYS, border, allow_missing_keys=True),
+        CastToTyped(KEYS, (torch.float32, torch.uint8), allow_missing_keys=True),
     ]
 
 
