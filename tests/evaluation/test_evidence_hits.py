@@ -1,4 +1,4 @@
-"""Evidence against finding masks: which true positives count, and what a hit is."""
+"""Evidence against finding masks: which true positives count, what a hit is, and distances."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
+from scipy.ndimage import distance_transform_edt
 
 from bundle.ctfindings.evaluation.evaluated_model import LOCALIZED
-from bundle.ctfindings.evaluation.evidence_hits import evidence_record
+from bundle.ctfindings.evaluation.evidence_hits import evidence_distance, evidence_record
 from bundle.ctfindings.findings import FINDING_NAMES, finding_index
 from tests.evaluation.test_calibrate import made_up_scores
 
 C = len(FINDING_NAMES)
 EFFUSION = finding_index("Pleural effusion")
+
+# Voxels of 2 x 3 x 5 mm with the first axis running to the patient's right; voxel (0, 0, 0) lies at (100, -50, 30) mm.
+AFFINE = np.array([[-2.0, 0, 0, 100], [0, 3, 0, -50], [0, 0, 5, 30], [0, 0, 0, 1]])
 
 
 def test_evidence_counts_true_positives_with_a_mask(tmp_path: Path) -> None:
@@ -45,3 +50,43 @@ def test_evidence_counts_true_positives_with_a_mask(tmp_path: Path) -> None:
     lost = evidence_record(made_up_scores(labels=labels, peaks_mm=peaks), studies, probabilities, np.full(C, 0.5))
     assert (lost["hit_rate"], lost["true_positives"]) == (0.5, 2), "a finding without a peak is a miss"
     json.dumps(lost, allow_nan=False)
+
+
+def mask_of(*voxels: tuple[int, int, int], bit: int) -> np.ndarray:
+    mask = np.zeros((12, 10, 8), dtype=np.int32)
+    for voxel in voxels:
+        mask[voxel] |= 1 << bit
+    return mask
+
+
+def world(voxel: tuple[float, float, float]) -> np.ndarray:
+    return AFFINE[:3, :3] @ np.asarray(voxel) + AFFINE[:3, 3]
+
+
+def test_distance_is_in_millimetres_of_the_world_not_in_voxels() -> None:
+    mask = mask_of((2, 2, 2), bit=9)
+    assert evidence_distance(world((5, 2, 2)), mask, 9, AFFINE) == pytest.approx(6)
+    assert evidence_distance(world((2, 5, 2)), mask, 9, AFFINE) == pytest.approx(9)
+    assert evidence_distance(world((2, 2, 5)), mask, 9, AFFINE) == pytest.approx(15)
+    assert evidence_distance([96, -44, 40], mask, 9, AFFINE) == 0
+
+
+def test_a_peak_anywhere_in_a_mask_voxel_is_inside() -> None:
+    mask = mask_of((2, 2, 2), bit=0)
+    assert evidence_distance(world((2.4, 1.6, 2.4)), mask, 0, AFFINE) == 0
+    assert evidence_distance(world((2.6, 2, 2)), mask, 0, AFFINE) == pytest.approx(1.2)
+
+
+def test_only_the_bit_of_the_finding_counts() -> None:
+    mask = mask_of((2, 2, 2), bit=17) | mask_of((9, 9, 7), (2, 2, 2), bit=3)
+    assert evidence_distance(world((9, 9, 7)), mask, 3, AFFINE) == 0
+    assert evidence_distance(world((9, 2, 2)), mask, 17, AFFINE) == pytest.approx(14)
+    assert np.isnan(evidence_distance(world((9, 9, 7)), mask, 4, AFFINE))
+
+
+def test_distances_agree_with_the_distance_transform() -> None:
+    random = np.random.default_rng(0)
+    mask = (random.random((12, 10, 8)) < 0.01).astype(np.int32) << 5
+    expected = distance_transform_edt(mask == 0, sampling=(2, 3, 5))
+    for voxel in random.integers(0, (12, 10, 8), (20, 3)):
+        assert evidence_distance(world(tuple(voxel)), mask, 5, AFFINE) == pytest.approx(expected[tuple(voxel)])

@@ -1,4 +1,7 @@
-"""How often the evidence of a true positive lies in the mask of its finding. Shapes: S studies, C findings."""
+"""How often the evidence of a true positive lies in the mask of its finding.
+
+Shapes: S studies, C findings, X Y Z voxels. World coordinates are mm in RAS.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,15 @@ from typing import Any, cast
 import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import SpatialImage
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
 
 from bundle.ctfindings.evaluation.evaluated_model import LOCALIZED, SplitScores
 from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.metrics.classification import FloatArray
 from bundle.ctfindings.metrics.json_numbers import number
-from bundle.ctfindings.metrics.localization import TOLERANCE_MM, evidence_distance, evidence_hit_rate
+
+TOLERANCE_MM = 15.0  # Largest distance from the mask that counts as a hit
 
 
 def evidence_record(
@@ -46,14 +52,14 @@ def evidence_record(
             places = np.vstack([peak, scores.random_mm[row, column]])
             near = evidence_distance(places, bits, column, mask.affine)
             distance[row, column], random[row, column] = near[0], (near[1:] <= TOLERANCE_MM).mean()
-    rate, total = evidence_hit_rate(distance, probabilities, scores.labels, thresholds)
     detected = (scores.labels == 1) & (probabilities >= thresholds) & ~np.isnan(distance)
-    counted, hits = int(detected.sum()), int((detected & (distance <= TOLERANCE_MM)).sum())
+    hits, total = (detected & (distance <= TOLERANCE_MM)).sum(axis=0), detected.sum(axis=0)
+    counted = int(total.sum())
     rows = [
         {
             "finding": FINDING_NAMES[column],
             "true_positives": int(total[column]),
-            "hit_rate": number(rate[column]),
+            "hit_rate": hits[column] / total[column] if total[column] else None,
             "random_hit_rate": number(random[detected[:, column], column].mean()) if total[column] else None,
             "median_distance_mm": number(np.median(distance[detected[:, column], column])) if total[column] else None,
         }
@@ -62,7 +68,26 @@ def evidence_record(
     return {
         "tolerance_mm": TOLERANCE_MM,
         "true_positives": counted,
-        "hit_rate": hits / counted if counted else None,
+        "hit_rate": int(hits.sum()) / counted if counted else None,
         "random_hit_rate": float(random[detected].mean()) if counted else None,
         "findings": rows,
     }
+
+
+def evidence_distance(points_mm: ArrayLike, mask_bits: NDArray[np.integer], bit: int, affine: ArrayLike) -> FloatArray:
+    """Distance in mm from world positions [..., 3] to the nearest voxel centre of the mask of a finding, [...].
+
+    It is 0 if a position's own voxel is in the mask, and NaN if no voxel has the bit. The integer mask [X, Y, Z] has
+    bit i for finding i; the affine maps voxel indices to mm RAS, [4, 4].
+    """
+    points = np.asarray(points_mm, dtype=np.float64)
+    mask = np.asarray(mask_bits)
+    matrix = np.asarray(affine, dtype=np.float64)
+    voxels = np.argwhere(mask & (1 << bit))
+    if not len(voxels):
+        return np.full(points.shape[:-1], np.nan)
+    distance, _ = cKDTree(voxels @ matrix[:3, :3].T + matrix[:3, 3]).query(points)
+    own = np.rint((points - matrix[:3, 3]) @ np.linalg.inv(matrix[:3, :3]).T).astype(np.int64)
+    within = ((own >= 0) & (own < mask.shape)).all(axis=-1)
+    bits = mask[tuple(np.moveaxis(np.clip(own, 0, np.asarray(mask.shape) - 1), -1, 0))]
+    return np.where(within & ((bits >> bit) & 1 == 1), 0.0, distance)

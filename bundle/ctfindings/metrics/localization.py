@@ -1,7 +1,4 @@
-"""Localization in mm: from an evidence peak to the mask of a finding, and from a depth profile to a slice.
-
-Shapes: S scans, C findings, X Y Z voxels; n snippets, D depth rows (bins). World coordinates are mm in RAS.
-"""
+"""Localization of a slice from a depth profile, in mm. Shapes: n snippets, D depth rows (bins)."""
 
 from __future__ import annotations
 
@@ -9,60 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import cKDTree
+from numpy.typing import ArrayLike
 
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
-from bundle.ctfindings.metrics.classification import FloatArray, IntArray, check_scores, check_thresholds
-
-TOLERANCE_MM = 15.0  # Largest distance from the mask that counts as a hit
-
-
-def evidence_distance(points_mm: ArrayLike, mask_bits: NDArray[np.integer], bit: int, affine: ArrayLike) -> FloatArray:
-    """Distance in mm from world positions [..., 3] to the nearest voxel centre of the mask of a finding, [...].
-
-    It is 0 if a position's own voxel is in the mask, and NaN if no voxel has the bit. The integer mask [X, Y, Z] has
-    bit i for finding i; the affine maps voxel indices to mm RAS, [4, 4].
-
-    Raises:
-        ValueError: the positions are not three finite numbers each, or the mask is not an integer volume.
-    """
-    points = np.asarray(points_mm, dtype=np.float64)
-    if points.shape[-1:] != (3,) or not np.isfinite(points).all():
-        raise ValueError(f"an evidence peak must be three finite coordinates in mm; got {points.tolist()}")
-    mask = np.asarray(mask_bits)
-    if mask.ndim != 3 or not np.issubdtype(mask.dtype, np.integer):
-        raise ValueError(f"a finding mask must be an integer volume [X, Y, Z]; got {mask.dtype} {mask.shape}")
-    matrix = np.asarray(affine, dtype=np.float64)
-    voxels = np.argwhere(mask & (1 << bit))
-    if not len(voxels):
-        return np.full(points.shape[:-1], np.nan)
-    distance, _ = cKDTree(voxels @ matrix[:3, :3].T + matrix[:3, 3]).query(points)
-    own = np.rint((points - matrix[:3, 3]) @ np.linalg.inv(matrix[:3, :3]).T).astype(np.int64)
-    within = ((own >= 0) & (own < mask.shape)).all(axis=-1)
-    bits = mask[tuple(np.moveaxis(np.clip(own, 0, np.asarray(mask.shape) - 1), -1, 0))]
-    result: FloatArray = np.where(within & ((bits >> bit) & 1 == 1), 0.0, distance)
-    return result
-
-
-def evidence_hit_rate(
-    distance_mm: ArrayLike, probabilities: ArrayLike, labels: ArrayLike, thresholds: ArrayLike
-) -> tuple[FloatArray, IntArray]:
-    """Share of the true positives of each finding whose evidence peak lies within `TOLERANCE_MM` of the mask.
-
-    Returns the rate [C], NaN without true positives that have a distance, and the number of these true positives [C].
-    Distances are those of `evidence_distance`, NaN without a mask; all are [S, C], thresholds [C].
-    """
-    scores, truth = check_scores(probabilities, labels)
-    distance = np.asarray(distance_mm, dtype=np.float64)
-    if distance.shape != scores.shape:
-        raise ValueError(f"distances {distance.shape} and probabilities {scores.shape} must both be [scans, findings]")
-    counted = (truth == 1) & (scores >= check_thresholds(thresholds, scores.shape[1])) & ~np.isnan(distance)
-    hits = (counted & (np.nan_to_num(distance, nan=np.inf) <= TOLERANCE_MM)).sum(axis=0)
-    total = counted.sum(axis=0)
-    rate = np.full(total.shape, np.nan)
-    np.divide(hits, total, out=rate, where=total > 0)
-    return rate, total
+from bundle.ctfindings.metrics.classification import FloatArray
 
 
 def depth_errors(
