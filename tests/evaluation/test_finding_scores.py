@@ -80,7 +80,6 @@ def test_templates_are_scored_one_by_one() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"findings": FINDINGS[:2]}, "a name for each of 3 findings, found 2"),
         ({"bootstrap": Bootstrap(["a"])}, "one row for each of the 1 scans"),
         ({"template_logits": np.zeros((60, 3))}, r"\[scans, wordings, findings\]"),
     ],

@@ -75,12 +75,6 @@ def test_snippets_that_all_lie_in_the_middle_have_no_ratio_to_it() -> None:
 
 def test_depths_that_cannot_be_scored_are_refused() -> None:
     scores, depth, target = profiles()
-    with pytest.raises(ValueError, match=r"snippet 1 lies at 43\.0 mm, its scan reaches from 0\.0 to 36\.0"):
-        depth_errors(scores, depth, [24, 43, 10])
-    with pytest.raises(ValueError, match="not negative"):
-        depth_errors(-scores, depth, target)
-    with pytest.raises(ValueError, match="snippet 0 has no depth bin"):
-        depth_errors(scores[:1], np.full((1, 5), np.nan), target[:1])
     with pytest.raises(ValueError, match="must be"):
         depth_errors(scores, depth[:, :3], target)
     with pytest.raises(ValueError, match="at least 2 patients"):

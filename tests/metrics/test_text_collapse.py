@@ -179,8 +179,3 @@ def test_a_kind_without_pairs_is_nan() -> None:
     values = text_statistics(lone, np.ones((1, 12)))[0]
     assert np.isnan(value_of(values, "cross_anatomy.mean"))
     assert np.isnan(value_of(values, "anatomy_accuracy"))
-
-
-def test_rows_that_are_no_unit_vectors_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected unit rows"):
-        TextRows(np.full((2, 3), 2.0), np.arange(2), np.zeros(2, dtype=bool), np.arange(2), np.arange(2))

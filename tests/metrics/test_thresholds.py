@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from bundle.ctfindings.metrics.classification import decision_scores
-from bundle.ctfindings.metrics.thresholds import ThresholdRule, check_disjoint, choose_thresholds
+from bundle.ctfindings.metrics.thresholds import ThresholdRule, choose_thresholds
 
 NAMES = ("first", "second", "third")
 
@@ -75,12 +75,6 @@ def test_corner_threshold_decides_by_greater_than_as_ct_clip_does() -> None:
     assert threshold[0] > grid[49]
     found = decision_scores(probabilities, np.array([[0], [1]]), threshold)
     assert (found["sensitivity"][0], found["specificity"][0]) == (1.0, 1.0)
-
-
-def test_a_scan_in_both_sets_is_named() -> None:
-    check_disjoint(["a", "b"], ["c"])
-    with pytest.raises(ValueError, match="scan b is in the calibration set"):
-        check_disjoint(["a", "b", "c"], ["c", "b"])
 
 
 def test_f1_threshold_is_the_best_of_all_candidates_by_scikit_learn() -> None:

@@ -45,8 +45,6 @@ def finding_scores_record(
     """
     scores, truth = check_scores(probabilities, labels)
     limits = check_thresholds(thresholds, scores.shape[1])
-    if len(findings) != scores.shape[1]:
-        raise ValueError(f"expected a name for each of {scores.shape[1]} findings, found {len(findings)}")
     auc = bootstrap.auc(scores, truth)
     decisions = decision_scores(scores, truth, limits)
     columns = {

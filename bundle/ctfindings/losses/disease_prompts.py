@@ -51,12 +51,8 @@ class DiseasePromptLoss(_Loss):
             labels: 1 present, 0 absent, -1 unknown, (B, C).
 
         Raises:
-            ValueError: A label is not 1, 0 or -1, or the weights are those of another number of findings.
+            ValueError: The weights are those of another number of findings.
         """
-        allowed = (labels == 1) | (labels == 0) | (labels == -1)
-        if not allowed.all():
-            wrong = sorted(set(labels[~allowed].tolist()))
-            raise ValueError(f"labels: expected 1 (present), 0 (absent) or -1 (unknown), got {wrong[:5]}")
         if self.pos_weight is not None and self.pos_weight.numel() != labels.shape[1]:
             raise ValueError(f"pos_weight has {self.pos_weight.numel()} values for {labels.shape[1]} findings")
         known = labels != -1

@@ -18,7 +18,7 @@ from bundle.ctfindings.findings import FINDING_ANATOMY, FINDING_NAMES, LABEL_SET
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.classification import FloatArray, decision_scores, macro_average
 from bundle.ctfindings.metrics.json_numbers import cell, number
-from bundle.ctfindings.metrics.thresholds import ThresholdRule, check_disjoint, choose_thresholds
+from bundle.ctfindings.metrics.thresholds import ThresholdRule, choose_thresholds
 
 _RULE_WORDS = {
     "youden": "Youden",
@@ -135,7 +135,7 @@ def protocol_record(
     templates scores with that one. The means leave out the findings `not_scored`, and a note says so.
 
     Raises:
-        ValueError: the protocol is unknown, its template is not among those scored, or a scan is in both sets.
+        ValueError: the protocol is unknown, its template is not among those scored, or it needs calibration scans.
     """
     protocol = check_protocol(name)
     template = None if protocol.template is None else _template(protocol, templates)
@@ -149,7 +149,6 @@ def protocol_record(
     elif calibration is None:
         raise ValueError(f"protocol {name!r} chooses thresholds on calibration scans; give a calibration split")
     else:
-        check_disjoint(calibration.ids, scored.ids)
         chosen_on = _probabilities(protocol, calibration, templates, columns)[0]
         thresholds = choose_thresholds(chosen_on, calibration.labels[:, columns], protocol.threshold_rule, names)
     auc = bootstrap.auc(probabilities, labels)

@@ -48,16 +48,6 @@ class TextRows:
     text_id: IntArray  # A number that is equal for equal texts, [A]
     scan: IntArray  # Index of the scan of each text, which the bootstrap weights, [A]
 
-    def __post_init__(self) -> None:
-        """Raises ValueError if the arrays do not have one row per text, or a row is not a unit vector."""
-        count = len(self.embeddings)
-        columns = (self.anatomy, self.normal, self.text_id, self.scan)
-        if self.embeddings.ndim != 2 or any(len(column) != count for column in columns):
-            raise ValueError(f"expected embeddings [A, E] and A of each attribute; found shape {self.embeddings.shape}")
-        length = np.linalg.norm(self.embeddings, axis=1)
-        if count and not np.allclose(length, 1, atol=1e-3):
-            raise ValueError(f"expected unit rows, found lengths in {length.min():.3g}..{length.max():.3g}")
-
     def take(self, rows: IntArray) -> TextRows:
         """The texts of these indices."""
         return TextRows(*(getattr(self, field.name)[rows] for field in fields(self)))

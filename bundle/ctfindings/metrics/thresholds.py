@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -16,18 +16,6 @@ from bundle.ctfindings.metrics.classification import FloatArray, IntArray, check
 FALLBACK_THRESHOLD = 0.5
 
 ThresholdRule = Literal["youden", "f1", "corner", "corner_smallest", "youden_or_none"]
-
-
-def check_disjoint(calibration_ids: Iterable[str], scored_ids: Iterable[str]) -> None:
-    """Rejects calibration scans that are also scored, because their scores would be optimistic.
-
-    Raises:
-        ValueError: names the first scan in both sets.
-    """
-    scored = set(scored_ids)
-    for scan in calibration_ids:
-        if scan in scored:
-            raise ValueError(f"scan {scan} is in the calibration set and in the scored set; use disjoint sets")
 
 
 def check_rule(rule: str) -> None:
