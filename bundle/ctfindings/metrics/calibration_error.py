@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import mean_squared_error
 
-from bundle.ctfindings.metrics.classification import FloatArray, IntArray, check_scores, known_pairs
+from bundle.ctfindings.metrics.classification import FloatArray, IntArray, by_finding, check_scores, known_pairs
 
 SMALLEST = 1e-6  # Probabilities are moved this far from 0 and 1 before their logit is taken
 BINS = 10  # Equal bins of [0, 1]; each includes its lower edge, the last also 1
@@ -50,12 +51,7 @@ def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
     Raises:
         ValueError: a probability lies outside [0, 1].
     """
-    scores, truth = _check_probabilities(probabilities, labels)
-    known = truth >= 0
-    total = known.sum(axis=0)
-    result = np.full(scores.shape[1], np.nan)
-    np.divide((known * (scores - truth) ** 2).sum(axis=0), total, out=result, where=total > 0)
-    return result
+    return by_finding(mean_squared_error, *_check_probabilities(probabilities, labels), both_classes=False)
 
 
 def calibration_slope(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
@@ -68,18 +64,15 @@ def calibration_slope(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray
     Raises:
         ValueError: a probability lies outside [0, 1].
     """
-    scores, truth = _check_probabilities(probabilities, labels)
-    result = np.full(scores.shape[1], np.nan)
-    for finding in range(scores.shape[1]):
-        score, label = known_pairs(scores, truth, finding)
-        positive, negative = score[label == 1], score[label == 0]
-        if not positive.size or not negative.size:
-            continue
-        if positive.min() >= negative.max() or negative.min() >= positive.max():
-            continue
-        logits = logit(np.clip(score, SMALLEST, 1 - SMALLEST))
-        result[finding] = LogisticRegression(C=np.inf, max_iter=1000).fit(logits[:, None], label).coef_[0, 0]
-    return result
+    return by_finding(_slope, *_check_probabilities(probabilities, labels))
+
+
+def _slope(label: IntArray, score: FloatArray) -> float:
+    positive, negative = score[label == 1], score[label == 0]
+    if positive.min() >= negative.max() or negative.min() >= positive.max():
+        return float("nan")
+    logits = logit(np.clip(score, SMALLEST, 1 - SMALLEST))
+    return float(LogisticRegression(C=np.inf, max_iter=1000).fit(logits[:, None], label).coef_[0, 0])
 
 
 def reliability(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, list[float] | list[int]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -55,12 +55,12 @@ def known_pairs(scores: FloatArray, labels: IntArray, finding: int) -> tuple[Flo
 
 def finding_auc(scores: ArrayLike, labels: ArrayLike) -> FloatArray:
     """Area under the ROC curve of each finding for any monotone score [S, C], [C]; NaN if one class is missing."""
-    return _ranking_metric(roc_auc_score, scores, labels)
+    return by_finding(roc_auc_score, scores, labels)
 
 
 def finding_average_precision(scores: ArrayLike, labels: ArrayLike) -> FloatArray:
     """Average precision of each finding, [C]; NaN if one class is missing."""
-    return _ranking_metric(average_precision_score, scores, labels)
+    return by_finding(average_precision_score, scores, labels)
 
 
 def macro_average(values: ArrayLike) -> float:
@@ -91,36 +91,37 @@ def decision_scores(probabilities: ArrayLike, labels: ArrayLike, thresholds: Arr
         (called & (truth == label)).sum(axis=0)
         for called, label in ((present, 1), (present, 0), (~present, 0), (~present, 1))
     )
-    weighted = np.full(scores.shape[1], np.nan)
-    for finding in range(scores.shape[1]):
-        known = truth[:, finding] >= 0
-        if known.any():
-            called, label = present[known, finding].astype(int), truth[known, finding]
-            weighted[finding] = f1_score(label, called, average="weighted", zero_division=0.0)
     sensitivity, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
+    f1, f1_absent = _ratio(2 * tp, 2 * tp + fp + fn), _ratio(2 * tn, 2 * tn + fp + fn)
+    weighted = (tp + fn) * np.nan_to_num(f1) + (tn + fp) * np.nan_to_num(f1_absent)
     return {
         "sensitivity": sensitivity,
         "specificity": specificity,
         "precision": _ratio(tp, tp + fp),
-        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-        "weighted_f1": weighted,
+        "f1": f1,
+        "weighted_f1": _ratio(weighted, tp + fp + tn + fn),
         "accuracy": _ratio(tp + tn, tp + fp + tn + fn),
         "balanced_accuracy": (sensitivity + specificity) / 2,
     }
 
 
-def _ranking_metric(metric: Callable[..., float], scores: ArrayLike, labels: ArrayLike) -> FloatArray:
-    """``metric(labels, scores)`` of each finding over its known labels, [C]; NaN if one class is missing."""
+def by_finding(
+    metric: Callable[..., float], scores: ArrayLike, labels: ArrayLike, both_classes: bool = True
+) -> FloatArray:
+    """``metric(labels, scores)`` of each finding over its known labels, [C]; NaN without them, or if a class is missing.
+
+    With `both_classes` false, one class is enough.
+    """
     values, truth = check_scores(scores, labels)
     result = np.full(values.shape[1], np.nan)
     for finding in range(values.shape[1]):
         score, label = known_pairs(values, truth, finding)
-        if 0 < label.sum() < label.size:
+        if 0 < label.sum() < label.size or (label.size and not both_classes):
             result[finding] = metric(label, score)
     return result
 
 
-def _ratio(numerator: IntArray, denominator: IntArray) -> FloatArray:
+def _ratio(numerator: FloatArray | IntArray, denominator: IntArray) -> FloatArray:
     result = np.full(denominator.shape, np.nan)
     np.divide(numerator, denominator, out=result, where=denominator > 0)
     return result
