@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from bundle.ctfindings.losses.composite import CompositeLoss
 from bundle.ctfindings.losses.cross_anatomy import CrossAnatomyLoss
-from bundle.ctfindings.losses.gathering import gather_pairs, gather_rows
+from bundle.ctfindings.losses.gathering import gather_rows
 from bundle.ctfindings.losses.local_anatomy import LocalAnatomyLoss
+from bundle.ctfindings.losses.pairs import gather_pairs
 from bundle.ctfindings.losses.pathology_alignment import PathologyAlignmentLoss
 from bundle.ctfindings.losses.prototypes import AnatomyPrototypeLoss
 from bundle.ctfindings.losses.text_separation import TextSeparationLoss

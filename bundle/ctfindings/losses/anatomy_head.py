@@ -5,15 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.modules.loss import _Loss
 
-from bundle.ctfindings.losses.means import with_counts
+from bundle.ctfindings.losses.means import MeanLoss, with_counts
 
 _SMOOTH = 1e-5
 """Added to the Dice numerator and denominator, in tokens, against 0/0."""
 
 
-class AnatomyHeadLoss(_Loss):
+class AnatomyHeadLoss(MeanLoss):
     """Binary cross-entropy per token plus soft Dice per anatomy, independently for each of the overlapping anatomies.
 
     The Dice is the soft-label form of Wang et al., "Dice Semimetric Losses", MICCAI 2023,
@@ -28,16 +27,6 @@ class AnatomyHeadLoss(_Loss):
     """
 
     inputs: tuple[str, ...] = ("anatomy_logits", "membership", "anatomy_known")
-
-    def forward(self, anatomy_logits: Tensor, membership: Tensor, anatomy_known: Tensor) -> Tensor:
-        """The mean over the known anatomies of all scans; zero, without gradient, if none is known.
-
-        Args:
-            anatomy_logits: Logit of each token and anatomy, (B, N, K).
-            membership: Whether, or by which share in [0, 1], the token belongs to the anatomy, (B, N, K) bool or float.
-            anatomy_known: Anatomies that the mask covers, (B, K) bool; the others do not count.
-        """
-        return self.means(anatomy_logits, membership, anatomy_known)[0, 0]
 
     def means(self, anatomy_logits: Tensor, membership: Tensor, anatomy_known: Tensor) -> Tensor:
         """The loss and its count of known anatomies, ``[1, 2]``."""

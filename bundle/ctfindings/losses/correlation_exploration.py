@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.modules.loss import _Loss
 
-from bundle.ctfindings.losses.means import with_counts
+from bundle.ctfindings.losses.means import MeanLoss, with_counts
 
 
-class CorrelationExplorationLoss(_Loss):
+class CorrelationExplorationLoss(MeanLoss):
     """Smooth L1 distance of predicted and true correlations among the patches of a scan, and a floor of variance.
 
     The cross-modal correlation exploration of PLACE (Wang et al., https://arxiv.org/abs/2506.10573), our reading of its
@@ -41,19 +40,6 @@ class CorrelationExplorationLoss(_Loss):
         if not variance_weight >= 0:
             raise ValueError(f"variance_weight: expected a number of at least 0, got {variance_weight}")
         self.beta, self.variance_weight = beta, variance_weight
-
-    def forward(
-        self, correlation: Tensor, correlation_target: Tensor, correlation_weight: Tensor, variance_hinge: Tensor
-    ) -> Tensor:
-        """The mean over the scans that have a pair; zero, without gradient, if none has.
-
-        Args:
-            correlation, correlation_target: Predicted and true correlation of each pair, (B, m, m).
-            correlation_weight: Weight of each pair, (B, m, m); 0 for pairs that do not count.
-            variance_hinge: How far the token field of each scan is below the floor of variance, (B,); 0 if no teacher
-                gives the targets.
-        """
-        return self.means(correlation, correlation_target, correlation_weight, variance_hinge)[0, 0]
 
     def means(
         self, correlation: Tensor, correlation_target: Tensor, correlation_weight: Tensor, variance_hinge: Tensor

@@ -9,10 +9,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
-from bundle.ctfindings.losses.embedding_part import check_dimensions, embedding_part
-from bundle.ctfindings.losses.gathering import PAIR_INPUTS, gather_pairs, gather_rows
-from bundle.ctfindings.losses.negatives import anatomies_left, other_anatomies
-from bundle.ctfindings.losses.soft_targets import row_normalise, semantic_matrix
+from bundle.ctfindings.losses.gathering import gather_rows
+from bundle.ctfindings.losses.pairs import (
+    PAIR_INPUTS,
+    anatomies_left,
+    check_dimensions,
+    embedding_part,
+    gather_pairs,
+    other_anatomies,
+    semantic_matrix,
+)
 
 
 class CrossAnatomyLoss(_Loss):
@@ -70,7 +76,7 @@ class CrossAnatomyLoss(_Loss):
         image, text = (embedding_part(rows[valid], self.dimensions) for rows in (pairs.anatomy, pairs.caption))
         similarity = image @ text.T / temperature_global
         positives = semantic_matrix(pairs.caption_id[valid], pairs.caption_normal[valid], organ)
-        weights = row_normalise(positives, similarity.dtype)
+        weights = F.normalize(positives.to(similarity.dtype), p=1, dim=1)
         return (_against_others(similarity, weights, other) + _against_others(similarity.T, weights, other)) / 2
 
 

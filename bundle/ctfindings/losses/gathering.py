@@ -2,36 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-PAIR_INPUTS: tuple[str, ...] = ("anatomy", "anatomy_valid", "caption", "caption_valid", "caption_id", "caption_normal")
-"""Inputs of a loss over (scan, anatomy) pairs: the arguments of `gather_pairs`."""
-
-
-class AnatomyPairs(NamedTuple):
-    """Images and captions of the anatomies of all ranks' scans."""
-
-    anatomy: Tensor  # (B, K, E): unit image embeddings
-    caption: Tensor  # (B, K, E): unit text embeddings
-    valid: Tensor  # bool (B, K): pairs that have both; other rows hold anything
-    caption_id: Tensor  # integer (B, K): equal for captions of equal text
-    caption_normal: Tensor  # bool (B, K): the caption reports nothing abnormal
-
-
-def gather_pairs(
-    anatomy: Tensor,
-    anatomy_valid: Tensor,
-    caption: Tensor,
-    caption_valid: Tensor,
-    caption_id: Tensor,
-    caption_normal: Tensor,
-) -> AnatomyPairs:
-    """Joins the (scan, anatomy) pairs of all ranks, with the gradient rule of `gather_rows`; see ``step_keys``."""
-    return AnatomyPairs(*gather_rows(anatomy, caption, anatomy_valid & caption_valid, caption_id, caption_normal))
 
 
 def world_size() -> int:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.modules.loss import _Loss
 
-from bundle.ctfindings.losses.means import with_counts
+from bundle.ctfindings.losses.means import MeanLoss, with_counts
 
 
-class GroundingLoss(_Loss):
+class GroundingLoss(MeanLoss):
     """Token-wise cross-entropy between the evidence of a finding and its mask, inside the finding's anatomy.
 
     The mean of ``softplus(-z)`` over the tokens of the mask, averaged over the findings that are present, plus ``w``
@@ -42,19 +41,6 @@ class GroundingLoss(_Loss):
         if not false_alarm_weight > 0:
             raise ValueError(f"false_alarm_weight: expected a positive number, got {false_alarm_weight}")
         self.false_alarm_weight = false_alarm_weight
-
-    def forward(
-        self, token_logits_drawn: Tensor, finding_tokens: Tensor, anatomy_tokens: Tensor, labels: Tensor
-    ) -> Tensor:
-        """The sum of the two means; zero, without gradient, if no finding takes part.
-
-        Args:
-            token_logits_drawn: Evidence logit of each token for the drawn wording of each finding, (B, N, C).
-            finding_tokens: Tokens that the mask of a finding touches, bool (B, N, C).
-            anatomy_tokens: Tokens of the anatomy of each finding, bool (B, N, C); the mask also counts outside of it.
-            labels: 1 present, 0 absent, -1 unknown, (B, C).
-        """
-        return self.means(token_logits_drawn, finding_tokens, anatomy_tokens, labels)[:, 0].sum()
 
     def means(
         self, token_logits_drawn: Tensor, finding_tokens: Tensor | None, anatomy_tokens: Tensor, labels: Tensor

@@ -10,9 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
-from bundle.ctfindings.losses.embedding_part import check_dimensions, embedding_part
-from bundle.ctfindings.losses.gathering import PAIR_INPUTS, gather_pairs
-from bundle.ctfindings.losses.soft_targets import row_normalise, semantic_matrix
+from bundle.ctfindings.losses.pairs import (
+    PAIR_INPUTS,
+    check_dimensions,
+    embedding_part,
+    gather_pairs,
+    semantic_matrix,
+)
 
 
 class LocalAnatomyLoss(_Loss):
@@ -68,7 +72,7 @@ class LocalAnatomyLoss(_Loss):
             if positives.all():
                 continue
             similarity = image[scans, k] @ text[scans, k].T / temperature
-            targets = row_normalise(positives, similarity.dtype)
+            targets = F.normalize(positives.to(similarity.dtype), p=1, dim=1)
             terms.append((F.cross_entropy(similarity, targets) + F.cross_entropy(similarity.T, targets)) / 2)
         if not terms:
             return pairs.anatomy.new_zeros(())

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.modules.loss import _Loss
+
+
+class MeanLoss(_Loss):
+    """A sum of ``means`` over the scans of a batch, which ``CompositeLoss`` also takes of parts of a batch."""
+
+    means: Callable[..., Tensor]
+
+    def forward(self, *rows: Tensor, **named: Tensor) -> Tensor:
+        """The sum of the means; zero, without gradient, if nothing takes part. Arguments: those of ``means``."""
+        return self.means(*rows, **named)[:, 0].sum()
 
 
 def with_counts(means: Sequence[Tensor], counts: Sequence[Tensor]) -> Tensor:

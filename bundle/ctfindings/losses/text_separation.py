@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
 from bundle.ctfindings.losses.gathering import gather_rows
-from bundle.ctfindings.losses.negatives import anatomies_left, other_anatomies
+from bundle.ctfindings.losses.pairs import anatomies_left, other_anatomies
 
 
 class TextSeparationLoss(_Loss):

@@ -108,7 +108,7 @@ def decision_scores(probabilities: ArrayLike, labels: ArrayLike, thresholds: Arr
 def by_finding(
     metric: Callable[..., float], scores: ArrayLike, labels: ArrayLike, both_classes: bool = True
 ) -> FloatArray:
-    """``metric(labels, scores)`` of each finding over its known labels, [C]; NaN without them, or if a class is missing.
+    """``metric(labels, scores)`` of each finding over its known labels, [C]; NaN if one class is missing.
 
     With `both_classes` false, one class is enough.
     """

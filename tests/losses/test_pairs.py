@@ -1,3 +1,5 @@
+"""Which captions are positives and which are negatives of each other."""
+
 from __future__ import annotations
 
 import pytest
@@ -7,8 +9,11 @@ from torch.nn import functional as F
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.data.datalist import _caption_targets
 from bundle.ctfindings.losses.cross_anatomy import CrossAnatomyLoss
-from bundle.ctfindings.losses.negatives import anatomies_left, other_anatomies
+from bundle.ctfindings.losses.pairs import anatomies_left, other_anatomies, semantic_matrix
 from bundle.ctfindings.losses.text_separation import TextSeparationLoss
+
+IDS = torch.tensor([7, 8, 9, 9])
+NORMAL = torch.tensor([True, True, False, False])
 
 
 def test_captions_that_share_a_sentence_are_no_negatives() -> None:
@@ -66,3 +71,23 @@ def test_a_caption_without_a_negative_is_left_out_with_a_finite_gradient() -> No
 def test_identical_sentences_everywhere_give_zero() -> None:
     caption, valid = _rows(2), torch.ones(2, 3, dtype=torch.bool)
     assert TextSeparationLoss()(caption, valid, torch.ones(2, 3, 1, dtype=torch.int64)) == 0
+
+
+def test_a_caption_is_a_positive_of_itself_of_other_normals_and_of_its_own_text():
+    expected = [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
+    assert semantic_matrix(IDS, NORMAL).int().tolist() == expected
+
+
+def test_captions_of_two_anatomies_are_never_positives_even_with_equal_text():
+    matrix = semantic_matrix(IDS, NORMAL, anatomy=torch.tensor([0, 1, 0, 1]))
+    assert torch.equal(matrix, torch.eye(4, dtype=torch.bool))
+
+
+def test_equal_text_links_a_normal_and_an_abnormal_row_without_linking_their_partners():
+    matrix = semantic_matrix(torch.tensor([1, 2, 2]), torch.tensor([True, True, False]))
+    assert matrix.int().tolist() == [[1, 1, 0], [1, 1, 1], [0, 1, 1]]
+
+
+def test_ids_of_63_bits_that_agree_in_double_precision_stay_apart():
+    matrix = semantic_matrix(torch.tensor([2**62, 2**62 + 1]), torch.zeros(2, dtype=torch.bool))
+    assert torch.equal(matrix, torch.eye(2, dtype=torch.bool))
