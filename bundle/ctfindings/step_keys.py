@@ -87,7 +87,7 @@ class NetworkOutputs(TypedDict, total=False):
     snippet: PerSnippet  # float [S, E]: text rows of the snippets
     target_mm: PerSnippet  # float [S]: world z of the slice that a snippet names
     depth: PerSnippet  # float [S, D, E]: depth rows of the snippet's scan, inferior to superior
-    depth_mm: PerSnippet  # float [S, D]: their world z, NaN where padding
+    depth_mm: PerSnippet  # float [S, D]: their world z, evenly spaced, NaN where padding
 
     # Read by pathology_alignment.
     pathology: PerScan  # float [B, Q, E]: image rows of the pathology queries, zero where not valid
@@ -105,14 +105,14 @@ class NetworkOutputs(TypedDict, total=False):
 
     # Read by anatomy_head.
     anatomy_logits: PerScan  # float [B, N, K]: logit of each token to belong to an anatomy
-    membership: PerScan | None  # bool [B, N, K]: anatomies of each token by the mask
+    membership: PerScan | None  # bool, or share in [0, 1], [B, N, K]: anatomies of each token by the mask
 
     # In training mode, for wordings drawn for each scan and finding. Read by the losses on prompts and grounding.
     prompt_drawn: PerScanSecond  # float [2, B, C, E]: text rows of the drawn statements and denials
     finding_logits_drawn: PerScan  # float [B, C]: logit of the findings for the drawn wordings
     token_logits_drawn: PerScan  # float [B, N, C]: the same of each token
     anatomy_tokens: PerScan  # bool [B, N, C]: tokens of the anatomy of each finding
-    finding_tokens: PerScan  # bool [B, N, C]: tokens that the mask of each finding touches
+    finding_tokens: PerScan  # bool [B, N, C]: tokens that the mask of each finding touches, also outside its anatomy
 
     # In evaluation mode. Read by MacroAuc and the evaluation.
     logits: PerScan  # float [B, C]: logit of the findings for the mean over the scoring templates

@@ -17,13 +17,6 @@ class AnatomyHeadLoss(MeanLoss):
 
     The Dice is the soft-label form of Wang et al., "Dice Semimetric Losses", MICCAI 2023,
     https://arxiv.org/abs/2303.16296, which is lowest at the true share when a token belongs to an anatomy in part.
-
-    Example:
-        >>> import torch
-        >>> logits, membership = torch.zeros(1, 4, 1), torch.tensor([[[1.0], [1.0], [0.0], [0.0]]])
-        >>> loss = AnatomyHeadLoss()(logits, membership, torch.ones(1, 1, dtype=torch.bool))
-        >>> round(loss.item(), 3)
-        1.193
     """
 
     inputs: tuple[str, ...] = ("anatomy_logits", "membership", "anatomy_known")

@@ -36,17 +36,6 @@ class CompositeLoss(_Loss):
     Attributes:
         last: Unweighted value of each loss that took part in the last call, detached, for logging.
         step: Number of training steps, saved in the state dictionary, so that a resumed run resumes the warm-up.
-
-    Raises:
-        ValueError: The names do not match, a weight is negative or not a number, or a warm-up is negative.
-
-    Example:
-        >>> import torch
-        >>> from bundle.ctfindings.losses import DiseasePromptLoss
-        >>> loss = CompositeLoss({"prompts": DiseasePromptLoss()}, weights={"prompts": 2.0})
-        >>> total = loss({"finding_logits_drawn": torch.zeros(1, 1)}, {"labels": torch.tensor([[1]])})
-        >>> round(total.item(), 4), round(loss.last["prompts"].item(), 4)
-        (1.3863, 0.6931)
     """
 
     step: Tensor

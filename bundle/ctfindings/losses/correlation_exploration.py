@@ -20,15 +20,6 @@ class CorrelationExplorationLoss(MeanLoss):
     Args:
         beta: Difference at which the loss turns from quadratic to linear.
         variance_weight: Weight of the variance hinge.
-
-    Raises:
-        ValueError: Beta is not positive, or the weight negative.
-
-    Example:
-        >>> import torch
-        >>> found, weight = torch.zeros(1, 2, 2), 1 - torch.eye(2)[None]
-        >>> round(CorrelationExplorationLoss()(found, found + 0.05, weight, torch.zeros(1)).item(), 4)
-        0.0125
     """
 
     inputs: tuple[str, ...] = ("correlation", "correlation_target", "correlation_weight", "variance_hinge")

@@ -35,18 +35,6 @@ class CrossAnatomyLoss(_Loss):
     Args:
         excluded: Names of the anatomies that do not take part.
         dimensions: First and end of the part of the embedding that is contrasted; None for the whole.
-
-    Raises:
-        ValueError: A name is not in the anatomy table, or the part is unknown.
-
-    Example:
-        >>> import torch
-        >>> rows = torch.eye(2)[None]
-        >>> valid, normal = torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 2, dtype=torch.bool)
-        >>> pairs = dict(anatomy=rows, anatomy_valid=valid, caption=rows, caption_valid=valid, caption_normal=normal)
-        >>> loss = CrossAnatomyLoss()(torch.tensor(1.0), caption_id=torch.tensor([[1, 2]]), **pairs)
-        >>> round(loss.item(), 4)
-        0.3133
     """
 
     inputs: tuple[str, ...] = (*PAIR_INPUTS, "caption_sentences", "temperature_global")
@@ -60,11 +48,8 @@ class CrossAnatomyLoss(_Loss):
     def forward(self, temperature_global: Tensor, caption_sentences: Tensor | None = None, **rows: Tensor) -> Tensor:
         """The mean over pairs with a negative and both directions; zero, without gradient, if there is no negative.
 
-        Args:
-            temperature_global: Divides the cosine similarities, a positive scalar.
-            caption_sentences: Identities of the sentences of each caption, (B, K, M) integer, 0 where it has fewer;
-                without it, captions of two anatomies are always negatives.
-            rows: Pairs of this rank, the arguments of `gather_pairs`.
+        Without ``caption_sentences``, captions of two anatomies are always negatives. The rows are the arguments of
+        `gather_pairs`.
         """
         pairs = gather_pairs(**rows)
         sentences = None if caption_sentences is None else gather_rows(caption_sentences)[0]

@@ -21,15 +21,6 @@ class DiseasePromptLoss(_Loss):
         pos_weight: Weight of the positives of each finding, negatives / positives in the training set, C values; None
             for equal weights.
         cap: Largest ``pos_weight``, so that a rare finding does not dominate the gradient.
-
-    Raises:
-        ValueError: A weight is negative or not a number.
-
-    Example:
-        >>> import torch
-        >>> loss = DiseasePromptLoss()(torch.zeros(2, 3), torch.tensor([[1, 0, -1], [-1, -1, 1]]))
-        >>> round(loss.item(), 4)
-        0.6931
     """
 
     inputs: tuple[str, ...] = ("finding_logits_drawn", "labels")
@@ -45,10 +36,6 @@ class DiseasePromptLoss(_Loss):
 
     def forward(self, finding_logits_drawn: Tensor, labels: Tensor) -> Tensor:
         """The mean weighted loss over known entries; zero, without gradient, if none is known.
-
-        Args:
-            finding_logits_drawn: Logit of the drawn positive against the drawn negative wording, (B, C).
-            labels: 1 present, 0 absent, -1 unknown, (B, C).
 
         Raises:
             ValueError: The weights are those of another number of findings.

@@ -22,15 +22,6 @@ class GroundingLoss(MeanLoss):
 
     Args:
         false_alarm_weight: w.
-
-    Raises:
-        ValueError: The weight is not positive.
-
-    Example:
-        >>> import torch
-        >>> z, tokens = torch.zeros(1, 4, 1), torch.tensor([[[True], [False], [False], [False]]])
-        >>> round(GroundingLoss()(z, tokens, torch.ones(1, 4, 1, dtype=torch.bool), torch.tensor([[1]])).item(), 4)
-        1.3863
     """
 
     inputs: tuple[str, ...] = ("token_logits_drawn", "finding_tokens", "anatomy_tokens", "labels")

@@ -30,18 +30,6 @@ class LocalAnatomyLoss(_Loss):
     Args:
         reduction_over_anatomies: "mean" over the anatomies that take part, or "sum" as in fVLM.
         dimensions: First and end of the part of the embedding that is contrasted; None for the whole.
-
-    Raises:
-        ValueError: The reduction or the part is unknown.
-
-    Example:
-        >>> import torch
-        >>> rows = torch.eye(2)[:, None]
-        >>> valid, normal = torch.ones(2, 1, dtype=torch.bool), torch.zeros(2, 1, dtype=torch.bool)
-        >>> pairs = dict(anatomy=rows, anatomy_valid=valid, caption=rows, caption_valid=valid, caption_normal=normal)
-        >>> loss = LocalAnatomyLoss()(torch.tensor(1.0), caption_id=torch.tensor([[1], [2]]), **pairs)
-        >>> round(loss.item(), 4)
-        0.3133
     """
 
     inputs: tuple[str, ...] = (*PAIR_INPUTS, "temperature")
@@ -59,9 +47,7 @@ class LocalAnatomyLoss(_Loss):
     def forward(self, temperature: Tensor, **rows: Tensor) -> Tensor:
         """The mean or sum over anatomies; zero, without gradient, if no anatomy takes part.
 
-        Args:
-            temperature: Divides the cosine similarities, a positive scalar.
-            rows: Pairs of this rank, the arguments of `gather_pairs`.
+        The rows are the arguments of `gather_pairs`.
         """
         pairs = gather_pairs(**rows)
         image, text = (embedding_part(rows, self.dimensions) for rows in (pairs.anatomy, pairs.caption))

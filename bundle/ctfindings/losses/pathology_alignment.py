@@ -90,19 +90,6 @@ class PathologyAlignmentLoss(_Loss):
         reduction: "sentence"; or "report" to contrast scans with the weighted mean over the sentences of a report.
         diversity: L_use as "usage" (ln Q minus the entropy of the mean use by abnormal sentences), "logdet" or
             "cosine2" (of the rows of a scan), or "none".
-
-    Raises:
-        ValueError: A switch is unknown, or a temperature is not positive.
-
-    Example:
-        >>> import torch
-        >>> rows, count = torch.eye(2)[:, None], torch.ones(2, dtype=torch.int64)
-        >>> loss = PathologyAlignmentLoss(temperature=0.5, diversity="none")(
-        ...     pathology=rows, pathology_valid=torch.ones(2, 1, dtype=torch.bool), pathology_anatomy=-count[:, None],
-        ...     sentence=torch.eye(2), sentence_count=count, sentence_id=torch.tensor([1, 2]),
-        ...     sentence_normal=torch.zeros(2, dtype=torch.bool), sentence_anatomy=-count)
-        >>> round(loss.item(), 4)
-        0.1269
     """
 
     inputs: tuple[str, ...] = (
@@ -153,8 +140,7 @@ class PathologyAlignmentLoss(_Loss):
     def forward(self, **rows: Tensor) -> Tensor:
         """The loss over the joined batch; zero, without gradient, without a sentence of a scan with a valid query.
 
-        Args:
-            rows: Rows of this rank, the arguments of `as_observations`.
+        The rows are the arguments of `as_observations`.
         """
         with torch.autocast(rows["pathology"].device.type, enabled=False):
             return self.value(as_observations(**rows, gather=True))

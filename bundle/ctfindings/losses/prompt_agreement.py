@@ -23,15 +23,6 @@ class PromptAgreementLoss(_Loss):
     Args:
         temperature: Divides the cosine similarity.
         excluded: Names of findings whose wordings take no part.
-
-    Raises:
-        ValueError: The temperature is not positive, or there is no finding of a name.
-
-    Example:
-        >>> import torch
-        >>> drawn = torch.eye(4).reshape(2, 1, 2, 4).expand(2, 3, 2, 4)  # 3 draws of 2 findings, classes alike
-        >>> round(PromptAgreementLoss(temperature=0.1)(drawn).item(), 4)
-        0.6934
     """
 
     inputs: tuple[str, ...] = ("prompt_drawn",)
@@ -47,11 +38,7 @@ class PromptAgreementLoss(_Loss):
         self.temperature = temperature
 
     def forward(self, prompt_drawn: Tensor) -> Tensor:
-        """The mean over wordings; zero, without gradient, for a single scan.
-
-        Args:
-            prompt_drawn: Unit embeddings of the drawn statements and denials, (2, B, C, E).
-        """
+        """The mean over wordings; zero, without gradient, for a single scan."""
         if self.excludes:
             prompt_drawn = prompt_drawn[:, :, self.kept]
         polarities, draws, findings, _ = prompt_drawn.shape

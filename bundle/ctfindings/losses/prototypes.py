@@ -31,16 +31,6 @@ class AnatomyPrototypeLoss(_Loss):
         kind: "ema" or "learnable".
         decay: Decay of the moving average, in [0, 1).
         temperature: Divides the cosine similarities.
-
-    Raises:
-        ValueError: The kind is neither, the decay or temperature is out of range, or E is less than K.
-
-    Example:
-        >>> import torch
-        >>> rows, valid = torch.eye(2)[None], torch.ones(1, 2, dtype=torch.bool)
-        >>> loss = AnatomyPrototypeLoss(2, 2, kind="learnable", temperature=1.0)(rows, valid, rows, valid)
-        >>> round(loss.item(), 4)
-        0.6265
     """
 
     inputs: tuple[str, ...] = ("anatomy", "anatomy_valid", "caption", "caption_valid")
@@ -78,14 +68,7 @@ class AnatomyPrototypeLoss(_Loss):
         self.register_buffer("seen", torch.full((anatomies,), kind == "learnable"))
 
     def forward(self, anatomy: Tensor, anatomy_valid: Tensor, caption: Tensor, caption_valid: Tensor) -> Tensor:
-        """The mean over pairs; zero, without gradient, without a valid pair or while fewer than two prototypes exist.
-
-        Args:
-            anatomy: Unit image embeddings of the anatomies, (B, K, E); invalid rows may hold anything.
-            anatomy_valid: Anatomies in the field of view, (B, K) bool.
-            caption: Unit text embeddings of the captions, (B, K, E).
-            caption_valid: Anatomies with a caption, (B, K) bool.
-        """
+        """The mean over pairs; zero, without gradient, without a pair or while fewer than two prototypes exist."""
         anatomy, caption, valid = gather_rows(anatomy, caption, anatomy_valid & caption_valid)
         organ = valid.nonzero()[:, 1]
         if organ.numel() == 0:

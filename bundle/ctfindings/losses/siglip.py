@@ -27,16 +27,6 @@ class SigLIPLoss(_Loss):
     Args:
         scale: Initial factor on the cosine.
         bias: Initial bias; -10 starts with nearly all pairs negative.
-
-    Raises:
-        ValueError: The scale is not positive.
-
-    Example:
-        >>> import torch
-        >>> rows, valid = torch.eye(2), torch.ones(2, dtype=torch.bool)
-        >>> loss = SigLIPLoss(scale=1.0, bias=0.0)(rows, valid, rows, valid, torch.tensor([1, 2]))
-        >>> round(loss.item(), 4)
-        1.0064
     """
 
     inputs: tuple[str, ...] = ("scan", "scan_valid", "report", "report_valid", "report_id")
@@ -52,15 +42,7 @@ class SigLIPLoss(_Loss):
     def forward(
         self, scan: Tensor, scan_valid: Tensor, report: Tensor, report_valid: Tensor, report_id: Tensor
     ) -> Tensor:
-        """The mean over scans with a report; zero, without gradient, if there is none.
-
-        Args:
-            scan: Unit embeddings of the scans, (B, E); invalid rows may hold anything.
-            scan_valid: Scans with an embedding, (B,) bool.
-            report: Unit embeddings of the reports, (B, E).
-            report_valid: Scans with a report, (B,) bool.
-            report_id: Identity of the report text, (B,) integer.
-        """
+        """The mean over scans with a report; zero, without gradient, if there is none."""
         valid = scan_valid & report_valid
         scan, report, valid, report_id = gather_rows(scan, report, valid, report_id)
         if not valid.any():

@@ -26,17 +26,6 @@ class SnippetLocalizationLoss(_Loss):
     Args:
         sigma_mm: Spread of the target in mm; 0 gives a one-hot target at the nearest bin.
         temperature: Divides the cosine similarity of a depth bin and the snippet.
-
-    Raises:
-        ValueError: Sigma is negative or the temperature is not positive.
-
-    Example:
-        >>> import torch
-        >>> depth, snippet = torch.eye(2)[None], torch.eye(2)[:1]
-        >>> depth_mm, target_mm = torch.tensor([[0.0, 12.0]]), torch.tensor([1.0])
-        >>> loss = SnippetLocalizationLoss(sigma_mm=0.0, temperature=1.0)
-        >>> round(loss(depth, depth_mm, snippet, target_mm).item(), 4)
-        0.3133
     """
 
     inputs: tuple[str, ...] = ("depth", "depth_mm", "snippet", "target_mm")
@@ -51,14 +40,7 @@ class SnippetLocalizationLoss(_Loss):
         self.temperature = temperature
 
     def forward(self, depth: Tensor, depth_mm: Tensor, snippet: Tensor, target_mm: Tensor) -> Tensor:
-        """The mean over the snippets that point into their scan; zero, without gradient, if there is none.
-
-        Args:
-            depth: Unit depth rows (bins) of each snippet's scan, (S, D, E).
-            depth_mm: World z of each bin centre in mm, evenly spaced, NaN where padding, (S, D).
-            snippet: Unit embeddings of the snippets, (S, E).
-            target_mm: World z of each snippet in mm, (S,).
-        """
+        """The mean over the snippets that point into their scan; zero, without gradient, if there is none."""
         inside = points_into_scan(depth_mm, target_mm)
         if not inside.any():
             return depth.new_zeros(())

@@ -25,15 +25,6 @@ class TextSeparationLoss(_Loss):
         margin: Cosine similarity below which the repulsion fades.
         temperature: Divides the cosine similarity minus the margin.
         excluded: Names of the anatomies that do not take part.
-
-    Raises:
-        ValueError: The temperature is not positive, or a name is not in the anatomy table.
-
-    Example:
-        >>> import torch
-        >>> loss = TextSeparationLoss()(torch.eye(2)[None], torch.ones(1, 2, dtype=torch.bool))
-        >>> round(loss.item(), 4)
-        0.6931
     """
 
     inputs: tuple[str, ...] = ("caption", "caption_valid", "caption_sentences")
@@ -50,11 +41,7 @@ class TextSeparationLoss(_Loss):
     def forward(self, caption: Tensor, caption_valid: Tensor, caption_sentences: Tensor | None = None) -> Tensor:
         """The mean over captions with another to be apart from; zero, without gradient, if there is none.
 
-        Args:
-            caption: Unit text embeddings of the captions, (B, K, E); invalid rows may hold anything.
-            caption_valid: Anatomies with a caption, (B, K) bool.
-            caption_sentences: Identities of the sentences of each caption, (B, K, M) integer, 0 where it has fewer;
-                without it, all captions of other anatomies count.
+        Without ``caption_sentences``, all captions of other anatomies count.
         """
         sentences = None if caption_sentences is None else gather_rows(caption_sentences)[0]
         caption, valid = gather_rows(caption, caption_valid)

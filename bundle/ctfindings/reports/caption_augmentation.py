@@ -38,12 +38,6 @@ class RandCaptionsd(RandomizableTransform, MapTransform):
 
     Raises:
         ValueError: when a probability or ``min_keep`` lies outside [0, 1], or ``versions`` is below 0.
-
-    Example:
-        >>> transform = RandCaptionsd(shuffle_prob=1.0, drop_prob=0.0).set_random_state(seed=0)
-        >>> text = "Heart size is normal. Pericardial effusion is seen."
-        >>> sorted(transform({"captions": {"heart": text}})["captions"]["heart"].split(". "))
-        ['Heart size is normal.', 'Pericardial effusion is seen']
     """
 
     def __init__(
