@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bundle.ctfindings.files.errors import ScanError
-from bundle.ctfindings.files.parallel_map import parallel_map
+from bundle.ctfindings.files.parallel_map import NoScheduler, parallel_map
 
 needs_dask = pytest.mark.skipif(
     importlib.util.find_spec("distributed") is None, reason="Dask is not installed: pip install -e '.[cluster]'"
@@ -111,6 +112,27 @@ def test_the_workers_of_a_dask_cluster_do_the_work() -> None:
     ) as cluster:
         outcomes = list(parallel_map(_double, TASKS, scheduler=cluster.scheduler_address))
     assert {outcome.key: outcome.result for outcome in outcomes} == {"a": 2, "b": 4, "c": None}
+
+
+@needs_dask
+@needs_signals
+def test_a_scheduler_that_goes_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import distributed
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen([*command, "--no-dashboard"], stderr=subprocess.DEVNULL) as scheduler:
+        as_completed = distributed.as_completed
+
+        def killed(futures: list[distributed.Future]) -> distributed.as_completed:
+            scheduler.kill()
+            return as_completed(futures)
+
+        monkeypatch.setattr(distributed, "as_completed", killed)
+        with pytest.raises(NoScheduler, match="the Dask scheduler went away"):
+            list(parallel_map(_double, TASKS, scheduler=f"tcp://127.0.0.1:{port}"))  # It has no worker.
 
 
 _STOPPED = """

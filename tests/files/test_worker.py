@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from bundle.ctfindings.files.worker import Worker
+from bundle.ctfindings.files.worker import Worker, call_here
 
 
 def test_a_call_that_kills_or_stalls_the_process_fails_alone() -> None:
@@ -18,3 +21,12 @@ def test_a_call_that_kills_or_stalls_the_process_fails_alone() -> None:
     with pytest.raises(ValueError, match=r"^an error of the program \(ValueError\)$"):
         Worker(int, 60)("Doe^Jane")
     assert Worker(str.upper, 60)("answered") == "ANSWERED"
+
+
+def test_a_call_on_a_worker_of_a_cluster_ends_it_when_it_stalls_and_names_nobody() -> None:
+    with pytest.raises(ValueError, match=r"^an error of the program \(ValueError\)$"):
+        call_here(int, 60, "Doe^Jane")
+    assert call_here(str.upper, 60, "answered") == "ANSWERED"
+    stalled = "import time; from bundle.ctfindings.files.worker import call_here; call_here(time.sleep, 0.2, 60)"
+    root = Path(__file__).resolve().parents[2]
+    assert subprocess.run([sys.executable, "-c", stalled], cwd=root, timeout=50, check=False).returncode == 1
