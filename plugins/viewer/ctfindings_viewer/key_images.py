@@ -30,6 +30,7 @@ _FINER = 2
 _BOX_COLOUR = (252, 191, 46)
 _EMPTY = "Key images of the present findings appear here."
 _NONE = "No finding is present. Rest the mouse on a row of the table to see its key image."
+_NOT_ASSESSED = "No finding was assessed, so there are no key images."
 
 
 class KeyImages:
@@ -55,7 +56,11 @@ class KeyImages:
             wheel="$event.currentTarget.scrollLeft += $event.deltaY",
             __events=["wheel"],
         ):
-            html.Span(f"{{{{ rows.length ? '{_NONE}' : '{_EMPTY}' }}}}", v_if="!key_images.length", classes="ct-small")
+            html.Span(
+                f"{{{{ !rows.length ? '{_EMPTY}' : rows.some((row) => row.placed) ? '{_NONE}' : '{_NOT_ASSESSED}' }}}}",
+                v_if="!key_images.length",
+                classes="ct-small",
+            )
             with html.Button(
                 v_for="shown in key_images",
                 key="shown.name",
