@@ -32,7 +32,7 @@ import requests
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from bundle.ctfindings.files.atomic_write import write_text
+from bundle.ctfindings.files.atomic_write import is_partial, write_text
 from bundle.ctfindings.phantom.dataset import make_case
 from bundle.ctfindings.phantom.write_dicom import write_series
 from experiments.watch_archive.orthanc import Orthanc, running_orthanc
@@ -62,8 +62,11 @@ def phase(output: Path) -> str:
     """What the watcher was doing when it was killed, by what it left."""
     journal = (output / "journal.jsonl").read_text(encoding="utf-8") if finished(output) else ""
     for folder in (output / "results").glob("*"):
-        if folder.name not in journal:
-            return "delivering" if (folder / "findings.json").is_file() else "writing results"
+        if is_partial(folder.name):  # Results move out of it when they are complete.
+            if any(folder.glob("*/*")):
+                return "writing results"
+        elif folder.name not in journal:
+            return "delivering"
     return "fetching or answering" if any((output / ".fetched").glob("*/*")) else "between two series"
 
 
