@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from scipy.stats import t as student_t
 
-from bundle.ctfindings.evaluation.evaluation_page import DPI
-from bundle.ctfindings.evaluation.plots import BLUE, GREY, RED
+from bundle.ctfindings.evaluation.plots import BLUE, GREY, RED, write_figure
 from bundle.ctfindings.metrics.bootstrap import LEVEL, Bootstrap, exact_at_ends
 from bundle.ctfindings.metrics.classification import FloatArray, IntArray, macro_average
 from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
@@ -91,7 +89,6 @@ def plot_by_fraction(
 ) -> None:
     """A metric by fraction with its interval by patient, the draws as points, and a value to compare with as a line."""
     figure = Figure(figsize=(6, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     value: ArrayLike = np.array([entry["value"] for entry in by_fraction.values()], dtype=float)
     limits = np.array([entry["interval"] for entry in by_fraction.values()], dtype=float).T
@@ -105,4 +102,4 @@ def plot_by_fraction(
     axes.set_xlabel("training patients with labels")
     axes.set_ylabel(ylabel)
     axes.legend(frameon=False)
-    figure.savefig(path, format="png", dpi=DPI)
+    write_figure(figure, path)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
+
+from bundle.ctfindings.evaluation.plots import write_figure
 
 STYLES: tuple[Literal["solid", "dashed"], ...] = ("solid", "dashed")
 """Outlines of masks, and of predictions."""
@@ -31,7 +32,6 @@ def draw_pictures(
 ) -> None:
     """The axial slice of each scan with most of the rarest mask: masks as solid, predictions as dashed outlines."""
     figure = Figure(figsize=(4.2 * len(pictures), 5.2), layout="constrained")
-    FigureCanvasAgg(figure)
     seen: set[int] = set()
     for axes, picture in zip(np.ravel(figure.subplots(1, len(pictures), squeeze=False)), pictures, strict=True):
         height = _shown_slice(picture.truth)
@@ -51,7 +51,7 @@ def draw_pictures(
         for style, label in zip(STYLES, ("mask", predicted_as), strict=True)
     ]
     figure.legend(handles=lines, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
-    figure.savefig(path, format="png", dpi=150)
+    write_figure(figure, path)
 
 
 def _colour(place: int) -> str:

@@ -19,6 +19,7 @@ from bundle.ctfindings.evaluation.evaluated_model import EvaluatedModel, SplitSc
 from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun
 from bundle.ctfindings.evaluation.evidence_hits import evidence_record
 from bundle.ctfindings.evaluation.finding_scores import finding_scores_record, format_table
+from bundle.ctfindings.evaluation.plots import write_classification_figures
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.metrics.classification import finding_auc, macro_average
 from bundle.ctfindings.metrics.json_numbers import cell, number
@@ -170,8 +171,6 @@ def format_classification(record: dict[str, Any]) -> str:
 
 
 def _write_figures(folder: Path, record: dict[str, Any], answers: Diagnostics, other: Diagnostics | None) -> None:
-    from bundle.ctfindings.evaluation.plots import write_classification_figures
-
     answers.save(folder / DIAGNOSTICS_FILE)
     write_classification_figures(folder, record, answers, other)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import nibabel as nib
@@ -14,7 +12,7 @@ from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
 from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.evaluation.plots import plot_errors
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.metrics.json_numbers import number
 from bundle.ctfindings.networks.classifier import NO_THRESHOLD
@@ -60,7 +58,8 @@ class ErrorGallery:
         run.record["errors"] = rows
         if rows:
             by_id = {study["id"]: study for study in studies}
-            run.figures.append(partial(_write, rows, [by_id[row["study"]] for row in rows], places))
+            shown = [by_id[row["study"]] for row in rows]
+            run.figures.append(lambda folder: plot_errors(rows, shown, places, folder / "errors.png"))
         return ""
 
 
@@ -95,15 +94,3 @@ def _mask_centre(study: Mapping[str, Any], finding: int) -> NDArray[np.float64] 
     if not len(voxels):
         return None
     return voxel_to_world(voxels[((voxels - voxels.mean(axis=0)) ** 2).sum(axis=1).argmin()], mask.affine)
-
-
-def _write(
-    rows: Sequence[Mapping[str, Any]],
-    studies: Sequence[Mapping[str, Any]],
-    places: Sequence[NDArray[np.float64]],
-    folder: Path,
-) -> None:
-    from bundle.ctfindings.evaluation.plots import plot_errors
-
-    with atomic_path(folder / "errors.png") as path:
-        plot_errors(rows, studies, places, path)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_curve
@@ -34,6 +34,19 @@ from bundle.ctfindings.scan.load_scan import load_scan
 
 BLUE, RED, GREY = "#1f5a96", "#b03a2e", "#8a8a8a"
 MODEL_COLOURS = (BLUE, "#c9761a", "#3d7a46")
+STYLE: dict[Any, Any] = {
+    "axes.labelsize": 9,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9,
+    "figure.labelsize": 9,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+}
+"""Settings of Matplotlib for a figure of the page."""
 
 
 def write_classification_figures(
@@ -48,19 +61,13 @@ def write_classification_figures(
     if other is not None:
         kinds[names[1]] = comparison["second_collapse"]
     thresholds = [row["threshold"] for row in record["findings"]]
-    with atomic_path(folder / "roc.png") as path:
-        plot_roc_grid(answers.calibrated, answers.labels, FINDING_NAMES, path, thresholds)
+    plot_roc_grid(answers.calibrated, answers.labels, FINDING_NAMES, folder / "roc.png", thresholds)
     if record["macro"]["auc"] is not None:
-        with atomic_path(folder / "auc.png") as path:
-            plot_auc_by_finding(record, path)
-    with atomic_path(folder / "prompts.png") as path:
-        plot_prompt_by_label(record["prompt_by_label"]["auc"], FINDING_NAMES, path)
-    with atomic_path(folder / "similarity.png") as path:
-        plot_cosine_histograms(kinds, path)
-    with atomic_path(folder / "wordings.png") as path:
-        plot_wordings({name: wording_auc(given) for name, given in models.items()}, path)
-    with atomic_path(folder / "reliability.png") as path:
-        plot_reliability(record["reliability"], path)
+        plot_auc_by_finding(record, folder / "auc.png")
+    plot_prompt_by_label(record["prompt_by_label"]["auc"], FINDING_NAMES, folder / "prompts.png")
+    plot_cosine_histograms(kinds, folder / "similarity.png")
+    plot_wordings({name: wording_auc(given) for name, given in models.items()}, folder / "wordings.png")
+    plot_reliability(record["reliability"], folder / "reliability.png")
 
 
 def wording_auc(answers: Diagnostics) -> FloatArray:
@@ -75,6 +82,7 @@ def plot_wordings(auc: dict[str, FloatArray], path: Path) -> None:
     plot_auc_by_wording([*TEMPLATE_NAMES, *WORDING_NAMES], auc, path, separators=[len(TEMPLATE_NAMES) - 1])
 
 
+@matplotlib.rc_context(STYLE)
 def plot_roc_grid(
     probabilities: ArrayLike,
     labels: ArrayLike,
@@ -97,8 +105,7 @@ def plot_roc_grid(
         score, label = known_pairs(scores, truth, index)
         panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
         panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
-        panel.set_title(_wrap(findings[index]), fontsize=8)
-        panel.tick_params(labelsize=7)
+        panel.set_title(_wrap(findings[index]), fontsize=8, loc="center")
         if np.isnan(auc[index]):
             panel.text(0.5, 0.5, "one class only", ha="center", va="center", fontsize=8, color=GREY)
             continue
@@ -110,11 +117,12 @@ def plot_roc_grid(
         panel.text(
             0.98, 0.04, f"AUC {auc[index]:.2f}\n{label.sum()} of {label.size}", ha="right", va="bottom", fontsize=7
         )
-    figure.supxlabel("1 - specificity", fontsize=9)
-    figure.supylabel("sensitivity", fontsize=9)
+    figure.supxlabel("1 - specificity")
+    figure.supylabel("sensitivity")
     write_figure(figure, path)
 
 
+@matplotlib.rc_context(STYLE)
 def plot_auc_by_finding(record: dict[str, Any], path: str | Path) -> None:
     """Draws the AUC of each finding of ``metrics.json`` (at least one) with its interval, and the mean below."""
     rows = sorted((row for row in record["findings"] if row["auc"] is not None), key=lambda row: row["auc"])
@@ -132,24 +140,19 @@ def plot_auc_by_finding(record: dict[str, Any], path: str | Path) -> None:
     panel.scatter(values, height, color=colours, s=26, zorder=3)
     panel.axvline(0.5, color=GREY, linewidth=0.8, linestyle=":")
     panel.axhline(0.25, color=GREY, linewidth=0.5)
-    panel.set_yticks(height, names, fontsize=8)
+    panel.set_yticks(height, names)
     panel.set_ylim(-1.2, len(rows) + 0.8)
     panel.set_xlim(min(0.45, float(np.nanmin(intervals)) - 0.02), 1.01)
     for at, value in zip(height, values, strict=True):
         panel.text(1.02, at, f"{value:.2f}", va="center", fontsize=8, transform=panel.get_yaxis_transform())
-    panel.set_xlabel(
-        f"ROC-AUC with {100 * record['bootstrap']['level']:g} % interval (bootstrap by patient)", fontsize=9
-    )
-    panel.set_title(
-        f"{record['split']} split: {record['scans']} scans (number of positives in parentheses)", fontsize=9, loc="left"
-    )
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.tick_params(axis="x", labelsize=8)
+    panel.set_xlabel(f"ROC-AUC with {100 * record['bootstrap']['level']:g} % interval (bootstrap by patient)")
+    panel.set_title(f"{record['split']} split: {record['scans']} scans (number of positives in parentheses)")
     if absent:
         figure.text(0.01, 0.005, "No AUC (one class only): " + ", ".join(absent), fontsize=7, color=GREY)
     write_figure(figure, path)
 
 
+@matplotlib.rc_context(STYLE)
 def plot_prompt_by_label(auc: Sequence[Sequence[float | None]], findings: Sequence[str], path: str | Path) -> None:
     """Draws the AUC of the prompts of each finding (rows) for the labels of each finding (columns)."""
     values = np.asarray(auc, dtype=np.float64)
@@ -161,16 +164,15 @@ def plot_prompt_by_label(auc: Sequence[Sequence[float | None]], findings: Sequen
             style: dict[str, Any] = {"color": "white" if abs(value - 0.5) > 0.35 else "black", "fontsize": 6}
             panel.text(column, row, f"{value:.2f}", ha="center", va="center", **style)
     names, places = list(findings), range(len(findings))
-    panel.set_xticks(places, names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7.5)
-    panel.set_yticks(places, names, fontsize=7.5)
-    panel.set_xlabel("labels of", fontsize=9)
-    panel.set_ylabel("prompts of", fontsize=9)
-    bar = figure.colorbar(shown, shrink=0.6)
-    bar.set_label("ROC-AUC", fontsize=8.5)
-    bar.ax.tick_params(labelsize=7.5)
+    panel.set_xticks(places, names, rotation=60, ha="right", rotation_mode="anchor")
+    panel.set_yticks(places, names)
+    panel.set_xlabel("labels of")
+    panel.set_ylabel("prompts of")
+    figure.colorbar(shown, shrink=0.6, label="ROC-AUC")
     write_figure(figure, path)
 
 
+@matplotlib.rc_context(STYLE)
 def plot_cosine_histograms(models: Mapping[str, Mapping[str, dict[str, Any]]], path: str | Path) -> None:
     """Draws histograms of cosines: kinds of pairs in rows, models in columns.
 
@@ -183,13 +185,10 @@ def plot_cosine_histograms(models: Mapping[str, Mapping[str, dict[str, Any]]], p
         for row, kind in enumerate(kinds):
             panel, record = panels[row, column], records.get(kind)
             panel.set(xlim=(-1, 1), yticks=[])
-            panel.spines[["top", "right", "left"]].set_visible(False)
+            panel.spines["left"].set_visible(False)
             panel.axvline(0, color=GREY, linewidth=0.6, linestyle=":")
             if row == 0 and len(models) > 1:
-                panel.set_title(
-                    name, fontsize=10, color=MODEL_COLOURS[column % 3], fontweight="bold", loc="left", pad=18
-                )
-            panel.tick_params(labelsize=8)
+                panel.set_title(name, fontsize=10, color=MODEL_COLOURS[column % 3], fontweight="bold", pad=18)
             if column == 0:
                 panel.text(0.0, 1.04, PAIR_TITLES[kind], transform=panel.transAxes, fontsize=8.5, va="bottom")
             if not record or not record["pairs"] or record["mean"] is None:
@@ -203,10 +202,11 @@ def plot_cosine_histograms(models: Mapping[str, Mapping[str, dict[str, Any]]], p
             if record.get("skewness") is not None:
                 text += f"\nskew {record['skewness']:.1f}, excess kurtosis {record['excess_kurtosis']:.1f}"
             panel.text(0.01, 0.99, text, transform=panel.transAxes, fontsize=7.5, color=GREY, va="top")
-    figure.supxlabel("cosine similarity of text embeddings", fontsize=9)
+    figure.supxlabel("cosine similarity of text embeddings")
     write_figure(figure, path)
 
 
+@matplotlib.rc_context(STYLE)
 def plot_auc_by_wording(
     wordings: Sequence[str], models: Mapping[str, ArrayLike], path: str | Path, separators: Sequence[int]
 ) -> None:
@@ -230,16 +230,15 @@ def plot_auc_by_wording(
     for row in separators:
         panel.axhline(-row - 0.5, color=GREY, linewidth=0.6)
     panel.axvline(0.5, color=GREY, linewidth=0.8, linestyle=":")
-    panel.set_yticks(height, list(wordings), fontsize=8.5)
+    panel.set_yticks(height, list(wordings))
     panel.set_ylim(height[-1] - 0.7, 0.7)
-    panel.set_xlabel("ROC-AUC (diamonds: mean over findings, dots: single findings)", fontsize=9)
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.tick_params(axis="x", labelsize=8)
+    panel.set_xlabel("ROC-AUC (diamonds: mean over findings, dots: single findings)")
     if len(models) > 1:
-        figure.legend(loc="outside upper left", fontsize=9, ncols=2, frameon=False)
+        figure.legend(loc="outside upper left", ncols=2)
     write_figure(figure, path)
 
 
+@matplotlib.rc_context(STYLE)
 def plot_reliability(curves: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path) -> None:
     """Draws the `reliability` curves by name, and the number of predictions in each bin."""
     figure = Figure(figsize=(5.2, 5.4), layout="constrained")
@@ -250,17 +249,15 @@ def plot_reliability(curves: Mapping[str, Mapping[str, Sequence[float]]], path: 
         panel.plot(curve["probability"], curve["frequency"], markersize=4.5, linewidth=1.4, label=name, **style)
         counts.plot(curve["probability"], curve["count"], markersize=3.5, linewidth=1, **style)
     panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    panel.set_ylabel("observed frequency", fontsize=9)
-    panel.legend(fontsize=8.5, frameon=False)
+    panel.set_ylabel("observed frequency")
+    panel.legend()
     counts.set_yscale("log")
-    counts.set_ylabel("predictions", fontsize=9)
-    counts.set_xlabel("predicted probability, all findings", fontsize=9)
-    for each in (panel, counts):
-        each.tick_params(labelsize=8)
-        each.spines[["top", "right"]].set_visible(False)
+    counts.set_ylabel("predictions")
+    counts.set_xlabel("predicted probability, all findings")
     write_figure(figure, path)
 
 
+@matplotlib.rc_context(STYLE)
 def plot_errors(
     rows: Sequence[Mapping[str, Any]],
     studies: Sequence[Mapping[str, Any]],
@@ -292,7 +289,7 @@ def plot_errors(
         if known:
             panel.plot(at[0], at[1], "+", color="#f0a030", markersize=11, markeredgewidth=1)
         title = f"{row['finding']}\n{row['error']}, {row['probability']:.2f} (threshold {row['threshold']:.2f})"
-        panel.set_title(title, fontsize=7, loc="left")
+        panel.set_title(title, fontsize=7)
         panel.text(0.02, 0.02, row["study"], fontsize=5.5, color="white", transform=panel.transAxes)
     write_figure(figure, path)
 
@@ -306,6 +303,6 @@ def _wrap(name: str, width: int = 20) -> str:
 
 
 def write_figure(figure: Figure, path: str | Path) -> None:
-    """Writes a figure as a PNG at the resolution of the page."""
-    FigureCanvasAgg(figure)
-    figure.savefig(path, format="png", dpi=DPI)
+    """Writes a figure as a PNG at the resolution of the page, complete or not at all."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI)

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
 from matplotlib.figure import Figure
 
 from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun
-from bundle.ctfindings.evaluation.plots import BLUE, write_figure
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.evaluation.plots import BLUE, STYLE, write_figure
 from bundle.ctfindings.metrics.json_numbers import cell, number
 from bundle.ctfindings.networks.checkpoint import read_validations
 
@@ -42,16 +42,14 @@ class TrainingCurve:
         )
 
 
+@matplotlib.rc_context(STYLE)
 def plot_validations(rows: Sequence[Mapping[str, float | None]], metrics: Sequence[str], path: Path) -> None:
     """Draws metrics by epoch, a panel for each."""
     figure = Figure(figsize=(3.6 * len(metrics), 2.4), layout="constrained")
     for panel, name in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
         known = [(row["epoch"], row[name]) for row in rows if row.get(name) is not None]
         panel.plot(*zip(*known, strict=True), "o-", color=BLUE, markersize=3.5, linewidth=1.2)
-        panel.set_title(name, fontsize=8, loc="left")
-        panel.set_xlabel("epoch", fontsize=8)
-        panel.tick_params(labelsize=7.5)
+        panel.set_title(name)
+        panel.set_xlabel("epoch")
         panel.grid(color="#e3e3e3", linewidth=0.6)
-        panel.spines[["top", "right"]].set_visible(False)
-    with atomic_path(path) as partial:
-        write_figure(figure, partial)
+    write_figure(figure, path)
