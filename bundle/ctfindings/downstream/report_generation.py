@@ -31,7 +31,7 @@ from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.classification import FloatArray, IntArray
 from bundle.ctfindings.metrics.report_quality import CRG_FLOOR, label_scores, text_scores
 from bundle.ctfindings.reports.captions import read_report
-from bundle.ctfindings.reports.observations import read_observations
+from bundle.ctfindings.reports.observations import observations_of
 
 METHODS: dict[str, Method | None] = {
     "random": random_reports,
@@ -201,12 +201,7 @@ def _unusable(studies: dict[str, Studies]) -> list[str]:
         if len(written) < len(listed):
             missing = next(str(study["id"]) for study in listed if not written_report(study))
             lines.append(f"{split} studies without a report, left out: {len(listed) - len(written)}, first {missing}")
-        parts = [(study, study["report"]) for study in written]
-        silent = [
-            str(study["id"])
-            for study, report in parts
-            if not read_observations(str(report.get("findings") or ""), str(report.get("impression") or ""))
-        ]
+        silent = [str(study["id"]) for study in written if not observations_of(study["report"])]
         if silent:
             lines.append(f"{split} reports without an observation: {len(silent)}, first {silent[0]}")
     return lines

@@ -23,7 +23,7 @@ from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.classification import FloatArray
 from bundle.ctfindings.metrics.retrieval import label_precision, rank_of_own, retrieval_pools, retrieval_record
 from bundle.ctfindings.networks.observation_scoring import observation_answers
-from bundle.ctfindings.reports.observations import Observation, normalise, read_observations
+from bundle.ctfindings.reports.observations import Observation, normalise, observations_of
 
 DIRECTIONS = ("image_to_text", "text_to_image")
 
@@ -74,10 +74,7 @@ class Retrieval:
 
     def _set_score(self, encoder: ScanEncoder, rows: Rows, studies: Studies) -> tuple[FloatArray, list[str]]:
         """Of each scan and each report, ``[S, S]``; a report without an observation scores 0 with every scan."""
-        reports = [
-            read_observations(str(study["report"].get("findings") or ""), str(study["report"].get("impression") or ""))
-            for study in studies
-        ]
+        reports = [observations_of(study["report"]) for study in studies]
         texts = list(dict.fromkeys(normalise(item.text) for said in reports for item in said))
         if not texts:
             raise ValueError("retrieval: no report of the test split has an observation; is it written in English?")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,35 +69,21 @@ class Converted:
     dropped: dict[str, str]
 
 
-def read_format(
-    table: Path,
-    parts: Mapping[str, nn.Module],
-    bank: nn.Module,
-    added: Mapping[str, Tensor],
-    layouts: Mapping[str, Layouts],
-) -> PublishedCheckpoint:
-    """The format of a checkpoint, with every tensor of a network mapped to its name in the published file.
-
-    Args:
-        table: TOML file with fields of ``PublishedCheckpoint``, and ``names``: patterns of our names and what replaces
-            them, applied in order.
-        parts: Parts of the network by their name in the bundle checkpoint; the meta device is enough.
-        bank: Prompt bank of the network, which no published file contains.
-        added: Other tensors that the file does not contain.
-        layouts: Layouts of the tensors that the file stores differently, by our name.
-    """
-    fields = tomllib.loads(table.read_text(encoding="utf-8"))
-    prompts = {f"bank.{name}": value for name, value in bank.state_dict().items()}
-    return format_of(fields, parts, {**added, **prompts}, layouts)
-
-
-def format_of(
+def published_format(
     fields: Mapping[str, Any],
     parts: Mapping[str, nn.Module],
     added: Mapping[str, Tensor] | None = None,
     layouts: Mapping[str, Layouts] | None = None,
 ) -> PublishedCheckpoint:
-    """``read_format`` from the fields of the table, for a file that becomes a part of a model without a prompt bank."""
+    """The format of a checkpoint, with every tensor of a network mapped to its name in the published file.
+
+    Args:
+        fields: Fields of ``PublishedCheckpoint``, and ``names``: patterns of our names and what replaces them, applied
+            in order.
+        parts: Parts of the network by their name in the bundle checkpoint; the meta device is enough.
+        added: Tensors that the file does not contain, such as those of the prompt bank.
+        layouts: Layouts of the tensors that the file stores differently, by our name.
+    """
     added, layouts = added or {}, layouts or {}
     named = {key: value for key, value in fields.items() if key != "names"}
     mapping = []

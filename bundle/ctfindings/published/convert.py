@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import cast
@@ -87,7 +86,8 @@ def convert_checkpoint(checkpoint: PublishedCheckpoint, path: str | Path) -> Con
     files = _files(Path(path))
     converted = convert_tensors(checkpoint, _read(files, Path(path)), path)
     hashes = {"file": ", ".join(file.name for file in files), "sha256": ", ".join(sha256_of(file) for file in files)}
-    return replace(converted, source={**converted.source, **hashes})
+    converted.source.update(hashes)
+    return converted
 
 
 def _prompts(name: str, converted: Converted, text_encoder: str) -> Tensor:

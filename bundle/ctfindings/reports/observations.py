@@ -87,14 +87,14 @@ def check_observations(**splits: Sequence[Mapping[str, Any]]) -> None:
         ValueError: No report of a split states an observation that the rules read.
     """
     for split, studies in splits.items():
-        if studies and not any(_read(study.get("report")) for study in studies):
+        if studies and not any(observations_of(study.get("report")) for study in studies):
             raise ValueError(
                 f"{split}: no report states an observation that the rules can read, and PLACE learns from them alone; "
                 "give English reports (docs/datalist.md), or choose another objective"
             )
 
 
-def _read(report: Mapping[str, Any] | None) -> tuple[Observation, ...]:
+def observations_of(report: Mapping[str, Any] | None) -> tuple[Observation, ...]:
     """The observations of the report of a study; without a report there are none."""
     given = report or {}
     return read_observations(str(given.get("findings") or ""), str(given.get("impression") or ""))
@@ -120,7 +120,7 @@ class RandObservationsd(Randomizable, MapTransform):
         study = dict(data)
         study["observations"] = []
         for key in self.key_iterator(study):
-            found = _read(study[key])
+            found = observations_of(study[key])
             for normal, limit in self.limits.items():
                 kind = [observation for observation in found if observation.normal is normal]
                 order = list(self.R.permutation(len(kind)) if self.draw else range(len(kind)))

@@ -11,7 +11,7 @@ from torch import nn
 
 from bundle.ctfindings.networks.checkpoint import read_checkpoint, sha256_of
 from bundle.ctfindings.networks.image.resnet_tower import ResNetTower
-from bundle.ctfindings.published.checkpoint_format import PublishedCheckpoint, format_of
+from bundle.ctfindings.published.checkpoint_format import PublishedCheckpoint, published_format
 
 NETWORK = "image.tower.network."
 SHA256 = {
@@ -26,7 +26,7 @@ def astra_checkpoint(name: str = "astra") -> PublishedCheckpoint:
     fields = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))[name]
     with torch.device("meta"):
         parts = {"image": nn.ModuleDict({"tower": nn.ModuleDict({"network": ResNetTower().network})})}
-    return format_of(fields, parts)
+    return published_format(fields, parts)
 
 
 def installed_weights(name: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from transformers import BertConfig
 
 from bundle.ctfindings.networks.classifier import PromptBank
-from bundle.ctfindings.published.checkpoint_format import PublishedCheckpoint, read_format
+from bundle.ctfindings.published.checkpoint_format import PublishedCheckpoint, published_format
 from bundle.ctfindings.published.fvlm.image_encoder import FvlmScorer, fvlm_image_encoder
 from bundle.ctfindings.published.fvlm.text_tower import text_network
 
@@ -23,11 +24,11 @@ def fvlm_checkpoint() -> PublishedCheckpoint:
     with torch.device("meta"):
         image = fvlm_image_encoder()
         parts = {"image": image, "scorer": FvlmScorer(), "text": text_network(BertConfig())}
-    return read_format(
-        Path(__file__).with_suffix(".toml"),
+    bank = PromptBank(image.embedding, templates=1).state_dict(prefix="bank.")
+    return published_format(
+        tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")),
         parts,
-        PromptBank(image.embedding, templates=1),
-        added={"text.trunk.embeddings.token_type_embeddings.weight": torch.zeros(2, WIDTH)},
+        added={"text.trunk.embeddings.token_type_embeddings.weight": torch.zeros(2, WIDTH), **bank},
         layouts={
             "image.tower.embed.weight": {(WIDTH, 1, *PATCH): kernel_to_xyz},
             "image.tower.position": {(1, math.prod(GRID), WIDTH): positions_to_xyz},

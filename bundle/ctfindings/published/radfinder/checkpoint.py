@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from transformers import Qwen3Config
 
 from bundle.ctfindings.networks.classifier import PromptBank
 from bundle.ctfindings.networks.scoring import FindingScorer
-from bundle.ctfindings.published.checkpoint_format import PublishedCheckpoint, read_format
+from bundle.ctfindings.published.checkpoint_format import PublishedCheckpoint, published_format
 from bundle.ctfindings.published.radfinder.image_encoder import radfinder_image_encoder
 from bundle.ctfindings.published.radfinder.text_tower import QWEN3_EMBEDDING, text_network
 
@@ -21,12 +22,12 @@ def radfinder_checkpoint() -> PublishedCheckpoint:
         image, text = radfinder_image_encoder(), text_network(Qwen3Config(**QWEN3_EMBEDDING))
         parts = {"image": image, "scorer": FindingScorer(tokens=False), "text": text}
     kernel = tuple(image.tower.embed.weight.shape)
-    return read_format(
-        Path(__file__).with_suffix(".toml"),
+    bank = PromptBank(image.embedding).state_dict(prefix="bank.")
+    return published_format(
+        tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")),
         parts,
-        PromptBank(image.embedding),
         # Probabilities are the softmax of two cosines without a temperature.
-        added={"scorer.log_row_scale": torch.zeros(())},
+        added={"scorer.log_row_scale": torch.zeros(()), **bank},
         layouts={"image.tower.embed.weight": {kernel: Tensor.float, (*kernel[:4], 8): fold_patch_kernel}},
     )
 
