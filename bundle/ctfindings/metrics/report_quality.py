@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from ignite.metrics.nlp.utils import lcs
 from numpy.typing import ArrayLike
 from sacrebleu.metrics import BLEU
 
@@ -83,14 +84,7 @@ def rouge_l(generated: str, written: str) -> float:
     first, second = (_words(text) for text in (generated, written))
     if not first or not second:
         return 0.0
-    longest = [0] * (len(second) + 1)
-    for word in first:
-        diagonal = 0
-        for place, other in enumerate(second, start=1):
-            above = longest[place]
-            longest[place] = diagonal + 1 if word == other else max(above, longest[place - 1])
-            diagonal = above
-    return 2 * longest[-1] / (len(first) + len(second))
+    return 2 * lcs(first, second) / (len(first) + len(second))
 
 
 def _words(text: str) -> list[str]:

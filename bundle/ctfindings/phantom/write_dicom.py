@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from bundle.ctfindings.phantom.case import Case
@@ -27,27 +27,24 @@ def write_series(folder: Path, case: Case, image: NDArray[np.int16], affine: NDA
     corner = affine @ [image.shape[0] - 1, image.shape[1] - 1, 0, 1]
     for number in range(1, case.image_count + 1):
         level = case.image_count - number
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = CTImageStorage
-        meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[*seed, "image", str(number)])
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        data = FileDataset(folder / f"IM{number:04d}.dcm", {}, file_meta=meta, preamble=b"\0" * 128)
+        data = Dataset()
+        data.file_meta = FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        data.set_pixel_data(np.ascontiguousarray(stored[:, :, level].T), "MONOCHROME2", 16)
         _describe(data, case)
         data.SOPClassUID = CTImageStorage
-        data.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+        data.SOPInstanceUID = generate_uid(entropy_srcs=[*seed, "image", str(number)])
         data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = study, series, frame
         data.InstanceNumber = number
         data.ImagePositionPatient = [round(-corner[0], 4), round(-corner[1], 4), round(case.z_of_image(number), 4)]
         data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
         data.PixelSpacing = [round(case.spacing[1], 6), round(case.spacing[0], 6)]
         data.SliceThickness = round(case.spacing[2], 6)
-        data.Rows, data.Columns = image.shape[1], image.shape[0]
-        data.PixelData = np.ascontiguousarray(stored[:, :, level].T).tobytes()
         data.save_as(folder / f"IM{number:04d}.dcm", enforce_file_format=True)
 
 
 def _describe(data: Dataset, case: Case) -> None:
-    """Patient, study and pixel attributes that all images of the series share."""
+    """Attributes of patient, study and display that all images of the series share."""
     data.PatientID = case.id
     data.PatientName = "Synthetic^Phantom"
     data.PatientBirthDate = ""
@@ -65,7 +62,5 @@ def _describe(data: Dataset, case: Case) -> None:
     data.PositionReferenceIndicator = ""
     data.PatientPosition = "HFS"
     data.KVP = 120
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
     data.RescaleIntercept, data.RescaleSlope, data.RescaleType = RESCALE_INTERCEPT, 1, "HU"
     data.WindowCenter, data.WindowWidth = 40, 400
