@@ -18,7 +18,6 @@ from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.phantom.dataset import (
     RECORDS,
     RENDERER_VERSION,
-    VOLUME_FOLDERS,
     make_case,
     render_all,
     write_volumes,
@@ -103,8 +102,6 @@ def make_report_scans(
     begun = folder / "parameters.json"
     if begun.exists() and json.loads(begun.read_text(encoding="utf-8")) != settings:
         raise ValueError(f"{folder}: contains scans of other reports or settings; use another folder or delete it")
-    for part in VOLUME_FOLDERS:
-        (folder / part).mkdir(parents=True, exist_ok=True)
     write_text(begun, json.dumps(settings))
     chosen = [index for index in range(len(reports)) if index in split_of]
     tasks = {f"report_{index:06d}": (folder, seed, index, reports[index]) for index in chosen}

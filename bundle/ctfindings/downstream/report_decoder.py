@@ -65,12 +65,10 @@ class ReportDecoder(nn.Module):
         rows: Number P of the rows.
         pieces: Size of the vocabulary.
         longest: Word pieces of a report at most, with start and end.
-        layers, width, heads: Geometry of the transformer.
+        layers, width: Geometry of the transformer.
     """
 
-    def __init__(
-        self, embedding: int, rows: int, pieces: int, longest: int, layers: int = 2, width: int = 256, heads: int = 4
-    ) -> None:
+    def __init__(self, embedding: int, rows: int, pieces: int, longest: int, layers: int = 2, width: int = 256) -> None:
         super().__init__()
         self.longest, self.width = longest, width
         self.project = nn.Sequential(nn.LayerNorm(embedding), nn.Linear(embedding, width))
@@ -79,7 +77,7 @@ class ReportDecoder(nn.Module):
             n_positions=rows + longest,
             n_embd=width,
             n_layer=layers,
-            n_head=heads,
+            n_head=4,
             bos_token_id=START,
             eos_token_id=END,
             pad_token_id=PADDING,

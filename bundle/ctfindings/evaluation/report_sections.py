@@ -26,7 +26,7 @@ from bundle.ctfindings.evaluation.snippet_controls import (
 from bundle.ctfindings.losses.snippet_localization import points_into_scan
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.localization import at_share_of_height, depth_errors, depth_record, share_of_height
-from bundle.ctfindings.metrics.retrieval import first_of_each, report_retrieval
+from bundle.ctfindings.metrics.retrieval import report_retrieval
 from bundle.ctfindings.networks.image.depth import depth_logits, depth_profile
 
 Studies = Sequence[Mapping[str, Any]]
@@ -130,7 +130,7 @@ def localization_of(
     reword: Rewording | None = None,
     known: tuple[SplitScores, Studies] | None = None,
 ) -> dict[str, Any] | None:
-    """`depth_record` of the snippets of a split: of all, and of the first of each scan (RadFinder's count).
+    """`depth_record` of the snippets of a split.
 
     Beside the estimates of `depth_errors`, ``other_scan`` is where the next scan of another patient has the snippet.
     From the snippets of other patients, ``text_only`` is what its words say to a regression, and ``finding_and_side``
@@ -147,7 +147,7 @@ def localization_of(
             it is None, or has less than two snippets.
 
     Returns:
-        ``all``, ``first_of_scan``, ``one_lobe`` (snippets that name one lobe, if two patients have some), and
+        ``all``, ``one_lobe`` (snippets that name one lobe, if two patients have some), and
         ``left_out``, the number of snippets without a ``z_mm`` in their scan. None without snippets of at least two
         patients.
     """
@@ -172,7 +172,7 @@ def localization_of(
     lobe = np.abs(asked.lobes_mm(scores) - asked.target_mm)
     in_lobe = np.flatnonzero(np.isfinite(lobe))
     record: dict[str, Any] = {"left_out": asked.left_out}
-    parts = {"all": np.arange(len(patients)), "first_of_scan": first_of_each(asked.scans), "one_lobe": in_lobe}
+    parts = {"all": np.arange(len(patients)), "one_lobe": in_lobe}
     for name, chosen in parts.items():
         if len({patients[place] for place in chosen}) < 2:
             continue

@@ -74,18 +74,14 @@ def mean_group(values: ArrayLike, scan: IntArray, names: Sequence[str]) -> Stati
 
 
 def spread_record(scores: ArrayLike, labels: ArrayLike, names: Sequence[str], bootstrap: Bootstrap) -> dict[str, Any]:
-    """`auc_group` for JSON: ``ids``, ``macro_auc`` and `SPREAD` with intervals, ``lowest`` and ``highest``."""
+    """`auc_group` for JSON: ``ids``, ``macro_auc`` and `SPREAD`, with intervals."""
     record = group_record(auc_group(scores, labels, names), bootstrap)
     auc = record.pop("auc")
-    macro = [auc[name] for name in names]
-    defined = [value for value in macro if value is not None]
     return {
         "ids": list(names),
-        "macro_auc": macro,
+        "macro_auc": [auc[name] for name in names],
         "macro_auc_interval": [auc[f"{name}_interval"] for name in names],
         **record,
-        "lowest": min(defined, default=None),
-        "highest": max(defined, default=None),
     }
 
 

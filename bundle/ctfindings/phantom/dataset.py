@@ -17,7 +17,7 @@ from joblib import cpu_count
 from numpy.typing import NDArray
 
 from bundle.ctfindings.data.study_record import SPLITS
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.files.atomic_write import atomic_path, write_text
 from bundle.ctfindings.files.journal import resume
 from bundle.ctfindings.findings import FINDING_NAMES, finding_index
 from bundle.ctfindings.phantom.case import Case
@@ -33,7 +33,6 @@ from bundle.ctfindings.phantom.write_dicom import write_series
 # Raised whenever the same seed gives other images, so that an old folder is not taken for a new one.
 RENDERER_VERSION = 2
 RECORDS = "records.jsonl"
-VOLUME_FOLDERS = ("images", "anatomy", "finding_masks")
 
 
 def make_case(
@@ -86,18 +85,14 @@ def make_case(
     return case, image, canvas.anatomy, canvas.bits, canvas.affine
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
-
-
 def write_nifti(path: Path, volume: NDArray, affine: NDArray[np.float64]) -> None:
     """Writes a ``.nii.gz`` file atomically, lightly compressed (speed counts more than size here)."""
     image = nib.Nifti1Image(volume, affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, 1)
     image.set_qform(affine, 1)
-    _write_whole(path, gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
 
 
 def write_volumes(
@@ -108,7 +103,7 @@ def write_volumes(
     bits: NDArray[np.int32],
     affine: NDArray[np.float64],
 ) -> dict[str, str]:
-    """Writes what ``make_case`` rendered to the ``VOLUME_FOLDERS``; returns the relative paths of the study record."""
+    """Writes what ``make_case`` rendered to a folder for each kind; returns the relative paths of the study record."""
     files = {"image": f"images/{name}.nii.gz", "anatomy": f"anatomy/{name}.nii.gz"}
     write_nifti(folder / files["image"], image, affine)
     write_nifti(folder / files["anatomy"], anatomy, affine)
@@ -214,9 +209,7 @@ def make_dataset(
     if datalist.exists():
         return datalist
     try:
-        for part in VOLUME_FOLDERS:
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        _write_whole(begun, json.dumps(settings).encode())
+        write_text(begun, json.dumps(settings))
         numbers = range(sum(counts.values()))
         tasks = {f"phantom_{index:06d}": (folder, seed, index, dicom) for index in numbers}
         records = iter(render_all(_write_case, tasks, folder / RECORDS, workers))
@@ -226,7 +219,7 @@ def make_dataset(
             "parameters": settings,
             **{split: list(islice(records, count)) for split, count in counts.items()},
         }
-        _write_whole(datalist, json.dumps(content, indent=1).encode())
+        write_text(datalist, json.dumps(content, indent=1))
     except OSError as error:
         raise ValueError(
             f"{folder}: synthetic scans cannot be written there ({error.strerror or error}); finished scans are kept: "

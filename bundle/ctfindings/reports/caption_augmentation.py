@@ -7,8 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from monai.config import KeysCollection
-from monai.transforms import MapTransform, RandomizableTransform
+from monai.transforms import RandomizableTransform
 from numpy.random import RandomState
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
@@ -16,7 +15,7 @@ from bundle.ctfindings.reports.sentences import split_sentences
 from bundle.ctfindings.reports.statements import Kind, read_statement
 
 
-class RandCaptionsd(RandomizableTransform, MapTransform):
+class RandCaptionsd(RandomizableTransform):
     """Shuffles the sentences of each caption and omits some of them, without changing whether the caption is normal.
 
     The clinical-aware text augmentation of CA-GCL (https://arxiv.org/abs/2605.13544). Its two ideas are published, its
@@ -26,15 +25,12 @@ class RandCaptionsd(RandomizableTransform, MapTransform):
     all sentences. Flags and identities (``caption_normal``, ``caption_id``) remain those of the original caption.
 
     Args:
-        keys: key of the captions, a mapping of anatomy names to texts.
         shuffle_prob, drop_prob: probabilities that sentences are shuffled and omitted, drawn for each anatomy.
         min_keep: lower limit of the share of sentences that remain, drawn uniformly from ``[min_keep, 1]``; one
             sentence always remains.
         prob: probability that a study is augmented.
         versions: number of versions of each caption, the same in every process and run, of which one is drawn: a text
             encoder with a cache reads each version once. 0 makes a new version every time.
-        normal_key: key of the flags ``[K]`` in anatomy-table order; without it every caption counts as abnormal.
-        allow_missing_keys: whether studies without captions pass unchanged.
 
     Raises:
         ValueError: when a probability or ``min_keep`` lies outside [0, 1], or ``versions`` is below 0.
@@ -42,14 +38,11 @@ class RandCaptionsd(RandomizableTransform, MapTransform):
 
     def __init__(
         self,
-        keys: KeysCollection = "captions",
         shuffle_prob: float = 0.5,
         drop_prob: float = 0.5,
         min_keep: float = 0.5,
         prob: float = 1.0,
         versions: int = 0,
-        normal_key: str = "caption_normal",
-        allow_missing_keys: bool = True,
     ) -> None:
         shares = {"shuffle_prob": shuffle_prob, "drop_prob": drop_prob, "min_keep": min_keep, "prob": prob}
         for name, value in shares.items():
@@ -57,30 +50,29 @@ class RandCaptionsd(RandomizableTransform, MapTransform):
                 raise ValueError(f"{name}: expected a number between 0 and 1, got {value}")
         if versions < 0:
             raise ValueError(f"versions: expected 0 (a new version every time) or more, got {versions}")
-        MapTransform.__init__(self, keys, allow_missing_keys)
         RandomizableTransform.__init__(self, prob)
         self.shuffle_prob = shuffle_prob
         self.drop_prob = drop_prob
         self.min_keep = min_keep
         self.versions = versions
-        self.normal_key = normal_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """A copy of the study with augmented captions."""
+        """A copy of the study with augmented ``captions``, by anatomy, if it has some.
+
+        The flags ``caption_normal`` ``[K]`` are in anatomy-table order; without them every caption counts as abnormal.
+        """
         study = dict(data)
         self.randomize(None)
-        if not self._do_transform:
+        if not self._do_transform or "captions" not in study:
             return study
-        normal = study.get(self.normal_key)
-        for key in self.key_iterator(study):
-            captions = {}
-            for name, text in study[key].items():
-                flag = normal is not None and bool(normal[ANATOMY_NAMES.index(name)])
-                if self.versions:
-                    captions[name] = self.version(text, name, flag, int(self.R.randint(self.versions)))
-                else:
-                    captions[name] = self._augmented(text, name, flag, self.R)
-            study[key] = captions
+        normal, captions = study.get("caption_normal"), {}
+        for name, text in study["captions"].items():
+            flag = normal is not None and bool(normal[ANATOMY_NAMES.index(name)])
+            if self.versions:
+                captions[name] = self.version(text, name, flag, int(self.R.randint(self.versions)))
+            else:
+                captions[name] = self._augmented(text, name, flag, self.R)
+        study["captions"] = captions
         return study
 
     def version(self, text: str, anatomy: str, normal: bool, number: int) -> str:

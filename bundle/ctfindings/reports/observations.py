@@ -13,8 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monai.config import KeysCollection
-from monai.transforms import MapTransform, Randomizable
+from monai.transforms import Randomizable, Transform
 
 from bundle.ctfindings.anatomy import THORAX, anatomy_index
 from bundle.ctfindings.reports.assertion import split_clauses
@@ -100,18 +99,16 @@ def observations_of(report: Mapping[str, Any] | None) -> tuple[Observation, ...]
     return read_observations(str(given.get("findings") or ""), str(given.get("impression") or ""))
 
 
-class RandObservationsd(Randomizable, MapTransform):
+class RandObservationsd(Randomizable, Transform):
     """Draws observations of each report: adds ``observations``, a list of ``Observation``, to the study.
 
     Args:
-        keys: key of the report, a mapping with ``findings`` and ``impression``; optional in a study.
         abnormal, normal: largest number of abnormal and of normal observations of a study; a report has a few of the
             first and many of the second, which other reports repeat word for word.
         draw: whether to draw them again at each access; otherwise the first ones are taken, as in validation.
     """
 
-    def __init__(self, keys: KeysCollection = "report", abnormal: int = 12, normal: int = 4, draw: bool = True) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys=True)
+    def __init__(self, abnormal: int = 12, normal: int = 4, draw: bool = True) -> None:
         self.limits = {False: abnormal, True: normal}
         self.draw = draw
 
@@ -119,10 +116,9 @@ class RandObservationsd(Randomizable, MapTransform):
         """A copy of the study with its observations; without a report there are none."""
         study = dict(data)
         study["observations"] = []
-        for key in self.key_iterator(study):
-            found = observations_of(study[key])
-            for normal, limit in self.limits.items():
-                kind = [observation for observation in found if observation.normal is normal]
-                order = list(self.R.permutation(len(kind)) if self.draw else range(len(kind)))
-                study["observations"] += [kind[index] for index in order[:limit]]
+        found = observations_of(study.get("report"))
+        for normal, limit in self.limits.items():
+            kind = [observation for observation in found if observation.normal is normal]
+            order = list(self.R.permutation(len(kind)) if self.draw else range(len(kind)))
+            study["observations"] += [kind[index] for index in order[:limit]]
         return study

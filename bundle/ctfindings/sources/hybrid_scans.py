@@ -71,8 +71,6 @@ def make_hybrids(
         raise ValueError(f"findings: {', '.join(unknown)} cannot be drawn into a scan; choose of {', '.join(known)}")
     if settings.per_finding < 1:
         raise ValueError(f"per_finding: expected at least 1, got {settings.per_finding}")
-    for part in ("images", "finding_masks"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
     tasks = {}
     for number, (key, study) in enumerate(studies.items()):
         name, anatomy = f"base_{number:05d}", study.get("anatomy")
