@@ -18,7 +18,7 @@ from bundle.ctfindings.findings import finding_index
 from bundle.ctfindings.phantom.case import Site
 from bundle.ctfindings.phantom.image.canvas import AORTA, HEART, LUNG, Canvas, Floats
 from bundle.ctfindings.phantom.image.draw_findings import draw_finding
-from bundle.ctfindings.phantom.image.lung_sampling import core
+from bundle.ctfindings.phantom.image.lung_field import core
 from bundle.ctfindings.phantom.image.lungs_of_scan import lungs_of_scan
 from bundle.ctfindings.scan.body_mask import to_upright
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bundle.ctfindings.phantom.image.canvas import BODY, SIDES, Box, curve
 from bundle.ctfindings.phantom.image.healthy_chest import Chest
-from bundle.ctfindings.phantom.image.lung_sampling import Drawn
+from bundle.ctfindings.phantom.image.lung_field import Drawn
 from bundle.ctfindings.phantom.image.outside_body import skin_points
 
 Regions = list[NDArray[np.int64]]

@@ -12,8 +12,7 @@ from bundle.ctfindings.phantom.case import Site
 from bundle.ctfindings.phantom.image import draw_lung_densities, draw_lung_structure, draw_outside_lung
 from bundle.ctfindings.phantom.image.devices import draw_medical_material
 from bundle.ctfindings.phantom.image.healthy_chest import Chest
-from bundle.ctfindings.phantom.image.lung_field import LungField
-from bundle.ctfindings.phantom.image.lung_sampling import Drawn
+from bundle.ctfindings.phantom.image.lung_field import Drawn, LungField
 
 Renderer = Callable[[np.random.Generator, Any, float], Iterator[Drawn]]
 

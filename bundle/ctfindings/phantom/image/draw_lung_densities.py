@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from bundle.ctfindings.phantom.image.canvas import LUNG, SIDES, curve
-from bundle.ctfindings.phantom.image.lung_field import LungField
-from bundle.ctfindings.phantom.image.lung_sampling import (
+from bundle.ctfindings.phantom.image.lung_field import (
     Drawn,
+    LungField,
     fillable,
     lobe_at,
     lung_of,

@@ -8,9 +8,9 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from bundle.ctfindings.phantom.image.canvas import LUNG, curve
-from bundle.ctfindings.phantom.image.lung_field import LungField
-from bundle.ctfindings.phantom.image.lung_sampling import (
+from bundle.ctfindings.phantom.image.lung_field import (
     Drawn,
+    LungField,
     core,
     lung_of,
     random_lobe,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bundle.ctfindings.phantom.image.canvas import AORTA, BODY, ESOPHAGUS, HEART, LUNG, MEDIASTINUM, SIDES
 from bundle.ctfindings.phantom.image.healthy_chest import Chest
-from bundle.ctfindings.phantom.image.lung_sampling import Drawn, core, span_mm
+from bundle.ctfindings.phantom.image.lung_field import Drawn, core, span_mm
 from bundle.ctfindings.phantom.patient import ENLARGED
 
 
