@@ -77,5 +77,7 @@ def test_depths_that_cannot_be_scored_are_refused() -> None:
     scores, depth, target = profiles()
     with pytest.raises(ValueError, match="must be"):
         depth_errors(scores, depth[:, :3], target)
+    with pytest.raises(ValueError, match="not finite"):
+        depth_errors(np.where(scores == 0.9, np.nan, scores), depth, target)
     with pytest.raises(ValueError, match="at least 2 patients"):
         depth_record(depth_errors(scores, depth, target), Bootstrap(["a", "a", "a"]))

@@ -75,6 +75,11 @@ def test_a_pool_with_a_single_patient_has_no_interval_and_is_refused() -> None:
         retrieval_record(queries @ gallery.T, Bootstrap(["p"] * 4))
 
 
+def test_a_similarity_that_is_not_finite_has_no_rank() -> None:
+    with pytest.raises(ValueError, match="the similarities of query 1 are not finite"):
+        rank_of_own([[1.0, 0.5], [0.5, np.nan]])
+
+
 def test_the_first_volume_of_each_report() -> None:
     assert first_of_each(["a", "a", "b", "c", "b"]).tolist() == [0, 2, 3]
 

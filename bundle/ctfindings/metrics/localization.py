@@ -24,7 +24,7 @@ def depth_errors(
     [n, D], and targets the true world z of the snippets, [n]. The seed draws the random estimate.
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: shapes differ, or a probability is not finite.
     """
     score, depth, target = (np.asarray(values, dtype=np.float64) for values in (probabilities, depth_mm, target_mm))
     if score.ndim != 2 or score.shape != depth.shape or target.shape != score.shape[:1]:
@@ -32,6 +32,8 @@ def depth_errors(
             f"probabilities {score.shape}, depths {depth.shape}, targets {target.shape} must be [n, D], [n, D] and [n]"
         )
     real = ~np.isnan(depth)
+    if not np.isfinite(score[real]).all():
+        raise ValueError("the probabilities of a depth profile are not finite")
     low, high = np.nanmin(depth, axis=1), np.nanmax(depth, axis=1)
     generator = np.random.default_rng(seed)
     guesses = {

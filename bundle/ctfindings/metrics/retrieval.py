@@ -31,9 +31,15 @@ def rank_of_own(similarity: ArrayLike, own: ArrayLike | None = None) -> IntArray
     """Rank of each query's own item in its row of a similarity matrix [Q, G], from 1, [Q].
 
     A tie counts against the query. `own` is the index of the own items, [Q]; by default query i belongs to item i.
+
+    Raises:
+        ValueError: a similarity is not finite.
     """
     # Rounded so that equal texts tie whatever the order of summation.
     matrix = np.round(np.asarray(similarity, dtype=np.float64), 9)
+    if not np.isfinite(matrix).all():
+        row = int(np.argwhere(~np.isfinite(matrix))[0, 0])
+        raise ValueError(f"the similarities of query {row} are not finite; leave out what was not encoded")
     index = np.arange(len(matrix))
     ranks: IntArray = (matrix >= matrix[index, index if own is None else np.asarray(own)][:, None]).sum(axis=1)
     return ranks
