@@ -10,8 +10,6 @@ remote code runs) the prompts are encoded now; otherwise every run encodes them.
 authors: see docs/use_published_weights.md.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections import Counter
 from pathlib import Path

@@ -6,8 +6,6 @@ Renders a chest CT with known findings, runs ``configs/inference.json`` on it wi
 rendered findings beside the predicted ones.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shlex

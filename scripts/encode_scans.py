@@ -7,8 +7,6 @@ The scans are encoded in half precision into the cache that configs/adapt.json w
 run the same command again to resume a stopped run. Weights: make astra.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import shutil

@@ -7,8 +7,6 @@ voxels, to calibrated probabilities of the 18 findings ``[B, 18]``. It does not 
 or evidence. ONNX needs the packages onnx, onnxscript and onnxruntime (pip install -e '.[export]').
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

@@ -6,8 +6,6 @@ Give the config files and keys of the training run, which then reads this cache.
 damaged ones are made again. To resume a stopped run, run the same command again.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections import Counter

@@ -6,8 +6,6 @@ SOURCE is a local folder or a hub name, such as the ``model`` folder of the PyPI
 (sentence-transformers/all-MiniLM-L6-v2, Apache-2.0), the source of the shipped encoder.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -7,8 +7,6 @@ No scan is copied; paths are relative to the new datalist. An id that occurs twi
 error. A patient with different ids in two sources is not recognized.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -10,8 +10,6 @@ sentences without an anatomy, without ids; ``--show 0`` prints no sentences. Res
 diagnosis. docs/report_labels.md has the accuracy and the limits.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import time

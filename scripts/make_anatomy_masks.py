@@ -8,8 +8,6 @@ other anatomies. A study that has a mask keeps it. Scans and the given datalist 
 run, run the same command again. docs/masks.md compares the sources.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 from pathlib import Path

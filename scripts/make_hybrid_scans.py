@@ -8,8 +8,6 @@ negative. Splits are by scan. Train on the result with ``--datalist OUT/datalist
 that is good for. To resume a stopped run, run the same command again.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -6,8 +6,6 @@ Train on them with ``--datalist data/synthetic_large/datalist.json``. To resume 
 again.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

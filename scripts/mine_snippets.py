@@ -8,8 +8,6 @@ slice in mm. Prints counts and a random sample for review: sentences with their 
 ``--sample 0`` prints no sentences. docs/snippets.md describes what is found and what is rejected.
 """
 
-from __future__ import annotations
-
 import argparse
 import random
 from pathlib import Path

@@ -9,8 +9,6 @@ or push the folder to a repository of its own for the Extensions Index. With --r
 repository, and OUTPUT/CTFindings.json is its entry in the index.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

@@ -9,8 +9,6 @@ by themselves. Every scan is read once and checked; scans are neither moved nor 
 command resumes it. docs/train_on_your_data.md continues with training.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

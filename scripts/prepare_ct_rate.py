@@ -11,8 +11,6 @@ Volumes are neither moved nor changed. If a run was stopped, the same command re
 continues with training.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -11,8 +11,6 @@ get salted hashes as names; no name, number or date of the headers is written un
 the same command resumes it. docs/train_on_your_data.md continues with training.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

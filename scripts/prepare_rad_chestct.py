@@ -8,8 +8,6 @@ default as in the literature, which covers 16 of them. Scans are neither moved n
 same command resumes it. docs/train_on_ct_rate.md describes how to evaluate a model trained on CT-RATE on Rad-ChestCT.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -8,8 +8,6 @@ reason and do not stop the others. docs/scaling.md describes runs on several mac
 decision about a patient.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections import Counter
 from pathlib import Path

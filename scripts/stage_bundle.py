@@ -8,8 +8,6 @@ The folder is OUT_DIR/chest_ct_zero_shot_findings. It contains only the bundle's
 models/ may have licences that forbid sharing. docs/sharing.md describes the next steps.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

@@ -10,8 +10,6 @@ worklist.html. To resume a stopped watcher, run the same command again: nothing 
 docs/watch_archive.md is the guide. Research only: not for any decision about a patient.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 from functools import partial

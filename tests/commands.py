@@ -5,8 +5,6 @@ worker imports them once and is forked for every command; a fork starts in some 
 interpreter. Tests of what a command imports, or of the staged bundle in its own folder, start real interpreters.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import runpy

@@ -2,8 +2,6 @@
 hand.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Writes the images of a series as Enhanced CT, so that both can be read and compared."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from pathlib import Path

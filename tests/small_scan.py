@@ -1,7 +1,5 @@
 """Fixtures of a small scan that looks different from every side, and a writer of DICOM series."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 

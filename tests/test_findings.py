@@ -1,7 +1,5 @@
 """The finding table: order, anatomies, prompt bank, label sets."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The rules of the house: names, imports, docstrings, versions, sizes, and no network in tests."""
 
-from __future__ import annotations
-
 import ast
 import json
 import os

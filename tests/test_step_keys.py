@@ -1,7 +1,5 @@
 """The keys of a training step: what is written and read is what ``step_keys`` names."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import get_type_hints
 

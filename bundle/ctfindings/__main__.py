@@ -4,8 +4,6 @@ It runs the steps of ``configs/inference.json``, as ``monai.bundle run`` does. T
 and MONAI are imported, so that a mistake is reported at once.
 """
 
-from __future__ import annotations
-
 import argparse
 import glob
 import os

@@ -1,7 +1,5 @@
 """The anatomy table: the regions a caption, a finding and an embedding row belong to."""
 
-from __future__ import annotations
-
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The finding table: the 18 findings of CT-RATE in its column order, their anatomy, prompts and label-set mappings."""
 
-from __future__ import annotations
-
 import tomllib
 from dataclasses import dataclass
 from functools import cache

@@ -9,8 +9,6 @@ Shapes: B scans, S snippets, O observations of all reports, Q pathology queries,
 D depth rows, E embedding, X Y Z voxels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict, get_type_hints

@@ -1,7 +1,5 @@
 """The histogram of a scan as features of a head: what Hounsfield units alone tell, without a network."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -8,8 +8,6 @@ patients, on growing sets of scans, and scored on a patient that they never saw;
 features: the shipped tower, the same tower with random weights, Astra's, and the HU histogram.
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import time

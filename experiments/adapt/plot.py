@@ -1,7 +1,5 @@
 """Figure of the learning curve: AUC against the number of training scans, a line for each source of features."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

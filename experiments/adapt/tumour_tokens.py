@@ -7,8 +7,6 @@ shipped tower, Astra's (both stages joined), both on Astra's grid, and mean and 
 patients prove nothing; they can refute.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -17,8 +17,6 @@ With ``--captions``: labels and captions of 10,000 reports, in one process and i
 findings of one row of the table with the impression of another.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

@@ -11,8 +11,6 @@
 Seconds depend on the hardware, ratios less so. 3 and 4 need the extra `cluster`.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import gzip

@@ -11,8 +11,6 @@ augmented captions cost time: ``augmented`` is an epoch whose versions are all c
 epoch without any.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

@@ -8,8 +8,6 @@ in one command; the wall time from start to exit is compared with the sum of the
 targets are 2 s of own imports, and 2.0 times the work.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -7,8 +7,6 @@ geometry reads 352 x 256 x 112 voxels, forward and as one training step; RadFind
 384 x 128 voxels, window by window.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """What the benchmarks share: the shortest time, the peak memory, the hardware, and the record that is written."""
 
-from __future__ import annotations
-
 import json
 import platform
 import resource

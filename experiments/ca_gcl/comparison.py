@@ -1,7 +1,5 @@
 """CA-GCL against fVLM: the variants of the comparison and the ablation, their runs, results and page."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -3,8 +3,6 @@
 Shapes: S scans, T templates, C findings.
 """
 
-from __future__ import annotations
-
 import tomllib
 from functools import partial
 from pathlib import Path

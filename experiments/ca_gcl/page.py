@@ -1,7 +1,5 @@
 """The page of the comparison: its figures, and a Markdown page written from ``results.json`` alone."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

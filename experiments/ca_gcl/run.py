@@ -12,8 +12,6 @@ The command resumes: finished runs are not repeated. All variants train for the 
 is scored. See docs/diagnostics.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import sys

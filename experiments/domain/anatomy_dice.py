@@ -3,8 +3,6 @@
 Usage: python -m experiments.domain.anatomy_dice REAL_FOLDER OUT.json [--ckpt_path model.pt]
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from collections.abc import Sequence

@@ -6,8 +6,6 @@ The held-out scans are the test split of DATALIST. Groups that they are compared
 scans, and altered copies of the first held-out scans.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -6,8 +6,6 @@ of the scan itself, and the network's label map inside the body for the other an
 Usage: python -m experiments.domain.real_chests FOLDER OUT.json [--ckpt_path model.pt]
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import tempfile

@@ -7,8 +7,6 @@ the tokens that the tumour touches among the tokens of the lungs. 0.5 is chance.
 refute.
 """
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import replace
 from pathlib import Path

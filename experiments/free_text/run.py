@@ -7,8 +7,6 @@ do with a chest. Measured: how often a text stands out where its finding is pres
 is none; and the AUC of percentile and of score for present against absent.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

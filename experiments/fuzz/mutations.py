@@ -3,8 +3,6 @@
 Every outcome must be a result or one line of this package: an error that names the file, without a traceback.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import re

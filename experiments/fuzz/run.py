@@ -7,8 +7,6 @@ this package that names it. Writes results.json: counts by kind, the slowest cas
 kind and seed of each failure, with which ``experiments.fuzz.mutations.outcome`` draws the same file again.
 """
 
-from __future__ import annotations
-
 import argparse
 import resource
 import signal

@@ -8,8 +8,6 @@ A check that fails does not end the others. Without a GPU the device is the CPU,
 The program ends with 1 if a check failed.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """Cells of the Markdown tables of an experiment."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

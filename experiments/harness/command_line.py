@@ -1,7 +1,5 @@
 """Options that the experiments on the synthetic scans have in common."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path

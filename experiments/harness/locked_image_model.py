@@ -1,7 +1,5 @@
 """An image-text model over a locked image tower: pooled features of each scan are the input, the text side trains."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -2,8 +2,6 @@
 and seed.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from pathlib import Path

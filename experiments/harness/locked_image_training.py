@@ -4,13 +4,11 @@ minutes.
 Shapes: S studies, K anatomies, D depths, F and G pooled features of an anatomy and of a depth, C findings, E embedding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -68,7 +66,7 @@ class LockedSplit:
             np.savez(temporary, **{field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
-    def load(cls, path: Path) -> LockedSplit:
+    def load(cls, path: Path) -> Self:
         """Reads what `save` wrote."""
         with np.load(path, allow_pickle=False) as content:
             return cls(**{field.name: content[field.name] for field in fields(cls)})

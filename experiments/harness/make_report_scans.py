@@ -7,8 +7,6 @@ The output folder contains the texts of the reports: keep it where their licence
 FOLDER/datalist.json``.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -3,8 +3,6 @@
 Shapes: R resamples, S scans, M statistics.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

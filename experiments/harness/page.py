@@ -1,7 +1,5 @@
 """Files of an experiment: its results as JSON and its Markdown page."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

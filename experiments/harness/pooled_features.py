@@ -1,7 +1,5 @@
 """A scan as a locked image tower sees it: the features that anatomy and depth rows are projected from."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -1,7 +1,5 @@
 """Synthetic scans of the findings that real reports state: real prose with images whose findings are known."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

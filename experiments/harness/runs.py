@@ -3,8 +3,6 @@
 Each run has its own folder and resumes: training continues from the last epoch, and a finished run is not repeated.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """The command line of an experiment as its page shows it, without folders of a machine."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path

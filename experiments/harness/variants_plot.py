@@ -1,7 +1,5 @@
 """Figure of an experiment: its measures by variant."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import wrap

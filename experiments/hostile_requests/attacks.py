@@ -1,7 +1,5 @@
 """Requests that a server must survive, each of which should get a sentence: bombs, lies, paths, floods and noise."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import json

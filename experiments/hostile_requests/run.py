@@ -7,8 +7,6 @@ memory of the server with its processes (shared pages once), the slowest ordinar
 in the folders and the log. Linux only.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

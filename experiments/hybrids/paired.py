@@ -8,8 +8,6 @@ which is the share of hybrids with a higher probability than the twin of the sam
 all hybrids against all twins, which other findings and patients blur; intervals by patient.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections import defaultdict

@@ -10,8 +10,6 @@ is pasted without noise and partial volume, to show what the classifier can see.
 by base scan. Writes ``seam.json`` and, from the synthetic scans only, ``seam.png``.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections import defaultdict
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The commands that the kill rounds stop, on a few synthetic scans, and the numbers that each of them writes."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping

@@ -8,8 +8,6 @@ process that has imported the libraries, so that the moments lie in the work and
 and README.md after each command; commands that are not run keep their results.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import multiprocessing

@@ -1,7 +1,5 @@
 """Folds of findings that a training never learns about, and the datalists that leave them out."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

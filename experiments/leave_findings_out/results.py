@@ -4,8 +4,6 @@ Controls: the same model taught all findings; the prompts of the two findings th
 wrong); a linear probe on the image rows of the model that left it out, which knows the labels; and chance, 0.5.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -8,8 +8,6 @@ training; ``unlabelled`` keeps the sentences of the reports, as in CT-CLIP, fVLM
 of configs/objectives. The command resumes: finished runs are not repeated, and the page has what is finished.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import sys

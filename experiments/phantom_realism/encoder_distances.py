@@ -1,7 +1,5 @@
 """How far apart groups of scans lie in the features of an encoder that was trained on patients."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

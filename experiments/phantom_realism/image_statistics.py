@@ -1,7 +1,5 @@
 """What histograms, textures and noise of a chest CT measure, from the voxels alone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

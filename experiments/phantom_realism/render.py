@@ -6,8 +6,6 @@ Scan ``i`` is that of seed 10000 and index ``i``, as ``scripts/make_synthetic_sc
 project has this seed.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable

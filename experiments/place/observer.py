@@ -1,7 +1,5 @@
 """Reads a trained run on the test studies, for the tests of PLACE that can fail."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The page of the comparison, written from ``results.json`` alone."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

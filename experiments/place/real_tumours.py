@@ -1,7 +1,5 @@
 """Where the pathology queries of a trained PLACE look in real scans with a tumour."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

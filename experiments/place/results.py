@@ -3,8 +3,6 @@
 Shapes: R resamples, S scans, F findings, M statistics.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -9,8 +9,6 @@ for, and the tests of ``validity.py`` with their verdicts. The command resumes: 
 page has what is finished.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import sys

@@ -3,8 +3,6 @@
 Shapes: S scans, F findings.
 """
 
-from __future__ import annotations
-
 import csv
 import logging
 from collections.abc import Sequence

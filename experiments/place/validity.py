@@ -3,8 +3,6 @@
 Shapes: B scans, Q queries, S sentences of all scans, N tokens, E embedding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the experiment on RadFinder's objectives found: its runs as a summary, and the summary as a page."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

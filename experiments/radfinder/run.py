@@ -14,8 +14,6 @@ Snippets are scored in their own words and reworded: a paraphrase from ``docs/ev
 no training text, followed by the location of the site.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -7,8 +7,6 @@ id: the rules were developed on one half ("developed on") only. F1, precision an
 all else as negative. The JSON contains aggregate numbers only, no texts or ids.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import sys

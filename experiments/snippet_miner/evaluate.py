@@ -7,8 +7,6 @@ Counted are (series, image) pairs; intervals are 95 % Wilson intervals. Missing 
 are expected beside the checkout. docs/snippets.md describes the sets.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

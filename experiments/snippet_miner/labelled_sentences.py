@@ -1,7 +1,5 @@
 """Labelled sentences: the slices they refer to, and how many of these the miner finds."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path

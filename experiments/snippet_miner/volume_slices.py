@@ -1,7 +1,5 @@
 """Positions of the slices of a volume without DICOM headers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

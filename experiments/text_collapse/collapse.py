@@ -3,8 +3,6 @@
 Only numbers leave this module: no text of a report is kept in its results.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -7,8 +7,6 @@ Reads every CSV with a findings column in a folder (CT-RATE's layout), or the te
 that datalist has trained on. Writes numbers and a figure, but no text of a report. See docs/diagnostics.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """Comparison of text towers after the same training: zero-shot AUC, free-text paraphrases and size."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -6,8 +6,6 @@ The command resumes: finished runs are not repeated. docs/experiments/text_tower
 text tower is based.
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Orthanc on the loopback, with DICOMweb and C-STORE; Debian's packages orthanc and orthanc-dicomweb."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import socket

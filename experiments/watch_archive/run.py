@@ -8,8 +8,6 @@ end. Counted at the end: the objects of each series in Orthanc against the files
 that Orthanc received although it had them, and the errors of dciodvfy. Linux only.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import json

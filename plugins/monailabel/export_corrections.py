@@ -1,7 +1,5 @@
 """Writes what readers corrected as a datalist, for ``configs/finetune.json`` and ``configs/adapt.json``."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -12,8 +12,6 @@ the processor time it took for a question (Linux only). Research only; nothing i
 sessions, which are deleted at the end.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

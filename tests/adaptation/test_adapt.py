@@ -1,7 +1,5 @@
 """Adaptation: scans with labels become a checkpoint that inference serves, fitted on patients that it did not see."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The card of the bundle: it explains every key that its configurations offer, and repeats what was measured."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The overlays of data sets only decide what train.json leaves open."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Default weights of an evaluation: those of the run, or the shipped ones before there is a run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from monai.bundle import ConfigParser

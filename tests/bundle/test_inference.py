@@ -1,7 +1,5 @@
 """The inference workflow as a MONAI bundle."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The training workflow as a MONAI bundle: properties, epochs, a stop by signal, two processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The command ``ct-findings``: mistakes are reported before PyTorch and MONAI are imported, and DICOM becomes DICOM."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -1,7 +1,5 @@
 """Options of the command line: those that no configuration knows, and ``KEY=VALUE`` of scripts."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

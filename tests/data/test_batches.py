@@ -1,7 +1,5 @@
 """What a batch means to the engines, for the objectives on reports and slice references."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

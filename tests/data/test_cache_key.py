@@ -1,7 +1,5 @@
 """Cache key: everything that changes a preprocessed scan changes the key, and nothing else does."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

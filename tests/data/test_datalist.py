@@ -1,7 +1,5 @@
 """The datalist: records are completed, checked and batched."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

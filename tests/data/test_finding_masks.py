@@ -1,7 +1,5 @@
 """Finding masks reach the network's grid at the right place, and small lesions are not lost on it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nibabel as nib

@@ -1,7 +1,5 @@
 """Splits of several datalists in one: paths still lead to the files, and what would mix patients is refused."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Loading: preprocessed once, by the parameters of the pipeline, and the same order for the same epoch."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json

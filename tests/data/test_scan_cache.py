@@ -1,7 +1,5 @@
 """Entries of the cache: whole, or named and made again."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Snippets as targets: those with a place in their own scan, and a word about every other."""
 
-from __future__ import annotations
-
 import json
 import logging
 from pathlib import Path

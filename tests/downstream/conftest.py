@@ -1,7 +1,5 @@
 """Studies with labels and reports, and an encoder whose rows are made of the labels, without a scan or a network."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace

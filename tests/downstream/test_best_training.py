@@ -1,7 +1,5 @@
 """The training that keeps the best weights, on a network of one weight."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The probe learns what the rows hold, at every fraction, and says what it cannot learn."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

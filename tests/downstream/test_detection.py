@@ -1,7 +1,5 @@
 """Detection: a map that shows the lesions finds them, one that does not does not, and scans without a lesion count."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path

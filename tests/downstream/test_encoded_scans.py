@@ -1,7 +1,5 @@
 """Encoded scans: rows as evaluation computes them, kept on disk by the weights that made them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Subsets of labels: nested, whole patients, and with the prevalence of all."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

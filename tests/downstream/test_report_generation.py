@@ -1,7 +1,5 @@
 """Reports: each method writes what its rows state, the floors are where they should be, and bad input is named."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Retrieval both ways, by the scan's row and by its pathology rows."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path

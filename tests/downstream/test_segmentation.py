@@ -1,7 +1,5 @@
 """Segmentation: the decoder, its targets and scores, and the whole task on a tower without a scan file."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Bad input ends a run with one line that names the file and the remedy, exit code 1, and nothing written."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Calibration, thresholds and the weight of pathology queries, fitted on made-up scores of one split."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

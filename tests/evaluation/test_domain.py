@@ -1,7 +1,5 @@
 """The domain that is fitted on training scans."""
 
-from __future__ import annotations
-
 import logging
 from unittest.mock import Mock
 

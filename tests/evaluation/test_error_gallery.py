@@ -1,7 +1,5 @@
 """Which errors are shown, and where."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """Evaluation on tiny scans with a tiny network: what may be fitted where, and what is written."""
 
-from __future__ import annotations
-
 import copy
 import csv
 import json

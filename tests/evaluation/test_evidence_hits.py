@@ -1,7 +1,5 @@
 """Evidence against finding masks: which true positives count, what a hit is, and distances."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The evaluation record: its numbers against scikit-learn, and that it is plain JSON."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

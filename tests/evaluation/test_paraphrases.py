@@ -1,7 +1,5 @@
 """Findings asked for in other words: what counts as new words, ranks by text, and AUC on images."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

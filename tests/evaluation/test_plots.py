@@ -1,7 +1,5 @@
 """The figures: they are written as readable PNG without a display, for any number of findings."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

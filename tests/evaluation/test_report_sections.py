@@ -1,7 +1,5 @@
 """Evaluation on reports: what is asked of which scan, and that the truth is not needed to answer."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Controls of snippet localization: they answer without the scan that is asked about."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

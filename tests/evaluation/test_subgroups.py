@@ -1,7 +1,5 @@
 """AUC in groups of positives and of scans, by hand."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """The validations of a training in its evaluation: read from the checkpoint, recorded, drawn."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from types import SimpleNamespace

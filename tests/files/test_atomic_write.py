@@ -1,7 +1,5 @@
 """Files appear whole, whoever else writes them."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Tables are read whole or refused with the line that is at fault."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Messages about scan files: one line with a code that the troubleshooting page explains."""
 
-from __future__ import annotations
-
 import ast
 import re
 from pathlib import Path

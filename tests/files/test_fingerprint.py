@@ -1,7 +1,5 @@
 """What tells a file or folder from what it was before."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

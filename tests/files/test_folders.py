@@ -1,7 +1,5 @@
 """Files below a folder: also those behind links, and a folder linked into itself once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

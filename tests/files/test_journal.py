@@ -1,7 +1,5 @@
 """Resume journal: finished tasks are not repeated, whatever ended the run before."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from bundle.ctfindings.files.journal import resume

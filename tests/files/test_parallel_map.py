@@ -1,7 +1,5 @@
 """Parallel map: every task runs once, also when a worker is killed; failures are named."""
 
-from __future__ import annotations
-
 import errno
 import importlib.util
 import os

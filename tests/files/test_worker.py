@@ -1,7 +1,5 @@
 """A process for calls that may crash or stall: what ends it costs one call."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Answers of the network for one encoded scan: findings, free-text queries and their token maps."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

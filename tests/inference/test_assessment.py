@@ -1,7 +1,5 @@
 """Which findings and queries of a scan can be assessed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Many scans in one run of the inference workflow: they are read ahead, and one bad scan stops no other."""
 
-from __future__ import annotations
-
 import csv
 import json
 import shutil

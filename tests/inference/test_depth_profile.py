@@ -1,7 +1,5 @@
 """The depth profile of a free text: its mm, its agreement with the peak, and its place in the record."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """From a file to its encoding: warnings, geometry, and one pass through the network."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

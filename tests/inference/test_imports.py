@@ -1,7 +1,5 @@
 """Inference loads what it needs: no evaluation, no training, and neither matplotlib nor TensorBoard."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

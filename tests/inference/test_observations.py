@@ -1,7 +1,5 @@
 """Pathology queries that fire, their statements and their places, in the record."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any, cast
 

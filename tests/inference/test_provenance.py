@@ -1,7 +1,5 @@
 """What the record says of the weights."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

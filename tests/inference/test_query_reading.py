@@ -1,7 +1,5 @@
 """Free-text queries: negations, nonsense and other languages are noticed, and a score says what it is worth."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -3,8 +3,6 @@
 ``example_findings.json`` is of the second version of the synthetic scans.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

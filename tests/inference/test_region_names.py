@@ -1,7 +1,5 @@
 """Names of places in a chest of boxes: two lungs of 240 mm, an aorta with an arch, and a mediastinum between."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Regions: answers look into the body and their anatomy only."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The service: scans encoded once, and queries answered from their encoding."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

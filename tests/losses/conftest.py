@@ -1,7 +1,5 @@
 """A batch of anatomy and caption rows for the contrastive losses."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

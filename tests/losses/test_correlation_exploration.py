@@ -1,7 +1,5 @@
 """The correlation objective by hand, over the scans that have pairs."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """The rows of all ranks. Run as a program, this file is one of the two processes of its own test."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which captions are positives and which are negatives of each other."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.nn import functional as F

@@ -1,7 +1,5 @@
 """The alignment of observations: by hand, against its own symmetries, and where nothing can be told apart."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """PromptAgreementLoss: wordings of one statement attract each other, and repel other statements and its denial."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

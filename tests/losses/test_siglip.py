@@ -1,7 +1,5 @@
 """SigLIP by hand and against the recorded values of the released code."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Scores of three wordings that differ in noise, for tests of statistics over wordings."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

@@ -1,7 +1,5 @@
 """The bootstrap: resampling by patient, and the fast AUC path against scikit-learn and the plain path."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

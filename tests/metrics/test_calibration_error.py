@@ -1,7 +1,5 @@
 """The calibration error and the reliability curve by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.special import expit

@@ -1,7 +1,5 @@
 """Classification scores against scikit-learn and hand calculations."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from sklearn.metrics import (

@@ -1,7 +1,5 @@
 """Detection: components and lesions in mm, FROC as LUNA counts, average precision on hand-made boxes."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

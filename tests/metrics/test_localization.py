@@ -1,7 +1,5 @@
 """Errors of depth profiles by hand."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

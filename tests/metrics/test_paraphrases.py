@@ -1,7 +1,5 @@
 """The overlap of words by hand, and the rules the committed list was written under."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

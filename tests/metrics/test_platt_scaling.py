@@ -1,7 +1,5 @@
 """Platt scaling and temperature against scikit-learn and known truths."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.special import expit

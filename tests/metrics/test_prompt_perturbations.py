@@ -1,7 +1,5 @@
 """Prompt perturbations: each one changes the reference prompts."""
 
-from __future__ import annotations
-
 import pytest
 
 from bundle.ctfindings.findings import FINDINGS, TEMPLATES, finding_index

@@ -1,7 +1,5 @@
 """The published protocols: which prompt, findings, thresholds and columns each has, and that they are never mixed."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from typing import Any

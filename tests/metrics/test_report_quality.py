@@ -1,7 +1,5 @@
 """Scores of generated reports: CRG and its floor, F1, ROUGE-L and BLEU against hand calculations."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from sacrebleu import corpus_bleu

@@ -1,7 +1,5 @@
 """Retrieval by hand, against plain loops, and fast enough for CT-RATE's pool; of whole reports, captions and labels."""
 
-from __future__ import annotations
-
 import time
 
 import numpy as np

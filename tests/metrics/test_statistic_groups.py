@@ -1,7 +1,5 @@
 """Groups of statistics: nested records, and paired comparisons of two models."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

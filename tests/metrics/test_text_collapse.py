@@ -1,7 +1,5 @@
 """Geometry of text embeddings: against SciPy, scikit-learn, repeated rows and numbers worked out by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats

@@ -1,7 +1,5 @@
 """Choice of thresholds: the rules by hand, and the guard that keeps scored scans out of it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

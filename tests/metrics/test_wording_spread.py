@@ -1,7 +1,5 @@
 """Spread over wordings and its intervals, against plain loops over scikit-learn."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score

@@ -1,7 +1,5 @@
 """Networks that are small enough to build in milliseconds, with a tiny text encoder made on the spot."""
 
-from __future__ import annotations
-
 import string
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Checkpoints: a round trip, and one line that names the file for every file that does not fit."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from pathlib import Path

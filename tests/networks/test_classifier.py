@@ -1,7 +1,5 @@
 """The exported classifier: the answers of the image-text model from a frozen, calibrated prompt bank."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

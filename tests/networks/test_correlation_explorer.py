@@ -1,7 +1,5 @@
 """The decoder of correlations: its targets, what it hides, and what it may read."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

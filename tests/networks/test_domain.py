@@ -1,7 +1,5 @@
 """The distance of a scan to the training scans."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

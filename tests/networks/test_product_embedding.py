@@ -1,7 +1,5 @@
 """The product of an anatomy part and a disease part: what each part of the similarity rests on."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

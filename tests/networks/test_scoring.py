@@ -1,7 +1,5 @@
 """Scoring: the logit of a prompt pair from an anatomy row and its tokens."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """The image-text model: what comes out for what goes in, in training and in evaluation."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -5,8 +5,6 @@ tests/conftest.py puts this folder on PYTHONPATH. A refusal is not an OSError on
 and quietly go on when it fails must fail the test too.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import socket
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A synthetic data set is the same for the same seed, is finished after a stop, and refuses other settings."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

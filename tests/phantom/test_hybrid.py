@@ -1,7 +1,5 @@
 """Findings drawn into a scan: where they are, what stays as it was, and the noise that they get."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray

@@ -1,7 +1,5 @@
 """Synthetic patients have the findings at CT-RATE's rates and together as in patients."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

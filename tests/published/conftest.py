@@ -1,7 +1,5 @@
 """A scan with organs, and how a pipeline reads it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -5,8 +5,6 @@ The packs hold names, shapes, a formula that fills every parameter, and arrays t
 such parameters.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Published checkpoints are taken whole or refused by name."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Published models behind the interface of inference, at a size that takes milliseconds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

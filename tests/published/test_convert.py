@@ -1,7 +1,5 @@
 """Files of every kind that a published checkpoint may be, and those that are rejected."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import struct

@@ -1,7 +1,5 @@
 """Evaluation of a published model by its protocol, on scans that take milliseconds."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path

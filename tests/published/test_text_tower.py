@@ -1,7 +1,5 @@
 """Text towers of published models: their tokens, and the tokenizers they accept."""
 
-from __future__ import annotations
-
 import json
 import string
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Clauses, and what they say of a mention: present, absent, uncertain or history."""
 
-from __future__ import annotations
-
 import pytest
 
 from bundle.ctfindings.reports.assertion import Assertion, assertion, split_clauses

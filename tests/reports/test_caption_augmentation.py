@@ -1,7 +1,5 @@
 """The clinical-aware augmentation: what it changes, and what of health and disease it must not change."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Reports to captions: the anatomy of a sentence, abnormal captions, and the order of the two sections."""
 
-from __future__ import annotations
-
 import pytest
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES

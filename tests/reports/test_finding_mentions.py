@@ -1,7 +1,5 @@
 """The 18 labels from report text, on sentences of many styles and on real reports where they are at hand."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The table of label rules: every finding has a rule, and every entry names things that exist."""
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Negations of templates and of loose prose, words of typographic characters, and reports without full stops."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

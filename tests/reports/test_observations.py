@@ -1,7 +1,5 @@
 """Observations of a report: which statements count, of what, and which of them a step draws."""
 
-from __future__ import annotations
-
 import pytest
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES

@@ -1,7 +1,5 @@
 """Free-text queries are checked before anything is loaded."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

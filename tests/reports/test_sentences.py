@@ -1,7 +1,5 @@
 """Sentences of radiology prose: what ends one, what does not, and that offsets are those of the report."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import pytest

@@ -1,7 +1,5 @@
 """Anatomy masks of anyone's making come onto the scan's grid with our ids."""
 
-from __future__ import annotations
-
 import nibabel as nib
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """Enhanced CT: its frames become the volume of the single images, by the same rules, with limits before decoding."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import zipfile

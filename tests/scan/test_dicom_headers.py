@@ -1,7 +1,5 @@
 """Headers of folders and zips: what is read, and which zips are rejected before anything is unpacked."""
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Callable
 from pathlib import Path

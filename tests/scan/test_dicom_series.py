@@ -1,7 +1,5 @@
 """DICOM of the field: which series is read, which images are joined or left out, and what becomes of padding."""
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Callable
 from pathlib import Path

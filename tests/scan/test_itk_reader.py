@@ -1,7 +1,5 @@
 """NRRD and MetaImage of the field: number types that ITK is not built for, and headers that contradict the file."""
 
-from __future__ import annotations
-
 import zlib
 from pathlib import Path
 

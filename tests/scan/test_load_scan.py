@@ -1,7 +1,5 @@
 """Reading one chest CT: what is accepted is HU with true geometry, what is refused says why in one line."""
 
-from __future__ import annotations
-
 import locale
 import struct
 import zipfile

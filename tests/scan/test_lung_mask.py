@@ -1,7 +1,5 @@
 """The classical lung mask against the lungs of synthetic scans, and against masks drawn by others on real ones."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """NIfTI of the field: wrong names, headers that contradict the file, and transforms that contradict each other."""
 
-from __future__ import annotations
-
 import gzip
 import struct
 from collections.abc import Callable

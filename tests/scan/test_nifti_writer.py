@@ -1,7 +1,5 @@
 """Volumes that are written plane by plane: what is read back is what was written, by any reader of gzip."""
 
-from __future__ import annotations
-
 import gzip
 import itertools
 from pathlib import Path

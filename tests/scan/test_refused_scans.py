@@ -1,7 +1,5 @@
 """What is not a chest CT in HU with a geometry is refused in one line, with the file, the problem and the remedy."""
 
-from __future__ import annotations
-
 import gzip
 import os
 import zipfile

@@ -1,7 +1,5 @@
 """Every scan of a folder is listed: files by name in any case, folders of DICOM by content."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Files that are not in HU, or have no geometry, become HU in the patient once, by the one loader."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

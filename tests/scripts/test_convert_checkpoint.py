@@ -1,7 +1,5 @@
 """The command that converts a published checkpoint: what it prints and writes, and how it refuses."""
 
-from __future__ import annotations
-
 import hashlib
 import subprocess
 from pathlib import Path

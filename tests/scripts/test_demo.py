@@ -1,7 +1,5 @@
 """The demo's command line."""
 
-from __future__ import annotations
-
 import runpy
 import shlex
 import subprocess

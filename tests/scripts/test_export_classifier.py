@@ -1,7 +1,5 @@
 """The exported classifier gives what PyTorch gives, for scans of any size that the network takes."""
 
-from __future__ import annotations
-
 import importlib.util
 import runpy
 import sys

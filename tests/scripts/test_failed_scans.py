@@ -1,7 +1,5 @@
 """Commands over many scans: what failed is counted, and the command does not end as if all were well."""
 
-from __future__ import annotations
-
 import json
 import runpy
 import sys

@@ -1,7 +1,5 @@
 """The command that fills the cache of preprocessed scans."""
 
-from __future__ import annotations
-
 import runpy
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The command that brings a text encoder into the bundle, as a user runs it."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The command that labels a table of reports, as a user runs it."""
 
-from __future__ import annotations
-
 import csv
 import subprocess
 from pathlib import Path

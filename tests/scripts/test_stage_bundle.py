@@ -1,7 +1,5 @@
 """The shared folder: what is in it, that it works alone, and that it arrives whole at a hub."""
 
-from __future__ import annotations
-
 import base64
 import errno
 import hashlib

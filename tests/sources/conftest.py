@@ -1,7 +1,5 @@
 """Running the preparing scripts as a user does, and reading what they wrote."""
 
-from __future__ import annotations
-
 import csv
 import json
 import runpy

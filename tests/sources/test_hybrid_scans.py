@@ -1,7 +1,5 @@
 """A folder of scans becomes a data set of hybrids with their twins."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path

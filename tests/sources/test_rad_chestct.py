@@ -1,7 +1,5 @@
 """From a download of Rad-ChestCT to a datalist, by the command alone: axes, spacing and mapped labels."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """From a table to a datalist and a data card, by the command alone."""
 
-from __future__ import annotations
-
 import csv
 import json
 import runpy

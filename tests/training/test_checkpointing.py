@@ -1,7 +1,5 @@
 """The state of a run: a stopped and resumed run is the run that was never stopped."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Fine-tuning: what is exported knows the domain of the scans that it was trained on."""
 
-from __future__ import annotations
-
 import json
 import logging
 from pathlib import Path

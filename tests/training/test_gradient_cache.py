@@ -1,7 +1,5 @@
 """Gradient caching against the plain step on the whole batch."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Gradient caching of two processes against the plain step. Run as a program, this file is one of the processes."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

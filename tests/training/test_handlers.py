@@ -3,8 +3,6 @@
 Run as a program, this file is one of the two processes of its own test.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import sys

@@ -1,7 +1,5 @@
 """A decay pulls at weights alone; scales, biases and temperatures keep what they learned."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

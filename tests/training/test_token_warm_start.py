@@ -4,8 +4,6 @@ other networks alone.
 Run as a program, this file is one of the two processes of its own test.
 """
 
-from __future__ import annotations
-
 import functools
 import logging
 import os

@@ -3,8 +3,6 @@
 Shapes: S scans, C findings, K anatomies, F features.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import warnings

@@ -1,7 +1,5 @@
 """Numbers of ``adaptation.json``, and their table. Shapes: S scans, C findings, K anatomies, F features."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The scans that an adaptation learns from, encoded once by a frozen tower and cached."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A frozen tower: its weights, and its tokens as part of a preprocessed scan, which a cache keeps."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Shapes: S scans, B scans of a batch, K anatomies, C findings, W wordings of a finding, E embedding.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -3,10 +3,9 @@
 Shapes: S scans, B scans of a batch, N tokens, K anatomies, d width of a token.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -35,11 +34,11 @@ class HeldScans:
     tokens: list[Tensor]  # Finest tokens that some anatomy has, half, [n, d]
     memberships: list[Tensor]  # bool [n, K]
 
-    def of(self, scans: NDArray[np.int64]) -> HeldScans:
+    def of(self, scans: NDArray[np.int64]) -> Self:
         """Some of the scans, by index."""
         rows = torch.from_numpy(scans)
         parts = ([part[scan] for scan in scans] for part in (self.tokens, self.memberships))
-        return HeldScans(self.pooled[rows], self.valid[rows], *parts)
+        return type(self)(self.pooled[rows], self.valid[rows], *parts)
 
     def batch(self, scans: NDArray[np.int64], with_tokens: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Pooled features, validity, tokens ``[B, N, d]`` and membership; padded by tokens of no anatomy.

@@ -1,7 +1,5 @@
 """Errors of the command line: an input that cannot be used ends the program with one line, not with a traceback."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

@@ -1,7 +1,5 @@
 """A collated batch as MONAI's supervised engines take it: image, targets of the losses, inputs of the network."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Cache key of a transform chain: its classes with source and parameters, and the versions of the code."""
 
-from __future__ import annotations
-
 import enum
 import functools
 import hashlib

@@ -1,7 +1,5 @@
 """Body and lungs of a scan as tensors of its study, found by threshold before the scan is preprocessed."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping
 from typing import Any
 

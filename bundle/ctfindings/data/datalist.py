@@ -1,7 +1,5 @@
 """Datalist: the study records of a data set by split, in the style of the Medical Segmentation Decathlon."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """Finding masks on the grid of the network."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping
 from typing import Any
 

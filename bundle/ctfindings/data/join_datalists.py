@@ -1,7 +1,5 @@
 """Joins splits of several datalists, such as to calibrate on one archive and score on another."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

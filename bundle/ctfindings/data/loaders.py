@@ -1,7 +1,5 @@
 """Data loaders: cached datasets of studies, and batches in an order that depends on the epoch alone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any

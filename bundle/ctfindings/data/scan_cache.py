@@ -1,7 +1,5 @@
 """Scan cache: one memory-mapped safetensors file per study, whose header holds checksums and other fields as JSON."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json

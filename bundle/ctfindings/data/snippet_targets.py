@@ -1,7 +1,5 @@
 """Snippet targets: the slice references of a study that lie in its own scan."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Hashable, Mapping
 from typing import Any

@@ -3,8 +3,6 @@
 The scripts that prepare data import this file before they check their arguments, so it does not import PyTorch.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Mapping

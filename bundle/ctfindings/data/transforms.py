@@ -1,7 +1,5 @@
 """Image pipeline of training, evaluation and inference, as MONAI dictionary transforms."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import PurePath

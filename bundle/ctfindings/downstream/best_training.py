@@ -1,7 +1,5 @@
 """Training of a small network with Ignite engines, which keeps the weights with the best validation."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Shapes: S scans, F features, C findings.
 """
 
-from __future__ import annotations
-
 import warnings as python_warnings
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -3,8 +3,6 @@
 Shapes: S scans, K anatomies, Q pathology queries, C findings, E embedding.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path

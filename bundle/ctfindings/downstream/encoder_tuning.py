@@ -1,7 +1,5 @@
 """Fine-tuning of the image encoder on the labels of a subset, before a probe reads its rows."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 Shapes: C findings, N tokens, gx gy gz grid of tokens, X Y Z voxels of the network's grid.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Subsets of training studies at fractions of the labels: nested, stratified by finding, whole patients."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 Shapes: B scans, P rows of a scan, E embedding, L word pieces.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

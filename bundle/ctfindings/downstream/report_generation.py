@@ -1,7 +1,5 @@
 """Report generation: reports of several methods, at fractions of the training reports. Shapes: S scans, C findings."""
 
-from __future__ import annotations
-
 import warnings as python_warnings
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Methods that write a report for each test scan from a subset of the training reports. Shapes: S scans, C findings."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -3,8 +3,6 @@
 Shapes: R resamples, S scans, C classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

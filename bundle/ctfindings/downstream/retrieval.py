@@ -3,8 +3,6 @@
 Shapes: S scans with a report, N distinct sentences, Q pathology queries, E embedding.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

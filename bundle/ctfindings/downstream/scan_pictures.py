@@ -1,7 +1,5 @@
 """Pictures of scans with outlines of masks, for the page of a task. Shapes: C classes, X Y Z voxels in RAS."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple

@@ -3,8 +3,6 @@
 Shapes: S scans, C classes, X Y Z voxels of the network's grid.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial

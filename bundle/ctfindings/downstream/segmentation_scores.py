@@ -1,7 +1,5 @@
 """Loss, scores and evaluation of a segmentation decoder. Shapes: B scans, C classes, X Y Z voxels."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The masks that a segmentation learns: anatomies and findings by name. Shapes: B scans, C classes, X Y Z voxels."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

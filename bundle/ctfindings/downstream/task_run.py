@@ -1,7 +1,5 @@
 """One downstream task on one checkpoint: studies, encoder, results, and the files that show them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

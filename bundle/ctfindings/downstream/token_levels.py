@@ -1,7 +1,5 @@
 """Scans as the token levels of the tower of an encoder, for decoders: kept on disk while the encoder is frozen."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Temperature, Platt scaling and thresholds from one split. Shapes: S studies, T templates, C findings."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Section of an evaluation: classification of the findings from calibrated prompt scores."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass

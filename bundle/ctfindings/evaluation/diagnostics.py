@@ -3,12 +3,10 @@
 Shapes: S studies, T templates, W perturbations, C findings, K anatomies, E embedding, A captions, Q queries.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -80,7 +78,7 @@ class Diagnostics:
             np.savez_compressed(temporary, **arrays)
 
     @classmethod
-    def load(cls, path: str | Path) -> Diagnostics:
+    def load(cls, path: str | Path) -> Self:
         """Reads an ``.npz`` file of `save`.
 
         Raises:

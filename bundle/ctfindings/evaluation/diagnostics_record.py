@@ -1,7 +1,5 @@
 """Numbers of ``metrics.json`` on robustness, text-embedding collapse, caption retrieval and calibration error."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

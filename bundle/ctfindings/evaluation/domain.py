@@ -3,8 +3,6 @@
 Shapes: S scans, K anatomies, F features.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass

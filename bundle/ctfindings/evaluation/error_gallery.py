@@ -1,7 +1,5 @@
 """Section of an evaluation: pictures of its worst errors."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """Evaluation of a checkpoint: every scan is encoded once, and every section reads the same scores."""
 
-from __future__ import annotations
-
 import json
 import platform
 from collections.abc import Sequence

@@ -3,14 +3,12 @@
 Shapes: S studies, T templates, W perturbations, C findings, K anatomies, D depth rows, E embedding, R random places.
 """
 
-from __future__ import annotations
-
 import copy
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -71,7 +69,7 @@ class SplitScores(ZeroShotScores):
     observed: NDArray[np.float64] | None = None
     observed_wordings: NDArray[np.float64] | None = None  # The same for ``PERTURBATIONS``, [S, W, C]
 
-    def with_observations(self, weight: float) -> SplitScores:
+    def with_observations(self, weight: float) -> Self:
         """The scores with the answers of the pathology queries added to the logits."""
         if self.observed is None or self.observed_wordings is None or weight == 0:
             return self
@@ -128,7 +126,7 @@ class EvaluatedModel:
         self.domain = load_domain(self.ckpt_path)
         self.network.to(self.device).eval()
 
-    def with_checkpoint(self, path: str | Path) -> EvaluatedModel:
+    def with_checkpoint(self, path: str | Path) -> Self:
         """The same network with the weights of another checkpoint."""
         other = copy.copy(self)
         other.network, other.ckpt_path = copy.deepcopy(self.network), Path(path)

@@ -1,7 +1,5 @@
 """The evaluation as one self-contained HTML page: nothing is loaded from elsewhere and no script runs."""
 
-from __future__ import annotations
-
 import base64
 from pathlib import Path
 from typing import Any

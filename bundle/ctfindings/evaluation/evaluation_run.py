@@ -1,7 +1,5 @@
 """The state that the sections of an evaluation share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -3,8 +3,6 @@
 Shapes: S studies, C findings, X Y Z voxels. World coordinates are mm in RAS.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """Scores of the findings for ``metrics.json`` and the console. Shapes: S scans, T templates, C findings."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

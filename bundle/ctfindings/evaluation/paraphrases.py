@@ -3,8 +3,6 @@
 Shapes: S scans, P paraphrases, C findings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

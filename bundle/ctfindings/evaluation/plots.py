@@ -1,7 +1,5 @@
 """Figures of an evaluation as PNG files. Shapes: S scans, T wordings, C findings."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

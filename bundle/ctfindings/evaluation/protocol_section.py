@@ -1,7 +1,5 @@
 """Section of an evaluation: scores by a published protocol."""
 
-from __future__ import annotations
-
 from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun
 from bundle.ctfindings.metrics.published_protocols import check_protocol, format_protocol, protocol_record
 

@@ -1,7 +1,5 @@
 """Sections of an evaluation on reports: retrieval of scans, and localization of snippets along the body axis."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol

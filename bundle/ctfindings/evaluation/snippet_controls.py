@@ -3,8 +3,6 @@
 A localization that is no better than these has not looked at the scan. Shapes: n snippets, D depth rows, E embedding.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Hashable, Sequence
 

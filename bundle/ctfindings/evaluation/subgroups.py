@@ -3,8 +3,6 @@
 Shapes: S scans, C findings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Section of an evaluation: the validations of the training that wrote the checkpoint."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

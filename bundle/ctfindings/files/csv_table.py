@@ -1,7 +1,5 @@
 """CSV tables: reads them with comma, semicolon or tab, finds columns by name, reports errors by line; writes them."""
 
-from __future__ import annotations
-
 import csv
 import difflib
 import io

@@ -3,8 +3,6 @@
 MONAI, Ignite and process pools wrap what a component raises.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

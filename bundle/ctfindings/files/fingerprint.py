@@ -1,7 +1,5 @@
 """Fingerprints: number, size and time of files, which tell whether the input of a task changed."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Files below a folder. Links to folders are followed, because archives often span several disks."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path

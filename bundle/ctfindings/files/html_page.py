@@ -1,7 +1,5 @@
 """HTML pages from jinja2 templates; values are escaped, and a missing name is an error."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any

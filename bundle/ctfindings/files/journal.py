@@ -1,7 +1,5 @@
 """Resume journal: a parallel map that was stopped does not repeat the tasks it finished."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Parallel map: one function over many scans, in this process, in several, or on a Dask cluster."""
 
-from __future__ import annotations
-
 import importlib.util
 import signal
 import threading

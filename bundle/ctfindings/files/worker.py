@@ -1,7 +1,5 @@
 """Calls that may crash or stall: in one process, which is replaced when a call kills or stalls it, or on a cluster."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time

@@ -3,8 +3,6 @@
 Shapes: T templates, C findings, K anatomies, N tokens, P answers, E embedding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Whether an answer can be given: the scan has to be like the training scans and to show the anatomy."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

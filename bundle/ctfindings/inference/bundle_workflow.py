@@ -1,7 +1,5 @@
 """The parts of ``configs/inference.json`` around the service: request, reader, inferer and writer."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path

@@ -1,7 +1,5 @@
 """From a file to an encoded scan: it is read, preprocessed and encoded once, and every answer reads the encoding."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Hashable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Evidence: from a map to its peak, box, slice, side, extent and depth profile in the scan."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

@@ -1,14 +1,12 @@
 """The findings record: all answers about one scan, as dataclasses and as strict JSON."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from bundle.ctfindings.files.atomic_write import write_text
 
@@ -212,7 +210,7 @@ class FindingsRecord:
             self.findings, key=lambda answer: (not answer.present, answer.present is None, -answer.probability)
         )
 
-    def with_channels(self, keys: Sequence[str]) -> FindingsRecord:
+    def with_channels(self, keys: Sequence[str]) -> Self:
         """A copy whose evidence names its channel, the position of its key in ``keys``."""
         channel = {key: index for index, key in enumerate(keys)}
 
@@ -237,7 +235,7 @@ class FindingsRecord:
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> FindingsRecord:
+    def from_json(cls, text: str) -> Self:
         """Reads ``to_json`` back, tuples as lists; ValueError if the schema has another major version."""
         data = json.loads(text)
         if str(data["schema_version"]).split(".")[0] != SCHEMA_VERSION.split(".")[0]:

@@ -1,7 +1,5 @@
 """What the pathology queries of a scan observe: for each that fires, a statement and the place of its attention."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Where the weights come from: their digest, and what the bundle or the file says about their training."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -4,8 +4,6 @@ The score of a free text is not calibrated, and every text has one. So it is com
 unrelated texts on the same scan, in the same anatomy.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections.abc import Iterator, Sequence

@@ -4,8 +4,6 @@ World coordinates are mm in RAS. The names come from the outlines of the anatomi
 lobes, whose fissures no mask here knows.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 

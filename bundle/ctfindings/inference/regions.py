@@ -3,8 +3,6 @@
 Shapes: K anatomies, gx gy gz tokens, x y z voxels of the coarse grid, X Y Z voxels of the network's grid.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """The one way for a scan: encode it once, answer findings and free-text queries, and place the answers in the scan."""
 
-from __future__ import annotations
-
 import dataclasses
 import threading
 import time

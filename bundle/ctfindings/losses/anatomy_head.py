@@ -1,7 +1,5 @@
 """The objective of the anatomy head: which anatomies does each token belong to?"""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

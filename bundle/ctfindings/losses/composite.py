@@ -1,7 +1,5 @@
 """The training objective: a weighted sum of losses over the named entries of a training step (``step_keys``)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, cast
 

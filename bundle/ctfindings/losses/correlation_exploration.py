@@ -1,7 +1,5 @@
 """The correlation objective: are the correlations among patches of a scan those that its report lets expect?"""
 
-from __future__ import annotations
-
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -1,7 +1,5 @@
 """The cross-anatomy objective: a caption of one anatomy must not fit the image of another."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

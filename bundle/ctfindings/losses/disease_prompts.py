@@ -1,7 +1,5 @@
 """The disease prompt objective: does the scan fit the statement or the denial of each finding?"""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

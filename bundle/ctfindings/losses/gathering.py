@@ -1,7 +1,5 @@
 """Gathers rows of all ranks for contrastive losses; the gradient returns to the rank that owns the row."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

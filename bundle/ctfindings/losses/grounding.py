@@ -1,7 +1,5 @@
 """The grounding objective: the tokens that agree with the prompt of a finding lie inside its mask."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

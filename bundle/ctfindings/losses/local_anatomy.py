@@ -1,7 +1,5 @@
 """The local objective: within one anatomy, which caption belongs to which scan?"""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

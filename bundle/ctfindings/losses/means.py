@@ -1,7 +1,5 @@
 """Means with their counts, which give the means of a joined batch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Pairs of an image and a caption of one anatomy: their rows, and which captions are positives or negatives."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """The observation objective: which sentence of a report does a scan show, and with which of its pathology queries?"""
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """The prompt agreement objective: all wordings of a statement agree, and differ from its denial."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """The prototype objective: image and caption rows are closest to the prototype of their anatomy."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -1,7 +1,5 @@
 """Which pathology queries answer for a sentence: the shares of the queries, by softmax, assignment or transport."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """The report objective: which report belongs to which scan, one yes-or-no question for each pair of the batch."""
 
-from __future__ import annotations
-
 import math
 
 import torch

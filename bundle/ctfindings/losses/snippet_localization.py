@@ -1,7 +1,5 @@
 """The localization objective: where along the body axis does a sentence of the report refer to?"""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

@@ -1,7 +1,5 @@
 """The text separation objective: captions of different anatomies must not collapse onto one point."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -4,12 +4,10 @@ Patients are drawn with replacement together with all of their scans, so two rec
 count as two independent observations. Shapes: R resamples, S scans, C findings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -70,7 +68,7 @@ class Bootstrap:
         counts = np.bincount(cells.ravel(), minlength=self.resamples * names.size)
         return counts.reshape(self.resamples, names.size)[:, patient_of_scan]
 
-    def of(self, scans: Sequence[int] | IntArray) -> Bootstrap:
+    def of(self, scans: Sequence[int] | IntArray) -> Self:
         """The bootstrap of some of the scans, given by index; an index may occur more than once."""
         return replace(self, patients=[self.patients[scan] for scan in scans])
 

@@ -3,8 +3,6 @@
 Shapes: S scans, C findings, R resamples.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import logit

@@ -4,8 +4,6 @@ Shapes: S scans, C findings. Labels are 1 (present), 0 (absent) or -1 (unknown);
 score. An undefined score is NaN.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -4,8 +4,6 @@ Shapes: D detections, L lesions of a scan, I limits of the overlap, x y z cells 
 lower and upper corners in mm, [D, 6].
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Numbers in records and tables: null in JSON and a dash in a table where a number is not defined."""
 
-from __future__ import annotations
-
 import math
 from typing import SupportsFloat
 

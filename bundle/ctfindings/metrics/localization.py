@@ -1,7 +1,5 @@
 """Localization of a slice from a depth profile, in mm. Shapes: n snippets, D depth rows (bins)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Paraphrases of findings, and how new their words are."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Calibration of logits: Platt scaling by finding, one temperature for all findings. Shapes: S scans, C findings."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 

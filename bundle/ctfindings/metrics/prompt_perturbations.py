@@ -1,7 +1,5 @@
 """Prompt perturbations: one change at a time of a reference template that keeps its meaning."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

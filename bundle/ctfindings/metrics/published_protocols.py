@@ -5,8 +5,6 @@ choose their thresholds on the scored scans, which is optimistic; the protocols 
 ours and choose them on the calibration scans. Shapes: S scans, T templates, C findings, K anatomies.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal

@@ -3,8 +3,6 @@
 Shapes: S scans, C findings, R sets of scan weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

@@ -5,8 +5,6 @@ relevant if its findings agree with those of the query. Shapes: N items, Q studi
 C findings.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any

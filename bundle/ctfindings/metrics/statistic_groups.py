@@ -1,7 +1,5 @@
 """Named statistics with intervals, of a model or the difference of two. Shapes: R resamples, S scans, M statistics."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial

@@ -4,10 +4,9 @@ Every number is a function of text weights, so a bootstrap by patient costs a ma
 E embedding, R resamples, M statistics.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,11 +47,11 @@ class TextRows:
     text_id: IntArray  # A number that is equal for equal texts, [A]
     scan: IntArray  # Index of the scan of each text, which the bootstrap weights, [A]
 
-    def take(self, rows: IntArray) -> TextRows:
+    def take(self, rows: IntArray) -> Self:
         """The texts of these indices."""
-        return TextRows(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
 
-    def sample(self, per_anatomy: int) -> TextRows:
+    def sample(self, per_anatomy: int) -> Self:
         """At most `per_anatomy` random texts of each anatomy, in their order."""
         generator = np.random.default_rng(0)
         groups = [np.flatnonzero(self.anatomy == anatomy) for anatomy in np.unique(self.anatomy)]

@@ -1,7 +1,5 @@
 """Thresholds of the decision ``probability >= threshold``, chosen on calibration scans. Shapes: S scans, C findings."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial

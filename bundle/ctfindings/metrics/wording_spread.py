@@ -1,7 +1,5 @@
 """Spread of AUC and F1 over templates or perturbations. Shapes: R resamples, S scans, T wordings, C findings."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

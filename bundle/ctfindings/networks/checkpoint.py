@@ -1,7 +1,5 @@
 """Checkpoints: reading and writing model files, with an error in one line if a file does not fit."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path

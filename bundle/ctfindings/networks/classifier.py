@@ -1,7 +1,5 @@
 """The exported classifier: an image encoder with a frozen, calibrated prompt bank."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -43,7 +41,6 @@ class PromptBank(nn.Module):
     def __init__(self, embedding: int, templates: int = len(TEMPLATES), observes: bool = False) -> None:
         super().__init__()
         findings = len(FINDINGS)
-        # Declared here because TorchScript cannot read the class annotations of this file, which are strings.
         self.prompts: Tensor
         self.calibration_scale: Tensor
         self.calibration_shift: Tensor

@@ -1,7 +1,5 @@
 """The proxy task of correlation exploration: which patches of a scan are alike, given its report?"""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

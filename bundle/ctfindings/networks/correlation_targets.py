@@ -3,8 +3,6 @@
 Shapes: B scans, m token positions, V voxels of a token, F features, X Y Z voxels.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

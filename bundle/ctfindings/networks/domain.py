@@ -3,8 +3,6 @@
 Shapes: B scans, K anatomies, N tokens, E embedding, F features, X Y Z voxels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,7 +82,6 @@ class Domain(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # Declared here because TorchScript cannot read the class annotations of this file, which are strings.
         self.mean: Tensor  # [K, F]
         self.precision: Tensor  # [K, F, F]: inverse of the shrunk covariance, scaled so that a typical distance is 1
         self.threshold: Tensor  # score above which a scan is outside

@@ -1,7 +1,5 @@
 """The answer of pathology queries to a pair of prompts: our reading of PLACE (https://arxiv.org/abs/2506.10573)."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """The product embedding: one part of each vector for the anatomy, the other for the disease."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The logit of a finding, from the row of its anatomy and the tokens inside that anatomy."""
 
-from __future__ import annotations
-
 import math
 
 import torch

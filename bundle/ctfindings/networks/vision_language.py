@@ -1,7 +1,5 @@
 """The image-text model: an image tower, a text tower and a scorer, with everything the losses read."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

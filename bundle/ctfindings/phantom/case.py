@@ -1,7 +1,5 @@
 """The content of one synthetic study: the renderer fills it, the report writer reads it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 

@@ -1,7 +1,5 @@
 """Synthetic scans as a data set: NIfTI images, masks, reports and the datalist."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import time

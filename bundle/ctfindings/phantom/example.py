@@ -1,7 +1,5 @@
 """The example scan of the project: of ``scripts/demo.py``, of the recorded findings, and of the Slicer extension."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -3,8 +3,6 @@
 The idea is that of synthetic tumours (Hu et al., CVPR 2023, https://arxiv.org/abs/2303.14869).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """A synthetic patient and the settings of the scan: age, build, position, contrast, noise, voxel size."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The findings of a synthetic patient: CT-RATE's rates joined by a Gaussian copula."""
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
 from statistics import NormalDist

@@ -1,7 +1,5 @@
 """A synthetic scan as a DICOM series of CT images, as a scanner would send it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

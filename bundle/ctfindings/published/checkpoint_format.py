@@ -1,7 +1,5 @@
 """Conversion of a published checkpoint: each of its tensors is mapped, dropped by a rule, or an error."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

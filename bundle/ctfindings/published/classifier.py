@@ -1,7 +1,5 @@
 """A published model as a classifier, with its own prompts and its own anatomy for each finding it scores."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import cast
 

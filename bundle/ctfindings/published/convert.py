@@ -1,7 +1,5 @@
 """Conversion of a published checkpoint file to a bundle checkpoint file."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

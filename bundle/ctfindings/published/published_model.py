@@ -1,7 +1,5 @@
 """A published model as the model of an evaluation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

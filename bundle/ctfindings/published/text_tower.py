@@ -3,8 +3,6 @@
 Shapes: n texts, L tokens, d width of a token, E embedding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

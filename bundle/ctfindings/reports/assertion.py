@@ -6,8 +6,6 @@ pseudo-cues look like a negation but deny nothing. Uncertainty is a separate val
 2019, https://arxiv.org/abs/1901.07031). All texts are in lower case.
 """
 
-from __future__ import annotations
-
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The regions of the body that a sentence of a report names, and the anatomy of each."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from bisect import bisect_right

@@ -1,7 +1,5 @@
 """Clinical-aware augmentation of captions: shuffles and omits sentences."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """From the text of a report to a caption of each anatomy, whether it is normal, and the 18 labels."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Mentions of the 18 findings in a report, and the labels that follow: 1 present, 0 denied, -1 unknown."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache

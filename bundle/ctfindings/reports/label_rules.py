@@ -1,7 +1,5 @@
 """Rules that find mentions of the 18 findings in a report."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from dataclasses import dataclass

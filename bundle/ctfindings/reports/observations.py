@@ -4,8 +4,6 @@ The pathological observations of a report in PLACE (Wang et al., https://arxiv.o
 abstract, whose equations were not available.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections.abc import Hashable, Iterator, Mapping, Sequence

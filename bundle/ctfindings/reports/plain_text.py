@@ -1,7 +1,5 @@
 """Report text in plain form: typographic characters as in ASCII, answers of templates as ``finding: answer``."""
 
-from __future__ import annotations
-
 import html
 import re
 import tomllib

@@ -1,7 +1,5 @@
 """Checks of free-text queries, before anything heavy is imported."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

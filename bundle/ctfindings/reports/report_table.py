@@ -1,7 +1,5 @@
 """Reads a table of reports into a table of labels and captions, in several processes."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Sentences of a radiology report with their character offsets, for English and German prose."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path

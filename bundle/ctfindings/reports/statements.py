@@ -1,7 +1,5 @@
 """Whether a sentence of a report states an abnormality, and of which anatomy."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

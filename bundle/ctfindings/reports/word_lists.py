@@ -1,7 +1,5 @@
 """What the report rules match: lists of words in TOML files, and patterns that ignore case."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Segments the trachea and main bronchi of a chest CT, which are not part of the lung mask."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage

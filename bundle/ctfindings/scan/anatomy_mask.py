@@ -1,7 +1,5 @@
 """Reads an anatomy mask with any label ids onto the grid of its scan."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

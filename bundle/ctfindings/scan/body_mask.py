@@ -1,7 +1,5 @@
 """Segments the body without the table, on a coarse upright grid that the lung mask uses as well."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

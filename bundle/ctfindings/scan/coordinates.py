@@ -4,8 +4,6 @@ World coordinates are RAS in mm (x increases to the patient's right, y to anteri
 markups use LPS, which differs by the sign of x and y.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from itertools import product
 from typing import Any

@@ -4,8 +4,6 @@ DICOM PS3.3, Multi-frame Functional Groups Module: what all frames share is in o
 an item of that frame.
 """
 
-from __future__ import annotations
-
 import pydicom
 from pydicom.uid import EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 

@@ -1,7 +1,5 @@
 """Reads the DICOM headers in folders and zips, within limits on what a zip may hold."""
 
-from __future__ import annotations
-
 import io
 import logging
 import shutil
@@ -142,7 +140,7 @@ def _check_limits(members: Sequence[zipfile.ZipInfo], path: Path) -> None:
 
 
 def _read_header(
-    source: Path | io.BufferedReader[Any], file: DicomFile, tags: Sequence[str], extract: Callable[..., Found | None]
+    source: "Path | io.BufferedReader[Any]", file: DicomFile, tags: Sequence[str], extract: Callable[..., Found | None]
 ) -> Header[Found]:
     started_well = False
     try:

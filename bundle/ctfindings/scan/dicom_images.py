@@ -1,7 +1,5 @@
 """The CT images in a set of DICOM files, by series; every other image is counted with the reason it is passed over."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path

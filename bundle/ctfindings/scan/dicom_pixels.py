@@ -1,7 +1,5 @@
 """Decodes the images of one DICOM series to HU, with the rescale of each image applied once and padding as air."""
 
-from __future__ import annotations
-
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence

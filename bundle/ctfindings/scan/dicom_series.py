@@ -1,7 +1,5 @@
 """Reads one CT series in HU from a folder or zip of DICOM: chooses the series that covers the chest best."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path

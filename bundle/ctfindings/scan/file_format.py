@@ -1,7 +1,5 @@
 """The format of a scan file, by its first bytes: names are often wrong, and a wrong name makes a misleading error."""
 
-from __future__ import annotations
-
 import re
 import struct
 import zipfile

@@ -1,7 +1,5 @@
 """Checks that intensities are the HU of a chest, and names the likely mistake if they are not."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

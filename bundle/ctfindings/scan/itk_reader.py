@@ -1,7 +1,5 @@
 """Reads NRRD and MetaImage with ITK: the header is checked against the size of the file before ITK reads the voxels."""
 
-from __future__ import annotations
-
 import re
 import tempfile
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Reads one chest CT of any supported format into a MetaTensor in HU. Rejects files that are not a chest CT."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -6,8 +6,6 @@ body and pleural fluid. Consolidation is included if lung surrounds it or if it 
 not if it fills a lobe down to the chest wall: see docs/masks.md.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Reads NIfTI 1 and 2: checks the header against the size of the file, and places the scan as ITK and Slicer do."""
 
-from __future__ import annotations
-
 import io
 import logging
 import os

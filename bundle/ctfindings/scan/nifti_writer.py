@@ -1,7 +1,5 @@
 """Writes a large integer NIfTI plane by plane, with little memory and time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The scans in a folder: every scan file, and every folder that holds DICOM images."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from bundle.ctfindings.files.folders import walk_folder

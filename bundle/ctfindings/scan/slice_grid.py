@@ -1,7 +1,5 @@
 """Brings the slices of a series to even distances."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

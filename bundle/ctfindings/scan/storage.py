@@ -1,7 +1,5 @@
 """A scan as stored in a file, and the rescale and geometry that a table gives because the file lacks them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """A data set of hybrid scans: findings drawn into scans of a user's own, each beside its unaltered twin."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

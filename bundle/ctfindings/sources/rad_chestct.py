@@ -1,7 +1,5 @@
 """Rad-ChestCT as a source: arrays at 0.8 mm, and 84 abnormalities that map to the 18 findings; no reports."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple

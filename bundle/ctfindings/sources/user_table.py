@@ -1,7 +1,5 @@
 """The user's own table as a source: each row a scan with its report, labels and masks, in columns of any name."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The state of a run: written atomically after every epoch, and resumed from there."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from pathlib import Path

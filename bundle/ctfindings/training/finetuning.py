@@ -1,7 +1,5 @@
 """Fine-tuning: training starts from the weights of a bundle, and ends in a file that the same bundle can serve."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from pathlib import Path

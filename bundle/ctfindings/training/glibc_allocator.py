@@ -1,7 +1,5 @@
 """Keeps the memory of freed tensors in the process, for faster training on a CPU."""
 
-from __future__ import annotations
-
 import ctypes
 import sys
 

@@ -8,8 +8,6 @@ gradient of the whole batch for any loss, at the cost of one more forward pass. 
 outputs with one row per token to their means before they are kept.
 """
 
-from __future__ import annotations
-
 import copy
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized

@@ -1,7 +1,5 @@
 """Ignite handlers and metrics of training: reproducible epochs, macro AUC over ranks, logs."""
 
-from __future__ import annotations
-
 import logging
 import time
 from typing import Any

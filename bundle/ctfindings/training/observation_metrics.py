@@ -1,7 +1,5 @@
 """Validation of the objectives of PLACE: are sentences found in their scans, and do correlations need the report?"""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Parameter groups of the optimizer: with and without weight decay, and at another learning rate."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

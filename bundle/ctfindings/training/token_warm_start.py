@@ -1,13 +1,11 @@
 """Warm start: before the first epoch, tokens learn the findings from their statistics, in large batches."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 import torch.distributed as dist
@@ -54,7 +52,7 @@ class TokenSample:
         found = [torch.nonzero(column).flatten().cpu() for column in self.inside.unbind(1)]
         return {index: tokens for index, tokens in enumerate(found) if len(tokens)}
 
-    def draw(self, generator: torch.Generator) -> TokenSample:
+    def draw(self, generator: torch.Generator) -> Self:
         """Tokens for one step: equally many for each finding, which count for that finding only, and others."""
         lesions = [
             tokens[torch.randint(len(tokens), (POSITIVES,), generator=generator)] for tokens in self.lesions.values()
@@ -66,7 +64,7 @@ class TokenSample:
         inside = torch.zeros_like(outside)
         columns = torch.tensor(list(self.lesions)).repeat_interleave(POSITIVES)
         inside[torch.arange(len(columns)), columns] = True
-        return TokenSample(self.features[rows].float(), inside, outside)
+        return type(self)(self.features[rows].float(), inside, outside)
 
 
 class TokenWarmStart:

@@ -1,7 +1,5 @@
 """The network inside the wrapper that trains it on several processes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch.nn.parallel import DistributedDataParallel

@@ -1,7 +1,5 @@
 """Few scans are read at a time, some requests wait for that, and the rest is told to come back."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

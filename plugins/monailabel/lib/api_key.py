@@ -4,8 +4,6 @@ It travels as ``Authorization: Bearer KEY``, like the tokens of MONAI Label's ow
 when it is switched on.
 """
 
-from __future__ import annotations
-
 import secrets
 
 from fastapi import Request

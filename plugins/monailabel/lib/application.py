@@ -1,7 +1,5 @@
 """The app: models, datastore and training of one bundle behind MONAI Label's interface."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from pathlib import Path

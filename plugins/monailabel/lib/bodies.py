@@ -3,8 +3,6 @@
 FastAPI can limit bodies, too, but answers without a sentence.
 """
 
-from __future__ import annotations
-
 import asyncio
 
 from starlette.datastructures import Headers

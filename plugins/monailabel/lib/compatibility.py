@@ -2,8 +2,6 @@
 fault is gone.
 """
 
-from __future__ import annotations
-
 import sys
 from types import ModuleType
 from typing import Any

@@ -2,8 +2,6 @@
 scans, which says where there are some.
 """
 
-from __future__ import annotations
-
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any

@@ -2,8 +2,6 @@
 a scan, with a copy of the voxels of a scan that no folder of the server keeps.
 """
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Callable, Mapping

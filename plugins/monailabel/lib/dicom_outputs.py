@@ -1,7 +1,5 @@
 """Answers as DICOM objects on the images of the scan: segmentation, structured report, secondary capture, or all."""
 
-from __future__ import annotations
-
 import zipfile
 from io import BytesIO
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a client may see of the datastore: no paths of the server, and report texts only with the reader's key."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How unsure the model is of a scan, from its findings record alone."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 

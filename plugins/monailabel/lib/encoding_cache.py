@@ -1,7 +1,5 @@
 """Encoded scans, kept within a bound of memory; a scan that many ask for at once is encoded once."""
 
-from __future__ import annotations
-
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable

@@ -1,7 +1,5 @@
 """Errors as HTTP answers: a status and one sentence, never a bare 500."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import traceback

@@ -1,7 +1,5 @@
 """Models of the server: findings with anatomies, findings as points, evidence, and the scan itself."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import tempfile

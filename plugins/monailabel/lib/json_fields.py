@@ -1,7 +1,5 @@
 """Form fields that hold JSON: an object, or a refusal that says which field it was."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The file that holds the key of the server; it is read before the libraries of the server are loaded."""
 
-from __future__ import annotations
-
 import secrets
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Active learning: the next scan to read is the one that the model is least sure of, or does not know the kind of."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

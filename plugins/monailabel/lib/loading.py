@@ -1,7 +1,5 @@
 """The server answers from its first second: it says that it loads, and then hands over to the application."""
 
-from __future__ import annotations
-
 import logging
 import multiprocessing
 import shutil

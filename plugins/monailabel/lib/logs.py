@@ -1,7 +1,5 @@
 """Logging of the server: what happened and how long it took, without names of files, patients or images."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Names in requests: ids of scans, labels and tags, which become names of files."""
 
-from __future__ import annotations
-
 import re
 
 from fastapi import Request

@@ -2,8 +2,6 @@
 machine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 

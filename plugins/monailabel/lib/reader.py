@@ -4,8 +4,6 @@ A scan comes from outside, and the libraries that read it are large. The process
 fork server, which has the imports ready, so it starts in milliseconds and begins with nothing of an earlier scan.
 """
 
-from __future__ import annotations
-
 import math
 import multiprocessing
 import os

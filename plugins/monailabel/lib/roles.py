@@ -1,7 +1,5 @@
 """Who may call a route, when MONAI Label's authentication is switched on."""
 
-from __future__ import annotations
-
 from fastapi import Depends
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC

@@ -2,8 +2,6 @@
 refused in words.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil

@@ -1,7 +1,5 @@
 """Which files are scans here, by their names."""
 
-from __future__ import annotations
-
 SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".zip")
 """Of the files that are listed and may be uploaded. A zip holds one DICOM series; a series may also come as its files.
 """

@@ -1,7 +1,5 @@
 """Which scan is this? The SHA-256 of its content, computed again only when the files have changed."""
 
-from __future__ import annotations
-
 import hashlib
 import threading
 from collections import OrderedDict

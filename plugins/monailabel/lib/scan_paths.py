@@ -1,7 +1,5 @@
 """The scan that a request names: of the datastore, or uploaded into a session."""
 
-from __future__ import annotations
-
 import logging
 import os
 import time

@@ -1,7 +1,5 @@
 """The ASGI application: MONAI Label's routes that make sense here, ours in place of some, hosts, origins and errors."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from fastapi import Depends, FastAPI

@@ -1,7 +1,5 @@
 """Uploaded scans that nobody uses any more: found on disk, because a server that was stopped has forgotten them."""
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil

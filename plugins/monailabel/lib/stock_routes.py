@@ -6,8 +6,6 @@ request. Left out are those for batches, scores, weights and archives of the who
 and which write files of their own.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

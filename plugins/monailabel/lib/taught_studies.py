@@ -2,8 +2,6 @@
 datalist of the bundle.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Temporary files of the server: all in one folder of ``work``, for its owner only, and never left behind."""
 
-from __future__ import annotations
-
 import multiprocessing.util
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Training from the server: the bundle's own, on what readers corrected and what the datastore knows of its scans."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

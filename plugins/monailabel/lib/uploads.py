@@ -1,7 +1,5 @@
 """Files that clients send: kept under names of ours in the temporary folder, and removed with the request."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The error of a request, with its HTTP status; it imports nothing, so readers and options can raise it."""
 
-from __future__ import annotations
-
 
 class UsageError(Exception):
     """A request that cannot be answered.

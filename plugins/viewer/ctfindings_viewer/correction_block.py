@@ -2,8 +2,6 @@
 scan, and how often readers agree with the model.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The bar over the views: window, heat map with its scale, what is shown, a distance, and keys for the same."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

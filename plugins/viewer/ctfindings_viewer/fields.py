@@ -1,7 +1,5 @@
 """What the fields of the page share."""
 
-from __future__ import annotations
-
 from typing import Any
 
 COMPACT: dict[str, Any] = {"density": "compact", "hide_details": True, "variant": "outlined"}

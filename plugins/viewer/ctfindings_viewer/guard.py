@@ -2,8 +2,6 @@
 from elsewhere.
 """
 
-from __future__ import annotations
-
 from typing import Any
 from urllib.parse import urlsplit
 

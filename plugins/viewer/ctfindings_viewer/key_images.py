@@ -2,8 +2,6 @@
 above the views, those of others beside their row when the mouse rests on it. Each is drawn when the page asks for it.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The command line of the viewer: checks the options, then builds scene and page and serves them."""
 
-from __future__ import annotations
-
 import argparse
 import ctypes.util
 import importlib.util

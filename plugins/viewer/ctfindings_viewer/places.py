@@ -1,7 +1,5 @@
 """Places of a scan in the words of the table: image number, and zone of a lung, organ or side of the patient."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -2,8 +2,6 @@
 of the answer that is shown.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from ctfindings_client.answers import Evidence

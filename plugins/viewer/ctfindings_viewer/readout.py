@@ -1,7 +1,5 @@
 """What stands in the corners of the slice views: where each one is, HU and place under the mouse, and the window."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import slicer.util

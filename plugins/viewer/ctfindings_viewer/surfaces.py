@@ -2,8 +2,6 @@
 are made from a thinned label map: the network's grain is coarser, and the page must not wait.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """What the page shows, made of plain values: rows of the table, heights of the views, the curve of a depth profile."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any

@@ -1,7 +1,5 @@
 """Files from the browser: a POST to the viewer itself, which keeps them in memory only."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What the page's buttons do. One question at a time runs in a thread; a newer one takes the place of an older one."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The learning curve scores each scan by heads that saw no scan of its patient, and compares a hybrid with its twin."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

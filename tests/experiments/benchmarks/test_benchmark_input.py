@@ -1,7 +1,5 @@
 """The benchmark of the input measures an epoch, and nothing that comes before it."""
 
-from __future__ import annotations
-
 import json
 import runpy
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Runs of the comparison with known faults, and their results."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The variants of the comparison and its reference."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

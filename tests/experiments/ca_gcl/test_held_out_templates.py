@@ -1,7 +1,5 @@
 """The held-out templates are held out, and each finding is asked of the anatomy that answers for it."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The page of the comparison states what its results hold."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Results are paired over seeds, and every expectation can fail."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """300 mutated files of every kind: each is read or refused in one line, quickly, and nothing stays behind."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

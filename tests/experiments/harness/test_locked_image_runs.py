@@ -1,7 +1,5 @@
 """Runs over a locked image tower, as a whole: scans are encoded once, and a run that is done is not done again."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Scans of real reports: labels of people win, patients stay in one split, and a scan shows what its report states."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Runs of an experiment are done once, and never mix two settings."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

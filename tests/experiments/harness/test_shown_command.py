@@ -1,7 +1,5 @@
 """The command line that a page shows."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from experiments.harness.shown_command import shown_command

@@ -1,7 +1,5 @@
 """The seam experiment: its patches, their matches, and a classifier that sees a seam where there is one."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import ndimage

@@ -1,7 +1,5 @@
 """Datalists that leave findings out, and the scores of these findings."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Groups of scans are told apart by what differs between them, and by nothing else."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from pkgutil import resolve_name
 

@@ -1,7 +1,5 @@
 """The attention at a tumour: its percentile, the distance of its peak, and the section of the page."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """The comparison finds the part that helps, and the page states what the results hold."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The tests of PLACE on made-up models: one that observes passes, one that does not is refuted."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """The summary of runs on RadFinder's objectives: means over seeds, paired differences, and verdicts that can fail."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -2,8 +2,6 @@
 as it was asked.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import json

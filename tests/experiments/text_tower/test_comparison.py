@@ -1,7 +1,5 @@
 """The comparison of text towers reads what evaluations wrote, and its page says it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

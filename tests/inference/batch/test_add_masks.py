@@ -1,7 +1,5 @@
 """Masks for a datalist: by threshold, shape and the network, or by other programs, which stand-ins play here."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

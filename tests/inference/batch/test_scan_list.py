@@ -1,7 +1,5 @@
 """The scans that a request names: files, folders, globs and tables, each with a folder of results."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The label map of the anatomies: the most specific one wins, on the scan's own grid."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nibabel as nib

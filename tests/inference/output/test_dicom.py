@@ -1,7 +1,5 @@
 """DICOM results: what they say, on which grid they lie, and that the same scan and weights give the same objects."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 import subprocess

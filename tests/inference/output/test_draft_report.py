@@ -1,7 +1,5 @@
 """The draft report says what the record holds, and nothing else."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

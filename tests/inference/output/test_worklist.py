@@ -1,7 +1,5 @@
 """The worklist: its order, its escaping, and what stands in a row."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

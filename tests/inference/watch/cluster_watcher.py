@@ -3,8 +3,6 @@
 python -m tests.inference.watch.cluster_watcher INCOMING FOLDER SCHEDULER
 """
 
-from __future__ import annotations
-
 import sys
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A service that answers series without a network and can be killed, and a receiver in a folder."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

@@ -1,7 +1,5 @@
 """Series answered on a Dask cluster: killed workers and watchers lose nothing and deliver nothing twice."""
 
-from __future__ import annotations
-
 import csv
 import importlib.util
 import json

@@ -1,7 +1,5 @@
 """The watcher with a fabricated service: every series is answered and delivered once, whatever happens meanwhile."""
 
-from __future__ import annotations
-
 import csv
 import os
 from collections import Counter

@@ -1,7 +1,5 @@
 """Image towers: HU windows, and tokens on known grids from the convolutional and the transformer tower."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

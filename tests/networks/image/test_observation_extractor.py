@@ -1,7 +1,5 @@
 """The extractor of observations: what its queries see, on every tower, and that it exports."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Pooling: tokens of an anatomy, one batched masked attention, and rows along the body axis."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Token statistics: extremes at several scales and roundness against loops in NumPy, and what they tell apart."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

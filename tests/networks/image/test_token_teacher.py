@@ -1,7 +1,5 @@
 """The teacher of the token field: how it moves, and that nothing else changes it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """Prompts: the order of the template bank, its mean, and draws from the training wordings."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

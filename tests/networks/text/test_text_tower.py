@@ -1,7 +1,5 @@
 """The text tower: frozen trunk, heads by role, and each text encoded once."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """The scanner adds noise of the strength asked for, and neither it nor the surroundings become anatomy or a finding."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Things thinner than a voxel keep their volume, and places in the bent body lead back to themselves."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

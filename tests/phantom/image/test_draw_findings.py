@@ -1,7 +1,5 @@
 """Each finding is rendered where its label is 1, with a mask, and nowhere else."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

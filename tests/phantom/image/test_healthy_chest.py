@@ -1,7 +1,5 @@
 """A synthetic chest looks like a chest: attenuation, sizes, sides and coordinates of the organs."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

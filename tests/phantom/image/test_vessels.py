@@ -1,7 +1,5 @@
 """A vessel tree reaches all its targets from one root and tapers on the way."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

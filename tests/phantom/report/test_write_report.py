@@ -1,7 +1,5 @@
 """Reports of synthetic scans: true of the case, varied, and apart from the scoring templates."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 

@@ -1,7 +1,5 @@
 """Scans and a running server for the tests of the MONAI Label app; without MONAI Label they skip."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path

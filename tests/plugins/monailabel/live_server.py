@@ -1,7 +1,5 @@
 """The server as a user starts it: a process on a free port of the loopback, asked through HTTP."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import socket

@@ -1,7 +1,5 @@
 """MONAI Label's own authentication: with a realm on the loopback, whose tokens are checked by its public key."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

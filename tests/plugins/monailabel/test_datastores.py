@@ -2,8 +2,6 @@
 were fetched.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Answers in DICOM: each output alone is the object that the zip of all holds."""
 
-from __future__ import annotations
-
 import io
 import zipfile
 from pathlib import Path

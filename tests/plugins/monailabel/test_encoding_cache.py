@@ -1,7 +1,5 @@
 """The cache of encoded scans: once, for all who ask, within its bound, and never another scan's value."""
 
-from __future__ import annotations
-
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass

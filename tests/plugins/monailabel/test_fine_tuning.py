@@ -1,7 +1,5 @@
 """Fine-tuning from the server: on real files, through HTTP, into weights that the bundle can serve."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Sequence

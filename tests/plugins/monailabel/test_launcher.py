@@ -1,7 +1,5 @@
 """Starting the server: what is refused in one line, before anything heavy is loaded, and what is on by default."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import runpy

@@ -1,7 +1,5 @@
 """Limits of a request: what is too large, takes too long or has a name that cannot be is refused in words."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 import zipfile

@@ -1,7 +1,5 @@
 """The server through HTTP: the three models, sessions, errors of use, and many clients at once."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import json

@@ -1,7 +1,5 @@
 """The server while it loads and when it ends."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The process that reads a scan: killed at its limits, and its errors are those of the one that asked."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import tempfile

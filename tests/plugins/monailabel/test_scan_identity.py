@@ -1,7 +1,5 @@
 """Which scan is this: by content, not by name, and anew when the files change."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from pathlib import Path

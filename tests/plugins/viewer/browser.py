@@ -1,7 +1,5 @@
 """The viewer's page in headless Chromium: how tests start it, ask it and look at it."""
 
-from __future__ import annotations
-
 import io
 import os
 import shutil

@@ -1,7 +1,5 @@
 """A server with the shipped weights on synthetic scans, a viewer over it, and its page in headless Chromium."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

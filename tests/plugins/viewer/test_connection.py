@@ -1,7 +1,5 @@
 """The line to the server, and who may talk to the viewer."""
 
-from __future__ import annotations
-
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

@@ -1,7 +1,5 @@
 """The table, its keys, the draft report and free text, in the page."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

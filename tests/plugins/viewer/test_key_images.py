@@ -1,7 +1,5 @@
 """Key images: small pictures of the slice of a finding, above the views and beside the rows of the table."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """What the viewer refuses before it starts, and whose requests it answers."""
 
-from __future__ import annotations
-
 import argparse
 import importlib.machinery
 import importlib.util

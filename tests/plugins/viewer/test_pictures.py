@@ -3,8 +3,6 @@
 ``CTFINDINGS_KEEP_SCREENSHOT=1`` writes them again.
 """
 
-from __future__ import annotations
-
 import io
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Places of a scan in words: image numbers, zones of the lungs, organs and sides."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from ctfindings_viewer.places import Places, image_number, thinned

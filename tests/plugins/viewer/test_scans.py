@@ -1,7 +1,5 @@
 """Scans of the server and of files: how they are opened, and that no upload stays on the server."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The slice views: keys, mouse, window, what is under the mouse, a distance."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

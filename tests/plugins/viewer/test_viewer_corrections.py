@@ -1,7 +1,5 @@
 """What a reader corrects on the page."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Callable

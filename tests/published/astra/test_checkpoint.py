@@ -1,7 +1,5 @@
 """Conversion of Astra's encoder: files of every kind, and what is refused by name."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Cached tokens of the frozen network: the model computes from them what it computes from the image."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Astra's tower: recorded outputs of the published weights, where tokens lie, and that the network stays frozen."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable
 from functools import cache

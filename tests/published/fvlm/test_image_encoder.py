@@ -4,8 +4,6 @@ Arrays of the pack are ordered depth, height, width with depth slowest; ours are
 latter.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterator
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """fVLM's windows about the organs, its padding and its scorer, by hand."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """fVLM's pipeline: sizes and positions calculated by hand, and the same result however a scan is stored."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nibabel as nib

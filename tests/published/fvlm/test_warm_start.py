@@ -1,7 +1,5 @@
 """fVLM's image tower as the start of a training run on scans in RAS+."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -5,8 +5,6 @@ quiet cores; the test that needs them runs where CTFINDINGS_WHOLE_PACKS is set, 
 recorded features of the windows.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from dataclasses import replace

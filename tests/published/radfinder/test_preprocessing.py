@@ -1,7 +1,5 @@
 """RadFinder's pipeline: sizes calculated by hand, and the same result however a scan is stored."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Snippets of reports: which slices, which words, and what is refused."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path

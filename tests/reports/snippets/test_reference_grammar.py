@@ -1,7 +1,5 @@
 """The grammar of slice references, without any guard."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

@@ -1,7 +1,5 @@
 """From series and image numbers to world z, and what cannot be resolved."""
 
-from __future__ import annotations
-
 import shutil
 import zipfile
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The miner's command line: what it writes, what it prints, and what it refuses."""
 
-from __future__ import annotations
-
 import csv
 import runpy
 import sys

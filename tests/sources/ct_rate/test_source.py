@@ -1,7 +1,5 @@
 """From a download of CT-RATE to a datalist, by the command alone: names, tables, and HU exactly once."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Names of CT-RATE's volumes, and lists of those to leave out."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from bundle.ctfindings.sources.ct_rate.volume_names import read_skip_list, skip_reason, volume_name

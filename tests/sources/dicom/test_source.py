@@ -1,7 +1,5 @@
 """From an archive of DICOM and a table of reports to de-identified scans and a datalist, by the command alone."""
 
-from __future__ import annotations
-
 import csv
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Splits are a function of the patient; a patient is never on both sides."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Adds an anatomy mask to every scan of a datalist."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, NamedTuple

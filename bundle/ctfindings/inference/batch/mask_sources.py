@@ -1,7 +1,5 @@
 """Sources of anatomy masks: TotalSegmentator, a MONAI bundle, or thresholds, shape and the anatomy head."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Findings of an archive: a record of every scan, made once over any number of runs, and one table of all scans."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from functools import lru_cache

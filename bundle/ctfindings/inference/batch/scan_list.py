@@ -1,7 +1,5 @@
 """The scans that a request names, and the folder of results that each of them gets."""
 
-from __future__ import annotations
-
 import glob
 import os
 from collections import Counter

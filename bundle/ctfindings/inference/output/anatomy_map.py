@@ -1,7 +1,5 @@
 """Label map of the anatomies that the network found, on the scan's own grid."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path

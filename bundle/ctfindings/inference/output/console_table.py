@@ -1,7 +1,5 @@
 """The table of findings as plain text for a terminal."""
 
-from __future__ import annotations
-
 from textwrap import shorten, wrap
 
 from bundle.ctfindings.inference.findings_record import Answer, FindingAnswer, FindingsRecord

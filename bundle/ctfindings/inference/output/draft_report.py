@@ -1,7 +1,5 @@
 """The draft report: the present findings of a record as sentences by anatomy; nothing that the record does not hold."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Token maps on the scan's own grid: ``evidence.nii.gz``, and values at points in mm."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any

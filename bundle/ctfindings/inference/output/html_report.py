@@ -3,8 +3,6 @@
 The page loads nothing and runs no script; text from outside (file names, queries, warnings) is escaped.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Display is radiological: the patient's left is on the right, anterior (or superior) at the top. Sizes are in mm.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from typing import Any, Literal, NamedTuple

@@ -1,7 +1,5 @@
 """Findings as a 3D Slicer markups file: one labelled point for each present finding, at its evidence."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The table of many scans: ``findings.csv``, one row per scan."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The worklist of a watched archive, sorted by what was found: ``worklist.csv`` and ``worklist.html``."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple

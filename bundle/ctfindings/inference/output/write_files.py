@@ -1,7 +1,5 @@
 """The files of one scan: ``findings.json``, ``evidence.nii.gz``, ``report.html`` and a draft report, all or none."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import time

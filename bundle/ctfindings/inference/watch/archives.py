@@ -1,7 +1,5 @@
 """Where new CT series are: a folder of DICOM files in any layout, or a DICOMweb server."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections import Counter, defaultdict

@@ -1,7 +1,5 @@
 """Connections to DICOMweb servers and DICOM nodes, and what is said when they do not answer."""
 
-from __future__ import annotations
-
 import ipaddress
 from collections.abc import Iterator
 from contextlib import contextmanager

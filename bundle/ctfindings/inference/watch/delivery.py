@@ -3,8 +3,6 @@
 Every object has the UID that its scan and weights give it, so one that is sent again is the same object.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol

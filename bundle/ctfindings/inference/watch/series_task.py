@@ -1,7 +1,5 @@
 """The results of one series, made in this process or on a worker of a cluster."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

@@ -6,8 +6,6 @@ step it was in: results that are complete are not made again, and objects that a
 answered on a cluster; this process alone delivers results and writes journal and worklist.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Depth rows: embeddings along the body axis, their world z, and where a text points among them."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """HU windows as input channels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -36,7 +34,6 @@ class HounsfieldWindows(nn.Module):
         span = high - low
         gain = [2 * span / (float(top) - float(bottom)) for bottom, top in windows]
         shift = [(2 * low - float(bottom) - float(top)) / (float(top) - float(bottom)) for bottom, top in windows]
-        # Declared here because TorchScript cannot read the class annotations of this file, which are strings.
         self.gain: Tensor
         self.shift: Tensor
         self.register_buffer("gain", torch.tensor(gain), persistent=False)

@@ -1,7 +1,5 @@
 """The image encoder: tower, anatomy head, anatomy rows and the token field in the text space."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

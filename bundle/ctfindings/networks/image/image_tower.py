@@ -1,7 +1,5 @@
 """Image towers: a chest CT becomes tokens at several levels on known grids, behind one interface."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Pathology observations of a scan: learned queries over its tokens, each of which gives one row in the text space."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -171,7 +169,6 @@ class ObservationExtractor(nn.Module):
         # Of about the length of the projection, so that neither hides the other.
         self.offset = nn.Parameter(torch.randn(queries, embedding) / 2)
         organs = [ANATOMY_NAMES.index(name) for name, count in ORGAN_QUERIES.items() for _ in range(count)]
-        # Declared here because TorchScript cannot read the class annotations of this file, which are strings.
         self.query_anatomy: Tensor
         anatomy = torch.tensor(organs) if localized == "organ" else torch.full((queries,), -1)
         self.register_buffer("query_anatomy", anatomy, persistent=False)

@@ -1,7 +1,5 @@
 """Pooling of tokens: by anatomy with masked attention, and along the body axis."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 

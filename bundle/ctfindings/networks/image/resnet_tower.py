@@ -1,8 +1,7 @@
 """The inflated 3D ResNet-152 of Merlin and Astra as an image tower, built from MONAI's ``ResNet``."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +52,7 @@ class ResNetTower(nn.Module):
         self.network.requires_grad_(False).eval()
         self.reduce = nn.Linear(4 * (channels[2] + channels[3]), width)
 
-    def train(self, mode: bool = True) -> ResNetTower:
+    def train(self, mode: bool = True) -> Self:
         """Switches the mode of all but the frozen network."""
         super().train(mode)
         self.network.eval()

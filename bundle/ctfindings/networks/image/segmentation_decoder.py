@@ -1,7 +1,5 @@
 """From the token levels of a tower to a mask: a convolutional decoder of MONAI's UNETR blocks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

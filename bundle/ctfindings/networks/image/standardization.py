@@ -1,17 +1,10 @@
 """Standardisation of features by running statistics."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-
-
-def standardizations(network: nn.Module) -> list[RunningStandardization]:
-    """The standardisations in a network."""
-    return [module for module in network.modules() if isinstance(module, RunningStandardization)]
 
 
 @contextmanager
@@ -81,3 +74,8 @@ class RunningStandardization(nn.Module):
         if batches is not None and batches.dim() == 0:
             state_dict[f"{prefix}batches"] = batches.repeat(self.batches.shape)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def standardizations(network: nn.Module) -> list[RunningStandardization]:
+    """The standardisations in a network."""
+    return [module for module in network.modules() if isinstance(module, RunningStandardization)]

@@ -1,7 +1,5 @@
 """Token statistics at several scales, without learned weights: tissue, brightest, darkest and roundest spots."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 

@@ -1,8 +1,6 @@
 """A teacher of the token field: a slow copy of the image tower, whose tokens are targets of the training."""
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +26,7 @@ class TokenTeacher(nn.Module):
         self.average = AveragedModel(_path(image), multi_avg_fn=get_ema_multi_avg_fn(momentum))
         self.requires_grad_(False).eval()
 
-    def train(self, mode: bool = True) -> TokenTeacher:
+    def train(self, mode: bool = True) -> Self:
         return super().train(False)
 
     def update(self, image: ImageEncoder) -> None:

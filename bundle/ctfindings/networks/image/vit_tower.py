@@ -1,7 +1,5 @@
 """The 3D vision transformer of fVLM as an image tower: large patches, full attention, several levels on one grid."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import cast
 

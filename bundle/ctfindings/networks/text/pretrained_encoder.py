@@ -1,7 +1,5 @@
 """Loads a transformers encoder as the trunk of a text tower."""
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 from collections.abc import Iterator

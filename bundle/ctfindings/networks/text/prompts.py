@@ -1,7 +1,5 @@
 """Prompts as embeddings: the scoring templates and the training wordings of every finding."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 import torch

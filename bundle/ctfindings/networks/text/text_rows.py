@@ -1,8 +1,6 @@
 """The texts of a batch as embeddings, laid out like the rows of its scans: captions, reports, snippets,
 observations."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

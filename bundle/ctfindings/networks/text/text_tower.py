@@ -6,7 +6,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -124,7 +124,7 @@ class TextTower(nn.Module):
         for layer in layers[max(len(layers) - trainable_layers, 0) :]:
             layer.requires_grad_(True)
 
-    def train(self, mode: bool = True) -> TextTower:
+    def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if self.frozen:
             self.trunk.eval()

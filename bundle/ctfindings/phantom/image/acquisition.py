@@ -1,7 +1,5 @@
 """What the scanner adds to a chest: motion, streaks, noise and the reconstruction kernel."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from bundle.ctfindings.phantom.image.canvas import Canvas, Floats

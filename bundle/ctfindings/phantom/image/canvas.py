@@ -1,6 +1,6 @@
 """The volume that a synthetic scan is drawn on: coordinates of the body, tubes, ellipsoids and smooth noise."""
 
-from __future__ import annotations
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -74,7 +74,7 @@ class Canvas:
         self._scratch = np.zeros(int(np.prod(self.shape)), np.float32)
 
     @classmethod
-    def of_patient(cls, patient: Patient) -> Canvas:
+    def of_patient(cls, patient: Patient) -> Self:
         """An empty field of view of a synthetic patient."""
         shape = tuple(round(extent / step) for extent, step in zip(patient.extent, patient.spacing, strict=True))
         spacing, s = np.array(patient.spacing, np.float64), patient.size

@@ -1,7 +1,5 @@
 """Medical material in a synthetic chest: pacemaker, catheter, sternal wires, chest tube, surgical clips."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The findings of a synthetic patient, drawn into a chest in a fixed order."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Findings that make the lung denser, and pleural effusion, drawn into a chest."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

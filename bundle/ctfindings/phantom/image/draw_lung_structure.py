@@ -1,7 +1,5 @@
 """Findings that change the structure of the lung and its airways, drawn into a chest."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

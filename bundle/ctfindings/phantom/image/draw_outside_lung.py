@@ -1,7 +1,5 @@
 """Findings of the heart, the vessels, the oesophagus and the mediastinum, drawn into a chest."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

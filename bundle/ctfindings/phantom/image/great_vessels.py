@@ -1,7 +1,5 @@
 """The great vessels and the oesophagus of a synthetic chest."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The healthy chest of a synthetic patient: organs in HU, the anatomy mask, and where findings can be placed."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

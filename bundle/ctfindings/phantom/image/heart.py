@@ -1,7 +1,5 @@
 """The heart of a synthetic chest: its shape, epicardial fat, chambers and coronary arteries."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

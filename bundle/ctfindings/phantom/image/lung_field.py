@@ -1,7 +1,5 @@
 """The lungs that findings are drawn into, of a synthetic chest or of a scan: where they are placed, what they fill."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The lungs of a real scan as a field that findings can be drawn into."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage

@@ -1,7 +1,5 @@
 """What lies around a patient and is not a finding: the table, electrodes and wires on the skin, metal of clothing."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

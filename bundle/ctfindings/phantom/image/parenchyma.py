@@ -1,7 +1,5 @@
 """The air-filled tissue of the lungs: inspiration, gravity, texture, and the fissures between the lobes."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

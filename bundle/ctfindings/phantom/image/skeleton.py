@@ -1,7 +1,5 @@
 """The bones and the cartilage of a synthetic chest."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

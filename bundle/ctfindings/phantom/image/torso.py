@@ -1,7 +1,5 @@
 """The trunk of a synthetic patient: skin, fat, breasts, muscle, shoulders and arms around the rib cage."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a healthy chest may show and a reader must not take for a finding: nodes and calcium."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from bundle.ctfindings.phantom.image.canvas import MEDIASTINUM, SIDES, Canvas

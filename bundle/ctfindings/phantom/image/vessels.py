@@ -1,9 +1,8 @@
 """Bronchi and pulmonary vessels: trees that grow from the hilum to points of the lung."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +45,7 @@ class Tree:
     nodes: NDArray
     parent: NDArray
 
-    def grow(self, targets: NDArray, step: float, first: int = 0, batch: int = 2) -> Tree:
+    def grow(self, targets: NDArray, step: float, first: int = 0, batch: int = 2) -> Self:
         """The tree with branches to all targets, (M, 3): near ones first, each from the nearest node so far.
 
         Branches leave from the nodes from number ``first`` on; their nodes are ``step`` mm apart. The first ``batch``
@@ -67,7 +66,7 @@ class Tree:
             before = np.where(place == 0, start[row], len(nodes) + np.arange(len(row)) - 1)
             nodes, parent = np.concatenate([nodes, added]), np.concatenate([parent, before])
             begin, size = begin + size, 2 * size
-        return Tree(nodes, parent)
+        return type(self)(nodes, parent)
 
     def supply(self) -> NDArray:
         """The number of ends that each node leads to, (N,)."""

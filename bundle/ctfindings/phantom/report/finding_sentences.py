@@ -1,7 +1,5 @@
 """The sentences of the synthetic reports: positive statements about sites, denials, and normal regions."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

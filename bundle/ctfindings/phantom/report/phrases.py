@@ -1,7 +1,5 @@
 """What a finding, its absence and its subtypes are called in the synthetic reports."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Sentence frames of the synthetic reports, and the sentences that concern no finding."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path

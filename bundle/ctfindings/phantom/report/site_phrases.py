@@ -1,7 +1,5 @@
 """Where a site of a synthetic scan lies, in words: side, lobe, artery, node station or hiatus, with a preposition."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path

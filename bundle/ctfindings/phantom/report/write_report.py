@@ -1,7 +1,5 @@
 """Writes the radiology report of a synthetic scan: sentences on its sites, denials, normal regions, and captions."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

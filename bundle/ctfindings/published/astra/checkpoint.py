@@ -1,7 +1,5 @@
 """The format of Astra's and Merlin's image encoders, the installed package that holds them, and the frozen tower."""
 
-from __future__ import annotations
-
 import importlib
 import tomllib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Outputs of the frozen network as part of a preprocessed scan, which a cache keeps: training needs no forward."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping
 from functools import lru_cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The preprocessing of Astra and of Merlin, whose networks are the same."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

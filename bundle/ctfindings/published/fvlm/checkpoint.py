@@ -1,7 +1,5 @@
 """The format of fVLM's published checkpoint."""
 
-from __future__ import annotations
-
 import math
 import tomllib
 from pathlib import Path

@@ -7,8 +7,6 @@ Shapes: B batch, N tokens, O organs (4), K anatomies, d width of a token, E embe
 Z in LPS+, the order in which CT-RATE stores its volumes and fVLM was trained.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import cast
 

@@ -3,8 +3,6 @@
 Every step that changes the grid keeps the affine, so that evidence can be mapped back to the grid of the scan.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 

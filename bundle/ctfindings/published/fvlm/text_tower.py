@@ -1,7 +1,5 @@
 """fVLM's text tower: a BERT of base size without token types, its first token, and a linear map."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import nn

@@ -1,7 +1,5 @@
 """fVLM's published image tower as the start of a training run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from torch import Tensor

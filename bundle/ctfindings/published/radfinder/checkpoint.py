@@ -1,7 +1,5 @@
 """The format of RadFinder's published checkpoint."""
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
 

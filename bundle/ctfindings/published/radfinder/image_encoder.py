@@ -6,8 +6,6 @@ Written from the published facts of the architecture.
 Shapes: B batch, W windows, (Hp, Wp, Dp) windows of a scan, S depths of a window, d width of a token, E embedding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 

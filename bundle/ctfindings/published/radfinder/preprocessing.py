@@ -1,7 +1,5 @@
 """RadFinder's preprocessing: resampled, rounded to half precision, and cropped around the centre to whole windows."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 

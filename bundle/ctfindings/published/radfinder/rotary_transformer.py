@@ -3,8 +3,6 @@
 Shapes: B batch, N tokens, d width of a token, L leading tokens without a position.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import cast

@@ -1,7 +1,5 @@
 """RadFinder's text tower: the encoder of Qwen3-Embedding-0.6B, its last token, and two heads."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import nn

@@ -1,7 +1,5 @@
 """Mines snippets: sentences of a report that point at a slice, without the slice reference, one per slice."""
 
-from __future__ import annotations
-
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter

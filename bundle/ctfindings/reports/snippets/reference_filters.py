@@ -1,7 +1,5 @@
 """Filters for slice references: dates, levels, scores and times; earlier and other studies; other planes."""
 
-from __future__ import annotations
-
 import re
 from typing import Literal, NamedTuple
 

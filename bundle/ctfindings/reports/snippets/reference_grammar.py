@@ -1,7 +1,5 @@
 """Grammar of slice references in English and German: "series 3, image 45", "Se 3 Im 38-41", "(3/45)"."""
 
-from __future__ import annotations
-
 import re
 from typing import Literal, NamedTuple
 

@@ -1,7 +1,5 @@
 """Position of a slice: (series, image) to world z in mm, from DICOM headers."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field

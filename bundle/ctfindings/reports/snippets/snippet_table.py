@@ -1,7 +1,5 @@
 """Mines a table of reports: its columns, the snippets of each row, and the counts."""
 
-from __future__ import annotations
-
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence

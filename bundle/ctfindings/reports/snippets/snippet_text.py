@@ -1,7 +1,5 @@
 """The text of a snippet: a part of a report without slice references and statements on earlier studies."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

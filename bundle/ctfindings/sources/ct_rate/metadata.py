@@ -1,7 +1,5 @@
 """Rescale and geometry of a CT-RATE volume from its row in the metadata table."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

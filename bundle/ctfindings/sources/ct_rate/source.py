@@ -1,7 +1,5 @@
 """CT-RATE as a source, version 1 and 2: volumes by name; reports, labels and metadata from its tables."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path

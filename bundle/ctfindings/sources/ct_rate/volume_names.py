@@ -1,7 +1,5 @@
 """Names of CT-RATE volumes: patient, examination and reconstruction; and lists of names to skip."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Groups the files of a DICOM archive by study: headers of files and zips in any layout, read in parallel."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Converts a study of a DICOM archive to a NIfTI file in HU without names, numbers or dates."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """A DICOM archive and a table of reports as a source: studies are joined with rows, de-identified and converted."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import hmac

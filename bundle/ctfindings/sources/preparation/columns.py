@@ -1,7 +1,5 @@
 """Columns of a table: which one holds what, and the texts, labels and split that a row gives a study."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

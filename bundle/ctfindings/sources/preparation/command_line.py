@@ -1,7 +1,5 @@
 """Options that the preparing scripts share, and how the scripts run and end."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """The data card of a datalist: its contents, its origin and what was left out, as a record and as an HTML page."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path

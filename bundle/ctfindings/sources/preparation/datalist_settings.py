@@ -1,7 +1,5 @@
 """How a datalist is made, and the files of a prepared folder. Quick to import: mistakes are reported at once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """From the studies of a source to the files of a prepared folder: datalist, data card and ledger."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path

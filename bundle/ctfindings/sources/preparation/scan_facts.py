@@ -1,7 +1,5 @@
 """Reads every scan of a source once: whether it is a chest CT in HU, its geometry and intensities."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Mapping

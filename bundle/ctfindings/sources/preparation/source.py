@@ -1,7 +1,5 @@
 """What a source hands to the common preparation: candidate studies, and a ledger of what it left out."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field

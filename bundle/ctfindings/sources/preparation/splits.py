@@ -1,7 +1,5 @@
 """Patient-disjoint splits: drawn from the patient identifier, or taken from a table and checked."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Builds the study records of a datalist from checked candidates and their reports."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Coded concepts of the results: SNOMED CT and DICOM where they have the concept, otherwise 99CTF, our own; RadLex."""
 
-from __future__ import annotations
-
 from highdicom.sr import CodedConcept
 
 from bundle.ctfindings.anatomy import ANATOMIES, anatomy_index

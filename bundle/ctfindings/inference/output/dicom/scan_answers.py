@@ -1,7 +1,5 @@
 """What the DICOM objects of one scan show: its answers, the images they refer to, and the volumes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """A picture for any DICOM viewer: the table of findings, and the key image of each present finding and query."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The anatomies and the evidence as DICOM segmentations on the source images."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The headers of the source images, which say to which patient and study the results belong."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from pathlib import Path

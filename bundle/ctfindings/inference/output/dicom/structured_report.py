@@ -1,7 +1,5 @@
 """The findings as a DICOM structured report: TID 1500, one measurement group for each finding and query."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import pydicom

@@ -1,7 +1,5 @@
 """The DICOM results of one scan: ``report``, ``anatomies``, one ``evidence-N`` for each map, and ``capture``."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import warnings
