@@ -1,5 +1,7 @@
 """The command line of the server: checks the options, sets MONAI Label's own settings, and starts uvicorn."""
 
+from __future__ import annotations
+
 import argparse
 import importlib.util
 import json
