@@ -28,6 +28,12 @@ def answer(text: str, percentile: float | None) -> QueryAnswer:
         ("Pleural effusion: no", "Pleural effusion"),
         ("Pericardial effusion absent", "Pericardial effusion"),
         ("There isn't any COPD", "COPD"),
+        ("lungs free of nodules", "nodules"),
+        ("Pleural effusion: none", "Pleural effusion"),
+        ("pleural effusion is ruled out", "pleural effusion"),
+        ("lacks pleural effusion", "pleural effusion"),
+        ("hardly any effusion", "effusion"),
+        ("the heart is not enlarged", "the heart is enlarged"),
         ("Doesn\u2019t show a ﬁlling defect", "a filling defect"),
     ],
 )
@@ -37,7 +43,24 @@ def test_a_negation_is_asked_as_what_it_denies(text: str, asked: str) -> None:
     assert reading.meaningful and "negation" in reading.hints[0]
 
 
-@pytest.mark.parametrize("text", ["nodule", "non-calcified nodule", "fluid around the left lung", "normal heart size"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "normal heart",
+        "unremarkable lungs",
+        "neither effusion nor pneumothorax",
+        "nodule, no effusion",
+        "a mass without calcification",
+        "no effusion, no nodule",
+        "there aint any nodule",
+    ],
+)
+def test_a_denial_that_cannot_be_taken_off_is_asked_as_it_is_with_a_hint(text: str) -> None:
+    reading = read_query(text)
+    assert reading.asked == text and reading.meaningful and "denial" in reading.hints[0]
+
+
+@pytest.mark.parametrize("text", ["nodule", "non-calcified nodule", "fluid around the left lung", "enlarged heart"])
 def test_other_texts_are_asked_as_they_are_and_need_no_hint(text: str) -> None:
     assert read_query(text) == (text, text, (), True)
 

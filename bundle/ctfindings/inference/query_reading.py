@@ -36,9 +36,18 @@ _CUES = read_alternatives(assertion.__file__)
 _LEAD = r"(?:there (?:is|are|was|were) )?"
 _OF = r"(?:\s+(?:any|evidence|signs?|suspicion|indication)\b(?:\s+(?:of|for)\b)?)*"
 _NEGATED = (
-    rf"{_LEAD}(?:{_CUES['pre_negation']}|not){_OF}\s+(?P<asked>.+)",
-    rf"(?P<asked>.+?)[\s,:]+(?:(?:is|are|was|were)\s+)?(?:absent|negative|not\s+(?:{_CUES['seen']})\w*|no)",
+    rf"{_LEAD}(?:{_CUES['pre_negation']}|not|lacks|hardly any){_OF}\s+(?P<asked>.+)",
+    rf"(?P<asked>.+?)[\s,:]+(?:(?:is|are|was|were)\s+)?"
+    rf"(?:absent|negative|none|no|ruled out|excluded|resolved|not\s+(?:{_CUES['seen']})\w*)",
+    r".*\bfree of\s+(?P<asked>.+)",
+    r"(?P<asked>.+?\s+not\s+.+)",  # "Heart is not enlarged" is asked without the word.
 )
+_DENIAL = re.compile(
+    r"\b(?:no|not|none|nor|neither|never|without|lacks?|absent|absence|negative|free of|ruled out|excluded|resolved|hardly|"
+    r"normal|unremarkable|clear|(?:is|are|was|were|do|does|did|ca|could|ai)n'?t)\b",
+    re.IGNORECASE,
+)
+"""What the model does not understand: words that deny something, or call it normal."""
 
 
 class QueryReading(NamedTuple):
@@ -57,10 +66,11 @@ class QueryReading(NamedTuple):
 
 def read_query(text: str) -> QueryReading:
     """Reads one query of ``check_queries``."""
-    said = spelled_out(text).rstrip(" .!?")
-    match = next((found for each in _NEGATED if (found := re.fullmatch(each, said, re.IGNORECASE))), None)
-    asked = text if match is None else match["asked"]
-    hints = [] if match is None else [f"A negation is not understood well, so it is asked as '{asked}'."]
+    asked, hints = _without_negation(text), []
+    if asked != text:
+        hints.append(f"A negation is not understood well, so it is asked as '{asked}'.")
+    elif _DENIAL.search(text):
+        hints.append("A denial or 'normal' is not understood; ask for one abnormality, such as 'enlarged heart'.")
     words = re.findall(r"[^\W\d_]+", plain(asked))
     unknown = [word for word in words if not _is_known(word)]
     if language := _language(words, unknown):
@@ -80,6 +90,16 @@ def read_query(text: str) -> QueryReading:
         hint = f"The model may not know {shown}: not among the words of its training texts"
         hints.append(f"{hint}; write abbreviations out." if short else f"{hint}.")
     return QueryReading(text, asked, tuple(hints), True)
+
+
+def _without_negation(text: str) -> str:
+    """What a text denies, if it denies one thing and says nothing else; otherwise the text."""
+    said = spelled_out(text).rstrip(" .!?")
+    for pattern in _NEGATED:
+        if match := re.fullmatch(pattern, said, re.IGNORECASE):
+            asked = re.sub(r"\s+not\b", "", match["asked"], count=1) if pattern is _NEGATED[-1] else match["asked"]
+            return text if _DENIAL.search(asked) else asked
+    return text
 
 
 def in_words(reading: QueryReading, answer: QueryAnswer, findings: Sequence[FindingAnswer]) -> QueryAnswer:

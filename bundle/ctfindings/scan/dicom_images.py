@@ -138,4 +138,5 @@ def depths(images: Sequence[Image]) -> np.ndarray:
 def describe(images: Sequence[Image]) -> str:
     """Series number and image count. The series description is free text and may name the patient."""
     unit = "images" if images[0].frame is None else "frames"
-    return f"series {images[0].header.get('SeriesNumber') or '?'} ({len(images)} {unit})"
+    number = images[0].header.get("SeriesNumber")
+    return f"series {'without a number' if number in (None, '') else number} ({len(images)} {unit})"

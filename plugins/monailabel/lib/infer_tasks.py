@@ -184,7 +184,7 @@ def _evidence_params(scan: AnsweredScan, placed: ScoredAnswer) -> dict[str, Any]
     """The answer in plain, finite values; without evidence, its place is None."""
     answer, place = placed.answer, placed.answer.evidence
     told, shared = scan.record.to_dict(), dataclasses.asdict(answer)
-    depth = depth_profile(scan.encoded.evidence_map(placed), scan.encoded.regions.affine)
+    depth = [] if place is None else depth_profile(scan.encoded.evidence_map(placed), scan.encoded.regions.affine)
     return {
         "text": answer.text if isinstance(answer, QueryAnswer) else answer.name,
         "probability": None if isinstance(answer, QueryAnswer) else answer.probability,
