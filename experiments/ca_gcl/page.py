@@ -58,18 +58,7 @@ def write_experiment_page(folder: Path, title: str, command: str) -> Path:
         "the same for all variants. The measures are defined in "
         "[diagnostics.md](../../diagnostics.md).",
         "",
-        "## Expectations",
-        "",
-        f"Of `{tested}` against `{reference}`.",
-        "",
-        "| expectation | value | interval | |",
-        "|---|---:|:---:|---|",
-        *[
-            f"| {row['text'].replace('|', chr(92) + '|')} | {cell(row['value'])} "
-            f"| {interval_cell(row['interval'])} | {_verdict(row['met'])} |"
-            for row in results["expectations"]
-        ],
-        "",
+        *_expectations(results, tested, reference),
         "## Variants",
         "",
         *[f"- `{name}`: {variant['title']}" for name, variant in results["variants"].items()],
@@ -110,6 +99,26 @@ def write_experiment_page(folder: Path, title: str, command: str) -> Path:
         f"![Measures by variant, a dot for each seed]({VARIANTS_FIGURE})",
     ]
     return write_page(folder, lines)
+
+
+def _expectations(results: Mapping[str, Any], tested: str, reference: str) -> list[str]:
+    """The lines on what was expected; none if the tested variant was not run."""
+    if not results["expectations"]:
+        return []
+    return [
+        "## Expectations",
+        "",
+        f"Of `{tested}` against `{reference}`.",
+        "",
+        "| expectation | value | interval | |",
+        "|---|---:|:---:|---|",
+        *[
+            f"| {row['text'].replace('|', chr(92) + '|')} | {cell(row['value'])} "
+            f"| {interval_cell(row['interval'])} | {_verdict(row['met'])} |"
+            for row in results["expectations"]
+        ],
+        "",
+    ]
 
 
 def _verdict(met: bool | None) -> str:

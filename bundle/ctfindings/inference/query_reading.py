@@ -43,8 +43,8 @@ _NEGATED = (
     r"(?P<asked>.+?\s+not\s+.+)",  # "Heart is not enlarged" is asked without the word.
 )
 _DENIAL = re.compile(
-    r"\b(?:no|not|none|nor|neither|never|without|lacks?|absent|absence|negative|free of|ruled out|excluded|resolved|hardly|"
-    r"normal|unremarkable|clear|(?:is|are|was|were|do|does|did|ca|could|ai)n'?t)\b",
+    r"\b(?:no|not|none|nor|neither|never|without|lacks?|absent|absence|negative|free of|ruled out|excluded|resolved|"
+    r"hardly|normal|unremarkable|clear|(?:is|are|was|were|do|does|did|ca|could|ai)n'?t)\b",
     re.IGNORECASE,
 )
 """What the model does not understand: words that deny something, or call it normal."""
