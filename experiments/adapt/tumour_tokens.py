@@ -11,7 +11,6 @@ import argparse
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import nibabel as nib
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
@@ -29,7 +28,7 @@ from bundle.ctfindings.networks.image.resnet_tower import joined_tokens
 from bundle.ctfindings.scan.coordinates import as_affine, voxel_to_world, world_to_voxel
 from bundle.ctfindings.scan.load_scan import load_scan
 from bundle.ctfindings.scan.lung_mask import lung_mask
-from experiments.domain.tumours import TUMOURS
+from experiments.domain.tumours import TUMOURS, tumour_points
 from experiments.harness.page import write_results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +52,7 @@ def main() -> None:
 def experiment(options: argparse.Namespace) -> None:
     """Scores every source of features, and writes the AUC of each patient."""
     paths = [options.folder / f"{scan}.nii.gz" for scan in TUMOURS]
-    tumours = [places_of(options.folder / f"{mask}.nii.gz", value) for mask, value in TUMOURS.values()]
+    tumours = [tumour_points(options.folder, scan) for scan in TUMOURS]
     scans = [load_scan(path) for path in paths]
     hu = [scan.as_tensor()[0].numpy() for scan in scans]
     affines = [as_affine(scan.affine) for scan in scans]
@@ -76,12 +75,6 @@ def experiment(options: argparse.Namespace) -> None:
         }
         print(name, results["sources"][name], flush=True)
     write_results(options.out.parent, results, options.out.name)
-
-
-def places_of(path: Path, value: int) -> NDArray[np.float64]:
-    """World positions in mm of the voxels of a mask that have a value, ``[n, 3]``."""
-    image: Any = nib.load(path)
-    return voxel_to_world(np.argwhere(np.asarray(image.dataobj) == value), image.affine)
 
 
 def tokens_of(path: Path, overlays: tuple[str, ...]) -> Tokens:

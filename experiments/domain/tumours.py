@@ -45,20 +45,25 @@ def main() -> None:
         service = load_service(".", path)
         # The scans are outside the domain of the weights, where a query otherwise has no place.
         service.assessment = replace(service.assessment, outside_domain="warn")
-        rows = [row for scan, mask in TUMOURS.items() for row in describe(service, options.folder, scan, *mask)]
+        rows = [row for scan in TUMOURS for row in describe(service, options.folder, scan)]
         result[name] = {"weights_sha256": service.model.weights_sha256, "answers": rows}
         for row in rows:
             print(name, row, flush=True)
     write_results(options.out.parent, result, options.out.name)
 
 
-def describe(service: FindingsService, folder: Path, scan: str, mask: str, value: int) -> list[dict[str, Any]]:
+def tumour_points(folder: Path, scan: str) -> NDArray[np.float64]:
+    """World positions in mm of the voxels of the tumour of a scan, ``[n, 3]``."""
+    mask, value = TUMOURS[scan]
+    image: Any = nib.load(folder / f"{mask}.nii.gz")
+    return voxel_to_world(np.argwhere(np.asarray(image.dataobj) == value), image.affine)
+
+
+def describe(service: FindingsService, folder: Path, scan: str) -> list[dict[str, Any]]:
     """The answers to `FINDING` and `QUERY` about one scan."""
     study = service.preprocessing({"image": str(folder / f"{scan}.nii.gz")})
     answered = service.answer(study, [QUERY])
-    image: Any = nib.load(folder / f"{mask}.nii.gz")
-    inside = np.argwhere(np.asarray(image.dataobj) == value)
-    tumour = nib.affines.apply_affine(image.affine, inside)  # type: ignore[attr-defined]
+    tumour = tumour_points(folder, scan)
     rows = []
     for placed in answered.placed.values():
         named = placed.answer.text if isinstance(placed.answer, QueryAnswer) else placed.answer.name

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -21,7 +20,7 @@ from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.findings import finding_index
 from bundle.ctfindings.inference.encoding import token_affine
 from bundle.ctfindings.scan.coordinates import as_affine, voxel_to_world, world_to_voxel
-from experiments.domain.tumours import FINDING, TUMOURS
+from experiments.domain.tumours import FINDING, TUMOURS, tumour_points
 from experiments.harness.page import write_results
 from experiments.place.observer import Observer
 
@@ -41,9 +40,8 @@ def look_at_tumours(observer: Observer, scans: Path, output: Path) -> None:
     """
     figure = Figure(figsize=(3.3 * len(TUMOURS), 3.4), layout="constrained")
     rows = []
-    for panel, (scan, (mask, value)) in zip(figure.subplots(1, len(TUMOURS)), TUMOURS.items(), strict=True):
-        given: Any = nib.load(scans / f"{mask}.nii.gz")  # type: ignore[attr-defined]
-        tumour = voxel_to_world(np.argwhere(np.asarray(given.dataobj) == value), given.affine)
+    for panel, scan in zip(figure.subplots(1, len(TUMOURS)), TUMOURS, strict=True):
+        tumour = tumour_points(scans, scan)
         image = Compose(observer.pipeline)({"image": scans / f"{scan}.nii.gz"})["image"]
         found, attention = tumour_attention(observer, image, tumour)
         rows.append({"scan": scan, **found})

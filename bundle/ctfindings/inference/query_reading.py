@@ -40,8 +40,9 @@ _NEGATED = (
     rf"(?P<asked>.+?)[\s,:]+(?:(?:is|are|was|were)\s+)?"
     rf"(?:absent|negative|none|no|ruled out|excluded|resolved|not\s+(?:{_CUES['seen']})\w*)",
     r".*\bfree of\s+(?P<asked>.+)",
-    r"(?P<asked>.+?\s+not\s+.+)",  # "Heart is not enlarged" is asked without the word.
+    r"(?P<asked>.+?)\s+not\s+(?P<rest>.+)",
 )
+"""Texts that deny one thing; what is asked is their named groups: "heart is enlarged" of "heart is not enlarged"."""
 _DENIAL = re.compile(
     r"\b(?:no|not|none|nor|neither|never|without|lacks?|absent|absence|negative|free of|ruled out|excluded|resolved|"
     r"hardly|normal|unremarkable|clear|(?:is|are|was|were|do|does|did|ca|could|ai)n'?t)\b",
@@ -97,7 +98,7 @@ def _without_negation(text: str) -> str:
     said = spelled_out(text).rstrip(" .!?")
     for pattern in _NEGATED:
         if match := re.fullmatch(pattern, said, re.IGNORECASE):
-            asked = re.sub(r"\s+not\b", "", match["asked"], count=1) if pattern is _NEGATED[-1] else match["asked"]
+            asked = " ".join(match.groupdict().values())
             return text if _DENIAL.search(asked) else asked
     return text
 
