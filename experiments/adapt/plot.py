@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from bundle.ctfindings.evaluation.evaluation_page import DPI
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.evaluation.plots import write_figure
 
 PANELS = {"paired": "with the finding above its twin", "auc": "AUC over patients"}
 
@@ -37,6 +35,4 @@ def plot_learning_curve(results: Mapping[str, Any], path: Path) -> None:
         panel.grid(axis="y", color="#e3e3e3", linewidth=0.6)
         panel.spines[["top", "right"]].set_visible(False)
     panel.legend(fontsize=8, frameon=False, loc="upper right")
-    FigureCanvasAgg(figure)
-    with atomic_path(path) as written:
-        figure.savefig(written, format="png", dpi=DPI)
+    write_figure(figure, path)

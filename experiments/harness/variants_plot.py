@@ -6,11 +6,9 @@ from textwrap import wrap
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from bundle.ctfindings.evaluation.evaluation_page import DPI
-from bundle.ctfindings.evaluation.plots import BLUE, RED
+from bundle.ctfindings.evaluation.plots import BLUE, RED, write_figure
 
 
 def plot_variants(results: Mapping[str, Any], path: Path, columns: int = 3) -> None:
@@ -42,5 +40,4 @@ def plot_variants(results: Mapping[str, Any], path: Path, columns: int = 3) -> N
         panel.tick_params(axis="x", labelsize=7.5)
         panel.grid(axis="x", color="#e3e3e3", linewidth=0.6)
         panel.spines[["top", "right"]].set_visible(False)
-    FigureCanvasAgg(figure)
-    figure.savefig(path, format="png", dpi=DPI)
+    write_figure(figure, path)

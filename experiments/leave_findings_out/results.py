@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, cross_val_predict
@@ -18,8 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bundle.ctfindings.anatomy import THORAX
-from bundle.ctfindings.evaluation.evaluation_page import DPI
-from bundle.ctfindings.evaluation.plots import BLUE, RED
+from bundle.ctfindings.evaluation.plots import BLUE, RED, write_figure
 from bundle.ctfindings.findings import FINDING_ANATOMY, FINDING_NAMES
 from bundle.ctfindings.metrics.bootstrap import Bootstrap, Interval, weighted_auc
 from bundle.ctfindings.metrics.classification import FloatArray, finding_auc
@@ -188,9 +186,7 @@ def _plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     panel.grid(axis="x", color="#e3e3e3", linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=3, fontsize=7.5, frameon=False)
-    FigureCanvasAgg(figure)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=DPI)
+    write_figure(figure, path)
 
 
 def _lines(results: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from monai.data import MetaTensor
 from monai.transforms import Compose
@@ -15,8 +14,7 @@ from scipy.spatial import cKDTree
 from scipy.stats import rankdata
 
 from bundle.ctfindings.anatomy import anatomy_index
-from bundle.ctfindings.evaluation.evaluation_page import DPI
-from bundle.ctfindings.files.atomic_write import atomic_path
+from bundle.ctfindings.evaluation.plots import write_figure
 from bundle.ctfindings.findings import finding_index
 from bundle.ctfindings.inference.encoding import token_affine
 from bundle.ctfindings.scan.coordinates import as_affine, voxel_to_world, world_to_voxel
@@ -48,9 +46,7 @@ def look_at_tumours(observer: Observer, scans: Path, output: Path) -> None:
         _draw(panel, image, attention, tumour)
         panel.set_title(f"{scan.partition('_ct')[0]}: {found['percentile']:.2f}", fontsize=8)
     write_results(output, {"finding": FINDING, "scans": rows}, f"{NAME}.json")
-    FigureCanvasAgg(figure)
-    with atomic_path(output / f"{NAME}.png") as path:
-        figure.savefig(path, format="png", dpi=DPI)
+    write_figure(figure, output / f"{NAME}.png")
 
 
 @torch.no_grad()
