@@ -8,6 +8,9 @@ TORCH_INDEX ?=
 JOBS ?= 2
 PYTEST_ARGS ?=
 
+# Byte code is written also where an image forbids it: without it, every start of PyTorch and MONAI compiles both.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
