@@ -17,7 +17,7 @@ from bundle.ctfindings.metrics.bootstrap import Bootstrap, weighted_auc
 from bundle.ctfindings.metrics.classification import FloatArray, macro_average
 from bundle.ctfindings.metrics.statistic_groups import StatisticGroup, group_record
 from experiments.harness.over_seeds import difference, mean_over_seeds, variant_record
-from experiments.place.tasks import dice, pointed, retrieved
+from experiments.harness.task_results import dice, pointed, retrieved
 
 REFERENCE = "place"
 """The whole of PLACE, from which parts are taken away."""

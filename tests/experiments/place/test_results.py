@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from experiments.harness.task_results import MASKED
 from experiments.place import results as module
 from experiments.place.page import write_results_and_page
 from experiments.place.results import Finished, place_results
-from experiments.place.tasks import MASKED
 
 SCANS, IDS = 30, [f"s{row}" for row in range(30)]
 
