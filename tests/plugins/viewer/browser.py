@@ -1,7 +1,6 @@
 """The viewer's page in headless Chromium: how tests start it, ask it and look at it."""
 
 import io
-import math
 import os
 import shutil
 import subprocess
@@ -28,6 +27,14 @@ MODULES = os.pathsep.join(str(ROOT / "plugins" / name) for name in ("client", "v
 """PYTHONPATH of a program that imports the viewer in its own environment."""
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 START_SECONDS, ANSWER_SECONDS = 300, 120
+
+SET = """
+const [name, value, done] = arguments, state = window.trame.state;
+const waits = () => state.dirtyKeys.size || state.client.isBusy();
+const send = () => waits() ? state.flush().then(() => setTimeout(send, 20)) : done();
+state.set(name, value).then(send);
+"""
+"""While the page waits for an answer, it holds its changes back, and two changes of a state become one."""
 
 NEEDS = [
     pytest.mark.slow,
@@ -62,7 +69,8 @@ class Page:
         self.until(clicked, f"{selector} cannot be clicked")
 
     def set(self, name: str, value: Any) -> None:
-        self.driver.execute_script("window.trame.state.set(arguments[0], arguments[1])", name, value)
+        """Changes a state of the page; the viewer has acted on it when this returns."""
+        self.driver.execute_async_script(SET, name, value)
 
     def state(self, name: str) -> Any:
         return self.driver.execute_script("return window.trame.state.get(arguments[0])", name)
@@ -105,23 +113,22 @@ class Page:
             f"return document.querySelector('#place-{view}').closest('.layout-grid-item')"
         )
 
+    def answered(self, act: Callable[[], None], said: str) -> None:
+        """Acts, and waits until the status line begins with what is said of it and nothing runs any more."""
+        self.set("status", "")
+        act()
+        self.until(lambda: self.text("#status").startswith(said) and not self.state("busy"), f"{said!r} was not said")
+
     def open(self) -> None:
-        """Opens the synthetic scan of the server, also if it is open.
+        """Opens the synthetic scan of the server, also if it is open."""
+        self.set("scan_id", None)
+        self.answered(lambda: self.set("scan_id", "synthetic"), "Press Find.")
 
-        On a slow machine two changes of a state can arrive as one, which is none here, so the scan is chosen again.
-        """
-        chosen = -math.inf
-
-        def opened() -> bool:
-            nonlocal chosen
-            if time.monotonic() - chosen > ANSWER_SECONDS / 4:
-                self.set("scan_id", None)
-                time.sleep(0.5)
-                self.set("scan_id", "synthetic")
-                chosen = time.monotonic()
-            return self.text("#status") == "Press Find."
-
-        self.until(opened, "the scan did not open")
+    def choose(self, row: int) -> str:
+        """Clicks on a row of the table, waits for its answer, and returns the name of its finding."""
+        name = str(self.state("rows")[row]["name"])
+        self.answered(lambda: self.click(f"#findings tbody tr:nth-child({row + 1})"), f"{name} ")
+        return name
 
     def open_and_find(self) -> None:
         """Opens the synthetic scan of the server and asks for its findings."""
@@ -155,19 +162,22 @@ def viewing(server: LiveServer, log: Path, *options: str) -> Iterator[str]:
         process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
             deadline = time.monotonic() + START_SECONDS
-            while True:
-                try:
-                    if requests.get(f"http://127.0.0.1:{port}/index.html", timeout=10).ok:
-                        break
-                except requests.ConnectionError:
-                    text = log.read_text(encoding="utf-8", errors="replace")[-3000:]
-                    assert process.poll() is None, text
-                    assert time.monotonic() < deadline, text
-                    time.sleep(0.3)
+            while not _answers(f"http://127.0.0.1:{port}/index.html"):
+                text = log.read_text(encoding="utf-8", errors="replace")[-3000:]
+                assert process.poll() is None, text
+                assert time.monotonic() < deadline, text
+                time.sleep(0.3)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
-            process.wait(timeout=60)
+            process.wait(timeout=ANSWER_SECONDS)
+
+
+def _answers(address: str) -> bool:
+    try:
+        return requests.get(address, timeout=10).ok
+    except (requests.ConnectionError, requests.Timeout):
+        return False
 
 
 def record_of(server: LiveServer) -> dict[str, Any]:

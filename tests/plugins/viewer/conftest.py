@@ -13,7 +13,7 @@ try:
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
-    from tests.plugins.viewer.browser import CHROMIUM, DRIVER, ROOT, Page, viewing
+    from tests.plugins.viewer.browser import ANSWER_SECONDS, CHROMIUM, DRIVER, ROOT, Page, viewing
 except ModuleNotFoundError:  # the tests of the page skip themselves
     pass
 
@@ -58,6 +58,7 @@ def page(viewer: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page
     for argument in ["--no-sandbox", f"--user-data-dir={profile}", *quiet, *looks]:
         options.add_argument(argument)
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.set_script_timeout(ANSWER_SECONDS)
     try:
         driver.get(viewer + "/index.html")
         page = Page(driver, viewer)

@@ -27,8 +27,8 @@ def test_from_a_scan_of_the_server_to_findings_heat_and_free_text(page: Page, se
     present = sorted((f for f in record["findings"] if f["present"]), key=lambda f: -f["probability"])
     assert page.text(".ct-notice") == "Research only. Not a diagnosis."
     page.open()
+    page.until(lambda: page.view("axial").std() > 20, "the axial view is empty")
     before = page.settled("axial")
-    assert before.std() > 20, "the axial view is empty"
 
     page.click("#find")
     page.until(lambda: len(page.names()) == 18, "the table did not fill")
@@ -44,16 +44,16 @@ def test_from_a_scan_of_the_server_to_findings_heat_and_free_text(page: Page, se
         present[0],
         next(f for f in present[1:] if abs(f["evidence"]["z_mm"] - present[0]["evidence"]["z_mm"]) > 5),
     )
+    heat = heat_coloured(before).mean()
+    page.until(lambda: heat_coloured(page.view("axial")).mean() > heat + 0.001, "no heat over the axial view")
     at_first = page.settled("axial")
-    assert heat_coloured(at_first).mean() > heat_coloured(before).mean() + 0.001, "no heat over the axial view"
     images = record["scan"]["shape"][2]
     assert page.text("#place-axial") == f"image {first['evidence']['image']} of {images}"
-    page.click(f"#findings tbody tr:nth-child({page.names().index(other['name']) + 1})")
-    said = f"{other['name']} {other['probability']:.2f}: strongest at"
-    page.until(lambda: page.text("#status").startswith(said), "a click had no answer")
+    page.choose(page.names().index(other["name"]))
+    assert page.text("#status").startswith(f"{other['name']} {other['probability']:.2f}: strongest at")
     assert page.text("#place-axial") == f"image {other['evidence']['image']} of {images}"
+    page.until(lambda: (np.abs(page.view("axial") - at_first).max(axis=-1) > 30).mean() > 0.01, "the view did not move")
     at_other = page.settled("axial")
-    assert (np.abs(at_other - at_first).max(axis=-1) > 30).mean() > 0.01, "the view did not move"
 
     heated = heat_coloured(at_other)
     page.set("opacity", 0.0)
@@ -68,8 +68,7 @@ def test_from_a_scan_of_the_server_to_findings_heat_and_free_text(page: Page, se
 
     asked = server.infer("evidence", "image=synthetic", {"query": QUERY}, output="json").params
     page.driver.find_element(By.CSS_SELECTOR, "input#query").send_keys(QUERY)
-    page.click("#ask")
-    page.until(lambda: page.text("#status").startswith(f"{QUERY}: strongest at"), "the free text had no answer")
+    page.answered(lambda: page.click("#ask"), f"{QUERY}: strongest at")
     assert page.text("#place-axial") == f"image {asked['image']} of {images}"
     line = page.driver.find_element(By.CSS_SELECTOR, "#depth polyline").get_attribute("points")
     assert len(line.split()) == len(asked["depth"]), "the profile has a point for each level"
@@ -99,14 +98,11 @@ def test_the_keyboard_sorts_the_table_and_its_head_says_how(found: Page) -> None
 def test_the_keyboard_opens_a_finding_asks_in_free_text_and_connects(found: Page) -> None:
     page = found
     name = page.names()[-1]
-    page.driver.find_element(By.CSS_SELECTOR, "#findings tbody tr:last-child").send_keys(Keys.ENTER)
-    page.until(lambda: page.text("#status").startswith(name) and not page.state("busy"), "Return on a row did nothing")
+    last = page.driver.find_element(By.CSS_SELECTOR, "#findings tbody tr:last-child")
+    page.answered(lambda: last.send_keys(Keys.ENTER), name)
     query = page.driver.find_element(By.ID, "query")
     query.send_keys(Keys.CONTROL, "a")
-    query.send_keys("air around the heart", Keys.ENTER)
-    page.until(
-        lambda: page.text("#status").startswith("air around the heart: "), "Return after a free text did nothing"
-    )
+    page.answered(lambda: query.send_keys("air around the heart", Keys.ENTER), "air around the heart: ")
     assert query.get_attribute("maxlength") == "300"
     assert not page.driver.find_element(By.CSS_SELECTOR, ".ct-address").is_displayed(), "the address is not folded away"
     page.click("#change-server")
@@ -149,16 +145,16 @@ def test_a_free_text_is_told_in_words_and_nonsense_shows_no_place(
     page: Page, query: str, words: list[str], placed: bool, tmp_path: Path
 ) -> None:
     if page.state("scan_name") != "synthetic" or not page.state("has_scan"):
-        page.set("scan_id", "synthetic")
-        page.until(lambda: page.state("has_scan"), "the scan did not open")
+        page.open()
     page.set("show_anatomy", False)
     page.set("show_box", False)
     page.set("query", query)
-    page.click("#ask")
-    page.until(lambda: page.text("#status").startswith(f"{query}: "), "the free text had no answer")
+    page.answered(lambda: page.click("#ask"), f"{query}: ")
     for word in words:
         assert word in page.text("#meaning")
     assert bool(page.driver.find_elements(By.CSS_SELECTOR, "#depth")) == placed
-    assert (heat_coloured(page.settled("axial")).mean() > 0.001) == placed
+    page.until(
+        lambda: (heat_coloured(page.settled("axial")).mean() > 0.001) == placed, "heat is not where it should be"
+    )
     if keep := os.environ.get("CTFINDINGS_KEEP_PICTURES"):
         page.driver.save_screenshot(str(Path(keep) / f"{query.replace(' ', '_')}.png"))

@@ -77,8 +77,7 @@ def test_each_present_finding_has_a_key_image_whose_click_moves_the_views(found:
     widths = "return [...document.querySelectorAll('#key-images img')].map((image) => image.naturalWidth)"
     page.until(lambda: page.driver.execute_script(widths) == [288] * len(present), "a picture was not loaded")
     last = present[-1]
-    shown(page)[-1].click()
-    page.until(lambda: page.text("#status").startswith(f"{last['name']} "), "a click on a key image had no answer")
+    page.answered(lambda: shown(page)[-1].click(), f"{last['name']} ")
     page.until(
         lambda: page.text("#place-axial") == f"image {last['evidence']['image']} of {record['scan']['shape'][2]}",
         "the views did not move",

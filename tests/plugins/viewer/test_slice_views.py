@@ -69,9 +69,7 @@ def test_two_clicks_measure_a_distance_in_mm_that_grows_with_the_pixels_between_
 
 def test_all_of_the_scan_is_shown_again_at_the_same_slice(found: Page) -> None:
     page = found
-    first = page.state("rows")[0]["name"]
-    page.click("#findings tbody tr:first-child")
-    page.until(lambda: page.text("#status").startswith(f"{first} ") and not page.state("busy"), "no answer to a click")
+    page.choose(0)
     place = page.text("#place-axial")
     reset = page.driver.find_element(
         By.XPATH, "//*[@id='place-axial']/ancestor::*[contains(@class, 'layout-grid-item')]//button[@title='Show all']"
@@ -111,23 +109,30 @@ def test_a_drag_with_the_right_button_sets_the_window_of_all_slice_views_and_a_k
     assert window()[1] == -600, "a drag to the right changed the level"
     drag(page, "axial", 0, 50)
     page.until(lambda: window()[1] < -700, "a drag downwards did not lower the level")
-    assert page.text("#window-axial") == page.text("#window-sagittal") == page.text("#window-coronal")
+    windows = [f"#window-{view}" for view in ("axial", "coronal", "sagittal")]
+    page.until(lambda: len({page.text(window) for window in windows}) == 1, "the views have different windows")
     assert page.state("window") == "", "the drag left the name of another window"
+    page.until(
+        lambda: (np.abs(page.view("coronal") - before).max(axis=-1) > 20).mean() > 0.2,
+        "the coronal view kept its window",
+    )
     dragged = page.settled("coronal")
-    assert (np.abs(dragged - before).max(axis=-1) > 20).mean() > 0.2, "the coronal view kept its window"
     assert heat_coloured(dragged).mean() == pytest.approx(heat, rel=0.5), "the drag changed the heat map"
     body.send_keys("1")
     page.until(lambda: window() == (1500, -600) and page.state("window") == "Lung", "the key brought nothing back")
-    again = page.settled("coronal")
-    assert (np.abs(again - before).max(axis=-1) > 10).mean() < 0.01, "the view is not as before"
+    page.until(
+        lambda: (np.abs(page.view("coronal") - before).max(axis=-1) > 10).mean() < 0.01, "the view is not as before"
+    )
 
 
 def test_hu_zone_and_image_under_the_mouse_are_those_of_what_is_drawn_there(found: Page) -> None:
     page = found
     page.driver.find_element(By.TAG_NAME, "body").send_keys("1")  # lung: black is -1350, white 150 HU
+    page.until(lambda: page.text("#window-axial") == "W 1500\nL -600", "the key did not set the window of the lung")
     page.set("opacity", 0.0)
     page.set("show_box", False)
     page.set("show_anatomy", False)
+    page.until(lambda: not heat_coloured(page.view("axial")).any(), "heat without opacity is still drawn")
     picture = page.settled("axial").mean(axis=-1)
     _, _, width, height = page.box("axial")
 
@@ -138,6 +143,11 @@ def test_hu_zone_and_image_under_the_mouse_are_those_of_what_is_drawn_there(foun
         middle = len(rows) // 2
         return int(columns[middle]) + first + 7, int(rows[middle]) + 7
 
+    def said() -> tuple[float, str, str]:
+        """HU, zone and image under the mouse."""
+        hu, words, image = page.text("#mouse-axial").splitlines() or ("nan HU", "", "")
+        return float(hu.removesuffix(" HU")), words, image
+
     half = picture.shape[1] // 2
     for low, high, first, last, zone in ((72, 125, half, 2 * half, "left"), (225, 254, 0, half, "")):
         column, row = even(low, high, first, last)
@@ -145,11 +155,10 @@ def test_hu_zone_and_image_under_the_mouse_are_those_of_what_is_drawn_there(foun
         right, down = column + 30 - width // 2, row + 45 - height // 2
         ActionChains(page.driver).move_to_element_with_offset(page.element("axial"), right - 1, down).move_by_offset(
             1, 0
-        ).pause(1).perform()
-        page.until(lambda: page.text("#mouse-axial") != "", "nothing is said of the place")
-        hu, words, image = page.text("#mouse-axial").splitlines()
-        drawn = -1350 + picture[row, column] / 255 * 1500
-        assert float(hu.removesuffix(" HU")) == pytest.approx(drawn, abs=60)
+        ).perform()
+        drawn = pytest.approx(-1350 + picture[row, column] / 255 * 1500, abs=60)
+        page.until(lambda drawn=drawn: said()[0] == drawn, "the HU under the mouse are not those that are drawn")
+        _, words, image = said()
         assert image == page.text("#place-axial")
         assert words.startswith(zone) and words.endswith(" zone") == bool(zone)
 
@@ -162,13 +171,18 @@ def test_hu_zone_and_image_under_the_mouse_are_those_of_what_is_drawn_there(foun
     body.send_keys(Keys.ARROW_DOWN)
     page.until(lambda: page.text("#place-axial") == image, "the key did not move the view back")
 
-    numbers = []
-    for down in (-40, 40):
-        ActionChains(page.driver).move_to_element_with_offset(page.element("coronal"), 0, down).pause(1).perform()
-        page.until(lambda: "image" in page.text("#mouse-coronal"), "nothing is said of the coronal view")
-        numbers.append(int(page.text("#mouse-coronal").split()[-3]))
-    assert numbers[0] < numbers[1], "images are not counted from the head"
-    assert not page.text("#mouse-axial"), "the view that the mouse has left still says something"
+    def coronal_image() -> int:
+        return int(page.text("#mouse-coronal").split()[-3])
+
+    def point(down: int) -> None:
+        ActionChains(page.driver).move_to_element_with_offset(page.element("coronal"), 0, down).perform()
+
+    point(-40)
+    page.until(lambda: "image" in page.text("#mouse-coronal"), "nothing is said of the coronal view")
+    page.until(lambda: not page.text("#mouse-axial"), "the view that the mouse has left still says something")
+    above = coronal_image()
+    point(40)
+    page.until(lambda: coronal_image() > above, "images are not counted from the head")
     page.set("opacity", 0.35)
     page.set("show_box", True)
 
@@ -182,11 +196,9 @@ def test_outlines_of_lung_and_heart_have_their_own_colours(found: Page) -> None:
         red, green, blue = np.moveaxis(page.settled("axial"), -1, 0)
         return float((blue - red > 60).mean()), float(((red - green > 60) & (blue - green > 20)).mean())
 
-    first = page.state("rows")[0]["name"]
-    page.click("#findings tbody tr:first-child")
-    page.until(lambda: page.text("#status").startswith(f"{first} ") and not page.state("busy"), "no answer to a click")
+    page.choose(0)
     page.set("opacity", 0.0)
-    assert drawn() == (0.0, 0.0)
+    page.until(lambda: drawn() == (0.0, 0.0), "more than the scan is drawn")
     page.set("show_anatomy", True)
     page.until(lambda: min(drawn()) > 0.001, "an outline is missing")
     page.set("show_anatomy", False)

@@ -74,4 +74,3 @@ def test_what_a_reader_corrects_is_in_the_datalist_of_the_next_training_and_show
     page.set("report", "")
     press("#save-report", lambda: page.state("report_saved") == "")
     press("#open-report", lambda: not page.state("report_open"))
-    page.set("scan_id", None)  # so that it can be chosen again
