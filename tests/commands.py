@@ -12,14 +12,46 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from subprocess import CompletedProcess
 
 ROOT = Path(__file__).resolve().parent.parent
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["monai.bundle", "torch.distributed.run", "torch.utils.tensorboard", "transformers"])
+
+
+def load_libraries() -> None:
+    """Starts the process that is forked, also for others who use the standard library's fork server."""
+    forkserver.ensure_running()
+
+
+@dataclass
+class Command:
+    """A command that runs.
+
+    Attributes:
+        words: the command.
+        process: it runs in.
+        printed: files of its output and errors.
+    """
+
+    words: list[str]
+    process: BaseProcess
+    printed: tuple[Path, Path]
+
+    def finish(self, timeout: float = 300) -> CompletedProcess[str]:
+        """Waits for its end, and kills it if it takes longer than some seconds."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+        texts = [path.read_text(encoding="utf-8") if path.is_file() else "" for path in self.printed]
+        return CompletedProcess(self.words, self.process.exitcode or 0, *texts)
 
 
 def run(command: Sequence[object], timeout: float = 300) -> CompletedProcess[str]:
@@ -29,8 +61,8 @@ def run(command: Sequence[object], timeout: float = 300) -> CompletedProcess[str
         command: a script with its arguments, or ``-m``, a module and its arguments.
         timeout: in seconds; a command that takes longer is killed.
     """
-    with _started(command, {}) as finish:
-        return finish(timeout)
+    with started(command) as running:
+        return running.finish(timeout)
 
 
 def run_in_ranks(command: Sequence[object], size: int, timeout: float = 300) -> list[CompletedProcess[str]]:
@@ -41,31 +73,21 @@ def run_in_ranks(command: Sequence[object], size: int, timeout: float = 300) -> 
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(size), "GLOO_SOCKET_IFNAME": "lo"}
     with ExitStack() as stack:
         ranks = [{**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
-        finishes = [stack.enter_context(_started(command, variables)) for variables in ranks]
-        done = [finish(timeout) for finish in finishes]
+        done = [one.finish(timeout) for one in [stack.enter_context(started(command, rank)) for rank in ranks]]
     assert not any(rank.returncode for rank in done), "\n".join(rank.stdout + rank.stderr for rank in done)
     return done
 
 
 @contextmanager
-def _started(
-    command: Sequence[object], variables: dict[str, str]
-) -> Iterator[Callable[[float], CompletedProcess[str]]]:
+def started(command: Sequence[object], variables: Mapping[str, str] | None = None) -> Iterator[Command]:
+    """A command that runs meanwhile, with further variables of its environment."""
     words = [str(word) for word in command]
     with tempfile.TemporaryDirectory() as folder:
-        texts = [Path(folder, name) for name in ("out", "err")]
-        process = _FORKS.Process(target=_become, args=(words, {**os.environ, **variables}, *map(str, texts)))
+        printed = Path(folder, "out"), Path(folder, "err")
+        environment = {**os.environ, **(variables or {})}
+        process = _FORKS.Process(target=_become, args=(words, environment, *map(str, printed)))
         process.start()
-
-        def finish(timeout: float) -> CompletedProcess[str]:
-            process.join(timeout)
-            if process.exitcode is None:
-                process.kill()
-                process.join()
-            printed = [path.read_text(encoding="utf-8") if path.is_file() else "" for path in texts]
-            return CompletedProcess(words, process.exitcode or 0, *printed)
-
-        yield finish
+        yield Command(words, process, printed)
 
 
 def _become(words: list[str], variables: dict[str, str], out: str, err: str) -> None:

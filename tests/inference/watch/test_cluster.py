@@ -3,15 +3,11 @@
 import csv
 import importlib.util
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +15,7 @@ import pytest
 from bundle.ctfindings.files import parallel_map
 from bundle.ctfindings.inference.batch import run_archive
 from bundle.ctfindings.inference.watch.connections import Unreachable
+from tests.commands import load_libraries, run, started
 from tests.inference.watch.cluster_watcher import cluster_watcher
 
 pytestmark = [
@@ -28,14 +25,26 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals"),
 ]
 SERIES = 6
+SECONDS = 300
+"""A busy machine starts processes slowly."""
 
 
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
-    """Two workers in processes of their own, which are started again when they are killed."""
+    """Two workers in processes of their own, which are started again when they are killed.
+
+    They are forked from the process that has the libraries, and may take their time: Dask gives up a worker that is
+    not back after 15 seconds.
+    """
+    import dask
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+    load_libraries()
+    patient = {"worker.multiprocessing-method": "forkserver", "deploy.lost-worker-timeout": f"{SECONDS} s"}
+    with (
+        dask.config.set({f"distributed.{name}": value for name, value in patient.items()}),
+        LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster,
+    ):
         yield cluster.scheduler_address
 
 
@@ -83,16 +92,16 @@ def test_killed_workers_lose_nothing(
 
 @pytest.mark.slow
 def test_a_killed_watcher_loses_nothing_and_sends_nothing_twice(incoming: Path, tmp_path: Path, scheduler: str) -> None:
-    command = [sys.executable, "-m", "tests.inference.watch.cluster_watcher", str(incoming), str(tmp_path), scheduler]
-    run: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+    command = ["-m", "tests.inference.watch.cluster_watcher", incoming, tmp_path, scheduler]
     for arrived in (1, 6):
-        with subprocess.Popen(command, **run) as watcher:
-            started = time.monotonic()
+        with started(command) as watcher:
+            deadline = time.monotonic() + SECONDS
             while len(list((tmp_path / "arrived").glob("*"))) < arrived:
-                assert watcher.poll() is None and time.monotonic() - started < 120
+                assert watcher.process.is_alive() and time.monotonic() < deadline, watcher.finish(0).stderr
                 time.sleep(0.01)
-            os.kill(watcher.pid, signal.SIGKILL)
-    again = subprocess.run(command, timeout=120, check=False, **run)
+            watcher.process.kill()
+            watcher.process.join()
+    again = run(command, timeout=SECONDS)
     assert again.returncode == 0, again.stderr
     assert_each_was_delivered_once(tmp_path)
 
