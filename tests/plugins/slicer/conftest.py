@@ -161,3 +161,15 @@ def axial(program: Program) -> Any:
     node.SetFieldOfView(500, 500, 1)
     program.scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
     return node
+
+
+@pytest.fixture
+def panel(program: Program, server: stand_in_server.StandInServer) -> Iterator[Any]:
+    """The module's panel, with the address of the server."""
+    import CTFindings
+
+    program.settings["CTFindings/serverAddress"] = server.address
+    widget = CTFindings.CTFindingsWidget(None)
+    widget.setup()
+    yield widget
+    widget.cleanup()
