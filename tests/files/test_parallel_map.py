@@ -129,8 +129,12 @@ def test_a_scheduler_that_goes_away_is_named(monkeypatch: pytest.MonkeyPatch) ->
             return as_completed(futures)
 
         monkeypatch.setattr(distributed, "as_completed", killed)
-        with pytest.raises(NoScheduler, match="the Dask scheduler went away"):
-            list(parallel_map(_double, TASKS, scheduler=f"tcp://127.0.0.1:{port}"))  # It has no worker.
+        monkeypatch.setattr("bundle.ctfindings.files.parallel_map.CONNECT_SECONDS", 300)
+        try:
+            with pytest.raises(NoScheduler, match="the Dask scheduler went away"):
+                list(parallel_map(_double, TASKS, scheduler=f"tcp://127.0.0.1:{port}"))  # It has no worker.
+        finally:
+            scheduler.kill()
 
 
 _STOPPED = """
@@ -161,5 +165,5 @@ def test_ctrl_c_is_for_the_process_that_waits(tmp_path: Path, seconds: float) ->
     assert run.stdout is not None and run.stdout.readline() == "begun\n"
     time.sleep(seconds)
     os.killpg(run.pid, signal.SIGINT)
-    output, errors = run.communicate(timeout=60)
+    output, errors = run.communicate(timeout=300)
     assert (output, errors, run.returncode) == ("stopped\n", "", 0)

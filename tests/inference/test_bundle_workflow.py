@@ -106,7 +106,7 @@ def test_the_next_scan_is_read_while_the_one_before_is_used() -> None:
     studies = ReadAhead(Dataset([{"number": 0}, {"number": 1}, {"number": 2}], read))
     for study in studies:
         if study["number"] == 0:
-            assert second_is_read.wait(10)
+            assert second_is_read.wait(60)
     assert len(studies) == 3
 
 
@@ -114,12 +114,12 @@ def test_nobody_waits_for_a_scan_that_is_still_read_after_ctrl_c() -> None:
     go_on = threading.Event()
 
     def read(study: dict[str, int]) -> dict[str, int]:
-        assert study["number"] == 0 or go_on.wait(10)
+        assert study["number"] == 0 or go_on.wait(60)
         return study
 
     studies = iter(ReadAhead(Dataset([{"number": 0}, {"number": 1}, {"number": 2}], read)))
     next(studies)
-    late = threading.Timer(2.0, go_on.set)
+    late = threading.Timer(20.0, go_on.set)
     late.start()
     studies.close()  # type: ignore[attr-defined]
     assert not go_on.is_set()
@@ -129,7 +129,7 @@ def test_nobody_waits_for_a_scan_that_is_still_read_after_ctrl_c() -> None:
 
 def test_a_scan_is_counted_when_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer, go_on, counted = FindingsWriter(tmp_path), threading.Event(), []
-    monkeypatch.setattr(writer, "write", lambda *_: go_on.wait(10))
+    monkeypatch.setattr(writer, "write", lambda *_: go_on.wait(60))
 
     def step(engine: Engine, study: dict[str, Any]) -> dict[str, Any]:
         return {"pred": SimpleNamespace()}

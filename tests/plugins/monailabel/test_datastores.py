@@ -65,4 +65,4 @@ def test_a_server_that_is_down_is_told_within_the_time_that_clients_wait(
     started = time.monotonic()
     with pytest.raises(UsageError, match="did not list its series") as refused:
         series.list_images()
-    assert refused.value.status == 502 and time.monotonic() - started < 15
+    assert refused.value.status == 502 and time.monotonic() - started < 60

@@ -24,14 +24,14 @@ def test_what_many_ask_for_at_once_is_made_once() -> None:
     def make() -> Value:
         made.append(1)
         started.set()
-        release.wait(10)
+        release.wait(60)
         return Value("a")
 
     with ThreadPoolExecutor(8) as threads:
         waiting = [threads.submit(cache.get, "a", make) for _ in range(8)]
-        assert started.wait(10)
+        assert started.wait(60)
         release.set()
-        values = [future.result(10) for future in waiting]
+        values = [future.result(60) for future in waiting]
     assert len(made) == 1 and cache.encoded == 1
     assert all(value is values[0] for value in values)
 
@@ -75,7 +75,7 @@ def test_an_error_reaches_the_one_who_asked_and_is_not_kept() -> None:
 def test_only_as_many_are_made_at_a_time_as_allowed() -> None:
     cache: EncodingCache[Value] = EncodingCache(1000, Admission(2))
     running, most, lock = [0], [0], threading.Lock()
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=60)
 
     def make(name: str) -> Value:
         with lock:
@@ -98,12 +98,12 @@ def test_who_finds_no_place_to_wait_is_told_to_come_back_and_what_is_kept_is_ans
 
     def make() -> Value:
         started.set()
-        release.wait(10)
+        release.wait(60)
         return Value("slow")
 
     with ThreadPoolExecutor(2) as threads:
         waiting = [threads.submit(cache.get, name, make) for name in ("a", "b")]
-        assert started.wait(10)
+        assert started.wait(60)
         while cache._admission._places._value:
             threading.Event().wait(0.01)
         with pytest.raises(UsageError, match="try again") as refused:
@@ -111,4 +111,4 @@ def test_who_finds_no_place_to_wait_is_told_to_come_back_and_what_is_kept_is_ans
         assert refused.value.status == 503
         assert cache.get("kept", make).name == "kept"
         release.set()
-        assert [future.result(10).name for future in waiting] == ["slow", "slow"]
+        assert [future.result(60).name for future in waiting] == ["slow", "slow"]

@@ -159,7 +159,7 @@ def test_what_only_loading_shows_is_one_line_too(
         "--host",
         "0.0.0.0",
         "--port",
-        "50124",
+        str(free_port()),
         "--conf",
         "work",
         str(tmp_path / "work"),
