@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
     ):
         os.environ[variable] = "1"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Used by ``pytest -n`` alone."""
+    from tests.scheduling import ByFile
+
+    return ByFile(config, log)
 
 
 def _load_guard() -> ModuleType:
