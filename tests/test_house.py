@@ -130,21 +130,15 @@ def test_bundle_is_a_namespace_folder() -> None:
     assert not (ROOT / "scripts" / "__init__.py").exists(), "scripts are run, never imported"
 
 
-@pytest.mark.parametrize("path", _package_files(), ids=_name)
-def test_file_says_its_subject(path: Path) -> None:
-    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    assert docstring, f"{_name(path)}: no module docstring"
-
-
-@pytest.mark.parametrize("path", _package_files(), ids=_name)
-def test_public_functions_and_classes_have_docstrings(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    public = [
-        node
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_")
-    ]
-    missing = [f"{_name(path)}:{node.lineno}: {node.name}" for node in public if not ast.get_docstring(node)]
+def test_files_and_public_functions_and_classes_have_docstrings() -> None:
+    missing = []
+    for path in _package_files():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        missing += [] if ast.get_docstring(tree) else [f"{_name(path)}: it does not say its subject"]
+        for node in tree.body:
+            named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            if named and not node.name.startswith("_") and not ast.get_docstring(node):
+                missing.append(f"{_name(path)}:{node.lineno}: {node.name}")
     assert not missing, "\n".join(missing)
 
 
@@ -155,18 +149,18 @@ def test_every_subpackage_has_its_imports_in_the_table() -> None:
     assert not _MAY_IMPORT["files"]
 
 
-@pytest.mark.parametrize("path", _package_files(), ids=_name)
-def test_imports_point_down(path: Path) -> None:
-    subpackage = _subpackage(path)
-    # Names that are not in the table, such as __version__, belong to the package itself.
-    forbidden = set(_MAY_IMPORT) - _MAY_IMPORT.get(subpackage, set(_MAY_IMPORT)) - {subpackage}
+def test_imports_point_down() -> None:
     wrong = []
-    for name in _imports(path):
-        parts = name.split(".")
-        outside = parts[0] in ("scripts", "experiments", "plugins", "tests")
-        if outside or (parts[:2] == ["bundle", "ctfindings"] and len(parts) > 2 and parts[2] in forbidden):
-            wrong.append(name)
-    assert not wrong, f"{_name(path)} may not import {', '.join(wrong)}"
+    for path in _package_files():
+        subpackage = _subpackage(path)
+        # Names that are not in the table, such as __version__, belong to the package itself.
+        forbidden = set(_MAY_IMPORT) - _MAY_IMPORT.get(subpackage, set(_MAY_IMPORT)) - {subpackage}
+        for name in _imports(path):
+            parts = name.split(".")
+            outside = parts[0] in ("scripts", "experiments", "plugins", "tests")
+            if outside or (parts[:2] == ["bundle", "ctfindings"] and len(parts) > 2 and parts[2] in forbidden):
+                wrong.append(f"{_name(path)} may not import {name}")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_published_models_are_loaded_only_when_a_config_names_them() -> None:
