@@ -191,12 +191,15 @@ def test_a_monai_bundle_is_run_and_its_ids_become_ours(
         "run": [run],
     }
     config.write_text(json.dumps(content))
-    report = mask_datalist(datalist, tmp_path / "out", choose_source(bundle_root, tmp_path / "other"))
+    source = choose_source(bundle_root, tmp_path / "other")
+    report = mask_datalist(datalist, tmp_path / "out", source)
     labels = labels_of(load_datalist(report.datalist, "training")[0]["anatomy"])
     np.testing.assert_array_equal(labels == 1, chest[0] < -500)
-    report.datalist.unlink()
+    task = MaskTask(str(datalist.parent / "a.nii.gz"), None, "mask.nii.gz", source)
+    before = mask_signature(task)
     weights.write_bytes(b"other weights")
-    assert mask_datalist(datalist, tmp_path / "out", choose_source(bundle_root, tmp_path / "other"))[1:3] == (1, 0)
+    again = task._replace(source=choose_source(bundle_root, tmp_path / "other"))
+    assert mask_signature(again) != before, "masks of other weights are made again"
 
 
 def test_a_bundle_without_weights_is_refused_with_the_command_that_fetches_them(

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bundle.ctfindings.inference.service import AnsweredScan, load_service
 from bundle.ctfindings.phantom.dataset import make_case
 from tests.plugins.monailabel.live_server import LiveServer, running
 
@@ -28,7 +29,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return paths
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def studies(scans: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of studies: two scans, the first one again under another name, a truncated file and an 8-bit export."""
     folder = tmp_path_factory.mktemp("studies")
@@ -41,7 +42,7 @@ def studies(scans: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def server(
     bundle_root: Path, studies: Path, untrained_weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LiveServer]:
@@ -49,3 +50,10 @@ def server(
     work = tmp_path_factory.mktemp("server")
     with running(bundle_root, studies, work, [("checkpoint", str(untrained_weights))]) as live:
         yield live
+
+
+@pytest.fixture(scope="package")
+def answered(bundle_root: Path, untrained_weights: Path, scans: dict[str, Path]) -> dict[str, AnsweredScan]:
+    """The same scans without a server: what the answers have to be."""
+    service = load_service(bundle_root, untrained_weights)
+    return {name: service.answer_file(path) for name, path in scans.items()}

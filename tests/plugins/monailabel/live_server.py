@@ -7,17 +7,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email import message_from_bytes
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import requests
 
-START_SECONDS = 300
+from bundle.ctfindings.inference.service import AnsweredScan
+
+QUERY = "fluid around the left lung"
+START_SECONDS = 900
 """A busy machine imports the libraries slowly."""
 
 
@@ -69,7 +73,7 @@ class LiveServer:
 
     def left(self) -> list[str]:
         """Temporary files that no request needs any more; those of the last one go within moments of its answer."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             found = [path.name for path in (self.work / "tmp").rglob("*") if path.is_file()]
             if not found or time.monotonic() > deadline:
@@ -96,10 +100,28 @@ def parsed(response: requests.Response) -> Answer:
     return answer
 
 
+def probabilities(record: dict[str, Any]) -> list[float]:
+    return [finding["probability"] for finding in record["findings"]]
+
+
+def expected(scan: AnsweredScan) -> list[float]:
+    return [finding.probability for finding in scan.record.findings]
+
+
+def assert_refused(answer: Answer, status: int, *words: str) -> None:
+    assert answer.status == status, answer.params
+    assert list(answer.params) == ["detail"] and "\n" not in answer.params["detail"]
+    for word in words:
+        assert word in answer.params["detail"]
+
+
 def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    """A free port below those that the system gives to clients, so that nobody takes it before it is opened."""
+    for port in SystemRandom().sample(range(10_000, 32_000), 100):
+        with socket.socket() as taken, suppress(OSError):
+            taken.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 @contextmanager
@@ -131,4 +153,4 @@ def running(
             yield server
         finally:
             process.terminate()
-            process.wait(timeout=60)
+            process.wait(timeout=300)

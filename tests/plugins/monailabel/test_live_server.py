@@ -1,14 +1,10 @@
-"""The server through HTTP: the three models, sessions, errors of use, and many clients at once."""
+"""The server through HTTP: the answers of its models."""
 
 import dataclasses
 import io
 import json
-import resource
-import socket
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -19,35 +15,11 @@ import requests
 from bundle.ctfindings import __version__
 from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.findings import FINDING_NAMES
-from bundle.ctfindings.inference.service import AnsweredScan, load_service
+from bundle.ctfindings.inference.service import AnsweredScan
 from bundle.ctfindings.networks.checkpoint import sha256_of
 from bundle.ctfindings.phantom.dataset import make_case
 from bundle.ctfindings.phantom.write_dicom import write_series
-from tests.plugins.monailabel.live_server import Answer, LiveServer
-
-QUERY = "fluid around the left lung"
-
-
-@pytest.fixture(scope="module")
-def answered(bundle_root: Path, untrained_weights: Path, scans: dict[str, Path]) -> dict[str, AnsweredScan]:
-    """The same scans without a server: what the answers have to be."""
-    service = load_service(bundle_root, untrained_weights)
-    return {name: service.answer_file(path) for name, path in scans.items()}
-
-
-def probabilities(record: dict[str, Any]) -> list[float]:
-    return [finding["probability"] for finding in record["findings"]]
-
-
-def expected(scan: AnsweredScan) -> list[float]:
-    return [finding.probability for finding in scan.record.findings]
-
-
-def assert_refused(answer: Answer, status: int, *words: str) -> None:
-    assert answer.status == status, answer.params
-    assert list(answer.params) == ["detail"] and "\n" not in answer.params["detail"]
-    for word in words:
-        assert word in answer.params["detail"]
+from tests.plugins.monailabel.live_server import QUERY, LiveServer, expected, probabilities
 
 
 def test_info_names_the_models_and_the_versions_a_client_compares(server: LiveServer, untrained_weights: Path) -> None:
@@ -178,118 +150,6 @@ def test_a_second_question_does_not_encode_the_scan_again(server: LiveServer) ->
     assert server.encoded() - before <= 1
 
 
-def test_a_session_is_answered_like_the_datastore_and_forgets_the_name_of_the_file(
-    server: LiveServer, scans: dict[str, Path]
-) -> None:
-    session = server.upload(("Doe_John.nii.gz", scans["second"].read_bytes()))
-    answer = server.infer("findings", f"session_id={session}", output="json")
-    wanted = server.infer("findings", "image=second", output="json").params["record"]
-    assert probabilities(answer.params["record"]) == probabilities(wanted)
-    assert "Doe" not in json.dumps(answer.params) and "Doe" not in server.log.read_text()
-    assert requests.delete(f"{server.url}/session/{session}", timeout=60).status_code == 200
-    assert_refused(server.infer("findings", f"session_id={session}"), 404, "session")
-
-
-def test_a_scan_sent_along_is_answered_and_not_kept(server: LiveServer, scans: dict[str, Path]) -> None:
-    answer = server.infer("findings", "", files={"file": ("x.nii.gz", scans["first"].read_bytes())}, output="json")
-    assert answer.status == 200 and len(answer.params["record"]["findings"]) == 18
-
-
-@pytest.mark.parametrize(
-    ("model", "target", "params", "status", "words"),
-    [
-        ("lungs", "image=first", None, 404, ["lungs", "findings_points"]),
-        ("findings", "image=nobody", None, 404, ["nobody"]),
-        ("findings", "image=../../etc/passwd", None, 400, ["path"]),
-        ("findings", "session_id=../sessions", None, 404, ["session"]),
-        ("findings", "", None, 400, ["image=ID"]),
-        ("findings", "image=truncated", None, 422, ["truncated.nii.gz"]),
-        ("findings", "image=eight_bit", None, 422, ["eight_bit.nii.gz", "all voxels"]),
-        ("evidence", "image=first", {}, 400, ["finding", "query"]),
-        ("evidence", "image=first", {"finding": "Gout"}, 400, ["Gout", "Pleural effusion"]),
-        ("evidence", "image=first", {"query": "x" * 301}, 400, ["301", "300"]),
-        ("evidence", "image=first", {"query": 7}, 400, ["query"]),
-        ("evidence", "image=first", [1], 400, ["object"]),
-        ("findings", "image=nobody", {"image": "/etc/passwd"}, 404, ["nobody"]),
-    ],
-)
-def test_errors_of_use_are_a_status_and_a_sentence(
-    server: LiveServer, model: str, target: str, params: Any, status: int, words: list[str]
-) -> None:
-    assert_refused(server.infer(model, target, params), status, *words)
-    assert server.process.poll() is None
-
-
-def test_params_that_are_no_json_are_refused(server: LiveServer) -> None:
-    response = requests.post(f"{server.url}/infer/evidence?image=first", data={"params": "{"}, timeout=60)
-    assert response.status_code == 400 and "JSON" in response.json()["detail"]
-
-
-def test_corrupt_uploads_are_refused_and_leave_nothing(server: LiveServer, scans: dict[str, Path]) -> None:
-    session = server.upload(("x.nii.gz", scans["first"].read_bytes()[:30_000]))
-    assert_refused(server.infer("findings", f"session_id={session}"), 422, "scan.nii.gz")
-    response = requests.put(f"{server.url}/session/", files={"files": ("virus.exe", b"MZ")}, timeout=60)
-    assert response.status_code == 422 and "format" in response.json()["detail"]
-    assert not server.left()
-
-
-def test_other_routes_of_monai_label_answer_in_sentences_too(server: LiveServer) -> None:
-    response = requests.post(f"{server.url}/activelearning/psychic", timeout=60)
-    assert response.status_code == 400 and "psychic" in response.json()["detail"]
-    assert server.get("/datastore/image?image=nobody").status_code == 404
-    response = requests.put(
-        f"{server.url}/datastore/image?image=..%2F..%2Fevil", files={"file": ("a.nii.gz", b"x")}, timeout=60
-    )
-    assert response.status_code == 400 and "path" in response.json()["detail"]
-    response = requests.post(f"{server.url}/train/findings", json={"max_epochs": -1}, timeout=60)
-    assert response.status_code == 400 and "max_epochs" in response.json()["detail"]
-    assert server.get("/train/").status_code == 404, "nothing has been trained"
-    image = server.get("/datastore/image?image=second")
-    assert image.status_code == 200 and len(image.content) > 100_000
-    assert requests.head(f"{server.url}/datastore/image?image=second", timeout=60).status_code == 200
-    assert (
-        requests.post(f"{server.url}/activelearning/random", timeout=60).json()["id"]
-        in server.get("/datastore/?output=all").json()["objects"]
-    )
-
-
-def test_the_folder_of_scans_is_only_read(server: LiveServer, studies: Path) -> None:
-    before = {path.name: path.read_bytes() for path in studies.iterdir()}
-    file = {"file": ("x.nii.gz", before["second.nii.gz"])}
-    for refused in (
-        requests.put(f"{server.url}/datastore/image?image=third", files=file, timeout=60),
-        requests.put(f"{server.url}/datastore/image?image=first", files={"file": ("x.nii.gz", b"1234567")}, timeout=60),
-        requests.delete(f"{server.url}/datastore/image?id=first", timeout=60),
-    ):
-        assert refused.status_code == 403 and "--writable" in refused.json()["detail"]
-    assert {path.name: path.read_bytes() for path in studies.iterdir()} == before and not server.left()
-
-
-def test_a_label_is_kept_if_it_is_an_anatomy_mask_on_the_grid_of_its_scan(server: LiveServer, studies: Path) -> None:
-    scan = nib.load(studies / "second.nii.gz")
-    mask = np.ones(scan.shape, np.uint8)
-
-    def saved(array: np.ndarray, affine: np.ndarray) -> requests.Response:
-        label = {"label": ("x.nii", nib.Nifti1Image(array, affine).to_bytes())}
-        return requests.put(f"{server.url}/datastore/label?image=second&tag=final", files=label, timeout=120)
-
-    moved = scan.affine + np.array([[0, 0, 0, 5.0], [0] * 4, [0] * 4, [0] * 4])
-    for array, affine, words in (
-        (mask[:-1], scan.affine, "its grid"),
-        (mask, moved, "lies elsewhere"),
-        (mask * 200, scan.affine, "mapped ids"),
-        (mask / np.float32(3), scan.affine, "integers"),
-    ):
-        answer = saved(array, affine)
-        assert answer.status_code == 422 and words in answer.json()["detail"]
-    assert server.get("/datastore/label?label=second&tag=final").status_code == 404
-    assert saved(mask, scan.affine).json() == {"image": "second", "label": "second"}
-    kept = server.get("/datastore/label?label=second&tag=final").content
-    np.testing.assert_array_equal(np.asarray(nib.Nifti1Image.from_bytes(kept).dataobj), mask)
-    assert requests.post(f"{server.url}/activelearning/first", timeout=60).json()["id"] == "copy_of_first"
-    assert requests.delete(f"{server.url}/datastore/label?id=second&tag=final", timeout=60).status_code == 200
-
-
 def test_a_dicom_segmentation_lies_on_the_images_of_the_series(server: LiveServer, tmp_path: Path) -> None:
     case, hu, _, _, affine = make_case(seed=7, index=0)
     coarse = hu[::2, ::2, ::4].astype(np.int16)
@@ -329,97 +189,6 @@ def test_a_dicom_segmentation_lies_on_the_images_of_the_series(server: LiveServe
     refused = server.infer("findings", "image=first", output="dicom").params["detail"]
     assert "the scan is NIfTI without DICOM headers" in refused
     assert not server.left()
-
-
-def test_web_pages_of_others_are_not_served(server: LiveServer) -> None:
-    assert server.get("/info/", headers={"Host": "evil.example"}).status_code == 400
-    assert "access-control-allow-origin" not in server.get("/info/", headers={"Origin": "http://evil.example"}).headers
-    assert requests.post(f"{server.url}/reload", timeout=60).status_code in (404, 405)
-    # A page needs no permission to send this one: it has no body.
-    answer = requests.post(f"{server.url}/train/findings", headers={"Origin": "http://evil.example"}, timeout=60)
-    assert answer.status_code == 403 and "pages of other sites" in answer.json()["detail"]
-
-
-def test_a_client_that_is_killed_does_not_stop_the_server(server: LiveServer) -> None:
-    host, port = server.url.removeprefix("http://").split(":")
-    for _ in range(3):
-        with socket.create_connection((host, int(port))) as client:
-            client.sendall(
-                b"POST /infer/findings?image=first HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n\r\nabc"
-            )
-    assert server.infer("findings", "image=first", output="json").status == 200
-
-
-@pytest.mark.skipif(
-    not hasattr(resource, "prlimit"), reason="the limit of another process's files can be set on Linux only"
-)
-def test_a_disk_that_takes_no_more_loses_nothing(server: LiveServer, scans: dict[str, Path]) -> None:
-    """Files above 60 kB cannot be written for a while: the same path through the code as a full disk, without needing
-    one.
-    """
-    content = nib.load(scans["first"]).to_bytes()[:900_000]
-    session = server.upload(("x.nii.gz", scans["second"].read_bytes()))
-    before = server.infer("evidence", f"session_id={session}", {"query": QUERY})
-    _, hard = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
-    size = 1 + max(60_000, server.log.stat().st_size)
-    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        upload = requests.put(f"{server.url}/session/", files={"files": ("y.nii", content)}, timeout=120)
-        assert upload.status_code == 507 and "disk" in upload.json()["detail"]
-        assert server.infer("evidence", f"session_id={session}", {"query": QUERY}, output="json").status == 200
-    finally:
-        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
-    assert not server.left()
-    assert server.infer("evidence", f"session_id={session}", {"query": QUERY}).file == before.file
-    assert server.infer("findings", "image=second", output="json").status == 200
-
-
-def test_fifty_requests_of_eight_clients_are_never_mixed(server: LiveServer, answered: dict[str, AnsweredScan]) -> None:
-    """Two scans, three models, queries by finding and by text: each answer is that of its own scan and question."""
-    server.infer("findings", "image=first", output="json")
-    server.infer("findings", "image=second", output="json")
-    wanted = {
-        (name, query): server.infer("evidence", f"image={name}", {"query": query}, output="json").params["score"]
-        for name in answered
-        for query in (QUERY, "calcified aorta")
-    }
-    assert len(set(wanted.values())) == 4
-    memory = server.memory_mb()
-
-    def ask(number: int) -> bool:
-        name = ("first", "second")[number % 2]
-        kind = number % 5
-        if kind == 0:
-            record = server.infer("findings", f"image={name}", output="json").params["record"]
-            return record["scan"]["file"] == f"{name}.nii.gz" and np.allclose(
-                probabilities(record), expected(answered[name]), atol=1e-4
-            )
-        if kind == 1:
-            found = server.infer("findings_points", f"image={name}").params["findings"]
-            return found == pytest.approx(
-                {f.name: f.probability for f in answered[name].record.findings if f.present}, abs=1e-4
-            )
-        query = (QUERY, "calcified aorta")[kind % 2]
-        answer = server.infer("evidence", f"image={name}", {"query": query}, output="" if kind == 4 else "json")
-        return answer.params["text"] == query and answer.params["score"] == pytest.approx(wanted[name, query], abs=1e-5)
-
-    with ThreadPoolExecutor(8) as clients:
-        assert all(clients.map(ask, range(50)))
-    assert server.memory_mb() - memory < 300
-    assert server.process.poll() is None
-
-
-def test_eight_clients_at_one_new_scan_encode_it_once(server: LiveServer, scans: dict[str, Path]) -> None:
-    image = nib.load(scans["first"])
-    shifted = nib.Nifti1Image(np.asarray(image.dataobj)[:, :, :-3], image.affine)
-    session = server.upload(("x.nii", shifted.to_bytes()))
-    before = server.encoded()
-    with ThreadPoolExecutor(8) as clients:
-        answers = list(
-            clients.map(lambda _: server.infer("findings", f"session_id={session}", output="json"), range(8))
-        )
-    assert server.encoded() == before + 1
-    assert len({json.dumps(answer.params["record"]["findings"]) for answer in answers}) == 1
 
 
 def test_real_scans_get_all_three_answers(server: LiveServer, shared_data: Path) -> None:
