@@ -182,8 +182,9 @@ def test_the_reduction_gives_uncorrelated_tokens_of_variance_one() -> None:
     for _ in range(20):
         third = torch.einsum("cd,dxyz->cxyz", mixing, torch.randn(8, 3, 3, 3, generator=random)) + 5
         stages.append({"third_stage": third, "fourth_stage": torch.randn(8, 2, 2, 2, generator=random)})
-    body = {"regions": torch.zeros(1, 2, 2, 2), "regions_affine": torch.eye(4), "image_affine": torch.eye(4)}
-    dataset = [{**stage, **body} for stage in stages]
+    scan = {"image": torch.zeros(1, 64, 64, 32), "image_affine": torch.eye(4)}
+    body = {"regions": torch.zeros(1, 2, 2, 2), "regions_affine": torch.eye(4)}
+    dataset = [{**stage, **scan, **body} for stage in stages]
     explained = fit_reduction(tower, dataset, tower.stride, seed=0)  # type: ignore[arg-type]
     with torch.no_grad():
         tokens = torch.cat([tower.tokens(*(part[None] for part in stage.values()))[0][0][0] for stage in stages])

@@ -65,7 +65,7 @@ def test_a_damaged_entry_is_logged_and_made_again(tmp_path: Path, caplog: pytest
     assert fill(task) == "made"
     (tmp_path / "a.safetensors").write_bytes(b"rubbish")
     with caplog.at_level(logging.WARNING):
-        torch.testing.assert_close(fetch(task)["image"], -STUDY["image"])
+        torch.testing.assert_close(fetch(task)[0]["image"], -STUDY["image"])
     assert "a.safetensors" in caplog.text
     assert fill(task) == "kept"
 

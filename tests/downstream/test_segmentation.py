@@ -19,8 +19,8 @@ from bundle.ctfindings.downstream.best_training import BestTraining
 from bundle.ctfindings.downstream.segmentation import Segmentation
 from bundle.ctfindings.downstream.segmentation_scores import KnownMaskLoss, OverlapScores
 from bundle.ctfindings.downstream.segmentation_targets import SegmentationClasses
+from bundle.ctfindings.downstream.segmenter import level_strides
 from bundle.ctfindings.downstream.task_run import TaskRun
-from bundle.ctfindings.downstream.token_levels import level_strides
 from bundle.ctfindings.networks.image.segmentation_decoder import SegmentationDecoder
 
 SIZE = 16

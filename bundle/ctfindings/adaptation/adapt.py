@@ -94,9 +94,8 @@ class Adaptation:
     def run(self) -> dict[str, Any]:
         """Adapts, writes both files and returns the content of ``adaptation.json``.
 
-        Raises:
-            ValueError: The datalist cannot be used, no finding has enough patients, a checkpoint does not fit, or the
-                held-out logits do not rise with the labels; in that case only ``adaptation.json`` is written.
+        ValueError if the datalist cannot be used, no finding has enough patients, a checkpoint does not fit, or the
+        held-out logits do not rise with the labels; in that case only ``adaptation.json`` is written.
         """
         studies = self.encoded.studies()
         self._usable(studies)
@@ -189,7 +188,7 @@ class Adaptation:
             study = dataset[index]
             voxels = study["image"][None].float()
             levels, grids = frozen_levels(encoder.tower, study)
-            body = scan_body(study, study["image_affine"], encoder.stride, grids[0])
+            body = scan_body(study, encoder.stride)
             encoded = encoder.encode_levels(voxels, levels, grids, body=body)
             rows.append(domain_features(voxels, encoded, encoder.stride, body)[0].double().numpy())
         return np.stack(rows)

@@ -1,14 +1,13 @@
 """A frozen tower: its weights, and its tokens as part of a preprocessed scan, which a cache keeps."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from monai.transforms import MapTransform
 from torch import Tensor, nn
 
-from bundle.ctfindings.networks.checkpoint import load_checkpoint, read_checkpoint, sha256_of
+from bundle.ctfindings.networks.checkpoint import load_checkpoint, read_checkpoint
+from bundle.ctfindings.networks.image.token_levels import EncodeLevelsd, levels_of
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 
 TOWER = "image.tower."
@@ -19,11 +18,7 @@ NEW = f"{TOWER}reduce."
 def load_frozen(network: VisionLanguageModel, text_weights: str | Path, frozen_weights: str | Path) -> bool:
     """Loads the text tower, the image tower and, if the checkpoint has one, the head that adaptation starts from.
 
-    Returns:
-        Whether the head is new, because the checkpoint holds a tower only.
-
-    Raises:
-        ValueError: A checkpoint is missing or does not fit.
+    Returns whether the head is new. ValueError if a checkpoint is missing or does not fit.
     """
     load_checkpoint({"text": network.text}, text_weights)
     state = read_checkpoint(Path(frozen_weights))
@@ -42,24 +37,10 @@ def load_frozen(network: VisionLanguageModel, text_weights: str | Path, frozen_w
     return new
 
 
-class FrozenLevelsd(MapTransform):
-    """Adds the levels of tokens of a frozen tower, ``level_0``, ... ``[d, gx, gy, gz]``, in half precision.
-
-    Args:
-        tower: Image tower; gets the weights of the checkpoint.
-        ckpt_path: Checkpoint with the tower; its digest is part of the key of the cache.
-
-    Raises:
-        ValueError: The checkpoint is missing or does not fit.
-    """
-
-    encodes = True
-    """Random transforms of the image after this step would not reach the tokens; ``cached_dataset`` refuses them."""
-
-    not_in_cache_key = ("tower",)
+class FrozenLevelsd(EncodeLevelsd):
+    """The levels of a tower, which gets the weights of a checkpoint; ValueError if that is missing or does not fit."""
 
     def __init__(self, tower: nn.Module, ckpt_path: str | Path) -> None:
-        super().__init__("image")
         state = read_checkpoint(Path(ckpt_path))
         own = {key.removeprefix(TOWER): value for key, value in state.items() if key.startswith(TOWER)}
         try:
@@ -68,18 +49,7 @@ class FrozenLevelsd(MapTransform):
             raise ValueError(
                 f"{ckpt_path}: holds no weights of this image tower; give those of its configuration"
             ) from error
-        self.digest, self.geometry = sha256_of(ckpt_path), str(tower)
-        self.tower = tower.eval()
-
-    @torch.no_grad()
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        image = data["image"].as_tensor()[None].float()
-        levels, grids = self.tower(image)
-        found: dict[Hashable, Any] = {
-            f"level_{index}": level[0].T.unflatten(1, grid).half().contiguous()
-            for index, (level, grid) in enumerate(zip(levels, grids, strict=True))
-        }
-        return {**data, **found}
+        super().__init__(tower.eval())
 
 
 def frozen_levels(tower: nn.Module, study: Mapping[str, Any]) -> tuple[list[Tensor], list[list[int]]]:
@@ -88,8 +58,6 @@ def frozen_levels(tower: nn.Module, study: Mapping[str, Any]) -> tuple[list[Tens
         third, fourth = (study[f"{which}_stage"][None].float() for which in ("third", "fourth"))
         levels, grids = tower.tokens(third, fourth)  # type: ignore[operator]
         return levels, grids
-    names = sorted(name for name in study if name.startswith("level_"))
-    return (
-        [study[name][None].float().flatten(2).transpose(1, 2) for name in names],
-        [list(study[name].shape[1:]) for name in names],
-    )
+    volumes = levels_of(study)
+    levels = [volume[None].float().flatten(2).transpose(1, 2) for volume in volumes]
+    return levels, [list(volume.shape[1:]) for volume in volumes]

@@ -58,8 +58,7 @@ class Head(nn.Module):
         """Logits ``[B, C]`` from a batch of ``HeldScans`` and positive minus negative prompts ``[B, C, E]``."""
         rows = project_rows(pooled, valid, self.projection, self.bias)
         field = F.normalize(self.field(tokens), dim=-1)
-        logits: Tensor = self.scorer(rows, valid, field, members, deltas, self.finding_anatomy)[0]
-        return logits
+        return self.scorer(rows, valid, field, members, deltas, self.finding_anatomy)[0]
 
 
 class Prompts:

@@ -58,7 +58,7 @@ def hold_scans(image: ImageEncoder, dataset: CachedStudies) -> HeldScans:
         with torch.no_grad():
             levels, grids = frozen_levels(image.tower, study)
             members = image.anatomy_logits(study["image"][None].float(), levels[0]) > 0
-            members = members & scan_body(study, study["image_affine"], image.stride, grids[0]).unsqueeze(-1)
+            members = members & scan_body(study, image.stride).unsqueeze(-1)
             memberships = image.memberships(members, grids)
             rows.append(image.anatomy_pooling.features(levels, memberships))
         used = memberships[0][0].any(dim=1)
@@ -83,14 +83,13 @@ def _standardized(standardize: RunningStandardization, pooled: Tensor, valid: Te
 def fit_reduction(tower: nn.Module, dataset: CachedStudies, stride: Sequence[int], seed: int) -> float:
     """Fits the linear map of a ``ResNetTower`` to whitened principal components of body tokens; uses no label.
 
-    Returns:
-        The share of the variance of the tokens that the components explain.
+    Returns the share of the variance of the tokens that the components explain.
     """
     random, rows = np.random.default_rng(seed), []
     for index in progress_bar(range(len(dataset)), "principal components", unit="scan"):
         study = dataset[index]
-        tokens, grid = joined_tokens(*(study[f"{which}_stage"][None].float() for which in ("third", "fourth")))
-        inside = np.flatnonzero(scan_body(study, study["image_affine"], stride, grid)[0].numpy())
+        tokens, _ = joined_tokens(*(study[f"{which}_stage"][None].float() for which in ("third", "fourth")))
+        inside = np.flatnonzero(scan_body(study, stride)[0].numpy())
         drawn = random.permutation(inside)[: PCA_TOKENS // len(dataset)]
         rows.append(tokens[0, torch.from_numpy(drawn)].numpy())
     reduce: nn.Linear = tower.reduce  # type: ignore[assignment]

@@ -62,7 +62,7 @@ class CachedStudies(Dataset):
     def _transform(self, index: int) -> dict[str, Any]:
         if self.folder is None:
             return dict(self.transform(_preprocessed(self.data[index], self.deterministic)))
-        return dict(self.transform(fetch(self.task(index))))
+        return dict(self.transform(fetch(self.task(index))[0]))
 
     def task(self, index: int) -> FetchTask:
         """The entry of a study, in a form that another process can work on; ValueError if there is no cache."""
@@ -95,32 +95,25 @@ def _preprocessed(study: Mapping[str, Any], steps: Compose) -> dict[str, Any]:
     return dict(steps(copy.deepcopy(dict(study))))
 
 
-def fetch(task: FetchTask) -> dict[str, Any]:
-    """Reads an entry; makes it if it is missing or damaged, and logs the damage. ScanError for an unusable scan."""
-    kept = _kept(Path(task.path))
-    return _made(task) if kept is None else kept
+def fetch(task: FetchTask) -> tuple[dict[str, Any], str]:
+    """Reads an entry, or makes it if it is missing or damaged, and logs the damage; with ``kept`` or ``made``.
+
+    ScanError for an unusable scan.
+    """
+    path = Path(task.path)
+    if path.is_file():
+        try:
+            return read_entry(path), "kept"
+        except DamagedEntry as error:
+            logger.warning("%s; it is made again", error)
+    study = _preprocessed(task.study, task.steps)
+    write_entry(path, study)
+    return study, "made"
 
 
 def fill(task: FetchTask) -> str:
     """Makes an entry, or checks the one on disk; returns ``made`` or ``kept``."""
-    if _kept(Path(task.path)) is not None:
-        return "kept"
-    _made(task)
-    return "made"
-
-
-def _kept(path: Path) -> dict[str, Any] | None:
-    try:
-        return read_entry(path) if path.is_file() else None
-    except DamagedEntry as error:
-        logger.warning("%s; it is made again", error)
-        return None
-
-
-def _made(task: FetchTask) -> dict[str, Any]:
-    study = _preprocessed(task.study, task.steps)
-    write_entry(Path(task.path), study)
-    return study
+    return fetch(task)[1]
 
 
 def write_entry(path: Path, study: Mapping[str, Any]) -> None:

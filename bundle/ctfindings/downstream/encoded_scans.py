@@ -3,7 +3,6 @@
 Shapes: S scans, K anatomies, Q pathology queries, C findings, E embedding.
 """
 
-import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,26 +20,12 @@ from bundle.ctfindings.findings import FINDING_ANATOMY
 from bundle.ctfindings.inference.encoding import scan_body
 from bundle.ctfindings.networks.checkpoint import load_checkpoint
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding, ImageEncoder
+from bundle.ctfindings.networks.image.token_levels import weights_digest
 from bundle.ctfindings.networks.text.prompts import mean_over_templates, template_bank
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 
 Rows = dict[str, Tensor]
 FEATURES = ("anatomy", "pathology", "field")
-
-
-def weights_digest(*parts: nn.Module | Tensor) -> str:
-    """SHA-256 of the architecture and the weights of modules, and of tensors.
-
-    A cache key takes it for the modules themselves, because attributes that libraries add to them differ between runs.
-    """
-    found = hashlib.sha256()
-    for part in parts:
-        tensors = {"": part} if isinstance(part, Tensor) else part.state_dict()
-        found.update(b"" if isinstance(part, Tensor) else str(part).encode())
-        for name, value in tensors.items():
-            found.update(name.encode())
-            found.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
 
 
 class EncodeRowsd(MapTransform):
@@ -65,11 +50,9 @@ class EncodeRowsd(MapTransform):
 
     @torch.no_grad()
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        device, stride = self.deltas.device, self.encoder.stride
-        image = data["image"].as_tensor()[None].to(device).float()
-        grid = [size // step for size, step in zip(image.shape[2:], stride, strict=True)]
-        body = scan_body(data, data["image_affine"], stride, grid)  # type: ignore[arg-type]
-        encoded: ImageEmbedding = self.encoder(image, body=body.to(device))
+        device = self.deltas.device
+        body = scan_body(data, self.encoder.stride).to(device)  # type: ignore[arg-type]
+        encoded: ImageEmbedding = self.encoder(data["image"].as_tensor()[None].to(device).float(), body=body)
         anatomies = torch.tensor(FINDING_ANATOMY, device=device)
         zero_shot, _ = self.scorer(
             encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, self.deltas[None], anatomies
@@ -103,8 +86,7 @@ def check_features(features: Sequence[str]) -> None:
 def scan_features(rows: Rows | ImageEmbedding, features: Sequence[str]) -> Tensor:
     """One vector a scan from its rows, ``[S, F]``.
 
-    Raises:
-        ValueError: as ``check_features``, or the encoder has none of the features.
+    ValueError as ``check_features``, or the encoder has none of the features.
     """
     check_features(features)
     if isinstance(rows, ImageEmbedding):

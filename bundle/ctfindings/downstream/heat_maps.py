@@ -10,10 +10,10 @@ import torch
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from bundle.ctfindings.downstream.encoded_scans import weights_digest
 from bundle.ctfindings.findings import FINDING_ANATOMY
 from bundle.ctfindings.inference.encoding import scan_body, token_affine
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
+from bundle.ctfindings.networks.image.token_levels import weights_digest
 from bundle.ctfindings.networks.observation_scoring import MATCH_TEMPERATURE, observation_answers
 from bundle.ctfindings.networks.scoring import answering_rows
 from bundle.ctfindings.networks.text.prompts import mean_over_templates, template_bank
@@ -55,7 +55,7 @@ class EncodeHeatd(MapTransform):
         image = data["image"].as_tensor()[None].to(device).float()
         grid = [size // step for size, step in zip(image.shape[2:], stride, strict=True)]
         tokens = token_affine(data["image_affine"].numpy(), stride)
-        body = scan_body(data, data["image_affine"], stride, grid).to(device)  # type: ignore[arg-type]
+        body = scan_body(data, stride).to(device)  # type: ignore[arg-type]
         encoded: ImageEmbedding = self.encoder(image, body=body)
         answering = answering_rows(encoded.anatomy_valid, self.rows)[0]
         inside = (encoded.membership[0, :, answering] & body.T).T

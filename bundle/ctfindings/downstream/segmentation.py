@@ -38,13 +38,14 @@ from bundle.ctfindings.downstream.segmentation_scores import (
     segmentation_batch,
 )
 from bundle.ctfindings.downstream.segmentation_targets import SegmentationClasses
+from bundle.ctfindings.downstream.segmenter import Segmenter, level_strides
 from bundle.ctfindings.downstream.task_run import Results, Studies, Table
-from bundle.ctfindings.downstream.token_levels import EncodeLevelsd, Segmenter, level_strides
 from bundle.ctfindings.files.atomic_write import safe_name
 from bundle.ctfindings.files.csv_table import write_table
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.classification import FloatArray
 from bundle.ctfindings.networks.image.segmentation_decoder import SegmentationDecoder
+from bundle.ctfindings.networks.image.token_levels import EncodeLevelsd
 from bundle.ctfindings.scan.coordinates import voxel_spacing
 
 METRICS = ("dice", "nsd", "false_positive_scans")

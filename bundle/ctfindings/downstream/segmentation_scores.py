@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from bundle.ctfindings.data.loaders import StudyLoader
 from bundle.ctfindings.downstream.segmentation_targets import SegmentationClasses
-from bundle.ctfindings.downstream.token_levels import Segmenter, levels_of
+from bundle.ctfindings.downstream.segmenter import Segmenter
 from bundle.ctfindings.metrics.classification import macro_average
+from bundle.ctfindings.networks.image.token_levels import levels_of
 from bundle.ctfindings.scan.coordinates import voxel_spacing
 
 PrepareBatch = Callable[..., tuple[Any, dict[str, Tensor]]]
@@ -40,9 +41,8 @@ class KnownMaskLoss(nn.Module):
 class OverlapScores:
     """Handler of an evaluator that collects the overlap of each scan and class, a scan a batch.
 
-    Args:
-        tolerance_mm: distance within which surfaces agree, for NSD; None computes Dice alone.
-        shown: indices of the scans whose masks are kept.
+    NSD takes surfaces within ``tolerance_mm`` as equal; None computes Dice alone. The masks of ``shown`` scans are
+    kept.
     """
 
     tolerance_mm: float | None = None

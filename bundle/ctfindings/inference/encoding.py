@@ -32,11 +32,8 @@ FORMAT_NAMES = {"nifti": "NIfTI", "nrrd": "NRRD", "metaimage": "MetaImage", "npz
 class TimedPreprocessing(Transform):
     """Image pipeline that also keeps the scan as loaded, finds its body and lungs, and measures its time.
 
-    Adds ``scan``, ``[1, X, Y, Z]`` HU on its own grid, ``regions`` (see ``ChestRegionsd``), and ``seconds`` of the
-    stages ``load`` and ``preprocess``.
-
-    Args:
-        steps: transforms of the image pipeline; the first one loads the scan.
+    The first of ``steps`` loads the scan. Adds ``scan``, ``[1, X, Y, Z]`` HU on its own grid, ``regions`` (see
+    ``ChestRegionsd``), and ``seconds`` of the stages ``load`` and ``preprocess``.
     """
 
     def __init__(self, steps: Sequence[Transform]) -> None:
@@ -140,17 +137,12 @@ def token_affine(affine: Array, stride: Sequence[int]) -> Array:
     return np.asarray(affine @ to_voxel)
 
 
-def scan_body(study: Mapping[str, Any], affine: Any, stride: Sequence[int], grid: Sequence[int]) -> Tensor:
-    """Tokens of a preprocessed scan that reach into the body, bool ``[1, N]``.
-
-    Args:
-        study: with ``regions`` and ``regions_affine``, see ``ChestRegionsd``.
-        affine: ``(4, 4)``, voxel of the network's grid to RAS mm.
-        stride: voxels per token.
-        grid: tokens along each axis.
-    """
+def scan_body(study: Mapping[str, Any], stride: Any) -> Tensor:
+    """Tokens of ``stride`` voxels that reach into the body, bool ``[1, N]``, of a scan from ``whole_scan_steps``."""
+    grid = [size // int(step) for size, step in zip(study["image"].shape[1:], stride, strict=True)]
     chest = ChestRegions(study["regions"][0].numpy(), as_affine(study["regions_affine"]))
-    return torch.from_numpy(body_tokens(chest, token_affine(as_affine(affine), stride), grid)).flatten()[None]
+    tokens = body_tokens(chest, token_affine(study["image_affine"].numpy(), stride), grid)
+    return torch.from_numpy(tokens).flatten()[None]
 
 
 def describe_scan(

@@ -1,0 +1,56 @@
+"""Scans as the token levels of a frozen tower, as part of a preprocessed scan that a cache keeps."""
+
+import hashlib
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.transforms import MapTransform
+from torch import Tensor, nn
+
+from bundle.ctfindings.networks.image.segmentation_decoder import token_volumes
+
+
+def weights_digest(*parts: nn.Module | Tensor) -> str:
+    """SHA-256 of the architecture and the weights of modules, and of tensors.
+
+    A cache key takes it for the modules themselves, because attributes that libraries add to them differ between runs.
+    """
+    found = hashlib.sha256()
+    for part in parts:
+        tensors = {"": part} if isinstance(part, Tensor) else part.state_dict()
+        found.update(b"" if isinstance(part, Tensor) else str(part).encode())
+        for name, value in tensors.items():
+            found.update(name.encode())
+            found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+class EncodeLevelsd(MapTransform):
+    """Adds the token levels of a preprocessed scan: ``level_0``, the finest, and so on, [d, gx, gy, gz] float16.
+
+    The frozen tower is on its device.
+    """
+
+    encodes = True
+    """Random transforms of the image after this step would not reach the tokens; ``cached_dataset`` refuses them."""
+
+    not_in_cache_key = ("tower",)
+
+    def __init__(self, tower: nn.Module) -> None:
+        super().__init__("image")
+        self.tower, self.weights = tower, weights_digest(tower)
+
+    @torch.no_grad()
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        image = data["image"].as_tensor()[None].to(next(self.tower.parameters()).device).float()
+        volumes = token_volumes(*self.tower(image))
+        return {**data, **{f"level_{place}": value[0].half().cpu() for place, value in enumerate(volumes)}}
+
+
+def levels_of(batch: Mapping[str, Any]) -> list[Tensor]:
+    """The levels that ``EncodeLevelsd`` added to a study or a batch, finest first; none without it."""
+    found: list[Tensor] = []
+    while f"level_{len(found)}" in batch:
+        found.append(batch[f"level_{len(found)}"])
+    return found
