@@ -17,7 +17,7 @@ def format_findings(record: FindingsRecord) -> str:
     size = " x ".join(str(count) for count in scan.shape)
     spacing = " x ".join(f"{step:.2f}" for step in scan.spacing_mm)
     lines = [
-        f"Scan   {shorten(_printable(scan.file), WIDTH - 7, placeholder='...')}",
+        f"Scan   {shorten(printable(scan.file), WIDTH - 7, placeholder='...')}",
         f"       {scan.format}, {size} voxels, {spacing} mm, {scan.orientation}",
         f"Model  {model.bundle} {model.version}, {model.network}, weights {model.weights_sha256[:12]}",
         *(wrap(record.notice, WIDTH) if record.notice else ()),
@@ -30,12 +30,12 @@ def format_findings(record: FindingsRecord) -> str:
         lines += ["", _row("Query", "score", "", "", "anatomy, place", "z mm", "image"), "-" * WIDTH]
         for answer in record.queries:
             said = " ".join([answer.meaning, *answer.hints]).strip()
-            lines += [_answer_row(answer), *wrap(_printable(said), WIDTH, initial_indent="  ", subsequent_indent="  ")]
+            lines += [_answer_row(answer), *wrap(printable(said), WIDTH, initial_indent="  ", subsequent_indent="  ")]
     if any(not answer.anatomy_found for answer in record.answers):
         lines += ["", "* anatomy not found in the scan; the answer is unreliable"]
     lines.append("")
     for warning in record.warnings:
-        lines += wrap(f"Warning: {_printable(warning)}", WIDTH, subsequent_indent="         ")
+        lines += wrap(f"Warning: {printable(warning)}", WIDTH, subsequent_indent="         ")
     if record.seconds:
         stages = ", ".join(f"{stage} {value:.1f}" for stage, value in record.seconds.items())
         lines += wrap(f"Seconds: {stages}", WIDTH, subsequent_indent=" " * 9)
@@ -52,7 +52,7 @@ def _answer_row(answer: Answer) -> str:
         label, number, threshold, place = answer.text, f"{answer.score:.2f}", "", answer.evidence
         present = _VERDICTS[None] if answer.not_assessed else ""
     return _row(
-        shorten(_printable(label), _NAME - 2, placeholder="...") + ("" if answer.anatomy_found else " *"),
+        shorten(printable(label), _NAME - 2, placeholder="...") + ("" if answer.anatomy_found else " *"),
         number,
         threshold,
         present,
@@ -62,8 +62,8 @@ def _answer_row(answer: Answer) -> str:
     )
 
 
-def _printable(text: str) -> str:
-    """Without control characters, which would steer the terminal."""
+def printable(text: str) -> str:
+    """A text on one line, without control characters, which would steer a terminal."""
     return "".join(sign if sign.isprintable() else " " for sign in text)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.inference.findings_record import FindingAnswer, FindingsRecord
+from bundle.ctfindings.inference.output.console_table import printable
 
 NOT_ASSESSED = "Not assessed"
 NOTHING = "No finding at or above its threshold"
@@ -47,7 +48,7 @@ def format_draft(record: FindingsRecord) -> str:
     if record.notice:
         lines += [record.notice, ""]
     model = record.model
-    lines += [f"Scan: {_line(record.scan.file)}", f"Made: {record.created} by {model.bundle} {model.version}", ""]
+    lines += [f"Scan: {printable(record.scan.file)}", f"Made: {record.created} by {model.bundle} {model.version}", ""]
     # Anatomies with the same sentences share a line.
     alike: dict[str, list[str]] = {}
     for name, said in draft.findings.items():
@@ -57,7 +58,7 @@ def format_draft(record: FindingsRecord) -> str:
     lines += ["IMPRESSION", *(f"{number}. {said}" for number, said in enumerate(draft.impression, start=1)), ""]
     lines += ["LIMITS", f"The model answers for {len(record.findings)} findings. Nothing else of the scan was read."]
     file = record.scan.file
-    lines += [_line(line if line.startswith(file) else line[:1].upper() + line[1:]) for line in record.warnings]
+    lines += [printable(line if line.startswith(file) else line[:1].upper() + line[1:]) for line in record.warnings]
     return "\n".join(lines) + "\n"
 
 
@@ -93,8 +94,3 @@ def _sentence(answer: FindingAnswer) -> str:
     parts.append(f"probability {answer.probability:.2f}")
     unreliable = "" if answer.anatomy_found else f"; unreliable, because {answer.anatomy} was not found in the scan"
     return f"{', '.join(parts)}{unreliable}."
-
-
-def _line(text: str) -> str:
-    """On one line and without control characters."""
-    return "".join(sign if sign.isprintable() else " " for sign in text)

@@ -2,12 +2,12 @@
 
 import os
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import pydicom
 from pydicom.datadict import tag_for_keyword
@@ -41,22 +41,6 @@ def search_from(texts: Sequence[str]) -> dict[str, str]:
     return search
 
 
-class Archive(Protocol):
-    """A place of series.
-
-    Attributes:
-        ignored: files without a SeriesInstanceUID in the last list, which belong to no series.
-    """
-
-    ignored: int
-
-    def listed(self) -> list[Series]:
-        """The series that the search finds and that have at least ``MIN_IMAGES`` images, or frames of Enhanced CT."""
-
-    def fetching(self, series: Series) -> Callable[[Path], None]:
-        """What puts the images of a series into an empty folder, on any machine that reaches the archive."""
-
-
 _TAGS = ("SeriesInstanceUID", "StudyInstanceUID", "SOPClassUID", "NumberOfFrames")
 
 
@@ -76,9 +60,8 @@ def _slices(kind: str, frames: str) -> int:
 class FolderArchive:
     """The series among the files of a folder. The header of a file is read once while the program runs.
 
-    Args:
-        folder: DICOM files in any layout. Zips are not opened.
-        search: value by keyword that the header of a series must have; ``*`` and ``?`` are wildcards.
+    The files have any layout; zips are not opened. ``search`` has the value by keyword that the header of a series must
+    have; ``*`` and ``?`` are wildcards. ``ignored`` are the files of the last list that have no SeriesInstanceUID.
     """
 
     def __init__(self, folder: Path, search: Mapping[str, str]) -> None:
@@ -87,13 +70,12 @@ class FolderArchive:
         self._files: dict[str, list[Path]] = {}
 
     def listed(self) -> list[Series]:
-        """Unreachable if the folder, or one in it, cannot be read."""
+        """The series that the search finds and that have at least ``MIN_IMAGES`` images, or frames of Enhanced CT.
+
+        Unreachable if the folder, or one in it, cannot be read.
+        """
         known, self._known = self._known, {}
-        files: dict[str, list[Path]] = defaultdict(list)
-        states: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        changed: dict[str, float] = defaultdict(float)
-        studies: dict[str, str] = {}
-        slices: Counter[str] = Counter()
+        found: dict[str, list[tuple[Path, os.stat_result, _Identity]]] = defaultdict(list)
         try:
             paths = files_below(self.folder)
         except ScanError as error:
@@ -106,36 +88,28 @@ class FolderArchive:
                 stat = path.stat()
             except OSError:
                 continue  # It was moved away since it was listed.
-            state = stat.st_size, stat.st_mtime_ns
+            size_and_time = stat.st_size, stat.st_mtime_ns
             before, identity = known.get(path, (None, None))
-            if before != state:
+            if before != size_and_time:
                 (header,) = read_headers([path], [*_TAGS, *self.search], self._identity)
                 identity = header.content
-            self._known[path] = state, identity
+            self._known[path] = size_and_time, identity
             if identity is not None:
-                uid = identity.series
-                studies[uid] = identity.study
-                slices[uid] += identity.slices
-                files[uid].append(path)
-                states[uid].append(state)
+                found[identity.series].append((path, stat, identity))
+        self.ignored = len(found.pop("", []))
+        self._files = {uid: [path for path, _, _ in images] for uid, images in found.items()}
+        series = []
+        for uid, images in found.items():
+            if sum(identity.slices for _, _, identity in images) >= MIN_IMAGES:
+                stats = [stat for _, stat, _ in images]
+                state = f"{len(stats)}:{sum(s.st_size for s in stats)}:{max(s.st_mtime_ns for s in stats)}"
                 # The time of a copy, where the modification time may be that of the original.
-                changed[uid] = max(changed[uid], stat.st_ctime)
-        self.ignored = len(files.pop("", []))
-        states.pop("", None)
-        self._files = dict(files)
-        return [
-            Series(
-                uid,
-                studies[uid],
-                f"{len(each)}:{sum(size for size, _ in each)}:{max(when for _, when in each)}",
-                time.time() - changed[uid],
-            )
-            for uid, each in states.items()
-            if slices[uid] >= MIN_IMAGES
-        ]
+                age = time.time() - max(s.st_ctime for s in stats)
+                series.append(Series(uid, images[-1][2].study, state, age))
+        return series
 
     def fetching(self, series: Series) -> Callable[[Path], None]:
-        """The images as links; nothing is copied."""
+        """What puts the images of a series into an empty folder, as links; nothing is copied."""
         return partial(_link, [path.resolve() for path in self._files[series.uid]])
 
     def _identity(self, header: pydicom.Dataset) -> _Identity | None:
@@ -151,19 +125,14 @@ def _link(images: Sequence[Path], folder: Path) -> None:
 
 
 class DicomWebArchive:
-    """The series of a DICOMweb server.
-
-    Args:
-        url: of the service, such as ``http://127.0.0.1:8042/dicom-web``.
-        search: QIDO-RS filter by keyword, such as ``{"Modality": "CT"}``.
-    """
+    """The series of a DICOMweb server, such as ``http://127.0.0.1:8042/dicom-web``, by a QIDO-RS filter by keyword."""
 
     def __init__(self, url: str, search: Mapping[str, str]) -> None:
         self.url, self.client, self.search, self.ignored = url, dicomweb_client(url), dict(search), 0
         self._counted: dict[Series, int] = {}
 
     def listed(self) -> list[Series]:
-        """Unreachable if the server does not answer with a list."""
+        """As that of ``FolderArchive``; Unreachable if the server does not answer with a list."""
         try:
             with answering():
                 found = self.client.search_for_series(
@@ -179,7 +148,10 @@ class DicomWebArchive:
         return [each for each in series if self._counted[each] >= MIN_IMAGES]
 
     def fetching(self, series: Series) -> Callable[[Path], None]:
-        """ValueError if fewer images arrive than were listed, Unreachable if the server does not answer."""
+        """As that of ``FolderArchive``, on any machine that reaches the server.
+
+        ValueError if fewer images arrive than were listed, Unreachable if the server does not answer.
+        """
         return partial(_download, self.url, series)
 
     def _number_of_slices(self, series: Series) -> int:

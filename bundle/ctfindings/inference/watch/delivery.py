@@ -5,7 +5,6 @@ Every object has the UID that its scan and weights give it, so one that is sent 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import urlsplit
 
 import pydicom
@@ -16,25 +15,20 @@ AE_TITLE = "CTFINDINGS"
 """Our own name as a DICOM node."""
 
 
-class Delivery(Protocol):
-    """A receiver of DICOM files."""
-
-    def send(self, files: Sequence[Path]) -> int:
-        """Sends the files that are not there yet; returns how many. Unreachable if nobody answers."""
-
-
 class StowDelivery:
-    """A DICOMweb server. What it has is asked first, so an object that arrived before a crash is not sent again.
+    """A DICOMweb server, such as ``http://127.0.0.1:8042/dicom-web``.
 
-    Args:
-        url: of the service, such as ``http://127.0.0.1:8042/dicom-web``.
+    What it has is asked first, so an object that arrived before a crash is not sent again.
     """
 
     def __init__(self, url: str) -> None:
         self.client = dicomweb_client(url)
 
     def send(self, files: Sequence[Path]) -> int:
-        """ValueError if the server refuses an object."""
+        """Sends the files that are not there yet; returns how many.
+
+        Unreachable if nobody answers, ValueError if the server refuses an object.
+        """
         objects = [pydicom.dcmread(file) for file in files]
         present: set[str] = set()
         with answering():
@@ -50,10 +44,9 @@ class StowDelivery:
 
 
 class StoreDelivery:
-    """A DICOM node. It cannot be asked what it has; an object that it gets twice is one object there.
+    """A DICOM node, ``dicom://AETITLE@HOST:PORT``.
 
-    Args:
-        address: ``dicom://AETITLE@HOST:PORT``.
+    It cannot be asked what it has; an object that it gets twice is one object there.
     """
 
     def __init__(self, address: str) -> None:
@@ -70,7 +63,7 @@ class StoreDelivery:
         self.title, self.host, self.port = parts.username, str(parts.hostname), parts.port
 
     def send(self, files: Sequence[Path]) -> int:
-        """ValueError if the node refuses an object."""
+        """Sends all files; returns how many. Errors as those of ``StowDelivery``."""
         objects = [pydicom.dcmread(file) for file in files]
         kinds = {each.SOPClassUID: each.file_meta.TransferSyntaxUID for each in objects}
         for kind, syntax in kinds.items():

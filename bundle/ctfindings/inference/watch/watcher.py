@@ -25,9 +25,9 @@ from bundle.ctfindings.inference.batch.run_archive import JOURNAL_FILE, ArchiveT
 from bundle.ctfindings.inference.findings_record import FindingsRecord
 from bundle.ctfindings.inference.output.worklist import Entry, write_worklist
 from bundle.ctfindings.inference.output.write_files import RECORD_FILE
-from bundle.ctfindings.inference.watch.archives import Archive, Series
+from bundle.ctfindings.inference.watch.archives import DicomWebArchive, FolderArchive, Series
 from bundle.ctfindings.inference.watch.connections import Unreachable
-from bundle.ctfindings.inference.watch.delivery import Delivery
+from bundle.ctfindings.inference.watch.delivery import StoreDelivery, StowDelivery
 from bundle.ctfindings.inference.watch.series_task import SeriesTask, answer_series
 from bundle.ctfindings.scan.dicom_series import MIN_IMAGES
 
@@ -81,8 +81,8 @@ class Watcher:
 
     def __init__(
         self,
-        archive: Archive,
-        delivery: Delivery | None,
+        archive: FolderArchive | DicomWebArchive,
+        delivery: StowDelivery | StoreDelivery | None,
         address: str,
         output: Path,
         model: Model,
@@ -109,8 +109,7 @@ class Watcher:
     def watch(self, once: bool = False) -> int:
         """Passes until it is stopped, or with ``once`` until no series is waiting; returns how many failed.
 
-        Raises:
-            Unreachable: with ``once``, if a server does not answer ``ATTEMPTS`` times.
+        Unreachable with ``once``, if a server does not answer ``ATTEMPTS`` times.
         """
         silent = 0
         while True:
@@ -140,8 +139,7 @@ class Watcher:
     def run_pass(self) -> list[Entry]:
         """Looks once, and finishes every series that is ready; returns the worklist.
 
-        Raises:
-            Unreachable: if a server does not answer. What is finished is in the worklist.
+        Unreachable if a server does not answer. What is finished is in the worklist.
         """
         self._remove_leftovers()
         listed = {series.uid: series for series in self.archive.listed()}
