@@ -77,8 +77,7 @@ def export_torchscript(network: nn.Module, path: Path) -> Network:
     """Writes a scripted module and loads it."""
     with atomic_path(path) as temporary:
         torch.jit.save(torch.jit.script(network), temporary)  # type: ignore[no-untyped-call]
-    loaded: Network = torch.jit.load(path).eval()  # type: ignore[no-untyped-call]
-    return loaded
+    return torch.jit.load(path).eval()  # type: ignore[no-untyped-call]
 
 
 def export_onnx(network: nn.Module, scan: Tensor, path: Path) -> Network:

@@ -175,8 +175,7 @@ def paired_auc(logits: NDArray[np.float64], start: Start, drawn: Sequence[int]) 
     present = (label_rows(start.studies)[hybrids] == 1)[:, drawn]
 
     def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        counted: NDArray[np.float64] = weights[:, hybrids] @ (won * present) / (weights[:, hybrids] @ present)
-        return counted
+        return weights[:, hybrids] @ (won * present) / (weights[:, hybrids] @ present)
 
     return statistic
 

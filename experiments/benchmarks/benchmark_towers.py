@@ -39,8 +39,7 @@ def fvlm_tower() -> nn.Module:
     """The tower of ``configs/networks/fvlm_tower.json``."""
     parser = ConfigParser()
     parser.read_config([str(ROOT / "configs" / name) for name in ("train.json", "networks/fvlm_tower.json")])
-    tower: nn.Module = parser.get_parsed_content("image_tower")
-    return tower
+    return parser.get_parsed_content("image_tower")
 
 
 def plain_vit() -> nn.Module:

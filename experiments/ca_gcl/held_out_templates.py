@@ -56,8 +56,7 @@ def template_logits(text: TextTower, scores: SplitScores) -> FloatArray:
         ]
     deltas = (sides[0] - sides[1]).double().cpu().view(len(TEMPLATES), len(FINDINGS), -1)
     rows = _answering(scores)
-    logits: FloatArray = torch.einsum("sce,tce->stc", rows, deltas).numpy()
-    return logits
+    return torch.einsum("sce,tce->stc", rows, deltas).numpy()
 
 
 def _answering(scores: SplitScores) -> Tensor:

@@ -90,8 +90,7 @@ def score(service: FindingsService, scan: MetaTensor) -> float:
 
 
 def loaded(service: FindingsService, path: str | Path) -> MetaTensor:
-    scan: MetaTensor = service.preprocessing.load({"image": str(path)})["image"]  # type: ignore[attr-defined]
-    return scan
+    return service.preprocessing.load({"image": str(path)})["image"]  # type: ignore[attr-defined]
 
 
 def altered(
@@ -125,8 +124,7 @@ def damaged(hu: Volume, anatomy: NDArray[Any], rng: np.random.Generator) -> Volu
 def rotated(hu: Volume, _: NDArray[Any], rng: np.random.Generator) -> Volume:
     """20 to 40 degrees about the body axis."""
     angle = rng.choice([-1, 1]) * rng.uniform(20, 40)
-    turned: Volume = ndimage.rotate(hu, angle, axes=(0, 1), reshape=False, order=1, cval=-1000)
-    return turned
+    return ndimage.rotate(hu, angle, axes=(0, 1), reshape=False, order=1, cval=-1000)
 
 
 def abdominal(hu: Volume, _: NDArray[Any], rng: np.random.Generator) -> Volume:
@@ -136,8 +134,7 @@ def abdominal(hu: Volume, _: NDArray[Any], rng: np.random.Generator) -> Volume:
 
 def arterial(hu: Volume, anatomy: NDArray[Any], rng: np.random.Generator) -> Volume:
     """Heart and aorta brighter by 150 to 300 HU, as in an arterial phase."""
-    brighter: Volume = (hu + np.isin(anatomy, (2, 4)) * np.float32(rng.uniform(150, 300))).astype(np.float32)
-    return brighter
+    return (hu + np.isin(anatomy, (2, 4)) * np.float32(rng.uniform(150, 300))).astype(np.float32)
 
 
 def scaled(hu: Volume, _: NDArray[Any], rng: np.random.Generator) -> Volume:

@@ -123,8 +123,7 @@ class LockedImageModel(nn.Module):
         """Logits ``[B, P]`` of prompt differences ``[B, P, E]`` on the rows of their anatomies."""
         no_tokens = rows.new_zeros(len(rows), 1, rows.shape[2])
         no_members = torch.zeros(len(rows), 1, rows.shape[1], dtype=torch.bool, device=rows.device)
-        logits: Tensor = self.scorer(rows, valid, no_tokens, no_members, deltas, anatomies)[0]
-        return logits
+        return self.scorer(rows, valid, no_tokens, no_members, deltas, anatomies)[0]
 
     def template_deltas(self) -> Tensor:
         """Positive minus negative prompt of each finding, of the mean template and of each, ``[1 + T, C, E]``."""

@@ -139,8 +139,7 @@ def trunk_features(tower: TextTower, texts: Sequence[str], batch_size: int = 64)
         parts = [tower.features(distinct[start : start + batch_size]) for start in range(0, len(distinct), batch_size)]
     rows = torch.nn.functional.normalize(torch.cat(parts).double(), dim=-1).cpu().numpy()
     position = {text: index for index, text in enumerate(distinct)}
-    chosen: NDArray[np.float64] = rows[[position[text] for text in texts]]
-    return chosen
+    return rows[[position[text] for text in texts]]
 
 
 def encoder_embeddings(

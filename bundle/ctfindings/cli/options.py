@@ -37,31 +37,23 @@ _CHOICES = {"encoder": ("frozen", "tuned")}
 _STEPS = {"init": "initialize", "run": "run", "final": "finalize"}
 
 
-# PyTorch and MONAI take seconds to import, and a script that only reads its arguments needs neither.
-
-
-def _options_of_monai() -> set[str]:
-    from monai.bundle.scripts import run
-
-    return {name for name in inspect.signature(run).parameters if name != "override"}
-
-
 def check_options(arguments: Sequence[str] | None = None) -> None:
     """Checks the options of ``monai.bundle run`` against the keys of its configuration files.
 
-    Without ``--config_file`` another program is running, and nothing is checked.
-
-    Raises:
-        ValueError: An option is not a key of the files, its value cannot stand for that of the files (a word for a
-            number, a number for a list), or nothing that the workflow runs refers to its key.
+    Without ``--config_file`` another program is running, and nothing is checked. ValueError if an option is not a key
+    of the files, its value cannot stand for that of the files (a word for a number, a number for a list), or nothing
+    that the workflow runs refers to its key.
     """
     given = _options(sys.argv[1:] if arguments is None else arguments)
     if "config_file" not in given:
         return
+    # PyTorch and MONAI take seconds to import, and a script that only reads its arguments needs neither.
     from monai.bundle import ConfigParser, ReferenceResolver
+    from monai.bundle.scripts import run
 
-    of_monai = _options_of_monai()
-    files = _files(given["config_file"])
+    of_monai = {name for name in inspect.signature(run).parameters if name != "override"}
+    named = given["config_file"]  # FILE, or ['FILE', 'FILE']
+    files = [str(name) for name in ast.literal_eval(named)] if named.lstrip().startswith("[") else [named]
     content = read_configs(files)
     known = {_key(name) for name in content} | of_monai
     for name, value in given.items():
@@ -173,11 +165,6 @@ def _value(value: str) -> Any:
 def _key(name: str) -> str:
     """The top-level key of ``key#part``."""
     return re.split("#|::", name.lstrip("+"))[0]
-
-
-def _files(value: str) -> list[str]:
-    """Names in ``file``, or in ``['file', 'file']``."""
-    return [str(name) for name in ast.literal_eval(value)] if value.lstrip().startswith("[") else [value]
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -9,13 +9,14 @@ from bundle.ctfindings.data.study_record import MASK_KEYS, report_text, text_id
 from bundle.ctfindings.reports.observations import normalise
 from bundle.ctfindings.step_keys import NetworkInputs, Targets
 
+Prepared = tuple[Tensor, Targets, tuple, NetworkInputs]
 STAGES = ("third", "fourth")
 """Cached outputs of a frozen tower, see ``NetworkInputs``."""
 
 
 def prepare_batch(
     batch: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **_: Any
-) -> tuple[Tensor, Targets, tuple, NetworkInputs]:
+) -> Prepared:
     """A batch as ``(image, targets, args, kwargs)``, see ``step_keys``; an entry that the batch lacks is absent.
 
     Snippets are kept if they have a ``z_mm``, and if the batch has the affine of the image (``KeepGeometryd``).
@@ -54,35 +55,26 @@ def prepare_batch(
     return move(batch["image"]).float(), targets, (), inputs
 
 
-def prepare_report_batch(
-    batch: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **_: Any
-) -> tuple[Tensor, Targets, tuple, NetworkInputs]:
+def prepare_report_batch(batch: dict[str, Any], *moving: Any, **options: Any) -> Prepared:
     """``prepare_batch`` with whole reports, which cost time to encode and which few objectives read."""
-    image, targets, args, inputs = prepare_batch(batch, device, non_blocking)
+    image, targets, args, inputs = prepare_batch(batch, *moving, **options)
     if "report" in batch:
         inputs["reports"] = [report_text(report) for report in batch["report"]]
-        identity = torch.tensor([text_id(text) for text in inputs["reports"]])
-        targets["report_id"] = identity.to(device, non_blocking=non_blocking)
+        targets["report_id"] = torch.tensor([text_id(text) for text in inputs["reports"]], device=image.device)
     return image, targets, args, inputs
 
 
-def prepare_unmasked_batch(
-    batch: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **_: Any
-) -> tuple[Tensor, Targets, tuple, NetworkInputs]:
+def prepare_unmasked_batch(batch: dict[str, Any], *moving: Any, **options: Any) -> Prepared:
     """``prepare_batch`` without masks, for objectives that learn from reports alone and for their validation."""
-    return prepare_batch({key: value for key, value in batch.items() if key not in MASK_KEYS}, device, non_blocking)
+    return prepare_batch({key: value for key, value in batch.items() if key not in MASK_KEYS}, *moving, **options)
 
 
-def prepare_image_batch(
-    batch: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **_: Any
-) -> tuple[Tensor, Targets]:
+def prepare_image_batch(batch: dict[str, Any], *moving: Any, **options: Any) -> tuple[Tensor, Targets]:
     """The image alone with its labels, to score a scan as a user would, without mask and report."""
-    return prepare_batch(batch, device, non_blocking)[:2]
+    return prepare_batch(batch, *moving, **options)[:2]
 
 
-def prepare_token_batch(
-    batch: dict[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **_: Any
-) -> tuple[Tensor, Targets, tuple, NetworkInputs]:
+def prepare_token_batch(batch: dict[str, Any], *moving: Any, **options: Any) -> Prepared:
     """``prepare_image_batch`` with the cached outputs of a frozen tower, so that validation runs no encoder either."""
-    stages = {f"{which}_stage": batch[f"{which}_stage"] for which in STAGES}
-    return prepare_batch({"image": batch["image"], "labels": batch["labels"], **stages}, device, non_blocking)
+    kept = ("image", "labels", *(f"{which}_stage" for which in STAGES))
+    return prepare_batch({key: batch[key] for key in kept}, *moving, **options)

@@ -62,8 +62,7 @@ def load_studies(path: str | Path, splits: Sequence[str] = ()) -> list[dict[str,
 def check_patients(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], where: str) -> None:
     """Rejects two splits that share a study or a patient.
 
-    Raises:
-        ValueError: names a study of each split, not the patient, whose id may be a name.
+    ValueError names a study of each split, not the patient, whose id may be a name.
     """
     ids, patients = {study["id"] for study in first}, {study["patient"]: study["id"] for study in first}
     for study in second:

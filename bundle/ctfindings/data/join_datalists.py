@@ -15,11 +15,8 @@ def join_datalists(parts: Sequence[tuple[str, Path]], output: Path) -> dict[str,
     """Writes a datalist whose splits come from other datalists; returns the number of studies by split.
 
     A part is a split and the datalist it is taken from; a split that is named several times gets all the studies. Paths
-    in the output are relative to its folder.
-
-    Raises:
-        ValueError: if a split is unknown, unreadable or empty, an id occurs twice, a patient is in two splits, or the
-            output exists.
+    in the output are relative to its folder. ValueError if a split is unknown, unreadable or empty, an id occurs twice,
+    a patient is in two splits, or the output exists.
     """
     if output.exists():
         raise ValueError(f"{output}: exists already; choose another --output or remove it")

@@ -58,8 +58,8 @@ class EncoderTuning:
             train_data_loader=study_loader(dataset, self.batch_size, shuffle=True),
             network=model,
             optimizer=torch.optim.AdamW(model.parameters(), self.learning_rate),
-            loss_function=known_label_loss,
-            prepare_batch=_labelled,
+            loss_function=lambda logits, targets: known_label_loss(logits, targets["labels"]),
+            prepare_batch=prepare_image_batch,
         ).run()
         tuned.network.eval()
         return tuned
@@ -75,8 +75,7 @@ class ProbedEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits of the findings."""
-        logits: Tensor = self.head(scan_features(self.image(image), self.features))
-        return logits
+        return self.head(scan_features(self.image(image), self.features))
 
 
 def known_label_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -84,8 +83,3 @@ def known_label_loss(logits: Tensor, labels: Tensor) -> Tensor:
     known = labels >= 0
     loss = F.binary_cross_entropy_with_logits(logits, labels.clamp(min=0).to(logits.dtype), reduction="none")
     return (loss * known).sum() / known.sum().clamp(min=1)
-
-
-def _labelled(batch: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-    image, targets = prepare_image_batch(batch, *args, **kwargs)
-    return image, targets["labels"]

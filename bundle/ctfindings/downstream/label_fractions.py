@@ -19,10 +19,8 @@ def label_fractions(studies: Sequence[dict[str, Any]], percents: Sequence[float]
     """Indices of the studies in the subset of each percentage; a smaller subset lies in every larger one.
 
     Patients are put in an order in which every prefix has about the prevalence of each finding that all studies have:
-    the next one is the best of up to ``CANDIDATES`` that are drawn at random. A subset is a prefix.
-
-    Raises:
-        ValueError: a percentage is not in (0, 100].
+    the next one is the best of up to ``CANDIDATES`` that are drawn at random. A subset is a prefix. ValueError if a
+    percentage is not in (0, 100].
     """
     if wrong := [percent for percent in percents if not 0 < percent <= 100]:
         raise ValueError(f"fractions: expected percentages above 0 and up to 100, got {wrong[0]}")
@@ -61,15 +59,8 @@ def usable_classes(
 ) -> tuple[NDArray[np.bool_], list[str]]:
     """The classes that every subset can teach, bool ``[C]``, and a line for each subset that lacks some.
 
-    Args:
-        task: name of the task, for its messages.
-        subsets: from ``draw_subsets``.
-        known: classes that each subset can teach, bool ``[C]``.
-        names: names of the classes.
-        need: what a class needs, such as "a positive scan".
-
-    Raises:
-        ValueError: no class remains.
+    ``known`` has the classes of ``names`` that each subset can teach, bool ``[C]``; ``need`` is what a class needs,
+    such as "a positive scan". ValueError if no class remains.
     """
     lines, usable = [], np.ones(len(names), dtype=bool)
     for drawn, subset in subsets.items():

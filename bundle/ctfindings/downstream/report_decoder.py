@@ -17,12 +17,7 @@ PADDING, START, END, UNKNOWN = range(4)
 
 
 class PieceVocabulary:
-    """The word pieces of training reports, by the tokenizer of the text tower.
-
-    Args:
-        tokenizer: of ``transformers``.
-        reports: texts; other pieces of later texts are unknown.
-    """
+    """The word pieces of training reports by the tokenizer of the text tower; others are unknown."""
 
     def __init__(self, tokenizer: Any, reports: Sequence[str]) -> None:
         self.tokenizer = tokenizer
@@ -42,8 +37,7 @@ class PieceVocabulary:
         """The text before the first end."""
         stop = places.index(END) if END in places else len(places)
         pieces = [self.pieces[place] for place in places[:stop] if place > UNKNOWN]
-        text: str = self.tokenizer.decode(pieces)
-        return text
+        return self.tokenizer.decode(pieces)
 
 
 def scan_rows(rows: Rows) -> Tensor:

@@ -26,7 +26,7 @@ from bundle.ctfindings.downstream.result_numbers import drawn_metric, format_see
 from bundle.ctfindings.downstream.task_run import Results, Studies, Table
 from bundle.ctfindings.files.csv_table import write_table
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
-from bundle.ctfindings.metrics.classification import FloatArray, IntArray
+from bundle.ctfindings.metrics.classification import FloatArray
 from bundle.ctfindings.metrics.report_quality import CRG_FLOOR, label_scores, text_scores
 from bundle.ctfindings.reports.captions import read_report
 from bundle.ctfindings.reports.observations import observations_of
@@ -148,7 +148,11 @@ class ReportGeneration:
         found: dict[str, dict[str, Any]] = {}
         for method, by_percent in given.items():
             for percent, draws in by_percent.items():
-                scored = [{**label_scores(_read(draw), labels), **text_scores(draw, texts)} for draw in draws]
+                said = [np.array([read_report(text).labels for text in draw]) for draw in draws]
+                scored = [
+                    {**label_scores(read, labels), **text_scores(draw, texts)}
+                    for read, draw in zip(said, draws, strict=True)
+                ]
                 found.setdefault(method, {})[f"{percent:g}"] = {
                     metric: drawn_metric([partial(_column, each[metric]) for each in scored], [metric], bootstrap)
                     for metric in METRICS
@@ -180,11 +184,6 @@ class ReportGeneration:
         return Table(
             f"First test scans, {largest:g} % of the reports", ["scan", "method", "report"], shown, page_only=True
         )
-
-
-def _read(texts: Sequence[str]) -> IntArray:
-    """The labels that the report reader finds, ``[S, C]``."""
-    return np.array([read_report(text).labels for text in texts])
 
 
 def _column(statistic: Callable[[FloatArray], FloatArray], weights: FloatArray) -> FloatArray:

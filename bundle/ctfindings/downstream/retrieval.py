@@ -21,7 +21,7 @@ from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.classification import FloatArray
 from bundle.ctfindings.metrics.retrieval import label_precision, rank_of_own, retrieval_pools, retrieval_record
 from bundle.ctfindings.networks.observation_scoring import observation_answers
-from bundle.ctfindings.reports.observations import Observation, normalise, observations_of
+from bundle.ctfindings.reports.observations import normalise, observations_of
 
 DIRECTIONS = ("image_to_text", "text_to_image")
 
@@ -29,12 +29,10 @@ DIRECTIONS = ("image_to_text", "text_to_image")
 class Retrieval:
     """Ranks reports by scans and scans by reports of the test split. Nothing is trained.
 
-    ``global`` compares the thorax row with the report. ``set``, for a model with pathology queries, is the weighted
-    mean over the sentences of a report of the cosine of each with the answer of the queries to it, as in
-    ``PathologyAlignmentLoss``: our reading of PLACE (https://arxiv.org/abs/2506.10573).
-
-    Args:
-        normal_weight: weight of a normal sentence in ``set``; abnormal ones have 1.
+    ``global`` compares the thorax row with the report. ``set``, for a model with pathology queries, is the mean over
+    the sentences of a report of the cosine of each with the answer of the queries to it, as in
+    ``PathologyAlignmentLoss``: our reading of PLACE (https://arxiv.org/abs/2506.10573). A normal sentence weighs
+    ``normal_weight``, abnormal ones 1.
     """
 
     name = "retrieval"
@@ -52,7 +50,10 @@ class Retrieval:
         written = [index for index, study in enumerate(studies["test"]) if report_text(study.get("report"))]
         asked = [studies["test"][index] for index in written]
         rows = encoder.encode(asked, "test")
-        similarity = {"global": _global_score(encoder, rows, asked)}
+        reports = [report_text(study["report"]) for study in asked]
+        with torch.no_grad():
+            texts = encoder.network.encode_text(reports, "report").cpu()
+        similarity = {"global": (rows["anatomy"][:, THORAX].double() @ texts.double().T).numpy()}
         warnings = []
         if rows["pathology"].shape[1]:
             similarity["set"], problems = self._set_score(encoder, rows, asked)
@@ -61,7 +62,7 @@ class Retrieval:
             warnings.append("retrieval: this model has no pathology queries, so there is no score 'set'")
         warnings += unseen_scans(asked, rows)
         labels, chosen = label_rows(asked), bootstrap.of(written)
-        pools = retrieval_pools([report_text(study["report"]) for study in asked], chosen.patients)
+        pools = retrieval_pools(reports, chosen.patients)
         found = {
             score: {pool: _both_ways(values[np.ix_(at, at)], labels[at], chosen.of(at)) for pool, at in pools.items()}
             for score, values in similarity.items()
@@ -80,7 +81,7 @@ class Retrieval:
         weight = np.zeros((len(studies), len(texts)))
         for row, said in enumerate(reports):
             for item in said:
-                weight[row, place[normalise(item.text)]] = self._weight(item)
+                weight[row, place[normalise(item.text)]] = self.normal_weight if item.normal else 1.0
         weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-12)
         with torch.no_grad():
             sentences = encoder.network.encode_text(texts, "sentence").cpu()
@@ -89,21 +90,12 @@ class Retrieval:
         lines = [f"reports without an observation, which score 0: {len(silent)}, first {silent[0]}"] if silent else []
         return scored @ weight.T, lines
 
-    def _weight(self, observation: Observation) -> float:
-        return self.normal_weight if observation.normal else 1.0
-
 
 def _answered(rows: Rows, scan: int, sentences: Tensor) -> FloatArray:
     """Cosine of each sentence with the answer of the queries of a scan, ``[N]``."""
     own = slice(scan, scan + 1)
     answers, _ = observation_answers(rows["pathology"][own], rows["pathology_valid"][own], sentences)
     return (answers[0] * sentences).sum(dim=1).double().numpy()
-
-
-def _global_score(encoder: ScanEncoder, rows: Rows, studies: Studies) -> FloatArray:
-    with torch.no_grad():
-        reports = encoder.network.encode_text([report_text(study["report"]) for study in studies], "report").cpu()
-    return (rows["anatomy"][:, THORAX].double() @ reports.double().T).numpy()
 
 
 def _both_ways(similarity: FloatArray, labels: Any, bootstrap: Bootstrap) -> dict[str, Any]:

@@ -15,13 +15,9 @@ GROUPS = {"anatomies": ANATOMY_NAMES, "findings": FINDING_NAMES}
 
 
 class SegmentationClasses:
-    """Classes by the names of the anatomy table and the finding table.
+    """Classes by the names of the anatomy and the finding table, or all of one: ``anatomies`` or ``findings``.
 
-    Args:
-        classes: names, or ``anatomies`` or ``findings`` for all of a table.
-
-    Raises:
-        ValueError: a name is in neither table.
+    ValueError if a name is in neither table.
     """
 
     def __init__(self, classes: str | Sequence[str]) -> None:

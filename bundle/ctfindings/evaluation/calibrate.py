@@ -38,10 +38,8 @@ class Calibration:
 def calibrate(scores: ZeroShotScores, split: str, rule: ThresholdRule) -> Calibration:
     """Fits temperature, Platt scaling and thresholds on the studies of one split.
 
-    An untrained network cannot be calibrated but can be scored; ``problem`` then says why.
-
-    Raises:
-        ValueError: the split is the test split, or the rule is unknown.
+    An untrained network cannot be calibrated but can be scored; ``problem`` then says why. ValueError if the split is
+    the test split, or the rule is unknown.
     """
     if split.strip().lower() in ("test", "testing"):
         raise ValueError(f"calibration_split: thresholds may not be chosen on the split {split!r}; use 'validation'")

@@ -59,8 +59,7 @@ class Classification:
     def __call__(self, run: EvaluationRun) -> str:
         """Adds all numbers, queues the figures and exports the weights.
 
-        Raises:
-            ValueError: the model is a published one, or the model to compare with was scored on other studies.
+        ValueError if the model is a published one, or the model to compare with was scored on other studies.
         """
         model, record = run.own_model, run.record
         weight, run.scores = _with_observations(run, run.scores)
@@ -83,7 +82,8 @@ class Classification:
         record["anatomy_head"] = {
             name: number(macro_average(scored.anatomy_dice[:, row])) for row, name in enumerate(ANATOMY_NAMES)
         }
-        run.figures.append(partial(_write_figures, record=record, answers=answers, other=other))
+        run.figures.append(lambda folder: answers.save(folder / DIAGNOSTICS_FILE))
+        run.figures.append(partial(write_classification_figures, record=record, answers=answers, other=other))
         if calibration.problem is not None:
             record["warnings"].append(calibration.problem)
         if self.export_path is not None and calibration.problem is not None:
@@ -166,11 +166,6 @@ def format_classification(record: dict[str, Any]) -> str:
         f"Anatomy head Dice: {', '.join(f'{name} {cell(dice)}' for name, dice in record['anatomy_head'].items())}.",
     ]
     return "\n".join(lines)
-
-
-def _write_figures(folder: Path, record: dict[str, Any], answers: Diagnostics, other: Diagnostics | None) -> None:
-    answers.save(folder / DIAGNOSTICS_FILE)
-    write_classification_figures(folder, record, answers, other)
 
 
 def _distinct_names(one: Path, two: Path) -> tuple[str, str]:

@@ -81,8 +81,7 @@ class Diagnostics:
     def load(cls, path: str | Path) -> Self:
         """Reads an ``.npz`` file of `save`.
 
-        Raises:
-            ValueError: the file is missing or incomplete.
+        ValueError if the file is missing or incomplete.
         """
         names = [field.name for field in fields(cls)]
         if not Path(path).is_file():
@@ -188,5 +187,4 @@ def _hits(rows: FloatArray, scores: SplitScores, valid: NDArray[np.bool_], queri
 
 def _unit(rows: FloatArray) -> FloatArray:
     """Unit length in double precision."""
-    unit: FloatArray = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
-    return unit
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)

@@ -111,8 +111,7 @@ def comparison_record(
 ) -> dict[str, Any]:
     """First minus second, for all statistics that both models have; both see the same resamples of the patients.
 
-    Raises:
-        ValueError: the models were not scored on the same studies with the same labels.
+    ValueError if the models were not scored on the same studies with the same labels.
     """
     if first.ids.tolist() != second.ids.tolist() or not np.array_equal(first.labels, second.labels):
         raise ValueError(
@@ -169,8 +168,7 @@ def prompts_record(prompts: FloatArray) -> dict[str, Any]:
 
 def _polarity(prompts: FloatArray) -> FloatArray:
     """Cosine of the positive and the negative prompt of each finding and template, ``[C, T]``."""
-    cosines: FloatArray = (prompts[:, 0] * prompts[:, 1]).sum(axis=-1)
-    return cosines
+    return (prompts[:, 0] * prompts[:, 1]).sum(axis=-1)
 
 
 def _moments_record(cosines: FloatArray) -> dict[str, Any]:

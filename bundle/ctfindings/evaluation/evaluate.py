@@ -56,9 +56,8 @@ class Evaluation:
     def run(self) -> dict[str, Any]:
         """Runs the evaluation and returns the content of ``metrics.json``.
 
-        Raises:
-            ValueError: a split is missing or has no labels, a study or patient is in both, the checkpoint does not
-                fit, or a section fails.
+        ValueError if a split is missing or has no labels, a study or patient is in both, the checkpoint does not fit,
+        or a section fails.
         """
         studies = self._studies()
         self.model.load()

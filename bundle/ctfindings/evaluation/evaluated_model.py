@@ -118,8 +118,7 @@ class EvaluatedModel:
     def load(self) -> None:
         """Loads the checkpoint.
 
-        Raises:
-            ValueError: it does not fit the network.
+        ValueError if it does not fit the network.
         """
         load_checkpoint(self.network, self.ckpt_path)
         logger.info("%s: evaluated weights", self.ckpt_path)
@@ -215,13 +214,15 @@ class _ScanScorer:
         scores = self.classifier.score(encoded)
         peaks_mm, random_mm = self._places(batch, encoded, scores.evidence, chests, tokens)
         depth_mm = depth_positions(batch["image_affine"].to(self.device), image, self.image.depth_patch)
+        rows = self.classifier.finding_anatomy.repeat(len(PERTURBATIONS))
+        wordings, _ = self.classifier.pair_logits(encoded, self.perturbed[0] - self.perturbed[1], rows)
         return {
             "ids": batch["id"],
             "patients": batch["patient"],
             "labels": batch["labels"].numpy(),
             "logits": scores.logits.double().cpu().numpy(),
             "template_logits": scores.template_logits.double().cpu().numpy(),
-            "wording_logits": self._perturbed(encoded).double().cpu().numpy(),
+            "wording_logits": wordings.unflatten(1, (len(PERTURBATIONS), -1)).double().cpu().numpy(),
             "anatomy": encoded.anatomy.double().cpu().numpy(),
             "anatomy_valid": encoded.anatomy_valid.cpu().numpy(),
             "domain_features": domain_features(image, encoded, self.stride, body).double().cpu().numpy(),
@@ -245,11 +246,6 @@ class _ScanScorer:
     def _observed(self, encoded: ImageEmbedding, positive: Tensor, negative: Tensor) -> NDArray[np.float64]:
         logits = observation_logits(encoded.pathology, encoded.pathology_valid, positive, negative)
         return logits.view(len(logits), -1, len(FINDINGS)).double().cpu().numpy()
-
-    def _perturbed(self, encoded: ImageEmbedding) -> Tensor:
-        rows = self.classifier.finding_anatomy.repeat(len(PERTURBATIONS))
-        logits, _ = self.classifier.pair_logits(encoded, self.perturbed[0] - self.perturbed[1], rows)
-        return logits.view(len(logits), len(PERTURBATIONS), -1)
 
     def _places(
         self,

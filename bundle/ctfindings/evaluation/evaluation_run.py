@@ -45,8 +45,7 @@ class EvaluationRun:
     def own_model(self) -> EvaluatedModel:
         """The model, if it is one of this bundle.
 
-        Raises:
-            ValueError: it is a published model.
+        ValueError if it is a published model.
         """
         if not isinstance(self.model, EvaluatedModel):
             raise ValueError("sections: a published model can be evaluated by PublishedProtocol only")

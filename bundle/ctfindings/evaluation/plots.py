@@ -71,8 +71,7 @@ def write_classification_figures(
 def wording_auc(answers: Diagnostics) -> FloatArray:
     """AUC of every template and perturbation, ``[T + W, C]``."""
     scores = np.concatenate([answers.template_logits, answers.wording_logits], axis=1)
-    auc: FloatArray = auc_by_wording(scores, answers.labels, np.ones((1, len(answers.ids))))[0]
-    return auc
+    return auc_by_wording(scores, answers.labels, np.ones((1, len(answers.ids))))[0]
 
 
 def plot_wordings(auc: dict[str, FloatArray], path: Path) -> None:

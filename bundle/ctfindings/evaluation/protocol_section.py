@@ -7,8 +7,7 @@ from bundle.ctfindings.metrics.published_protocols import check_protocol, format
 class PublishedProtocol:
     """Adds ``protocol`` to the record, see ``protocol_record``; `name` is one of ``PROTOCOLS``.
 
-    Raises:
-        ValueError: the protocol is unknown.
+    ValueError if the protocol is unknown.
     """
 
     needs_labels = True

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from bundle.ctfindings.anatomy import THORAX
@@ -30,13 +29,6 @@ from bundle.ctfindings.networks.image.depth import depth_logits, depth_profile
 Studies = Sequence[Mapping[str, Any]]
 Snippets = Sequence[Mapping[str, Any]]
 Rewording = Callable[[Mapping[str, Any], Snippets], Snippets]
-
-
-class ReadsText(Protocol):
-    """A model with a text tower."""
-
-    def encode_text(self, texts: Sequence[str], role: str) -> Tensor:
-        """Unit embeddings of texts, ``[n, E]``."""
 
 
 class ReportRetrieval:
@@ -83,9 +75,12 @@ class SnippetLocalization:
 
 
 def retrieval_of(
-    scores: SplitScores, studies: Studies, model: ReadsText, bootstrap: Bootstrap, count: int | None = None
+    scores: SplitScores, studies: Studies, model: Any, bootstrap: Bootstrap, count: int | None = None
 ) -> dict[str, Any] | None:
-    """`report_retrieval` of the first `count` studies with a report, by thorax rows; None below two patients."""
+    """`report_retrieval` of the first `count` studies with a report, by thorax rows; None below two patients.
+
+    The model has ``encode_text``, as ``VisionLanguageModel``.
+    """
     texts = [report_text(study.get("report")) for study in studies]
     rows = [row for row, text in enumerate(texts) if text and scores.anatomy_valid[row, THORAX]][:count]
     if len({scores.patients[row] for row in rows}) < 2:
@@ -123,31 +118,26 @@ class _Asked:
 def localization_of(
     scores: SplitScores,
     studies: Studies,
-    model: ReadsText,
+    model: Any,
     bootstrap: Bootstrap,
     reword: Rewording | None = None,
     known: tuple[SplitScores, Studies] | None = None,
 ) -> dict[str, Any] | None:
-    """`depth_record` of the snippets of a split.
+    """`depth_record` of the snippets of a split, for ``all`` and for ``one_lobe`` (those that name one lobe).
 
     Beside the estimates of `depth_errors`, ``other_scan`` is where the next scan of another patient has the snippet.
     From the snippets of other patients, ``text_only`` is what its words say to a regression, and ``finding_and_side``
     the mean of those that state the same. For snippets that name one lobe, ``lobe`` is the middle of the third of the
-    lungs of the scan that stands for it.
+    lungs of the scan that stands for it. ``left_out`` is the number of snippets without a ``z_mm`` in their scan. A
+    group needs snippets of two patients; None without any.
 
     Args:
-        scores: Scores of the split.
-        studies: Studies of the split.
-        model: Encodes the snippets.
+        scores, studies: Of the split.
+        model: Encodes the snippets with ``encode_text``.
         bootstrap: Bootstrap of the split; its seed also draws the random estimate.
         reword: Returns the snippets that replace those of a study; their ``z_mm`` is the truth.
         known: Scores and studies of other patients, for ``text_only`` and ``finding_and_side``, which are left out if
             it is None, or has less than two snippets.
-
-    Returns:
-        ``all``, ``one_lobe`` (snippets that name one lobe, if two patients have some), and
-        ``left_out``, the number of snippets without a ``z_mm`` in their scan. None without snippets of at least two
-        patients.
     """
     asked = _asked(scores, studies, reword)
     patients = [scores.patients[row] for row in asked.scans]

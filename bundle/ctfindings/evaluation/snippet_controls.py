@@ -39,8 +39,7 @@ def shares_by_text(known: Sequence[str], shares: FloatArray, texts: Sequence[str
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\b\w+\b"), RidgeCV(PENALTIES)
     )
-    predicted: FloatArray = model.fit(list(known), shares).predict(list(texts))
-    return predicted
+    return model.fit(list(known), shares).predict(list(texts))
 
 
 def shares_by_finding_and_side(known: Sequence[str], shares: FloatArray, texts: Sequence[str]) -> FloatArray:
@@ -85,14 +84,8 @@ def shares_by_other_scan(
 ) -> FloatArray:
     """Share of the height at which each snippet is found in the next scan of another patient, [n].
 
-    Args:
-        snippets: Unit embeddings, [n, E].
-        patients: Patient of each snippet.
-        depth: Unit depth rows of the scan of each snippet, [D, E] each.
-        depth_mm: World z of the rows in mm, NaN for padding, [D] each.
-
-    Raises:
-        ValueError: All snippets are of one patient.
+    Snippets are unit embeddings [n, E]; each has the unit depth rows [D, E] of its scan and their world z in mm [D],
+    NaN for padding. ValueError if all snippets are of one patient.
     """
     shares = []
     for place, patient in enumerate(patients):

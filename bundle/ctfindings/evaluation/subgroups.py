@@ -44,9 +44,8 @@ class Subgroups:
     def __call__(self, run: EvaluationRun) -> str:
         """Adds ``subgroups``, a list of rows with ``by``, ``group``, ``scans``, ``auc`` and the AUC of each finding.
 
-        Raises:
-            ValueError: a column without limits has more than ``MOST_GROUPS`` values, one is not text or a number, or a
-                list of limits is empty.
+        ValueError if a column without limits has more than ``MOST_GROUPS`` values, one is not text or a number, or a
+        list of limits is empty.
         """
         studies, scores = run.studies[run.split], run.scores[run.split]
         rows = []

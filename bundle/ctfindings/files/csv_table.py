@@ -53,9 +53,8 @@ class Table(NamedTuple):
 def read_table(path: Path) -> Table:
     """Reads a UTF-8 CSV file with a header. The delimiter is the most frequent of comma, semicolon and tab in it.
 
-    Raises:
-        TableError: if the file is missing, empty or not UTF-8, a column occurs twice, or a row has more or fewer fields
-            than the header.
+    TableError if the file is missing, empty or not UTF-8, a column occurs twice, or a row has more or fewer fields than
+    the header.
     """
     table, rows = stream_table(path)
     table.rows.extend(rows)

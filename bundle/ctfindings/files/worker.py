@@ -13,12 +13,7 @@ from bundle.ctfindings.files.errors import ScanError, causes
 
 
 class Worker:
-    """Runs a function of a module in the process.
-
-    Args:
-        work: the function; what it keeps in a module stays between calls.
-        seconds: time after which a call is ended.
-    """
+    """Runs a function of a module, whose state stays between calls, in the process, for at most ``seconds`` a call."""
 
     def __init__(self, work: Callable[[Any], Any], seconds: float) -> None:
         self.work, self.seconds = work, seconds
@@ -26,9 +21,8 @@ class Worker:
     def __call__(self, argument: Any) -> Any:
         """What the function returns.
 
-        Raises:
-            ValueError: with the text of a ScanError of the function; or if it failed otherwise, in words without those
-                of a library, which may name a patient; or the process was killed, or took too long.
+        ValueError with the text of a ScanError of the function; or if it failed otherwise, in words without those of a
+        library, which may name a patient; or the process was killed, or took too long.
         """
         executor = get_reusable_executor(1, timeout=None, initializer=_start, initargs=(os.getpid(),))
         try:

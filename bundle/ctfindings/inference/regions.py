@@ -82,16 +82,10 @@ class Regions:
 def find_regions(
     chest: ChestRegions, encoded: ImageEmbedding, scan: int, tokens: Array, given: GivenMask | None = None
 ) -> Regions:
-    """The anatomies of one scan of a batch, within its body.
+    """The anatomies of scan number ``scan`` of a batch, within its body; ``tokens`` maps token indices to RAS mm.
 
     The lung is the air-filled lung and large parts without air; the other anatomies are those of the anatomy head
     without the lung. An anatomy that a given mask knows is that of the mask.
-
-    Args:
-        chest: body and lungs of the scan.
-        encoded: the batch.
-        scan: its index in the batch.
-        tokens: ``(4, 4)``, token index to RAS mm of the token's centre.
     """
     labels, affine = chest
     # Within -8..8: a single very sure token would push the border far into its neighbours.
@@ -144,8 +138,7 @@ def body_tokens(chest: ChestRegions, tokens: Array, grid: Sequence[int]) -> NDAr
     voxels = np.rint(world_to_voxel(_centres(found.shape, tokens), affine)).astype(int)
     inside = ((voxels >= 0) & (voxels < labels.shape)).all(axis=-1)
     voxels = np.clip(voxels, 0, np.asarray(labels.shape) - 1)
-    result: NDArray[np.bool_] = found | (inside & (labels[tuple(np.moveaxis(voxels, -1, 0))] > 0))
-    return result
+    return found | (inside & (labels[tuple(np.moveaxis(voxels, -1, 0))] > 0))
 
 
 def _dense_lung(tissue: NDArray[np.bool_], lung: NDArray[np.bool_], voxel: Array) -> NDArray[np.bool_]:

@@ -35,8 +35,7 @@ class DiseasePromptLoss(_Loss):
     def forward(self, finding_logits_drawn: Tensor, labels: Tensor) -> Tensor:
         """The mean weighted loss over known entries; zero, without gradient, if none is known.
 
-        Raises:
-            ValueError: The weights are those of another number of findings.
+        ValueError if the weights are those of another number of findings.
         """
         if self.pos_weight is not None and self.pos_weight.numel() != labels.shape[1]:
             raise ValueError(f"pos_weight has {self.pos_weight.numel()} values for {labels.shape[1]} findings")

@@ -19,10 +19,7 @@ def gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
     computes the same value. The gradient of a rank's own rows is multiplied by the number of ranks:
     ``DistributedDataParallel`` averages over ranks, and the average is then the gradient of one process on the joined
     batch. The gradient of what is not gathered, such as a temperature, is the same on every rank. The backward pass
-    communicates nothing.
-
-    Raises:
-        ValueError: The tensors differ in B.
+    communicates nothing. ValueError if the tensors differ in B.
     """
     rows = [tensor.shape[0] for tensor in tensors]
     if len(set(rows)) > 1:

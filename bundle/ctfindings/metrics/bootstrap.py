@@ -57,8 +57,7 @@ class Bootstrap:
     def weights(self) -> IntArray:
         """How often each scan occurs in each resample, [R, S].
 
-        Raises:
-            ValueError: there are fewer than two patients.
+        ValueError if there are fewer than two patients.
         """
         names, patient_of_scan = np.unique(np.asarray(self.patients, dtype=str), return_inverse=True)
         if names.size < 2:
@@ -90,8 +89,7 @@ class Bootstrap:
     def row_interval(self, statistic: Callable[..., ArrayLike], arrays: Sequence[ArrayLike]) -> Interval:
         """Interval of the number or array ``statistic(*arrays)``, with the resampled rows of each array [S, ...].
 
-        Raises:
-            ValueError: an array does not have one row per scan.
+        ValueError if an array does not have one row per scan.
         """
         rows = [np.asarray(array) for array in arrays]
         self._check_rows(*rows)

@@ -20,10 +20,8 @@ def expected_calibration_error(
 ) -> FloatArray:
     """Mean gap between predicted probability and observed frequency, weighted by bin count; NaN without known labels.
 
-    Probabilities and labels are [S, C], the result [C]; with non-negative scan weights [R, S] it is [R, C].
-
-    Raises:
-        ValueError: a probability lies outside [0, 1].
+    Probabilities and labels are [S, C], the result [C]; with non-negative scan weights [R, S] it is [R, C]. ValueError
+    if a probability lies outside [0, 1].
     """
     scores, truth = _check_probabilities(probabilities, labels)
     of_scans = np.ones((1, len(scores))) if weights is None else weights
@@ -44,10 +42,7 @@ def expected_calibration_error(
 def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray:
     """Mean squared difference of predicted probability and label, [C]; NaN without known labels.
 
-    Probabilities and labels are [S, C].
-
-    Raises:
-        ValueError: a probability lies outside [0, 1].
+    Probabilities and labels are [S, C]. ValueError if a probability lies outside [0, 1].
     """
     return by_finding(mean_squared_error, *_check_probabilities(probabilities, labels), both_classes=False)
 
@@ -56,11 +51,8 @@ def calibration_slope(probabilities: ArrayLike, labels: ArrayLike) -> FloatArray
     """Slope of the logistic regression of the labels on the logits of the probabilities, [C].
 
     1 is calibrated; below 1 the probabilities are too extreme. NaN where a class is missing or the classes are
-    separated, so that the slope has no limit. Cox, Biometrika 45 (1958); for clinical predictions Van Calster et al.,
-    J Clin Epidemiol 74 (2016). Probabilities and labels are [S, C].
-
-    Raises:
-        ValueError: a probability lies outside [0, 1].
+    separated, so that the slope has no limit. Cox, Biometrika 45 (1958); for clinical predictions Van Calster et al., J
+    Clin Epidemiol 74 (2016). Probabilities and labels are [S, C]. ValueError if a probability lies outside [0, 1].
     """
     return by_finding(_slope, *_check_probabilities(probabilities, labels))
 
@@ -76,8 +68,7 @@ def _slope(label: IntArray, score: FloatArray) -> float:
 def reliability(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, list[float] | list[int]]:
     """Reliability curve of all findings: ``probability`` (mean), ``frequency`` and ``count`` of each bin with scans.
 
-    Raises:
-        ValueError: a probability lies outside [0, 1].
+    ValueError if a probability lies outside [0, 1].
     """
     scores, truth = _check_probabilities(probabilities, labels)
     score, label = scores[truth >= 0], truth[truth >= 0]
@@ -92,8 +83,7 @@ def reliability(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, list[f
 
 
 def _bin_of(score: FloatArray) -> IntArray:
-    index: IntArray = np.minimum((score * BINS).astype(np.int64), BINS - 1)
-    return index
+    return np.minimum((score * BINS).astype(np.int64), BINS - 1)
 
 
 def _check_probabilities(probabilities: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, IntArray]:

@@ -17,8 +17,7 @@ IntArray = NDArray[np.int64]
 def check_scores(scores: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, IntArray]:
     """Scores and labels as float64 and int64 arrays [S, C].
 
-    Raises:
-        ValueError: shapes differ or are not [S, C], a score is not finite, or a label is not 1, 0 or -1.
+    ValueError if shapes differ or are not [S, C], a score is not finite, or a label is not 1, 0 or -1.
     """
     values, truth = np.asarray(scores, dtype=np.float64), np.asarray(labels)
     if values.ndim != 2 or values.shape != truth.shape:
@@ -36,8 +35,7 @@ def check_scores(scores: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, IntA
 def check_thresholds(thresholds: ArrayLike, findings: int) -> FloatArray:
     """Thresholds as a float64 array [C].
 
-    Raises:
-        ValueError: they are not one number for each finding.
+    ValueError if they are not one number for each finding.
     """
     array = np.asarray(thresholds, dtype=np.float64)
     if array.shape != (findings,) or np.isnan(array).any():
@@ -77,11 +75,9 @@ def decision_scores(probabilities: ArrayLike, labels: ArrayLike, thresholds: Arr
     """Scores of the decision ``probability >= threshold`` by name, [C] each; NaN where the denominator is zero.
 
     ``sensitivity`` TP/(TP+FN), ``specificity`` TN/(TN+FP), ``precision`` TP/(TP+FP), ``f1`` of the class present,
-    ``weighted_f1`` over both classes by their counts (CT-CLIP's; it rewards the majority class), ``accuracy``
-    (TP+TN)/n (CT-CLIP's) and ``balanced_accuracy``, the mean of sensitivity and specificity (RadFinder's "acc").
-
-    Raises:
-        ValueError: as `check_scores` and `check_thresholds`.
+    ``weighted_f1`` over both classes by their counts (CT-CLIP's; it rewards the majority class), ``accuracy`` (TP+TN)/n
+    (CT-CLIP's) and ``balanced_accuracy``, the mean of sensitivity and specificity (RadFinder's "acc"). ValueError as
+    `check_scores` and `check_thresholds`.
     """
     scores, truth = check_scores(probabilities, labels)
     present = scores >= check_thresholds(thresholds, scores.shape[1])

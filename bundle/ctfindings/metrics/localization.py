@@ -19,10 +19,8 @@ def depth_errors(
     minimises the expected error of a correct profile; ``middle`` the middle of the bins of the scan, and ``random`` a
     random bin of it. RadFinder counts the distance in bins of 12 mm; here it is the distance to the true z.
     Probabilities are non-negative weights of the bins, [n, D], depths the world z of their centres, NaN for padding,
-    [n, D], and targets the true world z of the snippets, [n]. The seed draws the random estimate.
-
-    Raises:
-        ValueError: shapes differ, or a probability is not finite.
+    [n, D], and targets the true world z of the snippets, [n]. The seed draws the random estimate. ValueError if shapes
+    differ, or a probability is not finite.
     """
     score, depth, target = (np.asarray(values, dtype=np.float64) for values in (probabilities, depth_mm, target_mm))
     if score.ndim != 2 or score.shape != depth.shape or target.shape != score.shape[:1]:
@@ -35,8 +33,8 @@ def depth_errors(
     low, high = np.nanmin(depth, axis=1), np.nanmax(depth, axis=1)
     generator = np.random.default_rng(seed)
     guesses = {
-        "model": _most_probable(score, depth),
-        "profile": _weighted_medians(score, depth),
+        "model": depth[np.arange(len(depth)), np.where(real, score, -np.inf).argmax(axis=1)],
+        "profile": np.array([_weighted_median(*pair) for pair in zip(depth, score, strict=True)]),
         "middle": (low + high) / 2,
         "random": np.array([generator.choice(row[own]) for row, own in zip(depth, real, strict=True)]),
     }
@@ -50,16 +48,14 @@ def share_of_height(z_mm: ArrayLike, depth_mm: ArrayLike) -> FloatArray:
     """
     depth = np.asarray(depth_mm, dtype=np.float64)
     low, high = np.nanmin(depth, axis=1), np.nanmax(depth, axis=1)
-    share: FloatArray = (np.asarray(z_mm, dtype=np.float64) - low) / np.maximum(high - low, 1e-6)
-    return share
+    return (np.asarray(z_mm, dtype=np.float64) - low) / np.maximum(high - low, 1e-6)
 
 
 def at_share_of_height(share: ArrayLike, depth_mm: ArrayLike) -> FloatArray:
     """The inverse of `share_of_height`, kept within the scan, [n]."""
     depth = np.asarray(depth_mm, dtype=np.float64)
     low, high = np.nanmin(depth, axis=1), np.nanmax(depth, axis=1)
-    z_mm: FloatArray = low + np.clip(np.asarray(share, dtype=np.float64), 0, 1) * (high - low)
-    return z_mm
+    return low + np.clip(np.asarray(share, dtype=np.float64), 0, 1) * (high - low)
 
 
 def depth_record(errors: Mapping[str, FloatArray], bootstrap: Bootstrap) -> dict[str, Any]:
@@ -90,20 +86,8 @@ def depth_record(errors: Mapping[str, FloatArray], bootstrap: Bootstrap) -> dict
     return record
 
 
-def _most_probable(score: FloatArray, depth: FloatArray) -> FloatArray:
-    """The depth [n] of the most probable bin."""
-    place = np.where(np.isnan(depth), -np.inf, score).argmax(axis=1)[:, None]
-    best: FloatArray = np.take_along_axis(depth, place, axis=1)[:, 0]
-    return best
-
-
-def _weighted_medians(score: FloatArray, depth: FloatArray) -> FloatArray:
-    real = ~np.isnan(depth)
-    return np.array([_weighted_median(z[own], weight[own]) for z, weight, own in zip(depth, score, real, strict=True)])
-
-
 def _weighted_median(values: FloatArray, weights: FloatArray) -> float:
-    """The value at which the cumulative weight reaches one half; the lower one of a tie."""
-    order = np.argsort(values)
+    """The value at which the cumulative weight reaches one half; the lower one of a tie. NaN values do not count."""
+    order = np.argsort(values)[: np.count_nonzero(~np.isnan(values))]
     share = np.cumsum(weights[order])
     return float(values[order][np.searchsorted(share, share[-1] / 2 - 1e-12)])

@@ -14,8 +14,7 @@ NOVELTY_BANDS = {"novel": 0.2, "related": 0.5, "near duplicate": float("inf")}
 def load_paraphrases(path: str | Path) -> dict[str, list[str]]:
     """Paraphrases by finding name from a JSON file of lists; keys that start with an underscore are comments.
 
-    Raises:
-        ValueError: the file is missing.
+    ValueError if the file is missing.
     """
     if not Path(path).is_file():
         raise ValueError(f"{path}: file not found; give the JSON file of paraphrases, or null to skip them")

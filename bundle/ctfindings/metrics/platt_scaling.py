@@ -25,10 +25,8 @@ def fit_platt(
     gets the shared slope; without any known label its shift is 0, with a warning. The targets are Platt's smoothed
     ones, (n+ + 1)/(n+ + 2) and 1/(n- + 2), so perfectly separated scans give a finite slope. Logits are [S, C].
 
-    Platt, "Probabilistic Outputs for Support Vector Machines", Advances in Large Margin Classifiers, 1999.
-
-    Raises:
-        ValueError: the logits do not rise with the labels over all findings together.
+    Platt, "Probabilistic Outputs for Support Vector Machines", Advances in Large Margin Classifiers, 1999. ValueError
+    if the logits do not rise with the labels over all findings together.
     """
     scores, truth = check_scores(logits, labels)
     known = truth >= 0
@@ -55,20 +53,16 @@ def fit_platt(
 
 def apply_platt(logits: ArrayLike, scale: ArrayLike, shift: ArrayLike) -> FloatArray:
     """Calibrated probabilities ``sigmoid(scale * logit + shift)``, [..., C]."""
-    probabilities: FloatArray = expit(np.asarray(logits, dtype=np.float64) * np.asarray(scale) + np.asarray(shift))
-    return probabilities
+    return expit(np.asarray(logits, dtype=np.float64) * np.asarray(scale) + np.asarray(shift))
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     """The temperature that minimises the cross-entropy of ``sigmoid(logit / temperature)`` over logits [S, C].
 
     A temperature corrects overconfidence, not a wrong offset: if most logits lie on the wrong side of zero, the best
-    temperature is unbounded and the upper end of `TEMPERATURES` is returned. Platt scaling corrects both.
-
-    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, https://arxiv.org/abs/1706.04599
-
-    Raises:
-        ValueError: no label is known.
+    temperature is unbounded and the upper end of `TEMPERATURES` is returned. Platt scaling corrects both. Guo et al.,
+    "On Calibration of Modern Neural Networks", ICML 2017, https://arxiv.org/abs/1706.04599. ValueError if no label is
+    known.
     """
     scores, truth = check_scores(logits, labels)
     score, label = scores[truth >= 0], truth[truth >= 0]
@@ -86,8 +80,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 
 def apply_temperature(logits: ArrayLike, temperature: float) -> FloatArray:
     """Probabilities ``sigmoid(logit / temperature)``, [..., C]."""
-    probabilities: FloatArray = expit(np.asarray(logits, dtype=np.float64) / temperature)
-    return probabilities
+    return expit(np.asarray(logits, dtype=np.float64) / temperature)
 
 
 def _smoothed_targets(label: IntArray) -> FloatArray:

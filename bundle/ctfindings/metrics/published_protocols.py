@@ -108,8 +108,7 @@ class ZeroShotScores:
 def check_protocol(name: str) -> Protocol:
     """A protocol by name.
 
-    Raises:
-        ValueError: the name is unknown.
+    ValueError if the name is unknown.
     """
     if name not in PROTOCOLS:
         raise ValueError(f"protocol {name!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
@@ -130,10 +129,8 @@ def protocol_record(
     the others from scaled ones; a scale changes no AUC and no decision at a threshold from a ROC curve.
 
     A protocol that chooses its thresholds on other scans needs their scores as `calibration`. A model with one of the T
-    templates scores with that one. The means leave out the findings `not_scored`, and a note says so.
-
-    Raises:
-        ValueError: the protocol is unknown, its template is not among those scored, or it needs calibration scans.
+    templates scores with that one. The means leave out the findings `not_scored`, and a note says so. ValueError if the
+    protocol is unknown, its template is not among those scored, or it needs calibration scans.
     """
     protocol = check_protocol(name)
     template = None if protocol.template is None else _template(protocol, templates)

@@ -29,9 +29,7 @@ def rank_of_own(similarity: ArrayLike, own: ArrayLike | None = None) -> IntArray
     """Rank of each query's own item in its row of a similarity matrix [Q, G], from 1, [Q].
 
     A tie counts against the query. `own` is the index of the own items, [Q]; by default query i belongs to item i.
-
-    Raises:
-        ValueError: a similarity is not finite.
+    ValueError if a similarity is not finite.
     """
     # Rounded so that equal texts tie whatever the order of summation.
     matrix = np.round(np.asarray(similarity, dtype=np.float64), 9)
@@ -39,8 +37,7 @@ def rank_of_own(similarity: ArrayLike, own: ArrayLike | None = None) -> IntArray
         row = int(np.argwhere(~np.isfinite(matrix))[0, 0])
         raise ValueError(f"the similarities of query {row} are not finite; leave out what was not encoded")
     index = np.arange(len(matrix))
-    ranks: IntArray = (matrix >= matrix[index, index if own is None else np.asarray(own)][:, None]).sum(axis=1)
-    return ranks
+    return (matrix >= matrix[index, index if own is None else np.asarray(own)][:, None]).sum(axis=1)
 
 
 def recall_at(ranks: ArrayLike, cutoffs: Sequence[int]) -> FloatArray:
@@ -87,8 +84,7 @@ def retrieval_pools(report_ids: Sequence[Any], patients: Sequence[str]) -> dict[
 def random_partitions(count: int, size: int, seed: int = 42) -> Iterator[IntArray]:
     """`PARTITIONS` random partitions of `count` items into P pools of indices, [P, size]; the remainder is left out.
 
-    Raises:
-        ValueError: a pool has fewer than two items, or more than there are.
+    ValueError if a pool has fewer than two items, or more than there are.
     """
     if not 2 <= size <= count:
         raise ValueError(f"expected a pool size of 2 to {count} items, found {size}")
@@ -105,8 +101,7 @@ def pool_recall(queries: ArrayLike, gallery: ArrayLike, size: int, seed: int = 4
         similarity = asked[pools] @ held[pools].transpose(0, 2, 1)
         own = np.diagonal(similarity, axis1=1, axis2=2)
         recalls.append(recall_at((similarity >= own[..., None]).sum(axis=2).ravel(), POOL_CUTOFFS))
-    mean: FloatArray = np.mean(recalls, axis=0)
-    return mean
+    return np.mean(recalls, axis=0)
 
 
 def image_to_image_map(embeddings: ArrayLike, labels: ArrayLike, cutoffs: Sequence[int] = MAP_CUTOFFS) -> FloatArray:
@@ -115,10 +110,7 @@ def image_to_image_map(embeddings: ArrayLike, labels: ArrayLike, cutoffs: Sequen
     The protocol of CT-CLIP and RadFinder: only abnormal scans take part, each queries all others, and a scan is
     relevant if it shares a positive label. ``AP@k`` is the sum of the precision at the relevant ranks r <= k, over k;
     NaN for a k above the number of other abnormal scans. Embeddings are unit rows [N, E], labels 1, 0 or -1, [N, C];
-    unknown counts as absent.
-
-    Raises:
-        ValueError: shapes do not fit.
+    unknown counts as absent. ValueError if shapes do not fit.
     """
     rows, truth = np.asarray(embeddings), np.asarray(labels) == 1
     if truth.ndim != 2 or len(truth) != len(rows):
@@ -228,14 +220,10 @@ def agreement(labels: ArrayLike) -> dict[str, NDArray[np.bool_]]:
 
 
 def label_precision(similarity: ArrayLike, labels: ArrayLike, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Share of relevant items among the first k, by kind of `agreement` and k of `PRECISION_CUTOFFS`.
+    """Share of relevant items among the first k, by kind of `agreement` and k of `PRECISION_CUTOFFS`, with chance.
 
-    Each with its interval and chance.
-
-    Args:
-        similarity: of query i (row) and item j (column), [N, N]; item i belongs to query i, and counts.
-        labels: of the items.
-        bootstrap: by patient of the queries.
+    Row i of ``similarity``, [N, N], is query i, to which item i belongs, and counts. Intervals are by patient of the
+    queries.
     """
     scores = np.asarray(similarity, dtype=np.float64)
     order = np.argsort(-scores, axis=1, kind="stable")

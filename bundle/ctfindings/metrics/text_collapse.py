@@ -165,8 +165,7 @@ def uniformity(embeddings: FloatArray, weights: FloatArray) -> FloatArray:
 
 def cone(embeddings: FloatArray, weights: FloatArray) -> FloatArray:
     """Length of the mean embedding, [R]: 1 if all texts are one point, near 0 if they point in all directions."""
-    length: FloatArray = np.linalg.norm(weights @ embeddings, axis=1) / weights.sum(axis=1)
-    return length
+    return np.linalg.norm(weights @ embeddings, axis=1) / weights.sum(axis=1)
 
 
 def anatomy_accuracy(rows: TextRows, weight: FloatArray) -> float:

@@ -34,10 +34,8 @@ def choose_thresholds(
     The rule is "youden" for the largest Youden index TPR - FPR; "f1" for the largest F1, which calls a rare finding
     present in fewer scans. Three rules are only for comparison with published tables: "corner" (fVLM),
     "corner_smallest" (CT-CLIP, which takes the smallest of equal thresholds) and "youden_or_none" (RadFinder, which
-    calls no scan positive if a finding is scored worse than chance). The scores are [S, C].
-
-    Raises:
-        ValueError: the rule is unknown.
+    calls no scan positive if a finding is scored worse than chance). The scores are [S, C]. ValueError if the rule is
+    unknown.
     """
     check_rule(rule)
     scores, truth = check_scores(probabilities, labels)

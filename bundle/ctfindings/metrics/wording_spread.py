@@ -87,8 +87,7 @@ def sd_over_wordings(values: FloatArray) -> FloatArray:
     """SD (n - 1) over axis 1, [R, T, ...] to [R, ...]; NaN with one wording."""
     if values.shape[1] < 2:
         return np.full((values.shape[0], *values.shape[2:]), np.nan)
-    spread: FloatArray = values.std(axis=1, ddof=1)
-    return spread
+    return values.std(axis=1, ddof=1)
 
 
 def _mean(values: FloatArray, axis: int) -> FloatArray:

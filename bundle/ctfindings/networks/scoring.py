@@ -9,14 +9,9 @@ from bundle.ctfindings.anatomy import THORAX
 
 
 def answering_rows(anatomy_valid: Tensor, rows: Tensor, thorax: int = THORAX) -> Tensor:
-    """The anatomy that answers each question: its own, or the thorax where that is outside the field of view.
+    """Index of the anatomy that answers each question, ``[B, P]``: ``rows``, or the thorax where that is not in view.
 
-    Args:
-        anatomy_valid: Anatomies in the field of view, bool ``[B, K]``.
-        rows: Index of the anatomy of each question, ``[P]``.
-
-    Returns:
-        Index of the anatomy that answers, ``[B, P]``.
+    ``anatomy_valid``, bool ``[B, K]``, has the anatomies in the field of view.
     """
     return torch.where(anatomy_valid[:, rows], rows.unsqueeze(0), torch.full_like(rows, thorax).unsqueeze(0))
 
@@ -64,15 +59,10 @@ class FindingScorer(nn.Module):
     def forward(
         self, anatomy: Tensor, anatomy_valid: Tensor, field: Tensor, membership: Tensor, delta: Tensor, rows: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Scores P prompt pairs on each scan.
+        """Logits ``[B, P]`` and token logits ``[B, N, P]`` of P prompt pairs on each scan.
 
-        Args:
-            anatomy, anatomy_valid, field, membership: As in ``ImageEmbedding``.
-            delta: Positive minus negative unit prompt embedding, ``[B, P, E]``.
-            rows: Index of the anatomy of each pair, ``[P]``.
-
-        Returns:
-            Logits ``[B, P]`` and token logits ``[B, N, P]``.
+        The first arguments are as in ``ImageEmbedding``; ``delta`` is positive minus negative unit prompt embedding,
+        ``[B, P, E]``; ``rows`` the anatomy of each pair, ``[P]``.
         """
         used = answering_rows(anatomy_valid, rows, self.thorax)
         index = used.unsqueeze(-1).expand(-1, -1, anatomy.shape[-1])

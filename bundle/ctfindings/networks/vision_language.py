@@ -89,8 +89,7 @@ class VisionLanguageModel(nn.Module):
     ) -> NetworkOutputs:
         """What the losses and the validation read, from an image ``[B, 1, X, Y, Z]`` in [0, 1] and ``NetworkInputs``.
 
-        Raises:
-            ValueError: Snippets are given without the affine.
+        ValueError if snippets are given without the affine.
         """
         stride: tuple[int, int, int] = self.image.tower.stride  # type: ignore[assignment]
         membership = None if anatomy is None else token_membership(anatomy, stride)

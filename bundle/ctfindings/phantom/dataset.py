@@ -159,10 +159,7 @@ def render_all(
     """Renders the scans that the journal lacks, in several processes, and returns all study records in task order.
 
     ``render`` writes the scan of a task and returns its study record; ``tasks`` has its argument by scan name. There is
-    one process per core by default.
-
-    Raises:
-        ValueError: if a worker process is killed.
+    one process per core by default. ValueError if a worker process is killed.
     """
     records: dict[str, dict[str, Any]] = {}
     signed = {name: ("", task) for name, task in tasks.items()}

@@ -97,8 +97,7 @@ def published_format(
 def convert_tensors(checkpoint: PublishedCheckpoint, tensors: Mapping[str, Tensor], path: str | Path) -> Converted:
     """Converts the tensors of a published file; ``path`` is named in errors.
 
-    Raises:
-        ValueError: A tensor is missing, unexpected, of another shape, or not finite.
+    ValueError if a tensor is missing, unexpected, of another shape, or not finite.
     """
     others: dict[str, str] = {}
     prefixed = [name for name in tensors if checkpoint.prefix and name.startswith(checkpoint.prefix)]

@@ -78,8 +78,7 @@ def convert_to_bundle(
 def convert_checkpoint(checkpoint: PublishedCheckpoint, path: str | Path) -> Converted:
     """Converts a published file of ``torch.save``, safetensors file or folder of them; nothing in it is executed.
 
-    Raises:
-        ValueError: The file cannot be read, or its tensors do not fit; see ``convert_tensors``.
+    ValueError if the file cannot be read, or its tensors do not fit; see ``convert_tensors``.
     """
     files = _files(Path(path))
     converted = convert_tensors(checkpoint, _read(files, Path(path)), path)

@@ -51,8 +51,7 @@ class PublishedModel:
     def score(self, studies: Sequence[dict[str, Any]], name: str) -> ZeroShotScores:
         """Scores of studies from ``load_datalist``, in their order; ``name`` labels the progress bar.
 
-        Raises:
-            ValueError: A scan has no mask and the model needs one.
+        ValueError if a scan has no mask and the model needs one.
         """
         logits, template_logits, valid = [], [], []
         for study in progress_bar(studies, name, unit="scan"):

@@ -9,8 +9,7 @@ MAX_QUERY_CHARACTERS = 300
 def check_queries(queries: Sequence[str] | str) -> list[str]:
     """Queries with single spaces and without duplicates.
 
-    Raises:
-        ValueError: for a query that is not text, is empty, has no word, is too long, or starts like a list but is text.
+    ValueError for a query that is not text, is empty, has no word, is too long, or starts like a list but is text.
     """
     if isinstance(queries, str) and queries.lstrip().startswith("["):
         raise ValueError(

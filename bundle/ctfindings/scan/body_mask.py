@@ -49,8 +49,7 @@ def _filled_body(hu: NDArray[np.float32], voxel: Array) -> Mask:
 
 def filled_slices(mask: Mask) -> Mask:
     """The mask with what it encloses in each axial slice, (X, Y, Z)."""
-    filled: Mask = ndimage.binary_fill_holes(mask, IN_SLICE)
-    return filled
+    return ndimage.binary_fill_holes(mask, IN_SLICE)
 
 
 def segment_coarsely(segment: Callable[[NDArray[np.float32], Array], Mask], hu: NDArray[Any], affine: Array) -> Mask:

@@ -29,10 +29,8 @@ _NAMES = {
 def frame_headers(header: pydicom.Dataset) -> list[pydicom.Dataset]:
     """A header for each frame, in their order, with all that the frames share.
 
-    Elements are shared between the headers: replace them, do not change their values.
-
-    Raises:
-        ValueError: if the header describes another number of frames than it names.
+    Elements are shared between the headers: replace them, do not change their values. ValueError if the header
+    describes another number of frames than it names.
     """
     frames = header.get(FRAME_TAGS[1]) or []
     if len(frames) != int(header.get("NumberOfFrames") or 1):

@@ -64,12 +64,8 @@ def read_headers(
 ) -> Iterator[Header[Found]]:
     """Read the header of every file and, for a path that ends in .zip, of every member of the zip.
 
-    Args:
-        tags: keywords of the elements to read.
-        extract: function of the header without pixels. An error it raises counts as damage of the file.
-
-    Raises:
-        ScanError: if a zip is damaged, encrypted or beyond the limits.
+    ``tags`` are the keywords of the elements that ``extract`` needs of a header without pixels; an error that it raises
+    counts as damage of the file. ScanError if a zip is damaged, encrypted or beyond the limits.
     """
     for path in paths:
         if path.suffix.lower() != ".zip":
@@ -87,10 +83,8 @@ def read_headers(
 def unpacked(files: Iterable[DicomFile]) -> Iterator[list[Path]]:
     """Files as paths, with members of zips in a temporary folder; a zip without a member stands for all of its members.
 
-    Members get new names, so that no name in a zip can point out of the folder.
-
-    Raises:
-        ScanError: if a zip is damaged, encrypted or beyond the limits.
+    Members get new names, so that no name in a zip can point out of the folder. ScanError if a zip is damaged,
+    encrypted or beyond the limits.
     """
     paths: list[Path] = []
     wanted: dict[Path, set[str]] = {}

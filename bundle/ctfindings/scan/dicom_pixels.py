@@ -24,10 +24,8 @@ TISSUE_LIKE_HU = (-900.0, 3071.0)
 def read_pixels(images: Sequence[Image], path: str | Path) -> np.ndarray:
     """HU (Z, rows, columns) float32, with the slope and intercept of each image.
 
-    An element that is empty counts as absent, as slope 1 and intercept 0.
-
-    Raises:
-        ScanError: if an image cannot be decoded, or has no rescale although others have one.
+    An element that is empty counts as absent, as slope 1 and intercept 0. ScanError if an image cannot be decoded, or
+    has no rescale although others have one.
     """
     header = images[0].header
     slices = np.empty((len(images), int(header.Rows), int(header.Columns)), np.float32)

@@ -43,10 +43,7 @@ def read_dicom_files(files: Sequence[Path], path: str | Path) -> Volume:
     """The axial CT series among files that covers the chest best; files that are not DICOM are ignored.
 
     The frames of an Enhanced CT are read as the images of a series are. ``path`` names the study in errors and
-    warnings.
-
-    Raises:
-        ScanError: if there is no such series, it is too large, an image cannot be decoded, or images are missing.
+    warnings. ScanError if there is no such series, it is too large, an image cannot be decoded, or images are missing.
     """
     listing = list_images(files)
     series = [each for images in listing.series for each in _passes(images)]

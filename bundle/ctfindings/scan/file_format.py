@@ -36,8 +36,7 @@ def scan_stem(scan: str | Path) -> str:
 def file_format(source: Path, path: str | Path) -> str:
     """``dicom`` (a file or zip of it), ``npz``, ``nifti``, ``nrrd`` or ``metaimage``, whatever the name of the file is.
 
-    Raises:
-        ScanError: if the file is empty, unreadable or none of these; the message says what it is instead.
+    ScanError if the file is empty, unreadable or none of these; the message says what it is instead.
     """
     if not source.is_file():
         raise ScanError(path, "is a pipe or device, not a file; write it to a file first", "unreadable-file")

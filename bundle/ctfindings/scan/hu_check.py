@@ -33,8 +33,7 @@ CLIPPED_HU = (100.0, 1000.0)
 def to_hu(path: str | Path, volume: Volume, stored: Stored) -> np.ndarray:
     """HU (X, Y, Z) float32: the values of a volume with the rescale of ``stored`` applied once.
 
-    Raises:
-        ScanError: if the result is not HU of a chest, or the file is already in HU and would be rescaled twice.
+    ScanError if the result is not HU of a chest, or the file is already in HU and would be rescaled twice.
     """
     values = np.asarray(volume.array, dtype=np.float32)
     if not stored.rescales:

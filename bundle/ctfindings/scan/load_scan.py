@@ -83,10 +83,8 @@ def as_metatensor(array: np.ndarray, volume: Volume, path: str | Path) -> MetaTe
 def read_volume(path: str | Path, stored: Stored | None = None) -> Volume:
     """Read any supported file as stored, without a check that it is a CT. A geometry in ``stored`` replaces the file's.
 
-    The content of a file decides how it is read, not its name.
-
-    Raises:
-        ScanError: if the file is missing, damaged, of an unknown format, not 3D, without geometry or not finite.
+    The content of a file decides how it is read, not its name. ScanError if the file is missing, damaged, of an unknown
+    format, not 3D, without geometry or not finite.
     """
     source, stored = Path(path), stored or Stored()
     if not os.path.exists(source):

@@ -30,9 +30,8 @@ nib.imageglobals.logger.setLevel(logging.CRITICAL)
 def read_nifti(source: Path, path: str | Path) -> Volume:
     """A NIfTI file, packed with gzip or not, as stored, with the slope and intercept of its header applied.
 
-    Raises:
-        ScanError: if it is damaged, not one 3D image of numbers, without an affine, or its header does not fit the
-            size of the file.
+    ScanError if it is damaged, not one 3D image of numbers, without an affine, or its header does not fit the size of
+    the file.
     """
     with source.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"

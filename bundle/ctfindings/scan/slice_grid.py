@@ -18,10 +18,8 @@ def even_slices(
     """Interpolate slices to even distances if a few are missing or uneven.
 
     Takes slices (Z, rows, columns) sorted along their unit ``normal`` (3,), and the centres of their first pixels in
-    LPS mm, (Z, 3). Returns the slices, the step from one to the next in LPS mm, (3,), and warnings.
-
-    Raises:
-        ScanError: if two slices lie at one place, the slices are not on one line, or too many are missing.
+    LPS mm, (Z, 3). Returns the slices, the step from one to the next in LPS mm, (3,), and warnings. ScanError if two
+    slices lie at one place, the slices are not on one line, or too many are missing.
     """
     depth = (positions - positions[0]) @ normal
     distances = np.diff(depth)

@@ -81,8 +81,7 @@ class Stored(NamedTuple):
 def stored_from(entry: Mapping[str, Any] | None) -> Stored:
     """Parse the entry ``stored`` of a study.
 
-    Raises:
-        ValueError: if it is not a mapping, has an unknown key, or a value is invalid.
+    ValueError if it is not a mapping, has an unknown key, or a value is invalid.
     """
     values = entry or {}
     if not isinstance(values, Mapping):
@@ -125,10 +124,8 @@ def check_shape(path: str | Path, shape: Sequence[int]) -> tuple[int, ...]:
 def check_size(path: str | Path, shape: Sequence[int], itemsize: int, start: float, first: int, held: int) -> None:
     """Reject a header that the file cannot fulfil, before memory is reserved for its voxels.
 
-    Args:
-        itemsize: bytes of a voxel.
-        start, first: byte at which the header lets the voxels start, and the first byte behind the header.
-        held: most bytes that the file can hold, unpacked.
+    ``itemsize`` is the bytes of a voxel, ``start`` and ``first`` the byte at which the header lets the voxels start and
+    the first one behind the header, ``held`` the most bytes that the file can hold, unpacked.
     """
     sizes = " x ".join(map(str, shape))
     voxels = float(np.prod(np.asarray(shape, np.float64)))

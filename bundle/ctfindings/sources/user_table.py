@@ -14,10 +14,8 @@ from bundle.ctfindings.sources.preparation.source import Candidate, Ledger, Sour
 def read_source(path: Path, columns: Mapping[str, str], scans: Path | None) -> Source:
     """The studies of a table, with its columns as in ``map_columns``.
 
-    Paths in the table are relative to ``scans``, or to the folder of the table if ``scans`` is None.
-
-    Raises:
-        ValueError: if a file or folder is missing, or a column, label or split is invalid.
+    Paths in the table are relative to ``scans``, or to the folder of the table if ``scans`` is None. ValueError if a
+    file or folder is missing, or a column, label or split is invalid.
     """
     table = read_table(path)
     mapping = map_columns(table, columns)

@@ -36,11 +36,8 @@ def mask_datalist(
     """Writes the masks to ``output/anatomy`` and ``output/datalist.json``, whose paths are relative to ``output``.
 
     A stopped run resumes. If the mask of a scan cannot be made, the study stays in the datalist without a mask. Studies
-    that have a mask get a new one only with ``replace``. For the workers see ``parallel_map``.
-
-    Raises:
-        ValueError: if the datalist cannot be used, ``output/datalist.json`` exists, an id occurs twice, or every mask
-            fails.
+    that have a mask get a new one only with ``replace``. For the workers see ``parallel_map``. ValueError if the
+    datalist cannot be used, ``output/datalist.json`` exists, an id occurs twice, or every mask fails.
     """
     target = output / "datalist.json"
     if target.exists():

@@ -85,11 +85,8 @@ def run_archive(
     The next run tries failed scans again. A study has ``image`` and ``folder``, and optionally ``anatomy`` and
     ``stored``; its record is ``output/scans/FOLDER/findings.json``. For the workers see ``parallel_map``. With
     ``dicom_dir``, the DICOM objects of a DICOM scan are in ``dicom_dir/FOLDER/``, and ``anonymous`` leaves patient and
-    study attributes out; a scan that was finished otherwise is done again.
-
-    Raises:
-        ValueError: if the output holds results of other weights, versions or overlays, the bundle cannot be used, or
-            ``dicom_dir`` lies in a scan.
+    study attributes out; a scan that was finished otherwise is done again. ValueError if the output holds results of
+    other weights, versions or overlays, the bundle cannot be used, or ``dicom_dir`` lies in a scan.
     """
     if dicom_dir is not None:
         check_writable(dicom_dir, "--dicom_dir")

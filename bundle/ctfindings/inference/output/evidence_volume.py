@@ -30,20 +30,17 @@ def sample_evidence(evidence: Any, token_affine: Any, points_mm: Any) -> NDArray
 
 
 def write_evidence(path: str | Path, maps: Any, token_affine: Any, scan_affine: Any, scan_shape: Sequence[int]) -> None:
-    """Writes token maps on the scan's own grid as NIfTI, uint8 with a slope of 1/255: 3D for one map, 4D for several.
+    """Writes token maps ``[F, gx, gy, gz]`` in [0, 1] on the scan's own grid as NIfTI: 3D for one map, 4D for several.
 
-    The file is written slice by slice, so memory does not grow with the number of maps, and appears only when complete.
-
-    Args:
-        path: ends in ``.nii.gz``.
-        maps: ``[F, gx, gy, gz]``, values in [0, 1].
-        token_affine, scan_affine: ``(4, 4)``, index of a token and of a voxel to RAS mm.
-        scan_shape: ``(X, Y, Z)`` of the scan.
+    Voxels are uint8 with a slope of 1/255. The file, ``.nii.gz``, is written slice by slice, so memory does not grow
+    with the number of maps, and appears only when complete. The affines map the index of a token and of a voxel to RAS
+    mm.
     """
     channels = [as_map(scores).astype(np.float32) for scores in maps]
     tokens, scan = as_affine(token_affine), as_affine(scan_affine)
     x, y, z = (int(size) for size in scan_shape)
-    planes = (_to_uint8(plane) for scores in channels for plane in planes_on_scan(scores, tokens, scan, (x, y, z)))
+    found = (plane for scores in channels for plane in planes_on_scan(scores, tokens, scan, (x, y, z)))
+    planes = ((np.clip(plane, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8) for plane in found)
     shape = (x, y, z) if len(channels) == 1 else (x, y, z, len(channels))
     write_planes(path, planes, shape, scan, "token evidence 0..1", scale=1 / 255, largest=1.0)
 
@@ -55,8 +52,7 @@ def map_on_scan(scores: NDArray[Any], tokens: Array, scan: Array, shape: tuple[i
     if parallel is None:
         return np.stack(list(planes_on_scan(scores, tokens, scan, (x, y, z)))).transpose(2, 1, 0)
     ordered, (across_x, across_y, across_z) = parallel
-    found: NDArray[np.float32] = across_y @ np.tensordot(across_x, ordered @ across_z.T, 1)
-    return found
+    return across_y @ np.tensordot(across_x, ordered @ across_z.T, 1)
 
 
 def planes_on_scan(
@@ -64,10 +60,8 @@ def planes_on_scan(
 ) -> Iterator[NDArray[np.float32]]:
     """Planes ``[Y, X]`` of a token map along the scan's third axis, trilinear, zero outside the token grid.
 
-    Args:
-        scores: ``[gx, gy, gz]``, any finite float32 values.
-        tokens, scan: ``(4, 4)``, index of a token and of a voxel to RAS mm.
-        shape: ``(X, Y, Z)`` of the scan.
+    The map ``[gx, gy, gz]`` has any finite float32 values; the affines map the index of a token and of a voxel to RAS
+    mm.
     """
     parallel = _parallel(scores, tokens, scan, shape)
     if parallel is not None:
@@ -104,9 +98,8 @@ def _parallel(
 ) -> tuple[NDArray[Any], list[NDArray[np.float32]]] | None:
     """If the axes of tokens and scan are parallel, trilinear interpolation is three small matrix products.
 
-    Returns:
-        The token map with axes in the order of the scan's, and a matrix ``[voxels, tokens]`` for each axis of the scan;
-        None if the axes are oblique.
+    Returns the token map with axes in the order of the scan's, and a matrix ``[voxels, tokens]`` for each axis of the
+    scan; None if the axes are oblique.
     """
     to_tokens = np.linalg.inv(tokens) @ scan
     partner = np.argmax(np.abs(to_tokens[:3, :3]), axis=0)
@@ -127,7 +120,3 @@ def _line_weights(count: int, step: float, start: float, size: int) -> NDArray[n
     covered = np.abs(coordinate - (size - 1) / 2) <= size / 2 + _EDGE
     weights = np.maximum(0.0, 1 - np.abs(np.clip(coordinate, 0, size - 1)[:, None] - np.arange(size)))
     return (weights * covered[:, None]).astype(np.float32)
-
-
-def _to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
-    return (np.clip(values, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)

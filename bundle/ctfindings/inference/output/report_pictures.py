@@ -85,11 +85,9 @@ def window_of(finding: str, anatomy: str) -> Window:
 
 
 class DisplayVolume:
-    """A scan seen along the axes closest to RAS; views only, no copy.
+    """A scan ``[X, Y, Z]`` in HU, in any orientation, seen along the axes closest to RAS; views only, no copy.
 
-    Args:
-        hu: ``[X, Y, Z]`` in HU on the scan's own grid, in any orientation; ValueError if it is not three-dimensional.
-        affine: ``(4, 4)``, voxel index to RAS mm.
+    ``affine`` maps its voxel indices to RAS mm. ValueError if it is not three-dimensional.
     """
 
     def __init__(self, hu: Any, affine: Any) -> None:
@@ -106,10 +104,8 @@ class DisplayVolume:
     ) -> Picture:
         """The slice through the peak, trimmed to the body; a coronal one from left to right only.
 
-        Args:
-            place: peak and box to draw.
-            evidence: token map ``[gx, gy, gz]``; None draws no heat.
-            token_affine: ``(4, 4)``, token index to RAS mm.
+        ``place`` has the peak and box to draw; the token map ``evidence`` ``[gx, gy, gz]`` is drawn as heat, None as
+        none.
         """
         across, down, through = (0, 1, 2) if plane == "axial" else (0, 2, 1)
         peak = np.clip(world_to_voxel(place.peak_mm, self.affine), 0, np.array(self.hu.shape) - 1)
@@ -183,14 +179,10 @@ def heat_css() -> str:
     return ", ".join(f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b in HEAT * 255)
 
 
-def _heat_colours(values: NDArray[Any]) -> NDArray[Any]:
-    anchors = np.linspace(0, 1, len(HEAT))
-    return np.stack([np.interp(values, anchors, HEAT[:, colour]) for colour in range(3)], axis=-1)
-
-
 def _heat_png(values: NDArray[Any]) -> str:
     rgba = np.empty((*values.shape, 4), dtype=np.uint8)
-    rgba[..., :3] = np.rint(_heat_colours(values) * 255)
+    for colour in range(3):
+        rgba[..., colour] = np.rint(np.interp(values, np.linspace(0, 1, len(HEAT)), HEAT[:, colour]) * 255)
     # Opacity rises steeply to a plateau, so anatomy under the peak stays visible.
     rgba[..., 3] = np.rint(np.minimum(values * 1.6, 1) * _HEAT_ALPHA * 255)
     return _data_uri(Image.fromarray(rgba), "PNG", compress_level=6)

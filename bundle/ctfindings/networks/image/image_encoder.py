@@ -164,8 +164,7 @@ class ImageEncoder(nn.Module):
 
     def token_field(self, tokens: Tensor) -> Tensor:
         """Unit embeddings ``[B, N, E]`` of the finest tokens ``[B, N, d]``."""
-        field: Tensor = self.parts(F.normalize(self.field(tokens), dim=-1))
-        return field
+        return self.parts(F.normalize(self.field(tokens), dim=-1))
 
     def anatomy_logits(self, image: Tensor, tokens: Tensor) -> Tensor:
         """Logits ``[B, N, K]`` of the anatomies of the finest tokens ``[B, N, d]``, by the head or by intensity."""
@@ -197,5 +196,4 @@ class ImageEncoder(nn.Module):
             body: Tokens inside the body, bool ``[B, N]``; None for all.
         """
         membership = None if anatomy is None else token_membership(anatomy, self.tower.stride)  # type: ignore[arg-type]
-        encoded: ImageEmbedding = self(image, membership, known, body)
-        return encoded
+        return self(image, membership, known, body)

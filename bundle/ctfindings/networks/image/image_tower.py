@@ -79,13 +79,9 @@ class ConvolutionalTower(nn.Module):
         self.fuse = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], list[list[int]]]:
-        """Tokens of a batch of scans.
+        """Levels of tokens ``[B, N_l, width]``, finest first, and the grid ``[gx, gy, gz]`` of each.
 
-        Args:
-            image: ``[B, 1, X, Y, Z]`` in [0, 1]; extents are multiples of ``multiple``.
-
-        Returns:
-            Levels of tokens ``[B, N_l, width]``, finest first, and the grid ``[gx, gy, gz]`` of each.
+        The image ``[B, 1, X, Y, Z]`` is in [0, 1], its extents multiples of ``multiple``.
         """
         ramps = self.windows(image)
         fine = self.fine(self.stem(ramps))
@@ -119,7 +115,7 @@ def _stem(windows: int, hidden: int, fine: int, patch: int, blocks: int) -> nn.S
         layers += [halving, nn.GELU(), *[_residual(hidden) for _ in range(blocks)]]
         width, patch = hidden, patch // 2
     layers.append(nn.Conv3d(width, fine, kernel_size=2, stride=2))
-    return nn.Sequential(*layers).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
 def _residual(channels: int) -> ResidualUnit:

@@ -46,8 +46,7 @@ class CrossAttentionBlock(nn.Module):
             everyone = torch.ones(query.shape[0], 1, query.shape[1], device=query.device)
             query = query + self.mutual(own, own, everyone, 0)
         query = query + self.cross(self.normalize_cross(query), key, share, kept)
-        found: Tensor = query + self.perceptron(query)
-        return found
+        return query + self.perceptron(query)
 
 
 class AttentionWeights(nn.Module):
@@ -99,8 +98,7 @@ class Attention(nn.Module):
         """What each query finds, ``[B, Q, width]``; arguments as in ``AttentionWeights``."""
         weights = self.weights(query, key, share, kept)
         v = self.weights.split(self.value(key))
-        found: Tensor = self.output((weights.to(v.dtype) @ v).transpose(1, 2).flatten(2))
-        return found
+        return self.output((weights.to(v.dtype) @ v).transpose(1, 2).flatten(2))
 
 
 class ObservationExtractor(nn.Module):
@@ -174,16 +172,11 @@ class ObservationExtractor(nn.Module):
         self.register_buffer("query_anatomy", anatomy, persistent=False)
 
     def forward(self, tokens: Tensor, membership: Tensor, grid: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """The observations of scans.
+        """The observations of scans from the tokens of the finest level ``[B, N, d]`` on ``grid``.
 
-        Args:
-            tokens: Tokens of the finest level, ``[B, N, d]``.
-            membership: Anatomies of the tokens, bool ``[B, N, K]``; thorax is the body.
-            grid: ``[gx, gy, gz]``.
-
-        Returns:
-            Unit rows ``[B, Q, E]``, zero where not valid; validity, bool ``[B, Q]``: the query sees a token; and the
-            attention of each query over the tokens, ``[B, Q, N]``, which sums to 1, or to 0 where not valid.
+        ``membership``, bool ``[B, N, K]``, has the anatomies of the tokens; thorax is the body. Returns unit rows
+        ``[B, Q, E]``, zero where not valid; validity, bool ``[B, Q]``: the query sees a token; and the attention of
+        each query over the tokens, ``[B, Q, N]``, which sums to 1, or to 0 where not valid.
         """
         batch = tokens.shape[0]
         cells, members, share, coarse = self._pooled(tokens, membership, grid)
@@ -245,10 +238,7 @@ class ObservationExtractor(nn.Module):
 def cell_centres(grid: list[int], step_mm: list[float], body: Tensor) -> Tensor:
     """Distance of the cells of a grid from the middle of the body in mm, ``[B, M, 3]``.
 
-    Args:
-        grid: ``[gx, gy, gz]``.
-        step_mm: Distance of two cells along X, Y, Z.
-        body: Cells inside the body, bool ``[B, M]``.
+    Two cells are ``step_mm`` apart along X, Y, Z; ``body``, bool ``[B, M]``, has those inside the body.
     """
     axes = [torch.arange(grid[axis], device=body.device, dtype=torch.float32) * step_mm[axis] for axis in range(3)]
     x, y, z = torch.meshgrid(axes[0], axes[1], axes[2], indexing="ij")

@@ -52,8 +52,7 @@ class SegmentationDecoder(nn.Module):
         fused = maps[-1]
         for level in range(len(maps) - 2, -1, -1):
             fused = self.fuse[level](fused, maps[level])
-        logits: Tensor = self.head(self.refine(fused))
-        return logits
+        return self.head(self.refine(fused))
 
 
 def token_volumes(levels: Sequence[Tensor], grids: Sequence[Sequence[int]]) -> list[Tensor]:

@@ -196,21 +196,16 @@ class TextTower(nn.Module):
     def forward(self, texts: Sequence[str], role: str = "prompt") -> Tensor:
         """Unit embeddings ``[n, E]`` of n texts in a role, one of ``ROLES``.
 
-        Raises:
-            ValueError: For an unknown role or no text.
+        ValueError for an unknown role or no text.
         """
         check_texts(texts, role)
         features = self.features(texts)
-        embedded: Tensor
         if role != "snippet":
-            embedded = self.parts(self.head(features))
-            return embedded
-        if not self.training:
-            embedded = self.parts(self.snippet_head(features))
-            return embedded
-        spread = self.snippet_noise * features.std(dim=1, keepdim=True)
-        embedded = self.parts(self.snippet_head(features + spread * torch.randn_like(features)))
-        if embedded.requires_grad:
+            return self.parts(self.head(features))
+        if self.training:
+            features = features + self.snippet_noise * features.std(dim=1, keepdim=True) * torch.randn_like(features)
+        embedded: Tensor = self.parts(self.snippet_head(features))
+        if self.training and embedded.requires_grad:
             embedded.register_hook(self._note_training)
         return embedded
 

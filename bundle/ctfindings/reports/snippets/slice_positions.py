@@ -98,10 +98,7 @@ class Studies:
     """The studies of a folder by the id of a report.
 
     The id is the name of a folder or zip directly below ``folder``, or the AccessionNumber or StudyInstanceUID of the
-    images in any layout. Only headers are read.
-
-    Raises:
-        ScanError: when the folder is missing.
+    images in any layout. Only headers are read. ScanError when the folder is missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -127,8 +124,7 @@ class Studies:
     def add(self, path: Path, members: Collection[str] = ()) -> None:
         """Reads the headers of a file, folder or zip, or only of these members of a zip.
 
-        Raises:
-            ScanError: if a zip is damaged, encrypted or too large.
+        ScanError if a zip is damaged, encrypted or too large.
         """
         tags = _NUMBER_TAGS + _KIND_TAGS + _PLACE_TAGS
         for header in read_headers(files_below(path) if path.is_dir() else [path], tags, _numbered):
@@ -164,8 +160,7 @@ class Studies:
 def read_files(files: Sequence[DicomFile]) -> StudyTable:
     """The table of one study from its files, or from a folder or zip without other studies.
 
-    Raises:
-        ScanError: when there are no DICOM images, or a zip is damaged.
+    ScanError when there are no DICOM images, or a zip is damaged.
     """
     members: dict[Path, set[str]] = defaultdict(set)
     for file in files:

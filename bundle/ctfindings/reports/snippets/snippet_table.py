@@ -50,8 +50,7 @@ class Counts:
 def choose_columns(table: Table, id_column: str | None, text_columns: Sequence[str] | None) -> tuple[str, list[str]]:
     """The id column and the text columns in the table's order: the given ones, else those with a usual name.
 
-    Raises:
-        TableError: when a given column is missing, or no column has a usual name.
+    TableError when a given column is missing, or no column has a usual name.
     """
     identity = table.column(id_column, "the id") if id_column else table.first_of(_COLUMNS["ids"])
     if identity is None:

@@ -19,10 +19,8 @@ def stored_of(row: Row, geometry: bool = True) -> Stored:
     """Rescale of the raw volume of a row and, with ``geometry``, its affine.
 
     Voxel (i, j, k) is column i, row j, slice k of the DICOM series. Slices follow the normal of the images, which
-    points to the head for axial ones. fVLM reconstructs the volumes in the same way.
-
-    Raises:
-        ValueError: if a value is missing or not a number.
+    points to the head for axial ones. fVLM reconstructs the volumes in the same way. ValueError if a value is missing
+    or not a number.
     """
     slope, intercept = _numbers(row, "RescaleSlope", 1)[0], _numbers(row, "RescaleIntercept", 1)[0]
     if not geometry:

@@ -59,10 +59,8 @@ def examination_of(text: str) -> str:
 def read_skip_list(path: Path) -> dict[str, str]:
     """The volumes, examinations and patients to skip, with the reason. Each line starts with a name.
 
-    Empty lines, lines that start with # and a header are ignored.
-
-    Raises:
-        ValueError: if the file is missing or not text, or a line does not start with a name of CT-RATE.
+    Empty lines, lines that start with # and a header are ignored. ValueError if the file is missing or not text, or a
+    line does not start with a name of CT-RATE.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()

@@ -11,7 +11,7 @@ from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.folders import files_below
 from bundle.ctfindings.files.parallel_map import parallel_map
 from bundle.ctfindings.files.progress import progress_bar
-from bundle.ctfindings.scan.dicom_headers import DicomFile, read_headers
+from bundle.ctfindings.scan.dicom_headers import DicomFile, Header, read_headers
 
 FILES_PER_TASK = 500
 _TAGS = ["StudyInstanceUID", "AccessionNumber", "PatientID", "Modality"]
@@ -30,22 +30,6 @@ class ArchiveStudy:
     patients: set[str] = field(default_factory=set)
     folders: set[str] = field(default_factory=set)
     files: list[DicomFile] = field(default_factory=list)
-
-
-class _Identity(NamedTuple):
-    file: DicomFile
-    uid: str
-    accession: str
-    patient: str
-
-
-class _Part(NamedTuple):
-    """The contents of some files or of one zip; see ``Index``."""
-
-    identities: list[_Identity]
-    others: int
-    bad_zips: list[str]
-    damaged: dict[DicomFile, str]
 
 
 class Index(NamedTuple):
@@ -72,7 +56,7 @@ def index_archive(root: Path, workers: int) -> Index:
     parts = [loose[start : start + FILES_PER_TASK] for start in range(0, len(loose), FILES_PER_TASK)]
     parts += [[path] for path in files if path.suffix.lower() == ".zip"]
     tasks = {str(number): part for number, part in enumerate(parts)}
-    found: dict[str, _Part] = {}
+    found: dict[str, tuple[list[Header[tuple[str, str, str]]], str]] = {}
     with progress_bar(label="headers", total=len(files), unit="") as bar:
         for outcome in parallel_map(_read_part, tasks, workers, fatal=Exception):
             if outcome.problem:
@@ -80,37 +64,32 @@ def index_archive(root: Path, workers: int) -> Index:
             found[outcome.key] = outcome.result
             bar.update(len(tasks[outcome.key]))
     parts_in_order = [found[key] for key in tasks]
+    headers = [header for part, _ in parts_in_order for header in part]
     studies: dict[str, ArchiveStudy] = {}
-    for identity in (each for part in parts_in_order for each in part.identities):
-        study = studies.setdefault(identity.uid, ArchiveStudy(identity.uid))
-        study.files.append(identity.file)
-        study.accessions |= {identity.accession} - {""}
-        study.patients |= {identity.patient} - {""}
-        study.folders.add(identity.file.path.stem if identity.file.member else identity.file.path.parent.name)
-    return Index(
-        studies,
-        sum(len(part.identities) for part in parts_in_order),
-        sum(part.others for part in parts_in_order),
-        [problem for part in parts_in_order for problem in part.bad_zips],
-        {file: damage for part in parts_in_order for file, damage in part.damaged.items()},
-    )
+    for file, identity, _ in headers:
+        if identity is not None:
+            # Some exports omit the UID; the files of one folder or zip are then one study.
+            uid = identity[0] or f"folder {file.path if file.member else file.path.parent}"
+            study = studies.setdefault(uid, ArchiveStudy(uid))
+            study.files.append(file)
+            study.accessions |= {identity[1]} - {""}
+            study.patients |= {identity[2]} - {""}
+            study.folders.add(file.path.stem if file.member else file.path.parent.name)
+    damaged = {file: damage for file, _, damage in headers if damage}
+    used = sum(len(study.files) for study in studies.values())
+    bad_zips = [problem for _, problem in parts_in_order if problem]
+    return Index(studies, used, len(headers) - used - len(damaged), bad_zips, damaged)
 
 
-def _read_part(paths: Sequence[Path]) -> _Part:
-    part, others = _Part([], 0, [], {}), 0
+def _read_part(paths: Sequence[Path]) -> tuple[list[Header[tuple[str, str, str]]], str]:
+    """What ``_identity`` found in some files, or in one zip, and the problem if that cannot be read to its end."""
+    found = []
     try:
-        for file, identity, damage in read_headers(paths, _TAGS, _identity):
-            if damage:
-                part.damaged[file] = damage
-            elif identity is None:
-                others += 1
-            else:
-                # Some exports omit the UID; the files of one folder or zip are then one study.
-                uid = identity[0] or f"folder {file.path if file.member else file.path.parent}"
-                part.identities.append(_Identity(file, uid, *identity[1:]))
-    except ScanError as error:  # A zip is a part of its own.
-        part.bad_zips.append(error.code)
-    return part._replace(others=others)
+        for header in read_headers(paths, _TAGS, _identity):
+            found.append(header)
+    except ScanError as error:
+        return found, error.code
+    return found, ""
 
 
 def _identity(header: pydicom.Dataset) -> tuple[str, str, str] | None:

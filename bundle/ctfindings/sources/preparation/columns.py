@@ -43,10 +43,8 @@ class ColumnMapping(NamedTuple):
 def map_columns(table: Table, given: Mapping[str, str]) -> ColumnMapping:
     """The columns of a table: the given ones, then those with a usual name or the name of a finding.
 
-    ``given`` has columns by field, or by ``label:FINDING``.
-
-    Raises:
-        TableError: if a field, finding or column is unknown, or the table has neither an id nor an image.
+    ``given`` has columns by field, or by ``label:FINDING``. TableError if a field, finding or column is unknown, or the
+    table has neither an id nor an image.
     """
     fields: dict[str, str] = {}
     labels: dict[str, str] = {}
@@ -80,8 +78,7 @@ def map_columns(table: Table, given: Mapping[str, str]) -> ColumnMapping:
 def load_mapping(path: Path) -> dict[str, str]:
     """A mapping from a JSON file such as ``{"image": "Pfad", "label:Pleural effusion": "Erguss"}``.
 
-    Raises:
-        ValueError: if the file is missing or not such an object.
+    ValueError if the file is missing or not such an object.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; check the path of the mapping")
@@ -97,8 +94,7 @@ def load_mapping(path: Path) -> dict[str, str]:
 def fill_from_row(candidate: Candidate, row: Row, mapping: ColumnMapping, folder: Path, ledger: Ledger) -> None:
     """Set labels, split and texts of a candidate from a row. Paths of report files are relative to ``folder``.
 
-    Raises:
-        TableError: if a label is not 1, 0, -1 or empty, or a split is unknown.
+    TableError if a label is not 1, 0, -1 or empty, or a split is unknown.
     """
     candidate.labels = read_labels(mapping.table, row, mapping.labels)
     if word := value_of(row, mapping, "split"):

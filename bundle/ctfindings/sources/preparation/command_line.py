@@ -70,8 +70,7 @@ def run_source(
 ) -> None:
     """Read a source, make its datalist, and print the counts and the path of the datalist.
 
-    Raises:
-        ValueError: if the source or the output cannot be used, or the disk is full. Finished scans stay in the journal.
+    ValueError if the source or the output cannot be used, or the disk is full. Finished scans stay in the journal.
     """
     check_is_new(options.output)
     chosen = settings(options)

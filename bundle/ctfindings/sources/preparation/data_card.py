@@ -30,18 +30,28 @@ def data_card(
     studies = {split: datalist[split] for split in SPLITS} | {"all": every}
     known = [facts[study["id"]] for study in every]
     reports = [text for study in every if (text := report_text(study.get("report")))]
+    prevalence = {
+        finding: {split: _label_counts(part, index) for split, part in studies.items()}
+        for index, finding in enumerate(FINDING_NAMES)
+    }
     return {
         "schema": SCHEMA,
         "name": datalist["name"],
         "description": datalist["description"],
         "origin": dict(origin),
         "counts": {split: _counts(part) for split, part in studies.items()},
-        "prevalence": {
-            finding: {split: _label_counts(part, index) for split, part in studies.items()}
-            for index, finding in enumerate(FINDING_NAMES)
+        "prevalence": prevalence,
+        # Known in a split, but never present or never absent.
+        "without_auc": {
+            split: [
+                name for name, by in prevalence.items() if (by[split]["present"] == 0) != (by[split]["absent"] == 0)
+            ]
+            for split in SPLITS
         },
-        "without_auc": {split: _one_sided(studies[split]) for split in SPLITS},
-        "never_absent": _never_absent(studies["training"]),
+        # ``label_balance`` gives the positives of these findings no weight.
+        "never_absent": [
+            name for name, by in prevalence.items() if by["training"]["present"] and not by["training"]["absent"]
+        ],
         "scans": {
             "format": dict(Counter(each.format for each in known).most_common()),
             "orientation": dict(Counter(each.orientation for each in known).most_common()),
@@ -83,18 +93,6 @@ def _counts(studies: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 def _label_counts(studies: Sequence[Mapping[str, Any]], index: int) -> dict[str, int]:
     values = Counter(study["labels"][index] if "labels" in study else -1 for study in studies)
     return {"present": values[1], "absent": values[0], "unknown": values[-1]}
-
-
-def _one_sided(studies: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Findings without an AUC in a split: known there, but never present or never absent."""
-    counts = {finding: _label_counts(studies, index) for index, finding in enumerate(FINDING_NAMES)}
-    return [finding for finding, each in counts.items() if (each["present"] == 0) != (each["absent"] == 0)]
-
-
-def _never_absent(studies: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Findings that a study has and none is known to be without; ``label_balance`` gives their positives no weight."""
-    counts = {finding: _label_counts(studies, index) for index, finding in enumerate(FINDING_NAMES)}
-    return [finding for finding, each in counts.items() if each["present"] and not each["absent"]]
 
 
 def _quantiles(values: Sequence[float]) -> list[float]:

@@ -29,10 +29,8 @@ def make_datalist(
 ) -> tuple[Path, dict[str, Any]]:
     """Read every scan once and write the four files. A run that was stopped resumes.
 
-    Returns the path of the datalist, and the data card as a record. ``output`` must contain no results.
-
-    Raises:
-        ValueError: if a patient is in two splits, no study is left, or a worker was killed.
+    Returns the path of the datalist, and the data card as a record. ``output`` must contain no results. ValueError if a
+    patient is in two splits, no study is left, or a worker was killed.
     """
     candidates, ledger = list(source.candidates), source.ledger
     drawing = (settings.fractions, settings.seed, source.place)

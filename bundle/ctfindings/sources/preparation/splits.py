@@ -56,8 +56,7 @@ def assign_splits(
 ) -> dict[str, str]:
     """The split of each study id: the table's if it names one for any study of the patient, else drawn.
 
-    Raises:
-        ValueError: if the table puts a patient into two splits.
+    ValueError if the table puts a patient into two splits.
     """
     named: dict[str, set[str]] = {}
     for candidate in candidates:

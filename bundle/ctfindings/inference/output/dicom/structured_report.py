@@ -22,17 +22,11 @@ def series_description(content: str) -> str:
 def structured_report(
     record: FindingsRecord, headers: Sequence[pydicom.Dataset], settings: str, series_number: int
 ) -> sr.Comprehensive3DSR:
-    """The report of one scan.
+    """The report of one scan; ``headers`` are by ``source_headers``, the UIDs derived from the text ``settings``.
 
     The notice, the warnings and the disclaimer are comments of the report; why a finding was not assessed is a comment
     of its group. The region of the evidence is a text of the group. Measurements refer to the image or frame that has
     the peak of the evidence.
-
-    Args:
-        record: the answers.
-        headers: of the source images, by ``source_headers``.
-        settings: text from which the UIDs are derived.
-        series_number: of the new series.
     """
     images = {str(header.SOPInstanceUID): header for header in unique(headers)}
     algorithm = sr.AlgorithmIdentification(
@@ -56,7 +50,7 @@ def structured_report(
     )
     for text in [record.disclaimer, *([record.notice] if record.notice else []), *record.warnings]:
         report[0].ContentSequence.append(_text(codes.COMMENT, text))
-    document = sr.Comprehensive3DSR(
+    return sr.Comprehensive3DSR(
         list(images.values()),
         report[0],
         derived_uid("report series", settings),
@@ -67,7 +61,6 @@ def structured_report(
         is_complete=True,
         series_description=series_description("report"),
     )
-    return document
 
 
 def _group(
