@@ -46,7 +46,8 @@ class HeldScans:
         Without tokens, only the first one of each scan is given.
         """
         rows, last = torch.from_numpy(scans), None if with_tokens else 1
-        tokens, members = (_padded([part[scan][:last] for scan in scans]) for part in (self.tokens, self.memberships))
+        parts = ([part[scan][:last] for scan in scans] for part in (self.tokens, self.memberships))
+        tokens, members = (nn.utils.rnn.pad_sequence(part, batch_first=True) for part in parts)
         return self.pooled[rows], self.valid[rows], tokens.float(), members
 
 
@@ -99,7 +100,3 @@ def fit_reduction(tower: nn.Module, dataset: CachedStudies, stride: Sequence[int
         reduce.weight.copy_(weight)
         reduce.bias.copy_(-weight @ torch.from_numpy(fitted.mean_).to(weight.dtype))
     return float(fitted.explained_variance_ratio_.sum())
-
-
-def _padded(parts: Sequence[Tensor]) -> Tensor:
-    return nn.utils.rnn.pad_sequence(list(parts), batch_first=True)

@@ -79,10 +79,7 @@ class Diagnostics:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Reads an ``.npz`` file of `save`.
-
-        ValueError if the file is missing or incomplete.
-        """
+        """Reads an ``.npz`` file of `save`. ValueError if the file is missing or incomplete."""
         names = [field.name for field in fields(cls)]
         if not Path(path).is_file():
             raise ValueError(f"{path}: file not found; evaluate that checkpoint first, or give a checkpoint")

@@ -116,10 +116,7 @@ class EvaluatedModel:
         self.domain = Domain()
 
     def load(self) -> None:
-        """Loads the checkpoint.
-
-        ValueError if it does not fit the network.
-        """
+        """Loads the checkpoint. ValueError if it does not fit the network."""
         load_checkpoint(self.network, self.ckpt_path)
         logger.info("%s: evaluated weights", self.ckpt_path)
         self.domain = load_domain(self.ckpt_path)

@@ -43,10 +43,7 @@ class EvaluationRun:
 
     @property
     def own_model(self) -> EvaluatedModel:
-        """The model, if it is one of this bundle.
-
-        ValueError if it is a published model.
-        """
+        """The model, if it is one of this bundle. ValueError if it is a published model."""
         if not isinstance(self.model, EvaluatedModel):
             raise ValueError("sections: a published model can be evaluated by PublishedProtocol only")
         return self.model

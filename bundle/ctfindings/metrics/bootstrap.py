@@ -55,10 +55,7 @@ class Bootstrap:
 
     @cached_property
     def weights(self) -> IntArray:
-        """How often each scan occurs in each resample, [R, S].
-
-        ValueError if there are fewer than two patients.
-        """
+        """How often each scan occurs in each resample, [R, S]. ValueError if there are fewer than two patients."""
         names, patient_of_scan = np.unique(np.asarray(self.patients, dtype=str), return_inverse=True)
         if names.size < 2:
             raise ValueError(f"a bootstrap by patient needs at least 2 patients; got {names.size}")

@@ -33,10 +33,7 @@ def check_scores(scores: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, IntA
 
 
 def check_thresholds(thresholds: ArrayLike, findings: int) -> FloatArray:
-    """Thresholds as a float64 array [C].
-
-    ValueError if they are not one number for each finding.
-    """
+    """Thresholds as a float64 array [C]. ValueError if they are not one number for each finding."""
     array = np.asarray(thresholds, dtype=np.float64)
     if array.shape != (findings,) or np.isnan(array).any():
         raise ValueError(f"thresholds must be {findings} numbers, one per finding; got shape {array.shape}")

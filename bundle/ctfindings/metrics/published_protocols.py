@@ -106,10 +106,7 @@ class ZeroShotScores:
 
 
 def check_protocol(name: str) -> Protocol:
-    """A protocol by name.
-
-    ValueError if the name is unknown.
-    """
+    """A protocol by name. ValueError if the name is unknown."""
     if name not in PROTOCOLS:
         raise ValueError(f"protocol {name!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]

@@ -76,7 +76,7 @@ def test_the_file_holds_one_channel_per_map_in_order(tmp_path: Path) -> None:
 
 
 def test_a_failure_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bundle.ctfindings.inference.output.evidence_volume._to_uint8", lambda values: 1 / 0)
+    monkeypatch.setattr("bundle.ctfindings.inference.output.evidence_volume.planes_on_scan", lambda *maps: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_evidence(tmp_path / "e.nii.gz", [blob(TARGET)], TOKENS, SCAN, SHAPE)
     assert list(tmp_path.iterdir()) == []

@@ -51,10 +51,7 @@ def lobe_of(points: NDArray, size: float) -> NDArray[np.str_]:
 
 
 def sample_spots(rng: np.random.Generator, canvas: Canvas, lung: Floats, size: float) -> Spots:
-    """Draws points at least 1.5 mm under the lung surface.
-
-    ValueError if the lung is nowhere that deep.
-    """
+    """Draws points at least 1.5 mm under the lung surface. ValueError if the lung is nowhere that deep."""
     deep = np.flatnonzero(lung.reshape(-1) > 1.5)
     if len(deep) == 0:
         raise ValueError("no lung of more than 3 mm was found")
