@@ -43,10 +43,7 @@ def scores_record(
             row["interval"] = found.findings.limits(at)
             row["threshold"] = float(calibration.thresholds[column])
         rows.append(row)
-    macro = {
-        "auc": number(float(found.macro.estimate)),
-        "interval": found.macro.limits(),
-    }
+    macro = {"auc": number(float(found.macro.estimate)), "interval": found.macro.limits()}
     return {"findings": rows, "macro": macro, "bootstrap": bootstrap.settings(), "calibration": calibration.problem}
 
 

@@ -147,12 +147,7 @@ class Detection:
         return float(thresholds[len(scores) - 1 - int(np.argmax(scores[::-1]))])
 
     def _score(
-        self,
-        test: _Split,
-        place: int,
-        detections: Sequence[Detections],
-        pointing: FloatArray,
-        bootstrap: Bootstrap,
+        self, test: _Split, place: int, detections: Sequence[Detections], pointing: FloatArray, bootstrap: Bootstrap
     ) -> dict[str, Any]:
         """Every number of a finding and a map, with intervals by patient."""
         lesions, known = test.lesions[place], np.flatnonzero(test.known[:, place])

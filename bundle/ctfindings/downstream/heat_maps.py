@@ -69,12 +69,7 @@ class EncodeHeatd(MapTransform):
         kept: dict[Hashable, Any] = {
             key: data[key] for key in ("id", "image", "finding_masks", "image_affine", "labels") if key in data
         }
-        return {
-            **kept,
-            **heat,
-            "inside": inside.unflatten(1, grid).cpu(),
-            "token_affine": torch.from_numpy(tokens),
-        }
+        return {**kept, **heat, "inside": inside.unflatten(1, grid).cpu(), "token_affine": torch.from_numpy(tokens)}
 
 
 def query_maps(encoded: ImageEmbedding, prompts: Tensor) -> dict[str, Tensor]:

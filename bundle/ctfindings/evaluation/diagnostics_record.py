@@ -122,16 +122,9 @@ def comparison_record(
         "first": names[0],
         "second": names[1],
         "studies": len(first.ids),
-        "macro_auc": {
-            "difference": number(float(auc.macro.estimate)),
-            "interval": auc.macro.limits(),
-        },
+        "macro_auc": {"difference": number(float(auc.macro.estimate)), "interval": auc.macro.limits()},
         "findings": [
-            {
-                "finding": name,
-                "difference": number(auc.findings.estimate[c]),
-                "interval": auc.findings.limits(c),
-            }
+            {"finding": name, "difference": number(auc.findings.estimate[c]), "interval": auc.findings.limits(c)}
             for c, name in enumerate(FINDING_NAMES)
         ],
         "second_collapse": collapse_histograms(second),

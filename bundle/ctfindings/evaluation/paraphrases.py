@@ -14,12 +14,7 @@ from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun
 from bundle.ctfindings.findings import FINDING_NAMES, FINDINGS, training_wordings
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.json_numbers import cell, number
-from bundle.ctfindings.metrics.paraphrases import (
-    NOVELTY_BANDS,
-    content_words,
-    highest_overlap,
-    novelty_band,
-)
+from bundle.ctfindings.metrics.paraphrases import NOVELTY_BANDS, content_words, highest_overlap, novelty_band
 from bundle.ctfindings.metrics.retrieval import rank_of_own, recall_at
 from bundle.ctfindings.networks.text.prompts import mean_over_templates, template_bank
 from bundle.ctfindings.networks.text.text_tower import TextTower

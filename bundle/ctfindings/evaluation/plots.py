@@ -81,11 +81,7 @@ def plot_wordings(auc: dict[str, FloatArray], path: Path) -> None:
 
 @matplotlib.rc_context(STYLE)
 def plot_roc_grid(
-    probabilities: ArrayLike,
-    labels: ArrayLike,
-    findings: Sequence[str],
-    path: str | Path,
-    thresholds: ArrayLike,
+    probabilities: ArrayLike, labels: ArrayLike, findings: Sequence[str], path: str | Path, thresholds: ArrayLike
 ) -> None:
     """Draws the ROC curve of each finding and its operating point, from probabilities and labels 1, 0 or -1, [S, C]."""
     scores, truth = check_scores(probabilities, labels)

@@ -15,12 +15,7 @@ from monai.transforms import Transform
 from torch import Tensor
 
 from bundle.ctfindings.findings import FINDING_NAMES
-from bundle.ctfindings.inference.answers import (
-    ScoredAnswer,
-    differences,
-    score_findings,
-    score_queries,
-)
+from bundle.ctfindings.inference.answers import ScoredAnswer, differences, score_findings, score_queries
 from bundle.ctfindings.inference.assessment import Assessment
 from bundle.ctfindings.inference.encoding import EncodedScan, encode_study, moved
 from bundle.ctfindings.inference.evidence import DIFFUSE_SHARE, depth_profile, locate

@@ -8,13 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
-from bundle.ctfindings.losses.pairs import (
-    PAIR_INPUTS,
-    check_dimensions,
-    embedding_part,
-    gather_pairs,
-    semantic_matrix,
-)
+from bundle.ctfindings.losses.pairs import PAIR_INPUTS, check_dimensions, embedding_part, gather_pairs, semantic_matrix
 
 
 class LocalAnatomyLoss(_Loss):

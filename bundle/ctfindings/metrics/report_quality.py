@@ -26,12 +26,7 @@ def label_scores(predicted: ArrayLike, truth: ArrayLike) -> dict[str, WeightStat
     -1 do not count.
     """
     said, true = np.asarray(predicted) == 1, np.asarray(truth)
-    pairs = {
-        "tp": said & (true == 1),
-        "fp": said & (true == 0),
-        "fn": ~said & (true == 1),
-        "all": true >= 0,
-    }
+    pairs = {"tp": said & (true == 1), "fp": said & (true == 0), "fn": ~said & (true == 1), "all": true >= 0}
 
     def counts(weights: FloatArray) -> dict[str, FloatArray]:
         return {name: weights @ hits for name, hits in pairs.items()}

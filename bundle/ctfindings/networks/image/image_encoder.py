@@ -181,11 +181,7 @@ class ImageEncoder(nn.Module):
         return [coarsen_membership(grown, grids[0], grid) for grid in grids]
 
     def encode_scan(
-        self,
-        image: Tensor,
-        anatomy: Tensor | None = None,
-        known: Tensor | None = None,
-        body: Tensor | None = None,
+        self, image: Tensor, anatomy: Tensor | None = None, known: Tensor | None = None, body: Tensor | None = None
     ) -> ImageEmbedding:
         """Encodes scans at inference; encoders with windows or crops of their own have this method too.
 

@@ -27,10 +27,7 @@ class ResNetTower(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int = 64,
-        blocks: Sequence[int] = (3, 8, 36, 3),
-        channels: Sequence[int] = (64, 128, 256, 512),
+        self, width: int = 64, blocks: Sequence[int] = (3, 8, 36, 3), channels: Sequence[int] = (64, 128, 256, 512)
     ) -> None:
         super().__init__()
         self.width = width

@@ -123,14 +123,7 @@ def _draw_girdle(
     middle = np.array([_front(torso, canvas, level) for level in heights]) + 7 * s
     half = np.interp(heights / s, [52, 75, 140, 148, 176], [9, 17, 13, 20, 27]) * s
     across = np.linspace(-1, 1, 11)
-    plate = np.stack(
-        [
-            (half[:, None] * across).ravel(),
-            np.repeat(middle, 11),
-            np.repeat(heights, 11),
-        ],
-        1,
-    )
+    plate = np.stack([(half[:, None] * across).ravel(), np.repeat(middle, 11), np.repeat(heights, 11)], 1)
     keep = np.abs(plate[:, 2] / s - 146) > 2.0
     flat, share = canvas.balls(plate[keep], 5.4 * s)
     ids = canvas.anatomy.reshape(-1)

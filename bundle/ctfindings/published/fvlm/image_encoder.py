@@ -86,11 +86,7 @@ class FvlmImageEncoder(nn.Module):
         return self._embedding(rows, valid, self.token_rows(levels), membership, grids[0])
 
     def encode_scan(
-        self,
-        image: Tensor,
-        anatomy: Tensor | None = None,
-        known: Tensor | None = None,
-        body: Tensor | None = None,
+        self, image: Tensor, anatomy: Tensor | None = None, known: Tensor | None = None, body: Tensor | None = None
     ) -> ImageEmbedding:
         """Encodes one scan like fVLM's evaluation: a window for each organ, without the other organs in its mask.
 

@@ -181,11 +181,7 @@ class RadFinderImageEncoder(nn.Module):
         return DepthEmbedding(cls, tokens, mean, rows)
 
     def encode_scan(
-        self,
-        image: Tensor,
-        anatomy: Tensor | None = None,
-        known: Tensor | None = None,
-        body: Tensor | None = None,
+        self, image: Tensor, anatomy: Tensor | None = None, known: Tensor | None = None, body: Tensor | None = None
     ) -> ImageEmbedding:
         """Encodes one scan ``[1, 1, X, Y, Z]`` in [0, 1] of whole windows; masks are ignored.
 

@@ -137,12 +137,7 @@ def _image_name(evidence: Evidence | None) -> str:
     return f"image {number}, z {evidence.z_mm:.0f} mm"
 
 
-def _tile(
-    answer: Answer,
-    evidence: Evidence,
-    answers: ScanAnswers,
-    headers: Sequence[pydicom.Dataset],
-) -> Image.Image:
+def _tile(answer: Answer, evidence: Evidence, answers: ScanAnswers, headers: Sequence[pydicom.Dataset]) -> Image.Image:
     """The source image of the peak in the window of its finding, ``TILE`` pixels wide, with an outline and letters."""
     header = headers[evidence.slice_index]
     file = Path(str(header.filename))
