@@ -30,12 +30,7 @@ class WindowFeatures(NamedTuple):
 
 
 class WindowEncoder(RotaryTransformer):
-    """A vision transformer over one window of a scan.
-
-    Args:
-        window: Voxels of a window along X, Y, Z, a multiple of ``patch``.
-        patch: Voxels of a token along X, Y, Z.
-    """
+    """A vision transformer over one window of a scan, whose voxels along X, Y, Z are a multiple of those of a token."""
 
     def __init__(
         self,
