@@ -1,11 +1,7 @@
 """The training workflow as a MONAI bundle: properties, epochs, a stop by signal, two processes."""
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,9 +13,8 @@ from monai.bundle import ConfigWorkflow
 from bundle.ctfindings.cli.error_lines import input_error
 from bundle.ctfindings.networks.checkpoint import save_bundle_weights
 from bundle.ctfindings.networks.classifier import PromptBank
-from bundle.ctfindings.phantom.dataset import make_dataset
 from bundle.ctfindings.training.token_warm_start import TokenWarmStart
-from tests.commands import run_in_ranks
+from tests.commands import run_in_ranks, started
 
 SMALL = {
     "spacing": [8, 8, 6],
@@ -38,8 +33,12 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def datalist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_dataset(tmp_path_factory.mktemp("synthetic"), training=6, validation=4, test=2, seed=3, workers=1)
+def datalist(synthetic_scans: Path) -> Path:
+    """Six scans for training, four for validation."""
+    content = json.loads(synthetic_scans.read_text(encoding="utf-8"))
+    path = synthetic_scans.with_name("six.json")
+    path.write_text(json.dumps({**content, "training": content["training"][:6]}), encoding="utf-8")
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +56,6 @@ def workflow_of(bundle_root: Path, keys: dict[str, Any], *overlays: str) -> Conf
     workflow = ConfigWorkflow(config_file=files, workflow_type="train", logging_file=False, **keys)
     workflow.initialize()
     return workflow
-
-
-def one_thread_count() -> dict[str, str]:
-    """An environment in which a process sums in the same order as this one."""
-    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
 def state_of(folder: Path) -> dict[str, Any]:
@@ -96,26 +90,15 @@ def test_a_run_ended_by_a_signal_goes_on_as_if_it_had_not_been(
     whole_run: Path, bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path
 ) -> None:
     keys = keys_of(bundle_root, datalist, cache, tmp_path)
-    overrides = tmp_path / "small.json"
-    overrides.write_text(json.dumps(keys))
-    command = [
-        sys.executable,
-        "-m",
-        "monai.bundle",
-        "run",
-        "--config_file",
-        f"['{bundle_root}/configs/train.json','{overrides}']",
-    ]
-    log = (tmp_path / "log.txt").open("w")
-    process = subprocess.Popen(command, cwd=bundle_root, stdout=log, stderr=log, env=one_thread_count())
-    deadline = time.monotonic() + 240
-    while not (tmp_path / "last.pt").is_file() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    process.wait()
-    stopped = state_of(tmp_path)["trainer"]["epoch"]
+    # It sums in the same order as this process.
+    with started(command_of(bundle_root, keys, tmp_path), {"OMP_NUM_THREADS": str(torch.get_num_threads())}) as running:
+        deadline = time.monotonic() + 900
+        while not (tmp_path / "last.pt").is_file() and running.process.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        running.process.terminate()
+        printed = running.finish()
+    assert 1 <= state_of(tmp_path)["trainer"]["epoch"] < 4, printed.stderr[-2000:]
     workflow_of(bundle_root, keys).run()
-    assert 1 <= stopped < 4, (tmp_path / "log.txt").read_text(encoding="utf-8")[-2000:]
     expected, resumed = state_of(whole_run), state_of(tmp_path)
     assert resumed["trainer"] == expected["trainer"]
     assert resumed["best"] == pytest.approx(expected["best"], abs=1e-6)
@@ -166,15 +149,10 @@ def test_running_statistics_change_in_half_of_the_epochs_and_at_least_in_one(
     assert workflow.parser.get_parsed_content("standardization_epochs") == expected
 
 
-def test_torchrun_trains_in_two_processes(bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path) -> None:
+def test_two_processes_train(bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path) -> None:
     keys = keys_of(bundle_root, datalist, cache, tmp_path, epochs=1, val_interval=1, correlation_target="teacher")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     overlays = ("objectives/place_on_default.json", "multi_gpu_train.json")
-    done = subprocess.run(
-        [*torchrun, *command_of(bundle_root, keys, tmp_path, *overlays)],
-        cwd=bundle_root, capture_output=True, encoding="utf-8", timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_in_ranks(command_of(bundle_root, keys, tmp_path, *overlays), 2)
     state = state_of(tmp_path)
     assert state["trainer"]["epoch"] == 1
     assert state["model"]["teacher.average.n_averaged"] == state["trainer"]["iteration"]
@@ -266,6 +244,8 @@ def test_place_learns_from_reports_alone(bundle_root: Path, datalist: Path, cach
         assert {"pathology_alignment", "correlation_exploration"} <= set(
             workflow.parser.get_parsed_content("loss").last
         )
+        metrics = workflow.parser.get_parsed_content("validate#evaluator").state.metrics
+        assert {"alignment", "alignment_gap", "effective_queries", "cce", "cce_gap_low"} <= set(metrics)
         states.append(torch.load(tmp_path / name / "best.pt", weights_only=True))
     assert states[0]["alignment"] == states[1]["alignment"]
     assert "correlation.hidden" in states[0]["model"] and "image.pathology.query" in states[0]["model"]
