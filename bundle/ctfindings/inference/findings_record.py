@@ -40,6 +40,13 @@ class Evidence:
     instance_number: int | None = None  # its instance number, as a PACS shows it
     frame_number: int | None = None  # frame of an Enhanced CT that is the slice, from 1; None if the image is one slice
 
+    @property
+    def image_name(self) -> str:
+        """What a PACS calls the slice: "image 53", or "frame 12" of an Enhanced CT."""
+        if self.frame_number is not None:
+            return f"frame {self.frame_number}"
+        return f"image {self.image if self.instance_number is None else self.instance_number}"
+
 
 @dataclass(frozen=True)
 class FindingAnswer:
@@ -112,6 +119,11 @@ class QueryAnswer:
         return "not assessed" if self.not_assessed else "free text"
 
     hints: Sequence[str] = ()  # how to ask better, one sentence each
+
+    @property
+    def meaningful(self) -> bool:
+        """False for nonsense and other languages, whose score is 0: no anatomy answers them."""
+        return self.percentile is not None or self.not_assessed is not None
 
     @property
     def key(self) -> str:

@@ -48,15 +48,23 @@ class Written:
         place = dataclasses.replace(EncodedScan.on_source(self, place), region="right lower zone")
         found = FindingAnswer("Lung nodule", 0.75, 0.5, True, "lung", evidence=place)
         reason = "the heart was not found"
-        unknown = FindingAnswer("Cardiomegaly", 0.4, 0.5, None, "heart", evidence=place, not_assessed=reason)
+        absent = FindingAnswer("Emphysema", 0.4, 0.5, False, "lung", evidence=place)
+        unknown = FindingAnswer("Cardiomegaly", 0.4, 2.0, None, "heart", evidence=place, not_assessed=reason)
         self.record = FindingsRecord(
             describe_scan(folder, "DICOM", self.shape, self.affine, self.source.series_uid),
             ModelInfo("chest", "0.1.0", "ab" * 32, "Tower"),
-            [found, unknown],
+            [unknown, absent, found],
             [
                 QueryAnswer(
-                    "fluid around the lung", 0.6, "lung", evidence=dataclasses.replace(place, region="left hilum")
-                )
+                    "fluid around the lung",
+                    0.6,
+                    "lung",
+                    evidence=dataclasses.replace(place, region="left hilum"),
+                    percentile=0.97,
+                    meaning="Stands out.",
+                    hints=["Ask again."],
+                ),
+                QueryAnswer("asdf", 0.0, "lung", meaning="The score means nothing, and no place is shown."),
             ],
             warnings=["a warning"],
         )
@@ -125,18 +133,25 @@ def items(content: pydicom.Dataset, name: str) -> list[pydicom.Dataset]:
 def test_the_report_has_value_threshold_verdict_and_place_of_each_finding(any_series, tmp_path) -> None:
     series = any_series
     report = series.write(tmp_path / "out")["report"]
-    nodule, heart, query = items(report, "Measurement Group")
+    nodule, emphysema, heart, query, nonsense = items(report, "Measurement Group")
     assert [float(items(nodule, name)[0].MeasuredValueSequence[0].NumericValue) for name in (
         "Probability", "Threshold Value")] == [0.75, 0.5]  # fmt: skip
     assert items(nodule, "Presence")[0].ConceptCodeSequence[0].CodeMeaning == "Present"
     assert items(nodule, "Finding Site")[0].ConceptCodeSequence[0].CodeValue == "39607008"
     assert items(nodule, "Laterality")[0].ConceptCodeSequence[0].CodeMeaning == "Right"
     said = [
-        [item.TextValue for item in items(each, "Place of the strongest evidence")] for each in (nodule, heart, query)
+        [item.TextValue for item in items(each, "Place of the strongest evidence")]
+        for each in (nodule, emphysema, heart, query, nonsense)
     ]
-    assert said == [["right lower zone"], [], ["left hilum"]], "what was not assessed has no place"
+    place = series.record.findings[-1].evidence
+    name = f"frame {place.frame_number}" if place.frame_number else f"image {place.instance_number}"
+    assert said == [[f"right lower zone, {name}"], [], [], [f"left hilum, {name}"], []], (
+        "only what is there has a place"
+    )
+    assert not items(heart, "Threshold Value"), "none was fitted"
+    assert not items(emphysema, "Laterality") and not items(nonsense, "Finding Site")
     (image,) = items(items(nodule, "Probability")[0], "Source of Measurement")
-    reference, place = image.ReferencedSOPSequence[0], series.record.findings[0].evidence
+    reference = image.ReferencedSOPSequence[0]
     shown, z_mm = position_of(series.path, reference)
     assert z_mm == pytest.approx(place.z_mm) == -300 + 3 * 3
     assert shown.InstanceNumber == place.instance_number
@@ -152,8 +167,10 @@ def test_the_report_has_value_threshold_verdict_and_place_of_each_finding(any_se
     assert (kind.CodeValue, radlex.CodeValue, radlex.CodingSchemeDesignator) == ("LUNG_NODULE", "RID50149", "RADLEX")
     assert "EquivalentCodeSequence" not in items(heart, "Finding")[0].ConceptCodeSequence[0], "RadLex has none"
     assert not items(query, "Presence") and items(query, "Tracking Identifier")[0].TextValue.endswith("the lung")
-    comments = [item.TextValue for item in report.ContentSequence if "TextValue" in item]
-    assert comments[-2:] == [series.record.disclaimer, "a warning"]
+    assert [item.TextValue for item in items(query, "Comment")] == ["Stands out.", "Ask again."]
+    *_, disclaimer, warning, groups = report.ContentSequence
+    assert [disclaimer.TextValue, warning.TextValue] == [series.record.disclaimer, "a warning"]
+    assert groups.ConceptNameCodeSequence[0].CodeMeaning == "Imaging Measurements"
     parameters = [item.TextValue for item in items(nodule, "Algorithm Parameters")]
     assert f"weights SHA-256 {'ab' * 32}" in parameters
     assert report.PatientName == "Doe^Jane" and report.StudyInstanceUID == shown.StudyInstanceUID
@@ -257,7 +274,7 @@ def test_dsrdump_reads_the_report(any_series, tmp_path) -> None:
     command = ["dsrdump", str(tmp_path / "out" / "report.dcm")]
     said = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
     assert not said.stderr and "Lung nodule" in said.stdout
-    assert 'TEXT:(,,"Place of the strongest evidence")="right lower zone"' in said.stdout
+    assert 'TEXT:(,,"Place of the strongest evidence")="right lower zone, ' in said.stdout
 
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy of Debian's dicom3tools")

@@ -129,12 +129,7 @@ def _place(evidence: Evidence | None) -> str:
 
 
 def _image_name(evidence: Evidence | None) -> str:
-    if evidence is None:
-        return ""
-    if evidence.frame_number is not None:
-        return f"frame {evidence.frame_number}, z {evidence.z_mm:.0f} mm"
-    number = evidence.image if evidence.instance_number is None else evidence.instance_number
-    return f"image {number}, z {evidence.z_mm:.0f} mm"
+    return "" if evidence is None else f"{evidence.image_name}, z {evidence.z_mm:.0f} mm"
 
 
 def _tile(answer: Answer, evidence: Evidence, answers: ScanAnswers, headers: Sequence[pydicom.Dataset]) -> Image.Image:

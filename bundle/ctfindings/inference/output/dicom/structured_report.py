@@ -1,13 +1,18 @@
-"""The findings as a DICOM structured report: TID 1500, one measurement group for each finding and query."""
+"""The findings as a DICOM structured report: TID 1500, one measurement group for each finding and query.
+
+A viewer shows the items in their order, often without more layout than that. So what limits the report comes first,
+then the present findings, and only they and queries have a place.
+"""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pydicom
 from highdicom import sr
 from highdicom.sr.value_types import TextContentItem
 from pydicom.sr.codedict import codes as DCM_CODES
 
-from bundle.ctfindings.inference.findings_record import Answer, Evidence, FindingAnswer, FindingsRecord
+from bundle.ctfindings.inference.findings_record import Answer, Evidence, FindingAnswer, FindingsRecord, QueryAnswer
 from bundle.ctfindings.inference.output.dicom import codes
 from bundle.ctfindings.inference.output.dicom.source_headers import derived_uid, unique
 
@@ -24,9 +29,10 @@ def structured_report(
 ) -> sr.Comprehensive3DSR:
     """The report of one scan; ``headers`` are by ``source_headers``, the UIDs derived from the text ``settings``.
 
-    The notice, the warnings and the disclaimer are comments of the report; why a finding was not assessed is a comment
-    of its group. The region of the evidence is a text of the group. Measurements refer to the image or frame that has
-    the peak of the evidence.
+    The disclaimer, the notice and the warnings are comments of the report, before the findings, of which the present
+    ones come first. Why a finding was not assessed, and what a query's score is worth, is a comment of its group.
+    Region and image of the evidence of a present finding or query are a text of its group. Measurements refer to the
+    image or frame that has the peak of the evidence.
     """
     images = {str(header.SOPInstanceUID): header for header in unique(headers)}
     algorithm = sr.AlgorithmIdentification(
@@ -42,14 +48,18 @@ def structured_report(
         model_name=record.model.network,
         serial_number=record.model.weights_sha256[:16],
     )
+    answers: list[Answer] = [*record.ordered(), *record.queries]
     report = sr.MeasurementReport(
         sr.ObservationContext(sr.ObserverContext(DCM_CODES.DCM.Device, observer)),
         codes.CT_OF_CHEST,
-        [_group(answer, images, algorithm, settings) for answer in record.answers],
+        [_group(answer, images, algorithm, settings) for answer in answers],
         title=DCM_CODES.DCM.ImagingMeasurementReport,
     )
-    for text in [record.disclaimer, *([record.notice] if record.notice else []), *record.warnings]:
-        report[0].ContentSequence.append(_text(codes.COMMENT, text))
+    report[0].ContinuityOfContent = "SEPARATE"
+    content = report[0].ContentSequence
+    groups = next(index for index, item in enumerate(content) if item.name == DCM_CODES.DCM.ImagingMeasurements)
+    for text in reversed([record.disclaimer, *([record.notice] if record.notice else []), *record.warnings]):
+        content.insert(groups, _text(codes.COMMENT, text))
     return sr.Comprehensive3DSR(
         list(images.values()),
         report[0],
@@ -66,33 +76,54 @@ def structured_report(
 def _group(
     answer: Answer, images: Mapping[str, pydicom.Dataset], algorithm: sr.AlgorithmIdentification, settings: str
 ) -> sr.MeasurementsAndQualitativeEvaluations:
-    # Only the lung is paired, and only a focal finding that was assessed has a side.
-    sided = isinstance(answer, FindingAnswer) and answer.present is not None and answer.anatomy == "lung"
-    focal = answer.evidence if sided and answer.evidence and answer.evidence.extent == "focal" else None
-    side = codes.SIDES.get(focal.side or "") if focal else None
     source = None if answer.not_assessed else _image(answer.evidence, images)
-    values = (
-        [(codes.PROBABILITY, answer.probability), (codes.THRESHOLD, answer.threshold)]
-        if isinstance(answer, FindingAnswer)
-        else [(codes.SCORE, answer.score)]
-    )
     group = sr.MeasurementsAndQualitativeEvaluations(
         sr.TrackingIdentifier(derived_uid("tracking", settings, answer.key), answer.key),
         finding_type=codes.finding_code(answer.name) if isinstance(answer, FindingAnswer) else codes.QUERY,
         algorithm_id=algorithm,
-        finding_sites=[sr.FindingSite(codes.anatomy_code(answer.anatomy), laterality=side)],
-        measurements=[
-            sr.Measurement(name, round(value, 6), codes.NO_UNIT, referenced_images=source) for name, value in values
-        ],
+        finding_sites=_sites(answer),
+        measurements=_measurements(answer, source),
         qualitative_evaluations=[sr.QualitativeEvaluation(codes.PRESENCE, codes.RESULTS[answer.result])]
         if answer.result in codes.RESULTS
         else None,
     )
-    if answer.not_assessed:
-        group[0].ContentSequence.append(_text(codes.COMMENT, f"Not assessed: {answer.not_assessed}"))
-    elif answer.evidence and answer.evidence.region:
-        group[0].ContentSequence.append(_text(codes.PLACE, answer.evidence.region))
+    group[0].ContinuityOfContent = "SEPARATE"  # Items with their names, not a text of their values.
+    group[0].ContentSequence.extend(_texts(answer))
     return group
+
+
+def _sites(answer: Answer) -> list[sr.FindingSite] | None:
+    """The anatomy. Only the lung is paired, and only a focal finding that is present has a side."""
+    if isinstance(answer, QueryAnswer) and not answer.meaningful:
+        return None
+    place = answer.evidence
+    side = None
+    if isinstance(answer, FindingAnswer) and answer.present and answer.anatomy == "lung" and place:
+        side = codes.SIDES.get(place.side or "") if place.extent == "focal" else None
+    return [sr.FindingSite(codes.anatomy_code(answer.anatomy), laterality=side)]
+
+
+def _measurements(answer: Answer, source: list[sr.SourceImageForMeasurement] | None) -> list[sr.Measurement]:
+    def number(name: sr.CodedConcept, value: float, source: list[sr.SourceImageForMeasurement] | None = None) -> Any:
+        return sr.Measurement(name, round(value, 4), codes.NO_UNIT, referenced_images=source)
+
+    if isinstance(answer, QueryAnswer):
+        return [number(codes.SCORE, answer.score, source)]
+    threshold = [number(codes.THRESHOLD, answer.threshold)] if answer.threshold <= 1 else []  # It is 2 if not fitted.
+    return [number(codes.PROBABILITY, answer.probability, source), *threshold]
+
+
+def _texts(answer: Answer) -> list[TextContentItem]:
+    if answer.not_assessed:
+        return [_text(codes.COMMENT, f"Not assessed: {answer.not_assessed}")]
+    texts = []
+    if answer.evidence and answer.result != "not present":
+        extent = None if answer.evidence.extent == "focal" else answer.evidence.extent
+        where = ", ".join(filter(None, [answer.evidence.region or extent, answer.evidence.image_name]))
+        texts.append(_text(codes.PLACE, where))
+    if isinstance(answer, QueryAnswer):
+        texts += [_text(codes.COMMENT, text) for text in (answer.meaning, *answer.hints) if text]
+    return texts
 
 
 def _image(
