@@ -28,11 +28,20 @@ def test_a_probability_just_below_its_threshold_does_not_look_like_it(case) -> N
         assert len(row) <= WIDTH
 
 
-def test_a_query_that_was_not_assessed_has_no_place(case) -> None:
-    told = dataclasses.replace(case.record.queries[0], text="fluid", evidence=None, not_assessed="unlike")
+def row_of_query(case, **changes) -> list[str]:
+    query = dataclasses.replace(case.record.queries[0], text="fluid", evidence=None, **changes)
     (row,) = [
         row
-        for row in format_findings(dataclasses.replace(case.record, queries=[told])).splitlines()
+        for row in format_findings(dataclasses.replace(case.record, queries=[query])).splitlines()
         if row[:5] == "fluid"
     ]
-    assert row.split() == ["fluid", "0.60", "not", "assessed", "lung"]
+    return row.split()
+
+
+def test_a_query_that_was_not_assessed_has_no_place(case) -> None:
+    assert row_of_query(case, not_assessed="unlike") == ["fluid", "0.60", "not", "assessed", "lung"]
+
+
+def test_a_query_that_means_nothing_has_no_anatomy(case) -> None:
+    assert row_of_query(case, percentile=0.9) == ["fluid", "0.60", "lung"]
+    assert row_of_query(case, score=0.0) == ["fluid", "0.00"]

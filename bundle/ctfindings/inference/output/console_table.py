@@ -47,16 +47,17 @@ def _answer_row(answer: Answer) -> str:
     if isinstance(answer, FindingAnswer):
         label, present = answer.name, _VERDICTS[answer.present]
         number, threshold = answer.numbers
-        place = answer.evidence if answer.present else None
+        place, anatomy = answer.evidence if answer.present else None, answer.anatomy
     else:
         label, number, threshold, place = answer.text, f"{answer.score:.2f}", "", answer.evidence
         present = _VERDICTS[None] if answer.not_assessed else ""
+        anatomy = answer.anatomy if answer.meaningful else ""
     return _row(
         shorten(printable(label), _NAME - 2, placeholder="...") + ("" if answer.anatomy_found else " *"),
         number,
         threshold,
         present,
-        (place and place.region) or answer.anatomy,
+        (place and place.region) or anatomy,
         f"{place.z_mm:.1f}" if place else "",
         str(place.image) if place else "",
     )
