@@ -212,10 +212,11 @@ class FindingsWriter:
         lines = [format_findings(record), f"Report: {target / REPORT_FILE}"]
         if not maps and self.evidence != "none":
             lines.append(f"Evidence: no {EVIDENCE_FILE}, because no finding is present and no query has a place")
-        if self.dicom_dir is not None:
-            source = scan.meta["filename_or_obj"]
-            lines.append(write_dicom_of(answered, source, self.dicom_dir / folder, maps, self.anonymous))
         say("\n".join(lines))
+        if self.dicom_dir is not None:
+            say("DICOM: writing ...")
+            source = scan.meta["filename_or_obj"]
+            say(write_dicom_of(answered, source, self.dicom_dir / folder, maps, self.anonymous))
 
     def _is_shown(self, answer: Answer) -> bool:
         if self.evidence == "none":
