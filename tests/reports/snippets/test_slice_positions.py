@@ -11,6 +11,7 @@ import pytest
 
 from bundle.ctfindings.reports.snippets.slice_positions import Studies
 from bundle.ctfindings.scan.load_scan import ScanError
+from tests.enhanced_ct import images_of, write_enhanced
 
 WriteDicom = Callable[..., Path]
 
@@ -104,6 +105,20 @@ def test_localizers_coronal_and_secondary_images_have_no_z(
         "not a CT image",
     ]
     assert study.position(None, 5).series == 3
+
+
+def test_a_frame_of_an_enhanced_ct_is_the_image_of_its_number(archive: Path, affine: np.ndarray) -> None:
+    images = images_of(archive / "scan_1")
+    write_enhanced(archive / "whole" / "a", images)
+    write_enhanced(archive / "parts" / "a", images[:20], ConcatenationUID="1.2.3", ConcatenationFrameOffsetNumber=0)
+    write_enhanced(archive / "parts" / "b", images[20:], ConcatenationUID="1.2.3", ConcatenationFrameOffsetNumber=20)
+    studies = read(archive)
+    for name in ("whole", "parts"):
+        study = studies.find(name)
+        assert study is not None
+        for image in (1, 21, 44):
+            assert study.position(3, image).z_mm == pytest.approx((affine @ [0, 0, image - 1, 1])[2])
+        assert study.position(None, 45).problem == "no such image"
 
 
 def test_tilted_images_count_with_their_centre(

@@ -11,13 +11,14 @@ import pydicom
 
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.folders import files_below
+from bundle.ctfindings.scan.dicom_frames import ENHANCED_CT, FRAME_TAGS, frame_headers
 from bundle.ctfindings.scan.dicom_headers import DicomFile, Header, image_type, is_axial, orientation, read_headers
 
 SAME_PLACE_MM = 0.5
 """Images with one number within this distance are copies; at a larger distance the number is ambiguous."""
 
 _NUMBER_TAGS = ["AccessionNumber", "InstanceNumber", "SeriesNumber", "StudyInstanceUID"]
-_KIND_TAGS = ["ImageType", "Modality", "NumberOfFrames"]
+_KIND_TAGS = ["ConcatenationFrameOffsetNumber", "ImageType", "Modality", "NumberOfFrames", "SOPClassUID", *FRAME_TAGS]
 _PLACE_TAGS = ["Columns", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows"]
 
 Problem = Literal["no such series", "no such image", "series not named", "not axial", "ambiguous", "not a CT image"]
@@ -131,9 +132,9 @@ class Studies:
             if not members or header.file.member in members:
                 self._add(header)
 
-    def _add(self, header: Header[_Numbered]) -> None:
-        numbered, path = header.content, header.file.path
-        if numbered is None:  # Not an image, or damaged, perhaps in the very number that a sentence refers to.
+    def _add(self, header: Header[list[_Numbered]]) -> None:
+        path = header.file.path
+        if not header.content:  # Not an image, or damaged, perhaps in the very number that a sentence refers to.
             return
         name = ""
         if header.file.member:
@@ -141,11 +142,13 @@ class Studies:
         elif path.parent != self.folder and path.is_relative_to(self.folder):
             name = path.relative_to(self.folder).parts[0]
         self.files += 1
-        uid = numbered.study or name or "?"
+        first = header.content[0]
+        uid = first.study or name or "?"
         self._uids.add(uid)
-        tables = [self.everything, *(self._by_number[key] for key in {uid, numbered.accession} - {""})]
+        tables = [self.everything, *(self._by_number[key] for key in {uid, first.accession} - {""})]
         for table in [*tables, self._by_name[name]] if name else tables:
-            table.images[numbered.series][numbered.image].append(numbered.entry)
+            for numbered in header.content:
+                table.images[numbered.series][numbered.image].append(numbered.entry)
 
     @property
     def only_study(self) -> StudyTable | None:
@@ -175,20 +178,28 @@ def read_files(files: Sequence[DicomFile]) -> StudyTable:
     return studies.everything
 
 
-def _numbered(header: pydicom.Dataset) -> _Numbered | None:
-    """None for an object without image number, such as a DICOM report."""
+def _numbered(header: pydicom.Dataset) -> list[_Numbered]:
+    """The image of a file, or each frame of an Enhanced CT: viewers number its frames, and those of a concatenation as
+    one. Empty for an object without image number, such as a DICOM report.
+    """
     if header.get("InstanceNumber") is None or "Modality" not in header:
-        return None
+        return []
     series = header.get("SeriesNumber")
     study, accession = (str(header.get(tag) or "") for tag in ("StudyInstanceUID", "AccessionNumber"))
-    return _Numbered(
-        None if series is None else int(series), int(header.InstanceNumber), study, accession, _entry(header)
-    )
+    images = {int(header.InstanceNumber): header}
+    if header.get("SOPClassUID") in ENHANCED_CT:
+        first = int(header.get("ConcatenationFrameOffsetNumber") or 0) + 1
+        images = dict(enumerate(frame_headers(header), start=first))
+    return [
+        _Numbered(None if series is None else int(series), number, study, accession, _entry(image))
+        for number, image in images.items()
+    ]
 
 
 def _entry(header: pydicom.Dataset) -> _Header:
     """World z of the centre of an axial CT image, or the problem with it."""
-    if header.get("Modality") != "CT" or int(header.get("NumberOfFrames") or 1) > 1:
+    several = int(header.get("NumberOfFrames") or 1) > 1 and header.get("SOPClassUID") not in ENHANCED_CT
+    if header.get("Modality") != "CT" or several:
         return _Header(None, "not a CT image")
     position, cosines, spacing = (
         header.get(tag) for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
