@@ -50,7 +50,7 @@ def main() -> None:
         nargs="+",
         default=[],
         metavar="KEYWORD=VALUE",
-        help="CT series that are taken, such as BodyPartExamined=CHEST (default: all)",
+        help="CT series that are taken, such as BodyPartExamined=CHEST (default: all but other body parts)",
     )
     parser.add_argument(
         "--first",

@@ -173,6 +173,21 @@ def test_series_of_a_mixed_folder_are_told_apart_and_searched(setup: Setup, tmp_
             search_from([wrong])
 
 
+def test_a_series_of_another_body_part_is_left_out_with_its_reason(setup: Setup) -> None:
+    parts = {"1": "HEAD", "2": ""}
+    for file in setup.incoming.glob("*_*"):
+        header = pydicom.dcmread(file)
+        header.BodyPartExamined = parts[str(header.SeriesNumber)]
+        header.SeriesDescription = ""
+        header.save_as(file)
+    assert setup.start().watch(once=True) == 0
+    done, left_out = setup.rows()
+    assert (done["status"], left_out["status"]) == ("done", "left out")
+    assert left_out["reason"] == "not of the chest: BodyPartExamined names HEAD"
+    assert setup.service.calls.total() == 1, "it is not read"
+    assert not any(series.left_out for series in FolderArchive(setup.incoming, {"BodyPartExamined": "H*"}).listed())
+
+
 def test_a_folder_without_a_series_says_so_and_counts_what_was_ignored(
     setup: Setup, capsys: pytest.CaptureFixture[str]
 ) -> None:

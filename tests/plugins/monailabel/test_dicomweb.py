@@ -108,6 +108,26 @@ def test_an_enhanced_ct_of_a_dicomweb_server_is_listed_and_fetched(
     np.testing.assert_array_equal(np.asarray(load_scan(tmp_path / "fetched")), np.asarray(load_scan(single)))
 
 
+def test_series_of_other_body_parts_of_a_dicomweb_server_are_left_out(
+    orthanc: Orthanc, tmp_path: Path, hu: np.ndarray, affine: np.ndarray, write_dicom: Callable[..., Path]
+) -> None:
+    images = images_of(write_dicom(tmp_path / "single", hu, affine))
+    nothing = {"BodyPartExamined": "", "SeriesDescription": "", "StudyDescription": ""}
+    for uid, headers in {
+        "1.2.3": {},
+        "1.2.4": {"BodyPartExamined": "HEAD"},
+        "1.2.5": {"StudyDescription": "CT knee", "StudyInstanceUID": "1.2.6"},
+    }.items():
+        write_enhanced(tmp_path / "upload" / uid, images, SeriesInstanceUID=uid, **nothing | headers)
+    orthanc.upload(tmp_path / "upload")
+    listed = DicomWebArchive(orthanc.dicomweb, {"Modality": "CT"}).listed()
+    assert {series.uid: series.left_out for series in listed} == {
+        "1.2.3": "",
+        "1.2.4": "BodyPartExamined names HEAD",
+        "1.2.5": "StudyDescription names KNEE",
+    }
+
+
 def test_a_watcher_sends_results_back_once(
     orthanc: Orthanc,
     tmp_path: Path,

@@ -10,11 +10,11 @@ from bundle.ctfindings.files.html_page import render_page
 from bundle.ctfindings.inference.findings_record import DISCLAIMER
 
 _TEMPLATE = Path(__file__).parent / "templates" / "worklist.html.jinja"
-_STATUS = ("done", "waiting", "failed")
+_STATUS = ("done", "waiting", "failed", "left out")
 
 
 class Entry(NamedTuple):
-    """A series: its UIDs, ``done``, ``waiting`` or ``failed`` with a reason, and what was found.
+    """A series: its UIDs, ``done``, ``waiting``, ``failed`` or ``left out`` with a reason, and what was found.
 
     ``present`` has the probability of each present finding, ``folder`` is that of the results inside the output.
     """

@@ -15,20 +15,22 @@ from pydicom.datadict import tag_for_keyword
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.folders import files_below
 from bundle.ctfindings.inference.watch.connections import Unreachable, answering, dicomweb_client
+from bundle.ctfindings.scan.body_part import BODY_PART_HEADERS, other_body_part
 from bundle.ctfindings.scan.dicom_frames import ENHANCED_CT
 from bundle.ctfindings.scan.dicom_headers import read_headers
 from bundle.ctfindings.scan.dicom_series import MIN_IMAGES
 
 
 class Series(NamedTuple):
-    """A series by its SeriesInstanceUID, its study, a text that changes when images are added, and the seconds since
-    then as far as they are known.
+    """A series by its SeriesInstanceUID, its study, a text that changes when images are added, the seconds since then
+    as far as they are known, and why it is left out, empty if it is not.
     """
 
     uid: str
     study: str
     state: str
     age: float = 0.0
+    left_out: str = ""
 
 
 def search_from(texts: Sequence[str]) -> dict[str, str]:
@@ -41,15 +43,21 @@ def search_from(texts: Sequence[str]) -> dict[str, str]:
     return search
 
 
+def _left_out(headers: Mapping[str, str], search: Mapping[str, str]) -> str:
+    """Why a series is left out; a search for a body part takes what it finds."""
+    return "" if BODY_PART_HEADERS[0] in search else other_body_part(headers)
+
+
 _TAGS = ("SeriesInstanceUID", "StudyInstanceUID", "SOPClassUID", "NumberOfFrames")
 
 
 class _Identity(NamedTuple):
-    """Series, empty if the header names none, study, and number of slices of a file."""
+    """Series, empty if the header names none, study, number of slices, and why it is left out, of a file."""
 
     series: str
     study: str
     slices: int
+    left_out: str
 
 
 def _slices(kind: str, frames: str) -> int:
@@ -91,7 +99,7 @@ class FolderArchive:
             size_and_time = stat.st_size, stat.st_mtime_ns
             before, identity = known.get(path, (None, None))
             if before != size_and_time:
-                (header,) = read_headers([path], [*_TAGS, *self.search], self._identity)
+                (header,) = read_headers([path], [*_TAGS, *BODY_PART_HEADERS, *self.search], self._identity)
                 identity = header.content
             self._known[path] = size_and_time, identity
             if identity is not None:
@@ -105,7 +113,8 @@ class FolderArchive:
                 state = f"{len(stats)}:{sum(s.st_size for s in stats)}:{max(s.st_mtime_ns for s in stats)}"
                 # The time of a copy, where the modification time may be that of the original.
                 age = time.time() - max(s.st_ctime for s in stats)
-                series.append(Series(uid, images[-1][2].study, state, age))
+                left_out = min(identity.left_out for _, _, identity in images)  # Empty if one may be of the chest.
+                series.append(Series(uid, images[-1][2].study, state, age, left_out))
         return series
 
     def fetching(self, series: Series) -> Callable[[Path], None]:
@@ -116,7 +125,8 @@ class FolderArchive:
         """None for a file that the search does not find."""
         found = all(fnmatchcase(str(header.get(name) or ""), value) for name, value in self.search.items())
         series, study, kind, frames = (str(header.get(name) or "") for name in _TAGS)
-        return _Identity(series, study, _slices(kind, frames)) if found else None
+        left_out = _left_out({name: str(header.get(name) or "") for name in BODY_PART_HEADERS}, self.search)
+        return _Identity(series, study, _slices(kind, frames), left_out) if found else None
 
 
 def _link(images: Sequence[Path], folder: Path) -> None:
@@ -136,12 +146,11 @@ class DicomWebArchive:
         try:
             with answering():
                 found = self.client.search_for_series(
-                    search_filters=self.search, fields=["NumberOfSeriesRelatedInstances"], get_remaining=True
+                    search_filters=self.search,
+                    fields=["NumberOfSeriesRelatedInstances", *BODY_PART_HEADERS],
+                    get_remaining=True,
                 )
-                series = [
-                    Series(_value(each, "0020000E"), _value(each, "0020000D"), _value(each, "00201209"))
-                    for each in found
-                ]
+                series = [self._series(each) for each in found]
                 self._counted = {each: self._number_of_slices(each) for each in series}
         except ValueError as error:
             raise Unreachable(str(error)) from error
@@ -153,6 +162,11 @@ class DicomWebArchive:
         ValueError if fewer images arrive than were listed, Unreachable if the server does not answer.
         """
         return partial(_download, self.url, series)
+
+    def _series(self, found: Mapping[str, Any]) -> Series:
+        uid, study, images = (_value(found, tag) for tag in ("0020000E", "0020000D", "00201209"))
+        headers = {name: _value(found, f"{tag_for_keyword(name):08X}") for name in BODY_PART_HEADERS}
+        return Series(uid, study, images, left_out=_left_out(headers, self.search))
 
     def _number_of_slices(self, series: Series) -> int:
         """Of a series with few images, the images are asked once how many frames they have."""

@@ -229,6 +229,8 @@ class Watcher:
         )._asdict()
 
     def _is_due(self, series: Series) -> bool:
+        if series.left_out:
+            return False
         failure = self._failed.get(series.uid)
         if failure and failure.state == series.state:
             return time.monotonic() >= failure.due
@@ -242,6 +244,8 @@ class Watcher:
         _log(f"{name_in_log(series.uid)}: {problem}")
 
     def _unfinished(self, series: Series) -> Entry:
+        if series.left_out:
+            return Entry(series.uid, series.study, "left out", f"not of the chest: {series.left_out}")
         failure = self._failed.get(series.uid)
         if failure and failure.state == series.state:
             return Entry(series.uid, series.study, "failed", failure.problem)
