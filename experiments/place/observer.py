@@ -57,7 +57,8 @@ def observed_run(run: Run, datalist: Path) -> dict[str, Any]:
         found["counterfactual_ranks"] = [] if drawn is None else observer.counterfactuals(content["test"], drawn)
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(found) + "\n", encoding="utf-8")
-    return json.loads(path.read_text(encoding="utf-8"))
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
 
 
 class Observer:
@@ -166,6 +167,6 @@ class Observer:
 
 def _joined(parts: Sequence[Any]) -> Any:
     """The observations of all batches as those of one."""
-    starts = np.cumsum([0, *(len(part.pathology) for part in parts)])
+    starts = np.cumsum([0, *(len(part.written) for part in parts)])
     shifted = [part._replace(owner=part.owner + int(start)) for part, start in zip(parts, starts, strict=False)]
     return type(parts[0])(*(torch.cat(columns) for columns in zip(*shifted, strict=True)))

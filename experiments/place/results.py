@@ -133,4 +133,5 @@ def _macro(means: FloatArray) -> FloatArray:
 def _observation_weight(run: Finished) -> float | None:
     """The weight of the queries in the score of a finding, fitted on the calibration scans."""
     record = json.loads((run.evaluation / "metrics.json").read_text(encoding="utf-8"))
-    return record["calibration"].get("observation_weight")
+    weight: float | None = record["calibration"].get("observation_weight")
+    return weight

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bundle.ctfindings.losses.pathology_alignment import PathologyAlignmentLoss
+from bundle.ctfindings.losses.sentence_matching import match_sentences
 
 SCANS, QUERIES, SENTENCES, WIDTH = 5, 8, 6, 32
 
@@ -44,7 +45,20 @@ def value(batch: dict[str, Tensor], **settings: Any) -> float:
     return PathologyAlignmentLoss(**settings)(**batch).item()
 
 
-def test_the_order_of_sentences_and_of_queries_does_not_matter() -> None:
+SWITCHES: list[dict[str, Any]] = [
+    {},
+    {"matching": "hungarian"},
+    {"matching": "sinkhorn"},
+    {"negatives": "report"},
+    {"positives": "scan"},
+    {"reduction": "report"},
+    {"diversity": "logdet"},
+    {"diversity": "cosine2"},
+]
+
+
+@pytest.mark.parametrize("settings", SWITCHES, ids=str)
+def test_the_order_of_sentences_and_of_queries_does_not_matter(settings: dict[str, Any]) -> None:
     batch = batch_of()
     batch["sentence_normal"] = torch.arange(SCANS * SENTENCES) % 3 == 0
     order, queries = (
@@ -58,7 +72,7 @@ def test_the_order_of_sentences_and_of_queries_does_not_matter() -> None:
         for name, row in batch.items()
     }
     shuffled["pathology"] = batch["pathology"][:, queries]
-    assert value(shuffled) == pytest.approx(value(batch), abs=1e-5)
+    assert value(shuffled, **settings) == pytest.approx(value(batch, **settings), abs=1e-5)
 
 
 def test_a_model_that_shows_its_sentences_scores_low_and_one_with_the_sentences_of_others_high() -> None:
@@ -67,10 +81,11 @@ def test_a_model_that_shows_its_sentences_scores_low_and_one_with_the_sentences_
     assert value({**batch, "pathology": batch["pathology"].roll(1, 0)}) > 5
 
 
-def test_training_the_rows_lowers_the_loss() -> None:
+@pytest.mark.parametrize("settings", SWITCHES, ids=str)
+def test_training_the_rows_lowers_the_loss(settings: dict[str, Any]) -> None:
     batch = batch_of()
     rows = torch.nn.Parameter(batch["pathology"].clone())
-    loss = PathologyAlignmentLoss()
+    loss = PathologyAlignmentLoss(**settings)
     optimizer = torch.optim.Adam([rows], lr=0.05)
     first = None
     for _ in range(30):
@@ -94,13 +109,13 @@ def test_different_texts_give_plain_info_nce_over_the_answers() -> None:
             logits[scan, sentence] = answer @ texts[sentence] / tau
     own = torch.arange(3)
     expected = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
-    assert value(batch, spread=0.0) == pytest.approx(expected.item(), abs=1e-5)
+    assert value(batch, positives="id", diversity="none") == pytest.approx(expected.item(), abs=1e-5)
 
 
 def test_a_sentence_that_another_report_has_too_is_no_negative_of_its_scan() -> None:
     batch = batch_of(scans=2, sentences=1, sentence_id=torch.tensor([7, 7]))
-    assert value(batch, spread=0.0) == 0
-    assert value({**batch, "sentence_id": torch.tensor([7, 8])}, spread=0.0) > 0
+    assert value(batch, positives="id", diversity="none") == 0
+    assert value(batch, positives="scan", diversity="none") > 0
 
 
 def test_two_normal_sentences_on_one_anatomy_mean_the_same_and_two_on_none_do_not() -> None:
@@ -118,9 +133,39 @@ def test_a_query_of_another_organ_gets_no_share_and_no_gradient_from_the_alignme
     batch = batch_of(scans=2, sentences=2, sentence_anatomy=torch.zeros(4, dtype=torch.int64))
     batch["pathology_anatomy"][:, 3:] = 2
     batch["pathology"].requires_grad_()
-    PathologyAlignmentLoss(spread=0.0)(**batch).backward()
+    PathologyAlignmentLoss(diversity="none")(**batch).backward()
     gradient = batch["pathology"].grad
     assert gradient is not None and gradient[:, :3].any() and not gradient[:, 3:].any()
+
+
+@pytest.mark.parametrize("matching", ["soft", "hungarian", "sinkhorn"])
+def test_shares_sum_to_one_over_the_allowed_queries(matching: str) -> None:
+    cosine = torch.rand(2, 5, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    allowed = torch.ones(2, 5, 4, dtype=torch.bool)
+    allowed[:, :, 3] = False
+    allowed[1, 2] = False
+    shares = match_sentences(cosine, allowed, torch.tensor([3, 2]), matching, 0.1)
+    assert not shares[~allowed].any()
+    torch.testing.assert_close(shares.sum(2), allowed.any(2).float())
+    if matching == "hungarian":
+        # Three sentences and three queries: each has its own.
+        assert sorted(shares[0, :3].argmax(1).tolist()) == [0, 1, 2]
+    else:
+        (shares * cosine).sum().backward()
+        assert cosine.grad is not None and cosine.grad.isfinite().all()
+
+
+def test_the_transport_uses_all_queries_alike() -> None:
+    cosine = torch.zeros(1, 4, 2)
+    cosine[:, :, 0] = torch.tensor([0.5, 0.4, 0.3, 0.2])
+    shares = match_sentences(cosine, torch.ones_like(cosine, dtype=torch.bool), torch.tensor([4]), "sinkhorn", 0.05)
+    assert shares[0].sum(0).tolist() == pytest.approx([2, 2], abs=0.2)
+    assert (
+        match_sentences(cosine, torch.ones_like(cosine, dtype=torch.bool), torch.tensor([4]), "soft", 0.05)[
+            0, :, 0
+        ].min()
+        > 0.9
+    )
 
 
 def test_one_query_that_answers_everything_costs_the_logarithm_of_their_number() -> None:
@@ -130,9 +175,12 @@ def test_one_query_that_answers_everything_costs_the_logarithm_of_their_number()
     assert value(batch, spread=1.0) - value(batch, spread=0.0) == pytest.approx(math.log(QUERIES), abs=1e-3)
 
 
-def test_equal_rows_cost_nothing_in_the_term_on_use() -> None:
+def test_equal_rows_cost_in_the_terms_on_rows_and_nothing_in_the_term_on_use() -> None:
     batch = batch_of(pathology=unit(SCANS, 1, WIDTH).expand(-1, QUERIES, -1))
-    assert value(batch, spread=1.0) == pytest.approx(value(batch, spread=0.0), abs=1e-5)
+    cost = {kind: value(batch, spread=1.0, diversity=kind) - value(batch, spread=0.0) for kind in ("usage", "cosine2")}
+    assert cost == {"usage": pytest.approx(0, abs=1e-5), "cosine2": pytest.approx(1, abs=1e-5)}
+    spread_out = value(batch_of(), diversity="logdet") - value(batch_of(), spread=0.0)
+    assert value(batch, diversity="logdet") - value(batch, spread=0.0) > spread_out + 0.05
 
 
 @pytest.mark.parametrize(
@@ -144,8 +192,9 @@ def test_equal_rows_cost_nothing_in_the_term_on_use() -> None:
     ],
     ids=["no sentence", "no query", "no body"],
 )
-def test_without_input_the_loss_is_zero_without_gradient(batch: dict[str, Tensor]) -> None:
-    loss = PathologyAlignmentLoss()(**{**batch, "pathology": batch["pathology"].clone().requires_grad_()})
+@pytest.mark.parametrize("settings", SWITCHES, ids=str)
+def test_without_input_the_loss_is_zero_without_gradient(batch: dict[str, Tensor], settings: dict[str, Any]) -> None:
+    loss = PathologyAlignmentLoss(**settings)(**{**batch, "pathology": batch["pathology"].clone().requires_grad_()})
     assert loss.item() == 0 and not loss.requires_grad
 
 
@@ -164,9 +213,10 @@ def test_without_input_the_loss_is_zero_without_gradient(batch: dict[str, Tensor
     ],
     ids=["one scan", "one query", "a report without sentence", "a scan without body", "all normal and equal"],
 )
-def test_poor_batches_have_finite_gradients(batch: dict[str, Tensor]) -> None:
+@pytest.mark.parametrize("settings", SWITCHES, ids=str)
+def test_poor_batches_have_finite_gradients(batch: dict[str, Tensor], settings: dict[str, Any]) -> None:
     rows = batch["pathology"].clone().requires_grad_()
-    loss = PathologyAlignmentLoss()(**{**batch, "pathology": rows})
+    loss = PathologyAlignmentLoss(**settings)(**{**batch, "pathology": rows})
     assert loss.isfinite()
     if loss.requires_grad:
         loss.backward()
@@ -186,7 +236,7 @@ def test_the_temperature_stays_within_its_bounds() -> None:
     assert loss.log_temperature.exp().item() == pytest.approx(0.01)
 
 
-@pytest.mark.parametrize(("name", "wrong"), [("match_temperature", -0.1), ("temperature", 0.0)])
+@pytest.mark.parametrize(("name", "wrong"), [("matching", "hard"), ("positives", "all"), ("temperature", 0.0)])
 def test_a_wrong_setting_is_refused(name: str, wrong: Any) -> None:
     with pytest.raises(ValueError, match=name):
         PathologyAlignmentLoss(**{name: wrong})

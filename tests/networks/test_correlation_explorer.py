@@ -130,6 +130,14 @@ def test_scans_without_body_or_without_report_do_not_count() -> None:
     assert all(outputs[name].isfinite().all() for name in ("correlation", "correlation_target"))
 
 
+def test_a_control_without_image_reads_the_report_alone() -> None:
+    inputs = inputs_of()
+    explorer = explorer_of(sees_image=False).eval()
+    first = explorer(**inputs)["correlation"]
+    inputs["field"] = inputs["field"].flip(1)
+    torch.testing.assert_close(explorer(**inputs)["correlation"], first)
+
+
 def test_validation_compares_the_same_patches_each_time_and_training_others() -> None:
     inputs, explorer = inputs_of(), explorer_of(target="raw")
     first, second = (explorer.eval()(**inputs)["correlation_target"] for _ in range(2))

@@ -9,9 +9,18 @@ from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
 from bundle.ctfindings.losses.gathering import gather_rows
+from bundle.ctfindings.losses.sentence_matching import MATCHINGS, match_sentences
 
 TEMPERATURE_RANGE = (0.01, 0.5)
 """Bounds of the learned temperature."""
+
+_SWITCHES = {
+    "matching": MATCHINGS,
+    "negatives": ("batch", "report"),
+    "positives": ("meaning", "id", "scan"),
+    "reduction": ("sentence", "report"),
+    "diversity": ("usage", "logdet", "cosine2", "none"),
+}
 
 
 class Observations(NamedTuple):
@@ -20,6 +29,7 @@ class Observations(NamedTuple):
     pathology: Tensor  # (B, Q, E): unit rows; invalid ones may hold anything
     valid: Tensor  # bool (B, Q): queries that see a token
     anatomy: Tensor  # integer (B, Q): anatomy that a query is confined to, -1 for none
+    written: Tensor  # integer (B,): sentences of each scan
     owner: Tensor  # integer (S,): scan of each sentence
     sentence: Tensor  # (S, E): unit text rows
     text: Tensor  # integer (S,): identity of the text
@@ -45,8 +55,8 @@ def as_observations(
     if gather:
         scans, texts = gather_rows(*scans), gather_rows(*texts)
     owner = torch.arange(len(scans[0]), device=scans[3].device).repeat_interleave(scans[3])
-    (rows, valid, anatomy, _), (embedded, text, normal, place) = scans, texts
-    return Observations(rows, valid, anatomy, owner, embedded, text, normal, place)
+    (rows, valid, anatomy, written), (embedded, text, normal, place) = scans, texts
+    return Observations(rows, valid, anatomy, written, owner, embedded, text, normal, place)
 
 
 class PathologyAlignmentLoss(_Loss):
@@ -58,10 +68,9 @@ class PathologyAlignmentLoss(_Loss):
 
         (L_t2i + L_i2t) / 2 + within L_intra + spread L_use
 
-    L_t2i: a sentence finds the scans of which it is true: its own, and those whose report has the same text or calls
-    the same anatomy normal. L_i2t: a scan finds its sentences. L_intra: the answer to an abnormal sentence fits that
-    sentence better than the other abnormal ones of its report. L_use: ln Q minus the entropy of the mean use of the
-    queries by abnormal sentences, because the other terms hardly punish a collapse to one query.
+    L_t2i: a sentence finds the scans of which it is true. L_i2t: a scan finds its sentences. L_intra: the answer to an
+    abnormal sentence fits that sentence better than the other abnormal ones of its report. L_use: the queries are
+    used alike, because the other terms hardly punish a collapse to one query.
 
     The temperature is a parameter of this module: give it to the optimizer. Every rank sees the joined batch, so its
     gradient is the same on all ranks and needs no exchange.
@@ -72,6 +81,13 @@ class PathologyAlignmentLoss(_Loss):
         normal_weight: Weight of a normal sentence; abnormal ones have 1.
         within: Weight of L_intra.
         spread: Weight of L_use.
+        matching: "soft", "hungarian" or "sinkhorn", see ``match_sentences``.
+        negatives: "batch"; or "report" for L_intra and L_use alone, because reports share their sentences.
+        positives: Scans of which a sentence is true, beside its own: with "meaning" those whose report has the same
+            text or calls the same anatomy normal, with "id" those with the same text, with "scan" none.
+        reduction: "sentence"; or "report" to contrast scans with the weighted mean over the sentences of a report.
+        diversity: L_use as "usage" (ln Q minus the entropy of the mean use by abnormal sentences), "logdet" or
+            "cosine2" (of the rows of a scan), or "none".
     """
 
     inputs: tuple[str, ...] = (
@@ -93,14 +109,31 @@ class PathologyAlignmentLoss(_Loss):
         normal_weight: float = 0.5,
         within: float = 0.5,
         spread: float = 0.1,
+        matching: str = "soft",
+        negatives: str = "batch",
+        positives: str = "meaning",
+        reduction: str = "sentence",
+        diversity: str = "usage",
     ) -> None:
         super().__init__()
+        given = {
+            "matching": matching,
+            "negatives": negatives,
+            "positives": positives,
+            "reduction": reduction,
+            "diversity": diversity,
+        }
+        for name, value in given.items():
+            if value not in _SWITCHES[name]:
+                raise ValueError(f"{name}: expected one of {', '.join(_SWITCHES[name])}, got {value!r}")
         for name, number in (("temperature", temperature), ("match_temperature", match_temperature)):
             if not number > 0:
                 raise ValueError(f"{name}: expected a positive number, got {number}")
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         self.match_temperature, self.normal_weight = match_temperature, normal_weight
         self.within, self.spread = within, spread
+        self.matching, self.negatives, self.positives = matching, negatives, positives
+        self.reduction, self.diversity = reduction, diversity
 
     def forward(self, **rows: Tensor) -> Tensor:
         """The loss over the joined batch; zero, without gradient, without a sentence of a scan with a valid query.
@@ -118,9 +151,11 @@ class PathologyAlignmentLoss(_Loss):
         with torch.no_grad():
             self.log_temperature.clamp_(*(math.log(limit) for limit in TEMPERATURE_RANGE))
         shares, cosine = self._matched(rows)
+        within = self._within_reports(rows, shares, cosine, answers)
         spread = self.spread * self._collapse(rows, shares, answers)
-        within = self.within * self._within_reports(rows, shares, cosine, answers)
-        return sum(self._terms(rows, shares, cosine, answers), spread) + within
+        if self.negatives == "report":
+            return within + spread
+        return sum(self._terms(rows, shares, cosine, answers), spread) + self.within * within
 
     def use(self, rows: Observations) -> Tensor:
         """How much abnormal sentences use each query of their own scan, summed over the sentences, (Q,)."""
@@ -128,16 +163,15 @@ class PathologyAlignmentLoss(_Loss):
         return self._own_shares(rows, shares, rows.valid.any(dim=1)).sum(dim=0)
 
     def _matched(self, rows: Observations) -> tuple[Tensor, Tensor]:
-        """Shares of the queries, which sum to 1 if one may answer, and their cosines with the sentences, (B, S, Q)."""
+        """Shares of the queries and their cosines with the sentences, both (B, S, Q)."""
         cosine = torch.einsum("se,bqe->bsq", rows.sentence, rows.pathology)
         free = (rows.anatomy < 0)[:, None] | (rows.place < 0)[None, :, None]
         own = free | (rows.anatomy[:, None] == rows.place[None, :, None])
         allowed = rows.valid[:, None] & own
         # A sentence on an anatomy without a query of its own is answered by all.
         allowed = torch.where(allowed.any(dim=2, keepdim=True), allowed, rows.valid[:, None])
-        possible = allowed.any(dim=2, keepdim=True)
-        scores = (cosine / self.match_temperature).masked_fill(~allowed & possible, -torch.inf)
-        return scores.softmax(dim=2) * possible, cosine
+        shares = match_sentences(cosine, allowed, rows.written, self.matching, self.match_temperature)
+        return shares, cosine
 
     def _norm(self, rows: Observations, shares: Tensor) -> Tensor:
         """Length of the weighted sum of the query rows, (B, S), without computing the sums."""
@@ -148,8 +182,17 @@ class PathologyAlignmentLoss(_Loss):
         """Half of L_t2i and of L_i2t, where something can be told apart."""
         similarity = (shares * cosine).sum(dim=2) / self._norm(rows, shares) / self.log_temperature.exp()
         weight = torch.where(rows.normal, self.normal_weight, 1.0)
-        counted = answers[rows.owner]
-        similarity, positive = similarity[answers][:, counted], self._true_of(rows)[answers][:, counted]
+        positive = self._true_of(rows)
+        owner, counted = rows.owner, answers[rows.owner]
+        if self.reduction == "report":
+            belongs = F.one_hot(owner, len(answers)).to(similarity.dtype) * weight[:, None]
+            written = belongs.sum(dim=0) > 0
+            similarity = similarity @ belongs / belongs.sum(dim=0).clamp(min=1e-6)
+            # A report is true of a scan if all of its sentences are.
+            positive = ((~positive).to(similarity.dtype) @ belongs == 0)[:, written]
+            similarity, weight = similarity[:, written], weight.new_ones(int(written.sum()))
+            counted = answers[written]
+        similarity, positive = similarity[answers][:, counted], positive[answers][:, counted]
         weight = weight[counted]
         terms = []
         told = ~positive.all(dim=0)
@@ -166,9 +209,15 @@ class PathologyAlignmentLoss(_Loss):
 
     def _true_of(self, rows: Observations) -> Tensor:
         """Whether a sentence is true of a scan, as far as its report tells, (B, S) bool."""
-        own = F.one_hot(rows.owner, len(rows.pathology)).T.float()
-        normal = rows.normal[:, None] & rows.normal & (rows.place[:, None] == rows.place) & (rows.place >= 0)
-        return own @ ((rows.text[:, None] == rows.text) | normal).float() > 0
+        scans = len(rows.pathology)
+        own = F.one_hot(rows.owner, scans).T.bool()
+        if self.positives == "scan":
+            return own
+        same = rows.text[:, None] == rows.text
+        if self.positives == "meaning":
+            normal = rows.normal[:, None] & rows.normal
+            same = same | (normal & (rows.place[:, None] == rows.place) & (rows.place >= 0))
+        return own.float() @ same.float() > 0
 
     def _within_reports(self, rows: Observations, shares: Tensor, cosine: Tensor, answers: Tensor) -> Tensor:
         """L_intra, the mean over scans with at least two abnormal sentences of different text."""
@@ -193,8 +242,20 @@ class PathologyAlignmentLoss(_Loss):
 
     def _collapse(self, rows: Observations, shares: Tensor, answers: Tensor) -> Tensor:
         """L_use; 0 for one query."""
-        own = self._own_shares(rows, shares, answers)
-        if len(own) == 0 or own.shape[1] < 2:
+        queries = shares.shape[2]
+        if self.diversity == "none" or queries < 2:
             return shares.new_zeros(())
-        use = own.mean(dim=0)
-        return math.log(own.shape[1]) + torch.special.xlogy(use, use.clamp(min=1e-12)).sum()
+        if self.diversity == "usage":
+            own = self._own_shares(rows, shares, answers)
+            return math.log(queries) - entropy(own.mean(dim=0)) if len(own) else shares.new_zeros(())
+        seen = rows.pathology[answers]
+        alike = seen @ seen.transpose(1, 2)
+        identity = torch.eye(queries, device=alike.device)
+        if self.diversity == "logdet":
+            return -torch.logdet(alike + 0.1 * identity).mean() / queries
+        return (alike * (1 - identity)).square().sum(dim=(1, 2)).mean() / (queries * (queries - 1))
+
+
+def entropy(share: Tensor) -> Tensor:
+    """Entropy of shares that sum to 1 over the last axis, in nats."""
+    return -torch.special.xlogy(share, share.clamp(min=1e-12)).sum(dim=-1)

@@ -57,6 +57,7 @@ class CorrelationExplorer(nn.Module):
             saw their voxels. "input": the tower also runs on the image with their voxels at 0, and the prediction
             reads the tokens of that pass.
         drop: Probability that the report is hidden from the prediction, which so learns to do without.
+        sees_image: Whether the prediction reads the tokens; otherwise it reads the report alone, as a control.
         width: Width of the decoder.
         layers: Transformer blocks of the decoder.
         heads: Attention heads.
@@ -78,6 +79,7 @@ class CorrelationExplorer(nn.Module):
         hidden_share: float = 0.5,
         hidden_in: str = "tokens",
         drop: float = 0.1,
+        sees_image: bool = True,
         width: int = 64,
         layers: int = 2,
         heads: int = 4,
@@ -88,7 +90,7 @@ class CorrelationExplorer(nn.Module):
         if hidden_in not in ("tokens", "input"):
             raise ValueError(f"hidden_in: expected 'tokens' or 'input', got {hidden_in!r}")
         self.target, self.hidden_in = target, hidden_in
-        self.positions, self.hidden_share, self.drop = positions, hidden_share, drop
+        self.positions, self.hidden_share, self.drop, self.sees_image = positions, hidden_share, drop, sees_image
         self.stride: tuple[int, int, int] = tower.stride  # type: ignore[assignment]
         self.step_mm = [float(edge * size) for edge, size in zip(self.stride, spacing, strict=True)]
         self.hu_window = (float(hu_window[0]), float(hu_window[1]))
@@ -138,7 +140,7 @@ class CorrelationExplorer(nn.Module):
         if self.hidden_in == "input":
             read = _at(encode(_masked(image, index, hidden, grid)), index)
         seen = self.see(read)
-        seen = torch.where(hidden.unsqueeze(2), self.hidden.to(seen.dtype), seen)
+        seen = torch.where(hidden.unsqueeze(2) | (not self.sees_image), self.hidden.to(seen.dtype), seen)
         query = seen + position_code(places, self.width, *WAVELENGTHS_MM).to(seen.dtype)
         texts, given = _by_scan(sentence.detach(), sentence_count)
         dropped = (torch.rand(len(image)) < self.drop).to(given.device) if self.training else None
@@ -210,7 +212,10 @@ class CorrelationExplorer(nn.Module):
 def pair_weights(members: Tensor, hidden: Tensor, counted: Tensor) -> Tensor:
     """Weight of each pair of positions, ``[B, m, m]``: 2 in one organ, otherwise 1; 0 for pairs that do not count.
 
-    One of the pair is ``hidden`` and both are ``counted``, bool ``[B, m]``; the thorax of ``members`` is no organ.
+    Args:
+        members: Anatomies of the positions, bool ``[B, m, K]``; thorax is no organ.
+        hidden: Hidden positions, bool ``[B, m]``; a pair has at least one.
+        counted: Positions that count, bool ``[B, m]``.
     """
     organs = members.to(torch.float32)
     organs[:, :, THORAX] = 0

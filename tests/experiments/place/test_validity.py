@@ -29,6 +29,7 @@ def observations(seen: bool) -> Observations:
         pathology=rows,
         valid=torch.ones(SCANS, QUERIES, dtype=torch.bool),
         anatomy=torch.full((SCANS, QUERIES), -1),
+        written=torch.ones(SCANS, dtype=torch.int64),
         owner=torch.arange(SCANS),
         sentence=texts,
         text=torch.arange(SCANS),
