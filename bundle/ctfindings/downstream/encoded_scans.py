@@ -32,8 +32,13 @@ class EncodeRowsd(MapTransform):
     """Replaces a preprocessed scan by its rows; the study then holds ``id`` and the rows only.
 
     ``anatomy`` [K, E] with ``anatomy_valid``, ``pathology`` [Q, E] with ``pathology_valid``, ``field`` [2 E], the mean
-    and the maximum of the token field over the body, and ``zero_shot`` [C], the logits of the prompt templates, by
-    ``deltas`` [C, E], positive minus negative prompt. The rows of what the scan does not show are zero.
+    and the maximum of the token field over the body, and ``zero_shot`` [C], the logits of the prompt templates. The
+    rows of what the scan does not show are zero.
+
+    Args:
+        image: encoder, on its device.
+        scorer: scorer of the findings.
+        deltas: positive minus negative prompt of each finding, [C, E].
     """
 
     not_in_cache_key = ("encoder", "scorer", "deltas")

@@ -32,11 +32,14 @@ def finding_scores_record(
     """Scores of the findings as plain numbers, with None where a score is not defined.
 
     Probabilities and labels (1, 0 or -1) are [S, C], uncalibrated logits of the templates [S, T, C], thresholds that
-    were chosen on other scans [C]; a finding with NO_THRESHOLD has no scores of decisions. ValueError if shapes do not
-    fit.
+    were chosen on other scans [C]; a finding with NO_THRESHOLD has no scores of decisions.
 
-    Returns ``findings``: a row for each finding; ``macro``: the mean of each column over the findings that have it;
-    ``templates``: the `spread_record` of the templates; ``warnings``: findings without AUC.
+    Returns:
+        ``findings``: a row for each finding; ``macro``: the mean of each column over the findings that have it;
+        ``templates``: the `spread_record` of the templates; ``warnings``: findings without AUC.
+
+    Raises:
+        ValueError: shapes do not fit.
     """
     scores, truth = check_scores(probabilities, labels)
     limits = check_thresholds(thresholds, scores.shape[1])

@@ -104,8 +104,9 @@ class CompositeLoss(_Loss):
     def forward(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> Tensor:
         """The weighted sum, a scalar. If no loss takes part, a zero on which ``backward`` works.
 
-        ``outputs`` are of the network, absent or None where it had none, or joined parts from ``condense``; ``targets``
-        are used where they have no entry of that name.
+        Args:
+            outputs: Outputs of the network, absent or None where it had none; or joined parts from ``condense``.
+            targets: Targets of the batch, used where ``outputs`` has no entry of that name.
         """
         anchor = zero_of(outputs)
         weights = self.current_weights()

@@ -133,12 +133,17 @@ def image_to_image_map(embeddings: ArrayLike, labels: ArrayLike, cutoffs: Sequen
 def report_retrieval(
     scans: ArrayLike, reports: ArrayLike, report_ids: Sequence[Any], labels: ArrayLike, bootstrap: Bootstrap
 ) -> dict[str, Any]:
-    """The retrieval numbers of the published tables: ``pools``, ``random_pools`` and ``image_to_image``.
+    """The retrieval numbers of the published tables.
 
-    A `retrieval_record` of each direction of the `retrieval_pools`, mean recall by size and direction, and mean average
-    precision by cutoff. Scans and their reports are unit embeddings, [N, E]; reconstructions of one examination share a
-    report id. Labels are 1, 0 or -1, [N, C], for image to image. The seed of the bootstrap also draws the random pools.
-    ValueError if an embedding is not finite, or there are fewer than two patients.
+    Scans and their reports are unit embeddings, [N, E]; reconstructions of one examination share a report id. Labels
+    are 1, 0 or -1, [N, C], for image to image. The seed of the bootstrap also draws the random pools.
+
+    Returns:
+        ``pools``: a `retrieval_record` of each direction of the `retrieval_pools`; ``random_pools``: mean recall by
+        size and direction; ``image_to_image``: mean average precision by cutoff.
+
+    Raises:
+        ValueError: an embedding is not finite, or there are fewer than two patients.
     """
     image, text = _embeddings(scans, "scans"), _embeddings(reports, "reports")
     first = first_of_each(report_ids)

@@ -32,7 +32,10 @@ class FindingScores(NamedTuple):
 class PromptBank(nn.Module):
     """Frozen prompt embeddings with their calibration and thresholds, all stored in the checkpoint.
 
-    If the image encoder has pathology queries (``observes``), their weight is stored too.
+    Args:
+        embedding: Size E of the shared space.
+        templates: Number of templates T.
+        observes: Whether the image encoder has pathology queries, whose weight is then stored too.
     """
 
     def __init__(self, embedding: int, templates: int = len(TEMPLATES), observes: bool = False) -> None:

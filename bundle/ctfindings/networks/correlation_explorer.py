@@ -122,7 +122,9 @@ class CorrelationExplorer(nn.Module):
 
         Args:
             image: ``[B, 1, X, Y, Z]`` in [0, 1].
-            field, membership, grid: Token field ``[B, N, E]``, its anatomies, bool ``[B, N, K]``, and its extents.
+            field: Token field ``[B, N, E]``.
+            membership: Anatomies of the tokens, bool ``[B, N, K]``.
+            grid: ``[gx, gy, gz]``.
             sentence: Text rows of the observations of all scans, ``[S, E]``; no gradient reaches them.
             sentence_count: Observations of each scan, ``[B]``.
             abnormal: Anatomies of which the report states an abnormality, bool ``[B, K]``.

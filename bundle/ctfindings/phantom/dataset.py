@@ -40,10 +40,14 @@ def make_case(
 
     ``labels`` (18, in the order of ``FINDINGS``) are exactly what is rendered; drawn at CT-RATE's rates when None.
     Scans of the same seed and index with other labels are of the same patient with the same noise. ``severity``, 0 to
-    1, is that of all findings but the size of the heart; drawn when None. ValueError if there are not 18 labels 0 or 1.
+    1, is that of all findings but the size of the heart; drawn when None.
 
-    Returns the record, the image in HU (X, Y, Z), the anatomy mask (X, Y, Z), the finding bits (X, Y, Z; bit i is
-    finding i) and the affine (4, 4), voxel index to world RAS mm.
+    Returns:
+        The record, the image in HU (X, Y, Z), the anatomy mask (X, Y, Z), the finding bits (X, Y, Z; bit i is finding
+        i) and the affine (4, 4), voxel index to world RAS mm.
+
+    Raises:
+        ValueError: when ``labels`` is not 18 times 0 or 1.
     """
     rng = np.random.default_rng([seed, index])
     drawn, latent_age = sample_labels(rng)

@@ -43,9 +43,12 @@ def convert_to_bundle(
 ) -> tuple[Converted, str]:
     """Converts a published checkpoint, writes it as a bundle checkpoint, and returns it with the SHA-256 of the file.
 
-    ``checkpoint`` is a published file or folder, see ``convert_checkpoint``; None takes the installed package of Astra
-    or Merlin. The file is written completely or not at all; its ``model`` is the ``state`` of ``Converted``. Without
-    ``text_encoder``, the folder or hub name of a text encoder with its tokenizer, the prompts are not encoded.
+    Args:
+        name: One of ``MODELS``.
+        checkpoint: Published file or folder, see ``convert_checkpoint``; None for the installed package of Astra or
+            Merlin.
+        output: File to write, completely or not at all. Its ``model`` is the ``state`` of ``Converted``.
+        text_encoder: Folder or hub name of the text encoder, for its tokenizer. Without it the prompts are not encoded.
 
     Raises:
         ValueError: The checkpoint does not fit the model, there is no tokenizer, or the output cannot be written.

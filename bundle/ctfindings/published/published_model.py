@@ -21,7 +21,11 @@ from bundle.ctfindings.published.text_tower import PublishedTextTower
 class PublishedModel:
     """Scores scans as in inference, with the mask of each study if it has one.
 
-    ``text_tower`` is called if the converted checkpoint has no prompt embeddings.
+    Args:
+        network: Published classifier.
+        ckpt_path: Its converted checkpoint.
+        text_tower: Makes its text tower; called if the checkpoint has no prompt embeddings.
+        preprocessing: Image pipeline of the model.
     """
 
     def __init__(

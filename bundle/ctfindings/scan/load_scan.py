@@ -31,13 +31,18 @@ _READERS: dict[str, Callable[[Path, str | Path], Volume]] = {
 
 
 def load_scan(path: str | Path, stored: Mapping[str, Any] | None = None) -> MetaTensor:
-    """Read one chest CT from NIfTI, NRRD, MetaImage, a folder of DICOM or a zip of DICOM, in HU [1, X, Y, Z] float32.
+    """Read one chest CT from NIfTI, NRRD, MetaImage, a folder of DICOM or a zip of DICOM.
 
-    Axes are in storage order, the affine gives RAS world mm. ``stored`` has the rescale and geometry that the file
-    itself lacks; see ``Stored``. The meta has ``filename_or_obj``, ``source_format``, ``warnings`` (list of str),
-    ``not_assessed`` (names of the findings that the stored values cannot show), ``source_images`` (``SourceImages`` of
-    a DICOM series, otherwise None), ``spatial_shape`` and ``original_affine``. ScanError if the file is missing,
-    damaged, not a 3D image, or not a CT in HU.
+    ``stored`` has the rescale and geometry that the file itself lacks; see ``Stored``.
+
+    Returns:
+        HU, [1, X, Y, Z] float32, axes in storage order, affine to RAS world mm. The meta has ``filename_or_obj``,
+        ``source_format``, ``warnings`` (list of str), ``not_assessed`` (names of the findings that the stored values
+        cannot show), ``source_images`` (``SourceImages`` of a DICOM series, otherwise None), ``spatial_shape`` and
+        ``original_affine``.
+
+    Raises:
+        ScanError: if the file is missing, damaged, not a 3D image, or not a CT in HU.
     """
     try:
         known = stored_from(stored)

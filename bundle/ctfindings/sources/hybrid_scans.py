@@ -53,11 +53,15 @@ def make_hybrids(
 ) -> tuple[Path, dict[str, str]]:
     """Writes the hybrids of every scan and returns the path of ``datalist.json`` and the reason of each failed scan.
 
-    The scans have ``image`` by id, and optionally ``anatomy`` (a mask) and ``stored``. Files are numbered and do not
-    show the names of the scans, which stand in ``bases.csv``. All scans made of one base are of one patient, and so in
-    one split. A stopped run resumes. A label is 1 for what was drawn, 0 for the same finding in the unaltered twin, and
-    -1 otherwise; if the scans are known to be normal, 0 otherwise. ValueError if a setting cannot be used or no scan
-    can.
+    Files are numbered and do not show the names of the scans, which stand in ``bases.csv``. All scans made of one base
+    are of one patient, and so in one split. A stopped run resumes. A label is 1 for what was drawn, 0 for the same
+    finding in the unaltered twin, and -1 otherwise; if the scans are known to be normal, 0 otherwise.
+
+    Args:
+        studies: ``image`` by id, and optionally ``anatomy`` (a mask) and ``stored``.
+
+    Raises:
+        ValueError: if a setting cannot be used or no scan can.
     """
     check_fractions(settings.fractions)
     known = (*HYBRID_FINDINGS, *ORGAN_FINDINGS)

@@ -21,8 +21,11 @@ CHEST_WINDOWS = (
 class HounsfieldWindows(nn.Module):
     """Spreads one intensity channel over several HU windows, whose means over a patch are a histogram of its tissue.
 
-    A threshold such as "air below -950 HU" is one number of such a histogram, and hard to learn from HU themselves. The
-    pipeline maps ``hu_window`` to [0, 1]; each of ``windows`` gives one channel, clipped and mapped to [-1, 1].
+    A threshold such as "air below -950 HU" is one number of such a histogram, and hard to learn from HU themselves.
+
+    Args:
+        hu_window: HU range that the pipeline maps to [0, 1].
+        windows: HU ranges; each gives one channel, clipped and mapped to [-1, 1].
     """
 
     def __init__(self, hu_window: Sequence[float], windows: Sequence[Sequence[float]]) -> None:

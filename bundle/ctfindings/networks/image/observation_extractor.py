@@ -21,7 +21,13 @@ WIDEST = 256
 
 
 class CrossAttentionBlock(nn.Module):
-    """A transformer block of queries: self-attention if ``mutual``, cross-attention, perceptron, with norms first."""
+    """A transformer block of queries: self-attention (if asked), cross-attention, perceptron, normalised before each.
+
+    Args:
+        width: Width of queries and keys.
+        heads: Attention heads.
+        mutual: Whether the queries also attend to each other.
+    """
 
     def __init__(self, width: int, heads: int, mutual: bool = True) -> None:
         super().__init__()

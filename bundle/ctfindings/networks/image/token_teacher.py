@@ -13,9 +13,12 @@ from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
 class TokenTeacher(nn.Module):
     """Exponential moving average of an image tower and of the projection of its layer-normed tokens.
 
-    The teacher is always in evaluation mode, and no gradient reaches it. ``update`` moves it and keeps the share
-    ``momentum``, 0.996 as in BYOL (https://arxiv.org/abs/2006.07733); the first call copies the student, as a warm
-    start or a checkpoint left it.
+    The teacher is always in evaluation mode, and no gradient reaches it. ``update`` moves it; the first call copies
+    the student, as a warm start or a checkpoint left it.
+
+    Args:
+        image: The student.
+        momentum: Share of the teacher that a step keeps; 0.996 as in BYOL (https://arxiv.org/abs/2006.07733).
     """
 
     def __init__(self, image: ImageEncoder, momentum: float = 0.996) -> None:

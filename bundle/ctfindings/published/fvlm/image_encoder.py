@@ -90,9 +90,13 @@ class FvlmImageEncoder(nn.Module):
     ) -> ImageEmbedding:
         """Encodes one scan like fVLM's evaluation: a window for each organ, without the other organs in its mask.
 
-        The image ``[1, 1, X, Y, Z]`` has any size, and the integer mask of the same shape must not be None
-        (ValueError); it covers all anatomies unless ``known``, bool ``[1, K]``, says otherwise. ``body`` is ignored.
         The token field of the windows is interpolated linearly onto one grid over the scan.
+
+        Args:
+            image: ``[1, 1, X, Y, Z]`` in [0, 1], of any size.
+            anatomy: Integer anatomy mask ``[1, 1, X, Y, Z]``; ``ValueError`` without it.
+            known: Anatomies that the mask covers, bool ``[1, K]``; all by default.
+            body: Ignored.
         """
         if anatomy is None:
             raise ValueError("anatomy: fVLM cannot find organs by itself; give the mask of the scan: --anatomy MASK")

@@ -30,7 +30,12 @@ class WindowFeatures(NamedTuple):
 
 
 class WindowEncoder(RotaryTransformer):
-    """A vision transformer over one window of a scan, whose voxels along X, Y, Z are a multiple of those of a token."""
+    """A vision transformer over one window of a scan.
+
+    Args:
+        window: Voxels of a window along X, Y, Z, a multiple of ``patch``.
+        patch: Voxels of a token along X, Y, Z.
+    """
 
     def __init__(
         self,

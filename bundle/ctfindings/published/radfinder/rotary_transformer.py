@@ -16,9 +16,12 @@ from torch import Tensor, nn
 class RotaryPosition(nn.Module):
     """Rotation angles of tokens on a grid of three axes.
 
-    Token i of an axis has the coordinate ``2 (i + 0.5) / divisor - 1`` and the angles ``2 pi coordinate / period``,
-    with periods from 1 to ``base``. The angles of the three axes are concatenated and repeated for both halves of a
-    head, whose ``size`` is a multiple of 6.
+    Token i of an axis has the coordinate ``2 (i + 0.5) / divisor - 1`` and the angles ``2 pi coordinate / period``. The
+    angles of the three axes are concatenated and repeated for both halves of a head.
+
+    Args:
+        size: Channels of a head, a multiple of 6.
+        base: Upper bound of the periods, which start at 1.
     """
 
     def __init__(self, size: int, base: float) -> None:
