@@ -22,9 +22,15 @@ def scores_record(
     calibration: Calibration,
     seed: int,
 ) -> dict[str, Any]:
-    """AUC of held-out logits [S, C] with intervals by patient, and the thresholds, by finding and as their mean.
+    """AUC of the held-out logits with intervals by patient, and the thresholds, by finding and as their mean.
 
-    Labels are -1 in the columns that are not used, those of findings without enough patients (``usable``).
+    Args:
+        logits: Held-out logits, ``[S, C]``.
+        labels: Labels, -1 in the columns that are not used, ``[S, C]``.
+        patients: Patient of each scan.
+        usable: Findings with enough patients, bool ``[C]``.
+        calibration: Calibration of the logits.
+        seed: Random seed of the bootstrap.
     """
     bootstrap = Bootstrap(patients, seed=seed)
     found = bootstrap.auc(logits[:, usable], labels[:, usable])

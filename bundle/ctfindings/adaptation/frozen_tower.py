@@ -18,7 +18,11 @@ NEW = f"{TOWER}reduce."
 def load_frozen(network: VisionLanguageModel, text_weights: str | Path, frozen_weights: str | Path) -> bool:
     """Loads the text tower, the image tower and, if the checkpoint has one, the head that adaptation starts from.
 
-    Returns whether the head is new. ValueError if a checkpoint is missing or does not fit.
+    Returns:
+        Whether the head is new, because the checkpoint holds a tower only.
+
+    Raises:
+        ValueError: A checkpoint is missing or does not fit.
     """
     load_checkpoint({"text": network.text}, text_weights)
     state = read_checkpoint(Path(frozen_weights))
@@ -38,7 +42,15 @@ def load_frozen(network: VisionLanguageModel, text_weights: str | Path, frozen_w
 
 
 class FrozenLevelsd(EncodeLevelsd):
-    """The levels of a tower, which gets the weights of a checkpoint; ValueError if that is missing or does not fit."""
+    """``EncodeLevelsd`` of a tower with the weights of a checkpoint.
+
+    Args:
+        tower: Image tower; gets the weights.
+        ckpt_path: Checkpoint with the tower.
+
+    Raises:
+        ValueError: The checkpoint is missing or does not fit.
+    """
 
     def __init__(self, tower: nn.Module, ckpt_path: str | Path) -> None:
         state = read_checkpoint(Path(ckpt_path))

@@ -84,7 +84,8 @@ def _standardized(standardize: RunningStandardization, pooled: Tensor, valid: Te
 def fit_reduction(tower: nn.Module, dataset: CachedStudies, stride: Sequence[int], seed: int) -> float:
     """Fits the linear map of a ``ResNetTower`` to whitened principal components of body tokens; uses no label.
 
-    Returns the share of the variance of the tokens that the components explain.
+    Returns:
+        The share of the variance of the tokens that the components explain.
     """
     random, rows = np.random.default_rng(seed), []
     for index in progress_bar(range(len(dataset)), "principal components", unit="scan"):

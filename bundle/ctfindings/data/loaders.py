@@ -107,9 +107,12 @@ def study_loader(
 ) -> StudyLoader:
     """Loader whose thread prepares batches while the network computes; an empty dataset gives no batches.
 
-    The order depends on the sampler's epoch alone (see ``EpochSeed``), so a resumed run sees the same batches. Each of
-    ``world_size`` processes gets its own share. ``shuffle`` also drops an incomplete last batch unless it is the only
-    one. ValueError for less than one study per batch and rank.
+    The order depends on the sampler's epoch alone (see ``EpochSeed``), so a resumed run sees the same batches.
+
+    Args:
+        batch_size: studies per batch and rank; ValueError below 1.
+        shuffle: whether to shuffle, and to drop an incomplete last batch unless it is the only one.
+        rank, world_size: this process and the number of processes; each gets its own share.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")

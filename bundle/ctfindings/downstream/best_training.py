@@ -37,14 +37,20 @@ class BestTraining:
         loss: Callable[..., torch.Tensor],
         metric: str,
     ) -> float:
-        """Trains the network of an evaluator, leaves the best weights in it and returns their value of the metric.
+        """Trains the network of an evaluator, and leaves the weights that were best in it.
 
         Args:
             evaluator: Evaluator of the validation split; its state gets the metric.
             parameters: Parameter groups of AdamW with their learning rates; other parameters are not trained.
             training: Loader of batches, which the ``prepare_batch`` of the evaluator reads too.
             loss: Function of predictions and targets.
-            metric: Name of the metric; higher is better. ValueError if it was not defined at any validation.
+            metric: Name of the metric; higher is better.
+
+        Returns:
+            The best value of the metric.
+
+        Raises:
+            ValueError: the metric was not defined at any validation.
         """
         network = evaluator.network
         trainer = SupervisedTrainer(

@@ -59,8 +59,15 @@ def usable_classes(
 ) -> tuple[NDArray[np.bool_], list[str]]:
     """The classes that every subset can teach, bool ``[C]``, and a line for each subset that lacks some.
 
-    ``known`` has the classes of ``names`` that each subset can teach, bool ``[C]``; ``need`` is what a class needs,
-    such as "a positive scan". ValueError if no class remains.
+    Args:
+        task: name of the task, for its messages.
+        subsets: from ``draw_subsets``.
+        known: classes that each subset can teach, bool ``[C]``.
+        names: names of the classes.
+        need: what a class needs, such as "a positive scan".
+
+    Raises:
+        ValueError: no class remains.
     """
     lines, usable = [], np.ones(len(names), dtype=bool)
     for drawn, subset in subsets.items():

@@ -17,7 +17,12 @@ PADDING, START, END, UNKNOWN = range(4)
 
 
 class PieceVocabulary:
-    """The word pieces of training reports by the tokenizer of the text tower; others are unknown."""
+    """The word pieces of training reports, by the tokenizer of the text tower.
+
+    Args:
+        tokenizer: of ``transformers``.
+        reports: texts; other pieces of later texts are unknown.
+    """
 
     def __init__(self, tokenizer: Any, reports: Sequence[str]) -> None:
         self.tokenizer = tokenizer

@@ -29,10 +29,12 @@ DIRECTIONS = ("image_to_text", "text_to_image")
 class Retrieval:
     """Ranks reports by scans and scans by reports of the test split. Nothing is trained.
 
-    ``global`` compares the thorax row with the report. ``set``, for a model with pathology queries, is the mean over
-    the sentences of a report of the cosine of each with the answer of the queries to it, as in
-    ``PathologyAlignmentLoss``: our reading of PLACE (https://arxiv.org/abs/2506.10573). A normal sentence weighs
-    ``normal_weight``, abnormal ones 1.
+    ``global`` compares the thorax row with the report. ``set``, for a model with pathology queries, is the weighted
+    mean over the sentences of a report of the cosine of each with the answer of the queries to it, as in
+    ``PathologyAlignmentLoss``: our reading of PLACE (https://arxiv.org/abs/2506.10573).
+
+    Args:
+        normal_weight: weight of a normal sentence in ``set``; abnormal ones have 1.
     """
 
     name = "retrieval"

@@ -41,8 +41,9 @@ class KnownMaskLoss(nn.Module):
 class OverlapScores:
     """Handler of an evaluator that collects the overlap of each scan and class, a scan a batch.
 
-    NSD takes surfaces within ``tolerance_mm`` as equal; None computes Dice alone. The masks of ``shown`` scans are
-    kept.
+    Args:
+        tolerance_mm: distance within which surfaces agree, for NSD; None computes Dice alone.
+        shown: indices of the scans whose masks are kept.
     """
 
     tolerance_mm: float | None = None

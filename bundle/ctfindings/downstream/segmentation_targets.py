@@ -15,9 +15,13 @@ GROUPS = {"anatomies": ANATOMY_NAMES, "findings": FINDING_NAMES}
 
 
 class SegmentationClasses:
-    """Classes by the names of the anatomy and the finding table, or all of one: ``anatomies`` or ``findings``.
+    """Classes by the names of the anatomy table and the finding table.
 
-    ValueError if a name is in neither table.
+    Args:
+        classes: names, or ``anatomies`` or ``findings`` for all of a table.
+
+    Raises:
+        ValueError: a name is in neither table.
     """
 
     def __init__(self, classes: str | Sequence[str]) -> None:

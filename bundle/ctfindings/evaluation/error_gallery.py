@@ -24,8 +24,10 @@ class ErrorGallery:
     """The answers that are farthest from their label, one for each scan, and one missed and one false of each finding.
 
     The picture of a false alarm is the axial slice of the evidence peak. That of a missed finding goes through its mask
-    if the study has one. Reads the thresholds of ``Classification``, which comes before it; writes ``errors.png`` with
-    ``count`` pictures, or none. They are of the scans and go into ``report.html``.
+    if the study has one. Reads the thresholds of ``Classification``, which comes before it; writes ``errors.png``.
+
+    Args:
+        count: pictures; 0 for none. They are of the scans and go into ``report.html``.
     """
 
     count: int = 12

@@ -81,8 +81,11 @@ def image_record(
 ) -> dict[str, Any]:
     """AUC of each paraphrase on the scans, and its mean in each band of novelty, with intervals.
 
-    Logits are [S, P], labels of the findings [S, C]; ``asked`` has the index of the finding and text of each
-    paraphrase.
+    Args:
+        logits: Scores of the paraphrases, [S, P].
+        labels: Labels of the findings, [S, C].
+        asked: Index of the finding and text of each paraphrase.
+        bootstrap: Bootstrap of the scans.
     """
     truth = labels[:, [target for target, _ in asked]]
     words = [[content_words(text) for pair in training_wordings(finding) for text in pair] for finding in FINDINGS]

@@ -123,21 +123,26 @@ def localization_of(
     reword: Rewording | None = None,
     known: tuple[SplitScores, Studies] | None = None,
 ) -> dict[str, Any] | None:
-    """`depth_record` of the snippets of a split, for ``all`` and for ``one_lobe`` (those that name one lobe).
+    """`depth_record` of the snippets of a split.
 
     Beside the estimates of `depth_errors`, ``other_scan`` is where the next scan of another patient has the snippet.
     From the snippets of other patients, ``text_only`` is what its words say to a regression, and ``finding_and_side``
     the mean of those that state the same. For snippets that name one lobe, ``lobe`` is the middle of the third of the
-    lungs of the scan that stands for it. ``left_out`` is the number of snippets without a ``z_mm`` in their scan. A
-    group needs snippets of two patients; None without any.
+    lungs of the scan that stands for it.
 
     Args:
-        scores, studies: Of the split.
-        model: Encodes the snippets with ``encode_text``.
+        scores: Scores of the split.
+        studies: Studies of the split.
+        model: Encodes the snippets.
         bootstrap: Bootstrap of the split; its seed also draws the random estimate.
         reword: Returns the snippets that replace those of a study; their ``z_mm`` is the truth.
         known: Scores and studies of other patients, for ``text_only`` and ``finding_and_side``, which are left out if
             it is None, or has less than two snippets.
+
+    Returns:
+        ``all``, ``one_lobe`` (snippets that name one lobe, if two patients have some), and
+        ``left_out``, the number of snippets without a ``z_mm`` in their scan. None without snippets of at least two
+        patients.
     """
     asked = _asked(scores, studies, reword)
     patients = [scores.patients[row] for row in asked.scans]

@@ -84,8 +84,14 @@ def shares_by_other_scan(
 ) -> FloatArray:
     """Share of the height at which each snippet is found in the next scan of another patient, [n].
 
-    Snippets are unit embeddings [n, E]; each has the unit depth rows [D, E] of its scan and their world z in mm [D],
-    NaN for padding. ValueError if all snippets are of one patient.
+    Args:
+        snippets: Unit embeddings, [n, E].
+        patients: Patient of each snippet.
+        depth: Unit depth rows of the scan of each snippet, [D, E] each.
+        depth_mm: World z of the rows in mm, NaN for padding, [D] each.
+
+    Raises:
+        ValueError: All snippets are of one patient.
     """
     shares = []
     for place, patient in enumerate(patients):

@@ -15,7 +15,11 @@ from bundle.ctfindings.networks.checkpoint import read_validations
 
 @dataclass(frozen=True)
 class TrainingCurve:
-    """Validation ``metrics`` by epoch, if the checkpoint is that of a training (``best.pt`` or ``last.pt``)."""
+    """Validation metrics by epoch, if the checkpoint is that of a training (``best.pt`` or ``last.pt``).
+
+    Args:
+        metrics: metrics that the figure shows, of those that the training has.
+    """
 
     metrics: Sequence[str] = ("macro_auc", "alignment_gap")
     needs_labels = False

@@ -9,9 +9,13 @@ SECONDS_BETWEEN_LINES_OF_A_LOG = 30
 
 
 def progress_bar(items: Any = None, label: str = "", total: int | None = None, **options: Any) -> Any:
-    """``tqdm`` with further ``options`` over ``items`` (None for a bar that the caller updates), on standard error.
+    """``tqdm`` over ``items``, on standard error. Without a label, no bar is shown.
 
-    ``total`` is the number of items if they have no length. Without a label, no bar is shown.
+    Args:
+        items: what to iterate over; None for a bar that the caller updates.
+        label: text in front of the bar.
+        total: number of items, if ``items`` has no length.
+        options: further options of ``tqdm``.
     """
     seconds = 0.1 if sys.stderr.isatty() else SECONDS_BETWEEN_LINES_OF_A_LOG
     return tqdm(items, label, total, disable=not label, mininterval=seconds, maxinterval=seconds, **options)

@@ -13,7 +13,12 @@ from bundle.ctfindings.files.errors import ScanError, causes
 
 
 class Worker:
-    """Runs a function of a module, whose state stays between calls, in the process, for at most ``seconds`` a call."""
+    """Runs a function of a module in the process.
+
+    Args:
+        work: the function; what it keeps in a module stays between calls.
+        seconds: time after which a call is ended.
+    """
 
     def __init__(self, work: Callable[[Any], Any], seconds: float) -> None:
         self.work, self.seconds = work, seconds

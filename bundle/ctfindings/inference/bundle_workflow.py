@@ -49,8 +49,10 @@ def check_request(
 class ReadAhead:
     """Preprocessed studies, one at a time: the next one is read while the one before is answered and written.
 
-    ``dataset`` has ``TimedPreprocessing``. A scan that cannot be used comes as its record with a ``problem``, the error
-    that says why.
+    A scan that cannot be used comes as its record with a ``problem``, the error that says why.
+
+    Args:
+        dataset: study records with ``TimedPreprocessing``.
     """
 
     def __init__(self, dataset: Dataset) -> None:

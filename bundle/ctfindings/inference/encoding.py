@@ -32,8 +32,11 @@ FORMAT_NAMES = {"nifti": "NIfTI", "nrrd": "NRRD", "metaimage": "MetaImage", "npz
 class TimedPreprocessing(Transform):
     """Image pipeline that also keeps the scan as loaded, finds its body and lungs, and measures its time.
 
-    The first of ``steps`` loads the scan. Adds ``scan``, ``[1, X, Y, Z]`` HU on its own grid, ``regions`` (see
-    ``ChestRegionsd``), and ``seconds`` of the stages ``load`` and ``preprocess``.
+    Adds ``scan``, ``[1, X, Y, Z]`` HU on its own grid, ``regions`` (see ``ChestRegionsd``), and ``seconds`` of the
+    stages ``load`` and ``preprocess``.
+
+    Args:
+        steps: transforms of the image pipeline; the first one loads the scan.
     """
 
     def __init__(self, steps: Sequence[Transform]) -> None:

@@ -19,8 +19,12 @@ def observed_statements(
     """The observations of one scan, by falling support; empty for a model without pathology queries.
 
     A query fires if its row is nearer to the statement of some finding than to the denial of that finding. Of these
-    findings, the one with the nearest statement is its observation. ``grids`` are map affine, scan affine, shape and
-    midline, as ``locate`` takes them.
+    findings, the one with the nearest statement is its observation.
+
+    Args:
+        classifier: classifier with its prompt bank.
+        encoded: the scan, on the device of the classifier.
+        grids: map affine, scan affine, shape and midline, as ``locate`` takes them.
     """
     if encoded.pathology.shape[1] == 0:
         return []

@@ -104,7 +104,13 @@ def _without_negation(text: str) -> str:
 
 
 def in_words(reading: QueryReading, answer: QueryAnswer, findings: Sequence[FindingAnswer]) -> QueryAnswer:
-    """The answer to what was asked with what it is worth, in one or two sentences; ``findings`` are of that scan."""
+    """The answer with what it is worth in one or two sentences.
+
+    Args:
+        reading: of its text.
+        answer: to what was asked.
+        findings: of the same scan.
+    """
     if not reading.meaningful:
         meaning = "The score means nothing, and no place is shown."
         return replace(answer, text=reading.text, asked=reading.asked, meaning=meaning, hints=reading.hints)

@@ -23,7 +23,13 @@ def region_name(point_mm: ArrayLike, row: int, regions: Regions, midline_mm: flo
 
     A zone is a third of the height of that lung, or of both lungs on the midline. Thirds of the lungs' height also
     divide the mediastinum and the esophagus. The aorta is the arch near its top, and below it ascending (anterior) or
-    descending. The heart and the thorax have no parts. ``row`` is the anatomy that answered; positions are world mm.
+    descending. The heart and the thorax have no parts.
+
+    Args:
+        point_mm: world position.
+        row: anatomy that answered.
+        regions: outlines of the anatomies of the scan.
+        midline_mm: world x of the patient's midline.
     """
     x, y, z = np.asarray(point_mm, dtype=np.float64).tolist()
     name = ANATOMY_NAMES[regions.answering(row)]

@@ -82,10 +82,16 @@ class Regions:
 def find_regions(
     chest: ChestRegions, encoded: ImageEmbedding, scan: int, tokens: Array, given: GivenMask | None = None
 ) -> Regions:
-    """The anatomies of scan number ``scan`` of a batch, within its body; ``tokens`` maps token indices to RAS mm.
+    """The anatomies of one scan of a batch, within its body.
 
     The lung is the air-filled lung and large parts without air; the other anatomies are those of the anatomy head
     without the lung. An anatomy that a given mask knows is that of the mask.
+
+    Args:
+        chest: body and lungs of the scan.
+        encoded: the batch.
+        scan: its index in the batch.
+        tokens: ``(4, 4)``, token index to RAS mm of the token's centre.
     """
     labels, affine = chest
     # Within -8..8: a single very sure token would push the border far into its neighbours.

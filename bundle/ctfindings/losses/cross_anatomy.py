@@ -66,7 +66,10 @@ class CrossAnatomyLoss(_Loss):
 def _against_others(similarity: Tensor, weights: Tensor, other: Tensor) -> Tensor:
     """Mean over rows a and positives p of ``-log(exp(S_ap) / (exp(S_ap) + sum over other anatomies b of exp(S_ab)))``.
 
-    All are (A, A); ``weights`` are row-normalised positives. Rows without a negative, ``other``, are left out.
+    Args:
+        similarity: S, (A, A).
+        weights: Row-normalised positives, (A, A).
+        other: Negatives, (A, A) bool; rows without one are left out.
     """
     rows = other.any(dim=1)
     similarity, weights = similarity[rows], weights[rows]

@@ -54,10 +54,17 @@ def embedding_part(rows: Tensor, dimensions: tuple[int, int] | None) -> Tensor:
 
 
 def semantic_matrix(text_id: Tensor, normal: Tensor, anatomy: Tensor | None = None) -> Tensor:
-    """Pairs of captions (A, A) bool, symmetric, that are positives of each other: both normal, or the same text.
+    """Pairs of captions that are positives of each other: both normal, or the same text.
 
-    The disease-aware targets of fVLM (Shui et al., ICLR 2025, https://arxiv.org/abs/2501.14548). ``text_id`` identifies
-    the texts before augmentation. If ``anatomy`` is given, only captions of one anatomy can be positives.
+    The disease-aware targets of fVLM (Shui et al., ICLR 2025, https://arxiv.org/abs/2501.14548).
+
+    Args:
+        text_id: Identity of each caption's text before augmentation, (A,) integer.
+        normal: Whether the caption reports no abnormality, (A,) bool.
+        anatomy: Anatomy of each caption, (A,) integer; if given, only captions of one anatomy can be positives.
+
+    Returns:
+        (A, A) bool, symmetric, true on the diagonal.
     """
     positives = (text_id[:, None] == text_id) | (normal[:, None] & normal)
     return positives if anatomy is None else positives & (anatomy[:, None] == anatomy)
@@ -79,8 +86,11 @@ def other_anatomies(organ: Tensor, sentences: Tensor | None) -> Tensor:
     """Pairs of captions (A, A) bool of different anatomies that share no sentence.
 
     A report often says one sentence of two anatomies. Their captions then have words in common, and pushing them apart
-    would ask the text encoder to tell a text from itself. ``sentences`` identifies those of each caption, (A, M)
-    integer, 0 where it has fewer; None if unknown.
+    would ask the text encoder to tell a text from itself.
+
+    Args:
+        organ: Anatomy of each caption, (A,) integer.
+        sentences: Identities of the sentences of each caption, (A, M) integer, 0 where it has fewer; None if unknown.
     """
     other = organ[:, None] != organ
     if sentences is None or sentences.numel() == 0:

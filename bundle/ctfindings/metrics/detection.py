@@ -105,9 +105,12 @@ def froc_score(true: FloatArray, false: FloatArray, lesions: int, scans: int) ->
 
 
 class AveragePrecision:
-    """Average precision at ``limits``, least overlaps (IoU) of boxes, by MONAI's COCO metric; scans are matched once.
+    """Average precision at limits of the overlap of boxes, by MONAI's COCO metric; scans are matched once.
 
-    The boxes of the lesions of each scan are ``[L, 6]``.
+    Args:
+        found: detections of each scan.
+        lesions: boxes of the lesions of each scan, ``[L, 6]`` each.
+        limits: least overlaps (intersection over union) of a detection and its lesion.
     """
 
     def __init__(self, found: Sequence[Detections], lesions: Sequence[FloatArray], limits: Sequence[float]) -> None:

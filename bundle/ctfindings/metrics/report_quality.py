@@ -18,12 +18,16 @@ CRG_FLOOR = 1 / 3
 
 
 def label_scores(predicted: ArrayLike, truth: ArrayLike) -> dict[str, WeightStatistic]:
-    """Macro and micro F1 and CRG of labels read in reports, as functions of scan weights, ``[R, S]`` to ``[R]``.
+    """Macro and micro F1 and CRG of labels read in generated reports, as functions of scan weights, ``[R, S]`` to
+    ``[R]``.
 
-    CRG weighs a missed finding by its rarity: with X pairs of scan and finding, A of them positive,
-    ``r = (X - A) / (2 A)`` and ``U = (X - A) / 2``, it is ``U / (2 U - (r TP - r FN - FP))``; 1 is perfect (VLM3D
-    challenge). All are NaN without a positive, or without a negative. Predictions and truth are [S, C]; pairs of truth
-    -1 do not count.
+    CRG weighs a missed finding by its rarity: with X pairs of scan and finding, A of them positive, ``r = (X - A) /
+    (2 A)`` and ``U = (X - A) / 2``, it is ``U / (2 U - (r TP - r FN - FP))``; 1 is perfect (VLM3D challenge). All are
+    NaN without a positive, or without a negative.
+
+    Args:
+        predicted: 1 or 0, ``[S, C]``.
+        truth: 1, 0 or -1, ``[S, C]``; unknown pairs do not count.
     """
     said, true = np.asarray(predicted) == 1, np.asarray(truth)
     pairs = {"tp": said & (true == 1), "fp": said & (true == 0), "fn": ~said & (true == 1), "all": true >= 0}

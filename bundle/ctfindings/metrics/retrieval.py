@@ -220,10 +220,14 @@ def agreement(labels: ArrayLike) -> dict[str, NDArray[np.bool_]]:
 
 
 def label_precision(similarity: ArrayLike, labels: ArrayLike, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Share of relevant items among the first k, by kind of `agreement` and k of `PRECISION_CUTOFFS`, with chance.
+    """Share of relevant items among the first k, by kind of `agreement` and k of `PRECISION_CUTOFFS`.
 
-    Row i of ``similarity``, [N, N], is query i, to which item i belongs, and counts. Intervals are by patient of the
-    queries.
+    Each with its interval and chance.
+
+    Args:
+        similarity: of query i (row) and item j (column), [N, N]; item i belongs to query i, and counts.
+        labels: of the items.
+        bootstrap: by patient of the queries.
     """
     scores = np.asarray(similarity, dtype=np.float64)
     order = np.argsort(-scores, axis=1, kind="stable")

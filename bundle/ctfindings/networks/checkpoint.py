@@ -21,12 +21,19 @@ LARGE = 2**16
 
 
 def load_checkpoint(modules: Mapping[str, nn.Module] | nn.Module, path: str | Path, assign: bool = False) -> None:
-    """Loads a module, or modules by the prefix of their tensors (``{"text": tower}``); all must be in the file.
+    """Loads the parts of a checkpoint that belong to the given modules; all their tensors must be in the file.
 
     A bundle checkpoint holds ``image.*``, ``text.*``, ``scorer.*``, ``bank.*`` and ``domain.*``; a training checkpoint
-    holds the first three under the key ``model``. With ``assign`` the modules use the memory-mapped tensors of the file
-    instead of copies, for large weights, and are on the CPU afterwards. ValueError if the file is missing, is not a
-    checkpoint of this bundle, or has another geometry.
+    holds the first three under the key ``model``.
+
+    Args:
+        modules: A module, or modules by the prefix of their tensors (``{"text": tower}``).
+        path: File written by ``torch.save``.
+        assign: Whether the modules use the memory-mapped tensors of the file instead of copies, for large weights. The
+            modules are on the CPU afterwards.
+
+    Raises:
+        ValueError: The file is missing, is not a checkpoint of this bundle, or has another geometry.
     """
     path = Path(path)
     state = read_checkpoint(path)

@@ -105,9 +105,15 @@ class ZeroShotClassifier(nn.Module):
         )
 
     def pair_logits(self, encoded: ImageEmbedding, delta: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``[B, P]`` and token logits ``[B, N, P]`` of the same P pairs of prompts on every scan, uncalibrated.
+        """Scores the same P pairs of prompts on every scan, before calibration.
 
-        ``delta`` is positive minus negative prompt, ``[P, E]``; ``rows`` is the anatomy of each pair, ``[P]``.
+        Args:
+            encoded: Encoded scans.
+            delta: Positive minus negative prompt, ``[P, E]``.
+            rows: Index of the anatomy of each pair, ``[P]``.
+
+        Returns:
+            Logits ``[B, P]`` and token logits ``[B, N, P]``.
         """
         deltas = delta.expand(encoded.field.shape[0], -1, -1)
         logits, tokens = self.scorer(
@@ -126,11 +132,18 @@ def load_classifier(
     text: nn.Module | None = None,
     text_tower: Callable[[], nn.Module] | None = None,
 ) -> None:
-    """Loads a classifier, on its device, from a bundle checkpoint, and its text tower if one is given.
+    """Loads a classifier, and the text tower of the same checkpoint if one is given.
 
-    If the checkpoint has no prompt embeddings (published weights converted without a tokenizer), computes them, with
-    the tower that ``text_tower`` builds. ValueError if the checkpoint does not fit, or lacks prompts and there is no
-    text tower.
+    If the checkpoint has no prompt embeddings (published weights converted without a tokenizer), computes them.
+
+    Args:
+        classifier: Classifier, which stays on its device.
+        path: Bundle checkpoint.
+        text: Text tower, for free text.
+        text_tower: Builds a text tower if the prompts have to be encoded.
+
+    Raises:
+        ValueError: The checkpoint does not fit, or lacks prompts and there is no text tower.
     """
     device = classifier.finding_anatomy.device
     modules: dict[str, nn.Module] = dict(classifier.named_children())
@@ -155,7 +168,10 @@ def anatomy_warnings(
 ) -> list[str]:
     """One line for each anatomy outside the field of view that a finding is scored on.
 
-    ``found`` has the K anatomies, ``rows`` the anatomy of each finding, negative for one that is not scored.
+    Args:
+        found: Whether each of the K anatomies was found.
+        rows: Index of the anatomy of each finding; negative for a finding that is not scored.
+        scored_on: How the findings were scored; on the thorax by default.
     """
     lines = []
     for row, name in enumerate(ANATOMY_NAMES):

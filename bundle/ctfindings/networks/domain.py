@@ -27,16 +27,19 @@ class DomainScore(NamedTuple):
 
 
 def domain_features(image: Tensor, encoded: ImageEmbedding, stride: Sequence[int], body: Tensor) -> Tensor:
-    """Features of each anatomy, ``[B, K, F]``: quantiles of its texture, logarithm of its tokens, and mean embedding.
+    """Features of each anatomy: quantiles of its texture, the logarithm of its tokens, and its mean embedding.
 
-    The anatomies are those of the anatomy head, without margin; one without tokens is NaN. Embeddings that were trained
-    for findings ignore much of what tells one scanner, or a drawn scan, from another; texture does not.
+    The anatomies are those of the anatomy head, without margin. Embeddings that were trained for findings ignore much
+    of what tells one scanner, or a drawn scan, from another; texture does not.
 
     Args:
         image: ``[B, 1, X, Y, Z]`` in [0, 1].
         encoded: The same scans, with a token field ``[B, N, E]``.
         stride: Voxels of a token along X, Y, Z.
         body: Tokens inside the body, bool ``[B, N]``.
+
+    Returns:
+        ``[B, K, F]``, NaN for an anatomy without tokens.
     """
     found = texture(image, stride)
     levels = torch.tensor(QUANTILES, dtype=found.dtype, device=found.device)
@@ -54,8 +57,12 @@ def domain_features(image: Tensor, encoded: ImageEmbedding, stride: Sequence[int
 def texture(image: Tensor, stride: Sequence[int]) -> Tensor:
     """Mean, standard deviation, and mean absolute differences of neighbours along X, Y, Z, of each token's voxels.
 
-    The image ``[B, 1, X, Y, Z]`` is in [0, 1], its extents multiples of ``stride``. Returns ``[B, N, 5]``, tokens in C
-    order; all but the mean as logarithms.
+    Args:
+        image: ``[B, 1, X, Y, Z]`` in [0, 1]; extents are multiples of ``stride``.
+        stride: Voxels of a token along X, Y, Z.
+
+    Returns:
+        ``[B, N, 5]``, tokens in C order; all but the mean as logarithms.
     """
     size = [int(step) for step in stride]
     mean = F.avg_pool3d(image, size)

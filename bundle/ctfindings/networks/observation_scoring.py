@@ -10,10 +10,16 @@ MATCH_TEMPERATURE = 0.1
 def observation_answers(
     pathology: Tensor, pathology_valid: Tensor, positive: Tensor, temperature: float = MATCH_TEMPERATURE
 ) -> tuple[Tensor, Tensor]:
-    """Unit answers of the queries to statements, ``[B, P, E]``, and the shares of the queries in them, ``[B, P, Q]``.
+    """How the queries of each scan answer to statements.
 
-    ``pathology``, ``[B, Q, E]``, and ``positive``, ``[P, E]``, are unit rows of the queries and statements, whose
-    cosines ``temperature`` divides. The answer is zero for a scan without a query that is valid, bool ``[B, Q]``.
+    Args:
+        pathology: Unit rows of the queries, ``[B, Q, E]``.
+        pathology_valid: bool ``[B, Q]``.
+        positive: Unit rows of the statements, ``[P, E]``.
+        temperature: Divides the cosines.
+
+    Returns:
+        Unit answers ``[B, P, E]``, zero for a scan without a valid query, and the shares of the queries, ``[B, P, Q]``.
     """
     scores = positive @ pathology.transpose(1, 2) / temperature
     possible = pathology_valid.any(dim=1).view(-1, 1, 1)
@@ -24,8 +30,12 @@ def observation_answers(
 def observation_logits(pathology: Tensor, pathology_valid: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     """Cosine of the answer to each statement with the statement, minus that with its denial, ``[B, P]``.
 
-    The denial, a unit row of ``negative`` ``[P, E]``, is compared with the same answer: matched by itself, it would
-    find a query for normal anatomy, which every scan has.
+    The denial is compared with the same answer: matched by itself, it would find a query for normal anatomy, which
+    every scan has.
+
+    Args:
+        pathology, pathology_valid: As in ``ImageEmbedding``.
+        positive, negative: Unit rows of the statements and of their denials, ``[P, E]``.
     """
     answers, _ = observation_answers(pathology, pathology_valid, positive)
     return (answers * (positive - negative)).sum(dim=-1)

@@ -9,9 +9,14 @@ from bundle.ctfindings.anatomy import THORAX
 
 
 def answering_rows(anatomy_valid: Tensor, rows: Tensor, thorax: int = THORAX) -> Tensor:
-    """Index of the anatomy that answers each question, ``[B, P]``: ``rows``, or the thorax where that is not in view.
+    """The anatomy that answers each question: its own, or the thorax where that is outside the field of view.
 
-    ``anatomy_valid``, bool ``[B, K]``, has the anatomies in the field of view.
+    Args:
+        anatomy_valid: Anatomies in the field of view, bool ``[B, K]``.
+        rows: Index of the anatomy of each question, ``[P]``.
+
+    Returns:
+        Index of the anatomy that answers, ``[B, P]``.
     """
     return torch.where(anatomy_valid[:, rows], rows.unsqueeze(0), torch.full_like(rows, thorax).unsqueeze(0))
 
@@ -59,10 +64,15 @@ class FindingScorer(nn.Module):
     def forward(
         self, anatomy: Tensor, anatomy_valid: Tensor, field: Tensor, membership: Tensor, delta: Tensor, rows: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Logits ``[B, P]`` and token logits ``[B, N, P]`` of P prompt pairs on each scan.
+        """Scores P prompt pairs on each scan.
 
-        The first arguments are as in ``ImageEmbedding``; ``delta`` is positive minus negative unit prompt embedding,
-        ``[B, P, E]``; ``rows`` the anatomy of each pair, ``[P]``.
+        Args:
+            anatomy, anatomy_valid, field, membership: As in ``ImageEmbedding``.
+            delta: Positive minus negative unit prompt embedding, ``[B, P, E]``.
+            rows: Index of the anatomy of each pair, ``[P]``.
+
+        Returns:
+            Logits ``[B, P]`` and token logits ``[B, N, P]``.
         """
         used = answering_rows(anatomy_valid, rows, self.thorax)
         index = used.unsqueeze(-1).expand(-1, -1, anatomy.shape[-1])

@@ -77,10 +77,15 @@ class HybridBase:
         self.noise = noise_of(self._before)
 
     def insert(self, finding: str, seed: Sequence[int] | int, severity: float) -> Hybrid:
-        """The scan with one of ``HYBRID_FINDINGS`` or ``ORGAN_FINDINGS``; the same arguments always give the same scan.
+        """The scan with a finding; the same arguments always give the same scan.
 
-        Severity is 0 (barely visible) to 1 (gross). ValueError if the finding cannot be drawn into a scan, or its organ
-        is not in the mask.
+        Args:
+            finding: one of ``HYBRID_FINDINGS`` or ``ORGAN_FINDINGS``.
+            seed: of everything that is drawn.
+            severity: 0 (barely visible) to 1 (gross).
+
+        Raises:
+            ValueError: if the finding cannot be drawn into a scan, or its organ is not in the mask.
         """
         if finding not in (*HYBRID_FINDINGS, *ORGAN_FINDINGS):
             raise ValueError(f"finding {finding!r}: expected one of {', '.join((*HYBRID_FINDINGS, *ORGAN_FINDINGS))}")

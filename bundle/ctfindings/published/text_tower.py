@@ -67,10 +67,16 @@ class PublishedTextTower(nn.Module):
 
 
 def load_tokenizer(folder: str, vocabulary: int, file: str, kind: type[Any] = AutoTokenizer) -> PreTrainedTokenizerBase:
-    """The tokenizer of class ``kind`` in the folder or hub name of a text encoder; no code in its folder is executed.
+    """The tokenizer of a text encoder; no code in its folder is executed.
 
-    ValueError if there is none, or if its size shows, by the rows of the embedding table (``vocabulary``), that it
-    belongs to another encoder; the message names the ``file`` of the vocabulary.
+    Args:
+        folder: Folder or hub name of the encoder.
+        vocabulary: Rows of the encoder's embedding table.
+        file: File of the vocabulary, for error messages.
+        kind: Tokenizer class.
+
+    Raises:
+        ValueError: There is no tokenizer, or its size shows that it belongs to another encoder.
     """
     missing = f"{folder}: no tokenizer found; set text_encoder to the folder with {file}, or online to its hub name"
     try:

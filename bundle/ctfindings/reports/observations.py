@@ -75,9 +75,13 @@ def _row(anatomies: tuple[str, ...], normal: bool) -> int:
 
 
 def check_observations(**splits: Sequence[Mapping[str, Any]]) -> None:
-    """Refuses splits of studies, by name, from whose reports nothing could be learned; an empty one is passed over.
+    """Refuses studies from whose reports nothing could be learned.
 
-    ValueError if no report of a split states an observation that the rules read.
+    Args:
+        splits: Studies by name of their split; an empty split is passed over.
+
+    Raises:
+        ValueError: No report of a split states an observation that the rules read.
     """
     for split, studies in splits.items():
         if studies and not any(observations_of(study.get("report")) for study in studies):

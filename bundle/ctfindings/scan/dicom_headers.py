@@ -64,8 +64,12 @@ def read_headers(
 ) -> Iterator[Header[Found]]:
     """Read the header of every file and, for a path that ends in .zip, of every member of the zip.
 
-    ``tags`` are the keywords of the elements that ``extract`` needs of a header without pixels; an error that it raises
-    counts as damage of the file. ScanError if a zip is damaged, encrypted or beyond the limits.
+    Args:
+        tags: keywords of the elements to read.
+        extract: function of the header without pixels. An error it raises counts as damage of the file.
+
+    Raises:
+        ScanError: if a zip is damaged, encrypted or beyond the limits.
     """
     for path in paths:
         if path.suffix.lower() != ".zip":

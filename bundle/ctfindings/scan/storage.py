@@ -124,8 +124,10 @@ def check_shape(path: str | Path, shape: Sequence[int]) -> tuple[int, ...]:
 def check_size(path: str | Path, shape: Sequence[int], itemsize: int, start: float, first: int, held: int) -> None:
     """Reject a header that the file cannot fulfil, before memory is reserved for its voxels.
 
-    ``itemsize`` is the bytes of a voxel, ``start`` and ``first`` the byte at which the header lets the voxels start and
-    the first one behind the header, ``held`` the most bytes that the file can hold, unpacked.
+    Args:
+        itemsize: bytes of a voxel.
+        start, first: byte at which the header lets the voxels start, and the first byte behind the header.
+        held: most bytes that the file can hold, unpacked.
     """
     sizes = " x ".join(map(str, shape))
     voxels = float(np.prod(np.asarray(shape, np.float64)))

@@ -13,8 +13,11 @@ def parameter_groups(
 
     Weights of linear layers, convolutions, embeddings and queries decay. Biases, parameters with fewer than two
     dimensions (norms, scales, temperatures) and all parameters of the loss do not: decay of the logarithm of a scale
-    would pull the scale to 1. The ``slow`` parameters of the network are in two more groups, with the rate
-    ``slow_rate``.
+    would pull the scale to 1.
+
+    Args:
+        slow: Parameters of the network with a learning rate of their own, in two more groups.
+        slow_rate: Their learning rate.
     """
     apart = {id(parameter) for parameter in slow}
     groups: list[dict[str, Any]] = [{"params": []}, {"params": [], "weight_decay": 0.0}]

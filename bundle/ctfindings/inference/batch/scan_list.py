@@ -56,10 +56,16 @@ def scan_records(
 ) -> list[dict[str, Any]]:
     """Study records of a request, one per scan: ``image``, ``folder``, and ``anatomy`` and ``stored`` if given.
 
-    ``image`` names the scans as ``list_scans`` reads them; None gives no record, so that the workflow can be built
-    without a scan. ``anatomy`` is the path of its mask, or one (or None) per scan; ``stored`` says how the scans become
-    HU, see ``Stored``. The record of an argument that names no scan has a ``problem``. ValueError if the only argument
-    names no scan, masks and scans do not pair, or ``stored`` is invalid.
+    The record of an argument that names no scan has a ``problem``.
+
+    Args:
+        image: what names the scans, see ``list_scans``. None gives no record, so that the workflow can be built
+            without a scan.
+        anatomy: path of its anatomy mask, or one (or None) per scan.
+        stored: how the scans become HU, if the files do not say so; see ``bundle.ctfindings.scan.storage.Stored``.
+
+    Raises:
+        ValueError: if the only argument names no scan, masks and scans do not pair, or ``stored`` is invalid.
     """
     stored_from(stored)
     scans, masks = list_scans(paths_of(image)), paths_of(anatomy)

@@ -30,11 +30,15 @@ def sample_evidence(evidence: Any, token_affine: Any, points_mm: Any) -> NDArray
 
 
 def write_evidence(path: str | Path, maps: Any, token_affine: Any, scan_affine: Any, scan_shape: Sequence[int]) -> None:
-    """Writes token maps ``[F, gx, gy, gz]`` in [0, 1] on the scan's own grid as NIfTI: 3D for one map, 4D for several.
+    """Writes token maps on the scan's own grid as NIfTI, uint8 with a slope of 1/255: 3D for one map, 4D for several.
 
-    Voxels are uint8 with a slope of 1/255. The file, ``.nii.gz``, is written slice by slice, so memory does not grow
-    with the number of maps, and appears only when complete. The affines map the index of a token and of a voxel to RAS
-    mm.
+    The file is written slice by slice, so memory does not grow with the number of maps, and appears only when complete.
+
+    Args:
+        path: ends in ``.nii.gz``.
+        maps: ``[F, gx, gy, gz]``, values in [0, 1].
+        token_affine, scan_affine: ``(4, 4)``, index of a token and of a voxel to RAS mm.
+        scan_shape: ``(X, Y, Z)`` of the scan.
     """
     channels = [as_map(scores).astype(np.float32) for scores in maps]
     tokens, scan = as_affine(token_affine), as_affine(scan_affine)
@@ -60,8 +64,10 @@ def planes_on_scan(
 ) -> Iterator[NDArray[np.float32]]:
     """Planes ``[Y, X]`` of a token map along the scan's third axis, trilinear, zero outside the token grid.
 
-    The map ``[gx, gy, gz]`` has any finite float32 values; the affines map the index of a token and of a voxel to RAS
-    mm.
+    Args:
+        scores: ``[gx, gy, gz]``, any finite float32 values.
+        tokens, scan: ``(4, 4)``, index of a token and of a voxel to RAS mm.
+        shape: ``(X, Y, Z)`` of the scan.
     """
     parallel = _parallel(scores, tokens, scan, shape)
     if parallel is not None:
@@ -98,8 +104,9 @@ def _parallel(
 ) -> tuple[NDArray[Any], list[NDArray[np.float32]]] | None:
     """If the axes of tokens and scan are parallel, trilinear interpolation is three small matrix products.
 
-    Returns the token map with axes in the order of the scan's, and a matrix ``[voxels, tokens]`` for each axis of the
-    scan; None if the axes are oblique.
+    Returns:
+        The token map with axes in the order of the scan's, and a matrix ``[voxels, tokens]`` for each axis of the scan;
+        None if the axes are oblique.
     """
     to_tokens = np.linalg.inv(tokens) @ scan
     partner = np.argmax(np.abs(to_tokens[:3, :3]), axis=0)

@@ -85,9 +85,11 @@ def window_of(finding: str, anatomy: str) -> Window:
 
 
 class DisplayVolume:
-    """A scan ``[X, Y, Z]`` in HU, in any orientation, seen along the axes closest to RAS; views only, no copy.
+    """A scan seen along the axes closest to RAS; views only, no copy.
 
-    ``affine`` maps its voxel indices to RAS mm. ValueError if it is not three-dimensional.
+    Args:
+        hu: ``[X, Y, Z]`` in HU on the scan's own grid, in any orientation; ValueError if it is not three-dimensional.
+        affine: ``(4, 4)``, voxel index to RAS mm.
     """
 
     def __init__(self, hu: Any, affine: Any) -> None:
@@ -104,8 +106,10 @@ class DisplayVolume:
     ) -> Picture:
         """The slice through the peak, trimmed to the body; a coronal one from left to right only.
 
-        ``place`` has the peak and box to draw; the token map ``evidence`` ``[gx, gy, gz]`` is drawn as heat, None as
-        none.
+        Args:
+            place: peak and box to draw.
+            evidence: token map ``[gx, gy, gz]``; None draws no heat.
+            token_affine: ``(4, 4)``, token index to RAS mm.
         """
         across, down, through = (0, 1, 2) if plane == "axial" else (0, 2, 1)
         peak = np.clip(world_to_voxel(place.peak_mm, self.affine), 0, np.array(self.hu.shape) - 1)

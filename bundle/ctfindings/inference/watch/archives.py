@@ -68,8 +68,12 @@ def _slices(kind: str, frames: str) -> int:
 class FolderArchive:
     """The series among the files of a folder. The header of a file is read once while the program runs.
 
-    The files have any layout; zips are not opened. ``search`` has the value by keyword that the header of a series must
-    have; ``*`` and ``?`` are wildcards. ``ignored`` are the files of the last list that have no SeriesInstanceUID.
+    Args:
+        folder: DICOM files in any layout. Zips are not opened.
+        search: value by keyword that the header of a series must have; ``*`` and ``?`` are wildcards.
+
+    Attributes:
+        ignored: files of the last list without a SeriesInstanceUID, which belong to no series.
     """
 
     def __init__(self, folder: Path, search: Mapping[str, str]) -> None:
@@ -135,7 +139,12 @@ def _link(images: Sequence[Path], folder: Path) -> None:
 
 
 class DicomWebArchive:
-    """The series of a DICOMweb server, such as ``http://127.0.0.1:8042/dicom-web``, by a QIDO-RS filter by keyword."""
+    """The series of a DICOMweb server.
+
+    Args:
+        url: of the service, such as ``http://127.0.0.1:8042/dicom-web``.
+        search: QIDO-RS filter by keyword, such as ``{"Modality": "CT"}``.
+    """
 
     def __init__(self, url: str, search: Mapping[str, str]) -> None:
         self.url, self.client, self.search, self.ignored = url, dicomweb_client(url), dict(search), 0

@@ -16,9 +16,10 @@ AE_TITLE = "CTFINDINGS"
 
 
 class StowDelivery:
-    """A DICOMweb server, such as ``http://127.0.0.1:8042/dicom-web``.
+    """A DICOMweb server. What it has is asked first, so an object that arrived before a crash is not sent again.
 
-    What it has is asked first, so an object that arrived before a crash is not sent again.
+    Args:
+        url: of the service, such as ``http://127.0.0.1:8042/dicom-web``.
     """
 
     def __init__(self, url: str) -> None:
@@ -44,9 +45,10 @@ class StowDelivery:
 
 
 class StoreDelivery:
-    """A DICOM node, ``dicom://AETITLE@HOST:PORT``.
+    """A DICOM node. It cannot be asked what it has; an object that it gets twice is one object there.
 
-    It cannot be asked what it has; an object that it gets twice is one object there.
+    Args:
+        address: ``dicom://AETITLE@HOST:PORT``.
     """
 
     def __init__(self, address: str) -> None:

@@ -39,10 +39,16 @@ class DepthStem(nn.Module):
         self.project = nn.Sequential(nn.GELU(), nn.LayerNorm(STEM_WIDTH), nn.Linear(STEM_WIDTH, embedding))
 
     def forward(self, image: Tensor, field: Tensor, body: Tensor, grid: list[int]) -> Tensor:
-        """Unit rows along the body axis, ``[B, gz split, E]``, inferior to superior.
+        """Unit rows along the body axis.
 
-        ``image`` is ``[B, 1, X, Y, Z]`` in [0, 1], ``field`` the unit token field ``[B, N, E]`` on ``grid``, and
-        ``body``, bool ``[B, N]``, has the tokens inside the body.
+        Args:
+            image: ``[B, 1, X, Y, Z]`` in [0, 1].
+            field: unit token field ``[B, N, E]``.
+            body: bool ``[B, N]``, tokens inside the body.
+            grid: Grid ``[gx, gy, gz]`` of the tokens.
+
+        Returns:
+            ``[B, gz split, E]``, inferior to superior.
         """
         patches = self.convolution(2 * image - 1).flatten(2).transpose(1, 2)
         fine = [grid[0], grid[1], grid[2] * self.split]
@@ -54,7 +60,10 @@ class DepthStem(nn.Module):
 def depth_positions(affine: Tensor, image: Tensor, depth_patch: int) -> Tensor:
     """World z of the centre of each depth row in mm, ``[B, D]``; NaN for padding, which is constant over a whole row.
 
-    ``affine`` maps voxels of the input of the network to RAS mm; a row has ``depth_patch`` voxels along Z.
+    Args:
+        affine: Voxel index of the image to RAS mm, ``[B, 4, 4]``.
+        image: Input of the network, ``[B, 1, X, Y, Z]``.
+        depth_patch: Voxels of a row along Z.
     """
     batch, _, x, y, z = image.shape
     rows = z // depth_patch
@@ -69,13 +78,21 @@ def depth_positions(affine: Tensor, image: Tensor, depth_patch: int) -> Tensor:
 
 
 def depth_logits(depth: Tensor, snippet: Tensor) -> Tensor:
-    """Cosine of unit rows ``[..., D, E]`` and ``[..., S, E]`` divided by ``TEMPERATURE``, ``[..., S, D]``."""
+    """Cosine of every depth row and snippet of a scan, divided by ``TEMPERATURE``, ``[..., S, D]``.
+
+    Args:
+        depth: Unit depth rows of scans, ``[..., D, E]``.
+        snippet: Unit embeddings of the snippets of each scan, ``[..., S, E]``.
+    """
     return snippet @ depth.transpose(-1, -2) / TEMPERATURE
 
 
 def depth_profile(logits: Tensor, depth_mm: Tensor) -> Tensor:
     """Probability that a snippet refers to each depth row, ``[..., D]``; sums to one, and is 0 for padding.
 
-    ``depth_mm``, NaN where padding, broadcasts to the logits; at least one row is not padding.
+    Args:
+        logits: Logits of the depth rows, ``[..., D]``.
+        depth_mm: World z of each row in mm, NaN where padding, in a shape that broadcasts to the logits; at least one
+            row is not padding.
     """
     return F.softmax(logits.masked_fill(depth_mm.isnan(), -torch.inf), dim=-1)

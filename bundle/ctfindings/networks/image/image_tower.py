@@ -79,9 +79,13 @@ class ConvolutionalTower(nn.Module):
         self.fuse = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], list[list[int]]]:
-        """Levels of tokens ``[B, N_l, width]``, finest first, and the grid ``[gx, gy, gz]`` of each.
+        """Tokens of a batch of scans.
 
-        The image ``[B, 1, X, Y, Z]`` is in [0, 1], its extents multiples of ``multiple``.
+        Args:
+            image: ``[B, 1, X, Y, Z]`` in [0, 1]; extents are multiples of ``multiple``.
+
+        Returns:
+            Levels of tokens ``[B, N_l, width]``, finest first, and the grid ``[gx, gy, gz]`` of each.
         """
         ramps = self.windows(image)
         fine = self.fine(self.stem(ramps))

@@ -172,11 +172,16 @@ class ObservationExtractor(nn.Module):
         self.register_buffer("query_anatomy", anatomy, persistent=False)
 
     def forward(self, tokens: Tensor, membership: Tensor, grid: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """The observations of scans from the tokens of the finest level ``[B, N, d]`` on ``grid``.
+        """The observations of scans.
 
-        ``membership``, bool ``[B, N, K]``, has the anatomies of the tokens; thorax is the body. Returns unit rows
-        ``[B, Q, E]``, zero where not valid; validity, bool ``[B, Q]``: the query sees a token; and the attention of
-        each query over the tokens, ``[B, Q, N]``, which sums to 1, or to 0 where not valid.
+        Args:
+            tokens: Tokens of the finest level, ``[B, N, d]``.
+            membership: Anatomies of the tokens, bool ``[B, N, K]``; thorax is the body.
+            grid: ``[gx, gy, gz]``.
+
+        Returns:
+            Unit rows ``[B, Q, E]``, zero where not valid; validity, bool ``[B, Q]``: the query sees a token; and the
+            attention of each query over the tokens, ``[B, Q, N]``, which sums to 1, or to 0 where not valid.
         """
         batch = tokens.shape[0]
         cells, members, share, coarse = self._pooled(tokens, membership, grid)
@@ -238,7 +243,10 @@ class ObservationExtractor(nn.Module):
 def cell_centres(grid: list[int], step_mm: list[float], body: Tensor) -> Tensor:
     """Distance of the cells of a grid from the middle of the body in mm, ``[B, M, 3]``.
 
-    Two cells are ``step_mm`` apart along X, Y, Z; ``body``, bool ``[B, M]``, has those inside the body.
+    Args:
+        grid: ``[gx, gy, gz]``.
+        step_mm: Distance of two cells along X, Y, Z.
+        body: Cells inside the body, bool ``[B, M]``.
     """
     axes = [torch.arange(grid[axis], device=body.device, dtype=torch.float32) * step_mm[axis] for axis in range(3)]
     x, y, z = torch.meshgrid(axes[0], axes[1], axes[2], indexing="ij")

@@ -15,7 +15,9 @@ from bundle.ctfindings.networks.image.standardization import RunningStandardizat
 def token_membership(mask: Tensor, stride: Sequence[int]) -> Tensor:
     """Anatomies of each token, bool ``[B, N, K]`` in C order of the grid; one voxel of an anatomy is enough.
 
-    The extents of the integer mask ``[B, 1, X, Y, Z]`` are multiples of ``stride``.
+    Args:
+        mask: Integer anatomy mask ``[B, 1, X, Y, Z]``; extents are multiples of ``stride``.
+        stride: Voxels of a token along X, Y, Z.
     """
     bits = torch.bitwise_left_shift(torch.ones((), dtype=torch.uint8, device=mask.device), mask.to(torch.uint8))
     members = torch.tensor(
@@ -27,7 +29,9 @@ def token_membership(mask: Tensor, stride: Sequence[int]) -> Tensor:
 def finding_tokens(masks: Tensor, stride: Sequence[int]) -> Tensor:
     """Findings of each token, bool ``[B, N, C]`` in C order of the grid.
 
-    In ``masks``, int32 ``[B, 1, X, Y, Z]``, bit i is finding i; extents are multiples of ``stride``.
+    Args:
+        masks: int32 ``[B, 1, X, Y, Z]``, bit i for finding i; extents are multiples of ``stride``.
+        stride: Voxels of a token along X, Y, Z.
     """
     bit = torch.bitwise_left_shift(
         torch.ones((), dtype=masks.dtype, device=masks.device), torch.arange(len(FINDINGS), device=masks.device)
@@ -67,10 +71,13 @@ def _as_volume(membership: Tensor, grid: list[int]) -> Tensor:
 
 
 def body_tokens(image: Tensor, stride: list[int], threshold: float) -> Tensor:
-    """Tokens inside the body without a mask, bool ``[B, N]`` in C order of the grid.
+    """Tokens inside the body without a mask, bool ``[B, N]`` in C order of the grid: those that lie between tokens
+    brighter than ``threshold`` along X and along Y, so that the lungs count.
 
-    Those that lie between tokens brighter than ``threshold``, in the units of the image, along X and along Y, so that
-    the lungs count.
+    Args:
+        image: ``[B, 1, X, Y, Z]`` in [0, 1].
+        stride: Voxels of a token along X, Y, Z.
+        threshold: Intensity of soft tissue at least, in the units of the image.
     """
     tissue = (F.avg_pool3d(image, stride) > threshold).to(torch.int32)
     inside = torch.ones_like(tissue)
@@ -112,9 +119,14 @@ class AnatomyPooling(nn.Module):
         nn.init.normal_(self.projection, std=(3 * width) ** -0.5)
 
     def forward(self, levels: list[Tensor], memberships: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Unit rows of each anatomy ``[B, K, E]``, zero where it has no token, and validity, bool ``[B, K]``.
+        """Unit rows of each anatomy.
 
-        ``levels`` are tokens ``[B, N_l, d]``, finest first; ``memberships`` their anatomies, bool ``[B, N_l, K]``.
+        Args:
+            levels: Tokens of each level, ``[B, N_l, d]``, finest first.
+            memberships: Anatomies of the tokens of each level, bool ``[B, N_l, K]``.
+
+        Returns:
+            Rows ``[B, K, E]``, zero where an anatomy has no token, and validity, bool ``[B, K]``.
         """
         pooled, valid = self.pool(levels, memberships)
         return project_rows(pooled, valid, self.projection, self.bias), valid
@@ -151,8 +163,12 @@ def project_rows(pooled: Tensor, valid: Tensor, projection: Tensor, bias: Tensor
 def extremes(tokens: Tensor, membership: Tensor) -> tuple[Tensor, Tensor]:
     """Maximum and minimum of each channel over the tokens of each anatomy, twice ``[B, K, d]``; zero without tokens.
 
-    The tokens ``[B, N, d]`` with ``membership`` ``[B, N, K]`` are chosen without gradient and then gathered, because
-    backpropagation through a maximum would visit all tokens for every anatomy.
+    The tokens are chosen without gradient and then gathered, because backpropagation through a maximum would visit all
+    tokens for every anatomy.
+
+    Args:
+        tokens: ``[B, N, d]``.
+        membership: bool ``[B, N, K]``.
     """
     with torch.no_grad():
         chosen = []
@@ -168,7 +184,10 @@ def extremes(tokens: Tensor, membership: Tensor) -> tuple[Tensor, Tensor]:
 def depth_rows(field: Tensor, body: Tensor, grid: list[int]) -> Tensor:
     """Unit mean of the token field over the body at each depth, ``[B, gz, E]``, inferior to superior.
 
-    A depth without a token inside the body, bool ``[B, N]``, uses all its tokens.
+    Args:
+        field: Token field ``[B, N, E]``.
+        body: Tokens inside the body, bool ``[B, N]``; a depth without any uses all its tokens.
+        grid: ``[gx, gy, gz]``.
     """
     batch, _, embedding = field.shape
     weights = body.float().view(batch, grid[0] * grid[1], grid[2], 1)

@@ -56,9 +56,13 @@ class ResNetTower(nn.Module):
         return self
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], list[list[int]]]:
-        """One level of tokens ``[B, N, width]`` and its grid ``[gx, gy, gz]``.
+        """Tokens of a batch of scans.
 
-        The image ``[B, 1, X, Y, Z]`` in [0, 1] has the border; its extents are multiples of ``multiple``.
+        Args:
+            image: ``[B, 1, X, Y, Z]`` in [0, 1] with the border; extents are multiples of ``multiple``.
+
+        Returns:
+            One level of tokens ``[B, N, width]`` and its grid ``[gx, gy, gz]``.
         """
         third, fourth = self.features(image)
         return self.tokens(third, fourth)
@@ -67,7 +71,8 @@ class ResNetTower(nn.Module):
     def features(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs of the third and fourth stage for images with the border; these are what a cache keeps.
 
-        ``[B, C3, X / 16 - 1, Y / 16 - 1, Z / 8 - 1]``, and ``[B, C4, ...]`` on half of that grid, rounded up.
+        Returns:
+            ``[B, C3, X / 16 - 1, Y / 16 - 1, Z / 8 - 1]``, and ``[B, C4, ...]`` on half of that grid, rounded up.
         """
         x, y, z = self.border
         inner = image[:, :, x : image.shape[2] - x, y : image.shape[3] - y, z : image.shape[4] - z]
@@ -85,10 +90,16 @@ class ResNetTower(nn.Module):
 
 
 def joined_tokens(third: Tensor, fourth: Tensor) -> tuple[Tensor, list[int]]:
-    """The tokens of both stages before the linear map, ``[B, N, C3 + C4]`` in C order, and their grid.
+    """The tokens of both stages on the grid of the image, before the linear map.
 
-    The third stage is ``[B, C3, x, y, z]`` and gives the grid ``[x + 1, y + 1, z + 1]``. The fourth has half of its
-    extents, rounded up: token i of the third lies at its index i / 2, where it is interpolated linearly.
+    Token i of the third stage lies at index i / 2 of the fourth, which is interpolated there linearly.
+
+    Args:
+        third: ``[B, C3, x, y, z]``.
+        fourth: ``[B, C4, ...]`` on half of that grid, rounded up.
+
+    Returns:
+        ``[B, N, C3 + C4]`` in C order, and the grid ``[x + 1, y + 1, z + 1]``.
     """
     for axis in (2, 3, 4):
         fourth = _doubled(fourth, axis, third.shape[axis])

@@ -55,10 +55,14 @@ class TokenStatistics(nn.Module):
         return self.perceptron(standard.reshape(features.shape))
 
     def features(self, image: Tensor, ramps: Tensor) -> Tensor:
-        """The features before standardisation, ``[B, N, 10 W + 20]``, tokens in C order of the grid.
+        """The features before standardisation.
 
-        The image ``[B, 1, X, Y, Z]`` is in [0, 1], its extents multiples of ``patch`` and at least three times it;
-        ``ramps`` is ``windows(image)``, ``[B, W, X, Y, Z]``.
+        Args:
+            image: ``[B, 1, X, Y, Z]`` in [0, 1], extents multiples of ``patch`` and at least three times it.
+            ramps: ``windows(image)``, ``[B, W, X, Y, Z]``.
+
+        Returns:
+            ``[B, N, F]``, tokens in C order of the grid, F = 10 W + 20.
         """
         with torch.no_grad():
             mean = _mean_over_tokens(ramps, self.patch)
@@ -88,10 +92,16 @@ class TokenStatistics(nn.Module):
 def roundness(scan: Tensor, distance: int, directions: list[list[int]]) -> Tensor:
     """Contrast of each voxel with the mean of its two neighbours, in the direction where it is lowest.
 
-    High inside a blob; near 0 in a vessel, which is as bright along its course, and in a fissure; negative where the
-    neighbours in some direction are brighter. It is the smallest curvature of the Hessian (Frangi et al.,
-    https://doi.org/10.1007/BFb0056195) as a finite difference. The border of ``scan`` ``[B, C, X, Y, Z]`` is
-    replicated; ``distance`` is in voxels, and ``directions`` has a step for each line through a voxel.
+    High inside a blob; near 0 in a vessel, which is as bright along its course, and in a fissure. It is the smallest
+    curvature of the Hessian (Frangi et al., https://doi.org/10.1007/BFb0056195) as a finite difference.
+
+    Args:
+        scan: ``[B, C, X, Y, Z]``; the border is replicated.
+        distance: Distance of the neighbours in voxels.
+        directions: Steps along X, Y, Z, one for each line through a voxel.
+
+    Returns:
+        ``[B, C, X, Y, Z]``; negative where the neighbours in some direction are brighter.
     """
     x, y, z = scan.shape[2], scan.shape[3], scan.shape[4]
     padded = F.pad(scan, [distance] * 6, mode="replicate")

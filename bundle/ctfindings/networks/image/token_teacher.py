@@ -35,7 +35,12 @@ class TokenTeacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, image: Tensor, third_stage: Tensor | None = None, fourth_stage: Tensor | None = None) -> Tensor:
-        """Unit embeddings of the finest tokens, ``[B, N, E]``, from an image or the cached stages of a frozen tower."""
+        """Unit embeddings of the finest tokens, ``[B, N, E]``.
+
+        Args:
+            image: ``[B, 1, X, Y, Z]`` in [0, 1].
+            third_stage, fourth_stage: Cached output of a frozen tower, which is read instead.
+        """
         path: Any = self.average.module
         tower = path["tower"]
         levels, _ = tower(image) if third_stage is None else tower.tokens(third_stage, fourth_stage)

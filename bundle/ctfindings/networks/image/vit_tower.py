@@ -78,10 +78,14 @@ class VisionTransformerTower(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], list[list[int]]]:
-        """Levels of tokens ``[B, N, width]`` and their grids.
+        """Tokens of a batch of scans.
 
-        The normalised output comes first, then the blocks of ``levels``. The image ``[B, 1, X, Y, Z]`` is in [0, 1],
-        its extents multiples of ``multiple``. All grids are the same.
+        Args:
+            image: ``[B, 1, X, Y, Z]`` in [0, 1]; extents are multiples of ``multiple``.
+
+        Returns:
+            Levels of tokens ``[B, N, width]``, the normalised output first and then the blocks of ``levels``, and their
+            grids ``[gx, gy, gz]``, which are all the same.
         """
         cells = self.embed(self.windows(image))
         grid = [cells.shape[2], cells.shape[3], cells.shape[4]]

@@ -14,10 +14,14 @@ from transformers.utils import logging as transformers_logging
 
 
 def load_encoder(encoder: str, from_scratch: dict[str, Any] | None) -> tuple[Any, PreTrainedModel]:
-    """The tokenizer and the trunk of an encoder, a local folder or hub name; remote code is never run.
+    """The tokenizer and the trunk of an encoder; remote code is never run.
 
-    ``from_scratch`` has the configuration keys of a new trunk without pretrained weights; None loads the weights.
-    ValueError if the encoder is missing or lacks weights.
+    Args:
+        encoder: Local folder or hub name.
+        from_scratch: Configuration keys of a new trunk without pretrained weights; None loads the weights.
+
+    Raises:
+        ValueError: The encoder is missing or lacks weights.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(encoder, trust_remote_code=False)

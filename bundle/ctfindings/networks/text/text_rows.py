@@ -15,7 +15,10 @@ from bundle.ctfindings.step_keys import NetworkOutputs
 def caption_rows(text: TextTower, captions: Sequence[Mapping[str, str]], like: Tensor) -> tuple[Tensor, Tensor]:
     """Unit rows of the captions ``[B, K, E]``, zero without a caption, and their validity, bool ``[B, K]``.
 
-    ``captions`` are by the name of their anatomy, at least one of all scans; ``like`` are anatomy rows ``[B, K, E]``.
+    Args:
+        text: Text tower.
+        captions: For each scan, the captions by the name of their anatomy; at least one.
+        like: Anatomy rows ``[B, K, E]``.
     """
     named = [(scan, row, name) for scan in range(len(captions)) for row, name in enumerate(ANATOMY_NAMES)]
     placed = [(scan, row, captions[scan][name]) for scan, row, name in named if captions[scan].get(name)]
@@ -26,7 +29,10 @@ def caption_rows(text: TextTower, captions: Sequence[Mapping[str, str]], like: T
 def report_rows(text: TextTower, reports: Sequence[str], like: Tensor) -> tuple[Tensor, Tensor]:
     """Unit rows of the reports ``[B, E]``, zero without a report, and their validity, bool ``[B]``.
 
-    At least one report is not empty; ``like`` are rows of the scans ``[B, E]``.
+    Args:
+        text: Text tower.
+        reports: Report of each scan, empty without one; at least one is not.
+        like: Rows of the scans ``[B, E]``.
     """
     written = [index for index, report in enumerate(reports) if report]
     return _placed(text([reports[index] for index in written], "report"), (written,), like)
@@ -44,8 +50,11 @@ def snippet_rows(
 ) -> NetworkOutputs:
     """What ``SnippetLocalizationLoss`` reads: the snippets of the batch, each with the depth rows of its scan.
 
-    A snippet has ``text`` and world ``z_mm``; there is at least one. Depth rows are ``[B, D, E]``, their world z
-    ``[B, D]``, NaN where padding.
+    Args:
+        text: Text tower.
+        snippets: For each scan, its snippets with ``text`` and world ``z_mm``; at least one.
+        depth: Depth rows of the scans, ``[B, D, E]``.
+        depth_mm: World z of the depth rows, NaN where padding, ``[B, D]``.
     """
     placed = [(scan, snippet) for scan, given in enumerate(snippets) for snippet in given]
     scans = torch.tensor([scan for scan, _ in placed], device=depth.device)

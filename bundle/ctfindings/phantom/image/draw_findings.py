@@ -57,7 +57,8 @@ def draw_findings(
 def draw_finding(rng: np.random.Generator, field: LungField, name: str, severity: float) -> list[Site]:
     """Draws one finding, sets its bits and returns its sites. One too slight to fill a voxel is drawn again, graver.
 
-    Findings of the lung and the pleura need the lungs alone, all others a synthetic chest.
+    Args:
+        field: a synthetic chest; the lungs alone for findings of the lung and the pleura.
     """
     parts: list[Drawn] = []
     while not parts:

@@ -23,8 +23,15 @@ def lungs_of_scan(
 ) -> tuple[LungField, Box]:
     """A field over the part of a scan around its lungs, and the slices of that part.
 
-    The field has no bronchi, which a scan does not come with. Lobes are those of an average chest of this size. The
-    axes of the scan, in HU, and of its lungs run to right, front and head. ValueError if a side has no lung.
+    The field has no bronchi, which a scan does not come with. Lobes are those of an average chest of this size.
+
+    Args:
+        hu: HU (X, Y, Z), axes to right, front and head.
+        spacing: voxel size in mm, (3,).
+        lungs: the same grid.
+
+    Raises:
+        ValueError: if there is no lung on one of the sides.
     """
     if not lungs.any():
         raise ValueError("no lung was found; give a mask of the lungs")

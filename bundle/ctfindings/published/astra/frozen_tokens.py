@@ -16,8 +16,11 @@ from bundle.ctfindings.published.astra.checkpoint import frozen_tower
 class FrozenTokensd(MapTransform):
     """Adds ``third_stage`` and ``fourth_stage`` of an image ``[1, X, Y, Z]``, see ``ResNetTower.features``, in half.
 
-    The digest of the weights of the converted checkpoint of Astra or Merlin is part of the key of the cache. ValueError
-    if the checkpoint is missing or has no such network.
+    Args:
+        ckpt_path: Converted checkpoint of Astra or Merlin; the digest of its weights is part of the key of the cache.
+
+    Raises:
+        ValueError: The checkpoint is missing or has no such network.
     """
 
     encodes = True

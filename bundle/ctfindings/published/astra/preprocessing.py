@@ -56,10 +56,13 @@ def merlin_pipeline(
     mapping: Mapping[int, str] | Mapping[str, str] | str = "ctfindings",
     log_warnings: bool = False,
 ) -> list[Transform]:
-    """Merlin's transforms: resampled to ``spacing`` in mm, then padded with zeros and cropped about the center.
+    """Merlin's transforms: resampled to one spacing, then padded with zeros and cropped about the center.
 
     What lies outside of the crop, by default 336 x 336 x 480 mm, is not seen. For the results and the other arguments
     see ``astra_pipeline``.
+
+    Args:
+        spacing: Voxel size in mm along X, Y, Z.
     """
     resampled = [Spacingd("image", spacing, mode="bilinear", padding_mode="border", dtype=np.float32)]
     cropped = [ResizeWithPadOrCropd(KEYS, size, allow_missing_keys=True)]

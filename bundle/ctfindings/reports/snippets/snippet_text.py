@@ -22,7 +22,8 @@ _NO_CONTENT = re.compile(_WORDS["no_content"])
 def without_stretches(text: str, start: int, end: int, stretches: Sequence[tuple[int, int]]) -> str:
     """``text[start:end]`` without references, their lead-in, empty brackets and clauses on earlier studies.
 
-    The ``stretches`` are offsets of the references, in order; one that crosses ``start`` or ``end`` stays.
+    Args:
+        stretches: offsets of the references, in order; one that crosses ``start`` or ``end`` stays.
     """
     pieces: list[str] = []
     position = start

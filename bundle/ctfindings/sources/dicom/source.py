@@ -44,9 +44,11 @@ class ArchiveOptions(NamedTuple):
 
 
 def read_source(root: Path, options: ArchiveOptions, output: Path, workers: int) -> Source:
-    """Index the DICOM files and zips of a folder in any layout, join the reports and convert each study.
+    """Index an archive, join the reports and convert each study.
 
-    ``output`` gets ``scans/ID.nii.gz``, and ``salt.txt`` unless the options name another.
+    Args:
+        root: folder with DICOM files and zips in any layout.
+        output: folder for ``scans/ID.nii.gz``, and for ``salt.txt`` unless the options name another.
 
     Raises:
         ValueError: if the folder, table, column or salt cannot be used, or there is no study.

@@ -34,10 +34,16 @@ _COLUMNS = (MARGIN, 420, 560, 690, 860)
 def secondary_capture(
     answers: ScanAnswers, headers: Sequence[pydicom.Dataset], settings: str, series_number: int
 ) -> SCImage:
-    """The picture of one scan, RGB, without patient data in its pixels, with the outlines of the evidence.
+    """The picture of one scan, RGB, without patient data in its pixels.
 
-    ``headers`` are of the source images, by ``source_headers``, whose files are read again; the UIDs are derived from
-    the text ``settings``. ScanError if a key image cannot be decoded.
+    Args:
+        answers: the answers; the outlines of the evidence are drawn.
+        headers: of the source images of the slices, by ``source_headers``; their files are read again.
+        settings: text from which the UIDs are derived.
+        series_number: of the new series.
+
+    Raises:
+        ScanError: if a key image cannot be decoded.
     """
     record = answers.record
     shown = [answer for answer in record.ordered() if answer.present] + list(record.queries)

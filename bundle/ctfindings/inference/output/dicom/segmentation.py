@@ -34,9 +34,14 @@ def segmentations(
 ) -> dict[str, Segmentation]:
     """``anatomies`` with those that were found, and ``evidence-N`` for map N; a scan without any has none.
 
-    Each is a series of its own, from ``series_number`` on, because viewers list series and OHIF opens only one
-    segmentation of a series. ``headers`` are of the source images, by ``source_headers``; the UIDs are derived from the
-    text ``settings`` and do not depend on what is ``wanted``.
+    Each is a series of its own, because viewers list series and OHIF opens only one segmentation of a series.
+
+    Args:
+        answers: the answers.
+        headers: of the source images of the slices, by ``source_headers``.
+        settings: text from which the UIDs are derived.
+        series_number: of the first new series.
+        wanted: what is made; the UIDs do not depend on it.
     """
     record = answers.record
     grid, scan, shape = as_affine(answers.affine), as_affine(record.scan.affine), record.scan.shape

@@ -34,10 +34,17 @@ def source_headers(
 ) -> list[pydicom.Dataset]:
     """Headers of the images of the slices, in their order, with patient and study attributes and without pixels.
 
-    A frame of an Enhanced CT has a header as a single image has. ``filename`` of a header is the path of its image. An
-    image that does not say its slice thickness gets ``thickness_mm``. With ``anonymous``, patient and study attributes
-    are empty, and the study gets another UID. ScanError if an image of ``files``, those in ``path``, is no longer
-    there.
+    A frame of an Enhanced CT has a header as a single image has. ``filename`` of a header is the path of its image.
+
+    Args:
+        path: the folder, file or zip that was read, for messages.
+        files: the files in it.
+        images: the images of the slices.
+        thickness_mm: slice thickness of an image that does not say its own.
+        anonymous: whether patient and study attributes are empty, and the study gets another UID.
+
+    Raises:
+        ScanError: if an image is no longer there.
     """
     wanted = set(zip(images.sop_uids, images.frame_numbers, strict=True))
     found: dict[tuple[str, int | None], pydicom.Dataset] = {}

@@ -27,12 +27,18 @@ def series_description(content: str) -> str:
 def structured_report(
     record: FindingsRecord, headers: Sequence[pydicom.Dataset], settings: str, series_number: int
 ) -> sr.Comprehensive3DSR:
-    """The report of one scan; ``headers`` are by ``source_headers``, the UIDs derived from the text ``settings``.
+    """The report of one scan.
 
     The disclaimer, the notice and the warnings are comments of the report, before the findings, of which the present
     ones come first. Why a finding was not assessed, and what a query's score is worth, is a comment of its group.
     Region and image of the evidence of a present finding or query are a text of its group. Measurements refer to the
     image or frame that has the peak of the evidence.
+
+    Args:
+        record: the answers.
+        headers: of the source images, by ``source_headers``.
+        settings: text from which the UIDs are derived.
+        series_number: of the new series.
     """
     images = {str(header.SOPInstanceUID): header for header in unique(headers)}
     algorithm = sr.AlgorithmIdentification(

@@ -36,11 +36,18 @@ def settings_text(answers: ScanAnswers, anonymous: bool) -> str:
 def dicom_objects(
     path: Path, answers: ScanAnswers, anonymous: bool = False, wanted: Collection[str] = KINDS
 ) -> dict[str, pydicom.Dataset]:
-    """Objects of one scan by the stem of their file: ``report``, ``anatomies``, ``evidence-N`` and ``capture``.
+    """The objects of one scan by the stem of their file: ``report``, ``anatomies``, ``evidence-N`` and ``capture``.
 
-    The same scan, weights and settings give the same UIDs and dates, so a PACS keeps one copy. ``path`` is the DICOM
-    folder, file or zip that was read; ``anonymous`` leaves patient and study attributes out. ScanError if the images of
-    the series are no longer there.
+    The same scan, weights and settings give the same UIDs and dates, so a PACS keeps one copy.
+
+    Args:
+        path: the DICOM folder, file or zip that was read.
+        answers: the answers about it.
+        anonymous: leaves patient and study attributes out.
+        wanted: some of ``KINDS``.
+
+    Raises:
+        ScanError: if the images of the series are no longer there.
     """
     settings = settings_text(answers, anonymous)
     files = files_below(path) if path.is_dir() else [path]
