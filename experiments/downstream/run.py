@@ -24,7 +24,7 @@ from bundle.ctfindings.cli.options import config_setting
 from bundle.ctfindings.data.datalist import load_datalist
 from experiments.downstream.page import write_results_and_page
 from experiments.downstream.results import FRACTIONS, downstream_results
-from experiments.harness.command_line import add_split_counts
+from experiments.harness.command_line import SHOWN_FOLDERS, add_split_counts
 from experiments.harness.runs import claim_run, reduced_datalist, split_digests, split_sizes
 from experiments.harness.shown_command import shown_command
 from experiments.harness.task_results import MASKED, run_task
@@ -74,11 +74,8 @@ def experiment(options: argparse.Namespace) -> Path:
                 run_task(task, configs, {**shared, **of_task, **keys}, folders[name])
         tested = load_datalist(datalist, "test")
         results = downstream_results(folders, tested, settings, options.resamples)
-        page = write_results_and_page(options.output, results, shown_command(sys.argv, _SHOWN))
+        page = write_results_and_page(options.output, results, shown_command(sys.argv, SHOWN_FOLDERS))
     return page
-
-
-_SHOWN = {"--datalist": "FOLDER", "--output": None, "--work": None, "--cache": None}
 
 
 def _network(checkpoint: str, changes: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

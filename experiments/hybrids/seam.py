@@ -46,7 +46,7 @@ KINDS = {
     "pleural effusion": "Pleural effusion",
 }
 SOLID_HU = (-100.0, 150.0)
-"""Mean HU of a nodule that counts as solid."""
+"""HU of the densest quarter of a nodule that counts as solid; its mean holds the partial volume of its border."""
 REACH = (3, 3, 1)
 """Voxels of a patch on each side of its middle."""
 PATCHES = 60
@@ -144,8 +144,8 @@ def border_of(hu: Volume, mask: Mask, kind: str) -> Mask:
     """Voxels of a mask that touch its outside; of nodules, only of the solid ones."""
     if kind == "solid nodule":
         parts, count = ndimage.label(mask)
-        means = ndimage.mean(hu, parts, range(1, count + 1)) if count else []
-        mask = np.isin(parts, 1 + np.flatnonzero([SOLID_HU[0] < mean < SOLID_HU[1] for mean in means]))
+        dense = [float(np.percentile(hu[parts == part], 75)) for part in range(1, count + 1)]
+        mask = np.isin(parts, 1 + np.flatnonzero([SOLID_HU[0] < value < SOLID_HU[1] for value in dense]))
     return np.asarray(mask & ~ndimage.binary_erosion(mask))
 
 
