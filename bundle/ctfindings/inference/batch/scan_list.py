@@ -94,7 +94,9 @@ def _scans_named(argument: str) -> dict[Path, str]:
     if not found and not glob.has_magic(argument) and not os.path.isdir(argument):
         found = {Path(argument): Path(argument).name}  # Its reader says what is wrong.
     if not found:
-        raise ValueError(f"{argument}: names no scan; give NIfTI, NRRD, MetaImage, DICOM, a zip of DICOM, or a folder of them")
+        raise ValueError(
+            f"{argument}: names no scan; give NIfTI, NRRD, MetaImage, DICOM, a zip of DICOM, or a folder of them"
+        )
     return found
 
 
