@@ -8,7 +8,6 @@ from typing import Any
 from bundle.ctfindings.evaluation.diagnostics import DIAGNOSTICS_FILE, Diagnostics
 from bundle.ctfindings.evaluation.diagnostics_record import collapse_histograms
 from bundle.ctfindings.evaluation.plots import plot_cosine_histograms, plot_wordings, wording_auc
-from bundle.ctfindings.files.atomic_write import atomic_path
 from experiments.ca_gcl.results import PRIMARY
 from experiments.harness.cells import cell, difference_cell, interval_cell, with_sd
 from experiments.harness.page import VARIANTS_FIGURE, locked_tower_sentence, page_head, write_page
@@ -27,13 +26,11 @@ def write_experiment_figures(
     """
     shown = [name for name in ("initial", results["reference"], results["tested"]) if name in evaluations]
     answers = {name: Diagnostics.load(next(iter(evaluations[name].values())) / DIAGNOSTICS_FILE) for name in shown}
-    with atomic_path(folder / "similarity.png") as path:
-        plot_cosine_histograms({name: collapse_histograms(given) for name, given in answers.items()}, path)
+    histograms = {name: collapse_histograms(given) for name, given in answers.items()}
+    plot_cosine_histograms(histograms, folder / "similarity.png")
     compared = [name for name in (results["reference"], results["tested"]) if name in answers]
-    with atomic_path(folder / "wordings.png") as path:
-        plot_wordings({name: wording_auc(answers[name]) for name in compared}, path)
-    with atomic_path(folder / VARIANTS_FIGURE) as path:
-        plot_variants(results, path)
+    plot_wordings({name: wording_auc(answers[name]) for name in compared}, folder / "wordings.png")
+    plot_variants(results, folder / VARIANTS_FIGURE)
 
 
 def write_experiment_page(folder: Path, title: str, command: str) -> Path:

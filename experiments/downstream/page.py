@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.metrics.report_quality import CRG_FLOOR
 from experiments.harness.cells import difference_cell
 from experiments.harness.page import VARIANTS_FIGURE, page_head, write_page, write_results
@@ -20,8 +19,7 @@ def write_results_and_page(folder: Path, results: Mapping[str, Any], command: st
         command: Command that produced the results.
     """
     write_results(folder, results)
-    with atomic_path(folder / VARIANTS_FIGURE) as path:
-        plot_variants(results, path)
+    plot_variants(results, folder / VARIANTS_FIGURE)
     counts, variants, settings = results["settings"]["studies"], results["variants"], results["settings"]["keys"]
     lines = [
         *page_head("Five downstream tasks: encoders at fractions of the labels", command),

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bundle.ctfindings.files.atomic_write import atomic_path
 from experiments.harness.cells import cell, difference_cell, interval_cell, with_sd
 from experiments.harness.page import VARIANTS_FIGURE, page_head, write_page, write_results
 from experiments.harness.variants_plot import plot_variants
@@ -21,8 +20,7 @@ def write_results_and_page(folder: Path, results: Mapping[str, Any], command: st
         command: Command that produced the results.
     """
     write_results(folder, results)
-    with atomic_path(folder / VARIANTS_FIGURE) as path:
-        plot_variants(results, path)
+    plot_variants(results, folder / VARIANTS_FIGURE)
     return write_place_page(folder, command)
 
 

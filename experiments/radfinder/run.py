@@ -32,7 +32,7 @@ from bundle.ctfindings.cli.options import config_setting
 from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.evaluation.evaluated_model import SplitScores
 from bundle.ctfindings.evaluation.report_sections import Studies, localization_of, retrieval_of
-from bundle.ctfindings.files.atomic_write import atomic_path, write_text
+from bundle.ctfindings.files.atomic_write import write_text
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.paraphrases import load_paraphrases
 from bundle.ctfindings.networks.checkpoint import sha256_of
@@ -204,8 +204,7 @@ def run_all(options: argparse.Namespace) -> None:
     }
     record = {"settings": settings, **radfinder_summary(results)}
     write_results(options.output, record)
-    with atomic_path(options.output / VARIANTS_FIGURE) as path:
-        plot_radfinder(record, path)
+    plot_radfinder(record, options.output / VARIANTS_FIGURE)
     print(write_page(options.output, radfinder_page(record)))
 
 

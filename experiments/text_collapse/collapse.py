@@ -17,7 +17,6 @@ from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.data.study_record import text_id
 from bundle.ctfindings.evaluation.diagnostics import embed_texts
 from bundle.ctfindings.evaluation.plots import plot_cosine_histograms
-from bundle.ctfindings.files.atomic_write import atomic_path
 from bundle.ctfindings.files.csv_table import read_table
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.json_numbers import number
@@ -235,10 +234,8 @@ def write_collapse_page(folder: Path, results: Mapping[str, Any], title: str, co
     """
     write_results(folder, results)
     encoders = results["encoders"]
-    with atomic_path(folder / "similarity.png") as path:
-        plot_cosine_histograms(
-            {name: {kind: record[kind] for kind in PAIR_KINDS} for name, record in _first_seeds(encoders).items()}, path
-        )
+    kinds = {name: {kind: record[kind] for kind in PAIR_KINDS} for name, record in _first_seeds(encoders).items()}
+    plot_cosine_histograms(kinds, folder / "similarity.png")
     shown = {
         "mean": "mean",
         "sd": "SD",
