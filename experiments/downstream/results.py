@@ -13,7 +13,7 @@ import numpy as np
 from bundle.ctfindings.data.datalist import label_rows
 from bundle.ctfindings.downstream.result_numbers import scan_means
 from bundle.ctfindings.metrics.bootstrap import Bootstrap, WeightStatistic, weighted_auc
-from bundle.ctfindings.metrics.classification import FloatArray, macro_average
+from bundle.ctfindings.metrics.classification import FloatArray, macro_averages
 from bundle.ctfindings.metrics.report_quality import label_scores
 from bundle.ctfindings.metrics.statistic_groups import StatisticGroup, group_record
 from experiments.harness.over_seeds import difference, variant_record
@@ -27,7 +27,7 @@ Studies = Sequence[Mapping[str, Any]]
 
 def _auc(folder: Path, studies: Studies, percent: float) -> WeightStatistic:
     values, labels = probed(folder, _ids(studies), percent)
-    return lambda weights: _macro(weighted_auc(values, labels, weights))
+    return lambda weights: macro_averages(weighted_auc(values, labels, weights))
 
 
 def _crg(folder: Path, studies: Studies, method: str, percent: float) -> WeightStatistic:
@@ -38,7 +38,7 @@ def _crg(folder: Path, studies: Studies, method: str, percent: float) -> WeightS
 def _mean(read: Callable[..., FloatArray], folder: Path, studies: Studies, *of: Any) -> WeightStatistic:
     """Mean over the scans of each class, and then over the classes."""
     values = read(folder, _ids(studies), *of)
-    return lambda weights: _macro(scan_means(values, weights))
+    return lambda weights: macro_averages(scan_means(values, weights))
 
 
 def _at_fractions(words: str, name: str, measure: Callable[..., WeightStatistic]) -> dict[str, Any]:
@@ -109,8 +109,3 @@ def _measures(folder: Path, studies: Studies) -> StatisticGroup:
 
 def _ids(studies: Studies) -> list[str]:
     return [str(study["id"]) for study in studies]
-
-
-def _macro(rows: FloatArray) -> FloatArray:
-    """Mean over the classes that are defined, ``[R, C]`` to ``[R]``."""
-    return np.array([macro_average(row) for row in rows])

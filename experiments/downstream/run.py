@@ -63,16 +63,16 @@ def experiment(options: argparse.Namespace) -> Path:
     }
     shown = {key: value for key, value in shared.items() if key not in ("bundle_root", "datalist", "cache_dir")}
     settings = {"studies": split_sizes(datalist), "keys": shown}
+    digests, tested = split_digests(datalist), load_datalist(datalist, "test")
     folders: dict[str, Path] = {}
     page = options.output
     for name, checkpoint, *changes in options.encoder:
         configs, keys = _network(checkpoint, changes)
         folders[name] = options.work / name
-        claim_run(folders[name], {"datalist": split_digests(datalist), "shared": shown, "keys": keys})
+        claim_run(folders[name], {"datalist": digests, "shared": shown, "network": [checkpoint, *changes]})
         for task, of_task in TASKS.items():
             if keys.get("encoder") != "tuned" or task not in UNTRAINED:
                 run_task(task, configs, {**shared, **of_task, **keys}, folders[name])
-        tested = load_datalist(datalist, "test")
         results = downstream_results(folders, tested, settings, options.resamples)
         page = write_results_and_page(options.output, results, shown_command(sys.argv, SHOWN_FOLDERS))
     return page

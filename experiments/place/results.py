@@ -14,7 +14,7 @@ import numpy as np
 from bundle.ctfindings.downstream.result_numbers import scan_means
 from bundle.ctfindings.evaluation.diagnostics import DIAGNOSTICS_FILE, Diagnostics
 from bundle.ctfindings.metrics.bootstrap import Bootstrap, weighted_auc
-from bundle.ctfindings.metrics.classification import FloatArray, macro_average
+from bundle.ctfindings.metrics.classification import FloatArray, macro_averages
 from bundle.ctfindings.metrics.statistic_groups import StatisticGroup, group_record
 from experiments.harness.over_seeds import difference, mean_over_seeds, variant_record
 from experiments.harness.task_results import dice, pointed, retrieved
@@ -119,15 +119,12 @@ def _measures(run: Finished, ids: Sequence[str]) -> StatisticGroup:
     values = [read(run.tasks, ids) for _, read in MEASURES.values() if read is not None]
 
     def statistic(weights: FloatArray) -> FloatArray:
-        auc = [macro_average(row) for row in weighted_auc(scored.logits, scored.labels, weights)]
-        return np.stack([np.asarray(auc), *(_macro(scan_means(each, weights)) for each in values)], axis=1)
+        auc = weighted_auc(scored.logits, scored.labels, weights)
+        return np.stack(
+            [macro_averages(each) for each in (auc, *(scan_means(each, weights) for each in values))], axis=1
+        )
 
     return StatisticGroup(tuple(MEASURES), statistic)
-
-
-def _macro(means: FloatArray) -> FloatArray:
-    """Mean over the findings that are defined, ``[R, F]`` to ``[R]``."""
-    return np.array([macro_average(row) for row in means])
 
 
 def _observation_weight(run: Finished) -> float | None:

@@ -68,6 +68,18 @@ exec({done!r})
 """
 
 
+def alone(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs code in a folder with nothing of this checkout on its path."""
+    return subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        cwd=folder,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+
 @pytest.mark.slow
 def test_the_zip_works_alone(archive: Path, phantom_scan: tuple[Path, Path], tmp_path: Path) -> None:
     empty = tmp_path / "empty"
@@ -77,15 +89,7 @@ def test_the_zip_works_alone(archive: Path, phantom_scan: tuple[Path, Path], tmp
         packed.extractall(empty)
     scan = shutil.copy(phantom_scan[0], empty)
     code = ALONE.format(root=str(empty / NAME), packages=sysconfig.get_paths()["purelib"], image=str(scan))
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    result = subprocess.run(
-        [sys.executable, "-S", "-c", code],
-        cwd=empty,
-        env=environment,
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
+    result = alone(code, empty)
     assert result.returncode == 0, result.stderr[-3000:]
     record = json.loads((empty / "out" / "scan" / "findings.json").read_text(encoding="utf-8"))
     assert len(record["findings"]) == 18 and record["queries"][0]["text"] == "fluid around the lung"
@@ -106,15 +110,7 @@ def test_two_bundles_answer_in_one_server_process_each_with_its_own_weights(arch
     state["bank.calibration_shift"] += 1.0
     torch.save(state, weights)
     code = TWO.format(packages=sysconfig.get_paths()["purelib"], folders=[str(folder) for folder in folders])
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    result = subprocess.run(
-        [sys.executable, "-S", "-c", code],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
+    result = alone(code, tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
     first, second = (torch.tensor(logits) for logits in json.loads(result.stdout.splitlines()[-1]))
     torch.testing.assert_close(second - first, torch.ones(18), atol=1e-3, rtol=0)
@@ -136,11 +132,7 @@ def test_the_conversion_line_of_the_docs_works_in_the_zip_alone(
     (line,) = (line for line in page.splitlines() if line.startswith("python -c"))
     without = shlex.split(line)[2], shlex.split(line)[2].replace(", 'cxr_bert'", "")
     code = CONVERTED.format(packages=sysconfig.get_paths()["purelib"], refused=without[0], done=without[1])
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    result = subprocess.run(
-        [sys.executable, "-S", "-c", code],
-        cwd=tmp_path / NAME, env=environment, capture_output=True, encoding="utf-8", check=False,
-    )  # fmt: skip
+    result = alone(code, tmp_path / NAME)
     assert result.returncode == 0 and "Traceback" not in result.stderr, result.stderr[-3000:]
     assert result.stderr.splitlines()[-1].startswith(
         "error: cxr_bert: no tokenizer found; set text_encoder to the folder with vocab.txt"

@@ -14,7 +14,7 @@ from scipy.stats import t as student_t
 
 from bundle.ctfindings.evaluation.plots import BLUE, GREY, RED, write_figure
 from bundle.ctfindings.metrics.bootstrap import LEVEL, Bootstrap, exact_at_ends
-from bundle.ctfindings.metrics.classification import FloatArray, IntArray, macro_average
+from bundle.ctfindings.metrics.classification import FloatArray, IntArray, macro_average, macro_averages
 from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
 
 
@@ -55,7 +55,7 @@ def drawn_metric(
     every = np.ones((1, len(bootstrap.patients)))
     single = [draw(every)[0] for draw in draws]
     classes = bootstrap.interval(mean)
-    macro = bootstrap.interval(lambda weights: np.array([macro_average(row) for row in mean(weights)]))
+    macro = bootstrap.interval(lambda weights: macro_averages(mean(weights)))
     if trials is not None:
         classes, macro = exact_at_ends(classes, trials), exact_at_ends(macro, trials.min())
     return {

@@ -12,7 +12,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bundle.ctfindings.metrics.classification import FloatArray, IntArray, check_scores, finding_auc, macro_average
+from bundle.ctfindings.metrics.classification import (
+    FloatArray,
+    IntArray,
+    check_scores,
+    finding_auc,
+    macro_average,
+    macro_averages,
+)
 from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
 
 LEVEL = 0.95  # Coverage of every interval
@@ -189,7 +196,7 @@ def _by_score(
 
 
 def _auc_intervals(estimate: FloatArray, values: FloatArray) -> AucIntervals:
-    macro = np.asarray([macro_average(row) for row in values])
+    macro = macro_averages(values)
     return AucIntervals(
         findings=_percentile_interval(estimate, values),
         macro=_percentile_interval(np.asarray(macro_average(estimate)), macro),

@@ -63,6 +63,11 @@ def macro_average(values: ArrayLike) -> float:
     return float(defined.mean()) if defined.size else float("nan")
 
 
+def macro_averages(rows: FloatArray) -> FloatArray:
+    """``macro_average`` of each row, [R, C] to [R]."""
+    return np.array([macro_average(row) for row in rows])
+
+
 def macro_auc(scores: ArrayLike, labels: ArrayLike) -> float:
     """Mean of `finding_auc` over the findings that have both classes."""
     return macro_average(finding_auc(scores, labels))

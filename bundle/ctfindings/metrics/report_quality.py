@@ -10,7 +10,7 @@ from ignite.metrics.nlp.utils import lcs
 from numpy.typing import ArrayLike
 from sacrebleu.metrics import BLEU
 
-from bundle.ctfindings.metrics.classification import FloatArray, macro_average
+from bundle.ctfindings.metrics.classification import FloatArray, macro_averages
 
 WeightStatistic = Callable[[FloatArray], FloatArray]
 CRG_FLOOR = 1 / 3
@@ -52,7 +52,7 @@ def label_scores(predicted: ArrayLike, truth: ArrayLike) -> dict[str, WeightStat
         return np.divide(negative / 2, negative - score, out=np.full(len(positive), np.nan), where=negative > 0)
 
     return {
-        "f1_macro": lambda weights: np.array([macro_average(row) for row in f1(counts(weights))]),
+        "f1_macro": lambda weights: macro_averages(f1(counts(weights))),
         "f1_micro": lambda weights: f1(pooled(weights)),
         "crg": crg,
     }
