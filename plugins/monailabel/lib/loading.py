@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import uvicorn
@@ -68,8 +69,9 @@ class LoadingServer:
         while (message := await receive())["type"] == "lifespan.startup":
             await send({"type": "lifespan.startup.complete"})
         assert message["type"] == "lifespan.shutdown"
-        for reader in multiprocessing.active_children():
-            reader.kill()
+        for process in multiprocessing.active_children():
+            if isinstance(process, ForkServerProcess):  # A reader of a scan; libraries have other kinds.
+                process.kill()
         for entry in self.temporary.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry, ignore_errors=True)

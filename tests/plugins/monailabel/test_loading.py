@@ -1,9 +1,14 @@
 """The server while it loads and when it ends."""
 
 import asyncio
+import multiprocessing
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
+from joblib.externals.loky import get_reusable_executor
 from starlette.testclient import TestClient
 
 from plugins.monailabel.lib.loading import LoadingServer
@@ -22,7 +27,7 @@ def test_it_is_alive_and_says_what_it_loads(tmp_path: Path) -> None:
         assert answer.headers["Retry-After"] == "3"
 
 
-def test_the_files_of_requests_are_removed_when_it_ends(tmp_path: Path) -> None:
+def test_files_and_processes_of_requests_are_gone_when_it_ends_and_other_processes_are_not(tmp_path: Path) -> None:
     for name in ("upload-1", "read-1"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_bytes(b"voxels")
@@ -36,6 +41,13 @@ def test_the_files_of_requests_are_removed_when_it_ends(tmp_path: Path) -> None:
     async def send(message: Any) -> None:
         sent.append(message["type"])
 
+    reader = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(600,), daemon=True)
+    reader.start()
+    executor = get_reusable_executor(1)
+    other = executor.submit(os.getpid).result()
     asyncio.run(server(tmp_path)({"type": "lifespan"}, receive, send))
+    reader.join(60)
+    assert reader.exitcode == -signal.SIGKILL
+    assert executor.submit(os.getpid).result() == other
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     assert not list(tmp_path.iterdir())
