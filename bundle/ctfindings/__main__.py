@@ -11,6 +11,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from bundle.ctfindings.cli.argument_parser import SuggestingParser
 from bundle.ctfindings.cli.error_lines import DEBUG, run_or_exit
 from bundle.ctfindings.files.folders import check_outside, check_writable
 from bundle.ctfindings.reports.queries import check_queries
@@ -30,12 +31,12 @@ that cannot be used is listed with its reason and does not stop the others. docs
 
 def main() -> None:
     """Entry point of the console script ``ct-findings`` and of ``python -m bundle.ctfindings``."""
-    parser = argparse.ArgumentParser("ct-findings", None, DESCRIPTION)
+    parser = SuggestingParser("ct-findings", None, DESCRIPTION)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     scans = "NIfTI, NRRD or MetaImage file, folder or zip of DICOM, folder of scans, glob, or CSV with a column image"
     add("scans", nargs="+", metavar="SCAN", help=scans)
-    add("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the results")
+    add("-o", "--output", "--output_dir", type=Path, required=True, metavar="OUT", help="folder for the results")
     add("-q", "--query", action="append", default=[], metavar="TEXT", help="free text to look for; may be repeated")
     shown = "whose evidence maps are written (default: %(default)s)"
     add("--evidence", choices=("present", "all", "none"), default="present", help=shown)

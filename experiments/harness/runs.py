@@ -74,13 +74,15 @@ def reduced_datalist(datalist: str | Path, counts: Sequence[int] | None, folder:
             raise ValueError(
                 f"{path}: expected at least {count} scans in split {split!r}, found {len(content.get(split, ()))}"
             )
-        reduced[split] = [
-            {key: str((path.parent / value).resolve()) if key in PATH_KEYS else value for key, value in study.items()}
-            for study in content[split][:count]
-        ]
+        reduced[split] = [with_absolute_paths(study, path.parent) for study in content[split][:count]]
     target = Path(folder) / "datalist.json"
     write_text(target, json.dumps(reduced))
     return target.resolve()
+
+
+def with_absolute_paths(study: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """An entry of the datalist of a folder, for a datalist elsewhere."""
+    return {key: str((folder / value).resolve()) if key in PATH_KEYS else value for key, value in study.items()}
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,19 @@
 """Do findings that are drawn into real chests raise their own score? Hybrid scans against their unaltered twins.
 
 Usage: python -m experiments.hybrids.paired REAL_FOLDER OUT.json --work FOLDER --weights phantom1=OLD.pt
-    phantom2=models/model.pt
+    phantom2=models/model.pt --fine_tune tuned=models/model.pt
 
 The hybrids of the real chests are made in ``--work`` and kept there. For each finding and weights: the paired AUC,
 which is the share of hybrids with a higher probability than the twin of the same patient (chance 0.5), and the AUC of
-all hybrids against all twins, which other findings and patients blur; intervals by patient.
+all hybrids against all twins, which other findings and patients blur; intervals by patient. Weights to fine-tune learn
+``finetune.json`` on the hybrids of all patients but two, are chosen on the second to last and answer the scans of the
+last; each patient is the last once. Finished trainings are kept in ``--work``.
 """
 
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,17 +21,21 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from bundle.ctfindings.cli.options import config_setting
 from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.data.study_record import SPLITS
+from bundle.ctfindings.files.atomic_write import write_text
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.service import load_service
 from bundle.ctfindings.metrics.bootstrap import LEVEL, Bootstrap
 from bundle.ctfindings.metrics.json_numbers import interval_numbers, number
+from bundle.ctfindings.networks.checkpoint import sha256_of
 from bundle.ctfindings.phantom.hybrid import HYBRID_FINDINGS
 from bundle.ctfindings.sources.hybrid_scans import HybridSettings, make_hybrids
 from experiments.domain.real_chests import SCANS
 from experiments.harness.page import write_results
+from experiments.harness.runs import ROOT, bundle_run, claim_run, split_digests, with_absolute_paths
 
 SIZES_MM = (0, 20, 40, float("inf"))
 """Limits of the groups by diameter of a sphere of the finding's volume."""
@@ -39,7 +46,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--weights", nargs="+", required=True, metavar="NAME=FILE")
+    parser.add_argument("--weights", nargs="+", default=[], metavar="NAME=FILE")
+    parser.add_argument("--fine_tune", nargs="+", default=[], metavar="NAME=FILE")
+    parser.add_argument("--set", nargs="+", default=[], type=config_setting, metavar="KEY=VALUE", help="of --fine_tune")
     parser.add_argument("--per_finding", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -50,14 +59,60 @@ def main() -> None:
     result: dict[str, Any] = {"bases": len(SCANS), "problems": len(problems), **settings._asdict(), "weights": {}}
     sizes = {study["id"]: diameter_mm(study["finding_masks"]) for study in studies if "twin" in study}
     for name, _, path in (given.partition("=") for given in options.weights):
-        service = load_service(".", path, text=False)
-        scores = {}
-        for study in progress_bar(studies, name, unit="scan"):
-            answers = service.answer_file(study["image"]).record.findings
-            scores[study["id"]] = {answer.name: answer.probability for answer in answers}
-        result["weights"][name] = {"weights_sha256": service.model.weights_sha256, **compare(studies, scores, sizes)}
-        print(name, json.dumps(result["weights"][name], indent=1), flush=True)
-    write_results(options.out.parent, result, options.out.name)
+        result["weights"][name] = {
+            "weights_sha256": sha256_of(path),
+            **compare(studies, probabilities(studies, Path(path)), sizes),
+        }
+        write_results(options.out.parent, result, options.out.name)
+    for name, _, path in (given.partition("=") for given in options.fine_tune):
+        scores: dict[str, dict[str, float]] = {}
+        for patient, tuned in fine_tuned(datalist, Path(path), options.work / name, dict(options.set)):
+            scores |= probabilities([study for study in studies if study["patient"] == patient], tuned)
+        result["weights"][name] = {
+            "fine_tuned_from_sha256": sha256_of(path),
+            "keys": dict(options.set),
+            **compare(studies, scores, sizes),
+        }
+        write_results(options.out.parent, result, options.out.name)
+
+
+def probabilities(studies: list[dict[str, Any]], weights: Path) -> dict[str, dict[str, float]]:
+    """Probabilities of the findings, by study."""
+    service = load_service(".", weights, text=False)
+    return {
+        study["id"]: {answer.name: answer.probability for answer in service.answer_file(study["image"]).record.findings}
+        for study in progress_bar(studies, weights.stem, unit="scan")
+    }
+
+
+def fine_tuned(hybrids: Path, weights: Path, work: Path, keys: dict[str, Any]) -> Iterator[tuple[str, Path]]:
+    """Each patient, with weights that were fine-tuned on the scans of the others; one other patient validates."""
+    content = json.loads(hybrids.read_text(encoding="utf-8"))
+    studies = [with_absolute_paths(study, hybrids.parent) for split in SPLITS for study in content[split]]
+    patients = list(dict.fromkeys(study["patient"] for study in studies))
+    for place, patient in enumerate(patients):
+        validating = patients[place - 1]
+        splits: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+        for study in studies:
+            split = {patient: "test", validating: "validation"}.get(study["patient"], "training")
+            splits[split].append(study)
+        run = work / f"fold_{place}"
+        datalist = run / "datalist.json"
+        write_text(datalist, json.dumps(splits, indent=1) + "\n")
+        claim_run(run, {"datalist": split_digests(datalist), "weights": sha256_of(weights), "keys": keys})
+        given = {
+            "bundle_root": str(ROOT),
+            "datalist": str(datalist),
+            "init_ckpt": str(weights.resolve()),
+            "output_dir": str(run),
+            "cache_dir": str(work / "cache"),
+            **keys,
+        }
+        if not (run / "model.pt").is_file():
+            bundle_run(
+                [str(ROOT / "configs" / name) for name in ("train.json", "finetune.json")], given, run / "log.txt"
+            )
+        yield patient, run / "model.pt"
 
 
 def diameter_mm(mask: str) -> float:

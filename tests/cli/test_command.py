@@ -23,6 +23,8 @@ from tests.small_scan import WriteDicom
         (["configs", "-o", "README.md"], "-o: README.md is a file; give a folder for the results"),
         (["configs", "-o", "configs/out"], "-o: configs/out lies in configs, whose scans are read; give a folder"),
         (["configs"], "the following arguments are required: -o/--output"),
+        (["configs", "-o", "out", "--querry", "fluid"], "--querry: no such option; did you mean --query?"),
+        (["configs", "-o", "out", "--xyz=1"], "--xyz: no such option; see --help"),
     ],
 )
 def test_a_mistake_is_reported_before_anything_heavy_is_imported(

@@ -70,7 +70,12 @@ class FindingAnswer:
 
     @property
     def numbers(self) -> tuple[str, str]:
-        """Probability and threshold with two digits, or up to four where they would look equal and are not."""
+        """Probability and threshold with two digits, or up to four where they would look equal and are not.
+
+        The probability of a finding that was not assessed is "-": beside the word, a number would be read as a result.
+        """
+        if self.present is None:
+            return "-", f"{self.threshold:.2f}"
         pairs = [(f"{self.probability:.{digits}f}", f"{self.threshold:.{digits}f}") for digits in (2, 3, 4)]
         return next((pair for pair in pairs if pair[0] != pair[1]), pairs[0])
 
@@ -113,12 +118,17 @@ class QueryAnswer:
     meaning: str = ""  # what the score is worth, in words
     not_assessed: str | None = None  # why the score says nothing about this scan; it then has no place either
 
+    hints: Sequence[str] = ()  # how to ask better, one sentence each
+
     @property
     def result(self) -> str:
         """``free text`` or ``not assessed``: a score has no threshold."""
         return "not assessed" if self.not_assessed else "free text"
 
-    hints: Sequence[str] = ()  # how to ask better, one sentence each
+    @property
+    def number(self) -> str:
+        """The score with two digits; "-" if it says nothing."""
+        return "-" if self.not_assessed or not self.meaningful else f"{self.score:.2f}"
 
     @property
     def meaningful(self) -> bool:
@@ -217,10 +227,13 @@ class FindingsRecord:
         return [*self.findings, *self.queries]
 
     def ordered(self) -> list[FindingAnswer]:
-        """Findings for a reader: present ones first, then by falling probability."""
-        return sorted(
-            self.findings, key=lambda answer: (not answer.present, answer.present is None, -answer.probability)
-        )
+        """Present findings first, by falling probability; those that were not assessed last, in table order."""
+
+        def order(answer: FindingAnswer) -> tuple[bool, bool, float]:
+            unknown = answer.present is None
+            return not answer.present, unknown, 0.0 if unknown else -answer.probability
+
+        return sorted(self.findings, key=order)
 
     def with_channels(self, keys: Sequence[str]) -> Self:
         """A copy whose evidence names its channel, the position of its key in ``keys``."""

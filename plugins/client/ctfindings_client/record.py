@@ -74,8 +74,15 @@ class Row:
         pairs = [(f"{self.probability:.{digits}f}", f"{self.threshold:.{digits}f}") for digits in (2, 3, 4)]
         # More digits where two would look equal, as in the bundle's own tables.
         numbers = next((pair for pair in pairs if pair[0] != pair[1]), pairs[0])
+        if self.not_assessed:
+            numbers = "-", pairs[0][1]
         image = _image(self.image, self.images) if self.present else ""
         return (name, *numbers, present, self.anatomy, self.place, image)
+
+    @property
+    def shown_probability(self) -> float:
+        """The probability; below every other if the finding was not assessed, so that it neither ranks nor is drawn."""
+        return -1.0 if self.not_assessed else self.probability
 
     @property
     def obstacle(self) -> str:
@@ -86,11 +93,8 @@ class Row:
     def hint(self) -> str:
         """What the table says when the mouse rests on the row."""
         low, high = self.spread
-        lines = [
-            f"{self.name}: {self.probability:.2f}, between {low:.2f} and {high:.2f} over the wordings of the question."
-        ]
-        if self.not_assessed:
-            lines.append(self.obstacle)
+        number = f"{self.probability:.2f}, between {low:.2f} and {high:.2f} over the wordings of the question."
+        lines = [f"{self.name}: {self.obstacle or number}"]
         if not self.reliable:
             lines.append(f"† The scan does not show the anatomy '{self.anatomy}': this answer is unreliable.")
         return " ".join([*lines, NOTICE])
@@ -179,14 +183,14 @@ class Record:
 
 def ordered(rows: Sequence[Row], column: int | None = None, descending: bool = False) -> list[Row]:
     """Rows in the order of a column of ``COLUMNS``; without one present findings come first, then by falling
-    probability.
+    probability, and those that were not assessed last.
     """
-    by_reading = sorted(rows, key=lambda row: (not row.present, -row.probability))
+    by_reading = sorted(rows, key=lambda row: (not row.present, -row.shown_probability))
     if column is None:
         return by_reading
     keys = (
         lambda row: row.name,
-        lambda row: row.probability,
+        lambda row: row.shown_probability,
         lambda row: row.threshold,
         lambda row: row.present,
         lambda row: row.anatomy,

@@ -23,7 +23,8 @@ def show(volume: Any, record: Record) -> Any:
         column = vtk.vtkDoubleArray() if title in ("Probability", "Threshold") else vtk.vtkStringArray()
         column.SetName(title)
         for row in ordered(record.rows):
-            number = {"Probability": row.probability, "Threshold": row.threshold}.get(title)
+            probability = float("nan") if row.not_assessed else row.probability
+            number = {"Probability": probability, "Threshold": row.threshold}.get(title)
             column.InsertNextValue(row.cells[index] if number is None else number)
         node.AddColumn(column)
     node.SetUseColumnTitleAsColumnHeader(True)

@@ -32,7 +32,7 @@ def table_rows(
             "name": row.name,
             "mark": mark(row.name),
             "cells": list(row.cells),
-            "percent": round(100 * row.probability, 1),
+            "percent": max(0.0, round(100 * row.shown_probability, 1)),
             "threshold_percent": round(100 * row.threshold, 1),
             "present": row.present,
             "reliable": row.reliable,

@@ -39,9 +39,17 @@ def row_of_query(case, **changes) -> list[str]:
 
 
 def test_a_query_that_was_not_assessed_has_no_place(case) -> None:
-    assert row_of_query(case, not_assessed="unlike") == ["fluid", "0.60", "not", "assessed", "lung"]
+    assert row_of_query(case, not_assessed="unlike") == ["fluid", "-", "not", "assessed", "lung"]
 
 
 def test_a_query_that_means_nothing_has_no_anatomy(case) -> None:
     assert row_of_query(case, percentile=0.9) == ["fluid", "0.60", "lung"]
-    assert row_of_query(case, score=0.0) == ["fluid", "0.00"]
+    assert row_of_query(case, score=0.0) == ["fluid", "-"]
+
+
+def test_findings_that_were_not_assessed_come_last_without_a_number(case) -> None:
+    first, *others = case.record.findings
+    unknown = dataclasses.replace(first, present=None, probability=0.99, not_assessed="unlike")
+    text = format_findings(dataclasses.replace(case.record, findings=[unknown, *others]))
+    rows = [line for line in text.splitlines() if line.startswith(tuple(each.name for each in case.record.findings))]
+    assert rows[-1].startswith(unknown.name) and "not assessed" in rows[-1] and "0.99" not in rows[-1]

@@ -51,6 +51,16 @@ def test_order_is_that_of_the_bundles_own_reader(record: Record, bundle_answer: 
     assert [row.name for row in ordered(record.rows)] == [answer.name for answer in expected]
 
 
+def test_a_finding_that_was_not_assessed_is_last_and_shows_no_probability() -> None:
+    unknown = _entry(name="Cardiomegaly", probability=0.99, present=None, not_assessed="the heart was not found")
+    record = _record(unknown, _entry(present=False))
+    for column in (None, COLUMNS.index("Probability")):
+        assert ordered(record.rows, column, descending=True)[-1].name == "Cardiomegaly"
+    row = record.rows[0]
+    assert row.cells[1] == "-" and "0.99" not in row.hint and "the heart was not found" in row.hint
+    assert "0.9900" in record.csv
+
+
 @pytest.mark.parametrize("column", range(len(COLUMNS)))
 def test_every_column_sorts_all_rows_both_ways(record: Record, column: int) -> None:
     rising, falling = (ordered(record.rows, column, descending) for descending in (False, True))

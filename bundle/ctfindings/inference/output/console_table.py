@@ -49,7 +49,7 @@ def _answer_row(answer: Answer) -> str:
         number, threshold = answer.numbers
         place, anatomy = answer.evidence if answer.present else None, answer.anatomy
     else:
-        label, number, threshold, place = answer.text, f"{answer.score:.2f}", "", answer.evidence
+        label, number, threshold, place = answer.text, answer.number, "", answer.evidence
         present = _VERDICTS[None] if answer.not_assessed else ""
         anatomy = answer.anatomy if answer.meaningful else ""
     return _row(

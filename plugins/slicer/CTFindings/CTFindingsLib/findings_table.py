@@ -108,7 +108,7 @@ class FindingsTable:
 def _bar(row: Row) -> Any:
     bar = qt.QProgressBar()
     bar.setRange(0, 100)
-    bar.setValue(round(100 * row.probability))
+    bar.setValue(max(0, round(100 * row.shown_probability)))
     bar.setFormat(row.cells[_BAR])
     bar.setStyleSheet(_PRESENT_STYLE if row.present else _ABSENT_STYLE)
     bar.setToolTip(row.hint)

@@ -98,7 +98,7 @@ def _page(record: FindingsRecord, tiles: Sequence[tuple[Answer, Image.Image]]) -
         rows.append((cells, _PRESENT if answer.present else _INK if answer.present is False else _SOFT))
     for query in record.queries:
         name = query.text if len(query.text) < 44 else query.text[:42] + "..."
-        cells = (name, f"score {query.score:.2f}", "-", query.result, _place(query.evidence))
+        cells = (name, f"score {query.number}", "-", query.result, _place(query.evidence))
         rows.append((cells, _SOFT if query.not_assessed else _INK))
     for number, (texts, colour) in enumerate(rows):
         for x, text in zip(_COLUMNS, texts, strict=True):

@@ -109,10 +109,14 @@ def _sites(answer: Answer) -> list[sr.FindingSite] | None:
     return [sr.FindingSite(codes.anatomy_code(answer.anatomy), laterality=side)]
 
 
-def _measurements(answer: Answer, source: list[sr.SourceImageForMeasurement] | None) -> list[sr.Measurement]:
+def _measurements(answer: Answer, source: list[sr.SourceImageForMeasurement] | None) -> list[sr.Measurement] | None:
+    """The numbers of an answer; none if it was not assessed, because they would be read as a result."""
+
     def number(name: sr.CodedConcept, value: float, source: list[sr.SourceImageForMeasurement] | None = None) -> Any:
         return sr.Measurement(name, round(value, 4), codes.NO_UNIT, referenced_images=source)
 
+    if answer.not_assessed:
+        return None
     if isinstance(answer, QueryAnswer):
         return [number(codes.SCORE, answer.score, source)]
     threshold = [number(codes.THRESHOLD, answer.threshold)] if answer.threshold <= 1 else []  # It is 2 if not fitted.
