@@ -53,7 +53,7 @@ def run(datalist: Path, tokenizer: Any, **options: Any) -> dict[str, Any]:
         "decoder": DecoderReports(TRAINING, width=48, longest=48),
         "fractions": [100],
         "seeds": [0],
-        "methods": ["random", "nearest", "composed", "oracle"],
+        "methods": ["random", "frequent", "nearest", "composed", "oracle"],
     }
     task = ReportGeneration(**{**settings, **options})
     return TaskRun(task, Writer(tokenizer), datalist, datalist.parent / "out", resamples=20).run()
@@ -66,6 +66,9 @@ def test_rows_that_state_the_findings_give_good_reports_and_random_ones_are_near
     crg = {method: found["100"]["crg"]["macro"]["value"] for method, found in methods.items()}
     assert crg["composed"] == pytest.approx(1.0, abs=0.02)
     assert crg["composed"] > crg["nearest"] > crg["random"] and crg["oracle"] > crg["random"]
+    with (datalist.parent / "out" / "reports_frequent_100.csv").open(encoding="utf-8") as file:
+        assert len({row["generated"] for row in csv.DictReader(file)}) == 1
+    assert crg["frequent"] < crg["nearest"]
     assert crg["random"] == pytest.approx(1 / 3, abs=0.08)
     printed = capsys.readouterr().out
     assert "CRG of all stated or all denied is 0.333" in printed and "First test scans" not in printed

@@ -17,6 +17,7 @@ from bundle.ctfindings.downstream.report_methods import (
     Draw,
     Method,
     composed_reports,
+    frequent_reports,
     nearest_reports,
     oracle_reports,
     random_reports,
@@ -33,6 +34,7 @@ from bundle.ctfindings.reports.observations import observations_of
 
 METHODS: dict[str, Method | None] = {
     "random": random_reports,
+    "frequent": frequent_reports,
     "nearest": nearest_reports,
     "composed": composed_reports,
     "decoder": None,  # ``DecoderReports`` with its settings
@@ -47,8 +49,9 @@ class ReportGeneration:
 
     Args:
         decoder: method ``decoder``.
-        methods: of ``METHODS``. ``random`` is a training report drawn at random and ``oracle`` the one whose labels are
-            nearest to the true ones: the floor and the ceiling of ``nearest``.
+        methods: of ``METHODS``. ``random`` is a training report drawn at random, ``frequent`` one with the most
+            frequent labels, and ``oracle`` the one whose labels are nearest to the true ones: two floors and the
+            ceiling of ``nearest``.
         fractions: percentages of the training patients whose reports are used.
         seeds: seeds of the draws of these patients, of random reports and of the decoder.
         tuning: fine-tunes the encoder on the labels of each subset first; None leaves it frozen.
