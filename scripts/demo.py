@@ -81,7 +81,7 @@ def comparison(case: Case, record: dict) -> str:
             places.append(
                 f"evidence at z {evidence['z_mm']:.0f} mm" + (f", {evidence['side']}" if evidence["side"] else "")
             )
-        rendered, found = "yes" if sites else "-", "YES" if finding["present"] else "-"
+        rendered, found = "yes" if sites else "-", {True: "YES", False: "-", None: "?"}[finding["present"]]
         line = f"{finding['name']:<38} {rendered:<9} {found:<6} {finding['probability']:>5.2f}   {'; '.join(places)}"
         lines.append(line.rstrip())
     return "\n".join(lines)

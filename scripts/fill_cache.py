@@ -51,7 +51,7 @@ def main() -> None:
     config.read_config(options.config_file)
     config["bundle_root"] = str(ROOT)
     if options.datalist:
-        config["datalist"] = options.datalist
+        config["datalist"] = Path(options.datalist)
     for key, value in options.set:
         try:
             config[key]  # Reading fails for an unknown key; writing would add it.

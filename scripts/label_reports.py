@@ -99,12 +99,7 @@ def main() -> None:
         help="number of sentences without an anatomy to print (default %(default)s)",
     )
     options = parser.parse_args()
-    try:
-        run_or_exit(label, options)
-    except OSError as error:
-        raise SystemExit(
-            f"error: {error.filename or options.output}: {error.strerror}; check the path, its permissions and the disk"
-        ) from None
+    run_or_exit(label, options)
 
 
 if __name__ == "__main__":

@@ -139,12 +139,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.sample < 0:
         parser.error(f"argument --sample: expected 0 or more, got {options.sample}")
-    try:
-        run_or_exit(mine, options)
-    except OSError as error:
-        raise SystemExit(
-            f"error: {error.filename or options.output}: {error.strerror}; check the path, its permissions and the disk"
-        ) from None
+    run_or_exit(mine, options)
 
 
 if __name__ == "__main__":

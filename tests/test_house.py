@@ -254,6 +254,9 @@ def test_metadata_names_the_versions_that_were_tested_together() -> None:
         name.lower().replace("_", "-"): version for name, version in metadata["required_packages_version"].items()
     }
     assert named == {name: pinned.get(name) for name in named}
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    names = {re.split("[<>=]", line)[0] for line in needed}
+    assert names <= named.keys(), f"the staged bundle needs {', '.join(sorted(names - named.keys()))} too"
 
 
 def test_bundle_stays_small() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bundle.ctfindings.cli.argument_parser import SuggestingParser
 from bundle.ctfindings.cli.error_lines import DEBUG, run_or_exit
-from bundle.ctfindings.files.folders import check_outside, check_writable
+from bundle.ctfindings.files.folders import check_literal, check_outside, check_writable
 from bundle.ctfindings.reports.queries import check_queries
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,12 +47,17 @@ def main() -> None:
     add("--device", help="cpu, cuda or cuda:0 (default: cuda if there is one)")
     add("--bundle", type=Path, default=ROOT, metavar="ROOT", help="folder with configs and models (default: this one)")
     add("--ckpt_path", "--ckpt-path", type=Path, help="checkpoint (default: that of the bundle)")
+    overlay = "configurations that the weights need, below --bundle, such as configs/networks/astra.json"
+    add("--overlays", type=Path, nargs="+", default=[], metavar="JSON", help=overlay)
     add("--debug", action="store_true", help="show the error of the library behind a message")
     options = parser.parse_args()
     if not any(os.path.exists(scan) or glob.glob(scan, recursive=True) for scan in options.scans):
         parser.error(f"{options.scans[0]}: no such file or folder; check the path")
     if not (options.bundle / CONFIG).is_file():
         parser.error(f"{options.bundle}: has no configs/inference.json; give the root folder of the bundle as --bundle")
+    for overlay in options.overlays:
+        if not (options.bundle / overlay).is_file():
+            parser.error(f"--overlays: {overlay}: no such file; check the path")
     if options.debug:
         os.environ[DEBUG] = "1"
     run_or_exit(_run, options)
@@ -69,20 +74,21 @@ def _run(options: argparse.Namespace) -> None:
     # Imported here: PyTorch and MONAI take seconds.
     from monai.bundle import ConfigParser
 
+    # Tuples and paths: the parser would read references and expressions in a text, or in a text of a list.
     settings = {
-        "bundle_root": str(options.bundle),
-        "image": options.scans,
-        "queries": options.query,
+        "bundle_root": check_literal(options.bundle, "--bundle"),
+        "image": tuple(options.scans),
+        "queries": tuple(options.query),
         "evidence": options.evidence,
         "draft_report": options.draft_report,
-        "output_dir": str(options.output),
-        "dicom_dir": options.dicom_dir and str(options.dicom_dir),
+        "output_dir": options.output,
+        "dicom_dir": options.dicom_dir,
         "anonymous": options.anonymous,
-        "ckpt_path": options.ckpt_path and str(options.ckpt_path),
+        "ckpt_path": options.ckpt_path,
         "device": options.device,
     }
     parser = ConfigParser()
-    parser.read_config(str(options.bundle / CONFIG))
+    parser.read_config([str(options.bundle / name) for name in (CONFIG, *options.overlays)])
     parser.update({key: value for key, value in settings.items() if value is not None})
     for steps in ("initialize", "run"):
         parser.get_parsed_content(steps)

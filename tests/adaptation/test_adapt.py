@@ -159,6 +159,17 @@ def test_held_out_logits_come_from_heads_that_did_not_see_the_patient(
     assert roc_auc_score(truth, choice.logits[:, NODULE]) < 0.8
 
 
+def test_scans_without_a_label_take_no_part_and_break_no_step(make_model: Make) -> None:  # noqa: F811
+    scans, labels = held_scans(6, 2), torch.zeros(12, len(FINDINGS), dtype=torch.long)
+    labels[::2], labels[3::4] = 1, -1
+    training = HeadTraining("linear_probe", steps=10, validate_every=5, batch_size=1, folds=2)
+    model = make_model()
+    head = Head(model.image, model.scorer)
+    training.prepare(head)
+    choice = training.choose(head, scans, labels, [str(scan // 2) for scan in range(12)], fixed_prompts())
+    assert np.isfinite(choice.logits).all()
+
+
 def test_the_steps_and_the_setting_of_the_lowest_loss_are_taken(make_model: Make) -> None:  # noqa: F811
     model = make_model()
     labels = torch.tensor([0, 1] * 4)[:, None].repeat(1, len(FINDINGS))

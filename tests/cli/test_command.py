@@ -25,6 +25,7 @@ from tests.small_scan import WriteDicom
         (["configs"], "the following arguments are required: -o/--output"),
         (["configs", "-o", "out", "--querry", "fluid"], "--querry: no such option; did you mean --query?"),
         (["configs", "-o", "out", "--xyz=1"], "--xyz: no such option; see --help"),
+        (["configs", "-o", "out", "--overlays", "configs/gone.json"], "--overlays: configs/gone.json: no such file"),
     ],
 )
 def test_a_mistake_is_reported_before_anything_heavy_is_imported(
@@ -54,10 +55,11 @@ def refusal(folder: Path, *arguments: str) -> tuple[str, set[str]]:
 def test_a_dicom_scan_gets_its_objects_and_a_wrong_path_beside_it_is_named_at_the_end(
     write_dicom: WriteDicom, hu: np.ndarray, affine: np.ndarray, tmp_path: Path
 ) -> None:
-    series = write_dicom(tmp_path / "series", hu, affine)
-    out, objects = tmp_path / "out", tmp_path / "objects"
+    # A configuration of MONAI would read "#" and "$" in a text.
+    series = write_dicom(tmp_path / "$series #1", hu, affine)
+    out, objects = tmp_path / "out#2", tmp_path / "objects"
     wrong = [tmp_path / "gone.nii.gz", tmp_path / "**" / "*.nrrd"]
-    done = run(["-m", "bundle.ctfindings", series, *wrong, "-o", out, "-q", "fluid", "--dicom-dir", objects])
+    done = run(["-m", "bundle.ctfindings", series, *wrong, "-o", out, "-q", "fluid #2", "--dicom-dir", objects])
     assert done.returncode == 1, done.stderr
     last = f"error: 2 of 3 scans could not be used; {out / 'findings.csv'} gives the reasons"
     assert done.stderr.splitlines()[-1] == last
@@ -65,11 +67,11 @@ def test_a_dicom_scan_gets_its_objects_and_a_wrong_path_beside_it_is_named_at_th
     with (out / "findings.csv").open(encoding="utf-8", newline="") as file:
         rows = {Path(row["id"]).name: row for row in csv.DictReader(file)}
     assert {name: row["status"] for name, row in rows.items()} == {
-        "series": "done", "gone.nii.gz": "failed", "*.nrrd": "failed"
+        series.name: "done", "gone.nii.gz": "failed", "*.nrrd": "failed"
     }  # fmt: skip
     source = pydicom.dcmread(next(series.iterdir()), stop_before_pixels=True)
-    written = [pydicom.dcmread(path, stop_before_pixels=True) for path in (objects / "series").rglob("*.dcm")]
+    written = [pydicom.dcmread(path, stop_before_pixels=True) for path in (objects / series.name).rglob("*.dcm")]
     assert {"SR", "SEG"} <= {each.Modality for each in written}
     assert {each.StudyInstanceUID for each in written} == {source.StudyInstanceUID}
-    record = json.loads((out / "series" / "findings.json").read_text(encoding="utf-8"))
-    assert record["scan"]["format"] == "DICOM"
+    record = json.loads((out / series.name / "findings.json").read_text(encoding="utf-8"))
+    assert record["scan"]["format"] == "DICOM" and record["queries"][0]["text"] == "fluid #2"

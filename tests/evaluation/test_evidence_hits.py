@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-import nibabel as nib
+import nrrd
 import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
@@ -26,8 +26,9 @@ def test_evidence_counts_true_positives_with_a_mask(tmp_path: Path) -> None:
     """
     bits = np.zeros((12, 12, 12), dtype=np.int32)
     bits[5, 5, 5] = 1 << EFFUSION
-    nib.save(nib.Nifti1Image(bits, np.diag([2.0, 2, 2, 1])), tmp_path / "bits.nii.gz")
-    studies = [{"finding_masks": str(tmp_path / "bits.nii.gz")}] * 3 + [{}]
+    header = {"space": "RAS", "space directions": 2 * np.eye(3), "space origin": np.zeros(3)}
+    nrrd.write(str(tmp_path / "bits.nrrd"), bits, header, index_order="F")
+    studies = [{"finding_masks": str(tmp_path / "bits.nrrd")}] * 3 + [{}]
     labels = np.zeros((4, C), dtype=np.int64)
     labels[:, EFFUSION] = 1
     peaks = np.full((4, C, 3), np.nan)

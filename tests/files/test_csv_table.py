@@ -32,6 +32,7 @@ def test_empty_lines_above_the_header_are_passed_over(tmp_path: Path) -> None:
         (b"id,id\n1,2\n", "has column 'id' twice"),
         (b"id,text\n", "no rows"),
         (b"", "is empty"),
+        (b",,\n,,\n", "is empty"),
         ("id,text\n1,Größe\n".encode("latin-1"), "expected UTF-8"),
         (b'id,text\n1,"open\n', "is not valid CSV"),
     ],

@@ -122,6 +122,12 @@ def test_a_negation_is_answered_with_what_speaks_for_it(percentile: float, words
     assert said.key == "query: no effusion"
 
 
+def test_a_nearest_finding_that_was_not_assessed_has_no_probability() -> None:
+    unknown = replace(FOUND, present=None, not_assessed="it has no threshold")
+    said = in_words(read_query("fluid around the lung"), answer("fluid around the lung", 0.5), [unknown])
+    assert "Nearest finding: Pleural effusion (not assessed)." in said.meaning
+
+
 def test_unrelated_texts_are_many_and_of_no_chest() -> None:
     assert len(set(UNRELATED)) == len(UNRELATED) == 100
     words = {word for text in UNRELATED for word in text.split()}

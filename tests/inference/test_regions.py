@@ -72,6 +72,22 @@ def test_lung_without_air_counts_if_it_is_large() -> None:
     assert dense.inside[LUNGS][8, 5, 5]
 
 
+def test_tokens_smaller_than_a_voxel_are_reached_where_their_centre_lies_in_the_margin() -> None:
+    fine = np.diag([2.0, 2.0, 2.0, 1.0])
+    grid = (46, 46, 46)
+    embedding = ImageEmbedding(
+        *[torch.zeros(1)] * 4,
+        torch.zeros(1, 46**3, 6) > 0,
+        torch.full((1, 46**3, 6), -4.0),
+        list(grid),
+        *[torch.zeros(1)] * 3,
+    )
+    found = find_regions(chest(), embedding, 0, fine)
+    centres = np.rint(np.moveaxis(np.indices(grid), 0, -1) / 4).astype(int)
+    assert found.reached[LUNGS][found.near[LUNGS][tuple(np.moveaxis(centres, -1, 0))]].all()
+    assert found.reached[LUNGS].sum() < 0.5 * 46**3
+
+
 def test_evidence_outside_the_anatomy_is_zero_and_does_not_bleed_into_it() -> None:
     scores = np.zeros(GRID, np.float32)
     scores[5], scores[1, 2, 2] = 1.0, 0.3  # the first is far from the lung

@@ -43,7 +43,7 @@ def test_image_alone_gives_rows_and_the_logits_of_the_scoring_prompts(
     assert outputs["membership"] is None
     assert outputs["anatomy"].shape == (2, 6, 8) and outputs["anatomy_logits"].shape == (2, 8 * 4 * 8, 6)
     prompts = mean_over_templates(template_bank(model.text))
-    encoded = model.encode_image(scans)
+    encoded = model.image.encode_scan(scans)
     deltas = (prompts[:, 0] - prompts[:, 1]).expand(2, -1, -1)
     expected, _ = model.scorer(
         encoded.anatomy, encoded.anatomy_valid, encoded.field, encoded.membership, deltas, model.finding_anatomy
@@ -90,15 +90,15 @@ def test_head_answers_for_anatomies_that_the_mask_does_not_speak_of(
     with torch.no_grad():
         model.image.anatomy_head.bias[HEART] = 100.0  # the head sees a heart everywhere
         model.image.anatomy_head.bias[LUNG] = 100.0
-    encoded = model.encode_image(scans, mask, known)
+    encoded = model.image.encode_scan(scans, mask, known)
     assert encoded.membership[..., HEART].all()
     assert encoded.anatomy_valid[:, LUNG].tolist() == [True, False]
-    assert model.encode_image(scans).membership[..., LUNG].all()
+    assert model.image.encode_scan(scans).membership[..., LUNG].all()
 
 
 def test_anatomy_is_pooled_with_a_margin_of_one_token(model: VisionLanguageModel, scans: Tensor, mask: Tensor) -> None:
     # 2 x 2 x 4 tokens of lung in a corner grow to 3 x 3 x 5.
-    assert model.encode_image(scans, mask).membership[0, :, LUNG].sum() == 45
+    assert model.image.encode_scan(scans, mask).membership[0, :, LUNG].sum() == 45
 
 
 def test_captions_become_rows_where_the_report_speaks(model: VisionLanguageModel, scans: Tensor) -> None:
@@ -190,7 +190,7 @@ def test_each_snippet_comes_with_the_depth_rows_of_its_scan(model: VisionLanguag
     affine[1, 2, 3] = 100.0
     nodule, effusion = {"text": "a nodule", "z_mm": 103.0}, {"text": "an effusion", "z_mm": 110.0}
     outputs = model(scans, snippets=[[], [nodule, effusion]], affine=affine)
-    rows = model.encode_image(scans).depth
+    rows = model.image.encode_scan(scans).depth
     torch.testing.assert_close(outputs["depth"], rows[[1, 1]])
     assert outputs["depth_mm"].tolist() == [[100.5 + 2 * row for row in range(8)]] * 2
     assert outputs["target_mm"].tolist() == [103.0, 110.0]

@@ -109,6 +109,15 @@ def test_an_nrrd_header_with_its_data_file_is_read(tmp_path, hu, affine):
     np.testing.assert_array_equal(read_volume(tmp_path / "a.nhdr").array, hu)
 
 
+def test_other_files_of_the_folder_do_not_make_a_header_credible(tmp_path, hu):
+    with (tmp_path / "other.raw").open("wb") as other:
+        other.truncate(10**9)
+    path = metaimage(tmp_path / "a.mha", hu, DimSize="3000 3000 90", CompressedData="True", CompressedDataSize="9999")
+    with pytest.raises(ScanError) as refused:
+        read_volume(path)
+    assert refused.value.code == "damaged-file"
+
+
 @pytest.mark.parametrize("named", ["gone.raw", "/etc/passwd", "../secret.raw", "LIST", "a_%02d.raw 1 44 1"])
 def test_voxels_are_read_only_from_a_file_beside_the_header(tmp_path, hu, named):
     (tmp_path / "secret.raw").write_bytes(hu.tobytes(order="F"))

@@ -195,7 +195,8 @@ class HeadTraining:
         learning_rate: float,
         steps: int,
     ) -> Iterator[int]:
-        """Trains, and yields the number of each step, counted from one."""
+        """Trains, and yields the number of each step, counted from one; scans without a label take no part."""
+        trained = trained[(labels[torch.from_numpy(trained)] != -1).any(dim=1).numpy()]
         loss, random = self._loss(labels[torch.from_numpy(trained)]), np.random.default_rng(self.seed)
         groups = parameter_groups(head, loss)
         optimizer = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay)

@@ -47,11 +47,17 @@ def run_or_exit(task: Callable[..., Result], *args: object) -> Result:
 
 
 def _ending(error: BaseException) -> SystemExit | None:
-    """The end of the program: a line, or a code whose line was printed. None for an error of the program."""
+    """The end of the program: a line, or a code whose line was printed. None for an error of the program.
+
+    What the operating system refuses, such as a file that may not be read or a full disk, is an error of the input.
+    """
     if isinstance(error, KeyboardInterrupt):
         print("stopped by Ctrl-C", file=sys.stderr)
         return SystemExit(130)
     ours = input_error(error)
+    if ours is None and isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return SystemExit(f"error: {where}{error.strerror}; check the path, its permissions and the disk")
     return None if ours is None else SystemExit(f"error: {' '.join(str(ours).split())}")
 
 

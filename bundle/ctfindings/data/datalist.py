@@ -43,8 +43,8 @@ def load_datalist(
     studies = _studies(content, split, path)
     if not studies and not may_be_empty:
         raise ValueError(f"{path}: split {split!r} has no study; add some, or use another datalist")
-    if twice := [study for study, count in Counter(study["id"] for study in studies).items() if count > 1]:
-        raise ValueError(f"{path}: study {twice[0]} occurs twice in split {split!r}; list each study once")
+    if twice := _twice(studies):
+        raise ValueError(f"{path}: study {twice} occurs twice in split {split!r}; list each study once")
     for other in apart_from:
         if content.get(other):
             check_patients(studies, _studies(content, other, path), f"{path}: {split} and {other}")
@@ -54,9 +54,14 @@ def load_datalist(
 def load_studies(path: str | Path, splits: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The studies of several splits, by default of all; no two may share an id. For errors see ``load_datalist``."""
     studies = [study for split in splits or split_names(path) for study in load_datalist(path, split)]
-    if twice := [study for study, count in Counter(study["id"] for study in studies).items() if count > 1]:
-        raise ValueError(f"{path}: id {twice[0]!r} occurs in two splits; give each study its own id")
+    if twice := _twice(studies):
+        raise ValueError(f"{path}: id {twice!r} occurs in two splits; give each study its own id")
     return studies
+
+
+def _twice(studies: Sequence[Mapping[str, Any]]) -> str | None:
+    """The first id that two studies have."""
+    return next((study for study, count in Counter(study["id"] for study in studies).items() if count > 1), None)
 
 
 def check_patients(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], where: str) -> None:

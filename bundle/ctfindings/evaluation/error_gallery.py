@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-import nibabel as nib
 import numpy as np
-from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
 from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun
@@ -15,6 +13,7 @@ from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.metrics.json_numbers import number
 from bundle.ctfindings.networks.classifier import NO_THRESHOLD
 from bundle.ctfindings.scan.coordinates import voxel_to_world
+from bundle.ctfindings.scan.load_scan import read_volume
 
 MISSED, FALSE_ALARM = "missed", "false alarm"
 
@@ -87,8 +86,8 @@ def _mask_centre(study: Mapping[str, Any], finding: int) -> NDArray[np.float64] 
     """World position of the voxel of a finding's mask that is nearest to its middle; None without one."""
     if "finding_masks" not in study:
         return None
-    mask = cast(SpatialImage, nib.load(study["finding_masks"]))
-    voxels = np.argwhere(np.asarray(mask.dataobj) & (1 << finding))
+    mask = read_volume(study["finding_masks"])
+    voxels = np.argwhere(mask.array & (1 << finding))
     if not len(voxels):
         return None
     return voxel_to_world(voxels[((voxels - voxels.mean(axis=0)) ** 2).sum(axis=1).argmin()], mask.affine)

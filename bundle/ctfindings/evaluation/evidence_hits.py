@@ -4,11 +4,9 @@ Shapes: S studies, C findings, X Y Z voxels. World coordinates are mm in RAS.
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
-import nibabel as nib
 import numpy as np
-from nibabel.spatialimages import SpatialImage
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
@@ -16,6 +14,7 @@ from bundle.ctfindings.evaluation.evaluated_model import LOCALIZED, SplitScores
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.metrics.classification import FloatArray
 from bundle.ctfindings.metrics.json_numbers import number
+from bundle.ctfindings.scan.load_scan import read_volume
 
 TOLERANCE_MM = 15.0  # Largest distance from the mask that counts as a hit
 
@@ -38,8 +37,8 @@ def evidence_record(
         wanted = [column for column in LOCALIZED if scores.labels[row, column] == 1]
         if not wanted or "finding_masks" not in study:
             continue
-        mask = cast(SpatialImage, nib.load(study["finding_masks"]))
-        bits = np.asarray(mask.dataobj)
+        mask = read_volume(study["finding_masks"])
+        bits = mask.array
         for column in wanted:
             if not (bits & (1 << column)).any():
                 continue

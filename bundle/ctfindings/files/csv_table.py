@@ -81,11 +81,11 @@ def stream_table(path: Path) -> tuple[Table, Iterator[Row]]:
         problem = f"expected UTF-8, found another encoding (byte {error.start}); save it as CSV UTF-8"
         raise TableError(path, problem) from error
     header = text.lstrip().split("\n", 1)[0]
-    if not header.strip():
-        raise TableError(path, "is empty; a header and rows are expected")
     delimiter = max(_DELIMITERS, key=header.count)
     lines = _lines(path, text, delimiter)
-    columns = [name.strip() for name in next(fields for _, fields in lines if any(map(str.strip, fields)))]
+    columns = [name.strip() for name in next((fields for _, fields in lines if any(map(str.strip, fields))), [])]
+    if not columns:
+        raise TableError(path, "is empty; a header and rows are expected")
     twice = sorted(name for name, count in Counter(columns).items() if count > 1)
     if twice:
         raise TableError(path, f"has column {twice[0]!r} twice; rename one")

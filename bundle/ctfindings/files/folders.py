@@ -59,6 +59,17 @@ def check_outside(folder: str | Path, option: str, inputs: Iterable[str | Path])
             raise ValueError(f"{option}: {folder} lies in {given}, whose scans are read; give a folder outside of it")
 
 
+def check_literal(path: str | Path, option: str) -> str:
+    """The path as text for a MONAI configuration; ValueError if one would read it as something else.
+
+    MONAI replaces ``#``, and takes a text that starts with ``$``, ``@`` or ``%`` as an expression or a reference.
+    """
+    text = str(path)
+    if "#" in text or text[:1] in ("$", "@", "%"):
+        raise ValueError(f"{option}: {text} has a # or starts with $, @ or %, which MONAI's configurations cannot hold")
+    return text
+
+
 def check_writable(folder: str | Path, option: str) -> None:
     """ValueError if no file can be written into a folder, which need not exist yet."""
     existing = next(parent for parent in [Path(folder), *Path(folder).absolute().parents] if parent.exists())

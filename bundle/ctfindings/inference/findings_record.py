@@ -73,9 +73,10 @@ class FindingAnswer:
         """Probability and threshold with two digits, or up to four where they would look equal and are not.
 
         The probability of a finding that was not assessed is "-": beside the word, a number would be read as a result.
+        So is a threshold that could not be fitted.
         """
         if self.present is None:
-            return "-", f"{self.threshold:.2f}"
+            return "-", f"{self.threshold:.2f}" if self.threshold <= 1 else "-"
         pairs = [(f"{self.probability:.{digits}f}", f"{self.threshold:.{digits}f}") for digits in (2, 3, 4)]
         return next((pair for pair in pairs if pair[0] != pair[1]), pairs[0])
 

@@ -126,8 +126,8 @@ def in_words(reading: QueryReading, answer: QueryAnswer, findings: Sequence[Find
     if answer.nearest_findings:
         name = answer.nearest_findings[0].name
         found = next((each for each in findings if each.name == name), None)
-        verdict = "" if found is None else f" ({found.result}, probability {found.probability:.2f})"
-        sentences.append(f"Nearest finding: {name}{verdict}.")
+        number = "" if found is None or found.present is None else f", probability {found.probability:.2f}"
+        sentences.append(f"Nearest finding: {name}{'' if found is None else f' ({found.result}{number})'}.")
     return replace(answer, text=reading.text, asked=reading.asked, meaning=" ".join(sentences), hints=reading.hints)
 
 

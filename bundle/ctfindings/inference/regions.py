@@ -125,10 +125,7 @@ def find_regions(
     for axis in np.flatnonzero(voxel > MARGIN_MM):
         cross &= np.moveaxis(np.array([[[False]], [[True]], [[False]]]), 0, axis)
     near = np.stack([ndimage.binary_dilation(region, cross) for region in inside]) & body
-    reached = np.zeros(logits.shape, bool)
-    for row, margin in enumerate(near):
-        reached[(row, *index[margin].T)] = True
-    return Regions(inside, near, affine, reached, tokens, chest.litres)
+    return Regions(inside, near, affine, _tokens_reaching(near, affine, tokens, encoded.grid), tokens, chest.litres)
 
 
 def body_tokens(chest: ChestRegions, tokens: Array, grid: Sequence[int]) -> NDArray[np.bool_]:
@@ -136,15 +133,21 @@ def body_tokens(chest: ChestRegions, tokens: Array, grid: Sequence[int]) -> NDAr
     labels, affine = chest
     if not labels.any():
         return np.ones(tuple(grid), bool)
-    found = np.zeros(tuple(grid), bool)
-    last = np.asarray(grid) - 1
-    index = np.rint(world_to_voxel(voxel_to_world(np.argwhere(labels > 0), affine), tokens)).astype(int)
-    found[tuple(index[((index >= 0) & (index <= last)).all(axis=1)].T)] = True
-    # Tokens that are smaller than a voxel of the coarse grid.
-    voxels = np.rint(world_to_voxel(_centres(found.shape, tokens), affine)).astype(int)
-    inside = ((voxels >= 0) & (voxels < labels.shape)).all(axis=-1)
-    voxels = np.clip(voxels, 0, np.asarray(labels.shape) - 1)
-    return found | (inside & (labels[tuple(np.moveaxis(voxels, -1, 0))] > 0))
+    return _tokens_reaching((labels > 0)[None], affine, tokens, grid)[0]
+
+
+def _tokens_reaching(masks: NDArray[np.bool_], affine: Array, tokens: Array, grid: Sequence[int]) -> NDArray[np.bool_]:
+    """Tokens ``[n, gx, gy, gz]`` of masks ``[n, x, y, z]``: the nearest one of a voxel, or with the centre in one."""
+    index = np.rint(world_to_voxel(_centres(masks.shape[1:], affine), tokens)).astype(int)
+    within = ((index >= 0) & (index < np.asarray(grid))).all(axis=-1)
+    # Tokens that are smaller than a voxel.
+    voxels = np.rint(world_to_voxel(_centres(tuple(grid), tokens), affine)).astype(int)
+    inside = ((voxels >= 0) & (voxels < masks.shape[1:])).all(axis=-1)
+    clipped = np.clip(voxels, 0, np.asarray(masks.shape[1:]) - 1)
+    found = inside & masks[(slice(None), *np.moveaxis(clipped, -1, 0))]
+    for row, mask in zip(found, masks, strict=True):
+        row[tuple(index[mask & within].T)] = True
+    return found
 
 
 def _dense_lung(tissue: NDArray[np.bool_], lung: NDArray[np.bool_], voxel: Array) -> NDArray[np.bool_]:

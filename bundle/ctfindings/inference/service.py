@@ -14,6 +14,7 @@ from monai.bundle import ConfigParser
 from monai.transforms import Transform
 from torch import Tensor
 
+from bundle.ctfindings.files.folders import check_literal
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.answers import ScoredAnswer, differences, score_findings, score_queries
 from bundle.ctfindings.inference.assessment import Assessment
@@ -48,6 +49,11 @@ class AnsweredScan:
         # Maps are views of one tensor, which stays in memory as a whole.
         storages = {part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in tensors}
         return sum(storages.values()) + regions.inside.nbytes + regions.near.nbytes
+
+    @property
+    def present(self) -> list[ScoredAnswer]:
+        """The findings that are present."""
+        return [each for each in self.placed.values() if getattr(each.answer, "present", False)]
 
     def dicom_answers(self, maps: Mapping[str, Any]) -> ScanAnswers:
         """What the DICOM objects of a scan that was read from DICOM show, with evidence by ``answer.key``."""
@@ -247,11 +253,11 @@ def load_service(
             raise ValueError(f"{config}: no such configuration; give the bundle's root folder and overlays inside it")
     parser = ConfigParser()
     parser.read_config([str(config) for config in configs])
-    parser["bundle_root"] = str(bundle_root)
+    parser["bundle_root"] = check_literal(bundle_root, "bundle")
     if device is not None:
         parser["device"] = device
     if ckpt_path is not None:
-        parser["ckpt_path"] = str(ckpt_path)
+        parser["ckpt_path"] = Path(ckpt_path)  # A text would be read for references.
     service: FindingsService = parser.get_parsed_content("service")
     service.load(text)
     return service

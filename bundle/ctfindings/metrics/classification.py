@@ -58,14 +58,15 @@ def finding_average_precision(scores: ArrayLike, labels: ArrayLike) -> FloatArra
 
 def macro_average(values: ArrayLike) -> float:
     """Mean over the findings with a defined score; NaN if there are none."""
-    array = np.asarray(values, dtype=np.float64)
-    defined = array[~np.isnan(array)]
-    return float(defined.mean()) if defined.size else float("nan")
+    return float(macro_averages(np.asarray(values, dtype=np.float64)))
 
 
-def macro_averages(rows: FloatArray) -> FloatArray:
-    """``macro_average`` of each row, [R, C] to [R]."""
-    return np.array([macro_average(row) for row in rows])
+def macro_averages(values: FloatArray, axis: int = -1) -> FloatArray:
+    """``macro_average`` along an axis, by default [R, C] to [R]."""
+    defined = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        mean: FloatArray = np.where(defined, values, 0).sum(axis=axis) / defined.sum(axis=axis)
+    return mean
 
 
 def macro_auc(scores: ArrayLike, labels: ArrayLike) -> float:

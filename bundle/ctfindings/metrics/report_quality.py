@@ -3,16 +3,16 @@
 Shapes: S scans, C findings, R sets of scan weights.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from ignite.metrics.nlp.utils import lcs
 from numpy.typing import ArrayLike
 from sacrebleu.metrics import BLEU
 
+from bundle.ctfindings.metrics.bootstrap import WeightStatistic
 from bundle.ctfindings.metrics.classification import FloatArray, macro_averages
 
-WeightStatistic = Callable[[FloatArray], FloatArray]
 CRG_FLOOR = 1 / 3
 """CRG of reports that all deny, or that all state, every finding."""
 

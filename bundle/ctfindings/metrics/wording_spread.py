@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bundle.ctfindings.metrics.bootstrap import Bootstrap, weighted_auc
-from bundle.ctfindings.metrics.classification import FloatArray, IntArray
+from bundle.ctfindings.metrics.classification import FloatArray, IntArray, macro_averages
 from bundle.ctfindings.metrics.statistic_groups import StatisticGroup, group_record
 
 SPREAD: tuple[str, ...] = ("mean", "sd", "range", "finding_sd")
@@ -27,8 +27,8 @@ def spread_statistics(auc: FloatArray) -> FloatArray:
 
     A finding counts in the mean of a resample if its AUC is defined there.
     """
-    macro = _mean(auc, axis=2)
-    of_findings = _mean(sd_over_wordings(auc), axis=1)
+    macro = macro_averages(auc, axis=2)
+    of_findings = macro_averages(sd_over_wordings(auc), axis=1)
     spread = [macro.mean(axis=1), sd_over_wordings(macro), macro.max(axis=1) - macro.min(axis=1), of_findings]
     return np.concatenate([macro, np.stack(spread, axis=1)], axis=1)
 
@@ -42,7 +42,7 @@ def f1_by_wording(present: ArrayLike, labels: ArrayLike, weights: FloatArray) ->
         for outcome in (decided & (truth == 1), decided & (truth == 0), ~decided & (truth == 1))
     )
     with np.errstate(invalid="ignore"):
-        return _mean(2 * right / (2 * right + wrong + missed), axis=2)
+        return macro_averages(2 * right / (2 * right + wrong + missed), axis=2)
 
 
 def auc_group(scores: ArrayLike, labels: ArrayLike, names: Sequence[str]) -> StatisticGroup:
@@ -88,11 +88,3 @@ def sd_over_wordings(values: FloatArray) -> FloatArray:
     if values.shape[1] < 2:
         return np.full((values.shape[0], *values.shape[2:]), np.nan)
     return values.std(axis=1, ddof=1)
-
-
-def _mean(values: FloatArray, axis: int) -> FloatArray:
-    """Mean over the defined entries; NaN without any."""
-    defined = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        mean: FloatArray = np.where(defined, values, 0).sum(axis=axis) / defined.sum(axis=axis)
-    return mean

@@ -65,10 +65,6 @@ class VisionLanguageModel(nn.Module):
         self.log_temperature_global = nn.Parameter(torch.tensor(math.log(TEMPERATURE)))
         self.register_buffer("finding_anatomy", torch.tensor(FINDING_ANATOMY), persistent=False)
 
-    def encode_image(self, image: Tensor, anatomy: Tensor | None = None, known: Tensor | None = None) -> ImageEmbedding:
-        """See ``ImageEncoder.encode_scan``."""
-        return self.image.encode_scan(image, anatomy, known)
-
     def encode_text(self, texts: Sequence[str], role: str = "prompt") -> Tensor:
         """Unit embeddings of texts in a role, ``[n, E]``."""
         return self.text(texts, role)

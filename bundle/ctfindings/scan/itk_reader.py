@@ -35,7 +35,9 @@ def read_nrrd(source: Path, path: str | Path) -> Volume:
     _check_data_file(source, path, detached)
     raw = header.get("encoding", "").lower() == "raw" and detached is None and "line skip" not in header
     with _with_kinds(source, header) as readable:
-        return _read(readable, path, "nrrd", header["header bytes"] if raw else None, header.get("byte skip", "0"))
+        data = readable if detached is None else source.parent / detached
+        start = header["header bytes"] if raw else None
+        return _read(readable, path, "nrrd", data, start, header.get("byte skip", "0"))
 
 
 def read_metaimage(source: Path, path: str | Path) -> Volume:
@@ -47,13 +49,14 @@ def read_metaimage(source: Path, path: str | Path) -> Volume:
     is_raw = header.get("BinaryData", "").lower() == "true" and header.get("CompressedData", "").lower() != "true"
     local = header["ElementDataFile"].upper() == "LOCAL"
     _check_data_file(source, path, None if local else header["ElementDataFile"])
+    data = source if local else source.parent / header["ElementDataFile"]
     raw = header["header bytes"] if is_raw and local else None
     packed = None
     if header.get("CompressedData", "").lower() == "true":
         size = header.get("CompressedDataSize", "" if not local else "0")
-        file, first = (source, header["header bytes"]) if local else (source.parent / header["ElementDataFile"], "0")
-        packed = file, int(first), int(size) if size.isdecimal() else file.stat().st_size
-    volume = _read(source, path, "metaimage", raw, header.get("HeaderSize", "0"), packed)
+        first = header["header bytes"] if local else "0"
+        packed = data, int(first), int(size) if size.isdecimal() else data.stat().st_size
+    volume = _read(source, path, "metaimage", data, raw, header.get("HeaderSize", "0"), packed)
     if not {"TransformMatrix", "Rotation", "Orientation"} & header.keys():
         problem = "has no TransformMatrix, so left and right, top and bottom may be wrong; convert it from DICOM again"
         volume.warnings.append(coded(path, problem, "no-own-geometry"))
@@ -101,6 +104,7 @@ def _read(
     source: Path,
     path: str | Path,
     source_format: str,
+    data: Path,
     start: str | None,
     skip: str,
     packed: tuple[Path, int, int] | None = None,
@@ -108,6 +112,7 @@ def _read(
     """The voxels as stored, in LPS converted to RAS.
 
     Args:
+        data: the file with the voxels.
         start: byte at which the voxels start, for a file whose voxels are neither packed nor in a file of their own.
         skip: bytes that the header skips there.
         packed: the file with packed voxels, the byte at which they start, and their number of bytes. ITK takes damaged
@@ -129,9 +134,8 @@ def _read(
         channels, itemsize = int(image_io.GetNumberOfComponents()), int(image_io.GetComponentSize())
         component = image_io.GetComponentTypeAsString(image_io.GetComponentType())
     shape = check_shape(path, sizes if channels == 1 else (channels, *sizes))
-    held = sum(file.stat().st_size for file in source.parent.iterdir() if file.is_file()) * MAX_PACKING
+    held = data.stat().st_size * (MAX_PACKING if start is None else 1)
     if start is not None:
-        held = source.stat().st_size
         _check_rest(path, held - int(start), int(np.prod(shape)) * itemsize, skip)
     check_size(path, shape, itemsize, 0, 0, held)
     if packed is not None:

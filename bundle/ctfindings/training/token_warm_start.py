@@ -9,7 +9,6 @@ from typing import Any, Self, cast
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from ignite.engine import Engine, Events
 from monai.utils import evenly_divisible_all_gather
 from torch import Tensor, nn
@@ -179,7 +178,7 @@ class TokenWarmStart:
         network = self.network
         tokens = cast(Any, network.image.tower).tokens_of_features(drawn.features.unsqueeze(0))
         prompts = drawn_prompts(network.text, 1)
-        logits = network.scorer.token_logits(F.normalize(network.image.field(tokens), dim=-1), prompts[0] - prompts[1])
+        logits = network.scorer.token_logits(network.image.token_field(tokens), prompts[0] - prompts[1])
         return cast(
             Tensor, self.loss(logits, drawn.inside[None], drawn.outside[None], drawn.inside.any(0).long()[None])
         )

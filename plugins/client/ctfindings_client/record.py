@@ -75,7 +75,7 @@ class Row:
         # More digits where two would look equal, as in the bundle's own tables.
         numbers = next((pair for pair in pairs if pair[0] != pair[1]), pairs[0])
         if self.not_assessed:
-            numbers = "-", pairs[0][1]
+            numbers = "-", pairs[0][1] if self.threshold <= 1 else "-"
         image = _image(self.image, self.images) if self.present else ""
         return (name, *numbers, present, self.anatomy, self.place, image)
 

@@ -51,7 +51,8 @@ class CorrectionStore:
 
     def all(self) -> list[dict[str, Any]]:
         """The records of all corrected scans, by the name of their file."""
-        return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("[!.]*.json"))]
+        with self._lock:
+            return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("[!.]*.json"))]
 
     def kept_scan(self, scan_id: str) -> Path:
         """Where the voxels of a scan are kept that no folder of the server has."""
@@ -111,7 +112,7 @@ class CorrectionStore:
         if keep is not None and not scan.is_file():
             with atomic_path(scan) as temporary:
                 keep(temporary)
-        write_text(file, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False))
+        write_text(file, json.dumps(record, indent=1, allow_nan=False))
 
     def _file(self, scan_id: str) -> Path:
         return self.folder / f"{safe_name(scan_id)}.json"

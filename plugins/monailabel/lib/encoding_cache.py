@@ -32,7 +32,6 @@ class EncodingCache(Generic[Value]):
 
     def __init__(self, max_bytes: int, admission: Admission | None = None) -> None:
         self.max_bytes = max_bytes
-        self.encoded = 0
         self._kept: OrderedDict[Hashable, Value] = OrderedDict()
         self._in_flight: dict[Hashable, Future[Value]] = {}
         self._lock = threading.Lock()
@@ -68,23 +67,10 @@ class EncodingCache(Generic[Value]):
                 future.set_exception(error)
             else:
                 with self._lock:
-                    self.encoded += 1
                     self._keep(key, value)
                     del self._in_flight[key]
                 future.set_result(value)
         return future.result()
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of what is kept, in bytes."""
-        with self._lock:
-            return sum(value.nbytes for value in self._kept.values())
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._kept
 
     def _keep(self, key: Hashable, value: Value) -> None:
         self._kept[key] = value

@@ -64,8 +64,7 @@ class FindingsTask(_Task):
         scan = self.service.answered(request["image"])
         file = None
         if request.get("output") in DICOM_OUTPUTS:
-            present = [each for each in scan.placed.values() if getattr(each.answer, "present", False)]
-            file = self.dicom(request, "anatomies", scan, present)
+            file = self.dicom(request, "anatomies", scan, scan.present)
         elif request.get("output") != "json":
             file = _result_file(".nii.gz")
             with _removed_on_error(file):

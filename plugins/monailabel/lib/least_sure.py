@@ -7,9 +7,12 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 
+from bundle.ctfindings.files.errors import ScanError
+
 from .corrections import CorrectionStore
 from .datastores import SeriesDatastore
 from .doubt import Doubt
+from .scan_identity import Signature, signature_of
 from .scan_service import ScanService
 from .usage_error import UsageError
 
@@ -34,14 +37,14 @@ class LeastSure(Strategy):
         self._service = service
         self._corrections = corrections
         self._paths: dict[str, Path] = {}
-        self._unreadable: set[str] = set()
+        self._unreadable: dict[str, Signature] = {}
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         limit = request.get("encode", NEW_SCANS)
         if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= 100:
             raise UsageError(400, f"encode: expected a number from 0 to 100, got {str(limit)[:40]!r}")
         images = sorted(image for image in datastore.get_unlabeled_images() if not self._corrections.has(image))
-        doubts = {image: self._known(image, datastore) for image in images if image not in self._unreadable}
+        doubts = {image: self._known(image, datastore) for image in images if not self._failed(image)}
         for image in [image for image, doubt in doubts.items() if doubt is None][:limit]:
             doubts[image] = self._encoded(image, datastore)
         known = {image: doubt for image, doubt in doubts.items() if doubt is not None}
@@ -62,12 +65,19 @@ class LeastSure(Strategy):
         path = self._paths.get(image) if isinstance(datastore, SeriesDatastore) else datastore.get_image_uri(image)
         return self._service.doubt(Path(path)) if path else None
 
+    def _failed(self, image: str) -> bool:
+        """Whether the files that could not be read are still the same."""
+        try:
+            return image in self._unreadable and signature_of(self._paths[image]) == self._unreadable[image]
+        except (OSError, ScanError):
+            return False
+
     def _encoded(self, image: str, datastore: Datastore) -> Doubt | None:
         try:
             self._paths[image] = path = Path(datastore.get_image_uri(image))
             self._service.answered(path)
         except UsageError as error:
             if error.status in (413, 422):  # It will not be readable next time either.
-                self._unreadable.add(image)
+                self._unreadable[image] = signature_of(path)
             return None
         return self._service.doubt(path)

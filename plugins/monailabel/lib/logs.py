@@ -1,9 +1,18 @@
 """Logging of the server: what happened and how long it took, without names of files, patients or images."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 SERVER_LOG = "ctfindings.server"
+
+
+class WithoutError(logging.Filter):
+    """Removes the error from a record: its message may repeat a request, and ``errors`` has logged its traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.exc_info = None
+        return True
 
 
 def log_config(file: str | Path, verbose: bool = False) -> dict[str, Any]:
@@ -17,6 +26,7 @@ def log_config(file: str | Path, verbose: bool = False) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
+        "filters": {"without_error": {"()": WithoutError}},
         "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
         "handlers": {
             "console": {"class": "logging.StreamHandler", "formatter": "plain"},
@@ -32,7 +42,7 @@ def log_config(file: str | Path, verbose: bool = False) -> dict[str, Any]:
         "root": {"level": "INFO" if verbose else "WARNING", "handlers": handlers},
         "loggers": {
             SERVER_LOG: {"level": "INFO"},
-            "uvicorn.error": {"level": "INFO"},
+            "uvicorn.error": {"level": "INFO", "filters": ["without_error"]},
             "monailabel": {"level": "INFO" if verbose else "ERROR"},
             "task_train": {"level": "INFO"},
         },

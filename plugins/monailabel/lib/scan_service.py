@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.inference.bundle_workflow import why_no_dicom
 from bundle.ctfindings.inference.service import AnsweredScan, FindingsService, load_service
 
@@ -20,7 +21,7 @@ from .encoding_cache import EncodingCache
 from .logs import SERVER_LOG
 from .options import Options
 from .reader import Reader, check_mask, check_scan, preprocess, write_hu
-from .scan_identity import ScanIdentity, Signature, signature_of
+from .scan_identity import ScanIdentity, Signature
 from .usage_error import UsageError
 
 logger = logging.getLogger(SERVER_LOG)
@@ -85,7 +86,7 @@ class ScanService:
         def encode() -> AnsweredScan:
             started = time.perf_counter()
             study = self.reader.run(preprocess, path, findings.preprocessing)
-            if signature_of(path) != signature:
+            if self._known(path)[0] != signature:
                 raise UsageError(
                     409, f"{path.name}: the scan changed while it was read; wait until it is written, then ask again"
                 )
@@ -101,7 +102,7 @@ class ScanService:
     def _known(self, path: Path) -> tuple[Signature, str]:
         try:
             return self._identity.digest(path)
-        except OSError as error:
+        except (OSError, ScanError) as error:
             raise UsageError(
                 404, f"{path.name}: the scan cannot be opened; it was removed, or the server may not read it"
             ) from error

@@ -158,11 +158,10 @@ def update_label_info(label: str, tag: str, info: Annotated[str, Form()] = "{}",
 
 
 @router.get("/session/{session_id}", dependencies=[USER])
-def get_session(session_id: str, update_ts: bool = False, image: bool = False) -> Any:
+def get_session(session_id: str, update_ts: bool = False) -> Any:
     """Whether an uploaded scan is still kept."""
     _check_session(session_id)
-    found = session.get_session(session_id, update_ts, image)
-    return found if image else disclosed(found, reader=False)
+    return disclosed(session.get_session(session_id, update_ts, False), reader=False)
 
 
 @router.delete("/session/{session_id}", dependencies=[USER])

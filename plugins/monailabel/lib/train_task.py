@@ -1,6 +1,5 @@
 """Training from the server: the bundle's own, on what readers corrected and what the datastore knows of its scans."""
 
-import hashlib
 import json
 import logging
 import os
@@ -15,6 +14,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 
 from bundle.ctfindings.files.atomic_write import write_text
+from bundle.ctfindings.networks.checkpoint import sha256_of
 from bundle.ctfindings.networks.domain import load_domain
 
 from .corrections import CorrectionStore
@@ -83,7 +83,7 @@ class FineTuning(TrainTask):
             logger.warning("%s: domain unknown; it gives findings for scans unlike its training scans too", model.name)
         return {
             "model": str(model),
-            "weights_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+            "weights_sha256": sha256_of(model),
             "domain": {"scans": int(domain.scans), "threshold": float(domain.threshold)} if domain.fitted else None,
             **counts,
             **settings,

@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         key = args.api_key.read_text(encoding="utf-8").strip() if args.api_key else ""
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
+    except OSError as error:
+        raise SystemExit(f"error: --api-key {args.api_key}: cannot be read ({error.strerror})") from None
     if args.host not in LOOPBACK:
         print(
             f"warning: --host {args.host}: other machines can reach this viewer and its scans without password or "

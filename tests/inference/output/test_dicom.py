@@ -260,6 +260,11 @@ def test_evidence_of_an_earlier_run_does_not_stay(series, tmp_path) -> None:
     ]  # fmt: skip
 
 
+def test_a_zip_beside_the_images_is_not_opened(series, tmp_path) -> None:
+    (series.path / "series.zip").write_bytes(b"no zip")
+    assert set(series.write(tmp_path / "out")) == {"anatomies", "capture", "evidence-1", "report"}
+
+
 def test_images_that_are_gone_are_named(series, tmp_path) -> None:
     next(series.path.iterdir()).unlink()
     with pytest.raises(ScanError, match="1 of its images are gone"):

@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from pydicom.uid import CTImageStorage
 
 from bundle.ctfindings.inference.batch import run_archive
 from bundle.ctfindings.inference.batch.run_archive import Model
-from bundle.ctfindings.inference.watch.archives import FolderArchive, search_from
+from bundle.ctfindings.inference.watch import archives
+from bundle.ctfindings.inference.watch.archives import FolderArchive, Series, search_from
 from bundle.ctfindings.inference.watch.connections import Unreachable, check_address
 from bundle.ctfindings.inference.watch.watcher import Pace, Watcher
 from tests.enhanced_ct import write_enhanced
@@ -139,6 +141,14 @@ def test_a_server_that_is_away_is_asked_again_after_growing_pauses(
             watcher.archive, setup.receiver, "elsewhere", setup.output, setup.model, setup.service, Pace(0, 0)
         ).watch(once=True)
     assert [row["status"] for row in setup.rows()] == ["waiting", "waiting"], "another receiver gets them again"
+
+
+def test_a_server_that_does_not_count_images_is_fetched_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = SimpleNamespace(iter_series=lambda *uids, media_types: iter(()))
+    monkeypatch.setattr(archives, "dicomweb_client", lambda url: client)
+    archives._download("https://pacs", Series("1.2", "1.3", ""), tmp_path)
+    with pytest.raises(ValueError, match="0 of 3 images arrived"):
+        archives._download("https://pacs", Series("1.2", "1.3", "3"), tmp_path)
 
 
 def test_a_series_is_taken_when_no_image_has_come_for_a_while(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,6 +130,12 @@ def test_a_correction_is_kept_with_reader_time_and_weights_and_the_next_training
     assert by_id["case2"]["labels"].tolist() == [0] * 18 and by_id["case2"]["patient"] == "P2"
 
 
+def test_any_text_is_kept(store: CorrectionStore) -> None:
+    text = "Erguss, \u00fcberall \ud800"  # half of a character, as a client may send it
+    store.change("case1", {"report": text}, answer())
+    assert store.read("case1")["report"]["text"] == text
+
+
 def test_a_change_keeps_what_it_does_not_name_and_what_is_taken_back_is_gone(
     client: TestClient, store: CorrectionStore
 ) -> None:
@@ -241,6 +247,9 @@ def test_the_least_sure_scan_is_offered_those_outside_the_domain_first_and_none_
     store.change("case3", {"report": "x"}, answer())
     found = strategy({}, datastore)
     assert found is not None and found["id"] == "case2" and service.asked.count("case4.nii.gz") == 1
+    Path(datastore.get_image_uri("case4")).write_bytes(b"another scan")
+    strategy({}, datastore)
+    assert service.asked.count("case4.nii.gz") == 2
     assert found["entropy"] == pytest.approx(-0.45 * np.log2(0.45) - 0.55 * np.log2(0.55), abs=1e-5)
     for name in ("case1", "case2"):
         store.change(name, {"report": "x"}, answer())

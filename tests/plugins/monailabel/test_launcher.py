@@ -202,6 +202,8 @@ def test_a_new_key_is_for_its_owner_only_and_stays(tmp_path: Path) -> None:
     file.write_text("short\n")
     with pytest.raises(ValueError, match="16 or more"):
         key_from(file)
+    with pytest.raises(ValueError, match="cannot be read or made .* check its folder"):
+        key_from(tmp_path / "gone" / "api_key")
 
 
 def test_the_temporary_folder_is_emptied_at_start_and_belongs_to_one_server(

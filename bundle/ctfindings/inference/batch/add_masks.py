@@ -48,7 +48,7 @@ def mask_datalist(
     tasks = {}
     for record in records:
         if replace or not record.get("anatomy"):
-            path = (output / mask_file(record["id"])).resolve()
+            path = (output / "anatomy" / f"{safe_name(record['id'])}.nii.gz").resolve()
             task = MaskTask(record["image"], record.get("stored"), str(path), source)
             tasks[record["id"]] = (mask_signature(task), task)
     problems: dict[str, str] = {}
@@ -75,11 +75,6 @@ def mask_datalist(
                 record[key] = path_from(record[key], output)
     write_text(target, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return MaskReport(target, len(tasks) - kept - len(problems), kept, len(records) - len(tasks), problems)
-
-
-def mask_file(study: str) -> str:
-    """Path of a study's mask relative to the output folder, for ids of any characters."""
-    return f"anatomy/{safe_name(study)}.nii.gz"
 
 
 def _records(datalist: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -128,8 +128,7 @@ def write_findings(task: ArchiveTask) -> str | None:
     answered = _service(task.model).answer_file(**task.study)
     without_dicom = why_no_dicom(answered.encoded) if task.dicom else None
     if task.dicom and not without_dicom:
-        present = [each for each in answered.placed.values() if getattr(each.answer, "present", False)]
-        maps = {each.answer.key: answered.encoded.evidence_map(each) for each in present}
+        maps = {each.answer.key: answered.encoded.evidence_map(each) for each in answered.present}
         write_dicom_of(answered, str(task.study["image"]), task.dicom, maps, task.anonymous)
     answered.record.save(task.target)
     return without_dicom

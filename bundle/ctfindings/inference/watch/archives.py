@@ -182,7 +182,7 @@ class DicomWebArchive:
         images = int(series.state or 0)
         if images >= MIN_IMAGES:
             return images
-        if series in self._counted:
+        if series.state and series in self._counted:
             return self._counted[series]
         found = self.client.search_for_instances(series.study, series.uid, fields=["NumberOfFrames"])
         return sum(_slices(_value(each, "00080016"), _value(each, "00280008")) for each in found)
@@ -195,7 +195,7 @@ def _download(url: str, series: Series, folder: Path) -> None:
         for image in dicomweb_client(url).iter_series(series.study, series.uid, media_types=kept):
             count += 1
             image.save_as(folder / f"{count:06d}.dcm", enforce_file_format=True)
-    if count < int(series.state):
+    if count < int(series.state or 0):
         raise ValueError(f"{count} of {series.state} images arrived; it is fetched again later")
 
 

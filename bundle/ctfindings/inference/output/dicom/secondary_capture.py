@@ -94,7 +94,7 @@ def _page(record: FindingsRecord, tiles: Sequence[tuple[Answer, Image.Image]]) -
     for answer in record.ordered():
         probability, threshold = answer.numbers
         place = _place(answer.evidence) if answer.present else ""
-        cells = (answer.name, probability, "-" if answer.threshold > 1 else threshold, answer.result, place)
+        cells = (answer.name, probability, threshold, answer.result, place)
         rows.append((cells, _PRESENT if answer.present else _INK if answer.present is False else _SOFT))
     for query in record.queries:
         name = query.text if len(query.text) < 44 else query.text[:42] + "..."
@@ -130,7 +130,7 @@ def _wrapped(text: str, font: Any, width: float) -> list[str]:
 def _place(evidence: Evidence | None) -> str:
     if evidence is None:
         return ""
-    where = "diffuse" if evidence.extent == "diffuse" else evidence.region or evidence.side or ""
+    where = evidence.region or evidence.side or "" if evidence.extent == "focal" else evidence.extent
     return ", ".join(filter(None, [where, _image_name(evidence)]))
 
 

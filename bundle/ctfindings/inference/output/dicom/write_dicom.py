@@ -50,8 +50,9 @@ def dicom_objects(
         ScanError: if the images of the series are no longer there.
     """
     settings = settings_text(answers, anonymous)
-    files = files_below(path) if path.is_dir() else [path]
-    zipped = path.suffix.lower() == ".zip"
+    # The reader of a folder skips zips in it.
+    files = [file for file in files_below(path) if file.suffix.lower() != ".zip"] if path.is_dir() else [path]
+    zipped = path.is_file() and path.suffix.lower() == ".zip"
     with unpacked(map(DicomFile, files)) if zipped else nullcontext(files) as images, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The string")  # highdicom prints a patient's name that has one part.
         headers = source_headers(path, images, answers.source, answers.record.scan.spacing_mm[2], anonymous)
