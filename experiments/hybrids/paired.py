@@ -128,7 +128,7 @@ def compare(
     """The paired and the plain AUC of each finding, and the paired AUC by size over all findings."""
     twins = {study["id"]: study for study in studies if "twin" not in study}
     wins: dict[str, list[tuple[str, float]]] = defaultdict(list)
-    rows = {}
+    rows, of_findings = {}, []
     for finding in HYBRID_FINDINGS:
         drawn = [s for s in studies if "twin" in s and s["labels"][FINDING_NAMES.index(finding)] == 1]
         won = []
@@ -139,13 +139,19 @@ def compare(
             low, high = next((low, high) for low, high in pairwise(SIZES_MM) if size < high)
             wins[f"{low:g} to {high:g} mm"].append(won[-1])
         both = [*drawn, *twins.values()]
+        of_findings.append(won)
         labels = np.array([[int("twin" in study)] for study in both])
         plain = Bootstrap([study["patient"] for study in both], seed=0).auc(
             np.array([[scores[study["id"]][finding]] for study in both]), labels
         )
         interval = plain.findings.limits(0)
         rows[finding] = {**paired(won), "auc": number(plain.findings.estimate[0]), "auc_interval": interval}
-    return {"findings": rows, "sizes": {group: paired(won) for group, won in sorted(wins.items())}}
+    every = [(patient, value, column) for column, won in enumerate(of_findings) for patient, value in won]
+    mean = Bootstrap([patient for patient, *_ in every], seed=0).row_interval(
+        lambda value, column: np.mean([value[column == each].mean() for each in np.unique(column)]),
+        [np.array([row[place] for row in every]) for place in (1, 2)],
+    )
+    return {"mean": mean.entry(), "findings": rows, "sizes": {size: paired(won) for size, won in sorted(wins.items())}}
 
 
 def paired(won: list[tuple[str, float]]) -> dict[str, Any]:

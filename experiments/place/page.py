@@ -81,7 +81,7 @@ def _real_tumours(folder: Path) -> list[str]:
         "",
         f"Attention of the query that is nearest to the statement of *{found['finding'].lower()}*. The percentile is "
         "the mean over the tumour's tokens among those of the body by attention (0.5 is chance). Three scans decide "
-        "nothing.",
+        f"nothing ([{path.name}]({path.name})).",
         "",
         "| scan | percentile of the tumour | peak to tumour, mm | random token, mm |",
         "|---|---:|---:|---:|",

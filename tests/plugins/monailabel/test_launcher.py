@@ -202,7 +202,7 @@ def test_a_new_key_is_for_its_owner_only_and_stays(tmp_path: Path) -> None:
     file.write_text("short\n")
     with pytest.raises(ValueError, match="16 or more"):
         key_from(file)
-    with pytest.raises(ValueError, match="cannot be read or made .* check its folder"):
+    with pytest.raises(ValueError, match=r"cannot be read or made .* check its folder"):
         key_from(tmp_path / "gone" / "api_key")
 
 
