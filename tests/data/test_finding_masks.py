@@ -49,6 +49,19 @@ def test_findings_that_share_a_voxel_keep_their_bits(tmp_path: Path) -> None:
     assert voxels[0, 1, 1, 1] == 1 | 1 << 17
 
 
+def test_a_large_finding_has_no_gaps_where_its_slices_are_thicker_than_the_grid(tmp_path: Path) -> None:
+    bits = np.zeros((20, 20, 8))
+    bits[4:16, 4:16, 2:6] = 1
+    study = {"finding_masks": mask_of(tmp_path, bits, np.diag([2.0, 2, 5, 1])), "image": image_of(3.0)}
+    marked = ResampleFindingMaskd()(study)["finding_masks"][0].numpy()
+    z = np.flatnonzero(marked.any(axis=(0, 1)))
+    assert np.array_equal(z, np.arange(z[0], z[-1] + 1)) and (z[0], z[-1]) == (
+        3,
+        9,
+    )  # 9 to 27 mm
+    assert np.ptp([marked[:, :, level].sum() for level in z]) == 0
+
+
 def test_what_lies_outside_the_image_is_left_out(tmp_path: Path) -> None:
     bits = np.ones((4, 4, 4))
     voxels = ResampleFindingMaskd()(

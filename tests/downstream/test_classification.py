@@ -104,7 +104,7 @@ def test_unknown_labels_take_no_part_in_the_loss() -> None:
 def test_a_tuned_encoder_is_trained_once_for_each_subset(datalist: Path) -> None:
     tuned_on = []
 
-    def tuning(encoder, studies, features):
+    def tuning(encoder, studies, features, seed):
         tuned_on.append(len(studies))
         return encoder
 

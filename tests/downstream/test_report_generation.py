@@ -119,7 +119,7 @@ def test_splits_without_reports_are_refused(
 def test_a_fraction_of_one_report_and_an_unknown_method_are_refused(datalist: Path, tokenizer: Any) -> None:
     with pytest.raises(ValueError, match=r"report_generation: 1 % of the labels \(seed 0\) leave one report"):
         run(datalist, tokenizer, fractions=[1])
-    with pytest.raises(ValueError, match=r"methods: expected some of random, nearest, .* got 'llm'"):
+    with pytest.raises(ValueError, match=r"methods: expected some of random, frequent, .* got 'llm'"):
         ReportGeneration(DecoderReports(TRAINING), ["llm"])
 
 

@@ -36,6 +36,7 @@ def scored() -> tuple[SplitScores, list[dict[str, Any]]]:
     depth = torch.cat([torch.zeros(2, STUDIES), torch.eye(STUDIES)[:ROWS]])
     studies: list[dict[str, Any]] = [
         {
+            "id": f"s{index}",
             "report": {"findings": f"report {index}.", "impression": None},
             "snippets": [{"text": f"row {row}", "z_mm": 12.0 * row} for row in (index % ROWS, (index + 4) % ROWS)],
         }

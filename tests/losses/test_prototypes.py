@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from bundle.ctfindings.losses.prototypes import AnatomyPrototypeLoss
 
 KINDS = ["ema", "learnable"]
+HEART = 1  # of the three anatomies of these batches
 NAMES = ("anatomy", "anatomy_valid", "caption", "caption_valid")
 
 
@@ -44,6 +45,16 @@ def test_moving_prototypes_start_as_the_mean_of_the_first_batch_and_follow_with_
     second = torch.stack([up, up])[None]
     loss(second, valid, second, valid)
     torch.testing.assert_close(loss.prototypes[0], F.normalize(torch.tensor([0.9, 0.1]), dim=0))
+
+
+def test_an_excluded_anatomy_has_no_prototype(make_batch):
+    batch = make_batch()
+    excluded = prototype_loss(excluded=["heart"])
+    assert not excluded.seen[HEART] and excluded.seen.sum() == len(excluded.seen) - 1
+    rows = rows_of(batch)
+    rows["anatomy_valid"] = rows["anatomy_valid"].clone()
+    rows["anatomy_valid"][:, HEART] = False
+    assert torch.equal(excluded(**rows_of(batch)), excluded(**rows))
 
 
 def test_an_anatomy_that_never_occurred_is_no_rival():

@@ -43,6 +43,16 @@ def test_lesions_are_the_parts_of_a_mask_and_distances_are_to_their_voxels() -> 
     assert distances_mm([[0, 0, 3]], lesions_of(np.zeros((2, 2, 2), bool), np.eye(4))).shape == (1, 0)
 
 
+def test_specks_close_to_a_lesion_are_of_it_and_another_lesion_is_not() -> None:
+    mask = np.zeros((20, 20, 20), bool)
+    mask[2:6, 2:6, 2:6] = mask[8, 3, 3] = mask[3, 9, 3] = True  # two specks, 6 mm and 8 mm away
+    mask[15:18, 15:18, 15:18] = True
+    lesions = lesions_of(mask, np.diag([2.0, 2, 2, 1]))
+    assert [len(voxels) for voxels in lesions.voxels] == [4**3 + 2, 3**3]
+    assert lesions.boxes[0].tolist() == [3, 3, 3, 17, 19, 11]
+    assert not lesions_of(np.zeros((3, 3, 3), bool), np.eye(4)).voxels
+
+
 def test_a_second_detection_of_a_lesion_is_no_false_positive() -> None:
     mask = np.zeros((8, 8, 8), bool)
     mask[0, 0, 0] = True

@@ -38,6 +38,21 @@ DENIED = (
     "Pleural effusion was drained and no longer present.", "There is nothing suspicious for pleural effusion.",
     "Pleural effusion [ ]  Consolidation [x]",
 )  # fmt: skip
+OTHERS_DENIED = (
+    ("There was no increase in heart size.", "Cardiomegaly"),
+    ("No increase in cardiothoracic ratio was observed.", "Cardiomegaly"),
+    ("The bronchial wall thickness is normal.", "Peribronchial thickening"),
+    ("Interlobular septal thickness is normal.", "Interlobular septal thickening"),
+    ("The aortic valve is calcified.", "Arterial wall calcification"),
+)
+OTHERS_STATED = (
+    ("Due to the consolidation, the dimensions of the mass cannot be clearly selected.", CONSOLIDATION),
+    ("The largest consolidation cannot be distinguished from the pleura.", CONSOLIDATION),
+    ("The nodule does not require follow-up.", NODULE),
+    ("A 4 mm nodule, which was not considered significant, is seen.", NODULE),
+    ("New consolidation that was not seen on the CT of 12.03.2020.", CONSOLIDATION),
+    ("Calcification of the aortic valve and of the aortic arch.", "Arterial wall calcification"),
+)
 STATED = (
     "Pleural effusion: [x] yes [ ] no", "There can be no doubt about a pleural effusion.",
     "Near-complete resolution of the pleural effusion.", "Pleural effusion, not seen before.",
@@ -66,6 +81,13 @@ def label(text: str, finding: str) -> int:
 @pytest.mark.parametrize("text", DENIED)
 def test_denied(text: str) -> None:
     assert label(text, EFFUSION) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "finding", "expected"), [(*each, 0) for each in OTHERS_DENIED] + [(*each, 1) for each in OTHERS_STATED]
+)
+def test_words_of_other_findings(text: str, finding: str, expected: int) -> None:
+    assert max(label(text, finding), 0) == expected
 
 
 @pytest.mark.parametrize("text", STATED)

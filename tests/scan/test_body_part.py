@@ -27,11 +27,16 @@ def test_another_part_is_named(part: str) -> None:
 def test_the_series_decides_before_the_study_and_the_chest_before_other_parts() -> None:
     study = {"StudyDescription": "CT chest, abdomen and pelvis"}
     assert other_body_part(study | {"BodyPartExamined": "HEAD"}) == "BodyPartExamined names HEAD"
+    assert other_body_part(study | {"BodyPartExamined": "ABDOMEN"}) == ""
+    assert other_body_part(study | {"SeriesDescription": "PELVIS 5.0", "BodyPartExamined": "ABDOMEN"}) == ""
     assert other_body_part({"StudyDescription": "CT abdomen", "BodyPartExamined": "CHEST"}) == ""
     assert other_body_part({"BodyPartExamined": "ABDOMEN", "SeriesDescription": "Thorax 1.0"}) == ""
     assert other_body_part(study | {"SeriesDescription": "1.0 B30f axial"}) == ""
 
 
-@pytest.mark.parametrize("text", ["handheld export", "harmonic kernel", "legacy reconstruction", "surface"])
+@pytest.mark.parametrize(
+    "text",
+    ["handheld export", "harmonic kernel", "legacy reconstruction", "surface", "ARMS UP", "HEAD_FIRST"],
+)
 def test_a_word_that_only_begins_like_a_part_decides_nothing(text: str) -> None:
     assert other_body_part({"SeriesDescription": text}) == ""

@@ -36,7 +36,7 @@ TRAINED: dict[str, tuple[str, ...]] = {
 
 
 WORDINGS = 16
-"""Training wordings of each finding, spread over its list; to encode all takes longer than the training."""
+"""Training wordings of each finding, drawn from its list; to encode all takes longer than the training."""
 
 
 class Head(nn.Module):
@@ -69,7 +69,9 @@ class Prompts:
         with torch.no_grad():
             for finding in FINDINGS:
                 every = list(dict.fromkeys(training_wordings(finding)))
-                positive, negative = zip(*every[:: -(-len(every) // WORDINGS)], strict=True)
+                # At random: the list repeats its templates, and steps through it would meet few of them.
+                drawn = np.random.default_rng(0).permutation(len(every))[:WORDINGS]
+                positive, negative = zip(*(every[index] for index in sorted(drawn)), strict=True)
                 self.wordings.append(text(positive, "prompt") - text(negative, "prompt"))  # [W, E]
             bank = mean_over_templates(template_bank(text))
         self.templates = bank[:, 0] - bank[:, 1]  # [C, E]

@@ -16,7 +16,8 @@ from bundle.ctfindings.scan.load_scan import read_volume
 class ResampleFindingMaskd(MapTransform):
     """Loads the finding mask of a study onto the grid of its preprocessed image; bit i marks finding i.
 
-    Every marked voxel marks the voxel of the grid it falls into, so a small lesion survives a coarse grid. The path
+    A voxel of the grid is marked if its centre lies in a marked voxel, and every marked voxel marks the voxel of the
+    grid it falls into: a large lesion has no gaps on a finer grid, and a small one survives a coarser grid. The path
     under ``finding_masks``, which is optional, becomes int32 [1, X, Y, Z]. ScanError if it cannot be read, has bits
     of unknown findings, or marks nothing within the scan.
     """
@@ -49,5 +50,16 @@ def _on_grid(path: str, image: MetaTensor) -> torch.Tensor:
     index = np.rint(marked @ to_grid[:3, :3].T + to_grid[:3, 3]).astype(int)
     inside = ((index >= 0) & (index < image.shape[1:])).all(axis=1)
     grid = np.zeros(image.shape[1:], np.int32)
-    np.bitwise_or.at(grid, tuple(index[inside].T), values[inside])
+    index = index[inside]
+    np.bitwise_or.at(grid, tuple(index.T), values[inside])
+    if len(index):
+        # Only around the marked voxels: one voxel of the mask may reach as far as that.
+        reach = np.ceil(np.abs(to_grid[:3, :3]).sum(axis=1)).astype(int)
+        first, last = np.maximum(index.min(axis=0) - reach, 0), np.minimum(index.max(axis=0) + reach + 1, grid.shape)
+        box = tuple(map(slice, first, last))
+        centres = np.moveaxis(np.indices(last - first), 0, -1) + first
+        from_grid = np.linalg.inv(to_grid)
+        source = np.rint(centres @ from_grid[:3, :3].T + from_grid[:3, 3]).astype(int)
+        known = ((source >= 0) & (source < bits.shape)).all(axis=-1)
+        grid[box][known] |= bits[tuple(source[known].T)]
     return torch.from_numpy(grid)[None]

@@ -103,7 +103,7 @@ def _until_failure(batches: Iterable[Any], failures: list[Exception]) -> Iterato
 
 
 def study_loader(
-    dataset: CachedStudies, batch_size: int, shuffle: bool = False, rank: int = 0, world_size: int = 1
+    dataset: CachedStudies, batch_size: int, shuffle: bool = False, rank: int = 0, world_size: int = 1, seed: int = 0
 ) -> StudyLoader:
     """Loader whose thread prepares batches while the network computes; an empty dataset gives no batches.
 
@@ -113,12 +113,15 @@ def study_loader(
         batch_size: studies per batch and rank; ValueError below 1.
         shuffle: whether to shuffle, and to drop an incomplete last batch unless it is the only one.
         rank, world_size: this process and the number of processes; each gets its own share.
+        seed: of the order, the same on all ranks.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
     if not len(dataset):
         return StudyLoader(dataset, batch_size=batch_size, num_workers=0, collate_fn=collate_studies)
-    sampler = DistributedSampler(dataset, even_divisible=shuffle, num_replicas=world_size, rank=rank, shuffle=shuffle)
+    sampler = DistributedSampler(
+        dataset, even_divisible=shuffle, num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed
+    )
     drop_last = shuffle and len(sampler) >= batch_size
     return StudyLoader(
         dataset, batch_size=batch_size, sampler=sampler, num_workers=0, drop_last=drop_last, collate_fn=collate_studies

@@ -62,6 +62,11 @@ def report_text(report: Mapping[str, Any] | None) -> str:
     return " ".join(part for part in parts if part)
 
 
+def report_id(study: Mapping[str, Any]) -> str:
+    """What the reconstructions of one examination share, which have one report; the study's own id without it."""
+    return str(study.get("examination") or study["id"])
+
+
 def text_id(text: str) -> int:
     """63-bit hash of a text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

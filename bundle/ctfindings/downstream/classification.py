@@ -88,11 +88,11 @@ class Classification:
         frozen = {split: encoder.encode(listed, split) for split, listed in studies.items()} if not self.tuning else {}
         lines += [line for split, listed in studies.items() if frozen for line in unseen_scans(listed, frozen[split])]
         middle = list(subsets)[len(subsets) // 2]
-        middle_rows = frozen or self._tuned(encoder, studies, subsets[middle])
+        middle_rows = frozen or self._tuned(encoder, studies, subsets[middle], middle[1])
         penalty = self._choose(middle_rows, labels, subsets[middle], columns)
         logits: dict[float, list[FloatArray]] = {percent: [] for percent in self.fractions}
         for drawn, subset in subsets.items():
-            rows = middle_rows if frozen or drawn == middle else self._tuned(encoder, studies, subset)
+            rows = middle_rows if frozen or drawn == middle else self._tuned(encoder, studies, subset, drawn[1])
             fitted = self._probe(rows, labels["training"], subset, columns, penalty)
             logits[drawn[0]].append(fitted(rows["test"]))
         names = [FINDING_NAMES[column] for column in columns]
@@ -127,10 +127,12 @@ class Classification:
     def _encoder(self) -> str:
         return "tuned" if self.tuning else "frozen"
 
-    def _tuned(self, encoder: ScanEncoder, studies: dict[str, Studies], subset: Sequence[int]) -> dict[str, Rows]:
+    def _tuned(
+        self, encoder: ScanEncoder, studies: dict[str, Studies], subset: Sequence[int], seed: int
+    ) -> dict[str, Rows]:
         """The rows of all splits by an encoder that was fine-tuned on a subset of the training split."""
         assert self.tuning is not None
-        tuned = self.tuning(encoder, [studies["training"][index] for index in subset], self.features)
+        tuned = self.tuning(encoder, [studies["training"][index] for index in subset], self.features, seed)
         return {split: tuned.encode(listed, split) for split, listed in studies.items()}
 
     def _choose(

@@ -47,6 +47,7 @@ class EncodeRowsd(MapTransform):
         super().__init__("image")
         self.encoder, self.scorer, self.deltas = image, scorer, deltas
         self.weights = weights_digest(image, scorer, deltas)
+        self.scoring = {name: value for name, value in vars(scorer).items() if isinstance(value, bool | int | float)}
 
     @torch.no_grad()
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

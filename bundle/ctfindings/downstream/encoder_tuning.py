@@ -41,8 +41,11 @@ class EncoderTuning:
         self.preprocessing, self.epochs, self.batch_size = list(preprocessing), epochs, batch_size
         self.learning_rate, self.cache_dir, self.cache_key = learning_rate, cache_dir, cache_key
 
-    def __call__(self, encoder: ScanEncoder, studies: Sequence[dict[str, Any]], features: Sequence[str]) -> ScanEncoder:
-        """An encoder that was trained on the studies; the given one stays as it is."""
+    def __call__(
+        self, encoder: ScanEncoder, studies: Sequence[dict[str, Any]], features: Sequence[str], seed: int
+    ) -> ScanEncoder:
+        """An encoder that was trained on the studies; the given one stays as it is. Head and order have the seed."""
+        torch.manual_seed(seed)
         tuned = copy.copy(encoder)
         tuned.network = copy.deepcopy(encoder.network)
         tuned.cache_dir = None  # No other run has these weights.
@@ -55,7 +58,7 @@ class EncoderTuning:
         SupervisedTrainer(
             device=encoder.device,
             max_epochs=self.epochs,
-            train_data_loader=study_loader(dataset, self.batch_size, shuffle=True),
+            train_data_loader=study_loader(dataset, self.batch_size, shuffle=True, seed=seed),
             network=model,
             optimizer=torch.optim.AdamW(model.parameters(), self.learning_rate),
             loss_function=lambda logits, targets: known_label_loss(logits, targets["labels"]),

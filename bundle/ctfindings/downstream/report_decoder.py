@@ -34,9 +34,11 @@ class PieceVocabulary:
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def encode(self, text: str, longest: int) -> Tensor:
-        """Places of the pieces of a text between start and end, at most `longest` of them."""
+        """Places of the pieces of a text between start and end, at most `longest` of them; a text that is cut has no
+        end.
+        """
         body = [self.place.get(piece, UNKNOWN) for piece in self._pieces(text)]
-        return torch.tensor([START, *body[: longest - 2], END])
+        return torch.tensor([START, *body, END][:longest])
 
     def decode(self, places: Sequence[int]) -> str:
         """The text before the first end."""

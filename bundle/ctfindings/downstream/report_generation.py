@@ -103,7 +103,7 @@ class ReportGeneration:
         }
         for (percent, seed), subset in subsets.items():
             training = [studies["training"][index] for index in subset]
-            rows = self._rows(encoder, frozen, studies, subset)
+            rows = self._rows(encoder, frozen, studies, subset, seed)
             draw = Draw(encoder, rows, training, studies["validation"], studies["test"], seed)
             for method in self.methods:
                 with python_warnings.catch_warnings():
@@ -134,12 +134,17 @@ class ReportGeneration:
         return Results(record, tables, files, lines)
 
     def _rows(
-        self, encoder: ScanEncoder, frozen: dict[str, Rows], studies: dict[str, Studies], subset: Sequence[int]
+        self,
+        encoder: ScanEncoder,
+        frozen: dict[str, Rows],
+        studies: dict[str, Studies],
+        subset: Sequence[int],
+        seed: int,
     ) -> dict[str, Rows]:
         """The rows of all splits, those of the training split of the subset only."""
         found = frozen
         if self.tuning:
-            tuned = self.tuning(encoder, [studies["training"][index] for index in subset], ["anatomy", "field"])
+            tuned = self.tuning(encoder, [studies["training"][index] for index in subset], ["anatomy", "field"], seed)
             found = {split: tuned.encode(listed, split) for split, listed in studies.items()}
         training = {name: value[list(subset)] for name, value in found["training"].items()}
         return {**found, "training": training}

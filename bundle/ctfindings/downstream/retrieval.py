@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bundle.ctfindings.anatomy import THORAX
 from bundle.ctfindings.data.datalist import label_rows
-from bundle.ctfindings.data.study_record import report_text
+from bundle.ctfindings.data.study_record import report_id, report_text
 from bundle.ctfindings.downstream.encoded_scans import Rows, ScanEncoder, unseen_scans
 from bundle.ctfindings.downstream.result_numbers import format_value
 from bundle.ctfindings.downstream.task_run import Results, Studies, Table
@@ -64,7 +64,7 @@ class Retrieval:
             warnings.append("retrieval: this model has no pathology queries, so there is no score 'set'")
         warnings += unseen_scans(asked, rows)
         labels, chosen = label_rows(asked), bootstrap.of(written)
-        pools = retrieval_pools(reports, chosen.patients)
+        pools = retrieval_pools([report_id(study) for study in asked], chosen.patients)
         found = {
             score: {pool: _both_ways(values[np.ix_(at, at)], labels[at], chosen.of(at)) for pool, at in pools.items()}
             for score, values in similarity.items()

@@ -171,7 +171,7 @@ class Segmentation:
         if self.tuning_rate is not None:
             groups.append({"params": list(segmenter.tower.parameters()), "lr": self.tuning_rate})
         crops = self._scans(encoder, [studies["training"][index] for index in subset], self.preprocessing)
-        loader = study_loader(crops, self.training.batch_size, shuffle=True)
+        loader = study_loader(crops, self.training.batch_size, shuffle=True, seed=seed)
         validation = study_loader(self._whole_scans(encoder, studies["validation"]), 1)
         evaluator = evaluate_segmenter(
             segmenter, validation, segmentation_batch(classes), encoder.device, OverlapScores()

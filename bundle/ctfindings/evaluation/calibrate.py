@@ -48,7 +48,7 @@ def calibrate(scores: ZeroShotScores, split: str, rule: ThresholdRule) -> Calibr
         # The mean over the templates has the same labels and gives the same warning.
         warnings.simplefilter("ignore")
         of_templates = [
-            choose_thresholds(logits, scores.labels, rule, FINDING_NAMES)
+            choose_thresholds(logits, scores.labels, rule, FINDING_NAMES, fallback=0.0)
             for logits in scores.template_logits.transpose(1, 0, 2)
         ]
     calibrated = apply_platt(scores.logits, scale, shift)

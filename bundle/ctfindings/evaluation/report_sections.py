@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 
 from bundle.ctfindings.anatomy import THORAX
-from bundle.ctfindings.data.study_record import report_text
+from bundle.ctfindings.data.study_record import report_id, report_text
 from bundle.ctfindings.evaluation.evaluated_model import SplitScores
 from bundle.ctfindings.evaluation.evaluation_run import EvaluationRun
 from bundle.ctfindings.evaluation.snippet_controls import (
@@ -88,7 +88,8 @@ def retrieval_of(
     used = [texts[row] for row in rows]
     with torch.no_grad():
         reports = model.encode_text(used, "report").double().cpu().numpy()
-    return report_retrieval(scores.anatomy[rows, THORAX], reports, used, scores.labels[rows], bootstrap.of(rows))
+    ids = [report_id(studies[row]) for row in rows]
+    return report_retrieval(scores.anatomy[rows, THORAX], reports, ids, scores.labels[rows], bootstrap.of(rows))
 
 
 @dataclass(frozen=True)

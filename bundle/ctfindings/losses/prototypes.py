@@ -1,5 +1,6 @@
 """The prototype objective: image and caption rows are closest to the prototype of their anatomy."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -8,6 +9,7 @@ from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
 from bundle.ctfindings.losses.gathering import gather_rows
+from bundle.ctfindings.losses.pairs import anatomies_left
 
 
 class AnatomyPrototypeLoss(_Loss):
@@ -29,6 +31,7 @@ class AnatomyPrototypeLoss(_Loss):
         kind: "ema" or "learnable".
         decay: Decay of the moving average, in [0, 1).
         temperature: Divides the cosine similarities.
+        excluded: Anatomies without a prototype, such as the thorax, whose caption has the sentences of the others.
     """
 
     inputs: tuple[str, ...] = ("anatomy", "anatomy_valid", "caption", "caption_valid")
@@ -42,6 +45,7 @@ class AnatomyPrototypeLoss(_Loss):
         kind: Literal["ema", "learnable"] = "ema",
         decay: float = 0.99,
         temperature: float = 0.1,
+        excluded: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if kind not in ("ema", "learnable"):
@@ -63,11 +67,14 @@ class AnatomyPrototypeLoss(_Loss):
             self.prototypes: Tensor = nn.Parameter(start)
         else:
             self.register_buffer("prototypes", start)
-        self.register_buffer("seen", torch.full((anatomies,), kind == "learnable"))
+        self.excluded = tuple(excluded)
+        every = torch.full((1, anatomies), kind == "learnable")
+        self.register_buffer("seen", anatomies_left(every, self.excluded)[0])
 
     def forward(self, anatomy: Tensor, anatomy_valid: Tensor, caption: Tensor, caption_valid: Tensor) -> Tensor:
         """The mean over pairs; zero, without gradient, without a pair or while fewer than two prototypes exist."""
         anatomy, caption, valid = gather_rows(anatomy, caption, anatomy_valid & caption_valid)
+        valid = anatomies_left(valid, self.excluded)
         organ = valid.nonzero()[:, 1]
         if organ.numel() == 0:
             return anatomy.new_zeros(())

@@ -21,6 +21,8 @@ from bundle.ctfindings.metrics.classification import FloatArray, IntArray
 FALSE_POSITIVE_RATES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
 """False positives per scan at which FROC is read, as in LUNA16 (https://arxiv.org/abs/1612.08012)."""
 MAX_DETECTIONS = 100
+SAME_LESION_MM = 10.0
+"""Parts of a mask at this distance or closer are one lesion."""
 
 
 class Detections(NamedTuple):
@@ -63,9 +65,22 @@ def detect(heat: ArrayLike, threshold: float, affine: ArrayLike) -> Detections:
 
 
 def lesions_of(mask: NDArray[np.bool_], affine: ArrayLike) -> Lesions:
-    """The connected parts of a mask ``[X, Y, Z]``; for the affine see ``detect``."""
+    """The parts of a mask ``[X, Y, Z]`` that are farther than ``SAME_LESION_MM`` apart; for the affine see ``detect``.
+
+    Connected parts alone would count every speck at the border of a fluid collection as a lesion.
+    """
     matrix = np.asarray(affine, dtype=float)
-    parts, count = ndimage.label(mask, ndimage.generate_binary_structure(3, 3))
+    sampling = np.abs(np.diag(matrix)[:3])
+    parts = np.zeros(mask.shape, dtype=int)
+    count = 0
+    for box in ndimage.find_objects(mask.astype(np.int8)):
+        room = np.ceil(SAME_LESION_MM / sampling).astype(int)
+        near = tuple(
+            slice(max(axis.start - pad, 0), axis.stop + pad) for axis, pad in zip(box, room.tolist(), strict=True)
+        )
+        grown = ndimage.distance_transform_edt(~mask[near], sampling=sampling) <= SAME_LESION_MM / 2
+        joined, count = ndimage.label(grown, ndimage.generate_binary_structure(3, 3))
+        parts[near] = np.where(mask[near], joined, 0)
     voxels = [np.argwhere(parts == part) @ matrix[:3, :3].T + matrix[:3, 3] for part in range(1, count + 1)]
     return Lesions(_boxes(parts, matrix), voxels)
 

@@ -59,7 +59,7 @@ _PRE_NEGATION = re.compile(rf"\b(?:{_WORDS['pre_negation']})\b")
 _PSEUDO_NEGATION = re.compile(
     rf"\b(?:no|without(?: any)?)\s+(?:(?:{_WORDS['change_adjective']})\s+){{0,2}}"
     r"(?:change|difference|progression|regression|interval|alteration|"
-    r"(?:increase|decrease)s?(?!\s+in\s+(?:\w+\s+){0,4}(?:thick|densit|calib|diamet)))\w*\b"
+    r"(?:increase|decrease)s?(?!\s+in\s+(?:\w+\s+){0,4}(?:thick|densit|calib|diamet|heart|cardi)))\w*\b"
     # "No enlargement of the nodule", "partial resolution of the effusion".
     r"|\bno (?:more|less|fewer) than\b|\bno (?:reason|need|comparison)\b|\bnever[- ]smok"
     r"|\bno (?:enlargement|growth) of (?:\w+ ){0,3}(?:nodul|mass|lesion|effus|consolid)"
@@ -85,6 +85,8 @@ _POST_NEGATION = re.compile(
     r"|,\s*(?:no|none|nil|absent)\s*\.?\s*$"
     rf"|\bbeen (?:removed|withdrawn|excluded)\b|\b(?:{_WORDS['gone']})\b|\(-\)"
     # "Is neither seen on the left nor on the right", "is seen in neither pleural space", "on no side".
+    # "The thickness of the bronchial walls is normal" has only the word of a finding.
+    r"|(?<=thickness )(?:is|are|was|were) (?:normal|natural|within)\b"
     rf"|\b{_BE}\s+neither\s+{_SEEN}|\b{_SEEN}\s+(?:\w+\s+){{0,2}}?(?:in|on|at|within)\s+(?:neither|none|no)\b"
     # Templates: "Pleural effusion: No", "Pleural effusion -", but not "Pleural effusion: no change".
     rf"|[:=|\t]\s*(?:(?:{_WORDS['answer_no']})\b(?!\s+(?:\w+\s+)?(?:change|difference|progression|regression)\b)"
@@ -97,6 +99,13 @@ _PSEUDO_POST = re.compile(
     rf"|(?:\bnot|n't|\bnever)\s+(?:\w+\s+){{0,2}}?(?:{_WORDS['gone']})\b"
     r"|\bnot (?:be )?(?:evaluated|characteri[sz]ed|differentiated|excluded|ruled out)\b"
     r"|\bnot (?:clearly|optimally|fully|completely|significantly|well)\s+\w+"
+    # "Cannot be distinguished from the pleura", "not considered suspicious", "does not require follow-up", "not seen on
+    # the CT of 12.03.2020", "its relation with the bronchus cannot be distinguished".
+    r"|\b(?:cannot|not) (?:be )?(?:\w+ly )?distinguish\w* from\b|\bnot considered \w+"
+    r"|(?:\bnot|n't) (?:require|need)\w* (?:\w+ ){0,2}follow"
+    rf"|\bnot\s+(?:\w+\s+){{0,2}}?{_SEEN}\s+(?:on|in|at)\s+(?:the\s+)?(?:ct|examination|scan|study)\s+(?:of|dated|from)\b"
+    r"|\b(?:dimension|border|relation|margin|contour)\w*\b[^,;]*\b(?:cannot|not) (?:be )?(?:\w+ly )?"
+    r"(?:select|distinguish|discern)\w*"
 )
 _UNCERTAIN = re.compile(
     rf"\b(?:may|might|could|can)\s+(?:also\s+|not\s+)?(?:{_WORDS['doubtful_verb']})\b(?!\s+no\b)|\b(?:{_WORDS['doubt']})\b"

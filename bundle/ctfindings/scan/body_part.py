@@ -16,21 +16,29 @@ _ELSEWHERE = re.compile(
     r"[LU]?EXTREMITY|LEGS?\b|KNEES?\b|ANKLE|FOOT|FEET|FEMUR|TIBIA|ARMS?\b|ELBOW|WRIST|HANDS?\b|FINGER|SHOULDER|HUMERUS)"
 )
 
+_BESIDE = re.compile(r"\b(?:ABDOM|ABD\b|PELVI)")
+"""Parts that are examined with the chest; scanners keep one of them as BodyPartExamined."""
+_POSITION = re.compile(r"\b(?:ARMS? (?:UP|DOWN)|(?:HEAD|FEET|FOOT) FIRST)\b")
+
 
 def other_body_part(headers: Mapping[str, str]) -> str:
     """Why a series is not of the chest, such as "BodyPartExamined names HEAD"; empty if it may be.
 
     The headers of the series decide before the description of the study, and one that names the chest, alone or among
-    other parts, before one that names another part. Words that name no part of the body decide nothing.
+    other parts, before one that names another part. Abdomen and pelvis do not decide against a study of the chest, nor
+    do words that name no part of the body, or a position.
 
     Args:
         headers: values of ``BODY_PART_HEADERS`` by keyword; those that are missing decide nothing.
     """
-    texts = {name: re.sub("[^A-Z]+", " ", headers.get(name, "").upper()) for name in BODY_PART_HEADERS}
+    plain = {name: re.sub("[^A-Z]+", " ", headers.get(name, "").upper()) for name in BODY_PART_HEADERS}
+    texts = {name: _POSITION.sub(" ", text) for name, text in plain.items()}
+    of_chest = _CHEST.search(texts["StudyDescription"])
     for names in (BODY_PART_HEADERS[:2], BODY_PART_HEADERS[2:]):
         if any(_CHEST.search(texts[name]) for name in names):
             return ""
         for name in names:
-            if found := _ELSEWHERE.search(texts[name]):
+            found = _ELSEWHERE.search(texts[name])
+            if found and not (of_chest and _BESIDE.match(found[0])):
                 return f"{name} names {found[0]}"
     return ""

@@ -95,7 +95,8 @@ def _candidates(header: pydicom.Dataset) -> list[tuple[pydicom.Dataset, int | No
         return [(header, None, "not CT")]
     if header.get("SOPClassUID") in ENHANCED_CT:
         return [(each, number, _problem(each)) for number, each in enumerate(frame_headers(header), start=1)]
-    return [(header, None, OTHER_MULTI_FRAME if frames > 1 else _problem(header))]
+    grey = int(header.get("SamplesPerPixel") or 1) == 1  # A colour movie is no scan that could be exported otherwise.
+    return [(header, None, OTHER_MULTI_FRAME if frames > 1 and grey else _problem(header))]
 
 
 def _problem(header: pydicom.Dataset) -> str:

@@ -253,14 +253,14 @@ class Client:
 
 
 def with_session(
-    client: Client, session: str, scan: Callable[[], Scan], ask: Callable[[str], Any], uploaded: Callable[[str], None]
+    client: Client, session: str, scan: Scan | None, ask: Callable[[str], Any], uploaded: Callable[[str], None]
 ) -> Any:
     """Asks about a scan, and uploads it first when it never was, or when the server has forgotten it.
 
     Args:
         client: speaks to the server.
         session: of an earlier upload; empty without one.
-        scan: gives the scan.
+        scan: to upload; None if the file that it came from has to be opened again.
         ask: takes a session and asks.
         uploaded: told the session of an upload, before the question is asked, which may fail.
 
@@ -273,7 +273,9 @@ def with_session(
         except ServerError as error:
             if error.status == 0 or client.has_session(session):
                 raise
-    session = client.upload(scan())
+    if scan is None:
+        raise ServerError("the server no longer has the file of this scan; open the file again")
+    session = client.upload(scan)
     uploaded(session)
     return ask(session)
 

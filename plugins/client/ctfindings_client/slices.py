@@ -9,6 +9,9 @@ import numpy as np
 import slicer
 import vtk
 
+SAME_POINT_MM = 0.5
+"""Planes that pass a point at this distance meet in it."""
+
 
 def overlay(volume: Any, heat: Any, opacity: float) -> None:
     """Shows a volume in every slice view, with a heat map over it, or with nothing when that is None."""
@@ -54,15 +57,22 @@ def jump(point: tuple[float, float, float]) -> None:
 
 
 def here() -> tuple[float, float, float] | None:
-    """The point in RAS mm that all slice views show; None where their planes do not meet in one."""
+    """The point in RAS mm that all visible slice views show; None where their planes do not meet in one."""
+    count = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSliceNode")
+    views = [slicer.mrmlScene.GetNthNodeByClass(index, "vtkMRMLSliceNode") for index in range(count)]
     normals, origins = [], []
-    for index in range(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSliceNode")):
-        to_ras = slicer.mrmlScene.GetNthNodeByClass(index, "vtkMRMLSliceNode").GetSliceToRAS()
+    # Without a layout, as in the browser, no view is mapped into one.
+    for view in [view for view in views if view.IsMappedInLayout()] or views:
+        to_ras = view.GetSliceToRAS()
         normals.append([to_ras.GetElement(row, 2) for row in range(3)])
         origins.append([to_ras.GetElement(row, 3) for row in range(3)])
     if np.linalg.matrix_rank(np.array(normals).reshape(-1, 3)) < 3:
         return None
-    x, y, z = np.linalg.lstsq(np.array(normals), (np.array(normals) * origins).sum(axis=1), rcond=None)[0]
+    offsets = (np.array(normals) * origins).sum(axis=1)
+    point = np.linalg.lstsq(np.array(normals), offsets, rcond=None)[0]
+    if np.abs(np.array(normals) @ point - offsets).max() > SAME_POINT_MM:
+        return None
+    x, y, z = point
     return round(float(x), 2), round(float(y), 2), round(float(z), 2)
 
 

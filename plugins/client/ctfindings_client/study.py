@@ -42,12 +42,15 @@ class Studies:
         # By a key whose first parts are the address of the server and the id of the volume.
         self._sessions: dict[tuple[Any, ...], str] = {}
         self._images: dict[tuple[Any, ...], str] = {}
+        self._files: set[tuple[Any, ...]] = set()
         self._deleting: list[threading.Thread] = []
 
     def server_has(self, volume: Any, *, session: str = "", image: str = "") -> None:
         """Records that the server already has a volume, by session or by its own id, so it is not sent again."""
         known, name = (self._images, image) if image else (self._sessions, session)
         known[self._key(volume)] = name
+        if session:  # A file: its voxels alone would be another scan to the server.
+            self._files.add(self._key(volume))
 
     def uploaded(self, session: str) -> None:
         """Notes a session of the server that belongs to no volume yet, so that it can be deleted."""
@@ -197,7 +200,8 @@ class Studies:
                 client.connect()
             if image:
                 return ask(client, "", image)
-            return with_session(client, session, lambda: scan, lambda known: ask(client, known, ""), uploaded)
+            again = None if key in self._files else scan
+            return with_session(client, session, again, lambda known: ask(client, known, ""), uploaded)
 
         return work
 

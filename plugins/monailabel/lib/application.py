@@ -98,7 +98,10 @@ class CTFindingsApp(MONAILabelApp):
         work, seconds = self.options.work, 3600 * self.options.limits.keep_hours
         try:
             removed = remove_expired(self._sessions) if self._sessions is not None else 0
-            removed += sum(remove_older(work / name, seconds) for name in (TEMPORARY, "dicomweb"))
+            # Below "dicomweb", each server has a folder, which has one for each series that was fetched.
+            entries = [*(work / TEMPORARY).glob("*"), *(work / "dicomweb").glob("*/[0-9]*")]
+            entries += (work / "dicomweb").glob("*/.partial-*")
+            removed += remove_older(entries, seconds)
         except Exception:
             logger.exception("expired scans could not be looked for")
             return

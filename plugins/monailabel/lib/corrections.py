@@ -84,6 +84,8 @@ class CorrectionStore:
             "weights_sha256": answer.model.weights_sha256,
         }
         answers = {each.name: each for each in answer.findings}
+        if keep is not None:  # Before the lock: to read a scan takes seconds. A record never stands without its scan.
+            self._keep(scan_id, keep)
         with self._lock:
             record = self.read(scan_id)
             for name, value in (change.get("findings") or {}).items():
@@ -99,19 +101,27 @@ class CorrectionStore:
             if "report" in change:
                 text = str(change["report"] or "").strip()
                 record["report"] = {"text": text, **said} if text else None
-            self._write(scan_id, record, keep)
+            self._write(scan_id, record)
         return record
 
-    def _write(self, scan_id: str, record: Mapping[str, Any], keep: Callable[[Path], None] | None) -> None:
-        """The copy of the scan first: a record never stands without its scan."""
-        file, scan = self._file(scan_id), self.kept_scan(scan_id)
-        if not record["findings"] and record["report"] is None:
-            file.unlink(missing_ok=True)
-            scan.unlink(missing_ok=True)
-            return
-        if keep is not None and not scan.is_file():
+    def forget(self, scan_id: str) -> None:
+        """Removes what is kept of a scan, which is no longer there."""
+        with self._lock:
+            self._file(scan_id).unlink(missing_ok=True)
+            self.kept_scan(scan_id).unlink(missing_ok=True)
+
+    def _keep(self, scan_id: str, keep: Callable[[Path], None]) -> None:
+        scan = self.kept_scan(scan_id)
+        if not scan.is_file():
             with atomic_path(scan) as temporary:
                 keep(temporary)
+
+    def _write(self, scan_id: str, record: Mapping[str, Any]) -> None:
+        file = self._file(scan_id)
+        if not record["findings"] and record["report"] is None:
+            file.unlink(missing_ok=True)
+            self.kept_scan(scan_id).unlink(missing_ok=True)
+            return
         write_text(file, json.dumps(record, indent=1, allow_nan=False))
 
     def _file(self, scan_id: str) -> Path:

@@ -127,13 +127,13 @@ def stop_training(request: Request) -> Any:
 
 
 @router.get("/health")
-def health() -> dict[str, str]:
+async def health() -> dict[str, str]:
     """Whether the process answers; it does while it loads, too."""
     return {"status": "alive"}
 
 
 @router.get("/ready")
-def ready() -> dict[str, str]:
+async def ready() -> dict[str, str]:
     """Whether scans are answered; 503 with what is being loaded until then."""
     return {"status": "ready"}
 

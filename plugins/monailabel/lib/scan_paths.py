@@ -41,6 +41,9 @@ def _datastore_image(app: Any, image: str) -> str:
         raise UsageError(
             404, f"image {image[:100]!r} is not in the datastore; GET /datastore/?output=all lists what is"
         )
+    if isinstance(datastore, SeriesDatastore):  # It may have to be fetched, which takes a thread for as long.
+        with app.service.admission.place():
+            return str(datastore.get_image_uri(image))
     path = str(datastore.get_image_uri(image))
     if not os.path.exists(path):
         raise UsageError(404, f"image {image[:100]!r} was removed from the datastore")

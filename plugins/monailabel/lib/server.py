@@ -17,6 +17,7 @@ from .errors import answer_errors
 from .limits import Limits
 from .names import check_names
 from .origins import OriginMiddleware
+from .roles import TokenBackend
 from .routes import router
 from .stock_routes import router as stock_router
 
@@ -54,8 +55,8 @@ def create_server(
         app.include_router(login.router)
     answer_errors(app, limits)
     app.add_middleware(BodyMiddleware, limits=limits)
-    if not settings.MONAI_LABEL_AUTH_ENABLE:
-        app.add_middleware(AuthenticationMiddleware, backend=KeyBackend(key, key_required), on_error=refuse_key)
+    backend = TokenBackend() if settings.MONAI_LABEL_AUTH_ENABLE else KeyBackend(key, key_required)
+    app.add_middleware(AuthenticationMiddleware, backend=backend, on_error=refuse_key)
     origins = [str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS]
     if origins:
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])

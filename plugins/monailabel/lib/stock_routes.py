@@ -15,6 +15,8 @@ from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.utils.app import app_instance
 
+from bundle.ctfindings.networks.checkpoint import sha256_of
+
 from .api_key import is_reader
 from .datastores import READ_ONLY, SeriesDatastore
 from .disclosure import disclosed
@@ -70,14 +72,20 @@ def add_image(
 def remove_image(id: str, user: User = ADMIN) -> Any:
     """Removes a scan with its labels, if the server was started with ``--writable``."""
     _check_writable(app_instance())
-    return datastore.remove_image(id, user.username)
+    removed = datastore.remove_image(id, user.username)
+    app_instance().corrections.forget(id)
+    return removed
 
 
 @router.head("/datastore/image", dependencies=[USER])
 def check_image(image: str, check_sum: str | None = None) -> Any:
     """Whether there is such a scan."""
     _refuse_series()
-    return datastore.download_image(image, check_only=True, check_sum=check_sum)
+    answer = datastore.download_image(image, check_only=True)
+    path = Path(app_instance().datastore().get_image_uri(image))
+    if check_sum and check_sum.upper().removeprefix("SHA256:") != sha256_of(path).upper():
+        raise UsageError(404, "the scan has another SHA-256")
+    return answer
 
 
 @router.get("/datastore/image", dependencies=[USER])

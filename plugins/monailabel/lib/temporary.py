@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -37,10 +38,10 @@ def claim_work(work: Path) -> FileLock:
     return lock
 
 
-def remove_older(folder: Path, seconds: float) -> int:
-    """Removes the entries of a folder that nobody has changed for so long, and returns their number."""
+def remove_older(entries: Iterable[Path], seconds: float) -> int:
+    """Removes files and folders that nobody has changed for so long, and returns their number."""
     removed = 0
-    for entry in folder.iterdir() if folder.is_dir() else ():
+    for entry in entries:
         try:
             if entry.lstat().st_mtime + seconds > time.time():
                 continue

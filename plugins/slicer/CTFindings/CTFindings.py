@@ -147,8 +147,9 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
             return
 
         def done(answer: Any) -> None:
+            unsaved = self.corrections.unsaved()
             self.showRecord(self.logic.show_findings(volume, answer), answer.draft)
-            self.corrections.show(answer.corrections)
+            self.corrections.show(answer.corrections, unsaved)
             self.onVisibility()
             if self.table.rows and self.table.rows[0].present:
                 self.table.select(0)
@@ -334,6 +335,8 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         """Ends what runs without a word."""
         if self.job is not None:
             self.job.cancel()
+            if self.ui.serverStatusLabel.text == _("Connecting ..."):
+                self.ui.serverStatusLabel.text = _("Not connected.")
         self.rest()
 
     def rest(self) -> None:
@@ -349,7 +352,9 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         self.record = record
         self.table.fill(() if record is None else record.rows)
         self.corrections.finding, self.corrections.draft = "", draft
-        self.corrections.show(Corrections())
+        # What the server keeps of a scan that the scene remembers is not known before it is asked.
+        problem = "" if record is None else _("Press Find to see and change what the server keeps of this scan.")
+        self.corrections.show(Corrections(problem=problem))
         self.ui.bannerLabel.text = "" if record is None else record.notice
         self.ui.bannerLabel.visible = bool(self.ui.bannerLabel.text)
         self.ui.warningsLabel.text = "" if record is None else "\n".join(record.warnings)

@@ -115,15 +115,23 @@ class CorrectionBlock:
             )
         self._build_agreement()
 
-    def show(self, corrections: Corrections) -> None:
-        """Shows what the server keeps of the scan, and marks the places that readers set in the views."""
+    def unsaved(self, saved: str | None = None) -> str | None:
+        """The report as it was typed; None if it is the saved one, by default that of the server."""
+        text = str(self.state.report or "")
+        return None if text == (self.corrections.report if saved is None else saved) else text
+
+    def show(self, corrections: Corrections, unsaved: str | None = None) -> None:
+        """Shows what the server keeps of the scan, and marks the places that readers set in the views. A report that
+        was typed and not saved stays.
+        """
         self.corrections = corrections
         if (volume := self.viewer.scene.volume) is not None:
             points.show_corrected(volume, corrections)
             self.viewer.scene.draw()
         self.state.correction_problem = corrections.problem
-        self.state.report = self.state.report_saved = corrections.report
-        self.state.report_open = bool(corrections.report) or self.state.report_open
+        self.state.report_saved = corrections.report
+        self.state.report = corrections.report if unsaved is None else unsaved
+        self.state.report_open = bool(self.state.report) or self.state.report_open
         self.show_finding()
         self.viewer.show_rows()
 
@@ -140,7 +148,11 @@ class CorrectionBlock:
 
     def on_place(self, reader: str) -> None:
         """Keeps that the selected finding is where the slice views meet."""
-        self._send(finding_change(self.state.selected, True, slices.here(), reader))
+        place = slices.here()
+        if place is None:
+            self.state.status = "The slice views do not meet in one point."
+            return
+        self._send(finding_change(self.state.selected, True, place, reader))
 
     def on_go(self) -> None:
         """Moves the views to the place that a reader set."""
@@ -164,12 +176,10 @@ class CorrectionBlock:
         self.viewer.ask(self.viewer.studies.ask_agreement, done)
 
     def _send(self, change: Mapping[str, Any]) -> None:
-        volume, unsaved = self.viewer.scene.volume, self.state.report
+        volume = self.viewer.scene.volume
 
         def done(corrections: Corrections) -> None:
-            self.show(corrections)
-            if "report" not in change:
-                self.state.report = unsaved
+            self.show(corrections, self.unsaved(change.get("report")))
             self.state.agreement = None
             self.viewer.show_list(corrected=bool(corrections.findings or corrections.report))
             self.state.status = "Saved on the server."

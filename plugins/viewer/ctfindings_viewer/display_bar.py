@@ -157,10 +157,15 @@ class DisplayBar:
         if self.viewer.scene.volume is None:
             return
         if self.state.measuring:
-            self.viewer.scene.stop_measuring()
+            self.end_distance()
         else:
             self.viewer.scene.measure(self.show_distance)
-        self.state.measuring, self.state.distance = not self.state.measuring, None
+            self.state.measuring, self.state.distance = True, None
+
+    def end_distance(self) -> None:
+        """Removes the distance."""
+        self.state.measuring, self.state.distance = False, None
+        self.viewer.scene.stop_measuring()
 
     def show_distance(self, millimetres: float | None) -> None:
         """Shows a length; None for none yet."""

@@ -2,10 +2,9 @@
 from elsewhere.
 """
 
+from collections.abc import Collection
 from typing import Any
 from urllib.parse import urlsplit
-
-from ctfindings_client.transport import LOOPBACK
 
 POLICY = "; ".join(
     [
@@ -24,30 +23,28 @@ POLICY = "; ".join(
 """
 
 
-def allowed(host: str, origin: str | None, bound_to: str) -> bool:
+def allowed(host: str, origin: str | None, hosts: Collection[str]) -> bool:
     """Whether a request may be answered.
 
-    A page of another site can open a WebSocket to this machine, and a name of its own can be made to point here. So on
-    the loopback only loopback names are served, and an ``Origin``, which browsers send and pages cannot forge, must be
-    that of the page itself.
+    A page of another site can open a WebSocket to this machine, and a name of its own can be made to point here. So the
+    viewer is served under its own names only, by default those of the loopback, and an ``Origin``, which browsers send
+    and pages cannot forge, must be that of the page itself.
 
     Args:
         host: header ``Host``.
         origin: header ``Origin``; None without one.
-        bound_to: address that the viewer listens on.
+        hosts: names of this viewer.
     """
-    if bound_to in LOOPBACK and urlsplit(f"//{host}").hostname not in LOOPBACK:
-        return False
-    return origin is None or urlsplit(origin).netloc == host
+    return urlsplit(f"//{host}").hostname in hosts and (origin is None or urlsplit(origin).netloc == host)
 
 
-def protect(server: Any, bound_to: str) -> None:
+def protect(server: Any, hosts: Collection[str]) -> None:
     """Puts the check and the policy in front of everything that a trame server answers."""
     from aiohttp import web
 
     @web.middleware
     async def guard(request: web.Request, handler: Any) -> web.StreamResponse:
-        if not allowed(request.headers.get("Host", ""), request.headers.get("Origin"), bound_to):
+        if not allowed(request.headers.get("Host", ""), request.headers.get("Origin"), hosts):
             raise web.HTTPForbidden(text="This viewer answers only to its own page.")
         return await handler(request)
 

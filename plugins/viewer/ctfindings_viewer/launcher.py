@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.host not in LOOPBACK:
         print(
             f"warning: --host {args.host}: other machines can reach this viewer and its scans without password or "
-            "encryption; see docs/viewer.md, What leaves the computer",
+            "encryption, under this name and those of --allowed-host; see docs/viewer.md, What leaves the computer",
             file=sys.stderr,
             flush=True,
         )
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from .viewer import Viewer
 
     server = get_server("CT Findings", client_type="vue3")
-    protect(server, args.host)
+    protect(server, {*LOOPBACK, args.host, *args.allowed_host})
     viewer = Viewer(server, clean_address(args.server), key)
     viewer.start(args.scan)
     shown_host = "127.0.0.1" if args.host in LOOPBACK else args.host
@@ -122,6 +122,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; 127.0.0.1, this machine only, by default"
+    )
+    parser.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name or address under which other machines reach this viewer, with --host; may be repeated",
     )
     parser.add_argument("--port", type=int, default=8080, help="8080 by default")
     parser.add_argument("--api-key", type=Path, metavar="FILE", help="file with the key of that server")

@@ -115,8 +115,8 @@ class Viewer:
             self.refuse_server(error)
             return
         if address != self.studies.address:
-            self.state.consent = False
-            self.studies.forget()
+            self.state.consent, self.state.scan_id = False, None
+            self.close_scan("")
         self.studies.address, self.state.remote_line = address, texts.remote_line(address)
         self.studies.token = self.keys.get(address, "")
         self.state.server_error, self.state.server_line = "", "Connecting ..."
@@ -183,15 +183,7 @@ class Viewer:
         """Gets the voxels of a scan, with what readers said of it, and shows them; an earlier scan is first removed,
         also from the server.
         """
-        self.studies.forget()
-        self.readout.places = None
-        self.show_record(None)
-        self.correction_block.show(Corrections())
-        self.show_evidence_state(None)
-        self.state.measuring, self.state.distance = False, None
-        self.scene.stop_measuring()
-        self.scene.clear()
-        self.state.scan_name, self.state.has_scan = name, False
+        self.close_scan(name)
 
         def done(answer: tuple[Scan, Corrections]) -> None:
             scan, corrections = answer
@@ -210,6 +202,17 @@ class Viewer:
 
         self.run(work, done, failed)
 
+    def close_scan(self, name: str) -> None:
+        """Removes the scan that is open, also from the server; ``name`` is that of the next one, empty for none."""
+        self.studies.forget()
+        self.readout.places = None
+        self.show_record(None)
+        self.correction_block.show(Corrections())
+        self.show_evidence_state(None)
+        self.display_bar.end_distance()
+        self.scene.clear()
+        self.state.scan_name, self.state.has_scan = name, False
+
     # --- questions
 
     def on_find(self) -> None:
@@ -219,10 +222,12 @@ class Viewer:
             return
 
         def done(answer: Any) -> None:
+            unsaved = self.correction_block.unsaved()
+            self.display_bar.end_distance()
             self.readout.places = Places(answer.labels, answer.affine, answer.label_names)
             self.show_record(self.studies.show_findings(volume, answer))
             self.state.draft = answer.draft
-            self.correction_block.show(answer.corrections)
+            self.correction_block.show(answer.corrections, unsaved)
             self.show_evidence_state(None)
             present = sum(row.present for row in answer.record.rows)
             self.show_list(present=present, outside_domain=answer.record.outside_domain)

@@ -232,7 +232,29 @@ def test_uids_depend_on_scan_weights_and_verdicts_only(series, tmp_path) -> None
     assert not {each.SOPInstanceUID for each in first.values()} & {each.SOPInstanceUID for each in other.values()}
 
 
+def test_values_that_dicom_does_not_allow_are_left_out(series, tmp_path) -> None:
+    for file in series.path.iterdir():
+        image = pydicom.dcmread(file)
+        with pydicom.config.disable_value_validation():
+            image.PatientSex, image.PatientBirthDate, image.StudyTime = "U", "19500000", "12:30:00"
+            image.save_as(file)
+    report = series.write(tmp_path / "out")["report"]
+    assert not report.PatientSex and not report.PatientBirthDate and report.StudyDate and report.PatientName
+
+
+def test_a_query_of_any_characters_is_written(series, tmp_path) -> None:
+    query = dataclasses.replace(series.record.queries[0], text="Erguss \u00fcber dem Zwerchfell \\ \u2013 links")
+    series.record = dataclasses.replace(series.record, queries=[query])
+    answers = series.answers()._replace(maps={query.key: series.map})
+    write_dicom(tmp_path / "out", series.path, answers)
+    evidence, report = (pydicom.dcmread(tmp_path / "out" / f"{name}.dcm") for name in ("evidence-1", "report"))
+    assert evidence.SegmentSequence[0].SegmentLabel == query.key.replace("\\", "/")[:64]
+    assert query.text in str(report) and report.PatientName == series.write(tmp_path / "b")["report"].PatientName
+
+
 def test_anonymous_results_have_nothing_of_patient_and_study(series, tmp_path) -> None:
+    file = dataclasses.replace(series.record.scan, file="Doe^Jane")
+    series.record = dataclasses.replace(series.record, scan=file, warnings=["Doe^Jane: is tilted by 12 degrees"])
     named = series.write(tmp_path / "named")
     anonymous = series.write(tmp_path / "out", anonymous=True)
     for each in anonymous.values():

@@ -4,6 +4,7 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +15,11 @@ import pytest
 from pydicom.uid import CTImageStorage
 
 from bundle.ctfindings.inference.batch import run_archive
-from bundle.ctfindings.inference.batch.run_archive import Model
+from bundle.ctfindings.inference.batch.run_archive import ArchiveTask, Model
 from bundle.ctfindings.inference.watch import archives
 from bundle.ctfindings.inference.watch.archives import FolderArchive, Series, search_from
 from bundle.ctfindings.inference.watch.connections import Unreachable, check_address
+from bundle.ctfindings.inference.watch.series_task import SeriesTask, answer_series
 from bundle.ctfindings.inference.watch.watcher import Pace, Watcher
 from tests.enhanced_ct import write_enhanced
 from tests.inference.watch.fabricated import Killed, Service
@@ -45,6 +47,13 @@ class Receiver:
                 self.killed_after = None
                 raise Killed
         return len(missing)
+
+
+def note(folders: list[Path], task: ArchiveTask) -> None:
+    """Notes the folder of the images, and writes a record."""
+    folders.append(Path(task.study["image"]))
+    task.target.parent.mkdir(parents=True)
+    task.target.write_text("{}")
 
 
 @pytest.fixture
@@ -126,7 +135,7 @@ def test_a_server_that_is_away_is_asked_again_after_growing_pauses(
 ) -> None:
     pauses: list[float] = []
     monkeypatch.setattr("time.sleep", pauses.append)
-    setup.receiver.away = 3
+    setup.receiver.away = 6  # Three passes over two series.
     watcher = setup.start()
     assert watcher.watch(once=True) == 0
     assert pauses == [1.0, 2.0, 4.0]
@@ -141,6 +150,24 @@ def test_a_server_that_is_away_is_asked_again_after_growing_pauses(
             watcher.archive, setup.receiver, "elsewhere", setup.output, setup.model, setup.service, Pace(0, 0)
         ).watch(once=True)
     assert [row["status"] for row in setup.rows()] == ["waiting", "waiting"], "another receiver gets them again"
+
+
+def test_a_series_that_the_server_does_not_give_holds_up_no_other(setup: Setup) -> None:
+    setup.receiver.away = 1
+    watcher = setup.start(Pace(0.0, 0.0))
+    assert sorted(entry.status for entry in watcher.run_pass()) == ["done", "waiting"]
+    assert "does not answer" in next(row["reason"] for row in setup.rows() if row["status"] == "waiting")
+    assert [entry.status for entry in watcher.run_pass()] == ["done", "done"]
+
+
+def test_a_uid_that_is_no_uid_names_no_folder(tmp_path: Path) -> None:
+    folders: list[Path] = []
+    for number, uid in enumerate(("1.2/../../3", "/1.2", "9" * 300)):
+        task = SeriesTask(
+            uid, lambda folder: None, tmp_path, tmp_path / str(number), Model(".", "w"), partial(note, folders)
+        )
+        answer_series(task)
+    assert all(folder.parent.parent == tmp_path for folder in folders) and len(folders) == 3
 
 
 def test_a_server_that_does_not_count_images_is_fetched_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
 from torch import Tensor
 
 from bundle.ctfindings.networks.image.hounsfield_windows import HounsfieldWindows
 from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
 from bundle.ctfindings.networks.image.image_tower import ConvolutionalTower
+from bundle.ctfindings.networks.image.token_levels import EncodeLevelsd, weights_digest
 from bundle.ctfindings.networks.image.vit_tower import VisionTransformerTower
 
 AnyTower = ConvolutionalTower | VisionTransformerTower
@@ -41,6 +43,15 @@ def test_every_level_has_as_many_tokens_as_its_grid_has_cells(tower: AnyTower, s
 def test_convolutional_levels_halve_the_grid() -> None:
     _, grids = ConvolutionalTower(patch=2, channels=(8, 8, 8, 4), heads=2, width=4)(_scan(16, 8, 24))
     assert grids == [[8, 4, 12], [4, 2, 6], [2, 1, 3]]
+
+
+def test_cached_levels_are_those_of_inference_and_move_nothing_in_the_tower() -> None:
+    tower = ConvolutionalTower(patch=2, channels=(8, 8, 8, 4), heads=2, width=4).train()
+    step, scan = EncodeLevelsd(tower), {"image": MetaTensor(_scan(16, 8, 24)[0])}
+    found = step(scan)
+    assert tower.training and weights_digest(tower) == step.weights
+    tower.eval()
+    assert all(torch.equal(found[name], value) for name, value in step(scan).items() if name != "image")
 
 
 def test_patch_is_a_power_of_two() -> None:

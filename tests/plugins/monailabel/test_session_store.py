@@ -88,13 +88,14 @@ def test_a_session_in_use_stays_although_its_record_could_not_be_written(app: An
     assert not folder.exists() and folder.name not in app._sessions
 
 
-@pytest.mark.parametrize("kept", ["tmp", "dicomweb"])
+@pytest.mark.parametrize("kept", ["tmp", "dicomweb/0a1b2c"])
 def test_temporary_files_and_fetched_series_go_after_their_time(app: Any, tmp_path: Path, kept: str) -> None:
-    old, young = tmp_path / kept / "old", tmp_path / kept / "young"
+    old, young = tmp_path / kept / "1.2.3", tmp_path / kept / "1.2.4"
     for folder in (old, young):
         folder.mkdir(parents=True)
         (folder / "scan.nii.gz").write_bytes(b"voxels")
-    os.utime(old, (0, 0))
+    for folder in (old, old.parent):  # That of the server stays, whenever it was changed.
+        os.utime(folder, (0, 0))
     clean_up(app)
     assert not old.exists() and young.exists()
 

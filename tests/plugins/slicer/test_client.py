@@ -85,15 +85,12 @@ def test_a_file_is_sent_as_it_is_and_can_be_looked_at(server: StandInServer, bun
 
 def test_a_forgotten_scan_is_sent_again_once(server: StandInServer, scan: Scan) -> None:
     client, noted = Client(server.address), []
-    with_session(client, "forgotten", lambda: scan, client.findings, noted.append)
+    with_session(client, "forgotten", scan, client.findings, noted.append)
     assert list(server.sessions) == noted
-    with_session(
-        client,
-        noted[0],
-        lambda: pytest.fail("the scan was sent though the server has it"),
-        client.findings,
-        noted.append,
-    )
+    with_session(client, noted[0], scan, client.findings, noted.append)
+    assert len(noted) == len(server.sessions) == 1
+    with pytest.raises(ServerError, match="open the file again"):
+        with_session(client, "forgotten", None, client.findings, noted.append)
     assert len(noted) == 1
 
 
@@ -113,7 +110,7 @@ def test_an_error_about_a_known_scan_is_shown_and_nothing_is_sent_again(server: 
     session = client.upload(scan)
     server.failures["/infer/"] = (400, b'{"detail": "the scan cannot be read"}')
     with pytest.raises(ServerError, match="The server says: the scan cannot be read"):
-        with_session(client, session, lambda: scan, client.findings, lambda _: pytest.fail("the scan was sent again"))
+        with_session(client, session, scan, client.findings, lambda _: pytest.fail("the scan was sent again"))
     assert len(server.sessions) == 1
 
 
@@ -121,7 +118,7 @@ def test_an_upload_is_noted_though_the_question_about_it_fails(server: StandInSe
     client, noted = Client(server.address), []
     server.failures["/infer/"] = (400, b'{"detail": "the scan cannot be read"}')
     with pytest.raises(ServerError, match="cannot be read"):
-        with_session(client, "", lambda: scan, client.findings, noted.append)
+        with_session(client, "", scan, client.findings, noted.append)
     assert noted == list(server.sessions) == ["session-0"]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ctfindings_client.transport import LOOPBACK
 from ctfindings_viewer import guard, launcher
 
 
@@ -111,12 +112,14 @@ def test_a_file_of_another_format_and_a_taken_port_are_refused(tmp_path: Path) -
     ],
 )
 def test_only_the_viewers_own_page_is_answered(host: str, origin: str | None, answered: bool) -> None:
-    assert guard.allowed(host, origin, "127.0.0.1") is answered
+    assert guard.allowed(host, origin, LOOPBACK) is answered
 
 
-def test_beyond_this_machine_names_are_free_but_origins_are_not() -> None:
-    assert guard.allowed("viewer.example.org", "https://viewer.example.org", "0.0.0.0")
-    assert not guard.allowed("viewer.example.org", "https://evil.example.org", "0.0.0.0")
+def test_beyond_this_machine_the_names_that_were_given_are_answered_and_no_other() -> None:
+    hosts = {*LOOPBACK, "viewer.example.org"}
+    assert guard.allowed("viewer.example.org", "https://viewer.example.org", hosts)
+    assert not guard.allowed("viewer.example.org", "https://evil.example.org", hosts)
+    assert not guard.allowed("evil.example.org", "https://evil.example.org", hosts)
 
 
 def test_the_page_may_load_nothing_from_elsewhere() -> None:

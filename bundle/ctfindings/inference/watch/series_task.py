@@ -8,9 +8,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from bundle.ctfindings.files.atomic_write import staging_folder
+from bundle.ctfindings.files.atomic_write import safe_name, staging_folder
 from bundle.ctfindings.inference.batch.run_archive import ArchiveTask, Model
 from bundle.ctfindings.inference.output.write_files import RECORD_FILE
+from bundle.ctfindings.inference.watch.connections import Unreachable
+
+
+class Answered(NamedTuple):
+    """How a series was answered.
+
+    Attributes:
+        seconds: it took.
+        without_dicom: why there are no DICOM objects; empty if there are, or if an earlier run made the results.
+        unreachable: why its images could not be fetched from the server; empty if they could.
+    """
+
+    seconds: float
+    without_dicom: str = ""
+    unreachable: str = ""
 
 
 class SeriesTask(NamedTuple):
@@ -37,29 +52,32 @@ class SeriesTask(NamedTuple):
         return "SeriesTask(...)"
 
 
-def answer_series(task: SeriesTask) -> float:
-    """Writes the results of a series, unless they are there; returns the seconds it took.
+def answer_series(task: SeriesTask) -> Answered:
+    """Writes the results of a series, unless they are there.
 
     Several processes may answer a series, if one of them was taken for dead: the results of the first one stay.
     """
     started, before = time.perf_counter(), os.umask(0o077)  # Results are data of patients.
+    without_dicom, unreachable = None, ""
     try:
         if not (task.folder / RECORD_FILE).is_file():
-            _write_results(task)
+            without_dicom = _write_results(task)
+    except Unreachable as error:
+        unreachable = str(error)
     finally:
         os.umask(before)
-    return time.perf_counter() - started
+    return Answered(time.perf_counter() - started, without_dicom or "", unreachable)
 
 
-def _write_results(task: SeriesTask) -> None:
+def _write_results(task: SeriesTask) -> str | None:
     if task.folder.is_dir():
         shutil.rmtree(task.folder)  # Somebody removed its record.
     with tempfile.TemporaryDirectory(dir=task.fetched) as temporary, staging_folder(task.folder) as staging:
-        images, results = Path(temporary) / task.uid, staging / "results"
+        images, results = Path(temporary) / safe_name(task.uid), staging / "results"
         images.mkdir()
         task.fetch(images)
         try:
-            task.find(ArchiveTask({"image": str(images)}, results / RECORD_FILE, task.model, results))
+            without_dicom = task.find(ArchiveTask({"image": str(images)}, results / RECORD_FILE, task.model, results))
         except ValueError as error:
             raise ValueError(str(error).replace(f"{images}: ", "").replace(str(images), "the series")) from None
         try:
@@ -67,3 +85,4 @@ def _write_results(task: SeriesTask) -> None:
         except OSError:
             if not (task.folder / RECORD_FILE).is_file():
                 raise
+    return without_dicom

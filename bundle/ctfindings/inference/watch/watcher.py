@@ -28,7 +28,7 @@ from bundle.ctfindings.inference.output.write_files import RECORD_FILE
 from bundle.ctfindings.inference.watch.archives import DicomWebArchive, FolderArchive, Series
 from bundle.ctfindings.inference.watch.connections import Unreachable
 from bundle.ctfindings.inference.watch.delivery import StoreDelivery, StowDelivery
-from bundle.ctfindings.inference.watch.series_task import SeriesTask, answer_series
+from bundle.ctfindings.inference.watch.series_task import Answered, SeriesTask, answer_series
 from bundle.ctfindings.scan.dicom_series import MIN_IMAGES
 
 RESULTS, FETCHED, LOCK = "results", ".fetched", ".lock"
@@ -38,6 +38,8 @@ LONGEST_HOLD = 86400.0
 """Seconds: longest pause between two attempts at a series that failed."""
 ATTEMPTS = 5
 """Attempts to reach a server before a single pass gives up."""
+AWAY = 3
+"""A server is away if it answers for none of so many series; before, it may be the series that it cannot give."""
 
 
 class Pace(NamedTuple):
@@ -59,6 +61,7 @@ class _Failure(NamedTuple):
     problem: str
     attempts: int
     due: float
+    away: bool = False  # Whether the server did not answer; nothing is then wrong with the series.
 
 
 class Watcher:
@@ -139,7 +142,7 @@ class Watcher:
     def run_pass(self) -> list[Entry]:
         """Looks once, and finishes every series that is ready; returns the worklist.
 
-        Unreachable if a server does not answer. What is finished is in the worklist.
+        Unreachable if a server answers for no series that was tried. What is finished is in the worklist.
         """
         self._remove_leftovers()
         listed = {series.uid: series for series in self.archive.listed()}
@@ -159,13 +162,26 @@ class Watcher:
             uid: Entry(**kept[uid]) if uid in kept else self._unfinished(series) for uid, series in listed.items()
         }
         due = {uid: self._task(series) for uid, series in listed.items() if uid not in kept and self._is_due(series)}
-        fatal = (Unreachable, OSError)
+        away: list[tuple[Series, str]] = []
+        reached = False
         try:
-            for answered in parallel_map(answer_series, due, scheduler=self.scheduler, fatal=fatal):
+            for answered in parallel_map(answer_series, due, scheduler=self.scheduler, fatal=OSError):
                 uid, series = answered.key, listed[answered.key]
                 outcome = answered
-                if not answered.problem:  # A map of one series, which turns errors into a problem.
-                    (outcome,) = parallel_map(self._deliver, {uid: (series, answered.result)}, fatal=fatal)
+                unreachable = "" if answered.problem else answered.result.unreachable
+                if not answered.problem and not unreachable:
+                    try:  # A map of one series, which turns other errors into a problem.
+                        (outcome,) = parallel_map(
+                            self._deliver, {uid: (series, answered.result)}, fatal=(Unreachable, OSError)
+                        )
+                    except Unreachable as error:
+                        unreachable = str(error)
+                if unreachable:
+                    away.append((series, unreachable))
+                    if len(away) >= AWAY and not reached:
+                        break
+                    continue
+                reached = True
                 if not outcome.problem:
                     append(journal, uid, signatures[uid], outcome.result)
                     entries[uid] = Entry(**outcome.result)
@@ -173,6 +189,12 @@ class Watcher:
                 else:
                     self._fail(series, outcome.problem)
                     entries[uid] = self._unfinished(series)
+            if reached or len(away) >= AWAY:
+                for series, unreachable in away:
+                    self._fail(series, unreachable, away=True)
+                    entries[series.uid] = self._unfinished(series)
+            if away and not reached:
+                raise Unreachable(away[-1][1])
         except NoScheduler as error:
             raise Unreachable(str(error)) from error
         except OSError as error:
@@ -207,20 +229,21 @@ class Watcher:
         fetch = self.archive.fetching(series)
         return SeriesTask(series.uid, fetch, self.output / FETCHED, self._folder(series), self.model, self.find)
 
-    def _deliver(self, answered: tuple[Series, float]) -> dict[str, Any]:
-        """The worklist entry of a series and the seconds it took, after its results are delivered."""
-        started, (series, seconds) = time.perf_counter(), answered
+    def _deliver(self, finished: tuple[Series, Answered]) -> dict[str, Any]:
+        """The worklist entry of a series, after its results are delivered."""
+        started, (series, answered) = time.perf_counter(), finished
         folder = self._folder(series)
         record = FindingsRecord.from_json((folder / RECORD_FILE).read_text(encoding="utf-8"))
         files = sorted(folder.glob("*.dcm"))
         sent = self.delivery.send(files) if self.delivery and files else 0
         present = [answer for answer in record.ordered() if answer.present]
-        seconds += time.perf_counter() - started
+        seconds = answered.seconds + time.perf_counter() - started
         _log(f"{name_in_log(series.uid)}: {len(present)} findings, {len(files)} objects, {sent} sent, {seconds:.1f} s")
         return Entry(
             series.uid,
             series.study,
             "done",
+            "" if files else answered.without_dicom or "no DICOM objects could be made of this series",
             notice=record.notice or "",
             present={answer.name: answer.probability for answer in present},
             folder=folder.relative_to(self.output).as_posix(),
@@ -236,11 +259,11 @@ class Watcher:
             return time.monotonic() >= failure.due
         return time.monotonic() - self._seen[series.uid][1] >= self.pace.quiet
 
-    def _fail(self, series: Series, problem: str) -> None:
+    def _fail(self, series: Series, problem: str, away: bool = False) -> None:
         before = self._failed.get(series.uid)
         attempts = 1 + (before.attempts if before and before.state == series.state else 0)
         pause = min(self.pace.poll * 2**attempts, LONGEST_HOLD)
-        self._failed[series.uid] = _Failure(series.state, problem, attempts, time.monotonic() + pause)
+        self._failed[series.uid] = _Failure(series.state, problem, attempts, time.monotonic() + pause, away)
         _log(f"{name_in_log(series.uid)}: {problem}")
 
     def _unfinished(self, series: Series) -> Entry:
@@ -248,7 +271,8 @@ class Watcher:
             return Entry(series.uid, series.study, "left out", f"not of the chest: {series.left_out}")
         failure = self._failed.get(series.uid)
         if failure and failure.state == series.state:
-            return Entry(series.uid, series.study, "failed", failure.problem)
+            status = "waiting" if failure.away and failure.attempts < ATTEMPTS else "failed"
+            return Entry(series.uid, series.study, status, failure.problem)
         return Entry(series.uid, series.study, "waiting")
 
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-import torch
+from monai.networks.utils import eval_mode
 from monai.transforms import MapTransform
 from torch import Tensor, nn
 
@@ -41,10 +41,11 @@ class EncodeLevelsd(MapTransform):
         super().__init__("image")
         self.tower, self.weights = tower, weights_digest(tower)
 
-    @torch.no_grad()
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         image = data["image"].as_tensor()[None].to(next(self.tower.parameters()).device).float()
-        volumes = token_volumes(*self.tower(image))
+        # A trainer of what reads the levels may have set the tower to training, in which its statistics move.
+        with eval_mode(self.tower):
+            volumes = token_volumes(*self.tower(image))
         return {**data, **{f"level_{place}": value[0].half().cpu() for place, value in enumerate(volumes)}}
 
 

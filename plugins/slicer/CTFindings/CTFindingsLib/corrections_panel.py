@@ -33,12 +33,17 @@ class CorrectionsPanel:
         self.ui.copyDraftButton.connect("clicked(bool)", self.onCopyDraft)
         self.ui.agreementButton.connect("clicked(bool)", self.onAgreement)
 
-    def show(self, corrections: Corrections) -> None:
-        """Shows what the server keeps of the scan."""
+    def show(self, corrections: Corrections, unsaved: str | None = None) -> None:
+        """Shows what the server keeps of the scan, but a report that was typed and not saved stays."""
         self.corrections = corrections
-        self.ui.reportTextEdit.plainText = corrections.report
+        self.ui.reportTextEdit.plainText = corrections.report if unsaved is None else unsaved
         self.widget.table.mark(corrections.mark)
         self.choose(self.finding)
+
+    def unsaved(self, saved: str | None = None) -> str | None:
+        """The report as it was typed; None if it is the saved one, by default that of the server."""
+        text = str(self.ui.reportTextEdit.plainText)
+        return None if text == (self.corrections.report if saved is None else saved) else text
 
     def choose(self, finding: str) -> None:
         """The finding that the buttons speak of; empty for none."""
@@ -99,12 +104,10 @@ class CorrectionsPanel:
         return str(self.ui.readerLineEdit.text).strip()
 
     def _send(self, change: Mapping[str, Any]) -> None:
-        volume, unsaved = self.widget.volume, self.ui.reportTextEdit.plainText
+        volume = self.widget.volume
 
         def done(corrections: Corrections) -> None:
-            self.show(corrections)
-            if "report" not in change:
-                self.ui.reportTextEdit.plainText = unsaved
+            self.show(corrections, self.unsaved(change.get("report")))
             self.ui.statusLabel.text = _("Saved on the server.")
 
         if self.widget.maySend():

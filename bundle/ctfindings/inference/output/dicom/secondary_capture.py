@@ -153,10 +153,18 @@ def _tile(answer: Answer, evidence: Evidence, answers: ScanAnswers, headers: Seq
         region = next(islice(planes, evidence.slice_index, None))
         tile = _outlined(tile, region)
     draw, font = ImageDraw.Draw(tile), ImageFont.load_default(14)
-    left, right = ("R", "L") if float(header.ImageOrientationPatient[0]) > 0 else ("L", "R")
+    left, right = _letters(header)
     draw.text((4, size[1] // 2), left, _INK, font, anchor="lm", stroke_width=1, stroke_fill="black")
     draw.text((size[0] - 4, size[1] // 2), right, _INK, font, anchor="rm", stroke_width=1, stroke_fill="black")
     return tile
+
+
+def _letters(header: pydicom.Dataset) -> tuple[str, str]:
+    """Where the rows of an image begin and end, in the patient."""
+    row = np.array(header.ImageOrientationPatient[:3], float)
+    axis = int(np.abs(row).argmax())
+    begin, end = ("RL", "AP", "FH")[axis]
+    return (begin, end) if row[axis] > 0 else (end, begin)
 
 
 def _outlined(tile: Image.Image, region: NDArray[np.bool_]) -> Image.Image:

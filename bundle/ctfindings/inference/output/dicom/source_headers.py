@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom.uid import CTImageStorage
+from pydicom.valuerep import DA, TM
 
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.scan.dicom_frames import ENHANCED_CT, FRAME_TAGS, frame_headers
@@ -69,7 +70,7 @@ def _by_frame(header: pydicom.Dataset) -> dict[int | None, pydicom.Dataset]:
 
 
 def _complete(header: pydicom.Dataset, thickness_mm: float, anonymous: bool) -> None:
-    """Adds what every result needs, and removes what an anonymous one may not have."""
+    """Adds what every result needs, and removes what an anonymous one may not have or DICOM does not allow."""
     series = str(header.SeriesInstanceUID)
     for name in (*_PATIENT[:4], *_STUDY[:5]):
         if anonymous or name not in header:
@@ -78,6 +79,13 @@ def _complete(header: pydicom.Dataset, thickness_mm: float, anonymous: bool) -> 
         for name in (*_PATIENT[4:], _STUDY[5]):
             if name in header:
                 delattr(header, name)
+    if header.PatientSex not in ("M", "F", "O"):
+        header.PatientSex = None
+    for name, kind in (("PatientBirthDate", DA), ("StudyDate", DA), ("StudyTime", TM)):
+        try:
+            kind(str(header.get(name) or ""))
+        except ValueError:
+            setattr(header, name, None)
     if anonymous or not header.get("StudyInstanceUID"):
         header.StudyInstanceUID = derived_uid("study", series)
     for name, value in (

@@ -1,5 +1,6 @@
 """The DICOM results of one scan: ``report``, ``anatomies``, one ``evidence-N`` for each map, and ``capture``."""
 
+import dataclasses
 import hashlib
 import json
 import warnings
@@ -57,14 +58,20 @@ def dicom_objects(
         warnings.filterwarnings("ignore", "The string")  # highdicom prints a patient's name that has one part.
         headers = source_headers(path, images, answers.source, answers.record.scan.spacing_mm[2], anonymous)
         objects: dict[str, pydicom.Dataset] = {}
+        record = answers.record
+        if anonymous:  # A warning names the file or folder, which may be named after the patient.
+            named = [warning.replace(record.scan.file, "the scan") for warning in record.warnings]
+            record = dataclasses.replace(record, warnings=named)
         if "report" in wanted:
-            objects["report"] = structured_report(answers.record, headers, settings, REPORT_SERIES)
+            objects["report"] = structured_report(record, headers, settings, REPORT_SERIES)
         if "anatomies" in wanted or "evidence" in wanted:
             objects |= segmentations(answers, headers, settings, SEGMENTATION_SERIES, wanted)
         if "capture" in wanted:
             objects["capture"] = secondary_capture(answers, headers, settings, CAPTURE_SERIES)
         for each in objects.values():
             set_date(each, headers[0])
+            if not str([record.queries, record.warnings]).isascii():
+                each.SpecificCharacterSet = "ISO_IR 192"  # That of the source may not have these characters.
     return objects
 
 
@@ -78,6 +85,6 @@ def write_dicom(folder: Path, path: Path, answers: ScanAnswers, anonymous: bool 
         for name, each in objects.items():
             each.save_as(staging / f"{name}.dcm", enforce_file_format=True)
         folder.mkdir(exist_ok=True)
-        for old in folder.glob("evidence-*.dcm"):
-            old.unlink()
+        for old in [*folder.glob("evidence-*.dcm"), *(folder / f"{kind}.dcm" for kind in KINDS)]:
+            old.unlink(missing_ok=True)
         return [file.replace(folder / file.name) for file in sorted(staging.iterdir())]
