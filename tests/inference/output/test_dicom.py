@@ -249,7 +249,8 @@ def test_a_query_of_any_characters_is_written(series, tmp_path) -> None:
     write_dicom(tmp_path / "out", series.path, answers)
     evidence, report = (pydicom.dcmread(tmp_path / "out" / f"{name}.dcm") for name in ("evidence-1", "report"))
     assert evidence.SegmentSequence[0].SegmentLabel == query.key.replace("\\", "/")[:64]
-    assert query.text in str(report) and report.PatientName == series.write(tmp_path / "b")["report"].PatientName
+    assert query.key in [element.value for element in report.iterall() if element.VR == "UT"]
+    assert report.PatientName == series.write(tmp_path / "b")["report"].PatientName
 
 
 def test_anonymous_results_have_nothing_of_patient_and_study(series, tmp_path) -> None:
