@@ -82,23 +82,13 @@ def whole(
     return train_cached(bundle_root, datalist, cache, output), state_of(output)
 
 
-def assert_report_objectives_take_part(workflow: ConfigWorkflow) -> None:
+def test_all_objectives_take_part_with_the_gradient_cache(whole: tuple[ConfigWorkflow, dict[str, Any]]) -> None:
+    workflow, state = whole
     loss, optimizer = (workflow.parser.get_parsed_content(name) for name in ("loss", "optimizer"))
     assert set(loss.last) >= REPORT_LOSSES
     assert loss.losses["siglip"].bias.item() != -10, "scale and bias are trained"
     assert optimizer.param_groups[1]["weight_decay"] == 0
     assert workflow.parser.get_parsed_content("network").text.snippet_head_trained.item() == 1
-
-
-def test_objectives_on_reports_take_part(bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path) -> None:
-    assert_report_objectives_take_part(
-        train(bundle_root, datalist, cache, tmp_path, "objectives/radfinder.json", epochs=1)
-    )
-
-
-def test_all_objectives_take_part_with_the_gradient_cache(whole: tuple[ConfigWorkflow, dict[str, Any]]) -> None:
-    workflow, state = whole
-    assert_report_objectives_take_part(workflow)
     others = {"local_anatomy", "cross_anatomy", "text_separation", "grounding"} | PLACE_LOSSES
     assert others <= set(workflow.parser.get_parsed_content("loss").last)
     assert "macro_auc" in workflow.parser.get_parsed_content("validate#evaluator").state.metrics

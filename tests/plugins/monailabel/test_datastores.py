@@ -17,7 +17,8 @@ provide_storage_uids()
 from monailabel.config import settings  # noqa: E402
 
 from plugins.monailabel.lib.application import CTFindingsApp  # noqa: E402
-from plugins.monailabel.lib.datastores import SeriesDatastore  # noqa: E402
+from plugins.monailabel.lib.datastores import SeriesDatastore, folder_datastore  # noqa: E402
+from plugins.monailabel.lib.options import Options  # noqa: E402
 from tests.plugins.monailabel.live_server import free_port  # noqa: E402
 
 
@@ -66,3 +67,10 @@ def test_a_server_that_is_down_is_told_within_the_time_that_clients_wait(
     with pytest.raises(UsageError, match="did not list its series") as refused:
         series.list_images()
     assert refused.value.status == 502 and time.monotonic() - started < 60
+
+
+def test_a_damaged_list_of_labels_is_named_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "datastore_v2.json").write_text("{")
+    options = Options.of({"work": str(tmp_path / "work"), "writable": "true"})
+    with pytest.raises(ValueError, match=r"datastore_v2\.json: cannot be read; restore it, or move it away"):
+        folder_datastore(options, tmp_path)

@@ -67,7 +67,6 @@ def test_other_routes_of_monai_label_answer_in_sentences_too(server: LiveServer)
 
 def test_web_pages_of_others_are_not_served(server: LiveServer) -> None:
     assert server.get("/info/", headers={"Host": "evil.example"}).status_code == 400
-    assert "access-control-allow-origin" not in server.get("/info/", headers={"Origin": "http://evil.example"}).headers
     assert requests.post(f"{server.url}/reload", timeout=60).status_code in (404, 405)
     # A page needs no permission to send this one: it has no body.
     answer = requests.post(f"{server.url}/train/findings", headers={"Origin": "http://evil.example"}, timeout=60)

@@ -100,7 +100,7 @@ class Page:
         deadline = time.monotonic() + ANSWER_SECONDS
         last = self.view(name)
         while True:
-            time.sleep(1.0)
+            time.sleep(0.4)
             now = self.view(name)
             if np.array_equal(now, last):
                 return now

@@ -14,6 +14,7 @@ pytest.importorskip("selenium", reason="selenium is not installed")
 pytest.importorskip("monailabel", reason="MONAI Label is not installed")
 
 from selenium.webdriver import ActionChains
+from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -74,8 +75,14 @@ def test_all_of_the_scan_is_shown_again_at_the_same_slice(found: Page) -> None:
     reset = page.driver.find_element(
         By.XPATH, "//*[@id='place-axial']/ancestor::*[contains(@class, 'layout-grid-item')]//button[@title='Show all']"
     )
+    whole = page.settled("axial")
+    origin = ScrollOrigin.from_element(page.element("axial"))
+    mouse = ActionChains(page.driver).key_down(Keys.CONTROL).scroll_from_origin(origin, 0, -300)
+    mouse.key_up(Keys.CONTROL).perform()
+    zoomed = page.settled("axial")
+    assert not np.array_equal(zoomed, whole)
     reset.click()
-    time.sleep(3)
+    assert np.abs(page.settled("axial") - whole).mean() < 0.2 * np.abs(zoomed - whole).mean()
     assert page.text("#place-axial") == place
 
 
