@@ -101,6 +101,8 @@ class CorrectionStore:
             if "report" in change:
                 text = str(change["report"] or "").strip()
                 record["report"] = {"text": text, **said} if text else None
+            if keep is not None and (record["findings"] or record["report"]):
+                self._keep(scan_id, keep)  # Again, if another request took the last correction back meanwhile.
             self._write(scan_id, record)
         return record
 
