@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from bundle.ctfindings.data.datalist import load_datalist
+from bundle.ctfindings.files.atomic_write import safe_name
 from bundle.ctfindings.findings import FINDING_NAMES
-from bundle.ctfindings.inference.batch.add_masks import mask_datalist, mask_file
+from bundle.ctfindings.inference.batch.add_masks import mask_datalist
 from bundle.ctfindings.inference.batch.mask_sources import (
     MaskSource,
     MaskTask,
@@ -99,7 +100,7 @@ def test_a_series_of_which_a_file_changed_is_another_scan(tmp_path: Path) -> Non
 
 def test_a_mask_that_was_cut_off_is_made_again(datalist: Path, tmp_path: Path, bundle_root: Path) -> None:
     (tmp_path / "out" / "anatomy").mkdir(parents=True)
-    (tmp_path / "out" / mask_file("a/1")).write_bytes(b"\x1f\x8b")
+    (tmp_path / "out" / "anatomy" / f"{safe_name('a/1')}.nii.gz").write_bytes(b"\x1f\x8b")
     assert mask_datalist(datalist, tmp_path / "out", MaskSource("classical", str(bundle_root))).made == 1
 
 
