@@ -91,6 +91,8 @@ def watch(options: argparse.Namespace) -> int:
     if remote:
         check_address(options.archive, "ARCHIVE", options.insecure)
     else:
+        if not os.path.isdir(options.archive):
+            raise SystemExit(f"error: {options.archive}: no such folder; check the path")
         check_outside(options.output, "--output", [options.archive])
     address = options.archive if options.send == "back" and remote else options.send or ""
     if address:

@@ -16,6 +16,8 @@ def check_queries(queries: Sequence[str] | str) -> list[str]:
             f"queries: {queries[:40]!r} cannot be read as a list; "
             "write \"['fluid around the lung','air']\", or one text alone"
         )
+    if not isinstance(queries, str | Sequence):
+        raise ValueError(f"queries: expected texts such as \"['fluid around the lung']\", got {queries!r}")
     texts = []
     for query in [queries] if isinstance(queries, str) else queries:
         if not isinstance(query, str):

@@ -57,6 +57,12 @@ def test_an_argument_that_names_no_scan_is_named_and_stops_no_other(tmp_path: Pa
     assert ["problem" in each for each in records] == [False, True, True, True]
 
 
+def test_a_sign_that_monai_replaces_in_an_option_is_named(tmp_path: Path) -> None:
+    touch(tmp_path / "scan #1.nii")
+    with pytest.raises(ValueError, match="use ct-findings, or rename it"):
+        list_scans([tmp_path / "scan ::1.nii"])
+
+
 def test_a_missing_file_is_left_to_its_reader(tmp_path: Path) -> None:
     assert [scan.folder for scan in list_scans([tmp_path / "gone.nii.gz"])] == [Path("gone")]
 

@@ -89,6 +89,9 @@ def paths_of(value: Any) -> list[Any]:
 
 def _scans_named(argument: str) -> dict[Path, str]:
     """The scans that one argument names, and their paths inside it."""
+    if "::" in argument and os.path.exists(argument.replace("::", "#")):
+        name = argument.replace("::", "#")
+        raise ValueError(f"{name}: MONAI reads a # in an option in its own way; use ct-findings, or rename it")
     matches = [argument] if os.path.exists(argument) else sorted(glob.glob(argument, recursive=True))
     found = {path: name for match in matches for path, name in _scans_of(Path(match))}
     if not found and not glob.has_magic(argument) and not os.path.isdir(argument):

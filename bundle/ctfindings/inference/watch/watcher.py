@@ -238,7 +238,9 @@ class Watcher:
         sent = self.delivery.send(files) if self.delivery and files else 0
         present = [answer for answer in record.ordered() if answer.present]
         seconds = answered.seconds + time.perf_counter() - started
-        _log(f"{name_in_log(series.uid)}: {len(present)} findings, {len(files)} objects, {sent} sent, {seconds:.1f} s")
+        assessed = any(answer.present is not None for answer in record.findings)
+        found = f"{len(present)} findings" if assessed else "no finding was assessed"
+        _log(f"{name_in_log(series.uid)}: {found}, {len(files)} objects, {sent} sent, {seconds:.1f} s")
         return Entry(
             series.uid,
             series.study,
