@@ -4,8 +4,7 @@
 
 For each scan, every finding is asked by a lay description that the model never saw, beside texts that have nothing to
 do with a chest. Measured: how often a text stands out where its finding is present, where it is absent, and where there
-is none; and the AUC of percentile and of score for present against absent;
-intervals by scan.
+is none; and the AUC of percentile and of score for present against absent. Intervals are by scan.
 """
 
 import argparse

@@ -84,9 +84,9 @@ _POST_NEGATION = re.compile(
     rf"|\bno longer\s+(?:be\s+)?(?:\w+\s+)?{_SEEN}|-free\b|\bfree(?=\s*(?:[.,;]|$))"
     r"|,\s*(?:no|none|nil|absent)\s*\.?\s*$"
     rf"|\bbeen (?:removed|withdrawn|excluded)\b|\b(?:{_WORDS['gone']})\b|\(-\)"
-    # "Is neither seen on the left nor on the right", "is seen in neither pleural space", "on no side".
     # "The thickness of the bronchial walls is normal" has only the word of a finding.
     r"|(?<=thickness )(?:is|are|was|were) (?:normal|natural|within)\b"
+    # "Is neither seen on the left nor on the right", "is seen in neither pleural space", "on no side".
     rf"|\b{_BE}\s+neither\s+{_SEEN}|\b{_SEEN}\s+(?:\w+\s+){{0,2}}?(?:in|on|at|within)\s+(?:neither|none|no)\b"
     # Templates: "Pleural effusion: No", "Pleural effusion -", but not "Pleural effusion: no change".
     rf"|[:=|\t]\s*(?:(?:{_WORDS['answer_no']})\b(?!\s+(?:\w+\s+)?(?:change|difference|progression|regression)\b)"

@@ -16,7 +16,7 @@ def check_queries(queries: Sequence[str] | str) -> list[str]:
             f"queries: {queries[:40]!r} cannot be read as a list; "
             "write \"['fluid around the lung','air']\", or one text alone"
         )
-    if not isinstance(queries, str | Sequence):
+    if not isinstance(queries, Sequence):
         raise ValueError(f"queries: expected texts such as \"['fluid around the lung']\", got {queries!r}")
     texts = []
     for query in [queries] if isinstance(queries, str) else queries:

@@ -46,8 +46,7 @@ def jump(point: tuple[float, float, float]) -> None:
     A view that shows the point keeps its centre and zoom, so that the reader keeps the whole slice; one that does not
     is centred on it.
     """
-    for index in range(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSliceNode")):
-        view = slicer.mrmlScene.GetNthNodeByClass(index, "vtkMRMLSliceNode")
+    for view in _all("vtkMRMLSliceNode"):
         view.JumpSliceByOffsetting(*point)
         if not _shows(view, point):
             view.JumpSliceByCentering(*point)
@@ -58,9 +57,7 @@ def jump(point: tuple[float, float, float]) -> None:
 
 def here() -> tuple[float, float, float] | None:
     """The point in RAS mm that all visible slice views show; None where their planes do not meet in one."""
-    count = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSliceNode")
-    views = [slicer.mrmlScene.GetNthNodeByClass(index, "vtkMRMLSliceNode") for index in range(count)]
-    normals, origins = [], []
+    views, normals, origins = _all("vtkMRMLSliceNode"), [], []
     # Without a layout, as in the browser, no view is mapped into one.
     for view in [view for view in views if view.IsMappedInLayout()] or views:
         to_ras = view.GetSliceToRAS()
@@ -85,5 +82,10 @@ def _shows(view: Any, point: tuple[float, float, float]) -> bool:
 
 
 def _composites() -> list[Any]:
-    count = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")
-    return [slicer.mrmlScene.GetNthNodeByClass(index, "vtkMRMLSliceCompositeNode") for index in range(count)]
+    return _all("vtkMRMLSliceCompositeNode")
+
+
+def _all(kind: str) -> list[Any]:
+    """The nodes of a class, in the order of the scene."""
+    count = slicer.mrmlScene.GetNumberOfNodesByClass(kind)
+    return [slicer.mrmlScene.GetNthNodeByClass(index, kind) for index in range(count)]

@@ -19,7 +19,7 @@ import pydicom
 
 from bundle.ctfindings.files.atomic_write import staging_folder
 from bundle.ctfindings.files.journal import append, finished
-from bundle.ctfindings.files.parallel_map import NoScheduler, parallel_map
+from bundle.ctfindings.files.parallel_map import NoScheduler, Outcome, parallel_map
 from bundle.ctfindings.files.progress import say
 from bundle.ctfindings.inference.batch.run_archive import JOURNAL_FILE, ArchiveTask, Model, claim_output
 from bundle.ctfindings.inference.findings_record import FindingsRecord
@@ -167,15 +167,7 @@ class Watcher:
         try:
             for answered in parallel_map(answer_series, due, scheduler=self.scheduler, fatal=OSError):
                 uid, series = answered.key, listed[answered.key]
-                outcome = answered
-                unreachable = "" if answered.problem else answered.result.unreachable
-                if not answered.problem and not unreachable:
-                    try:  # A map of one series, which turns other errors into a problem.
-                        (outcome,) = parallel_map(
-                            self._deliver, {uid: (series, answered.result)}, fatal=(Unreachable, OSError)
-                        )
-                    except Unreachable as error:
-                        unreachable = str(error)
+                outcome, unreachable = self._delivered(series, answered)
                 if unreachable:
                     away.append((series, unreachable))
                     if len(away) >= AWAY and not reached:
@@ -228,6 +220,18 @@ class Watcher:
     def _task(self, series: Series) -> SeriesTask:
         fetch = self.archive.fetching(series)
         return SeriesTask(series.uid, fetch, self.output / FETCHED, self._folder(series), self.model, self.find)
+
+    def _delivered(self, series: Series, answered: Outcome) -> tuple[Outcome, str]:
+        """The outcome of a series after its delivery, and why a server did not answer; empty if it did."""
+        if answered.problem or answered.result.unreachable:
+            return answered, "" if answered.problem else answered.result.unreachable
+        try:  # A map of one series, which turns other errors into a problem.
+            (outcome,) = parallel_map(
+                self._deliver, {answered.key: (series, answered.result)}, fatal=(Unreachable, OSError)
+            )
+        except Unreachable as error:
+            return answered, str(error)
+        return outcome, ""
 
     def _deliver(self, finished: tuple[Series, Answered]) -> dict[str, Any]:
         """The worklist entry of a series, after its results are delivered."""

@@ -62,12 +62,12 @@ def segmentations(
                 "anatomies", segments, ids[labels], answers, headers, settings, series_number
             )
     by_key = {answer.key: answer for answer in record.answers}
-    # A backslash parts the values of an element.
     for number, (key, scores) in enumerate(answers.maps.items() if "evidence" in wanted else (), start=1):
         answer = by_key[key]
         code = codes.finding_code(answer.name) if isinstance(answer, FindingAnswer) else codes.QUERY
         region = np.stack(list(evidence_planes(scores, grid, scan, shape))).astype(np.uint8)
         if region.any():
+            # A backslash would part the values of an element.
             label = key.replace("\\", "/")
             segments = [_segment(1, label, codes.EVIDENCE, code, record)]
             objects[f"evidence-{number}"] = _object(

@@ -68,9 +68,10 @@ def dicom_objects(
             objects |= segmentations(answers, headers, settings, SEGMENTATION_SERIES, wanted)
         if "capture" in wanted:
             objects["capture"] = secondary_capture(answers, headers, settings, CAPTURE_SERIES)
+        ascii_alone = str([record.queries, record.warnings]).isascii()
         for each in objects.values():
             set_date(each, headers[0])
-            if not str([record.queries, record.warnings]).isascii():
+            if not ascii_alone:
                 each.SpecificCharacterSet = "ISO_IR 192"  # That of the source may not have these characters.
     return objects
 
