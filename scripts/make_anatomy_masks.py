@@ -28,7 +28,7 @@ def main() -> None:
         "--source",
         choices=("auto", "totalsegmentator", "bundle", "classical"),
         default="auto",
-        help="default: %(default)s",
+        help="auto: the bundle of --bundle, else TotalSegmentator, else classical (default: %(default)s)",
     )
     parser.add_argument("--bundle", type=Path, metavar="FOLDER", help="MONAI bundle wholeBody_ct_segmentation")
     parser.add_argument("--fast", action="store_true", help="TotalSegmentator at 3 mm")

@@ -1,7 +1,7 @@
 """Finds report sentences that refer to a slice, such as "6 mm nodule in the lingula (series 3, image 45)".
 
     python scripts/mine_snippets.py reports.csv snippets.csv
-    python scripts/mine_snippets.py reports.csv snippets.csv --dicom archive --text-columns Befund Beurteilung
+    python scripts/mine_snippets.py reports.csv snippets.csv --dicom archive --text-columns Findings Conclusion
 
 Writes a row per sentence and slice: id, series, image, snippet, rule, confidence, and with ``--dicom`` the z of the
 slice in mm. Prints counts and a random sample for review: sentences with their line in the table, without ids;

@@ -2,7 +2,7 @@
 
     python scripts/prepare_csv.py studies.csv --output data/mine
     python scripts/prepare_csv.py export.csv --output data/mine --scans /path/to/scans \\
-        --columns id=Fall patient=PatNr findings=Befund impression=Beurteilung "label:Pleural effusion=Erguss"
+        --columns id=CaseNo patient=MRN findings=Findings impression=Conclusion "label:Pleural effusion=Effusion"
 
 Columns with a usual name (id, patient, image, findings, impression, report, anatomy, split, the 18 findings) are found
 by themselves. Every scan is read once and checked; scans are neither moved nor changed. If a run was stopped, the same

@@ -2,13 +2,13 @@
 
     python scripts/prepare_dicom.py /path/to/archive --output data/pacs
     python scripts/prepare_dicom.py /path/to/archive --reports reports.csv --output data/pacs \\
-        --columns id=Fallnummer findings=Befund impression=Beurteilung --join accession
+        --columns id=AccessionNo findings=Findings impression=Conclusion --join accession
 
-The archive may contain folders and zips in any layout. The longest original axial CT series of each study becomes one
-NIfTI file; localizers, derived series and other objects are ignored, gaps and tilt are detected. Studies and patients
-get salted hashes as names; no name, number or date of the headers is written unless you ask for a table of them with
---key. Report texts are copied unchanged. The archive is not changed. Splits are patient-disjoint. If a run was stopped,
-the same command resumes it. docs/train_on_your_data.md continues with training.
+The archive may contain folders and zips in any layout. Of each study, the axial CT series that covers the chest best
+becomes one NIfTI file; localizers, derived series and other objects are ignored, gaps and tilt are detected. Studies
+and patients get salted hashes as names; no name, number or date of the headers is written unless you ask for a table of
+them with --key. Report texts are copied unchanged. The archive is not changed. Splits are patient-disjoint. If a run
+was stopped, the same command resumes it. docs/train_on_your_data.md continues with training.
 """
 
 import argparse

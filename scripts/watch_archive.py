@@ -38,7 +38,7 @@ def main() -> None:
         help="DICOMweb server or dicom://AETITLE@HOST:PORT that gets the results; 'back' for ARCHIVE itself",
     )
     parser.add_argument("--once", action="store_true", help="end when no series is waiting")
-    parser.add_argument("--poll", type=float, default=30, help="seconds between two looks (default: %(default)s)")
+    parser.add_argument("--poll", type=float, default=30, help="seconds between checks (default: %(default)s)")
     parser.add_argument(
         "--quiet",
         type=float,

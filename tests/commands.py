@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import runpy
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,8 @@ from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from subprocess import CompletedProcess
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 _FORKS = multiprocessing.get_context("forkserver")
@@ -67,10 +68,8 @@ def run(command: Sequence[object], timeout: float = 300) -> CompletedProcess[str
 
 def run_in_ranks(command: Sequence[object], size: int, timeout: float = 300) -> list[CompletedProcess[str]]:
     """Runs a command in several ranks, with the variables that torchrun sets; fails if one of them fails."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(size), "GLOO_SOCKET_IFNAME": "lo"}
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
+    group["GLOO_SOCKET_IFNAME"] = "lo"
     with ExitStack() as stack:
         ranks = [{**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
         done = [one.finish(timeout) for one in [stack.enter_context(started(command, rank)) for rank in ranks]]

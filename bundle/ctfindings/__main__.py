@@ -24,8 +24,9 @@ DESCRIPTION = """Find 18 findings, and what you ask for as text, in chest CT sca
   ct-findings scan.nii.gz -o results
   ct-findings scans/ "more/*.nii.gz" list.csv -o results -q "fluid around the lung" -q "air outside the lung"
 
-Each scan gets a folder with findings.json, evidence.nii.gz and report.html; findings.csv has one row per scan. A scan
-that cannot be used is listed with its reason and does not stop the others. docs/troubleshooting.md explains the codes.
+Each scan gets a folder with findings.json, report.html and, if there is evidence to show, evidence.nii.gz. The file
+findings.csv has one row per scan. A scan that cannot be used is listed with its reason and does not stop the others.
+docs/troubleshooting.md explains the codes.
 """
 
 
@@ -44,6 +45,8 @@ def main() -> None:
     add("--draft-report", "--draft_report", action="store_true", help=drafted)
     add("--dicom_dir", "--dicom-dir", type=Path, metavar="DIR", help="also write DICOM objects of DICOM scans there")
     add("--anonymous", action="store_true", help="no patient and study attributes in DICOM objects")
+    told = "findings of a scan that is unlike the training scans: withhold them (default), or warn and give them"
+    add("--outside_domain", "--outside-domain", choices=("withhold", "warn"), help=told)
     add("--device", help="cpu, cuda or cuda:0 (default: cuda if there is one)")
     add("--bundle", type=Path, default=ROOT, metavar="ROOT", help="folder with configs and models (default: this one)")
     add("--ckpt_path", "--ckpt-path", type=Path, help="checkpoint (default: that of the bundle)")
@@ -85,6 +88,7 @@ def _run(options: argparse.Namespace) -> None:
         "dicom_dir": options.dicom_dir,
         "anonymous": options.anonymous,
         "ckpt_path": options.ckpt_path,
+        "outside_domain": options.outside_domain,
         "device": options.device,
     }
     parser = ConfigParser()

@@ -1,4 +1,4 @@
-"""The card of the bundle: it explains every key that its configurations offer, and repeats what was measured."""
+"""The card of the bundle repeats what was measured, and its page of the configuration explains every key."""
 
 import json
 import re
@@ -32,6 +32,11 @@ def card(bundle_root: Path) -> str:
     return (bundle_root / "docs" / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def configuration(bundle_root: Path) -> str:
+    return (bundle_root / "docs" / "configuration.md").read_text(encoding="utf-8")
+
+
 def knobs(config: dict[str, Any]) -> list[str]:
     """Keys at the top of a configuration whose values a user may want to change; objects that are built are not among
     them.
@@ -40,16 +45,16 @@ def knobs(config: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(("name", "least"), [("train", 10), ("inference", 10), ("evaluate", 10), ("finetune", 5)])
-def test_every_knob_is_explained(card: str, bundle_root: Path, name: str, least: int) -> None:
+def test_every_knob_is_explained(configuration: str, bundle_root: Path, name: str, least: int) -> None:
     config = json.loads((bundle_root / "configs" / f"{name}.json").read_text(encoding="utf-8"))
     keys = [key for key in knobs(config) if not key.startswith("+")]
     assert len(keys) >= least
-    explained = set(re.findall(r"`([a-z_]+)`", card))
+    explained = set(re.findall(r"`([a-z_]+)`", configuration))
     assert [key for key in keys if key not in explained] == []
 
 
-def test_choices_are_those_of_the_code(card: str) -> None:
-    rows = {row.split("|")[1].strip(): row for row in card.splitlines() if row.startswith("| `")}
+def test_choices_are_those_of_the_code(configuration: str) -> None:
+    rows = {row.split("|")[1].strip(): row for row in configuration.splitlines() if row.startswith("| `")}
     for key, choices in (("`protocol`", PROTOCOLS), ("`evidence`", EVIDENCE_CHOICES)):
         assert {choice for choice in choices if f"`{choice}`" in rows[key]} == set(choices)
 

@@ -1,12 +1,17 @@
 """Cache key: everything that changes a preprocessed scan changes the key, and nothing else does."""
 
+import inspect
 from functools import partial
+from types import ModuleType
+from typing import Any
 
+import monai
 import numpy as np
 import pytest
 import torch
 from monai.transforms import Lambdad
 
+from bundle.ctfindings.data import cache_key
 from bundle.ctfindings.data.cache_key import describe_pipeline, version_of
 from bundle.ctfindings.data.transforms import image_pipeline
 
@@ -28,6 +33,27 @@ def test_every_parameter_of_the_image_pipeline_is_in_its_version(change: dict) -
     assert version_of(describe_pipeline(image_pipeline(**{**usual, **change}))) != version_of(
         describe_pipeline(image_pipeline(**usual))
     )  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "other"),
+    [
+        (cache_key, "__version__", "0"),
+        (monai, "__version__", "0"),
+        (torch, "__version__", "0"),
+        (inspect, "getsource", lambda kind: f"class {kind.__name__}: ..."),
+    ],
+    ids=["package", "MONAI", "torch", "source"],
+)
+def test_other_code_of_the_steps_gives_another_version(
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, other: Any
+) -> None:
+    steps = image_pipeline(spacing=(4, 4, 3), roi_size=(96, 80, 112))
+    usual = version_of(describe_pipeline(steps))
+    with monkeypatch.context() as changed:
+        changed.setattr(module, name, other)
+        assert version_of(describe_pipeline(steps)) != usual
+    assert version_of(describe_pipeline(steps)) == usual
 
 
 def test_functions_differ_by_their_code_and_by_what_they_close_over() -> None:

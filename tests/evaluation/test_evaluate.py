@@ -13,17 +13,19 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from bundle.ctfindings.anatomy import ANATOMY_NAMES
+from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX
 from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.data.loaders import cached_dataset, study_loader
 from bundle.ctfindings.data.transforms import image_pipeline
+from bundle.ctfindings.evaluation import evaluated_model
 from bundle.ctfindings.evaluation.classification_section import Classification
 from bundle.ctfindings.evaluation.diagnostics import Diagnostics
 from bundle.ctfindings.evaluation.evaluate import Evaluation, write_predictions
 from bundle.ctfindings.evaluation.evaluated_model import LOCALIZED, EvaluatedModel, collect_scores, whole_scan_steps
 from bundle.ctfindings.evaluation.report_sections import ReportRetrieval, SnippetLocalization
-from bundle.ctfindings.findings import FINDING_NAMES, TEMPLATES, finding_index
+from bundle.ctfindings.findings import FINDING_ANATOMY, FINDING_NAMES, TEMPLATES, finding_index
 from bundle.ctfindings.inference.findings_record import DISCLAIMER
+from bundle.ctfindings.inference.regions import Regions, find_regions
 from bundle.ctfindings.metrics.prompt_perturbations import PERTURBATIONS
 from bundle.ctfindings.networks.checkpoint import load_checkpoint
 from bundle.ctfindings.networks.classifier import ZeroShotClassifier
@@ -32,6 +34,7 @@ from bundle.ctfindings.networks.image.image_tower import ConvolutionalTower
 from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.networks.text.text_tower import TextTower
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
+from bundle.ctfindings.scan.coordinates import world_to_voxel
 
 C, T = len(FINDING_NAMES), len(TEMPLATES)
 SPACING = (8.0, 8.0, 8.0)
@@ -385,7 +388,14 @@ def test_masks_are_compared_with_but_never_used(setup: Setup) -> None:
     np.testing.assert_allclose(with_mask.anatomy_dice[0], list(expected.values()))
 
 
-def test_peaks_are_world_coordinates_of_the_scan(setup: Setup) -> None:
+def test_peaks_are_world_coordinates_in_the_region_that_answers(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Regions] = []
+
+    def kept(*given: Any) -> Regions:
+        found.append(find_regions(*given))
+        return found[-1]
+
+    monkeypatch.setattr(evaluated_model, "find_regions", kept)
     model = build_model(setup.encoder).eval()
     scores = collect_scores(loader_of(write_datalist(setup.folder, setup.content), "test"), model)
     assert scores.peaks_mm.shape == (SPLITS["test"], C, 3)
@@ -394,3 +404,8 @@ def test_peaks_are_world_coordinates_of_the_scan(setup: Setup) -> None:
     assert ((peaks >= lower - 1e-6) & (peaks <= upper + 1e-6)).all()
     random = scores.random_mm[:, LOCALIZED]
     assert ((random >= lower - 10) & (random <= upper + 10)).all() and random.std(axis=2).min() > 1
+    for regions, valid, peaks_mm in zip(found, scores.anatomy_valid, scores.peaks_mm, strict=True):
+        for own, peak_mm in zip(FINDING_ANATOMY, peaks_mm, strict=True):
+            row = regions.answering(own if valid[own] else THORAX)
+            x, y, z = np.rint(world_to_voxel(peak_mm, regions.affine)).astype(int)
+            assert regions.near[row, x, y, z]

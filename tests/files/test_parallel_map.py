@@ -4,7 +4,6 @@ import errno
 import importlib.util
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import pytest
 
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.parallel_map import NoScheduler, parallel_map
+from tests.ports import free_port
 
 needs_dask = pytest.mark.skipif(
     importlib.util.find_spec("distributed") is None, reason="Dask is not installed: pip install -e '.[cluster]'"
@@ -117,9 +117,7 @@ def test_the_workers_of_a_dask_cluster_do_the_work() -> None:
 def test_a_scheduler_that_goes_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import distributed
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen([*command, "--no-dashboard"], stderr=subprocess.DEVNULL) as scheduler:
         as_completed = distributed.as_completed

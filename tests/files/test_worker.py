@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,13 @@ def test_a_call_that_kills_or_stalls_the_process_fails_alone() -> None:
     with pytest.raises(ValueError, match=r"^an error of the program \(ValueError\)$"):
         Worker(int, 60)("Doe^Jane")
     assert Worker(str.upper, 60)("answered") == "ANSWERED"
+
+
+def test_an_error_of_the_system_is_named_without_its_file(tmp_path: Path) -> None:
+    absent = str(tmp_path / "Doe^Jane" / "scan.nii.gz")
+    for call in (Worker(os.stat, 60), partial(call_here, os.stat, 60)):
+        with pytest.raises(ValueError, match=r"^cannot be read or written \(No such file or directory\)$"):
+            call(absent)
 
 
 def test_a_call_on_a_worker_of_a_cluster_ends_it_when_it_stalls_and_names_nobody() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from bundle.ctfindings.inference.assessment import Assessment
 from bundle.ctfindings.inference.findings_record import DomainAnswer, FindingAnswer, NearestFinding, QueryAnswer
+from bundle.ctfindings.networks.classifier import NO_THRESHOLD
 from bundle.ctfindings.scan.hu_check import UNSEEN_WHEN_CLIPPED
 
 NODULE = FindingAnswer("Lung nodule", 0.9, 0.4, True, "lung")
@@ -58,6 +59,13 @@ def test_a_finding_that_clipped_values_cannot_show_is_not_assessed() -> None:
     answer = Assessment().of(calcium, scan(unseen=UNSEEN_WHEN_CLIPPED))
     assert isinstance(answer, FindingAnswer) and str(answer.not_assessed).startswith("the values of the scan were clip")
     assert Assessment().of(NODULE, scan(unseen=UNSEEN_WHEN_CLIPPED)) is NODULE
+
+
+def test_a_finding_without_a_fitted_threshold_is_not_assessed() -> None:
+    answer = Assessment().of(replace(NODULE, probability=1.0, threshold=NO_THRESHOLD), scan())
+    assert isinstance(answer, FindingAnswer) and answer.present is None
+    assert answer.not_assessed == "the weights were fitted on too few scans with and without this finding"
+    assert Assessment().of(replace(NODULE, threshold=1.0), scan()).not_assessed is None, "1 can be fitted"
 
 
 def test_a_query_is_not_assessed_where_its_nearest_finding_is_not_and_its_score_stays() -> None:

@@ -1,5 +1,6 @@
 """From a file to its encoding: warnings, geometry, and one pass through the network."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from bundle.ctfindings.anatomy import ANATOMIES, ANATOMY_NAMES
 from bundle.ctfindings.inference.encoding import describe_scan, encode_study, token_affine
+from bundle.ctfindings.inference.findings_record import DomainAnswer
 from bundle.ctfindings.inference.service import FindingsService
 
 DOUBLE = torch.tensor([2.0, 2.0, 2.0, 1.0], dtype=torch.float64)
@@ -45,6 +48,21 @@ def test_the_midline_is_the_middle_of_the_body_and_not_of_the_image(service: Fin
     # 16 voxels of 8 mm; the image has its middle at -38.
     assert encoded.midline_mm == pytest.approx(-100 + 8 * 7.5)
     assert list(encoded.seconds) == ["load", "encode"]
+
+
+def test_a_scan_that_shows_nothing_of_a_chest_is_outside_the_domain(service: FindingsService) -> None:
+    """The domain takes every distance, so that only the lack of one leads out of it."""
+    network, anatomies = copy.deepcopy(service.network), len(ANATOMIES)
+    features = 5 * 5 + 1 + network.image.embedding  # of the texture, the size and the embedding
+    domain, answers = network.domain, []
+    domain.mean, domain.precision = torch.zeros(anatomies, features), torch.eye(features).expand(anatomies, -1, -1)
+    domain.threshold, domain.anatomy_threshold = torch.tensor(1e9), torch.full((anatomies,), 1e9)
+    for logit in (100.0, -100.0):
+        torch.nn.init.constant_(network.image.anatomy_head.bias, logit)
+        answers.append(encode_study(network, study_of("scan.nii.gz")).domain)
+    everything, nothing = answers
+    assert everything is not None and everything.inside and everything.anatomy.keys() == set(ANATOMY_NAMES)
+    assert nothing == DomainAnswer(None, 1e9, False, {})
 
 
 def test_no_path_is_kept() -> None:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from bundle.ctfindings.inference import service as service_module
+from bundle.ctfindings.inference.assessment import Assessment
 from bundle.ctfindings.inference.evidence import depth_profile
-from bundle.ctfindings.inference.findings_record import DomainAnswer, QueryAnswer
+from bundle.ctfindings.inference.findings_record import DomainAnswer, ObservedStatement, QueryAnswer
 from bundle.ctfindings.inference.output.evidence_volume import write_evidence
 from bundle.ctfindings.inference.output.slicer_markups import write_markups
 from bundle.ctfindings.inference.service import AnsweredScan, FindingsService, load_service
@@ -81,6 +83,16 @@ def test_a_query_about_a_scan_outside_the_domain_keeps_its_score_and_has_no_plac
     assert isinstance(answer, QueryAnswer) and answer.not_assessed and answer.meaning.startswith("Not assessed: ")
     assert (answer.evidence, answer.z_mm, answer.percentile) == (None, None, None) and not placed.token_map.any()
     assert answer.score == inside.score and inside.answer.evidence is not None
+
+
+def test_nothing_is_stated_of_a_finding_that_is_not_assessed(
+    service: FindingsService, phantom_scan: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stated = [ObservedStatement(0, "There is lung nodule.", "Lung nodule", 0.8, 0.5)]
+    monkeypatch.setattr(service_module, "observed_statements", lambda *_: stated)
+    assert service.answer_file(phantom_scan[0]).record.observations == stated
+    monkeypatch.setattr(Assessment, "withholds", lambda *_: True)
+    assert service.answer_file(phantom_scan[0]).record.observations == []
 
 
 def test_a_negation_is_answered_by_what_it_denies(service: FindingsService, scan: AnsweredScan) -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.losses.cross_anatomy import CrossAnatomyLoss
 
 TEMPERATURE = torch.tensor(0.2, dtype=torch.float64)
@@ -50,11 +51,22 @@ def consistent(batch: dict[str, Tensor], order: Tensor, dimension: int) -> dict[
     return {name: value.index_select(dimension, order) for name, value in batch.items()}
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_loss_is_the_formula_written_out(make_batch, seed):
-    batch = make_batch(seed=seed)
+def test_loss_is_the_formula_written_out(make_batch):
+    batch = make_batch()
     loss = CrossAnatomyLoss()(**batch, temperature_global=TEMPERATURE)
     assert loss.item() == pytest.approx(by_hand(batch, 0.2), abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("loss", "excluded"),
+    [(CrossAnatomyLoss(), ["thorax"]), (CrossAnatomyLoss(["lung", "aorta"]), ["lung", "aorta"])],
+    ids=["usual", "given"],
+)
+def test_an_excluded_anatomy_is_neither_a_row_nor_a_negative(make_batch, loss, excluded):
+    batch = make_batch(scans=4, anatomies=len(ANATOMY_NAMES))
+    left = torch.tensor([name not in excluded for name in ANATOMY_NAMES])
+    expected = by_hand({**batch, "anatomy_valid": batch["anatomy_valid"] & left}, 0.2)
+    assert loss(**batch, temperature_global=TEMPERATURE).item() == pytest.approx(expected, abs=1e-8)
 
 
 def test_swapping_the_anatomies_consistently_changes_nothing(make_batch):

@@ -23,6 +23,12 @@ def test_inside_and_outside_weigh_alike_whatever_their_size() -> None:
     assert math.isclose(GroundingLoss()(z, tokens, ALL, torch.tensor([[1]])).item(), expected, rel_tol=1e-6)
 
 
+def test_false_alarms_count_by_their_weight_and_misses_once() -> None:
+    z = torch.tensor([[[2.0], [-1.0]]])
+    loss = GroundingLoss(false_alarm_weight=10)(z, torch.tensor([[[True], [False]]]), ALL, torch.tensor([[1]]))
+    assert math.isclose(loss.item(), softplus(-2.0) + 10 * softplus(-1.0), rel_tol=1e-6)
+
+
 def test_only_the_anatomy_counts_as_outside_but_the_mask_counts_everywhere() -> None:
     z = torch.tensor([[[2.0], [-1.0], [3.0], [0.5]]])
     tokens = torch.tensor([[[True], [False], [False], [False]]])

@@ -36,7 +36,7 @@ def test_the_thorax_does_not_take_part_and_an_unknown_name_is_an_error() -> None
     valid = torch.ones(2, len(ANATOMY_NAMES), dtype=torch.bool)
     left = anatomies_left(valid, ("thorax",))
     assert left.sum() == 2 * (len(ANATOMY_NAMES) - 1) and not left[:, ANATOMY_NAMES.index("thorax")].any()
-    with pytest.raises(ValueError, match="excluded: no anatomy liver; choose of lung"):
+    with pytest.raises(ValueError, match="excluded: no anatomy liver; choose from lung"):
         anatomies_left(valid, ("liver",))
 
 

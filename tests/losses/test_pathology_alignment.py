@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bundle.ctfindings.losses.pathology_alignment import PathologyAlignmentLoss
+from bundle.ctfindings.losses.pathology_alignment import PathologyAlignmentLoss, as_observations
 from bundle.ctfindings.losses.sentence_matching import match_sentences
 
 SCANS, QUERIES, SENTENCES, WIDTH = 5, 8, 6, 32
@@ -112,6 +112,44 @@ def test_different_texts_give_plain_info_nce_over_the_answers() -> None:
     assert value(batch, positives="id", diversity="none") == pytest.approx(expected.item(), abs=1e-5)
 
 
+def test_normal_sentences_count_by_their_weight() -> None:
+    """One query answers all, no report has two abnormal sentences: no other term."""
+    batch = batch_of(scans=2, queries=1, sentences=2, sentence_normal=torch.tensor([False, True, False, True]))
+    logits = batch["pathology"][:, 0] @ batch["sentence"].T / 0.07
+    own = torch.tensor([[1, 0.25, 0, 0], [0, 0, 1, 0.25]])
+    finds_scan = -(own * logits.log_softmax(0)).sum() / own.sum()
+    finds_sentences = -((own * logits.log_softmax(1)).sum(1) / own.sum(1)).mean()
+    expected = (finds_scan + finds_sentences).item() / 2
+    assert value(batch, normal_weight=0.25) == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_answer_is_contrasted_with_the_other_abnormal_sentences_of_its_report_by_the_weight_within() -> None:
+    batch = batch_of(scans=2, sentences=2)
+    terms = []
+    for rows, texts in zip(batch["pathology"], batch["sentence"].view(2, 2, WIDTH), strict=True):
+        answers = F.normalize(torch.softmax(texts @ rows.T / 0.1, 1) @ rows, dim=1)
+        terms.append(F.cross_entropy(answers @ texts.T / 0.07, torch.arange(2)).item())
+    expected = sum(terms) / 2
+    assert value(batch, within=0.7) - value(batch, within=0.0) == pytest.approx(0.7 * expected, abs=1e-5)
+    assert value(batch, negatives="report", spread=0.0) == pytest.approx(expected, abs=1e-5)
+
+
+def test_equal_texts_of_one_report_do_not_repel_each_other() -> None:
+    """The one query has the cosines a, a and b, divided by tau: each a is told from b alone, and b from both."""
+    batch = batch_of(scans=1, queries=1, sentences=3, sentence_id=torch.tensor([7, 7, 8]))
+    batch["sentence"][1] = batch["sentence"][0]
+    a, _, b = (batch["sentence"] @ batch["pathology"][0, 0] / 0.07).tolist()
+    expected = (2 * math.log1p(math.exp(b - a)) + math.log1p(2 * math.exp(a - b))) / 3
+    assert value(batch, within=1.0) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_report_that_repeats_its_sentences_counts_as_before_where_reports_are_contrasted() -> None:
+    batch, settings = batch_of(scans=2, sentences=2), {"reduction": "report", "within": 0.0, "diversity": "none"}
+    repeated = {name: row[[0, 1, 0, 1, 2, 3]] if len(row) == 4 else row for name, row in batch.items()}
+    repeated["sentence_count"] = torch.tensor([4, 2])
+    assert value(repeated, **settings) == pytest.approx(value(batch, **settings), abs=1e-5)
+
+
 def test_a_sentence_that_another_report_has_too_is_no_negative_of_its_scan() -> None:
     batch = batch_of(scans=2, sentences=1, sentence_id=torch.tensor([7, 7]))
     assert value(batch, positives="id", diversity="none") == 0
@@ -136,6 +174,12 @@ def test_a_query_of_another_organ_gets_no_share_and_no_gradient_from_the_alignme
     PathologyAlignmentLoss(diversity="none")(**batch).backward()
     gradient = batch["pathology"].grad
     assert gradient is not None and gradient[:, :3].any() and not gradient[:, 3:].any()
+
+
+def test_a_sentence_on_an_anatomy_without_queries_is_answered_by_all() -> None:
+    batch = batch_of(scans=2, sentences=2, pathology_anatomy=torch.zeros(2, QUERIES, dtype=torch.int64))
+    placed = {**batch, "sentence_anatomy": torch.tensor([1, 1, 1, 1])}
+    assert value(placed) == pytest.approx(value(batch), abs=1e-6)
 
 
 @pytest.mark.parametrize("matching", ["soft", "hungarian", "sinkhorn"])
@@ -173,6 +217,18 @@ def test_one_query_that_answers_everything_costs_the_logarithm_of_their_number()
     batch["pathology"][:, 0] = batch["sentence"]
     batch["pathology"][:, 1:] = -batch["sentence"][:, None]
     assert value(batch, spread=1.0) - value(batch, spread=0.0) == pytest.approx(math.log(QUERIES), abs=1e-3)
+
+
+def test_the_use_of_queries_is_that_by_abnormal_sentences() -> None:
+    """Two queries at right angles. The abnormal sentence has the cosines 0.8 and 0.6 with them, the normal one the
+    reverse: both together would use them alike.
+    """
+    batch = batch_of(scans=1, queries=2, sentences=2, sentence_normal=torch.tensor([False, True]))
+    batch |= {"pathology": torch.eye(2)[None], "sentence": torch.tensor([[0.8, 0.6], [0.6, 0.8]])}
+    share = 1 / (1 + math.exp(-0.2 / 0.1))
+    entropy = -share * math.log(share) - (1 - share) * math.log(1 - share)
+    assert value(batch, spread=1.0) == pytest.approx(math.log(2) - entropy, abs=1e-6)
+    assert PathologyAlignmentLoss().use(as_observations(**batch)).tolist() == pytest.approx([share, 1 - share])
 
 
 def test_equal_rows_cost_in_the_terms_on_rows_and_nothing_in_the_term_on_use() -> None:
@@ -213,7 +269,16 @@ def test_without_input_the_loss_is_zero_without_gradient(batch: dict[str, Tensor
     ],
     ids=["one scan", "one query", "a report without sentence", "a scan without body", "all normal and equal"],
 )
-@pytest.mark.parametrize("settings", SWITCHES, ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"matching": "hungarian", "diversity": "cosine2"},
+        {"matching": "sinkhorn", "positives": "scan"},
+        {"reduction": "report", "diversity": "logdet"},
+    ],
+    ids=str,
+)
 def test_poor_batches_have_finite_gradients(batch: dict[str, Tensor], settings: dict[str, Any]) -> None:
     rows = batch["pathology"].clone().requires_grad_()
     loss = PathologyAlignmentLoss(**settings)(**{**batch, "pathology": rows})

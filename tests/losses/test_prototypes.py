@@ -36,15 +36,15 @@ def test_loss_is_the_formula_written_out(make_batch):
     assert loss(**batch).item() == pytest.approx(2 * np.mean(terms), abs=1e-10)
 
 
-def test_moving_prototypes_start_as_the_mean_of_the_first_batch_and_follow_with_the_decay():
+def test_moving_prototypes_start_as_the_mean_of_image_and_text_and_follow_it_with_the_decay():
     loss = AnatomyPrototypeLoss(2, 2, "ema", decay=0.9)
     valid, right, up = torch.ones(1, 2, dtype=torch.bool), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
-    first = torch.stack([right, up])[None]
-    loss(first, valid, first, valid)
-    torch.testing.assert_close(loss.prototypes, torch.stack([right, up]))
-    second = torch.stack([up, up])[None]
-    loss(second, valid, second, valid)
-    torch.testing.assert_close(loss.prototypes[0], F.normalize(torch.tensor([0.9, 0.1]), dim=0))
+    images, captions = torch.stack([right, up])[None], torch.stack([up, up])[None]
+    loss(images, valid, captions, valid)
+    between = F.normalize(right + up, dim=0)
+    torch.testing.assert_close(loss.prototypes, torch.stack([between, up]))
+    loss(images, valid, images, valid)
+    torch.testing.assert_close(loss.prototypes, torch.stack([F.normalize(0.9 * between + 0.1 * right, dim=0), up]))
 
 
 def test_an_excluded_anatomy_has_no_prototype(make_batch):
@@ -78,6 +78,14 @@ def test_without_gradients_nothing_is_learned(make_batch):
     with torch.no_grad():
         assert loss(**batch).item() > 0
     assert torch.equal(loss.prototypes, before)
+
+
+def test_a_validation_batch_with_an_anatomy_that_training_has_not_seen_gives_zero(make_batch):
+    batch, loss = rows_of(make_batch()), prototype_loss("ema")
+    loss(**{**batch, "anatomy_valid": batch["anatomy_valid"] & torch.tensor([True, True, False])})
+    assert loss.seen.tolist() == [True, True, False]
+    with torch.no_grad():
+        assert loss(**batch).item() == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,22 +3,40 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
+from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.losses.text_separation import TextSeparationLoss
+
+
+def by_hand(caption: Tensor, valid: Tensor, margin: float) -> float:
+    """The formula, pair by pair."""
+    text, pairs = caption.numpy(), [tuple(pair) for pair in valid.nonzero().tolist()]
+    rows = []
+    for a in pairs:
+        repulsion = [math.exp((text[a] @ text[b] - margin) / 0.1) for b in pairs if b[1] != a[1]]
+        rows.append(math.log(1 + sum(repulsion) / len(repulsion)))
+    return float(np.mean(rows))
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.3])
 def test_loss_is_the_formula_written_out(make_batch, margin):
     batch = make_batch()
-    text, valid = batch["caption"].numpy(), batch["caption_valid"].numpy()
-    pairs = [(i, k) for i in range(6) for k in range(3) if valid[i, k]]
-    rows = []
-    for a in pairs:
-        repulsion = [math.exp((text[a] @ text[b] - margin) / 0.1) for b in pairs if b[1] != a[1]]
-        rows.append(math.log(1 + sum(repulsion) / len(repulsion)))
     loss = TextSeparationLoss(margin=margin)(batch["caption"], batch["caption_valid"])
-    assert loss.item() == pytest.approx(np.mean(rows), abs=1e-10)
+    assert loss.item() == pytest.approx(by_hand(batch["caption"], batch["caption_valid"], margin), abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("loss", "excluded"),
+    [(TextSeparationLoss(), ["thorax"]), (TextSeparationLoss(excluded=["lung", "aorta"]), ["lung", "aorta"])],
+    ids=["usual", "given"],
+)
+def test_an_excluded_anatomy_neither_repels_nor_is_repelled(make_batch, loss, excluded):
+    batch = make_batch(scans=4, anatomies=len(ANATOMY_NAMES))
+    left = torch.tensor([name not in excluded for name in ANATOMY_NAMES])
+    expected = by_hand(batch["caption"], batch["caption_valid"] & left, 0.0)
+    assert loss(batch["caption"], batch["caption_valid"]).item() == pytest.approx(expected, abs=1e-10)
 
 
 def test_collapsed_texts_are_pushed_apart_by_a_gradient_step():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
-from bundle.ctfindings.metrics.localization import depth_errors, depth_record
+from bundle.ctfindings.metrics.localization import at_share_of_height, depth_errors, depth_record, share_of_height
 
 
 def profiles() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -49,6 +49,15 @@ def test_baselines_are_those_of_evenly_spread_targets() -> None:
     errors = depth_errors(np.zeros_like(depth), depth, target)
     assert errors["middle"].mean() == pytest.approx(24 * 12 / 4)
     assert errors["random"].mean() == pytest.approx((24**2 - 1) / (3 * 24) * 12, rel=0.03)
+
+
+def test_shares_of_the_height_by_hand_and_their_positions_stay_within_the_scan() -> None:
+    """Scans from 0 to 48 mm, from 0 to 36 mm stored upside down, and of one bin at 5 mm."""
+    nothing = np.nan
+    depth = [[0.0, 12, 24, 36, 48], [36, 24, 12, 0, nothing], [5, *[nothing] * 4]]
+    assert share_of_height([12, 45, 5], depth).tolist() == [0.25, 1.25, 0]
+    assert at_share_of_height([0.25, 1.25, 0], depth).tolist() == [12, 36, 5]
+    assert at_share_of_height([-0.5, 0.75, 0.9], depth).tolist() == [0, 27, 5]
 
 
 def test_depth_record_by_hand() -> None:

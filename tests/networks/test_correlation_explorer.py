@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +10,14 @@ from torch import Tensor
 from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX
 from bundle.ctfindings.losses.correlation_exploration import CorrelationExplorationLoss
 from bundle.ctfindings.networks.correlation_explorer import CorrelationExplorer, pair_weights
-from bundle.ctfindings.networks.correlation_targets import correlations, patch_voxels, standardised, variance_hinge
+from bundle.ctfindings.networks.correlation_targets import (
+    correlations,
+    intensity_statistics,
+    patch_voxels,
+    standardised,
+    variance_hinge,
+)
+from bundle.ctfindings.networks.image.hounsfield_windows import HounsfieldWindows
 from tests.networks.conftest import convolutional_tower
 
 GRID, TOKENS = [8, 8, 8], 512
@@ -38,6 +46,24 @@ def inputs_of(scans: int = 2, sentences: int = 3) -> dict[str, Any]:
         "abnormal": torch.zeros(scans, len(ANATOMY_NAMES), dtype=torch.bool),
         "encode": torch.nn.Identity(),
     }
+
+
+def test_the_statistics_of_a_patch_by_hand() -> None:
+    """0, 100 and 900 HU are -1, -1/2 and 1 in the window from 0 to 400 HU, with a variance of 39/36."""
+    voxels = (torch.tensor([[[0.0, 100.0, 900.0]]]) + 1000) / 2000
+    found = intensity_statistics(voxels, HounsfieldWindows((-1000, 1000), [(0, 400)]))
+    assert found.shape == (1, 1, 3) and found.flatten().tolist() == pytest.approx([-1 / 6, 39**0.5 / 6, 1], abs=1e-5)
+
+
+@pytest.mark.parametrize("target", ["raw", "covariance"])
+def test_a_target_is_the_product_of_standardised_statistics_with_unit_rows_or_by_their_number(target: str) -> None:
+    explorer, image, index = explorer_of(target=target), inputs_of(scans=1)["image"], torch.arange(0, TOKENS, 8)[None]
+    statistics = intensity_statistics(patch_voxels(image, (2, 2, 2), index), explorer.windows)[0].double().numpy()
+    spread = statistics.std(0)
+    rows = (statistics - statistics.mean(0)) / np.where(spread > 1e-5, spread, np.inf)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True) if target == "raw" else rows.shape[1] ** 0.5
+    found = explorer.targets(image, index, torch.ones_like(index, dtype=torch.bool))[0]
+    np.testing.assert_allclose(found.numpy(), rows @ rows.T, atol=1e-4)
 
 
 def test_correlations_are_symmetric_with_a_diagonal_of_one_and_ignore_offset_and_scale() -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from bundle.ctfindings.losses import CrossAnatomyLoss, LocalAnatomyLoss
 from bundle.ctfindings.metrics.text_collapse import TextRows, anatomy_accuracy
@@ -52,6 +53,20 @@ def test_each_objective_moves_its_own_part_only() -> None:
         loss(torch.tensor(0.1), **given).backward()
         assert vectors.grad is not None
         assert vectors.grad[..., kept].abs().max() < 1e-6 < 1e-4 < vectors.grad[..., moved].abs().max()
+
+
+@pytest.mark.parametrize(
+    ("objective", "part"), [(CrossAnatomyLoss, (0, DIMENSIONS)), (LocalAnatomyLoss, (DIMENSIONS, EMBEDDING))]
+)
+def test_an_objective_on_a_part_is_the_objective_on_the_unit_rows_of_the_part(
+    objective: type[CrossAnatomyLoss | LocalAnatomyLoss], part: tuple[int, int]
+) -> None:
+    images, texts = rows(2, 3, 4).detach()
+    product = ProductEmbedding(DIMENSIONS, 0.25)
+    found = objective(dimensions=part)(torch.tensor(0.1), **pairs(product(images)) | {"caption": product(texts)})
+    image_part, text_part = (F.normalize(whole[..., slice(*part)], dim=-1) for whole in (images, texts))
+    expected = objective()(torch.tensor(0.1), **pairs(image_part) | {"caption": text_part})
+    torch.testing.assert_close(found, expected)
 
 
 def test_without_weight_the_similarity_is_that_of_the_disease_part() -> None:

@@ -52,6 +52,8 @@ OTHERS_STATED = (
     ("A 4 mm nodule, which was not considered significant, is seen.", NODULE),
     ("New consolidation that was not seen on the CT of 12.03.2020.", CONSOLIDATION),
     ("Calcification of the aortic valve and of the aortic arch.", "Arterial wall calcification"),
+    ("Nodules of 8 mm are seen in both lungs, consolidation not observed.", NODULE),
+    ("An effusion was seen on the left and consolidation not detected.", EFFUSION),
 )
 STATED = (
     "Pleural effusion: [x] yes [ ] no", "There can be no doubt about a pleural effusion.",

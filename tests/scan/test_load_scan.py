@@ -12,6 +12,7 @@ import pydicom
 import pytest
 
 from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.scan import storage
 from bundle.ctfindings.scan.load_scan import load_scan, read_volume
 from bundle.ctfindings.scan.slice_grid import even_slices
 
@@ -64,6 +65,21 @@ def test_nrrd_geometry_is_read_in_every_space(tmp_path, hu, affine, space):
     scan = load_scan(tmp_path / "a.nrrd")
     np.testing.assert_allclose(scan.affine, affine)
     np.testing.assert_array_equal(scan[0].numpy(), hu)
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nrrd"])
+def test_a_scan_of_more_voxels_than_allowed_is_refused_by_its_header(tmp_path, hu, affine, monkeypatch, name):
+    if name == "a.nrrd":
+        header = {"space": "RAS", "space directions": affine[:3, :3].T, "space origin": affine[:3, 3]}
+        nrrd.write(str(tmp_path / name), hu, header, index_order="F")
+    else:
+        save(tmp_path / name, hu, affine)
+    monkeypatch.setattr(storage, "MAX_VOXELS", 64 * 52 * 44)
+    assert load_scan(tmp_path / name).shape == (1, 64, 52, 44)
+    monkeypatch.setattr(storage, "MAX_VOXELS", 64 * 52 * 44 - 1)
+    with pytest.raises(ScanError, match="has 64 x 52 x 44 voxels; at most 146,431 are allowed") as refused:
+        load_scan(tmp_path / name)
+    assert refused.value.code == "too-large"
 
 
 @pytest.mark.parametrize(

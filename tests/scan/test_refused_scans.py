@@ -201,7 +201,7 @@ def truncated_zip(folder: Path, hu: np.ndarray, affine: np.ndarray) -> Path:
         (missing, "no such file", "check the path"),
         (truncated, "truncated or damaged", "copy or download it again"),
         (truncated_header, "truncated or damaged", "copy or download it again"),
-        (text_as_nifti, "is a gzip of something else than NIfTI", "give the scan itself"),
+        (text_as_nifti, "is compressed with gzip but is not NIfTI", "give the scan itself"),
         (text_as_gzip, "is a text file, not a scan", "give the scan itself"),
         (unknown_format, "unknown format", "give .nii"),
         (truncated_nrrd, "truncated, damaged", "copy or download it again"),

@@ -11,6 +11,7 @@ import pytest
 from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.data.transforms import LoadScand
 from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.scan import storage
 from bundle.ctfindings.scan.hu_check import hu_problem
 from bundle.ctfindings.scan.load_scan import load_scan
 from bundle.ctfindings.scan.storage import Stored, stored_from
@@ -112,6 +113,17 @@ def test_an_npz_needs_its_geometry_and_is_never_unpickled(tmp_path: Path, hu: np
     np.savez(tmp_path / "c.npz", volume=turned)
     with pytest.raises(ScanError, match="expected an array 'ct', found volume"):
         load_scan(tmp_path / "c.npz", {"axes": "IPL", "spacing_mm": [1, 1, 1]})
+
+
+def test_an_npz_of_too_many_voxels_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "packed.npz", ct=np.zeros((100, 100, 100), np.int16))
+    monkeypatch.setattr(storage, "MAX_VOXELS", 999_999)
+    monkeypatch.setattr(np.lib.format, "read_array", None)
+    with pytest.raises(ScanError, match="has 100 x 100 x 100 voxels; at most 999,999 are allowed") as refused:
+        load_scan(tmp_path / "packed.npz", {"axes": "IPL", "spacing_mm": [1, 1, 1]})
+    assert refused.value.code == "too-large"
 
 
 def test_a_record_holds_what_differs_from_the_default() -> None:

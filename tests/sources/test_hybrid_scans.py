@@ -78,7 +78,7 @@ def test_normal_scans_have_negatives_and_a_second_run_makes_nothing(
 
 
 def test_settings_that_cannot_be_used_are_refused(studies: dict[str, dict[str, str]], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="findings: Cardiomegaly cannot be drawn into a scan; choose of Lung nodule"):
+    with pytest.raises(ValueError, match="findings: Cardiomegaly cannot be drawn into a scan; choose from Lung nodule"):
         make_hybrids(studies, tmp_path, HybridSettings(findings=("Cardiomegaly",)))
     with pytest.raises(ValueError, match="per_finding: expected at least 1, got 0"):
         make_hybrids(studies, tmp_path, HybridSettings(per_finding=0))

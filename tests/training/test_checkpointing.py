@@ -137,6 +137,25 @@ def test_state_of_another_network_is_refused_by_file(tmp_path: Path) -> None:
         other.run(2)
 
 
+class Hostile:
+    """Runs a function when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return exec, ("raise SystemExit('code of the file was run')",)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "hostile"])
+def test_a_state_that_cannot_be_read_is_refused_by_file_and_runs_no_code(tmp_path: Path, damage: str) -> None:
+    Run(tmp_path).run(1)
+    last = tmp_path / "last.pt"
+    if damage == "hostile":
+        torch.save({"model": Hostile()}, last)
+    else:
+        last.write_bytes(last.read_bytes()[: 300 if damage == "truncated" else 0])
+    with pytest.raises(ValueError, match=r"last\.pt: cannot be read as a checkpoint; remove it"):
+        Run(tmp_path).run(2)
+
+
 def test_an_optimizer_of_an_older_grouping_is_refused_by_file(tmp_path: Path) -> None:
     Run(tmp_path).run(1)
     other = Run(tmp_path)

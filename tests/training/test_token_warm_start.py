@@ -167,6 +167,10 @@ def test_networks_and_data_without_what_it_needs_are_left_as_they_are(
     assert ("no warm start" in caplog.text) == (case in ("no masks", "no label"))
 
 
+def test_false_alarms_have_the_weight_that_is_given() -> None:
+    assert TokenWarmStart(make_model(), [], **SETTINGS, false_alarm_weight=10.0).loss.false_alarm_weight == 10
+
+
 def test_the_number_of_scans_is_bounded() -> None:
     model = make_model()
     TokenWarmStart(model, [make_batch(0), make_batch(1)], **SETTINGS | {"scans": 4}).collect()

@@ -37,7 +37,9 @@ def load_frozen(network: VisionLanguageModel, text_weights: str | Path, frozen_w
         network.load_state_dict(own, strict=False)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{frozen_weights}: does not fit this image tower ({reason})") from error
+        raise ValueError(
+            f"{frozen_weights}: does not fit this image tower ({reason}); give the configuration of these weights"
+        ) from error
     return new
 
 

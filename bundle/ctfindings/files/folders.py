@@ -66,7 +66,9 @@ def check_literal(path: str | Path, option: str) -> str:
     """
     text = str(path)
     if "#" in text or text[:1] in ("$", "@", "%"):
-        raise ValueError(f"{option}: {text} has a # or starts with $, @ or %, which MONAI's configurations cannot hold")
+        raise ValueError(
+            f"{option}: {text} has a # or starts with $, @ or %, which MONAI's configurations cannot hold; rename it"
+        )
     return text
 
 

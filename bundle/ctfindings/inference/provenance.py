@@ -34,4 +34,4 @@ def training_warnings(model: ModelInfo) -> list[str]:
         return [f"these are the published weights of {said['model']} ({said['paper']}); licence: {said['licence']}"]
     if model.trained_on is None:
         return []
-    return [f"these weights were trained only on {model.trained_on}, and were never checked on patients"]
+    return [f"these weights were trained only on {model.trained_on}, and were not shown to work on scans of patients"]

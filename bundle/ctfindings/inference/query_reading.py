@@ -26,7 +26,7 @@ UNRELATED: tuple[str, ...] = tuple(_TABLE["unrelated"])
 """Texts that say nothing about a chest."""
 
 STRONG, WEAK = 0.95, 0.8
-"""A query stands out from this share of the unrelated texts on, and hardly stands out from the second on."""
+"""A query stands out from this share of the unrelated texts on, and stands out weakly from the second on."""
 
 IMPLAUSIBLE = 0.5
 """Words are nonsense if at most this share of their letters, three at a time, occurs in words that are known."""
@@ -119,10 +119,10 @@ def in_words(reading: QueryReading, answer: QueryAnswer, findings: Sequence[Find
         return replace(answer, text=reading.text, asked=reading.asked, meaning=meaning, hints=reading.hints)
     share = answer.percentile or 0.0
     count = f"stronger than {round(share * len(UNRELATED))} of {len(UNRELATED)} unrelated texts on this scan"
-    word = "Stands out" if share >= STRONG else "Hardly stands out" if share >= WEAK else "Does not stand out"
+    word = "Stands out" if share >= STRONG else "Stands out weakly" if share >= WEAK else "Does not stand out"
     sentences = [f"{word}: {count}{'' if share >= STRONG else ', which does not rule it out'}."]
     if reading.negated:
-        sentences.append(f"That {'speaks against' if share >= STRONG else 'does not decide'} '{reading.text}'.")
+        sentences.append(f"This {'does not confirm' if share >= STRONG else 'does not decide'} '{reading.text}'.")
     if answer.nearest_findings:
         name = answer.nearest_findings[0].name
         found = next((each for each in findings if each.name == name), None)

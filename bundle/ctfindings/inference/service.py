@@ -160,6 +160,8 @@ class FindingsService:
         answers = [each.answer for each in placed]
         findings = [answer for answer in answers if not isinstance(answer, QueryAnswer)]
         asked = [answer for answer in answers if isinstance(answer, QueryAnswer)]
+        # Nothing is stated of a finding that is not assessed, in whatever way the model found it.
+        assessable = {answer.name for answer in findings if answer.present is not None}
         replies = [in_words(*pair, findings) for pair in zip(readings, asked, strict=True)]
         record = FindingsRecord(
             scan=encoded.scan,
@@ -169,6 +171,7 @@ class FindingsService:
             observations=[
                 dataclasses.replace(observed, evidence=encoded.on_source(observed.evidence))
                 for observed in observed_statements(self.network, embedding, *encoded.grids, encoded.midline_mm)
+                if observed.finding in assessable
             ],
             domain=encoded.domain,
             notice=self.assessment.notice(encoded.domain),

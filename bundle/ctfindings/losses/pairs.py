@@ -77,7 +77,7 @@ def anatomies_left(valid: Tensor, excluded: Sequence[str]) -> Tensor:
     """
     unknown = sorted(set(excluded) - set(ANATOMY_NAMES))
     if unknown:
-        raise ValueError(f"excluded: no anatomy {', '.join(unknown)}; choose of {', '.join(ANATOMY_NAMES)}")
+        raise ValueError(f"excluded: no anatomy {', '.join(unknown)}; choose from {', '.join(ANATOMY_NAMES)}")
     left = torch.tensor([name not in excluded for name in ANATOMY_NAMES[: valid.shape[1]]], device=valid.device)
     return valid & left
 

@@ -74,9 +74,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     try:
         state = load_mapped(path)
     except Exception as error:
-        raise ValueError(
-            f"{path}: cannot be read as a checkpoint; the file is damaged or was not written by torch.save"
-        ) from error
+        problem = "cannot be read as a checkpoint; the file is damaged, or was not written by torch.save"
+        raise ValueError(f"{path}: {problem}: copy it again") from error
     state = state.get("model", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path}: holds no model tensors; give a checkpoint of this bundle")

@@ -218,7 +218,7 @@ def make_dataset(
     except OSError as error:
         raise ValueError(
             f"{folder}: synthetic scans cannot be written there ({error.strerror or error}); finished scans are kept: "
-            "make room or check the rights and give the same command again, or name another folder"
+            "free disk space or check the permissions and run the same command again, or name another folder"
         ) from error
     return datalist
 

@@ -166,7 +166,7 @@ def _calcify(
     surface = organ & ~ndimage.binary_erosion(organ)
     points = canvas.body(np.flatnonzero(surface.reshape(-1)))
     if len(points) == 0:
-        raise ValueError(f"{finding}: its organ is not in the anatomy mask")
+        raise ValueError(f"{finding}: its organ is not in the anatomy mask; add it, or leave the finding out")
     if ORGAN_FINDINGS[finding] == HEART:
         points = points[points[:, 2] >= np.median(points[:, 2])]
     count = max(1, int(rng.poisson(1 + 9 * severity)))

@@ -127,9 +127,8 @@ def _read(files: Sequence[Path], path: Path) -> dict[str, Tensor]:
             state = content.get("model", content.get("state_dict", content))
             tensors.update(state if isinstance(state, dict) else {})
         except UnpicklingError as error:
-            raise ValueError(
-                f"{file}: contains more than tensors and plain values; not read, because that could run code"
-            ) from error
+            problem = "contains more than tensors and plain values; not read, because that could run code"
+            raise ValueError(f"{file}: {problem}. Ask its authors for the tensors alone") from error
         except (SafetensorError, RuntimeError, OSError, EOFError, KeyError, ValueError, AttributeError) as error:
             raise ValueError(f"{file}: cannot be read as a checkpoint; download it again") from error
     if not tensors or not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()):

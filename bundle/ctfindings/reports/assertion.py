@@ -32,7 +32,7 @@ _BE = r"(?:is|are|was|were|be|been|has|have|had|do|does|did|can|could|there)"
 _PREDICATE = re.compile(
     rf"\b(?:{_BE}\s+(?:not\s+|also\s+|been\s+|slightly\s+|minimally\s+)*(?:{_SEEN}|{_WORDS['state']})"
     r"|there\s+(?:is|are|was|were)\b|increased\b|decreased\b|shows?\b|demonstrates?\b|is\b|are\b|was\b|were\b|has\b"
-    r"|have\b)"
+    rf"|have\b|not\s+{_SEEN})"
 )
 _NO_LIST = r"(?:(?!\bn?or\b)[^,;.])*"
 # These always end a clause.

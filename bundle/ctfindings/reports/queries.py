@@ -29,6 +29,6 @@ def check_queries(queries: Sequence[str] | str) -> list[str]:
             raise ValueError(f"queries: {text[:40]!r} has no word; write for example 'fluid around the lung'")
         if len(text) > MAX_QUERY_CHARACTERS:
             problem = f"'{text[:40]}...' has {len(text)} characters"
-            raise ValueError(f"queries: {problem}; at most {MAX_QUERY_CHARACTERS} are allowed")
+            raise ValueError(f"queries: {problem}; at most {MAX_QUERY_CHARACTERS} are allowed; shorten it")
         texts.append(text)
     return list(dict.fromkeys(texts))

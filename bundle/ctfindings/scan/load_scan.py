@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -13,11 +14,11 @@ from bundle.ctfindings.files.errors import ScanError, coded, library_errors
 from bundle.ctfindings.scan.coordinates import voxel_spacing
 from bundle.ctfindings.scan.dicom_headers import MAX_TILT_DEGREES
 from bundle.ctfindings.scan.dicom_series import read_dicom
-from bundle.ctfindings.scan.file_format import file_format
+from bundle.ctfindings.scan.file_format import MAX_PACKING, file_format
 from bundle.ctfindings.scan.hu_check import LOWEST_HU, UNSEEN_WHEN_CLIPPED, clipped_at, to_hu
 from bundle.ctfindings.scan.itk_reader import read_metaimage, read_nrrd
 from bundle.ctfindings.scan.nifti_reader import read_nifti
-from bundle.ctfindings.scan.storage import Stored, Volume, check_shape, stored_from
+from bundle.ctfindings.scan.storage import Stored, Volume, check_shape, check_size, stored_from
 
 SPACING_MM = (0.2, 20.0)
 MIN_AXIAL_EXTENT_MM = 50.0
@@ -102,6 +103,8 @@ def _read_npz(source: Path, path: str | Path, stored: Stored) -> Volume:
     problem = "cannot be read as .npz: it is truncated or damaged ({error}); copy or download it again"
     with library_errors(path, problem, "damaged-file"), np.load(source, allow_pickle=False) as archive:
         found = archive.files
+        if "ct" in found:
+            _check_npz_size(archive.zip, path)
         array = archive["ct"] if "ct" in found else None
     if array is None:
         shown = ", ".join(found) or "none"
@@ -119,6 +122,18 @@ def _read_npz(source: Path, path: str | Path, stored: Stored) -> Volume:
             "no-affine",
         )
     return Volume(array, affine, "npz", [])
+
+
+def _check_npz_size(archive: ZipFile, path: str | Path) -> None:
+    """Reject an array that the archive cannot hold, before memory is reserved for it."""
+    with archive.open("ct.npy") as member:
+        version = np.lib.format.read_magic(member)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(member)
+        start = member.tell()
+    packed = archive.getinfo("ct.npy")
+    held = min(packed.file_size, packed.compress_size * MAX_PACKING)
+    check_size(path, shape, dtype.itemsize, start, 0, held)
 
 
 def _check_affine(path: str | Path, volume: Volume) -> None:

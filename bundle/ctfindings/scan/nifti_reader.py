@@ -43,7 +43,7 @@ def read_nifti(source: Path, path: str | Path) -> Volume:
             if len(head) < _header_size(head):
                 raise EOFError("it ends within its header")
         if not is_nifti(head):
-            problem = "is a gzip of something else than NIfTI; give the scan itself"
+            problem = "is compressed with gzip but is not NIfTI; give the scan itself"
             raise ScanError(path, problem, "wrong-content")
         if head[344:347] == b"ni1" or head[4:7] == b"ni2":
             problem = "is the header of a pair of files (.hdr and .img); convert both to one .nii.gz file"

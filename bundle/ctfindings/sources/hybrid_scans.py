@@ -66,7 +66,7 @@ def make_hybrids(
     check_fractions(settings.fractions)
     known = (*HYBRID_FINDINGS, *ORGAN_FINDINGS)
     if unknown := [name for name in settings.findings if name not in known]:
-        raise ValueError(f"findings: {', '.join(unknown)} cannot be drawn into a scan; choose of {', '.join(known)}")
+        raise ValueError(f"findings: {', '.join(unknown)} cannot be drawn into a scan; choose from {', '.join(known)}")
     if settings.per_finding < 1:
         raise ValueError(f"per_finding: expected at least 1, got {settings.per_finding}")
     tasks = {}

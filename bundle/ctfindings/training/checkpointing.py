@@ -106,7 +106,10 @@ class RunCheckpoint:
                 remove_partials(self.folder / name)
         if not self.resume or not path.is_file():
             return
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise ValueError(f"{path}: cannot be read as a checkpoint; remove it to start the run again") from error
         try:
             for name, item in self.saved.items():
                 planned = {key: vars(item)[key] for key in _LENGTH_OF_SCHEDULE} if isinstance(item, OneCycleLR) else {}

@@ -120,7 +120,10 @@ class MetricLog:
 
 
 class LossLog:
-    """Logs the mean of every loss and the duration of each epoch, also to TensorBoard if a writer is given."""
+    """Logs the mean of every loss and the duration of each epoch, also to TensorBoard if a writer is given.
+
+    Warns after the first epoch of losses that had no input, such as that of the anatomy head without anatomy masks.
+    """
 
     def __init__(self, loss: CompositeLoss, writer: Any = None) -> None:
         self.loss = loss
@@ -147,6 +150,9 @@ class LossLog:
         listed = "  ".join(f"{name} {mean:.4f}" for name, mean in means.items())
         epoch, epochs, seconds = engine.state.epoch, engine.state.max_epochs, time.perf_counter() - self._started
         self.logger.info("epoch %d of %d in %.0f s: %s", epoch, epochs, seconds, listed)
+        idle = [name for name, weight in self.loss.weights.items() if weight > 0 and not any(self._sums.get(name, ()))]
+        if idle and epoch == 1:
+            self.logger.warning("no scan of the epoch has the inputs of %s; see docs/datalist.md", ", ".join(idle))
         if self.writer is not None:
             for name, mean in means.items():
                 self.writer.add_scalar(f"loss/{name}", mean, engine.state.epoch)

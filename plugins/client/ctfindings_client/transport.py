@@ -246,7 +246,7 @@ def _no_answer(error: Exception, address: str) -> str:
     if isinstance(error, ConnectionRefusedError):
         return f"{address}: no server answers there. Is it started, and is the port right?"
     if isinstance(error, socket.gaierror):
-        return f"{address}: this host name is not known"
+        return f"{address}: unknown host name; check the spelling"
     if isinstance(error, TimeoutError):  # also socket.timeout, from Python 3.10
         return f"{address}: no answer in time"
     if isinstance(error, socket.timeout):

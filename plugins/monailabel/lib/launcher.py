@@ -158,7 +158,7 @@ def _check(args: argparse.Namespace) -> Options:
     if (args.ssl_keyfile is None) != (args.ssl_certfile is None):
         raise ValueError("--ssl-keyfile and --ssl-certfile belong together; give both")
     if options.checkpoint is not None and not options.checkpoint.is_file():
-        raise ValueError(f"--conf checkpoint: {options.checkpoint}: no such file")
+        raise ValueError(f"--conf checkpoint: {options.checkpoint}: no such file; check the path")
     for overlay in options.overlays:
         if not (options.bundle / overlay).is_file():
             raise ValueError(
@@ -175,7 +175,7 @@ def _make_work(work: Path) -> None:
     try:
         work.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"--conf work: {work}: cannot be made ({error.strerror}); give another folder") from None
+        raise ValueError(f"--conf work: {work}: cannot be created ({error.strerror}); give another folder") from None
     _check_writable(f"--conf work: {work}", work, "give another folder")
 
 
@@ -213,7 +213,7 @@ def _labels_left(args: argparse.Namespace, options: Options) -> str | None:
 
 
 def _check_address(host: str, port: int) -> None:
-    """Refuses an address that cannot be listened on, before the seconds that loading takes."""
+    """Refuses an address where the server cannot listen, before the seconds that loading takes."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -224,7 +224,7 @@ def _check_address(host: str, port: int) -> None:
             probe.bind(address)
     except OSError as error:
         reason = error.strerror or error
-        raise ValueError(f"{host}:{port}: cannot be listened on ({reason}); give another --port or --host") from None
+        raise ValueError(f"{host}:{port}: cannot listen there ({reason}); give another --port or --host") from None
 
 
 def _set_environment(args: argparse.Namespace, options: Options) -> None:

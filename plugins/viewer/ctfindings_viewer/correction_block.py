@@ -46,7 +46,7 @@ class CorrectionBlock:
                 for name, said, hint in (
                     ("Confirm", "true", "The scan has the selected finding"),
                     ("Reject", "false", "The scan does not have the selected finding"),
-                    ("Take back", "null", "Forget what was said of the selected finding"),
+                    ("Take back", "null", "Remove the correction of the selected finding"),
                 ):
                     v.VBtn(
                         name,
@@ -95,7 +95,7 @@ class CorrectionBlock:
             )
             v.VBtn(
                 "Save",
-                title="Keep the report on the server",
+                title="Save the report on the server",
                 click=(self.on_report, "[report, reader]"),
                 disabled=(f"{_OFF} || report === report_saved",),
                 variant="tonal",
@@ -150,7 +150,7 @@ class CorrectionBlock:
         """Keeps that the selected finding is where the slice views meet."""
         place = slices.here()
         if place is None:
-            self.state.status = "The slice views do not meet in one point."
+            self.state.status = "The slice views do not meet at one point; show three directions."
             return
         self._send(finding_change(self.state.selected, True, place, reader))
 
@@ -193,4 +193,4 @@ class CorrectionBlock:
                     html.Th(title, scope="col")
             with html.Tbody(), html.Tr(v_for="row in agreement", key="row[0]"):
                 html.Td("{{ cell }}", v_for="(cell, index) in row", key="index")
-        html.Div("No finding was read yet.", v_if="agreement && !agreement.length", classes="ct-small")
+        html.Div("No finding has been corrected yet.", v_if="agreement && !agreement.length", classes="ct-small")

@@ -27,7 +27,7 @@ _FINER = 2
 """Samples for each pixel along each axis, so that fine structures do not flicker."""
 _BOX_COLOUR = (252, 191, 46)
 _EMPTY = "Key images of the present findings appear here."
-_NONE = "No finding is present. Rest the mouse on a row of the table to see its key image."
+_NONE = "No finding is present. Hover over a row of the table to see its key image."
 _NOT_ASSESSED = "No finding was assessed, so there are no key images."
 
 

@@ -100,7 +100,7 @@ def check(args: argparse.Namespace) -> None:
             probe.bind((args.host, args.port))
         except OSError as error:
             raise ValueError(
-                f"--host {args.host} --port {args.port}: cannot be listened on ({error.strerror}); choose another"
+                f"--host {args.host} --port {args.port}: cannot listen there ({error.strerror}); choose another"
             ) from None
 
 

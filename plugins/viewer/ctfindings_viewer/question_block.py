@@ -58,7 +58,7 @@ class QuestionBlock:
                     <line v-if="curve.mark" :x1="curve.mark[0]" :x2="curve.mark[0]" y1="0" y2="{texts.CHART_HEIGHT:.0f}"
                         class="ct-curve-mark" vector-effect="non-scaling-stroke"></line></svg>""",
                     classes="ct-curve-frame",
-                    title="Click to move the axial view to a height",
+                    title="Click to move the axial view to that level",
                     click=(
                         self.on_curve,
                         "[$event.offsetX / $event.currentTarget.clientWidth]",

@@ -282,7 +282,7 @@ class Viewer:
     def may_send(self) -> bool:
         """Whether scans may go to the server: it is on this computer, or the user agreed."""
         if self.state.remote_line and not self.state.consent:
-            self.fail(ValueError("Agree first that scans are sent to that server."))
+            self.fail(ValueError("Tick the consent box before scans are sent to that server."))
             return False
         return True
 

@@ -14,6 +14,11 @@ def test_console_shows_present_findings_first_in_lines_that_fit(case) -> None:
     assert "\x1b" not in text
 
 
+def test_the_notice_comes_before_the_findings(case) -> None:
+    text = format_findings(dataclasses.replace(case.record, notice="Outside the domain: nothing is reliable."))
+    assert text.index("Outside the domain: nothing is reliable.") < text.index("Finding ")
+
+
 def test_a_probability_just_below_its_threshold_does_not_look_like_it(case) -> None:
     for probability, threshold, shown in (
         (0.4, 0.5, ["0.40", "0.50"]),

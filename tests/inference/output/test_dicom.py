@@ -17,6 +17,7 @@ from bundle.ctfindings.inference.encoding import EncodedScan, describe_scan
 from bundle.ctfindings.inference.evidence import locate
 from bundle.ctfindings.inference.findings_record import FindingAnswer, FindingsRecord, ModelInfo, QueryAnswer
 from bundle.ctfindings.inference.output.dicom.scan_answers import ScanAnswers
+from bundle.ctfindings.inference.output.dicom.source_headers import _PATIENT, _STUDY
 from bundle.ctfindings.inference.output.dicom.write_dicom import write_dicom
 from bundle.ctfindings.scan.load_scan import load_scan
 from bundle.ctfindings.scan.storage import SourceImages
@@ -176,6 +177,30 @@ def test_the_report_has_value_threshold_verdict_and_place_of_each_finding(any_se
     assert report.PatientName == "Doe^Jane" and report.StudyInstanceUID == shown.StudyInstanceUID
 
 
+def test_what_was_not_assessed_has_no_number_in_the_report(series, tmp_path) -> None:
+    unknown, *others = series.record.findings
+    unknown = dataclasses.replace(unknown, threshold=0.5)
+    query = dataclasses.replace(series.record.queries[0], not_assessed="the scan is unlike the training scans")
+    series.record = dataclasses.replace(series.record, findings=[unknown, *others], queries=[query])
+    nodule, _, heart, withheld = items(series.write(tmp_path / "out")["report"], "Measurement Group")
+    assert items(nodule, "Probability") and items(nodule, "Threshold Value")
+    for group in (heart, withheld):
+        for name in ("Probability", "Threshold Value", "Score, not calibrated"):
+            assert not items(group, name)
+        assert not [item for item in group.ContentSequence if item.ValueType == "NUM"]
+    assert [item.TextValue for item in items(withheld, "Comment")] == [f"Not assessed: {query.not_assessed}"]
+
+
+def test_the_notice_is_in_report_and_picture(series, tmp_path) -> None:
+    without = series.write(tmp_path / "without")
+    series.record = dataclasses.replace(series.record, notice="Outside the domain: nothing is reliable.")
+    noticed = series.write(tmp_path / "noticed")
+    *_, disclaimer, notice, warning, _groups = noticed["report"].ContentSequence
+    assert (disclaimer.TextValue, warning.TextValue) == (series.record.disclaimer, "a warning")
+    assert notice.TextValue == "Outside the domain: nothing is reliable."
+    assert not np.array_equal(noticed["capture"].pixel_array, without["capture"].pixel_array)
+
+
 def test_each_object_is_a_series_that_a_viewer_can_list(series, tmp_path) -> None:
     written = series.write(tmp_path / "out")
     assert len({each.SeriesInstanceUID for each in written.values()}) == len(written) == 4
@@ -263,6 +288,38 @@ def test_anonymous_results_have_nothing_of_patient_and_study(series, tmp_path) -
         assert each.StudyInstanceUID != named["report"].StudyInstanceUID
     for file in (tmp_path / "out").iterdir():
         assert b"Doe" not in file.read_bytes()
+
+
+def test_no_attribute_of_patient_or_study_is_in_an_anonymous_result(series, tmp_path) -> None:
+    private = {
+        "PatientName": "Roe^Zelda",
+        "PatientID": "ID-90817",
+        "PatientBirthDate": "19470619",
+        "PatientAge": "073Y",
+        "PatientSize": "1.7391",
+        "PatientWeight": "68.352",
+        "StudyID": "STUDY-5566",
+        "StudyDate": "20211117",
+        "StudyTime": "134759.21",
+        "AccessionNumber": "ACC-73105",
+        "ReferringPhysicianName": "Quill^Ada",
+        "StudyDescription": "Fall from horse",
+    }
+    for file in series.path.iterdir():
+        image = pydicom.dcmread(file)
+        for name, value in private.items():
+            setattr(image, name, value)
+        image.save_as(file)
+    assert {*private, "PatientSex"} == {*_PATIENT, *_STUDY}
+
+    def said(folder: Path) -> set[str]:
+        written = b"".join(file.read_bytes() for file in folder.iterdir())
+        return {name for name, value in private.items() if value.encode() in written}
+
+    series.write(tmp_path / "named")
+    anonymous = series.write(tmp_path / "anonymous", anonymous=True)
+    assert said(tmp_path / "named") == set(private)
+    assert not said(tmp_path / "anonymous") and not any(each.PatientSex for each in anonymous.values())
 
 
 def test_a_name_of_one_part_is_not_printed(series, tmp_path, recwarn) -> None:

@@ -1,6 +1,7 @@
 """The watcher with a fabricated service: every series is answered and delivered once, whatever happens meanwhile."""
 
 import csv
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -109,6 +110,24 @@ def test_a_killed_watcher_loses_nothing_and_sends_nothing_twice(setup: Setup, st
     calls = setup.service.calls.total()
     watcher.watch(once=True)
     assert setup.service.calls.total() == calls
+
+
+def test_the_log_calls_a_series_by_a_digest(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
+    watcher = setup.start()
+    uids = sorted(series.uid for series in watcher.archive.listed())
+    setup.service.unusable = {uids[0]}
+    assert watcher.watch(once=True) == 1
+    said = capsys.readouterr().out
+    assert "holds no chest" in said and "1 findings" in said
+    for uid in uids:
+        assert uid not in said and f"series {hashlib.sha256(uid.encode()).hexdigest()[:8]}: " in said
+
+
+def test_a_task_is_shown_without_names() -> None:
+    """Dask logs the arguments of a call that failed."""
+    folder = Path("/incoming/Doe^Jane")
+    task = SeriesTask("1.2.840.7", partial(print, folder), folder, folder, Model(".", "w"), partial(print, folder))
+    assert "Doe" not in f"{task} {task!r}" and "1.2.840.7" not in f"{task} {task!r}"
 
 
 def test_a_bad_series_stops_no_other_and_waits_longer_each_time(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,9 +33,7 @@ def membership_of(tokens: int, scans: int = 1) -> Tensor:
 
 
 @pytest.mark.parametrize("tower", [convolutional_tower, transformer_tower], ids=["convolutional", "transformer"])
-@pytest.mark.parametrize(
-    "settings", [{}, {"pool": 1}, {"localized": "organ"}, {"localized": "topk", "kept": 3}], ids=str
-)
+@pytest.mark.parametrize("settings", READINGS, ids=str)
 def test_every_tower_gets_unit_rows_and_attention_that_sums_to_one(tower: Any, settings: dict[str, Any]) -> None:
     encoder = encoder_of(tower(), heads=2, **settings)
     with torch.no_grad():

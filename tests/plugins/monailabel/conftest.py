@@ -31,11 +31,13 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="package")
 def studies(scans: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of studies: two scans, the first one again under another name, a truncated file and an 8-bit export."""
+    """A folder of studies: two scans, the first one again under a patient's name, a truncated file and an 8-bit
+    export.
+    """
     folder = tmp_path_factory.mktemp("studies")
     for name, path in scans.items():
         (folder / f"{name}.nii.gz").write_bytes(path.read_bytes())
-    (folder / "copy_of_first.nii.gz").write_bytes(scans["first"].read_bytes())
+    (folder / "Doe_Jane.nii.gz").write_bytes(scans["first"].read_bytes())
     (folder / "truncated.nii.gz").write_bytes(scans["first"].read_bytes()[:50_000])
     image = nib.Nifti1Image(np.full((60, 60, 60), 200, np.uint8), np.diag([4.0, 4.0, 4.0, 1.0]))
     nib.save(image, folder / "eight_bit.nii.gz")

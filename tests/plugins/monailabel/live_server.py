@@ -2,16 +2,14 @@
 
 import gzip
 import json
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email import message_from_bytes
 from pathlib import Path
-from random import SystemRandom
 from typing import Any
 
 import nibabel as nib
@@ -19,6 +17,7 @@ import numpy as np
 import requests
 
 from bundle.ctfindings.inference.service import AnsweredScan
+from tests.ports import free_port
 
 QUERY = "fluid around the left lung"
 START_SECONDS = 900
@@ -113,15 +112,6 @@ def assert_refused(answer: Answer, status: int, *words: str) -> None:
     assert list(answer.params) == ["detail"] and "\n" not in answer.params["detail"]
     for word in words:
         assert word in answer.params["detail"]
-
-
-def free_port() -> int:
-    """A free port below those that the system gives to clients, so that nobody takes it before it is opened."""
-    for port in SystemRandom().sample(range(10_000, 32_000), 100):
-        with socket.socket() as taken, suppress(OSError):
-            taken.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no port is free")
 
 
 @contextmanager

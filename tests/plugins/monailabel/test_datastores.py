@@ -19,7 +19,7 @@ from monailabel.config import settings  # noqa: E402
 from plugins.monailabel.lib.application import CTFindingsApp  # noqa: E402
 from plugins.monailabel.lib.datastores import SeriesDatastore, folder_datastore  # noqa: E402
 from plugins.monailabel.lib.options import Options  # noqa: E402
-from tests.plugins.monailabel.live_server import free_port  # noqa: E402
+from tests.ports import free_port  # noqa: E402
 
 
 class Fetching(SeriesDatastore):

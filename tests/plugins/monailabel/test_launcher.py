@@ -15,7 +15,7 @@ from plugins.monailabel.lib.key_file import key_from
 from plugins.monailabel.lib.launcher import _allowed_hosts, _check, _exposure, _parser, _readable_by_others, main
 from plugins.monailabel.lib.options import Options
 from plugins.monailabel.lib.temporary import claim_work
-from tests.plugins.monailabel.live_server import free_port
+from tests.ports import free_port
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_port_in_use_is_refused_in_one_line(tmp_path: Path) -> None:
         main(["--studies", str(tmp_path), "--port", port, "--conf", "work", str(tmp_path / "work")])
     message = str(refused.value)
     assert (
-        message.startswith(f"error: 127.0.0.1:{port}: cannot be listened on")
+        message.startswith(f"error: 127.0.0.1:{port}: cannot listen there")
         and "--port" in message
         and "\n" not in message
     )
@@ -90,10 +90,10 @@ def test_folders_that_cannot_be_written_to_are_refused_in_one_line(tmp_path: Pat
             ["--studies", str(tmp_path), "--conf", "work", str(closed)],
             f"--conf work: {closed.resolve()}: cannot be written to",
         ),
-        (["--studies", str(tmp_path), "--conf", "work", str(file)], f"--conf work: {file}: cannot be made"),
+        (["--studies", str(tmp_path), "--conf", "work", str(file)], f"--conf work: {file}: cannot be created"),
         (
             ["--studies", str(tmp_path), "--conf", "work", str(file / "work")],
-            f"--conf work: {file / 'work'}: cannot be made",
+            f"--conf work: {file / 'work'}: cannot be created",
         ),
     ]:
         with pytest.raises(SystemExit) as refused:

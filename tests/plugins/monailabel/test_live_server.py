@@ -145,8 +145,8 @@ def test_a_second_question_does_not_encode_the_scan_again(server: LiveServer) ->
         assert server.infer("evidence", "image=second", {"query": query}).status == 200
     # The same content under another name is the same scan, and keeps its own name.
     server.infer("findings", "image=first", output="json")
-    copy = server.infer("findings", "image=copy_of_first", output="json").params["record"]
-    assert copy["scan"]["file"] == "copy_of_first.nii.gz"
+    copy = server.infer("findings", "image=Doe_Jane", output="json").params["record"]
+    assert copy["scan"]["file"] == "Doe_Jane.nii.gz"
     assert server.encoded() - before <= 1
 
 

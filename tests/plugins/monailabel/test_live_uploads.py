@@ -24,6 +24,15 @@ def test_a_session_is_answered_like_the_datastore_and_forgets_the_name_of_the_fi
     assert_refused(server.infer("findings", f"session_id={session}"), 404, "session")
 
 
+def test_the_log_does_not_name_a_scan_of_the_datastore(server: LiveServer) -> None:
+    for output in ("json", "all"):
+        assert server.infer("findings", "image=Doe_Jane", output=output).status == 200
+    assert server.get("/datastore/image?image=Doe_Jane").status_code == 200
+    assert "Doe_Jane" in server.get("/datastore/?output=all").json()["objects"]
+    log = server.log.read_text(encoding="utf-8")
+    assert "encoded in" in log and "Doe" not in log
+
+
 def test_a_scan_sent_along_is_answered_and_not_kept(server: LiveServer, scans: dict[str, Path]) -> None:
     answer = server.infer("findings", "", files={"file": ("x.nii.gz", scans["first"].read_bytes())}, output="json")
     assert answer.status == 200 and len(answer.params["record"]["findings"]) == 18
@@ -70,7 +79,7 @@ def test_a_label_is_kept_if_it_is_an_anatomy_mask_on_the_grid_of_its_scan(server
     assert saved(mask, scan.affine).json() == {"image": "second", "label": "second"}
     kept = server.get("/datastore/label?label=second&tag=final").content
     np.testing.assert_array_equal(np.asarray(nib.Nifti1Image.from_bytes(kept).dataobj), mask)
-    assert requests.post(f"{server.url}/activelearning/first", timeout=60).json()["id"] == "copy_of_first"
+    assert requests.post(f"{server.url}/activelearning/first", timeout=60).json()["id"] == "Doe_Jane"
     assert requests.delete(f"{server.url}/datastore/label?id=second&tag=final", timeout=60).status_code == 200
 
 

@@ -1,19 +1,24 @@
 """The process that reads a scan: killed at its limits, and its errors are those of the one that asked."""
 
+import gzip
 import multiprocessing
 import os
+import resource
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from bundle.ctfindings.files.errors import ScanError
 from plugins.monailabel.lib.compatibility import provide_storage_uids
 from plugins.monailabel.lib.limits import Limits
 from plugins.monailabel.lib.options import Options
-from plugins.monailabel.lib.reader import Reader, check_scan
+from plugins.monailabel.lib.reader import Reader, check_scan, preprocess
 from plugins.monailabel.lib.usage_error import UsageError
 from tests.commands import load_libraries
 
@@ -44,8 +49,15 @@ def fail(path: Path, limits: Limits) -> None:
 
 
 def double(path: Path, limits: Limits, number: int) -> int:
-    print("Doe John")
     return 2 * number
+
+
+def surroundings(path: Path, limits: Limits) -> tuple[list[bool], list[tuple[int, int]]]:
+    """Whether output and errors of the process go nowhere, and its limits."""
+    nowhere = os.stat(os.devnull)
+    kinds = (resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_CPU, resource.RLIMIT_CORE)
+    silent = [os.path.samestat(os.fstat(stream), nowhere) for stream in (1, 2)]
+    return silent, [resource.getrlimit(kind) for kind in kinds]
 
 
 @pytest.fixture
@@ -55,12 +67,9 @@ def reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Reader:
     return Reader(Limits(read_seconds=300, read_mb=1500))
 
 
-def test_work_is_done_in_another_process_that_is_ended_at_its_limits(
-    reader: Reader, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_work_is_done_in_another_process_that_is_ended_at_its_limits(reader: Reader, tmp_path: Path) -> None:
     others = multiprocessing.active_children()
     assert reader.run(double, SCAN, 21) == 42
-    assert "Doe" not in capfd.readouterr().out
     with pytest.raises(UsageError, match=r"^case1.nii.gz: reading it took longer than 3 s and was ended") as stopped:
         Reader(Limits(read_seconds=3, read_mb=1500)).run(spin, SCAN)
     assert stopped.value.status == 413
@@ -76,6 +85,39 @@ def test_work_is_done_in_another_process_that_is_ended_at_its_limits(
         reader.run(fail, SCAN)
     assert "case1" not in str(bug.value)
     assert set(multiprocessing.active_children()) <= set(others) and not list(tmp_path.glob("read-*"))
+
+
+@pytest.mark.usefixtures("reader")
+def test_the_process_prints_nowhere_and_has_limits_of_its_own() -> None:
+    """Libraries print what they find in a file, which may name a patient, and a core dump would hold the scan."""
+    silent, limits = Reader(Limits(read_seconds=300, read_mb=1500, unpacked_mb=2)).run(surroundings, SCAN)
+    assert silent == [True, True]
+    assert limits == [(limit, limit) for limit in (1_500_000_000, 2_000_000, 601, 0)]
+
+
+def test_a_scan_that_is_too_large_for_the_network_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "scan.nii").write_bytes(b"voxels")
+
+    def preprocessing(data: Any) -> dict[str, Any]:
+        scan = SimpleNamespace(shape=(1, 2, 2, 2), affine=torch.eye(4), meta={})
+        return {"image": torch.zeros(1, 10, 10, 20), "scan": scan}
+
+    assert preprocess(tmp_path / "scan.nii", Limits(network_mvoxels=0.002), preprocessing)["image"].numel() == 2000
+    with pytest.raises(UsageError, match=r"^scan\.nii: .* at most 0\.001 are allowed") as refused:
+        preprocess(tmp_path / "scan.nii", Limits(network_mvoxels=0.001), preprocessing)
+    assert refused.value.status == 413
+
+
+def test_a_file_that_unpacks_to_too_much_is_refused_by_its_header(tmp_path: Path) -> None:
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(gzip.compress(nib.Nifti1Image(np.zeros((200, 200, 250), np.int16), np.eye(4)).to_bytes()))
+    for limits, words in (
+        (Limits(), "times its packed size; at most 250 are allowed; .* raise ratio"),
+        (Limits(ratio=1e6, unpacked_mb=19), "unpacks to 20 MB; at most 19 are allowed; .* raise unpacked_mb"),
+    ):
+        with pytest.raises(UsageError, match=words) as refused:
+            check_scan(path, limits)
+        assert refused.value.status == 413
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from PIL import Image
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 
-from tests.plugins.monailabel.live_server import LiveServer, free_port
+from tests.plugins.monailabel.live_server import LiveServer
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 PYTHON = ROOT / ".venv-viewer" / "bin" / "python"

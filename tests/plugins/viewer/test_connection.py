@@ -7,7 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import requests
 
-from tests.plugins.monailabel.live_server import LiveServer, free_port
+from tests.plugins.monailabel.live_server import LiveServer
+from tests.ports import free_port
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 pytest.importorskip("monailabel", reason="MONAI Label is not installed")

@@ -94,7 +94,7 @@ def test_a_file_of_another_format_and_a_taken_port_are_refused(tmp_path: Path) -
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(ValueError, match="cannot be listened on"):
+        with pytest.raises(ValueError, match="cannot listen there"):
             launcher.check(options(port=taken.getsockname()[1]))
 
 

@@ -33,7 +33,9 @@ def answering() -> Iterator[None]:
             raise Unreachable(f"the DICOMweb server is not available (status {status})") from error
         if status in (401, 403):
             raise Unreachable(f"the DICOMweb server needs a login (status {status}); put it into ~/.netrc") from error
-        raise ValueError(f"the DICOMweb server refused it (status {status})") from error
+        raise ValueError(
+            f"the DICOMweb server refused the request (status {status}); its log has the reason"
+        ) from error
     except requests.RequestException as error:
         raise Unreachable(f"the DICOMweb server does not answer ({type(error).__name__})") from error
 

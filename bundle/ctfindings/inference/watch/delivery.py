@@ -40,7 +40,8 @@ class StowDelivery:
             answer = self.client.store_instances(missing) if missing else pydicom.Dataset()
         if failed := answer.get("FailedSOPSequence"):
             reasons = {f"0x{item.get('FailureReason', 0):04x}" for item in failed}
-            raise ValueError(f"the DICOMweb server refused {len(failed)} objects (reason {', '.join(sorted(reasons))})")
+            told = f"(reason {', '.join(sorted(reasons))}); its log says more"
+            raise ValueError(f"the DICOMweb server refused {len(failed)} objects {told}")
         return len(missing)
 
 
@@ -84,7 +85,7 @@ class StoreDelivery:
                 if status is None:
                     raise Unreachable("the DICOM node stopped answering")
                 if status != 0 and status >> 12 != 0xB:  # 0xB...: stored, with a warning
-                    raise ValueError(f"the DICOM node refused an object (status 0x{status:04x})")
+                    raise ValueError(f"the DICOM node refused an object (status 0x{status:04x}); its log says more")
         finally:
             association.release()
         return len(objects)

@@ -19,7 +19,7 @@ ROLES = ("report", "anatomy", "prompt", "sentence", "snippet")
 """What a text is for. All roles share one head except ``snippet``, which has its own, as in RadFinder."""
 
 MAX_TOKENS, BATCH_SIZE, CACHE_SIZE = 256, 16, 100_000
-"""Word pieces of a text, texts of a pass through the trunk, and texts whose features are kept."""
+"""Word pieces that are read at once, texts of a pass through the trunk, and texts whose features are kept."""
 
 SNIPPET_NOISE = 0.5
 """Noise on the trunk features of a snippet in training, in standard deviations of the features. A study has few
@@ -64,6 +64,9 @@ def check_texts(texts: Sequence[str], role: str) -> None:
 
 class TextTower(nn.Module):
     """Any transformers encoder, mean-pooled over its tokens, behind ``forward(texts, role)``.
+
+    A text of more than ``MAX_TOKENS`` word pieces, as most whole reports of a hospital are, is read in windows of that
+    many, and the mean is that of all windows.
 
     A frozen trunk (``trainable_layers`` 0) is not part of the checkpoint: the checkpoint holds the digest of its files,
     and does not load on another trunk. Its features are computed once per distinct text.
@@ -189,9 +192,12 @@ class TextTower(nn.Module):
 
     def _encode(self, texts: list[str], device: torch.device) -> Tensor:
         options = {"padding": True, "truncation": True, "max_length": self.max_tokens, "return_tensors": "pt"}
-        batch = self.tokenizer(texts, **options).to(device)
-        hidden, mask = self.trunk(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
-        return (hidden * mask).sum(1) / mask.sum(1)
+        windows = self.tokenizer(texts, return_overflowing_tokens=True, **options).to(device)
+        text = windows.pop("overflow_to_sample_mapping")
+        hidden, mask = self.trunk(**windows).last_hidden_state, windows["attention_mask"].unsqueeze(-1)
+        total = hidden.new_zeros(len(texts), hidden.shape[2]).index_add(0, text, (hidden * mask).sum(1))
+        count = mask.new_zeros(len(texts), 1).index_add(0, text, mask.sum(1))
+        return total / count
 
     def forward(self, texts: Sequence[str], role: str = "prompt") -> Tensor:
         """Unit embeddings ``[n, E]`` of n texts in a role, one of ``ROLES``.

@@ -54,7 +54,7 @@ def sample_spots(rng: np.random.Generator, canvas: Canvas, lung: Floats, size: f
     """Draws points at least 1.5 mm under the lung surface. ValueError if the lung is nowhere that deep."""
     deep = np.flatnonzero(lung.reshape(-1) > 1.5)
     if len(deep) == 0:
-        raise ValueError("no lung of more than 3 mm was found")
+        raise ValueError("no lung of more than 3 mm was found; leave this scan out, or give a mask of its lungs")
     flat = rng.choice(deep, SPOTS)
     points = canvas.body(flat)
     heights = points[:, 2]

@@ -34,7 +34,9 @@ def signature(files: Sequence[DicomFile]) -> str:
 
 
 def convert(conversion: Conversion) -> dict[str, Any]:
-    """Write the longest axial series of a study, HU as int16. A study without one has a ``problem`` and raises nothing.
+    """Write the axial series of a study that covers the chest best, HU as int16.
+
+    A study without one has a ``problem`` and raises nothing.
 
     Returns the ``problem`` and its ``kind``, empty if there is none, and ``warnings``, one sentence each. OSError if
     the disk is full. No incomplete file remains.

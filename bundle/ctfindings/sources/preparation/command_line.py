@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bundle.ctfindings.cli.options import at_least
 from bundle.ctfindings.sources.preparation.columns import load_mapping
 from bundle.ctfindings.sources.preparation.datalist_settings import DatalistSettings, check_is_new
 from bundle.ctfindings.sources.preparation.source import Source
@@ -22,7 +23,8 @@ def add_shared_options(parser: argparse.ArgumentParser, reports: bool = True) ->
         add("--labels-from-reports", action="store_true", help=labels)
         absent = "with it: a finding that a report does not mention is absent (docs/report_labels.md names the risk)"
         add("--unmentioned-absent", action="store_true", help=absent)
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes that read scans (default: one per core)")
+    workers = "processes that read scans (default: one per core)"
+    add("--workers", type=at_least(1), default=os.cpu_count() or 1, help=workers)
     add("--name", help="name of the data set")
     add("--description", help="one sentence for the data card")
 
@@ -87,7 +89,7 @@ def run_source(
     except OSError as error:
         raise ValueError(
             f"{error.filename or options.output}: {error.strerror or error}; what was prepared is kept. Free disk "
-            "space or check the permissions, then give the same command again to resume"
+            "space or check the permissions, then run the same command again to resume"
         ) from error
     for line in summary(card):
         print(line)

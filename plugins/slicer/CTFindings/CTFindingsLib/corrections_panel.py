@@ -78,7 +78,7 @@ class CorrectionsPanel:
         """The selected finding is where the slice views meet."""
         place = slices.here()
         if place is None:
-            self.ui.verdictLabel.text = _("The slice views do not meet in one point; show three directions.")
+            self.ui.verdictLabel.text = _("The slice views do not meet at one point; show three directions.")
             return
         self._send(finding_change(self.finding, True, place, self._reader()))
 
@@ -96,7 +96,7 @@ class CorrectionsPanel:
 
         def done(rows: list[list[str]]) -> None:
             counts = [f"{row[0]}: {', '.join(map(_count, row[1:], AGREEMENT_COLUMNS[1:]))}" for row in rows]
-            self.ui.agreementLabel.text = "\n".join(counts) or _("No finding was read yet.")
+            self.ui.agreementLabel.text = "\n".join(counts) or _("No finding has been corrected yet.")
 
         self.widget.ask(self.widget.volume, self.widget.logic.ask_agreement, done)
 
