@@ -62,6 +62,7 @@ class Targets(TypedDict, total=False):
     sentence_id: PerObservation  # integer [O]: equal for observations of equal text but for case, blanks and full stop
     sentence_normal: PerObservation  # bool [O]: denies an abnormality, or calls an anatomy normal
     sentence_anatomy: PerObservation  # integer [O]: row of the anatomy table, -1 for none or several
+    sentence_findings: PerObservation  # bool [O, C]: findings that it states or, if normal, denies
 
 
 class NetworkOutputs(TypedDict, total=False):
@@ -100,6 +101,7 @@ class NetworkOutputs(TypedDict, total=False):
     variance_hinge: PerScan  # float [B]: how far the token field is below a floor of variance; 0 without a teacher
     correlation_shuffled: PerScan  # float [B, m, m]: as predicted with the report of another scan
     correlation_without_report: PerScan  # float [B, m, m]: as predicted without a report
+    correlation_positions: PerScan  # integer [B, m]: the drawn tokens, in evaluation mode; in C order of the grid
 
     # Read by anatomy_head.
     anatomy_logits: PerScan  # float [B, N, K]: logit of each token to belong to an anatomy

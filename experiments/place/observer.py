@@ -80,7 +80,14 @@ class Observer:
             "cache_dir": parser.get_parsed_content("cache_dir"),
             "cache_key": parser.get_parsed_content("cache_key"),
         }
-        self.loss = PathologyAlignmentLoss()
+        self.loss: PathologyAlignmentLoss = parser.get_parsed_content("loss#losses#pathology_alignment")
+        trained = torch.load(run.checkpoint, map_location="cpu", weights_only=True).get("loss", {})
+        own = "losses.pathology_alignment."
+        self.loss.load_state_dict(
+            {key.removeprefix(own): value for key, value in trained.items() if key.startswith(own)},
+            strict=bool(trained),
+        )
+        self.correlation: CorrelationExplorationLoss = parser.get_parsed_content("loss#losses#correlation_exploration")
         with torch.no_grad():
             self.prompts = mean_over_templates(template_bank(self.network.text))
 
@@ -89,7 +96,9 @@ class Observer:
         """What the tests of ``validity`` read: numbers of each batch, sentence or lesion, and those of all scans."""
         augmentation = [RandObservationsd(draw=False)]
         dataset = cached_dataset(studies, self.preprocessing, augmentation, **self.cache)
-        gaps, hits, correlated, rows, used = [], [], [], [], []
+        gaps, hits, rows, used = [], [], [], []
+        correlated: list[list[float]] = []
+        correlated_lesions: list[list[float]] = []
         start = 0
         for batch in study_loader(dataset, batch_size=SCANS_OF_A_BATCH):
             image, targets, _, inputs = prepare_unmasked_batch(batch)
@@ -100,21 +109,30 @@ class Observer:
                 used.append(self.loss.use(observed))
                 rows.append(observed)
             if "correlation" in known:
-                of_scans = CorrelationExplorationLoss().of_scans
-                names = ("correlation", "correlation_shuffled", "correlation_without_report")
-                target, weight = known["correlation_target"], known["correlation_weight"]
-                correlated += torch.stack([of_scans(known[name], target, weight) for name in names], 1).tolist()
+                correlated += self._correlations(known)
+                correlated_lesions += self._correlations(known, batch.get("finding_masks"))
             hits += self._attention(batch, image, start)
             start += len(image)
         joined = _joined(rows)
-        complete = [losses for losses in correlated if np.isfinite(losses).all()]
         return {
             "owner_gap": gaps,
             "recall_within_organ": recall_within_organ(joined),
             "attention": hits,
             "collapse": query_collapse(joined.pathology[joined.valid.all(dim=1)], torch.stack(used).sum(dim=0)),
-            "correlation": correlation_gap(np.array(complete)) if complete else None,
+            "correlation": _gap(correlated),
+            "correlation_of_lesions": _gap(correlated_lesions),
         }
+
+    def _correlations(self, known: Mapping[str, Any], masks: Any = None) -> list[list[float]]:
+        """Losses of each scan with its own, another and no report; with masks, over pairs with a patch of a finding."""
+        names = ("correlation", "correlation_shuffled", "correlation_without_report")
+        target, weight = known["correlation_target"], known["correlation_weight"]
+        if masks is not None:
+            lesion = finding_tokens(masks, self.network.image.tower.stride).any(dim=2)  # type: ignore[arg-type]
+            drawn = lesion.gather(1, known["correlation_positions"])
+            weight = weight * (drawn.unsqueeze(1) | drawn.unsqueeze(2))
+        losses = [self.correlation.of_scans(known[name], target, weight) for name in names]
+        return [each for each in torch.stack(losses, 1).tolist() if np.isfinite(each).all()]
 
     def _attention(self, batch: Mapping[str, Any], image: Tensor, start: int) -> list[dict[str, float]]:
         """Of every localized finding with a mask in a batch, see ``attention_hits``; ``scan`` is counted from start."""
@@ -163,6 +181,10 @@ class Observer:
             image = Compose(self.pipeline)({"image": path})["image"].as_tensor()[None].float()
         encoded = self.network.image(image)
         return observation_logits(encoded.pathology, encoded.pathology_valid, self.prompts[:, 0], self.prompts[:, 1])[0]
+
+
+def _gap(losses: list[list[float]]) -> dict[str, float] | None:
+    return correlation_gap(np.array(losses)) if losses else None
 
 
 def _joined(parts: Sequence[Any]) -> Any:

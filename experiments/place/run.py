@@ -10,14 +10,19 @@ page has what is finished.
 """
 
 import argparse
+import json
 import logging
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from bundle.ctfindings.cli.error_lines import run_or_exit
+from bundle.ctfindings.data.study_record import SPLITS
+from bundle.ctfindings.files.atomic_write import write_text
+from bundle.ctfindings.reports.captions import read_report
 from experiments.harness.command_line import (
     SHOWN_FOLDERS,
     add_split_counts,
@@ -25,13 +30,20 @@ from experiments.harness.command_line import (
     training_keys,
     work_folder,
 )
-from experiments.harness.runs import Variant, evaluate_run, reduced_datalist, split_sizes, train_variant
+from experiments.harness.runs import (
+    Variant,
+    evaluate_run,
+    reduced_datalist,
+    split_sizes,
+    train_variant,
+    with_absolute_paths,
+)
 from experiments.harness.shown_command import shown_command
 from experiments.place.observer import Observer, observed_run
 from experiments.place.page import write_results_and_page
 from experiments.place.real_tumours import look_at_tumours
 from experiments.place.results import REFERENCE, Finished, place_results
-from experiments.place.tasks import run_tasks
+from experiments.place.tasks import TASKS, run_tasks
 from experiments.place.validity import verdicts
 
 OVERLAY = ("objectives/place.json",)
@@ -44,6 +56,9 @@ VARIANTS = (
     Variant("no_use", "without the term on the use", OVERLAY, {"loss#losses#pathology_alignment#spread": 0.0}),
     Variant("fvlm", "fVLM's local objective, with masks", ("objectives/fvlm.json",)),
 )
+
+ONLY_TASKS = {"no_alignment": ("retrieval",)}
+"""Variants for which only some tasks are run: without the alignment, the maps of the queries are not trained."""
 
 QUERIES = 16
 """Pathology queries of ``place.json``."""
@@ -58,7 +73,7 @@ def experiment(options: argparse.Namespace) -> Path:
     if REFERENCE not in options.variants:
         raise ValueError(f"--variants: expected {REFERENCE}, with which the others are compared, among them")
     work = work_folder(options)
-    datalist = reduced_datalist(options.datalist, options.scans, work)
+    datalist = captions_from_reports(reduced_datalist(options.datalist, options.scans, work), work / "reports_alone")
     # The segmentation decoder keeps the encoded scans of its training in memory.
     for_tasks = reduced_datalist(datalist, options.task_scans, work / "tasks")
     keys = training_keys(options)
@@ -74,7 +89,7 @@ def experiment(options: argparse.Namespace) -> Path:
         for variant in (variant for variant in VARIANTS if variant.name in options.variants):
             run = train_variant(variant, seed, datalist, work, keys)
             evaluation = evaluate_run(run, options.resamples)
-            tasks = run_tasks(run, for_tasks, seed, options.resamples)
+            tasks = run_tasks(run, for_tasks, seed, options.resamples, ONLY_TASKS.get(variant.name, tuple(TASKS)))
             observes = variant.overlays == OVERLAY
             queries = int(variant.keys.get("pathology_queries", QUERIES))
             tests = verdicts(observed_run(run, datalist), queries) if observes else None
@@ -86,6 +101,21 @@ def experiment(options: argparse.Namespace) -> Path:
                 options.output, results, shown_command(sys.argv, {**SHOWN_FOLDERS, "--real": "REAL"})
             )
     return page
+
+
+def captions_from_reports(datalist: Path, folder: Path) -> Path:
+    """The datalist with the captions that the report reader gives, as scans of a user have them.
+
+    Those of synthetic scans come from the generator, which knows what the report leaves out.
+    """
+    content = json.loads(datalist.read_text(encoding="utf-8"))
+    for split in SPLITS:
+        content[split] = [with_absolute_paths(study, datalist.parent) for study in content[split]]
+        for study in content[split]:
+            captions = read_report(study["report"]["findings"], study["report"]["impression"]).captions
+            study["captions"] = {name: asdict(caption) for name, caption in captions.items()}
+    write_text(folder / "datalist.json", json.dumps(content))
+    return folder / "datalist.json"
 
 
 def main() -> None:

@@ -36,15 +36,19 @@ def similarity(rows: Observations) -> Tensor:
 def recall_within_organ(rows: Observations, seed: int = 0) -> list[tuple[int, float]]:
     """Whether each abnormal sentence is the best of ``CANDIDATES`` on its organ for its own scan: the scan, and 0 or 1.
 
-    The others are abnormal sentences of other texts on the same organ, drawn from other scans. Sentences with fewer
-    candidates are left out. Chance is 1 / ``CANDIDATES``.
+    The others are abnormal sentences on the same organ, drawn from other scans, that state no finding which the own
+    report states. Similarities count relative to their mean over the scans, because some sentences are near the answers
+    of all. Sentences with fewer candidates are left out. Chance is 1 / ``CANDIDATES``.
     """
     scores, rng = similarity(rows), np.random.default_rng(seed)
+    scores = scores - scores.mean(dim=0)
     hits: list[tuple[int, float]] = []
     for own in torch.nonzero(~rows.normal & (rows.place >= 0)).flatten().tolist():
         scan = int(rows.owner[own])
         said = set(rows.text[rows.owner == scan].tolist())
+        stated = rows.findings[(rows.owner == scan) & ~rows.normal].any(dim=0)
         alike = (rows.place == rows.place[own]) & ~rows.normal & (rows.owner != scan)
+        alike &= ~(rows.findings & stated).any(dim=1)
         others = [index for index in torch.nonzero(alike).flatten().tolist() if int(rows.text[index]) not in said]
         if len(others) >= CANDIDATES - 1:
             drawn = rng.choice(others, CANDIDATES - 1, replace=False)
@@ -62,7 +66,7 @@ def attention_hits(
     lesion_free: Tensor | None = None,
     seed: int = 0,
 ) -> dict[str, float] | None:
-    """Where the attention of the query that matches a statement is highest in one scan, and where those of controls.
+    """Where in an organ the attention of the query that matches a statement is highest, and where those of controls.
 
     Args:
         attention: Of all queries, ``[Q, N]``.
@@ -86,12 +90,16 @@ def attention_hits(
     best = queries[(pathology[queries] @ statement).argmax()]
     rest = queries[queries != best]
     other = rest[int(np.random.default_rng(seed).integers(len(rest)))]
+
+    def hit(of_query: Tensor) -> float:
+        return float(lesion[of_query.masked_fill(~organ, -1.0).argmax()])
+
     hits = {
-        "matched": float(lesion[attention[best].argmax()]),
-        "other": float(lesion[attention[other].argmax()]),
+        "matched": hit(attention[best]),
+        "other": hit(attention[other]),
         "organ": float((lesion & organ).sum() / organ.sum()),
     }
-    return hits if lesion_free is None else {**hits, "lesion_free": float(lesion[lesion_free[best].argmax()])}
+    return hits if lesion_free is None else {**hits, "lesion_free": hit(lesion_free[best])}
 
 
 def counterfactual_rank(before: Tensor, after: Tensor, removed: int) -> float:
@@ -153,10 +161,9 @@ def verdict(
 
 def verdicts(found: Mapping[str, Any], queries: int) -> dict[str, Any]:
     """The tests of a run, each with what was found, the limit, and whether it passed; None where it does not apply."""
-    collapse, correlation = found["collapse"], found["correlation"]
-    attention, scans = found["attention"], [hit["scan"] for hit in found["attention"]]
-    paired = [hit for hit in attention if "lesion_free" in hit]
-    ranks, half = found["counterfactual_ranks"], len(FINDING_NAMES) / 2
+    collapse, attention = found["collapse"], found["attention"]
+    scans, paired = [hit["scan"] for hit in attention], [hit for hit in attention if "lesion_free" in hit]
+    ranks, middle = found["counterfactual_ranks"], (len(FINDING_NAMES) + 1) / 2
     recall = found["recall_within_organ"]
     return {
         "owner gap above 0": verdict(found["owner_gap"], range(len(found["owner_gap"])), 0.0),
@@ -174,7 +181,7 @@ def verdicts(found: Mapping[str, Any], queries: int) -> dict[str, Any]:
             [float(rank == 1) for rank in ranks], range(len(ranks)), 1 / len(FINDING_NAMES)
         ),
         "the removed finding falls more than the median one": verdict(
-            [half - rank for rank in ranks], range(len(ranks)), 0.0
+            [middle - rank for rank in ranks], range(len(ranks)), 0.0
         ),
         "queries in effect above a quarter": None
         if collapse is None
@@ -184,7 +191,10 @@ def verdicts(found: Mapping[str, Any], queries: int) -> dict[str, Any]:
             and collapse["cosine"] < 0.5
             and collapse["rank"] > queries / 4,
         },
-        "correlations need the report": None
-        if correlation is None
-        else {**correlation, "passed": correlation.get("cce_gap_low", 0) > 0 and correlation["cce_gap"] > 0.01},
+        "correlations need the report": _gap_verdict(found["correlation"]),
+        "correlations with a patch of a lesion need the report": _gap_verdict(found["correlation_of_lesions"]),
     }
+
+
+def _gap_verdict(gap: Mapping[str, float] | None) -> dict[str, Any] | None:
+    return None if gap is None else {**gap, "passed": gap.get("cce_gap_low", 0) > 0 and gap["cce_gap"] > 0.01}

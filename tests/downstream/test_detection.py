@@ -16,7 +16,7 @@ from monai.data import MetaTensor
 
 from bundle.ctfindings.downstream import detection
 from bundle.ctfindings.downstream.detection import Detection
-from bundle.ctfindings.downstream.heat_maps import EncodeHeatd, query_maps
+from bundle.ctfindings.downstream.heat_maps import EncodeHeatd, attention_map
 from bundle.ctfindings.downstream.task_run import TaskRun
 from bundle.ctfindings.evaluation.evaluated_model import whole_scan_steps
 from bundle.ctfindings.findings import finding_index
@@ -146,13 +146,12 @@ def test_attention_is_scaled_by_the_support_of_the_statement() -> None:
         pathology=rows,
         pathology_valid=torch.ones(1, 2, dtype=torch.bool),
         pathology_attention=attention,
-        field=torch.eye(4)[None, :3],
     )
     prompts = torch.stack([torch.stack([torch.eye(4)[0], torch.eye(4)[1]])])
-    maps = query_maps(encoded, prompts)
+    found, shares = attention_map(encoded, prompts)
     # The first query answers almost alone: its attention, times the sigmoid of (1 - 0) / 0.1.
-    assert maps["attention"][0].tolist() == pytest.approx([1.0, 0.25, 0.0], abs=1e-3)
-    assert maps["answer"][0].tolist() == pytest.approx([1.0, 0.0, 0.0], abs=1e-3)
+    assert found[0].tolist() == pytest.approx([1.0, 0.25, 0.0], abs=1e-3)
+    assert shares[0, 0].tolist() == pytest.approx([1.0, 0.0], abs=1e-3)
 
 
 def test_heat_of_a_scan_has_the_grid_of_the_tokens(

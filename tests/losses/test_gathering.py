@@ -53,6 +53,7 @@ class Towers(nn.Module):
             "sentence_id": batch["caption_id"][said],
             "sentence_normal": batch["caption_normal"][said],
             "sentence_anatomy": said.nonzero()[:, 1],
+            "sentence_findings": torch.zeros(int(said.sum()), 2, dtype=torch.bool),
             "temperature": self.temperature.clone(),
             "temperature_global": self.temperature_global.clone(),
         }

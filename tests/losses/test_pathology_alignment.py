@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bundle.ctfindings.losses.pathology_alignment import PathologyAlignmentLoss, as_observations
+from bundle.ctfindings.losses.pathology_alignment import Observations, PathologyAlignmentLoss, as_observations
 from bundle.ctfindings.losses.sentence_matching import match_sentences
 
 SCANS, QUERIES, SENTENCES, WIDTH = 5, 8, 6, 32
@@ -30,6 +30,7 @@ def batch_of(scans: int = SCANS, queries: int = QUERIES, sentences: int = SENTEN
         "sentence_id": torch.arange(total),
         "sentence_normal": torch.zeros(total, dtype=torch.bool),
         "sentence_anatomy": torch.full((total,), -1),
+        "sentence_findings": torch.zeros(total, 2, dtype=torch.bool),
         **given,
     }
 
@@ -165,6 +166,51 @@ def test_two_normal_sentences_on_one_anatomy_mean_the_same_and_two_on_none_do_no
     on_one = loss(**batch).item()
     assert on_one != pytest.approx(on_none)
     assert on_one == pytest.approx(value({**batch, "sentence_id": torch.tensor([7, 1, 7, 3])}), abs=1e-6)
+
+
+def denials(*said: tuple[int, bool, list[bool]]) -> Observations:
+    """Sentences on one anatomy: the scan that says it, whether it is normal, and the findings that it names."""
+    owners, normal, findings = zip(*said, strict=True)
+    scans, total = max(owners) + 1, len(said)
+    batch = batch_of(scans=scans, sentences=1)
+    return as_observations(
+        **{name: batch[name] for name in ("pathology", "pathology_valid", "pathology_anatomy")},
+        sentence=unit(total, WIDTH),
+        sentence_count=torch.tensor([owners.count(scan) for scan in range(scans)]),
+        sentence_id=torch.arange(total),
+        sentence_normal=torch.tensor(normal),
+        sentence_anatomy=torch.zeros(total, dtype=torch.int64),
+        sentence_findings=torch.tensor(findings),
+    )
+
+
+def test_a_denial_is_true_of_a_scan_whose_report_denies_the_same_and_states_none_of_it() -> None:
+    # Scan 0: "no effusion". 1: "no effusion or nodule". 2: "no nodule". 3: "lungs normal". 4: "no effusion", effusion.
+    rows = denials(
+        (0, True, [True, False]),
+        (1, True, [True, True]),
+        (2, True, [False, True]),
+        (3, True, [False, False]),
+        (4, True, [True, False]),
+        (4, False, [True, False]),
+    )
+    found = PathologyAlignmentLoss()._true_of(rows)
+    assert found[:, 0].tolist() == [True, True, False, False, False]
+    assert found[:, 1].tolist() == [False, True, False, False, False]
+    assert found[:, 2].tolist() == [False, True, True, False, False]
+    assert found[:, 3].tolist() == [False, False, False, True, False]
+    assert found[:, 4].tolist() == [True, True, False, False, True], "its own report counts, whatever else it says"
+    assert found[:, 5].tolist() == [False, False, False, False, True]
+
+
+def test_rows_that_are_the_same_in_all_scans_tell_no_sentences_apart_when_centred() -> None:
+    batch = batch_of()
+    batch["pathology"] = batch["pathology"][:1].expand(SCANS, -1, -1)
+    settings = {"diversity": "none", "centred": True}
+    # L_t2i over the scans, L_i2t over all sentences, L_intra over those of a report: every choice is as likely.
+    expected = (math.log(SCANS) + math.log(SCANS * SENTENCES)) / 2 + 0.5 * math.log(SENTENCES)
+    assert value(batch, **settings) == pytest.approx(expected, abs=1e-5)
+    assert value(shown_batch(), **settings) < expected - 1
 
 
 def test_a_query_of_another_organ_gets_no_share_and_no_gradient_from_the_alignment() -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
+from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.reports.observations import (
     Observation,
     RandObservationsd,
@@ -12,15 +13,18 @@ from bundle.ctfindings.reports.observations import (
 )
 
 LUNG, HEART = ANATOMY_NAMES.index("lung"), ANATOMY_NAMES.index("heart")
+CARDIOMEGALY, EFFUSION, CONSOLIDATION = (
+    FINDING_NAMES.index(name) for name in ("Cardiomegaly", "Pleural effusion", "Consolidation")
+)
 
 
 def test_observations_are_the_statements_of_the_report_with_their_anatomy() -> None:
     findings = "FINDINGS: Consolidation in the right lower lobe. Heart size is normal. Heart and aorta are normal."
     assert read_observations(findings, "Pleural effusion on the left.") == (
-        Observation("Pleural effusion on the left.", LUNG, False),
-        Observation("Consolidation in the right lower lobe.", LUNG, False),
-        Observation("Heart size is normal.", HEART, True),
-        Observation("Heart and aorta are normal.", -1, True),
+        Observation("Pleural effusion on the left.", LUNG, False, (EFFUSION,)),
+        Observation("Consolidation in the right lower lobe.", LUNG, False, (CONSOLIDATION,)),
+        Observation("Heart size is normal.", HEART, True, (CARDIOMEGALY,)),
+        Observation("Heart and aorta are normal.", -1, True, (CARDIOMEGALY,)),
     )
 
 
@@ -46,6 +50,11 @@ def test_a_sentence_with_several_findings_is_divided_into_its_clauses() -> None:
     found = read_observations("There is a pleural effusion on the right, and cardiomegaly is seen.")
     assert [(observation.anatomy, observation.normal) for observation in found] == [(LUNG, False), (HEART, False)]
     assert "cardiomegaly" not in found[0].text and "effusion" not in found[1].text
+
+
+def test_a_normal_statement_names_the_findings_that_it_denies() -> None:
+    (denial,) = read_observations("There is no pleural effusion or consolidation.")
+    assert denial.normal and set(denial.findings) == {EFFUSION, CONSOLIDATION}
 
 
 def test_two_normal_parts_of_the_chest_wall_are_on_no_common_anatomy() -> None:

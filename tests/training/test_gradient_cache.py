@@ -67,6 +67,7 @@ class Towers(nn.Module):
                 "sentence_id": (report[:, :, 0] * 1e6).long()[torch.arange(ANATOMIES) < count[:, None]],
                 "sentence_normal": torch.zeros(int(count.sum()), dtype=torch.bool),
                 "sentence_anatomy": torch.full((int(count.sum()),), -1),
+                "sentence_findings": torch.zeros(int(count.sum()), 2, dtype=torch.bool),
             }
         places = [(scan, place) for scan, given in enumerate(snippets) for place in given]
         if places:

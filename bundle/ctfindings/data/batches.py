@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bundle.ctfindings.data.study_record import MASK_KEYS, report_text, text_id
+from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.reports.observations import normalise
 from bundle.ctfindings.step_keys import NetworkInputs, Targets
 
@@ -47,6 +48,8 @@ def prepare_batch(
         targets["sentence_id"] = move([text_id(normalise(item.text)) for item in every]).long()
         targets["sentence_normal"] = move([item.normal for item in every]).bool()
         targets["sentence_anatomy"] = move([item.anatomy for item in every]).long()
+        named = [[column in item.findings for column in range(len(FINDING_NAMES))] for item in every]
+        targets["sentence_findings"] = move(named).bool().reshape(-1, len(FINDING_NAMES))
     if "snippets" in batch and isinstance(batch.get("image_affine"), Tensor):
         inputs["snippets"] = [
             [snippet for snippet in given or () if snippet.get("z_mm") is not None] for given in batch["snippets"]

@@ -28,7 +28,7 @@ class EncodeHeatd(MapTransform):
     - ``field`` [C, gx, gy, gz]: logit of each token for the prompts of the finding.
     - ``attention``: attention of the pathology queries, each with its share in the answer to the statement; the largest
       of a scan is the sigmoid of how much the answer supports the statement rather than its denial.
-    - ``answer``: cosine of each token with that answer.
+    - ``answer``: how much each token moves that answer towards the statement and away from its denial.
     - ``inside`` bool [C, gx, gy, gz]: tokens of the anatomy of the finding, as the encoder finds it, within the body.
 
     The two maps of the queries are our reading of PLACE (https://arxiv.org/abs/2506.10573).
@@ -56,13 +56,17 @@ class EncodeHeatd(MapTransform):
         grid = [size // step for size, step in zip(image.shape[2:], stride, strict=True)]
         tokens = token_affine(data["image_affine"].numpy(), stride)
         body = scan_body(data, stride).to(device)  # type: ignore[arg-type]
-        encoded: ImageEmbedding = self.encoder(image, body=body)
+        levels, grids = self.encoder.tower(image)
+        encoded: ImageEmbedding = self.encoder.encode_levels(image, levels, grids, body=body)
         answering = answering_rows(encoded.anatomy_valid, self.rows)[0]
         inside = (encoded.membership[0, :, answering] & body.T).T
         delta = self.prompts[:, 0] - self.prompts[:, 1]
         maps = {"field": self.scorer.token_logits(encoded.field, delta[None])[0].T}
-        if encoded.pathology.shape[1]:
-            maps |= query_maps(encoded, self.prompts)
+        if self.encoder.pathology is not None:
+            maps["attention"], shares = attention_map(encoded, self.prompts)
+            members = self.encoder.own_members(encoded.anatomy_logits, body=body)
+            members = self.encoder.observed_members(encoded.membership, members)
+            maps["answer"] = self.encoder.pathology.relevance(levels[0], members, grid, shares, delta)[0]
         heat: dict[Hashable, Any] = {
             f"heat_{name}": value.unflatten(1, grid).half().cpu() for name, value in maps.items()
         }
@@ -72,13 +76,13 @@ class EncodeHeatd(MapTransform):
         return {**kept, **heat, "inside": inside.unflatten(1, grid).cpu(), "token_affine": torch.from_numpy(tokens)}
 
 
-def query_maps(encoded: ImageEmbedding, prompts: Tensor) -> dict[str, Tensor]:
-    """The maps ``attention`` and ``answer`` of one scan, ``[C, N]``, for unit prompts ``[C, 2, E]``."""
+def attention_map(encoded: ImageEmbedding, prompts: Tensor) -> tuple[Tensor, Tensor]:
+    """The map ``attention`` of one scan, ``[C, N]``, and the shares of the queries in each answer, ``[1, C, Q]``.
+
+    ``prompts`` are unit rows of statements and denials, ``[C, 2, E]``.
+    """
     answers, shares = observation_answers(encoded.pathology, encoded.pathology_valid, prompts[:, 0])
     attention = shares[0] @ encoded.pathology_attention[0].flatten(1)
     support = (answers[0] * (prompts[:, 0] - prompts[:, 1])).sum(dim=1, keepdim=True)
     relative = attention / attention.amax(dim=1, keepdim=True).clamp(min=1e-12)
-    return {
-        "attention": relative * torch.sigmoid(support / MATCH_TEMPERATURE),
-        "answer": answers[0] @ encoded.field[0].T,
-    }
+    return relative * torch.sigmoid(support / MATCH_TEMPERATURE), shares

@@ -62,6 +62,7 @@ class Classification:
         ValueError if the model is a published one, or the model to compare with was scored on other studies.
         """
         model, record = run.own_model, run.record
+        parts = _auc_of_parts(run.own_scores)
         weight, run.scores = _with_observations(run, run.scores)
         scored = run.own_scores
         calibration, answers = self._answers(run, model, run.scores)
@@ -76,6 +77,7 @@ class Classification:
         record["warnings"] += found.pop("warnings")
         record |= found
         record["calibration"] = self._calibration_record(run, calibration) | {"observation_weight": weight}
+        record["macro_auc_of_parts"] = parts
         record |= diagnostics_record(answers, run.bootstrap)
         record["comparison"] = comparison
         record["evidence"] = evidence_record(scored, run.studies[run.split], answers.calibrated, calibration.thresholds)
@@ -122,6 +124,14 @@ class Classification:
             "scale": fitted.scale.tolist(),
             "shift": fitted.shift.tolist(),
         }
+
+
+def _auc_of_parts(scores: SplitScores) -> dict[str, float | None]:
+    """Macro AUC by the anatomy rows alone and by the pathology queries alone; empty for a model without queries."""
+    if scores.observed is None or not scores.observed.any():
+        return {}
+    logits = {"rows": scores.logits, "queries": scores.observed[:, 0]}
+    return {name: number(macro_average(finding_auc(each, scores.labels))) for name, each in logits.items()}
 
 
 def _with_observations(

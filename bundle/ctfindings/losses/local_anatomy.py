@@ -17,7 +17,7 @@ class LocalAnatomyLoss(_Loss):
     Shui et al., "Large-scale and Fine-grained Vision-language Pre-training for Enhanced CT Image Understanding" (fVLM),
     ICLR 2025, https://arxiv.org/abs/2501.14548. An anatomy is left out if its captions are all positives of each other
     (all normal, all the same text, or a single caption). Unlike in the released code, embeddings of other ranks carry
-    gradient.
+    gradient, and an anatomy takes part if any of it lies in the crop, not only if the crop holds the whole of it.
 
     Args:
         reduction_over_anatomies: "mean" over the anatomies that take part, or "sum" as in fVLM.

@@ -35,6 +35,7 @@ class Observations(NamedTuple):
     text: Tensor  # integer (S,): identity of the text
     normal: Tensor  # bool (S,): denies an abnormality or calls an anatomy normal
     place: Tensor  # integer (S,): row of the anatomy table, -1 for none or several
+    findings: Tensor  # bool (S, C): findings that it states or, if normal, denies
 
 
 def as_observations(
@@ -46,17 +47,24 @@ def as_observations(
     sentence_id: Tensor,
     sentence_normal: Tensor,
     sentence_anatomy: Tensor,
+    sentence_findings: Tensor,
     gather: bool = False,
 ) -> Observations:
     """The entries of a step (see ``step_keys``) in single precision or better; with ``gather`` those of all ranks."""
     kind = torch.promote_types(pathology.dtype, torch.float32)
     scans: tuple[Tensor, ...] = (pathology.to(kind), pathology_valid, pathology_anatomy, sentence_count)
-    texts: tuple[Tensor, ...] = (sentence.to(kind), sentence_id, sentence_normal, sentence_anatomy)
+    texts: tuple[Tensor, ...] = (
+        sentence.to(kind),
+        sentence_id,
+        sentence_normal,
+        sentence_anatomy,
+        sentence_findings,
+    )
     if gather:
         scans, texts = gather_rows(*scans), gather_rows(*texts)
     owner = torch.arange(len(scans[0]), device=scans[3].device).repeat_interleave(scans[3])
-    (rows, valid, anatomy, written), (embedded, text, normal, place) = scans, texts
-    return Observations(rows, valid, anatomy, written, owner, embedded, text, normal, place)
+    (rows, valid, anatomy, written), (embedded, text, normal, place, findings) = scans, texts
+    return Observations(rows, valid, anatomy, written, owner, embedded, text, normal, place, findings)
 
 
 class PathologyAlignmentLoss(_Loss):
@@ -84,10 +92,14 @@ class PathologyAlignmentLoss(_Loss):
         matching: "soft", "hungarian" or "sinkhorn", see ``match_sentences``.
         negatives: "batch"; or "report" for L_intra and L_use alone, because reports share their sentences.
         positives: Scans of which a sentence is true, beside its own: with "meaning" those whose report has the same
-            text or calls the same anatomy normal, with "id" those with the same text, with "scan" none.
+            text or, for a normal sentence, calls the same anatomy normal, denies all findings that it denies and
+            states none of them; with "id" those with the same text; with "scan" none.
         reduction: "sentence"; or "report" to contrast scans with the weighted mean over the sentences of a report.
         diversity: L_use as "usage" (ln Q minus the entropy of the mean use by abnormal sentences), "logdet" or
             "cosine2" (of the rows of a scan), or "none".
+        centred: Whether a scan is compared over sentences (L_i2t, L_intra) by its similarities minus their means over
+            the scans. Otherwise these terms also fall when the rows of all scans move alike, because the shares of the
+            queries are chosen by the sentence.
     """
 
     inputs: tuple[str, ...] = (
@@ -99,6 +111,7 @@ class PathologyAlignmentLoss(_Loss):
         "sentence_id",
         "sentence_normal",
         "sentence_anatomy",
+        "sentence_findings",
     )
     gathers = True
 
@@ -114,6 +127,7 @@ class PathologyAlignmentLoss(_Loss):
         positives: str = "meaning",
         reduction: str = "sentence",
         diversity: str = "usage",
+        centred: bool = False,
     ) -> None:
         super().__init__()
         given = {
@@ -133,7 +147,7 @@ class PathologyAlignmentLoss(_Loss):
         self.match_temperature, self.normal_weight = match_temperature, normal_weight
         self.within, self.spread = within, spread
         self.matching, self.negatives, self.positives = matching, negatives, positives
-        self.reduction, self.diversity = reduction, diversity
+        self.reduction, self.diversity, self.centred = reduction, diversity, centred
 
     def forward(self, **rows: Tensor) -> Tensor:
         """The loss over the joined batch; zero, without gradient, without a sentence of a scan with a valid query.
@@ -203,7 +217,8 @@ class PathologyAlignmentLoss(_Loss):
         told = positive.any(dim=1) & ~positive.all(dim=1)
         if told.any():
             likely = positive * weight
-            loss = -(likely * similarity.log_softmax(dim=1)).sum(dim=1) / likely.sum(dim=1).clamp(min=1e-6)
+            relative = similarity - similarity.mean(dim=0) if self.centred else similarity
+            loss = -(likely * relative.log_softmax(dim=1)).sum(dim=1) / likely.sum(dim=1).clamp(min=1e-6)
             terms.append(loss[told].mean() / 2)
         return terms
 
@@ -214,13 +229,21 @@ class PathologyAlignmentLoss(_Loss):
         if self.positives == "scan":
             return own
         same = rows.text[:, None] == rows.text
-        if self.positives == "meaning":
-            normal = rows.normal[:, None] & rows.normal
-            same = same | (normal & (rows.place[:, None] == rows.place) & (rows.place >= 0))
-        return own.float() @ same.float() > 0
+        if self.positives == "id":
+            return own.float() @ same.float() > 0
+        # Row t, column s: t implies the normal sentence s. It denies what s denies, or neither denies a finding.
+        findings = rows.findings.float()
+        denied = findings.sum(dim=1)
+        implies = ((1 - findings) @ findings.T == 0) & ((denied[:, None] > 0) == (denied > 0))
+        implies &= rows.normal[:, None] & rows.normal & (rows.place[:, None] == rows.place) & (rows.place >= 0)
+        stated = own.float() @ (findings * ~rows.normal[:, None]) > 0
+        contradicted = (stated.float() @ findings.T > 0) & rows.normal
+        return own | (own.float() @ (same | implies).float() > 0) & ~contradicted
 
     def _within_reports(self, rows: Observations, shares: Tensor, cosine: Tensor, answers: Tensor) -> Tensor:
         """L_intra, the mean over scans with at least two abnormal sentences of different text."""
+        if self.centred and int(answers.sum()) < 2:
+            return cosine.new_zeros(())
         norm = self._norm(rows, shares)
         losses = []
         for scan in torch.nonzero(answers).flatten().tolist():
@@ -229,7 +252,8 @@ class PathologyAlignmentLoss(_Loss):
             if len(torch.unique(text)) < 2:
                 continue
             # Row s: the answer to sentence s, against all sentences.
-            logits = shares[scan, chosen] @ cosine[scan, chosen].T / norm[scan, chosen, None]
+            fits = shares[:, chosen] @ cosine[:, chosen].transpose(1, 2) / norm[:, chosen, None]
+            logits = fits[scan] - fits[answers].mean(dim=0) if self.centred else fits[scan]
             twin = (text[:, None] == text) & ~torch.eye(len(text), dtype=torch.bool, device=text.device)
             logits = (logits / self.log_temperature.exp()).masked_fill(twin, -torch.inf)
             losses.append(F.cross_entropy(logits, torch.arange(len(text), device=text.device)))

@@ -99,7 +99,8 @@ class CorrelationExplorer(nn.Module):
         classes = len(TISSUE_LIMITS_HU) + 1
         self.pair_means = RunningStandardization(classes * classes, 1, momentum=0.01)
         self.register_buffer("limits_hu", torch.tensor(TISSUE_LIMITS_HU), persistent=False)
-        self.see = nn.Linear(embedding, width)
+        # Normalised as the texts are: the entries of a unit row are small beside the code of its position.
+        self.see = nn.Sequential(nn.LayerNorm(embedding), nn.Linear(embedding, width))
         self.read = nn.Sequential(nn.LayerNorm(embedding), nn.Linear(embedding, width))
         self.hidden = nn.Parameter(torch.zeros(width))
         self.no_report = nn.Parameter(torch.randn(width) * 0.02)
@@ -153,6 +154,7 @@ class CorrelationExplorer(nn.Module):
             "variance_hinge": field.new_zeros(len(field)) if taught is None else variance_hinge(tokens, counted),
         }
         if not self.training:
+            outputs["correlation_positions"] = index
             outputs["correlation_without_report"] = self._predict(query, counted, texts, given & False)
             outputs["correlation_shuffled"] = self._predict(query, counted, texts.roll(1, 0), given.roll(1, 0))
         return outputs

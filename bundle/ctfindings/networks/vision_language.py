@@ -122,7 +122,8 @@ class VisionLanguageModel(nn.Module):
                 count = torch.tensor([len(given) for given in observations], device=image.device)
                 abnormal = _abnormal_anatomies(observations).to(image.device)
                 taught = None if self.teacher is None else self.teacher(image, third_stage, fourth_stage)
-                field, members, grid = encoded.field, encoded.membership, encoded.grid
+                members = self.image.own_members(encoded.anatomy_logits, membership, anatomy_known)
+                field, grid = encoded.field, encoded.grid
                 outputs.update(
                     self.correlation(
                         image, field, members, grid, outputs["sentence"], count, abnormal, self._masked_field, taught

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from monai.transforms import Randomizable, Transform
 
 from bundle.ctfindings.anatomy import THORAX, anatomy_index
-from bundle.ctfindings.reports.assertion import split_clauses
+from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.reports.assertion import Assertion, split_clauses
 from bundle.ctfindings.reports.body_regions import regions
 from bundle.ctfindings.reports.captions import PlacedSentence, place_sentences
 from bundle.ctfindings.reports.statements import Kind, read_statement
@@ -30,6 +31,7 @@ class Observation(NamedTuple):
     text: str
     anatomy: int  # row of the anatomy table; -1 if it names several, none, or is normal and names only the thorax
     normal: bool  # it denies an abnormality or calls the anatomy normal
+    findings: tuple[int, ...] = ()  # columns of the finding table that it states or, if normal, denies
 
 
 @lru_cache(maxsize=1 << 14)
@@ -65,13 +67,18 @@ def _observations_of(sentence: PlacedSentence) -> Iterator[Observation]:
         if statement.kind is Kind.ABNORMAL or (normal and (named or statement.mentions)):
             inherited = () if sentence.lost else sentence.anatomies
             anatomies = (() if normal else statement.abnormal) or statement.anatomies or inherited
-            yield Observation(text, _row(anatomies, normal), normal)
+            yield Observation(text, _row(anatomies, normal), normal, _columns(statement.mentions, normal))
 
 
 def _row(anatomies: tuple[str, ...], normal: bool) -> int:
     row = anatomy_index(anatomies[0]) if len(anatomies) == 1 else -1
     # Bones, breast and chest wall are all thorax; two of them are normal in different ways.
     return -1 if normal and row == THORAX else row
+
+
+def _columns(mentions: Mapping[str, Assertion], normal: bool) -> tuple[int, ...]:
+    meant = (Assertion.ABSENT,) if normal else (Assertion.UNCERTAIN, Assertion.PRESENT)
+    return tuple(column for column, name in enumerate(FINDING_NAMES) if mentions.get(name) in meant)
 
 
 def check_observations(**splits: Sequence[Mapping[str, Any]]) -> None:

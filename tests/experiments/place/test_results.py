@@ -49,7 +49,8 @@ def finished(folder: Path, found: float, hit: float, seed: int) -> Finished:
     write(folder / "detection" / "pointing.csv", pointing)
     masks = [{"id": name, "class": MASKED[0], "dice": "" if row % 2 else 0.5} for row, name in enumerate(IDS)]
     write(folder / "segmentation" / "predictions_100.csv", masks)
-    (folder / "metrics.json").write_text(json.dumps({"calibration": {"observation_weight": 2.0}}))
+    record = {"calibration": {"observation_weight": 2.0}, "macro_auc_of_parts": {"rows": 0.6, "queries": 0.7}}
+    (folder / "metrics.json").write_text(json.dumps(record))
     test = {"value": 0.2, "interval": [-0.1, 0.5], "above": 0.0, "units": 30, "passed": False}
     return Finished("a variant", folder, folder, {"owner gap above 0": test})
 
@@ -61,14 +62,15 @@ def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(module.Diagnostics, "load", lambda path: scored)
     runs = {
         "place": {seed: finished(tmp_path / f"place{seed}", 0.9, 0.5, seed) for seed in (0, 1)},
-        "no_alignment": {0: finished(tmp_path / "no_alignment", 0.2, 0.5, 0)},
+        "one_query": {0: finished(tmp_path / "one_query", 0.2, 0.5, 0)},
+        "no_correlation": {0: finished(tmp_path / "no_correlation", 0.9, 0.5, 0)},
     }
     return place_results(runs, {"studies": {"training": 9, "validation": 3}}, resamples=80)
 
 
 def test_a_part_is_compared_on_the_seeds_that_both_have(compared: dict[str, Any]) -> None:
-    found = compared["differences"]["no_alignment"]
-    assert found["seeds"] == [0] and found["own"] == ["retrieval_set", "pointing_answer"]
+    found = compared["differences"]["one_query"]
+    assert found["seeds"] == [0] and found["own"] == ["macro_auc", "retrieval_set"]
     assert found["retrieval_set"] > 0.4 and found["retrieval_set_interval"][0] > 0
     assert found["pointing_field"] == 0 and found["dice"] == 0, (
         "the same scans are hit, and the scans without a mask left out"
@@ -83,6 +85,7 @@ def test_the_page_states_verdicts_and_what_was_not_measured(compared: dict[str, 
     assert "| a variant | scan finds its report, R@10, score set | **0." in page and "| helps |" in page
     assert "| pointing, map answer | - | not measured |" in page
     assert "| owner gap above 0 | `place` | 1 | 0.200 | -0.100 to 0.500 | 0.0000 | **refuted** |" in page
+    assert "| rows | 0.600 | 0.600 | 0.600 |" in page and "| queries | 0.700 | 0.700 | 0.700 |" in page
     assert (tmp_path / "page" / "variants.png").is_file()
     alone = write_results_and_page(tmp_path / "alone", {**compared, "differences": {}}, "python x.py").read_text()
     assert "minus a variant" in page and "minus a variant" not in alone

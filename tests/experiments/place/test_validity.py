@@ -35,6 +35,7 @@ def observations(seen: bool) -> Observations:
         text=torch.arange(SCANS),
         normal=torch.zeros(SCANS, dtype=torch.bool),
         place=torch.zeros(SCANS, dtype=torch.int64),
+        findings=torch.zeros(SCANS, 2, dtype=torch.bool),
     )
 
 
@@ -53,6 +54,19 @@ def test_a_scan_finds_its_sentence_among_those_on_the_organ_only_if_it_shows_it(
     assert np.mean([hit for _, hit in recall_within_organ(organ_only)]) < 0.4
     few = observations(seen=True)._replace(place=torch.arange(SCANS))
     assert len(recall_within_organ(few)) == 0, "no other sentence on the same organ"
+    alike = observations(seen=True)._replace(findings=torch.ones(SCANS, 2, dtype=torch.bool))
+    assert len(recall_within_organ(alike)) == 0, "all others state what the own report states"
+
+
+def test_a_sentence_that_is_near_the_answers_of_all_scans_is_no_rival() -> None:
+    rows = observations(seen=True)
+    common = F.normalize(torch.ones(1, 1, WIDTH), dim=-1)
+    nearest = rows._replace(
+        pathology=F.normalize(torch.cat([rows.pathology[:, :1] + 3 * common, rows.pathology[:, 1:]], 1), dim=-1),
+        sentence=torch.cat([common[0], rows.sentence[1:]]),
+    )
+    found = dict(recall_within_organ(nearest))
+    assert np.mean([found[scan] for scan in range(1, SCANS)]) == 1.0
 
 
 def test_the_attention_of_the_matching_query_is_compared_with_another_and_with_chance() -> None:

@@ -197,3 +197,41 @@ def test_the_body_without_a_mask_lies_between_its_walls() -> None:
 def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         ObservationExtractor(convolutional_tower(), 8, SPACING, **wrong)
+
+
+@pytest.mark.parametrize("pool", [1, 2])
+def test_relevance_of_the_tokens_sums_to_what_the_scan_moves_the_row(pool: int) -> None:
+    extractor = encoder_of(convolutional_tower(), heads=2, pool=pool).pathology
+    assert extractor is not None
+    extractor.standardize.mean.normal_()
+    extractor.standardize.variance.uniform_(0.5, 2)
+    tokens, direction = torch.randn(1, 64, 12), F.normalize(torch.randn(1, 8), dim=-1)
+    members = membership_of(64)
+    members[:, 40:, THORAX] = False
+    for query in (0, 5):
+        share = F.one_hot(torch.tensor([[query]]), 16).float()
+        with torch.no_grad():
+            rows, valid, _ = extractor(tokens, members, [4, 4, 4])
+            found = extractor.relevance(tokens, members, [4, 4, 4], share, direction)[0, 0]
+            cells, attention, _, _ = extractor._looked(tokens, members, [4, 4, 4])
+            length = extractor._read(cells, attention, valid)[0, query].norm()
+            constant = (extractor.project.bias + extractor.offset[query]) @ direction[0]
+        assert not found[~members[0, :, THORAX]].any()
+        # Of pooled tokens, each cell counts once: the share of a token is one of those of its cell.
+        body = members[0, :, THORAX].view(4, 4, 4).float()
+        sizes = F.avg_pool3d(body[None, None], pool) * pool**3
+        each = sizes.repeat_interleave(pool, 2).repeat_interleave(pool, 3).repeat_interleave(pool, 4).flatten()
+        moved = (found / each.clamp(min=1)).sum()
+        assert moved == pytest.approx(float(rows[0, query] @ direction[0] - constant / length), abs=1e-5)
+
+
+def test_queries_see_nothing_outside_the_body() -> None:
+    encoder = encoder_of(convolutional_tower(), heads=2, pool=1)
+    torch.nn.init.constant_(encoder.anatomy_head.bias, 10.0)
+    body = torch.zeros(1, 8, 8, 8, dtype=torch.bool)
+    body[:, 2:5, 2:5, 2:5] = True
+    with torch.no_grad():
+        encoded = encoder(torch.rand(1, 1, 16, 16, 16), body=body.flatten(1))
+    thorax = encoder.own_members(encoded.anatomy_logits, body=body.flatten(1))[..., THORAX]
+    assert encoded.membership[..., THORAX].sum() > thorax.sum(), "the margin of the body lies outside it"
+    assert encoded.pathology_attention[:, :, thorax[0]].sum() == pytest.approx(16)

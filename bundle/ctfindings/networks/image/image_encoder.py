@@ -142,21 +142,15 @@ class ImageEncoder(nn.Module):
         """``forward`` from the tokens and grids of the tower, which may come from a cache."""
         grid: list[int] = grids[0]
         anatomy_logits = self.anatomy_logits(image, levels[0])
-        members = anatomy_logits > 0
-        if body is not None:
-            members = members & body.unsqueeze(-1)
-        if membership is not None and membership_known is not None:
-            members = torch.where(membership_known.unsqueeze(1), membership, members)
-        elif membership is not None:
-            members = membership
-        memberships = self.memberships(members, grids)
+        own = self.own_members(anatomy_logits, membership, membership_known, body)
+        memberships = self.memberships(own, grids)
         members = memberships[0]
         anatomy, valid = self.anatomy_pooling(levels, memberships)
         anatomy, field = self.parts(anatomy), self.token_field(levels[0])
         body = members[:, :, self.thorax]
         depth = depth_rows(field, body, grid) if self.depth_stem is None else self.depth_stem(image, field, body, grid)
         if self.pathology is not None:
-            rows, seen, attention = self.pathology(levels[0], members, grid)
+            rows, seen, attention = self.pathology(levels[0], self.observed_members(members, own), grid)
         else:
             absent = no_observations(anatomy, field.shape[1])
             rows, seen, attention = absent["pathology"], absent["pathology_valid"], absent["pathology_attention"]
@@ -174,6 +168,27 @@ class ImageEncoder(nn.Module):
         inside = body_tokens(image, self.stride, self.body_threshold).unsqueeze(2)
         found = torch.where(inside, self.body_logit, -self.body_logit).to(logits.dtype)
         return found.expand_as(logits)
+
+    def own_members(
+        self,
+        anatomy_logits: Tensor,
+        membership: Tensor | None = None,
+        membership_known: Tensor | None = None,
+        body: Tensor | None = None,
+    ) -> Tensor:
+        """Tokens of each anatomy without a margin, bool ``[B, N, K]``; arguments as in ``forward``."""
+        members = anatomy_logits > 0
+        if body is not None:
+            members = members & body.unsqueeze(-1)
+        if membership is not None and membership_known is not None:
+            members = torch.where(membership_known.unsqueeze(1), membership, members)
+        elif membership is not None:
+            members = membership
+        return members
+
+    def observed_members(self, members: Tensor, own: Tensor) -> Tensor:
+        """The tokens that the pathology queries see: those with a margin ``[B, N, K]``, but not outside the body."""
+        return members & own[:, :, self.thorax].unsqueeze(2)
 
     def memberships(self, members: Tensor, grids: list[list[int]]) -> list[Tensor]:
         """The tokens of each level that are pooled for each anatomy, bool ``[B, N_l, K]``."""

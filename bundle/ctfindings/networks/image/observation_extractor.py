@@ -183,6 +183,40 @@ class ObservationExtractor(nn.Module):
             Unit rows ``[B, Q, E]``, zero where not valid; validity, bool ``[B, Q]``: the query sees a token; and the
             attention of each query over the tokens, ``[B, Q, N]``, which sums to 1, or to 0 where not valid.
         """
+        cells, attention, valid, coarse = self._looked(tokens, membership, grid)
+        rows = F.normalize(self._read(cells, attention, valid), dim=-1)
+        attention = self._unpooled(attention * valid.unsqueeze(2), membership[:, :, self.thorax], grid, coarse)
+        return rows * valid.unsqueeze(2), valid, attention
+
+    def relevance(
+        self, tokens: Tensor, membership: Tensor, grid: list[int], shares: Tensor, direction: Tensor
+    ) -> Tensor:
+        """How much each token moves the rows of the queries towards a direction of the text space, ``[B, P, N]``.
+
+        Before its row is normalised, a query is a weighted sum over the cells of pooled tokens; this is the part of a
+        cell, relative to the mean of the training scans. All body tokens of a cell get it.
+
+        Args:
+            tokens, membership, grid: As in ``forward``.
+            shares: Share of each query in P answers, ``[B, P, Q]``.
+            direction: ``[P, E]``, such as statement minus denial.
+        """
+        cells, attention, valid, coarse = self._looked(tokens, membership, grid)
+        length = self._read(cells, attention, valid).norm(dim=-1)
+        scale = (self.standardize.variance + 1e-5).rsqrt()
+        weights = (direction @ self.project.weight).unsqueeze(1) * scale
+        part = torch.einsum("bmf,pqf->bpqm", cells, weights) - (weights * self.standardize.mean).sum(2).unsqueeze(2)
+        share = shares * (valid / length.clamp(min=1e-12)).unsqueeze(1)
+        found = torch.einsum("bpqm,bqm,bpq->bpm", part, attention.to(part.dtype), share)
+        return self._spread(found, membership[:, :, self.thorax], grid, coarse)
+
+    def _read(self, cells: Tensor, attention: Tensor, valid: Tensor) -> Tensor:
+        """The rows of the queries before they are normalised, ``[B, Q, E]``."""
+        read = attention.to(cells.dtype) @ cells
+        return self.project(self.standardize(read, valid)) + self.offset
+
+    def _looked(self, tokens: Tensor, membership: Tensor, grid: list[int]) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+        """Cells ``[B, M, 2 d]``, attention of the queries ``[B, Q, M]``, validity ``[B, Q]``, and the cells' grid."""
         batch = tokens.shape[0]
         cells, members, share, coarse = self._pooled(tokens, membership, grid)
         body = members[:, :, self.thorax]
@@ -198,11 +232,7 @@ class ObservationExtractor(nn.Module):
         rows = self.query.unsqueeze(0).expand(batch, -1, -1)
         for block in self.blocks:
             rows = block(rows, x, share, self.kept)
-        attention = self.look(self.normalize(rows), x, share, self.kept).mean(dim=1)
-        read = attention.to(cells.dtype) @ cells
-        rows = F.normalize(self.project(self.standardize(read, valid)) + self.offset, dim=-1)
-        attention = self._unpooled(attention * valid.unsqueeze(2), membership[:, :, self.thorax], grid, coarse)
-        return rows * valid.unsqueeze(2), valid, attention
+        return cells, self.look(self.normalize(rows), x, share, self.kept).mean(dim=1), valid, coarse
 
     def _pooled(self, tokens: Tensor, membership: Tensor, grid: list[int]) -> tuple[Tensor, Tensor, Tensor, list[int]]:
         """Mean and maximum over the body tokens of each cell, ``[B, M, 2 d]``; membership of the cells, ``[B, M, K]``;
@@ -228,16 +258,20 @@ class ObservationExtractor(nn.Module):
         All body tokens of a cell get its attention. Divided among them, the few tokens of a cell at the skin would be
         the peak.
         """
-        if self.pool == 1:
-            return attention
-        pool = self.pool
-        inside = _volume(body.unsqueeze(2).to(attention.dtype), grid)
-        # Without a body token in a cell its attention is zero or, in a scan without a body, spread over its tokens.
-        inside = torch.where(inside.flatten(1).sum(1).view(-1, 1, 1, 1, 1) > 0, inside, torch.ones_like(inside))
-        spread = attention.view(attention.shape[0], attention.shape[1], coarse[0], coarse[1], coarse[2])
-        spread = spread.repeat_interleave(pool, 2).repeat_interleave(pool, 3).repeat_interleave(pool, 4)
-        spread = (spread[:, :, : grid[0], : grid[1], : grid[2]] * inside).flatten(2)
+        spread = self._spread(attention, body, grid, coarse)
         return spread / spread.sum(dim=2, keepdim=True).clamp(min=1e-12)
+
+    def _spread(self, values: Tensor, body: Tensor, grid: list[int], coarse: list[int]) -> Tensor:
+        """Values of the cells, ``[B, Q, M]``, at the body tokens of each, ``[B, Q, N]``; 0 outside the body."""
+        if self.pool == 1:
+            return values
+        pool = self.pool
+        inside = _volume(body.unsqueeze(2).to(values.dtype), grid)
+        # In a scan without a body, all tokens of a cell have its value.
+        inside = torch.where(inside.flatten(1).sum(1).view(-1, 1, 1, 1, 1) > 0, inside, torch.ones_like(inside))
+        spread = values.view(values.shape[0], values.shape[1], coarse[0], coarse[1], coarse[2])
+        spread = spread.repeat_interleave(pool, 2).repeat_interleave(pool, 3).repeat_interleave(pool, 4)
+        return (spread[:, :, : grid[0], : grid[1], : grid[2]] * inside).flatten(2)
 
 
 def cell_centres(grid: list[int], step_mm: list[float], body: Tensor) -> Tensor:
