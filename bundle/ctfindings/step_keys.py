@@ -40,7 +40,7 @@ class NetworkInputs(TypedDict, total=False):
     captions: Sequence[Mapping[str, str]]  # B mappings: caption by the name of its anatomy
     reports: Sequence[str]  # B texts, "" without a report; written by data.prepare_report_batch
     snippets: Sequence[Sequence[Mapping[str, Any]]]  # B lists of sentences that name a slice: text, z_mm
-    observations: Sequence[Sequence[Mapping[str, Any]]]  # B lists of observations: text, anatomy, normal
+    observations: Sequence[Sequence[Mapping[str, Any]]]  # B lists of observations: text, anatomy, normal, findings
     affine: PerScan  # float [B, 4, 4]: voxel index of the image to RAS mm; needed with snippets
     third_stage: PerScan  # float [B, C3, ...]: cached output of a frozen tower, instead of its forward; with the next
     fourth_stage: PerScan  # float [B, C4, ...]

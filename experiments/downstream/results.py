@@ -56,7 +56,7 @@ MEASURES: dict[str, tuple[str, Callable[[Path, Studies], WeightStatistic]]] = {
     "pointing_field": ("detection, pointing, map field", lambda f, s: _mean(pointed, f, s, "field")),
     "pointing_answer": ("detection, pointing, map answer", lambda f, s: _mean(pointed, f, s, "answer")),
     "pointing_chance": (
-        "detection, random token of the organ",
+        "detection, random token where the map may peak",
         lambda f, s: _mean(pointed, f, s, "field", "pointing_chance"),
     ),
     **_at_fractions("segmentation, Dice of findings", "dice", _dice),

@@ -98,9 +98,6 @@ def stated(folder: Path, ids: Sequence[str], method: str, percent: float) -> Int
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a table; none for a task that was not run."""
-    if not path.is_file():
-        return []
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

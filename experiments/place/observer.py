@@ -110,7 +110,8 @@ class Observer:
                 rows.append(observed)
             if "correlation" in known:
                 correlated += self._correlations(known)
-                correlated_lesions += self._correlations(known, batch.get("finding_masks"))
+                if isinstance(batch.get("finding_masks"), Tensor):
+                    correlated_lesions += self._correlations(known, batch["finding_masks"])
             hits += self._attention(batch, image, start)
             start += len(image)
         joined = _joined(rows)
@@ -123,7 +124,7 @@ class Observer:
             "correlation_of_lesions": _gap(correlated_lesions),
         }
 
-    def _correlations(self, known: Mapping[str, Any], masks: Any = None) -> list[list[float]]:
+    def _correlations(self, known: Mapping[str, Any], masks: Tensor | None = None) -> list[list[float]]:
         """Losses of each scan with its own, another and no report; with masks, over pairs with a patch of a finding."""
         names = ("correlation", "correlation_shuffled", "correlation_without_report")
         target, weight = known["correlation_target"], known["correlation_weight"]

@@ -136,7 +136,7 @@ def _differences(results: Mapping[str, Any]) -> list[str]:
 
 def _of_part(variant: Mapping[str, Any], part: str) -> str:
     """Mean macro AUC over the seeds by a part of the scores."""
-    values = [found[part] for found in variant["macro_auc_of_parts"].values() if found]
+    values = [found[part] for found in variant["macro_auc_of_parts"].values() if found and found[part] is not None]
     return cell(sum(values) / len(values)) if values else "-"
 
 

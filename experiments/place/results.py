@@ -22,19 +22,24 @@ from experiments.harness.task_results import dice, pointed, retrieved
 REFERENCE = "place"
 """The whole of PLACE, from which parts are taken away."""
 
-MEASURES: dict[str, tuple[str, Callable[[Path, Sequence[str]], FloatArray] | None]] = {
-    "macro_auc": ("macro AUC by prompts", None),
-    "retrieval_set": ("scan finds its report, R@10, score set", lambda folder, ids: retrieved(folder, ids, "set")),
-    "retrieval_global": ("the same, score global", lambda folder, ids: retrieved(folder, ids, "global")),
-    "pointing_answer": ("pointing, map answer", lambda folder, ids: pointed(folder, ids, "answer")),
-    "pointing_field": ("pointing, map field", lambda folder, ids: pointed(folder, ids, "field")),
+MEASURES: dict[str, tuple[str, str | None, Callable[[Path, Sequence[str]], FloatArray] | None]] = {
+    "macro_auc": ("macro AUC by prompts", None, None),
+    "retrieval_set": (
+        "scan finds its report, R@10, score set",
+        "retrieval",
+        lambda folder, ids: retrieved(folder, ids, "set"),
+    ),
+    "retrieval_global": ("the same, score global", "retrieval", lambda folder, ids: retrieved(folder, ids, "global")),
+    "pointing_answer": ("pointing, map answer", "detection", lambda folder, ids: pointed(folder, ids, "answer")),
+    "pointing_field": ("pointing, map field", "detection", lambda folder, ids: pointed(folder, ids, "field")),
     "pointing_chance": (
         "pointing, random token where the map may peak",
+        "detection",
         lambda folder, ids: pointed(folder, ids, "field", "pointing_chance"),
     ),
-    "dice": ("Dice of findings, frozen tower", dice),
+    "dice": ("Dice of findings, frozen tower", "segmentation", dice),
 }
-"""What the page shows: key, words, and the values of each scan; the macro AUC is of all scans together."""
+"""What the page shows: key, words, task, and the values of each scan; the macro AUC is of all scans together."""
 
 OWN_TASKS: dict[str, tuple[str, ...]] = {
     "initial": ("retrieval_set", "pointing_answer", "dice"),
@@ -91,7 +96,7 @@ def place_results(
         "settings": dict(settings),
         "scans": len(ids),
         "bootstrap": {**bootstrap.settings(), "unit": "patient and seed"},
-        "measures": {key: words for key, (words, _) in MEASURES.items()},
+        "measures": {key: words for key, (words, _, _) in MEASURES.items()},
         "reference": REFERENCE,
         "tested": REFERENCE,
         "variants": {},
@@ -114,11 +119,15 @@ def place_results(
 
 
 def _measures(run: Finished, ids: Sequence[str]) -> StatisticGroup:
-    """``MEASURES`` of a run; NaN where it lacks the input."""
+    """``MEASURES`` of a run; NaN where it lacks the input, or the task was not run."""
     scored = Diagnostics.load(run.evaluation / DIAGNOSTICS_FILE)
     if scored.ids.tolist() != list(ids):
         raise ValueError(f"{run.evaluation}: was scored on other scans than {REFERENCE}; run both on one datalist")
-    values = [read(run.tasks, ids) for _, read in MEASURES.values() if read is not None]
+    values = [
+        read(run.tasks, ids) if (run.tasks / str(task)).is_dir() else np.full((len(ids), 1), np.nan)
+        for _, task, read in MEASURES.values()
+        if read is not None
+    ]
 
     def statistic(weights: FloatArray) -> FloatArray:
         auc = weighted_auc(scored.logits, scored.labels, weights)

@@ -58,7 +58,7 @@ VARIANTS = (
 )
 
 ONLY_TASKS = {"no_alignment": ("retrieval",)}
-"""Variants for which only some tasks are run: without the alignment, the maps of the queries are not trained."""
+"""Variants for which only some tasks are run, to save time: without the alignment nothing reads the queries."""
 
 QUERIES = 16
 """Pathology queries of ``place.json``."""
@@ -112,7 +112,8 @@ def captions_from_reports(datalist: Path, folder: Path) -> Path:
     for split in SPLITS:
         content[split] = [with_absolute_paths(study, datalist.parent) for study in content[split]]
         for study in content[split]:
-            captions = read_report(study["report"]["findings"], study["report"]["impression"]).captions
+            report = study.get("report") or {}
+            captions = read_report(report.get("findings") or "", report.get("impression") or "").captions
             study["captions"] = {name: asdict(caption) for name, caption in captions.items()}
     write_text(folder / "datalist.json", json.dumps(content))
     return folder / "datalist.json"

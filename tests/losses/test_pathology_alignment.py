@@ -184,8 +184,9 @@ def denials(*said: tuple[int, bool, list[bool]]) -> Observations:
     )
 
 
-def test_a_denial_is_true_of_a_scan_whose_report_denies_the_same_and_states_none_of_it() -> None:
-    # Scan 0: "no effusion". 1: "no effusion or nodule". 2: "no nodule". 3: "lungs normal". 4: "no effusion", effusion.
+def test_a_denial_is_true_of_scans_whose_reports_deny_as_much_and_state_none_of_it() -> None:
+    # 0: "no effusion". 1: "no effusion or nodule". 2: "no nodule". 3: "lungs normal". 4: "no effusion", an effusion.
+    # 5: "no effusion", "no nodule".
     rows = denials(
         (0, True, [True, False]),
         (1, True, [True, True]),
@@ -193,14 +194,15 @@ def test_a_denial_is_true_of_a_scan_whose_report_denies_the_same_and_states_none
         (3, True, [False, False]),
         (4, True, [True, False]),
         (4, False, [True, False]),
+        (5, True, [True, False]),
+        (5, True, [False, True]),
     )
     found = PathologyAlignmentLoss()._true_of(rows)
-    assert found[:, 0].tolist() == [True, True, False, False, False]
-    assert found[:, 1].tolist() == [False, True, False, False, False]
-    assert found[:, 2].tolist() == [False, True, True, False, False]
-    assert found[:, 3].tolist() == [False, False, False, True, False]
-    assert found[:, 4].tolist() == [True, True, False, False, True], "its own report counts, whatever else it says"
-    assert found[:, 5].tolist() == [False, False, False, False, True]
+    true = [[int(scan) for scan in torch.nonzero(found[:, sentence])] for sentence in range(6)]
+    assert true == [[0, 1, 5], [1, 5], [1, 2, 5], [3], [0, 1, 4, 5], [4]]
+    # A sentence that a report has word for word is true of its scan, whatever else it says: "no effusion on the left".
+    repeated = rows._replace(text=torch.tensor([7, 1, 2, 3, 7, 5, 6, 8]))
+    assert PathologyAlignmentLoss()._true_of(repeated)[:, 0].tolist() == [True, True, False, False, True, True]
 
 
 def test_rows_that_are_the_same_in_all_scans_tell_no_sentences_apart_when_centred() -> None:

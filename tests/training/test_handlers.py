@@ -3,10 +3,13 @@
 Run as a program, this file is one of the two processes of its own test.
 """
 
+import logging
 import math
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +19,7 @@ from monai.transforms import Compose, RandShiftIntensity
 from sklearn.metrics import roc_auc_score
 
 from bundle.ctfindings.networks.image.standardization import RunningStandardization
-from bundle.ctfindings.training.handlers import EpochSeed, FreezeStandardization, MacroAuc
+from bundle.ctfindings.training.handlers import EpochSeed, FreezeStandardization, LossLog, MacroAuc
 from tests.commands import run_in_ranks
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +36,21 @@ def draws(seed: int, rank: int = 0, start: int = 0) -> list[tuple[float, float]]
     engine.add_event_handler(Events.STARTED, lambda: setattr(engine.state, "epoch", start))
     engine.run([0], max_epochs=3, epoch_length=1)
     return seen
+
+
+@pytest.mark.parametrize(("start", "warned"), [(0, True), (1, False)])
+def test_objectives_that_took_no_part_are_named_after_the_first_epoch(
+    start: int, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    loss: Any = SimpleNamespace(weights={"used": 1.0, "idle": 0.5, "absent": 1.0, "off": 0.0}, last={})
+    engine = Engine(lambda engine, batch: loss.last.update(used=torch.tensor(batch), idle=torch.tensor(0.0)))
+    LossLog(loss).attach(engine)
+    engine.add_event_handler(Events.STARTED, lambda: setattr(engine.state, "epoch", start))
+    with caplog.at_level(logging.WARNING, logger="ctfindings.losses"):
+        engine.run([0.0, 0.3], max_epochs=3)
+    assert [record.message.split(";")[0] for record in caplog.records] == (
+        ["took no part in the first epoch: idle, absent"] if warned else []
+    )
 
 
 def test_an_epoch_draws_the_same_whether_or_not_the_run_was_stopped_before_it() -> None:

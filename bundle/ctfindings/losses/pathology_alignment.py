@@ -92,8 +92,8 @@ class PathologyAlignmentLoss(_Loss):
         matching: "soft", "hungarian" or "sinkhorn", see ``match_sentences``.
         negatives: "batch"; or "report" for L_intra and L_use alone, because reports share their sentences.
         positives: Scans of which a sentence is true, beside its own: with "meaning" those whose report has the same
-            text or, for a normal sentence, calls the same anatomy normal, denies all findings that it denies and
-            states none of them; with "id" those with the same text; with "scan" none.
+            text or, for a normal sentence, means the same by what it denies of the same anatomy; with "id" those with
+            the same text; with "scan" none.
         reduction: "sentence"; or "report" to contrast scans with the weighted mean over the sentences of a report.
         diversity: L_use as "usage" (ln Q minus the entropy of the mean use by abnormal sentences), "logdet" or
             "cosine2" (of the rows of a scan), or "none".
@@ -228,17 +228,25 @@ class PathologyAlignmentLoss(_Loss):
         own = F.one_hot(rows.owner, scans).T.bool()
         if self.positives == "scan":
             return own
-        same = rows.text[:, None] == rows.text
-        if self.positives == "id":
-            return own.float() @ same.float() > 0
-        # Row t, column s: t implies the normal sentence s. It denies what s denies, or neither denies a finding.
+        said = own.float() @ (rows.text[:, None] == rows.text).float() > 0
+        return said if self.positives == "id" else said | self._implied(rows, own)
+
+    def _implied(self, rows: Observations, own: Tensor) -> Tensor:
+        """Whether a report means a normal sentence by what it says of the same anatomy, (B, S) bool.
+
+        It denies every finding that the sentence denies, in one sentence or several, or says like it that nothing is
+        abnormal without naming a finding; and it states none of these findings.
+        """
         findings = rows.findings.float()
-        denied = findings.sum(dim=1)
-        implies = ((1 - findings) @ findings.T == 0) & ((denied[:, None] > 0) == (denied > 0))
-        implies &= rows.normal[:, None] & rows.normal & (rows.place[:, None] == rows.place) & (rows.place >= 0)
+        alike = rows.normal[:, None] & rows.normal & (rows.place[:, None] == rows.place) & (rows.place >= 0)
+        # Normal sentences t of report b on the anatomy of sentence s, (B, S, S).
+        told = own.float()[:, :, None] * alike.float()
+        denied = told.transpose(1, 2) @ findings > 0
+        denies_all = (denied | ~rows.findings).all(dim=2)
+        unnamed = told.transpose(1, 2) @ (1 - findings.amax(dim=1, keepdim=True)) > 0
         stated = own.float() @ (findings * ~rows.normal[:, None]) > 0
-        contradicted = (stated.float() @ findings.T > 0) & rows.normal
-        return own | (own.float() @ (same | implies).float() > 0) & ~contradicted
+        named = rows.findings.any(dim=1)
+        return torch.where(named, denies_all, unnamed.squeeze(2)) & rows.normal & ~(stated.float() @ findings.T > 0)
 
     def _within_reports(self, rows: Observations, shares: Tensor, cosine: Tensor, answers: Tensor) -> Tensor:
         """L_intra, the mean over scans with at least two abnormal sentences of different text."""
@@ -252,8 +260,10 @@ class PathologyAlignmentLoss(_Loss):
             if len(torch.unique(text)) < 2:
                 continue
             # Row s: the answer to sentence s, against all sentences.
-            fits = shares[:, chosen] @ cosine[:, chosen].transpose(1, 2) / norm[:, chosen, None]
-            logits = fits[scan] - fits[answers].mean(dim=0) if self.centred else fits[scan]
+            compared = answers if self.centred else slice(scan, scan + 1)
+            fits = shares[compared][:, chosen] @ cosine[compared][:, chosen].transpose(1, 2)
+            fits = fits / norm[compared][:, chosen, None]
+            logits = fits[int(answers[:scan].sum())] - fits.mean(dim=0) if self.centred else fits[0]
             twin = (text[:, None] == text) & ~torch.eye(len(text), dtype=torch.bool, device=text.device)
             logits = (logits / self.log_temperature.exp()).masked_fill(twin, -torch.inf)
             losses.append(F.cross_entropy(logits, torch.arange(len(text), device=text.device)))

@@ -103,9 +103,10 @@ def _read_npz(source: Path, path: str | Path, stored: Stored) -> Volume:
     problem = "cannot be read as .npz: it is truncated or damaged ({error}); copy or download it again"
     with library_errors(path, problem, "damaged-file"), np.load(source, allow_pickle=False) as archive:
         found = archive.files
-        if "ct" in found:
+        if has_ct := "ct.npy" in archive.zip.namelist():
             _check_npz_size(archive.zip, path)
-        array = archive["ct"] if "ct" in found else None
+        # By its full name: an archive may also hold a member "ct", which was not checked.
+        array = archive["ct.npy"] if has_ct else None
     if array is None:
         shown = ", ".join(found) or "none"
         raise ScanError(path, f"expected an array 'ct', found {shown}; give a Rad-ChestCT scan", "npz-without-ct")

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,7 @@ class RunCheckpoint:
             return
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
+        except (UnpicklingError, EOFError, RuntimeError) as error:
             raise ValueError(f"{path}: cannot be read as a checkpoint; remove it to start the run again") from error
         try:
             for name, item in self.saved.items():

@@ -122,7 +122,7 @@ class MetricLog:
 class LossLog:
     """Logs the mean of every loss and the duration of each epoch, also to TensorBoard if a writer is given.
 
-    Warns after the first epoch of losses that had no input, such as that of the anatomy head without anatomy masks.
+    Warns after the first epoch of losses that took no part, such as that of the anatomy head without anatomy masks.
     """
 
     def __init__(self, loss: CompositeLoss, writer: Any = None) -> None:
@@ -152,7 +152,8 @@ class LossLog:
         self.logger.info("epoch %d of %d in %.0f s: %s", epoch, epochs, seconds, listed)
         idle = [name for name, weight in self.loss.weights.items() if weight > 0 and not any(self._sums.get(name, ()))]
         if idle and epoch == 1:
-            self.logger.warning("no scan of the epoch has the inputs of %s; see docs/datalist.md", ", ".join(idle))
+            reason = "no scan has their input (docs/datalist.md), or a step has too few scans"
+            self.logger.warning("took no part in the first epoch: %s; %s", ", ".join(idle), reason)
         if self.writer is not None:
             for name, mean in means.items():
                 self.writer.add_scalar(f"loss/{name}", mean, engine.state.epoch)

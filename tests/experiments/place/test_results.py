@@ -13,6 +13,7 @@ from experiments.harness.task_results import MASKED
 from experiments.place import results as module
 from experiments.place.page import write_results_and_page
 from experiments.place.results import Finished, place_results
+from experiments.place.run import captions_from_reports
 
 SCANS, IDS = 30, [f"s{row}" for row in range(30)]
 
@@ -94,3 +95,17 @@ def test_the_page_states_verdicts_and_what_was_not_measured(compared: dict[str, 
 def test_other_scans_are_refused(compared: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected place, the reference"):
         place_results({}, {}, resamples=10)
+
+
+def test_captions_of_the_experiment_are_those_of_the_reports(tmp_path: Path) -> None:
+    study = {"id": "a", "image": "a.nii.gz", "captions": {"heart": {"text": "Heart is normal.", "normal": True}}}
+    said = {"findings": "Consolidation in the right lower lobe.", "impression": "Consolidation."}
+    content = {"training": [{**study, "report": said}], "validation": [study], "test": []}
+    (tmp_path / "datalist.json").write_text(json.dumps(content), encoding="utf-8")
+    written = json.loads(
+        captions_from_reports(tmp_path / "datalist.json", tmp_path / "new").read_text(encoding="utf-8")
+    )
+    captions = written["training"][0]["captions"]
+    assert captions["lung"]["text"].startswith("Consolidation") and not captions["lung"]["normal"]
+    assert "heart" not in captions and written["validation"][0]["captions"] == {}
+    assert written["training"][0]["image"] == str((tmp_path / "a.nii.gz").resolve())

@@ -199,30 +199,52 @@ def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
         ObservationExtractor(convolutional_tower(), 8, SPACING, **wrong)
 
 
-@pytest.mark.parametrize("pool", [1, 2])
-def test_relevance_of_the_tokens_sums_to_what_the_scan_moves_the_row(pool: int) -> None:
-    extractor = encoder_of(convolutional_tower(), heads=2, pool=pool).pathology
+def test_relevance_adds_up_to_the_row_of_the_query() -> None:
+    extractor = encoder_of(convolutional_tower(), heads=2, pool=1).pathology
     assert extractor is not None
+    torch.nn.init.zeros_(extractor.project.bias)
+    torch.nn.init.zeros_(extractor.offset)
     extractor.standardize.mean.normal_()
     extractor.standardize.variance.uniform_(0.5, 2)
-    tokens, direction = torch.randn(1, 64, 12), F.normalize(torch.randn(1, 8), dim=-1)
-    members = membership_of(64)
-    members[:, 40:, THORAX] = False
-    for query in (0, 5):
-        share = F.one_hot(torch.tensor([[query]]), 16).float()
-        with torch.no_grad():
-            rows, valid, _ = extractor(tokens, members, [4, 4, 4])
-            found = extractor.relevance(tokens, members, [4, 4, 4], share, direction)[0, 0]
-            cells, attention, _, _ = extractor._looked(tokens, members, [4, 4, 4])
-            length = extractor._read(cells, attention, valid)[0, query].norm()
-            constant = (extractor.project.bias + extractor.offset[query]) @ direction[0]
-        assert not found[~members[0, :, THORAX]].any()
-        # Of pooled tokens, each cell counts once: the share of a token is one of those of its cell.
-        body = members[0, :, THORAX].view(4, 4, 4).float()
-        sizes = F.avg_pool3d(body[None, None], pool) * pool**3
-        each = sizes.repeat_interleave(pool, 2).repeat_interleave(pool, 3).repeat_interleave(pool, 4).flatten()
-        moved = (found / each.clamp(min=1)).sum()
-        assert moved == pytest.approx(float(rows[0, query] @ direction[0] - constant / length), abs=1e-5)
+    tokens, members = torch.randn(1, 64, 12), membership_of(64)
+    directions = F.normalize(torch.randn(2, 8), dim=-1)
+    with torch.no_grad():
+        rows, _, _ = extractor(tokens, members, [4, 4, 4])
+        for query in (0, 5):
+            share = F.one_hot(torch.tensor([[query, query]]), 16).float()
+            found = extractor.relevance(tokens, members, [4, 4, 4], share, directions)[0].sum(1)
+            # Without bias and offset the row is, up to its length, the sum over the tokens.
+            torch.testing.assert_close(
+                found[0] / found[1], directions[0] @ rows[0, query] / (directions[1] @ rows[0, query])
+            )
+
+
+@pytest.mark.parametrize("pool", [1, 2])
+def test_relevance_is_highest_where_a_token_points_along_the_direction_and_zero_outside_the_body(pool: int) -> None:
+    extractor = encoder_of(convolutional_tower(), heads=2, pool=pool).pathology
+    assert extractor is not None
+    members = membership_of(512)
+    members[:, 448:, THORAX] = False
+    tokens = torch.zeros(1, 512, 12)
+    planted = 8 * 8 * 3 + 8 * 4 + 3  # Token (3, 4, 3) of 8 x 8 x 8.
+    tokens[0, planted] = 3.0
+    cell = torch.cat([tokens[0, planted]] * 2)
+    direction = F.normalize(extractor.project.weight @ cell, dim=-1)[None].detach()
+    with torch.no_grad():
+        found = extractor.relevance(tokens, members, [8, 8, 8], torch.full((1, 1, 16), 1 / 16), direction)[0, 0]
+    assert not found[448:].any() and found.max() > 0
+    x, y, z = (int(index[0]) for index in torch.where(found.view(8, 8, 8) == found.max()))
+    assert abs(x - 3) < pool and abs(y - 4) < pool and abs(z - 3) < pool
+
+
+def test_a_clipped_feature_has_no_relevance() -> None:
+    extractor = encoder_of(convolutional_tower(), heads=2, pool=1).pathology
+    assert extractor is not None
+    rows = torch.zeros(1, 16, 24)
+    rows[..., 0] = 6.0
+    slope = extractor.standardize.slope(rows)
+    assert not slope[..., 0].any()
+    torch.testing.assert_close(slope[..., 1:], torch.full((1, 16, 23), 1.0), atol=1e-4, rtol=0)
 
 
 def test_queries_see_nothing_outside_the_body() -> None:

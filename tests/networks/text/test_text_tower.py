@@ -224,6 +224,18 @@ def test_text_longer_than_the_encoder_reads_is_the_mean_of_its_windows(encoder: 
     whole, parts = tower.features([first + second, "c"]), tower.features([first, second, "c"])
     torch.testing.assert_close(whole[0], (64 * parts[0] + 22 * parts[1]) / 86, atol=1e-5, rtol=0)
     torch.testing.assert_close(whole[1], parts[2], atol=1e-5, rtol=0)
+    tower.batch_size = 1  # Windows of one text in several passes.
+    tower._cache.clear()
+    torch.testing.assert_close(tower.features([first + second])[0], whole[0], atol=1e-5, rtol=0)
+
+
+def test_tokenizer_that_knows_no_windows_cuts_the_text(encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = _tower(encoder)
+    tokenize = tower.tokenizer
+    monkeypatch.setattr(
+        tower, "tokenizer", lambda texts, return_overflowing_tokens=False, **options: tokenize(texts, **options)
+    )
+    torch.testing.assert_close(tower.features(["a " * 100]), tower.features(["a " * 62]))
 
 
 def test_missing_encoder_is_named(tmp_path: Path) -> None:

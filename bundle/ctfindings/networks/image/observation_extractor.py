@@ -193,8 +193,9 @@ class ObservationExtractor(nn.Module):
     ) -> Tensor:
         """How much each token moves the rows of the queries towards a direction of the text space, ``[B, P, N]``.
 
-        Before its row is normalised, a query is a weighted sum over the cells of pooled tokens; this is the part of a
-        cell, relative to the mean of the training scans. All body tokens of a cell get it.
+        Before its row is normalised, a query is a weighted sum over the cells of pooled tokens. This is the part of a
+        cell, relative to the mean of the training scans and to an even attention, interpolated between the cells; 0
+        outside the body.
 
         Args:
             tokens, membership, grid: As in ``forward``.
@@ -203,12 +204,18 @@ class ObservationExtractor(nn.Module):
         """
         cells, attention, valid, coarse = self._looked(tokens, membership, grid)
         length = self._read(cells, attention, valid).norm(dim=-1)
-        scale = (self.standardize.variance + 1e-5).rsqrt()
-        weights = (direction @ self.project.weight).unsqueeze(1) * scale
-        part = torch.einsum("bmf,pqf->bpqm", cells, weights) - (weights * self.standardize.mean).sum(2).unsqueeze(2)
+        slope = self.standardize.slope(attention.to(cells.dtype) @ cells)
+        weights = (direction @ self.project.weight).unsqueeze(1) * slope.unsqueeze(1)
+        part = torch.einsum("bmf,bpqf->bpqm", cells, weights)
+        part = part - (weights * self.standardize.mean).sum(3, keepdim=True)
+        looked = (attention * (attention > 0).sum(2, keepdim=True)).to(part.dtype)
         share = shares * (valid / length.clamp(min=1e-12)).unsqueeze(1)
-        found = torch.einsum("bpqm,bqm,bpq->bpm", part, attention.to(part.dtype), share)
-        return self._spread(found, membership[:, :, self.thorax], grid, coarse)
+        found = torch.einsum("bpqm,bqm,bpq->bpm", part, looked, share)
+        if self.pool > 1:
+            volume = found.unflatten(2, coarse)
+            volume = F.interpolate(volume, scale_factor=float(self.pool), mode="trilinear")
+            found = volume[:, :, : grid[0], : grid[1], : grid[2]].flatten(2)
+        return found * membership[:, :, self.thorax].unsqueeze(1)
 
     def _read(self, cells: Tensor, attention: Tensor, valid: Tensor) -> Tensor:
         """The rows of the queries before they are normalised, ``[B, Q, E]``."""
@@ -258,20 +265,16 @@ class ObservationExtractor(nn.Module):
         All body tokens of a cell get its attention. Divided among them, the few tokens of a cell at the skin would be
         the peak.
         """
-        spread = self._spread(attention, body, grid, coarse)
-        return spread / spread.sum(dim=2, keepdim=True).clamp(min=1e-12)
-
-    def _spread(self, values: Tensor, body: Tensor, grid: list[int], coarse: list[int]) -> Tensor:
-        """Values of the cells, ``[B, Q, M]``, at the body tokens of each, ``[B, Q, N]``; 0 outside the body."""
         if self.pool == 1:
-            return values
+            return attention
         pool = self.pool
-        inside = _volume(body.unsqueeze(2).to(values.dtype), grid)
-        # In a scan without a body, all tokens of a cell have its value.
+        inside = _volume(body.unsqueeze(2).to(attention.dtype), grid)
+        # Without a body token in a cell its attention is zero or, in a scan without a body, spread over its tokens.
         inside = torch.where(inside.flatten(1).sum(1).view(-1, 1, 1, 1, 1) > 0, inside, torch.ones_like(inside))
-        spread = values.view(values.shape[0], values.shape[1], coarse[0], coarse[1], coarse[2])
+        spread = attention.view(attention.shape[0], attention.shape[1], coarse[0], coarse[1], coarse[2])
         spread = spread.repeat_interleave(pool, 2).repeat_interleave(pool, 3).repeat_interleave(pool, 4)
-        return (spread[:, :, : grid[0], : grid[1], : grid[2]] * inside).flatten(2)
+        spread = (spread[:, :, : grid[0], : grid[1], : grid[2]] * inside).flatten(2)
+        return spread / spread.sum(dim=2, keepdim=True).clamp(min=1e-12)
 
 
 def cell_centres(grid: list[int], step_mm: list[float], body: Tensor) -> Tensor:

@@ -58,6 +58,11 @@ class RunningStandardization(nn.Module):
             rows = rows - common + common.detach()
         return ((rows - self.mean) / (self.variance + 1e-5).sqrt()).clamp(-self.limit, self.limit)
 
+    def slope(self, rows: Tensor) -> Tensor:
+        """Derivative of the standardised features at rows ``[B, K, F]``; 0 where they are clipped."""
+        scale = (self.variance + 1e-5).rsqrt()
+        return scale * (((rows - self.mean) * scale).abs() < self.limit)
+
     def _update(self, rows: Tensor, valid: Tensor) -> None:
         count = valid.sum(0)
         seen = count > 0

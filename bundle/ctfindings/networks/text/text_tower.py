@@ -66,7 +66,7 @@ class TextTower(nn.Module):
     """Any transformers encoder, mean-pooled over its tokens, behind ``forward(texts, role)``.
 
     A text of more than ``MAX_TOKENS`` word pieces, as most whole reports of a hospital are, is read in windows of that
-    many, and the mean is that of all windows.
+    many, and the mean is that of all windows; with a tokenizer that is written in Python, it is cut.
 
     A frozen trunk (``trainable_layers`` 0) is not part of the checkpoint: the checkpoint holds the digest of its files,
     and does not load on another trunk. Its features are computed once per distinct text.
@@ -193,11 +193,17 @@ class TextTower(nn.Module):
     def _encode(self, texts: list[str], device: torch.device) -> Tensor:
         options = {"padding": True, "truncation": True, "max_length": self.max_tokens, "return_tensors": "pt"}
         windows = self.tokenizer(texts, return_overflowing_tokens=True, **options).to(device)
-        text = windows.pop("overflow_to_sample_mapping")
-        hidden, mask = self.trunk(**windows).last_hidden_state, windows["attention_mask"].unsqueeze(-1)
-        total = hidden.new_zeros(len(texts), hidden.shape[2]).index_add(0, text, (hidden * mask).sum(1))
-        count = mask.new_zeros(len(texts), 1).index_add(0, text, mask.sum(1))
-        return total / count
+        # Tokenizers that are written in Python know no windows, and cut the text.
+        text = windows.pop("overflow_to_sample_mapping", torch.arange(len(texts), device=device))
+        sums, counts = [], []
+        for start in range(0, len(text), self.batch_size):
+            part = {name: rows[start : start + self.batch_size] for name, rows in windows.items()}
+            mask = part["attention_mask"].unsqueeze(-1)
+            sums.append((self.trunk(**part).last_hidden_state * mask).sum(1))
+            counts.append(mask.sum(1))
+        added, counted = torch.cat(sums), torch.cat(counts)
+        total = added.new_zeros(len(texts), added.shape[1]).index_add(0, text, added)
+        return total / counted.new_zeros(len(texts), 1).index_add(0, text, counted)
 
     def forward(self, texts: Sequence[str], role: str = "prompt") -> Tensor:
         """Unit embeddings ``[n, E]`` of n texts in a role, one of ``ROLES``.
