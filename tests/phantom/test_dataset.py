@@ -80,7 +80,7 @@ def test_scans_that_cannot_be_written_end_the_run_with_the_folder_and_the_remedy
 
     with monkeypatch.context() as full:
         full.setattr(Path, "write_bytes", until_full)
-        with pytest.raises(ValueError, match=r"No space left on device.*make room"):
+        with pytest.raises(ValueError, match=r"No space left on device.*free disk space"):
             make_dataset(tmp_path / "small", 1, 0, 0, seed=3, workers=1)
     assert [path.name for path in (tmp_path / "small").rglob("*") if path.is_file()] == ["parameters.json"]
     assert make_dataset(tmp_path / "small", 1, 0, 0, seed=3, workers=1).exists(), "the same command goes on"
