@@ -68,7 +68,7 @@ class EncodeHeatd(MapTransform):
             members = self.encoder.observed_members(encoded.membership, members)
             maps["answer"] = self.encoder.pathology.relevance(levels[0], members, grid, shares, delta)[0]
         heat: dict[Hashable, Any] = {
-            f"heat_{name}": each.unflatten(1, grid).half().cpu() for name, each in maps.items()
+            f"heat_{name}": value.unflatten(1, grid).half().cpu() for name, value in maps.items()
         }
         kept: dict[Hashable, Any] = {
             key: data[key] for key in ("id", "image", "finding_masks", "image_affine", "labels") if key in data

@@ -239,11 +239,11 @@ class PathologyAlignmentLoss(_Loss):
         """
         findings = rows.findings.float()
         alike = rows.normal[:, None] & rows.normal & (rows.place[:, None] == rows.place) & (rows.place >= 0)
-        # Normal sentences t of report b on the anatomy of sentence s, (B, S, S).
-        told = own.float()[:, :, None] * alike.float()
-        denied = told.transpose(1, 2) @ findings > 0
+        # For report b and sentence s, the normal sentences of b on the anatomy of s, (B, S, S).
+        told = own.float()[:, None] * alike.float()
+        denied = told @ findings > 0
         denies_all = (denied | ~rows.findings).all(dim=2)
-        unnamed = told.transpose(1, 2) @ (1 - findings.amax(dim=1, keepdim=True)) > 0
+        unnamed = told @ (1 - findings.amax(dim=1, keepdim=True)) > 0
         stated = own.float() @ (findings * ~rows.normal[:, None]) > 0
         named = rows.findings.any(dim=1)
         return torch.where(named, denies_all, unnamed.squeeze(2)) & rows.normal & ~(stated.float() @ findings.T > 0)
@@ -260,10 +260,10 @@ class PathologyAlignmentLoss(_Loss):
             if len(torch.unique(text)) < 2:
                 continue
             # Row s: the answer to sentence s, against all sentences.
-            compared = answers if self.centred else slice(scan, scan + 1)
-            fits = shares[compared][:, chosen] @ cosine[compared][:, chosen].transpose(1, 2)
-            fits = fits / norm[compared][:, chosen, None]
-            logits = fits[int(answers[:scan].sum())] - fits.mean(dim=0) if self.centred else fits[0]
+            logits = shares[scan, chosen] @ cosine[scan, chosen].T / norm[scan, chosen, None]
+            if self.centred:
+                fits = shares[answers][:, chosen] @ cosine[answers][:, chosen].transpose(1, 2)
+                logits = logits - (fits / norm[answers][:, chosen, None]).mean(dim=0)
             twin = (text[:, None] == text) & ~torch.eye(len(text), dtype=torch.bool, device=text.device)
             logits = (logits / self.log_temperature.exp()).masked_fill(twin, -torch.inf)
             losses.append(F.cross_entropy(logits, torch.arange(len(text), device=text.device)))

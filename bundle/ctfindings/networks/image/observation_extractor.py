@@ -184,7 +184,7 @@ class ObservationExtractor(nn.Module):
             attention of each query over the tokens, ``[B, Q, N]``, which sums to 1, or to 0 where not valid.
         """
         cells, attention, valid, coarse = self._looked(tokens, membership, grid)
-        rows = F.normalize(self._read(cells, attention, valid), dim=-1)
+        rows = F.normalize(self._row(attention.to(cells.dtype) @ cells, valid), dim=-1)
         attention = self._unpooled(attention * valid.unsqueeze(2), membership[:, :, self.thorax], grid, coarse)
         return rows * valid.unsqueeze(2), valid, attention
 
@@ -203,9 +203,9 @@ class ObservationExtractor(nn.Module):
             direction: ``[P, E]``, such as statement minus denial.
         """
         cells, attention, valid, coarse = self._looked(tokens, membership, grid)
-        length = self._read(cells, attention, valid).norm(dim=-1)
-        slope = self.standardize.slope(attention.to(cells.dtype) @ cells)
-        weights = (direction @ self.project.weight).unsqueeze(1) * slope.unsqueeze(1)
+        read = attention.to(cells.dtype) @ cells
+        length = self._row(read, valid).norm(dim=-1)
+        weights = (direction @ self.project.weight).unsqueeze(1) * self.standardize.slope(read).unsqueeze(1)
         part = torch.einsum("bmf,bpqf->bpqm", cells, weights)
         part = part - (weights * self.standardize.mean).sum(3, keepdim=True)
         looked = (attention * (attention > 0).sum(2, keepdim=True)).to(part.dtype)
@@ -217,9 +217,8 @@ class ObservationExtractor(nn.Module):
             found = volume[:, :, : grid[0], : grid[1], : grid[2]].flatten(2)
         return found * membership[:, :, self.thorax].unsqueeze(1)
 
-    def _read(self, cells: Tensor, attention: Tensor, valid: Tensor) -> Tensor:
-        """The rows of the queries before they are normalised, ``[B, Q, E]``."""
-        read = attention.to(cells.dtype) @ cells
+    def _row(self, read: Tensor, valid: Tensor) -> Tensor:
+        """The rows of the queries before they are normalised, ``[B, Q, E]``, from what they read, ``[B, Q, 2 d]``."""
         return self.project(self.standardize(read, valid)) + self.offset
 
     def _looked(self, tokens: Tensor, membership: Tensor, grid: list[int]) -> tuple[Tensor, Tensor, Tensor, list[int]]:
