@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from bundle.ctfindings.anatomy import anatomy_index
 from bundle.ctfindings.inference import service as service_module
 from bundle.ctfindings.inference.assessment import Assessment
 from bundle.ctfindings.inference.evidence import depth_profile
-from bundle.ctfindings.inference.findings_record import DomainAnswer, ObservedStatement, QueryAnswer
+from bundle.ctfindings.inference.findings_record import DomainAnswer, QueryAnswer
+from bundle.ctfindings.inference.observations import observed_statements
 from bundle.ctfindings.inference.output.evidence_volume import write_evidence
 from bundle.ctfindings.inference.output.slicer_markups import write_markups
 from bundle.ctfindings.inference.service import AnsweredScan, FindingsService, load_service
+from bundle.ctfindings.networks.text.prompts import mean_over_templates
+from bundle.ctfindings.scan.coordinates import world_to_voxel
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +92,29 @@ def test_a_query_about_a_scan_outside_the_domain_keeps_its_score_and_has_no_plac
 def test_nothing_is_stated_of_a_finding_that_is_not_assessed(
     service: FindingsService, phantom_scan: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stated = [ObservedStatement(0, "There is lung nodule.", "Lung nodule", 0.8, 0.5)]
-    monkeypatch.setattr(service_module, "observed_statements", lambda *_: stated)
-    assert service.answer_file(phantom_scan[0]).record.observations == stated
+    asked: list[set[str]] = []
+    monkeypatch.setattr(service_module, "observed_statements", lambda *given: asked.append(given[-1]) or [])
+    service.answer_file(phantom_scan[0])
     monkeypatch.setattr(Assessment, "withholds", lambda *_: True)
-    assert service.answer_file(phantom_scan[0]).record.observations == []
+    service.answer_file(phantom_scan[0])
+    assert "Lung nodule" in asked[0] and asked[1] == set()
+
+
+def test_an_observation_lies_where_its_query_attends(service: FindingsService, scan: AnsweredScan) -> None:
+    encoded = scan.encoded
+    inside = np.argwhere(encoded.regions.reached[anatomy_index("lung")])
+    token = inside[len(inside) // 3]
+    attention = torch.zeros(1, 1, encoded.embedding.field.shape[1])
+    attention[0, 0, np.ravel_multi_index(token, encoded.embedding.grid)] = 1.0
+    observing = encoded.embedding._replace(
+        pathology=mean_over_templates(service.network.bank.prompts)[None, :1, 0],
+        pathology_valid=torch.ones(1, 1, dtype=torch.bool),
+        pathology_attention=attention,
+    )
+    (found,) = observed_statements(service.network, observing, encoded)
+    assert found.evidence is not None
+    away = world_to_voxel(found.evidence.peak_mm, encoded.token_affine) - token
+    assert np.abs(away).max() <= 0.75, "within the token, or at the border of the body beside it"
 
 
 def test_a_negation_is_answered_by_what_it_denies(service: FindingsService, scan: AnsweredScan) -> None:

@@ -1,10 +1,12 @@
 """What the pathology queries of a scan observe: for each that fires, a statement and the place of its attention."""
 
-from typing import Any
+from collections.abc import Collection
 
 import torch
 
+from bundle.ctfindings.anatomy import THORAX
 from bundle.ctfindings.findings import FINDING_NAMES, TEMPLATES, fill_template
+from bundle.ctfindings.inference.encoding import EncodedScan
 from bundle.ctfindings.inference.evidence import locate
 from bundle.ctfindings.inference.findings_record import ObservedStatement
 from bundle.ctfindings.networks.classifier import ZeroShotClassifier
@@ -14,17 +16,21 @@ from bundle.ctfindings.networks.text.prompts import mean_over_templates
 
 @torch.inference_mode()
 def observed_statements(
-    classifier: ZeroShotClassifier, encoded: ImageEmbedding, *grids: Any
+    classifier: ZeroShotClassifier,
+    encoded: ImageEmbedding,
+    scan: EncodedScan,
+    findings: Collection[str] = FINDING_NAMES,
 ) -> list[ObservedStatement]:
     """The observations of one scan, by falling support; empty for a model without pathology queries.
 
     A query fires if its row is nearer to the statement of some finding than to the denial of that finding. Of these
-    findings, the one with the nearest statement is its observation.
+    findings, the one with the nearest statement is its observation, and its place that of the attention in the body.
 
     Args:
         classifier: classifier with its prompt bank.
         encoded: the scan, on the device of the classifier.
-        grids: map affine, scan affine, shape and midline, as ``locate`` takes them.
+        scan: the same, with its geometry.
+        findings: nothing is stated of others.
     """
     if encoded.pathology.shape[1] == 0:
         return []
@@ -35,8 +41,12 @@ def observed_statements(
     found = []
     for query in torch.nonzero(fires.any(dim=1)).flatten().tolist():
         column = int(similarity[query].masked_fill(~fires[query], -torch.inf).argmax())
-        attention = encoded.pathology_attention[0, query]
         name = FINDING_NAMES[column]
+        if name not in findings:
+            continue
+        attention = encoded.pathology_attention[0, query]
+        attended = (attention / attention.max()).reshape(encoded.grid).cpu().numpy()
+        evidence = locate(scan.regions.confine(attended, THORAX), *scan.grids, scan.midline_mm)
         found.append(
             ObservedStatement(
                 query=query,
@@ -44,7 +54,7 @@ def observed_statements(
                 finding=name,
                 similarity=float(similarity[query, column]),
                 support=float(similarity[query, column] - denied[query, column]),
-                evidence=locate((attention / attention.max()).reshape(encoded.grid), *grids),
+                evidence=scan.on_source(evidence),
             )
         )
     return sorted(found, key=lambda observed: -observed.support)

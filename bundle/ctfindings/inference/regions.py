@@ -16,9 +16,10 @@ from bundle.ctfindings.anatomy import ANATOMIES, anatomy_index
 from bundle.ctfindings.inference.evidence import Region
 from bundle.ctfindings.inference.output.evidence_volume import map_on_scan
 from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
-from bundle.ctfindings.scan.coordinates import Array, voxel_spacing, voxel_to_world, world_to_voxel
+from bundle.ctfindings.scan.coordinates import Array, voxel_spacing, voxel_to_world
 from bundle.ctfindings.scan.lung_mask import LUNG as LUNG_LABEL
 from bundle.ctfindings.scan.lung_mask import TISSUE, ChestRegions
+from bundle.ctfindings.scan.morphology import grown_by_ball, grown_by_box
 
 MARGIN_MM = 10.0
 """Evidence may lie this far outside its anatomy, within the body: findings of the lung reach the chest wall."""
@@ -98,34 +99,33 @@ def find_regions(
     logits = encoded.anatomy_logits[scan].clamp(-8, 8).T.reshape(-1, *encoded.grid).cpu().numpy()
     members = encoded.membership[scan].T.reshape(-1, *encoded.grid).cpu().numpy()
     body, air_filled = labels > 0, labels == LUNG_LABEL
-    points = _centres(labels.shape, affine)
-    index = np.clip(np.rint(world_to_voxel(points, tokens)).astype(int), 0, np.asarray(logits.shape[1:]) - 1)
-    nearest = tuple(np.moveaxis(index, -1, 0))
+    index = _nearest(labels.shape, affine, tokens)
+    last = np.reshape(encoded.grid, (3, 1, 1, 1)) - 1
+    nearest = (slice(None), *np.clip(index, 0, last))
     scores = np.stack([map_on_scan(row, tokens, affine, labels.shape) for row in logits])
     inside = body & (scores > 0)
     for row in ORGANS:
         # Organs exclude each other; one too thin for the interpolation has its tokens.
         inside[row] &= scores[row] >= scores[ORGANS].max(axis=0)
         if not inside[row].any():
-            inside[row] = body & (logits[row] > 0)[nearest]
+            inside[row] = body & (logits[row] > 0)[nearest[1:]]
             inside[[other for other in ORGANS if other < row]] &= ~inside[row]
     if not logits.any():
-        inside = body & members[(slice(None), *nearest)]
+        inside = body & members[nearest]
     inside[[row for row in range(len(ANATOMIES)) if row != LUNG]] &= ~air_filled
     inside[THORAX] = body
     voxel = np.asarray(voxel_spacing(affine))
     if air_filled.any():
         inside[LUNG] = air_filled | _dense_lung(inside[LUNG] & (labels == TISSUE), air_filled, voxel)
     if given is not None:
-        ids = _mask_on(points, given)
+        ids = _mask_on(labels.shape, affine, given)
         for row in np.flatnonzero(given.known).tolist():
             inside[row] = np.isin(ids, ANATOMIES[row].members) & body
     # Steps of one voxel along the axes on which that is within the margin.
-    cross = ndimage.generate_binary_structure(3, 1)
-    for axis in np.flatnonzero(voxel > MARGIN_MM):
-        cross &= np.moveaxis(np.array([[[False]], [[True]], [[False]]]), 0, axis)
-    near = np.stack([ndimage.binary_dilation(region, cross) for region in inside]) & body
-    return Regions(inside, near, affine, _tokens_reaching(near, affine, tokens, encoded.grid), tokens, chest.litres)
+    steps = np.diag(voxel <= MARGIN_MM).astype(int).tolist()
+    near = np.stack([np.logical_or.reduce([grown_by_box(own, step) for step in steps]) for own in inside]) & body
+    reached = _tokens_reaching(near, affine, tokens, encoded.grid, index)
+    return Regions(inside, near, affine, reached, tokens, chest.litres)
 
 
 def body_tokens(chest: ChestRegions, tokens: Array, grid: Sequence[int]) -> NDArray[np.bool_]:
@@ -133,38 +133,52 @@ def body_tokens(chest: ChestRegions, tokens: Array, grid: Sequence[int]) -> NDAr
     labels, affine = chest
     if not labels.any():
         return np.ones(tuple(grid), bool)
-    return _tokens_reaching((labels > 0)[None], affine, tokens, grid)[0]
+    return _tokens_reaching((labels > 0)[None], affine, tokens, grid, _nearest(labels.shape, affine, tokens))[0]
 
 
-def _tokens_reaching(masks: NDArray[np.bool_], affine: Array, tokens: Array, grid: Sequence[int]) -> NDArray[np.bool_]:
-    """Tokens ``[n, gx, gy, gz]`` of masks ``[n, x, y, z]``: the nearest one of a voxel, or with the centre in one."""
-    index = np.rint(world_to_voxel(_centres(masks.shape[1:], affine), tokens)).astype(int)
-    within = ((index >= 0) & (index < np.asarray(grid))).all(axis=-1)
+def _tokens_reaching(
+    masks: NDArray[np.bool_], affine: Array, tokens: Array, grid: Sequence[int], index: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Tokens ``[n, gx, gy, gz]`` of masks ``[n, x, y, z]``: the nearest one of a voxel, or with the centre in one.
+
+    ``index`` is that of the nearest token of each voxel, ``[3, x, y, z]``.
+    """
     # Tokens that are smaller than a voxel.
-    voxels = np.rint(world_to_voxel(_centres(tuple(grid), tokens), affine)).astype(int)
-    inside = ((voxels >= 0) & (voxels < masks.shape[1:])).all(axis=-1)
-    clipped = np.clip(voxels, 0, np.asarray(masks.shape[1:]) - 1)
-    found = inside & masks[(slice(None), *np.moveaxis(clipped, -1, 0))]
-    for row, mask in zip(found, masks, strict=True):
-        row[tuple(index[mask & within].T)] = True
+    found = _looked_up(masks, _nearest(grid, tokens, affine))
+    flat, within = _flat(index, grid)
+    for row, mask in zip(found.reshape(len(masks), -1), masks, strict=True):
+        row[flat[mask & within]] = True
     return found
 
 
 def _dense_lung(tissue: NDArray[np.bool_], lung: NDArray[np.bool_], voxel: Array) -> NDArray[np.bool_]:
-    far = tissue & (ndimage.distance_transform_edt(~lung, sampling=voxel) > DENSE_MM)
+    far = tissue & ~grown_by_ball(lung, DENSE_MM, voxel)
     parts, count = ndimage.label(far)
     litres = np.bincount(parts.ravel(), minlength=count + 1) * voxel.prod() / 1000
     litres[0] = 0
     return np.isin(parts, np.flatnonzero(litres >= DENSE_ML))
 
 
-def _mask_on(points: Array, given: GivenMask) -> NDArray[Any]:
-    voxels = np.rint(world_to_voxel(points, given.affine)).astype(int)
-    inside = ((voxels >= 0) & (voxels < given.ids.shape)).all(axis=-1)
-    ids = given.ids[tuple(np.moveaxis(np.clip(voxels, 0, np.asarray(given.ids.shape) - 1), -1, 0))]
-    return np.where(inside, ids, 0)
+def _mask_on(shape: Sequence[int], affine: Array, given: GivenMask) -> NDArray[Any]:
+    return _looked_up(given.ids[None], _nearest(shape, affine, given.affine))[0]
 
 
-def _centres(shape: tuple[int, ...], affine: Array) -> Array:
-    """World points ``[x, y, z, 3]`` of the voxels of a grid."""
-    return voxel_to_world(np.moveaxis(np.indices(shape), 0, -1), affine)
+def _looked_up(values: NDArray[Any], index: NDArray[np.int64]) -> NDArray[Any]:
+    """Values ``[n, x, y, z]`` at voxels ``[3, ...]``, ``[n, ...]``; zero outside the grid."""
+    flat, within = _flat(index, values.shape[1:])
+    return values.reshape(len(values), -1)[:, flat] * within
+
+
+def _flat(index: NDArray[np.int64], grid: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Positions ``[...]`` of voxels ``[3, ...]`` in a flat grid, 0 for those outside it, and which are inside."""
+    size = np.reshape(grid, (3, *(1,) * (index.ndim - 1)))
+    within = ((index >= 0) & (index < size)).all(axis=0)
+    return np.ravel_multi_index(tuple(index * within), tuple(grid)), within
+
+
+def _nearest(shape: Sequence[int], affine: Array, target: Array) -> NDArray[np.int64]:
+    """The voxel of a target grid that is nearest to each voxel of a grid, ``[3, x, y, z]``; it may lie outside."""
+    step = np.linalg.inv(target) @ affine
+    axes = np.meshgrid(*(np.arange(size) for size in shape), indexing="ij", sparse=True)
+    found = [row[3] + sum(factor * axis for factor, axis in zip(row[:3], axes, strict=True)) for row in step[:3]]
+    return np.rint(np.stack(found)).astype(np.int64)

@@ -168,11 +168,7 @@ class FindingsService:
             model=self.model,
             findings=findings,
             queries=replies,
-            observations=[
-                dataclasses.replace(observed, evidence=encoded.on_source(observed.evidence))
-                for observed in observed_statements(self.network, embedding, *encoded.grids, encoded.midline_mm)
-                if observed.finding in assessable
-            ],
+            observations=observed_statements(self.network, embedding, encoded, assessable),
             domain=encoded.domain,
             notice=self.assessment.notice(encoded.domain),
             warnings=[

@@ -58,8 +58,8 @@ class FindingScorer(nn.Module):
         return torch.sigmoid(token_logits) * (self.log_token_scale.exp() > 0)
 
     def token_logits(self, field: Tensor, delta: Tensor) -> Tensor:
-        """``[B, N, E]`` and ``[B, P, E]`` to the logits of every token, ``[B, N, P]``."""
-        return torch.bmm(field, delta.transpose(1, 2)) * self.log_token_scale.exp()
+        """``[B, N, E]`` and ``[B, P, E]`` to the logits of every token, ``[B, N, P]``, in memory by pair."""
+        return (torch.bmm(delta, field.transpose(1, 2)) * self.log_token_scale.exp()).transpose(1, 2)
 
     def forward(
         self, anatomy: Tensor, anatomy_valid: Tensor, field: Tensor, membership: Tensor, delta: Tensor, rows: Tensor
@@ -80,9 +80,11 @@ class FindingScorer(nn.Module):
         z = self.token_logits(field, delta)
         if not self.tokens:
             return row_logits, z
-        members = membership.gather(2, used.unsqueeze(1).expand(-1, z.shape[1], -1))
-        members = members | ~members.any(dim=1, keepdim=True)
+        # All tokens for an anatomy without one.
+        away = (~membership & membership.any(dim=1, keepdim=True)).transpose(1, 2).contiguous()
         # In single precision: a scan may have more tokens than half precision can count.
-        counts = members.sum(dim=1).to(torch.float32)
-        pooled = torch.logsumexp((self.sharpness * z).masked_fill(~members, float("-inf")), dim=1) - counts.log()
+        counts = (~away).sum(dim=2).to(torch.float32).gather(1, used)
+        scan = torch.arange(used.shape[0], device=used.device).unsqueeze(1)
+        scaled = (self.sharpness * z.transpose(1, 2)).masked_fill_(away[scan, used], float("-inf"))
+        pooled = torch.logsumexp(scaled, dim=2) - counts.log()
         return row_logits + pooled / self.sharpness, z

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bundle.ctfindings.scan.body_mask import IN_SLICE, Array, Mask
+from bundle.ctfindings.scan.morphology import IN_SLICE, Array, Mask
 
 TRACHEA_MM2 = (40.0, 800.0)
 """Cross-section of the lumen: 7 to 32 mm in diameter, with tolerance for partial volume."""
@@ -73,9 +73,9 @@ def _spots(air: Mask, hu: NDArray[np.float32], voxel: Array) -> list[list[tuple[
         round_enough = extent.max() <= 2.5 * extent.min() and area >= 0.5 * extent.prod()
         if not round_enough or hu[*where, level][spot].min() > -800:
             continue
-        whole = np.zeros(air.shape[:2], bool)
-        whole[tuple(where)] = spot
-        centre = np.array(ndimage.center_of_mass(whole))
-        if abs(centre / whole.shape - 0.5).max() < 0.3:
+        centre = np.argwhere(spot).mean(axis=0) + [side.start for side in where]
+        if abs(centre / air.shape[:2] - 0.5).max() < 0.3:
+            whole = np.zeros(air.shape[:2], bool)
+            whole[tuple(where)] = spot
             spots[level].append((whole, centre, area))
     return spots

@@ -9,30 +9,26 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bundle.ctfindings.scan.coordinates import voxel_spacing
-
-Mask = NDArray[np.bool_]
-Array = NDArray[np.float64]
+from bundle.ctfindings.scan.morphology import Array, Mask, filled_slices, grown_by_box, shrunk_by_box
 
 BODY_HU = -300.0
 OPENING_MM = 6.0
 """A table, a blanket or a cable is thinner than this, or separate from the body."""
 WORKING_MM = 2.0
 """Smaller voxels are averaged up to this size: finer than the walls that matter, and fast."""
-IN_SLICE = np.pad(ndimage.generate_binary_structure(2, 1)[..., None], [(0, 0), (0, 0), (1, 1)])
-"""Neighbours within an axial slice, (3, 3, 3)."""
 
 
 def body_region(hu: NDArray[Any], voxel_mm: Sequence[float] | Array, threshold_hu: float = BODY_HU) -> Mask:
     """The largest region (X, Y, Z) above a threshold in HU, after opening; empty if no voxel is above it."""
-    block = 2 * np.maximum(1, np.round(OPENING_MM / 2 / np.asarray(voxel_mm))).astype(int) + 1
-    solid = (hu > threshold_hu).view(np.uint8)
+    reach = np.maximum(1, np.round(OPENING_MM / 2 / np.asarray(voxel_mm))).astype(int).tolist()
+    solid = hu > threshold_hu
     # Voxels outside the scan count as solid, or a body that is cut by the border would be eroded there.
-    eroded = ndimage.minimum_filter(solid, block, mode="nearest")
+    eroded = shrunk_by_box(solid, reach)
     parts, count = ndimage.label(eroded if eroded.any() else solid)
     if count == 0:
         return np.zeros(hu.shape, bool)
     largest = parts == 1 + np.bincount(parts.ravel())[1:].argmax()
-    return ndimage.maximum_filter(largest.view(np.uint8), block).astype(bool)
+    return grown_by_box(largest, reach)
 
 
 def body_mask(hu: NDArray[Any], affine: Array) -> Mask:
@@ -45,11 +41,6 @@ def body_mask(hu: NDArray[Any], affine: Array) -> Mask:
 
 def _filled_body(hu: NDArray[np.float32], voxel: Array) -> Mask:
     return filled_slices(body_region(hu, voxel))
-
-
-def filled_slices(mask: Mask) -> Mask:
-    """The mask with what it encloses in each axial slice, (X, Y, Z)."""
-    return ndimage.binary_fill_holes(mask, IN_SLICE)
 
 
 def segment_coarsely(segment: Callable[[NDArray[np.float32], Array], Mask], hu: NDArray[Any], affine: Array) -> Mask:
@@ -73,15 +64,25 @@ def to_upright(hu: NDArray[Any], affine: Array) -> tuple[NDArray[Any], Array]:
 def pooled(hu: NDArray[Any], spacing: Array, working_mm: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Means of blocks of voxels up to ``working_mm``, and the block size (3,). The last voxel pads the last blocks."""
     factors = np.maximum(1, np.floor(working_mm / spacing + 1e-3)).astype(np.int64)
-    missing = [(0, int(-size % factor)) for size, factor in zip(hu.shape, factors, strict=True)]
-    padded = np.pad(hu, missing, mode="edge") if np.any(missing) else hu
-    means = padded
+    means = hu
     # The axis with the longest stride first: its sums run along memory.
-    for axis in np.argsort(padded.strides)[::-1]:
+    for axis in np.argsort(hu.strides)[::-1].tolist():
         if factors[axis] > 1:
-            blocks = (*means.shape[:axis], means.shape[axis] // factors[axis], factors[axis], *means.shape[axis + 1 :])
-            means = means.reshape(blocks).mean(axis=axis + 1, dtype=np.float32)
+            means = _pooled_axis(means, axis, int(factors[axis]))
     return means.astype(np.float32, copy=False), factors
+
+
+def _pooled_axis(values: NDArray[Any], axis: int, factor: int) -> NDArray[np.float32]:
+    whole, rest = np.split(values, [values.shape[axis] // factor * factor], axis)
+    if rest.shape[axis]:
+        missing = [(0, factor - rest.shape[axis] if other == axis else 0) for other in range(values.ndim)]
+        rest = np.pad(rest, missing, mode="edge")
+    means = [
+        part.reshape(*part.shape[:axis], -1, factor, *part.shape[axis + 1 :]).mean(axis=axis + 1, dtype=np.float32)
+        for part in (whole, rest)
+        if part.shape[axis]
+    ]
+    return np.concatenate(means, axis)
 
 
 def _enlarged(mask: Mask, factors: NDArray[np.int64], shape: tuple[int, ...]) -> Mask:

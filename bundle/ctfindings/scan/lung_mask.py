@@ -16,15 +16,17 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bundle.ctfindings.scan.airways import central_airways
-from bundle.ctfindings.scan.body_mask import (
+from bundle.ctfindings.scan.body_mask import body_region, pooled, segment_coarsely, to_upright
+from bundle.ctfindings.scan.morphology import (
     IN_SLICE,
     Array,
     Mask,
-    body_region,
+    closed_by_ball,
+    enclosed_parts,
+    filled,
     filled_slices,
-    pooled,
-    segment_coarsely,
-    to_upright,
+    grown_by_box,
+    shrunk_by_box,
 )
 
 LUNG_HU = -400.0
@@ -186,7 +188,7 @@ def _gas_below(air: Mask, hu: NDArray[np.float32], gas_hu: float, voxel: Array) 
             continue
         near = _with_margin(where, size)
         own = parts[near] == part
-        shell = ndimage.maximum_filter(own.view(np.uint8), 2 * size + 1).astype(bool) & ~own
+        shell = grown_by_box(own, size.tolist()) & ~own
         if (hu[near][shell] > LUNG_HU).mean() > WALL_SHARE:
             pockets[near] |= own
     if not pockets.any():
@@ -199,8 +201,7 @@ def _gas_below(air: Mask, hu: NDArray[np.float32], gas_hu: float, voxel: Array) 
 
 def _inner(air: Mask, voxel: Array) -> Mask:
     """Air at least ``INNER_MM`` from a wall."""
-    block = 2 * np.ceil(INNER_MM / voxel).astype(int) + 1
-    return ndimage.minimum_filter(air.view(np.uint8), block, mode="nearest").astype(bool)
+    return shrunk_by_box(air, np.ceil(INNER_MM / voxel).astype(int).tolist())
 
 
 def _lung_regions(air: Mask, hu: NDArray[np.float32], voxel: Array) -> Mask:
@@ -241,11 +242,12 @@ def _sides(lungs: Mask, voxel: Array) -> list[Mask]:
     total = int(lungs.sum())
     if total == 0:
         return []
-    depth = lungs.astype(np.float32)
-    for radius in (0.0, *SPLIT_MM):
-        if radius == SPLIT_MM[0]:
+    depth = None
+    # Every voxel is at least as deep as a voxel is wide.
+    for radius in (0.0, *(step for step in SPLIT_MM if step >= voxel.min())):
+        if radius and depth is None:
             depth = ndimage.distance_transform_edt(lungs, sampling=voxel)
-        parts, count = ndimage.label(depth > radius)
+        parts, count = ndimage.label(lungs if depth is None else depth > radius)
         sizes = np.bincount(parts.ravel(), minlength=count + 1)
         sizes[0] = 0
         left, right = (int(part) for part in np.argsort(sizes)[-2:]) if count > 1 else (0, 0)
@@ -266,19 +268,7 @@ def _sides(lungs: Mask, voxel: Array) -> list[Mask]:
 
 def _filled(lung: Mask, voxel: Array) -> Mask:
     """The lung with the vessels, nodules and consolidation it surrounds, and with gaps in its outline closed."""
-    closed = ndimage.binary_fill_holes(_closed(lung, CLOSING_MM, voxel))
-    limit = HOLE_MM2 / float(voxel[0] * voxel[1])
-    holes, _ = ndimage.label(filled_slices(closed) & ~closed, IN_SLICE)
-    small = np.bincount(holes.ravel()) <= limit
-    small[0] = False
+    closed = filled(closed_by_ball(lung, CLOSING_MM, voxel))
+    holes, enclosed = enclosed_parts(closed, IN_SLICE)
+    small = enclosed & (np.bincount(holes.ravel(), minlength=len(enclosed)) * voxel[0] * voxel[1] <= HOLE_MM2)
     return closed | small[holes]
-
-
-def _closed(mask: Mask, radius_mm: float, voxel: Array) -> Mask:
-    """Closing with a ball. Where the mask reaches the border, voxels outside the scan count as set."""
-    pad = np.ceil(radius_mm / voxel).astype(int) + 1
-    padded = np.pad(mask, [(width, width) for width in pad], mode="edge")
-    grown = ndimage.distance_transform_edt(~padded, sampling=voxel) <= radius_mm
-    shrunk = ndimage.distance_transform_edt(grown, sampling=voxel) > radius_mm
-    inside = tuple(slice(width, width + size) for width, size in zip(pad, mask.shape, strict=True))
-    return shrunk[inside] | mask

@@ -75,8 +75,9 @@ def slow_roundness(scan: np.ndarray, distance: int) -> np.ndarray:
 @pytest.mark.parametrize("distance", [1, 2])
 def test_roundness_is_the_least_contrast_to_two_opposite_sides(distance: int) -> None:
     scan = np.random.default_rng(1).random((5, 6, 7)).astype(np.float32)
-    found = roundness(torch.from_numpy(scan)[None, None], distance, statistics().directions)[0, 0]
-    np.testing.assert_allclose(found.numpy(), slow_roundness(scan, distance), atol=1e-6)
+    bright, dark = roundness(torch.from_numpy(scan)[None, None], distance, statistics().directions)
+    np.testing.assert_allclose(bright[0, 0].numpy(), slow_roundness(scan, distance), atol=1e-6)
+    np.testing.assert_allclose(dark[0, 0].numpy(), slow_roundness(-scan, distance), atol=1e-6)
 
 
 def test_a_nodule_is_round_in_its_token_and_a_vessel_and_a_plate_are_not() -> None:

@@ -1,6 +1,7 @@
 """The image encoder: tower, anatomy head, anatomy rows and the token field in the text space."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from bundle.ctfindings.networks.image.pooling import (
     token_membership,
 )
 from bundle.ctfindings.networks.product_embedding import ProductEmbedding
+from bundle.ctfindings.networks.trained_settings import TrainedSettings
 
 MARGIN_TOKENS = 1
 """Tokens by which an anatomy grows before it is pooled, so that findings at its border count."""
@@ -67,6 +69,7 @@ class ImageEncoder(nn.Module):
         body_threshold: Intensity that separates tissue from air. If given, no mask is needed in training: without one,
             every anatomy is the body as ``body_tokens`` finds it, and not what the anatomy head predicts.
         parts: Splits the rows and the token field into parts; None leaves them whole.
+        settings: Keys of the configuration that a checkpoint keeps, see ``TrainedSettings``.
 
     Raises:
         ValueError: A token is not a whole number of depth rows.
@@ -81,8 +84,10 @@ class ImageEncoder(nn.Module):
         pathology: ObservationExtractor | None = None,
         body_threshold: float | None = None,
         parts: ProductEmbedding | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self.settings = TrainedSettings(settings or {})
         self.parts = nn.Identity() if parts is None else parts
         self.body_threshold = body_threshold
         self.body_logit = BODY_LOGIT

@@ -172,10 +172,12 @@ def extremes(tokens: Tensor, membership: Tensor) -> tuple[Tensor, Tensor]:
     """
     with torch.no_grad():
         chosen = []
+        # The search runs along memory.
+        channels, members = tokens.transpose(1, 2).contiguous(), membership.transpose(1, 2).contiguous()
         for row in range(membership.shape[2]):
             # Tokens of other anatomies are moved out of reach.
-            away = (~membership[:, :, row : row + 1]).to(tokens.dtype) * 1e4
-            chosen += [(tokens - away).argmax(1), (tokens + away).argmin(1)]
+            away = (~members[:, row : row + 1]).to(tokens.dtype) * 1e4
+            chosen += [(channels - away).argmax(2), (channels + away).argmin(2)]
     absent = ~membership.any(dim=1).unsqueeze(-1)
     values = tokens.gather(1, torch.stack(chosen, 1))
     return values[:, 0::2].masked_fill(absent, 0.0), values[:, 1::2].masked_fill(absent, 0.0)

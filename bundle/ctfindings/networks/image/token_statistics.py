@@ -67,33 +67,34 @@ class TokenStatistics(nn.Module):
         with torch.no_grad():
             mean = _mean_over_tokens(ramps, self.patch)
             found = [mean, _box_mean(mean)]
-            halved = F.avg_pool3d(image, 2)
+            halved = _halved(image)
             for scan, patch in (
                 (image, self.patch),
                 (halved, self.patch // 2),
                 (_box_mean(image), self.patch),
                 (_box_mean(halved), self.patch // 2),
             ):
-                found.append(self.windows(F.max_pool3d(scan, patch)))
-                found.append(self.windows(-F.max_pool3d(-scan, patch)))
+                found.append(self.windows(_highest(scan, patch)))
+                found.append(self.windows(_lowest(scan, patch)))
             tissue = self.contrast(image).contiguous()
-            coarse = F.avg_pool3d(tissue, 2)
+            coarse = _halved(tissue)
             for scan, distance, patch in (
                 (tissue[:, :1], 1, self.patch),
                 (coarse, 1, self.patch // 2),
                 (coarse, 2, self.patch // 2),
                 (_box_mean(coarse), 2, self.patch // 2),
             ):
-                for signed in (scan, -scan):
-                    found.append(F.max_pool3d(roundness(signed, distance, self.directions), patch))
+                for contrast in roundness(scan, distance, self.directions):
+                    found.append(_highest(contrast, patch))
             return torch.cat(found, dim=1).flatten(2).transpose(1, 2)
 
 
-def roundness(scan: Tensor, distance: int, directions: list[list[int]]) -> Tensor:
+def roundness(scan: Tensor, distance: int, directions: list[list[int]]) -> tuple[Tensor, Tensor]:
     """Contrast of each voxel with the mean of its two neighbours, in the direction where it is lowest.
 
     High inside a blob; near 0 in a vessel, which is as bright along its course, and in a fissure. It is the smallest
-    curvature of the Hessian (Frangi et al., https://doi.org/10.1007/BFb0056195) as a finite difference.
+    curvature of the Hessian (Frangi et al., https://doi.org/10.1007/BFb0056195) as a finite difference. Without
+    gradient.
 
     Args:
         scan: ``[B, C, X, Y, Z]``; the border is replicated.
@@ -101,11 +102,14 @@ def roundness(scan: Tensor, distance: int, directions: list[list[int]]) -> Tenso
         directions: Steps along X, Y, Z, one for each line through a voxel.
 
     Returns:
-        ``[B, C, X, Y, Z]``; negative where the neighbours in some direction are brighter.
+        That of bright and that of dark blobs, ``[B, C, X, Y, Z]``; the first is negative where the neighbours in some
+        direction are brighter, the second where they are darker.
     """
     x, y, z = scan.shape[2], scan.shape[3], scan.shape[4]
     padded = F.pad(scan, [distance] * 6, mode="replicate")
-    brightest = torch.full_like(scan, -float("inf"))
+    # In place, because these passes over the scan are bound by memory.
+    both = torch.empty_like(scan)
+    brightest, darkest = torch.full_like(scan, -float("inf")), torch.full_like(scan, float("inf"))
     for step in directions:
         i, j, k = step[0] * distance, step[1] * distance, step[2] * distance
         ahead = padded[
@@ -114,17 +118,51 @@ def roundness(scan: Tensor, distance: int, directions: list[list[int]]) -> Tenso
         behind = padded[
             :, :, distance - i : distance - i + x, distance - j : distance - j + y, distance - k : distance - k + z
         ]
-        brightest = torch.maximum(brightest, ahead + behind)
-    return scan - brightest / 2
+        torch.add(ahead, behind, out=both)
+        torch.maximum(brightest, both, out=brightest)
+        torch.minimum(darkest, both, out=darkest)
+    return brightest.div_(-2).add_(scan), darkest.div_(2).sub_(scan)
+
+
+# Axis by axis, these take a quarter of the time of PyTorch's pooling on a CPU, or less.
 
 
 def _box_mean(volume: Tensor) -> Tensor:
     """Mean over 3 x 3 x 3 cells; at the border over those that exist."""
-    return F.avg_pool3d(volume, 3, 1, 1, False, False)
+    for axis in (2, 3, 4):
+        size = volume.shape[axis]
+        total = volume.clone()
+        total.narrow(axis, 1, size - 1).add_(volume.narrow(axis, 0, size - 1))
+        total.narrow(axis, 0, size - 1).add_(volume.narrow(axis, 1, size - 1))
+        for end in (0, size - 1):
+            total.narrow(axis, end, 1).mul_(3 / 2)
+        volume = total
+    return volume.div_(27)
+
+
+def _halved(volume: Tensor) -> Tensor:
+    """Mean over 2 x 2 x 2 voxels."""
+    for axis in (2, 3, 4):
+        pair = volume.unflatten(axis, (-1, 2))
+        volume = pair.select(axis + 1, 0) + pair.select(axis + 1, 1)
+    return volume.div_(8)
+
+
+def _highest(volume: Tensor, patch: int) -> Tensor:
+    """Maximum over each token, ``[B, C, X, Y, Z]`` to ``[B, C, gx, gy, gz]``."""
+    for axis in (2, 3, 4):
+        volume = volume.unflatten(axis, (-1, patch)).amax(axis + 1)
+    return volume
+
+
+def _lowest(volume: Tensor, patch: int) -> Tensor:
+    for axis in (2, 3, 4):
+        volume = volume.unflatten(axis, (-1, patch)).amin(axis + 1)
+    return volume
 
 
 def _mean_over_tokens(ramps: Tensor, patch: int) -> Tensor:
-    """``[B, W, X, Y, Z]`` to ``[B, W, gx, gy, gz]``, axis by axis: four times as fast as ``avg_pool3d`` on a CPU."""
+    """``[B, W, X, Y, Z]`` to ``[B, W, gx, gy, gz]``."""
     cells = ramps.permute(0, 2, 3, 4, 1).unflatten(3, (-1, patch)).mean(4)
     cells = cells.unflatten(2, (-1, patch)).mean(3)
     return cells.unflatten(1, (-1, patch)).mean(2).permute(0, 4, 1, 2, 3)
