@@ -172,7 +172,7 @@ def _looked_up(values: NDArray[Any], index: NDArray[np.int64]) -> NDArray[Any]:
 def _flat(index: NDArray[np.int64], grid: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Positions ``[...]`` of voxels ``[3, ...]`` in a flat grid, 0 for those outside it, and which are inside."""
     size = np.reshape(grid, (3, *(1,) * (index.ndim - 1)))
-    within = ((index >= 0) & (index < size)).all(axis=0)
+    within: NDArray[np.bool_] = np.all((index >= 0) & (index < size), axis=0)
     return np.ravel_multi_index(tuple(index * within), tuple(grid)), within
 
 
