@@ -50,6 +50,16 @@ def test_a_peak_is_not_pulled_to_where_the_map_is_zero() -> None:
     assert scores[tuple(voxel)] > 0
 
 
+def test_the_peak_of_a_plateau_is_its_middle_and_not_a_corner() -> None:
+    scores = np.zeros(GRID)
+    scores[2:5, 3:6, 4:7] = 1.0
+    scores[3, 4, 5] = 1 - 1e-7  # The rounding of an interpolation.
+    scores[8, 8, 8] = 1.0
+    found = locate(scores, TOKENS, SCAN, SHAPE)
+    assert found is not None
+    np.testing.assert_allclose(found.peak_mm, (TOKENS @ [3, 4, 5, 1])[:3], atol=1e-3)
+
+
 def test_evidence_in_a_large_box_has_a_share_and_no_box_and_is_diffuse_only_if_it_fills_the_lung() -> None:
     scores, lung = np.zeros(GRID), np.zeros(GRID, bool)
     lung[1:9, 1:8, 1:9] = True

@@ -21,6 +21,8 @@ from bundle.ctfindings.scan.coordinates import (
 
 MIDLINE_MM = 10.0
 """A peak closer than this to the midline is called "midline"."""
+TIED = 1e-6
+"""Relative difference within which values are equal, but for the rounding of their interpolation."""
 DIFFUSE_SHARE = 1 / 3
 """Evidence whose box has more than this share of the lung has no box, which would say nothing about the place."""
 
@@ -43,8 +45,9 @@ def locate(
 ) -> Evidence | None:
     """Peak, box and slice of one map inside the scan; None if it has no value above zero.
 
-    The peak is the largest voxel of the map, moved to the weighted centre of its 3x3x3 neighbourhood unless the map is
-    zero there. The weights are the values above the smallest of the neighbourhood, so an even background has no pull.
+    The peak is the largest voxel of the map, or of equal ones that touch each other the one nearest to their middle. It
+    is moved to the weighted centre of its 3x3x3 neighbourhood unless the map is zero there. The weights are the values
+    above the smallest of the neighbourhood, so an even background has no pull.
     The box bounds the connected part around the peak that is above half of it, clipped to the scan. A part whose box
     has more than ``diffuse_share`` of ``Region.litres`` gets no box: it is diffuse if it has more than that share of
     the anatomy too, and scattered otherwise.
@@ -61,10 +64,10 @@ def locate(
     grid, scan = as_affine(map_affine), as_affine(scan_affine)
     shape = np.asarray(scan_shape, dtype=np.int64)
     scores = as_map(evidence)
-    peak = np.array(np.unravel_index(int(np.argmax(scores)), scores.shape))
-    peak_score = float(scores[tuple(peak)])
-    if peak_score <= 0:
+    if scores.max() <= 0:
         return None
+    peak = _peak(scores)
+    peak_score = float(scores[tuple(peak)])
 
     around, part = _part_around(scores > 0.5 * peak_score, peak)
     lower, upper = bounds_mm(grid, [side.start for side in around], [side.stop - 1 for side in around])
@@ -112,6 +115,16 @@ def depth_profile(evidence: Any, map_affine: Any) -> list[DepthScore]:
     heights = voxel_to_world(np.stack([*middle, levels], axis=-1), map_affine)[:, 2]
     strongest = scores.max(axis=(0, 1))
     return [DepthScore(float(z_mm), float(score)) for z_mm, score in zip(heights, strongest, strict=True)]
+
+
+def _peak(scores: Array) -> NDArray[np.int64]:
+    """The largest voxel; in the middle of a plateau, such as a cell of pooled attention or a saturated probability."""
+    first = np.array(np.unravel_index(int(np.argmax(scores)), scores.shape))
+    highest = scores >= (1 - TIED) * scores[tuple(first)]
+    around, plateau = _part_around(highest, first)
+    voxels = np.argwhere(plateau) + [side.start for side in around]
+    nearest: NDArray[np.int64] = voxels[np.square(voxels - voxels.mean(axis=0)).sum(axis=1).argmin()]
+    return nearest
 
 
 def _part_around(mask: NDArray[np.bool_], voxel: NDArray[Any]) -> tuple[tuple[slice, ...], NDArray[np.bool_]]:
