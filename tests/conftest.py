@@ -80,7 +80,6 @@ def untrained_weights(tmp_path_factory: pytest.TempPathFactory, bundle_root: Pat
 
     from bundle.ctfindings.networks.checkpoint import save_bundle_weights
     from bundle.ctfindings.networks.classifier import PromptBank
-    from bundle.ctfindings.networks.scoring import FindingScorer
     from bundle.ctfindings.networks.text.prompts import template_bank
     from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 
@@ -88,9 +87,10 @@ def untrained_weights(tmp_path_factory: pytest.TempPathFactory, bundle_root: Pat
     parser.read_config(bundle_root / "configs" / "inference.json")
     parser["bundle_root"] = str(bundle_root)
     torch.manual_seed(0)
-    image = parser.get_parsed_content("network_def").image
+    classifier = parser.get_parsed_content("network_def")
+    image = classifier.image
     torch.nn.init.ones_(image.tower.context_gain)
-    model = VisionLanguageModel(image, parser.get_parsed_content("text_tower")(), FindingScorer())
+    model = VisionLanguageModel(image, parser.get_parsed_content("text_tower")(), classifier.scorer)
     bank = PromptBank(image.embedding)
     with torch.no_grad():
         bank.prompts.copy_(template_bank(model.text))

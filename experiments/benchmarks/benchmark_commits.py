@@ -66,6 +66,8 @@ def checked_out(commit: str) -> Iterator[Path]:
 
 def compare(commit: str, scans: Sequence[Path], rounds: int) -> dict[str, Any]:
     """Seconds per scan of both, and the ratio of this checkout to the commit."""
+    if rounds < 1:
+        raise ValueError(f"--rounds: expected at least 1, got {rounds}")
     scans = [scan.resolve(strict=True) for scan in scans]
     times: dict[str, list[list[float]]] = {"commit": [], "checkout": []}
     with checked_out(commit) as other:
@@ -73,8 +75,10 @@ def compare(commit: str, scans: Sequence[Path], rounds: int) -> dict[str, Any]:
             for name, folder in (("commit", other), ("checkout", ROOT)):
                 times[name].append(seconds_per_scan(folder, scans))
     mean = {name: sum(map(sum, found)) / rounds / len(scans) for name, found in times.items()}
+    own = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, encoding="utf-8")
     return {
         "commit": commit,
+        "checkout": own.stdout.strip(),
         "scans": [scan.name for scan in scans],
         "rounds": rounds,
         "seconds_per_scan": {name: round(value, 3) for name, value in mean.items()},

@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 from bundle.ctfindings.cli.error_lines import run_or_exit
 from bundle.ctfindings.cli.options import config_setting
 from bundle.ctfindings.data.datalist import load_datalist
+from bundle.ctfindings.networks.checkpoint import sha256_of
 from experiments.downstream.page import write_results_and_page
 from experiments.downstream.results import FRACTIONS, downstream_results
 from experiments.harness.command_line import SHOWN_FOLDERS, add_split_counts
@@ -69,13 +70,20 @@ def experiment(options: argparse.Namespace) -> Path:
     for name, checkpoint, *changes in options.encoder:
         configs, keys = _network(checkpoint, changes)
         folders[name] = options.work / name
-        claim_run(folders[name], {"datalist": digests, "shared": shown, "network": [checkpoint, *changes]})
+        claim_run(
+            folders[name],
+            {"datalist": digests, "shared": shown, "network": [checkpoint, *changes], "weights": _digest(checkpoint)},
+        )
         for task, of_task in TASKS.items():
             if keys.get("encoder") != "tuned" or task not in UNTRAINED:
                 run_task(task, configs, {**shared, **of_task, **keys}, folders[name])
         results = downstream_results(folders, tested, settings, options.resamples)
         page = write_results_and_page(options.output, results, shown_command(sys.argv, SHOWN_FOLDERS))
     return page
+
+
+def _digest(checkpoint: str) -> str | None:
+    return None if checkpoint == "random" else sha256_of(checkpoint)
 
 
 def _network(checkpoint: str, changes: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

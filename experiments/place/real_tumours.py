@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.stats import rankdata
 
-from bundle.ctfindings.anatomy import anatomy_index
+from bundle.ctfindings.anatomy import THORAX
 from bundle.ctfindings.evaluation.plots import write_figure
 from bundle.ctfindings.findings import finding_index
 from bundle.ctfindings.inference.encoding import token_affine
@@ -72,7 +72,8 @@ def tumour_attention(
     attention = encoded.pathology_attention[0, query].reshape(encoded.grid).numpy()
     stride: list[int] = encoder.tower.stride  # type: ignore[assignment]
     affine = token_affine(as_affine(image.affine), stride)
-    body = encoded.membership[0, :, anatomy_index("thorax")].reshape(encoded.grid).numpy()
+    # Without the margin, in which no query attends.
+    body = encoder.own_members(encoded.anatomy_logits)[0, :, THORAX].reshape(encoded.grid).numpy()
     hit = np.zeros(attention.shape, dtype=bool)
     places = np.rint(world_to_voxel(tumour, affine)).astype(int)
     hit[tuple(np.clip(places, 0, np.array(attention.shape) - 1).T)] = True

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.harness.runs import Run
+from experiments.harness.runs import Run, claim_run, split_digests
 from experiments.harness.task_results import MASKED, run_task
 
 TASKS: dict[str, dict[str, Any]] = {
@@ -26,8 +26,9 @@ def run_tasks(run: Run, datalist: Path, seed: int, resamples: int, tasks: Sequen
         tasks: Those to run.
 
     Raises:
-        ValueError: A task failed.
+        ValueError: A task failed, or the folder has results of other scans or tasks.
     """
+    claim_run(run.folder / "tasks", {"datalist": split_digests(datalist), "tasks": TASKS})
     given = {"datalist": str(datalist), "ckpt_path": str(run.checkpoint), "resamples": resamples}
     for task in tasks:
         seeds = {"subset_seeds": [seed]} if task == "segmentation" else {}

@@ -10,9 +10,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from sklearn.metrics import roc_auc_score
 
 from bundle.ctfindings.adaptation import Adaptation, EncodedStudies, FrozenLevelsd, HeadTraining, head_training
+from bundle.ctfindings.adaptation.frozen_tower import load_frozen
 from bundle.ctfindings.adaptation.head_training import Head, Prompts, score
 from bundle.ctfindings.adaptation.held_scans import HeldScans, fit_reduction, hold_scans
 from bundle.ctfindings.data.transforms import image_pipeline
@@ -22,6 +24,7 @@ from bundle.ctfindings.inference.assessment import Assessment
 from bundle.ctfindings.inference.encoding import TimedPreprocessing, encode_study
 from bundle.ctfindings.networks.classifier import NO_THRESHOLD, ZeroShotClassifier, load_classifier
 from bundle.ctfindings.networks.scoring import FindingScorer
+from bundle.ctfindings.networks.trained_settings import KEPT_SETTINGS, TrainedSettings
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 from tests import commands
 from tests.networks.conftest import encoder, make_image, make_model  # noqa: F401
@@ -210,6 +213,37 @@ def test_without_enough_labelled_patients_nothing_is_encoded(make_model: Make, w
     adaptation = Adaptation(encoded, make_model(), weights, weights, HeadTraining(), datalist.parent, least_patients=7)
     with pytest.raises(ValueError, match="no finding has 7 patients with it"):
         adaptation.run()
+
+
+def test_weights_of_earlier_versions_and_of_other_settings_are_adapted(
+    make_model: Make,  # noqa: F811
+    weights: Path,
+    tmp_path: Path,
+) -> None:
+    state = torch.load(weights, weights_only=True)
+    earlier = {key: value for key, value in state.items() if not key.endswith(KEPT_SETTINGS)}
+    other = {**state, "scorer.settings.kept": FindingScorer(sharpness=7.0).state_dict()["settings.kept"]}
+    assert len(earlier) < len(state)
+    for given in (earlier, other):
+        torch.save(given, tmp_path / "given.pt")
+        network = make_model()
+        own = network.scorer.state_dict()["settings.kept"].clone()
+        assert load_frozen(network, weights, tmp_path / "given.pt") is False
+        assert torch.equal(network.scorer.state_dict()["settings.kept"], own)
+    body = TrainedSettings({"body_hu": -500}).state_dict()["kept"]
+    torch.save({**state, "image.settings.kept": body}, tmp_path / "body.pt")
+    network = make_model()
+    network.image.settings = TrainedSettings({"body_hu": None})
+    with pytest.raises(ValueError, match=r"body\.pt: does not fit .* trained with body_hu -500, not null"):
+        load_frozen(network, weights, tmp_path / "body.pt")
+
+
+def test_the_shipped_weights_are_adapted(bundle_root: Path) -> None:
+    parser = ConfigParser()
+    parser.read_config(bundle_root / "configs" / "adapt.json")
+    parser["bundle_root"] = str(bundle_root)
+    weights = bundle_root / "models" / "model.pt"
+    assert load_frozen(parser.get_parsed_content("network"), weights, weights) is False
 
 
 def test_weights_of_another_tower_are_refused_in_one_line(make_model: Make, tmp_path: Path) -> None:  # noqa: F811

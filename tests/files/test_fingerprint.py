@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from bundle.ctfindings.files.fingerprint import FileSignature, file_signature
 
 
@@ -26,6 +28,16 @@ def test_a_folder_is_all_its_files_and_not_its_own_time(tmp_path: Path) -> None:
     write(file, b"dcba", 6_000)
     os.utime(tmp_path / "series", ns=(1, 1))
     assert file_signature(tmp_path / "series") == FileSignature(2, 7, 6_000)
+
+
+@pytest.mark.parametrize("header", ["scan.mhd", "scan.nhdr", "scan.hdr"])
+def test_a_header_is_its_voxels_too(tmp_path: Path, header: str) -> None:
+    write(tmp_path / header, b"abc", 5_000)
+    write(tmp_path / "scan2.raw", b"other", 9_000)
+    write(tmp_path / "scan.raw", b"voxels", 4_000)
+    assert file_signature(tmp_path / header) == FileSignature(2, 9, 5_000)
+    write(tmp_path / "scan.raw", b"VOXELS", 6_000)
+    assert file_signature(tmp_path / header) == FileSignature(2, 9, 6_000)
 
 
 def test_what_is_not_there_has_no_files(tmp_path: Path) -> None:

@@ -4,16 +4,20 @@ import csv
 import json
 import shutil
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 from ignite.engine import Engine, Events
 from monai.data import Dataset
 
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.inference.bundle_workflow import FindingsInferer, FindingsWriter, ReadAhead, check_request
+from bundle.ctfindings.inference.findings_record import FindingsRecord, ModelInfo, ScanInfo
+from bundle.ctfindings.inference.output.write_files import RECORD_FILE
 from bundle.ctfindings.inference.service import FindingsService
 
 
@@ -85,6 +89,39 @@ def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
             ("one", "one: empty"),
             ("two", "two: empty"),
         ]
+
+
+def test_ctrl_c_while_a_scan_is_written_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The main thread waits for the last scan when Ctrl-C arrives."""
+    interrupted = threading.Event()
+
+    def write(self: FindingsWriter, scan: Any, answered: Any, folder: str) -> None:
+        assert interrupted.wait(60)
+        record = cast(Any, FindingsRecord)(
+            scan=ScanInfo(folder, "NIfTI", (4, 4, 4), (1, 1, 1), "RAS", np.eye(4).tolist(), (4, 4, 4)),
+            model=ModelInfo("bundle", "0", "0", "tower"),
+            findings=[],
+        )
+        (self.output_dir / folder).mkdir(parents=True)
+        (self.output_dir / folder / RECORD_FILE).write_text(record.to_json(), encoding="utf-8")
+
+    wait = Future.result
+
+    def result(self: Future[None], timeout: float | None = None) -> None:
+        if not interrupted.is_set():
+            interrupted.set()
+            raise KeyboardInterrupt
+        wait(self, timeout)
+
+    monkeypatch.setattr(FindingsWriter, "write", write)
+    monkeypatch.setattr(Future, "result", result)
+    scan = SimpleNamespace(meta={"filename_or_obj": "one"})
+    engine = Engine(lambda engine, study: {"pred": object()})
+    FindingsWriter(tmp_path / "out").attach(engine)
+    with pytest.raises(KeyboardInterrupt):
+        engine.run([{"scan": scan, "folder": "one"}])
+    with (tmp_path / "out" / "findings.csv").open(encoding="utf-8", newline="") as file:
+        assert [(row["id"], row["status"]) for row in csv.DictReader(file)] == [("one", "done")]
 
 
 def test_results_that_cannot_be_written_are_one_line_that_names_the_folder(

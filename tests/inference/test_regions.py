@@ -8,8 +8,9 @@ import torch
 
 from bundle.ctfindings.anatomy import ANATOMIES, anatomy_index
 from bundle.ctfindings.inference.regions import GivenMask, Regions, body_tokens, find_regions
-from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding
+from bundle.ctfindings.networks.image.image_encoder import ImageEmbedding, ImageEncoder
 from bundle.ctfindings.scan.lung_mask import LUNG, TISSUE, ChestRegions
+from tests.networks.conftest import convolutional_tower
 
 LUNGS, HEART, THORAX = (anatomy_index(name) for name in ("lung", "heart", "thorax"))
 GRID = (6, 6, 6)
@@ -61,6 +62,19 @@ def test_a_margin_is_one_voxel_in_the_body_and_none_along_voxels_that_are_thicke
     thick = FINE @ np.diag([1, 1, 2, 1])
     found = find_regions(ChestRegions(chest().labels, thick), encoded(), 0, TOKENS)
     assert not found.near[LUNGS][..., 1].any() and found.near[LUNGS][1, 4, 4]
+
+
+def test_a_network_that_finds_the_body_alone_places_no_organ() -> None:
+    # As ``body_hu`` gives them: the same logits for every anatomy.
+    network = ImageEncoder(convolutional_tower(), embedding=8, heads=2, body_threshold=0.25)
+    image = torch.zeros(1, 1, 24, 24, 24)
+    image[:, :, 2:22, 2:22] = 0.5
+    with torch.no_grad():
+        found = find_regions(chest(), network.eval()(image), 0, FINE)
+    labels = chest().labels
+    assert np.array_equal(found.inside[LUNGS], labels == LUNG)
+    assert np.array_equal(found.inside[THORAX], labels > 0)
+    assert not found.inside[HEART].any() and found.answering(HEART) == THORAX
 
 
 def test_lung_without_air_counts_if_it_is_large() -> None:

@@ -93,7 +93,9 @@ def test_anatomies_separate_with_the_weight() -> None:
     assert accuracy[0] < 0.8 and accuracy[0] < accuracy[1] <= accuracy[2] == 1
 
 
-def test_wrong_dimensions_and_weights_are_refused() -> None:
+def test_a_checkpoint_with_other_parts_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"anatomy_dimensions 4 and anatomy_weight 0\.3"):
+        ProductEmbedding(DIMENSIONS, 0.2).load_state_dict(ProductEmbedding(DIMENSIONS, 0.3).state_dict())
     for wrong in ((0, 0.2), (4, 1.0)):
         with pytest.raises(ValueError, match="expected"):
             ProductEmbedding(*wrong)

@@ -7,7 +7,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from bundle.ctfindings.training.checkpointing import RunCheckpoint
+from bundle.ctfindings.training.checkpointing import RunCheckpoint, studies_digest
 from bundle.ctfindings.training.parameter_groups import parameter_groups
 
 
@@ -48,6 +48,25 @@ def test_resumed_losses_equal_those_of_a_run_that_was_not_stopped(tmp_path: Path
     first = Run(tmp_path / "parts").run(2)
     second = Run(tmp_path / "parts").run(4)
     assert first + second == whole
+
+
+def test_a_run_that_began_with_other_studies_or_weights_is_not_resumed(tmp_path: Path) -> None:
+    begun = {"studies": studies_digest([{"id": "a"}, {"id": "b"}]), "init_ckpt": "1"}
+    Run(tmp_path, begun_with=begun).run(1)
+    Run(tmp_path, begun_with=begun).run(2)
+    for name, value in (("studies", studies_digest([{"id": "ab"}])), ("init_ckpt", "2")):
+        with pytest.raises(ValueError, match=rf"last\.pt: belongs to a run with other {name}; choose another"):
+            Run(tmp_path, begun_with={**begun, name: value}).run(3)
+    Run(tmp_path, begun_with={**begun, "init_ckpt": "2"}, resume=False).run(1)
+
+
+def test_a_run_that_begins_anew_has_no_best_model_of_an_earlier_one(tmp_path: Path) -> None:
+    Run(tmp_path).run(1)
+    again = Run(tmp_path, resume=False)
+    again.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=1), lambda: seen.append(list(tmp_path.iterdir())))
+    seen: list[list[Path]] = []
+    again.run(1)
+    assert seen == [[tmp_path / "last.pt"]] and (tmp_path / "best.pt").is_file()
 
 
 def test_both_checkpoints_hold_all_validations_also_after_resuming(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from bundle.ctfindings.networks.checkpoint import load_checkpoint, read_checkpoint
 from bundle.ctfindings.networks.image.token_levels import EncodeLevelsd, levels_of
+from bundle.ctfindings.networks.trained_settings import KEPT_SETTINGS
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 
 TOWER = "image.tower."
@@ -18,6 +19,8 @@ NEW = f"{TOWER}reduce."
 def load_frozen(network: VisionLanguageModel, text_weights: str | Path, frozen_weights: str | Path) -> bool:
     """Loads the text tower, the image tower and, if the checkpoint has one, the head that adaptation starts from.
 
+    Settings of the scorer that the checkpoint keeps are not compared: how findings are scored is trained anew.
+
     Returns:
         Whether the head is new, because the checkpoint holds a tower only.
 
@@ -26,16 +29,21 @@ def load_frozen(network: VisionLanguageModel, text_weights: str | Path, frozen_w
     """
     load_checkpoint({"text": network.text}, text_weights)
     state = read_checkpoint(Path(frozen_weights))
-    own = {key: value for key, value in state.items() if key.startswith(("image.", "scorer."))}
+    own = {
+        key: value
+        for key, value in state.items()
+        if key.startswith(("image.", "scorer.")) and not key.startswith("scorer.settings.")
+    }
     new = not any(key.startswith("image.field.") for key in own)
     wanted = [key for key in network.state_dict() if key.startswith(TOWER if new else ("image.", "scorer."))]
+    wanted = [key for key in wanted if not key.endswith(KEPT_SETTINGS)]
     if missing := [key for key in wanted if key not in own and not key.startswith(NEW)]:
         raise ValueError(
             f"{frozen_weights}: holds no {missing[0]}; give the weights of this image tower as frozen_weights"
         )
     try:
         network.load_state_dict(own, strict=False)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
             f"{frozen_weights}: does not fit this image tower ({reason}); give the configuration of these weights"

@@ -76,7 +76,10 @@ class Retrieval:
     def _set_score(self, encoder: ScanEncoder, rows: Rows, studies: Studies) -> tuple[FloatArray, list[str]]:
         """Of each scan and each report, ``[S, S]``; a report without an observation scores 0 with every scan."""
         reports = [observations_of(study["report"]) for study in studies]
-        texts = list(dict.fromkeys(normalise(item.text) for said in reports for item in said))
+        # Equal sentences once, in the words of the first: training embeds sentences as they are written.
+        texts: dict[str, str] = {}
+        for item in (item for said in reports for item in said):
+            texts.setdefault(normalise(item.text), item.text)
         if not texts:
             raise ValueError("retrieval: no report of the test split has an observation; is it written in English?")
         place = {text: column for column, text in enumerate(texts)}
@@ -86,7 +89,7 @@ class Retrieval:
                 weight[row, place[normalise(item.text)]] = self.normal_weight if item.normal else 1.0
         weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-12)
         with torch.no_grad():
-            sentences = encoder.network.encode_text(texts, "sentence").cpu()
+            sentences = encoder.network.encode_text(list(texts.values()), "sentence").cpu()
         scored = np.stack([_answered(rows, scan, sentences) for scan in range(len(studies))])
         silent = [str(study["id"]) for study, said in zip(studies, reports, strict=True) if not said]
         lines = [f"reports without an observation, which score 0: {len(silent)}, first {silent[0]}"] if silent else []

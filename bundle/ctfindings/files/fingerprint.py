@@ -18,11 +18,21 @@ class FileSignature(NamedTuple):
     newest_ns: int  # latest modification time in ns; 0 without files
 
 
+DETACHED = (".mhd", ".nhdr", ".hdr", ".img")
+"""Headers whose voxels are in another file, which has the same name up to its suffix."""
+
+
 def file_signature(path: str | Path) -> FileSignature:
-    """State of a file, or of all files below a folder; no files if the path does not exist."""
+    """State of a file and of those of its name if it is a header, or of all files below a folder; no files if the path
+    does not exist.
+    """
     place = Path(path)
     if place.is_dir():
         return signature_of_files(files_below(place))
+    if place.suffix.lower() in DETACHED and place.is_file():
+        return signature_of_files(
+            each for each in place.parent.iterdir() if each.name.startswith(f"{place.stem}.") and each.is_file()
+        )
     return signature_of_files([place] if place.is_file() else [])
 
 

@@ -162,11 +162,12 @@ class FindingsWriter:
     def _wait(self) -> None:
         if self._writing is not None:
             path, writing = self._writing
-            self._writing = None
             try:
                 writing.result()
             except ScanError as error:
                 self._problems[path] = error
+            # Not before: Ctrl-C ends the waiting, and ``_stop`` waits again.
+            self._writing = None
 
     def _finish(self, engine: Engine) -> None:
         self._wait()

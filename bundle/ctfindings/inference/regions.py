@@ -86,7 +86,8 @@ def find_regions(
     """The anatomies of one scan of a batch, within its body.
 
     The lung is the air-filled lung and large parts without air; the other anatomies are those of the anatomy head
-    without the lung. An anatomy that a given mask knows is that of the mask.
+    without the lung. An anatomy that a given mask knows is that of the mask. Without head and mask there are the
+    air-filled lung and the body.
 
     Args:
         chest: body and lungs of the scan.
@@ -112,6 +113,8 @@ def find_regions(
             inside[[other for other in ORGANS if other < row]] &= ~inside[row]
     if not logits.any():
         inside = body & members[nearest]
+    if (inside == inside[THORAX]).all():
+        inside[:] = False  # A network that finds the body alone (``body_hu``) says nothing of the anatomies in it.
     inside[[row for row in range(len(ANATOMIES)) if row != LUNG]] &= ~air_filled
     inside[THORAX] = body
     voxel = np.asarray(voxel_spacing(affine))
@@ -166,7 +169,7 @@ def _mask_on(shape: Sequence[int], affine: Array, given: GivenMask) -> NDArray[A
 def _looked_up(values: NDArray[Any], index: NDArray[np.int64]) -> NDArray[Any]:
     """Values ``[n, x, y, z]`` at voxels ``[3, ...]``, ``[n, ...]``; zero outside the grid."""
     flat, within = _flat(index, values.shape[1:])
-    return values.reshape(len(values), -1)[:, flat] * within
+    return np.ascontiguousarray(values.reshape(len(values), -1)[:, flat] * within)
 
 
 def _flat(index: NDArray[np.int64], grid: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -16,16 +16,11 @@ OPTIONAL_PARTS = ("domain",)
 TRAINING_PARTS = ("correlation", "teacher")
 """Parts that only training reads. Files of ``save_bundle_weights`` lack them; they then keep their initial values."""
 
-KEPT_SETTINGS = "settings.kept"
-"""End of the name of ``TrainedSettings`` in a checkpoint."""
-
 LARGE = 2**16
 """Values of a tensor from which it is stored in bfloat16 if that loses nothing."""
 
 
-def load_checkpoint(
-    modules: Mapping[str, nn.Module] | nn.Module, path: str | Path, assign: bool = False, same_settings: bool = True
-) -> None:
+def load_checkpoint(modules: Mapping[str, nn.Module] | nn.Module, path: str | Path, assign: bool = False) -> None:
     """Loads the parts of a checkpoint that belong to the given modules; all their tensors must be in the file.
 
     A bundle checkpoint holds ``image.*``, ``text.*``, ``scorer.*``, ``bank.*`` and ``domain.*``; a training checkpoint
@@ -36,11 +31,10 @@ def load_checkpoint(
         path: File written by ``torch.save``.
         assign: Whether the modules use the memory-mapped tensors of the file instead of copies, for large weights. The
             modules are on the CPU afterwards.
-        same_settings: Whether the weights must have been trained with the settings of the modules
-            (``TrainedSettings``).
 
     Raises:
-        ValueError: The file is missing, is not a checkpoint of this bundle, or has another geometry or settings.
+        ValueError: The file is missing, is not a checkpoint of this bundle, or has another geometry or other
+            settings (``TrainedSettings``).
     """
     path = Path(path)
     state = read_checkpoint(path)
@@ -48,8 +42,6 @@ def load_checkpoint(
     module = modules if isinstance(modules, nn.Module) else nn.ModuleDict(modules)
     names = list(dict.fromkeys(key.partition(".")[0] for key in module.state_dict()))
     part = {key: value for key, value in state.items() if key.partition(".")[0] in names}
-    if not same_settings:
-        part = {key: value for key, value in part.items() if not key.endswith(KEPT_SETTINGS)}
     held = {key.partition(".")[0] for key in part}
     anew = {key: value for key, value in module.state_dict().items() if key.partition(".")[0] in TRAINING_PARTS}
     part = {key: value for key, value in anew.items() if key.partition(".")[0] not in held} | part

@@ -1,5 +1,8 @@
 """The product embedding: one part of each vector for the anatomy, the other for the disease."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,6 +30,9 @@ class ProductEmbedding(nn.Module):
         if not 0 <= anatomy_weight < 1:
             raise ValueError(f"anatomy_weight: expected a number from 0 to below 1, got {anatomy_weight}")
         self.anatomy_dimensions, self.anatomy_weight = anatomy_dimensions, anatomy_weight
+        self.parts: Tensor
+        # Part of the checkpoint: with other parts, its vectors would mean something else.
+        self.register_buffer("parts", torch.tensor([float(anatomy_dimensions), anatomy_weight]))
 
     def forward(self, rows: Tensor) -> Tensor:
         """Vectors ``[..., E]`` to unit vectors; a zero vector stays zero."""
@@ -38,3 +44,13 @@ class ProductEmbedding(nn.Module):
             ],
             dim=-1,
         )
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        given = state_dict.get(f"{prefix}parts")
+        if given is not None and not torch.allclose(given.cpu().float(), self.parts.cpu()):
+            dimensions, weight = given.tolist()
+            raise ValueError(
+                f"the checkpoint has anatomy_dimensions {dimensions:.0f} and anatomy_weight {weight:g}; "
+                "give these keys the same values"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

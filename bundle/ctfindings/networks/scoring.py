@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bundle.ctfindings.anatomy import THORAX
+from bundle.ctfindings.networks.trained_settings import TrainedSettings
 
 
 def answering_rows(anatomy_valid: Tensor, rows: Tensor, thorax: int = THORAX) -> Tensor:
@@ -47,6 +48,7 @@ class FindingScorer(nn.Module):
         super().__init__()
         if sharpness <= 0:
             raise ValueError(f"sharpness: expected a positive number, got {sharpness}")
+        self.settings = TrainedSettings({"score_tokens": tokens, "token_sharpness": sharpness})
         self.tokens = tokens
         self.sharpness = sharpness
         self.thorax = THORAX

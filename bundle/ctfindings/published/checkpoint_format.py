@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bundle.ctfindings.networks.trained_settings import KEPT_SETTINGS
+
 Layouts = Mapping[tuple[int, ...], Callable[[Tensor], Tensor]]
 """Shapes that a tensor may have in the published file, each with the function that brings it into our layout."""
 
@@ -89,7 +91,7 @@ def published_format(
         name = target
         for pattern, replacement in fields["names"].items():
             name = re.sub(pattern, replacement, name)
-        if target not in added:
+        if target not in added and not target.endswith(KEPT_SETTINGS):
             mapping.append(MappedTensor(name, layouts.get(target, {tuple(tensor.shape): Tensor.float}), target))
     return PublishedCheckpoint(**named, mapping=mapping, added=added)
 

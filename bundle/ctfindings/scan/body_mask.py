@@ -73,16 +73,15 @@ def pooled(hu: NDArray[Any], spacing: Array, working_mm: float) -> tuple[NDArray
 
 
 def _pooled_axis(values: NDArray[Any], axis: int, factor: int) -> NDArray[np.float32]:
+    def means(part: NDArray[Any]) -> NDArray[np.float32]:
+        blocks = part.reshape(*part.shape[:axis], -1, factor, *part.shape[axis + 1 :])
+        return blocks.mean(axis=axis + 1, dtype=np.float32)
+
     whole, rest = np.split(values, [values.shape[axis] // factor * factor], axis)
-    if rest.shape[axis]:
-        missing = [(0, factor - rest.shape[axis] if other == axis else 0) for other in range(values.ndim)]
-        rest = np.pad(rest, missing, mode="edge")
-    means = [
-        part.reshape(*part.shape[:axis], -1, factor, *part.shape[axis + 1 :]).mean(axis=axis + 1, dtype=np.float32)
-        for part in (whole, rest)
-        if part.shape[axis]
-    ]
-    return np.concatenate(means, axis)
+    if not rest.shape[axis]:
+        return means(whole)
+    missing = [(0, factor - rest.shape[axis] if other == axis else 0) for other in range(values.ndim)]
+    return np.concatenate([means(whole), means(np.pad(rest, missing, mode="edge"))], axis)
 
 
 def _enlarged(mask: Mask, factors: NDArray[np.int64], shape: tuple[int, ...]) -> Mask:

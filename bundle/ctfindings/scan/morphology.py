@@ -1,4 +1,4 @@
-"""Morphology of small masks by shifted copies and connected parts, several times as fast as by distances."""
+"""Morphology of masks by shifted copies and connected parts, which is faster than by distances and propagation."""
 
 from collections.abc import Sequence
 
@@ -34,11 +34,16 @@ def shrunk_by_box(mask: Mask, reach: Sequence[int]) -> Mask:
 def grown_by_ball(mask: Mask, radius_mm: float, voxel: Array) -> Mask:
     """Voxels at most a radius in mm from the mask, (X, Y, Z), between centres of voxels of ``voxel`` mm."""
     reach = np.floor(radius_mm / voxel).astype(int)
-    steps = np.argwhere(np.ones(2 * reach + 1, bool)) - reach
+    steps = [np.arange(-size, size + 1) * step for size, step in zip(reach.tolist(), voxel.tolist(), strict=True)]
+    ball = np.sqrt(sum(axis**2 for axis in np.meshgrid(*steps, indexing="ij", sparse=True))) <= radius_mm
+    # The ball is a bundle of runs along the last axis.
+    furthest = ball.sum(axis=2) // 2
     grown = np.zeros_like(mask)
-    for shift in steps[np.linalg.norm(steps * voxel, axis=1) <= radius_mm].tolist():
-        places = [_shifted(size, step) for size, step in zip(mask.shape, shift, strict=True)]
-        grown[tuple(to for to, _ in places)] |= mask[tuple(of for _, of in places)]
+    for run in np.unique(furthest[ball.any(axis=2)]).tolist():
+        along = grown_by_box(mask, (0, 0, run))
+        for shift in (np.argwhere(ball.any(axis=2) & (furthest == run)) - reach[:2]).tolist():
+            places = [_shifted(size, step) for size, step in zip(mask.shape[:2], shift, strict=True)]
+            grown[tuple(to for to, _ in places)] |= along[tuple(of for _, of in places)]
     return grown
 
 

@@ -1,6 +1,7 @@
 """Training: handlers, checkpoints, gradient caching, warm start, fine-tuning."""
 
-from bundle.ctfindings.training.checkpointing import RunCheckpoint
+from bundle.ctfindings.networks.checkpoint import sha256_of
+from bundle.ctfindings.training.checkpointing import RunCheckpoint, studies_digest
 from bundle.ctfindings.training.finetuning import export_finetuned, start_from
 from bundle.ctfindings.training.glibc_allocator import keep_freed_memory
 from bundle.ctfindings.training.gradient_cache import GradientCache, MicroBatches
@@ -31,6 +32,8 @@ __all__ = [
     "export_finetuned",
     "keep_freed_memory",
     "parameter_groups",
+    "sha256_of",
     "start_from",
+    "studies_digest",
     "warm_started_parameters",
 ]

@@ -1,7 +1,8 @@
 """The state of a run: written atomically after every epoch, and resumed from there."""
 
+import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -34,6 +35,8 @@ class RunCheckpoint:
         resume: Whether to resume from an existing ``last.pt``.
         primary: Whether this process writes (rank 0).
         metric: Metric that chooses the best model; larger is better.
+        begun_with: What the run began with, such as digests of its studies and weights, by name. A run that began with
+            others is not resumed.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class RunCheckpoint:
         resume: bool = True,
         primary: bool = True,
         metric: str = "macro_auc",
+        begun_with: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.saved = dict(saved)
@@ -56,6 +60,7 @@ class RunCheckpoint:
         self.validations: list[dict[str, float]] = []
         self.evaluator = evaluator
         self.metric = metric
+        self.begun_with = dict(begun_with or {})
         self._validated = 0
         self.logger = logging.getLogger("ctfindings.run")
 
@@ -91,7 +96,7 @@ class RunCheckpoint:
         state = {name: unwrapped(item).state_dict() for name, item in self.saved.items()}
         state["trainer"] = {"epoch": epoch, "iteration": engine.state.iteration}
         state["best"], state["waited"], state["validations"] = self.best, self.waited, self.validations
-        state["scaler"] = _scaler_state(engine)
+        state["scaler"], state["begun_with"] = _scaler_state(engine), self.begun_with
         self._write("last.pt", state)
 
     def _warn_without_best(self, engine: Engine) -> None:
@@ -106,11 +111,20 @@ class RunCheckpoint:
             for name in ("last.pt", "best.pt"):
                 remove_partials(self.folder / name)
         if not self.resume or not path.is_file():
+            if self.primary:
+                # Of an earlier run: without a validation it would pass for the best of this one.
+                (self.folder / "best.pt").unlink(missing_ok=True)
             return
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (UnpicklingError, EOFError, RuntimeError) as error:
             raise ValueError(f"{path}: cannot be read as a checkpoint; remove it to start the run again") from error
+        begun_with = state.get("begun_with", {})
+        if other := [name for name, value in begun_with.items() if self.begun_with.get(name, value) != value]:
+            raise ValueError(
+                f"{path}: belongs to a run with other {' and '.join(other)}; "
+                "choose another output_dir, or set resume to false"
+            )
         try:
             for name, item in self.saved.items():
                 planned = {key: vars(item)[key] for key in _LENGTH_OF_SCHEDULE} if isinstance(item, OneCycleLR) else {}
@@ -144,6 +158,11 @@ class RunCheckpoint:
         if self.primary:
             with atomic_path(self.folder / name) as partial:
                 torch.save(state, partial)
+
+
+def studies_digest(studies: Iterable[Mapping[str, Any]]) -> str:
+    """SHA-256 of the ids of studies in their order."""
+    return hashlib.sha256("\n".join(str(study["id"]) for study in studies).encode()).hexdigest()
 
 
 def _scaler_state(engine: Engine) -> dict[str, Any]:

@@ -18,11 +18,8 @@ logger = logging.getLogger("ctfindings.run")
 
 
 def start_from(network: VisionLanguageModel, ckpt_path: str | Path) -> None:
-    """Loads the weights that training starts from; a resumed run overwrites them. ValueError if they do not fit.
-
-    Their settings (``TrainedSettings``) may differ: training adapts the weights to new ones.
-    """
-    load_checkpoint(network, ckpt_path, same_settings=False)
+    """Loads the weights that training starts from; a resumed run overwrites them. ValueError if they do not fit."""
+    load_checkpoint(network, ckpt_path)
     logger.info("fine-tuning starts from %s", ckpt_path)
 
 

@@ -22,7 +22,8 @@ _CONDITIONS = ("correlation", "correlation_shuffled", "correlation_without_repor
 class ObservationMetrics(Metric):
     """Numbers over the validation scans, without a label; those whose inputs are absent are left out.
 
-    - ``alignment``: minus the alignment loss of a batch. Chooses the best model, so larger is better.
+    - ``alignment``: minus the alignment loss of a batch, the mean over scans. Chooses the best model, so larger is
+      better. A batch of one scan has none, because nothing is false of it.
     - ``alignment_gap``: the same minus that with the scans of a batch exchanged; 0 for a model that reads no image.
     - ``effective_queries``: exponential of the entropy of the use of the queries by abnormal sentences.
     - ``cce``, ``cce_shuffled``, ``cce_without_report``: correlation loss with its own, another and no report.
@@ -53,7 +54,9 @@ class ObservationMetrics(Metric):
             rows = as_observations(**{name: known[name] for name in self.alignment.inputs})
             exchanged = rows._replace(**{name: getattr(rows, name).roll(1, 0) for name in _IMAGE_ROWS})
             losses = [self.alignment.value(rows), self.alignment.value(exchanged)]
-            self._aligned.append(torch.stack(losses).tolist())
+            scans = len(rows.pathology)
+            if scans > 1:
+                self._aligned += [torch.stack(losses).tolist()] * scans
             self._used.append(self.alignment.use(rows).tolist())
         if known.get("correlation") is not None:
             target, weight = known["correlation_target"], known["correlation_weight"]

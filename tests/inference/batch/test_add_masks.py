@@ -72,6 +72,17 @@ def test_every_scan_gets_a_mask_and_what_was_there_is_left_alone(
     assert dice(labels == 2, chest[1] == 2) > 0.6
 
 
+def test_a_datalist_that_windows_wrote_and_whose_ids_are_numbers_gets_masks(
+    datalist: Path, tmp_path: Path, totalsegmentator: None
+) -> None:
+    content = json.loads(datalist.read_text())
+    content["training"][0]["id"] = 7
+    datalist.write_bytes(json.dumps(content).encode("utf-8-sig"))
+    report = mask_datalist(datalist, tmp_path / "out", MaskSource("totalsegmentator"))
+    assert (report.made, report.given, list(report.problems)) == (1, 1, ["b"])
+    assert load_datalist(report.datalist, "training")[0]["anatomy"].endswith("anatomy/7.nii.gz")
+
+
 def test_a_second_run_makes_nothing_again_unless_the_scan_changed(
     datalist: Path, tmp_path: Path, chest: tuple, bundle_root: Path
 ) -> None:

@@ -95,22 +95,30 @@ def test_weights_that_cannot_be_loaded_do_not_claim_the_folder(scans: Path, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_a_datalist_gives_masks_and_storage_along(tmp_path: Path) -> None:
+def test_a_datalist_gives_masks_storage_and_patients_along(tmp_path: Path) -> None:
     path = tmp_path / "datalist.json"
     stored = {"slope": 1, "intercept": -8192}
     path.write_text(
         json.dumps(
             {
-                "training": [{"id": "a", "image": "a.nii.gz", "stored": stored}],
+                "training": [{"id": "a", "image": "a.nii.gz", "stored": stored, "patient": "p"}],
                 "test": [{"id": "b", "image": "b.nii.gz"}],
             }
         )
     )
     assert scans_of(path) == {
-        "a": {"image": str(tmp_path / "a.nii.gz"), "stored": stored, "folder": "a"},
-        "b": {"image": str(tmp_path / "b.nii.gz"), "folder": "b"},
+        "a": {"image": str(tmp_path / "a.nii.gz"), "stored": stored, "patient": "p", "folder": "a"},
+        "b": {"image": str(tmp_path / "b.nii.gz"), "patient": "b", "folder": "b"},
     }
     assert list(scans_of(path, ("test",))) == ["b"]
+
+
+def test_the_scans_of_a_datalist_get_their_records(scans: Path, tmp_path: Path, model: Model) -> None:
+    path = tmp_path / "datalist.json"
+    path.write_text(json.dumps({"test": [{"id": "a", "image": str(scans / "one.nii.gz"), "patient": "Doe^Jane"}]}))
+    report = run_archive(scans_of(path), tmp_path / "out", model)
+    assert (report.done, report.problems) == (1, {})
+    assert "Doe" not in (tmp_path / "out" / "scans" / "a" / "findings.json").read_text()
 
 
 def test_a_folder_without_scans_is_refused(tmp_path: Path) -> None:

@@ -244,6 +244,26 @@ def test_segmentations_lie_on_the_voxels_of_the_scan(any_series, tmp_path) -> No
             np.testing.assert_array_equal(planes[..., segment], region.transpose(2, 1, 0))
 
 
+def test_planes_of_a_gap_go_to_no_other_image(tmp_path, hu, affine, write_dicom) -> None:
+    folder = write_dicom(tmp_path / "scan", hu, affine)
+    images = sorted(folder.iterdir(), key=lambda path: pydicom.dcmread(path).ImagePositionPatient[2])
+    images[3].unlink()
+    images[4].unlink()
+    series = Written(folder)
+    assert len(set(series.source.sop_uids)) == len(series.source.sop_uids) - 2, "planes of the gap share its images"
+    # Each plane of the lung has an area of its own.
+    series.regions[:] = False
+    for plane in range(series.shape[2]):
+        series.regions[LUNG, 2 : 3 + plane, 3:9, plane] = True
+    series.write(tmp_path / "out")
+    read = hd.seg.segread(tmp_path / "out" / "anatomies.dcm")
+    low = series.affine[2, 3]
+    for item, plane in zip(read.PerFrameFunctionalGroupsSequence, read.pixel_array, strict=True):
+        z_mm = float(item.PlanePositionSequence[0].ImagePositionPatient[2])
+        index = round((z_mm - float(low)) / float(series.affine[2, 2]))
+        assert int(plane.sum()) == int(series.regions[LUNG, :, :, index].sum())
+
+
 def test_uids_depend_on_scan_weights_and_verdicts_only(series, tmp_path) -> None:
     first, again = series.write(tmp_path / "a"), series.write(tmp_path / "b")
     assert {name: each.SOPInstanceUID for name, each in first.items()} == {

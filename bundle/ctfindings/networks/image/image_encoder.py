@@ -66,8 +66,8 @@ class ImageEncoder(nn.Module):
         heads: Attention heads of the anatomy pooling.
         depth_patch: Voxels of a depth row along Z, a divisor of the token's, see ``DepthStem``; the token's by default.
         pathology: Extractor of observations, as PLACE has one.
-        body_threshold: Intensity that separates tissue from air. If given, no mask is needed in training: without one,
-            every anatomy is the body as ``body_tokens`` finds it, and not what the anatomy head predicts.
+        body_threshold: Intensity that separates tissue from air. If given, every anatomy is the body as
+            ``body_tokens`` finds it, not what the anatomy head predicts or a mask shows, and training needs no mask.
         parts: Splits the rows and the token field into parts; None leaves them whole.
         settings: Keys of the configuration that a checkpoint keeps, see ``TrainedSettings``.
 
@@ -119,7 +119,8 @@ class ImageEncoder(nn.Module):
 
         Args:
             image: ``[B, 1, X, Y, Z]`` in [0, 1].
-            membership: Tokens of each anatomy by a mask, bool ``[B, N, K]``; None uses the prediction of the head.
+            membership: Tokens of each anatomy by a mask, bool ``[B, N, K]``; None uses the prediction of the head. Not
+                read with a ``body_threshold``.
             membership_known: Anatomies that the mask covers, bool ``[B, K]``; the head answers for the others.
             body: Tokens inside the body, bool ``[B, N]``; the head answers for no others. None for all.
 
@@ -185,6 +186,8 @@ class ImageEncoder(nn.Module):
         members = anatomy_logits > 0
         if body is not None:
             members = members & body.unsqueeze(-1)
+        if self.body_threshold is not None:
+            return members  # Also of a scan with a mask: its rows have to mean what those of other scans mean.
         if membership is not None and membership_known is not None:
             members = torch.where(membership_known.unsqueeze(1), membership, members)
         elif membership is not None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX
 from bundle.ctfindings.networks.image.standardization import RunningStandardization
+from bundle.ctfindings.networks.trained_settings import TrainedSettings
 
 ORGAN_QUERIES = {"lung": 8, "heart": 2, "esophagus": 1, "aorta": 1, "mediastinum": 2, "thorax": 2}
 """Queries of each anatomy with ``localized="organ"``."""
@@ -149,6 +150,7 @@ class ObservationExtractor(nn.Module):
         tokens: int = tower.width  # type: ignore[assignment]
         stride: Sequence[int] = tower.stride  # type: ignore[assignment]
         width = min(tokens, WIDEST) if width is None else width
+        self.settings = TrainedSettings({"localized": localized, "pathology_pool": pool})
         self.pool = pool
         self.kept = kept if localized == "topk" else 0
         self.thorax = THORAX

@@ -1,6 +1,7 @@
 """Scans as the token levels of a frozen tower, as part of a preprocessed scan that a cache keeps."""
 
 import hashlib
+import inspect
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -12,14 +13,18 @@ from bundle.ctfindings.networks.image.segmentation_decoder import token_volumes
 
 
 def weights_digest(*parts: nn.Module | Tensor) -> str:
-    """SHA-256 of the architecture and the weights of modules, and of tensors.
+    """SHA-256 of the architecture, the code and the weights of modules, and of tensors.
 
     A cache key takes it for the modules themselves, because attributes that libraries add to them differ between runs.
+    The code is that of the classes of this package, and not of the functions they call.
     """
     found = hashlib.sha256()
     for part in parts:
         tensors = {"": part} if isinstance(part, Tensor) else part.state_dict()
         found.update(b"" if isinstance(part, Tensor) else str(part).encode())
+        classes = set() if isinstance(part, Tensor) else {type(module) for module in part.modules()}
+        for source in sorted(inspect.getsource(each) for each in classes if each.__module__.startswith("bundle.")):
+            found.update(source.encode())
         for name, value in tensors.items():
             found.update(name.encode())
             found.update(value.detach().cpu().contiguous().numpy().tobytes())

@@ -19,7 +19,7 @@ from bundle.ctfindings.inference.output.dicom.scan_answers import ScanAnswers
 from bundle.ctfindings.inference.output.dicom.source_headers import derived_uid, unique
 from bundle.ctfindings.inference.output.dicom.structured_report import MANUFACTURER, series_description
 from bundle.ctfindings.inference.output.evidence_volume import planes_on_scan
-from bundle.ctfindings.scan.coordinates import Array, as_affine
+from bundle.ctfindings.scan.coordinates import Array, as_affine, ras_to_lps, world_to_voxel
 
 EVIDENCE_FROM = 0.5
 """A voxel belongs to the region of the evidence from this share of the peak of its map."""
@@ -96,6 +96,9 @@ def _object(
     record, source = answers.record, answers.source
     once = {image: index for index, image in enumerate(zip(source.sop_uids, source.frame_numbers, strict=True))}
     images = [headers[index] for index in once.values()]
+    # Where images are missing, several planes have one image: its own is the one at its position.
+    positions = ras_to_lps([image.ImagePositionPatient for image in images])
+    own = np.rint(world_to_voxel(positions, record.scan.affine)[:, 2]).astype(int).clip(0, len(planes) - 1)
     frames: dict[str, tuple[pydicom.Dataset, int]] = {}
     for index, (_, frame) in enumerate(once):
         if frame is not None:
@@ -103,7 +106,7 @@ def _object(
             frames[str(images[index].SOPInstanceUID)] = header, frame
     result = Segmentation(
         images,
-        planes[list(once.values())],
+        planes[own],
         SegmentationTypeValues.BINARY,
         segments,
         derived_uid("segmentation series", settings, name),
