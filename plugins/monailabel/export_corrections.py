@@ -24,13 +24,14 @@ def main() -> None:
 
     from lib.corrections import CorrectionStore
     from lib.datastores import corrections_folder, folder_datastore
+    from lib.scan_service import ScanService
     from lib.taught_studies import taught_studies, write_datalist
     from lib.usage_error import UsageError
 
     remote = args.studies.startswith(("http://", "https://"))
     if not remote and not Path(args.studies).is_dir():
         raise SystemExit(f"error: --studies {args.studies}: no such folder; give that of the server")
-    corrections = CorrectionStore(corrections_folder(options, args.studies))
+    corrections = CorrectionStore(corrections_folder(options, args.studies), ScanService(options).digest)
     try:
         datastore = None if remote else folder_datastore(options, Path(args.studies), read_only=True)
         counts = write_datalist(args.output, taught_studies(datastore, corrections), args.val_split)

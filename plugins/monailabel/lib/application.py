@@ -46,7 +46,7 @@ class CTFindingsApp(MONAILabelApp):
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         self.options = Options.of(conf)
         self.service = ScanService(self.options)
-        self.corrections = CorrectionStore(corrections_folder(self.options, studies))
+        self.corrections = CorrectionStore(corrections_folder(self.options, studies), self.service.digest)
         super().__init__(
             app_dir=app_dir,
             studies=studies,

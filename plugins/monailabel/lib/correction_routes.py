@@ -25,7 +25,7 @@ def corrections(request: Request, image: str = "", session_id: str = "") -> dict
     _check_reader(request)
     app = app_instance()
     path = Path(scan_path(app, image, session_id))
-    return dict(app.corrections.read(_scan_id(app, image, session_id, path)))
+    return dict(app.corrections.read(_scan_id(app, image, session_id, path), path))
 
 
 @router.put("/corrections/", dependencies=[ANNOTATOR])
@@ -44,6 +44,7 @@ def correct(
     return dict(
         app.corrections.change(
             _scan_id(app, image, session_id, path),
+            path,
             change,
             app.service.answered(path).record,
             (lambda file: app.service.write_scan(path, file)) if copied else None,
@@ -82,7 +83,7 @@ def scan_list() -> list[dict[str, Any]]:
                 "date": day or None,
                 "present": None if doubt is None else doubt.present,
                 "outside_domain": None if doubt is None else doubt.outside_domain,
-                "corrected": app.corrections.has(image),
+                "corrected": app.corrections.has(image, path),
             }
         )
     return listed

@@ -1,5 +1,6 @@
 """What readers say of the answers: for each finding present or absent and where, for each scan a report. One JSON file
-a scan, with a copy of the voxels of a scan that no folder of the server keeps.
+a scan, with a copy of the voxels of a scan that no folder of the server keeps. A scan whose content changes is a new
+one, of which nobody has said anything.
 """
 
 import json
@@ -32,22 +33,39 @@ class CorrectionStore:
 
     Args:
         folder: of the files; made with the first correction.
+        digest: SHA-256 of the content of a scan, by its path; UsageError when it cannot be opened.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, digest: Callable[[Path], str]) -> None:
         self.folder = folder
+        self._digest = digest
         self._lock = threading.Lock()
 
-    def read(self, scan_id: str) -> dict[str, Any]:
-        """The record of a scan; without findings and report if nobody corrected it."""
-        try:
-            return dict(json.loads(self._file(scan_id).read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return {"schema_version": SCHEMA_VERSION, "scan": scan_id, "findings": {}, "report": None}
+    def read(self, scan_id: str, scan: Path) -> dict[str, Any]:
+        """The record of a scan; without findings and report if nobody corrected it as it is now.
 
-    def has(self, scan_id: str) -> bool:
-        """Whether a scan was corrected."""
-        return self._file(scan_id).is_file()
+        Args:
+            scan_id: of the scan.
+            scan: its file or folder.
+        """
+        kept = self._kept(scan_id)
+        if kept is not None and self.is_of(kept, scan):
+            return kept
+        return {"schema_version": SCHEMA_VERSION, "scan": scan_id, "findings": {}, "report": None}
+
+    def has(self, scan_id: str, scan: Path | None) -> bool:
+        """Whether a scan was corrected: as it is now, or for None, where it is not at hand, at any time."""
+        kept = self._kept(scan_id)
+        return kept is not None and (scan is None or self.is_of(kept, scan))
+
+    def is_of(self, record: Mapping[str, Any], scan: Path) -> bool:
+        """Whether a record speaks of what a scan holds now. Earlier versions kept no digest: their records always do,
+        as those of a scan that cannot be opened, which whoever reads it is told.
+        """
+        try:
+            return record.get("scan_sha256") in (None, self._digest(scan))
+        except UsageError:
+            return True
 
     def all(self) -> list[dict[str, Any]]:
         """The records of all corrected scans, by the name of their file."""
@@ -61,16 +79,20 @@ class CorrectionStore:
     def change(
         self,
         scan_id: str,
+        scan: Path,
         change: Mapping[str, Any],
         answer: FindingsRecord,
         keep: Callable[[Path], None] | None = None,
     ) -> dict[str, Any]:
-        """Changes what a request names, and returns the whole record. What is taken back is no longer kept.
+        """Changes what a request names, and returns the whole record. What is taken back is no longer kept. The first
+        correction of a scan whose content changed replaces what was said of the earlier one.
 
         Args:
             scan_id: of the scan.
+            scan: its file or folder.
             change: ``findings`` by name, each ``{"present", "place_mm"}`` or None to take it back; ``report``, empty to
-                take it back; ``reader``.
+                take it back; ``reader``. Without ``place_mm``, a present finding keeps the place that it has; None
+                removes it.
             answer: what the model says of the scan, which is kept with each correction.
             keep: writes the voxels of the scan to a path, if no folder of the server has them.
 
@@ -84,26 +106,28 @@ class CorrectionStore:
             "weights_sha256": answer.model.weights_sha256,
         }
         answers = {each.name: each for each in answer.findings}
-        if keep is not None:  # Before the lock: to read a scan takes seconds. A record never stands without its scan.
-            self._keep(scan_id, keep)
+        findings, text = change.get("findings") or {}, str(change.get("report") or "").strip()
+        if keep is not None and (text or any(value is not None for value in findings.values())):
+            # Before the lock: to read a scan takes seconds. A record never stands without its scan.
+            self._keep(scan_id, keep, anew=not self.has(scan_id, scan))
         with self._lock:
-            record = self.read(scan_id)
-            for name, value in (change.get("findings") or {}).items():
-                record["findings"].pop(name, None)
+            record = {**self.read(scan_id, scan), "scan_sha256": self._digest(scan)}
+            for name, value in findings.items():
+                earlier = record["findings"].pop(name, None) or {}
                 if value is not None:
                     model = answers[name]
+                    place = value.get("place_mm", earlier.get("place_mm") if value["present"] else None)
                     record["findings"][name] = {
                         "present": value["present"],
-                        "place_mm": value.get("place_mm"),
+                        "place_mm": place,
                         "model": {"present": model.present, "probability": round(float(model.probability), 6)},
                         **said,
                     }
             if "report" in change:
-                text = str(change["report"] or "").strip()
                 record["report"] = {"text": text, **said} if text else None
             if keep is not None and (record["findings"] or record["report"]):
                 self._keep(scan_id, keep)  # Again, if another request took the last correction back meanwhile.
-            self._write(scan_id, record)
+            self._write(scan_id, scan, record)
         return record
 
     def forget(self, scan_id: str) -> None:
@@ -112,19 +136,25 @@ class CorrectionStore:
             self._file(scan_id).unlink(missing_ok=True)
             self.kept_scan(scan_id).unlink(missing_ok=True)
 
-    def _keep(self, scan_id: str, keep: Callable[[Path], None]) -> None:
-        scan = self.kept_scan(scan_id)
-        if not scan.is_file():
-            with atomic_path(scan) as temporary:
+    def _kept(self, scan_id: str) -> dict[str, Any] | None:
+        try:
+            return dict(json.loads(self._file(scan_id).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+
+    def _keep(self, scan_id: str, keep: Callable[[Path], None], anew: bool = False) -> None:
+        copy = self.kept_scan(scan_id)
+        if anew or not copy.is_file():
+            with atomic_path(copy) as temporary:
                 keep(temporary)
 
-    def _write(self, scan_id: str, record: Mapping[str, Any]) -> None:
+    def _write(self, scan_id: str, scan: Path, record: Mapping[str, Any]) -> None:
         file = self._file(scan_id)
-        if not record["findings"] and record["report"] is None:
+        if record["findings"] or record["report"] is not None:
+            write_text(file, json.dumps(record, indent=1, allow_nan=False))
+        elif self.has(scan_id, scan):  # What was said of an earlier content stays until this one is corrected.
             file.unlink(missing_ok=True)
             self.kept_scan(scan_id).unlink(missing_ok=True)
-            return
-        write_text(file, json.dumps(record, indent=1, allow_nan=False))
 
     def _file(self, scan_id: str) -> Path:
         return self.folder / f"{safe_name(scan_id)}.json"

@@ -127,8 +127,8 @@ class FolderDatastore(LocalDatastore):
 
 
 class SeriesDatastore(DICOMWebDatastore):
-    """The CT series of a DICOMweb server, to be read only. A series is fetched once, and is in the cache whole or not
-    at all.
+    """The CT series of a DICOMweb server, to be read only. A series is in the cache with all images that the server had
+    when it was fetched, or not at all; it is fetched again when the server lists another number of images.
 
     Labels and study records are refused: MONAI Label would send labels back to the DICOMweb server, and records have no
     place here.
@@ -144,12 +144,14 @@ class SeriesDatastore(DICOMWebDatastore):
         self._fetching: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._fetching_lock = threading.Lock()
         self._listed: tuple[float, dict[str, tuple[str, str]]] | None = None
+        self._compared: dict[str, float] = {}  # when a series in the cache was last found whole
         super().__init__(
             client=client, search_filter=dict(search_filter), cache_path=cache_path or None, convert_to_nifti=False
         )
 
     def get_image_uri(self, image_id: str) -> str:
-        """Folder of a series, by its SeriesInstanceUID.
+        """Folder of a series, by its SeriesInstanceUID. Whether it is whole is asked again after
+        ``MONAI_LABEL_DICOMWEB_CACHE_EXPIRY`` seconds.
 
         Raises:
             UsageError: when the server knows no such series, or does not answer.
@@ -160,7 +162,7 @@ class SeriesDatastore(DICOMWebDatastore):
         with self._fetching_lock:
             lock = self._fetching.setdefault(image_id, threading.Lock())
         with lock:
-            if not folder.is_dir():
+            if not folder.is_dir() or not self._is_whole(image_id, folder):
                 self._fetch(image_id, folder)
             os.utime(folder)  # A series that is used stays.
         return str(folder)
@@ -175,7 +177,7 @@ class SeriesDatastore(DICOMWebDatastore):
         listed = self._listed  # Threads may ask twice; each of them gets a whole list.
         if listed is None or time.monotonic() - listed[0] > settings.MONAI_LABEL_DICOMWEB_CACHE_EXPIRY:
             try:
-                found = self._client.search_for_series(search_filters=self._search_filter)
+                found = self._client.search_for_series(search_filters=self._search_filter, get_remaining=True)
             except requests.RequestException as error:
                 raise UsageError(
                     502, f"the DICOMweb server did not list its series ({type(error).__name__}); is it running?"
@@ -223,13 +225,34 @@ class SeriesDatastore(DICOMWebDatastore):
             listing["objects"].setdefault(series, {"image": {"ext": "", "info": {}}, "labels": {}})
         return listing
 
+    def _is_whole(self, series: str, folder: Path) -> bool:
+        """Whether the cache has as many images of a series as the server lists, where it lists their number."""
+        now, compared = time.monotonic(), self._compared.get(series)
+        if compared is not None and now - compared <= settings.MONAI_LABEL_DICOMWEB_CACHE_EXPIRY:
+            return True
+        try:
+            found = self._client.search_for_series(
+                search_filters={"SeriesInstanceUID": series}, fields=["NumberOfSeriesRelatedInstances"]
+            )
+        except requests.RequestException as error:
+            logger.warning("series not compared with the DICOMweb server (%s); served as fetched", type(error).__name__)
+            found = []
+        listed = next((_value(each, "00201209") for each in found if _value(each, "0020000E") == series), "")
+        if listed and int(listed) != len(list(folder.iterdir())):
+            return False
+        self._compared[series] = now
+        return True
+
     def _fetch(self, series: str, folder: Path) -> None:
         started = time.perf_counter()
         staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+        earlier = staging.with_name(f"{staging.name}-earlier")
         try:
             dicom_web_download_series(None, series, str(staging), self._client, self._fetch_by_frame)
             if not any(staging.iterdir()):
                 raise UsageError(404, f"series {series} holds no images")
+            if folder.is_dir():
+                folder.rename(earlier)
             staging.rename(folder)
         except IndexError as error:
             raise UsageError(404, f"series {series} is not on the DICOMweb server") from error
@@ -239,6 +262,7 @@ class SeriesDatastore(DICOMWebDatastore):
             ) from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+            shutil.rmtree(earlier, ignore_errors=True)
         logger.info("series fetched in %.1f s", time.perf_counter() - started)
 
 

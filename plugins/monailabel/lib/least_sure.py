@@ -43,7 +43,8 @@ class LeastSure(Strategy):
         limit = request.get("encode", NEW_SCANS)
         if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= 100:
             raise UsageError(400, f"encode: expected a number from 0 to 100, got {str(limit)[:40]!r}")
-        images = sorted(image for image in datastore.get_unlabeled_images() if not self._corrections.has(image))
+        unlabeled = sorted(datastore.get_unlabeled_images())
+        images = [image for image in unlabeled if not self._corrections.has(image, self._path(image, datastore))]
         doubts = {image: self._known(image, datastore) for image in images if not self._failed(image)}
         for image in [image for image, doubt in doubts.items() if doubt is None][:limit]:
             doubts[image] = self._encoded(image, datastore)
@@ -61,9 +62,14 @@ class LeastSure(Strategy):
         }
 
     def _known(self, image: str, datastore: Datastore) -> Doubt | None:
-        # To ask for the path of a series would fetch it.
-        path = self._paths.get(image) if isinstance(datastore, SeriesDatastore) else datastore.get_image_uri(image)
-        return self._service.doubt(Path(path)) if path else None
+        path = self._path(image, datastore)
+        return self._service.doubt(path) if path else None
+
+    def _path(self, image: str, datastore: Datastore) -> Path | None:
+        """Of a scan; None for a series that was not asked for before, because to ask for its path would fetch it."""
+        if isinstance(datastore, SeriesDatastore):
+            return self._paths.get(image)
+        return Path(datastore.get_image_uri(image))
 
     def _failed(self, image: str) -> bool:
         """Whether the files that could not be read are still the same."""

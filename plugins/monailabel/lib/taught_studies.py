@@ -34,7 +34,7 @@ def taught_studies(datastore: Datastore | None, corrections: CorrectionStore) ->
     """The study records of all scans that somebody said something about.
 
     Paths come from the server alone: a client must not make it read other files. A correction overrides what the
-    datastore's record says of the same finding.
+    datastore's record says of the same finding. Corrections of a scan whose content changed since are passed over.
 
     Args:
         datastore: of a folder of scans. That of a DICOMweb server keeps no records; its scans are read from the copies
@@ -46,7 +46,7 @@ def taught_studies(datastore: Datastore | None, corrections: CorrectionStore) ->
     if datastore is not None and not isinstance(datastore, SeriesDatastore):
         for image in datastore.list_images():
             study, correction = _known(datastore, image), corrected.pop(image, None)
-            if correction is not None:
+            if correction is not None and corrections.is_of(correction, Path(study["image"])):
                 studies.append(_corrected(study, correction))
             elif len(study) > 2:
                 studies.append(study)

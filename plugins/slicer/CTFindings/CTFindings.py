@@ -30,14 +30,13 @@ from ctfindings_client.study import Studies
 from ctfindings_client.transport import Cancellation, Progress, ServerError, clean_address
 from CTFindingsLib import sample_data, selftest
 from CTFindingsLib.consent import Consent
-from CTFindingsLib.corrections_panel import CorrectionsPanel
+from CTFindingsLib.corrections_panel import POLL_MILLISECONDS, CorrectionsPanel
 from CTFindingsLib.findings_table import FindingsTable
 from CTFindingsLib.i18n import _, translate
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8000"
 HELP_ADDRESS = "https://github.com/Project-MONAI/MONAILabel"
 ADDRESS_SETTING = "CTFindings/serverAddress"
-POLL_MILLISECONDS = 100
 FAREWELL_SECONDS = 2.0
 """How long closing the module waits for the server to hear that uploaded scans are no longer needed."""
 
@@ -69,7 +68,7 @@ class CTFindingsLogic(ScriptedLoadableModuleLogic, Studies):
 
 
 class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationMixin):
-    """The panel. One job at a time runs beside it; a newer question takes the place of an older one."""
+    """The panel. One question at a time runs beside it; a newer one takes the place of an older one."""
 
     def __init__(self, parent: Any = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
@@ -89,8 +88,8 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
         self.ui = slicer.util.childWidgetVariables(panel)
         panel.setMRMLScene(slicer.mrmlScene)
         self.logic = CTFindingsLogic()
-        self.table = FindingsTable(self.ui.findingsTable, self.onFindingChosen)
         self.corrections = CorrectionsPanel(self)
+        self.table = FindingsTable(self.ui.findingsTable, self.onFindingChosen, lambda: self.corrections.choose(""))
         self.timer = qt.QTimer()
         self.timer.setInterval(POLL_MILLISECONDS)
         self.timer.connect("timeout()", self.onTimer)
@@ -115,7 +114,7 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
 
     def cleanup(self) -> None:
         """Ends what runs and has the server delete uploads; Slicer calls it when it closes or reloads the module."""
-        self.drop()
+        self.onCancel()
         self.removeObservers()
         self.logic.farewell(FAREWELL_SECONDS)
 
@@ -187,7 +186,7 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
 
     def onCancel(self, _checked: bool = False) -> None:
         """Ends what runs; what it would have shown is dropped."""
-        if self.job is not None:
+        if self.corrections.cancel() or self.job is not None:
             self.drop()
             self.ui.statusLabel.text = _("Cancelled.")
 
@@ -374,7 +373,7 @@ class CTFindingsWidget(ScriptedLoadableModuleWidget, slicer.util.VTKObservationM
 
     def enable(self) -> None:
         """Which buttons can be pressed."""
-        busy, chosen = self.job is not None, self.volume is not None
+        busy, chosen = self.job is not None or self.corrections.saving is not None, self.volume is not None
         self.ui.progressBar.visible = busy
         self.ui.cancelButton.enabled = busy
         self.ui.connectButton.enabled = not busy

@@ -2,15 +2,20 @@
 scan, and how often readers agree with the model.
 """
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from ctfindings_client import points, slices
 from ctfindings_client.corrections import AGREEMENT_COLUMNS, Corrections, finding_change
+from ctfindings_client.job import Job
 from trame.widgets import html
 from trame.widgets import vuetify3 as v
+from trame_server.utils.asynchronous import create_task
 
 from .fields import COMPACT
+
+POLL_SECONDS = 0.1
 
 _OFF = "busy || !!correction_problem"
 _NO_FINDING = f"{_OFF} || !selected"
@@ -26,6 +31,7 @@ class CorrectionBlock:
     def __init__(self, viewer: Any) -> None:
         self.viewer, self.state = viewer, viewer.state
         self.corrections = Corrections()
+        self.saving: Job | None = None
         self.state.update(
             {
                 "reader": "",
@@ -143,8 +149,7 @@ class CorrectionBlock:
 
     def on_verdict(self, present: bool | None, reader: str) -> None:
         """Keeps that the scan has, or has not, the selected finding; None forgets it. A place that was set stays."""
-        name = self.state.selected
-        self._send(finding_change(name, present, self.corrections.place(name) if present else None, reader))
+        self._send(finding_change(self.state.selected, present, reader=reader))
 
     def on_place(self, reader: str) -> None:
         """Keeps that the selected finding is where the slice views meet."""
@@ -175,16 +180,50 @@ class CorrectionBlock:
 
         self.viewer.ask(self.viewer.studies.ask_agreement, done)
 
+    def cancel(self) -> bool:
+        """Ends a correction that is being sent, which the server may keep all the same; whether there was one."""
+        job, self.saving = self.saving, None
+        if job is not None:
+            job.cancel()
+        return job is not None
+
     def _send(self, change: Mapping[str, Any]) -> None:
+        """Sends a correction beside the questions, so that none of them takes its place."""
         volume = self.viewer.scene.volume
+        if not self.viewer.may_send():
+            return
+        try:
+            work = self.viewer.studies.ask_correction(volume, change)
+        except ValueError as error:
+            self.viewer.fail(error)
+            return
 
         def done(corrections: Corrections) -> None:
+            if volume is not self.viewer.scene.volume:
+                return  # the scan was closed meanwhile
             self.show(corrections, self.unsaved(change.get("report")))
             self.state.agreement = None
             self.viewer.show_list(corrected=bool(corrections.findings or corrections.report))
             self.state.status = "Saved on the server."
 
-        self.viewer.ask(lambda: self.viewer.studies.ask_correction(volume, change), done)
+        def failed(error: Exception) -> None:
+            if self.viewer.job is None:  # else the status line is that of a question
+                self.viewer.fail(error)
+            self.state.verdict = f"Not saved. {error}"
+
+        self.saving = Job(work, done, failed)
+        self.state.busy, self.state.failed, self.state.status = True, False, "Saving on the server ..."
+        create_task(self._follow(self.saving))
+
+    async def _follow(self, job: Job) -> None:
+        """Follows a correction to its end."""
+        while not job.over:
+            await asyncio.sleep(POLL_SECONDS)
+        if not job.cancelled:
+            with self.state:
+                self.saving = None
+                self.state.busy = self.viewer.job is not None
+                job.deliver()
 
     def _build_agreement(self) -> None:
         with html.Table(classes="ct-table", v_if="agreement && agreement.length", id="agreement"):

@@ -151,12 +151,7 @@ class Scene:
 
     def places(self) -> dict[str, float]:
         """Where each slice view stands: its RAS coordinate in mm along the axis that it looks along."""
-        found = {}
-        for view in self.program.view_manager.get_slice_views():
-            name = view.get_singleton_tag()
-            to_ras = self.program.scene.GetNodeByID(view.get_view_node_id()).GetSliceToRAS()
-            found[name] = float(to_ras.GetElement(VIEWS[name], 3))
-        return found
+        return {name: float(self._to_ras(view).GetElement(VIEWS[name], 3)) for name, view in self._views().items()}
 
     def pointed_at(self) -> tuple[str, Point] | None:
         """The slice view under the mouse, and the place there in RAS mm; None if the mouse is over none."""
@@ -209,17 +204,30 @@ class Scene:
 
     def set_height(self, z_mm: float) -> None:
         """Moves the axial view to a height."""
-        for view in self.program.view_manager.get_slice_views():
-            if view.get_singleton_tag() == "Axial":
-                view.set_slice_value(z_mm)
+        view = self._views()["Axial"]
+        if self.volume is not None:
+            view.set_slice_value(view.get_slice_value() + (z_mm - self.places()["Axial"]) / self._slope(view))
 
     def step(self, name: str, slices_up: int) -> None:
         """Moves a slice view, or without one of that name the axial one, by slices along its axis of RAS."""
-        views = {view.get_singleton_tag(): view for view in self.program.view_manager.get_slice_views()}
+        views = self._views()
         view = views.get(name, views["Axial"])
         if self.volume is not None:
             low, high = view.get_slice_range()
-            view.set_slice_value(min(max(view.get_slice_value() + slices_up * view.get_slice_step(), low), high))
+            offset = slices_up * view.get_slice_step() * np.sign(self._slope(view))
+            view.set_slice_value(min(max(view.get_slice_value() + offset, low), high))
+
+    def _views(self) -> dict[str, SliceView]:
+        return {view.get_singleton_tag(): view for view in self.program.view_manager.get_slice_views()}
+
+    def _slope(self, view: SliceView) -> float:
+        """How far a slice view goes along its axis of RAS with a mm of its offset, which is counted along its own
+        normal: towards the left in a sagittal view, and as steep as the slices of a pitched scan.
+        """
+        return float(self._to_ras(view).GetElement(VIEWS[view.get_singleton_tag()], 2))
+
+    def _to_ras(self, view: SliceView) -> Any:
+        return self.program.scene.GetNodeByID(view.get_view_node_id()).GetSliceToRAS()
 
     @contextmanager
     def _batch(self) -> Iterator[None]:

@@ -1,4 +1,6 @@
-"""What the page's buttons do. One question at a time runs in a thread; a newer one takes the place of an older one."""
+"""What the page's buttons do. One question at a time runs in a thread; a newer one takes the place of an older one, but
+never of a correction, which runs beside it.
+"""
 
 import asyncio
 import time
@@ -19,7 +21,7 @@ from ctfindings_client.transport import Cancellation, Progress, ServerError, cle
 from trame_server.utils.asynchronous import create_task
 
 from . import page, texts, uploads
-from .correction_block import CorrectionBlock
+from .correction_block import POLL_SECONDS, CorrectionBlock
 from .display_bar import DisplayBar
 from .key_images import KeyImages
 from .places import Places
@@ -27,7 +29,6 @@ from .question_block import QuestionBlock
 from .readout import Readout
 from .scene import Scene, without_warnings
 
-POLL_SECONDS = 0.1
 ALIVE_SECONDS = 5.0
 """How often the page looks whether the server is still there."""
 
@@ -314,7 +315,7 @@ class Viewer:
 
     def on_cancel(self) -> None:
         """Ends what runs; what it would have shown is dropped."""
-        if self.job is not None:
+        if self.correction_block.cancel() or self.job is not None:
             self.drop()
             self.state.status = "Cancelled."
             if self.scene.volume is None:
@@ -332,7 +333,7 @@ class Viewer:
     def rest(self) -> None:
         """The page without a job."""
         self.job = None
-        self.state.busy, self.state.part = False, None
+        self.state.busy, self.state.part = self.correction_block.saving is not None, None
 
     def fail(self, error: Exception) -> None:
         """Shows an error in the status line."""

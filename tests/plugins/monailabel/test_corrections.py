@@ -5,6 +5,7 @@ active learning.
 import json
 import math
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,15 +27,17 @@ from bundle.ctfindings.inference.findings_record import (
 from plugins.monailabel.lib.compatibility import provide_storage_uids
 
 provide_storage_uids()
+from plugins.monailabel.lib.admission import Admission  # noqa: E402
 from plugins.monailabel.lib.corrections import CorrectionStore  # noqa: E402
-from plugins.monailabel.lib.datastores import FolderDatastore  # noqa: E402
+from plugins.monailabel.lib.datastores import FolderDatastore, SeriesDatastore  # noqa: E402
 from plugins.monailabel.lib.doubt import doubt_of  # noqa: E402
 from plugins.monailabel.lib.least_sure import LeastSure  # noqa: E402
 from plugins.monailabel.lib.options import OWN_BUNDLE, Options  # noqa: E402
+from plugins.monailabel.lib.scan_identity import ScanIdentity  # noqa: E402
 from plugins.monailabel.lib.taught_studies import taught_studies, write_datalist  # noqa: E402
 from plugins.monailabel.lib.train_task import FineTuning  # noqa: E402
 from plugins.monailabel.lib.usage_error import UsageError  # noqa: E402
-from tests.plugins.monailabel.test_routes import READER, served  # noqa: E402
+from tests.plugins.monailabel.test_routes import READER, UID, Archive, served  # noqa: E402
 
 NODULE, EFFUSION, HERNIA = "Lung nodule", "Pleural effusion", "Hiatal hernia"
 AFFINE = [[-1.0, 0, 0, 50], [0, 2, 0, -80], [0, 0, 3, -100], [0, 0, 0, 1]]
@@ -56,8 +59,9 @@ class Service:
     """Answers without a network: ``answers`` by the name of the file; others cannot be read."""
 
     def __init__(self) -> None:
-        self.answers = {"case1.nii.gz": answer(pleural=0.9, hiatal=0.8)}
+        self.answers = dict.fromkeys(("case1.nii.gz", UID), answer(pleural=0.9, hiatal=0.8))
         self.asked: list[str] = []
+        self.admission = Admission()
 
     def answered(self, path: Any) -> Any:
         self.asked.append(Path(path).name)
@@ -69,10 +73,11 @@ class Service:
         return doubt_of(self.answers[path.name]) if path.name in self.asked and path.name in self.answers else None
 
     def digest(self, path: Path) -> str:
-        return "0123456789abcdef" * 4
+        return ScanIdentity().digest(path)[1]
 
     def write_scan(self, path: Path, file: Path) -> None:
-        file.write_bytes(b"voxels without a header")
+        images = [path] if path.is_file() else sorted(path.iterdir())
+        file.write_bytes(b"without a header: " + b" ".join(image.read_bytes() for image in images))
 
 
 @pytest.fixture
@@ -85,12 +90,19 @@ def datastore(tmp_path: Path) -> FolderDatastore:
 
 @pytest.fixture
 def store(tmp_path: Path) -> CorrectionStore:
-    return CorrectionStore(tmp_path / "corrections")
+    return CorrectionStore(tmp_path / "corrections", Service().digest)
 
 
 @pytest.fixture
-def client(datastore: FolderDatastore, store: CorrectionStore, monkeypatch: pytest.MonkeyPatch) -> TestClient:
-    session = SimpleNamespace(image="/upload/case1.nii.gz", last_access_ts=0, to_str=lambda: "{}")
+def case1(datastore: FolderDatastore) -> Path:
+    return Path(datastore.get_image_uri("case1"))
+
+
+@pytest.fixture
+def client(
+    datastore: FolderDatastore, case1: Path, store: CorrectionStore, monkeypatch: pytest.MonkeyPatch
+) -> TestClient:
+    session = SimpleNamespace(image=str(case1), last_access_ts=0, to_str=lambda: "{}")
     sessions = SimpleNamespace(get_session=lambda *_, **__: session, store_path=str(store.folder.parent / "sessions"))
     return served(datastore, monkeypatch, corrections=store, service=Service(), sessions=lambda: sessions)
 
@@ -100,13 +112,13 @@ def put(client: TestClient, change: Any, target: str = "image=case1", **keys: An
 
 
 def test_a_correction_is_kept_with_reader_time_and_weights_and_the_next_training_reads_it(
-    client: TestClient, datastore: FolderDatastore, store: CorrectionStore, tmp_path: Path
+    client: TestClient, datastore: FolderDatastore, case1: Path, store: CorrectionStore, tmp_path: Path
 ) -> None:
     place = [10.0, 20.0, -40.0]
     findings = {EFFUSION: {"present": True}, HERNIA: {"present": False}, NODULE: {"present": True, "place_mm": place}}
     sent = {"reader": "A. Reader", "findings": findings, "report": "Left pleural effusion. No hiatal hernia."}
     kept = put(client, sent).json()
-    assert client.get("/corrections/?image=case1", headers=READER).json() == kept == store.read("case1")
+    assert client.get("/corrections/?image=case1", headers=READER).json() == kept == store.read("case1", case1)
     assert [path.name for path in store.folder.iterdir()] == ["case1.json"], "one file a scan, and nothing half-written"
     nodule = kept["findings"][NODULE]
     assert (nodule["reader"], nodule["weights_sha256"]) == ("A. Reader", WEIGHTS) and nodule["time"].endswith("+00:00")
@@ -130,10 +142,86 @@ def test_a_correction_is_kept_with_reader_time_and_weights_and_the_next_training
     assert by_id["case2"]["labels"].tolist() == [0] * 18 and by_id["case2"]["patient"] == "P2"
 
 
-def test_any_text_is_kept(store: CorrectionStore) -> None:
+def test_any_text_is_kept(store: CorrectionStore, case1: Path) -> None:
     text = "Erguss, \u00fcberall \ud800"  # half of a character, as a client may send it
-    store.change("case1", {"report": text}, answer())
-    assert store.read("case1")["report"]["text"] == text
+    store.change("case1", case1, {"report": text}, answer())
+    assert store.read("case1", case1)["report"]["text"] == text
+
+
+def test_a_verdict_without_a_place_keeps_the_place_and_one_with_null_removes_it(client: TestClient) -> None:
+    def said(**value: Any) -> Any:
+        return put(client, {"findings": {NODULE: value}}).json()["findings"][NODULE]["place_mm"]
+
+    place = [10.0, 20.0, -40.0]
+    assert said(present=True, place_mm=place) == place
+    assert said(present=True) == place, "a client that never saw the place confirms"
+    assert said(present=True, place_mm=None) is None
+    said(present=True, place_mm=place)
+    assert said(present=False) is None
+    assert said(present=True) is None, "the place of a finding that was rejected is gone"
+
+
+def test_another_scan_under_the_same_name_has_no_corrections_until_somebody_makes_one(
+    client: TestClient, datastore: FolderDatastore, case1: Path, store: CorrectionStore
+) -> None:
+    def shown() -> Any:
+        return client.get("/corrections/?image=case1", headers=READER).json()
+
+    def listed() -> bool:
+        return bool(client.get("/datastore/scans").json()[0]["corrected"])
+
+    strategy = LeastSure(Service(), store)  # type: ignore[arg-type]
+    put(client, {"findings": {NODULE: {"present": True}}, "report": "A nodule."})
+    first = shown()
+    assert listed() and len(taught_studies(datastore, store)) == 1 and strategy({}, datastore) is None
+    case1.write_bytes(b"voxels of another patient")
+    assert (shown()["findings"], shown()["report"], listed()) == ({}, None, False)
+    assert taught_studies(datastore, store) == []
+    offered = strategy({}, datastore)
+    assert offered is not None and offered["id"] == "case1"
+    put(client, {"findings": {NODULE: None}, "report": ""})
+    case1.write_bytes(b"voxels")
+    assert shown() == first, "what was said of the first scan is there as long as the second one has no correction"
+    case1.write_bytes(b"voxels of another patient")
+    put(client, {"findings": {HERNIA: {"present": False}}})
+    assert set(shown()["findings"]) == {HERNIA} and shown()["report"] is None and listed()
+    (study,) = taught_studies(datastore, store)
+    assert "report" not in study and study["labels"].count(-1) == 17
+    case1.write_bytes(b"voxels")
+    assert shown()["findings"] == {} and not listed()
+
+
+def test_a_record_of_an_earlier_version_which_has_no_digest_is_of_its_scan(
+    client: TestClient, datastore: FolderDatastore, store: CorrectionStore
+) -> None:
+    put(client, {"report": "A nodule."})
+    (file,) = store.folder.glob("*.json")
+    record = json.loads(file.read_text(encoding="utf-8"))
+    del record["scan_sha256"]
+    file.write_text(json.dumps(record), encoding="utf-8")
+    assert client.get("/corrections/?image=case1", headers=READER).json() == record
+    assert len(taught_studies(datastore, store)) == 1
+
+
+def test_the_copy_of_a_series_that_has_grown_is_written_again_with_its_next_correction(
+    store: CorrectionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = Archive()
+    series = SeriesDatastore(archive, {"Modality": "CT"}, str(tmp_path / "cache"))
+    folder = Path(series._datastore.image_path()) / UID
+    folder.mkdir(parents=True)
+    (folder / "1.dcm").write_bytes(b"1")
+    client = served(series, monkeypatch, corrections=store, service=Service())
+    put(client, {"report": "Half a chest."}, f"image={UID}")
+    copy = store.kept_scan(UID)
+    assert copy.read_bytes() == b"without a header: 1"
+    (folder / "2.dcm").write_bytes(b"2")
+    put(client, {"report": ""}, f"image={UID}")
+    assert copy.read_bytes() == b"without a header: 1", "the copy is that of the record beside it"
+    put(client, {"findings": {NODULE: {"present": True}}}, f"image={UID}")
+    assert copy.read_bytes() == b"without a header: 1 2"
+    (study,) = taught_studies(series, store)
+    assert study["image"] == str(copy) and "report" not in study
 
 
 def test_a_change_keeps_what_it_does_not_name_and_what_is_taken_back_is_gone(
@@ -145,7 +233,7 @@ def test_a_change_keeps_what_it_does_not_name_and_what_is_taken_back_is_gone(
     kept = put(client, {"findings": {NODULE: None}, "report": ""}).json()
     assert set(kept["findings"]) == {HERNIA} and kept["report"] is None
     put(client, {"findings": {HERNIA: None}})
-    assert not store.has("case1") and list(store.folder.iterdir()) == []
+    assert not store.has("case1", None) and list(store.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -179,7 +267,9 @@ def test_a_correction_that_cannot_be_is_refused_in_words(
     assert not store.folder.exists()
 
 
-def test_corrections_need_the_key_and_a_scan_that_there_is(client: TestClient, store: CorrectionStore) -> None:
+def test_corrections_need_the_key_and_a_scan_that_there_is(
+    client: TestClient, case1: Path, store: CorrectionStore
+) -> None:
     put(client, {"report": "Clear lungs."})
     for refused in (
         client.get("/corrections/?image=case1"),
@@ -190,7 +280,7 @@ def test_corrections_need_the_key_and_a_scan_that_there_is(client: TestClient, s
     assert put(client, {"report": "x"}, "image=nobody").status_code == 404
     assert put(client, {"report": "x"}, "").status_code == 400
     assert put(client, [1]).status_code == 422
-    assert store.read("case1")["report"]["text"] == "Clear lungs."
+    assert store.read("case1", case1)["report"]["text"] == "Clear lungs."
 
 
 def test_an_uploaded_scan_is_kept_with_its_first_correction_and_goes_with_the_last(
@@ -199,9 +289,9 @@ def test_an_uploaded_scan_is_kept_with_its_first_correction_and_goes_with_the_la
     target = "session_id=12345678-1234-4234-8234-123456789abc"
     kept = put(client, {"findings": {NODULE: {"present": True}}}, target).json()
     scan = store.kept_scan(kept["scan"])
-    assert scan.read_bytes() == b"voxels without a header" and scan.parent.parent == store.folder
+    assert scan.read_bytes() == b"without a header: voxels" and scan.parent.parent == store.folder
     (study,) = taught_studies(datastore, store)
-    assert (study["id"], study["image"]) == ("upload-0123456789abcdef", str(scan))
+    assert (study["id"], study["image"]) == (f"upload-{sha256(b'voxels').hexdigest()[:16]}", str(scan))
     assert client.get(f"/corrections/?{target}", headers=READER).json() == kept
     put(client, {"findings": {NODULE: None}}, target)
     assert not scan.exists() and taught_studies(datastore, store) == []
@@ -244,7 +334,7 @@ def test_the_least_sure_scan_is_offered_those_outside_the_domain_first_and_none_
     assert first is not None and (first["id"], first["compared"], first["waiting"]) == ("case1", 1, 3)
     found = strategy({}, datastore)  # case4 cannot be read
     assert found is not None and (found["id"], found["outside_domain"], found["compared"]) == ("case3", True, 3)
-    store.change("case3", {"report": "x"}, answer())
+    store.change("case3", Path(datastore.get_image_uri("case3")), {"report": "x"}, answer())
     found = strategy({}, datastore)
     assert found is not None and found["id"] == "case2" and service.asked.count("case4.nii.gz") == 1
     Path(datastore.get_image_uri("case4")).write_bytes(b"another scan")
@@ -252,7 +342,7 @@ def test_the_least_sure_scan_is_offered_those_outside_the_domain_first_and_none_
     assert service.asked.count("case4.nii.gz") == 2
     assert found["entropy"] == pytest.approx(-0.45 * np.log2(0.45) - 0.55 * np.log2(0.55), abs=1e-5)
     for name in ("case1", "case2"):
-        store.change(name, {"report": "x"}, answer())
+        store.change(name, Path(datastore.get_image_uri(name)), {"report": "x"}, answer())
     assert strategy({}, datastore) is None
     with pytest.raises(UsageError, match="encode: expected a number from 0 to 100, got 'x'"):
         strategy({"encode": "x"}, datastore)

@@ -1,5 +1,5 @@
-"""Series of a DICOMweb server in a cache: fetched once, called by a UID that is one, and nothing is kept for those that
-were fetched.
+"""Series of a DICOMweb server in a cache: fetched once and again when they grow, called by a UID that is one, and
+nothing is kept for those that were fetched.
 """
 
 import threading
@@ -7,8 +7,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import requests
+from pydicom.dataset import Dataset
 
 from plugins.monailabel.lib.compatibility import provide_storage_uids
 from plugins.monailabel.lib.usage_error import UsageError
@@ -55,6 +58,64 @@ def test_a_series_is_fetched_once_and_its_lock_is_forgotten(datastore: Fetching)
         datastore.may_end.set()
         assert len({each.result() for each in asked}) == 1
     assert datastore.fetched == 1 and not datastore._fetching
+
+
+class Growing:
+    """A DICOMweb server with one series, of as many images as have arrived; its lists have one series a page."""
+
+    base_url = "http://127.0.0.1/dicom-web"
+    uid = "1.2.840.10008"
+
+    def __init__(self) -> None:
+        self.images, self.counts, self.searches, self.down = 2, True, 0, False
+
+    def search_for_series(self, search_filters: Any, fields: Any = None, get_remaining: bool = False) -> list[Any]:
+        self.searches += 1
+        if self.down:
+            raise requests.ConnectionError("refused")
+        uids = [self.uid, "1.2.3"] if get_remaining else [self.uid]
+        count = {"00201209": {"vr": "IS", "Value": [self.images]}} if self.counts and fields else {}
+        study = {"0020000D": {"vr": "UI", "Value": ["1.2"]}}
+        return [{"0020000E": {"vr": "UI", "Value": [uid]}, **study, **count} for uid in uids]
+
+    def retrieve_series(self, study: str, series: str) -> list[Any]:
+        return [_image(number) for number in range(self.images)]
+
+
+def _image(number: int) -> Dataset:
+    image = Dataset()
+    image.SOPInstanceUID = f"1.{number}"
+    image.save_as = lambda path: Path(path).write_bytes(b"image")
+    return image
+
+
+def test_a_series_that_was_fetched_while_it_arrived_is_fetched_again_when_there_are_more_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seen() -> int:
+        return len(list(Path(datastore.get_image_uri(archive.uid)).iterdir()))
+
+    archive = Growing()
+    datastore = SeriesDatastore(archive, {}, str(tmp_path))
+    assert seen() == 2
+    archive.images = 5
+    assert seen() == 5
+    searches = archive.searches
+    assert seen() == 5 and archive.searches == searches + 1
+    archive.images = 6
+    assert seen() == 5 and archive.searches == searches + 1, "asked again only after the time that lists are kept"
+    monkeypatch.setattr(settings, "MONAI_LABEL_DICOMWEB_CACHE_EXPIRY", -1)
+    assert seen() == 6
+    archive.images, archive.counts = 7, False
+    assert seen() == 6, "a server that counts nothing is not asked for the images again"
+    archive.counts, archive.down = True, True
+    assert seen() == 6, "a series in the cache is served though the server is gone"
+    folder = Path(datastore.get_image_uri(archive.uid))
+    assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".partial")] == []
+
+
+def test_a_list_in_pages_is_read_to_its_end(tmp_path: Path) -> None:
+    assert SeriesDatastore(Growing(), {}, str(tmp_path)).list_images() == [Growing.uid, "1.2.3"]
 
 
 def test_a_server_that_is_down_is_told_within_the_time_that_clients_wait(

@@ -53,7 +53,7 @@ def test_the_result_of_a_training_names_the_domain_of_its_weights(
             state |= {"domain.threshold": torch.tensor(1.5), "domain.scans": torch.tensor(7.0)}
         torch.save(state, run / "model.pt")
 
-    training = FineTuning(Options.of({"work": str(tmp_path)}), CorrectionStore(tmp_path / "none"))
+    training = FineTuning(Options.of({"work": str(tmp_path)}), CorrectionStore(tmp_path / "none", str))
     studies = [{"id": str(case), "patient": str(case), "image": f"{case}.nii.gz"} for case in range(8)]
     monkeypatch.setattr(training, "_studies", lambda datastore: studies)
     monkeypatch.setattr(training, "_run", train)

@@ -161,7 +161,7 @@ def test_no_training_starts_on_a_label_that_is_no_mask(
         datastore.update_image_info(name, {"study": {"labels": [1] * 18}})
     file.write_bytes(label)
     datastore.save_label("c", str(file), "final", {})
-    training = FineTuning(Options.of({"work": str(tmp_path / "work")}), CorrectionStore(tmp_path / "none"))
+    training = FineTuning(Options.of({"work": str(tmp_path / "work")}), CorrectionStore(tmp_path / "none", str))
     with pytest.raises(UsageError, match=f"c.nii: .*{words}"):
         training({}, datastore)
     assert not (tmp_path / "work").exists()

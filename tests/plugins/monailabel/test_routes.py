@@ -40,7 +40,7 @@ class Archive:
         self.may_answer.set()
         self.searches: list[Any] = []
 
-    def search_for_series(self, search_filters: Any) -> list[Any]:
+    def search_for_series(self, search_filters: Any, **_: Any) -> list[Any]:
         self.searches.append(search_filters)
         self.asked.set()
         assert self.may_answer.wait(60)
@@ -172,7 +172,7 @@ def test_a_series_is_listed_by_its_description_and_day_and_without_the_patient(
     archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datastore = SeriesDatastore(archive, {"Modality": "CT"}, str(tmp_path))
-    client = served(datastore, monkeypatch, corrections=SimpleNamespace(has=lambda image: False))
+    client = served(datastore, monkeypatch, corrections=SimpleNamespace(has=lambda image, path: False))
     answer = client.get("/datastore/scans")
     assert "Doe" not in answer.text
     (listed,) = answer.json()

@@ -1,4 +1,4 @@
-"""How tests use the panel: its timer is fired, as Qt would, until something holds."""
+"""How tests use the panel: its timers are fired, as Qt would, until something holds."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from tests.plugins.slicer.conftest import BundleAnswer
 
 
 def until(panel: Any, condition: Callable[[], bool], seconds: float = 120) -> None:
-    """Fires the panel's timer, as Qt would, until a condition holds."""
+    """Fires the panel's timers, as Qt would, until a condition holds."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, panel.ui.statusLabel.text
         panel.timer.fire()
+        panel.corrections.timer.fire()
         time.sleep(0.01)
 
 
 def rests(panel: Any) -> Callable[[], bool]:
-    return lambda: panel.job is None and not panel.timer.active
+    return lambda: not (panel.job or panel.timer.active or panel.corrections.saving or panel.corrections.timer.active)
 
 
 def find(panel: Any, volume: Any) -> None:

@@ -34,6 +34,7 @@ class StandInServer:
         models: that it has.
         failures: (status, body) by path prefix, sent instead of an answer.
         gate: answers of ``/infer`` wait until it is set.
+        kept: answers to corrections wait until it is set, though they are kept at once.
         token: that requests must carry; empty for none.
         points: file of the model ``findings_points``.
         corrections: what readers said, of the one scan there is.
@@ -51,6 +52,8 @@ class StandInServer:
         self.failures: dict[str, tuple[int, bytes]] = {}
         self.gate = threading.Event()
         self.gate.set()
+        self.kept = threading.Event()
+        self.kept.set()
         self.token = ""
         self.points = b""
         self.corrections: dict[str, Any] = {"findings": {}, "report": None}
@@ -89,6 +92,7 @@ class StandInServer:
     def close(self) -> None:
         """Stops serving."""
         self.gate.set()
+        self.kept.set()
         self._http.shutdown()
         self._http.server_close()
 
@@ -143,6 +147,7 @@ class StandInServer:
         if parts.path == "/corrections/":
             if method == "PUT":
                 self._correct(json.loads(body))
+                self.kept.wait()
             return (200, *_json(self.corrections))
         self.gate.wait()
         params = json.loads(_form(headers, body)["params"][1])
@@ -156,9 +161,10 @@ class StandInServer:
     def _correct(self, change: dict[str, Any]) -> None:
         said = {"reader": change["reader"], "time": "2026-11-29T13:00:00+00:00"}
         for name, value in change.get("findings", {}).items():
-            self.corrections["findings"].pop(name, None)
+            earlier = self.corrections["findings"].pop(name, {})
             if value is not None:
-                self.corrections["findings"][name] = {**value, **said}
+                place = {"place_mm": earlier["place_mm"]} if value["present"] and earlier.get("place_mm") else {}
+                self.corrections["findings"][name] = {**place, **value, **said}
         if "report" in change:
             self.corrections["report"] = {"text": change["report"], **said}
 

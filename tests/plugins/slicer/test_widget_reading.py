@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.plugins.slicer.conftest import BundleAnswer
+from tests.plugins.slicer.conftest import QUERY, BundleAnswer
 from tests.plugins.slicer.panel import find, find_focal, rests, until
 from tests.plugins.slicer.program import Program
 from tests.plugins.slicer.stand_in_qt import CLIPBOARD
@@ -98,3 +98,65 @@ def test_a_reader_confirms_rejects_places_and_reports_and_sees_it_again(
     panel.ui.findButton.emit("clicked(bool)", False)
     until(panel, rests(panel))
     assert not panel.ui.confirmButton.enabled and "with the key of the server" in panel.ui.verdictLabel.text
+
+
+def test_a_click_while_a_correction_is_sent_does_not_drop_it(panel: Any, volume: Any, server: StandInServer) -> None:
+    find(panel, volume)
+    name, kept = panel.corrections.finding, server.corrections["findings"]
+    server.kept.clear()
+    panel.ui.confirmButton.emit("clicked(bool)", False)
+    until(panel, lambda: name in kept)
+    assert not panel.ui.rejectButton.enabled and not panel.ui.findButton.enabled
+    panel.ui.findingsTable.selectRow(1)
+    until(panel, lambda: panel.job is None)
+    assert panel.corrections.finding != name and "strongest at" in panel.ui.statusLabel.text
+    assert not panel.ui.rejectButton.enabled, "the first correction is still on its way"
+    server.kept.set()
+    until(panel, rests(panel))
+    assert panel.ui.findingsTable.texts()[0][0].startswith("✓ ") and panel.ui.rejectButton.enabled
+    assert panel.ui.statusLabel.text == "Saved on the server."
+
+
+def test_a_correction_of_a_scan_that_was_left_is_not_shown_with_another_and_a_refused_one_is_named(
+    panel: Any, volume: Any, server: StandInServer
+) -> None:
+    find(panel, volume)
+    server.kept.clear()
+    panel.ui.confirmButton.emit("clicked(bool)", False)
+    until(panel, lambda: bool(server.corrections["findings"]))
+    panel.ui.volumeSelector.setCurrentNode(None)
+    server.kept.set()
+    until(panel, rests(panel))
+    assert panel.corrections.corrections.findings == {} and panel.ui.statusLabel.text == "Choose a scan."
+    find(panel, volume)
+    server.failures["/corrections/"] = (400, b'{"detail": "the disk is full"}')
+    panel.ui.rejectButton.emit("clicked(bool)", False)
+    panel.ui.findingsTable.selectRow(1)
+    until(panel, rests(panel))
+    assert panel.ui.verdictLabel.text == "Not saved. The server says: the disk is full"
+
+
+def test_cancel_ends_a_correction_that_the_server_does_not_answer(
+    panel: Any, volume: Any, server: StandInServer
+) -> None:
+    find(panel, volume)
+    server.kept.clear()
+    panel.ui.confirmButton.emit("clicked(bool)", False)
+    assert panel.ui.cancelButton.enabled
+    panel.ui.cancelButton.emit("clicked(bool)", False)
+    assert rests(panel)() and panel.ui.statusLabel.text == "Cancelled." and panel.ui.confirmButton.enabled
+
+
+def test_after_a_free_text_no_finding_can_be_corrected_until_one_is_chosen(
+    panel: Any, volume: Any, server: StandInServer
+) -> None:
+    find(panel, volume)
+    buttons = ("confirmButton", "rejectButton", "takeBackButton", "placeButton")
+    assert all(getattr(panel.ui, button).enabled for button in buttons)
+    panel.ui.queryLineEdit.text = QUERY
+    panel.ui.askButton.emit("clicked(bool)", False)
+    until(panel, rests(panel))
+    assert not any(getattr(panel.ui, button).enabled for button in buttons) and panel.ui.verdictLabel.text == ""
+    panel.ui.findingsTable.selectRow(0)
+    until(panel, rests(panel))
+    assert all(getattr(panel.ui, button).enabled for button in buttons)

@@ -1,6 +1,7 @@
 """The viewer's page in headless Chromium: how tests start it, ask it and look at it."""
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -45,6 +46,20 @@ NEEDS = [
     ),
 ]
 """Marks of every test that opens the page."""
+
+
+def run_in_viewer(program: str) -> Any:
+    """What a program prints last as JSON, in the viewer's environment."""
+    path = os.pathsep.join([MODULES, str(ROOT)])
+    done = subprocess.run(
+        [str(PYTHON), "-c", program],
+        capture_output=True,
+        check=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": path},
+        timeout=START_SECONDS,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @dataclass

@@ -1,8 +1,5 @@
 """The slice views: keys, mouse, window, what is under the mouse, a distance."""
 
-import json
-import os
-import subprocess
 import time
 from pathlib import Path
 
@@ -18,7 +15,7 @@ from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from tests.plugins.viewer.browser import MODULES, NEEDS, PYTHON, Page, heat_coloured, slice_centre
+from tests.plugins.viewer.browser import NEEDS, Page, heat_coloured, run_in_viewer, slice_centre
 
 pytestmark = NEEDS
 
@@ -43,6 +40,8 @@ def test_arrow_keys_scroll_the_view_under_the_mouse_or_the_axial_one(found: Page
     axial = page.text("#place-axial")
     ActionChains(page.driver).move_to_element(page.element("coronal")).perform()
     assert pressed(Keys.ARROW_LEFT, "coronal") < 0 and page.text("#place-axial") == axial
+    ActionChains(page.driver).move_to_element(page.element("sagittal")).perform()
+    assert pressed(Keys.ARROW_RIGHT, "sagittal") > 0, "right is the right side of the patient"
     place = page.text("#place-coronal")
     page.driver.find_element(By.ID, "query").send_keys(Keys.ARROW_UP, "N")
     time.sleep(1)
@@ -232,14 +231,42 @@ print(json.dumps([float(radii.min()), float(radii.max()), measured.GetSurfaceAre
 
 
 def test_the_surface_of_a_ball_has_no_steps() -> None:
-    done = subprocess.run(
-        [str(PYTHON), "-c", BALL],
-        capture_output=True,
-        check=True,
-        encoding="utf-8",
-        env={**os.environ, "PYTHONPATH": MODULES},
-    )
-    least, most, area = json.loads(done.stdout.splitlines()[-1])
+    least, most, area = run_in_viewer(BALL)
     assert least > 28 and most < 32, "more than a voxel of 2 mm from the radius of 30 mm"
     # The sides of voxels would have half as much again.
     assert area == pytest.approx(4 * np.pi * 30**2, rel=0.05)
+
+
+PITCHED = """
+import json
+import numpy as np
+from ctfindings_client.answers import Scan
+from ctfindings_viewer.scene import Scene, without_warnings
+from trame.app import get_server
+
+nothing = lambda *_: None
+with without_warnings():
+    scene = Scene(get_server(client_type="vue3"), nothing, nothing, nothing, nothing)
+pitch = np.radians(20)
+turn = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
+affine = np.eye(4)
+affine[:3, :3] = turn @ np.diag([-2.0, -2.0, 3.0])
+affine[:3, 3] = turn @ [60.0, 60.0, -60.0]
+scene.open(Scan(np.zeros((40, 60, 60), np.int16), affine), "scan")
+moved = {}
+for name in ("Axial", "Coronal", "Sagittal"):
+    before = scene.places()[name]
+    scene.step(name, 2)
+    moved[name] = scene.places()[name] - before
+scene.set_height(-30.0)
+print(json.dumps({**moved, "height": scene.places()["Axial"]}))
+"""
+
+
+def test_views_of_a_pitched_scan_step_towards_head_front_and_right_and_reach_a_height_of_the_patient() -> None:
+    moved = run_in_viewer(PITCHED)
+    cosine = np.cos(np.radians(20))
+    # Two slices along the axes of the scan, whose voxels are 2 x 2 x 3 mm.
+    assert moved["Axial"] == pytest.approx(6 * cosine) and moved["Coronal"] == pytest.approx(4 * cosine)
+    assert moved["Sagittal"] == pytest.approx(4)
+    assert moved["height"] == pytest.approx(-30)

@@ -17,7 +17,7 @@ pytest.importorskip("monailabel", reason="MONAI Label is not installed")
 
 from selenium.webdriver.common.by import By
 
-from tests.plugins.viewer.browser import NEEDS, ROOT, Page, slice_centre
+from tests.plugins.viewer.browser import NEEDS, ROOT, Page, run_in_viewer, slice_centre
 
 pytestmark = NEEDS
 
@@ -74,3 +74,71 @@ def test_what_a_reader_corrects_is_in_the_datalist_of_the_next_training_and_show
     page.set("report", "")
     press("#save-report", lambda: page.state("report_saved") == "")
     press("#open-report", lambda: not page.state("report_open"))
+
+
+SAVING = """
+import asyncio
+import json
+import numpy as np
+from ctfindings_client.answers import Scan
+from ctfindings_viewer.viewer import Viewer
+from tests.plugins.slicer.stand_in_server import StandInServer
+from trame.app import get_server
+
+archive = StandInServer(({}, b""), lambda params: ({}, b""))
+archive.images["case1"] = b""
+viewer = Viewer(get_server(client_type="vue3"), archive.address)
+block, state = viewer.correction_block, viewer.state
+seen = []
+
+
+def look():
+    seen.append([sorted(block.corrections.findings), bool(state.busy), str(state.status), str(state.verdict)])
+
+
+async def until(holds):
+    while not holds():
+        await asyncio.sleep(0.02)
+
+
+async def main():
+    def opened():
+        volume = viewer.scene.open(Scan(np.zeros((8, 8, 8), np.int16), np.eye(4)), "scan")
+        viewer.studies.server_has(volume, image="case1")
+
+    opened()
+    state.selected = "Hernia"
+    archive.kept.clear()
+    block.on_verdict(True, "A. Reader")
+    await until(lambda: archive.corrections["findings"])
+    block.on_agreement()  # a question, as a click on a row asks one
+    await until(lambda: state.agreement is not None)
+    look()
+    archive.kept.set()
+    await until(lambda: not state.busy)
+    look()
+    archive.kept.clear()
+    block.on_verdict(False, "A. Reader")
+    await until(lambda: not archive.corrections["findings"]["Hernia"]["present"])
+    viewer.close_scan("")
+    opened()
+    archive.kept.set()
+    await until(lambda: not state.busy)
+    look()
+    archive.failures["/corrections/"] = (400, b'{"detail": "the disk is full"}')
+    block.on_verdict(True, "A. Reader")
+    await until(lambda: not state.busy)
+    look()
+
+
+asyncio.run(asyncio.wait_for(main(), 60))
+print(json.dumps(seen))
+"""
+
+
+def test_a_question_does_not_drop_a_correction_that_is_sent_and_another_scan_does_not_get_it() -> None:
+    asked, saved, left, refused = run_in_viewer(SAVING)
+    assert asked[:2] == [[], True], "the answer to the question came first"
+    assert saved == [["Hernia"], False, "Saved on the server.", "Hernia: present, A. Reader, 2026-11-29."]
+    assert left[:2] == [[], False]
+    assert refused[3] == "Not saved. The server says: the disk is full"

@@ -11,7 +11,10 @@ import qt
 
 from ctfindings_client import slices
 from ctfindings_client.corrections import AGREEMENT_COLUMNS, Corrections, finding_change
+from ctfindings_client.job import Job
 from CTFindingsLib.i18n import _
+
+POLL_MILLISECONDS = 100
 
 
 class CorrectionsPanel:
@@ -25,6 +28,10 @@ class CorrectionsPanel:
         self.widget, self.ui = widget, widget.ui
         self.corrections = Corrections()
         self.finding = self.draft = ""
+        self.saving: Job | None = None
+        self.timer = qt.QTimer()
+        self.timer.setInterval(POLL_MILLISECONDS)
+        self.timer.connect("timeout()", self.onTimer)
         self.ui.confirmButton.connect("clicked(bool)", self.onConfirm)
         self.ui.rejectButton.connect("clicked(bool)", self.onReject)
         self.ui.takeBackButton.connect("clicked(bool)", self.onTakeBack)
@@ -53,7 +60,8 @@ class CorrectionsPanel:
 
     def enable(self) -> None:
         """Which buttons can be pressed."""
-        ready = self.widget.record is not None and self.widget.job is None and not self.corrections.problem
+        busy = self.widget.job is not None or self.saving is not None
+        ready = self.widget.record is not None and not busy and not self.corrections.problem
         self.ui.confirmButton.enabled = ready and bool(self.finding)
         self.ui.rejectButton.enabled = ready and bool(self.finding)
         self.ui.takeBackButton.enabled = ready and bool(self.finding)
@@ -64,11 +72,11 @@ class CorrectionsPanel:
 
     def onConfirm(self, _checked: bool = False) -> None:
         """The scan has the selected finding; a place that was set stays."""
-        self._send(finding_change(self.finding, True, self.corrections.place(self.finding), self._reader()))
+        self._send(finding_change(self.finding, True, reader=self._reader()))
 
     def onReject(self, _checked: bool = False) -> None:
         """The scan does not have the selected finding."""
-        self._send(finding_change(self.finding, False, None, self._reader()))
+        self._send(finding_change(self.finding, False, reader=self._reader()))
 
     def onTakeBack(self, _checked: bool = False) -> None:
         """Forgets what was said of the selected finding."""
@@ -100,18 +108,52 @@ class CorrectionsPanel:
 
         self.widget.ask(self.widget.volume, self.widget.logic.ask_agreement, done)
 
+    def onTimer(self) -> None:
+        """Shows what became of a correction once it is over."""
+        job = self.saving
+        if job is not None and job.over:
+            self.saving = None
+            self.timer.stop()
+            self.widget.enable()
+            job.deliver()
+
+    def cancel(self) -> bool:
+        """Ends a correction that is being sent, which the server may keep all the same; whether there was one."""
+        job = self.saving
+        if job is None:
+            return False
+        job.cancel()
+        self.onTimer()
+        return True
+
     def _reader(self) -> str:
         return str(self.ui.readerLineEdit.text).strip()
 
     def _send(self, change: Mapping[str, Any]) -> None:
+        """Sends a correction beside the questions, so that none of them takes its place."""
         volume = self.widget.volume
+        if not self.widget.maySend():
+            return
+        try:
+            work = self.widget.logic.ask_correction(volume, change)
+        except ValueError as error:
+            self.ui.statusLabel.text = str(error)
+            return
 
         def done(corrections: Corrections) -> None:
-            self.show(corrections, self.unsaved(change.get("report")))
-            self.ui.statusLabel.text = _("Saved on the server.")
+            if self.widget.volume is volume:
+                self.show(corrections, self.unsaved(change.get("report")))
+                self.ui.statusLabel.text = _("Saved on the server.")
 
-        if self.widget.maySend():
-            self.widget.ask(volume, lambda: self.widget.logic.ask_correction(volume, change), done)
+        def failed(error: Exception) -> None:
+            self.ui.statusLabel.text = str(error)
+            # The line above is that of a question, if one runs.
+            self.ui.verdictLabel.text = _("Not saved. {reason}").format(reason=error)
+
+        self.saving = Job(work, done, failed)
+        self.ui.statusLabel.text = _("Saving on the server ...")
+        self.timer.start()
+        self.widget.enable()
 
 
 def _count(number: str, title: str) -> str:

@@ -29,11 +29,13 @@ class FindingsTable:
     Args:
         widget: the table.
         chosen: called with a row when the user selects it.
+        cleared: called when no row is selected any more.
     """
 
-    def __init__(self, widget: Any, chosen: Callable[[Row], None]) -> None:
+    def __init__(self, widget: Any, chosen: Callable[[Row], None], cleared: Callable[[], None]) -> None:
         self._widget = widget
         self._chosen = chosen
+        self._cleared = cleared
         self._rows: list[Row] = []
         self._column: int | None = None
         self._descending = False
@@ -101,7 +103,9 @@ class FindingsTable:
 
     def _on_selection(self) -> None:
         row = self._selected()
-        if row is not None:
+        if row is None:
+            self._cleared()
+        else:
             self._chosen(row)
 
 
