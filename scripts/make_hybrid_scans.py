@@ -4,8 +4,9 @@
 
 Nodules, ground glass, consolidation, emphysema, atelectasis and effusions are drawn into the lungs with the noise of
 the scan; calcifications too, if you give anatomy masks. Every scan is written unaltered beside its hybrids, as their
-negative. Splits are by scan. Train on the result with ``--datalist OUT/datalist.json``; docs/hybrid_scans.md says what
-that is good for. To resume a stopped run, run the same command again.
+negative. Splits are by patient if you give a datalist that names the patients, otherwise by scan. Train on the result
+with ``--datalist OUT/datalist.json``; docs/hybrid_scans.md says what that is good for. To resume a stopped run, run the
+same command again.
 """
 
 import argparse
@@ -61,7 +62,7 @@ def main() -> None:
         nargs=3,
         default=[0.6, 0.2, 0.2],
         metavar=("TRAINING", "VALIDATION", "TEST"),
-        help="shares of the scans (default 0.6 0.2 0.2)",
+        help="shares of the patients (default 0.6 0.2 0.2)",
     )
     parser.add_argument("--workers", type=at_least(1), default=1, help="number of processes (default %(default)s)")
     run_or_exit(make, parser.parse_args())

@@ -23,6 +23,17 @@ def test_paths_are_relative_to_the_datalist(tmp_path: Path) -> None:
     assert "anatomy" not in study
 
 
+def test_paths_are_absolute_and_links_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "disk" / "list").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "list")
+    (tmp_path / "disk" / "a.nii.gz").write_bytes(b"scan")
+    write(tmp_path / "link", {"id": "a", "image": "../a.nii.gz"})
+    monkeypatch.chdir(tmp_path)
+    (study,) = load_datalist("link/datalist.json", "training")
+    assert study["image"] == str(tmp_path / "link" / ".." / "a.nii.gz")
+    assert Path(study["image"]).samefile("disk/a.nii.gz")
+
+
 def test_a_study_without_labels_has_unknown_labels(tmp_path: Path) -> None:
     study = load_datalist(write(tmp_path, {"id": "a", "image": "a.nii"}), "training")[0]
     assert study["labels"].tolist() == [-1] * 18

@@ -42,6 +42,13 @@ def test_paths_lead_to_the_same_files_from_the_new_place(tmp_path: Path) -> None
             assert one["labels"].tolist() == other["labels"].tolist() and one.get("stored") == other.get("stored")
 
 
+def test_a_datalist_that_windows_wrote_and_whose_ids_are_numbers_is_joined(tmp_path: Path) -> None:
+    datalist = write(tmp_path / "a", test=[study("0") | {"id": 0}])
+    datalist.write_bytes(datalist.read_text(encoding="utf-8").encode("utf-16"))
+    assert join_datalists([("test", datalist)], tmp_path / "out.json")["test"] == 1
+    assert load_datalist(tmp_path / "out.json", "test")[0]["image"] == load_datalist(datalist, "test")[0]["image"]
+
+
 def test_a_split_may_come_from_two(tmp_path: Path) -> None:
     lists = [("test", write(tmp_path / name, test=[study(name)])) for name in ("a", "b")]
     assert join_datalists(lists, tmp_path / "datalist.json")["test"] == 2

@@ -8,10 +8,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle.ctfindings.data.datalist import load_datalist
+from bundle.ctfindings.data.datalist import check_patients, load_datalist, load_studies
 from bundle.ctfindings.findings import finding_index
+from bundle.ctfindings.inference.batch.run_archive import scans_of
 from bundle.ctfindings.sources import hybrid_scans
 from bundle.ctfindings.sources.hybrid_scans import HybridSettings, make_hybrids, summary
+from bundle.ctfindings.sources.preparation.splits import draw_split, pseudonym
 
 NODULE, EFFUSION = "Lung nodule", "Pleural effusion"
 
@@ -75,6 +77,55 @@ def test_normal_scans_have_negatives_and_a_second_run_makes_nothing(
     assert set(twin["labels"]) == {0} and sum(nodule["labels"]) == 1
     monkeypatch.setattr(hybrid_scans, "HybridBase", None)
     assert make_hybrids(one, tmp_path, settings)[0] == datalist
+
+
+def test_scans_of_one_patient_are_in_one_split(studies: dict[str, dict[str, str]], tmp_path: Path) -> None:
+    """Drawn by the ids of the scans, they would be in both."""
+    settings = HybridSettings(findings=(NODULE,), fractions=(0.5, 0.0, 0.5))
+    names = {draw_split(pseudonym(name), settings.fractions): name for name in ("s0", "s1", "s2", "s3", "s4", "s5")}
+    assert set(names) == {"training", "test"}
+    scans = [{"id": name, "image": studies["other"]["image"], "patient": "Doe^Jane"} for name in names.values()]
+    (tmp_path / "datalist.json").write_text(json.dumps({"training": scans}), encoding="utf-8")
+    datalist, _ = make_hybrids(scans_of(tmp_path / "datalist.json"), tmp_path / "hybrid", settings)
+    content = json.loads(datalist.read_text(encoding="utf-8"))
+    assert sorted(len(content[split]) for split in ("training", "validation", "test")) == [0, 0, 4]
+    made = load_studies(datalist)
+    assert {study["patient"] for study in made} == {pseudonym("Doe^Jane")}
+    check_patients(load_datalist(datalist, "training"), load_datalist(datalist, "test"), "datalist")
+
+
+def test_files_belong_to_the_scans_of_the_last_run_whatever_was_added_or_removed(
+    studies: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    """The scans are told apart by their number of slices."""
+    image = nib.load(studies["other"]["image"])
+    spread = image.affine @ np.diag([2.0, 2, 2, 1])
+    scans = {}
+    for number, name in zip((0, 2, 4), "abc", strict=True):
+        path = tmp_path / f"{name}.nii.gz"
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[::2, ::2, number::2], spread), path)
+        scans[name] = {"image": str(path)}
+    depth = {name: nib.load(scan["image"]).shape[2] for name, scan in scans.items()}
+    settings = HybridSettings(findings=(NODULE,), fractions=(1.0, 0.0, 0.0))
+
+    def check(*names: str) -> dict[str, int]:
+        datalist, problems = make_hybrids({name: scans[name] for name in names}, tmp_path / "out", settings)
+        assert not problems
+        made = load_studies(datalist)  # An id that occurs twice is refused.
+        with (datalist.parent / "bases.csv").open(encoding="utf-8") as file:
+            base_of = {row["name"]: row["scan"] for row in csv.DictReader(file)}
+        assert {base_of[study.get("twin", study["id"])] for study in made} == set(names)
+        for study in made:
+            assert nib.load(study["image"]).shape[2] == depth[base_of[study.get("twin", study["id"])]]
+        return {study["image"]: Path(study["image"]).stat().st_mtime_ns for study in made}
+
+    first = check("b", "c")
+    assert check("b", "c") == first, "nothing is made again"
+    check("a", "b", "c")
+    check("b", "c")  # Their old entries of the journal have the right numbers, and the files of "a" and "b".
+    check("c")
+    next((tmp_path / "out" / "images").glob("base_00000_*")).unlink()
+    check("c")
 
 
 def test_settings_that_cannot_be_used_are_refused(studies: dict[str, dict[str, str]], tmp_path: Path) -> None:

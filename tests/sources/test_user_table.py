@@ -11,6 +11,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 
 from bundle.ctfindings.data.datalist import load_datalist
@@ -223,6 +224,25 @@ def test_dicom_studies_get_their_snippets_in_mm(
         "z_mm": pytest.approx((affine @ [0, 0, 19, 1])[2]),
     }
     assert card["flagged"]["snippet: no such image"] == 1
+
+
+def test_a_study_whose_images_have_no_number_stays_without_snippets(
+    run: Run, tmp_path: Path, write_dicom: Callable[..., Path], hu: np.ndarray, affine: np.ndarray
+) -> None:
+    for name in ("Doe_Jane", "numbered"):
+        write_dicom(tmp_path / "scans" / name, hu + (name == "numbered"), affine, number=3)
+    for file in (tmp_path / "scans" / "Doe_Jane").iterdir():
+        image = pydicom.dcmread(file)
+        del image.InstanceNumber
+        image.save_as(file)
+    report = "A nodule in the left apex (series 3, image 20)."
+    rows = [{"id": f"s{n}", "image": name, "report": report} for n, name in enumerate(("Doe_Jane", "numbered"))]
+    run(write(tmp_path / "t.csv", rows), "--output", tmp_path / "out", "--scans", tmp_path / "scans")
+    datalist, card, ledger = read(tmp_path / "out")
+    studies = studies_of(datalist)
+    assert "snippets" not in studies["s0"] and len(studies["s1"]["snippets"]) == 1
+    assert card["flagged"] == {"snippet: no-dicom-images": 1}
+    assert "Doe" not in str(ledger)
 
 
 def test_labels_may_be_read_from_the_reports_where_the_table_has_none(

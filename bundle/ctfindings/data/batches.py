@@ -78,6 +78,9 @@ def prepare_image_batch(batch: dict[str, Any], *moving: Any, **options: Any) -> 
 
 
 def prepare_token_batch(batch: dict[str, Any], *moving: Any, **options: Any) -> Prepared:
-    """``prepare_image_batch`` with the cached outputs of a frozen tower, so that validation runs no encoder either."""
-    kept = ("image", "labels", *(f"{which}_stage" for which in STAGES))
-    return prepare_batch({key: batch[key] for key in kept}, *moving, **options)
+    """``prepare_image_batch`` with the cached outputs of a frozen tower, so that validation runs no encoder either.
+
+    Observations, which a metric of the objective asked for, are kept.
+    """
+    kept = ("image", "labels", "observations", *(f"{which}_stage" for which in STAGES))
+    return prepare_batch({key: batch[key] for key in kept if key in batch}, *moving, **options)

@@ -37,7 +37,7 @@ def load_datalist(
             occurs twice.
     """
     path = Path(path)
-    content = _content(path)
+    content = read_content(path)
     if split not in content:
         raise ValueError(f"{path}: no split {split!r}; add a list of studies under that key")
     studies = _studies(content, split, path)
@@ -80,14 +80,15 @@ def check_patients(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[
 
 def split_names(path: str | Path) -> list[str]:
     """Names of the splits of a datalist, its lists of study records; ValueError if the file is not a datalist."""
-    lists = {name: value for name, value in _content(Path(path)).items() if isinstance(value, list)}
+    lists = {name: value for name, value in read_content(Path(path)).items() if isinstance(value, list)}
     names = [name for name, value in lists.items() if all(isinstance(record, Mapping) for record in value)]
     if not names:
         raise ValueError(f"{path}: has no split; add a list of studies under 'training', 'validation' or 'test'")
     return names
 
 
-def _content(path: Path) -> dict[str, Any]:
+def read_content(path: Path) -> dict[str, Any]:
+    """The JSON object of a datalist as it is written; ValueError if there is none."""
     if path.is_dir():
         raise ValueError(f"{path}: is a folder; give the JSON file of a datalist (docs/datalist.md)")
     if not path.is_file():
@@ -122,7 +123,7 @@ def _study(record: Mapping[str, Any], path: Path, index: int) -> dict[str, Any]:
     study = {key: value for key, value in record.items() if key not in PATH_KEYS}
     for key in PATH_KEYS:
         if record.get(key):
-            study[key] = str(path.parent / record[key])
+            study[key] = str(path.parent.absolute() / record[key])  # not resolved: links stay
     check_study(record, str(path))
     study["labels"] = torch.tensor(record.get("labels") or [-1] * len(FINDING_NAMES))
     study["patient"] = str(record["id"] if record.get("patient") in (None, "") else record["patient"])

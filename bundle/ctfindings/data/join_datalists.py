@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle.ctfindings.data.datalist import load_datalist
+from bundle.ctfindings.data.datalist import load_datalist, read_content
 from bundle.ctfindings.data.study_record import PATH_KEYS, SPLITS
 from bundle.ctfindings.files.atomic_write import write_text
 from bundle.ctfindings.files.folders import path_from
@@ -28,9 +28,8 @@ def join_datalists(parts: Sequence[tuple[str, Path]], output: Path) -> dict[str,
             known = ", ".join(SPLITS)
             raise ValueError(f"{split!r} is not a split; use one of {known}, as in test=FOLDER/datalist.json")
         studies = load_datalist(datalist, split, may_be_empty=False)
-        records = json.loads(datalist.read_text(encoding="utf-8"))[split]
-        for study, record in zip(studies, records, strict=True):
-            name, patient = str(record["id"]), study["patient"]
+        for study, record in zip(studies, read_content(datalist)[split], strict=True):
+            name, patient = study["id"], study["patient"]
             if name in seen:
                 raise ValueError(f"{datalist}: study {name} is in {seen[name]} already; use each id once")
             if splits_of.setdefault(patient, split) != split:

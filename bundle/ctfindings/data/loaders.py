@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.data.scan_cache import CachedStudies, fill
-from bundle.ctfindings.data.study_record import MASK_KEYS
+from bundle.ctfindings.data.study_record import MASK_KEYS, PATH_KEYS
 from bundle.ctfindings.files.parallel_map import parallel_map
 
 
@@ -27,17 +27,22 @@ def cached_dataset(
     Args:
         studies: from ``load_datalist``.
         preprocessing: the image pipeline, without random steps.
-        augmentation: random transforms, which run at every access.
+        augmentation: random transforms, which run at every access; ``keys`` names what one changes, the image if it has
+            none.
         cache_dir: parent of the caches, one per pipeline (see ``describe``); None computes every scan at every access.
         cache_key: anything else that distinguishes this cache from others.
 
     Raises:
-        ValueError: tokens of the images are cached, and a random transform would change the images.
+        ValueError: tokens of the images are cached, and a random transform would change the images or their masks.
     """
-    changing = [type(step).__name__ for step in augmentation if isinstance(step, Randomizable)]
+    changing = [
+        type(step).__name__
+        for step in augmentation
+        if isinstance(step, Randomizable) and not set(PATH_KEYS).isdisjoint(getattr(step, "keys", PATH_KEYS))
+    ]
     if changing and any(getattr(step, "encodes", False) for step in preprocessing):
         raise ValueError(
-            f"augmentation: {changing[0]} changes the scan, but its tokens are cached; set augmentation to []"
+            f"augmentation: {changing[0]} changes the scan, but its tokens are cached; remove it from augmentation"
         )
     steps = [
         *preprocessing,

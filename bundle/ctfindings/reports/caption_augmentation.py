@@ -34,6 +34,9 @@ class RandCaptionsd(RandomizableTransform):
         ValueError: when a probability or ``min_keep`` lies outside [0, 1], or ``versions`` is below 0.
     """
 
+    keys = ("captions",)
+    """What it changes: ``cached_dataset`` refuses random steps that change an image whose tokens are cached."""
+
     def __init__(
         self,
         shuffle_prob: float = 0.5,

@@ -113,6 +113,9 @@ class RandObservationsd(Randomizable, Transform):
         draw: whether to draw them again at each access; otherwise the first ones are taken, as in validation.
     """
 
+    keys = ("observations",)
+    """What it changes: ``cached_dataset`` refuses random steps that change an image whose tokens are cached."""
+
     def __init__(self, abnormal: int = 12, normal: int = 4, draw: bool = True) -> None:
         self.limits = {False: abnormal, True: normal}
         self.draw = draw

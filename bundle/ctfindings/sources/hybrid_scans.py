@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES
-from bundle.ctfindings.data.study_record import SPLITS
+from bundle.ctfindings.data.study_record import PATH_KEYS, SPLITS
 from bundle.ctfindings.files.atomic_write import write_text
 from bundle.ctfindings.files.csv_table import write_table
-from bundle.ctfindings.files.fingerprint import input_signature
+from bundle.ctfindings.files.fingerprint import file_signature, input_signature
 from bundle.ctfindings.files.journal import resume
 from bundle.ctfindings.findings import FINDING_NAMES, finding_index
 from bundle.ctfindings.phantom.dataset import write_nifti
@@ -35,7 +35,7 @@ class HybridSettings(NamedTuple):
     normal: bool = False  # whether the scans are known to show none of the 18 findings
     anatomy_mapping: Mapping[str, str] | str = "ctfindings"  # ids of the masks, see ``load_anatomy_mask``
     seed: int = 0
-    fractions: Sequence[float] = (0.6, 0.2, 0.2)  # of the base scans: training, validation, test
+    fractions: Sequence[float] = (0.6, 0.2, 0.2)  # of the patients: training, validation, test
 
 
 class _Task(NamedTuple):
@@ -53,12 +53,14 @@ def make_hybrids(
 ) -> tuple[Path, dict[str, str]]:
     """Writes the hybrids of every scan and returns the path of ``datalist.json`` and the reason of each failed scan.
 
-    Files are numbered and do not show the names of the scans, which stand in ``bases.csv``. All scans made of one base
-    are of one patient, and so in one split. A stopped run resumes. A label is 1 for what was drawn, 0 for the same
-    finding in the unaltered twin, and -1 otherwise; if the scans are known to be normal, 0 otherwise.
+    Files are numbered and do not show the names of the scans, which stand in ``bases.csv``. All scans made of the bases
+    of one patient are in one split. A stopped run resumes; a scan that has another number now is done again. A label is
+    1 for what was drawn, 0 for the same finding in the unaltered twin, and -1 otherwise; if the scans are known to be
+    normal, 0 otherwise.
 
     Args:
-        studies: ``image`` by id, and optionally ``anatomy`` (a mask) and ``stored``.
+        studies: ``image`` by id, and optionally ``anatomy`` (a mask), ``stored`` and ``patient``; without it, each scan
+            is of its own patient.
 
     Raises:
         ValueError: if a setting cannot be used or no scan can.
@@ -73,15 +75,23 @@ def make_hybrids(
     for number, (key, study) in enumerate(studies.items()):
         name, anatomy = f"base_{number:05d}", study.get("anatomy")
         task = _Task(study["image"], anatomy, study.get("stored"), name, number, str(folder), settings)
-        signature = input_signature([study["image"], anatomy], [study.get("stored"), list(settings)])
+        signature = input_signature([study["image"], anatomy], [study.get("stored"), list(settings), number])
         tasks[key] = (signature, task)
     records: dict[str, list[dict[str, Any]]] = {}
     problems: dict[str, str] = {}
-    for outcome in resume(_make, tasks, folder / JOURNAL, workers, progress="hybrid scans"):
+    for outcome in resume(
+        _make,
+        tasks,
+        folder / JOURNAL,
+        workers,
+        # A scan that had the number in another run may have written over the files.
+        holds=lambda key, result: _files(folder, result["studies"]) == result["files"],
+        progress="hybrid scans",
+    ):
         if outcome.problem:
             problems[outcome.key] = outcome.problem
         else:
-            records[outcome.key] = outcome.result
+            records[outcome.key] = outcome.result["studies"]
     if not records:
         raise ValueError(f"{folder}: no scan could be used; the first: {next(iter(problems.values()), 'none given')}")
     content: dict[str, Any] = {
@@ -89,9 +99,9 @@ def make_hybrids(
         "description": "findings drawn into scans by bundle.ctfindings.phantom; the scans are those of their owner",
         **{split: [] for split in SPLITS},
     }
-    for key in tasks:
+    for key, study in studies.items():
+        patient = pseudonym(study.get("patient", key), settings.seed)
         for record in records.get(key, ()):
-            patient = pseudonym(key, settings.seed)
             content[draw_split(patient, settings.fractions, settings.seed)].append({**record, "patient": patient})
     rows = ((task.name, key, problems.get(key, "")) for key, (_, task) in tasks.items())
     write_table(folder / BASES, ["name", "scan", "problem"], rows)
@@ -116,8 +126,13 @@ def summary(datalist: Path) -> Iterator[str]:
             yield f"warning: {split} has no study; give more scans, or other shares as --split"
 
 
-def _make(task: _Task) -> list[dict[str, Any]]:
-    """Writes the unaltered twin and the hybrids of a scan, and returns their study records."""
+def _files(folder: Path, studies: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """State of the files of study records, see ``FileSignature``, as the journal keeps it."""
+    return [list(file_signature(folder / study[key])) for study in studies for key in PATH_KEYS if key in study]
+
+
+def _make(task: _Task) -> dict[str, Any]:
+    """Writes the unaltered twin and the hybrids of a scan; returns their study records, and the state of the files."""
     settings, folder = task.settings, Path(task.folder)
     scan = load_scan(task.image, task.stored)
     hu, affine = upright(np.asarray(scan[0]), np.asarray(scan.affine))
@@ -156,4 +171,5 @@ def _make(task: _Task) -> list[dict[str, Any]]:
                     "sites": [asdict(site) for site in made.sites],
                 }
             )
-    return [{"id": task.name, "image": f"images/{task.name}.nii.gz", "labels": twin}, *hybrids]
+    studies = [{"id": task.name, "image": f"images/{task.name}.nii.gz", "labels": twin}, *hybrids]
+    return {"studies": studies, "files": _files(folder, studies)}

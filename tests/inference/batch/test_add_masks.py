@@ -72,6 +72,16 @@ def test_every_scan_gets_a_mask_and_what_was_there_is_left_alone(
     assert dice(labels == 2, chest[1] == 2) > 0.6
 
 
+def test_masks_of_another_table_are_not_mixed_with_ours(
+    datalist: Path, tmp_path: Path, chest: tuple, bundle_root: Path
+) -> None:
+    _, anatomy, affine = chest
+    write_nifti(datalist.parent / "own.nii.gz", np.where(anatomy == 1, 51, 0).astype(np.uint8), affine)
+    with pytest.raises(ValueError, match=r"own\.nii\.gz: has ids up to 51, .* 1 to 6; .* give --replace"):
+        mask_datalist(datalist, tmp_path / "out", MaskSource("classical", str(bundle_root)))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_datalist_that_windows_wrote_and_whose_ids_are_numbers_gets_masks(
     datalist: Path, tmp_path: Path, totalsegmentator: None
 ) -> None:

@@ -54,8 +54,8 @@ def scans_of(source: Path, splits: tuple[str, ...] = ()) -> dict[str, dict[str, 
     """Study records by id, from the splits of a datalist (all by default) or from the scans below a folder.
 
     The folder may hold scan files, zips and folders of DICOM, whose paths become the ids. ``folder`` of a record is
-    where its results are, see ``list_scans``. ValueError if there is no such file or folder, the datalist cannot be
-    used, an id occurs twice, or there is no scan.
+    where its results are, see ``list_scans``; a study of a datalist also has its ``patient``. ValueError if there is no
+    such file or folder, the datalist cannot be used, an id occurs twice, or there is no scan.
     """
     if not source.exists():
         raise ValueError(f"{source}: no such file or folder; check the path")
@@ -64,7 +64,9 @@ def scans_of(source: Path, splits: tuple[str, ...] = ()) -> dict[str, dict[str, 
         found = {each.name: {"image": str(each.path), "folder": str(each.folder)} for each in list_scans([source])}
     else:
         for study in load_studies(source, splits):
-            record: dict[str, Any] = {key: study[key] for key in ("image", "anatomy", "stored") if key in study}
+            record: dict[str, Any] = {
+                key: study[key] for key in ("image", "anatomy", "stored", "patient") if key in study
+            }
             found[study["id"]] = {**record, "folder": safe_name(study["id"])}
     if not found:
         raise ValueError(f"{source}: holds no scan; give a datalist, or a folder with NIfTI, NRRD, MetaImage or DICOM")

@@ -163,7 +163,7 @@ class Studies:
 def read_files(files: Sequence[DicomFile]) -> StudyTable:
     """The table of one study from its files, or from a folder or zip without other studies.
 
-    ScanError when there are no DICOM images, or a zip is damaged.
+    ScanError when there are no DICOM images with a number, or a zip is damaged.
     """
     members: dict[Path, set[str]] = defaultdict(set)
     for file in files:
@@ -173,7 +173,9 @@ def read_files(files: Sequence[DicomFile]) -> StudyTable:
         studies.add(path, wanted)
     if not studies.files:
         raise ScanError(
-            files[0].path, "contains no DICOM images; give the folder of the DICOM study", "no-dicom-images"
+            files[0].path,
+            "contains no DICOM images with an image number; give the folder of the DICOM study",
+            "no-dicom-images",
         )
     return studies.everything
 

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.folders import path_from
 from bundle.ctfindings.reports.captions import read_report
 from bundle.ctfindings.reports.snippets.miner import mine_report
@@ -110,14 +111,20 @@ def _snippets(candidate: Candidate, ledger: Ledger) -> list[dict[str, Any]]:
     if not (candidate.dicom or is_dicom):
         return []
     mined = mine_report([text for text in (candidate.findings, candidate.impression) if text])
-    table = read_files(candidate.dicom or [DicomFile(candidate.image)]) if mined.snippets else None
+    if not mined.snippets:
+        return []
+    try:
+        table = read_files(candidate.dicom or [DicomFile(candidate.image)])
+    except ScanError as error:  # Its message names a file, which may identify the patient.
+        detail = f"no slice that the report refers to ({len(mined.snippets)}) can be looked up in the headers"
+        ledger.notice(candidate.line, candidate.id, f"snippet: {error.code}", detail)
+        return []
     records = []
     for snippet in mined.snippets:
-        place = table.position(snippet.series, snippet.first, snippet.last) if table else None
-        if place is None or place.z_mm is None:
-            reason = f"snippet: {place.problem if place else 'no such study'}"
+        place = table.position(snippet.series, snippet.first, snippet.last)
+        if place.z_mm is None:
             detail = f"series {snippet.series}, image {snippet.image}"
-            ledger.notice(candidate.line, candidate.id, reason, detail)
+            ledger.notice(candidate.line, candidate.id, f"snippet: {place.problem}", detail)
         else:
             z_mm = round(place.z_mm, 3)
             records.append({"text": snippet.text, "series": place.series, "image": snippet.image, "z_mm": z_mm})
