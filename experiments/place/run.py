@@ -57,8 +57,8 @@ VARIANTS = (
     Variant("fvlm", "fVLM's local objective, with masks", ("objectives/fvlm.json",)),
 )
 
-ONLY_TASKS = {"no_alignment": ("retrieval",)}
-"""Variants for which only some tasks are run, to save time: without the alignment nothing reads the queries."""
+ONLY_TASKS = {"no_alignment": ("retrieval",), "one_query": ("retrieval",), "no_use": ("retrieval",)}
+"""Variants for which only some tasks are run, to save time: those of their outcomes that were named beforehand."""
 
 QUERIES = 16
 """Pathology queries of ``place.json``."""

@@ -213,7 +213,7 @@ class PathologyAlignmentLoss(_Loss):
         if told.any():
             likely = positive.to(similarity.dtype) / positive.sum(dim=0).clamp(min=1)
             loss = -(likely * similarity.log_softmax(dim=0)).sum(dim=0)
-            terms.append((loss * weight)[told].sum() / weight[told].sum() / 2)
+            terms.append((loss * weight)[told].sum() / weight[told].sum().clamp(min=1e-6) / 2)
         told = positive.any(dim=1) & ~positive.all(dim=1)
         if told.any():
             likely = positive * weight

@@ -113,7 +113,9 @@ class RunCheckpoint:
         if not self.resume or not path.is_file():
             if self.primary:
                 # Of an earlier run: without a validation it would pass for the best of this one.
-                (self.folder / "best.pt").unlink(missing_ok=True)
+                best = self.folder / "best.pt"
+                if best.is_file():
+                    best.replace(self.folder / "best.earlier.pt")
             return
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)

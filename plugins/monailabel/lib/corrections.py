@@ -3,7 +3,10 @@ a scan, with a copy of the voxels of a scan that no folder of the server keeps. 
 one, of which nobody has said anything.
 """
 
+import hashlib
 import json
+import os
+import shutil
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -13,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from bundle.ctfindings.files.atomic_write import atomic_path, safe_name, write_text
+from bundle.ctfindings.files.errors import ScanError
+from bundle.ctfindings.files.fingerprint import file_signature
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.inference.findings_record import FindingsRecord, ScanInfo
 from bundle.ctfindings.scan.coordinates import world_to_voxel
@@ -59,12 +64,16 @@ class CorrectionStore:
         return kept is not None and (scan is None or self.is_of(kept, scan))
 
     def is_of(self, record: Mapping[str, Any], scan: Path) -> bool:
-        """Whether a record speaks of what a scan holds now. Earlier versions kept no digest: their records always do,
-        as those of a scan that cannot be opened, which whoever reads it is told.
+        """Whether a record speaks of what a scan holds now. Its content is read only if its files changed since.
+        Earlier versions kept no digest: their records always do, as those of a scan that cannot be opened, which
+        whoever reads it is told.
         """
+        if record.get("scan_sha256") is None:
+            return True
         try:
-            return record.get("scan_sha256") in (None, self._digest(scan))
-        except UsageError:
+            unchanged = record.get("scan_files") == file_signature(scan)._asdict()
+            return unchanged or record["scan_sha256"] == self._digest(scan)
+        except (OSError, ScanError, UsageError):
             return True
 
     def all(self) -> list[dict[str, Any]]:
@@ -85,7 +94,8 @@ class CorrectionStore:
         keep: Callable[[Path], None] | None = None,
     ) -> dict[str, Any]:
         """Changes what a request names, and returns the whole record. What is taken back is no longer kept. The first
-        correction of a scan whose content changed replaces what was said of the earlier one.
+        correction of a scan whose content changed replaces what was said of the earlier one, which is set aside in
+        ``earlier``.
 
         Args:
             scan_id: of the scan.
@@ -111,7 +121,9 @@ class CorrectionStore:
             # Before the lock: to read a scan takes seconds. A record never stands without its scan.
             self._keep(scan_id, keep, anew=not self.has(scan_id, scan))
         with self._lock:
-            record = {**self.read(scan_id, scan), "scan_sha256": self._digest(scan)}
+            # The files before their content: if they change meanwhile, the content is read again.
+            files = file_signature(scan)._asdict()
+            record = {**self.read(scan_id, scan), "scan_sha256": self._digest(scan), "scan_files": files}
             for name, value in findings.items():
                 earlier = record["findings"].pop(name, None) or {}
                 if value is not None:
@@ -135,6 +147,7 @@ class CorrectionStore:
         with self._lock:
             self._file(scan_id).unlink(missing_ok=True)
             self.kept_scan(scan_id).unlink(missing_ok=True)
+            shutil.rmtree(self._earlier(scan_id), ignore_errors=True)
 
     def _kept(self, scan_id: str) -> dict[str, Any] | None:
         try:
@@ -151,6 +164,10 @@ class CorrectionStore:
     def _write(self, scan_id: str, scan: Path, record: Mapping[str, Any]) -> None:
         file = self._file(scan_id)
         if record["findings"] or record["report"] is not None:
+            if file.is_file() and not self.has(scan_id, scan):
+                name = f"{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}.json"
+                self._earlier(scan_id).mkdir(parents=True, exist_ok=True)
+                os.replace(file, self._earlier(scan_id) / name)
             write_text(file, json.dumps(record, indent=1, allow_nan=False))
         elif self.has(scan_id, scan):  # What was said of an earlier content stays until this one is corrected.
             file.unlink(missing_ok=True)
@@ -158,6 +175,10 @@ class CorrectionStore:
 
     def _file(self, scan_id: str) -> Path:
         return self.folder / f"{safe_name(scan_id)}.json"
+
+    def _earlier(self, scan_id: str) -> Path:
+        """Where the records of earlier contents of a scan are, by the start of the SHA-256 of each."""
+        return self.folder / "earlier" / safe_name(scan_id)
 
 
 def check_change(change: Mapping[str, Any], scan: ScanInfo) -> None:

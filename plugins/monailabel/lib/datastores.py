@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ from monailabel.datastore.utils.dicom import dicom_web_download_series
 from monailabel.interfaces.exception import ImageNotFoundException
 
 from bundle.ctfindings.files.atomic_write import atomic_path, write_text
+from bundle.ctfindings.inference.watch.archives import all_series
 
 from .logs import SERVER_LOG
 from .options import Options
@@ -144,17 +146,19 @@ class SeriesDatastore(DICOMWebDatastore):
         self._fetching: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._fetching_lock = threading.Lock()
         self._listed: tuple[float, dict[str, tuple[str, str]]] | None = None
-        self._compared: dict[str, float] = {}  # when a series in the cache was last found whole
+        # When a series in the cache was last compared with the server, and the number of images for which it was
+        # fetched again: a number that a fetch does not reach is not tried with each request.
+        self._compared: dict[str, tuple[float, str]] = {}
         super().__init__(
             client=client, search_filter=dict(search_filter), cache_path=cache_path or None, convert_to_nifti=False
         )
 
     def get_image_uri(self, image_id: str) -> str:
         """Folder of a series, by its SeriesInstanceUID. Whether it is whole is asked again after
-        ``MONAI_LABEL_DICOMWEB_CACHE_EXPIRY`` seconds.
+        ``MONAI_LABEL_DICOMWEB_CACHE_EXPIRY`` seconds; if it cannot be fetched again, what is in the cache is served.
 
         Raises:
-            UsageError: when the server knows no such series, or does not answer.
+            UsageError: when a series is not in the cache and the server knows none, or does not answer.
         """
         if not _UID.fullmatch(image_id):
             raise UsageError(404, f"image {image_id[:64]!r} is no SeriesInstanceUID")
@@ -162,8 +166,15 @@ class SeriesDatastore(DICOMWebDatastore):
         with self._fetching_lock:
             lock = self._fetching.setdefault(image_id, threading.Lock())
         with lock:
-            if not folder.is_dir() or not self._is_whole(image_id, folder):
+            if not folder.is_dir():
                 self._fetch(image_id, folder)
+                self._compared[image_id] = (time.monotonic(), "")
+            elif not self._is_whole(image_id, folder):
+                try:
+                    self._fetch(image_id, folder)
+                except (OSError, UsageError) as error:
+                    logger.warning("series not fetched again (%s); served as fetched", type(error).__name__)
+                    self._compared[image_id] = (time.monotonic(), "")
             os.utime(folder)  # A series that is used stays.
         return str(folder)
 
@@ -177,7 +188,7 @@ class SeriesDatastore(DICOMWebDatastore):
         listed = self._listed  # Threads may ask twice; each of them gets a whole list.
         if listed is None or time.monotonic() - listed[0] > settings.MONAI_LABEL_DICOMWEB_CACHE_EXPIRY:
             try:
-                found = self._client.search_for_series(search_filters=self._search_filter, get_remaining=True)
+                found = all_series(self._client, self._search_filter)
             except requests.RequestException as error:
                 raise UsageError(
                     502, f"the DICOMweb server did not list its series ({type(error).__name__}); is it running?"
@@ -226,9 +237,11 @@ class SeriesDatastore(DICOMWebDatastore):
         return listing
 
     def _is_whole(self, series: str, folder: Path) -> bool:
-        """Whether the cache has as many images of a series as the server lists, where it lists their number."""
-        now, compared = time.monotonic(), self._compared.get(series)
-        if compared is not None and now - compared <= settings.MONAI_LABEL_DICOMWEB_CACHE_EXPIRY:
+        """Whether the cache has as many images of a series as the server lists, or was fetched for this number; true
+        if the server lists none.
+        """
+        now, (compared, fetched_for) = time.monotonic(), self._compared.get(series, (-math.inf, ""))
+        if now - compared <= settings.MONAI_LABEL_DICOMWEB_CACHE_EXPIRY:
             return True
         try:
             found = self._client.search_for_series(
@@ -238,10 +251,11 @@ class SeriesDatastore(DICOMWebDatastore):
             logger.warning("series not compared with the DICOMweb server (%s); served as fetched", type(error).__name__)
             found = []
         listed = next((_value(each, "00201209") for each in found if _value(each, "0020000E") == series), "")
-        if listed and int(listed) != len(list(folder.iterdir())):
-            return False
-        self._compared[series] = now
-        return True
+        if listed in ("", fetched_for) or int(listed) == len(list(folder.iterdir())):
+            self._compared[series] = (now, fetched_for)
+            return True
+        self._compared[series] = (now, listed)
+        return False
 
     def _fetch(self, series: str, folder: Path) -> None:
         started = time.perf_counter()

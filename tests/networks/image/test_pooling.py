@@ -20,6 +20,7 @@ from bundle.ctfindings.networks.image.pooling import (
     finding_tokens,
     token_membership,
 )
+from bundle.ctfindings.networks.product_embedding import ProductEmbedding
 
 
 @pytest.fixture
@@ -32,6 +33,21 @@ def pooling() -> AnatomyPooling:
     torch.nn.init.normal_(pooling.standardize.mean)
     torch.nn.init.normal_(pooling.bias)
     return pooling.eval()
+
+
+@pytest.mark.parametrize("product", [False, True])
+def test_the_first_scan_of_an_anatomy_moves_nothing_out_of_bounds(product: bool) -> None:
+    """Its features are their own mean, so its row is zero, although it is valid."""
+    torch.manual_seed(0)
+    tokens = torch.randn(1, 10, 8, requires_grad=True)
+    rows, valid = AnatomyPooling(width=8, embedding=8, anatomies=3, heads=2).train()(
+        [tokens], [torch.ones(1, 10, 3, dtype=torch.bool)]
+    )
+    assert valid.all() and not rows.any()
+    if product:
+        rows = F.normalize(ProductEmbedding(4, 0.25)(rows)[..., 4:], dim=-1)
+    (rows @ torch.randn(8 - 4 * product)).sum().backward()
+    assert tokens.grad is not None and tokens.grad.abs().max() < 1e4
 
 
 def _tokens(seed: int = 0) -> Tensor:

@@ -4,6 +4,7 @@ active learning.
 
 import json
 import math
+import os
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -191,15 +192,65 @@ def test_another_scan_under_the_same_name_has_no_corrections_until_somebody_make
     assert shown()["findings"] == {} and not listed()
 
 
+class Restarted(Service):
+    """The service of a server that started just now; it notes which scans it reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[str] = []
+
+    def digest(self, path: Path) -> str:
+        self.read.append(path.name)
+        return super().digest(path)
+
+
+def test_a_list_reads_no_corrected_scan_whose_files_are_those_of_the_correction(
+    client: TestClient, case1: Path, datastore: FolderDatastore, store: CorrectionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(client, {"report": "A nodule."})
+    service = Restarted()
+    restarted = CorrectionStore(store.folder, service.digest)
+    client = served(datastore, monkeypatch, corrections=restarted, service=service)
+    assert client.get("/datastore/scans").json()[0]["corrected"] and service.read == []
+    assert LeastSure(service, restarted)({}, datastore) is None and service.read == []  # type: ignore[arg-type]
+    os.utime(case1, ns=(0, 0))
+    assert client.get("/datastore/scans").json()[0]["corrected"] and service.read == ["case1.nii.gz"]
+
+
+def test_what_was_said_of_an_earlier_content_is_set_aside_and_removed_with_the_scan(
+    client: TestClient, case1: Path, store: CorrectionStore
+) -> None:
+    def earlier() -> list[dict[str, Any]]:
+        return [json.loads(file.read_text(encoding="utf-8")) for file in store.folder.glob("earlier/case1/*.json")]
+
+    first = put(client, {"report": "A nodule."}).json()
+    case1.write_bytes(b"the same voxels with another header")
+    put(client, {"report": ""})
+    assert earlier() == [], "nothing was said of the new content yet"
+    second = put(client, {"findings": {HERNIA: {"present": False}}}).json()
+    assert earlier() == [first] and store.all() == [second]
+    put(client, {"findings": {HERNIA: None}})
+    case1.write_bytes(b"voxels")
+    put(client, {"report": "No nodule."})
+    case1.write_bytes(b"another header again")
+    put(client, {"report": "A cyst."})
+    assert {record["report"]["text"] for record in earlier()} == {"A nodule.", "No nodule."}
+    store.forget("case1")
+    assert earlier() == [] and store.all() == []
+
+
 def test_a_record_of_an_earlier_version_which_has_no_digest_is_of_its_scan(
     client: TestClient, datastore: FolderDatastore, store: CorrectionStore
 ) -> None:
     put(client, {"report": "A nodule."})
     (file,) = store.folder.glob("*.json")
     record = json.loads(file.read_text(encoding="utf-8"))
-    del record["scan_sha256"]
+    del record["scan_sha256"], record["scan_files"]
     file.write_text(json.dumps(record), encoding="utf-8")
     assert client.get("/corrections/?image=case1", headers=READER).json() == record
+    service = Restarted()
+    case1 = Path(datastore.get_image_uri("case1"))
+    assert CorrectionStore(store.folder, service.digest).has("case1", case1) and service.read == [], "read for nothing"
     assert len(taught_studies(datastore, store)) == 1
 
 

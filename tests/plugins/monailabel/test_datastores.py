@@ -61,24 +61,30 @@ def test_a_series_is_fetched_once_and_its_lock_is_forgotten(datastore: Fetching)
 
 
 class Growing:
-    """A DICOMweb server with one series, of as many images as have arrived; its lists have one series a page."""
+    """A DICOMweb server with one series, of as many images as have arrived, and an empty one; its lists have one series
+    a page.
+    """
 
     base_url = "http://127.0.0.1/dicom-web"
     uid = "1.2.840.10008"
 
     def __init__(self) -> None:
         self.images, self.counts, self.searches, self.down = 2, True, 0, False
+        self.extra, self.fetches, self.broken = 0, 0, False
 
-    def search_for_series(self, search_filters: Any, fields: Any = None, get_remaining: bool = False) -> list[Any]:
+    def search_for_series(self, search_filters: Any, fields: Any = None, offset: int = 0) -> list[Any]:
         self.searches += 1
         if self.down:
             raise requests.ConnectionError("refused")
-        uids = [self.uid, "1.2.3"] if get_remaining else [self.uid]
-        count = {"00201209": {"vr": "IS", "Value": [self.images]}} if self.counts and fields else {}
+        uids = [self.uid, "1.2.3"][offset : offset + 1]
+        count = {"00201209": {"vr": "IS", "Value": [self.images + self.extra]}} if self.counts and fields else {}
         study = {"0020000D": {"vr": "UI", "Value": ["1.2"]}}
         return [{"0020000E": {"vr": "UI", "Value": [uid]}, **study, **count} for uid in uids]
 
     def retrieve_series(self, study: str, series: str) -> list[Any]:
+        self.fetches += 1
+        if self.broken:
+            raise requests.ConnectionError("reset")
         return [_image(number) for number in range(self.images)]
 
 
@@ -99,11 +105,12 @@ def test_a_series_that_was_fetched_while_it_arrived_is_fetched_again_when_there_
     datastore = SeriesDatastore(archive, {}, str(tmp_path))
     assert seen() == 2
     archive.images = 5
+    assert seen() == 2, "compared with the server when it was fetched"
+    monkeypatch.setattr(settings, "MONAI_LABEL_DICOMWEB_CACHE_EXPIRY", -1)
     assert seen() == 5
-    searches = archive.searches
-    assert seen() == 5 and archive.searches == searches + 1
+    monkeypatch.undo()
     archive.images = 6
-    assert seen() == 5 and archive.searches == searches + 1, "asked again only after the time that lists are kept"
+    assert seen() == 5, "asked again only after the time that lists are kept"
     monkeypatch.setattr(settings, "MONAI_LABEL_DICOMWEB_CACHE_EXPIRY", -1)
     assert seen() == 6
     archive.images, archive.counts = 7, False
@@ -112,6 +119,41 @@ def test_a_series_that_was_fetched_while_it_arrived_is_fetched_again_when_there_
     assert seen() == 6, "a series in the cache is served though the server is gone"
     folder = Path(datastore.get_image_uri(archive.uid))
     assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".partial")] == []
+
+
+def test_a_series_whose_number_of_images_never_agrees_is_fetched_again_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "MONAI_LABEL_DICOMWEB_CACHE_EXPIRY", -1)
+    archive = Growing()
+    archive.extra = 1  # an object that is listed and never given
+    datastore = SeriesDatastore(archive, {}, str(tmp_path))
+    for _ in range(4):
+        assert len(list(Path(datastore.get_image_uri(archive.uid)).iterdir())) == 2
+    assert archive.fetches == 2
+    archive.images = 3
+    for _ in range(2):
+        assert len(list(Path(datastore.get_image_uri(archive.uid)).iterdir())) == 3
+    assert archive.fetches == 3
+
+
+def test_a_series_that_cannot_be_fetched_again_is_served_as_it_is_and_tried_again_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seen() -> int:
+        return len(list(Path(datastore.get_image_uri(archive.uid)).iterdir()))
+
+    monkeypatch.setattr(settings, "MONAI_LABEL_DICOMWEB_CACHE_EXPIRY", -1)
+    archive = Growing()
+    datastore = SeriesDatastore(archive, {}, str(tmp_path))
+    seen()
+    archive.images, archive.broken = 5, True
+    assert seen() == 2 and archive.fetches == 2
+    monkeypatch.undo()
+    assert seen() == 2 and archive.fetches == 2, "not tried with each request"
+    monkeypatch.setattr(settings, "MONAI_LABEL_DICOMWEB_CACHE_EXPIRY", -1)
+    archive.broken = False
+    assert seen() == 5
 
 
 def test_a_list_in_pages_is_read_to_its_end(tmp_path: Path) -> None:

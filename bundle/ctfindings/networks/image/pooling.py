@@ -155,9 +155,15 @@ class AnatomyPooling(nn.Module):
 
 
 def project_rows(pooled: Tensor, valid: Tensor, projection: Tensor, bias: Tensor) -> Tensor:
-    """Unit rows ``[B, K, E]``, zero where not valid, of features ``[B, K, F]`` by weights ``[K, F, E]``, ``[K, E]``."""
-    rows = F.normalize(torch.einsum("bkf,kfe->bke", pooled, projection) + bias, dim=-1)
-    return rows * valid.unsqueeze(-1)
+    """Unit rows ``[B, K, E]`` of features ``[B, K, F]`` by weights ``[K, F, E]`` and ``[K, E]``; zero where not valid.
+
+    A row without a length is zero too, and has no gradient: the first scan of an anatomy that training sees is
+    standardised to zero, where the gradient of a unit vector has no bound. One such step would keep the optimizer from
+    moving the tower for thousands of others.
+    """
+    rows = torch.einsum("bkf,kfe->bke", pooled, projection) + bias
+    told = valid.unsqueeze(-1) & (rows.detach().norm(dim=-1, keepdim=True) > 1e-3)
+    return F.normalize(rows, dim=-1) * told
 
 
 def extremes(tokens: Tensor, membership: Tensor) -> tuple[Tensor, Tensor]:
