@@ -9,7 +9,7 @@ from bundle.ctfindings.data.study_record import PATH_KEYS
 from bundle.ctfindings.files.atomic_write import write_text
 from bundle.ctfindings.findings import FINDING_NAMES, FINDINGS
 from bundle.ctfindings.reports.captions import read_report
-from bundle.ctfindings.reports.finding_mentions import clause_mentions
+from bundle.ctfindings.reports.finding_mentions import clause_mentions, find_mentions
 from bundle.ctfindings.reports.plain_text import plain
 from bundle.ctfindings.reports.sentences import split_sentences
 
@@ -58,7 +58,7 @@ def withhold(datalist: Path, held_out: Sequence[str], regime: Regime, output: Pa
 def names_finding(sentence: str, findings: Sequence[str]) -> bool:
     """Whether a sentence names one of the findings, by the rules of the report reader or by one of their wordings."""
     text = plain(sentence)
-    if set(clause_mentions(text)) & set(findings):
+    if {*clause_mentions(text), *find_mentions(sentence)} & set(findings):
         return True
     return any(
         phrase.lower() in text

@@ -113,6 +113,47 @@ def test_the_same_words_elsewhere_state_nothing(finding: str, text: str) -> None
     assert label(text, finding) != 1
 
 
+@pytest.mark.parametrize(
+    ("finding", "text", "expected"),
+    [
+        ("Cardiomegaly", "Cardiac dimensions exceed the normal range.", 1),
+        ("Cardiomegaly", "Cardiac chambers are wider than normal.", 1),
+        ("Cardiomegaly", "The heart size is above the upper limit of normal.", 1),
+        ("Cardiomegaly", "The heart does not exceed normal limits.", 0),
+        ("Cardiomegaly", "The heart is not significantly larger than normal.", 0),
+        ("Cardiomegaly", "The heart size is not normal.", -1),
+        ("Cardiomegaly", "The heart is displaced to the left and the aorta is normal.", -1),
+        ("Cardiomegaly", "Calcification of the heart valves, the aorta is normal.", -1),
+        ("Cardiomegaly", "Heart contour, size are normal.", 0),
+        ("Lung opacity", "The lungs are not clear.", -1),
+        ("Consolidation", "The lungs are not completely clear.", -1),
+        ("Pericardial effusion", "The pericardium is not normal.", -1),
+        ("Lymphadenopathy", "Lymph nodes are larger than normal.", 1),
+        ("Lymphadenopathy", "Lymph nodes are not larger than normal.", 0),
+    ],
+)
+def test_normal_counts_in_its_clause_and_unless_it_is_negated(finding: str, text: str, expected: int) -> None:
+    assert label(text, finding) == expected
+
+
+@pytest.mark.parametrize(
+    ("finding", "text", "expected"),
+    [
+        ("Lung nodule", "The left adrenal gland is thickened and a 15 mm nodule is seen in the lateral crus.", -1),
+        ("Lung nodule", "The thyroid is enlarged and nodules are seen in both lobes.", -1),
+        ("Lung nodule", "The thyroid parenchyma is coarse and a nodule is seen on the left.", -1),
+        ("Lung nodule", "The lungs are hyperinflated. The liver is enlarged and a nodule is seen.", -1),
+        ("Lung nodule", "The thyroid is enlarged and a nodule is seen in the right upper lobe.", 1),
+        ("Pleural effusion", "Pericardium is thickened and an effusion of 12 mm is seen.", -1),
+        ("Pleural effusion", "The pericardium is normal and bilateral effusions are seen.", 1),
+    ],
+)
+def test_a_clause_without_a_region_is_about_the_last_one_of_its_sentence(
+    finding: str, text: str, expected: int
+) -> None:
+    assert label(text, finding) == expected
+
+
 def test_an_empty_report_leaves_every_label_unknown() -> None:
     assert read_report("").labels == [-1] * 18
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bundle.ctfindings.anatomy import ANATOMY_NAMES
+from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.reports.observations import (
     Observation,
@@ -50,6 +50,22 @@ def test_a_sentence_with_several_findings_is_divided_into_its_clauses() -> None:
     found = read_observations("There is a pleural effusion on the right, and cardiomegaly is seen.")
     assert [(observation.anatomy, observation.normal) for observation in found] == [(LUNG, False), (HEART, False)]
     assert "cardiomegaly" not in found[0].text and "effusion" not in found[1].text
+
+
+def test_a_clause_without_a_region_is_about_the_last_one_of_its_sentence() -> None:
+    found = read_observations("Pleural effusion and emphysema are seen, the thyroid is enlarged and nodules are seen.")
+    assert (found[-1].text, found[-1].anatomy, found[-1].findings) == ("nodules are seen.", THORAX, ())
+    found = read_observations(
+        "A consolidation and emphysema are seen, the pericardium is thick and an effusion is seen."
+    )
+    assert (found[-1].text, found[-1].anatomy, found[-1].findings) == ("an effusion is seen.", HEART, ())
+
+
+@pytest.mark.parametrize(
+    "text", ["Homogeneous density with air bronchograms", "Areas of low attenuation in the lung without walls"]
+)
+def test_a_description_of_something_abnormal_is_no_normal_observation(text: str) -> None:
+    assert not [each for each in read_observations(text) if each.normal]
 
 
 def test_a_normal_statement_names_the_findings_that_it_denies() -> None:

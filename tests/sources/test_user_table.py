@@ -163,6 +163,19 @@ def test_the_table_may_name_the_splits(run: Run, tmp_path: Path, scans: Path) ->
     }
 
 
+def test_a_study_that_is_left_out_still_names_the_split_of_its_patient(run: Run, tmp_path: Path, scans: Path) -> None:
+    (scans / "broken.nii.gz").write_bytes(b"no gzip")
+    rows = [
+        {"id": "left_out", "patient": "p", "image": "broken.nii.gz", "split": "test"},
+        {"id": "kept", "patient": "p", "image": "s0.nii.gz", "split": ""},
+    ]
+    table = write(tmp_path / "t.csv", rows)
+    run(table, "--output", tmp_path / "out", "--scans", scans, "--fractions", "1", "0", "0")
+    datalist, _, ledger = read(tmp_path / "out")
+    assert [entry[2] for entry in ledger if entry[0] == "left out"] == ["left_out"]
+    assert [study["id"] for study in datalist["test"]] == ["kept"] and not datalist["training"]
+
+
 def test_what_cannot_be_used_is_named_by_row_and_the_rest_is_kept(run: Run, tmp_path: Path, scans: Path) -> None:
     nib.save(nib.Nifti1Image(np.full(SHAPE, 7, np.uint8), np.diag([4.0, 4.0, 5.0, 1.0])), scans / "mask.nii.gz")
     (scans / "broken.nii.gz").write_bytes(b"no gzip")

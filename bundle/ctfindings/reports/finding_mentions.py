@@ -1,14 +1,14 @@
 """Mentions of the 18 findings in a report, and the labels that follow: 1 present, 0 denied, -1 unknown."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.reports.assertion import Assertion, assertion, split_clauses
 from bundle.ctfindings.reports.body_regions import nearest_region, regions
-from bundle.ctfindings.reports.label_rules import NORMAL_STATEMENTS, RULES
+from bundle.ctfindings.reports.label_rules import RULES, denied_by_normal, without_not_normal
 from bundle.ctfindings.reports.plain_text import plain
 
 LABEL_OF_ASSERTION = {Assertion.ABSENT: 0, Assertion.HISTORICAL: -1, Assertion.UNCERTAIN: -1, Assertion.PRESENT: 1}
@@ -26,26 +26,33 @@ def find_mentions(sentence: str, region: str | None = None) -> Mapping[str, Asse
     ``region`` of ``body_regions`` holds for a sentence without one.
     """
     lowered = plain(sentence)
-    parts: list[Mapping[str, Assertion]] = [
-        dict.fromkeys(denied, Assertion.ABSENT) for pattern, denied in NORMAL_STATEMENTS if pattern.search(lowered)
-    ]
-    if _ANY_MENTION.search(lowered):
-        parts += [clause_mentions(lowered[start:end], region) for start, end in split_clauses(lowered)]
-    return MappingProxyType(strongest(parts))
+    clauses = clauses_with_region(lowered, region)
+    return MappingProxyType(strongest(clause_mentions(lowered[start:end], held) for start, end, held in clauses))
+
+
+def clauses_with_region(sentence: str, region: str | None = None) -> Iterator[tuple[int, int, str | None]]:
+    """Start, end and region of each clause of a sentence in lower case.
+
+    For a clause that names no region, the last one named earlier in the sentence holds, else ``region``.
+    """
+    for start, end in split_clauses(sentence):
+        yield start, end, region
+        region = carried_region(sentence[start:end], region)
 
 
 @lru_cache(maxsize=_CACHED_SENTENCES)
 def clause_mentions(clause: str, region: str | None = None) -> Mapping[str, Assertion]:
     """As ``find_mentions`` for one clause in lower case."""
-    said: dict[str, Assertion] = {}
+    affirmed = without_not_normal(clause)
+    said = dict.fromkeys(denied_by_normal(affirmed), Assertion.ABSENT)
     if not _ANY_MENTION.search(clause):
-        return said
+        return MappingProxyType(said)
     for finding, rules in RULES.items():
         for rule in rules:
             matches = list(rule.mention.finditer(clause))
             if not matches or (rule.near and not rule.near.search(clause)):
                 continue
-            if rule.unless and rule.unless.search(clause):
+            if rule.unless and rule.unless.search(affirmed):
                 continue
             for match in matches:
                 if rule.not_in and (nearest_region(regions(clause), *match.span()) or region) in rule.not_in:

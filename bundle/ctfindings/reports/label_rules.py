@@ -53,7 +53,17 @@ RULES: dict[str, tuple[MentionRule, ...]] = {
 }
 """Rules of each finding by its CT-RATE name; one match is enough."""
 
-NORMAL_STATEMENTS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
+_NOT_NORMAL = re.compile(_TABLE["not_normal"])
+_NORMAL_STATEMENTS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
     (re.compile(entry["statement"]), tuple(entry["denies"])) for entry in _TABLE["normal"]
 )
-"""Statements that a region is normal, and the findings that they deny."""
+
+
+def without_not_normal(clause: str) -> str:
+    """A clause in lower case without what says "not normal": "the heart size is not normal" is no normal statement."""
+    return _NOT_NORMAL.sub(lambda found: found[0] if found["denied"] else "", clause)
+
+
+def denied_by_normal(affirmed: str) -> set[str]:
+    """The findings that a clause denies by calling a region normal; ``affirmed`` is from ``without_not_normal``."""
+    return {finding for statement, denied in _NORMAL_STATEMENTS if statement.search(affirmed) for finding in denied}

@@ -15,9 +15,10 @@ from monai.transforms import Randomizable, Transform
 
 from bundle.ctfindings.anatomy import THORAX, anatomy_index
 from bundle.ctfindings.findings import FINDING_NAMES
-from bundle.ctfindings.reports.assertion import Assertion, split_clauses
+from bundle.ctfindings.reports.assertion import Assertion
 from bundle.ctfindings.reports.body_regions import regions
 from bundle.ctfindings.reports.captions import PlacedSentence, place_sentences
+from bundle.ctfindings.reports.finding_mentions import clauses_with_region
 from bundle.ctfindings.reports.statements import Kind, read_statement
 
 _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
@@ -56,13 +57,13 @@ def normalise(text: str) -> str:
 
 def _observations_of(sentence: PlacedSentence) -> Iterator[Observation]:
     lowered = sentence.text.lower()
-    spans = split_clauses(lowered) if len(sentence.statement.mentions) > 1 else []
-    for start, end in spans if len(spans) > 1 else [(0, len(lowered))]:
+    clauses = list(clauses_with_region(lowered, sentence.region)) if len(sentence.statement.mentions) > 1 else []
+    for start, end, region in clauses if len(clauses) > 1 else [(0, len(lowered), sentence.region)]:
         text = sentence.text[start:end].strip()
-        named = {region for region, _, _ in regions(text.lower())}
+        named = {name for name, _, _ in regions(text.lower())}
         if not text or text.endswith(":") or _COMPARISON.search(text.lower()) or (named and named <= _OUTSIDE):
             continue
-        statement = read_statement(text, sentence.region)
+        statement = read_statement(text, region)
         normal = statement.kind is Kind.NORMAL
         if statement.kind is Kind.ABNORMAL or (normal and (named or statement.mentions)):
             inherited = () if sentence.lost else sentence.anatomies

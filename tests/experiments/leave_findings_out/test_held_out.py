@@ -62,6 +62,9 @@ def test_a_sentence_names_a_finding_also_by_a_synonym_or_in_a_denial() -> None:
     assert names_finding("No pleural effusion.", ["Pleural effusion"])
     assert not names_finding("No pleural effusion.", ["Lung nodule"])
     assert not names_finding("The lungs are clear.", ["Lung nodule"])
+    assert names_finding("Heart size is within normal limits.", ["Cardiomegaly"])
+    # The aorta hides the heart from a rule that reads both clauses as one.
+    assert names_finding("The heart is enlarged and the aorta is dilated.", ["Cardiomegaly"])
 
 
 def scores(separation: float, seed: int = 0) -> Scores:

@@ -33,8 +33,8 @@ def make_datalist(
     patient is in two splits, no study is left, or a worker was killed.
     """
     candidates, ledger = list(source.candidates), source.ledger
-    drawing = (settings.fractions, settings.seed, source.place)
-    assign_splits(candidates, *drawing)  # Finds a patient in two splits before hours of reading.
+    # Before the reading: a patient in two splits is found early, and a study left out still names its patient's split.
+    splits = assign_splits(candidates, settings.fractions, settings.seed, source.place)
     print(f"{len(candidates)} studies; each scan is read once", flush=True)
     reading = read_all_facts({each.image: each.stored for each in candidates}, output / JOURNAL, workers)
     facts = dict(progress_bar(reading, "scans", len(candidates), unit=""))
@@ -44,7 +44,6 @@ def make_datalist(
         raise ValueError(f"{source.place}: no study is left; {written} says why, remove it before the next run")
     building = study_records(candidates, settings, output, ledger)
     records = list(progress_bar(building, "reports", len(candidates), unit=""))
-    splits = assign_splits(candidates, *drawing)
     datalist: dict[str, Any] = {"name": source.name, "description": source.description}
     datalist |= {split: [record for record in records if splits[record["id"]] == split] for split in SPLITS}
     labels = ["report"] if settings.labels_from_reports else []
