@@ -144,7 +144,7 @@ def test_a_rescale_that_one_frame_lacks_is_refused(tmp_path, images):
 @pytest.mark.parametrize("named", [43, 45, 10**9])
 def test_a_header_that_names_another_number_of_frames_is_damaged(tmp_path, images, named):
     file = write_enhanced(tmp_path / "a", images, NumberOfFrames=named)
-    with pytest.raises(ScanError, match="1 DICOM files with a damaged header"):
+    with pytest.raises(ScanError, match="1 files that cannot be opened or have a damaged header"):
         load_scan(file)
 
 

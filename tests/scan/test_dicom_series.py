@@ -148,6 +148,15 @@ def test_images_that_share_one_uid_are_told_apart_by_their_position(tmp_path, hu
     assert load_scan(folder).shape == (1, *hu.shape)
 
 
+def test_series_whose_images_have_the_same_uids_are_told_apart(tmp_path, hu, affine, write_dicom):
+    for name, images in (("a", range(20)), ("b", range(44))):
+        write_dicom(tmp_path / name, hu, affine, keep=images)
+        edit(tmp_path / name, lambda image, number: setattr(image, "SOPInstanceUID", f"1.2.{number}"))
+    scan = load_scan(tmp_path)
+    np.testing.assert_allclose(in_ras(scan), hu, atol=1e-3)
+    assert scan.meta["source_images"].sop_uids == tuple(f"1.2.{number}" for number in range(1, 45))
+
+
 @pytest.mark.parametrize(("stored", "told"), [(63536, 63536), (63536, -2000), (0, 0)])
 def test_padding_becomes_air(tmp_path, hu, affine, write_dicom, stored, told):
     folder = write_dicom(tmp_path / "a", hu, affine)
@@ -236,4 +245,4 @@ def test_an_image_whose_number_of_rows_is_no_number_counts_as_damaged(tmp_path, 
     folder = write_dicom(tmp_path / "a", hu, affine)
     edit(folder, lambda image, _: setattr(image, "Rows", [image.Rows, 1]), lambda number: number == 1)
     (warning,) = load_scan(folder).meta["warnings"]
-    assert "1 DICOM files with a damaged header (TypeError)" in warning
+    assert "1 files that cannot be opened or have a damaged header (TypeError)" in warning

@@ -286,7 +286,7 @@ def test_a_damaged_header_is_passed_over_with_a_warning(tmp_path, hu, affine, wr
     scan = load_scan(folder)
     np.testing.assert_allclose(in_ras(scan), hu[:, :, :43], atol=1e-3)
     (warning,) = scan.meta["warnings"]
-    assert "contains 1 DICOM files with a damaged header" in warning and last.name not in warning
+    assert "contains 1 files that cannot be opened or have a damaged header" in warning and last.name not in warning
 
 
 def test_a_series_of_damaged_headers_is_refused(tmp_path, hu, affine, write_dicom):
@@ -294,9 +294,32 @@ def test_a_series_of_damaged_headers_is_refused(tmp_path, hu, affine, write_dico
     for file in folder.iterdir():
         damage(file, "of no known kind")
     with pytest.raises(
-        ScanError, match=r"contains 3 DICOM files with a damaged header .* and no CT images; export the series again"
+        ScanError, match=r"contains 3 files .* have a damaged header .* and no CT images; check the perm"
     ):
         load_scan(folder)
+
+
+def test_slices_that_cannot_be_opened_are_missed_with_a_warning(tmp_path, hu, affine, write_dicom, monkeypatch):
+    folder = write_dicom(tmp_path / "a", hu, affine)
+    read = Path.open
+
+    def refuse(path: Path, *args, **settings):
+        if path.name[-3:] < "010":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path, *args, **settings)
+
+    monkeypatch.setattr(Path, "open", refuse)  # The rights of a file do not stop root.
+    scan = load_scan(folder)
+    np.testing.assert_allclose(in_ras(scan), hu[:, :, 10:], atol=1e-3)
+    (warning,) = scan.meta["warnings"]
+    assert "contains 10 files that cannot be opened or have a damaged header (PermissionError)" in warning
+
+
+@pytest.mark.parametrize("stored", [{"affine": np.diag([2, 2.5, 3, 1])}, {"axes": "LPS", "spacing_mm": [2, 2.5, 3]}])
+def test_a_geometry_that_is_given_does_not_refer_to_dicom_images(tmp_path, hu, affine, write_dicom, stored):
+    folder = write_dicom(tmp_path / "a", hu, affine)
+    assert load_scan(folder, {"slope": 1.0}).meta["source_images"] is not None
+    assert load_scan(folder, stored).meta["source_images"] is None
 
 
 def test_missing_slices_are_interpolated_with_a_warning(tmp_path, hu, affine, write_dicom):

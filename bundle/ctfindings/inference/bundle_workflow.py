@@ -254,5 +254,6 @@ def why_no_dicom(scan: EncodedScan) -> str | None:
         return None
     reason = f"the scan is {scan.scan.format} without DICOM headers"
     if scan.scan.format == "DICOM":
-        reason = "its images have no identifiers of their own (SeriesInstanceUID, SOPInstanceUID)"
+        identifiers = "identifiers of their own (SeriesInstanceUID, SOPInstanceUID)"
+        reason = f"its images have no {identifiers}, or the datalist gives it another geometry"
     return f"{reason}, so results cannot refer to a patient, study or image"

@@ -50,8 +50,8 @@ class DicomFile(NamedTuple):
 class Header(NamedTuple, Generic[Found]):
     """What was found in one file.
 
-    ``content`` is the result of ``extract``; None if the file is not DICOM or damaged. ``damage`` is the kind of error
-    that pydicom raised, empty if none. The message itself may name the patient.
+    ``content`` is the result of ``extract``; None if the file is not DICOM, damaged or cannot be opened. ``damage`` is
+    the kind of error that was raised, empty if none. The message itself may name the patient.
     """
 
     file: DicomFile
@@ -152,6 +152,8 @@ def _read_header(
         header.decode()  # Otherwise a damaged value raises later, when it is first used.
     except InvalidDicomError:
         return Header(file, None)
+    except OSError as error:  # Nobody can tell whether a file that cannot be opened is an image of the series.
+        return Header(file, None, type(error).__name__)
     except Exception as error:  # pydicom raises errors of many kinds.
         return Header(file, None, type(error).__name__ if started_well else "")
     try:

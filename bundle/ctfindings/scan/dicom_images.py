@@ -40,7 +40,7 @@ class Listing(NamedTuple):
     Attributes:
         series: images of equal size, spacing and orientation of each series; of frames also of equal type.
         passed_over: number of images by the reason that they are in no series.
-        damaged: number of files with a damaged header by the kind of error.
+        damaged: number of files that cannot be opened or have a damaged header, by the kind of error.
         frames: frames of the largest multi-frame image that is no Enhanced CT, 0 without one.
     """
 
@@ -64,9 +64,10 @@ def list_images(files: Sequence[Path]) -> Listing:
         for header, frame, reason in content or ():
             if reason == OTHER_MULTI_FRAME:
                 most_frames = max(most_frames, int(header.NumberOfFrames))
-            # Some anonymizers give all images one UID.
+            uid = str(header.get("SeriesInstanceUID", ""))
+            # Some anonymizers give all images one UID, or the same UIDs to the images of each series.
             name = str(header.get("SOPInstanceUID") or file.path)
-            identity = (name, frame, tuple(header.get("ImagePositionPatient") or ()))
+            identity = (uid, name, frame, tuple(header.get("ImagePositionPatient") or ()))
             if not reason and identity in seen:
                 reason = "copies"
             if reason:
@@ -74,7 +75,7 @@ def list_images(files: Sequence[Path]) -> Listing:
                 continue
             seen.add(identity)
             kind = frozenset(image_type(header)) if frame else None
-            series = groups[str(header.get("SeriesInstanceUID", "")), int(header.Rows), int(header.Columns), kind]
+            series = groups[uid, int(header.Rows), int(header.Columns), kind]
             alike = next((images for images in series if _is_alike(images[0].header, header)), None)
             if alike is None:
                 alike = []

@@ -25,6 +25,8 @@ SAME_COVER = 0.9
 MAX_OVERLAP = 0.25
 """Share of the shorter of two passes that may lie within the other one, for the passes to be joined."""
 
+_RESTORE = "check the permissions of the files, or export the series again"
+
 _PROJECTIONS = {
     "MIP", "MINIP", "MAXIMUM", "MINIMUM", "PROJECTION IMAGE", "MEAN", "AVERAGE", "MAX_IP", "MIN_IP", "VOLUME_RENDER",
     "SURFACE_RENDER",
@@ -156,7 +158,7 @@ def _no_images(listing: Listing, path: str | Path) -> ScanError:
     if listing.frames:
         return _multi_frame(path)
     if listing.damaged:
-        problem = f"contains {_damaged(listing)} and no CT images; export the series again"
+        problem = f"contains {_damaged(listing)} and no CT images; {_RESTORE}"
         return ScanError(path, problem, "no-ct-images")
     passed_over = f" that can be used ({_passed_over(listing)})" if listing.passed_over else " in DICOM"
     problem = f"contains no CT images{passed_over}; give the folder or zip of one CT series"
@@ -178,7 +180,8 @@ def _is_derived(images: Sequence[Image]) -> bool:
 
 
 def _damaged(listing: Listing) -> str:
-    return f"{listing.damaged.total()} DICOM files with a damaged header ({', '.join(listing.damaged)})"
+    kinds = ", ".join(listing.damaged)
+    return f"{listing.damaged.total()} files that cannot be opened or have a damaged header ({kinds})"
 
 
 def _passed_over(listing: Listing) -> str:
@@ -189,7 +192,7 @@ def _warnings(chosen: list[Image], series: list[list[Image]], listing: Listing, 
     """What was not read of the files, and why."""
     warnings = []
     if listing.damaged:
-        problem = f"contains {_damaged(listing)}, which are ignored; export the series again"
+        problem = f"contains {_damaged(listing)}, which are ignored; {_RESTORE}"
         warnings.append(coded(path, problem, "damaged-headers"))
     if others := [describe(images) for images in series if images is not chosen]:
         problem = f"contains {len(series)} CT series; {describe(chosen)} was read, not: {', '.join(others)}. "

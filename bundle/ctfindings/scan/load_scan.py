@@ -39,8 +39,8 @@ def load_scan(path: str | Path, stored: Mapping[str, Any] | None = None) -> Meta
     Returns:
         HU, [1, X, Y, Z] float32, axes in storage order, affine to RAS world mm. The meta has ``filename_or_obj``,
         ``source_format``, ``warnings`` (list of str), ``not_assessed`` (names of the findings that the stored values
-        cannot show), ``source_images`` (``SourceImages`` of a DICOM series, otherwise None), ``spatial_shape`` and
-        ``original_affine``.
+        cannot show), ``source_images`` (``SourceImages`` of a DICOM series in its own geometry, otherwise None),
+        ``spatial_shape`` and ``original_affine``.
 
     Raises:
         ScanError: if the file is missing, damaged, not a 3D image, or not a CT in HU.
@@ -95,7 +95,8 @@ def read_volume(path: str | Path, stored: Stored | None = None) -> Volume:
     if volume.array.dtype.kind == "f" and not np.isfinite(volume.array.min() + volume.array.max()):
         raise ScanError(path, "contains NaN or infinite values; write it again from its source", "not-finite")
     affine = stored.affine_of(volume.array.shape)
-    return volume if affine is None else volume._replace(affine=affine)
+    # Slices of another geometry do not lie where the images of the file say.
+    return volume if affine is None else volume._replace(affine=affine, source_images=None)
 
 
 def _read_npz(source: Path, path: str | Path, stored: Stored) -> Volume:

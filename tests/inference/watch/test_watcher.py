@@ -229,6 +229,37 @@ def test_series_of_a_mixed_folder_are_told_apart_and_searched(setup: Setup, tmp_
             search_from([wrong])
 
 
+def test_an_image_that_cannot_be_opened_is_tried_again(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = FolderArchive(setup.incoming, SEARCH)
+    (closed, *_) = sorted(setup.incoming.glob("*_*"))
+    read = Path.open
+
+    def refuse(path: Path, *args: Any, **settings: Any) -> Any:
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path, *args, **settings)
+
+    with monkeypatch.context() as patch:  # The rights of a file do not stop root.
+        patch.setattr(Path, "open", refuse)
+        before = archive.listed()
+    after = archive.listed()
+    assert sorted(series.state.split(":")[0] for series in before) == ["5", "6"]
+    assert [series.state.split(":")[0] for series in after] == ["6", "6"]
+
+
+def test_a_series_whose_images_were_removed_since_it_was_listed_is_not_answered_in_part(
+    setup: Setup, tmp_path: Path
+) -> None:
+    archive = FolderArchive(setup.incoming, SEARCH)
+    (series, _) = archive.listed()
+    fetch = archive.fetching(series)
+    next(file for file in setup.incoming.glob("*_*") if pydicom.dcmread(file).SeriesInstanceUID == series.uid).unlink()
+    task = SeriesTask(series.uid, fetch, tmp_path, tmp_path / "results", setup.model, partial(note, []))
+    with pytest.raises(ValueError, match="5 of 6 images are there; it is tried again later"):
+        answer_series(task)
+    assert not (tmp_path / "results").exists()
+
+
 def test_a_series_of_another_body_part_is_left_out_with_its_reason(setup: Setup) -> None:
     parts = {"1": "HEAD", "2": ""}
     for file in setup.incoming.glob("*_*"):

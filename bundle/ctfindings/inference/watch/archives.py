@@ -66,7 +66,7 @@ def _slices(kind: str, frames: str) -> int:
 
 
 class FolderArchive:
-    """The series among the files of a folder. The header of a file is read once while the program runs.
+    """The series among the files of a folder. A header that can be read is read once while the program runs.
 
     Args:
         folder: DICOM files in any layout. Zips are not opened.
@@ -102,10 +102,12 @@ class FolderArchive:
                 continue  # It was moved away since it was listed.
             size_and_time = stat.st_size, stat.st_mtime_ns
             before, identity = known.get(path, (None, None))
+            damage = ""
             if before != size_and_time:
                 (header,) = read_headers([path], [*_TAGS, *BODY_PART_HEADERS, *self.search], self._identity)
-                identity = header.content
-            self._known[path] = size_and_time, identity
+                identity, damage = header.content, header.damage
+            if not damage:  # A file that cannot be opened now may be opened later, without another size or time.
+                self._known[path] = size_and_time, identity
             if identity is not None:
                 found[identity.series].append((path, stat, identity))
         self.ignored = len(found.pop("", []))
@@ -122,7 +124,10 @@ class FolderArchive:
         return series
 
     def fetching(self, series: Series) -> Callable[[Path], None]:
-        """What puts the images of a series into an empty folder, as links; nothing is copied."""
+        """What puts the images of a series into an empty folder, as links; nothing is copied.
+
+        ValueError if fewer images are there than were listed.
+        """
         return partial(_link, [path.resolve() for path in self._files[series.uid]])
 
     def _identity(self, header: pydicom.Dataset) -> _Identity | None:
@@ -136,6 +141,9 @@ class FolderArchive:
 def _link(images: Sequence[Path], folder: Path) -> None:
     for number, image in enumerate(images):
         os.symlink(image, folder / f"{number:06d}.dcm")
+    there = sum(image.is_file() for image in images)
+    if there < len(images):
+        raise ValueError(f"{there} of {len(images)} images are there; it is tried again later")
 
 
 class DicomWebArchive:
@@ -154,11 +162,7 @@ class DicomWebArchive:
         """As that of ``FolderArchive``; Unreachable if the server does not answer with a list."""
         try:
             with answering():
-                found = self.client.search_for_series(
-                    search_filters=self.search,
-                    fields=["NumberOfSeriesRelatedInstances", *BODY_PART_HEADERS],
-                    get_remaining=True,
-                )
+                found = all_series(self.client, self.search, ["NumberOfSeriesRelatedInstances", *BODY_PART_HEADERS])
                 series = [self._series(each) for each in found]
                 self._counted = {each: self._number_of_slices(each) for each in series}
         except ValueError as error:
@@ -186,6 +190,29 @@ class DicomWebArchive:
             return self._counted[series]
         found = self.client.search_for_instances(series.study, series.uid, fields=["NumberOfFrames"])
         return sum(_slices(_value(each, "00080016"), _value(each, "00280008")) for each in found)
+
+
+def all_series(client: Any, search: Mapping[str, Any], fields: Sequence[str] = ()) -> list[Mapping[str, Any]]:
+    """The series of all pages of a search, each once. It ends with a page that brings no new one, because a server that
+    does not know ``offset`` answers with the same page for ever.
+
+    Args:
+        client: of the DICOMweb server.
+        search: QIDO-RS filter by keyword.
+        fields: keywords of further attributes.
+
+    Returns:
+        Attributes of each series, DICOM JSON by tag.
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    offset = 0
+    while True:
+        page = client.search_for_series(search_filters=dict(search), fields=list(fields), offset=offset)
+        new = {uid: each for each in page if (uid := _value(each, "0020000E")) not in found}
+        if not new:
+            return list(found.values())
+        found |= new
+        offset += len(page)
 
 
 def _download(url: str, series: Series, folder: Path) -> None:

@@ -37,9 +37,10 @@ class Index(NamedTuple):
 
     Attributes:
         studies: by StudyInstanceUID.
-        files, others: numbers of readable DICOM files and of files that are not DICOM.
+        files, others: numbers of readable DICOM files and of readable files that are not DICOM.
         bad_zips: for each zip that cannot be opened, the problem in a few words.
-        damaged: kind of error by DICOM file with a damaged header. The name of a file may identify the patient.
+        damaged: kind of error by file that has a damaged header or cannot be opened. The name of a file may identify
+            the patient.
     """
 
     studies: dict[str, ArchiveStudy]

@@ -24,6 +24,9 @@ _IMAGE = (
 
 NO_DATE = "19000101"
 
+_ESCAPE = "\x1b$)A"
+"""Begins Chinese characters of ISO 2022 IR 58; pydicom leaves it in the text that it decodes."""
+
 
 def derived_uid(*parts: str) -> str:
     """The same UID for the same texts: below 2.25, from a version 5 UUID."""
@@ -52,7 +55,10 @@ def source_headers(
     tags = [*_IMAGE, *_PATIENT, *_STUDY, "SpecificCharacterSet"]
     for file, headers, _ in read_headers(files, tags, _by_frame):
         for frame, header in (headers or {}).items():
-            if (image := (str(header.get("SOPInstanceUID", "")), frame)) in wanted:
+            image = (str(header.get("SOPInstanceUID", "")), frame)
+            # Some anonymizers give the same UIDs to the images of each series; of copies, the reader takes the first.
+            of_series = str(header.get("SeriesInstanceUID", "")) == images.series_uid
+            if of_series and image in wanted and image not in found:
                 header.filename = str(file.path)
                 found[image] = header
     if missing := wanted - found.keys():
@@ -95,6 +101,11 @@ def _complete(header: pydicom.Dataset, thickness_mm: float, anonymous: bool) -> 
     ):
         if not header.get(name):
             setattr(header, name, value)
+    for name in (*_PATIENT, *_STUDY):
+        if _ESCAPE in (text := str(header.get(name) or "")):
+            setattr(header, name, text.replace(_ESCAPE, ""))
+    # The texts are decoded. highdicom refuses some common character sets, and results may have other characters.
+    header.SpecificCharacterSet = "ISO_IR 192"
 
 
 def set_date(result: pydicom.Dataset, source: pydicom.Dataset) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pydicom
 
 from bundle.ctfindings.files.atomic_write import staging_folder
+from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.folders import files_below
 from bundle.ctfindings.inference.output.dicom.scan_answers import ScanAnswers
 from bundle.ctfindings.inference.output.dicom.secondary_capture import secondary_capture
@@ -48,7 +49,7 @@ def dicom_objects(
         wanted: some of ``KINDS``.
 
     Raises:
-        ScanError: if the images of the series are no longer there.
+        ScanError: if the images of the series are no longer there, or a value of their headers cannot be in a result.
     """
     settings = settings_text(answers, anonymous)
     # The reader of a folder skips zips in it.
@@ -62,17 +63,21 @@ def dicom_objects(
         if anonymous:  # A warning names the file or folder, which may be named after the patient.
             named = [warning.replace(record.scan.file, "the scan") for warning in record.warnings]
             record = dataclasses.replace(record, warnings=named)
-        if "report" in wanted:
-            objects["report"] = structured_report(record, headers, settings, REPORT_SERIES)
-        if "anatomies" in wanted or "evidence" in wanted:
-            objects |= segmentations(answers, headers, settings, SEGMENTATION_SERIES, wanted)
-        if "capture" in wanted:
-            objects["capture"] = secondary_capture(answers, headers, settings, CAPTURE_SERIES)
-        ascii_alone = str([record.queries, record.warnings]).isascii()
+        try:
+            if "report" in wanted:
+                objects["report"] = structured_report(record, headers, settings, REPORT_SERIES)
+            if "anatomies" in wanted or "evidence" in wanted:
+                objects |= segmentations(answers, headers, settings, SEGMENTATION_SERIES, wanted)
+            if "capture" in wanted:
+                objects["capture"] = secondary_capture(answers, headers, settings, CAPTURE_SERIES)
+        except ScanError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            # highdicom raises these for a value of the headers, which its message may quote.
+            problem = f"its headers have a value that no DICOM result can have ({type(error).__name__})"
+            raise ScanError(path, f"{problem}; correct it, or write no DICOM for this scan", "dicom-refused") from error
         for each in objects.values():
             set_date(each, headers[0])
-            if not ascii_alone:
-                each.SpecificCharacterSet = "ISO_IR 192"  # That of the source may not have these characters.
     return objects
 
 
