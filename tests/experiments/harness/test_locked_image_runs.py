@@ -69,7 +69,7 @@ def test_scans_are_encoded_again_when_the_image_pipeline_or_a_file_changes(
     LockedRuns(untrained_weights, datalist, tmp_path, KEYS)
     LockedRuns(untrained_weights, datalist, tmp_path, KEYS)
     assert len(made) == 3
-    LockedRuns(untrained_weights, datalist, tmp_path, {**KEYS, "hu_window": [-900.0, 900.0]})
+    LockedRuns(untrained_weights, datalist, tmp_path, {**KEYS, "divisible": 32})
     assert len(made) == 6
     scan = next((datalist.parent / "images").iterdir())
     os.utime(scan, ns=(0, 0))
