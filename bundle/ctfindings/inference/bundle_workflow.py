@@ -23,6 +23,8 @@ from bundle.ctfindings.inference.service import AnsweredScan, FindingsService
 from bundle.ctfindings.reports.queries import check_queries
 
 EVIDENCE_CHOICES = ("present", "all", "none")
+DICOM_REFUSED = "dicom-refused"
+"""Code of a scan whose answers can be written, but not as DICOM objects."""
 
 
 def check_request(
@@ -219,7 +221,12 @@ class FindingsWriter:
         if self.dicom_dir is not None:
             say("DICOM: writing ...")
             source = scan.meta["filename_or_obj"]
-            say(write_dicom_of(answered, source, self.dicom_dir / folder, maps, self.anonymous))
+            try:
+                say(write_dicom_of(answered, source, self.dicom_dir / folder, maps, self.anonymous))
+            except ScanError as error:
+                if error.code != DICOM_REFUSED:
+                    raise
+                say(f"DICOM: none; {error}")
 
     def _is_shown(self, answer: Answer) -> bool:
         if self.evidence == "none":

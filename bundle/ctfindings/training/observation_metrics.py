@@ -23,8 +23,7 @@ class ObservationMetrics(Metric):
     """Numbers over the validation scans, without a label; those whose inputs are absent are left out.
 
     - ``alignment``: minus the alignment loss of a batch, the mean over scans. Chooses the best model, so larger is
-      better. A batch of one scan has none, because nothing is false of it, and so has a validation of
-      one scan.
+      better. Without one for a batch, or a validation, of one scan, of which nothing is false.
     - ``alignment_gap``: the same minus that with the scans of a batch exchanged; 0 for a model that reads no image.
     - ``effective_queries``: exponential of the entropy of the use of the queries by abnormal sentences.
     - ``cce``, ``cce_shuffled``, ``cce_without_report``: correlation loss with its own, another and no report.

@@ -148,11 +148,8 @@ class CorrectionBlock:
         self.state.verdict_place = self.corrections.place(name) is not None
 
     def on_verdict(self, present: bool | None, reader: str) -> None:
-        """Keeps that the scan has, or has not, the selected finding; None forgets it. A place that was set stays; it is
-        sent along for servers of earlier versions, which keep none otherwise.
-        """
-        name = self.state.selected
-        self._send(finding_change(name, present, self.corrections.place(name) if present else None, reader))
+        """Keeps that the scan has, or has not, the selected finding; None forgets it. A place that was set stays."""
+        self._send(finding_change(self.state.selected, present, reader=reader))
 
     def on_place(self, reader: str) -> None:
         """Keeps that the selected finding is where the slice views meet."""

@@ -63,6 +63,20 @@ def test_every_scan_has_a_record_and_a_row_and_a_second_run_does_what_is_missing
     assert records[1].stat().st_mtime_ns == before[records[1]], "a finished scan is not done again"
 
 
+def test_a_series_whose_headers_no_result_can_have_keeps_its_findings(
+    tmp_path: Path, model: Model, write_dicom: WriteDicom, hu: np.ndarray, affine: np.ndarray
+) -> None:
+    for file in write_dicom(tmp_path / "scans" / "series", hu, affine).iterdir():
+        image = pydicom.dcmread(file)
+        image.PatientName = ["Doe^Jane", "Roe^Jane"]
+        image.save_as(file)
+    report = run_archive(scans_of(tmp_path / "scans"), tmp_path / "out", model, dicom_dir=tmp_path / "objects")
+    assert report.problems == {} and list(report.without_dicom.values()) == [
+        "a value of the headers is not allowed in DICOM results [dicom-refused]"
+    ]
+    assert len(list((tmp_path / "out").glob("scans/**/findings.json"))) == 1 and not (tmp_path / "objects").exists()
+
+
 def test_a_dicom_scan_gets_its_objects_and_another_the_reason_why_it_has_none(
     scans: Path, tmp_path: Path, model: Model, write_dicom: WriteDicom, hu: np.ndarray, affine: np.ndarray
 ) -> None:

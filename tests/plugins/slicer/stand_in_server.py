@@ -161,9 +161,10 @@ class StandInServer:
     def _correct(self, change: dict[str, Any]) -> None:
         said = {"reader": change["reader"], "time": "2026-11-29T13:00:00+00:00"}
         for name, value in change.get("findings", {}).items():
-            self.corrections["findings"].pop(name, None)
-            if value is not None:  # As servers of earlier versions, which keep no place that is not sent.
-                self.corrections["findings"][name] = {**value, **said}
+            earlier = self.corrections["findings"].pop(name, {})
+            if value is not None:
+                place = {"place_mm": earlier["place_mm"]} if value["present"] and earlier.get("place_mm") else {}
+                self.corrections["findings"][name] = {**place, **value, **said}
         if "report" in change:
             self.corrections["report"] = {"text": change["report"], **said}
 

@@ -210,7 +210,9 @@ def test_files_with_a_damaged_header_are_counted_and_named_by_the_key_alone(
     assert content.count(b"\x08\x00\x60\x00CS") == 1
     last.write_bytes(content.replace(b"\x08\x00\x60\x00CS", b"\x08\x00\x60\x00C\xff"))
     result = prepare(SCRIPT, archive, "--output", tmp_path / "out", "--key", tmp_path / "key.csv")
-    assert len(result.studies) == 1 and result.card["flagged"] == {"DICOM files with a damaged header": 1}
+    assert len(result.studies) == 1 and result.card["flagged"] == {
+        "files that cannot be opened, or DICOM files with a damaged header": 1
+    }
     assert last.name not in (tmp_path / "out" / "ledger.csv").read_text() + json.dumps(result.card)
     with (tmp_path / "key.csv").open(newline="") as file:
         assert [row["folder"] for row in csv.DictReader(file)] == ["Doe_Jane", str(last)]

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 from bundle.ctfindings import __version__
 from bundle.ctfindings.data.datalist import load_studies
 from bundle.ctfindings.files.atomic_write import safe_name, write_text
+from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.fingerprint import input_signature
 from bundle.ctfindings.files.folders import check_outside, check_writable
 from bundle.ctfindings.files.journal import resume
 from bundle.ctfindings.inference.batch.scan_list import list_scans
-from bundle.ctfindings.inference.bundle_workflow import why_no_dicom, write_dicom_of
+from bundle.ctfindings.inference.bundle_workflow import DICOM_REFUSED, why_no_dicom, write_dicom_of
 from bundle.ctfindings.inference.output.summary_table import SUMMARY_FILE, write_summary
 from bundle.ctfindings.inference.output.write_files import RECORD_FILE
 from bundle.ctfindings.inference.service import FindingsService, load_service
@@ -131,7 +132,12 @@ def write_findings(task: ArchiveTask) -> str | None:
     without_dicom = why_no_dicom(answered.encoded) if task.dicom else None
     if task.dicom and not without_dicom:
         maps = {each.answer.key: answered.encoded.evidence_map(each) for each in answered.present}
-        write_dicom_of(answered, str(task.study["image"]), task.dicom, maps, task.anonymous)
+        try:
+            write_dicom_of(answered, str(task.study["image"]), task.dicom, maps, task.anonymous)
+        except ScanError as error:
+            if error.code != DICOM_REFUSED:
+                raise
+            without_dicom = f"a value of the headers is not allowed in DICOM results [{error.code}]"
     answered.record.save(task.target)
     return without_dicom
 

@@ -19,7 +19,7 @@ from bundle.ctfindings.sources.preparation.columns import ColumnMapping, fill_fr
 from bundle.ctfindings.sources.preparation.source import Candidate, Ledger, Source
 
 SALT, JOURNAL = "salt.txt", "conversions.jsonl"
-DAMAGED = "DICOM files with a damaged header"
+DAMAGED = "files that cannot be opened, or DICOM files with a damaged header"
 REPORT_FIELDS = ("id", "findings", "impression", "report", "report_file", "split")
 """Fields of a table that describe a study; the archive itself gives the others."""
 Join = Literal["accession", "study", "patient", "folder"]

@@ -71,10 +71,8 @@ class CorrectionsPanel:
         self.ui.copyDraftButton.enabled = bool(self.draft)
 
     def onConfirm(self, _checked: bool = False) -> None:
-        """The scan has the selected finding; a place that was set stays. It is sent along for servers of earlier
-        versions, which keep none otherwise.
-        """
-        self._send(finding_change(self.finding, True, self.corrections.place(self.finding), self._reader()))
+        """The scan has the selected finding; a place that was set stays."""
+        self._send(finding_change(self.finding, True, reader=self._reader()))
 
     def onReject(self, _checked: bool = False) -> None:
         """The scan does not have the selected finding."""
