@@ -165,7 +165,7 @@ def test_segmentations_of_the_archive_are_not_searched_for(series: TestClient, a
     assert series.get("/info/").json()["datastore"] == {"total": 1, "completed": 0, "label_tags": {}}
     assert list(series.get("/datastore/?output=all").json()["objects"]) == [UID]
     assert series.get("/datastore/?output=train").json() == []
-    assert archive.searches == [{"Modality": "CT"}], "listed once, and kept"
+    assert archive.searches == [{"Modality": "CT"}] * 2, "listed once, with a second page that brings nothing, and kept"
 
 
 def test_a_series_is_listed_by_its_description_and_day_and_without_the_patient(

@@ -162,7 +162,7 @@ def project_rows(pooled: Tensor, valid: Tensor, projection: Tensor, bias: Tensor
     moving the tower for thousands of others.
     """
     rows = torch.einsum("bkf,kfe->bke", pooled, projection) + bias
-    told = valid.unsqueeze(-1) & (rows.detach().norm(dim=-1, keepdim=True) > 1e-3)
+    told = valid.unsqueeze(-1) & (torch.linalg.vector_norm(rows.detach(), dim=-1, keepdim=True) > 1e-3)
     return F.normalize(rows, dim=-1) * told
 
 
