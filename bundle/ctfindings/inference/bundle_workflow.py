@@ -17,14 +17,13 @@ from bundle.ctfindings.inference.batch.scan_list import paths_of
 from bundle.ctfindings.inference.encoding import EncodedScan
 from bundle.ctfindings.inference.findings_record import Answer, FindingAnswer
 from bundle.ctfindings.inference.output.console_table import format_findings
+from bundle.ctfindings.inference.output.dicom.scan_answers import DICOM_REFUSED
 from bundle.ctfindings.inference.output.summary_table import SUMMARY_FILE, write_summary
 from bundle.ctfindings.inference.output.write_files import EVIDENCE_FILE, RECORD_FILE, REPORT_FILE, write_findings
 from bundle.ctfindings.inference.service import AnsweredScan, FindingsService
 from bundle.ctfindings.reports.queries import check_queries
 
 EVIDENCE_CHOICES = ("present", "all", "none")
-DICOM_REFUSED = "dicom-refused"
-"""Code of a scan whose answers can be written, but not as DICOM objects."""
 
 
 def check_request(

@@ -58,13 +58,12 @@ def closed_by_ball(mask: Mask, radius_mm: float, voxel: Array) -> Mask:
 
 def filled_slices(mask: Mask) -> Mask:
     """The mask with what it encloses in each axial slice, (X, Y, Z)."""
-    holes, enclosed = enclosed_parts(mask, IN_SLICE)
-    return mask | enclosed[holes]
+    return filled(mask, IN_SLICE)
 
 
-def filled(mask: Mask) -> Mask:
-    """The mask with what it encloses, (X, Y, Z)."""
-    holes, enclosed = enclosed_parts(mask)
+def filled(mask: Mask, neighbours: Mask | None = None) -> Mask:
+    """The mask with what it encloses, (X, Y, Z); ``neighbours`` as in ``enclosed_parts``."""
+    holes, enclosed = enclosed_parts(mask, neighbours)
     return mask | enclosed[holes]
 
 

@@ -29,7 +29,7 @@ from monailabel.datastore.utils.dicom import dicom_web_download_series
 from monailabel.interfaces.exception import ImageNotFoundException
 
 from bundle.ctfindings.files.atomic_write import atomic_path, write_text
-from bundle.ctfindings.inference.watch.archives import all_series
+from bundle.ctfindings.inference.watch.archives import all_series, first_value
 
 from .logs import SERVER_LOG
 from .options import Options
@@ -194,7 +194,8 @@ class SeriesDatastore(DICOMWebDatastore):
                     502, f"the DICOMweb server did not list its series ({type(error).__name__}); is it running?"
                 ) from error
             about = {
-                _value(series, "0020000E"): (_value(series, "0008103E"), _value(series, "00080020")) for series in found
+                first_value(each, "0020000E"): (first_value(each, "0008103E"), first_value(each, "00080020"))
+                for each in found
             }
             listed = (time.monotonic(), about)
             self._listed = listed
@@ -250,7 +251,7 @@ class SeriesDatastore(DICOMWebDatastore):
         except requests.RequestException as error:
             logger.warning("series not compared with the DICOMweb server (%s); served as fetched", type(error).__name__)
             found = []
-        listed = next((_value(each, "00201209") for each in found if _value(each, "0020000E") == series), "")
+        listed = next((first_value(each, "00201209") for each in found if first_value(each, "0020000E") == series), "")
         if listed in ("", fetched_for) or int(listed) == len(list(folder.iterdir())):
             self._compared[series] = (now, fetched_for)
             return True
@@ -287,8 +288,3 @@ def _copy(source: str, target: Path) -> None:
 
 def _short_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _value(series: Mapping[str, Any], tag: str) -> str:
-    """The first value of an element in DICOM JSON, or an empty text."""
-    return str((series.get(tag, {}).get("Value") or [""])[0] or "")

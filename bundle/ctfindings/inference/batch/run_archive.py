@@ -14,7 +14,8 @@ from bundle.ctfindings.files.fingerprint import input_signature
 from bundle.ctfindings.files.folders import check_outside, check_writable
 from bundle.ctfindings.files.journal import resume
 from bundle.ctfindings.inference.batch.scan_list import list_scans
-from bundle.ctfindings.inference.bundle_workflow import DICOM_REFUSED, why_no_dicom, write_dicom_of
+from bundle.ctfindings.inference.bundle_workflow import why_no_dicom, write_dicom_of
+from bundle.ctfindings.inference.output.dicom.scan_answers import DICOM_REFUSED
 from bundle.ctfindings.inference.output.summary_table import SUMMARY_FILE, write_summary
 from bundle.ctfindings.inference.output.write_files import RECORD_FILE
 from bundle.ctfindings.inference.service import FindingsService, load_service

@@ -177,8 +177,8 @@ class DicomWebArchive:
         return partial(_download, self.url, series)
 
     def _series(self, found: Mapping[str, Any]) -> Series:
-        uid, study, images = (_value(found, tag) for tag in ("0020000E", "0020000D", "00201209"))
-        headers = {name: _value(found, f"{tag_for_keyword(name):08X}") for name in BODY_PART_HEADERS}
+        uid, study, images = (first_value(found, tag) for tag in ("0020000E", "0020000D", "00201209"))
+        headers = {name: first_value(found, f"{tag_for_keyword(name):08X}") for name in BODY_PART_HEADERS}
         return Series(uid, study, images, left_out=_left_out(headers, self.search))
 
     def _number_of_slices(self, series: Series) -> int:
@@ -189,7 +189,7 @@ class DicomWebArchive:
         if series.state and series in self._counted:
             return self._counted[series]
         found = self.client.search_for_instances(series.study, series.uid, fields=["NumberOfFrames"])
-        return sum(_slices(_value(each, "00080016"), _value(each, "00280008")) for each in found)
+        return sum(_slices(first_value(each, "00080016"), first_value(each, "00280008")) for each in found)
 
 
 def all_series(client: Any, search: Mapping[str, Any], fields: Sequence[str] = ()) -> list[Mapping[str, Any]]:
@@ -208,7 +208,7 @@ def all_series(client: Any, search: Mapping[str, Any], fields: Sequence[str] = (
     offset = 0
     while True:
         page = client.search_for_series(search_filters=dict(search), fields=list(fields), offset=offset)
-        new = {uid: each for each in page if (uid := _value(each, "0020000E")) not in found}
+        new = {uid: each for each in page if (uid := first_value(each, "0020000E")) not in found}
         if not new:
             return list(found.values())
         found |= new
@@ -226,6 +226,6 @@ def _download(url: str, series: Series, folder: Path) -> None:
         raise ValueError(f"{count} of {series.state} images arrived; it is fetched again later")
 
 
-def _value(found: Mapping[str, Any], tag: str) -> str:
-    values = found.get(tag, {}).get("Value") or [""]
-    return str(values[0])
+def first_value(found: Mapping[str, Any], tag: str) -> str:
+    """The first value of an element in DICOM JSON, or an empty text."""
+    return str((found.get(tag, {}).get("Value") or [""])[0] or "")

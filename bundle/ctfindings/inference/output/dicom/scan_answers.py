@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 from bundle.ctfindings.inference.findings_record import FindingsRecord
 from bundle.ctfindings.scan.storage import SourceImages
 
+DICOM_REFUSED = "dicom-refused"
+"""Code of a scan whose answers can be written, but not as DICOM objects."""
+
 
 class ScanAnswers(NamedTuple):
     """Answers about one scan. Shapes: K anatomies, x y z voxels of the grid of the volumes."""

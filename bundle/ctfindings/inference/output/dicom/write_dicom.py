@@ -13,7 +13,7 @@ import pydicom
 from bundle.ctfindings.files.atomic_write import staging_folder
 from bundle.ctfindings.files.errors import ScanError
 from bundle.ctfindings.files.folders import files_below
-from bundle.ctfindings.inference.output.dicom.scan_answers import ScanAnswers
+from bundle.ctfindings.inference.output.dicom.scan_answers import DICOM_REFUSED, ScanAnswers
 from bundle.ctfindings.inference.output.dicom.secondary_capture import secondary_capture
 from bundle.ctfindings.inference.output.dicom.segmentation import segmentations
 from bundle.ctfindings.inference.output.dicom.source_headers import set_date, source_headers
@@ -75,7 +75,7 @@ def dicom_objects(
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             # highdicom raises these for a value of the headers, which its message may quote.
             problem = f"its headers have a value that no DICOM result can have ({type(error).__name__})"
-            raise ScanError(path, f"{problem}; correct it, or write no DICOM for this scan", "dicom-refused") from error
+            raise ScanError(path, f"{problem}; correct it, or write no DICOM for this scan", DICOM_REFUSED) from error
         for each in objects.values():
             set_date(each, headers[0])
     return objects
