@@ -12,16 +12,26 @@ CALLS = {"ScanError", "coded", "library_errors"}
 
 
 def codes_of(root: Path) -> set[str]:
-    """The codes in the source: the third argument of the functions that make a message."""
+    """The codes in the source: the third argument of the functions that make a message, a literal or a constant."""
+    trees = {file: ast.parse(file.read_text(encoding="utf-8")) for file in root.rglob("*.py")}
+    constants: dict[str, str] = {}
+    for tree in trees.values():
+        for node in tree.body:
+            match node:
+                case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(value))):
+                    constants[name] = value
     found = set()
-    for file in root.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CALLS:
-                code = node.args[2]
-                if file.name != "errors.py":
-                    assert isinstance(code, ast.Constant), f"{file}:{node.lineno}: write the code as a literal"
-                if isinstance(code, ast.Constant):
-                    found.add(code.value)
+    for file, tree in trees.items():
+        for call in ast.walk(tree):
+            match call:
+                case ast.Call(func=ast.Name(id=function), args=[_, _, argument, *_]) if function in CALLS:
+                    match argument:
+                        case ast.Constant(value=str(code)):
+                            found.add(code)
+                        case ast.Name(id=name) if name in constants:
+                            found.add(constants[name])
+                        case _ if file.name != "errors.py":
+                            pytest.fail(f"{file}:{call.lineno}: write the code as a literal or a constant of a module")
     return found
 
 
