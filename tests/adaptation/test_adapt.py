@@ -6,19 +6,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
 from sklearn.metrics import roc_auc_score
 
-from bundle.ctfindings.adaptation import Adaptation, EncodedStudies, FrozenLevelsd, HeadTraining, head_training
+from bundle.ctfindings.adaptation import Adaptation, EncodedStudies, FrozenLevelsd, HeadTraining
 from bundle.ctfindings.adaptation.frozen_tower import load_frozen
 from bundle.ctfindings.adaptation.head_training import Head, Prompts, score
 from bundle.ctfindings.adaptation.held_scans import HeldScans, fit_reduction, hold_scans
 from bundle.ctfindings.data.transforms import image_pipeline
-from bundle.ctfindings.findings import FINDINGS, TEMPLATES, Finding, fill_template, finding_index
+from bundle.ctfindings.findings import FINDINGS, finding_index
 from bundle.ctfindings.inference.answers import score_findings
 from bundle.ctfindings.inference.assessment import Assessment
 from bundle.ctfindings.inference.encoding import TimedPreprocessing, encode_study
@@ -31,33 +30,6 @@ from tests.networks.conftest import encoder, make_image, make_model  # noqa: F40
 
 NODULE, UNKNOWN = finding_index("Lung nodule"), finding_index("Hiatal hernia")
 Make = Callable[[], VisionLanguageModel]
-
-
-@pytest.fixture(scope="session")
-def datalist(tmp_path_factory: pytest.TempPathFactory, hu: np.ndarray, affine: np.ndarray) -> Path:
-    """Twelve scans of twelve patients, half of them with a dense ball in a lung, and a file that is not a scan."""
-    folder, random = tmp_path_factory.mktemp("scans"), np.random.default_rng(0)
-    x, y, z = np.meshgrid(*(np.arange(size) for size in hu.shape), indexing="ij")
-    studies = []
-    for index in range(12):
-        volume = hu + random.normal(0, 10, hu.shape)
-        labels = [-1] * len(FINDINGS)
-        labels[NODULE] = index % 2
-        if index % 2:
-            centre = (20 + random.integers(-3, 4), 28, 22 + random.integers(-5, 6))
-            volume[(x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2 < 30] = 1000
-        nib.save(nib.Nifti1Image(volume.astype(np.int16), affine), folder / f"{index}.nii.gz")
-        studies.append({"id": str(index), "image": f"{index}.nii.gz", "labels": labels})
-    (folder / "bad.nii.gz").write_bytes(b"no scan")
-    studies.append({"id": "bad", "image": "bad.nii.gz", "labels": [-1] * len(FINDINGS)})
-    (folder / "datalist.json").write_text(json.dumps({"training": studies}))
-    return folder / "datalist.json"
-
-
-def _templates_of(finding: Finding) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (fill_template(each.positive, finding.name), fill_template(each.negative, finding.name)) for each in TEMPLATES
-    )
 
 
 def pipeline() -> list[Any]:
@@ -81,11 +53,9 @@ def test_the_adapted_checkpoint_answers_as_the_head_that_was_trained(
     make_model: Make,  # noqa: F811
     weights: Path,
     datalist: Path,
+    wordings_are_templates: None,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # An untrained text tower does not know that a wording and a template mean the same.
-    monkeypatch.setattr(head_training, "training_wordings", _templates_of)
     network = make_model()
     network.image.body_threshold = 0.3  # The untrained anatomy head would depend on the rounding of the cache.
     encoded = encoded_studies(datalist, weights, tmp_path / "cache", make_model().image.tower)

@@ -20,6 +20,7 @@ from bundle.ctfindings.adaptation.encoded_studies import EncodedStudies, Studies
 from bundle.ctfindings.adaptation.frozen_tower import frozen_levels, load_frozen
 from bundle.ctfindings.adaptation.head_training import Head, HeadTraining, Prompts
 from bundle.ctfindings.adaptation.held_scans import HeldScans, fit_reduction, hold_scans
+from bundle.ctfindings.adaptation.last_stage import LastStage
 from bundle.ctfindings.data.datalist import label_rows
 from bundle.ctfindings.data.scan_cache import CachedStudies
 from bundle.ctfindings.evaluation.calibrate import Calibration, fit_scaling
@@ -108,7 +109,7 @@ class Adaptation:
         choice = self.training.choose(head, scans, labels, patients, prompts)
         self.training.fit(head, scans, labels, prompts, choice)
         calibration = _calibration(choice.logits, labels.numpy(), usable, self.threshold_rule)
-        features = self._domain_features(self.encoded.dataset(studies))
+        features = self._domain_features(self.encoded.dataset(studies), head.stage)
         domain = fit_domain(features, features[:0], self.outside_share, patients)
         path = self.output_dir / "model.pt"
         digest = None if calibration.problem else export_weights(path, self.network, calibration, domain)
@@ -154,8 +155,9 @@ class Adaptation:
             _start_pooling(image.anatomy_pooling)
             if isinstance(image.tower, ResNetTower):
                 explained = fit_reduction(image.tower, dataset, image.stride, self.seed)
-        scans, prompts = hold_scans(image, dataset), Prompts(self.network.text)
-        return Start(Head(image, self.network.scorer), scans, prompts, studies, failed, new, explained)
+        stage = self.training.last_stage(image)
+        scans, prompts = hold_scans(image, dataset, stage), Prompts(self.network.text)
+        return Start(Head(image, self.network.scorer, stage), scans, prompts, studies, failed, new, explained)
 
     def _encode(self, studies: Studies) -> dict[str, str]:
         """Encodes the scans; the reason of each failure, by study id."""
@@ -180,14 +182,14 @@ class Adaptation:
         return usable
 
     @torch.no_grad()
-    def _domain_features(self, dataset: CachedStudies) -> NDArray[np.float64]:
+    def _domain_features(self, dataset: CachedStudies, stage: LastStage | None) -> NDArray[np.float64]:
         """Of each scan, as inference computes them, ``[S, K, F]``."""
         self.network.eval()
         encoder, rows = self.network.image, []
         for index in progress_bar(range(len(dataset)), "domain", unit="scan"):
             study = dataset[index]
             voxels = study["image"][None].float()
-            levels, grids = frozen_levels(encoder.tower, study)
+            levels, grids = frozen_levels(encoder.tower, study, stage)
             body = scan_body(study, encoder.stride)
             encoded = encoder.encode_levels(voxels, levels, grids, body=body)
             rows.append(domain_features(voxels, encoded, encoder.stride, body)[0].double().numpy())

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bundle.ctfindings.adaptation.last_stage import LastStage
 from bundle.ctfindings.networks.checkpoint import load_checkpoint, read_checkpoint
 from bundle.ctfindings.networks.image.token_levels import EncodeLevelsd, levels_of
 from bundle.ctfindings.networks.trained_settings import KEPT_SETTINGS
@@ -74,10 +75,19 @@ class FrozenLevelsd(EncodeLevelsd):
         super().__init__(tower.eval())
 
 
-def frozen_levels(tower: nn.Module, study: Mapping[str, Any]) -> tuple[list[Tensor], list[list[int]]]:
-    """Levels ``[1, N, d]`` and grids of a scan, from what its cache keeps; the last linear map is that of the tower."""
+def frozen_levels(
+    tower: nn.Module, study: Mapping[str, Any], stage: LastStage | None = None
+) -> tuple[list[Tensor], list[list[int]]]:
+    """Levels ``[1, N, d]`` and grids of a scan, from what its cache keeps; the last linear map is that of the tower.
+
+    Args:
+        tower: Image tower.
+        study: Study from the cache.
+        stage: Blocks that were trained after the cache was made; they are run again.
+    """
     if "third_stage" in study:
-        third, fourth = (study[f"{which}_stage"][None].float() for which in ("third", "fourth"))
+        third = study["third_stage"][None].float()
+        fourth = study["fourth_stage"][None].float() if stage is None else stage.fourth(third)
         levels, grids = tower.tokens(third, fourth)  # type: ignore[operator]
         return levels, grids
     volumes = levels_of(study)

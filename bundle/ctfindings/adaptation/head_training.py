@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 from torch import Tensor, nn
 
-from bundle.ctfindings.adaptation.held_scans import HeldScans
+from bundle.ctfindings.adaptation.held_scans import HeldBatch, HeldScans
+from bundle.ctfindings.adaptation.last_stage import LastStage
 from bundle.ctfindings.data.datalist import label_balance
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDING_ANATOMY, FINDINGS, training_wordings
@@ -31,6 +32,7 @@ from bundle.ctfindings.training.parameter_groups import parameter_groups
 TRAINED: dict[str, tuple[str, ...]] = {
     "linear_probe": ("projection", "bias"),
     "prompt_head": ("projection", "bias", "field.", "scorer."),
+    "tuned_stage": ("projection", "bias", "field.", "scorer.", "stage.blocks."),
 }
 """Parameters that each kind of head trains, by the start of their name."""
 
@@ -40,12 +42,18 @@ WORDINGS = 16
 
 
 class Head(nn.Module):
-    """What is trained between the tokens of a frozen tower and the logits: the rows, the token field and the scorer."""
+    """What is trained on the tokens of a frozen tower: the rows, the token field and the scorer.
 
-    def __init__(self, image: ImageEncoder, scorer: FindingScorer) -> None:
+    Args:
+        image: Image encoder with the rows and the token field.
+        scorer: Scorer of the findings.
+        stage: Blocks of the tower that are trained too.
+    """
+
+    def __init__(self, image: ImageEncoder, scorer: FindingScorer, stage: LastStage | None = None) -> None:
         super().__init__()
         self.projection, self.bias = image.anatomy_pooling.projection, image.anatomy_pooling.bias
-        self.field, self.scorer = image.field, scorer
+        self.field, self.scorer, self.stage = image.field, scorer, stage
         self.finding_anatomy: Tensor
         self.register_buffer("finding_anatomy", torch.tensor(FINDING_ANATOMY), persistent=False)
 
@@ -54,11 +62,15 @@ class Head(nn.Module):
         """Whether the logits have a token term."""
         return float(self.scorer.log_token_scale.detach().exp()) > 0
 
-    def forward(self, pooled: Tensor, valid: Tensor, tokens: Tensor, members: Tensor, deltas: Tensor) -> Tensor:
-        """Logits ``[B, C]`` from a batch of ``HeldScans`` and positive minus negative prompts ``[B, C, E]``."""
-        rows = project_rows(pooled, valid, self.projection, self.bias)
+    def forward(self, batch: HeldBatch, deltas: Tensor) -> Tensor:
+        """Logits ``[B, C]`` from scans and positive minus negative prompts ``[B, C, E]``."""
+        pooled, tokens = batch.pooled, batch.tokens
+        if self.stage is not None:
+            tokens = tokens + self.stage(batch.stage_inputs, batch.places, batch.grid)
+            pooled, _ = self.stage.pooling.pool([tokens], [batch.members])
+        rows = project_rows(pooled, batch.valid, self.projection, self.bias)
         field = F.normalize(self.field(tokens), dim=-1)
-        return self.scorer(rows, valid, field, members, deltas, self.finding_anatomy)[0]
+        return self.scorer(rows, batch.valid, field, batch.members, deltas, self.finding_anatomy)[0]
 
 
 class Prompts:
@@ -102,7 +114,8 @@ class HeadTraining:
 
     Args:
         kind: ``linear_probe`` trains a linear map of the pooled features of each anatomy into the text space, without
-            the token term, so it has no evidence; ``prompt_head`` trains the token field and the scales too.
+            the token term, so it has no evidence; ``prompt_head`` trains the token field and the scales too;
+            ``tuned_stage`` also the last blocks of a ``ResNetTower``.
         weight_decays: Values of which cross-validation chooses one.
         steps: Largest number of steps; early stopping chooses fewer.
         validate_every: Steps between two validations on the held-out patients.
@@ -110,6 +123,8 @@ class HeadTraining:
         learning_rates: Values of which cross-validation chooses one.
         folds: Number of folds; fewer if there are fewer patients.
         pos_weight_cap: See ``DiseasePromptLoss``.
+        tuned_blocks: Number of blocks that ``tuned_stage`` trains.
+        tuned_rate: Their learning rate, as a share of that of the head.
         seed: Random seed of the order of the scans, the wordings and the folds.
 
     Raises:
@@ -126,6 +141,8 @@ class HeadTraining:
         learning_rates: Sequence[float] = (0.0003, 0.002),
         folds: int = 5,
         pos_weight_cap: float = 20.0,
+        tuned_blocks: int = 1,
+        tuned_rate: float = 0.1,
         seed: int = 0,
     ) -> None:
         if kind not in TRAINED:
@@ -133,6 +150,11 @@ class HeadTraining:
         self.kind, self.weight_decays, self.learning_rates = kind, list(weight_decays), list(learning_rates)
         self.steps, self.validate_every, self.batch_size = steps, validate_every, batch_size
         self.folds, self.pos_weight_cap, self.seed = folds, pos_weight_cap, seed
+        self.tuned_blocks, self.tuned_rate = tuned_blocks, tuned_rate
+
+    def last_stage(self, image: ImageEncoder) -> LastStage | None:
+        """The blocks of a tower that are trained; None for the other heads."""
+        return LastStage(image, self.tuned_blocks) if self.kind == "tuned_stage" else None
 
     def prepare(self, head: Head) -> None:
         """Switches the token term off for a linear probe, and chooses the parameters that are trained."""
@@ -200,7 +222,8 @@ class HeadTraining:
         """Trains, and yields the number of each step, counted from one; scans without a label take no part."""
         trained = trained[(labels[torch.from_numpy(trained)] != -1).any(dim=1).numpy()]
         loss, random = self._loss(labels[torch.from_numpy(trained)]), np.random.default_rng(self.seed)
-        groups = parameter_groups(head, loss)
+        slow = [] if head.stage is None else head.stage.blocks.parameters()
+        groups = parameter_groups(head, loss, slow, learning_rate * self.tuned_rate)
         optimizer = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay)
         order: Iterator[NDArray[np.int64]] = iter(())
         for step in range(1, steps + 1):
@@ -209,7 +232,7 @@ class HeadTraining:
                 order = _batches(random.permutation(trained), self.batch_size)
                 batch = next(order)
             optimizer.zero_grad()
-            logits = head(*scans.batch(batch, head.reads_tokens), prompts.drawn(len(batch), random))
+            logits = head(scans.batch(batch, head.reads_tokens), prompts.drawn(len(batch), random))
             loss(logits, labels[torch.from_numpy(batch)]).backward()
             optimizer.step()
             yield step
@@ -221,7 +244,7 @@ def score(
 ) -> NDArray[np.float64]:
     """Logits of the mean over the templates, as at inference, ``[S, C]``."""
     found = [
-        head(*scans.batch(batch, head.reads_tokens), prompts.templates.expand(len(batch), -1, -1)).double().numpy()
+        head(scans.batch(batch, head.reads_tokens), prompts.templates.expand(len(batch), -1, -1)).double().numpy()
         for batch in _batches(chosen, batch_size)
     ]
     return np.concatenate(found)

@@ -4,8 +4,8 @@ Shapes: S scans, B scans of a batch, N tokens, K anatomies, d width of a token.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, field
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from bundle.ctfindings.adaptation.frozen_tower import frozen_levels
+from bundle.ctfindings.adaptation.last_stage import LastStage
 from bundle.ctfindings.data.scan_cache import CachedStudies
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.inference.encoding import scan_body
@@ -25,6 +26,19 @@ PCA_TOKENS = 20_000
 """Tokens of all scans together on which the principal components are fitted."""
 
 
+class HeldBatch(NamedTuple):
+    """The scans of a step; tokens are padded by such of no anatomy."""
+
+    pooled: Tensor  # Standardised features of the anatomies, [B, K, 3 d]
+    valid: Tensor  # bool [B, K]
+    tokens: Tensor  # Without the share of the trained blocks, if there are any, [B, N, d]
+    members: Tensor  # bool [B, N, K]
+    # Of trained blocks, see ``LastStage``
+    stage_inputs: Tensor | None  # [B, C, ...]
+    places: Tensor | None  # Index of the tokens in the grid, [B, N]
+    grid: list[int]
+
+
 @dataclass
 class HeldScans:
     """What the head reads of each scan; scans differ in the number of tokens."""
@@ -33,27 +47,42 @@ class HeldScans:
     valid: Tensor  # bool [S, K]
     tokens: list[Tensor]  # Finest tokens that some anatomy has, half, [n, d]
     memberships: list[Tensor]  # bool [n, K]
+    # Of trained blocks, see ``LastStage``; the tokens are then without their share.
+    stage_inputs: list[Tensor] = field(default_factory=list)  # half [C, ...]
+    places: list[Tensor] = field(default_factory=list)  # Index of the tokens in the grid, [n]
+    grid: list[int] = field(default_factory=list)
 
     def of(self, scans: NDArray[np.int64]) -> Self:
         """Some of the scans, by index."""
         rows = torch.from_numpy(scans)
-        parts = ([part[scan] for scan in scans] for part in (self.tokens, self.memberships))
-        return type(self)(self.pooled[rows], self.valid[rows], *parts)
+        lists = (self.tokens, self.memberships, self.stage_inputs, self.places)
+        parts = ([part[scan] for scan in scans] if part else [] for part in lists)
+        return type(self)(self.pooled[rows], self.valid[rows], *parts, self.grid)
 
-    def batch(self, scans: NDArray[np.int64], with_tokens: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pooled features, validity, tokens ``[B, N, d]`` and membership; padded by tokens of no anatomy.
-
-        Without tokens, only the first one of each scan is given.
-        """
+    def batch(self, scans: NDArray[np.int64], with_tokens: bool = True) -> HeldBatch:
+        """Some of the scans, by index; without tokens, only the first one of each scan is given."""
         rows, last = torch.from_numpy(scans), None if with_tokens else 1
-        parts = ([part[scan][:last] for scan in scans] for part in (self.tokens, self.memberships))
-        tokens, members = (nn.utils.rnn.pad_sequence(part, batch_first=True) for part in parts)
-        return self.pooled[rows], self.valid[rows], tokens.float(), members
+        tokens, members = (
+            nn.utils.rnn.pad_sequence([part[scan][:last] for scan in scans], batch_first=True)
+            for part in (self.tokens, self.memberships)
+        )
+        inputs = places = None
+        if self.stage_inputs:
+            inputs = torch.stack([self.stage_inputs[scan] for scan in scans]).float()
+            places = nn.utils.rnn.pad_sequence([self.places[scan] for scan in scans], batch_first=True)
+        return HeldBatch(self.pooled[rows], self.valid[rows], tokens.float(), members, inputs, places, self.grid)
 
 
-def hold_scans(image: ImageEncoder, dataset: CachedStudies) -> HeldScans:
-    """The tokens of cached scans in the anatomies that inference would give them, without masks."""
+def hold_scans(image: ImageEncoder, dataset: CachedStudies, stage: LastStage | None = None) -> HeldScans:
+    """The tokens of cached scans in the anatomies that inference would give them, without masks.
+
+    Args:
+        image: Image encoder.
+        dataset: Studies from the cache.
+        stage: Blocks of the tower that will be trained.
+    """
     rows, tokens, inside = [], [], []
+    inputs, places, grid = [], [], []
     for index in progress_bar(range(len(dataset)), "tokens", unit="scan"):
         study = dataset[index]
         with torch.no_grad():
@@ -62,11 +91,19 @@ def hold_scans(image: ImageEncoder, dataset: CachedStudies) -> HeldScans:
             members = members & scan_body(study, image.stride).unsqueeze(-1)
             memberships = image.memberships(members, grids)
             rows.append(image.anatomy_pooling.features(levels, memberships))
+            finest = levels[0]
+            if stage is not None:
+                third = study["third_stage"][None].float()
+                finest, grid = stage.fixed_part(third), grids[0]
+                inputs.append(stage.inputs(third)[0].half())
         used = memberships[0][0].any(dim=1)
-        tokens.append(levels[0][0][used].half())
+        tokens.append(finest[0][used].half())
         inside.append(memberships[0][0][used])
+        if stage is not None:
+            places.append(used.nonzero()[:, 0])
     pooled, valid = (torch.cat(parts) for parts in zip(*rows, strict=True))
-    return HeldScans(_standardized(image.anatomy_pooling.standardize, pooled, valid), valid, tokens, inside)
+    pooled = _standardized(image.anatomy_pooling.standardize, pooled, valid)
+    return HeldScans(pooled, valid, tokens, inside, inputs, places, grid)
 
 
 def _standardized(standardize: RunningStandardization, pooled: Tensor, valid: Tensor) -> Tensor:

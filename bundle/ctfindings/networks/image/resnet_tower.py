@@ -101,10 +101,16 @@ def joined_tokens(third: Tensor, fourth: Tensor) -> tuple[Tensor, list[int]]:
     Returns:
         ``[B, N, C3 + C4]`` in C order, and the grid ``[x + 1, y + 1, z + 1]``.
     """
-    for axis in (2, 3, 4):
-        fourth = _doubled(fourth, axis, third.shape[axis])
-    cells = F.pad(torch.cat([third, fourth.to(third.dtype)], dim=1), [0, 1, 0, 1, 0, 1], mode="replicate")
+    spread = on_grid_of_third(fourth, third.shape[2:])
+    cells = F.pad(torch.cat([third, spread.to(third.dtype)], dim=1), [0, 1, 0, 1, 0, 1], mode="replicate")
     return cells.flatten(2).transpose(1, 2), [cells.shape[2], cells.shape[3], cells.shape[4]]
+
+
+def on_grid_of_third(fourth: Tensor, shape: Sequence[int]) -> Tensor:
+    """The fourth stage ``[B, C, ...]`` at the tokens of the third, ``[B, C, *shape]``."""
+    for axis, size in enumerate(shape, start=2):
+        fourth = _doubled(fourth, axis, size)
+    return fourth
 
 
 def _doubled(cells: Tensor, axis: int, size: int) -> Tensor:
