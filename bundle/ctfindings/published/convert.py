@@ -47,7 +47,8 @@ def convert_to_bundle(
         name: One of ``MODELS``.
         checkpoint: Published file or folder, see ``convert_checkpoint``; None for the installed package of Astra or
             Merlin.
-        output: File to write, completely or not at all. Its ``model`` is the ``state`` of ``Converted``.
+        output: File to write, completely or not at all. Its ``model`` is the ``state`` of ``Converted``. The same
+            published file always gives the same bytes.
         text_encoder: Folder or hub name of the text encoder, for its tokenizer. Without it the prompts are not encoded.
 
     Raises:
@@ -65,10 +66,11 @@ def convert_to_bundle(
     if text_encoder is not None:
         converted.state["bank.prompts"] = _prompts(name, converted, text_encoder)
     try:
-        with atomic_path(output) as temporary:
+        # Into an open file: PyTorch writes the name of a path into the file, and that of the partial file is random.
+        with atomic_path(output) as temporary, temporary.open("wb") as file:
             # The larger models use the tensors of the file as they are.
             state = compact(converted.state) if name in ("astra", "merlin") else converted.state
-            torch.save({"model": state, "source": converted.source}, temporary)
+            torch.save({"model": state, "source": converted.source}, file)
     except (OSError, RuntimeError) as error:  # RuntimeError: the disk is full.
         reason = " ".join(str(error).split())[:150]
         raise ValueError(f"{output}: cannot be written ({reason}); free some space or use another folder") from error

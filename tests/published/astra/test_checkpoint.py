@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bundle.ctfindings.networks.checkpoint import sha256_of
 from bundle.ctfindings.networks.image import resnet_tower
 from bundle.ctfindings.published.astra import checkpoint as astra
 from bundle.ctfindings.published.convert import convert_checkpoint, convert_to_bundle
@@ -73,6 +74,13 @@ def test_merlin_drops_its_heads(small: Small, tmp_path: Path) -> None:
     torch.save({**given, **{name: torch.zeros(1) for name in heads}}, tmp_path / "merlin.pt")
     converted = convert_checkpoint(astra.astra_checkpoint("merlin"), tmp_path / "merlin.pt")
     assert set(converted.dropped) == {"classifier.weight", "contrastive_head.bias"}
+
+
+def test_two_conversions_of_a_file_write_the_same_bytes(small: Small, tmp_path: Path) -> None:
+    torch.save({"state_dict": small}, tmp_path / "package.pt")
+    _, first = convert_to_bundle("astra", tmp_path / "package.pt", tmp_path / "one.pt")
+    converted, second = convert_to_bundle("astra", tmp_path / "package.pt", tmp_path / "two.pt")
+    assert first == second and converted.source["sha256"] == sha256_of(tmp_path / "package.pt")
 
 
 def test_a_package_with_another_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.transforms import Transform
-from torch import Tensor
+from torch import Tensor, nn
 
 from bundle.ctfindings.inference.encoding import token_affine
 from bundle.ctfindings.networks.image.resnet_tower import ResNetTower, joined_tokens
@@ -21,6 +21,7 @@ from tests.published.conftest import assert_same_in_orientation, run
 from tests.published.reference_packs import assert_recorded, pack_folder
 
 ROOT = Path(__file__).resolve().parents[3]
+STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
 @cache
@@ -38,10 +39,19 @@ def test_the_published_weights_give_the_recorded_outputs() -> None:
     tower.network.load_state_dict(torch.load(installed_weights("astra"), weights_only=True)["state_dict"])
     seen = np.random.default_rng(20261128).random((1, 1, 64, 96, 48), dtype=np.float32)
     image = torch.nn.functional.pad(torch.from_numpy(seen), (4, 4, 8, 8, 8, 8))
+    found: dict[str, Tensor] = {}
+    for name in STAGES:
+        stage: nn.Module = getattr(tower.network, name)
+        stage.register_forward_hook(lambda module, given, output, name=name: found.update({name: output}))
+    third, fourth = tower.features(image)
     recorded = np.load(folder / "astra_golden.npz")
-    for name, output in zip(("layer3", "layer4"), tower.features(image), strict=True):
+    for name, output in (("layer3", third), ("layer4", fourth)):
         assert_recorded(output[0, ::4].permute(0, 3, 1, 2), recorded[name], name=name)
+    for name, output in found.items():
         assert_recorded(output.mean((0, 2, 3, 4)), recorded[f"{name}_channel_mean"], name=f"{name} means")
+        assert list(output.shape) == recorded[f"{name}_shape"].tolist(), name
+    compared = {"layer3", "layer4"} | {f"{name}_{what}" for name in STAGES for what in ("channel_mean", "shape")}
+    assert set(found) == set(STAGES) and set(recorded.files) == compared
 
 
 def test_outputs_have_the_published_strides_and_tokens_the_grid_of_the_image() -> None:
