@@ -162,20 +162,19 @@ class Observer:
 
     @torch.no_grad()
     def counterfactuals(self, studies: Sequence[Mapping[str, Any]], seed: int) -> list[float]:
-        """Rank of a finding by the fall of its support when the same scan is rendered without it, for some scans."""
+        """Rank of a finding by the fall of its support when the same scan is rendered without it alone, for some scans."""
         ranks: list[float] = []
         for study in studies:
             present = [finding for finding in LOCALIZED if study["labels"][finding] == 1]
             if present and len(ranks) < COUNTERFACTUALS:
                 index, labels = int(study["id"].rpartition("_")[2]), [int(label) for label in study["labels"]]
-                without = [0 if finding == present[0] else label for finding, label in enumerate(labels)]
-                before, after = (self._support(seed, index, given) for given in (labels, without))
+                before, after = (self._support(seed, index, labels, without) for without in (None, present[0]))
                 ranks.append(counterfactual_rank(before, after, present[0]))
         return ranks
 
-    def _support(self, seed: int, index: int, labels: Sequence[int]) -> Tensor:
-        """Support of each finding in a scan that is rendered with given labels, ``[C]``."""
-        _, hu, _, _, affine = make_case(seed, index, labels)
+    def _support(self, seed: int, index: int, labels: Sequence[int], without: int | None) -> Tensor:
+        """Support of each finding in a scan that is rendered with given labels, or without one of them, ``[C]``."""
+        _, hu, _, _, affine = make_case(seed, index, labels, without=without)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "scan.nii.gz"
             write_nifti(path, hu, affine)

@@ -34,30 +34,39 @@ RECORDS = "records.jsonl"
 
 
 def make_case(
-    seed: int, index: int, labels: Sequence[int] | None = None, severity: float | None = None
+    seed: int,
+    index: int,
+    labels: Sequence[int] | None = None,
+    severity: float | None = None,
+    without: int | None = None,
 ) -> tuple[Case, NDArray[np.int16], NDArray[np.uint8], NDArray[np.int32], NDArray[np.float64]]:
     """Renders one scan of a data set; the same seed, index and labels give the same scan.
 
     ``labels`` (18, in the order of ``FINDINGS``) are exactly what is rendered; drawn at CT-RATE's rates when None.
     Scans of the same seed and index with other labels are of the same patient with the same noise. ``severity``, 0 to
-    1, is that of all findings but the size of the heart; drawn when None.
+    1, is that of all findings but the size of the heart; drawn when None. ``without`` is the index of a finding that is
+    left out while all others stay as they are; with its label 0 instead, those drawn after it would be others.
 
     Returns:
         The record, the image in HU (X, Y, Z), the anatomy mask (X, Y, Z), the finding bits (X, Y, Z; bit i is finding
         i) and the affine (4, 4), voxel index to world RAS mm.
 
     Raises:
-        ValueError: when ``labels`` is not 18 times 0 or 1.
+        ValueError: when ``labels`` is not 18 times 0 or 1, or the heart would have to shrink for ``without``.
     """
+    heart = finding_index("Cardiomegaly")
+    if without == heart:
+        raise ValueError("without: the heart is drawn with the chest; give Cardiomegaly the label 0")
     rng = np.random.default_rng([seed, index])
     drawn, latent_age = sample_labels(rng)
     if labels is not None:
         drawn = tuple(int(label) for label in labels)
         if len(drawn) != len(FINDING_NAMES) or not set(drawn) <= {0, 1}:
             raise ValueError(f"labels: {len(FINDING_NAMES)} values of 0 or 1 are expected, got {list(labels)}")
-    patient = sample_patient(rng, latent_age, bool(drawn[finding_index("Cardiomegaly")]))
+    patient = sample_patient(rng, latent_age, bool(drawn[heart]))
     chest = draw_chest(rng, patient)
-    sites = draw_findings(rng, chest, drawn, severity)
+    left_out = None if without is None else FINDING_NAMES[without]
+    sites = draw_findings(rng, chest, drawn, severity, left_out)
     canvas = chest.canvas
     scanner = np.random.default_rng([seed, index, 2])
     draw_surroundings(scanner, canvas, patient)
@@ -67,7 +76,7 @@ def make_case(
     case = Case(
         seed=seed,
         id=f"phantom_{index:06d}",
-        labels=drawn,
+        labels=tuple(0 if finding == without else label for finding, label in enumerate(drawn)),
         sites=sites,
         sex=patient.sex,
         age=patient.age,

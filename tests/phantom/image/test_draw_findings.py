@@ -75,3 +75,21 @@ def test_pleural_fluid_belongs_to_the_lung_and_lies_at_the_back() -> None:
     _, _, anatomy, bits, _ = make_case(2, 4, [int(i == finding) for i in range(18)])
     assert (anatomy[bits != 0] == 1).mean() > 0.9
     assert np.nonzero(bits)[1].mean() < np.nonzero(anatomy == 1)[1].mean()
+
+
+def test_without_a_finding_all_others_stay_as_they_are() -> None:
+    names = ("Consolidation", "Lung nodule", "Lymphadenopathy", "Hiatal hernia", "Medical material")
+    labels = [int(name in names) for name in FINDING_NAMES]
+    left_out = finding_index("Lung nodule")
+    case, image, _, bits, _ = make_case(2, 4, labels)
+    erased, without, _, kept, _ = make_case(2, 4, labels, without=left_out)
+    assert [site for site in case.sites if site.finding != "Lung nodule"] == erased.sites
+    assert not (kept >> left_out & 1).any() and (bits & ~(1 << left_out) == kept).all()
+    assert erased.labels == tuple(0 if i == left_out else label for i, label in enumerate(labels))
+    changed = image != without
+    assert changed.any() and changed.mean() < 0.02
+
+
+def test_the_heart_cannot_be_left_out() -> None:
+    with pytest.raises(ValueError, match="label 0"):
+        make_case(2, 4, without=finding_index("Cardiomegaly"))

@@ -1,5 +1,7 @@
 """The volume that a synthetic scan is drawn on: coordinates of the body, tubes, ellipsoids and smooth noise."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Self
 
 import numpy as np
@@ -177,6 +179,15 @@ class Canvas:
     def mark(self, finding: int, flat: NDArray[np.int64]) -> None:
         """Sets the bit of a finding at flat voxel indices."""
         self.bits.reshape(-1)[flat] |= np.int32(1 << finding)
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Erases at the end what was drawn within: the HU, the mask ids and the bits are as before."""
+        volumes = (self.hu, self.anatomy, self.bits)
+        before = [volume.copy() for volume in volumes]
+        yield
+        for volume, kept in zip(volumes, before, strict=True):
+            volume[:] = kept
 
     def flat(self, box: Box, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Flat voxel indices of the true voxels of a mask that lives in a box."""

@@ -1,6 +1,7 @@
 """The findings of a synthetic patient, drawn into a chest in a fixed order."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -38,11 +39,16 @@ RENDERERS: dict[str, Renderer] = {
 
 
 def draw_findings(
-    rng: np.random.Generator, chest: Chest, labels: Sequence[int], severity: float | None = None
+    rng: np.random.Generator,
+    chest: Chest,
+    labels: Sequence[int],
+    severity: float | None = None,
+    without: str | None = None,
 ) -> list[Site]:
     """Draws every finding whose label is 1, sets its bits and returns its sites in the order of ``FINDINGS``.
 
-    All have the given severity, 0 to 1; each has its own when None.
+    All have the given severity, 0 to 1; each has its own when None. The finding ``without`` takes its random numbers
+    and is erased again, so that the others are the same as beside it.
     """
     drawn: dict[str, list[Site]] = {}
     for name in RENDERERS:
@@ -50,7 +56,9 @@ def draw_findings(
             continue
         # Slight findings are the most frequent, and few are gross.
         grade = float(rng.beta(1.15, 1.75))
-        drawn[name] = draw_finding(rng, chest, name, grade if severity is None else severity)
+        with chest.canvas.restored() if name == without else nullcontext():
+            sites = draw_finding(rng, chest, name, grade if severity is None else severity)
+        drawn[name] = [] if name == without else sites
     return [site for name in FINDING_NAMES for site in drawn.get(name, [])]
 
 
