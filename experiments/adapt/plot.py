@@ -18,12 +18,15 @@ def plot_learning_curve(results: Mapping[str, Any], path: Path) -> None:
         results: Of ``learning_curve``.
         path: PNG file.
     """
-    figure = Figure(figsize=(8.6, 3.4), layout="constrained")
-    for panel, (key, title) in zip(figure.subplots(1, 2, sharey=True), PANELS.items(), strict=True):
+    sources = list(results["sources"].values())
+    panels = {key: title for key, title in PANELS.items() if sources[0]["curve"][0][key] is not None}
+    figure = Figure(figsize=(4.4 * len(panels), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for panel, (key, title) in zip(axes, panels.items(), strict=True):
         panel.axhline(0.5, color="#999999", linewidth=0.8)
-        for place, source in enumerate(results["sources"].values()):
+        for place, source in enumerate(sources):
             # Moved aside, so that intervals do not cover each other.
-            sizes = [row["scans"] * 1.03 ** (place - 1.5) for row in source["curve"]]
+            sizes = [row["scans"] * 1.03 ** (place - (len(sources) - 1) / 2) for row in source["curve"]]
             means = [row[key]["mean"] for row in source["curve"]]
             low, high = zip(*(row[key]["interval"] for row in source["curve"]), strict=True)
             line = panel.plot(sizes, means, "o-", markersize=4, linewidth=1.4, label=source["title"])[0]
@@ -34,5 +37,5 @@ def plot_learning_curve(results: Mapping[str, Any], path: Path) -> None:
         panel.set_title(title, fontsize=9, loc="left")
         panel.grid(axis="y", color="#e3e3e3", linewidth=0.6)
         panel.spines[["top", "right"]].set_visible(False)
-    panel.legend(fontsize=8, frameon=False, loc="upper right")
+    figure.legend(*panel.get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside lower center", ncols=3)
     write_figure(figure, path)

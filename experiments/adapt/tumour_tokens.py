@@ -3,8 +3,8 @@
     python -m experiments.adapt.tumour_tokens REAL_FOLDER docs/experiments/adapt/tumour_tokens.json
 
 A logistic regression on principal components of the tokens that the lungs or the tumour touch. Sources of features: the
-shipped tower, Astra's (both stages joined), both on Astra's grid, and mean and maximum HU of the same tokens. Three
-patients prove nothing; they can refute.
+shipped tower, Astra's (both stages joined, and each alone), both towers on Astra's grid, and mean and maximum HU of the
+same tokens. Three patients prove nothing; they can refute.
 """
 
 import argparse
@@ -33,6 +33,8 @@ from experiments.harness.page import write_results
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPONENTS = 32
+THIRD = 1024
+"""Channels of Astra's third stage, which come first among the joined ones."""
 
 
 class Tokens(NamedTuple):
@@ -63,8 +65,16 @@ def experiment(options: argparse.Namespace) -> None:
         Tokens(np.concatenate([a.features, moved(s, a)], -1), a.affine) for a, s in zip(astra, shipped, strict=True)
     ]
     values = [hu_of(*each) for each in zip(hu, affines, astra, strict=True)]
+    sources = {
+        "shipped": shipped,
+        "astra": astra,
+        "astra_layer3": [each._replace(features=each.features[..., :THIRD]) for each in astra],
+        "astra_layer4": [each._replace(features=each.features[..., THIRD:]) for each in astra],
+        "astra_and_shipped": joined,
+        "hu": values,
+    }
     results: dict[str, Any] = {"components": COMPONENTS, "sources": {}}
-    for name, tokens in {"shipped": shipped, "astra": astra, "astra_and_shipped": joined, "hu": values}.items():
+    for name, tokens in sources.items():
         rows = [chosen(*each) for each in zip(tokens, lungs, tumours, strict=True)]
         aucs = leave_one_out(rows)
         results["sources"][name] = {

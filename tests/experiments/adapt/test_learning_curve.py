@@ -8,15 +8,17 @@ import pytest
 import torch
 
 from bundle.ctfindings.adaptation.adapt import Start
-from bundle.ctfindings.adaptation.head_training import Head, HeadTraining
+from bundle.ctfindings.adaptation.head_training import Head, HeadTraining, score
 from bundle.ctfindings.adaptation.held_scans import HeldScans
 from bundle.ctfindings.findings import FINDINGS
 from bundle.ctfindings.scan.lung_mask import LUNG, TISSUE
-from experiments.adapt.hu_statistics import hu_head, hu_statistics
-from experiments.adapt.learning_curve import held_out_logits, mean_auc, paired_auc
+from experiments.adapt.hu_statistics import hu_features, hu_statistics
+from experiments.adapt.joined_features import only_features, second_stage_features, with_features
+from experiments.adapt.learning_curve import groups_of, held_out_logits, mean_auc, paired_auc
 from tests.networks.conftest import encoder, make_image, make_model  # noqa: F401
 
 PATIENTS, OF_EACH = 4, 3
+GROUPS = np.repeat(np.arange(PATIENTS), OF_EACH)
 
 
 def start_of(model: Any, labels: np.ndarray) -> Start:
@@ -52,15 +54,17 @@ def test_labels_of_a_patient_do_not_reach_its_own_scores(make_model: Any, traini
     model, labels = make_model(), some_labels()
     changed = labels.copy()
     changed[:OF_EACH][labels[:OF_EACH] >= 0] = 1 - labels[:OF_EACH][labels[:OF_EACH] >= 0]
-    one, two = (held_out_logits(training, start_of(model, given), [4, 9], 2, seed=0) for given in (labels, changed))
+    one, two = (
+        held_out_logits(training, start_of(model, given), GROUPS, [4, 9], 2, seed=0) for given in (labels, changed)
+    )
     assert one.shape == (2, 2, PATIENTS * OF_EACH, len(FINDINGS))
     np.testing.assert_array_equal(one[:, :, :OF_EACH], two[:, :, :OF_EACH])
     assert (one[1, :, OF_EACH:, 0] != two[1, :, OF_EACH:, 0]).all()  # With nine scans, every other head saw it.
 
 
 def test_more_scans_than_the_other_patients_have_are_refused(make_model: Any, training: HeadTraining) -> None:  # noqa: F811
-    with pytest.raises(ValueError, match="--sizes 10: 9 scans are not of patient 0; give fewer"):
-        held_out_logits(training, start_of(make_model(), some_labels()), [10], 1, seed=0)
+    with pytest.raises(ValueError, match="--sizes 10: a group leaves 9 scans; give fewer"):
+        held_out_logits(training, start_of(make_model(), some_labels()), GROUPS, [10], 1, seed=0)
 
 
 def test_pairs_compare_within_a_patient_and_the_auc_over_patients(make_model: Any) -> None:  # noqa: F811
@@ -88,7 +92,46 @@ def test_hu_statistics_are_those_of_lungs_and_body(make_model: Any, training: He
     model, scans = make_model(), PATIENTS * OF_EACH
     start = start_of(model, some_labels())
     dataset: Any = [{**study, "image": image * (1 + index / 20)} for index in range(scans)]
-    head, held = hu_head(start.head, start.scans, dataset, (-1000, 1000))
-    training.prepare(head)
-    logits = held_out_logits(training, start._replace(head=head, scans=held), [6], 1, seed=0)
-    assert held.pooled.shape == (scans, 6, len(found)) and np.isfinite(logits).all()
+    start = only_features(start, hu_features(dataset, (-1000, 1000)))
+    training.prepare(start.head)
+    logits = held_out_logits(training, start, GROUPS, [6], 1, seed=0)
+    assert start.scans.pooled.shape == (scans, 6, len(found)) and np.isfinite(logits).all()
+
+
+def test_features_from_zero_change_no_answer_and_are_learned_from(make_model: Any, training: HeadTraining) -> None:  # noqa: F811
+    labels = some_labels()
+    start, told = start_of(make_model(), labels), torch.from_numpy(labels[:, :1] == 1).float() * 2 - 1
+    joined = with_features(start, told.repeat(1, 4), from_zero=True)
+    for each in (start, joined):
+        training.prepare(each.head)
+    scans = np.arange(len(labels))
+    before, after = (score(each.head, each.scans, scans, each.prompts, 4) for each in (start, joined))
+    np.testing.assert_allclose(after, before, atol=1e-5)
+    logits = held_out_logits(training, joined, GROUPS, [9], 1, seed=0)[0, 0, :, 0]
+    assert logits[1::OF_EACH].min() > logits[::OF_EACH].max()  # The features are the labels.
+
+
+def test_groups_hold_out_whole_patients() -> None:
+    patients = [str(index // 2) for index in range(12)]
+    groups = groups_of(patients, 3, seed=0)
+    assert (np.bincount(groups) == 4).all() and (groups[::2] == groups[1::2]).all()
+    assert groups_of(patients, None, seed=0).tolist() == [index // 2 for index in range(12)]
+
+
+def test_the_second_stage_is_read_where_the_body_is() -> None:
+    # 2 x 2 x 2 tokens of 16 x 16 x 8 voxels; the body is the upper half along X, the cells there are bright.
+    body = torch.zeros(1, 2, 2, 2, dtype=torch.uint8)
+    body[0, 1] = TISSUE
+    random = torch.Generator().manual_seed(0)
+    dataset: Any = []
+    for index in range(3):
+        cells = torch.randn(3, 2, 2, 2, generator=random)
+        cells[:, 0] = 100.0 * (index + 1)  # Outside
+        image = torch.zeros(1, 32, 32, 16)
+        affines = {"image_affine": torch.eye(4), "regions_affine": torch.diag(torch.tensor([16.0, 16, 8, 1]))}
+        dataset.append({"image": image, "second_stage": cells.half(), "regions": body, **affines})
+    found = second_stage_features(dataset, (16, 16, 8), 2, seed=0)
+    for study in dataset:
+        study["second_stage"][:, 0] = -100.0
+    torch.testing.assert_close(second_stage_features(dataset, (16, 16, 8), 2, seed=0), found)
+    assert found.shape == (3, 6)
