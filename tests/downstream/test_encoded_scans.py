@@ -12,16 +12,25 @@ from bundle.ctfindings.data.loaders import cached_dataset, study_loader
 from bundle.ctfindings.downstream.encoded_scans import EncodeRowsd, ScanEncoder, scan_features
 from bundle.ctfindings.evaluation.evaluated_model import collect_scores, whole_scan_steps
 from bundle.ctfindings.findings import FINDINGS
+from bundle.ctfindings.published.classifier import PublishedClassifier
+
+TASK = ("downstream/task", "downstream/retrieval")
+
+
+def _tasks(bundle_root: Path, *names: str) -> ConfigParser:
+    """The configs of a training with others after it."""
+    parser = ConfigParser()
+    parser.read_config([bundle_root / "configs" / f"{name}.json" for name in ("train", *names)])
+    parser.update({"bundle_root": str(bundle_root)})
+    return parser
 
 
 @pytest.fixture(scope="module")
 def encoder(bundle_root: Path, untrained_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> ScanEncoder:
     """The encoder of the tasks, with the random weights of the tests and a cache of its own."""
-    parser = ConfigParser()
-    names = ("train.json", "downstream/task.json", "downstream/retrieval.json")
-    parser.read_config([bundle_root / "configs" / name for name in names])
+    parser = _tasks(bundle_root, *TASK)
     cache = str(tmp_path_factory.mktemp("cache"))
-    parser.update({"bundle_root": str(bundle_root), "cache_dir": cache, "ckpt_path": str(untrained_weights)})
+    parser.update({"cache_dir": cache, "ckpt_path": str(untrained_weights)})
     encoder: ScanEncoder = parser.get_parsed_content("scan_encoder")
     encoder.load()
     return encoder
@@ -58,3 +67,18 @@ def test_the_key_of_the_cache_is_that_of_the_weights(encoder: ScanEncoder) -> No
         changed = EncodeRowsd(image, scorer, deltas).weights
         image.field[1].bias[0] -= 1
     assert changed != first
+
+
+@pytest.mark.parametrize("network", ["astra", "merlin"])
+def test_a_published_encoder_reads_scans_through_its_own_pipeline(bundle_root: Path, network: str) -> None:
+    own, task = (_tasks(bundle_root, *names) for names in ([f"networks/{network}"], [f"networks/{network}", *TASK]))
+    steps = task.get_parsed_content("scan_encoder#preprocessing")
+    assert [type(step) for step in steps] == [type(step) for step in own.get_parsed_content("image_pipeline")]
+    assert [type(step) for step in steps] != [
+        type(step) for step in _tasks(bundle_root, *TASK).get_parsed_content("scan_encoder#preprocessing")
+    ]
+
+
+def test_a_converted_published_model_is_refused_in_one_line() -> None:
+    with pytest.raises(ValueError, match="found PublishedClassifier; the downstream tasks do not run on converted"):
+        ScanEncoder(PublishedClassifier.__new__(PublishedClassifier), None, [])  # type: ignore[arg-type]

@@ -114,6 +114,9 @@ class ScanEncoder:
         device: where scans are encoded.
         cache_dir: folder of the encoded scans; None encodes them at every run.
         cache_key: parameters of the pipeline, see ``cached_dataset``.
+
+    Raises:
+        ValueError: the network is not an image-text model of this bundle, such as a converted published one.
     """
 
     def __init__(
@@ -125,6 +128,11 @@ class ScanEncoder:
         cache_dir: str | Path | None = None,
         cache_key: Any = None,
     ) -> None:
+        if not isinstance(network, VisionLanguageModel):
+            raise ValueError(
+                f"network_def: expected an image-text model of this bundle, found {type(network).__name__}; the "
+                "downstream tasks do not run on converted published models (fvlm.json, radfinder.json)"
+            )
         self.network, self.ckpt_path, self.device = network, ckpt_path, torch.device(device)
         self.preprocessing, self.cache_dir, self.cache_key = list(preprocessing), cache_dir, cache_key
 
