@@ -107,5 +107,5 @@ def test_the_last_blocks_are_trained_and_the_checkpoint_answers_as_the_head(
 def test_more_blocks_than_the_stage_has_and_other_towers_are_refused(make_model: Make) -> None:  # noqa: F811
     with pytest.raises(ValueError, match="tuned_blocks: expected 1 to 2, got 3"):
         LastStage(residual_image(), 3)
-    with pytest.raises(ValueError, match="tuned_stage needs .*networks/astra.json"):
+    with pytest.raises(ValueError, match=r"tuned_stage needs .*networks/astra\.json"):
         LastStage(make_model().image, 1)

@@ -54,9 +54,8 @@ def test_labels_of_a_patient_do_not_reach_its_own_scores(make_model: Any, traini
     model, labels = make_model(), some_labels()
     changed = labels.copy()
     changed[:OF_EACH][labels[:OF_EACH] >= 0] = 1 - labels[:OF_EACH][labels[:OF_EACH] >= 0]
-    one, two = (
-        held_out_logits(training, start_of(model, given), GROUPS, [4, 9], 2, seed=0) for given in (labels, changed)
-    )
+    starts = [start_of(model, given) for given in (labels, changed)]
+    one, two = (held_out_logits(training, start, GROUPS, [4, 9], 2, seed=0) for start in starts)
     assert one.shape == (2, 2, PATIENTS * OF_EACH, len(FINDINGS))
     np.testing.assert_array_equal(one[:, :, :OF_EACH], two[:, :, :OF_EACH])
     assert (one[1, :, OF_EACH:, 0] != two[1, :, OF_EACH:, 0]).all()  # With nine scans, every other head saw it.
