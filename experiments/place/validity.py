@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bundle.ctfindings.findings import FINDING_NAMES
 from bundle.ctfindings.losses.pathology_alignment import Observations, PathologyAlignmentLoss
-from bundle.ctfindings.metrics.bootstrap import Bootstrap
+from bundle.ctfindings.metrics.bootstrap import Bootstrap, exact_at_ends
 from bundle.ctfindings.networks.observation_scoring import observation_answers
 
 CANDIDATES = 8
@@ -136,7 +136,7 @@ def query_collapse(pathology: Tensor, use: Tensor) -> dict[str, float]:
 
 
 def verdict(
-    values: Sequence[float], units: Sequence[Any], above: float, resamples: int = 1000
+    values: Sequence[float], units: Sequence[Any], above: float, resamples: int = 1000, share: bool = False
 ) -> dict[str, Any] | None:
     """Mean of values with its 95 % interval, and whether that lies above a number; None with fewer than two units.
 
@@ -145,10 +145,12 @@ def verdict(
         units: what is drawn: values of one unit, such as the sentences of a scan, are drawn together.
         above: the number.
         resamples: of the bootstrap.
+        share: whether the values are 0 or 1; a mean of 0 or 1 then has the exact limit.
     """
     if len(set(units)) < 2:
         return None
     interval = Bootstrap([str(unit) for unit in units], resamples).row_interval(np.mean, [values])
+    interval = exact_at_ends(interval, len(set(units)) if share else 0)
     low, high = float(interval.low), float(interval.high)
     return {
         "value": float(interval.estimate),
@@ -168,7 +170,7 @@ def verdicts(found: Mapping[str, Any], queries: int) -> dict[str, Any]:
     return {
         "owner gap above 0": verdict(found["owner_gap"], range(len(found["owner_gap"])), 0.0),
         "recall within an organ above chance": verdict(
-            [hit for _, hit in recall], [scan for scan, _ in recall], 1 / CANDIDATES
+            [hit for _, hit in recall], [scan for scan, _ in recall], 1 / CANDIDATES, share=True
         ),
         "attention above another query": verdict([hit["matched"] - hit["other"] for hit in attention], scans, 0.0),
         "attention above a random token of the organ": verdict(
@@ -178,7 +180,7 @@ def verdicts(found: Mapping[str, Any], queries: int) -> dict[str, Any]:
             [hit["matched"] - hit["lesion_free"] for hit in paired], [hit["scan"] for hit in paired], 0.0
         ),
         "the removed finding falls most": verdict(
-            [float(rank == 1) for rank in ranks], range(len(ranks)), 1 / len(FINDING_NAMES)
+            [float(rank == 1) for rank in ranks], range(len(ranks)), 1 / len(FINDING_NAMES), share=True
         ),
         "the removed finding falls more than the median one": verdict(
             [middle - rank for rank in ranks], range(len(ranks)), 0.0

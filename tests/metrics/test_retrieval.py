@@ -67,6 +67,15 @@ def test_record_has_chance_and_intervals_that_hold_the_value() -> None:
     assert record["median_rank"] == np.median(ranks)
 
 
+def test_a_recall_of_zero_has_the_exact_limit_and_that_of_the_whole_pool_none() -> None:
+    # Every query is nearest to the item of another one, and farthest from its own.
+    similarity = -np.eye(5)
+    record = retrieval_record(similarity, Bootstrap([str(i) for i in range(5)], resamples=50))
+    # Clopper-Pearson, no success in five trials: 1 - 0.025 ** (1 / 5).
+    assert record["recall"]["1"]["interval"] == pytest.approx([0, 0.5218], abs=1e-4)
+    assert record["recall"]["5"]["interval"] == [1, 1]
+
+
 def test_a_pool_with_a_single_patient_has_no_interval_and_is_refused() -> None:
     queries, gallery = pairs(4, noise=1.0)
     with pytest.raises(ValueError, match="at least 2 patients; got 1"):

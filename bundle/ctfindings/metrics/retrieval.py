@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bundle.ctfindings.metrics.bootstrap import Bootstrap
+from bundle.ctfindings.metrics.bootstrap import Bootstrap, exact_at_ends
 from bundle.ctfindings.metrics.classification import FloatArray, IntArray
 from bundle.ctfindings.metrics.json_numbers import number
 
@@ -48,16 +48,19 @@ def recall_at(ranks: ArrayLike, cutoffs: Sequence[int]) -> FloatArray:
 def retrieval_record(similarity: ArrayLike, bootstrap: Bootstrap) -> dict[str, Any]:
     """Recall at `CUTOFFS` with intervals and chance, and median rank, from the similarity of queries and items [N, N].
 
-    The intervals resample the queries, not the pool, so a rank keeps its meaning. Cutoffs above N are left out,
-    because their recall is 1 for any model.
+    The intervals resample the queries, not the pool, so a rank keeps its meaning. A recall of 0 or 1 has the exact limit
+    for one trial a patient. Cutoffs above N are left out, because their recall is 1 for any model.
     """
     ranks = rank_of_own(similarity)
     used = [k for k in CUTOFFS if k <= len(ranks)]
     hits = (ranks[:, None] <= np.asarray(used)).astype(np.float64)
+    patients = len(set(bootstrap.patients))
     recall = bootstrap.interval(lambda weights: weights @ hits / weights.sum(axis=1, keepdims=True))
+    # At k = N the recall is 1 for any model.
+    recall = exact_at_ends(recall, [patients if k < len(ranks) else 0 for k in used])
     return {
         "pool": len(ranks),
-        "patients": len(set(bootstrap.patients)),
+        "patients": patients,
         "recall": {str(k): recall.entry(i) | {"chance": k / len(ranks)} for i, k in enumerate(used)},
         "median_rank": float(np.median(ranks)),
     }
@@ -242,5 +245,6 @@ def _precision(relevant: NDArray[np.bool_], cutoffs: Sequence[int], bootstrap: B
     """From the relevance of the items of each query in the order of the ranks."""
     at: FloatArray = np.stack([relevant[:, :k].mean(axis=1) for k in cutoffs], axis=1)
     found = bootstrap.interval(lambda weights: weights @ at / weights.sum(axis=1, keepdims=True))
+    found = exact_at_ends(found, len(set(bootstrap.patients)))
     chance = float(relevant.mean())
     return {str(k): found.entry(i) | {"chance": chance} for i, k in enumerate(cutoffs)}

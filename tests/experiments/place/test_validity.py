@@ -100,6 +100,14 @@ def test_a_verdict_passes_when_its_interval_lies_above_the_number() -> None:
     assert verdict(values, [0] * 4, 0.5) is None, "values of one scan are no sample"
 
 
+def test_only_a_share_of_zero_has_the_exact_limit() -> None:
+    share, difference = (verdict([0.0] * 20, range(20), 0.05, share=share) for share in (True, False))
+    assert share and difference
+    # Clopper-Pearson, no success in 20 trials: 1 - 0.025 ** (1 / 20).
+    assert share["interval"] == pytest.approx([0, 0.1684], abs=1e-4)
+    assert difference["interval"] == [0, 0]
+
+
 def test_values_of_one_scan_are_drawn_together() -> None:
     rng = np.random.default_rng(0)
     apart = verdict([float(value) for value in rng.normal(size=40)], range(40), 0.0)
