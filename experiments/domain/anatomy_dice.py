@@ -1,4 +1,8 @@
-"""Dice of the anatomies that the network finds in real scans, and of the lungs by threshold, with given masks.
+"""Dice with given masks of real scans: of the anatomy head, of the written label map, and of the lungs by threshold.
+
+The label map takes the lung from the threshold, on a coarse grid. The head alone is where its logits, interpolated
+between tokens, are above 0 within the body. There is no anatomy ``pulmonary artery``; its mask says what the network
+takes the artery for.
 
 Usage: python -m experiments.domain.anatomy_dice REAL_FOLDER OUT.json [--ckpt_path model.pt]
 """
@@ -7,14 +11,17 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
 from nibabel.processing import resample_from_to
+from numpy.typing import NDArray
 
-from bundle.ctfindings.anatomy import ANATOMIES, anatomy_index
-from bundle.ctfindings.inference.service import load_service
+from bundle.ctfindings.anatomy import ANATOMIES
+from bundle.ctfindings.inference.output.evidence_volume import map_on_scan
+from bundle.ctfindings.inference.service import FindingsService, load_service
+from bundle.ctfindings.scan.body_mask import body_mask
 from bundle.ctfindings.scan.load_scan import load_scan
 from bundle.ctfindings.scan.lung_mask import lung_mask
 from experiments.harness.page import write_results
@@ -28,6 +35,10 @@ MASKS: dict[str, tuple[str, str, Sequence[int] | None]] = {
     "ts_aorta_cta_crop_1p5": ("ts_aorta_seg", "aorta", None),
 }
 """Mask of each scan of shared/data, its anatomy, and its values (None for all but 0)."""
+ARTERY = ("ts_cardiac_cta_crop_1p5", "ts_cardiac_pulmonary_artery_seg")
+"""A scan of shared/data and its mask of the pulmonary artery."""
+
+Mask = NDArray[np.bool_]
 
 
 def main() -> None:
@@ -39,24 +50,67 @@ def main() -> None:
     service = load_service(".", options.ckpt_path, text=False)
     rows = []
     for name, (mask, anatomy, values) in MASKS.items():
-        path = options.folder / f"{name}.nii.gz"
-        answered = service.answer_file(path)
-        with tempfile.TemporaryDirectory() as folder:
-            answered.write_anatomy(Path(folder) / "anatomy.nii.gz")
-            found: Any = nib.load(Path(folder) / "anatomy.nii.gz")
-            labels = np.asarray(found.dataobj)
-        given = resample_from_to(nib.load(options.folder / f"{mask}.nii.gz"), (labels.shape, found.affine), order=0)
-        ids = np.asarray(given.dataobj)
-        true = ids != 0 if values is None else np.isin(ids, values)
-        row: dict[str, Any] = {"scan": name, "anatomy": anatomy}
-        row["network"] = dice(np.isin(labels, ANATOMIES[anatomy_index(anatomy)].members), true)
+        found = find_anatomies(service, options.folder / f"{name}.nii.gz")
+        true = given_mask(options.folder / f"{mask}.nii.gz", found, values)
+        row: dict[str, Any] = {"scan": name, "anatomy": anatomy, "head": dice(found.head[anatomy], true)}
+        row["label_map"] = dice(found.label_map[anatomy], true)
         if anatomy == "lung":
-            scan = load_scan(path)
-            row["threshold"] = dice(lung_mask(scan.as_tensor()[0].numpy(), scan.affine.numpy()), true)
+            row["threshold"] = dice(found.lungs, true)
         rows.append(row)
         print(row, flush=True)
-    result = {"weights_sha256": service.model.weights_sha256, "scans": rows}
+    found = find_anatomies(service, options.folder / f"{ARTERY[0]}.nii.gz")
+    artery = given_mask(options.folder / f"{ARTERY[1]}.nii.gz", found)
+    shares: dict[str, Any] = {
+        "scan": ARTERY[0],
+        "voxels": int(artery.sum()),
+        "in_the_body": share_of(artery, found.body),
+        "head": {name: share_of(artery, region) for name, region in found.head.items()},
+        "label_map": {name: share_of(artery, region) for name, region in found.label_map.items()},
+    }
+    print(shares, flush=True)
+    result = {"weights_sha256": service.model.weights_sha256, "scans": rows, "pulmonary_artery": shares}
     write_results(options.out.parent, result, options.out.name)
+
+
+class FoundAnatomies(NamedTuple):
+    """What is found in a scan, as masks on its own grid, ``[X, Y, Z]``."""
+
+    head: dict[str, Mask]  # by anatomy: the anatomy head alone, within the body
+    label_map: dict[str, Mask]  # by anatomy: ``AnsweredScan.write_anatomy``
+    lungs: Mask  # by threshold
+    body: Mask
+    affine: NDArray[Any]
+
+
+def find_anatomies(service: FindingsService, path: Path) -> FoundAnatomies:
+    """The anatomies of a scan; one includes its members, such as the heart in the mediastinum."""
+    answered, scan = service.answer_file(path), load_scan(path)
+    hu, affine = scan.as_tensor()[0].numpy(), scan.affine.numpy()
+    lungs = lung_mask(hu, affine)
+    body = body_mask(hu, affine) | lungs
+    encoded = answered.encoded
+    logits = encoded.embedding.anatomy_logits[0].T.reshape(-1, *encoded.embedding.grid).numpy()
+    head = {
+        anatomy.name: (map_on_scan(row, encoded.token_affine, affine, hu.shape) > 0) & body
+        for anatomy, row in zip(ANATOMIES, logits, strict=True)
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        answered.write_anatomy(Path(folder) / "anatomy.nii.gz")
+        ids = np.asarray(nib.load(Path(folder) / "anatomy.nii.gz").dataobj)  # type: ignore[attr-defined]
+    label_map = {anatomy.name: np.isin(ids, anatomy.members) for anatomy in ANATOMIES}
+    return FoundAnatomies(head, label_map, lungs, body, affine)
+
+
+def given_mask(path: Path, found: FoundAnatomies, values: Sequence[int] | None = None) -> Mask:
+    """A mask file on the grid of a scan: its ``values``, or all but 0."""
+    given: Any = resample_from_to(nib.load(path), (found.body.shape, found.affine), order=0)
+    ids = np.asarray(given.dataobj)
+    return ids != 0 if values is None else np.isin(ids, values)
+
+
+def share_of(true: Mask, region: Mask) -> float:
+    """Share of a mask that a region covers."""
+    return round(float(region[true].mean()), 3)
 
 
 def dice(one: Any, two: Any) -> float:

@@ -1,15 +1,17 @@
 """How well the domain score of the shipped weights tells scans unlike the training scans from held-out ones.
 
+Beside it the simpler measure: RMS z of the thorax row.
+
 Usage: python -m experiments.domain.detection DATALIST REAL_FOLDER OUT.json [--ckpt_path model.pt]
 
-The held-out scans are the test split of DATALIST. Groups that they are compared with: whole real chests, other real
+The held-out scans are the test split of DATALIST. Groups that they are compared with: real chests, other real
 scans, and altered copies of the first held-out scans.
 """
 
 import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -18,16 +20,18 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from bundle.ctfindings.anatomy import THORAX
 from bundle.ctfindings.data.datalist import load_datalist
 from bundle.ctfindings.inference.encoding import encode_study
 from bundle.ctfindings.inference.service import FindingsService, load_service
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.json_numbers import number
+from bundle.ctfindings.networks.image.standardization import standardizations
 from experiments.domain.real_chests import SCANS
 from experiments.harness.page import write_results
 
 NOT_CHESTS = ("ts_example_ct_3mm", "crlm-ct-1004_ct_1p5x1p5x5", "ts_aorta_cta_crop_1p5", "ts_cardiac_cta_crop_1p5")
-"""Abdomen, abdomen with lung bases, and crops of angiographies, of shared/data."""
+"""Abdomen, abdomen with lung bases, and two crops of angiographies of the chest, of shared/data."""
 
 Volume = NDArray[np.float32]
 
@@ -43,50 +47,70 @@ def main() -> None:
     options = parser.parse_args()
     service = load_service(".", options.ckpt_path, text=False)
     studies = load_datalist(options.datalist, "test")[: options.held_out]
-    held_out = [score(service, loaded(service, study["image"])) for study in studies]
+    held_out = [scores(service, loaded(service, study["image"])) for study in studies]
     limit = float(service.network.domain.threshold)
     result: dict[str, Any] = {
         "weights_sha256": service.model.weights_sha256,
         "threshold": limit,
         "held_out": summary(held_out, limit),
         "groups": {},
+        "real_scans": {},
     }
-    real = {"whole chests of patients": SCANS, "other scans of patients": NOT_CHESTS}
-    groups: dict[str, Iterator[float]] = {
-        name: (score(service, loaded(service, options.real / f"{scan}.nii.gz")) for scan in scans)
-        for name, scans in real.items()
-    } | {name: altered(service, studies[: options.altered], alter) for name, alter in ALTERATIONS.items()}
-    for name, found in groups.items():
-        scores = list(found)
-        result["groups"][name] = summary(scores, limit) | auroc(scores, held_out)
+    for name, scans in {"chests of patients": SCANS, "other scans of patients": NOT_CHESTS}.items():
+        found = {scan: scores(service, loaded(service, options.real / f"{scan}.nii.gz")) for scan in scans}
+        result["real_scans"] |= {scan: number(own.domain) for scan, own in found.items()}
+        result["groups"][name] = summary(list(found.values()), limit) | auroc(list(found.values()), held_out)
+    for name, alter in ALTERATIONS.items():
+        rows = [scores(service, scan) for scan in altered(service, studies[: options.altered], alter)]
+        result["groups"][name] = summary(rows, limit) | auroc(rows, held_out)
         print(name, result["groups"][name], flush=True)
     write_results(options.out.parent, result, options.out.name)
 
 
-def summary(scores: list[float], limit: float) -> dict[str, Any]:
+class Scores(NamedTuple):
+    """How unlike the training scans a scan is, by two measures."""
+
+    domain: float  # the domain score
+    thorax: float  # RMS of the standardised features of the thorax, clipped at 5 SD, without a fit
+
+
+def summary(found: list[Scores], limit: float) -> dict[str, Any]:
+    domain, thorax = np.asarray(found).T
     return {
-        "scans": len(scores),
-        "median": number(float(np.median(scores))),
-        "lowest": number(min(scores)),
-        "highest": number(max(scores)),
-        "outside": number(float(np.mean(np.asarray(scores) > limit))),
+        "scans": len(found),
+        "median": number(float(np.median(domain))),
+        "lowest": number(float(domain.min())),
+        "highest": number(float(domain.max())),
+        "outside": number(float(np.mean(domain > limit))),
+        "thorax_median": number(float(np.median(thorax))),
+        "thorax_lowest": number(float(thorax.min())),
+        "thorax_highest": number(float(thorax.max())),
     }
 
 
-def auroc(scores: list[float], held_out: list[float]) -> dict[str, Any]:
-    """AUROC of a group against the held-out scans, with an interval by scan."""
-    rows = np.asarray([*scores, *held_out])[:, None]
-    labels = np.r_[np.ones(len(scores), dtype=np.int64), np.zeros(len(held_out), dtype=np.int64)][:, None]
-    found = Bootstrap([str(row) for row in range(len(rows))], seed=0).auc(rows, labels).findings
-    return {"auroc": number(found.estimate[0]), "auroc_interval": found.limits(0)}
+def auroc(found: list[Scores], held_out: list[Scores]) -> dict[str, Any]:
+    """AUROC of both measures of a group against the held-out scans, with an interval by scan."""
+    values = np.asarray([*found, *held_out])
+    labels = np.repeat(np.r_[np.ones(len(found), np.int64), np.zeros(len(held_out), np.int64)][:, None], 2, axis=1)
+    areas = Bootstrap([str(row) for row in range(len(values))], seed=0).auc(values, labels).findings
+    names = {"": 0, "thorax_": 1}
+    return {f"{name}auroc": number(float(areas.estimate[column])) for name, column in names.items()} | {
+        f"{name}auroc_interval": areas.limits(column) for name, column in names.items()
+    }
 
 
-def score(service: FindingsService, scan: MetaTensor) -> float:
-    """The domain score of a loaded scan."""
+def scores(service: FindingsService, scan: MetaTensor) -> Scores:
+    """Both measures of a loaded scan."""
     study = service.preprocessing.preprocess({"image": scan})  # type: ignore[attr-defined]
-    domain = encode_study(service.network, {**study, "scan": scan, "seconds": {}}).domain
+    kept: list[torch.Tensor] = []
+    (standardization,) = standardizations(service.network.image)
+    hook = standardization.register_forward_hook(lambda *call: kept.append(call[-1]))
+    try:
+        domain = encode_study(service.network, {**study, "scan": scan, "seconds": {}}).domain
+    finally:
+        hook.remove()
     assert domain is not None and domain.score is not None
-    return domain.score
+    return Scores(domain.score, float(kept[0][0, THORAX].square().mean().sqrt()))
 
 
 def loaded(service: FindingsService, path: str | Path) -> MetaTensor:
@@ -97,13 +121,13 @@ def altered(
     service: FindingsService,
     studies: list[dict[str, Any]],
     alter: Callable[[Volume, NDArray[Any], np.random.Generator], Volume],
-) -> Iterator[float]:
+) -> Iterator[MetaTensor]:
     for index, study in enumerate(studies):
         scan = loaded(service, study["image"])
         anatomy = np.asarray(nib.load(study["anatomy"]).dataobj)  # type: ignore[attr-defined]
         hu = alter(scan.as_tensor()[0].numpy(), anatomy, np.random.default_rng([5, index]))
         volume = torch.from_numpy(np.ascontiguousarray(hu, np.float32))[None]
-        yield score(service, MetaTensor(volume, affine=scan.affine, meta=dict(scan.meta)))
+        yield MetaTensor(volume, affine=scan.affine, meta=dict(scan.meta))
 
 
 def noisy(hu: Volume, _: NDArray[Any], rng: np.random.Generator) -> Volume:
