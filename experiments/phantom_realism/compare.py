@@ -4,9 +4,11 @@
         --features phantom1=FOLDER phantom2=FOLDER real=FOLDER --output FOLDER --draw phantom1 phantom2
 
 ``render.py`` makes folders of synthetic scans and ``encode.py`` folders of features. ``results.json`` receives the
-numbers of all groups and ``README.md`` shows them; ``comparison.png`` shows slices of the groups of ``--draw``, all by
-default, and their curves beside those of ``real``.
-``--scans`` and ``--features`` may come in separate runs: each replaces its own part of ``results.json``.
+numbers of all groups and ``README.md`` shows them; ``comparison.png`` shows slices of the groups of ``--draw`` and
+their curves beside those of ``real``.
+``--scans`` and ``--features`` may come in separate runs: ``--scans`` replaces the groups that it names, ``--features``
+all distances. Without both the page is written anew. Keep slices of patients (``--draw real``) out of the repository:
+give another ``--output``.
 """
 
 import argparse
@@ -26,7 +28,14 @@ sys.path.insert(0, str(ROOT))
 
 from experiments.harness.page import page_head, write_page, write_results
 from experiments.harness.shown_command import shown_command
-from experiments.phantom_realism.encoder_distances import frechet_distances, read_features, residuals, way_to
+from experiments.phantom_realism.encoder_distances import (
+    COMPONENTS,
+    fitted_components,
+    frechet_distances,
+    read_features,
+    residuals,
+    way_to,
+)
 from experiments.phantom_realism.image_statistics import BINS, PATCH, image_statistics
 
 SHOWN = 3
@@ -68,7 +77,7 @@ def page(results: Mapping[str, Any]) -> list[str]:
         for name, row in results.get("image_statistics", {}).items()
     }
     title = "How much the synthetic scans resemble scans of patients"
-    lines = page_head(title, "\n".join(dict.fromkeys(results["commands"].values())))
+    lines = page_head(title, "\n".join(results["commands"]))
     if statistics:
         lines += ["![Slices, histograms and noise of synthetic scans](comparison.png)", ""]
         lines += ["Statistics of the voxels, median (range) over the scans:", "", *_table("group", statistics), ""]
@@ -77,10 +86,12 @@ def page(results: Mapping[str, Any]) -> list[str]:
     encoded = ", ".join(f"{name} {count}" for name, count in results["scans_encoded"].items())
     lines += [f"Features of Astra, scans of each group: {encoded}.", ""]
     for name, row in results["residual_of_20_components"].items():
-        title = f"Residual of 20 principal components {name.replace('_', ' ')}, median (range):"
+        components = fitted_components(results["scans_encoded"][name.removeprefix("fitted_on_")])
+        title = f"Residual of {components} principal components {name.replace('_', ' ')}, median (range):"
         lines += [title, "", *_table("group", {key: {"residual": value} for key, value in row.items()}), ""]
     lines += [
-        "Frechet distance of draws of three and four scans:",
+        f"Frechet distance of draws of three and four scans, in {COMPONENTS} principal components of all scans, "
+        "with diagonal covariances:",
         "",
         *_table("group", results["frechet_distance"]),
         "",
@@ -140,21 +151,21 @@ def main() -> None:
     parser.add_argument("--features", type=group, nargs="+", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "experiments" / "phantom_realism")
     parser.add_argument("--limit", type=int, help="number of scans of a group whose voxels are measured")
-    parser.add_argument("--draw", nargs="+", help="groups that the picture shows")
+    parser.add_argument("--draw", nargs="+", default=[], help="groups that the picture shows")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     scans, folders = dict(options.scans), dict(options.features)
     path = options.output / "results.json"
-    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"commands": {}}
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"commands": []}
     command = shown_command(sys.argv, {"--output": None})
+    if (scans or folders) and command not in results["commands"]:
+        results["commands"].append(command)
     if scans:
-        results["commands"]["scans"] = command
-        results["image_statistics"] = measure(scans, options.limit)
-        shown = {name: folder for name, folder in scans.items() if not options.draw or name in options.draw}
+        results["image_statistics"] = results.get("image_statistics", {}) | measure(scans, options.limit)
+    if shown := {name: folder for name, folder in scans.items() if name in options.draw}:
         curves = {name: row for name, row in results["image_statistics"].items() if name in shown or name == "real"}
         draw(shown, curves, options.output / "comparison.png")
     if folders:
-        results["commands"]["features"] = command
         features = {name: read_features(folder) for name, folder in folders.items()}
         results["scans_encoded"] = {name: len(values) for name, values in features.items()}
         results["residual_of_20_components"] = {

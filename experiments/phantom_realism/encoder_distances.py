@@ -10,6 +10,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 COMPONENTS = 20
+FOLDS = 5
 DRAWS = 200
 Features = NDArray[np.float32]
 
@@ -25,8 +26,13 @@ def residual(model: Pipeline, features: Features) -> NDArray[np.float64]:
     return np.linalg.norm(standard - model[1].inverse_transform(model[1].transform(standard)), axis=1)
 
 
-def residuals(reference: Features, others: dict[str, Features], folds: int = 5) -> dict[str, list[float]]:
-    """Residuals of 20 principal components fitted on folds of ``reference``: held-out ones under ``held_out``.
+def fitted_components(scans: int, folds: int = FOLDS) -> int:
+    """Components that the smallest fold of ``residuals`` of so many scans has: ``COMPONENTS``, or one less than it."""
+    return min(COMPONENTS, scans - -(-scans // folds) - 1)
+
+
+def residuals(reference: Features, others: dict[str, Features], folds: int = FOLDS) -> dict[str, list[float]]:
+    """Residuals of principal components fitted on folds of ``reference``: held-out ones under ``held_out``.
 
     Those of the other groups are means over the folds, so that all models have seen the same number of scans.
     """

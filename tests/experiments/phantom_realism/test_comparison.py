@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from experiments.phantom_realism.compare import page
-from experiments.phantom_realism.encoder_distances import frechet_distances, read_features, residuals, way_to
+from experiments.phantom_realism.encoder_distances import (
+    fitted_components,
+    frechet_distances,
+    read_features,
+    residuals,
+    way_to,
+)
 from experiments.phantom_realism.image_statistics import noise_power
 from experiments.phantom_realism.render import GROUPS, PHANTOM
 
@@ -66,9 +72,9 @@ def test_the_page_shows_the_numbers_of_the_results() -> None:
     spread = {"min": 1.25, "median": 2.5, "max": 3.75}
     statistics = {"scans": 2, "lung_median": spread, "histogram": [0.1], "noise_power": [1.0]}
     results = {
-        "commands": {"scans": "python experiments/phantom_realism/compare.py"},
+        "commands": ["python experiments/phantom_realism/compare.py"],
         "image_statistics": {"phantom1": statistics},
-        "scans_encoded": {"phantom1": 2, "real": 7},
+        "scans_encoded": {"phantom1": 20, "real": 7},
         "residual_of_20_components": {"fitted_on_phantom1": {"held_out": spread, "real": spread}},
         "frechet_distance": {"phantom1": {"phantom1": 1.0, "real": 22.5}, "real": {"phantom1": 22.5, "real": 4.0}},
         "way_from_phantom1_to_real": {"phantom1": spread, "real": spread},
@@ -76,3 +82,10 @@ def test_the_page_shows_the_numbers_of_the_results() -> None:
     text = "\n".join(page(results))
     assert "| phantom1 | 2 | 2.5 (1.25 to 3.75) |" in text
     assert "| real | 22.5 | 4 |" in text
+    assert "Residual of 15 principal components fitted on phantom1" in text
+
+
+@pytest.mark.parametrize(("scans", "components"), [(20, 15), (25, 19), (27, 20), (40, 20)])
+def test_components_that_a_fold_of_few_scans_has(scans: int, components: int) -> None:
+    # Five folds keep at least 16, 20, 21 and 32 scans; centred points span one dimension less.
+    assert fitted_components(scans) == components
