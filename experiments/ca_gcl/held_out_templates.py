@@ -1,4 +1,7 @@
-"""Held-out templates: wordings that no training and no other score uses, asked of every scan of an evaluation.
+"""Held-out templates: wordings of no training or scoring prompt, asked of every scan of an evaluation.
+
+One of them, H10 (``{a} is demonstrated.``, ``{a} is not demonstrated.``), is also a frame of the synthetic reports,
+from which captions are read.
 
 Shapes: S scans, T templates, C findings.
 """

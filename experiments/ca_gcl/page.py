@@ -8,8 +8,9 @@ from typing import Any
 from bundle.ctfindings.evaluation.diagnostics import DIAGNOSTICS_FILE, Diagnostics
 from bundle.ctfindings.evaluation.diagnostics_record import collapse_histograms
 from bundle.ctfindings.evaluation.plots import plot_cosine_histograms, plot_wordings, wording_auc
-from experiments.ca_gcl.results import PRIMARY
-from experiments.harness.cells import cell, difference_cell, interval_cell, with_sd
+from experiments.ca_gcl.results import LEAST_MEAN_COSINE
+from experiments.harness.cells import cell, interval_cell, seeded_difference_cell, with_sd
+from experiments.harness.over_seeds import seed_interval
 from experiments.harness.page import VARIANTS_FIGURE, locked_tower_sentence, page_head, write_page
 from experiments.harness.variants_plot import plot_variants
 
@@ -44,9 +45,10 @@ def write_experiment_page(folder: Path, title: str, command: str) -> Path:
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     reference, tested = results["reference"], results["tested"]
     seeds = sorted({seed for variant in results["variants"].values() for seed in variant["seeds"]}, key=int)
+    by_seed = {name: variant["seeds"] for name, variant in results["variants"].items()}
     counts = results["settings"].get("studies", {})
     lines = [
-        *page_head(title, command),
+        *page_head(title, command, results.get("commit")),
         locked_tower_sentence(results["settings"])
         + f"Trained on {counts.get('training', '?')} scans, calibrated on {counts.get('validation', '?')}, "
         f"scored on {results['scans']}; "
@@ -75,14 +77,24 @@ def write_experiment_page(folder: Path, title: str, command: str) -> Path:
         "",
         f"## Differences from `{reference}`",
         "",
-        f"Primary outcomes: {' and '.join(results['measures'][key] for key in PRIMARY)}, bold where their interval "
-        "excludes zero. The others are described, not tested.",
+        f"Primary outcomes: {' and '.join(results['measures'][key] for key in results['primary'])}, "
+        + (
+            "bold where the interval over the seeds (Student's t) excludes zero. "
+            if len(seeds) > 1
+            else "neither bold: an interval over the seeds needs at least two. "
+        )
+        + "The others are described, not tested.",
         "",
         "| measure | " + " | ".join(f"`{name}`" for name in results["differences"]) + " |",
         "|---|" + ":---:|" * len(results["differences"]),
         *[
             f"| {words} | "
-            + " | ".join(difference_cell(row, key, PRIMARY) for row in results["differences"].values())
+            + " | ".join(
+                seeded_difference_cell(
+                    row, key, results["primary"], seed_interval(by_seed[name], by_seed[reference], key)
+                )
+                for name, row in results["differences"].items()
+            )
             + " |"
             for key, words in results["measures"].items()
         ],
@@ -111,12 +123,25 @@ def _expectations(results: Mapping[str, Any], tested: str, reference: str) -> li
         "|---|---:|:---:|---|",
         *[
             f"| {row['text'].replace('|', chr(92) + '|')} | {cell(row['value'])} "
-            f"| {interval_cell(row['interval'])} | {_verdict(row['met'])} |"
+            f"| {interval_cell(row['interval'])} | {_verdict(row)} |"
             for row in results["expectations"]
         ],
+        "",
+        _reach(*(results["variants"][name]["mean"]["cross_mean"] for name in (reference, tested)), tested, reference),
         "",
     ]
 
 
-def _verdict(met: bool | None) -> str:
-    return "not measured" if met is None else "met" if met else "**not met**"
+def _reach(start: float, end: float, tested: str, reference: str) -> str:
+    """How much of the reachable drop of the mean cosine of two anatomies a variant covers."""
+    share = (start - end) / (start - LEAST_MEAN_COSINE)
+    return (
+        f"The mean cosine of captions of two anatomies can fall to {LEAST_MEAN_COSINE:.1f} at most, if the anatomies "
+        f"have equal shares. `{tested}` covers {share:.2f} of the way from `{reference}` to there."
+    )
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    if row.get("out_of_reach"):
+        return "cannot be met"
+    return "not measured" if row["met"] is None else "met" if row["met"] else "**not met**"

@@ -169,6 +169,7 @@ def experiment_results(
         },
         "reference": REFERENCE,
         "tested": TESTED,
+        "primary": list(PRIMARY),
         "expectations": [],
     }
     if TESTED in over_seeds:

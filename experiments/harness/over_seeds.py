@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
-from bundle.ctfindings.metrics.bootstrap import Bootstrap
+from bundle.ctfindings.metrics.bootstrap import LEVEL, Bootstrap
 from bundle.ctfindings.metrics.classification import FloatArray
 from bundle.ctfindings.metrics.json_numbers import number
 from bundle.ctfindings.metrics.statistic_groups import StatisticGroup, group_record
@@ -43,6 +44,26 @@ def mean_over_seeds(runs: Sequence[StatisticGroup]) -> StatisticGroup:
 def difference(first: StatisticGroup, second: StatisticGroup) -> StatisticGroup:
     """First minus second, on the same resamples."""
     return StatisticGroup(first.names, lambda weights: first.statistic(weights) - second.statistic(weights))
+
+
+def seed_interval(
+    first: Mapping[str, Mapping[str, float | None]], second: Mapping[str, Mapping[str, float | None]], name: str
+) -> tuple[float, float] | None:
+    """Student's t interval of the mean difference of a measure over the seeds that two variants have in common.
+
+    Args:
+        first, second: Values of each seed, ``seeds`` of ``variant_record``.
+        name: The measure.
+
+    Returns:
+        The limits; None with fewer than two seeds.
+    """
+    pairs = [(first[seed][name], second[seed][name]) for seed in first if seed in second]
+    gaps = np.array([one - other for one, other in pairs if one is not None and other is not None])
+    if len(gaps) < 2:
+        return None
+    half = float(student.ppf((1 + LEVEL) / 2, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps)))
+    return float(gaps.mean()) - half, float(gaps.mean()) + half
 
 
 def _remembered(statistic: Callable[[FloatArray], FloatArray]) -> Callable[[FloatArray], FloatArray]:

@@ -12,14 +12,26 @@ NOTES_FILE = "notes.md"
 """Interpretation written by hand; follows the title of the page if the file exists."""
 
 
-def page_head(title: str, command: str) -> list[str]:
-    """The first lines of a page: its title, and the command that wrote its results."""
+def page_head(title: str, command: str, commit: str | None = None) -> list[str]:
+    """The first lines of a page: its title, and the command that wrote its results.
+
+    Args:
+        title: Title of the page.
+        command: Command that produced the results.
+        commit: Commit of the results, if the code has changed since so that the command gives others.
+    """
+    made = "The command below writes the rest of this page from [results.json](results.json)."
+    if commit is not None:
+        made = (
+            f"The rest of this page is written from [results.json](results.json), which the command below made at "
+            f"commit `{commit}`. Objectives and expectations have changed since, so today it gives other results."
+        )
     return [
         f"# {title}",
         "",
         "## Experiment",
         "",
-        "The command below writes the rest of this page from [results.json](results.json).",
+        made,
         "",
         "```",
         command,

@@ -1,5 +1,6 @@
 """The held-out templates are held out, and each finding is asked of the anatomy that answers for it."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX
 from bundle.ctfindings.findings import FINDING_ANATOMY, FINDINGS, TRAINING_TEMPLATES
 from bundle.ctfindings.findings import TEMPLATES as SCORING
+from bundle.ctfindings.phantom.report.sentence_frames import FRAMES
 from experiments.ca_gcl.held_out_templates import TEMPLATES, template_logits
 
 
@@ -19,6 +21,20 @@ def test_no_template_is_used_elsewhere() -> None:
     texts = [text for pair in TEMPLATES for text in pair]
     assert len(TEMPLATES) >= 30 and len(set(texts)) == len(texts)
     assert not [text for text in texts if text.lower().rstrip(".") in known or text.count("{a}") != 1]
+
+
+def test_one_template_is_a_frame_of_the_synthetic_reports_and_the_docs_name_it(bundle_root: Path) -> None:
+    slots = {"{np}": "{a}", "{bare_np}": "{a}", "{n}": "{a}", "{is}": "is", " {at}": ""}
+    frames = set()
+    for frame in (*FRAMES["positive"], *FRAMES["uncertain"], *FRAMES["impression"], *FRAMES["denial"]):
+        for slot, word in slots.items():
+            frame = frame.replace(slot, word)
+        frames.add(frame.lower())
+    assert "no {a} is identified." in frames
+    known = [f"H{row}" for row, pair in enumerate(TEMPLATES, 1) if {text.lower() for text in pair} & frames]
+    assert known == ["H10"]
+    for page in ("diagnostics.md", "experiments/ca_gcl_whole/README.md"):
+        assert "H10" in (bundle_root / "docs" / page).read_text(encoding="utf-8")
 
 
 def test_a_finding_is_asked_of_its_anatomy_or_of_the_thorax_where_that_is_missing() -> None:
