@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from bundle.ctfindings.networks.image.resnet_tower import ResNetTower
+
 
 def parameter_groups(
     network: nn.Module, loss: nn.Module, slow: Iterable[nn.Parameter] = (), slow_rate: float = 0.0
@@ -18,7 +20,15 @@ def parameter_groups(
     Args:
         slow: Parameters of the network with a learning rate of their own, in two more groups.
         slow_rate: Their learning rate.
+
+    Raises:
+        ValueError: The network has a frozen tower without the weights of a checkpoint.
     """
+    if any(isinstance(module, ResNetTower) and not module.loaded for module in network.modules()):
+        raise ValueError(
+            "image_tower: ResNetTower is frozen and has random weights; add configs/networks/astra_frozen.json, which "
+            "loads those of frozen_weights, or start from an adapted checkpoint with configs/finetune.json"
+        )
     apart = {id(parameter) for parameter in slow}
     groups: list[dict[str, Any]] = [{"params": []}, {"params": [], "weight_decay": 0.0}]
     if apart:

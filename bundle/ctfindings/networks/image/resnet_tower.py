@@ -1,7 +1,7 @@
 """The inflated 3D ResNet-152 of Merlin and Astra as an image tower, built from MONAI's ``ResNet``."""
 
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +47,17 @@ class ResNetTower(nn.Module):
             bias_downsample=False,
         )
         self.network.requires_grad_(False).eval()
+        self.loaded = False  # Whether the network has weights of a checkpoint; training cannot give it any.
         self.reduce = nn.Linear(4 * (channels[2] + channels[3]), width)
+
+    def load_network(self, state: Mapping[str, Tensor]) -> None:
+        """Loads all tensors of the network; RuntimeError if they do not fit."""
+        self.network.load_state_dict(state)
+        self.loaded = True
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        self.loaded = self.loaded or any(key.startswith(f"{prefix}network.") for key in state_dict)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def train(self, mode: bool = True) -> Self:
         """Switches the mode of all but the frozen network."""

@@ -55,7 +55,7 @@ def frozen_tower(ckpt_path: str | Path, width: int = 64) -> ResNetTower:
     weights = {key.removeprefix(NETWORK): value for key, value in state.items() if key.startswith(NETWORK)}
     tower = ResNetTower(width)
     try:
-        tower.network.load_state_dict(weights)
+        tower.load_network(weights)
     except RuntimeError as error:
         raise ValueError(
             f"{ckpt_path}: holds no image encoder of Astra or Merlin; make one with scripts/convert_checkpoint.py astra"
