@@ -73,7 +73,9 @@ class FineTuning(TrainTask):
         self._check_masks(studies)
         run = self.options.work / "training" / time.strftime("%Y%m%d_%H%M%S")
         (run / "tmp").mkdir(parents=True)
-        counts = write_datalist(run / "datalist.json", studies, settings["val_split"])
+        # Cross-validation by patient chooses how the head of a frozen tower is trained: it needs no split of its own.
+        share = 0.0 if self._is_frozen() else settings["val_split"]
+        counts = write_datalist(run / "datalist.json", studies, share)
         configs, keys = self.workflow(run, settings, counts["training"])
         write_text(run / "settings.json", json.dumps(keys, indent=1))
         self._run(run, configs)
@@ -85,8 +87,7 @@ class FineTuning(TrainTask):
             "model": str(model),
             "weights_sha256": sha256_of(model),
             "domain": {"scans": int(domain.scans), "threshold": float(domain.threshold)} if domain.fitted else None,
-            **counts,
-            **settings,
+            **(self._adapted(run) if self._is_frozen() else self._fine_tuned(counts, settings, keys)),
         }
 
     def workflow(self, run: Path, settings: Mapping[str, float], studies: int) -> tuple[list[str], dict[str, Any]]:
@@ -104,8 +105,7 @@ class FineTuning(TrainTask):
             "cache_dir": str(self.options.work / "training" / "cache"),
         }
         if self._is_frozen():
-            # Cross-validation by patient chooses how the head is trained, so that it needs no split of its own.
-            return ["configs/adapt.json", *self.options.overlays], {**keys, "splits": ["training", "validation"]}
+            return ["configs/adapt.json", *self.options.overlays], keys
         if self.options.checkpoint is not None:
             keys["init_ckpt"] = str(self.options.checkpoint)
         keys |= {
@@ -114,6 +114,23 @@ class FineTuning(TrainTask):
             "learning_rate": settings["learning_rate"],
         }
         return ["configs/train.json", *self.options.overlays, "configs/finetune.json"], keys
+
+    def _fine_tuned(
+        self, counts: Mapping[str, int], settings: Mapping[str, float], keys: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What the fine-tuning used: studies of each split, and its parameters."""
+        used = {"max_epochs": keys["epochs"], **{name: keys[name] for name in ("batch_size", "learning_rate")}}
+        return {**counts, **used, "val_split": settings["val_split"]}
+
+    def _adapted(self, run: Path) -> dict[str, Any]:
+        """What the adaptation used: studies, and the setting that its cross-validation chose."""
+        record = json.loads((run / "adaptation.json").read_text(encoding="utf-8"))
+        return {
+            "training": record["scans"],
+            "validation": 0,
+            "head": record["training"]["kind"],
+            **{name: record[name] for name in ("steps", "learning_rate", "weight_decay")},
+        }
 
     def _studies(self, datastore: Datastore) -> list[Study]:
         studies = taught_studies(datastore, self.corrections)

@@ -403,7 +403,7 @@ def test_the_least_sure_scan_is_offered_those_outside_the_domain_first_and_none_
     ("overlays", "first", "used"),
     [
         ("", "configs/train.json", {"epochs": 2, "batch_size": 3, "learning_rate": 0.1}),
-        ("configs/networks/astra.json", "configs/adapt.json", {"splits": ["training", "validation"]}),
+        ("configs/networks/astra.json", "configs/adapt.json", {}),
     ],
 )
 def test_a_frozen_tower_gets_an_adapted_head_and_others_are_fine_tuned(

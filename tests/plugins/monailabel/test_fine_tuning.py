@@ -11,8 +11,9 @@ import pytest
 import requests
 import torch
 
-from bundle.ctfindings.findings import FINDING_NAMES
+from bundle.ctfindings.findings import FINDING_NAMES, finding_index
 from bundle.ctfindings.inference.service import load_service
+from bundle.ctfindings.networks.checkpoint import sha256_of
 from bundle.ctfindings.phantom.dataset import make_case
 from plugins.monailabel.lib.compatibility import provide_storage_uids
 from plugins.monailabel.lib.options import Options
@@ -57,9 +58,81 @@ def test_the_result_of_a_training_names_the_domain_of_its_weights(
     studies = [{"id": str(case), "patient": str(case), "image": f"{case}.nii.gz"} for case in range(8)]
     monkeypatch.setattr(training, "_studies", lambda datastore: studies)
     monkeypatch.setattr(training, "_run", train)
-    result = training({}, None)  # type: ignore[arg-type]
+    result = training({"max_epochs": 3, "batch_size": 100}, None)  # type: ignore[arg-type]
     assert result["domain"] == ({"scans": 7, "threshold": 1.5} if fitted else None)
     assert json.loads(json.dumps(result)) == result
+    used = {"training": 6, "validation": 2, "max_epochs": 3, "batch_size": 6, "learning_rate": 0.0002, "val_split": 0.2}
+    assert used.items() <= result.items(), "a batch is no larger than the split"
+
+
+def test_the_result_of_an_adaptation_says_what_was_chosen_and_not_what_was_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provide_storage_uids()
+    from plugins.monailabel.lib.corrections import CorrectionStore
+    from plugins.monailabel.lib.train_task import FineTuning
+
+    chosen = {"steps": 40, "learning_rate": 0.002, "weight_decay": 1.0}
+
+    def adapt(run: Path, configs: Sequence[str]) -> None:
+        torch.save({"image.weight": torch.zeros(1)}, run / "model.pt")
+        assert len(json.loads((run / "datalist.json").read_text())["training"]) == 8, "every study takes part"
+        record = {"scans": 7, "training": {"kind": "linear_probe", "steps": 120}, **chosen}
+        (run / "adaptation.json").write_text(json.dumps(record))
+
+    options = Options.of({"work": str(tmp_path), "overlays": "configs/networks/astra.json"})
+    training = FineTuning(options, CorrectionStore(tmp_path / "none", str))
+    studies = [{"id": str(case), "patient": str(case), "image": f"{case}.nii.gz"} for case in range(8)]
+    monkeypatch.setattr(training, "_studies", lambda datastore: studies)
+    monkeypatch.setattr(training, "_run", adapt)
+    result = training({"max_epochs": 3, "learning_rate": 0.5}, None)  # type: ignore[arg-type]
+    del result["model"], result["weights_sha256"], result["domain"]
+    assert result == {"training": 7, "validation": 0, "head": "linear_probe", **chosen}
+
+
+ADAPTED = {"steps": 10, "validate_every": 5, "folds": 2, "weight_decays": [0.01], "learning_rates": [0.002]}
+FROZEN = {
+    "_target_": "bundle.ctfindings.adaptation.FrozenLevelsd",
+    "tower": "@image_tower",
+    "ckpt_path": "@frozen_weights",
+}
+
+
+@pytest.mark.slow
+def test_corrections_train_the_head_of_a_frozen_tower_into_a_checkpoint_that_answers(
+    bundle_root: Path, tmp_path: Path
+) -> None:
+    provide_storage_uids()
+    from plugins.monailabel.lib.corrections import CorrectionStore
+    from plugins.monailabel.lib.datastores import FolderDatastore
+    from plugins.monailabel.lib.train_task import FineTuning
+
+    effusion, folder, overlay = finding_index("Pleural effusion"), tmp_path / "scans", tmp_path / "frozen.json"
+    overlay.write_text(json.dumps({"frozen_tokens": FROZEN, **ADAPTED}))
+    folder.mkdir()
+    service = load_service(bundle_root, text=False)
+    store, answer = CorrectionStore(tmp_path / "corrections", sha256_of), None
+    for index in range(6):
+        labels = [int(column == effusion and index % 2) for column in range(len(FINDING_NAMES))]
+        _, hu, _, _, affine = make_case(seed=12, index=index, labels=labels, severity=1.0)
+        path = folder / f"case{index}.nii.gz"
+        nib.save(nib.Nifti1Image(hu[::2, ::2].astype(np.int16), affine @ np.diag([2.0, 2.0, 1.0, 1.0])), path)
+        said = {"findings": {FINDING_NAMES[effusion]: {"present": bool(index % 2)}}}
+        answer = answer or service.answer_file(path).record
+        store.change(f"case{index}", path, said, answer)
+    training = FineTuning(Options.of({"work": str(tmp_path / "work"), "overlays": str(overlay)}), store)
+    result = training({"max_epochs": 5}, FolderDatastore(str(folder), extensions=["*.nii.gz"]))
+
+    assert (result["training"], result["validation"], result["head"]) == (6, 0, "prompt_head")
+    assert result["steps"] in (5, 10) and (result["learning_rate"], result["weight_decay"]) == (0.002, 0.01)
+    assert not {"max_epochs", "batch_size", "val_split"} & set(result), "adaptation does not use them"
+    assert result["domain"]["scans"] == 6
+    adapted = load_service(bundle_root, Path(result["model"]), text=False)
+    findings = [adapted.answer_file(folder / f"case{index}.nii.gz").record.findings for index in range(6)]
+    found = np.array([record[effusion].probability for record in findings])
+    assert found[1::2].min() > found[::2].max(), found
+    assert findings[0][effusion].present is False and findings[1][effusion].present is True
+    assert all(answer.present is None for answer in findings[1] if answer.name != FINDING_NAMES[effusion])
 
 
 @pytest.mark.slow
