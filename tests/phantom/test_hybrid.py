@@ -94,6 +94,28 @@ def test_a_part_solid_nodule_is_a_solid_core_in_ground_glass(scan) -> None:
     assert -750 < np.median(values[(away > 0.36) & (away < 0.5)]) < -350
 
 
+def test_some_nodules_hang_on_a_vessel_of_the_scan_and_none_on_a_mass(scan) -> None:
+    hu, anatomy = scan[0].copy(), scan[1]
+    x, y, z = np.meshgrid(*(np.arange(size) * SPACING for size in hu.shape), indexing="ij")
+    hu[(np.abs(x - 218) < 5) & (np.abs(y - 120) < 5) & (np.abs(z - 125) < 70)] = 40  # a vessel along z
+    hu[((x - 82) ** 2 + (y - 120) ** 2 + (z - 125) ** 2) < 25**2] = 40  # a mass
+    base = HybridBase(hu, AFFINE, anatomy)
+    right = base.field.vessel_points[:, 0] > 0
+    assert right.all() and len(right) > 50, "points on the vessel, none on the mass"
+
+    def beside() -> int:
+        """Nodules whose surface is within a voxel of the vessel."""
+        sites = [site for seed in range(30) for site in base.insert("Lung nodule", seed, 0.4).sites]
+        centers = np.array([site.center_mm for site in sites]) - AFFINE[:3, 3]
+        sizes = np.array([site.size_mm for site in sites])
+        away = np.linalg.norm(centers[:, :2] - (218, 120), axis=1)
+        return int((np.abs(away - sizes / 2) < SPACING).sum())
+
+    with_vessels = beside()
+    base.field.vessel_points = base.field.vessel_points[:0]
+    assert with_vessels >= beside() + 5
+
+
 def test_noise_is_measured_with_its_correlation_and_made_again() -> None:
     white = np.random.default_rng(1).normal(0, 1, (40, 40, 30))
     for share, expected in ((0.0, 0.0), (0.3, 0.6 / 1.18)):

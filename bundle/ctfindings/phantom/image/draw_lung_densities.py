@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bundle.ctfindings.phantom.image.canvas import LUNG, SIDES, curve
 from bundle.ctfindings.phantom.image.lung_field import (
@@ -22,8 +23,8 @@ from bundle.ctfindings.phantom.image.lung_field import (
 def draw_nodules(rng: np.random.Generator, chest: LungField, severity: float) -> Iterator[Drawn]:
     """One to six round or slightly lobulated spots of 4 to 30 mm: solid, ground-glass, part-solid or calcified.
 
-    A part-solid one is a solid core of half its width in ground glass. Some hang on a vessel beside a bronchus, and
-    some on the pleura.
+    A part-solid one is a solid core of half its width in ground glass. Some hang on a vessel (in a synthetic chest,
+    beside a bronchus), and some on the pleura.
     """
     canvas = chest.canvas
     count = 1 + int(rng.binomial(5, 0.12 + 0.3 * severity))
@@ -44,6 +45,8 @@ def draw_nodules(rng: np.random.Generator, chest: LungField, severity: float) ->
             side, end = ("right" if bronchus.points[-1, 0] > 0 else "left"), bronchus.points[-1]
             near = chest.spots.points[chest.spots.side == side]
             point = near[np.linalg.norm(near - end - rng.normal(0, 3, 3), axis=1).argmin()].astype(np.float64)
+        elif place > 0.8 and len(chest.vessel_points):
+            point = _beside_vessel(rng, chest, size / 2)
         box, distance = canvas.ellipsoid(point, size / 2 * rng.uniform(0.85, 1.0, 3), margin=3)
         if size > 9:
             distance = distance + 0.06 * size * canvas.smooth_noise(rng, 0.55 * size, box)
@@ -57,6 +60,15 @@ def draw_nodules(rng: np.random.Generator, chest: LungField, severity: float) ->
             canvas.paint_box(box, share, float(rng.uniform(0, 70) if kind == "solid" else rng.uniform(300, 700)))
         side = "right" if point[0] > 0 else "left"
         yield Drawn(canvas.flat(box, share > 0.4), side, lobe_at(chest, point), kind, float(round(size)))
+
+
+def _beside_vessel(rng: np.random.Generator, chest: LungField, radius: float) -> NDArray:
+    """A point in body mm, a radius away from a random place on a vessel, towards one of the 20 nearest lung points."""
+    vessel = chest.vessel_points[int(rng.integers(len(chest.vessel_points)))]
+    away = chest.spots.points - vessel
+    nearest = np.argsort(np.linalg.norm(away, axis=1))[:20]
+    course = away[int(rng.choice(nearest))].astype(np.float64)
+    return vessel + course * (radius / max(float(np.linalg.norm(course)), 1e-6))
 
 
 def draw_opacity(rng: np.random.Generator, chest: LungField, severity: float) -> Iterator[Drawn]:

@@ -27,6 +27,7 @@ class LungField:
         lumen: flat voxel indices and shares of the air in the bronchi.
         spots: sample of lung points to place findings at.
         part_solid: share of the nodules that are part-solid.
+        vessel_points: places on vessels in body mm, (N, 3); empty where ``bronchi`` say where vessels run.
     """
 
     canvas: Canvas
@@ -40,6 +41,7 @@ class LungField:
     lumen: tuple[NDArray[np.int64], Floats]
     spots: Spots
     part_solid: float = field(default=0.0, kw_only=True)
+    vessel_points: NDArray = field(default_factory=lambda: np.zeros((0, 3)), kw_only=True)
 
 
 def lobe_of(points: NDArray, size: float) -> NDArray[np.str_]:

@@ -16,6 +16,9 @@ GAP_MM = 45.0
 HALF_WIDTH_MM, SULCUS_MM = 134.0, 45.0
 """Half the width of the lungs of an average adult, and how far they reach below the dome."""
 CONTRAST_HU = 100.0
+VESSEL_HU = -500.0
+VESSEL_DEPTH_MM, VESSEL_RADIUS_MM = 8.0, 5.0
+"""Denser voxels this deep in the lung are vessels, unless they fill a ball of that radius."""
 
 
 def lungs_of_scan(
@@ -23,7 +26,8 @@ def lungs_of_scan(
 ) -> tuple[LungField, Box]:
     """A field over the part of a scan around its lungs, and the slices of that part.
 
-    The field has no bronchi, which a scan does not come with. Lobes are those of an average chest of this size.
+    The field has no bronchi, which a scan does not come with, but places on the vessels of the scan. Lobes are those of
+    an average chest of this size.
 
     Args:
         hu: HU (X, Y, Z), axes to right, front and head.
@@ -60,7 +64,23 @@ def lungs_of_scan(
     contrast = bool(len(blood)) and float(np.median(blood)) > CONTRAST_HU
     empty = np.zeros(0, np.int64), np.zeros(0, np.float32)
     spots = sample_spots(rng, canvas, lung, size)
-    return LungField(canvas, size, contrast, lung, wall, _dome(lungs, canvas), hila, [], empty, spots), box  # type: ignore[return-value]
+    field = LungField(canvas, size, contrast, lung, wall, _dome(lungs, canvas), hila, [], empty, spots)
+    field.vessel_points = _vessel_points(canvas, lung)
+    return field, box  # type: ignore[return-value]
+
+
+def _vessel_points(canvas: Canvas, lung: Floats) -> NDArray:
+    """Dense voxels inside the lung that are not part of something wide, such as a consolidation: body mm, (N, 3)."""
+    steps = _coarse_steps(canvas.spacing)
+    every = tuple(slice(None, None, step) for step in steps)
+    dense = (canvas.hu[every] > VESSEL_HU) & (lung[every] > VESSEL_DEPTH_MM)
+    voxel = canvas.spacing * steps
+    wide = ndimage.distance_transform_edt(dense, voxel) > VESSEL_RADIUS_MM
+    if wide.any():
+        # A voxel more, because the surface of what is wide is rough.
+        dense &= ndimage.distance_transform_edt(~wide, voxel) > VESSEL_RADIUS_MM + voxel.max()
+    index = np.argwhere(dense) * steps
+    return canvas.body(np.ravel_multi_index(tuple(index.T), canvas.shape)).astype(np.float64)
 
 
 def _midline(lungs: NDArray[np.bool_]) -> float:
@@ -75,7 +95,7 @@ def _midline(lungs: NDArray[np.bool_]) -> float:
 
 def _distances(lungs: NDArray[np.bool_], spacing: NDArray[np.float64]) -> tuple[Floats, Floats]:
     """Signed distance to the surface of the lungs, and depth under the chest wall, both in mm and positive inside."""
-    steps = np.maximum(1, np.floor(DISTANCE_MM / spacing)).astype(int)
+    steps = _coarse_steps(spacing)
     coarse = lungs[:: steps[0], :: steps[1], :: steps[2]]
     voxel = spacing * steps
     surface = _signed(coarse, voxel)
@@ -88,6 +108,11 @@ def _distances(lungs: NDArray[np.bool_], spacing: NDArray[np.float64]) -> tuple[
     margin = [(big - small) // 2 for big, small in zip(padded.shape, coarse.shape, strict=True)]
     inside = inside[tuple(slice(edge, edge + size) for edge, size in zip(margin, coarse.shape, strict=True))]
     return _resampled(surface, steps, lungs.shape), _resampled(inside, steps, lungs.shape)
+
+
+def _coarse_steps(spacing: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Voxels of the scan in one of the grid that distances are computed on, (3,)."""
+    return np.maximum(1, np.floor(DISTANCE_MM / spacing)).astype(np.int64)
 
 
 def _signed(mask: NDArray[np.bool_], voxel: NDArray[np.float64]) -> Floats:
