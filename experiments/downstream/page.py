@@ -24,7 +24,8 @@ def write_results_and_page(folder: Path, results: Mapping[str, Any], command: st
     lines = [
         *page_head("Five downstream tasks: encoders at fractions of the labels", command),
         f"Probes and decoders learn from up to {counts['training']} scans, {counts['validation']} choose their "
-        f"settings, and {results['scans']} are scored. Draws of the labels: {len(settings['subset_seeds'])}. "
+        f"settings, and {results['scans']} are scored. Draws of the labels: {len(settings['subset_seeds'])}; AUROC "
+        "and Dice are means over them, CRG is that of the first. "
         f"Intervals: 95 % percentile bootstrap by {results['bootstrap']['unit']}, "
         f"{results['bootstrap']['resamples']} resamples. The tasks are those of "
         "[downstream.md](../../downstream.md). CRG of reports that all state, or all deny, every finding is "

@@ -26,8 +26,14 @@ Studies = Sequence[Mapping[str, Any]]
 
 
 def _auc(folder: Path, studies: Studies, percent: float) -> WeightStatistic:
-    values, labels = probed(folder, _ids(studies), percent)
-    return lambda weights: macro_averages(weighted_auc(values, labels, weights))
+    """Mean over the draws of the labels; the AUC of their mean probabilities would be that of an ensemble."""
+    draws = probed(folder, _ids(studies), percent)
+
+    def mean(weights: FloatArray) -> FloatArray:
+        aucs = [macro_averages(weighted_auc(values, labels, weights)) for values, labels in draws]
+        return np.asarray(np.mean(aucs, axis=0))
+
+    return mean
 
 
 def _crg(folder: Path, studies: Studies, method: str, percent: float) -> WeightStatistic:

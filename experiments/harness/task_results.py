@@ -44,9 +44,20 @@ def run_task(task: str, configs: Sequence[str], keys: Mapping[str, Any], folder:
     bundle_run([*configs, *of_task], {**keys, "task_dir": str(folder / task)}, folder / f"{task}.log")
 
 
-def probed(folder: Path, ids: Sequence[str], percent: float) -> tuple[FloatArray, IntArray]:
-    """Probabilities and labels of the probes at a fraction of the labels, both ``[S, C]``."""
-    rows = {row["id"]: row for row in _rows(folder / "classification" / f"predictions_{percent:g}.csv")}
+def probed(folder: Path, ids: Sequence[str], percent: float) -> list[tuple[FloatArray, IntArray]]:
+    """Probabilities and labels of the probes at a fraction of the labels, both ``[S, C]``, of each draw of the labels.
+
+    Raises:
+        FileNotFoundError: The task was not run.
+    """
+    paths = sorted((folder / "classification").glob(f"predictions_{percent:g}_*.csv"))
+    if not paths:
+        raise FileNotFoundError(f"{folder / 'classification'}: no predictions at {percent:g} %")
+    return [_probabilities(path, ids) for path in paths]
+
+
+def _probabilities(path: Path, ids: Sequence[str]) -> tuple[FloatArray, IntArray]:
+    rows = {row["id"]: row for row in _rows(path)}
     columns = next(iter(rows.values()))
     kinds = [[name for name in columns if name.endswith(f" {kind}")] for kind in ("probability", "label")]
     values, labels = (np.array([[float(rows[key][name]) for name in names] for key in ids]) for names in kinds)

@@ -91,10 +91,23 @@ def test_all_objectives_take_part_with_the_gradient_cache(whole: tuple[ConfigWor
     assert workflow.parser.get_parsed_content("network").text.snippet_head_trained.item() == 1
     others = {"local_anatomy", "cross_anatomy", "text_separation", "grounding"} | PLACE_LOSSES
     assert others <= set(workflow.parser.get_parsed_content("loss").last)
-    assert "macro_auc" in workflow.parser.get_parsed_content("validate#evaluator").state.metrics
+    logged = workflow.parser.get_parsed_content("validate#evaluator").state.metrics
+    assert {"macro_auc", "alignment", "alignment_gap", "cce", "cce_gap"} <= set(logged)
     assert state["trainer"] == {"epoch": 2, "iteration": 4}, "eight scans are two steps of two micro-batches of two"
     assert state["model"]["teacher.average.n_averaged"] == 4, "once a step, not once a micro-batch"
     assert not torch.equal(state["model"][AVERAGE], state["model"]["image.field.1.weight"])
+
+
+def test_reports_without_an_observation_are_refused(
+    bundle_root: Path, datalist: Path, cache: Path, tmp_path: Path
+) -> None:
+    content = json.loads(datalist.read_text(encoding="utf-8"))
+    for study in content["training"]:
+        study["report"] = {"findings": "Comparison with the earlier scan.", "impression": ""}
+    path = datalist.with_name("silent.json")
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match="observation"):
+        train(bundle_root, path, cache, tmp_path, "objectives/unified.json")
 
 
 def test_gradient_caching_goes_on_where_it_stopped(

@@ -1,11 +1,13 @@
 """The probe learns what the rows hold, at every fraction, and says what it cannot learn."""
 
+import csv
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from bundle.ctfindings.downstream.classification import Classification, _metrics
 from bundle.ctfindings.downstream.encoder_tuning import known_label_loss
@@ -37,13 +39,30 @@ def test_the_probe_learns_more_from_more_labels_and_chance_without_information(d
     assert "Mean over" in capsys.readouterr().out
 
 
+def _macro_auc(path: Path) -> float:
+    with path.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    names = [column.removesuffix(" label") for column in rows[0] if column.endswith(" label")]
+    return float(
+        np.mean(
+            [
+                roc_auc_score([int(r[f"{n} label"]) for r in rows], [float(r[f"{n} probability"]) for r in rows])
+                for n in names
+            ]
+        )
+    )
+
+
 def test_metrics_predictions_figure_and_page_are_written(datalist: Path) -> None:
-    record = run(datalist, Classification(["anatomy"], fractions=[50, 100], seeds=[0], inverse_penalties=[1]))
+    record = run(datalist, Classification(["anatomy"], fractions=[50, 100], seeds=[0, 1], inverse_penalties=[1]))
     folder = datalist.parent / "out"
-    names = ["auroc_by_fraction.png", "metrics.json", "predictions_100.csv", "predictions_50.csv", "report.html"]
-    assert sorted(path.name for path in folder.iterdir()) == names
+    names = ["auroc_by_fraction.png", "metrics.json", "report.html"]
+    drawn = ["predictions_100_0.csv", "predictions_50_0.csv", "predictions_50_1.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*names, *drawn])
+    aucs = [_macro_auc(folder / name) for name in drawn[1:]]
+    assert record["fractions"]["50"]["auroc"]["macro"]["by_seed"]["values"] == pytest.approx(aucs, abs=1e-4)
     assert json.loads((folder / "metrics.json").read_text(encoding="utf-8")) == record
-    assert len((folder / "predictions_50.csv").read_text(encoding="utf-8").splitlines()) == 41
+    assert len((folder / "predictions_50_1.csv").read_text(encoding="utf-8").splitlines()) == 41
     assert "data:image/png" in (folder / "report.html").read_text(encoding="utf-8")
 
 

@@ -37,6 +37,8 @@ class DrawScan:
 class DrawHeat:
     """In place of the encoder: ``field`` marks the lesions, ``attention`` always the same corner."""
 
+    outside: tuple[str, ...] = ()
+
     def __init__(self, *args: Any) -> None:
         self.weights = "drawn"
 
@@ -52,7 +54,7 @@ class DrawHeat:
             **data,
             "heat_field": F.max_pool3d((bits > 0).float(), TOKEN) + noise,
             "heat_attention": corner,
-            "inside": torch.ones(1, *[SIZE // TOKEN] * 3, dtype=torch.bool),
+            "inside": torch.full((1, *[SIZE // TOKEN] * 3), data["id"] not in self.outside),
             "token_affine": tokens,
             "image_affine": torch.as_tensor(data["image"].affine),
             "image": data["image"].as_tensor(),
@@ -104,6 +106,13 @@ def test_a_map_of_the_lesions_finds_them_and_a_fixed_place_does_not(lesions: Pat
     assert 0 < seen["pointing_chance"]["value"] < 0.2
     # The corner is hot on every scan without a lesion; the map of the lesions has noise there at most.
     assert fixed["false_positives_per_clean_scan"]["value"] >= 1
+
+
+def test_a_scan_outside_the_anatomy_is_named(lesions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(lesions)["warnings"] == []
+    monkeypatch.setattr(DrawHeat, "outside", ("test2", "test3"))
+    line = "detection: no anatomy of lung nodule was found in test2, test3: all of it is searched"
+    assert run(lesions)["warnings"] == [line]
 
 
 def test_detections_pictures_and_page_are_written(lesions: Path) -> None:

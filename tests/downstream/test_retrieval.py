@@ -4,9 +4,12 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
+from bundle.ctfindings.downstream import retrieval
 from bundle.ctfindings.downstream.retrieval import Retrieval
 from bundle.ctfindings.downstream.task_run import TaskRun
 from tests.downstream.conftest import LabelEncoder
@@ -50,6 +53,18 @@ def test_ranks_of_every_scan_are_written(datalist: Path) -> None:
     assert len(rows) == 40 and rows[0]["id"] == "test-0"
     assert {row["global first report"] for row in rows} <= {row["id"] for row in rows}
     assert all(1 <= int(row["set image_to_text"]) <= 40 for row in rows)
+
+
+def test_the_curve_of_recall_is_that_of_the_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Own items at rank 1, 1 and 3 by rows; by columns at 1, 2 and 2.
+    scores = np.array([[0.9, 0.1, 0.2], [0.3, 0.8, 0.05], [0.7, 0.9, 0.1]])
+    drawn: list[Figure] = []
+    monkeypatch.setattr(retrieval, "write_figure", lambda figure, path: drawn.append(figure))
+    retrieval._plot_recall(tmp_path / "recall.png", {"global": scores})
+    curves = {line.get_label(): line.get_ydata() for line in drawn[0].axes[0].get_lines()}
+    assert curves["global, image to text"] == pytest.approx([2 / 3, 2 / 3, 1])
+    assert curves["global, text to image"] == pytest.approx([1 / 3, 1, 1])
+    assert curves["chance"] == pytest.approx([1 / 3, 2 / 3, 1])
 
 
 def test_reports_of_one_examination_have_no_pool_of_first_reports(datalist: Path) -> None:

@@ -114,6 +114,21 @@ def test_masks_scores_pictures_and_page_are_written(record: dict, masked: Path) 
     assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1} and mask.shape == (SIZE,) * 3
 
 
+def test_a_scan_outside_every_organ_is_named(masked: Path, monkeypatch: pytest.MonkeyPatch, record: dict) -> None:
+    draw = DrawScan.__call__
+
+    def without_heart(step: DrawScan, data: dict[str, Any]) -> dict[str, Any]:
+        drawn = draw(step, data)
+        return {**drawn, "anatomy": drawn["anatomy"].clamp(max=1)} if data["id"] == "test2" else drawn
+
+    monkeypatch.setattr(DrawScan, "__call__", without_heart)
+    training = replace(TRAINING, epochs=1, steps=1)
+    options = {"training": training, "fractions": [100], "seeds": [0], "pictures": 1}
+    found = TaskRun(task(**options), ToyEncoder(), masked, masked.parent / "outside", resamples=5).run()
+    line = "segmentation: no anatomy has a voxel in test2: they show false positives alone"
+    assert found["warnings"] == [line] and record["warnings"] == []
+
+
 def test_a_tuned_tower_is_a_copy(masked: Path) -> None:
     encoder = ToyEncoder()
     before = encoder.network.image.tower.weight.detach().clone()

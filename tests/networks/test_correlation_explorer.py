@@ -1,10 +1,12 @@
 """The decoder of correlations: its targets, what it hides, and what it may read."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from torch import Tensor
 
 from bundle.ctfindings.anatomy import ANATOMY_NAMES, THORAX
@@ -251,3 +253,10 @@ def test_what_is_unknown_is_refused() -> None:
         explorer_of(target="rgb")
     with pytest.raises(ValueError, match="hidden_in"):
         explorer_of(hidden_in="report")
+
+
+def test_a_config_key_hides_the_image_from_the_decoder(bundle_root: Path) -> None:
+    parser = ConfigParser()
+    parser.read_config([bundle_root / "configs" / name for name in ("train.json", "objectives/place.json")])
+    parser.update({"bundle_root": str(bundle_root), "correlation_sees_image": False})
+    assert not parser.get_parsed_content("network_def#correlation").sees_image

@@ -104,15 +104,16 @@ class Classification:
             record["zero_shot"] = _metrics([zero_shot], labels["test"][:, columns], names, bootstrap)
             tables[0].rows.insert(0, ["zero-shot", *_cells(record["zero_shot"]), "-"])  # type: ignore[attr-defined]
         ids = [str(study["id"]) for study in studies["test"]]
+        every = [each for given in logits.values() for each in given]
         files: dict[str, Callable[[Path], None]] = {
-            f"predictions_{percent:g}.csv": partial(
+            f"predictions_{percent:g}_{seed}.csv": partial(
                 write_predictions,
                 ids=ids,
-                probabilities=np.mean([expit(each) for each in given], axis=0),
+                probabilities=expit(each),
                 labels=labels["test"][:, columns],
                 findings=names,
             )
-            for percent, given in logits.items()
+            for (percent, seed), each in zip(subsets, every, strict=True)
         }
         files["auroc_by_fraction.png"] = partial(
             plot_by_fraction,

@@ -105,6 +105,7 @@ class Detection:
         if "attention" not in test.maps:
             lines.append("detection: this model has no pathology queries, so there is one map, 'field'")
         ids = [str(study["id"]) for study in studies["test"]]
+        lines += _outside(ids, columns, test)
         found: dict[str, dict[str, Any]] = {name: {} for name in test.maps}
         written: dict[str, list[list[Any]]] = {name: [] for name in test.maps}
         pointed: list[list[Any]] = []
@@ -230,8 +231,9 @@ class _Scan:
     def __init__(self, study: dict[str, Any], columns: Sequence[int]) -> None:
         self.heat = {name: study[f"heat_{name}"].float().numpy() for name in MAPS if f"heat_{name}" in study}
         inside = study["inside"].numpy()
+        self.seen = inside.any(axis=(1, 2, 3))
         # Without a token of the anatomy, every token may be the place.
-        self.inside = inside | ~inside.any(axis=(1, 2, 3), keepdims=True)
+        self.inside = inside | ~self.seen[:, None, None, None]
         self.tokens, self.affine = study["token_affine"].numpy(), study["image_affine"].numpy()
         self.image = study["image"][0].float().numpy()
         bits = study.get("finding_masks", torch.zeros(study["image"].shape, dtype=torch.int32))[0].numpy()
@@ -267,6 +269,16 @@ class _Split:
             detect(np.where(scan.inside[place], scan.heat[name][place], -np.inf), threshold, scan.tokens)
             for scan in self.scans
         ]
+
+
+def _outside(ids: Sequence[str], columns: Sequence[int], split: _Split) -> list[str]:
+    """A line for each finding that has no place in some scans; their heat may peak anywhere."""
+    lines = []
+    for place, column in enumerate(columns):
+        if unseen := [id_ for id_, scan in zip(ids, split.scans, strict=True) if not scan.seen[place]]:
+            name = FINDING_NAMES[column].lower()
+            lines.append(f"detection: no anatomy of {name} was found in {', '.join(unseen)}: all of it is searched")
+    return lines
 
 
 def _rows(ids: Sequence[str], finding: str, detections: Sequence[Detections]) -> list[list[Any]]:

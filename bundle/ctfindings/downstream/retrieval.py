@@ -3,11 +3,14 @@
 Shapes: S scans with a report, N distinct sentences, Q pathology queries, E embedding.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from bundle.ctfindings.anatomy import THORAX
@@ -16,6 +19,7 @@ from bundle.ctfindings.data.study_record import report_id, report_text
 from bundle.ctfindings.downstream.encoded_scans import Rows, ScanEncoder, unseen_scans
 from bundle.ctfindings.downstream.result_numbers import format_value
 from bundle.ctfindings.downstream.task_run import Results, Studies, Table
+from bundle.ctfindings.evaluation.plots import BLUE, GREY, RED, write_figure
 from bundle.ctfindings.files.csv_table import write_table
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.classification import FloatArray
@@ -70,7 +74,10 @@ class Retrieval:
             for score, values in similarity.items()
         }
         ids = [str(study["id"]) for study in asked]
-        files = {"predictions.csv": lambda path: _write_ranks(path, ids, similarity)}
+        files: dict[str, Callable[[Path], None]] = {
+            "predictions.csv": partial(_write_ranks, ids=ids, similarity=similarity),
+            "recall_at_k.png": partial(_plot_recall, similarity=similarity),
+        }
         return Results({"encoder": "frozen", "retrieval": found}, _tables(found), files, warnings)
 
     def _set_score(self, encoder: ScanEncoder, rows: Rows, studies: Studies) -> tuple[FloatArray, list[str]]:
@@ -136,3 +143,21 @@ def _write_ranks(path: Path, ids: list[str], similarity: dict[str, FloatArray]) 
         columns += [rank_of_own(scores), rank_of_own(scores.T), [ids[best] for best in scores.argmax(axis=1)]]
     names = [f"{score} {name}" for score in similarity for name in (*DIRECTIONS, "first report")]
     write_table(path, ["id", *names], zip(ids, *columns, strict=True))
+
+
+def _plot_recall(path: Path, similarity: dict[str, FloatArray]) -> None:
+    """Share of the scans whose report is among the first k, and of the reports whose scan is, in the pool of all."""
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for (score, scores), colour in zip(similarity.items(), (BLUE, RED), strict=False):
+        for direction, matrix, style in zip(DIRECTIONS, (scores, scores.T), ("-", "--"), strict=True):
+            ks = np.arange(1, len(matrix) + 1)
+            share = np.searchsorted(np.sort(rank_of_own(matrix)), ks, side="right") / len(matrix)
+            label = f"{score}, {direction.replace('_', ' ')}"
+            axes.step(ks, share, style, where="post", color=colour, label=label)
+    axes.plot(ks, ks / len(ks), ":", color=GREY, label="chance")
+    axes.set_xscale("log")
+    axes.set_xlabel(f"k, of {len(ks)}")
+    axes.set_ylabel("R@k")
+    axes.legend(frameon=False)
+    write_figure(figure, path)

@@ -15,6 +15,7 @@ import torch
 from monai.transforms import Transform
 from numpy.typing import NDArray
 
+from bundle.ctfindings.anatomy import ANATOMY_NAMES
 from bundle.ctfindings.data.datalist import bare_studies
 from bundle.ctfindings.data.finding_masks import ResampleFindingMaskd
 from bundle.ctfindings.data.loaders import cached_dataset, study_loader
@@ -132,6 +133,7 @@ class Segmentation:
             {**row, "validation_dice": dice} for row, dice in zip(subset_rows(subsets), validated.values(), strict=True)
         ]
         ids = [str(study["id"]) for study in studies["test"]]
+        lines += _outside(ids, names, scores.scores())
         files: dict[str, Callable[[Path], None]] = {
             f"predictions_{percent:g}.csv": partial(_write_scores, ids=ids, names=names, draws=draws)
             for percent, draws in drawn.items()
@@ -224,6 +226,15 @@ class Segmentation:
             Table(f"Mean over {len(names)} classes, {self._encoder} encoder", columns, rows),
             Table(title, ["class", "scans with a mask", *columns[1:4]], each),
         ]
+
+
+def _outside(ids: Sequence[str], names: Sequence[str], scores: dict[str, FloatArray]) -> list[str]:
+    """A line that names the scans whose masks have no voxel of any anatomy among the classes."""
+    anatomies = [name in ANATOMY_NAMES for name in names]
+    known, empty = scores["known"][:, anatomies], scores["truth_ml"][:, anatomies] == 0
+    outside = known.any(axis=1) & (empty | ~known).all(axis=1)
+    found = ", ".join(id_ for id_, apart in zip(ids, outside, strict=True) if apart)
+    return [f"segmentation: no anatomy has a voxel in {found}: they show false positives alone"] if found else []
 
 
 def _values(scores: dict[str, FloatArray], metric: str) -> FloatArray:

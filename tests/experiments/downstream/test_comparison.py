@@ -33,7 +33,7 @@ def tasks(folder: Path, right: bool) -> Path:
     for percent in FRACTIONS:
         scores = [[key, int(y) if right else 0.5, int(y)] for key, y in zip(IDS, truth, strict=True)]
         columns = ["id", "Lung nodule probability", "Lung nodule label"]
-        write_table(folder / "classification" / f"predictions_{percent}.csv", columns, scores[::-1])
+        write_table(folder / "classification" / f"predictions_{percent}_0.csv", columns, scores[::-1])
         masks = [[key, MASKED[0], 0.8 if right else 0.2] for key, y in zip(IDS, truth, strict=True) if y]
         write_table(folder / "segmentation" / f"predictions_{percent}.csv", ["id", "class", "dice"], masks)
         said = {0: "No pulmonary nodules.", 1: "There is a nodule in the left lower lobe."}
@@ -68,6 +68,24 @@ def test_each_task_is_scored_by_scan_and_compared_with_the_first_encoder(compare
     assert good["retrieval_set"] is None and good["pointing_answer"] is None, "no encoder has queries"
     gained = compared["differences"]["good"]
     assert gained["dice_100"] == pytest.approx(0.6) and gained["dice_100_interval"] == pytest.approx([0.6, 0.6])
+
+
+def test_the_auroc_is_the_mean_over_the_draws_and_not_that_of_an_ensemble(tmp_path: Path) -> None:
+    folder = tasks(tmp_path / "drawn", True)
+    truth = labels()[:, NODULE]
+    # Each draw is sure of the nodules of its half of the scans and wrong by a little on the others.
+    for draw in (0, 1):
+        scores = [
+            [key, (0.1 + 0.9 * int(y)) if row // 2 % 2 == draw else (0.3 - 0.1 * int(y)), int(y)]
+            for row, (key, y) in enumerate(zip(IDS, truth, strict=True))
+        ]
+        columns = ["id", "Lung nodule probability", "Lung nodule label"]
+        write_table(folder / "classification" / f"predictions_5_{draw}.csv", columns, scores)
+    studies = [{"id": key, "patient": key, "labels": row} for key, row in zip(IDS, labels().tolist(), strict=True)]
+    settings = {"studies": {"training": 9, "validation": 3}, "keys": {"subset_seeds": [0, 1]}}
+    found = downstream_results({"drawn": folder}, studies, settings, resamples=20)["variants"]["drawn"]["mean"]
+    # A sure nodule beats both kinds of negatives, a doubtful one beats only the sure negatives: 3 of 4 pairs.
+    assert found["auroc_5"] == pytest.approx(0.75), "the mean probabilities of the draws have an AUROC of 1"
 
 
 def test_a_task_that_was_not_run_is_a_dash(tmp_path: Path) -> None:
