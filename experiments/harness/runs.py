@@ -232,6 +232,14 @@ def bundle_run(configs: Sequence[str], keys: Mapping[str, Any], log: Path) -> No
         raise ValueError(f"{log}: the command failed ({last[0][:300]}); see the file, then run again to resume")
 
 
+def code_version() -> str | None:
+    """The commit of the checkout, ``-dirty`` with changes; None outside a repository."""
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, encoding="utf-8", check=False
+    )
+    return found.stdout.strip() or None
+
+
 def split_sizes(datalist: Path) -> dict[str, int]:
     """Number of studies of each split."""
     return {split: len(studies) for split, studies in _splits(datalist).items()}

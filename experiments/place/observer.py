@@ -5,12 +5,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bundle.ctfindings.data.batches import prepare_unmasked_batch
@@ -50,11 +51,9 @@ def observed_run(run: Run, datalist: Path) -> dict[str, Any]:
     """What the tests of ``validity`` read of a run on the test split, computed unless that is done."""
     path = run.folder / OBSERVED_FILE
     if not path.is_file():
-        content = json.loads(datalist.read_text(encoding="utf-8"))
         observer = Observer(run)
         found = observer.of(load_datalist(datalist, "test"))
-        drawn = content.get("parameters", {}).get("seed")
-        found["counterfactual_ranks"] = [] if drawn is None else observer.counterfactuals(content["test"], drawn)
+        found["counterfactual_ranks"] = observer.counterfactuals(counterfactual_scans(datalist))
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(found) + "\n", encoding="utf-8")
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -114,12 +113,12 @@ class Observer:
                     correlated_lesions += self._correlations(known, batch["finding_masks"])
             hits += self._attention(batch, image, start)
             start += len(image)
-        joined = _joined(rows)
+        all_rows = joined(rows)
         return {
             "owner_gap": gaps,
-            "recall_within_organ": recall_within_organ(joined),
+            "recall_within_organ": recall_within_organ(all_rows),
             "attention": hits,
-            "collapse": query_collapse(joined.pathology[joined.valid.all(dim=1)], torch.stack(used).sum(dim=0)),
+            "collapse": query_collapse(all_rows.pathology[all_rows.valid.all(dim=1)], torch.stack(used).sum(dim=0)),
             "correlation": _gap(correlated),
             "correlation_of_lesions": _gap(correlated_lesions),
         }
@@ -161,20 +160,17 @@ class Observer:
         return found
 
     @torch.no_grad()
-    def counterfactuals(self, studies: Sequence[Mapping[str, Any]], seed: int) -> list[float]:
-        """Rank of a finding by the fall of its support when the same scan is rendered without it alone, for some scans."""
-        ranks: list[float] = []
-        for study in studies:
-            present = [finding for finding in LOCALIZED if study["labels"][finding] == 1]
-            if present and len(ranks) < COUNTERFACTUALS:
-                index, labels = int(study["id"].rpartition("_")[2]), [int(label) for label in study["labels"]]
-                before, after = (self._support(seed, index, labels, without) for without in (None, present[0]))
-                ranks.append(counterfactual_rank(before, after, present[0]))
-        return ranks
+    def counterfactuals(self, rendered: Sequence["Counterfactual"]) -> list[float]:
+        """Rank of each removed finding by the fall of its support when the same scan is rendered without it alone."""
+        return [
+            counterfactual_rank(
+                self._support(scan.whole, scan.affine), self._support(scan.without, scan.affine), scan.finding
+            )
+            for scan in rendered
+        ]
 
-    def _support(self, seed: int, index: int, labels: Sequence[int], without: int | None) -> Tensor:
-        """Support of each finding in a scan that is rendered with given labels, or without one of them, ``[C]``."""
-        _, hu, _, _, affine = make_case(seed, index, labels, without=without)
+    def _support(self, hu: NDArray[np.int16], affine: NDArray[np.float64]) -> Tensor:
+        """Support of each finding in a scan, ``[C]``."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "scan.nii.gz"
             write_nifti(path, hu, affine)
@@ -183,11 +179,35 @@ class Observer:
         return observation_logits(encoded.pathology, encoded.pathology_valid, self.prompts[:, 0], self.prompts[:, 1])[0]
 
 
+class Counterfactual(NamedTuple):
+    """A synthetic scan, and the same scan without one finding."""
+
+    whole: NDArray[np.int16]
+    without: NDArray[np.int16]
+    affine: NDArray[np.float64]
+    finding: int
+
+
+def counterfactual_scans(datalist: Path) -> list[Counterfactual]:
+    """The first synthetic scans of the test split with a localized finding, and without it; none of other scans."""
+    content = json.loads(datalist.read_text(encoding="utf-8"))
+    seed = content.get("parameters", {}).get("seed")
+    rendered: list[Counterfactual] = []
+    for study in content["test"] if seed is not None else ():
+        present = [finding for finding in LOCALIZED if study["labels"][finding] == 1]
+        if present and len(rendered) < COUNTERFACTUALS:
+            index, labels = int(study["id"].rpartition("_")[2]), [int(label) for label in study["labels"]]
+            _, whole, _, _, affine = make_case(seed, index, labels)
+            _, without, _, _, _ = make_case(seed, index, labels, without=present[0])
+            rendered.append(Counterfactual(whole, without, affine, present[0]))
+    return rendered
+
+
 def _gap(losses: list[list[float]]) -> dict[str, float] | None:
     return correlation_gap(np.array(losses)) if losses else None
 
 
-def _joined(parts: Sequence[Any]) -> Any:
+def joined(parts: Sequence[Any]) -> Any:
     """The observations of all batches as those of one."""
     starts = np.cumsum([0, *(len(part.written) for part in parts)])
     shifted = [part._replace(owner=part.owner + int(start)) for part, start in zip(parts, starts, strict=False)]

@@ -17,7 +17,8 @@ from bundle.ctfindings.metrics.bootstrap import Bootstrap, weighted_auc
 from bundle.ctfindings.metrics.classification import FloatArray, macro_averages
 from bundle.ctfindings.metrics.statistic_groups import StatisticGroup, group_record
 from experiments.harness.over_seeds import difference, mean_over_seeds, variant_record
-from experiments.harness.task_results import dice, pointed, retrieved
+from experiments.harness.runs import code_version
+from experiments.harness.task_results import MASKED, dice, pointed, retrieved
 
 REFERENCE = "place"
 """The whole of PLACE, from which parts are taken away."""
@@ -43,13 +44,13 @@ MEASURES: dict[str, tuple[str, str | None, Callable[[Path, Sequence[str]], Float
 
 OWN_TASKS: dict[str, tuple[str, ...]] = {
     "initial": ("retrieval_set", "pointing_answer", "dice"),
-    "no_alignment": ("macro_auc", "retrieval_global"),
-    "no_correlation": ("dice", "pointing_answer"),
-    "one_query": ("macro_auc", "retrieval_set"),
-    "no_use": ("macro_auc", "retrieval_set"),
+    "no_alignment": ("retrieval_set", "pointing_answer"),
+    "no_correlation": ("dice", "pointing_field"),
+    "one_query": ("retrieval_set",),
+    "no_use": ("retrieval_set",),
 }
-"""Outcomes that were named beforehand: where the whole has to be better than the variant without a part. Without the
-alignment the queries are not trained, so nothing that reads them alone is compared."""
+"""Outcomes that were named before anything was run: where the whole has to be better than the variant without a part.
+Others that were named later, with results at hand, are described and not tested."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ def place_results(
 ) -> dict[str, Any]:
     """The content of ``results.json``.
 
-    Intervals are those of the mean over the seeds, by a bootstrap that draws patients and seeds. A difference is that
-    of ``REFERENCE`` minus another variant, on the seeds that both have and on the same draws.
+    Intervals are those of the mean over the seeds, by a bootstrap that draws patients and, if there are several, seeds.
+    A difference is that of ``REFERENCE`` minus another variant, on the seeds that both have and on the same draws.
 
     Args:
         runs: Runs by variant and seed.
@@ -91,11 +92,13 @@ def place_results(
     scored = Diagnostics.load(first.evaluation / DIAGNOSTICS_FILE)
     ids = scored.ids.tolist()
     bootstrap = Bootstrap(scored.patients.tolist(), resamples, seed=0)
+    several = any(len(of) > 1 for of in runs.values())
     measured = {name: {seed: _measures(run, ids) for seed, run in of.items()} for name, of in runs.items()}
     results: dict[str, Any] = {
         "settings": dict(settings),
+        "code": code_version(),
         "scans": len(ids),
-        "bootstrap": {**bootstrap.settings(), "unit": "patient and seed"},
+        "bootstrap": {**bootstrap.settings(), "unit": "patient and seed" if several else "patient"},
         "measures": {key: words for key, (words, _, _) in MEASURES.items()},
         "reference": REFERENCE,
         "tested": REFERENCE,
@@ -108,6 +111,7 @@ def place_results(
         of_run = {str(seed): run for seed, run in runs[name].items()}
         record["tests"] = {seed: run.tests for seed, run in of_run.items()}
         record["macro_auc_of_parts"] = {seed: _metrics(run).get("macro_auc_of_parts") for seed, run in of_run.items()}
+        record["pointing_answer_by_finding"] = {seed: _by_finding(run, ids) for seed, run in of_run.items()}
         record["observation_weight"] = {seed: _observation_weight(run) for seed, run in of_run.items()}
         results["variants"][name] = record
         both = sorted(set(of) & set(measured[REFERENCE]))
@@ -136,6 +140,17 @@ def _measures(run: Finished, ids: Sequence[str]) -> StatisticGroup:
         )
 
     return StatisticGroup(tuple(MEASURES), statistic)
+
+
+def _by_finding(run: Finished, ids: Sequence[str]) -> dict[str, dict[str, int]] | None:
+    """Scans with a lesion of each finding, and those in which the peak of the map ``answer`` hits one."""
+    if not (run.tasks / "detection").is_dir():
+        return None
+    found = pointed(run.tasks, ids, "answer")
+    return {
+        name: {"scans": int((~np.isnan(column)).sum()), "hits": int(np.nansum(column))}
+        for name, column in zip(MASKED, found.T, strict=True)
+    }
 
 
 def _observation_weight(run: Finished) -> float | None:

@@ -57,10 +57,14 @@ def finished(folder: Path, found: float, hit: float, seed: int) -> Finished:
 
 
 @pytest.fixture
-def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def scored(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = np.random.default_rng(0).integers(0, 2, (SCANS, 3))
-    scored = SimpleNamespace(ids=np.array(IDS), patients=np.array(IDS), labels=labels, logits=labels * 1.0)
-    monkeypatch.setattr(module.Diagnostics, "load", lambda path: scored)
+    scans = SimpleNamespace(ids=np.array(IDS), patients=np.array(IDS), labels=labels, logits=labels * 1.0)
+    monkeypatch.setattr(module.Diagnostics, "load", lambda path: scans)
+
+
+@pytest.fixture
+def compared(tmp_path: Path, scored: None) -> dict[str, Any]:
     runs = {
         "place": {seed: finished(tmp_path / f"place{seed}", 0.9, 0.5, seed) for seed in (0, 1)},
         "one_query": {0: finished(tmp_path / "one_query", 0.2, 0.5, 0)},
@@ -71,7 +75,7 @@ def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_a_part_is_compared_on_the_seeds_that_both_have(compared: dict[str, Any]) -> None:
     found = compared["differences"]["one_query"]
-    assert found["seeds"] == [0] and found["own"] == ["macro_auc", "retrieval_set"]
+    assert found["seeds"] == [0] and found["own"] == ["retrieval_set"]
     assert found["retrieval_set"] > 0.4 and found["retrieval_set_interval"][0] > 0
     assert found["pointing_field"] == 0 and found["dice"] == 0, (
         "the same scans are hit, and the scans without a mask left out"
@@ -84,12 +88,37 @@ def test_a_part_is_compared_on_the_seeds_that_both_have(compared: dict[str, Any]
 def test_the_page_states_verdicts_and_what_was_not_measured(compared: dict[str, Any], tmp_path: Path) -> None:
     page = write_results_and_page(tmp_path / "page", compared, "python x.py").read_text(encoding="utf-8")
     assert "| a variant | scan finds its report, R@10, score set | **0." in page and "| helps |" in page
-    assert "| pointing, map answer | - | not measured |" in page
+    assert "Intervals: 95 % percentile bootstrap by patient and seed" in page
     assert "| owner gap above 0 | `place` | 1 | 0.200 | -0.100 to 0.500 | 0.0000 | **refuted** |" in page
     assert "| rows | 0.600 | 0.600 | 0.600 |" in page and "| queries | 0.700 | 0.700 | 0.700 |" in page
     assert (tmp_path / "page" / "variants.png").is_file()
     alone = write_results_and_page(tmp_path / "alone", {**compared, "differences": {}}, "python x.py").read_text()
     assert "minus a variant" in page and "minus a variant" not in alone
+
+
+def test_one_seed_is_a_bootstrap_by_patient_and_the_commit_is_kept(tmp_path: Path, scored: None) -> None:
+    found = place_results({"place": {0: finished(tmp_path / "one", 0.9, 0.5, 0)}}, {}, resamples=10)
+    assert found["bootstrap"]["unit"] == "patient"
+    assert found["code"] is None or found["code"].removesuffix("-dirty")
+
+
+def test_hits_are_counted_by_finding(compared: dict[str, Any], tmp_path: Path) -> None:
+    for run in compared["variants"].values():
+        for hits in run["pointing_answer_by_finding"].values():
+            assert hits == {name: {"scans": 0, "hits": 0} for name in MASKED}, "no run has the map answer"
+    compared["variants"]["place"]["pointing_answer_by_finding"]["0"] = {
+        MASKED[0]: {"scans": 40, "hits": 1},
+        MASKED[1]: {"scans": 10, "hits": 5},
+    }
+    page = write_results_and_page(tmp_path / "page", compared, "python x.py").read_text(encoding="utf-8")
+    assert "| `place`, seed 0 | 1 of 40 (0.025) | 5 of 10 (0.500) | 6 of 50 (0.120) |" in page
+
+
+def test_a_confounded_test_has_no_verdict(compared: dict[str, Any], tmp_path: Path) -> None:
+    compared["variants"]["place"]["tests"]["1"]["owner gap above 0"]["confounded"] = True
+    page = write_results_and_page(tmp_path / "page", compared, "python x.py").read_text(encoding="utf-8")
+    assert "| owner gap above 0 | `place` | 1 | 0.200 | -0.100 to 0.500 | 0.0000 | confounded |" in page
+    assert "| owner gap above 0 | `place` | 0 | 0.200 | -0.100 to 0.500 | 0.0000 | **refuted** |" in page
 
 
 def test_other_scans_are_refused(compared: dict[str, Any]) -> None:
