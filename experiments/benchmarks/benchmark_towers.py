@@ -4,7 +4,7 @@
 
 Each tower runs in its own process with random weights on a random scan; time and memory do not depend on them. fVLM's
 geometry reads 352 x 256 x 112 voxels, forward and as one training step; RadFinder reads a whole scan of 512 x
-384 x 128 voxels, window by window.
+384 x 128 voxels, window by window; Astra reads a scan resized to 224 x 224 x 160 voxels, with the border of its tower.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from monai.bundle import ConfigParser
 from monai.networks.nets import ViT
 from torch import Tensor, nn
 
+from bundle.ctfindings.networks.image.resnet_tower import ResNetTower
 from bundle.ctfindings.published.radfinder.image_encoder import radfinder_image_encoder
 from experiments.benchmarks.measurement import (
     ROOT,
@@ -33,6 +34,7 @@ from experiments.benchmarks.measurement import (
 
 FVLM_SCAN = (1, 1, 352, 256, 112)
 RADFINDER_SCAN = (1, 1, 512, 384, 128)
+ASTRA_SCAN = (1, 1, 240, 240, 168)
 
 
 def fvlm_tower() -> nn.Module:
@@ -85,12 +87,19 @@ def radfinder_scan() -> Callable[[], object]:
     return torch.no_grad()(lambda: encoder.encode_scan(scan))
 
 
+def astra_scan() -> Callable[[], object]:
+    """A whole scan through Astra's frozen network."""
+    tower, scan = ResNetTower().eval(), torch.rand(ASTRA_SCAN)
+    return torch.no_grad()(lambda: tower(scan))
+
+
 TASKS: dict[str, Callable[[], Callable[[], object]]] = {
     "fVLM's geometry, forward": lambda: forward(fvlm_tower),
     "plain MONAI ViT, forward": lambda: forward(plain_vit),
     "fVLM's geometry, training step": lambda: training_step(fvlm_tower),
     "plain MONAI ViT, training step": lambda: training_step(plain_vit),
     "RadFinder, whole scan": radfinder_scan,
+    "Astra, whole scan": astra_scan,
 }
 RATIOS = (
     ("fVLM's geometry, forward", "plain MONAI ViT, forward"),
