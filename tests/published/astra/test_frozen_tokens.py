@@ -1,11 +1,15 @@
 """Cached tokens of the frozen network: the model computes from them what it computes from the image."""
 
-from collections.abc import Callable
+import json
+import re
+import runpy
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.data import MetaTensor
 from monai.transforms import Compose, RandShiftIntensityd, Transform
 
@@ -17,8 +21,9 @@ from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
 from bundle.ctfindings.networks.image.resnet_tower import ResNetTower
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 from bundle.ctfindings.phantom.dataset import make_dataset
-from bundle.ctfindings.published.astra import frozen_tokens
+from bundle.ctfindings.published.astra import checkpoint, frozen_tokens
 from bundle.ctfindings.published.astra.frozen_tokens import FrozenTokensd
+from bundle.ctfindings.training.parameter_groups import parameter_groups
 from tests import commands
 from tests.networks.conftest import encoder, make_image, make_model  # noqa: F401
 
@@ -75,19 +80,29 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-TOWER = {
-    "_target_": "bundle.ctfindings.networks.ResNetTower",
-    "width": 16,
-    "blocks": [1, 1, 1, 1],
-    "channels": [2, 2, 2, 2],
-}
+def write_thin_weights(path: Path, monkeypatch: pytest.MonkeyPatch, channels: Sequence[int]) -> Path:
+    """A converted checkpoint of a network with one block in each stage, which ``frozen_tower`` then builds."""
+
+    class Thin(ResNetTower):
+        def __init__(self, width: int = 64) -> None:
+            super().__init__(width, blocks=(1, 1, 1, 1), channels=channels)
+
+    monkeypatch.setattr(checkpoint, "ResNetTower", Thin)
+    torch.manual_seed(0)
+    torch.save({f"{checkpoint.NETWORK}{name}": value for name, value in Thin().network.state_dict().items()}, path)
+    return path
 
 
-@pytest.mark.parametrize("last", ["objective", "frozen"])
-@pytest.mark.parametrize(("objective", "drawn"), [("ca_gcl", "RandCaptionsd"), ("place", "RandObservationsd")])
+OBJECTIVES = sorted(
+    path.stem for path in (Path(__file__).resolve().parents[3] / "configs" / "objectives").glob("*.json")
+)
+
+
+@pytest.mark.parametrize(
+    ("objective", "last"), [*((name, "frozen") for name in OBJECTIVES), ("ca_gcl", "objective"), ("place", "objective")]
+)
 def test_an_objective_trains_on_cached_tokens_before_or_after_the_overlay(
     objective: str,
-    drawn: str,
     last: str,
     scans: Path,
     cache: Path,
@@ -95,9 +110,7 @@ def test_an_objective_trains_on_cached_tokens_before_or_after_the_overlay(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    torch.save({"image.tower.network.x": torch.zeros(1)}, tmp_path / "astra.pt")
-    tower = ResNetTower(16, blocks=TOWER["blocks"], channels=TOWER["channels"])
-    monkeypatch.setattr(frozen_tokens, "_tower", lambda path: tower)
+    weights = write_thin_weights(tmp_path / "astra.pt", monkeypatch, channels=(2, 2, 2, 2))
     overlays = [f"objectives/{objective}", "networks/astra_frozen"]
     files = ["train", "networks/astra", *(overlays if last == "frozen" else overlays[::-1])]
     paths = {"bundle_root": bundle_root, "datalist": scans, "cache_dir": cache, "output_dir": tmp_path / "run"}
@@ -105,8 +118,7 @@ def test_an_objective_trains_on_cached_tokens_before_or_after_the_overlay(
         config_file=[str(bundle_root / "configs" / f"{name}.json") for name in files],
         workflow_type="train",
         logging_file=False,
-        frozen_weights=str(tmp_path / "astra.pt"),
-        image_tower=TOWER,
+        frozen_weights=str(weights),
         network_size=[80, 80, 56],
         batch_size=2,
         epochs=1,
@@ -120,8 +132,52 @@ def test_an_objective_trains_on_cached_tokens_before_or_after_the_overlay(
     monkeypatch.setattr(ResNetTower, "features", None)  # The cache is full: the network must not run again.
     workflow.run()
     steps = [type(step).__name__ for step in datasets[0].transform.transforms]
-    assert steps == ["CastToTyped", drawn]
+    overlay = json.loads((bundle_root / "configs" / "objectives" / f"{objective}.json").read_text())
+    added = [step["_target_"].rpartition(".")[2] for step in overlay.get("+augmentation", ())]
+    assert steps == ["CastToTyped", *added]
     assert parsed("selection_metric") in parsed("validate#evaluator").state.metrics
+
+
+def test_training_above_a_network_of_random_weights_is_refused(
+    scans: Path, bundle_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = write_thin_weights(tmp_path / "astra.pt", monkeypatch, channels=(2, 2, 2, 2))
+    thin = {"_target_": "bundle.ctfindings.networks.ResNetTower", "blocks": [1] * 4, "channels": [2] * 4}
+    parser = ConfigParser()
+    parser.read_config([str(bundle_root / "configs" / f"{name}.json") for name in ("train", "networks/merlin")])
+    parser.update({"bundle_root": str(bundle_root), "datalist": str(scans), "image_tower": thin})
+    network, loss = parser.get_parsed_content("network"), parser.get_parsed_content("loss")
+    with pytest.raises(ValueError, match=r"ResNetTower is frozen and has random weights; add .*astra_frozen\.json"):
+        parameter_groups(network, loss)
+    tower = {f"image.tower.{name}": value for name, value in network.image.tower.state_dict().items()}
+    network.load_state_dict(tower, strict=False)
+    assert parameter_groups(network, loss)
+    assert checkpoint.frozen_tower(weights).loaded
+
+
+def test_scans_are_encoded_once_and_take_the_size_that_was_stated(
+    scans: Path,
+    bundle_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # As wide as the published network where the cache keeps its output.
+    weights = write_thin_weights(tmp_path / "astra.pt", monkeypatch, channels=(2, 2, 256, 512))
+    script = bundle_root / "scripts" / "encode_scans.py"
+    asked = [str(script), str(scans), "--weights", str(weights), "--cache-dir", str(tmp_path / "cache")]
+    monkeypatch.setattr(sys, "argv", asked)
+    runpy.run_path(str(script), run_name="__main__")
+    first = capsys.readouterr().out
+    assert "2 scans encoded, 0 already encoded, 0 failed" in first
+    files = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files if path.stat().st_size > 1e6)
+    assert re.search(r"2 scans, 0\.1 GB when complete", first) and size == pytest.approx(
+        2 * runpy.run_path(str(script))["_bytes_per_scan"]([224, 224, 160], [8, 8, 4]), rel=0.05
+    )
+    monkeypatch.setattr(ResNetTower, "features", None)  # What is encoded is not encoded again.
+    runpy.run_path(str(script), run_name="__main__")
+    assert "0 scans encoded, 2 already encoded, 0 failed" in capsys.readouterr().out
 
 
 def test_the_command_without_weights_ends_in_one_line(bundle_root: Path, tmp_path: Path) -> None:

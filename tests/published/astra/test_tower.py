@@ -10,11 +10,17 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from monai.networks.nets.resnet import ResNetBottleneck
 from monai.transforms import Transform
 from torch import Tensor, nn
 
-from bundle.ctfindings.inference.encoding import token_affine
+from bundle.ctfindings.anatomy import THORAX
+from bundle.ctfindings.inference.encoding import TimedPreprocessing, encode_study, token_affine
+from bundle.ctfindings.inference.evidence import depth_profile, locate
+from bundle.ctfindings.networks.classifier import ZeroShotClassifier
+from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
 from bundle.ctfindings.networks.image.resnet_tower import ResNetTower, joined_tokens
+from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.published.astra.checkpoint import installed_weights
 from bundle.ctfindings.published.astra.preprocessing import astra_pipeline, merlin_pipeline
 from tests.published.conftest import assert_same_in_orientation, run
@@ -113,6 +119,68 @@ def test_the_tokens_that_a_cube_changes_surround_its_place_in_mm(
         size = np.abs(tokens[:3, :3]).sum(axis=1)
         # A shift by half a token, that of the strided convolutions, would be 0.5.
         np.testing.assert_array_less(np.abs(place[:3] - centre) / size, 0.35)
+
+
+def brightness_tower() -> ResNetTower:
+    """A thin tower of constant positive weights: every stage is the brightness at its cells and, by a tenth in each
+    block, about them. The tokens are the brightness and its negative.
+    """
+    tower = ResNetTower(4, blocks=(1, 1, 1, 1), channels=(2, 2, 2, 2)).eval()
+    with torch.no_grad():
+        for module in tower.network.modules():
+            if isinstance(module, nn.Conv3d):
+                module.weight.fill_(1 / module.weight[0].numel())
+            elif isinstance(module, ResNetBottleneck):
+                nn.init.constant_(module.bn3.weight, 0.1)
+        tower.reduce.weight.zero_()
+        tower.reduce.weight[0, :16], tower.reduce.weight[1, :16] = 1.0, -1.0
+        tower.reduce.bias.copy_(torch.tensor([0.0, 0.0, 8.0, -8.0]))  # Keeps the brightness through the layer norm.
+    return tower
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "codes"),
+    [((60, 50, 40), (5.0, 6.0, 7.0), "RAS"), ((90, 40, 60), (3.0, 7.5, 4.0), "LPS"), ((40, 72, 25), (8, 4, 10), "SRA")],
+)
+@pytest.mark.parametrize("part", [(0.35, 0.5, 0.6), (0.65, 0.4, 0.4)])
+def test_peak_box_and_depth_of_a_bright_cube_lie_at_its_place_in_mm_however_a_scan_is_stretched(
+    shape: tuple[int, int, int],
+    spacing: tuple[float, float, float],
+    codes: str,
+    part: tuple[float, float, float],
+    tmp_path: Path,
+) -> None:
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = [-130, -170, 40]
+    low, high = (np.rint((np.asarray(part) + way) * shape).astype(int) for way in (-0.1, 0.1))
+    hu = np.full(shape, -190, np.int16)
+    hu[: shape[0] // 8] = -1000  # A chest CT has air, which the crop removes.
+    hu[tuple(slice(first, last) for first, last in zip(low, high, strict=True))] = 200
+    first, last = (affine[:3, :3] @ (corner - 0.5) + affine[:3, 3] for corner in (low, high))
+    image = nib.Nifti1Image(hu, affine)
+    turn = nib.orientations.ornt_transform(nib.io_orientation(affine), nib.orientations.axcodes2ornt(codes))
+    nib.save(image.as_reoriented(turn), tmp_path / "scan.nii.gz")
+
+    classifier = ZeroShotClassifier(ImageEncoder(brightness_tower(), 4, heads=2, body_threshold=0.1), FindingScorer())
+    with torch.no_grad():
+        classifier.image.field[1].weight.copy_(torch.eye(4))
+        classifier.image.field[1].bias.zero_()
+    bright = torch.tensor([[1.0, -1.0, 0.0, 0.0]]) / 2**0.5
+    study = encode_study(
+        classifier.eval(),
+        TimedPreprocessing(astra_pipeline(size=(128, 96, 64)))({"image": str(tmp_path / "scan.nii.gz")}),
+    )
+    logits = classifier.pair_logits(study.embedding, bright, torch.tensor([THORAX]))[1][0, :, 0]
+    above = ((logits - logits.median()).clamp(min=0) / (logits.max() - logits.median())).view(*study.embedding.grid)
+    found = study.regions.confine(above.detach().numpy(), THORAX)
+    evidence, depth = locate(found, *study.grids), depth_profile(found, study.regions.affine)
+    token = np.abs(study.token_affine[:3, :3]).sum(axis=1)
+    assert evidence is not None and evidence.box_mm is not None
+    np.testing.assert_array_less(np.abs(np.asarray(evidence.peak_mm) - (first + last) / 2) / token, 1)
+    for corner, expected in zip(evidence.box_mm, (first, last), strict=True):
+        np.testing.assert_array_less(np.abs(np.asarray(corner) - expected) / token, 1)
+    strongest = max(depth, key=lambda level: level.score).z_mm
+    assert abs(strongest - (first + last)[2] / 2) < token[2]
 
 
 @pytest.mark.parametrize("codes", ["SPL", "LAS"])
