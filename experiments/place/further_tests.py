@@ -127,7 +127,7 @@ def correlation_test(fitted: Sequence[Pairs], scored: Sequence[Pairs], resamples
     of_pair = np.where(counts > 0, sums / np.maximum(counts, 1e-12), mean)
     rng = np.random.default_rng(0)
     drawn = [(each, rng.permutation(len(each.target))[:FITTED_PAIRS]) for each in fitted]
-    of_places = MLPRegressor((64, 64), early_stopping=True, max_iter=60, random_state=0).fit(
+    of_places = MLPRegressor(hidden_layer_sizes=(64, 64), early_stopping=True, max_iter=60, random_state=0).fit(
         np.concatenate([each.places[at] for each, at in drawn]), np.concatenate([each.target[at] for each, at in drawn])
     )
     errors = np.array(

@@ -29,12 +29,12 @@ from experiments.place.results import REFERENCE, Finished, place_results
 from experiments.place.run import QUERIES, VARIANTS
 from experiments.place.validity import verdicts
 
-SHOWN = {"--runs": "RUNS", "--work": None, "--cache": None, "--output": None, "--command": None}
+SHOWN = {"--runs": "RUNS", "--work": None, "--cache": None, "--output": None}
 """How the page shows the options that name folders."""
 
 
 def measure(options: argparse.Namespace) -> Path:
-    """Measures what is missing in the work folder, and writes the results and the page.
+    """Measures what is missing in the work folder, and writes results and page; settings are those of the old results.
 
     Raises:
         ValueError: A run is missing.
@@ -61,8 +61,8 @@ def measure(options: argparse.Namespace) -> Path:
                 variant.title, folder / "evaluation", folder / "tasks", tests
             )
     before = json.loads((options.output / "results.json").read_text(encoding="utf-8"))
-    results = place_results(finished, before["settings"], options.resamples)
-    write_results_and_page(options.output, results, options.command)
+    results = place_results(finished, before["settings"], options.resamples) | {"code": before["code"]}
+    page = write_results_and_page(options.output, results, before["command"])
     if options.further:
         reference = _run(options.runs / f"{REFERENCE}_seed{options.seeds[0]}", True, options.cache)
         found = _further_tests(Observer(reference), datalist, options.resamples)
@@ -70,7 +70,8 @@ def measure(options: argparse.Namespace) -> Path:
             sys.argv, {"--runs": "RUNS", "--work": None, "--cache": None, "--command": None}
         )
         write_results(options.output, found, FURTHER_TESTS)
-    return write_place_page(options.output, options.command)
+        page = write_place_page(options.output)
+    return page
 
 
 def _further_tests(observer: Observer, datalist: Path, resamples: int) -> dict[str, Any]:
@@ -101,7 +102,6 @@ def main() -> None:
         "--counterfactuals", nargs="*", default=[REFERENCE], help="variants to measure them on (default %(default)s)"
     )
     parser.add_argument("--further", action="store_true", help="run the further tests of the reference too")
-    parser.add_argument("--command", required=True, help="command of the runs, as the page shows it")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default %(default)s)")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "experiments" / "place", help="the page")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "place_again", help="what was measured")

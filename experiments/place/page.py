@@ -26,17 +26,17 @@ def write_results_and_page(folder: Path, results: Mapping[str, Any], command: st
         results: From ``place_results``.
         command: Command that produced the results.
     """
-    write_results(folder, results)
+    write_results(folder, {"command": command, **results})
     plot_variants(results, folder / VARIANTS_FIGURE)
-    return write_place_page(folder, command)
+    return write_place_page(folder)
 
 
-def write_place_page(folder: Path, command: str) -> Path:
+def write_place_page(folder: Path) -> Path:
     """Writes ``README.md`` from ``results.json`` and, if it exists, ``notes.md``."""
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     counts, variants = results["settings"]["studies"], results["variants"]
     lines = [
-        *page_head("PLACE on synthetic scans: what each part adds", command),
+        *page_head("PLACE on synthetic scans: what each part adds", results["command"]),
         f"Trained on {counts['training']} scans, calibrated on {counts['validation']}, scored on {results['scans']}. "
         f"Intervals: 95 % percentile bootstrap by {results['bootstrap']['unit']} of the mean over the seeds, "
         f"{results['bootstrap']['resamples']} resamples, the same for all variants. PLACE here is our reading of the "

@@ -106,8 +106,9 @@ def test_reports_without_an_observation_are_refused(
         study["report"] = {"findings": "Comparison with the earlier scan.", "impression": ""}
     path = datalist.with_name("silent.json")
     path.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(ValueError, match="observation"):
+    with pytest.raises(RuntimeError, match="check_observations") as caught:
         train(bundle_root, path, cache, tmp_path, "objectives/unified.json")
+    assert "training: no report states an observation" in str(caught.value.__cause__)
 
 
 def test_gradient_caching_goes_on_where_it_stopped(

@@ -53,7 +53,7 @@ def test_the_gap_has_to_grow_with_the_lesions() -> None:
 
 def words_of() -> dict[str, Any]:
     """Scans that answer to their own sentence, and a text encoder for which other words in order are another text."""
-    texts = [" ".join(np.random.default_rng(scan).permutation(list("abcdef"))) for scan in range(20)]
+    texts = [" ".join(np.random.default_rng(scan).permutation(list("abcdefghijkl"))) for scan in range(20)]
 
     def encode(given: list[str], role: str) -> torch.Tensor:
         return torch.stack([F.normalize(torch.randn(64, generator=_seeded(text)), dim=0) for text in given])
