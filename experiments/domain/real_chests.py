@@ -9,7 +9,6 @@ Usage: python -m experiments.domain.real_chests FOLDER OUT.json [--ckpt_path mod
 import argparse
 import json
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -55,9 +54,7 @@ def main() -> None:
 
 def describe(service: FindingsService, path: Path) -> dict[str, Any]:
     """One scan: its findings, each with the distance of its peak to the body and to the anatomy that answered."""
-    started = time.perf_counter()
     answered = service.answer_file(path)
-    seconds = time.perf_counter() - started
     record = answered.record.to_dict()
     scan = load_scan(path)
     hu, affine = scan.as_tensor()[0].numpy(), scan.affine.numpy()
@@ -76,7 +73,7 @@ def describe(service: FindingsService, path: Path) -> dict[str, Any]:
             row["box_litres"] = None if box is None else float(np.prod(np.subtract(box[1], box[0])) / 1e6)
             row |= {key: place[key] for key in ("peak_mm", "side", "region", "extent", "share") if key in place}
         findings.append(row)
-    return {"scan": path.name, "domain": record.get("domain"), "seconds": round(seconds, 2), "findings": findings}
+    return {"scan": path.name, "domain": record.get("domain"), "findings": findings}
 
 
 def reference_regions(answered: AnsweredScan, hu: NDArray[Any], affine: NDArray[Any]) -> dict[str, NDArray[np.bool_]]:
@@ -120,7 +117,6 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "peaks_without_anatomy_in_the_scan": sum(finding["to_anatomy_mm"] is None for finding in placed),
         "boxes": len(boxes),
         "boxes_over_3_litres": sum(litres > 3 for litres in boxes),
-        "seconds_per_scan": round(sum(row["seconds"] for row in rows) / len(rows), 2),
     }
 
 
