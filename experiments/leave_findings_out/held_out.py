@@ -27,7 +27,8 @@ FOLDS: tuple[tuple[str, ...], ...] = (
     ("Bronchiectasis", "Peribronchial thickening", "Interlobular septal thickening"),
     ("Atelectasis", "Pulmonary fibrotic sequela", "Lymphadenopathy"),
 )
-"""Findings that leave the training together: neighbours in meaning, so that none speaks for another."""
+"""Findings that leave the training together. Most are neighbours in meaning, so that none speaks for another; medical
+material, hiatal hernia and lymphadenopathy have no neighbour among the 18."""
 
 TRAINED_ON = ("training", "validation")
 """Splits that the training reads; labels of the others only score it."""

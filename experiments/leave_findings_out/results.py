@@ -198,7 +198,8 @@ def _lines(results: Mapping[str, Any]) -> list[str]:
         "",
         *(f"- **{regime}**: {words}." for regime, words in REGIMES.items()),
         f"- **{MEASURES['swapped']}**: mean over the two findings that left with it. A prompt that reads the name must "
-        "do better than this.",
+        "do better than this. A finding is scored on the row of its own anatomy, so prompts of a finding of another "
+        "anatomy also change the row.",
         f"- **{MEASURES['probe']}**: a logistic regression on the image rows of the same model, over {PROBE_FOLDS} "
         "folds of the test patients: what the rows hold, with labels.",
         "",
@@ -216,12 +217,44 @@ def _lines(results: Mapping[str, Any]) -> list[str]:
             f"| {row['gain']:.3f} ({least:.3f} to {most:.3f}) | {_cell(row['probe'])} "
             f"| {row['above_swapped']} of {row['findings']} |"
         )
+    lines += ["", *(_same_row_sentence(regime, results["rows"]) for regime in REGIMES if _regime(results, regime))]
     lines += ["", "| finding | regime | seed | positives | taught | left out | prompts of another | probe |"]
     lines += ["|---|---|" + "---:|" * 6]
     for row in results["rows"]:
         values = " | ".join(_cell(row[key]) for key in MEASURES)
         lines.append(f"| {row['finding']} | {row['regime']} | {row['seed']} | {row['positives']} | {values} |")
     return lines
+
+
+def same_row_gains(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """AUC of the own prompts minus that of another, of findings that left with two others of the same anatomy row.
+
+    Args:
+        rows: Rows of ``results.json``.
+    """
+    anatomy = dict(zip(FINDING_NAMES, FINDING_ANATOMY, strict=True))
+    alike = [fold for fold, names in enumerate(FOLDS) if len({anatomy[name] for name in names}) == 1]
+    return [row["held_out"] - row["swapped"] for row in rows if row["fold"] in alike]
+
+
+def _same_row_sentence(regime: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    pairs = [
+        (FINDING_ANATOMY[own], FINDING_ANATOMY[other])
+        for fold in FOLDS
+        for own, others in _swapped(fold).items()
+        for other in others
+    ]
+    same = sum(own == other for own, other in pairs)
+    gains = same_row_gains([row for row in rows if row["regime"] == regime])
+    return (
+        f"{len(pairs) - same} of the {len(pairs)} pairs of a finding and another swap the row as well. For the "
+        f"{len(gains)} findings (`{regime}`) whose two others have the same row, own minus another is "
+        f"{np.mean(gains):.3f} (without interval)."
+    )
+
+
+def _regime(results: Mapping[str, Any], regime: str) -> bool:
+    return bool(same_row_gains([row for row in results["rows"] if row["regime"] == regime]))
 
 
 def _cell(value: float | None) -> str:

@@ -166,7 +166,8 @@ def radfinder_page(record: Mapping[str, Any]) -> list[str]:
         "",
         "Means over the seeds. Error: mean distance of the most probable depth row divided by that of the middle "
         "slice; in brackets, the same for the depth that halves the profile. Snippets are those of the test scans, in "
-        "their own wording and reworded with wordings that training never used.",
+        "their own wording and reworded with `docs/evaluation/paraphrases.json`; a third of it are near duplicates of "
+        "training wordings.",
         "",
         "| variant | macro AUC | R@10 | chance | error | error, reworded |",
         "|---|---:|---:|---:|---:|---:|",

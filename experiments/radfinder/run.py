@@ -10,8 +10,8 @@ the test split from the image alone, and writes ``results.json`` and ``README.md
 minutes, and its last epoch is scored. Finished runs are not repeated: to do so, delete the folder of
 the run in ``--work``.
 
-Snippets are scored in their own words and reworded: a paraphrase from ``docs/evaluation/paraphrases.json``, which holds
-no training text, followed by the location of the site.
+Snippets are scored in their own words and reworded: a paraphrase from ``docs/evaluation/paraphrases.json``, of which a
+third are near duplicates of training wordings, followed by the location of the site.
 """
 
 import argparse
@@ -168,7 +168,7 @@ def result_of(variant: str, seed: int, options: argparse.Namespace, runs: Locked
 def reworded(
     paraphrases: Mapping[str, Sequence[str]], study: Mapping[str, Any], snippets: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The snippets of a study in words that no training text has; those whose site is not known are left out."""
+    """The snippets of a study as paraphrases of their findings; those whose site is not known are left out."""
     found = []
     for snippet in snippets:
         sites = [site for site in study.get("sites") or () if site.get("center_mm")]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.ctfindings.evaluation.paraphrases import image_record, text_record
+from bundle.ctfindings.evaluation.paraphrases import accuracy_by_band, image_record, text_record
 from bundle.ctfindings.findings import FINDING_NAMES, finding_index
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 
@@ -53,3 +53,13 @@ def test_each_band_of_novelty_has_its_own_auc() -> None:
     assert record["bands"]["related"] == {"paraphrases": 0, "auc": None, "auc_interval": [None, None]}
     known, new = record["images"]
     assert (known["overlap"], known["auc"], new["auc"]) == (pytest.approx(1), 1, 0) and new["overlap"] < 0.2
+
+
+def test_ranks_by_text_are_counted_in_each_band() -> None:
+    images = [
+        {"finding": "Cardiomegaly", "text": text, "band": band}
+        for text, band in (("pump", "novel"), ("swollen pump", "novel"), ("big heart", "near duplicate"))
+    ]
+    missed = [{"finding": "Cardiomegaly", "text": "pump"}, {"finding": "Emphysema", "text": "big heart"}]
+    found = accuracy_by_band({"images": images, "missed": missed})
+    assert found == {"novel": 0.5, "related": None, "near duplicate": 1.0}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from bundle.ctfindings.anatomy import ANATOMIES, anatomy_index
 from bundle.ctfindings.findings import FINDING_NAMES, LABEL_SETS, TEMPLATES, finding_index
@@ -112,6 +112,28 @@ def test_radfinder_tunes_on_the_scored_scans_and_calls_nothing_positive_that_is_
     ours = record_of("radfinder-calibrated")
     assert ours["macro"]["auc"] == record["macro"]["auc"]
     assert ours["macro"]["balanced_accuracy"] <= record["macro"]["balanced_accuracy"]
+
+
+def test_radfinder_chooses_its_thresholds_again_in_every_resample() -> None:
+    """Labels that the scores say nothing of: thresholds that follow each resample keep it above chance."""
+    random = np.random.default_rng(2)
+    blind = replace(SCORED, labels=random.integers(0, 2, (S, C)))
+    macro = record_of("radfinder", blind)["macro"]
+    fixed = record_of("radfinder-calibrated", blind)["macro"]
+    assert "balanced_accuracy_interval" not in fixed
+    low, high = macro["balanced_accuracy_interval"]
+    bootstrap = Bootstrap(blind.patients, resamples=50)
+    expected = []
+    for weight in bootstrap.weights:
+        rows = np.repeat(np.arange(S), weight)
+        scores, labels = blind.logits[rows], blind.labels[rows]
+        best = []
+        for finding in range(C):
+            fpr, tpr, _ = roc_curve(labels[:, finding], scores[:, finding])
+            best.append((1 + (tpr - fpr).max()) / 2)
+        expected.append(np.mean(best))
+    assert (low, high) == pytest.approx(tuple(np.percentile(expected, [2.5, 97.5])))
+    assert low > 0.5 and "anew in every resample" in format_protocol(record_of("radfinder", blind))
 
 
 def test_accuracies_of_different_protocols_do_not_share_a_column() -> None:

@@ -15,7 +15,8 @@ from bundle.ctfindings.metrics.classification import (
     finding_average_precision,
     macro_average,
 )
-from bundle.ctfindings.metrics.json_numbers import cell, number
+from bundle.ctfindings.metrics.delong import delong_intervals
+from bundle.ctfindings.metrics.json_numbers import cell, interval_numbers, number
 from bundle.ctfindings.metrics.wording_spread import auc_by_wording, sd_over_wordings, spread_record
 from bundle.ctfindings.networks.classifier import NO_THRESHOLD
 
@@ -35,7 +36,8 @@ def finding_scores_record(
     were chosen on other scans [C]; a finding with NO_THRESHOLD has no scores of decisions.
 
     Returns:
-        ``findings``: a row for each finding; ``macro``: the mean of each column over the findings that have it;
+        ``findings``: a row for each finding, with DeLong's interval if each patient has one scan;
+        ``macro``: the mean of each column over the findings that have it;
         ``templates``: the `spread_record` of the templates; ``warnings``: findings without AUC.
 
     Raises:
@@ -44,6 +46,7 @@ def finding_scores_record(
     scores, truth = check_scores(probabilities, labels)
     limits = check_thresholds(thresholds, scores.shape[1])
     auc = bootstrap.auc(scores, truth)
+    delong = delong_intervals(scores, truth) if len(set(bootstrap.patients)) == len(bootstrap.patients) else None
     decisions = decision_scores(scores, truth, limits)
     columns = {
         "auc": auc.findings.estimate,
@@ -72,6 +75,7 @@ def finding_scores_record(
                 "threshold": float(limits[index]),
                 **{column: number(values[index]) for column, values in columns.items()},
                 "auc_interval": auc.findings.limits(index),
+                "auc_interval_delong": None if delong is None else interval_numbers(delong[0][index], delong[1][index]),
                 "auc_sd_over_templates": number(spread[index]),
             }
             for index, name in enumerate(findings)

@@ -3,7 +3,7 @@
 Shapes: S scans, P paraphrases, C findings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,8 @@ class Paraphrases:
 
     By text alone, a paraphrase ranks the findings by the similarity of their prompts. On images, it is asked as a free
     text of every scan, and its score is compared with the labels of its finding. Paraphrases are grouped by their
-    overlap with the nearest training text of the finding table: an answer to a near duplicate says nothing about new
-    words.
+    overlap with the nearest wording that the finding table has of their own finding: an answer to a near duplicate says
+    nothing about new words. Wordings of other findings and sentences of training reports do not count.
     """
 
     needs_labels = True
@@ -40,12 +40,14 @@ class Paraphrases:
             return "Paraphrases: skipped; none were given."
         record = text_record(run.own_model.network.text, asked)
         record |= image_record(scores.query_logits, scores.labels, asked, run.bootstrap)
+        for band, accuracy in accuracy_by_band(record).items():
+            record["bands"][band]["accuracy"] = accuracy
         run.record["paraphrases"] = record
-        bands = ", ".join(f"{band} {cell(row['auc'])} of {row['paraphrases']}" for band, row in record["bands"].items())
-        return (
-            f"Paraphrases: {cell(record['accuracy'])} of {record['paraphrases']} rank their finding first by text "
-            f"alone; mean AUC on images {bands}."
+        bands = ", ".join(
+            f"{band} ({row['paraphrases']}) {cell(row['accuracy'])} and {cell(row['auc'])}"
+            for band, row in record["bands"].items()
         )
+        return f"Paraphrases: share that ranks its finding first by text alone, and mean AUC on images: {bands}."
 
 
 def text_record(text: TextTower, asked: Sequence[tuple[int, str]]) -> dict[str, Any]:
@@ -74,6 +76,20 @@ def text_record(text: TextTower, asked: Sequence[tuple[int, str]]) -> dict[str, 
             if rank > 1
         ],
     }
+
+
+def accuracy_by_band(record: Mapping[str, Any]) -> dict[str, float | None]:
+    """Share of the paraphrases of each band of novelty whose own finding ranks first; None for an empty band.
+
+    Args:
+        record: Entries ``missed`` of ``text_record`` and ``images`` of ``image_record``.
+    """
+    missed = {(row["finding"], row["text"]) for row in record["missed"]}
+    found: dict[str, float | None] = {}
+    for band in NOVELTY_BANDS:
+        own = [(row["finding"], row["text"]) not in missed for row in record["images"] if row["band"] == band]
+        found[band] = float(np.mean(own)) if own else None
+    return found
 
 
 def image_record(

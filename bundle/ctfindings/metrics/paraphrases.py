@@ -8,7 +8,7 @@ from pathlib import Path
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 NOVELTY_BANDS = {"novel": 0.2, "related": 0.5, "near duplicate": float("inf")}
-"""Bands of the overlap with the nearest training text, by the limit that a band stays below."""
+"""Bands of the overlap with the nearest wording of the same finding in its table, by the limit of a band."""
 
 
 def load_paraphrases(path: str | Path) -> dict[str, list[str]]:

@@ -1,8 +1,10 @@
 """Published zero-shot protocols: which prompt scores, over which findings, at which threshold.
 
 Two protocols never share a table: RadFinder reports balanced accuracy, CT-CLIP and fVLM plain accuracy. All three
-choose their thresholds on the scored scans, which is optimistic; the protocols whose names end in ``-calibrated`` are
-ours and choose them on the calibration scans. Shapes: S scans, T templates, C findings, K anatomies.
+choose their thresholds on the scored scans, which is optimistic, and RadFinder chooses them again in every resample of
+its intervals; the protocols whose names end in ``-calibrated`` are ours and choose them on the calibration scans.
+
+Shapes: S scans, T templates, C findings, K anatomies.
 """
 
 from collections.abc import Sequence
@@ -44,6 +46,8 @@ class Protocol:
     missing_is_zero: bool = False
     # Pairs of findings that the labels do not separate; the first gets the larger score of both
     larger_of: tuple[tuple[str, str], ...] = ()
+    # Thresholds are chosen anew in every bootstrap resample, for the intervals of what is decided
+    thresholds_in_resamples: bool = False
 
 
 _RADFINDER = Protocol(
@@ -54,6 +58,7 @@ _RADFINDER = Protocol(
     thresholds_on="scored",
     threshold_rule="youden_or_none",
     accuracy="balanced",
+    thresholds_in_resamples=True,
 )
 # On Rad-ChestCT, whose labels have one calcification, of the aorta or the coronary arteries.
 _RADCHEST = replace(
@@ -84,7 +89,13 @@ _CT_CLIP = Protocol(
 
 
 def _calibrated(protocol: Protocol) -> Protocol:
-    return replace(protocol, name=f"{protocol.name}-calibrated", thresholds_on="calibration", threshold_rule="youden")
+    return replace(
+        protocol,
+        name=f"{protocol.name}-calibrated",
+        thresholds_on="calibration",
+        threshold_rule="youden",
+        thresholds_in_resamples=False,
+    )
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -149,6 +160,10 @@ def protocol_record(
     shown = (accuracy, "weighted_f1", "precision", "sensitivity", "specificity")
     scores = {"auc": auc.findings.estimate, **{score: by_decision[score] for score in shown}}
     notes = [OPTIMISTIC] if on_scored else []
+    intervals = {}
+    if protocol.thresholds_in_resamples:
+        notes.append("intervals of these scores choose the thresholds anew in every resample, on its own scans")
+        intervals = _rechosen_intervals(probabilities, labels, protocol.threshold_rule, shown, names, bootstrap)
     if left_out:
         notes.append(f"the model does not score {', '.join(left_out)}; the means are over {len(names)} findings")
     one_class = [finding for finding, value in zip(names, scores["auc"], strict=True) if np.isnan(value)]
@@ -173,6 +188,7 @@ def protocol_record(
         "macro": {
             **{column: number(macro_average(values)) for column, values in scores.items()},
             "auc_interval": auc.macro.limits(),
+            **intervals,
         },
         "findings": [
             {"finding": name, "threshold": float(thresholds[row])}
@@ -185,11 +201,34 @@ def protocol_record(
 def format_protocol(record: dict[str, Any]) -> str:
     """A record of `protocol_record` as lines: the means under their own names, and the notes."""
     means = ", ".join(
-        f"{name.replace('_', ' ')} {cell(value)}" for name, value in record["macro"].items() if name != "auc_interval"
+        f"{name.replace('_', ' ')} {cell(value)}"
+        for name, value in record["macro"].items()
+        if not name.endswith("_interval")
     )
     settings = f"{record['label_set']}, {record['prompts']}, {record['thresholds']}"
     head = f"Protocol {record['protocol']} ({settings}): {means}."
     return "\n".join([head, *(f"  Note: {note}." for note in record["notes"])])
+
+
+def _rechosen_intervals(
+    probabilities: FloatArray,
+    labels: NDArray[np.int64],
+    rule: ThresholdRule,
+    shown: Sequence[str],
+    names: Sequence[str],
+    bootstrap: Bootstrap,
+) -> dict[str, list[float | None]]:
+    """Interval of the mean of each score over the findings; each resample is decided at its own thresholds."""
+
+    def means(scores: FloatArray, truth: NDArray[np.int64]) -> FloatArray:
+        # A finding without both classes has no ROC curve, in a resample as little as in the sample.
+        both = np.flatnonzero((truth == 1).any(axis=0) & (truth == 0).any(axis=0))
+        own, known = scores[:, both], truth[:, both]
+        found = decision_scores(own, known, choose_thresholds(own, known, rule, [names[column] for column in both]))
+        return np.array([macro_average(found[score]) for score in shown])
+
+    interval = bootstrap.row_interval(means, [probabilities, labels])
+    return {f"{score}_interval": interval.limits(row) for row, score in enumerate(shown)}
 
 
 def _probabilities(

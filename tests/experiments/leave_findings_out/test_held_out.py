@@ -10,7 +10,7 @@ import pytest
 from bundle.ctfindings.anatomy import ANATOMIES
 from bundle.ctfindings.findings import FINDING_NAMES
 from experiments.leave_findings_out.held_out import FOLDS, names_finding, withhold
-from experiments.leave_findings_out.results import probe_auc, write_results_and_page
+from experiments.leave_findings_out.results import probe_auc, same_row_gains, write_results_and_page
 from experiments.leave_findings_out.scores import Scores
 
 EFFUSION = FINDING_NAMES.index("Pleural effusion")
@@ -97,3 +97,8 @@ def test_the_page_compares_left_out_findings_with_their_controls(tmp_path: Path)
     assert macro["gain"] == pytest.approx(macro["held_out"] - macro["swapped"])
     assert macro["gain_interval"][0] < macro["gain"] < macro["gain_interval"][1]
     assert (tmp_path / "auc.png").is_file() and "| Pleural effusion | unseen | 0 |" in page.read_text()
+
+
+def test_only_findings_whose_others_share_their_row_count_for_the_gain_within_a_row() -> None:
+    rows = [{"fold": fold, "held_out": 0.6 + fold / 100, "swapped": 0.6} for fold in range(len(FOLDS))]
+    assert same_row_gains(rows) == pytest.approx([0.02, 0.04])
