@@ -4,6 +4,7 @@ Controls: the same model taught all findings; the prompts of the two findings th
 wrong); a linear probe on the image rows of the model that left it out, which knows the labels; and chance, 0.5.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from experiments.leave_findings_out.held_out import FOLDS, REGIMES
 from experiments.leave_findings_out.scores import Scores
 
 FIGURE = "auc.png"
+UNCAPTIONED_FILE = "uncaptioned.json"
 PROBE_FOLDS = 5
 MEASURES = {
     "supervised": "taught",
@@ -63,7 +65,13 @@ def write_results_and_page(
     write_results(output, results)
     if rows:
         _plot(rows, output / FIGURE)
-    return write_page(output, _lines(results))
+    return write_results_page(output)
+
+
+def write_results_page(output: Path) -> Path:
+    """Writes ``README.md`` from ``results.json`` and, if it is there, the file of ``uncaptioned.py``."""
+    results = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    return write_page(output, [*_lines(results), *_uncaptioned(output / UNCAPTIONED_FILE)])
 
 
 def probe_auc(scores: Scores, finding: int) -> float | None:
@@ -255,6 +263,48 @@ def _same_row_sentence(regime: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _regime(results: Mapping[str, Any], regime: str) -> bool:
     return bool(same_row_gains([row for row in results["rows"] if row["regime"] == regime]))
+
+
+def _uncaptioned(path: Path) -> list[str]:
+    """The section on concepts that no label names; empty without its file."""
+    if not path.is_file():
+        return []
+    results = json.loads(path.read_text(encoding="utf-8"))
+    scans, seed = max(row["scans"] for row in results["concepts"]), results["parameters"]["seed"]
+    lines = [
+        "",
+        "## Concepts that no label names",
+        "",
+        f"The command below writes this part from [{path.name}]({path.name}).",
+        "",
+        "```",
+        results["command"],
+        "```",
+        "",
+        f"{scans} synthetic scans of seed {seed}, which trained nothing of the shipped weights (SHA-256 "
+        f"`{results['weights_sha256'][:12]}`). Free text: AUC of the mean of three pairs of a text and its opposite, "
+        "written in the script before its first run; in the last column that of each pair. Probe: a logistic "
+        f"regression with the labels of the concept on the rows of the same anatomy and of the thorax, over "
+        f"{results['probe_folds']} folds. Intervals are by patient. Named: how many reports of the same writer name "
+        "the concept, and how many studies have it in a caption or snippet, which training reads.",
+        "",
+        "| concept | scans | positives | named in reports | in captions | free text | probe | difference | pairs |",
+        "|---|" + "---:|" * 4 + ":---:|" * 4,
+    ]
+    for row in results["concepts"]:
+        measured = " | ".join(_with_interval(row[key]) for key in ("free_text", "probe", "difference"))
+        pairs = ", ".join(_cell(pair["value"]) for pair in row["pairs"])
+        named = row["named_in"]
+        lines.append(
+            f"| {row['concept']} | {row['scans']} | {row['positives']} | {named['reports']} of {named['studies']} "
+            f"| {named['captions']} | {measured} | {pairs} |"
+        )
+    return lines
+
+
+def _with_interval(entry: Mapping[str, Any]) -> str:
+    low, high = entry["interval"]
+    return f"{_cell(entry['value'])} ({_cell(low)} to {_cell(high)})"
 
 
 def _cell(value: float | None) -> str:

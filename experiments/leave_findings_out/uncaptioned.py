@@ -40,9 +40,9 @@ from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.networks.classifier import load_classifier
 from experiments.harness.page import write_results
 from experiments.harness.shown_command import shown_command
+from experiments.leave_findings_out.results import UNCAPTIONED_FILE, write_results_page
 
 PROBE_FOLDS = 5
-FILE = "uncaptioned.json"
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def score(studies: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float64], ND
 
 
 def experiment(options: argparse.Namespace) -> Path:
-    """Scores the scans of a split and writes the results."""
+    """Scores the scans of a split, writes the results, and the page anew."""
     folder = options.datalist if options.datalist.is_dir() else options.datalist.parent
     training = load_datalist(folder / "datalist.json", "training")
     studies = load_datalist(folder / "datalist.json", options.split)[: options.scans]
@@ -202,8 +202,8 @@ def experiment(options: argparse.Namespace) -> Path:
         "bootstrap": Bootstrap(["a", "b"]).settings(),
         "concepts": concepts,
     }
-    write_results(options.output, result, FILE)
-    return Path(options.output / FILE)
+    write_results(options.output, result, UNCAPTIONED_FILE)
+    return write_results_page(options.output)
 
 
 def main() -> None:
