@@ -1,6 +1,6 @@
 """How well the domain score of the shipped weights tells scans unlike the training scans from held-out ones.
 
-Beside it the simpler measure: RMS z of the thorax row.
+Beside it a simpler measure: RMS z of the thorax row, with mean and SD of the first training scans of DATALIST.
 
 Usage: python -m experiments.domain.detection DATALIST REAL_FOLDER OUT.json [--ckpt_path model.pt]
 
@@ -26,7 +26,6 @@ from bundle.ctfindings.inference.encoding import encode_study
 from bundle.ctfindings.inference.service import FindingsService, load_service
 from bundle.ctfindings.metrics.bootstrap import Bootstrap
 from bundle.ctfindings.metrics.json_numbers import number
-from bundle.ctfindings.networks.image.standardization import standardizations
 from experiments.domain.real_chests import SCANS
 from experiments.harness.page import write_results
 
@@ -43,11 +42,20 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--ckpt_path", type=Path, default=Path("models/model.pt"))
     parser.add_argument("--held_out", type=int, default=100, help="first scans of the test split")
+    parser.add_argument("--training", type=int, default=100, help="first scans of the training split")
     parser.add_argument("--altered", type=int, default=25, help="first of these of which altered copies are made")
     options = parser.parse_args()
     service = load_service(".", options.ckpt_path, text=False)
     studies = load_datalist(options.datalist, "test")[: options.held_out]
-    held_out = [scores(service, loaded(service, study["image"])) for study in studies]
+    training = load_datalist(options.datalist, "training")[: options.training]
+    rows = np.stack([encoded(service, loaded(service, study["image"])).row for study in training])
+    typical = rows.mean(axis=0), rows.std(axis=0)
+
+    def scores(scan: MetaTensor) -> Scores:
+        found = encoded(service, scan)
+        return Scores(found.domain, float(np.sqrt(np.mean(((found.row - typical[0]) / typical[1]) ** 2))))
+
+    held_out = [scores(loaded(service, study["image"])) for study in studies]
     limit = float(service.network.domain.threshold)
     result: dict[str, Any] = {
         "weights_sha256": service.model.weights_sha256,
@@ -57,12 +65,12 @@ def main() -> None:
         "real_scans": {},
     }
     for name, scans in {"chests of patients": SCANS, "other scans of patients": NOT_CHESTS}.items():
-        found = {scan: scores(service, loaded(service, options.real / f"{scan}.nii.gz")) for scan in scans}
+        found = {scan: scores(loaded(service, options.real / f"{scan}.nii.gz")) for scan in scans}
         result["real_scans"] |= {scan: number(own.domain) for scan, own in found.items()}
         result["groups"][name] = summary(list(found.values()), limit) | auroc(list(found.values()), held_out)
     for name, alter in ALTERATIONS.items():
-        rows = [scores(service, scan) for scan in altered(service, studies[: options.altered], alter)]
-        result["groups"][name] = summary(rows, limit) | auroc(rows, held_out)
+        others = [scores(scan) for scan in altered(service, studies[: options.altered], alter)]
+        result["groups"][name] = summary(others, limit) | auroc(others, held_out)
         print(name, result["groups"][name], flush=True)
     write_results(options.out.parent, result, options.out.name)
 
@@ -71,7 +79,14 @@ class Scores(NamedTuple):
     """How unlike the training scans a scan is, by two measures."""
 
     domain: float  # the domain score
-    thorax: float  # RMS of the standardised features of the thorax, clipped at 5 SD, without a fit
+    thorax: float  # RMS z of the thorax row
+
+
+class Encoded(NamedTuple):
+    """What the measures of a scan are computed from."""
+
+    domain: float  # the domain score
+    row: NDArray[np.float64]  # [E], the row of the thorax
 
 
 def summary(found: list[Scores], limit: float) -> dict[str, Any]:
@@ -99,18 +114,12 @@ def auroc(found: list[Scores], held_out: list[Scores]) -> dict[str, Any]:
     }
 
 
-def scores(service: FindingsService, scan: MetaTensor) -> Scores:
-    """Both measures of a loaded scan."""
+def encoded(service: FindingsService, scan: MetaTensor) -> Encoded:
+    """The domain score and the thorax row of a loaded scan."""
     study = service.preprocessing.preprocess({"image": scan})  # type: ignore[attr-defined]
-    kept: list[torch.Tensor] = []
-    (standardization,) = standardizations(service.network.image)
-    hook = standardization.register_forward_hook(lambda *call: kept.append(call[-1]))
-    try:
-        domain = encode_study(service.network, {**study, "scan": scan, "seconds": {}}).domain
-    finally:
-        hook.remove()
-    assert domain is not None and domain.score is not None
-    return Scores(domain.score, float(kept[0][0, THORAX].square().mean().sqrt()))
+    found = encode_study(service.network, {**study, "scan": scan, "seconds": {}})
+    assert found.domain is not None and found.domain.score is not None
+    return Encoded(found.domain.score, found.embedding.anatomy[0, THORAX].double().numpy())
 
 
 def loaded(service: FindingsService, path: str | Path) -> MetaTensor:
