@@ -66,7 +66,7 @@ def read_split(observer: Observer, studies: Sequence[dict[str, Any]]) -> Read:
         image, targets, _, inputs = prepare_unmasked_batch(batch)
         known = {**targets, **network(image, **inputs)}
         rows.append(as_observations(**{name: known[name] for name in observer.loss.inputs}))
-        texts += [item["text"] for given in batch["observations"] for item in given]
+        texts += [item.text for given in batch["observations"] for item in given]
         stride: tuple[int, int, int] = network.image.tower.stride  # type: ignore[assignment]
         grid = [size // edge for size, edge in zip(image.shape[2:], stride, strict=True)]
         body = network.image.own_members(known["anatomy_logits"])[:, :, THORAX]
@@ -100,12 +100,9 @@ def _pairs(predicted: Tensor, target: Tensor, weight: Tensor, tissue: Tensor, pl
     first, second = torch.nonzero(weight.triu(1) > 0, as_tuple=True)
     low, high = torch.minimum(tissue[first], tissue[second]), torch.maximum(tissue[first], tissue[second])
     middle, apart = (places[first] + places[second]) / 2, (places[first] - places[second]).abs()
-    columns = (predicted[first, second], target[first, second], weight[first, second])
-    return Pairs(
-        *(column.double().numpy() for column in columns),
-        (low * 10 + high).numpy(),
-        (torch.cat([middle, apart], dim=1) / 100).double().numpy(),
-    )
+    values, true, weights = (matrix[first, second].double().numpy() for matrix in (predicted, target, weight))
+    along = (torch.cat([middle, apart], dim=1) / 100).double().numpy()
+    return Pairs(values, true, weights, (low * 10 + high).numpy(), along)
 
 
 def correlation_test(fitted: Sequence[Pairs], scored: Sequence[Pairs], resamples: int = 1000) -> dict[str, Any]:

@@ -231,7 +231,7 @@ class Segmentation:
 def _outside(ids: Sequence[str], names: Sequence[str], scores: dict[str, FloatArray]) -> list[str]:
     """A line that names the scans whose masks have no voxel of any anatomy among the classes."""
     anatomies = [name in ANATOMY_NAMES for name in names]
-    known, empty = scores["known"][:, anatomies], scores["truth_ml"][:, anatomies] == 0
+    known, empty = scores["known"][:, anatomies] > 0, scores["truth_ml"][:, anatomies] == 0
     outside = known.any(axis=1) & (empty | ~known).all(axis=1)
     found = ", ".join(id_ for id_, apart in zip(ids, outside, strict=True) if apart)
     return [f"segmentation: no anatomy has a voxel in {found}: they show false positives alone"] if found else []

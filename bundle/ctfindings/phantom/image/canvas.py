@@ -183,7 +183,7 @@ class Canvas:
     @contextmanager
     def restored(self) -> Iterator[None]:
         """Erases at the end what was drawn within: the HU, the mask ids and the bits are as before."""
-        volumes = (self.hu, self.anatomy, self.bits)
+        volumes: tuple[NDArray, ...] = (self.hu, self.anatomy, self.bits)
         before = [volume.copy() for volume in volumes]
         yield
         for volume, kept in zip(volumes, before, strict=True):
