@@ -127,13 +127,14 @@ def _expectations(results: Mapping[str, Any], tested: str, reference: str) -> li
             for row in results["expectations"]
         ],
         "",
-        _reach(*(results["variants"][name]["mean"]["cross_mean"] for name in (reference, tested)), tested, reference),
+        _reach(results, tested, reference),
         "",
     ]
 
 
-def _reach(start: float, end: float, tested: str, reference: str) -> str:
+def _reach(results: Mapping[str, Any], tested: str, reference: str) -> str:
     """How much of the reachable drop of the mean cosine of two anatomies a variant covers."""
+    start, end = (results["variants"][name]["mean"]["cross_mean"] for name in (reference, tested))
     share = (start - end) / (start - LEAST_MEAN_COSINE)
     return (
         f"The mean cosine of captions of two anatomies can fall to {LEAST_MEAN_COSINE:.1f} at most, if the anatomies "

@@ -224,7 +224,9 @@ def _rechosen_intervals(
         # A finding without both classes has no ROC curve, in a resample as little as in the sample.
         both = np.flatnonzero((truth == 1).any(axis=0) & (truth == 0).any(axis=0))
         own, known = scores[:, both], truth[:, both]
-        found = decision_scores(own, known, choose_thresholds(own, known, rule, [names[column] for column in both]))
+        found = decision_scores(
+            own, known, choose_thresholds(own, known, rule, [names[int(column)] for column in both])
+        )
         return np.array([macro_average(found[score]) for score in shown])
 
     interval = bootstrap.row_interval(means, [probabilities, labels])
