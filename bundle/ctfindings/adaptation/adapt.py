@@ -32,7 +32,7 @@ from bundle.ctfindings.findings import FINDING_NAMES, TEMPLATES
 from bundle.ctfindings.inference.encoding import scan_body
 from bundle.ctfindings.metrics.platt_scaling import apply_platt, fit_temperature
 from bundle.ctfindings.metrics.thresholds import ThresholdRule, check_rule, choose_thresholds
-from bundle.ctfindings.networks.checkpoint import sha256_of
+from bundle.ctfindings.networks.checkpoint import read_source, sha256_of
 from bundle.ctfindings.networks.classifier import NO_THRESHOLD
 from bundle.ctfindings.networks.domain import domain_features
 from bundle.ctfindings.networks.image.resnet_tower import ResNetTower
@@ -119,7 +119,11 @@ class Adaptation:
             "version": __version__,
             "datalist": self.encoded.datalist.name,
             "splits": self.encoded.splits,
-            "frozen_weights": {"file": self.frozen_weights.name, "sha256": sha256_of(self.frozen_weights)},
+            "frozen_weights": {
+                "file": self.frozen_weights.name,
+                "sha256": sha256_of(self.frozen_weights),
+                "source_sha256": (read_source(self.frozen_weights) or {}).get("sha256"),
+            },
             "scans": len(studies),
             "patients": len(set(patients)),
             "failed": start.failed,
@@ -177,7 +181,8 @@ class Adaptation:
         if not usable.any():
             raise ValueError(
                 f"{self.encoded.datalist}: no finding has {self.least_patients} patients with it and as many without; "
-                "add labelled scans, or lower least_patients"
+                "add labelled scans (scripts/prepare_dicom.py and prepare_csv.py read labels from reports with "
+                "--labels-from-reports), or lower least_patients"
             )
         return usable
 
