@@ -22,6 +22,7 @@ from bundle.ctfindings.inference.answers import score_findings
 from bundle.ctfindings.inference.assessment import Assessment
 from bundle.ctfindings.inference.encoding import TimedPreprocessing, encode_study
 from bundle.ctfindings.networks.classifier import NO_THRESHOLD, ZeroShotClassifier, load_classifier
+from bundle.ctfindings.networks.image.pooling import project_rows
 from bundle.ctfindings.networks.scoring import FindingScorer
 from bundle.ctfindings.networks.trained_settings import KEPT_SETTINGS, TrainedSettings
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
@@ -130,6 +131,24 @@ def test_held_out_logits_come_from_heads_that_did_not_see_the_patient(
     truth = labels[:, NODULE].numpy()
     assert roc_auc_score(truth, by_scan.logits[:, NODULE]) > 0.95  # The patient is recognised.
     assert roc_auc_score(truth, choice.logits[:, NODULE]) < 0.8
+
+
+def test_the_head_scores_and_learns_as_the_network_does(make_model: Make) -> None:  # noqa: F811
+    model, scans = make_model(), held_scans(2, 2)
+    head, batch = Head(model.image, model.scorer), scans.batch(np.arange(4))
+    with torch.no_grad():
+        for parameter in head.field.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    deltas = torch.randn(4, len(FINDINGS), 8, generator=torch.Generator().manual_seed(2))
+    rows = project_rows(batch.pooled, batch.valid, head.projection, head.bias)
+    field = model.image.token_field(batch.tokens)
+    expected = model.scorer(rows, batch.valid, field, batch.members, deltas, head.finding_anatomy)[0]
+    parameters = [*head.field.parameters(), model.scorer.log_token_scale]
+    found = head(batch, deltas)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    wanted = torch.autograd.grad(expected.square().sum(), parameters)
+    torch.testing.assert_close(torch.autograd.grad(found.square().sum(), parameters), wanted, atol=1e-2, rtol=1e-3)
+    assert all(float(each.abs().max()) > 0.1 for each in wanted)
 
 
 def test_scans_without_a_label_take_no_part_and_break_no_step(make_model: Make) -> None:  # noqa: F811

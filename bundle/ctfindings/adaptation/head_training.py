@@ -69,8 +69,23 @@ class Head(nn.Module):
             tokens = tokens + self.stage(batch.stage_inputs, batch.places, batch.grid)
             pooled, _ = self.stage.pooling.pool([tokens], [batch.members])
         rows = project_rows(pooled, batch.valid, self.projection, self.bias)
-        field = F.normalize(self.field(tokens), dim=-1)
-        return self.scorer(rows, batch.valid, field, batch.members, deltas, self.finding_anatomy)[0]
+        z = self.token_logits(tokens, deltas)
+        return self.scorer.logits(rows, batch.valid, z, batch.members, deltas, self.finding_anatomy)
+
+    def token_logits(self, tokens: Tensor, deltas: Tensor) -> Tensor:
+        """``FindingScorer.token_logits`` of tokens ``[B, N, d]``, without their embeddings in the text space.
+
+        Of a token u after its layer norm, product and length of W u + b are (delta W) u and (u W' W u)^(1/2): a step on
+        scans of 9,000 tokens takes a third of the time.
+        """
+        norm: nn.LayerNorm = self.field[0]  # type: ignore[assignment]
+        linear: nn.Linear = self.field[1]  # type: ignore[assignment]
+        unit = F.pad(F.layer_norm(tokens, tokens.shape[-1:], eps=norm.eps), [0, 1], value=1.0)
+        bias = linear.bias + linear.weight @ norm.bias
+        weight = torch.cat([linear.weight * norm.weight, bias.unsqueeze(1)], dim=1)  # [E, d + 1]
+        length = ((unit @ (weight.T @ weight)) * unit).sum(-1).clamp(min=1e-12).sqrt()
+        products = torch.bmm(deltas @ weight, unit.transpose(1, 2)) / length.unsqueeze(1)
+        return (products * self.scorer.log_token_scale.exp()).transpose(1, 2)
 
 
 class Prompts:

@@ -4,7 +4,7 @@ Shapes: S scans, B scans of a batch, N tokens, K anatomies, d width of a token.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -55,9 +55,10 @@ class HeldScans:
     def of(self, scans: NDArray[np.int64]) -> Self:
         """Some of the scans, by index."""
         rows = torch.from_numpy(scans)
-        lists = (self.tokens, self.memberships, self.stage_inputs, self.places)
-        parts = ([part[scan] for scan in scans] if part else [] for part in lists)
-        return type(self)(self.pooled[rows], self.valid[rows], *parts, self.grid)
+        names = ("tokens", "memberships", "stage_inputs", "places")
+        lists = {name: getattr(self, name) for name in names}
+        chosen = {name: [part[scan] for scan in scans] if part else [] for name, part in lists.items()}
+        return replace(self, pooled=self.pooled[rows], valid=self.valid[rows], **chosen)
 
     def batch(self, scans: NDArray[np.int64], with_tokens: bool = True) -> HeldBatch:
         """Some of the scans, by index; without tokens, only the first one of each scan is given."""

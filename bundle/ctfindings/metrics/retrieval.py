@@ -48,8 +48,8 @@ def recall_at(ranks: ArrayLike, cutoffs: Sequence[int]) -> FloatArray:
 def retrieval_record(similarity: ArrayLike, bootstrap: Bootstrap) -> dict[str, Any]:
     """Recall at `CUTOFFS` with intervals and chance, and median rank, from the similarity of queries and items [N, N].
 
-    The intervals resample the queries, not the pool, so a rank keeps its meaning. A recall of 0 or 1 has the exact limit
-    for one trial a patient. Cutoffs above N are left out, because their recall is 1 for any model.
+    The intervals resample the queries, not the pool, so a rank keeps its meaning. A recall of 0 or 1 has the exact
+    limit for one trial a patient. Cutoffs above N are left out, because their recall is 1 for any model.
     """
     ranks = rank_of_own(similarity)
     used = [k for k in CUTOFFS if k <= len(ranks)]

@@ -76,12 +76,18 @@ class FindingScorer(nn.Module):
         Returns:
             Logits ``[B, P]`` and token logits ``[B, N, P]``.
         """
+        z = self.token_logits(field, delta)
+        return self.logits(anatomy, anatomy_valid, z, membership, delta, rows), z
+
+    def logits(
+        self, anatomy: Tensor, anatomy_valid: Tensor, z: Tensor, membership: Tensor, delta: Tensor, rows: Tensor
+    ) -> Tensor:
+        """Logits ``[B, P]`` from the logits of the tokens, ``[B, N, P]``; other arguments as in ``forward``."""
         used = answering_rows(anatomy_valid, rows, self.thorax)
         index = used.unsqueeze(-1).expand(-1, -1, anatomy.shape[-1])
         row_logits = (anatomy.gather(1, index) * delta).sum(-1) * self.log_row_scale.exp()
-        z = self.token_logits(field, delta)
         if not self.tokens:
-            return row_logits, z
+            return row_logits
         # All tokens for an anatomy without one.
         away = (~membership & membership.any(dim=1, keepdim=True)).transpose(1, 2).contiguous()
         # In single precision: a scan may have more tokens than half precision can count.
@@ -89,4 +95,4 @@ class FindingScorer(nn.Module):
         scan = torch.arange(used.shape[0], device=used.device).unsqueeze(1)
         scaled = (self.sharpness * z.transpose(1, 2)).masked_fill_(away[scan, used], float("-inf"))
         pooled = torch.logsumexp(scaled, dim=2) - counts.log()
-        return row_logits + pooled / self.sharpness, z
+        return row_logits + pooled / self.sharpness
