@@ -100,7 +100,7 @@ def test_hu_statistics_are_those_of_lungs_and_body(make_model: Any, training: He
 def test_features_from_zero_change_no_answer_and_are_learned_from(make_model: Any, training: HeadTraining) -> None:  # noqa: F811
     labels = some_labels()
     start, told = start_of(make_model(), labels), torch.from_numpy(labels[:, :1] == 1).float() * 2 - 1
-    joined = with_features(start, told.repeat(1, 4), from_zero=True)
+    joined = with_features(start, told.repeat(1, 60), from_zero=True)
     for each in (start, joined):
         training.prepare(each.head)
     scans = np.arange(len(labels))
