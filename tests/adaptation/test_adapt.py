@@ -56,6 +56,7 @@ def test_the_adapted_checkpoint_answers_as_the_head_that_was_trained(
     datalist: Path,
     wordings_are_templates: None,
     tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     network = make_model()
     network.image.body_threshold = 0.3  # The untrained anatomy head would depend on the rounding of the cache.
@@ -64,6 +65,7 @@ def test_the_adapted_checkpoint_answers_as_the_head_that_was_trained(
     before = {name: value.clone() for name, value in network.image.tower.state_dict().items()}
     record = Adaptation(encoded, network, weights, weights, training, tmp_path / "out", least_patients=3).run()
     assert record == json.loads((tmp_path / "out" / "adaptation.json").read_text())
+    assert "Left out: bad: " in capsys.readouterr().out
     assert list(record["failed"]) == ["bad"] and record["scans"] == 12 and record["steps"] in (20, 40)
     assert [row["finding"] for row in record["findings"] if row["assessed"]] == ["Lung nodule"]
     assert all(torch.equal(value, before[name]) for name, value in network.image.tower.state_dict().items())
@@ -200,8 +202,24 @@ def test_the_reduction_gives_uncorrelated_tokens_of_variance_one() -> None:
 def test_without_enough_labelled_patients_nothing_is_encoded(make_model: Make, weights: Path, datalist: Path) -> None:  # noqa: F811
     encoded = encoded_studies(datalist, weights, datalist.parent / "unused", make_model().image.tower)
     adaptation = Adaptation(encoded, make_model(), weights, weights, HeadTraining(), datalist.parent, least_patients=7)
-    with pytest.raises(ValueError, match="no finding has 7 patients with it"):
+    with pytest.raises(ValueError, match="no finding has 7 or more patients with it"):
         adaptation.run()
+    with pytest.raises(ValueError, match="least_patients: expected 1 or more, got 0"):
+        Adaptation(encoded, make_model(), weights, weights, HeadTraining(), datalist.parent, least_patients=0)
+
+
+def test_reports_without_labels_are_sent_to_the_reader_of_reports(
+    make_model: Make,  # noqa: F811
+    weights: Path,
+    tmp_path: Path,
+) -> None:
+    study = {"id": "a", "image": "a.nii.gz", "report": {"findings": "Normal."}}
+    (tmp_path / "datalist.json").write_text(json.dumps({"training": [study]}))
+    encoded = encoded_studies(tmp_path / "datalist.json", weights, tmp_path / "unused", make_model().image.tower)
+    adaptation = Adaptation(encoded, make_model(), weights, weights, HeadTraining(), tmp_path / "out")
+    with pytest.raises(ValueError, match="its studies have no labels; read them from the reports with"):
+        adaptation.run()
+    assert not (tmp_path / "out").exists()
 
 
 def test_weights_of_earlier_versions_and_of_other_settings_are_adapted(

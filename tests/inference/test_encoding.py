@@ -24,7 +24,9 @@ def study_of(path: str, *warnings: str) -> dict[str, Any]:
     meta |= {"not_assessed": [], "source_images": None}
     scan = MetaTensor(torch.zeros(1, 4, 4, 4), affine=torch.eye(4), meta=meta)
     image = MetaTensor(voxels, affine=affine)
-    regions = {"regions": torch.ones(1, 16, 16, 24, dtype=torch.uint8), "regions_affine": affine @ torch.diag(DOUBLE)}
+    body = torch.ones(1, 16, 16, 24, dtype=torch.uint8)
+    body[:, [0, -1]] = 0  # Air beside the body
+    regions = {"regions": body, "regions_affine": affine @ torch.diag(DOUBLE)}
     return {"image": image, "scan": scan, "seconds": {"load": 1.0}, **regions}
 
 
@@ -48,6 +50,17 @@ def test_the_midline_is_the_middle_of_the_body_and_not_of_the_image(service: Fin
     # 16 voxels of 8 mm; the image has its middle at -38.
     assert encoded.midline_mm == pytest.approx(-100 + 8 * 7.5)
     assert list(encoded.seconds) == ["load", "encode"]
+
+
+@pytest.mark.parametrize(("planes", "known"), [(17, False), (12, True)])
+def test_a_body_that_the_field_of_view_cuts_on_one_side_has_no_midline(
+    planes: int, known: bool, service: FindingsService
+) -> None:
+    study = study_of("half.nii.gz")
+    study["regions"][:, -1, :planes] = 1
+    assert (encode_study(service.network, study).midline_mm is not None) == known
+    places = [answer.evidence for answer in service.answer(study).record.findings if answer.evidence is not None]
+    assert places and all((place.side is not None) == known for place in places)
 
 
 def test_a_scan_that_shows_nothing_of_a_chest_is_outside_the_domain(service: FindingsService) -> None:

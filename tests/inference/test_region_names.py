@@ -66,3 +66,10 @@ def test_an_anatomy_that_the_thorax_answers_for_has_no_parts() -> None:
 def test_without_lungs_only_the_aorta_has_names() -> None:
     assert region_name((0, 0, -200), anatomy_index("mediastinum"), chest(lung=True), MIDLINE) is None
     assert region_name((10, 20, -230), anatomy_index("aorta"), chest(lung=True), MIDLINE) == "ascending aorta"
+
+
+@pytest.mark.parametrize(
+    ("anatomy", "expected"), [("lung", "middle zone"), ("mediastinum", "middle mediastinum"), ("heart", None)]
+)
+def test_without_a_midline_a_place_has_no_side(anatomy: str, expected: str | None) -> None:
+    assert region_name((70, 0, -220), anatomy_index(anatomy), chest(), None) == expected

@@ -87,6 +87,8 @@ class Adaptation:
         seed: int = 0,
     ) -> None:
         check_rule(threshold_rule)
+        if least_patients < 1:
+            raise ValueError(f"least_patients: expected 1 or more, got {least_patients}")
         self.encoded, self.network, self.training = encoded, network, training
         self.text_weights, self.frozen_weights = Path(text_weights), Path(frozen_weights)
         self.output_dir, self.threshold_rule, self.outside_share = Path(output_dir), threshold_rule, outside_share
@@ -178,11 +180,15 @@ class Adaptation:
             [[len(set(patients[labels[:, column] == value])) for value in (0, 1)] for column in range(labels.shape[1])]
         )
         usable: NDArray[np.bool_] = np.asarray((counts >= self.least_patients).all(axis=1))
+        if not (labels >= 0).any():
+            raise ValueError(
+                f"{self.encoded.datalist}: its studies have no labels; read them from the reports with "
+                "--labels-from-reports of scripts/prepare_dicom.py or prepare_csv.py"
+            )
         if not usable.any():
             raise ValueError(
-                f"{self.encoded.datalist}: no finding has {self.least_patients} patients with it and as many without; "
-                "add labelled scans (scripts/prepare_dicom.py and prepare_csv.py read labels from reports with "
-                "--labels-from-reports), or lower least_patients"
+                f"{self.encoded.datalist}: no finding has {self.least_patients} or more patients with it and as many "
+                "without; add labelled scans, or lower least_patients"
             )
         return usable
 

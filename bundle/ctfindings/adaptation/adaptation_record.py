@@ -77,6 +77,7 @@ def format_record(record: dict[str, Any]) -> str:
         f"Mean AUC {cell(macro['auc'])} in cross-validation by patient: {record['scans']} scans of "
         f"{record['patients']} patients, {record['steps']} steps, weight decay {record['weight_decay']:g}, "
         f"learning rate {record['learning_rate']:g}.",
+        *(f"Left out: {name}: {problem}" for name, problem in record["failed"].items()),
         "Domain: not available." if domain is None else f"Domain: threshold {cell(domain['threshold'])}.",
     ]
     return "\n".join(lines)

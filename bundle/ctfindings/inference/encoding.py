@@ -29,6 +29,10 @@ from bundle.ctfindings.scan.storage import SourceImages
 FORMAT_NAMES = {"nifti": "NIfTI", "nrrd": "NRRD", "metaimage": "MetaImage", "npz": "NumPy", "dicom": "DICOM"}
 
 
+CUT_SHARE = 0.75
+"""A scan whose outermost sagittal plane shows more than this share of the largest area of the body is cut there."""
+
+
 class TimedPreprocessing(Transform):
     """Image pipeline that also keeps the scan as loaded, finds its body and lungs, and measures its time.
 
@@ -61,7 +65,7 @@ class EncodedScan:
     token_affine: Array  # token index to RAS mm of the token's centre, (4, 4)
     regions: Regions  # where the answers may look
     domain: DomainAnswer | None  # whether the scan is like the training scans; None if the weights do not know
-    midline_mm: float  # world x of the patient's midline
+    midline_mm: float | None  # world x of the patient's midline; None where the scan shows one side only
     warnings: Sequence[str]  # from reading the scan, one line each, without the folder of the scan
     unseen: Sequence[str]  # findings that the values of the file cannot show
     seconds: Mapping[str, float]  # time of the stages load, preprocess and encode
@@ -124,12 +128,18 @@ def encode_study(network: ZeroShotClassifier, study: Mapping[str, Any], name: st
     return EncodedScan(embedding, info, tokens, regions, domain, midline, warnings, unseen, seconds, source)
 
 
-def _midline(chest: ChestRegions, shape: Sequence[int], affine: Array) -> float:
-    """World x of the middle of the body's extent; that of the network's grid if no body was found."""
-    found = np.argwhere(chest.labels > 0)
-    if not len(found):
+def _midline(chest: ChestRegions, shape: Sequence[int], affine: Array) -> float | None:
+    """World x of the middle of the body's extent; that of the network's grid if no body was found.
+
+    None if the field of view cuts through the body on the left or right, see ``CUT_SHARE``: its middle is no midline.
+    """
+    body = chest.labels > 0
+    if not body.any():
         return float(voxel_to_world([(size - 1) / 2 for size in shape], affine)[0])
-    x = voxel_to_world(found, chest.affine)[:, 0]
+    sagittal = np.moveaxis(body, int(np.abs(chest.affine[0, :3]).argmax()), 0).sum(axis=(1, 2))
+    if max(sagittal[0], sagittal[-1]) > CUT_SHARE * sagittal.max():
+        return None
+    x = voxel_to_world(np.argwhere(body), chest.affine)[:, 0]
     return float(x.min() + x.max()) / 2
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -235,6 +236,14 @@ class FindingsRecord:
             return not answer.present, unknown, 0.0 if unknown else -answer.probability
 
         return sorted(self.findings, key=order)
+
+    def unassessed(self) -> list[str]:
+        """A line for each reason why findings were not assessed; none if the notice tells the reason of all."""
+        reasons = Counter(answer.not_assessed for answer in self.findings if answer.not_assessed)
+        if self.notice and list(reasons.values()) == [len(self.findings)]:
+            return []
+        total = len(self.findings)
+        return [f"Not assessed ({count} of {total}): {reason}." for reason, count in reasons.items()]
 
     def with_channels(self, keys: Sequence[str]) -> Self:
         """A copy whose evidence names its channel, the position of its key in ``keys``."""

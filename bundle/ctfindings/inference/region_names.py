@@ -18,7 +18,7 @@ HILUM_MM = 20.0
 """A place in the mediastinum farther than this from the midline, at the height of the middle zones, is a hilum."""
 
 
-def region_name(point_mm: ArrayLike, row: int, regions: Regions, midline_mm: float) -> str | None:
+def region_name(point_mm: ArrayLike, row: int, regions: Regions, midline_mm: float | None) -> str | None:
     """The name of a place, such as ``right lower zone``, ``aortic arch`` or ``left hilum``; None if there is none.
 
     A zone is a third of the height of that lung, or of both lungs on the midline. Thirds of the lungs' height also
@@ -29,24 +29,25 @@ def region_name(point_mm: ArrayLike, row: int, regions: Regions, midline_mm: flo
         point_mm: world position.
         row: anatomy that answered.
         regions: outlines of the anatomies of the scan.
-        midline_mm: world x of the patient's midline.
+        midline_mm: world x of the patient's midline; without it the place has no side, and no place is a hilum.
     """
     x, y, z = np.asarray(point_mm, dtype=np.float64).tolist()
     name = ANATOMY_NAMES[regions.answering(row)]
-    side = side_of(x - midline_mm)
     if name == "aorta":
         return _part_of_aorta(regions.points_mm(row), y, z)
     lungs = regions.lung_mm
-    if not len(lungs):
+    if not len(lungs) or name not in ("lung", "mediastinum", "esophagus"):
         return None
-    if name == "lung":
-        own = lungs if side == "midline" else lungs[(lungs[:, 0] > midline_mm) == (side == "right")]
-        third = _third(own if len(own) else lungs, z)
-        return f"{third} zones" if side == "midline" else f"{side} {third} zone"
+    third = _third(lungs, z)
+    if name == "esophagus" or midline_mm is None:
+        return f"{third} {'zone' if name == 'lung' else name}"
+    side = side_of(x - midline_mm)
     if name == "mediastinum":
-        third = _third(lungs, z)
         return f"{side} hilum" if third == "middle" and abs(x - midline_mm) > HILUM_MM else f"{third} mediastinum"
-    return f"{_third(lungs, z)} esophagus" if name == "esophagus" else None
+    if side == "midline":
+        return f"{third} zones"
+    own = lungs[(lungs[:, 0] > midline_mm) == (side == "right")]
+    return f"{side} {_third(own if len(own) else lungs, z)} zone"
 
 
 def _third(points: NDArray[np.float64], z: float) -> str:

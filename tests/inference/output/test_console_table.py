@@ -58,3 +58,15 @@ def test_findings_that_were_not_assessed_come_last_without_a_number(case) -> Non
     text = format_findings(dataclasses.replace(case.record, findings=[unknown, *others]))
     rows = [line for line in text.splitlines() if line.startswith(tuple(each.name for each in case.record.findings))]
     assert rows[-1].startswith(unknown.name) and "not assessed" in rows[-1] and "0.99" not in rows[-1]
+
+
+def test_the_reason_why_findings_were_not_assessed_stands_below_the_table(case) -> None:
+    few = "the weights were fitted on too few scans with and without this finding"
+    first, *others = case.record.findings
+    unknown = [dataclasses.replace(first, present=None, not_assessed=few)]
+    record = dataclasses.replace(case.record, findings=[*unknown, *others])
+    assert f"Not assessed (1 of 3): {few}." in format_findings(record)
+    # A notice on the whole scan gives the reason already.
+    every = [dataclasses.replace(answer, present=None, not_assessed="unlike") for answer in case.record.findings]
+    assert "(3 of 3)" not in format_findings(dataclasses.replace(record, findings=every, notice="Outside"))
+    assert "Not assessed (3 of 3): unlike." in format_findings(dataclasses.replace(record, findings=every))

@@ -26,6 +26,7 @@ def format_findings(record: FindingsRecord) -> str:
         "-" * WIDTH,
     ]
     lines += [_answer_row(answer) for answer in record.ordered()]
+    lines += [part for line in record.unassessed() for part in wrap(line, WIDTH)]
     if record.queries:
         lines += ["", _row("Query", "score", "", "", "anatomy, place", "z mm", "image"), "-" * WIDTH]
         for answer in record.queries:
