@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from bundle.ctfindings.findings import FINDINGS
-from bundle.ctfindings.inference.findings_record import FindingAnswer, NearestFinding, QueryAnswer
+from bundle.ctfindings.inference.findings_record import Evidence, FindingAnswer, NearestFinding, QueryAnswer
 from bundle.ctfindings.inference.query_reading import UNRELATED, in_words, read_query
 
 FOUND = FindingAnswer("Pleural effusion", 0.82, 0.5, True, "lung", True, {}, {})
@@ -121,6 +121,22 @@ def test_a_score_is_told_against_unrelated_texts(percentile: float, words: str) 
     assert f"stronger than {round(percentile * len(UNRELATED))} of {len(UNRELATED)}" in said.meaning
     assert ("does not rule it out" in said.meaning) == (percentile < 0.95)
     assert "Nearest finding: Pleural effusion (present, probability 0.82)." in said.meaning
+
+
+@pytest.mark.parametrize(
+    ("text", "side", "told"),
+    [
+        ("mass in the right lung", "left", "Its strongest place is on the left, not on the right."),
+        ("right-sided effusion", "midline", "Its strongest place is near the midline, not on the right."),
+        ("mass in the right lung", "right", ""),
+        ("mass in the right lung", None, ""),
+        ("left and right effusion", "left", ""),
+    ],
+)
+def test_a_place_on_the_other_side_than_the_text_names_is_told(text: str, side: str | None, told: str) -> None:
+    place = Evidence((0, 0, 0), 0.5, None, 1, 2, 1, 0.0, side=side)
+    said = in_words(read_query(text), replace(answer(text, 0.99), evidence=place), [FOUND]).meaning
+    assert told in said and ("strongest place" in said) == bool(told)
 
 
 @pytest.mark.parametrize(

@@ -123,12 +123,21 @@ def in_words(reading: QueryReading, answer: QueryAnswer, findings: Sequence[Find
     sentences = [f"{word}: {count}{'' if share >= STRONG else ', which does not rule it out'}."]
     if reading.negated:
         sentences.append(f"This {'does not confirm' if share >= STRONG else 'does not decide'} '{reading.text}'.")
+    if (named := _named_side(reading.asked)) and answer.evidence and answer.evidence.side not in (None, named):
+        found_at = "near the midline" if answer.evidence.side == "midline" else f"on the {answer.evidence.side}"
+        sentences.append(f"Its strongest place is {found_at}, not on the {named}.")
     if answer.nearest_findings:
         name = answer.nearest_findings[0].name
         found = next((each for each in findings if each.name == name), None)
         number = "" if found is None or found.present is None else f", probability {found.probability:.2f}"
         sentences.append(f"Nearest finding: {name}{'' if found is None else f' ({found.result}{number})'}.")
     return replace(answer, text=reading.text, asked=reading.asked, meaning=" ".join(sentences), hints=reading.hints)
+
+
+def _named_side(text: str) -> str | None:
+    """The one side that a text names."""
+    sides = set(re.findall(r"\b(?:left|right)\b", plain(text)))
+    return sides.pop() if len(sides) == 1 else None
 
 
 @cache
