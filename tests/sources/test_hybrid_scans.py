@@ -121,6 +121,10 @@ def test_files_belong_to_the_scans_of_the_last_run_whatever_was_added_or_removed
 
     first = check("b", "c")
     assert check("b", "c") == first, "nothing is made again"
+    moved = settings._replace(fractions=(0.0, 0.0, 1.0))
+    datalist, _ = make_hybrids({name: scans[name] for name in "bc"}, tmp_path / "out", moved)
+    times = {study["image"]: Path(study["image"]).stat().st_mtime_ns for study in load_studies(datalist, ["test"])}
+    assert times == first, "another split draws nothing again"
     check("a", "b", "c")
     check("b", "c")  # Their old entries of the journal have the right numbers, and the files of "a" and "b".
     check("c")

@@ -71,11 +71,13 @@ def make_hybrids(
         raise ValueError(f"findings: {', '.join(unknown)} cannot be drawn into a scan; choose from {', '.join(known)}")
     if settings.per_finding < 1:
         raise ValueError(f"per_finding: expected at least 1, got {settings.per_finding}")
+    # The split of a patient does not change what is drawn.
+    drawn = list(settings._replace(fractions=()))
     tasks = {}
     for number, (key, study) in enumerate(studies.items()):
         name, anatomy = f"base_{number:05d}", study.get("anatomy")
         task = _Task(study["image"], anatomy, study.get("stored"), name, number, str(folder), settings)
-        signature = input_signature([study["image"], anatomy], [study.get("stored"), list(settings), number])
+        signature = input_signature([study["image"], anatomy], [study.get("stored"), drawn, number])
         tasks[key] = (signature, task)
     records: dict[str, list[dict[str, Any]]] = {}
     problems: dict[str, str] = {}
