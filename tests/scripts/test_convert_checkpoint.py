@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -75,8 +76,8 @@ def test_an_output_that_cannot_be_written_is_named(
     with pytest.raises(ValueError, match="expected a file, found a folder; name the file to write"):
         convert_to_bundle("fvlm", checkpoint, tmp_path)
 
-    def full(_: object, path: Path) -> None:
-        path.write_bytes(b"the first part")
+    def full(_: object, file: BinaryIO) -> None:
+        file.write(b"the first part")
         raise RuntimeError(
             "[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file data/3: file write failed"
         )
