@@ -8,7 +8,6 @@ Usage: python -m experiments.domain.anatomy_dice REAL_FOLDER OUT.json [--ckpt_pa
 """
 
 import argparse
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from bundle.ctfindings.inference.service import FindingsService, load_service
 from bundle.ctfindings.scan.body_mask import body_mask
 from bundle.ctfindings.scan.load_scan import load_scan
 from bundle.ctfindings.scan.lung_mask import lung_mask
+from experiments.domain.real_chests import label_map
 from experiments.harness.page import write_results
 
 MASKS: dict[str, tuple[str, str, Sequence[int] | None]] = {
@@ -94,11 +94,7 @@ def find_anatomies(service: FindingsService, path: Path) -> FoundAnatomies:
         anatomy.name: (map_on_scan(row, encoded.token_affine, affine, hu.shape) > 0) & body
         for anatomy, row in zip(ANATOMIES, logits, strict=True)
     }
-    with tempfile.TemporaryDirectory() as folder:
-        answered.write_anatomy(Path(folder) / "anatomy.nii.gz")
-        ids = np.asarray(nib.load(Path(folder) / "anatomy.nii.gz").dataobj)  # type: ignore[attr-defined]
-    label_map = {anatomy.name: np.isin(ids, anatomy.members) for anatomy in ANATOMIES}
-    return FoundAnatomies(head, label_map, lungs, body, affine)
+    return FoundAnatomies(head, label_map(answered), lungs, body, affine)
 
 
 def given_mask(path: Path, found: FoundAnatomies, values: Sequence[int] | None = None) -> Mask:

@@ -80,11 +80,16 @@ def reference_regions(answered: AnsweredScan, hu: NDArray[Any], affine: NDArray[
     """The body, the threshold lungs, and the other anatomies of the network inside the body, by name."""
     body, lungs = body_mask(hu, affine), lung_mask(hu, affine)
     body |= lungs
+    regions = {name: region & body for name, region in label_map(answered).items()}
+    return regions | {"thorax": body} | ({"lung": lungs} if lungs.any() else {})
+
+
+def label_map(answered: AnsweredScan) -> dict[str, NDArray[np.bool_]]:
+    """The anatomies of ``write_anatomy`` by name, ``[X, Y, Z]``; one includes its members."""
     with tempfile.TemporaryDirectory() as folder:
         answered.write_anatomy(Path(folder) / "anatomy.nii.gz")
-        labels = np.asarray(nib.load(Path(folder) / "anatomy.nii.gz").dataobj)  # type: ignore[attr-defined]
-    regions = {anatomy.name: np.isin(labels, anatomy.members) & body for anatomy in ANATOMIES}
-    return regions | {"thorax": body} | ({"lung": lungs} if lungs.any() else {})
+        ids = np.asarray(nib.load(Path(folder) / "anatomy.nii.gz").dataobj)  # type: ignore[attr-defined]
+    return {anatomy.name: np.isin(ids, anatomy.members) for anatomy in ANATOMIES}
 
 
 def distance_mm(point: list[float], region: NDArray[np.bool_], affine: NDArray[Any]) -> float | None:

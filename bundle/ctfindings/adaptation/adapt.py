@@ -176,15 +176,15 @@ class Adaptation:
     def _usable(self, studies: Studies) -> NDArray[np.bool_]:
         """Findings with enough patients with and without them, [C]; ValueError if there is none."""
         labels, patients = label_rows(studies), np.array([study["patient"] for study in studies])
-        counts = np.array(
-            [[len(set(patients[labels[:, column] == value])) for value in (0, 1)] for column in range(labels.shape[1])]
-        )
-        usable: NDArray[np.bool_] = np.asarray((counts >= self.least_patients).all(axis=1))
         if not (labels >= 0).any():
             raise ValueError(
                 f"{self.encoded.datalist}: its studies have no labels; read them from the reports with "
                 "--labels-from-reports of scripts/prepare_dicom.py or prepare_csv.py"
             )
+        counts = np.array(
+            [[len(set(patients[labels[:, column] == value])) for value in (0, 1)] for column in range(labels.shape[1])]
+        )
+        usable: NDArray[np.bool_] = np.asarray((counts >= self.least_patients).all(axis=1))
         if not usable.any():
             raise ValueError(
                 f"{self.encoded.datalist}: no finding has {self.least_patients} or more patients with it and as many "

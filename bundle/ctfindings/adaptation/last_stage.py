@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
-from bundle.ctfindings.networks.image.resnet_tower import ResNetTower, on_grid_of_third
+from bundle.ctfindings.networks.image.resnet_tower import ResNetTower, as_tokens, on_grid_of_third
 
 
 class LastStage(nn.Module):
@@ -52,8 +52,7 @@ class LastStage(nn.Module):
     @torch.no_grad()
     def fixed_part(self, third: Tensor) -> Tensor:
         """The share of the third stage in the tokens, ``[B, N, d]``."""
-        tokens = F.pad(third, [0, 1, 0, 1, 0, 1], mode="replicate").flatten(2).transpose(1, 2)
-        return F.linear(tokens, self.reduce.weight[:, : third.shape[1]], self.reduce.bias)
+        return F.linear(as_tokens(third), self.reduce.weight[:, : third.shape[1]], self.reduce.bias)
 
     def forward(self, inputs: Tensor, places: Tensor, grid: list[int]) -> Tensor:
         """The share of the fourth stage in some tokens, ``[B, N', d]``.
@@ -66,6 +65,5 @@ class LastStage(nn.Module):
         cells = self.blocks(inputs).permute(0, 1, 3, 4, 2)
         weight = self.reduce.weight[:, -cells.shape[1] :]
         reduced = torch.einsum("bcxyz,dc->bdxyz", cells, weight)
-        spread = on_grid_of_third(reduced, [size - 1 for size in grid])
-        tokens = F.pad(spread, [0, 1, 0, 1, 0, 1], mode="replicate").flatten(2).transpose(1, 2)
+        tokens = as_tokens(on_grid_of_third(reduced, [size - 1 for size in grid]))
         return tokens.gather(1, places.unsqueeze(-1).expand(-1, -1, tokens.shape[2]))

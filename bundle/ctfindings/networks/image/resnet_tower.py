@@ -112,8 +112,13 @@ def joined_tokens(third: Tensor, fourth: Tensor) -> tuple[Tensor, list[int]]:
         ``[B, N, C3 + C4]`` in C order, and the grid ``[x + 1, y + 1, z + 1]``.
     """
     spread = on_grid_of_third(fourth, third.shape[2:])
-    cells = F.pad(torch.cat([third, spread.to(third.dtype)], dim=1), [0, 1, 0, 1, 0, 1], mode="replicate")
-    return cells.flatten(2).transpose(1, 2), [cells.shape[2], cells.shape[3], cells.shape[4]]
+    grid = [third.shape[2] + 1, third.shape[3] + 1, third.shape[4] + 1]
+    return as_tokens(torch.cat([third, spread.to(third.dtype)], dim=1)), grid
+
+
+def as_tokens(cells: Tensor) -> Tensor:
+    """Cells ``[B, C, x, y, z]`` as tokens ``[B, N, C]`` in C order; the last one along each axis is repeated."""
+    return F.pad(cells, [0, 1, 0, 1, 0, 1], mode="replicate").flatten(2).transpose(1, 2)
 
 
 def on_grid_of_third(fourth: Tensor, shape: Sequence[int]) -> Tensor:
