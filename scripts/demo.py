@@ -8,6 +8,7 @@ rendered findings beside the predicted ones.
 
 import argparse
 import json
+import math
 import shlex
 import subprocess
 import sys
@@ -78,9 +79,10 @@ def comparison(case: Case, record: dict) -> str:
         ]
         evidence = finding["evidence"]
         if finding["present"] and evidence:
-            places.append(
-                f"evidence at z {evidence['z_mm']:.0f} mm" + (f", {evidence['side']}" if evidence["side"] else "")
-            )
+            side = f", {evidence['side']}" if evidence["side"] else ""
+            away = [math.dist(site.center_mm, evidence["peak_mm"]) for site in sites if site.center_mm]
+            nearest = f", {min(away):.0f} mm from the nearest centre" if away else ""
+            places.append(f"evidence at z {evidence['z_mm']:.0f} mm{side}{nearest}")
         rendered, found = "yes" if sites else "-", {True: "YES", False: "-", None: "?"}[finding["present"]]
         line = f"{finding['name']:<38} {rendered:<9} {found:<6} {finding['probability']:>5.2f}   {'; '.join(places)}"
         lines.append(line.rstrip())

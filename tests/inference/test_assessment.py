@@ -41,6 +41,12 @@ def test_who_only_wants_a_warning_gets_the_findings_and_the_notice() -> None:
     assert notice.startswith("Outside the domain") and "distance 3.10, limit 1.50" in notice
 
 
+@pytest.mark.parametrize(("scans", "warned"), [(12, True), (99, True), (100, False), (None, False)])
+def test_weights_that_learned_from_few_scans_are_warned_of(scans: int | None, warned: bool) -> None:
+    lines = Assessment().warnings(scan(domain=replace(OUTSIDE, scans=scans)))
+    assert [line.startswith(f"domain: fitted on {scans} training scans;") for line in lines] == [True] * warned
+
+
 def test_a_finding_whose_anatomy_is_not_in_the_scan_is_not_assessed() -> None:
     hernia = FindingAnswer("Hiatal hernia", 0.9, 0.4, True, "esophagus", anatomy_found=False)
     answer = Assessment().of(hernia, scan())

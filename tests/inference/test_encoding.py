@@ -69,13 +69,14 @@ def test_a_scan_that_shows_nothing_of_a_chest_is_outside_the_domain(service: Fin
     features = 5 * 5 + 1 + network.image.embedding  # of the texture, the size and the embedding
     domain, answers = network.domain, []
     domain.mean, domain.precision = torch.zeros(anatomies, features), torch.eye(features).expand(anatomies, -1, -1)
+    domain.scans = torch.tensor(12.0)
     domain.threshold, domain.anatomy_threshold = torch.tensor(1e9), torch.full((anatomies,), 1e9)
     for logit in (100.0, -100.0):
         torch.nn.init.constant_(network.image.anatomy_head.bias, logit)
         answers.append(encode_study(network, study_of("scan.nii.gz")).domain)
     everything, nothing = answers
     assert everything is not None and everything.inside and everything.anatomy.keys() == set(ANATOMY_NAMES)
-    assert nothing == DomainAnswer(None, 1e9, False, {})
+    assert nothing == DomainAnswer(None, 1e9, False, {}, 12)
 
 
 def test_no_path_is_kept() -> None:

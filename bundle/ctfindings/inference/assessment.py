@@ -10,6 +10,8 @@ from bundle.ctfindings.networks.classifier import NO_THRESHOLD
 OUTSIDE_DOMAIN_CHOICES = ("withhold", "warn")
 NO_LUNG_LITRES = 0.3
 """With less air-filled lung, nothing of the lung is assessed."""
+FEW_SCANS = 100
+"""A domain that was fitted on fewer training scans is warned of."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Assessment:
         return f"{start} The findings are not reliable."
 
     def warnings(self, scan: EncodedScan) -> Sequence[str]:
-        """A line if the scan shows no whole chest, and one if the weights do not know their domain."""
+        """A line if the scan shows no whole chest, and one if the weights do not know their domain or few scans."""
         lines = []
         litres = scan.regions.lung_litres
         if litres < self.min_lung_litres:
@@ -72,4 +74,9 @@ class Assessment:
             )
         if scan.domain is None:
             lines.append("domain: not available; these weights do not know whether a scan is like their training scans")
+        elif scan.domain.scans is not None and scan.domain.scans < FEW_SCANS:
+            lines.append(
+                f"domain: fitted on {scan.domain.scans} training scans; probabilities and thresholds that were learned "
+                "from so few may not hold for other scans"
+            )
         return lines

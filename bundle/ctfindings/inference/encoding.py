@@ -188,11 +188,11 @@ def _domain_answer(
     for name, own, limit in zip(ANATOMY_NAMES, by_anatomy.tolist(), domain.anatomy_threshold.tolist(), strict=True):
         if math.isfinite(own) and math.isfinite(limit):
             anatomies[name] = AnatomyDomain(own, limit, own <= limit)
-    threshold = float(domain.threshold)
+    threshold, scans = float(domain.threshold), int(domain.scans)
     if not anatomies:
         # Nothing of a chest was found.
-        return DomainAnswer(None, threshold, False, {})
-    return DomainAnswer(float(score), threshold, float(score) <= threshold, anatomies)
+        return DomainAnswer(None, threshold, False, {}, scans)
+    return DomainAnswer(float(score), threshold, float(score) <= threshold, anatomies, scans)
 
 
 def _given_mask(study: Mapping[str, Any]) -> GivenMask:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from bundle.ctfindings.files.atomic_write import write_text
 
-SCHEMA_VERSION = "1.4"
+SCHEMA_VERSION = "1.5"
 DISCLAIMER = (
     "Research only. Not a diagnosis. "
     "The probabilities come from a model that has no regulatory clearance and must not be used for patient care."
@@ -47,6 +47,11 @@ class Evidence:
         if self.frame_number is not None:
             return f"frame {self.frame_number}"
         return f"image {self.image if self.instance_number is None else self.instance_number}"
+
+    @property
+    def place(self) -> str:
+        """Region, or side where the region has no name, or "diffuse" or "scattered"; empty if none is known."""
+        return self.region or (self.side or "" if self.extent == "focal" else self.extent)
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,19 @@ class QueryAnswer:
 Answer = FindingAnswer | QueryAnswer
 
 
+def where(answer: Answer) -> str:
+    """Region of the evidence, or the anatomy that answered with the side or extent of the evidence.
+
+    The anatomy alone for a finding that is not present, and empty for a query that no anatomy answers.
+    """
+    if isinstance(answer, QueryAnswer) and not answer.meaningful:
+        return ""
+    place = answer.evidence if answer.result in ("present", "free text") else None
+    if place is None or place.region:
+        return answer.anatomy if place is None else place.place
+    return ", ".join(filter(None, [answer.anatomy, place.place]))
+
+
 @dataclass(frozen=True)
 class ObservedStatement:
     """What one pathology query of a model that has them found. Not calibrated, and without a threshold of its own."""
@@ -189,6 +207,7 @@ class DomainAnswer:
     threshold: float  # score above which the scan is outside the domain
     inside: bool
     anatomy: Mapping[str, AnatomyDomain]  # by name, those that the scan shows
+    scans: int | None = None  # training scans that the domain was fitted on; None in records before schema 1.5
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ class Evidence:
         image: that slice counted from 1 at the most superior one; None without a peak.
         images: how many slices the scan has.
         meaning: what the score of a free text is worth, in words; empty for a finding.
-        where: region or side of the patient; empty if the answer names none.
+        where: region, side of the patient or extent; empty if the answer names none.
     """
 
     text: str

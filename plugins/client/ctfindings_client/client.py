@@ -14,7 +14,7 @@ import numpy as np
 from ctfindings_client import multipart, nifti
 from ctfindings_client.answers import Evidence, Findings, ListedScan, Scan, ServerInfo
 from ctfindings_client.corrections import Corrections, agreement_rows
-from ctfindings_client.record import Record
+from ctfindings_client.record import Record, place_words
 from ctfindings_client.transport import (
     Cancellation,
     Progress,
@@ -353,7 +353,7 @@ def _evidence(params: Mapping[str, Any], heat: np.ndarray, affine: np.ndarray) -
         image=None if image is None else int(image),
         images=None if axis is None else heat.shape[2 - int(axis)],
         meaning=" ".join([str(params.get("meaning") or ""), *map(str, params.get("hints") or ())]).strip(),
-        where=str(params.get("region") or params.get("side") or ""),
+        where=place_words(params),
     )
 
 

@@ -41,7 +41,7 @@ class Row:
         image: slice of the evidence counted from 1 at the most superior one; None without a peak.
         images: how many slices the scan has; None when the record does not say.
         not_assessed: why the finding is neither present nor absent; empty if it was assessed.
-        region: name of the place, such as ``left lower zone``; empty without one.
+        where: region such as ``left lower zone``, side, or ``diffuse``; empty without one.
     """
 
     name: str
@@ -57,14 +57,14 @@ class Row:
     image: int | None = None
     images: int | None = None
     not_assessed: str = ""
-    region: str = ""
+    where: str = ""
 
     @property
     def place(self) -> str:
-        """Region or side; without them the height as Slicer's slice views name it, such as ``I 9 mm``. Empty if the
-        finding is not present.
+        """Region, side or extent; without them the height as Slicer's slice views name it, such as ``I 9 mm``. Empty if
+        the finding is not present.
         """
-        return self.region or self.side or _height(self.peak_mm[2]) if self.present and self.peak_mm else ""
+        return self.where or _height(self.peak_mm[2]) if self.present and self.peak_mm else ""
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -229,7 +229,7 @@ def evidence_line(
         image: slice of the evidence, counted from 1 at the most superior one.
         images: how many slices the scan has.
         meaning: what the score of a free text is worth; empty for a finding.
-        where: region or side; the line names the height without it.
+        where: region, side or extent; the line names the height without it.
     """
     if z_mm is None:
         return f"{text}: {meaning or 'nothing in this scan speaks for it.'}"
@@ -249,6 +249,12 @@ def _image(image: int | None, images: int | None) -> str:
     return str(image) if images is None else f"{image} of {images}"
 
 
+def place_words(evidence: Mapping[str, Any]) -> str:
+    """Region of an evidence, or ``diffuse`` or ``scattered``, or the side of the patient; empty if it names none."""
+    extent = str(evidence.get("extent") or "focal")
+    return str(evidence.get("region") or (evidence.get("side") if extent == "focal" else extent) or "")
+
+
 def _row(finding: Mapping[str, Any], shape: Sequence[int] | None) -> Row:
     evidence = None if finding.get("not_assessed") else finding["evidence"]
     axis = None if evidence is None else evidence.get("slice_axis")
@@ -263,7 +269,7 @@ def _row(finding: Mapping[str, Any], shape: Sequence[int] | None) -> Row:
         reliable=bool(finding["anatomy_found"]),
         spread=(float(spread.get("min", probability)), float(spread.get("max", probability))),
         side="" if evidence is None else str(evidence["side"] or ""),
-        region="" if evidence is None else str(evidence.get("region") or ""),
+        where="" if evidence is None else place_words(evidence),
         peak_mm=None if evidence is None else _point([*evidence["peak_mm"][:2], evidence["z_mm"]]),
         box_mm=None if evidence is None or (box := evidence["box_mm"]) is None else (_point(box[0]), _point(box[1])),
         image=None if evidence is None else evidence.get("image"),

@@ -6,6 +6,9 @@ import numpy as np
 
 MIDLINE_MM = 10.0
 """A place closer than this to the midline has no side, as in the record of findings."""
+CUT_SHARE = 0.75
+"""A scan whose outermost sagittal plane shows more than this share of the largest area of the body is cut there, and
+has no midline, as in the record of findings."""
 SPACING_MM = 5.0
 """Least distance of the voxels that are looked at: zones are larger."""
 
@@ -31,19 +34,21 @@ class Places:
         lows, highs = (points.min(axis=0), points.max(axis=0)) if len(points) else (np.zeros(3), np.zeros(3))
         self.body_mm = [(float(low), float(high)) for low, high in zip(lows, highs, strict=True)]
         """Lowest and highest x, y and z of the body."""
-        self.midline_mm = sum(self.body_mm[0]) / 2
+        self.midline_mm = None if _is_cut(self.labels, thin_affine) else sum(self.body_mm[0]) / 2
+        """World x; None without one."""
         in_lung = points[self.labels[tuple(found.T)] == label_names.get("lung", -1)]
-        sides = {
-            "right": in_lung[in_lung[:, 0] > self.midline_mm],
-            "left": in_lung[in_lung[:, 0] <= self.midline_mm],
-            "": in_lung,
-        }
+        sides = {"": in_lung}
+        if self.midline_mm is not None:
+            to_right = in_lung[:, 0] > self.midline_mm
+            sides |= {"right": in_lung[to_right], "left": in_lung[~to_right]}
         self.lung_heights = {
             side: (float(lung[:, 2].min()), float(lung[:, 2].max())) for side, lung in sides.items() if len(lung)
         }
 
     def name(self, place: Sequence[float]) -> str:
         """Such as ``right lower zone``, ``heart``, or ``left`` for other parts of the body; empty outside of it.
+
+        Without a midline no side is named.
 
         Args:
             place: in RAS mm.
@@ -54,13 +59,26 @@ class Places:
         value = int(self.labels[k, j, i])
         if value == _OUTSIDE:
             return ""
-        name, across = self.names.get(value, ""), place[0] - self.midline_mm
-        side = "" if abs(across) < MIDLINE_MM else "right" if across > 0 else "left"
+        name, side = self.names.get(value, ""), self._side(place[0])
         if name == "lung":
             low, high = self.lung_heights.get(side) or self.lung_heights[""]
             third = _THIRDS[int(np.clip(3 * (place[2] - low) / max(high - low, 1e-6), 0, 2))]
-            return f"{side} {third} zone" if side else f"{third} zones"
-        return side or "midline" if name in ("thorax", "") else name
+            return f"{side} {third} zone" if side in ("right", "left") else f"{third} zone{'s' if side else ''}"
+        return side if name in ("thorax", "") else name
+
+    def _side(self, x: float) -> str:
+        """``right``, ``left`` or ``midline``; empty without a midline."""
+        if self.midline_mm is None:
+            return ""
+        across = x - self.midline_mm
+        return "midline" if abs(across) < MIDLINE_MM else "right" if across > 0 else "left"
+
+
+def _is_cut(labels: np.ndarray, affine: np.ndarray) -> bool:
+    """Whether the field of view cuts through the body on the left or right."""
+    sagittal_axis = 2 - int(np.abs(affine[0, :3]).argmax())  # of (K, J, I)
+    areas = np.moveaxis(labels != _OUTSIDE, sagittal_axis, 0).sum(axis=(1, 2))
+    return bool(max(areas[0], areas[-1]) > CUT_SHARE * areas.max())
 
 
 def image_number(place: Sequence[float], affine: np.ndarray, shape: Sequence[int]) -> str:

@@ -114,10 +114,8 @@ def test_hits_are_counted_by_finding(compared: dict[str, Any], tmp_path: Path) -
     assert "| `place`, seed 0 | 1 of 40 (0.025) | 5 of 10 (0.500) | 6 of 50 (0.120) |" in page
 
 
-def test_a_confounded_test_has_no_verdict(compared: dict[str, Any], tmp_path: Path) -> None:
-    compared["variants"]["place"]["tests"]["1"]["owner gap above 0"]["confounded"] = True
+def test_a_test_that_failed_is_refuted(compared: dict[str, Any], tmp_path: Path) -> None:
     page = write_results_and_page(tmp_path / "page", compared, "python x.py").read_text(encoding="utf-8")
-    assert "| owner gap above 0 | `place` | 1 | 0.200 | -0.100 to 0.500 | 0.0000 | confounded |" in page
     assert "| owner gap above 0 | `place` | 0 | 0.200 | -0.100 to 0.500 | 0.0000 | **refuted** |" in page
 
 

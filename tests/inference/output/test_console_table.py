@@ -14,6 +14,23 @@ def test_console_shows_present_findings_first_in_lines_that_fit(case) -> None:
     assert "\x1b" not in text
 
 
+def test_a_place_without_a_name_is_the_anatomy_with_its_side_or_extent(case) -> None:
+    answer = dataclasses.replace(case.record.findings[0], present=True, anatomy="mediastinum")
+    evidence = dataclasses.replace(answer.evidence or case.record.queries[0].evidence, side="right", region=None)
+    for changes, place in (
+        ({"region": "right hilum"}, "right hilum"),
+        ({}, "mediastinum, right"),
+        ({"side": None}, "mediastinum"),
+        ({"extent": "scattered", "box_mm": None}, "mediastinum, scattered"),
+    ):
+        found = dataclasses.replace(answer, evidence=dataclasses.replace(evidence, **changes))
+        text = format_findings(dataclasses.replace(case.record, findings=[found]))
+        (row,) = [line for line in text.splitlines() if line.startswith(answer.name)]
+        assert f"YES          {place}  " in row and len(row) <= WIDTH
+        absent = dataclasses.replace(found, present=False)
+        assert "no           mediastinum\n" in format_findings(dataclasses.replace(case.record, findings=[absent]))
+
+
 def test_the_notice_comes_before_the_findings(case) -> None:
     text = format_findings(dataclasses.replace(case.record, notice="Outside the domain: nothing is reliable."))
     assert text.index("Outside the domain: nothing is reliable.") < text.index("Finding ")

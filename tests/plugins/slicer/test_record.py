@@ -90,6 +90,19 @@ def test_cells_say_what_the_finding_is() -> None:
     assert _record(absent).rows[0].cells == ("Emphysema †", "0.106", "0.114", "-", "lung", "", "")
 
 
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"region": "left lower zone", "extent": "focal"}, "left lower zone"),
+        ({"region": None, "extent": "diffuse"}, "diffuse"),
+        ({"side": None}, "S 3 mm"),
+    ],
+)
+def test_the_place_of_what_is_not_focal_is_its_extent_and_no_side(changes: dict[str, Any], place: str) -> None:
+    entry = _entry()
+    assert _record({**entry, "evidence": {**entry["evidence"], **changes}}).rows[0].place == place
+
+
 def test_a_record_without_the_shape_of_its_scan_names_the_image_alone() -> None:
     record = Record.parse({"schema_version": "1.0", "findings": [_entry()], "model": {}})
     assert record.rows[0].cells[-1] == "86"

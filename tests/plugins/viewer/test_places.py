@@ -13,6 +13,7 @@ AFFINE = np.array([[-5.0, 0, 0, 150], [0, -5.0, 0, 100], [0, 0, 5.0, -300], [0, 
 def places() -> Places:
     """A body 300 mm wide around x = 0 with two lungs, of which the left one is higher, and a heart."""
     labels = np.full((60, 41, 61), THORAX, np.uint8)  # K J I
+    labels[:, :20, [0, 60]] = 0  # the chest is narrower at its sides
     labels[0:31, :, 10:25] = LUNG  # x 100 to 30: right; z -300 to -150
     labels[0:60, :, 36:51] = LUNG  # x -30 to -100: left; z -300 to -5
     labels[:, :, 29:32] = HEART
@@ -40,10 +41,19 @@ def test_zones_are_thirds_of_the_own_lung_and_other_parts_of_the_body_have_a_sid
 
 
 def test_outside_of_the_body_nothing_is_named_and_the_midline_is_that_of_the_body() -> None:
-    labels = np.zeros((4, 41, 61), np.uint8)
+    labels = np.zeros((4, 41, 71), np.uint8)
     labels[:, :, 40:61] = THORAX  # x -50 to -150: its middle is at -100
     of = Places(labels, AFFINE, NAMES)
     assert [of.name((x, 0, -300)) for x in (0, -100, -60, -140)] == ["", "midline", "right", "left"]
+
+
+def test_half_a_chest_has_no_sides() -> None:
+    whole = places()
+    labels = np.full((60, 41, 31), THORAX, np.uint8)  # x 150 to 0: cut through the middle of the body
+    labels[0:31, :, 10:25] = LUNG
+    half = Places(labels, AFFINE, NAMES)
+    assert [whole.name((x, 0, -290)) for x in (60, 140)] == ["right lower zone", "right"]
+    assert [half.name((x, 0, -290)) for x in (60, 140)] == ["lower zone", ""]
 
 
 def test_a_scan_without_a_body_has_no_places() -> None:

@@ -2,12 +2,12 @@
 
 from textwrap import shorten, wrap
 
-from bundle.ctfindings.inference.findings_record import Answer, FindingAnswer, FindingsRecord
+from bundle.ctfindings.inference.findings_record import Answer, FindingAnswer, FindingsRecord, where
 
 WIDTH = 100
 """Longest line, in characters."""
 
-_NAME, _PLACE = 36, 20
+_NAME, _PLACE = 36, 22
 _VERDICTS = {True: "YES", False: "no", None: "not assessed"}
 
 
@@ -48,17 +48,16 @@ def _answer_row(answer: Answer) -> str:
     if isinstance(answer, FindingAnswer):
         label, present = answer.name, _VERDICTS[answer.present]
         number, threshold = answer.numbers
-        place, anatomy = answer.evidence if answer.present else None, answer.anatomy
+        place = answer.evidence if answer.present else None
     else:
         label, number, threshold, place = answer.text, answer.number, "", answer.evidence
         present = _VERDICTS[None] if answer.not_assessed else ""
-        anatomy = answer.anatomy if answer.meaningful else ""
     return _row(
         shorten(printable(label), _NAME - 2, placeholder="...") + ("" if answer.anatomy_found else " *"),
         number,
         threshold,
         present,
-        (place and place.region) or anatomy,
+        where(answer),
         f"{place.z_mm:.1f}" if place else "",
         str(place.image) if place else "",
     )
@@ -69,5 +68,5 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
-def _row(name: str, probability: str, threshold: str, present: str, where: str, z_mm: str, image: str) -> str:
-    return f"{name:<{_NAME}} {probability:>6} {threshold:>6}  {present:<12} {where:<{_PLACE}} {z_mm:>7} {image:>6}"
+def _row(name: str, probability: str, threshold: str, present: str, place: str, z_mm: str, image: str) -> str:
+    return f"{name:<{_NAME}} {probability:>6} {threshold:>6} {present:<12} {place:<{_PLACE}} {z_mm:>7} {image:>5}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from bundle.ctfindings.files.atomic_write import write_text
 from bundle.ctfindings.files.html_page import render_page
-from bundle.ctfindings.inference.findings_record import Answer, FindingsRecord
+from bundle.ctfindings.inference.findings_record import Answer, FindingsRecord, where
 from bundle.ctfindings.inference.output.draft_report import compose_report
 from bundle.ctfindings.inference.output.report_pictures import HEAT_FLOOR, DisplayVolume, display_window, heat_css
 
@@ -51,6 +51,7 @@ def write_report(
         without_anatomy=[answer for answer in record.answers if not answer.anatomy_found],
         draft=compose_report(record.findings) if draft else None,
         panels=panels,
+        where=where,
         anchors={panel["answer"].key: panel["anchor"] for panel in panels},
         heat=heat_css(),
         heat_floor=HEAT_FLOOR,

@@ -128,10 +128,7 @@ def _wrapped(text: str, font: Any, width: float) -> list[str]:
 
 
 def _place(evidence: Evidence | None) -> str:
-    if evidence is None:
-        return ""
-    where = evidence.region or evidence.side or "" if evidence.extent == "focal" else evidence.extent
-    return ", ".join(filter(None, [where, _image_name(evidence)]))
+    return "" if evidence is None else ", ".join(filter(None, [evidence.place, _image_name(evidence)]))
 
 
 def _image_name(evidence: Evidence | None) -> str:

@@ -128,9 +128,8 @@ def _texts(answer: Answer) -> list[TextContentItem]:
         return [_text(codes.COMMENT, f"Not assessed: {answer.not_assessed}")]
     texts = []
     if answer.evidence and answer.result != "not present":
-        extent = None if answer.evidence.extent == "focal" else answer.evidence.extent
-        where = ", ".join(filter(None, [answer.evidence.region or extent, answer.evidence.image_name]))
-        texts.append(_text(codes.PLACE, where))
+        where = filter(None, [answer.evidence.place, answer.evidence.image_name])
+        texts.append(_text(codes.PLACE, ", ".join(where)))
     if isinstance(answer, QueryAnswer):
         texts += [_text(codes.COMMENT, text) for text in (answer.meaning, *answer.hints) if text]
     return texts
