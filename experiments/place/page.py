@@ -1,7 +1,7 @@
 """The page of the comparison, written from ``results.json`` alone."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from experiments.harness.page import VARIANTS_FIGURE, page_head, write_page, wri
 from experiments.harness.variants_plot import plot_variants
 from experiments.place.real_tumours import NAME as REAL_TUMOURS
 from experiments.place.results import REFERENCE
+from experiments.place.validity import GAP_LIMIT
 
 FURTHER_TESTS = "further_tests.json"
 """Written by ``measure_again.py``."""
@@ -73,8 +74,9 @@ def write_place_page(folder: Path) -> Path:
         "## Does it observe pathology?",
         "",
         "Tests that could refute it, by variant and seed ([validity.py](../../../experiments/place/validity.py)). "
-        "Of four controls of the attention three are measured: the map of the anatomy head is missing, because "
-        "`place.json` does not train that head.",
+        "Passed: the interval lies above the limit; refuted: it lies at or below it; not shown: it holds the limit, so "
+        "the scans do not decide. Of four controls of the attention three are measured: the map of the anatomy head is "
+        "missing, because `place.json` does not train that head.",
         "",
         "| test | variant | seed | value | interval | limit | |",
         "|---|---|---:|---:|:---:|---:|---|",
@@ -134,27 +136,29 @@ def _further_tests(folder: Path) -> list[str]:
         )
     )
     r2 = {name: explained[name] for name in ("model", "pair_of_classes", "positions")}
+    largest = size["largest_minus_smallest"]
+    said = {
+        "words": _verdict(words["passed"], words["interval"]),
+        "explained": _verdict(explained["passed"], None),
+        "size": _verdict(size["passed"], largest["interval"]),
+    }
     return [
         "### Without training",
         "",
         f"Of `{REFERENCE}`, by `{found['command']}` ([{path.name}]({path.name})).",
         "",
-        f"- **Words in random order** ({_passed(words)}): R@10 of the score `set` is {cell(words['written'])} with the "
+        f"- **Words in random order** ({said['words']}): R@10 of the score `set` is {cell(words['written'])} with the "
         f"sentences as written and {cell(words['shuffled'])} with their words shuffled, a fall of "
         f"{cell(words['value'])} ({interval_cell(words['interval'])}).",
-        f"- **Correlations against their controls** ({_passed(explained)}): share of the variance that is explained: "
+        f"- **Correlations against their controls** ({said['explained']}): share of the variance that is explained: "
         f"{_with_interval(r2['model'])} by the model, {_with_interval(r2['pair_of_classes'])} by the mean of a pair of "
         f"tissue classes, which sees the tissue of hidden patches too, {_with_interval(r2['positions'])} by a "
         "perceptron on positions alone. Both controls are fitted on the validation scans.",
-        f"- **Gap of the correlations by size of the lesions** ({_passed(size)}): "
+        f"- **Gap of the correlations by size of the lesions** ({said['size']}): "
         + ", ".join(f"{cell(each['cce_gap'])} up to {each['largest_ml']:.1f} ml" for each in size["thirds"])
-        + f"; largest minus smallest third {_with_interval(size['largest_minus_smallest'])}.",
+        + f"; largest minus smallest third {_with_interval(largest)}.",
         "",
     ]
-
-
-def _passed(test: Mapping[str, Any]) -> str:
-    return "passed" if test["passed"] else "refuted"
 
 
 def _with_interval(entry: Mapping[str, Any]) -> str:
@@ -233,7 +237,7 @@ def _gain(limits: list[float | None]) -> str:
 def _tests(variants: Mapping[str, Any]) -> list[str]:
     names = dict.fromkeys(name for row in variants.values() for tests in row["tests"].values() for name in tests or {})
     return [
-        f"| {name} | `{variant}` | {seed} | {_numbers(tests[name])} | {_verdict(tests[name])} |"
+        f"| {name} | `{variant}` | {seed} | {_numbers(tests[name])} |"
         for name in names
         for variant, row in variants.items()
         for seed, tests in row["tests"].items()
@@ -241,14 +245,22 @@ def _tests(variants: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _verdict(test: Mapping[str, Any]) -> str:
-    return "passed" if test["passed"] else "**refuted**"
+def _verdict(passed: bool, interval: Sequence[float | None] | None, limit: float = 0.0) -> str:
+    """``passed``; ``refuted`` if the interval lies at or below the limit, or there is none; else ``not shown``."""
+    if passed:
+        return "passed"
+    if interval is None or None in interval:
+        return "**refuted**"
+    return "**refuted**" if float(interval[1] or 0.0) <= limit else "not shown"
 
 
 def _numbers(test: Mapping[str, Any]) -> str:
-    """Value, interval and limit of a test."""
-    if "value" in test:
-        return f"{cell(test['value'])} | {interval_cell(test['interval'])} | {cell(test['above'])}"
+    """Value, interval, limit and verdict of a test."""
     if "effective" in test:
-        return f"{test['effective']:.1f} used, cosine {cell(test['cosine'])}, rank {test['rank']:g} | - | -"
-    return f"{cell(test['cce_gap'])} | {interval_cell([test.get('cce_gap_low'), test.get('cce_gap_high')])} | 0.0100"
+        used = f"{test['effective']:.1f} used, cosine {cell(test['cosine'])}, rank {test['rank']:g}"
+        return f"{used} | - | - | {_verdict(test['passed'], None)}"
+    if "value" in test:
+        value, interval, limit = test["value"], test["interval"], test["above"]
+    else:
+        value, interval, limit = test["cce_gap"], [test.get("cce_gap_low"), test.get("cce_gap_high")], GAP_LIMIT
+    return f"{cell(value)} | {interval_cell(interval)} | {cell(limit)} | {_verdict(test['passed'], interval, limit)}"

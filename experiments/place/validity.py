@@ -15,6 +15,8 @@ from bundle.ctfindings.losses.pathology_alignment import Observations, Pathology
 from bundle.ctfindings.metrics.bootstrap import Bootstrap, exact_at_ends
 from bundle.ctfindings.networks.observation_scoring import observation_answers
 
+GAP_LIMIT = 0.01
+"""The gap of the correlations has to be larger."""
 CANDIDATES = 8
 """Sentences on one organ among which a scan has to find its own."""
 
@@ -185,8 +187,8 @@ def verdicts(found: Mapping[str, Any], queries: int) -> dict[str, Any]:
         "the removed finding falls more than the median one": verdict(
             [middle - rank for rank in ranks], range(len(ranks)), 0.0
         ),
-        "queries in effect above a quarter": None
-        if collapse is None
+        "queries: a quarter used and in rank, cosine below 0.5": None
+        if collapse is None or queries == 1
         else {
             **collapse,
             "passed": collapse["effective"] > queries / 4
@@ -199,4 +201,4 @@ def verdicts(found: Mapping[str, Any], queries: int) -> dict[str, Any]:
 
 
 def _gap_verdict(gap: Mapping[str, float] | None) -> dict[str, Any] | None:
-    return None if gap is None else {**gap, "passed": gap.get("cce_gap_low", 0) > 0 and gap["cce_gap"] > 0.01}
+    return None if gap is None else {**gap, "passed": gap.get("cce_gap_low", 0) > 0 and gap["cce_gap"] > GAP_LIMIT}

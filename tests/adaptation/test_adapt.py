@@ -153,6 +153,19 @@ def test_the_head_scores_and_learns_as_the_network_does(make_model: Make) -> Non
     assert all(float(each.abs().max()) > 0.1 for each in wanted)
 
 
+def test_a_head_with_evidence_that_starts_from_a_linear_probe_has_the_token_term_again(make_model: Make) -> None:  # noqa: F811
+    model = make_model()
+    head = Head(model.image, model.scorer)
+    HeadTraining("linear_probe").prepare(head)
+    assert not head.reads_tokens
+    HeadTraining("prompt_head").prepare(head)
+    assert head.reads_tokens and float(model.scorer.log_token_scale.detach().exp()) == pytest.approx(10)
+    with torch.no_grad():
+        model.scorer.log_token_scale.fill_(1.5)
+    HeadTraining("prompt_head").prepare(head)
+    assert float(model.scorer.log_token_scale) == 1.5, "what was trained is kept"
+
+
 def test_scans_without_a_label_take_no_part_and_break_no_step(make_model: Make) -> None:  # noqa: F811
     scans, labels = held_scans(6, 2), torch.zeros(12, len(FINDINGS), dtype=torch.long)
     labels[::2], labels[3::4] = 1, -1
@@ -206,6 +219,22 @@ def test_without_enough_labelled_patients_nothing_is_encoded(make_model: Make, w
         adaptation.run()
     with pytest.raises(ValueError, match="least_patients: expected 1 or more, got 0"):
         Adaptation(encoded, make_model(), weights, weights, HeadTraining(), datalist.parent, least_patients=0)
+
+
+def test_scans_of_which_none_can_be_read_are_named_by_the_first(
+    make_model: Make,  # noqa: F811
+    weights: Path,
+    tmp_path: Path,
+) -> None:
+    studies = [
+        {"id": str(index), "patient": str(index), "image": "gone.nii.gz", "labels": [index % 2] * len(FINDINGS)}
+        for index in range(6)
+    ]
+    (tmp_path / "datalist.json").write_text(json.dumps({"training": studies}))
+    encoded = encoded_studies(tmp_path / "datalist.json", weights, tmp_path / "cache", make_model().image.tower)
+    adaptation = Adaptation(encoded, make_model(), weights, weights, HeadTraining(), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"datalist\.json: no scan could be encoded; the first, 0: .*gone\.nii\.gz"):
+        adaptation.run()
 
 
 def test_reports_without_labels_are_sent_to_the_reader_of_reports(

@@ -22,6 +22,7 @@ from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 from bundle.ctfindings.published.astra import frozen_tokens
 from bundle.ctfindings.published.astra.frozen_tokens import FrozenTokensd
 from bundle.ctfindings.published.astra.preprocessing import astra_pipeline
+from bundle.ctfindings.training.finetuning import start_from
 from tests.networks.conftest import encoder, make_image, make_model  # noqa: F401
 
 Make = Callable[[], VisionLanguageModel]
@@ -102,6 +103,19 @@ def test_the_last_blocks_are_trained_and_the_checkpoint_answers_as_the_head(
     scored = classifier.score(study.embedding).logits[0].detach().numpy()
     np.testing.assert_allclose(scored[nodule], logits[1, nodule], atol=0.1)
     assert study.domain is not None and study.domain.inside
+
+
+def test_training_on_cached_tokens_starts_from_no_other_encoder(
+    residual_model: VisionLanguageModel, tmp_path: Path
+) -> None:
+    residual_model.image.tower.loaded = True
+    state = {key: value.clone() for key, value in residual_model.state_dict().items()}
+    torch.save(state, tmp_path / "same.pt")
+    start_from(residual_model, tmp_path / "same.pt")
+    state["image.tower.network.layer4.0.conv1.weight"] += 1
+    torch.save(state, tmp_path / "tuned.pt")
+    with pytest.raises(ValueError, match=r"tuned\.pt: its frozen encoder is not .*layer4\.0\.conv1\.weight differs"):
+        start_from(residual_model, tmp_path / "tuned.pt")
 
 
 def test_more_blocks_than_the_stage_has_and_other_towers_are_refused(make_model: Make) -> None:  # noqa: F811

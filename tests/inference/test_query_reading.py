@@ -139,6 +139,14 @@ def test_a_place_on_the_other_side_than_the_text_names_is_told(text: str, side: 
     assert told in said and ("strongest place" in said) == bool(told)
 
 
+@pytest.mark.parametrize(("anatomy", "extent"), [("heart", "focal"), ("lung", "diffuse")])
+def test_the_heart_and_diffuse_evidence_have_no_side(anatomy: str, extent: str) -> None:
+    text = "enlarged right side"
+    place = Evidence((0, 0, 0), 0.5, None, 1, 2, 1, 0.0, side="left", extent=extent)
+    own = replace(answer(text, 0.99), evidence=place, anatomy=anatomy)
+    assert "strongest place" not in in_words(read_query(text), own, [FOUND]).meaning
+
+
 @pytest.mark.parametrize(
     ("percentile", "words"), [(1.0, "does not confirm"), (0.5, "does not decide"), (0.9, "does not decide")]
 )

@@ -196,6 +196,17 @@ def test_a_mean_over_fewer_findings_than_the_protocol_has_says_so() -> None:
     assert note in record["notes"] and note in format_protocol(record)
 
 
+def test_means_and_their_intervals_are_over_the_same_findings() -> None:
+    one_class = replace(SCORED, labels=np.where(np.arange(C) == NODULE, 0, SCORED.labels))
+    with pytest.warns(UserWarning, match="Lung nodule"):
+        record = record_of("radfinder", one_class)
+    macro, rows = record["macro"], record["findings"]
+    assert "specificity_interval" in macro and any("the means are over 17 of 18" in note for note in record["notes"])
+    assert rows[NODULE]["specificity"] is None
+    others = [row["specificity"] for row in rows if row["finding"] != "Lung nodule"]
+    assert macro["specificity"] == pytest.approx(np.mean(others))
+
+
 def test_a_finding_that_the_model_does_not_score_is_in_no_mean() -> None:
     left_out = ["Medical material", "Lymphadenopathy"]
     record = record_of("ct-clip", not_scored=left_out)

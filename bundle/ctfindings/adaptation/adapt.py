@@ -153,15 +153,19 @@ class Adaptation:
         """Encodes studies, and loads the frozen weights and the head that is trained on them; uses no label."""
         new = load_frozen(self.network, self.text_weights, self.frozen_weights)
         self.network.eval()
+        image = self.network.image
+        stage = self.training.last_stage(image)  # Before scans are encoded: a tower may have no such blocks.
         failed = self._encode(studies)
         studies = [study for study in studies if study["id"] not in failed]
-        dataset, image = self.encoded.dataset(studies), self.network.image
+        if not studies:
+            name, problem = next(iter(failed.items()))
+            raise ValueError(f"{self.encoded.datalist}: no scan could be encoded; the first, {name}: {problem}")
+        dataset = self.encoded.dataset(studies)
         explained = None
         if new:
             _start_pooling(image.anatomy_pooling)
             if isinstance(image.tower, ResNetTower):
                 explained = fit_reduction(image.tower, dataset, image.stride, self.seed)
-        stage = self.training.last_stage(image)
         scans, prompts = hold_scans(image, dataset, stage), Prompts(self.network.text)
         return Start(Head(image, self.network.scorer, stage), scans, prompts, studies, failed, new, explained)
 

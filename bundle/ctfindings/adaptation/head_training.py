@@ -4,6 +4,7 @@ Shapes: S scans, B scans of a batch, K anatomies, C findings, W wordings of a fi
 """
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -39,6 +40,9 @@ TRAINED: dict[str, tuple[str, ...]] = {
 
 WORDINGS = 16
 """Training wordings of each finding, drawn from its list; to encode all takes longer than the training."""
+
+TOKEN_SCALE = 10.0
+"""Scale of the token term at the start, where the weights have none because a linear probe was trained."""
 
 
 class Head(nn.Module):
@@ -172,9 +176,11 @@ class HeadTraining:
         return LastStage(image, self.tuned_blocks) if self.kind == "tuned_stage" else None
 
     def prepare(self, head: Head) -> None:
-        """Switches the token term off for a linear probe, and chooses the parameters that are trained."""
+        """Switches the token term off for a linear probe and on for others, and chooses what is trained."""
         if self.kind == "linear_probe":
             nn.init.constant_(head.scorer.log_token_scale, float("-inf"))
+        elif not head.reads_tokens:
+            nn.init.constant_(head.scorer.log_token_scale, math.log(TOKEN_SCALE))
         for name, parameter in head.named_parameters():
             parameter.requires_grad_(name.startswith(TRAINED[self.kind]))
 

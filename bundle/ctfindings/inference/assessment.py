@@ -76,7 +76,7 @@ class Assessment:
             lines.append("domain: not available; these weights do not know whether a scan is like their training scans")
         elif scan.domain.scans is not None and scan.domain.scans < FEW_SCANS:
             lines.append(
-                f"domain: fitted on {scan.domain.scans} training scans; probabilities and thresholds that were learned "
-                "from so few may not hold for other scans"
+                f"domain: fitted on {scan.domain.scans} training scans; so few say little of whether another scan is "
+                "like them"
             )
         return lines

@@ -123,8 +123,11 @@ def in_words(reading: QueryReading, answer: QueryAnswer, findings: Sequence[Find
     sentences = [f"{word}: {count}{'' if share >= STRONG else ', which does not rule it out'}."]
     if reading.negated:
         sentences.append(f"This {'does not confirm' if share >= STRONG else 'does not decide'} '{reading.text}'.")
-    if (named := _named_side(reading.asked)) and answer.evidence and answer.evidence.side not in (None, named):
-        found_at = "near the midline" if answer.evidence.side == "midline" else f"on the {answer.evidence.side}"
+    # Only focal evidence has a side, and only the lung is paired: the right ventricle may lie left of the midline.
+    place = answer.evidence if answer.anatomy == "lung" else None
+    side = place.side if place is not None and place.extent == "focal" else None
+    if (named := _named_side(reading.asked)) and side not in (None, named):
+        found_at = "near the midline" if side == "midline" else f"on the {side}"
         sentences.append(f"Its strongest place is {found_at}, not on the {named}.")
     if answer.nearest_findings:
         name = answer.nearest_findings[0].name

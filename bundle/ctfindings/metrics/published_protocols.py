@@ -158,18 +158,22 @@ def protocol_record(
     by_decision = decision_scores(probabilities, labels, thresholds)
     accuracy = "balanced_accuracy" if protocol.accuracy == "balanced" else "accuracy"
     shown = (accuracy, "weighted_f1", "precision", "sensitivity", "specificity")
-    scores = {"auc": auc.findings.estimate, **{score: by_decision[score] for score in shown}}
     notes = [OPTIMISTIC] if on_scored else []
     intervals = {}
     if protocol.thresholds_in_resamples:
+        # As in the resamples: without both classes a finding has no threshold of its own.
+        defined = ~np.isnan(auc.findings.estimate)
+        by_decision = {score: np.where(defined, values, np.nan) for score, values in by_decision.items()}
         notes.append("intervals of these scores choose the thresholds anew in every resample, on its own scans")
         intervals = _rechosen_intervals(probabilities, labels, protocol.threshold_rule, shown, names, bootstrap)
+    scores = {"auc": auc.findings.estimate, **{score: by_decision[score] for score in shown}}
     if left_out:
         notes.append(f"the model does not score {', '.join(left_out)}; the means are over {len(names)} findings")
     one_class = [finding for finding, value in zip(names, scores["auc"], strict=True) if np.isnan(value)]
     if one_class:
+        means = "means are" if protocol.thresholds_in_resamples else "mean AUC is"
         notes.append(
-            f"the mean AUC is over {len(names) - len(one_class)} of {len(names)} findings: the scored scans do not "
+            f"the {means} over {len(names) - len(one_class)} of {len(names)} findings: the scored scans do not "
             f"show both classes of {', '.join(one_class)}"
         )
     notes += [f"the score of {finding} is the larger one of it and {other}" for finding, other in protocol.larger_of]

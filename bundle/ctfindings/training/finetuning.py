@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from bundle.ctfindings.evaluation.domain import domain_of_studies
 from bundle.ctfindings.evaluation.evaluated_model import EvaluatedModel
 from bundle.ctfindings.networks.checkpoint import load_checkpoint, save_bundle_weights
 from bundle.ctfindings.networks.classifier import PromptBank
+from bundle.ctfindings.networks.image.resnet_tower import ResNetTower
 from bundle.ctfindings.networks.text.prompts import template_bank
 from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 
@@ -18,9 +20,27 @@ logger = logging.getLogger("ctfindings.run")
 
 
 def start_from(network: VisionLanguageModel, ckpt_path: str | Path) -> None:
-    """Loads the weights that training starts from; a resumed run overwrites them. ValueError if they do not fit."""
+    """Loads the weights that training starts from; a resumed run overwrites them.
+
+    Raises:
+        ValueError: They do not fit, or their frozen encoder is another one than that of the cached tokens.
+    """
+    encoder = _frozen_encoder(network)
+    before = {} if encoder is None else {key: value.clone() for key, value in encoder.state_dict().items()}
     load_checkpoint(network, ckpt_path)
+    after = {} if encoder is None else encoder.state_dict()
+    if changed := next((key for key, value in before.items() if not torch.equal(value, after[key])), None):
+        raise ValueError(
+            f"{ckpt_path}: its frozen encoder is not that of frozen_weights ({changed} differs), which encodes the "
+            "scans; give this checkpoint as frozen_weights too"
+        )
     logger.info("fine-tuning starts from %s", ckpt_path)
+
+
+def _frozen_encoder(network: VisionLanguageModel) -> nn.Module | None:
+    """The network of a ``ResNetTower`` that has its weights already; None for other towers."""
+    tower = network.image.tower
+    return tower.network if isinstance(tower, ResNetTower) and tower.loaded else None
 
 
 def export_finetuned(

@@ -89,7 +89,7 @@ def test_the_page_states_verdicts_and_what_was_not_measured(compared: dict[str, 
     page = write_results_and_page(tmp_path / "page", compared, "python x.py").read_text(encoding="utf-8")
     assert "| a variant | scan finds its report, R@10, score set | **0." in page and "| helps |" in page
     assert "Intervals: 95 % percentile bootstrap by patient and seed" in page
-    assert "| owner gap above 0 | `place` | 1 | 0.200 | -0.100 to 0.500 | 0.0000 | **refuted** |" in page
+    assert "| owner gap above 0 | `place` | 1 | 0.200 | -0.100 to 0.500 | 0.0000 | not shown |" in page
     assert "| rows | 0.600 | 0.600 | 0.600 |" in page and "| queries | 0.700 | 0.700 | 0.700 |" in page
     assert (tmp_path / "page" / "variants.png").is_file()
     alone = write_results_and_page(tmp_path / "alone", {**compared, "differences": {}}, "python x.py").read_text()
@@ -114,9 +114,11 @@ def test_hits_are_counted_by_finding(compared: dict[str, Any], tmp_path: Path) -
     assert "| `place`, seed 0 | 1 of 40 (0.025) | 5 of 10 (0.500) | 6 of 50 (0.120) |" in page
 
 
-def test_a_test_that_failed_is_refuted(compared: dict[str, Any], tmp_path: Path) -> None:
+def test_only_an_interval_at_or_below_the_limit_refutes(compared: dict[str, Any], tmp_path: Path) -> None:
+    compared["variants"]["place"]["tests"]["1"]["owner gap above 0"] |= {"value": -0.2, "interval": [-0.5, 0.0]}
     page = write_results_and_page(tmp_path / "page", compared, "python x.py").read_text(encoding="utf-8")
-    assert "| owner gap above 0 | `place` | 0 | 0.200 | -0.100 to 0.500 | 0.0000 | **refuted** |" in page
+    assert "| owner gap above 0 | `place` | 0 | 0.200 | -0.100 to 0.500 | 0.0000 | not shown |" in page
+    assert "| owner gap above 0 | `place` | 1 | -0.200 | -0.500 to 0.0000 | 0.0000 | **refuted** |" in page
 
 
 def test_other_scans_are_refused(compared: dict[str, Any]) -> None:
