@@ -4,9 +4,9 @@
     python -m experiments.adapt.end_to_end data/hybrid docs/experiments/adapt/end_to_end.json [--encoder astra]
 
 Stand-ins for an export of a PACS: each real chest and one hybrid of it for each of three findings, written as DICOM
-series, and a CSV that states in a sentence what was drawn. Every step is the command of docs/adapt_to_your_hospital.md,
-in a process of its own; the last one asks the server for the findings of one scan, as the viewer does. Only seconds
-and counts are written.
+series, and a CSV that states in a sentence what was drawn and gives the split, because seven patients are too few to
+draw one. Every step is the command of docs/adapt_to_your_hospital.md, in a process of its own; the last one asks the
+server for the findings of one scan, as the viewer does. Only seconds and counts are written.
 """
 
 import argparse
@@ -87,14 +87,16 @@ def write_dicom(folder: Path, path: Path, patient: str, index: int) -> None:
 
 
 def write_reports(path: Path, studies: Sequence[dict[str, Any]]) -> None:
-    """A sentence for each known label of each study."""
+    """A sentence for each known label of a study, and its split: two patients test, one validates, the others train."""
+    order = list(dict.fromkeys(study["patient"] for study in studies))
+    split = dict(zip(order, ["test", "test", "validation"], strict=False))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "findings"])
+        writer.writerow(["id", "split", "findings"])
         for study in studies:
             said = zip(FINDING_NAMES, study["labels"], strict=True)
             sentences = [f"{name}." if label else f"No {name.lower()}." for name, label in said if label >= 0]
-            writer.writerow([study["id"], " ".join(sentences)])
+            writer.writerow([study["id"], split.get(study["patient"], "training"), " ".join(sentences)])
 
 
 def walk(folder: Path, encoder: str) -> dict[str, Any]:
@@ -117,9 +119,8 @@ def walk(folder: Path, encoder: str) -> dict[str, Any]:
         files = [*configs[:1], *overlays, *configs[1:]]
         return ["-m", "monai.bundle", "run", "--config_file", str(files), "--datalist", datalist, "--cache_dir", cache]
 
-    fractions = ["--fractions", 0.6, 0.2, 0.2]
     prepare = ["scripts/prepare_dicom.py", folder / "archive", "--reports", folder / "reports.csv", "--join", "folder"]
-    step("prepare", *prepare, "--output", folder / "data", "--labels-from-reports", *fractions)
+    step("prepare", *prepare, "--output", folder / "data", "--labels-from-reports")
     if overlays:
         step("encode", "scripts/encode_scans.py", datalist, "--encoder", encoder, "--cache-dir", cache)
     step("adapt", *workflow("configs/adapt.json"), "--output_dir", run)

@@ -65,7 +65,9 @@ def test_one_scan_of_a_patient_is_taken_for_each_drawn_finding_and_its_report_sa
     assert [study["id"] for study in chosen] == ["base", "n0", "o", "other"]
     write_reports(tmp_path / "reports.csv", chosen)
     with (tmp_path / "reports.csv").open(encoding="utf-8") as file:
-        texts = [row["findings"] for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    assert [row["split"] for row in rows] == ["test"] * 4
+    texts = [row["findings"] for row in rows]
     assert texts == ["No lung nodule.", "Lung nodule.", "Lung opacity.", "No lung nodule."]
 
 
