@@ -153,6 +153,8 @@ def config_of(source: str, options: argparse.Namespace) -> ConfigParser:
             "cache_dir": str(options.cache),
             "head": options.head,
             "steps": options.steps,
+            "validate_every": 5,
+            "patience": options.steps,
             "learning_rates": [0.002],
             "seed": options.seed,
             **dict(options.set),

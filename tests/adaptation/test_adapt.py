@@ -190,6 +190,25 @@ def test_the_steps_and_the_setting_of_the_lowest_loss_are_taken(make_model: Make
     assert chosen[choice.steps // 10 - 1] == min(map(min, choice.losses.values()))
 
 
+def test_a_setting_whose_loss_rises_is_trained_no_further(make_model: Make) -> None:  # noqa: F811
+    labels = torch.tensor([0, 1] * 4)[:, None].repeat(1, len(FINDINGS))
+    patients, losses = [str(index) for index in range(8)], []
+    for patience in (2, 12):
+        model = make_model()
+        training = HeadTraining("linear_probe", [0.0], 60, 5, patience, folds=2, learning_rates=[0.0005])
+        head = Head(model.image, model.scorer)
+        training.prepare(head)
+        choice = training.choose(head, held_scans(8, 1), labels, patients, fixed_prompts())
+        (found,) = choice.losses.values()
+        losses.append(found)
+        assert found[choice.steps // 5 - 1] == min(found)
+    early, whole = losses
+    assert len(early) < len(whole) == 12 and early == whole[: len(early)]
+    assert int(np.argmin(early)) == len(early) - 3
+    with pytest.raises(ValueError, match=r"steps: expected validate_every \(10\) or more, got 5"):
+        HeadTraining(steps=5)
+
+
 def test_the_reduction_gives_uncorrelated_tokens_of_variance_one() -> None:
     from bundle.ctfindings.networks.image.resnet_tower import ResNetTower, joined_tokens
 

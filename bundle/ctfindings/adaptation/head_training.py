@@ -5,9 +5,10 @@ Shapes: S scans, B scans of a batch, K anatomies, C findings, W wordings of a fi
 
 import copy
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,7 @@ class HeadTraining:
         weight_decays: Values of which cross-validation chooses one.
         steps: Largest number of steps; early stopping chooses fewer.
         validate_every: Steps between two validations on the held-out patients.
+        patience: Validations without a lower loss after which a setting is trained no further.
         batch_size: Scans of a step.
         learning_rates: Values of which cross-validation chooses one.
         folds: Number of folds; fewer if there are fewer patients.
@@ -147,7 +149,7 @@ class HeadTraining:
         seed: Random seed of the order of the scans, the wordings and the folds.
 
     Raises:
-        ValueError: The kind is unknown.
+        ValueError: The kind is unknown, or there are fewer steps than one validation needs.
     """
 
     def __init__(
@@ -155,7 +157,8 @@ class HeadTraining:
         kind: str = "prompt_head",
         weight_decays: Sequence[float] = (0.01, 1.0),
         steps: int = 120,
-        validate_every: int = 5,
+        validate_every: int = 10,
+        patience: int = 4,
         batch_size: int = 8,
         learning_rates: Sequence[float] = (0.0003, 0.002),
         folds: int = 5,
@@ -166,8 +169,10 @@ class HeadTraining:
     ) -> None:
         if kind not in TRAINED:
             raise ValueError(f"head: expected one of {', '.join(TRAINED)}, got {kind!r}")
+        if steps < validate_every:
+            raise ValueError(f"steps: expected validate_every ({validate_every}) or more, got {steps}")
         self.kind, self.weight_decays, self.learning_rates = kind, list(weight_decays), list(learning_rates)
-        self.steps, self.validate_every, self.batch_size = steps, validate_every, batch_size
+        self.steps, self.validate_every, self.patience, self.batch_size = steps, validate_every, patience, batch_size
         self.folds, self.pos_weight_cap, self.seed = folds, pos_weight_cap, seed
         self.tuned_blocks, self.tuned_rate = tuned_blocks, tuned_rate
 
@@ -192,27 +197,31 @@ class HeadTraining:
         splits = list(
             GroupKFold(folds, shuffle=True, random_state=self.seed).split(np.arange(len(labels)), groups=patients)
         )
-        count = self.steps // self.validate_every
         grid = list(product(self.weight_decays, self.learning_rates))
-        logits = {setting: np.zeros((count, *labels.shape)) for setting in grid}
-        bar = progress_bar(None, "cross-validation", len(splits) * len(grid), unit="head")
+        count, loss = self.steps // self.validate_every, self._loss(labels)
+        losses: dict[tuple[float, float], list[float]] = {setting: [] for setting in grid}
+        best, lowest, chosen = np.zeros(labels.shape), math.inf, (grid[0], 0)
+        bar = progress_bar(None, "cross-validation", len(grid) * count, unit="validation")
         for setting in grid:
-            for trained, held_out in splits:
-                own = copy.deepcopy(head)
-                for step in self._steps(own, scans, labels, trained, prompts, *setting, count * self.validate_every):
-                    if step % self.validate_every == 0:
-                        found = score(own, scans, held_out, prompts, self.batch_size)
-                        logits[setting][step // self.validate_every - 1, held_out] = found
+            heads = [copy.deepcopy(head) for _ in splits]
+            runs = [
+                self._steps(own, scans, labels, trained, prompts, *setting, count * self.validate_every)
+                for own, (trained, _) in zip(heads, splits, strict=True)
+            ]
+            for index in range(count):
+                logits = np.zeros(labels.shape)
+                for own, run, (_, held_out) in zip(heads, runs, splits, strict=True):
+                    deque(islice(run, self.validate_every), maxlen=0)
+                    logits[held_out] = score(own, scans, held_out, prompts, self.batch_size)
+                losses[setting].append(float(loss(torch.from_numpy(logits), labels)))
+                if losses[setting][-1] < lowest:
+                    best, lowest, chosen = logits, losses[setting][-1], (setting, index + 1)
                 bar.update()
+                if index - int(np.argmin(losses[setting])) >= self.patience:
+                    bar.update(count - index - 1)
+                    break
         bar.close()
-        loss = self._loss(labels)
-        losses = {
-            setting: [float(loss(torch.from_numpy(each), labels)) for each in found]
-            for setting, found in logits.items()
-        }
-        setting = min(losses, key=lambda each: min(losses[each]))
-        best = int(np.argmin(losses[setting]))
-        return Choice(*setting, (best + 1) * self.validate_every, logits[setting][best], losses)
+        return Choice(*chosen[0], chosen[1] * self.validate_every, best, losses)
 
     def fit(self, head: Head, scans: HeldScans, labels: Tensor, prompts: Prompts, choice: Choice) -> None:
         """Trains the head on all scans, as chosen."""
