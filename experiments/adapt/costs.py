@@ -98,7 +98,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     (tower,) = options.towers
     folder, step = Path(options.folder), str(options.step)
     if step == "serve":
-        return questions(folder / "prompt_head" / "model.pt", OVERLAYS[tower], options.datalist)
+        models = [folder / head / "model.pt" for head in ("prompt_head", "linear_probe")]
+        written = next((path for path in models if path.is_file()), None)
+        return questions(written, OVERLAYS[tower], options.datalist) if written else {"not_answered": "no checkpoint"}
     parser = ConfigParser()
     parser.read_config([str(ROOT / name) for name in ("configs/adapt.json", *OVERLAYS[tower])])
     chosen = {"datalist": str(options.datalist), "splits": split_names(options.datalist)}
@@ -118,8 +120,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     adaptation: Adaptation = parser.get_parsed_content("adaptation")
     adaptation.encoded = Repeated(encoded, options.studies)  # type: ignore[assignment]
     started = time.perf_counter()
-    record = adaptation.run()
-    return {"seconds": time.perf_counter() - started, "studies": record["scans"], "scans": len(encoded.studies())}
+    try:
+        adaptation.run()
+        problem = None
+    except ValueError as error:  # A head that learned nothing of the repeated scans has no checkpoint; its time counts.
+        problem = str(error).partition(": ")[2]
+    counts = {"studies": options.studies, "scans": len(encoded.studies())}
+    return {"seconds": time.perf_counter() - started, **counts, "not_written": problem}
 
 
 def encoding(encoded: EncodedStudies, cache: Path) -> dict[str, Any]:
