@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--encoder", choices=("astra", "merlin"), default="astra", help="default: astra")
     parser.add_argument("--weights", help="converted checkpoint (default: models/<encoder>.pt)")
     parser.add_argument("--cache-dir", help="parent of the caches (default: cache)")
-    parser.add_argument("--workers", type=at_least(1), default=1, help="number of processes, 3.1 GB each (default: 1)")
+    parser.add_argument("--workers", type=at_least(1), default=1, help="processes, up to 3.6 GB each (default: 1)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="address of a Dask scheduler (docs/scaling.md)")
     options = parser.parse_args()
     config = ConfigParser()

@@ -75,8 +75,9 @@ def write_place_page(folder: Path) -> Path:
         "",
         "Tests that could refute it, by variant and seed ([validity.py](../../../experiments/place/validity.py)). "
         "Passed: the interval lies above the limit; refuted: it lies at or below it; not shown: it holds the limit, so "
-        "the scans do not decide. Of four controls of the attention three are measured: the map of the anatomy head is "
-        "missing, because `place.json` does not train that head.",
+        "the scans do not decide. The gaps of the correlations pass by their value, with an interval above 0. Of "
+        "four controls of the attention three are measured: the map of the anatomy head is missing, because "
+        "`place.json` does not train that head.",
         "",
         "| test | variant | seed | value | interval | limit | |",
         "|---|---|---:|---:|:---:|---:|---|",
@@ -249,9 +250,8 @@ def _verdict(passed: bool, interval: Sequence[float | None] | None, limit: float
     """``passed``; ``refuted`` if the interval lies at or below the limit, or there is none; else ``not shown``."""
     if passed:
         return "passed"
-    if interval is None or None in interval:
-        return "**refuted**"
-    return "**refuted**" if float(interval[1] or 0.0) <= limit else "not shown"
+    high = None if interval is None else interval[1]
+    return "**refuted**" if high is None or high <= limit else "not shown"
 
 
 def _numbers(test: Mapping[str, Any]) -> str:

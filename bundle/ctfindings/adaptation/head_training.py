@@ -26,7 +26,7 @@ from bundle.ctfindings.findings import FINDING_ANATOMY, FINDINGS, training_wordi
 from bundle.ctfindings.losses.disease_prompts import DiseasePromptLoss
 from bundle.ctfindings.networks.image.image_encoder import ImageEncoder
 from bundle.ctfindings.networks.image.pooling import project_rows
-from bundle.ctfindings.networks.scoring import FindingScorer
+from bundle.ctfindings.networks.scoring import TOKEN_SCALE, FindingScorer
 from bundle.ctfindings.networks.text.prompts import mean_over_templates, template_bank
 from bundle.ctfindings.networks.text.text_tower import TextTower
 from bundle.ctfindings.training.parameter_groups import parameter_groups
@@ -41,9 +41,6 @@ TRAINED: dict[str, tuple[str, ...]] = {
 
 WORDINGS = 16
 """Training wordings of each finding, drawn from its list; to encode all takes longer than the training."""
-
-TOKEN_SCALE = 10.0
-"""Scale of the token term at the start, where the weights have none because a linear probe was trained."""
 
 
 class Head(nn.Module):
@@ -184,7 +181,7 @@ class HeadTraining:
         """Switches the token term off for a linear probe and on for others, and chooses what is trained."""
         if self.kind == "linear_probe":
             nn.init.constant_(head.scorer.log_token_scale, float("-inf"))
-        elif not head.reads_tokens:
+        elif not head.reads_tokens:  # The weights are those of a linear probe.
             nn.init.constant_(head.scorer.log_token_scale, math.log(TOKEN_SCALE))
         for name, parameter in head.named_parameters():
             parameter.requires_grad_(name.startswith(TRAINED[self.kind]))

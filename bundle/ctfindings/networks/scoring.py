@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from bundle.ctfindings.anatomy import THORAX
 from bundle.ctfindings.networks.trained_settings import TrainedSettings
 
+TOKEN_SCALE = 10.0
+"""Initial scale of the token term."""
+
 
 def answering_rows(anatomy_valid: Tensor, rows: Tensor, thorax: int = THORAX) -> Tensor:
     """The anatomy that answers each question: its own, or the thorax where that is outside the field of view.
@@ -43,7 +46,7 @@ class FindingScorer(nn.Module):
     """
 
     def __init__(
-        self, row_scale: float = 5.0, token_scale: float = 10.0, sharpness: float = 1.0, tokens: bool = True
+        self, row_scale: float = 5.0, token_scale: float = TOKEN_SCALE, sharpness: float = 1.0, tokens: bool = True
     ) -> None:
         super().__init__()
         if sharpness <= 0:
