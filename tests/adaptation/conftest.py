@@ -10,12 +10,15 @@ import pytest
 from bundle.ctfindings.adaptation import head_training
 from bundle.ctfindings.findings import FINDINGS, TEMPLATES, Finding, fill_template, finding_index
 
-NODULE = finding_index("Lung nodule")
+NODULE, HERNIA = finding_index("Lung nodule"), finding_index("Hiatal hernia")
 
 
 @pytest.fixture(scope="session")
 def datalist(tmp_path_factory: pytest.TempPathFactory, hu: np.ndarray, affine: np.ndarray) -> Path:
-    """Twelve scans of twelve patients, half of them with a dense ball in a lung, and a file that is not a scan."""
+    """Twelve scans of twelve patients, half of them with a dense ball in a lung, and a file that is not a scan.
+
+    A hernia is known in three of them, too few for a head.
+    """
     folder, random = tmp_path_factory.mktemp("scans"), np.random.default_rng(0)
     x, y, z = np.meshgrid(*(np.arange(size) for size in hu.shape), indexing="ij")
     studies = []
@@ -23,6 +26,7 @@ def datalist(tmp_path_factory: pytest.TempPathFactory, hu: np.ndarray, affine: n
         volume = hu + random.normal(0, 10, hu.shape)
         labels = [-1] * len(FINDINGS)
         labels[NODULE] = index % 2
+        labels[HERNIA] = 1 if index == 0 else 0 if index < 3 else -1
         if index % 2:
             centre = (20 + random.integers(-3, 4), 28, 22 + random.integers(-5, 6))
             volume[(x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2 < 30] = 1000

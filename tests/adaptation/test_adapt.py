@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from bundle.ctfindings.adaptation import Adaptation, EncodedStudies, FrozenLevelsd, HeadTraining
 from bundle.ctfindings.adaptation.frozen_tower import load_frozen
-from bundle.ctfindings.adaptation.head_training import Head, Prompts, score
+from bundle.ctfindings.adaptation.head_training import Choice, Head, Prompts, score
 from bundle.ctfindings.adaptation.held_scans import HeldScans, fit_reduction, hold_scans
 from bundle.ctfindings.data.transforms import image_pipeline
 from bundle.ctfindings.findings import FINDINGS, finding_index
@@ -29,7 +30,7 @@ from bundle.ctfindings.networks.vision_language import VisionLanguageModel
 from tests import commands
 from tests.networks.conftest import encoder, make_image, make_model  # noqa: F401
 
-NODULE, UNKNOWN = finding_index("Lung nodule"), finding_index("Hiatal hernia")
+NODULE, HERNIA = finding_index("Lung nodule"), finding_index("Hiatal hernia")
 Make = Callable[[], VisionLanguageModel]
 
 
@@ -68,6 +69,8 @@ def test_the_adapted_checkpoint_answers_as_the_head_that_was_trained(
     assert "Left out: bad: " in capsys.readouterr().out
     assert list(record["failed"]) == ["bad"] and record["scans"] == 12 and record["steps"] in (20, 40)
     assert [row["finding"] for row in record["findings"] if row["assessed"]] == ["Lung nodule"]
+    few = record["findings"][HERNIA]
+    assert (few["present"], few["absent"]) == (1, 2), "labels that are too few to be used are counted"
     assert all(torch.equal(value, before[name]) for name, value in network.image.tower.state_dict().items())
 
     # Inference on a file gives the logits of the head on held tokens: same body, same anatomies, same prompts.
@@ -85,9 +88,35 @@ def test_the_adapted_checkpoint_answers_as_the_head_that_was_trained(
     # The domain is that of these scans, and a finding without labels is not assessed.
     assert study.domain is not None and study.domain.inside and record["domain"]["scans"] == 12
     answers = [Assessment().of(answer.answer, study) for answer in score_findings(classifier, study.embedding)]
-    assert answers[UNKNOWN].threshold == NO_THRESHOLD and answers[UNKNOWN].present is None  # type: ignore[union-attr]
-    assert "too few scans" in str(answers[UNKNOWN].not_assessed)  # type: ignore[union-attr]
+    assert answers[HERNIA].threshold == NO_THRESHOLD and answers[HERNIA].present is None  # type: ignore[union-attr]
+    assert "too few scans" in str(answers[HERNIA].not_assessed)  # type: ignore[union-attr]
     assert answers[NODULE].threshold <= 1  # type: ignore[union-attr]
+
+
+class Inverted(HeadTraining):
+    """Its held-out logits fall with the labels."""
+
+    def choose(self, *args: Any) -> Choice:
+        choice = super().choose(*args)
+        return replace(choice, logits=-np.abs(choice.logits) * (2 * args[2].numpy() - 1))
+
+
+def test_a_finding_at_chance_is_not_assessed_and_without_another_nothing_is_written(
+    make_model: Make,  # noqa: F811
+    weights: Path,
+    datalist: Path,
+    tmp_path: Path,
+) -> None:
+    encoded = encoded_studies(datalist, weights, tmp_path / "cache", make_model().image.tower)
+    training = Inverted("linear_probe", weight_decays=[0.01], steps=2, validate_every=2, folds=2)
+    adaptation = Adaptation(encoded, make_model(), weights, weights, training, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"model\.pt: not written; no finding has an AUC above least_auc; add labelled"):
+        adaptation.run()
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["adaptation.json"]
+    row = json.loads((tmp_path / "out" / "adaptation.json").read_text())["findings"][NODULE]
+    assert row["auc"] == 0 and not row["assessed"] and row["threshold"] is None
+    with pytest.raises(ValueError, match=r"least_auc: expected a number from 0 to below 1, got 50"):
+        Adaptation(encoded, make_model(), weights, weights, training, tmp_path, least_auc=50)
 
 
 def test_labels_may_change_without_encoding_again(

@@ -70,7 +70,7 @@ def test_a_finding_that_clipped_values_cannot_show_is_not_assessed() -> None:
 def test_a_finding_without_a_fitted_threshold_is_not_assessed() -> None:
     answer = Assessment().of(replace(NODULE, probability=1.0, threshold=NO_THRESHOLD), scan())
     assert isinstance(answer, FindingAnswer) and answer.present is None
-    assert answer.not_assessed == "the weights were fitted on too few scans with and without this finding"
+    assert answer.not_assessed == "the weights have no threshold for this finding: too few scans with and without it, or an AUC at chance"
     assert Assessment().of(replace(NODULE, threshold=1.0), scan()).not_assessed is None, "1 can be fitted"
 
 

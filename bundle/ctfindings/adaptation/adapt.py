@@ -30,6 +30,7 @@ from bundle.ctfindings.files.atomic_write import write_text
 from bundle.ctfindings.files.progress import progress_bar
 from bundle.ctfindings.findings import FINDING_NAMES, TEMPLATES
 from bundle.ctfindings.inference.encoding import scan_body
+from bundle.ctfindings.metrics.classification import finding_auc
 from bundle.ctfindings.metrics.platt_scaling import apply_platt, fit_temperature
 from bundle.ctfindings.metrics.thresholds import ThresholdRule, check_rule, choose_thresholds
 from bundle.ctfindings.networks.checkpoint import read_source, sha256_of
@@ -58,7 +59,8 @@ class Adaptation:
 
     Calibration and thresholds are fitted on logits of scans whose patients the head did not see (the folds of the
     cross-validation), as scikit-learn's ``CalibratedClassifierCV`` does without an ensemble; the domain on the scans
-    themselves. A finding with fewer than ``least_patients`` patients with or without it is not assessed.
+    themselves. A finding with fewer than ``least_patients`` patients with or without it is not assessed, nor one whose
+    held-out AUC is not above ``least_auc``.
 
     Args:
         encoded: Scans with labels.
@@ -70,6 +72,7 @@ class Adaptation:
         threshold_rule: See ``choose_thresholds``.
         outside_share: See ``fit_domain``.
         least_patients: Patients that a finding needs, with it and without it.
+        least_auc: AUC in the cross-validation that a finding has to exceed, 0 to 1.
         seed: Random seed of the principal components and the bootstrap.
     """
 
@@ -84,33 +87,37 @@ class Adaptation:
         threshold_rule: ThresholdRule = "f1",
         outside_share: float = 0.01,
         least_patients: int = 3,
+        least_auc: float = 0.5,
         seed: int = 0,
     ) -> None:
         check_rule(threshold_rule)
         if least_patients < 1:
             raise ValueError(f"least_patients: expected 1 or more, got {least_patients}")
+        if not 0 <= least_auc < 1:
+            raise ValueError(f"least_auc: expected a number from 0 to below 1, got {least_auc}")
         self.encoded, self.network, self.training = encoded, network, training
         self.text_weights, self.frozen_weights = Path(text_weights), Path(frozen_weights)
         self.output_dir, self.threshold_rule, self.outside_share = Path(output_dir), threshold_rule, outside_share
-        self.least_patients, self.seed = least_patients, seed
+        self.least_patients, self.least_auc, self.seed = least_patients, least_auc, seed
 
     def run(self) -> dict[str, Any]:
         """Adapts, writes both files and returns the content of ``adaptation.json``.
 
-        ValueError if the datalist cannot be used, no finding has enough patients, a checkpoint does not fit, or the
-        held-out logits do not rise with the labels; in that case only ``adaptation.json`` is written.
+        ValueError if the datalist cannot be used, no finding has enough patients or a checkpoint does not fit; also if
+        no finding has a held-out AUC above ``least_auc``, and then only ``adaptation.json`` is written.
         """
         studies = self.encoded.studies()
         self._usable(studies)
         start = self.start(studies)
         studies, head, scans, prompts = start.studies, start.head, start.scans, start.prompts
-        usable, labels = self._usable(studies), torch.from_numpy(label_rows(studies))
-        labels[:, ~torch.from_numpy(usable)] = -1
+        usable, given = self._usable(studies), label_rows(studies)
+        labels = np.where(usable, given, -1)
         patients = [study["patient"] for study in studies]
         self.training.prepare(head)
-        choice = self.training.choose(head, scans, labels, patients, prompts)
-        self.training.fit(head, scans, labels, prompts, choice)
-        calibration = _calibration(choice.logits, labels.numpy(), usable, self.threshold_rule)
+        choice = self.training.choose(head, scans, torch.from_numpy(labels), patients, prompts)
+        self.training.fit(head, scans, torch.from_numpy(labels), prompts, choice)
+        assessed = finding_auc(choice.logits, labels) > self.least_auc  # Never with NaN.
+        calibration = _calibration(choice.logits, np.where(assessed, labels, -1), assessed, self.threshold_rule)
         features = self._domain_features(self.encoded.dataset(studies), head.stage)
         domain = fit_domain(features, features[:0], self.outside_share, patients)
         path = self.output_dir / "model.pt"
@@ -140,12 +147,14 @@ class Adaptation:
                 for (decay, rate), found in choice.losses.items()
             ],
             "domain": domain_record(domain, features),
-            **scores_record(choice.logits, labels.numpy(), patients, usable, calibration, self.seed),
+            "least_patients": self.least_patients,
+            "least_auc": self.least_auc,
+            **scores_record(choice.logits, given, patients, usable, calibration, self.seed),
         }
         write_text(self.output_dir / "adaptation.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
         print(format_record(record))
         if calibration.problem:
-            raise ValueError(f"{path}: not written; the head is {calibration.problem}; add labelled scans")
+            raise ValueError(f"{path}: not written; {calibration.problem}; add labelled scans")
         print(f"Checkpoint: {path}")
         return record
 
@@ -219,13 +228,16 @@ def _start_pooling(pooling: nn.Module) -> None:
 
 
 def _calibration(
-    logits: NDArray[np.float64], labels: NDArray[np.int64], usable: NDArray[np.bool_], rule: ThresholdRule
+    logits: NDArray[np.float64], labels: NDArray[np.int64], assessed: NDArray[np.bool_], rule: ThresholdRule
 ) -> Calibration:
     """Platt scaling and thresholds of the held-out logits; no threshold where a finding is not assessed."""
+    unused = np.zeros((len(TEMPLATES), len(assessed)))
+    if not assessed.any():
+        ones = np.ones(len(assessed))
+        return Calibration(1.0, ones, 0 * ones, NO_THRESHOLD * ones, unused, "no finding has an AUC above least_auc")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Findings without labels are named in the table.
         scale, shift, problem = fit_scaling(logits, labels)
         thresholds = choose_thresholds(apply_platt(logits, scale, shift), labels, rule, FINDING_NAMES)
-    thresholds[~usable] = NO_THRESHOLD
-    unused = np.zeros((len(TEMPLATES), len(usable)))
+    thresholds[~assessed] = NO_THRESHOLD
     return Calibration(fit_temperature(logits, labels), scale, shift, thresholds, unused, problem)

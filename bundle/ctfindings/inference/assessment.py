@@ -43,7 +43,7 @@ class Assessment:
         if self.withholds(scan):
             return "the scan is unlike the training scans"
         if isinstance(answer, FindingAnswer) and answer.threshold >= NO_THRESHOLD:
-            return "the weights were fitted on too few scans with and without this finding"
+            return "the weights have no threshold for this finding: too few scans with and without it, or an AUC at chance"
         name = answer.name if isinstance(answer, FindingAnswer) else answer.nearest_findings[0].name
         if name in scan.unseen:
             return "the values of the scan were clipped below the density of this finding"
